@@ -1,0 +1,1 @@
+"""The Method interface, the trivial methods, and the catalogue of pinned baselines."""

@@ -1,0 +1,1 @@
+"""Result rows, statistics over them, and the boards rendered from them."""

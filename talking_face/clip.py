@@ -1,0 +1,61 @@
+"""Clip and Pair: what is read from a dataset, and one evaluation case made of clips. Plain, frozen records."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class MediaSource:
+    """Where media lies: a file, or a member of a tar archive."""
+
+    path: str  # absolute path of the file, or of the archive
+    member: str | None = None  # name inside the archive; None for a plain file
+
+    def __str__(self) -> str:
+        return self.path if self.member is None else f"{self.path}!{self.member}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clip:
+    """One recording of one speaker. A reader fills this from names and label files alone; it opens no media."""
+
+    clip_id: str  # stable and readable: mead/M003/front/angry/3/001
+    dataset: str
+    speaker: str
+    video: MediaSource
+    audio: MediaSource | None = None  # a separate sound file; None means the video's own track
+    emotion: str | None = None  # talking_face.emotions.EMOTIONS, or an extended label; None where unlabelled
+    intensity: int | None = None  # 1..3 in MEAD; None where the dataset has no levels
+    take: str = ""  # the dataset's own number for the clip; not a sentence
+    view: str | None = None
+    sentence_id: str | None = None  # only where it is truly known
+    transcript: str | None = None
+    split: str | None = None  # train | val | test, from a named split
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pair:
+    """One evaluation case. All clips are named by clip_id and live in one shard set."""
+
+    pair_id: str  # neutral-base/M903/neutral>happy/s0/0001
+    setting: str
+    seed: int
+    speaker: str
+    reference_clip: str  # the identity the method sees
+    reference_frames: tuple[int, ...]  # indices into the reference clip's 25 fps frames
+    reference_emotion: str
+    source_clip: str  # pose or source video for methods that edit one
+    driving_clip: str  # the clip whose sound drives the lips
+    target_emotion: str
+    intensity: int | None
+    ground_truth_clip: str | None  # None in the extended setting
+    emotion_audio: tuple[str, ...] = ()  # C-MET's pool of clips with the target emotion
+    neutral_audio: tuple[str, ...] = ()  # C-MET's pool of neutral clips
+    visible: str = "none"  # what of the ground truth a method may see: none | upper-half | all
+
+    def to_row(self) -> dict[str, Any]:
+        """A flat row for CSV or Parquet; tuples become lists."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}

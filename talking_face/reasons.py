@@ -1,0 +1,56 @@
+"""Reason codes: why a clip was dropped or a score has no value. Every loss in the suite carries one of these."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """Stable codes; ledgers and result rows store the value, so a code is never renamed, only added."""
+
+    MISSING_FILE = "missing-file"
+    EMPTY_FILE = "empty-file"
+    LFS_POINTER = "lfs-pointer"
+    NOT_MEDIA = "not-media"
+    TRUNCATED = "truncated"
+    DECODE_ERROR = "decode-error"
+    NO_VIDEO = "no-video"
+    NO_AUDIO = "no-audio"
+    TOO_SHORT = "too-short"
+    TOO_LONG = "too-long"
+    NO_FACE = "no-face"
+    FEW_FACES = "few-faces"
+    DEADLINE = "deadline"
+    CRASHED = "crashed"
+    NO_SPACE = "no-space"
+    UNREADABLE = "unreadable"
+    BAD_LABEL = "bad-label"
+    DUPLICATE_ID = "duplicate-id"
+    NOT_A_CLIP = "not-a-clip"
+    # Scoring only.
+    LENGTH_MISMATCH = "length-mismatch"
+    RATE_MISMATCH = "rate-mismatch"
+    SIZE_MISMATCH = "size-mismatch"
+    NO_GROUND_TRUTH = "no-ground-truth"
+    MISSING_OUTPUT = "missing-output"
+    METHOD_FAILED = "method-failed"
+    MISSING_WEIGHTS = "missing-weights"
+    INFINITE = "infinite"
+    NOT_FINITE = "not-finite"
+
+
+class ClipError(Exception):
+    """One clip cannot be used. `reason` is the code, `detail` says what happened in words a user can act on."""
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(f"{reason.value}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+    def __reduce__(self) -> tuple[type[ClipError], tuple[Reason, str]]:
+        # Exceptions pickle by their message alone; without this one crossing a process boundary loses its reason.
+        return type(self), (self.reason, self.detail)
+
+
+class UserError(Exception):
+    """The command cannot start or go on as asked; the message is one or two lines that say what to do. Exit code 2."""
