@@ -13,6 +13,8 @@ class MediaSource:
 
     path: str  # absolute path of the file, or of the archive
     member: str | None = None  # name inside the archive; None for a plain file
+    offset: int | None = None  # first byte of the member in the archive, so that reading it scans nothing
+    size: int | None = None  # bytes of the member
 
     def __str__(self) -> str:
         return self.path if self.member is None else f"{self.path}!{self.member}"

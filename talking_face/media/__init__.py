@@ -1,0 +1,28 @@
+"""Media in and out: PyAV decoding to exact frame times, 16 kHz mono sound, and deterministic writing."""
+
+from talking_face.media.reading import (
+    AUDIO_RATE,
+    FPS,
+    AudioInfo,
+    MediaInfo,
+    VideoInfo,
+    iter_frames,
+    probe,
+    read_audio,
+    read_frames,
+)
+from talking_face.media.writing import write_audio, write_video
+
+__all__ = [
+    "AUDIO_RATE",
+    "FPS",
+    "AudioInfo",
+    "MediaInfo",
+    "VideoInfo",
+    "iter_frames",
+    "probe",
+    "read_audio",
+    "read_frames",
+    "write_audio",
+    "write_video",
+]

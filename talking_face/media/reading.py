@@ -1,0 +1,308 @@
+"""Media in: any container to RGB frames on an exact time grid and 16 kHz mono sound that starts with the picture.
+
+The one place that decodes. Frames leave it C-contiguous: PyAV can return a strided view (a 360-pixel-wide clip does),
+which MediaPipe reads as noise without an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from math import gcd
+from typing import Any
+
+import av
+import av.error
+import numpy as np
+from av.container import InputContainer
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from talking_face.media.source import Source, as_source, open_source
+from talking_face.reasons import ClipError, Reason
+from talking_face.threads import codec_threads
+
+FPS = 25.0  # every method and metric of the field that uses SyncNet assumes 25 frames/s
+AUDIO_RATE = 16000  # Hz
+# A cut file loses its tail. Headers of good files may still count 1-2 frames more than decode.
+_MAX_LOST_FRAMES = 2
+_MAX_LOST_SHARE = 0.05
+# Timestamps of contiguous audio frames jitter by rounding; a real gap is longer than this.
+_AUDIO_GAP_S = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class VideoInfo:
+    """What the container's header says of the first video stream, before rotation."""
+
+    width: int
+    height: int
+    fps: float
+    codec: str
+    pix_fmt: str
+    n_frames: int  # 0 where the header does not say
+
+
+@dataclass(frozen=True, slots=True)
+class AudioInfo:
+    """What the container's header says of the first audio stream."""
+
+    rate: int  # Hz
+    channels: int
+    layout: str
+    codec: str
+
+
+@dataclass(frozen=True, slots=True)
+class MediaInfo:
+    """Header facts of one file; `duration` in seconds, 0 where unknown."""
+
+    container: str
+    duration: float
+    video: VideoInfo | None
+    audio: AudioInfo | None
+
+
+def probe(source: Source) -> MediaInfo:
+    """Read the headers of `source` without decoding. Raises ClipError when it is not readable media."""
+    with _open(source) as container:
+        video = audio = None
+        if container.streams.video:
+            stream = container.streams.video[0]
+            context = stream.codec_context
+            video = VideoInfo(
+                width=context.width,
+                height=context.height,
+                fps=float(stream.average_rate or stream.guessed_rate or 0),
+                codec=context.name,
+                pix_fmt=context.pix_fmt or "unknown",
+                n_frames=stream.frames,
+            )
+        if container.streams.audio:
+            context_a = container.streams.audio[0].codec_context
+            audio = AudioInfo(
+                rate=context_a.sample_rate,
+                channels=context_a.layout.nb_channels,
+                layout=context_a.layout.name,
+                codec=context_a.name,
+            )
+        duration = container.duration / av.time_base if container.duration else 0.0
+        return MediaInfo(container=container.format.name, duration=duration, video=video, audio=audio)
+
+
+def iter_frames(source: Source, fps: float | None = FPS) -> Iterator[np.ndarray]:
+    """Decode the first video stream and yield frames on a constant grid, holding one source frame at a time.
+
+    Args:
+        source: file or tar member.
+        fps: output rate in frames/s. Output frame k is the source frame nearest in time to k/fps after the first one
+            (ties to the earlier), so it is off by at most half a source frame; the number of frames is the
+            stream's length times fps, rounded, and at least 1. None gives the source's own frames.
+
+    Yields:
+        (H, W, 3) uint8 RGB, C-contiguous, upright (the container's rotation applied), converted with the stream's own
+        matrix and range (BT.601, as FFmpeg, where it names none). A repeated frame is the same array, not a copy.
+
+    Raises:
+        ClipError: no-video, truncated, decode-error, or what `open_source` raises.
+    """
+    if fps is None:
+        for _, frame in _decoded(source):
+            yield _to_rgb(frame)
+        return
+    rate = Fraction(fps).limit_denominator(1001 * 240)
+    k = 0
+    previous: tuple[Fraction, VideoFrame] | None = None
+    step = Fraction(1) / rate
+    source_step = step
+    origin = Fraction(0)
+    for time, frame in _decoded(source):
+        if previous is None:
+            origin = time
+        else:
+            source_step = time - previous[0] if time > previous[0] else source_step
+            middle = (previous[0] + time) / 2 - origin
+            rgb: np.ndarray | None = None
+            while k * step <= middle:
+                rgb = _to_rgb(previous[1]) if rgb is None else rgb
+                yield rgb
+                k += 1
+        previous = (time, frame)
+    if previous is None:
+        raise ClipError(Reason.DECODE_ERROR, f"{as_source(source)} has a video stream without a frame")
+    time, frame = previous
+    length = time - origin + _duration(frame, source_step)
+    total = max(1, int(length * rate + Fraction(1, 2)))
+    if k < total:
+        rgb = _to_rgb(frame)
+        for _ in range(total - k):
+            yield rgb
+
+
+def read_frames(source: Source, fps: float | None = FPS) -> np.ndarray:
+    """All frames of `iter_frames`: (T, H, W, 3) uint8 RGB. For clips of seconds; stream longer ones."""
+    return np.stack(list(iter_frames(source, fps)))
+
+
+def read_audio(source: Source, rate: int = AUDIO_RATE, start: float | Fraction | None = None) -> np.ndarray:
+    """Decode the first audio stream to mono at `rate`.
+
+    Args:
+        source: file or tar member, with or without video.
+        rate: Hz of the result.
+        start: time on the file's own clock that becomes sample 0. Default: the first video frame's time where there is
+            video, else 0, so that sample n belongs to time n/rate of the picture. Sound that starts later is
+            preceded by zeros; earlier sound is cut.
+
+    Returns:
+        (N,) int16. Surround gives its centre channel, where speech lies; other layouts the mean of their channels.
+        Resampled by a zero-phase polyphase filter, so nothing is delayed.
+
+    Raises:
+        ClipError: no-audio, decode-error, or what `open_source` raises.
+    """
+    # 40 ms to import; the metrics and the landmarks do not need it.
+    from scipy.signal import resample_poly
+
+    with _open(source) as container:
+        if not container.streams.audio:
+            raise ClipError(Reason.NO_AUDIO, f"{as_source(source)} has no sound")
+        if start is None:
+            start = _first_video_time(container, source) if container.streams.video else Fraction(0)
+        native, native_rate = _decode_mono(container, source, Fraction(start))
+    if native_rate != rate:
+        common = gcd(rate, native_rate)
+        native = resample_poly(native, rate // common, native_rate // common).astype(np.float32)
+    return np.clip(np.rint(native * 32768.0), -32768, 32767).astype(np.int16)
+
+
+@contextmanager
+def _open(source: Source) -> Iterator[InputContainer]:
+    """An opened container, with FFmpeg's errors turned into reasons."""
+    source = as_source(source)
+    with open_source(source) as target:
+        head = b""
+        try:
+            container = av.open(target, metadata_errors="ignore")
+        except (av.error.FFmpegError, OSError, ValueError) as error:
+            with open_source(source) as again:
+                if isinstance(again, str):
+                    with open(again, "rb") as file:  # noqa: PTH123 - target may be a file object
+                        head = file.read(12)
+                else:
+                    head = again.read(12)
+            if head[4:8] in (b"ftyp", b"moov", b"mdat"):
+                raise ClipError(
+                    Reason.TRUNCATED, f"{source} is an mp4 without its index (moov): cut while copying; fetch it again"
+                ) from None
+            raise ClipError(Reason.NOT_MEDIA, f"{source} is not audio or video ({_words(error)})") from None
+        with container:
+            yield container
+
+
+def _decoded(source: Source) -> Iterator[tuple[Fraction, VideoFrame]]:
+    """(presentation time in s, frame) of the first video stream, in order; raises on a cut or broken stream."""
+    name = as_source(source)
+    with _open(source) as container:
+        if not container.streams.video:
+            raise ClipError(Reason.NO_VIDEO, f"{name} has no picture")
+        stream = container.streams.video[0]
+        stream.codec_context.thread_count = codec_threads()
+        stream.codec_context.thread_type = "AUTO" if codec_threads() > 1 else "NONE"
+        count = 0
+        last: Fraction | None = None
+        try:
+            for frame in container.decode(stream):
+                time = _time(frame, stream, count)
+                if last is not None and time <= last:
+                    continue  # a repeated or backward stamp adds no picture time
+                last = time
+                count += 1
+                yield time, frame
+        except av.error.FFmpegError as error:
+            reason = Reason.TRUNCATED if count else Reason.DECODE_ERROR
+            raise ClipError(reason, f"{name} stops decoding after {count} frames ({_words(error)})") from None
+        lost = stream.frames - count
+        if lost > max(_MAX_LOST_FRAMES, _MAX_LOST_SHARE * stream.frames):
+            raise ClipError(
+                Reason.TRUNCATED,
+                f"{name} gives {count} of the {stream.frames} frames its header counts; fetch it again",
+            )
+
+
+def _time(frame: VideoFrame, stream: VideoStream, index: int) -> Fraction:
+    if frame.pts is not None and frame.time_base is not None:
+        return frame.pts * Fraction(frame.time_base)
+    return Fraction(index) / Fraction(stream.average_rate or stream.guessed_rate or 25)
+
+
+def _duration(frame: VideoFrame, fallback: Fraction) -> Fraction:
+    if frame.duration and frame.time_base:
+        return frame.duration * Fraction(frame.time_base)
+    return fallback
+
+
+def _to_rgb(frame: VideoFrame) -> np.ndarray:
+    rgb = frame.to_ndarray(format="rgb24")
+    if frame.rotation:
+        rgb = np.rot90(rgb, round(frame.rotation / 90) % 4)
+    return np.ascontiguousarray(rgb)
+
+
+def _first_video_time(container: InputContainer, source: Source) -> Fraction:
+    stream = container.streams.video[0]
+    try:
+        first = next(iter(container.decode(stream)), None)
+        time = _time(first, stream, 0) if first is not None else Fraction(0)
+        container.seek(0)
+        return time
+    except av.error.FFmpegError as error:
+        raise ClipError(Reason.DECODE_ERROR, f"{as_source(source)} has no readable picture ({_words(error)})") from None
+
+
+def _decode_mono(container: InputContainer, source: Source, start: Fraction) -> tuple[np.ndarray, int]:
+    """((N,) float32 in [-1, 1), rate in Hz) with sample 0 at time `start` of the container's clock."""
+    stream = container.streams.audio[0]
+    rate = stream.codec_context.sample_rate
+    resampler = av.AudioResampler(format="fltp")  # sample format only: same rate, same layout
+    pieces: list[np.ndarray] = []
+    cursor = 0  # samples placed so far, counted from `start`
+    try:
+        for packet_frame in container.decode(stream):
+            for frame in resampler.resample(packet_frame):
+                mono = _to_mono(frame.to_ndarray(), [c.name for c in frame.layout.channels])
+                if frame.pts is not None and frame.time_base is not None:
+                    at = round((frame.pts * Fraction(frame.time_base) - start) * rate)
+                    if at < 0 and cursor == 0:
+                        mono = mono[-at:]
+                        at = 0
+                    if not len(mono):
+                        continue
+                    gap = at - cursor
+                    if gap > _AUDIO_GAP_S * rate or (cursor == 0 and gap > 0):
+                        pieces.append(np.zeros(gap, np.float32))
+                        cursor += gap
+                    elif gap < -_AUDIO_GAP_S * rate:
+                        mono = mono[-gap:]
+                pieces.append(mono)
+                cursor += len(mono)
+    except av.error.FFmpegError as error:
+        if not pieces:
+            raise ClipError(Reason.DECODE_ERROR, f"{as_source(source)}: sound not readable ({_words(error)})") from None
+    if not pieces:
+        raise ClipError(Reason.NO_AUDIO, f"{as_source(source)} has a sound track without a sample")
+    return np.concatenate(pieces), rate
+
+
+def _to_mono(planes: np.ndarray, channels: list[str]) -> np.ndarray:
+    """(C, N) float32 to (N,) float32: the centre of a surround layout, otherwise the mean."""
+    if len(channels) >= 3 and "FC" in channels:
+        return planes[channels.index("FC")]
+    return planes.mean(axis=0, dtype=np.float32) if len(planes) > 1 else planes[0]
+
+
+def _words(error: Any) -> str:
+    """FFmpeg's own words without its error number and file name."""
+    return getattr(error, "strerror", None) or str(error)
