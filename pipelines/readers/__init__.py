@@ -1,0 +1,41 @@
+"""Dataset readers: they find clips and label them from names and label files. No reader opens media."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from pipelines.readers import clips, mead
+from pipelines.readers.base import Discovery, ReaderOptions, Skipped
+from talking_face.reasons import UserError
+
+Reader = Callable[[Path, ReaderOptions], Discovery]
+
+READERS: Mapping[str, Reader] = {"mead": mead.discover, "clips": clips.discover}
+
+__all__ = ["READERS", "Discovery", "ReaderOptions", "Skipped", "discover"]
+
+
+def discover(dataset: str, root: Path, options: ReaderOptions | None = None) -> Discovery:
+    """Every clip under `root`, sorted by clip_id, and every other file with the reason why it is none.
+
+    Raises UserError on an unknown dataset, on a root that is no readable folder, and where no clip was found.
+    """
+    reader = READERS.get(dataset)
+    if reader is None:
+        near = difflib.get_close_matches(dataset, READERS, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise UserError(f"no reader for dataset {dataset!r}: {hint}there are {', '.join(sorted(READERS))}")
+    root = Path(root)
+    if not root.exists():
+        raise UserError(f"{root} does not exist; give the folder that holds the {dataset} files")
+    if not root.is_dir():
+        raise UserError(f"{root} is a file; give the folder that holds the {dataset} files")
+    found = reader(root.resolve(), options or ReaderOptions())
+    if not found.clips:
+        reasons = ", ".join(sorted({f"{skip.detail}" for skip in found.skipped})[:3])
+        raise UserError(
+            f"no {dataset} clip under {root} ({len(found.skipped)} files looked at{': ' + reasons if reasons else ''})"
+        )
+    return found
