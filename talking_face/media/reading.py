@@ -185,7 +185,7 @@ def _open(source: Source) -> Iterator[InputContainer]:
     with open_source(source) as target:
         head = b""
         try:
-            container = av.open(target, metadata_errors="ignore")
+            container = av.open(target, "r", metadata_errors="ignore")
         except (av.error.FFmpegError, OSError, ValueError) as error:
             with open_source(source) as again:
                 if isinstance(again, str):

@@ -113,7 +113,8 @@ class _AudioTrack:
             samples = np.repeat(samples[:, None], channels, axis=1)
         self._layout = {1: "mono", 2: "stereo", 6: "5.1"}[samples.shape[1]]
         self._samples = samples
-        self._stream: Any = container.add_stream(codec, rate=rate, layout=self._layout)
+        stream: Any = container.add_stream(codec, rate=rate, layout=self._layout)
+        self._stream = stream
         self._stream.codec_context.thread_count = 1
         self._stream.codec_context.flags |= av.codec.context.Flags.bitexact
         if codec == "aac":

@@ -1,0 +1,1 @@
+"""Faces on arrays: find, track through a clip, smooth, and crop with a transform back to source pixels."""
