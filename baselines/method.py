@@ -1,0 +1,138 @@
+"""The `Method` interface: what a talking-face method is given, and what it must give back.
+
+A method is any object with the four members of `Method`; it need not import this file. It says in `sees` which inputs
+it looks at, and a `Case` hands out those and no others, so what a board prints under "sees" is true by construction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+# Everything a case can hand out.
+INPUTS: tuple[str, ...] = (
+    "reference-frames",  # still frames of the speaker: the identity
+    "source-video",  # a clip of the speaker to be edited, or to take the head pose from
+    "driving-audio",  # the speech the lips follow
+    "emotion-label",  # target emotion and intensity
+    "ground-truth",  # the real clip: for ceilings only
+)
+
+
+class UndeclaredInput(RuntimeError):
+    """A method asked for an input that its `sees` does not name."""
+
+
+@runtime_checkable
+class Method(Protocol):
+    """A way of making a talking-face video."""
+
+    name: str  # short, lower case, with hyphens: the row of the board
+    revision: str  # changes whenever the output may change: a version, a commit, a checkpoint's hash
+    sees: frozenset[str]  # a subset of INPUTS
+
+    def generate(self, case: Case) -> np.ndarray:
+        """The video of one case: (T, H, W, 3) uint8 RGB at 25 frames/s. T should be `case.n_frames`, H and W
+        `case.size`; another length or size is not mended, the metrics say what they do with it."""
+        ...
+
+
+class Case:
+    """One evaluation case as a method gets it. Inputs are loaded on first use, and only those the method declares.
+
+    Attributes:
+        pair_id, setting, speaker: names, for logs. They carry the emotions; a method must not read them for that.
+        n_frames: frames wanted, at 25 frames/s: the length of the driving audio.
+        size: (height, width) wanted, pixels.
+        seed: for a method that draws random numbers.
+        notes: what the method did that a reader of the scores should know; see `note`.
+    """
+
+    fps: float = 25.0
+    audio_rate: int = 16000
+
+    def __init__(
+        self,
+        *,
+        pair_id: str,
+        setting: str,
+        speaker: str,
+        n_frames: int,
+        size: tuple[int, int],
+        seed: int,
+        target_emotion: str,
+        intensity: int | None,
+        loaders: Mapping[str, Callable[[], np.ndarray]],
+        sees: frozenset[str],
+    ) -> None:
+        """`loaders` gives the arrays of reference-frames, source-video, driving-audio and ground-truth by name."""
+        if unknown := sorted(sees - set(INPUTS)):
+            raise ValueError(f"a method cannot see {', '.join(unknown)}; the inputs are {', '.join(INPUTS)}")
+        self.pair_id, self.setting, self.speaker = pair_id, setting, speaker
+        self.n_frames, self.size, self.seed = n_frames, size, seed
+        self.notes: list[str] = []
+        self._emotion: tuple[str, int | None] = (target_emotion, intensity)
+        self._loaders, self._sees = loaders, sees
+        self._loaded: dict[str, np.ndarray] = {}
+
+    @property
+    def reference_frames(self) -> np.ndarray:
+        """(N, H, W, 3) uint8 RGB, in the order of time."""
+        return self._get("reference-frames")
+
+    @property
+    def source_frames(self) -> np.ndarray:
+        """(T, H, W, 3) uint8 RGB, 25 frames/s; of its own length."""
+        return self._get("source-video")
+
+    @property
+    def driving_audio(self) -> np.ndarray:
+        """(N,) int16, 16 kHz mono; 640 samples a frame wanted."""
+        return self._get("driving-audio")
+
+    @property
+    def ground_truth_frames(self) -> np.ndarray:
+        """(T, H, W, 3) uint8 RGB, 25 frames/s."""
+        return self._get("ground-truth")
+
+    @property
+    def target_emotion(self) -> str:
+        """One of talking_face.emotions.EMOTIONS, or an extended label."""
+        self._check("emotion-label")
+        return self._emotion[0]
+
+    @property
+    def intensity(self) -> int | None:
+        """1 to 3 where the dataset has levels."""
+        self._check("emotion-label")
+        return self._emotion[1]
+
+    def note(self, text: str) -> None:
+        """Record something that was done to reach the wanted form; it travels with every score of this case."""
+        self.notes.append(text)
+
+    def _check(self, name: str) -> None:
+        if name not in self._sees:
+            seen = ", ".join(sorted(self._sees)) or "nothing"
+            raise UndeclaredInput(f"the method asked for {name}, but declares that it sees {seen}; add it to `sees`")
+
+    def _get(self, name: str) -> Any:
+        self._check(name)
+        if name not in self._loaded:
+            array = self._loaders[name]()
+            array.setflags(write=False)  # a method that edits its input in place must not change another's
+            self._loaded[name] = array
+        return self._loaded[name]
+
+
+def check_output(frames: object) -> np.ndarray:
+    """The array a method returned, if it is a video: (T, H, W, 3) uint8 with T >= 1. Raises ValueError in words."""
+    if not isinstance(frames, np.ndarray):
+        raise ValueError(f"generate should return a numpy array, not {type(frames).__name__}")
+    if frames.ndim != 4 or frames.shape[-1] != 3 or 0 in frames.shape:
+        raise ValueError(f"generate should return (T, H, W, 3) with T >= 1, not shape {frames.shape}")
+    if frames.dtype != np.uint8:
+        raise ValueError(f"generate should return uint8 RGB 0-255, not {frames.dtype}")
+    return frames

@@ -1,0 +1,88 @@
+"""Settings: how the pairs of an evaluation are drawn, and which metrics mean something in it. One TOML each.
+
+`settings/*.toml` ships with the package; a path to another TOML file works wherever a setting's name does.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from functools import cache
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from talking_face.reasons import UserError
+from talking_face.signature import digest
+
+_FOLDER = Path(__file__).parent / "settings"
+
+
+class Setting(BaseModel):
+    """One evaluation setting. Unknown fields are an error, so a misspelt rule cannot be ignored."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")
+    title: str
+    summary: str  # one sentence, shown on the board
+    protocol: str = ""  # where the rule comes from
+
+    split: str = "test"  # the value of the clips' split column that pairs are drawn from; "all" takes every clip
+    reference: Literal["neutral", "other-emotion"]  # the emotion of the clip that gives the identity
+    # With reference = "other-emotion": every emotion but the target's, or every one but the target's and neutral.
+    reference_emotions: Literal["any-other", "non-neutral"] | None = None
+    reference_frames: int = Field(default=5, ge=1)
+    reference_frame_rule: Literal["random", "first"] = "random"
+    source: Literal["reference-clip"] = "reference-clip"  # what a method that edits a video is given
+    target_emotions: Literal["all"] | tuple[str, ...] = "all"
+    clips_per_cell: int = Field(default=1, ge=1)  # ground-truth clips a speaker, emotion cell and seed
+    seeds: int = Field(default=5, ge=1)
+    visible: Literal["none", "upper-half", "all"] = "none"  # what of the ground truth a method may see
+
+    disjoint: tuple[Literal["speaker", "sentence", "clip"], ...] = ()  # what training and test do not share
+    shared: tuple[Literal["speaker", "sentence", "clip"], ...] = ()  # and what they do
+
+    metrics: tuple[str, ...]  # metric families (the part before the colon) that mean something here
+
+    @model_validator(mode="after")
+    def _reference_rule(self) -> Self:
+        if (self.reference == "other-emotion") != (self.reference_emotions is not None):
+            raise ValueError('reference_emotions goes with reference = "other-emotion", and only with it')
+        if overlap := set(self.disjoint) & set(self.shared):
+            raise ValueError(f"{', '.join(sorted(overlap))} cannot be both disjoint and shared")
+        return self
+
+    @property
+    def digest(self) -> str:
+        """Eight hex digits of the setting's rules. Title and prose do not count."""
+        return digest(self.model_dump(mode="json", exclude={"title", "summary", "protocol"}), 8)
+
+    def allows(self, metric_key: str) -> bool:
+        """True where the metric means something in this setting: `ssim:wang2004` asks for the family `ssim`."""
+        return metric_key.split(":")[0] in self.metrics
+
+
+@cache
+def setting_names() -> tuple[str, ...]:
+    """Names of the settings that ship with the package, sorted, neutral-base first."""
+    return tuple(
+        sorted((path.stem for path in _FOLDER.glob("*.toml")), key=lambda name: (name != "neutral-base", name))
+    )
+
+
+def get_setting(name: str) -> Setting:
+    """The setting of that name, or in that TOML file. Raises UserError with the nearest name, or with what is wrong."""
+    path = Path(name) if name.endswith(".toml") else _FOLDER / f"{name}.toml"
+    if not name.endswith(".toml") and name not in setting_names():
+        near = difflib.get_close_matches(name, setting_names(), n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise UserError(f"no setting named {name!r}{hint} (known: {', '.join(setting_names())}, or a path to a .toml)")
+    try:
+        setting = Setting.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise UserError(f"cannot read the setting {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, ValidationError) as error:
+        raise UserError(f"{path} is not a valid setting: {error}") from error
+    return setting

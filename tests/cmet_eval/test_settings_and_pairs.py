@@ -1,0 +1,183 @@
+"""Settings validate; pairs are exact, balanced, never their own reference, and survive travel."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cmet_eval.pairs import balanced_subset, draw_pairs, pair_file_name, read_pairs, write_pairs
+from cmet_eval.settings import Setting, get_setting, setting_names
+from talking_face.emotions import EMOTIONS
+from talking_face.reasons import UserError
+
+ROOT = Path(__file__).parents[2]
+
+
+def corpus(speakers: int = 4, takes: int = 3, extra: int = 0) -> pd.DataFrame:
+    rows = []
+    for s, emotion, take in itertools.product(range(speakers), EMOTIONS, range(takes + extra)):
+        for split, letter in (("train", "T"), ("test", "S")):
+            rows.append(
+                {
+                    "clip_id": f"mead/{letter}{s}/front/{emotion}/1/{take:03d}",
+                    "speaker": f"{letter}{s}",
+                    "emotion": emotion,
+                    "intensity": 1,
+                    "split": split,
+                    "n_frames": 50,
+                    "valid_fraction": 1.0,
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def test_shipped_settings_validate_and_a_misspelt_name_gets_a_hint() -> None:
+    assert setting_names() == ("neutral-base", "cross-emotion")
+    assert all(get_setting(name).allows("m_lmd:eat") for name in setting_names())
+    with pytest.raises(UserError, match="did you mean cross-emotion"):
+        get_setting("cross-emotions")
+
+
+def test_setting_file_with_an_unknown_field_is_refused(tmp_path: Path) -> None:
+    text = (ROOT / "cmet_eval/settings/neutral-base.toml").read_text()
+    (tmp_path / "mine.toml").write_text(text.replace("seeds = 5", "sedes = 5"))
+    with pytest.raises(UserError, match="sedes"):
+        get_setting(str(tmp_path / "mine.toml"))
+    assert get_setting("neutral-base").digest != get_setting("cross-emotion").digest
+
+
+def test_cross_emotion_has_one_pair_a_speaker_source_target_and_seed() -> None:
+    pairs = draw_pairs(corpus(), get_setting("cross-emotion"), seeds=2).pairs
+    cells = Counter((p.speaker, p.reference_emotion, p.target_emotion, p.seed) for p in pairs)
+    assert len(pairs) == 4 * 8 * 7 * 2 and set(cells.values()) == {1}
+    assert all(p.reference_emotion != p.target_emotion for p in pairs)
+    assert {p.speaker for p in pairs} == {"S0", "S1", "S2", "S3"}
+    assert all(len(set(p.reference_frames)) == 5 and max(p.reference_frames) < 50 for p in pairs)
+
+
+def test_reference_is_never_the_ground_truth_and_settings_share_ground_truth() -> None:
+    neutral = draw_pairs(corpus(takes=2), get_setting("neutral-base"), seeds=3).pairs
+    cross = draw_pairs(corpus(takes=2), get_setting("cross-emotion"), seeds=3).pairs
+    for pair in (*neutral, *cross):
+        assert pair.reference_clip != pair.ground_truth_clip == pair.driving_clip
+        assert f"/{pair.reference_emotion}/" in pair.reference_clip and f"/{pair.target_emotion}/" in pair.driving_clip
+    truth = {(p.seed, p.speaker, p.target_emotion): p.ground_truth_clip for p in neutral}
+    assert all(p.ground_truth_clip == truth[p.seed, p.speaker, p.target_emotion] for p in cross)
+
+
+def test_non_neutral_references() -> None:
+    rules = get_setting("cross-emotion").model_copy(update={"reference_emotions": "non-neutral"})
+    pairs = draw_pairs(corpus(), rules, seeds=1).pairs
+    assert len(pairs) == 4 * (7 * 6 + 7) and "neutral" not in {p.reference_emotion for p in pairs}
+
+
+def test_the_list_does_not_depend_on_row_order_and_is_pinned() -> None:
+    setting = get_setting("neutral-base")
+    clips = corpus()
+    shuffled = clips.sample(frac=1, random_state=3).reset_index(drop=True)
+    first, second = draw_pairs(clips, setting, seeds=1), draw_pairs(shuffled, setting, seeds=1)
+    assert first == second
+    # A change here changes every published pair list.
+    assert first.digest == "101464520607f4aa"
+    assert draw_pairs(clips, setting, seeds=2).digest != first.digest
+
+
+def test_an_added_clip_changes_only_cells_it_wins() -> None:
+    setting = get_setting("neutral-base")
+    before, after = draw_pairs(corpus(takes=3), setting, seeds=1), draw_pairs(corpus(takes=4), setting, seeds=1)
+    old = {p.pair_id: p for p in before.pairs}
+    for pair in after.pairs:
+        unchanged = old[pair.pair_id].ground_truth_clip
+        assert pair.ground_truth_clip == unchanged or pair.ground_truth_clip.endswith("/003")
+
+
+def test_subset_is_balanced_and_nested() -> None:
+    pairs = draw_pairs(corpus(), get_setting("cross-emotion"), seeds=2).pairs
+    previous: set[str] = set()
+    for n in (1, 5, 12, 32, 40, 200):
+        subset = balanced_subset(pairs, n)
+        assert len(subset) == n
+        for counts in (Counter(p.speaker for p in subset), Counter(p.target_emotion for p in subset)):
+            assert max(counts.values()) - min(counts.values()) <= 1 or n < 8
+        names = {p.pair_id for p in subset}
+        assert previous <= names
+        previous = names
+    assert Counter((p.speaker, p.target_emotion) for p in balanced_subset(pairs, 32)) == Counter(
+        itertools.product(["S0", "S1", "S2", "S3"], EMOTIONS)
+    )
+
+
+def test_reference_frames_show_a_face() -> None:
+    clips = corpus()
+    clips["valid_fraction"] = 0.2
+    mask = np.zeros(50, bool)
+    mask[10:20] = True
+    pairs = draw_pairs(clips, get_setting("neutral-base"), seeds=1, valid=lambda clip: mask).pairs
+    assert {i for p in pairs for i in p.reference_frames} <= set(range(10, 20))
+    with pytest.raises(UserError, match="valid face"):
+        draw_pairs(clips, get_setting("neutral-base"), seeds=1, valid=lambda clip: np.zeros(50, bool))
+
+
+def test_cells_without_a_clip_are_named_not_dropped_in_silence() -> None:
+    clips = corpus()
+    result = draw_pairs(clips[~((clips.speaker == "S1") & (clips.emotion == "sad"))], get_setting("neutral-base"))
+    assert "S1 has no sad clip" in result.missing
+
+
+def test_a_speaker_in_two_splits_is_refused_and_no_split_says_what_to_do() -> None:
+    clips = corpus()
+    clips.loc[clips.index[0], "speaker"] = "S0"
+    with pytest.raises(UserError, match="S0 are in 'test' and in another split"):
+        draw_pairs(clips, get_setting("neutral-base"))
+    with pytest.raises(UserError, match="--split all"):
+        draw_pairs(corpus().assign(split=None), get_setting("neutral-base"))
+    assert draw_pairs(corpus().assign(split=None), get_setting("neutral-base"), split="all").pairs
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "csv"])
+def test_travel_round_trip_and_the_same_bytes(tmp_path: Path, suffix: str) -> None:
+    drawn = draw_pairs(corpus(), get_setting("cross-emotion"), seeds=1, max_pairs=9, data_digest="abc")
+    a, b = tmp_path / f"a.{suffix}", tmp_path / f"b.{suffix}"
+    write_pairs(drawn, a)
+    write_pairs(read_pairs(a), b)
+    assert read_pairs(a) == drawn and a.read_bytes() == b.read_bytes()
+
+
+def test_an_edited_list_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.csv"
+    write_pairs(draw_pairs(corpus(), get_setting("neutral-base"), seeds=1), path)
+    path.write_text(path.read_text().replace("neutral>happy", "neutral>sad", 1))
+    with pytest.raises(UserError, match="was changed"):
+        read_pairs(path)
+    (tmp_path / "x.parquet").write_text("not parquet")
+    with pytest.raises(UserError, match="not a pair list"):
+        read_pairs(tmp_path / "x.parquet")
+
+
+@given(st.lists(st.text(alphabet="ab/>_.x5F-é to", min_size=1, max_size=12), min_size=2, max_size=8, unique=True))
+def test_file_names_are_flat_and_different(ids: list[str]) -> None:
+    names = [pair_file_name(text) for text in ids]
+    assert len(set(names)) == len(ids)
+    assert all(set(name) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") for name in names)
+
+
+def test_file_name_example_and_long_ids() -> None:
+    assert pair_file_name("neutral-base/M903/neutral>happy/s0/0001") == "neutral-base__M903__neutral_to_happy__s0__0001"
+    rng = random.Random(0)
+    long = ["x" * 300 + str(rng.random()) for _ in range(3)]
+    assert len({pair_file_name(text) for text in long}) == 3 and all(len(pair_file_name(t)) <= 200 for t in long)
+
+
+def test_setting_rejects_contradictions() -> None:
+    raw = get_setting("neutral-base").model_dump()
+    for bad in ({"reference_emotions": "any-other"}, {"shared": ("speaker",)}, {"seeds": 0}):
+        with pytest.raises(ValueError):
+            Setting.model_validate(raw | bad)
