@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 
-_VARIABLES = (
+VARIABLES = (
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
     "MKL_NUM_THREADS",
@@ -30,7 +30,7 @@ def limit_threads(n: int = 1) -> None:
     """
     global _codec_threads
     _codec_threads = n
-    for name in _VARIABLES:
+    for name in VARIABLES:
         os.environ[name] = str(n)
     if "cv2" in sys.modules:
         sys.modules["cv2"].setNumThreads(n)

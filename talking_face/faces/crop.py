@@ -30,8 +30,12 @@ class CropBox:
         return np.array([[scale, 0, -self.left * scale], [0, scale, -self.top * scale]], np.float32)
 
 
-def stable_box(landmarks: np.ndarray, valid: np.ndarray, enlarge: float = ENLARGE) -> CropBox:
+def stable_box(
+    landmarks: np.ndarray, valid: np.ndarray, enlarge: float = ENLARGE, picture: tuple[int, int] | None = None
+) -> CropBox:
     """The clip's crop box from its track: (T, P, 2 or 3) landmarks in source pixels and (T,) bool.
+
+    With `picture`, its (height, width), the box is moved inside where it fits, so that no made-up pixels enter.
 
     The side follows the median face size, so a single wide-open mouth does not shrink a whole clip, and grows only so
     far that the face stays inside in 98% of frames. Raises ValueError without a valid frame.
@@ -47,7 +51,12 @@ def stable_box(landmarks: np.ndarray, valid: np.ndarray, enlarge: float = ENLARG
     # Where the head wanders, keep the whole path inside rather than the median position central.
     centre = np.clip(centre, reach_high - side / 2, reach_low + side / 2)
     side_px = max(2, round(side))
-    return CropBox(round(float(centre[0]) - side_px / 2), round(float(centre[1]) - side_px / 2), side_px)
+    left, top = round(float(centre[0]) - side_px / 2), round(float(centre[1]) - side_px / 2)
+    if picture is not None:
+        height, width = picture
+        top = min(max(top, 0), height - side_px) if side_px <= height else top
+        left = min(max(left, 0), width - side_px) if side_px <= width else left
+    return CropBox(left, top, side_px)
 
 
 def crop_frame(frame: np.ndarray, box: CropBox, size: int) -> np.ndarray:

@@ -37,7 +37,7 @@ def find_face(frame: np.ndarray) -> Box | None:
             size = (max(1, round(width * scale)), max(1, round(height * scale)))
             grey = cv2.resize(grey, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
         found = [
-            Box(*(v / scale for v in box[:4]), score=box.score)  # type: ignore[arg-type]
+            Box(box.left / scale, box.top / scale, box.right / scale, box.bottom / scale, box.score)
             for box in detect_faces_hog(grey)
             if box.score >= _MIN_SCORE
         ]

@@ -6,6 +6,7 @@ window moves only when the face nears its edge, because each move costs the land
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -62,12 +63,12 @@ def track_face(frames: Iterable[np.ndarray], fps: float = FPS) -> FaceTrack:
                 found = find_face(frame) if eager else None
                 if found is not None:
                     window = _window(found)
-            points, shapes = _EMPTY
+            points, shapes = _NO_POINTS, _NO_SHAPES
             if window is not None:
                 view, scale = _view(frame, window)
                 mesh = landmarker.detect(view, round(index * 1000 / fps))
                 if mesh is not None:
-                    candidate = mesh.landmarks / scale
+                    candidate = (mesh.landmarks / scale).astype(np.float32)
                     candidate[:, :2] += np.array(window[:2], np.float32)
                     if np.ptp(candidate[:, 1]) >= _MIN_FACE_PX:
                         points, shapes = candidate, mesh.blendshapes
@@ -115,10 +116,8 @@ def jitter(landmarks: np.ndarray, valid: np.ndarray) -> float:
     return float(np.median(np.linalg.norm(second[usable], axis=-1).mean(axis=-1)))
 
 
-_EMPTY = (
-    np.full((N_POINTS, 3), np.nan, np.float32),
-    np.full(len(BLENDSHAPE_NAMES), np.nan, np.float32),
-)
+_NO_POINTS: np.ndarray = np.full((N_POINTS, 3), np.nan, np.float32)
+_NO_SHAPES: np.ndarray = np.full(len(BLENDSHAPE_NAMES), np.nan, np.float32)
 
 
 def _window(box: Box) -> tuple[int, int, int]:
@@ -165,7 +164,7 @@ def _bridge(landmarks: np.ndarray, valid: np.ndarray, max_gap: int) -> np.ndarra
     """Fill short gaps of `landmarks` in place; returns the frames that are now usable, (T,) bool."""
     usable = valid.copy()
     known = np.flatnonzero(valid)
-    for before, after in zip(known[:-1], known[1:], strict=True):
+    for before, after in itertools.pairwise(known):
         gap = after - before - 1
         if 0 < gap <= max_gap:
             for k in range(1, gap + 1):

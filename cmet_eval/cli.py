@@ -1,0 +1,94 @@
+"""The `cmet-eval` command: finds the command's file, runs it, and turns every foreseen failure into one or two lines.
+
+Exit codes: 0 done, 1 done with failures above the allowed share or stopped by the machine, 2 wrong use.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import sys
+
+import typer
+
+from talking_face.reasons import ClipError, UserError
+
+# Name -> what `cmet-eval --help` says of it. The file is commands/<name>.py, loaded only when its command is asked for:
+# the whole stack costs seconds to import.
+COMMANDS: dict[str, str] = {
+    "doctor": "What is installed, which weights are here, what will not work and why.",
+    "demo": "The whole job on the embedded corpus, to a leaderboard.",
+    "synth": "Write the embedded corpus.",
+    "preprocess": "A dataset on disk to Parquet shards and a ledger.",
+    "inspect": "Counts, the ledger by reason, and a contact sheet of a shard set.",
+    "pairs": "Draw a setting's pairs; export them for methods that run elsewhere.",
+    "run": "Generate with a method, then score.",
+    "score": "Score videos generated elsewhere.",
+    "leaderboard": "Rebuild every board from the result rows.",
+    "baselines": "List the methods, or show one.",
+    "weights": "List, fetch or verify the pretrained files.",
+}
+
+
+def build(wanted: str | None) -> typer.Typer:
+    """The application with `wanted` loaded in full and every other command as a line of help."""
+    app = typer.Typer(
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        help="Preprocess talking-face datasets, score methods with a signed protocol, build leaderboards.",
+    )
+    app.callback()(_version)
+    for name, about in COMMANDS.items():
+        if name == wanted:
+            module = importlib.import_module(f"cmet_eval.commands.{name}")
+            app.command(name, help=module.__doc__)(getattr(module, name))
+        else:
+            app.command(name, help=about)(_other)
+    return app
+
+
+def main() -> None:
+    """Entry point of the `cmet-eval` script."""
+    wanted = next((word for word in sys.argv[1:] if not word.startswith("-")), None)
+    try:
+        build(wanted)()
+    except UserError as error:
+        _stop(str(error), 2)
+    except ClipError as error:
+        _stop(f"{error.detail} ({error.reason.value})", 1)
+    except KeyboardInterrupt:
+        _stop("stopped; the same command takes up where this one was", 130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(0)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            _stop("no space left on the disk; free some and run the same command again: finished work is kept", 1)
+        if error.errno in (errno.EACCES, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR):
+            _stop(f"{error.strerror}: {error.filename}", 2)
+        raise
+
+
+def _version(
+    version: bool = typer.Option(False, "--version", help="Print the version and exit.", is_eager=True),
+) -> None:
+    if version:
+        from importlib.metadata import version as installed
+
+        print(installed("cmet-eval"))
+        raise typer.Exit()
+
+
+def _other() -> None:
+    """Never run: stands for a command that was not asked for."""
+
+
+def _stop(message: str, code: int) -> None:
+    print(f"cmet-eval: {message}", file=sys.stderr)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,43 @@
+"""List, fetch or verify the pretrained files: `weights list`, `weights fetch NAME...`, `weights verify [NAME...]`."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import typer
+
+from talking_face.pretrained import store
+from talking_face.reasons import UserError
+
+
+class Action(StrEnum):
+    """What to do."""
+
+    LIST = "list"
+    FETCH = "fetch"
+    VERIFY = "verify"
+
+
+def weights(
+    action: Action = typer.Argument(Action.LIST),
+    names: list[str] = typer.Argument(None, help="Names of the registry; all of them where none is given."),
+) -> None:
+    entries = [store.weight(name) for name in names] if names else list(store.registry().values())
+    failed = False
+    for entry in entries:
+        if action is Action.FETCH:
+            if not names:
+                raise UserError("name the weights to fetch; `cmet-eval weights list` shows them with their licences")
+            print(f"{entry.name}: licence: {entry.licence}")
+            print(f"{entry.name}: {store.fetch(entry.name)}")
+            continue
+        try:
+            where = f"present, hash checked: {store.weight_path(entry.name)}"
+        except store.MissingWeights:
+            where = "absent"
+            failed = failed or bool(names)
+        except UserError as error:
+            where, failed = str(error), True
+        size = f"{entry.bytes / 1e6:.1f} MB" if entry.bytes else "size unknown"
+        print(f"{entry.name}: {entry.about}; {size}; {entry.licence}\n    {where}")
+    raise typer.Exit(1 if failed and action is Action.VERIFY else 0)
