@@ -98,7 +98,7 @@ def _opencv() -> Iterator[tuple[bool, str]]:
     owners = [name for name in _OPENCVS if _installed(name)]
     try:
         cv2 = importlib.import_module("cv2")
-        print(f"  cv2 {cv2.__version__} from {Path(cv2.__file__).parent}, installed by: {', '.join(owners)}")
+        print(f"  cv2 {cv2.__version__} from {Path(str(cv2.__file__)).parent}, installed by: {', '.join(owners)}")
     except ImportError as error:
         yield True, f"OpenCV does not import ({error}); remove .venv and run make again"
     if len(owners) > 1:
