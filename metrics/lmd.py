@@ -1,0 +1,167 @@
+"""M-LMD and F-LMD: mean distance of the mouth's 20, or the face's 68, landmarks after each is moved to its own mean.
+
+`eat` is the number of EAT's evaluation (github.com/yuangan/evaluation_eat at e39b004, code/test_lmd.py on frames
+aligned by code/utils_crop.py) and equals it; `eat-mp` is the same formula on MediaPipe's points.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from metrics.base import Metric, Sample, Score
+from metrics.eat_align import ALIGN_POINTS, AlignedTrack, aligned_track, similarity, template
+from metrics.frames import FrameRule, pair_frames
+from metrics.landmarks import mediapipe_landmarks
+from talking_face.faces.points68 import MOUTH, to_68
+from talking_face.pretrained.store import weight_hash
+from talking_face.reasons import ClipError, Reason
+
+# A clip of which fewer than this share of frame pairs has a face in both gets a reason. The reference scores any clip
+# with one such pair; values are equal wherever both give one.
+MIN_VALID = 0.5
+
+
+def landmark_distance(pred: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Mean distance of corresponding points after each set is moved to its own mean; no scaling, no rotation.
+
+    Args:
+        pred, target: (T, P, 2), same shape and unit.
+
+    Returns:
+        (T,) float64 in that unit, NaN where a point is NaN.
+
+    Example:
+        >>> square = np.array([[[0, 0], [2, 0], [2, 2], [0, 2]]])
+        >>> landmark_distance(square, 2 * square + 7).round(4).tolist()
+        [1.4142]
+    """
+    if pred.shape != target.shape or pred.ndim != 3 or pred.shape[-1] != 2:
+        raise ValueError(f"pred and target must both be (T, P, 2), got {pred.shape} and {target.shape}")
+    a, b = (p.astype(np.float64) - p.mean(axis=1, keepdims=True, dtype=np.float64) for p in (pred, target))
+    return np.linalg.norm(a - b, axis=-1).mean(axis=-1)
+
+
+def mediapipe_track(sample: Sample) -> AlignedTrack:
+    """MediaPipe's points as 68, mapped by the template's similarity into the 128 px crop; faceless frames dropped."""
+    if sample.frames.dtype != np.uint8:
+        raise ValueError(f"{sample.name}: landmark metrics need uint8 frames, got {sample.frames.dtype}")
+    return sample.cached("eat-aligned-mp68", _map_mediapipe)
+
+
+def dlib_track(sample: Sample) -> AlignedTrack:
+    """dlib's points on the aligned 128 px crops; faceless frames dropped."""
+    if sample.frames.dtype != np.uint8:
+        raise ValueError(f"{sample.name}: landmark metrics need uint8 frames, got {sample.frames.dtype}")
+    return aligned_track(sample)
+
+
+def _map_mediapipe(sample: Sample) -> AlignedTrack:
+    points = to_68(mediapipe_landmarks(sample)).astype(np.float64)
+    points = points[np.isfinite(points).all(axis=(1, 2))]
+    fixed = template()[ALIGN_POINTS].astype(np.float64)
+    mapped = np.empty_like(points)
+    for t, p in enumerate(points):
+        # Fitted from the template to the frame and inverted, as the image is warped; the other way the scale differs.
+        back = np.linalg.inv(similarity(fixed, p[ALIGN_POINTS]))
+        mapped[t] = p @ back[:2, :2].T + back[:2, 2] - 1
+    return AlignedTrack(mapped, len(sample.frames), len(sample.frames) - len(points))
+
+
+class MouthLmd(Metric):
+    """EAT's M-LMD: points 48-67. Clips without enough frames with a face in both get `no-face` or `few-faces`.
+
+    Faceless frames are dropped before the remaining ones are paired (`linspace`), as in the reference; their number is
+    in the stats. Stats: distance (sum over frames), frames, pairs, pred_frames, pred_dropped, target_frames,
+    target_dropped.
+    """
+
+    name = "m_lmd"
+    variant = "eat"
+    higher_is_better = False
+    unit = "px"
+    summary = "mouth landmark distance, dlib's points on 128 px aligned crops"
+    points = MOUTH
+    frames: FrameRule = "linspace"
+
+    def settings(self) -> Mapping[str, Any]:
+        return {
+            "points": f"dlib68@{weight_hash('dlib_68')[:8]}",
+            "align": "eat-128",
+            "codec": "none",
+            "frames": self.frames,
+            "min-valid": MIN_VALID,
+            "agg": "video-mean",
+        }
+
+    def track(self, sample: Sample) -> AlignedTrack:
+        """The aligned points of one clip."""
+        return dlib_track(sample)
+
+    def compute(self, pred: Sample, target: Sample) -> Score:
+        tracks = []
+        for sample in (target, pred):
+            found = self.track(sample)
+            if not len(found.landmarks):
+                raise ClipError(Reason.NO_FACE, f"{sample.name}: no face in any of {found.n_frames} frames")
+            tracks.append(found)
+        b, a = tracks
+        i, j = pair_frames(len(a.landmarks), len(b.landmarks), self.frames)
+        distance = landmark_distance(a.landmarks[i][:, self.points], b.landmarks[j][:, self.points])
+        valid = distance[np.isfinite(distance)]
+        expected = min(a.n_frames, b.n_frames)
+        stats = {
+            "distance": float(valid.sum()),
+            "frames": float(len(valid)),
+            "pairs": float(expected),
+            "pred_frames": float(a.n_frames),
+            "pred_dropped": float(a.dropped),
+            "target_frames": float(b.n_frames),
+            "target_dropped": float(b.dropped),
+        }
+        detail = ""
+        if len(valid) < expected or a.n_frames != b.n_frames:
+            detail = (
+                f"{len(valid)} of {expected} pairs scored; no face in {a.dropped} of {a.n_frames} frames of "
+                f"{pred.name} and {b.dropped} of {b.n_frames} of {target.name}"
+            )
+        if not len(valid):
+            return Score.missing(Reason.NO_FACE, detail, stats)
+        if len(valid) < MIN_VALID * expected:
+            return Score.missing(Reason.FEW_FACES, detail, stats)
+        return Score(stats["distance"] / len(valid), len(valid), None, detail, stats)
+
+
+class FaceLmd(MouthLmd):
+    """EAT's F-LMD: all 68 points. Otherwise as `MouthLmd`, with which it shares the points of each clip."""
+
+    name = "f_lmd"
+    summary = "face landmark distance, dlib's points on 128 px aligned crops"
+    points = slice(0, 68)
+
+
+class MouthLmdMediaPipe(MouthLmd):
+    """The formula of `m_lmd:eat` on MediaPipe's points of the same meaning. Not comparable with `eat` in value."""
+
+    variant = "eat-mp"
+    summary = "mouth landmark distance, MediaPipe's points in the 128 px template"
+
+    def settings(self) -> Mapping[str, Any]:
+        return {
+            **super().settings(),
+            "points": f"mediapipe478-68@{weight_hash('face_landmarker')[:8]}",
+            "align": "eat-128-points",
+        }
+
+    def track(self, sample: Sample) -> AlignedTrack:
+        return mediapipe_track(sample)
+
+
+class FaceLmdMediaPipe(MouthLmdMediaPipe):
+    """The formula of `f_lmd:eat` on MediaPipe's points of the same meaning. Not comparable with `eat` in value."""
+
+    name = "f_lmd"
+    summary = "face landmark distance, MediaPipe's points in the 128 px template"
+    points = slice(0, 68)
