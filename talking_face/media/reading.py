@@ -211,11 +211,13 @@ def _decoded(source: Source) -> Iterator[tuple[Fraction, VideoFrame]]:
         stream = container.streams.video[0]
         stream.codec_context.thread_count = codec_threads()
         stream.codec_context.thread_type = "AUTO" if codec_threads() > 1 else "NONE"
+        # AVI stores no times, only a rate; what FFmpeg derives from it is in coding order where there are B-frames.
+        timed = container.format.name != "avi"
         count = 0
         last: Fraction | None = None
         try:
             for frame in container.decode(stream):
-                time = _time(frame, stream, count)
+                time = _time(frame, stream, count, timed)
                 if last is not None and time <= last:
                     continue  # a repeated or backward stamp adds no picture time
                 last = time
@@ -232,8 +234,8 @@ def _decoded(source: Source) -> Iterator[tuple[Fraction, VideoFrame]]:
             )
 
 
-def _time(frame: VideoFrame, stream: VideoStream, index: int) -> Fraction:
-    if frame.pts is not None and frame.time_base is not None:
+def _time(frame: VideoFrame, stream: VideoStream, index: int, timed: bool = True) -> Fraction:
+    if timed and frame.pts is not None and frame.time_base is not None:
         return frame.pts * Fraction(frame.time_base)
     return Fraction(index) / Fraction(stream.average_rate or stream.guessed_rate or 25)
 
@@ -255,7 +257,7 @@ def _first_video_time(container: InputContainer, source: Source) -> Fraction:
     stream = container.streams.video[0]
     try:
         first = next(iter(container.decode(stream)), None)
-        time = _time(first, stream, 0) if first is not None else Fraction(0)
+        time = _time(first, stream, 0, container.format.name != "avi") if first is not None else Fraction(0)
         container.seek(0)
         return time
     except av.error.FFmpegError as error:

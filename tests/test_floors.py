@@ -1,0 +1,47 @@
+"""Imports point down: a room may import the floors below its own, and no room of its own floor."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+FLOORS = {
+    "talking_face": 0,
+    "pipelines": 1,
+    "metrics": 1,
+    "cmet_reference": 2,
+    "baselines": 3,
+    "leaderboards": 3,
+    "cmet_eval": 4,
+}
+
+
+def _imports(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module.split(".")[0])
+    return names
+
+
+@pytest.mark.parametrize("room", [r for r in FLOORS if (ROOT / r).is_dir()])
+def test_imports_point_down(room: str) -> None:
+    for path in sorted((ROOT / room).rglob("*.py")):
+        for other in _imports(path) & FLOORS.keys() - {room}:
+            assert FLOORS[other] < FLOORS[room], f"{path.relative_to(ROOT)} imports {other}, which is not below it"
+
+
+def test_ground_floor_has_no_dask() -> None:
+    for path in sorted((ROOT / "talking_face").rglob("*.py")):
+        assert not _imports(path) & {"dask", "distributed", "pandas", "torch"}, path
+
+
+@pytest.mark.parametrize("room", [r for r in FLOORS if (ROOT / r).is_dir()])
+def test_every_file_says_what_it_is_for(room: str) -> None:
+    for path in sorted((ROOT / room).rglob("*.py")):
+        assert ast.get_docstring(ast.parse(path.read_text())), f"{path.relative_to(ROOT)} has no module docstring"
