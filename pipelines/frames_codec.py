@@ -79,7 +79,8 @@ def get_codec(name: str) -> FrameCodec:
             return FrameCodec(name, kind, quality, gop)
     raise ValueError(
         f"no frame codec {name!r}; use png, webp-lossless, webp-q<0-100>, jpeg-q<0-100>, jpeg420-q<0-100>, "
-        f"x264-q<1-51>, x264rgb-q<1-51>, x264rgb-lossless or ffv1 (x264 forms also with -gop<N>); the default is {DEFAULT_CODEC}"
+        f"x264-q<1-51>, x264rgb-q<1-51>, x264rgb-lossless or ffv1 (x264 forms also with -gop<N>); "
+        f"the default is {DEFAULT_CODEC}"
     )
 
 

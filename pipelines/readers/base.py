@@ -124,7 +124,8 @@ def tar_members(found: Found, into: Discovery) -> Iterator[Found]:
                     into.skip(shown, Reason.TRUNCATED, "the archive ends inside this member; download it again")
                 else:
                     whole += 1
-                    yield Found(shown, (*folder, *name.parts), MediaSource(str(path), member.name))
+                    source = MediaSource(str(path), member.name, member.offset_data, member.size)
+                    yield Found(shown, (*folder, *name.parts), source)
     except (tarfile.TarError, EOFError, OSError) as error:
         detail = f"the archive is damaged after {whole} whole members, which are used: {error}"
         into.skip(found.name, Reason.TRUNCATED if whole else Reason.NOT_MEDIA, detail)

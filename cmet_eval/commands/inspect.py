@@ -1,0 +1,118 @@
+"""Show what a shard set holds: counts, the ledger by reason, digest and signature, and a contact sheet of faces."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Annotated
+
+import cv2
+import numpy as np
+import typer
+
+from pipelines.shards import ShardSet
+from talking_face.faces.points68 import to_68
+from talking_face.reasons import UserError
+
+SHEET = "contact_sheet.png"
+_THUMB = 192  # px; a landmark dot of 1 px is still seen
+_LABEL = 18  # px of text under each row
+
+
+def inspect(
+    out: Annotated[Path, typer.Argument(help="Folder that preprocess wrote.")],
+    clips: Annotated[int, typer.Option(min=0, help="Clips on the contact sheet, spread over the set.")] = 24,
+    frames: Annotated[int, typer.Option(min=1, help="Frames of each, spread over the clip.")] = 4,
+    verify: Annotated[bool, typer.Option("--verify", help="Check every stored clip against its digest.")] = False,
+) -> None:
+    """Prints the counts of OUT and writes OUT/contact_sheet.png."""
+    shards = ShardSet(out)
+    print(f"dataset    {shards.card['dataset']}")
+    print(f"signature  {shards.signature}")
+    print(f"digest     {shards.digest}")
+    _print_clips(shards)
+    _print_ledger(shards)
+    if verify:
+        damaged = [clip_id for clip_id in shards.clips["clip_id"] if not shards.verify(clip_id)]
+        print(f"verified   {len(shards) - len(damaged)} of {len(shards)} clips have the digest they were written with")
+        if damaged:
+            raise UserError(f"damaged: {', '.join(damaged[:5])}; remove their shards and run preprocess again")
+    if clips and len(shards):
+        sheet = contact_sheet(shards, clips, frames)
+        path = shards.folder / SHEET
+        if not cv2.imwrite(str(path), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR)):
+            raise UserError(f"cannot write {path}")
+        print(f"faces      {path}")
+
+
+def _print_clips(shards: ShardSet) -> None:
+    table = shards.clips
+    seconds = float((table["n_frames"] / table["fps"]).sum())
+    print(f"clips      {len(table)}, {int(table['n_frames'].sum())} frames, {seconds:.1f} s")
+    if not len(table):
+        return
+    valid = table["n_valid"].sum() / table["n_frames"].sum()
+    lengths = table["n_frames"]
+    print(f"length     {lengths.min()} to {lengths.max()} frames, median {lengths.median():g}")
+    print(f"valid face {valid:.2%} of frames; lowest clip {table['valid_fraction'].min():.2%}")
+    print(f"jitter     median {table['jitter'].median():.3f} px, highest {table['jitter'].max():.3f} px (crop pixels)")
+    bytes_stored = sum(shards.card["shards"].values())
+    print(
+        f"storage    {bytes_stored / 1e6:.1f} MB in {len(shards.card['shards'])} shards, {bytes_stored / len(table) / 1e6:.2f} MB a clip"
+    )
+    for name in ("split", "emotion", "speaker"):
+        counts = table[name].fillna("unknown").value_counts().sort_index()
+        shown = [f"{key} {count}" for key, count in counts.items()]
+        more = f", and {len(shown) - 24} more" if len(shown) > 24 else ""
+        print(f"{name:<10} {', '.join(shown[:24])}{more}")
+    warnings = table["warnings"].map(len)
+    if (warnings > 0).any():
+        print(f"warnings   {int((warnings > 0).sum())} clips")
+        for _, row in table[warnings > 0].head(5).iterrows():
+            print(f"  {row['clip_id']}: {', '.join(row['warnings'])}")
+
+
+def _print_ledger(shards: ShardSet) -> None:
+    ledger = shards.ledger
+    counts = ledger["status"].value_counts()
+    print("ledger     " + ", ".join(f"{counts.get(status, 0)} {status}" for status in ("kept", "dropped", "skipped")))
+    lost = ledger[ledger["status"] != "kept"]
+    for (status, reason), rows in lost.groupby(["status", "reason"], sort=True):
+        stages = ", ".join(sorted(set(rows["stage"]) - {""}))
+        print(f"  {status}, {reason} ({stages}): {len(rows)}")
+        for _, row in rows.head(3).iterrows():
+            print(f"    {row['source']}: {row['detail']}")
+        if len(rows) > 3:
+            print(f"    and {len(rows) - 3} more; all are in ledger.parquet")
+
+
+def contact_sheet(shards: ShardSet, n_clips: int = 24, n_frames: int = 4) -> np.ndarray:
+    """(H, W, 3) uint8 RGB: frames of clips spread over the set, with the 68 face points, red where there is no face."""
+    ids = list(shards.clips["clip_id"])
+    picked = [ids[i] for i in np.unique(np.linspace(0, len(ids) - 1, min(n_clips, len(ids))).round().astype(int))]
+    strips = [_strip(shards, clip_id, n_frames) for clip_id in picked]
+    columns = max(1, min(len(strips), round(math.sqrt(len(strips) * (_THUMB + _LABEL) / (_THUMB * n_frames)))))
+    blank = np.full_like(strips[0], 255)
+    strips += [blank] * (-len(strips) % columns)
+    rows = [np.hstack(strips[start : start + columns]) for start in range(0, len(strips), columns)]
+    return np.vstack(rows)
+
+
+def _strip(shards: ShardSet, clip_id: str, n_frames: int) -> np.ndarray:
+    """One clip: `n_frames` thumbnails in a row, its name below."""
+    landmarks, valid = shards.landmarks(clip_id), shards.valid(clip_id)
+    indices = np.linspace(0, len(valid) - 1, n_frames).round().astype(int)
+    images = shards.frames(clip_id, indices.tolist())
+    thumbs = []
+    for index, image in zip(indices, images, strict=True):
+        thumb = cv2.resize(image, (_THUMB, _THUMB), interpolation=cv2.INTER_AREA)
+        if valid[index]:
+            for x, y in to_68(landmarks[index]) * (_THUMB / image.shape[0]):
+                cv2.circle(thumb, (round(float(x)), round(float(y))), 1, (60, 255, 60), -1, cv2.LINE_AA)
+        else:
+            cv2.rectangle(thumb, (0, 0), (_THUMB - 1, _THUMB - 1), (255, 0, 0), 3)
+        thumbs.append(thumb)
+    label = np.full((_LABEL, _THUMB * n_frames, 3), 255, np.uint8)
+    text = f"{clip_id}  {len(valid)} frames, {valid.mean():.0%} valid"
+    cv2.putText(label, text, (3, _LABEL - 5), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (0, 0, 0), 1, cv2.LINE_AA)
+    return np.vstack([np.hstack(thumbs), label])

@@ -1,0 +1,80 @@
+"""Turn a dataset as it lies on disk into Parquet shards. Killed at any moment, the same command finishes the work."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic import ValidationError
+
+from pipelines.frames_codec import LOSSLESS_CODEC
+from pipelines.preprocess import PreprocessSummary
+from pipelines.preprocess import preprocess as run
+from pipelines.settings import PreprocessSettings
+from talking_face.reasons import UserError
+
+DEFAULTS = PreprocessSettings()
+
+
+def preprocess(
+    dataset: Annotated[str, typer.Argument(help="The reader: mead or clips.")],
+    root: Annotated[Path, typer.Argument(help="Folder of the dataset; never changed.")],
+    out: Annotated[Path, typer.Argument(help="Folder for the shards.")],
+    workers: Annotated[int, typer.Option(min=0, help="Worker processes; 0: in this process, without deadlines.")] = 2,
+    scheduler: Annotated[str | None, typer.Option(help="A running Dask scheduler, tcp://HOST:PORT.")] = None,
+    split: Annotated[str, typer.Option(help="Named split by speaker, auto or none.")] = DEFAULTS.split,
+    view: Annotated[str, typer.Option(help="Camera view, or all.")] = DEFAULTS.view,
+    labels: Annotated[Path | None, typer.Option(help="CSV of labels for clips (else ROOT/labels.csv).")] = None,
+    size: Annotated[int, typer.Option(help="Side of the face crop, px.")] = DEFAULTS.size,
+    codec: Annotated[str, typer.Option(help="Encoding of frames; docs/shards.md compares them.")] = DEFAULTS.codec,
+    lossless: Annotated[bool, typer.Option("--lossless", help=f"Short for --codec {LOSSLESS_CODEC}.")] = False,
+    require_audio: Annotated[bool, typer.Option(help="Drop clips without sound.")] = DEFAULTS.require_audio,
+    deadline: Annotated[float, typer.Option(help="Seconds after which a clip is given up.")] = DEFAULTS.deadline_s,
+    limit: Annotated[int | None, typer.Option(min=1, help="Take only the first N clips.")] = None,
+    retry: Annotated[bool, typer.Option("--retry", help="Try clips dropped by a deadline or crash again.")] = False,
+    allow_failures: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of clips that may drop before the exit code is 1.")
+    ] = 0.05,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
+) -> None:
+    """Reads DATASET under ROOT and writes shards, ledger and card into OUT."""
+    started = time.monotonic()
+    try:
+        settings = PreprocessSettings(
+            size=size,
+            codec=LOSSLESS_CODEC if lossless else codec,
+            require_audio=require_audio,
+            view=view,
+            split=split,
+            labels=labels,
+            deadline_s=deadline,
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(f"{first['loc'][0]}: {first['msg'].removeprefix('Value error, ')}") from None
+    summary = run(
+        dataset, root, out, settings, workers=workers, scheduler=scheduler, limit=limit, retry=retry, quiet=quiet
+    )
+    if not quiet:
+        for note in summary.notes:
+            print(note)
+    _report(summary, time.monotonic() - started)
+    if summary.failed_share > allow_failures:
+        print(
+            f"{summary.failed_share:.1%} of the clips were dropped, above the allowed {allow_failures:.1%} "
+            "(--allow-failures)"
+        )
+        raise typer.Exit(1)
+
+
+def _report(summary: PreprocessSummary, seconds: float) -> None:
+    total = summary.kept + summary.dropped
+    print(f"{summary.kept} of {total} clips kept, {summary.skipped} other files; see `cmet-eval inspect {summary.out}`")
+    for reason, count in summary.reasons.items():
+        print(f"  dropped, {reason}: {count}")
+    work = (
+        f"{summary.computed} clips processed in {seconds:.1f} s" if summary.computed else "nothing to do: all was there"
+    )
+    print(f"{work}; digest {summary.digest}")

@@ -1,0 +1,79 @@
+"""What preprocessing is asked to do; what of it changes the content stands in the shard set's signature."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from pipelines.frames_codec import DEFAULT_CODEC, get_codec
+from talking_face.faces.crop import ENLARGE
+from talking_face.pretrained.store import weight_hash
+from talking_face.signature import Signature, digest
+
+VERSION = "1.0.0"  # of the processing: raised when the same settings give other content
+
+# These say how a run is done, not what comes out of it.
+_NOT_CONTENT = {"deadline_s", "labels"}
+# These say which clips are taken; the clips that are taken are the same under any of them.
+_SELECTION = {"view", "split"}
+
+
+class PreprocessSettings(BaseModel):
+    """Settings of one shard set. `signature` names the content; see docs/shards.md."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    fps: float = Field(default=25.0, gt=0, le=120, description="frames/s of the shards")
+    size: int = Field(default=256, ge=16, le=2048, description="side of the square face crop, px")
+    enlarge: float = Field(default=ENLARGE, ge=1.0, le=4.0, description="the crop's side over the face's extent")
+    codec: str = Field(default=DEFAULT_CODEC, description="encoding of frames, pipelines.frames_codec")
+    require_audio: bool = Field(default=True, description="a clip without sound is dropped")
+    min_frames: int = Field(default=5, ge=1, description="a shorter clip is dropped")
+    max_seconds: float = Field(default=600.0, gt=0, description="a longer clip is dropped")
+    min_valid_fraction: float = Field(default=0.5, ge=0, le=1, description="share of frames that must show a face")
+    view: str = Field(default="front", description="camera view, or all")
+    split: str = Field(default="auto", description="named split preset, auto or none")
+    labels: Path | None = Field(default=None, description="CSV of labels for plain clips")
+    deadline_s: float = Field(default=300.0, gt=0, description="wall time after which a clip is given up, s")
+
+    @field_validator("codec")
+    @classmethod
+    def _known_codec(cls, name: str) -> str:
+        get_codec(name)
+        return name
+
+    def content(self) -> dict[str, Any]:
+        """The settings that change what is computed, JSON-ready, with the networks' hashes."""
+        values = {key: value for key, value in self.model_dump(mode="json").items() if key not in _NOT_CONTENT}
+        return values | {"version": VERSION, "face_landmarker": weight_hash("face_landmarker")}
+
+    def signature(self) -> Signature:
+        """How the clips' content was made: equal signatures mean that clips of two shard sets can be mixed."""
+        return Signature(
+            "shards",
+            {
+                "fps": f"{self.fps:g}",
+                "crop": f"box-{self.enlarge:g}-{self.size}",
+                "codec": self.codec,
+                "points": f"mp478@{weight_hash('face_landmarker')[:8]}",
+                "audio": "16000-mono" + ("" if self.require_audio else "-optional"),
+                "faces": f"{self.min_valid_fraction:g}",
+                "frames": f"{self.min_frames}-{self.max_seconds:g}s",
+                "version": VERSION,
+            },
+        )
+
+    def hash(self) -> str:
+        """Eight hex digits of the content settings; they name shard files."""
+        return digest(self.content(), 8)
+
+    def differences(self, other: dict[str, Any]) -> list[str]:
+        """Lines `key: theirs there, ours here` against a card's stored content settings."""
+        ours = self.content()
+        return [
+            f"{key}: {other.get(key)!r} there, {ours.get(key)!r} asked for"
+            for key in sorted(ours.keys() | other.keys())
+            if ours.get(key) != other.get(key)
+        ]
