@@ -86,10 +86,10 @@ def warp_crop(image: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     upper = (1 - dx) * corner[0][0] + dx * corner[0][1]
     lower = (1 - dx) * corner[1][0] + dx * corner[1][1]
     out = (1 - dy) * upper + dy * lower
-    lowest, highest = unit[image.min()], unit[image.max()]
-    outside = out == 0
-    out = np.clip(out, lowest, highest)
-    out[outside] = 0
+    # scikit-image clips to the picture's own range, or to that and black where any pixel of the warp is all outside.
+    corners = matrix[:2] @ [[0, WARPED - 1, 0, WARPED - 1], [0, 0, WARPED - 1, WARPED - 1], [1, 1, 1, 1]]
+    black_used = (corners <= -1).any() or (corners >= [[width], [height]]).any()
+    np.clip(out, 0.0 if black_used else unit[image.min()], unit[image.max()], out=out)
     return (out * 255).astype(np.uint8)
 
 

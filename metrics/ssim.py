@@ -72,13 +72,16 @@ class _Workspace:
         dtype = cv2.CV_32F if self.product.dtype == np.float32 else cv2.CV_64F
         cv2.multiply(a, b, dst=self.product, scale=2, dtype=dtype)
         cv2.multiply(a, a, dst=self.squares, dtype=dtype)
-        self.squares += cv2.multiply(b, b, dtype=dtype)
+        cv2.accumulateSquare(b, self.squares)
         # With p = 2 ma mb, q = ma^2 + mb^2, d = blur(2ab), s = blur(a^2 + b^2):
         # SSIM = (p + c1) (d - p + c2) / ((q + c1) (s - q + c2)). The constants enter through the filter's offset.
         offset = self.c1 + self.c2
-        ma, mb = self._blur(a, self.mean_a), self._blur(b, self.mean_b)
-        d, s = self._blur(self.product, self.covariance, offset), self._blur(self.squares, self.variance, offset)
-        p = cv2.multiply(ma, mb, dst=self.means, scale=2)
+        ma = self._blur(a, self.mean_a)
+        mb = self._blur(b, self.mean_b)
+        d = self._blur(self.product, self.covariance, offset)
+        s = self._blur(self.squares, self.variance, offset)
+        p = self.means
+        cv2.multiply(ma, mb, dst=p, scale=2)
         ma *= ma
         mb *= mb
         q = ma
@@ -93,7 +96,8 @@ class _Workspace:
         return float(d[_PAD:-_PAD, _PAD:-_PAD].mean())
 
     def _blur(self, image: np.ndarray, out: np.ndarray, offset: float = 0.0) -> np.ndarray:
-        return cv2.sepFilter2D(image, cv2.CV_64F, self.kernel, self.kernel, dst=out, delta=offset)
+        cv2.sepFilter2D(image, cv2.CV_64F, self.kernel, self.kernel, dst=out, delta=offset)
+        return out
 
 
 class Ssim(Metric):

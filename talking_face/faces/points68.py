@@ -24,8 +24,8 @@ MEDIAPIPE_OF_IBUG68: tuple[int, ...] = (
     336, 296, 334, 293, 300,                     # 22-26  brow, image right, head to tail
     168, 6, 195, 4,                              # 27-30  nose bridge, top to tip
     240, 97, 2, 326, 460,                        # 31-35  under the nose, left to right
-    33, 160, 158, 133, 153, 144,                 # 36-41  eye, image left: outer corner, upper lid, inner corner, lower lid
-    362, 385, 387, 263, 373, 380,                # 42-47  eye, image right: inner corner, upper lid, outer corner, lower lid
+    33, 160, 158, 133, 153, 144,                 # 36-41  eye, image left: outer corner, upper, inner, lower
+    362, 385, 387, 263, 373, 380,                # 42-47  eye, image right: inner corner, upper, outer, lower
     61, 39, 37, 0, 267, 269, 291,                # 48-54  outer lip, upper edge, corner to corner
     321, 314, 17, 84, 91,                        # 55-59  outer lip, lower edge, right to left
     78, 82, 13, 312, 308,                        # 60-64  inner lip, upper edge, corner to corner

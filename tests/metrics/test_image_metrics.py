@@ -1,0 +1,139 @@
+"""PSNR and SSIM against scikit-image and against what must hold for any frames."""
+
+from __future__ import annotations
+
+import math
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+from metrics.base import Sample
+from metrics.psnr import PooledPsnr, Psnr, psnr
+from metrics.ssim import Ssim, ssim
+from talking_face.reasons import Reason
+
+
+def skimage_ssim(a: np.ndarray, b: np.ndarray) -> float:
+    """Wang 2004 by scikit-image, whose full map includes the border of 5 px that is not valid."""
+    _, full = structural_similarity(
+        a, b, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=255, channel_axis=-1, full=True
+    )
+    return float(full[5:-5, 5:-5].mean())
+
+
+def picture(seed: int, h: int, w: int) -> np.ndarray:
+    """Smooth structure with a little noise, (H, W, 3) uint8."""
+    rng = np.random.default_rng(seed)
+    coarse = cv2.resize(rng.integers(0, 256, (6, 6, 3), dtype=np.uint8), (w, h), interpolation=cv2.INTER_CUBIC)
+    return np.clip(coarse + rng.normal(0, 4, (h, w, 3)), 0, 255).astype(np.uint8)
+
+
+def jpeg(image: np.ndarray, quality: int) -> np.ndarray:
+    return cv2.imdecode(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_COLOR)
+
+
+def constant(level: int, size: int = 32) -> np.ndarray:
+    return np.full((size, size, 3), level, np.uint8)
+
+
+NATURAL = picture(1, 96, 128)
+ODD = picture(2, 37, 53)
+PAIRS = {
+    "random": (picture(3, 64, 64), picture(4, 64, 64)),
+    "white-noise": tuple(np.random.default_rng(s).integers(0, 256, (48, 50, 3), dtype=np.uint8) for s in (5, 6)),
+    "constant": (constant(200), constant(201)),
+    "constant-far": (constant(10), constant(240)),
+    "black-white": (constant(0), constant(255)),
+    "shifted": (NATURAL, np.roll(NATURAL, (1, 2), (0, 1))),
+    "jpeg-5": (jpeg(NATURAL, 5), NATURAL),
+    "jpeg-90": (jpeg(NATURAL, 90), NATURAL),
+    "odd-size": (jpeg(ODD, 30), ODD),
+    "smallest": (picture(7, 11, 12), picture(8, 11, 12)),
+    "float": (NATURAL * 0.5 + 0.25, NATURAL.astype(np.float64)),
+}
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_ssim_equals_scikit_image(name: str) -> None:
+    a, b = PAIRS[name]
+    assert ssim(a[None], b[None])[0] == pytest.approx(skimage_ssim(a, b), abs=1e-9)
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_psnr_equals_scikit_image(name: str) -> None:
+    a, b = PAIRS[name]
+    assert psnr(a[None], b[None])[0] == pytest.approx(peak_signal_noise_ratio(b, a, data_range=255), abs=1e-9)
+
+
+def test_arrays_of_a_clip_are_scored_frame_by_frame() -> None:
+    a = np.stack([jpeg(NATURAL, q) for q in (10, 40, 80)])
+    b = np.stack([NATURAL] * 3)
+    assert psnr(a, b).tolist() == [psnr(x[None], NATURAL[None])[0] for x in a]
+    assert ssim(a, b).tolist() == [ssim(x[None], NATURAL[None])[0] for x in a]
+    # A strided view, such as a crop, gives what its copy gives.
+    assert ssim(a[:, 10:60, 20:81], b[:, 10:60, 20:81]).tolist() == (
+        ssim(a[:, 10:60, 20:81].copy(), b[:, 10:60, 20:81].copy()).tolist()
+    )
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 2**16), h=st.integers(11, 40), w=st.integers(11, 40), strength=st.integers(1, 60))
+def test_symmetry_identity_bounds_and_joint_permutation(seed: int, h: int, w: int, strength: int) -> None:
+    rng = np.random.default_rng(seed)
+    a = rng.integers(0, 256, (3, h, w, 3), dtype=np.uint8)
+    b = np.clip(a + rng.integers(-strength, strength + 1, a.shape), 0, 255).astype(np.uint8)
+    order = rng.permutation(3)
+    for function in (psnr, ssim):
+        forward = function(a, b)
+        np.testing.assert_allclose(function(b, a), forward, rtol=1e-12)
+        np.testing.assert_array_equal(function(a[order], b[order]), forward[order])
+        np.testing.assert_allclose(function(a[..., ::-1], b[..., ::-1]), forward, rtol=1e-12)  # colour order is free
+    assert (ssim(a, b) <= 1 + 1e-12).all() and (ssim(a, b) >= -1 - 1e-12).all()
+    np.testing.assert_allclose(ssim(a, a), 1.0, rtol=1e-12)
+    assert np.isinf(psnr(a, a)).all()
+
+
+def test_identical_frames_are_counted_and_left_out() -> None:
+    target = np.stack([NATURAL] * 4)
+    pred = target.copy()
+    pred[1:3] ^= 1  # every pixel one level off: 48.13 dB
+    score = Psnr().score(Sample(pred), Sample(target))
+    assert score.value == pytest.approx(20 * math.log10(255), abs=1e-9)
+    assert (score.n, score.stats["identical"]) == (2, 2)
+    assert "2 identical frames" in score.detail
+    pooled = PooledPsnr().score(Sample(pred), Sample(target))
+    assert pooled.value == pytest.approx(20 * math.log10(255) + 10 * math.log10(2), abs=1e-9)
+    same = Psnr().score(Sample(target), Sample(target))
+    assert (same.value, same.reason) == (None, Reason.INFINITE)
+    # Pooled over clips, an identical clip halves the error; in the mean of dB it is only counted.
+    both = [PooledPsnr().score(Sample(p), Sample(target)) for p in (pred, target)]
+    total = PooledPsnr().aggregate(both)
+    assert total.mean == pytest.approx(20 * math.log10(255) + 10 * math.log10(4), abs=1e-9)
+    assert (total.n, total.N, total.infinite) == (2, 2, 1)
+
+
+def test_pooled_psnr_of_clips_is_the_psnr_of_all_their_frames() -> None:
+    target = np.stack([NATURAL] * 3)
+    clips = [np.stack([jpeg(NATURAL, q)] * 3) for q in (10, 50)]
+    metric = PooledPsnr()
+    total = metric.aggregate(metric.score(Sample(clip), Sample(target)) for clip in clips)
+    expected = peak_signal_noise_ratio(np.concatenate([target] * 2), np.concatenate(clips), data_range=255)
+    assert total.mean == pytest.approx(expected, abs=1e-9)
+
+
+def test_frames_smaller_than_the_window_give_a_reason() -> None:
+    small = np.zeros((2, 10, 40, 3), np.uint8)
+    score = Ssim().score(Sample(small), Sample(small))
+    assert score.reason is Reason.SIZE_MISMATCH
+    assert "at least 11x11" in score.detail
+
+
+def test_wrong_shapes_are_named_with_both_values() -> None:
+    with pytest.raises(ValueError, match=r"\(1, 16, 16, 3\) and \(1, 16, 15, 3\)"):
+        psnr(np.zeros((1, 16, 16, 3)), np.zeros((1, 16, 15, 3)))
+    with pytest.raises(ValueError, match=r"must be \(T, H, W, 3\)"):
+        Sample(np.zeros((16, 16, 3), np.uint8))
