@@ -334,7 +334,8 @@ def read_pairs(path: Path) -> PairList:
 
 
 def _to_pair(row: dict[str, Any], hints: dict[str, Any]) -> Pair:
-    return Pair(**{k: tuple(v) if str(hints[k]).startswith("tuple") else v for k, v in row.items()})
+    fields: dict[str, Any] = {k: tuple(v) if str(hints[k]).startswith("tuple") else v for k, v in row.items()}
+    return Pair(**fields)
 
 
 def _to_csv(rows: list[dict[str, Any]], meta: dict[str, Any]) -> str:

@@ -1,0 +1,45 @@
+"""Generate every pair of a setting with a method, then score what it wrote. Run again, it takes up where it was."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+
+def run(
+    method: list[str] = typer.Option(..., "--method", help="a name of the catalogue, or module:Class; repeatable"),
+    setting: list[str] = typer.Option(None, "--setting", help="default: neutral-base and cross-emotion; repeatable"),
+    data: Path = typer.Option(..., "--data", help="folder that cmet-eval preprocess wrote"),
+    out: Path = typer.Option(Path("work/run"), "--out", help="videos, scores and result rows go here"),
+    max_pairs: int = typer.Option(None, "--max-pairs", min=1, help="a balanced subset of this size, for each setting"),
+    seeds: int = typer.Option(None, "--seeds", min=1, help="number of seeds; default: the setting's"),
+    split: str = typer.Option(None, "--split", help="draw from this split; 'all' takes every clip"),
+    metrics: list[str] = typer.Option(None, "--metrics", help="name:variant; repeatable; default: the default metrics"),
+    workers: int = typer.Option(2, "--workers", min=1),
+    scheduler: str = typer.Option(None, "--scheduler", help="address of a running Dask scheduler"),
+    fresh: bool = typer.Option(False, "--fresh", help="generate again what is there already"),
+    quiet: bool = typer.Option(False, "--quiet"),
+) -> None:
+    from cmet_eval import evaluate
+
+    summary = evaluate.run(
+        method,
+        setting or evaluate.DEFAULT_SETTINGS,
+        data=data,
+        out=out,
+        max_pairs=max_pairs,
+        seeds=seeds,
+        metrics=metrics or None,
+        split=split,
+        workers=workers,
+        scheduler=scheduler,
+        fresh=fresh,
+        quiet=quiet,
+    )
+    print(summary)
+    for path in summary.results:
+        print(path)
+    print(f"board: cmet-eval leaderboard --results {out / 'results'} --out {out / 'leaderboard'}")
+    if summary.lost:
+        raise typer.Exit(1)

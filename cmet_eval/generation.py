@@ -1,0 +1,127 @@
+"""Generation of one pair by one method, as it runs in a worker's child: a video file, and a record that says how."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from baselines.method import Case, Method, check_output
+from baselines.registry import get_method
+from pipelines.shards import ShardSet
+from talking_face.clip import Pair
+from talking_face.media.writing import write_video
+from talking_face.reasons import ClipError, Reason
+from talking_face.signature import canonical_json, digest
+
+# Near-lossless, so that the format costs little next to any method's error: full chroma, one step above visible loss.
+WRITER = {"codec": "h264", "pix_fmt": "yuv444p", "crf": 10, "preset": "veryfast"}
+CODEC = "h264-yuv444p-crf10"
+
+
+@lru_cache(maxsize=2)
+def open_shards(folder: str) -> ShardSet:
+    """The shard set of that folder, opened once a process."""
+    return ShardSet(folder)
+
+
+def generation_key(method: str, revision: str, pair: Pair, data_digest: str) -> str:
+    """Digest of everything a generated video depends on; a record with another key is out of date."""
+    return digest([method, revision, pair.to_row(), data_digest, WRITER])
+
+
+def make_case(shards: ShardSet, pair: Pair, n_frames: int, sees: frozenset[str]) -> Case:
+    """The case of a pair; its arrays are read from the shards when the method asks for them."""
+
+    def ground_truth() -> np.ndarray:
+        if pair.ground_truth_clip is None:
+            raise ClipError(Reason.NO_GROUND_TRUTH, f"{pair.pair_id} has no ground-truth clip")
+        return shards.frames(pair.ground_truth_clip)
+
+    size = shards.frames(pair.reference_clip, [pair.reference_frames[0]]).shape[1:3]
+    return Case(
+        pair_id=pair.pair_id,
+        setting=pair.setting,
+        speaker=pair.speaker,
+        n_frames=n_frames,
+        size=(int(size[0]), int(size[1])),
+        seed=pair.seed,
+        target_emotion=pair.target_emotion,
+        intensity=pair.intensity,
+        loaders={
+            "reference-frames": lambda: shards.frames(pair.reference_clip, list(pair.reference_frames)),
+            "source-video": lambda: shards.frames(pair.source_clip),
+            "driving-audio": lambda: shards.audio(pair.driving_clip),
+            "ground-truth": ground_truth,
+        },
+        sees=sees,
+    )
+
+
+def generate_pair(method_name: str, pair: Pair, data: str, n_frames: int, video: str, record: str, key: str) -> None:
+    """Generate one pair and write `video` (driving audio muxed in), then `record`, each by an atomic rename.
+
+    Raises:
+        ClipError: method-failed with the method's own message, or what reading and writing raise.
+    """
+    shards = open_shards(data)
+    method = _method(method_name)
+    case = make_case(shards, pair, n_frames, method.sees)
+    try:
+        frames = check_output(method.generate(case))
+    except (ClipError, MemoryError):
+        raise
+    except Exception as error:
+        text = " ".join(str(error).split())[:500]
+        raise ClipError(Reason.METHOD_FAILED, f"{method_name}: {type(error).__name__}: {text}") from None
+    path = Path(video)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    audio = shards.audio(pair.driving_clip)
+    write_video(path, frames, case.fps, audio, case.audio_rate, **WRITER)  # type: ignore[arg-type]
+    write_json(
+        Path(record),
+        {
+            "key": key,
+            "pair_id": pair.pair_id,
+            "method": method_name,
+            "revision": method.revision,
+            "codec": CODEC,
+            "n_frames": len(frames),
+            "n_frames_wanted": n_frames,
+            "notes": case.notes,
+            "video_sha256": file_sha256(path),
+        },
+    )
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Canonical JSON, by an atomic rename: a file that is there is whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part.write_text(canonical_json(value) + "\n", encoding="utf-8")
+    part.replace(path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """What `write_json` wrote; {} where there is nothing readable, so that it is made again."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+@cache
+def _method(name: str) -> Method:
+    return get_method(name)

@@ -1,0 +1,189 @@
+"""The board as one self-contained HTML page: no external file, script or font; every value escaped by the template."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+from leaderboards import wording
+from leaderboards.tables import Breakdown, Cell, Column, Table
+
+# The strip under a number, in its own units; the mean's dot stays inside the edges.
+_WIDTH, _EDGE = 96.0, 5.0
+
+
+def to_html(tables: Sequence[Table], stem: str) -> str:
+    """The page of these tables. `stem` names the CSV and Markdown files beside it."""
+    views = [_table(table, index) for index, table in enumerate(tables)]
+    settings = list(dict.fromkeys(table.title for table in tables))
+    return str(
+        _environment()
+        .get_template("board.html.j2")
+        .render(
+            tables=views,
+            settings=settings,
+            several=len(tables) > 1,
+            rules=wording.RULES,
+            stem=stem,
+            versions=sorted({table.key["suite_version"] for table in tables}),
+        )
+    )
+
+
+@cache
+def _environment() -> Any:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    return Environment(
+        loader=PackageLoader("leaderboards", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+
+
+def _table(table: Table, index: int) -> dict[str, Any]:
+    scales = [_scale([row.cells[i] for row in table.rows]) for i in range(len(table.columns))]
+    return {
+        "id": f"{table.key['setting']}-{index + 1}",
+        "title": table.title,
+        "summary": str(table.setting.get("summary", "")),
+        "protocol": str(table.setting.get("protocol", "")),
+        "apart": [(name.replace("_", " "), value) for name, value in table.apart.items()],
+        "facts": _facts(table),
+        "interval_note": wording.interval_note(table),
+        "columns": [_column(column) for column in table.columns],
+        "rows": [
+            {
+                "title": row.title,
+                "role": row.role,
+                "summary": row.summary,
+                "sees": ", ".join(name.replace("-", " ") for name in row.sees),
+                "notes": [f"{text}, {count} video{'s' if count != 1 else ''}" for text, count in row.notes],
+                "command": row.command,
+                "codec": row.codec,
+                "cells": [_cell(c, column, s) for c, column, s in zip(row.cells, table.columns, scales, strict=True)],
+            }
+            for row in table.rows
+        ],
+        "breakdowns": [_breakdown(part, table) for part in table.breakdowns],
+        "losses": table.losses,
+        "missing_cells": table.missing_cells,
+        "key": [(name.replace("_", " "), value) for name, value in table.key.items() if name != "setting"],
+        "disjoint": ", ".join(table.setting.get("disjoint", ())),
+        "shared": ", ".join(table.setting.get("shared", ())),
+    }
+
+
+def _facts(table: Table) -> list[tuple[str, str]]:
+    pairs = f"{table.pairs} of {table.drawn}" if table.drawn > table.pairs else str(table.pairs)
+    return [
+        ("pairs", pairs),
+        ("speakers", str(table.speakers)),
+        ("seeds", str(table.seeds)),
+        ("methods", str(len(table.rows))),
+        ("data", f"{table.key['dataset']} {table.key['data_digest'][:8]}"),
+    ]
+
+
+def _column(column: Column) -> dict[str, Any]:
+    return {
+        "metric": column.metric,
+        "name": column.name,
+        "detail": " · ".join(part for part in (column.variant, column.unit, column.short_signature) if part),
+        "arrow": "↑" if column.higher_is_better else "↓",
+        "direction": "higher is better" if column.higher_is_better else "lower is better",
+        "higher": column.higher_is_better,
+        "signature": column.signature,
+        "label": wording.column_title(column),
+    }
+
+
+def _scale(cells: Sequence[Cell | None]) -> tuple[float, float] | None:
+    """The values that the strip's two ends stand for: one scale for a whole column."""
+    ends: list[float] = []
+    for cell in cells:
+        if cell is not None and cell.mean is not None:
+            ends += [cell.mean, *((cell.interval.low, cell.interval.high) if cell.interval else ())]
+    return (min(ends), max(ends)) if ends and min(ends) < max(ends) else None
+
+
+def _cell(cell: Cell | None, column: Column, scale: tuple[float, float] | None) -> dict[str, Any]:
+    if cell is None:
+        return {"there": False, "sort": "", "label": wording.column_title(column)}
+    half = wording.half_width(cell)
+    strip = None
+    if scale is not None and cell.mean is not None:
+
+        def place(value: float) -> float:
+            return _EDGE + (value - scale[0]) / (scale[1] - scale[0]) * (_WIDTH - 2 * _EDGE)
+
+        low, high = (cell.interval.low, cell.interval.high) if cell.interval else (cell.mean, cell.mean)
+        strip = {
+            "x": f"{place(low):.1f}",
+            "w": f"{max(0.0, place(high) - place(low)):.1f}",
+            "m": f"{place(cell.mean):.1f}",
+        }
+    interval = ""
+    if cell.interval is not None:
+        ends = [wording.number(value, column) for value in (cell.interval.low, cell.interval.high)]
+        interval = f"95% interval {ends[0]} to {ends[1]}, over {cell.interval.units} {cell.interval.over}"
+    return {
+        "there": True,
+        # Identical to the target everywhere: above (or below) every finite number.
+        "sort": repr(cell.mean) if cell.mean is not None else ("Infinity" if cell.infinite else ""),
+        "value": wording.number(cell.mean, column) if cell.mean is not None else ("∞" if cell.infinite else "–"),
+        "half": None if half is None else wording.number(half, column),
+        "strip": strip,
+        "interval": interval,
+        "coverage": wording.coverage(cell),
+        "complete": cell.complete,
+        "compared": cell.compared,
+        "best": cell.best,
+        "label": wording.column_title(column),
+    }
+
+
+def _breakdown(part: Breakdown, table: Table) -> dict[str, Any]:
+    ceilings = {row.title for row in table.rows if row.role == "ceiling"}
+    means = [
+        cell.mean
+        for title, cells in part.rows
+        for cell in cells
+        if title not in ceilings and cell is not None and cell.mean is not None
+    ]
+    low, high = (min(means), max(means)) if means else (0.0, 0.0)
+
+    def heat(cell: Cell | None) -> str:
+        if cell is None or cell.mean is None or high <= low:
+            return "0"
+        share = (cell.mean - low) / (high - low)
+        return f"{min(1.0, max(0.0, share if part.column.higher_is_better else 1 - share)):.2f}"
+
+    return {
+        **_column(part.column),
+        "emotions": list(zip(part.emotions, part.pairs, strict=True)),
+        "rows": [
+            {
+                "title": title,
+                "ceiling": title in ceilings,
+                "cells": [
+                    {
+                        "value": "∞"
+                        if cell and cell.mean is None and cell.infinite
+                        else wording.number(cell.mean, part.column),
+                        "heat": heat(cell),
+                        "coverage": f"{cell.scored}/{expected}",
+                        "complete": cell.complete,
+                    }
+                    if cell is not None
+                    else {"value": "–", "heat": "0", "coverage": f"0/{expected}", "complete": False}
+                    for cell, expected in zip(cells, part.pairs, strict=True)
+                ],
+            }
+            for title, cells in part.rows
+        ],
+    }
