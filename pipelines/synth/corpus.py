@@ -1,0 +1,260 @@
+"""Which clips the embedded corpus has, and the tree they are written to: MEAD's own, or a flat folder with a CSV.
+
+Ground truth goes into `_truth/`, a folder that every reader passes by, with the settings in `_truth/synth.json`.
+Every file appears whole or not at all, and a file that is there is left alone: the same command finishes the work.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import multiprocessing
+import os
+import re
+from collections.abc import Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from talking_face.emotions import EMOTIONS
+from talking_face.progress import Progress
+from talking_face.reasons import UserError
+from talking_face.threads import limit_threads
+
+LAYOUTS = ("mead", "clips")
+SIZES = {"360p": (640, 360), "720p": (1280, 720), "1080p": (1920, 1080)}
+GENERATOR = 1  # goes up when the same settings give other bytes
+TRUTH = "_truth"
+_LEVEL_TAKES = {1: 1, 2: 1, 3: 2}  # of each emotion but neutral, which has four of level 1
+
+
+@dataclass(frozen=True)
+class CorpusSummary:
+    """What `write_corpus` did."""
+
+    out: Path
+    clips: int
+    written: int
+    seconds: float  # of one clip
+    speakers: tuple[str, ...]
+
+    def __str__(self) -> str:
+        kept = self.clips - self.written
+        there = f", {kept} were there" if kept else ""
+        return f"{self.out}: {self.clips} clips of {self.seconds:g} s by {len(self.speakers)} speakers ({self.written} written{there})"
+
+
+def clip_specs(speakers: int = 8, takes: int = 1, size: str = "640x360", seconds: float = 2.0, seed: int = 0) -> list[Any]:
+    """All ClipSpecs of a corpus, sorted by speaker. 32 * takes clips a speaker.
+
+    A speaker says four sentences (four more with each further `takes`), all of them neutrally, and each emotion says
+    them too, spread over the levels: every emotional clip has a neutral clip of the same sentence and speaker.
+    """
+    from pipelines.synth.clip import ClipSpec
+    from pipelines.synth.identity import speaker_names
+    from pipelines.synth.speech import sentences
+
+    width, height = parse_size(size)
+    ids = sorted(sentences())
+    specs = []
+    for n, speaker in enumerate(speaker_names(speakers)):
+        for e, emotion in enumerate(EMOTIONS):
+            for level, per in ({1: 4} if emotion == "neutral" else _LEVEL_TAKES).items():
+                for k in range(per * takes):
+                    block, within = divmod(k, per)
+                    turn = within if emotion == "neutral" else (e + level - 1 + within) % 4
+                    at = 4 * (n + block) + turn
+                    order = tuple(ids[(at + step) % len(ids)] for step in range(len(ids)))
+                    specs.append(ClipSpec(speaker, emotion, level, k + 1, order, seconds, width, height, seed))
+    return sorted(specs, key=lambda s: s.key)
+
+
+def parse_size(size: str) -> tuple[int, int]:
+    """(width, height) of "1080p" or "640x360". Raises UserError."""
+    if size in SIZES:
+        return SIZES[size]
+    match = re.fullmatch(r"(\d{2,5})x(\d{2,5})", size)
+    if not match:
+        raise UserError(f"size {size!r}: give WIDTHxHEIGHT, such as 640x360, or one of {', '.join(SIZES)}")
+    width, height = int(match[1]), int(match[2])
+    if width % 2 or height % 2 or not 120 <= height <= 2160 or not 0.9 * height <= width <= 7680:
+        raise UserError(f"size {size}: even numbers, 120 to 2160 high, and at least 0.9 times as wide as high")
+    return width, height
+
+
+def write_corpus(
+    layout: str,
+    out: str | Path,
+    *,
+    speakers: int = 8,
+    takes: int = 1,
+    size: str = "640x360",
+    seconds: float = 2.0,
+    seed: int = 0,
+    workers: int = 2,
+    only: Sequence[str] | None = None,
+    progress: Progress | None = None,
+    quiet: bool = False,
+) -> CorpusSummary:
+    """Write the corpus into the folder `out`; what is already there is kept.
+
+    Args:
+        layout: "mead" or "clips".
+        speakers: 1 to 198. takes: multiplies the clips of a speaker (32 at 1).
+        size, seconds, seed: of every clip; another seed says and moves differently with the same faces.
+        workers: processes; 0 works in this one. The bytes do not depend on it.
+        only: clip keys, or parts of keys such as "M901/" or "/happy/", to write; the others are left out.
+        progress: advanced by one for each clip written; otherwise one is made (`quiet` silences it).
+
+    Raises UserError: a layout, size or number that cannot be, or a folder that holds another corpus.
+    """
+    out = Path(out)
+    if layout not in LAYOUTS:
+        raise UserError(f"the embedded corpus has no layout {layout!r}; it can be written as {', '.join(LAYOUTS)}")
+    if not 1 <= speakers <= 198 or takes < 1 or not 0.4 <= seconds <= 60 or workers < 0:
+        raise UserError("speakers: 1 to 198; takes: 1 or more; seconds: 0.4 to 60; workers: 0 or more")
+    specs = clip_specs(speakers, takes, size, seconds, seed)
+    if only is not None:
+        specs = [s for s in specs if any(part in s.key for part in only)]
+        if not specs:
+            raise UserError(f"no clip's key holds any of {', '.join(only)}; a key is like {clip_specs(1)[0].key}")
+    settings = {
+        "generator": GENERATOR, "layout": layout, "speakers": speakers, "takes": takes, "size": size,
+        "seconds": seconds, "seed": seed, "only": sorted(only) if only is not None else None,
+    }  # fmt: skip
+    _claim(out, settings)
+    todo = [s for s in specs if not all(p.is_file() for p in _paths(layout, out, s))]
+    if progress is None:
+        with Progress(len(todo), "clips", f"synth {layout}", quiet=quiet) as own:
+            _render_all(layout, out, todo, workers, own)
+    else:
+        _render_all(layout, out, todo, workers, progress)
+    if layout == "clips":
+        _write_labels(out, specs)
+    return CorpusSummary(out, len(specs), len(todo), seconds, tuple(sorted({s.speaker for s in specs})))
+
+
+def _claim(out: Path, settings: dict[str, Any]) -> None:
+    """Take the folder for these settings, or refuse it; clear away what a killed run left half written."""
+    note = out / TRUTH / "synth.json"
+    if note.is_file():
+        try:
+            before = json.loads(note.read_text(encoding="utf-8"))
+        except ValueError:
+            before = {}
+        if before != settings:
+            differ = ", ".join(k for k in settings if before.get(k) != settings[k])
+            raise UserError(f"{out} holds an embedded corpus with other settings ({differ}).\nGive another folder, or delete this one.")
+        for rest in sorted(out.rglob(".*.tmp*")):
+            rest.unlink(missing_ok=True)
+        return
+    if out.exists() and (not out.is_dir() or any(p.name != TRUTH for p in out.iterdir())):
+        raise UserError(f"{out} exists and is not an embedded corpus; give a new or an empty folder")
+    _write_text(note, json.dumps(settings, indent=1) + "\n")
+
+
+def _paths(layout: str, out: Path, spec: Any) -> tuple[Path, ...]:
+    """Files of one clip: video, (sound,) truth. The truth is written last."""
+    if layout == "clips":
+        name = f"{spec.speaker}_{spec.emotion}_{spec.level}_{spec.take:03d}"
+        return out / f"{name}.mp4", out / TRUTH / f"{name}.json"
+    at = Path(spec.emotion) / f"level_{spec.level}" / f"{spec.take:03d}"
+    home = out / spec.speaker
+    return (
+        (home / "video" / "front" / at).with_suffix(".mp4"),
+        (home / "audio" / at).with_suffix(".m4a"),
+        (out / TRUTH / spec.speaker / "front" / at).with_suffix(".json"),
+    )
+
+
+def write_clip(layout: str, out: Path, spec: Any) -> None:
+    """Render and write one clip: H.264 High 4:4:4 Predictive, full range, AAC LC 48 kHz stereo, as MEAD's are."""
+    from pipelines.synth.clip import FPS, render_clip
+    from pipelines.synth.voice import RATE
+    from talking_face.media.writing import write_audio, write_video
+
+    frames, sound, truth = render_clip(spec)
+    paths = _paths(layout, out, spec)
+    # crf 14 keeps the camera's grain; about 0.5 MB for 2 s at 640x360.
+    write_video(paths[0], frames, FPS, sound, RATE, crf=14, pix_fmt="yuvj444p", audio_channels=2)
+    if layout == "mead":
+        write_audio(paths[1], sound, RATE, channels=2)
+    _write_text(paths[-1], json.dumps(truth, separators=(",", ":"), sort_keys=True) + "\n")
+
+
+def _render_all(layout: str, out: Path, specs: list[Any], workers: int, progress: Progress) -> None:
+    # One task a speaker: its textures are drawn once, and with more workers than speakers in halves.
+    groups = [list(g) for _, g in groupby(specs, key=lambda s: s.speaker)]
+    while workers and 0 < len(groups) < workers and max(map(len, groups)) > 1:
+        groups = [part for g in groups for part in (g[: (len(g) + 1) // 2], g[(len(g) + 1) // 2 :]) if part]
+    if workers == 0 or len(groups) == 0:
+        for spec in specs:
+            write_clip(layout, out, spec)
+            progress.advance()
+        return
+    context = multiprocessing.get_context("spawn")
+    done = context.SimpleQueue()
+    count = min(workers, len(groups))
+    with ProcessPoolExecutor(count, context, _start_worker, (done, os.getppid())) as pool:
+        waiting = {pool.submit(_render_group, layout, out, g) for g in sorted(groups, key=len, reverse=True)}
+        try:
+            while waiting:
+                finished, waiting = wait(waiting, timeout=0.3, return_when=FIRST_COMPLETED)
+                while not done.empty():
+                    done.get()
+                    progress.advance()
+                for future in finished:
+                    future.result()
+        except BrokenProcessPool:
+            raise UserError("a drawing process ended abruptly (out of memory?); run the same command again, with --workers 1") from None
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+        while not done.empty():
+            done.get()
+            progress.advance()
+
+
+_DONE: Any = None
+
+
+def _start_worker(done: Any, _: int) -> None:
+    global _DONE
+    limit_threads(1)
+    import cv2
+
+    cv2.setNumThreads(1)
+    _DONE = done
+
+
+def _render_group(layout: str, out: Path, specs: list[Any]) -> None:
+    for spec in specs:
+        if multiprocessing.parent_process() is not None and not multiprocessing.parent_process().is_alive():  # type: ignore[union-attr]
+            return  # the command was killed: do not go on alone
+        write_clip(layout, out, spec)
+        _DONE.put(1)
+
+
+def _write_labels(out: Path, specs: list[Any]) -> None:
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(("file", "speaker", "emotion", "intensity", "sentence_id", "transcript"))
+    for spec in specs:
+        video, truth = _paths("clips", out, spec)
+        said = json.loads(truth.read_text(encoding="utf-8"))
+        table.writerow((video.name, spec.speaker, spec.emotion, spec.level, said["sentence_id"], said["text"]))
+    _write_text(out / "labels.csv", text.getvalue())
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+__all__ = ["LAYOUTS", "CorpusSummary", "asdict", "clip_specs", "parse_size", "write_clip", "write_corpus"]

@@ -1,0 +1,165 @@
+"""Who speaks: the parameters of a face, a head of hair, a wardrobe and a voice, drawn from a seed or read from a table.
+
+Lengths are in units of 100 mm in the face plane: x to the right, y down, the origin between the eyes' level and the
+face's axis. The default speakers stand in `identities.toml`; `docs/embedded_corpus.md` says how they were chosen.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tomllib
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+# name -> (lowest, highest) for men, for women. Anthropometric means plus or minus about three standard deviations, so
+# that two speakers can differ as much as two people do.
+RANGES: dict[str, tuple[tuple[float, float], tuple[float, float]]] = {
+    "face_width": ((0.63, 0.79), (0.58, 0.73)),  # half breadth at the cheekbones
+    "jaw_width": ((0.76, 0.93), (0.70, 0.88)),  # of face_width, 62 % of the way down to the chin
+    "chin_width": ((0.22, 0.46), (0.17, 0.38)),  # 0.17 pointed, 0.46 square
+    "chin_y": ((0.93, 1.12), (0.88, 1.04)),
+    "hairline_y": ((-0.98, -0.66), (-0.95, -0.64)),
+    "temple": ((0.88, 1.04), (0.86, 1.02)),  # breadth at the temples, of face_width
+    "eye_x": ((0.275, 0.355), (0.275, 0.355)),
+    "eye_y": ((-0.14, -0.05), (-0.13, -0.03)),
+    "eye_width": ((0.115, 0.155), (0.125, 0.170)),  # half the length of the fissure
+    "eye_open": ((0.065, 0.110), (0.080, 0.130)),
+    "eye_tilt": ((-0.06, 0.12), (-0.02, 0.18)),  # outer corner up, as a slope
+    "lid_fold": ((0.0, 1.0), (0.0, 1.0)),  # 0: no visible fold above the eye, 1: deep
+    "brow_gap": ((0.12, 0.20), (0.15, 0.25)),  # brow above the eye
+    "brow_thick": ((0.035, 0.075), (0.014, 0.045)),
+    "brow_tilt": ((-0.12, 0.14), (-0.05, 0.22)),
+    "brow_arch": ((0.0, 0.05), (0.01, 0.08)),
+    "brow_dense": ((0.5, 1.0), (0.45, 1.0)),
+    "brow_ridge": ((0.3, 1.6), (0.0, 0.7)),
+    "nose_width": ((0.135, 0.235), (0.115, 0.205)),
+    "nose_bridge": ((0.050, 0.095), (0.040, 0.080)),
+    "nose_height": ((0.14, 0.28), (0.12, 0.23)),
+    "nose_y": ((0.28, 0.42), (0.26, 0.37)),  # base of the nose
+    "mouth_width": ((0.215, 0.305), (0.195, 0.280)),
+    "mouth_y": ((0.18, 0.26), (0.17, 0.24)),  # below the base of the nose
+    "lip_upper": ((0.030, 0.080), (0.045, 0.105)),
+    "lip_lower": ((0.050, 0.110), (0.065, 0.130)),
+    "cheek": ((0.2, 1.6), (0.4, 1.8)),
+    "hollow": ((0.0, 1.6), (0.0, 1.0)),
+    "age": ((0.0, 1.0), (0.0, 0.8)),
+    "ear": ((0.85, 1.25), (0.75, 1.1)),
+    "melanin": ((0.0, 1.0), (0.0, 1.0)),
+    "redness": ((0.0, 1.0), (0.0, 1.0)),
+    "freckles": ((0.0, 1.0), (0.0, 1.0)),
+    "lip_red": ((0.05, 0.45), (0.3, 1.0)),
+    "hair_dark": ((0.0, 1.0), (0.0, 1.0)),
+    "hair_red": ((0.0, 0.6), (0.0, 1.0)),
+    "hair_grey": ((0.0, 1.0), (0.0, 0.8)),
+    "iris": ((0.0, 1.0), (0.0, 1.0)),
+    "clothes": ((0.0, 1.0), (0.0, 1.0)),
+    "pitch": ((88.0, 142.0), (172.0, 246.0)),  # median of the voice, Hz
+    "tract": ((0.96, 1.06), (1.12, 1.23)),  # formants, relative to a tract of 17.5 cm
+    "breath": ((0.02, 0.10), (0.04, 0.16)),
+    "tempo": ((0.90, 1.12), (0.92, 1.14)),
+}
+STYLES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "hair": (
+        ("bald", "crop", "short", "swept", "curly", "long"),
+        ("long", "bob", "fringe", "bun", "curly", "crop"),
+    ),
+    "beard": (("none", "none", "stubble", "moustache", "goatee", "full"), ("none",)),
+    "glasses": (("none", "none", "none", "round", "square"), ("none", "none", "none", "round", "square")),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """One speaker. `values` and `styles` hold every name of RANGES and STYLES."""
+
+    name: str  # M901, W903: MEAD's spelling, with numbers that no released actor has
+    seed: int  # of the skin's grain, the single hairs and the like
+    values: dict[str, float]
+    styles: dict[str, str]
+
+    def __getattr__(self, key: str) -> float:
+        try:
+            return self.values[key]
+        except KeyError:
+            raise AttributeError(key) from None
+
+    @property
+    def female(self) -> bool:
+        return self.name.startswith("W")
+
+    def to_dict(self) -> dict[str, object]:
+        return asdict(self)
+
+
+def key_seed(*parts: object) -> int:
+    """A 64-bit seed from a readable key: every clip and every identity is seeded by its own name."""
+    return int.from_bytes(hashlib.sha256("/".join(map(str, parts)).encode()).digest()[:8], "big")
+
+
+def sample_identity(name: str, seed: int) -> Identity:
+    """A speaker drawn at random; `name` starts with M or W and sets the ranges."""
+    rng = np.random.default_rng(seed)
+    sex = int(name.startswith("W"))
+    # Beta(0.8, 0.8) prefers the ends a little: faces near the mean look alike.
+    values = {
+        k: round(float(lo + (hi - lo) * rng.beta(0.8, 0.8)), 4)
+        for k, (lo, hi) in ((k, r[sex]) for k, r in RANGES.items())
+    }
+    if values["melanin"] > 0.45:  # dark skin goes with dark hair and brown eyes
+        values["hair_dark"] = round(0.75 + 0.25 * values["hair_dark"], 4)
+        values["hair_red"] = round(0.3 * values["hair_red"], 4)
+        values["iris"] = round(0.25 * values["iris"], 4)
+        values["freckles"] = round(0.2 * values["freckles"], 4)
+    values["hair_grey"] = round(values["hair_grey"] if values["age"] > 0.6 else 0.0, 4)
+    styles = {k: str(rng.choice(r[sex])) for k, r in STYLES.items()}
+    return Identity(name, int(rng.integers(2**31)), values, styles)
+
+
+def distance(a: Identity, b: Identity) -> float:
+    """Root mean square difference of parameters, each scaled to its range, plus 0.1 for each style that differs."""
+    keys = [k for k in RANGES if k not in ("clothes", "pitch", "tract", "breath", "tempo")]
+    spans = [max(RANGES[k][0][1], RANGES[k][1][1]) - min(RANGES[k][0][0], RANGES[k][1][0]) for k in keys]
+    gaps = [(a.values[k] - b.values[k]) / s for k, s in zip(keys, spans, strict=True)]
+    return float(np.sqrt(np.mean(np.square(gaps)))) + 0.1 * sum(a.styles[k] != b.styles[k] for k in STYLES)
+
+
+def speaker_names(count: int) -> list[str]:
+    """M901, W901, M902, W902, ...: as many men as women, or one man more."""
+    if not 1 <= count <= 198:
+        raise ValueError(f"speakers must be 1 to 198, got {count}")
+    return [f"{'MW'[k % 2]}{901 + k // 2}" for k in range(count)]
+
+
+@lru_cache(maxsize=1)
+def _table() -> dict[str, Identity]:
+    with (Path(__file__).parent / "identities.toml").open("rb") as file:
+        rows = tomllib.load(file)
+    return {
+        name: Identity(name, row["seed"], {k: float(row[k]) for k in RANGES}, {k: str(row[k]) for k in STYLES})
+        for name, row in rows.items()
+    }
+
+
+@lru_cache(maxsize=256)
+def get_identity(name: str) -> Identity:
+    """The speaker of that name: from the table, or else the first of 200 draws that is far from all before it."""
+    table = _table()
+    if name in table:
+        return table[name]
+    number = int(name[1:])
+    before = list(table.values()) + [
+        get_identity(n) for n in speaker_names(198) if n not in table and int(n[1:]) < number
+    ]
+    best, best_gap = None, -1.0
+    for k in range(200):
+        one = sample_identity(name, key_seed("identity", name, k))
+        gap = min(distance(one, other) for other in before)
+        if gap > best_gap:
+            best, best_gap = one, gap
+        if gap > 0.42:
+            break
+    assert best is not None
+    return best
