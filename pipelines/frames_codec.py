@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 Frames = npt.NDArray[np.uint8]
 
-DEFAULT_CODEC = "jpeg-q95"
+DEFAULT_CODEC = "jpeg-q97"
 LOSSLESS_CODEC = "ffv1"
 
 

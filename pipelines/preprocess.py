@@ -137,6 +137,7 @@ class _Run:
         self.manifest = digest([_labels(clip) | {"source": relative(clip.video, str(root))} for clip in clips])
         self.shards = plan(list(self.by_id), clips_per_shard(settings.size, get_codec(settings.codec)))
         self.staging = Staging(out / STAGING / f"{self.key}-{self.manifest}")
+        self.places: dict[str, tuple[Path, int]] = {}  # where the clips of shards on disk lie: file, row group
         self.old = self._old_card()
 
     def go(self, workers: int, scheduler: str | None, retry: bool, quiet: bool) -> PreprocessSummary:
@@ -238,7 +239,7 @@ class _Run:
     def _finished(self, retry: bool) -> dict[str, dict[str, Any]]:
         """Ledger rows of clips that need no work: staged, or in a shard of an earlier run of the same settings."""
         rows = self.staging.ledger()
-        in_shards = self._rows_in_shards()
+        self._find_rows_in_shards()
         if self.old:  # an earlier manifest of the same settings: its ledger stays until this run replaces it
             same_labels = self.old.get("labels", {})
             for clip_id, row in self._old_ledger().items():
@@ -246,25 +247,22 @@ class _Run:
                     rows.setdefault(clip_id, row)
         stale = self._resized(rows)
         for clip_id, row in list(rows.items()):
-            gone = row["status"] == "kept" and not (self.staging.has_record(clip_id) or clip_id in in_shards)
+            gone = row["status"] == "kept" and not (self.staging.has_record(clip_id) or clip_id in self.places)
             again = retry and row["status"] == "dropped" and row["reason"] in PASSING
             if clip_id in stale or gone or again or clip_id not in self.by_id:
                 self.staging.forget(clip_id)
                 del rows[clip_id]
         return rows
 
-    def _rows_in_shards(self) -> dict[str, tuple[Path, int]]:
-        """Where every clip of the shards on disk lies, of this manifest or of an earlier one."""
-        places: dict[str, tuple[Path, int]] = {}
+    def _find_rows_in_shards(self) -> None:
+        """Fills `places` from the shards on disk, of this manifest or of an earlier one."""
         for path in sorted((self.out / SHARDS).glob(f"{self.key}-*.parquet")):
             try:
                 ids = pq.read_table(path, columns=["clip_id"]).column(0).to_pylist()
             except (pa.ArrowInvalid, OSError):
                 path.unlink(missing_ok=True)
                 continue
-            places.update({clip_id: (path, group) for group, clip_id in enumerate(ids)})
-        self.places = places
-        return places
+            self.places.update({clip_id: (path, group) for group, clip_id in enumerate(ids)})
 
     # -- work ----------------------------------------------------------------------------------------------------------
 
@@ -300,9 +298,10 @@ class _Run:
         """Writes a shard of which every clip is finished; a shard without a kept clip is not written."""
         kept = [clip_id for clip_id in self.shards[index] if rows[clip_id]["status"] == "kept"]
         path = self.out / SHARDS / self._name(index)
-        if kept and not (
-            path.name in written and all(self.places.get(clip_id, ("", 0))[0] == path for clip_id in kept)
-        ):
+        there = path.name in written and all(
+            self.places.get(clip_id, (None, 0))[0] == path and not self.staging.has_record(clip_id) for clip_id in kept
+        )
+        if kept and not there:
             write_atomically(path, lambda file: write_rows(file, map(self._row, kept)))
             self.places.update({clip_id: (path, group) for group, clip_id in enumerate(kept)})
         self.staging.drop_records(kept)

@@ -176,7 +176,7 @@ def _client(workers: int, scheduler: str | None) -> Iterator[Any]:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     settings = {
         "distributed.admin.tick.limit": "1h",
-        "distributed.comm.timeouts.connect": "60s",
+        "distributed.comm.timeouts.connect": "10s" if scheduler else "60s",
         "distributed.scheduler.worker-ttl": None,
         "distributed.worker.profile.enabled": False,
         "distributed.scheduler.worker-saturation": float(_QUEUED_PER_WORKER),
@@ -197,7 +197,9 @@ def _client(workers: int, scheduler: str | None) -> Iterator[Any]:
                     local_directory=scratch,
                     silence_logs=logging.CRITICAL,
                 )
-            client = Client(cluster if cluster is not None else scheduler, timeout=30, set_as_default=False)
+            client = Client(
+                cluster if cluster is not None else scheduler, timeout=10 if scheduler else 60, set_as_default=False
+            )
             if scheduler is not None and not client.nthreads():
                 raise UserError(
                     f"the Dask scheduler at {scheduler} has no worker; start some with `dask worker {scheduler}`"

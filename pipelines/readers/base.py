@@ -126,6 +126,15 @@ def tar_members(found: Found, into: Discovery) -> Iterator[Found]:
                     whole += 1
                     source = MediaSource(str(path), member.name, member.offset_data, member.size)
                     yield Found(shown, (*folder, *name.parts), source)
+            end = archive.offset
+        # tarfile takes a cut inside a header for the end. The end is marked by a block of zeros.
+        with path.open("rb") as file:
+            file.seek(end)
+            if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+                detail = (
+                    f"the archive has no end mark: cut after {whole} whole members, which are used; download it again"
+                )
+                into.skip(found.name, Reason.TRUNCATED, detail)
     except (tarfile.TarError, EOFError, OSError) as error:
         detail = f"the archive is damaged after {whole} whole members, which are used: {error}"
         into.skip(found.name, Reason.TRUNCATED if whole else Reason.NOT_MEDIA, detail)
