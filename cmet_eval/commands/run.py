@@ -10,7 +10,7 @@ import typer
 def run(
     method: list[str] = typer.Option(..., "--method", help="a name of the catalogue, or module:Class; repeatable"),
     setting: list[str] = typer.Option(None, "--setting", help="default: neutral-base and cross-emotion; repeatable"),
-    data: Path = typer.Option(..., "--data", help="folder that cmet-eval preprocess wrote"),
+    data: Path = typer.Option(None, "--data", help="folder of shards; default: the embedded corpus, made if absent"),
     out: Path = typer.Option(Path("work/run"), "--out", help="videos, scores and result rows go here"),
     max_pairs: int = typer.Option(None, "--max-pairs", min=1, help="a balanced subset of this size, for each setting"),
     seeds: int = typer.Option(None, "--seeds", min=1, help="number of seeds; default: the setting's"),
@@ -21,8 +21,13 @@ def run(
     fresh: bool = typer.Option(False, "--fresh", help="generate again what is there already"),
     quiet: bool = typer.Option(False, "--quiet"),
 ) -> None:
-    from cmet_eval import evaluate
+    from cmet_eval import embedded, evaluate
 
+    if data is None:
+        data = embedded.FOLDER / "shards"
+        print(f"no --data: using the embedded corpus in {embedded.FOLDER}, made first where it is not there")
+        print(embedded.embedded_corpus(workers=workers, quiet=quiet))
+        print(embedded.embedded_shards(workers=workers, quiet=quiet))
     summary = evaluate.run(
         method,
         setting or evaluate.DEFAULT_SETTINGS,
@@ -38,8 +43,7 @@ def run(
         quiet=quiet,
     )
     print(summary)
-    for path in summary.results:
-        print(path)
-    print(f"board: cmet-eval leaderboard --results {out / 'results'} --out {out / 'leaderboard'}")
+    rows = out / "results"
+    print(f"result rows: {rows}; board: cmet-eval leaderboard --results {rows} --out {out / 'leaderboard'}")
     if summary.lost:
         raise typer.Exit(1)

@@ -52,7 +52,6 @@ def score(
         quiet=quiet,
     )
     print(summary)
-    for path in summary.results:
-        print(path)
+    print(f"result rows: {out / 'results'}; board: cmet-eval leaderboard --results {out / 'results'} --out DIR")
     if summary.lost:
         raise typer.Exit(1)
