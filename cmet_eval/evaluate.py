@@ -2,58 +2,33 @@
 
     OUT/pairs/SETTING.parquet                    the cases
     OUT/videos/METHOD/SETTING/PAIR.mp4           what was generated, and OUT/records/... how
-    OUT/scores/METHOD/SETTING/PAIR.json          the scores of one video
+    OUT/scores/../KEY.json                       the scores of one video; KEY is a digest of all they depend on
     OUT/results/SETTING/METHOD@....parquet       result rows, for boards
 
-A run that was killed is finished by the same command: a video or a score whose key (a digest of all it depends on) is
-still right is kept, anything else is made again.
+A run that was killed is finished by the same command: a video or a score whose key is still right is kept, anything
+else is made again.
 """
 
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from importlib.metadata import version
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from baselines.registry import describe, get_method
 from cmet_eval.generation import file_sha256, generation_key, read_json
-from cmet_eval.pairs import PairList, draw_pairs, pair_file_name, write_pairs
-from cmet_eval.scoring import scoring_key
+from cmet_eval.pairs import PairList, draw_pairs, write_pairs
 from cmet_eval.settings import Setting, get_setting
-from leaderboards.results import write_results
-from metrics.base import Metric
-from metrics.registry import DEFAULT_METRICS, get_metric
+from cmet_eval.submissions import Submission, pick_metrics, record_path, score_submissions
 from pipelines.shards import ShardSet
 from pipelines.workers import Task, run_tasks
-from talking_face.clip import Pair
 from talking_face.progress import Progress
-from talking_face.reasons import ClipError, Reason, UserError
+from talking_face.reasons import ClipError, UserError
 
-PROFILE = "embedded"  # evaluators that come from the Python package index alone
 DEFAULT_SETTINGS = ("neutral-base", "cross-emotion")
-_DEADLINE_S = 300.0  # of one video; a trivial method takes 0.2 s, scoring 1 s
-
-
-@dataclass(frozen=True)
-class Submission:
-    """The videos of one method in one setting, ready to be scored."""
-
-    method: Mapping[str, Any]  # the method's record: name, revision, title, role, sees, ...
-    setting: Setting
-    pairs: PairList
-    videos: Path  # folder
-    scores: Path  # folder
-    pattern: str = "{pair}.mp4"
-    records: Path | None = None  # generation records, where we generated
-    failures: Mapping[str, ClipError] = field(default_factory=dict)  # pair_id -> why there is no video
-    command: str = ""
-
-    def video(self, pair: Pair) -> Path:
-        return self.videos / self.pattern.format(pair=pair_file_name(pair.pair_id), pair_id=pair.pair_id)
+_DEADLINE_S = 300.0  # of one video; a trivial method takes 0.2 s
 
 
 @dataclass(frozen=True)
@@ -144,7 +119,6 @@ def run(
                 setting=setting,
                 pairs=pair_list,
                 videos=out / "videos" / tail,
-                scores=out / "scores" / tail,
                 records=out / "records" / tail,
                 failures={},
                 command=_run_command(spec, setting, max_pairs, seeds, split),
@@ -152,7 +126,7 @@ def run(
             submissions.append(submission)
             for pair in pair_list.pairs:
                 key = generation_key(method.name, method.revision, pair, shards.digest)
-                video, record = submission.video(pair), _record_path(submission, pair)
+                video, record = submission.video(pair), record_path(submission, pair)
                 if not fresh and _is_current(video, record, key):
                     kept += 1
                     continue
@@ -175,16 +149,16 @@ def run(
         submission.failures.update(  # type: ignore[attr-defined]
             failures.get((str(submission.method["name"]), submission.setting.name), {})
         )
-    summary = score_submissions(
+    scored = score_submissions(
         submissions, wanted, data=data, shards=shards, out=out, workers=workers, scheduler=scheduler, quiet=quiet
     )
     return RunSummary(
-        results=summary.results,
+        results=scored.results,
         pairs=n_pairs,
         generated=len(tasks) - sum(map(len, failures.values())),
-        scored=summary.scored,
+        scored=scored.scored,
         kept=kept,
-        lost=summary.lost,
+        lost=scored.lost,
         seconds=time.monotonic() - started,
     )
 
@@ -239,7 +213,6 @@ def score(
         setting=setting,
         pairs=pair_list,
         videos=videos,
-        scores=out / "scores" / name / setting.name,
         pattern=pattern,
         command=f"cmet-eval score --videos VIDEOS --pairs {setting.name}.parquet --data DATA --method-name {name}",
     )
@@ -249,147 +222,18 @@ def score(
             f"{videos} holds none of the {len(pair_list.pairs)} videos; a file there should be named {first}"
         )
     wanted = {setting.name: pick_metrics(setting, metrics)}
-    summary = score_submissions(
+    scored = score_submissions(
         [submission], wanted, data=data, shards=shards, out=out, workers=workers, scheduler=scheduler, quiet=quiet
     )
     return RunSummary(
-        results=summary.results,
+        results=scored.results,
         pairs=len(pair_list.pairs),
         generated=0,
-        scored=summary.scored,
-        kept=summary.kept,
-        lost=summary.lost,
+        scored=scored.scored,
+        kept=scored.kept,
+        lost=scored.lost,
         seconds=time.monotonic() - started,
     )
-
-
-def pick_metrics(setting: Setting, names: Sequence[str] | None) -> list[Metric]:
-    """The metrics asked for (None: the defaults) that mean something in the setting. Raises UserError if none does."""
-    metrics = [get_metric(name) for name in dict.fromkeys(names or DEFAULT_METRICS)]
-    allowed = [metric for metric in metrics if setting.allows(metric.key)]
-    if not allowed:
-        asked = ", ".join(metric.key for metric in metrics)
-        raise UserError(f"none of {asked} means anything in {setting.name}; it takes {', '.join(setting.metrics)}")
-    return allowed
-
-
-def score_submissions(
-    submissions: Sequence[Submission],
-    wanted: Mapping[str, Sequence[Metric]],
-    *,
-    data: Path,
-    shards: ShardSet,
-    out: Path,
-    workers: int,
-    scheduler: str | None,
-    quiet: bool,
-) -> RunSummary:
-    """Score what is not scored yet, one task a video, and write the result rows of every submission."""
-    suite = version("cmet-eval")
-    done: dict[str, dict[str, Any]] = {}
-    errors: dict[str, ClipError] = {}
-    tasks: list[tuple[tuple[str, ...], Task]] = []
-    for s in submissions:
-        signatures = [str(metric.signature()) for metric in wanted[s.setting.name]]
-        keys = tuple(metric.key for metric in wanted[s.setting.name])
-        for pair in s.pairs.pairs:
-            name, video = _job(s, pair), s.video(pair)
-            if pair.pair_id in s.failures:
-                errors[name] = s.failures[pair.pair_id]
-            elif not video.exists():
-                errors[name] = ClipError(Reason.MISSING_OUTPUT, f"expected {video.name} in {s.videos.name}/")
-            else:
-                key = scoring_key(file_sha256(video), pair, shards.digest, signatures, suite)
-                path = s.scores / f"{pair_file_name(pair.pair_id)}.json"
-                if (stored := read_json(path)).get("key") == key:
-                    done[name] = stored
-                    continue
-                known = read_json(_record_path(s, pair)) if s.records else {}
-                known = {field: known[field] for field in ("codec", "notes") if field in known}
-                args = (str(video), pair, str(data), keys, key, str(path), known)
-                tasks.append(((pair.ground_truth_clip or "", name), Task(name, args, _DEADLINE_S)))
-    kept = len(done)
-    # In the order of ground truth, so that a worker finds the target of its next task in its cache.
-    ordered = [task for _, task in sorted(tasks, key=lambda item: item[0])]
-    with Progress(len(ordered), unit="videos", label="score", quiet=quiet) as progress:
-        for result in run_tasks(
-            "cmet_eval.scoring:score_pair", ordered, workers=workers, scheduler=scheduler, progress=progress
-        ):
-            if result.error is not None:
-                errors[result.key] = result.error
-            else:
-                done[result.key] = result.value
-
-    written, lost = [], Counter[tuple[str, str]]()
-    for s in submissions:
-        rows = list(_rows(s, wanted[s.setting.name], done, errors, shards, suite))
-        lost.update(
-            (row["method"], row["reason"]) for row in rows if row["reason"] and row["reason"] != Reason.INFINITE.value
-        )
-        written.append(write_results(rows, out / "results", _result_record(s)))
-    return RunSummary(tuple(written), 0, 0, len(ordered), kept, dict(lost), 0.0)
-
-
-def _rows(
-    s: Submission,
-    metrics: Sequence[Metric],
-    done: Mapping[str, Mapping[str, Any]],
-    errors: Mapping[str, ClipError],
-    shards: ShardSet,
-    suite: str,
-) -> Iterable[dict[str, Any]]:
-    """One row a pair and metric: a value, or a reason."""
-    dataset = ", ".join(sorted({str(name) for name in shards.clips["dataset"]}))
-    for pair in s.pairs.pairs:
-        name = _job(s, pair)
-        stored = done.get(name, {})
-        by_metric = {item["metric"]: item for item in stored.get("scores", ())}
-        for metric in metrics:
-            outcome = by_metric.get(metric.key)
-            if outcome is None:
-                error = errors.get(name) or ClipError(Reason.CRASHED, "the score is missing; run again")
-                outcome = {"value": None, "reason": error.reason.value, "detail": error.detail, "n": 0, "stats": {}}
-            yield {
-                "setting": s.setting.name,
-                "method": s.method["name"],
-                "revision": str(s.method["revision"]),
-                "pair_id": pair.pair_id,
-                "seed": pair.seed,
-                "speaker": pair.speaker,
-                "reference_emotion": pair.reference_emotion,
-                "target_emotion": pair.target_emotion,
-                "intensity": pair.intensity,
-                "ground_truth_clip": pair.ground_truth_clip,
-                "metric": metric.key,
-                "signature": str(metric.signature()),
-                "higher_is_better": metric.higher_is_better,
-                "unit": metric.unit,
-                **{field: outcome[field] for field in ("value", "reason", "detail", "n", "stats")},
-                "notes": "; ".join(stored.get("notes", ())),
-                "codec": stored.get("codec", ""),
-                "video_sha256": stored.get("video_sha256"),
-                "dataset": dataset,
-                "data_digest": shards.digest,
-                "data_signature": shards.signature,
-                "pairs_digest": s.pairs.digest,
-                "rules": s.setting.digest,
-                "profile": PROFILE,
-                "suite_version": suite,
-            }
-
-
-def _result_record(s: Submission) -> dict[str, Any]:
-    return {
-        "method": dict(s.method),
-        "setting": s.setting.model_dump(mode="json"),
-        "pairs": {
-            "drawn": s.pairs.drawn,
-            "split": s.pairs.split,
-            "seeds": s.pairs.seeds,
-            "missing": list(s.pairs.missing),
-        },
-        "command": s.command,
-    }
 
 
 def _run_command(method: str, setting: Setting, max_pairs: int | None, seeds: int | None, split: str | None) -> str:
@@ -403,12 +247,3 @@ def _run_command(method: str, setting: Setting, max_pairs: int | None, seeds: in
 def _is_current(video: Path, record: Path, key: str) -> bool:
     stored = read_json(record)
     return stored.get("key") == key and video.exists() and file_sha256(video) == stored.get("video_sha256")
-
-
-def _record_path(s: Submission, pair: Pair) -> Path:
-    assert s.records is not None
-    return s.records / f"{pair_file_name(pair.pair_id)}.json"
-
-
-def _job(s: Submission, pair: Pair) -> str:
-    return f"{s.method['name']} {pair.pair_id}"

@@ -1,20 +1,20 @@
-"""Scoring of one generated video against its pair's ground truth, as it runs in a worker's child.
+"""Scoring of generated videos against their ground truth, as it runs in a worker's child.
 
-The video is decoded once for all metrics, and landmarks are shared between them through the sample. Targets are kept in
-a small cache a process, since the same ground truth comes up once for every method.
+A video is decoded once for all metrics, and landmarks are shared between them through the sample. A task holds videos
+that share a ground truth: dlib's points cost about 25 ms a frame, and the target's are then found once for all methods.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from cmet_eval.generation import file_sha256, open_shards, write_json
+from cmet_eval.generation import file_sha256, open_shards, read_json, write_json
 from metrics.base import Metric, Sample, Score
 from metrics.registry import get_metric
-from talking_face.clip import Pair
 from talking_face.media.reading import probe, read_audio, read_frames
 from talking_face.reasons import ClipError, Reason
 from talking_face.signature import digest
@@ -24,61 +24,82 @@ FPS = 25.0
 FRAME_RULE = "fps:nearest-25,size:as-is"
 
 
-def scoring_key(video_sha256: str, pair: Pair, data_digest: str, signatures: Sequence[str], suite: str) -> str:
-    """Digest of everything the scores of one video depend on."""
-    return digest([video_sha256, pair.to_row(), data_digest, sorted(signatures), suite, FRAME_RULE])
+@dataclass(frozen=True)
+class Job:
+    """One video to score."""
+
+    key: str  # of `scoring_key`
+    video: str
+    ground_truth_clip: str | None
+    out: str  # JSON path for the scores; named after the key
 
 
-def score_pair(
-    video: str, pair: Pair, data: str, metric_keys: tuple[str, ...], key: str, out: str, known: dict[str, Any]
-) -> dict[str, Any]:
-    """Score one video and write the scores to `out` by an atomic rename.
+def scoring_key(video_sha256: str, ground_truth_clip: str | None, data_digest: str, how: Sequence[str]) -> str:
+    """Digest of everything the scores of one video depend on; `how` holds metric signatures and the suite's version."""
+    return digest([video_sha256, ground_truth_clip, data_digest, sorted(how), FRAME_RULE], 32)
+
+
+def stored_scores(job: Job) -> dict[str, Any]:
+    """The scores that are there already; {} where there are none, or a weight file was missing and may be here now."""
+    stored = read_json(Path(job.out))
+    if stored.get("key") != job.key:
+        return {}
+    gone = any(item["reason"] == Reason.MISSING_WEIGHTS.value for item in stored["scores"])
+    return {} if gone else stored
+
+
+def score_group(jobs: Sequence[Job], data: str, metric_keys: Sequence[str]) -> None:
+    """Score videos that share one ground truth, whose landmarks are then found once. Each job's scores are written as
+    they are ready, so that what was done before a kill is kept; see `score_video`."""
+    for job in jobs:
+        if not stored_scores(job):
+            score_video(job, data, metric_keys)
+
+
+def score_video(job: Job, data: str, metric_keys: Sequence[str]) -> dict[str, Any]:
+    """Score one video and write the scores to `job.out` by an atomic rename.
 
     Args:
-        video: path of the generated file; any container, rate and size.
-        pair: its case.
+        job: the video; any container, rate and size.
         data: folder of the shard set that holds the ground truth.
         metric_keys: `name:variant`.
-        key: what `scoring_key` gave, stored with the scores.
-        out: JSON path.
-        known: `codec` and `notes` from the generation record, where there is one.
 
     Returns:
-        {"key", "codec", "notes", "video_sha256", "scores": [{"metric", "value", "reason", "detail", "n", "stats"}]}
+        what was written: {"key", "codec", "notes", "video_sha256", "scores": [{"metric", "value", "reason", "detail",
+        "n", "stats"}]}
     """
-    path = Path(video)
+    path = Path(job.video)
     metrics = [get_metric(metric_key) for metric_key in metric_keys]
-    notes: list[str] = list(known.get("notes", ()))
-    codec = str(known.get("codec", ""))
+    notes: list[str] = []
+    codec = ""
     scores: dict[str, Score]
     try:
         info = probe(path)
         if info.video is None:
             raise ClipError(Reason.NO_VIDEO, f"{path.name} has no picture")
-        codec = codec or f"{info.video.codec}-{info.video.pix_fmt}"
+        codec = f"{info.video.codec}-{info.video.pix_fmt}"
         # Rates such as 24.999 come from containers with coarse clocks.
         if abs(info.video.fps - FPS) > 0.01:
             notes.append(f"resampled from {info.video.fps:g} to {FPS:g} frames/s, nearest frame")
-        scores = _scores(path, pair, data, metrics)
+        scores = _scores(path, job.ground_truth_clip, data, metrics)
     except ClipError as error:
         scores = {metric.key: Score.missing(error.reason, error.detail) for metric in metrics}
     result = {
-        "key": key,
-        "pair_id": pair.pair_id,
+        "key": job.key,
         "codec": codec,
         "notes": notes,
         "video_sha256": file_sha256(path),
         "scores": [{"metric": name, **_plain(score)} for name, score in scores.items()],
     }
-    write_json(Path(out), result)
+    write_json(Path(job.out), result)
     return result
 
 
-def _scores(path: Path, pair: Pair, data: str, metrics: Sequence[Metric]) -> dict[str, Score]:
-    if pair.ground_truth_clip is None:
-        raise ClipError(Reason.NO_GROUND_TRUTH, f"{pair.pair_id} has no ground-truth clip")
+def _scores(path: Path, truth: str | None, data: str, metrics: Sequence[Metric]) -> dict[str, Score]:
+    if truth is None:
+        raise ClipError(Reason.NO_GROUND_TRUTH, "the pair has no ground-truth clip")
     with_audio = any(getattr(metric, "needs_audio", False) for metric in metrics)
-    target = _target(data, pair.ground_truth_clip)
+    target = _target(data, truth)
     frames = read_frames(path, FPS)
     if frames.shape[1:3] != target.frames.shape[1:3]:
         (h, w), (gh, gw) = frames.shape[1:3], target.frames.shape[1:3]
@@ -90,8 +111,7 @@ def _scores(path: Path, pair: Pair, data: str, metrics: Sequence[Metric]) -> dic
     return {metric.key: metric.score(pred, target) for metric in metrics}
 
 
-# 8 targets of 2 s at 256 px are 80 MB with their landmarks: enough, as tasks come in the order of their ground truth.
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=2)  # a group needs one; 2 s at 256 px are 10 MB
 def _target(data: str, clip_id: str) -> Sample:
     shards = open_shards(data)
     return Sample(shards.frames(clip_id), fps=FPS, audio=shards.audio(clip_id), name=clip_id)

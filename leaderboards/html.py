@@ -46,7 +46,7 @@ def _environment() -> Any:
 
 
 def _table(table: Table, index: int) -> dict[str, Any]:
-    scales = [_scale([row.cells[i] for row in table.rows]) for i in range(len(table.columns))]
+    scales = [_scale(table, i) for i in range(len(table.columns))]
     return {
         "id": f"{table.key['setting']}-{index + 1}",
         "title": table.title,
@@ -98,33 +98,45 @@ def _column(column: Column) -> dict[str, Any]:
         "direction": "higher is better" if column.higher_is_better else "lower is better",
         "higher": column.higher_is_better,
         "signature": column.signature,
-        "label": wording.column_title(column),
+        "label": _label(column),
     }
 
 
-def _scale(cells: Sequence[Cell | None]) -> tuple[float, float] | None:
-    """The values that the strip's two ends stand for: one scale for a whole column."""
-    ends: list[float] = []
-    for cell in cells:
-        if cell is not None and cell.mean is not None:
-            ends += [cell.mean, *((cell.interval.low, cell.interval.high) if cell.interval else ())]
-    return (min(ends), max(ends)) if ends and min(ends) < max(ends) else None
+def _label(column: Column) -> str:
+    return f"{wording.column_title(column)} {'↑' if column.higher_is_better else '↓'}"
+
+
+def _scale(table: Table, index: int) -> tuple[float, float] | None:
+    """The values that the strip's two ends stand for: one scale for a whole column, over the methods below the ceiling,
+    which would else press them together (45 dB above methods between 19 and 25)."""
+    below = [row.cells[index] for row in table.rows if row.role != "ceiling"]
+    for cells in (below, [row.cells[index] for row in table.rows]):
+        ends: list[float] = []
+        for cell in cells:
+            if cell is not None and cell.mean is not None:
+                ends += [cell.mean, *((cell.interval.low, cell.interval.high) if cell.interval else ())]
+        if len(cells) > 1 and ends and min(ends) < max(ends):
+            return min(ends), max(ends)
+    return None
 
 
 def _cell(cell: Cell | None, column: Column, scale: tuple[float, float] | None) -> dict[str, Any]:
     if cell is None:
-        return {"there": False, "sort": "", "label": wording.column_title(column)}
+        return {"there": False, "sort": "", "label": _label(column)}
     half = wording.half_width(cell)
     strip = None
     if scale is not None and cell.mean is not None:
 
         def place(value: float) -> float:
-            return _EDGE + (value - scale[0]) / (scale[1] - scale[0]) * (_WIDTH - 2 * _EDGE)
+            share = (value - scale[0]) / (scale[1] - scale[0])
+            return _EDGE + min(1.0, max(0.0, share)) * (_WIDTH - 2 * _EDGE)
 
         low, high = (cell.interval.low, cell.interval.high) if cell.interval else (cell.mean, cell.mean)
         strip = {
+            "off": "left" if high < scale[0] else "right" if low > scale[1] else "",
             "x": f"{place(low):.1f}",
             "w": f"{max(0.0, place(high) - place(low)):.1f}",
+            "end": f"{place(high):.1f}",
             "m": f"{place(cell.mean):.1f}",
         }
     interval = ""
@@ -143,7 +155,7 @@ def _cell(cell: Cell | None, column: Column, scale: tuple[float, float] | None) 
         "complete": cell.complete,
         "compared": cell.compared,
         "best": cell.best,
-        "label": wording.column_title(column),
+        "label": _label(column),
     }
 
 

@@ -1,0 +1,230 @@
+"""Submissions: the videos of one method in one setting, from files to result rows.
+
+Used for what `run` generated and for what was generated elsewhere. Scores are stored one file a video, named after a
+digest of all they depend on, so a killed run loses at most the videos being scored.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from cmet_eval.generation import file_sha256, read_json
+from cmet_eval.pairs import PairList, pair_file_name
+from cmet_eval.scoring import Job, scoring_key, stored_scores
+from cmet_eval.settings import Setting
+from leaderboards.results import write_results
+from metrics.base import Metric
+from metrics.registry import DEFAULT_METRICS, get_metric
+from pipelines.shards import ShardSet
+from pipelines.workers import Task, run_tasks
+from talking_face.clip import Pair
+from talking_face.progress import Progress
+from talking_face.reasons import ClipError, Reason, UserError
+
+PROFILE = "embedded"  # evaluators that come from the Python package index alone
+_DEADLINE_S = 300.0  # of one video; scoring one takes 2 s
+_MORE_S = 60.0  # for each further video of a group
+_GROUP = 16  # videos of one ground truth in a task: enough to share its landmarks
+
+
+@dataclass(frozen=True)
+class Submission:
+    """The videos of one method in one setting, ready to be scored."""
+
+    method: Mapping[str, Any]  # the method's record: name, revision, title, role, sees, ...
+    setting: Setting
+    pairs: PairList
+    videos: Path  # folder
+    pattern: str = "{pair}.mp4"
+    records: Path | None = None  # generation records, where we generated
+    failures: Mapping[str, ClipError] = field(default_factory=dict)  # pair_id -> why there is no video
+    command: str = ""
+
+    def video(self, pair: Pair) -> Path:
+        return self.videos / self.pattern.format(pair=pair_file_name(pair.pair_id), pair_id=pair.pair_id)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What `score_submissions` did. `lost` counts (method, reason) over rows; infinite values are no loss."""
+
+    results: tuple[Path, ...]
+    scored: int
+    kept: int
+    lost: Mapping[tuple[str, str], int]
+
+
+def pick_metrics(setting: Setting, names: Sequence[str] | None) -> list[Metric]:
+    """The metrics asked for (None: the defaults) that mean something in the setting. Raises UserError if none does."""
+    metrics = [get_metric(name) for name in dict.fromkeys(names or DEFAULT_METRICS)]
+    allowed = [metric for metric in metrics if setting.allows(metric.key)]
+    if not allowed:
+        asked = ", ".join(metric.key for metric in metrics)
+        raise UserError(f"none of {asked} means anything in {setting.name}; it takes {', '.join(setting.metrics)}")
+    return allowed
+
+
+def score_submissions(
+    submissions: Sequence[Submission],
+    wanted: Mapping[str, Sequence[Metric]],
+    *,
+    data: Path,
+    shards: ShardSet,
+    out: Path,
+    workers: int,
+    scheduler: str | None,
+    quiet: bool,
+) -> Scored:
+    """Score what is not scored yet, and write the result rows of every submission."""
+    suite = version("cmet-eval")
+    outcome: dict[str, dict[str, Any] | ClipError] = {}
+    jobs: dict[str, Job] = {}  # by scoring key
+    waiting: dict[str, str] = {}  # name of a pair's video -> scoring key
+    metrics_of: dict[str, tuple[str, ...]] = {}
+    kept = 0
+    for s in submissions:
+        keys = tuple(metric.key for metric in wanted[s.setting.name])
+        how = [*(str(metric.signature()) for metric in wanted[s.setting.name]), suite]
+        for pair in s.pairs.pairs:
+            name, video = _job(s, pair), s.video(pair)
+            if pair.pair_id in s.failures:
+                outcome[name] = s.failures[pair.pair_id]
+            elif not video.exists():
+                outcome[name] = ClipError(Reason.MISSING_OUTPUT, f"expected {video.name} in {s.videos.name}/")
+            else:
+                key = scoring_key(file_sha256(video), pair.ground_truth_clip, shards.digest, how)
+                path = out / "scores" / key[:2] / f"{key}.json"
+                job = Job(key, str(video), pair.ground_truth_clip, str(path))
+                if stored := stored_scores(job):
+                    outcome[name] = stored
+                    kept += 1
+                    continue
+                # The same video against the same clip is scored once: ground truth does not depend on the setting.
+                jobs.setdefault(key, job)
+                waiting[name], metrics_of[key] = key, keys
+    with Progress(len(jobs), unit="videos", label="score", quiet=quiet) as progress:
+        failed = _score_jobs(jobs, metrics_of, data, workers, scheduler, progress)
+    for name, key in waiting.items():
+        outcome[name] = failed.get(key) or read_json(Path(jobs[key].out))
+
+    written, lost = [], Counter[tuple[str, str]]()
+    for s in submissions:
+        rows = list(_rows(s, wanted[s.setting.name], outcome, shards, suite))
+        lost.update(
+            (row["method"], row["reason"]) for row in rows if row["reason"] and row["reason"] != Reason.INFINITE.value
+        )
+        written.append(write_results(rows, out / "results", _result_record(s)))
+    return Scored(tuple(written), len(jobs), kept, dict(lost))
+
+
+def _score_jobs(
+    jobs: Mapping[str, Job],
+    metrics_of: Mapping[str, tuple[str, ...]],
+    data: Path,
+    workers: int,
+    scheduler: str | None,
+    progress: Progress,
+) -> dict[str, ClipError]:
+    """Score all jobs, those of one ground truth together; returns what failed, by scoring key.
+
+    A video that hangs or crashes its process takes its group along, so what a failed group left undone is then tried
+    one video at a time.
+    """
+    by_truth: dict[tuple[str, tuple[str, ...]], list[Job]] = {}
+    for key in sorted(jobs, key=lambda key: jobs[key].video):
+        by_truth.setdefault((jobs[key].ground_truth_clip or "", metrics_of[key]), []).append(jobs[key])
+    groups: list[list[Job]] = []
+    for group in by_truth.values():
+        groups += [group[start : start + _GROUP] for start in range(0, len(group), _GROUP)]
+    failed: dict[str, ClipError] = {}
+    for attempt in (groups, None):
+        batch = attempt if attempt is not None else [[jobs[key]] for key in sorted(failed)]
+        tasks = [
+            Task(str(i), (group, str(data), metrics_of[group[0].key]), _DEADLINE_S + _MORE_S * (len(group) - 1))
+            for i, group in enumerate(batch)
+        ]
+        failed = {}
+        for result in run_tasks("cmet_eval.scoring:score_group", tasks, workers=workers, scheduler=scheduler):
+            group = batch[int(result.key)]
+            undone = [job for job in group if read_json(Path(job.out)).get("key") != job.key]
+            failed.update({job.key: result.error for job in undone if result.error is not None})
+            progress.advance(len(group) - (len(undone) if attempt is not None else 0))
+        if not failed:
+            break
+    return failed
+
+
+def _rows(
+    s: Submission,
+    metrics: Sequence[Metric],
+    outcome: Mapping[str, Mapping[str, Any] | ClipError],
+    shards: ShardSet,
+    suite: str,
+) -> Iterable[dict[str, Any]]:
+    """One row a pair and metric: a value, or a reason."""
+    dataset = ", ".join(sorted({str(name) for name in shards.clips["dataset"]}))
+    for pair in s.pairs.pairs:
+        found = outcome[_job(s, pair)]
+        stored = {} if isinstance(found, ClipError) else found
+        known = read_json(record_path(s, pair)) if s.records else {}
+        by_metric = {item["metric"]: item for item in stored.get("scores", ())}
+        for metric in metrics:
+            score = by_metric.get(metric.key)
+            if score is None:
+                error = found if isinstance(found, ClipError) else ClipError(Reason.CRASHED, "no score; run again")
+                score = {"value": None, "reason": error.reason.value, "detail": error.detail, "n": 0, "stats": {}}
+            yield {
+                "setting": s.setting.name,
+                "method": s.method["name"],
+                "revision": str(s.method["revision"]),
+                "pair_id": pair.pair_id,
+                "seed": pair.seed,
+                "speaker": pair.speaker,
+                "reference_emotion": pair.reference_emotion,
+                "target_emotion": pair.target_emotion,
+                "intensity": pair.intensity,
+                "ground_truth_clip": pair.ground_truth_clip,
+                "metric": metric.key,
+                "signature": str(metric.signature()),
+                "higher_is_better": metric.higher_is_better,
+                "unit": metric.unit,
+                **{field: score[field] for field in ("value", "reason", "detail", "n", "stats")},
+                "notes": "; ".join([*known.get("notes", ()), *stored.get("notes", ())]),
+                "codec": known.get("codec") or stored.get("codec", ""),
+                "video_sha256": stored.get("video_sha256"),
+                "dataset": dataset,
+                "data_digest": shards.digest,
+                "data_signature": shards.signature,
+                "pairs_digest": s.pairs.digest,
+                "rules": s.setting.digest,
+                "profile": PROFILE,
+                "suite_version": suite,
+            }
+
+
+def _result_record(s: Submission) -> dict[str, Any]:
+    return {
+        "method": dict(s.method),
+        "setting": s.setting.model_dump(mode="json"),
+        "pairs": {
+            "drawn": s.pairs.drawn,
+            "split": s.pairs.split,
+            "seeds": s.pairs.seeds,
+            "missing": list(s.pairs.missing),
+        },
+        "command": s.command,
+    }
+
+
+def record_path(s: Submission, pair: Pair) -> Path:
+    assert s.records is not None
+    return s.records / f"{pair_file_name(pair.pair_id)}.json"
+
+
+def _job(s: Submission, pair: Pair) -> str:
+    return f"{s.method['name']} {pair.pair_id}"

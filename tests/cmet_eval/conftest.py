@@ -1,0 +1,75 @@
+"""A tiny shard set by the suite's own writer: four speakers, three emotions, two takes, 12 frames of 64 px."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines.frames_codec import get_codec
+from pipelines.shards import CARD, CLIPS, IDENTITY_FIELDS, SHARDS, clip_digest, to_table, write_rows
+
+T, SIZE = 12, 64
+CODEC = "png"
+
+
+def picture(seed: int, n: int = T) -> np.ndarray:
+    """(n, SIZE, SIZE, 3) uint8: smooth blobs that move; different seeds look different."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:SIZE, :SIZE] / SIZE
+    frames = np.zeros((n, SIZE, SIZE, 3))
+    for t, c in itertools.product(range(n), range(3)):
+        for k, (a, b) in enumerate(np.random.default_rng([seed, c]).uniform(0.2, 0.8, (3, 2))):
+            spot = ((x - a - 0.1 * np.sin(t / 3 + k)) ** 2 + (y - b) ** 2) / 0.03
+            frames[t, :, :, c] += 80 * np.exp(-spot)
+    return np.clip(frames + rng.uniform(20, 60), 0, 255).astype(np.uint8)
+
+
+def _record(speaker: str, emotion: str, take: int, seed: int) -> dict[str, Any]:
+    # One clip is shorter than the others, so that lengths differ between source and driving audio.
+    n = T - 3 if (emotion, take) == ("neutral", 2) else T
+    record: dict[str, Any] = {field.name: None for field in IDENTITY_FIELDS}
+    record |= {
+        **{"clip_id": f"clips/{speaker}/{emotion}/{take}", "dataset": "clips", "speaker": speaker, "emotion": emotion},
+        **{"intensity": 1, "take": str(take), "split": "test", "source": f"{speaker}.mp4", "source_sha256": "0" * 64},
+        **{"source_width": 64, "source_height": 64, "source_fps": 25.0, "fps": 25.0, "size": SIZE, "codec": CODEC},
+        **{"n_frames": n, "n_valid": n, "valid_fraction": 1.0, "warnings": [], "clip_digest": ""},
+        "frames": get_codec(CODEC).encode(picture(seed, n)),
+        "landmarks": np.zeros((n, 478, 3), np.float32),
+        "landmarks_smoothed": np.zeros((n, 478, 3), np.float32),
+        "blendshapes": np.zeros((n, 52), np.float32),
+        "valid": np.ones(n, bool),
+        "crop_transform": np.zeros((n, 2, 3), np.float32),
+        "audio": (8000 * np.sin(np.arange(n * 640) / 9)).astype(np.int16),
+    }
+    record["clip_digest"] = clip_digest(record)
+    return record
+
+
+@pytest.fixture(scope="session")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the shard set."""
+    folder = tmp_path_factory.mktemp("shards")
+    cells = list(itertools.product("ABCD", ("neutral", "happy", "sad"), (1, 2)))
+    records = [_record(*cell, seed) for seed, cell in enumerate(cells)]
+    (folder / SHARDS).mkdir()
+    with (folder / SHARDS / "part.parquet").open("wb") as file:
+        write_rows(file, [to_table(record) for record in records])
+    columns = {field.name: pa.array([r[field.name] for r in records], field.type) for field in IDENTITY_FIELDS}
+    places = {"shard": ["part.parquet"] * len(records), "row_group": list(range(len(records)))}
+    pq.write_table(pa.table({**columns, **places}), folder / CLIPS)
+    (folder / CARD).write_text(json.dumps({"complete": True, "digest": "d" * 32, "signature": "shards|version:test"}))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def moving_picture() -> Callable[..., np.ndarray]:
+    """`picture`, for tests that write videos of their own."""
+    return picture

@@ -1,0 +1,80 @@
+"""The board in a real browser: it sorts, its tabs switch, and its console stays empty. Skipped without Chromium."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from leaderboards.board import build
+from leaderboards.results import write_results
+
+CHROMIUM = next((p for name in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(name))), None)
+
+PROBE = """
+<script>
+const seen = {errors: window.__errors};
+const names = () => [...document.querySelectorAll("table.scores tbody tr .name")].map((e) => e.textContent);
+const head = document.querySelectorAll("table.scores thead th")[2];
+seen.own = names();
+head.querySelector("button").click();
+seen.best = names(); seen.sort = head.getAttribute("aria-sort");
+head.querySelector("button").click(); seen.worst = names();
+head.querySelector("button").click(); seen.again = names();
+const tabs = [...document.querySelectorAll("[role=tab]")];
+tabs[1].click();
+seen.panels = [...document.querySelectorAll("[role=tabpanel]")].map((e) => !e.hidden);
+seen.wide = document.documentElement.scrollWidth - document.documentElement.clientWidth;
+seen.images = [...document.querySelectorAll("svg.strip")].every((e) => e.getAttribute("aria-label"));
+const out = document.createElement("pre");
+out.id = "probe"; out.textContent = JSON.stringify(seen);
+document.body.append(out);
+</script>
+"""
+CATCH = "<script>window.__errors = []; addEventListener('error', (e) => __errors.push(e.message));</script>"
+
+
+def make_rows(method: str, level: float) -> list[dict[str, Any]]:
+    rows = []
+    for speaker in "ABC":
+        for metric, higher in (("psnr:frame-mean", True), ("m_lmd:eat", False)):
+            rows.append(
+                {
+                    **{"setting": "neutral-base", "method": method, "revision": "1", "seed": 0, "intensity": 1},
+                    **{"pair_id": speaker, "speaker": speaker, "target_emotion": "happy", "metric": metric, "n": 5},
+                    **{"reference_emotion": "neutral", "ground_truth_clip": speaker, "signature": f"{metric}|v:1"},
+                    **{"higher_is_better": higher, "unit": "px", "value": level + ord(speaker) / 9, "reason": None},
+                    **{"detail": "", "stats": {}, "notes": "", "codec": "x", "video_sha256": "0", "dataset": "mead"},
+                    **{"data_digest": "d", "data_signature": "s|v:1", "pairs_digest": "p", "rules": "r"},
+                    **{"profile": "embedded", "suite_version": "0.1.0"},
+                }
+            )
+    return rows
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed: the page is not opened in a browser")
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_page_works_in_a_browser(tmp_path: Path, width: int) -> None:
+    for name, level in (("first", 3.0), ("second", 1.0), ("third", 2.0)):
+        write_results(make_rows(name, level), tmp_path / "r", {"method": {"title": name}})
+    text = build(tmp_path / "r", tmp_path / "out").read_text()
+    page = tmp_path / "probe.html"
+    page.write_text(text.replace("<head>", f"<head>{CATCH}").replace("</body>", f"{PROBE}</body>"))
+    command = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    command += ["--enable-logging=stderr", f"--user-data-dir={tmp_path / 'profile'}", f"--window-size={width},900"]
+    done = subprocess.run([*command, "--dump-dom", f"file://{page}"], capture_output=True, text=True, timeout=120)
+    found = re.search(r'<pre id="probe">(.*?)</pre>', done.stdout, re.DOTALL)
+    assert found, done.stderr[-2000:]
+    seen = json.loads(found.group(1))
+    assert seen["errors"] == [] and "CONSOLE" not in done.stderr
+    assert seen["own"] == ["first", "second", "third"] == seen["again"]
+    # The second column is M-LMD: lower is better.
+    assert seen["best"] == ["second", "third", "first"] and seen["worst"] == seen["best"][::-1]
+    assert seen["sort"] == "ascending"
+    assert seen["panels"] == [False, True]
+    assert seen["wide"] <= 0 and seen["images"]
