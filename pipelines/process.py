@@ -86,7 +86,8 @@ def process_clip(
         raise ClipError(
             Reason.TOO_LONG, f"{clip.video} lasts {info.duration:.1f} s; at most {settings.max_seconds:g} s are taken"
         )
-    sound = _sound_source(clip, info.audio is not None)
+    warnings: list[str] = []
+    sound = _sound_source(clip, info.audio is not None, warnings)
     if sound is None and settings.require_audio:
         raise ClipError(Reason.NO_AUDIO, f"{clip.video} has no sound, and there is no sound file beside it")
 
@@ -114,7 +115,6 @@ def process_clip(
     smoothed = smooth_landmarks(landmarks, track.valid)
 
     enter("audio")
-    warnings: list[str] = []
     wanted = round(n_frames / settings.fps * AUDIO_RATE)
     samples = read_audio(sound, AUDIO_RATE) if sound is not None else np.zeros(0, np.int16)
     surplus = len(samples) - wanted
@@ -132,7 +132,7 @@ def process_clip(
     record: Record = {
         **{name: getattr(clip, name) for name in _IDENTITY},
         "source": relative(clip.video, root),
-        "audio_source": relative(clip.audio, root) if clip.audio else None,
+        "audio_source": relative(sound, root) if sound is not None and sound != clip.video else None,
         "source_sha256": sha256,
         "source_width": info.video.width,
         "source_height": info.video.height,
@@ -202,8 +202,8 @@ def _crop(kept: _Kept, track: FaceTrack, settings: PreprocessSettings) -> tuple[
     return crops, box.transform(settings.size)
 
 
-def _sound_source(clip: Clip, video_has_sound: bool) -> MediaSource | None:
-    """The separate file where it can be opened, else the video's own track, else None."""
+def _sound_source(clip: Clip, video_has_sound: bool, warnings: list[str]) -> MediaSource | None:
+    """The separate file where it holds sound, else the video's own track with a warning, else None."""
     if clip.audio is not None:
         try:
             if probe(clip.audio).audio is not None:
@@ -211,6 +211,7 @@ def _sound_source(clip: Clip, video_has_sound: bool) -> MediaSource | None:
         except ClipError:
             if not video_has_sound:
                 raise
+        warnings.append("sound-file-unreadable-video-track-used" if video_has_sound else "sound-file-without-sound")
     return clip.video if video_has_sound else None
 
 

@@ -34,7 +34,7 @@ SCHEMA_VERSION = "1"
 SHARD_BYTES = 128 << 20
 ROW_GROUP_CLIPS = 1
 # A typical clip, to plan shards from the manifest alone: 4 s, and bytes of each frame's numbers as stored.
-_PLANNED_FRAMES, _PLANNED_NUMBERS = 100, 9_000
+_PLANNED_FRAMES, _PLANNED_NUMBERS = 100, 9_300
 _OPEN_SHARDS = 16
 
 
@@ -142,7 +142,7 @@ def clip_digest(record: Mapping[str, Any]) -> str:
 
 def clips_per_shard(size: int, codec: FrameCodec) -> int:
     """How many clips make a shard of about 128 MB, from the settings alone."""
-    bytes_per_pixel = {"png": 1.2, "ffv1": 0.7, "webp": 0.35, "jpeg420": 0.25}.get(codec.kind, 0.35)
+    bytes_per_pixel = {"png": 1.2, "ffv1": 0.7, "webp": 0.35, "jpeg": 0.48, "jpeg420": 0.35}.get(codec.kind, 0.45)
     if codec.lossless:
         bytes_per_pixel = max(bytes_per_pixel, 0.7)
     clip = _PLANNED_FRAMES * (size * size * bytes_per_pixel + _PLANNED_NUMBERS)

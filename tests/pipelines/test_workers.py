@@ -23,6 +23,8 @@ def work(what, path=""):
     enter_stage("thinking")
     if what == "hang":
         time.sleep(1000)
+    if what == "slow":
+        time.sleep(0.3)
     if what == "die":
         os.kill(os.getpid(), signal.SIGKILL)
     if what == "die-once" and not os.path.exists(path):
@@ -128,3 +130,18 @@ def _alive(pid: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def test_a_running_scheduler_that_loses_a_worker(function: str) -> None:
+    from distributed import LocalCluster
+
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, memory_limit=0) as cluster:
+        tasks = [Task(str(i), ("slow",), 60) for i in range(8)]
+        seen, lost = [], False
+        for result in run_tasks(function, tasks, scheduler=cluster.scheduler_address):
+            assert result.error is None, result.error
+            seen.append(result.key)
+            if not lost:
+                os.kill(next(iter(cluster.workers.values())).process.pid, signal.SIGKILL)
+                lost = True
+    assert sorted(seen) == [str(i) for i in range(8)]
