@@ -13,6 +13,7 @@ import pytest
 
 from cmet_eval import evaluate
 from cmet_eval.export import export_pairs
+from cmet_eval.generation import WRITER
 from cmet_eval.pairs import draw_pairs, pair_file_name, read_pairs
 from cmet_eval.settings import get_setting
 from leaderboards.board import build
@@ -69,6 +70,15 @@ def test_videos_are_what_the_methods_say_with_the_driving_sound(done: Path, shar
         assert np.corrcoef(heard[:k], meant[:k])[0, 1] > 0.95
     notes = read_results(done / "results").frame().query("method == 'source-video'")["notes"]
     assert notes.str.contains("cut-or-hold-last").any()
+
+
+def test_the_same_frames_give_the_same_file(tmp_path: Path, moving_picture: Callable[..., np.ndarray]) -> None:
+    frames, seen, junk = moving_picture(3), set(), []
+    for _ in range(12):
+        junk.append(np.random.default_rng(len(junk)).bytes(100_000 * (len(junk) % 5 + 1)))
+        write_video(tmp_path / "a.mp4", frames, **WRITER)
+        seen.add((tmp_path / "a.mp4").read_bytes())
+    assert len(seen) == 1
 
 
 def test_run_again_keeps_everything_and_repairs_what_is_broken(done: Path, shards: Path, tmp_path: Path) -> None:
