@@ -154,8 +154,7 @@ class _Run:
             name for index in range(len(self.shards)) if (self.out / SHARDS / (name := self._name(index))).is_file()
         }
         todo = [clip for clip in self.clips if clip.clip_id not in rows]
-        with Progress(len(self.clips), "clips", "preprocess", quiet) as progress:
-            progress.advance(len(rows))
+        with Progress(len(self.clips), "clips", "preprocess", quiet, already=len(rows)) as progress:
             if rows and todo:
                 progress.note(f"{len(rows)} of {len(self.clips)} clips are done already; going on with the rest")
             left = [sum(clip_id not in rows for clip_id in ids) for ids in self.shards]

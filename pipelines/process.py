@@ -27,9 +27,9 @@ from talking_face.media import AUDIO_RATE, iter_frames, probe, read_audio
 from talking_face.media.source import open_source
 from talking_face.reasons import ClipError, Reason
 
-# Frames of a short clip are kept from tracking to cropping; beyond this many bytes the clip is decoded a second time,
-# so that a five-minute 1080p clip needs no more memory than this.
-_KEEP_BYTES = 256 << 20
+# Frames of a short clip are kept from tracking to cropping (4 s of 1080p fit); beyond this many bytes the clip is
+# decoded a second time, 35 ms a 1080p frame, so that a five-minute clip needs no more memory than this.
+_KEEP_BYTES = 640 << 20
 
 log = logging.getLogger(__name__)
 

@@ -14,15 +14,23 @@ PLAIN_LINE_EVERY_S = 5.0  # a log file stays readable, and a person still sees t
 class Progress:
     """Counts finished units. Use as a context manager; `advance` from one thread, `note` for a line between.
 
+    `already` units were finished by an earlier run: they count as done, and not into the rate.
+
     Everything goes to stderr, so that a command's own output stays clean in a pipe. `quiet` silences the counting but
     not the notes. A rate is the mean since the start, a unit per second; the end time is a wall-clock time.
     """
 
     def __init__(
-        self, total: int, unit: str = "clips", label: str = "", quiet: bool = False, stream: TextIO | None = None
+        self,
+        total: int,
+        unit: str = "clips",
+        label: str = "",
+        quiet: bool = False,
+        stream: TextIO | None = None,
+        already: int = 0,
     ) -> None:
         self.total, self.unit, self.label, self.quiet = total, unit, label, quiet
-        self.done = 0
+        self.done = self._already = already
         self._stream = stream if stream is not None else sys.stderr
         self._started = self._printed = time.monotonic()
         self._bar: Any = None
@@ -33,7 +41,7 @@ class Progress:
         if not self.quiet and self._stream.isatty():
             self._bar = _rich_bar(self.unit, self._stream)
         if self._bar is not None:
-            self._task = self._bar.add_task(self.label or self.unit, total=self.total, rate="")
+            self._task = self._bar.add_task(self.label or self.unit, total=self.total, completed=self.done, rate="")
             self._bar.start()
         return self
 
@@ -43,7 +51,7 @@ class Progress:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
-        elif not self.quiet and self.done:
+        elif not self.quiet and self.done > self._already:
             self._print_line(final=True)
 
     def advance(self, n: int = 1) -> None:
@@ -69,7 +77,7 @@ class Progress:
         print(line, file=self._stream, flush=True)
 
     def _rate(self) -> float:
-        return self.done / max(time.monotonic() - self._started, 1e-6)
+        return (self.done - self._already) / max(time.monotonic() - self._started, 1e-6)
 
     def _rate_text(self) -> str:
         rate = self._rate()
