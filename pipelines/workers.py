@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import importlib
 import logging
+import signal
 import tempfile
+import threading
 import time
 import uuid
 import warnings
@@ -188,15 +190,16 @@ def _client(workers: int, scheduler: str | None) -> Iterator[Any]:
         client: Any = None
         try:
             if scheduler is None:
-                cluster = LocalCluster(
-                    n_workers=workers,
-                    threads_per_worker=1,
-                    processes=True,
-                    dashboard_address=None,
-                    memory_limit=0,  # the memory is the child's, not the worker's
-                    local_directory=scratch,
-                    silence_logs=logging.CRITICAL,
-                )
+                with _interrupt_later():
+                    cluster = LocalCluster(
+                        n_workers=workers,
+                        threads_per_worker=1,
+                        processes=True,
+                        dashboard_address=None,
+                        memory_limit=0,  # the memory is the child's, not the worker's
+                        local_directory=scratch,
+                        silence_logs=logging.CRITICAL,
+                    )
             client = Client(
                 cluster if cluster is not None else scheduler, timeout=10 if scheduler else 60, set_as_default=False
             )
@@ -212,6 +215,28 @@ def _client(workers: int, scheduler: str | None) -> Iterator[Any]:
         try:
             yield client
         finally:
-            client.close()
-            if cluster is not None:
-                cluster.close()
+            with _interrupt_later():
+                client.close()
+                if cluster is not None:
+                    cluster.close()
+
+
+@contextmanager
+def _interrupt_later() -> Iterator[None]:
+    """Holds Ctrl-C back until the block is done: a half-started cluster cannot be closed without a traceback.
+
+    Processes started inside never see Ctrl-C, which a terminal sends to all of them: this process stops them.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    pressed: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: pressed.append(number))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # threads and processes inherit it
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGINT, before)
+    if pressed:
+        raise KeyboardInterrupt

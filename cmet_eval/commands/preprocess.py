@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 from typing import Annotated
@@ -54,9 +55,13 @@ def preprocess(
     except ValidationError as error:
         first = error.errors()[0]
         raise UserError(f"{first['loc'][0]}: {first['msg'].removeprefix('Value error, ')}") from None
-    summary = run(
-        dataset, root, out, settings, workers=workers, scheduler=scheduler, limit=limit, retry=retry, quiet=quiet
-    )
+    try:
+        summary = run(
+            dataset, root, out, settings, workers=workers, scheduler=scheduler, limit=limit, retry=retry, quiet=quiet
+        )
+    except KeyboardInterrupt:
+        print("cmet-eval: stopped; run the same command again to go on", file=sys.stderr)
+        raise typer.Exit(130) from None
     if not quiet:
         for note in summary.notes:
             print(note)
