@@ -251,3 +251,15 @@ def _group_alive(group: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def test_ctrl_c_ends_with_one_line(small_mead: Path, tmp_path: Path) -> None:
+    command = [*COMMAND, "mead", str(small_mead), str(tmp_path / "out"), "--quiet"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    run = subprocess.Popen(command, text=True, start_new_session=True, **pipes)
+    deadline = time.monotonic() + 60
+    while not _staged(tmp_path / "out") and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.killpg(run.pid, signal.SIGINT)  # as a terminal does: to all of them
+    said, _ = run.communicate(timeout=30)
+    assert run.returncode == 130 and said.count("\n") == 1 and "same command again" in said
