@@ -90,10 +90,11 @@ def render_clip(spec: ClipSpec) -> tuple[Iterator[np.ndarray], np.ndarray, dict[
 def _frame_truth(
     artist: Renderer, weights: np.ndarray, poses: list[Pose], times: np.ndarray, strength: np.ndarray, phones: list[Any]
 ) -> dict[str, list]:
-    """Per-frame ground truth. Openings and heights are in the head's own frame, in units of 100 mm; pixels are also given.
+    """Per-frame ground truth. Openings and heights are in the head's own frame, in units of 100 mm.
 
-    mouth_open: gap between the inner lips at the middle. mouth_open_px: the same in the picture. lip_corner: the mean
-    height of the two corners above the lips' middle. expression: strength, 0 neutral, 1.08 at full level 3.
+    mouth_open: gap between the inner lips at the middle. mouth_open_px: the same in the picture.
+    lip_corner: mean height of the two corners above the lips' middle.
+    expression: strength, 0 neutral, 1.08 at full level 3. action/*: the rig's weights.
     """
     opens, opens_px, corners, corner_l, corner_r = [], [], [], [], []
     for w, pose in zip(weights, poses, strict=True):

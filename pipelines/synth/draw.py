@@ -7,15 +7,18 @@ eyeballs and the mouth's inside behind them), and the head's texture is turned i
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
 
-from pipelines.synth.geometry import HEAD_BOX, grid, lid_line, lip_line, mouth_centre, smoothstep
+from pipelines.synth.geometry import HEAD_BOX, grid, mouth_centre, smoothstep
 from pipelines.synth.hair import BODY_BOX, bake_body, bake_glasses, bake_hair
 from pipelines.synth.identity import Identity, key_seed
+from pipelines.synth.inside import bake_behind, bake_iris, bake_tongue, to_bytes
 from pipelines.synth.rig import (
     ACTION_INDEX,
+    ACTIONS,
     FACE_BOX,
     above_mask,
     fields,
@@ -24,7 +27,7 @@ from pipelines.synth.rig import (
     shade_maps,
     shade_weights,
 )
-from pipelines.synth.skin import bake_skin, iris_colour
+from pipelines.synth.skin import bake_skin
 
 UNIT = 0.282  # of the picture's height: 100 mm. Brow to chin is then about a third, hairline to chin 0.52 of the height
 PIVOT = np.array([0.0, 0.72, -0.65], np.float32)  # where the head turns, at the top of the neck
@@ -76,7 +79,9 @@ class Renderer:
         hair, hair_alpha = bake_hair(p, fine)
         glasses = bake_glasses(p, fine)
         size = self._size(HEAD_BOX, self.res)
-        rgb, alpha, hair, hair_alpha = (cv2.resize(i, size, interpolation=cv2.INTER_AREA) for i in (rgb, alpha, hair, hair_alpha))
+        rgb, alpha, hair, hair_alpha = (
+            cv2.resize(i, size, interpolation=cv2.INTER_AREA) for i in (rgb, alpha, hair, hair_alpha)
+        )
         over, over_alpha = hair * hair_alpha[..., None], hair_alpha
         if glasses is not None:
             g, ga = (cv2.resize(i, size, interpolation=cv2.INTER_AREA) for i in glasses)
@@ -84,16 +89,16 @@ class Renderer:
             over_alpha = over_alpha + ga - over_alpha * ga
         whole = rgb * alpha[..., None] * (1 - over_alpha)[..., None] + over
         whole_alpha = alpha + over_alpha - alpha * over_alpha
-        self.head = _bytes(np.dstack([whole, whole_alpha]))
+        self.head = to_bytes(np.dstack([whole, whole_alpha]))
         x0, y0 = (round((FACE_BOX[k] - HEAD_BOX[k]) * self.res) for k in (0, 1))
         w, h = self._size(FACE_BOX, self.res)
         self.face_at = (slice(y0, y0 + h), slice(x0, x0 + w))
         self.face_shape = (h, w)
         self.face_rgb = np.ascontiguousarray(rgb[self.face_at]) * 255
-        self.face_alpha = _bytes(alpha[self.face_at])
-        self.over = _bytes(over[self.face_at])
-        self.over_keep = _bytes(np.repeat(1 - over_alpha[self.face_at][..., None], 3, -1))
-        self.over_alpha = _bytes(over_alpha[self.face_at])
+        self.face_alpha = to_bytes(alpha[self.face_at])
+        self.over = to_bytes(over[self.face_at])
+        self.over_keep = to_bytes(np.repeat(1 - over_alpha[self.face_at][..., None], 3, -1))
+        self.over_alpha = to_bytes(over_alpha[self.face_at])
         # Depth for turning, smooth enough to be inverted: slopes are held below 2.2.
         coarse = max(2.0, self.unit / 25)
         cz = cv2.resize(z, self._size(HEAD_BOX, self.unit / coarse), interpolation=cv2.INTER_AREA)
@@ -111,9 +116,10 @@ class Renderer:
         self.gx, self.gy = gx, gy
         # The soft border keeps the moving face joined to the head's fixed part.
         border = smoothstep(np.abs(gx), 0.82, 0.70) * smoothstep(gy, -0.80, -0.62)
-        flat = lambda f: np.ascontiguousarray((f * border).transpose(0, 2, 3, 1).reshape(len(f), -1))  # noqa: E731
-        self.fields_up = flat(fields(p, gx, gy, True))
-        self.fields_low = flat(fields(p, gx, gy, False))
+        self.fields_up, self.fields_low = (
+            np.ascontiguousarray((fields(p, gx, gy, above) * border).transpose(0, 2, 3, 1).reshape(len(ACTIONS), -1))
+            for above in (True, False)
+        )
         fx, fy = grid(FACE_BOX, self.res)
         fx, fy = fx[:h, :w], fy[:h, :w]
         self.above = above_mask(p, fx, fy, self.res)
@@ -136,55 +142,24 @@ class Renderer:
         return slice(max(0, round(top)), min(h, round(low))), slice(max(0, round(left)), min(w, round(right)))
 
     def _bake_inside(self) -> None:
-        """Eyeballs without iris, irises, the mouth's cavity with upper teeth, and the tongue with the lower teeth."""
         p, (h, w) = self.person, self.face_shape
         x, y = grid(FACE_BOX, self.res)
         x, y = x[:h, :w], y[:h, :w]
         rng = np.random.default_rng(key_seed(p.name, p.seed, "inside"))
-        inside = np.zeros((h, w, 3), np.float32)
-        ex, ey = (np.abs(x) - p.eye_x) / 0.155, (y - p.eye_y) / 0.125
-        r = np.sqrt(ex**2 + ey**2)
-        white = np.array([0.90, 0.87, 0.85], np.float32) * (1 - 0.06 * p.melanin)
-        ball = white * (1.03 - 0.50 * np.clip(r, 0, 1.3) ** 2.2 - 0.10 * (x > 0) * np.clip(ex, 0, 1))[..., None]
-        corner = np.exp(-(((np.abs(x) - p.eye_x + p.eye_width) / 0.026) ** 2))
-        ball = ball * (1 - corner[..., None] * np.array([0.10, 0.40, 0.38], np.float32))
-        inside[:] = ball
-        # Mouth.
-        m, line = mouth_centre(p), lip_line(p, np.zeros(1))[0]
-        cave = np.array([0.30, 0.085, 0.075], np.float32) * (0.85 - 0.5 * gaussian(x, y, 0, m + 0.06, 0.20, 0.12))[..., None]
-        inside = np.where((y > p.eye_y + 0.2)[..., None], cave, inside)
-        teeth, cover = _teeth(p, x, y - (line + 0.030), rng, 1)
-        cover = cover * (y > p.eye_y + 0.3)
-        inside = inside * (1 - cover[..., None]) + teeth * cover[..., None]
-        self.inside = _bytes(inside)
-        rows, cols = self.patches[0]
-        lx, ly = x[rows, cols], y[rows, cols] - line
-        tongue = gaussian(lx, ly, 0, 0.125, 0.17, 0.085) ** 0.5
-        tongue_alpha = smoothstep(tongue, 0.50, 0.60)
-        colour = np.array([0.66, 0.29, 0.28], np.float32) * (0.45 + 0.75 * tongue - 0.18 * np.exp(-((lx / 0.016) ** 2)))[..., None]
-        low, low_cover = _teeth(p, lx, ly - 0.055, rng, -1)
-        part = colour * tongue_alpha[..., None] * (1 - low_cover[..., None]) + 0.86 * low * low_cover[..., None]
-        alpha = low_cover + tongue_alpha - low_cover * tongue_alpha
-        self.tongue = _bytes(np.dstack([part, alpha]))
-        # Iris: fibres, a dark limbus, the pupil, and a highlight that stays when the eye turns.
-        k = round(0.075 * self.res)
-        iy, ix = np.mgrid[-k : k + 1, -k : k + 1].astype(np.float32) / self.res
-        ri, angle = np.hypot(ix, iy) / 0.060, np.arctan2(iy, ix)
-        fibre = sum(np.sin(angle * n + rng.uniform(0, 6.3)) * rng.uniform(0.3, 1) for n in (9, 17, 23, 31, 43))
-        tone = 0.80 + 0.10 * fibre * smoothstep(ri, 0.3, 0.6) + 0.45 * np.clip(iy / 0.06, -0.5, 1)
-        tone = tone * (1 - 0.70 * smoothstep(ri, 0.78, 1.0)) * smoothstep(ri, 0.36, 0.44)
-        edge = 1.0 / (0.060 * self.res)
-        iris_alpha = smoothstep(ri, 1 + edge, 1 - edge)
-        self.iris = _bytes(np.dstack([iris_colour(p) * tone[..., None] * iris_alpha[..., None], iris_alpha]))
+        self.inside = to_bytes(bake_behind(p, x, y, rng))
+        self.tongue = to_bytes(bake_tongue(p, x[self.patches[0]], y[self.patches[0]], rng))
+        self.iris = to_bytes(bake_iris(p, self.res, rng))
         self.glint_radius = 0.011 * self.res
 
     def _bake_scene(self) -> None:
         p, (w, h) = self.person, (self.width, self.height)
         rgb, alpha, behind, cover = bake_body(p, max(150.0, self.unit))
         size = self._size(BODY_BOX, self.unit)
-        rgb, alpha, behind, cover = (cv2.resize(i, size, interpolation=cv2.INTER_AREA) for i in (rgb, alpha, behind, cover))
-        self.body = _bytes(np.dstack([rgb * alpha[..., None], alpha]))
-        self.behind = _bytes(np.dstack([behind * cover[..., None], cover])) if cover.any() else None
+        rgb, alpha, behind, cover = (
+            cv2.resize(i, size, interpolation=cv2.INTER_AREA) for i in (rgb, alpha, behind, cover)
+        )
+        self.body = to_bytes(np.dstack([rgb * alpha[..., None], alpha]))
+        self.behind = to_bytes(np.dstack([behind * cover[..., None], cover])) if cover.any() else None
         y, x = np.mgrid[0:h, 0:w].astype(np.float32)
         fall = 1.06 - 0.42 * (((x - 0.42 * w) / w) ** 2 + 0.8 * ((y - 0.4 * h) / h) ** 2)
         rng = np.random.default_rng(key_seed(p.name, p.seed, "scene"))
@@ -192,7 +167,7 @@ class Renderer:
         self.backdrop = np.clip(backdrop * fall[..., None] * 255, 0, 255)
         self.backdrop = (self.backdrop + rng.uniform(-0.5, 0.5, self.backdrop.shape)).clip(0, 255).astype(np.uint8)
         tall, wide = h + 61, w + 97
-        noise = rng.standard_normal((tall, wide, 1)) * 1.1 + rng.standard_normal((tall, wide, 3)) * 0.7
+        noise = rng.standard_normal((tall, wide, 1)) * 0.8 + rng.standard_normal((tall, wide, 3)) * 0.4
         noise = np.rint(noise)
         self.grain = (np.clip(noise, 0, 9).astype(np.uint8), np.clip(-noise, 0, 9).astype(np.uint8))
 
@@ -220,7 +195,6 @@ class Renderer:
 
     def _face(self, w: np.ndarray, pose: Pose) -> np.ndarray:
         """The moved face (h, w, 4) uint8, premultiplied, hair and glasses over it."""
-        h, wide = self.face_shape
         source = self._shaded(w)
         up = self._map(self.fields_up, w)
         out = cv2.remap(source, *up, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
@@ -228,7 +202,9 @@ class Renderer:
         gaze = (pose.gaze_x, pose.gaze_y)
         for k, (rows, cols) in enumerate(self.patches):
             part = np.ascontiguousarray(out[rows, cols])
-            under = cv2.remap(source, low[0][rows, cols], low[1][rows, cols], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+            under = cv2.remap(
+                source, low[0][rows, cols], low[1][rows, cols], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+            )
             a = part[..., 3].astype(np.float32) * (1 / 255)
             b = 1 - under[..., 3].astype(np.float32) * (1 / 255)
             hole = np.clip(1 - a - b, 0, 1)
@@ -238,7 +214,9 @@ class Renderer:
             out[rows, cols, :3] = mixed
         alpha = self.face_alpha.copy()
         top = round((0.30 - FACE_BOX[1]) * self.res)
-        alpha[top:] = cv2.remap(self.face_alpha, low[0][top:], low[1][top:], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        alpha[top:] = cv2.remap(
+            self.face_alpha, low[0][top:], low[1][top:], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+        )
         rgb = cv2.multiply(cv2.cvtColor(out, cv2.COLOR_RGBA2RGB), self.over_keep, scale=1 / 255)
         rgb = cv2.multiply(rgb, cv2.merge([alpha] * 3), scale=1 / 255)
         rgb = cv2.add(rgb, self.over)
@@ -251,7 +229,7 @@ class Renderer:
         if key != self._shade_key:
             light = 1 + (weights.astype(np.float32) @ self.shades).reshape(self.face_shape)
             rgb = cv2.multiply(self.face_rgb, cv2.merge([light] * 3))
-            self._source = _bytes(np.dstack([rgb * (1 / 255), self.above]))
+            self._source = to_bytes(np.dstack([rgb * (1 / 255), self.above]))
             self._shade_key = key
         return self._source
 
@@ -261,7 +239,7 @@ class Renderer:
         gh, gw = self.gx.shape
         at = invert((w @ basis).reshape(gh, gw, 2), self.gx, self.gy, FACE_BOX, 7)
         pixels = (at - np.array([FACE_BOX[0], FACE_BOX[1]], np.float32)) * np.float32(self.res) - np.float32(0.5)
-        return cv2.convertMaps(cv2.resize(pixels, (wide, h), interpolation=cv2.INTER_LINEAR), None, cv2.CV_16SC2)
+        return _tables(cv2.resize(pixels, (wide, h), interpolation=cv2.INTER_LINEAR))
 
     def _eye_inside(self, k: int, rows: slice, cols: slice, gaze: tuple[float, float], a: np.ndarray) -> np.ndarray:
         p = self.person
@@ -295,7 +273,13 @@ class Renderer:
     def _affine(self, picture: np.ndarray, layer: np.ndarray, dx: float, dy: float, roll: float) -> None:
         c, s = np.cos(roll), np.sin(roll)
         # Layer pixel -> units -> turned about the pivot -> output pixel.
-        to_units = np.array([[1 / self.unit, 0, BODY_BOX[0] + 0.5 / self.unit], [0, 1 / self.unit, BODY_BOX[1] + 0.5 / self.unit], [0, 0, 1]])
+        to_units = np.array(
+            [
+                [1 / self.unit, 0, BODY_BOX[0] + 0.5 / self.unit],
+                [0, 1 / self.unit, BODY_BOX[1] + 0.5 / self.unit],
+                [0, 0, 1],
+            ]
+        )
         turn = np.array([[c, -s, dx], [s, c, dy], [0, 0, 1]])
         py = PIVOT[1]
         about = np.array([[1, 0, 0], [0, 1, py], [0, 0, 1]]) @ turn @ np.array([[1, 0, 0], [0, 1, -py], [0, 0, 1]])
@@ -327,7 +311,7 @@ class Renderer:
         gx, gy = np.meshgrid(qx.astype(np.float32), qy.astype(np.float32))
         at = self._untilt(gx, gy, r, pose)
         pixels = (at - np.array([HEAD_BOX[0], HEAD_BOX[1]], np.float32)) * np.float32(self.res) - np.float32(0.5)
-        tables = cv2.convertMaps(cv2.resize(pixels, (x1 - x0, y1 - y0), interpolation=cv2.INTER_LINEAR), None, cv2.CV_16SC2)
+        tables = _tables(cv2.resize(pixels, (x1 - x0, y1 - y0), interpolation=cv2.INTER_LINEAR))
         _over(picture[y0:y1, x0:x1], cv2.remap(head, *tables, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT))
 
     def _untilt(self, gx: np.ndarray, gy: np.ndarray, r: np.ndarray, pose: Pose) -> np.ndarray:
@@ -357,30 +341,11 @@ class Renderer:
         return turned * self.unit + np.array(self.centre)
 
 
-def _teeth(p: Identity, x: np.ndarray, y: np.ndarray, rng: np.random.Generator, upper: int) -> tuple[np.ndarray, np.ndarray]:
-    """(rgb, alpha) of a row of teeth whose biting edge is at y = 0; `upper` 1 for the upper row, -1 for the lower."""
-    wide = 0.085 if upper == 1 else 0.058
-    place = np.abs(x) / wide
-    tooth = place - np.floor(place)
-    arch = 0.16 * x**2
-    height = 0.105
-    v = -(y + arch) * upper
-    edge = 0.006 * (np.floor(place) == 1) + 0.012 * np.clip(np.abs(tooth - 0.5) - 0.30, 0, 1)
-    gap = 1 - 0.55 * np.exp(-((np.minimum(tooth, 1 - tooth) / 0.06) ** 2))
-    tone = np.array([0.93, 0.90, 0.83], np.float32) * (rng.uniform(0.95, 1.02))
-    shade = gap * (1.0 - 1.9 * np.abs(x) ** 1.3) * (0.86 + 0.14 * smoothstep(v, 0.0, 0.05))
-    gum = smoothstep(v, height - 0.012, height + 0.002)
-    rgb = tone * shade[..., None] * (1 - gum[..., None]) + np.array([0.62, 0.30, 0.30], np.float32) * gum[..., None]
-    alpha = smoothstep(v, edge - 0.006, edge + 0.006) * smoothstep(v, height + 0.06, height + 0.03)
-    return rgb.astype(np.float32), (alpha * smoothstep(np.abs(x), 0.30, 0.25)).astype(np.float32)
-
-
-def gaussian(x: np.ndarray, y: np.ndarray, x0: float, y0: float, sx: float, sy: float) -> np.ndarray:
-    return np.exp(-(((x - x0) / sx) ** 2) - ((y - y0) / sy) ** 2)
-
-
-def _bytes(image: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(np.clip(np.rint(image * 255), 0, 255).astype(np.uint8))
+def _tables(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """OpenCV's fixed-point form of a remap table (h, w, 2) float32: a third faster to apply."""
+    no_second: Any = None
+    whole, part = cv2.convertMaps(pixels, no_second, cv2.CV_16SC2)
+    return np.asarray(whole), np.asarray(part)
 
 
 def _over(under: np.ndarray, layer: np.ndarray) -> None:
@@ -388,6 +353,3 @@ def _over(under: np.ndarray, layer: np.ndarray) -> None:
     r, g, b, a = cv2.split(layer)
     keep = cv2.merge([cv2.bitwise_not(a)] * 3)
     under[:] = cv2.add(cv2.multiply(np.ascontiguousarray(under), keep, scale=1 / 255), cv2.merge([r, g, b]))
-
-
-__all__ = ["Pose", "Renderer", "lid_line"]

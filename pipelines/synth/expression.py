@@ -1,4 +1,4 @@
-"""What is felt: the eight emotions at three levels as weights of the rig, head pose, voice, blinks and gaze over time."""
+"""What is felt: eight emotions at three levels, as weights of the rig, head pose, manner of speech, blinks and gaze."""
 
 from __future__ import annotations
 
@@ -15,18 +15,34 @@ LEVELS = {1: 0.50, 2: 0.78, 3: 1.08}
 # Weights at strength 1. "eye" is a change of both lids' opening. In `contempt` one side alone acts.
 _FACES: dict[str, dict[str, float]] = {
     "neutral": {},
-    "happy": {"corner_up_l": 1.0, "corner_up_r": 1.0, "cheek_raise": 0.95, "lid_low": 0.65, "wide": 0.35, "upper_raise": 0.40,
-              "open": 0.22, "brow_outer_up_l": 0.12, "brow_outer_up_r": 0.12},
-    "sad": {"corner_down_l": 1.0, "corner_down_r": 1.0, "brow_inner_up": 1.0, "brow_down": 0.15, "chin_raise": 0.55, "eye": -0.24},
-    "angry": {"brow_down": 1.25, "lid_low": 0.45, "eye": 0.05, "nose_wrinkle": 0.35, "press": 0.40, "corner_down_l": 0.28,
-              "corner_down_r": 0.28, "lower_drop": 0.25, "chin_raise": 0.20},
-    "disgusted": {"nose_wrinkle": 1.25, "upper_raise": 0.95, "brow_down": 0.55, "lid_low": 0.60, "eye": -0.16, "cheek_raise": 0.50,
-                  "corner_down_l": 0.50, "corner_down_r": 0.50, "chin_raise": 0.25},
-    "fear": {"brow_inner_up": 0.95, "brow_outer_up_l": 0.35, "brow_outer_up_r": 0.35, "brow_down": 0.30, "eye": 0.26, "wide": 0.60,
-             "lower_drop": 0.55, "open": 0.30, "corner_down_l": 0.35, "corner_down_r": 0.35},
-    "surprised": {"brow_inner_up": 1.0, "brow_outer_up_l": 1.1, "brow_outer_up_r": 1.1, "eye": 0.32, "open": 0.85, "round": 0.15},
-    "contempt": {"corner_up_l": 0.90, "press": 0.30, "brow_outer_up_r": 0.75, "brow_down": 0.20, "eye": -0.20, "lid_low": 0.30,
-                 "nose_wrinkle": 0.15},
+    "happy": {
+        "corner_up_l": 1.0, "corner_up_r": 1.0, "cheek_raise": 0.95, "lid_low": 0.65, "wide": 0.35,
+        "upper_raise": 0.40, "open": 0.22, "brow_outer_up_l": 0.12, "brow_outer_up_r": 0.12,
+    },
+    "sad": {
+        "corner_down_l": 1.0, "corner_down_r": 1.0, "brow_inner_up": 1.0, "brow_down": 0.15, "chin_raise": 0.55,
+        "eye": -0.24,
+    },
+    "angry": {
+        "brow_down": 1.25, "lid_low": 0.45, "eye": 0.05, "nose_wrinkle": 0.35, "press": 0.40, "corner_down_l": 0.28,
+        "corner_down_r": 0.28, "lower_drop": 0.25, "chin_raise": 0.20,
+    },
+    "disgusted": {
+        "nose_wrinkle": 1.25, "upper_raise": 0.95, "brow_down": 0.55, "lid_low": 0.60, "eye": -0.16,
+        "cheek_raise": 0.50, "corner_down_l": 0.50, "corner_down_r": 0.50, "chin_raise": 0.25,
+    },
+    "fear": {
+        "brow_inner_up": 0.95, "brow_outer_up_l": 0.35, "brow_outer_up_r": 0.35, "brow_down": 0.30, "eye": 0.26,
+        "wide": 0.60, "lower_drop": 0.55, "open": 0.30, "corner_down_l": 0.35, "corner_down_r": 0.35,
+    },
+    "surprised": {
+        "brow_inner_up": 1.0, "brow_outer_up_l": 1.1, "brow_outer_up_r": 1.1, "eye": 0.32, "open": 0.85,
+        "round": 0.15,
+    },
+    "contempt": {
+        "corner_up_l": 0.90, "press": 0.30, "brow_outer_up_r": 0.75, "brow_down": 0.20, "eye": -0.20,
+        "lid_low": 0.30, "nose_wrinkle": 0.15,
+    },
 }  # fmt: skip
 
 
@@ -51,7 +67,7 @@ class Manner:
 _MANNERS = {
     "neutral": Manner(),
     "happy": Manner(1.25, 1.7, 3.0, 0.95, 1.12, 1.0, 0.3, -0.03, 0.03, 0.0, 0.005, 1.4),
-    "sad": Manner(0.88, 0.45, -6.0, 1.20, 0.80, 2.2, -0.7, 0.10, 0.03, 0.0, -0.01, 0.6),
+    "sad": Manner(0.88, 0.45, -6.0, 1.18, 0.95, 2.2, -0.7, 0.10, 0.03, 0.0, -0.01, 0.6),
     "angry": Manner(1.18, 1.4, 6.0, 0.90, 1.18, 0.6, 1.0, 0.05, 0.0, 0.0, 0.03, 1.5),
     "disgusted": Manner(0.93, 0.9, 0.0, 1.10, 0.95, 1.2, 0.1, -0.03, -0.03, 0.06, -0.02, 0.9),
     "fear": Manner(1.38, 1.2, 1.0, 0.88, 0.98, 2.0, -0.1, -0.02, 0.0, 0.0, -0.025, 1.3),
@@ -75,7 +91,9 @@ def strength_track(emotion: str, level: int, times: np.ndarray, rng: np.random.G
     return (LEVELS[level] * rise * (1 + 0.07 * _drift(times, rng, 0.9))).astype(np.float32)
 
 
-def weight_track(person: Identity, emotion: str, strength: np.ndarray, mouth: np.ndarray, blink: np.ndarray) -> np.ndarray:
+def weight_track(
+    person: Identity, emotion: str, strength: np.ndarray, mouth: np.ndarray, blink: np.ndarray
+) -> np.ndarray:
     """(T, len(ACTIONS)) float32 rig weights from strength (T,), the mouth's track (T, len(MOUTH)) and blinks (T,)."""
     habit = np.random.default_rng(key_seed("habit", person.name, person.seed))
     out = np.zeros((len(strength), len(ACTIONS)), np.float32)
@@ -116,7 +134,9 @@ def blink_track(times: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return (out * out * (3 - 2 * out)).astype(np.float32)
 
 
-def pose_track(emotion: str, level: int, times: np.ndarray, strength: np.ndarray, energy: np.ndarray, rng: np.random.Generator) -> list[Pose]:
+def pose_track(
+    emotion: str, level: int, times: np.ndarray, strength: np.ndarray, energy: np.ndarray, rng: np.random.Generator
+) -> list[Pose]:
     """A head pose a frame: the emotion's bearing, slow drift, and small nods on loud syllables (`energy`, 0..1)."""
     m = manner(emotion, level)
     k = strength / max(LEVELS[level], 1e-6) if emotion != "neutral" else np.zeros(len(times))
@@ -124,7 +144,12 @@ def pose_track(emotion: str, level: int, times: np.ndarray, strength: np.ndarray
     turn = float(rng.uniform(-0.05, 0.05))
     side = 1 if rng.random() < 0.5 else -1
     yaw = turn + side * m.head_yaw * k + 0.035 * m.motion * _drift(times, rng, 0.7)
-    pitch = float(rng.uniform(-0.02, 0.02)) + m.head_pitch * k + 0.020 * m.motion * _drift(times, rng, 0.8) + 0.030 * m.motion * (nod - 0.3)
+    pitch = (
+        float(rng.uniform(-0.02, 0.02))
+        + m.head_pitch * k
+        + 0.020 * m.motion * _drift(times, rng, 0.8)
+        + 0.030 * m.motion * (nod - 0.3)
+    )
     roll = float(rng.uniform(-0.02, 0.02)) + side * m.head_roll * k + 0.018 * m.motion * _drift(times, rng, 0.6)
     dx, dy = 0.02 * m.motion * _drift(times, rng, 0.5), 0.012 * m.motion * _drift(times, rng, 0.6)
     scale = 1 + m.lean * k + 0.005 * _drift(times, rng, 0.5)

@@ -23,7 +23,7 @@ def grid(box: tuple[float, float, float, float], res: float) -> tuple[np.ndarray
     return gx.astype(np.float32), gy.astype(np.float32)
 
 
-def smoothstep(value: np.ndarray, low: float, high: float) -> np.ndarray:
+def smoothstep(value: np.ndarray, low: float | np.ndarray, high: float | np.ndarray) -> np.ndarray:
     """0 below low, 1 above high, smooth between; low > high turns it round."""
     t = np.clip((value - low) / (high - low), 0.0, 1.0)
     return t * t * (3.0 - 2.0 * t)
@@ -41,17 +41,17 @@ def both(x: np.ndarray, y: np.ndarray, x0: float, y0: float, sx: float, sy: floa
 def half_width(person: Identity, y: np.ndarray) -> np.ndarray:
     """Half breadth of the skull and face at height y; 0 above the crown and below the chin."""
     w, crown, mid = person.face_width, -1.24, 0.06
+    at = np.linspace(crown, person.chin_y, 2048)
     # Above: a rounded skull. Below: the superellipse (w / W)^b + s^a = 1 that has the jaw's breadth at s = 0.62.
     knots = [(-1.0, 0.0), (-0.985, 0.22), (-0.90, 0.55), (-0.74, 0.82), (-0.55, 0.965), (-0.36, 1.015), (0.0, 1.0)]
-    ky, kw = zip(*knots, strict=True)
-    skull = PchipInterpolator(ky, kw)
-    temple = 1 + (person.temple - 1) * np.exp(-(((y + 0.50) / 0.30) ** 2))
-    up = w * skull(np.clip((y - mid) / (mid - crown), -1, 0)) * temple
-    s = np.clip((y - mid) / (person.chin_y - mid), 0, 1)
+    skull = PchipInterpolator(*zip(*knots, strict=True))
+    temple = 1 + (person.temple - 1) * np.exp(-(((at + 0.50) / 0.30) ** 2))
+    up = w * skull(np.clip((at - mid) / (mid - crown), -1, 0)) * temple
+    s = np.clip((at - mid) / (person.chin_y - mid), 0, 1)
     b = 1.45 + 2.2 * (person.chin_width - 0.17)
     a = np.log(1 - min(person.jaw_width, 0.94) ** b) / np.log(0.62)
     low = w * np.clip(1 - s**a, 0, 1) ** (1 / b)
-    return np.where(y < mid, up, low).astype(np.float32)
+    return np.interp(y, at, np.where(at < mid, up, low), 0.0, 0.0).astype(np.float32)
 
 
 def lip_line(person: Identity, x: np.ndarray) -> np.ndarray:
@@ -87,14 +87,13 @@ def brow_line(person: Identity, x: np.ndarray) -> np.ndarray:
     return y - person.brow_arch * (1 - (u - 0.25) ** 2)
 
 
-def height_field(person: Identity, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(base, full): the head without and with its features; units, 0 at the forehead, negative towards the ears."""
+def height_field(person: Identity, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """z of the head with its features; units, 0 at the forehead, negative towards the ears."""
     p = person
     width = np.maximum(half_width(p, y), 0.02)
     u = np.clip(np.abs(x) / width, 0, 1)
     ends = np.sqrt(np.clip(1 - np.clip((y + 0.12) / 1.16, -1, 1) ** 4, 0, 1))  # rounds the crown and the chin
-    base = 0.80 * (np.sqrt(np.clip(1 - u**2.5, 0, 1)) * (0.25 + 0.75 * ends) - 1.0)
-    z = base.copy()
+    z = 0.80 * (np.sqrt(np.clip(1 - u**2.5, 0, 1)) * (0.25 + 0.75 * ends) - 1.0)
     z += 0.045 * p.brow_ridge * both(x, y, 0.27, p.eye_y - 0.13, 0.18, 0.055)
     z -= 0.095 * both(x, y, p.eye_x * 0.96, p.eye_y - 0.015, 0.185, 0.105)
     z -= 0.050 * both(x, y, 0.125, p.eye_y - 0.01, 0.055, 0.085)
@@ -134,7 +133,7 @@ def height_field(person: Identity, x: np.ndarray, y: np.ndarray) -> tuple[np.nda
         * smoothstep(y, sub - 0.11, sub)
         * smoothstep(y, mouth + 0.10, mouth - 0.05)
     )
-    return base.astype(np.float32), z.astype(np.float32)
+    return z.astype(np.float32)
 
 
 def fold_distance(person: Identity, x: np.ndarray, y: np.ndarray) -> np.ndarray:

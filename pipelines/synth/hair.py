@@ -104,7 +104,8 @@ def bake_hair(p: Identity, res: float) -> tuple[np.ndarray, np.ndarray]:
     h, w = alpha.shape
     at = np.clip(pixels.astype(int), 0, [w - 1, h - 1])
     mid = at[:, at.shape[1] // 2]
-    tone = shade[mid[:, 1], mid[:, 0]] * rng.uniform(0.55, 1.50, len(curves))
+    spread = 0.18 if style == "crop" else 0.47
+    tone = shade[mid[:, 1], mid[:, 0]] * (1.0 + spread * rng.uniform(-1, 1.05, len(curves)))
     colours = np.clip(colour[None] * tone[:, None] + 0.05 * np.clip(tone - 0.8, 0, 1)[:, None], 0, 1) * 255
     cover = alpha[at[..., 1], at[..., 0]].mean(1)
     colours = np.column_stack([colours, np.full(len(curves), 255.0)])
@@ -120,7 +121,7 @@ def bake_hair(p: Identity, res: float) -> tuple[np.ndarray, np.ndarray]:
 def _strands(p: Identity, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """(curves (N, K, 2) in units, keep (N,)) that follow the style's direction field."""
     style = p.styles["hair"]
-    n, steps = (7000, 9) if style != "crop" else (9000, 4)
+    n, steps = (7000, 9) if style != "crop" else (14000, 3)
     x0 = rng.uniform(-1.15, 1.15, n)
     y0 = rng.uniform(-1.62, 1.46, n)
     keep = hair_mask(p, x0.astype(np.float32), y0.astype(np.float32)) > -0.01
@@ -157,14 +158,18 @@ def _strands(p: Identity, rng: np.random.Generator) -> tuple[np.ndarray, np.ndar
 
 
 def bake_body(p: Identity, res: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """(body rgb, body alpha, hair-behind rgb, hair-behind alpha) float32 in BODY_BOX; clothes cover to the lower edge."""
+    """(body rgb, body alpha, hair-behind rgb, hair-behind alpha) float32 in BODY_BOX."""
     x, y = grid(BODY_BOX, res)
     rng = np.random.default_rng(p.seed + 2)
     neck = (0.40 if p.female else 0.53) * (p.face_width / 0.68) ** 0.8
     flare = 0.035 / np.maximum(0.05, 1.52 - y) ** 1.0
     half = neck + np.where(y > 0.9, np.clip(flare - 0.055, 0, 0.30), 0)
-    shoulder = 1.34 + 0.30 * np.abs(x) ** 1.6 * (0.55 if p.female else 0.45) + 0.9 * np.clip(np.abs(x) - 1.45, 0, 1) ** 2
-    alpha = np.maximum(smoothstep(half - np.abs(x), -1 / res, 1 / res) * (y > 0.25), smoothstep(y - shoulder, -1 / res, 1 / res))
+    shoulder = (
+        1.34 + 0.30 * np.abs(x) ** 1.6 * (0.55 if p.female else 0.45) + 0.9 * np.clip(np.abs(x) - 1.45, 0, 1) ** 2
+    )
+    alpha = np.maximum(
+        smoothstep(half - np.abs(x), -1 / res, 1 / res) * (y > 0.25), smoothstep(y - shoulder, -1 / res, 1 / res)
+    )
     alpha *= smoothstep((2.10 if not p.female else 1.85) - np.abs(x) + 0.12 * (y - 1.6) ** 2, -0.02, 0.02)
     u = np.clip(x / np.maximum(half, 0.1), -1, 1)
     shade = 0.50 + 0.36 * np.sqrt(np.clip(1 - u**2, 0, 1)) - 0.16 * u
@@ -175,12 +180,25 @@ def bake_body(p: Identity, res: float) -> tuple[np.ndarray, np.ndarray, np.ndarr
     tone = skin_colour(p) * np.array([0.96, 0.90, 0.88], np.float32)
     rgb = tone * shade[..., None]
     # Clothes: a round or a V collar, folds and weave.
-    hue = np.array([[int(p.clothes * 179), 110 + int(90 * ((p.clothes * 7) % 1)), 60 + int(130 * ((p.clothes * 13) % 1))]], np.uint8)
+    hue = np.array(
+        [[int(p.clothes * 179), 110 + int(90 * ((p.clothes * 7) % 1)), 60 + int(130 * ((p.clothes * 13) % 1))]],
+        np.uint8,
+    )
     cloth = cv2.cvtColor(hue[None], cv2.COLOR_HSV2RGB)[0, 0].astype(np.float32) / 255
-    collar = 1.40 + (0.20 if not p.female else 0.34) * np.exp(-((x / 0.42) ** 2)) + (0.25 * np.clip(0.30 - np.abs(x), 0, 1) if p.seed % 3 else 0)
+    collar = (
+        1.40
+        + (0.20 if not p.female else 0.34) * np.exp(-((x / 0.42) ** 2))
+        + (0.25 * np.clip(0.30 - np.abs(x), 0, 1) if p.seed % 3 else 0)
+    )
     on = smoothstep(y - collar, -0.008, 0.008)
     folds = fractal(rng, x.shape, 5, 4)
-    lit = 0.80 + 0.10 * folds - 0.20 * x / 1.8 - 0.22 * smoothstep(np.abs(x), 0.9, 2.0) + 0.02 * rng.standard_normal(x.shape)
+    lit = (
+        0.80
+        + 0.10 * folds
+        - 0.20 * x / 1.8
+        - 0.22 * smoothstep(np.abs(x), 0.9, 2.0)
+        + 0.02 * rng.standard_normal(x.shape)
+    )
     hem = np.exp(-(((y - collar - 0.045) / 0.022) ** 2))
     shadow = 1 - 0.35 * np.exp(-(np.clip(y - collar, 0, 2) / 0.05)) * (y > collar)
     wear = cloth * np.clip(lit * shadow - 0.18 * hem, 0.05, 1.4)[..., None]
@@ -214,11 +232,23 @@ def bake_glasses(p: Identity, res: float) -> tuple[np.ndarray, np.ndarray] | Non
     thick = 0.055 if style == "round" else 0.13
     edge = 1 / (0.2 * res)
     rim = smoothstep(r, 1 - edge, 1 + edge) * smoothstep(r, 1 + thick + edge, 1 + thick - edge)
-    bridge = smoothstep(np.abs(y - p.eye_y + 0.01 + 0.06 * np.cos(np.pi * x / 0.2)), thick * 0.16 + 0.008, thick * 0.16) * (np.abs(x) < p.eye_x - 0.19)
-    arm = smoothstep(np.abs(y - p.eye_y + 0.035), 0.030, 0.020) * (np.abs(x) > p.eye_x + 0.24) * (np.abs(x) < p.face_width)
+    bridge = smoothstep(
+        np.abs(y - p.eye_y + 0.01 + 0.06 * np.cos(np.pi * x / 0.2)), thick * 0.16 + 0.008, thick * 0.16
+    ) * (np.abs(x) < p.eye_x - 0.19)
+    arm = (
+        smoothstep(np.abs(y - p.eye_y + 0.035), 0.030, 0.020)
+        * (np.abs(x) > p.eye_x + 0.24)
+        * (np.abs(x) < p.face_width)
+    )
     frame = np.clip(np.maximum.reduce([rim, bridge * (r > 1), arm * (r > 1)]), 0, 1)
-    colour = np.array([0.62, 0.50, 0.26], np.float32) if style == "round" else np.array([0.055, 0.045, 0.05], np.float32)
-    shine = 0.65 + 0.5 * smoothstep(y, p.eye_y + 0.2, p.eye_y - 0.2) + 0.4 * np.exp(-(((r - 1 - thick / 2) / (thick / 4)) ** 2))
+    colour = (
+        np.array([0.62, 0.50, 0.26], np.float32) if style == "round" else np.array([0.055, 0.045, 0.05], np.float32)
+    )
+    shine = (
+        0.65
+        + 0.5 * smoothstep(y, p.eye_y + 0.2, p.eye_y - 0.2)
+        + 0.4 * np.exp(-(((r - 1 - thick / 2) / (thick / 4)) ** 2))
+    )
     gleam = 0.10 * np.exp(-(((u + 0.6 * v + 0.55) / 0.16) ** 2)) * (r < 1)
     gleam = gleam + 0.035 * (r < 1) * gauss(u, v, -0.2, -0.6, 1.0, 0.5)
     alpha = np.maximum(frame, gleam)

@@ -17,35 +17,35 @@ import numpy as np
 # name -> (lowest, highest) for men, for women. Anthropometric means plus or minus about three standard deviations, so
 # that two speakers can differ as much as two people do.
 RANGES: dict[str, tuple[tuple[float, float], tuple[float, float]]] = {
-    "face_width": ((0.63, 0.79), (0.58, 0.73)),  # half breadth at the cheekbones
+    "face_width": ((0.61, 0.81), (0.57, 0.75)),  # half breadth at the cheekbones
     "jaw_width": ((0.76, 0.93), (0.70, 0.88)),  # of face_width, 62 % of the way down to the chin
     "chin_width": ((0.22, 0.46), (0.17, 0.38)),  # 0.17 pointed, 0.46 square
-    "chin_y": ((0.93, 1.12), (0.88, 1.04)),
+    "chin_y": ((0.9, 1.15), (0.86, 1.08)),
     "hairline_y": ((-0.98, -0.66), (-0.95, -0.64)),
     "temple": ((0.88, 1.04), (0.86, 1.02)),  # breadth at the temples, of face_width
-    "eye_x": ((0.275, 0.355), (0.275, 0.355)),
-    "eye_y": ((-0.14, -0.05), (-0.13, -0.03)),
-    "eye_width": ((0.115, 0.155), (0.125, 0.170)),  # half the length of the fissure
-    "eye_open": ((0.065, 0.110), (0.080, 0.130)),
-    "eye_tilt": ((-0.06, 0.12), (-0.02, 0.18)),  # outer corner up, as a slope
+    "eye_x": ((0.265, 0.37), (0.265, 0.37)),
+    "eye_y": ((-0.16, -0.04), (-0.15, -0.02)),
+    "eye_width": ((0.11, 0.16), (0.12, 0.18)),  # half the length of the fissure
+    "eye_open": ((0.06, 0.115), (0.07, 0.14)),
+    "eye_tilt": ((-0.1, 0.16), (-0.06, 0.22)),  # outer corner up, as a slope
     "lid_fold": ((0.0, 1.0), (0.0, 1.0)),  # 0: no visible fold above the eye, 1: deep
-    "brow_gap": ((0.12, 0.20), (0.15, 0.25)),  # brow above the eye
-    "brow_thick": ((0.035, 0.075), (0.014, 0.045)),
+    "brow_gap": ((0.11, 0.21), (0.14, 0.27)),  # brow above the eye
+    "brow_thick": ((0.03, 0.085), (0.012, 0.055)),
     "brow_tilt": ((-0.12, 0.14), (-0.05, 0.22)),
     "brow_arch": ((0.0, 0.05), (0.01, 0.08)),
     "brow_dense": ((0.5, 1.0), (0.45, 1.0)),
     "brow_ridge": ((0.3, 1.6), (0.0, 0.7)),
-    "nose_width": ((0.135, 0.235), (0.115, 0.205)),
-    "nose_bridge": ((0.050, 0.095), (0.040, 0.080)),
-    "nose_height": ((0.14, 0.28), (0.12, 0.23)),
-    "nose_y": ((0.28, 0.42), (0.26, 0.37)),  # base of the nose
-    "mouth_width": ((0.215, 0.305), (0.195, 0.280)),
-    "mouth_y": ((0.18, 0.26), (0.17, 0.24)),  # below the base of the nose
-    "lip_upper": ((0.030, 0.080), (0.045, 0.105)),
-    "lip_lower": ((0.050, 0.110), (0.065, 0.130)),
-    "cheek": ((0.2, 1.6), (0.4, 1.8)),
+    "nose_width": ((0.125, 0.25), (0.11, 0.225)),
+    "nose_bridge": ((0.045, 0.105), (0.036, 0.09)),
+    "nose_height": ((0.12, 0.3), (0.1, 0.26)),
+    "nose_y": ((0.25, 0.45), (0.23, 0.41)),  # base of the nose
+    "mouth_width": ((0.195, 0.33), (0.18, 0.31)),
+    "mouth_y": ((0.17, 0.28), (0.16, 0.26)),  # below the base of the nose
+    "lip_upper": ((0.025, 0.09), (0.035, 0.12)),
+    "lip_lower": ((0.045, 0.125), (0.055, 0.145)),
+    "cheek": ((0.0, 1.9), (0.2, 2.1)),
     "hollow": ((0.0, 1.6), (0.0, 1.0)),
-    "age": ((0.0, 1.0), (0.0, 0.8)),
+    "age": ((0, 1), (0, 1.0)),
     "ear": ((0.85, 1.25), (0.75, 1.1)),
     "melanin": ((0.0, 1.0), (0.0, 1.0)),
     "redness": ((0.0, 1.0), (0.0, 1.0)),

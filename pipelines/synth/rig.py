@@ -10,7 +10,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from pipelines.synth.geometry import both, brow_line, gauss, half_width, lid_line, lip_edges, lip_line, mouth_centre, smoothstep
+from pipelines.synth.geometry import both, brow_line, gauss, lid_line, lip_line, mouth_centre, smoothstep
 from pipelines.synth.identity import Identity
 
 FACE_BOX = (-0.82, -0.80, 0.82, 1.34)  # all that moves, units
@@ -31,7 +31,6 @@ def fields(p: Identity, x: np.ndarray, y: np.ndarray, above: bool) -> np.ndarray
     out = np.zeros((len(ACTIONS), 2, *x.shape), np.float32)
     mw, my, sub, chin = p.mouth_width, mouth_centre(p), p.nose_y, p.chin_y
     line = lip_line(p, x)
-    upper, lower = lip_edges(p, x)
     t = np.abs(x) / mw
     side = np.sign(x)
     slit = np.clip(1 - t**2, 0, 1) ** 0.75
@@ -53,10 +52,18 @@ def fields(p: Identity, x: np.ndarray, y: np.ndarray, above: bool) -> np.ndarray
     roll = np.clip((y - line) / 0.09, -1.4, 1.4) * np.exp(-(((y - line) / 0.13) ** 2)) * np.exp(-((t / 0.9) ** 4))
     put("round", -0.33 * x * lip_zone, 0.022 * roll)
     put("press", 0.0, -0.034 * roll * (1 + 0.4 * (p.lip_lower - 0.08) / 0.05))
-    put("upper_raise", 0.0, -0.045 * np.exp(-((t / 0.75) ** 4)) * follow_up * above - 0.012 * both(x, y, 0.18, sub - 0.04, 0.09, 0.07))
+    put(
+        "upper_raise",
+        0.0,
+        -0.045 * np.exp(-((t / 0.75) ** 4)) * follow_up * above - 0.012 * both(x, y, 0.18, sub - 0.04, 0.09, 0.07),
+    )
     put("lower_drop", 0.0, 0.045 * np.exp(-((t / 0.85) ** 4)) * follow_low * (not above))
     put("tuck", 0.0, -0.030 * roll * (y > line) - 0.020 * gauss(x, y, 0, my + 0.09, 0.2, 0.08) * (not above))
-    put("chin_raise", 0.0, -0.035 * gauss(x, y, 0, my + 0.5 * (chin - my), 0.22, 0.13) - 0.016 * gauss(x, y, 0, my, 0.18, 0.09))
+    put(
+        "chin_raise",
+        0.0,
+        -0.035 * gauss(x, y, 0, my + 0.5 * (chin - my), 0.22, 0.13) - 0.016 * gauss(x, y, 0, my, 0.18, 0.09),
+    )
     for name, sign in (("l", -1), ("r", 1)):
         at = gauss(x, y, sign * mw * 1.02, my, 0.12, 0.115)
         cheek = gauss(x, y, sign * 0.37, my - 0.24, 0.17, 0.15)
@@ -69,18 +76,32 @@ def fields(p: Identity, x: np.ndarray, y: np.ndarray, above: bool) -> np.ndarray
         shape = np.clip(1 - (across + 0.07 * (1 - across**2)) ** 2, 0, 1) ** 0.62 * on
         lid = lid_line(p, x)
         if above:
-            move = -0.88 * p.eye_open * shape * smoothstep(y, lid - 0.165, lid - 0.030) * smoothstep(y, lid + 0.25, lid + 0.02)
+            move = (
+                -0.88
+                * p.eye_open
+                * shape
+                * smoothstep(y, lid - 0.165, lid - 0.030)
+                * smoothstep(y, lid + 0.25, lid + 0.02)
+            )
         else:
             move = 0.12 * p.eye_open * shape * smoothstep(y, lid + 0.10, lid) * smoothstep(y, lid - 0.20, lid - 0.02)
         put(f"eye_{name}", 0.0, move)
     lid = lid_line(p, x)
     put("lid_low", 0.0, -0.26 * p.eye_open * both(x, y, p.eye_x, p.eye_y + 0.05, 0.15, 0.075) * (0.0 if above else 1.0)
         - 0.010 * both(x, y, p.eye_x, p.eye_y + 0.13, 0.15, 0.05))  # fmt: skip
-    put("cheek_raise", 0.006 * side * both(x, y, 0.36, p.eye_y + 0.24, 0.18, 0.11), -0.036 * both(x, y, 0.34, p.eye_y + 0.26, 0.20, 0.11))
-    put("nose_wrinkle", 0.010 * side * both(x, y, p.nose_width, sub - 0.05, 0.07, 0.08),
-        -0.034 * both(x, y, 0.13, sub - 0.07, 0.13, 0.12) + 0.012 * both(x, y, 0.10, p.eye_y - 0.12, 0.10, 0.08))  # fmt: skip
+    put(
+        "cheek_raise",
+        0.006 * side * both(x, y, 0.36, p.eye_y + 0.24, 0.18, 0.11),
+        -0.036 * both(x, y, 0.34, p.eye_y + 0.26, 0.20, 0.11),
+    )
+    sneer = -0.034 * both(x, y, 0.13, sub - 0.07, 0.13, 0.12) + 0.012 * both(x, y, 0.10, p.eye_y - 0.12, 0.10, 0.08)
+    put("nose_wrinkle", 0.010 * side * both(x, y, p.nose_width, sub - 0.05, 0.07, 0.08), sneer)
     inner = float(brow_line(p, np.array([0.14]))[0])
-    put("brow_inner_up", -0.008 * side * both(x, y, 0.13, inner, 0.10, 0.10), -0.072 * both(x, y, 0.115, inner, 0.125, 0.13))
+    put(
+        "brow_inner_up",
+        -0.008 * side * both(x, y, 0.13, inner, 0.10, 0.10),
+        -0.072 * both(x, y, 0.115, inner, 0.125, 0.13),
+    )
     put("brow_down", -0.026 * side * both(x, y, 0.16, inner, 0.13, 0.09), 0.052 * both(x, y, 0.14, inner, 0.17, 0.095)
         + 0.022 * both(x, y, 0.36, inner, 0.16, 0.09))  # fmt: skip
     return out
@@ -107,9 +128,15 @@ def shade_maps(p: Identity, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     rays = sum(crease(y - ey - k * 0.03 - (0.15 + 0.5 * k) * out * 0.6, 0.007) for k in (-1, 0, 1))
     crow = 0.26 * rays * smoothstep(out, 0.0, 0.03) * smoothstep(out, 0.13, 0.04)
     under = 0.22 * crease(y - lid_line(p, x) - 0.055, 0.011) * smoothstep(np.abs(np.abs(x) - p.eye_x), 0.16, 0.08)
-    bunny = 0.32 * sum(crease(y - ey - 0.05 - 0.035 * k + 0.5 * (np.abs(x) - 0.06), 0.008) for k in (0, 1)) * both(x, y, 0.065, ey + 0.07, 0.04, 0.06)
+    bunny = (
+        0.32
+        * sum(crease(y - ey - 0.05 - 0.035 * k + 0.5 * (np.abs(x) - 0.06), 0.008) for k in (0, 1))
+        * both(x, y, 0.065, ey + 0.07, 0.04, 0.06)
+    )
     dimple = np.sin(x * 120 + 3 * np.sin(y * 90)) * np.sin(y * 130) * gauss(x, y, 0, p.chin_y - 0.16, 0.11, 0.07)
-    chin = 0.16 * dimple + 0.28 * crease(y - (my + p.lip_lower + 0.045) + 0.3 * x**2, 0.02) * gauss(x, y, 0, my + 0.15, 0.16, 0.1)
+    chin = 0.16 * dimple + 0.28 * crease(y - (my + p.lip_lower + 0.045) + 0.3 * x**2, 0.02) * gauss(
+        x, y, 0, my + 0.15, 0.16, 0.1
+    )
     cheek = 0.12 * both(x, y, 0.37, my - 0.30, 0.13, 0.09) - 0.10 * both(x, y, 0.44, my - 0.10, 0.10, 0.12)
     return np.stack([forehead, frown, fold, crow + under, bunny, chin, cheek]).astype(np.float32)
 
@@ -131,7 +158,9 @@ def shade_weights(w: np.ndarray) -> np.ndarray:
     return np.clip(np.array(values, np.float32), 0, 1.6)
 
 
-def invert(field: np.ndarray, gx: np.ndarray, gy: np.ndarray, box: tuple[float, float, float, float], rounds: int) -> np.ndarray:
+def invert(
+    field: np.ndarray, gx: np.ndarray, gy: np.ndarray, box: tuple[float, float, float, float], rounds: int
+) -> np.ndarray:
     """Texture coordinates (h, w, 2) of the points gx, gy of the moved face: c with c + field(c) = (gx, gy).
 
     `field` is (h, w, 2) on the same regular grid over `box`. Fixed point: c <- q - field(c).
@@ -162,6 +191,3 @@ def landmarks(p: Identity) -> tuple[np.ndarray, np.ndarray]:
     at = float(lip_line(p, np.array([p.mouth_width]))[0])
     points = np.array([[0, mid], [0, mid], [-p.mouth_width, at], [p.mouth_width, at], [0, p.chin_y]], np.float32)
     return points, np.array([True, False, True, True, False])
-
-
-__all__ = ["ACTIONS", "ACTION_INDEX", "FACE_BOX", "above_mask", "fields", "half_width", "invert", "landmarks", "shade_maps", "shade_weights"]

@@ -73,7 +73,9 @@ def sentences() -> dict[str, tuple[str, tuple[str, ...]]]:
     return out
 
 
-def time_phones(ids: list[str], tempo: float, seconds: float, rng: np.random.Generator) -> tuple[list[str], list[Phone]]:
+def time_phones(
+    ids: list[str], tempo: float, seconds: float, rng: np.random.Generator
+) -> tuple[list[str], list[Phone]]:
     """(ids spoken, phones with times). Speaks `ids` in order while they fit; squeezes the first one if it must.
 
     `tempo` 1 is about 12 phones a second; a larger value is slower. Silence before, between and after is included.
@@ -137,9 +139,9 @@ def mouth_track(phones: list[Phone], times: np.ndarray, effort: float) -> np.nda
     opening = np.array([k.open for k in kinds]) * effort * (0.82 + 0.34 * stress)
     target = np.column_stack([opening, *(np.array([getattr(k, n) for k in kinds]) for n in MOUTH[1:5])])
     strong = np.array([{"vowel": 1.0, "silence": 2.0, "glide": 1.1}.get(k.kind, 0.7) for k in kinds])
-    # Beyond half its own length a phone's pull falls off over about 45 ms.
+    # Beyond half its own length a phone's pull falls off over about 55 ms.
     away = np.maximum(np.abs(times[:, None] - centre) - 0.28 * length, 0)
-    pull = strong * np.exp(-((away / (0.022 + 0.22 * np.minimum(length, 0.12))) ** 1.25))
+    pull = strong * np.exp(-((away / (0.032 + 0.24 * np.minimum(length, 0.12))) ** 1.4))
     track = pull @ target / (pull.sum(1, keepdims=True) + 1e-9)
     closed = _gate(phones, times, {"B", "P", "M"})
     bitten = _gate(phones, times, {"F", "V"})
@@ -149,11 +151,11 @@ def mouth_track(phones: list[Phone], times: np.ndarray, effort: float) -> np.nda
 
 
 def _gate(phones: list[Phone], times: np.ndarray, names: set[str]) -> np.ndarray:
-    """0..1: 1 inside the named phones, with ramps of 35 ms outside."""
+    """0..1: 1 inside the named phones, with ramps of 65 ms, which is as fast as lips move."""
     out = np.zeros(len(times))
     for phone in phones:
         if phone.phone in names:
-            mid, half = (phone.start + phone.end) / 2, 0.32 * (phone.end - phone.start)
-            t = np.clip((np.abs(times - mid) - half) / 0.045, 0, 1)
+            mid, half = (phone.start + phone.end) / 2, 0.26 * (phone.end - phone.start)
+            t = np.clip((np.abs(times - mid) - half) / 0.065, 0, 1)
             out = np.maximum(out, 0.5 + 0.5 * np.cos(np.pi * t))
     return out

@@ -1,7 +1,7 @@
 """The voice: a formant synthesiser that speaks the same phones as the face, at 48 kHz.
 
-A glottal pulse train (Rosenberg's shape, differentiated) and breath pass five resonators in cascade (Klatt 1980); frication
-and bursts are band-passed noise beside them. Parameters move every 4 ms and filters keep their state between steps.
+A glottal pulse train (Rosenberg's shape, differentiated) and breath pass five resonators in cascade (Klatt 1980);
+frication and bursts are band-passed noise beside them. Parameters move every 4 ms; filters keep their state.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ STEP = 192  # samples: 4 ms
 _BANDS = (900.0, 1800.0, 3400.0, 6700.0)  # centres of the noise bands, Hz
 
 
-def speak(person: Identity, phones: list[Phone], manner: Manner, opening: np.ndarray, seconds: float, rng: np.random.Generator) -> np.ndarray:
+def speak(
+    person: Identity, phones: list[Phone], manner: Manner, opening: np.ndarray, seconds: float, rng: np.random.Generator
+) -> np.ndarray:
     """(N,) int16 mono at 48 kHz, N = round(seconds * RATE).
 
     `opening` is the mouth's opening of speech (weights of the rig) at the steps' times, 4 ms apart: a wider mouth
@@ -72,7 +74,14 @@ def _amplitudes(phones: list[Phone], index: np.ndarray, times: np.ndarray) -> tu
     return voice, noise
 
 
-def _pitch(person: Identity, phones: list[Phone], index: np.ndarray, times: np.ndarray, manner: Manner, rng: np.random.Generator) -> np.ndarray:
+def _pitch(
+    person: Identity,
+    phones: list[Phone],
+    index: np.ndarray,
+    times: np.ndarray,
+    manner: Manner,
+    rng: np.random.Generator,
+) -> np.ndarray:
     """Fundamental frequency, Hz, a step: a falling line, accents on stressed vowels, flutter."""
     accent = gaussian_filter1d(np.array([p.stress for p in phones])[index], 9.0)
     speech = [p for p in phones if p.phone != "sil"]
@@ -83,7 +92,9 @@ def _pitch(person: Identity, phones: list[Phone], index: np.ndarray, times: np.n
     return person.pitch * manner.pitch * np.exp(swing + flutter + tremor)
 
 
-def _glottis(pitch: np.ndarray, voiced: np.ndarray, breath: float, bright: float, n: int, rng: np.random.Generator) -> np.ndarray:
+def _glottis(
+    pitch: np.ndarray, voiced: np.ndarray, breath: float, bright: float, n: int, rng: np.random.Generator
+) -> np.ndarray:
     """(n,) source: derivative of Rosenberg's pulse, with breath noise in the open phase; tilt by `bright`."""
     at = np.arange(n) / STEP
     centre = np.arange(len(pitch)) + 0.5
@@ -95,7 +106,9 @@ def _glottis(pitch: np.ndarray, voiced: np.ndarray, breath: float, bright: float
     shimmer = 1 + 0.05 * rng.standard_normal(cycle[-1] + 2)
     rise, fall = 0.42 - 0.06 * bright, 0.16 - 0.05 * bright
     up = np.where(part < rise, np.sin(np.pi * part / rise) * np.pi / (2 * rise), 0.0)
-    down = np.where((part >= rise) & (part < rise + fall), -np.sin(np.pi / 2 * (part - rise) / fall) * np.pi / (2 * fall), 0.0)
+    down = np.where(
+        (part >= rise) & (part < rise + fall), -np.sin(np.pi / 2 * (part - rise) / fall) * np.pi / (2 * fall), 0.0
+    )
     pulse = (up + down) * shimmer[cycle] * gain
     smooth = float(np.clip(0.55 - 0.25 * bright, 0.1, 0.85))
     pulse = lfilter([1 - smooth], [1, -smooth], pulse)
