@@ -130,7 +130,7 @@ def draw_pairs(
                             reference_clip=reference,
                             reference_frames=frames,
                             reference_emotion=source,
-                            source_clip=reference,
+                            source_clip=_source(by_id, others, reference, truth, setting),
                             driving_clip=truth,
                             target_emotion=target,
                             intensity=_int_or_none(by_id.at[truth, "intensity"]),
@@ -219,6 +219,17 @@ def _cells(setting: Setting, emotions: Sequence[str], targets: Sequence[str]) ->
         for source in emotions:
             if source != target and not (setting.reference_emotions == "non-neutral" and source == "neutral"):
                 yield source, target
+
+
+def _source(by_id: pd.DataFrame, others: Sequence[str], reference: str, truth: str, setting: Setting) -> str:
+    """The clip that a method which edits a video is given: one of `others`, or the reference clip."""
+    if setting.source == "reference-clip" or "sentence_id" not in by_id.columns:
+        return reference
+    sentence = by_id.at[truth, "sentence_id"]
+    if pd.isna(sentence):
+        return reference
+    same = [clip for clip in others if by_id.at[clip, "sentence_id"] == sentence]
+    return min(same, key=lambda clip: (clip != reference, clip)) if same else reference
 
 
 def _frames(

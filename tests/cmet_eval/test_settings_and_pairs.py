@@ -54,6 +54,21 @@ def test_setting_file_with_an_unknown_field_is_refused(tmp_path: Path) -> None:
     assert get_setting("neutral-base").digest != get_setting("cross-emotion").digest
 
 
+@pytest.mark.parametrize("name", ["neutral-base", "cross-emotion"])
+def test_source_says_the_driving_sentence_where_sentences_are_known(name: str) -> None:
+    clips = corpus()
+    clips["sentence_id"] = clips["clip_id"].str[-3:]
+    by_id = clips.set_index("clip_id")
+    for pair in draw_pairs(clips, get_setting(name), seeds=1).pairs:
+        source, truth = by_id.loc[pair.source_clip], by_id.loc[pair.ground_truth_clip]
+        assert source["emotion"] == pair.reference_emotion and source["speaker"] == pair.speaker
+        assert pair.source_clip != pair.ground_truth_clip
+        if pair.reference_emotion != pair.target_emotion:
+            assert source["sentence_id"] == truth["sentence_id"]
+    clips["sentence_id"] = None
+    assert all(p.source_clip == p.reference_clip for p in draw_pairs(clips, get_setting(name), seeds=1).pairs)
+
+
 def test_cross_emotion_has_one_pair_a_speaker_source_target_and_seed() -> None:
     pairs = draw_pairs(corpus(), get_setting("cross-emotion"), seeds=2).pairs
     cells = Counter((p.speaker, p.reference_emotion, p.target_emotion, p.seed) for p in pairs)
