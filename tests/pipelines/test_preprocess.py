@@ -70,10 +70,9 @@ def test_columns_hold_what_the_source_shows(small_mead: Path, undisturbed: Prepr
 
 
 def test_workers_do_not_change_a_byte(small_mead: Path, undisturbed: PreprocessSummary, tmp_path: Path) -> None:
-    for workers in (0, 2):
-        again = preprocess("mead", small_mead, tmp_path / str(workers), workers=workers, quiet=True)
-        assert again.digest == undisturbed.digest
-        assert _shard_bytes(again.out) == _shard_bytes(undisturbed.out)
+    again = preprocess("mead", small_mead, tmp_path / "two", workers=2, quiet=True)
+    assert again.digest == undisturbed.digest
+    assert _shard_bytes(again.out) == _shard_bytes(undisturbed.out)
 
 
 def test_killed_at_any_moment_it_ends_the_same(
