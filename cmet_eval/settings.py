@@ -35,8 +35,8 @@ class Setting(BaseModel):
     reference_emotions: Literal["any-other", "non-neutral"] | None = None
     reference_frames: int = Field(default=5, ge=1)
     reference_frame_rule: Literal["random", "first"] = "random"
-    # What a method that edits a video is given. same-sentence: the clip in the reference's emotion that says the driving
-    # clip's sentence, where the dataset truly knows its sentences, as in C-MET's test rows; else the reference clip.
+    # What a method that edits a video is given. same-sentence: the clip in the reference's emotion that says the
+    # driving clip's sentence where sentences are truly known (C-MET's test rows do so), else the reference clip.
     source: Literal["reference-clip", "same-sentence"] = "same-sentence"
     target_emotions: Literal["all"] | tuple[str, ...] = "all"
     clips_per_cell: int = Field(default=1, ge=1)  # ground-truth clips a speaker, emotion cell and seed

@@ -41,7 +41,10 @@ def resolve(split: str, dataset: str, clips: Sequence[Clip]) -> str:
 
 
 def assign(preset: str, clips: Sequence[Clip]) -> list[Clip]:
-    """The clips with `split` filled from the preset. A split that came with the labels stays."""
+    """The clips with `split` filled from the preset, and `sentence_id` where the preset says what numbers mean.
+
+    What came with the labels stays.
+    """
     if preset == NONE:
         return list(clips)
     table = presets()[preset]
@@ -50,7 +53,12 @@ def assign(preset: str, clips: Sequence[Clip]) -> list[Clip]:
         for speaker in table.get(split, ()):
             by_speaker[speaker] = split
             by_speaker.setdefault(speaker.partition("-")[0], split)  # M026-2 in the list, M026 on the disk
-    rest = table.get("rest")
-    return [
-        clip if clip.split else dataclasses.replace(clip, split=by_speaker.get(clip.speaker, rest)) for clip in clips
-    ]
+    rest, sentences = table.get("rest"), table.get("sentences")
+
+    def fill(clip: Clip) -> Clip:
+        sentence = clip.sentence_id
+        if sentence is None and sentences and clip.take.isdecimal():
+            sentence = f"s{1 + (int(clip.take) - 1) % sentences:02d}"
+        return dataclasses.replace(clip, split=clip.split or by_speaker.get(clip.speaker, rest), sentence_id=sentence)
+
+    return [fill(clip) for clip in clips]

@@ -57,9 +57,8 @@ def _print_clips(shards: ShardSet) -> None:
     print(f"valid face {valid:.2%} of frames; lowest clip {table['valid_fraction'].min():.2%}")
     print(f"jitter     median {table['jitter'].median():.3f} px, highest {table['jitter'].max():.3f} px (crop pixels)")
     bytes_stored = sum(shards.card["shards"].values())
-    print(
-        f"storage    {bytes_stored / 1e6:.1f} MB in {len(shards.card['shards'])} shards, {bytes_stored / len(table) / 1e6:.2f} MB a clip"
-    )
+    each = bytes_stored / len(table) / 1e6
+    print(f"storage    {bytes_stored / 1e6:.1f} MB in {len(shards.card['shards'])} shards, {each:.2f} MB a clip")
     for name in ("split", "emotion", "speaker"):
         counts = table[name].fillna("unknown").value_counts().sort_index()
         shown = [f"{key} {count}" for key, count in counts.items()]

@@ -27,7 +27,7 @@ from talking_face.threads import limit_threads
 
 LAYOUTS = ("mead", "clips")
 SIZES = {"360p": (640, 360), "720p": (1280, 720), "1080p": (1920, 1080)}
-GENERATOR = 1  # goes up when the same settings give other bytes
+GENERATOR = 2  # goes up when the same settings give other bytes
 TRUTH = "_truth"
 _LEVEL_TAKES = {1: 1, 2: 1, 3: 2}  # of each emotion but neutral, which has four of level 1
 
@@ -56,6 +56,7 @@ def clip_specs(
 
     A speaker says four sentences (four more with each further `takes`), all of them neutrally, and each emotion says
     them too, spread over the levels: every emotional clip has a neutral clip of the same sentence and speaker.
+    A file's number is its sentence: number n says sentence 1 + (n - 1) mod 16 first (pipelines/splits.toml).
     """
     from pipelines.synth.clip import ClipSpec
     from pipelines.synth.identity import speaker_names
@@ -70,9 +71,9 @@ def clip_specs(
                 for k in range(per * takes):
                     block, within = divmod(k, per)
                     turn = within if emotion == "neutral" else (e + level - 1 + within) % 4
-                    at = 4 * (n + block) + turn
+                    at = 4 * (n % 4 + block) + turn
                     order = tuple(ids[(at + step) % len(ids)] for step in range(len(ids)))
-                    specs.append(ClipSpec(speaker, emotion, level, k + 1, order, seconds, width, height, seed))
+                    specs.append(ClipSpec(speaker, emotion, level, at + 1, order, seconds, width, height, seed))
     return sorted(specs, key=lambda s: s.key)
 
 

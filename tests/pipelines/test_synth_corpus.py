@@ -29,6 +29,7 @@ def test_every_emotional_clip_has_a_neutral_one_of_the_same_sentence() -> None:
     plain = {(s.speaker, s.sentence_ids[0]) for s in specs if s.emotion == "neutral"}
     assert all((s.speaker, s.sentence_ids[0]) in plain for s in specs)
     assert len({s for _, s in plain}) == 16
+    assert all(s.sentence_ids[0] == f"s{1 + (s.take - 1) % 16:02d}" for s in clip_specs(9, takes=5))
     one = [s for s in clip_specs(8) if s.speaker == "M902"]
     assert len(one) == 32 and sum(s.level == 3 for s in one) == 14 and sum(s.emotion == "neutral" for s in one) == 4
 
@@ -40,8 +41,8 @@ def test_same_bytes_with_other_workers_and_after_an_interruption(tmp_path: Path)
     first = hashes(a)
     assert first == hashes(b) and len(first) == 7
     # As a killed run leaves it: a clip without its truth, and half a file under a temporary name.
-    (b / "_truth/M901/front/angry/level_1/001.json").unlink()
-    (b / "W901/video/front/angry/level_1/.001.77.tmp.mp4").write_bytes(b"half")
+    (b / "_truth/M901/front/angry/level_1/002.json").unlink()
+    (b / "W901/video/front/angry/level_1/.002.77.tmp.mp4").write_bytes(b"half")
     assert write_corpus("mead", b, workers=0, **SMALL).written == 1
     assert hashes(b) == first
     with pytest.raises(UserError, match="other settings \\(seed\\)"):
@@ -51,15 +52,15 @@ def test_same_bytes_with_other_workers_and_after_an_interruption(tmp_path: Path)
 def test_files_are_meads(tmp_path: Path) -> None:
     write_corpus("mead", tmp_path / "c", workers=0, **{**SMALL, "speakers": 1})
     root = (tmp_path / "c").resolve()
-    info = probe(root / "M901/video/front/angry/level_1/001.mp4")
+    info = probe(root / "M901/video/front/angry/level_1/002.mp4")
     assert info.video and info.audio
     assert (info.video.codec, info.video.fps, info.video.width, info.video.height) == ("h264", 30, 320, 180)
     assert info.video.pix_fmt in ("yuvj444p", "yuv444p") and info.duration == pytest.approx(0.5, abs=0.05)
-    sound = probe(root / "M901/audio/angry/level_1/001.m4a").audio
+    sound = probe(root / "M901/audio/angry/level_1/002.m4a").audio
     assert sound and (sound.codec, sound.rate, sound.channels) == ("aac", 48000, 2)
     found = discover(root, ReaderOptions())
-    assert [c.clip_id for c in found.clips] == ["mead/M901/front/angry/1/001"] and found.clips[0].audio
-    truth = json.loads((root / "_truth/M901/front/angry/level_1/001.json").read_text())
+    assert [c.clip_id for c in found.clips] == ["mead/M901/front/angry/1/002"] and found.clips[0].audio
+    truth = json.loads((root / "_truth/M901/front/angry/level_1/002.json").read_text())
     assert truth["text"] and truth["phones"] and {len(v) for v in truth["frames"].values()} == {15}
 
 
@@ -67,9 +68,9 @@ def test_flat_folder_with_labels(tmp_path: Path) -> None:
     write_corpus("clips", tmp_path / "c", workers=0, **{**SMALL, "speakers": 1})
     lines = (tmp_path / "c/labels.csv").read_text().splitlines()
     assert lines[0].startswith("file,speaker,emotion,intensity,") and lines[1].startswith(
-        "M901_angry_1_001.mp4,M901,angry,1,"
+        "M901_angry_1_002.mp4,M901,angry,1,"
     )
-    assert (tmp_path / "c/M901_angry_1_001.mp4").is_file()
+    assert (tmp_path / "c/M901_angry_1_002.mp4").is_file()
 
 
 @pytest.mark.parametrize(
@@ -96,7 +97,11 @@ def test_networks_believe_in_the_faces(tmp_path: Path) -> None:
     pytest.importorskip("dlib")
     from pipelines.synth.acceptance import identity_numbers, lip_separation, measure_clip
 
-    keys = ["/happy/level_3/001", "/sad/level_3/001", "/neutral/level_1/001"]
+    keys = [
+        f"/{emotion}/{take}"
+        for emotion in ("happy/level_3", "sad/level_3", "neutral/level_1")
+        for take in ("001", "005")
+    ]
     write_corpus("mead", tmp_path / "c", speakers=2, workers=2, quiet=True, only=keys)
     clips = []
     for truth in sorted((tmp_path / "c/_truth").glob("*/front/*/*/*.json")):
