@@ -6,8 +6,11 @@ Exit codes: 0 done, 1 done with failures above the allowed share or stopped by t
 from __future__ import annotations
 
 import errno
+import functools
 import importlib
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import typer
 
@@ -43,7 +46,7 @@ def build(wanted: str | None) -> typer.Typer:
     for name, about in COMMANDS.items():
         if name == wanted:
             module = importlib.import_module(f"cmet_eval.commands.{name}")
-            app.command(name, help=module.__doc__)(getattr(module, name))
+            app.command(name, help=module.__doc__)(_interruptible(getattr(module, name)))
         else:
             app.command(name, help=about)(_other)
     return app
@@ -58,8 +61,6 @@ def main() -> None:
         _stop(str(error), 2)
     except ClipError as error:
         _stop(f"{error.detail} ({error.reason.value})", 1)
-    except KeyboardInterrupt:
-        _stop("stopped; the same command takes up where this one was", 130)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)
@@ -79,6 +80,19 @@ def _version(
 
         print(installed("cmet-eval"))
         raise typer.Exit()
+
+
+def _interruptible(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with Ctrl-C as one line; typer alone would end it without a word."""
+
+    @functools.wraps(command)
+    def wrapped(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except KeyboardInterrupt:
+            _stop("stopped; the same command takes up where this one was", 130)
+
+    return wrapped
 
 
 def _other() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from pathlib import Path
 from typing import Annotated
@@ -55,13 +54,9 @@ def preprocess(
     except ValidationError as error:
         first = error.errors()[0]
         raise UserError(f"{first['loc'][0]}: {first['msg'].removeprefix('Value error, ')}") from None
-    try:
-        summary = run(
-            dataset, root, out, settings, workers=workers, scheduler=scheduler, limit=limit, retry=retry, quiet=quiet
-        )
-    except KeyboardInterrupt:
-        print("cmet-eval: stopped; run the same command again to go on", file=sys.stderr)
-        raise typer.Exit(130) from None
+    summary = run(
+        dataset, root, out, settings, workers=workers, scheduler=scheduler, limit=limit, retry=retry, quiet=quiet
+    )
     if not quiet:
         for note in summary.notes:
             print(note)
