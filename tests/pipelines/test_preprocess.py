@@ -261,4 +261,4 @@ def test_ctrl_c_ends_with_one_line(small_mead: Path, tmp_path: Path) -> None:
         time.sleep(0.02)
     os.killpg(run.pid, signal.SIGINT)  # as a terminal does: to all of them
     said, _ = run.communicate(timeout=30)
-    assert run.returncode == 130 and said.count("\n") == 1 and "same command again" in said
+    assert run.returncode == 130 and said.count("\n") == 1 and "the same command takes up" in said
