@@ -5,6 +5,7 @@ Everything is computed here, in plain records; `board.py` only writes them as Ma
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -330,11 +331,8 @@ def _row(
 
 
 def _note_kind(text: str) -> str:
-    """Notes with their numbers out, so that they can be counted: `held from 44 to 50` is `held from # to #`."""
-    out = "".join("#" if char.isdigit() else char for char in text)
-    while "##" in out:
-        out = out.replace("##", "#")
-    return out
+    """Notes with their frame counts out, so that they can be counted: `cut from 54 to 50 frames` has `n to n`."""
+    return re.sub(r"(?<![\d.])\d+(?= (?:to \d+ )?frames\b(?!/))|(?<=held to )\d+", "n", text)
 
 
 def _losses(frame: pd.DataFrame, titles: Mapping[tuple[str, str], str]) -> tuple[Loss, ...]:
