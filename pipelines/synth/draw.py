@@ -237,7 +237,7 @@ class Renderer:
         """Fixed-point remap tables (h, w) from weights."""
         h, wide = self.face_shape
         gh, gw = self.gx.shape
-        at = invert((w @ basis).reshape(gh, gw, 2), self.gx, self.gy, FACE_BOX, 7)
+        at = invert((w @ basis).reshape(gh, gw, 2), self.gx, self.gy, FACE_BOX, 10)
         pixels = (at - np.array([FACE_BOX[0], FACE_BOX[1]], np.float32)) * np.float32(self.res) - np.float32(0.5)
         return _tables(cv2.resize(pixels, (wide, h), interpolation=cv2.INTER_LINEAR))
 
@@ -292,6 +292,8 @@ class Renderer:
         y1 = int(np.clip(bottom + m[1, 2] + 4, 0, self.height))
         x0 = int(np.clip(left + m[0, 2] - 12, 0, self.width))
         x1 = int(np.clip(right + m[0, 2] + 12, 0, self.width))
+        if x1 <= x0 or y1 <= y0:
+            return
         m[0, 2] -= x0
         m[1, 2] -= y0
         part = cv2.warpAffine(layer, m, (x1 - x0, y1 - y0), flags=cv2.INTER_LINEAR)

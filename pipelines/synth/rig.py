@@ -50,7 +50,7 @@ def fields(p: Identity, x: np.ndarray, y: np.ndarray, above: bool) -> np.ndarray
     put("open", 0.0, (-0.025 if above else 0.075) * mouth)
     put("wide", 0.20 * x * lip_zone, -0.010 * both(x, y, mw, my, 0.1, 0.1))
     roll = np.clip((y - line) / 0.09, -1.4, 1.4) * np.exp(-(((y - line) / 0.13) ** 2)) * np.exp(-((t / 0.9) ** 4))
-    put("round", -0.33 * x * lip_zone, 0.022 * roll)
+    put("round", -0.30 * x * lip_zone, 0.006 * roll)
     put("press", 0.0, -0.034 * roll * (1 + 0.4 * (p.lip_lower - 0.08) / 0.05))
     put(
         "upper_raise",
@@ -163,17 +163,18 @@ def invert(
 ) -> np.ndarray:
     """Texture coordinates (h, w, 2) of the points gx, gy of the moved face: c with c + field(c) = (gx, gy).
 
-    `field` is (h, w, 2) on the same regular grid over `box`. Fixed point: c <- q - field(c).
+    `field` is (h, w, 2) on the same regular grid over `box`. Fixed point, c <- q - field(c); every
+    other step goes half the way, which settles where the skin is stretched most (the corners of an open smile).
     """
     h, w = gx.shape
     sx, sy = w / (box[2] - box[0]), h / (box[3] - box[1])
     target = np.dstack([gx, gy])
     at = target
-    for _ in range(rounds):
+    for k in range(rounds):
         mx = (at[..., 0] - box[0]) * sx - 0.5
         my = (at[..., 1] - box[1]) * sy - 0.5
         moved = cv2.remap(field, mx, my, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        at = target - moved
+        at = target - moved if k % 2 else at + np.float32(0.55) * (target - moved - at)
     return at
 
 
