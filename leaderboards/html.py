@@ -175,8 +175,10 @@ def _breakdown(part: Breakdown, table: Table) -> dict[str, Any]:
         share = (cell.mean - low) / (high - low)
         return f"{min(1.0, max(0.0, share if part.column.higher_is_better else 1 - share)):.2f}"
 
+    twice = sum(column.name == part.column.name for column in table.columns) > 1
     return {
         **_column(part.column),
+        "tab": " ".join([part.column.name, *([_column(part.column)["detail"]] if twice else ())]),
         "emotions": list(zip(part.emotions, part.pairs, strict=True)),
         "rows": [
             {
