@@ -21,7 +21,7 @@ from baselines.registry import describe, get_method
 from cmet_eval.generation import file_sha256, generation_key, read_json
 from cmet_eval.pairs import PairList, draw_pairs, write_pairs
 from cmet_eval.settings import Setting, get_setting
-from cmet_eval.submissions import Submission, pick_metrics, record_path, score_submissions
+from cmet_eval.submissions import Submission, pick_metrics, record_folder, record_path, score_submissions
 from pipelines.shards import ShardSet
 from pipelines.workers import Task, run_tasks
 from talking_face.progress import Progress
@@ -124,6 +124,10 @@ def run(
                 command=_run_command(spec, setting, max_pairs, seeds, split),
             )
             submissions.append(submission)
+            # What a kill left half written. A run owns the folders of its methods.
+            for folder, pattern in ((submission.videos, ".*.tmp.mp4"), (record_folder(submission), "*.part")):
+                for stray in folder.glob(pattern):
+                    stray.unlink(missing_ok=True)
             for pair in pair_list.pairs:
                 key = generation_key(method.name, method.revision, pair, shards.digest)
                 video, record = submission.video(pair), record_path(submission, pair)

@@ -221,9 +221,14 @@ def _result_record(s: Submission) -> dict[str, Any]:
     }
 
 
-def record_path(s: Submission, pair: Pair) -> Path:
+def record_folder(s: Submission) -> Path:
+    """Folder of the generation records. Only for what was generated here."""
     assert s.records is not None
-    return s.records / f"{pair_file_name(pair.pair_id)}.json"
+    return s.records
+
+
+def record_path(s: Submission, pair: Pair) -> Path:
+    return record_folder(s) / f"{pair_file_name(pair.pair_id)}.json"
 
 
 def _job(s: Submission, pair: Pair) -> str:

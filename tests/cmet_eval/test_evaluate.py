@@ -90,10 +90,11 @@ def test_run_again_keeps_everything_and_repairs_what_is_broken(done: Path, shard
     videos = sorted((out / "videos").rglob("*.mp4"))
     videos[0].unlink()
     videos[5].write_bytes(videos[5].read_bytes()[:500])
+    (stray := videos[0].with_name(f".{videos[0].stem}.77.tmp.mp4")).write_bytes(b"half")
     for path in sorted((out / "scores").rglob("*.json"))[:3]:
         path.write_text('{"key": "cut sho')
     mended = evaluate.run(METHODS, data=shards, out=out, seeds=1, metrics=METRICS, workers=0, quiet=True)
-    assert (mended.generated, mended.scored) == (2, 3)
+    assert (mended.generated, mended.scored) == (2, 3) and not stray.exists()
     assert {p: p.read_bytes() for p in sorted((out / "results").rglob("*.parquet"))} == before
 
 
