@@ -19,15 +19,8 @@ from talking_face.media.writing import write_video
 from talking_face.reasons import ClipError, Reason
 from talking_face.signature import canonical_json, digest
 
-# Near-lossless, so that the format costs little next to any method's error, with full chroma. Without mbtree: x264's
-# vector code for it reads past the picture's last blocks, so the same frames gave 13 different files in 15 at 320x240.
-WRITER = {
-    "codec": "h264",
-    "pix_fmt": "yuv444p",
-    "crf": 10,
-    "preset": "veryfast",
-    "options": {"x264-params": "mbtree=0"},
-}
+# Near-lossless, so that the format costs little next to any method's error, with full chroma.
+WRITER = {"codec": "h264", "pix_fmt": "yuv444p", "crf": 10, "preset": "veryfast"}
 CODEC = "h264-yuv444p-crf10"
 
 

@@ -123,9 +123,11 @@ class MouthLmd(Metric):
         }
         detail = ""
         if len(valid) < expected or a.n_frames != b.n_frames:
+            # A face can be found in the frame and lost again in its tight aligned crop.
+            lost_a, lost_b = (t.dropped + int(np.isnan(t.landmarks).any(axis=(1, 2)).sum()) for t in (a, b))
             detail = (
-                f"{len(valid)} of {expected} pairs scored; no face in {a.dropped} of {a.n_frames} frames of "
-                f"{pred.name} and {b.dropped} of {b.n_frames} of {target.name}"
+                f"{len(valid)} of {expected} pairs scored; no face in {lost_a} of {a.n_frames} frames of "
+                f"{pred.name} and {lost_b} of {b.n_frames} of {target.name}"
             )
         if not len(valid):
             return Score.missing(Reason.NO_FACE, detail, stats)

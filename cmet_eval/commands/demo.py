@@ -12,6 +12,9 @@ import typer
 
 METHODS = ("ground-truth", "static-reference", "source-video")
 SETTINGS = ("neutral-base", "cross-emotion")
+# Landmark distances on MediaPipe's points: dlib's finder, which `eat` needs twice a frame, costs five times as much and
+# loses a third of the drawn faces in its own tight 128 px crop (docs/embedded_corpus.md).
+METRICS = ("psnr:frame-mean", "ssim:wang2004", "m_lmd:eat-mp", "f_lmd:eat-mp")
 
 
 def demo(
@@ -44,6 +47,7 @@ def demo(
             out=out,
             max_pairs=max_pairs,
             seeds=1,
+            metrics=METRICS,
             workers=workers,
             quiet=quiet,
         )
