@@ -20,7 +20,7 @@ _FACES: dict[str, dict[str, float]] = {
         "upper_raise": 0.40, "open": 0.22, "brow_outer_up_l": 0.12, "brow_outer_up_r": 0.12,
     },
     "sad": {
-        "corner_down_l": 1.0, "corner_down_r": 1.0, "brow_inner_up": 1.0, "brow_down": 0.15, "chin_raise": 0.55,
+        "corner_down_l": 0.9, "corner_down_r": 0.9, "brow_inner_up": 1.0, "brow_down": 0.15, "chin_raise": 0.35,
         "eye": -0.24,
     },
     "angry": {
@@ -67,7 +67,7 @@ class Manner:
 _MANNERS = {
     "neutral": Manner(),
     "happy": Manner(1.25, 1.7, 3.0, 0.95, 1.12, 1.0, 0.3, -0.03, 0.03, 0.0, 0.005, 1.4),
-    "sad": Manner(0.88, 0.45, -6.0, 1.18, 0.95, 2.2, -0.7, 0.10, 0.03, 0.0, -0.01, 0.6),
+    "sad": Manner(0.88, 0.45, -6.0, 1.18, 1.05, 2.2, -0.7, 0.075, 0.03, 0.0, -0.01, 0.6),
     "angry": Manner(1.18, 1.4, 6.0, 0.90, 1.18, 0.6, 1.0, 0.05, 0.0, 0.0, 0.03, 1.5),
     "disgusted": Manner(0.93, 0.9, 0.0, 1.10, 0.95, 1.2, 0.1, -0.03, -0.03, 0.06, -0.02, 0.9),
     "fear": Manner(1.38, 1.2, 1.0, 0.88, 0.98, 2.0, -0.1, -0.02, 0.0, 0.0, -0.025, 1.3),

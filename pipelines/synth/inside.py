@@ -26,7 +26,7 @@ def bake_behind(p: Identity, x: np.ndarray, y: np.ndarray, rng: np.random.Genera
     cavity = np.array([0.30, 0.085, 0.075], np.float32) * depth[..., None]
     out = np.where((y > p.eye_y + 0.2)[..., None], cavity, ball)
     line = float(lip_line(p, np.zeros(1))[0])
-    teeth, cover = _teeth(x, y - (line + 0.030), rng, upper=True)
+    teeth, cover = _teeth(x, y - (line + 0.008), rng, upper=True)
     cover = (cover * (y > p.eye_y + 0.3))[..., None]
     return out * (1 - cover) + teeth * cover
 
@@ -38,7 +38,7 @@ def bake_tongue(p: Identity, x: np.ndarray, y: np.ndarray, rng: np.random.Genera
     cover = smoothstep(bulge, 0.50, 0.60)
     tone = 0.45 + 0.75 * bulge - 0.18 * np.exp(-((x / 0.016) ** 2))
     colour = np.array([0.66, 0.29, 0.28], np.float32) * tone[..., None]
-    teeth, teeth_cover = _teeth(x, y - 0.055, rng, upper=False)
+    teeth, teeth_cover = _teeth(x, y - 0.070, rng, upper=False)
     keep = cover * (1 - teeth_cover)
     rgb = colour * keep[..., None] + 0.86 * teeth * teeth_cover[..., None]
     return np.dstack([rgb, keep + teeth_cover])

@@ -191,6 +191,7 @@ def _albedo(p: Identity, x: np.ndarray, y: np.ndarray, rng: np.random.Generator)
         colour *= 1 - shadow[..., None] * np.array([0.55, 0.50, 0.45], np.float32) * (0.3 + 0.7 * p.hair_dark)
     lips = _lip_mask(p, x, y)[..., None]
     natural = skin_colour(p) * np.array([0.86, 0.60, 0.58], np.float32)
+    natural = natural + 0.9 * p.melanin**2 * np.array([0.12, 0.05, 0.055], np.float32)  # so that parted lips still show
     rouge = np.array([0.66, 0.13, 0.20], np.float32) * (1 - 0.35 * p.melanin)
     strength = max(0.0, p.lip_red - 0.35) / 0.65 * 0.85 if p.female else 0.0
     tone = natural + (rouge - natural) * strength
