@@ -63,6 +63,14 @@ class PreprocessSummary:
     reasons: dict[str, int]  # of dropped clips
     notes: list[str] = field(default_factory=list)
 
+    def __str__(self) -> str:
+        there = f", {self.kept + self.dropped - self.computed} were there" if self.computed < self.kept else ""
+        lost = "".join(f"; {count} {reason}" for reason, count in sorted(self.reasons.items()))
+        return (
+            f"{self.out}: {self.kept} of {self.kept + self.dropped} clips kept{lost} ({self.computed} computed{there}); "
+            f"digest {self.digest}"
+        )
+
     @property
     def failed_share(self) -> float:
         """Dropped clips over all clips."""
