@@ -66,10 +66,8 @@ class PreprocessSummary:
     def __str__(self) -> str:
         there = f", {self.kept + self.dropped - self.computed} were there" if self.computed < self.kept else ""
         lost = "".join(f"; {count} {reason}" for reason, count in sorted(self.reasons.items()))
-        return (
-            f"{self.out}: {self.kept} of {self.kept + self.dropped} clips kept{lost} ({self.computed} computed{there}); "
-            f"digest {self.digest}"
-        )
+        clips = f"{self.kept} of {self.kept + self.dropped} clips kept{lost}"
+        return f"{self.out}: {clips} ({self.computed} computed{there}); digest {self.digest}"
 
     @property
     def failed_share(self) -> float:
