@@ -63,6 +63,12 @@ def enter_stage(name: str) -> None:
 _answers: BinaryIO | None = None  # of a child process; None elsewhere
 
 
+def load(function: str) -> Callable[..., Any]:
+    """The callable that "package.module:name" names."""
+    module, _, name = function.partition(":")
+    return getattr(importlib.import_module(module), name)  # type: ignore[no-any-return]
+
+
 def call_guarded(call: Callable[..., Any], args: tuple[Any, ...]) -> Outcome:
     """Calls it, and turns exceptions into a reason and one line. The traceback goes to the log."""
     try:
@@ -248,7 +254,6 @@ def main(function: str, read_fd: int, write_fd: int) -> None:
     """Answers calls until the input ends."""
     _die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
-    from pipelines.workers import load
     from talking_face.threads import limit_threads
 
     limit_threads(1)

@@ -9,7 +9,6 @@ Knows nothing of datasets: preprocessing and scoring both use it.
 
 from __future__ import annotations
 
-import importlib
 import logging
 import signal
 import tempfile
@@ -17,7 +16,7 @@ import threading
 import time
 import uuid
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
@@ -90,15 +89,9 @@ def run_tasks(
         yield result
 
 
-def load(function: str) -> Callable[..., Any]:
-    """The callable that "package.module:name" names."""
-    module, _, name = function.partition(":")
-    return getattr(importlib.import_module(module), name)  # type: ignore[no-any-return]
-
-
 def _run_here(function: str, tasks: Sequence[Task]) -> Iterator[TaskResult]:
     limit_threads(1)
-    call = load(function)
+    call = child_process.load(function)
     for task in tasks:
         started = time.perf_counter()
         value, error = child_process.call_guarded(call, task.args)
