@@ -39,9 +39,9 @@ RANGES: dict[str, tuple[tuple[float, float], tuple[float, float]]] = {
     "nose_bridge": ((0.045, 0.105), (0.036, 0.09)),
     "nose_height": ((0.12, 0.3), (0.1, 0.26)),
     "nose_y": ((0.25, 0.45), (0.23, 0.41)),  # base of the nose
-    "mouth_width": ((0.195, 0.33), (0.18, 0.31)),
+    "mouth_width": ((0.205, 0.33), (0.205, 0.31)),
     "mouth_y": ((0.17, 0.28), (0.16, 0.26)),  # below the base of the nose
-    "lip_upper": ((0.025, 0.09), (0.035, 0.12)),
+    "lip_upper": ((0.03, 0.09), (0.055, 0.12)),
     "lip_lower": ((0.045, 0.125), (0.055, 0.145)),
     "cheek": ((0.0, 1.9), (0.2, 2.1)),
     "hollow": ((0.0, 1.6), (0.0, 1.0)),
