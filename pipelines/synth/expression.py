@@ -24,7 +24,7 @@ _FACES: dict[str, dict[str, float]] = {
         "eye": -0.24,
     },
     "angry": {
-        "brow_down": 1.25, "lid_low": 0.45, "eye": 0.05, "nose_wrinkle": 0.35, "press": 0.40, "corner_down_l": 0.28,
+        "brow_down": 1.25, "lid_low": 0.45, "eye": 0.05, "nose_wrinkle": 0.35, "press": 0.25, "corner_down_l": 0.28,
         "corner_down_r": 0.28, "lower_drop": 0.25, "chin_raise": 0.20,
     },
     "disgusted": {
@@ -40,7 +40,7 @@ _FACES: dict[str, dict[str, float]] = {
         "round": 0.15,
     },
     "contempt": {
-        "corner_up_l": 0.90, "press": 0.30, "brow_outer_up_r": 0.75, "brow_down": 0.20, "eye": -0.20,
+        "corner_up_l": 0.90, "press": 0.12, "brow_outer_up_r": 0.75, "brow_down": 0.20, "eye": -0.20,
         "lid_low": 0.30, "nose_wrinkle": 0.15,
     },
 }  # fmt: skip

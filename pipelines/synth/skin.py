@@ -334,7 +334,9 @@ def _beard(p: Identity, image: np.ndarray, rng: np.random.Generator, res: float,
     angle = np.where(on_lip, np.pi / 2 - 0.9 * np.clip(ax / p.mouth_width, -1, 1), np.pi / 2 + 0.5 * ax) + rng.normal(
         0, 0.3, n
     )
-    length = np.where(on_lip, np.minimum(length, 0.05), length)
+    # Trimmed at the lip: hair over the mouth hides whether it is open.
+    room = np.maximum(lip_edges(p, ax)[0] - ay - 0.006, 0.006)
+    length = np.where(on_lip, np.minimum(length, np.where(np.abs(ax) < p.mouth_width, room, 0.05)), length)
     k = np.linspace(0, 1, 4)[None, :]
     cx = ax[:, None] + np.cos(angle)[:, None] * length[:, None] * k
     cy = ay[:, None] + np.sin(angle)[:, None] * length[:, None] * k
