@@ -110,9 +110,11 @@ def _load(target: str) -> Method:
         sys.path.append(here)
     try:
         made = getattr(importlib.import_module(module_name), class_name)()
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"cannot load the method {target}: {error}") from error
+    except Exception as error:  # the method's own code, which may fail in any way
+        raise UserError(f"cannot load the method {target}: {type(error).__name__}: {error}") from error
     missing = [member for member in ("name", "revision", "sees", "generate") if not hasattr(made, member)]
     if missing:
         raise UserError(f"{target} is not a method: it has no {', '.join(missing)} (see baselines/method.py)")
+    if not isinstance(made.sees, (set, frozenset)) or not set(made.sees) <= set(INPUTS):
+        raise UserError(f"{target}: sees must be a set of {', '.join(INPUTS)}; it is {made.sees!r}")
     return made

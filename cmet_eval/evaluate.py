@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from baselines.registry import describe, get_method
+from baselines.registry import catalogue, describe, get_method
 from cmet_eval.generation import file_sha256, generation_key, read_json
 from cmet_eval.pairs import PairList, draw_pairs, write_pairs
 from cmet_eval.settings import Setting, get_setting
@@ -208,10 +208,14 @@ def score(
     if not videos.is_dir():
         raise UserError(f"no folder {videos}")
     try:
-        pattern.format(pair="x", pair_id="x")
-    except (KeyError, IndexError, ValueError) as error:
+        names = {pattern.format(pair=x, pair_id=x) for x in ("x", "y")}
+    except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
         raise UserError(f"--pattern {pattern!r} may only hold {{pair}} and {{pair_id}} ({error})") from None
+    if len(names) < 2:
+        raise UserError(f"--pattern {pattern!r} names one file for all pairs; it needs {{pair}} or {{pair_id}}")
     name = str(method["name"])
+    if name in catalogue():
+        raise UserError(f"{name} is a method of the catalogue; give your videos a --method-name of their own")
     submission = Submission(
         method=method,
         setting=setting,

@@ -330,10 +330,13 @@ def read_pairs(path: Path) -> PairList:
             rows = table.to_pylist()
         hints = get_type_hints(Pair)
         pairs = tuple(_to_pair(row, hints) for row in rows)
+        if not pairs or "setting" not in meta:
+            raise ValueError("it holds no pairs of a setting")
     except FileNotFoundError:
         raise UserError(f"no pair list at {path}; make one with cmet-eval pairs SETTING --data OUT -o {path}") from None
     except (OSError, ValueError, TypeError, KeyError, StopIteration, pa.ArrowException) as error:
-        raise UserError(f"{path} is not a pair list: {error}") from error
+        what = f"it has no column {error}" if isinstance(error, KeyError) else str(error)
+        raise UserError(f"{path} is not a list that cmet-eval pairs wrote: {what}") from error
     expected = str(meta.pop("digest", ""))
     meta["missing"] = tuple(meta.get("missing", ()))
     result = PairList(pairs=pairs, **meta)

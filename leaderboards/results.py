@@ -103,8 +103,11 @@ def write_results(rows: Iterable[Mapping[str, Any]], folder: Path, record: Mappi
     path = folder / _safe(setting) / _safe(name)
     merged = {(row["pair_id"], row["signature"]): dict(row) for row in rows}
     if path.exists():
+        # An older row stays only where it measured the same video: a board row never mixes two versions of a method.
+        videos = {row["pair_id"]: row["video_sha256"] for row in rows}
         for row in _read(path).to_pylist():
-            merged.setdefault((row["pair_id"], row["signature"]), row)
+            if videos.get(row["pair_id"], row["video_sha256"]) == row["video_sha256"]:
+                merged.setdefault((row["pair_id"], row["signature"]), row)
     table = _table(merged.values()).replace_schema_metadata({_META_KEY: canonical_json(dict(record)).encode()})
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")

@@ -29,6 +29,7 @@ AUDIO_RATE = 16000  # Hz
 # A cut file loses its tail. Headers of good files may still count 1-2 frames more than decode.
 _MAX_LOST_FRAMES = 2
 _MAX_LOST_SHARE = 0.05
+_MAX_LOST_S = Fraction(1, 10)  # for containers that say seconds instead
 # Timestamps of contiguous audio frames jitter by rounding; a real gap is longer than this.
 _AUDIO_GAP_S = 0.02
 
@@ -143,7 +144,10 @@ def iter_frames(source: Source, fps: float | None = FPS) -> Iterator[np.ndarray]
 
 def read_frames(source: Source, fps: float | None = FPS) -> np.ndarray:
     """All frames of `iter_frames`: (T, H, W, 3) uint8 RGB. For clips of seconds; stream longer ones."""
-    return np.stack(list(iter_frames(source, fps)))
+    frames = list(iter_frames(source, fps))
+    if not frames:
+        raise ClipError(Reason.DECODE_ERROR, f"{as_source(source)} has a video stream without a frame")
+    return np.stack(frames)
 
 
 def read_audio(source: Source, rate: int = AUDIO_RATE, start: float | Fraction | None = None) -> np.ndarray:
@@ -215,14 +219,23 @@ def _decoded(source: Source) -> Iterator[tuple[Fraction, VideoFrame]]:
         timed = container.format.name != "avi"
         count = 0
         last: Fraction | None = None
+        first: Fraction | None = None
+        end = Fraction(0)
         try:
-            for frame in container.decode(stream):
-                time = _time(frame, stream, count, timed)
-                if last is not None and time <= last:
-                    continue  # a repeated or backward stamp adds no picture time
-                last = time
-                count += 1
-                yield time, frame
+            for packet in container.demux():
+                if packet.pts is not None and packet.time_base is not None:
+                    at = packet.pts * Fraction(packet.time_base)
+                    first = at if first is None else min(first, at)
+                    end = max(end, at + (packet.duration or 0) * Fraction(packet.time_base))
+                if packet.stream is not stream:
+                    continue
+                for frame in stream.decode(packet):
+                    time = _time(frame, stream, count, timed)
+                    if last is not None and time <= last:
+                        continue  # a repeated or backward stamp adds no picture time
+                    last = time
+                    count += 1
+                    yield time, frame
         except av.error.FFmpegError as error:
             reason = Reason.TRUNCATED if count else Reason.DECODE_ERROR
             raise ClipError(reason, f"{name} stops decoding after {count} frames ({_words(error)})") from None
@@ -231,6 +244,14 @@ def _decoded(source: Source) -> Iterator[tuple[Fraction, VideoFrame]]:
             raise ClipError(
                 Reason.TRUNCATED,
                 f"{name} gives {count} of the {stream.frames} frames its header counts; fetch it again",
+            )
+        # Matroska and WebM count no frames, but say how long the whole file is, sound included.
+        said = Fraction(container.duration or 0, av.time_base)
+        if not stream.frames and said and end - (first or 0) < said * Fraction(1 - _MAX_LOST_SHARE) - _MAX_LOST_S:
+            raise ClipError(
+                Reason.TRUNCATED,
+                f"{name} ends after {float(end - (first or 0)):.2f} of the {float(said):.2f} s its header says; "
+                "fetch it again",
             )
 
 
@@ -291,8 +312,10 @@ def _decode_mono(container: InputContainer, source: Source, start: Fraction) -> 
                 pieces.append(mono)
                 cursor += len(mono)
     except av.error.FFmpegError as error:
-        if not pieces:
-            raise ClipError(Reason.DECODE_ERROR, f"{as_source(source)}: sound not readable ({_words(error)})") from None
+        raise ClipError(
+            Reason.DECODE_ERROR,
+            f"{as_source(source)}: sound stops decoding after {cursor / rate:.2f} s ({_words(error)})",
+        ) from None
     if not pieces:
         raise ClipError(Reason.NO_AUDIO, f"{as_source(source)} has a sound track without a sample")
     return np.concatenate(pieces), rate

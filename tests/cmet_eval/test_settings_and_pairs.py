@@ -173,7 +173,7 @@ def test_an_edited_list_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="was changed"):
         read_pairs(path)
     (tmp_path / "x.parquet").write_text("not parquet")
-    with pytest.raises(UserError, match="not a pair list"):
+    with pytest.raises(UserError, match="not a list that cmet-eval pairs wrote"):
         read_pairs(tmp_path / "x.parquet")
 
 

@@ -264,3 +264,13 @@ def test_pooled_metrics_are_computed_from_their_sums(tmp_path: Path) -> None:
     total = sum(r["stats"]["squared_error"] for r in made if r["metric"] == "psnr:pooled")
     assert cell and cell.mean == pytest.approx(10 * np.log10(255**2 * 3000 * 12 / total), rel=1e-9)
     assert cell.interval and cell.interval.low < cell.mean < cell.interval.high
+
+
+def test_a_board_row_never_mixes_two_versions_of_a_video(folder: Path) -> None:
+    """Scored again with one metric after the videos changed: the other metric's old numbers go."""
+    again = [row for row in rows("good", 5, video_sha256="1" * 64) if row["metric"] == "psnr:frame-mean"]
+    write_results(again, folder, record("good"))
+    frame = read_results(folder).frame()
+    good = frame[frame["method"] == "good"]
+    assert set(good["video_sha256"]) == {"1" * 64} and set(good["metric"]) == {"psnr:frame-mean"}
+    assert set(frame[frame["method"] == "weak"]["metric"]) == set(METRICS)

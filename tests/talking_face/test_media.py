@@ -155,6 +155,10 @@ def test_what_is_not_media_says_so(tmp_path: Path) -> None:
     write_video(tmp_path / "good.mp4", [_coded(i) for i in range(100)], 25.0, options={"g": "10"})
     data = (tmp_path / "good.mp4").read_bytes()
     (tmp_path / "cut.mp4").write_bytes(data[: len(data) * 6 // 10])
+    write_video(tmp_path / "whole.mkv", [_coded(i) for i in range(100)], 25.0, np.zeros(64000, np.int16))
+    data_mkv = (tmp_path / "whole.mkv").read_bytes()
+    (tmp_path / "cut.mkv").write_bytes(data_mkv[: len(data_mkv) * 6 // 10])
+    assert len(read_frames(tmp_path / "whole.mkv")) == 100
     (tmp_path / "headless.mp4").write_bytes(data[:24] + b"\0" * 5000)
     write_audio(tmp_path / "sound.m4a", np.zeros(8000, np.int16), 16000)
     expected = {
@@ -163,6 +167,7 @@ def test_what_is_not_media_says_so(tmp_path: Path) -> None:
         "text.mp4": Reason.NOT_MEDIA,
         "pointer.mp4": Reason.LFS_POINTER,
         "cut.mp4": Reason.TRUNCATED,
+        "cut.mkv": Reason.TRUNCATED,
         "headless.mp4": Reason.TRUNCATED,
         "sound.m4a": Reason.NO_VIDEO,
     }
