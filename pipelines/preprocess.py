@@ -22,7 +22,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines import readers, splits
+from pipelines import lists, readers, splits
 from pipelines.frames_codec import get_codec
 from pipelines.process import PROCESS, relative, source_bytes
 from pipelines.settings import PreprocessSettings
@@ -99,13 +99,19 @@ def preprocess(
     """
     settings = settings or PreprocessSettings()
     root, out = Path(root), Path(out)
-    found = readers.discover(dataset, root, readers.ReaderOptions(settings.view, settings.labels))
+    found = readers.discover(dataset, root, settings.reader_options())
     root = root.resolve()
     if out.resolve() == root or root in out.resolve().parents:
         raise UserError(f"{out} lies inside {root}; write shards outside the dataset, which is never changed")
     preset = splits.resolve(settings.split, dataset, found.clips)
-    clips = splits.assign(preset, found.clips)[:limit]
+    clips = splits.assign(preset, found.clips)
     notes = [*found.notes, f"split: {preset}"]
+    if settings.clips is not None:
+        clips, absent = lists.select(settings.clips, clips)
+        notes.append(f"only the {len(clips)} clips of the list {settings.clips}, as asked")
+        if absent:
+            notes.append(f"{len(absent)} clips of the list are not here: {', '.join(absent[:5])}")
+    clips = clips[:limit]
     if limit is not None and limit < len(found.clips):
         notes.append(f"only the first {limit} of {len(found.clips)} clips, as asked")
     try:
@@ -227,7 +233,7 @@ class _Run:
         if not (self.out / LEDGER).is_file():
             return {}
         rows = pq.read_table(self.out / LEDGER).to_pylist()
-        return {row["clip_id"]: row for row in rows if row["clip_id"] and row["status"] != "skipped"}
+        return {row["clip_id"]: row for row in rows if row["status"] in ("kept", "dropped")}
 
     def _resized(self, rows: dict[str, dict[str, Any]]) -> set[str]:
         """Clips whose source no longer has the size that the ledger tells: they are new clips under an old name."""
@@ -374,20 +380,15 @@ class _Run:
     def _ledger(self, rows: dict[str, dict[str, Any]]) -> pa.Table:
         lines = []
         for clip in self.clips:
-            labels = {"speaker": clip.speaker, "emotion": clip.emotion, "split": clip.split}
-            lines.append(rows[clip.clip_id] | labels)
+            lines.append(rows[clip.clip_id] | _ledger_labels(clip))
         for skip in self.skipped:
             path = Path(skip.path)
             shown = Path(os.path.relpath(path, self.root)).as_posix() if path.is_absolute() else skip.path
-            lines.append(
-                {
-                    "source": shown,
-                    "status": "skipped",
-                    "stage": "discover",
-                    "reason": skip.reason.value,
-                    "detail": skip.detail,
-                }
-            )
+            line = {"source": shown, "stage": "discover", "reason": skip.reason.value, "detail": skip.detail}
+            if skip.clip is None:
+                lines.append(line | {"status": "skipped"})
+            else:
+                lines.append(line | {"status": "excluded", "clip_id": skip.clip.clip_id} | _ledger_labels(skip.clip))
         names = [f.name for f in LEDGER_SCHEMA]
         return pa.Table.from_pylist([{name: line.get(name) for name in names} for line in lines], LEDGER_SCHEMA)
 
@@ -423,8 +424,12 @@ class _Run:
 
 
 def _labels(clip: Clip) -> dict[str, Any]:
-    names = ("clip_id", "speaker", "emotion", "intensity", "take", "view", "sentence_id", "transcript", "split")
-    return {name: getattr(clip, name) for name in names}
+    names = ("clip_id", "speaker", "emotion", "emotion_voted", "intensity", "take", "view")
+    return {name: getattr(clip, name) for name in (*names, "sentence_id", "transcript", "split")}
+
+
+def _ledger_labels(clip: Clip) -> dict[str, Any]:
+    return {name: getattr(clip, name) for name in ("speaker", "emotion", "intensity", "view", "split")}
 
 
 def _skipped_digest(skipped: Sequence[readers.Skipped]) -> str:

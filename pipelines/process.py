@@ -161,7 +161,7 @@ def process_clip(
 
 
 _IDENTITY = (
-    *("clip_id", "dataset", "speaker", "emotion", "intensity", "take", "view"),
+    *("clip_id", "dataset", "speaker", "emotion", "emotion_voted", "intensity", "take", "view"),
     *("sentence_id", "transcript", "split"),
 )
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from pipelines.frames_codec import DEFAULT_CODEC, get_codec
+from pipelines.readers.base import ReaderOptions
 from talking_face.faces.crop import ENLARGE
 from talking_face.pretrained.store import weight_hash
 from talking_face.signature import Signature, digest
@@ -16,8 +17,6 @@ VERSION = "1.0.0"  # of the processing: raised when the same settings give other
 
 # These say how a run is done, not what comes out of it.
 _NOT_CONTENT = {"deadline_s", "labels"}
-# These say which clips are taken; the clips that are taken are the same under any of them.
-_SELECTION = {"view", "split"}
 
 
 class PreprocessSettings(BaseModel):
@@ -36,6 +35,11 @@ class PreprocessSettings(BaseModel):
     view: str = Field(default="front", description="camera view, or all")
     split: str = Field(default="auto", description="named split preset, auto or none")
     labels: Path | None = Field(default=None, description="CSV of labels for plain clips")
+    numbering: str | None = Field(default=None, description="MEAD: scheme by which file numbers name sentences")
+    emotion_label: Literal["intended", "voted"] = Field(default="intended", description="CREMA-D: whose label")
+    subset: Literal["all", "main", "pretrain"] = Field(default="all", description="LRS2: which part")
+    defects: bool = Field(default=True, description="leave out the clips of pipelines/defects")
+    clips: str | None = Field(default=None, description="named list of clips, or a CSV of one; only these are taken")
     deadline_s: float = Field(default=300.0, gt=0, description="wall time after which a clip is given up, s")
 
     @field_validator("codec")
@@ -43,6 +47,11 @@ class PreprocessSettings(BaseModel):
     def _known_codec(cls, name: str) -> str:
         get_codec(name)
         return name
+
+    def reader_options(self) -> ReaderOptions:
+        """What of these settings is said to the dataset's reader."""
+        names = ("view", "labels", "numbering", "emotion_label", "subset", "defects")
+        return ReaderOptions(**{name: getattr(self, name) for name in names})
 
     def content(self) -> dict[str, Any]:
         """The settings that change what is computed, JSON-ready, with the networks' hashes."""

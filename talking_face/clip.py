@@ -30,6 +30,7 @@ class Clip:
     video: MediaSource
     audio: MediaSource | None = None  # a separate sound file; None means the video's own track
     emotion: str | None = None  # talking_face.emotions.EMOTIONS, or an extended label; None where unlabelled
+    emotion_voted: str | None = None  # what most people saw and heard, where they were asked; None at a tie
     intensity: int | None = None  # 1..3 in MEAD; None where the dataset has no levels
     take: str = ""  # the dataset's own number for the clip; not a sentence
     view: str | None = None

@@ -27,6 +27,7 @@ class Reason(StrEnum):
     BAD_LABEL = "bad-label"
     DUPLICATE_ID = "duplicate-id"
     NOT_A_CLIP = "not-a-clip"
+    KNOWN_DEFECT = "known-defect"
     # Scoring only.
     LENGTH_MISMATCH = "length-mismatch"
     RATE_MISMATCH = "rate-mismatch"

@@ -10,11 +10,13 @@ import cv2
 import numpy as np
 import typer
 
+from pipelines import contents
 from pipelines.shards import ShardSet
 from talking_face.faces.points68 import to_68
 from talking_face.reasons import UserError
 
 SHEET = "contact_sheet.png"
+STATUSES = ("kept", "dropped", "excluded", "skipped")
 _THUMB = 192  # px; a landmark dot of 1 px is still seen
 _LABEL = 18  # px of text under each row
 
@@ -32,6 +34,7 @@ def inspect(
     print(f"digest     {shards.digest}")
     _print_clips(shards)
     _print_ledger(shards)
+    _print_missing(shards)
     if verify:
         damaged = [clip_id for clip_id in shards.clips["clip_id"] if not shards.verify(clip_id)]
         print(f"verified   {len(shards) - len(damaged)} of {len(shards)} clips have the digest they were written with")
@@ -74,7 +77,7 @@ def _print_clips(shards: ShardSet) -> None:
 def _print_ledger(shards: ShardSet) -> None:
     ledger = shards.ledger
     counts = ledger["status"].value_counts()
-    print("ledger     " + ", ".join(f"{counts.get(status, 0)} {status}" for status in ("kept", "dropped", "skipped")))
+    print("ledger     " + ", ".join(f"{counts.get(status, 0)} {status}" for status in STATUSES))
     lost = ledger[ledger["status"] != "kept"]
     for (status, reason), rows in lost.groupby(["status", "reason"], sort=True):
         stages = ", ".join(sorted(set(rows["stage"]) - {""}))
@@ -83,6 +86,32 @@ def _print_ledger(shards: ShardSet) -> None:
             print(f"    {row['source']}: {row['detail']}")
         if len(rows) > 3:
             print(f"    and {len(rows) - 3} more; all are in ledger.parquet")
+
+
+def _print_missing(shards: ShardSet) -> None:
+    """What the release holds and this folder did not."""
+    dataset = shards.card["dataset"]
+    found = shards.ledger[shards.ledger["status"].isin(["kept", "dropped", "excluded"])]
+    lacking = contents.missing(dataset, found.to_dict("records"))
+    if lacking is None:
+        return
+    if not len(lacking):
+        print(f"release    nothing of {dataset} is missing")
+        return
+    short = int((lacking["clips"] - lacking["found"]).sum())
+    whole = contents.expected(dataset)
+    print(f"release    {short} of the {int(whole['clips'].sum())} clips of {dataset} are not here")  # type: ignore[index]
+    labels = [name for name in contents.LABELS if name in lacking]
+    totals = lacking.groupby(labels[0])[["clips", "found"]].sum() if labels else lacking
+    absent = [str(key) for key, row in totals.iterrows() if row["found"] == 0]
+    if absent:
+        more = f", and {len(absent) - 24} more" if len(absent) > 24 else ""
+        print(f"  whole {labels[0]}: {', '.join(absent[:24])}{more}")
+    part = lacking[~lacking[labels[0]].isin(absent)]
+    for _, row in part.head(12).iterrows():
+        print(f"  {' '.join(str(row[name]) for name in labels)}: {row['found']} of {row['clips']}")
+    if len(part) > 12:
+        print(f"  and {len(part) - 12} more groups")
 
 
 def contact_sheet(shards: ShardSet, n_clips: int = 24, n_frames: int = 4) -> np.ndarray:

@@ -27,6 +27,11 @@ def preprocess(
     split: Annotated[str, typer.Option(help="Named split by speaker, auto or none.")] = DEFAULTS.split,
     view: Annotated[str, typer.Option(help="Camera view, or all.")] = DEFAULTS.view,
     labels: Annotated[Path | None, typer.Option(help="CSV of labels for clips (else ROOT/labels.csv).")] = None,
+    numbering: Annotated[str | None, typer.Option(help="MEAD: scheme by which numbers name sentences.")] = None,
+    emotion_label: Annotated[str, typer.Option(help="CREMA-D: intended or voted.")] = DEFAULTS.emotion_label,
+    subset: Annotated[str, typer.Option(help="LRS2: main, pretrain or all.")] = DEFAULTS.subset,
+    defects: Annotated[bool, typer.Option(help="Leave out clips that are known to be bad.")] = DEFAULTS.defects,
+    clips: Annotated[str | None, typer.Option(help="Take only these: a named list, or a CSV of clip_id.")] = None,
     size: Annotated[int, typer.Option(help="Side of the face crop, px.")] = DEFAULTS.size,
     codec: Annotated[str, typer.Option(help="Encoding of frames; docs/shards.md compares them.")] = DEFAULTS.codec,
     lossless: Annotated[bool, typer.Option("--lossless", help=f"Short for --codec {LOSSLESS_CODEC}.")] = False,
@@ -49,6 +54,11 @@ def preprocess(
             view=view,
             split=split,
             labels=labels,
+            numbering=numbering,
+            emotion_label=emotion_label,  # type: ignore[arg-type]
+            subset=subset,  # type: ignore[arg-type]
+            defects=defects,
+            clips=clips,
             deadline_s=deadline,
         )
     except ValidationError as error:

@@ -1,6 +1,6 @@
 """Write the embedded corpus: deterministic talking faces with sound, in a dataset's own folders and containers.
 
-LAYOUT is `mead` or `clips`. Nothing is downloaded; the ground truth lies beside the clips.
+LAYOUT is a dataset: mead, crema-d, lrs2, meld or clips. Nothing is downloaded; the ground truth lies beside the clips.
 """
 
 from __future__ import annotations
@@ -11,19 +11,29 @@ import typer
 
 
 def synth(
-    layout: str = typer.Argument(help="mead | clips"),
+    layout: str = typer.Argument(help="mead | crema-d | lrs2 | meld | clips"),
     out: Path = typer.Argument(help="folder to write into"),
     speakers: int = typer.Option(8, min=1, help="number of speakers"),
     takes: int = typer.Option(1, min=1, help="multiplies the clips of each speaker (32 at 1)"),
-    size: str = typer.Option("640x360", help="picture size: 640x360, 720p, 1080p or WIDTHxHEIGHT"),
+    size: str | None = typer.Option(None, help="picture size: 640x360, 720p, 1080p or WIDTHxHEIGHT; else LAYOUT's own"),
     seconds: float = typer.Option(2.0, min=0.4, help="length of a clip"),
     seed: int = typer.Option(0, help="another seed, another corpus"),
+    defects: bool = typer.Option(False, "--defects", help="also write the dataset's known defects and damaged files"),
     workers: int = typer.Option(2, min=1, help="processes"),
     quiet: bool = typer.Option(False, "--quiet", help="no progress"),
 ) -> None:
     from pipelines.synth.corpus import write_corpus
 
     summary = write_corpus(
-        layout, out, speakers=speakers, takes=takes, size=size, seconds=seconds, seed=seed, workers=workers, quiet=quiet
+        layout,
+        out,
+        speakers=speakers,
+        takes=takes,
+        size=size,
+        seconds=seconds,
+        seed=seed,
+        defects=defects,
+        workers=workers,
+        quiet=quiet,
     )
     print(summary)

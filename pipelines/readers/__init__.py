@@ -6,9 +6,10 @@ import difflib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from pipelines import defects
 from pipelines.readers import clips, mead
 from pipelines.readers.base import Discovery, ReaderOptions, Skipped
-from talking_face.reasons import UserError
+from talking_face.reasons import Reason, UserError
 
 Reader = Callable[[Path, ReaderOptions], Discovery]
 
@@ -32,10 +33,28 @@ def discover(dataset: str, root: Path, options: ReaderOptions | None = None) -> 
         raise UserError(f"{root} does not exist; give the folder that holds the {dataset} files")
     if not root.is_dir():
         raise UserError(f"{root} is a file; give the folder that holds the {dataset} files")
-    found = reader(root.resolve(), options or ReaderOptions())
+    options = options or ReaderOptions()
+    found = reader(root.resolve(), options)
+    if options.defects:
+        _leave_out_defects(dataset, found)
     if not found.clips:
         reasons = ", ".join(sorted({f"{skip.detail}" for skip in found.skipped})[:3])
         raise UserError(
             f"no {dataset} clip under {root} ({len(found.skipped)} files looked at{': ' + reasons if reasons else ''})"
         )
     return found
+
+
+def _leave_out_defects(dataset: str, found: Discovery) -> None:
+    """Moves the clips that the dataset's defect table names from `clips` to `skipped`."""
+    kept = []
+    for clip in found.clips:
+        defect = defects.find(dataset, clip.clip_id)
+        if defect is None:
+            kept.append(clip)
+        else:
+            found.exclude(clip, Reason.KNOWN_DEFECT, f"{defect.reason} ({defect.source})")
+    if len(kept) < len(found.clips):
+        found.notes.append(f"{len(found.clips) - len(kept)} clips left out as known defects (--no-defects takes them)")
+    found.clips = kept
+    found.skipped.sort(key=lambda skip: (skip.path, skip.detail))

@@ -21,19 +21,27 @@ HIDDEN_FOLDERS = frozenset({"_truth", "__MACOSX"})
 
 @dataclass(frozen=True)
 class Skipped:
-    """A file under the root that is no clip, and why. `path` is relative to the root; `archive!member` in a tar."""
+    """A file under the root that gives no clip, and why. `path` is relative to the root; `archive!member` in a tar.
+
+    `clip` is the clip that it would have been, where a table of known defects leaves it out.
+    """
 
     path: str
     reason: Reason
     detail: str
+    clip: Clip | None = None
 
 
 @dataclass(frozen=True)
 class ReaderOptions:
     """What a user may say about discovery. Every reader takes all of these and uses what means something to it."""
 
-    view: str = "front"  # a view's name, or "all"
-    labels: Path | None = None  # CSV of labels
+    view: str = "front"  # MEAD: a view's name, or "all"
+    labels: Path | None = None  # clips: CSV of labels
+    numbering: str | None = None  # MEAD: the scheme by which a file's number names its sentence; None: it names none
+    emotion_label: str = "intended"  # CREMA-D: "intended", or "voted" by the people who watched
+    subset: str = "all"  # LRS2: "main", "pretrain" or "all"
+    defects: bool = True  # leave out the clips that pipelines/defects names
 
 
 @dataclass
@@ -47,6 +55,10 @@ class Discovery:
     def skip(self, path: str, reason: Reason, detail: str) -> None:
         """Records a file that is no clip."""
         self.skipped.append(Skipped(path, reason, detail))
+
+    def exclude(self, clip: Clip, reason: Reason, detail: str) -> None:
+        """Records a clip that is left out though its files are there."""
+        self.skipped.append(Skipped(str(clip.video), reason, detail, clip))
 
     def finish(self) -> Discovery:
         """Sorts, and moves the second and later clips of one id into `skipped`."""

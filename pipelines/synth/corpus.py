@@ -1,4 +1,4 @@
-"""Which clips the embedded corpus has, and the tree they are written to: MEAD's own, or a flat folder with a CSV.
+"""Which clips the embedded corpus has, and the writing of them into a dataset's tree (pipelines/synth/layouts).
 
 Ground truth goes into `_truth/`, a folder that every reader passes by, with the settings in `_truth/synth.json`.
 Every file appears whole or not at all, and a file that is there is left alone: the same command finishes the work.
@@ -6,8 +6,6 @@ Every file appears whole or not at all, and a file that is there is left alone: 
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import multiprocessing
 import os
@@ -20,15 +18,14 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from pipelines.synth.layouts import TRUTH, layout, write_text
 from talking_face.emotions import EMOTIONS
 from talking_face.progress import Progress
 from talking_face.reasons import UserError
 from talking_face.threads import limit_threads
 
-LAYOUTS = ("mead", "clips")
 SIZES = {"360p": (640, 360), "720p": (1280, 720), "1080p": (1920, 1080)}
 GENERATOR = 5  # goes up when the same settings give other bytes
-TRUTH = "_truth"
 _LEVEL_TAKES = {1: 1, 2: 1, 3: 2}  # of each emotion but neutral, which has four of level 1
 
 
@@ -91,14 +88,15 @@ def parse_size(size: str) -> tuple[int, int]:
 
 
 def write_corpus(
-    layout: str,
+    name: str,
     out: str | Path,
     *,
     speakers: int = 8,
     takes: int = 1,
-    size: str = "640x360",
+    size: str | None = None,
     seconds: float = 2.0,
     seed: int = 0,
+    defects: bool = False,
     workers: int = 2,
     only: Sequence[str] | None = None,
     progress: Progress | None = None,
@@ -107,9 +105,11 @@ def write_corpus(
     """Write the corpus into the folder `out`; what is already there is kept.
 
     Args:
-        layout: "mead" or "clips".
+        name: of the layout, pipelines.synth.layouts.LAYOUTS.
         speakers: 1 to 198. takes: multiplies the clips of a speaker (32 at 1).
-        size, seconds, seed: of every clip; another seed says and moves differently with the same faces.
+        size, seconds, seed: of every clip; another seed says and moves differently with the same faces. Without a
+            size, the layout's own.
+        defects: also write what goes wrong with the real dataset: its known bad clips and damaged files.
         workers: processes; 0 works in this one. The bytes do not depend on it.
         only: clip keys, or parts of keys such as "M901/" or "/happy/", to write; the others are left out.
         progress: advanced by one for each clip written; otherwise one is made (`quiet` silences it).
@@ -117,28 +117,30 @@ def write_corpus(
     Raises UserError: a layout, size or number that cannot be, or a folder that holds another corpus.
     """
     out = Path(out)
-    if layout not in LAYOUTS:
-        raise UserError(f"the embedded corpus has no layout {layout!r}; it can be written as {', '.join(LAYOUTS)}")
+    tree = layout(name)
+    size = size or tree.SIZE
     if not 1 <= speakers <= 198 or takes < 1 or not 0.4 <= seconds <= 60 or workers < 0:
         raise UserError("speakers: 1 to 198; takes: 1 or more; seconds: 0.4 to 60; workers: 0 or more")
-    specs = clip_specs(speakers, takes, size, seconds, seed)
+    specs = tree.select(clip_specs(speakers, takes, size, seconds, seed))
     if only is not None:
         specs = [s for s in specs if any(part in s.key for part in only)]
         if not specs:
             raise UserError(f"no clip's key holds any of {', '.join(only)}; a key is like {clip_specs(1)[0].key}")
     settings = {
-        "generator": GENERATOR, "layout": layout, "speakers": speakers, "takes": takes, "size": size,
+        "generator": GENERATOR, "layout": name, "speakers": speakers, "takes": takes, "size": size,
         "seconds": seconds, "seed": seed, "only": sorted(only) if only is not None else None,
+        "defects": defects,
     }  # fmt: skip
     _claim(out, settings)
-    todo = [s for s in specs if not all(p.is_file() for p in _paths(layout, out, s))]
+    todo = [s for s in specs if not all(p.is_file() for p in tree.paths(out, s))]
     if progress is None:
-        with Progress(len(todo), "clips", f"synth {layout}", quiet=quiet) as own:
-            _render_all(layout, out, todo, workers, own)
+        with Progress(len(todo), "clips", f"synth {name}", quiet=quiet) as own:
+            _render_all(name, out, todo, workers, own)
     else:
-        _render_all(layout, out, todo, workers, progress)
-    if layout == "clips":
-        _write_labels(out, specs)
+        _render_all(name, out, todo, workers, progress)
+    tree.finish(out, specs)
+    if defects:
+        tree.add_defects(out, specs)
     return CorpusSummary(out, len(specs), len(todo), seconds, tuple(sorted({s.speaker for s in specs})))
 
 
@@ -161,46 +163,17 @@ def _claim(out: Path, settings: dict[str, Any]) -> None:
         return
     if out.exists() and (not out.is_dir() or any(p.name != TRUTH for p in out.iterdir())):
         raise UserError(f"{out} exists and is not an embedded corpus; give a new or an empty folder")
-    _write_text(note, json.dumps(settings, indent=1) + "\n")
+    write_text(note, json.dumps(settings, indent=1) + "\n")
 
 
-def _paths(layout: str, out: Path, spec: Any) -> tuple[Path, ...]:
-    """Files of one clip: video, (sound,) truth. The truth is written last."""
-    if layout == "clips":
-        name = f"{spec.speaker}_{spec.emotion}_{spec.level}_{spec.take:03d}"
-        return out / f"{name}.mp4", out / TRUTH / f"{name}.json"
-    at = Path(spec.emotion) / f"level_{spec.level}" / f"{spec.take:03d}"
-    home = out / spec.speaker
-    return (
-        (home / "video" / "front" / at).with_suffix(".mp4"),
-        (home / "audio" / at).with_suffix(".m4a"),
-        (out / TRUTH / spec.speaker / "front" / at).with_suffix(".json"),
-    )
-
-
-def write_clip(layout: str, out: Path, spec: Any) -> None:
-    """Render and write one clip: H.264 High 4:4:4 Predictive, full range, AAC LC 48 kHz stereo, as MEAD's are."""
-    from pipelines.synth.clip import FPS, render_clip
-    from pipelines.synth.voice import RATE
-    from talking_face.media.writing import write_audio, write_video
-
-    frames, sound, truth = render_clip(spec)
-    paths = _paths(layout, out, spec)
-    # The size and quality of the slower presets (0.3 MB, 44 dB) at half their cost: drawing a clip costs 0.4 s.
-    write_video(paths[0], frames, FPS, sound, RATE, crf=18, preset="ultrafast", pix_fmt="yuvj444p", audio_channels=2)
-    if layout == "mead":
-        write_audio(paths[1], sound, RATE, channels=2)
-    _write_text(paths[-1], json.dumps(truth, separators=(",", ":"), sort_keys=True) + "\n")
-
-
-def _render_all(layout: str, out: Path, specs: list[Any], workers: int, progress: Progress) -> None:
+def _render_all(name: str, out: Path, specs: list[Any], workers: int, progress: Progress) -> None:
     # One task a speaker: its textures are drawn once, and with more workers than speakers in halves.
     groups = [list(g) for _, g in groupby(specs, key=lambda s: s.speaker)]
     while workers and 0 < len(groups) < workers and max(map(len, groups)) > 1:
         groups = [part for g in groups for part in (g[: (len(g) + 1) // 2], g[(len(g) + 1) // 2 :]) if part]
     if workers == 0 or len(groups) == 0:
         for spec in specs:
-            write_clip(layout, out, spec)
+            layout(name).write(out, spec)
             progress.advance()
         return
     # Before the children start: BLAS reads these when it is loaded, and its second thread doubles a frame's cost.
@@ -209,7 +182,7 @@ def _render_all(layout: str, out: Path, specs: list[Any], workers: int, progress
     done = context.SimpleQueue()
     count = min(workers, len(groups))
     with ProcessPoolExecutor(count, context, _start_worker, (done, os.getppid())) as pool:
-        waiting = {pool.submit(_render_group, layout, out, g) for g in sorted(groups, key=len, reverse=True)}
+        waiting = {pool.submit(_render_group, name, out, g) for g in sorted(groups, key=len, reverse=True)}
         try:
             while waiting:
                 finished, waiting = wait(waiting, timeout=0.3, return_when=FIRST_COMPLETED)
@@ -242,27 +215,9 @@ def _start_worker(done: Any, _: int) -> None:
     _DONE = done
 
 
-def _render_group(layout: str, out: Path, specs: list[Any]) -> None:
+def _render_group(name: str, out: Path, specs: list[Any]) -> None:
     for spec in specs:
         if multiprocessing.parent_process() is not None and not multiprocessing.parent_process().is_alive():  # type: ignore[union-attr]
             return  # the command was killed: do not go on alone
-        write_clip(layout, out, spec)
+        layout(name).write(out, spec)
         _DONE.put(1)
-
-
-def _write_labels(out: Path, specs: list[Any]) -> None:
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(("file", "speaker", "emotion", "intensity", "sentence_id", "transcript"))
-    for spec in specs:
-        video, truth = _paths("clips", out, spec)
-        said = json.loads(truth.read_text(encoding="utf-8"))
-        table.writerow((video.name, spec.speaker, spec.emotion, spec.level, said["sentence_id"], said["text"]))
-    _write_text(out / "labels.csv", text.getvalue())
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)

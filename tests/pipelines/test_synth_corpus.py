@@ -76,7 +76,7 @@ def test_flat_folder_with_labels(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"layout": "crema-d"}, "mead, clips"),
+        ({"name": "imagenet"}, "mead, clips"),
         ({"size": "huge"}, "WIDTHxHEIGHT"),
         ({"size": "100x360"}, "as wide"),
         ({"speakers": 0}, "1 to 198"),
@@ -85,7 +85,7 @@ def test_flat_folder_with_labels(tmp_path: Path) -> None:
 )
 def test_what_cannot_be_is_refused_in_words(tmp_path: Path, change: dict, words: str) -> None:
     with pytest.raises(UserError, match=words):
-        write_corpus(**{"layout": "mead", "out": tmp_path / "c", **change})
+        write_corpus(**{"name": "mead", "out": tmp_path / "c", **change})
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(UserError, match="not an embedded corpus"):
         write_corpus("mead", tmp_path, **SMALL)

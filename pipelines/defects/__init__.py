@@ -1,0 +1,48 @@
+"""Known defects of the datasets: one CSV a dataset, applied by default, switched off by `--no-defects`.
+
+Columns: `key`, a clip_id, where * stands for any text; `reason`, in words; `source`, who says so. Only what makes a
+clip worthless stands here. What a reader mends by itself (a silent video with a good sound file beside it) does not.
+"""
+
+from __future__ import annotations
+
+import csv
+import fnmatch
+import re
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+
+
+@dataclass(frozen=True, slots=True)
+class Defect:
+    """One row of a table."""
+
+    key: str
+    reason: str
+    source: str
+
+
+@cache
+def table(dataset: str) -> tuple[Defect, ...]:
+    """The rows for a dataset, in the file's order; none where there is no file."""
+    path = resources.files(__package__).joinpath(f"{dataset}.csv")
+    if not path.is_file():
+        return ()
+    return tuple(Defect(**row) for row in csv.DictReader(path.read_text("utf-8").splitlines()))
+
+
+def find(dataset: str, clip_id: str) -> Defect | None:
+    """The first row whose key fits the clip, or None."""
+    exact, patterns = _index(dataset)
+    if clip_id in exact:
+        return exact[clip_id]
+    return next((defect for pattern, defect in patterns if pattern.fullmatch(clip_id)), None)
+
+
+@cache
+def _index(dataset: str) -> tuple[dict[str, Defect], list[tuple[re.Pattern[str], Defect]]]:
+    rows = table(dataset)
+    exact = {row.key: row for row in rows if "*" not in row.key}
+    patterns = [(re.compile(fnmatch.translate(row.key)), row) for row in rows if "*" in row.key]
+    return exact, patterns

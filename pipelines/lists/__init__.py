@@ -1,0 +1,49 @@
+"""Named lists of clips, as papers use them: one CSV a list, or a file of the user's own (`preprocess --clips`).
+
+Columns: `clip_id`, and optionally `emotion`, a label that replaces the dataset's own.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+
+from talking_face.clip import Clip
+from talking_face.emotions import canonical
+from talking_face.reasons import UserError
+
+
+def names() -> list[str]:
+    """The lists that come with the suite."""
+    folder = resources.files(__package__)
+    return sorted(Path(entry.name).stem for entry in folder.iterdir() if entry.name.endswith(".csv"))
+
+
+def select(name_or_file: str, clips: Sequence[Clip]) -> tuple[list[Clip], list[str]]:
+    """(the clips of the list, in `clips`' order and with the list's emotions; clip ids of the list that are not there).
+
+    Raises UserError where there is no such list, or no clip of it.
+    """
+    path = resources.files(__package__).joinpath(f"{name_or_file}.csv") if name_or_file in names() else None
+    try:
+        text = path.read_text("utf-8") if path is not None else Path(name_or_file).read_text("utf-8-sig")
+    except (OSError, UnicodeDecodeError):
+        raise UserError(
+            f"{name_or_file!r} is no list of clips: give one of {', '.join(names())}, or a CSV with a column clip_id"
+        ) from None
+    rows = list(csv.DictReader(text.splitlines()))
+    if not rows or "clip_id" not in rows[0]:
+        raise UserError(f"the list {name_or_file} has no column clip_id")
+    wanted = {row["clip_id"].strip(): (row.get("emotion") or "").strip() for row in rows}
+    chosen = [
+        dataclasses.replace(clip, emotion=canonical(wanted[clip.clip_id])) if wanted[clip.clip_id] else clip
+        for clip in clips
+        if clip.clip_id in wanted
+    ]
+    there = {clip.clip_id for clip in chosen}
+    if not chosen:
+        raise UserError(f"none of the {len(wanted)} clips of the list {name_or_file} is under the folder")
+    return chosen, sorted(wanted.keys() - there)
