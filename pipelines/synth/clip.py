@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -13,10 +14,11 @@ from pipelines.synth.draw import Pose, Renderer
 from pipelines.synth.expression import blink_track, manner, pose_track, strength_track, weight_track
 from pipelines.synth.identity import get_identity, key_seed
 from pipelines.synth.rig import ACTION_INDEX, ACTIONS
-from pipelines.synth.speech import mouth_track, sentences, time_phones
+from pipelines.synth.speech import Phone, mouth_track, sentences, time_phones
 from pipelines.synth.voice import RATE, STEP, speak
 
 FPS = 30
+_MOUTH_OPENERS = ("open", "jaw", "lower_drop", "upper_raise")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,47 +46,83 @@ def renderer(speaker: str, width: int, height: int) -> Renderer:
     return Renderer(get_identity(speaker), width, height)
 
 
-def render_clip(spec: ClipSpec) -> tuple[Iterator[np.ndarray], np.ndarray, dict[str, Any]]:
-    """(frames, sound, truth) of a clip.
+@dataclass(frozen=True, slots=True)
+class Performance:
+    """What a speaker does in a clip, before it is drawn: one row of `weights` and one pose a frame."""
 
-    frames: iterator of round(seconds * 30) pictures (height, width, 3) uint8 RGB at 30 frames/s.
-    sound: (N,) int16 mono at 48 kHz, N = round(seconds * 48000).
-    truth: JSON-ready: sentence, phones with times, visemes, and per frame the mouth, the expression and the pose.
-    """
+    spec: ClipSpec
+    fps: float
+    times: np.ndarray  # (T,) s, the middle of each frame
+    weights: np.ndarray  # (T, len(ACTIONS)) float32
+    poses: list[Pose]
+    strength: np.ndarray  # (T,) of the expression
+    phones: list[Phone]
+    spoken: list[str]  # sentence ids
+    sound: np.ndarray  # (N,) int16 mono at 48 kHz
+    grain: int  # index of the first frame's camera grain
+
+
+def perform(spec: ClipSpec, fps: float = FPS, silent: bool = False) -> Performance:
+    """The performance of round(seconds * fps) frames. `silent`: the face lives, the mouth stays shut, no sound."""
     person = get_identity(spec.speaker)
     rng = np.random.default_rng(key_seed("clip", spec.seed, spec.key))
     how = manner(spec.emotion, spec.level)
-    count = round(spec.seconds * FPS)
-    times = (np.arange(count) + 0.5) / FPS  # a frame shows the middle of its time
+    count = round(spec.seconds * fps)
+    times = (np.arange(count) + 0.5) / fps  # a frame shows the middle of its time
     spoken, phones = time_phones(list(spec.sentence_ids), person.tempo * how.tempo, spec.seconds, rng)
+    if silent:
+        spoken, phones = [], [Phone("sil", "sil", 0.0, spec.seconds, 0.0)]
     fine = (np.arange(int(np.ceil(spec.seconds * RATE / STEP))) + 0.5) * STEP / RATE
     opening = mouth_track(phones, fine, how.effort)[:, 0]
-    sound = speak(person, phones, how, opening, spec.seconds, rng)
+    if silent:
+        sound = np.zeros(round(spec.seconds * RATE), np.int16)
+    else:
+        sound = speak(person, phones, how, opening, spec.seconds, rng)
     mouth = mouth_track(phones, times, how.effort)
     strength = strength_track(spec.emotion, spec.level, times, rng)
     weights = weight_track(person, spec.emotion, strength, mouth, blink_track(times, rng))
+    if silent:
+        weights[:, [ACTION_INDEX[name] for name in _MOUTH_OPENERS]] = 0
     energy = np.interp(times, fine, np.clip(opening / 1.6, 0, 1))
     poses = pose_track(spec.emotion, spec.level, times, strength, energy, rng)
-    grain = int(rng.integers(4096))
+    return Performance(spec, fps, times, weights, poses, strength, phones, spoken, sound, int(rng.integers(4096)))
+
+
+def draw(act: Performance, onto: Iterable[np.ndarray] | None = None) -> Iterator[np.ndarray]:
+    """The pictures, (height, width, 3) uint8 RGB; `onto` gives each one's background instead of the green one."""
+    artist = renderer(act.spec.speaker, act.spec.width, act.spec.height)
+    backgrounds = itertools.repeat(None) if onto is None else onto
+    for k, (weights, pose, background) in enumerate(zip(act.weights, act.poses, backgrounds, strict=False)):
+        yield artist.frame(weights, pose, act.grain + k, background)
+
+
+def truth(act: Performance) -> dict[str, Any]:
+    """The ground truth, JSON-ready: sentence, phones with times, and per frame the mouth, expression and pose."""
+    spec = act.spec
     artist = renderer(spec.speaker, spec.width, spec.height)
-
-    def frames() -> Iterator[np.ndarray]:
-        for k in range(count):
-            yield artist.frame(weights[k], poses[k], grain + k)
-
-    truth = {
+    return {
         "speaker": spec.speaker,
         "emotion": spec.emotion,
         "level": spec.level,
         "take": spec.take,
-        "sentence_id": "+".join(spoken),
-        "text": " ".join(sentences()[s][0] for s in spoken),
-        "fps": FPS,
+        "sentence_id": "+".join(act.spoken),
+        "text": " ".join(sentences()[s][0] for s in act.spoken),
+        "fps": act.fps,
         "size": [spec.width, spec.height],
-        "phones": [{"phone": p.phone, "viseme": p.viseme, "start": p.start, "end": p.end} for p in phones],
-        "frames": _frame_truth(artist, weights, poses, times, strength, phones),
+        "phones": [{"phone": p.phone, "viseme": p.viseme, "start": p.start, "end": p.end} for p in act.phones],
+        "frames": _frame_truth(artist, act.weights, act.poses, act.times, act.strength, act.phones),
     }
-    return frames(), sound, truth
+
+
+def render_clip(spec: ClipSpec, fps: float = FPS) -> tuple[Iterator[np.ndarray], np.ndarray, dict[str, Any]]:
+    """(frames, sound, truth) of a clip.
+
+    frames: iterator of round(seconds * fps) pictures (height, width, 3) uint8 RGB at `fps` frames/s.
+    sound: (N,) int16 mono at 48 kHz, N = round(seconds * 48000); the same at every frame rate.
+    truth: JSON-ready: sentence, phones with times, visemes, and per frame the mouth, the expression and the pose.
+    """
+    act = perform(spec, fps)
+    return draw(act), act.sound, truth(act)
 
 
 def _frame_truth(

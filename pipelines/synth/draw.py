@@ -177,12 +177,17 @@ class Renderer:
         """(5, 2) units, in the head's frame: inner lips' middle (upper, lower), corners (left, right), chin."""
         return self.mark_points + np.einsum("k,kdn->nd", weights, self.mark_fields)
 
-    def frame(self, weights: np.ndarray, pose: Pose, index: int = 0) -> np.ndarray:
-        """One picture (H, W, 3) uint8 RGB; weights (len(ACTIONS),) float32; index chooses the camera's grain."""
+    def frame(
+        self, weights: np.ndarray, pose: Pose, index: int = 0, background: np.ndarray | None = None
+    ) -> np.ndarray:
+        """One picture (H, W, 3) uint8 RGB; weights (len(ACTIONS),) float32; index chooses the camera's grain.
+
+        `background`: (H, W, 3) uint8 RGB to draw over; the speaker's own backdrop without it.
+        """
         w = np.asarray(weights, np.float32)
         head = self.head
         head[self.face_at] = self._face(w, pose)
-        picture = self.backdrop.copy()
+        picture = (self.backdrop if background is None else background).copy()
         r = pose.matrix()
         if self.behind is not None:
             self._affine(picture, self.behind, pose.dx + 0.25 * float(r[0, 2]), pose.dy, pose.roll * 0.6)
