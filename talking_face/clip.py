@@ -12,9 +12,10 @@ class MediaSource:
     """Where media lies: a file, or a member of a tar archive."""
 
     path: str  # absolute path of the file, or of the archive
-    member: str | None = None  # name inside the archive; None for a plain file
+    member: str | None = None  # name inside the archive, `inner.tar!name` in a nested one; None for a plain file
     offset: int | None = None  # first byte of the member in the archive, so that reading it scans nothing
     size: int | None = None  # bytes of the member
+    parts: tuple[str, ...] = ()  # the files that continue `path`, where the archive lies in several; offset counts on
 
     def __str__(self) -> str:
         return self.path if self.member is None else f"{self.path}!{self.member}"

@@ -1,12 +1,11 @@
-"""What all readers share: their options and result, a walk that stays inside the root, and tar listings."""
+"""What all readers share: their options and result, and a walk that stays inside the root (tars: archives.py)."""
 
 from __future__ import annotations
 
 import os
-import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from talking_face.clip import Clip, MediaSource
 from talking_face.reasons import Reason
@@ -100,8 +99,8 @@ def walk(root: Path, into: Discovery) -> Iterator[Found]:
             path = Path(folder) / name
             relative = path.relative_to(root)
             shown = relative.as_posix()
-            if hidden := _hidden(relative.parts):
-                into.skip(shown, Reason.NOT_A_CLIP, hidden)
+            if passed := hidden(relative.parts):
+                into.skip(shown, Reason.NOT_A_CLIP, passed)
             elif path.is_symlink() and not path.resolve().is_relative_to(root):
                 into.skip(shown, Reason.NOT_A_CLIP, "a link that leaves the folder; not followed")
             elif not path.is_symlink() and not path.is_file():
@@ -110,49 +109,8 @@ def walk(root: Path, into: Discovery) -> Iterator[Found]:
                 yield Found(shown, relative.parts, MediaSource(str(path)))
 
 
-def tar_members(found: Found, into: Discovery) -> Iterator[Found]:
-    """The files inside a tar, in its own order. A truncated tar yields its whole members, and a row says so.
-
-    Only headers are read. Members that are links, or whose names leave the archive, are skipped with a reason.
-    """
-    path = Path(found.source.path)
-    size = path.stat().st_size
-    folder = found.parts[:-1]
-    whole = 0
-    try:
-        with tarfile.open(path, "r:") as archive:
-            for member in archive:
-                shown = f"{found.name}!{member.name}"
-                name = PurePosixPath(member.name)
-                if member.isdir():
-                    continue
-                if name.is_absolute() or ".." in name.parts:
-                    into.skip(shown, Reason.NOT_A_CLIP, "a name that leaves the archive")
-                elif not member.isfile():
-                    into.skip(shown, Reason.NOT_A_CLIP, "a link or a special file in an archive")
-                elif hidden := _hidden(name.parts):
-                    into.skip(shown, Reason.NOT_A_CLIP, hidden)
-                elif member.offset_data + member.size > size:
-                    into.skip(shown, Reason.TRUNCATED, "the archive ends inside this member; download it again")
-                else:
-                    whole += 1
-                    source = MediaSource(str(path), member.name, member.offset_data, member.size)
-                    yield Found(shown, (*folder, *name.parts), source)
-            end = archive.offset
-        # tarfile takes a cut inside a header for the end. The end is marked by a block of zeros.
-        with path.open("rb") as file:
-            file.seek(end)
-            if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-                detail = (
-                    f"the archive has no end mark: cut after {whole} whole members, which are used; download it again"
-                )
-                into.skip(found.name, Reason.TRUNCATED, detail)
-    except (tarfile.TarError, EOFError, OSError) as error:
-        detail = f"the archive is damaged after {whole} whole members, which are used: {error}"
-        into.skip(found.name, Reason.TRUNCATED if whole else Reason.NOT_MEDIA, detail)
-
-
-def _hidden(parts: tuple[str, ...]) -> str | None:
+def hidden(parts: tuple[str, ...]) -> str | None:
+    """Why a file of this path below the root is passed by, or None."""
     if parts[-1].startswith("._"):
         return "an AppleDouble file, not media"
     if any(part.startswith(".") for part in parts):

@@ -14,7 +14,8 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from pipelines.readers.base import AUDIO_SUFFIXES, VIDEO_SUFFIXES, Discovery, Found, ReaderOptions, tar_members, walk
+from pipelines.readers.archives import files
+from pipelines.readers.base import AUDIO_SUFFIXES, VIDEO_SUFFIXES, Discovery, Found, ReaderOptions
 from talking_face.clip import Clip
 from talking_face.emotions import DATASET_LABELS
 from talking_face.reasons import Reason, UserError
@@ -34,7 +35,7 @@ def discover(root: Path, options: ReaderOptions) -> Discovery:
     sounds: dict[tuple[str, str, str, str], Found] = {}
     used: set[tuple[str, str, str, str]] = set()
     layouts: Counter[str] = Counter()
-    for found in _files(root, into):
+    for found in files(root, into):
         label = _label(found.parts, root.name)
         if isinstance(label, str):
             reason = Reason.BAD_LABEL if label.startswith(("actor", "emotion", "level")) else Reason.NOT_A_CLIP
@@ -78,17 +79,6 @@ def discover(root: Path, options: ReaderOptions) -> Discovery:
     if silent:
         into.notes.append(f"{silent} clips have no sound file; the video's own track is used")
     return into.finish()
-
-
-def _files(root: Path, into: Discovery) -> list[Found]:
-    """Files on disk first, then members of tars, so that an extracted clip wins over the one in its archive."""
-    files: list[Found] = []
-    archives: list[Found] = []
-    for found in walk(root, into):
-        (archives if found.parts[-1].lower().endswith(".tar") else files).append(found)
-    for archive in archives:
-        files.extend(tar_members(archive, into))
-    return files
 
 
 def _label(parts: tuple[str, ...], root_name: str) -> tuple[str, str | None, str, str, str] | str:

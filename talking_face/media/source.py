@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import tarfile
+from bisect import bisect_right
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import accumulate
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,10 +20,16 @@ _LFS = b"version https://git-lfs"
 
 
 class ByteRange(io.RawIOBase):
-    """A read-only, seekable view of `size` bytes of a file from `offset`: an uncompressed tar member as it lies."""
+    """A read-only, seekable view of `size` bytes from `offset`: an uncompressed tar member as it lies.
 
-    def __init__(self, path: str, offset: int, size: int) -> None:
+    `parts` are the files that continue `path`; offset and size count through all of them.
+    """
+
+    def __init__(self, path: str, offset: int, size: int, parts: tuple[str, ...] = ()) -> None:
         super().__init__()
+        self._paths = (path, *parts)
+        self._starts = [0, *accumulate(Path(part).stat().st_size for part in self._paths)][:-1]
+        self._part = 0  # which of `_paths` is open
         self._file = Path(path).open("rb")  # noqa: SIM115 - closed in close()
         self._offset, self._size, self._at = offset, size, 0
 
@@ -41,11 +49,27 @@ class ByteRange(io.RawIOBase):
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         wanted = min(len(buffer), max(0, self._size - self._at))
-        self._file.seek(self._offset + self._at)
-        data = self._file.read(wanted)
-        buffer[: len(data)] = data
-        self._at += len(data)
-        return len(data)
+        done = 0
+        while done < wanted:
+            data = self._read(self._offset + self._at, wanted - done)
+            if not data:
+                break
+            buffer[done : done + len(data)] = data
+            done += len(data)
+            self._at += len(data)
+        return done
+
+    def _read(self, at: int, wanted: int) -> bytes:
+        """Up to `wanted` bytes from `at`, counted from the first file's start; none behind the last file's end."""
+        part = bisect_right(self._starts, at) - 1
+        if part != self._part:
+            self._file.close()
+            self._file = Path(self._paths[part]).open("rb")  # noqa: SIM115 - closed in close()
+            self._part = part
+        self._file.seek(at - self._starts[part])
+        if part + 1 < len(self._starts):
+            wanted = min(wanted, self._starts[part + 1] - at)
+        return self._file.read(wanted)
 
     def close(self) -> None:
         self._file.close()
@@ -66,7 +90,8 @@ def open_source(source: Source) -> Iterator[str | BinaryIO]:
     source = as_source(source)
     try:
         if source.member is None:
-            _check_head(source, Path(source.path).stat().st_size, _head(source.path, 0))
+            with Path(source.path).open("rb") as file:
+                _check_head(source, Path(source.path).stat().st_size, file.read(64))
             yield source.path
             return
         offset, size = (
@@ -74,8 +99,9 @@ def open_source(source: Source) -> Iterator[str | BinaryIO]:
             if source.offset is not None and source.size is not None
             else _find_member(source)
         )
-        _check_head(source, size, _head(source.path, offset, size))
-        with ByteRange(source.path, offset, size) as member:
+        with ByteRange(source.path, offset, size, source.parts) as member:
+            _check_head(source, size, member.read(64) or b"")
+            member.seek(0)
             yield member  # type: ignore[misc]
     except FileNotFoundError:
         raise ClipError(Reason.MISSING_FILE, f"{source} does not exist") from None
@@ -83,12 +109,6 @@ def open_source(source: Source) -> Iterator[str | BinaryIO]:
         raise ClipError(Reason.NOT_MEDIA, f"{source} is a folder") from None
     except PermissionError:
         raise ClipError(Reason.UNREADABLE, f"{source} may not be read; check its permissions") from None
-
-
-def _head(path: str, offset: int, size: int = 64) -> bytes:
-    with Path(path).open("rb") as file:
-        file.seek(offset)
-        return file.read(min(size, 64))
 
 
 def _check_head(source: MediaSource, size: int, head: bytes) -> None:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import tarfile
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from pipelines.readers import Discovery
 from pipelines.synth.corpus import write_corpus
 
 
@@ -15,3 +20,55 @@ def small_mead(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("small") / "mead"
     write_corpus("mead", root, speakers=1, seconds=0.8, workers=0, quiet=True, only=["/neutral/", "/happy/"])
     return root
+
+
+@pytest.fixture(scope="session")
+def unaccounted() -> Callable[[Path, Discovery], list[str]]:
+    """Files below a root, and members of tars there, that a discovery does not speak of, or speaks of as a clip's video
+    more than once. An empty list is what a reader owes.
+
+    Tars are listed by unpacking them in memory, so by other means than the reader's.
+    """
+
+    def check(root: Path, found: Discovery) -> list[str]:
+        def shown(source: object) -> str:
+            return str(source).removeprefix(f"{root.resolve()}/").removeprefix(f"{root}/")
+
+        videos = Counter(shown(clip.video) for clip in found.clips)
+        sounds = {shown(clip.audio) for clip in found.clips if clip.audio}
+        skipped = {shown(skip.path) for skip in found.skipped}
+        told = videos.keys() | sounds | skipped
+        archives = {name[:at] for name in told for at, char in enumerate(name) if char == "!"}
+        there = {
+            name
+            for path in root.rglob("*")
+            if path.is_symlink() or not path.is_dir()
+            for name in _with_members(path.relative_to(root).as_posix(), path)
+        }
+        return sorted(
+            [f"{name}: not spoken of" for name in there - told - archives]
+            + [f"{name}: a clip {count} times" for name, count in videos.items() if count > 1]
+            + [f"{name}: a clip, and skipped" for name in videos.keys() & skipped]
+            + [f"{name}: skipped without a reason" for name in (s.path for s in found.skipped if not s.detail.strip())]
+        )
+
+    return check
+
+
+def _with_members(name: str, file: Path | io.BytesIO) -> Iterator[str]:
+    yield name
+    if not name.endswith(".tar") or (isinstance(file, Path) and not file.is_file()):
+        return
+    try:
+        with tarfile.open(None if isinstance(file, io.BytesIO) else file, "r:", fileobj=_bytes(file)) as archive:
+            while (member := archive.next()) is not None and member.size >= 0:
+                if member.isdir():
+                    continue
+                inner = archive.extractfile(member) if member.isfile() else None
+                yield from _with_members(f"{name}!{member.name}", io.BytesIO(inner.read() if inner else b""))
+    except (tarfile.TarError, OSError):
+        return
+
+
+def _bytes(file: Path | io.BytesIO) -> io.BytesIO | None:
+    return file if isinstance(file, io.BytesIO) else None
