@@ -25,9 +25,11 @@ class Reason(StrEnum):
     NO_SPACE = "no-space"
     UNREADABLE = "unreadable"
     BAD_LABEL = "bad-label"
+    UNLABELLED = "unlabelled"
     DUPLICATE_ID = "duplicate-id"
     NOT_A_CLIP = "not-a-clip"
     KNOWN_DEFECT = "known-defect"
+    NOT_ASKED = "not-asked"
     # Scoring only.
     LENGTH_MISMATCH = "length-mismatch"
     RATE_MISMATCH = "rate-mismatch"
