@@ -16,9 +16,9 @@ import cv2
 import numpy as np
 
 from pipelines.frames_codec import DEFAULT_CODEC, LOSSLESS_CODEC, get_codec
-from talking_face.faces.crop import crop_frame, stable_box
+from talking_face.faces.crop import crop_picture, stable_box
 from talking_face.faces.track import track_face
-from talking_face.media import read_frames
+from talking_face.media import iter_pictures
 from talking_face.threads import limit_threads
 
 CODECS = (
@@ -31,10 +31,10 @@ CODECS = (
 
 def crops(path: Path, size: int = 256) -> np.ndarray:
     """The clip's face crops: (T, S, S, 3) uint8 RGB."""
-    frames = read_frames(path)
-    track = track_face(frames)
+    pictures = list(iter_pictures(path))
+    track = track_face(pictures)
     box = stable_box(track.landmarks, track.valid, picture=track.size)
-    return np.stack([crop_frame(frame, box, size) for frame in frames])
+    return np.stack([crop_picture(picture, box, size) for picture in pictures])
 
 
 def mean_psnr(crop: np.ndarray, stored: np.ndarray) -> float:

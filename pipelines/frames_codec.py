@@ -10,8 +10,9 @@ Every encoder runs on one thread with bit-exact flags, so the same frames give t
 from __future__ import annotations
 
 import io
+import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, cast
@@ -46,13 +47,15 @@ class FrameCodec:
         """Whether each frame is a byte string of its own."""
         return self.kind in ("png", "webp", "jpeg", "jpeg420")
 
-    def encode(self, frames: Frames) -> list[bytes]:
-        """`frames`: (T, H, W, 3) uint8 RGB, T >= 1. Returns T byte strings, or one for the video codecs."""
-        if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or not len(frames):
-            raise ValueError(f"frames must be (T, H, W, 3) uint8 with T >= 1, got {frames.shape} {frames.dtype}")
+    def encode(self, frames: Iterable[Frames]) -> list[bytes]:
+        """`frames`: T >= 1 of (H, W, 3) uint8 RGB, an array or streamed. Returns T blobs, or one of a video codec."""
         if self.per_frame:
-            return [_encode_image(frame, self.kind, self.quality) for frame in frames]
-        return [_encode_video(frames, self)]
+            blobs = [_encode_image(frame, self.kind, self.quality) for frame in _checked(frames)]
+        else:
+            blobs = [_encode_video(_checked(frames), self)]
+        if not blobs:
+            raise ValueError("no frame to encode")
+        return blobs
 
     def decode(self, blobs: Sequence[bytes], indices: Sequence[int] | None = None) -> Frames:
         """The frames at `indices` (all when None), in that order: (N, H, W, 3) uint8 RGB, C-contiguous.
@@ -84,6 +87,13 @@ def get_codec(name: str) -> FrameCodec:
     )
 
 
+def _checked(frames: Iterable[Frames]) -> Iterator[Frames]:
+    for frame in frames:
+        if frame.ndim != 3 or frame.shape[-1] != 3 or frame.dtype != np.uint8:
+            raise ValueError(f"a frame must be (H, W, 3) uint8, got {frame.shape} {frame.dtype}")
+        yield frame
+
+
 # -- still images ------------------------------------------------------------------------------------------------------
 
 
@@ -112,7 +122,10 @@ def _decode_image(data: bytes) -> Frames:
 # -- video in memory ---------------------------------------------------------------------------------------------------
 
 
-def _encode_video(frames: Frames, codec: FrameCodec) -> bytes:
+def _encode_video(frames: Iterator[Frames], codec: FrameCodec) -> bytes:
+    first = next(frames, None)
+    if first is None:
+        raise ValueError("no frame to encode")
     encoder, pix_fmt, container = {
         "x264": ("libx264", "yuv444p", "mp4"),
         "x264rgb": ("libx264rgb", "rgb24", "mp4"),
@@ -121,7 +134,7 @@ def _encode_video(frames: Frames, codec: FrameCodec) -> bytes:
     buffer = io.BytesIO()
     with av.open(buffer, "w", format=container, options={"fflags": "+bitexact"}) as out:
         stream = cast(Any, out.add_stream(encoder, rate=25))
-        stream.width, stream.height, stream.pix_fmt = frames.shape[2], frames.shape[1], pix_fmt
+        stream.width, stream.height, stream.pix_fmt = first.shape[1], first.shape[0], pix_fmt
         stream.gop_size = codec.gop
         stream.codec_context.time_base = Fraction(1, 25)
         stream.thread_count = 1
@@ -135,7 +148,7 @@ def _encode_video(frames: Frames, codec: FrameCodec) -> bytes:
         if codec.kind == "x264":
             stream.codec_context.color_range = 2  # full range: 8 bits hold RGB better by about 1 dB
             stream.codec_context.colorspace = 1  # BT.709
-        for index, image in enumerate(frames):
+        for index, image in enumerate(itertools.chain([first], frames)):
             frame = av.VideoFrame.from_ndarray(image, format="rgb24")
             if codec.kind == "x264":
                 frame = frame.reformat(

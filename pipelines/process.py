@@ -21,15 +21,15 @@ from pipelines.settings import PreprocessSettings
 from pipelines.shards import Record, clip_digest
 from pipelines.staging import Staging
 from talking_face.clip import Clip, MediaSource
-from talking_face.faces.crop import apply_transform, crop_frame, stable_box
-from talking_face.faces.track import FaceTrack, jitter, smooth_landmarks, track_face
-from talking_face.media import AUDIO_RATE, iter_frames, probe, read_audio
+from talking_face.faces.crop import CropBox, apply_transform, crop_picture, stable_box
+from talking_face.faces.track import Window, jitter, smooth_landmarks, track_face
+from talking_face.media import AUDIO_RATE, Picture, iter_pictures, probe, read_audio
 from talking_face.media.source import open_source
 from talking_face.reasons import ClipError, Reason
 
-# Frames of a short clip are kept from tracking to cropping (4 s of 1080p fit); beyond this many bytes the clip is
-# decoded a second time, 35 ms a 1080p frame, so that a five-minute clip needs no more memory than this.
-_KEEP_BYTES = 640 << 20
+# Windows around the face are kept from tracking to cropping (2 MB of a 1080p 4:4:4 frame, so 8 s of MEAD fit); beyond
+# this many bytes the clip is decoded a second time, 6 ms a frame, so that a long clip needs no more memory than this.
+_KEEP_BYTES = 384 << 20
 
 log = logging.getLogger(__name__)
 
@@ -92,8 +92,8 @@ def process_clip(
         raise ClipError(Reason.NO_AUDIO, f"{clip.video} has no sound, and there is no sound file beside it")
 
     enter("track")
-    kept = _Kept(clip.video, settings.fps, settings.max_seconds)
-    track = track_face(kept.first_pass(), settings.fps)
+    kept = _KeptFaces()
+    track = track_face(_pictures(clip.video, settings), settings.fps, kept.watch)
     n_frames, n_valid = len(track), int(track.valid.sum())
     if n_frames < settings.min_frames:
         raise ClipError(
@@ -110,7 +110,9 @@ def process_clip(
         )
 
     enter("crop")
-    crops, transform = _crop(kept, track, settings)
+    box = stable_box(track.landmarks, track.valid, settings.enlarge, track.size)
+    frames = get_codec(settings.codec).encode(_crops(kept, box, track.size, clip.video, settings))
+    transform = box.transform(settings.size)
     landmarks = apply_transform(transform[None], track.landmarks)
     smoothed = smooth_landmarks(landmarks, track.valid)
 
@@ -127,7 +129,6 @@ def process_clip(
     audio = np.zeros(wanted, np.int16)
     audio[: min(wanted, len(samples))] = samples[:wanted]
 
-    enter("encode")
     noise = jitter(landmarks, track.valid)
     record: Record = {
         **{name: getattr(clip, name) for name in _IDENTITY},
@@ -148,7 +149,7 @@ def process_clip(
         "jitter": None if math.isnan(noise) else noise,
         "audio_surplus": surplus if sound is not None else None,
         "warnings": warnings,
-        "frames": get_codec(settings.codec).encode(crops),
+        "frames": frames,
         "landmarks": landmarks,
         "landmarks_smoothed": smoothed,
         "blendshapes": track.blendshapes,
@@ -166,40 +167,67 @@ _IDENTITY = (
 )
 
 
-class _Kept:
-    """A clip's frames for two passes: kept when they are few, decoded again when they are many."""
+def _pictures(source: MediaSource, settings: PreprocessSettings) -> Iterator[Picture]:
+    """The clip's pictures. Raises ClipError past the longest length that is taken: headers can hide a length."""
+    limit = math.ceil(settings.max_seconds * settings.fps)
+    for index, picture in enumerate(iter_pictures(source, settings.fps)):
+        if index >= limit:
+            raise ClipError(
+                Reason.TOO_LONG, f"{source} lasts more than {settings.max_seconds:g} s, which is what is taken"
+            )
+        yield picture
 
-    def __init__(self, source: MediaSource, fps: float, max_seconds: float) -> None:
-        self._source, self._fps, self._max_frames = source, fps, math.ceil(max_seconds * fps)
-        self._frames: list[np.ndarray] | None = []
+
+class _KeptFaces:
+    """The window around the face of every picture, in its own pixel format, until the crop is known.
+
+    The crop is one box for the whole clip, so it stands only when the last frame is tracked. Whole frames are not kept.
+    """
+
+    def __init__(self) -> None:
+        self._parts: list[tuple[Picture, tuple[int, int]]] | None = []  # picture of the window, its left and top
         self._bytes = 0
-        self._last: np.ndarray | None = None
+        self._last: tuple[Picture | None, Window | None] = (None, None)
 
-    def first_pass(self) -> Iterator[np.ndarray]:
-        for index, frame in enumerate(iter_frames(self._source, self._fps)):
-            if index >= self._max_frames:  # a header that hides the length
-                limit = self._max_frames / self._fps
-                raise ClipError(Reason.TOO_LONG, f"{self._source} lasts more than {limit:g} s, which is what is taken")
-            if self._frames is not None:
-                # A source slower than the output repeats frames; the repeats share one array.
-                self._bytes += 0 if frame is self._last else frame.nbytes
-                self._last = frame
-                self._frames.append(frame)
-                if self._bytes > _KEEP_BYTES:
-                    self._frames = None
-            yield frame
+    def watch(self, picture: Picture, window: Window | None) -> None:
+        """Called by track_face for every picture."""
+        if self._parts is None:
+            return
+        if self._parts and self._last == (picture, window):  # a repeated frame
+            self._parts.append(self._parts[-1])
+            return
+        self._last = (picture, window)
+        inside = picture.snap(*window) if window else (0, 0, 0, 0)
+        if inside[2] - inside[0] < 2 or inside[3] - inside[1] < 2:
+            self._parts = None  # no face yet: what the crop will need of this picture is not known
+            return
+        part = picture.copy(*inside)
+        self._parts.append((part, inside[:2]))
+        self._bytes += part.nbytes
+        if self._bytes > _KEEP_BYTES:
+            self._parts = None
 
-    def second_pass(self) -> Iterator[np.ndarray]:
-        return iter_frames(self._source, self._fps) if self._frames is None else iter(self._frames)
+    def crops(self, box: CropBox, picture: tuple[int, int], size: int) -> Iterator[np.ndarray] | None:
+        """The crops, where every kept window holds the whole box (as far as it lies in the picture)."""
+        if self._parts is None:
+            return None
+        height, width = picture
+        left, top = max(0, box.left), max(0, box.top)
+        right, bottom = min(width, box.left + box.side), min(height, box.top + box.side)
+        for part, (x, y) in self._parts:
+            if x > left or y > top or x + part.width < right or y + part.height < bottom:
+                return None
+        return (crop_picture(part, box, size, offset) for part, offset in self._parts)
 
 
-def _crop(kept: _Kept, track: FaceTrack, settings: PreprocessSettings) -> tuple[np.ndarray, np.ndarray]:
-    """((T, S, S, 3) uint8 RGB crops, (2, 3) float32 transform from source to crop pixels)."""
-    box = stable_box(track.landmarks, track.valid, settings.enlarge, track.size)
-    crops = np.empty((len(track), settings.size, settings.size, 3), np.uint8)
-    for index, frame in enumerate(kept.second_pass()):
-        crops[index] = crop_frame(frame, box, settings.size)
-    return crops, box.transform(settings.size)
+def _crops(
+    kept: _KeptFaces, box: CropBox, picture: tuple[int, int], source: MediaSource, settings: PreprocessSettings
+) -> Iterator[np.ndarray]:
+    """The clip's crops, (size, size, 3) uint8 RGB each; decodes the clip once more where they were not kept."""
+    crops = kept.crops(box, picture, settings.size)
+    if crops is None:
+        crops = (crop_picture(whole, box, settings.size) for whole in iter_pictures(source, settings.fps))
+    return crops
 
 
 def _sound_source(clip: Clip, video_has_sound: bool, warnings: list[str]) -> MediaSource | None:

@@ -13,7 +13,7 @@ from talking_face.faces.crop import ENLARGE
 from talking_face.pretrained.store import weight_hash
 from talking_face.signature import Signature, digest
 
-VERSION = "1.0.0"  # of the processing: raised when the same settings give other content
+VERSION = "1.1.0"  # of the processing: raised when the same settings give other content
 
 # These say how a run is done, not what comes out of it.
 _NOT_CONTENT = {"deadline_s", "labels"}

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from talking_face.media.picture import Picture
+
 # The crop's side over the face's height or width (mesh extent: hairline to chin), whichever is larger: the face fills
 # about two thirds of the picture, as in the field's 256 px crops.
 ENLARGE = 1.5
@@ -50,35 +52,37 @@ def stable_box(
     centre = np.median((low + high) / 2, axis=0)
     # Where the head wanders, keep the whole path inside rather than the median position central.
     centre = np.clip(centre, reach_high - side / 2, reach_low + side / 2)
-    side_px = max(2, round(side))
-    left, top = round(float(centre[0]) - side_px / 2), round(float(centre[1]) - side_px / 2)
+    # Even numbers: between the chroma samples of 4:2:0, so that cutting before or after colour conversion is the same.
+    side_px = max(2, 2 * round(side / 2))
+    left, top = (2 * round((float(middle) - side_px / 2) / 2) for middle in centre)
     if picture is not None:
         height, width = picture
-        top = min(max(top, 0), height - side_px) if side_px <= height else top
-        left = min(max(left, 0), width - side_px) if side_px <= width else left
+        top = min(max(top, 0), (height - side_px) // 2 * 2) if side_px <= height else top
+        left = min(max(left, 0), (width - side_px) // 2 * 2) if side_px <= width else left
     return CropBox(left, top, side_px)
 
 
-def crop_frame(frame: np.ndarray, box: CropBox, size: int) -> np.ndarray:
-    """(size, size, 3) uint8 RGB, C-contiguous: area average where it shrinks, cubic where it enlarges."""
-    height, width = frame.shape[:2]
-    x0, y0 = max(0, box.left), max(0, box.top)
-    x1, y1 = min(width, box.left + box.side), min(height, box.top + box.side)
-    view = frame[max(0, min(y0, height - 1)) : max(y1, 1), max(0, min(x0, width - 1)) : max(x1, 1)]
-    if view.shape[:2] != (box.side, box.side):
-        top, left = max(0, -box.top), max(0, -box.left)
-        view = cv2.copyMakeBorder(
-            view,
-            top,
-            max(0, box.side - view.shape[0] - top),
-            left,
-            max(0, box.side - view.shape[1] - left),
-            borderType=cv2.BORDER_REPLICATE,
-        )[: box.side, : box.side]
-    if box.side == size:
+def crop_picture(picture: Picture, box: CropBox, size: int, offset: tuple[int, int] = (0, 0)) -> np.ndarray:
+    """(size, size, 3) uint8 RGB, C-contiguous: area average where it shrinks, cubic where it enlarges.
+
+    `offset`: where the picture's left and top edge lie in the coordinates of the box.
+    """
+    left, top = box.left - offset[0], box.top - offset[1]
+    right, bottom = left + box.side, top + box.side
+    inside = picture.snap(left, top, right, bottom)
+    if inside == (left, top, right, bottom):
+        return picture.window(*inside, (size, size))
+    # Partly outside: cut at the picture's own scale, continue by the edge pixels, then scale.
+    x0, y0 = min(max(left, 0), picture.width - 1), min(max(top, 0), picture.height - 1)
+    x1, y1 = max(min(right, picture.width), x0 + 1), max(min(bottom, picture.height), y0 + 1)
+    view = picture.rgb()[y0:y1, x0:x1]
+    view = cv2.copyMakeBorder(
+        view, max(0, -top), max(0, bottom - picture.height), max(0, -left), max(0, right - picture.width),
+        borderType=cv2.BORDER_REPLICATE,
+    )[: box.side, : box.side]  # fmt: skip
+    if view.shape[:2] == (size, size):
         return np.ascontiguousarray(view)
-    method = cv2.INTER_AREA if size < box.side else cv2.INTER_CUBIC
-    return cv2.resize(view, (size, size), interpolation=method)
+    return cv2.resize(view, (size, size), interpolation=cv2.INTER_AREA if size < box.side else cv2.INTER_CUBIC)
 
 
 def apply_transform(transform: np.ndarray, points: np.ndarray) -> np.ndarray:

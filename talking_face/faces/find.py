@@ -7,9 +7,9 @@ at growing sizes of the picture until it finds a face.
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 
+from talking_face.media.picture import Picture
 from talking_face.pretrained.dlib_models import Box, detect_faces_hog
 
 # Longest sides tried, in px. 640 sees faces down to 1/8 of the picture's width in about 25 ms; 1280 to 1/16 in 100 ms.
@@ -17,12 +17,12 @@ _SIDES = (640, 1280, 1920)
 _MIN_SCORE = 0.0
 
 
-def find_face(frame: np.ndarray) -> Box | None:
-    """The main face of an (H, W, 3) uint8 RGB frame, in its pixels, or None.
+def find_face(picture: Picture) -> Box | None:
+    """The main face of a picture, in its pixels, or None.
 
     Main is the largest; of faces within 20% of that size, the one nearest to the picture's centre.
     """
-    height, width = frame.shape[:2]
+    width, height = picture.width, picture.height
     longest = max(height, width)
     tried: set[int] = set()
     for side in _SIDES:
@@ -32,10 +32,7 @@ def find_face(frame: np.ndarray) -> Box | None:
             continue
         tried.add(side)
         scale = side / longest
-        grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
-        if scale != 1:
-            size = (max(1, round(width * scale)), max(1, round(height * scale)))
-            grey = cv2.resize(grey, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+        grey = picture.grey(max(1, round(width * scale)), max(1, round(height * scale)))
         found = [
             Box(box.left / scale, box.top / scale, box.right / scale, box.bottom / scale, box.score)
             for box in detect_faces_hog(grey)

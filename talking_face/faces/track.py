@@ -7,16 +7,16 @@ window moves only when the face nears its edge, because each move costs the land
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
 from talking_face.faces.find import find_face
+from talking_face.media.picture import Picture
 from talking_face.media.reading import FPS
 from talking_face.pretrained.dlib_models import Box
-from talking_face.pretrained.face_landmarker import BLENDSHAPE_NAMES, N_POINTS, FaceLandmarker
+from talking_face.pretrained.face_landmarker import BLENDSHAPE_NAMES, N_POINTS, FaceLandmarker, FaceMesh
 
 # The window's side over the found face's width (HOG boxes run from brow to chin): room for hair and small moves.
 _WINDOW = 2.4
@@ -45,33 +45,40 @@ class FaceTrack:
         return len(self.valid)
 
 
-def track_face(frames: Iterable[np.ndarray], fps: float = FPS) -> FaceTrack:
-    """Follow the main face through `frames`, an iterable of (H, W, 3) uint8 RGB frames of one size, streamed.
+Window = tuple[int, int, int, int]  # left, top, right, bottom in source px; may reach beyond the picture
 
-    The same frames give the same track, whatever was tracked before. Raises ValueError when there is no frame.
+
+def track_face(
+    pictures: Iterable[Picture], fps: float = FPS, watch: Callable[[Picture, Window | None], None] | None = None
+) -> FaceTrack:
+    """Follow the main face through `pictures` of one size, streamed.
+
+    Args:
+        watch: called for every picture with the window in which the face was looked for (None: no face seen yet), so
+            that a caller can keep what it will need later.
+
+    The same pictures give the same track, whatever was tracked before. Raises ValueError when there is no picture.
     """
     landmarks: list[np.ndarray] = []
     blendshapes: list[np.ndarray] = []
     size = (0, 0)
-    window: tuple[int, int, int] | None = None  # left, top, side in source px
+    window: Window | None = None
     missing = 0  # frames since a face was last seen
     with FaceLandmarker("video") as landmarker:
-        for index, frame in enumerate(frames):
-            size = frame.shape[:2]
+        for index, picture in enumerate(pictures):
+            size = (picture.height, picture.width)
             if window is None or missing > 0:
                 eager = missing < _EAGER or missing % _STRIDE == 0
-                found = find_face(frame) if eager else None
+                found = find_face(picture) if eager else None
                 if found is not None:
                     window = _window(found)
             points, shapes = _NO_POINTS, _NO_SHAPES
+            if watch is not None:
+                watch(picture, window)
             if window is not None:
-                view, scale = _view(frame, window)
-                mesh = landmarker.detect(view, round(index * 1000 / fps))
-                if mesh is not None:
-                    candidate = (mesh.landmarks / scale).astype(np.float32)
-                    candidate[:, :2] += np.array(window[:2], np.float32)
-                    if np.ptp(candidate[:, 1]) >= _MIN_FACE_PX:
-                        points, shapes = candidate, mesh.blendshapes
+                mesh = _look(landmarker, picture, window, round(index * 1000 / fps))
+                if mesh is not None and np.ptp(mesh.landmarks[:, 1]) >= _MIN_FACE_PX:
+                    points, shapes = mesh.landmarks, mesh.blendshapes
             seen = not np.isnan(points[0, 0])
             missing = 0 if seen else missing + 1
             if seen and window is not None and _near_edge(points, window):
@@ -81,7 +88,7 @@ def track_face(frames: Iterable[np.ndarray], fps: float = FPS) -> FaceTrack:
     if not landmarks:
         raise ValueError("no frame to track")
     stacked = np.stack(landmarks)
-    return FaceTrack(stacked, np.stack(blendshapes), ~np.isnan(stacked[:, 0, 0]), (int(size[0]), int(size[1])))
+    return FaceTrack(stacked, np.stack(blendshapes), ~np.isnan(stacked[:, 0, 0]), size)
 
 
 def smooth_landmarks(landmarks: np.ndarray, valid: np.ndarray, max_gap: int = MAX_GAP) -> np.ndarray:
@@ -120,10 +127,11 @@ _NO_POINTS: np.ndarray = np.full((N_POINTS, 3), np.nan, np.float32)
 _NO_SHAPES: np.ndarray = np.full(len(BLENDSHAPE_NAMES), np.nan, np.float32)
 
 
-def _window(box: Box) -> tuple[int, int, int]:
-    side = max(32, round(_WINDOW * max(box.width, box.height)))
+def _window(box: Box) -> Window:
+    side = max(32, 2 * round(_WINDOW * max(box.width, box.height) / 2))
     x, y = (box.left + box.right) / 2, (box.top + box.bottom) / 2
-    return round(x - side / 2), round(y - side / 2), side
+    left, top = 2 * round((x - side / 2) / 2), 2 * round((y - side / 2) / 2)
+    return left, top, left + side, top + side
 
 
 def _box(points: np.ndarray) -> Box:
@@ -133,31 +141,26 @@ def _box(points: np.ndarray) -> Box:
     return Box(float(x - half), float(y - half), float(x + half), float(y + half))
 
 
-def _near_edge(points: np.ndarray, window: tuple[int, int, int]) -> bool:
-    left, top, side = window
+def _near_edge(points: np.ndarray, window: Window) -> bool:
     low, high = points[:, :2].min(axis=0), points[:, :2].max(axis=0)
-    inner = _MARGIN * side
-    return bool((low < np.array([left, top]) + inner).any() or (high > np.array([left, top]) + side - inner).any())
+    inner = _MARGIN * (window[2] - window[0])
+    return bool((low < np.array(window[:2]) + inner).any() or (high > np.array(window[2:]) - inner).any())
 
 
-def _view(frame: np.ndarray, window: tuple[int, int, int]) -> tuple[np.ndarray, float]:
-    """The window's pixels, edges repeated outside the picture, and the scale they were shrunk by."""
-    left, top, side = window
-    height, width = frame.shape[:2]
-    pad = max(0, -left, -top, left + side - width, top + side - height)
-    if pad:
-        x0, y0, x1, y1 = max(0, left), max(0, top), min(width, left + side), min(height, top + side)
-        inside = frame[y0:y1, x0:x1]
-        view = cv2.copyMakeBorder(
-            inside, y0 - top, top + side - y1, x0 - left, left + side - x1, borderType=cv2.BORDER_REPLICATE
-        )
-    else:
-        view = frame[top : top + side, left : left + side]
-    scale = min(1.0, _WINDOW_PX / side)
-    if scale < 1:
-        view = cv2.resize(view, (_WINDOW_PX, _WINDOW_PX), interpolation=cv2.INTER_AREA)
-        scale = _WINDOW_PX / side
-    return view, scale
+def _look(landmarker: FaceLandmarker, picture: Picture, window: Window, time_ms: int) -> FaceMesh | None:
+    """The face that the landmarker sees in the part of the window that lies in the picture, in source pixels."""
+    left, top, right, bottom = picture.snap(*window)
+    width, height = right - left, bottom - top
+    if width < 2 or height < 2:
+        return None
+    scale = min(1.0, _WINDOW_PX / (window[2] - window[0]))
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    mesh = landmarker.detect(picture.window(left, top, right, bottom, size), time_ms)
+    if mesh is None:
+        return None
+    # Whole pixels of the view are not whole pixels of the source: each axis has its own exact scale.
+    back = np.array([width / size[0], height / size[1], width / size[0]])
+    return FaceMesh((mesh.landmarks * back + (left, top, 0)).astype(np.float32), mesh.blendshapes)
 
 
 def _bridge(landmarks: np.ndarray, valid: np.ndarray, max_gap: int) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Media in and out: PyAV decoding to exact frame times, 16 kHz mono sound, and deterministic writing."""
 
+from talking_face.media.picture import ArrayPicture, Picture
 from talking_face.media.reading import (
     AUDIO_RATE,
     FPS,
@@ -7,6 +8,7 @@ from talking_face.media.reading import (
     MediaInfo,
     VideoInfo,
     iter_frames,
+    iter_pictures,
     probe,
     read_audio,
     read_frames,
@@ -16,10 +18,13 @@ from talking_face.media.writing import write_audio, write_video
 __all__ = [
     "AUDIO_RATE",
     "FPS",
+    "ArrayPicture",
     "AudioInfo",
     "MediaInfo",
+    "Picture",
     "VideoInfo",
     "iter_frames",
+    "iter_pictures",
     "probe",
     "read_audio",
     "read_frames",

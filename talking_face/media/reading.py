@@ -1,6 +1,6 @@
 """Media in: any container to RGB frames on an exact time grid and 16 kHz mono sound that starts with the picture.
 
-The one place that decodes. Frames leave it C-contiguous: PyAV can return a strided view (a 360-pixel-wide clip does),
+The one place that decodes. Arrays leave it C-contiguous: PyAV can return a strided view (a 360-pixel-wide clip does),
 which MediaPipe reads as noise without an error.
 """
 
@@ -20,6 +20,7 @@ from av.container import InputContainer
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from talking_face.media.picture import Picture, Scaler, picture_of
 from talking_face.media.source import Source, as_source, open_source
 from talking_face.reasons import ClipError, Reason
 from talking_face.threads import codec_threads
@@ -93,8 +94,8 @@ def probe(source: Source) -> MediaInfo:
         return MediaInfo(container=container.format.name, duration=duration, video=video, audio=audio)
 
 
-def iter_frames(source: Source, fps: float | None = FPS) -> Iterator[np.ndarray]:
-    """Decode the first video stream and yield frames on a constant grid, holding one source frame at a time.
+def iter_pictures(source: Source, fps: float | None = FPS) -> Iterator[Picture]:
+    """Decode the first video stream and yield pictures on a constant grid, holding one source frame at a time.
 
     Args:
         source: file or tar member.
@@ -103,15 +104,16 @@ def iter_frames(source: Source, fps: float | None = FPS) -> Iterator[np.ndarray]
             stream's length times fps, rounded, and at least 1. None gives the source's own frames.
 
     Yields:
-        (H, W, 3) uint8 RGB, C-contiguous, upright (the container's rotation applied), converted with the stream's own
-        matrix and range (BT.601, as FFmpeg, where it names none). A repeated frame is the same array, not a copy.
+        Pictures, upright (the container's rotation applied), whose colours are converted with the stream's own matrix
+        and range (BT.601, as FFmpeg, where it names none). A repeated frame is the same object.
 
     Raises:
         ClipError: no-video, truncated, decode-error, or what `open_source` raises.
     """
+    scaler = Scaler()
     if fps is None:
         for _, frame in _decoded(source):
-            yield _to_rgb(frame)
+            yield picture_of(frame, scaler)
         return
     rate = Fraction(fps).limit_denominator(1001 * 240)
     k = 0
@@ -125,10 +127,10 @@ def iter_frames(source: Source, fps: float | None = FPS) -> Iterator[np.ndarray]
         else:
             source_step = time - previous[0] if time > previous[0] else source_step
             middle = (previous[0] + time) / 2 - origin
-            rgb: np.ndarray | None = None
+            picture: Picture | None = None
             while k * step <= middle:
-                rgb = _to_rgb(previous[1]) if rgb is None else rgb
-                yield rgb
+                picture = picture_of(previous[1], scaler) if picture is None else picture
+                yield picture
                 k += 1
         previous = (time, frame)
     if previous is None:
@@ -137,9 +139,18 @@ def iter_frames(source: Source, fps: float | None = FPS) -> Iterator[np.ndarray]
     length = time - origin + _duration(frame, source_step)
     total = max(1, int(length * rate + Fraction(1, 2)))
     if k < total:
-        rgb = _to_rgb(frame)
+        picture = picture_of(frame, scaler)
         for _ in range(total - k):
-            yield rgb
+            yield picture
+
+
+def iter_frames(source: Source, fps: float | None = FPS) -> Iterator[np.ndarray]:
+    """The pictures of `iter_pictures` as (H, W, 3) uint8 RGB, C-contiguous. A repeated frame is the same array."""
+    last: tuple[Picture, np.ndarray] | None = None
+    for picture in iter_pictures(source, fps):
+        if last is None or picture is not last[0]:
+            last = (picture, picture.rgb())
+        yield last[1]
 
 
 def read_frames(source: Source, fps: float | None = FPS) -> np.ndarray:
@@ -175,6 +186,8 @@ def read_audio(source: Source, rate: int = AUDIO_RATE, start: float | Fraction |
             raise ClipError(Reason.NO_AUDIO, f"{as_source(source)} has no sound")
         if start is None:
             start = _first_video_time(container, source) if container.streams.video else Fraction(0)
+    # Opened again rather than wound back: FFmpeg refuses to seek to before an FLV's first picture.
+    with _open(source) as container:
         native, native_rate = _decode_mono(container, source, Fraction(start))
     if native_rate != rate:
         common = gcd(rate, native_rate)
@@ -267,20 +280,11 @@ def _duration(frame: VideoFrame, fallback: Fraction) -> Fraction:
     return fallback
 
 
-def _to_rgb(frame: VideoFrame) -> np.ndarray:
-    rgb = frame.to_ndarray(format="rgb24")
-    if frame.rotation:
-        rgb = np.rot90(rgb, round(frame.rotation / 90) % 4)
-    return np.ascontiguousarray(rgb)
-
-
 def _first_video_time(container: InputContainer, source: Source) -> Fraction:
     stream = container.streams.video[0]
     try:
         first = next(iter(container.decode(stream)), None)
-        time = _time(first, stream, 0, container.format.name != "avi") if first is not None else Fraction(0)
-        container.seek(0)
-        return time
+        return _time(first, stream, 0, container.format.name != "avi") if first is not None else Fraction(0)
     except av.error.FFmpegError as error:
         raise ClipError(Reason.DECODE_ERROR, f"{as_source(source)} has no readable picture ({_words(error)})") from None
 

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from talking_face.faces.crop import CropBox, apply_transform, crop_frame, invert, stable_box
+from talking_face.faces.crop import CropBox, apply_transform, crop_picture, invert, stable_box
 from talking_face.faces.find import find_face
-from talking_face.faces.track import jitter, smooth_landmarks, track_face
-from talking_face.media import read_frames
+from talking_face.faces.track import FaceTrack, jitter, smooth_landmarks, track_face
+from talking_face.media import ArrayPicture, read_frames
 
 
 @pytest.fixture(scope="module")
 def frames(real_clips: list[Path]) -> np.ndarray:
     return read_frames(real_clips[0])[:30]
+
+
+def _track(frames: Iterable[np.ndarray]) -> FaceTrack:
+    return track_face(map(ArrayPicture, frames))
 
 
 def _on_canvas(frame: np.ndarray, face_px: int, face_height: int = 150) -> np.ndarray:
@@ -30,39 +35,39 @@ def _on_canvas(frame: np.ndarray, face_px: int, face_height: int = 150) -> np.nd
 
 @pytest.mark.parametrize("face_px", [180, 110, 70])
 def test_small_faces_are_tracked(frames: np.ndarray, face_px: int) -> None:
-    track = track_face(_on_canvas(f, face_px) for f in frames[:8])
+    track = _track([_on_canvas(f, face_px) for f in frames[:8]])
     assert track.valid.all()
     assert track.landmarks[..., 0].min() > 820 and track.landmarks[..., 1].max() < 420
 
 
 def test_no_face_gives_no_landmarks() -> None:
     noise = np.random.default_rng(0).integers(0, 255, (6, 240, 320, 3)).astype(np.uint8)
-    track = track_face(noise)
+    track = _track(noise)
     assert not track.valid.any() and np.isnan(track.landmarks).all()
-    assert find_face(noise[0]) is None
+    assert find_face(ArrayPicture(noise[0])) is None
 
 
 def test_a_gap_is_flagged_in_raw_and_bridged_in_smooth(frames: np.ndarray) -> None:
     broken = frames.copy()
     broken[10:13] = 0
-    track = track_face(broken)
+    track = _track(broken)
     assert not track.valid[10:13].any() and track.valid[:10].all() and track.valid[16:].all()
     smooth = smooth_landmarks(track.landmarks, track.valid)
     assert np.isfinite(smooth[10:13]).all()
-    whole = track_face(frames)
+    whole = _track(frames)
     assert np.abs(smooth[11] - whole.landmarks[11])[:, :2].mean() < 3.0
     assert jitter(smooth, track.valid) < jitter(track.landmarks, track.valid)
 
 
 def test_a_track_does_not_depend_on_what_was_tracked_before(frames: np.ndarray) -> None:
-    first = track_face(frames[:6])
-    track_face(frames[::-1][:6])
-    again = track_face(frames[:6])
+    first = _track(frames[:6])
+    _track(frames[::-1][:6])
+    again = _track(frames[:6])
     assert np.array_equal(first.landmarks, again.landmarks)
 
 
 def test_crop_holds_the_face_and_maps_back(frames: np.ndarray) -> None:
-    track = track_face(frames)
+    track = _track(frames)
     box = stable_box(track.landmarks, track.valid, picture=track.size)
     transform = box.transform(256)
     points = apply_transform(transform, track.landmarks)
@@ -78,7 +83,7 @@ def test_crop_holds_the_face_and_maps_back(frames: np.ndarray) -> None:
         flags=cv2.INTER_CUBIC,
         borderMode=cv2.BORDER_REPLICATE,
     )
-    difference = np.abs(warped.astype(int) - crop_frame(frames[0], box, 256))[8:-8, 8:-8]
+    difference = np.abs(warped.astype(int) - crop_picture(ArrayPicture(frames[0]), box, 256))[8:-8, 8:-8]
     assert difference.mean() < 1.0
 
 
@@ -87,6 +92,6 @@ def test_crop_holds_the_face_and_maps_back(frames: np.ndarray) -> None:
 )
 def test_a_crop_beyond_the_picture_is_continued_by_its_edges(box: CropBox) -> None:
     gradient = np.mgrid[0:96, 0:128].sum(0)[..., None].repeat(3, 2).astype(np.uint8)
-    crop = crop_frame(gradient, box, 64)
+    crop = crop_picture(ArrayPicture(gradient), box, 64)
     assert crop.shape == (64, 64, 3) and crop.flags.c_contiguous
     assert crop.min() >= gradient.min() and crop.max() <= gradient.max()
