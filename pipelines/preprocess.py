@@ -380,7 +380,7 @@ class _Run:
     def _ledger(self, rows: dict[str, dict[str, Any]]) -> pa.Table:
         lines = []
         for clip in self.clips:
-            lines.append(rows[clip.clip_id] | _ledger_labels(clip))
+            lines.append(rows[clip.clip_id] | self._ledger_labels(clip))
         for skip in self.skipped:
             path = Path(skip.path)
             shown = Path(os.path.relpath(path, self.root)).as_posix() if path.is_absolute() else skip.path
@@ -388,9 +388,15 @@ class _Run:
             if skip.clip is None:
                 lines.append(line | {"status": "skipped"})
             else:
-                lines.append(line | {"status": "excluded", "clip_id": skip.clip.clip_id} | _ledger_labels(skip.clip))
+                labels = self._ledger_labels(skip.clip)
+                lines.append(line | {"status": "excluded", "clip_id": skip.clip.clip_id} | labels)
         names = [f.name for f in LEDGER_SCHEMA]
         return pa.Table.from_pylist([{name: line.get(name) for name in names} for line in lines], LEDGER_SCHEMA)
+
+    def _ledger_labels(self, clip: Clip) -> dict[str, Any]:
+        sound = relative(clip.audio, str(self.root)) if clip.audio is not None else None
+        names = ("speaker", "emotion", "intensity", "view", "split")
+        return {name: getattr(clip, name) for name in names} | {"audio_source": sound}
 
     def _card_head(self) -> dict[str, Any]:
         return {
@@ -426,10 +432,6 @@ class _Run:
 def _labels(clip: Clip) -> dict[str, Any]:
     names = ("clip_id", "speaker", "emotion", "emotion_voted", "intensity", "take", "view")
     return {name: getattr(clip, name) for name in (*names, "sentence_id", "transcript", "split")}
-
-
-def _ledger_labels(clip: Clip) -> dict[str, Any]:
-    return {name: getattr(clip, name) for name in ("speaker", "emotion", "intensity", "view", "split")}
 
 
 def _skipped_digest(skipped: Sequence[readers.Skipped]) -> str:

@@ -106,6 +106,7 @@ LEDGER_SCHEMA = pa.schema(
         pa.field("intensity", pa.int8()),
         pa.field("view", pa.string()),
         pa.field("split", pa.string()),
+        pa.field("audio_source", pa.string(), True, {"about": "the clip's separate sound file, used or not"}),
         pa.field("source_bytes", pa.int64()),
         pa.field("source_sha256", pa.string()),
         pa.field("seconds", pa.float64()),

@@ -1,4 +1,4 @@
-"""Named splits: which speaker trains and which is tested, from the data table splits.toml."""
+"""Named splits: which speaker (or sentence) trains and which is tested, from the data table splits.toml."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from talking_face.clip import Clip
 from talking_face.reasons import UserError
 
 AUTO, NONE = "auto", "none"
+
+_NUMBERED_ACTOR = re.compile(r"([MW]\d{3})-\d")
 
 
 @cache
@@ -41,24 +43,22 @@ def resolve(split: str, dataset: str, clips: Sequence[Clip]) -> str:
 
 
 def assign(preset: str, clips: Sequence[Clip]) -> list[Clip]:
-    """The clips with `split` filled from the preset, and `sentence_id` where the preset says what numbers mean.
-
-    What came with the labels stays.
-    """
+    """The clips with `split` filled from the preset. What came with the labels stays."""
     if preset == NONE:
         return list(clips)
     table = presets()[preset]
-    by_speaker: dict[str, str] = {}
-    for split in ("train", "val", "test"):
-        for speaker in table.get(split, ()):
-            by_speaker[speaker] = split
-            by_speaker.setdefault(speaker.partition("-")[0], split)  # M026-2 in the list, M026 on the disk
-    rest, sentences = table.get("rest"), table.get("sentences")
+    exact = {name: split for split in ("train", "val", "test") for name in table.get(split, ())}
+    # M026-2 in the list and M026 on the disk, or the other way round: one person, so one split.
+    person = {base_actor(name): split for name, split in exact.items()}
 
-    def fill(clip: Clip) -> Clip:
-        sentence = clip.sentence_id
-        if sentence is None and sentences and clip.take.isdecimal():
-            sentence = f"s{1 + (int(clip.take) - 1) % sentences:02d}"
-        return dataclasses.replace(clip, split=clip.split or by_speaker.get(clip.speaker, rest), sentence_id=sentence)
+    def split_of(clip: Clip) -> str | None:
+        name = (clip.sentence_id if table.get("by") == "sentence" else clip.speaker) or ""
+        return clip.split or exact.get(name) or person.get(base_actor(name)) or table.get("rest")
 
-    return [fill(clip) for clip in clips]
+    return [dataclasses.replace(clip, split=split_of(clip)) for clip in clips]
+
+
+def base_actor(speaker: str) -> str:
+    """A MEAD actor without the number of the recording: M026 for M026-2. Other names as they are."""
+    found = _NUMBERED_ACTOR.fullmatch(speaker)
+    return found[1] if found else speaker

@@ -11,6 +11,8 @@ from importlib import resources
 
 import pandas as pd
 
+from pipelines.splits import base_actor
+
 LABELS = ("speaker", "emotion", "intensity", "view", "split")
 
 
@@ -37,6 +39,8 @@ def missing(dataset: str, clips: Iterable[Mapping[str, object]]) -> pd.DataFrame
         return None
     labels = [name for name in LABELS if name in table]
     there = pd.DataFrame([{name: _text(clip.get(name)) for name in labels} for clip in clips], columns=labels)
+    if "speaker" in labels:
+        there["speaker"] = there["speaker"].map(base_actor)
     counts = there.value_counts(labels).rename("found").reset_index()
     merged = table.merge(counts, on=labels, how="left").fillna({"found": 0}).astype({"found": int})
     return merged[merged["found"] < merged["clips"]].reset_index(drop=True)

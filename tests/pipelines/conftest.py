@@ -35,7 +35,8 @@ def unaccounted() -> Callable[[Path, Discovery], list[str]]:
             return str(source).removeprefix(f"{root.resolve()}/").removeprefix(f"{root}/")
 
         videos = Counter(shown(clip.video) for clip in found.clips)
-        sounds = {shown(clip.audio) for clip in found.clips if clip.audio}
+        left_out = [skip.clip for skip in found.skipped if skip.clip]
+        sounds = {shown(clip.audio) for clip in (*found.clips, *left_out) if clip.audio}
         skipped = {shown(skip.path) for skip in found.skipped}
         told = videos.keys() | sounds | skipped
         archives = {name[:at] for name in told for at, char in enumerate(name) if char == "!"}

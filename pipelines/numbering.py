@@ -1,0 +1,136 @@
+"""Which sentence a MEAD clip says: by a named scheme of numbering.toml or the user's own table, never by a guess."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import re
+import tomllib
+from collections.abc import Collection, Mapping, Sequence
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from talking_face.clip import Clip
+from talking_face.reasons import UserError
+
+Folder = tuple[str, str, int]  # actor, emotion, level
+
+LONGEST = {"neutral": 40}  # clips of a folder; 30 for every other emotion
+_SHOWN = 6
+
+
+@cache
+def schemes() -> dict[str, dict[str, Any]]:
+    """Every scheme by name, in the file's order."""
+    tables = tomllib.loads(resources.files(__package__).joinpath("numbering.toml").read_text("utf-8"))
+    return {name: tables.get(table.get("like"), {}) | table for name, table in tables.items()}
+
+
+def name_sentences(
+    numbering: str | None, clips: Sequence[Clip], numbers: Mapping[Folder, Collection[int]]
+) -> tuple[list[Clip], list[str]]:
+    """(the clips, with `sentence_id` where it is known; lines for the user).
+
+    Args:
+        numbering: a scheme's name; a CSV with the columns clip_id and sentence_id; None for the schemes that apply by
+            themselves.
+        numbers: every number that is in a folder, in any view, as video or sound: what is there shows whether the
+            folder is numbered as the scheme says.
+
+    Raises UserError on a name that is neither.
+    """
+    tables = {name: table for name, table in schemes().items() if table.get("by_itself") or name == numbering}
+    own: dict[str, str] = {}
+    if numbering is not None and numbering not in tables:
+        own = _read(numbering)
+    broken = {
+        folder
+        for folder, there in numbers.items()
+        for table in tables.values()
+        if _speaks_of(table, folder) and not _numbered_so(table, folder, there)
+    }
+
+    def named(clip: Clip) -> Clip:
+        folder = (clip.speaker, clip.emotion or "", clip.intensity or 0)
+        sentence = own.get(clip.clip_id)
+        if folder not in broken and sentence is None:
+            found = (_sentence(table, folder, int(clip.take)) for table in tables.values())
+            sentence = next(filter(None, found), None)
+        return dataclasses.replace(clip, sentence_id=sentence)
+
+    clips = [named(clip) for clip in clips]
+    notes = []
+    if numbering is not None:
+        known = sum(clip.sentence_id is not None for clip in clips)
+        limits = f" ({schemes()[numbering]['limits']})" if not own else ""
+        notes.append(f"numbering {numbering}: {known} of {len(clips)} clips have a sentence{limits}")
+    if broken:
+        names = sorted("/".join(map(str, folder)) for folder in broken)
+        more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+        notes.append(f"numbered otherwise than {numbering} says, so no sentences: {', '.join(names[:_SHOWN])}{more}")
+    return clips, notes
+
+
+def gapped(numbers: Mapping[Folder, Collection[int]]) -> list[Folder]:
+    """Folders that count on past the number of their sentences, as the release's do for a third of the actors.
+
+    There a number is no rank: 021-030 are other sentences than in a folder that counts from 001 to 030.
+    """
+    own = [table for table in schemes().values() if table.get("by_itself")]
+    return sorted(
+        folder
+        for folder, there in numbers.items()
+        if max(there) > LONGEST.get(folder[1], 30) and not any(_speaks_of(table, folder) for table in own)
+    )
+
+
+def _speaks_of(table: Mapping[str, Any], folder: Folder) -> bool:
+    actor, emotion, level = folder
+    unsaid = table.get("not_said", ())
+    return (
+        re.fullmatch(table["actors"], actor) is not None
+        and f"{actor}/{emotion}" not in unsaid
+        and f"{actor}/{emotion}/{level}" not in unsaid
+    )
+
+
+def _places(table: Mapping[str, Any], folder: Folder) -> list[int]:
+    """The places of the script that have a clip in this folder."""
+    actor, emotion, level = folder
+    absent = table.get("absent", {}).get(f"{actor}/{emotion}/{level}", ())
+    return [place for place in range(1, LONGEST.get(emotion, 30) + 1) if place not in absent]
+
+
+def _numbered_so(table: Mapping[str, Any], folder: Folder, numbers: Collection[int]) -> bool:
+    if "cycle" in table:
+        return True
+    places = _places(table, folder)
+    return max(numbers) == len(places) if table.get("shifted") else set(numbers) <= set(places)
+
+
+def _sentence(table: Mapping[str, Any], folder: Folder, number: int) -> str | None:
+    if not _speaks_of(table, folder):
+        return None
+    if "cycle" in table:
+        return f"s{1 + (number - 1) % table['cycle']:02d}"
+    places = _places(table, folder)
+    place = places[number - 1] if table.get("shifted") and 0 < number <= len(places) else number
+    blocks = table["neutral" if folder[1] == "neutral" else "emotional"]
+    inside = (f"{name}-{place - first + 1}" for name, (first, last) in blocks.items() if first <= place <= last)
+    return next(inside, None)
+
+
+def _read(path: str) -> dict[str, str]:
+    """sentence_id by clip_id."""
+    try:
+        rows = list(csv.DictReader(Path(path).read_text("utf-8-sig").splitlines()))
+    except (OSError, UnicodeDecodeError):
+        names = ", ".join(schemes())
+        raise UserError(
+            f"no numbering {path!r}: give one of {names}, or a CSV with the columns clip_id and sentence_id"
+        ) from None
+    if not rows or not {"clip_id", "sentence_id"} <= rows[0].keys():
+        raise UserError(f"{path} needs the columns clip_id and sentence_id")
+    return {row["clip_id"]: row["sentence_id"] for row in rows if row["sentence_id"]}
