@@ -7,13 +7,18 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from pipelines import defects
-from pipelines.readers import clips, mead, meld
+from pipelines.readers import clips, crema_d, mead, meld
 from pipelines.readers.base import Discovery, ReaderOptions, Skipped
 from talking_face.reasons import Reason, UserError
 
 Reader = Callable[[Path, ReaderOptions], Discovery]
 
-READERS: Mapping[str, Reader] = {"mead": mead.discover, "meld": meld.discover, "clips": clips.discover}
+READERS: Mapping[str, Reader] = {
+    "mead": mead.discover,
+    "crema-d": crema_d.discover,
+    "meld": meld.discover,
+    "clips": clips.discover,
+}
 
 __all__ = ["READERS", "Discovery", "ReaderOptions", "Skipped", "discover"]
 

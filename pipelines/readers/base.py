@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from talking_face.clip import Clip, MediaSource
+from talking_face.media.source import open_source
 from talking_face.reasons import Reason
 
 _VIDEO = "mp4 m4v mov mkv webm avi flv f4v mpg mpeg vob ts m2ts mts wmv asf 3gp 3g2 ogv mxf dv y4m rm nut gif"
@@ -118,3 +119,10 @@ def hidden(parts: tuple[str, ...]) -> str | None:
     if any(part in HIDDEN_FOLDERS for part in parts[:-1]):
         return "a side file of the corpus, not a clip"
     return None
+
+
+def read_text(source: MediaSource) -> str:
+    """A small text file, on disk or in a tar; bytes that are no UTF-8 become U+FFFD. Raises ClipError."""
+    with open_source(source) as opened:
+        data = Path(opened).read_bytes() if isinstance(opened, str) else opened.read()
+    return data.decode("utf-8-sig", errors="replace")

@@ -14,7 +14,7 @@ from pipelines.synth.draw import Pose, Renderer
 from pipelines.synth.expression import blink_track, manner, pose_track, strength_track, weight_track
 from pipelines.synth.identity import get_identity, key_seed
 from pipelines.synth.rig import ACTION_INDEX, ACTIONS
-from pipelines.synth.speech import Phone, mouth_track, sentences, time_phones
+from pipelines.synth.speech import Phone, mouth_track, sentence, time_phones
 from pipelines.synth.voice import RATE, STEP, speak
 
 FPS = 30
@@ -106,7 +106,7 @@ def truth(act: Performance) -> dict[str, Any]:
         "level": spec.level,
         "take": spec.take,
         "sentence_id": "+".join(act.spoken),
-        "text": " ".join(sentences()[s][0] for s in act.spoken),
+        "text": " ".join(sentence(s)[0] for s in act.spoken),
         "fps": act.fps,
         "size": [spec.width, spec.height],
         "phones": [{"phone": p.phone, "viseme": p.viseme, "start": p.start, "end": p.end} for p in act.phones],

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+CREMA_D_SENTENCES = "sentences_crema_d.csv"  # the twelve that CREMA-D's actors say
 MOUTH = ("open", "wide", "round", "upper_raise", "lower_drop", "press", "tuck")
 _DIPHTHONGS = {"AY": ("AA", "IH"), "AW": ("AA", "UH"), "EY": ("EH", "IY"), "OW": ("AO", "UW"), "OY": ("AO", "IH")}
 _SHARE = {0: 0.62, 1: 0.55}  # a diphthong's two halves last this much of the vowels they are made of
@@ -61,16 +62,22 @@ def phone_kinds() -> dict[str, PhoneKind]:
 
 
 @cache
-def sentences() -> dict[str, tuple[str, tuple[str, ...]]]:
-    """sentence_id -> (text, phones), diphthongs already in two."""
+def sentences(table: str = "sentences.csv") -> dict[str, tuple[str, tuple[str, ...]]]:
+    """sentence_id -> (text, phones), diphthongs already in two: the corpus's own sixteen, or another table's."""
     out = {}
-    with (Path(__file__).parent / "sentences.csv").open(newline="", encoding="utf-8") as file:
+    with (Path(__file__).parent / table).open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
             phones: list[str] = []
             for phone in row["phones"].split():
                 phones.extend(_DIPHTHONGS.get(phone, (phone,)))
             out[row["sentence_id"]] = (row["text"], tuple(phones))
     return out
+
+
+def sentence(sentence_id: str) -> tuple[str, tuple[str, ...]]:
+    """(text, phones) of a sentence of any table."""
+    own = sentences()
+    return own[sentence_id] if sentence_id in own else sentences(CREMA_D_SENTENCES)[sentence_id]
 
 
 def time_phones(
@@ -85,7 +92,7 @@ def time_phones(
     out: list[Phone] = []
     at = lead
     for sentence_id in ids:
-        names = sentences()[sentence_id][1]
+        names = sentence(sentence_id)[1]
         kinds = [phone_kinds()[n] for n in names]
         vowels = [k.kind == "vowel" for k in kinds]
         stress = _stress(vowels, rng)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pipelines.synth.clip import ClipSpec
 
 TRUTH = "_truth"
-LAYOUTS = ("mead", "clips")
+LAYOUTS = ("mead", "crema-d", "clips")
 
 
 class Layout(Protocol):
@@ -53,6 +53,16 @@ def write_text(path: Path, text: str, encoding: str = "utf-8") -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     temporary.write_text(text, encoding=encoding, newline="")
+    temporary.replace(path)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Writes a file, whole or not at all, with its folders; one that is there is left alone."""
+    if path.is_file():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_bytes(data)
     temporary.replace(path)
 
 
