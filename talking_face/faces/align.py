@@ -1,0 +1,325 @@
+"""Named alignments: from a clip's landmarks to one transform a frame, and from a picture and its transform to the crop.
+
+Coordinates of points and transforms are continuous, 0 at the left or top edge of the picture (a pixel's centre is at
++0.5), so that crop = transform @ (x, y, 1) holds at every size. Codes whose pixels have whole-number centres are
+followed exactly through `_between_edges`.
+
+A mode's name claims the geometry of the code that it is named after, given the points. Whose points place it is the
+mode's `points`: where that is not the detector of the original, docs/faces.md says by how much the crops differ.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from talking_face.faces import eat
+from talking_face.faces.crop import CropBox, crop_picture, invert, stable_box
+from talking_face.faces.eat import similarity
+from talking_face.faces.points68 import to_68
+from talking_face.media.picture import Picture
+
+Region = tuple[int, int, int, int]  # left, top, right, bottom, whole source px
+
+# Five points of ArcFace's 112 px crop: eye, eye, nose tip, mouth corner, mouth corner, left to right in the picture.
+# Source: deepinsight/insightface, python-package/insightface/utils/face_align.py (`arcface_src`).
+ARCFACE_POINTS = np.array(
+    [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]], np.float32
+)
+
+# The 131 points of IP_LAP. Source: Weizhi-Zhong/IP_LAP, preprocess/preprocess_video.py (the FACEMESH_ contours).
+# fmt: off
+IP_LAP_POINTS: tuple[int, ...] = (
+    162, 127, 234, 93, 132, 58, 172, 136, 150, 149, 176, 148, 152,             # jaw, from the image's left to the chin
+    377, 400, 378, 379, 365, 397, 288, 361, 323, 454, 356, 389,                # jaw, from the chin to the right
+    70, 63, 105, 66, 107, 55, 65, 52, 53, 46,                                  # brow, image left
+    336, 296, 334, 293, 300, 276, 283, 282, 295, 285,                          # brow, image right
+    168, 6, 197, 195, 5, 48, 115, 220, 45, 4, 275, 440, 344, 278,              # nose
+    33, 246, 161, 160, 159, 158, 157, 173, 133, 155, 154, 153, 145, 144, 163, 7,         # eye, image left
+    362, 398, 384, 385, 386, 387, 388, 466, 263, 249, 390, 373, 374, 380, 381, 382,      # eye, image right
+    61, 185, 40, 39, 37, 0, 267, 269, 270, 409, 291, 375, 321, 405, 314, 17, 84, 181, 91, 146,      # outer lip
+    78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308, 324, 318, 402, 317, 14, 87, 178, 88, 95,      # inner lip
+)
+# fmt: on
+_IP_LAP_MARGIN = 5  # px added on each side; inference_single.py adds 25, preprocess_video.py, which made the data, 5
+
+# Source: joonson/syncnet_python, run_pipeline.py (crop_scale, the medfilt kernel, the padding's grey).
+_SYNCNET_SCALE, _SYNCNET_MEDIAN, _SYNCNET_GREY = 0.40, 13, 110
+
+# Source: NVlabs/ffhq-dataset, download_ffhq.py: half the crop's side over the eyes' distance, and over that from the
+# eyes to the mouth, whichever is larger; and how far the centre lies from the eyes towards the mouth.
+_FFHQ_EYES, _FFHQ_MOUTH, _FFHQ_DOWN = 2.0, 1.8, 0.1
+
+
+@dataclass(frozen=True)
+class AlignMode:
+    """One way to cut the face out of every frame."""
+
+    name: str
+    size: int | None  # side of the square crop, px; None: as asked for
+    points: str  # what places it: mp478 (the track's landmarks) or dlib68 (found in every frame anew)
+    place: Callable[[np.ndarray, np.ndarray, tuple[int, int], int, float], np.ndarray]
+    warp: Callable[[np.ndarray, np.ndarray, int], np.ndarray] | None  # None: crop_picture, in whole source pixels
+    source: str
+
+
+def transforms(
+    mode: AlignMode,
+    points: np.ndarray,
+    valid: np.ndarray,
+    picture: tuple[int, int],
+    size: int,
+    enlarge: float,
+) -> np.ndarray:
+    """Source pixels to crop pixels, for every frame of a clip.
+
+    Args:
+        points: (T, 478, 2 or 3), or (T, 68, 2) for a mode on dlib's points; source pixels, anything where not valid.
+        valid: (T,) bool. A frame without a face gets the crop that lies between its neighbours'; at the ends, the
+            nearest one's.
+        picture: (height, width) of the source, px.
+        size: side of the crop, px; the mode's own where it has one.
+        enlarge: of `box` alone: the crop's side over the face's extent.
+
+    Returns:
+        (T, 2, 3) float64. Raises ValueError without a valid frame.
+    """
+    if not valid.any():
+        raise ValueError("no valid frame to place a crop on")
+    return mode.place(points, valid, picture, mode.size or size, enlarge)
+
+
+def source_region(transform: np.ndarray, size: int, picture: tuple[int, int]) -> Region:
+    """The part of the picture, (height, width), that a crop of `size` px shows: even numbers, at least 2x2 px."""
+    height, width = picture
+    corners = np.array([[0, 0, size, size], [0, size, 0, size], [1, 1, 1, 1]])
+    x, y = invert(transform).astype(np.float64) @ corners
+    # Two pixels more on each side: bilinear reads one, and rounding may ask for another.
+    low, high = (math.floor(x.min()) - 2, math.floor(y.min()) - 2), (math.ceil(x.max()) + 2, math.ceil(y.max()) + 2)
+    left, top = (max(0, min(v, n - 2)) // 2 * 2 for v, n in zip(low, (width, height), strict=True))
+    right, bottom = (min(n, max(v, 2) + v % 2) for v, n in zip(high, (width, height), strict=True))
+    return left, top, max(right, min(left + 2, width)), max(bottom, min(top + 2, height))
+
+
+def cut(
+    mode: AlignMode, picture: Picture, transform: np.ndarray, size: int, offset: tuple[int, int] = (0, 0)
+) -> np.ndarray:
+    """The (size, size, 3) uint8 RGB crop of a picture by its (2, 3) transform.
+
+    `offset`: where the picture's left and top edge lie in source coordinates, for a picture that is a part of it.
+    """
+    if mode.warp is None:
+        return crop_picture(picture, _box_of(transform, size), size, offset)
+    transform = np.array(transform, np.float64)
+    transform[:, 2] += transform[:, :2] @ np.array(offset, np.float64)
+    region = source_region(transform, size, (picture.height, picture.width))
+    left, top, right, bottom = region
+    view = picture.window(*region) if picture.snap(*region) == region else picture.rgb()[top:bottom, left:right]
+    transform[:, 2] += transform[:, :2] @ np.array([left, top], np.float64)
+    return mode.warp(np.ascontiguousarray(view), transform, size)
+
+
+def region_of(mode: AlignMode, transform: np.ndarray, size: int, picture: tuple[int, int]) -> Region:
+    """The part of the picture, (height, width), that `cut` reads."""
+    if mode.warp is not None:
+        return source_region(transform, size, picture)
+    box, (height, width) = _box_of(transform, size), picture
+    return max(0, box.left), max(0, box.top), min(width, box.left + box.side), min(height, box.top + box.side)
+
+
+def find_dlib68(frame: np.ndarray) -> np.ndarray | None:
+    """(68, 2) float32 points of the strongest face of a whole (H, W, 3) uint8 RGB frame, as EAT finds them, or None."""
+    points = eat.find_points(eat.to_grey(frame), eat.FIND_UPSAMPLE)
+    return None if points is None else points + np.float32(0.5)
+
+
+# -- places ------------------------------------------------------------------------------------------------------------
+
+
+def _place_box(
+    points: np.ndarray, valid: np.ndarray, picture: tuple[int, int], size: int, enlarge: float
+) -> np.ndarray:
+    one = stable_box(points, valid, enlarge, picture).transform(size)
+    return np.repeat(one[None].astype(np.float64), len(points), axis=0)
+
+
+def _place_eat(points: np.ndarray, valid: np.ndarray, _p: tuple[int, int], _s: int, _e: float) -> np.ndarray:
+    target = eat.template()[eat.ALIGN_POINTS]
+    out = []
+    for frame in _bridged(_as_68(points), valid)[:, eat.ALIGN_POINTS].astype(np.float32) - np.float32(0.5):
+        inverse = np.linalg.inv(similarity(target, frame))[:2]
+        inverse[:, 2] -= eat.CROP.start
+        out.append(_between_edges(inverse))
+    return np.stack(out)
+
+
+def _place_ffhq(points: np.ndarray, valid: np.ndarray, _p: tuple[int, int], size: int, _e: float) -> np.ndarray:
+    p = _bridged(_as_68(points), valid)
+    left_eye, right_eye = p[:, 36:42].mean(axis=1), p[:, 42:48].mean(axis=1)
+    eyes = (left_eye + right_eye) / 2
+    across, down = right_eye - left_eye, (p[:, 48] + p[:, 54]) / 2 - eyes
+    # The mean of the eyes' direction and that of the mouth turned by a right angle: both say how the head is tilted.
+    tilt = across + np.stack([down[:, 1], -down[:, 0]], axis=1)
+    x = tilt / np.linalg.norm(tilt, axis=1, keepdims=True)
+    y = np.stack([-x[:, 1], x[:, 0]], axis=1)
+    half = np.maximum(
+        _FFHQ_EYES * np.linalg.norm(across, axis=1, keepdims=True),
+        _FFHQ_MOUTH * np.linalg.norm(down, axis=1, keepdims=True),
+    )
+    corner = eyes + _FFHQ_DOWN * down - half * (x + y)
+    rows = np.stack([x, y], axis=1) * (size / 2 / half)[:, None]  # (T, 2, 2)
+    return np.concatenate([rows, -np.einsum("tij,tj->ti", rows, corner)[..., None]], axis=2)
+
+
+def _place_arcface(points: np.ndarray, valid: np.ndarray, _p: tuple[int, int], _s: int, _e: float) -> np.ndarray:
+    p = _bridged(five_points(_as_68(points)), valid)
+    return np.stack([_between_edges(similarity(frame - 0.5, ARCFACE_POINTS)[:2]) for frame in p])
+
+
+def _place_ip_lap(points: np.ndarray, valid: np.ndarray, picture: tuple[int, int], size: int, _e: float) -> np.ndarray:
+    p = _bridged(points[:, list(IP_LAP_POINTS), :2], valid)
+    end = np.array(picture[::-1], np.float64)
+    low = np.floor(np.clip(p.min(axis=1) - _IP_LAP_MARGIN, 0, end - 1))
+    high = np.floor(np.clip(p.max(axis=1) + _IP_LAP_MARGIN, 1, end))
+    return _slices(low, np.maximum(high, low + 1), size)
+
+
+def _place_syncnet(points: np.ndarray, valid: np.ndarray, _p: tuple[int, int], size: int, _e: float) -> np.ndarray:
+    from scipy.signal import medfilt
+
+    p = _bridged(points[..., :2], valid)
+    low, high = p.min(axis=1), p.max(axis=1)
+    half, centre = (high - low).max(axis=1) / 2, (low + high) / 2
+    track = np.stack([half, centre[:, 0], centre[:, 1]])
+    # medfilt adds zeros at the ends: under seven frames they would be the median.
+    if len(p) > _SYNCNET_MEDIAN // 2:
+        bs, mx, my = (medfilt(row, _SYNCNET_MEDIAN) for row in track)
+    else:
+        bs, mx, my = (np.full(len(p), np.median(row)) for row in track)
+    wide, cs = bs * (1 + _SYNCNET_SCALE), _SYNCNET_SCALE
+    top_left = np.floor(np.stack([mx - wide, my - bs], axis=1))
+    bottom_right = np.floor(np.stack([mx + wide, my + bs * (1 + 2 * cs)], axis=1))
+    return _slices(top_left, np.maximum(bottom_right, top_left + 1), size)
+
+
+def five_points(points: np.ndarray) -> np.ndarray:
+    """Eye centres, nose tip and mouth corners, (T, 5, 2), of (T, 68, 2) iBUG points."""
+    eyes = [points[:, start : start + 6].mean(axis=1) for start in (36, 42)]
+    return np.stack([*eyes, points[:, 30], points[:, 48], points[:, 54]], axis=1)
+
+
+def _as_68(points: np.ndarray) -> np.ndarray:
+    return points if points.shape[1] == 68 else to_68(points)
+
+
+def _bridged(points: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """(T, P, 2) float64 with the frames that are not valid filled in from the nearest valid ones."""
+    points = points.astype(np.float64)
+    if valid.all():
+        return points
+    known, frames = np.flatnonzero(valid), np.arange(len(valid))
+    after = np.searchsorted(known, frames).clip(0, len(known) - 1)
+    before = np.maximum(after - (known[after] > frames), 0)
+    gap = np.maximum(known[after] - known[before], 1)
+    weight = ((frames - known[before]) / gap).clip(0, 1)[:, None, None]
+    return points[known[before]] * (1 - weight) + points[known[after]] * weight
+
+
+def _slices(low: np.ndarray, high: np.ndarray, size: int) -> np.ndarray:
+    """Transforms of whole-pixel rectangles, corners (T, 2), stretched to the square: (T, 2, 3)."""
+    out = np.zeros((len(low), 2, 3))
+    scale = size / (high - low)
+    out[:, 0, 0], out[:, 1, 1] = scale[:, 0], scale[:, 1]
+    out[:, :, 2] = -low * scale
+    return out
+
+
+def _between_edges(matrix: np.ndarray) -> np.ndarray:
+    """A (2, 3) transform between pixels with whole-number centres, as one between continuous coordinates."""
+    out = np.array(matrix, np.float64)
+    out[:, 2] += 0.5 - out[:, :2] @ [0.5, 0.5]
+    return out
+
+
+def _between_centres(transform: np.ndarray) -> np.ndarray:
+    """The inverse of `_between_edges`: what cv2.warpAffine takes."""
+    out = np.array(transform, np.float64)
+    out[:, 2] += out[:, :2] @ [0.5, 0.5] - 0.5
+    return out
+
+
+# -- warps: (H, W, 3) uint8 RGB, (2, 3) transform and size to (size, size, 3) uint8 RGB --------------------------------
+
+
+def _warp_bilinear(view: np.ndarray, transform: np.ndarray, size: int) -> np.ndarray:
+    """As insightface's norm_crop: black outside, no averaging where it shrinks."""
+    return cv2.warpAffine(view, _between_centres(transform), (size, size), flags=cv2.INTER_LINEAR)
+
+
+def _warp_eat(view: np.ndarray, transform: np.ndarray, size: int) -> np.ndarray:
+    matrix = np.eye(3)
+    matrix[:2] = _between_centres(transform)
+    matrix[:2, 2] += eat.CROP.start
+    return eat.warp_crop(view, np.linalg.inv(matrix))
+
+
+def _warp_mirror(view: np.ndarray, transform: np.ndarray, size: int) -> np.ndarray:
+    """Bilinear, averaged over as many samples as source pixels fall into one; mirrored outside the picture.
+
+    FFHQ also samples in excess and averages (Lanczos, from 4096 px); it blurs what it mirrors, this does not.
+    """
+    over = max(1, math.ceil(1 / math.hypot(transform[0, 0], transform[1, 0]) - 1e-6))
+    large = cv2.warpAffine(
+        view,
+        _between_centres(transform * over),
+        (size * over, size * over),
+        flags=cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_REFLECT_101,
+    )
+    return large if over == 1 else cv2.resize(large, (size, size), interpolation=cv2.INTER_AREA)
+
+
+def _warp_slice(view: np.ndarray, transform: np.ndarray, size: int) -> np.ndarray:
+    """A rectangle of whole pixels, grey outside the picture, stretched by cv2.resize with its default, bilinear."""
+    scale = np.array([transform[0, 0], transform[1, 1]])
+    left, top = (int(v) for v in np.rint(-transform[:, 2] / scale))
+    right, bottom = (int(a + b) for a, b in zip((left, top), np.rint(size / scale), strict=True))
+    height, width = view.shape[:2]
+    out = (max(0, -top), max(0, bottom - height), max(0, -left), max(0, right - width))
+    if any(out):
+        grey = (_SYNCNET_GREY,) * 3
+        view = cv2.copyMakeBorder(view, *out, borderType=cv2.BORDER_CONSTANT, value=grey)
+    part = view[top + out[0] : bottom + out[0], left + out[2] : right + out[2]]
+    return cv2.resize(part, (size, size))
+
+
+def _box_of(transform: np.ndarray, size: int) -> CropBox:
+    scale = float(transform[0, 0])
+    return CropBox(round(-float(transform[0, 2]) / scale), round(-float(transform[1, 2]) / scale), round(size / scale))
+
+
+ALIGN_MODES: dict[str, AlignMode] = {
+    mode.name: mode
+    for mode in (
+        AlignMode("box", None, "mp478", _place_box, None, "one square for the whole clip, whole source pixels"),
+        AlignMode("eat-128", 128, "dlib68", _place_eat, _warp_eat, "yuangan/evaluation_eat, code/utils_crop.py"),
+        AlignMode("eat-128-mp", 128, "mp478", _place_eat, _warp_eat, "eat-128 on MediaPipe's points"),
+        AlignMode("ffhq", None, "mp478", _place_ffhq, _warp_mirror, "NVlabs/ffhq-dataset, download_ffhq.py"),
+        AlignMode(
+            "ip-lap-128-mp", 128, "mp478", _place_ip_lap, _warp_slice, "Weizhi-Zhong/IP_LAP, preprocess_video.py"
+        ),
+        AlignMode("arcface-112", 112, "mp478", _place_arcface, _warp_bilinear, "insightface, utils/face_align.py"),
+        AlignMode("syncnet-224", 224, "mp478", _place_syncnet, _warp_slice, "joonson/syncnet_python, run_pipeline.py"),
+    )
+}
+
+
+def align_mode(name: str) -> AlignMode:
+    """The mode of that name. Raises ValueError naming those there are."""
+    if name not in ALIGN_MODES:
+        raise ValueError(f"no align mode {name!r}; there are {', '.join(ALIGN_MODES)}")
+    return ALIGN_MODES[name]
