@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -88,12 +87,11 @@ def perform(spec: ClipSpec, fps: float = FPS, silent: bool = False) -> Performan
     return Performance(spec, fps, times, weights, poses, strength, phones, spoken, sound, int(rng.integers(4096)))
 
 
-def draw(act: Performance, onto: Iterable[np.ndarray] | None = None) -> Iterator[np.ndarray]:
-    """The pictures, (height, width, 3) uint8 RGB; `onto` gives each one's background instead of the green one."""
+def draw(act: Performance) -> Iterator[np.ndarray]:
+    """The pictures, (height, width, 3) uint8 RGB, before the speaker's own backdrop."""
     artist = renderer(act.spec.speaker, act.spec.width, act.spec.height)
-    backgrounds = itertools.repeat(None) if onto is None else onto
-    for k, (weights, pose, background) in enumerate(zip(act.weights, act.poses, backgrounds, strict=False)):
-        yield artist.frame(weights, pose, act.grain + k, background)
+    for k, (weights, pose) in enumerate(zip(act.weights, act.poses, strict=True)):
+        yield artist.frame(weights, pose, act.grain + k)
 
 
 def truth(act: Performance) -> dict[str, Any]:

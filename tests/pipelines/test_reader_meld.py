@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import io
+import json
 import tarfile
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
+import av
+import numpy as np
 import pytest
+from scipy.signal import resample_poly
 
-from pipelines import lists
+from pipelines import defects, lists
+from pipelines.preprocess import preprocess
 from pipelines.readers import Discovery, ReaderOptions, discover
+from pipelines.shards import ShardSet
 from pipelines.splits import assign, resolve
-from talking_face.reasons import Reason, UserError
+from pipelines.synth.clip import perform
+from pipelines.synth.corpus import clip_specs, write_corpus
+from talking_face.media import probe, read_audio, read_frames
+from talking_face.reasons import ClipError, Reason, UserError
 from tests.conftest import SHARED
+
+Unaccounted = Callable[[Path, Discovery], list[str]]
 
 HEAD = "Sr No.,Utterance,Speaker,Emotion,Sentiment,Dialogue_ID,Utterance_ID,Season,Episode,StartTime,EndTime"
 ROWS = {
@@ -64,19 +78,14 @@ def _reasons(found: Discovery) -> dict[str, tuple[Reason, str]]:
     return {skip.path: (skip.reason, skip.detail) for skip in found.skipped}
 
 
-def _account(root: Path, found: Discovery) -> None:
-    """Every file is one clip's video or one skipped row; nothing else but rows of missing files."""
-    shown = [str(clip.video).removeprefix(f"{root}/") for clip in found.clips]
-    shown += [skip.path for skip in found.skipped if skip.reason is not Reason.MISSING_FILE]
-    assert sorted(shown) == sorted(p.relative_to(root).as_posix() for p in root.rglob("*") if not p.is_dir())
-
-
 @pytest.mark.parametrize("tree", TREES)
 @pytest.mark.parametrize("encoding", ENCODINGS)
-def test_every_tree_and_encoding_gives_the_same_clips(tree: str, encoding: str, tmp_path: Path) -> None:
+def test_every_tree_and_encoding_gives_the_same_clips(
+    tree: str, encoding: str, tmp_path: Path, unaccounted: Unaccounted
+) -> None:
     _tree(tmp_path, tree, encoding)
     found = discover("meld", tmp_path)
-    _account(tmp_path, found)
+    assert not unaccounted(tmp_path, found)
     assert [(c.clip_id, c.speaker, c.emotion, c.split, c.take, c.transcript) for c in found.clips] == [
         ("meld/dev/dia0_utt0", "Monica", "surprised", "val", "dia0_utt0", '"What?"'),
         ("meld/test/dia0_utt0", "Joey", "neutral", "test", "dia0_utt0", "Café!"),
@@ -106,7 +115,7 @@ def test_one_split_folder_as_root_with_labels_elsewhere(tmp_path: Path) -> None:
         discover("meld", root, ReaderOptions(labels=root))
 
 
-def test_final_cuts_win_and_every_odd_file_has_a_reason(tmp_path: Path) -> None:
+def test_final_cuts_win_and_every_odd_file_has_a_reason(tmp_path: Path, unaccounted: Unaccounted) -> None:
     _tree(tmp_path)
     test = "test/output_repeated_splits_test"
     odd = {
@@ -129,7 +138,7 @@ def test_final_cuts_win_and_every_odd_file_has_a_reason(tmp_path: Path) -> None:
     _write(tmp_path, "train/train_sent_emo.csv", _labels("train", rows=rows))
     _write(tmp_path, "train/train_splits/dia0_utt6.mp4")
     found = discover("meld", tmp_path)
-    _account(tmp_path, found)
+    assert not unaccounted(tmp_path, found)
     reasons = _reasons(found)
     for name, expected in odd.items():
         if expected is not None:
@@ -141,7 +150,7 @@ def test_final_cuts_win_and_every_odd_file_has_a_reason(tmp_path: Path) -> None:
     assert cut.video.path.endswith("final_videos_testdia0_utt1.mp4") and len(found.clips) == 4
 
 
-def test_archives_are_read_or_told_how_to_unpack(tmp_path: Path) -> None:
+def test_archives_are_read_or_told_how_to_unpack(tmp_path: Path, unaccounted: Unaccounted) -> None:
     loose, root = tmp_path / "loose", tmp_path / "root"
     _tree(loose, "flat")
     root.mkdir()
@@ -156,7 +165,7 @@ def test_archives_are_read_or_told_how_to_unpack(tmp_path: Path) -> None:
     assert [str(clip.video).removeprefix(f"{root}/") for clip in found.clips] == [
         f"test.tar!output_repeated_splits_test/dia0_utt{n}.mp4" for n in (0, 1)
     ]
-    assert found.clips[0].transcript == "Café!"
+    assert found.clips[0].transcript == "Café!" and not unaccounted(root, found)
 
 
 def test_damaged_labels_are_told(tmp_path: Path) -> None:
@@ -167,16 +176,15 @@ def test_damaged_labels_are_told(tmp_path: Path) -> None:
             discover("meld", tmp_path)
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "c1"])
-def test_real_labels(encoding: str, tmp_path: Path) -> None:
+def test_real_labels(tmp_path: Path) -> None:
     """The whole release as empty files beside its real labels, in today's encoding and in the older one."""
-    folder = SHARED / "data" / "labels"
-    if not (folder / "meld_train_sent_emo.csv").is_file():
+    labels = {split: SHARED / "data" / "labels" / f"meld_{split}_sent_emo.csv" for split in ROWS}
+    if not all(path.is_file() for path in labels.values()):
         pytest.skip("../shared/data/labels is absent: MELD's real labels are not read")
     *folders, _ = TREES["flat"]
-    for split, home in zip(ROWS, folders, strict=True):
-        text = (folder / f"meld_{split}_sent_emo.csv").read_bytes().decode()
-        _write(tmp_path, f"{split}_sent_emo.csv", ENCODINGS[encoding](text))
+    for (split, path), home in zip(labels.items(), folders, strict=True):
+        text = path.read_bytes().decode()
+        _write(tmp_path, f"{split}_sent_emo.csv", text.encode())
         (tmp_path / home).mkdir()
         for row in csv.DictReader(io.StringIO(text, newline="")):
             (tmp_path / home / f"dia{row['Dialogue_ID']}_utt{row['Utterance_ID']}.mp4").touch()
@@ -192,8 +200,99 @@ def test_real_labels(encoding: str, tmp_path: Path) -> None:
     text = "".join(clip.transcript or "" for clip in found.clips)
     assert not any("\x80" <= letter < "\xa0" or letter in "‘’“”\n" for letter in text)
     assert text.count("…") == 198 and text.count("é") == 6  # counted in today's files
-    chosen, absent = lists.select("cmet-sarcastic", found.clips)
+    for split, path in labels.items():
+        _write(tmp_path, f"{split}_sent_emo.csv", ENCODINGS["c1"](path.read_bytes().decode()))
+    older = discover("meld", tmp_path)
+    chosen, absent = lists.select("cmet-sarcastic", older.clips)
     assert len(chosen) == 12 and not absent and {clip.emotion for clip in chosen} == {"sarcastic"}
-    neutral = {clip.clip_id for clip in found.clips if clip.emotion == "neutral" and clip.split == "test"}
-    assert {clip.clip_id for clip in chosen} <= neutral
-    assert {clip.clip_id for clip in chosen} <= {clip.clip_id for clip in discover("meld", tmp_path).clips}
+    by_id = {clip.clip_id: clip for clip in found.clips}
+    assert all(by_id[clip.clip_id] == clip for clip in older.clips) and len(older.clips) == len(found.clips) - 25
+    assert {(by_id[clip.clip_id].emotion, clip.split) for clip in chosen} == {("neutral", "test")}
+
+
+# The embedded corpus as MELD: real bytes ------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two clips of two people each, and the defects."""
+    root = tmp_path_factory.mktemp("meld") / "D"
+    write_corpus("meld", root, **CORPUS, workers=0)
+    return root
+
+
+CORPUS = {
+    **{"speakers": 1, "seconds": 1.2, "size": "640x360", "defects": True, "quiet": True},
+    "only": ["/angry/", "/happy/"],
+}
+
+
+def test_sound_and_rate_are_melds(corpus: Path) -> None:
+    layout = importlib.import_module("pipelines.synth.layouts.meld")
+    specs = [s for s in layout.select(clip_specs(1, 1, "640x360", 1.2)) if s.emotion in ("angry", "happy")]
+    for spec, channels in zip(specs, (6, 2), strict=True):
+        video, _ = layout.paths(corpus, spec)
+        info = probe(video)
+        assert info.video and info.audio and info.video.fps == pytest.approx(24000 / 1001)
+        assert (info.video.codec, info.video.pix_fmt, info.video.n_frames) == ("h264", "yuv420p", 29)
+        assert (info.audio.codec, info.audio.rate, info.audio.channels) == ("aac", 48000, channels)
+        said = resample_poly(perform(spec, 24000 / 1001).sound.astype(float), 1, 3)
+        heard = read_audio(video).astype(float)[: len(said)]
+        assert np.corrcoef(said, heard)[0, 1] > 0.99
+        # On the grid of 25 frames/s each picture is the one nearest in time.
+        own, grid = read_frames(video, None), read_frames(video, 25.0)
+        assert len(grid) == round(29 * 1001 / 24000 * 25)
+        nearest = [min(range(29), key=lambda n: (abs(n * 1001 / 24000 - k / 25), n)) for k in range(len(grid))]
+        assert np.array_equal(grid, own[nearest])
+    # What the centre alone spares us: the mean of the six channels is mostly noise.
+    with av.open(str(layout.paths(corpus, specs[0])[0])) as container:
+        planes = np.hstack([frame.to_ndarray() for frame in container.decode(audio=0)])
+    mean = resample_poly(planes.mean(axis=0), 1, 3)
+    said = resample_poly(perform(specs[0], 24000 / 1001).sound.astype(float), 1, 3)
+    assert np.corrcoef(said, mean[: len(said)])[0, 1] < 0.9
+
+
+def test_one_of_two_people_speaks(corpus: Path) -> None:
+    for path in (corpus / "_truth" / "train").glob("*.json"):
+        told = json.loads(path.read_text())
+        pictures = read_frames(corpus / "train/train_splits" / f"{path.stem}.mp4", None).mean(axis=3)
+        moves = {}
+        for person in told["people"]:
+            left, top, right, bottom = person["box"]
+            height, width = bottom - top, right - left
+            rows = slice(int(top + 0.66 * height), int(bottom - 0.08 * height))
+            mouth = pictures[:, rows, int(left + width / 4) : int(right - width / 4)]
+            moves[person["speaks"]] = np.abs(np.diff(mouth, axis=0)).mean()
+        assert set(moves) == {True, False} and moves[True] > 2 * moves[False] > 0, path.stem
+
+
+def test_defects_are_excluded_dropped_or_skipped(corpus: Path, tmp_path: Path, unaccounted: Unaccounted) -> None:
+    before = {path: path.stat().st_mtime_ns for path in corpus.rglob("*.mp4")}
+    write_corpus("meld", corpus, **CORPUS, workers=0)
+    assert {path: path.stat().st_mtime_ns for path in corpus.rglob("*.mp4")} == before
+    found = discover("meld", corpus)
+    assert not unaccounted(corpus, found)
+    excluded = {skip.clip.clip_id for skip in found.skipped if skip.clip}
+    assert excluded == {key for key in excluded if defects.find("meld", key)} and len(excluded) == 9
+    assert len(discover("meld", corpus, ReaderOptions(defects=False)).clips) == len(found.clips) + 9
+    rest = Counter(skip.reason for skip in found.skipped if not skip.clip and not skip.path.startswith("_truth"))
+    assert rest == {
+        Reason.NOT_A_CLIP: 9, Reason.DUPLICATE_ID: 2, Reason.BAD_LABEL: 2, Reason.UNLABELLED: 2, Reason.MISSING_FILE: 1,
+    }  # fmt: skip
+
+    out = tmp_path / "OUT"
+    first = preprocess("meld", corpus, out, workers=0, quiet=True)
+    assert (first.kept, first.computed) == (4, 9)
+    assert first.reasons == dict.fromkeys(["empty-file", "no-audio", "no-face", "too-short", "truncated"], 1)
+    again = preprocess("meld", corpus, out, workers=0, quiet=True)
+    assert again.computed == 0 and again.digest == first.digest
+    shards = ShardSet(out)
+    clip = shards.clips.set_index("clip_id").loc["meld/test/dia90_utt0"]
+    assert clip["source"].endswith("final_videos_testdia90_utt0.mp4") and clip["split"] == "test"
+    assert clip["source_fps"] == pytest.approx(24000 / 1001) and clip["fps"] == 25
+    ledger = {row["source"]: row for row in shards.ledger.to_dict("records")}
+    files = {path.relative_to(corpus).as_posix() for path in corpus.rglob("*") if path.is_file()}
+    assert files == ledger.keys() - {"dev/dev_splits_complete/dia110_utt7.mp4"}
+    corrupt = discover("meld", corpus, ReaderOptions(defects=False)).clips
+    with pytest.raises(ClipError, match="without its index"):
+        probe(next(clip for clip in corrupt if clip.clip_id == "meld/train/dia125_utt3").video)
