@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from pipelines import defects
-from pipelines.readers import clips, crema_d, mead, meld
+from pipelines.readers import clips, crema_d, lrs2, mead, meld
 from pipelines.readers.base import Discovery, ReaderOptions, Skipped
 from talking_face.reasons import Reason, UserError
 
@@ -16,6 +16,7 @@ Reader = Callable[[Path, ReaderOptions], Discovery]
 READERS: Mapping[str, Reader] = {
     "mead": mead.discover,
     "crema-d": crema_d.discover,
+    "lrs2": lrs2.discover,
     "meld": meld.discover,
     "clips": clips.discover,
 }

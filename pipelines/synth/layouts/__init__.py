@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pipelines.synth.clip import ClipSpec
 
 TRUTH = "_truth"
-LAYOUTS = ("mead", "crema-d", "meld", "clips")
+LAYOUTS = ("mead", "crema-d", "lrs2", "meld", "clips")
 
 
 class Layout(Protocol):
