@@ -32,7 +32,8 @@ def missing(dataset: str, clips: Iterable[Mapping[str, object]]) -> pd.DataFrame
         clips: the labels of every clip that was found, dropped and left-out ones too.
 
     Returns:
-        An empty table where nothing is missing; None where the dataset has no table.
+        An empty table where nothing is missing. None where the dataset has no table, and where nothing of the release
+        is there: that is another corpus in the same folders, such as the embedded one.
     """
     table = expected(dataset)
     if table is None:
@@ -43,6 +44,8 @@ def missing(dataset: str, clips: Iterable[Mapping[str, object]]) -> pd.DataFrame
         there["speaker"] = there["speaker"].map(base_actor)
     counts = there.value_counts(labels).rename("found").reset_index()
     merged = table.merge(counts, on=labels, how="left").fillna({"found": 0}).astype({"found": int})
+    if not merged["found"].any():
+        return None
     return merged[merged["found"] < merged["clips"]].reset_index(drop=True)
 
 

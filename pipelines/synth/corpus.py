@@ -53,7 +53,7 @@ def clip_specs(
 
     A speaker says four sentences (four more with each further `takes`), all of them neutrally, and each emotion says
     them too, spread over the levels: every emotional clip has a neutral clip of the same sentence and speaker.
-    A file's number is its sentence: number n says sentence 1 + (n - 1) mod 16 first (pipelines/splits.toml).
+    A file's number is its sentence: number n says sentence 1 + (n - 1) mod 16 first (pipelines/numbering.toml).
     """
     from pipelines.synth.clip import ClipSpec
     from pipelines.synth.identity import speaker_names

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from pipelines.readers import Discovery
@@ -38,22 +39,38 @@ def unaccounted() -> Callable[[Path, Discovery], list[str]]:
         left_out = [skip.clip for skip in found.skipped if skip.clip]
         sounds = {shown(clip.audio) for clip in (*found.clips, *left_out) if clip.audio}
         skipped = {shown(skip.path) for skip in found.skipped}
-        told = videos.keys() | sounds | skipped
-        archives = {name[:at] for name in told for at, char in enumerate(name) if char == "!"}
-        there = {
-            name
-            for path in root.rglob("*")
-            if path.is_symlink() or not path.is_dir()
-            for name in _with_members(path.relative_to(root).as_posix(), path)
-        }
         return sorted(
-            [f"{name}: not spoken of" for name in there - told - archives]
+            [f"{name}: not spoken of" for name in _untold(root, videos.keys() | sounds | skipped)]
             + [f"{name}: a clip {count} times" for name, count in videos.items() if count > 1]
             + [f"{name}: a clip, and skipped" for name in videos.keys() & skipped]
             + [f"{name}: skipped without a reason" for name in (s.path for s in found.skipped if not s.detail.strip())]
         )
 
     return check
+
+
+@pytest.fixture(scope="session")
+def unaccounted_in_ledger() -> Callable[[Path, Path], list[str]]:
+    """The same of a shard set's ledger: (root, shard set) to what the ledger does not speak of."""
+
+    def check(root: Path, out: Path) -> list[str]:
+        rows = pq.read_table(out / "ledger.parquet").to_pylist()
+        silent = [f"{row['source']}: no reason" for row in rows if row["status"] != "kept" and not row["detail"]]
+        told = {row["source"] for row in rows} | {row["audio_source"] for row in rows}
+        return sorted(_untold(root, told - {None})) + silent
+
+    return check
+
+
+def _untold(root: Path, told: set[str]) -> set[str]:
+    archives = {name[:at] for name in told for at, char in enumerate(name) if char == "!"}
+    there = {
+        name
+        for path in root.rglob("*")
+        if path.is_symlink() or not path.is_dir()
+        for name in _with_members(path.relative_to(root).as_posix(), path)
+    }
+    return there - told - archives
 
 
 def _with_members(name: str, file: Path | io.BytesIO) -> Iterator[str]:

@@ -12,12 +12,16 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pipelines import contents, defects
 from pipelines.numbering import name_sentences, schemes
+from pipelines.preprocess import preprocess
 from pipelines.readers import Discovery, ReaderOptions, discover
+from pipelines.shards import ShardSet
 from pipelines.splits import assign, presets, resolve
+from pipelines.synth.corpus import write_corpus
 from talking_face.clip import Clip, MediaSource
 from talking_face.media.source import open_source
 from talking_face.reasons import Reason, UserError
@@ -330,3 +334,51 @@ def test_contents_and_defects_know_suffixed_actors() -> None:
     assert not defects.find("mead", "mead/W033/front/sad/2/001") and not defects.find(
         "mead", "mead/M022/front/sad/3/003"
     )
+
+
+# -- on real bytes -----------------------------------------------------------------------------------------------------
+
+
+def test_defects_through_preprocessing(
+    tmp_path: Path, unaccounted: Unaccounted, unaccounted_in_ledger: Callable[[Path, Path], list[str]]
+) -> None:
+    root, out = tmp_path / "mead", tmp_path / "shards"
+
+    def write() -> None:
+        write_corpus("mead", root, speakers=1, seconds=0.4, defects=True, only=["/neutral/"], workers=0, quiet=True)
+
+    write()
+    before = {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in root.rglob("*") if path.is_file()}
+    summary = preprocess("mead", root, out, workers=0, quiet=True)
+    write()
+    assert {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in before} == before, "nothing was changed"
+    assert not unaccounted(root, discover("mead", root)) and not unaccounted_in_ledger(root, out)
+    again = preprocess("mead", root, out, workers=0, quiet=True)
+    assert again.computed == 0 and again.digest == summary.digest
+
+    shards = ShardSet(out)
+    rows = {row["source"]: row for row in shards.ledger.to_dict("records")}
+    lost = {source: row["reason"] for source, row in rows.items() if row["status"] == "dropped"}
+    first = min(rows[f"M901/video/front/neutral/level_1/{n:03d}.mp4"]["clip_id"] for n in (1, 2, 3, 4))
+    number = int(first[-3:])
+    spare = [f"M901/video/front/neutral/level_1/{number + 16 * (50 + k):03d}.mp4" for k in range(8)]
+    assert lost == dict(
+        zip((spare[k] for k in (3, 4, 5, 6)), ("no-audio", "empty-file", "lfs-pointer", "truncated"), strict=True)
+    )
+    assert [rows[source]["status"] for source in spare[:3]] == ["kept"] * 3
+    assert rows["W033/video/front/sad/level_1/007.mp4"]["reason"] == "known-defect"
+    assert rows["Part0/W900-1/video.tar"]["reason"] == "truncated"
+    assert rows["Part0/W900-2/video.tar"]["detail"].endswith("unpack it: tar -xzf video.tar")
+
+    # Whatever it lay in, and whichever sound it has: the same pictures, the same words.
+    clips = shards.clips.set_index("clip_id")
+    forms = ["M900", "W900", "M900-1", "M900-2", "W900-1", "M901-2"]
+    same = [first.replace("M901", actor) for actor in forms] + [rows[source]["clip_id"] for source in spare[:3]]
+    for clip_id in same:
+        assert np.array_equal(shards.frames(clip_id), shards.frames(first)), clip_id
+        assert clips.at[clip_id, "sentence_id"] == clips.at[first, "sentence_id"]
+        loud = np.abs(shards.audio(clip_id)).max() / np.abs(shards.audio(first)).max()
+        assert 0.8 < loud < 1.25, clip_id
+    own_track = {clip_id for clip_id in same if not isinstance(clips.at[clip_id, "audio_source"], str)}
+    assert own_track == {rows[spare[0]]["clip_id"], rows[spare[2]]["clip_id"], *same[4:6]}
+    assert clips.at[rows[spare[2]]["clip_id"], "warnings"].tolist() == ["sound-file-unreadable-video-track-used"]
