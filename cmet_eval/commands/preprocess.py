@@ -27,7 +27,7 @@ def preprocess(
     split: Annotated[str, typer.Option(help="Named split by speaker, auto or none.")] = DEFAULTS.split,
     view: Annotated[str, typer.Option(help="Camera view, or all.")] = DEFAULTS.view,
     labels: Annotated[Path | None, typer.Option(help="CSV of labels for clips (else ROOT/labels.csv).")] = None,
-    numbering: Annotated[str | None, typer.Option(help="MEAD: scheme by which numbers name sentences.")] = None,
+    numbering: Annotated[str | None, typer.Option(help="MEAD: cmet, cmet-release, or a CSV of sentences.")] = None,
     emotion_label: Annotated[str, typer.Option(help="CREMA-D: intended or voted.")] = DEFAULTS.emotion_label,
     subset: Annotated[str, typer.Option(help="LRS2: main, pretrain or all.")] = DEFAULTS.subset,
     defects: Annotated[bool, typer.Option(help="Leave out clips that are known to be bad.")] = DEFAULTS.defects,
