@@ -19,7 +19,7 @@ DEFAULTS = PreprocessSettings()
 
 
 def preprocess(
-    dataset: Annotated[str, typer.Argument(help="The reader: mead or clips.")],
+    dataset: Annotated[str, typer.Argument(help="The reader: mead, crema-d, lrs2, meld or clips.")],
     root: Annotated[Path, typer.Argument(help="Folder of the dataset; never changed.")],
     out: Annotated[Path, typer.Argument(help="Folder for the shards.")],
     workers: Annotated[int, typer.Option(min=0, help="Worker processes; 0: in this process, without deadlines.")] = 2,

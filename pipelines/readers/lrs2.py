@@ -48,10 +48,10 @@ def discover(root: Path, options: ReaderOptions) -> Discovery:
                 into.skip(found.name, Reason.NOT_A_CLIP, "sound that is no part of the release")
             else:
                 into.skip(found.name, Reason.NOT_A_CLIP, f"a {suffix or 'suffixless'} file, not media")
-        elif options.subset not in ("all", key[0]):
-            into.skip(found.name, Reason.NOT_A_CLIP, f"of {key[0]}; this run reads {options.subset}")
         elif suffix in VIDEO_SUFFIXES:
             videos[key].append(found)
+        elif options.subset not in ("all", key[0]):
+            into.skip(found.name, Reason.NOT_ASKED, f"of {key[0]}; this run reads {options.subset}")
         elif suffix in AUDIO_SUFFIXES:
             into.skip(found.name, Reason.NOT_A_CLIP, "sound that someone took out of a clip; its own track is read")
         elif key in texts:
@@ -61,7 +61,11 @@ def discover(root: Path, options: ReaderOptions) -> Discovery:
     listed = _read_lists(lists, into)
     words = {key: _transcript(key, found, key in videos, into) for key, found in texts.items()}
     for key, copies in videos.items():
-        into.clips += [_clip(key, found, words.get(key), _split(key, listed)) for found in copies]
+        for clip in (_clip(key, found, words.get(key), _split(key, listed)) for found in copies):
+            if options.subset in ("all", key[0]):
+                into.clips.append(clip)
+            else:
+                into.exclude(clip, Reason.NOT_ASKED, f"of {key[0]}; this run reads {options.subset}")
     _tell_absent(listed, videos, options.subset, into)
     into.finish()
     _tell(listed, into)
