@@ -71,7 +71,7 @@ def track_face(
                 eager = missing < _EAGER or missing % _STRIDE == 0
                 found = find_face(picture) if eager else None
                 if found is not None:
-                    window = _window(found)
+                    window = search_window(found)
             points, shapes = _NO_POINTS, _NO_SHAPES
             if watch is not None:
                 watch(picture, window)
@@ -82,7 +82,7 @@ def track_face(
             seen = not np.isnan(points[0, 0])
             missing = 0 if seen else missing + 1
             if seen and window is not None and _near_edge(points, window):
-                window = _window(_box(points))
+                window = search_window(_box(points))
             landmarks.append(points)
             blendshapes.append(shapes)
     if not landmarks:
@@ -127,7 +127,8 @@ _NO_POINTS: np.ndarray = np.full((N_POINTS, 3), np.nan, np.float32)
 _NO_SHAPES: np.ndarray = np.full(len(BLENDSHAPE_NAMES), np.nan, np.float32)
 
 
-def _window(box: Box) -> Window:
+def search_window(box: Box) -> Window:
+    """The square in which the face of a coarse box is looked for: room for the forehead, hair and small moves."""
     side = max(32, 2 * round(_WINDOW * max(box.width, box.height) / 2))
     x, y = (box.left + box.right) / 2, (box.top + box.bottom) / 2
     left, top = 2 * round((x - side / 2) / 2), 2 * round((y - side / 2) / 2)

@@ -91,7 +91,7 @@ class FaceLandmarker:
     """
 
     def __init__(self, running_mode: Literal["video", "image"] = "video") -> None:
-        vision, base_options = _tasks()
+        vision, base_options = tasks()
         self._video = running_mode == "video"
         options = vision.FaceLandmarkerOptions(
             base_options=base_options(model_asset_path=str(weight_path("face_landmarker"))),
@@ -99,7 +99,7 @@ class FaceLandmarker:
             num_faces=1,
             output_face_blendshapes=True,
         )
-        with _silent_stderr():
+        with silent_stderr():
             self._landmarker = vision.FaceLandmarker.create_from_options(options)
 
     def detect(self, frame_rgb: np.ndarray, time_ms: int = 0) -> FaceMesh | None:
@@ -119,7 +119,7 @@ class FaceLandmarker:
 
     def close(self) -> None:
         """Free the graph. Left to the interpreter's exit it raises inside MediaPipe."""
-        with _silent_stderr():
+        with silent_stderr():
             self._landmarker.close()
 
     def __enter__(self) -> FaceLandmarker:
@@ -131,7 +131,8 @@ class FaceLandmarker:
         self.close()
 
 
-def _tasks() -> tuple[Any, Any]:
+def tasks() -> tuple[Any, Any]:
+    """MediaPipe's `vision` module and `BaseOptions`. Raises UserError where its library cannot load."""
     try:
         from mediapipe.tasks.python import BaseOptions, vision
     except OSError as error:
@@ -142,7 +143,7 @@ def _tasks() -> tuple[Any, Any]:
 
 
 @contextmanager
-def _silent_stderr() -> Iterator[None]:
+def silent_stderr() -> Iterator[None]:
     """MediaPipe's C++ logs six lines a landmarker to file descriptor 2 before its own log filter is set up."""
     sys.stderr.flush()
     saved = os.dup(2)

@@ -1,0 +1,64 @@
+"""MediaPipe's short-range face detector (BlazeFace), which lies inside the Face Landmarker's file.
+
+It looks at 128x128 px and finds faces whose height (hairline to chin) is 0.15 to 1.1 times that: all of 66 GRID faces
+at every size between, 80% at 0.12, none below 0.08.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from functools import cache
+from types import TracebackType
+
+import numpy as np
+
+from talking_face.pretrained.dlib_models import Box
+from talking_face.pretrained.face_landmarker import silent_stderr, tasks
+from talking_face.pretrained.store import weight_path
+
+INPUT_PX = 128
+
+
+class FaceDetector:
+    """The detector, without state from picture to picture; a context manager (6 ms to make, 2 ms to close)."""
+
+    def __init__(self, min_score: float = 0.5) -> None:
+        vision, base_options = tasks()
+        options = vision.FaceDetectorOptions(
+            base_options=base_options(model_asset_buffer=_model()),
+            running_mode=vision.RunningMode.IMAGE,
+            min_detection_confidence=min_score,
+        )
+        with silent_stderr():
+            self._detector = vision.FaceDetector.create_from_options(options)
+
+    def detect(self, tile: np.ndarray) -> list[Box]:
+        """Faces in a (128, 128, 3) uint8 RGB picture, brow to chin, in its pixels. 2.4 ms."""
+        import mediapipe as mp
+
+        found = self._detector.detect(mp.Image(image_format=mp.ImageFormat.SRGB, data=np.ascontiguousarray(tile)))
+        boxes = []
+        for detection in found.detections:
+            box, score = detection.bounding_box, float(detection.categories[0].score)
+            left, top = float(box.origin_x), float(box.origin_y)
+            boxes.append(Box(left, top, left + box.width, top + box.height, score))
+        return boxes
+
+    def close(self) -> None:
+        """Free the graph. Left to the interpreter's exit it raises inside MediaPipe."""
+        with silent_stderr():
+            self._detector.close()
+
+    def __enter__(self) -> FaceDetector:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+@cache
+def _model() -> bytes:
+    with zipfile.ZipFile(weight_path("face_landmarker")) as bundle:
+        return bundle.read("face_detector.tflite")
