@@ -107,13 +107,14 @@ def preprocess(
     clips = splits.assign(preset, found.clips)
     notes = [*found.notes, f"split: {preset}"]
     if settings.clips is not None:
-        clips, absent = lists.select(settings.clips, clips)
+        named, absent = lists.select(settings.clips, clips)
+        clips = _leave_out(clips, named, f"not in the list {settings.clips}", found)
         notes.append(f"only the {len(clips)} clips of the list {settings.clips}, as asked")
         if absent:
             notes.append(f"{len(absent)} clips of the list are not here: {', '.join(absent[:5])}")
-    clips = clips[:limit]
-    if limit is not None and limit < len(found.clips):
-        notes.append(f"only the first {limit} of {len(found.clips)} clips, as asked")
+    if limit is not None and limit < len(clips):
+        notes.append(f"only the first {limit} of {len(clips)} clips, as asked")
+        clips = _leave_out(clips, clips[:limit], f"not of the first {limit} clips", found)
     try:
         out.mkdir(parents=True, exist_ok=True)
         with _locked(out):
@@ -125,6 +126,16 @@ def preprocess(
         if error.errno in (errno.EACCES, errno.EROFS, errno.EEXIST, errno.ENOTDIR):
             raise UserError(f"cannot write to {out}: {error.strerror}") from None
         raise
+
+
+def _leave_out(clips: list[Clip], taken: list[Clip], why: str, found: readers.Discovery) -> list[Clip]:
+    """`taken`; the other clips go into `found.skipped`."""
+    asked = {clip.clip_id for clip in taken}
+    for clip in clips:
+        if clip.clip_id not in asked:
+            found.exclude(clip, Reason.NOT_ASKED, why)
+    found.skipped.sort(key=lambda skip: (skip.path, skip.detail))
+    return taken
 
 
 class _Run:

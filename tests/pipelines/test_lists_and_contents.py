@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 
 from pipelines import contents, defects, lists
+from pipelines.preprocess import preprocess
 from pipelines.readers import READERS
+from pipelines.settings import PreprocessSettings
+from pipelines.shards import ShardSet
 from talking_face.clip import Clip, MediaSource
 from talking_face.emotions import DATASET_LABELS, canonical
 from talking_face.reasons import UserError
@@ -112,3 +115,17 @@ def test_lists_are_selected_by_name_or_file(tmp_path: Path) -> None:
         lists.select(str(own), clips)
     with pytest.raises(UserError, match="none of the 12 clips"):
         lists.select("cmet-sarcastic", clips[1:2])
+
+
+def test_clips_that_were_not_asked_for_stand_in_the_ledger(small_mead: Path, tmp_path: Path) -> None:
+    own = tmp_path / "own.csv"
+    own.write_text("clip_id,emotion\nmead/M901/front/happy/2/003,smug\nmead/M901/front/neutral/1/001,\n")
+    summary = preprocess(
+        "mead", small_mead, tmp_path / "out", PreprocessSettings(clips=str(own)), workers=0, limit=1, quiet=True
+    )
+    shards = ShardSet(summary.out)
+    assert list(shards.clips["clip_id"]) == ["mead/M901/front/happy/2/003"]
+    assert list(shards.clips["emotion"]) == ["smug"]
+    left_out = shards.ledger[shards.ledger["reason"] == "not-asked"]
+    assert Counter(left_out["detail"]) == {f"not in the list {own}": 6, "not of the first 1 clips": 1}
+    assert set(left_out["status"]) == {"excluded"}

@@ -42,7 +42,7 @@ _TAKEN = (
     *(("neutral", 1, 1), ("surprised", 3, 0), ("disgusted", 2, 0), ("fear", 3, 0)),
 )
 # Heights at which a speaker is drawn, px of 720: the face (hairline to chin) is half of that, 90 to 200 px.
-_HEIGHTS = (320, 250, 390, 290, 220, 350, 185, 270)
+_HEIGHTS = (320, 250, 430, 290, 220, 350, 185, 270)
 _AROUND_DB = -18.0  # the sound of the other channels, under full scale
 
 
