@@ -34,7 +34,7 @@ class PreprocessSettings(BaseModel):
     min_valid_fraction: float = Field(default=0.5, ge=0, le=1, description="share of frames that must show a face")
     view: str = Field(default="front", description="camera view, or all")
     split: str = Field(default="auto", description="named split preset, auto or none")
-    labels: Path | None = Field(default=None, description="CSV of labels for plain clips")
+    labels: Path | None = Field(default=None, description="clips: CSV of labels; meld: folder of its CSVs")
     numbering: str | None = Field(default=None, description="MEAD: scheme by which file numbers name sentences")
     emotion_label: Literal["intended", "voted"] = Field(default="intended", description="CREMA-D: whose label")
     subset: Literal["all", "main", "pretrain"] = Field(default="all", description="LRS2: which part")

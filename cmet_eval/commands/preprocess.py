@@ -26,7 +26,9 @@ def preprocess(
     scheduler: Annotated[str | None, typer.Option(help="A running Dask scheduler, tcp://HOST:PORT.")] = None,
     split: Annotated[str, typer.Option(help="Named split by speaker, auto or none.")] = DEFAULTS.split,
     view: Annotated[str, typer.Option(help="Camera view, or all.")] = DEFAULTS.view,
-    labels: Annotated[Path | None, typer.Option(help="CSV of labels for clips (else ROOT/labels.csv).")] = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="clips: CSV of labels (else ROOT/labels.csv); meld: folder of its CSVs.")
+    ] = None,
     numbering: Annotated[str | None, typer.Option(help="MEAD: cmet, cmet-release, or a CSV of sentences.")] = None,
     emotion_label: Annotated[str, typer.Option(help="CREMA-D: intended or voted.")] = DEFAULTS.emotion_label,
     subset: Annotated[str, typer.Option(help="LRS2: main, pretrain or all.")] = DEFAULTS.subset,

@@ -37,7 +37,7 @@ class ReaderOptions:
     """What a user may say about discovery. Every reader takes all of these and uses what means something to it."""
 
     view: str = "front"  # MEAD: a view's name, or "all"
-    labels: Path | None = None  # clips: CSV of labels
+    labels: Path | None = None  # clips: CSV of labels; meld: its CSVs, or the folder that holds them
     numbering: str | None = None  # MEAD: the scheme by which a file's number names its sentence; None: it names none
     emotion_label: str = "intended"  # CREMA-D: "intended", or "voted" by the people who watched
     subset: str = "all"  # LRS2: "main", "pretrain" or "all"
