@@ -52,7 +52,8 @@ def process_to_staging(clip: Clip, settings: dict[str, Any], staging: str, root:
         record = process_clip(clip, PreprocessSettings.model_validate(settings), root, ledger["source_sha256"], stage)
         ledger |= {"status": "kept", "stage": "", "reason": "", "detail": ""}
     except ClipError as error:
-        ledger |= {"status": "dropped", "stage": stage[0], "reason": error.reason.value, "detail": error.detail}
+        detail = error.detail.replace(f"{root}{os.sep}", "")  # ledgers are the same wherever the dataset lies
+        ledger |= {"status": "dropped", "stage": stage[0], "reason": error.reason.value, "detail": detail}
     except Exception as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise

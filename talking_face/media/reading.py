@@ -74,6 +74,8 @@ def probe(source: Source) -> MediaInfo:
         if container.streams.video:
             stream = container.streams.video[0]
             context = stream.codec_context
+            if context is None:
+                raise _unknown_codec(source, "picture")
             video = VideoInfo(
                 width=context.width,
                 height=context.height,
@@ -82,8 +84,8 @@ def probe(source: Source) -> MediaInfo:
                 pix_fmt=context.pix_fmt or "unknown",
                 n_frames=stream.frames,
             )
-        if container.streams.audio:
-            context_a = container.streams.audio[0].codec_context
+        context_a = container.streams.audio[0].codec_context if container.streams.audio else None
+        if context_a is not None:  # sound in an unknown codec is no sound
             audio = AudioInfo(
                 rate=context_a.sample_rate,
                 channels=context_a.layout.nb_channels,
@@ -184,6 +186,8 @@ def read_audio(source: Source, rate: int = AUDIO_RATE, start: float | Fraction |
     with _open(source) as container:
         if not container.streams.audio:
             raise ClipError(Reason.NO_AUDIO, f"{as_source(source)} has no sound")
+        if container.streams.audio[0].codec_context is None:
+            raise _unknown_codec(source, "sound")
         if start is None:
             start = _first_video_time(container, source) if container.streams.video else Fraction(0)
     # Opened again rather than wound back: FFmpeg refuses to seek to before an FLV's first picture.
@@ -226,6 +230,8 @@ def _decoded(source: Source) -> Iterator[tuple[Fraction, VideoFrame]]:
         if not container.streams.video:
             raise ClipError(Reason.NO_VIDEO, f"{name} has no picture")
         stream = container.streams.video[0]
+        if stream.codec_context is None:
+            raise _unknown_codec(source, "picture")
         stream.codec_context.thread_count = codec_threads()
         stream.codec_context.thread_type = "AUTO" if codec_threads() > 1 else "NONE"
         # AVI stores no times, only a rate; what FFmpeg derives from it is in coding order where there are B-frames.
@@ -330,6 +336,11 @@ def _to_mono(planes: np.ndarray, channels: list[str]) -> np.ndarray:
     if len(channels) >= 3 and "FC" in channels:
         return planes[channels.index("FC")]
     return planes.mean(axis=0, dtype=np.float32) if len(planes) > 1 else planes[0]
+
+
+def _unknown_codec(source: Source, what: str) -> ClipError:
+    detail = f"{as_source(source)}: its {what} is in a format that FFmpeg does not know: the file is damaged"
+    return ClipError(Reason.DECODE_ERROR, detail)
 
 
 def _words(error: Any) -> str:
