@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -73,6 +74,45 @@ def test_workers_do_not_change_a_byte(small_mead: Path, undisturbed: PreprocessS
     again = preprocess("mead", small_mead, tmp_path / "two", workers=2, quiet=True)
     assert again.digest == undisturbed.digest
     assert _shard_bytes(again.out) == _shard_bytes(undisturbed.out)
+
+
+def test_a_cluster_that_loses_a_worker_half_way(
+    small_mead: Path, undisturbed: PreprocessSummary, tmp_path: Path
+) -> None:
+    """A scheduler and two workers started as a cluster's user starts them, each a process of its own."""
+    address_file = tmp_path / "scheduler.json"
+    python = [sys.executable, "-m"]
+    quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "start_new_session": True}
+    options = ["--scheduler-file", str(address_file), "--no-dashboard"]
+    processes = [subprocess.Popen([*python, "distributed.cli.dask_scheduler", *options, "--port", "0"], **quiet)]
+    try:
+        for name in ("a", "b"):
+            worker = [*python, "distributed.cli.dask_worker", *options, "--nthreads", "1", "--no-nanny", "--name", name]
+            processes.append(subprocess.Popen([*worker, "--local-directory", str(tmp_path / name)], **quiet))
+        while not (address_file.is_file() and address_file.read_text().strip()):
+            assert processes[0].poll() is None
+            time.sleep(0.05)
+        address = json.loads(address_file.read_text())["address"]
+        out = tmp_path / "out"
+        time.sleep(2)  # both workers have joined
+        run = subprocess.Popen(
+            [*COMMAND, "mead", str(small_mead), str(out), "--scheduler", address, "--quiet"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        while run.poll() is None and _staged(out) < 3:
+            time.sleep(0.02)
+        assert run.poll() is None, "it was done before a worker could be lost"
+        os.killpg(processes[1].pid, signal.SIGKILL)
+        said, _ = run.communicate(timeout=120)
+        assert run.returncode == 0 and undisturbed.digest in said, said
+        assert _shard_bytes(out) == _shard_bytes(undisturbed.out)
+    finally:
+        for process in processes:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 def test_killed_at_any_moment_it_ends_the_same(
