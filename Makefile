@@ -23,8 +23,8 @@ demo: $(READY)
 	$(BIN)/cmet-eval demo --out $(OUT)
 
 preprocess: $(READY)
-	@test -n "$(ROOT)" || { echo 'usage: make preprocess DATASET=mead ROOT=/data/MEAD OUT=/data/mead-shards [WORKERS=2]'; exit 2; }
-	$(BIN)/cmet-eval preprocess $(DATASET) $(ROOT) $(OUT) --workers $(WORKERS)
+	@test -n "$(ROOT)" || { echo 'usage: make preprocess DATASET=mead ROOT=/data/MEAD OUT=/data/mead-shards [WORKERS=2] [ARGS="--view all"]'; exit 2; }
+	$(BIN)/cmet-eval preprocess $(DATASET) $(ROOT) $(OUT) --workers $(WORKERS) $(ARGS)
 
 leaderboard: $(READY)
 	$(BIN)/cmet-eval leaderboard --results $(OUT)/results --out $(OUT)/leaderboard
