@@ -7,14 +7,15 @@ that share a ground truth: dlib's points cost about 25 ms a frame, and the targe
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from cmet_eval.generation import file_sha256, open_shards, read_json, write_json
-from metrics.base import Metric, Sample, Score
+from metrics.base import Labels, Metric, Sample, Score
 from metrics.registry import get_metric
+from talking_face.clip import Pair
 from talking_face.media.reading import probe, read_audio, read_frames
 from talking_face.reasons import ClipError, Reason
 from talking_face.signature import digest
@@ -25,18 +26,33 @@ FRAME_RULE = "fps:nearest-25,size:as-is"
 
 
 @dataclass(frozen=True)
+class Expected:
+    """What a video is scored against: the part of its pair that metrics see."""
+
+    ground_truth_clip: str | None
+    labels: Labels
+    reference_clip: str
+    reference_frames: tuple[int, ...]  # indices into the reference clip
+
+    @classmethod
+    def of(cls, pair: Pair) -> Expected:
+        labels = Labels(pair.target_emotion, pair.reference_emotion, pair.speaker)
+        return cls(pair.ground_truth_clip, labels, pair.reference_clip, pair.reference_frames)
+
+
+@dataclass(frozen=True)
 class Job:
     """One video to score."""
 
     key: str  # of `scoring_key`
     video: str
-    ground_truth_clip: str | None
+    expected: Expected
     out: str  # JSON path for the scores; named after the key
 
 
-def scoring_key(video_sha256: str, ground_truth_clip: str | None, data_digest: str, how: Sequence[str]) -> str:
+def scoring_key(video_sha256: str, expected: Expected, data_digest: str, how: Sequence[str]) -> str:
     """Digest of everything the scores of one video depend on; `how` holds metric signatures and the suite's version."""
-    return digest([video_sha256, ground_truth_clip, data_digest, sorted(how), FRAME_RULE], 32)
+    return digest([video_sha256, asdict(expected), data_digest, sorted(how), FRAME_RULE], 32)
 
 
 def stored_scores(job: Job) -> dict[str, Any]:
@@ -81,7 +97,7 @@ def score_video(job: Job, data: str, metric_keys: Sequence[str]) -> dict[str, An
         # Rates such as 24.999 come from containers with coarse clocks.
         if abs(info.video.fps - FPS) > 0.01:
             notes.append(f"resampled from {info.video.fps:g} to {FPS:g} frames/s, nearest frame")
-        scores = _scores(path, job.ground_truth_clip, data, metrics)
+        scores = _scores(path, job.expected, data, metrics)
     except ClipError as error:
         scores = {metric.key: Score.missing(error.reason, error.detail) for metric in metrics}
     result = {
@@ -95,11 +111,11 @@ def score_video(job: Job, data: str, metric_keys: Sequence[str]) -> dict[str, An
     return result
 
 
-def _scores(path: Path, truth: str | None, data: str, metrics: Sequence[Metric]) -> dict[str, Score]:
-    if truth is None:
+def _scores(path: Path, expected: Expected, data: str, metrics: Sequence[Metric]) -> dict[str, Score]:
+    if expected.ground_truth_clip is None:
         raise ClipError(Reason.NO_GROUND_TRUTH, "the pair has no ground-truth clip")
     with_audio = any(getattr(metric, "needs_audio", False) for metric in metrics)
-    target = _target(data, truth)
+    target = _target(data, expected.ground_truth_clip)
     frames = read_frames(path, FPS)
     if frames.shape[1:3] != target.frames.shape[1:3]:
         (h, w), (gh, gw) = frames.shape[1:3], target.frames.shape[1:3]
@@ -107,7 +123,16 @@ def _scores(path: Path, truth: str | None, data: str, metrics: Sequence[Metric])
             Reason.SIZE_MISMATCH,
             f"{path.name} is {w}x{h}, the ground truth {gw}x{gh}; videos are scored as they are, so write that size",
         )
-    pred = Sample(frames, fps=FPS, audio=_audio(path) if with_audio else None, name=path.name)
+    pred = Sample(
+        frames,
+        fps=FPS,
+        audio=_audio(path) if with_audio else None,
+        name=path.name,
+        labels=expected.labels,
+        reference=_reference(data, expected.reference_clip, expected.reference_frames)
+        if any(metric.needs_reference for metric in metrics)
+        else None,
+    )
     return {metric.key: metric.score(pred, target) for metric in metrics}
 
 
@@ -115,6 +140,11 @@ def _scores(path: Path, truth: str | None, data: str, metrics: Sequence[Metric])
 def _target(data: str, clip_id: str) -> Sample:
     shards = open_shards(data)
     return Sample(shards.frames(clip_id), fps=FPS, audio=shards.audio(clip_id), name=clip_id)
+
+
+@lru_cache(maxsize=2)  # shared by the methods of a pair
+def _reference(data: str, clip_id: str, frames: tuple[int, ...]) -> Sample:
+    return Sample(open_shards(data).frames(clip_id, list(frames)), fps=FPS, name=f"reference {clip_id}")
 
 
 def _audio(path: Path) -> Any:

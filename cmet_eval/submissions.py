@@ -15,7 +15,7 @@ from typing import Any
 
 from cmet_eval.generation import file_sha256, read_json
 from cmet_eval.pairs import PairList, pair_file_name
-from cmet_eval.scoring import Job, scoring_key, stored_scores
+from cmet_eval.scoring import Expected, Job, scoring_key, stored_scores
 from cmet_eval.settings import Setting
 from leaderboards.results import write_results
 from metrics.base import Metric
@@ -97,14 +97,15 @@ def score_submissions(
             elif not video.exists():
                 outcome[name] = ClipError(Reason.MISSING_OUTPUT, f"expected {video.name} in {s.videos.name}/")
             else:
-                key = scoring_key(file_sha256(video), pair.ground_truth_clip, shards.digest, how)
+                expected = Expected.of(pair)
+                key = scoring_key(file_sha256(video), expected, shards.digest, how)
                 path = out / "scores" / key[:2] / f"{key}.json"
-                job = Job(key, str(video), pair.ground_truth_clip, str(path))
+                job = Job(key, str(video), expected, str(path))
                 if stored := stored_scores(job):
                     outcome[name] = stored
                     kept += 1
                     continue
-                # The same video against the same clip is scored once: ground truth does not depend on the setting.
+                # Scored once where two settings ask for the same: nothing expected depends on a setting's name.
                 jobs.setdefault(key, job)
                 waiting[name], metrics_of[key] = key, keys
     with Progress(len(jobs), unit="videos", label="score", quiet=quiet) as progress:
@@ -137,7 +138,7 @@ def _score_jobs(
     """
     by_truth: dict[tuple[str, tuple[str, ...]], list[Job]] = {}
     for key in sorted(jobs, key=lambda key: jobs[key].video):
-        by_truth.setdefault((jobs[key].ground_truth_clip or "", metrics_of[key]), []).append(jobs[key])
+        by_truth.setdefault((jobs[key].expected.ground_truth_clip or "", metrics_of[key]), []).append(jobs[key])
     groups: list[list[Job]] = []
     for group in by_truth.values():
         groups += [group[start : start + _GROUP] for start in range(0, len(group), _GROUP)]

@@ -46,6 +46,15 @@ class Score:
 
 
 @dataclass(frozen=True)
+class Labels:
+    """What the pair says of a clip beside its frames. None: not known. Carried by the generated clip's sample."""
+
+    emotion: str | None = None  # that it should show; talking_face.emotions.EMOTIONS or an extended label
+    reference_emotion: str | None = None  # shown by the frames that the method was given
+    speaker: str | None = None
+
+
+@dataclass(frozen=True)
 class Sample:
     """One clip as metrics see it. Immutable but for `cached`, through which metrics share landmarks and the like.
 
@@ -56,6 +65,8 @@ class Sample:
     fps: float = 25.0
     audio: np.ndarray | None = None  # (N,) int16 mono, 16 kHz, sample 0 at the first frame
     name: str = "clip"  # stands in messages
+    labels: Labels = Labels()
+    reference: Sample | None = None  # the frames that the method saw the person in; for metrics with needs_reference
     _cache: dict[Hashable, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -111,6 +122,7 @@ class Metric(ABC):
     unit: ClassVar[str]  # "dB", "px", "" for a ratio
     summary: ClassVar[str]  # one line for listings
     version: ClassVar[str] = "1.0.0"  # raised whenever a value can change
+    needs_reference: ClassVar[bool] = False  # reads `pred.reference`
 
     @property
     def key(self) -> str:
