@@ -7,7 +7,7 @@ that share a ground truth: dlib's points cost about 25 ms a frame, and the targe
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -27,17 +27,28 @@ FRAME_RULE = "fps:nearest-25,size:as-is"
 
 @dataclass(frozen=True)
 class Expected:
-    """What a video is scored against: the part of its pair that metrics see."""
+    """What a video is scored against: the part of its pair that the metrics see.
+
+    Where no metric reads labels or the reference they stay empty, so that a video which several pairs have in common
+    (ground truth, most of all) is scored once.
+    """
 
     ground_truth_clip: str | None
-    labels: Labels
-    reference_clip: str
-    reference_frames: tuple[int, ...]  # indices into the reference clip
+    labels: Labels = Labels()
+    reference_clip: str | None = None
+    reference_frames: tuple[int, ...] = ()  # indices into the reference clip
 
     @classmethod
-    def of(cls, pair: Pair) -> Expected:
-        labels = Labels(pair.target_emotion, pair.reference_emotion, pair.speaker)
-        return cls(pair.ground_truth_clip, labels, pair.reference_clip, pair.reference_frames)
+    def of(cls, pair: Pair, metrics: Sequence[Metric]) -> Expected:
+        expected = cls(pair.ground_truth_clip)
+        if any(metric.needs_labels for metric in metrics):
+            labels = Labels(pair.target_emotion, pair.reference_emotion, pair.speaker)
+            expected = replace(expected, labels=labels)
+        if any(metric.needs_reference for metric in metrics):
+            expected = replace(
+                expected, reference_clip=pair.reference_clip, reference_frames=tuple(pair.reference_frames)
+            )
+        return expected
 
 
 @dataclass(frozen=True)
@@ -130,7 +141,7 @@ def _scores(path: Path, expected: Expected, data: str, metrics: Sequence[Metric]
         name=path.name,
         labels=expected.labels,
         reference=_reference(data, expected.reference_clip, expected.reference_frames)
-        if any(metric.needs_reference for metric in metrics)
+        if expected.reference_clip
         else None,
     )
     return {metric.key: metric.score(pred, target) for metric in metrics}

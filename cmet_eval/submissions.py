@@ -97,7 +97,7 @@ def score_submissions(
             elif not video.exists():
                 outcome[name] = ClipError(Reason.MISSING_OUTPUT, f"expected {video.name} in {s.videos.name}/")
             else:
-                expected = Expected.of(pair)
+                expected = Expected.of(pair, wanted[s.setting.name])
                 key = scoring_key(file_sha256(video), expected, shards.digest, how)
                 path = out / "scores" / key[:2] / f"{key}.json"
                 job = Job(key, str(video), expected, str(path))
@@ -105,7 +105,7 @@ def score_submissions(
                     outcome[name] = stored
                     kept += 1
                     continue
-                # Scored once where two settings ask for the same: nothing expected depends on a setting's name.
+                # The same video for the same clips is scored once: what is expected does not name the setting.
                 jobs.setdefault(key, job)
                 waiting[name], metrics_of[key] = key, keys
     with Progress(len(jobs), unit="videos", label="score", quiet=quiet) as progress:

@@ -122,6 +122,7 @@ class Metric(ABC):
     unit: ClassVar[str]  # "dB", "px", "" for a ratio
     summary: ClassVar[str]  # one line for listings
     version: ClassVar[str] = "1.0.0"  # raised whenever a value can change
+    needs_labels: ClassVar[bool] = False  # reads `pred.labels`
     needs_reference: ClassVar[bool] = False  # reads `pred.reference`
 
     @property
