@@ -23,6 +23,7 @@ from talking_face.signature import digest
 FPS = 25.0
 # What is done to a video that is not at the ground truth's rate, size or length. Part of the scores' key.
 FRAME_RULE = "fps:nearest-25,size:as-is"
+_NO_LABELS = Labels()
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Expected:
     """
 
     ground_truth_clip: str | None
-    labels: Labels = Labels()
+    labels: Labels = _NO_LABELS
     reference_clip: str | None = None
     reference_frames: tuple[int, ...] = ()  # indices into the reference clip
 
