@@ -34,8 +34,8 @@ def find_face(picture: Picture) -> Box | None:
 
     Main is the largest; of faces within 20% of that size, the one nearest to the picture's centre.
     """
-    found = find_faces(picture)
-    return _main_face(found, picture.width, picture.height) if found else None
+    found = main_first(find_faces(picture), picture.width, picture.height)
+    return found[0] if found else None
 
 
 def find_faces(picture: Picture) -> list[Box]:
@@ -93,11 +93,12 @@ def _distance(a: Box, b: Box) -> float:
     return math.hypot((a.left + a.right - b.left - b.right) / 2, (a.top + a.bottom - b.top - b.bottom) / 2)
 
 
-def _main_face(boxes: list[Box], width: int, height: int) -> Box:
-    largest = max(box.width for box in boxes)
-
-    def from_centre(box: Box) -> float:
-        x, y = (box.left + box.right) / 2 - width / 2, (box.top + box.bottom) / 2 - height / 2
-        return float(np.hypot(x, y))
-
-    return min((box for box in boxes if box.width >= 0.8 * largest), key=from_centre)
+def main_first(boxes: list[Box], width: int, height: int) -> list[Box]:
+    """Boxes in a picture of that size, largest first but for the main one."""
+    if not boxes:
+        return []
+    ordered = sorted(boxes, key=lambda box: -box.width)
+    large = [box for box in ordered if box.width >= 0.8 * ordered[0].width]
+    middle = Box(width / 2, height / 2, width / 2, height / 2)
+    main = min(large, key=lambda box: _distance(box, middle))
+    return [main, *(box for box in ordered if box is not main)]

@@ -1,35 +1,46 @@
 """One face through one clip: landmarks and blendshapes for every frame, with a flag where there are none.
 
 The face is found coarsely once, then a square window around it goes to the landmarker, which tracks within it. The
-window moves only when the face nears its edge, because each move costs the landmarker its lock on the face.
+window moves only when the face nears its edge, because each move costs the landmarker its lock on the face. Where the
+first picture shows several people, each is followed, with a landmarker of their own, until it is plain who speaks.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass
+from types import TracebackType
 
 import numpy as np
 
-from talking_face.faces.find import find_face
+from talking_face.faces.find import find_faces, main_first
+from talking_face.faces.speaking import Choice, choose_speaker
 from talking_face.media.picture import Picture
 from talking_face.media.reading import FPS
 from talking_face.pretrained.dlib_models import Box
 from talking_face.pretrained.face_landmarker import BLENDSHAPE_NAMES, N_POINTS, FaceLandmarker, FaceMesh
 
-# The window's side over the found face's width (HOG boxes run from brow to chin): room for hair and small moves.
-_WINDOW = 2.4
+# The window's side over the found face's width (HOG boxes run from brow to chin): room for hair and small moves. Beside
+# another face it is smaller, so that the other's middle is not in it.
+_WINDOW, _MIN_WINDOW = 2.4, 1.5
 # The landmarker scales its input to 256 px anyway; 384 px for the whole window keeps the face above 150 px.
 _WINDOW_PX = 384
 # Landmarks nearer to the window's edge than this share of its side move the window.
 _MARGIN = 0.06
-# With no face in sight, the coarse finder (25 to 100 ms) looks at the first frames and then at every fifth.
-_EAGER, _STRIDE = 3, 5
+# With no face in sight, the coarse finder (25 to 230 ms) looks at the first frames, then at every fifth, and after two
+# seconds at every 25th.
+_EAGER, _STRIDE, _LONG, _LONG_STRIDE = 3, 5, 50, 25
 # A face that comes out smaller than this, in px, is noise.
 _MIN_FACE_PX = 16.0
 # Gaps of up to 5 frames (0.2 s: a blink of the detector) are bridged in the smoothed landmarks.
 MAX_GAP = 5
+# Of several people at most four are followed, none under 0.4 of the largest, and for at most 10 s.
+_MAX_FACES, _MIN_SHARE, _DECIDE_S = 4, 0.4, 10.0
+# A lost face is taken up again within so many widths of where it was; two tracks closer than _SAME heights are one.
+_REACH, _SAME = 1.5, 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +51,8 @@ class FaceTrack:
     blendshapes: np.ndarray  # (T, 52) float32
     valid: np.ndarray  # (T,) bool
     size: tuple[int, int]  # height, width of the source frames
+    n_faces: int = 1  # people who could be followed from the first picture with a face on
+    choice: Choice = Choice(0, "only", None)  # noqa: RUF009 - frozen
 
     def __len__(self) -> int:
         return len(self.valid)
@@ -49,46 +62,150 @@ Window = tuple[int, int, int, int]  # left, top, right, bottom in source px; may
 
 
 def track_face(
-    pictures: Iterable[Picture], fps: float = FPS, watch: Callable[[Picture, Window | None], None] | None = None
+    pictures: Iterable[Picture],
+    fps: float = FPS,
+    watch: Callable[[Picture, Window | None], None] | None = None,
+    sound: Callable[[], np.ndarray | None] | None = None,
 ) -> FaceTrack:
-    """Follow the main face through `pictures` of one size, streamed.
+    """Follow one face through `pictures` of one size, streamed: of several the one who speaks, else the main one.
 
     Args:
-        watch: called for every picture with the window in which the face was looked for (None: no face seen yet), so
-            that a caller can keep what it will need later.
+        watch: called for every picture with the window in which the face was looked for (None: not known yet), so that
+            a caller can keep what it will need later.
+        sound: gives (N,) int16 mono at 16 kHz from the first picture on, or None; called only where there are several
+            faces. Without it the main face is taken.
 
     The same pictures give the same track, whatever was tracked before. Raises ValueError when there is no picture.
     """
-    landmarks: list[np.ndarray] = []
-    blendshapes: list[np.ndarray] = []
     size = (0, 0)
-    window: Window | None = None
-    missing = 0  # frames since a face was last seen
-    with FaceLandmarker("video") as landmarker:
-        for index, picture in enumerate(pictures):
+    count = 0
+    faces: list[_Follower] = []
+    n_faces, choice = 1, Choice(0, "only", None)
+    decide_at = round((_DECIDE_S if sound is not None else 0.2) * fps)
+
+    def decide() -> None:
+        nonlocal n_faces, choice
+        faces[:] = _distinct(faces)
+        seen = [np.array(face.seen) for face in faces]
+        choice = choose_speaker(
+            [np.stack(f.landmarks) for f in faces], seen, sound() if sound is not None else None, fps
+        )
+        n_faces = max(1, sum(bool(flags.mean() >= 0.5) for flags in seen))
+        faces[:] = [faces[choice.index]]
+
+    with ExitStack() as stack:
+        for picture in pictures:
             size = (picture.height, picture.width)
-            if window is None or missing > 0:
-                eager = missing < _EAGER or missing % _STRIDE == 0
-                found = find_face(picture) if eager else None
-                if found is not None:
-                    window = search_window(found)
-            points, shapes = _NO_POINTS, _NO_SHAPES
+            if not faces:
+                if _look_now(count):
+                    boxes = _candidates(find_faces(picture), picture)
+                    faces = [stack.enter_context(_Follower(box, boxes, count)) for box in boxes]
+            elif any(_look_now(face.missing) for face in faces if face.missing):
+                _take_up(faces, picture)
             if watch is not None:
-                watch(picture, window)
-            if window is not None:
-                mesh = _look(landmarker, picture, window, round(index * 1000 / fps))
-                if mesh is not None and np.ptp(mesh.landmarks[:, 1]) >= _MIN_FACE_PX:
-                    points, shapes = mesh.landmarks, mesh.blendshapes
-            seen = not np.isnan(points[0, 0])
-            missing = 0 if seen else missing + 1
-            if seen and window is not None and _near_edge(points, window):
-                window = search_window(_box(points))
-            landmarks.append(points)
-            blendshapes.append(shapes)
-    if not landmarks:
-        raise ValueError("no frame to track")
-    stacked = np.stack(landmarks)
-    return FaceTrack(stacked, np.stack(blendshapes), ~np.isnan(stacked[:, 0, 0]), size)
+                watch(picture, faces[0].window if len(faces) == 1 else None)
+            for face in faces:
+                face.step(picture, round(count * 1000 / fps))
+            count += 1
+            if len(faces) > 1 and count - faces[0].start >= decide_at:
+                decide()
+        if not count:
+            raise ValueError("no frame to track")
+        if len(faces) > 1:
+            decide()
+    if not faces:
+        blank = np.repeat(_NO_POINTS[None], count, axis=0)
+        return FaceTrack(blank, np.repeat(_NO_SHAPES[None], count, axis=0), np.zeros(count, bool), size)
+    face = faces[0]
+    return FaceTrack(np.stack(face.landmarks), np.stack(face.blendshapes), np.array(face.seen), size, n_faces, choice)
+
+
+class _Follower:
+    """One face with a landmarker of its own; a context manager."""
+
+    def __init__(self, box: Box, others: list[Box], start: int) -> None:
+        self._landmarker = FaceLandmarker("video")
+        self.start = start
+        self.box = box
+        self.window = search_window(box, others)
+        self.landmarks = [_NO_POINTS] * start
+        self.blendshapes = [_NO_SHAPES] * start
+        self.seen = [False] * start
+        self.missing = 0  # frames since the face was last seen
+
+    def step(self, picture: Picture, time_ms: int) -> None:
+        """The next picture; `time_ms` must grow."""
+        points, shapes = _NO_POINTS, _NO_SHAPES
+        mesh = _look(self._landmarker, picture, self.window, time_ms)
+        seen = mesh is not None and float(np.ptp(mesh.landmarks[:, 1])) >= _MIN_FACE_PX
+        if mesh is not None and seen:
+            points, shapes = mesh.landmarks, mesh.blendshapes
+            self.box = face_box(points)
+            if _near_edge(points, self.window):
+                self.window = search_window(self.box)
+        self.missing = 0 if seen else self.missing + 1
+        self.landmarks.append(points)
+        self.blendshapes.append(shapes)
+        self.seen.append(seen)
+
+    def __enter__(self) -> _Follower:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._landmarker.close()
+
+
+def _look_now(missing: int) -> bool:
+    stride = _LONG_STRIDE if missing > _LONG else _STRIDE
+    return missing < _EAGER or missing % stride == 0
+
+
+def _candidates(boxes: list[Box], picture: Picture) -> list[Box]:
+    """The faces worth following, the main one first."""
+    ordered = main_first(boxes, picture.width, picture.height)
+    return [box for box in ordered if box.width >= _MIN_SHARE * max(b.width for b in boxes)][:_MAX_FACES]
+
+
+def _take_up(faces: list[_Follower], picture: Picture) -> None:
+    """Shows lost faces where to look again: near where they were, and a lone one wherever there is a face."""
+    boxes = main_first(find_faces(picture), picture.width, picture.height)
+    free = [box for box in boxes if all(face.missing or not _near(box, face.box, 0.5) for face in faces)]
+    for face in faces:
+        if not face.missing:
+            continue
+        near = [box for box in free if _near(box, face.box, _REACH)]
+        if near:
+            face.window = search_window(min(near, key=lambda box: _apart(box, face.box)))
+        elif free and len(faces) == 1:
+            face.window = search_window(free[0])
+
+
+def _distinct(faces: list[_Follower]) -> list[_Follower]:
+    """Without those that ended up on a face that an earlier one follows."""
+    kept: list[_Follower] = []
+    for face in faces:
+        points = np.stack(face.landmarks)[..., :2]
+        for other in kept:
+            both = np.array(face.seen) & np.array(other.seen)
+            if not both.any():
+                continue
+            theirs = np.stack(other.landmarks)[both][..., :2]
+            apart = np.linalg.norm(points[both].mean(axis=1) - theirs.mean(axis=1), axis=1)
+            if np.median(apart / np.ptp(theirs[..., 1], axis=1)) < _SAME:
+                break
+        else:
+            kept.append(face)
+    return kept
+
+
+def _apart(a: Box, b: Box) -> float:
+    return math.hypot((a.left + a.right - b.left - b.right) / 2, (a.top + a.bottom - b.top - b.bottom) / 2)
+
+
+def _near(a: Box, b: Box, widths: float) -> bool:
+    return _apart(a, b) <= widths * max(a.width, b.width)
 
 
 def smooth_landmarks(landmarks: np.ndarray, valid: np.ndarray, max_gap: int = MAX_GAP) -> np.ndarray:
@@ -127,16 +244,21 @@ _NO_POINTS: np.ndarray = np.full((N_POINTS, 3), np.nan, np.float32)
 _NO_SHAPES: np.ndarray = np.full(len(BLENDSHAPE_NAMES), np.nan, np.float32)
 
 
-def search_window(box: Box) -> Window:
-    """The square in which the face of a coarse box is looked for: room for the forehead, hair and small moves."""
-    side = max(32, 2 * round(_WINDOW * max(box.width, box.height) / 2))
+def search_window(box: Box, others: Iterable[Box] = ()) -> Window:
+    """The square in which the face of a coarse box is looked for: room for the forehead, hair and small moves, and as
+    far as possible without the middle of any of the `others`."""
+    width = max(box.width, box.height)
     x, y = (box.left + box.right) / 2, (box.top + box.bottom) / 2
+    gaps = [max(abs((o.left + o.right) / 2 - x), abs((o.top + o.bottom) / 2 - y)) for o in others if _apart(o, box) > 0]
+    factor = max(_MIN_WINDOW, min([_WINDOW, *(1.8 * gap / width for gap in gaps)]))
+    side = max(32, 2 * round(factor * width / 2))
     left, top = 2 * round((x - side / 2) / 2), 2 * round((y - side / 2) / 2)
     return left, top, left + side, top + side
 
 
-def _box(points: np.ndarray) -> Box:
-    """The mesh's extent; it also covers the forehead, 1.25 times a HOG box, so it is shrunk to match."""
+def face_box(points: np.ndarray) -> Box:
+    """The box of a mesh's points, (478, 2 or 3), as dlib's HOG finder would draw it: the mesh's extent covers the
+    forehead too, 1.25 times that box."""
     (left, top), (right, bottom) = points[:, :2].min(axis=0), points[:, :2].max(axis=0)
     x, y, half = (left + right) / 2, (top + bottom) / 2, max(right - left, bottom - top) / 2 / 1.25
     return Box(float(x - half), float(y - half), float(x + half), float(y + half))
