@@ -1,4 +1,4 @@
-"""One clip from its file to one row of a shard: probe, decode, track, crop, audio, encode."""
+"""One clip from its file to one row of a shard: probe, decode, track, crop or align, audio, figures, encode."""
 
 from __future__ import annotations
 
@@ -10,26 +10,31 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from pipelines import quality
 from pipelines.child_process import enter_stage
 from pipelines.frames_codec import get_codec
 from pipelines.settings import PreprocessSettings
 from pipelines.shards import Record, clip_digest
 from pipelines.staging import Staging
 from talking_face.clip import Clip, MediaSource
-from talking_face.faces.crop import CropBox, apply_transform, crop_picture, stable_box
-from talking_face.faces.track import Window, jitter, smooth_landmarks, track_face
+from talking_face.faces.align import AlignMode, align_mode, cut, find_dlib68, region_of, transforms
+from talking_face.faces.crop import apply_transform
+from talking_face.faces.points68 import to_68
+from talking_face.faces.track import FaceTrack, Window, jitter, smooth_landmarks, track_face
 from talking_face.media import AUDIO_RATE, Picture, iter_pictures, probe, read_audio
 from talking_face.media.source import open_source
-from talking_face.reasons import ClipError, Reason
+from talking_face.reasons import ClipError, Reason, UserError
 
 # Windows around the face are kept from tracking to cropping (2 MB of a 1080p 4:4:4 frame, so 8 s of MEAD fit); beyond
 # this many bytes the clip is decoded a second time, 6 ms a frame, so that a long clip needs no more memory than this.
 _KEEP_BYTES = 384 << 20
+_FIGURES_EVERY = 5  # frames; sharpness and brightness hardly change within 0.2 s
 
 log = logging.getLogger(__name__)
 
@@ -92,9 +97,18 @@ def process_clip(
     if sound is None and settings.require_audio:
         raise ClipError(Reason.NO_AUDIO, f"{clip.video} has no sound, and there is no sound file beside it")
 
+    @cache
+    def samples() -> np.ndarray | None:
+        back = stage[0]
+        enter("audio")
+        read = None if sound is None else read_audio(sound, AUDIO_RATE)
+        enter(back)
+        return read
+
     enter("track")
-    kept = _KeptFaces()
-    track = track_face(_pictures(clip.video, settings), settings.fps, kept.watch)
+    kept, seen = _KeptFaces(), _Thumbnails()
+    pictures = seen.watch(_pictures(clip.video, settings))
+    track = track_face(pictures, settings.fps, kept.watch, samples if sound is not None else None)
     n_frames, n_valid = len(track), int(track.valid.sum())
     if n_frames < settings.min_frames:
         raise ClipError(
@@ -111,16 +125,27 @@ def process_clip(
         )
 
     enter("crop")
-    box = stable_box(track.landmarks, track.valid, settings.enlarge, track.size)
-    frames = get_codec(settings.codec).encode(_crops(kept, box, track.size, clip.video, settings))
-    transform = box.transform(settings.size)
-    landmarks = apply_transform(transform[None], track.landmarks)
-    smoothed = smooth_landmarks(landmarks, track.valid)
+    mode = align_mode(settings.align)
+    placed = _transforms(mode, track, clip.video, settings, warnings)
+    transform = placed.astype(np.float32)
+    smoothed = apply_transform(transform, smooth_landmarks(track.landmarks, track.valid))
+    landmarks = apply_transform(transform, track.landmarks)
+    cuts = quality.scene_cuts(seen.stack())
+    compared = quality.identity_samples(track.valid, quality.doubtful_frames(track.landmarks, track.valid, cuts))
+    figures = _Figures(compared)
+    crops = _crops(kept, mode, placed, track.size, clip.video, settings)
+    frames = get_codec(settings.codec).encode(figures.watch(crops))
+
+    enter("quality")
+    distance = _identity_distance(figures, landmarks, warnings)
+    n_black = int(quality.black_frames(seen.stack()).sum())
+    sharpness, brightness = figures.medians()
 
     enter("audio")
     wanted = round(n_frames / settings.fps * AUDIO_RATE)
-    samples = read_audio(sound, AUDIO_RATE) if sound is not None else np.zeros(0, np.int16)
-    surplus = len(samples) - wanted
+    heard = samples()
+    heard = np.zeros(0, np.int16) if heard is None else heard
+    surplus = len(heard) - wanted
     if sound is None:
         warnings.append("no-audio")
     elif abs(surplus) > AUDIO_RATE // 5:
@@ -128,9 +153,18 @@ def process_clip(
     if n_valid < n_frames:
         warnings.append(f"frames-without-face-{n_frames - n_valid}")
     audio = np.zeros(wanted, np.int16)
-    audio[: min(wanted, len(samples))] = samples[:wanted]
+    audio[: min(wanted, len(heard))] = heard[:wanted]
+    if cuts:
+        warnings.append(f"scene-cuts-{len(cuts)}")
+    if n_black:
+        warnings.append(f"black-frames-{n_black}")
+    if distance is not None and distance > quality.SAME_PERSON:
+        warnings.append(f"another-face-{distance:.2f}")
+    if track.choice.how == "largest":
+        warnings.append(f"largest-of-{track.n_faces}-faces")
 
-    noise = jitter(landmarks, track.valid)
+    scale = float(np.median(np.linalg.norm(placed[:, :, 0], axis=1)))
+    noise = jitter(track.landmarks, track.valid) * scale
     record: Record = {
         **{name: getattr(clip, name) for name in _IDENTITY},
         "source": relative(clip.video, root),
@@ -142,6 +176,7 @@ def process_clip(
         "source_codec": info.video.codec,
         "source_pix_fmt": info.video.pix_fmt,
         "fps": settings.fps,
+        "align": settings.align,
         "size": settings.size,
         "codec": settings.codec,
         "n_frames": n_frames,
@@ -149,13 +184,22 @@ def process_clip(
         "valid_fraction": n_valid / n_frames,
         "jitter": None if math.isnan(noise) else noise,
         "audio_surplus": surplus if sound is not None else None,
+        "n_faces": track.n_faces,
+        "face_choice": track.choice.how,
+        "face_margin": track.choice.margin,
+        "face_height": quality.face_height(track.landmarks, track.valid),
+        "sharpness": sharpness,
+        "brightness": brightness,
+        "black_frames": n_black,
+        "scene_cuts": cuts,
+        "identity_distance": distance,
         "warnings": warnings,
         "frames": frames,
         "landmarks": landmarks,
         "landmarks_smoothed": smoothed,
         "blendshapes": track.blendshapes,
         "valid": track.valid,
-        "crop_transform": np.repeat(transform[None], n_frames, axis=0),
+        "crop_transform": transform,
         "audio": audio,
     }
     record["clip_digest"] = clip_digest(record)
@@ -208,26 +252,102 @@ class _KeptFaces:
         if self._bytes > _KEEP_BYTES:
             self._parts = None
 
-    def crops(self, box: CropBox, picture: tuple[int, int], size: int) -> Iterator[np.ndarray] | None:
-        """The crops, where every kept window holds the whole box (as far as it lies in the picture)."""
+    def crops(
+        self, mode: AlignMode, placed: np.ndarray, picture: tuple[int, int], size: int
+    ) -> Iterator[np.ndarray] | None:
+        """The crops, where every kept window holds all that its crop shows of the picture."""
         if self._parts is None:
             return None
-        height, width = picture
-        left, top = max(0, box.left), max(0, box.top)
-        right, bottom = min(width, box.left + box.side), min(height, box.top + box.side)
-        for part, (x, y) in self._parts:
+        for (part, (x, y)), transform in zip(self._parts, placed, strict=True):
+            left, top, right, bottom = region_of(mode, transform, size, picture)
             if x > left or y > top or x + part.width < right or y + part.height < bottom:
                 return None
-        return (crop_picture(part, box, size, offset) for part, offset in self._parts)
+        return (
+            cut(mode, part, transform, size, offset)
+            for (part, offset), transform in zip(self._parts, placed, strict=True)
+        )
+
+
+class _Thumbnails:
+    """A small grey copy of every picture that passes by: 2 kB each."""
+
+    def __init__(self) -> None:
+        self._small: list[np.ndarray] = []
+
+    def watch(self, pictures: Iterator[Picture]) -> Iterator[Picture]:
+        last: Picture | None = None
+        for picture in pictures:
+            self._small.append(self._small[-1] if picture is last else picture.thumbnail(*quality.THUMBNAIL))
+            last = picture
+            yield picture
+
+    def stack(self) -> np.ndarray:
+        """(T, h, w) uint8."""
+        return np.stack(self._small)
+
+
+class _Figures:
+    """Sharpness and brightness of the crops that pass by, and those crops that are asked for."""
+
+    def __init__(self, wanted: list[int]) -> None:
+        self.crops: dict[int, np.ndarray] = dict.fromkeys(wanted, np.zeros(0, np.uint8))
+        self._figures: list[tuple[float, float]] = []
+
+    def watch(self, crops: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+        for index, crop in enumerate(crops):
+            if index % _FIGURES_EVERY == 0:
+                self._figures.append(quality.sharpness_and_brightness(crop))
+            if index in self.crops:
+                self.crops[index] = crop
+            yield crop
+
+    def medians(self) -> tuple[float, float]:
+        """(sharpness, brightness)"""
+        sharpness, brightness = np.median(self._figures, axis=0)
+        return float(sharpness), float(brightness)
+
+
+def _transforms(
+    mode: AlignMode, track: FaceTrack, source: MediaSource, settings: PreprocessSettings, warnings: list[str]
+) -> np.ndarray:
+    """(T, 2, 3) float64. A mode on dlib's points finds them in every picture anew; where it finds none, MediaPipe's
+    stand in, with a warning."""
+    points = track.landmarks
+    if mode.points == "dlib68":
+        found = [find_dlib68(picture.rgb()) for picture in iter_pictures(source, settings.fps)]
+        points = np.stack([mesh if own is None else own for own, mesh in zip(found, to_68(points), strict=True)])
+        if missed := sum(own is None and seen for own, seen in zip(found, track.valid, strict=True)):
+            warnings.append(f"aligned-on-mediapipe-{missed}")
+        valid = np.array([own is not None for own in found]) | track.valid
+    else:
+        valid = track.valid
+    return transforms(mode, points, valid, track.size, settings.size, settings.enlarge)
+
+
+def _identity_distance(figures: _Figures, landmarks: np.ndarray, warnings: list[str]) -> float | None:
+    """None where there was no reason to compare."""
+    if not figures.crops:
+        return None
+    try:
+        return quality.identity_distance(list(figures.crops.values()), [landmarks[index] for index in figures.crops])
+    except UserError:  # dlib's network is not here
+        warnings.append("identity-not-compared")
+        return None
 
 
 def _crops(
-    kept: _KeptFaces, box: CropBox, picture: tuple[int, int], source: MediaSource, settings: PreprocessSettings
+    kept: _KeptFaces,
+    mode: AlignMode,
+    placed: np.ndarray,
+    picture: tuple[int, int],
+    source: MediaSource,
+    settings: PreprocessSettings,
 ) -> Iterator[np.ndarray]:
     """The clip's crops, (size, size, 3) uint8 RGB each; decodes the clip once more where they were not kept."""
-    crops = kept.crops(box, picture, settings.size)
+    crops = kept.crops(mode, placed, picture, settings.size)
     if crops is None:
-        crops = (crop_picture(whole, box, settings.size) for whole in iter_pictures(source, settings.fps))
+        wholes = iter_pictures(source, settings.fps)
+        crops = (cut(mode, whole, transform, settings.size) for whole, transform in zip(wholes, placed, strict=True))
     return crops
 
 

@@ -30,7 +30,7 @@ from talking_face.signature import canonical_json
 Record = dict[str, Any]  # a value for every field of SCHEMA; arrays in their natural shapes
 
 CARD, CLIPS, LEDGER, SHARDS = "dataset.json", "clips.parquet", "ledger.parquet", "shards"
-SCHEMA_VERSION = "1"
+SCHEMA_VERSION = "2"
 SHARD_BYTES = 128 << 20
 ROW_GROUP_CLIPS = 1
 # A typical clip, to plan shards from the manifest alone: 4 s, and bytes of each frame's numbers as stored.
@@ -40,6 +40,10 @@ _OPEN_SHARDS = 16
 
 def _array(name: str, item: pa.DataType, shape: str, about: str) -> pa.Field:
     return pa.field(name, pa.list_(pa.field("element", item, nullable=False)), False, {"shape": shape, "about": about})
+
+
+def _list(name: str, item: pa.DataType, about: str) -> pa.Field:
+    return pa.field(name, pa.list_(pa.field("element", item, nullable=False)), False, {"about": about})
 
 
 IDENTITY_FIELDS: tuple[pa.Field, ...] = (
@@ -63,6 +67,7 @@ IDENTITY_FIELDS: tuple[pa.Field, ...] = (
     pa.field("source_codec", pa.string()),
     pa.field("source_pix_fmt", pa.string()),
     pa.field("fps", pa.float64(), False),
+    pa.field("align", pa.string(), False, {"about": "talking_face.faces.align mode of the crop"}),
     pa.field("size", pa.int32(), False, {"about": "side of the crop, px"}),
     pa.field("codec", pa.string(), False, {"about": "pipelines.frames_codec name"}),
     pa.field("n_frames", pa.int32(), False),
@@ -72,7 +77,22 @@ IDENTITY_FIELDS: tuple[pa.Field, ...] = (
     pa.field(
         "audio_surplus", pa.int32(), True, {"about": "samples cut off the end (positive) or zeros added (negative)"}
     ),
-    pa.field("warnings", pa.list_(pa.field("element", pa.string(), nullable=False)), False),
+    pa.field("n_faces", pa.int32(), False, {"about": "people followed from the first picture with a face on"}),
+    pa.field("face_choice", pa.string(), False, {"about": "of them, the only, the speaking or the largest was taken"}),
+    pa.field(
+        "face_margin", pa.float64(), True, {"about": "sound and mouth: the taken face's correlation over the next"}
+    ),
+    pa.field("face_height", pa.float64(), False, {"about": "median, hairline to chin, source px"}),
+    pa.field(
+        "sharpness", pa.float64(), False, {"about": "variance of the crop's Laplacian, median of every 5th frame"}
+    ),
+    pa.field(
+        "brightness", pa.float64(), False, {"about": "mean grey of the crop, 0 to 255, median of every 5th frame"}
+    ),
+    pa.field("black_frames", pa.int32(), False),
+    _list("scene_cuts", pa.int32(), "frames with which another shot begins"),
+    pa.field("identity_distance", pa.float64(), True, {"about": "dlib, across cuts and jumps; over 0.6: two people"}),
+    _list("warnings", pa.string(), "what was noticed, in short"),
     pa.field("clip_digest", pa.string(), False, {"about": "SHA-256 of all other columns"}),
 )
 ARRAY_FIELDS: tuple[pa.Field, ...] = (
@@ -168,7 +188,9 @@ def write_rows(file: BinaryIO, rows: Iterable[pa.Table]) -> None:
     """Writes one-row tables as a shard, one at a time. The same rows give the same bytes."""
     leaves = {field.name: f"{field.name}.list.element" for field in ARRAY_FIELDS}
     compression = {field.name: "zstd" for field in IDENTITY_FIELDS} | {leaf: "zstd" for leaf in leaves.values()}
-    compression["warnings.list.element"] = compression.pop("warnings")
+    for field in IDENTITY_FIELDS:
+        if pa.types.is_list(field.type):
+            compression[f"{field.name}.list.element"] = compression.pop(field.name)
     compression[leaves["frames"]] = "none"  # encoded already: zstd saves under 1% and costs every reader
     encoding = {leaves[name]: "BYTE_STREAM_SPLIT" for name in _FLOATS} | {leaves["audio"]: "DELTA_BINARY_PACKED"}
     with pq.ParquetWriter(

@@ -13,6 +13,7 @@ from pipelines.frames_codec import LOSSLESS_CODEC
 from pipelines.preprocess import PreprocessSummary
 from pipelines.preprocess import preprocess as run
 from pipelines.settings import PreprocessSettings
+from talking_face.faces.align import ALIGN_MODES
 from talking_face.reasons import UserError
 
 DEFAULTS = PreprocessSettings()
@@ -34,7 +35,10 @@ def preprocess(
     subset: Annotated[str, typer.Option(help="LRS2: main, pretrain or all.")] = DEFAULTS.subset,
     defects: Annotated[bool, typer.Option(help="Leave out clips that are known to be bad.")] = DEFAULTS.defects,
     clips: Annotated[str | None, typer.Option(help="Take only these: a named list, or a CSV of clip_id.")] = None,
-    size: Annotated[int, typer.Option(help="Side of the face crop, px.")] = DEFAULTS.size,
+    align: Annotated[str, typer.Option(help=f"How the face is cut out: {', '.join(ALIGN_MODES)}.")] = DEFAULTS.align,
+    size: Annotated[
+        int | None, typer.Option(help=f"Side of the face crop, px; {DEFAULTS.size} where the mode has none of its own.")
+    ] = None,
     codec: Annotated[str, typer.Option(help="Encoding of frames; docs/shards.md compares them.")] = DEFAULTS.codec,
     lossless: Annotated[bool, typer.Option("--lossless", help=f"Short for --codec {LOSSLESS_CODEC}.")] = False,
     require_audio: Annotated[bool, typer.Option(help="Drop clips without sound.")] = DEFAULTS.require_audio,
@@ -50,7 +54,8 @@ def preprocess(
     started = time.monotonic()
     try:
         settings = PreprocessSettings(
-            size=size,
+            align=align,
+            **({} if size is None else {"size": size}),  # type: ignore[arg-type]
             codec=LOSSLESS_CODEC if lossless else codec,
             require_audio=require_audio,
             view=view,

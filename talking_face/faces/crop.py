@@ -86,12 +86,12 @@ def crop_picture(picture: Picture, box: CropBox, size: int, offset: tuple[int, i
 
 
 def apply_transform(transform: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Map (..., 2 or 3) points by a (2, 3) or broadcastable (..., 2, 3) similarity; z is scaled with x."""
+    """Map (..., 2 or 3) points by a (2, 3) or broadcastable (..., 2, 3) transform; z is scaled as x is."""
     linear, shift = transform[..., :2], transform[..., 2]
     xy = np.einsum("...ij,...pj->...pi", linear, points[..., :2]) + shift[..., None, :]
     if points.shape[-1] == 2:
         return xy.astype(np.float32)
-    scale = np.sqrt(np.abs(np.linalg.det(linear)))[..., None]
+    scale = np.linalg.norm(linear[..., 0], axis=-1)[..., None]
     return np.concatenate([xy, (points[..., 2] * scale)[..., None]], axis=-1).astype(np.float32)
 
 
