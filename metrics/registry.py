@@ -5,6 +5,16 @@ from __future__ import annotations
 import difflib
 
 from metrics.base import Metric
+from metrics.emotion import (
+    DeepfaceFrame,
+    DeepfaceFrameSayable,
+    DeepfaceLeak,
+    DeepfaceVideo,
+    DeepfaceVideoSayable,
+    FerFrame,
+    FerLeak,
+    FerVideo,
+)
 from metrics.lmd import FaceLmd, FaceLmdMediaPipe, MouthLmd, MouthLmdMediaPipe
 from metrics.psnr import PooledPsnr, Psnr
 from metrics.ssim import Ssim
@@ -19,6 +29,14 @@ METRICS: tuple[Metric, ...] = (
     MouthLmdMediaPipe(),
     FaceLmd(),
     FaceLmdMediaPipe(),
+    FerFrame(),
+    FerVideo(),
+    DeepfaceFrame(),
+    DeepfaceFrameSayable(),
+    DeepfaceVideo(),
+    DeepfaceVideoSayable(),
+    FerLeak(),
+    DeepfaceLeak(),
 )
 
 DEFAULT_METRICS: tuple[str, ...] = ("psnr:frame-mean", "ssim:wang2004", "m_lmd:eat", "f_lmd:eat")

@@ -35,7 +35,13 @@ _FER2013 = {
     "surprised": "surprise",
     "neutral": "neutral",
 }
-CLASSIFIER_LABELS: Mapping[str, Mapping[str, str]] = {"deepface": _FER2013, "fer": _FER2013}
+CLASSIFIER_LABELS: Mapping[str, Mapping[str, str]] = {
+    "deepface": _FER2013,
+    "fer": _FER2013,
+    # Emotion-FAN as fine-tuned for C-MET (no neutral) and for EAT's evaluation.
+    "emotion-fan-7": {name: name for name in EMOTIONS if name != "neutral"},
+    "emotion-fan-8": {name: name for name in EMOTIONS},
+}
 
 # What people write in a CSV of their own clips -> ours.
 _LOOSE = {
@@ -55,3 +61,9 @@ def canonical(label: str) -> str:
     """Our spelling of a free-text emotion label; an unknown one is kept, lower-cased, as an extended label."""
     text = label.strip().lower().replace(" ", "-")
     return _LOOSE.get(text, text)
+
+
+def from_classifier(classifier: str, label: str) -> str:
+    """Our spelling of what a classifier says. Raises KeyError for a classifier or label that is not in its map."""
+    theirs = {their: ours for ours, their in CLASSIFIER_LABELS[classifier].items()}
+    return theirs[label]

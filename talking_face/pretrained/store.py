@@ -76,6 +76,14 @@ def weight_hash(name: str) -> str:
     return entry.sha256 or _sha256(weight_path(name))
 
 
+def weight_tag(name: str) -> str:
+    """The first 8 hex digits of `weight_hash`, for signatures; `absent` where neither hash nor file is known."""
+    try:
+        return (weight(name).sha256 or _hash_of(weight_path(name)))[:8]
+    except MissingWeights:
+        return "absent"
+
+
 def missing_message(entry: Weight) -> str:
     """What to tell a user who lacks `entry`."""
     how = f"run `cmet-eval weights fetch {entry.name}`" if entry.url else "install it"
@@ -185,6 +193,11 @@ def _unzip(archive: Path, entry: Weight, folder: Path) -> Path:
                 archive.unlink()
                 return target
     raise UserError(f"{entry.url} holds no {entry.url_member}")
+
+
+@cache
+def _hash_of(path: Path) -> str:
+    return _sha256(path)
 
 
 def _sha256(path: Path) -> str:

