@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
 
 import numpy as np
 
+from metrics.base import Metric, Sample, check_same_size
 from talking_face.reasons import ClipError, Reason
 
 FrameRule = Literal["exact", "linspace", "min"]
@@ -34,3 +36,19 @@ def pair_frames(n_pred: int, n_target: int, rule: FrameRule) -> tuple[np.ndarray
         # Through float steps, as the reference does: k * (N / n) can floor one lower than k * N // n.
         return tuple(np.linspace(0, m, n, endpoint=False).astype(np.int64) for m in (n_pred, n_target))  # type: ignore[return-value]
     return np.arange(n), np.arange(n)
+
+
+class FrameByFrame(Metric):
+    """A metric of each frame of RGB 0-255 against its partner of the same size, under a named frame rule."""
+
+    def __init__(self, frames: FrameRule = "exact") -> None:
+        self.frames = frames
+
+    def settings(self) -> Mapping[str, Any]:
+        return {"colour": "rgb", "range": 255, "frames": self.frames}
+
+    def paired(self, pred: Sample, target: Sample, at_least: int = 1) -> tuple[np.ndarray, np.ndarray]:
+        """The frames to compare, (K, H, W, 3) each. Raises ClipError length-mismatch or size-mismatch."""
+        check_same_size(pred, target, at_least)
+        i, j = pair_frames(len(pred.frames), len(target.frames), self.frames)
+        return pred.frames[i], target.frames[j]

@@ -5,6 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from metrics.base import Sample
+from talking_face.faces.points68 import to_68
+from talking_face.pretrained.store import weight_hash
+from talking_face.reasons import ClipError, Reason
+
+# Eyes of the 68 points by their rings of six, whose mean is the eye's centre.
+_LEFT, _RIGHT = slice(36, 42), slice(42, 48)
 
 
 def mediapipe_landmarks(sample: Sample) -> np.ndarray:
@@ -12,7 +18,32 @@ def mediapipe_landmarks(sample: Sample) -> np.ndarray:
 
     Face Landmarker in video mode on the whole frame, so frames should be face crops or hold one large face.
     """
+    if sample.frames.dtype != np.uint8:
+        raise ValueError(f"{sample.name}: landmark metrics need uint8 frames, got {sample.frames.dtype}")
     return sample.cached("mediapipe-478", _landmarks)
+
+
+def mediapipe_68(sample: Sample) -> np.ndarray:
+    """(T, 68, 2) float64: MediaPipe's points of the same meaning as dlib's 68, pixels, NaN without a face."""
+    return to_68(mediapipe_landmarks(sample)).astype(np.float64)
+
+
+def points_id() -> str:
+    """What stands for these points in signatures."""
+    return f"mediapipe478-68@{weight_hash('face_landmarker')[:8]}"
+
+
+def eye_distance(points: np.ndarray) -> np.ndarray:
+    """Distance between the centres of the eyes: (..., 68, 2) -> (...), same unit."""
+    between = points[..., _RIGHT, :].mean(axis=-2) - points[..., _LEFT, :].mean(axis=-2)
+    return np.asarray(np.linalg.norm(between, axis=-1))
+
+
+def need_faces(name: str, found: np.ndarray, share: float) -> None:
+    """Raises ClipError no-face or few-faces where fewer than `share` of the frames (`found`, (T,) bool) have a face."""
+    if found.mean() < share or not found.any():
+        reason = Reason.FEW_FACES if found.any() else Reason.NO_FACE
+        raise ClipError(reason, f"{name}: a face in {found.sum()} of {len(found)} frames")
 
 
 def _landmarks(sample: Sample) -> np.ndarray:

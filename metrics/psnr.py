@@ -1,17 +1,26 @@
-"""PSNR: peak signal-to-noise ratio in dB, as the mean of the frames' values or from the pooled squared error."""
+"""PSNR: peak signal-to-noise ratio in dB, as the mean of the frames' values or from the pooled squared error, of the
+whole frame, its lower half, or a square on the mouth."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import cv2
 import numpy as np
 
-from metrics.base import Metric, Sample, Score, check_same_size
-from metrics.frames import FrameRule, pair_frames
-from talking_face.reasons import Reason
+from metrics.base import Sample, Score, check_same_size
+from metrics.frames import FrameByFrame, pair_frames
+from metrics.landmarks import eye_distance, mediapipe_68, need_faces, points_id
+from talking_face.faces.points68 import MOUTH
+from talking_face.reasons import ClipError, Reason
+
+Region = Literal["full", "lower-half", "mouth"]
+
+MOUTH_SIDE = 1.2  # side of the mouth's square, in distances between the eye centres: lips and 0.2 of cheek each side
+# A clip of which fewer than this share of the target's frames has a face gets a reason.
+MIN_VALID = 0.5
 
 
 def squared_error(pred: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -56,7 +65,30 @@ def psnr(pred: np.ndarray, target: np.ndarray, data_range: float = 255.0) -> np.
         return 10.0 * np.log10(data_range**2 / mse)
 
 
-class Psnr(Metric):
+def mouth_boxes(target: Sample) -> tuple[np.ndarray, int]:
+    """Where the real clip's mouth is: a square of one size for the clip, moved with the mouth.
+
+    Args:
+        target: the real clip; MediaPipe's points are found on its frames, once a sample.
+
+    Returns:
+        (T, 2) float64, the left upper corner (x, y) in whole px, NaN in frames without a face; and the side in px. The
+        square is 1.2 times the clip's median distance between the eye centres (at most the frame), centred on the mean
+        of the 20 mouth points, and kept inside the frame.
+
+    Raises:
+        ClipError: no-face or few-faces.
+    """
+    points = mediapipe_68(target)
+    found = np.isfinite(points).all(axis=(1, 2))
+    need_faces(target.name, found, MIN_VALID)
+    height, width = target.frames.shape[1:3]
+    side = min(height, width, round(MOUTH_SIDE * float(np.median(eye_distance(points[found])))))
+    corner = np.rint(points[:, MOUTH].mean(axis=1) - side / 2)
+    return np.clip(corner, 0, (width - side, height - side)), side
+
+
+class Psnr(FrameByFrame):
     """Mean over frames of the frame's PSNR, then mean over clips.
 
     A frame identical to its target has no finite PSNR: it is counted (`identical`) and left out of the clip's mean;
@@ -69,18 +101,15 @@ class Psnr(Metric):
     higher_is_better = True
     unit = "dB"
     summary = "peak signal-to-noise ratio on RGB, mean of the frames' dB"
-
-    def __init__(self, frames: FrameRule = "exact") -> None:
-        self.frames = frames
+    region: ClassVar[Region] = "full"
 
     def settings(self) -> Mapping[str, Any]:
-        return {
-            "colour": "rgb",
-            "range": 255,
-            "frames": self.frames,
-            "identical": "left-out",
-            "agg": "video-mean",
-        }
+        region: dict[str, Any] = {}
+        if self.region == "lower-half":
+            region = {"region": "rows-from-half"}
+        if self.region == "mouth":
+            region = {"region": f"mouth-{MOUTH_SIDE:g}-eyes", "points": points_id(), "min-valid": MIN_VALID}
+        return {**super().settings(), "identical": "left-out", **region, "agg": "video-mean"}
 
     def compute(self, pred: Sample, target: Sample) -> Score:
         stats = self._stats(pred, target)
@@ -90,9 +119,7 @@ class Psnr(Metric):
         return Score(stats["db"] / stats["frames"], int(stats["frames"]), None, detail, stats)
 
     def _stats(self, pred: Sample, target: Sample) -> dict[str, float]:
-        check_same_size(pred, target)
-        i, j = pair_frames(len(pred.frames), len(target.frames), self.frames)
-        a, b = pred.frames[i], target.frames[j]
+        a, b = self._crops(pred, target)
         error = squared_error(a, b)
         apart = error > 0
         per_frame = a[0].size
@@ -104,6 +131,27 @@ class Psnr(Metric):
             "squared_error": math.fsum(error),
             "elements": float(error.size * per_frame),
         }
+
+    def _crops(self, pred: Sample, target: Sample) -> tuple[np.ndarray, np.ndarray]:
+        """The region in both clips; frames without a face in the target are left out of `mouth`."""
+        if self.region != "mouth":
+            a, b = self.paired(pred, target)
+            top = a.shape[1] // 2 if self.region == "lower-half" else 0
+            return a[:, top:], b[:, top:]
+        check_same_size(pred, target)
+        i, j = pair_frames(len(pred.frames), len(target.frames), self.frames)
+        corners, side = mouth_boxes(target)
+        keep = np.isfinite(corners[j]).all(axis=1)
+        if not keep.any():
+            raise ClipError(Reason.NO_FACE, f"{target.name}: no face in the paired frames")
+        a, b = (
+            np.stack(
+                [sample.frames[t][y : y + side, x : x + side] for t, (x, y) in zip(index[keep], where, strict=True)]
+            )
+            for where in [corners[j][keep].astype(int)]
+            for sample, index in ((pred, i), (target, j))
+        )
+        return a, b
 
 
 class PooledPsnr(Psnr):
@@ -132,3 +180,35 @@ class PooledPsnr(Psnr):
     def mean_of(self, sums: Mapping[str, float]) -> float | None:
         error = sums.get("squared_error", 0.0)
         return 10.0 * math.log10(255.0**2 * sums["elements"] / error) if error > 0 else None
+
+
+class LowerHalfPsnr(Psnr):
+    """`frame-mean` of the rows from H // 2 down: what methods that keep the upper half of the real frame generate."""
+
+    variant = "lower-half"
+    summary = "PSNR of the lower half of the frame, mean of the frames' dB"
+    region = "lower-half"
+
+
+class MouthPsnr(Psnr):
+    """`frame-mean` of a square on the real clip's mouth (`mouth_boxes`)."""
+
+    variant = "mouth"
+    summary = "PSNR of a square on the real mouth, mean of the frames' dB"
+    region = "mouth"
+
+
+class PooledLowerHalfPsnr(PooledPsnr):
+    """`pooled` of the rows from H // 2 down."""
+
+    variant = "pooled-lower-half"
+    summary = "PSNR of the lower half of the frame, pooled over frames and clips"
+    region = "lower-half"
+
+
+class PooledMouthPsnr(PooledPsnr):
+    """`pooled` of a square on the real clip's mouth (`mouth_boxes`)."""
+
+    variant = "pooled-mouth"
+    summary = "PSNR of a square on the real mouth, pooled over frames and clips"
+    region = "mouth"

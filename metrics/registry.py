@@ -16,15 +16,22 @@ from metrics.emotion import (
     FerVideo,
 )
 from metrics.lmd import FaceLmd, FaceLmdMediaPipe, MouthLmd, MouthLmdMediaPipe
-from metrics.psnr import PooledPsnr, Psnr
-from metrics.ssim import Ssim
+from metrics.psnr import LowerHalfPsnr, MouthPsnr, PooledLowerHalfPsnr, PooledMouthPsnr, PooledPsnr, Psnr
+from metrics.ssim import BoxSsim, LumaSsim, Ssim, TorchmetricsSsim
 from talking_face.reasons import UserError
 
 # The first variant of a name is its default.
 METRICS: tuple[Metric, ...] = (
     Psnr(),
     PooledPsnr(),
+    LowerHalfPsnr(),
+    MouthPsnr(),
+    PooledLowerHalfPsnr(),
+    PooledMouthPsnr(),
     Ssim(),
+    BoxSsim(),
+    LumaSsim(),
+    TorchmetricsSsim(),
     MouthLmd(),
     MouthLmdMediaPipe(),
     FaceLmd(),

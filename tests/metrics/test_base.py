@@ -34,11 +34,23 @@ _LMD = "align:{}|codec:none|frames:linspace|min-valid:0.5|agg:video-mean|version
 _EAT = "variant:eat|points:dlib68@fbdc2cb8|" + _LMD.format("eat-128")
 _EAT_MP = "variant:eat-mp|points:mediapipe478-68@64184e22|" + _LMD.format("eat-128-points")
 _PSNR = "colour:rgb|range:255|frames:exact|identical:{}|agg:{}|version:1.0.0"
+_MOUTH = "|region:mouth-1.2-eyes|points:mediapipe478-68@64184e22|min-valid:0.5"
+_SSIM = "colour:{}|range:255|frames:exact|window:{}|k:0.01,0.03|border:{}|covariance:{}|agg:video-mean|version:{}"
 SIGNATURES = {
     "psnr:frame-mean": "psnr|variant:frame-mean|" + _PSNR.format("left-out", "video-mean"),
     "psnr:pooled": "psnr|variant:pooled|" + _PSNR.format("pooled", "pooled-mse"),
-    "ssim:wang2004": "ssim|variant:wang2004|colour:rgb|range:255|window:gaussian-11|sigma:1.5|k:0.01,0.03|"
-    "border:valid|covariance:population|frames:exact|agg:video-mean|version:1.0.0",
+    "psnr:lower-half": "psnr|variant:lower-half|" + _PSNR.format("left-out|region:rows-from-half", "video-mean"),
+    "psnr:mouth": "psnr|variant:mouth|" + _PSNR.format("left-out" + _MOUTH, "video-mean"),
+    "psnr:pooled-lower-half": "psnr|variant:pooled-lower-half|"
+    + _PSNR.format("pooled|region:rows-from-half", "pooled-mse"),
+    "psnr:pooled-mouth": "psnr|variant:pooled-mouth|" + _PSNR.format("pooled" + _MOUTH, "pooled-mse"),
+    "ssim:wang2004": "ssim|variant:wang2004|"
+    + _SSIM.format("rgb", "gaussian-11|sigma:1.5", "valid", "population", "1.1.0"),
+    "ssim:skimage": "ssim|variant:skimage|" + _SSIM.format("rgb", "uniform-7", "valid", "sample", "1.0.0"),
+    "ssim:y": "ssim|variant:y|"
+    + _SSIM.format("y-bt601-studio-float", "gaussian-11|sigma:1.5", "valid", "population", "1.0.0"),
+    "ssim:torchmetrics": "ssim|variant:torchmetrics|"
+    + _SSIM.format("rgb", "gaussian-11|sigma:1.5", "reflect", "population", "1.0.0"),
     "m_lmd:eat": "m_lmd|" + _EAT,
     "m_lmd:eat-mp": "m_lmd|" + _EAT_MP,
     "f_lmd:eat": "f_lmd|" + _EAT,

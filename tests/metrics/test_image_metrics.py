@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -12,8 +14,9 @@ from hypothesis import strategies as st
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from metrics.base import Sample
-from metrics.psnr import PooledPsnr, Psnr, psnr
-from metrics.ssim import Ssim, ssim
+from metrics.psnr import LowerHalfPsnr, MouthPsnr, PooledMouthPsnr, PooledPsnr, Psnr, mouth_boxes, psnr
+from metrics.ssim import BoxSsim, Ssim, luma, ssim, ssim_box
+from talking_face.media.reading import read_frames
 from talking_face.reasons import Reason
 
 
@@ -56,11 +59,84 @@ PAIRS = {
     "float": (NATURAL * 0.5 + 0.25, NATURAL.astype(np.float64)),
 }
 
+# (y, torchmetrics) of PAIRS. y: basicsr 1.4.2, calculate_ssim(bgr, bgr, crop_border=0, test_y_channel=True).
+# torchmetrics: torchmetrics 1.9.0 on torch 2.13.0, StructuralSimilarityIndexMeasure(data_range=255.0) on float64.
+GOLDEN_OF = "7470f290"  # of the pictures' bytes, which OpenCV's JPEG and resize make
+GOLDEN = {
+    "random": (0.38552216925946886, 0.1779603511095047),
+    "white-noise": (0.021136179218475055, 0.007640345487743616),
+    "constant": (0.9999895882000791, 0.9999875426292419),
+    "constant-far": (0.21881978719641543, 0.08329221606254578),
+    "black-white": (0.1356432018182883, 9.999000030802563e-05),
+    "shifted": (0.9078649583106189, 0.7887700796127319),
+    "jpeg-5": (0.7927899251342759, 0.6462180018424988),
+    "jpeg-90": (0.9707665423083758, 0.9237872958183289),
+    "odd-size": (0.9317517128711981, 0.9099605679512024),
+    "smallest": (-0.22374284565896066, 0.23298798501491547),
+    "float": (0.7782955494755579, 0.700382649898529),
+}
+
 
 @pytest.mark.parametrize("name", PAIRS)
 def test_ssim_equals_scikit_image(name: str) -> None:
     a, b = PAIRS[name]
-    assert ssim(a[None], b[None])[0] == pytest.approx(skimage_ssim(a, b), abs=1e-9)
+    assert ssim(a[None], b[None])[0] == pytest.approx(skimage_ssim(a, b), abs=2e-7)
+    assert ssim(a.astype(float)[None], b[None])[0] == pytest.approx(skimage_ssim(a, b), abs=1e-9)
+    theirs = structural_similarity(a, b, data_range=255, channel_axis=-1)
+    assert ssim_box(a[None], b[None])[0] == pytest.approx(theirs, abs=1e-9)
+
+
+def two_tone(left: int, right: int, noise: float = 0.0, seed: int = 0) -> np.ndarray:
+    """Two flat halves, (96, 96, 3) uint8."""
+    flat = np.repeat(np.array([[[left]], [[right]]]), 48, axis=0).repeat(96, axis=1).repeat(3, axis=2)
+    return np.clip(flat + np.random.default_rng(seed).normal(0, noise or 1e-9, flat.shape), 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("noise", [0.0, 1.0, 5.0])
+def test_flat_areas_of_other_colours_do_not_lose_digits(noise: float) -> None:
+    """Where float32 moments alone would be off by up to 4e-5."""
+    for a, b in [((100, 200), (200, 100)), ((0, 255), (100, 200)), ((0, 255), (0, 255)), ((10, 90), (90, 30))]:
+        pred, target = two_tone(*a, noise), two_tone(*b, noise, 1)
+        assert ssim(pred[None], target[None])[0] == pytest.approx(skimage_ssim(pred, target), abs=1e-6)
+
+
+def test_luma_and_reflected_ssim_equal_the_libraries_they_are_named_after() -> None:
+    made = hashlib.sha256(b"".join(x.tobytes() for pair in PAIRS.values() for x in pair)).hexdigest()
+    if not made.startswith(GOLDEN_OF):
+        pytest.skip("this OpenCV makes other pictures than those the golden numbers were made of")
+    for name, (y, reflected) in GOLDEN.items():
+        a, b = (x[None] for x in PAIRS[name])
+        assert ssim(luma(a), luma(b))[0] == pytest.approx(y, abs=1e-6), name  # their luma is float32: 4e-8
+        assert ssim(a, b, border="reflect")[0] == pytest.approx(reflected, abs=1e-6), name  # so is their kernel
+    assert luma(np.array([0, 255], np.uint8).repeat(3).reshape(1, 1, 2, 3)).ravel() == pytest.approx([16, 235])
+
+
+def test_regions_are_what_they_say(real_clips: list[Path]) -> None:
+    target = read_frames(real_clips[0])[20:23]
+    pred = target.copy()
+    pred[:, : target.shape[1] // 2] ^= 8
+    assert LowerHalfPsnr().score(Sample(pred), Sample(target)).reason is Reason.INFINITE
+    assert Psnr().score(Sample(pred), Sample(target)).value == pytest.approx(20 * math.log10(255 / 8) + 3.0103, abs=1)
+
+    sample = Sample(target)
+    corners, side = mouth_boxes(sample)
+    assert 40 < side < 90  # px; the faces of GRID have 50 px between the eyes
+    (x, y), inside = corners[1].astype(int), np.zeros(target.shape[:3], bool)
+    for t, (left, top) in enumerate(corners.astype(int)):
+        inside[t, top : top + side, left : left + side] = True
+    outside = np.where(inside[..., None], target, target ^ 1)
+    within = np.where(inside[..., None], target ^ 16, target)
+    assert MouthPsnr().score(Sample(outside), sample).reason is Reason.INFINITE
+    for metric in (MouthPsnr(), PooledMouthPsnr()):
+        assert metric.score(Sample(within), sample).value == pytest.approx(20 * math.log10(255 / 16), abs=1e-9)
+    expected = peak_signal_noise_ratio(
+        target[1, y : y + side, x : x + side], np.zeros((side, side, 3), np.uint8), data_range=255
+    )
+    assert psnr(np.zeros((1, side, side, 3), np.uint8), target[1:2, y : y + side, x : x + side])[0] == (
+        pytest.approx(expected, abs=1e-9)
+    )
+    dark = Sample(np.zeros_like(target))
+    assert MouthPsnr().score(sample, dark).reason is Reason.NO_FACE
 
 
 @pytest.mark.parametrize("name", PAIRS)
@@ -87,7 +163,7 @@ def test_symmetry_identity_bounds_and_joint_permutation(seed: int, h: int, w: in
     a = rng.integers(0, 256, (3, h, w, 3), dtype=np.uint8)
     b = np.clip(a + rng.integers(-strength, strength + 1, a.shape), 0, 255).astype(np.uint8)
     order = rng.permutation(3)
-    for function in (psnr, ssim):
+    for function in (psnr, ssim, ssim_box):
         forward = function(a, b)
         np.testing.assert_allclose(function(b, a), forward, rtol=1e-12)
         np.testing.assert_array_equal(function(a[order], b[order]), forward[order])
@@ -130,6 +206,9 @@ def test_frames_smaller_than_the_window_give_a_reason() -> None:
     score = Ssim().score(Sample(small), Sample(small))
     assert score.reason is Reason.SIZE_MISMATCH
     assert "at least 11x11" in score.detail
+    tiny = Sample(small[:, :, :6])
+    assert BoxSsim().score(Sample(small), Sample(small)).value == 1.0
+    assert BoxSsim().score(tiny, tiny).reason is Reason.SIZE_MISMATCH
 
 
 def test_wrong_shapes_are_named_with_both_values() -> None:
