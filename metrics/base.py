@@ -117,7 +117,7 @@ class Metric(ABC):
     """A metric's name, variant, direction and settings over a pure function on arrays."""
 
     name: ClassVar[str]
-    variant: ClassVar[str]
+    variant: str
     higher_is_better: ClassVar[bool]
     unit: ClassVar[str]  # "dB", "px", "" for a ratio
     summary: ClassVar[str]  # one line for listings

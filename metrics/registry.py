@@ -16,6 +16,7 @@ from metrics.emotion import (
     FerVideo,
 )
 from metrics.lmd import FaceLmd, FaceLmdMediaPipe, MouthLmd, MouthLmdMediaPipe
+from metrics.lse import LSE_METRICS
 from metrics.psnr import LowerHalfPsnr, MouthPsnr, PooledLowerHalfPsnr, PooledMouthPsnr, PooledPsnr, Psnr
 from metrics.ssim import BoxSsim, LumaSsim, Ssim, TorchmetricsSsim
 from talking_face.reasons import UserError
@@ -36,6 +37,7 @@ METRICS: tuple[Metric, ...] = (
     MouthLmdMediaPipe(),
     FaceLmd(),
     FaceLmdMediaPipe(),
+    *LSE_METRICS,
     FerFrame(),
     FerVideo(),
     DeepfaceFrame(),

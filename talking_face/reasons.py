@@ -40,6 +40,7 @@ class Reason(StrEnum):
     MISSING_WEIGHTS = "missing-weights"
     INFINITE = "infinite"
     NOT_FINITE = "not-finite"
+    SILENT = "silent"
     UNSAYABLE = "unsayable"  # the classifier has no word for the emotion
 
 

@@ -1,0 +1,225 @@
+"""SyncNet v2 (Chung and Zisserman 2016): five frames of a mouth and 0.2 s of sound to two 1024-d embeddings.
+
+The network of github.com/joonson/syncnet_python, SyncNetModel.py, holding its file `syncnet_v2.model`. Batch norm is
+folded into the convolutions, the first convolution reads five frames as 15 channels, and memory is channels last:
+the same embeddings to 1e-5 of their length, about twice as fast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from talking_face.pretrained.mfcc import mfcc
+from talking_face.pretrained.store import weight_hash, weight_path
+from talking_face.reasons import UserError
+
+SIZE = 224  # side of the crop, px
+WINDOW = 5  # frames of one embedding, at 25 frames/s
+_ROWS, _ROWS_A_FRAME = 20, 4  # cepstra of one embedding, and from one window to the next
+
+
+class _Conv(NamedTuple):
+    """A convolution, its batch norm (the next module of the state dict), ReLU, and a pooling where there is one."""
+
+    at: int  # place of the module in its nn.Sequential: names the weights
+    shape: tuple[int, ...]  # of the weights
+    stride: int = 1
+    padding: int = 0
+    pool: tuple[Any, Any, Any] | None = None  # kernel, stride, padding
+
+
+_LIP = (
+    _Conv(0, (96, 3, 5, 7, 7), 2, 0, (3, 2, 0)),
+    _Conv(4, (256, 96, 1, 5, 5), 2, 1, (3, 2, 1)),
+    _Conv(8, (256, 256, 1, 3, 3), 1, 1),
+    _Conv(11, (256, 256, 1, 3, 3), 1, 1),
+    _Conv(14, (256, 256, 1, 3, 3), 1, 1, (3, 2, 0)),
+    _Conv(18, (512, 256, 1, 6, 6)),
+)
+_SOUND = (
+    _Conv(0, (64, 1, 3, 3), 1, 1),
+    _Conv(4, (192, 64, 3, 3), 1, 1, (3, (1, 2), 0)),
+    _Conv(8, (384, 192, 3, 3), 1, 1),
+    _Conv(11, (256, 384, 3, 3), 1, 1),
+    _Conv(14, (256, 256, 3, 3), 1, 1, (3, 2, 0)),
+    _Conv(18, (512, 256, 5, 4)),
+)
+_HEAD = ((0, (512, 512)), (3, (1024, 512)))  # Linear, batch norm, ReLU; Linear
+_EPS = 1e-5  # of torch's batch norm
+
+
+class SyncNet:
+    """Both branches, ready to run. Build one a process with `syncnet()`.
+
+    `tag` names the weights in signatures.
+    """
+
+    size = SIZE
+    window = WINDOW
+
+    def __init__(self, state: Mapping[str, Any], tag: str, device: str | None = None, batch: int = 8) -> None:
+        """`state`: a state dict of syncnet_python's `S`; the official file lacks `num_batches_tracked`, which is not
+        used. `device`: default the GPU where there is one. `batch`: windows at once; 8 keep a core's caches."""
+        import torch
+
+        self.tag = tag
+        self.batch = batch
+        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        state = {name: value for name, value in state.items() if not name.endswith("num_batches_tracked")}
+        _check(state)
+        self._lip = [self._folded(state, "netcnnlip", layer) for layer in _LIP]
+        self._sound = [self._folded(state, "netcnnaud", layer) for layer in _SOUND]
+        self._lip_head, self._sound_head = (self._folded_head(state, name) for name in ("netfclip", "netfcaud"))
+
+    def lip(self, crops: np.ndarray) -> np.ndarray:
+        """Embeddings of every five frames in a row.
+
+        Args:
+            crops: (T, 224, 224, 3) uint8 RGB, T >= 5. The network was trained on BGR, 0-255, without any scaling; its
+                first convolution is reordered instead of the pixels.
+
+        Returns:
+            (T - 4, 1024) float32; row i is of frames i to i + 4.
+        """
+        import torch
+
+        if crops.dtype != np.uint8 or crops.shape[1:] != (SIZE, SIZE, 3) or len(crops) < WINDOW:
+            raise ValueError(f"crops must be (T >= 5, 224, 224, 3) uint8, got {crops.shape} {crops.dtype}")
+        out = []
+        with _inference():
+            for i in range(0, len(crops) - WINDOW + 1, self.batch):
+                part = torch.from_numpy(np.ascontiguousarray(crops[i : i + self.batch + WINDOW - 1]))
+                part = part.to(self.device).float()
+                n = len(part) - WINDOW + 1
+                x = torch.cat([part[k : k + n] for k in range(WINDOW)], dim=-1).permute(0, 3, 1, 2)
+                out.append(self._run(x, self._lip, self._lip_head))
+            return torch.cat(out).cpu().numpy()
+
+    def sound(self, samples: np.ndarray, windows: int) -> np.ndarray:
+        """Embeddings of the sound that belongs to the first `windows` lip embeddings.
+
+        Args:
+            samples: (N,) int16, 16 kHz, sample 0 at the first frame; N >= 640 (windows + 5) is enough: the last
+                window ends in cepstra whose 25 ms reach past its five frames.
+
+        Returns:
+            (windows, 1024) float32; row i is of the 20 cepstra from 0.04 i s on.
+        """
+        import torch
+
+        rows = mfcc(samples).astype(np.float32)
+        if len(rows) < _ROWS_A_FRAME * (windows - 1) + _ROWS or windows < 1:
+            raise ValueError(f"{len(samples)} samples are too few for {windows} windows")
+        # A step of four rows is not shared between windows: each is padded at its own ends.
+        view = np.lib.stride_tricks.sliding_window_view(rows, _ROWS, axis=0)[::_ROWS_A_FRAME][:windows]
+        out = []
+        with _inference():
+            for i in range(0, windows, 4 * self.batch):
+                part = torch.from_numpy(np.ascontiguousarray(view[i : i + 4 * self.batch])).to(self.device)
+                out.append(self._run(part[:, None], self._sound, self._sound_head))
+            return torch.cat(out).cpu().numpy()
+
+    def _folded(self, state: Mapping[str, Any], branch: str, layer: _Conv) -> tuple[Any, Any, _Conv]:
+        import torch
+
+        weight, bias = _fold(state, branch, layer.at)
+        if weight.ndim == 5:
+            # (out, colour, time, y, x) to (out, time and colour, y, x), BGR to RGB in the first one.
+            weight = weight.flip(1) if layer.at == 0 else weight
+            weight = weight.transpose(1, 2).flatten(1, 2)
+        weight = weight.to(self.device).contiguous(memory_format=torch.channels_last)
+        return weight, bias.to(self.device), layer
+
+    def _folded_head(self, state: Mapping[str, Any], branch: str) -> tuple[Any, ...]:
+        last = (state[f"{branch}.3.weight"].float(), state[f"{branch}.3.bias"].float())
+        return tuple(value.to(self.device) for value in (*_fold(state, branch, 0), *last))
+
+    def _run(self, x: Any, layers: list[tuple[Any, Any, _Conv]], head: tuple[Any, ...]) -> Any:
+        import torch
+        from torch.nn import functional
+
+        x = x.contiguous(memory_format=torch.channels_last)
+        for weight, bias, layer in layers:
+            x = functional.conv2d(x, weight, bias, layer.stride, layer.padding)
+            # Pooling first leaves a quarter of the elements to the ReLU; the maximum is the same.
+            if layer.pool is not None:
+                x = functional.max_pool2d(x, *layer.pool)
+            x = functional.relu_(x)
+        hidden = functional.relu_(functional.linear(x.flatten(1), head[0], head[1]))
+        return functional.linear(hidden, head[2], head[3])
+
+
+@cache
+def syncnet() -> SyncNet:
+    """The official network, loaded once a process. Raises MissingWeights where its file is absent."""
+    return SyncNet(load_state(weight_path("syncnet_v2")), syncnet_tag())
+
+
+def syncnet_tag() -> str:
+    """How the official network stands in a signature, whether its file is here or not."""
+    return f"syncnet-v2@{weight_hash('syncnet_v2')[:8]}"
+
+
+def load_state(path: Path) -> dict[str, Any]:
+    """The tensors of a state dict file, in torch's old or new format; nothing in it is executed."""
+    import torch
+
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    if not isinstance(state, Mapping):
+        raise UserError(f"{path} holds no state dict but {type(state).__name__}")
+    return dict(state)
+
+
+def state_shapes() -> dict[str, tuple[int, ...]]:
+    """Name and shape of every tensor that a state dict must have."""
+    out: dict[str, tuple[int, ...]] = {}
+    for branch, layers in (("netcnnlip", _LIP), ("netcnnaud", _SOUND)):
+        for layer in layers:
+            out |= _layer_shapes(branch, layer.at, layer.shape, normed=True)
+    for branch in ("netfclip", "netfcaud"):
+        for index, shape in _HEAD:
+            out |= _layer_shapes(branch, index, shape, normed=index == 0)
+    return out
+
+
+def _layer_shapes(branch: str, index: int, shape: tuple[int, ...], normed: bool) -> dict[str, tuple[int, ...]]:
+    names = [f"{index}.bias"]
+    if normed:
+        names += [f"{index + 1}.{name}" for name in ("weight", "bias", "running_mean", "running_var")]
+    return {f"{branch}.{index}.weight": shape, **{f"{branch}.{name}": shape[:1] for name in names}}
+
+
+def _check(state: Mapping[str, Any]) -> None:
+    expected = state_shapes()
+    odd = sorted(expected.keys() ^ state.keys()) or [n for n, s in expected.items() if tuple(state[n].shape) != s]
+    if odd:
+        raise UserError(f"these are not SyncNet v2's weights: {len(odd)} tensors differ, the first is {odd[0]}")
+
+
+def _fold(state: Mapping[str, Any], branch: str, index: int) -> tuple[Any, Any]:
+    """Weight and bias, float32, of a layer and the batch norm after it as one."""
+    weight, bias = (state[f"{branch}.{index}.{name}"].double() for name in ("weight", "bias"))
+    gain, shift, mean, variance = (
+        state[f"{branch}.{index + 1}.{name}"].double() for name in ("weight", "bias", "running_mean", "running_var")
+    )
+    scale = gain / (variance + _EPS).sqrt()
+    shape = (-1, *[1] * (weight.ndim - 1))
+    return (weight * scale.view(shape)).float(), ((bias - mean) * scale + shift).float()
+
+
+def _inference() -> Any:
+    """No gradients, and on a GPU whole float32: TensorFloat-32 would move a distance by about 1e-3."""
+    import contextlib
+
+    import torch
+
+    stack = contextlib.ExitStack()
+    stack.enter_context(torch.inference_mode())
+    if torch.cuda.is_available():
+        stack.enter_context(torch.backends.cudnn.flags(enabled=True, allow_tf32=False))
+    return stack

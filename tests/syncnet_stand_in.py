@@ -1,0 +1,60 @@
+"""A seeded network of SyncNet v2's form, for comparing with syncnet_python's own code where its file is not at hand."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+
+from talking_face.pretrained.mfcc import mfcc
+
+
+@cache
+def reference_net(seed: int = 0) -> Any:
+    """syncnet_python's network in eval mode. Its batch norms hold the statistics of noise, so that activations have the
+    size that a trained network gives them, and embeddings differ from window to window. Both branches have the same,
+    large mean, so that lips are nearer to sound than to the zeros around it, as trained ones are."""
+    from syncnet_python.SyncNetModel import S
+
+    torch.manual_seed(seed)
+    net = S()
+    for module in net.modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            module.momentum = 1.0
+            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+            torch.nn.init.normal_(module.bias, 0, 0.3)
+    frames = torch.from_numpy(smooth_frames(12, 224, 7)[..., ::-1].copy()).permute(3, 0, 1, 2)[None].float()
+    lips = torch.cat([frames[:, :, k : k + 5] for k in range(8)])
+    rows = torch.from_numpy(mfcc(babble(16000, 7))).float().T[None, None]
+    sounds = torch.cat([rows[..., 4 * k : 4 * k + 20] for k in range(8)])
+    with torch.no_grad():
+        for _ in range(2):
+            net.train()
+            embedded = net.forward_lip(lips), net.forward_aud(sounds)
+            for head, out in zip((net.netfclip, net.netfcaud), embedded, strict=True):
+                head[3].bias += torch.linspace(-1, 1, 1024).roll(300) - out.mean(dim=0)
+    return net.eval()
+
+
+def official_form(net: Any) -> dict[str, torch.Tensor]:
+    """Its state dict as the official file has it: from before batch norm counted its batches."""
+    return {name: value for name, value in net.state_dict().items() if not name.endswith("num_batches_tracked")}
+
+
+def smooth_frames(n: int, size: int, seed: int) -> np.ndarray:
+    """(n, size, size, 3) uint8 RGB: blobs that change from frame to frame."""
+    rng = np.random.default_rng(seed)
+    small = rng.integers(0, 256, (n, 12, 12, 3), dtype=np.uint8)
+    return np.stack([cv2.resize(frame, (size, size), interpolation=cv2.INTER_CUBIC) for frame in small])
+
+
+def babble(n_samples: int, seed: int) -> np.ndarray:
+    """(n,) int16 at 16 kHz: noise whose loudness and colour change as fast as syllables do."""
+    rng = np.random.default_rng(seed)
+    syllable = np.arange(0, n_samples + 1600, 1600)
+    loud = np.interp(np.arange(n_samples), syllable, rng.uniform(50, 6000, len(syllable)))
+    noise = rng.normal(0, 1, n_samples)
+    return (loud * (noise + 0.9 * np.roll(noise, 1))).clip(-32768, 32767).astype(np.int16)
