@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 
 from metrics.base import Metric
+from metrics.csim import CSIM_METRICS
 from metrics.emotion import (
     DeepfaceFrame,
     DeepfaceFrameSayable,
@@ -38,6 +39,7 @@ METRICS: tuple[Metric, ...] = (
     FaceLmd(),
     FaceLmdMediaPipe(),
     *LSE_METRICS,
+    *CSIM_METRICS,
     FerFrame(),
     FerVideo(),
     DeepfaceFrame(),

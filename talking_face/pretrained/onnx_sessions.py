@@ -7,6 +7,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from talking_face.pretrained.store import MissingWeights, weight_path
 
 
@@ -18,10 +20,12 @@ def onnx_session(name: str) -> Any:
     return _session(weight_path(name))
 
 
-def onnx_run(name: str, batch: Any) -> Any:
-    """The only output of a network with one input."""
+def onnx_run(name: str, batch: np.ndarray) -> np.ndarray:
+    """The only output of a network with one input, for an (N, ...) batch; one by one where the file fixes N to 1."""
     session = onnx_session(name)
-    return session.run(None, {session.get_inputs()[0].name: batch})[0]
+    port = session.get_inputs()[0]
+    parts = np.split(batch, len(batch)) if port.shape[0] == 1 else [batch]
+    return np.concatenate([session.run(None, {port.name: part})[0] for part in parts])
 
 
 @cache

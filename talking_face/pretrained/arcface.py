@@ -1,0 +1,118 @@
+"""ArcFace identity embeddings, 512-d: insightface's w600k_r50 (ONNX) and arcface_torch's iresnet100 (a state dict).
+
+Sources: deepinsight/insightface, python-package/insightface/model_zoo/arcface_onnx.py and
+recognition/arcface_torch/backbones/iresnet.py.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from talking_face.pretrained.onnx_sessions import onnx_run
+from talking_face.pretrained.store import MissingWeights, weight_path
+from talking_face.reasons import UserError
+
+R50, R100 = "arcface_w600k_r50", "arcface_r100"
+_LAYERS = (3, 13, 30, 3)
+_BATCH = 16
+
+
+def embed(crops_rgb: np.ndarray, name: str = R50) -> np.ndarray:
+    """Features of aligned faces, not normalised.
+
+    Args:
+        crops_rgb: (N, 112, 112, 3) uint8 RGB; the network sees (x - 127.5) / 127.5.
+        name: entry of the registry, an ONNX file.
+
+    Returns:
+        (N, D) float32. Raises MissingWeights.
+    """
+    return np.concatenate([onnx_run(name, network_input(crops_rgb[k : k + _BATCH])) for k in _starts(crops_rgb)])
+
+
+def embed_r100(crops_rgb: np.ndarray) -> np.ndarray:
+    """As `embed`, by iresnet100 on torch."""
+    network = _r100()
+    import torch
+
+    with torch.inference_mode():
+        parts = [network(torch.from_numpy(network_input(crops_rgb[k : k + _BATCH]))) for k in _starts(crops_rgb)]
+    return torch.cat(parts).numpy()
+
+
+def network_input(crops_rgb: np.ndarray) -> np.ndarray:
+    """(N, 112, 112, 3) uint8 RGB to (N, 3, 112, 112) float32 in [-1, 1]."""
+    return np.ascontiguousarray(((crops_rgb.astype(np.float32) - 127.5) / 127.5).transpose(0, 3, 1, 2))
+
+
+def iresnet(layers: tuple[int, ...] = _LAYERS) -> Any:
+    """An untrained iresnet as a torch module in evaluation mode; parameter names are arcface_torch's."""
+    import torch
+    from torch import nn
+
+    class Block(nn.Module):
+        def __init__(self, wide_in: int, wide: int, stride: int) -> None:
+            super().__init__()
+            self.bn1 = nn.BatchNorm2d(wide_in)
+            self.conv1 = nn.Conv2d(wide_in, wide, 3, 1, 1, bias=False)
+            self.bn2 = nn.BatchNorm2d(wide)
+            self.prelu = nn.PReLU(wide)
+            self.conv2 = nn.Conv2d(wide, wide, 3, stride, 1, bias=False)
+            self.bn3 = nn.BatchNorm2d(wide)
+            self.downsample = None
+            if stride != 1:
+                self.downsample = nn.Sequential(nn.Conv2d(wide_in, wide, 1, stride, bias=False), nn.BatchNorm2d(wide))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.bn3(self.conv2(self.prelu(self.bn2(self.conv1(self.bn1(x))))))
+            return y + (x if self.downsample is None else self.downsample(x))  # type: ignore[no-any-return]
+
+    class IResNet(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv1 = nn.Conv2d(3, 64, 3, 1, 1, bias=False)
+            self.bn1 = nn.BatchNorm2d(64)
+            self.prelu = nn.PReLU(64)
+            before = 64
+            for k, (wide, n) in enumerate(zip((64, 128, 256, 512), layers, strict=True)):
+                blocks = [Block(before if i == 0 else wide, wide, 2 if i == 0 else 1) for i in range(n)]
+                self.add_module(f"layer{k + 1}", nn.Sequential(*blocks))
+                before = wide
+            self.bn2 = nn.BatchNorm2d(512)
+            self.fc = nn.Linear(512 * 7 * 7, 512)
+            self.features = nn.BatchNorm1d(512)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.prelu(self.bn1(self.conv1(x)))
+            for k in range(4):
+                x = self.get_submodule(f"layer{k + 1}")(x)
+            return self.features(self.fc(torch.flatten(self.bn2(x), 1)))  # type: ignore[no-any-return]
+
+    return IResNet().eval()
+
+
+def _starts(crops: np.ndarray) -> range:
+    if crops.ndim != 4 or crops.shape[1:] != (112, 112, 3) or not len(crops):
+        raise ValueError(f"faces must be (N, 112, 112, 3) with N > 0, got {crops.shape}")
+    return range(0, len(crops), _BATCH)
+
+
+@cache
+def _r100() -> Any:
+    path = weight_path(R100)
+    try:
+        import torch
+    except ModuleNotFoundError:
+        raise MissingWeights(
+            f"{path.name} is here, but torch, which runs it, is not.\nRun `pip install torch`."
+        ) from None
+    network = iresnet()
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        network.load_state_dict({key.removeprefix("module."): value for key, value in state.items()})
+    except (RuntimeError, AttributeError) as error:
+        raise UserError(f"{path} is no iresnet100 of arcface_torch: {str(error).splitlines()[0]}") from None
+    return network
