@@ -20,6 +20,7 @@ from talking_face.faces.align import ALIGN_MODES, find_dlib68
 from talking_face.faces.crop import apply_transform, invert
 from talking_face.faces.find import find_faces, main_first
 from talking_face.faces.points68 import to_68
+from talking_face.faces.speaking import choose_speaker
 from talking_face.faces.track import FaceTrack, search_window, track_face
 from talking_face.media import ArrayPicture, read_audio, read_frames
 from talking_face.pretrained.dlib_models import Box, detect_faces_hog
@@ -77,9 +78,9 @@ def recall(clips: list[Path]) -> None:
         for k, (frame, mesh) in enumerate(faces):
             picture, truth = _placed(frame, mesh, height, coloured_noise(k % 6), k)
             for name, finder in finders.items():
-                started = time.perf_counter()
+                started = time.process_time()
                 box = finder(picture) if finder else None
-                seconds[name] += time.perf_counter() - started
+                seconds[name] += time.process_time() - started
                 found = _mesh(picture, box) if box or not finder else None
                 if found is not None and (error := _error(found, truth)) < _RIGHT:
                     right[name] += 1
@@ -92,23 +93,75 @@ def recall(clips: list[Path]) -> None:
 
 
 def speaking(clips: list[Path]) -> None:
-    """Two people side by side and the sound of one, in every order; both talk, or the other one is silent."""
+    """Two people, the main one not the one who is heard, in every order."""
     frames = [read_frames(clip) for clip in clips]
     sounds = [read_audio(clip) for clip in clips]
-    for silent in (False, True):
-        hows, right = Counter[str](), 0
-        for speaker, other in itertools.permutations(range(len(clips)), 2):
+    pairs = list(itertools.permutations(range(len(clips)), 2))
+
+    def tell(name: str, choices: list[tuple[bool, str]]) -> None:
+        hows = Counter(how for _, how in choices)
+        right = sum(ok for ok, _ in choices)
+        print(f"| {name} | {right} of {len(choices)} | {hows['speaking']} | {hows['largest']} |", flush=True)
+
+    tracks = [track_face(map(ArrayPicture, one)) for one in frames]
+    rng = np.random.default_rng(0)
+
+    def noisy(sound: np.ndarray, db: float) -> np.ndarray:
+        loud = np.sqrt(np.mean(sound.astype(np.float64) ** 2)) / 10 ** (db / 20)
+        return np.clip(sound + rng.normal(size=len(sound)) * loud, -32768, 32767).astype(np.int16)
+
+    right = sum(
+        _plain(tracks[speaker].landmarks, sounds[speaker]) > _plain(tracks[other].landmarks, sounds[speaker])
+        for speaker, other in pairs
+    )
+    print(f"| (lips' opening against loudness alone) | {right} of {len(pairs)} | | |", flush=True)
+    changed: dict[str, tuple[Callable[[np.ndarray], np.ndarray], slice]] = {
+        "as they are": (lambda sound: sound, slice(0, 75)),
+        "sound 2 frames late": (lambda sound: np.roll(sound, 2 * 640), slice(0, 75)),
+        "sound 4 frames late": (lambda sound: np.roll(sound, 4 * 640), slice(0, 75)),
+        "white noise 20 dB below the speech": (lambda sound: noisy(sound, 20), slice(0, 75)),
+        "white noise 10 dB below the speech": (lambda sound: noisy(sound, 10), slice(0, 75)),
+        "2 s": (lambda sound: sound[10 * 640 :], slice(10, 60)),
+        "1 s": (lambda sound: sound[20 * 640 :], slice(20, 45)),
+    }
+    for name, (change, part) in changed.items():
+        choices = []
+        for speaker, other in pairs:
+            two = (tracks[other], tracks[speaker])
+            taken = choose_speaker(
+                [t.landmarks[part] for t in two], [t.valid[part] for t in two], change(sounds[speaker])
+            )
+            choices.append((taken.index == 1, taken.how))
+        tell(name, choices)
+    for silent in (True, False):
+        choices = []
+        for speaker, other in pairs:
             beside = frames[other]
             if silent:  # the first eight frames, before anybody speaks, there and back
-                order = np.abs((np.arange(len(frames[speaker])) % 14) - 7)
-                beside = beside[order]
-            both = [np.hstack([b, a]) for a, b in zip(frames[speaker], beside, strict=False)]
+                beside = beside[np.abs(np.arange(len(frames[speaker])) % 14 - 7)]
+            # The sound's owner on the right, at three quarters of its size, so that the other is the main face.
+            both = [_side_by_side(b, a) for a, b in zip(frames[speaker], beside, strict=False)]
             track = track_face(map(ArrayPicture, both), sound=lambda: sounds[speaker])  # noqa: B023
             on_right = np.nanmean(track.landmarks[..., 0]) > both[0].shape[1] / 2
-            right += bool(on_right)
-            hows[track.choice.how] += 1
-        pairs = len(clips) * (len(clips) - 1)
-        print(f"{'the other silent' if silent else 'both talking'}: {right} of {pairs} right; {dict(hows)}", flush=True)
+            choices.append((bool(on_right), track.choice.how))
+        tell("side by side in one picture, " + ("the other silent" if silent else "both talking"), choices)
+
+
+def _plain(landmarks: np.ndarray, sound: np.ndarray) -> float:
+    """The obvious measure: how the inner lips' opening goes with the loudness, at the best of the same lags."""
+    opening = np.linalg.norm(landmarks[:, 13, :2] - landmarks[:, 14, :2], axis=1)
+    n = min(len(opening), len(sound) // 640)
+    loud = np.sqrt((sound[: n * 640].reshape(n, 640).astype(np.float64) ** 2).mean(axis=1))
+    lags = [(max(0, lag), max(0, -lag), n - abs(lag)) for lag in range(-5, 6)]
+    return float(max(np.corrcoef(opening[a : a + m], loud[b : b + m])[0, 1] for a, b, m in lags))
+
+
+def _side_by_side(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    smaller = cv2.resize(right, None, fx=0.75, fy=0.75, interpolation=cv2.INTER_AREA)
+    picture = np.full((left.shape[0], left.shape[1] + smaller.shape[1], 3), 90, np.uint8)
+    picture[:, : left.shape[1]] = left
+    picture[-smaller.shape[0] :, left.shape[1] :] = smaller
+    return picture
 
 
 def align(clips: list[Path]) -> None:

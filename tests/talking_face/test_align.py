@@ -113,7 +113,7 @@ def test_arcface_equals_insightface(frames: np.ndarray) -> None:
         )
         theirs = face_align.norm_crop(frames[0], five)
         ours = cut(mode, ArrayPicture(frames[0]), transform, 112)
-        assert np.abs(ours.astype(int) - theirs).max() <= 3 and (ours != theirs).mean() < 0.02
+        assert np.abs(ours.astype(int) - theirs).max() <= 1 and (ours != theirs).mean() < 0.001
 
 
 def test_eat_equals_the_scoring_alignment_on_dlibs_points(real_clips: list[Path]) -> None:
