@@ -69,6 +69,23 @@ def test_tracking_takes_the_speaker_of_a_two_person_picture(
     assert unheard.choice.how == "largest" and unheard.n_faces == 2
 
 
+def test_a_long_clip_is_decided_on_the_way_and_lost_faces_are_taken_up_again(
+    spoken: list[tuple[np.ndarray, FaceTrack, np.ndarray]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("talking_face.faces.track._DECIDE_S", 2.0)
+    (frames, alone, sound), (other, _, _) = spoken[1], spoken[2]
+    both = np.concatenate([other, frames], axis=2)
+    both[10:13, :, 360:] = 0  # the speaker is gone for a while before it is decided
+    both[60:63] = 0  # and everybody after
+    windows = []
+    track = track_face(map(ArrayPicture, both), sound=lambda: sound, watch=lambda _, window: windows.append(window))
+    assert track.choice.how == "speaking" and len(track) == 75
+    seen = np.flatnonzero(~track.valid)
+    assert {10, 11, 12, 60, 61, 62} <= set(seen) and len(seen) <= 10
+    assert np.abs(track.landmarks[track.valid, :, 0] - 360 - alone.landmarks[track.valid, :, 0]).mean() < 2
+    assert windows[:50] == [None] * 50 and None not in windows[50:]
+
+
 def test_one_person_needs_no_sound(spoken: list[tuple[np.ndarray, FaceTrack, np.ndarray]]) -> None:
     def sound() -> np.ndarray:
         raise AssertionError("the sound of a clip with one face was read")
