@@ -16,6 +16,7 @@ from metrics.emotion import (
     FerLeak,
     FerVideo,
 )
+from metrics.fid import PairFid
 from metrics.lmd import FaceLmd, FaceLmdMediaPipe, MouthLmd, MouthLmdMediaPipe
 from metrics.lse import LSE_METRICS
 from metrics.psnr import LowerHalfPsnr, MouthPsnr, PooledLowerHalfPsnr, PooledMouthPsnr, PooledPsnr, Psnr
@@ -48,6 +49,7 @@ METRICS: tuple[Metric, ...] = (
     DeepfaceVideoSayable(),
     FerLeak(),
     DeepfaceLeak(),
+    PairFid(),
 )
 
 DEFAULT_METRICS: tuple[str, ...] = ("psnr:frame-mean", "ssim:wang2004", "m_lmd:eat", "f_lmd:eat")
