@@ -11,6 +11,8 @@ from talking_face.reasons import ClipError, Reason
 
 # Eyes of the 68 points by their rings of six, whose mean is the eye's centre.
 _LEFT, _RIGHT = slice(36, 42), slice(42, 48)
+# Points that neither speech nor blinks move: nose and the corners of the eyes.
+RIGID = (*range(27, 36), 36, 39, 42, 45)
 
 
 def mediapipe_landmarks(sample: Sample) -> np.ndarray:

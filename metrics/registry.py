@@ -17,9 +17,21 @@ from metrics.emotion import (
     FerVideo,
 )
 from metrics.fid import PairFid
-from metrics.lmd import FaceLmd, FaceLmdMediaPipe, MouthLmd, MouthLmdMediaPipe
+from metrics.jitter import Jitter, JitterRatio
+from metrics.lip_energy import LipEnergy, LipEnergyOffset
+from metrics.lmd import (
+    FaceLmd,
+    FaceLmdMediaPipe,
+    FaceLmdNative,
+    MouthLmd,
+    MouthLmdAtvgnet,
+    MouthLmdMediaPipe,
+    MouthLmdNative,
+    MouthLmdVico,
+)
 from metrics.lse import LSE_METRICS
 from metrics.psnr import LowerHalfPsnr, MouthPsnr, PooledLowerHalfPsnr, PooledMouthPsnr, PooledPsnr, Psnr
+from metrics.registration import Registration, RotationRegistration, ScaleRegistration
 from metrics.ssim import BoxSsim, LumaSsim, Ssim, TorchmetricsSsim
 from talking_face.reasons import UserError
 
@@ -36,9 +48,20 @@ METRICS: tuple[Metric, ...] = (
     LumaSsim(),
     TorchmetricsSsim(),
     MouthLmd(),
+    MouthLmdAtvgnet(),
+    MouthLmdVico(),
     MouthLmdMediaPipe(),
+    MouthLmdNative(),
     FaceLmd(),
     FaceLmdMediaPipe(),
+    FaceLmdNative(),
+    Registration(),
+    ScaleRegistration(),
+    RotationRegistration(),
+    Jitter(),
+    JitterRatio(),
+    LipEnergy(),
+    LipEnergyOffset(),
     *LSE_METRICS,
     *CSIM_METRICS,
     FerFrame(),

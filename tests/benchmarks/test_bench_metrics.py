@@ -18,7 +18,8 @@ from skimage.metrics import structural_similarity
 from metrics.base import Sample
 from metrics.registry import METRICS
 from metrics.ssim import ssim
-from talking_face.media.reading import read_frames
+from talking_face.media.reading import read_audio, read_frames
+from talking_face.reasons import Reason
 from talking_face.threads import limit_threads
 
 
@@ -66,14 +67,22 @@ def test_ssim_against_scikit_image(benchmark, pair, capsys: pytest.CaptureFixtur
             f"{1e3 * reference / len(pred):.2f} ms: {reference / ours:.1f} times as fast at the same value"
         )
     if benchmark.enabled:
-        assert reference / ours >= 4  # 4.5 to 7.5 measured, by the machine's load
+        assert reference / ours >= 6
 
 
-@pytest.mark.parametrize("metric", METRICS, ids=lambda m: m.key)
+OURS = [metric for metric in METRICS if metric.name in ("psnr", "ssim", "m_lmd", "f_lmd", "registration", "jitter")]
+OURS += [metric for metric in METRICS if metric.name == "lip_energy"]
+
+
+@pytest.mark.parametrize("metric", OURS, ids=lambda m: m.key)
 def test_each_metric(benchmark, metric, real_clips: list[Path]) -> None:
-    frames = read_frames(real_clips[0])[: 10 if benchmark.enabled else 2]
+    """One pair without anything shared; `lip_energy` needs 35 frames, the others get ten."""
+    few = 35 if metric.name == "lip_energy" else 10 if benchmark.enabled else 3
+    frames, audio = read_frames(real_clips[0])[:few], read_audio(real_clips[0])
     pred = np.stack([cv2.GaussianBlur(f, (0, 0), 1) for f in frames])
-    metric.score(Sample(pred), Sample(frames))  # models load once a process
-    score = benchmark(lambda: metric.score(Sample(pred), Sample(frames)))
+    first = metric.score(Sample(pred, audio=audio), Sample(frames))  # models load once a process
+    if first.reason is Reason.MISSING_WEIGHTS:
+        pytest.skip(first.detail)
+    score = benchmark(lambda: metric.score(Sample(pred, audio=audio), Sample(frames)))
     assert score.value is not None
     benchmark.extra_info["frames"] = len(frames)

@@ -36,6 +36,20 @@ _EAT_MP = "variant:eat-mp|points:mediapipe478-68@64184e22|" + _LMD.format("eat-1
 _PSNR = "colour:rgb|range:255|frames:exact|identical:{}|agg:{}|version:1.0.0"
 _MOUTH = "|region:mouth-1.2-eyes|points:mediapipe478-68@64184e22|min-valid:0.5"
 _SSIM = "colour:{}|range:255|frames:exact|window:{}|k:0.01,0.03|border:{}|covariance:{}|agg:video-mean|version:{}"
+_MP = "points:mediapipe478-68@64184e22|"
+_NATIVE = (
+    f"variant:native-mp|{_MP}align:none|codec:none|frames:exact|min-valid:0.5|agg:video-mean|"
+    "scale:100-per-eye-distance|version:1.0.0"
+)
+_REGISTRATION = f"{_MP}part:eye-corners-nose|fit:similarity|frames:exact|min-valid:0.5|agg:video-mean|version:1.0.0"
+_JITTER = (
+    f"{_MP}part:eye-corners-nose|difference:second|scale:100-per-eye-distance|min-valid:0.5|agg:video-mean|"
+    "version:1.0.0"
+)
+_LIP_ENERGY = (
+    f"{_MP}mouth:inner-lips|sound:db-hann-2-frames-floor-40|audio:driving|lag:15|min-valid:0.8|agg:video-mean|"
+    "version:1.0.0"
+)
 SIGNATURES = {
     "psnr:frame-mean": "psnr|variant:frame-mean|" + _PSNR.format("left-out", "video-mean"),
     "psnr:pooled": "psnr|variant:pooled|" + _PSNR.format("pooled", "pooled-mse"),
@@ -55,6 +69,17 @@ SIGNATURES = {
     "m_lmd:eat-mp": "m_lmd|" + _EAT_MP,
     "f_lmd:eat": "f_lmd|" + _EAT,
     "f_lmd:eat-mp": "f_lmd|" + _EAT_MP,
+    "m_lmd:atvgnet": "m_lmd|variant:atvgnet|points:dlib68@fbdc2cb8|align:none|codec:none|frames:min|min-valid:0.5|"
+    "agg:frame-mean|face:last|distance:sum-20|version:1.0.0",
+    "m_lmd:native-mp": "m_lmd|" + _NATIVE,
+    "f_lmd:native-mp": "f_lmd|" + _NATIVE,
+    "registration:shift": "registration|variant:shift|" + _REGISTRATION,
+    "registration:scale": "registration|variant:scale|" + _REGISTRATION,
+    "registration:rotation": "registration|variant:rotation|" + _REGISTRATION,
+    "jitter:output": "jitter|variant:output|" + _JITTER,
+    "jitter:ratio": "jitter|variant:ratio|" + _JITTER,
+    "lip_energy:correlation": "lip_energy|variant:correlation|" + _LIP_ENERGY,
+    "lip_energy:offset": "lip_energy|variant:offset|value:absolute|" + _LIP_ENERGY,
 }
 
 

@@ -16,8 +16,20 @@ from skimage.transform import SimilarityTransform, warp
 
 from metrics.base import Sample, Score
 from metrics.eat_align import ALIGN_POINTS, AlignedTrack, align, similarity, template, track, warp_crop
-from metrics.lmd import FaceLmd, FaceLmdMediaPipe, MouthLmd, MouthLmdMediaPipe, landmark_distance, mediapipe_track
+from metrics.lmd import (
+    FaceLmd,
+    FaceLmdMediaPipe,
+    FaceLmdNative,
+    MouthLmd,
+    MouthLmdAtvgnet,
+    MouthLmdMediaPipe,
+    MouthLmdNative,
+    MouthLmdVico,
+    landmark_distance,
+    mediapipe_track,
+)
 from talking_face.media.reading import read_frames
+from talking_face.pretrained.store import MissingWeights, weight_path
 from talking_face.reasons import Reason
 
 TOLERANCE = 1e-9  # px; measured difference 4e-16, as both sum the same whole-pixel distances in another order
@@ -152,3 +164,60 @@ def test_both_point_sets_land_on_the_template(real_clips: list[Path]) -> None:
     assert apart < 4
     crop = align(sample.frames[0])
     assert crop is not None and crop.shape == (128, 128, 3)
+
+
+def test_atvgnet_is_what_its_script_computes(real_clips: list[Path]) -> None:
+    """Its lines for one pair of frames, with dlib called as it calls it."""
+    dlib = pytest.importorskip("dlib")
+    detector = dlib.get_frontal_face_detector()
+    predictor = dlib.shape_predictor(str(weight_path("dlib_68")))
+
+    def mouth(frame: np.ndarray) -> np.ndarray:
+        gray = cv2.cvtColor(frame[..., ::-1].copy(), cv2.COLOR_BGR2GRAY)
+        for rect in detector(gray, 1):
+            shape = np.array([(p.x, p.y) for p in predictor(gray, rect).parts()])
+            mouth_land = shape[48:68].copy()
+            mouth_land = mouth_land - np.sum(mouth_land, axis=0) / 20.0
+        return mouth_land
+
+    folder = real_clips[0].parent
+    target, pred = frames(folder / "bbaf2n.mpg", 20, 23), frames(folder / "bbaf2n.mpg", 40, 44)
+    distances = []
+    for real, fake in zip(target, pred, strict=False):
+        dis = np.sqrt(np.sum((mouth(real) - mouth(fake)) ** 2, axis=1))
+        distances.append(np.sum(dis, axis=0))
+    score = MouthLmdAtvgnet().score(Sample(pred), Sample(target))
+    assert score.value == pytest.approx(sum(distances) / len(distances), abs=1e-9)
+    assert score.n == 3
+    # Over clips it is the mean over frames, long clips weighing more.
+    other = MouthLmdAtvgnet().score(Sample(target), Sample(target))
+    both = MouthLmdAtvgnet().aggregate([score, other])
+    assert both.mean == pytest.approx(sum(distances) / 6, abs=1e-9)
+    blind = target.copy()
+    blind[1:] = 0
+    assert MouthLmdAtvgnet().score(Sample(blind), Sample(target)).reason is Reason.FEW_FACES
+
+
+def test_native_points_are_measured_in_distances_between_the_eyes(real_clips: list[Path]) -> None:
+    clip = frames(real_clips[0].parent / "bbaf2n.mpg", 20, 44)
+    pred, target = clip[:6], clip[18:24]
+    small = [
+        np.stack([cv2.resize(f, None, fx=0.75, fy=0.75, interpolation=cv2.INTER_AREA) for f in c])
+        for c in (pred, target)
+    ]
+    for metric in (MouthLmdNative(), FaceLmdNative()):
+        value = metric.score(Sample(pred), Sample(target)).value
+        assert value is not None and 0.5 < value < 20
+        assert metric.score(*map(Sample, small)).value == pytest.approx(value, rel=0.25)
+        assert metric.score(Sample(pred), Sample(target[:5])).reason is Reason.LENGTH_MISMATCH
+
+
+def test_vico_without_its_weights_says_what_to_fetch() -> None:
+    try:
+        weight_path("fan_2d_4")
+    except MissingWeights:
+        clip = np.zeros((2, 64, 64, 3), np.uint8)
+        score = MouthLmdVico().score(Sample(clip), Sample(clip))
+        assert score.reason is Reason.MISSING_WEIGHTS
+        assert "cmet-eval weights fetch fan_2d_4" in score.detail
+        assert "fan4-68@absent" in str(MouthLmdVico().signature())

@@ -1,0 +1,137 @@
+"""Registration, jitter and lip energy on points and sounds whose answer is known, and on real clips moved in known
+steps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from metrics.base import Sample
+from metrics.jitter import Jitter, JitterRatio, jitter
+from metrics.lip_energy import LipEnergy, LipEnergyOffset, loudness, match
+from metrics.registration import Registration, RotationRegistration, ScaleRegistration, residual
+from talking_face.media.reading import read_audio, read_frames
+from talking_face.reasons import Reason
+
+
+def head(seed: int = 0, count: int = 4) -> np.ndarray:
+    """(count, 68, 2) points that lie like a face's: eyes 50 px apart."""
+    rng = np.random.default_rng(seed)
+    points = rng.normal(100, 20, (68, 2))
+    points[36:42], points[42:48] = rng.normal((75, 80), 3, (6, 2)), rng.normal((125, 80), 3, (6, 2))
+    return np.repeat(points[None], count, axis=0)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    dx=st.floats(-20, 20),
+    dy=st.floats(-20, 20),
+    size=st.floats(0.5, 2),
+    turn=st.floats(-90, 90),
+    seed=st.integers(0, 99),
+)
+def test_residual_gives_back_the_similarity(dx: float, dy: float, size: float, turn: float, seed: int) -> None:
+    target = head(seed)
+    rigid = target[:, [*range(27, 36), 36, 39, 42, 45]]
+    angle = np.radians(turn)
+    spin = size * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    middle = rigid.mean(axis=1, keepdims=True)
+    pred = (target - middle) @ spin.T + middle + [dx, dy]
+    found = residual(pred, target)
+    np.testing.assert_allclose(found.shift, [[dx, dy]] * 4, atol=1e-9)
+    np.testing.assert_allclose(found.scale, size, rtol=1e-9)
+    np.testing.assert_allclose(found.rotation, turn, atol=1e-7)
+    back = residual(target, pred)
+    np.testing.assert_allclose(back.scale, 1 / size, rtol=1e-9)
+    np.testing.assert_allclose(back.rotation, -turn, atol=1e-7)
+
+
+def test_residual_leaves_out_what_speech_moves_and_keeps_frames_without_a_face_apart() -> None:
+    target, pred = head(), head()
+    pred[:, 48:] += 9
+    pred[:, :27] -= 9
+    pred[2] = np.nan
+    found = residual(pred, target)
+    assert np.isnan(found.scale[2]) and np.isnan(found.shift[2]).all()
+    keep = [0, 1, 3]
+    np.testing.assert_allclose([found.scale[keep] - 1, found.rotation[keep]], 0, atol=1e-9)
+
+
+def test_jitter_is_blind_to_steady_motion_and_measures_noise() -> None:
+    still = head(count=400)
+    moving = still + np.arange(400)[:, None, None] * np.array([0.7, -0.2])
+    np.testing.assert_allclose(jitter(moving), 0, atol=1e-9)
+    noise = np.random.default_rng(1).normal(0, 0.5, still.shape)
+    eyes = np.linalg.norm(still[0, 42:48].mean(axis=0) - still[0, 36:42].mean(axis=0))
+    expected = 100 * 0.5 * np.sqrt(6) * np.sqrt(np.pi / 2) / eyes
+    assert jitter(moving + noise).mean() == pytest.approx(expected, rel=0.03)
+    assert jitter(3 * (moving + noise)).mean() == pytest.approx(jitter(moving + noise).mean(), rel=1e-12)
+
+
+def test_match_finds_the_lag_with_syncnets_sign() -> None:
+    track = np.random.default_rng(3).normal(size=120)
+    for k in range(-15, 16):
+        found = match(track[20:80], track[20 + k : 80 + k])  # the sound is k frames early
+        assert found.offset == k and found.correlation == pytest.approx(1)
+    flat = match(np.zeros(60), track[:60])
+    assert flat.correlation == 0
+
+
+def test_loudness_is_decibels_around_each_frame() -> None:
+    sound = np.zeros(16000, np.int16)
+    sound[6400:9600] = (8000 * np.sin(np.arange(3200) * 0.3)).astype(np.int16)  # frames 10 to 14
+    level = loudness(sound, 25)
+    assert np.flatnonzero(level > 34).tolist() == [10, 11, 12, 13, 14]
+    assert level.max() == 40 and (level[:9] == 0).all() and (level[16:] == 0).all()
+    half = loudness((sound * 0.5).astype(np.int16), 25)
+    np.testing.assert_allclose(half, level, atol=0.01)  # the recording's level does not matter
+
+
+def shifted(frames: np.ndarray, dx: float, turn: float = 0.0, size: float = 1.0) -> np.ndarray:
+    height, width = frames.shape[1:3]
+    matrix = cv2.getRotationMatrix2D((width / 2, height / 2), -turn, size)
+    matrix[0, 2] += dx
+    return np.stack([cv2.warpAffine(f, matrix, (width, height), borderMode=cv2.BORDER_REPLICATE) for f in frames])
+
+
+def test_a_real_clip_moved_in_known_steps(real_clips: list[Path]) -> None:
+    target = Sample(read_frames(real_clips[0])[20:26], name="real")
+    same = Sample(target.frames.copy())
+    for metric in (Registration(), ScaleRegistration(), RotationRegistration()):
+        assert metric.score(same, target).value == pytest.approx(0, abs=1e-6)
+    moved = Sample(shifted(target.frames, 4))
+    score = Registration().score(moved, target)
+    assert score.value == pytest.approx(4, abs=0.5)
+    assert score.stats["dx"] / score.stats["frames"] == pytest.approx(4, abs=0.5)
+    assert RotationRegistration().score(Sample(shifted(target.frames, 0, 5)), target).value == pytest.approx(5, abs=1)
+    assert ScaleRegistration().score(Sample(shifted(target.frames, 0, 0, 1.1)), target).value == pytest.approx(
+        10, abs=2
+    )
+    assert JitterRatio().score(same, target).value == pytest.approx(1)
+    shaken = np.concatenate([shifted(target.frames[t : t + 1], 2 * (-1) ** t) for t in range(6)])
+    assert JitterRatio().score(Sample(shaken), target).value > 1.5
+    frozen = Sample(np.repeat(target.frames[:1], 6, axis=0))
+    assert Jitter().score(frozen, target).value == pytest.approx(0, abs=0.3)  # tracking settles over a few frames
+    dark = Sample(np.zeros_like(target.frames), name="dark")
+    for metric in (Registration(), Jitter()):
+        assert metric.score(dark, target).reason is Reason.NO_FACE
+    assert Jitter().score(Sample(target.frames[:2]), target).reason is Reason.TOO_SHORT
+    assert Registration().score(Sample(target.frames[:4]), target).reason is Reason.LENGTH_MISMATCH
+
+
+def test_lip_energy_has_a_reason_for_what_it_cannot_hear_or_see(real_clips: list[Path]) -> None:
+    frames, audio = read_frames(real_clips[0])[:40], read_audio(real_clips[0])
+    target = Sample(frames)
+    assert LipEnergy().score(target, target).reason is Reason.NO_AUDIO
+    quiet = Sample(frames, audio=np.zeros(40 * 640, np.int16))
+    assert LipEnergy().score(quiet, target).reason is Reason.SILENT
+    assert LipEnergy().score(Sample(frames, audio=audio[:12000]), target).reason is Reason.LENGTH_MISMATCH
+    assert LipEnergy().score(Sample(frames[:30], audio=audio), target).reason is Reason.TOO_SHORT
+    heard = Sample(frames, audio=audio)
+    first, second = LipEnergy().score(heard, target), LipEnergyOffset().score(heard, target)
+    assert first.stats == second.stats and second.value == abs(first.stats["offset"])
