@@ -15,7 +15,7 @@ import numpy as np
 from metrics.base import Metric, Sample, Score
 from metrics.landmarks import mediapipe_landmarks
 from talking_face.emotions import EMOTIONS, from_classifier
-from talking_face.pretrained import deepface_emotion, fer
+from talking_face.pretrained import deepface_emotion, emotion_fan, fer
 from talking_face.pretrained.store import weight_tag
 from talking_face.reasons import ClipError, Reason
 
@@ -103,6 +103,29 @@ def _fer_rows(sample: Sample) -> np.ndarray:
     return out
 
 
+def _fan_rows(sample: Sample, name: str, most: int | None) -> np.ndarray:
+    """One row: Emotion-FAN judges a clip as a whole, from `most` frames by linspace or from all."""
+    emotion_fan.check(name)  # before seconds are spent on faces
+    frames = _uint8(sample)
+    if most is not None:
+        frames = frames[np.linspace(0, len(frames) - 1, most).astype(int)]
+    chips = [chip for frame in frames if (chip := emotion_fan.face_chip(frame)) is not None]
+    if len(chips) < max(1.0, MIN_VALID * len(frames)):
+        reason = Reason.FEW_FACES if chips else Reason.NO_FACE
+        raise ClipError(reason, f"{sample.name}: a face in {len(chips)} of {len(frames)} frames")
+    return emotion_fan.emotions(np.stack(chips), name)[None]
+
+
+def _fan_settings(name: str, frames: str) -> dict[str, Any]:
+    return {
+        "net": f"{name.replace('_', '-')}@{weight_tag(name)}",
+        "face": "dlib-chip-224",
+        "sampled": frames,
+        "colour": "rgb",
+        "codec": "none",
+    }
+
+
 def _uint8(sample: Sample) -> np.ndarray:
     if sample.frames.dtype != np.uint8:
         raise ValueError(f"{sample.name}: emotion classifiers need uint8 frames, got {sample.frames.dtype}")
@@ -123,6 +146,18 @@ FER = Classifier(
         "face": f"mp478-box@{weight_tag('face_landmarker')}",
     },
     _fer_rows,
+)
+EMOTION_FAN_7 = Classifier(
+    "emotion-fan-7",
+    emotion_fan.LABELS[emotion_fan.SEVEN],
+    lambda: _fan_settings(emotion_fan.SEVEN, "linspace-16"),
+    lambda sample: _fan_rows(sample, emotion_fan.SEVEN, 16),
+)
+EMOTION_FAN_8 = Classifier(
+    "emotion-fan-8",
+    emotion_fan.LABELS[emotion_fan.EIGHT],
+    lambda: _fan_settings(emotion_fan.EIGHT, "all"),
+    lambda sample: _fan_rows(sample, emotion_fan.EIGHT, None),
 )
 
 
@@ -213,6 +248,24 @@ class FerVideo(FerFrame):
     per = "video"
 
 
+class EmotionFan7(EmotionAccuracy):
+    """C-MET's Acc_emo: 1 where the mean of 16 frames' logits says the right one of seven emotions, without neutral."""
+
+    variant = "emotion-fan-7"
+    summary = "emotion accuracy, C-MET's Emotion-FAN, one judgement a clip; neutral is always missed"
+    per = "video"
+    classifier = EMOTION_FAN_7
+
+
+class EmotionFan8(EmotionAccuracy):
+    """EAT's accuracy: 1 where the frames, weighed by attention, say the right one of eight emotions."""
+
+    variant = "emotion-fan-8"
+    summary = "emotion accuracy, EAT's Emotion-FAN with attention, one judgement a clip"
+    per = "video"
+    classifier = EMOTION_FAN_8
+
+
 class EmotionLeak(Metric):
     """Share of frames in which the classifier sees the emotion of the reference where another one was asked for.
 
@@ -259,3 +312,17 @@ class DeepfaceLeak(EmotionLeak):
     variant = "deepface"
     summary = "share of frames that still show the reference's emotion, by DeepFace"
     classifier = DEEPFACE
+
+
+EMOTION_METRICS: tuple[Metric, ...] = (
+    FerFrame(),
+    FerVideo(),
+    DeepfaceFrame(),
+    DeepfaceFrameSayable(),
+    DeepfaceVideo(),
+    DeepfaceVideoSayable(),
+    EmotionFan7(),
+    EmotionFan8(),
+    FerLeak(),
+    DeepfaceLeak(),
+)

@@ -6,16 +6,7 @@ import difflib
 
 from metrics.base import Metric
 from metrics.csim import CSIM_METRICS
-from metrics.emotion import (
-    DeepfaceFrame,
-    DeepfaceFrameSayable,
-    DeepfaceLeak,
-    DeepfaceVideo,
-    DeepfaceVideoSayable,
-    FerFrame,
-    FerLeak,
-    FerVideo,
-)
+from metrics.emotion import EMOTION_METRICS
 from metrics.fid import PairFid
 from metrics.jitter import Jitter, JitterRatio
 from metrics.lip_energy import LipEnergy, LipEnergyOffset
@@ -64,14 +55,7 @@ METRICS: tuple[Metric, ...] = (
     LipEnergyOffset(),
     *LSE_METRICS,
     *CSIM_METRICS,
-    FerFrame(),
-    FerVideo(),
-    DeepfaceFrame(),
-    DeepfaceFrameSayable(),
-    DeepfaceVideo(),
-    DeepfaceVideoSayable(),
-    FerLeak(),
-    DeepfaceLeak(),
+    *EMOTION_METRICS,
     PairFid(),
 )
 

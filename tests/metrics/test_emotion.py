@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import sys
 import types
@@ -21,6 +22,8 @@ from metrics.emotion import (
     DeepfaceFrameSayable,
     DeepfaceVideo,
     EmotionAccuracy,
+    EmotionFan7,
+    EmotionFan8,
     EmotionLeak,
     FerFrame,
     FerVideo,
@@ -31,7 +34,7 @@ from metrics.emotion import (
 )
 from talking_face.emotions import CLASSIFIER_LABELS, from_classifier
 from talking_face.media.reading import read_frames
-from talking_face.pretrained import deepface_emotion, fer, store
+from talking_face.pretrained import deepface_emotion, emotion_fan, fer, store
 from talking_face.reasons import Reason
 
 DEEPFACE_FILE = "facial_expression_model_weights.onnx"
@@ -178,6 +181,104 @@ def test_without_its_weights_deepface_gives_a_reason(tmp_path: Path, monkeypatch
     score = DeepfaceVideo().score(sample, sample)
     assert score.reason is Reason.MISSING_WEIGHTS and DEEPFACE_FILE in score.detail and "MIT" in score.detail
     assert "net:deepface@absent|" in str(DeepfaceVideo().signature())
+
+
+# -- Emotion-FAN -------------------------------------------------------------------------------------------------------
+
+# evaluation_eat at e39b004: resnet18_at("self_relation-attention") of code/emotionfan_basiccode/networks.py called as
+# val() of code/_acc_test.py does, with `seeded` parameters, on chips 0-2 and 3-4 of `chips`: the logits of two clips;
+# and the names and shapes of its parameters, hashed.
+FAN_KEYS = "435d83d0a59a15ee"
+FAN_LOGITS = [
+    [23.5326214, 4.0583735, 7.0712051, 2.0413389, 0.3688153, -15.5112343, -10.1410618, -10.6669903],
+    [24.5952682, 4.0850296, 7.3595400, 1.7613405, 0.1183119, -15.5212116, -10.5473661, -10.5119495],
+]
+# code/face_alignment_code/lib/face_align_cuda.py: SHA-256 of what LinearEqual, claheColor and hisEqulColor give, each
+# on the last one's, of a darkened chip 0 and of chip 1. OpenCV 5.0.0.
+FAN_EQUALISED = [
+    ["a6d8c155e97c", "efa97aaa910b", "e9ccb3582570"],
+    ["2fd91fbd8b6e", "10758915ad40", "1bbdcd51edb8"],
+]
+
+
+def chips() -> np.ndarray:
+    coarse = np.random.default_rng(1).integers(0, 256, (5, 6, 6, 3), dtype=np.uint8)
+    return np.stack([cv2.resize(c, (224, 224), interpolation=cv2.INTER_CUBIC) for c in coarse])
+
+
+def seeded(network: Any, seed: int = 0) -> dict[str, Any]:
+    """A state dict that depends on the seed and the names alone, scaled so that features stay finite."""
+    import torch
+
+    rng, out = np.random.default_rng(seed), {}
+    for key, value in sorted(network.state_dict().items()):
+        if key.endswith("num_batches_tracked"):
+            out[key] = value
+            continue
+        x = rng.standard_normal(tuple(value.shape), dtype=np.float32)
+        if key.endswith("running_var"):
+            x = 1 + 0.1 * x**2
+        elif x.ndim > 1:
+            x *= (2 / np.prod(x.shape[1:])) ** 0.5
+        else:
+            x = 0.1 * x + (1.0 if key.endswith("weight") else 0.0)
+        out[key] = torch.from_numpy(x.astype(np.float32))
+    return out
+
+
+def test_emotion_fan_equals_eats_network() -> None:
+    torch = pytest.importorskip("torch")
+    network = emotion_fan.build(emotion_fan.EIGHT)
+    shapes = sorted((key, tuple(value.shape)) for key, value in network.state_dict().items())
+    assert hashlib.sha256(repr(shapes).encode()).hexdigest()[:16] == FAN_KEYS
+    network.load_state_dict(seeded(network))
+    pixels = torch.from_numpy(emotion_fan._to_tensor(chips()))
+    with torch.inference_mode():
+        found = [network.judge(network.features(part)).numpy() for part in (pixels[:3], pixels[3:])]
+    np.testing.assert_allclose(found, FAN_LOGITS, rtol=1e-4, atol=1e-4)
+
+
+def test_emotion_fans_equalised_pictures_equal_its_own() -> None:
+    first, second = chips()[:2]
+    for image, expected in zip(((first * 0.3 + 20).astype(np.uint8), second), FAN_EQUALISED, strict=True):
+        found = []
+        for change in (emotion_fan._stretched, emotion_fan._clahe, emotion_fan._equalised):
+            image = change(image)
+            found.append(hashlib.sha256(image.tobytes()).hexdigest()[:12])
+        if cv2.__version__.startswith("5.0"):
+            assert found == expected
+
+
+def test_emotion_fan_from_a_users_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, real_clips: list[Path]
+) -> None:
+    torch, dlib = pytest.importorskip("torch"), pytest.importorskip("dlib")
+    monkeypatch.setenv("CMET_EVAL_WEIGHTS", str(tmp_path))
+    monkeypatch.setenv("CMET_EVAL_CACHE", str(tmp_path / "cache"))
+    frames = read_frames(real_clips[0])[40:44]
+    sample = Sample(frames, labels=Labels("happy"))
+    assert EmotionFan7().score(sample, sample).reason is Reason.MISSING_WEIGHTS
+    for name in (emotion_fan.SEVEN, emotion_fan.EIGHT):
+        network = emotion_fan.build(name)
+        network.load_state_dict(seeded(network))
+        saved = {f"module.{key}": value for key, value in network.state_dict().items()}
+        torch.save({"epoch": 3, "state_dict": saved, "name": "x"}, tmp_path / store.weight(name).file)
+    emotion_fan._network.cache_clear()
+    # The chip is dlib's own, from its five points.
+    predictor = dlib.shape_predictor(str(store.weight_path("dlib_5")))
+    shape = predictor(frames[0], dlib.get_frontal_face_detector()(frames[0], 1)[0])
+    np.testing.assert_array_equal(
+        emotion_fan.face_chip(frames[0]), dlib.get_face_chip(frames[0], shape, size=224, padding=0.25)
+    )
+    seven, eight = EmotionFan7(), EmotionFan8()
+    for metric, name, index in ((seven, emotion_fan.SEVEN, [0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 3]),
+                                (eight, emotion_fan.EIGHT, [0, 1, 2, 3])):  # fmt: skip
+        shown = np.stack([emotion_fan.face_chip(frame) for frame in frames])[index]
+        said = metric.classifier.labels[emotion_fan.emotions(shown, name).argmax()]
+        right, wrong = Sample(frames, labels=Labels(said)), Sample(frames, labels=Labels("neutral"))
+        assert metric.score(right, sample).value == 1 and metric.score(wrong, sample).value == 0
+    assert "emotion-fan-8@absent" not in str(eight.signature())
+    emotion_fan._network.cache_clear()
 
 
 # -- Counting ----------------------------------------------------------------------------------------------------------

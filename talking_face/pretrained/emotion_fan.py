@@ -1,0 +1,213 @@
+"""Emotion-FAN as the field evaluates with it: dlib face chips, then a ResNet-18, with frame attention (EAT) or without.
+
+Sources: Open-Debin/Emotion-FAN, data/face_alignment_code/lib/face_align_cuda.py (faces); yuangan/evaluation_eat,
+code/emotionfan_basiccode/networks.py and code/_acc_test.py (eight classes, attention); C-MET's evaluation README and
+its description (seven classes, the mean of 16 frames' logits). Checkpoints come from cloud drives named in the papers'
+repositories; none can be fetched here.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import cv2
+import numpy as np
+
+from talking_face.pretrained.store import MissingWeights, weight_path
+from talking_face.reasons import UserError
+
+SEVEN, EIGHT = "emotion_fan_7", "emotion_fan_8"
+LABELS: dict[str, tuple[str, ...]] = {
+    SEVEN: ("happy", "angry", "disgusted", "fear", "sad", "contempt", "surprised"),
+    EIGHT: ("happy", "angry", "disgusted", "fear", "sad", "neutral", "surprised", "contempt"),
+}
+_CHIP, _PADDING = 224, 0.25
+_BATCH = 16
+
+
+# -- faces -------------------------------------------------------------------------------------------------------------
+
+
+def face_chip(frame_rgb: np.ndarray) -> np.ndarray | None:
+    """The (224, 224, 3) uint8 RGB chip of the first face of an (H, W, 3) uint8 RGB frame, or None.
+
+    HOG on the doubled frame; where it finds nothing dlib's CNN, on the frame, then on it with its levels stretched, and
+    on two equalised versions of that, each on top of the last. The chip is cut from the version that had the face: the
+    equalised ones have red and blue swapped, as there.
+    """
+    import dlib
+
+    image = np.ascontiguousarray(frame_rgb)
+    found = _hog()(image, 1)
+    for change in (lambda x: x, _stretched, _clahe, _equalised):
+        if len(found):
+            break
+        image = change(image)
+        found = [detection.rect for detection in _cnn()(image, 1)]
+    if not len(found):
+        return None
+    return np.asarray(dlib.get_face_chip(image, _five()(image, found[0]), size=_CHIP, padding=_PADDING))
+
+
+def _stretched(image: np.ndarray) -> np.ndarray:
+    """All channels through one table that takes the first channel's darkest and brightest level to 0 and 255.
+
+    Level 255 does not count as the brightest: their histogram ends below it.
+    """
+    seen = image[..., 0][image[..., 0] < 255]
+    low, high = (int(seen.min()), int(seen.max())) if seen.size else (0, 255)
+    levels = np.arange(256)
+    # Above an even picture's one level all is 255, below it 0; the level itself has no slope to follow.
+    table = np.where(levels > high, 255, (255.0 * (levels - low) / max(1, high - low) + 0.5).astype(int))
+    return cv2.LUT(image, np.where(levels < low, 0, table).astype(np.uint8))
+
+
+def _clahe(image: np.ndarray) -> np.ndarray:
+    return _by_luma(image, cv2.createCLAHE(clipLimit=2.5, tileGridSize=(8, 8)).apply)
+
+
+def _equalised(image: np.ndarray) -> np.ndarray:
+    return _by_luma(image, cv2.equalizeHist)
+
+
+def _by_luma(image: np.ndarray, change: Any) -> np.ndarray:
+    parts = cv2.cvtColor(image, cv2.COLOR_RGB2YCR_CB)
+    parts[..., 0] = change(np.ascontiguousarray(parts[..., 0]))
+    return cv2.cvtColor(parts, cv2.COLOR_YCR_CB2BGR)
+
+
+@cache
+def _hog() -> Any:
+    import dlib
+
+    return dlib.get_frontal_face_detector()
+
+
+@cache
+def _cnn() -> Any:
+    import dlib
+
+    return dlib.cnn_face_detection_model_v1(str(weight_path("dlib_mmod")))
+
+
+@cache
+def _five() -> Any:
+    import dlib
+
+    return dlib.shape_predictor(str(weight_path("dlib_5")))
+
+
+# -- networks ----------------------------------------------------------------------------------------------------------
+
+
+def emotions(chips_rgb: np.ndarray, name: str) -> np.ndarray:
+    """Probabilities (C,) float32 of a clip, in the order of `LABELS[name]`.
+
+    Args:
+        chips_rgb: (K, 224, 224, 3) uint8 RGB, K > 0; every chip of a clip for EIGHT, those of 16 frames for SEVEN.
+
+    Raises MissingWeights.
+    """
+    network = _network(name)
+    import torch
+
+    with torch.inference_mode():
+        parts = np.split(chips_rgb, range(_BATCH, len(chips_rgb), _BATCH))
+        rows = [network.features(torch.from_numpy(_to_tensor(part))) for part in parts]
+        return network.judge(torch.cat(rows)).softmax(dim=-1).numpy()  # type: ignore[no-any-return]
+
+
+def check(name: str) -> None:
+    """Raises MissingWeights, or UserError for a file that is no such checkpoint."""
+    _network(name)
+
+
+def _to_tensor(chips_rgb: np.ndarray) -> np.ndarray:
+    """ToTensor alone: [0, 1], no mean, no deviation."""
+    return np.ascontiguousarray(chips_rgb.transpose(0, 3, 1, 2)).astype(np.float32) / 255
+
+
+def build(name: str) -> Any:
+    """The untrained network in evaluation mode, with the parameter names of its checkpoint.
+
+    `features`: (K, 3, 224, 224) to (K, 512). `judge`: (K, 512), one clip's, to logits (C,).
+    """
+    import torch
+    from torch import nn
+    from torch.nn import functional
+
+    class Block(nn.Module):
+        def __init__(self, before: int, wide: int, stride: int) -> None:
+            super().__init__()
+            self.conv1, self.bn1 = nn.Conv2d(before, wide, 3, stride, 1, bias=False), nn.BatchNorm2d(wide)
+            self.conv2, self.bn2 = nn.Conv2d(wide, wide, 3, 1, 1, bias=False), nn.BatchNorm2d(wide)
+            self.downsample = None
+            if stride != 1:
+                self.downsample = nn.Sequential(nn.Conv2d(before, wide, 1, stride, bias=False), nn.BatchNorm2d(wide))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.bn2(self.conv2(functional.relu(self.bn1(self.conv1(x)))))
+            return functional.relu(y + (x if self.downsample is None else self.downsample(x)))
+
+    class ResNet18(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv1, self.bn1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64)
+            before = 64
+            for k, wide in enumerate((64, 128, 256, 512)):
+                blocks = Block(before, wide, 1 if k == 0 else 2), Block(wide, wide, 1)
+                self.add_module(f"layer{k + 1}", nn.Sequential(*blocks))
+                before = wide
+
+        def features(self, x: torch.Tensor) -> torch.Tensor:
+            x = functional.max_pool2d(functional.relu(self.bn1(self.conv1(x))), 3, 2, 1)
+            for k in range(4):
+                x = self.get_submodule(f"layer{k + 1}")(x)
+            return x.mean(dim=(2, 3))
+
+    class Plain(ResNet18):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(512, len(LABELS[SEVEN]))
+
+        def judge(self, rows: torch.Tensor) -> torch.Tensor:
+            return self.fc(rows).mean(dim=0)  # type: ignore[no-any-return]
+
+    class Attention(ResNet18):
+        def __init__(self) -> None:
+            super().__init__()
+            self.alpha = nn.Sequential(nn.Linear(512, 1), nn.Sigmoid())
+            self.beta = nn.Sequential(nn.Linear(1024, 1), nn.Sigmoid())
+            # Both are in the checkpoint; only the second judges.
+            self.pred_fc1, self.pred_fc2 = nn.Linear(512, 8), nn.Linear(1024, 8)
+
+        def judge(self, rows: torch.Tensor) -> torch.Tensor:
+            alpha = self.alpha(rows)
+            mean = (rows * alpha).sum(dim=0) / alpha.sum(dim=0)
+            both = torch.cat([rows, mean.expand_as(rows)], dim=1)
+            # Their evaluation weighs by alpha and divides by the sum of alpha * beta: kept.
+            return self.pred_fc2((both * alpha).sum(dim=0) / (alpha * self.beta(both)).sum(dim=0))  # type: ignore[no-any-return]
+
+    return (Plain() if name == SEVEN else Attention()).eval()
+
+
+@cache
+def _network(name: str) -> Any:
+    path = weight_path(name)
+    try:
+        import torch
+    except ModuleNotFoundError:
+        raise MissingWeights(
+            f"{path.name} is here, but torch, which runs it, is not.\nRun `pip install torch`."
+        ) from None
+    network = build(name)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = {key.removeprefix("module."): value for key, value in state.get("state_dict", state).items()}
+        if name == EIGHT:  # what is left of the network it was fine-tuned from
+            state = {key: value for key, value in state.items() if not key.startswith("fc.")}
+        network.load_state_dict(state)
+    except Exception as error:  # unpickling a foreign file can raise anything
+        raise UserError(f"{path} is no checkpoint of {name}: {str(error).splitlines()[0]}") from None
+    return network
