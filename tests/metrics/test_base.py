@@ -46,10 +46,6 @@ _JITTER = (
     f"{_MP}part:eye-corners-nose|difference:second|scale:100-per-eye-distance|min-valid:0.5|agg:video-mean|"
     "version:1.0.0"
 )
-_LIP_ENERGY = (
-    f"{_MP}mouth:inner-lips|sound:db-hann-2-frames-floor-40|audio:driving|lag:15|min-valid:0.8|agg:video-mean|"
-    "version:1.0.0"
-)
 SIGNATURES = {
     "psnr:frame-mean": "psnr|variant:frame-mean|" + _PSNR.format("left-out", "video-mean"),
     "psnr:pooled": "psnr|variant:pooled|" + _PSNR.format("pooled", "pooled-mse"),
@@ -78,8 +74,6 @@ SIGNATURES = {
     "registration:rotation": "registration|variant:rotation|" + _REGISTRATION,
     "jitter:output": "jitter|variant:output|" + _JITTER,
     "jitter:ratio": "jitter|variant:ratio|" + _JITTER,
-    "lip_energy:correlation": "lip_energy|variant:correlation|" + _LIP_ENERGY,
-    "lip_energy:offset": "lip_energy|variant:offset|value:absolute|" + _LIP_ENERGY,
 }
 
 

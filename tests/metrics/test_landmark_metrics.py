@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 
 from metrics.base import Sample
 from metrics.jitter import Jitter, JitterRatio, jitter
-from metrics.lip_energy import LipEnergy, LipEnergyOffset, loudness, match
+from metrics.landmarks import mediapipe_landmarks
+from metrics.lip_energy import LipEnergy, LipEnergyOffset, match
 from metrics.registration import Registration, RotationRegistration, ScaleRegistration, residual
+from pipelines.synth.corpus import write_corpus
 from talking_face.media.reading import read_audio, read_frames
 from talking_face.reasons import Reason
 
@@ -82,16 +84,6 @@ def test_match_finds_the_lag_with_syncnets_sign() -> None:
     assert flat.correlation == 0
 
 
-def test_loudness_is_decibels_around_each_frame() -> None:
-    sound = np.zeros(16000, np.int16)
-    sound[6400:9600] = (8000 * np.sin(np.arange(3200) * 0.3)).astype(np.int16)  # frames 10 to 14
-    level = loudness(sound, 25)
-    assert np.flatnonzero(level > 34).tolist() == [10, 11, 12, 13, 14]
-    assert level.max() == 40 and (level[:9] == 0).all() and (level[16:] == 0).all()
-    half = loudness((sound * 0.5).astype(np.int16), 25)
-    np.testing.assert_allclose(half, level, atol=0.01)  # the recording's level does not matter
-
-
 def shifted(frames: np.ndarray, dx: float, turn: float = 0.0, size: float = 1.0) -> np.ndarray:
     height, width = frames.shape[1:3]
     matrix = cv2.getRotationMatrix2D((width / 2, height / 2), -turn, size)
@@ -135,3 +127,32 @@ def test_lip_energy_has_a_reason_for_what_it_cannot_hear_or_see(real_clips: list
     heard = Sample(frames, audio=audio)
     first, second = LipEnergy().score(heard, target), LipEnergyOffset().score(heard, target)
     assert first.stats == second.stats and second.value == abs(first.stats["offset"])
+    assert heard.frames is frames and str(LipEnergy().signature()).startswith(
+        "lip_energy|variant:correlation|points:mediapipe478-68@64184e22|mouth:inner-lips|sound:mel-10-linear@"
+    )
+
+
+def test_sound_moved_by_k_frames_comes_back_as_k(tmp_path: Path) -> None:
+    """On an embedded clip; docs/metrics.md has thirty of them, and real ones."""
+    write_corpus(
+        "clips",
+        tmp_path,
+        speakers=4,
+        size="240x240",
+        seconds=2.0,
+        only=["W902/front/happy/level_3/013"],
+        workers=0,
+        quiet=True,
+    )
+    clip = next(tmp_path.glob("*.mp4"))
+    frames, audio = read_frames(clip), read_audio(clip)
+    first = Sample(frames, audio=audio)
+    mesh = mediapipe_landmarks(first)
+    for k in (-10, -3, 0, 1, 7):
+        gap = np.zeros(640 * abs(k), np.int16)
+        moved = np.concatenate([audio[640 * k :], gap]) if k >= 0 else np.concatenate([gap, audio])
+        sample = Sample(frames, audio=moved)
+        sample.cached("mediapipe-478", lambda _: mesh)
+        score = LipEnergyOffset().score(sample, first)
+        assert score.stats["offset"] == k and score.value == abs(k)
+        assert score.stats["correlation"] > 0.5
