@@ -115,10 +115,11 @@ class LseC(Metric):
 
     def __init__(self, variant: Variant = "track", audio: Sound = "driving") -> None:
         self.variant = variant
+        self.crop: Variant = variant
         self.audio = audio
 
     def network(self) -> LipSyncNet:
-        """The network, loaded once a process. Raises MissingWeights. Another one needs a variant of its own."""
+        """The network, loaded once a process. Raises MissingWeights. A subclass may give another and set `variant`."""
         return syncnet()
 
     def network_tag(self) -> str:
@@ -126,12 +127,12 @@ class LseC(Metric):
         return syncnet_tag()
 
     def settings(self) -> Mapping[str, Any]:
-        detector = {"detector": f"s3fd@{weight_hash('s3fd')[:8]}"} if self.variant == "track" else {}
-        if self.variant == "lm":
+        detector = {"detector": f"s3fd@{weight_hash('s3fd')[:8]}"} if self.crop == "track" else {}
+        if self.crop == "lm":
             detector = {"detector": f"mediapipe478@{weight_hash('face_landmarker')[:8]}"}
         return {
             "network": self.network_tag(),
-            "crop": CROPS[self.variant][0],
+            "crop": CROPS[self.crop][0],
             **detector,
             "codec": "none",
             "audio": self.audio,
@@ -149,7 +150,7 @@ class LseC(Metric):
         if self.audio == "source":
             sync, stats, detail = self.measure(pred, target)
         else:
-            key = ("lip-sync", self.variant, self.network_tag())
+            key = ("lip-sync", self.crop, self.network_tag())
             sync, stats, detail = pred.cached(key, lambda sample: self.measure(sample, sample))
         return Score(self.value(sync), sync.windows, None, detail, stats)
 
@@ -163,7 +164,7 @@ class LseC(Metric):
             raise ClipError(Reason.NO_AUDIO, f"{sound.name} has no sound")
         self._check_length(len(pred.frames), sound.audio, pred.name)
         net = self.network()
-        start, lips = pred.cached(("lips", self.variant, net.tag), lambda sample: self._lips(sample, net))
+        start, lips = pred.cached(("lips", self.crop, net.tag), lambda sample: self._lips(sample, net))
         audio = sound.audio[start * SAMPLES_A_FRAME :]
         frames = len(lips) + LOST_FRAMES - 1
         heard = self._check_length(frames, audio, pred.name)
@@ -182,7 +183,7 @@ class LseC(Metric):
         return sync, stats, detail
 
     def _lips(self, sample: Sample, net: LipSyncNet) -> tuple[int, np.ndarray]:
-        found = CROPS[self.variant][1](sample)
+        found = CROPS[self.crop][1](sample)
         if len(found.crops) <= LOST_FRAMES:
             raise ClipError(Reason.TOO_SHORT, f"{sample.name}: a face through {len(found.crops)} frames; 6 needed")
         return found.start, net.lip(found.crops)
