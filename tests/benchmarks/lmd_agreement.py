@@ -35,7 +35,7 @@ def altered(clip: np.ndarray, start: int) -> dict[str, np.ndarray]:
         "5 frames late": clip[start + 5 : start + 5 + FRAMES],
         "held": np.repeat(part[:1], FRAMES, axis=0),
         "blurred": np.stack([cv2.GaussianBlur(f, (0, 0), 2) for f in part]),
-        "jpeg 10": np.stack([cv2.imdecode(cv2.imencode(".jpg", f, [1, 10])[1], 1) for f in part]),
+        "jpeg 10": np.stack([np.asarray(cv2.imdecode(cv2.imencode(".jpg", f, [1, 10])[1], 1)) for f in part]),
         "moved 2 px": np.stack([cv2.warpAffine(f, move, (width, height), borderMode=1) for f in part]),
     }
 
