@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 from collections.abc import Iterator
@@ -110,12 +111,9 @@ class FaceLandmarker:
         # A strided view would be read as noise, silently.
         image = mp.Image(image_format=mp.ImageFormat.SRGB, data=np.ascontiguousarray(frame_rgb))
         found = self._landmarker.detect_for_video(image, time_ms) if self._video else self._landmarker.detect(image)
-        if not found.face_landmarks:
+        if found.points is None:
             return None
-        points = np.array([(p.x, p.y, p.z) for p in found.face_landmarks[0]], np.float32)
-        points *= np.array([width, height, width], np.float32)
-        shapes = np.array([c.score for c in found.face_blendshapes[0]], np.float32)
-        return FaceMesh(points, shapes)
+        return FaceMesh(found.points * np.array([width, height, width], np.float32), found.scores)
 
     def close(self) -> None:
         """Free the graph. Left to the interpreter's exit it raises inside MediaPipe."""
@@ -131,10 +129,40 @@ class FaceLandmarker:
         self.close()
 
 
+class _Result:
+    """What the landmarker found, as arrays. MediaPipe makes a Python object of every point: 1.2 of 10 ms a picture."""
+
+    def __init__(self, points: np.ndarray | None, scores: np.ndarray) -> None:
+        self.points, self.scores = points, scores  # (478, 3) float32, 0 to 1; (52,) float32
+
+    @classmethod
+    def from_ctypes(cls, result: Any) -> _Result:
+        """From MediaPipe's C struct, whose memory is freed after the call."""
+        if not result.face_landmarks_count:
+            return cls(None, np.zeros(0, np.float32))
+        mesh, shapes = result.face_landmarks[0], result.face_blendshapes[0]
+        points = [_floats(mesh.landmarks, mesh.landmarks_count, name) for name in "xyz"]
+        return cls(np.stack(points, axis=1), _floats(shapes.categories, shapes.categories_count, "score").copy())
+
+
+def _floats(first: Any, count: int, name: str) -> np.ndarray:
+    """(count,) float32: one field of the C structs that a ctypes pointer leads to. A view."""
+    struct = first._type_
+    size = ctypes.sizeof(struct)
+    memory: Any = ctypes.cast(first, ctypes.POINTER(ctypes.c_char * (count * size))).contents
+    at = getattr(struct, name).offset
+    return np.frombuffer(memory, np.dtype({"names": [name], "formats": ["<f4"], "offsets": [at], "itemsize": size}))[
+        name
+    ]
+
+
 def tasks() -> tuple[Any, Any]:
     """MediaPipe's `vision` module and `BaseOptions`. Raises UserError where its library cannot load."""
     try:
         from mediapipe.tasks.python import BaseOptions, vision
+        from mediapipe.tasks.python.vision import face_landmarker
+
+        face_landmarker.FaceLandmarkerResult = _Result  # type: ignore[misc, assignment] # it is looked up at each call
     except OSError as error:
         raise UserError(
             f"MediaPipe cannot load ({error}).\nOn Debian or Ubuntu: apt-get install libegl1 libgles2"
