@@ -1,4 +1,4 @@
-"""Scoring of generated videos against their ground truth, as it runs in a worker's child.
+"""Scoring of generated videos, against their ground truth where there is one, as it runs in a worker's child.
 
 A video is decoded once for all metrics, and landmarks are shared between them through the sample. A task holds videos
 that share a ground truth: dlib's points cost about 25 ms a frame, and the target's are then found once for all methods.
@@ -30,8 +30,8 @@ _NO_LABELS = Labels()
 class Expected:
     """What a video is scored against: the part of its pair that the metrics see.
 
-    Where no metric reads labels or the reference they stay empty, so that a video which several pairs have in common
-    (ground truth, most of all) is scored once.
+    Where no metric reads labels, the reference or the ground truth they stay empty, so that a video which several pairs
+    have in common (ground truth, most of all) is scored once.
     """
 
     ground_truth_clip: str | None
@@ -41,7 +41,7 @@ class Expected:
 
     @classmethod
     def of(cls, pair: Pair, metrics: Sequence[Metric]) -> Expected:
-        expected = cls(pair.ground_truth_clip)
+        expected = cls(pair.ground_truth_clip if any(metric.needs_target for metric in metrics) else None)
         if any(metric.needs_labels for metric in metrics):
             labels = Labels(pair.target_emotion, pair.reference_emotion, pair.speaker)
             expected = replace(expected, labels=labels)
@@ -124,14 +124,13 @@ def score_video(job: Job, data: str, metric_keys: Sequence[str]) -> dict[str, An
 
 
 def _scores(path: Path, expected: Expected, data: str, metrics: Sequence[Metric]) -> dict[str, Score]:
-    if expected.ground_truth_clip is None:
-        raise ClipError(Reason.NO_GROUND_TRUTH, "the pair has no ground-truth clip")
     with_audio = any(getattr(metric, "needs_audio", False) for metric in metrics)
-    target = _target(data, expected.ground_truth_clip)
+    target = _target(data, expected.ground_truth_clip) if expected.ground_truth_clip is not None else None
     frames = read_frames(path, FPS)
-    if frames.shape[1:3] != target.frames.shape[1:3]:
+    wrong_size = None
+    if target is not None and frames.shape[1:3] != target.frames.shape[1:3]:
         (h, w), (gh, gw) = frames.shape[1:3], target.frames.shape[1:3]
-        raise ClipError(
+        wrong_size = Score.missing(
             Reason.SIZE_MISMATCH,
             f"{path.name} is {w}x{h}, the ground truth {gw}x{gh}; videos are scored as they are, so write that size",
         )
@@ -145,7 +144,10 @@ def _scores(path: Path, expected: Expected, data: str, metrics: Sequence[Metric]
         if expected.reference_clip
         else None,
     )
-    return {metric.key: metric.score(pred, target) for metric in metrics}
+    return {
+        metric.key: wrong_size if wrong_size and metric.needs_target else metric.score(pred, target)
+        for metric in metrics
+    }
 
 
 @lru_cache(maxsize=2)  # a group needs one; 2 s at 256 px are 10 MB

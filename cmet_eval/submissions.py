@@ -138,7 +138,8 @@ def _score_jobs(
     """
     by_truth: dict[tuple[str, tuple[str, ...]], list[Job]] = {}
     for key in sorted(jobs, key=lambda key: jobs[key].video):
-        by_truth.setdefault((jobs[key].expected.ground_truth_clip or "", metrics_of[key]), []).append(jobs[key])
+        # Without a ground truth there is nothing to share, and each video is a task of its own.
+        by_truth.setdefault((jobs[key].expected.ground_truth_clip or key, metrics_of[key]), []).append(jobs[key])
     groups: list[list[Job]] = []
     for group in by_truth.values():
         groups += [group[start : start + _GROUP] for start in range(0, len(group), _GROUP)]

@@ -124,6 +124,7 @@ class Metric(ABC):
     version: ClassVar[str] = "1.0.0"  # raised whenever a value can change
     needs_labels: ClassVar[bool] = False  # reads `pred.labels`
     needs_reference: ClassVar[bool] = False  # reads `pred.reference`
+    needs_target: bool = True  # reads `target`; where not, a clip without a ground truth has a score
 
     @property
     def key(self) -> str:
@@ -136,26 +137,33 @@ class Metric(ABC):
 
     @abstractmethod
     def compute(self, pred: Sample, target: Sample) -> Score:
-        """The score of two samples that passed `check_pair`; may raise ClipError."""
+        """The score of two samples that passed `check_pair`; may raise ClipError.
+
+        Where `needs_target` is False, `target` is `pred` again: the value cannot depend on a ground truth.
+        """
 
     def signature(self) -> Signature:
         """`name|variant:...|...|version:...`; two scores are comparable only if these are equal."""
         return Signature(self.name, {"variant": self.variant, **self.settings(), "version": self.version})
 
-    def score(self, pred: Sample, target: Sample) -> Score:
+    def score(self, pred: Sample, target: Sample | None) -> Score:
         """Score one clip against its ground truth.
 
         Args:
             pred: the generated clip.
-            target: the real clip.
+            target: the real clip; None where there is none.
 
         Returns:
             a value, or a reason (see `check_pair` and the metric) and no number. A model file that is absent is a
-            reason too (`missing-weights`), so that the other metrics go on.
+            reason too (`missing-weights`), so that the other metrics go on; so is a target that is None and needed.
         """
         from talking_face.pretrained.store import MissingWeights
 
         try:
+            if not self.needs_target:
+                target = pred
+            if target is None:
+                raise ClipError(Reason.NO_GROUND_TRUTH, "the pair has no ground-truth clip")
             check_pair(pred, target)
             return self.compute(pred, target)
         except ClipError as error:

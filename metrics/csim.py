@@ -150,6 +150,7 @@ class AlignedReferenceCsim(AlignedCsim):
     variant = "aligned-ref"
     summary = "identity: cosine of ArcFace embeddings of aligned faces, against the reference frames"
     needs_reference = True
+    needs_target = False
 
 
 class VicoCsim(AlignedCsim):
@@ -207,6 +208,7 @@ class DlibReferenceCsim(DlibCsim):
     variant = "dlib-ref"
     summary = "identity: cosine of dlib's face embeddings on eight frames, against the reference frames"
     needs_reference = True
+    needs_target = False
 
 
 CSIM_METRICS: tuple[Metric, ...] = (

@@ -173,6 +173,7 @@ class EmotionAccuracy(Metric):
     higher_is_better = True
     unit = ""
     needs_labels = True
+    needs_target = False
     classifier: ClassVar[Classifier]
     per: ClassVar[Literal["frame", "video"]] = "frame"
     unsayable: ClassVar[Literal["wrong", "left-out"]] = "wrong"
@@ -278,6 +279,7 @@ class EmotionLeak(Metric):
     higher_is_better = False
     unit = ""
     needs_labels = True
+    needs_target = False
     classifier: ClassVar[Classifier]
 
     def settings(self) -> Mapping[str, Any]:

@@ -46,8 +46,8 @@ def jitter(points: np.ndarray) -> np.ndarray:
 class Jitter(Metric):
     """Of the generated clip alone: the mean over its inner frames.
 
-    A low value is not a good one by itself: a frozen picture has 0. Read it beside `ratio`, or the real clip's, which
-    is in the stats. Stats: jitter, frames (sum and count of the generated clip), real_jitter, real_frames.
+    A low value is not a good one by itself: a frozen picture has 0. Read it beside `ratio`, or the ground truth's row.
+    Stats: jitter (sum), frames.
     """
 
     name = "jitter"
@@ -55,24 +55,16 @@ class Jitter(Metric):
     higher_is_better = False
     unit = "% of eyes"
     summary = "trembling of the generated head: second difference of MediaPipe's rigid points"
+    version = "1.1.0"  # 1.0.0 had no value where the ground truth has no face
+    needs_target = False
 
     def settings(self) -> Mapping[str, Any]:
         rigid = {"points": points_id(), "part": "eye-corners-nose", "difference": "second"}
         return {**rigid, "scale": "100-per-eye-distance", "min-valid": MIN_VALID, "agg": "video-mean"}
 
     def compute(self, pred: Sample, target: Sample) -> Score:
-        ours, real = (self._inner(sample) for sample in (pred, target))
-        stats = {
-            "jitter": float(ours.sum()),
-            "frames": float(len(ours)),
-            "real_jitter": float(real.sum()),
-            "real_frames": float(len(real)),
-        }
-        return self.score_of(float(ours.mean()), float(real.mean()), stats, target.name)
-
-    def score_of(self, ours: float, real: float, stats: Mapping[str, float], name: str) -> Score:
-        """The score from both clips' means."""
-        return Score(ours, int(stats["frames"]), None, "", stats)
+        ours = self._inner(pred)
+        return Score(float(ours.mean()), len(ours), None, "", {"jitter": float(ours.sum()), "frames": float(len(ours))})
 
     @staticmethod
     def _inner(sample: Sample) -> np.ndarray:
@@ -87,13 +79,20 @@ class Jitter(Metric):
 
 class JitterRatio(Jitter):
     """The generated clip's jitter over the real one's: 1 is as steady as the real head, above trembles, below is
-    smoother than life (0: frozen). A real clip without any jitter, a still picture, gives `not-finite`."""
+    smoother than life (0: frozen). A real clip without any jitter, a still picture, gives `not-finite`.
+    Stats: jitter, frames, real_jitter, real_frames (sums and counts).
+    """
 
     variant = "ratio"
     unit = ""
     summary = "trembling of the generated head over that of the real one; 1 is right"
+    version = "1.0.0"
+    needs_target = True
 
-    def score_of(self, ours: float, real: float, stats: Mapping[str, float], name: str) -> Score:
-        if real == 0:
-            return Score.missing(Reason.NOT_FINITE, f"{name} does not move at all", stats)
-        return Score(ours / real, int(stats["frames"]), None, "", stats)
+    def compute(self, pred: Sample, target: Sample) -> Score:
+        ours, real = super().compute(pred, pred), super().compute(target, target)
+        assert ours.value is not None and real.value is not None
+        stats = {**ours.stats, **{f"real_{name}": value for name, value in real.stats.items()}}
+        if real.value == 0:
+            return Score.missing(Reason.NOT_FINITE, f"{target.name} does not move at all", stats)
+        return Score(ours.value / real.value, ours.n, None, "", stats)

@@ -85,6 +85,7 @@ class LipEnergy(Metric):
     unit = ""
     summary = "opening of the mouth against what the driving sound's energy foretells, correlation at the best lag"
     needs_audio = True
+    needs_target = False
 
     def settings(self) -> Mapping[str, Any]:
         return {

@@ -117,6 +117,7 @@ class LseC(Metric):
         self.variant = variant
         self.crop: Variant = variant
         self.audio = audio
+        self.needs_target = audio == "source"
 
     def network(self) -> LipSyncNet:
         """The network, loaded once a process. Raises MissingWeights. A subclass may give another and set `variant`."""

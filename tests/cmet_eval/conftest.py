@@ -41,6 +41,8 @@ def _record(speaker: str, emotion: str, take: int, seed: int) -> dict[str, Any]:
         **{"intensity": 1, "take": str(take), "split": "test", "source": f"{speaker}.mp4", "source_sha256": "0" * 64},
         **{"source_width": 64, "source_height": 64, "source_fps": 25.0, "fps": 25.0, "size": SIZE, "codec": CODEC},
         **{"n_frames": n, "n_valid": n, "valid_fraction": 1.0, "warnings": [], "clip_digest": ""},
+        **{"align": "box", "n_faces": 1, "face_choice": "only", "face_height": 40.0, "sharpness": 9.0},
+        **{"brightness": 90.0, "black_frames": 0, "scene_cuts": []},
         "frames": get_codec(CODEC).encode(picture(seed, n)),
         "landmarks": np.zeros((n, 478, 3), np.float32),
         "landmarks_smoothed": np.zeros((n, 478, 3), np.float32),

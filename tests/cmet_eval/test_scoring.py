@@ -1,14 +1,26 @@
-"""What a video is scored against: labels and reference enter the key where a metric reads them, and only there."""
+"""What a video is scored against: labels, reference and ground truth enter the key where a metric reads them, and only
+there; and videos without a ground truth, or of another size, have the scores that need none."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
-from cmet_eval.scoring import Expected, scoring_key
+import cv2
+import numpy as np
+from skimage.data import astronaut
+
+from cmet_eval.scoring import Expected, Job, score_video, scoring_key
+from metrics.base import Labels, Sample
 from metrics.csim import DlibCsim, DlibReferenceCsim
 from metrics.emotion import FerFrame
+from metrics.jitter import Jitter, JitterRatio
+from metrics.lse import LseC
 from metrics.psnr import Psnr
+from metrics.registry import METRICS
 from talking_face.clip import Pair
+from talking_face.media.writing import write_video
+from talking_face.reasons import Reason
 
 PAIR = Pair(
     pair_id="x/A/sad>happy/s0/0001",
@@ -41,3 +53,43 @@ def test_labels_and_reference_are_in_the_key_where_a_metric_reads_them() -> None
     seen = Expected.of(PAIR, [FerFrame(), DlibReferenceCsim()])
     assert (seen.labels.emotion, seen.labels.reference_emotion, seen.labels.speaker) == ("happy", "sad", "A")
     assert (seen.reference_clip, seen.reference_frames) == ("clips/A/sad/1", (3, 5))
+    # The ground truth too: what needs none is the same number for any.
+    other_truth = replace(PAIR, ground_truth_clip=None)
+    assert key(PAIR, Jitter(), FerFrame()) == key(other_truth, Jitter(), FerFrame())
+    assert key(PAIR, JitterRatio()) != key(other_truth, JitterRatio())
+
+
+def test_which_metrics_need_a_ground_truth() -> None:
+    alone = {metric.key for metric in METRICS if not metric.needs_target}
+    assert {key.split(":")[0] for key in alone} == {
+        *("ea", "emotion_leak", "lip_energy", "lse_c", "lse_d", "lse_offset", "jitter", "csim")
+    }
+    assert {key for key in alone if key.split(":")[0] in ("jitter", "csim")} == {
+        *("jitter:output", "csim:dlib-ref", "csim:aligned-ref")
+    }
+    assert LseC("lm", audio="source").needs_target
+
+
+def face(n: int = 4, size: int = 192) -> np.ndarray:
+    """(n, size, size, 3) uint8: a face that trembles."""
+    picture = astronaut()[:300, 70:370]
+    still = cv2.resize(picture, (size, size), interpolation=cv2.INTER_AREA)
+    return np.stack([np.roll(still, 2 * (k % 2), axis=1) for k in range(n)])
+
+
+def test_a_pair_without_a_ground_truth_has_the_scores_that_need_none(shards: Path, tmp_path: Path) -> None:
+    keys = ("psnr:frame-mean", "jitter:output", "jitter:ratio", "ea:fer")
+    write_video(tmp_path / "a.mp4", face(), crf=10, pix_fmt="yuv444p")
+    for truth, why in ((None, "no-ground-truth"), ("clips/A/happy/1", "size-mismatch")):  # 192 px against 64
+        job = Job("k", str(tmp_path / "a.mp4"), Expected(truth, Labels("happy")), str(tmp_path / "a.json"))
+        scores = {item["metric"]: item for item in score_video(job, str(shards), keys)["scores"]}
+        assert [scores[key]["reason"] for key in keys] == [why, None, why, None]
+        assert scores["jitter:output"]["value"] > 1 and scores["ea:fer"]["n"] == 4
+
+
+def test_a_metric_that_needs_no_ground_truth_gives_the_same_number_with_any() -> None:
+    sample, blank = Sample(face(), labels=Labels("happy")), Sample(np.zeros((9, 8, 8, 3), np.uint8), fps=30)
+    for metric in (Jitter(), FerFrame()):
+        assert metric.score(sample, None) == metric.score(sample, blank) == metric.score(sample, sample)
+    assert JitterRatio().score(sample, None).reason is Reason.NO_GROUND_TRUTH
+    assert Jitter().score(Sample(face(1)), None).reason is Reason.TOO_SHORT

@@ -43,8 +43,7 @@ _NATIVE = (
 )
 _REGISTRATION = f"{_MP}part:eye-corners-nose|fit:similarity|frames:exact|min-valid:0.5|agg:video-mean|version:1.0.0"
 _JITTER = (
-    f"{_MP}part:eye-corners-nose|difference:second|scale:100-per-eye-distance|min-valid:0.5|agg:video-mean|"
-    "version:1.0.0"
+    f"{_MP}part:eye-corners-nose|difference:second|scale:100-per-eye-distance|min-valid:0.5|agg:video-mean|version:"
 )
 SIGNATURES = {
     "psnr:frame-mean": "psnr|variant:frame-mean|" + _PSNR.format("left-out", "video-mean"),
@@ -72,8 +71,8 @@ SIGNATURES = {
     "registration:shift": "registration|variant:shift|" + _REGISTRATION,
     "registration:scale": "registration|variant:scale|" + _REGISTRATION,
     "registration:rotation": "registration|variant:rotation|" + _REGISTRATION,
-    "jitter:output": "jitter|variant:output|" + _JITTER,
-    "jitter:ratio": "jitter|variant:ratio|" + _JITTER,
+    "jitter:output": "jitter|variant:output|" + _JITTER + "1.1.0",
+    "jitter:ratio": "jitter|variant:ratio|" + _JITTER + "1.0.0",
 }
 
 
@@ -105,8 +104,12 @@ def test_a_bare_name_is_the_first_variant_and_a_wrong_one_names_its_neighbours()
 def test_one_frame_and_unequal_rates_give_a_reason(metric) -> None:
     clip = noise(4)
     assert metric.score(Sample(clip[:1]), Sample(clip)).reason is Reason.TOO_SHORT
-    assert metric.score(Sample(clip), Sample(clip[:0])).reason is Reason.TOO_SHORT
-    assert metric.score(Sample(clip, fps=30.0), Sample(clip)).reason is Reason.RATE_MISMATCH
+    if metric.needs_target:
+        assert metric.score(Sample(clip), Sample(clip[:0])).reason is Reason.TOO_SHORT
+        assert metric.score(Sample(clip, fps=30.0), Sample(clip)).reason is Reason.RATE_MISMATCH
+        assert metric.score(Sample(clip), None).reason is Reason.NO_GROUND_TRUTH
+    else:
+        assert metric.score(Sample(clip[:1]), None).reason is Reason.TOO_SHORT
     assert MIN_FRAMES == 2
 
 
