@@ -37,8 +37,9 @@ START_DEADLINE_S = 180.0  # importing the stack takes 1 s, on a cold network dis
 _HEADER = struct.Struct("<Q")
 _PR_SET_PDEATHSIG = 1
 # The C library gives pictures' memory back to the kernel each time and gets it anew, zeroed: 700 page faults and 2 of
-# 22 ms a 1080p frame. A child keeps what it has had; the next clip wants it again.
-_KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str(1 << 32)}
+# 22 ms a 1080p frame. A child keeps what it has had; the next clip wants it again. Not so arrays of above 16 MB, which
+# only long clips have.
+_KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(16 << 20), "MALLOC_TRIM_THRESHOLD_": str(1 << 32)}
 
 Outcome = tuple[Any, tuple[str, str] | None]  # (value, (reason, detail) or None)
 
