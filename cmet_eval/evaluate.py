@@ -22,6 +22,7 @@ from cmet_eval.generation import file_sha256, generation_key, read_json
 from cmet_eval.pairs import PairList, draw_pairs, write_pairs
 from cmet_eval.settings import Setting, get_setting
 from cmet_eval.submissions import Submission, pick_metrics, record_folder, record_path, score_submissions
+from cmet_eval.timing import Aitv, summarize
 from pipelines.shards import ShardSet
 from pipelines.workers import Task, run_tasks
 from talking_face.progress import Progress
@@ -42,12 +43,14 @@ class RunSummary:
     kept: int
     lost: Mapping[tuple[str, str], int]
     seconds: float
+    aitv: tuple[Aitv, ...] = ()  # of the methods that ran here
 
     def __str__(self) -> str:
         lost = "; ".join(f"{method}: {count} x {reason}" for (method, reason), count in sorted(self.lost.items()))
         return (
             f"{self.pairs} pairs; {self.generated} videos generated, {self.scored} scored, {self.kept} kept from an "
             f"earlier run, in {self.seconds:.0f} s; {'scores missing: ' + lost if lost else 'every score is there'}"
+            + "".join(f"\n{times}" for times in self.aitv)
         )
 
 
@@ -137,7 +140,8 @@ def run(
                 name = f"{method.name} {pair.pair_id}"
                 jobs[name] = (method.name, setting.name, pair.pair_id)
                 n_frames = lengths[pair.driving_clip]
-                args = (spec, pair, str(data), n_frames, str(video), str(record), key)
+                beside = 0 if scheduler else max(1, workers)
+                args = (spec, pair, str(data), n_frames, str(video), str(record), key, beside)
                 tasks.append(Task(name, args, _DEADLINE_S))
 
     failures: dict[tuple[str, str], dict[str, ClipError]] = {}
@@ -164,6 +168,12 @@ def run(
         kept=kept,
         lost=scored.lost,
         seconds=time.monotonic() - started,
+        aitv=tuple(
+            times
+            for method in chosen.values()
+            for times in summarize(out / "records", method.name)
+            if times.setting in wanted and times.revision == str(method.revision)
+        ),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 
 from baselines.method import Case, Method, check_output
 from baselines.registry import get_method
+from cmet_eval.timing import Stopwatch, hardware
 from pipelines.shards import ShardSet
 from talking_face.clip import Pair
 from talking_face.media.writing import write_video
@@ -22,6 +24,9 @@ from talking_face.signature import canonical_json, digest
 # Near-lossless, so that the format costs little next to any method's error, with full chroma.
 WRITER = {"codec": "h264", "pix_fmt": "yuv444p", "crf": 10, "preset": "veryfast"}
 CODEC = "h264-yuv444p-crf10"
+
+
+_warm: set[str] = set()  # methods that have made a video in this process
 
 
 @lru_cache(maxsize=2)
@@ -35,15 +40,24 @@ def generation_key(method: str, revision: str, pair: Pair, data_digest: str) -> 
     return digest([method, revision, pair.to_row(), data_digest, WRITER])
 
 
-def make_case(shards: ShardSet, pair: Pair, n_frames: int, sees: frozenset[str]) -> Case:
-    """The case of a pair; its arrays are read from the shards when the method asks for them."""
+def make_case(
+    shards: ShardSet, pair: Pair, n_frames: int, sees: frozenset[str], watch: Stopwatch | None = None
+) -> Case:
+    """The case of a pair; its arrays are read from the shards when the method asks for them, on `watch`'s time."""
 
     def ground_truth() -> np.ndarray:
         if pair.ground_truth_clip is None:
             raise ClipError(Reason.NO_GROUND_TRUTH, f"{pair.pair_id} has no ground-truth clip")
         return shards.frames(pair.ground_truth_clip)
 
-    size = shards.frames(pair.reference_clip, [pair.reference_frames[0]]).shape[1:3]
+    loaders: dict[str, Callable[[], np.ndarray]] = {
+        "reference-frames": lambda: shards.frames(pair.reference_clip, list(pair.reference_frames)),
+        "source-video": lambda: shards.frames(pair.source_clip),
+        "driving-audio": lambda: shards.audio(pair.driving_clip),
+        "ground-truth": ground_truth,
+    }
+    reads = watch.reads if watch else lambda loader: loader
+    size = reads(lambda: shards.frames(pair.reference_clip, [pair.reference_frames[0]]))().shape[1:3]
     return Case(
         pair_id=pair.pair_id,
         setting=pair.setting,
@@ -53,32 +67,35 @@ def make_case(shards: ShardSet, pair: Pair, n_frames: int, sees: frozenset[str])
         seed=pair.seed,
         target_emotion=pair.target_emotion,
         intensity=pair.intensity,
-        loaders={
-            "reference-frames": lambda: shards.frames(pair.reference_clip, list(pair.reference_frames)),
-            "source-video": lambda: shards.frames(pair.source_clip),
-            "driving-audio": lambda: shards.audio(pair.driving_clip),
-            "ground-truth": ground_truth,
-        },
+        loaders={name: reads(loader) for name, loader in loaders.items()},
         sees=sees,
     )
 
 
-def generate_pair(method_name: str, pair: Pair, data: str, n_frames: int, video: str, record: str, key: str) -> None:
+def generate_pair(
+    method_name: str, pair: Pair, data: str, n_frames: int, video: str, record: str, key: str, workers: int = 0
+) -> None:
     """Generate one pair and write `video` (driving audio muxed in), then `record`, each by an atomic rename.
+
+    `workers`: processes that may run beside one another, for the record's times; 0: not known.
 
     Raises:
         ClipError: method-failed with the method's own message, or what reading and writing raise.
     """
     shards = open_shards(data)
-    method = _method(method_name)
-    case = make_case(shards, pair, n_frames, method.sees)
+    watch, warm = Stopwatch(), method_name in _warm
     try:
-        frames = check_output(method.generate(case))
+        # Inside the clock: a method may load its weights when it is made.
+        with watch:
+            method = _method(method_name)
+            case = make_case(shards, pair, n_frames, method.sees, watch)
+            frames = check_output(method.generate(case))
     except (ClipError, MemoryError):
         raise
     except Exception as error:
         text = " ".join(str(error).split())[:500]
         raise ClipError(Reason.METHOD_FAILED, f"{method_name}: {type(error).__name__}: {text}") from None
+    _warm.add(method_name)
     path = Path(video)
     path.parent.mkdir(parents=True, exist_ok=True)
     audio = shards.audio(pair.driving_clip)
@@ -95,6 +112,13 @@ def generate_pair(method_name: str, pair: Pair, data: str, n_frames: int, video:
             "n_frames_wanted": n_frames,
             "notes": case.notes,
             "video_sha256": file_sha256(path),
+            "timing": {
+                "seconds": watch.seconds,
+                "reading": watch.reading,
+                "warm": warm,
+                "hardware": hardware(),
+                "workers": workers,
+            },
         },
     )
 

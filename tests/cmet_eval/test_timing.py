@@ -1,0 +1,51 @@
+"""AITV: reading is told apart from the method, the first video of a process from the others."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cmet_eval import evaluate, generation
+from cmet_eval.timing import Stopwatch, hardware, summarize
+
+
+def test_reading_is_told_apart() -> None:
+    def slow() -> np.ndarray:
+        time.sleep(0.05)
+        return np.zeros(3)
+
+    with Stopwatch() as watch:
+        load = watch.reads(slow)
+        assert len(load()) == len(load()) == 3
+        time.sleep(0.02)
+    assert 0.1 <= watch.reading < watch.seconds and watch.seconds - watch.reading >= 0.02
+
+
+def test_a_run_times_its_methods_and_names_the_hardware(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(generation, "_warm", set())
+    keys = {"data": shards, "seeds": 1, "max_pairs": 4, "metrics": ["psnr"], "workers": 0, "quiet": True}
+    summary = evaluate.run(["static-reference"], ["neutral-base"], out=tmp_path, **keys)
+    (times,) = summary.aitv
+    assert (times.method, times.setting, times.n, times.n_warm) == ("static-reference", "neutral-base", 4, 3)
+    assert times.warm is not None and 0 < times.warm < 1 and times.warm_per_frame
+    assert times.hardware == hardware() and "cores" in times.hardware and times.hardware in str(summary)
+    assert evaluate.run(["static-reference"], ["neutral-base"], out=tmp_path, **keys).aitv == summary.aitv
+
+
+def test_machines_are_not_mixed(tmp_path: Path) -> None:
+    for i, (machine, seconds) in enumerate((("a", 2.0), ("a", 4.0), ("b", 50.0))):
+        timing = {"seconds": seconds, "reading": 1.0, "warm": i > 0, "hardware": machine, "workers": 1}
+        record = {"method": "m", "revision": "1", "n_frames": 10, "timing": timing}
+        path = tmp_path / "m" / "s" / f"{i}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(record))
+    path.with_name("old.json").write_text('{"method": "m", "revision": "1", "n_frames": 10}')
+    a, b = summarize(tmp_path)
+    assert (a.hardware, a.n, a.cmet, a.n_warm, a.warm, a.warm_per_frame) == ("a", 2, 3.0, 1, 3.0, 0.3)
+    assert (b.hardware, b.n, b.cmet, b.warm_median) == ("b", 1, 50.0, 49.0)
