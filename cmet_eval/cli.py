@@ -27,7 +27,9 @@ COMMANDS: dict[str, str] = {
     "pairs": "Draw a setting's pairs; export them for methods that run elsewhere.",
     "run": "Generate with a method, then score.",
     "score": "Score videos generated elsewhere.",
+    "calibrate": "Spoil videos in known steps; see which metrics notice.",
     "leaderboard": "Rebuild every board from the result rows.",
+    "report": "Emotion proportion, identity deterioration, confusion, FID over a set, times.",
     "baselines": "List the methods, or show one.",
     "weights": "List, fetch or verify the pretrained files.",
 }

@@ -1,0 +1,376 @@
+"""Whether metrics measure what they claim: known degradations (degradations.py) of real and drawn clips, every metric's
+answer to each, and the noise band inside which a difference between two methods says nothing.
+
+Writes values.csv (metric, degradation, step, clip, value or reason), bands.csv (metric and signature -> band),
+tables.md and a plot a metric. The same input gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cmet_eval.degradations import (
+    DEGRADATIONS,
+    NOISE,
+    SAMPLES,
+    Clip,
+    Degradation,
+    NotMakeable,
+    Step,
+    as_written,
+    stand_in,
+)
+from metrics.base import Labels, Metric, Sample, Score
+from metrics.landmarks import mediapipe_landmarks
+from metrics.registry import get_metric
+from talking_face.media.reading import FPS
+from talking_face.reasons import UserError
+
+# Those whose files come with packages, and quick enough: 1 to 2 s a video of 50 frames.
+DEFAULT_METRICS: tuple[str, ...] = (
+    *("psnr:frame-mean", "ssim:wang2004", "m_lmd:eat-mp", "m_lmd:native-mp", "f_lmd:native-mp"),
+    *("registration:shift", "registration:scale", "registration:rotation", "jitter:output"),
+    *("lip_energy:correlation", "lip_energy:offset", "csim:dlib", "ea:fer", "emotion_leak:fer"),
+)
+BASE, STAND_IN, NO_STEP = "none", "stand-in", ""
+NOT_MAKEABLE = "not-makeable"  # in place of a reason, where a clip cannot be degraded so
+_SEED = 0
+
+
+@dataclass(frozen=True)
+class Row:
+    """One metric's answer to one degraded clip: a value, or a reason and no number."""
+
+    metric: str
+    degradation: str  # "none" for the clip as this suite writes it; "stand-in", "stand-in+move" for the noise bands
+    step: str
+    group: str
+    clip: str
+    value: float | None
+    reason: str
+    offset: float | None  # with its sign, of the metrics that find one
+
+
+def calibrate(
+    clips: Iterable[Clip],
+    metrics: Sequence[Metric],
+    degradations: Sequence[Degradation] = DEGRADATIONS,
+    noise: Sequence[Degradation] = NOISE,
+) -> Iterable[Row]:
+    """Every metric on every degradation of every clip.
+
+    What is degraded is the clip as the suite writes videos, so that PSNR is finite; the target is the clip itself.
+    """
+    for clip in clips:
+        target = Sample(clip.frames, FPS, clip.audio, clip.name, clip.labels)
+        written = replace(clip, frames=as_written(clip.frames))
+        base = _sample(written, written.frames, written.audio)
+        yield from _rows(written, BASE, NO_STEP, metrics, base, target)
+        for how in degradations:
+            yield from _degraded(written, how, how.name, metrics, base, target)
+        if noise:
+            spoiled = replace(written, frames=stand_in(written.frames))
+            start = _sample(spoiled, spoiled.frames, spoiled.audio)
+            yield from _rows(spoiled, STAND_IN, NO_STEP, metrics, start, target)
+            for how in noise:
+                yield from _degraded(spoiled, how, f"{STAND_IN}+{how.name}", metrics, start, target)
+
+
+def _degraded(
+    clip: Clip, how: Degradation, name: str, metrics: Sequence[Metric], base: Sample, target: Sample
+) -> Iterable[Row]:
+    asked = [m for m in metrics if getattr(m, "needs_audio", False)] if how.sound_only else metrics
+    for step in how.steps:
+        try:
+            video = how.apply(clip, step)
+        except NotMakeable:
+            yield from (Row(m.key, name, label(step), clip.group, clip.name, None, NOT_MAKEABLE, None) for m in asked)
+            continue
+        sample = _sample(clip, video.frames, video.audio)
+        if how.sound_only and asked:
+            sample.cached("mediapipe-478", lambda _: mediapipe_landmarks(base))  # the pictures are the same
+        yield from _rows(clip, name, label(step), asked, sample, target)
+
+
+def _sample(clip: Clip, frames: np.ndarray, audio: np.ndarray) -> Sample:
+    return Sample(frames, FPS, audio, clip.name, clip.labels)
+
+
+def _rows(clip: Clip, name: str, step: str, metrics: Sequence[Metric], sample: Sample, target: Sample) -> Iterable[Row]:
+    for metric in metrics:
+        score: Score = metric.score(sample, target)
+        reason = score.reason.value if score.reason else ""
+        yield Row(metric.key, name, step, clip.group, clip.name, score.value, reason, score.stats.get("offset"))
+
+
+def label(step: Step) -> str:
+    """The step as the tables write it."""
+    return step if isinstance(step, str) else f"{step:g}"
+
+
+# The clips ------------------------------------------------------------------------------------------------------------
+
+
+def pick_clips(folder: Path, count: int, frames: int) -> list[Clip]:
+    """`count` clips of a shard set, two a speaker where there are two, of the highest intensity that the set has.
+
+    The choice is drawn with a fixed seed. Clips are cut to `frames` frames.
+    """
+    from cmet_eval.generation import open_shards
+    from cmet_eval.redraw import other_emotion, other_speaker, redrawn
+    from talking_face.emotions import EMOTIONS
+    from talking_face.faces.points68 import to_68
+
+    shards = open_shards(str(folder))
+    table = shards.clips[shards.clips["n_frames"] >= min(frames, int(shards.clips["n_frames"].max()))]
+    strong = table[(table["intensity"] == table["intensity"].max()) & (table["emotion"] != "neutral")]
+    rows = list((strong if len(strong) else table).itertuples())
+    rng = np.random.default_rng(_SEED)
+    by_speaker: dict[Any, list[Any]] = defaultdict(list)
+    for k in rng.permutation(len(rows)):
+        by_speaker[rows[k].speaker].append(rows[k])
+    chosen = [row for some in by_speaker.values() for row in some[:2]][:count]
+    if not chosen:
+        raise UserError(f"{folder} has no clip to calibrate on")
+    out = []
+    for row in sorted(chosen, key=lambda row: row.clip_id):
+        pictures = shards.frames(row.clip_id)[:frames]
+        emotion = row.emotion if row.emotion in EMOTIONS else None
+        drawn = redrawn(row, pictures, shards.crop_transform(row.clip_id)[:frames]) if emotion else None
+        clip = Clip(
+            name=row.clip_id,
+            group="embedded" if drawn else "real",
+            frames=pictures,
+            audio=shards.audio(row.clip_id)[: len(pictures) * SAMPLES],
+            points=to_68(shards.landmarks(row.clip_id)[:frames]),
+            labels=Labels(emotion, other_emotion(emotion) if emotion else None, row.speaker),
+        )
+        if drawn is not None and emotion is not None:
+            clip = replace(
+                clip,
+                with_mouth=drawn.frames,
+                with_other_face=partial(drawn.frames, speaker=other_speaker(row.speaker)),
+                with_other_emotion=partial(drawn.frames, emotion=other_emotion(emotion)),
+            )
+        else:
+            others = [other.clip_id for other in rows if other.speaker != row.speaker]
+            if others:
+                clip = replace(clip, with_other_face=partial(_frames_of, shards, sorted(others)[0], len(pictures)))
+        out.append(clip)
+    return out
+
+
+def _frames_of(shards: Any, clip_id: str, count: int) -> np.ndarray:
+    """`count` frames of another clip; its last one is held where it is shorter."""
+    frames = shards.frames(clip_id)
+    return frames[np.minimum(np.arange(count), len(frames) - 1)]
+
+
+# What the rows say ----------------------------------------------------------------------------------------------------
+
+
+def differences(rows: Sequence[Row], metric: str, start: str, name: str, step: str, group: str | None) -> np.ndarray:
+    """Value at the step minus value at `start`, clip by clip, of the clips that have both."""
+    at: dict[str, float] = {}
+    before: dict[str, float] = {}
+    for row in rows:
+        if row.metric == metric and row.value is not None and group in (None, row.group):
+            if (row.degradation, row.step) == (start, NO_STEP):
+                before[row.clip] = row.value
+            elif (row.degradation, row.step) == (name, step):
+                at[row.clip] = row.value
+    return np.array([at[clip] - before[clip] for clip in sorted(at.keys() & before.keys())])
+
+
+def band_of(rows: Sequence[Row], metric: str, how: Degradation, step: Step, group: str | None) -> float | None:
+    """Mean size over clips of what a noise step does to the stand-in; None without a clip."""
+    found = differences(rows, metric, STAND_IN, f"{STAND_IN}+{how.name}", label(step), group)
+    return float(np.abs(found).mean()) if len(found) else None
+
+
+def bands(rows: Sequence[Row], metrics: Sequence[Metric]) -> list[dict[str, str]]:
+    """One row a metric, group and noise step, and the largest of a group as degradation `any`."""
+    out = []
+    groups = sorted({row.group for row in rows})
+    for metric in metrics:
+        for group in groups:
+            found = [
+                (how.name, label(step), value)
+                for how in NOISE
+                for step in how.steps
+                if (value := band_of(rows, metric.key, how, step, group)) is not None
+            ]
+            if found:
+                found.append(("any", "", max(value for *_, value in found)))
+            for name, step, value in found:
+                head = {"metric": metric.key, "signature": str(metric.signature()), "unit": metric.unit}
+                out.append(head | {"group": group, "noise": name, "step": step, "band": f"{value:.6g}"})
+    return out
+
+
+def wanted(how: Degradation, metric: str) -> str:
+    """ "moves", "still" or "" of a metric's key under a degradation."""
+    names = {metric, metric.partition(":")[0]}
+    return "moves" if names & how.moves else "still" if names & how.still else ""
+
+
+def verdict(rows: Sequence[Row], metric: Metric, how: Degradation, group: str) -> tuple[str, float | None]:
+    """("" as it should or no claim, else what went wrong; median difference over clips at the last step).
+
+    "does not move": its median became worse by no more than re-encoding makes it. "moves": it changed, either way, by
+    more than its whole noise band.
+    """
+    found = differences(rows, metric.key, BASE, how.name, label(how.steps[-1]), group)
+    coding, whole = widest(rows, metric.key, NOISE[:1], group), widest(rows, metric.key, NOISE, group)
+    if not len(found) or coding is None or whole is None:
+        return "", None
+    change = float(np.median(found))
+    worse = -change if metric.higher_is_better else change
+    claim = wanted(how, metric.key)
+    if claim == "moves" and worse <= coding:
+        return "does not move", change
+    if claim == "still" and abs(change) > whole:
+        return "moves", change
+    return "", change
+
+
+def widest(rows: Sequence[Row], metric: str, noise: Sequence[Degradation], group: str | None) -> float | None:
+    """The largest band over the steps of `noise`; None without one."""
+    every = [band_of(rows, metric, how, step, group) for how in noise for step in how.steps]
+    return max((value for value in every if value is not None), default=None)
+
+
+def offset_table(rows: Sequence[Row], metric: str, group: str) -> tuple[int, int, int, int]:
+    """(n, exact, within 1, k more than the unmoved clip's) over clips and shifts of the sound."""
+    mine = [row for row in rows if row.metric == metric and row.group == group and row.offset is not None]
+    start = {row.clip: row.offset for row in mine if row.degradation == BASE}
+    errors = [(row.offset - float(row.step), row.offset - float(row.step) - start[row.clip])  # type: ignore[operator]
+              for row in mine if row.degradation == "sound-shift" and row.clip in start]  # fmt: skip
+    return (
+        len(errors),
+        sum(plain == 0 for plain, _ in errors),
+        sum(abs(plain) <= 1 for plain, _ in errors),
+        sum(more == 0 for _, more in errors),
+    )
+
+
+# Writing --------------------------------------------------------------------------------------------------------------
+
+
+def write(out: Path, rows: Sequence[Row], metrics: Sequence[Metric]) -> list[Path]:
+    """values.csv, bands.csv, tables.md and the plots, in the folder `out`."""
+    from cmet_eval.calibration_plot import plot
+
+    out.mkdir(parents=True, exist_ok=True)
+    values = [
+        {
+            "metric": row.metric, "degradation": row.degradation, "step": row.step, "group": row.group,
+            "clip": row.clip, "value": "" if row.value is None else f"{row.value:.6g}", "reason": row.reason,
+            "offset": "" if row.offset is None else f"{row.offset:g}",
+        }
+        for row in rows
+    ]  # fmt: skip
+    paths = [_write_csv(out / "values.csv", values), _write_csv(out / "bands.csv", bands(rows, metrics))]
+    (out / "tables.md").write_text(tables(rows, metrics), encoding="utf-8")
+    paths.append(out / "tables.md")
+    for metric in metrics:
+        if any(row.metric == metric.key and row.value is not None for row in rows):
+            paths.append(plot(out / f"{metric.key.replace(':', '-')}.png", rows, metric))
+    return paths
+
+
+def tables(rows: Sequence[Row], metrics: Sequence[Metric]) -> str:
+    """Markdown: noise bands, what a degradation's last step does, and offsets, for each group of clips."""
+    parts = []
+    for group in sorted({row.group for row in rows}):
+        n = len({row.clip for row in rows if row.group == group})
+        used = [m for m in metrics if any(r.metric == m.key and r.group == group and r.value is not None for r in rows)]
+        noise = [(how, step) for how in NOISE for step in how.steps]
+        parts.append(f"### Noise bands, {n} {group} clips\n")
+        parts.append(_line(["metric", *(f"{how.name} {label(step)}" for how, step in noise), "band"]))
+        parts.append(_line(["---"] * (len(noise) + 2)))
+        for metric in used:
+            found = [band_of(rows, metric.key, how, step, group) for how, step in noise]
+            known = [value for value in found if value is not None]
+            cells = ["-" if value is None else _short(value) for value in found]
+            parts.append(_line([f"`{metric.key}`", *cells, _short(max(known)) if known else "-"]))
+        shown = [how for how in DEGRADATIONS if not how.sound_only]
+        shown = [
+            h for h in shown if any(r.degradation == h.name and r.group == group and r.value is not None for r in rows)
+        ]
+        parts.append(f"\n### What the last step changes, median of {n} {group} clips\n")
+        parts.append(_line(["metric", "before", *(f"{how.name} {label(how.steps[-1])}" for how in shown)]))
+        parts.append(_line(["---"] * (len(shown) + 2)))
+        for metric in used:
+            before = [r.value for r in rows if (r.metric, r.degradation, r.group) == (metric.key, BASE, group)]
+            known = [value for value in before if value is not None]
+            cells = [f"`{metric.key}`", f"{np.median(known):.3g}" if known else "-"]
+            for how in shown:
+                wrong, change = verdict(rows, metric, how, group)
+                mark = {"moves": "↑ ", "still": "= ", "": ""}[wanted(how, metric.key)]
+                cells.append(
+                    "-" if change is None else f"{'**' if wrong else ''}{mark}{change:+.3g}{'**' if wrong else ''}"
+                )
+            parts.append(_line(cells))
+        hearing = [
+            m for m in used if m.key in ("lip_energy:offset", "lse_offset:track", "lse_offset:lm", "lse_offset:crop")
+        ]
+        if hearing:
+            parts.append(f"\n### Sound shifted by k = -10 to 10 frames, {n} {group} clips\n")
+            parts.append(_line(["metric", "videos", "offset is k", "within 1", "k more than the unmoved clip's"]))
+            parts.append(_line(["---"] * 5))
+            for metric in hearing:
+                total, *good = offset_table(rows, metric.key, group)
+                parts.append(
+                    _line([f"`{metric.key}`", str(total), *(f"{x} ({100 * x / max(total, 1):.0f}%)" for x in good)])
+                )
+        parts.append("")
+    return "\n".join(parts)
+
+
+def _short(value: float) -> str:
+    return f"{value:.2g}"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _write_csv(path: Path, rows: Sequence[dict[str, str]]) -> Path:
+    text = io.StringIO()
+    if rows:
+        table = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+        table.writeheader()
+        table.writerows(rows)
+    path.write_text(text.getvalue(), encoding="utf-8")
+    return path
+
+
+def run(
+    data: Sequence[Path],
+    out: Path,
+    clips: int = 4,
+    frames: int = 50,
+    metric_keys: Sequence[str] = (),
+    quiet: bool = False,
+) -> list[Path]:
+    """Calibrate on `clips` clips of each shard set and write into `out`."""
+    from talking_face.progress import Progress
+
+    metrics = [get_metric(key) for key in (metric_keys or DEFAULT_METRICS)]
+    rows: list[Row] = []
+    with Progress(clips * len(data), "clips", "calibrate", quiet=quiet) as progress:
+        for folder in data:
+            for clip in pick_clips(folder, clips, frames):
+                rows += calibrate([clip], metrics)
+                progress.advance()
+    return write(out, rows, metrics)

@@ -1,0 +1,21 @@
+"""Spoil videos in known steps and see what every metric answers: noise bands, tables and a plot a metric."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+
+def calibrate(
+    data: list[Path] = typer.Option(..., "--data", help="a shard set; repeatable"),
+    out: Path = typer.Option(Path("work/calibration"), "--out", help="values.csv, bands.csv, tables.md, plots"),
+    clips: int = typer.Option(4, "--clips", min=1, help="clips of each shard set"),
+    frames: int = typer.Option(50, "--frames", min=2, help="frames of a clip; lip_energy needs 35"),
+    metrics: list[str] = typer.Option(None, "--metrics", help="name:variant; repeatable"),
+    quiet: bool = typer.Option(False, "--quiet"),
+) -> None:
+    from cmet_eval.calibration import run
+
+    for path in run(data, out, clips, frames, metrics or (), quiet):
+        print(path)

@@ -1,0 +1,138 @@
+"""The calibration suite: steps of zero change nothing, the sound's shift comes back, claims are read rightly."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from cmet_eval.calibration import BASE, STAND_IN, Row, bands, calibrate, differences, tables, verdict, write
+from cmet_eval.degradations import (
+    DEGRADATIONS,
+    NOISE,
+    Clip,
+    NotMakeable,
+    blur,
+    change_codec,
+    freeze_mouth,
+    hold,
+    jpeg,
+    move,
+    reencode,
+    remove,
+    scale_mouth,
+    shift_sound,
+)
+from cmet_eval.redraw import changed_weights
+from metrics.base import Sample
+from metrics.landmarks import mediapipe_68
+from metrics.lip_energy import LipEnergyOffset
+from metrics.psnr import Psnr
+from metrics.registration import Registration
+from pipelines.synth.clip import ClipSpec, draw, perform
+from pipelines.synth.speech import sentences
+
+BY_NAME = {how.name: how for how in DEGRADATIONS}
+SPEC = ClipSpec("W901", "happy", 3, 1, tuple(sorted(sentences())), seconds=1.68, width=240, height=240)
+
+
+@pytest.fixture(scope="module")
+def clip() -> Clip:
+    """42 drawn frames of 192 px: lip energy needs 35."""
+    act = perform(SPEC, 25)
+    frames = np.stack([cv2.resize(frame, (192, 192), interpolation=cv2.INTER_AREA) for frame in draw(act)])
+    return Clip("drawn", "embedded", frames, act.sound[::3].copy(), mediapipe_68(Sample(frames)))
+
+
+def test_a_step_of_zero_changes_nothing(clip: Clip) -> None:
+    for apply in (reencode, move, blur, jpeg, change_codec, hold, remove, freeze_mouth, shift_sound):
+        frames, audio = apply(clip, 0)
+        assert np.array_equal(frames, clip.frames) and np.array_equal(audio, clip.audio), apply.__name__
+
+
+def test_degradations_are_what_they_say(clip: Clip) -> None:
+    assert np.array_equal(move(clip, 2).frames[:, :, 2:], clip.frames[:, :, :-2])
+    held = hold(clip, 4).frames
+    assert np.array_equal(held[3], clip.frames[2]) and np.array_equal(held[4], clip.frames[4])
+    assert len(remove(clip, 5).frames) == len(clip.frames) - 5
+    assert np.array_equal(shift_sound(clip, 3).audio[:-1920], clip.audio[1920:])
+    assert np.array_equal(shift_sound(clip, -3).audio[1920:], clip.audio[:-1920])
+    frozen = freeze_mouth(clip, 1).frames
+    changed = np.abs(frozen.astype(int) - clip.frames).max(axis=-1) > 8
+    assert changed.any() and not changed[:, : clip.frames.shape[1] // 2].any()  # the mouth, and nothing above the nose
+    assert np.array_equal(frozen[0], clip.frames[0]) or np.abs(frozen[0].astype(int) - clip.frames[0]).max() <= 1
+    with pytest.raises(NotMakeable):
+        scale_mouth(clip, 0.5)
+
+
+def test_a_mouth_at_half_amplitude_and_another_emotion_keep_the_rest() -> None:
+    act = perform(SPEC, 25)
+    assert changed_weights(act) is act.weights and changed_weights(act, emotion="happy") is act.weights
+    shut = changed_weights(act, mouth=0.0)
+    half = changed_weights(act, mouth=0.5)
+    # Closing lips act on the expression, so half is near the mean of whole and shut, not on it.
+    assert np.abs(half - (act.weights + shut) / 2).mean() < 0.02
+    there_and_back = changed_weights(replace(act, weights=changed_weights(act, emotion="sad")), emotion="happy")
+    assert np.array_equal(there_and_back, changed_weights(act, emotion="sad"))  # happy is its own: nothing to do
+    assert np.abs(changed_weights(act, emotion="sad") - act.weights).max() > 0.5
+
+
+def test_two_metrics_on_three_degradations(clip: Clip, tmp_path: Path) -> None:
+    metrics = [Psnr(), LipEnergyOffset()]
+    few = [replace(BY_NAME["sound-shift"], steps=(-4, 3)), replace(BY_NAME["blur"], steps=(1, 4)),
+           replace(BY_NAME["mouth-amplitude"], steps=(0.5,))]  # fmt: skip
+    rows = list(calibrate([clip], metrics, few, [replace(NOISE[1], steps=(1,))]))
+    value = {(row.metric, row.degradation, row.step): row for row in rows}
+    offset = LipEnergyOffset().key
+    unmoved = value[offset, BASE, ""].offset
+    assert unmoved is not None
+    for k in (-4, 3):
+        assert value[offset, "sound-shift", str(k)].offset == unmoved + k
+    assert ("psnr:frame-mean", "sound-shift", "3") not in value  # it does not hear
+    psnr = {key[1:]: row.value for key, row in value.items() if key[0] == "psnr:frame-mean"}
+    assert psnr["blur", "4"] < psnr["blur", "1"] < psnr[BASE, ""]  # type: ignore[operator]
+    assert value[offset, "mouth-amplitude", "0.5"].reason == "not-makeable"
+    assert all((row.value is None) == bool(row.reason) for row in rows)
+    once = [path.read_bytes() for path in write(tmp_path / "a", rows, metrics)]
+    assert once == [path.read_bytes() for path in write(tmp_path / "b", rows, metrics)]
+    assert len(once) == 5 and all(once)
+
+
+def _row(metric: str, degradation: str, step: str, clip: str, value: float) -> Row:
+    return Row(metric, degradation, step, "real", clip, value, "", None)
+
+
+def test_bands_and_verdicts() -> None:
+    """A metric that moves by 1 where noise moves it by 0.5 on one clip and by -0.5 on the other."""
+    metric = Registration()
+    rows = []
+    for clip, sign in (("a", 1), ("b", -1)):
+        rows += [_row(metric.key, STAND_IN, "", clip, 3.0), _row(metric.key, BASE, "", clip, 0.0)]
+        rows += [_row(metric.key, f"{STAND_IN}+reencode", step, clip, 3 + 0.5 * sign) for step in ("18", "23")]
+        rows += [_row(metric.key, f"{STAND_IN}+move", step, clip, 3 + px) for step, px in (("1", 1.0), ("2", 2.0))]
+        rows += [_row(metric.key, "move", "2", clip, 0.4 if clip == "a" else 0.6)]
+        rows += [_row(metric.key, "blur", "4", clip, 2.5), _row(metric.key, "jpeg", "5", clip, 1.0)]
+    found = {(row["noise"], row["step"]): float(row["band"]) for row in bands(rows, [metric])}
+    assert found == {
+        ("reencode", "18"): 0.5,
+        ("reencode", "23"): 0.5,
+        ("move", "1"): 1,
+        ("move", "2"): 2,
+        ("any", ""): 2,
+    }
+    assert verdict(rows, metric, BY_NAME["move"], "real") == ("does not move", 0.5)
+    assert verdict(rows, metric, BY_NAME["blur"], "real") == ("moves", 2.5)
+    assert verdict(rows, metric, BY_NAME["jpeg"], "real") == ("", 1.0)
+    assert differences(rows, metric.key, BASE, "move", "2", "real").tolist() == [0.4, 0.6]
+    assert "**↑ +0.5**" in tables(rows, [metric]) and "**= +2.5**" in tables(rows, [metric])
+
+
+def test_names_in_the_table_are_metrics() -> None:
+    from metrics.registry import METRICS
+
+    known = {metric.key for metric in METRICS} | {metric.name for metric in METRICS}
+    for how in DEGRADATIONS:
+        assert how.moves | how.still <= known and not how.moves & how.still, how.name
