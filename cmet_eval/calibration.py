@@ -41,6 +41,8 @@ DEFAULT_METRICS: tuple[str, ...] = (
     *("registration:shift", "registration:scale", "registration:rotation", "jitter:output"),
     *("lip_energy:correlation", "lip_energy:offset", "csim:dlib", "ea:fer", "emotion_leak:fer"),
 )
+# 0.1 s a face: asked only at a degradation's last step, and for its noise band.
+SLOW: tuple[str, ...] = ("csim:dlib", "csim:dlib-ref")
 BASE, STAND_IN, NO_STEP = "none", "stand-in", ""
 NOT_MAKEABLE = "not-makeable"  # in place of a reason, where a clip cannot be degraded so
 _SEED = 0
@@ -88,8 +90,8 @@ def calibrate(
 def _degraded(
     clip: Clip, how: Degradation, name: str, metrics: Sequence[Metric], base: Sample, target: Sample
 ) -> Iterable[Row]:
-    asked = [m for m in metrics if getattr(m, "needs_audio", False)] if how.sound_only else metrics
     for step in how.steps:
+        asked = [m for m in metrics if _asked(m, how, step, noise=name != how.name)]
         try:
             video = how.apply(clip, step)
         except NotMakeable:
@@ -99,6 +101,12 @@ def _degraded(
         if how.sound_only and asked:
             sample.cached("mediapipe-478", lambda _: mediapipe_landmarks(base))  # the pictures are the same
         yield from _rows(clip, name, label(step), asked, sample, target)
+
+
+def _asked(metric: Metric, how: Degradation, step: Step, noise: bool) -> bool:
+    if how.sound_only:
+        return bool(getattr(metric, "needs_audio", False))
+    return noise or metric.key not in SLOW or step == how.steps[-1]
 
 
 def _sample(clip: Clip, frames: np.ndarray, audio: np.ndarray) -> Sample:
@@ -270,6 +278,17 @@ def write(out: Path, rows: Sequence[Row], metrics: Sequence[Metric]) -> list[Pat
     """values.csv, bands.csv, tables.md and the plots, in the folder `out`."""
     from cmet_eval.calibration_plot import plot
 
+    paths = [write_values(out, rows), _write_csv(out / "bands.csv", bands(rows, metrics))]
+    (out / "tables.md").write_text(tables(rows, metrics), encoding="utf-8")
+    paths.append(out / "tables.md")
+    for metric in metrics:
+        if any(row.metric == metric.key and row.value is not None for row in rows):
+            paths.append(plot(out / f"{metric.key.replace(':', '-')}.png", rows, metric))
+    return paths
+
+
+def write_values(out: Path, rows: Sequence[Row]) -> Path:
+    """values.csv in the folder `out`."""
     out.mkdir(parents=True, exist_ok=True)
     values = [
         {
@@ -279,13 +298,20 @@ def write(out: Path, rows: Sequence[Row], metrics: Sequence[Metric]) -> list[Pat
         }
         for row in rows
     ]  # fmt: skip
-    paths = [_write_csv(out / "values.csv", values), _write_csv(out / "bands.csv", bands(rows, metrics))]
-    (out / "tables.md").write_text(tables(rows, metrics), encoding="utf-8")
-    paths.append(out / "tables.md")
-    for metric in metrics:
-        if any(row.metric == metric.key and row.value is not None for row in rows):
-            paths.append(plot(out / f"{metric.key.replace(':', '-')}.png", rows, metric))
-    return paths
+    return _write_csv(out / "values.csv", values)
+
+
+def read_values(path: Path) -> list[Row]:
+    """The rows of a values.csv, so that tables and plots can be made again without the videos."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return [
+            Row(
+                **{name: row[name] for name in ("metric", "degradation", "step", "group", "clip", "reason")},
+                value=float(row["value"]) if row["value"] else None,
+                offset=float(row["offset"]) if row["offset"] else None,
+            )
+            for row in csv.DictReader(file)
+        ]
 
 
 def tables(rows: Sequence[Row], metrics: Sequence[Metric]) -> str:
@@ -369,8 +395,19 @@ def run(
     metrics = [get_metric(key) for key in (metric_keys or DEFAULT_METRICS)]
     rows: list[Row] = []
     with Progress(clips * len(data), "clips", "calibrate", quiet=quiet) as progress:
-        for folder in data:
-            for clip in pick_clips(folder, clips, frames):
-                rows += calibrate([clip], metrics)
-                progress.advance()
+        picked = [pick_clips(folder, clips, frames) for folder in data]
+        # In turn, so that the values that are there after a stop are of every set.
+        for clip in (some[k] for k in range(clips) for some in picked if k < len(some)):
+            rows += calibrate([clip], metrics)
+            write_values(out, rows)
+            progress.advance()
     return write(out, rows, metrics)
+
+
+def again(values: Path, out: Path) -> list[Path]:
+    """Bands, tables and plots from the values.csv of an earlier run, also of one that was stopped."""
+    try:
+        rows = read_values(values)
+    except (OSError, KeyError, ValueError) as error:
+        raise UserError(f"{values} is no values.csv of cmet-eval calibrate ({type(error).__name__})") from None
+    return write(out, rows, [get_metric(key) for key in dict.fromkeys(row.metric for row in rows)])

@@ -74,8 +74,8 @@ def _panel(axis: Any, rows: Sequence[Row], mine: Sequence[Row], metric: Metric, 
                 at[row.clip, names.index(row.step)] = row.value  # type: ignore[assignment]
         table = np.array([[at.get((clip, k), np.nan) for k in range(len(names))] for clip in clips])
         x = np.arange(len(names))
-        axis.plot(x, table.T, color=colour, linewidth=0.6, alpha=0.45)
         seen = np.isfinite(table).any(axis=0)
+        axis.plot(x[seen], table.T[seen], color=colour, linewidth=0.6, alpha=0.45)
         axis.plot(x[seen], np.nanmedian(table[:, seen], axis=0), color=colour, linewidth=2, marker="o", markersize=3)
         band = widest(rows, metric.key, NOISE, group) or 0.0
         middle = float(np.nanmedian(table[:, start])) if np.isfinite(table[:, start]).any() else np.nan

@@ -8,14 +8,18 @@ import typer
 
 
 def calibrate(
-    data: list[Path] = typer.Option(..., "--data", help="a shard set; repeatable"),
+    data: list[Path] = typer.Option(None, "--data", help="a shard set; repeatable"),
+    values: Path = typer.Option(None, "--values", help="a values.csv: bands, tables and plots again, without videos"),
     out: Path = typer.Option(Path("work/calibration"), "--out", help="values.csv, bands.csv, tables.md, plots"),
     clips: int = typer.Option(4, "--clips", min=1, help="clips of each shard set"),
     frames: int = typer.Option(50, "--frames", min=2, help="frames of a clip; lip_energy needs 35"),
     metrics: list[str] = typer.Option(None, "--metrics", help="name:variant; repeatable"),
     quiet: bool = typer.Option(False, "--quiet"),
 ) -> None:
-    from cmet_eval.calibration import run
+    from cmet_eval.calibration import again, run
+    from talking_face.reasons import UserError
 
-    for path in run(data, out, clips, frames, metrics or (), quiet):
+    if bool(data) == bool(values):
+        raise UserError("give --data, or the --values of an earlier run")
+    for path in again(values, out) if values else run(data, out, clips, frames, metrics or (), quiet):
         print(path)

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from cmet_eval.calibration import BASE, STAND_IN, Row, bands, calibrate, differences, tables, verdict, write
+from cmet_eval.calibration import BASE, STAND_IN, Row, again, bands, calibrate, differences, tables, verdict, write
 from cmet_eval.degradations import (
     DEGRADATIONS,
     NOISE,
@@ -99,6 +99,7 @@ def test_two_metrics_on_three_degradations(clip: Clip, tmp_path: Path) -> None:
     once = [path.read_bytes() for path in write(tmp_path / "a", rows, metrics)]
     assert once == [path.read_bytes() for path in write(tmp_path / "b", rows, metrics)]
     assert len(once) == 5 and all(once)
+    assert once == [path.read_bytes() for path in again(tmp_path / "a" / "values.csv", tmp_path / "c")]
 
 
 def _row(metric: str, degradation: str, step: str, clip: str, value: float) -> Row:
