@@ -17,6 +17,7 @@ from metrics.base import Labels, Metric, Sample, Score
 from metrics.registry import get_metric
 from talking_face.clip import Pair
 from talking_face.media.reading import probe, read_audio, read_frames
+from talking_face.pretrained.corpus_nets import look_beside
 from talking_face.reasons import ClipError, Reason
 from talking_face.signature import digest
 
@@ -97,6 +98,7 @@ def score_video(job: Job, data: str, metric_keys: Sequence[str]) -> dict[str, An
         "n", "stats"}]}
     """
     path = Path(job.video)
+    look_beside(data)
     metrics = [get_metric(metric_key) for metric_key in metric_keys]
     notes: list[str] = []
     codec = ""

@@ -23,6 +23,7 @@ from metrics.registry import DEFAULT_METRICS, get_metric
 from pipelines.shards import ShardSet
 from pipelines.workers import Task, run_tasks
 from talking_face.clip import Pair
+from talking_face.pretrained.corpus_nets import look_beside
 from talking_face.progress import Progress
 from talking_face.reasons import ClipError, Reason, UserError
 
@@ -82,6 +83,7 @@ def score_submissions(
 ) -> Scored:
     """Score what is not scored yet, and write the result rows of every submission."""
     suite = version("cmet-eval")
+    look_beside(data)
     outcome: dict[str, dict[str, Any] | ClipError] = {}
     jobs: dict[str, Job] = {}  # by scoring key
     waiting: dict[str, str] = {}  # name of a pair's video -> scoring key

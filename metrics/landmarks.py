@@ -48,13 +48,25 @@ def need_faces(name: str, found: np.ndarray, share: float) -> None:
         raise ClipError(reason, f"{name}: a face in {found.sum()} of {len(found)} frames")
 
 
+def mediapipe_blendshapes(sample: Sample) -> np.ndarray:
+    """(T, 52) float32 in [0, 1], NaN in frames without a face; of the same pass as `mediapipe_landmarks`."""
+    if sample.frames.dtype != np.uint8:
+        raise ValueError(f"{sample.name}: landmark metrics need uint8 frames, got {sample.frames.dtype}")
+    return sample.cached("mediapipe-mesh", _meshes)[1]
+
+
 def _landmarks(sample: Sample) -> np.ndarray:
+    return sample.cached("mediapipe-mesh", _meshes)[0]
+
+
+def _meshes(sample: Sample) -> tuple[np.ndarray, np.ndarray]:
     from talking_face.pretrained.face_landmarker import N_POINTS, FaceLandmarker
 
-    out = np.full((len(sample.frames), N_POINTS, 3), np.nan, np.float32)
+    points = np.full((len(sample.frames), N_POINTS, 3), np.nan, np.float32)
+    blendshapes = np.full((len(sample.frames), 52), np.nan, np.float32)
     with FaceLandmarker(running_mode="video") as landmarker:
         for t, frame in enumerate(sample.frames):
             mesh = landmarker.detect(frame, round(1000 * t / sample.fps))
             if mesh is not None:
-                out[t] = mesh.landmarks
-    return out
+                points[t], blendshapes[t] = mesh.landmarks, mesh.blendshapes
+    return points, blendshapes

@@ -115,7 +115,7 @@ class LseC(Metric):
 
     def __init__(self, variant: Variant = "track", audio: Sound = "driving") -> None:
         self.variant = variant
-        self.crop: Variant = variant
+        self.crop: str = variant
         self.audio = audio
         self.needs_target = audio == "source"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 
 from metrics.base import Metric
+from metrics.corpus import CORPUS_METRICS
 from metrics.csim import CSIM_METRICS
 from metrics.emotion import EMOTION_METRICS
 from metrics.fid import PairFid
@@ -56,6 +57,7 @@ METRICS: tuple[Metric, ...] = (
     *LSE_METRICS,
     *CSIM_METRICS,
     *EMOTION_METRICS,
+    *CORPUS_METRICS,
     PairFid(),
 )
 

@@ -42,6 +42,7 @@ class Reason(StrEnum):
     NOT_FINITE = "not-finite"
     SILENT = "silent"
     UNSAYABLE = "unsayable"  # the classifier has no word for the emotion
+    TRAINED_ON = "trained-on"  # the evaluator was trained on the clip
 
 
 class ClipError(Exception):

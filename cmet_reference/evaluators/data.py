@@ -1,0 +1,91 @@
+"""What the evaluators are trained and tested on: mouths, sounds and blendshapes of a shard set's clips, in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from pipelines.shards import ShardSet
+from talking_face.emotions import EMOTIONS
+from talking_face.pretrained import corpus_nets
+from talking_face.progress import Progress
+from talking_face.reasons import UserError
+
+MAX_CLIPS = 384  # to train on
+MAX_TEST_CLIPS = 64  # times 21 shifts
+MAX_FRAMES = 75  # of a clip: 384 clips of them are 265 MB of mouths
+MIN_FRAMES = 15  # a shorter clip has too few windows to tell shifts apart
+MIN_VALID = 0.8  # share of the frames with a face
+
+
+@dataclass(frozen=True)
+class Example:
+    """One clip as the evaluators see it."""
+
+    clip_id: str
+    speaker: str
+    emotion: str | None
+    mouths: np.ndarray  # (T, 96, 96) uint8
+    samples: np.ndarray  # (N,) int16, N == 640 T
+    cepstra: np.ndarray  # (R, 13) float32 of all samples
+    faces: np.ndarray  # (16, 52) float32 blendshapes
+    sound_id: str  # of the whole clip's sound
+
+
+def choose(clips: pd.DataFrame, training: bool, most: int, seed: int) -> list[str]:
+    """Ids of at most `most` clips of the training split, or of the others; sorted.
+
+    Of more, speakers and emotions take turns in an order drawn by the seed. Clips of speakers that the training split
+    holds are not taken for the test, so that what is held out are people.
+    """
+    rows = clips[(clips["n_frames"] >= MIN_FRAMES) & (clips["valid_fraction"] >= MIN_VALID)]
+    train = rows["split"] == "train"
+    rows = (
+        rows[train] if training else rows[~train & ~rows["speaker"].isin(set(clips[clips["split"] == "train"].speaker))]
+    )
+    order = np.random.default_rng(seed).permutation(len(rows))
+    shuffled = rows.sort_values("clip_id").iloc[order]
+    turn = shuffled.groupby([shuffled["speaker"], shuffled["emotion"].fillna("")]).cumcount()
+    return sorted(str(clip) for clip in shuffled.iloc[np.argsort(turn.to_numpy(), kind="stable")]["clip_id"][:most])
+
+
+def load(shards: ShardSet, clip_ids: Sequence[str], label: str, quiet: bool) -> list[Example]:
+    """Read and crop the clips, some 20 a second; what they show beyond `MAX_FRAMES` frames is left."""
+    rows = shards.clips.set_index("clip_id")
+    out = []
+    with Progress(len(clip_ids), unit="clips", label=label, quiet=quiet) as progress:
+        for clip_id in clip_ids:
+            row = rows.loc[clip_id]
+            emotion = row["emotion"] if isinstance(row["emotion"], str) else None
+            out.append(example(shards, clip_id, str(row["speaker"]), emotion))
+            progress.advance()
+    return out
+
+
+def example(shards: ShardSet, clip_id: str, speaker: str, emotion: str | None) -> Example:
+    """One clip of the set."""
+    landmarks, sound = shards.landmarks(clip_id), shards.audio(clip_id)
+    n = min(len(landmarks), len(sound) // 640, MAX_FRAMES)
+    samples = sound[: n * 640]
+    return Example(
+        clip_id,
+        speaker,
+        emotion if emotion in EMOTIONS else None,
+        corpus_nets.mouths(shards.frames(clip_id, range(n)), landmarks[:n]),
+        samples,
+        corpus_nets.cepstra(samples),
+        corpus_nets.emotion_input(shards.blendshapes(clip_id)),
+        corpus_nets.sound_id(sound),
+    )
+
+
+def need(examples: Sequence[Example], what: str) -> None:
+    """Raises UserError where there are too few clips to train on."""
+    if len(examples) < 2:
+        raise UserError(
+            f"{len(examples)} clips of the training split can be used for {what}; at least 2 are needed, of "
+            f"{MIN_FRAMES} frames and a face in {MIN_VALID:.0%} of them. Was the data preprocessed with a split?"
+        )

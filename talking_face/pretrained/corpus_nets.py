@@ -1,0 +1,380 @@
+"""Two small evaluators trained on a corpus of one's own: a lip-sync network and an emotion classifier, and their files.
+
+`cmet_reference.evaluators` trains them; here is what both training and scoring need: what the networks are shown, the
+networks, and the file. A file is safetensors whose header holds what the network was trained on, so that the file's
+hash covers the list of clips it must not judge. Read without pickle.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+
+from talking_face.faces.points68 import to_68
+from talking_face.pretrained.mfcc import mfcc
+from talking_face.pretrained.store import MissingWeights
+from talking_face.reasons import UserError
+from talking_face.signature import canonical_json
+
+SIZE = 96  # side of the grey crops, px
+WINDOW = 5  # frames of one lip embedding, at 25 frames/s; 0.2 s of sound
+ROWS, ROWS_A_FRAME = 20, 4  # cepstra of one sound embedding, and from one window to the next
+EMBEDDING = 128
+EMOTION_FRAMES = 16  # of a clip, evenly spread over those with a face
+BLENDSHAPES = 52
+VERSION = "1"  # of the networks and of what they are shown; a file of another version is refused
+
+Kind = Literal["syncnet", "emotion"]
+FILES: dict[Kind, str] = {"syncnet": "corpus_syncnet.safetensors", "emotion": "corpus_emotion.safetensors"}
+FOLDER = "evaluators"  # below a shard set
+
+# In units of the distance between the eyes: the mouth crop's side, and how far its centre lies below the eyes' middle.
+MOUTH_SIDE, MOUTH_DOWN = 1.4, 1.2
+_FLOOR = -8.0  # natural log of the energy of a window under the codec's noise; digital silence would be at -36
+
+
+# -- what the networks are shown ---------------------------------------------------------------------------------------
+
+
+def mouths(frames: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+    """The mouth of every frame, upright and of one size through the clip.
+
+    A square of 1.4 times the clip's median distance between the eyes, its centre 1.2 of these below their middle,
+    turned with them; a head that turns keeps its size. A frame without a face is placed between its neighbours.
+
+    Args:
+        frames: (T, H, W, 3) uint8 RGB.
+        landmarks: (T, 478, 2 or 3) pixels, NaN without a face; at least one frame has one.
+
+    Returns:
+        (T, 96, 96) uint8 grey.
+    """
+    points = to_68(landmarks).astype(np.float64)
+    eyes = np.stack([points[:, 36:42].mean(axis=1), points[:, 42:48].mean(axis=1)], axis=1).reshape(-1, 4)
+    valid = np.isfinite(eyes).all(axis=1)
+    t = np.arange(len(eyes))
+    eyes = np.stack([np.interp(t, t[valid], column[valid]) for column in eyes.T], axis=1)
+    across, middle = eyes[:, 2:] - eyes[:, :2], (eyes[:, 2:] + eyes[:, :2]) / 2
+    length = np.hypot(*across.T)
+    scale = SIZE / (MOUTH_SIDE * float(np.median(length[valid])))
+    out = np.empty((len(frames), SIZE, SIZE), np.uint8)
+    for i, frame in enumerate(frames):
+        cos, sin = across[i] / length[i]
+        turn = scale * np.array([[cos, sin], [-sin, cos]])
+        move = SIZE * np.array([0.5, 0.5 - MOUTH_DOWN / MOUTH_SIDE]) - turn @ middle[i]
+        # Coordinates from the edge to the whole-number centres of warpAffine.
+        move += turn @ (0.5, 0.5) - 0.5
+        matrix = np.column_stack([turn, move])
+        grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
+        out[i] = cv2.warpAffine(grey, matrix, (SIZE, SIZE), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return out
+
+
+def emotion_input(blendshapes: np.ndarray) -> np.ndarray:
+    """What the emotion network sees of a clip: (16, 52) float32, from (T, 52) with NaN where there is no face.
+
+    The frames are spread evenly over those with a face, of which there is one; of a short clip some come twice.
+    """
+    valid = blendshapes[np.isfinite(blendshapes).all(axis=1)]
+    take = np.linspace(0, len(valid) - 1, EMOTION_FRAMES).round().astype(int)
+    return np.ascontiguousarray(valid[take], np.float32)
+
+
+def cepstra(samples: np.ndarray) -> np.ndarray:
+    """(R, 13) float32, every 10 ms, energy not below `_FLOOR`: (N,) int16 at 16 kHz."""
+    rows = mfcc(samples).astype(np.float32)
+    quiet = rows[:, 0] < _FLOOR
+    rows[quiet] = 0.0  # the shape of a spectrum of nothing is noise
+    rows[quiet, 0] = _FLOOR
+    return rows
+
+
+# -- the networks ------------------------------------------------------------------------------------------------------
+
+
+def _standard(x: Any) -> Any:
+    """Pictures (N, 96, 96), 0-255, to mean 0 and deviation 1 each: light and camera do not count."""
+    x = x.float()
+    mean, std = x.mean(dim=(1, 2), keepdim=True), x.std(dim=(1, 2), keepdim=True)
+    return ((x - mean) / (std + 4.0)).unsqueeze(1)
+
+
+def _conv(n_in: int, n_out: int, size: int, stride: int) -> list[Any]:
+    from torch import nn
+
+    return [
+        nn.Conv2d(n_in, n_out, size, stride, size // 2, bias=False),
+        nn.BatchNorm2d(n_out),
+        nn.ReLU(inplace=True),
+    ]
+
+
+def build_syncnet() -> Any:
+    """The lip-sync network, 0.4 M parameters: `lips((B, T, 96, 96))` and `sound((B, R, 13))` to unit embeddings.
+
+    Frames are encoded one by one, and two convolutions over time join five of them, so that a clip costs a pass
+    over its frames and not over its windows. The sound's convolutions have no padding: their field is 20 rows, their
+    step 4. Returns (B, T - 4, 128) and (B, (R - 20) // 4 + 1, 128).
+    """
+    import torch
+    from torch import nn
+    from torch.nn import functional
+
+    class SyncNet(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.frame = nn.Sequential(
+                *_conv(1, 24, 7, 4), *_conv(24, 48, 3, 2), *_conv(48, 96, 3, 2), *_conv(96, 96, 3, 2)
+            )
+            self.flat = nn.Sequential(nn.Flatten(), nn.Linear(96 * 9, 128))
+            self.time = nn.Sequential(
+                nn.Conv1d(128, 128, 3), nn.BatchNorm1d(128), nn.ReLU(inplace=True), nn.Conv1d(128, EMBEDDING, 3)
+            )
+            self.heard = nn.Sequential(
+                nn.Conv1d(13, 96, 4, 2),
+                nn.BatchNorm1d(96),
+                nn.ReLU(inplace=True),
+                nn.Conv1d(96, 128, 3, 2),
+                nn.BatchNorm1d(128),
+                nn.ReLU(inplace=True),
+                nn.Conv1d(128, 192, 4),
+                nn.BatchNorm1d(192),
+                nn.ReLU(inplace=True),
+                nn.Conv1d(192, EMBEDDING, 1),
+            )
+            self.register_buffer("mean", torch.zeros(13))
+            self.register_buffer("std", torch.ones(13))
+
+        def lips(self, x: Any) -> Any:
+            clips, frames = x.shape[:2]
+            seen = self.flat(self.frame(_standard(x.flatten(0, 1)))).view(clips, frames, -1)
+            return functional.normalize(self.time(seen.transpose(1, 2)).transpose(1, 2), dim=-1)
+
+        def sound(self, x: Any) -> Any:
+            x = ((x - self.mean) / self.std).clamp(-4, 4)
+            return functional.normalize(self.heard(x.transpose(1, 2)).transpose(1, 2), dim=-1)
+
+    return SyncNet()
+
+
+def build_emotion(n_classes: int) -> Any:
+    """The emotion classifier: (B, F, 52) blendshapes of F frames a clip to (B, classes) logits, 4,000 parameters.
+
+    What the frames say is averaged before the last layer: one judgement a clip. Blendshapes say how a face moves from
+    its own rest, so four training speakers are enough to judge others; crops of 96 px and points learn the speakers.
+    """
+    import torch
+    from torch import nn
+
+    class Emotion(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.frame = nn.Sequential(nn.Linear(BLENDSHAPES, 64), nn.ReLU(inplace=True), nn.Dropout(0.3))
+            self.last = nn.Linear(64, n_classes)
+            self.register_buffer("mean", torch.zeros(BLENDSHAPES))
+            self.register_buffer("std", torch.ones(BLENDSHAPES))
+
+        def forward(self, x: Any) -> Any:
+            return self.last(self.frame(((x - self.mean) / self.std).clamp(-4, 4)).mean(dim=1))
+
+    return Emotion()
+
+
+class CorpusSyncNet:
+    """The trained lip-sync network, as `metrics.lse.LipSyncNet` asks for one."""
+
+    def __init__(self, net: Any, tag: str, device: str = "cpu") -> None:
+        self.net, self.tag, self.device = net.eval().to(device), tag, device
+
+    def lip(self, crops: np.ndarray) -> np.ndarray:
+        """(T, 96, 96) uint8 mouth crops to (T - 4, 128) float32; row i is of frames i to i + 4."""
+        import torch
+
+        with torch.inference_mode():
+            # Of 250 frames at once; four frames are shared by neighbours.
+            parts = [
+                self.net.lips(torch.from_numpy(crops[i : i + 250 + WINDOW - 1]).to(self.device)[None])[0]
+                for i in range(0, len(crops) - WINDOW + 1, 250)
+            ]
+            return torch.cat(parts).cpu().numpy()
+
+    def sound(self, samples: np.ndarray, windows: int) -> np.ndarray:
+        """(N,) int16 at 16 kHz to (windows, 128) float32; N >= 640 (windows + 5) is enough."""
+        import torch
+
+        rows = cepstra(samples)[: ROWS_A_FRAME * (windows - 1) + ROWS]
+        if windows < 1 or len(rows) < ROWS_A_FRAME * (windows - 1) + ROWS:
+            raise ValueError(f"{len(samples)} samples are too few for {windows} windows")
+        with torch.inference_mode():
+            return self.net.sound(torch.from_numpy(rows).to(self.device)[None])[0].cpu().numpy()
+
+
+class CorpusEmotion:
+    """The trained emotion classifier."""
+
+    def __init__(self, net: Any, tag: str, labels: tuple[str, ...], device: str = "cpu") -> None:
+        self.net, self.tag, self.labels, self.device = net.eval().to(device), tag, labels, device
+
+    def probabilities(self, shown: np.ndarray) -> np.ndarray:
+        """(C,) float64, sum 1, in the order of `labels`, from what `emotion_input` gives of a clip."""
+        import torch
+
+        with torch.inference_mode():
+            return self.net(torch.from_numpy(shown).to(self.device)[None]).double().softmax(dim=1)[0].cpu().numpy()
+
+
+# -- files -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class TrainedOn:
+    """What stands in a file's header. Whatever is scored must not be among it."""
+
+    kind: Kind
+    data: str  # content digest of the shard set
+    clips: tuple[str, ...]  # ids, sorted
+    sounds: tuple[str, ...]  # `sound_id` of each, sorted
+    seed: int
+    labels: tuple[str, ...] = ()  # of the emotion network
+    config: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    version: str = VERSION
+
+    def holds(self, name: str, audio: np.ndarray | None) -> bool:
+        """Whether a clip was trained on, by its id or by its sound, sample for sample."""
+        return name in self.clips or (audio is not None and len(audio) > 0 and sound_id(audio) in self.sounds)
+
+
+def sound_id(audio: np.ndarray) -> str:
+    """Digest of a clip's samples, (N,) int16."""
+    return hashlib.sha256(np.ascontiguousarray(audio).tobytes()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """A file that was found: where, its SHA-256 in hex, and what it was trained on."""
+
+    path: Path
+    sha256: str
+    trained_on: TrainedOn
+
+    @property
+    def tag(self) -> str:
+        """How it stands in signatures."""
+        return f"corpus-{self.trained_on.kind}@{self.sha256[:8]}"
+
+
+def save(path: Path, state: Mapping[str, Any], trained_on: TrainedOn) -> str:
+    """Write an evaluator by an atomic rename; the same tensors and record give the same bytes. Returns the SHA-256."""
+    from safetensors.torch import save as to_bytes
+
+    tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+    # One key: the order of several is not fixed.
+    data = to_bytes(tensors, metadata={"trained_on": canonical_json(asdict(trained_on))})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_bytes(data)
+    temporary.replace(path)
+    return hashlib.sha256(data).hexdigest()
+
+
+_beside: list[Path] = []
+
+
+def look_beside(shards: str | Path) -> None:
+    """From now on this process finds the evaluators trained on that shard set, unless CMET_EVAL_WEIGHTS has others."""
+    _beside[:] = [Path(shards) / FOLDER]
+
+
+def find(kind: Kind) -> Evaluator:
+    """The evaluator's file: in the folders of CMET_EVAL_WEIGHTS, then beside the data that is scored.
+
+    Raises MissingWeights where it is nowhere, UserError where it cannot be read.
+    """
+    named = [Path(folder) for folder in os.environ.get("CMET_EVAL_WEIGHTS", "").split(os.pathsep) if folder]
+    for folder in [*named, *_beside]:
+        path = folder / FILES[kind]
+        if path.is_file():
+            status = path.stat()
+            return _opened(path, kind, status.st_mtime_ns, status.st_size)
+    raise MissingWeights(
+        f"{FILES[kind]} (evaluator trained on the corpus itself) is not on this machine.\n"
+        f"To get it: run `cmet-eval train evaluators --data SHARDS`, which writes SHARDS/{FOLDER}; or put the file "
+        "into a folder named by CMET_EVAL_WEIGHTS."
+    )
+
+
+def tag(kind: Kind) -> str:
+    """The evaluator's tag for signatures; `absent` in place of the hash where there is no file."""
+    try:
+        return find(kind).tag
+    except MissingWeights:
+        return f"corpus-{kind}@absent"
+
+
+def corpus_syncnet() -> CorpusSyncNet:
+    """The lip-sync network, loaded once a process and file. Raises MissingWeights."""
+    return _syncnet(find("syncnet"))
+
+
+def corpus_emotion() -> CorpusEmotion:
+    """The emotion classifier, loaded once a process and file. Raises MissingWeights."""
+    return _emotion(find("emotion"))
+
+
+@lru_cache(maxsize=8)
+def _opened(path: Path, kind: Kind, _changed: int, _size: int) -> Evaluator:
+    data = path.read_bytes()
+    return Evaluator(path, hashlib.sha256(data).hexdigest(), _header(path, data, kind))
+
+
+def _header(path: Path, data: bytes, kind: Kind) -> TrainedOn:
+    """The record in the header of safetensors: 8 bytes of length, then JSON."""
+    try:
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        record = json.loads(header["__metadata__"]["trained_on"])
+        record |= {name: tuple(record[name]) for name in ("clips", "sounds", "labels")}
+        trained_on = TrainedOn(**record)
+    except (ValueError, KeyError, TypeError, UnicodeDecodeError):
+        raise UserError(f"{path} is no evaluator of this suite, or damaged; train it again") from None
+    if trained_on.kind != kind or trained_on.version != VERSION:
+        raise UserError(f"{path} is a {trained_on.kind} of version {trained_on.version}, not {kind} {VERSION}")
+    return trained_on
+
+
+@lru_cache(maxsize=1)
+def _syncnet(found: Evaluator) -> CorpusSyncNet:
+    return CorpusSyncNet(_filled(build_syncnet(), found), found.tag, _device())
+
+
+@lru_cache(maxsize=1)
+def _emotion(found: Evaluator) -> CorpusEmotion:
+    labels = found.trained_on.labels
+    return CorpusEmotion(_filled(build_emotion(len(labels)), found), found.tag, labels, _device())
+
+
+def _filled(net: Any, found: Evaluator) -> Any:
+    from safetensors.torch import load
+
+    data = found.path.read_bytes()
+    if hashlib.sha256(data).hexdigest() != found.sha256:
+        raise UserError(f"{found.path} changed while it was in use; run the same command again")
+    try:
+        net.load_state_dict(load(data))
+    except RuntimeError as error:
+        raise UserError(f"{found.path} does not hold this network: {str(error).splitlines()[0]}") from None
+    return net
+
+
+def _device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
