@@ -4,7 +4,6 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 OUT ?= work/demo
-DATASET ?= clips
 WORKERS ?= 2
 
 .PHONY: demo test lint bench preprocess leaderboard lock clean
@@ -23,8 +22,8 @@ demo: $(READY)
 	$(BIN)/cmet-eval demo --out $(OUT)
 
 preprocess: $(READY)
-	@test -n "$(ROOT)" || { echo 'usage: make preprocess DATASET=mead ROOT=/data/MEAD OUT=/data/mead-shards [WORKERS=2] [ARGS="--view all"]'; exit 2; }
-	$(BIN)/cmet-eval preprocess $(DATASET) $(ROOT) $(OUT) --workers $(WORKERS) $(ARGS)
+	@test -n "$(ROOT)" -a "$(origin DATASET) $(origin OUT)" = "command line command line" || { echo 'usage: make preprocess DATASET=mead ROOT=/data/MEAD OUT=/data/mead-shards [WORKERS=2] [ARGS="--view all"]'; exit 2; }
+	$(BIN)/cmet-eval preprocess $(DATASET) "$(ROOT)" "$(OUT)" --workers $(WORKERS) $(ARGS)
 
 leaderboard: $(READY)
 	$(BIN)/cmet-eval leaderboard --results $(OUT)/results --out $(OUT)/leaderboard

@@ -6,6 +6,7 @@ other settings into the same folder is refused.
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import fcntl
 import importlib.metadata
@@ -46,6 +47,7 @@ from talking_face.signature import digest
 
 STAGING, LOCK = ".staging", ".lock"
 # Reasons that may be the machine's and not the clip's: `retry` tries these again.
+_ALIKE = 10  # so many crashes with the same words, and no clip that did not: the fault lies elsewhere
 PASSING = frozenset({Reason.DEADLINE, Reason.CRASHED, Reason.UNREADABLE, Reason.MISSING_FILE})
 
 
@@ -58,9 +60,11 @@ class PreprocessSummary:
     signature: str
     kept: int
     dropped: int
-    skipped: int
+    excluded: int  # clips that a table, a list or an option left out
+    skipped: int  # files that are no clip
     computed: int
     reasons: dict[str, int]  # of dropped clips
+    removed: int = 0  # finished clips of an earlier run that this one took out
     notes: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
@@ -74,6 +78,11 @@ class PreprocessSummary:
         """Dropped clips over all clips."""
         return self.dropped / max(1, self.kept + self.dropped)
 
+    @property
+    def passing(self) -> int:
+        """Dropped clips that `retry` would try again."""
+        return sum(count for reason, count in self.reasons.items() if reason in PASSING)
+
 
 def preprocess(
     dataset: str,
@@ -85,6 +94,7 @@ def preprocess(
     scheduler: str | None = None,
     limit: int | None = None,
     retry: bool = False,
+    prune: bool = False,
     quiet: bool = False,
 ) -> PreprocessSummary:
     """Preprocesses `dataset` under `root` into the shard set `out`.
@@ -94,8 +104,10 @@ def preprocess(
         workers, scheduler: see pipelines.workers.run_tasks. A scheduler's workers must see `root` and `out`.
         limit: take only the first clips, by clip_id.
         retry: also try again the clips that an earlier run dropped for a reason that may pass (deadline, crash).
+        prune: take out of a finished set the clips that are not asked for now, or no longer under `root`.
 
-    Raises UserError on wrong use, on a folder that other settings made, and on a full disk.
+    Raises UserError on wrong use, on a folder that other settings made, on finished clips that would be lost without
+    `prune`, on a full disk, and where every clip crashes in the same way.
     """
     settings = settings or PreprocessSettings()
     root, out = Path(root), Path(out)
@@ -119,7 +131,7 @@ def preprocess(
         out.mkdir(parents=True, exist_ok=True)
         with _locked(out):
             run = _Run(dataset, root, out, settings, clips, found.skipped, preset, notes)
-            return run.go(workers, scheduler, retry, quiet)
+            return run.go(workers, scheduler, retry, prune, quiet)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise _no_space(out) from None
@@ -163,7 +175,13 @@ class _Run:
         self.places: dict[str, tuple[Path, int]] = {}  # where the clips of shards on disk lie: file, row group
         self.old = self._old_card()
 
-    def go(self, workers: int, scheduler: str | None, retry: bool, quiet: bool) -> PreprocessSummary:
+    def go(self, workers: int, scheduler: str | None, retry: bool, prune: bool, quiet: bool) -> PreprocessSummary:
+        gone = self._kept_before() - self.by_id.keys()
+        if gone and not prune:
+            raise UserError(
+                f"{len(gone)} finished clips in {self.out} are not asked for now, or no longer under {self.root} "
+                f"({min(gone)}).\nGive another folder, or --prune to take them out."
+            )
         if self.old and self.old.get("complete") and self._unchanged() and not (retry and self._passing_failures()):
             return self._summary(self.old, computed=0)
         self.staging.folder.mkdir(parents=True, exist_ok=True)
@@ -191,7 +209,7 @@ class _Run:
                 left[index] -= 1
                 if left[index] == 0:
                     self._assemble(index, rows, written)
-        return self._finish(rows, computed=len(todo))
+        return dataclasses.replace(self._finish(rows, computed=len(todo)), removed=len(gone))
 
     # -- what is there already -----------------------------------------------------------------------------------------
 
@@ -212,6 +230,9 @@ class _Run:
             raise UserError(f"{path} is damaged; remove {self.out} and run again") from None
         theirs = card.get("settings", {})
         ours = self.content
+        begun = any((self.out / SHARDS).glob("*.parquet")) or any((self.out / STAGING).glob("*/*.json"))
+        if theirs != ours and not (card.get("complete") or begun):
+            return None  # an earlier run ended before its first clip
         if theirs != ours:
             keys = sorted(key for key in theirs.keys() | ours.keys() if theirs.get(key) != ours.get(key))
             lines = "; ".join(f"{key}: {theirs.get(key)!r} there, {ours.get(key)!r} asked for" for key in keys)
@@ -219,6 +240,12 @@ class _Run:
                 f"{self.out} was made with other settings ({lines}).\nGive another folder, or the same settings."
             )
         return card
+
+    def _kept_before(self) -> set[str]:
+        """Clips of the finished set that lies here."""
+        if not (self.out / CLIPS).is_file():
+            return set()
+        return set(pq.read_table(self.out / CLIPS, columns=["clip_id"]).column(0).to_pylist())
 
     def _unchanged(self) -> bool:
         """Whether the finished set is of this very manifest and all its files are there."""
@@ -294,9 +321,24 @@ class _Run:
         settings = self.settings.model_dump(mode="json")
         folder, root = str(self.staging.folder.resolve()), str(self.root)
         tasks = [Task(clip.clip_id, (clip, settings, folder, root), self.settings.deadline_s) for clip in todo]
+        alike: list[str] = []  # the clips so far, where all of them crashed with the same words
+        words: str | None = ""
         for result in run_tasks(PROCESS, tasks, workers=workers, scheduler=scheduler, progress=progress):
             if result.error is None:
-                yield result.value
+                row = result.value
+                if words is not None and row["reason"] == Reason.CRASHED and words in ("", row["detail"]):
+                    words = row["detail"]
+                    alike.append(row["clip_id"])
+                    if len(alike) == _ALIKE:
+                        for clip_id in alike:
+                            self.staging.forget(clip_id)
+                        raise UserError(
+                            f"the first {_ALIKE} clips all crashed in the same way ({words}).\n"
+                            "That is no fault of the clips. Mend it and run the same command again; nothing is lost."
+                        )
+                else:
+                    words = None
+                yield row
                 continue
             if result.error.reason is Reason.NO_SPACE:
                 raise _no_space(self.out)
@@ -358,7 +400,8 @@ class _Run:
             "counts": {
                 "kept": len(digests),
                 "dropped": len(rows) - len(digests),
-                "skipped": len(self.skipped),
+                "excluded": sum(skip.clip is not None for skip in self.skipped),
+                "skipped": sum(skip.clip is None for skip in self.skipped),
                 "frames": sum(index["n_frames"].to_pylist()),
                 "emotion": _count(index["emotion"]),
                 "speaker": _count(index["speaker"]),
@@ -428,7 +471,7 @@ class _Run:
 
     def _summary(self, card: dict[str, Any], computed: int) -> PreprocessSummary:
         counts = card["counts"]
-        numbers = {name: counts[name] for name in ("kept", "dropped", "skipped")}
+        numbers = {name: counts[name] for name in ("kept", "dropped", "excluded", "skipped")}
         return PreprocessSummary(
             self.out,
             card["digest"],

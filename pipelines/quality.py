@@ -12,8 +12,8 @@ import numpy as np
 
 THUMBNAIL = (64, 36)  # width, height, px; pixels of the picture as they are, neither averaged nor in its proportions
 # A cut changes the mean pixel by this much (of 255), and this many times as much as the frames around it do. GRID:
-# within clips at most 2.0 and 1.2 times, where two speakers' clips are joined, before the same blue wall, at least 8.3
-# and 5.5 times.
+# within clips at most 1.9 and 1.1 times, where two speakers' clips are joined, before the same blue wall, at least 8.3
+# and 6.4 times.
 CUT_LEVELS, CUT_TIMES = 5.0, 3.0
 _AROUND = 6  # frames looked at on either side of a suspected cut
 _FLASH = 3  # a picture that is back as it was within so many frames was a flash
@@ -85,7 +85,7 @@ def identity_distance(crops: Sequence[np.ndarray], landmarks: Sequence[np.ndarra
     """The largest distance between two of the faces in dlib's 128 dimensions; above 0.6 they are two people.
 
     Args:
-        crops: (S, S, 3) uint8 RGB each; landmarks: (478, 2 or 3) each, px of the crop. 0.12 s a face.
+        crops: (S, S, 3) uint8 RGB each; landmarks: (478, 2 or 3) each, px of the crop. 0.11 s a face.
     """
     from talking_face.faces.track import face_box
     from talking_face.pretrained.dlib_models import face_embedding

@@ -7,12 +7,13 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
+from pipelines import lists
 from pipelines.frames_codec import DEFAULT_CODEC, get_codec
 from pipelines.readers.base import ReaderOptions
 from talking_face.faces.align import ALIGN_MODES, align_mode
 from talking_face.faces.crop import ENLARGE
 from talking_face.pretrained.store import weight_hash
-from talking_face.signature import Signature, digest
+from talking_face.signature import Signature
 
 VERSION = "1.2.0"  # of the processing: raised when the same settings give other content
 
@@ -76,6 +77,8 @@ class PreprocessSettings(BaseModel):
     def content(self) -> dict[str, Any]:
         """The settings that change what is computed, JSON-ready, with the networks' hashes."""
         values = {key: value for key, value in self.model_dump(mode="json").items() if key not in _NOT_CONTENT}
+        for name in ("clips", "numbering"):  # a file counts by what is in it
+            values[name] = values[name] and lists.identity(values[name])
         if align_mode(self.align).points == "dlib68":
             values["dlib_68"] = weight_hash("dlib_68")
         return values | {"version": VERSION, "face_landmarker": weight_hash("face_landmarker")}
@@ -103,16 +106,3 @@ class PreprocessSettings(BaseModel):
         if mode.points == "dlib68":
             return f"{mode.name}@{weight_hash('dlib_68')[:8]}"
         return mode.name if mode.size else f"{mode.name}-{self.size}"
-
-    def hash(self) -> str:
-        """Eight hex digits of the content settings; they name shard files."""
-        return digest(self.content(), 8)
-
-    def differences(self, other: dict[str, Any]) -> list[str]:
-        """Lines `key: theirs there, ours here` against a card's stored content settings."""
-        ours = self.content()
-        return [
-            f"{key}: {other.get(key)!r} there, {ours.get(key)!r} asked for"
-            for key in sorted(ours.keys() | other.keys())
-            if ours.get(key) != other.get(key)
-        ]

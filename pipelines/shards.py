@@ -106,7 +106,6 @@ ARRAY_FIELDS: tuple[pa.Field, ...] = (
 )
 SCHEMA = pa.schema([*IDENTITY_FIELDS, *ARRAY_FIELDS], {"schema_version": SCHEMA_VERSION})
 _FLOATS = ("landmarks", "landmarks_smoothed", "blendshapes", "crop_transform")
-_TEXTS = [field.name for field in IDENTITY_FIELDS if field.type == pa.string()]
 
 LEDGER_SCHEMA = pa.schema(
     [

@@ -13,7 +13,7 @@ import typer
 from pipelines import contents
 from pipelines.shards import ShardSet
 from talking_face.faces.points68 import to_68
-from talking_face.reasons import UserError
+from talking_face.reasons import Reason, UserError
 
 SHEET = "contact_sheet.png"
 STATUSES = ("kept", "dropped", "excluded", "skipped")
@@ -79,7 +79,9 @@ def _print_ledger(shards: ShardSet) -> None:
     counts = ledger["status"].value_counts()
     print("ledger     " + ", ".join(f"{counts.get(status, 0)} {status}" for status in STATUSES))
     lost = ledger[ledger["status"] != "kept"]
-    for (status, reason), rows in lost.groupby(["status", "reason"], sort=True):
+    groups = lost.groupby(["status", "reason"], sort=True)
+    # What is mostly readmes and side files comes last.
+    for (status, reason), rows in sorted(groups, key=lambda group: group[0][1] == Reason.NOT_A_CLIP):
         stages = ", ".join(sorted(set(rows["stage"]) - {""}))
         print(f"  {status}, {reason} ({stages}): {len(rows)}")
         for _, row in rows.head(3).iterrows():

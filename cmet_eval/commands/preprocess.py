@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from pydantic import ValidationError
@@ -45,6 +45,9 @@ def preprocess(
     deadline: Annotated[float, typer.Option(help="Seconds after which a clip is given up.")] = DEFAULTS.deadline_s,
     limit: Annotated[int | None, typer.Option(min=1, help="Take only the first N clips.")] = None,
     retry: Annotated[bool, typer.Option("--retry", help="Try clips dropped by a deadline or crash again.")] = False,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Take finished clips out of OUT that are not asked for now.")
+    ] = False,
     allow_failures: Annotated[
         float, typer.Option(min=0, max=1, help="Share of clips that may drop before the exit code is 1.")
     ] = 0.05,
@@ -52,6 +55,8 @@ def preprocess(
 ) -> None:
     """Reads DATASET under ROOT and writes shards, ledger and card into OUT."""
     started = time.monotonic()
+    if lossless and codec not in (DEFAULTS.codec, LOSSLESS_CODEC):
+        raise UserError(f"--lossless is --codec {LOSSLESS_CODEC}; leave out one of --lossless and --codec {codec}")
     try:
         settings = PreprocessSettings(
             align=align,
@@ -70,10 +75,10 @@ def preprocess(
         )
     except ValidationError as error:
         first = error.errors()[0]
-        raise UserError(f"{first['loc'][0]}: {first['msg'].removeprefix('Value error, ')}") from None
-    summary = run(
-        dataset, root, out, settings, workers=workers, scheduler=scheduler, limit=limit, retry=retry, quiet=quiet
-    )
+        option = str(first["loc"][0]).removesuffix("_s").replace("_", "-")
+        raise UserError(f"--{option}: {first['msg'].removeprefix('Value error, ')}") from None
+    how: dict[str, Any] = {"workers": workers, "scheduler": scheduler, "limit": limit, "quiet": quiet}
+    summary = run(dataset, root, out, settings, retry=retry, prune=prune, **how)
     if not quiet:
         for note in summary.notes:
             print(note)
@@ -88,10 +93,14 @@ def preprocess(
 
 def _report(summary: PreprocessSummary, seconds: float) -> None:
     total = summary.kept + summary.dropped
-    print(f"{summary.kept} of {total} clips kept, {summary.skipped} other files; see `cmet-eval inspect {summary.out}`")
+    left_out = f"{summary.excluded} left out, " if summary.excluded else ""
+    files = f"{left_out}{summary.skipped} other files"
+    print(f"{summary.kept} of {total} clips kept, {files}; see `cmet-eval inspect {summary.out}`")
     for reason, count in summary.reasons.items():
         print(f"  dropped, {reason}: {count}")
-    work = (
-        f"{summary.computed} clips processed in {seconds:.1f} s" if summary.computed else "nothing to do: all was there"
-    )
+    if summary.passing:
+        print(f"  {summary.passing} of them for a reason that may pass; --retry tries them again")
+    work = f"{summary.computed} clips processed in {seconds:.1f} s"
+    if not summary.computed:
+        work = f"{summary.removed} finished clips taken out" if summary.removed else "nothing to do: all was there"
     print(f"{work}; digest {summary.digest}")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import hashlib
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -20,6 +21,13 @@ def names() -> list[str]:
     """The lists that come with the suite."""
     folder = resources.files(__package__)
     return sorted(Path(entry.name).stem for entry in folder.iterdir() if entry.name.endswith(".csv"))
+
+
+def identity(name_or_file: str) -> str:
+    """What a set's settings say of a list: its name, or the hash of the user's file, wherever that lies."""
+    if name_or_file in names() or not Path(name_or_file).is_file():
+        return name_or_file
+    return f"sha256:{hashlib.sha256(Path(name_or_file).read_bytes()).hexdigest()[:16]}"
 
 
 def select(name_or_file: str, clips: Sequence[Clip]) -> tuple[list[Clip], list[str]]:

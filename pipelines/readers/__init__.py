@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from pipelines import defects
 from pipelines.readers import clips, crema_d, lrs2, mead, meld
+from pipelines.readers.archives import is_archive
 from pipelines.readers.base import Discovery, ReaderOptions, Skipped
 from talking_face.reasons import Reason, UserError
 
@@ -21,6 +24,15 @@ READERS: Mapping[str, Reader] = {
     "clips": clips.discover,
 }
 
+# Which readers an option means something to; it is refused elsewhere, as it would do nothing.
+USED_BY: Mapping[str, tuple[str, ...]] = {
+    "view": ("mead",),
+    "numbering": ("mead",),
+    "emotion_label": ("crema-d",),
+    "subset": ("lrs2",),
+    "labels": ("clips", "meld"),
+}
+
 __all__ = ["READERS", "Discovery", "ReaderOptions", "Skipped", "discover"]
 
 
@@ -31,7 +43,7 @@ def discover(dataset: str, root: Path, options: ReaderOptions | None = None) -> 
     """
     reader = READERS.get(dataset)
     if reader is None:
-        near = difflib.get_close_matches(dataset, READERS, n=1)
+        near = difflib.get_close_matches(dataset.lower(), READERS, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise UserError(f"no reader for dataset {dataset!r}: {hint}there are {', '.join(sorted(READERS))}")
     root = Path(root)
@@ -40,15 +52,41 @@ def discover(dataset: str, root: Path, options: ReaderOptions | None = None) -> 
     if not root.is_dir():
         raise UserError(f"{root} is a file; give the folder that holds the {dataset} files")
     options = options or ReaderOptions()
+    for name, datasets in USED_BY.items():
+        if dataset not in datasets and getattr(options, name) != getattr(ReaderOptions(), name):
+            option = f"--{name.replace('_', '-')}"
+            raise UserError(f"{option} means nothing for {dataset} (it is for {', '.join(datasets)}); leave it out")
     found = reader(root.resolve(), options)
     if options.defects:
         _leave_out_defects(dataset, found)
+    _tell_below(root.resolve(), found)
     if not found.clips:
-        reasons = ", ".join(sorted({f"{skip.detail}" for skip in found.skipped})[:3])
+        reasons = Counter(skip.detail for skip in found.skipped)
+        most = "; ".join(f"{count} times: {detail}" for detail, count in reasons.most_common(3))
         raise UserError(
-            f"no {dataset} clip under {root} ({len(found.skipped)} files looked at{': ' + reasons if reasons else ''})"
+            f"no {dataset} clip under {root} ({len(found.skipped)} files looked at{'; ' + most if most else ''})"
         )
+    unread = [skip.path for skip in found.skipped if is_archive(skip.path) and skip.reason in _UNREAD]
+    if unread:
+        named = ", ".join(unread[:5]) + (f" and {len(unread) - 5} more" if len(unread) > 5 else "")
+        found.notes.append(f"{len(unread)} archives could not be read, or not whole (the ledger says why): {named}")
     return found
+
+
+_UNREAD = frozenset(
+    {
+        *(Reason.COMPRESSED, Reason.TRUNCATED, Reason.NOT_MEDIA, Reason.UNREADABLE),
+        *(Reason.EMPTY_FILE, Reason.LFS_POINTER),
+    }
+)
+
+
+def _tell_below(root: Path, found: Discovery) -> None:
+    """Paths below the root in what is said of skipped files: the same wherever the dataset lies."""
+    found.skipped = [
+        dataclasses.replace(skip, path=skip.path.removeprefix(f"{root}/"), detail=skip.detail.replace(f"{root}/", ""))
+        for skip in found.skipped
+    ]
 
 
 def _leave_out_defects(dataset: str, found: Discovery) -> None:

@@ -153,7 +153,7 @@ def _no_tar(name: str, head: bytes, depth: int) -> tuple[Reason, str] | None:
     for magic, command in _COMPRESSED.items():
         if head.startswith(magic):
             last = re.split("[/!]", name)[-1]
-            return Reason.NOT_A_CLIP, f"compressed, so it cannot be read in place; unpack it: {command} {last}"
+            return Reason.COMPRESSED, f"compressed, so it cannot be read in place; unpack it: {command} {last}"
     return None
 
 

@@ -21,9 +21,9 @@ HIDDEN_FOLDERS = frozenset({"_truth", "__MACOSX"})
 
 @dataclass(frozen=True)
 class Skipped:
-    """A file under the root that gives no clip, and why. `path` is relative to the root; `archive!member` in a tar.
+    """A file under the root that gives no clip, and why; `archive!member` in a tar.
 
-    `clip` is the clip that it would have been, where a table of known defects leaves it out.
+    `clip` is the clip that it is, where a table of known defects, a list or an option leaves it out.
     """
 
     path: str

@@ -2,7 +2,7 @@
 
 From the sound, in ten bands, a linear map foretells how fast five distances of the mouth change, and each face's own
 changes are correlated with that. The plainer measure, the opening of the lips against the loudness, is right in 65
-of the 110 ordered pairs of GRID clips where both people talk; this one in 109. Its table, speaking.csv, is fitted
+of the 110 ordered pairs of GRID clips where both people talk; this one in 108. Its table, speaking.csv, is fitted
 on the embedded corpus alone (pipelines/synth/fit_speaking.py). More in docs/faces.md.
 """
 
@@ -25,7 +25,7 @@ DISTANCES: tuple[tuple[str, int, int], ...] = (
 )
 MAX_LAG = 5  # frames by which sound and picture may be apart, either way
 _LAG_COST = 0.02  # of correlation for each frame: most files are in step
-# The best face must be this much better than the next: the one of 110 GRID pairs that comes out wrong is so by 0.016.
+# The best face must be this much better than the next: of 110 GRID pairs the surest wrong one was so by 0.016.
 MIN_MARGIN = 0.02
 MIN_VALID = 0.5  # of its frames must show a candidate
 _HIGHEST_HZ, _LOWEST_HZ, _WINDOW = 7600.0, 80.0, 1024

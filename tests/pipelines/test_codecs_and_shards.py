@@ -73,10 +73,10 @@ def test_the_default_keeps_45_db_on_real_faces(real_clips: list[Path], tmp_path:
 def test_signature_holds_content_and_nothing_else() -> None:
     base = PreprocessSettings()
     assert Signature.parse(str(base.signature())) == base.signature()
-    assert base.hash() == PreprocessSettings(deadline_s=1, labels=Path("x.csv")).hash()
+    assert base.content() == PreprocessSettings(deadline_s=1, labels=Path("x.csv")).content()
     for change in ({"size": 128}, {"codec": "ffv1"}, {"enlarge": 1.6}, {"min_frames": 9}, {"require_audio": False}):
         other = PreprocessSettings.model_validate(change)
-        assert other.signature() != base.signature() and other.hash() != base.hash()
+        assert other.signature() != base.signature() and other.content() != base.content()
     with pytest.raises(ValueError, match="fsp"):
         PreprocessSettings.model_validate({"fsp": 25})
 

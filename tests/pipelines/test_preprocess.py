@@ -183,6 +183,38 @@ def test_new_lost_and_changed_clips_are_followed(
     videos[0].write_bytes(videos[1].read_bytes())
     changed = preprocess("mead", root, out, workers=0, quiet=True)
     assert changed.computed == 1 and changed.digest != undisturbed.digest
+    # Finished clips vanish only when they may.
+    for less in ({"limit": 3}, {}):
+        if not less:
+            videos[1].unlink()
+        before = _shard_bytes(out)
+        with pytest.raises(UserError, match="--prune"):
+            preprocess("mead", root, out, workers=0, quiet=True, **less)
+        assert _shard_bytes(out) == before
+    pruned = preprocess("mead", root, out, workers=0, quiet=True, prune=True)
+    assert (pruned.removed, pruned.kept, pruned.computed) == (1, 7, 0)
+
+
+def test_when_every_clip_crashes_alike_the_run_stops_and_loses_nothing(
+    small_mead: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("no such library")
+
+    monkeypatch.setattr("pipelines.process.track_face", broken)
+    monkeypatch.setattr("pipelines.preprocess._ALIKE", 4)
+    with pytest.raises(UserError, match="no such library"):
+        preprocess("mead", small_mead, tmp_path / "out", workers=0, quiet=True)
+    monkeypatch.undo()
+    assert preprocess("mead", small_mead, tmp_path / "out", workers=0, quiet=True).kept == 8
+
+
+def test_a_run_that_never_began_does_not_hold_the_folder(small_mead: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(UserError, match="cannot reach the Dask scheduler"):
+        preprocess("mead", small_mead, out, scheduler="tcp://127.0.0.1:9", quiet=True)
+    other = PreprocessSettings(size=128)
+    assert preprocess("mead", small_mead, out, other, workers=0, limit=1, quiet=True).kept == 1
 
 
 @pytest.fixture(scope="module")
