@@ -28,6 +28,7 @@ class Reason(StrEnum):
     UNLABELLED = "unlabelled"
     DUPLICATE_ID = "duplicate-id"
     NOT_A_CLIP = "not-a-clip"
+    COMPRESSED = "compressed"
     KNOWN_DEFECT = "known-defect"
     NOT_ASKED = "not-asked"
     # Scoring only.
