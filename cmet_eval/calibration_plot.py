@@ -24,7 +24,8 @@ def plot(path: Path, rows: Sequence[Row], metric: Metric) -> Path:
     from matplotlib.figure import Figure
 
     mine = [row for row in rows if row.metric == metric.key and row.value is not None]
-    shown = [how for how in DEGRADATIONS if any(row.degradation == how.name for row in mine)]
+    tried = {row.degradation for row in rows if row.metric == metric.key}
+    shown = [how for how in DEGRADATIONS if how.name in tried]
     lines = -(-len(shown) // _COLUMNS)
     figure = Figure(figsize=(3.1 * _COLUMNS, 0.6 + 2.2 * lines), dpi=70, layout="constrained")
     FigureCanvasAgg(figure)
@@ -52,7 +53,7 @@ def _handle(colour: str) -> Any:
 
 
 def _panel(axis: Any, rows: Sequence[Row], mine: Sequence[Row], metric: Metric, how: Degradation) -> None:
-    from cmet_eval.calibration import BASE, NO_STEP, label, verdict, wanted, widest
+    from cmet_eval.calibration import BASE, NO_STEP, NOT_MAKEABLE, label, verdict, wanted, widest
     from cmet_eval.degradations import NOISE
 
     steps = [label(step) for step in how.steps]
@@ -82,6 +83,14 @@ def _panel(axis: Any, rows: Sequence[Row], mine: Sequence[Row], metric: Metric, 
         axis.axhspan(middle - band, middle + band, color=colour, alpha=0.12, linewidth=0)
         if not how.sound_only and verdict(rows, metric, how, group)[0]:
             wrong.append(group)
+    for k, name in enumerate(names):
+        lost = [
+            r for r in rows if (r.metric, r.degradation, r.step) == (metric.key, how.name, name) and r.value is None
+        ]
+        why = sorted({row.reason for row in lost} - {NOT_MAKEABLE})
+        if why:  # a gap in a line would say nothing
+            axis.text(k, 0.97, f"{len(lost)} {why[0]}", fontsize=6, rotation=90, ha="center", va="top",
+                      transform=axis.get_xaxis_transform())  # fmt: skip
     claim = {"moves": "should move", "still": "should stay", "": "either"}[wanted(how, metric.key)]
     fails = f": not so, {' and '.join(wrong)}" if wrong else ""
     axis.set_title(f"{how.name}\n{claim}{fails}", fontsize=8, color="#b00020" if wrong else "black")
