@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -165,6 +166,24 @@ def test_a_folder_of_videos_is_scored_and_what_is_wrong_with_it_is_said(
         evaluate.score(tmp_path, pair_list, method=record, **keys)
     with pytest.raises(UserError, match="may only hold"):
         evaluate.score(videos, pair_list, method=record, pattern="{clip}.mp4", **keys)
+
+
+def test_pairs_without_a_ground_truth_are_scored_by_what_needs_none(done: Path, shards: Path, tmp_path: Path) -> None:
+    pair_list = read_pairs(done / "pairs" / "neutral-base.parquet")
+    pairs = tuple(replace(pair, ground_truth_clip=None) for pair in pair_list.pairs[:3])
+    summary = evaluate.score(
+        done / "videos" / "static-reference" / "neutral-base",
+        replace(pair_list, pairs=pairs),
+        method={"name": "mine", "revision": "1"},
+        data=shards,
+        out=tmp_path,
+        metrics=["psnr", "jitter:output"],
+        workers=0,
+        quiet=True,
+    )
+    # The blobs have no face, but it was looked for.
+    assert summary.lost == {("mine", "no-ground-truth"): 3, ("mine", "no-face"): 3}
+    assert build(tmp_path / "results", tmp_path / "board").exists()
 
 
 def test_pairs_of_other_data_are_refused(done: Path, shards: Path, tmp_path: Path) -> None:
