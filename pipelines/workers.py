@@ -164,6 +164,8 @@ def _on_worker(function: str, args: tuple[Any, ...], deadline_s: float) -> _Repo
 @contextmanager
 def _client(workers: int, scheduler: str | None) -> Iterator[Any]:
     """A Dask client on `scheduler`, or on a local cluster of single-threaded processes without a dashboard."""
+    if scheduler is not None and "://" not in scheduler:  # Dask would try for half a minute, and end with a traceback
+        raise UserError(f"{scheduler!r} is no address of a Dask scheduler; it looks like tcp://HOST:8786")
     import dask
     from distributed import Client, LocalCluster
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.workers import Task, run_tasks
-from talking_face.reasons import Reason
+from talking_face.reasons import Reason, UserError
 
 FUNCTIONS = """
 import os, signal, time
@@ -145,3 +145,8 @@ def test_a_running_scheduler_that_loses_a_worker(function: str) -> None:
                 os.kill(next(iter(cluster.workers.values())).process.pid, signal.SIGKILL)
                 lost = True
     assert sorted(seen) == [str(i) for i in range(8)]
+
+
+def test_an_address_that_is_none_is_refused_at_once(function: str) -> None:
+    with pytest.raises(UserError, match="tcp://HOST:8786"):
+        next(run_tasks(function, [Task("a", ("slow",))], scheduler="head-node"))
