@@ -83,10 +83,10 @@ def _panel(axis: Any, rows: Sequence[Row], mine: Sequence[Row], metric: Metric, 
         axis.axhspan(middle - band, middle + band, color=colour, alpha=0.12, linewidth=0)
         if not how.sound_only and verdict(rows, metric, how, group)[0]:
             wrong.append(group)
+    scored = {row.clip for row in mine if row.degradation == BASE}
     for k, name in enumerate(names):
-        lost = [
-            r for r in rows if (r.metric, r.degradation, r.step) == (metric.key, how.name, name) and r.value is None
-        ]
+        here = [r for r in rows if (r.metric, r.degradation, r.step) == (metric.key, how.name, name)]
+        lost = [row for row in here if row.value is None and row.clip in scored]
         why = sorted({row.reason for row in lost} - {NOT_MAKEABLE})
         if why:  # a gap in a line would say nothing
             axis.text(k, 0.97, f"{len(lost)} {why[0]}", fontsize=6, rotation=90, ha="center", va="top",
