@@ -32,8 +32,9 @@ from pipelines.shards import ShardSet
 from pipelines.workers import Task, run_tasks
 from talking_face.emotions import EMOTIONS
 from talking_face.media.reading import read_frames
+from talking_face.pretrained.store import MissingWeights
 from talking_face.progress import Progress
-from talking_face.reasons import UserError
+from talking_face.reasons import ClipError, Reason, UserError
 from talking_face.signature import digest
 
 _DEADLINE_S = 300.0  # of one clip; DeepFace takes 2 s, Inception 15
@@ -153,7 +154,10 @@ def clip_emotions(data: str, clip_id: str, classifier: str, path: str) -> None:
     frames = open_shards(data).frames(clip_id)
     if frames.shape[1:3] != (256, 256):
         frames = np.stack([cv2.resize(frame, (256, 256)) for frame in frames])
-    rows = classifiers()[classifier].classify(Sample(frames, name=clip_id))
+    try:
+        rows = classifiers()[classifier].classify(Sample(frames, name=clip_id))
+    except MissingWeights as error:
+        raise ClipError(Reason.MISSING_WEIGHTS, str(error)) from None
     valid = rows[np.isfinite(rows).all(axis=1)].astype(np.float64)
     write_json(Path(path), {"frames": len(valid), "sums": valid.sum(axis=0).tolist()})
 
@@ -373,11 +377,13 @@ def aitv(run: Path) -> Report:
 
 
 def _work(function: str, tasks: Mapping[str, tuple[Any, ...]], workers: int, label: str, quiet: bool) -> None:
-    """Run them on worker processes; what fails is said, and its result stays absent."""
+    """Run them on worker processes; what fails is said, and its result stays absent. A missing weight ends it all."""
     failed = []
     with Progress(len(tasks), unit="clips", label=label, quiet=quiet) as progress:
         every = [Task(key, args, _DEADLINE_S) for key, args in tasks.items()]
         for result in run_tasks(function, every, workers=workers, progress=progress):
+            if result.error is not None and result.error.reason is Reason.MISSING_WEIGHTS:
+                raise UserError(result.error.detail)
             if result.error is not None:
                 failed.append(f"{result.key}: {result.error}")
     if failed:

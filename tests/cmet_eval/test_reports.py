@@ -109,6 +109,13 @@ def test_emotion_proportion_pools_frames_and_keeps_what_it_found(
     with pytest.raises(UserError, match="there are t"):
         reports.emotion_proportion(shards, "fer2", tmp_path, quiet=True)
 
+    def absent(sample: Sample) -> np.ndarray:
+        raise MissingWeights("its file is not here")
+
+    monkeypatch.setattr(reports, "classifiers", lambda: {"t": Classifier("t", ("sad", "happy"), dict, absent)})
+    with pytest.raises(UserError, match="its file is not here"):
+        reports.emotion_proportion(shards, "t", tmp_path / "other", clips=1, workers=0, quiet=True)
+
 
 def test_fid_over_a_set(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With eight features a frame in the place of Inception's: those are tested in tests/metrics; 2048 take 10 s."""
