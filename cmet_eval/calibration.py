@@ -347,9 +347,7 @@ def tables(rows: Sequence[Row], metrics: Sequence[Metric]) -> str:
                     "-" if change is None else f"{'**' if wrong else ''}{mark}{change:+.3g}{'**' if wrong else ''}"
                 )
             parts.append(_line(cells))
-        hearing = [
-            m for m in used if m.key in ("lip_energy:offset", "lse_offset:track", "lse_offset:lm", "lse_offset:crop")
-        ]
+        hearing = [m for m in used if {m.name, m.key} & {"lse_offset", "lip_energy:offset"}]
         if hearing:
             parts.append(f"\n### Sound shifted by k = -10 to 10 frames, {n} {group} clips\n")
             parts.append(_line(["metric", "videos", "offset is k", "within 1", "k more than the unmoved clip's"]))
