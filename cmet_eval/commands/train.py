@@ -25,7 +25,7 @@ def train(
     data: Path = typer.Option(..., "--data", help="shard set that `cmet-eval preprocess` wrote"),
     out: Path = typer.Option(None, "--out", help="folder for the files; default: DATA/evaluators"),
     seed: int = typer.Option(0, "--seed", min=0),
-    steps: int = typer.Option(None, "--steps", min=2, help="of the lip-sync network; default 260"),
+    steps: int = typer.Option(None, "--steps", min=2, help="of the lip-sync network; default 300"),
     max_clips: int = typer.Option(None, "--max-clips", min=2, help="clips to train on; default 384"),
     device: str = typer.Option("cpu", "--device", help="cpu, or cuda: faster, and not the same bytes each time"),
     quiet: bool = typer.Option(False, "--quiet"),

@@ -196,7 +196,7 @@ class CorpusSyncNet:
         self.net, self.tag, self.device = net.eval().to(device), tag, device
 
     def lip(self, crops: np.ndarray) -> np.ndarray:
-        """(T, 96, 96) uint8 mouth crops to (T - 4, 128) float32; row i is of frames i to i + 4."""
+        """(T, 96, 96) uint8 mouth crops to (T - 4, 129) float32; row i is of frames i to i + 4."""
         import torch
 
         with torch.inference_mode():
@@ -205,17 +205,23 @@ class CorpusSyncNet:
                 self.net.lips(torch.from_numpy(crops[i : i + 250 + WINDOW - 1]).to(self.device)[None])[0]
                 for i in range(0, len(crops) - WINDOW + 1, 250)
             ]
-            return torch.cat(parts).cpu().numpy()
+            return _heard_something(torch.cat(parts).cpu().numpy())
 
     def sound(self, samples: np.ndarray, windows: int) -> np.ndarray:
-        """(N,) int16 at 16 kHz to (windows, 128) float32; N >= 640 (windows + 5) is enough."""
+        """(N,) int16 at 16 kHz to (windows, 129) float32; N >= 640 (windows + 5) is enough."""
         import torch
 
         rows = cepstra(samples)[: ROWS_A_FRAME * (windows - 1) + ROWS]
         if windows < 1 or len(rows) < ROWS_A_FRAME * (windows - 1) + ROWS:
             raise ValueError(f"{len(samples)} samples are too few for {windows} windows")
         with torch.inference_mode():
-            return self.net.sound(torch.from_numpy(rows).to(self.device)[None])[0].cpu().numpy()
+            return _heard_something(self.net.sound(torch.from_numpy(rows).to(self.device)[None])[0].cpu().numpy())
+
+
+def _heard_something(embeddings: np.ndarray) -> np.ndarray:
+    """One coordinate more, 1 everywhere. Distances stay, but to the zeros that stand beyond the ends it is the root
+    of 2, as to unrelated sound; without it, it is 1, and on clips of 2 s zeros can win over a poor match."""
+    return np.pad(embeddings, ((0, 0), (0, 1)), constant_values=1.0)
 
 
 class CorpusEmotion:
