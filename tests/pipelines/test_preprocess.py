@@ -330,7 +330,11 @@ def test_ctrl_c_ends_with_one_line(small_mead: Path, tmp_path: Path) -> None:
         shutil.copytree(small_mead / "M901", root / name)
     command = [*COMMAND, "mead", str(root), str(tmp_path / "out"), "--quiet"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    run = subprocess.Popen(command, text=True, start_new_session=True, **pipes)
+
+    def listen() -> None:  # a shell's background job is started deaf to it, and its children are too
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    run = subprocess.Popen(command, text=True, start_new_session=True, preexec_fn=listen, **pipes)
     deadline = time.monotonic() + 60
     while not _staged(tmp_path / "out") and time.monotonic() < deadline:
         time.sleep(0.02)
