@@ -257,7 +257,7 @@ class _Run:
         )
         return (
             self.old.get("manifest") == self.manifest
-            and "excluded" in self.old.get("counts", {})  # a card of an earlier form is written anew, from what is there
+            and "excluded" in self.old.get("counts", {})  # else a card of an earlier form, to be written anew
             and self.old.get("skipped") == _skipped_digest(self.skipped)
             and present
             and (self.out / CLIPS).is_file()

@@ -84,12 +84,13 @@ def _distinct(boxes: list[Box]) -> list[Box]:
     """Without those whose centre lies within half a face of a surer one's."""
     kept: list[Box] = []
     for box in sorted(boxes, key=lambda box: -box.score):
-        if all(_distance(box, other) > 0.5 * max(box.width, other.width) for other in kept):
+        if all(apart(box, other) > 0.5 * max(box.width, other.width) for other in kept):
             kept.append(box)
     return kept
 
 
-def _distance(a: Box, b: Box) -> float:
+def apart(a: Box, b: Box) -> float:
+    """Distance of two boxes' centres."""
     return math.hypot((a.left + a.right - b.left - b.right) / 2, (a.top + a.bottom - b.top - b.bottom) / 2)
 
 
@@ -100,5 +101,5 @@ def main_first(boxes: list[Box], width: int, height: int) -> list[Box]:
     ordered = sorted(boxes, key=lambda box: -box.width)
     large = [box for box in ordered if box.width >= 0.8 * ordered[0].width]
     middle = Box(width / 2, height / 2, width / 2, height / 2)
-    main = min(large, key=lambda box: _distance(box, middle))
+    main = min(large, key=lambda box: apart(box, middle))
     return [main, *(box for box in ordered if box is not main)]

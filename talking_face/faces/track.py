@@ -8,7 +8,6 @@ first picture shows several people, each is followed, with a landmarker of their
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from types import TracebackType
 
 import numpy as np
 
-from talking_face.faces.find import find_faces, main_first
+from talking_face.faces.find import apart, find_faces, main_first
 from talking_face.faces.speaking import Choice, choose_speaker
 from talking_face.media.picture import Picture
 from talking_face.media.reading import FPS
@@ -177,7 +176,7 @@ def _take_up(faces: list[_Follower], picture: Picture) -> None:
             continue
         near = [box for box in free if _near(box, face.box, _REACH)]
         if near:
-            face.window = search_window(min(near, key=lambda box: _apart(box, face.box)))
+            face.window = search_window(min(near, key=lambda box: apart(box, face.box)))
         elif free and len(faces) == 1:
             face.window = search_window(free[0])
 
@@ -192,20 +191,16 @@ def _distinct(faces: list[_Follower]) -> list[_Follower]:
             if not both.any():
                 continue
             theirs = np.stack(other.landmarks)[both][..., :2]
-            apart = np.linalg.norm(points[both].mean(axis=1) - theirs.mean(axis=1), axis=1)
-            if np.median(apart / np.ptp(theirs[..., 1], axis=1)) < _SAME:
+            gap = np.linalg.norm(points[both].mean(axis=1) - theirs.mean(axis=1), axis=1)
+            if np.median(gap / np.ptp(theirs[..., 1], axis=1)) < _SAME:
                 break
         else:
             kept.append(face)
     return kept
 
 
-def _apart(a: Box, b: Box) -> float:
-    return math.hypot((a.left + a.right - b.left - b.right) / 2, (a.top + a.bottom - b.top - b.bottom) / 2)
-
-
 def _near(a: Box, b: Box, widths: float) -> bool:
-    return _apart(a, b) <= widths * max(a.width, b.width)
+    return apart(a, b) <= widths * max(a.width, b.width)
 
 
 def smooth_landmarks(landmarks: np.ndarray, valid: np.ndarray, max_gap: int = MAX_GAP) -> np.ndarray:
@@ -249,7 +244,7 @@ def search_window(box: Box, others: Iterable[Box] = ()) -> Window:
     far as possible without the middle of any of the `others`."""
     width = max(box.width, box.height)
     x, y = (box.left + box.right) / 2, (box.top + box.bottom) / 2
-    gaps = [max(abs((o.left + o.right) / 2 - x), abs((o.top + o.bottom) / 2 - y)) for o in others if _apart(o, box) > 0]
+    gaps = [max(abs((o.left + o.right) / 2 - x), abs((o.top + o.bottom) / 2 - y)) for o in others if apart(o, box) > 0]
     factor = max(_MIN_WINDOW, min([_WINDOW, *(1.8 * gap / width for gap in gaps)]))
     side = max(32, 2 * round(factor * width / 2))
     left, top = 2 * round((x - side / 2) / 2), 2 * round((y - side / 2) / 2)

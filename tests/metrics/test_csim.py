@@ -26,6 +26,7 @@ from talking_face.faces.points68 import to_68
 from talking_face.media.reading import read_frames
 from talking_face.pretrained import arcface, store
 from talking_face.reasons import Reason
+from tests.stand_ins import seeded
 
 REAL_EMBEDDING = Path(__file__).resolve().parents[3] / "shared" / "weights" / "mobilefacenet.onnx"
 R50_FILE, R100_FILE = "w600k_r50.onnx", "arcface_r100_backbone.pth"
@@ -98,26 +99,6 @@ def test_aligned_equals_insightfaces_arcface_on_the_same_points(stand_in_r50: Pa
 R100_KEYS = "56eda461718b204f"
 SMALL_FIRST = [91.7768783569336, -8.774370193481445, 18.435646057128906, -30.414188385009766, -14.303620338439941]
 SMALL_COSINE = 0.1890
-
-
-def seeded(network: object, seed: int = 0) -> dict:
-    """A state dict that depends on the seed and the names alone, scaled so that features stay finite."""
-    import torch
-
-    rng, out = np.random.default_rng(seed), {}
-    for key, value in sorted(network.state_dict().items()):  # type: ignore[attr-defined]
-        if key.endswith("num_batches_tracked"):
-            out[key] = value
-            continue
-        x = rng.standard_normal(tuple(value.shape), dtype=np.float32)
-        if key.endswith("running_var"):
-            x = 1 + 0.1 * x**2
-        elif x.ndim > 1:
-            x *= (2 / np.prod(x.shape[1:])) ** 0.5
-        else:
-            x = 0.1 * x + (1.0 if key.endswith("weight") else 0.0)
-        out[key] = torch.from_numpy(x.astype(np.float32))
-    return out
 
 
 def test_iresnet_equals_arcface_torch() -> None:

@@ -36,6 +36,7 @@ from talking_face.emotions import CLASSIFIER_LABELS, from_classifier
 from talking_face.media.reading import read_frames
 from talking_face.pretrained import deepface_emotion, emotion_fan, fer, store
 from talking_face.reasons import Reason
+from tests.stand_ins import seeded
 
 DEEPFACE_FILE = "facial_expression_model_weights.onnx"
 
@@ -204,26 +205,6 @@ FAN_EQUALISED = [
 def chips() -> np.ndarray:
     coarse = np.random.default_rng(1).integers(0, 256, (5, 6, 6, 3), dtype=np.uint8)
     return np.stack([cv2.resize(c, (224, 224), interpolation=cv2.INTER_CUBIC) for c in coarse])
-
-
-def seeded(network: Any, seed: int = 0) -> dict[str, Any]:
-    """A state dict that depends on the seed and the names alone, scaled so that features stay finite."""
-    import torch
-
-    rng, out = np.random.default_rng(seed), {}
-    for key, value in sorted(network.state_dict().items()):
-        if key.endswith("num_batches_tracked"):
-            out[key] = value
-            continue
-        x = rng.standard_normal(tuple(value.shape), dtype=np.float32)
-        if key.endswith("running_var"):
-            x = 1 + 0.1 * x**2
-        elif x.ndim > 1:
-            x *= (2 / np.prod(x.shape[1:])) ** 0.5
-        else:
-            x = 0.1 * x + (1.0 if key.endswith("weight") else 0.0)
-        out[key] = torch.from_numpy(x.astype(np.float32))
-    return out
 
 
 def test_emotion_fan_equals_eats_network() -> None:

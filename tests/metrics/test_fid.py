@@ -15,6 +15,7 @@ from metrics.base import Sample
 from metrics.fid import DatasetFid, FeatureSums, PairFid, frechet_distance, frechet_distance_of
 from talking_face.pretrained import inception, store
 from talking_face.reasons import Reason
+from tests.stand_ins import seeded
 
 FILE = "pt_inception-2015-12-05-6726825d.pth"
 
@@ -78,26 +79,6 @@ SUMS = [398.45227628456905, 376.00296723847896]
 def pictures() -> np.ndarray:
     coarse = np.random.default_rng(1).integers(0, 256, (2, 6, 6, 3), dtype=np.uint8)
     return np.stack([cv2.resize(c, (120, 97), interpolation=cv2.INTER_CUBIC) for c in coarse])
-
-
-def seeded(network: object, seed: int = 0) -> dict:
-    """A state dict that depends on the seed and the names alone, scaled so that features stay finite."""
-    import torch
-
-    rng, out = np.random.default_rng(seed), {}
-    for key, value in sorted(network.state_dict().items()):  # type: ignore[attr-defined]
-        if key.endswith("num_batches_tracked"):
-            out[key] = value
-            continue
-        x = rng.standard_normal(tuple(value.shape), dtype=np.float32)
-        if key.endswith("running_var"):
-            x = 1 + 0.1 * x**2
-        elif x.ndim > 1:
-            x *= (2 / np.prod(x.shape[1:])) ** 0.5
-        else:
-            x = 0.1 * x + (1.0 if key.endswith("weight") else 0.0)
-        out[key] = torch.from_numpy(x.astype(np.float32))
-    return out
 
 
 def test_features_equal_pytorch_fids_and_pairs_are_scored(weights: Path) -> None:
