@@ -1,0 +1,91 @@
+"""What the reference models learn from: the numbers of a shard set's clips, in memory. Pictures are read when asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pipelines.shards import ShardSet
+from talking_face.progress import Progress
+from talking_face.reasons import UserError
+
+MIN_VALID = 0.8  # share of the frames with a face; a clip with fewer teaches the bridging, not the face
+SAMPLES_A_FRAME = 640  # 16 kHz at 25 frames/s
+
+
+@dataclass(frozen=True)
+class ClipArrays:
+    """One clip. T is the number of frames that both the picture and the sound have."""
+
+    folder: Path  # the shard set it lies in
+    clip_id: str
+    dataset: str
+    speaker: str
+    emotion: str | None  # of the common vocabulary; None where unlabelled
+    intensity: int | None
+    sentence_id: str | None  # only where it is truly known
+    landmarks: np.ndarray  # (T, 478, 3) float32, crop px, smoothed, no NaN
+    blendshapes: np.ndarray  # (T, 52) float32 in [0, 1], no NaN
+    audio: np.ndarray  # (640 T,) int16, 16 kHz
+
+    def __len__(self) -> int:
+        return len(self.landmarks)
+
+
+def read_clip(shards: ShardSet, clip_id: str) -> ClipArrays:
+    """One clip of the set; frames without a face take the numbers between their neighbours'."""
+    row = shards.clips.set_index("clip_id").loc[clip_id]
+    landmarks, audio = shards.landmarks(clip_id, smoothed=True), shards.audio(clip_id)
+    n = min(len(landmarks), len(audio) // SAMPLES_A_FRAME)
+    text = {k: v if isinstance(v := row[k], str) else None for k in ("emotion", "sentence_id")}
+    return ClipArrays(
+        shards.folder,
+        clip_id,
+        str(row["dataset"]),
+        str(row["speaker"]),
+        text["emotion"],
+        int(row["intensity"]) if row["intensity"] == row["intensity"] and row["intensity"] is not None else None,
+        text["sentence_id"],
+        bridged(landmarks[:n]),
+        bridged(shards.blendshapes(clip_id)[:n]),
+        audio[: n * SAMPLES_A_FRAME],
+    )
+
+
+def read_clips(
+    folders: Iterable[Path], split: str = "train", min_frames: int = 15, quiet: bool = True
+) -> list[ClipArrays]:
+    """All clips of a split that can be learnt from, sorted by id: 1 MB a clip of 3 s.
+
+    Raises:
+        UserError: a set has no such clip.
+    """
+    out = []
+    for folder in folders:
+        shards = ShardSet(folder)
+        rows = shards.clips
+        rows = rows[(rows["n_frames"] >= min_frames) & (rows["valid_fraction"] >= MIN_VALID) & (rows["split"] == split)]
+        if rows.empty:
+            raise UserError(f"{folder} has no clip of the {split} split with {min_frames} frames and a face in them")
+        ids = sorted(rows["clip_id"])
+        with Progress(len(ids), unit="clips", label=f"read the {split} split", quiet=quiet) as progress:
+            for clip_id in ids:
+                out.append(read_clip(shards, clip_id))
+                progress.advance()
+    return out
+
+
+def bridged(track: np.ndarray) -> np.ndarray:
+    """(T, ...) with NaN rows to the same without: linear between valid rows, the nearest one's beyond the ends."""
+    flat = track.reshape(len(track), -1)
+    good = np.isfinite(flat).all(axis=1)
+    if good.all():
+        return track
+    if not good.any():
+        raise ValueError("no frame has a face")
+    at = np.arange(len(flat))
+    columns = [np.interp(at, at[good], column[good]) for column in flat.T]
+    return np.stack(columns, axis=1).reshape(track.shape).astype(track.dtype)

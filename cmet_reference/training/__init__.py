@@ -1,0 +1,1 @@
+"""The training loop that both reference models share: stages, the loop, checkpoints and their cards."""

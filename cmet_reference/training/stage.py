@@ -1,0 +1,51 @@
+"""What a model brings to the training loop: one `Stage` for each network that is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """AdamW (Adam where weight_decay is 0) of one player's parameters."""
+
+    parameters: Sequence[Any]
+    rate: float
+    weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
+
+
+class Stage(Protocol):
+    """One network, how it is fed, and what it should become.
+
+    A batch is a pure function of the settings and the step, so a run that was killed goes on to the very same curve,
+    and batches can be made by any number of worker processes in any order.
+    """
+
+    name: str  # cmet, audio2mouth, aee, ebm, renderer: the checkpoint's name
+    net: Any  # torch.nn.Module: everything in its state dict is saved
+    steps: int
+
+    def players(self) -> Mapping[str, Optimizer]:
+        """Who steps, in turn, at each step: {"net": ...}, or a discriminator and a generator."""
+        ...
+
+    def batch(self, step: int) -> Mapping[str, np.ndarray]:
+        """The arrays of a step; draws from numpy.random.default_rng((seed, step))."""
+        ...
+
+    def loss(self, batch: Mapping[str, Any], player: str) -> tuple[Any, Mapping[str, Any]]:
+        """(what the player makes small, its named parts) from the batch's tensors on the network's device."""
+        ...
+
+    def held_out(self) -> Mapping[str, float]:
+        """Figures on speakers that were not trained on, for the curve and the card."""
+        ...
+
+    def record(self) -> Mapping[str, Any]:
+        """What a loader needs beside the tensors to build the network again: plain JSON, kept in the file's header."""
+        ...
