@@ -23,6 +23,7 @@ from cmet_eval.pairs import PairList, draw_pairs, write_pairs
 from cmet_eval.settings import Setting, get_setting
 from cmet_eval.submissions import Submission, pick_metrics, record_folder, record_path, score_submissions
 from cmet_eval.timing import Aitv, summarize
+from metrics.registry import Profile
 from pipelines.shards import ShardSet
 from pipelines.workers import Task, run_tasks
 from talking_face.progress import Progress
@@ -63,6 +64,7 @@ def run(
     max_pairs: int | None = None,
     seeds: int | None = None,
     metrics: Sequence[str] | None = None,
+    profile: Profile | None = None,
     split: str | None = None,
     workers: int = 2,
     scheduler: str | None = None,
@@ -78,7 +80,9 @@ def run(
         out: where everything goes; see the module's docstring.
         max_pairs: balanced subset of that size a setting; None takes all.
         seeds: None takes each setting's own number.
-        metrics: `name:variant`; None takes the defaults. Those that mean nothing in a setting are left out of it.
+        metrics: `name:variant`; None takes all of the profile, or the defaults without one. Those that mean nothing in
+            a setting are left out of it.
+        profile: evaluator profile, part of every row; None: what the metrics stand in.
         split: overrides the settings' split.
         workers, scheduler: as in `pipelines.workers.run_tasks`.
         fresh: generate again what is there already.
@@ -95,7 +99,7 @@ def run(
         raise UserError("name at least one --method and one --setting")
     if len({method.name for method in chosen.values()}) != len(chosen):
         raise UserError("two of the methods have the same name; give one of them another")
-    wanted = {setting.name: pick_metrics(setting, metrics) for setting in rules}
+    wanted = {setting.name: pick_metrics(setting, metrics, profile) for setting in rules}
     shards = ShardSet(data)
 
     lengths = {str(k): int(v) for k, v in shards.clips.set_index("clip_id")["n_frames"].items()}
@@ -158,7 +162,15 @@ def run(
             failures.get((str(submission.method["name"]), submission.setting.name), {})
         )
     scored = score_submissions(
-        submissions, wanted, data=data, shards=shards, out=out, workers=workers, scheduler=scheduler, quiet=quiet
+        submissions,
+        wanted,
+        data=data,
+        shards=shards,
+        out=out,
+        workers=workers,
+        scheduler=scheduler,
+        quiet=quiet,
+        profile=profile,
     )
     return RunSummary(
         results=scored.results,
@@ -186,6 +198,7 @@ def score(
     out: Path,
     setting: Setting | None = None,
     metrics: Sequence[str] | None = None,
+    profile: Profile | None = None,
     pattern: str = "{pair}.mp4",
     workers: int = 2,
     scheduler: str | None = None,
@@ -239,9 +252,17 @@ def score(
         raise UserError(
             f"{videos} holds none of the {len(pair_list.pairs)} videos; a file there should be named {first}"
         )
-    wanted = {setting.name: pick_metrics(setting, metrics)}
+    wanted = {setting.name: pick_metrics(setting, metrics, profile)}
     scored = score_submissions(
-        [submission], wanted, data=data, shards=shards, out=out, workers=workers, scheduler=scheduler, quiet=quiet
+        [submission],
+        wanted,
+        data=data,
+        shards=shards,
+        out=out,
+        workers=workers,
+        scheduler=scheduler,
+        quiet=quiet,
+        profile=profile,
     )
     return RunSummary(
         results=scored.results,

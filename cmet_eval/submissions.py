@@ -19,7 +19,7 @@ from cmet_eval.scoring import Expected, Job, scoring_key, stored_scores
 from cmet_eval.settings import Setting
 from leaderboards.results import write_results
 from metrics.base import Metric
-from metrics.registry import DEFAULT_METRICS, get_metric
+from metrics.registry import DEFAULT_METRICS, Profile, common_profile, get_metric, in_profile
 from pipelines.shards import ShardSet
 from pipelines.workers import Task, run_tasks
 from talking_face.clip import Pair
@@ -27,7 +27,6 @@ from talking_face.pretrained.corpus_nets import look_beside
 from talking_face.progress import Progress
 from talking_face.reasons import ClipError, Reason, UserError
 
-PROFILE = "embedded"  # evaluators that come from the Python package index alone
 _DEADLINE_S = 300.0  # of one video; scoring one takes 2 s
 _MORE_S = 60.0  # for each further video of a group
 _GROUP = 16  # videos of one ground truth in a task: enough to share its landmarks
@@ -60,9 +59,13 @@ class Scored:
     lost: Mapping[tuple[str, str], int]
 
 
-def pick_metrics(setting: Setting, names: Sequence[str] | None) -> list[Metric]:
-    """The metrics asked for (None: the defaults) that mean something in the setting. Raises UserError if none does."""
-    metrics = [get_metric(name) for name in dict.fromkeys(names or DEFAULT_METRICS)]
+def pick_metrics(setting: Setting, names: Sequence[str] | None, profile: Profile | None = None) -> list[Metric]:
+    """The metrics that mean something in the setting, of those asked for; None: all of the profile, or the defaults.
+
+    Raises UserError if none does, or if they stand in no one profile.
+    """
+    metrics = [get_metric(n) for n in dict.fromkeys(names or (in_profile(profile) if profile else DEFAULT_METRICS))]
+    common_profile((metric.key for metric in metrics), profile)
     allowed = [metric for metric in metrics if setting.allows(metric.key)]
     if not allowed:
         asked = ", ".join(metric.key for metric in metrics)
@@ -80,6 +83,7 @@ def score_submissions(
     workers: int,
     scheduler: str | None,
     quiet: bool,
+    profile: Profile | None = None,
 ) -> Scored:
     """Score what is not scored yet, and write the result rows of every submission."""
     suite = version("cmet-eval")
@@ -117,7 +121,8 @@ def score_submissions(
 
     written, lost = [], Counter[tuple[str, str]]()
     for s in submissions:
-        rows = list(_rows(s, wanted[s.setting.name], outcome, shards, suite))
+        metrics = wanted[s.setting.name]
+        rows = list(_rows(s, metrics, outcome, shards, suite, common_profile((m.key for m in metrics), profile)))
         lost.update(
             (row["method"], row["reason"]) for row in rows if row["reason"] and row["reason"] != Reason.INFINITE.value
         )
@@ -169,6 +174,7 @@ def _rows(
     outcome: Mapping[str, Mapping[str, Any] | ClipError],
     shards: ShardSet,
     suite: str,
+    profile: Profile,
 ) -> Iterable[dict[str, Any]]:
     """One row a pair and metric: a value, or a reason."""
     dataset = ", ".join(sorted({str(name) for name in shards.clips["dataset"]}))
@@ -206,7 +212,7 @@ def _rows(
                 "data_signature": shards.signature,
                 "pairs_digest": s.pairs.digest,
                 "rules": s.setting.digest,
-                "profile": PROFILE,
+                "profile": profile,
                 "suite_version": suite,
             }
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable
+from typing import Literal, get_args
 
 from metrics.base import Metric
 from metrics.corpus import CORPUS_METRICS
@@ -62,6 +64,45 @@ METRICS: tuple[Metric, ...] = (
 )
 
 DEFAULT_METRICS: tuple[str, ...] = ("psnr:frame-mean", "ssim:wang2004", "m_lmd:eat", "f_lmd:eat")
+
+Profile = Literal["embedded", "paper"]
+PROFILES: tuple[Profile, ...] = get_args(Profile)
+# Beginnings of the keys that stand in one profile only. `embedded`: networks out of distributions of the package index,
+# or trained on the corpus. `paper`: networks that are fetched, or that their authors hand out. What needs no network,
+# and landmarks by dlib and MediaPipe, stand in both.
+_ONLY_IN: dict[Profile, tuple[str, ...]] = {
+    "embedded": (
+        *("lse_c:corpus", "lse_d:corpus", "lse_offset:corpus", "ea:corpus", "ea:fer"),
+        *("emotion_leak:corpus", "emotion_leak:fer", "csim:dlib"),
+    ),
+    "paper": ("lse_", "m_lmd:vico", "csim:aligned", "csim:vico", "ea:", "emotion_leak:", "fid:", "fvd:", "lpips:"),
+}
+
+
+def profile_of(key: str) -> Profile | None:
+    """The only profile that the metric called `key` stands in; None where it stands in both."""
+    return next((profile for profile in PROFILES if key.startswith(_ONLY_IN[profile])), None)
+
+
+def in_profile(profile: Profile) -> tuple[str, ...]:
+    """Keys of all metrics of a profile."""
+    return tuple(metric.key for metric in METRICS if profile_of(metric.key) in (None, profile))
+
+
+def common_profile(keys: Iterable[str], profile: Profile | None = None) -> Profile:
+    """The profile that all these metrics stand in; the one asked for, or `embedded`, where both would do.
+
+    Raises:
+        UserError: one metric stands in the embedded profile only and another, or what was asked for, is paper.
+    """
+    only = {found: key for key in keys if (found := profile_of(key))} | ({profile: ""} if profile else {})
+    if len(only) > 1:
+        names = {name: key or "what --profile says" for name, key in only.items()}
+        raise UserError(
+            f"{names['embedded']} is of the embedded profile and {names['paper']} of paper, and one board never "
+            "shows both; score them in two runs"
+        )
+    return next(iter(only), "embedded")
 
 
 def get_metric(key: str) -> Metric:

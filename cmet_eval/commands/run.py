@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import typer
 
@@ -16,6 +17,9 @@ def run(
     seeds: int = typer.Option(None, "--seeds", min=1, help="number of seeds; default: the setting's"),
     split: str = typer.Option(None, "--split", help="draw from this split; 'all' takes every clip"),
     metrics: list[str] = typer.Option(None, "--metrics", help="name:variant; repeatable; default: the default metrics"),
+    profile: Literal["embedded", "paper"] = typer.Option(
+        None, "--profile", help="all metrics of that evaluator profile"
+    ),
     workers: int = typer.Option(2, "--workers", min=1),
     scheduler: str = typer.Option(None, "--scheduler", help="address of a running Dask scheduler"),
     fresh: bool = typer.Option(False, "--fresh", help="generate again what is there already"),
@@ -36,6 +40,7 @@ def run(
         max_pairs=max_pairs,
         seeds=seeds,
         metrics=metrics or None,
+        profile=profile,
         split=split,
         workers=workers,
         scheduler=scheduler,

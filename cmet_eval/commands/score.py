@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Literal
 
 import typer
 
@@ -21,6 +22,9 @@ def score(
     setting: str = typer.Option(None, "--setting", help="path of the setting's .toml where it is your own"),
     out: Path = typer.Option(Path("work/run"), "--out", help="scores and result rows go here"),
     metrics: list[str] = typer.Option(None, "--metrics", help="name:variant; repeatable; default: the default metrics"),
+    profile: Literal["embedded", "paper"] = typer.Option(
+        None, "--profile", help="all metrics of that evaluator profile"
+    ),
     workers: int = typer.Option(2, "--workers", min=1),
     scheduler: str = typer.Option(None, "--scheduler", help="address of a running Dask scheduler"),
     quiet: bool = typer.Option(False, "--quiet"),
@@ -46,6 +50,7 @@ def score(
         out=out,
         setting=get_setting(setting) if setting else None,
         metrics=metrics or None,
+        profile=profile,
         pattern=pattern,
         workers=workers,
         scheduler=scheduler,
