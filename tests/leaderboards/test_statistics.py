@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from leaderboards.statistics import common_pairs, jackknife_interval, mean_interval
+from leaderboards.statistics import (
+    common_pairs,
+    holm,
+    jackknife_interval,
+    kendall_tau,
+    mean_interval,
+    paired_estimates,
+    paired_means,
+    ranks,
+)
 
 
 def test_balanced_speakers_give_scipys_t_interval_on_speaker_means() -> None:
@@ -62,3 +71,52 @@ def test_common_pairs_leave_out_a_method_that_scored_too_few() -> None:
 def test_values_must_be_finite() -> None:
     with pytest.raises(ValueError, match="finite"):
         mean_interval(np.array([1.0, np.inf]), ["a", "b"])
+
+
+def test_paired_means_is_the_paired_t_test_on_speaker_means() -> None:
+    rng = np.random.default_rng(5)
+    a, b = rng.normal(0.8, 1, (6, 4)), rng.normal(0, 1, (6, 4))
+    found = paired_means(a.ravel(), b.ravel(), np.repeat(np.arange(6), 4))
+    expected = stats.ttest_rel(a.mean(1), b.mean(1))
+    low, high = expected.confidence_interval(0.95)
+    assert found.interval is not None
+    assert (found.p, found.interval.low, found.interval.high) == pytest.approx((expected.pvalue, low, high), rel=1e-10)
+    again = paired_estimates(lambda keep: float((a - b).ravel()[keep].mean()), np.repeat(np.arange(6), 4))
+    assert (again.mean, again.p) == pytest.approx((found.mean, found.p), rel=1e-10)
+
+
+def test_four_speakers_can_decide_at_holms_threshold_and_do_so_rarely_by_chance() -> None:
+    rng = np.random.default_rng(6)
+    speakers = np.repeat(np.arange(4), 8)
+    sure = paired_means(rng.normal(3, 0.1, 32), np.zeros(32), speakers)
+    assert sure.p < 0.05 / 66  # 12 methods make 66 pairs; flipping signs over 4 speakers ends at 2/16
+    hits = 0
+    for _ in range(1500):
+        values = rng.normal(0, 1, 4)[speakers] + rng.normal(0, 1, 32)
+        hits += paired_means(values, np.zeros(32), speakers).p < 0.05
+    assert 0.035 <= hits / 1500 <= 0.068  # 0.05 +- 3 standard errors of a simulation of 1,500
+
+
+def test_differences_without_spread() -> None:
+    same = np.full(8, 1.1)
+    assert paired_means(same, same, list("aabbccdd")).p == 1.0
+    assert paired_means(same, same - 0.3, list("aabbccdd")).p == 0.0
+    assert paired_means(np.array([2.0]), np.array([1.0]), ["a"]).p == 1.0
+
+
+def test_holm_by_hand() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.5]) == pytest.approx([0.04, 0.09, 0.09, 0.5])
+    assert holm([0.6, 0.7]) == pytest.approx([1.0, 1.0]) and len(holm([])) == 0
+
+
+def test_ranks_count_who_is_better() -> None:
+    """a beats c only, b ties with both: rank 1, 1, 2."""
+    assert ranks("abc", {"a": frozenset("c"), "b": frozenset(), "c": frozenset()}) == {"a": 1, "b": 1, "c": 2}
+
+
+def test_kendall_is_scipys() -> None:
+    rng = np.random.default_rng(7)
+    for _ in range(20):
+        a, b = rng.integers(0, 5, 9), rng.integers(0, 5, 9)
+        assert kendall_tau(a, b) == pytest.approx(stats.kendalltau(a, b).statistic)
+    assert kendall_tau([1, 1, 1], [1, 2, 3]) is None
