@@ -7,6 +7,7 @@ it looks at, and a `Case` hands out those and no others, so what a board prints 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -17,8 +18,25 @@ INPUTS: tuple[str, ...] = (
     "source-video",  # a clip of the speaker to be edited, or to take the head pose from
     "driving-audio",  # the speech the lips follow
     "emotion-label",  # target emotion and intensity
+    "emotion-audio",  # other speech in the target emotion, and
+    "neutral-audio",  # neutral speech: C-MET's two pools
+    "upper-half",  # the real clip without its lower half, for methods that fill that in
+    "ground-truth-pose",  # where the real head is, without its expression
     "ground-truth",  # the real clip: for ceilings only
 )
+# A case's array: the input that it belongs to.
+ARRAYS: Mapping[str, str] = {
+    "reference_frames": "reference-frames",
+    "reference_landmarks": "reference-frames",
+    "source_frames": "source-video",
+    "source_landmarks": "source-video",
+    "driving_audio": "driving-audio",
+    "emotion_audio": "emotion-audio",
+    "neutral_audio": "neutral-audio",
+    "upper_half_frames": "upper-half",
+    "ground_truth_pose": "ground-truth-pose",
+    "ground_truth_frames": "ground-truth",
+}
 
 
 class UndeclaredInput(RuntimeError):
@@ -48,6 +66,8 @@ class Case:
         size: (height, width) wanted, pixels.
         seed: for a method that draws random numbers.
         notes: what the method did that a reader of the scores should know; see `note`.
+        file_name: the pair's id as a file name without an ending.
+        log: where an outside program's output is kept; None: nowhere.
     """
 
     fps: float = 25.0
@@ -64,14 +84,17 @@ class Case:
         seed: int,
         target_emotion: str,
         intensity: int | None,
-        loaders: Mapping[str, Callable[[], np.ndarray]],
+        loaders: Mapping[str, Callable[[], Any]],
         sees: frozenset[str],
+        file_name: str = "",
+        log: Path | None = None,
     ) -> None:
-        """`loaders` gives the arrays of reference-frames, source-video, driving-audio and ground-truth by name."""
+        """`loaders` gives arrays by the names in `ARRAYS`."""
         if unknown := sorted(sees - set(INPUTS)):
             raise ValueError(f"a method cannot see {', '.join(unknown)}; the inputs are {', '.join(INPUTS)}")
         self.pair_id, self.setting, self.speaker = pair_id, setting, speaker
         self.n_frames, self.size, self.seed = n_frames, size, seed
+        self.file_name, self.log = file_name or pair_id, log
         self.notes: list[str] = []
         self._emotion: tuple[str, int | None] = (target_emotion, intensity)
         self._loaders, self._sees = loaders, sees
@@ -80,22 +103,52 @@ class Case:
     @property
     def reference_frames(self) -> np.ndarray:
         """(N, H, W, 3) uint8 RGB, in the order of time."""
-        return self._get("reference-frames")
+        return self._get("reference_frames")
+
+    @property
+    def reference_landmarks(self) -> np.ndarray:
+        """(N, 478, 3) float32, MediaPipe's points in pixels of the reference frames, no NaN."""
+        return self._get("reference_landmarks")
 
     @property
     def source_frames(self) -> np.ndarray:
         """(T, H, W, 3) uint8 RGB, 25 frames/s; of its own length."""
-        return self._get("source-video")
+        return self._get("source_frames")
+
+    @property
+    def source_landmarks(self) -> np.ndarray:
+        """(T, 478, 3) float32, MediaPipe's points in pixels of the source frames; gaps are bridged."""
+        return self._get("source_landmarks")
 
     @property
     def driving_audio(self) -> np.ndarray:
         """(N,) int16, 16 kHz mono; 640 samples a frame wanted."""
-        return self._get("driving-audio")
+        return self._get("driving_audio")
+
+    @property
+    def emotion_audio(self) -> list[np.ndarray]:
+        """(N,) int16 each, 16 kHz mono: clips spoken in the target emotion, never the driving one."""
+        return self._get("emotion_audio")
+
+    @property
+    def neutral_audio(self) -> list[np.ndarray]:
+        """(N,) int16 each, 16 kHz mono: neutral clips."""
+        return self._get("neutral_audio")
+
+    @property
+    def upper_half_frames(self) -> np.ndarray:
+        """(T, H, W, 3) uint8 RGB, 25 frames/s: the real clip, black from the middle row down."""
+        return self._get("upper_half_frames")
+
+    @property
+    def ground_truth_pose(self) -> np.ndarray:
+        """(T, 3, 4) float64: rotation times scale, and shift in px, of the real head; see cmet_reference.geometry."""
+        return self._get("ground_truth_pose")
 
     @property
     def ground_truth_frames(self) -> np.ndarray:
         """(T, H, W, 3) uint8 RGB, 25 frames/s."""
-        return self._get("ground-truth")
+        return self._get("ground_truth_frames")
 
     @property
     def target_emotion(self) -> str:
@@ -119,11 +172,12 @@ class Case:
             raise UndeclaredInput(f"the method asked for {name}, but declares that it sees {seen}; add it to `sees`")
 
     def _get(self, name: str) -> Any:
-        self._check(name)
+        self._check(ARRAYS[name])
         if name not in self._loaded:
-            array = self._loaders[name]()
-            array.setflags(write=False)  # a method that edits its input in place must not change another's
-            self._loaded[name] = array
+            loaded = self._loaders[name]()
+            for array in loaded if isinstance(loaded, list) else [loaded]:
+                array.setflags(write=False)  # a method that edits its input in place must not change another's
+            self._loaded[name] = loaded
         return self._loaded[name]
 
 

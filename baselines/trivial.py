@@ -39,13 +39,18 @@ class SourceVideo:
     sees = frozenset({"source-video"})
 
     def generate(self, case: Case) -> np.ndarray:
-        frames = case.source_frames
-        fitted = cut_or_hold_last(frames, case.n_frames)
-        if len(frames) > case.n_frames:
-            case.note(f"cut-or-hold-last: cut from {len(frames)} to {case.n_frames} frames")
-        elif len(frames) < case.n_frames:
-            case.note(f"cut-or-hold-last: last of {len(frames)} frames held to {case.n_frames}")
-        return fitted
+        return fit_length(case.source_frames, case)
+
+
+def fit_length(frames: np.ndarray, case: Case, rule: str = "cut-or-hold-last") -> np.ndarray:
+    """The video in the case's length, with a note where that changed it; `as-is` leaves it. (T, H, W, 3)."""
+    if rule == "as-is" or len(frames) == case.n_frames:
+        return frames
+    if len(frames) > case.n_frames:
+        case.note(f"cut-or-hold-last: cut from {len(frames)} to {case.n_frames} frames")
+    else:
+        case.note(f"cut-or-hold-last: last of {len(frames)} frames held to {case.n_frames}")
+    return cut_or_hold_last(frames, case.n_frames)
 
 
 def cut_or_hold_last(frames: np.ndarray, n: int) -> np.ndarray:

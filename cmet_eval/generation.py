@@ -51,10 +51,10 @@ def make_case(
         return shards.frames(pair.ground_truth_clip)
 
     loaders: dict[str, Callable[[], np.ndarray]] = {
-        "reference-frames": lambda: shards.frames(pair.reference_clip, list(pair.reference_frames)),
-        "source-video": lambda: shards.frames(pair.source_clip),
-        "driving-audio": lambda: shards.audio(pair.driving_clip),
-        "ground-truth": ground_truth,
+        "reference_frames": lambda: shards.frames(pair.reference_clip, list(pair.reference_frames)),
+        "source_frames": lambda: shards.frames(pair.source_clip),
+        "driving_audio": lambda: shards.audio(pair.driving_clip),
+        "ground_truth_frames": ground_truth,
     }
     reads = watch.reads if watch else lambda loader: loader
     size = reads(lambda: shards.frames(pair.reference_clip, [pair.reference_frames[0]]))().shape[1:3]

@@ -15,10 +15,10 @@ from talking_face.reasons import UserError
 def make_case(sees: frozenset[str], n_frames: int = 6, source: int = 4) -> Case:
     rng = np.random.default_rng(0)
     arrays = {
-        "reference-frames": rng.integers(0, 255, (3, 8, 8, 3), np.uint8),
-        "source-video": rng.integers(0, 255, (source, 8, 8, 3), np.uint8),
-        "driving-audio": rng.integers(-9, 9, n_frames * 640).astype(np.int16),
-        "ground-truth": rng.integers(0, 255, (n_frames, 8, 8, 3), np.uint8),
+        "reference_frames": rng.integers(0, 255, (3, 8, 8, 3), np.uint8),
+        "source_frames": rng.integers(0, 255, (source, 8, 8, 3), np.uint8),
+        "driving_audio": rng.integers(-9, 9, n_frames * 640).astype(np.int16),
+        "ground_truth_frames": rng.integers(0, 255, (n_frames, 8, 8, 3), np.uint8),
     }
     return Case(
         pair_id="p",
