@@ -104,6 +104,10 @@ def draw_pairs(
     pairs: list[Pair] = []
     missing: set[str] = set()
     for seed in range(seeds):
+        pools = {
+            emotion: sorted(group["clip_id"], key=lambda clip: _pool_rank(by_id, clip, seed))
+            for emotion, group in usable.groupby("emotion")
+        }
         for speaker in speakers:
             for source, target in _cells(setting, emotions, targets):
                 truths = _ranked(cells.get((speaker, target), ()), seed, speaker, target, "ground-truth")
@@ -135,6 +139,8 @@ def draw_pairs(
                             target_emotion=target,
                             intensity=_int_or_none(by_id.at[truth, "intensity"]),
                             ground_truth_clip=truth,
+                            emotion_audio=_pool(pools.get(target, ()), truth, setting.emotion_audio_clips),
+                            neutral_audio=_pool(pools.get("neutral", ()), truth, setting.emotion_audio_clips),
                             visible=setting.visible,
                         )
                     )
@@ -230,6 +236,15 @@ def _source(by_id: pd.DataFrame, others: Sequence[str], reference: str, truth: s
         return reference
     same = [clip for clip in others if by_id.at[clip, "sentence_id"] == sentence]
     return min(same, key=lambda clip: (clip != reference, clip)) if same else reference
+
+
+def _pool_rank(by_id: pd.DataFrame, clip: str, seed: int) -> tuple[int, bytes, str]:
+    """Highest intensity first, then by hash; the same for every pair of a seed, so a neutral target's pools agree."""
+    return (-(_int_or_none(by_id.at[clip, "intensity"]) or 0), _hash(seed, "audio-pool", clip), clip)
+
+
+def _pool(ranked: Sequence[str], truth: str, n: int) -> tuple[str, ...]:
+    return tuple([clip for clip in ranked[: n + 1] if clip != truth][:n])
 
 
 def _frames(

@@ -41,6 +41,9 @@ class Setting(BaseModel):
     target_emotions: Literal["all"] | tuple[str, ...] = "all"
     clips_per_cell: int = Field(default=1, ge=1)  # ground-truth clips a speaker, emotion cell and seed
     seeds: int = Field(default=5, ge=1)
+    # Clips in each of C-MET's two pools of sound, target emotion and neutral: of the pair's split, any speaker, highest
+    # intensity first, never the ground truth. C-MET's own pools are level 3 clips of its four test speakers.
+    emotion_audio_clips: int = Field(default=10, ge=0)
     visible: Literal["none", "upper-half", "all"] = "none"  # what of the ground truth a method may see
 
     disjoint: tuple[Literal["speaker", "sentence", "clip"], ...] = ()  # what training and test do not share

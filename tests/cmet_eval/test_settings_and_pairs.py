@@ -88,6 +88,22 @@ def test_reference_is_never_the_ground_truth_and_settings_share_ground_truth() -
     assert all(p.ground_truth_clip == truth[p.seed, p.speaker, p.target_emotion] for p in cross)
 
 
+def test_pools_of_sound_are_loudest_first_and_never_the_ground_truth() -> None:
+    clips = corpus(takes=3)
+    clips["intensity"] = clips["clip_id"].str[-1].astype(int) + 1
+    by_id = clips.set_index("clip_id")
+    for pair in draw_pairs(clips, get_setting("cross-emotion"), seeds=2).pairs:
+        for pool, emotion in ((pair.emotion_audio, pair.target_emotion), (pair.neutral_audio, "neutral")):
+            assert len(set(pool)) == 10 and pair.ground_truth_clip not in pool
+            rows = by_id.loc[list(pool)]
+            assert set(rows["split"]) == {"test"} and set(rows["emotion"]) == {emotion}
+            levels = rows["intensity"].tolist()
+            assert levels == sorted(levels, reverse=True) and levels.count(3) >= 3
+        assert pair.target_emotion != "neutral" or pair.emotion_audio == pair.neutral_audio
+    none = get_setting("neutral-base").model_copy(update={"emotion_audio_clips": 0})
+    assert all(p.emotion_audio == p.neutral_audio == () for p in draw_pairs(clips, none, seeds=1).pairs)
+
+
 def test_non_neutral_references() -> None:
     rules = get_setting("cross-emotion").model_copy(update={"reference_emotions": "non-neutral"})
     pairs = draw_pairs(corpus(), rules, seeds=1).pairs
@@ -101,7 +117,7 @@ def test_the_list_does_not_depend_on_row_order_and_is_pinned() -> None:
     first, second = draw_pairs(clips, setting, seeds=1), draw_pairs(shuffled, setting, seeds=1)
     assert first == second
     # A change here changes every published pair list.
-    assert first.digest == "101464520607f4aa"
+    assert first.digest == "f791c5ab41bdafe3"
     assert draw_pairs(clips, setting, seeds=2).digest != first.digest
 
 
