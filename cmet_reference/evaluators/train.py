@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,8 @@ from torch.nn import functional
 
 from cmet_reference.evaluators import data
 from cmet_reference.evaluators.data import Example
+from cmet_reference.training.checkpoints import commit
+from cmet_reference.training.loop import repeatable
 from metrics.lse import SAMPLES_A_FRAME, LipSyncNet, lip_sync, n_windows
 from pipelines.shards import ShardSet
 from talking_face.emotions import EMOTIONS
@@ -71,7 +71,7 @@ def train_evaluators(
     labels = tuple(name for name in EMOTIONS if any(e.emotion == name for e in train))
     if len(labels) < 2:
         raise UserError(f"the training split shows {len(labels)} emotions; a classifier needs 2")
-    with _repeatable(settings.threads):
+    with repeatable(settings.threads):
         started = time.monotonic()
         syncnet = fit_syncnet(train, settings, device, quiet)
         sync_seconds, started = time.monotonic() - started, time.monotonic()
@@ -106,7 +106,7 @@ def train_evaluators(
             "trained_on": asdict(trained_on),
             "training_speakers": _speakers(train),
             "shards": shards.signature,
-            "commit": _commit(),
+            "commit": commit(),
             "torch": torch.__version__,
             "seconds": round(seconds, 1),
         }
@@ -295,30 +295,5 @@ def _seeded(build: Callable[[], Any], seed: int) -> Any:
         return build().train()
 
 
-@contextmanager
-def _repeatable(threads: int) -> Iterator[None]:
-    """A fixed number of threads and torch's own random state put back afterwards."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        with torch.random.fork_rng(devices=[]):
-            yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def _speakers(examples: Sequence[Example]) -> list[str]:
     return sorted({e.speaker for e in examples})
-
-
-def _commit() -> str:
-    """The commit of this code, with `+` where files differ from it; `unknown` outside a checkout."""
-    here = Path(__file__).resolve().parent
-
-    def git(*words: str) -> str:
-        return subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True, timeout=20).stdout
-
-    try:
-        return git("rev-parse", "HEAD").strip() + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"

@@ -11,7 +11,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Optimizer:
-    """AdamW (Adam where weight_decay is 0) of one player's parameters."""
+    """AdamW (Adam where weight_decay is 0) of one player's parameters, all of them of the stage's `net`."""
 
     parameters: Sequence[Any]
     rate: float

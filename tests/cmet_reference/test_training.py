@@ -1,0 +1,311 @@
+"""The training loop: a killed run ends in the same bytes, players in turn, several processes, checkpoints, the card."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import pickle
+import signal
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from cmet_reference.training import checkpoints
+from cmet_reference.training.loop import fit, loader, read_curve
+from cmet_reference.training.stage import Optimizer
+from talking_face.pretrained.store import MissingWeights
+from talking_face.reasons import ClipError, Reason, UserError
+
+FORK = multiprocessing.get_context("fork")  # no second import of torch
+
+
+class Line:
+    """A small net with dropout and batch norm that learns a line; `pause` makes a step as slow as a real one."""
+
+    def __init__(self, steps: int = 30, pause: float = 0.0, rate: float = 1e-2) -> None:
+        self.name, self.steps, self.pause, self.rate = "line", steps, pause, rate
+        torch.manual_seed(5)
+        self.net = nn.Sequential(nn.Linear(3, 16), nn.BatchNorm1d(16), nn.Dropout(0.2), nn.Linear(16, 1))
+
+    def players(self) -> Mapping[str, Optimizer]:
+        return {"net": Optimizer(list(self.net.parameters()), self.rate, 0.01)}
+
+    def batch(self, step: int) -> Mapping[str, np.ndarray]:
+        if self.pause:
+            time.sleep(self.pause)
+        x = np.random.default_rng((1, step)).normal(size=(8, 3)).astype(np.float32)
+        return {"x": x, "y": x @ np.float32([[1], [2], [3]])}
+
+    def loss(self, batch: Mapping[str, Any], player: str) -> tuple[Any, Mapping[str, Any]]:
+        far = self.net(batch["x"]) - batch["y"]
+        return far.square().mean(), {"l1": far.abs().mean()}
+
+    def held_out(self) -> Mapping[str, float]:
+        assert not self.net.training
+        return {"at_one": float(self.net(torch.ones(1, 3, device=self.net[0].weight.device)))}
+
+    def record(self) -> Mapping[str, Any]:
+        return {"width": 16}
+
+
+class Duel(Line):
+    """Two players: one moves `guess` to what the other calls real, the other learns to tell them apart."""
+
+    def __init__(self, steps: int = 20) -> None:
+        super().__init__(steps)
+        self.name = "duel"
+        self.net = nn.ModuleDict({"guess": nn.Linear(3, 1), "judge": nn.Linear(1, 1)})
+
+    def players(self) -> Mapping[str, Optimizer]:
+        return {name: Optimizer(list(self.net[name].parameters()), 1e-2) for name in ("judge", "guess")}
+
+    def loss(self, batch: Mapping[str, Any], player: str) -> tuple[Any, Mapping[str, Any]]:
+        made = self.net["guess"](batch["x"])
+        if player == "judge":
+            return self.net["judge"](made.detach()).mean() - self.net["judge"](batch["y"]).mean(), {}
+        return -self.net["judge"](made).mean(), {"size": made.abs().mean()}
+
+    def held_out(self) -> Mapping[str, float]:
+        return {}
+
+
+def losses(path: Path) -> list[dict[str, float]]:
+    """A curve without the columns that say how long it took."""
+    return [
+        {k: v for k, v in row.items() if k not in ("samples_per_second", "waiting_share")} for row in read_curve(path)
+    ]
+
+
+def one_of_two(rank: int, port: str, out: Path) -> None:
+    """What `accelerate launch --cpu --num_processes 2` sets for each process."""
+    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "ACCELERATE_USE_CPU": "true"}
+    os.environ |= {key: str(value) for key, value in place.items()}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    fit(Duel(), out, quiet=True)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An uninterrupted run of 40 steps."""
+    out = tmp_path_factory.mktemp("whole")
+    fit(Line(40), out, every=4, quiet=True)
+    return out
+
+
+def test_a_killed_run_ends_in_the_same_bytes(whole: Path, tmp_path: Path) -> None:
+    """Also with other numbers of workers."""
+    run = FORK.Process(target=fit, args=(Line(40, 0.05), tmp_path), kwargs={"every": 4, "workers": 2, "quiet": True})
+    run.start()
+    at_eight = tmp_path / "line.unfinished" / "step-000000008.safetensors"
+    deadline = time.monotonic() + 60
+    while not at_eight.exists() and run.is_alive() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    run.kill()
+    run.join()
+    assert run.exitcode == -signal.SIGKILL
+    left = sorted((tmp_path / "line.unfinished").glob("step-*"))
+    assert left and len(left) <= 2 and not (tmp_path / "line.safetensors").exists()
+    fit(Line(40), tmp_path, every=4, workers=1, quiet=True)
+    assert (tmp_path / "line.safetensors").read_bytes() == (whole / "line.safetensors").read_bytes()
+    assert losses(tmp_path / "line.csv") == losses(whole / "line.csv")
+    assert not (tmp_path / "line.unfinished").exists()
+
+
+def test_the_curve_and_the_card(whole: Path) -> None:
+    rows = read_curve(whole / "line.csv")
+    assert [row["step"] for row in rows] == sorted({*range(4, 41, 4), *range(10, 41, 10)})
+    assert rows[-1]["loss"] < rows[0]["loss"] / 2
+    assert "held_out/at_one" in rows[0] and "held_out/at_one" not in rows[2]  # steps 4 and 10
+    assert all(0 <= row["waiting_share"] <= 1 and row["samples_per_second"] > 0 for row in rows)
+    card = json.loads((whole / "line.json").read_text())
+    assert card["parameters"] == 3 * 16 + 16 + 32 + 17
+    assert card["held_out"]["at_one"] == rows[-1]["held_out/at_one"]
+    assert card["sha256"].startswith(checkpoints.revision(whole / "line.safetensors"))
+    assert card["trained_on"] == checkpoints.trained_on(whole / "line.safetensors")
+
+
+def test_what_is_finished_is_not_trained_again(whole: Path) -> None:
+    """And the network is filled with it; other settings train anew."""
+    before = (whole / "line.json").stat().st_mtime_ns
+    stage = Line(40)
+    stage.loss = None  # type: ignore[assignment,method-assign]
+    fit(stage, whole, quiet=True)
+    assert (whole / "line.json").stat().st_mtime_ns == before
+    state, record = checkpoints.load(whole / "line.safetensors", "line")
+    assert record == {"width": 16}
+    torch.testing.assert_close(stage.net.state_dict(), state, rtol=0, atol=0)
+    with pytest.raises(TypeError, match="NoneType"):
+        fit(stage, whole, seed=1, quiet=True)
+
+
+def test_other_settings_do_not_go_on_from_an_unfinished_run(tmp_path: Path) -> None:
+    class Breaks(Line):
+        def batch(self, step: int) -> Mapping[str, np.ndarray]:
+            return super().batch(step) if step < 20 else {}
+
+    with pytest.raises(KeyError):
+        fit(Breaks(), tmp_path, every=5, quiet=True)
+    with pytest.raises(UserError, match=r"other settings \(seed\).*--fresh"):
+        fit(Line(), tmp_path, every=5, seed=3, quiet=True)
+    # A damaged last checkpoint: the one before it serves.
+    last = tmp_path / "line.unfinished" / "step-000000020.safetensors"
+    last.write_bytes(last.read_bytes()[:-5])
+    fit(Line(), tmp_path, every=5, quiet=True)
+    fit(Line(), tmp_path / "again", every=5, quiet=True)
+    assert (tmp_path / "line.safetensors").read_bytes() == (tmp_path / "again" / "line.safetensors").read_bytes()
+
+
+def test_players_step_in_turn_as_by_hand(tmp_path: Path) -> None:
+    fit(Duel(), tmp_path, quiet=True)
+    stage = Duel()
+    optimizers = {n: torch.optim.Adam(p.parameters, lr=p.rate, betas=p.betas) for n, p in stage.players().items()}
+    for step in range(stage.steps):
+        batch = {key: torch.from_numpy(value) for key, value in stage.batch(step).items()}
+        for name, optimizer in optimizers.items():
+            stage.net.zero_grad()
+            stage.loss(batch, name)[0].backward()
+            optimizer.step()
+    state, _ = checkpoints.load(tmp_path / "duel.safetensors", "duel")
+    torch.testing.assert_close(state, dict(stage.net.state_dict()), rtol=1e-6, atol=1e-7)
+    assert {"judge/loss", "guess/loss", "guess/size"} <= read_curve(tmp_path / "duel.csv")[0].keys()
+
+
+def test_two_processes_are_one_with_both_batches(tmp_path: Path) -> None:
+    """Gradients are means over the processes, each of which has batches of its own."""
+    port = str(20000 + os.getpid() % 9000)
+    both = [FORK.Process(target=one_of_two, args=(rank, port, tmp_path)) for rank in range(2)]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join(60)
+        process.kill()
+    assert [process.exitcode for process in both] == [0, 0]
+
+    class Both(Duel):
+        def batch(self, step: int) -> Mapping[str, np.ndarray]:
+            parts = [super(Both, self).batch(2 * step + rank) for rank in range(2)]
+            return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+
+    fit(Both(), tmp_path / "one", quiet=True)
+    two, _ = checkpoints.load(tmp_path / "duel.safetensors", "duel")
+    one, _ = checkpoints.load(tmp_path / "one" / "duel.safetensors", "duel")
+    torch.testing.assert_close(two, one, rtol=1e-5, atol=1e-6)
+    assert checkpoints.trained_on(tmp_path / "duel.safetensors")["processes"] == 2
+
+
+def test_bfloat16(tmp_path: Path) -> None:
+    card = fit(Line(40), tmp_path, precision="bf16", device="cpu", quiet=True)
+    rows = read_curve(tmp_path / "line.csv")
+    assert rows[-1]["loss"] < rows[0]["loss"] / 2
+    assert card["trained_on"]["precision"] == "bf16"
+    state, _ = checkpoints.load(tmp_path / "line.safetensors", "line")
+    assert state["0.weight"].dtype == torch.float32
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="line: loss, l1 not finite in the steps before"):
+        fit(Line(40, rate=1e30), tmp_path, quiet=True)
+    assert not (tmp_path / "line.safetensors").exists()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_clip_that_cannot_be_read_is_named(tmp_path: Path, workers: int) -> None:
+    stage = Line()
+
+    def broken(step: int) -> Mapping[str, np.ndarray]:
+        raise ClipError(Reason.TRUNCATED, f"clip {step} is cut short")
+
+    stage.batch = broken  # type: ignore[method-assign]
+    with pytest.raises(ClipError, match="clip 0 is cut short"):
+        fit(stage, tmp_path, workers=workers, quiet=True)
+
+
+def test_parameters_that_would_not_be_saved_are_refused(tmp_path: Path) -> None:
+    stage = Line()
+    stage.players = lambda: {"net": Optimizer([nn.Parameter(torch.zeros(1))], 1e-3)}  # type: ignore[method-assign]
+    with pytest.raises(ValueError, match="not of `net`"):
+        fit(stage, tmp_path, quiet=True)
+
+
+def test_workers_give_the_same_batches_in_order() -> None:
+    one, two = (list(loader(Line(), range(3, 9), workers)) for workers in (0, 2))
+    for a, b, step in zip(one, two, range(3, 9), strict=True):
+        assert torch.equal(a["x"], b["x"]) and np.array_equal(a["x"].numpy(), Line().batch(step)["x"])
+
+
+@pytest.mark.parametrize(
+    ("device", "precision", "words"),
+    [("tpu", "fp32", "no device 'tpu'"), ("cpu", "fp8", "no precision 'fp8'"), ("cpu", "fp16", "needs a GPU")],
+)
+def test_what_is_not_here_is_refused(tmp_path: Path, device: str, precision: str, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        fit(Line(), tmp_path, device=device, precision=precision, quiet=True)
+
+
+# -- checkpoints -------------------------------------------------------------------------------------------------------
+
+
+def test_a_checkpoint_holds_what_it_was_given(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    tied = torch.arange(6.0).reshape(2, 3)
+    state = {"a": tied, "b": tied, "turned": tied.T, "n": torch.tensor(3)}
+    sha256 = checkpoints.save(path, state, {"labels": ["é"]}, {"trained_on": {"clips": ["c"]}})
+    found, record = checkpoints.load(path, "x")
+    torch.testing.assert_close(found, state, rtol=0, atol=0)
+    assert record == {"labels": ["é"]} and checkpoints.trained_on(path) == {"clips": ["c"]}
+    assert sha256.startswith(checkpoints.revision(path))
+    assert (
+        checkpoints.save(tmp_path / "y" / "x.safetensors", state, {"labels": ["é"]}, {"trained_on": {"clips": ["c"]}})
+        == sha256
+    )
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["x.json", "x.safetensors", "y"]
+
+
+class Evil:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (Path("ran"),)
+
+
+def test_files_that_are_no_checkpoint_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And nothing in them is run."""
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "x.safetensors"
+    checkpoints.save(path, {"a": torch.zeros(9)}, {})
+    with pytest.raises(UserError, match="is a x of version 1, not y of 1"):
+        checkpoints.load(path, "y")
+    data = path.read_bytes()
+    for bad in (b"", b"\xff" * 40, data[:20], pickle.dumps(Evil()), data.replace(b"checkpoint", b"chockpeint")):
+        path.write_bytes(bad)
+        for read in (lambda: checkpoints.load(path, "x"), lambda: checkpoints.trained_on(path)):
+            with pytest.raises(UserError, match="no checkpoint of this suite"):
+                read()
+    path.write_bytes(data[:-1])
+    with pytest.raises(UserError, match="is damaged"):
+        checkpoints.load(path, "x")
+    torch.save(Evil(), path)
+    with pytest.raises(UserError, match="no checkpoint"):
+        checkpoints.load(path, "x")
+    assert not Path("ran").exists()
+
+
+def test_where_checkpoints_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoints, "_beside", [])
+    monkeypatch.delenv(checkpoints.FOLDERS, raising=False)
+    with pytest.raises(MissingWeights, match="`cmet-eval train cem-net --data SHARDS`"):
+        checkpoints.find("aee")
+    beside, named = tmp_path / "shards" / "reference" / "aee.safetensors", tmp_path / "own" / "aee.safetensors"
+    for path in (beside, named):
+        checkpoints.save(path, {}, {})
+    checkpoints.look_beside(tmp_path / "shards")
+    assert checkpoints.find("aee") == beside
+    monkeypatch.setenv(checkpoints.FOLDERS, f"{tmp_path / 'none'}{os.pathsep}{named.parent}")
+    with checkpoints.watch() as seen:
+        checkpoints.load(checkpoints.find("aee"), "aee")
+    assert checkpoints.find("aee") == named and seen == {"aee": checkpoints.revision(named)}
