@@ -38,6 +38,7 @@ PACKAGES = {
     "matplotlib": "plots",
     "torch": "reference models, SyncNet",
     "safetensors": "checkpoints",
+    "accelerate": "training of the reference models",
     "scikit-image": "paper metrics, tests",
     "deepface": "paper metrics",
     "insightface": "paper metrics",
