@@ -22,7 +22,8 @@ INPUTS: tuple[str, ...] = (
     "neutral-audio",  # neutral speech: C-MET's two pools
     "upper-half",  # the real clip without its lower half, for methods that fill that in
     "ground-truth-pose",  # where the real head is, without its expression
-    "ground-truth",  # the real clip: for ceilings only
+    "ground-truth",  # the real clip, and another one of the speaker in the emotion: for ceilings and controls only
+    "training-split",  # clips of the speakers that methods may learn from: for retrieval
 )
 # A case's array: the input that it belongs to.
 ARRAYS: Mapping[str, str] = {
@@ -36,6 +37,10 @@ ARRAYS: Mapping[str, str] = {
     "upper_half_frames": "upper-half",
     "ground_truth_pose": "ground-truth-pose",
     "ground_truth_frames": "ground-truth",
+    "ground_truth_landmarks": "ground-truth",
+    "other_take_frames": "ground-truth",
+    "training_audio": "training-split",
+    "training_emotions": "training-split",
 }
 
 
@@ -84,7 +89,7 @@ class Case:
         seed: int,
         target_emotion: str,
         intensity: int | None,
-        loaders: Mapping[str, Callable[[], Any]],
+        loaders: Mapping[str, Callable[..., Any]],
         sees: frozenset[str],
         file_name: str = "",
         log: Path | None = None,
@@ -142,13 +147,39 @@ class Case:
 
     @property
     def ground_truth_pose(self) -> np.ndarray:
-        """(T, 3, 4) float64: rotation times scale, and shift in px, of the real head; see cmet_reference.geometry."""
+        """(T, 3, 4) float64: rotation times scale, and shift in px, that take points of the speaker's head to each real
+        picture. The head's frame is cmet_reference.geometry's, its template the mean of the reference landmarks."""
         return self._get("ground_truth_pose")
 
     @property
     def ground_truth_frames(self) -> np.ndarray:
         """(T, H, W, 3) uint8 RGB, 25 frames/s."""
         return self._get("ground_truth_frames")
+
+    @property
+    def ground_truth_landmarks(self) -> np.ndarray:
+        """(T, 478, 3) float32, MediaPipe's points in pixels of the real frames; gaps are bridged."""
+        return self._get("ground_truth_landmarks")
+
+    @property
+    def other_take_frames(self) -> np.ndarray:
+        """(T, H, W, 3) uint8 RGB, 25 frames/s: the speaker in the target emotion, saying something else."""
+        return self._get("other_take_frames")
+
+    @property
+    def training_audio(self) -> list[np.ndarray]:
+        """(N,) int16 each, 16 kHz mono: clips of the training split, labelled ones, at most 512."""
+        return self._get("training_audio")
+
+    @property
+    def training_emotions(self) -> np.ndarray:
+        """(K,) str: the labels of `training_audio`'s clips."""
+        return self._get("training_emotions")
+
+    def training_frames(self, index: int) -> np.ndarray:
+        """(T, H, W, 3) uint8 RGB, 25 frames/s: the pictures of one clip of `training_audio`."""
+        self._check("training-split")
+        return self._loaders["training_frames"](index)  # type: ignore[no-any-return]
 
     @property
     def target_emotion(self) -> str:

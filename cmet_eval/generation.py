@@ -15,6 +15,8 @@ import numpy as np
 from baselines.method import Case, Method, check_output
 from baselines.registry import get_method
 from cmet_eval.timing import Stopwatch, hardware
+from cmet_reference.clips import bridged
+from cmet_reference.geometry import fit_pose, template_of
 from pipelines.shards import ShardSet
 from talking_face.clip import Pair
 from talking_face.media.writing import write_video
@@ -24,6 +26,9 @@ from talking_face.signature import canonical_json, digest
 # Near-lossless, so that the format costs little next to any method's error, with full chroma.
 WRITER = {"codec": "h264", "pix_fmt": "yuv444p", "crf": 10, "preset": "veryfast"}
 CODEC = "h264-yuv444p-crf10"
+
+
+_TRAINING_CLIPS = 512  # that retrieval chooses from: 50 MB of sound
 
 
 _warm: set[str] = set()  # methods that have made a video in this process
@@ -45,18 +50,50 @@ def make_case(
 ) -> Case:
     """The case of a pair; its arrays are read from the shards when the method asks for them, on `watch`'s time."""
 
-    def ground_truth() -> np.ndarray:
+    def truth() -> str:
         if pair.ground_truth_clip is None:
             raise ClipError(Reason.NO_GROUND_TRUTH, f"{pair.pair_id} has no ground-truth clip")
-        return shards.frames(pair.ground_truth_clip)
+        return pair.ground_truth_clip
 
-    loaders: dict[str, Callable[[], np.ndarray]] = {
-        "reference_frames": lambda: shards.frames(pair.reference_clip, list(pair.reference_frames)),
-        "source_frames": lambda: shards.frames(pair.source_clip),
-        "driving_audio": lambda: shards.audio(pair.driving_clip),
-        "ground_truth_frames": ground_truth,
-    }
+    def landmarks(clip_id: str) -> np.ndarray:
+        try:
+            return bridged(shards.landmarks(clip_id, smoothed=True))
+        except ValueError:
+            raise ClipError(Reason.NO_FACE, f"{clip_id} shows no face, so it has no landmarks to go by") from None
+
+    def references() -> np.ndarray:
+        return landmarks(pair.reference_clip)[list(pair.reference_frames)]
+
+    def upper_half() -> np.ndarray:
+        frames = shards.frames(truth()).copy()
+        frames[:, frames.shape[1] // 2 :] = 0
+        return frames
+
+    def true_pose() -> np.ndarray:
+        pose = fit_pose(landmarks(truth()), template_of(references()))
+        return np.concatenate([pose.rotation * pose.scale[:, None, None], pose.shift[..., None]], axis=2)
+
     reads = watch.reads if watch else lambda loader: loader
+    loaders: dict[str, Callable[..., Any]] = {
+        "reference_frames": lambda: shards.frames(pair.reference_clip, list(pair.reference_frames)),
+        "reference_landmarks": references,
+        "source_frames": lambda: shards.frames(pair.source_clip),
+        "source_landmarks": lambda: landmarks(pair.source_clip),
+        "driving_audio": lambda: shards.audio(pair.driving_clip),
+        "emotion_audio": lambda: [shards.audio(clip) for clip in pair.emotion_audio],
+        "neutral_audio": lambda: [shards.audio(clip) for clip in pair.neutral_audio],
+        "upper_half_frames": upper_half,
+        "ground_truth_pose": true_pose,
+        "ground_truth_frames": lambda: shards.frames(truth()),
+        "ground_truth_landmarks": lambda: landmarks(truth()),
+        "other_take_frames": lambda: shards.frames(_other_take(shards, pair, truth())),
+        "training_audio": lambda: [shards.audio(clip) for clip in _training_clips(shards)],
+        "training_emotions": lambda: (
+            shards.clips.set_index("clip_id").loc[_training_clips(shards), "emotion"].to_numpy(str)
+        ),
+    }
+    loaders = {name: reads(loader) for name, loader in loaders.items()}
+    loaders["training_frames"] = lambda index: reads(lambda: shards.frames(_training_clips(shards)[index]))()
     size = reads(lambda: shards.frames(pair.reference_clip, [pair.reference_frames[0]]))().shape[1:3]
     return Case(
         pair_id=pair.pair_id,
@@ -67,9 +104,28 @@ def make_case(
         seed=pair.seed,
         target_emotion=pair.target_emotion,
         intensity=pair.intensity,
-        loaders={name: reads(loader) for name, loader in loaders.items()},
+        loaders=loaders,
         sees=sees,
     )
+
+
+def _other_take(shards: ShardSet, pair: Pair, truth: str) -> str:
+    """Another clip of the speaker in the target emotion, of another sentence where sentences are known; by hash."""
+    clips = shards.clips
+    said = clips.set_index("clip_id").at[truth, "sentence_id"]
+    rows = clips[(clips["speaker"] == pair.speaker) & (clips["emotion"] == pair.target_emotion)]
+    rows = rows[(rows["clip_id"] != truth) & ((rows["sentence_id"] != said) | rows["sentence_id"].isna())]
+    if rows.empty:
+        raise ClipError(Reason.NO_GROUND_TRUTH, f"{pair.speaker} has no other {pair.target_emotion} clip than {truth}")
+    return str(min(rows["clip_id"], key=lambda clip: digest([pair.pair_id, "other-take", clip])))
+
+
+def _training_clips(shards: ShardSet) -> list[str]:
+    """Labelled clips of the training split by id; of more than 512, those whose ids hash lowest."""
+    rows = shards.clips[(shards.clips["split"] == "train") & shards.clips["emotion"].notna()]
+    if rows.empty:
+        raise ClipError(Reason.UNLABELLED, f"{shards.folder} has no labelled clip in a training split")
+    return sorted(sorted(rows["clip_id"], key=lambda clip: digest(["training", clip]))[:_TRAINING_CLIPS])
 
 
 def generate_pair(
@@ -88,6 +144,7 @@ def generate_pair(
         # Inside the clock: a method may load its weights when it is made.
         with watch:
             method = _method(method_name)
+            _refuse_trained_on(method, pair)
             case = make_case(shards, pair, n_frames, method.sees, watch)
             frames = check_output(method.generate(case))
     except (ClipError, MemoryError):
@@ -144,6 +201,16 @@ def read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return value if isinstance(value, dict) else {}
+
+
+def _refuse_trained_on(method: Method, pair: Pair) -> None:
+    """Raises ClipError where the method's weights were fitted to a clip of the pair, or to its speaker's."""
+    learnt: frozenset[str] = getattr(method, "trained_on", frozenset())
+    clips = {pair.reference_clip, pair.source_clip, pair.driving_clip, pair.ground_truth_clip}
+    if both := sorted(clip for clip in clips if clip in learnt):
+        raise ClipError(
+            Reason.TRAINED_ON, f"{method.name} was trained on {both[0]}; score it on clips that it has not seen"
+        )
 
 
 @cache
