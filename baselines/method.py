@@ -193,6 +193,10 @@ class Case:
         self._check("emotion-label")
         return self._emotion[1]
 
+    def offered(self) -> list[str]:
+        """The arrays that the method may ask for, by their names in `ARRAYS`."""
+        return [name for name, seen in ARRAYS.items() if seen in self._sees and name in self._loaders]
+
     def note(self, text: str) -> None:
         """Record something that was done to reach the wanted form; it travels with every score of this case."""
         self.notes.append(text)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from baselines.adapters.own_process import OwnProcessMethod
 from baselines.registry import catalogue, describe, get_method
 from cmet_eval.generation import file_sha256, generation_key, read_json
 from cmet_eval.pairs import PairList, draw_pairs, write_pairs
@@ -146,8 +147,12 @@ def run(
                 n_frames = lengths[pair.driving_clip]
                 beside = 0 if scheduler else max(1, workers)
                 args = (spec, pair, str(data), n_frames, str(video), str(record), key, beside)
-                tasks.append(Task(name, args, _DEADLINE_S))
+                # A method that has a deadline of its own ends by it, with its own words.
+                tasks.append(Task(name, args, max(_DEADLINE_S, 60.0 + getattr(method, "deadline_s", 0.0))))
 
+    for method in chosen.values():
+        if isinstance(method, OwnProcessMethod):  # ours was to learn its name; the workers start their own
+            method.close()
     failures: dict[tuple[str, str], dict[str, ClipError]] = {}
     with Progress(len(tasks), unit="videos", label="generate", quiet=quiet) as progress:
         for result in run_tasks(

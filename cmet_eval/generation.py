@@ -14,6 +14,7 @@ import numpy as np
 
 from baselines.method import Case, Method, check_output
 from baselines.registry import get_method
+from cmet_eval.pairs import pair_file_name
 from cmet_eval.timing import Stopwatch, hardware
 from cmet_reference.clips import bridged
 from cmet_reference.geometry import fit_pose, template_of
@@ -46,7 +47,12 @@ def generation_key(method: str, revision: str, pair: Pair, data_digest: str) -> 
 
 
 def make_case(
-    shards: ShardSet, pair: Pair, n_frames: int, sees: frozenset[str], watch: Stopwatch | None = None
+    shards: ShardSet,
+    pair: Pair,
+    n_frames: int,
+    sees: frozenset[str],
+    watch: Stopwatch | None = None,
+    log: Path | None = None,
 ) -> Case:
     """The case of a pair; its arrays are read from the shards when the method asks for them, on `watch`'s time."""
 
@@ -106,6 +112,8 @@ def make_case(
         intensity=pair.intensity,
         loaders=loaders,
         sees=sees,
+        file_name=pair_file_name(pair.pair_id),
+        log=log,
     )
 
 
@@ -145,7 +153,7 @@ def generate_pair(
         with watch:
             method = _method(method_name)
             _refuse_trained_on(method, pair)
-            case = make_case(shards, pair, n_frames, method.sees, watch)
+            case = make_case(shards, pair, n_frames, method.sees, watch, Path(record).with_suffix(".log"))
             frames = check_output(method.generate(case))
     except (ClipError, MemoryError):
         raise

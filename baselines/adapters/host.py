@@ -37,7 +37,7 @@ class Case:
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_") or name not in self._arrays:
-            raise AttributeError(f"the case has no {name}, or the method's `sees` does not name its input")
+            raise AttributeError(f"the case has no {name}; if it is an input, add it to `sees`")
         paths = self._arrays[name]
         loaded = (
             [np.load(path, allow_pickle=False) for path in paths]

@@ -22,7 +22,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from baselines.adapters.command import kill_group
-from baselines.method import ARRAYS, Case
+from baselines.method import Case
 from talking_face.reasons import ClipError, Reason
 
 _HOST = Path(__file__).with_name("host.py")
@@ -63,13 +63,12 @@ class OwnProcessMethod:
         """The method's own answer to the case.
 
         Raises:
-            ClipError: method-failed in the method's words, or where its process died; deadline.
+            ClipError: method-failed in the method's words; crashed where its process died; deadline.
         """
         arrays: dict[str, Any] = {}
         try:
-            for attribute, source in ARRAYS.items():
-                if source in self.sees:
-                    arrays[attribute] = self._save(attribute, getattr(case, attribute))
+            for name in case.offered():
+                arrays[name] = self._save(name, getattr(case, name))
             plain: dict[str, Any] = {"pair_id": case.pair_id, "setting": case.setting, "speaker": case.speaker}
             plain |= {"n_frames": case.n_frames, "size": list(case.size), "seed": case.seed}
             if "emotion-label" in self.sees:
@@ -118,7 +117,7 @@ class OwnProcessMethod:
             kill_group(process)
             self._process = None
             words = f"the process of {self.target} ended with {process.returncode}: {tail or 'it printed nothing'}"
-            raise ClipError(Reason.METHOD_FAILED, words)
+            raise ClipError(Reason.CRASHED, words)
         answer = json.loads(line)
         if "error" in answer:
             raise ClipError(Reason.METHOD_FAILED, f"{self.target}: {answer['error']}")
@@ -144,6 +143,7 @@ class OwnProcessMethod:
     def _started(self) -> subprocess.Popen[bytes]:
         if self._process is None or self._process.poll() is not None:
             self._unread = b""
+            self._folder.mkdir(exist_ok=True)
             with (self._folder / "said.txt").open("ab") as said:
                 # Not a shell; -I would also hide the environment that the method may need, so only the path is ours.
                 self._process = subprocess.Popen(

@@ -10,7 +10,6 @@ from pydantic import BaseModel, ConfigDict, field_validator
 
 from baselines.adapters.bring import LengthRule, SizeRule, read_output
 from baselines.method import Case
-from talking_face.reasons import UserError
 
 
 class VideosRun(BaseModel):
@@ -39,8 +38,6 @@ class VideosMethod:
     """A method whose videos were made before. The revision follows the files: a new file is scored anew."""
 
     def __init__(self, name: str, revision: str, sees: frozenset[str], run: VideosRun) -> None:
-        if not run.folder.is_dir():
-            raise UserError(f"{name}: no folder {run.folder}")
         self.name, self.revision, self.sees, self.run = name, revision, sees, run
 
     def generate(self, case: Case) -> np.ndarray:

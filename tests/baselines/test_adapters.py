@@ -1,0 +1,273 @@
+"""Outside methods: what they are given, what becomes of what they write, and how each way of failing ends."""
+
+from __future__ import annotations
+
+import os
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from baselines.adapters.bring import bring_size
+from baselines.adapters.command import CommandRun
+from baselines.method import Case
+from baselines.registry import get_method, read_entry
+from talking_face.media.reading import read_frames
+from talking_face.media.writing import write_video
+from talking_face.reasons import ClipError, Reason, UserError
+from tests.baselines.test_methods import make_case
+
+SEES = frozenset({"reference-frames", "driving-audio", "emotion-label"})
+ENTRY = """
+name = "mine"
+title = "Mine"
+summary = "A script."
+kind = "command"
+revision = "1"
+licence = "MIT"
+sees = ["reference-frames", "driving-audio", "emotion-label"]
+[command]
+command = ["{python}", "{script}", "{{reference_image}}", "{{driving_audio}}", "{{target_emotion}}", "{{output}}"]
+deadline_s = {deadline}
+length = "{length}"
+emotions = {{happy = "hap"}}
+"""
+
+
+def command_method(folder: Path, script: str, deadline: float = 60.0, length: str = "as-is") -> Path:
+    (folder / "script.py").write_text("import sys\nface, sound, emotion, output = sys.argv[1:]\n" + script)
+    path = folder / "mine.toml"
+    path.write_text(ENTRY.format(python=sys.executable, script=folder / "script.py", deadline=deadline, length=length))
+    return path
+
+
+# What a method might do: repeat the picture it was given as a video of some rate and length.
+WRITE = """
+import cv2, numpy as np
+from pathlib import Path
+from talking_face.media.writing import write_video
+from talking_face.media.reading import read_audio
+picture = cv2.cvtColor(cv2.imread(face), cv2.COLOR_BGR2RGB)
+assert emotion == "hap" and len(read_audio(Path(sound))) == 6 * 640
+print("working")
+write_video(Path(output), np.repeat(picture[None], {frames}, axis=0), {fps}, crf=5, preset="ultrafast")
+"""
+
+
+@pytest.fixture
+def case(tmp_path: Path) -> Case:
+    made = make_case(SEES)
+    made.log = tmp_path / "logs" / "pair.log"
+    return made
+
+
+def test_a_command_is_given_files_and_its_video_is_read(tmp_path: Path, case: Case) -> None:
+    method = get_method(str(command_method(tmp_path, WRITE.format(frames=6, fps=25))))
+    frames = method.generate(case)
+    assert frames.shape == (6, 8, 8, 3) and case.notes == []
+    assert np.abs(frames[0].astype(int) - case.reference_frames[0]).mean() < 12  # chroma is halved
+    assert (tmp_path / "logs" / "pair.log").read_text() == "working\n"
+    assert method.revision.startswith("1+")
+
+
+def test_another_rate_and_length_are_brought_to_the_settings(tmp_path: Path, case: Case) -> None:
+    method = get_method(str(command_method(tmp_path, WRITE.format(frames=8, fps=50), length="cut-or-hold-last")))
+    assert method.generate(case).shape == (6, 8, 8, 3)
+    assert case.notes == [
+        "rate: nearest frame, from 50 to 25 frames/s",
+        "cut-or-hold-last: last of 4 frames held to 6",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("script", "reason", "words"),
+    [
+        ("", Reason.MISSING_OUTPUT, "wrote no output.mp4"),
+        ("open(output, 'w')", Reason.EMPTY_FILE, "is empty"),
+        ("open(output, 'w').write('no video' * 99)", Reason.NOT_MEDIA, "output.mp4"),
+        ("print('no GPU here'); sys.exit(3)", Reason.METHOD_FAILED, "ended with 3: no GPU here"),
+    ],
+)
+def test_each_failure_has_its_reason(tmp_path: Path, case: Case, script: str, reason: Reason, words: str) -> None:
+    with pytest.raises(ClipError, match=words) as caught:
+        get_method(str(command_method(tmp_path, script))).generate(case)
+    assert caught.value.reason is reason
+
+
+def test_a_command_that_never_returns_is_killed_with_all_it_started(tmp_path: Path, case: Case) -> None:
+    pid = tmp_path / "pid"
+    script = f"""
+import subprocess, time
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+open({str(pid)!r}, "w").write(str(child.pid))
+time.sleep(600)
+"""
+    with pytest.raises(ClipError, match="took over 3 s") as caught:
+        get_method(str(command_method(tmp_path, script, deadline=3))).generate(case)
+    assert caught.value.reason is Reason.DEADLINE
+    time.sleep(0.2)
+    status = Path(f"/proc/{pid.read_text()}/status")
+    assert not status.exists() or "zombie" in status.read_text()
+
+
+def test_a_command_that_does_not_exist(tmp_path: Path, case: Case) -> None:
+    path = tmp_path / "mine.toml"
+    text = ENTRY.format(python="/no/such/python", script="x", deadline=9, length="as-is")
+    path.write_text(text)
+    with pytest.raises(ClipError, match="cannot start /no/such/python"):
+        get_method(str(path)).generate(case)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("{output}", "{out}", "unknown placeholder out"),
+        ('"{output}"', '"x"', "needs {output}"),
+        ('"driving-audio", ', "", "given driving-audio, which `sees` does not name"),
+        ('kind = "command"', 'kind = "videos"', "has no `command`"),
+        ("deadline_s", "dead_line_s", "dead_line_s: Extra inputs"),
+    ],
+)
+def test_a_wrong_entry_is_told(tmp_path: Path, old: str, new: str, words: str) -> None:
+    path = command_method(tmp_path, "")
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(UserError, match=words):
+        read_entry(path)
+
+
+def test_one_line_commands_are_cut_without_a_shell() -> None:
+    run = CommandRun.model_validate({"command": "conda run -n eat python 'my demo.py' {source_video} {output}; rm x"})
+    assert run.command[5] == "my demo.py" and run.command[-2:] == ("rm", "x")
+    assert run.sees() == {"source-video"}
+
+
+# -- classes -----------------------------------------------------------------------------------------------------------
+
+OUTSIDE = '''
+import os
+import numpy as np
+from metrics import scale          # its own, not this suite's
+import pipelines
+
+class Mine:
+    """Doubles the reference."""
+    name, revision, sees = "mine", "7", {"reference-frames", "driving-audio"}
+
+    def generate(self, case):
+        print("to nobody's harm")
+        if case.seed == 1:
+            os._exit(9)
+        if case.seed == 2:
+            import time; time.sleep(600)
+        if case.seed == 3:
+            case.target_emotion
+        case.note("pid %d" % os.getpid())
+        return np.repeat(case.reference_frames[:1] // scale, case.n_frames, axis=0)
+'''
+
+
+@pytest.fixture
+def outside(tmp_path: Path) -> Path:
+    """A repository with `metrics` and `pipelines` of its own."""
+    repository = tmp_path / "repo"
+    for name, text in (("mine.py", OUTSIDE), ("metrics.py", "scale = 2"), ("pipelines.py", "")):
+        repository.mkdir(exist_ok=True)
+        (repository / name).write_text(text)
+    path = tmp_path / "mine.toml"
+    path.write_text(
+        textwrap.dedent("""
+        name = "mine"
+        title = "Mine"
+        summary = "A class."
+        kind = "python"
+        target = "mine:Mine"
+        revision = "7"
+        licence = "MIT"
+        sees = ["reference-frames", "driving-audio"]
+        [process]
+        folders = ["repo"]
+        deadline_s = 2
+        """)
+    )
+    return path
+
+
+def test_a_class_runs_in_a_process_of_its_own_with_its_own_metrics(outside: Path) -> None:
+    method = get_method(str(outside))
+    case = make_case(method.sees)
+    frames = method.generate(case)
+    assert np.array_equal(frames[5], case.reference_frames[0] // 2)
+    assert case.notes[0].startswith("pid ") and str(os.getpid()) not in case.notes[0]
+
+
+def test_a_class_that_dies_hangs_or_asks_too_much(outside: Path) -> None:
+    method = get_method(str(outside))
+    expected = {
+        1: (Reason.CRASHED, "ended with 9: .*to nobody's harm"),
+        2: (Reason.DEADLINE, "took over 2 s"),
+        3: (Reason.METHOD_FAILED, "the case has no target_emotion"),
+    }
+    for seed, (reason, words) in expected.items():
+        case = make_case(method.sees)
+        case.seed = seed
+        with pytest.raises(ClipError, match=words) as caught:
+            method.generate(case)
+        assert caught.value.reason is reason
+    assert len(method.generate(make_case(method.sees))) == 6  # and goes on with the next
+
+
+def test_a_class_that_is_no_method(outside: Path) -> None:
+    (outside.parent / "repo" / "mine.py").write_text("class Mine: name = 'mine'")
+    with pytest.raises(UserError, match="it has no revision, generate"):
+        get_method(str(outside))
+
+
+# -- videos, and bringing to form --------------------------------------------------------------------------------------
+
+
+def test_a_folder_of_videos(tmp_path: Path) -> None:
+    folder = tmp_path / "made" / "s"
+    folder.mkdir(parents=True)
+    write_video(folder / "p.mp4", np.full((6, 8, 8, 3), 99, np.uint8), 25)
+    path = tmp_path / "mine.toml"
+    path.write_text(
+        'name = "mine"\ntitle = "Mine"\nsummary = "Videos."\nkind = "videos"\nrevision = "1"\nlicence = "-"\n'
+        'sees = []\n[videos]\nfolder = "made"\n'
+    )
+    method = get_method(str(path))
+    assert np.abs(method.generate(make_case(frozenset())).astype(int) - 99).max() < 4
+    (folder / "p.mp4").unlink()
+    with pytest.raises(ClipError, match=r"wrote no p\.mp4"):
+        method.generate(make_case(frozenset()))
+
+
+CLIPS = Path(__file__).parents[2].parent / "shared" / "data" / "clips"
+
+
+@pytest.mark.skipif(not CLIPS.is_dir(), reason="no real clips in ../shared/data/clips")
+def test_landmark_similarity_puts_a_face_back_where_the_reference_has_it() -> None:
+    import cv2
+
+    clip = read_frames(sorted(CLIPS.glob("*.mpg"))[0])[:10, 20:276, 60:316]
+    clip = np.ascontiguousarray(clip)
+    turn = cv2.getRotationMatrix2D((128, 128), 8, 1.2)
+    turn[:, 2] += 14, -9
+    moved = np.stack([cv2.warpAffine(f, turn, (300, 280), borderMode=cv2.BORDER_REPLICATE) for f in clip])
+    case = make_case(frozenset({"reference-frames"}))
+    case.size = (256, 256)
+    case._loaders = {"reference_frames": lambda: clip[:5].copy()}
+    back = bring_size(moved, case, "landmark-similarity")
+    middle = np.s_[:, 60:200, 60:200]
+    before = np.abs(moved[:, :256, :256][middle].astype(int) - clip[middle]).mean()
+    after = np.abs(back[middle].astype(int) - clip[middle]).mean()
+    assert back.shape == clip.shape and after < 6 < 3 * 6 < before
+    assert case.notes[0].startswith("size: landmark-similarity, scale 0.8")
+
+
+def test_resize_is_noted() -> None:
+    case = make_case(frozenset())
+    assert bring_size(np.zeros((2, 16, 16, 3), np.uint8), case, "resize").shape == (2, 8, 8, 3)
+    assert case.notes == ["size: resized from 16x16 to 8x8"]
