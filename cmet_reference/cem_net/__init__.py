@@ -1,0 +1,1 @@
+"""CEM-Net: emotion-agnostic lips from sound, emotion from sound and picture, a memory that joins them."""

@@ -1,0 +1,125 @@
+"""Sound as CEM-Net hears it: the mel spectrogram of Wav2Lip for the lips, cepstra as EVP cuts them for the emotion.
+
+Sources: Rudrabha/Wav2Lip and Weizhi-Zhong/IP_LAP, models/audio.py (mel); jixinya/EVP,
+train/disentanglement/dtw/MFCC_dtw.py (cepstra). numpy only.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+
+from talking_face.pretrained.mfcc import mfcc
+
+RATE = 16000  # Hz
+FPS = 25
+SAMPLES_A_FRAME = RATE // FPS
+
+MELS, MEL_HOP, MEL_STEPS = 80, 200, 16  # 16 columns are 0.2 s: five frames
+_FFT, _FMIN, _FMAX, _PREEMPHASIS = 800, 55.0, 7600.0, 0.97
+_MIN_DB, _REF_DB, _MAX_ABS = -100.0, 20.0, 4.0
+
+CEPSTRA, CEPSTRUM_STEPS, CEPSTRUM_HOP = 12, 28, 4  # 28 rows of 10 ms, a window every 40 ms: one a frame
+_MARGIN = 1920  # samples of silence at both ends
+
+
+def mel(audio: np.ndarray) -> np.ndarray:
+    """The normalised mel spectrogram, 80 columns a second.
+
+    Pre-emphasis 0.97; magnitude of a Fourier transform of 800 Hann-weighted samples every 200, zeros beyond the ends
+    (librosa's default since 0.9, which IP-LAP pins; the 0.7 of Wav2Lip reflects, which moves two columns at each end);
+    80 triangles from 55 to 7600 Hz on Slaney's scale with unit area; decibels, -80 to 120 dB mapped to -4 to 4.
+
+    Args:
+        audio: (N,) int16, 16 kHz.
+
+    Returns:
+        (80, 1 + N // 200) float32 in [-4, 4].
+    """
+    if audio.ndim != 1 or audio.dtype != np.int16 or not len(audio):
+        raise ValueError(f"audio must be (N,) int16 with N >= 1, got {audio.shape} {audio.dtype}")
+    x = audio.astype(np.float64) / 32768
+    x[1:] -= _PREEMPHASIS * (audio[:-1].astype(np.float64) / 32768)
+    windows = np.lib.stride_tricks.sliding_window_view(np.pad(x, _FFT // 2), _FFT)[::MEL_HOP]
+    hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(_FFT) / _FFT)
+    power = np.abs(np.fft.rfft(windows * hann, axis=1)) @ _triangles().T
+    decibel = 20 * np.log10(np.maximum(10 ** (_MIN_DB / 20), power)) - _REF_DB
+    scaled = 2 * _MAX_ABS * (decibel - _MIN_DB) / -_MIN_DB - _MAX_ABS
+    return np.clip(scaled, -_MAX_ABS, _MAX_ABS).T.astype(np.float32)
+
+
+def mel_windows(spectrogram: np.ndarray, frames: np.ndarray) -> np.ndarray:
+    """The 16 columns around each frame: from int(80 (i - 2) / 25) on; an index beyond the ends takes the end's column.
+
+    Source of the index: Weizhi-Zhong/IP_LAP, train_landmarks_generator.py, which leaves out frames near the ends.
+
+    Args:
+        spectrogram: (80, C).
+        frames: (F,) whole frame numbers at 25 frames/s, of any size.
+
+    Returns:
+        (F, 80, 16), float32.
+    """
+    start = np.trunc(RATE / MEL_HOP * (np.asarray(frames) - 2) / FPS).astype(int)
+    columns = np.clip(start[:, None] + np.arange(MEL_STEPS), 0, spectrogram.shape[1] - 1)
+    return np.ascontiguousarray(spectrogram[:, columns].transpose(1, 0, 2))
+
+
+def cepstra(audio: np.ndarray) -> np.ndarray:
+    """Cepstra 1 to 12 every 10 ms, of the sound with 0.12 s of silence before and after it.
+
+    The zeroth (python_speech_features puts the energy there) is dropped, so that loudness does not count.
+
+    Args:
+        audio: (N,) int16, 16 kHz.
+
+    Returns:
+        (R, 12) float32; for N = 640 T, R = 4 T + 23.
+    """
+    return mfcc(np.pad(audio, _MARGIN))[:, 1:].astype(np.float32)
+
+
+def cepstrum_windows(rows: np.ndarray, frames: np.ndarray) -> np.ndarray:
+    """The 28 rows centred on each frame; an index beyond the ends takes the end's row.
+
+    Args:
+        rows: (R, 12) of `cepstra`.
+        frames: (F,) whole frame numbers; EVP takes every one whose 28 rows are all there.
+
+    Returns:
+        (F, 28, 12), float32.
+    """
+    index = CEPSTRUM_HOP * np.asarray(frames)[:, None] + np.arange(CEPSTRUM_STEPS)
+    return rows[np.clip(index, 0, len(rows) - 1)]
+
+
+def to_length(audio: np.ndarray, frames: int) -> np.ndarray:
+    """(N,) int16 cut to, or filled with zeros up to, (640 frames,)."""
+    audio = audio[: frames * SAMPLES_A_FRAME]
+    return np.pad(audio, (0, frames * SAMPLES_A_FRAME - len(audio)))
+
+
+@cache
+def _triangles() -> np.ndarray:
+    """(80, 401): librosa.filters.mel(sr=16000, n_fft=800, n_mels=80, fmin=55, fmax=7600), htk=False, norm="slaney"."""
+    ends = _to_mel(np.array([_FMIN, _FMAX]))
+    corner = _to_hertz(np.linspace(ends[0], ends[1], MELS + 2))
+    hertz = np.fft.rfftfreq(_FFT, 1 / RATE)
+    left, middle, right = corner[:-2, None], corner[1:-1, None], corner[2:, None]
+    peak = np.maximum(0, np.minimum((hertz - left) / (middle - left), (right - hertz) / (right - middle)))
+    return peak * 2 / (right - left)
+
+
+# Slaney's scale (Auditory Toolbox, 1998): linear below 1000 Hz, 15 mel there, logarithmic above.
+_LINEAR, _KNEE, _STEP = 200 / 3, 1000.0, np.log(6.4) / 27
+
+
+def _to_mel(hertz: np.ndarray) -> np.ndarray:
+    above = _KNEE / _LINEAR + np.log(np.maximum(hertz, _KNEE) / _KNEE) / _STEP
+    return np.where(hertz < _KNEE, hertz / _LINEAR, above)
+
+
+def _to_hertz(mels: np.ndarray) -> np.ndarray:
+    above = _KNEE * np.exp(_STEP * (np.maximum(mels, _KNEE / _LINEAR) - _KNEE / _LINEAR))
+    return np.where(mels < _KNEE / _LINEAR, mels * _LINEAR, above)

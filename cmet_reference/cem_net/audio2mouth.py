@@ -1,0 +1,244 @@
+"""Audio2Mouth: lips and jaw from sound, from a few reference faces, and from the upper face of every frame.
+
+CEM-Net's first network, which is IP-LAP's landmark generator (Weizhi-Zhong/IP_LAP, models/landmark_generator.py) with
+N = T = 5. What differs from both is where the points live: in the head's frame of `cmet_reference.geometry`, with three
+coordinates, as displacements from the mean of the references. Four speakers are then enough to speak for a fifth; in a
+crop's pixels a network of this size learns the speakers' faces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cmet_reference.cem_net import audio as sound
+
+# MediaPipe's indices in IP-LAP's order (train_landmarks_generator.py, ori_sequence_idx), which runs along the curves:
+# neighbours in a list are neighbours on the face, so that a convolution over it means something.
+# fmt: off
+JAW = (132, 58, 172, 136, 150, 149, 176, 148, 152, 377, 400, 378, 379, 365, 397, 288, 361)
+LIPS = (
+    61, 185, 40, 39, 37, 0, 267, 269, 270, 409, 291, 375, 321, 405, 314, 17, 84, 181, 91, 146,
+    78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308, 324, 318, 402, 317, 14, 87, 178, 88, 95,
+)
+UPPER = (
+    162, 127, 234, 93, 323, 454, 356, 389,
+    70, 63, 105, 66, 107, 55, 65, 52, 53, 46, 336, 296, 334, 293, 300, 276, 283, 282, 295, 285,
+    168, 6, 197, 195, 5, 48, 115, 220, 45, 4, 275, 440, 344, 278,
+    33, 246, 161, 160, 159, 158, 157, 173, 133, 155, 154, 153, 145, 144, 163, 7,
+    362, 398, 384, 385, 386, 387, 388, 466, 263, 249, 390, 373, 374, 380, 381, 382,
+)
+# fmt: on
+POINTS = JAW + LIPS  # 57: what comes out
+_ALL = UPPER + POINTS  # 131: what a reference is
+
+KIND = "audio2mouth"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The network's sizes. The defaults are the paper's; what it does not state is IP-LAP's."""
+
+    references: int = 5  # N (IP-LAP: 15)
+    frames: int = 5  # T
+    width: int = 512
+    heads: int = 4
+    layers: int = 4  # IP-LAP
+    feed_forward: int = 1024  # IP-LAP
+    dropout: float = 0.1  # IP-LAP
+    # Whose output tokens give the mouth. "pose": all of it from the last T tokens, as the paper's formula z_(N+T+t) has
+    # it; "ip-lap": the lips from the sound's tokens and the jaw from the pose's, as that code does.
+    read: Literal["pose", "ip-lap"] = "pose"
+
+
+class Audio2Mouth(nn.Module):
+    """The network, the frame it lives in (`template`) and the unit of its outputs (`unit`)."""
+
+    template: Tensor  # (478, 3)
+    positions: Tensor  # (T, width)
+    unit: Tensor  # (): deviation of a coordinate of the mouth from the references' mean, in eye distances
+
+    def __init__(self, settings: Settings | None = None, template: np.ndarray | None = None, unit: float = 1.0) -> None:
+        super().__init__()
+        self.settings = s = settings or Settings()
+        self.mel_encoder = _mel_encoder(s.width)
+        self.reference_encoder = _point_encoder(s.width, strided_from=1)
+        self.pose_encoder = _point_encoder(s.width, strided_from=2)
+        self.norm = nn.LayerNorm(s.width)  # one for all three, as IP-LAP has it
+        self.modality = nn.Embedding(3, s.width)  # pose, sound, reference
+        self.dropout = nn.Dropout(s.dropout)
+        layer = nn.TransformerEncoderLayer(s.width, s.heads, s.feed_forward, s.dropout, batch_first=True)
+        self.fusion = nn.TransformerEncoder(layer, s.layers, enable_nested_tensor=False)
+        self.jaw = nn.Linear(s.width, 3 * len(JAW))
+        self.lips = nn.Linear(s.width, 3 * len(LIPS))
+        self.register_buffer("positions", _positions(s.frames, s.width), persistent=False)
+        given = torch.zeros(478, 3) if template is None else torch.from_numpy(np.asarray(template, np.float32))
+        self.register_buffer("template", given)
+        self.register_buffer("unit", torch.tensor(unit, dtype=torch.float32))
+
+    def forward(self, mels: Tensor, references: Tensor, upper: Tensor) -> Tensor:
+        """The mouth's displacement from the references' mean.
+
+        Args:
+            mels: (B, T, 80, 16), -4 to 4.
+            references: (B, N, 131, 3) in the head's frame, the upper face's points first.
+            upper: (B, T, 74, 3) in the head's frame.
+
+        Returns:
+            (B, T, 57, 3) in eye distances, jaw first.
+        """
+        n, t = references.shape[1], mels.shape[1]
+        heard = self.mel_encoder(mels.flatten(0, 1)[:, None]).flatten(1)
+        known = self.reference_encoder(self._inward(references, _ALL)).flatten(1)
+        posed = self.pose_encoder(self._inward(upper, UPPER)).flatten(1)
+        parts = (self.norm(x).unflatten(0, (len(mels), -1)) for x in (known, heard, posed))
+        reference_tokens, sound_tokens, pose_tokens = parts
+        kind = self.modality.weight
+        tokens = torch.cat(
+            [
+                reference_tokens + kind[2],  # a set: no position
+                sound_tokens + self.positions[:t] + kind[1],
+                pose_tokens + self.positions[:t] + kind[0],
+            ],
+            dim=1,
+        )
+        out = self.fusion(self.dropout(tokens))
+        of_pose = out[:, n + t :]
+        of_lips = of_pose if self.settings.read == "pose" else out[:, n : n + t]
+        return torch.cat([self.jaw(of_pose), self.lips(of_lips)], dim=2).unflatten(2, (-1, 3)) * self.unit
+
+    def _inward(self, points: Tensor, index: tuple[int, ...]) -> Tensor:
+        """(B, S, P, 3) to (B S, 3, P), relative to the template, in units of the mouth's movement."""
+        return ((points - self.template[list(index)]) / self.unit).flatten(0, 1).transpose(1, 2)
+
+    @torch.inference_mode()
+    def mouth(self, audio: np.ndarray, references: np.ndarray, upper: np.ndarray, frames: int) -> np.ndarray:
+        """Lips and jaw of a whole clip.
+
+        Every window of T frames is predicted and a frame gets the mean of what up to T windows say of it (IP-LAP's
+        inference sets windows end to end, which leaves a jump every T frames).
+
+        Args:
+            audio: (N,) int16, 16 kHz; 640 samples a frame, cut or filled with silence.
+            references: (N, 478, 3) float32 in the head's frame of this network's template, no NaN. Five of them,
+                evenly spread, are looked at; the displacement is added to the mean of these five.
+            upper: (F, 478, 3) in the same frame: who gives the head's pose. Held or cut to the frames wanted.
+            frames: how many are wanted.
+
+        Returns:
+            (frames, 57, 3) float32 in the head's frame: MediaPipe's points `POINTS`.
+        """
+        self.eval()
+        device = self.template.device
+        t = self.settings.frames
+        take = np.linspace(0, len(references) - 1, self.settings.references).round().astype(int)
+        known = torch.from_numpy(np.ascontiguousarray(references[take][:, _ALL], np.float32)).to(device)
+        # Windows may begin before the first frame and end after the last: every frame then is in T of them.
+        at = np.arange(1 - t, frames + t - 1)
+        mels = torch.from_numpy(sound.mel_windows(sound.mel(sound.to_length(audio, frames)), at)).to(device)
+        held = np.clip(at, 0, min(frames, len(upper)) - 1)
+        posed = torch.from_numpy(np.ascontiguousarray(upper[held][:, UPPER], np.float32)).to(device)
+        total = torch.zeros(len(at), len(POINTS), 3, device=device)
+        starts = torch.arange(len(at) - t + 1, device=device)
+        for part in starts.split(64):
+            index = part[:, None] + torch.arange(t, device=device)
+            moved = self(mels[index], known.expand(len(part), -1, -1, -1), posed[index])
+            total.index_add_(0, index.flatten(), moved.flatten(0, 1))
+        mean = known[:, len(UPPER) :].mean(dim=0)
+        return (mean + total[t - 1 : t - 1 + frames] / t).cpu().numpy()
+
+    def record(self) -> dict[str, Any]:
+        """What `build` needs beside the tensors."""
+        return asdict(self.settings)
+
+
+def build(record: Mapping[str, Any], state: Mapping[str, Tensor]) -> Audio2Mouth:
+    """The network of a checkpoint, ready to use."""
+    net = Audio2Mouth(Settings(**record))
+    net.load_state_dict(dict(state))
+    return net.eval()
+
+
+def load(path: Path) -> Audio2Mouth:
+    """The network of a checkpoint file. Raises UserError where it is of another kind."""
+    from cmet_reference.training import checkpoints
+
+    state, record = checkpoints.load(path, KIND)
+    return build(record, state)
+
+
+def loss(predicted: Tensor, truth: Tensor, weight: float = 1.0) -> tuple[Tensor, dict[str, Tensor]]:
+    """L1 + weight x continuity (the paper; IP-LAP's velocity loss, weight 1 in both).
+
+    Continuity is the mean over neighbouring frames of the length of the difference between the predicted and the true
+    step, one vector holding all points. In units of what is given.
+
+    Args:
+        predicted, truth: (B, T, P, 3).
+    """
+    far = (predicted - truth).abs().mean()
+    steps = (predicted.diff(dim=1) - truth.diff(dim=1)).flatten(2)
+    # The 1e-6 that torch's pairwise_distance adds keeps the root's slope finite at zero.
+    jump = (steps + 1e-6).norm(dim=2).mean()
+    return far + weight * jump, {"l1": far, "continuity": jump}
+
+
+# -- encoders ----------------------------------------------------------------------------------------------------------
+
+
+class _Conv(nn.Module):
+    """Convolution, batch norm, the input added where it fits, activation."""
+
+    def __init__(
+        self, dims: int, n_in: int, n_out: int, size: int = 3, stride: Any = 1, padding: int = 1, last: bool = False
+    ) -> None:
+        super().__init__()
+        conv, norm = (nn.Conv1d, nn.BatchNorm1d) if dims == 1 else (nn.Conv2d, nn.BatchNorm2d)
+        self.conv, self.norm = conv(n_in, n_out, size, stride, padding), norm(n_out)
+        self.residual = n_in == n_out and stride == 1 and not last
+        self.act: nn.Module = nn.Tanh() if last else nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm(self.conv(x))
+        return self.act(y + x if self.residual else y)
+
+
+def _mel_encoder(width: int) -> nn.Sequential:
+    """13 two-dimensional convolutions, (B, 1, 80, 16) to (B, width, 1, 1). At 512: 32, 64, 128, 256, 512 channels."""
+    a, b, c, d = (max(4, width // k) for k in (16, 8, 4, 2))
+    return nn.Sequential(
+        *(_Conv(2, 1, a), _Conv(2, a, a), _Conv(2, a, a)),
+        *(_Conv(2, a, b, stride=(3, 1)), _Conv(2, b, b), _Conv(2, b, b)),
+        *(_Conv(2, b, c, stride=3), _Conv(2, c, c), _Conv(2, c, c)),
+        *(_Conv(2, c, d, stride=(3, 2)), _Conv(2, d, d)),
+        *(_Conv(2, d, width, padding=0), _Conv(2, width, width, 1, padding=0, last=True)),
+    )
+
+
+def _point_encoder(width: int, strided_from: int) -> nn.Sequential:
+    """One-dimensional convolutions along the points, (B, 3, 131 or 74) to (B, width, 1).
+
+    Channels double from 4 to half the width in seven levels at width 512; the levels from `strided_from` on halve the
+    points, to 3, which the last but one convolution joins. IP-LAP: 20 layers for the references, 21 for the pose.
+    """
+    channels = [max(4, width >> k) for k in range(7, 0, -1)]
+    layers: list[nn.Module] = [_Conv(1, 3, channels[0])]
+    for k, n_out in enumerate(channels[1:], start=1):
+        layers += [_Conv(1, channels[k - 1], n_out, stride=2 if k >= strided_from else 1)]
+        layers += [_Conv(1, n_out, n_out), _Conv(1, n_out, n_out)]
+    if strided_from == 1:
+        del layers[-1]
+    layers += [_Conv(1, channels[-1], width, padding=0), _Conv(1, width, width, 1, padding=0, last=True)]
+    return nn.Sequential(*layers)
+
+
+def _positions(n: int, width: int) -> Tensor:
+    """(n, width) sinusoids (Vaswani et al. 2017, section 3.5)."""
+    at = torch.arange(n)[:, None] * torch.exp(torch.arange(0, width, 2) * (-np.log(10000.0) / width))
+    return torch.stack([at.sin(), at.cos()], dim=2).flatten(1).float()
