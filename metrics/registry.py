@@ -11,6 +11,7 @@ from metrics.corpus import CORPUS_METRICS
 from metrics.csim import CSIM_METRICS
 from metrics.emotion import EMOTION_METRICS
 from metrics.fid import PairFid
+from metrics.fvd import PairFvd
 from metrics.jitter import Jitter, JitterRatio
 from metrics.lip_energy import LipEnergy, LipEnergyOffset
 from metrics.lmd import (
@@ -24,6 +25,7 @@ from metrics.lmd import (
     MouthLmdVico,
 )
 from metrics.lse import LSE_METRICS
+from metrics.perceptual import Lpips
 from metrics.psnr import LowerHalfPsnr, MouthPsnr, PooledLowerHalfPsnr, PooledMouthPsnr, PooledPsnr, Psnr
 from metrics.registration import Registration, RotationRegistration, ScaleRegistration
 from metrics.ssim import BoxSsim, LumaSsim, Ssim, TorchmetricsSsim
@@ -61,6 +63,8 @@ METRICS: tuple[Metric, ...] = (
     *EMOTION_METRICS,
     *CORPUS_METRICS,
     PairFid(),
+    PairFvd(),
+    Lpips(),
 )
 
 DEFAULT_METRICS: tuple[str, ...] = ("psnr:frame-mean", "ssim:wang2004", "m_lmd:eat", "f_lmd:eat")

@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 
 from talking_face.pretrained.onnx_sessions import onnx_run
-from talking_face.pretrained.store import MissingWeights, weight_path
-from talking_face.reasons import UserError
+from talking_face.pretrained.torch_nets import load_network, run_batches
 
 R50, R100 = "arcface_w600k_r50", "arcface_r100"
 _LAYERS = (3, 13, 30, 3)
@@ -30,21 +29,19 @@ def embed(crops_rgb: np.ndarray, name: str = R50) -> np.ndarray:
     Returns:
         (N, D) float32. Raises MissingWeights.
     """
-    return np.concatenate([onnx_run(name, network_input(crops_rgb[k : k + _BATCH])) for k in _starts(crops_rgb)])
+    shown = network_input(crops_rgb)
+    return np.concatenate([onnx_run(name, shown[k : k + _BATCH]) for k in range(0, len(shown), _BATCH)])
 
 
 def embed_r100(crops_rgb: np.ndarray) -> np.ndarray:
     """As `embed`, by iresnet100 on torch."""
-    network = _r100()
-    import torch
-
-    with torch.inference_mode():
-        parts = [network(torch.from_numpy(network_input(crops_rgb[k : k + _BATCH]))) for k in _starts(crops_rgb)]
-    return torch.cat(parts).numpy()
+    return run_batches(_r100(), network_input(crops_rgb), _BATCH, lambda batch: batch)
 
 
 def network_input(crops_rgb: np.ndarray) -> np.ndarray:
-    """(N, 112, 112, 3) uint8 RGB to (N, 3, 112, 112) float32 in [-1, 1]."""
+    """(N, 112, 112, 3) uint8 RGB, N > 0, to (N, 3, 112, 112) float32 in [-1, 1]."""
+    if crops_rgb.ndim != 4 or crops_rgb.shape[1:] != (112, 112, 3) or not len(crops_rgb):
+        raise ValueError(f"faces must be (N, 112, 112, 3) with N > 0, got {crops_rgb.shape}")
     return np.ascontiguousarray(((crops_rgb.astype(np.float32) - 127.5) / 127.5).transpose(0, 3, 1, 2))
 
 
@@ -94,25 +91,6 @@ def iresnet(layers: tuple[int, ...] = _LAYERS) -> Any:
     return IResNet().eval()
 
 
-def _starts(crops: np.ndarray) -> range:
-    if crops.ndim != 4 or crops.shape[1:] != (112, 112, 3) or not len(crops):
-        raise ValueError(f"faces must be (N, 112, 112, 3) with N > 0, got {crops.shape}")
-    return range(0, len(crops), _BATCH)
-
-
 @cache
 def _r100() -> Any:
-    path = weight_path(R100)
-    try:
-        import torch
-    except ModuleNotFoundError:
-        raise MissingWeights(
-            f"{path.name} is here, but torch, which runs it, is not.\nRun `pip install torch`."
-        ) from None
-    network = iresnet()
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    try:
-        network.load_state_dict({key.removeprefix("module."): value for key, value in state.items()})
-    except (RuntimeError, AttributeError) as error:
-        raise UserError(f"{path} is no iresnet100 of arcface_torch: {str(error).splitlines()[0]}") from None
-    return network
+    return load_network(R100, iresnet, lambda state: {k.removeprefix("module."): v for k, v in state.items()})

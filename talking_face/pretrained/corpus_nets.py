@@ -20,6 +20,7 @@ import cv2
 import numpy as np
 
 from talking_face.faces.points68 import to_68
+from talking_face.pretrained import torch_nets
 from talking_face.pretrained.mfcc import mfcc
 from talking_face.pretrained.store import MissingWeights
 from talking_face.reasons import UserError
@@ -199,7 +200,7 @@ class CorpusSyncNet:
         """(T, 96, 96) uint8 mouth crops to (T - 4, 129) float32; row i is of frames i to i + 4."""
         import torch
 
-        with torch.inference_mode():
+        with torch_nets.inference():
             # Of 250 frames at once; four frames are shared by neighbours.
             parts = [
                 self.net.lips(torch.from_numpy(crops[i : i + 250 + WINDOW - 1]).to(self.device)[None])[0]
@@ -214,7 +215,7 @@ class CorpusSyncNet:
         rows = cepstra(samples)[: ROWS_A_FRAME * (windows - 1) + ROWS]
         if windows < 1 or len(rows) < ROWS_A_FRAME * (windows - 1) + ROWS:
             raise ValueError(f"{len(samples)} samples are too few for {windows} windows")
-        with torch.inference_mode():
+        with torch_nets.inference():
             return _heard_something(self.net.sound(torch.from_numpy(rows).to(self.device)[None])[0].cpu().numpy())
 
 
@@ -234,7 +235,7 @@ class CorpusEmotion:
         """(C,) float64, sum 1, in the order of `labels`, from what `emotion_input` gives of a clip."""
         import torch
 
-        with torch.inference_mode():
+        with torch_nets.inference():
             return self.net(torch.from_numpy(shown).to(self.device)[None]).double().softmax(dim=1)[0].cpu().numpy()
 
 
@@ -358,13 +359,13 @@ def _header(path: Path, data: bytes, kind: Kind) -> TrainedOn:
 
 @lru_cache(maxsize=1)
 def _syncnet(found: Evaluator) -> CorpusSyncNet:
-    return CorpusSyncNet(_filled(build_syncnet(), found), found.tag, _device())
+    return CorpusSyncNet(_filled(build_syncnet(), found), found.tag, torch_nets.device())
 
 
 @lru_cache(maxsize=1)
 def _emotion(found: Evaluator) -> CorpusEmotion:
     labels = found.trained_on.labels
-    return CorpusEmotion(_filled(build_emotion(len(labels)), found), found.tag, labels, _device())
+    return CorpusEmotion(_filled(build_emotion(len(labels)), found), found.tag, labels, torch_nets.device())
 
 
 def _filled(net: Any, found: Evaluator) -> Any:
@@ -378,9 +379,3 @@ def _filled(net: Any, found: Evaluator) -> Any:
     except RuntimeError as error:
         raise UserError(f"{found.path} does not hold this network: {str(error).splitlines()[0]}") from None
     return net
-
-
-def _device() -> str:
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"

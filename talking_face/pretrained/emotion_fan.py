@@ -14,8 +14,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from talking_face.pretrained.store import MissingWeights, weight_path
-from talking_face.reasons import UserError
+from talking_face.pretrained.store import weight_path
+from talking_face.pretrained.torch_nets import inference, load_network
 
 SEVEN, EIGHT = "emotion_fan_7", "emotion_fan_8"
 LABELS: dict[str, tuple[str, ...]] = {
@@ -112,10 +112,11 @@ def emotions(chips_rgb: np.ndarray, name: str) -> np.ndarray:
     network = _network(name)
     import torch
 
-    with torch.inference_mode():
+    where = next(network.parameters()).device
+    with inference():
         parts = np.split(chips_rgb, range(_BATCH, len(chips_rgb), _BATCH))
-        rows = [network.features(torch.from_numpy(_to_tensor(part))) for part in parts]
-        return network.judge(torch.cat(rows)).softmax(dim=-1).numpy()  # type: ignore[no-any-return]
+        rows = [network.features(torch.from_numpy(_to_tensor(part)).to(where)) for part in parts]
+        return network.judge(torch.cat(rows)).softmax(dim=-1).cpu().numpy()  # type: ignore[no-any-return]
 
 
 def check(name: str) -> None:
@@ -194,20 +195,11 @@ def build(name: str) -> Any:
 
 @cache
 def _network(name: str) -> Any:
-    path = weight_path(name)
-    try:
-        import torch
-    except ModuleNotFoundError:
-        raise MissingWeights(
-            f"{path.name} is here, but torch, which runs it, is not.\nRun `pip install torch`."
-        ) from None
-    network = build(name)
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        state = {key.removeprefix("module."): value for key, value in state.get("state_dict", state).items()}
+
+    def state(held: Any) -> dict[str, Any]:
+        out = {key.removeprefix("module."): value for key, value in held.get("state_dict", held).items()}
         if name == EIGHT:  # what is left of the network it was fine-tuned from
-            state = {key: value for key, value in state.items() if not key.startswith("fc.")}
-        network.load_state_dict(state)
-    except Exception as error:  # unpickling a foreign file can raise anything
-        raise UserError(f"{path} is no checkpoint of {name}: {str(error).splitlines()[0]}") from None
-    return network
+            out = {key: value for key, value in out.items() if not key.startswith("fc.")}
+        return out
+
+    return load_network(name, lambda: build(name), state)

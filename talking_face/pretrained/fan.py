@@ -9,13 +9,12 @@ downloads by itself. Only the surest face is looked at.
 from __future__ import annotations
 
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
-from talking_face.pretrained.store import weight_path
+from talking_face.pretrained.torch_nets import device, inference, load_network
 
 CONFIDENCE = 0.5  # of a face
 _MEAN_BGR = (104.0, 117.0, 123.0)
@@ -50,9 +49,9 @@ def landmarks_fan(frame: np.ndarray) -> np.ndarray | None:
     centre = np.array([right - (right - left) / 2.0, bottom - (bottom - top) / 2.0 - (bottom - top) * _UP])
     scale = (right - left + bottom - top) / _REFERENCE
     crop = torch.from_numpy(_crop(frame, centre, scale).transpose(2, 0, 1).astype(np.float32) / 255.0)[None]
-    net, device = _fan()
-    with torch.no_grad():
-        heat = net(crop.to(device)) + net(crop.flip(-1).to(device))[:, _MIRROR].flip(-1)
+    net, where = _fan()
+    with inference():
+        heat = net(crop.to(where)) + net(crop.flip(-1).to(where))[:, _MIRROR].flip(-1)
     return _peaks(heat[0].cpu().numpy(), centre, scale)
 
 
@@ -60,10 +59,10 @@ def face_box(frame: np.ndarray) -> tuple[float, float, float, float] | None:
     """(left, top, right, bottom) in pixels of the surest face of an (H, W, 3) uint8 RGB frame, or None."""
     import torch
 
-    net, device = _s3fd()
-    image = torch.from_numpy(np.ascontiguousarray(frame[..., ::-1].transpose(2, 0, 1))).to(device, torch.float32)[None]
-    with torch.no_grad():
-        levels = net(image - torch.tensor(_MEAN_BGR, device=device).view(1, 3, 1, 1))
+    net, where = _s3fd()
+    image = torch.from_numpy(np.ascontiguousarray(frame[..., ::-1].transpose(2, 0, 1))).to(where, torch.float32)[None]
+    with inference():
+        levels = net(image - torch.tensor(_MEAN_BGR, device=where).view(1, 3, 1, 1))
     best, box = CONFIDENCE, None
     for level, (classes, places) in enumerate(levels):
         score = torch.softmax(classes, dim=1)[0, 1].cpu().numpy()
@@ -119,20 +118,12 @@ def _peaks(heat: np.ndarray, centre: np.ndarray, scale: float) -> np.ndarray:
 
 @cache
 def _fan() -> tuple[Any, str]:
-    return _load(fan_network(), weight_path("fan_2d_4"))
+    return load_network("fan_2d_4", fan_network), device()
 
 
 @cache
 def _s3fd() -> tuple[Any, str]:
-    return _load(s3fd_network(), weight_path("fan_s3fd"))
-
-
-def _load(net: Any, path: Path) -> tuple[Any, str]:
-    import torch
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    net.load_state_dict(torch.load(path, map_location=device, weights_only=True))
-    return net.to(device).eval(), device
+    return load_network("fan_s3fd", s3fd_network), device()
 
 
 def fan_network(stacks: int = 4) -> Any:

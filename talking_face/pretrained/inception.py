@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from talking_face.pretrained.store import MissingWeights, weight_path
-from talking_face.reasons import UserError
+from talking_face.pretrained.torch_nets import load_network, run_batches
 
 NAME = "inception_fid"
 DIMS = 2048
@@ -110,15 +109,7 @@ def inception_features(frames_rgb: np.ndarray) -> np.ndarray:
     Returns:
         (T, 2048) float32. Raises MissingWeights. 0.2 s a frame on one core.
     """
-    network = _network()
-    import torch
-
-    out = []
-    with torch.inference_mode():
-        for k in range(0, len(frames_rgb), _BATCH):
-            batch = torch.from_numpy(np.ascontiguousarray(frames_rgb[k : k + _BATCH].transpose(0, 3, 1, 2)))
-            out.append(network(batch.float() / 255))
-    return torch.cat(out).numpy()
+    return run_batches(_network(), frames_rgb, _BATCH, lambda batch: batch.permute(0, 3, 1, 2).float() / 255)
 
 
 def build() -> Any:
@@ -194,16 +185,4 @@ def build() -> Any:
 
 @cache
 def _network() -> Any:
-    path = weight_path(NAME)
-    try:
-        import torch
-    except ModuleNotFoundError:
-        raise MissingWeights(
-            f"{path.name} is here, but torch, which runs it, is not.\nRun `pip install torch`."
-        ) from None
-    network = build()
-    try:
-        network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    except (RuntimeError, AttributeError, TypeError) as error:
-        raise UserError(f"{path} is not pytorch-fid's Inception: {str(error).splitlines()[0]}") from None
-    return network
+    return load_network(NAME, build)

@@ -13,7 +13,7 @@ from talking_face.pretrained.store import MissingWeights, weight_path
 
 
 def onnx_session(name: str) -> Any:
-    """An onnxruntime.InferenceSession of the registry's entry `name`, on the CPU.
+    """An onnxruntime.InferenceSession of the registry's entry `name`, on the GPU where onnxruntime was built for one.
 
     Raises MissingWeights when the file, or onnxruntime, is not on this machine.
     """
@@ -40,4 +40,7 @@ def _session(path: Path) -> Any:
     options.log_severity_level = 3
     # 0 is onnxruntime's own choice: every core.
     options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS") or 0)
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    # Whole float32 on the GPU too, as `torch_nets.inference`.
+    known: list[Any] = [("CUDAExecutionProvider", {"use_tf32": "0"}), ("CPUExecutionProvider", {})]
+    there = onnxruntime.get_available_providers()
+    return onnxruntime.InferenceSession(str(path), options, providers=[p for p in known if p[0] in there])

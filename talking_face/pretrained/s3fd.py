@@ -10,6 +10,7 @@ import numpy as np
 from talking_face.pretrained.dlib_models import Box
 from talking_face.pretrained.store import weight_path
 from talking_face.pretrained.syncnet import load_state
+from talking_face.pretrained.torch_nets import device, inference
 
 # Of syncnet_python's run_pipeline.py: faces are looked for at a quarter of the size.
 CONFIDENCE, SCALE = 0.9, 0.25
@@ -20,18 +21,18 @@ def detect_faces_s3fd(frame: np.ndarray) -> list[Box]:
 
     The code is syncnet_python's own: colours in its order, mean taken off, 0.1 of overlap kept.
     """
-    found = _detector().detect_faces(frame, conf_th=CONFIDENCE, scales=[SCALE])
+    detector = _detector()
+    with inference():
+        found = detector.detect_faces(frame, conf_th=CONFIDENCE, scales=[SCALE])
     return [Box(*(float(v) for v in row)) for row in found]
 
 
 @cache
 def _detector() -> Any:
     path = weight_path("s3fd")
-    import torch
     from syncnet_python.detectors.s3fd import S3FD
     from syncnet_python.detectors.s3fd.nets import S3FDNet
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    net = S3FDNet(device=device)
+    net = S3FDNet(device=device())
     net.load_state_dict(load_state(path))
-    return S3FD(net, device=device)
+    return S3FD(net, device=device())

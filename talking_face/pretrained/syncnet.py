@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from talking_face.pretrained import torch_nets
 from talking_face.pretrained.mfcc import mfcc
 from talking_face.pretrained.store import weight_hash, weight_path
 from talking_face.reasons import UserError
@@ -75,11 +76,9 @@ class SyncNet:
     def __init__(self, state: Mapping[str, Any], tag: str, device: str | None = None, batch: int = 8) -> None:
         """`state`: a state dict of syncnet_python's `S`; the official file lacks `num_batches_tracked`, which is not
         used. `device`: default the GPU where there is one. `batch`: windows at once; 8 keep a core's caches."""
-        import torch
-
         self.tag = tag
         self.batch = batch
-        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = device or torch_nets.device()
         state = {name: value for name, value in state.items() if not name.endswith("num_batches_tracked")}
         _check(state)
         self._toom_cook = self._first_folded(state)
@@ -102,7 +101,7 @@ class SyncNet:
         if crops.dtype != np.uint8 or crops.shape[1:] != (SIZE, SIZE, 3) or len(crops) < WINDOW:
             raise ValueError(f"crops must be (T >= 5, 224, 224, 3) uint8, got {crops.shape} {crops.dtype}")
         out = []
-        with _inference():
+        with torch_nets.inference():
             for i in range(0, len(crops) - WINDOW + 1, self.batch):
                 part = torch.from_numpy(np.ascontiguousarray(crops[i : i + self.batch + WINDOW - 1]))
                 x = self._first(part.to(self.device).float())
@@ -127,7 +126,7 @@ class SyncNet:
         # A step of four rows is not shared between windows: each is padded at its own ends.
         view = np.lib.stride_tricks.sliding_window_view(rows, _ROWS, axis=0)[::_ROWS_A_FRAME][:windows]
         out = []
-        with _inference():
+        with torch_nets.inference():
             for i in range(0, windows, 4 * self.batch):
                 part = torch.from_numpy(np.ascontiguousarray(view[i : i + 4 * self.batch])).to(self.device)
                 out.append(self._run(part[:, None], self._sound, self._sound_head))
@@ -271,16 +270,3 @@ def _fold(state: Mapping[str, Any], branch: str, index: int) -> tuple[Any, Any]:
     scale = gain / (variance + _EPS).sqrt()
     shape = (-1, *[1] * (weight.ndim - 1))
     return weight * scale.view(shape), (bias - mean) * scale + shift
-
-
-def _inference() -> Any:
-    """No gradients, and on a GPU whole float32: TensorFloat-32 would move a distance by about 1e-3."""
-    import contextlib
-
-    import torch
-
-    stack = contextlib.ExitStack()
-    stack.enter_context(torch.inference_mode())
-    if torch.cuda.is_available():
-        stack.enter_context(torch.backends.cudnn.flags(enabled=True, allow_tf32=False))
-    return stack

@@ -111,5 +111,5 @@ def test_without_its_weights_there_is_a_reason(weights: Path) -> None:
 def test_a_wrong_file_is_named(weights: Path) -> None:
     torch = pytest.importorskip("torch")
     torch.save({"fc.weight": torch.zeros(2)}, weights / FILE)
-    with pytest.raises(store.UserError, match="not pytorch-fid's Inception"):
+    with pytest.raises(store.UserError, match="does not hold the weights of inception_fid"):
         inception.inception_features(pictures())

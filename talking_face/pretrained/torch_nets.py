@@ -1,0 +1,80 @@
+"""How every torch network of this folder is loaded and run: on the GPU where there is one, with the CPU's numbers."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from talking_face.pretrained.store import MissingWeights, weight_path
+from talking_face.reasons import UserError
+
+
+def device() -> str:
+    """`cuda` where torch sees a GPU, else `cpu`."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@contextmanager
+def inference() -> Iterator[None]:
+    """No gradients, and on a GPU whole float32: TensorFloat-32 would move a SyncNet distance by about 1e-3."""
+    import torch
+
+    with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        yield
+
+
+def load_network(name: str, build: Callable[[], Any], state: Callable[[Any], Mapping[str, Any]] = dict) -> Any:
+    """The network of `build` with the registry's file `name` in it, in evaluation mode on `device()`.
+
+    Args:
+        name: entry of the registry; a file that torch wrote, read with `weights_only`.
+        build: gives the untrained module.
+        state: from what the file holds to the module's state dict.
+
+    Raises:
+        MissingWeights: the file, or torch, is not on this machine.
+        UserError: the file holds something else.
+    """
+
+    def read(path: Path) -> Mapping[str, Any]:
+        import torch
+
+        return state(torch.load(path, map_location="cpu", weights_only=True))
+
+    return load_network_by(name, build, read)
+
+
+def load_network_by(name: str, build: Callable[[], Any], read: Callable[[Path], Mapping[str, Any]]) -> Any:
+    """As `load_network`, where `read` gives the state dict from the file's path."""
+    path = weight_path(name)
+    if importlib.util.find_spec("torch") is None:
+        raise MissingWeights(f"{path.name} is here, but torch, which runs it, is not.\nRun `pip install torch`.")
+    network = build()
+    try:
+        network.load_state_dict(read(path))
+    except UserError:
+        raise
+    except Exception as error:  # reading a foreign file can raise anything
+        what = " ".join(str(error).split())[:160]
+        raise UserError(f"{path} does not hold the weights of {name}: {what}") from None
+    return network.eval().to(device())
+
+
+def run_batches(network: Any, arrays: np.ndarray, batch: int, prepare: Callable[[Any], Any]) -> np.ndarray:
+    """Outputs (N, ...) float32 of (N, ...) arrays, `batch` at a time; `prepare` is run on the network's device."""
+    import torch
+
+    where = next(network.parameters()).device
+    with inference():
+        parts = [
+            network(prepare(torch.from_numpy(np.ascontiguousarray(arrays[k : k + batch])).to(where))).cpu()
+            for k in range(0, len(arrays), batch)
+        ]
+    return np.asarray(torch.cat(parts).numpy())
