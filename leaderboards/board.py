@@ -1,5 +1,5 @@
-"""Boards from result rows: Markdown, CSV and one self-contained HTML page. The same rows give the same bytes: nothing
-here knows the time, the machine or the folder.
+"""Boards from result rows: Markdown, CSV, Parquet, JSON and one self-contained HTML page. The same rows and noise
+bands give the same bytes: nothing here knows the time, the machine or the folder.
 """
 
 from __future__ import annotations
@@ -7,16 +7,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from leaderboards.bands import Bands
+from leaderboards.data import SCHEMA_FILE, to_csv, to_json, to_parquet
 from leaderboards.html import to_html
 from leaderboards.results import read_results
 from leaderboards.tables import Table, build_tables
-from leaderboards.text import to_csv, to_markdown
+from leaderboards.text import to_markdown
 
 
-def build(results: Path, out: Path) -> Path:
+def build(results: Path, out: Path, bands: Bands | None = None) -> Path:
     """Rebuild every board from the result rows under `results`.
 
-    Writes index.html, board.md and board.csv with all settings into `out`, and the same three for each setting.
+    Writes index.html and board.md, .csv, .parquet and .json with all settings into `out`, the same five for each
+    setting, and the schema of the JSON.
+
+    Args:
+        results: folder of result rows, searched in depth.
+        out: where the boards go.
+        bands: noise bands inside which two methods tie; None: none.
 
     Returns:
         the path of index.html.
@@ -24,20 +32,27 @@ def build(results: Path, out: Path) -> Path:
     Raises:
         UserError: no rows, or rows that contradict one another.
     """
-    tables = build_tables(read_results(results))
+    tables = build_tables(read_results(results), bands or Bands())
     out.mkdir(parents=True, exist_ok=True)
     _write(out, "index", "board", tables)
     for name in dict.fromkeys(table.key["setting"] for table in tables):
         _write(out, name, name, [table for table in tables if table.key["setting"] == name])
+    _save(out / SCHEMA_FILE.name, SCHEMA_FILE.read_bytes())
     return out / "index.html"
 
 
 def _write(out: Path, page: str, stem: str, tables: Sequence[Table]) -> None:
-    for name, text in (
-        (f"{stem}.md", to_markdown(tables)),
-        (f"{stem}.csv", to_csv(tables)),
-        (f"{page}.html", to_html(tables, stem)),
+    for name, content in (
+        (f"{stem}.md", to_markdown(tables).encode()),
+        (f"{stem}.csv", to_csv(tables).encode()),
+        (f"{stem}.parquet", to_parquet(tables)),
+        (f"{stem}.json", to_json(tables).encode()),
+        (f"{page}.html", to_html(tables, stem).encode()),
     ):
-        part = out / f"{name}.part"
-        part.write_text(text, encoding="utf-8", newline="")
-        part.replace(out / name)
+        _save(out / name, content)
+
+
+def _save(path: Path, content: bytes) -> None:
+    part = path.with_name(f"{path.name}.part")
+    part.write_bytes(content)
+    part.replace(path)

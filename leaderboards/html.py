@@ -7,7 +7,8 @@ from functools import cache
 from typing import Any
 
 from leaderboards import wording
-from leaderboards.tables import Breakdown, Cell, Column, Table
+from leaderboards.grid import Column
+from leaderboards.tables import Breakdown, Cell, Table
 
 # The strip under a number, in its own units; the mean's dot stays inside the edges.
 _WIDTH, _EDGE = 96.0, 5.0
@@ -69,7 +70,7 @@ def _table(table: Table, index: int) -> dict[str, Any]:
             }
             for row in table.rows
         ],
-        "breakdowns": [_breakdown(part, table) for part in table.breakdowns],
+        "breakdowns": [_breakdown(part, table) for part in table.by_emotion],
         "losses": table.losses,
         "missing_cells": table.missing_cells,
         "key": [(name.replace("_", " "), value) for name, value in table.key.items() if name != "setting"],
@@ -94,8 +95,8 @@ def _column(column: Column) -> dict[str, Any]:
         "metric": column.metric,
         "name": column.name,
         "detail": " · ".join(part for part in (column.variant, column.unit, column.short_signature) if part),
-        "arrow": "↑" if column.higher_is_better else "↓",
-        "direction": "higher is better" if column.higher_is_better else "lower is better",
+        "arrow": column.arrow,
+        "direction": column.direction,
         "higher": column.higher_is_better,
         "signature": column.signature,
         "label": _label(column),
@@ -103,7 +104,7 @@ def _column(column: Column) -> dict[str, Any]:
 
 
 def _label(column: Column) -> str:
-    return f"{wording.column_title(column)} {'↑' if column.higher_is_better else '↓'}"
+    return f"{wording.column_title(column)} {column.arrow}"
 
 
 def _scale(table: Table, index: int) -> tuple[float, float] | None:
@@ -179,7 +180,7 @@ def _breakdown(part: Breakdown, table: Table) -> dict[str, Any]:
     return {
         **_column(part.column),
         "tab": " ".join([part.column.name, *([_column(part.column)["detail"]] if twice else ())]),
-        "emotions": list(zip(part.emotions, part.pairs, strict=True)),
+        "emotions": list(zip(part.groups, part.pairs, strict=True)),
         "rows": [
             {
                 "title": title,

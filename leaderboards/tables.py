@@ -1,6 +1,6 @@
 """From result rows to the tables of a board: which rows may share one, and what stands in each cell.
 
-Everything is computed here, in plain records; `board.py` only writes them as Markdown, CSV and HTML.
+Everything is computed here and in `sections`, in plain records; other files only write them in some format.
 """
 
 from __future__ import annotations
@@ -8,39 +8,31 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import pandas as pd
-import pyarrow.compute as pc
+import pyarrow as pa
 
+from leaderboards.bands import Bands
+from leaderboards.grid import ABSENT, INFINITE, LOST, Column, Grid, MethodId, grids
 from leaderboards.results import TABLE_KEYS, Results
-from leaderboards.statistics import Interval, common_pairs, jackknife_interval, mean_interval
+from leaderboards.sections import (
+    DROP,
+    Confusion,
+    Drop,
+    Duel,
+    Flow,
+    Sensitivity,
+    confusions,
+    drops,
+    duels,
+    flow,
+    sensitivity,
+    standing,
+)
+from leaderboards.statistics import Interval
 from talking_face.emotions import EMOTIONS
-from talking_face.reasons import Reason
-
-_METRIC_ORDER = ("psnr", "ssim", "m_lmd", "f_lmd", "lse", "csim", "ea", "fid")
-
-
-@dataclass(frozen=True)
-class Column:
-    """One metric under one signature."""
-
-    metric: str  # name:variant
-    signature: str
-    higher_is_better: bool
-    unit: str
-    short_signature: str = ""  # what sets it apart from another column of the same metric; else empty
-
-    @property
-    def name(self) -> str:
-        """`M-LMD` for `m_lmd:eat`."""
-        return self.metric.split(":")[0].replace("_", "-").upper()
-
-    @property
-    def variant(self) -> str:
-        return self.metric.partition(":")[2]
 
 
 @dataclass(frozen=True)
@@ -55,7 +47,10 @@ class Cell:
     expected: int
     infinite: int  # of the scored: identical to the target, so left out of the mean
     compared: bool = True
-    best: bool = False
+    best: bool = False  # the best mean of the column
+    rank: int | None = None  # 1 + how many are shown to be better; None for a ceiling and where nothing is compared
+    ties: Mapping[str, str] = field(default_factory=dict)  # title of a tied method -> "tie" or "noise" (in the band)
+    loss: float | None = None  # lower is better; with an ideal value, the mean distance from it
 
     @property
     def complete(self) -> bool:
@@ -80,12 +75,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Breakdown:
-    """One metric by target emotion."""
+    """One metric by target emotion, or by speaker."""
 
     column: Column
-    emotions: tuple[str, ...]
-    pairs: tuple[int, ...]  # expected, by emotion
-    rows: tuple[tuple[str, tuple[Cell | None, ...]], ...]  # (method title, cells by emotion)
+    groups: tuple[str, ...]
+    pairs: tuple[int, ...]  # expected, by group
+    rows: tuple[tuple[str, tuple[Cell | None, ...]], ...]  # (method title, cells by group)
 
 
 @dataclass(frozen=True)
@@ -112,219 +107,167 @@ class Table:
     missing_cells: tuple[str, ...]
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
-    breakdowns: tuple[Breakdown, ...]
+    by_emotion: tuple[Breakdown, ...]  # by column, as the next four
+    by_speaker: tuple[Breakdown, ...]
+    duels: tuple[tuple[Duel, ...], ...]  # their numbers are indices of `methods`
+    flows: tuple[Flow, ...]  # empty with a single reference emotion
+    confusions: tuple[tuple[Confusion, ...], ...]
+    sensitivity: tuple[Sensitivity, ...]
     losses: tuple[Loss, ...]
+    methods: tuple[MethodId, ...]
+    bands: str = ""  # where the noise bands come from
+    drops: tuple[Drop, ...] = ()
     apart: Mapping[str, str] = field(default_factory=dict)  # keys in which it differs from the setting's other tables
 
     @property
     def title(self) -> str:
         return str(self.setting.get("title") or self.key["setting"])
 
+    def name(self, method: MethodId) -> str:
+        """The title of a method on this board."""
+        return next(row.title for row in self.rows if (row.method, row.revision) == method)
 
-def build_tables(results: Results) -> tuple[Table, ...]:
+
+def build_tables(results: Results, bands: Bands = Bands()) -> tuple[Table, ...]:  # noqa: B008 (frozen)
     """All tables, ordered by setting. Rows whose data, pairs, rules, profile or suite version differ stand in tables of
     their own; metrics whose signatures differ stand in columns of their own."""
-    frame = results.frame()
-    tables = []
-    for values, index in frame.groupby(list(TABLE_KEYS), dropna=False).groups.items():
-        key = dict(zip(TABLE_KEYS, map(str, values), strict=True))
-        mask = np.asarray(index)
-        records = [r for r in results.records if all(str(r["key"].get(k)) == v for k, v in key.items())]
-        tables.append(_build_table(key, frame.loc[mask], results.table["stats"], records))
+    every = grids(results)
+    tables = [_build_table(grid, _records(grid, results.records), bands) for grid in every]
+    for i, after in enumerate(every):
+        for before in every:
+            if (before.key["setting"], after.key["setting"]) == DROP and _same_but_setting(before, after):
+                tables[i] = replace(tables[i], drops=drops(before, after))
     tables.sort(key=lambda t: (t.key["setting"] != "neutral-base", tuple(t.key.values())))
     return tuple(_tell_apart(tables))
 
 
-def _build_table(key: dict[str, str], frame: pd.DataFrame, stats: Any, records: Sequence[Mapping[str, Any]]) -> Table:
-    columns = _columns(frame)
-    pairs = frame.drop_duplicates("pair_id")
-    methods = sorted({(m, r) for m, r in frame[["method", "revision"]].drop_duplicates().itertuples(index=False)})
+def _same_but_setting(one: Grid, two: Grid) -> bool:
+    return all(one.key[k] == two.key[k] for k in TABLE_KEYS if k not in ("setting", "rules", "pairs_digest"))
+
+
+def _records(grid: Grid, records: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return [r for r in records if all(str(r["key"].get(k)) == v for k, v in grid.key.items())]
+
+
+def _build_table(grid: Grid, records: Sequence[Mapping[str, Any]], bands: Bands) -> Table:
     about = {(r["key"]["method"], r["key"]["revision"]): r for r in records}
-    several = Counter(name for name, _ in methods)
-
-    cells: dict[tuple[str, str], list[Cell | None]] = {method: [] for method in methods}
-    breakdowns = []
-    emotions = sorted(pairs["target_emotion"].dropna().unique(), key=_emotion_order)
-    roles = {method: str(about.get(method, {}).get("method", {}).get("role", "method")) for method in methods}
-    for column in columns:
-        part = frame[frame["signature"] == column.signature]
-        by_method = {name: group for name, group in part.groupby(["method", "revision"], sort=True) if len(group)}
-        made, by_emotion = _column_cells(column, by_method, len(pairs), emotions, pairs, stats)
-        for method in methods:
-            cells[method].append(made.get(method))
-        rows = [(method, by_emotion[method]) for method in methods if method in by_emotion]
-        breakdowns.append((column, rows))
-    _mark_best(columns, cells, roles)
-
-    def title(method: tuple[str, str]) -> str:
-        name = str(about.get(method, {}).get("method", {}).get("title", method[0]))
-        return f"{name} @ {method[1]}" if several[method[0]] > 1 else name
-
-    order = sorted(methods, key=lambda m: (roles[m] != "ceiling", roles[m] == "floor", title(m)))
-    rows_out = [_row(method, title(method), about.get(method, {}), frame, tuple(cells[method])) for method in order]
-    rank = {method: i for i, method in enumerate(order)}
-    counts = pairs["target_emotion"].value_counts()
-    return Table(
-        key=key,
-        setting=next((r["setting"] for r in records if r.get("setting")), {}),
-        pairs=len(pairs),
-        drawn=max([int(r.get("pairs", {}).get("drawn", 0)) for r in records], default=0),
-        speakers=int(pairs["speaker"].nunique()),
-        seeds=int(pairs["seed"].nunique()),
-        missing_cells=tuple(sorted({cell for r in records for cell in r.get("pairs", {}).get("missing", ())})),
-        columns=tuple(columns),
-        rows=tuple(rows_out),
-        breakdowns=tuple(
-            Breakdown(
-                column,
-                tuple(emotions),
-                tuple(int(counts[e]) for e in emotions),
-                tuple((title(m), tuple(c)) for m, c in sorted(rows, key=lambda item: rank[item[0]])),
-            )
-            for column, rows in breakdowns
+    roles = {method: str(about.get(method, {}).get("method", {}).get("role", "method")) for method in grid.methods}
+    titles = _titles(grid.methods, about)
+    columns = range(len(grid.columns))
+    contestants = [m for m, method in enumerate(grid.methods) if roles[method] != "ceiling"]
+    found = {c: duels(grid, c, contestants, bands) for c in columns}
+    order = sorted(
+        range(len(grid.methods)),
+        key=lambda m: (
+            roles[grid.methods[m]] != "ceiling",
+            roles[grid.methods[m]] == "floor",
+            titles[grid.methods[m]],
         ),
-        losses=_losses(frame, {m: title(m) for m in methods}),
+    )
+    cells = [_column_cells(grid, c, contestants, found[c], titles) for c in columns]
+    emotions, references = _in_order(grid.target), _in_order(grid.reference)
+    return Table(
+        key=grid.key,
+        setting=next((r["setting"] for r in records if r.get("setting")), {}),
+        pairs=len(grid.pair_ids),
+        drawn=max([int(r.get("pairs", {}).get("drawn", 0)) for r in records], default=0),
+        speakers=len(set(grid.speaker)),
+        seeds=len(set(grid.seed)),
+        missing_cells=tuple(sorted({cell for r in records for cell in r.get("pairs", {}).get("missing", ())})),
+        columns=grid.columns,
+        rows=tuple(_row(grid, m, titles, about, tuple(cells[c][m] for c in columns)) for m in order),
+        by_emotion=tuple(_breakdown(grid, c, grid.target, emotions, order, titles) for c in columns),
+        by_speaker=tuple(_breakdown(grid, c, grid.speaker, sorted(set(grid.speaker)), order, titles) for c in columns),
+        duels=tuple(found[c] for c in columns),
+        flows=tuple(flow(grid, c, references, emotions) for c in columns) if len(references) > 1 else (),
+        confusions=tuple(confusions(grid, c) for c in columns),
+        sensitivity=sensitivity(grid, contestants, found),
+        losses=_losses(grid, titles),
+        methods=grid.methods,
+        bands=bands.about if any(column.signature in bands.by_signature for column in grid.columns) else "",
     )
 
 
-def _columns(frame: pd.DataFrame) -> list[Column]:
-    found = frame.drop_duplicates(["metric", "signature", "higher_is_better", "unit"])
-    several = Counter(found["metric"])
-    columns = []
-    for row in found.itertuples(index=False):
-        others = [s for s, m in zip(found["signature"], found["metric"], strict=True) if m == row.metric]
-        short = _difference(row.signature, others) if several[row.metric] > 1 else ""
-        columns.append(Column(row.metric, row.signature, bool(row.higher_is_better), row.unit, short))
-    return sorted(columns, key=_column_order)
-
-
-def _column_order(column: Column) -> tuple[int, str, str]:
-    name = column.metric.split(":")[0]
-    return (_METRIC_ORDER.index(name) if name in _METRIC_ORDER else 99, column.metric, column.signature)
-
-
-def _difference(signature: str, others: Sequence[str]) -> str:
-    """The fields of a signature in which the others differ from it."""
-    fields = [set(text.split("|")) for text in others]
-    shared = set.intersection(*fields)
-    return "|".join(part for part in signature.split("|") if part not in shared)
+def _titles(methods: Sequence[MethodId], about: Mapping[MethodId, Mapping[str, Any]]) -> dict[MethodId, str]:
+    several = Counter(name for name, _ in methods)
+    out = {}
+    for method in methods:
+        name = str(about.get(method, {}).get("method", {}).get("title", method[0]))
+        out[method] = f"{name} @ {method[1]}" if several[method[0]] > 1 else name
+    return out
 
 
 def _column_cells(
-    column: Column,
-    by_method: Mapping[Any, pd.DataFrame],
-    expected: int,
-    emotions: Sequence[str],
-    pairs: pd.DataFrame,
-    stats: Any,
-) -> tuple[dict[Any, Cell], dict[Any, list[Cell | None]]]:
-    """Cells of one column, and the same by target emotion."""
-    scored = {name: frozenset(group.loc[_has_value(group), "pair_id"]) for name, group in by_method.items()}
-    compared, shared = common_pairs(scored, expected)
-    cells: dict[Any, Cell] = {}
-    by_emotion: dict[Any, list[Cell | None]] = {}
-    expected_by = pairs["target_emotion"].value_counts()
-    for name, group in by_method.items():
-        use = group[group["pair_id"].isin(shared if name in compared else scored[name])]
-        cells[name] = _cell(column, group, use, expected, name in compared, stats)
-        by_emotion[name] = [
-            _cell(
-                column,
-                group[group["target_emotion"] == emotion],
-                use[use["target_emotion"] == emotion],
-                int(expected_by[emotion]),
-                name in compared,
-                stats,
-            )
-            for emotion in emotions
-        ]
-    return cells, by_emotion
+    grid: Grid, c: int, contestants: Sequence[int], found: Sequence[Duel], titles: Mapping[MethodId, str]
+) -> list[Cell | None]:
+    """Cells of one column by method, with rank and ties, the best mean marked; a ceiling takes no part."""
+    every = np.ones(len(grid.pair_ids), bool)
+    cells = [_cell(grid, m, c, every) for m in range(len(grid.methods))]
+    places = standing(found)
+    losses = {
+        m: cell.loss for m in contestants if (cell := cells[m]) is not None and cell.loss is not None and cell.compared
+    }
+    best = min(losses.values()) if len(losses) > 1 else None
+    for m, loss in losses.items():
+        rank, ties = places.get(m, (None, {}))
+        cell = cells[m]
+        assert cell is not None
+        named = {titles[grid.methods[other]]: why for other, why in sorted(ties.items())}
+        cells[m] = replace(cell, best=loss == best, rank=rank, ties=named)
+    return cells
 
 
-def _cell(column: Column, group: pd.DataFrame, use: pd.DataFrame, expected: int, compared: bool, stats: Any) -> Cell:
-    infinite = int((group["reason"] == Reason.INFINITE.value).sum())
-    scored = int(_has_value(group).sum())
-    mean, interval, n = _estimate(column, use, stats)
-    return Cell(mean, interval, n, scored, expected, infinite, compared)
-
-
-def _estimate(column: Column, use: pd.DataFrame, stats: Any) -> tuple[float | None, Interval | None, int]:
-    """Mean over pairs, or the metric's own statistic where it is made of pooled sums."""
-    pooled = _pooled(column.metric)
-    if pooled is None:
-        finite = use[use["value"].notna()]
-        if finite.empty:
-            return None, None, 0
-        mean, interval = mean_interval(finite["value"].to_numpy(), finite["speaker"].to_numpy())
-        return mean, interval, len(finite)
-    sums = pd.DataFrame([dict(item) for item in pc.take(stats, use.index.to_numpy()).to_pylist()])
-    if sums.empty:
-        return None, None, 0
-
-    def estimate(keep: np.ndarray) -> float:
-        value = pooled({str(name): float(total) for name, total in sums.iloc[keep].sum().items()})
-        return float("nan") if value is None else float(value)
-
-    value = estimate(np.arange(len(sums)))
-    if not np.isfinite(value):
-        return None, None, 0
-    interval = jackknife_interval(estimate, use["speaker"].to_numpy())
-    good = interval is not None and np.isfinite([interval.low, interval.high]).all()
-    return value, interval if good else None, len(sums)
-
-
-def _pooled(metric: str) -> Any:
-    """`mean_of` of a metric that overrides the plain mean over clips; None for the others and for unknown metrics."""
-    from metrics.base import Metric
-    from metrics.registry import get_metric
-    from talking_face.reasons import UserError
-
-    try:
-        found = get_metric(metric)
-    except (UserError, KeyError, ValueError):
+def _cell(grid: Grid, m: int, c: int, where: np.ndarray) -> Cell | None:
+    """One method and metric over the pairs `where`; None where the metric was not asked for at all."""
+    state = grid.state[m, c]
+    if (state == ABSENT).all():
         return None
-    return None if type(found).mean_of is Metric.mean_of else found.mean_of
+    made = grid.estimate(m, c, grid.use(m, c) & where)
+    scored, infinite = int((state[where] >= INFINITE).sum()), int((state[where] == INFINITE).sum())
+    return Cell(
+        made.mean, made.interval, made.n, scored, int(where.sum()), infinite, bool(grid.compared[m, c]), loss=made.loss
+    )
 
 
-def _has_value(group: pd.DataFrame) -> pd.Series:
-    has: pd.Series = group["value"].notna() | (group["reason"] == Reason.INFINITE.value)
-    return has
-
-
-def _mark_best(
-    columns: Sequence[Column], cells: dict[tuple[str, str], list[Cell | None]], roles: Mapping[tuple[str, str], str]
-) -> None:
-    """Mark the best mean of each column among compared methods; a ceiling takes no part."""
-    for i, column in enumerate(columns):
-        means = {
-            method: cell.mean
-            for method, row in cells.items()
-            if roles[method] != "ceiling" and (cell := row[i]) is not None and cell.mean is not None and cell.compared
-        }
-        if len(means) < 2:
-            continue
-        top = (max if column.higher_is_better else min)(means.values())
-        for method, mean in means.items():
-            cell = cells[method][i]
-            if mean == top and cell is not None:
-                cells[method][i] = Cell(**{**cell.__dict__, "best": True})
+def _breakdown(
+    grid: Grid,
+    c: int,
+    labels: np.ndarray,
+    groups: Sequence[str],
+    order: Sequence[int],
+    titles: Mapping[MethodId, str],
+) -> Breakdown:
+    masks = [labels == group for group in groups]
+    rows = []
+    for m in order:
+        if (grid.state[m, c] != ABSENT).any():
+            rows.append((titles[grid.methods[m]], tuple(_cell(grid, m, c, mask) for mask in masks)))
+    return Breakdown(grid.columns[c], tuple(groups), tuple(int(mask.sum()) for mask in masks), tuple(rows))
 
 
 def _row(
-    method: tuple[str, str], title: str, record: Mapping[str, Any], frame: pd.DataFrame, cells: tuple[Cell | None, ...]
+    grid: Grid,
+    m: int,
+    titles: Mapping[MethodId, str],
+    records: Mapping[MethodId, Mapping[str, Any]],
+    cells: tuple[Cell | None, ...],
 ) -> Row:
-    mine = frame[(frame["method"] == method[0]) & (frame["revision"] == method[1])].drop_duplicates("pair_id")
+    method = grid.methods[m]
+    record = records.get(method, {})
     about = record.get("method", {})
-    notes = Counter(_note_kind(text) for text in mine["notes"].dropna() if text)
+    there = grid.row[m] >= 0
+    first = grid.row[m][there.argmax(axis=0), np.arange(there.shape[1])]
+    mine = grid.table.select(["notes", "codec"]).take(pa.array(first[first >= 0]))
+    notes = Counter(_note_kind(text) for text in mine["notes"].to_pylist() if text)
     return Row(
         method=method[0],
         revision=method[1],
-        title=title,
+        title=titles[method],
         role=str(about.get("role", "method")),
         summary=str(about.get("summary", "")),
         sees=tuple(about.get("sees", ())),
         command=str(record.get("command", "")),
-        codec=", ".join(sorted({str(c) for c in mine["codec"].dropna() if c})),
+        codec=", ".join(sorted({str(c) for c in mine["codec"].to_pylist() if c})),
         notes=tuple(sorted(notes.items())),
         cells=cells,
     )
@@ -335,13 +278,18 @@ def _note_kind(text: str) -> str:
     return re.sub(r"(?<![\d.])\d+(?= (?:to \d+ )?frames\b(?!/))|(?<=held to )\d+", "n", text)
 
 
-def _losses(frame: pd.DataFrame, titles: Mapping[tuple[str, str], str]) -> tuple[Loss, ...]:
-    lost = frame[frame["value"].isna() & (frame["reason"] != Reason.INFINITE.value)]
+def _losses(grid: Grid, titles: Mapping[MethodId, str]) -> tuple[Loss, ...]:
+    lost = np.sort(grid.row[grid.state == LOST])
+    names = ["method", "revision", "metric", "reason", "pair_id", "detail"]
+    rows = grid.table.select(names).take(pa.array(lost))
+    found: dict[tuple[MethodId, str, str], list[tuple[str, str]]] = {}
+    for method, revision, metric, reason, pair, detail in zip(*(rows[name].to_pylist() for name in names), strict=True):
+        found.setdefault(((method, revision), metric, str(reason)), []).append((pair, detail or ""))
     merged: dict[tuple[str, str, int, str], set[str]] = {}
-    for (method, revision, metric, reason), group in lost.groupby(["method", "revision", "metric", "reason"]):
-        first = group.sort_values("pair_id").iloc[0]
-        detail = f"{first['pair_id']}: {first['detail']}" if first["detail"] else str(first["pair_id"])
-        merged.setdefault((titles[method, revision], str(reason), len(group), detail), set()).add(str(metric))
+    for (method, metric, reason), cases in found.items():
+        pair, detail = min(cases)
+        text = f"{pair}: {detail}" if detail else pair
+        merged.setdefault((titles[method], reason, len(cases), text), set()).add(metric)
     return tuple(
         Loss(method, tuple(sorted(metrics)), reason, count, detail)
         for (method, reason, count, detail), metrics in sorted(merged.items())
@@ -354,9 +302,10 @@ def _tell_apart(tables: Sequence[Table]) -> list[Table]:
     for table in tables:
         same = [other.key for other in tables if other.key["setting"] == table.key["setting"]]
         apart = {k: table.key[k] for k in TABLE_KEYS if len({key[k] for key in same}) > 1}
-        out.append(Table(**{**table.__dict__, "apart": apart}))
+        out.append(replace(table, apart=apart))
     return out
 
 
-def _emotion_order(name: str) -> tuple[int, str]:
-    return (EMOTIONS.index(name) if name in EMOTIONS else len(EMOTIONS), name)
+def _in_order(names: np.ndarray) -> list[str]:
+    known = {str(name) for name in names} - {""}
+    return sorted(known, key=lambda name: (EMOTIONS.index(name) if name in EMOTIONS else len(EMOTIONS), name))

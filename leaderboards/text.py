@@ -1,20 +1,28 @@
-"""Boards as Markdown and CSV. The same tables give the same bytes."""
+"""Boards as Markdown. The same tables give the same bytes."""
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
-from leaderboards.tables import Cell, Column, Table
-from leaderboards.wording import RULES, column_title, coverage, facts, half_width, interval_note, named_values, number
-
-# Markdown ------------------------------------------------------------------------------------------------------------
+from leaderboards.grid import Column, MethodId
+from leaderboards.sections import Confusion, Sensitivity
+from leaderboards.tables import Breakdown, Cell, Table
+from leaderboards.wording import (
+    RULES,
+    column_title,
+    coverage,
+    distance,
+    facts,
+    half_width,
+    interval_note,
+    named_values,
+    number,
+    rank,
+)
 
 
 def to_markdown(tables: Sequence[Table]) -> str:
-    """All tables, then per-emotion tables, losses and signatures of each."""
+    """All tables, each with its breakdowns, losses and signatures."""
     out = ["# Leaderboard", ""]
     for table in tables:
         out += _markdown_table(table)
@@ -26,42 +34,44 @@ def _markdown_table(table: Table) -> list[str]:
     out = [f"## {_escape(table.title)}", "", _escape(str(table.setting.get("summary", ""))), "", facts(table), ""]
     if table.apart:
         out += [f"Not comparable with the setting's other tables: {named_values(table.apart)}.", ""]
-    head = ["Method", *(f"{column_title(c)} {'↑' if c.higher_is_better else '↓'}" for c in table.columns)]
-    out += ["| " + " | ".join(map(_escape, head)) + " |", "|---" * len(head) + "|"]
+    head = ["Method", *(_title(column) for column in table.columns)]
+    body = []
     for row in table.rows:
-        cells = [f"{row.title} (ceiling)" if row.role == "ceiling" else row.title]
-        for column, cell in zip(table.columns, row.cells, strict=True):
-            cells.append(_markdown_cell(column, cell))
-        out.append("| " + " | ".join(map(_escape, cells)) + " |")
-    out += ["", interval_note(table) + " Coverage in brackets.", ""]
-    for part in table.breakdowns:
-        arrow = "↑" if part.column.higher_is_better else "↓"
-        out += [f"### {column_title(part.column)} {arrow} by target emotion", ""]
-        head = ["Method", *(f"{e} ({n})" for e, n in zip(part.emotions, part.pairs, strict=True))]
-        out += ["| " + " | ".join(map(_escape, head)) + " |", "|---" * len(head) + "|"]
-        for title, cells_ in part.rows:
-            texts = []
-            for cell, expected in zip(cells_, part.pairs, strict=True):
-                text = number(cell.mean, part.column) if cell else "–"
-                texts.append(text if cell and cell.scored == expected else f"{text} ({cell.scored if cell else 0})")
-            out.append("| " + " | ".join(map(_escape, [title, *texts])) + " |")
-        out.append("")
+        name = f"{row.title} (ceiling)" if row.role == "ceiling" else row.title
+        cells = zip(table.columns, row.cells, strict=True)
+        body.append([name, *(_markdown_cell(column, cell) for column, cell in cells)])
+    out += _grid(head, body)
+    bands = f" Noise bands: {table.bands}." if table.bands else " No noise band applies."
+    out += [interval_note(table) + bands + " Rank after #, coverage in brackets.", ""]
+    for name, parts in (("target emotion", table.by_emotion), ("speaker", table.by_speaker)):
+        for part in parts:
+            out += [f"### {_title(part.column)} by {name}", "", *_breakdown(part)]
+    out += _drops(table)
+    for found in table.confusions:
+        for one in found:
+            out += _confusion(table, one)
+    for found_ in table.sensitivity:
+        out += _sensitivity(table, found_)
+    if table.flows:
+        out += ["By reference and target emotion: in the CSV, the JSON and on the page.", ""]
     if table.losses:
-        out += [
-            "### What is missing",
-            "",
-            "| Method | Metrics | Pairs | Reason | For example |",
-            "|---|---|---|---|---|",
-        ]
-        for loss in table.losses:
-            cells = [loss.method, ", ".join(loss.metrics), str(loss.count), loss.reason, loss.detail]
-            out.append("| " + " | ".join(map(_escape, cells)) + " |")
-        out.append("")
+        lines = [[x.method, ", ".join(x.metrics), str(x.count), x.reason, x.detail] for x in table.losses]
+        out += ["### What is missing", "", *_grid(["Method", "Metrics", "Pairs", "Reason", "For example"], lines)]
     out += ["### Signatures", ""]
     out += [f"- {_escape(column_title(column))}: {_code(column.signature)}" for column in table.columns]
     out += [f"- {name.replace('_', ' ')}: {_code(value)}" for name, value in table.key.items() if name != "setting"]
     out += [f"- {_escape(row.title)}: {_code(row.command)}" for row in table.rows if row.command]
     return [*out, ""]
+
+
+def _title(column: Column) -> str:
+    return f"{column_title(column)} {column.arrow}"
+
+
+def _grid(head: Sequence[str], body: Iterable[Sequence[str]]) -> list[str]:
+    """A Markdown table and an empty line."""
+    lines = ["| " + " | ".join(map(_escape, line)) + " |" for line in (head, *body)]
+    return [lines[0], "|---" * len(head) + "|", *lines[1:], ""]
 
 
 def _markdown_cell(column: Column, cell: Cell | None) -> str:
@@ -70,7 +80,79 @@ def _markdown_cell(column: Column, cell: Cell | None) -> str:
     value = number(cell.mean, column)
     if (half := half_width(cell)) is not None:
         value += f" ± {number(half, column)}"
-    return f"{'**' + value + '**' if cell.best else value} ({coverage(cell)})"
+    if cell.best:
+        value = f"**{value}**"
+    extra = [f"#{rank(cell)}"] if cell.rank is not None else []
+    extra += [distance(cell, column)] if distance(cell, column) else []
+    return " ".join([value, *extra, f"({coverage(cell)})"])
+
+
+def _breakdown(part: Breakdown) -> list[str]:
+    body = []
+    for title, cells in part.rows:
+        texts = []
+        for cell, expected in zip(cells, part.pairs, strict=True):
+            text = number(cell.mean, part.column) if cell else "–"
+            texts.append(text if cell and cell.scored == expected else f"{text} ({cell.scored if cell else 0})")
+        body.append([title, *texts])
+    return _grid(["Method", *(f"{g} ({n})" for g, n in zip(part.groups, part.pairs, strict=True))], body)
+
+
+def _drops(table: Table) -> list[str]:
+    """How much worse each method is than on a neutral base."""
+    if not table.drops:
+        return []
+    found = {(drop.method, drop.column.signature): drop.change for drop in table.drops}
+    body = []
+    for row in table.rows:
+        texts = []
+        for column in table.columns:
+            change = found.get(((row.method, row.revision), column.signature))
+            if change is None:
+                texts.append("–")
+                continue
+            interval = change.interval
+            half = "" if interval is None else f" ± {number((interval.high - interval.low) / 2, column)}"
+            texts.append(f"{number(change.mean, column)}{half}")
+        body.append([row.title, *texts])
+    note = "Positive: worse than in neutral-base by so much. Each speaker is compared with itself; 95% intervals."
+    return ["### Drop from neutral-base", "", note, "", *_grid(["Method", *map(_title, table.columns)], body)]
+
+
+def _confusion(table: Table, one: Confusion) -> list[str]:
+    body = []
+    for meant, line in zip(one.meant, one.clips, strict=True):
+        total = float(line.sum())
+        body.append([meant, f"{total:g}", *(f"{100 * x / total:.0f}%" if total else "–" for x in line)])
+    title = f"### Confusion of {column_title(one.column)}: {_escape(table.name(one.method))}"
+    return [title, "", *_grid(["asked for", "clips", *one.said], body)]
+
+
+def _sensitivity(table: Table, found: Sensitivity) -> list[str]:
+    names = [column_title(column) for column in found.columns]
+    body = [
+        [name, *("–" if tau is None else f"{tau:.2f} ({n})" for tau, n in zip(taus, counts, strict=True))]
+        for name, taus, counts in zip(names, found.tau, found.methods, strict=True)
+    ]
+    out = [f"### Does the ranking survive the choice of {found.columns[0].name}?", ""]
+    out += ["Kendall's tau between the rankings of the same videos (methods ranked):", "", *_grid(["", *names], body)]
+    out += [f"- {text}" for text in survivors(table, found)]
+    return [*out, ""]
+
+
+def survivors(table: Table, found: Sensitivity) -> list[str]:
+    """What becomes of each comparison of two methods under the variants, in words."""
+
+    def pairs(some: Sequence[tuple[MethodId, MethodId]], between: str) -> str:
+        return "; ".join(f"{_escape(table.name(a))} {between} {_escape(table.name(b))}" for a, b in some)
+
+    kinds = (
+        ("Every variant agrees", found.agreed, "before"),
+        ("Variants contradict one another", found.opposed, "against"),
+        ("Some variants say so, others see a tie", found.partly, "before"),
+        ("A tie under every variant", found.open, "and"),
+    )
+    return [f"{name}: {pairs(some, between)}." for name, some, between in kinds if some]
 
 
 def _code(text: str) -> str:
@@ -82,53 +164,3 @@ def _escape(text: str) -> str:
     for a, b in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("|", "\\|"), ("\n", " ")):
         text = text.replace(a, b)
     return text
-
-
-# CSV -----------------------------------------------------------------------------------------------------------------
-
-CSV_COLUMNS = (
-    *("setting", "method", "revision", "metric", "signature", "higher_is_better", "unit", "target_emotion"),
-    *("mean", "low", "high", "interval_over", "n", "scored", "expected", "infinite", "compared", "best"),
-    *("dataset", "data_digest", "data_signature", "pairs_digest", "rules", "profile", "suite_version"),
-)
-
-
-def to_csv(tables: Sequence[Table]) -> str:
-    """One row a method and metric, and one a target emotion (`target_emotion` empty: all). Numbers in full."""
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, fieldnames=CSV_COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    for table in tables:
-        for i, column in enumerate(table.columns):
-            part = table.breakdowns[i]
-            by_title = dict(part.rows)
-            for row in table.rows:
-                cells = [("", row.cells[i]), *zip(part.emotions, by_title.get(row.title, ()), strict=False)]
-                for emotion, cell in cells:
-                    if cell is not None:
-                        writer.writerow(_csv_row(table, row.method, row.revision, column, emotion, cell))
-    return buffer.getvalue()
-
-
-def _csv_row(table: Table, method: str, revision: str, column: Column, emotion: str, cell: Cell) -> dict[str, Any]:
-    interval = cell.interval
-    return {
-        **table.key,
-        "method": method,
-        "revision": revision,
-        "metric": column.metric,
-        "signature": column.signature,
-        "higher_is_better": column.higher_is_better,
-        "unit": column.unit,
-        "target_emotion": emotion,
-        "mean": "" if cell.mean is None else repr(cell.mean),
-        "low": "" if interval is None else repr(interval.low),
-        "high": "" if interval is None else repr(interval.high),
-        "interval_over": "" if interval is None else interval.over,
-        "n": cell.n,
-        "scored": cell.scored,
-        "expected": cell.expected,
-        "infinite": cell.infinite,
-        "compared": cell.compared,
-        "best": cell.best,
-    }

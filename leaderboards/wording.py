@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from leaderboards.statistics import MIN_COVERAGE, MIN_SPEAKERS
-from leaderboards.tables import Cell, Column, Table
+from leaderboards.grid import Column
+from leaderboards.statistics import ALPHA, MIN_COVERAGE, MIN_SPEAKERS
+from leaderboards.tables import Cell, Table
 
 RULES: tuple[tuple[str, str], ...] = (
     (
@@ -28,8 +29,20 @@ RULES: tuple[tuple[str, str], ...] = (
         "identical frames have no finite PSNR. Such pairs count as scored, and are left out of the mean.",
     ),
     (
-        "Best",
-        "the best mean of a column, ceilings apart. It is no ranking: intervals that overlap may well be ties.",
+        "Rank",
+        "1 + the number of methods shown to be better, ceilings apart; = means that it ties with another. Two methods "
+        "tie unless a paired t-test on speaker means (the interval's own t, on their common pairs) gives "
+        f"p < {ALPHA:g} after Holm's correction over all pairs of methods of the column. Bold: the best mean.",
+    ),
+    (
+        "Noise band",
+        "what re-encoding or a crop moved by a pixel changes in a metric by itself, from calibration. A difference "
+        "inside it is a tie, whatever its p-value, and is marked ≈.",
+    ),
+    (
+        "→1",
+        "nearer to that value is better. The mean is of the values; the rank goes by their mean distance from it, "
+        "which is written beside.",
     ),
     (
         "Signature",
@@ -50,6 +63,30 @@ def number(value: float | None, column: Column) -> str:
         return "–"
     text = f"{value:.{decimals(column)}f}"
     return text.lstrip("-") if not float(text) else text
+
+
+def rank(cell: Cell) -> str:
+    """`1`, `1 =` where it ties with a method, `1 ≈` where it does so only by the noise band; else empty."""
+    if cell.rank is None:
+        return ""
+    mark = "" if not cell.ties else " ≈" if set(cell.ties.values()) == {"noise"} else " ="
+    return f"{cell.rank}{mark}"
+
+
+def ties(cell: Cell) -> str:
+    """With whom it ties, in words; empty where it does not."""
+    apart = [name for name, why in cell.ties.items() if why == "tie"]
+    inside = [name for name, why in cell.ties.items() if why == "noise"]
+    parts = [f"not told apart from {', '.join(apart)}"] if apart else []
+    parts += [f"inside the noise band of {', '.join(inside)}"] if inside else []
+    return "; ".join(parts)
+
+
+def distance(cell: Cell, column: Column) -> str:
+    """`0.12 from 1` where the metric has a right value."""
+    if column.ideal is None or cell.loss is None:
+        return ""
+    return f"{number(cell.loss, column)} from {column.ideal:g}"
 
 
 def half_width(cell: Cell) -> float | None:

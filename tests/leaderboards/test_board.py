@@ -188,10 +188,9 @@ def test_built_twice_in_other_folders_the_bytes_are_the_same(folder: Path, tmp_p
     one = {p.name: p.read_bytes() for p in (tmp_path / "one").iterdir()}
     two = {p.name: p.read_bytes() for p in (tmp_path / "two").iterdir()}
     assert one == two
-    assert set(one) == {
-        *("index.html", "board.md", "board.csv"),
-        *("neutral-base.html", "neutral-base.md", "neutral-base.csv"),
-    }
+    kinds = ("md", "csv", "parquet", "json")
+    names = {f"{stem}.{kind}" for stem in ("board", "neutral-base") for kind in kinds}
+    assert set(one) == names | {"index.html", "neutral-base.html", "board.schema.json"}
 
 
 class Page(HTMLParser):
@@ -241,8 +240,9 @@ def test_the_page_is_whole_loads_nothing_and_escapes_names(tmp_path: Path) -> No
 def test_csv_holds_every_number_in_full(folder: Path, tmp_path: Path) -> None:
     build(folder, tmp_path / "out")
     lines = list(csv.DictReader(io.StringIO((tmp_path / "out" / "board.csv").read_text())))
-    assert len(lines) == 3 * 2 * (1 + len(EMOTIONS))
-    (good,) = [r for r in lines if (r["method"], r["metric"], r["target_emotion"]) == ("good", "m_lmd:eat", "")]
+    assert len(lines) == 3 * 2 * (1 + len(EMOTIONS) + len(SPEAKERS))
+    whole = [r for r in lines if not r["target_emotion"] and not r["speaker"]]
+    (good,) = [r for r in whole if (r["method"], r["metric"]) == ("good", "m_lmd:eat")]
     values = [r["value"] for r in rows("good", 5) if r["metric"] == "m_lmd:eat"]
     assert float(good["mean"]) == float(np.mean(values)) and good["expected"] == "12"
 
