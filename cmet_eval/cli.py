@@ -24,7 +24,7 @@ COMMANDS: dict[str, str] = {
     "synth": "Write the embedded corpus.",
     "preprocess": "A dataset on disk to Parquet shards and a ledger.",
     "inspect": "Counts, the ledger by reason, and a contact sheet of a shard set.",
-    "train": "Train on a shard set: the evaluators of the `:corpus` metrics.",
+    "train": "Train on a shard set: the reference models, or the evaluators of the `:corpus` metrics.",
     "pairs": "Draw a setting's pairs; export them for methods that run elsewhere.",
     "run": "Generate with a method, then score.",
     "score": "Score videos generated elsewhere.",

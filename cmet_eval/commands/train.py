@@ -1,13 +1,18 @@
-"""Train on a shard set's training split. `train evaluators`: a small SyncNet and an emotion classifier, for scoring.
+"""Train on a shard set's training split. `evaluators`: a small SyncNet and an emotion classifier, for scoring.
+`cmet`, `cem-net`: the reference models, stage by stage; a stage that was stopped goes on, a finished one stays.
 
-The files and their cards go to DATA/evaluators, where `run` and `score` on that data find them for the metrics called
-`:corpus`. The same data, settings and seed give the same files on the CPU.
+The evaluators' files and cards go to DATA/evaluators, where `run` and `score` on that data find them for the metrics
+called `:corpus`; the models' checkpoints, cards and curves go to DATA/reference, where `run` finds them. The same data,
+settings and seed give the same files on the CPU. Several GPUs: `accelerate launch -m cmet_eval.cli train ...`.
 """
 
 from __future__ import annotations
 
+import os
+import re
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 import typer
 
@@ -17,27 +22,109 @@ from talking_face.reasons import UserError
 class What(StrEnum):
     """What to train."""
 
+    CMET = "cmet"
+    CEM_NET = "cem-net"
     EVALUATORS = "evaluators"
+
+
+MAIN = "main"  # the name of the shard set that is given without one
 
 
 def train(
     what: What = typer.Argument(...),
-    data: Path = typer.Option(..., "--data", help="shard set that `cmet-eval preprocess` wrote"),
-    out: Path = typer.Option(None, "--out", help="folder for the files; default: DATA/evaluators"),
+    data: list[str] = typer.Option(
+        ..., "--data", help="shard set that `cmet-eval preprocess` wrote; NAME=OUT for a second one (cem-net: lrs2=OUT)"
+    ),
+    out: Path = typer.Option(None, "--out", help="folder for the files; default: DATA/reference, DATA/evaluators"),
     seed: int = typer.Option(0, "--seed", min=0),
-    steps: int = typer.Option(None, "--steps", min=2, help="of the lip-sync network; default 300"),
-    max_clips: int = typer.Option(None, "--max-clips", min=2, help="clips to train on; default 384"),
-    device: str = typer.Option("cpu", "--device", help="cpu, or cuda: faster, and not the same bytes each time"),
+    device: str = typer.Option(
+        None, "--device", help="auto, cpu, cuda or cuda:N; evaluators: cpu by default. Only cpu gives the same bytes"
+    ),
+    stage: str = typer.Option(None, "--stage", help="models: train this one alone; the ones before it must be there"),
+    config: str = typer.Option(None, "--config", help="models: demo (default), paper, or a .toml file laid over one"),
+    precision: str = typer.Option(None, "--precision", help="models: fp32 (default), bf16 or fp16"),
+    workers: int = typer.Option(None, "--workers", min=0, help="models: processes that make batches; default 0"),
+    every: int = typer.Option(None, "--every", min=1, help="models: steps between checkpoints; default 1000"),
+    threads: int = typer.Option(None, "--threads", min=1, help="models: of torch on the CPU; default 1"),
+    fresh: bool = typer.Option(None, "--fresh", help="models: begin again, whatever was trained before"),
+    steps: int = typer.Option(None, "--steps", min=2, help="evaluators: of the lip-sync network; default 300"),
+    max_clips: int = typer.Option(None, "--max-clips", min=2, help="evaluators: clips to train on; default 384"),
     quiet: bool = typer.Option(False, "--quiet"),
+) -> None:
+    of_models = {"--stage": stage, "--config": config, "--precision": precision, "--workers": workers}
+    of_models |= {"--every": every, "--threads": threads, "--fresh": fresh}
+    of_evaluators = {"--steps": steps, "--max-clips": max_clips}
+    for name, value in (of_models if what is What.EVALUATORS else of_evaluators).items():
+        if value is not None:
+            raise UserError(f"{name} is not an option of `train {what}`; see `cmet-eval train --help`")
+    folders = _folders(data)
+    try:
+        import safetensors  # noqa: F401
+        import torch  # noqa: F401
+    except ImportError as error:
+        raise UserError(f"training needs {error.name}; run `pip install 'cmet-eval[reference]'`") from None
+    if what is What.EVALUATORS:
+        if list(folders) != [MAIN]:
+            raise UserError("the evaluators are trained on one shard set: --data OUT, without a name")
+        _evaluators(folders[MAIN], out, seed, device or "cpu", steps, max_clips, quiet)
+        return
+    from cmet_reference.training.checkpoints import FOLDER
+    from cmet_reference.training.models import train_model
+
+    first = int(os.environ.get("RANK", 0)) == 0  # of several processes one speaks
+    how: dict[str, Any] = {"device": device, "precision": precision, "workers": workers, "every": every}
+    how = {key: value for key, value in (how | {"threads": threads}).items() if value is not None}
+    train_model(
+        what.value,
+        folders,
+        out,
+        settings=config or "demo",
+        only=stage or "",
+        seed=seed,
+        quiet=quiet or not first,
+        resume=not fresh,
+        each=_tell if first else lambda name, card: None,
+        **how,
+    )
+    if first:
+        print(f"checkpoints, cards and curves: {out or folders[MAIN] / FOLDER}")
+
+
+def _folders(words: list[str]) -> dict[str, Path]:
+    """--data as given, by name; the one without a name first, as `main`."""
+    found: dict[str, Path] = {}
+    for word in words:
+        named = re.fullmatch(r"([a-z][a-z0-9-]*)=(.+)", word)
+        name, folder = (named[1], Path(named[2])) if named else (MAIN, Path(word))
+        if name in found:
+            raise UserError(
+                f"--data {word}: there is one set {'without a name' if name == MAIN else 'called ' + name} already"
+            )
+        found[name] = folder
+    if MAIN not in found:
+        raise UserError("one --data must be without a name: --data OUT [--data NAME=OUT2]")
+    return {MAIN: found.pop(MAIN), **found}
+
+
+def _tell(name: str, card: dict[str, Any]) -> None:
+    figures = ", ".join(f"{key} {value:.4g}" for key, value in card["held_out"].items())
+    print(
+        f"{name}: {card['parameters']} parameters, {card['trained_on']['steps']} steps in {card['seconds']:.0f} s "
+        f"({card['samples_per_second']:.0f} samples/s, {card['waiting_share']:.0%} of the time waiting for batches); "
+        f"held-out speakers: {figures or '-'}",
+        flush=True,
+    )
+
+
+def _evaluators(
+    data: Path, out: Path | None, seed: int, device: str, steps: int | None, max_clips: int | None, quiet: bool
 ) -> None:
     from dataclasses import replace
 
-    try:
-        import torch
+    import torch
 
-        from cmet_reference.evaluators.train import Settings, train_evaluators
-    except ImportError as error:
-        raise UserError(f"training needs {error.name}; run `pip install 'cmet-eval[reference]'`") from None
+    from cmet_reference.evaluators.train import Settings, train_evaluators
+
     if not device.startswith(("cpu", "cuda")) or (device.startswith("cuda") and not torch.cuda.is_available()):
         raise UserError(f"no device {device!r} here; use --device cpu")
     settings = Settings(seed=seed)

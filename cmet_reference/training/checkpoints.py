@@ -78,12 +78,16 @@ def load(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """The tensors of a checkpoint, on the CPU, and its record.
 
     Raises:
+        MissingWeights: there is no such file.
         UserError: the file is no checkpoint, is damaged, or is of another kind or version.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load as from_bytes
 
-    data = path.read_bytes()
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise MissingWeights(f"{path} is not there; `cmet-eval train` makes it, stage by stage") from None
     found = _header(path, data)
     if (found["kind"], found["version"]) != (kind, VERSION):
         raise UserError(f"{path} is a {found['kind']} of version {found['version']}, not {kind} of {VERSION}")

@@ -96,6 +96,8 @@ def fit(
         }
         trained_on = json.loads(canonical_json(trained_on))  # as it will be read again: no tuples
         card = run.finished(trained_on) if resume else None
+        if card is not None and run.main and not quiet:
+            print(f"{stage.name}: trained before with these settings; --fresh trains it again", file=sys.stderr)
         if card is None:
             state = run.taken_up(trained_on) if resume else None
             card = run.go(state, trained_on, quiet)

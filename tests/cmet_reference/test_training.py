@@ -6,18 +6,25 @@ import json
 import multiprocessing
 import os
 import pickle
+import re
 import signal
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
+from click.testing import Result
 from torch import nn
+from typer.testing import CliRunner
 
-from cmet_reference.training import checkpoints
+from cmet_eval.cli import build
+from cmet_reference.training import checkpoints, config, models
 from cmet_reference.training.loop import fit, loader, read_curve
 from cmet_reference.training.stage import Optimizer
 from talking_face.pretrained.store import MissingWeights
@@ -309,3 +316,101 @@ def test_where_checkpoints_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with checkpoints.watch() as seen:
         checkpoints.load(checkpoints.find("aee"), "aee")
     assert checkpoints.find("aee") == named and seen == {"aee": checkpoints.revision(named)}
+
+
+# -- the command -------------------------------------------------------------------------------------------------------
+
+TINY = """
+from test_training import Line
+from cmet_reference.training import checkpoints
+STAGES = ("one", "two")
+
+def stages(config, folders, out, seed, quiet):
+    def make(name):
+        if name == "two":
+            checkpoints.load(out / "one.safetensors", "one")
+        stage = Line(config[name]["steps"], rate=config[name]["rate"])
+        stage.name = name
+        return stage
+    return [lambda name=name: make(name) for name in STAGES]
+"""
+
+
+@pytest.fixture
+def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A model of two stages, the second of which loads the first, in place of `cmet`; and a folder of shards."""
+    package = tmp_path / "tiny_model"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "train.py").write_text(TINY)
+    (package / "demo.toml").write_text("[one]\nsteps = 12\nrate = 0.01\n[two]\nsteps = 3\nrate = 0.01\n")
+    (package / "paper.toml").write_text("[one]\nsteps = 12\nrate = 0.01\n[two]\nsteps = 3\nrate = 0.01\nextra = 'x'\n")
+    monkeypatch.setattr(sys, "path", [str(tmp_path), str(Path(__file__).parent), *sys.path])
+    for name in [name for name in sys.modules if name.startswith("tiny_model")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(models.PACKAGES, "cmet", "tiny_model")
+    shards = tmp_path / "shards"
+    shards.mkdir()
+    (shards / "dataset.json").write_text(json.dumps({"complete": True, "digest": "d1", "signature": "shards"}))
+    rows = {"clip_id": ["a/1", "a/2", "b/1"], "speaker": ["a", "a", "b"], "split": ["train", "train", "test"]}
+    pq.write_table(pa.table(rows), shards / "clips.parquet")
+    return shards
+
+
+def command(*words: object) -> Result:
+    return CliRunner().invoke(build("train"), ["train", *map(str, words)])
+
+
+def test_the_command_trains_all_stages_in_order(tiny: Path) -> None:
+    result = command("cmet", "--data", tiny)
+    assert result.exit_code == 0, result.output
+    assert "one: 113 parameters, 12 steps" in result.output and "at_one" in result.output
+    assert str(tiny / "reference") in result.output
+    card = json.loads((tiny / "reference" / "two.json").read_text())
+    seen = card["trained_on"]
+    assert seen["clips"] == ["a/1", "a/2"] and seen["speakers"] == ["a"] and seen["data"] == {"main": "d1"}
+    assert seen["config"] == {"steps": 3, "rate": 0.01}
+    assert seen["built_on"] == {"one": checkpoints.revision(tiny / "reference" / "one.safetensors")}
+    assert "trained before" in command("cmet", "--data", tiny).output
+    # Another first stage: the second is trained anew on it.
+    assert command("cmet", "--data", tiny, "--seed", 1, "--stage", "one").exit_code == 0
+    again = command("cmet", "--data", tiny, "--stage", "two")
+    assert again.exit_code == 0 and "two: trained before" not in again.output
+
+
+def test_a_config_of_ones_own(tiny: Path, tmp_path: Path) -> None:
+    own = tmp_path / "own.toml"
+    own.write_text('base = "demo"\n[one]\nsteps = 2\nrate = 1\n[two]\nextra = "y"\n')
+    assert config.load("tiny_model", str(own)) == {
+        "one": {"steps": 2, "rate": 1.0},
+        "two": {"steps": 3, "rate": 0.01, "extra": "y"},
+    }
+    for text, words in {
+        "[one]\nsteps = 2": "does not say what it is laid over",
+        'base = "demo"\n[one]\nstep = 2': r"\[one\]: there is no step; did you mean steps",
+        'base = "demo"\n[one]\nsteps = "2"': "steps is '2', and should be like 12",
+        'base = "demos"': "no settings called 'demos'; known: demo, paper",
+        "x = ": "is no TOML",
+    }.items():
+        own.write_text(text)
+        with pytest.raises(UserError, match=words):
+            config.load("tiny_model", str(own))
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("cmet", "--stage", "three"), "no stage 'three'; known, in training order: one, two"),
+        (("cmet", "--stage", "two"), "one.safetensors is not there"),
+        (("cmet", "--config", "big"), "no settings called 'big'; known: demo, paper"),
+        (("cmet", "--steps", "9"), "--steps is not an option of `train cmet`"),
+        (("evaluators", "--stage", "one"), "--stage is not an option of `train evaluators`"),
+        (("evaluators", "--data", "lrs2=x"), "one shard set"),
+        (("cmet", "--data", "lrs2=x", "--data", "lrs2=y"), "called lrs2 already"),
+        (("cmet", "--data", "y"), "without a name already"),
+        (("cmet", "--data", "lrs2=nowhere"), "nowhere holds no shards"),
+    ],
+)
+def test_wrong_use_is_told(tiny: Path, words: tuple[str, ...], says: str) -> None:
+    with pytest.raises(UserError, match=re.escape(says)):
+        raise command(*words, "--data", tiny).exception or AssertionError("no error")
