@@ -81,7 +81,7 @@ def test_names_get_a_hint_and_own_classes_load(tmp_path: Path, monkeypatch: pyte
 
 
 def test_the_catalogue_validates_and_refuses_unknown_fields() -> None:
-    assert set(catalogue()) == {"ground-truth", "static-reference", "source-video"}
+    assert {"ground-truth", "static-reference", "source-video"} <= set(catalogue())
     raw = catalogue()["ground-truth"].model_dump()
     for bad in ({"speed": 1}, {"sees": ("the-future",)}, {"target": "rm -rf"}):
         with pytest.raises(ValueError):
