@@ -1,13 +1,20 @@
-"""The embedded corpus as shards, made when they are not there: what `demo` and `run` without --data stand on."""
+"""The embedded corpus as shards, and the models trained on it, made when they are not there: for `demo` and `run`."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from pipelines.preprocess import PreprocessSummary, preprocess
 from pipelines.synth.corpus import CorpusSummary, write_corpus
 
 FOLDER = Path("work/demo")
+# What each method's checkpoints are: model and stage of `cmet-eval train`, in training order.
+_A2M = ("cem-net", "audio2mouth")
+STAGES: dict[str, tuple[tuple[str, str], ...]] = {
+    "cmet": (_A2M, ("cmet", "cmet")),
+    "cem-net": (_A2M, ("cem-net", "aee"), ("cem-net", "ebm")),
+}
 
 
 def embedded_corpus(folder: Path = FOLDER, workers: int = 2, quiet: bool = False) -> CorpusSummary:
@@ -18,3 +25,41 @@ def embedded_corpus(folder: Path = FOLDER, workers: int = 2, quiet: bool = False
 def embedded_shards(folder: Path = FOLDER, workers: int = 2, quiet: bool = False) -> PreprocessSummary:
     """Preprocess `folder`/corpus into `folder`/shards; what is there is kept."""
     return preprocess("mead", folder / "corpus", folder / "shards", workers=workers, quiet=quiet)
+
+
+def embedded_checkpoints(
+    folder: Path = FOLDER, methods: Iterable[str] = ("cmet", "cem-net"), quiet: bool = False
+) -> str:
+    """Train the demo checkpoints that the methods need on `folder`/shards; what was trained on them is kept.
+
+    Returns what was done, in words; nothing where no method needs any.
+
+    Raises:
+        UserError: what training needs is not installed, or fails.
+    """
+    wanted = list(dict.fromkeys(stage for method in methods for stage in STAGES.get(method, ())))
+    if not wanted:
+        return ""
+    from cmet_reference.training import checkpoints, config
+    from cmet_reference.training.models import PACKAGES, train_model
+    from pipelines.shards import ShardSet
+    from talking_face.reasons import UserError
+
+    shards = folder / "shards"
+    out, digest = shards / checkpoints.FOLDER, ShardSet(shards).digest
+    trained: list[str] = []
+    for model, stage in wanted:
+        path = out / f"{stage}.safetensors"
+        settings = config.load(PACKAGES[model], "demo")
+        if path.is_file():
+            known = checkpoints.trained_on(path)
+            if known["config"] == settings.get(stage, settings) and digest in known["data"].values():
+                continue
+        print(f"training {stage} of {model} with its demo settings, once, for a minute or two: {path}", flush=True)
+        try:
+            card = train_model(model, {"main": shards}, settings="demo", only=stage, quiet=quiet)[stage]
+        except ImportError as error:
+            raise UserError(f"{model} needs {error.name}; run `pip install 'cmet-eval[reference]'`") from None
+        trained.append(f"{stage} in {card['seconds']:.0f} s")
+    names = ", ".join(stage for _, stage in wanted)
+    return f"trained on the embedded corpus: {', '.join(trained)}" if trained else f"trained before: {names} in {out}"

@@ -24,6 +24,7 @@ from cmet_eval.pairs import PairList, draw_pairs, write_pairs
 from cmet_eval.settings import Setting, get_setting
 from cmet_eval.submissions import Submission, pick_metrics, record_folder, record_path, score_submissions
 from cmet_eval.timing import Aitv, summarize
+from cmet_reference.training.checkpoints import look_beside
 from metrics.registry import Profile
 from pipelines.shards import ShardSet
 from pipelines.workers import Task, run_tasks
@@ -93,6 +94,7 @@ def run(
         UserError: a name is unknown, or no pair can be drawn. What fails for one video becomes rows with a reason.
     """
     started = time.monotonic()
+    look_beside(data)
     # Every name is checked before any work starts.
     rules = [get_setting(name) for name in dict.fromkeys(settings)]
     chosen = {name: get_method(name) for name in dict.fromkeys(methods)}

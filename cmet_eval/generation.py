@@ -18,6 +18,7 @@ from cmet_eval.pairs import pair_file_name
 from cmet_eval.timing import Stopwatch, hardware
 from cmet_reference.clips import bridged
 from cmet_reference.geometry import fit_pose, template_of
+from cmet_reference.training.checkpoints import look_beside
 from pipelines.shards import ShardSet
 from talking_face.clip import Pair
 from talking_face.media.writing import write_video
@@ -147,6 +148,7 @@ def generate_pair(
         ClipError: method-failed with the method's own message, or what reading and writing raise.
     """
     shards = open_shards(data)
+    look_beside(data)
     watch, warm = Stopwatch(), method_name in _warm
     try:
         # Inside the clock: a method may load its weights when it is made.

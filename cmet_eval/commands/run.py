@@ -32,6 +32,8 @@ def run(
         print(f"no --data: using the embedded corpus in {embedded.FOLDER}, made first where it is not there")
         print(embedded.embedded_corpus(workers=workers, quiet=quiet))
         print(embedded.embedded_shards(workers=workers, quiet=quiet))
+        if told := embedded.embedded_checkpoints(methods=method, quiet=quiet):
+            print(told)
     summary = evaluate.run(
         method,
         setting or evaluate.DEFAULT_SETTINGS,
