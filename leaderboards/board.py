@@ -4,11 +4,12 @@ bands give the same bytes: nothing here knows the time, the machine or the folde
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from leaderboards.bands import Bands
-from leaderboards.data import SCHEMA_FILE, to_csv, to_json, to_parquet
+from leaderboards.data import SCHEMA_FILE, records, to_csv, to_json, to_parquet
 from leaderboards.html import to_html
 from leaderboards.results import read_results
 from leaderboards.tables import Table, build_tables
@@ -34,18 +35,20 @@ def build(results: Path, out: Path, bands: Bands | None = None) -> Path:
     """
     tables = build_tables(read_results(results), bands or Bands())
     out.mkdir(parents=True, exist_ok=True)
-    _write(out, "index", "board", tables)
+    rows = list(records(tables))
+    _write(out, "index", "board", tables, rows)
     for name in dict.fromkeys(table.key["setting"] for table in tables):
-        _write(out, name, name, [table for table in tables if table.key["setting"] == name])
+        some = [table for table in tables if table.key["setting"] == name]
+        _write(out, name, name, some, [row for row in rows if row["setting"] == name])
     _save(out / SCHEMA_FILE.name, SCHEMA_FILE.read_bytes())
     return out / "index.html"
 
 
-def _write(out: Path, page: str, stem: str, tables: Sequence[Table]) -> None:
+def _write(out: Path, page: str, stem: str, tables: Sequence[Table], rows: Sequence[Mapping[str, Any]]) -> None:
     for name, content in (
         (f"{stem}.md", to_markdown(tables).encode()),
-        (f"{stem}.csv", to_csv(tables).encode()),
-        (f"{stem}.parquet", to_parquet(tables)),
+        (f"{stem}.csv", to_csv(rows).encode()),
+        (f"{stem}.parquet", to_parquet(rows)),
         (f"{stem}.json", to_json(tables).encode()),
         (f"{page}.html", to_html(tables, stem).encode()),
     ):

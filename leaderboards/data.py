@@ -9,7 +9,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -115,20 +115,20 @@ def _flow_records(table: Table, flow: Flow) -> Iterator[dict[str, Any]]:
                 yield _record(table, method, flow.column, cell, where)
 
 
-def to_csv(tables: Sequence[Table]) -> str:
+def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     """`records` as CSV; numbers in full, nothing for null."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(FIELDS.names)
-    for row in records(tables):
+    for row in rows:
         writer.writerow(["" if v is None else repr(v) if isinstance(v, float) else v for v in row.values()])
     return buffer.getvalue()
 
 
-def to_parquet(tables: Sequence[Table]) -> bytes:
+def to_parquet(rows: Sequence[Mapping[str, Any]]) -> bytes:
     """`records` as Parquet."""
     buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(list(records(tables)), schema=FIELDS), buffer, compression="zstd")
+    pq.write_table(pa.Table.from_pylist(list(rows), schema=FIELDS), buffer, compression="zstd")
     return buffer.getvalue()
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -279,6 +279,7 @@ def _unlike(signature: str, others: Sequence[str]) -> str:
     return "|".join(part for part in signature.split("|") if part not in shared)
 
 
+@cache
 def _pooled(metric: str) -> Any:
     """`mean_of` of a metric that overrides the plain mean over clips; None for the others and for unknown metrics."""
     from metrics.base import Metric

@@ -94,7 +94,8 @@ def codes(column: pa.ChunkedArray) -> tuple[np.ndarray, list[Any]]:
     indices = pc.fill_null(joined.indices, -1).to_numpy(zero_copy_only=False)
     values = joined.dictionary.to_pylist()
     # A part of a table keeps the whole one's dictionary.
-    order = sorted((i for i in np.unique(indices) if i >= 0), key=lambda i: values[i])
+    used = np.flatnonzero(np.bincount(indices[indices >= 0], minlength=len(values)))
+    order = sorted(used, key=lambda i: values[i])
     rank = np.full(len(values) + 1, -1, np.int64)
     rank[order] = np.arange(len(order))
     return rank[indices], [values[i] for i in order]
@@ -213,7 +214,7 @@ def _consistent(table: pa.Table, source: np.ndarray, paths: Sequence[Path]) -> p
         refuse(number[rows], outcome, lambda a, b: same_number(int(rows[a]), int(rows[b])))
     refuse(video, codes(table["video_sha256"])[0], same_video)
     refuse(signature, grouped(table, ["metric", "higher_is_better", "ideal", "unit"])[0], same_meaning)
-    if len(np.unique(number)) == table.num_rows:
+    if not again.any():
         return table
     return table.take(np.sort(np.unique(number, return_index=True)[1]))
 

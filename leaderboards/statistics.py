@@ -49,7 +49,7 @@ def mean_interval(
 
     Args:
         values: (n,) finite, one a clip.
-        speakers: (n,) the clip's speaker: names, or integers.
+        speakers: (n,) the clip's speaker: names, or integers of at least 0 (faster).
         level: coverage wanted.
 
     Returns:
@@ -129,9 +129,13 @@ def common_pairs(scored: dict[str, frozenset[str]], expected: int) -> tuple[froz
 
 def _units(speakers: Sequence[str] | np.ndarray) -> tuple[np.ndarray, int, str]:
     """(unit of each row, how many there are, what they are)."""
-    names, codes = np.unique(np.asarray(speakers), return_inverse=True)
-    if len(names) >= MIN_SPEAKERS:
-        return codes, len(names), "speakers"
+    codes = np.asarray(speakers)
+    if codes.dtype.kind != "i":
+        codes = np.unique(codes, return_inverse=True)[1]
+    there = np.bincount(codes) > 0
+    names = int(there.sum())
+    if names >= MIN_SPEAKERS:
+        return (there.cumsum() - 1)[codes], names, "speakers"
     return np.arange(len(codes)), len(codes), "clips"
 
 
