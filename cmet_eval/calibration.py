@@ -243,6 +243,8 @@ def verdict(rows: Sequence[Row], metric: Metric, how: Degradation, group: str) -
         return "", None
     change = float(np.median(found))
     worse = -change if metric.higher_is_better else change
+    if metric.ideal is not None:  # which an undamaged clip has, so that any change is one for the worse
+        worse = abs(change)
     claim = wanted(how, metric.key)
     if claim == "moves" and worse <= coding:
         return "does not move", change

@@ -38,6 +38,7 @@ def plot(path: Path, rows: Sequence[Row], metric: Metric) -> Path:
     for axis in axes[::_COLUMNS]:
         axis.set_ylabel(metric.unit or "value", fontsize=8)
     better = "higher" if metric.higher_is_better else "lower"
+    better = better if metric.ideal is None else f"nearer to {metric.ideal:g}"
     groups = [group for group in COLOURS if any(row.group == group for row in mine)]
     figure.suptitle(f"{metric.key}  ({better} is better; thick: median; strip: noise band)", fontsize=10)
     handles = [_handle(COLOURS[group]) for group in groups]

@@ -202,6 +202,7 @@ def _rows(
                 "metric": metric.key,
                 "signature": str(metric.signature()),
                 "higher_is_better": metric.higher_is_better,
+                "ideal": metric.ideal,
                 "unit": metric.unit,
                 **{field: score[field] for field in ("value", "reason", "detail", "n", "stats")},
                 "notes": "; ".join([*known.get("notes", ()), *stored.get("notes", ())]),

@@ -119,6 +119,7 @@ class Metric(ABC):
     name: ClassVar[str]
     variant: str
     higher_is_better: ClassVar[bool]
+    ideal: ClassVar[float | None] = None  # the right value, where nearer to it is better, whatever stands above
     unit: ClassVar[str]  # "dB", "px", "" for a ratio
     summary: ClassVar[str]  # one line for listings
     version: ClassVar[str] = "1.0.0"  # raised whenever a value can change

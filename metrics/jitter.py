@@ -84,6 +84,7 @@ class JitterRatio(Jitter):
     """
 
     variant = "ratio"
+    ideal = 1.0
     unit = ""
     summary = "trembling of the generated head over that of the real one; 1 is right"
     version = "1.0.0"

@@ -112,7 +112,8 @@ def emotions(frames_rgb: np.ndarray, detector: Literal["skip", "opencv"] = "skip
 
     Args:
         frames_rgb: (T, H, W, 3) uint8 RGB.
-        detector: `skip` takes each frame for a face; `opencv` looks for one (`face`), and a frame without one gets NaN. 0.3 s a frame.
+        detector: `skip` takes each frame for a face; `opencv` looks for one (`face`, 0.3 s a frame), and a frame
+            without one gets NaN.
 
     Raises:
         MissingWeights: the network's file is not here, or a cascade's.
