@@ -31,6 +31,7 @@ COMMANDS: dict[str, str] = {
     "calibrate": "Spoil videos in known steps; see which metrics notice.",
     "leaderboard": "Rebuild every board from the result rows.",
     "report": "Emotion proportion, identity deterioration, confusion, FID over a set, times.",
+    "study": "A user study as a static page, and its analysis.",
     "baselines": "List the methods, or show one.",
     "weights": "List, fetch or verify the pretrained files.",
 }

@@ -1,0 +1,187 @@
+"""The rating kit: blind names, balanced lists, a page that works in a browser, and an analysis with known answers."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import re
+import shutil
+import subprocess
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cmet_eval.pairs import PairList, pair_file_name
+from cmet_eval.study import Design, make_study, plan
+from cmet_eval.study_analysis import _alpha, analyse_preferences, analyse_ratings, read_answers, to_markdown
+from talking_face.clip import Pair
+from talking_face.media.writing import write_video
+from talking_face.reasons import UserError
+
+CHROMIUM = next((p for name in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(name))), None)
+METHODS = ["ground-truth", "mine", "rival"]
+
+
+@pytest.mark.parametrize(("design", "shown"), [("rating", 3), ("pairwise", 3)])
+def test_lists_are_balanced(design: Design, shown: int) -> None:
+    lists = [plan(8, 3, rater, 8, design, seed=0) for rater in range(6)]
+    for items in lists:
+        counts = Counter(tuple(sorted(item.methods)) for item in items)
+        assert len(items) == 8 and max(counts.values()) - min(counts.values()) <= 1
+        assert len({item.pair for item in items}) == 8  # nobody sees one sentence twice before all are seen
+    every = Counter((item.pair, tuple(sorted(item.methods))) for items in lists for item in items)
+    assert len(every) == 8 * shown and set(every.values()) == {2}
+    assert lists[0] != lists[1] and lists == [plan(8, 3, rater, 8, design, seed=0) for rater in range(6)]
+    if design == "pairwise":
+        left = Counter(item.methods[0] for items in lists for item in items)
+        first = Counter(item.methods == tuple(sorted(item.methods)) for items in lists for item in items)
+        assert len(left) == 3 and abs(first[True] - first[False]) <= 6
+    assert len(plan(2, 3, 0, 64, design, seed=0)) == 6  # no more than there is
+
+
+def make_pairs(n: int) -> list[Pair]:
+    return [
+        Pair(
+            pair_id=f"s/P{k}/neutral>happy/s0/{k:04d}", setting="s", seed=0, speaker=f"P{k}", reference_clip="r",
+            reference_frames=(0,), reference_emotion="neutral", source_clip="r", driving_clip="d",
+            target_emotion="happy", intensity=1, ground_truth_clip="d",
+        )
+        for k in range(n)
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study of 2 pairs and 3 methods; the videos are grey in a shade of their own."""
+    run = tmp_path_factory.mktemp("run")
+    pairs = make_pairs(3)
+    for (k, pair), (m, method) in itertools.product(enumerate(pairs), enumerate(METHODS)):
+        if (k, m) != (2, 1):  # the third pair lacks one
+            path = run / "videos" / method / "s" / f"{pair_file_name(pair.pair_id)}.mp4"
+            write_video(path, np.full((5, 34, 33, 3), 40 + 60 * m + 9 * k, np.uint8), 25, np.zeros(3200, np.int16))
+    data: Any = SimpleNamespace(frames=lambda clip, at: np.zeros((1, 32, 32, 3), np.uint8))
+    out = run / "study"
+    listed = PairList("s", "d", tuple(pairs))
+    for _ in range(2):  # the second time finds all there
+        make_study(run, listed, METHODS, data, out, raters=4, per_rater=6, quiet=True)
+    with pytest.raises(UserError, match="another study"):
+        make_study(run, listed, METHODS, data, out, raters=5, per_rater=6, quiet=True)
+    return out
+
+
+def test_the_page_tells_raters_nothing(study: Path) -> None:
+    text = (study / "index.html").read_text()
+    assert not any(name in text for name in [*METHODS, "neutral>happy", "s/P0"])
+    names = json.loads((study / "key.json").read_text())["videos"]
+    assert len(names) == 6 and all((study / name).exists() for name in names)
+    assert sorted(p.suffix for p in (study / "media").iterdir()) == [".mp4"] * 6 + [".png"] * 2
+    assert "http:" not in text and "https:" not in text
+
+
+PROBE = """
+<script>
+const seen = {errors: window.__errors, pages: 0};
+URL.createObjectURL = (blob) => { blob.text().then((t) => { seen.saved = JSON.parse(t); finish(); }); return "#"; };
+const finish = () => {
+  const out = document.createElement("pre");
+  out.id = "probe"; out.textContent = JSON.stringify(seen); document.body.append(out);
+};
+document.getElementById("rater").value = "9"; document.getElementById("begin").click();
+seen.problem = document.getElementById("problem").textContent;
+document.getElementById("rater").value = "2"; document.getElementById("begin").click();
+const answer = async () => {
+  for (;;) {
+    if (document.getElementById("item").hidden) break;
+    seen.pages += 1;
+    const video = document.querySelector("video");
+    if (seen.pages === 1) {
+      seen.blocked = document.getElementById("next").disabled;
+      await new Promise((r) => { video.addEventListener("loadeddata", r); video.addEventListener("error", r); });
+      seen.width = video.videoWidth;
+    }
+    for (const set of document.querySelectorAll("fieldset")) set.querySelectorAll("input")[3].click();
+    document.getElementById("next").click();
+  }
+  document.getElementById("save").click();
+};
+answer();
+</script>
+"""
+CATCH = "<script>window.__errors = []; addEventListener('error', (e) => __errors.push(e.message));</script>"
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed: the page is not opened in a browser")
+def test_a_rater_goes_through_the_page_and_the_answers_are_read(study: Path, tmp_path: Path) -> None:
+    text = (study / "index.html").read_text()
+    page = study / "probe.html"
+    page.write_text(text.replace("<head>", f"<head>{CATCH}").replace("</body>", f"{PROBE}</body>"))
+    command = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    command += [f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=20000", "--dump-dom"]
+    done = subprocess.run([*command, f"file://{page}"], capture_output=True, text=True, timeout=120)
+    page.unlink()
+    found = re.search(r'<pre id="probe">(.*?)</pre>', done.stdout, re.DOTALL)
+    assert found, done.stderr[-2000:]
+    seen = json.loads(found.group(1).replace("&gt;", ">"))
+    assert seen["errors"] == [] and "between 1 and 4" in seen["problem"] and seen["blocked"]
+    assert seen["pages"] == 6 and seen["width"] == 32  # the odd column is cut
+    saved = tmp_path / "answers.json"
+    saved.write_text(json.dumps(seen["saved"]))
+    key, records = read_answers(study, [saved])
+    assert len(records) == 18 and {r["value"] for r in records} == {4} and {r["rater"] for r in records} == {1}
+    rows = analyse_ratings(records, key["methods"])
+    assert [(r["mean"], r["answers"]) for r in rows] == [(4.0, 2)] * 9 and math.isnan(rows[0]["half_width"])
+
+
+def test_wrong_answers_are_told(study: Path, tmp_path: Path) -> None:
+    good = {"study": json.loads((study / "key.json").read_text())["study"], "rater": 0, "answers": []}
+    for name, content, words in (
+        ("a", "{", "not a rater's"),
+        ("b", json.dumps({**good, "study": "x"}), "another study"),
+        ("c", json.dumps({**good, "answers": [{"videos": ["media/no.mp4"], "values": {}}]}), "does not have"),
+        ("d", json.dumps(good), "no answers"),
+    ):
+        path = tmp_path / f"{name}.json"
+        path.write_text(content)
+        with pytest.raises(UserError, match=words):
+            read_answers(study, [path])
+
+
+def test_ratings_by_hand() -> None:
+    """Raters' means 2, 3, 4 for `mine`: mean 3, half-width t(0.975, 2) / sqrt(3) = 4.3027 / 1.7321."""
+    records = [
+        {"rater": r, "question": "q", "pair": p, "methods": ["mine"], "value": 2 + r} for r in range(3) for p in "ab"
+    ]
+    (row,) = analyse_ratings(records, ["mine"])
+    assert row["mean"] == 3 and row["half_width"] == pytest.approx(2.48414, abs=1e-5) and row["answers"] == 6
+
+
+def test_preferences_by_hand() -> None:
+    """Shown on either side; rater 0 always prefers `a`, rater 1 half of the time."""
+    shown = [(["a", "b"], 0), (["b", "a"], 1)]
+    records = [
+        {"rater": 0, "question": "q", "pair": str(k), "methods": m, "value": v} for k, (m, v) in enumerate(shown)
+    ] + [{"rater": 1, "question": "q", "pair": str(k), "methods": m, "value": 0} for k, (m, _) in enumerate(shown)]
+    (row,) = analyse_preferences(records, ["a", "b"])
+    assert row["mean"] == 0.75 and row["answers"] == 4
+    assert "| q | a | b | 0.75 |" in to_markdown([row])
+
+
+def test_alpha_is_krippendorffs() -> None:
+    """The example with four observers and twelve units of Krippendorff, "Computing Krippendorff's Alpha-Reliability"
+    (2011), section D: nominal 0.743, ordinal 0.815."""
+    table = {
+        0: [1, 2, 3, 3, 2, 1, 4, 1, 2, None, None, None],
+        1: [1, 2, 3, 3, 2, 2, 4, 1, 2, 5, None, 3],
+        2: [None, 3, 3, 3, 2, 3, 4, 2, 2, 5, 1, None],
+        3: [1, 2, 3, 3, 2, 4, 4, 1, 2, 5, 1, None],
+    }
+    records = [
+        {"rater": r, "pair": u, "value": v} for r, row in table.items() for u, v in enumerate(row) if v is not None
+    ]
+    assert _alpha(records, lambda r: r["pair"], "nominal") == pytest.approx(0.743, abs=5e-4)
+    assert _alpha(records, lambda r: r["pair"], "ordinal") == pytest.approx(0.815, abs=5e-4)
