@@ -24,10 +24,9 @@ import numpy as np
 
 from cmet_eval.generation import write_json
 from cmet_eval.pairs import PairList, pair_file_name
+from cmet_eval.webvideo import write_web_video
 from pipelines.shards import ShardSet
 from talking_face.clip import Pair
-from talking_face.media.reading import read_audio, read_frames
-from talking_face.media.writing import write_video
 from talking_face.progress import Progress
 from talking_face.reasons import UserError
 
@@ -44,8 +43,6 @@ PREFERENCES: tuple[tuple[str, str], ...] = (
     ("emotion", "Which shows this emotion more clearly: {emotion}?"),
     ("identity", "Which looks more like the person in the picture?"),
 )
-# Every browser plays these; the suite's own 4:4:4 files play in few. 18 is hardly told from the source by eye.
-_WEB = {"codec": "h264", "pix_fmt": "yuv420p", "crf": 18, "preset": "veryfast"}
 
 
 @dataclass(frozen=True)
@@ -164,17 +161,6 @@ def make_study(
     names = {f"media/{_name(key, p.pair_id, m)}.mp4": [p.pair_id, m] for p in chosen for m in methods}
     write_json(out / "key.json", {**key, "videos": names})
     return page
-
-
-def write_web_video(source: Path, target: Path) -> None:
-    """A copy that every browser plays: H.264 4:2:0 with AAC, 25 frames/s, even sides."""
-    frames = read_frames(source)
-    height, width = (side - side % 2 for side in frames.shape[1:3])
-    try:
-        audio = read_audio(source)
-    except Exception:  # a method's own file may have no sound; the picture is shown all the same
-        audio = None
-    write_video(target, frames[:, :height, :width], audio=audio, **_WEB)  # type: ignore[arg-type]
 
 
 def _claim(out: Path, wanted: dict[str, Any]) -> dict[str, Any]:
