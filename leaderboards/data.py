@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from leaderboards.grid import Column, MethodId
+from leaderboards.results import BOARD_KEY
 from leaderboards.sections import Confusion, Drop, Duel, Flow, Sensitivity
 from leaderboards.statistics import Interval
 from leaderboards.tables import Breakdown, Cell, Table
@@ -128,7 +129,9 @@ def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
 def to_parquet(rows: Sequence[Mapping[str, Any]]) -> bytes:
     """`records` as Parquet."""
     buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(list(rows), schema=FIELDS), buffer, compression="zstd")
+    pq.write_table(
+        pa.Table.from_pylist(list(rows), schema=FIELDS.with_metadata({BOARD_KEY: FORMAT})), buffer, compression="zstd"
+    )
     return buffer.getvalue()
 
 

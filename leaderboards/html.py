@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
+import numpy as np
+
 from leaderboards import wording
 from leaderboards.grid import Column
+from leaderboards.sections import Confusion, Sensitivity
 from leaderboards.tables import Breakdown, Cell, Table
+from leaderboards.text import survivors
 
 # The strip under a number, in its own units; the mean's dot stays inside the edges.
 _WIDTH, _EDGE = 96.0, 5.0
@@ -70,7 +75,16 @@ def _table(table: Table, index: int) -> dict[str, Any]:
             }
             for row in table.rows
         ],
-        "breakdowns": [_breakdown(part, table) for part in table.by_emotion],
+        "groups": [
+            _group("emotions", "By target emotion", table.by_emotion, table),
+            _group("speakers", "By speaker", table.by_speaker, table),
+        ],
+        "confusions": [_confusion(table, one) for found in table.confusions for one in found],
+        "drops": _drops(table),
+        "sensitivity": [_sensitivity(table, found) for found in table.sensitivity],
+        "plots": _plots(table),
+        "has_flows": bool(table.flows),
+        "bands": table.bands,
         "losses": table.losses,
         "missing_cells": table.missing_cells,
         "key": [(name.replace("_", " "), value) for name, value in table.key.items() if name != "setting"],
@@ -97,7 +111,7 @@ def _column(column: Column) -> dict[str, Any]:
         "detail": " · ".join(part for part in (column.variant, column.unit, column.short_signature) if part),
         "arrow": column.arrow,
         "direction": column.direction,
-        "higher": column.higher_is_better,
+        "higher": column.higher_is_better and column.ideal is None,
         "signature": column.signature,
         "label": _label(column),
     }
@@ -144,10 +158,14 @@ def _cell(cell: Cell | None, column: Column, scale: tuple[float, float] | None) 
     if cell.interval is not None:
         ends = [wording.number(value, column) for value in (cell.interval.low, cell.interval.high)]
         interval = f"95% interval {ends[0]} to {ends[1]}, over {cell.interval.units} {cell.interval.over}"
+    shown = cell.mean if column.ideal is None else cell.loss
     return {
         "there": True,
+        "rank": wording.rank(cell),
+        "ties": wording.ties(cell),
+        "distance": wording.distance(cell, column),
         # Identical to the target everywhere: above (or below) every finite number.
-        "sort": repr(cell.mean) if cell.mean is not None else ("Infinity" if cell.infinite else ""),
+        "sort": repr(shown) if shown is not None else ("Infinity" if cell.infinite else ""),
         "value": wording.number(cell.mean, column) if cell.mean is not None else ("∞" if cell.infinite else "–"),
         "half": None if half is None else wording.number(half, column),
         "strip": strip,
@@ -160,27 +178,30 @@ def _cell(cell: Cell | None, column: Column, scale: tuple[float, float] | None) 
     }
 
 
+def _group(name: str, title: str, parts: Sequence[Breakdown], table: Table) -> dict[str, Any]:
+    return {"name": name, "title": title, "parts": [_breakdown(part, table) for part in parts]}
+
+
 def _breakdown(part: Breakdown, table: Table) -> dict[str, Any]:
     ceilings = {row.title for row in table.rows if row.role == "ceiling"}
-    means = [
-        cell.mean
+    losses = [
+        cell.loss
         for title, cells in part.rows
         for cell in cells
-        if title not in ceilings and cell is not None and cell.mean is not None
+        if title not in ceilings and cell is not None and cell.loss is not None
     ]
-    low, high = (min(means), max(means)) if means else (0.0, 0.0)
+    best, worst = (min(losses), max(losses)) if losses else (0.0, 0.0)
 
     def heat(cell: Cell | None) -> str:
-        if cell is None or cell.mean is None or high <= low:
+        if cell is None or cell.loss is None or worst <= best:
             return "0"
-        share = (cell.mean - low) / (high - low)
-        return f"{min(1.0, max(0.0, share if part.column.higher_is_better else 1 - share)):.2f}"
+        return f"{min(1.0, max(0.0, (worst - cell.loss) / (worst - best))):.2f}"
 
     twice = sum(column.name == part.column.name for column in table.columns) > 1
     return {
         **_column(part.column),
         "tab": " ".join([part.column.name, *([_column(part.column)["detail"]] if twice else ())]),
-        "emotions": list(zip(part.groups, part.pairs, strict=True)),
+        "groups": list(zip(part.groups, part.pairs, strict=True)),
         "rows": [
             {
                 "title": title,
@@ -202,3 +223,97 @@ def _breakdown(part: Breakdown, table: Table) -> dict[str, Any]:
             for title, cells in part.rows
         ],
     }
+
+
+def _confusion(table: Table, one: Confusion) -> dict[str, Any]:
+    lines = []
+    for meant, counts in zip(one.meant, one.clips, strict=True):
+        total = float(counts.sum())
+        shares = [float(count) / total if total else 0.0 for count in counts]
+        cells = [
+            {"text": f"{100 * x:.0f}", "heat": f"{x:.2f}", "right": said == meant}
+            for said, x in zip(one.said, shares, strict=True)
+        ]
+        lines.append({"meant": meant, "clips": f"{total:g}", "cells": cells})
+    name, column = table.name(one.method), _column(one.column)
+    return {
+        "tab": f"{name}, {column['detail']}",
+        "label": f"{column['label']}: {name}",
+        "said": one.said,
+        "lines": lines,
+    }
+
+
+def _drops(table: Table) -> list[dict[str, Any]]:
+    """One line a method: the rise of each metric's loss from the other setting, worse or better where it is sure."""
+    if not table.drops:
+        return []
+    found = {(drop.method, drop.column.signature): drop.change for drop in table.drops}
+    lines = []
+    for row in table.rows:
+        cells = []
+        for column in table.columns:
+            change = found.get(((row.method, row.revision), column.signature))
+            if change is None:
+                cells.append({"text": "–", "half": "", "kind": ""})
+                continue
+            interval = change.interval
+            sure = interval is not None and (interval.low > 0 or interval.high < 0)
+            half = "" if interval is None else wording.number((interval.high - interval.low) / 2, column)
+            kind = ("worse" if change.mean > 0 else "better") if sure else ""
+            cells.append({"text": wording.signed(change.mean, column), "half": half, "kind": kind})
+        lines.append({"title": row.title, "cells": cells})
+    return lines
+
+
+def _sensitivity(table: Table, found: Sensitivity) -> dict[str, Any]:
+    names = [_column(column)["detail"] for column in found.columns]
+    lines = [
+        {"name": name, "cells": [("–" if tau is None else f"{tau:.2f}", f"{max(0.0, tau or 0.0):.2f}") for tau in taus]}
+        for name, taus in zip(names, found.tau, strict=True)
+    ]
+    return {
+        "name": found.columns[0].name,
+        "variants": names,
+        "lines": lines,
+        "methods": max(n for line in found.methods for n in line),
+        "survivors": survivors(table, found),
+    }
+
+
+def _plots(table: Table) -> str:
+    """JSON for the scatter and the heat maps, which the page's script draws; safe inside a script element."""
+    columns = [
+        {"label": _label(c), "lower": not c.higher_is_better, "ideal": c.ideal, "digits": wording.decimals(c)}
+        for c in table.columns
+    ]
+    points = [
+        {
+            "title": row.title,
+            "role": row.role,
+            "cells": [
+                None
+                if cell is None or cell.mean is None
+                else [
+                    cell.mean,
+                    *((cell.interval.low, cell.interval.high) if cell.interval else (cell.mean, cell.mean)),
+                ]
+                for cell in row.cells
+            ],
+        }
+        for row in table.rows
+    ]
+    flows = [
+        {
+            "references": flow.references,
+            "targets": flow.targets,
+            "pairs": flow.pairs.tolist(),
+            "rows": [
+                [table.name(method), [[None if np.isnan(x) else float(f"{x:.5g}") for x in line] for line in means]]
+                for method, means, _ in flow.rows
+            ],
+        }
+        for flow in table.flows
+    ]
+    text = json.dumps({"columns": columns, "points": points, "flows": flows}, allow_nan=False, ensure_ascii=False)
+    return text.replace("<", "\\u003c")

@@ -71,6 +71,7 @@ TABLE_KEYS = (
 _FILE_KEYS = ("setting", "method", "revision", "data_digest", "pairs_digest", "suite_version", "profile")
 _SORT = ("metric", "signature", "pair_id")
 _META_KEY = b"cmet_eval.results"
+BOARD_KEY = b"cmet_eval.board"  # marks a Parquet file as a board's
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,7 @@ def read_results(folder: Path) -> Results:
     Raises:
         UserError: no file, one that is not a result file, or two files that disagree on the same number.
     """
-    paths = sorted(folder.rglob("*.parquet"))
+    paths = sorted(path for path in folder.rglob("*.parquet") if not _is_board(path))
     if not paths:
         raise UserError(f"no result rows under {folder}; make some with cmet-eval run or cmet-eval score")
     tables, records = [], []
@@ -233,7 +234,8 @@ def _read(path: Path) -> pa.Table:
     """One file's rows, text as dictionaries: a million rows then take a tenth of the memory."""
     text = [field.name for field in SCHEMA if field.type == pa.string()]
     try:
-        table = pq.ParquetFile(path, read_dictionary=text).read()
+        there = pq.read_schema(path).names
+        table = pq.ParquetFile(path, read_dictionary=[name for name in text if name in there]).read()
     except (OSError, pa.ArrowException) as error:
         raise UserError(f"{path} is not a readable Parquet file: {error}") from error
     if "ideal" not in table.schema.names and "unit" in table.schema.names:  # rows from before there was such a metric
@@ -243,6 +245,14 @@ def _read(path: Path) -> pa.Table:
         wrong = sorted(set(table.schema.names) ^ set(SCHEMA.names))
         raise UserError(f"{path} does not hold result rows (columns {', '.join(wrong)}); move it out of the folder")
     return table
+
+
+def _is_board(path: Path) -> bool:
+    """Boards may be written below the rows that they are made of."""
+    try:
+        return BOARD_KEY in (pq.read_schema(path).metadata or {})
+    except (OSError, pa.ArrowException):
+        return False
 
 
 def _safe(name: str) -> str:

@@ -89,6 +89,12 @@ def distance(cell: Cell, column: Column) -> str:
     return f"{number(cell.loss, column)} from {column.ideal:g}"
 
 
+def signed(value: float, column: Column) -> str:
+    """As `number`, with a plus where it is above 0."""
+    text = number(value, column)
+    return f"+{text}" if value > 0 and float(text) else text.replace("-", "−")
+
+
 def half_width(cell: Cell) -> float | None:
     """Half the interval's length."""
     return None if cell.interval is None else (cell.interval.high - cell.interval.low) / 2

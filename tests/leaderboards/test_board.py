@@ -206,7 +206,7 @@ class Page(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         got = dict(attrs)
         self.ids += [value] if (value := got.get("id")) else []
-        if tag not in {"meta", "link", "br", "path", "rect", "circle"}:
+        if tag not in {"meta", "link", "br", "input", "path", "rect", "circle"}:
             self.open.append(tag)
         if tag == "a" and (href := got.get("href")):
             self.anchors.append(href)

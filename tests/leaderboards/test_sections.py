@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,10 @@ def test_a_metric_whose_best_value_is_one_ranks_by_the_distance_from_it(tmp_path
     assert cells["under"] and cells["under"].loss == pytest.approx(0.3, abs=0.02)
     text = (build(tmp_path, tmp_path / "out").parent / "board.md").read_text()
     assert "→1" in text and "from 1" in text
+    page = build(tmp_path, tmp_path / "out").read_text()
+    keys = [float(key) for key in re.findall(r'<td[^>]* data-sort="([0-9.e+-]+)"', page)]
+    by_distance = sorted(cell.loss for cell in cells.values() if cell and cell.loss is not None)
+    assert sorted(keys) == by_distance, "a click on the column sorts by the distance from 1 too"
 
 
 def test_contradictory_rows_are_refused_with_both_files_and_a_remedy(tmp_path: Path) -> None:
