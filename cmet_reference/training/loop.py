@@ -142,7 +142,8 @@ class _Run:
         stage.net.to(accelerator.device)
         known = {id(parameter) for parameter in stage.net.parameters()}
         self.optimizers: dict[str, Any] = {}
-        for name, player in stage.players().items():
+        self.players = dict(stage.players())
+        for name, player in self.players.items():
             if any(id(parameter) not in known for parameter in player.parameters):
                 raise ValueError(f"{stage.name}: {name} steps parameters that are not of `net` and would not be saved")
             # AdamW without decay is Adam.
@@ -250,6 +251,8 @@ class _Run:
                 here = np.random.SeedSequence((self.seed, state.step, self.accelerator.process_index))
                 torch.manual_seed(int(here.generate_state(1, np.uint32)[0]))
                 for name, optimizer in optimizers.items():
+                    for group in self.optimizers[name].param_groups:
+                        group["lr"] = self.players[name].rate_at(state.step, stage.steps)
                     optimizer.zero_grad(set_to_none=True)
                     loss, parts = model(batch, name)
                     self.accelerator.backward(loss)

@@ -17,6 +17,16 @@ class Optimizer:
     rate: float
     weight_decay: float = 0.0
     betas: tuple[float, float] = (0.9, 0.999)
+    # The rate rises through the first twentieth of the steps and falls by half a cosine to a hundredth. For short runs,
+    # which end in the noise of a constant rate; the papers' rates are constant.
+    annealed: bool = False
+
+    def rate_at(self, step: int, steps: int) -> float:
+        """The rate of a step, counted from 0."""
+        if not self.annealed:
+            return self.rate
+        fall = 0.505 + 0.495 * np.cos(np.pi * step / max(1, steps))
+        return self.rate * float(min(1.0, (step + 1) / max(1, steps // 20)) * fall)
 
 
 class Stage(Protocol):

@@ -414,3 +414,11 @@ def test_a_config_of_ones_own(tiny: Path, tmp_path: Path) -> None:
 def test_wrong_use_is_told(tiny: Path, words: tuple[str, ...], says: str) -> None:
     with pytest.raises(UserError, match=re.escape(says)):
         raise command(*words, "--data", tiny).exception or AssertionError("no error")
+
+
+def test_rate_rises_and_falls():
+    annealed = Optimizer([], 2.0, annealed=True)
+    assert Optimizer([], 2.0).rate_at(7, 100) == 2.0
+    assert annealed.rate_at(0, 100) == pytest.approx(2.0 / 5)  # the first of five steps up
+    assert annealed.rate_at(50, 100) == pytest.approx(2.0 * 0.505)
+    assert annealed.rate_at(99, 100) < 0.022
