@@ -20,6 +20,8 @@ from leaderboards.wording import (
     rank,
 )
 
+_NAMED = 8  # comparisons that a sentence lists; the JSON has all
+
 
 def to_markdown(tables: Sequence[Table]) -> str:
     """All tables, each with its breakdowns, losses and signatures."""
@@ -136,23 +138,27 @@ def _sensitivity(table: Table, found: Sensitivity) -> list[str]:
     ]
     out = [f"### Does the ranking survive the choice of {found.columns[0].name}?", ""]
     out += ["Kendall's tau between the rankings of the same videos (methods ranked):", "", *_grid(["", *names], body)]
-    out += [f"- {text}" for text in survivors(table, found)]
+    out += [f"- {_escape(text)}" for text in survivors(table, found)]
     return [*out, ""]
 
 
 def survivors(table: Table, found: Sensitivity) -> list[str]:
     """What becomes of each comparison of two methods under the variants, in words."""
 
-    def pairs(some: Sequence[tuple[MethodId, MethodId]], between: str) -> str:
-        return "; ".join(f"{_escape(table.name(a))} {between} {_escape(table.name(b))}" for a, b in some)
+    total = sum(map(len, (found.agreed, found.opposed, found.partly, found.open)))
+
+    def line(say: str, some: Sequence[tuple[MethodId, MethodId]], between: str) -> str:
+        names = [f"{table.name(a)} {between} {table.name(b)}" for a, b in some[:_NAMED]]
+        more = f" and {len(some) - _NAMED} more" if len(some) > _NAMED else ""
+        return f"{say} in {len(some)} of {total} comparisons of two methods: {'; '.join(names)}{more}."
 
     kinds = (
-        ("Every variant agrees", found.agreed, "before"),
+        ("Every variant finds the same one better", found.agreed, "before"),
         ("Variants contradict one another", found.opposed, "against"),
-        ("Some variants say so, others see a tie", found.partly, "before"),
-        ("A tie under every variant", found.open, "and"),
+        ("Some variants find one better where others see a tie", found.partly, "before"),
+        ("Every variant sees a tie", found.open, "and"),
     )
-    return [f"{name}: {pairs(some, between)}." for name, some, between in kinds if some]
+    return [line(say, some, between) for say, some, between in kinds if some]
 
 
 def _code(text: str) -> str:
