@@ -93,25 +93,33 @@ class Audio2Mouth(nn.Module):
         Returns:
             (B, T, 57, 3) in eye distances, jaw first.
         """
-        n, t = references.shape[1], mels.shape[1]
-        heard = self.mel_encoder(mels.flatten(0, 1)[:, None]).flatten(1)
-        known = self.reference_encoder(self._inward(references, _ALL)).flatten(1)
-        posed = self.pose_encoder(self._inward(upper, UPPER)).flatten(1)
-        parts = (self.norm(x).unflatten(0, (len(mels), -1)) for x in (known, heard, posed))
-        reference_tokens, sound_tokens, pose_tokens = parts
-        kind = self.modality.weight
-        tokens = torch.cat(
-            [
-                reference_tokens + kind[2],  # a set: no position
-                sound_tokens + self.positions[:t] + kind[1],
-                pose_tokens + self.positions[:t] + kind[0],
-            ],
-            dim=1,
-        )
+        return self.fuse(self.known(references), self.heard(mels), self.posed(upper))
+
+    def heard(self, mels: Tensor) -> Tensor:
+        """(B, T, 80, 16) to tokens (B, T, width)."""
+        return self._tokens(self.mel_encoder(mels.flatten(0, 1)[:, None]), len(mels))
+
+    def known(self, references: Tensor) -> Tensor:
+        """(B, N, 131, 3) to tokens (B, N, width)."""
+        return self._tokens(self.reference_encoder(self._inward(references, _ALL)), len(references))
+
+    def posed(self, upper: Tensor) -> Tensor:
+        """(B, T, 74, 3) to tokens (B, T, width)."""
+        return self._tokens(self.pose_encoder(self._inward(upper, UPPER)), len(upper))
+
+    def fuse(self, known: Tensor, heard: Tensor, posed: Tensor) -> Tensor:
+        """The tokens of B windows to (B, T, 57, 3)."""
+        n, t, kind = known.shape[1], heard.shape[1], self.modality.weight
+        at = self.positions[:t]
+        # The references are a set and have no position.
+        tokens = torch.cat([known + kind[2], heard + at + kind[1], posed + at + kind[0]], dim=1)
         out = self.fusion(self.dropout(tokens))
         of_pose = out[:, n + t :]
         of_lips = of_pose if self.settings.read == "pose" else out[:, n : n + t]
         return torch.cat([self.jaw(of_pose), self.lips(of_lips)], dim=2).unflatten(2, (-1, 3)) * self.unit
+
+    def _tokens(self, encoded: Tensor, batch: int) -> Tensor:
+        return self.norm(encoded.flatten(1)).unflatten(0, (batch, -1))
 
     def _inward(self, points: Tensor, index: tuple[int, ...]) -> Tensor:
         """(B, S, P, 3) to (B S, 3, P), relative to the template, in units of the mouth's movement."""
@@ -144,11 +152,16 @@ class Audio2Mouth(nn.Module):
         mels = torch.from_numpy(sound.mel_windows(sound.mel(sound.to_length(audio, frames)), at)).to(device)
         held = np.clip(at, 0, min(frames, len(upper)) - 1)
         posed = torch.from_numpy(np.ascontiguousarray(upper[held][:, UPPER], np.float32)).to(device)
+        # A frame's tokens are the same in every window.
+        reference_tokens, sound_tokens, pose_tokens = (
+            self.known(known[None]),
+            self.heard(mels[None]),
+            self.posed(posed[None]),
+        )
         total = torch.zeros(len(at), len(POINTS), 3, device=device)
-        starts = torch.arange(len(at) - t + 1, device=device)
-        for part in starts.split(64):
+        for part in torch.arange(len(at) - t + 1, device=device).split(256):
             index = part[:, None] + torch.arange(t, device=device)
-            moved = self(mels[index], known.expand(len(part), -1, -1, -1), posed[index])
+            moved = self.fuse(reference_tokens.expand(len(part), -1, -1), sound_tokens[0, index], pose_tokens[0, index])
             total.index_add_(0, index.flatten(), moved.flatten(0, 1))
         mean = known[:, len(UPPER) :].mean(dim=0)
         return (mean + total[t - 1 : t - 1 + frames] / t).cpu().numpy()
