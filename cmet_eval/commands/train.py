@@ -17,6 +17,7 @@ from typing import Any
 import typer
 
 from talking_face.reasons import UserError
+from talking_face.threads import limit_threads
 
 
 class What(StrEnum):
@@ -58,6 +59,8 @@ def train(
         if value is not None:
             raise UserError(f"{name} is not an option of `train {what}`; see `cmet-eval train --help`")
     folders = _folders(data)
+    if what is not What.EVALUATORS:
+        limit_threads(threads or 1)  # before numpy starts its own: what is fitted beside the networks is sums too
     try:
         import safetensors  # noqa: F401
         import torch  # noqa: F401

@@ -74,7 +74,8 @@ def fit(
         the card. `seconds` is the time in steps, `waiting_share` of it was spent waiting for batches.
 
     Raises:
-        UserError: an unfinished run had other settings; a loss is not finite; a worker died; no such device.
+        UserError: an unfinished run had other settings; a loss is not finite; a worker died; no such device; the GPU is
+            full.
     """
     import torch
 
@@ -100,7 +101,19 @@ def fit(
             print(f"{stage.name}: trained before with these settings; --fresh trains it again", file=sys.stderr)
         if card is None:
             state = run.taken_up(trained_on) if resume else None
-            card = run.go(state, trained_on, quiet)
+            try:
+                card = run.go(state, trained_on, quiet)
+            except torch.OutOfMemoryError:
+                raise UserError(
+                    f"{stage.name}: the GPU's memory is full; give its settings a smaller batch, or train in bf16"
+                ) from None
+            except RuntimeError as error:
+                if "DataLoader worker" not in str(error):
+                    raise
+                raise UserError(
+                    f"{stage.name}: a process that makes batches died, as when memory or /dev/shm is full; train with "
+                    "fewer --workers"
+                ) from None
         stage.net.eval().to(torch.device("cpu"))
     return card
 
@@ -245,9 +258,11 @@ class _Run:
             torch.cuda.reset_peak_memory_stats(device)
         row = _Row()
         already = state.step
+        # Workers are forked here, before a bar has its thread.
+        batches = self._batches(state.step)
         with Progress(stage.steps, "steps", stage.name, quiet or not self.main, already=already) as progress:
             stage.net.train()
-            for batch, samples, waited in self._batches(state.step):
+            for batch, samples, waited in batches:
                 here = np.random.SeedSequence((self.seed, state.step, self.accelerator.process_index))
                 torch.manual_seed(int(here.generate_state(1, np.uint32)[0]))
                 for name, optimizer in optimizers.items():
@@ -319,17 +334,12 @@ class _Run:
         first, many = self.accelerator.process_index, self.processes
         wanted = range(start * many + first, self.stage.steps * many, many)
         pin = self.accelerator.device.type == "cuda"
-        batches = iter(loader(self.stage, wanted, self.workers, pin))
-        for _ in wanted:
+        return self._waited_for(iter(loader(self.stage, wanted, self.workers, pin)), len(wanted), pin)
+
+    def _waited_for(self, made: Iterator[Any], steps: int, pin: bool) -> Iterator[tuple[dict[str, Any], int, float]]:
+        for _ in range(steps):
             began = time.perf_counter()
-            try:
-                arrays = next(batches)
-            except RuntimeError as error:
-                if "DataLoader worker" not in str(error):
-                    raise
-                raise UserError(
-                    "a process that makes batches died, as when memory or /dev/shm is full; train with fewer --workers"
-                ) from None
+            arrays = next(made)
             waited = time.perf_counter() - began
             if isinstance(arrays, Exception):
                 raise arrays

@@ -234,6 +234,25 @@ def test_a_clip_that_cannot_be_read_is_named(tmp_path: Path, workers: int) -> No
         fit(stage, tmp_path, workers=workers, quiet=True)
 
 
+def test_a_worker_that_dies_is_told(tmp_path: Path) -> None:
+    class Dies(Line):
+        def batch(self, step: int) -> Mapping[str, np.ndarray]:
+            os.kill(os.getpid(), signal.SIGKILL if step == 3 else 0)
+            return super().batch(step)
+
+    with pytest.raises(UserError, match="fewer --workers"):
+        fit(Dies(), tmp_path, workers=1, quiet=True)
+
+
+def test_a_full_gpu_is_told(tmp_path: Path) -> None:
+    class Large(Line):
+        def loss(self, batch: Mapping[str, Any], player: str) -> tuple[Any, Mapping[str, Any]]:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(UserError, match="smaller batch"):
+        fit(Large(), tmp_path, quiet=True)
+
+
 def test_parameters_that_would_not_be_saved_are_refused(tmp_path: Path) -> None:
     stage = Line()
     stage.players = lambda: {"net": Optimizer([nn.Parameter(torch.zeros(1))], 1e-3)}  # type: ignore[method-assign]
