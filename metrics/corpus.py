@@ -93,8 +93,8 @@ class CorpusClassifier:
     def settings(self) -> Mapping[str, Any]:
         return {
             "net": corpus_nets.tag("emotion"),
-            "face": points_id().replace("mediapipe478-68", "mp478-blendshapes"),
-            "sampled": f"linspace-{corpus_nets.EMOTION_FRAMES}",
+            "face": points_id().replace("mediapipe478-68", "mp478-blendshapes-gradients"),
+            "sampled": f"blendshapes-all-gradients-{corpus_nets.EMOTION_FRAMES}",
         }
 
     def said(self, sample: Sample) -> np.ndarray:
@@ -104,9 +104,10 @@ class CorpusClassifier:
 
 
 def _judged(sample: Sample, net: corpus_nets.CorpusEmotion) -> np.ndarray:
-    faces = mediapipe_blendshapes(sample)
-    need_faces(sample.name, np.isfinite(faces).all(axis=1), MIN_VALID)
-    return net.probabilities(corpus_nets.emotion_input(faces))[None]
+    blendshapes, points = mediapipe_blendshapes(sample), mediapipe_landmarks(sample)
+    need_faces(sample.name, np.isfinite(blendshapes).all(axis=1), MIN_VALID)
+    seen = corpus_nets.faces(sample.frames, points)
+    return net.probabilities(corpus_nets.emotion_input(seen, blendshapes))[None]
 
 
 class CorpusAccuracy(EmotionAccuracy):

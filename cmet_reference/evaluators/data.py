@@ -1,4 +1,4 @@
-"""What the evaluators are trained and tested on: mouths, sounds and blendshapes of a shard set's clips, in memory."""
+"""What the evaluators are trained and tested on: mouths, faces, sounds and blendshapes of clips, in memory."""
 
 from __future__ import annotations
 
@@ -31,8 +31,10 @@ class Example:
     mouths: np.ndarray  # (T, 96, 96) uint8
     samples: np.ndarray  # (N,) int16, N == 640 T
     cepstra: np.ndarray  # (R, 13) float32 of all samples
-    faces: np.ndarray  # (16, 52) float32 blendshapes
+    faces: np.ndarray  # (8, 128, 128) uint8
+    blendshapes: np.ndarray  # (T', 52) float32 of the whole clip
     sound_id: str  # of the whole clip's sound
+    intensity: int | None = None
 
 
 def choose(clips: pd.DataFrame, training: bool, most: int, seed: int) -> list[str]:
@@ -60,25 +62,29 @@ def load(shards: ShardSet, clip_ids: Sequence[str], label: str, quiet: bool) -> 
         for clip_id in clip_ids:
             row = rows.loc[clip_id]
             emotion = row["emotion"] if isinstance(row["emotion"], str) else None
-            out.append(example(shards, clip_id, str(row["speaker"]), emotion))
+            intensity = None if pd.isna(row["intensity"]) else int(row["intensity"])
+            out.append(example(shards, clip_id, str(row["speaker"]), emotion, intensity))
             progress.advance()
     return out
 
 
-def example(shards: ShardSet, clip_id: str, speaker: str, emotion: str | None) -> Example:
+def example(shards: ShardSet, clip_id: str, speaker: str, emotion: str | None, intensity: int | None = None) -> Example:
     """One clip of the set."""
     landmarks, sound = shards.landmarks(clip_id), shards.audio(clip_id)
     n = min(len(landmarks), len(sound) // 640, MAX_FRAMES)
     samples = sound[: n * 640]
+    frames = shards.frames(clip_id)
     return Example(
         clip_id,
         speaker,
         emotion if emotion in EMOTIONS else None,
-        corpus_nets.mouths(shards.frames(clip_id, range(n)), landmarks[:n]),
+        corpus_nets.mouths(frames[:n], landmarks[:n]),
         samples,
         corpus_nets.cepstra(samples),
-        corpus_nets.emotion_input(shards.blendshapes(clip_id)),
+        corpus_nets.faces(frames, landmarks),
+        shards.blendshapes(clip_id),
         corpus_nets.sound_id(sound),
+        intensity,
     )
 
 

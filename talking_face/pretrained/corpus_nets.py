@@ -30,9 +30,10 @@ SIZE = 96  # side of the grey crops, px
 WINDOW = 5  # frames of one lip embedding, at 25 frames/s; 0.2 s of sound
 ROWS, ROWS_A_FRAME = 20, 4  # cepstra of one sound embedding, and from one window to the next
 EMBEDDING = 128
-EMOTION_FRAMES = 16  # of a clip, evenly spread over those with a face
-BLENDSHAPES = 52
-VERSION = "1"  # of the networks and of what they are shown; a file of another version is refused
+FACE = 128  # side of the crops of whole faces, px
+EMOTION_FRAMES = 8  # of a clip: the middles of equal stretches of those with a face
+BLENDSHAPES, GRADIENTS = 52, 324  # numbers of a clip that the emotion classifier sees
+VERSION = "2"  # of the networks and of what they are shown; a file of another version is refused
 
 Kind = Literal["syncnet", "emotion"]
 FILES: dict[Kind, str] = {"syncnet": "corpus_syncnet.safetensors", "emotion": "corpus_emotion.safetensors"}
@@ -40,6 +41,7 @@ FOLDER = "evaluators"  # below a shard set
 
 # In units of the distance between the eyes: the mouth crop's side, and how far its centre lies below the eyes' middle.
 MOUTH_SIDE, MOUTH_DOWN = 1.4, 1.2
+FACE_SIDE, FACE_DOWN = 2.5, 0.35  # of the face crop: from the brows' upper edge to the chin
 _FLOOR = -8.0  # natural log of the energy of a window under the codec's noise; digital silence would be at -36
 
 
@@ -59,6 +61,32 @@ def mouths(frames: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
     Returns:
         (T, 96, 96) uint8 grey.
     """
+    return _upright(frames, landmarks, SIZE, MOUTH_SIDE, MOUTH_DOWN)
+
+
+def faces(frames: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+    """The face in 8 frames, upright: the middles of 8 equal stretches of the frames with a face; some twice if few.
+
+    A square of 2.5 times their median distance between the eyes, its centre 0.35 of these below their middle.
+
+    Args:
+        frames, landmarks: as `mouths` takes them.
+
+    Returns:
+        (8, 128, 128) uint8 grey.
+    """
+    take = faces_at(landmarks)
+    return _upright(frames[take], landmarks[take], FACE, FACE_SIDE, FACE_DOWN)
+
+
+def faces_at(landmarks: np.ndarray) -> np.ndarray:
+    """(8,) int: which of the frames `faces` takes."""
+    valid = np.flatnonzero(np.isfinite(landmarks).all(axis=(1, 2)))
+    return valid[((np.arange(EMOTION_FRAMES) + 0.5) * len(valid) / EMOTION_FRAMES).astype(int)]
+
+
+def _upright(frames: np.ndarray, landmarks: np.ndarray, size: int, side: float, down: float) -> np.ndarray:
+    """(T, size, size) uint8 grey: squares turned with the eyes; `side` and `down` in distances between the eyes."""
     points = to_68(landmarks).astype(np.float64)
     eyes = np.stack([points[:, 36:42].mean(axis=1), points[:, 42:48].mean(axis=1)], axis=1).reshape(-1, 4)
     valid = np.isfinite(eyes).all(axis=1)
@@ -66,28 +94,41 @@ def mouths(frames: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
     eyes = np.stack([np.interp(t, t[valid], column[valid]) for column in eyes.T], axis=1)
     across, middle = eyes[:, 2:] - eyes[:, :2], (eyes[:, 2:] + eyes[:, :2]) / 2
     length = np.hypot(*across.T)
-    scale = SIZE / (MOUTH_SIDE * float(np.median(length[valid])))
-    out = np.empty((len(frames), SIZE, SIZE), np.uint8)
+    scale = size / (side * float(np.median(length[valid])))
+    out = np.empty((len(frames), size, size), np.uint8)
     for i, frame in enumerate(frames):
         cos, sin = across[i] / length[i]
         turn = scale * np.array([[cos, sin], [-sin, cos]])
-        move = SIZE * np.array([0.5, 0.5 - MOUTH_DOWN / MOUTH_SIDE]) - turn @ middle[i]
+        move = size * np.array([0.5, 0.5 - down / side]) - turn @ middle[i]
         # Coordinates from the edge to the whole-number centres of warpAffine.
         move += turn @ (0.5, 0.5) - 0.5
         matrix = np.column_stack([turn, move])
         grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
-        out[i] = cv2.warpAffine(grey, matrix, (SIZE, SIZE), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        out[i] = cv2.warpAffine(grey, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return out
 
 
-def emotion_input(blendshapes: np.ndarray) -> np.ndarray:
-    """What the emotion network sees of a clip: (16, 52) float32, from (T, 52) with NaN where there is no face.
+def emotion_input(seen: np.ndarray, blendshapes: np.ndarray) -> np.ndarray:
+    """What the emotion classifier is given of a clip: 52 numbers of its blendshapes, 324 of its pictures.
 
-    The frames are spread evenly over those with a face, of which there is one; of a short clip some come twice.
+    Log odds of the blendshapes, 0.01 added on either side, mean over the frames with a face: those of brows and nose
+    move between 0.001 and 0.1 on a drawn face, which log odds tell apart. And histograms of oriented gradients, mean
+    over the crops: 9 directions, cells of 16 px of the crop at 64 px (OpenCV's descriptor, blocks of 2 x 2 cells
+    normalised by L2-Hys).
+
+    Args:
+        seen: (8, 128, 128) uint8 grey, of `faces`.
+        blendshapes: (T, 52), 0 to 1, NaN where there is no face; at least one frame has one.
+
+    Returns:
+        (376,) float32.
     """
-    valid = blendshapes[np.isfinite(blendshapes).all(axis=1)]
-    take = np.linspace(0, len(valid) - 1, EMOTION_FRAMES).round().astype(int)
-    return np.ascontiguousarray(valid[take], np.float32)
+    valid = blendshapes[np.isfinite(blendshapes).all(axis=1)].astype(np.float64)
+    odds = np.log((valid + 0.01) / (1.01 - valid)).mean(axis=0)
+    small = [cv2.resize(picture, (64, 64), interpolation=cv2.INTER_AREA) for picture in seen]
+    hog = cv2.HOGDescriptor((64, 64), (32, 32), (16, 16), (16, 16), 9)
+    gradients = np.mean([np.ravel(hog.compute(picture)) for picture in small], axis=0, dtype=np.float64)
+    return np.concatenate([odds, gradients]).astype(np.float32)
 
 
 def cepstra(samples: np.ndarray) -> np.ndarray:
@@ -168,24 +209,20 @@ def build_syncnet() -> Any:
 
 
 def build_emotion(n_classes: int) -> Any:
-    """The emotion classifier: (B, F, 52) blendshapes of F frames a clip to (B, classes) logits, 4,000 parameters.
+    """The emotion classifier: (B, 376) of `emotion_input` to (B, classes) logits; 3,024 parameters for 8 classes.
 
-    What the frames say is averaged before the last layer: one judgement a clip. Blendshapes say how a face moves from
-    its own rest, so four training speakers are enough to judge others; crops of 96 px and points learn the speakers.
+    Two linear judges, one of the blendshapes and one of the gradients, each giving log probabilities; their sum.
     """
-    import torch
     from torch import nn
 
     class Emotion(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.frame = nn.Sequential(nn.Linear(BLENDSHAPES, 64), nn.ReLU(inplace=True), nn.Dropout(0.3))
-            self.last = nn.Linear(64, n_classes)
-            self.register_buffer("mean", torch.zeros(BLENDSHAPES))
-            self.register_buffer("std", torch.ones(BLENDSHAPES))
+            self.moved, self.seen = nn.Linear(BLENDSHAPES, n_classes), nn.Linear(GRADIENTS, n_classes)
 
         def forward(self, x: Any) -> Any:
-            return self.last(self.frame(((x - self.mean) / self.std).clamp(-4, 4)).mean(dim=1))
+            moved, seen = x.split([BLENDSHAPES, GRADIENTS], dim=1)
+            return self.moved(moved).log_softmax(dim=1) + self.seen(seen).log_softmax(dim=1)
 
     return Emotion()
 

@@ -16,7 +16,14 @@ from typer.testing import CliRunner
 
 from cmet_eval.cli import build
 from cmet_reference.evaluators import data
-from cmet_reference.evaluators.train import Settings, delayed, fit_syncnet, shift_figures, train_evaluators
+from cmet_reference.evaluators.train import (
+    Settings,
+    _discriminant,
+    delayed,
+    fit_syncnet,
+    shift_figures,
+    train_evaluators,
+)
 from metrics.base import Labels, Sample
 from metrics.registry import get_metric
 from pipelines.frames_codec import get_codec
@@ -27,17 +34,18 @@ from talking_face.reasons import UserError
 from talking_face.signature import canonical_json
 
 T, SIZE = 30, 64
-TINY = Settings(syncnet_steps=30, syncnet_clips=4, syncnet_frames=20, emotion_steps=60, emotion_clips=8)
+TINY = Settings(syncnet_steps=30, syncnet_clips=4, syncnet_frames=20)
 KEYS = ("lse_c:corpus", "lse_d:corpus", "lse_offset:corpus", "ea:corpus", "emotion_leak:corpus")
 
 
 def clip(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Frames of a mouth that opens as the sound is loud, landmarks (only the eyes' are true), sound."""
+    """Frames of brows and a mouth that opens as the sound is loud, landmarks (only the eyes' are true), sound."""
     rng = np.random.default_rng(seed)
     loud = rng.uniform(0, 1, T)
     frames = np.full((T, SIZE, SIZE, 3), 120 + 10 * (seed % 5), np.uint8)
     for frame, wide in zip(frames, loud, strict=True):
         frame[42 : 44 + int(14 * wide), 24:40] = 20
+        frame[4 + 5 * (seed % 3), 20:44] = 20  # brows, of one of three emotions
     landmarks = np.full((T, 478, 3), 30.0, np.float32)
     for points, x in ((range(36, 42), 22.0), (range(42, 48), 42.0)):
         landmarks[:, [MEDIAPIPE_OF_IBUG68[p] for p in points], :2] = x, 20.0
@@ -47,7 +55,8 @@ def clip(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def blendshapes(emotion: str, seed: int) -> np.ndarray:
     out = np.random.default_rng(seed).uniform(0, 0.2, (T, 52)).astype(np.float32)
-    out[:, {"neutral": 0, "happy": 7, "sad": 30}[emotion]] += 0.6
+    first = {"neutral": 0, "happy": 16, "sad": 32}[emotion]
+    out[:, first : first + 10] += 0.6  # as an expression, it moves more than one
     return out
 
 
@@ -130,6 +139,33 @@ def test_training_lowers_the_loss_and_nothing_of_the_test_split_is_in_it(shards:
     )
 
 
+def test_the_discriminant_by_hand() -> None:
+    """Classes of centres 4 and 6 with variance 1: log odds of 2 (x - 5), however much one coordinate is shrunk.
+
+    Two coordinates of the same numbers and shrink 1: the identity in place of the covariance, so both count in full.
+    """
+    import torch
+
+    x = torch.tensor([[3.0], [5.0], [5.0], [7.0]], dtype=torch.float64)
+    meant = torch.tensor([0, 0, 1, 1])
+    at = torch.tensor([[5.0], [6.0], [3.0]])
+    for wide, shrink, slope in ((1, 0.0, 2.0), (1, 0.5, 2.0), (2, 1.0, 4.0)):
+        layer = torch.nn.Linear(wide, 2)
+        _discriminant(layer, x.repeat(1, wide), meant, shrink)
+        odds = layer(at.repeat(1, wide)).diff(dim=1)[:, 0]
+        torch.testing.assert_close(odds, slope * (at[:, 0] - 5), atol=1e-4, rtol=1e-4)
+
+
+def test_faces_are_taken_from_the_middles_of_stretches_with_a_face() -> None:
+    _, landmarks, _ = clip(0)
+    assert corpus_nets.faces_at(landmarks).tolist() == [1, 5, 9, 13, 16, 20, 24, 28]
+    landmarks[:28] = np.nan
+    assert corpus_nets.faces_at(landmarks).tolist() == [28] * 4 + [29] * 4
+    seen = np.random.default_rng(0).integers(0, 255, (8, 128, 128), dtype=np.uint8)
+    given = corpus_nets.emotion_input(seen, np.concatenate([np.full((2, 52), 0.5), np.full((1, 52), np.nan)]))
+    assert given.shape == (376,) and np.abs(given[:52]).max() < 1e-6 and np.isfinite(given).all()
+
+
 def test_most_clips_is_a_balanced_draw(shards: Path) -> None:
     clips = ShardSet(shards).clips
     few = data.choose(clips, True, 8, 3)
@@ -191,7 +227,7 @@ def test_a_delay_of_the_sound_has_syncnets_sign() -> None:
 
     samples = np.repeat(np.arange(1, T + 1, dtype=np.int16), 640)
     mouths = np.broadcast_to(np.arange(1, T + 1, dtype=np.uint8)[:, None, None], (T, 96, 96))
-    e = data.Example("a", "A", None, mouths, samples, np.zeros((1, 13)), np.zeros((16, 52)), "")
+    e = data.Example("a", "A", None, mouths, samples, np.zeros((1, 13)), mouths, np.zeros((T, 52)), "")
     assert shift_figures(Knows(), [e])["offset_exact"] == 1.0
     assert delayed(samples, 2)[1280] == 1 and delayed(samples, -2)[0] == 3
 
