@@ -80,6 +80,13 @@ def make_case(
         pose = fit_pose(landmarks(truth()), template_of(references()))
         return np.concatenate([pose.rotation * pose.scale[:, None, None], pose.shift[..., None]], axis=2)
 
+    def pool(clips: tuple[str, ...], emotion: str) -> list[np.ndarray]:
+        if not clips:
+            raise ClipError(
+                Reason.UNLABELLED, f"no clip of these shards is labelled {emotion}, so there is no such sound"
+            )
+        return [shards.audio(clip) for clip in clips]
+
     reads = watch.reads if watch else lambda loader: loader
     loaders: dict[str, Callable[..., Any]] = {
         "reference_frames": lambda: shards.frames(pair.reference_clip, list(pair.reference_frames)),
@@ -87,8 +94,8 @@ def make_case(
         "source_frames": lambda: shards.frames(pair.source_clip),
         "source_landmarks": lambda: landmarks(pair.source_clip),
         "driving_audio": lambda: shards.audio(pair.driving_clip),
-        "emotion_audio": lambda: [shards.audio(clip) for clip in pair.emotion_audio],
-        "neutral_audio": lambda: [shards.audio(clip) for clip in pair.neutral_audio],
+        "emotion_audio": lambda: pool(pair.emotion_audio, pair.target_emotion),
+        "neutral_audio": lambda: pool(pair.neutral_audio, "neutral"),
         "upper_half_frames": upper_half,
         "ground_truth_pose": true_pose,
         "ground_truth_frames": lambda: shards.frames(truth()),

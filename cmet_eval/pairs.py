@@ -24,6 +24,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cmet_eval.rows import find_rows, rows_by_rule
 from cmet_eval.settings import Setting
 from talking_face.clip import Pair
 from talking_face.emotions import EMOTIONS
@@ -55,6 +56,7 @@ class PairList:
     seeds: int = 1
     drawn: int = 0  # pairs before a subset was taken
     missing: tuple[str, ...] = field(default=(), compare=False)  # cells without a clip, in words
+    notes: tuple[str, ...] = field(default=(), compare=False)  # what else to know of how they were drawn
 
     @property
     def digest(self) -> str:
@@ -94,59 +96,16 @@ def draw_pairs(
     split, seeds = split or setting.split, setting.seeds if seeds is None else seeds
     if seeds < 1 or (max_pairs is not None and max_pairs < 1):
         raise UserError("--seeds and --max-pairs start at 1")
-    usable = _usable(clips, split, setting)
-    cells = {key: tuple(sorted(group)) for key, group in usable.groupby(["speaker", "emotion"])["clip_id"]}
-    by_id = usable.set_index("clip_id")
-    speakers = sorted({speaker for speaker, _ in cells})
-    emotions = sorted({emotion for _, emotion in cells}, key=_emotion_order)
-    targets = emotions if setting.target_emotions == "all" else list(setting.target_emotions)
-
-    pairs: list[Pair] = []
-    missing: set[str] = set()
-    for seed in range(seeds):
-        pools = {
-            emotion: sorted(group["clip_id"], key=lambda clip: _pool_rank(by_id, clip, seed))
-            for emotion, group in usable.groupby("emotion")
-        }
-        for speaker in speakers:
-            for source, target in _cells(setting, emotions, targets):
-                truths = _ranked(cells.get((speaker, target), ()), seed, speaker, target, "ground-truth")
-                if not truths:
-                    missing.add(f"{speaker} has no {target} clip")
-                for index, truth in enumerate(truths[: setting.clips_per_cell]):
-                    # The reference is never the ground-truth clip, whatever the emotions are.
-                    others = [clip for clip in cells.get((speaker, source), ()) if clip != truth]
-                    name = f"{setting.name}/{speaker}/{source}>{target}/s{seed}/{index + 1:04d}"
-                    references = _ranked(others, seed, speaker, source, truth, "reference")
-                    frames: tuple[int, ...] = ()
-                    for reference in references:
-                        if frames := _frames(by_id, reference, setting, (seed, name), valid):
-                            break
-                    if not frames:
-                        missing.add(f"{speaker} has no {source} clip beside {truth} with a valid face")
-                        continue
-                    pairs.append(
-                        Pair(
-                            pair_id=name,
-                            setting=setting.name,
-                            seed=seed,
-                            speaker=speaker,
-                            reference_clip=reference,
-                            reference_frames=frames,
-                            reference_emotion=source,
-                            source_clip=_source(by_id, others, reference, truth, setting),
-                            driving_clip=truth,
-                            target_emotion=target,
-                            intensity=_int_or_none(by_id.at[truth, "intensity"]),
-                            ground_truth_clip=truth,
-                            emotion_audio=_pool(pools.get(target, ()), truth, setting.emotion_audio_clips),
-                            neutral_audio=_pool(pools.get("neutral", ()), truth, setting.emotion_audio_clips),
-                            visible=setting.visible,
-                        )
-                    )
+    drawing = _Drawing(setting, _usable(clips, split, setting), valid)
+    draw = {
+        "cells": drawing.cells,
+        "clips": drawing.clips,
+        "rows": drawing.rows,
+        "no-truth": drawing.no_truth,
+    }[setting.draw]
+    pairs = sorted((pair for seed in range(seeds) for pair in draw(seed)), key=lambda pair: pair.pair_id)
     if not pairs:
-        raise UserError(f"{setting.name} draws no pair from these clips: {'; '.join(sorted(missing)[:3])}")
-    pairs.sort(key=lambda pair: pair.pair_id)
+        raise UserError(f"{setting.name} draws no pair from these clips: {'; '.join(sorted(drawing.missing)[:3])}")
     kept = balanced_subset(pairs, max_pairs) if max_pairs is not None else pairs
     return PairList(
         setting=setting.name,
@@ -156,8 +115,139 @@ def draw_pairs(
         split=split,
         seeds=seeds,
         drawn=len(pairs),
-        missing=tuple(sorted(missing)),
+        missing=tuple(sorted(drawing.missing)),
+        notes=tuple(sorted(drawing.notes)),
     )
+
+
+class _Drawing:
+    """The pairs of one setting and set of clips, by seed. `missing` and `notes` fill as they are drawn."""
+
+    def __init__(self, setting: Setting, usable: pd.DataFrame, valid: Callable[[str], np.ndarray] | None) -> None:
+        self.setting, self.usable, self.valid = setting, usable, valid
+        self.by_id = usable.set_index("clip_id")
+        self.groups = {key: tuple(sorted(group)) for key, group in usable.groupby(["speaker", "emotion"])["clip_id"]}
+        self.speakers = sorted({speaker for speaker, _ in self.groups})
+        self.emotions = sorted({emotion for _, emotion in self.groups}, key=_emotion_order)
+        everything = setting.target_emotions == "all"
+        self.targets = self.emotions if everything else list(setting.target_emotions)
+        self.missing: set[str] = set()
+        self.notes: set[str] = set()
+        self._pools: dict[int, dict[str, list[str]]] = {}
+
+    def cells(self, seed: int) -> Iterable[Pair]:
+        setting = self.setting
+        for speaker in self.speakers:
+            for source, target in _cells(setting, self.emotions, self.targets):
+                truths = _ranked(self.groups.get((speaker, target), ()), seed, speaker, target, "ground-truth")
+                if not truths:
+                    self.missing.add(f"{speaker} has no {target} clip")
+                for index, truth in enumerate(truths[: setting.clips_per_cell]):
+                    # The reference is never the ground-truth clip, whatever the emotions are.
+                    others = [clip for clip in self.groups.get((speaker, source), ()) if clip != truth]
+                    name = f"{setting.name}/{speaker}/{source}>{target}/s{seed}/{index + 1:04d}"
+                    references = _ranked(others, seed, speaker, source, truth, "reference")
+                    frames: tuple[int, ...] = ()
+                    for reference in references:
+                        if frames := self._frames(reference, (seed, name)):
+                            break
+                    if not frames:
+                        self.missing.add(f"{speaker} has no {source} clip beside {truth} with a valid face")
+                        continue
+                    moving = _source(self.by_id, others, reference, truth, setting)
+                    yield self._pair(name, seed, frames, reference, moving, truth, truth, target)
+
+    def clips(self, seed: int) -> Iterable[Pair]:
+        """Of every seed the same clips; the seed draws their frames."""
+        taken = 0
+        for clip in _ranked(self.by_id.index, "clips"):
+            if taken == self.setting.clips:
+                break
+            name = f"{self.setting.name}/{self.by_id.at[clip, 'speaker']}/itself/s{seed}/{clip.replace('/', '-')}"
+            if not (frames := self._frames(clip, (seed, name))):
+                self.missing.add(f"{clip} has too few frames with a valid face")
+                continue
+            taken += 1
+            yield self._pair(name, seed, frames, clip, clip, clip, clip, self.by_id.at[clip, "emotion"])
+        if self.setting.clips is not None and taken < self.setting.clips:
+            self.notes.add(f"{taken} clips are there, {self.setting.clips} were asked for")
+
+    def rows(self, seed: int) -> Iterable[Pair]:
+        rows = self.setting.row_list
+        found = find_rows(rows, self.usable)
+        if not set(self.speakers) & {row.speaker for row in rows}:
+            whom = f"{len({row.speaker for row in rows})} speakers"
+            self.notes.add(f"none of the list's {whom} is here: drawn by its rule from the speakers that are")
+            found = rows_by_rule(self.usable)
+        self.missing.update(found.missing)
+        self.notes.update(found.notes)
+        for row in found.rows:
+            path = row.ground_truth_clip.replace("/", "-")
+            name = f"{self.setting.name}/{row.speaker}/neutral>{row.emotion}/s{seed}/{path}"
+            if not (frames := self._frames(row.source_clip, (seed, name))):
+                self.missing.add(f"{row.source_clip} has too few frames with a valid face")
+                continue
+            source, truth = row.source_clip, row.ground_truth_clip
+            yield self._pair(name, seed, frames, source, source, source, truth, row.emotion)
+
+    def no_truth(self, seed: int) -> Iterable[Pair]:
+        for target in self.targets:
+            if not self._pool(seed, target, None):
+                self.notes.add(f"no clip is labelled {target}: its pairs have no emotion-audio")
+        for speaker in self.speakers:
+            # One neutral clip for all target emotions of a speaker and seed, so that they differ in nothing else.
+            sources = _ranked(self.groups.get((speaker, "neutral"), ()), seed, speaker, "source")
+            usable = [clip for clip in sources if self._frames(clip, (seed, speaker))]
+            if not usable:
+                self.missing.add(f"{speaker} has no neutral clip with a valid face")
+            for index, clip in enumerate(usable[: self.setting.clips_per_cell]):
+                for target in self.targets:
+                    name = f"{self.setting.name}/{speaker}/neutral>{target}/s{seed}/{index + 1:04d}"
+                    frames = self._frames(clip, (seed, speaker))
+                    yield self._pair(name, seed, frames, clip, clip, clip, None, target)
+
+    def _pair(
+        self,
+        name: str,
+        seed: int,
+        frames: tuple[int, ...],
+        reference: str,
+        source: str,
+        driving: str,
+        truth: str | None,
+        target: str,
+    ) -> Pair:
+        at = self.by_id.at
+        return Pair(
+            pair_id=name,
+            setting=self.setting.name,
+            seed=seed,
+            speaker=str(at[reference, "speaker"]),
+            reference_clip=reference,
+            reference_frames=frames,
+            reference_emotion=str(at[reference, "emotion"]),
+            source_clip=source,
+            driving_clip=driving,
+            target_emotion=target,
+            intensity=None if truth is None else _int_or_none(at[truth, "intensity"]),
+            ground_truth_clip=truth,
+            emotion_audio=self._pool(seed, target, truth),
+            neutral_audio=self._pool(seed, "neutral", truth),
+            visible=self.setting.visible,
+        )
+
+    def _pool(self, seed: int, emotion: str, truth: str | None) -> tuple[str, ...]:
+        if seed not in self._pools:
+            self._pools[seed] = {
+                str(emotion): sorted(group["clip_id"], key=lambda clip: _pool_rank(self.by_id, clip, seed))
+                for emotion, group in self.usable.groupby("emotion")
+            }
+        n = self.setting.emotion_audio_clips
+        ranked = self._pools[seed].get(emotion, [])
+        return tuple([clip for clip in ranked[: n + 1] if clip != truth][:n])
+
+    def _frames(self, clip: str, key: tuple[Any, ...]) -> tuple[int, ...]:
+        return _frames(self.by_id, clip, self.setting, key, self.valid)
 
 
 def balanced_subset(pairs: Sequence[Pair], n: int) -> list[Pair]:
@@ -192,23 +282,35 @@ def balanced_subset(pairs: Sequence[Pair], n: int) -> list[Pair]:
     return sorted(taken, key=lambda pair: pair.pair_id)
 
 
+# What a setting may promise about training, and the column that shows whether it holds.
+_SHARED_BY = {"speaker": "speaker", "sentence": "sentence_id"}
+
+
 def _usable(clips: pd.DataFrame, split: str, setting: Setting) -> pd.DataFrame:
-    labelled = clips[clips["emotion"].notna() & (clips["n_frames"] >= 1)]
+    labelled = clips[clips["n_frames"] >= 1]
+    if setting.unlabelled is not None:
+        labelled = labelled.assign(emotion=labelled["emotion"].fillna(setting.unlabelled))
+    labelled = labelled[labelled["emotion"].notna()]
+    what = "clip" if setting.unlabelled is not None else "clip with an emotion label"
     if split == "all":
         chosen = labelled
+        if chosen.empty:
+            raise UserError(f"there is no {what}")
     else:
         chosen = labelled[labelled["split"] == split]
         if chosen.empty:
             there = sorted({str(name) for name in labelled["split"].dropna()}) or ["none at all"]
             raise UserError(
-                f"no clip with an emotion label is in the split {split!r} (splits here: {', '.join(there)}); "
+                f"no {what} is in the split {split!r} (splits here: {', '.join(there)}); "
                 "label the clips, or draw from every clip with --split all"
             )
-        if "speaker" in setting.disjoint:
-            others = set(labelled.loc[labelled["split"].notna() & (labelled["split"] != split), "speaker"])
-            if both := sorted(set(chosen["speaker"]) & others):
+        rest = labelled[labelled["split"].notna() & (labelled["split"] != split)]
+        for name, column in _SHARED_BY.items():
+            if name not in setting.disjoint or column not in labelled:
+                continue
+            if both := sorted(set(chosen[column].dropna()) & set(rest[column].dropna())):
                 raise UserError(
-                    f"{setting.name} promises speakers that training has not seen, "
+                    f"{setting.name} promises {name}s that training has not seen, "
                     f"but {', '.join(both[:3])} are in {split!r} and in another split"
                 )
     if chosen["clip_id"].duplicated().any():
@@ -243,10 +345,6 @@ def _pool_rank(by_id: pd.DataFrame, clip: str, seed: int) -> tuple[int, bytes, s
     return (-(_int_or_none(by_id.at[clip, "intensity"]) or 0), _hash(seed, "audio-pool", clip), clip)
 
 
-def _pool(ranked: Sequence[str], truth: str, n: int) -> tuple[str, ...]:
-    return tuple([clip for clip in ranked[: n + 1] if clip != truth][:n])
-
-
 def _frames(
     by_id: pd.DataFrame,
     clip: str,
@@ -263,8 +361,9 @@ def _frames(
         return ()
     if setting.reference_frame_rule == "first":
         return tuple(int(i) for i in indices[: setting.reference_frames])
-    chosen = sorted(indices, key=lambda i: _hash(*key, clip, int(i)))[: setting.reference_frames]
-    return tuple(sorted(int(i) for i in chosen))
+    first = 1 if setting.reference_frame_rule == "first-and-random" else 0
+    others = sorted(indices[first:], key=lambda i: _hash(*key, clip, int(i)))[: setting.reference_frames - first]
+    return tuple(sorted(int(i) for i in [*indices[:first], *others]))
 
 
 def _ranked(clips: Iterable[str], *key: Any) -> list[str]:
@@ -323,6 +422,7 @@ def write_pairs(pair_list: PairList, path: Path) -> None:
         "seeds": pair_list.seeds,
         "drawn": pair_list.drawn,
         "missing": list(pair_list.missing),
+        "notes": list(pair_list.notes),
         "digest": pair_list.digest,
     }
     rows = [pair.to_row() for pair in pair_list.pairs]
@@ -353,7 +453,7 @@ def read_pairs(path: Path) -> PairList:
         what = f"it has no column {error}" if isinstance(error, KeyError) else str(error)
         raise UserError(f"{path} is not a list that cmet-eval pairs wrote: {what}") from error
     expected = str(meta.pop("digest", ""))
-    meta["missing"] = tuple(meta.get("missing", ()))
+    meta |= {name: tuple(meta.get(name, ())) for name in ("missing", "notes")}
     result = PairList(pairs=pairs, **meta)
     if expected != result.digest:
         raise UserError(f"{path} was changed after it was written: its digest is {result.digest}, not {expected}")

@@ -1,6 +1,7 @@
 """Settings: how the pairs of an evaluation are drawn, and which metrics mean something in it. One TOML each.
 
-`settings/*.toml` ships with the package; a path to another TOML file works wherever a setting's name does.
+`settings/*.toml` ships with the package; a path to another TOML file works wherever a setting's name does. A list of
+rows (`rows`) lies beside its TOML.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from functools import cache
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
+from cmet_eval.rows import Row, read_rows
 from talking_face.reasons import UserError
 from talking_face.signature import digest
 
@@ -30,11 +32,22 @@ class Setting(BaseModel):
     protocol: str = ""  # where the rule comes from
 
     split: str = "test"  # the value of the clips' split column that pairs are drawn from; "all" takes every clip
-    reference: Literal["neutral", "other-emotion"]  # the emotion of the clip that gives the identity
+    # cells: by speaker, reference emotion and target emotion; the ground truth is a clip of the target emotion, and its
+    #   sound drives the lips.
+    # clips: one pair a clip, which is its own reference, source and ground truth.
+    # rows: those of a list. The source clip's own sound drives the lips, so the ground truth says the same at another
+    #   pace, and nothing can be compared frame by frame.
+    # no-truth: by speaker and target emotion; the source clip's sound drives, and there is nothing to compare with.
+    draw: Literal["cells", "clips", "rows", "no-truth"] = "cells"
+    rows: str | None = None  # draw = "rows": the list, a CSV beside the setting's TOML; see cmet_eval/rows.py
+    clips: int | None = Field(default=None, ge=1)  # draw = "clips": that many, by hash; None: all of the split
+    unlabelled: str | None = None  # the emotion that a clip without a label counts as; None: it is left out
+    reference: Literal["neutral", "other-emotion", "itself"]  # the clip that gives the identity
     # With reference = "other-emotion": every emotion but the target's, or every one but the target's and neutral.
     reference_emotions: Literal["any-other", "non-neutral"] | None = None
     reference_frames: int = Field(default=5, ge=1)
-    reference_frame_rule: Literal["random", "first"] = "random"
+    # first-and-random: the first frame, for methods that take one picture, and others at random.
+    reference_frame_rule: Literal["random", "first", "first-and-random"] = "random"
     # What a method that edits a video is given. same-sentence: the clip in the reference's emotion that says the
     # driving clip's sentence where sentences are truly known (C-MET's test rows do so), else the reference clip.
     source: Literal["reference-clip", "same-sentence"] = "same-sentence"
@@ -49,24 +62,42 @@ class Setting(BaseModel):
     disjoint: tuple[Literal["speaker", "sentence", "clip"], ...] = ()  # what training and test do not share
     shared: tuple[Literal["speaker", "sentence", "clip"], ...] = ()  # and what they do
 
-    metrics: tuple[str, ...]  # metric families (the part before the colon) that mean something here
+    metrics: tuple[str, ...]  # metrics that mean something here: families (the part before the colon), or whole keys
+
+    _folder: Path = PrivateAttr(default=_FOLDER)  # of the TOML
 
     @model_validator(mode="after")
     def _reference_rule(self) -> Self:
         if (self.reference == "other-emotion") != (self.reference_emotions is not None):
             raise ValueError('reference_emotions goes with reference = "other-emotion", and only with it')
+        if (self.reference == "itself") != (self.draw == "clips"):
+            raise ValueError('reference = "itself" goes with draw = "clips", and only with it')
+        if self.draw in ("rows", "no-truth") and self.reference != "neutral":
+            raise ValueError(f'draw = "{self.draw}" takes a neutral reference')
+        if (self.rows is not None) != (self.draw == "rows"):
+            raise ValueError('rows goes with draw = "rows", and only with it')
+        if self.draw == "no-truth" and self.target_emotions == "all":
+            raise ValueError('draw = "no-truth" needs target_emotions: no clip of the data shows them')
+        if self.clips is not None and self.draw != "clips":
+            raise ValueError('clips goes with draw = "clips"')
         if overlap := set(self.disjoint) & set(self.shared):
             raise ValueError(f"{', '.join(sorted(overlap))} cannot be both disjoint and shared")
         return self
 
     @property
     def digest(self) -> str:
-        """Eight hex digits of the setting's rules. Title and prose do not count."""
-        return digest(self.model_dump(mode="json", exclude={"title", "summary", "protocol"}), 8)
+        """Eight hex digits of the setting's rules and rows. Title and prose do not count."""
+        rules = self.model_dump(mode="json", exclude={"title", "summary", "protocol"})
+        return digest(rules | {"rows": [list(row) for row in self.row_list]}, 8)
+
+    @property
+    def row_list(self) -> tuple[Row, ...]:
+        """The rows of the list; none without one. Raises UserError where it cannot be read."""
+        return read_rows(self._folder / self.rows) if self.rows else ()
 
     def allows(self, metric_key: str) -> bool:
-        """True where the metric means something in this setting: `ssim:wang2004` asks for the family `ssim`."""
-        return metric_key.split(":")[0] in self.metrics
+        """True where the metric means something in this setting: `ssim:wang2004` by its key, or its family `ssim`."""
+        return metric_key in self.metrics or metric_key.split(":")[0] in self.metrics
 
 
 @cache
@@ -90,4 +121,5 @@ def get_setting(name: str) -> Setting:
         raise UserError(f"cannot read the setting {path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, ValidationError) as error:
         raise UserError(f"{path} is not a valid setting: {error}") from error
+    setting._folder = path.parent
     return setting

@@ -7,12 +7,12 @@ from pathlib import Path
 import typer
 
 from cmet_eval.pairs import draw_pairs, write_pairs
-from cmet_eval.settings import get_setting
+from cmet_eval.settings import get_setting, setting_names
 from talking_face.reasons import UserError
 
 
 def pairs(
-    setting: str = typer.Argument(..., help="neutral-base, cross-emotion, or a path to a setting's .toml"),
+    setting: str = typer.Argument(..., help=f"{', '.join(setting_names())}, or a path to a setting's .toml"),
     data: Path = typer.Option(..., "--data", help="folder that cmet-eval preprocess wrote"),
     output: Path = typer.Option(..., "--output", "-o", help="pair list to write: .parquet or .csv"),
     export: Path = typer.Option(None, "--export", help="folder for reference images, source videos and driving audio"),
@@ -39,6 +39,8 @@ def pairs(
     write_pairs(drawn, output)
     for cell in drawn.missing:
         print(f"no pair: {cell}")
+    for note in drawn.notes:
+        print(note)
     subset = f" of {drawn.drawn} drawn" if drawn.drawn > len(drawn.pairs) else ""
     print(f"{len(drawn.pairs)} pairs{subset}, digest {drawn.digest}: {output}")
     if export is not None:

@@ -32,13 +32,11 @@ def picture(seed: int, n: int = T) -> np.ndarray:
     return np.clip(frames + rng.uniform(20, 60), 0, 255).astype(np.uint8)
 
 
-def _record(speaker: str, emotion: str, take: int, seed: int) -> dict[str, Any]:
-    # One clip is shorter than the others, so that lengths differ between source and driving audio.
-    n = T - 3 if (emotion, take) == ("neutral", 2) else T
+def make_record(seed: int, n: int, **labels: Any) -> dict[str, Any]:
+    """A clip of n frames that the seed draws, with what `labels` says of it: clip_id, speaker, emotion, ..."""
     record: dict[str, Any] = {field.name: None for field in IDENTITY_FIELDS}
     record |= {
-        **{"clip_id": f"clips/{speaker}/{emotion}/{take}", "dataset": "clips", "speaker": speaker, "emotion": emotion},
-        **{"intensity": 1, "take": str(take), "split": "test", "source": f"{speaker}.mp4", "source_sha256": "0" * 64},
+        **{"dataset": "clips", "intensity": 1, "split": "test", "source": "x.mp4", "source_sha256": "0" * 64},
         **{"source_width": 64, "source_height": 64, "source_fps": 25.0, "fps": 25.0, "size": SIZE, "codec": CODEC},
         **{"n_frames": n, "n_valid": n, "valid_fraction": 1.0, "warnings": [], "clip_digest": ""},
         **{"align": "box", "n_faces": 1, "face_choice": "only", "face_height": 40.0, "sharpness": 9.0},
@@ -50,18 +48,15 @@ def _record(speaker: str, emotion: str, take: int, seed: int) -> dict[str, Any]:
         "valid": np.ones(n, bool),
         "crop_transform": np.zeros((n, 2, 3), np.float32),
         "audio": (8000 * np.sin(np.arange(n * 640) / 9)).astype(np.int16),
+        **labels,
     }
     record["clip_digest"] = clip_digest(record)
     return record
 
 
-@pytest.fixture(scope="session")
-def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of the shard set."""
-    folder = tmp_path_factory.mktemp("shards")
-    cells = list(itertools.product("ABCD", ("neutral", "happy", "sad"), (1, 2)))
-    records = [_record(*cell, seed) for seed, cell in enumerate(cells)]
-    (folder / SHARDS).mkdir()
+def write_shard_set(folder: Path, records: list[dict[str, Any]]) -> Path:
+    """A shard set of these clips, one shard."""
+    (folder / SHARDS).mkdir(parents=True)
     with (folder / SHARDS / "part.parquet").open("wb") as file:
         write_rows(file, [to_table(record) for record in records])
     columns = {field.name: pa.array([r[field.name] for r in records], field.type) for field in IDENTITY_FIELDS}
@@ -69,6 +64,18 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pq.write_table(pa.table({**columns, **places}), folder / CLIPS)
     (folder / CARD).write_text(json.dumps({"complete": True, "digest": "d" * 32, "signature": "shards|version:test"}))
     return folder
+
+
+@pytest.fixture(scope="session")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the shard set."""
+    records = []
+    for seed, (speaker, emotion, take) in enumerate(itertools.product("ABCD", ("neutral", "happy", "sad"), (1, 2))):
+        # One clip is shorter than the others, so that lengths differ between source and driving audio.
+        n = T - 3 if (emotion, take) == ("neutral", 2) else T
+        name = f"clips/{speaker}/{emotion}/{take}"
+        records.append(make_record(seed, n, clip_id=name, speaker=speaker, emotion=emotion, take=str(take)))
+    return write_shard_set(tmp_path_factory.mktemp("shards"), records)
 
 
 @pytest.fixture(scope="session")

@@ -40,8 +40,11 @@ def corpus(speakers: int = 4, takes: int = 3, extra: int = 0) -> pd.DataFrame:
 
 
 def test_shipped_settings_validate_and_a_misspelt_name_gets_a_hint() -> None:
-    assert setting_names() == ("neutral-base", "cross-emotion")
-    assert all(get_setting(name).allows("m_lmd:eat") for name in setting_names())
+    others = ("cmet-crema-d", "cmet-mead", "cross-emotion", "extended", "reconstruction")
+    assert setting_names() == ("neutral-base", *others)
+    compared = {name for name in setting_names() if get_setting(name).allows("m_lmd:eat")}
+    assert compared == {"neutral-base", "cross-emotion", "reconstruction"}
+    assert len({get_setting(name).digest for name in setting_names()}) == 6
     with pytest.raises(UserError, match="did you mean cross-emotion"):
         get_setting("cross-emotions")
 
@@ -209,6 +212,9 @@ def test_file_name_example_and_long_ids() -> None:
 
 def test_setting_rejects_contradictions() -> None:
     raw = get_setting("neutral-base").model_dump()
-    for bad in ({"reference_emotions": "any-other"}, {"shared": ("speaker",)}, {"seeds": 0}):
+    for bad in (
+        *({"reference_emotions": "any-other"}, {"shared": ("speaker",)}, {"seeds": 0}, {"rows": "x.csv"}),
+        *({"draw": "rows"}, {"draw": "clips"}, {"draw": "no-truth"}, {"reference": "itself"}, {"clips": 4}),
+    ):
         with pytest.raises(ValueError):
             Setting.model_validate(raw | bad)
