@@ -12,7 +12,8 @@ from cmet_reference.training.loop import fit, repeatable
 from cmet_reference.training.stage import Stage
 from talking_face.reasons import UserError
 
-# Each has `train.STAGES`, the names of its stages in training order, and `train.stages(...)`, a factory for each.
+# Each has `train.STAGES`, the names of its stages in training order, and `train.stages(...)`, a factory for each
+# or None where the settings leave it out.
 PACKAGES = {"cmet": "cmet_reference.cmet", "cem-net": "cmet_reference.cem_net"}
 
 
@@ -60,10 +61,14 @@ def train_model(
     chosen = config.load(package, settings)
     out = out or next(iter(folders.values())) / checkpoints.FOLDER
     make = importlib.import_module(f"{package}.train").stages
-    factories: list[Callable[[], Stage]] = make(chosen, dict(folders), out, seed, quiet)
+    factories: list[Callable[[], Stage] | None] = make(chosen, dict(folders), out, seed, quiet)
     cards = {}
     for name, factory in zip(names, factories, strict=True):
         if only and name != only:
+            continue
+        if factory is None:  # the settings leave it out
+            if only:
+                raise UserError(f"the settings {settings} have no stage {only} of {model}; see --config")
             continue
         with repeatable(threads), checkpoints.watch() as built_on:
             torch.manual_seed(seed)

@@ -42,7 +42,7 @@ class Line:
         self.net = nn.Sequential(nn.Linear(3, 16), nn.BatchNorm1d(16), nn.Dropout(0.2), nn.Linear(16, 1))
 
     def players(self) -> Mapping[str, Optimizer]:
-        return {"net": Optimizer(list(self.net.parameters()), self.rate, 0.01)}
+        return {"net": Optimizer(list(self.net.parameters()), self.rate, 0.01, annealed=True)}
 
     def batch(self, step: int) -> Mapping[str, np.ndarray]:
         if self.pause:
@@ -210,7 +210,7 @@ def test_two_processes_are_one_with_both_batches(tmp_path: Path) -> None:
 def test_bfloat16(tmp_path: Path) -> None:
     card = fit(Line(40), tmp_path, precision="bf16", device="cpu", quiet=True)
     rows = read_curve(tmp_path / "line.csv")
-    assert rows[-1]["loss"] < rows[0]["loss"] / 2
+    assert rows[-1]["loss"] < 0.75 * rows[0]["loss"]
     assert card["trained_on"]["precision"] == "bf16"
     state, _ = checkpoints.load(tmp_path / "line.safetensors", "line")
     assert state["0.weight"].dtype == torch.float32
@@ -342,7 +342,7 @@ def test_where_checkpoints_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyP
 TINY = """
 from test_training import Line
 from cmet_reference.training import checkpoints
-STAGES = ("one", "two")
+STAGES = ("one", "two", "three")
 
 def stages(config, folders, out, seed, quiet):
     def make(name):
@@ -351,13 +351,13 @@ def stages(config, folders, out, seed, quiet):
         stage = Line(config[name]["steps"], rate=config[name]["rate"])
         stage.name = name
         return stage
-    return [lambda name=name: make(name) for name in STAGES]
+    return [lambda: make("one"), lambda: make("two"), None]
 """
 
 
 @pytest.fixture
 def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A model of two stages, the second of which loads the first, in place of `cmet`; and a folder of shards."""
+    """A model of three stages, the second of which loads the first, in place of `cmet`; and a folder of shards."""
     package = tmp_path / "tiny_model"
     package.mkdir()
     (package / "__init__.py").touch()
@@ -419,7 +419,8 @@ def test_a_config_of_ones_own(tiny: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (("cmet", "--stage", "three"), "no stage 'three'; known, in training order: one, two"),
+        (("cmet", "--stage", "four"), "no stage 'four'; known, in training order: one, two, three"),
+        (("cmet", "--stage", "three"), "the settings demo have no stage three"),
         (("cmet", "--stage", "two"), "one.safetensors is not there"),
         (("cmet", "--config", "big"), "no settings called 'big'; known: demo, paper"),
         (("cmet", "--steps", "9"), "--steps is not an option of `train cmet`"),
@@ -435,7 +436,7 @@ def test_wrong_use_is_told(tiny: Path, words: tuple[str, ...], says: str) -> Non
         raise command(*words, "--data", tiny).exception or AssertionError("no error")
 
 
-def test_rate_rises_and_falls():
+def test_rate_rises_and_falls() -> None:
     annealed = Optimizer([], 2.0, annealed=True)
     assert Optimizer([], 2.0).rate_at(7, 100) == 2.0
     assert annealed.rate_at(0, 100) == pytest.approx(2.0 / 5)  # the first of five steps up
