@@ -47,13 +47,14 @@ class RunSummary:
     lost: Mapping[tuple[str, str], int]
     seconds: float
     aitv: tuple[Aitv, ...] = ()  # of the methods that ran here
+    to_get: tuple[str, ...] = ()  # a line for each file without which metrics have no value
 
     def __str__(self) -> str:
         lost = "; ".join(f"{method}: {count} x {reason}" for (method, reason), count in sorted(self.lost.items()))
         return (
             f"{self.pairs} pairs; {self.generated} videos generated, {self.scored} scored, {self.kept} kept from an "
             f"earlier run, in {self.seconds:.0f} s; {'scores missing: ' + lost if lost else 'every score is there'}"
-            + "".join(f"\n{times}" for times in self.aitv)
+            + "".join(f"\n{line}" for line in (*self.aitv, *self.to_get))
         )
 
 
@@ -186,6 +187,7 @@ def run(
         scored=scored.scored,
         kept=kept,
         lost=scored.lost,
+        to_get=scored.to_get,
         seconds=time.monotonic() - started,
         aitv=tuple(
             times
@@ -278,6 +280,7 @@ def score(
         scored=scored.scored,
         kept=scored.kept,
         lost=scored.lost,
+        to_get=scored.to_get,
         seconds=time.monotonic() - started,
     )
 

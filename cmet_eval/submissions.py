@@ -51,12 +51,14 @@ class Submission:
 
 @dataclass(frozen=True)
 class Scored:
-    """What `score_submissions` did. `lost` counts (method, reason) over rows; infinite values are no loss."""
+    """What `score_submissions` did. `lost` counts (method, reason) over rows; infinite values are no loss. `to_get` has
+    a line for each file without which metrics have no value."""
 
     results: tuple[Path, ...]
     scored: int
     kept: int
     lost: Mapping[tuple[str, str], int]
+    to_get: tuple[str, ...]
 
 
 def pick_metrics(setting: Setting, names: Sequence[str] | None, profile: Profile | None = None) -> list[Metric]:
@@ -120,14 +122,19 @@ def score_submissions(
         outcome[name] = failed.get(key) or read_json(Path(jobs[key].out))
 
     written, lost = [], Counter[tuple[str, str]]()
+    absent: dict[str, set[str]] = {}
     for s in submissions:
         metrics = wanted[s.setting.name]
         rows = list(_rows(s, metrics, outcome, shards, suite, common_profile((m.key for m in metrics), profile)))
         lost.update(
             (row["method"], row["reason"]) for row in rows if row["reason"] and row["reason"] != Reason.INFINITE.value
         )
+        for row in rows:
+            if row["reason"] == Reason.MISSING_WEIGHTS.value:
+                absent.setdefault(" ".join(row["detail"].split()), set()).add(row["metric"])
         written.append(write_results(rows, out / "results", _result_record(s)))
-    return Scored(tuple(written), len(jobs), kept, dict(lost))
+    to_get = tuple(f"{', '.join(sorted(keys))}: {detail}" for detail, keys in sorted(absent.items()))
+    return Scored(tuple(written), len(jobs), kept, dict(lost), to_get)
 
 
 def _score_jobs(

@@ -23,6 +23,7 @@ from leaderboards.tables import build_tables
 from pipelines.shards import ShardSet
 from talking_face.media.reading import probe, read_audio, read_frames
 from talking_face.media.writing import write_video
+from talking_face.pretrained.store import weight_path
 from talking_face.reasons import UserError
 
 T, SIZE = 12, 64  # of the shard set in conftest.py
@@ -184,6 +185,32 @@ def test_pairs_without_a_ground_truth_are_scored_by_what_needs_none(done: Path, 
     # The blobs have no face, but it was looked for.
     assert summary.lost == {("mine", "no-ground-truth"): 3, ("mine", "no-face"): 3}
     assert build(tmp_path / "results", tmp_path / "board").exists()
+
+
+def test_a_metric_without_its_weights_is_one_line_and_the_others_finish(
+    done: Path, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CMET_EVAL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("CMET_EVAL_WEIGHTS", raising=False)
+    weight_path.cache_clear()
+    pair_list = read_pairs(done / "pairs" / "neutral-base.parquet")
+    summary = evaluate.score(
+        done / "videos" / "static-reference" / "neutral-base",
+        replace(pair_list, pairs=pair_list.pairs[:2]),
+        method={"name": "mine", "revision": "1"},
+        data=shards,
+        out=tmp_path / "out",
+        metrics=["psnr", "lpips", "ea:deepface-frame", "ea:deepface-video"],
+        workers=0,
+        quiet=True,
+    )
+    weight_path.cache_clear()
+    assert summary.lost == {("mine", "missing-weights"): 6}
+    emotion, lpips = sorted(summary.to_get)
+    assert emotion.startswith("ea:deepface-frame, ea:deepface-video: facial_expression_model_weights.onnx (")
+    assert "run `cmet-eval weights fetch deepface_emotion`" in emotion
+    assert lpips.startswith("lpips:alex: ") and "cmet-eval weights fetch alexnet" in lpips
+    assert str(summary).splitlines()[1:] == list(summary.to_get)
 
 
 def test_pairs_of_other_data_are_refused(done: Path, shards: Path, tmp_path: Path) -> None:
