@@ -117,8 +117,8 @@ def test_no_flow_is_the_identity_and_flow_counts_pixels() -> None:
 def test_equal_weights_and_no_flow_give_the_mean_reference() -> None:
     net = RendererNet(SMALL).eval()
     for layer in (net.flow.flow, net.flow.weight[-1]):
-        torch.nn.init.zeros_(layer.weight)
-        torch.nn.init.zeros_(layer.bias)
+        for parameter in layer.parameters():
+            torch.nn.init.zeros_(parameter)
     known = torch.rand(1, 2, 3, 32, 32)
     _, _, warped = net.flow(known, torch.rand(1, 2, 3, 32, 32), torch.rand(1, 9, 32, 32))
     torch.testing.assert_close(warped, known.mean(dim=1), atol=1e-4, rtol=1e-4)

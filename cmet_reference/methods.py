@@ -1,0 +1,144 @@
+"""C-MET and CEM-Net as methods of the suite: from a case's inputs to a video, by checkpoints found beside the data.
+
+They have the members of `baselines.method.Method` and need no import from there. A checkpoint is looked for when it is
+needed, so that one that was trained since is found; `revision` is a digest of the files and of the renderer's name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from cmet_reference.render.base import Renderer
+from cmet_reference.render.mesh import MeshRenderer
+from cmet_reference.training import checkpoints
+from talking_face.signature import digest
+
+
+class Case(Protocol):
+    """What the models use of `baselines.method.Case`."""
+
+    @property
+    def n_frames(self) -> int: ...
+    @property
+    def reference_frames(self) -> np.ndarray: ...
+    @property
+    def reference_landmarks(self) -> np.ndarray: ...
+    @property
+    def source_frames(self) -> np.ndarray: ...
+    @property
+    def source_landmarks(self) -> np.ndarray: ...
+    @property
+    def driving_audio(self) -> np.ndarray: ...
+    @property
+    def emotion_audio(self) -> list[np.ndarray]: ...
+    @property
+    def neutral_audio(self) -> list[np.ndarray]: ...
+    def note(self, text: str) -> None: ...
+
+
+class _Trained:
+    """A method whose weights are files; the picture is drawn over the source video, cut or held to the length."""
+
+    name: str
+    model: str  # what `cmet-eval train` calls it
+    files: tuple[str, ...]  # names of its checkpoints
+
+    def paths(self) -> list[Path]:
+        """Raises MissingWeights where one is not trained."""
+        return [checkpoints.find(name, self.model if name != "audio2mouth" else "cem-net") for name in self.files]
+
+    @property
+    def revision(self) -> str:
+        """Twelve hex digits over the checkpoints and the renderer."""
+        return digest([*(_revision(*_stamp(path)) for path in self.paths()), self.renderer().revision], 12)
+
+    @property
+    def trained_on(self) -> frozenset[str]:
+        """Ids of all clips that any of the checkpoints was fitted to."""
+        return frozenset().union(*(_clips(*_stamp(path)) for path in self.paths()))
+
+    def renderer(self) -> Renderer:
+        """What turns landmarks into pictures."""
+        return MeshRenderer()
+
+    def generate(self, case: Case) -> np.ndarray:
+        """The video: (n_frames, H, W, 3) uint8 RGB."""
+        n, given = case.n_frames, len(case.source_landmarks)
+        if given != n:
+            what = f"cut from {given} to {n} frames" if given > n else f"last of {given} frames held to {n}"
+            case.note(f"cut-or-hold-last: {what}")
+        held = np.minimum(np.arange(n), given - 1)
+        base, points = case.source_frames[held], case.source_landmarks[held]
+        landmarks = self.landmarks(case, points)
+        return self.renderer().frames(landmarks, case.reference_frames, case.reference_landmarks, base, points)
+
+    def landmarks(self, case: Case, base: np.ndarray) -> np.ndarray:
+        """(n_frames, 478, 3) px, given those of the base picture."""
+        raise NotImplementedError
+
+
+class CemNet(_Trained):
+    """CEM-Net: lips and jaw from sound, the sound's emotion from a memory, on the source video."""
+
+    name = "cem-net"
+    model = "cem-net"
+    files: tuple[str, ...] = ("audio2mouth", "aee", "ebm")
+    sees = frozenset({"reference-frames", "source-video", "driving-audio"})
+
+    def landmarks(self, case: Case, base: np.ndarray) -> np.ndarray:
+        face = _cem_net(tuple(_stamp(path) for path in self.paths()))
+        out: np.ndarray = face.landmarks(
+            case.driving_audio, case.reference_landmarks, base, case.n_frames, case.reference_frames
+        )
+        return out
+
+
+class CemNetFlow(CemNet):
+    """CEM-Net with its own renderer, where that was trained."""
+
+    name = "cem-net-flow"
+    files = (*CemNet.files, "renderer")
+
+    def renderer(self) -> Renderer:
+        return _flow(_stamp(checkpoints.find("renderer", self.model)))
+
+
+# Files that were loaded ----------------------------------------------------------------------------------------------
+
+Stamp = tuple[Path, int, int]  # path, nanoseconds and bytes: another one once the file is written again
+
+
+def _stamp(path: Path) -> Stamp:
+    about = path.stat()
+    return path, about.st_mtime_ns, about.st_size
+
+
+@lru_cache(maxsize=64)
+def _revision(path: Path, _time: int, _size: int) -> str:
+    return checkpoints.revision(path)
+
+
+@lru_cache(maxsize=64)
+def _clips(path: Path, _time: int, _size: int) -> frozenset[str]:
+    return frozenset(checkpoints.trained_on(path).get("clips", ()))
+
+
+@lru_cache(maxsize=2)
+def _cem_net(stamps: Sequence[Stamp]) -> Any:
+    from cmet_reference.cem_net.generate import CemNetFace
+    from talking_face.pretrained.torch_nets import device
+
+    return CemNetFace(stamps[0][0].parent, device=device())
+
+
+@lru_cache(maxsize=2)
+def _flow(stamp: Stamp) -> Renderer:
+    from cmet_reference.render.flow import FlowRenderer
+    from talking_face.pretrained.torch_nets import device
+
+    return FlowRenderer(stamp[0], device())

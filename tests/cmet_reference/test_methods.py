@@ -1,0 +1,75 @@
+"""The models as methods: what they are given, what a change of weights changes, and whose clips they have seen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from baselines.method import Case, Method, check_output
+from baselines.registry import catalogue, get_method
+from cmet_reference import methods
+from cmet_reference.training import checkpoints
+from talking_face.pretrained.store import MissingWeights
+from tests.cmet_reference.test_flow import pictures, track
+
+
+class Still(methods._Trained):
+    """A model that leaves the face as it is."""
+
+    name, model, files = "still", "cmet", ("one", "two")
+    sees = frozenset({"reference-frames", "source-video"})
+
+    def landmarks(self, case: methods.Case, base: np.ndarray) -> np.ndarray:
+        return base
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two checkpoints, in a folder that is looked in."""
+    monkeypatch.setenv("CMET_EVAL_CHECKPOINTS", str(tmp_path))
+    for name, clips in (("one", ["a", "b"]), ("two", ["b", "c"])):
+        checkpoints.save(tmp_path / f"{name}.safetensors", {"w": torch.zeros(3)}, {}, {"trained_on": {"clips": clips}})
+    return tmp_path
+
+
+def case(n_frames: int) -> Case:
+    marks = track(6)
+    frames = pictures(marks)
+    arrays = {"reference_frames": frames[:2], "reference_landmarks": marks[:2]}
+    arrays |= {"source_frames": frames, "source_landmarks": marks}
+    return Case(
+        pair_id="p", setting="s", speaker="A", n_frames=n_frames, size=(96, 96), seed=0, target_emotion="happy",
+        intensity=1, loaders={k: lambda v=v: v for k, v in arrays.items()}, sees=Still.sees)  # fmt: skip
+
+
+def test_the_source_is_cut_or_held_and_drawn_over(folder: Path) -> None:
+    shorter, longer = case(4), case(9)
+    out = check_output(Still().generate(shorter))
+    assert np.abs(out.astype(int) - shorter.source_frames[:4]).max() <= 2
+    assert shorter.notes == ["cut-or-hold-last: cut from 6 to 4 frames"]
+    out = check_output(Still().generate(longer))
+    assert len(out) == 9 and (out[5:] == out[5]).all()
+    assert longer.notes == ["cut-or-hold-last: last of 6 frames held to 9"]
+
+
+def test_revision_and_what_was_seen_follow_the_files(folder: Path) -> None:
+    method = Still()
+    assert isinstance(method, Method) and method.trained_on == {"a", "b", "c"}
+    before = method.revision
+    assert before == Still().revision and len(before) == 12
+    checkpoints.save(folder / "two.safetensors", {"w": torch.ones(3)}, {}, {"trained_on": {"clips": ["d"]}})
+    assert method.revision != before and method.trained_on == {"a", "b", "d"}
+    (folder / "one.safetensors").unlink()
+    with pytest.raises(MissingWeights, match="cmet-eval train cmet"):
+        _ = method.revision
+
+
+@pytest.mark.parametrize("name", [n for n, e in catalogue().items() if e.revision == "checkpoint"])
+def test_an_untrained_model_says_what_to_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CMET_EVAL_CHECKPOINTS", str(tmp_path))
+    monkeypatch.setattr(checkpoints, "_beside", [])
+    with pytest.raises(MissingWeights, match="cmet-eval train"):
+        get_method(name)
