@@ -30,6 +30,8 @@ COMMANDS: dict[str, str] = {
     "score": "Score videos generated elsewhere.",
     "calibrate": "Spoil videos in known steps; see which metrics notice.",
     "leaderboard": "Rebuild every board from the result rows.",
+    "compare": "Two methods on the pairs that both have, and the clips where they differ most.",
+    "verify": "Score a random share of a submission again; check hashes and values.",
     "report": "Emotion proportion, identity deterioration, confusion, FID over a set, times.",
     "study": "A user study as a static page, and its analysis.",
     "baselines": "List the methods, or show one.",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from typing import Any
 
@@ -122,6 +122,17 @@ class Grid:
             compared[[int(name) for name in names], c] = True
             common[c, [int(i) for i in shared]] = True
         return compared, common
+
+    def only(self, methods: Sequence[int]) -> Grid:
+        """The same pairs and columns with some of the methods, which are then compared among themselves."""
+        some = list(methods)
+        return replace(
+            self,
+            methods=tuple(self.methods[m] for m in some),
+            value=self.value[some],
+            state=self.state[some],
+            row=self.row[some],
+        )
 
     def use(self, m: int, c: int) -> np.ndarray:
         """(P,) the pairs that a method's mean is over: the common ones, or its own where it is not compared."""

@@ -148,12 +148,13 @@ def write_results(rows: Iterable[Mapping[str, Any]], folder: Path, record: Mappi
 
 
 def read_results(folder: Path) -> Results:
-    """Every result file under `folder`.
+    """Every result file under `folder`, or the one file.
 
     Raises:
         UserError: no file, one that is not a result file, or two files that disagree on the same number.
     """
-    paths = sorted(path for path in folder.rglob("*.parquet") if not _is_board(path))
+    found = [folder] if folder.is_file() else folder.rglob("*.parquet")
+    paths = sorted(path for path in found if not _is_board(path))
     if not paths:
         raise UserError(f"no result rows under {folder}; make some with cmet-eval run or cmet-eval score")
     tables, records = [], []
