@@ -35,6 +35,7 @@ class Settings:
     # Rows that are averaged to one step of a window. With 1 a window is 0.3 s; with 4 of "mel", 1.4 s: long enough to
     # hold a tone of voice, which carries over to other people better than the sounds it is made of.
     pool: int = 1
+    timeless: bool = False  # emotion and timbre: convolutions' outputs are averaged over time, as neither has a when
     width: int = 64  # channels of the first two convolutions, doubled by every two (EVP's encoders: 64 to 512)
     hidden: int = 2048  # of the first linear layer (EVP); the second has a quarter
     content: int = 256  # EVP
@@ -84,8 +85,8 @@ class AEE(nn.Module):
         super().__init__()
         self.settings, self.labels = s, _ = settings, labels
         shape = window_shape(s.features)
-        self.emotion_encoder = _Encoder(shape, s.width, s.hidden, s.emotion)
-        self.timbre_encoder = _Encoder(shape, s.width, s.hidden, s.timbre)
+        self.emotion_encoder = _Encoder(shape, s.width, s.hidden, s.emotion, s.timeless)
+        self.timbre_encoder = _Encoder(shape, s.width, s.hidden, s.timbre, s.timeless)
         self.content_encoder = _Encoder(shape, s.width, s.hidden, s.content)
         self.decoder = _Decoder(shape, s.emotion + s.timbre + s.content, s.width)
         self.dropout = nn.Dropout(s.dropout)
@@ -127,8 +128,8 @@ class AEE(nn.Module):
 def build(record: Mapping[str, Any], state: Mapping[str, Tensor]) -> AEE:
     """The network of a checkpoint, ready to use."""
     told = record["labels"]
-    names = (tuple(told[k]) for k in ("emotions", "speakers", "sentences"))
-    net = AEE(Settings(**record["settings"]), Labels(*names, transcripts=told["transcripts"]))
+    emotions, speakers, sentences = (tuple(told[k]) for k in ("emotions", "speakers", "sentences"))
+    net = AEE(Settings(**record["settings"]), Labels(emotions, speakers, sentences, told["transcripts"]))
     net.load_state_dict(dict(state))
     return net.eval()
 
@@ -218,10 +219,8 @@ def cross_reconstruction(net: AEE, batch: Mapping[str, Tensor], weights: Weights
     has_twin = torch.stack([known[:, 1, 1, 0], known[:, 0, 0, 1]], dim=1)
     parts = {
         "reconstruction": (error * known).sum() / known.sum(),
-        "emotion": functional.cross_entropy(
-            net.to_emotion(net.dropout(feeling)).flatten(0, 1), batch["emotion"].flatten()
-        ),
-        "identity": functional.cross_entropy(net.to_speaker(voice).flatten(0, 1), batch["speaker"].flatten()),
+        "emotion": classification(net.to_emotion(net.dropout(feeling)).flatten(0, 1), batch["emotion"].flatten()),
+        "identity": classification(net.to_speaker(voice).flatten(0, 1), batch["speaker"].flatten()),
         "content": content_triplet(said, said_twin, has_twin, weights.margin),
     }
     return sum((getattr(weights, k) * v for k, v in parts.items()), torch.zeros((), device=error.device)), parts
@@ -244,18 +243,18 @@ def pretraining(net: AEE, batch: Mapping[str, Tensor], weights: Weights) -> tupl
     """The three tasks before: emotion and identity from K windows of a clip, and its text.
 
     Args:
-        batch: `heard` (B, K, 28, F); `emotion` and `speaker` (B,), -100 where unlabelled; of the text either
-            `sentence` (B,), or `spoken` (B, S, 28, F) windows frame by frame with their `lengths` (B,), and `letters`
-            (B, L) with `n_letters` (B,).
+        batch: `heard` (B, K, 28, F), and `felt`, which the emotion is told from; `emotion` and `speaker` (B,), -100
+            where unlabelled; of the text either `sentence` (B,), or `spoken` (B, S, 28, F), windows frame by frame,
+            with their `lengths` (B,), and `letters` (B, L) with `n_letters` (B,).
     """
     parts: dict[str, Tensor] = {}
     heard = net.standard(batch["heard"])
     if "emotion" in batch:
-        logits = net.to_emotion(net.dropout(net.encode(net.emotion_encoder, heard)))
-        parts["emotion"] = functional.cross_entropy(logits, batch["emotion"])
+        logits = net.to_emotion(net.dropout(net.encode(net.emotion_encoder, net.standard(batch["felt"]))))
+        parts["emotion"] = classification(logits, batch["emotion"])
     if "speaker" in batch:
         logits = net.to_speaker(net.encode(net.timbre_encoder, heard))
-        parts["identity"] = functional.cross_entropy(logits, batch["speaker"])
+        parts["identity"] = classification(logits, batch["speaker"])
     if net.to_text is not None and "spoken" in batch:
         spoken = net.standard(batch["spoken"])
         letters = net.to_text(net.content_encoder(spoken.flatten(0, 1))).unflatten(0, spoken.shape[:2])
@@ -268,11 +267,16 @@ def pretraining(net: AEE, batch: Mapping[str, Tensor], weights: Weights) -> tupl
         )
     elif net.to_text is not None and "sentence" in batch:
         logits = net.to_text(net.encode(net.content_encoder, heard))
-        parts["text"] = functional.cross_entropy(logits, batch["sentence"])
+        parts["text"] = classification(logits, batch["sentence"])
     return sum((getattr(weights, k) * v for k, v in parts.items()), torch.zeros((), device=heard.device)), parts
 
 
 # -- networks ----------------------------------------------------------------------------------------------------------
+
+
+def classification(logits: Tensor, classes: Tensor) -> Tensor:
+    """Cross-entropy, mean over the labelled; a class of -100 is none. 0 where all are."""
+    return functional.cross_entropy(logits, classes, reduction="sum") / (classes >= 0).sum().clamp(min=1)
 
 
 def _halved(shape: tuple[int, int], times: int = 4) -> list[tuple[int, int]]:
@@ -287,8 +291,9 @@ def _halved(shape: tuple[int, int], times: int = 4) -> list[tuple[int, int]]:
 class _Encoder(nn.Module):
     """8 convolutions, every other one with a stride, and 3 linear layers: (B, 28, F) to (B, D)."""
 
-    def __init__(self, shape: tuple[int, int], width: int, hidden: int, out: int) -> None:
+    def __init__(self, shape: tuple[int, int], width: int, hidden: int, out: int, timeless: bool = False) -> None:
         super().__init__()
+        self.timeless = timeless
         sizes, layers, n_in = _halved(shape), [], 1
         for k in range(8):
             n_out = width << (k // 2)
@@ -297,7 +302,7 @@ class _Encoder(nn.Module):
             layers += [nn.Conv2d(n_in, n_out, 3, stride, 1), nn.BatchNorm2d(n_out), nn.ReLU(inplace=True)]
             n_in = n_out
         self.conv = nn.Sequential(*layers)
-        flat = n_in * sizes[4][0] * sizes[4][1]
+        flat = n_in * sizes[4][1] * (1 if timeless else sizes[4][0])
         self.linear = nn.Sequential(
             nn.Linear(flat, hidden),
             nn.ReLU(inplace=True),
@@ -307,7 +312,8 @@ class _Encoder(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.linear(self.conv(x[:, None]).flatten(1))
+        found = self.conv(x[:, None])
+        return self.linear((found.mean(dim=2) if self.timeless else found).flatten(1))
 
 
 class _Decoder(nn.Module):

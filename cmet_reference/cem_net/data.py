@@ -50,3 +50,32 @@ def outside(length: int, start: int, width: int, n: int, rng: np.random.Generato
     """`n` different frames of a clip that are not in [start, start + width); all of them again where they are few."""
     left = np.concatenate([np.arange(start), np.arange(start + width, length)])
     return rng.choice(left if len(left) else np.arange(length), n, replace=len(left) < n)
+
+
+def identity_of(picture: np.ndarray, landmarks: np.ndarray, by: str) -> np.ndarray:
+    """Who a face is, as a vector of length 1: (128,) by dlib's face ResNet, (512,) by ArcFace.
+
+    Args:
+        picture: (H, W, 3) uint8 RGB.
+        landmarks: (478, 3) px in it.
+        by: "dlib" or "arcface".
+
+    Raises:
+        MissingWeights: the network's file is not here.
+    """
+    if by == "dlib":
+        from talking_face.pretrained.dlib_models import Box, face_embedding
+
+        # Where dlib's own detector would put its box: the points' middle, a little wider than brows to chin is high.
+        low, high = landmarks[:, :2].min(axis=0), landmarks[:, :2].max(axis=0)
+        middle, side = (low + high) / 2, float((high - low).max()) * 0.95
+        vector = face_embedding(picture, Box(*(middle - side / 2), *(middle + side / 2)))
+    else:
+        from talking_face.faces.align import align_mode, cut, transforms
+        from talking_face.media.picture import ArrayPicture
+        from talking_face.pretrained import arcface
+
+        mode = align_mode("arcface-112")
+        place = transforms(mode, landmarks[None], np.ones(1, bool), picture.shape[:2], 112, 1.0)[0]
+        vector = arcface.embed(cut(mode, ArrayPicture(picture), place, 112)[None])[0]
+    return (vector / np.linalg.norm(vector)).astype(np.float32)

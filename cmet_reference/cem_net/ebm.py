@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from cmet_reference.cem_net import audio2mouth
+from cmet_reference.cem_net.aee import classification
 from cmet_reference.cem_net.audio2mouth import POINTS
 
 KIND = "ebm"
@@ -181,9 +183,8 @@ def loss(net: EBM, batch: Mapping[str, Tensor], weights: Weights) -> tuple[Tenso
         parts["through_keys"] = _landmarks(
             net, net.decode(log_keys.exp() @ net.values, lips), added, weights.continuity
         )
-    if net.to_emotion is not None and bool((batch["source"] >= 0).any()):
-        assert seen is not None
-        parts["picture"] = functional.cross_entropy(net.to_emotion(seen), batch["source"])
+    if net.to_emotion is not None and seen is not None:
+        parts["picture"] = classification(net.to_emotion(seen), batch["source"])
     return sum((getattr(weights, k) * v for k, v in parts.items()), torch.zeros((), device=rest.device)), parts
 
 
@@ -194,25 +195,21 @@ def alignment(log_keys: Tensor, log_values: Tensor) -> Tensor:
 
 def _landmarks(net: EBM, said: Tensor, added: Tensor, continuity: float) -> Tensor:
     """L_a2m in units of what is added, over the points that may move."""
-    from cmet_reference.cem_net import audio2mouth
-
     kept = net.moves.bool()
     return audio2mouth.loss(said[:, :, kept] / net.unit, added[:, :, kept] / net.unit, continuity)[0]
 
 
-def build(record: Mapping[str, Any], state: Mapping[str, Tensor]) -> EBM:
-    """The network of a checkpoint, ready to use."""
-    net = EBM(Settings(**record))
-    net.load_state_dict(dict(state))
-    return net.eval()
+def load(path: Path) -> tuple[EBM, str]:
+    """The network of a checkpoint file, ready to use, and by what its identity is told: none, dlib or arcface.
 
-
-def load(path: Path) -> EBM:
-    """The network of a checkpoint file. Raises UserError where it is of another kind."""
+    Raises UserError where the file is of another kind.
+    """
     from cmet_reference.training import checkpoints
 
     state, record = checkpoints.load(path, KIND)
-    return build(record, state)
+    net = EBM(Settings(**record["net"]))
+    net.load_state_dict(state)
+    return net.eval(), record["identity"]
 
 
 def _mlp(n_in: int, hidden: int, n_out: int) -> nn.Sequential:

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from cmet_reference.cem_net import aee, audio2mouth
+from cmet_reference.cem_net import aee, audio2mouth, ebm
 from cmet_reference.cem_net import audio as sound
 from cmet_reference.cem_net.audio2mouth import LIPS, POINTS, UPPER, Audio2Mouth
-from cmet_reference.cem_net.data import Face, mean_face, outside, prepare
-from cmet_reference.clips import ClipArrays
+from cmet_reference.cem_net.data import Face, identity_of, mean_face, outside, prepare
+from cmet_reference.clips import ClipArrays, read_clips
+from cmet_reference.render import flow
 from cmet_reference.training.stage import Optimizer
+from pipelines.shards import ShardSet
 from talking_face.emotions import EMOTIONS
+from talking_face.reasons import UserError
 
 _INNER = (LIPS.index(13), LIPS.index(14))  # middle of the inner lips, upper and lower
 _ALL = [*UPPER, *POINTS]
@@ -39,6 +43,7 @@ class Audio2MouthSettings:
     # by whole mel bands (one is 4 to 6 % of pitch and formants). The paper needs none with LRS2.
     gain: float = 0.0
     bands: int = 0
+    annealed: bool = False  # see Optimizer; the paper's rate is constant
 
 
 def another_voice(mels: np.ndarray, gain: float, bands: int, rng: np.random.Generator) -> np.ndarray:
@@ -72,7 +77,8 @@ class Audio2MouthStage:
             self.net = Audio2Mouth(net, template, float(moved.std()))
 
     def players(self) -> Mapping[str, Optimizer]:
-        return {"net": Optimizer(list(self.net.parameters()), self.settings.rate)}
+        rate, annealed = self.settings.rate, self.settings.annealed
+        return {"net": Optimizer(list(self.net.parameters()), rate, annealed=annealed)}
 
     def batch(self, step: int) -> Mapping[str, np.ndarray]:
         rng = np.random.default_rng((self.seed, step))
@@ -150,8 +156,12 @@ class AeeSettings:
     weight_decay: float = 0.0
     pretrain: tuple[str, ...] = ("emotion", "identity", "text")  # the paper's three tasks
     text_frames: int = 150  # of a transcribed clip: LRS2's longest is 155
+    # Pretraining: a clip's windows are mixed with those of another clip of the same emotion, by a share drawn from 0 to
+    # this: a voice between two. With few speakers, what tells them apart is otherwise learnt for what tells emotions.
+    mixing: float = 0.0
     gain: float = 0.0  # see another_voice; mel only
     bands: int = 0
+    annealed: bool = False
 
 
 class AeeStage:
@@ -176,9 +186,12 @@ class AeeStage:
         self.rows = [aee.features_of(c.audio, net) for c in train]
         self.texts = {k: v for k, v in (transcripts or {}).items() if "text" in settings.pretrain}
         every = np.concatenate(self.rows)
+        self.felt = [i for i, c in enumerate(train) if c.emotion in EMOTIONS]
+        if not self.felt:
+            raise UserError("AEE learns from emotion labels, and no clip of the training split has one")
         labels = aee.Labels(
             tuple(e for e in EMOTIONS if any(c.emotion == e for c in train)),
-            tuple(sorted({c.speaker for c in train})),
+            tuple(sorted({train[i].speaker for i in self.felt})),
             tuple(sorted({c.sentence_id for c in train if c.sentence_id})),
             bool(self.texts),
         )
@@ -188,11 +201,19 @@ class AeeStage:
         self._spoken: dict[tuple[str, str | None, str | None], list[int]] = {}
         for i, c in enumerate(train):
             self._spoken.setdefault((c.speaker, c.emotion, c.sentence_id), []).append(i)
+        self._alike: dict[str | None, list[int]] = {}
+        for i in self.felt:
+            self._alike.setdefault(train[i].emotion, []).append(i)
+        said: dict[str, set[str | None]] = {}
+        for i in self.felt:
+            said.setdefault(train[i].speaker, set()).add(train[i].sentence_id)
+        # Who says two sentences that this one says too; where nobody does, the speaker.
+        self._mates = {x: [y for y in said if y != x and len((said[x] & said[y]) - {None}) > 1] or [x] for x in said}
         self._warped = lru_cache(maxsize=4096)(lambda i, onto: aee.warp(self.rows[i], self.rows[onto]))
 
     def players(self) -> Mapping[str, Optimizer]:
         s = self.settings
-        return {"net": Optimizer(list(self.net.parameters()), s.rate, s.weight_decay, s.betas)}
+        return {"net": Optimizer(list(self.net.parameters()), s.rate, s.weight_decay, s.betas, s.annealed)}
 
     def batch(self, step: int) -> Mapping[str, np.ndarray]:
         rng = np.random.default_rng((self.seed, step))
@@ -217,6 +238,10 @@ class AeeStage:
             out["heard"].append(self._heard(i, rng, self.settings.windows))
             if "emotion" in self.settings.pretrain:
                 out.setdefault("emotion", []).append(_class(c.emotion, labels.emotions))
+                alike = self._alike.get(c.emotion, [i])
+                with_whom = self._heard(alike[int(rng.integers(len(alike)))], rng, self.settings.windows)
+                share = np.float32(rng.uniform(0, self.settings.mixing))
+                out.setdefault("felt", []).append((1 - share) * out["heard"][-1] + share * with_whom)
             if "identity" in self.settings.pretrain:
                 out.setdefault("speaker", []).append(_class(c.speaker, labels.speakers))
             if "text" in self.settings.pretrain and self.texts:
@@ -242,21 +267,19 @@ class AeeStage:
     def _pair(self, rng: np.random.Generator) -> tuple[Any, ...]:
         """Two clips that share nothing but perhaps the voice, and the six between them, as far as they are there.
 
-        The second voice is another's who says one of the first clip's other sentences too, where there is one. Where no
-        speakers share sentences (the embedded corpus at its smallest), both voices are one person's: the timbre of a
-        recording must then serve another recording of the same person.
+        The second voice is another's who says two of the first one's sentences, where there is one. Where no speakers
+        share sentences (the embedded corpus with 4 training speakers), both voices are one person's: the timbre of one
+        recording must then serve another recording of that person.
         """
-        first = int(rng.integers(len(self.train)))
+        first = self.felt[int(rng.integers(len(self.felt)))]
         a = self.train[first]
-        heard_of = [c for c in self.train if c.sentence_id != a.sentence_id and c.emotion != a.emotion]
-        mine = {c.sentence_id for c in self.train if c.speaker == a.speaker}
-        theirs = {c.speaker for c in self.train if c.speaker != a.speaker and c.sentence_id == a.sentence_id}
-        shared = [c for c in heard_of if c.sentence_id in mine and c.speaker in (theirs or {a.speaker})]
-        others = shared or heard_of or self.train
-        b = others[int(rng.integers(len(others)))]
+        unlike = [i for i in self.felt if self.train[i].emotion != a.emotion] or self.felt
+        unlike = [i for i in unlike if self.train[i].sentence_id != a.sentence_id] or unlike
+        others = [i for i in unlike if self.train[i].speaker in self._mates[a.speaker]]
+        second = (others or unlike)[int(rng.integers(len(others or unlike)))]
+        b = self.train[second]
         corners = np.zeros((2, 2, 2, *aee.window_shape(self.net.settings.features)), np.float32)
         known = np.zeros((2, 2, 2), np.float32)
-        second = next(i for i, c in enumerate(self.train) if c is b)
         own = {(0, 0, 0): first, (1, 1, 1): second}
         at = [int(rng.integers(len(c))) for c in (a, b)]
         for i, j, k in np.ndindex(2, 2, 2):
@@ -302,3 +325,256 @@ def emotion_figures(net: aee.AEE, clips: Sequence[ClipArrays]) -> dict[str, floa
 def _class(name: str | None, names: Sequence[str]) -> int:
     """Where a label stands; -100, which cross-entropy leaves out, for none."""
     return names.index(name) if name in names else -100
+
+
+# -- EBM ---------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class EbmSettings:
+    """How the memory is trained."""
+
+    steps: int
+    batch: int = 64  # windows of T frames; the paper does not say
+    rate: float = 1e-4  # as Audio2Mouth's; the paper does not say
+    weight_decay: float = 0.0
+    annealed: bool = False
+    sources: int = 2  # clips of the speaker, drawn once, that a clip's references are taken from
+    # Other people's shapes: a multiple, up to this, of the difference between two training speakers' mean faces is
+    # added to source and target alike. What an emotion adds stays the same, so it takes the place of EAMM's
+    # augmentation of the source's pictures, whose aim is that the extractor not know people by their faces.
+    mixing: float = 0.0
+    identity: Literal["none", "dlib", "arcface"] = "none"
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """A target clip and what is known of it when a source clip of the same speaker gives the face."""
+
+    face: Face
+    rest: np.ndarray  # (478, 3), mean of the source's references
+    lips: np.ndarray  # (T, 57, 3), how Audio2Mouth moves the mouth from there
+    heard: np.ndarray  # (E,)
+    source: ClipArrays
+    who: np.ndarray  # (I,)
+
+
+class EbmStage:
+    """The emotion memory; Audio2Mouth and AEE are given and stay as they are."""
+
+    name = ebm.KIND
+
+    def __init__(
+        self,
+        net: ebm.Settings,
+        settings: EbmSettings,
+        weights: ebm.Weights,
+        mouths: Audio2Mouth,
+        ears: aee.AEE | None,
+        train: Sequence[ClipArrays],
+        test: Sequence[ClipArrays],
+        seed: int,
+    ) -> None:
+        """`ears`: without, the key has no emotion from sound."""
+        self.settings, self.weights, self.steps, self.seed = settings, weights, settings.steps, seed
+        self.window = mouths.settings.frames
+        template = mouths.template.cpu().numpy()
+        emotions = tuple(e for e in EMOTIONS if any(c.emotion == e for c in train))
+        self.emotions = emotions
+        identity = {"none": 0, "dlib": 128, "arcface": 512}[settings.identity]
+        net = replace(
+            net, audio_emotion=ears.settings.emotion if ears else 0, identity=identity, emotions=max(1, len(emotions))
+        )
+        faces, held = prepare(train, template), prepare(test, template)
+        rng = np.random.default_rng(seed)
+        self.pairs = _pairs(faces, mouths, ears, settings.sources, settings.identity, rng, cross=False)
+        self.held = _pairs(held[:: max(1, len(held) // 48)], mouths, ears, 1, settings.identity, rng, True, held)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.net = ebm.EBM(net)
+        self.net.template.copy_(torch.from_numpy(template))
+        self.net.spread.copy_(torch.from_numpy(spread_of(faces)))
+        if net.region == "lower-half":
+            eyes = template[[33, 263], 1].mean()
+            self.net.moves.copy_(torch.from_numpy((template[:, 1] > eyes).astype(np.float32)))
+        added = [p.face.head[::5] - self._base(p)[::5] for p in self.pairs]
+        self.net.unit.fill_(float(np.concatenate(added).std()))
+        shapes: dict[str, list[np.ndarray]] = {}
+        for f in faces:
+            shapes.setdefault(f.clip.speaker, []).append(f.head.mean(axis=0))
+        self.shapes = np.stack([np.mean(v, axis=0) for v in shapes.values()])
+
+    def players(self) -> Mapping[str, Optimizer]:
+        s = self.settings
+        return {"net": Optimizer(list(self.net.parameters()), s.rate, s.weight_decay, annealed=s.annealed)}
+
+    def batch(self, step: int) -> Mapping[str, np.ndarray]:
+        rng = np.random.default_rng((self.seed, step))
+        rows = []
+        for i in rng.integers(len(self.pairs), size=self.settings.batch):
+            p = self.pairs[i]
+            start = int(rng.integers(0, len(p.face) - self.window + 1))
+            part = slice(start, start + self.window)
+            a, b = rng.integers(len(self.shapes), size=2)
+            other = (rng.uniform(-1, 1) * self.settings.mixing * (self.shapes[a] - self.shapes[b])).astype(np.float32)
+            source = np.array(_class(p.source.emotion, self.emotions))
+            rows.append((p.rest + other, p.lips[part], p.face.head[part] + other, p.heard, p.who, source))
+        names = ("rest", "lips", "truth", "heard", "who", "source")
+        return dict(zip(names, map(np.stack, zip(*rows, strict=True)), strict=True))
+
+    def loss(self, batch: Mapping[str, Any], player: str) -> tuple[Tensor, Mapping[str, Tensor]]:
+        return ebm.loss(self.net, batch, self.weights)
+
+    def held_out(self) -> Mapping[str, float]:
+        """Sources of another emotion than the target's. Errors are mean distances in percent of the eyes' distance, of
+        all points and of lips and jaw: of the memory's face, of the emotion-agnostic one (`without`), and of the
+        source's still face. `direction` is the cosine of what the memory adds on average to a clip with what is really
+        added; `picture` the share of sources whose emotion is seen in their face."""
+        rows, seen = [], []
+        device = self.net.template.device
+        for p in self.held:
+            given = [torch.from_numpy(np.asarray(x))[None].to(device) for x in (p.rest, p.lips, p.heard, p.who)]
+            with torch.inference_mode():
+                made = self.net(*given)[0].cpu().numpy()
+                if self.net.to_emotion is not None:
+                    said = int(self.net.to_emotion(self.net.look(given[0])).argmax())
+                    seen.append(said == _class(p.source.emotion, self.emotions))
+            truth, base = p.face.head, self._base(p)
+            still = np.broadcast_to(p.rest, truth.shape)
+            far = [100 * np.linalg.norm(x - truth, axis=2) for x in (made, base, still)]
+            a, b = (made - base).mean(axis=0).ravel(), (truth - base).mean(axis=0).ravel()
+            cosine = float(a @ b / max(1e-9, np.linalg.norm(a) * np.linalg.norm(b)))
+            rows.append([*(x.mean() for x in far), *(x[:, POINTS].mean() for x in far), cosine])
+        if not rows:
+            return {}
+        names = ("error", "error_without", "error_still", "mouth", "mouth_without", "mouth_still", "direction")
+        figures = dict(zip(names, np.mean(rows, axis=0).round(5).tolist(), strict=True))
+        return figures | ({"picture": float(np.mean(seen))} if seen else {})
+
+    def record(self) -> Mapping[str, Any]:
+        return {"net": self.net.record(), "identity": self.settings.identity, "emotions": list(self.emotions)}
+
+    def _base(self, p: _Pair) -> np.ndarray:
+        moved = p.lips.reshape(len(p.lips), -1) @ self.net.spread.cpu().numpy()
+        return p.rest + moved.reshape(-1, 478, 3)
+
+
+def spread_of(faces: Sequence[Face], ridge: float = 1e-3) -> np.ndarray:
+    """What a face does when lips and jaw move: (171, 1434) float32, by ridge regression within clips.
+
+    `ridge` is in units of the mean variance of the lips' and jaw's coordinates; these themselves are passed on as they
+    are.
+    """
+    moved = np.concatenate([f.head - f.head.mean(axis=0) for f in faces]).astype(np.float64)
+    x, y = moved[:, POINTS].reshape(len(moved), -1), moved.reshape(len(moved), -1)
+    square = x.T @ x
+    out = np.linalg.solve(square + ridge * np.trace(square) / len(square) * np.eye(len(square)), x.T @ y)
+    out = out.reshape(len(square), -1, 3)
+    out[:, POINTS] = np.eye(len(square)).reshape(len(square), -1, 3)
+    return out.reshape(len(square), -1).astype(np.float32)
+
+
+def _pairs(
+    faces: Sequence[Face],
+    mouths: Audio2Mouth,
+    ears: aee.AEE | None,
+    sources: int,
+    identity: str,
+    rng: np.random.Generator,
+    cross: bool,
+    among: Sequence[Face] = (),
+) -> list[_Pair]:
+    """Target clips with source clips of the same speaker; `cross`: of another emotion than the target's."""
+    out = []
+    n = mouths.settings.references
+    known: dict[str, np.ndarray] = {}
+    for face in faces:
+        c = face.clip
+        mine = [f for f in among or faces if f.clip.speaker == c.speaker and f.clip.clip_id != c.clip_id]
+        if cross:
+            mine = [f for f in mine if f.clip.emotion != c.emotion]
+        heard = ears.emotion(c.audio) if ears else np.zeros(0, np.float32)
+        for k in rng.choice(len(mine), min(sources, len(mine)), replace=False) if mine else []:
+            source = mine[int(k)]
+            shown = source.head[np.linspace(0, len(source) - 1, n).round().astype(int)]
+            rest = shown.mean(axis=0)
+            lips = mouths.mouth(c.audio, shown, source.head, len(face)) - rest[list(POINTS)]
+            if identity != "none" and source.clip.clip_id not in known:
+                picture = ShardSet(source.clip.folder).frames(source.clip.clip_id, [0])[0]
+                known[source.clip.clip_id] = identity_of(picture, source.clip.landmarks[0], identity)
+            who = known.get(source.clip.clip_id, np.zeros(0, np.float32))
+            out.append(_Pair(face, rest, lips, heard, source.clip, who))
+    return out
+
+
+# -- the four stages ---------------------------------------------------------------------------------------------------
+
+STAGES = (audio2mouth.KIND, aee.KIND, ebm.KIND, "renderer")  # in training order
+
+
+def stages(
+    config: Mapping[str, Any], folders: Mapping[str, Path], out: Path, seed: int = 0, quiet: bool = True
+) -> list[Callable[[], Any] | None]:
+    """What `cmet-eval train cem-net` trains; None where the settings leave a stage out.
+
+    Audio2Mouth, the renderer and the text of AEE learn from the shard set called `lrs2` where there is one, as in the
+    paper, and from the main one otherwise; all else from the main one (and any other).
+    """
+    felt = [folder for name, folder in folders.items() if name != "lrs2"]
+    spoken = [folders["lrs2"]] if "lrs2" in folders else felt
+
+    def split(where: Sequence[Path]) -> tuple[list[ClipArrays], list[ClipArrays]]:
+        train = read_clips(where, quiet=quiet)
+        try:
+            return train, read_clips(where, "test", quiet=quiet)
+        except UserError:
+            return train, []  # nothing is held out
+
+    def first() -> Audio2MouthStage:
+        net, settings = _settings(config, "audio2mouth")
+        return Audio2MouthStage(net, settings, *split(spoken), seed)
+
+    def second() -> AeeStage:
+        train, test = split(felt)
+        if "lrs2" in folders:
+            train = train + read_clips(spoken, quiet=quiet)
+        net, settings, weights = _settings(config, "aee")
+        return AeeStage(net, settings, weights, train, test, seed, transcripts_of({c.folder for c in train}))
+
+    def third() -> EbmStage:
+        mouths = audio2mouth.load(out / "audio2mouth.safetensors")
+        net, settings, weights = _settings(config, "ebm")
+        ears = aee.load(out / "aee.safetensors") if net.audio_emotion else None
+        return EbmStage(net, settings, weights, mouths, ears, *split(felt), seed)
+
+    def fourth() -> Any:
+        return flow.stage(config["renderer"], *split(spoken), seed)
+
+    return [first, second, third, fourth if "renderer" in config else None]
+
+
+def transcripts_of(folders: Iterable[Path]) -> dict[str, str]:
+    """Texts of the clips that have one, by id."""
+    out: dict[str, str] = {}
+    for folder in sorted(folders):
+        rows = ShardSet(folder).clips
+        told = rows["transcript"]
+        out |= {str(k): v for k, v in zip(rows["clip_id"], told, strict=True) if isinstance(v, str) and v.strip()}
+    return out
+
+
+_TABLES: dict[str, tuple[Any, Any, Any]] = {
+    "audio2mouth": (audio2mouth.Settings, Audio2MouthSettings, None),
+    "aee": (aee.Settings, AeeSettings, aee.Weights),
+    "ebm": (ebm.Settings, EbmSettings, ebm.Weights),
+}
+
+
+def _settings(config: Mapping[str, Any], name: str) -> list[Any]:
+    """A stage's table: the network's settings (in `net`), the training's, and the losses' weights (in `weights`)."""
+    table: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in config[name].items()}
+    own = [table.pop("net", {}), table, table.pop("weights", {})]
+    try:
+        return [kind(**values) for kind, values in zip(_TABLES[name], own, strict=True) if kind]
+    except TypeError as error:
+        raise UserError(f"[{name}] has a field that is none ({error})") from None

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from cmet_reference.cem_net import aee, audio2mouth, ebm, train
 from cmet_reference.cem_net import audio as sound
-from cmet_reference.cem_net import audio2mouth
 from cmet_reference.cem_net.audio2mouth import JAW, LIPS, POINTS, UPPER, Audio2Mouth
-from cmet_reference.training import checkpoints
+from cmet_reference.cem_net.generate import CemNetFace
+from cmet_reference.clips import ClipArrays
+from cmet_reference.training import checkpoints, config
+from talking_face.reasons import UserError
 
 RNG = np.random.default_rng(5)
 MEL = [
@@ -157,3 +161,322 @@ def test_mouth_of_a_clip(tmp_path: Path):
     checkpoints.save(tmp_path / "audio2mouth.safetensors", net.state_dict(), net.record())
     again = audio2mouth.load(tmp_path / "audio2mouth.safetensors")
     assert np.array_equal(said, again.mouth(tone(640 * 12), references, references, 12))
+
+
+# -- AEE ---------------------------------------------------------------------------------------------------------------
+
+LABELS = aee.Labels(("neutral", "happy", "sad"), ("a", "b"), ("s1", "s2"))
+AEE_SMALL = {"width": 4, "hidden": 16, "content": 8, "emotion": 6, "timbre": 5}
+
+
+def small_aee(**changes) -> aee.AEE:
+    torch.manual_seed(0)
+    return aee.AEE(aee.Settings(**{**AEE_SMALL, **changes}), LABELS)
+
+
+def octet(features: str, pairs: int = 3) -> dict[str, torch.Tensor]:
+    torch.manual_seed(1)
+    shape = aee.window_shape(features)
+    return {
+        "corners": torch.randn(pairs, 2, 2, 2, *shape),
+        "known": torch.ones(pairs, 2, 2, 2),
+        "heard": torch.randn(pairs, 2, 2, *shape),
+        "emotion": torch.tensor([[0, 1], [1, 2], [2, 0]])[:pairs],
+        "speaker": torch.tensor([[0, 1], [1, 0], [0, 0]])[:pairs],
+    }
+
+
+def test_warp_undoes_a_change_of_tempo():
+    tune = RNG.normal(size=(20, 3)).cumsum(axis=0)
+    slow = tune[np.repeat(np.arange(20), RNG.integers(1, 4, 20))]
+    assert np.allclose(aee.warp(slow, tune), tune)
+    assert np.allclose(aee.warp(tune, slow), slow)
+    assert aee.warp(tune, RNG.normal(size=(7, 3))).shape == (7, 3)
+
+
+def test_warp_takes_the_cheapest_path():
+    """The total cost of the matches equals that of trying every path on a small case."""
+    a, b = RNG.normal(size=(4, 1)), RNG.normal(size=(3, 1))
+
+    def cheapest(i: int, j: int) -> float:
+        here = abs(a[i, 0] - b[j, 0])
+        before = [(i - 1, j), (i, j - 1), (i - 1, j - 1)]
+        return here + min((cheapest(*at) for at in before if min(at) >= 0), default=0.0)
+
+    def costs(i: int, j: int, path: list[tuple[int, int]]) -> list[tuple[float, list[tuple[int, int]]]]:
+        path = [(i, j), *path]
+        if (i, j) == (0, 0):
+            return [(sum(abs(a[x, 0] - b[y, 0]) for x, y in path), path)]
+        before = [(i - 1, j), (i, j - 1), (i - 1, j - 1)]
+        return [found for at in before if min(at) >= 0 for found in costs(*at, path)]
+
+    total, path = min(costs(3, 2, []))
+    assert total == pytest.approx(cheapest(3, 2))
+    last = {j: i for i, j in path}
+    assert np.array_equal(aee.warp(a, b), a[[last[j] for j in range(3)]])
+
+
+@pytest.mark.parametrize("changes", [{"features": "mfcc"}, {"features": "mel", "pool": 4, "timeless": True}])
+def test_aee_shapes_and_gradients(changes):
+    net = small_aee(**changes)
+    assert sum(isinstance(m, torch.nn.Conv2d) for m in net.emotion_encoder.modules()) == 8
+    assert sum(isinstance(m, torch.nn.Linear) for m in net.emotion_encoder.modules()) == 3
+    batch = octet(net.settings.features)
+    made = net.decoder(torch.randn(2, 6 + 5 + 8))
+    assert made.shape == (2, *aee.window_shape(net.settings.features))
+    total, _ = aee.cross_reconstruction(net, batch, aee.Weights())
+    told, _ = aee.pretraining(
+        net,
+        {"heard": batch["heard"][:, 0], "felt": batch["heard"][:, 1], "sentence": torch.tensor([0, 1, -100])},
+        aee.Weights(),
+    )
+    (total + told).backward()
+    every_gradient(net)
+    said = net.emotion(tone(640 * 6))
+    assert said.shape == (6,) and said.dtype == np.float32
+    assert net.probabilities(tone(640 * 6)).sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_each_combination_is_decoded_from_its_own_parts():
+    """A decoder that gives back its code shows whose emotion, timbre and content went into which corner."""
+    net = small_aee().eval()
+    batch = octet("mfcc", 1)
+    codes = []
+    net.decoder = torch.nn.Module()
+    net.decoder.forward = lambda code: codes.append(code) or torch.zeros(len(code), 28, 12)
+    aee.cross_reconstruction(net, batch, aee.Weights())
+    feeling, voice, said = codes[0].split([6, 5, 8], dim=1)
+    with torch.no_grad():
+        e = [net.encode(net.emotion_encoder, batch["heard"][:, n])[0] for n in (0, 1)]
+        t = [net.encode(net.timbre_encoder, batch["heard"][:, n])[0] for n in (0, 1)]
+        c = [net.content_encoder(batch["corners"][:, n, n, n])[0] for n in (0, 1)]
+    for row, (i, j, k) in enumerate(np.ndindex(2, 2, 2)):
+        assert torch.allclose(feeling[row], e[j], atol=1e-5)
+        assert torch.allclose(voice[row], t[i], atol=1e-5)
+        assert torch.allclose(said[row], c[k], atol=1e-5)
+
+
+def test_aee_losses_by_hand():
+    net = small_aee()
+    net.decoder = torch.nn.Module()
+    net.decoder.forward = lambda code: torch.zeros(len(code), 28, 12)
+    batch = octet("mfcc", 1)
+    batch["corners"] = torch.zeros_like(batch["corners"])
+    batch["corners"][0, 1, 1, 0] = 2.0  # error 4 in one of the corners
+    batch["corners"][0, 1, 0, 0] = 9.0  # not known
+    batch["known"][0, 1, 0, 0] = 0
+    _, parts = aee.cross_reconstruction(net, batch, aee.Weights())
+    assert float(parts["reconstruction"]) == pytest.approx(4 / 7, rel=1e-5)
+    said = torch.tensor([[[2.0, 0.0], [0.0, 1.0]]])
+    twin = torch.tensor([[[0.0, 3.0], [0.0, 1.0]]])  # the first one's twin is far away, the second's is the same
+    known = torch.tensor([[1.0, 1.0]])
+    # First: near = sqrt 2, far = sqrt 2: margin. Second: near 0, far |(0, 1) - (0, 1)| = 0: margin.
+    assert float(aee.content_triplet(said, twin, known, 0.5)) == pytest.approx(0.5, abs=1e-5)
+    twin = torch.tensor([[[5.0, 0.0], [0.0, 1.0]]])
+    assert float(aee.content_triplet(said, twin, known, 0.5)) == 0.0  # near 0, far sqrt 2
+    assert float(aee.content_triplet(said, twin, known, 2.0)) == pytest.approx(2 - 2**0.5, abs=1e-5)
+    logits = torch.tensor([[0.0, 0.0], [3.0, 1.0]])
+    assert float(aee.classification(logits, torch.tensor([1, -100]))) == pytest.approx(np.log(2))
+    assert float(aee.classification(logits, torch.tensor([-100, -100]))) == 0.0
+
+
+def test_aee_learns_a_batch_by_heart():
+    net, batch = small_aee(), octet("mfcc")
+    optimizer = torch.optim.Adam(net.parameters(), 5e-3)
+    first = None
+    for _ in range(40):
+        value, _ = aee.cross_reconstruction(net, batch, aee.Weights())
+        first = first or float(value.detach())
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
+    assert float(value.detach()) < 0.6 * first
+
+
+# -- EBM ---------------------------------------------------------------------------------------------------------------
+
+
+def small_ebm(**changes) -> ebm.EBM:
+    torch.manual_seed(0)
+    given = {
+        "slots": 6,
+        "width": 8,
+        "hidden": 16,
+        "audio_emotion": 5,
+        "picture_emotion": 4,
+        "identity": 3,
+        "emotions": 3,
+    }
+    return ebm.EBM(ebm.Settings(**{**given, **changes}))
+
+
+def faces(clips: int = 3) -> dict[str, torch.Tensor]:
+    torch.manual_seed(2)
+    return {
+        "rest": torch.randn(clips, 478, 3),
+        "lips": torch.randn(clips, 5, 57, 3),
+        "truth": torch.randn(clips, 5, 478, 3),
+        "heard": torch.randn(clips, 5),
+        "who": torch.randn(clips, 3),
+        "source": torch.tensor([0, 2, -100])[:clips],
+    }
+
+
+@pytest.mark.parametrize("region", ["whole-face", "lower-half"])
+def test_ebm_shapes_and_gradients(region):
+    net, batch = small_ebm(region=region), faces()
+    made = net(batch["rest"], batch["lips"], batch["heard"], batch["who"])
+    assert made.shape == (3, 5, 478, 3)
+    total, parts = ebm.loss(net, batch, ebm.Weights(through_keys=1.0))
+    assert set(parts) == {"landmarks", "reconstruction", "alignment", "through_keys", "picture"}
+    total.backward()
+    every_gradient(net)
+
+
+def test_ebm_without_parts_of_its_key():
+    """A memory trained without AEE, pictures or identity has no weights for them and asks for none."""
+    net, batch = small_ebm(audio_emotion=0, picture_emotion=0, identity=0), faces()
+    total, parts = ebm.loss(net, {k: batch[k] for k in ("rest", "lips", "truth", "source")}, ebm.Weights())
+    assert set(parts) == {"landmarks", "reconstruction", "alignment"} and torch.isfinite(total)
+    assert net(batch["rest"], batch["lips"]).shape == (3, 5, 478, 3)
+
+
+def test_only_the_region_moves():
+    net, batch = small_ebm(region="lower-half"), faces()
+    net.moves[:200] = 0
+    added = net(batch["rest"], batch["lips"], batch["heard"], batch["who"]) - net.base(batch["rest"], batch["lips"])
+    assert (added[:, :, :200] == 0).all() and (added[:, :, 200:] != 0).any()
+
+
+def test_addresses_and_alignment_by_hand():
+    net = small_ebm(width=2, slots=2, temperature=0.5)
+    memory = torch.tensor([[3.0, 0.0], [0.0, 0.1]])  # length does not count
+    weights = net.address(torch.tensor([[[7.0, 0.0]]]), memory).exp()
+    assert torch.allclose(weights[0, 0], torch.tensor([np.e**2, 1.0]).float() / (np.e**2 + 1))
+    p, q = torch.tensor([[0.75, 0.25]]), torch.tensor([[0.5, 0.5]])
+    divergence = 0.75 * np.log(1.5) + 0.25 * np.log(0.5)
+    assert float(ebm.alignment(p.log(), q.log())) == pytest.approx(divergence, rel=1e-5)
+    assert float(ebm.alignment(q.log(), p.log())) != pytest.approx(divergence, rel=1e-2)  # from keys to values
+
+
+def test_ebm_learns_a_batch_by_heart():
+    net, batch = small_ebm(hidden=32), faces()
+    optimizer = torch.optim.Adam(net.parameters(), 5e-3)
+    weights = ebm.Weights(through_keys=1.0, continuity=0.1)
+    first = None
+    for _ in range(60):
+        value, _ = ebm.loss(net, batch, weights)
+        first = first or float(value.detach())
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
+    assert float(value.detach()) < 0.8 * first
+
+
+# -- stages ------------------------------------------------------------------------------------------------------------
+
+
+def clips_of(speakers: str = "ab", frames: int = 16) -> list[ClipArrays]:
+    """Small clips with random faces and sound: two speakers, two emotions, two sentences."""
+    rng = np.random.default_rng(3)
+    mean = rng.normal(0, 60, (478, 3))
+    mean[[33, 263]] = [[-50, 0, 0], [50, 0, 0]]
+    out = []
+    for speaker in speakers:
+        own = mean + rng.normal(0, 2, (478, 3))
+        for emotion in ("neutral", "happy"):
+            for sentence in ("s1", "s2"):
+                out.append(
+                    ClipArrays(
+                        Path(),
+                        f"{speaker}/{emotion}/{sentence}",
+                        "test",
+                        speaker,
+                        emotion,
+                        1,
+                        sentence,
+                        (own + 128 + rng.normal(0, 1, (frames, 478, 3))).astype(np.float32),
+                        np.zeros((frames, 52), np.float32),
+                        rng.integers(-3000, 3000, 640 * frames).astype(np.int16),
+                    )
+                )
+    return out
+
+
+def test_pairs_share_what_they_should():
+    """Where two speakers say the same sentences, all eight combinations are real clips, their features as named."""
+    settings = train.AeeSettings(1, 0, batch=4)
+    stage = train.AeeStage(aee.Settings(**AEE_SMALL), settings, aee.Weights(), clips_of(), [], 0)
+    batch = stage.batch(0)
+    assert batch["known"].all()
+    assert (batch["speaker"][:, 0] != batch["speaker"][:, 1]).all()
+    assert (batch["emotion"][:, 0] != batch["emotion"][:, 1]).all()
+    alone = train.AeeStage(aee.Settings(**AEE_SMALL), settings, aee.Weights(), clips_of("a"), [], 0).batch(0)
+    assert alone["known"].all() and (alone["speaker"] == 0).all()
+    # What two clips give to windows of their own is what stands in the corners (0, 0, 0) and (1, 1, 1).
+    assert np.array_equal(batch["heard"][:, 0, 0], batch["corners"][:, 0, 0, 0])
+    assert np.array_equal(batch["heard"][:, 1, 0], batch["corners"][:, 1, 1, 1])
+
+
+def three_stages(folder: Path, seed: int) -> list[torch.nn.Module]:
+    """A few steps of each, from settings as small as can be."""
+    clips = clips_of()
+    first = train.Audio2MouthStage(
+        audio2mouth.Settings(width=16, layers=1, heads=2, feed_forward=16),
+        train.Audio2MouthSettings(2, batch=2, gain=3.0, bands=1),
+        clips,
+        clips,
+        seed,
+    )
+    second = train.AeeStage(
+        aee.Settings(**AEE_SMALL), train.AeeSettings(1, 1, batch=2, mixing=1.0), aee.Weights(), clips, clips, seed
+    )
+    nets = []
+    for stage in (first, second):
+        few_steps(stage, seed)
+        checkpoints.save(folder / f"{stage.name}.safetensors", stage.net.state_dict(), stage.record())
+        nets.append(stage.net.eval())
+    mouths, ears = audio2mouth.load(folder / "audio2mouth.safetensors"), aee.load(folder / "aee.safetensors")
+    settings = train.EbmSettings(2, batch=2, mixing=1.0)
+    own = ebm.Settings(slots=4, width=8, hidden=8, picture_emotion=4)
+    third = train.EbmStage(own, settings, ebm.Weights(), mouths, ears, clips, clips, seed)
+    few_steps(third, seed)
+    assert third.held_out()["error_still"] > 0
+    checkpoints.save(folder / "ebm.safetensors", third.net.state_dict(), third.record())
+    return [*nets, third.net]
+
+
+def few_steps(stage: Any, seed: int) -> None:
+    torch.manual_seed(seed)
+    optimizer = torch.optim.Adam(stage.players()["net"].parameters, 1e-3)
+    for step in range(stage.steps):
+        given = {k: torch.from_numpy(v) for k, v in stage.batch(step).items()}
+        optimizer.zero_grad()
+        stage.loss(given, "net")[0].backward()
+        optimizer.step()
+
+
+def test_same_seed_same_weights_and_a_face_from_the_files(tmp_path: Path):
+    one, two, other = (three_stages(tmp_path, seed) for seed in (0, 0, 1))
+    for a, b, c in zip(one, two, other, strict=True):
+        assert all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+        assert any(not torch.equal(x, y) for x, y in zip(a.parameters(), c.parameters(), strict=True))
+    clips = clips_of()
+    face, plain = CemNetFace(tmp_path), CemNetFace(tmp_path, memory=False)
+    given = clips[0].audio, clips[1].landmarks[:3], clips[2].landmarks
+    made, without = face.landmarks(*given, 20), plain.landmarks(*given, 20)
+    assert made.shape == without.shape == (20, 478, 3) and np.isfinite(made).all()
+    assert face.revision != plain.revision
+    # Without the memory the upper face is the references' but for the eyes, in the source's pose.
+    nose = [4, 6, 197]
+    assert np.abs(without[:, nose] - clips[1].landmarks[:3].mean(axis=0)[nose]).max() < 12
+
+
+@pytest.mark.parametrize("name", ["demo", "paper"])
+def test_settings_of_the_package(name):
+    settings = config.load("cmet_reference.cem_net", name)
+    for stage in ("audio2mouth", "aee", "ebm"):
+        assert train._settings(settings, stage)
+    assert len(train.stages(settings, {"main": Path()}, Path())) == len(train.STAGES)
+    with pytest.raises(UserError, match="aee"):
+        train._settings({"aee": {"nonsense": 1}}, "aee")

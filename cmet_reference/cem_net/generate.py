@@ -1,0 +1,98 @@
+"""CEM-Net at work: sound, reference pictures and a head's pose to landmarks in the picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from cmet_reference.cem_net import aee, audio2mouth, ebm
+from cmet_reference.cem_net.audio2mouth import POINTS
+from cmet_reference.cem_net.data import identity_of
+from cmet_reference.geometry import fit_pose, to_head, to_picture
+from cmet_reference.training import checkpoints
+
+# Eyelids and irises: what blinks and looks. They follow the source's, about its own mean.
+EYES = (
+    *(33, 246, 161, 160, 159, 158, 157, 173, 133, 155, 154, 153, 145, 144, 163, 7),
+    *(362, 398, 384, 385, 386, 387, 388, 466, 263, 249, 390, 373, 374, 380, 381, 382),
+    *range(468, 478),
+)
+
+
+class CemNetFace:
+    """The three networks of landmarks, from one folder of checkpoints."""
+
+    def __init__(self, folder: Path, memory: bool = True, device: str = "cpu") -> None:
+        """`folder`: audio2mouth, aee and ebm .safetensors. `memory`: False leaves the emotion out (the paper's "w/o
+        EBM"). "w/o AEE" is a memory trained without: `[ebm.net] audio_emotion = 0`.
+
+        Raises UserError where a file is no such checkpoint.
+        """
+        files = [folder / f"{kind}.safetensors" for kind in (audio2mouth.KIND, ebm.KIND, aee.KIND)]
+        self.device, self.felt = device, memory
+        self.mouths = audio2mouth.load(files[0]).to(device)
+        self.memory, self.identity = ebm.load(files[1])
+        self.memory.to(device)
+        self.ears = aee.load(files[2]).to(device) if memory and self.memory.settings.audio_emotion else None
+        used = files if self.ears else files[:2]
+        self.revision = "-".join([*map(checkpoints.revision, used), *([] if memory else ["without-memory"])])
+
+    def landmarks(
+        self,
+        audio: np.ndarray,
+        reference_landmarks: np.ndarray,
+        source_landmarks: np.ndarray,
+        frames: int,
+        reference_frames: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """The face that says the sound.
+
+        Args:
+            audio: (N,) int16, 16 kHz; its emotion is the one that is shown.
+            reference_landmarks: (R, 478, 3) px, no NaN: the speaker in any one expression.
+            source_landmarks: (S, 478, 3) px of the output, no NaN: head pose, blinks and gaze; held after its end.
+            frames: how many are wanted.
+            reference_frames: (R, H, W, 3) uint8 RGB, for the identity; only where the memory was trained with one.
+
+        Returns:
+            (frames, 478, 3) float32 px.
+        """
+        template = self.mouths.template.cpu().numpy()
+        held = source_landmarks[np.minimum(np.arange(frames), len(source_landmarks) - 1)]
+        pose = fit_pose(held, template)
+        source = to_head(held, pose)
+        known = to_head(reference_landmarks, fit_pose(reference_landmarks, template))
+        # The five that Audio2Mouth looks at.
+        shown = known[np.linspace(0, len(known) - 1, self.mouths.settings.references).round().astype(int)]
+        rest = shown.mean(axis=0)
+        lips = self.mouths.mouth(audio, shown, source, frames) - rest[list(POINTS)]
+        if self.felt:
+            face = self._felt(audio, rest, lips, reference_frames, reference_landmarks)
+        else:
+            face = self.memory.base(self._row(rest), self._row(lips))[0].cpu().numpy()
+        still = source[:, EYES].mean(axis=0)
+        face[:, EYES] += source[:, EYES] - still
+        return to_picture(face, pose)
+
+    @torch.inference_mode()
+    def _felt(
+        self,
+        audio: np.ndarray,
+        rest: np.ndarray,
+        lips: np.ndarray,
+        pictures: np.ndarray | None,
+        landmarks: np.ndarray,
+    ) -> np.ndarray:
+        who = heard = None
+        if self.identity != "none":
+            if pictures is None:
+                raise ValueError("this memory knows people by their picture: give reference_frames")
+            who = self._row(identity_of(np.ascontiguousarray(pictures[0]), landmarks[0], self.identity))
+        if self.ears is not None:
+            heard = self._row(self.ears.emotion(audio))
+        return self.memory(self._row(rest), self._row(lips), heard, who)[0].cpu().numpy()
+
+    def _row(self, x: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(np.ascontiguousarray(x, np.float32))[None].to(self.device)
