@@ -334,8 +334,10 @@ def _fill(
             frame, place, gain = donors.frames[index], donors.points[index, :, :2], light / donors.light[index]
         else:
             frame, place, gain = donors.drawn[0], donors.drawn[1][:, :2], np.ones(3, np.float32)
-        at = _mapped(points, target[where, :2], place[where])
-        taken = _sampled(frame, at[:, None], cv2.INTER_LINEAR)[:, 0]
+        # A map of the whole box: OpenCV takes no more than 32767 places in a row.
+        at = np.zeros((size[1], size[0], 2), np.float32)
+        at[y, x] = _mapped(points, target[where, :2], place[where])
+        taken = _sampled(frame, at, cv2.INTER_LINEAR)[y, x]
         mixed += weight * taken * np.clip(gain, 0.7, 1.4)
     part = picture[low[1] : high[1], low[0] : high[0]]
     share = cover[y, x, None]
