@@ -18,19 +18,19 @@ _CRF = 28
 _FIRST = ("ground-truth",)  # shown first; its sound is the driving audio, which all have in common
 
 
-def gallery(out: Path, methods: Sequence[str], per_setting: int = 4) -> dict[str, list[dict[str, Any]]]:
+def gallery(out: Path, per_setting: int = 4) -> dict[str, list[dict[str, Any]]]:
     """Pairs of each setting of a run, with every method's video of them.
 
     Args:
         out: folder of `cmet-eval run`: pairs/SETTING.parquet and videos/METHOD/SETTING/PAIR.mp4.
-        methods: names, in the order they should stand in; those without a video of a pair are left out of it.
         per_setting: pairs, at most; those that most methods have come first, speakers and emotions take turns.
 
     Returns:
         setting -> [{"pair", "speaker", "reference_emotion", "target_emotion", "videos": [{"method", "data"}]}], with
         the MP4 in base64. The same videos give the same bytes.
     """
-    ordered = sorted(methods, key=lambda m: m not in _FIRST)
+    methods = [folder.name for folder in (out / "videos").iterdir()] if (out / "videos").is_dir() else []
+    ordered = sorted(methods, key=lambda m: (m not in _FIRST, m))
     found: dict[str, list[dict[str, Any]]] = {}
     for path in sorted((out / "pairs").glob("*.parquet")):
         setting, pairs = path.stem, read_pairs(path).pairs

@@ -10,13 +10,13 @@ from typing import Any
 
 from leaderboards.bands import Bands
 from leaderboards.data import SCHEMA_FILE, records, to_csv, to_json, to_parquet
-from leaderboards.html import to_html
+from leaderboards.html import Gallery, to_html
 from leaderboards.results import read_results
 from leaderboards.tables import Table, build_tables
 from leaderboards.text import to_markdown
 
 
-def build(results: Path, out: Path, bands: Bands | None = None) -> Path:
+def build(results: Path, out: Path, bands: Bands | None = None, gallery: Gallery | None = None) -> Path:
     """Rebuild every board from the result rows under `results`.
 
     Writes index.html and board.md, .csv, .parquet and .json with all settings into `out`, the same five for each
@@ -26,6 +26,7 @@ def build(results: Path, out: Path, bands: Bands | None = None) -> Path:
         results: folder of result rows, searched in depth.
         out: where the boards go.
         bands: noise bands inside which two methods tie; None: none.
+        gallery: videos that the pages play, see `leaderboards.html.Gallery`; None: none.
 
     Returns:
         the path of index.html.
@@ -36,21 +37,28 @@ def build(results: Path, out: Path, bands: Bands | None = None) -> Path:
     tables = build_tables(read_results(results), bands or Bands())
     out.mkdir(parents=True, exist_ok=True)
     rows = list(records(tables))
-    _write(out, "index", "board", tables, rows)
+    _write(out, "index", "board", tables, rows, gallery)
     for name in dict.fromkeys(table.key["setting"] for table in tables):
         some = [table for table in tables if table.key["setting"] == name]
-        _write(out, name, name, some, [row for row in rows if row["setting"] == name])
+        _write(out, name, name, some, [row for row in rows if row["setting"] == name], gallery)
     _save(out / SCHEMA_FILE.name, SCHEMA_FILE.read_bytes())
     return out / "index.html"
 
 
-def _write(out: Path, page: str, stem: str, tables: Sequence[Table], rows: Sequence[Mapping[str, Any]]) -> None:
+def _write(
+    out: Path,
+    page: str,
+    stem: str,
+    tables: Sequence[Table],
+    rows: Sequence[Mapping[str, Any]],
+    gallery: Gallery | None,
+) -> None:
     for name, content in (
         (f"{stem}.md", to_markdown(tables).encode()),
         (f"{stem}.csv", to_csv(rows).encode()),
         (f"{stem}.parquet", to_parquet(rows)),
         (f"{stem}.json", to_json(tables).encode()),
-        (f"{page}.html", to_html(tables, stem).encode()),
+        (f"{page}.html", to_html(tables, stem, gallery).encode()),
     ):
         _save(out / name, content)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -19,9 +19,15 @@ from leaderboards.text import survivors
 _WIDTH, _EDGE = 96.0, 5.0
 
 
-def to_html(tables: Sequence[Table], stem: str) -> str:
-    """The page of these tables. `stem` names the CSV and Markdown files beside it."""
+# setting -> its cases: pair, speaker, reference_emotion, target_emotion, videos, each a method and data (MP4, base64).
+Gallery = Mapping[str, Sequence[Mapping[str, Any]]]
+
+
+def to_html(tables: Sequence[Table], stem: str, gallery: Gallery | None = None) -> str:
+    """The page of these tables. `stem` names the CSV and Markdown files beside it; `gallery` is played on it."""
     views = [_table(table, index) for index, table in enumerate(tables)]
+    for view, table in zip(views, tables, strict=True):
+        view["gallery"] = _gallery(table, (gallery or {}).get(table.key["setting"], ()))
     settings = list(dict.fromkeys(table.title for table in tables))
     return str(
         _environment()
@@ -49,6 +55,16 @@ def _environment() -> Any:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+
+
+def _gallery(table: Table, cases: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The cases with the methods' titles; videos of methods that the table does not hold stay out."""
+    titles = {row.method: row.title for row in table.rows}
+    shown = [
+        {**case, "videos": [{**v, "title": titles[v["method"]]} for v in case["videos"] if v["method"] in titles]}
+        for case in cases
+    ]
+    return [case for case in shown if case["videos"]]
 
 
 def _table(table: Table, index: int) -> dict[str, Any]:

@@ -26,6 +26,7 @@ def demo(
     quiet: bool = typer.Option(False, "--quiet", help="no progress"),
 ) -> None:
     from cmet_eval import embedded, evaluate
+    from cmet_eval.gallery import gallery
     from leaderboards import board
 
     started = time.monotonic()
@@ -53,6 +54,6 @@ def demo(
         )
     )
     step("4/4 the leaderboard")
-    path = board.build(out / "results", out / "leaderboard")
+    path = board.build(out / "results", out / "leaderboard", gallery=gallery(out))
     step("done")
     print(path)

@@ -1,0 +1,84 @@
+"""The gallery: the same pairs by every method, played in step in a browser, the same bytes each time."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cmet_eval.gallery import choose, gallery
+from cmet_eval.pairs import PairList, pair_file_name, write_pairs
+from leaderboards.board import build
+from leaderboards.results import write_results
+from talking_face.media.writing import write_video
+from tests.cmet_eval.test_study import CATCH, CHROMIUM, make_pairs
+from tests.leaderboards.test_page_in_browser import make_rows
+
+PROBE = """
+<script>
+const player = document.querySelector(".player"), films = [...player.querySelectorAll("video")];
+const seen = {errors: window.__errors, titles: [...player.querySelectorAll("figcaption")].map((e) => e.textContent)};
+const ready = films.map((v) => new Promise((r) => v.addEventListener("loadeddata", r)));
+Promise.all(ready).then(() => {
+  player.querySelector(".play").click();
+  // Media run by a clock of their own here, so wait for the films, not for a time.
+  const later = () => {
+    seen.at = films.map((v) => v.currentTime); seen.muted = films.map((v) => v.muted); seen.width = films[0].videoWidth;
+    if (Math.min(...seen.at) <= 0) { requestAnimationFrame(later); return; }
+    const out = document.createElement("pre");
+    out.id = "probe"; out.textContent = JSON.stringify(seen); document.body.append(out);
+  };
+  later();
+});
+</script>
+"""
+
+
+def make_run(folder: Path) -> Path:
+    """Two methods, one of which lacks the second of three pairs; a damaged video."""
+    pairs = [dataclasses.replace(p, setting="neutral-base") for p in make_pairs(3)]
+    write_pairs(PairList("neutral-base", "d", tuple(pairs)), folder / "pairs" / "neutral-base.parquet")
+    for m, method in enumerate(("first", "ground-truth")):
+        for k, pair in enumerate(pairs):
+            path = folder / "videos" / method / "neutral-base" / f"{pair_file_name(pair.pair_id)}.mp4"
+            if (m, k) == (0, 1):
+                continue
+            write_video(path, np.full((25, 64, 64, 3), 50 * m + 9 * k, np.uint8), 25, np.zeros(16000, np.int16))
+            write_results(make_rows(method, 1.0 + m), folder / "results", {"method": {"title": method.title()}})
+    path.write_bytes(b"damaged")
+    return folder
+
+
+def test_pairs_that_all_methods_have_come_first(tmp_path: Path) -> None:
+    pairs = make_pairs(3)
+    files = {(p.pair_id, m): tmp_path for p in pairs for m in "ab" if (p.speaker, m) != ("P0", "a")}
+    assert [p.speaker for p in choose(pairs, "ab", files, 2)] == ["P1", "P2"]
+    assert [p.speaker for p in choose(pairs, "ab", files, 9)] == ["P1", "P2", "P0"]
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed: the page is not opened in a browser")
+def test_the_gallery_plays_in_step(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    shown = gallery(run)
+    assert [len(case["videos"]) for case in shown["neutral-base"]] == [2, 1, 1]  # all; one damaged; one missing
+    page = build(run / "results", tmp_path / "a", gallery=shown)
+    text = page.read_text()
+    assert build(run / "results", tmp_path / "b", gallery=gallery(run)).read_text() == text
+    probe = tmp_path / "probe.html"
+    probe.write_text(text.replace("<head>", f"<head>{CATCH}").replace("</body>", f"{PROBE}</body>"))
+    command = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    command += ["--autoplay-policy=no-user-gesture-required", f"--user-data-dir={tmp_path / 'profile'}"]
+    command += ["--enable-logging=stderr", "--virtual-time-budget=60000", "--dump-dom", f"file://{probe}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    found = re.search(r'<pre id="probe">(.*?)</pre>', done.stdout, re.DOTALL)
+    assert found, done.stderr[-2000:]
+    seen = json.loads(found.group(1))
+    assert seen["errors"] == [] and "CONSOLE" not in done.stderr
+    assert seen["titles"] == ["Ground-Truth", "First"] and seen["width"] == 64
+    assert min(seen["at"]) > 0 and max(seen["at"]) - min(seen["at"]) <= 0.08
+    assert seen["muted"] == [False, True]
