@@ -40,7 +40,7 @@ class Duel:
     @property
     def verdict(self) -> str:
         """ "first" or "second" is better; else "tie", or "noise" where the difference is inside the metric's band."""
-        if abs(self.difference) <= self.band:
+        if self.band and abs(self.difference) <= self.band:
             return "noise"
         if self.p_holm >= ALPHA:
             return "tie"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,10 @@ def test_ranks_tie_by_the_test_and_by_the_noise_band(tmp_path: Path) -> None:
     assert ranked(only(tmp_path)) == {
         "a": (1, {}), "b": (2, {"c": "tie"}), "c": (2, {"b": "tie"}), "truth": (None, {})
     }  # fmt: skip
+    write(tmp_path / "same", "d", rows("d", noise(1)))
+    write(tmp_path / "same", "e", rows("e", noise(1)))
+    assert ranked(only(tmp_path / "same")) == {"d": (1, {"e": "tie"}), "e": (1, {"d": "tie"})}, "there is no band"
+    shutil.rmtree(tmp_path / "same")
     wide = only(tmp_path, Bands({"psnr:frame-mean|version:1": 1.5}, "test"))
     assert {rank for rank, _ in ranked(wide).values()} == {1, None} and wide.bands == "test"
     assert ranked(wide)["a"] == (1, {"b": "noise", "c": "noise"})
