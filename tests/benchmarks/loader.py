@@ -1,6 +1,6 @@
 """How fast the loader makes batches of a reference model's stages from shards, and what share of training waits for it.
 
-    python tests/benchmarks/loader.py SHARDS [--models cmet cem-net] [--config demo] [--steps 20] [--workers 0 1 2] [--alone]
+    python tests/benchmarks/loader.py SHARDS [--models cmet cem-net] [--config demo] [--steps 20] [--workers 0 1] [--alone]
 
 prints a table. A stage that is built on others finds them in SHARDS/reference, so train the models first.
 """
@@ -40,7 +40,9 @@ def main() -> None:
     given.add_argument("--steps", type=int, default=20)
     given.add_argument("--workers", nargs="+", type=int, default=[0, 1, 2])
     given.add_argument("--device", default="auto")
-    given.add_argument("--alone", action="store_true", help="do not train: for networks that are too large to here")
+    given.add_argument(
+        "--alone", action="store_true", help="do not train: for networks that are too large to train here"
+    )
     args = given.parse_args()
     limit_threads(1)
     print("| stage | workers | loader alone, samples/s | training, samples/s | of it waiting |\n|---|--:|--:|--:|--:|")
