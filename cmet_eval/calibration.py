@@ -1,16 +1,18 @@
 """Whether metrics measure what they claim: known degradations (degradations.py) of real and drawn clips, every metric's
 answer to each, and the noise band inside which a difference between two methods says nothing.
 
-Writes values.csv (metric, degradation, step, clip, value or reason), bands.csv (metric and signature -> band),
-tables.md and a plot a metric. The same input gives the same bytes.
+Writes values.csv (metric, degradation, step, clip, value or reason), bands.csv (metric, signature, source -> band),
+noise.csv (what each kind of noise does by itself), tables.md and a plot a metric. The same input gives the same bytes.
 """
 
 from __future__ import annotations
 
 import csv
 import io
+import os
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -33,6 +35,7 @@ from metrics.base import Labels, Metric, Sample, Score
 from metrics.landmarks import mediapipe_landmarks
 from metrics.registry import get_metric
 from talking_face.media.reading import FPS
+from talking_face.pretrained import corpus_nets
 from talking_face.reasons import UserError
 
 # Those whose files come with packages, and quick enough: 1 to 2 s a video of 50 frames.
@@ -41,9 +44,17 @@ DEFAULT_METRICS: tuple[str, ...] = (
     *("registration:shift", "registration:scale", "registration:rotation", "jitter:output"),
     *("lip_energy:correlation", "lip_energy:offset", "csim:dlib", "ea:fer", "emotion_leak:fer"),
 )
+# By evaluators trained on the corpus; asked where such are given.
+CORPUS_METRICS: tuple[str, ...] = (
+    *("lse_c:corpus", "lse_d:corpus", "lse_offset:corpus", "ea:corpus", "emotion_leak:corpus"),
+)
 # 0.1 s a face: asked only at a degradation's last step, and for its noise band.
 SLOW: tuple[str, ...] = ("csim:dlib", "csim:dlib-ref")
 BASE, STAND_IN, NO_STEP = "none", "stand-in", ""
+EVALUATOR = "evaluator"  # the kind of noise that another seed of an evaluator's training is
+# Told, and not in the band: 2 px cost 3 to 4 dB of PSNR, and no two methods would differ.
+NOT_IN_BAND = frozenset({("move", "2")})
+SOUND_ONLY = "-sound"  # ends the group of clips of which the sound alone was moved
 NOT_MAKEABLE = "not-makeable"  # in place of a reason, where a clip cannot be degraded so
 _SEED = 0
 
@@ -53,7 +64,8 @@ class Row:
     """One metric's answer to one degraded clip: a value, or a reason and no number."""
 
     metric: str
-    degradation: str  # "none" for the clip as this suite writes it; "stand-in", "stand-in+move" for the noise bands
+    # "none" for the clip as this suite writes it; "stand-in", "stand-in+move", "stand-in+evaluator" for the noise bands
+    degradation: str
     step: str
     group: str
     clip: str
@@ -67,10 +79,14 @@ def calibrate(
     metrics: Sequence[Metric],
     degradations: Sequence[Degradation] = DEGRADATIONS,
     noise: Sequence[Degradation] = NOISE,
+    other_evaluators: Sequence[Path] = (),
 ) -> Iterable[Row]:
     """Every metric on every degradation of every clip.
 
     What is degraded is the clip as the suite writes videos, so that PSNR is finite; the target is the clip itself.
+
+    Args:
+        other_evaluators: folders of evaluators trained with other seeds; what they say of the stand-in is noise too.
     """
     for clip in clips:
         target = Sample(clip.frames, FPS, clip.audio, clip.name, clip.labels)
@@ -85,6 +101,49 @@ def calibrate(
             yield from _rows(spoiled, STAND_IN, NO_STEP, metrics, start, target)
             for how in noise:
                 yield from _degraded(spoiled, how, f"{STAND_IN}+{how.name}", metrics, start, target)
+            trained = [metric for metric in metrics if metric.key in CORPUS_METRICS]
+            for folder in other_evaluators:
+                with evaluators_of(folder):
+                    seed = f"seed {corpus_nets.find('syncnet').trained_on.seed}"
+                    yield from _rows(spoiled, f"{STAND_IN}+{EVALUATOR}", seed, trained, start, target)
+
+
+@contextmanager
+def evaluators_of(folder: Path) -> Iterator[None]:
+    """Within, metrics find the evaluators of this folder first."""
+    before = os.environ.get("CMET_EVAL_WEIGHTS")
+    os.environ["CMET_EVAL_WEIGHTS"] = os.pathsep.join([str(folder), *([before] if before else [])])
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["CMET_EVAL_WEIGHTS"]
+        else:
+            os.environ["CMET_EVAL_WEIGHTS"] = before
+
+
+def sound_moved(clips: Iterable[Clip], metrics: Sequence[Metric]) -> Iterable[Row]:
+    """The offset that each metric finds as the sound is moved, pictures looked at once: cheap enough for many clips.
+
+    The pictures are those of the shards, with the points that lie beside them where the clip has them.
+    """
+    how = next(how for how in DEGRADATIONS if how.sound_only)
+    finding = [metric for metric in metrics if _finds_offset(metric)]
+    for clip in clips:
+        clip = replace(clip, group=clip.group + SOUND_ONLY)
+        base = _sample(clip, clip.frames, clip.audio)
+        if clip.mesh is not None:
+            base.cached("mediapipe-mesh", partial(_given, clip.mesh))
+        yield from _rows(clip, BASE, NO_STEP, finding, base, base)
+        yield from _degraded(clip, how, how.name, finding, base, base)
+
+
+def _given(mesh: tuple[np.ndarray, np.ndarray], _: Sample) -> tuple[np.ndarray, np.ndarray]:
+    return mesh
+
+
+def _finds_offset(metric: Metric) -> bool:
+    return bool({metric.name, metric.key} & {"lse_offset", "lip_energy:offset"})
 
 
 def _degraded(
@@ -99,8 +158,14 @@ def _degraded(
             continue
         sample = _sample(clip, video.frames, video.audio)
         if how.sound_only and asked:
-            sample.cached("mediapipe-478", lambda _: mediapipe_landmarks(base))  # the pictures are the same
+            mediapipe_landmarks(base)
+            seen = {key: value for key, value in base._cache.items() if _of_pictures(key)}
+            sample._cache.update(seen)  # the pictures are the same
         yield from _rows(clip, name, label(step), asked, sample, target)
+
+
+def _of_pictures(key: Any) -> bool:
+    return (key[0] if isinstance(key, tuple) else key) in ("mediapipe-mesh", "mediapipe-478", "lips")
 
 
 def _asked(metric: Metric, how: Degradation, step: Step, noise: bool) -> bool:
@@ -128,10 +193,11 @@ def label(step: Step) -> str:
 # The clips ------------------------------------------------------------------------------------------------------------
 
 
-def pick_clips(folder: Path, count: int, frames: int) -> list[Clip]:
+def pick_clips(folder: Path, count: int, frames: int, seen: frozenset[str] = frozenset()) -> list[Clip]:
     """`count` clips of a shard set, two a speaker where there are two, of the highest intensity that the set has.
 
-    The choice is drawn with a fixed seed. Clips are cut to `frames` frames.
+    The choice is drawn with a fixed seed. Clips are cut to `frames` frames. Those `seen`, on which an evaluator was
+    trained, are left out.
     """
     from cmet_eval.generation import open_shards
     from cmet_eval.redraw import other_emotion, other_speaker, redrawn
@@ -140,6 +206,7 @@ def pick_clips(folder: Path, count: int, frames: int) -> list[Clip]:
 
     shards = open_shards(str(folder))
     table = shards.clips[shards.clips["n_frames"] >= min(frames, int(shards.clips["n_frames"].max()))]
+    table = table[~table["clip_id"].isin(seen)]
     strong = table[(table["intensity"] == table["intensity"].max()) & (table["emotion"] != "neutral")]
     rows = list((strong if len(strong) else table).itertuples())
     rng = np.random.default_rng(_SEED)
@@ -177,6 +244,25 @@ def pick_clips(folder: Path, count: int, frames: int) -> list[Clip]:
     return out
 
 
+def pick_sounds(folder: Path, count: int, frames: int, seen: frozenset[str] = frozenset()) -> list[Clip]:
+    """`count` clips of a shard set for `sound_moved`, of any emotion and intensity; drawn by a fixed seed."""
+    from cmet_eval.generation import open_shards
+    from pipelines.synth.identity import speaker_names
+    from talking_face.faces.points68 import to_68
+
+    shards = open_shards(str(folder))
+    table = shards.clips[(shards.clips["valid_fraction"] >= 0.5) & ~shards.clips["clip_id"].isin(seen)]
+    order = np.random.default_rng(_SEED).permutation(len(table))[:count]
+    out = []
+    for row in table.iloc[np.sort(order)].itertuples():
+        pictures = shards.frames(row.clip_id)[:frames]
+        points, blendshapes = shards.landmarks(row.clip_id)[:frames], shards.blendshapes(row.clip_id)[:frames]
+        group = "embedded" if row.dataset == "mead" and row.speaker in speaker_names(16) else "real"
+        sound = shards.audio(row.clip_id)[: len(pictures) * SAMPLES]
+        out.append(Clip(row.clip_id, group, pictures, sound, to_68(points), mesh=(points, blendshapes)))
+    return out
+
+
 def _frames_of(shards: Any, clip_id: str, count: int) -> np.ndarray:
     """`count` frames of another clip; its last one is held where it is shorter."""
     frames = shards.frames(clip_id)
@@ -199,30 +285,57 @@ def differences(rows: Sequence[Row], metric: str, start: str, name: str, step: s
     return np.array([at[clip] - before[clip] for clip in sorted(at.keys() & before.keys())])
 
 
-def band_of(rows: Sequence[Row], metric: str, how: Degradation, step: Step, group: str | None) -> float | None:
-    """Mean size over clips of what a noise step does to the stand-in; None without a clip."""
-    found = differences(rows, metric, STAND_IN, f"{STAND_IN}+{how.name}", label(step), group)
+def band_of(rows: Sequence[Row], metric: str, noise: str, step: str, group: str | None) -> float | None:
+    """Mean size over clips of what a kind of noise does to the stand-in; None without a clip."""
+    found = differences(rows, metric, STAND_IN, f"{STAND_IN}+{noise}", step, group)
     return float(np.abs(found).mean()) if len(found) else None
 
 
+def kinds_of_noise(rows: Sequence[Row]) -> list[tuple[str, str]]:
+    """(name, step) of NOISE, and of the other evaluators that the rows know."""
+    seeds = sorted({row.step for row in rows if row.degradation == f"{STAND_IN}+{EVALUATOR}"})
+    return [(how.name, label(step)) for how in NOISE for step in how.steps] + [(EVALUATOR, seed) for seed in seeds]
+
+
+def noise_of(rows: Sequence[Row], metric: str, group: str | None) -> dict[tuple[str, str], float]:
+    """What each kind of noise does, where it is known."""
+    found = {kind: band_of(rows, metric, *kind, group) for kind in kinds_of_noise(rows)}
+    return {kind: value for kind, value in found.items() if value is not None}
+
+
+def whole_band(rows: Sequence[Row], metric: str, group: str | None) -> float | None:
+    """The noise band: the largest of re-encoding, a crop moved by 1 px and another evaluator's seed."""
+    found = noise_of(rows, metric, group)
+    return max((value for kind, value in found.items() if kind not in NOT_IN_BAND), default=None)
+
+
 def bands(rows: Sequence[Row], metrics: Sequence[Metric]) -> list[dict[str, str]]:
-    """One row a metric, group and noise step, and the largest of a group as degradation `any`."""
+    """One row a metric and source (the kind of clips): what boards read."""
     out = []
-    groups = sorted({row.group for row in rows})
     for metric in metrics:
-        for group in groups:
-            found = [
-                (how.name, label(step), value)
-                for how in NOISE
-                for step in how.steps
-                if (value := band_of(rows, metric.key, how, step, group)) is not None
-            ]
-            if found:
-                found.append(("any", "", max(value for *_, value in found)))
-            for name, step, value in found:
+        for group in _groups(rows):
+            value = whole_band(rows, metric.key, group)
+            if value is not None:
                 head = {"metric": metric.key, "signature": str(metric.signature()), "unit": metric.unit}
-                out.append(head | {"group": group, "noise": name, "step": step, "band": f"{value:.6g}"})
+                out.append(head | {"source": group, "band": f"{value:.6g}"})
     return out
+
+
+def noise_table(rows: Sequence[Row], metrics: Sequence[Metric]) -> list[dict[str, str]]:
+    """One row a metric, source and kind of noise, with what it changes by itself, and whether the band counts it."""
+    return [
+        {
+            "metric": metric.key, "unit": metric.unit, "source": group, "noise": kind[0], "step": kind[1],
+            "change": f"{value:.6g}", "in_band": "no" if kind in NOT_IN_BAND else "yes",
+        }
+        for metric in metrics
+        for group in _groups(rows)
+        for kind, value in noise_of(rows, metric.key, group).items()
+    ]  # fmt: skip
+
+
+def _groups(rows: Sequence[Row]) -> list[str]:
+    return sorted({row.group for row in rows if not row.group.endswith(SOUND_ONLY)})
 
 
 def wanted(how: Degradation, metric: str) -> str:
@@ -238,7 +351,9 @@ def verdict(rows: Sequence[Row], metric: Metric, how: Degradation, group: str) -
     more than its whole noise band.
     """
     found = differences(rows, metric.key, BASE, how.name, label(how.steps[-1]), group)
-    coding, whole = widest(rows, metric.key, NOISE[:1], group), widest(rows, metric.key, NOISE, group)
+    noise = noise_of(rows, metric.key, group)
+    coding = max((value for (name, _), value in noise.items() if name == "reencode"), default=None)
+    whole = whole_band(rows, metric.key, group)
     if not len(found) or coding is None or whole is None:
         return "", None
     change = float(np.median(found))
@@ -251,12 +366,6 @@ def verdict(rows: Sequence[Row], metric: Metric, how: Degradation, group: str) -
     if claim == "still" and abs(change) > whole:
         return "moves", change
     return "", change
-
-
-def widest(rows: Sequence[Row], metric: str, noise: Sequence[Degradation], group: str | None) -> float | None:
-    """The largest band over the steps of `noise`; None without one."""
-    every = [band_of(rows, metric, how, step, group) for how in noise for step in how.steps]
-    return max((value for value in every if value is not None), default=None)
 
 
 def offset_table(rows: Sequence[Row], metric: str, group: str) -> tuple[int, int, int, int]:
@@ -277,10 +386,11 @@ def offset_table(rows: Sequence[Row], metric: str, group: str) -> tuple[int, int
 
 
 def write(out: Path, rows: Sequence[Row], metrics: Sequence[Metric]) -> list[Path]:
-    """values.csv, bands.csv, tables.md and the plots, in the folder `out`."""
+    """values.csv, bands.csv, noise.csv, tables.md and the plots, in the folder `out`."""
     from cmet_eval.calibration_plot import plot
 
     paths = [write_values(out, rows), _write_csv(out / "bands.csv", bands(rows, metrics))]
+    paths.append(_write_csv(out / "noise.csv", noise_table(rows, metrics)))
     (out / "tables.md").write_text(tables(rows, metrics), encoding="utf-8")
     paths.append(out / "tables.md")
     for metric in metrics:
@@ -319,23 +429,29 @@ def read_values(path: Path) -> list[Row]:
 def tables(rows: Sequence[Row], metrics: Sequence[Metric]) -> str:
     """Markdown: noise bands, what a degradation's last step does, and offsets, for each group of clips."""
     parts = []
-    for group in sorted({row.group for row in rows}):
-        n = len({row.clip for row in rows if row.group == group})
+    for group in _groups(rows):
         used = [m for m in metrics if any(r.metric == m.key and r.group == group and r.value is not None for r in rows)]
-        noise = [(how, step) for how in NOISE for step in how.steps]
-        parts.append(f"### Noise bands, {n} {group} clips\n")
-        parts.append(_line(["metric", *(f"{how.name} {label(step)}" for how, step in noise), "band"]))
-        parts.append(_line(["---"] * (len(noise) + 2)))
+        noise = kinds_of_noise([row for row in rows if row.group == group])
+        count = {m.key: str(len({r.clip for r in rows if (r.metric, r.group) == (m.key, group)})) for m in used}
+        parts.append(f"### Noise bands, {group} clips\n")
+        parts.append(_line(["metric", "clips", *(f"{name} {step}" for name, step in noise), "band"]))
+        parts.append(_line(["---"] * (len(noise) + 3)))
         for metric in used:
-            found = [band_of(rows, metric.key, how, step, group) for how, step in noise]
-            known = [value for value in found if value is not None]
-            cells = ["-" if value is None else _short(value) for value in found]
-            parts.append(_line([f"`{metric.key}`", *cells, _short(max(known)) if known else "-"]))
+            found = [*(band_of(rows, metric.key, *kind, group) for kind in noise), whole_band(rows, metric.key, group)]
+            parts.append(
+                _line(
+                    [
+                        f"`{metric.key}`",
+                        count[metric.key],
+                        *("-" if value is None else _short(value) for value in found),
+                    ]
+                )
+            )
         shown = [how for how in DEGRADATIONS if not how.sound_only]
         shown = [
             h for h in shown if any(r.degradation == h.name and r.group == group and r.value is not None for r in rows)
         ]
-        parts.append(f"\n### What the last step changes, median of {n} {group} clips\n")
+        parts.append(f"\n### What the last step changes, median of {group} clips\n")
         parts.append(_line(["metric", "before", *(f"{how.name} {label(how.steps[-1])}" for how in shown)]))
         parts.append(_line(["---"] * (len(shown) + 2)))
         for metric in used:
@@ -349,17 +465,21 @@ def tables(rows: Sequence[Row], metrics: Sequence[Metric]) -> str:
                     "-" if change is None else f"{'**' if wrong else ''}{mark}{change:+.3g}{'**' if wrong else ''}"
                 )
             parts.append(_line(cells))
-        hearing = [m for m in used if {m.name, m.key} & {"lse_offset", "lip_energy:offset"}]
-        if hearing:
-            parts.append(f"\n### Sound shifted by k = -10 to 10 frames, {n} {group} clips\n")
-            parts.append(_line(["metric", "videos", "offset is k", "within 1", "k more than the unmoved clip's"]))
-            parts.append(_line(["---"] * 5))
-            for metric in hearing:
-                total, *good = offset_table(rows, metric.key, group)
-                parts.append(
-                    _line([f"`{metric.key}`", str(total), *(f"{x} ({100 * x / max(total, 1):.0f}%)" for x in good)])
-                )
         parts.append("")
+    parts.append("### Sound shifted by k = -10 to 10 frames\n")
+    parts.append(_line(["metric", "clips", "videos", "offset is k", "within 1", "k more than the unmoved clip's"]))
+    parts.append(_line(["---"] * 6))
+    for group in sorted({row.group for row in rows}):
+        for metric in (m for m in metrics if _finds_offset(m)):
+            total, *good = offset_table(rows, metric.key, group)
+            if total:
+                n = len({row.clip for row in rows if (row.metric, row.group) == (metric.key, group)})
+                about = f"{n} {group.removesuffix(SOUND_ONLY)}" + (
+                    ", pictures as in the shards" if SOUND_ONLY in group else ""
+                )
+                cells = [f"{x} ({100 * x / total:.0f}%)" for x in good]
+                parts.append(_line([f"`{metric.key}`", about, str(total), *cells]))
+    parts.append("")
     return "\n".join(parts)
 
 
@@ -387,27 +507,58 @@ def run(
     clips: int = 4,
     frames: int = 50,
     metric_keys: Sequence[str] = (),
+    evaluators: Sequence[Path] = (),
+    sounds: int = 0,
     quiet: bool = False,
 ) -> list[Path]:
-    """Calibrate on `clips` clips of each shard set and write into `out`."""
+    """Calibrate on `clips` clips of each shard set and write into `out`.
+
+    Args:
+        evaluators: folders of evaluators trained on a corpus; the first judge, the others are its noise.
+        sounds: so many clips more of each shard set, of which the sound alone is moved.
+    """
     from talking_face.progress import Progress
 
-    metrics = [get_metric(key) for key in (metric_keys or DEFAULT_METRICS)]
+    metrics = [get_metric(key) for key in (metric_keys or (*DEFAULT_METRICS, *(CORPUS_METRICS if evaluators else ())))]
     rows: list[Row] = []
-    with Progress(clips * len(data), "clips", "calibrate", quiet=quiet) as progress:
-        picked = [pick_clips(folder, clips, frames) for folder in data]
+    with evaluators_of(evaluators[0]) if evaluators else nullcontext(), Progress(
+        (clips + sounds) * len(data), "clips", "calibrate", quiet=quiet
+    ) as progress:  # fmt: skip
+        seen = _trained_on(evaluators)
+        picked = [pick_clips(folder, clips, frames, seen) for folder in data]
         # In turn, so that the values that are there after a stop are of every set.
         for clip in (some[k] for k in range(clips) for some in picked if k < len(some)):
-            rows += calibrate([clip], metrics)
+            rows += calibrate([clip], metrics, other_evaluators=evaluators[1:])
             write_values(out, rows)
             progress.advance()
-    return again(out / "values.csv", out)  # from rounded values, as anybody gets them who starts from that file
+        for folder in data if sounds else ():
+            for clip in pick_sounds(folder, sounds, frames, seen):
+                rows += sound_moved([clip], metrics)
+                progress.advance()
+            write_values(out, rows)
+    # From rounded values, as anybody gets them who starts from that file.
+    return again([out / "values.csv"], out, evaluators)
 
 
-def again(values: Path, out: Path) -> list[Path]:
-    """Bands, tables and plots from the values.csv of an earlier run, also of one that was stopped."""
-    try:
-        rows = read_values(values)
-    except (OSError, KeyError, ValueError) as error:
-        raise UserError(f"{values} is no values.csv of cmet-eval calibrate ({type(error).__name__})") from None
-    return write(out, rows, [get_metric(key) for key in dict.fromkeys(row.metric for row in rows)])
+def _trained_on(evaluators: Sequence[Path]) -> frozenset[str]:
+    """Ids of all clips that any of them was trained on."""
+    out: set[str] = set()
+    for folder in evaluators:
+        with evaluators_of(folder):
+            out |= {*corpus_nets.find("syncnet").trained_on.clips, *corpus_nets.find("emotion").trained_on.clips}
+    return frozenset(out)
+
+
+def again(values: Sequence[Path], out: Path, evaluators: Sequence[Path] = ()) -> list[Path]:
+    """Bands, tables and plots from the values.csv of earlier runs, also of one that was stopped, put together.
+
+    The evaluators are asked for their hashes alone, which signatures hold.
+    """
+    rows: list[Row] = []
+    for path in values:
+        try:
+            rows += read_values(path)
+        except (OSError, KeyError, ValueError) as error:
+            raise UserError(f"{path} is no values.csv of cmet-eval calibrate ({type(error).__name__})") from None
+    with evaluators_of(evaluators[0]) if evaluators else nullcontext():
+        return write(out, rows, [get_metric(key) for key in dict.fromkeys(row.metric for row in rows)])

@@ -54,8 +54,7 @@ def _handle(colour: str) -> Any:
 
 
 def _panel(axis: Any, rows: Sequence[Row], mine: Sequence[Row], metric: Metric, how: Degradation) -> None:
-    from cmet_eval.calibration import BASE, NO_STEP, NOT_MAKEABLE, label, verdict, wanted, widest
-    from cmet_eval.degradations import NOISE
+    from cmet_eval.calibration import BASE, NO_STEP, NOT_MAKEABLE, label, verdict, wanted, whole_band
 
     steps = [label(step) for step in how.steps]
     names = ["none", *steps]
@@ -79,7 +78,7 @@ def _panel(axis: Any, rows: Sequence[Row], mine: Sequence[Row], metric: Metric, 
         seen = np.isfinite(table).any(axis=0)
         axis.plot(x[seen], table.T[seen], color=colour, linewidth=0.6, alpha=0.45)
         axis.plot(x[seen], np.nanmedian(table[:, seen], axis=0), color=colour, linewidth=2, marker="o", markersize=3)
-        band = widest(rows, metric.key, NOISE, group) or 0.0
+        band = whole_band(rows, metric.key, group) or 0.0
         middle = float(np.nanmedian(table[:, start])) if np.isfinite(table[:, start]).any() else np.nan
         axis.axhspan(middle - band, middle + band, color=colour, alpha=0.12, linewidth=0)
         if not how.sound_only and verdict(rows, metric, how, group)[0]:

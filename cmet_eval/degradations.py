@@ -47,6 +47,9 @@ class Clip:
     with_mouth: Callable[[float], np.ndarray] | None = None  # the mouth's movement times a factor, nothing else changed
     with_other_face: Callable[[], np.ndarray] | None = None  # another speaker
     with_other_emotion: Callable[[], np.ndarray] | None = None  # labels.reference_emotion
+    mesh: tuple[np.ndarray, np.ndarray] | None = (
+        None  # (T, 478, 3) points and (T, 52) blendshapes, where they are known
+    )
 
 
 class NotMakeable(Exception):
@@ -229,7 +232,7 @@ _MOVE = Degradation(
     _set({"psnr", "ssim", "registration:shift"}),
     _set(_MOUTH, _OFFSET, _SYNC, _WHO, _FEELS, {"jitter:output", "registration:scale", "registration:rotation"}),
 )  # fmt: skip
-# Their answers around the stand-in are the noise band. Encoding at crf 33 is damage, not noise.
+# Their answers around the stand-in are noise; calibration.py says which make the band. Crf 33 is damage, not noise.
 NOISE: tuple[Degradation, ...] = (replace(_REENCODE, steps=(18, 23)), _MOVE)
 DEGRADATIONS: tuple[Degradation, ...] = (
     _REENCODE,

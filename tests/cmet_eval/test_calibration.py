@@ -9,7 +9,20 @@ import cv2
 import numpy as np
 import pytest
 
-from cmet_eval.calibration import BASE, STAND_IN, Row, again, bands, calibrate, differences, tables, verdict, write
+from cmet_eval.calibration import (
+    BASE,
+    STAND_IN,
+    Row,
+    again,
+    bands,
+    calibrate,
+    differences,
+    noise_table,
+    sound_moved,
+    tables,
+    verdict,
+    write,
+)
 from cmet_eval.degradations import (
     DEGRADATIONS,
     NOISE,
@@ -97,9 +110,20 @@ def test_two_metrics_on_three_degradations(clip: Clip, tmp_path: Path) -> None:
     assert value[offset, "mouth-amplitude", "0.5"].reason == "not-makeable"
     assert all((row.value is None) == bool(row.reason) for row in rows)
     write(tmp_path / "a", rows, metrics)
-    once = [path.read_bytes() for path in again(tmp_path / "a" / "values.csv", tmp_path / "b")]
-    assert once == [path.read_bytes() for path in again(tmp_path / "b" / "values.csv", tmp_path / "c")]
-    assert len(once) == 5 and all(once)
+    once = [path.read_bytes() for path in again([tmp_path / "a" / "values.csv"], tmp_path / "b")]
+    assert once == [path.read_bytes() for path in again([tmp_path / "b" / "values.csv"], tmp_path / "c")]
+    assert len(once) == 6 and all(once)
+
+
+def test_the_sound_alone_is_moved(clip: Clip) -> None:
+    """Points that are given are taken: with none in any frame nothing can be said."""
+    rows = list(sound_moved([clip], [Psnr(), LipEnergyOffset()]))
+    start = rows[0].offset
+    assert {row.metric for row in rows} == {LipEnergyOffset().key} and {row.group for row in rows} == {"embedded-sound"}
+    assert start is not None and len(rows) == 21
+    assert np.mean([row.offset == float(row.step) + start for row in rows[1:]]) >= 0.9
+    nothing = np.full((42, 478, 3), np.nan, np.float32), np.full((42, 52), np.nan, np.float32)
+    assert all(row.reason for row in sound_moved([replace(clip, mesh=nothing)], [LipEnergyOffset()]))
 
 
 def _row(metric: str, degradation: str, step: str, clip: str, value: float) -> Row:
@@ -115,18 +139,22 @@ def test_bands_and_verdicts() -> None:
         rows += [_row(metric.key, f"{STAND_IN}+reencode", step, clip, 3 + 0.5 * sign) for step in ("18", "23")]
         rows += [_row(metric.key, f"{STAND_IN}+move", step, clip, 3 + px) for step, px in (("1", 1.0), ("2", 2.0))]
         rows += [_row(metric.key, "move", "2", clip, 0.4 if clip == "a" else 0.6)]
-        rows += [_row(metric.key, "blur", "4", clip, 2.5), _row(metric.key, "jpeg", "5", clip, 1.0)]
-    found = {(row["noise"], row["step"]): float(row["band"]) for row in bands(rows, [metric])}
+        rows += [_row(metric.key, "blur", "4", clip, 2.5), _row(metric.key, "jpeg", "5", clip, 0.9)]
+        rows += [_row(metric.key, f"{STAND_IN}+evaluator", "seed 1", clip, 3 + 0.7 * sign)]
+    found = {(row["noise"], row["step"]): (float(row["change"]), row["in_band"]) for row in noise_table(rows, [metric])}
     assert found == {
-        ("reencode", "18"): 0.5,
-        ("reencode", "23"): 0.5,
-        ("move", "1"): 1,
-        ("move", "2"): 2,
-        ("any", ""): 2,
+        ("reencode", "18"): (0.5, "yes"),
+        ("reencode", "23"): (0.5, "yes"),
+        ("move", "1"): (1, "yes"),
+        ("move", "2"): (2, "no"),
+        ("evaluator", "seed 1"): (0.7, "yes"),
     }
+    (band,) = bands(rows, [metric])
+    assert (band["metric"], band["source"], float(band["band"])) == (metric.key, "real", 1)
+    assert band["signature"] == str(metric.signature())
     assert verdict(rows, metric, BY_NAME["move"], "real") == ("does not move", 0.5)
     assert verdict(rows, metric, BY_NAME["blur"], "real") == ("moves", 2.5)
-    assert verdict(rows, metric, BY_NAME["jpeg"], "real") == ("", 1.0)
+    assert verdict(rows, metric, BY_NAME["jpeg"], "real") == ("", 0.9)
     assert differences(rows, metric.key, BASE, "move", "2", "real").tolist() == [0.4, 0.6]
     assert "**↑ +0.5**" in tables(rows, [metric]) and "**= +2.5**" in tables(rows, [metric])
 

@@ -186,7 +186,7 @@ def test_a_metric_scores_others_and_refuses_what_it_was_trained_on(found: Path) 
         for seed, name in ((12, "clips/A/neutral/1"), (0, "renamed")):
             score = metric.score(held_out, sample(seed, "neutral", name))
             assert score.value is None and score.reason == "trained-on", (key, name)
-    evaluator = "emotion" if key.startswith("e") else "syncnet"
+    evaluator: corpus_nets.Kind = "emotion" if key.startswith("e") else "syncnet"
     assert corpus_nets.find(evaluator).sha256[:8] in str(metric.signature())
 
 
