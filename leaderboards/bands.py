@@ -30,10 +30,10 @@ def known_bands() -> Path | None:
 
 
 def read_bands(path: Path, source: str | None = None) -> Bands:
-    """Bands from the CSV that `cmet-eval calibrate` writes: columns signature, band, and source (or group).
+    """Bands from the CSV that `cmet-eval calibrate` writes: columns signature, source and band.
 
     Args:
-        path: the file. Where it has a column `noise`, its lines `any` (the largest of the kinds of noise) count.
+        path: the file.
         source: the clips that were spoilt, such as `embedded`; None takes the largest band over all.
 
     Raises:
@@ -44,7 +44,7 @@ def read_bands(path: Path, source: str | None = None) -> Bands:
         rows = list(csv.DictReader(text.splitlines()))
         found: dict[str, float] = {}
         for row in rows:
-            if row.get("noise", "any") != "any" or source not in (None, row.get("source", row.get("group"))):
+            if source not in (None, row["source"]):
                 continue
             found[row["signature"]] = max(found.get(row["signature"], 0.0), float(row["band"]))
     except (OSError, UnicodeDecodeError, KeyError, ValueError, TypeError) as error:

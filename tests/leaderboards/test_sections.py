@@ -181,12 +181,9 @@ def test_json_follows_its_schema_and_parquet_holds_the_csv(tmp_path: Path) -> No
     assert table.num_rows == len(lines) - 1 and lines[0].split(",") == table.schema.names
 
 
-def test_bands_are_read_by_source_and_only_the_largest_noise_counts(tmp_path: Path) -> None:
+def test_bands_are_read_by_source_or_the_largest(tmp_path: Path) -> None:
     path = tmp_path / "bands.csv"
-    path.write_text(
-        "metric,signature,unit,group,noise,step,band\np,s|v:1,,embedded,move,1,9\n"
-        "p,s|v:1,,embedded,any,,2\np,s|v:1,,real,any,,3\n"
-    )
+    path.write_text("metric,signature,unit,source,band\np,s|v:1,,embedded,2\np,s|v:1,,real,3\n")
     assert read_bands(path).of("s|v:1") == 3 and read_bands(path, "embedded").of("s|v:1") == 2
     assert read_bands(path).of("other") == 0
     with pytest.raises(UserError, match="source 'x'"):
