@@ -23,7 +23,8 @@ def load(package: str, wanted: str) -> dict[str, Any]:
             gives what differs from it.
 
     Raises:
-        UserError: no such settings; a key or type that none of the named ones has.
+        UserError: no such settings; a key or type that none of the named ones has. Inside a table, keys that the named
+            ones leave at their defaults are passed on, for the model to accept or refuse.
     """
     if not wanted.endswith(".toml"):
         return _named(package, wanted)
@@ -61,16 +62,21 @@ def _joined(tables: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     return out
 
 
-def _laid_over(base: Mapping[str, Any], own: Mapping[str, Any], known: Mapping[str, Any], where: str) -> dict[str, Any]:
+def _laid_over(
+    base: Mapping[str, Any], own: Mapping[str, Any], known: Mapping[str, Any], where: str, inside: bool = False
+) -> dict[str, Any]:
     out = dict(base)
     for key, value in own.items():
+        if key not in known and inside:
+            out[key] = value  # a field that is left at its default everywhere, or none: the model knows
+            continue
         if key not in known:
             close = difflib.get_close_matches(key, known, 1)
             hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
             raise UserError(f"{where}: there is no {key}; {hint}")
         like = known[key]
         if isinstance(like, dict) and isinstance(value, dict):
-            out[key] = _laid_over(base.get(key, {}), value, like, f"{where}, [{key}]")
+            out[key] = _laid_over(base.get(key, {}), value, like, f"{where}, [{key}]", True)
         elif type(value) is type(like):
             out[key] = value
         elif type(like) is float and type(value) is int:

