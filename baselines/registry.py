@@ -8,7 +8,7 @@ import re
 import tomllib
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -65,8 +65,9 @@ class WeightFile(_Table):
 class OutputForm(_Table):
     """The form of what a method returns, before anything is brought to the setting's."""
 
-    fps: float | None = Field(default=25.0, gt=0)  # None: the source's own
-    size: int | Literal["as-setting", "as-source"] = "as-setting"  # px of a square, or whose size it has
+    # What the authors' code and papers do not say is not known.
+    fps: Annotated[float, Field(gt=0)] | Literal["as-source", "not-known"] = 25.0
+    size: int | Literal["as-setting", "as-source", "not-known"] = "as-setting"  # px of a square, or whose size it has
     crop: str = ""  # how the face lies in it
     length: str = "as-driving-audio"  # or the name of the rule that brings it there
 
@@ -90,6 +91,9 @@ class Entry(_Table):
     videos: VideosRun | None = None
     output: OutputForm = OutputForm()
     inputs: str = ""  # what it is given in the papers' comparisons, in words
+    how_to_run: str = ""  # facts from its repository, for whoever writes a [command]
+    # published: a [command] to start one's own file from; not run by the suite, and the same checks hold for it.
+    example: CommandRun | None = None
     paper: Paper | None = None
     code: Code | None = None
     weights: tuple[WeightFile, ...] = ()
@@ -110,8 +114,11 @@ class Entry(_Table):
             if (getattr(self, field) is not None) != (field in needs.get(self.kind, ())):
                 verb = "needs" if field in needs.get(self.kind, ()) else "has no"
                 raise ValueError(f"a {self.kind} method {verb} `{field}`")
-        if self.command and (hidden := sorted(self.command.sees() - set(self.sees))):
-            raise ValueError(f"the command is given {', '.join(hidden)}, which `sees` does not name")
+        if self.example and self.kind != "published":
+            raise ValueError("an `example` is for published methods; this one has its own way to run")
+        for run in filter(None, (self.command, self.example)):
+            if hidden := sorted(run.sees() - set(self.sees)):
+                raise ValueError(f"the command is given {', '.join(hidden)}, which `sees` does not name")
         return self
 
 

@@ -1,0 +1,73 @@
+"""The outside methods of the catalogue: each says what it is, and a script of ten lines becomes one."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from baselines.registry import Entry, catalogue, get_method, read_entry
+from cmet_eval.cli import build
+from talking_face.reasons import UserError
+from tests.baselines.test_methods import make_case
+
+DOCS = Path(__file__).parents[2] / "docs" / "baselines.md"
+OUTSIDE = [entry for entry in catalogue().values() if entry.kind == "published"]
+
+
+@pytest.mark.parametrize("entry", OUTSIDE, ids=lambda entry: entry.name)
+def test_an_outside_method_says_what_it_is(entry: Entry) -> None:
+    assert entry.inputs and entry.licence and entry.published_as and entry.role == "method"
+    if entry.code is not None and entry.code.released:
+        assert entry.paper is not None and entry.code.commit is not None
+        assert entry.code.commit.startswith(entry.revision) and len(entry.code.commit) == 40
+        assert entry.how_to_run or entry.name == "emostyle"  # whose README does not say how
+    with pytest.raises(UserError, match=r"published numbers; (to run it, get|its code was never released)"):
+        get_method(entry.name)
+
+
+def test_what_was_never_released_says_so_and_no_hash_is_made_up() -> None:
+    code = catalogue()["cem-net-published"].code
+    assert code is not None and not code.released and "ever released" in code.note
+    assert not [w for entry in OUTSIDE for w in entry.weights if w.sha256 or w.bytes]  # none of these is known to us
+
+
+def test_an_example_command_is_held_to_what_the_method_sees() -> None:
+    entry = catalogue()["float"]
+    assert entry.example is not None and entry.example.sees() <= set(entry.sees)
+    raw = entry.model_dump()
+    with pytest.raises(ValueError, match="given reference-frames, which `sees` does not name"):
+        Entry.model_validate(raw | {"sees": ("driving-audio",)})
+    with pytest.raises(ValueError, match="`example` is for published methods"):
+        Entry.model_validate(catalogue()["ground-truth"].model_dump() | {"example": raw["example"]})
+
+
+def test_list_groups_by_kind_and_show_prints_the_published_numbers_as_such() -> None:
+    listed = CliRunner().invoke(build("baselines"), ["baselines", "list"]).output
+    assert listed.index("static-reference") < listed.index("Published numbers only") < listed.index("  eat ")
+    shown = CliRunner().invoke(build("baselines"), ["baselines", "show", "eat"]).output
+    before, _, numbers = shown.partition("Published numbers, as the papers print them; none is comparable with ours")
+    assert "yuangan/EAT_code" in before and "CC-BY-NC-4.0" in before and "38.2" not in shown
+    assert "Table II, MEAD, cross-emotion" in numbers and "EAT: psnr 23.63, ssim 0.67, m_lmd 4.17" in numbers
+    assert "acc_emo 41.56" in numbers and "SadTalker" not in numbers
+    shown = CliRunner().invoke(build("baselines"), ["baselines", "show", "wav2lip"]).output
+    assert "nobody has run it here:\n[command]\ncommand = [" in shown and "{source_video}" in shown
+
+
+def test_the_ten_lines_of_the_docs_are_a_method(tmp_path: Path) -> None:
+    script, entry = re.findall(r"```(?:python|toml)\n(# (?:shake\.py|shake\.toml)\n.*?)```", DOCS.read_text(), re.S)
+    assert len(script.strip().splitlines()) <= 11  # ten, and its name
+    (tmp_path / "shake.py").write_text(script)
+    path = tmp_path / "shake.toml"
+    path.write_text(
+        entry.replace("/path/to/its/python", sys.executable).replace('"shake.py"', f'"{tmp_path}/shake.py"')
+    )
+    assert read_entry(path).kind == "command"
+    method = get_method(str(path))
+    case = make_case(method.sees)
+    frames = method.generate(case)
+    assert frames.shape == (case.n_frames, *case.size, 3) and frames.std(axis=0).max() > 0
+    assert any(note.startswith("rate: nearest frame, from 30") for note in case.notes)
