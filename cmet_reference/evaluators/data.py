@@ -15,7 +15,8 @@ from talking_face.progress import Progress
 from talking_face.reasons import UserError
 
 MAX_CLIPS = 384  # to train on
-MAX_TEST_CLIPS = 64  # times 21 shifts
+MAX_TEST_CLIPS = 256  # of emotions: 8 at 3 levels take many to tell apart
+MAX_SHIFTED_CLIPS = 64  # of them, times 21 shifts
 MAX_FRAMES = 75  # of a clip: 384 clips of them are 265 MB of mouths
 MIN_FRAMES = 15  # a shorter clip has too few windows to tell shifts apart
 MIN_VALID = 0.8  # share of the frames with a face

@@ -65,9 +65,11 @@ def train_evaluators(
     out = out or folder / corpus_nets.FOLDER
     train_ids = data.choose(shards.clips, True, settings.max_clips, settings.seed)
     test_ids = data.choose(shards.clips, False, data.MAX_TEST_CLIPS, settings.seed)
+    shifted_ids = data.choose(shards.clips, False, data.MAX_SHIFTED_CLIPS, settings.seed)
     train = data.load(shards, train_ids, "read the training split", quiet)
     data.need(train, "the lip-sync network")
     test = data.load(shards, test_ids, "read held-out speakers", quiet)
+    shifted = [e for e in test if e.clip_id in shifted_ids]
     labels = tuple(name for name in EMOTIONS if any(e.emotion == name for e in train))
     if len(labels) < 2:
         raise UserError(f"the training split shows {len(labels)} emotions; a classifier needs 2")
@@ -78,7 +80,7 @@ def train_evaluators(
         emotion = fit_emotion(train, labels, settings)
         emotion_seconds = time.monotonic() - started
         held_out: dict[Kind, dict[str, Any]] = {
-            "syncnet": {**shift_figures(CorpusSyncNet(syncnet, "", device), test), "speakers": _speakers(test)},
+            "syncnet": {**shift_figures(CorpusSyncNet(syncnet, "", device), shifted), "speakers": _speakers(shifted)},
             "emotion": {
                 **accuracy_figures(CorpusEmotion(emotion, "", labels), test),
                 "speakers": _speakers(test),
