@@ -35,6 +35,7 @@ class Settings:
     # Rows that are averaged to one step of a window. With 1 a window is 0.3 s; with 4 of "mel", 1.4 s: long enough to
     # hold a tone of voice, which carries over to other people better than the sounds it is made of.
     pool: int = 1
+    merge: int = 1  # neighbouring mel bands that are averaged to one: of 80, 16 with 5, which know no one's formants
     timeless: bool = False  # emotion and timbre: convolutions' outputs are averaged over time, as neither has a when
     width: int = 64  # channels of the first two convolutions, doubled by every two (EVP's encoders: 64 to 512)
     hidden: int = 2048  # of the first linear layer (EVP); the second has a quarter
@@ -84,7 +85,7 @@ class AEE(nn.Module):
     ) -> None:
         super().__init__()
         self.settings, self.labels = s, _ = settings, labels
-        shape = window_shape(s.features)
+        shape = window_shape(s)
         self.emotion_encoder = _Encoder(shape, s.width, s.hidden, s.emotion, s.timeless)
         self.timbre_encoder = _Encoder(shape, s.width, s.hidden, s.timbre, s.timeless)
         self.content_encoder = _Encoder(shape, s.width, s.hidden, s.content)
@@ -145,14 +146,18 @@ def load(path: Path) -> AEE:
 # -- what is heard -----------------------------------------------------------------------------------------------------
 
 
-def window_shape(features: str) -> tuple[int, int]:
+def window_shape(settings: Settings) -> tuple[int, int]:
     """(steps, features) of a window."""
-    return (sound.CEPSTRUM_STEPS, sound.CEPSTRA if features == "mfcc" else sound.MELS)
+    return (sound.CEPSTRUM_STEPS, sound.CEPSTRA if settings.features == "mfcc" else sound.MELS // settings.merge)
 
 
 def features_of(audio: np.ndarray, settings: Settings) -> np.ndarray:
-    """(N,) int16 to (R, F) float32: 100 rows a second of 12 cepstra, or 80 a second of 80 mel bands, over `pool`."""
-    rows = sound.cepstra(audio) if settings.features == "mfcc" else sound.mel(audio).T
+    """(N,) int16 to (R, F) float32: 100 rows a second of 12 cepstra, or 80 a second of 80 mel bands, over
+    `pool` and `merge`."""
+    if settings.features == "mfcc":
+        rows = sound.cepstra(audio)
+    else:
+        rows = sound.mel(audio).T.reshape(-1, sound.MELS // settings.merge, settings.merge).mean(axis=2)
     whole = rows[: len(rows) // settings.pool * settings.pool]
     return np.ascontiguousarray(whole.reshape(-1, settings.pool, rows.shape[1]).mean(axis=1))
 

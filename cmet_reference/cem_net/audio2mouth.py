@@ -209,12 +209,20 @@ class _Conv(nn.Module):
     """Convolution, batch norm, the input added where it fits, activation."""
 
     def __init__(
-        self, dims: int, n_in: int, n_out: int, size: int = 3, stride: Any = 1, padding: int = 1, last: bool = False
+        self,
+        dims: int,
+        n_in: int,
+        n_out: int,
+        size: int = 3,
+        stride: Any = 1,
+        padding: int = 1,
+        last: bool = False,
+        residual: bool = True,
     ) -> None:
         super().__init__()
         conv, norm = (nn.Conv1d, nn.BatchNorm1d) if dims == 1 else (nn.Conv2d, nn.BatchNorm2d)
         self.conv, self.norm = conv(n_in, n_out, size, stride, padding), norm(n_out)
-        self.residual = n_in == n_out and stride == 1 and not last
+        self.residual = residual and n_in == n_out and stride == 1
         self.act: nn.Module = nn.Tanh() if last else nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -230,7 +238,7 @@ def _mel_encoder(width: int) -> nn.Sequential:
         *(_Conv(2, a, b, stride=(3, 1)), _Conv(2, b, b), _Conv(2, b, b)),
         *(_Conv(2, b, c, stride=3), _Conv(2, c, c), _Conv(2, c, c)),
         *(_Conv(2, c, d, stride=(3, 2)), _Conv(2, d, d)),
-        *(_Conv(2, d, width, padding=0), _Conv(2, width, width, 1, padding=0, last=True)),
+        *(_Conv(2, d, width, padding=0), _Conv(2, width, width, 1, padding=0, last=True, residual=False)),
     )
 
 
@@ -238,7 +246,8 @@ def _point_encoder(width: int, strided_from: int) -> nn.Sequential:
     """One-dimensional convolutions along the points, (B, 3, 131 or 74) to (B, width, 1).
 
     Channels double from 4 to half the width in seven levels at width 512; the levels from `strided_from` on halve the
-    points, to 3, which the last but one convolution joins. IP-LAP: 20 layers for the references, 21 for the pose.
+    points, to 3, which the last but one convolution joins. IP-LAP: 20 layers for the references, 21 for the pose, whose
+    last adds its input.
     """
     channels = [max(4, width >> k) for k in range(7, 0, -1)]
     layers: list[nn.Module] = [_Conv(1, 3, channels[0])]
@@ -247,7 +256,10 @@ def _point_encoder(width: int, strided_from: int) -> nn.Sequential:
         layers += [_Conv(1, n_out, n_out), _Conv(1, n_out, n_out)]
     if strided_from == 1:
         del layers[-1]
-    layers += [_Conv(1, channels[-1], width, padding=0), _Conv(1, width, width, 1, padding=0, last=True)]
+    layers += [
+        _Conv(1, channels[-1], width, padding=0),
+        _Conv(1, width, width, 1, padding=0, last=True, residual=strided_from > 1),
+    ]
     return nn.Sequential(*layers)
 
 

@@ -47,10 +47,11 @@ class Audio2MouthSettings:
 
 
 def another_voice(mels: np.ndarray, gain: float, bands: int, rng: np.random.Generator) -> np.ndarray:
-    """Windows of one voice, (..., 80, S), as another would sound: up to `bands` bands higher or lower, up to `gain` dB
+    """Windows of one voice, (..., bands, S), as another: up to `bands` bands higher or lower, up to `gain` decibels
     louder or softer. 12.5 dB are one unit of the spectrogram."""
     by = int(rng.integers(-bands, bands + 1))
-    moved = mels[..., np.clip(np.arange(sound.MELS) - by, 0, sound.MELS - 1), :]
+    n = mels.shape[-2]
+    moved = mels[..., np.clip(np.arange(n) - by, 0, n - 1), :]
     return np.clip(moved + rng.uniform(-gain, gain) / 12.5, -4, 4).astype(np.float32)
 
 
@@ -278,7 +279,7 @@ class AeeStage:
         others = [i for i in unlike if self.train[i].speaker in self._mates[a.speaker]]
         second = (others or unlike)[int(rng.integers(len(others or unlike)))]
         b = self.train[second]
-        corners = np.zeros((2, 2, 2, *aee.window_shape(self.net.settings.features)), np.float32)
+        corners = np.zeros((2, 2, 2, *aee.window_shape(self.net.settings)), np.float32)
         known = np.zeros((2, 2, 2), np.float32)
         own = {(0, 0, 0): first, (1, 1, 1): second}
         at = [int(rng.integers(len(c))) for c in (a, b)]

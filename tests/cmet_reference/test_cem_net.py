@@ -174,9 +174,9 @@ def small_aee(**changes) -> aee.AEE:
     return aee.AEE(aee.Settings(**{**AEE_SMALL, **changes}), LABELS)
 
 
-def octet(features: str, pairs: int = 3) -> dict[str, torch.Tensor]:
+def octet(settings: aee.Settings, pairs: int = 3) -> dict[str, torch.Tensor]:
     torch.manual_seed(1)
-    shape = aee.window_shape(features)
+    shape = aee.window_shape(settings)
     return {
         "corners": torch.randn(pairs, 2, 2, 2, *shape),
         "known": torch.ones(pairs, 2, 2, 2),
@@ -216,14 +216,16 @@ def test_warp_takes_the_cheapest_path():
     assert np.array_equal(aee.warp(a, b), a[[last[j] for j in range(3)]])
 
 
-@pytest.mark.parametrize("changes", [{"features": "mfcc"}, {"features": "mel", "pool": 4, "timeless": True}])
+@pytest.mark.parametrize(
+    "changes", [{"features": "mfcc"}, {"features": "mel", "pool": 4, "merge": 5, "timeless": True}]
+)
 def test_aee_shapes_and_gradients(changes):
     net = small_aee(**changes)
     assert sum(isinstance(m, torch.nn.Conv2d) for m in net.emotion_encoder.modules()) == 8
     assert sum(isinstance(m, torch.nn.Linear) for m in net.emotion_encoder.modules()) == 3
-    batch = octet(net.settings.features)
+    batch = octet(net.settings)
     made = net.decoder(torch.randn(2, 6 + 5 + 8))
-    assert made.shape == (2, *aee.window_shape(net.settings.features))
+    assert made.shape == (2, *aee.window_shape(net.settings))
     total, _ = aee.cross_reconstruction(net, batch, aee.Weights())
     told, _ = aee.pretraining(
         net,
@@ -240,7 +242,7 @@ def test_aee_shapes_and_gradients(changes):
 def test_each_combination_is_decoded_from_its_own_parts():
     """A decoder that gives back its code shows whose emotion, timbre and content went into which corner."""
     net = small_aee().eval()
-    batch = octet("mfcc", 1)
+    batch = octet(net.settings, 1)
     codes = []
     net.decoder = torch.nn.Module()
     net.decoder.forward = lambda code: codes.append(code) or torch.zeros(len(code), 28, 12)
@@ -260,7 +262,7 @@ def test_aee_losses_by_hand():
     net = small_aee()
     net.decoder = torch.nn.Module()
     net.decoder.forward = lambda code: torch.zeros(len(code), 28, 12)
-    batch = octet("mfcc", 1)
+    batch = octet(net.settings, 1)
     batch["corners"] = torch.zeros_like(batch["corners"])
     batch["corners"][0, 1, 1, 0] = 2.0  # error 4 in one of the corners
     batch["corners"][0, 1, 0, 0] = 9.0  # not known
@@ -281,7 +283,8 @@ def test_aee_losses_by_hand():
 
 
 def test_aee_learns_a_batch_by_heart():
-    net, batch = small_aee(), octet("mfcc")
+    net = small_aee()
+    batch = octet(net.settings)
     optimizer = torch.optim.Adam(net.parameters(), 5e-3)
     first = None
     for _ in range(40):
