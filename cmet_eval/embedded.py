@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pipelines.preprocess import PreprocessSummary, preprocess
 from pipelines.synth.corpus import CorpusSummary, write_corpus
+from talking_face.reasons import UserError
 
 FOLDER = Path("work/demo")
 # What each method's checkpoints are: model and stage of `cmet-eval train`, in training order.
@@ -27,6 +28,29 @@ def embedded_shards(folder: Path = FOLDER, workers: int = 2, quiet: bool = False
     return preprocess("mead", folder / "corpus", folder / "shards", workers=workers, quiet=quiet)
 
 
+def embedded_evaluators(folder: Path = FOLDER, quiet: bool = False) -> str:
+    """Train the evaluators of the `:corpus` metrics on `folder`/shards; those that were trained on them are kept.
+
+    Returns what was done, in words.
+    """
+    from pipelines.shards import ShardSet
+    from talking_face.pretrained import corpus_nets
+
+    shards = folder / "shards"
+    corpus_nets.look_beside(shards)
+    try:
+        found = [corpus_nets.find(kind) for kind in corpus_nets.FILES]
+        if {evaluator.trained_on.data for evaluator in found} == {ShardSet(shards).digest}:
+            return f"trained before: {', '.join(evaluator.tag for evaluator in found)}"
+    except (corpus_nets.MissingWeights, UserError):
+        pass  # not there, or of an earlier version
+    from cmet_reference.evaluators.train import train_evaluators
+
+    cards = train_evaluators(shards, quiet=quiet)
+    times = ", ".join(f"{kind} in {card['seconds']:.0f} s" for kind, card in cards.items())
+    return f"trained: {times}"
+
+
 def embedded_checkpoints(
     folder: Path = FOLDER, methods: Iterable[str] = ("cmet", "cem-net"), quiet: bool = False
 ) -> str:
@@ -43,7 +67,6 @@ def embedded_checkpoints(
     from cmet_reference.training import checkpoints, config
     from cmet_reference.training.models import PACKAGES, train_model
     from pipelines.shards import ShardSet
-    from talking_face.reasons import UserError
 
     shards = folder / "shards"
     out, digest = shards / checkpoints.FOLDER, ShardSet(shards).digest
