@@ -31,6 +31,8 @@ ARRAYS: Mapping[str, str] = {
     "reference_landmarks": "reference-frames",
     "source_frames": "source-video",
     "source_landmarks": "source-video",
+    "source_blendshapes": "source-video",
+    "source_audio": "source-video",
     "driving_audio": "driving-audio",
     "emotion_audio": "emotion-audio",
     "neutral_audio": "neutral-audio",
@@ -124,6 +126,16 @@ class Case:
     def source_landmarks(self) -> np.ndarray:
         """(T, 478, 3) float32, MediaPipe's points in pixels of the source frames; gaps are bridged."""
         return self._get("source_landmarks")
+
+    @property
+    def source_blendshapes(self) -> np.ndarray:
+        """(T, 52) float32 in [0, 1], MediaPipe's coefficients of the source frames; gaps are bridged."""
+        return self._get("source_blendshapes")
+
+    @property
+    def source_audio(self) -> np.ndarray:
+        """(N,) int16, 16 kHz mono: the source video's own sound."""
+        return self._get("source_audio")
 
     @property
     def driving_audio(self) -> np.ndarray:

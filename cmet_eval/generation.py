@@ -62,11 +62,14 @@ def make_case(
             raise ClipError(Reason.NO_GROUND_TRUTH, f"{pair.pair_id} has no ground-truth clip")
         return pair.ground_truth_clip
 
-    def landmarks(clip_id: str) -> np.ndarray:
+    def without_gaps(clip_id: str, track: np.ndarray) -> np.ndarray:
         try:
-            return bridged(shards.landmarks(clip_id, smoothed=True))
+            return bridged(track)
         except ValueError:
             raise ClipError(Reason.NO_FACE, f"{clip_id} shows no face, so it has no landmarks to go by") from None
+
+    def landmarks(clip_id: str) -> np.ndarray:
+        return without_gaps(clip_id, shards.landmarks(clip_id, smoothed=True))
 
     def references() -> np.ndarray:
         return landmarks(pair.reference_clip)[list(pair.reference_frames)]
@@ -93,6 +96,8 @@ def make_case(
         "reference_landmarks": references,
         "source_frames": lambda: shards.frames(pair.source_clip),
         "source_landmarks": lambda: landmarks(pair.source_clip),
+        "source_blendshapes": lambda: without_gaps(pair.source_clip, shards.blendshapes(pair.source_clip)),
+        "source_audio": lambda: shards.audio(pair.source_clip),
         "driving_audio": lambda: shards.audio(pair.driving_clip),
         "emotion_audio": lambda: pool(pair.emotion_audio, pair.target_emotion),
         "neutral_audio": lambda: pool(pair.neutral_audio, "neutral"),

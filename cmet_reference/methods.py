@@ -16,6 +16,7 @@ import numpy as np
 from cmet_reference.render.base import Renderer
 from cmet_reference.render.mesh import MeshRenderer
 from cmet_reference.training import checkpoints
+from talking_face.reasons import UserError
 from talking_face.signature import digest
 
 
@@ -33,12 +34,19 @@ class Case(Protocol):
     @property
     def source_landmarks(self) -> np.ndarray: ...
     @property
+    def source_blendshapes(self) -> np.ndarray: ...
+    @property
+    def source_audio(self) -> np.ndarray: ...
+    @property
     def driving_audio(self) -> np.ndarray: ...
     @property
     def emotion_audio(self) -> list[np.ndarray]: ...
     @property
     def neutral_audio(self) -> list[np.ndarray]: ...
     def note(self, text: str) -> None: ...
+
+
+_MODELS = {name: "cem-net" for name in ("audio2mouth", "aee", "ebm", "renderer")}  # whose stage a file is
 
 
 class _Trained:
@@ -49,8 +57,21 @@ class _Trained:
     files: tuple[str, ...]  # names of its checkpoints
 
     def paths(self) -> list[Path]:
-        """Raises MissingWeights where one is not trained."""
-        return [checkpoints.find(name, self.model if name != "audio2mouth" else "cem-net") for name in self.files]
+        """The files, and those that they were built on.
+
+        Raises:
+            MissingWeights: one is not trained.
+            UserError: one was trained with another version of an earlier one than is here.
+        """
+        found = {name: checkpoints.find(name, _MODELS.get(name, self.model)) for name in self.files}
+        for name in self.files:
+            for earlier, wanted in _header(*_stamp(found[name])).get("built_on", {}).items():
+                model = _MODELS.get(earlier, self.model)
+                path = found.setdefault(earlier, checkpoints.find(earlier, model))
+                if (here := _revision(*_stamp(path))) != wanted:
+                    again = f"cmet-eval train {_MODELS.get(name, self.model)} --data SHARDS"
+                    raise UserError(f"{found[name]} was trained with {earlier} {wanted}, here is {here}; run `{again}`")
+        return list(found.values())
 
     @property
     def revision(self) -> str:
@@ -60,7 +81,7 @@ class _Trained:
     @property
     def trained_on(self) -> frozenset[str]:
         """Ids of all clips that any of the checkpoints was fitted to."""
-        return frozenset().union(*(_clips(*_stamp(path)) for path in self.paths()))
+        return frozenset().union(*(_header(*_stamp(path)).get("clips", ()) for path in self.paths()))
 
     def renderer(self) -> Renderer:
         """What turns landmarks into pictures."""
@@ -80,6 +101,29 @@ class _Trained:
     def landmarks(self, case: Case, base: np.ndarray) -> np.ndarray:
         """(n_frames, 478, 3) px, given those of the base picture."""
         raise NotImplementedError
+
+
+class CMet(_Trained):
+    """C-MET: the source video's expression, turned by the way from neutral to emotional speech; lips from the sound."""
+
+    name = "cmet"
+    model = "cmet"
+    files = ("cmet", "audio2mouth")
+    sees = frozenset({"reference-frames", "source-video", "driving-audio", "emotion-audio", "neutral-audio"})
+
+    def landmarks(self, case: Case, base: np.ndarray) -> np.ndarray:
+        from cmet_reference.cmet.codec import Face
+
+        face = _cmet(tuple(_stamp(path) for path in self.paths()))
+        out: np.ndarray = face.landmarks(
+            case.driving_audio,
+            Face(None, case.source_landmarks, case.source_blendshapes),
+            case.emotion_audio,
+            case.neutral_audio,
+            case.source_audio,
+            case.n_frames,
+        )
+        return out
 
 
 class CemNet(_Trained):
@@ -124,8 +168,16 @@ def _revision(path: Path, _time: int, _size: int) -> str:
 
 
 @lru_cache(maxsize=64)
-def _clips(path: Path, _time: int, _size: int) -> frozenset[str]:
-    return frozenset(checkpoints.trained_on(path).get("clips", ()))
+def _header(path: Path, _time: int, _size: int) -> dict[str, Any]:
+    return checkpoints.trained_on(path)
+
+
+@lru_cache(maxsize=2)
+def _cmet(stamps: Sequence[Stamp]) -> Any:
+    from cmet_reference.cmet.generate import CMetFace
+    from talking_face.pretrained.torch_nets import device
+
+    return CMetFace(stamps[0][0].parent, device=device())
 
 
 @lru_cache(maxsize=2)

@@ -13,6 +13,7 @@ from baselines.registry import catalogue, get_method
 from cmet_reference import methods
 from cmet_reference.training import checkpoints
 from talking_face.pretrained.store import MissingWeights
+from talking_face.reasons import UserError
 from tests.cmet_reference.test_flow import pictures, track
 
 
@@ -65,6 +66,19 @@ def test_revision_and_what_was_seen_follow_the_files(folder: Path) -> None:
     (folder / "one.safetensors").unlink()
     with pytest.raises(MissingWeights, match="cmet-eval train cmet"):
         _ = method.revision
+
+
+def test_a_file_built_on_another_one_is_not_mixed_with_its_successor(folder: Path) -> None:
+    told = {"clips": ["a"], "built_on": {"three": "0" * 12}}
+    checkpoints.save(folder / "one.safetensors", {"w": torch.zeros(3)}, {}, {"trained_on": told})
+    with pytest.raises(MissingWeights, match="three"):
+        _ = Still().revision
+    checkpoints.save(folder / "three.safetensors", {"w": torch.ones(3)}, {}, {"trained_on": {"clips": ["z"]}})
+    with pytest.raises(UserError, match="was trained with three 000000000000, here is"):
+        _ = Still().revision
+    told["built_on"] = {"three": checkpoints.revision(folder / "three.safetensors")}
+    checkpoints.save(folder / "one.safetensors", {"w": torch.zeros(3)}, {}, {"trained_on": told})
+    assert Still().trained_on == {"a", "b", "c", "z"}
 
 
 @pytest.mark.parametrize("name", [n for n, e in catalogue().items() if e.revision == "checkpoint"])
