@@ -132,8 +132,12 @@ def test_the_drop_compares_each_speaker_with_itself(tmp_path: Path) -> None:
     for setting, less in (("neutral-base", 0.0), ("cross-emotion", 1.0)):
         made = rows("a", lambda s, i, x=less: 10.0 * s - x * fall[s], setting=setting, pairs_digest=setting)
         write(tmp_path, "a", made)
+    for setting, order in (("neutral-base", 1), ("cross-emotion", -1)):
+        made = rows("same", lambda s, i, k=order: 0.1 * (i if k > 0 else 5 - i), setting=setting, pairs_digest=setting)
+        write(tmp_path, "same", made)
     cross = build_tables(read_results(tmp_path))[1]
-    (drop,) = cross.drops
+    drop, none = cross.drops
+    assert none.change.mean == 0 and none.change.p == 1, "the same values in another order"
     assert drop.change.mean == pytest.approx(2.0) and drop.change.interval and drop.change.interval.low > 1.7
 
 
