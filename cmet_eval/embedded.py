@@ -76,7 +76,9 @@ def embedded_checkpoints(
         settings = config.load(PACKAGES[model], "demo")
         if path.is_file():
             known = checkpoints.trained_on(path)
-            if known["config"] == settings.get(stage, settings) and digest in known["data"].values():
+            same = known["config"] == settings.get(stage, settings) and digest in known["data"].values()
+            earlier = ((out / f"{name}.safetensors", wanted) for name, wanted in known.get("built_on", {}).items())
+            if same and all(file.is_file() and checkpoints.revision(file) == wanted for file, wanted in earlier):
                 continue
         print(f"training {stage} of {model} with its demo settings, once, for a minute or two: {path}", flush=True)
         try:

@@ -1,0 +1,57 @@
+"""Checkpoints of the embedded corpus: which are trained, in which order, and when one that is there is kept."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from cmet_eval import embedded
+from cmet_eval.embedded import embedded_checkpoints
+from cmet_reference.training import checkpoints, config, models
+
+
+@pytest.fixture
+def corpus(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The tiny shard set where the corpus's would be, and a training that writes its header and nothing else."""
+    shutil.copytree(shards, tmp_path / "shards")
+
+    def train(model: str, folders: Mapping[str, Path], settings: str, only: str, quiet: bool) -> dict[str, Any]:
+        chosen = config.load(models.PACKAGES[model], settings)
+        header = {"config": chosen.get(only, chosen), "data": {"main": "d" * 32}, "clips": []}
+        path = folders["main"] / checkpoints.FOLDER / f"{only}.safetensors"
+        checkpoints.save(path, {"w": torch.zeros(1)}, {}, {"trained_on": header})
+        return {only: {"seconds": 1.0}}
+
+    monkeypatch.setattr(models, "train_model", train)
+    return tmp_path
+
+
+def test_what_is_missing_is_trained_in_order_and_kept(corpus: Path) -> None:
+    assert embedded_checkpoints(corpus, ["static-reference"]) == ""
+    told = embedded_checkpoints(corpus, ["cmet", "static-reference"])
+    assert told == "trained on the embedded corpus: audio2mouth in 1 s, cmet in 1 s"
+    assert embedded_checkpoints(corpus, ["cmet"]).startswith("trained before: audio2mouth, cmet in")
+    assert embedded_checkpoints(corpus, ["cem-net"]) == "trained on the embedded corpus: aee in 1 s, ebm in 1 s"
+
+
+def test_other_data_or_other_settings_are_trained_again(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    embedded_checkpoints(corpus, ["cmet"])
+    path = corpus / "shards" / checkpoints.FOLDER / "cmet.safetensors"
+    header = checkpoints.trained_on(path)
+    for changed in (
+        {"data": {"main": "e" * 32}},
+        {"config": {**header["config"], "steps": 1}},
+        {"built_on": {"audio2mouth": "0"}},
+    ):
+        checkpoints.save(path, {"w": torch.zeros(1)}, {}, {"trained_on": {**header, **changed}})
+        assert embedded_checkpoints(corpus, ["cmet"]) == "trained on the embedded corpus: cmet in 1 s"
+
+
+def test_stages_are_those_of_the_models() -> None:
+    for wanted in embedded.STAGES.values():
+        assert all(stage in models.stage_names(model) for model, stage in wanted)
