@@ -1,0 +1,217 @@
+"""The samples that C-MET learns from, as a pure function of (seed, step).
+
+Source: src/dataset_emo12.py of ChanHyeok-Choi/C-MET. Two properties of it are kept because the published numbers came
+from them. The direction is one constant over time, and the reference tokens are its own rows before the window: unless
+the window starts at frame 0 the answer stands in the input. And the speech vectors come from all speakers of the split.
+`reference` and `speech_speakers` change either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+
+from talking_face.emotions import EMOTIONS
+from talking_face.reasons import UserError
+
+# Clip numbers of MEAD: those that make up an epoch, and those whose codes are averaged.
+_EPOCH = {"neutral": {*range(1, 4), *range(31, 41)}, "emotional": {*range(1, 4), *range(21, 31)}}
+_MEAN = {"neutral": {*range(1, 11), *range(31, 41)}, "emotional": {*range(1, 11), *range(21, 31)}}
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How samples are drawn. The defaults are the released training's, but for `takes`, which only MEAD can have."""
+
+    batch: int = 128
+    window: int = 5
+    clips: int = 10  # whose codes are averaged, for each emotion; drawn with replacement
+    direction: Literal["average", "first", "max", "random", "raw"] = "average"
+    identity: Literal["same", "different"] = "same"  # whose codes: the indexed clip's speaker's, or anyone's
+    speech_clips: int = 10
+    speech_speakers: Literal["all", "same"] = "all"
+    speech_stride: int = (
+        7  # between the target emotion's utterances in the pool; the source emotion's follow each other
+    )
+    scale_intensity: bool = False  # unit vectors and their difference times the level, in place of raw differences
+    reference: Literal["released", "zero", "predicted"] = "released"
+    # Deviation of one offset added to all codes of a sample, source and target alike, in units of the codes: people who
+    # are not in the training split. Nothing released does this; with four training speakers the input codes otherwise
+    # say who it is.
+    identity_noise: float = 0.0
+    takes: Literal["all", "released"] = "all"  # "released": MEAD's numbers 1-3, 21-30 (neutral 31-40) make an epoch
+
+
+@dataclass(frozen=True)
+class CodedClips:
+    """Clips as the sampler needs them; all sequences are of one length and in the order of the clips' ids."""
+
+    clip_ids: Sequence[str]
+    speakers: Sequence[str]
+    emotions: Sequence[str]
+    levels: Sequence[int]  # 1 to 3; 1 for neutral and where the data set has none
+    codes: Sequence[np.ndarray]  # (T, C) float32
+    speech: np.ndarray  # (N, D) float32, one utterance vector a clip
+
+    def __len__(self) -> int:
+        return len(self.clip_ids)
+
+
+class Sampler:
+    """Draws batches. All state is the clips and their grouping; `batch` is pure."""
+
+    def __init__(self, clips: CodedClips, sampling: Sampling, seed: int) -> None:
+        """Raises UserError where no speaker shows two emotions."""
+        self.clips, self.sampling, self.seed = clips, sampling, seed
+        self.cells: dict[tuple[str, str, int], list[int]] = {}
+        self.pools: dict[tuple[str | None, str, int], list[int]] = {}
+        for i in range(len(clips)):
+            emotion, level = clips.emotions[i], clips.levels[i]
+            for speaker in (None, clips.speakers[i]):
+                self.pools.setdefault((speaker, emotion, level), []).append(i)
+            if self._counts(i, _MEAN) and len(clips.codes[i]) >= sampling.window:
+                self.cells.setdefault((clips.speakers[i], emotion, level), []).append(i)
+        self.speakers = sorted({s for s, _, _ in self.cells})
+        self.index = [i for i in range(len(clips)) if self._counts(i, _EPOCH) and self._targets(i)]
+        if not self.index:
+            raise UserError("no speaker of the training split shows two emotions at one level; C-MET learns from pairs")
+        # As many as fill whole batches (drop_last), where there are that many.
+        n = len(self.index)
+        self.epoch = n - n % sampling.batch if n >= sampling.batch else n
+        self._order = lru_cache(maxsize=2)(self._shuffled)
+
+    def batch(self, step: int) -> dict[str, np.ndarray]:
+        """The samples of a step.
+
+        Returns:
+            speech (B, 1, D): utterance vectors of the target emotion less the source emotion's.
+            source, target (B, W, C): codes in the two emotions; direction (B, W, C): what leads from one to the other.
+            reference (B, W, C): the direction's rows before the window (zeros unless `reference = released`).
+            before_source, before_target (B, W, C), has_before (B,) float32: the block before the window, from which
+                `reference = predicted` predicts; half of the samples have none, as a clip's first block.
+            label (B,) int64: target emotion, a position in EMOTIONS.
+        """
+        draw = np.random.default_rng((self.seed, step))
+        size = self.sampling.batch
+        samples = []
+        for place in range(step * size, (step + 1) * size):
+            epoch, at = divmod(place, self.epoch)
+            samples.append(self._sample(int(self._order(epoch)[at]), draw))
+        return {name: np.stack([s[name] for s in samples]) for name in samples[0]}
+
+    def speech_direction(
+        self, source: str, target: str, level: int, offset: int, speaker: str | None = None
+    ) -> np.ndarray:
+        """(D,) mean of the target emotion's utterances less that of the source's. Source: get_raw_e2v and get_e2v.
+
+        The k-th of each is entry offset + k, and offset + 7 k, of the emotion's pool, which begins again at its end.
+        """
+        s = self.sampling
+        k = np.arange(s.speech_clips)
+        means = []
+        for emotion, stride in ((source, 1), (target, s.speech_stride)):
+            pool = self.pools[speaker, emotion, _level(emotion, level)]
+            vectors = self.clips.speech[[pool[i] for i in (offset + stride * k) % len(pool)]]
+            if s.scale_intensity:
+                vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+            means.append(vectors.mean(axis=0))
+        out = means[1] - means[0]
+        return out * (level / np.linalg.norm(out)) if s.scale_intensity else out
+
+    def _sample(self, index: int, draw: np.random.Generator) -> dict[str, np.ndarray]:
+        clips, s = self.clips, self.sampling
+        chosen = self.index[int(draw.integers(len(self.index)))]  # the epoch's index sets the speech offset alone
+        source, level, speaker = clips.emotions[chosen], clips.levels[chosen], clips.speakers[chosen]
+        target = str(draw.choice(self._targets(chosen)))
+        if s.identity == "different":
+            both = [
+                p
+                for p in self.speakers
+                if self._cell(p, source, level) is not None and self._cell(p, target, level) is not None
+            ]
+            speaker = str(draw.choice(both))
+        means = [self._mean(self._cell(speaker, e, level) or [], draw) for e in (source, target)]
+        n = min(len(m) for m in means)
+        first, second = means[0][:n], means[1][:n]
+        direction = _direction(first, second, s.direction, draw)
+        if s.identity_noise:
+            offset = np.asarray(draw.normal(0, s.identity_noise, first.shape[1:]), np.float32)
+            first, second = first + offset, second + offset
+
+        start = int(draw.integers(n - s.window + 1))
+        window = slice(start, start + s.window)
+        reference = np.zeros((s.window, direction.shape[1]), np.float32)
+        if s.reference == "released" and start:
+            known = direction[max(0, start - s.window) : start]
+            reference[-len(known) :] = known
+        out = {
+            "speech": self.speech_direction(
+                source, target, level, index, clips.speakers[chosen] if s.speech_speakers == "same" else None
+            )[None],
+            "source": first[window],
+            "target": second[window],
+            "direction": direction[window],
+            "reference": reference,
+            "label": np.int64(EMOTIONS.index(target)),
+        }
+        if s.reference == "predicted":
+            has = start >= s.window and draw.random() < 0.5
+            before = slice(start - s.window, start) if has else window
+            out |= {
+                "before_source": first[before],
+                "before_target": second[before],
+                "has_before": np.float32(has),
+            }
+        return {name: np.asarray(value) for name, value in out.items()}
+
+    def _mean(self, cell: list[int], draw: np.random.Generator) -> np.ndarray:
+        """Codes averaged over clips drawn from a cell; shorter ones begin again."""
+        tracks = [self.clips.codes[cell[i]] for i in draw.integers(len(cell), size=self.sampling.clips)]
+        at = np.arange(max(len(t) for t in tracks))
+        return np.stack([t[at % len(t)] for t in tracks]).mean(axis=0, dtype=np.float32)
+
+    def _cell(self, speaker: str, emotion: str, level: int) -> list[int] | None:
+        return self.cells.get((speaker, emotion, _level(emotion, level)))
+
+    def _targets(self, i: int) -> list[str]:
+        """Emotions that the clip's speaker also shows, at the clip's level."""
+        speaker, own, level = self.clips.speakers[i], self.clips.emotions[i], self.clips.levels[i]
+        if self._cell(speaker, own, level) is None:
+            return []
+        return [e for e in EMOTIONS if e != own and self._cell(speaker, e, level) is not None]
+
+    def _counts(self, i: int, numbers: Mapping[str, set[int]]) -> bool:
+        if self.sampling.takes == "all":
+            return True
+        last = self.clips.clip_ids[i].rsplit("/", 1)[-1]
+        if not last.isdigit():
+            raise UserError(f"{self.clips.clip_ids[i]} has no number as MEAD's clips have; set takes = 'all'")
+        return int(last) in numbers["neutral" if self.clips.emotions[i] == "neutral" else "emotional"]
+
+    def _shuffled(self, epoch: int) -> np.ndarray:
+        return np.random.default_rng((self.seed, 1 << 32, epoch)).permutation(len(self.index))
+
+
+def _level(emotion: str, level: int) -> int:
+    return 1 if emotion == "neutral" else level  # MEAD's neutral clips are all of level 1
+
+
+def _direction(first: np.ndarray, second: np.ndarray, rule: str, draw: np.random.Generator) -> np.ndarray:
+    """(T, C) from one emotion's codes to the other's; constant over time but for `raw`."""
+    gap = second - first
+    if rule == "raw":
+        return gap
+    one: np.ndarray
+    if rule == "random":
+        one = second[draw.integers(len(second))] - first[draw.integers(len(first))]
+    elif rule == "first":
+        one = gap[0]
+    elif rule == "max":
+        one = gap[gap.mean(axis=1).argmax()]
+    else:
+        one = np.asarray(gap.mean(axis=0))
+    return np.repeat(one[None].astype(np.float32), len(gap), axis=0)

@@ -1,0 +1,285 @@
+"""C-MET as a stage of the training loop: the connector with everything that generation needs beside it in one file."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cmet_reference.clips import ClipArrays, read_clips
+from cmet_reference.cmet import blendshape, figures, losses, speech
+from cmet_reference.cmet.blendshape import BlendshapeCodec, BlendshapeModel
+from cmet_reference.cmet.codec import Face, FaceCodec
+from cmet_reference.cmet.connector import Connector, ConnectorSettings
+from cmet_reference.cmet.data import CodedClips, Sampler, Sampling
+from cmet_reference.cmet.losses import LossSettings
+from cmet_reference.cmet.speech import SpeechEncoder
+from cmet_reference.training.stage import Optimizer
+from pipelines.shards import ShardSet
+from talking_face.emotions import EMOTIONS
+from talking_face.reasons import UserError
+
+KIND = "cmet"
+STAGES = (KIND,)  # in training order
+_VISUAL = 0.3  # weight of what is seen beside what is heard of a source's emotion: it is as sure and less often right
+
+
+@dataclass(frozen=True)
+class Training:
+    """One configuration; `read` makes it of TOML. The defaults are the released training's."""
+
+    steps: int = 200_000
+    rate: float = 1e-4
+    weight_decay: float = 1e-5
+    codec: str = "blendshape"  # or edtalk:CHECKOUT, pd-fgc:CHECKOUT
+    code: int = 10  # of the blendshape codec; the others have their own size
+    speech: str = "prosody"  # or aee, emotion2vec:FOLDER, stored:FOLDER
+    connector: ConnectorSettings = field(default_factory=ConnectorSettings)  # its code and speech follow from the above
+    sampling: Sampling = field(default_factory=Sampling)
+    losses: LossSettings = field(default_factory=LossSettings)
+
+
+def read(config: Mapping[str, Any]) -> Training:
+    """Settings of a parsed TOML: top-level fields and the tables connector, sampling and losses.
+
+    Raises UserError for a name that is none.
+    """
+    parts = {"connector": ConnectorSettings, "sampling": Sampling, "losses": LossSettings}
+    try:
+        values = {name: parts[name](**v) if name in parts else v for name, v in config.items()}
+        return Training(**values)
+    except TypeError as error:
+        raise UserError(f"the configuration of cmet has a field that is none ({error})") from None
+
+
+def configuration(name: str) -> dict[str, Any]:
+    """`paper`, `demo`, or the path of a TOML file, parsed."""
+    path = Path(__file__).with_name(f"{name}.toml") if name in ("paper", "demo") else Path(name)
+    if not path.is_file():
+        raise UserError(f"{name} is no configuration: paper, demo, or a TOML file")
+    return tomllib.loads(path.read_text("utf-8"))
+
+
+class CMetNet(nn.Module):
+    """The connector and, as buffers, what was fitted beside it: codec, units of speech, the labels' means."""
+
+    speech_mean: Tensor  # (D,)
+    speech_deviation: Tensor  # (D,)
+    neutral_speech: Tensor  # (D,) mean of neutral clips, in those units
+    label_speech: Tensor  # (8, D) mean of each emotion less the neutral mean; zeros where not shown
+    label_codes: Tensor  # (8, C) the same of codes, the mean over training speakers: the lookup
+    seen: Tensor  # (52 + D + 1, 8) scores of a source's emotion: coefficients, speech vector, 1
+
+    def __init__(self, connector: ConnectorSettings, codec: str, learnt_noise: bool = False) -> None:
+        super().__init__()
+        self.connector = Connector(connector)
+        self.sigma = nn.Parameter(torch.tensor(losses.NOISE_SIGMA)) if learnt_noise else None
+        d, c, k = connector.speech, connector.code, blendshape.SPEECH_SIZE
+        shapes = {
+            "speech_mean": (d,),
+            "speech_deviation": (d,),
+            "neutral_speech": (d,),
+            "label_speech": (len(EMOTIONS), d),
+            "label_codes": (len(EMOTIONS), c),
+            "seen": (52 + d + 1, len(EMOTIONS)),
+        }
+        if codec == BlendshapeCodec.name:
+            model = ((478, 3), (52,), (52, c), (c, 478, 3), (3 * len(blendshape.POINTS), k), (k, 478, 3))
+            names = BlendshapeModel.__dataclass_fields__
+            shapes |= {f"codec_{name}": shape for name, shape in zip(names, model, strict=True)}
+        for name, shape in shapes.items():
+            self.register_buffer(name, torch.zeros(shape))
+
+    def fill(self, name: str, values: np.ndarray) -> None:
+        """Set a buffer."""
+        getattr(self, name).copy_(torch.from_numpy(np.asarray(values, np.float32)))
+
+    def blendshape_model(self) -> BlendshapeModel:
+        """The fitted codec."""
+        names = BlendshapeModel.__dataclass_fields__
+        return BlendshapeModel(**{name: getattr(self, f"codec_{name}").cpu().numpy() for name in names})
+
+
+class CMetStage:
+    """The connector on draws from the training split."""
+
+    name = KIND
+
+    def __init__(
+        self,
+        settings: Training,
+        codec: FaceCodec,
+        encoder: SpeechEncoder,
+        train: Sequence[ClipArrays],
+        test: Sequence[ClipArrays],
+        seed: int,
+    ) -> None:
+        """`codec`: fitted or loaded; a BlendshapeCodec's arrays go into the checkpoint.
+
+        Raises UserError where no clip has a label.
+        """
+        train = [c for c in train if c.emotion in EMOTIONS]
+        if not train:
+            raise UserError("C-MET learns from emotion labels, and no clip of the training split has one")
+        connector = replace(settings.connector, code=codec.size, speech=encoder.size, window=settings.sampling.window)
+        self.settings = replace(settings, connector=connector)
+        self.steps, self.encoder_name, self.codec_name = settings.steps, encoder.name, codec.name
+        raw = np.stack([encoder.encode(c.audio, c.clip_id) for c in train])
+        groups = [(c.speaker, str(c.emotion)) for c in train]
+        mean, deviation = speech.standard(raw, groups) if encoder.relative else (0 * raw[0], 0 * raw[0] + 1)
+        clips = coded(train, codec, (raw - mean) / deviation)
+        self.sampler = Sampler(clips, settings.sampling, seed)
+        test = [c for c in test if c.emotion in EMOTIONS]
+        heard = [encoder.encode(c.audio, c.clip_id) for c in test]
+        self.held = coded(test, codec, (np.stack(heard) - mean) / deviation) if test else None
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.net = CMetNet(connector, codec.name, settings.losses.reconstruction == "bmse")
+        self.net.fill("speech_mean", mean)
+        self.net.fill("speech_deviation", deviation)
+        self.net.fill("neutral_speech", figures.neutral_speech(clips))
+        self.net.fill("label_speech", figures.label_speech(clips))
+        self.net.fill("label_codes", figures.label_codes(clips))
+        self.net.fill("seen", discriminant(train, clips))
+        if isinstance(codec, BlendshapeCodec):
+            for name, values in codec.model.arrays().items():
+                self.net.fill(f"codec_{name}", values)
+        self._weights = torch.tensor([losses.EMOTION_WEIGHTS[name] for name in EMOTIONS])
+
+    def players(self) -> Mapping[str, Optimizer]:
+        return {"net": Optimizer(list(self.net.parameters()), self.settings.rate, self.settings.weight_decay)}
+
+    def batch(self, step: int) -> Mapping[str, np.ndarray]:
+        return self.sampler.batch(step)
+
+    def loss(self, batch: Mapping[str, Any], player: str) -> tuple[Tensor, Mapping[str, Tensor]]:
+        connector, spoken = self.net.connector, batch["speech"]
+        reference, turned = batch["reference"], -batch["reference"]
+        if "has_before" in batch:
+            reference, turned = self._predicted_before(batch)
+        forward, forward_tokens = connector(reference, spoken, batch["source"])
+        backward, backward_tokens = connector(turned, -spoken, batch["target"])
+        return losses.total(
+            (forward, backward),
+            (forward_tokens, backward_tokens),
+            batch["direction"],
+            batch["label"],
+            self.settings.losses,
+            self._weights.to(spoken.device)[batch["label"]],
+            self.net.sigma,
+        )
+
+    def _predicted_before(self, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+        """What the network, as at inference, says of the block before; zeros where there is none."""
+        connector, spoken = self.net.connector, batch["speech"]
+        training, nothing = connector.training, torch.zeros_like(batch["reference"])
+        connector.eval()
+        with torch.no_grad():
+            forward, _ = connector(nothing, spoken, batch["before_source"])
+            backward, _ = connector(nothing, -spoken, batch["before_target"])
+        connector.train(training)
+        has = batch["has_before"][:, None, None]
+        return forward * has, backward * has
+
+    def held_out(self) -> Mapping[str, float]:
+        if self.held is None:
+            return {}
+        return figures.directions(self.net.connector, self.held, self.net.label_codes.cpu().numpy())
+
+    def record(self) -> Mapping[str, Any]:
+        return {
+            "connector": asdict(self.settings.connector),
+            "codec": self.codec_name,
+            "speech": self.encoder_name,
+            "speech_setting": self.settings.speech,
+            "codec_setting": self.settings.codec,
+            "learnt_noise": self.net.sigma is not None,
+        }
+
+
+def coded(clips: Sequence[ClipArrays], codec: FaceCodec, vectors: np.ndarray) -> CodedClips:
+    """Clips as the sampler takes them; pictures are read where the codec looks at pictures.
+
+    Args:
+        vectors: (N, D) utterance vectors in the network's units.
+    """
+    return CodedClips(
+        [c.clip_id for c in clips],
+        [c.speaker for c in clips],
+        [str(c.emotion) for c in clips],
+        [1 if c.emotion == "neutral" else (c.intensity or 1) for c in clips],
+        [codec.encode(face_of(c, pictures=not isinstance(codec, BlendshapeCodec))) for c in clips],
+        vectors.astype(np.float32),
+    )
+
+
+def face_of(clip: ClipArrays, pictures: bool) -> Face:
+    """A clip as codecs take it."""
+    frames = ShardSet(clip.folder).frames(clip.clip_id)[: len(clip)] if pictures else None
+    return Face(frames, clip.landmarks, clip.blendshapes)
+
+
+def discriminant(train: Sequence[ClipArrays], clips: CodedClips, shrink: float = 0.2) -> np.ndarray:
+    """Scores of a clip's emotion from what is seen (52 mean coefficients) and heard (D), as (52 + D + 1, 8).
+
+    Two linear discriminants, as if what is seen and what is heard were independent given the emotion; an emotion that
+    the training split does not show scores -1e4.
+    """
+    labels = np.array([EMOTIONS.index(e) for e in clips.emotions])
+    seen = np.stack([c.blendshapes.mean(axis=0) for c in train]).astype(np.float64)
+    parts, bias = [], np.zeros(len(EMOTIONS))
+    for x, weight in ((seen, _VISUAL), (clips.speech.astype(np.float64), 1.0)):
+        centres = np.stack([x[labels == k].mean(axis=0) if (labels == k).any() else 0 * x[0] for k in range(8)])
+        inside = np.cov((x - centres[labels]).T)
+        inside = (1 - shrink) * inside + (shrink + 1e-6) * np.diag(np.diag(inside)) + 1e-9 * np.eye(len(inside))
+        turned = np.linalg.solve(inside, centres.T)
+        parts.append(weight * turned)
+        bias -= weight * (centres.T * turned).sum(axis=0) / 2
+    bias[[k for k in range(len(EMOTIONS)) if not (labels == k).any()]] = -1e4
+    return np.concatenate([*parts, bias[None]])
+
+
+def codec_of(settings: Training, train: Sequence[ClipArrays]) -> FaceCodec:
+    """The codec that a configuration names; `blendshape` is fitted on the training split."""
+    if settings.codec == BlendshapeCodec.name:
+        return BlendshapeCodec(blendshape.fit(train, settings.code))
+    return codec_named(settings.codec)
+
+
+def codec_named(setting: str) -> FaceCodec:
+    """A codec of the authors' weights: `edtalk:CHECKOUT` or `pd-fgc:CHECKOUT`."""
+    kind, _, where = setting.partition(":")
+    if kind not in ("edtalk", "pd-fgc"):
+        raise UserError(f"codec = {setting!r}; there are blendshape, edtalk:CHECKOUT and pd-fgc:CHECKOUT")
+    if not where:
+        raise UserError(f"codec = {setting!r} names no checkout: {kind}:FOLDER")
+    if kind == "edtalk":
+        from cmet_reference.cmet.edtalk import EDTalkCodec
+
+        return EDTalkCodec(Path(where))
+    from cmet_reference.cmet.pd_fgc import PDFGCCodec
+
+    return PDFGCCodec(Path(where))
+
+
+def stages(
+    config: Mapping[str, Any], folders: Mapping[str, Path], out: Path, seed: int = 0, quiet: bool = True
+) -> list[Callable[[], CMetStage]]:
+    """What `cmet-eval train cmet` trains: one stage. All folders' training splits are learnt from together."""
+    settings = read(config)
+
+    def stage() -> CMetStage:
+        train = read_clips(folders.values(), quiet=quiet)
+        try:
+            test = read_clips(folders.values(), "test", quiet=quiet)
+        except UserError:
+            test = []  # nothing is held out
+        return CMetStage(settings, codec_of(settings, train), speech.build(settings.speech, out), train, test, seed)
+
+    return [stage]
