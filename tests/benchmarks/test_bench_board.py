@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -88,11 +89,13 @@ def write(folder: Path, n_pairs: int) -> None:
 
 
 def build_here(folder: Path) -> dict[str, float]:
-    """Build the board of FOLDER/results in this process; seconds and the process's largest resident size in GiB."""
-    started = time.perf_counter()
+    """Build the board of FOLDER/results in this process; seconds by the wall, seconds of processor time, the process's
+    largest resident size in GiB, and the machine's load over the last minute."""
+    started, used = time.perf_counter(), time.process_time()
     build(folder / "results", folder / "board")
-    seconds = time.perf_counter() - started
-    return {"seconds": seconds, "gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}
+    seconds, cpu = time.perf_counter() - started, time.process_time() - used
+    gib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return {"seconds": seconds, "cpu_seconds": cpu, "gib": gib, "load": os.getloadavg()[0]}
 
 
 def build_apart(folder: Path) -> dict[str, float]:
