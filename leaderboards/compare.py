@@ -11,7 +11,7 @@ from leaderboards.bands import Bands
 from leaderboards.grid import ABSENT, INFINITE, SCORED, Column, Grid, MethodId, grids
 from leaderboards.results import TABLE_KEYS, Results
 from leaderboards.sections import Duel
-from leaderboards.statistics import holm
+from leaderboards.statistics import MIN_SPEAKERS, holm
 from leaderboards.wording import column_title, number, signed
 from talking_face.reasons import UserError
 
@@ -169,7 +169,8 @@ def to_markdown(comparison: Comparison) -> str:
     (a, a_revision), (b, b_revision) = comparison.grid.methods
     key = comparison.grid.key
     kinds = {c.duel.interval.over for c in comparison.contrasts if c.duel and c.duel.interval}
-    unit = "speakers" if kinds == {"speakers"} else "clips of these speakers only" if kinds == {"clips"} else "units"
+    few = f"clips of these speakers only (fewer than {MIN_SPEAKERS} have a value)"
+    unit = "speakers" if kinds == {"speakers"} else few if kinds == {"clips"} else f"speakers, or over {few}"
     out = [f"# {a} and {b}, {key['setting']}", ""]
     out += [f"A: {a} @ {a_revision}. B: {b} @ {b_revision}. Data {key['dataset']} {key['data_digest'][:8]}, pair list "
             f"{key['pairs_digest'][:8]}, suite {key['suite_version']}.", ""]  # fmt: skip
