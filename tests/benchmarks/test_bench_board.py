@@ -3,7 +3,8 @@
     python -m tests.benchmarks.test_bench_board FOLDER [--pairs 1143] [--build]
 
 writes the rows below FOLDER (12 methods, 16 speakers, 19 metrics of which some pool and one has a confusion, four
-settings: 1,042,416 rows with the default pairs) and, with --build, builds their board. In a plain test run: 16 pairs, 3 methods.
+settings: 1,042,416 rows with the default pairs) and, with --build, builds their board. In a plain test
+run: 16 pairs, 3 methods.
 """
 
 from __future__ import annotations
