@@ -16,6 +16,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -58,7 +59,7 @@ class PairList:
     missing: tuple[str, ...] = field(default=(), compare=False)  # cells without a clip, in words
     notes: tuple[str, ...] = field(default=(), compare=False)  # what else to know of how they were drawn
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """16 hex digits over the pairs themselves; the same list in Parquet and in CSV has the same digest."""
         return digest([pair.to_row() for pair in self.pairs])
