@@ -3,7 +3,7 @@
 emotion2vec is what the paper uses; `Stored` reads vectors computed elsewhere; `Prosody` needs no download and no
 training; `OwnEmotion` is CEM-Net's audio emotion encoder, trained on the same clips.
 
-`python -m cmet_reference.cmet.ablation DATA --speech` compares encoders on held-out speakers.
+`figures.directions` says what an encoder is worth: it is part of every training's held-out figures.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Emotion2Vec:
             ) from None
         with weights.open("rb") as file:
             self.name = f"emotion2vec@{hashlib.file_digest(file, 'sha256').hexdigest()[:8]}"
-        with _numbers_only():
+        with tensors_only():
             self._model = AutoModel(model=str(folder), device=device, disable_update=True, disable_pbar=True)
 
     def encode(self, audio: np.ndarray, clip_id: str | None = None) -> np.ndarray:
@@ -87,7 +87,7 @@ class Emotion2Vec:
 
 
 @contextmanager
-def _numbers_only() -> Iterator[None]:
+def tensors_only() -> Iterator[None]:
     """While a foreign checkpoint is read, torch takes tensors out of it and runs nothing, whatever its caller asks."""
     name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
     before = os.environ.get(name)

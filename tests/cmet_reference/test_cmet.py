@@ -466,3 +466,92 @@ def test_released_tracks_drop_twenty_frames_and_go_back_and_forth() -> None:
     np.testing.assert_array_equal(released[20:33], released[:20][::-1][:13])
     with pytest.raises(ClipError, match="20 frames"):
         generate.expression_track(net, np.ones(6), codes[:24], 33, generate.RELEASED)
+
+
+# -- the authors' codecs, on stand-ins of the form of their repositories -----------------------------------------------
+
+_GENERATOR = """
+import torch
+from torch import nn
+from .encoder import Encoder
+
+class Bank(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.eye(8))
+    def get_shared_out(self, weights, bank):
+        return weights[:, :, None]
+    def get_exp_latent(self, shared):
+        return shared[:, 26:].sum(1)
+    def forward(self, weights, bank):
+        return weights.mean(1, keepdim=True).cuda()
+
+class Generator(nn.Module):
+    def __init__(self, size, style_dim, lip_dim, pose_dim, exp_dim, channel_multiplier):
+        super().__init__()
+        self.enc, self.fc = Encoder(), nn.Identity()
+        self.exp_fc, self.pose_fc = nn.Linear(1, exp_dim), nn.Linear(1, pose_dim)
+        self.direction_lipnonlip, self.direction_exp = Bank(), Bank()
+    def dec(self, style, features, expression):
+        return features[0] * 0 + expression[:, :, None, None]
+"""
+_ENCODER = """
+from torch import nn
+
+class Encoder(nn.Module):
+    def forward(self, source, target, h_start=None):
+        return source.mean((1, 2, 3))[:, None], None, [source], None
+"""
+_LIPS = """
+from torch import nn
+
+class Audio2Lip(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.mapping = nn.Linear(1, 20)
+    def forward(self, x, batch_size, T):
+        return self.mapping(x.mean((1, 2, 3))[:, None]).reshape(batch_size, T, -1)
+"""
+
+
+def test_the_edtalk_codec_loads_a_checkout_and_its_weights(tmp_path: Path) -> None:
+    from cmet_reference.cmet import edtalk
+
+    with pytest.raises(UserError, match="no checkout of EDTalk"):
+        edtalk.EDTalkCodec(tmp_path)
+    for name, text in (("generator", _GENERATOR), ("encoder", _ENCODER), ("audio_encoder", _LIPS)):
+        _made(tmp_path / f"networks/{name}.py").write_text(text)
+    with pytest.raises(UserError, match=r"EDTalk\.pt is not there"):
+        edtalk.EDTalkCodec(tmp_path)
+    weights = tmp_path / "pretrained_weights"
+    weights.mkdir()
+    module = edtalk._module(tmp_path / "networks", "generator")
+    state = module.Generator(256, 512, 20, 6, 10, 1).state_dict()
+    lips = edtalk._module(tmp_path / "networks", "audio_encoder").Audio2Lip().state_dict()
+    torch.save({"gen": state}, weights / "EDTalk.pt")
+    torch.save({"audio2lip": lips, "optimizer": Path("x")}, weights / "Audio2Lip.pt")
+    with pytest.raises(UserError, match=r"Audio2Lip\.pt cannot be read as tensors"):
+        edtalk.EDTalkCodec(tmp_path)
+    torch.save({"audio2lip": lips}, weights / "Audio2Lip.pt")
+    codec = edtalk.EDTalkCodec(tmp_path)
+    frames = np.stack([np.full((32, 24, 3), v, np.uint8) for v in (0, 128, 255)])
+    face = Face(frames)
+    codes = codec.encode(face)
+    expected = (
+        np.array([-1, 128 / 127.5 - 1, 1])[:, None] * state["exp_fc.weight"].numpy().T + state["exp_fc.bias"].numpy()
+    )
+    np.testing.assert_allclose(codes, expected, atol=1e-5)
+    heard = codec.lips(np.zeros(640 * 4, np.int16), face, 4)
+    assert heard.shape == (4, 20)
+    video = codec.decode(face, heard, face, np.full((2, 10), 0.05, np.float32))
+    assert video.shape == (4, 256, 256, 3)
+    assert (video == 191).all()  # ten codes of 0.05 in the stand-in: 0.5 of -1 to 1
+    with pytest.raises(ClipError, match="frames"):
+        codec.encode(Face(landmarks=np.zeros((1, 478, 3))))
+
+
+def test_the_pd_fgc_codec_says_what_is_missing(tmp_path: Path) -> None:
+    from cmet_reference.cmet import pd_fgc
+
+    with pytest.raises(UserError, match="no checkout of PD-FGC"):
+        pd_fgc.PDFGCCodec(tmp_path)

@@ -1,0 +1,88 @@
+"""C-MET's tables in miniature: what the reference tokens and the loss terms do, on held-out speakers.
+
+`python -m cmet_reference.cmet.ablation DATA references` trains `released`, `zero` and `predicted`; `losses` trains the
+paper's Table 6 (reconstruction, + contrast, + direction). Every figure is of `figures.directions`, over the seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cmet_reference.clips import read_clips
+from cmet_reference.cmet import speech
+from cmet_reference.cmet.train import CMetStage, Training, codec_of, configuration, read
+from cmet_reference.training.loop import fit
+
+
+def variants(table: str, settings: Training) -> dict[str, Training]:
+    """The rows of a table: one thing changed in each."""
+    if table == "references":
+        return {
+            name: replace(settings, sampling=replace(settings.sampling, reference=name))
+            for name in ("released", "zero", "predicted")
+        }
+    rows = {"reconstruction": (0.0, 0.0), "+ contrast": (0.1, 0.0), "+ contrast + direction": (0.1, 0.05)}
+    return {
+        name: replace(settings, losses=replace(settings.losses, contrast=contrast, direction=direction))
+        for name, (contrast, direction) in rows.items()
+    }
+
+
+def run(
+    table: str, data: Path, settings: Training, seeds: Sequence[int], out: Path, quiet: bool = True
+) -> dict[str, dict[str, list[float]]]:
+    """Train every row of a table with every seed, below `out`; what is finished there is not trained again.
+
+    Returns:
+        figure by row and name, one value a seed.
+    """
+    train, test = read_clips([data], quiet=quiet), read_clips([data], "test", quiet=quiet)
+    codec, encoder = codec_of(settings, train), speech.build(settings.speech)
+    figures: dict[str, dict[str, list[float]]] = {}
+    for row, changed in variants(table, settings).items():
+        for seed in seeds:
+            stage = CMetStage(changed, codec, encoder, train, test, seed)
+            folder = out / table / row.replace(" ", "") / str(seed)
+            fit(stage, folder, seed=seed, device="cpu", every=changed.steps, quiet=quiet, config={"row": row})
+            for name, value in stage.held_out().items():
+                figures.setdefault(row, {}).setdefault(name, []).append(round(value, 3))
+    return figures
+
+
+def table_of(figures: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
+    """Markdown: mean and deviation over the seeds."""
+    names = list(next(iter(figures.values())))
+    lines = ["| | " + " | ".join(names) + " |", "|---|" + "---|" * len(names)]
+    for row, values in figures.items():
+        cells = [f"{np.mean(values[n]):.3f} ± {np.std(values[n]):.3f}" for n in names]
+        lines.append(f"| {row} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+    """Train one table's rows and print it."""
+    parser = argparse.ArgumentParser(prog="python -m cmet_reference.cmet.ablation", description=main.__doc__)
+    parser.add_argument("data", type=Path, help="a shard set")
+    parser.add_argument("table", choices=("references", "losses"))
+    parser.add_argument("--config", default="demo", help="paper, demo, or a TOML file")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=int, help="default: the configuration's")
+    parser.add_argument("--out", type=Path, default=Path("work/ablation"))
+    args = parser.parse_args(argv)
+    settings = read(configuration(args.config))
+    settings = replace(settings, steps=args.steps or settings.steps)
+    figures = run(args.table, args.data, settings, range(args.seeds), args.out, quiet=False)
+    print(table_of(figures))
+    (args.out / f"{args.table}.json").write_text(json.dumps(figures, indent=1) + "\n", "utf-8")
+    return figures
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,158 @@
+"""PD-FGC as C-MET's plug-in test uses it: 30 emotion numbers a frame. A checkout and the authors' weights needed.
+
+Nothing of PD-FGC is here: the user's checkout of Dorniwang/PD-FGC-inference gives code and weights, and both run in
+this process. Source of the calls: lib/inferencer.py (Tester) and lib/data/voxtest_dataset.py.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from cmet_reference.cmet.codec import Face, held, smoothed_lips
+from cmet_reference.cmet.edtalk import stays_on
+from cmet_reference.cmet.speech import tensors_only
+from talking_face.reasons import UserError
+
+SIZE, MARGIN = 224, 16
+MOUTH_GAIN, EYE_GAIN, EMOTION_GAIN = 1.5, 1.2, 1.2
+_PARTS = ("net_appearance", "net_motion", "net_audio", "net_generator")
+_BATCH = 8
+
+
+class PDFGCCodec:
+    """PD-FGC's motion network, audio network and generator."""
+
+    name = "pd-fgc"
+    size = 30
+
+    def __init__(self, checkout: Path, device: str = "cpu") -> None:
+        """Raises UserError where the checkout lacks code, configuration or a weight file."""
+        checkout = Path(checkout)
+        config = checkout / "configs/inference.yaml"
+        if not (checkout / "lib/model_builder.py").is_file() or not config.is_file():
+            raise UserError(
+                f"{checkout} is no checkout of PD-FGC: no lib/model_builder.py and configs/inference.yaml. Clone "
+                "https://github.com/Dorniwang/PD-FGC-inference and name its folder: codec = 'pd-fgc:FOLDER'"
+            )
+        self.device = torch.device(device)
+        settings = _settings(config)
+        for part in _PARTS:
+            model = getattr(settings.model, part)
+            model.pretrained_model = str(checkout / model.pretrained_model)
+            if not Path(model.pretrained_model).is_file():
+                raise UserError(
+                    f"{model.pretrained_model} is not there; the README of PD-FGC-inference says where its weights are"
+                )
+        with _importing(checkout) as load, tensors_only():
+            nets = load("lib.model_builder").make_model(settings)
+            self._audio = load("lib.data.AudioConfig").AudioConfig(num_frames_per_clip=5, hop_size=160)
+        self.appearance, self.motion, self.audio, self.generator = (net.eval().to(self.device) for net in nets)
+
+    @torch.inference_mode()
+    def encode(self, face: Face) -> np.ndarray:
+        return self._motion(face)[2].cpu().numpy()
+
+    @torch.inference_mode()
+    def lips(self, audio: np.ndarray, identity: Face, frames: int) -> np.ndarray:
+        """(frames, 500) mouth embeddings of the sound, times 1.5, smoothed as released.
+
+        The first and last two frames, which have no whole window of five, hear their neighbours' window.
+        """
+        wave = self._audio.audio_normalize(audio.astype(np.float64) / 32768)
+        rows = np.asarray(self._audio.audio_to_spectrogram(wave), np.float32)  # (4 a frame, 80)
+        a_frame, window = self._audio.num_bins_per_frame, 5 * self._audio.num_bins_per_frame
+        if len(rows) < window:
+            raise UserError(f"PD-FGC needs five frames of sound, got {len(rows) // a_frame}")
+        start = np.clip((np.arange(frames) - 2) * a_frame, 0, len(rows) - window)
+        shown = torch.from_numpy(np.stack([rows[s : s + window].T for s in start]))[:, None]
+        heard = [self.audio.forward(part.to(self.device))[1].cpu() for part in shown.split(_BATCH)]
+        return smoothed_lips(MOUTH_GAIN * torch.cat(heard).numpy())
+
+    @torch.inference_mode()
+    def decode(self, identity: Face, lips: np.ndarray, pose: Face, codes: np.ndarray) -> np.ndarray:
+        """(T, 224, 224, 3) uint8 RGB. The identity is its first frame."""
+        n = len(lips)
+        who = _pictures(identity.need("frames", self.name)[:1]).to(self.device)
+        with stays_on(self.device):
+            feature, _ = self.appearance(who)
+        head, eyes, _ = (x.cpu().numpy() for x in self._motion(pose))
+        style = np.concatenate(
+            [lips, EMOTION_GAIN * held(codes, n), EYE_GAIN * held(eyes, n), _three_means(held(head, n))], axis=1
+        )
+        out = []
+        for part in torch.from_numpy(style.astype(np.float32)).split(_BATCH):
+            whole = torch.cat([feature[0].repeat(len(part), 1), part.to(self.device)], dim=1)
+            with stays_on(self.device):
+                drawn, _ = self.generator([whole], identity_style=feature[1].repeat(len(part), 1, 1, 1))
+            out.append(drawn.reshape(-1, 3, SIZE, SIZE).cpu())
+        video = torch.cat(out).clamp(-1, 1).add(1).mul(127.5).byte()
+        return np.ascontiguousarray(video.permute(0, 2, 3, 1).numpy())
+
+    def _motion(self, face: Face) -> tuple[Tensor, Tensor, Tensor]:
+        """Head pose (T, 6), eyes (T, 6) and emotion (T, 30) of a video."""
+        parts = []
+        for part in _pictures(face.need("frames", self.name)).split(_BATCH):
+            with stays_on(self.device):
+                head, eyes, emotion, _ = self.motion(part.to(self.device))
+            parts.append((head, eyes, emotion))
+        head, eyes, emotion = (torch.cat(column) for column in zip(*parts, strict=True))
+        return head, eyes, emotion
+
+
+def _pictures(frames: np.ndarray) -> Tensor:
+    """(T, H, W, 3) uint8 RGB to (T, 3, 224, 224) float32 in [-1, 1]: resized, 16 px cut off the sides and 32 below."""
+    out = []
+    for frame in frames:
+        fit = cv2.resize(frame, (SIZE, SIZE))[: SIZE - 2 * MARGIN, MARGIN : SIZE - MARGIN]
+        out.append(cv2.resize(fit, (SIZE, SIZE)))
+    return torch.from_numpy(np.stack(out)).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def _three_means(track: np.ndarray) -> np.ndarray:
+    """(T, C) averaged over each frame and its neighbours; at the ends over two."""
+    return np.stack([track[max(0, i - 1) : i + 2].mean(axis=0) for i in range(len(track))])
+
+
+def _settings(path: Path) -> Any:
+    """The checkout's YAML as nested attributes."""
+    try:
+        import yaml
+    except ImportError:
+        raise UserError("PD-FGC's configuration is YAML: pip install pyyaml") from None
+
+    def nested(value: Any) -> Any:
+        return SimpleNamespace(**{k: nested(v) for k, v in value.items()}) if isinstance(value, Mapping) else value
+
+    return nested(yaml.safe_load(path.read_text("utf-8")))
+
+
+@contextmanager
+def _importing(checkout: Path) -> Iterator[Any]:
+    """Imports of the checkout, whose modules call one another `lib.…`; the name is free again afterwards."""
+    taken = {name: sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] == "lib"}
+    sys.path.insert(0, str(checkout))
+
+    def load(name: str) -> Any:
+        try:
+            return importlib.import_module(name)
+        except ImportError as error:
+            raise UserError(f"{checkout}/{name.replace('.', '/')}.py cannot be imported ({error})") from None
+
+    try:
+        yield load
+    finally:
+        sys.path.remove(str(checkout))
+        for name in [name for name in sys.modules if name.split(".")[0] == "lib"]:
+            del sys.modules[name]
+        sys.modules.update(taken)
