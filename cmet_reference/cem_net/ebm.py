@@ -22,7 +22,7 @@ from cmet_reference.cem_net.aee import classification
 from cmet_reference.cem_net.audio2mouth import POINTS
 
 KIND = "ebm"
-N_POINTS = 478
+N_POINTS, BLENDSHAPES = 478, 52
 N_MOUTH = 3 * len(POINTS)
 
 
@@ -37,7 +37,7 @@ class Settings:
     temperature: float = 0.1
     hidden: int = 512  # of the encoders and the decoder
     audio_emotion: int = 128  # of AEE; 0: the key has no emotion from sound (the paper's "w/o AEE")
-    picture_emotion: int = 32  # of the source's face; 0: none
+    picture_emotion: int = 32  # of the source's face, from its blendshapes; 0: none
     identity: int = 0  # 128 (dlib's face ResNet), 512 (ArcFace); 0: none
     emotions: int = 8
     # "lower-half": the decoder moves what lies below the eyes' middle, as the paper's pictures do; the rest stays the
@@ -50,10 +50,13 @@ class EBM(nn.Module):
     """The memory. Everything is in the head's frame, in eye distances.
 
     Buffers: `template` (478, 3); `unit` (): deviation of a coordinate of what is added; `spread` (171, 1434): what the
-    rest of a face does when lips and jaw move, fitted linearly; `moves` (478,): 1 where the decoder may move a point.
+    rest of a face does when lips and jaw move, fitted linearly; `moves` (478,): 1 where the decoder may move a point;
+    `mean`, `std` (52,): of blendshapes.
     """
 
     template: Tensor
+    mean: Tensor
+    std: Tensor
     unit: Tensor
     spread: Tensor
     moves: Tensor
@@ -64,7 +67,7 @@ class EBM(nn.Module):
         self.added = _mlp(N_MOUTH if s.region == "lower-half" else 3 * N_POINTS, s.hidden, s.width)  # f_dlip
         self.lips = _mlp(N_MOUTH, s.hidden, s.width)
         self.feeling = nn.Linear(s.audio_emotion, s.width) if s.audio_emotion else None
-        self.picture = _mlp(3 * N_POINTS, s.hidden, s.picture_emotion) if s.picture_emotion else None
+        self.picture = _mlp(BLENDSHAPES, s.hidden, s.picture_emotion) if s.picture_emotion else None
         self.to_emotion = nn.Linear(s.picture_emotion, s.emotions) if s.picture_emotion else None
         self.seen = nn.Linear(s.picture_emotion, s.width) if s.picture_emotion else None
         self.who = nn.Linear(s.identity, s.width) if s.identity else None
@@ -80,6 +83,8 @@ class EBM(nn.Module):
         self.values = nn.Parameter(torch.randn(s.slots, s.width) / s.width**0.5)  # M_v
         self.decoder = _mlp(s.width + N_MOUTH, s.hidden, 3 * N_POINTS)
         self.register_buffer("template", torch.zeros(N_POINTS, 3))
+        self.register_buffer("mean", torch.zeros(BLENDSHAPES))
+        self.register_buffer("std", torch.ones(BLENDSHAPES))
         self.register_buffer("unit", torch.tensor(1.0))
         self.register_buffer("spread", torch.zeros(N_MOUTH, 3 * N_POINTS))
         self.register_buffer("moves", torch.ones(N_POINTS))
@@ -91,10 +96,10 @@ class EBM(nn.Module):
         """
         return rest[:, None] + (lips.flatten(2) @ self.spread).unflatten(2, (-1, 3))
 
-    def look(self, rest: Tensor) -> Tensor:
-        """The emotion of a source's face: (B, 478, 3), the references' mean, to (B, E)."""
+    def look(self, shapes: Tensor) -> Tensor:
+        """The emotion of a source's face: (B, 52) blendshapes, the references' mean, to (B, E)."""
         assert self.picture is not None
-        return self.picture(((rest - self.template) / self.unit).flatten(1))
+        return self.picture(((shapes - self.mean) / self.std).clamp(-4, 4))  # type: ignore[no-any-return]
 
     def query(self, lips: Tensor, heard: Tensor | None, seen: Tensor | None, who: Tensor | None) -> Tensor:
         """f_e: (B, T, 57, 3) lips and the clip's features, (B, ...) each, to (B, T, D)."""
@@ -123,19 +128,27 @@ class EBM(nn.Module):
         said = self.decoder(torch.cat([feature, (lips / self.unit).flatten(2)], dim=2)).unflatten(2, (-1, 3))
         return said * self.unit * self.moves[:, None]
 
-    def forward(self, rest: Tensor, lips: Tensor, heard: Tensor | None = None, who: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        rest: Tensor,
+        lips: Tensor,
+        shapes: Tensor | None = None,
+        heard: Tensor | None = None,
+        who: Tensor | None = None,
+    ) -> Tensor:
         """The emotional face, as in use.
 
         Args:
             rest: (B, 478, 3), the references' mean.
             lips: (B, T, 57, 3), how Audio2Mouth moves the mouth from there.
+            shapes: (B, 52), the mean of the references' blendshapes.
             heard: (B, E), AEE's vector of the target's sound.
             who: (B, I), the identity.
 
         Returns:
             (B, T, 478, 3).
         """
-        seen = self.look(rest) if self.picture is not None else None
+        seen = self.look(shapes) if self.picture is not None and shapes is not None else None
         weights = self.address(self.query(lips, heard, seen, who), self.keys).exp()
         return self.base(rest, lips) + self.decode(weights @ self.values, lips)
 
@@ -163,15 +176,15 @@ def loss(net: EBM, batch: Mapping[str, Tensor], weights: Weights) -> tuple[Tenso
     """All of the memory's losses.
 
     Args:
-        batch: `rest` (B, 478, 3); `lips` (B, T, 57, 3); `truth` (B, T, 478, 3); `heard` (B, E) and `who` (B, I) where
-            the key has them; `source` (B,): class of the source's emotion, -100 where unlabelled.
+        batch: `rest` (B, 478, 3); `shapes` (B, 52); `lips` (B, T, 57, 3); `truth` (B, T, 478, 3); `heard` (B, E) and
+            `who` (B, I) where the key has them; `source` (B,): class of the source's emotion, -100 where unlabelled.
     """
     rest, lips = batch["rest"], batch["lips"]
     added = (batch["truth"] - net.base(rest, lips)) * net.moves[:, None]
     feature = net.encode(added)
     log_values = net.address(feature, net.values)
     read = log_values.exp() @ net.values
-    seen = net.look(rest) if net.picture is not None else None
+    seen = net.look(batch["shapes"]) if net.picture is not None else None
     log_keys = net.address(net.query(lips, batch.get("heard"), seen, batch.get("who")), net.keys)
     far = _landmarks(net, net.decode(read, lips), added, weights.continuity)
     parts = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from cmet_reference.cem_net.audio2mouth import POINTS
 from cmet_reference.cem_net.data import identity_of
 from cmet_reference.geometry import fit_pose, to_head, to_picture
 from cmet_reference.training import checkpoints
+from talking_face.pretrained.face_landmarker import FaceLandmarker
 
 # Eyelids and irises: what blinks and looks. They follow the source's, about its own mean.
 EYES = (
@@ -46,6 +48,7 @@ class CemNetFace:
         source_landmarks: np.ndarray,
         frames: int,
         reference_frames: np.ndarray | None = None,
+        reference_blendshapes: np.ndarray | None = None,
     ) -> np.ndarray:
         """The face that says the sound.
 
@@ -54,7 +57,8 @@ class CemNetFace:
             reference_landmarks: (R, 478, 3) px, no NaN: the speaker in any one expression.
             source_landmarks: (S, 478, 3) px of the output, no NaN: head pose, blinks and gaze; held after its end.
             frames: how many are wanted.
-            reference_frames: (R, H, W, 3) uint8 RGB, for the identity; only where the memory was trained with one.
+            reference_frames: (R, H, W, 3) uint8 RGB, which the identity and the expression are told from.
+            reference_blendshapes: (R, 52), MediaPipe's; measured in the frames where they are not given.
 
         Returns:
             (frames, 478, 3) float32 px.
@@ -64,35 +68,49 @@ class CemNetFace:
         pose = fit_pose(held, template)
         source = to_head(held, pose)
         known = to_head(reference_landmarks, fit_pose(reference_landmarks, template))
-        # The five that Audio2Mouth looks at.
-        shown = known[np.linspace(0, len(known) - 1, self.mouths.settings.references).round().astype(int)]
+        take = np.linspace(0, len(known) - 1, self.mouths.settings.references).round().astype(int)
+        shown = known[take]  # the ones that Audio2Mouth looks at
         rest = shown.mean(axis=0)
         lips = self.mouths.mouth(audio, shown, source, frames) - rest[list(POINTS)]
         if self.felt:
-            face = self._felt(audio, rest, lips, reference_frames, reference_landmarks)
+            key = self._key(audio, take, reference_landmarks, reference_frames, reference_blendshapes)
+            with torch.inference_mode():
+                face = self.memory(self._row(rest), self._row(lips), **key)[0].cpu().numpy()
         else:
             face = self.memory.base(self._row(rest), self._row(lips))[0].cpu().numpy()
         still = source[:, EYES].mean(axis=0)
         face[:, EYES] += source[:, EYES] - still
         return to_picture(face, pose)
 
-    @torch.inference_mode()
-    def _felt(
+    def _key(
         self,
         audio: np.ndarray,
-        rest: np.ndarray,
-        lips: np.ndarray,
-        pictures: np.ndarray | None,
+        take: np.ndarray,
         landmarks: np.ndarray,
-    ) -> np.ndarray:
-        who = heard = None
+        pictures: np.ndarray | None,
+        shapes: np.ndarray | None,
+    ) -> dict[str, torch.Tensor]:
+        """What the memory's key is made of beside the lips."""
+        key = {}
+        sees = self.memory.picture is not None
+        if pictures is None and (self.identity != "none" or (sees and shapes is None)):
+            raise ValueError("this memory looks at the speaker's pictures: give reference_frames")
         if self.identity != "none":
-            if pictures is None:
-                raise ValueError("this memory knows people by their picture: give reference_frames")
-            who = self._row(identity_of(np.ascontiguousarray(pictures[0]), landmarks[0], self.identity))
+            first = np.ascontiguousarray(cast(np.ndarray, pictures)[0])
+            key["who"] = self._row(identity_of(first, landmarks[0], self.identity))
+        if sees:
+            mean = shapes[take].mean(axis=0) if shapes is not None else blendshapes_of(cast(np.ndarray, pictures)[take])
+            key["shapes"] = self._row(mean)
         if self.ears is not None:
-            heard = self._row(self.ears.emotion(audio))
-        return self.memory(self._row(rest), self._row(lips), heard, who)[0].cpu().numpy()
+            key["heard"] = self._row(self.ears.emotion(audio))
+        return key
 
     def _row(self, x: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(x, np.float32))[None].to(self.device)
+
+
+def blendshapes_of(pictures: np.ndarray) -> np.ndarray:
+    """(N, H, W, 3) uint8 RGB to (52,) float32: the mean over those with a face, 0 where there is none in any."""
+    with FaceLandmarker("image") as landmarker:
+        found = [mesh.blendshapes for picture in pictures if (mesh := landmarker.detect(picture)) is not None]
+    return np.mean(found, axis=0) if found else np.zeros(ebm.BLENDSHAPES, np.float32)

@@ -341,10 +341,9 @@ class EbmSettings:
     weight_decay: float = 0.0
     annealed: bool = False
     sources: int = 2  # clips of the speaker, drawn once, that a clip's references are taken from
-    # Other people's shapes: a multiple, up to this, of the difference between two training speakers' mean faces is
-    # added to source and target alike. What an emotion adds stays the same, so it takes the place of EAMM's
-    # augmentation of the source's pictures, whose aim is that the extractor not know people by their faces.
-    mixing: float = 0.0
+    # Added to the source's blendshapes, one draw a window, in units of their deviation: another person's rest. It takes
+    # the place of EAMM's augmentation of pictures, whose aim is that the extractor not know people by their faces.
+    noise: float = 0.0
     identity: Literal["none", "dlib", "arcface"] = "none"
 
 
@@ -354,6 +353,7 @@ class _Pair:
 
     face: Face
     rest: np.ndarray  # (478, 3), mean of the source's references
+    shapes: np.ndarray  # (52,), of their blendshapes
     lips: np.ndarray  # (T, 57, 3), how Audio2Mouth moves the mouth from there
     heard: np.ndarray  # (E,)
     source: ClipArrays
@@ -383,13 +383,13 @@ class EbmStage:
         emotions = tuple(e for e in EMOTIONS if any(c.emotion == e for c in train))
         self.emotions = emotions
         identity = {"none": 0, "dlib": 128, "arcface": 512}[settings.identity]
-        net = replace(
-            net, audio_emotion=ears.settings.emotion if ears else 0, identity=identity, emotions=max(1, len(emotions))
-        )
+        heard = ears.settings.emotion if ears else 0
+        net = replace(net, audio_emotion=heard, identity=identity, emotions=max(1, len(emotions)))
         faces, held = prepare(train, template), prepare(test, template)
         rng = np.random.default_rng(seed)
-        self.pairs = _pairs(faces, mouths, ears, settings.sources, settings.identity, rng, cross=False)
-        self.held = _pairs(held[:: max(1, len(held) // 48)], mouths, ears, 1, settings.identity, rng, True, held)
+        hear = ears.emotion if ears else _nothing
+        self.pairs = _pairs(faces, mouths, hear, settings.sources, settings.identity, rng, cross=False)
+        self.held = _pairs(held[:: max(1, len(held) // 48)], mouths, hear, 1, settings.identity, rng, True, held)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.net = ebm.EBM(net)
@@ -400,10 +400,10 @@ class EbmStage:
             self.net.moves.copy_(torch.from_numpy((template[:, 1] > eyes).astype(np.float32)))
         added = [p.face.head[::5] - self._base(p)[::5] for p in self.pairs]
         self.net.unit.fill_(float(np.concatenate(added).std()))
-        shapes: dict[str, list[np.ndarray]] = {}
-        for f in faces:
-            shapes.setdefault(f.clip.speaker, []).append(f.head.mean(axis=0))
-        self.shapes = np.stack([np.mean(v, axis=0) for v in shapes.values()])
+        shapes = np.stack([p.shapes for p in self.pairs])
+        self.net.mean.copy_(torch.from_numpy(shapes.mean(axis=0)))
+        self.net.std.copy_(torch.from_numpy(shapes.std(axis=0) + np.float32(1e-3)))
+        self.noise = settings.noise * self.net.std.numpy(force=True)
 
     def players(self) -> Mapping[str, Optimizer]:
         s = self.settings
@@ -416,11 +416,10 @@ class EbmStage:
             p = self.pairs[i]
             start = int(rng.integers(0, len(p.face) - self.window + 1))
             part = slice(start, start + self.window)
-            a, b = rng.integers(len(self.shapes), size=2)
-            other = (rng.uniform(-1, 1) * self.settings.mixing * (self.shapes[a] - self.shapes[b])).astype(np.float32)
+            shapes = p.shapes + rng.normal(size=len(p.shapes)).astype(np.float32) * self.noise
             source = np.array(_class(p.source.emotion, self.emotions))
-            rows.append((p.rest + other, p.lips[part], p.face.head[part] + other, p.heard, p.who, source))
-        names = ("rest", "lips", "truth", "heard", "who", "source")
+            rows.append((p.rest, shapes, p.lips[part], p.face.head[part], p.heard, p.who, source))
+        names = ("rest", "shapes", "lips", "truth", "heard", "who", "source")
         return dict(zip(names, map(np.stack, zip(*rows, strict=True)), strict=True))
 
     def loss(self, batch: Mapping[str, Any], player: str) -> tuple[Tensor, Mapping[str, Tensor]]:
@@ -434,11 +433,13 @@ class EbmStage:
         rows, seen = [], []
         device = self.net.template.device
         for p in self.held:
-            given = [torch.from_numpy(np.asarray(x))[None].to(device) for x in (p.rest, p.lips, p.heard, p.who)]
+            given = [
+                torch.from_numpy(np.asarray(x))[None].to(device) for x in (p.rest, p.lips, p.shapes, p.heard, p.who)
+            ]
             with torch.inference_mode():
                 made = self.net(*given)[0].cpu().numpy()
                 if self.net.to_emotion is not None:
-                    said = int(self.net.to_emotion(self.net.look(given[0])).argmax())
+                    said = int(self.net.to_emotion(self.net.look(given[2])).argmax())
                     seen.append(said == _class(p.source.emotion, self.emotions))
             truth, base = p.face.head, self._base(p)
             still = np.broadcast_to(p.rest, truth.shape)
@@ -475,10 +476,14 @@ def spread_of(faces: Sequence[Face], ridge: float = 1e-3) -> np.ndarray:
     return out.reshape(len(square), -1).astype(np.float32)
 
 
+def _nothing(audio: np.ndarray) -> np.ndarray:
+    return np.zeros(0, np.float32)
+
+
 def _pairs(
     faces: Sequence[Face],
     mouths: Audio2Mouth,
-    ears: aee.AEE | None,
+    hear: Callable[[np.ndarray], np.ndarray],
     sources: int,
     identity: str,
     rng: np.random.Generator,
@@ -494,17 +499,18 @@ def _pairs(
         mine = [f for f in among or faces if f.clip.speaker == c.speaker and f.clip.clip_id != c.clip_id]
         if cross:
             mine = [f for f in mine if f.clip.emotion != c.emotion]
-        heard = ears.emotion(c.audio) if ears else np.zeros(0, np.float32)
+        heard = hear(c.audio)
         for k in rng.choice(len(mine), min(sources, len(mine)), replace=False) if mine else []:
             source = mine[int(k)]
-            shown = source.head[np.linspace(0, len(source) - 1, n).round().astype(int)]
+            take = np.linspace(0, len(source) - 1, n).round().astype(int)
+            shown, shapes = source.head[take], source.clip.blendshapes[take].mean(axis=0)
             rest = shown.mean(axis=0)
             lips = mouths.mouth(c.audio, shown, source.head, len(face)) - rest[list(POINTS)]
             if identity != "none" and source.clip.clip_id not in known:
                 picture = ShardSet(source.clip.folder).frames(source.clip.clip_id, [0])[0]
                 known[source.clip.clip_id] = identity_of(picture, source.clip.landmarks[0], identity)
             who = known.get(source.clip.clip_id, np.zeros(0, np.float32))
-            out.append(_Pair(face, rest, lips, heard, source.clip, who))
+            out.append(_Pair(face, rest, shapes, lips, heard, source.clip, who))
     return out
 
 

@@ -135,18 +135,18 @@ def test_mouth_loss_by_hand():
 
 
 def test_audio2mouth_learns_a_batch_by_heart():
-    net = small(width=32, dropout=0.0)
+    net = small(dropout=0.0)
     given = torch.randn(2, 5, 80, 16), net.template[list(UPPER + POINTS)].expand(2, 5, -1, -1), torch.randn(2, 5, 74, 3)
     truth = 0.02 * torch.randn(2, 5, 57, 3)
-    optimizer = torch.optim.Adam(net.parameters(), 3e-3)
-    for step in range(60):
+    optimizer = torch.optim.Adam(net.parameters(), 1e-2)
+    for step in range(30):
         value, _ = audio2mouth.loss(net(*given) / net.unit, truth / net.unit, weight=0.1)
         if step == 0:
             first = float(value.detach())
         optimizer.zero_grad()
         value.backward()
         optimizer.step()
-    assert float(value.detach()) < 0.5 * first
+    assert float(value.detach()) < 0.7 * first
 
 
 def test_mouth_of_a_clip(tmp_path: Path):
@@ -285,15 +285,15 @@ def test_aee_losses_by_hand():
 def test_aee_learns_a_batch_by_heart():
     net = small_aee()
     batch = octet(net.settings)
-    optimizer = torch.optim.Adam(net.parameters(), 5e-3)
+    optimizer = torch.optim.Adam(net.parameters(), 1e-2)
     first = None
-    for _ in range(40):
+    for _ in range(20):
         value, _ = aee.cross_reconstruction(net, batch, aee.Weights())
         first = first or float(value.detach())
         optimizer.zero_grad()
         value.backward()
         optimizer.step()
-    assert float(value.detach()) < 0.6 * first
+    assert float(value.detach()) < 0.75 * first
 
 
 # -- EBM ---------------------------------------------------------------------------------------------------------------
@@ -317,6 +317,7 @@ def faces(clips: int = 3) -> dict[str, torch.Tensor]:
     torch.manual_seed(2)
     return {
         "rest": torch.randn(clips, 478, 3),
+        "shapes": torch.rand(clips, 52),
         "lips": torch.randn(clips, 5, 57, 3),
         "truth": torch.randn(clips, 5, 478, 3),
         "heard": torch.randn(clips, 5),
@@ -328,7 +329,7 @@ def faces(clips: int = 3) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("region", ["whole-face", "lower-half"])
 def test_ebm_shapes_and_gradients(region):
     net, batch = small_ebm(region=region), faces()
-    made = net(batch["rest"], batch["lips"], batch["heard"], batch["who"])
+    made = net(batch["rest"], batch["lips"], batch["shapes"], batch["heard"], batch["who"])
     assert made.shape == (3, 5, 478, 3)
     total, parts = ebm.loss(net, batch, ebm.Weights(through_keys=1.0))
     assert set(parts) == {"landmarks", "reconstruction", "alignment", "through_keys", "picture"}
@@ -347,7 +348,9 @@ def test_ebm_without_parts_of_its_key():
 def test_only_the_region_moves():
     net, batch = small_ebm(region="lower-half"), faces()
     net.moves[:200] = 0
-    added = net(batch["rest"], batch["lips"], batch["heard"], batch["who"]) - net.base(batch["rest"], batch["lips"])
+    added = net(batch["rest"], batch["lips"], batch["shapes"], batch["heard"], batch["who"]) - net.base(
+        batch["rest"], batch["lips"]
+    )
     assert (added[:, :, :200] == 0).all() and (added[:, :, 200:] != 0).any()
 
 
@@ -367,7 +370,7 @@ def test_ebm_learns_a_batch_by_heart():
     optimizer = torch.optim.Adam(net.parameters(), 5e-3)
     weights = ebm.Weights(through_keys=1.0, continuity=0.1)
     first = None
-    for _ in range(60):
+    for _ in range(40):
         value, _ = ebm.loss(net, batch, weights)
         first = first or float(value.detach())
         optimizer.zero_grad()
@@ -440,7 +443,7 @@ def three_stages(folder: Path, seed: int) -> list[torch.nn.Module]:
         checkpoints.save(folder / f"{stage.name}.safetensors", stage.net.state_dict(), stage.record())
         nets.append(stage.net.eval())
     mouths, ears = audio2mouth.load(folder / "audio2mouth.safetensors"), aee.load(folder / "aee.safetensors")
-    settings = train.EbmSettings(2, batch=2, mixing=1.0)
+    settings = train.EbmSettings(2, batch=2, noise=0.5)
     own = ebm.Settings(slots=4, width=8, hidden=8, picture_emotion=4)
     third = train.EbmStage(own, settings, ebm.Weights(), mouths, ears, clips, clips, seed)
     few_steps(third, seed)
@@ -467,7 +470,10 @@ def test_same_seed_same_weights_and_a_face_from_the_files(tmp_path: Path):
     clips = clips_of()
     face, plain = CemNetFace(tmp_path), CemNetFace(tmp_path, memory=False)
     given = clips[0].audio, clips[1].landmarks[:3], clips[2].landmarks
-    made, without = face.landmarks(*given, 20), plain.landmarks(*given, 20)
+    made = face.landmarks(*given, 20, reference_blendshapes=clips[1].blendshapes[:3])
+    without = plain.landmarks(*given, 20)
+    with pytest.raises(ValueError, match="reference_frames"):
+        face.landmarks(*given, 20)
     assert made.shape == without.shape == (20, 478, 3) and np.isfinite(made).all()
     assert face.revision != plain.revision
     # Without the memory the upper face is the references' but for the eyes, in the source's pose.
