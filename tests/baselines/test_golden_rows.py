@@ -1,0 +1,138 @@
+"""The trivial methods' scores on a small part of the embedded corpus, against the golden rows in golden_rows.csv.
+
+A method, a metric, the mesh renderer, preprocessing or the corpus that changes what comes out fails here, and the
+failure says which number moved. Where that was meant, renew the file and read its difference before committing it:
+
+    python -m tests.baselines.test_golden_rows
+"""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import math
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from baselines.trivial import StaticReference
+from cmet_eval import evaluate
+from leaderboards.results import read_results
+from metrics.registry import get_metric
+from pipelines.preprocess import preprocess
+from pipelines.synth.corpus import write_corpus
+
+FILE = Path(__file__).with_name("golden_rows.csv")
+RENEW = "python -m tests.baselines.test_golden_rows"
+METHODS = ("ground-truth", "ground-truth-lips", "source-video", "static-reference", "shuffled-audio", "retrieval")
+# Metrics without a network that is trained here, and how far another processor may be off: a tenth of the noise band,
+# which is what encoding again or moving the crop by a pixel does (docs/calibration). One machine gives the same bits.
+TOLERANCE = {
+    "psnr:frame-mean": 0.1,  # dB
+    "ssim:wang2004": 0.002,
+    "m_lmd:eat-mp": 0.025,  # px of 128
+    "lip_energy:correlation": 0.001,
+}
+SETTING, PAIRS = "cross-emotion", 4
+# One speaker to learn from and two to be tested on, two takes each of two emotions. 36 frames: lip energy needs 35.
+SPEAKERS = {"M901": ("001", "004"), "M903": ("001", "004"), "W903": ("005", "008")}
+EMOTIONS, SECONDS = ("neutral/level_1", "happy/level_3"), 1.44
+HEAD = ("pair", "method", "revision", *TOLERANCE)
+
+Rows = dict[
+    tuple[str, ...], dict[str, str]
+]  # (pair, method) -> its revision and metrics: a number, or the reason for none
+
+
+def make_shards(folder: Path) -> Path:
+    """The small part of the corpus, as shards."""
+    keys = [f"{who}/front/{what}/{take}" for who in SPEAKERS for what in EMOTIONS for take in SPEAKERS[who]]
+    write_corpus("mead", folder / "corpus", seconds=SECONDS, only=keys, workers=0, quiet=True)
+    preprocess("mead", folder / "corpus", folder / "shards", workers=0, quiet=True)
+    return folder / "shards"
+
+
+def make_rows(
+    shards: Path, out: Path, methods: Sequence[str] = METHODS, metrics: Sequence[str] = tuple(TOLERANCE)
+) -> Rows:
+    """Generate and score."""
+    evaluate.run(methods, [SETTING], data=shards, out=out, seeds=1, metrics=metrics, workers=0, quiet=True)
+    rows: Rows = {}
+    for row in read_results(out / "results").frame().itertuples():
+        line = rows.setdefault((row.pair_id, row.method), {"revision": row.revision})
+        line[row.metric] = f"{row.value:.5f}" if math.isfinite(row.value) else str(row.reason)
+    return rows
+
+
+def write_rows(rows: Rows, path: Path) -> None:
+    """As CSV, under a head that says what made it."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        file.write(f"# Golden rows of the trivial methods. To renew them on purpose: {RENEW}\n")
+        file.writelines(f"# {get_metric(name).signature()}\n" for name in TOLERANCE)
+        writer = csv.DictWriter(file, HEAD, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(dict(zip(HEAD, key, strict=False)) | line for key, line in sorted(rows.items()))
+
+
+def read_rows(path: Path = FILE) -> Rows:
+    """The golden rows."""
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
+    return {
+        tuple(row[name] for name in HEAD[:2]): {name: row[name] for name in HEAD[2:]} for row in csv.DictReader(lines)
+    }
+
+
+def moved(golden: Rows, now: Rows, metrics: Sequence[str] = tuple(TOLERANCE)) -> list[str]:
+    """What differs by more than TOLERANCE, in words: a line a method and metric, and one for rows of one side only."""
+    found = [
+        f"{' '.join(key)}: only in {'the golden rows' if key in golden else 'the new rows'}"
+        for key in golden.keys() ^ now.keys()
+    ]
+    for method, metric in itertools.product(METHODS, metrics):
+        same = [key for key in sorted(golden.keys() & now.keys()) if key[1] == method]
+        off = [key for key in same if not _near(golden[key][metric], now[key][metric], TOLERANCE[metric])]
+        if off:
+            before, after = golden[off[0]], now[off[0]]
+            bumped = "" if before["revision"] == after["revision"] else ", under another revision"
+            found.append(
+                f"{method} {metric} moved in {len(off)} of {len(same)} pairs{bumped}: "
+                f"{before[metric]} is now {after[metric]} in {off[0][0]}"
+            )
+    return sorted(found)
+
+
+def _near(golden: str, now: str, tolerance: float) -> bool:
+    """Numbers within the tolerance, or the same reason for none."""
+    try:
+        return abs(float(golden) - float(now)) <= tolerance
+    except ValueError:
+        return golden == now
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_shards(tmp_path_factory.mktemp("golden"))
+
+
+def test_the_pinned_baselines_score_as_they_did(shards: Path, tmp_path: Path) -> None:
+    signatures = [line[2:] for line in FILE.read_text(encoding="utf-8").splitlines() if line.startswith("# ")][1:]
+    assert signatures == [str(get_metric(name).signature()) for name in TOLERANCE], f"another metric: {RENEW}"
+    told = moved(read_rows(), make_rows(shards, tmp_path))
+    assert not told, "\n".join(["golden rows moved; if that was meant: " + RENEW, *told])
+
+
+def test_a_baseline_that_moves_is_named(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = StaticReference.generate
+    monkeypatch.setattr(StaticReference, "generate", lambda self, case: held(self, case)[:, ::-1])
+    now = make_rows(shards, tmp_path, ("source-video", "static-reference"), ["psnr:frame-mean"])
+    golden = {key: row for key, row in read_rows().items() if key in now}
+    (told,) = moved(golden, now, ["psnr:frame-mean"])
+    assert told.startswith(f"static-reference psnr:frame-mean moved in {PAIRS} of {PAIRS} pairs: ")
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as place:
+        write_rows(make_rows(make_shards(Path(place)), Path(place) / "run"), FILE)
+    print(FILE)
