@@ -6,6 +6,7 @@ How each differs in protocol from ours, and where the papers contradict themselv
 from __future__ import annotations
 
 import csv
+import tomllib
 from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
@@ -59,9 +60,28 @@ def of_entry(name: str) -> list[Published]:
 
 
 def published_rows() -> list[dict[str, object]]:
-    """Plain records of the methods' rows for boards, with the catalogue's name of each in `entry`."""
+    """Plain records of the methods' rows for boards.
+
+    Beside the row's own fields: `entry`, the catalogue's name of the method; `board`, the setting of this suite that it
+    is shown under, empty where there is none; `title` of the metric; `protocol`, how the number was made.
+    """
+    known = tomllib.loads(_FILE.with_suffix(".toml").read_text(encoding="utf-8"))
+    protocols = {(part["paper"], part["dataset"]): part for part in known["protocols"]}
     entries = {printed: entry.name for entry in catalogue().values() for printed in entry.published_as}
-    return [row._asdict() | {"entry": entries[row.method]} for row in read() if row.setting not in OF_DATA]
+    out = []
+    for row in read():
+        if row.setting not in OF_DATA:
+            protocol, (name, _, part) = protocols[row.paper, row.dataset], row.metric.partition("/")
+            out.append(
+                row._asdict()
+                | {
+                    "entry": entries[row.method],
+                    "board": protocol["boards"].get(row.setting, ""),
+                    "title": f"{part}: {known['titles'][name]}" if part else known["titles"][name],
+                    "protocol": protocol["text"],
+                }
+            )
+    return out
 
 
 def tables(rows: Iterable[Published]) -> dict[tuple[str, str, str, str], list[Published]]:

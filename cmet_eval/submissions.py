@@ -236,6 +236,7 @@ def _result_record(s: Submission) -> dict[str, Any]:
             "split": s.pairs.split,
             "seeds": s.pairs.seeds,
             "missing": list(s.pairs.missing),
+            "notes": list(s.pairs.notes),
         },
         "command": s.command,
     }

@@ -16,7 +16,13 @@ from leaderboards.tables import Table, build_tables
 from leaderboards.text import to_markdown
 
 
-def build(results: Path, out: Path, bands: Bands | None = None, gallery: Gallery | None = None) -> Path:
+def build(
+    results: Path,
+    out: Path,
+    bands: Bands | None = None,
+    gallery: Gallery | None = None,
+    published: Sequence[Mapping[str, Any]] = (),
+) -> Path:
     """Rebuild every board from the result rows under `results`.
 
     Writes index.html and board.md, .csv, .parquet and .json with all settings into `out`, the same five for each
@@ -28,13 +34,15 @@ def build(results: Path, out: Path, bands: Bands | None = None, gallery: Gallery
         bands: noise bands inside which two methods tie; None: none.
         gallery: videos that the pages play, see `leaderboards.html.Gallery`; None: none.
 
+        published: numbers that papers print, see `leaderboards.published.printed`.
+
     Returns:
         the path of index.html.
 
     Raises:
         UserError: no rows, or rows that contradict one another.
     """
-    tables = build_tables(read_results(results), bands or Bands())
+    tables = build_tables(read_results(results), bands or Bands(), published)
     out.mkdir(parents=True, exist_ok=True)
     rows = list(records(tables))
     _write(out, "index", "board", tables, rows, gallery)

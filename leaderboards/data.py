@@ -151,6 +151,7 @@ def _table(table: Table) -> dict[str, Any]:
         "seeds": table.seeds,
         "missing_cells": list(table.missing_cells),
         "apart": dict(table.apart),
+        "pair_notes": list(table.pair_notes),
         "bands": table.bands,
         "columns": [_column(column) for column in table.columns],
         "methods": [
@@ -178,6 +179,15 @@ def _table(table: Table) -> dict[str, Any]:
         "missing": [
             {"method": x.method, "metrics": list(x.metrics), "reason": x.reason, "pairs": x.count, "example": x.detail}
             for x in table.losses
+        ],
+        "published": [
+            {
+                "title": part.title,
+                "protocol": part.protocol,
+                "metrics": list(part.metrics),
+                "methods": [{"method": method, "values": list(values)} for method, values in part.methods],
+            }
+            for part in table.published
         ],
     }
 

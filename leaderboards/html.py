@@ -11,6 +11,7 @@ import numpy as np
 
 from leaderboards import wording
 from leaderboards.grid import Column
+from leaderboards.published import HEADING, NOTE
 from leaderboards.sections import Confusion, Sensitivity
 from leaderboards.tables import Breakdown, Cell, Table
 from leaderboards.text import survivors
@@ -37,6 +38,7 @@ def to_html(tables: Sequence[Table], stem: str, gallery: Gallery | None = None) 
             settings=settings,
             several=len(tables) > 1,
             rules=wording.RULES,
+            published={"heading": HEADING, "note": NOTE},
             stem=stem,
             versions=sorted({table.key["suite_version"] for table in tables}),
         )
@@ -103,6 +105,8 @@ def _table(table: Table, index: int) -> dict[str, Any]:
         "bands": table.bands,
         "losses": table.losses,
         "missing_cells": table.missing_cells,
+        "pair_notes": table.pair_notes,
+        "published": table.published,
         "key": [(name.replace("_", " "), value) for name, value in table.key.items() if name != "setting"],
         "disjoint": ", ".join(table.setting.get("disjoint", ())),
         "shared": ", ".join(table.setting.get("shared", ())),

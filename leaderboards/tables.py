@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from leaderboards.bands import Bands
 from leaderboards.grid import ABSENT, INFINITE, LOST, Column, Grid, MethodId, grids
+from leaderboards.published import Printed, printed
 from leaderboards.results import TABLE_KEYS, Results
 from leaderboards.sections import (
     DROP,
@@ -105,6 +106,7 @@ class Table:
     speakers: int
     seeds: int
     missing_cells: tuple[str, ...]
+    pair_notes: tuple[str, ...]  # what else to know of how the pairs were drawn
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
     by_emotion: tuple[Breakdown, ...]  # by column, as the next four
@@ -118,6 +120,7 @@ class Table:
     bands: str = ""  # where the noise bands come from
     drops: tuple[Drop, ...] = ()
     apart: Mapping[str, str] = field(default_factory=dict)  # keys in which it differs from the setting's other tables
+    published: tuple[Printed, ...] = ()  # what papers print for the setting; with the first of its tables
 
     @property
     def title(self) -> str:
@@ -128,9 +131,14 @@ class Table:
         return next(row.title for row in self.rows if (row.method, row.revision) == method)
 
 
-def build_tables(results: Results, bands: Bands = Bands()) -> tuple[Table, ...]:  # noqa: B008 (frozen)
+def build_tables(
+    results: Results,
+    bands: Bands = Bands(),  # noqa: B008 (frozen)
+    published: Sequence[Mapping[str, Any]] = (),
+) -> tuple[Table, ...]:
     """All tables, ordered by setting. Rows whose data, pairs, rules, profile or suite version differ stand in tables of
-    their own; metrics whose signatures differ stand in columns of their own."""
+    their own; metrics whose signatures differ stand in columns of their own; so do `published` numbers, which see
+    leaderboards/published.py for."""
     every = grids(results)
     tables = [_build_table(grid, _records(grid, results.records), bands) for grid in every]
     for i, after in enumerate(every):
@@ -138,6 +146,9 @@ def build_tables(results: Results, bands: Bands = Bands()) -> tuple[Table, ...]:
             if (before.key["setting"], after.key["setting"]) == DROP and _same_but_setting(before, after):
                 tables[i] = replace(tables[i], drops=drops(before, after))
     tables.sort(key=lambda t: (t.key["setting"] != "neutral-base", tuple(t.key.values())))
+    for name in dict.fromkeys(table.key["setting"] for table in tables):
+        first = next(i for i, table in enumerate(tables) if table.key["setting"] == name)
+        tables[first] = replace(tables[first], published=printed(published, name))
     return tuple(_tell_apart(tables))
 
 
@@ -174,6 +185,7 @@ def _build_table(grid: Grid, records: Sequence[Mapping[str, Any]], bands: Bands)
         speakers=len(set(grid.speaker)),
         seeds=len(set(grid.seed)),
         missing_cells=tuple(sorted({cell for r in records for cell in r.get("pairs", {}).get("missing", ())})),
+        pair_notes=tuple(sorted({note for r in records for note in r.get("pairs", {}).get("notes", ())})),
         columns=grid.columns,
         rows=tuple(_row(grid, m, titles, about, tuple(cells[c][m] for c in columns)) for m in order),
         by_emotion=tuple(_breakdown(grid, c, grid.target, emotions, order, titles) for c in columns),

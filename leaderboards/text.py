@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from leaderboards.grid import Column, MethodId
+from leaderboards.published import HEADING, NOTE
 from leaderboards.sections import Confusion, Sensitivity
 from leaderboards.tables import Breakdown, Cell, Table
 from leaderboards.wording import (
@@ -59,6 +60,8 @@ def _markdown_table(table: Table) -> list[str]:
     if table.losses:
         lines = [[x.method, ", ".join(x.metrics), str(x.count), x.reason, x.detail] for x in table.losses]
         out += ["### What is missing", "", *_grid(["Method", "Metrics", "Pairs", "Reason", "For example"], lines)]
+    out += [f"Pairs: {_escape(note)}." for note in table.pair_notes] + [""] * bool(table.pair_notes)
+    out += _published(table)
     out += ["### Signatures", ""]
     out += [f"- {_escape(column_title(column))}: {_code(column.signature)}" for column in table.columns]
     out += [f"- {name.replace('_', ' ')}: {_code(value)}" for name, value in table.key.items() if name != "setting"]
@@ -159,6 +162,14 @@ def survivors(table: Table, found: Sensitivity) -> list[str]:
         ("Every variant sees a tie", found.open, "and"),
     )
     return [line(say, some, between) for say, some, between in kinds if some]
+
+
+def _published(table: Table) -> list[str]:
+    out = [f"### {HEADING}", "", NOTE, ""] if table.published else []
+    for part in table.published:
+        out += [f"#### {_escape(part.title)}", "", *_grid(["Method", *part.metrics], part.lines())]
+        out += [_escape(part.protocol), ""]
+    return out
 
 
 def _code(text: str) -> str:

@@ -32,6 +32,7 @@ def demo(
     workers: int = typer.Option(2, min=1, help="processes"),
     quiet: bool = typer.Option(False, "--quiet", help="no progress"),
 ) -> None:
+    from baselines.published import published_rows
     from cmet_eval import embedded, evaluate
     from cmet_eval.gallery import gallery
     from leaderboards import bands, board
@@ -67,7 +68,11 @@ def demo(
     step("6/6 the leaderboard")
     known = bands.known_bands()
     path = board.build(
-        out / "results", out / "leaderboard", bands.read_bands(known) if known else None, gallery=gallery(out)
+        out / "results",
+        out / "leaderboard",
+        bands.read_bands(known) if known else None,
+        gallery=gallery(out),
+        published=published_rows(),
     )
     step("done")
     print(path)
