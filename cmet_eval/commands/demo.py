@@ -28,7 +28,7 @@ def demo(
     out: Path = typer.Option(
         Path("work/demo"), "--out", help="folder for the corpus, the shards, the models, the videos and the board"
     ),
-    max_pairs: int = typer.Option(24, min=4, help="pairs of a setting; a balanced subset"),
+    max_pairs: int = typer.Option(16, min=4, help="pairs of a setting; a balanced subset"),
     workers: int = typer.Option(2, min=1, help="processes"),
     quiet: bool = typer.Option(False, "--quiet", help="no progress"),
 ) -> None:
