@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from cmet_eval.calibration_tables import BASE, NO_STEP, NOT_MAKEABLE, Row, label, verdict, wanted, whole_band
 from cmet_eval.degradations import DEGRADATIONS, Degradation
 from metrics.base import Metric
-
-if TYPE_CHECKING:
-    from cmet_eval.calibration import Row
 
 COLOURS = {"embedded": "#2166ac", "real": "#c2540a"}  # far apart for the colour-blind too
 _COLUMNS = 4
@@ -54,8 +52,6 @@ def _handle(colour: str) -> Any:
 
 
 def _panel(axis: Any, rows: Sequence[Row], mine: Sequence[Row], metric: Metric, how: Degradation) -> None:
-    from cmet_eval.calibration import BASE, NO_STEP, NOT_MAKEABLE, label, verdict, wanted, whole_band
-
     steps = [label(step) for step in how.steps]
     names = ["none", *steps]
     if how.sound_only:  # the unmoved clip stands in the middle of the shifts

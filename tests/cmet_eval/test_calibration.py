@@ -9,20 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
-from cmet_eval.calibration import (
-    BASE,
-    STAND_IN,
-    Row,
-    again,
-    bands,
-    calibrate,
-    differences,
-    noise_table,
-    sound_moved,
-    tables,
-    verdict,
-    write,
-)
+from cmet_eval.calibration import again, calibrate, sound_moved, write
+from cmet_eval.calibration_tables import BASE, STAND_IN, Row, bands, differences, noise_table, tables, verdict
 from cmet_eval.degradations import (
     DEGRADATIONS,
     NOISE,
