@@ -50,8 +50,11 @@ class Column:
 
     @property
     def name(self) -> str:
-        """`M-LMD` for `m_lmd:eat`."""
-        return self.family.replace("_", "-").upper()
+        """`M-LMD` for `m_lmd:eat`, `Emotion leak` for `emotion_leak:fer`."""
+        words = self.family.split("_")
+        if len(words[0]) > 4 or words[0] == "lip":  # no abbreviation
+            return " ".join(words).capitalize()
+        return "-".join(words).upper()
 
     @property
     def variant(self) -> str:
