@@ -33,7 +33,9 @@ class Sampling:
     direction: Literal["average", "first", "max", "random", "raw"] = "average"
     identity: Literal["same", "different"] = "same"  # whose codes: the indexed clip's speaker's, or anyone's
     speech_clips: int = 10
-    speech_speakers: Literal["all", "same"] = "all"
+    # "some": ten utterances, drawn with replacement, of a few speakers, drawn for each sample and the same for both
+    # emotions. With few speakers the released pools are nearly the same each time, and their noise is learnt by heart.
+    speech_speakers: Literal["all", "same", "some"] = "all"
     speech_stride: int = (
         7  # between the target emotion's utterances in the pool; the source emotion's follow each other
     )
@@ -122,6 +124,17 @@ class Sampler:
         out = means[1] - means[0]
         return out * (level / np.linalg.norm(out)) if s.scale_intensity else out
 
+    def drawn_speech(self, source: str, target: str, level: int, draw: np.random.Generator) -> np.ndarray:
+        """The same with pools that are drawn: see `speech_speakers = some`. Speakers are those who show both."""
+        keys = [(e, _level(e, level)) for e in (source, target)]
+        both = [p for p in sorted(set(self.clips.speakers)) if all((p, *key) in self.pools for key in keys)]
+        some = draw.permutation(len(both))[: int(draw.integers(len(both))) + 1]
+        means = []
+        for key in keys:
+            pool = [i for k in some for i in self.pools[both[k], *key]]
+            means.append(self.clips.speech[draw.choice(pool, self.sampling.speech_clips)].mean(axis=0))
+        return np.asarray(means[1] - means[0])
+
     def _sample(self, index: int, draw: np.random.Generator) -> dict[str, np.ndarray]:
         clips, s = self.clips, self.sampling
         chosen = self.index[int(draw.integers(len(self.index)))]  # the epoch's index sets the speech offset alone
@@ -148,10 +161,13 @@ class Sampler:
         if s.reference == "released" and start:
             known = direction[max(0, start - s.window) : start]
             reference[-len(known) :] = known
+        if s.speech_speakers == "some":
+            heard = self.drawn_speech(source, target, level, draw)
+        else:
+            whose = clips.speakers[chosen] if s.speech_speakers == "same" else None
+            heard = self.speech_direction(source, target, level, index, whose)
         out = {
-            "speech": self.speech_direction(
-                source, target, level, index, clips.speakers[chosen] if s.speech_speakers == "same" else None
-            )[None],
+            "speech": heard[None],
             "source": first[window],
             "target": second[window],
             "direction": direction[window],

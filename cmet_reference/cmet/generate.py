@@ -93,7 +93,9 @@ class CMetFace:
         self.settings = settings or Inference()
         path = _checkpoint(folder, KIND)
         state, record = checkpoints.load(path, KIND)
-        self.net = CMetNet(ConnectorSettings(**record["connector"]), record["codec"], record["learnt_noise"])
+        self.net = CMetNet(
+            ConnectorSettings(**record["connector"]), record["codec"], record["learnt_noise"], record["heard"]
+        )
         self.net.load_state_dict(state)
         self.net.eval().to(torch.device(device))
         self.encoder: SpeechEncoder = speech.build(record["speech_setting"], folder)
@@ -194,7 +196,7 @@ class CMetFace:
     def _heard(self, utterances: Sequence[np.ndarray]) -> np.ndarray:
         """(N, D) in the network's units."""
         raw = np.stack([self.encoder.encode(u) for u in utterances])
-        return (raw - self._buffer("speech_mean")) / self._buffer("speech_deviation")
+        return (raw - self._buffer("speech_mean")) @ self._buffer("speech_units")
 
     def _buffer(self, name: str) -> np.ndarray:
         return np.asarray(getattr(self.net, name).cpu().numpy())

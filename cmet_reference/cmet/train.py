@@ -37,9 +37,10 @@ class Training:
     steps: int = 200_000
     rate: float = 1e-4
     weight_decay: float = 1e-5
+    annealed: bool = False  # see training.stage.Optimizer
     codec: str = "blendshape"  # or edtalk:CHECKOUT, pd-fgc:CHECKOUT
     code: int = 10  # of the blendshape codec; the others have their own size
-    speech: str = "prosody"  # or aee, emotion2vec:FOLDER, stored:FOLDER
+    speech: str = "voice"  # or prosody, aee, emotion2vec:FOLDER, stored:FOLDER
     connector: ConnectorSettings = field(default_factory=ConnectorSettings)  # its code and speech follow from the above
     sampling: Sampling = field(default_factory=Sampling)
     losses: LossSettings = field(default_factory=LossSettings)
@@ -69,21 +70,24 @@ def configuration(name: str) -> dict[str, Any]:
 class CMetNet(nn.Module):
     """The connector and, as buffers, what was fitted beside it: codec, units of speech, the labels' means."""
 
-    speech_mean: Tensor  # (D,)
-    speech_deviation: Tensor  # (D,)
+    speech_mean: Tensor  # (R,)
+    speech_units: Tensor  # (R, D): what an encoder gives, R numbers, to D
     neutral_speech: Tensor  # (D,) mean of neutral clips, in those units
     label_speech: Tensor  # (8, D) mean of each emotion less the neutral mean; zeros where not shown
     label_codes: Tensor  # (8, C) the same of codes, the mean over training speakers: the lookup
     seen: Tensor  # (52 + D + 1, 8) scores of a source's emotion: coefficients, speech vector, 1
 
-    def __init__(self, connector: ConnectorSettings, codec: str, learnt_noise: bool = False) -> None:
+    def __init__(
+        self, connector: ConnectorSettings, codec: str, learnt_noise: bool = False, heard: int | None = None
+    ) -> None:
+        """`heard`: numbers that the speech encoder gives; default: as many as the connector takes."""
         super().__init__()
         self.connector = Connector(connector)
         self.sigma = nn.Parameter(torch.tensor(losses.NOISE_SIGMA)) if learnt_noise else None
         d, c, k = connector.speech, connector.code, blendshape.SPEECH_SIZE
         shapes = {
-            "speech_mean": (d,),
-            "speech_deviation": (d,),
+            "speech_mean": (heard or d,),
+            "speech_units": (heard or d, d),
             "neutral_speech": (d,),
             "label_speech": (len(EMOTIONS), d),
             "label_codes": (len(EMOTIONS), c),
@@ -127,22 +131,22 @@ class CMetStage:
         train = [c for c in train if c.emotion in EMOTIONS]
         if not train:
             raise UserError("C-MET learns from emotion labels, and no clip of the training split has one")
-        connector = replace(settings.connector, code=codec.size, speech=encoder.size, window=settings.sampling.window)
-        self.settings = replace(settings, connector=connector)
         self.steps, self.encoder_name, self.codec_name = settings.steps, encoder.name, codec.name
         raw = np.stack([encoder.encode(c.audio, c.clip_id) for c in train])
-        groups = [(c.speaker, str(c.emotion)) for c in train]
-        mean, deviation = speech.standard(raw, groups) if encoder.relative else (0 * raw[0], 0 * raw[0] + 1)
-        clips = coded(train, codec, (raw - mean) / deviation)
+        who, what = [c.speaker for c in train], [str(c.emotion) for c in train]
+        mean, units = speech.fitted_units(encoder.units, raw, who, what, [level_of(c) for c in train])
+        connector = replace(settings.connector, code=codec.size, speech=units.shape[1], window=settings.sampling.window)
+        self.settings = replace(settings, connector=connector)
+        clips = coded(train, codec, (raw - mean) @ units)
         self.sampler = Sampler(clips, settings.sampling, seed)
         test = [c for c in test if c.emotion in EMOTIONS]
         heard = [encoder.encode(c.audio, c.clip_id) for c in test]
-        self.held = coded(test, codec, (np.stack(heard) - mean) / deviation) if test else None
+        self.held = coded(test, codec, (np.stack(heard) - mean) @ units) if test else None
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.net = CMetNet(connector, codec.name, settings.losses.reconstruction == "bmse")
+            self.net = CMetNet(connector, codec.name, settings.losses.reconstruction == "bmse", len(mean))
         self.net.fill("speech_mean", mean)
-        self.net.fill("speech_deviation", deviation)
+        self.net.fill("speech_units", units)
         self.net.fill("neutral_speech", figures.neutral_speech(clips))
         self.net.fill("label_speech", figures.label_speech(clips))
         self.net.fill("label_codes", figures.label_codes(clips))
@@ -153,7 +157,8 @@ class CMetStage:
         self._weights = torch.tensor([losses.EMOTION_WEIGHTS[name] for name in EMOTIONS])
 
     def players(self) -> Mapping[str, Optimizer]:
-        return {"net": Optimizer(list(self.net.parameters()), self.settings.rate, self.settings.weight_decay)}
+        s = self.settings
+        return {"net": Optimizer(list(self.net.parameters()), s.rate, s.weight_decay, annealed=s.annealed)}
 
     def batch(self, step: int) -> Mapping[str, np.ndarray]:
         return self.sampler.batch(step)
@@ -200,6 +205,7 @@ class CMetStage:
             "speech_setting": self.settings.speech,
             "codec_setting": self.settings.codec,
             "learnt_noise": self.net.sigma is not None,
+            "heard": len(self.net.speech_mean),
         }
 
 
@@ -213,10 +219,15 @@ def coded(clips: Sequence[ClipArrays], codec: FaceCodec, vectors: np.ndarray) ->
         [c.clip_id for c in clips],
         [c.speaker for c in clips],
         [str(c.emotion) for c in clips],
-        [1 if c.emotion == "neutral" else (c.intensity or 1) for c in clips],
+        [level_of(c) for c in clips],
         [codec.encode(face_of(c, pictures=not isinstance(codec, BlendshapeCodec))) for c in clips],
         vectors.astype(np.float32),
     )
+
+
+def level_of(clip: ClipArrays) -> int:
+    """1 to 3; 1 for neutral and where the data set has none."""
+    return 1 if clip.emotion == "neutral" else (clip.intensity or 1)
 
 
 def face_of(clip: ClipArrays, pictures: bool) -> Face:

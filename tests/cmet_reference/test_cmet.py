@@ -383,6 +383,54 @@ def test_prosody_hears_pitch_and_loudness() -> None:
         speech.Prosody().encode(low.astype(np.float32))
 
 
+def test_voice_hears_pitch_its_swing_loudness_breath_and_syllables() -> None:
+    t = np.arange(32000) / 16000
+
+    def said(swing: float = 0.0, breath: float = 0.0, loud: float = 1.0, pace: float = 4.0) -> dict[str, float]:
+        phase = 2 * np.pi * np.cumsum(150 * np.exp(swing * np.sin(2 * np.pi * t))) / 16000
+        buzz = sum(np.cos(k * phase) for k in range(1, 20)) + breath * np.random.default_rng(0).normal(size=len(t))
+        wave = 600 * loud * buzz * (1.05 - np.cos(2 * np.pi * pace * t))
+        return dict(zip(speech.VOICE, speech.voice_numbers(wave.astype(np.int16)), strict=True))
+
+    plain = said()
+    assert np.exp(plain["pitch"]) == pytest.approx(150, rel=0.01)
+    assert plain["syllables a second"] == pytest.approx(4, abs=0.5)
+    assert said(pace=6.0)["syllables a second"] == pytest.approx(6, abs=0.6)
+    # The log of the deviation, 0.01 added to it, of a sine of amplitude 0.2.
+    assert said(swing=0.2)["pitch deviation"] == pytest.approx(np.log(0.2 / np.sqrt(2) + 0.01), abs=0.1)
+    assert plain["level"] - said(loud=0.1)["level"] == pytest.approx(20, abs=0.2)
+    assert plain["harmonics to noise"] > said(breath=2.0)["harmonics to noise"] + 3
+    for odd in (np.zeros(700, np.int16), np.full(3000, 32767, np.int16)):
+        assert np.isfinite(speech.Voice().encode(odd)).all()
+
+
+def test_discriminant_units_drop_what_speakers_and_chance_do_and_weigh_emotions_alike() -> None:
+    draw = np.random.default_rng(0)
+    rows = [(s, e) for s in "abcd" for e in ("x", "y", "z") for _ in range(8)]
+    sign = {"x": (-1.0, 0.0), "y": (1.0, -1.0), "z": (1.0, 1.0)}
+    vectors = np.array([(1000 * sign[e][0], 10 * sign[e][1], 0.0) for _, e in rows])
+    vectors += draw.normal(size=(len(rows), 3)) * (1, 1, 50)
+    vectors += np.array([(5000, 90, 700)]) * np.array([["abcd".index(s)] for s, _ in rows])
+    mean, matrix = speech.fitted_units("discriminant", vectors, [s for s, _ in rows], [e for _, e in rows], [1] * 96)
+    assert (mean.shape, matrix.shape) == ((3,), (3, 2))
+    heard = vectors @ matrix.astype(float)
+    means = np.array([heard[[k == e for _, k in rows]].mean(axis=0) for e in "xyz"])
+    np.testing.assert_allclose(np.cov(means.T), np.eye(2), atol=0.02)  # a hundred times stronger, and no more so here
+    assert np.abs(matrix[2] * 50).max() < 0.1  # chance
+
+
+def test_drawn_pools_are_of_speakers_who_show_both_emotions() -> None:
+    clips = _coded(speakers=3, takes=2)
+    alone = _part(clips, [i for i in range(len(clips)) if (clips.speakers[i], clips.emotions[i]) != ("S1", "happy")])
+    sampler = Sampler(alone, Sampling(speech_speakers="some", speech_clips=200), seed=0)
+    others = [i for i in range(len(alone)) if alone.speakers[i] != "S1"]
+    limits = [[alone.speech[i] for i in others if alone.emotions[i] == e] for e in ("angry", "happy")]
+    seen = np.stack([sampler.drawn_speech("angry", "happy", 1, np.random.default_rng(k)) for k in range(20)])
+    assert seen.std(axis=0).max() > 0
+    low, high = (f(limits[1], axis=0) - g(limits[0], axis=0) for f, g in ((np.min, np.max), (np.max, np.min)))
+    assert ((seen >= low - 1e-6) & (seen <= high + 1e-6)).all()
+
+
 def test_stored_vectors_are_found_in_both_layouts_and_never_unpickled(tmp_path: Path) -> None:
     np.save(_made(tmp_path / "mead/M003/front/angry/3/001.npy"), np.arange(4.0))
     np.save(_made(tmp_path / "M003/front/angry/level_3/emotion2vec+large_features/002.npy"), np.ones(4, np.float32))
@@ -429,9 +477,9 @@ def test_emotion2vec_is_called_as_funasr_wants_it(tmp_path: Path, monkeypatch: p
 
 def test_units_of_speech_are_the_deviation_within_speaker_and_emotion() -> None:
     vectors = np.array([[0.0, 10], [2, 10], [100, 20], [102, 20]])
-    mean, deviation = speech.standard(vectors, [("a", "x"), ("a", "x"), ("b", "x"), ("b", "x")])
+    mean, units = speech.fitted_units("deviation", vectors, list("aabb"), ["x"] * 4, [1] * 4)
     assert mean.tolist() == [51, 15]
-    np.testing.assert_allclose(deviation, [1, 5], rtol=1e-4)  # nothing varies within: the total's
+    np.testing.assert_allclose(units, np.diag([1, 1 / 5]), rtol=1e-4)  # nothing varies within: the total's
 
 
 # -- generation --------------------------------------------------------------------------------------------------------
