@@ -43,6 +43,9 @@ class Settings:
     emotion: int = 128  # EVP
     timbre: int = 128  # as the emotion: the paper does not say, EVP has none
     dropout: float = 0.0  # before the emotion's classifier
+    # What is said of a whole clip (`manner`) beside the windows: how high and loud it is and how that moves. Windows of
+    # a second and a half have no median and no range.
+    manner: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,8 @@ class AEE(nn.Module):
 
     mean: Tensor  # (F,)
     std: Tensor  # (F,)
+    manner_mean: Tensor  # (22,)
+    manner_std: Tensor  # (22,)
 
     def __init__(
         self,
@@ -91,6 +96,9 @@ class AEE(nn.Module):
         self.content_encoder = _Encoder(shape, s.width, s.hidden, s.content)
         self.decoder = _Decoder(shape, s.emotion + s.timbre + s.content, s.width)
         self.dropout = nn.Dropout(s.dropout)
+        self.of_manner = nn.Linear(MANNERS, s.emotion) if s.manner else None
+        self.register_buffer("manner_mean", torch.zeros(MANNERS))
+        self.register_buffer("manner_std", torch.ones(MANNERS))
         self.to_emotion = nn.Linear(s.emotion, len(labels.emotions))
         self.to_speaker = nn.Linear(s.timbre, len(labels.speakers))
         n_text = 1 + len(LETTERS) if labels.transcripts else len(labels.sentences)
@@ -106,14 +114,22 @@ class AEE(nn.Module):
         """(B, K, 28, F) standard windows to (B, D): the mean of what K windows of a clip say."""
         return encoder(windows.flatten(0, 1)).unflatten(0, windows.shape[:2]).mean(dim=1)
 
+    def feel(self, windows: Tensor, manners: Tensor | None) -> Tensor:
+        """The emotion's vector, (B, D): of (B, K, 28, F) standard windows and, where it counts, the (B, 22) manner."""
+        found = self.encode(self.emotion_encoder, windows)
+        if self.of_manner is None:
+            return found
+        assert manners is not None
+        return found + self.of_manner(((manners - self.manner_mean) / self.manner_std).clamp(-4, 4))
+
     @torch.inference_mode()
     def emotion(self, audio: np.ndarray) -> np.ndarray:
         """The emotion of a clip's sound: (N,) int16 at 16 kHz to (D,) float32, the mean over a window each frame."""
         self.eval()
         frames = np.arange(max(1, len(audio) // sound.SAMPLES_A_FRAME))
         windows = torch.from_numpy(feature_windows(features_of(audio, self.settings), frames, self.settings))
-        said = self.encode(self.emotion_encoder, self.standard(windows.to(self.mean.device))[None])
-        return said[0].cpu().numpy()
+        how = torch.from_numpy(manner(audio))[None].to(self.mean.device) if self.of_manner else None
+        return self.feel(self.standard(windows.to(self.mean.device))[None], how)[0].cpu().numpy()
 
     @torch.inference_mode()
     def probabilities(self, audio: np.ndarray) -> np.ndarray:
@@ -173,6 +189,37 @@ def feature_windows(rows: np.ndarray, frames: np.ndarray, settings: Settings) ->
     return rows[np.clip(start[:, None] + np.arange(sound.CEPSTRUM_STEPS), 0, len(rows) - 1)]
 
 
+MANNERS = 22
+
+
+def manner(audio: np.ndarray) -> np.ndarray:
+    """How a whole clip is said, (22,) float32: the ten numbers of `cmet_reference.cmet.speech.Prosody`; the slopes of
+    pitch and level over the clip; four percentiles (5, 25, 75, 95) and the deviation of pitch about its median; three
+    quartiles of how far voiced sound repeats; the deviation of its tilt; the correlation of pitch and level.
+
+    Args:
+        audio: (N,) int16, 16 kHz, one frame of 40 ms or more.
+    """
+    from cmet_reference.cmet.speech import Prosody, pitch_track
+
+    pitch, strength, level, tilt = pitch_track(audio)
+    voiced = (strength > 0.5) & (level > level.max() - 30)
+    more = np.zeros(12)
+    more[1] = _slope(level)
+    if voiced.sum() >= 5:  # 0.1 s
+        heard, loud = pitch[voiced], level[voiced]
+        together = np.corrcoef(heard, loud)[0, 1] if heard.std() > 0 and loud.std() > 0 else 0.0
+        more[0] = _slope(heard)
+        more[2:6] = np.percentile(heard, (5, 25, 75, 95)) - np.median(heard)
+        more[6:] = [heard.std(), *np.percentile(strength[voiced], (25, 50, 75)), tilt[voiced].std(), together]
+    return np.concatenate([Prosody().encode(audio), more]).astype(np.float32)
+
+
+def _slope(values: np.ndarray) -> float:
+    """Of a line through them, over half of their length."""
+    return float(np.polyfit(np.linspace(-1, 1, len(values)), values, 1)[0]) if len(values) > 1 else 0.0
+
+
 def warp(rows: np.ndarray, onto: np.ndarray) -> np.ndarray:
     """Dynamic time warping: `rows` (R, F) in the time of `onto` (S, F), to (S, F).
 
@@ -207,12 +254,14 @@ def cross_reconstruction(net: AEE, batch: Mapping[str, Tensor], weights: Weights
     Args:
         batch: `corners` (B, 2, 2, 2, 28, F): windows of the clips with timbre i, emotion j and content k, those of one
             content aligned; `known` (B, 2, 2, 2): 1 where there is such a clip; `heard` (B, 2, K, 28, F): windows of
-            the two clips that are encoded, for emotion and timbre; `emotion`, `speaker` (B, 2): their classes.
+            the two clips that are encoded, for emotion and timbre; `manner` (B, 2, 22), where it counts; `emotion`,
+            `speaker` (B, 2): their classes.
     """
     corners, heard = net.standard(batch["corners"]), net.standard(batch["heard"]).flatten(0, 1)
     known = batch["known"]
     pair = (len(corners), 2)
-    feeling = net.encode(net.emotion_encoder, heard).unflatten(0, pair)
+    how = batch["manner"].flatten(0, 1) if net.of_manner else None
+    feeling = net.feel(heard, how).unflatten(0, pair)
     voice = net.encode(net.timbre_encoder, heard).unflatten(0, pair)
     # Content of the two clips, and of the clips that share it and nothing else.
     own = torch.stack([corners[:, 0, 0, 0], corners[:, 1, 1, 1]], dim=1)
@@ -248,14 +297,15 @@ def pretraining(net: AEE, batch: Mapping[str, Tensor], weights: Weights) -> tupl
     """The three tasks before: emotion and identity from K windows of a clip, and its text.
 
     Args:
-        batch: `heard` (B, K, 28, F), and `felt`, which the emotion is told from; `emotion` and `speaker` (B,), -100
-            where unlabelled; of the text either `sentence` (B,), or `spoken` (B, S, 28, F), windows frame by frame,
-            with their `lengths` (B,), and `letters` (B, L) with `n_letters` (B,).
+        batch: `heard` (B, K, 28, F), and `felt`, which the emotion is told from, with `manner` (B, 22) where it counts;
+            `emotion` and `speaker` (B,), -100 where unlabelled; of the text either `sentence` (B,), or `spoken`
+            (B, S, 28, F), windows frame by frame, with their `lengths` (B,), and `letters` (B, L) with `n_letters`
+            (B,).
     """
     parts: dict[str, Tensor] = {}
     heard = net.standard(batch["heard"])
     if "emotion" in batch:
-        logits = net.to_emotion(net.dropout(net.encode(net.emotion_encoder, net.standard(batch["felt"]))))
+        logits = net.to_emotion(net.dropout(net.feel(net.standard(batch["felt"]), batch.get("manner"))))
         parts["emotion"] = classification(logits, batch["emotion"])
     if "speaker" in batch:
         logits = net.to_speaker(net.encode(net.timbre_encoder, heard))

@@ -92,25 +92,32 @@ class CemNetFace:
     ) -> dict[str, torch.Tensor]:
         """What the memory's key is made of beside the lips."""
         key = {}
-        sees = self.memory.picture is not None
+        sees = self.memory.picture is not None or self.memory.settings.neutral
         if pictures is None and (self.identity != "none" or (sees and shapes is None)):
             raise ValueError("this memory looks at the speaker's pictures: give reference_frames")
         if self.identity != "none":
             first = np.ascontiguousarray(cast(np.ndarray, pictures)[0])
             key["who"] = self._row(identity_of(first, landmarks[0], self.identity))
         if sees:
-            mean = shapes[take].mean(axis=0) if shapes is not None else blendshapes_of(cast(np.ndarray, pictures)[take])
-            key["shapes"] = self._row(mean)
+            seen = shapes[take] if shapes is not None else blendshapes_of(cast(np.ndarray, pictures)[take])
+            key["shapes"] = self._row(ebm.odds(seen))
         if self.ears is not None:
-            key["heard"] = self._row(self.ears.emotion(audio))
+            key["heard"] = heard_by(self.ears, self.memory, audio)[None]
         return key
 
     def _row(self, x: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(x, np.float32))[None].to(self.device)
 
 
+def heard_by(ears: aee.AEE, memory: ebm.EBM, audio: np.ndarray) -> torch.Tensor:
+    """The key's vector of a sound's emotion, (E,): (N,) int16 at 16 kHz."""
+    device = memory.template.device
+    vector, shares = (torch.from_numpy(x).to(device) for x in (ears.emotion(audio), ears.probabilities(audio)))
+    return memory.decided(vector, shares)
+
+
 def blendshapes_of(pictures: np.ndarray) -> np.ndarray:
-    """(N, H, W, 3) uint8 RGB to (52,) float32: the mean over those with a face, 0 where there is none in any."""
+    """(N, H, W, 3) uint8 RGB to (M, 52) float32 of those with a face; one row of 0 where there is none in any."""
     with FaceLandmarker("image") as landmarker:
         found = [mesh.blendshapes for picture in pictures if (mesh := landmarker.detect(picture)) is not None]
-    return np.mean(found, axis=0) if found else np.zeros(ebm.BLENDSHAPES, np.float32)
+    return np.stack(found) if found else np.zeros((1, ebm.BLENDSHAPES), np.float32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -181,6 +182,7 @@ def octet(settings: aee.Settings, pairs: int = 3) -> dict[str, torch.Tensor]:
         "corners": torch.randn(pairs, 2, 2, 2, *shape),
         "known": torch.ones(pairs, 2, 2, 2),
         "heard": torch.randn(pairs, 2, 2, *shape),
+        "manner": torch.randn(pairs, 2, aee.MANNERS),
         "emotion": torch.tensor([[0, 1], [1, 2], [2, 0]])[:pairs],
         "speaker": torch.tensor([[0, 1], [1, 0], [0, 0]])[:pairs],
     }
@@ -217,7 +219,7 @@ def test_warp_takes_the_cheapest_path():
 
 
 @pytest.mark.parametrize(
-    "changes", [{"features": "mfcc"}, {"features": "mel", "pool": 4, "merge": 5, "timeless": True}]
+    "changes", [{"features": "mfcc"}, {"features": "mel", "pool": 4, "merge": 5, "timeless": True, "manner": True}]
 )
 def test_aee_shapes_and_gradients(changes):
     net = small_aee(**changes)
@@ -229,7 +231,12 @@ def test_aee_shapes_and_gradients(changes):
     total, _ = aee.cross_reconstruction(net, batch, aee.Weights())
     told, _ = aee.pretraining(
         net,
-        {"heard": batch["heard"][:, 0], "felt": batch["heard"][:, 1], "sentence": torch.tensor([0, 1, -100])},
+        {
+            "heard": batch["heard"][:, 0],
+            "felt": batch["heard"][:, 1],
+            "manner": batch["manner"][:, 1],
+            "sentence": torch.tensor([0, 1, -100]),
+        },
         aee.Weights(),
     )
     (total + told).backward()
@@ -237,6 +244,20 @@ def test_aee_shapes_and_gradients(changes):
     said = net.emotion(tone(640 * 6))
     assert said.shape == (6,) and said.dtype == np.float32
     assert net.probabilities(tone(640 * 6)).sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_manner_hears_loudness_and_pitch():
+    """Ten decibels more move the level alone by ten; a glide upwards has a slope, and its mirror the opposite one."""
+    soft = tone(16000)
+    loud = (soft * 10**0.5).clip(-32768, 32767).astype(np.int16)
+    moved = aee.manner(loud) - aee.manner(soft)
+    assert moved[4] == pytest.approx(10, abs=0.5) and abs(moved[0]) < 0.01 and np.isfinite(moved).all()
+    glide = 120 * 2 ** (np.arange(16000) / 16000)  # Hz: an octave in a second
+    wave = sum(np.sin(k * 2 * np.pi * np.cumsum(glide) / 16000) for k in (1, 2, 3))
+    up = (3000 * wave).astype(np.int16)
+    assert aee.manner(up)[10] == pytest.approx(np.log(2) / 2, rel=0.25)
+    assert aee.manner(up[::-1].copy())[10] == pytest.approx(-np.log(2) / 2, rel=0.25)
+    assert np.isfinite(aee.manner(np.zeros(640, np.int16))).all()
 
 
 def test_each_combination_is_decoded_from_its_own_parts():
@@ -365,6 +386,69 @@ def test_addresses_and_alignment_by_hand():
     assert float(ebm.alignment(q.log(), p.log())) != pytest.approx(divergence, rel=1e-2)  # from keys to values
 
 
+def table(**changes) -> ebm.EBM:
+    """A memory that begins as a table of three emotions."""
+    net = small_ebm(hidden=64, width=16, identity=0, **changes).eval()
+    torch.manual_seed(4)
+    net.centres.copy_(torch.randn(3, 5))
+    net.shown.copy_(torch.randn(3, 1434))
+    net.furnish()
+    return net
+
+
+def test_a_memory_begins_as_a_table():
+    net, batch = table(), faces()
+    for k in range(3):
+        heard = net.centres[k].expand(3, -1)
+        with torch.no_grad():
+            added = net(batch["rest"], 0 * batch["lips"], 0 * batch["shapes"], heard)[0, 0] - batch["rest"][0]
+        near = [float(torch.cosine_similarity(added.flatten(), row, dim=0)) for row in net.shown]
+        assert int(np.argmax(near)) == k and near[k] > 0.8
+
+
+def test_an_emotion_is_decided():
+    net = table(decision=0.0)
+    vector, shares = torch.randn(5), torch.tensor([0.5, 0.3, 0.2])
+    assert net.decided(vector, shares) is vector
+    expected = {1.0: shares, 2.0: torch.tensor([25.0, 9.0, 4.0]) / 38, 100.0: torch.tensor([1.0, 0.0, 0.0])}
+    for power, weights in expected.items():
+        net.settings = replace(net.settings, decision=power)
+        assert torch.allclose(net.decided(vector, shares), weights @ net.centres, atol=1e-5)
+
+
+def test_the_source_s_emotion_is_taken_away_and_the_mouth_moves_less():
+    net, batch = table(neutral=True, mouth=0.25, strength=2.0), faces()
+    net.tells[0, 1] = 50.0  # the first blendshape is the second emotion's
+    shapes = torch.zeros(3, 52)
+    shapes[:, 0] = 3
+    base, start = net.base(batch["rest"], batch["lips"]), net.start(batch["rest"], batch["lips"], shapes)
+    assert torch.allclose((base - start)[:, 0].flatten(1), net.shown[1].expand(3, -1), atol=1e-5)
+    net.template[:, 1] = torch.linspace(-1, 1, 478)
+    net.template[list(ebm.NOSE), 1] = torch.tensor([0.0, 0.5])
+    kept = net.kept()
+    assert kept[10] == 1 and kept[-10] == 0.25 and float(net.kept()[ebm.NOSE[0]]) == 1
+    with torch.no_grad():
+        whole = net.decode(net.address(net.query(batch["lips"], batch["heard"], net.look(shapes), None), net.keys).exp()
+                           @ net.values, batch["lips"])  # fmt: skip
+        made = net(batch["rest"], batch["lips"], shapes, batch["heard"])
+    assert torch.allclose(made, base + net.kept()[:, None] * (start - base + 2 * whole), atol=1e-4)
+
+
+def test_discriminant_is_the_bayes_rule_of_equal_gaussians():
+    """Without shrinking, its scores differ by the log odds of the fitted Gaussians."""
+    x = np.concatenate([RNG.normal(size=(40, 2)) @ np.array([[1, 0.5], [0, 1]]) + at for at in ((0, 0), (2, 1))])
+    classes = np.repeat([0, 2], 40)
+    rule = train.discriminant(x, classes, 3, 0.0)
+    means = [x[classes == k].mean(axis=0) for k in (0, 2)]
+    inside = np.concatenate([x[classes == k] - m for k, m in zip((0, 2), means, strict=True)])
+    inverse = np.linalg.inv(inside.T @ inside / len(inside))
+    at = np.array([0.7, -0.2])
+    scores = at @ rule[:-1] + rule[-1]
+    odds = [-0.5 * (at - m) @ inverse @ (at - m) for m in means]
+    assert scores[2] - scores[0] == pytest.approx(odds[1] - odds[0], rel=1e-3)
+    assert scores.argmin() == 1  # no example, never named
+
+
 def test_ebm_learns_a_batch_by_heart():
     net, batch = small_ebm(hidden=32), faces()
     optimizer = torch.optim.Adam(net.parameters(), 5e-3)
@@ -435,7 +519,12 @@ def three_stages(folder: Path, seed: int) -> list[torch.nn.Module]:
         seed,
     )
     second = train.AeeStage(
-        aee.Settings(**AEE_SMALL), train.AeeSettings(1, 1, batch=2, mixing=1.0), aee.Weights(), clips, clips, seed
+        aee.Settings(**AEE_SMALL, manner=True),
+        train.AeeSettings(1, 1, batch=2, mixing=1.0),
+        aee.Weights(),
+        clips,
+        clips,
+        seed,
     )
     nets = []
     for stage in (first, second):
@@ -444,7 +533,7 @@ def three_stages(folder: Path, seed: int) -> list[torch.nn.Module]:
         nets.append(stage.net.eval())
     mouths, ears = audio2mouth.load(folder / "audio2mouth.safetensors"), aee.load(folder / "aee.safetensors")
     settings = train.EbmSettings(2, batch=2, noise=0.5)
-    own = ebm.Settings(slots=4, width=8, hidden=8, picture_emotion=4)
+    own = ebm.Settings(slots=4, width=8, hidden=8, picture_emotion=4, decision=100.0, neutral=True)
     third = train.EbmStage(own, settings, ebm.Weights(), mouths, ears, clips, clips, seed)
     few_steps(third, seed)
     assert third.held_out()["error_still"] > 0
