@@ -82,7 +82,9 @@ class Entry(_Table):
     # videos: a folder that is there. published: numbers of papers only, until a user's own file says how to run it.
     kind: Literal["built-in", "python", "command", "videos", "published"]
     revision: str
-    role: Literal["ceiling", "floor", "method"] = "method"  # a ceiling takes no part in "best"
+    # A ceiling and a control see the ground truth and take no part in ranks and "best".
+    role: Literal["ceiling", "control", "floor", "method"] = "method"
+    trained_on_split: bool = False  # its pictures are training clips, which the corpus evaluators know
     licence: str
     sees: tuple[str, ...]
     target: str | None = Field(default=None, pattern=_TARGET)  # module:Class, called without arguments
@@ -186,7 +188,12 @@ def describe(name: str) -> dict[str, object]:
 def _entry(name: str) -> Entry | None:
     """The entry that a name or a path of a .toml means; None for `module:Class`. Raises UserError for neither."""
     if name.endswith(".toml"):
-        return read_entry(Path(name))
+        given = read_entry(Path(name))
+        if (ours := catalogue().get(given.name)) is not None and ours.kind == "built-in":
+            raise UserError(f"{name}: {given.name} is a method of this suite; give yours another name")
+        if given.kind == "built-in" or given.role in ("ceiling", "control"):
+            raise UserError(f"{name}: kind built-in and the roles ceiling and control are the suite's own")
+        return given
     if (entry := catalogue().get(name)) is not None:
         return entry
     if re.match(_TARGET, name):

@@ -15,13 +15,15 @@ from leaderboards.compare import Comparison
 from talking_face.reasons import UserError
 
 
-def folders(given: Sequence[str], default: Path) -> dict[str, Path]:
+def folders(given: Sequence[str], default: Path, methods: Sequence[str]) -> dict[str, Path]:
     """From `--videos`: method -> folder of its videos; "" -> the folder that holds METHOD/SETTING/."""
     found = {"": default}
     for text in given:
         name, equals, place = text.rpartition("=")
         if not Path(place).is_dir():
             raise UserError(f"--videos {text}: no folder {place}")
+        if equals and name not in methods:
+            raise UserError(f"--videos {text}: {name} is not compared, {' and '.join(methods)} are")
         found[name if equals else ""] = Path(place)
     return found
 

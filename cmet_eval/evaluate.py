@@ -123,6 +123,8 @@ def run(
         )
         n_pairs += len(pair_list.pairs)
         write_pairs(pair_list, out / "pairs" / f"{setting.name}.parquet")
+        # The rows of earlier draws into this folder can still be verified.
+        write_pairs(pair_list, out / "pairs" / "drawn" / f"{setting.name}-{pair_list.digest}.parquet")
         for spec, method in chosen.items():
             tail = Path(method.name) / setting.name
             submission = Submission(

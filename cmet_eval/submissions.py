@@ -61,6 +61,9 @@ class Scored:
     to_get: tuple[str, ...]
 
 
+_TRAINED: Mapping[str, Any] = {"value": None, "reason": Reason.TRAINED_ON.value, "n": 0, "stats": {}}
+
+
 def pick_metrics(setting: Setting, names: Sequence[str] | None, profile: Profile | None = None) -> list[Metric]:
     """The metrics that mean something in the setting, of those asked for; None: all of the profile, or the defaults.
 
@@ -102,7 +105,7 @@ def score_submissions(
             name, video = _job(s, pair), s.video(pair)
             if pair.pair_id in s.failures:
                 outcome[name] = s.failures[pair.pair_id]
-            elif not video.exists():
+            elif not video.is_file():
                 outcome[name] = ClipError(Reason.MISSING_OUTPUT, f"expected {video.name} in {s.videos.name}/")
             else:
                 expected = Expected.of(pair, wanted[s.setting.name])
@@ -194,6 +197,8 @@ def _rows(
         by_metric = {item["metric"]: item for item in stored.get("scores", ())}
         for metric in metrics:
             score = by_metric.get(metric.key)
+            if s.method.get("trained_on_split") and metric.variant == "corpus":
+                score = {**_TRAINED, "detail": f"{s.method['name']} shows clips that the evaluator was trained on"}
             if score is None:
                 error = found if isinstance(found, ClipError) else ClipError(Reason.CRASHED, "no score; run again")
                 score = {"value": None, "reason": error.reason.value, "detail": error.detail, "n": 0, "stats": {}}

@@ -21,6 +21,7 @@ from metrics.registry import get_metric
 from pipelines.shards import ShardSet
 from pipelines.workers import Task, run_tasks
 from talking_face.clip import Pair
+from talking_face.pretrained.corpus_nets import look_beside
 from talking_face.progress import Progress
 from talking_face.reasons import UserError
 from talking_face.signature import digest
@@ -81,6 +82,7 @@ def verify(
         UserError: the shards or pair lists are not those of the rows, or no row is left to check.
     """
     shards = ShardSet(data)
+    look_beside(data)
     lists = {found.digest: found for found in map(read_pairs, pairs)}
     faults: list[Fault] = []
     checks: list[_Check] = []

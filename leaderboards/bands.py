@@ -39,6 +39,8 @@ def read_bands(path: Path, source: str | None = None) -> Bands:
     Raises:
         UserError: the file cannot be read, or has no band of that source.
     """
+    if not path.is_file():
+        raise UserError(f"no file {path} of noise bands; `cmet-eval calibrate` writes one")
     try:
         text = path.read_text(encoding="utf-8")
         rows = list(csv.DictReader(text.splitlines()))

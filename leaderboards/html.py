@@ -13,7 +13,7 @@ from leaderboards import wording
 from leaderboards.grid import Column
 from leaderboards.published import HEADING, NOTE
 from leaderboards.sections import Confusion, Sensitivity
-from leaderboards.tables import Breakdown, Cell, Table
+from leaderboards.tables import APART, Breakdown, Cell, Table
 from leaderboards.text import survivors
 
 # The strip under a number, in its own units; the mean's dot stays inside the edges.
@@ -144,7 +144,7 @@ def _label(column: Column) -> str:
 def _scale(table: Table, index: int) -> tuple[float, float] | None:
     """The values that the strip's two ends stand for: one scale for a whole column, over the methods below the ceiling,
     which would else press them together (45 dB above methods between 19 and 25)."""
-    below = [row.cells[index] for row in table.rows if row.role != "ceiling"]
+    below = [row.cells[index] for row in table.rows if row.role not in APART]
     for cells in (below, [row.cells[index] for row in table.rows]):
         ends: list[float] = []
         for cell in cells:
@@ -203,7 +203,7 @@ def _group(name: str, title: str, parts: Sequence[Breakdown], table: Table) -> d
 
 
 def _breakdown(part: Breakdown, table: Table) -> dict[str, Any]:
-    ceilings = {row.title for row in table.rows if row.role == "ceiling"}
+    ceilings = {row.title for row in table.rows if row.role in APART}
     losses = [
         cell.loss
         for title, cells in part.rows

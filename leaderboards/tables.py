@@ -35,6 +35,9 @@ from leaderboards.sections import (
 from leaderboards.statistics import Interval
 from talking_face.emotions import EMOTIONS
 
+# Roles that take no part in ranks and "best": what sees the ground truth.
+APART = ("ceiling", "control")
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -165,12 +168,12 @@ def _build_table(grid: Grid, records: Sequence[Mapping[str, Any]], bands: Bands)
     roles = {method: str(about.get(method, {}).get("method", {}).get("role", "method")) for method in grid.methods}
     titles = _titles(grid.methods, about)
     columns = range(len(grid.columns))
-    contestants = [m for m, method in enumerate(grid.methods) if roles[method] != "ceiling"]
+    contestants = [m for m, method in enumerate(grid.methods) if roles[method] not in APART]
     found = {c: duels(grid, c, contestants, bands) for c in columns}
     order = sorted(
         range(len(grid.methods)),
         key=lambda m: (
-            roles[grid.methods[m]] != "ceiling",
+            roles[grid.methods[m]] not in APART,
             roles[grid.methods[m]] == "floor",
             titles[grid.methods[m]],
         ),

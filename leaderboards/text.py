@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from leaderboards.grid import Column, MethodId
 from leaderboards.published import HEADING, NOTE
 from leaderboards.sections import Confusion, Sensitivity
-from leaderboards.tables import Breakdown, Cell, Table
+from leaderboards.tables import APART, Breakdown, Cell, Table
 from leaderboards.wording import (
     RULES,
     column_title,
@@ -40,7 +40,7 @@ def _markdown_table(table: Table) -> list[str]:
     head = ["Method", *(_title(column) for column in table.columns)]
     body = []
     for row in table.rows:
-        name = f"{row.title} (ceiling)" if row.role == "ceiling" else row.title
+        name = f"{row.title} ({row.role})" if row.role in APART else row.title
         cells = zip(table.columns, row.cells, strict=True)
         body.append([name, *(_markdown_cell(column, cell) for column, cell in cells)])
     out += _grid(head, body)

@@ -30,8 +30,8 @@ RULES: tuple[tuple[str, str], ...] = (
     ),
     (
         "Rank",
-        "1 + the number of methods shown to be better, ceilings apart; = means that it ties with another. Two methods "
-        "tie unless a paired t-test on speaker means (the interval's own t, on their common pairs) gives "
+        "1 + the number of methods shown to be better, ceilings and controls apart; = means a tie with another. Two "
+        "methods tie unless a paired t-test on speaker means (the interval's own t, on their common pairs) gives "
         f"p < {ALPHA:g} after Holm's correction over all pairs of methods of the column. With fewer than "
         f"{MIN_SPEAKERS} speakers the test is over clips, of these speakers only. Bold: the best mean.",
     ),

@@ -32,7 +32,7 @@ def compare(
     out = out or results.parent / "compare" / f"{a}-{b}".replace("/", "_")
     for found in contrasts(read_results(results), a, b, setting=setting, bands=known):
         text = to_markdown(found)
-        sheet = comparison.sheet(found, comparison.folders(videos or [], results.parent / "videos"),
+        sheet = comparison.sheet(found, comparison.folders(videos or [], results.parent / "videos", (a, b)),
                                  data or results.parent / "shards", clips)  # fmt: skip
         print(text)
         for file in comparison.write(found, text, sheet, out):

@@ -9,14 +9,18 @@ import typer
 
 
 def run(
-    method: list[str] = typer.Option(..., "--method", help="a name of the catalogue, or module:Class; repeatable"),
+    method: list[str] = typer.Option(
+        ..., "--method", help="a name of the catalogue, a .toml of yours, or module:Class; repeatable"
+    ),
     setting: list[str] = typer.Option(None, "--setting", help="default: neutral-base and cross-emotion; repeatable"),
     data: Path = typer.Option(None, "--data", help="folder of shards; default: the embedded corpus, made if absent"),
     out: Path = typer.Option(Path("work/run"), "--out", help="videos, scores and result rows go here"),
     max_pairs: int = typer.Option(None, "--max-pairs", min=1, help="a balanced subset of this size, for each setting"),
     seeds: int = typer.Option(None, "--seeds", min=1, help="number of seeds; default: the setting's"),
     split: str = typer.Option(None, "--split", help="draw from this split; 'all' takes every clip"),
-    metrics: list[str] = typer.Option(None, "--metrics", help="name:variant; repeatable; default: the default metrics"),
+    metrics: list[str] = typer.Option(
+        None, "--metrics", help="name:variant; repeatable; default: psnr, ssim, m_lmd:eat, f_lmd:eat"
+    ),
     profile: Literal["embedded", "paper"] = typer.Option(
         None, "--profile", help="all metrics of that evaluator profile"
     ),

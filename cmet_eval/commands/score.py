@@ -21,7 +21,9 @@ def score(
     pattern: str = typer.Option("{pair}.mp4", "--pattern", help="file name of a pair"),
     setting: str = typer.Option(None, "--setting", help="path of the setting's .toml where it is your own"),
     out: Path = typer.Option(Path("work/run"), "--out", help="scores and result rows go here"),
-    metrics: list[str] = typer.Option(None, "--metrics", help="name:variant; repeatable; default: the default metrics"),
+    metrics: list[str] = typer.Option(
+        None, "--metrics", help="name:variant; repeatable; default: psnr, ssim, m_lmd:eat, f_lmd:eat"
+    ),
     profile: Literal["embedded", "paper"] = typer.Option(
         None, "--profile", help="all metrics of that evaluator profile"
     ),

@@ -25,8 +25,10 @@ def verify(
     from leaderboards.results import read_results
     from talking_face.reasons import UserError
 
+    if not results.exists():
+        raise UserError(f"no result rows at {results}")
     run = _run_of(results)
-    data, lists = data or run / "shards", pairs or sorted((run / "pairs").glob("*.parquet"))
+    data, lists = data or run / "shards", pairs or sorted((run / "pairs").rglob("*.parquet"))
     for place, what in ((data, "--data"), (videos, "--videos")):
         if not place.is_dir():
             raise UserError(f"no folder {place}; give it with {what}")

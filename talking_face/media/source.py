@@ -113,7 +113,7 @@ def open_source(source: Source) -> Iterator[str | BinaryIO]:
 
 def _check_head(source: MediaSource, size: int, head: bytes) -> None:
     if size == 0:
-        raise ClipError(Reason.EMPTY_FILE, f"{source} is empty; download it again")
+        raise ClipError(Reason.EMPTY_FILE, f"{source} is empty; get or make it again")
     if size < 1024 and head.startswith(_LFS):
         raise ClipError(Reason.LFS_POINTER, f"{source} is a git-lfs pointer, not media; run `git lfs pull`")
 
