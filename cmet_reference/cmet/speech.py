@@ -224,7 +224,8 @@ class Voice:
     """How something is said, in more words than `Prosody`: 34 numbers that `discriminant_units` makes five of.
 
     Pitch (its level, swing, tremor), loudness, breath (what of each band repeats with the pitch), brightness (eight
-    bands, tilt, the first harmonics), articulation (how far and how fast the spectrum moves) and pace.
+    bands, tilt, the first harmonics), articulation (how far and how fast the spectrum moves) and pace. Not better than
+    `Prosody` on left-out speakers: see docs/cmet.md.
     """
 
     name = "voice-1"

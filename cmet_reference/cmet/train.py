@@ -40,7 +40,7 @@ class Training:
     annealed: bool = False  # see training.stage.Optimizer
     codec: str = "blendshape"  # or edtalk:CHECKOUT, pd-fgc:CHECKOUT
     code: int = 10  # of the blendshape codec; the others have their own size
-    speech: str = "voice"  # or prosody, aee, emotion2vec:FOLDER, stored:FOLDER
+    speech: str = "prosody"  # or voice, aee, emotion2vec:FOLDER, stored:FOLDER
     connector: ConnectorSettings = field(default_factory=ConnectorSettings)  # its code and speech follow from the above
     sampling: Sampling = field(default_factory=Sampling)
     losses: LossSettings = field(default_factory=LossSettings)
