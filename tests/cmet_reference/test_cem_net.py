@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from cmet_reference.cem_net import aee, audio2mouth, ebm, train
+from cmet_reference.cem_net import ablation, aee, audio2mouth, ebm, train
 from cmet_reference.cem_net import audio as sound
 from cmet_reference.cem_net.audio2mouth import JAW, LIPS, POINTS, UPPER, Audio2Mouth
 from cmet_reference.cem_net.generate import CemNetFace
@@ -578,3 +578,8 @@ def test_settings_of_the_package(name):
     assert len(train.stages(settings, {"main": Path()}, Path())) == len(train.STAGES)
     with pytest.raises(UserError, match="aee"):
         train._settings({"aee": {"nonsense": 1}}, "aee")
+
+
+def test_table_of_the_ablation():
+    found = {"full": {"M-LMD": [4.0, 5.0], "all points": [2.0, 2.0], "emotion": [0.25, 0.35]}}
+    assert ablation.table_of(found).splitlines()[2] == "| full | 4.50 ± 0.50 | 2.00 ± 0.00 | 0.300 ± 0.050 |"
