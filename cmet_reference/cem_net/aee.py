@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cmet_reference.cem_net import audio as sound
+from cmet_reference.voice import Prosody, pitch_track
 
 KIND = "aee"
 LETTERS = " abcdefghijklmnopqrstuvwxyz'"  # of transcripts; 0 is CTC's blank
@@ -193,15 +194,13 @@ MANNERS = 22
 
 
 def manner(audio: np.ndarray) -> np.ndarray:
-    """How a whole clip is said, (22,) float32: the ten numbers of `cmet_reference.cmet.speech.Prosody`; the slopes of
+    """How a whole clip is said, (22,) float32: the ten numbers of `cmet_reference.voice.Prosody`; the slopes of
     pitch and level over the clip; four percentiles (5, 25, 75, 95) and the deviation of pitch about its median; three
     quartiles of how far voiced sound repeats; the deviation of its tilt; the correlation of pitch and level.
 
     Args:
         audio: (N,) int16, 16 kHz, one frame of 40 ms or more.
     """
-    from cmet_reference.cmet.speech import Prosody, pitch_track
-
     pitch, strength, level, tilt = pitch_track(audio)
     voiced = (strength > 0.5) & (level > level.max() - 30)
     more = np.zeros(12)

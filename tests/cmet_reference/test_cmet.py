@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from cmet_reference import voice
 from cmet_reference.clips import ClipArrays
 from cmet_reference.cmet import blendshape, figures, generate, losses, speech
 from cmet_reference.cmet.blendshape import BlendshapeCodec
@@ -390,7 +391,7 @@ def test_voice_hears_pitch_its_swing_loudness_breath_and_syllables() -> None:
         phase = 2 * np.pi * np.cumsum(150 * np.exp(swing * np.sin(2 * np.pi * t))) / 16000
         buzz = sum(np.cos(k * phase) for k in range(1, 20)) + breath * np.random.default_rng(0).normal(size=len(t))
         wave = 600 * loud * buzz * (1.05 - np.cos(2 * np.pi * pace * t))
-        return dict(zip(speech.VOICE, speech.voice_numbers(wave.astype(np.int16)), strict=True))
+        return dict(zip(voice.VOICE, voice.voice_numbers(wave.astype(np.int16)), strict=True))
 
     plain = said()
     assert np.exp(plain["pitch"]) == pytest.approx(150, rel=0.01)
