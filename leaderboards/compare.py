@@ -124,7 +124,9 @@ def _compare(grid: Grid, one: MethodId, two: MethodId, bands: Bands, extremes: i
 def _extremes(grid: Grid, c: int, finite: np.ndarray, count: int) -> tuple[Extreme, ...]:
     index = np.flatnonzero(finite)
     losses = grid.columns[c].loss(grid.value[:, c, index])
-    order = index[np.argsort(-abs(losses[0] - losses[1]), kind="stable")][:count]
+    apart = abs(losses[0] - losses[1])
+    index, apart = index[apart > 0], apart[apart > 0]
+    order = index[np.argsort(-apart, kind="stable")][:count]
     return tuple(Extreme(grid.pair_ids[i], float(grid.value[0, c, i]), float(grid.value[1, c, i])) for i in order)
 
 
