@@ -22,7 +22,7 @@ from baselines.registry import catalogue, describe, get_method
 from cmet_eval.generation import file_sha256, generation_key, read_json
 from cmet_eval.pairs import PairList, draw_pairs, write_pairs
 from cmet_eval.settings import Setting, get_setting
-from cmet_eval.submissions import Submission, pick_metrics, record_folder, record_path, score_submissions
+from cmet_eval.submissions import Loss, Submission, pick_metrics, record_folder, record_path, score_submissions
 from cmet_eval.timing import Aitv, summarize
 from cmet_reference.training.checkpoints import look_beside
 from metrics.registry import Profile
@@ -37,24 +37,24 @@ _DEADLINE_S = 300.0  # of one video; a trivial method takes 0.2 s
 
 @dataclass(frozen=True)
 class RunSummary:
-    """What a run did. `lost` counts (method, reason) over rows; infinite values are no loss."""
+    """What a run did. `lost` is by (method, reason); infinite values are no loss."""
 
     results: tuple[Path, ...]
     pairs: int
     generated: int
     scored: int
     kept: int
-    lost: Mapping[tuple[str, str], int]
+    lost: Mapping[tuple[str, str], Loss]
     seconds: float
     aitv: tuple[Aitv, ...] = ()  # of the methods that ran here
     to_get: tuple[str, ...] = ()  # a line for each file without which metrics have no value
 
     def __str__(self) -> str:
-        lost = "; ".join(f"{method}: {count} x {reason}" for (method, reason), count in sorted(self.lost.items()))
+        lost = [f"{method}: {reason}, {loss}" for (method, reason), loss in sorted(self.lost.items())]
         return (
             f"{self.pairs} pairs; {self.generated} videos generated, {self.scored} scored, {self.kept} kept from an "
-            f"earlier run, in {self.seconds:.0f} s; {'scores missing: ' + lost if lost else 'every score is there'}"
-            + "".join(f"\n{line}" for line in (*self.aitv, *self.to_get))
+            f"earlier run, in {self.seconds:.0f} s; {'scores are missing:' if lost else 'every score is there'}"
+            + "".join(f"\n{line}" for line in (*lost, *self.aitv, *self.to_get))
         )
 
 

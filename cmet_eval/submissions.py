@@ -6,7 +6,6 @@ digest of all they depend on, so a killed run loses at most the videos being sco
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -50,14 +49,28 @@ class Submission:
 
 
 @dataclass(frozen=True)
+class Loss:
+    """What one method lost for one reason."""
+
+    videos: int  # in how many of its videos, of all settings
+    of: int
+    metrics: tuple[str, ...]  # sorted; empty: all that were asked for
+    example: str  # the first detail
+
+    def __str__(self) -> str:
+        where = f" in {', '.join(self.metrics)}" if self.metrics else ""
+        return f"{self.videos} of {self.of} videos{where}, such as: {self.example}"
+
+
+@dataclass(frozen=True)
 class Scored:
-    """What `score_submissions` did. `lost` counts (method, reason) over rows; infinite values are no loss. `to_get` has
+    """What `score_submissions` did. `lost` is by (method, reason); infinite values are no loss. `to_get` has
     a line for each file without which metrics have no value."""
 
     results: tuple[Path, ...]
     scored: int
     kept: int
-    lost: Mapping[tuple[str, str], int]
+    lost: Mapping[tuple[str, str], Loss]
     to_get: tuple[str, ...]
 
 
@@ -124,20 +137,40 @@ def score_submissions(
     for name, key in waiting.items():
         outcome[name] = failed.get(key) or read_json(Path(jobs[key].out))
 
-    written, lost = [], Counter[tuple[str, str]]()
+    written, every = [], list[dict[str, Any]]()
     absent: dict[str, set[str]] = {}
     for s in submissions:
         metrics = wanted[s.setting.name]
         rows = list(_rows(s, metrics, outcome, shards, suite, common_profile((m.key for m in metrics), profile)))
-        lost.update(
-            (row["method"], row["reason"]) for row in rows if row["reason"] and row["reason"] != Reason.INFINITE.value
-        )
+        every += rows
         for row in rows:
             if row["reason"] == Reason.MISSING_WEIGHTS.value:
                 absent.setdefault(" ".join(row["detail"].split()), set()).add(row["metric"])
         written.append(write_results(rows, out / "results", _result_record(s)))
     to_get = tuple(f"{', '.join(sorted(keys))}: {detail}" for detail, keys in sorted(absent.items()))
-    return Scored(tuple(written), len(jobs), kept, dict(lost), to_get)
+    return Scored(tuple(written), len(jobs), kept, _losses(every), to_get)
+
+
+def _losses(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], Loss]:
+    """Rows without a value, by method and reason."""
+    videos: dict[str, set[tuple[str, str]]] = {}
+    asked: dict[str, set[str]] = {}
+    found: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        videos.setdefault(row["method"], set()).add((row["setting"], row["pair_id"]))
+        asked.setdefault(row["method"], set()).add(row["metric"])
+        if row["reason"] and row["reason"] != Reason.INFINITE.value:
+            found.setdefault((row["method"], row["reason"]), []).append(row)
+    losses = {}
+    for (method, reason), lost in found.items():
+        metrics = {row["metric"] for row in lost}
+        losses[method, reason] = Loss(
+            len({(row["setting"], row["pair_id"]) for row in lost}),
+            len(videos[method]),
+            () if metrics == asked[method] else tuple(sorted(metrics)),
+            " ".join(lost[0]["detail"].split())[:200],
+        )
+    return losses
 
 
 def _score_jobs(

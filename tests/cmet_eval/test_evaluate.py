@@ -125,7 +125,7 @@ def test_a_method_that_fails_ends_as_rows_with_reasons(
         ["neutral-base"],
         **{"data": shards, "out": tmp_path / "o", "seeds": 1, "metrics": METRICS[:1], "workers": 1, "quiet": True},
     )
-    assert sum(summary.lost.values()) == 6
+    assert sum(loss.videos for loss in summary.lost.values()) == 6
     frame = read_results(tmp_path / "o" / "results").frame()
     lost = frame.dropna(subset=["reason"])
     got = {(r.speaker + r.target_emotion[0]): (r.reason, r.detail) for r in lost.itertuples()}
@@ -161,7 +161,7 @@ def test_a_folder_of_videos_is_scored_and_what_is_wrong_with_it_is_said(
     assert frame["codec"].iloc[5] == "h264-yuv444p" and (reasons.iloc[5:] == "").all()
     ours = read_results(done / "results").frame().query("method == 'ground-truth' and metric == 'psnr:frame-mean'")
     assert frame["value"].iloc[5] == ours.set_index("pair_id").at[frame.index[5], "value"]
-    assert summary.lost["mine", "missing-output"] == 1
+    assert summary.lost["mine", "missing-output"].videos == 1
 
     with pytest.raises(UserError, match=f"should be named {names[0].name}"):
         evaluate.score(tmp_path, pair_list, method=record, **keys)
@@ -183,7 +183,7 @@ def test_pairs_without_a_ground_truth_are_scored_by_what_needs_none(done: Path, 
         quiet=True,
     )
     # The blobs have no face, but it was looked for.
-    assert summary.lost == {("mine", "no-ground-truth"): 3, ("mine", "no-face"): 3}
+    assert {k: v.videos for k, v in summary.lost.items()} == {("mine", "no-ground-truth"): 3, ("mine", "no-face"): 3}
     assert build(tmp_path / "results", tmp_path / "board").exists()
 
 
@@ -205,7 +205,7 @@ def test_a_metric_without_its_weights_is_one_line_and_the_others_finish(
         quiet=True,
     )
     weight_path.cache_clear()
-    assert summary.lost == {("mine", "missing-weights"): 6}
+    assert {k: v.videos for k, v in summary.lost.items()} == {("mine", "missing-weights"): 2}
     emotion, lpips = sorted(summary.to_get)
     assert emotion.startswith("ea:deepface-frame, ea:deepface-video: facial_expression_model_weights.onnx (")
     assert "run `cmet-eval weights fetch deepface_emotion`" in emotion
