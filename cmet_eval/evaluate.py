@@ -29,7 +29,7 @@ from metrics.registry import Profile
 from pipelines.shards import ShardSet
 from pipelines.workers import Task, run_tasks
 from talking_face.progress import Progress
-from talking_face.reasons import ClipError, UserError
+from talking_face.reasons import ClipError, Reason, UserError
 
 DEFAULT_SETTINGS = ("neutral-base", "cross-emotion")
 _DEADLINE_S = 300.0  # of one video; a trivial method takes 0.2 s
@@ -50,10 +50,11 @@ class RunSummary:
     to_get: tuple[str, ...] = ()  # a line for each file without which metrics have no value
 
     def __str__(self) -> str:
-        lost = [f"{method}: {reason}, {loss}" for (method, reason), loss in sorted(self.lost.items())]
+        told = Reason.MISSING_WEIGHTS.value  # by `to_get`
+        lost = [f"{method}: {reason}, {loss}" for (method, reason), loss in sorted(self.lost.items()) if reason != told]
         return (
             f"{self.pairs} pairs; {self.generated} videos generated, {self.scored} scored, {self.kept} kept from an "
-            f"earlier run, in {self.seconds:.0f} s; {'scores are missing:' if lost else 'every score is there'}"
+            f"earlier run, in {self.seconds:.0f} s; {'scores are missing:' if self.lost else 'every score is there'}"
             + "".join(f"\n{line}" for line in (*lost, *self.aitv, *self.to_get))
         )
 
