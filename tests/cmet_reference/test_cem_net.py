@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from cmet_reference.cem_net import ablation, aee, audio2mouth, ebm, train
+from cmet_reference.cem_net import ablation, aee, aee_stage, audio2mouth, audio2mouth_stage, ebm, ebm_stage, train
 from cmet_reference.cem_net import audio as sound
 from cmet_reference.cem_net.audio2mouth import JAW, LIPS, POINTS, UPPER, Audio2Mouth
 from cmet_reference.cem_net.generate import CemNetFace
@@ -438,7 +438,7 @@ def test_discriminant_is_the_bayes_rule_of_equal_gaussians():
     """Without shrinking, its scores differ by the log odds of the fitted Gaussians."""
     x = np.concatenate([RNG.normal(size=(40, 2)) @ np.array([[1, 0.5], [0, 1]]) + at for at in ((0, 0), (2, 1))])
     classes = np.repeat([0, 2], 40)
-    rule = train.discriminant(x, classes, 3, 0.0)
+    rule = ebm_stage.discriminant(x, classes, 3, 0.0)
     means = [x[classes == k].mean(axis=0) for k in (0, 2)]
     inside = np.concatenate([x[classes == k] - m for k, m in zip((0, 2), means, strict=True)])
     inverse = np.linalg.inv(inside.T @ inside / len(inside))
@@ -495,13 +495,13 @@ def clips_of(speakers: str = "ab", frames: int = 16) -> list[ClipArrays]:
 
 def test_pairs_share_what_they_should():
     """Where two speakers say the same sentences, all eight combinations are real clips, their features as named."""
-    settings = train.AeeSettings(1, 0, batch=4)
-    stage = train.AeeStage(aee.Settings(**AEE_SMALL), settings, aee.Weights(), clips_of(), [], 0)
+    settings = aee_stage.AeeSettings(1, 0, batch=4)
+    stage = aee_stage.AeeStage(aee.Settings(**AEE_SMALL), settings, aee.Weights(), clips_of(), [], 0)
     batch = stage.batch(0)
     assert batch["known"].all()
     assert (batch["speaker"][:, 0] != batch["speaker"][:, 1]).all()
     assert (batch["emotion"][:, 0] != batch["emotion"][:, 1]).all()
-    alone = train.AeeStage(aee.Settings(**AEE_SMALL), settings, aee.Weights(), clips_of("a"), [], 0).batch(0)
+    alone = aee_stage.AeeStage(aee.Settings(**AEE_SMALL), settings, aee.Weights(), clips_of("a"), [], 0).batch(0)
     assert alone["known"].all() and (alone["speaker"] == 0).all()
     # What two clips give to windows of their own is what stands in the corners (0, 0, 0) and (1, 1, 1).
     assert np.array_equal(batch["heard"][:, 0, 0], batch["corners"][:, 0, 0, 0])
@@ -511,16 +511,16 @@ def test_pairs_share_what_they_should():
 def three_stages(folder: Path, seed: int) -> list[torch.nn.Module]:
     """A few steps of each, from settings as small as can be."""
     clips = clips_of()
-    first = train.Audio2MouthStage(
+    first = audio2mouth_stage.Audio2MouthStage(
         audio2mouth.Settings(width=16, layers=1, heads=2, feed_forward=16),
-        train.Audio2MouthSettings(2, batch=2, gain=3.0, bands=1),
+        audio2mouth_stage.Audio2MouthSettings(2, batch=2, gain=3.0, bands=1),
         clips,
         clips,
         seed,
     )
-    second = train.AeeStage(
+    second = aee_stage.AeeStage(
         aee.Settings(**AEE_SMALL, manner=True),
-        train.AeeSettings(1, 1, batch=2, mixing=1.0),
+        aee_stage.AeeSettings(1, 1, batch=2, mixing=1.0),
         aee.Weights(),
         clips,
         clips,
@@ -532,9 +532,9 @@ def three_stages(folder: Path, seed: int) -> list[torch.nn.Module]:
         checkpoints.save(folder / f"{stage.name}.safetensors", stage.net.state_dict(), stage.record())
         nets.append(stage.net.eval())
     mouths, ears = audio2mouth.load(folder / "audio2mouth.safetensors"), aee.load(folder / "aee.safetensors")
-    settings = train.EbmSettings(2, batch=2, noise=0.5)
+    settings = ebm_stage.EbmSettings(2, batch=2, noise=0.5)
     own = ebm.Settings(slots=4, width=8, hidden=8, picture_emotion=4, decision=100.0, neutral=True)
-    third = train.EbmStage(own, settings, ebm.Weights(), mouths, ears, clips, clips, seed)
+    third = ebm_stage.EbmStage(own, settings, ebm.Weights(), mouths, ears, clips, clips, seed)
     few_steps(third, seed)
     assert third.held_out()["error_still"] > 0
     checkpoints.save(folder / "ebm.safetensors", third.net.state_dict(), third.record())
