@@ -107,8 +107,9 @@ def fit(
                 raise UserError(
                     f"{stage.name}: the GPU's memory is full; give its settings a smaller batch, or train in bf16"
                 ) from None
-            except RuntimeError as error:
-                if "DataLoader worker" not in str(error):
+            except (RuntimeError, ConnectionError, EOFError) as error:
+                # A worker that dies while a batch is handed over breaks the connection first.
+                if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
                     raise
                 raise UserError(
                     f"{stage.name}: a process that makes batches died, as when memory or /dev/shm is full; train with "
