@@ -6,7 +6,7 @@ import numpy as np
 
 from baselines.method import Case
 from cmet_reference.geometry import fit_pose, template_of, to_head, to_picture
-from cmet_reference.render.mesh import MeshRenderer
+from cmet_reference.render import mesh
 from talking_face.pretrained.mfcc import mfcc
 
 
@@ -62,7 +62,7 @@ class GroundTruthLips:
     upper face would give, by the mesh renderer."""
 
     name = "ground-truth-lips"
-    revision = f"1+{MeshRenderer.revision}"
+    revision = f"1+{mesh.REVISION}"
     sees = frozenset({"ground-truth", "reference-frames", "source-video"})
 
     def generate(self, case: Case) -> np.ndarray:
@@ -76,7 +76,7 @@ class GroundTruthLips:
         share = np.clip((template[:, 1] - nose) / (lip - nose), 0, 1)[:, None]
         landmarks = to_picture(own + share * (taken - own), pose)
         frames = fit_length(case.source_frames, case)
-        return MeshRenderer().frames(landmarks, case.reference_frames, case.reference_landmarks, frames, base)
+        return mesh.MeshRenderer().frames(landmarks, case.reference_frames, case.reference_landmarks, frames, base)
 
 
 class Retrieval:

@@ -12,9 +12,10 @@ from talking_face.reasons import UserError
 FOLDER = Path("work/demo")
 # What each method's checkpoints are: model and stage of `cmet-eval train`, in training order.
 _A2M = ("cem-net", "audio2mouth")
+_MESH = ("cem-net", "appearance")  # what the mesh renderer learns
 STAGES: dict[str, tuple[tuple[str, str], ...]] = {
-    "cmet": (_A2M, ("cmet", "cmet")),
-    "cem-net": (_A2M, ("cem-net", "aee"), ("cem-net", "ebm")),
+    "cmet": (_A2M, ("cmet", "cmet"), _MESH),
+    "cem-net": (_A2M, ("cem-net", "aee"), ("cem-net", "ebm"), _MESH),
 }
 
 

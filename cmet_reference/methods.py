@@ -46,7 +46,7 @@ class Case(Protocol):
     def note(self, text: str) -> None: ...
 
 
-_MODELS = {name: "cem-net" for name in ("audio2mouth", "aee", "ebm", "renderer")}  # whose stage a file is
+_MODELS = {name: "cem-net" for name in ("audio2mouth", "aee", "ebm", "appearance", "renderer")}  # whose stage a file is
 
 
 class _Trained:
@@ -84,8 +84,10 @@ class _Trained:
         return frozenset().union(*(_header(*_stamp(path)).get("clips", ()) for path in self.paths()))
 
     def renderer(self) -> Renderer:
-        """What turns landmarks into pictures."""
-        return MeshRenderer()
+        """What turns landmarks into pictures: the mesh, with what it learnt of expressions where that is a file."""
+        if "appearance" not in self.files:
+            return MeshRenderer()
+        return _mesh(_stamp(checkpoints.find("appearance", _MODELS["appearance"])))
 
     def generate(self, case: Case) -> np.ndarray:
         """The video: (n_frames, H, W, 3) uint8 RGB."""
@@ -108,7 +110,7 @@ class CMet(_Trained):
 
     name = "cmet"
     model = "cmet"
-    files = ("cmet", "audio2mouth")
+    files = ("cmet", "audio2mouth", "appearance")
     sees = frozenset({"reference-frames", "source-video", "driving-audio", "emotion-audio", "neutral-audio"})
 
     def landmarks(self, case: Case, base: np.ndarray) -> np.ndarray:
@@ -131,7 +133,7 @@ class CemNet(_Trained):
 
     name = "cem-net"
     model = "cem-net"
-    files: tuple[str, ...] = ("audio2mouth", "aee", "ebm")
+    files: tuple[str, ...] = ("audio2mouth", "aee", "ebm", "appearance")
     sees = frozenset({"reference-frames", "source-video", "driving-audio"})
 
     def landmarks(self, case: Case, base: np.ndarray) -> np.ndarray:
@@ -146,7 +148,7 @@ class CemNetFlow(CemNet):
     """CEM-Net with its own renderer, where that was trained."""
 
     name = "cem-net-flow"
-    files = (*CemNet.files, "renderer")
+    files = ("audio2mouth", "aee", "ebm", "renderer")
 
     def renderer(self) -> Renderer:
         return _flow(_stamp(checkpoints.find("renderer", self.model)))
@@ -186,6 +188,13 @@ def _cem_net(stamps: Sequence[Stamp]) -> Any:
     from talking_face.pretrained.torch_nets import device
 
     return CemNetFace(stamps[0][0].parent, device=device())
+
+
+@lru_cache(maxsize=2)
+def _mesh(stamp: Stamp) -> Renderer:
+    from cmet_reference.render.appearance_stage import load
+
+    return MeshRenderer(expression=load(stamp[0]))
 
 
 @lru_cache(maxsize=2)

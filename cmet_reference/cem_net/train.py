@@ -1,4 +1,5 @@
-"""CEM-Net's stages from configuration, in training order: Audio2Mouth, AEE, EBM, and the renderer where it is there."""
+"""CEM-Net's stages from configuration, in training order: Audio2Mouth, AEE, EBM, what the mesh renderer learns
+(`appearance`, which C-MET draws with too), and the flow renderer where the settings have it."""
 
 from __future__ import annotations
 
@@ -11,11 +12,12 @@ from cmet_reference.cem_net.aee_stage import AeeSettings, AeeStage
 from cmet_reference.cem_net.audio2mouth_stage import Audio2MouthSettings, Audio2MouthStage
 from cmet_reference.cem_net.ebm_stage import EbmSettings, EbmStage
 from cmet_reference.clips import ClipArrays, read_clips
-from cmet_reference.render import flow
+from cmet_reference.render import appearance_stage, flow
+from cmet_reference.render.appearance_stage import AppearanceSettings, AppearanceStage
 from pipelines.shards import ShardSet
 from talking_face.reasons import UserError
 
-STAGES = (audio2mouth.KIND, aee.KIND, ebm.KIND, "renderer")  # in training order
+STAGES = (audio2mouth.KIND, aee.KIND, ebm.KIND, appearance_stage.KIND, "renderer")  # in training order
 
 
 def stages(
@@ -53,10 +55,14 @@ def stages(
         ears = aee.load(out / "aee.safetensors") if net.audio_emotion else None
         return EbmStage(net, settings, weights, mouths, ears, *split(felt), seed)
 
-    def fourth() -> Any:
+    def fourth() -> AppearanceStage:
+        (settings,) = _settings(config, "appearance")
+        return AppearanceStage(settings, *split(felt), seed, quiet)
+
+    def fifth() -> Any:
         return flow.stage(config["renderer"], *split(spoken), seed)
 
-    return [first, second, third, fourth if "renderer" in config else None]
+    return [first, second, third, fourth, fifth if "renderer" in config else None]
 
 
 def transcripts_of(folders: Iterable[Path]) -> dict[str, str]:
@@ -73,6 +79,7 @@ _TABLES: dict[str, tuple[Any, Any, Any]] = {
     "audio2mouth": (audio2mouth.Settings, Audio2MouthSettings, None),
     "aee": (aee.Settings, AeeSettings, aee.Weights),
     "ebm": (ebm.Settings, EbmSettings, ebm.Weights),
+    "appearance": (None, AppearanceSettings, None),
 }
 
 

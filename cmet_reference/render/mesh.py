@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import cv2
 import numpy as np
 
 from talking_face.pretrained.face_landmarker import tasks
 
+REVISION = "mesh-1"  # of the pictures, without an expression's model
 N_SKIN = 468  # MediaPipe's points without the irises, whose place the eyelids give well enough
 _RIGHT = (338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377)  # forehead to chin
 _LEFT = (148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109)  # and back
@@ -56,13 +57,27 @@ class MeshSettings:
     donors: int = 6  # pictures of the base video, by quantiles of the opening, that may give their inside
 
 
+class Expression(Protocol):
+    """What an expression does to a picture beside moving the points that are detected in it."""
+
+    revision: str
+
+    def moved(self, target: np.ndarray, base: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """See `appearance.Appearance`."""
+        ...
+
+    def lit(self, picture: np.ndarray, points: np.ndarray, light: np.ndarray) -> np.ndarray:
+        """See `appearance.Appearance`."""
+        ...
+
+
 class MeshRenderer:
     """Landmarks to pictures by piecewise affine motion. Implements `cmet_reference.render.base.Renderer`."""
 
-    revision = "mesh-1"
-
-    def __init__(self, settings: MeshSettings = MeshSettings()) -> None:
-        self.settings = settings
+    def __init__(self, settings: MeshSettings = MeshSettings(), expression: Expression | None = None) -> None:
+        """`expression`: how far the mesh must go, and what creases come; without it points go where they are asked."""
+        self.settings, self.expression = settings, expression
+        self.revision = REVISION + (f"-{expression.revision}" if expression else "")
 
     def frames(
         self,
@@ -81,6 +96,9 @@ class MeshRenderer:
             base_landmarks = np.broadcast_to(reference_landmarks[:1], (n, *reference_landmarks.shape[1:]))
         if not len(base_frames) == len(base_landmarks) == n:
             raise ValueError(f"{n} landmark sets, {len(base_frames)} base frames, {len(base_landmarks)} of their sets")
+        lights: np.ndarray | None = None
+        if self.expression:
+            landmarks, lights = self.expression.moved(landmarks, base_landmarks)
         # Pixel centres at whole numbers from here on; the landmarks' zero is the picture's edge.
         half = np.array([0.5, 0.5, 0], np.float32)
         target, source, references = (
@@ -93,6 +111,8 @@ class MeshRenderer:
         for t in range(n):
             picture = np.ascontiguousarray(base_frames[t])
             moved = _warp(picture, source_mesh[t], target_mesh[t], target[t, :, 2])
+            if self.expression and lights is not None:
+                moved = self.expression.lit(moved, target[t], lights[t])
             light = _light(picture, source[t])
             for hole, plan in zip(HOLES, plans, strict=True):
                 _fill(moved, hole, target[t], plan[t], donors, light)
@@ -104,7 +124,7 @@ class MeshRenderer:
 
 
 @cache
-def _skin() -> np.ndarray:
+def skin_triangles() -> np.ndarray:
     """(n, 3) int: the triangles of MediaPipe's tesselation, which leaves the eyes and the inside of the mouth open."""
     edges = tasks()[0].FaceLandmarksConnections.FACE_LANDMARKS_TESSELATION
     return np.array([[edge.start for edge in edges[i : i + 3]] for i in range(0, len(edges), 3)])
@@ -132,7 +152,7 @@ def _triangles() -> tuple[np.ndarray, int]:
     rings = [np.append(np.arange(count), 0) + N_SKIN + count * i for i in range(2)]
     under = [_strip(oval, rings[0]), _strip(rings[0], rings[1]), *(_inside(hole) for hole in HOLES)]
     flat = np.concatenate(under)
-    return np.concatenate([flat, _skin()]), len(flat)
+    return np.concatenate([flat, skin_triangles()]), len(flat)
 
 
 def _with_rings(source: np.ndarray, target: np.ndarray, settings: MeshSettings) -> tuple[np.ndarray, np.ndarray]:
@@ -168,16 +188,16 @@ def _warp(picture: np.ndarray, source: np.ndarray, target: np.ndarray, depth: np
     height, width = picture.shape[:2]
     order = np.argsort(-depth[triangles[under:]].mean(1), kind="stable") + under
     order = np.concatenate([np.arange(under), order])
-    ids = _drawn_ids(target[triangles[order]], height, width)
+    ids = drawn_ids(target[triangles[order]], height, width)
     y, x = np.nonzero(ids)
     where = triangles[order[ids[y, x] - 1]]
-    place = _mapped(np.stack([x, y], 1).astype(np.float32), target[where], source[where])
+    place = mapped(np.stack([x, y], 1).astype(np.float32), target[where], source[where])
     grid = np.stack(np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)), -1)
     grid[y, x] = place
-    return _sampled(picture, grid, cv2.INTER_CUBIC)
+    return sampled(picture, grid, cv2.INTER_CUBIC)
 
 
-def _drawn_ids(corners: np.ndarray, height: int, width: int) -> np.ndarray:
+def drawn_ids(corners: np.ndarray, height: int, width: int) -> np.ndarray:
     """(height, width) int32: 1 + the last triangle of `corners` (n, 3, 2) on the pixel, 0 where there is none.
 
     The edges' pixels belong to a triangle too, so neighbours leave no crack. Those without an area are left out: a
@@ -192,7 +212,7 @@ def _drawn_ids(corners: np.ndarray, height: int, width: int) -> np.ndarray:
     return ids
 
 
-def _mapped(points: np.ndarray, target: np.ndarray, source: np.ndarray) -> np.ndarray:
+def mapped(points: np.ndarray, target: np.ndarray, source: np.ndarray) -> np.ndarray:
     """(n, 2) points in triangles (n, 3, 2) that have an area to the same barycentric place in others.
 
     A pixel on a triangle's edge may lie outside by half a pixel, which may be far in a thin triangle that was a wide
@@ -209,7 +229,7 @@ def _mapped(points: np.ndarray, target: np.ndarray, source: np.ndarray) -> np.nd
     return source[:, 0] + v * (source[:, 1] - source[:, 0]) + w * (source[:, 2] - source[:, 0]) + beyond
 
 
-def _sampled(picture: np.ndarray, at: np.ndarray, how: int) -> np.ndarray:
+def sampled(picture: np.ndarray, at: np.ndarray, how: int) -> np.ndarray:
     """Colours of the picture at (h, w, 2) float32 places, x first: (h, w, 3) uint8; the edge's beyond the edge."""
     return cv2.remap(picture, at[..., 0], at[..., 1], how, borderMode=cv2.BORDER_REPLICATE)
 
@@ -319,7 +339,7 @@ def _fill(
     if not cover.any():
         return
     triangles = _inside(hole)
-    ids = _drawn_ids(target[triangles, :2] - low, size[1], size[0])
+    ids = drawn_ids(target[triangles, :2] - low, size[1], size[0])
     y, x = np.nonzero((ids > 0) & (cover > 0))
     if not len(y):
         return
@@ -336,8 +356,8 @@ def _fill(
             frame, place, gain = donors.drawn[0], donors.drawn[1][:, :2], np.ones(3, np.float32)
         # A map of the whole box: OpenCV takes no more than 32767 places in a row.
         at = np.zeros((size[1], size[0], 2), np.float32)
-        at[y, x] = _mapped(points, target[where, :2], place[where])
-        taken = _sampled(frame, at, cv2.INTER_LINEAR)[y, x]
+        at[y, x] = mapped(points, target[where, :2], place[where])
+        taken = sampled(frame, at, cv2.INTER_LINEAR)[y, x]
         mixed += weight * taken * np.clip(gain, 0.7, 1.4)
     part = picture[low[1] : high[1], low[0] : high[0]]
     share = cover[y, x, None]
@@ -348,7 +368,7 @@ def _light(picture: np.ndarray, points: np.ndarray) -> np.ndarray:
     """(3,) float32: mean colour of the cheeks, at least 1."""
     at = points[list(_CHEEKS), None, :2]
     near = np.concatenate([at + np.array([dx, dy], np.float32) for dx in (-2, 0, 2) for dy in (-2, 0, 2)])
-    colours = _sampled(picture, near, cv2.INTER_LINEAR)
+    colours = sampled(picture, near, cv2.INTER_LINEAR)
     return np.maximum(colours.reshape(-1, 3).mean(0), 1).astype(np.float32)
 
 

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from cmet_reference.render.mesh import HOLES, MOUTH, MeshRenderer, MeshSettings, _cheapest, _mapped, _opening
+from cmet_reference.render.mesh import HOLES, MOUTH, MeshRenderer, MeshSettings, _cheapest, _opening, mapped
 from pipelines.synth.draw import Pose, Renderer
 from pipelines.synth.identity import get_identity
 from pipelines.synth.rig import ACTION_INDEX, ACTIONS
@@ -124,4 +124,4 @@ def test_barycentric_places_by_hand() -> None:
     triangle = np.array([[[0, 0], [4, 0], [0, 4]]], np.float32)
     other = np.array([[[10, 10], [10, 18], [18, 10]]], np.float32)
     for point, place in (((1, 2), (14, 12)), ((0, 0), (10, 10)), ((-1, 1), (11, 10)), ((4, 4), (16, 16))):
-        np.testing.assert_allclose(_mapped(np.array([point], np.float32), triangle, other)[0], place)
+        np.testing.assert_allclose(mapped(np.array([point], np.float32), triangle, other)[0], place)

@@ -1,0 +1,127 @@
+"""What landmarks leave out of an expression: how much further the picture moves than they say, and its creases.
+
+Both are linear in the displacement of the points in the head's frame and are fitted in closed form on a training split.
+
+*Response.* A detector that knows how faces usually look says less than it is shown: a picture whose brows were moved by
+1 shows them moved by 0.7 to it. So a picture that was moved by what was detected in another falls short of it, and is
+moved further instead: the response is measured on pictures that the mesh drew, and inverted.
+
+*Creases.* The ratio of two pictures of one skin, one with an expression and one without, is the change of its light,
+whatever the skin's colour (Liu, Shan, Zhang 2001, Expressive Expression Mapping with Ratio Images, sec. 3). It carries
+over to other people. Its logarithm is kept on a square in which all faces lie on one another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+
+import cv2
+import numpy as np
+
+from cmet_reference.geometry import fit_pose, to_head, to_picture
+from cmet_reference.render.mesh import N_SKIN, drawn_ids, mapped, sampled, skin_triangles
+
+SIDE = 128  # of the square, px
+_SCALE, _DOWN = 52.0, 0.40  # px an eye distance; where the eyes' middle lies below the square's upper edge
+_SLOW = 13  # frames over which an expression's displacement is averaged for its creases: speech makes none
+_DARKEST = 0.6  # of the logarithm of a ratio
+_DARK = 8.0  # grey levels added before a logarithm: noise in black is no crease
+
+
+class Appearance:
+    """A fitted model. Implements `cmet_reference.render.mesh.Expression`."""
+
+    def __init__(self, arrays: Mapping[str, np.ndarray], revision: str = "") -> None:
+        """Args:
+        arrays: `template` (478, 3) of the head's frame; `unit` (468,), eye distances: a point's usual displacement;
+            `axes` (K, 936), orthonormal, of displacements (x, y) in those units; `further` (K, K): coordinates on
+            these to those the mesh must be moved by; `creases` (K, 128, 128): log ratio for each.
+        revision: of the file they came from.
+        """
+        self.template, self.unit, self.axes, self.further, self.creases = (
+            np.asarray(arrays[name], np.float32) for name in ("template", "unit", "axes", "further", "creases")
+        )
+        self.revision = revision
+
+    @cached_property
+    def square(self) -> Square:
+        """Where the creases' pixels lie on a face."""
+        return Square(self.template)
+
+    def coordinates(self, displacement: np.ndarray) -> np.ndarray:
+        """(T, 468, 2 or 3) in the head's frame to (T, K)."""
+        flat = displacement[..., :2] / self.unit[:, None]
+        return np.asarray(flat.reshape(len(flat), -1) @ self.axes.T)
+
+    def moved(self, target: np.ndarray, base: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Where to move the picture's points so that a detector finds them at `target`, and the light's change.
+
+        Args:
+            target, base: (T, 478, 3) px: as wanted, and in the picture that is moved.
+
+        Returns:
+            (T, 478, 3) float32 px; (T, 128, 128) float32 factors.
+        """
+        pose = fit_pose(target, self.template)
+        points = to_head(target, pose)
+        z = self.coordinates((points - to_head(base, fit_pose(base, self.template)))[:, :N_SKIN])
+        more = (z @ self.further - z) @ self.axes
+        points[:, :N_SKIN, :2] += more.reshape(len(z), N_SKIN, 2) * self.unit[:, None]
+        light = np.tensordot(_slow(z), self.creases, 1).clip(-_DARKEST, _DARKEST)
+        return to_picture(points, pose), np.exp(light)
+
+    def lit(self, picture: np.ndarray, points: np.ndarray, light: np.ndarray) -> np.ndarray:
+        """The picture (H, W, 3) uint8 with factors (128, 128) laid over the face at `points` (468, 3), in px whose
+        centres are whole numbers."""
+        triangles = skin_triangles()
+        order = triangles[np.argsort(-points[triangles][:, :, 2].mean(1), kind="stable")]
+        height, width = picture.shape[:2]
+        ids = drawn_ids(points[order][..., :2], height, width)
+        y, x = np.nonzero(ids)
+        where = order[ids[y, x] - 1]
+        place = mapped(np.stack([x, y], 1).astype(np.float32), points[where][..., :2], self.square.points[where])
+        at = np.full((height, width, 2), -2 * SIDE, np.float32)
+        at[y, x] = place
+        change = cv2.remap(light - 1, at[..., 0], at[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+        return np.asarray(np.clip(np.round(picture * (1 + change[..., None])), 0, 255).astype(np.uint8))
+
+
+def _slow(track: np.ndarray) -> np.ndarray:
+    """(T, K) averaged over half a second; the ends are held."""
+    held = np.pad(track, ((_SLOW // 2, _SLOW // 2), (0, 0)), mode="edge")
+    return np.lib.stride_tricks.sliding_window_view(held, _SLOW, axis=0).mean(-1)
+
+
+class Square:
+    """The square that all faces are laid on: the template's face, seen from the front."""
+
+    def __init__(self, template: np.ndarray) -> None:
+        self.points = (template[:N_SKIN, :2] * _SCALE + SIDE * np.array([0.5, _DOWN])).astype(np.float32)
+        triangles = skin_triangles()
+        order = triangles[np.argsort(-template[triangles][:, :, 2].mean(1), kind="stable")]
+        ids = drawn_ids(self.points[order], SIDE, SIDE)
+        self.y, self.x = np.nonzero(ids)
+        self._where = order[ids[self.y, self.x] - 1]
+        self._at = np.stack([self.x, self.y], 1).astype(np.float32)
+        inside = cv2.erode((ids > 0).astype(np.uint8), np.ones((5, 5), np.uint8)).astype(np.float32)
+        soft = cv2.GaussianBlur(inside, (0, 0), 2.0) * (ids > 0)
+        self.edge = soft[self.y, self.x]  # (P,) 1 on the face, 0 at its edge and at the openings
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def image(self, values: np.ndarray) -> np.ndarray:
+        """(P,) to (128, 128), 0 off the face."""
+        out = np.zeros((SIDE, SIDE), np.float32)
+        out[self.y, self.x] = values
+        return out
+
+    def brightness(self, picture: np.ndarray, points: np.ndarray) -> np.ndarray:
+        """(P,) natural logarithm of a picture's grey (H, W, 3 uint8 RGB), the face's points (468, 2 or 3) in px whose
+        centres are whole numbers."""
+        corners = points[self._where][..., :2].astype(np.float32)
+        grid = np.zeros((SIDE, SIDE, 2), np.float32)
+        grid[self.y, self.x] = mapped(self._at, self.points[self._where], corners)
+        grey = cv2.cvtColor(sampled(picture, grid, cv2.INTER_LINEAR), cv2.COLOR_RGB2GRAY)
+        return np.log(grey[self.y, self.x].astype(np.float32) + _DARK)

@@ -1,0 +1,257 @@
+"""Fits `Appearance` to a training split: pictures drawn by the mesh and looked at, and clips with and without emotion.
+
+In closed form, so a stage of no steps: the training loop only writes its file, card and header.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cmet_reference.clips import ClipArrays
+from cmet_reference.geometry import fit_pose, template_of, to_head, to_picture
+from cmet_reference.render.appearance import SIDE, Appearance, Square
+from cmet_reference.render.mesh import N_SKIN, MeshRenderer
+from cmet_reference.training import checkpoints
+from cmet_reference.training.stage import Optimizer
+from pipelines.shards import ShardSet
+from talking_face.pretrained.face_landmarker import FaceLandmarker
+from talking_face.progress import Progress
+
+KIND = "appearance"
+_HALF = np.array([0.5, 0.5, 0], np.float32)  # pixel centres at whole numbers
+
+
+@dataclass(frozen=True)
+class AppearanceSettings:
+    """How the model is fitted."""
+
+    axes: int = 16  # of the displacement
+    drawn: int = 400  # pictures that are drawn and looked at, over all speakers
+    held_drawn: int = 60  # the same of held-out speakers, for the figures
+    gain: tuple[float, float] = (0.8, 1.8)  # of the displacements they are drawn with
+    least_unit: float = 0.004  # eye distances added to a point's usual displacement: still points are not blown up
+    # A singular value of the response below this is taken for it: noise is not enlarged more than 2.5 times.
+    least_response: float = 0.4
+    clips: int = 64  # of a speaker whose skin is looked at
+    frames: int = 6  # of each
+    # Where a speaker's own skin changes by more than this from pixel to pixel (log units: brows, frames of glasses,
+    # hair), a displacement of a pixel outweighs any crease, and others' skin is believed instead.
+    edge: float = 0.06
+    ridge: float = 0.1  # of the coordinates' variance, where every speaker's skin is smooth
+
+
+def load(path: Path) -> Appearance:
+    """A fitted model. Raises UserError where the file is none."""
+    state, _ = checkpoints.load(path, KIND)
+    return Appearance({name: values.numpy() for name, values in state.items()}, f"{KIND}-{checkpoints.revision(path)}")
+
+
+class AppearanceNet(nn.Module):
+    """The model's arrays as buffers."""
+
+    def __init__(self, axes: int) -> None:
+        super().__init__()
+        shapes = {
+            "template": (478, 3),
+            "unit": (N_SKIN,),
+            "axes": (axes, 2 * N_SKIN),
+            "further": (axes, axes),
+            "creases": (axes, SIDE, SIDE),
+        }
+        for name, shape in shapes.items():
+            self.register_buffer(name, torch.zeros(shape))
+
+
+class AppearanceStage:
+    """The model of a training split."""
+
+    name = KIND
+    steps = 0
+
+    def __init__(
+        self,
+        settings: AppearanceSettings,
+        train: Sequence[ClipArrays],
+        test: Sequence[ClipArrays],
+        seed: int,
+        quiet: bool = True,
+    ) -> None:
+        self.settings = settings
+        draw = np.random.default_rng(seed)
+        template = template_of(np.concatenate([clip.landmarks[::10] for clip in train]))
+        asked, found = response_samples(train, template, settings.drawn, settings.gain, draw, quiet)
+        unit = np.sqrt((asked**2).mean(axis=(0, 2))) + settings.least_unit
+        axes = np.linalg.svd(_flat(asked / unit[:, None]), full_matrices=False)[2][: settings.axes]
+        further, self.response = inverse_response(
+            _flat(asked / unit[:, None]) @ axes.T, _flat(found / unit[:, None]) @ axes.T, settings.least_response
+        )
+        creases = fit_creases(train, template, unit, axes, settings, draw, quiet)
+        self.arrays: dict[str, np.ndarray] = {
+            "template": template, "unit": unit, "axes": axes, "further": further, "creases": creases
+        }  # fmt: skip
+        self.net = AppearanceNet(len(axes))
+        self.net.load_state_dict(
+            {k: torch.from_numpy(np.ascontiguousarray(v, np.float32)) for k, v in self.arrays.items()}
+        )
+        self.held = response_samples(test, template, settings.held_drawn, settings.gain, draw, quiet) if test else None
+
+    def players(self) -> Mapping[str, Optimizer]:
+        return {}
+
+    def batch(self, step: int) -> Mapping[str, np.ndarray]:
+        raise AssertionError("nothing is left to be trained")
+
+    def loss(self, batch: Mapping[str, Any], player: str) -> tuple[Tensor, Mapping[str, Tensor]]:
+        raise AssertionError("nothing is left to be trained")
+
+    def held_out(self) -> Mapping[str, float]:
+        """How far the mesh's motion is found again on held-out speakers, as a slope: 1 were all of it."""
+        if self.held is None or not len(self.held[0]):
+            return {}
+        asked, found = (samples / self.arrays["unit"][:, None] for samples in self.held)
+        parts = {"brows": BROWS, "lips": LIPS, "jaw": JAW}
+        out = {"response": _slope(asked, found)}
+        return out | {f"response_{name}": _slope(asked[:, at], found[:, at]) for name, at in parts.items()}
+
+    def record(self) -> Mapping[str, Any]:
+        return {"response": [round(float(r), 3) for r in self.response]}
+
+
+BROWS = [70, 63, 105, 66, 107, 46, 53, 52, 65, 55, 300, 293, 334, 296, 336, 276, 283, 282, 295, 285]
+LIPS = [61, 291, 0, 17, 13, 14, 37, 267, 84, 314]
+JAW = [152, 148, 377, 176, 400]
+
+
+def _slope(asked: np.ndarray, found: np.ndarray) -> float:
+    return float((asked * found).sum() / max(float((asked**2).sum()), 1e-12))
+
+
+def _flat(samples: np.ndarray) -> np.ndarray:
+    return samples.reshape(len(samples), -1)
+
+
+# The response --------------------------------------------------------------------------------------------------------
+
+
+def response_samples(
+    clips: Sequence[ClipArrays],
+    template: np.ndarray,
+    n: int,
+    gain: tuple[float, float],
+    draw: np.random.Generator,
+    quiet: bool = True,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Frames of a speaker moved to the faces of others of the same one's frames, looked at again.
+
+    Returns:
+        (N, 468, 2) displacements in the head's frame that were asked for, and that were found; N is at most `n`.
+    """
+    of: dict[str, list[ClipArrays]] = {}
+    for clip in clips:
+        of.setdefault(clip.speaker, []).append(clip)
+    renderer, asked, found = MeshRenderer(), [], []
+    with FaceLandmarker("image") as landmarker, Progress(n, "pictures", "response", quiet) as progress:
+        for k in range(n):
+            progress.advance()
+            own = of[sorted(of)[k % len(of)]]
+            clip, other = (own[int(i)] for i in draw.integers(len(own), size=2))
+            t, u, strength = int(draw.integers(len(clip))), int(draw.integers(len(other))), draw.uniform(*gain)
+            pose = fit_pose(clip.landmarks[t : t + 1], template)
+            base = to_head(clip.landmarks[t : t + 1], pose)
+            wanted = to_head(other.landmarks[u : u + 1], fit_pose(other.landmarks[u : u + 1], template))
+            move = strength * (wanted - base)
+            frame, points = ShardSet(clip.folder).frames(clip.clip_id, [t]), clip.landmarks[t : t + 1]
+            drawn = renderer.frames(to_picture(base + move, pose), frame, points, frame, points)
+            seen = [landmarker.detect(picture) for picture in (frame[0], drawn[0])]
+            if seen[0] is None or seen[1] is None:
+                continue
+            heads = [to_head(s.landmarks[None], fit_pose(s.landmarks[None], template))[0] for s in seen if s]
+            asked.append(move[0, :N_SKIN, :2])
+            found.append((heads[1] - heads[0])[:N_SKIN, :2])
+    return np.array(asked).reshape(-1, N_SKIN, 2), np.array(found).reshape(-1, N_SKIN, 2)
+
+
+def inverse_response(asked: np.ndarray, found: np.ndarray, least: float) -> tuple[np.ndarray, np.ndarray]:
+    """The matrix (K, K) from coordinates that should be found to those to ask for, and the response's singular values.
+
+    Found is regressed on asked, which is known exactly; the other way round the detector's noise would make the slopes
+    smaller, not larger.
+
+    Args:
+        asked, found: (N, K).
+        least: singular values of the response below this are taken for it.
+    """
+    inner = asked.T @ asked
+    response = np.linalg.solve(inner + 1e-3 * np.trace(inner) / len(inner) * np.eye(len(inner)), asked.T @ found)
+    left, values, right = np.linalg.svd(response)
+    return (right.T / np.maximum(values, least)) @ left.T, values
+
+
+# Creases -------------------------------------------------------------------------------------------------------------
+
+
+def fit_creases(
+    clips: Sequence[ClipArrays],
+    template: np.ndarray,
+    unit: np.ndarray,
+    axes: np.ndarray,
+    settings: AppearanceSettings,
+    draw: np.random.Generator,
+    quiet: bool = True,
+) -> np.ndarray:
+    """(K, 128, 128): log ratio to the speaker's neutral skin by a weighted ridge on the displacement's coordinates.
+
+    A clip is one observation: the mean over some frames. A speaker without neutral clips is compared with the mean of
+    all.
+    """
+    square = Square(template)
+    of: dict[str, list[ClipArrays]] = {}
+    for clip in clips:
+        of.setdefault(clip.speaker, []).append(clip)
+    k, scale = len(axes), None
+    grams, moments, weights, scale = [], [], [], np.zeros(k)
+    total = sum(min(settings.clips, len(own)) for own in of.values())
+    with Progress(total, "clips", "creases", quiet) as progress:
+        for _, own in sorted(of.items()):
+            if len(own) > settings.clips:
+                own = [own[i] for i in sorted(draw.choice(len(own), settings.clips, replace=False))]
+            skin, faces = [], []
+            for clip in own:
+                at = np.linspace(0, len(clip) - 1, settings.frames + 2).round().astype(int)[1:-1]
+                pictures, points = ShardSet(clip.folder).frames(clip.clip_id, list(at)), clip.landmarks[at]
+                skin.append(
+                    np.mean(
+                        [square.brightness(p, q[:N_SKIN] - _HALF) for p, q in zip(pictures, points, strict=True)],
+                        axis=0,
+                    )
+                )
+                faces.append(to_head(points, fit_pose(points, template)).mean(axis=0)[:N_SKIN, :2])
+                progress.advance()
+            rest = np.array([clip.emotion == "neutral" for clip in own])
+            rest = rest if rest.any() else np.ones(len(own), bool)
+            own_skin = np.mean([skin[i] for i in np.flatnonzero(rest)], axis=0)
+            own_face = np.mean([faces[i] for i in np.flatnonzero(rest)], axis=0)
+            z = _flat((np.array(faces) - own_face) / unit[:, None]) @ axes.T
+            grams.append(z.T @ z)
+            moments.append(z.T @ (np.array(skin) - own_skin))
+            weights.append(_smooth_skin(square.image(own_skin), settings.edge)[square.y, square.x])
+            scale += (z**2).sum(axis=0)
+    inner = np.einsum("sp,skl->pkl", np.array(weights), np.array(grams))
+    inner += settings.ridge * np.diag(scale)
+    outer = np.einsum("sp,skp->pk", np.array(weights), np.array(moments))
+    solved = np.linalg.solve(inner, outer[..., None])[..., 0] * square.edge[:, None]
+    return np.stack([square.image(column) for column in solved.T])
+
+
+def _smooth_skin(skin: np.ndarray, edge: float) -> np.ndarray:
+    """(128, 128) in (0, 1]: how far a skin's brightness can be compared pixel by pixel with itself moved a little."""
+    steep = cv2.Sobel(skin, cv2.CV_32F, 1, 0) ** 2 + cv2.Sobel(skin, cv2.CV_32F, 0, 1) ** 2
+    return np.asarray(1 / (1 + cv2.GaussianBlur(steep / 64, (0, 0), 1.5) / edge**2))

@@ -1,0 +1,149 @@
+"""What landmarks leave out: the response is inverted, creases of known strength are found and laid over a face."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cmet_reference.clips import ClipArrays
+from cmet_reference.geometry import fit_pose, to_head
+from cmet_reference.render import appearance_stage
+from cmet_reference.render.appearance import SIDE, Appearance, Square
+from cmet_reference.render.appearance_stage import AppearanceSettings, AppearanceStage, inverse_response
+from cmet_reference.render.mesh import N_SKIN, MeshRenderer
+from cmet_reference.training import checkpoints
+from cmet_reference.training.loop import fit
+from pipelines.synth.draw import Pose, Renderer
+from pipelines.synth.identity import get_identity
+from pipelines.synth.rig import ACTION_INDEX, ACTIONS
+from talking_face.pretrained.face_landmarker import FaceLandmarker
+
+SPEAKERS = ("M901", "W901")
+EXPRESSIONS = {"neutral": {}, "angry": {"brow_down": 1.2}, "surprised": {"brow_inner_up": 1.0, "brow_outer_up_l": 1.0}}
+
+
+def drawn(speaker: str, actions: dict[str, float]) -> np.ndarray:
+    weights = np.zeros(len(ACTIONS), np.float32)
+    weights[[ACTION_INDEX["eye_l"], ACTION_INDEX["eye_r"]]] = 1.0
+    for name, value in actions.items():
+        weights[ACTION_INDEX[name]] = value
+    return np.ascontiguousarray(Renderer(get_identity(speaker), 360, 256, detail=200).frame(weights, Pose())[:, 52:308])
+
+
+@pytest.fixture(scope="module")
+def faces() -> dict[tuple[str, str], tuple[np.ndarray, np.ndarray]]:
+    """Each speaker in each expression: (256, 256, 3) and its points (478, 3)."""
+    out = {}
+    with FaceLandmarker("image") as landmarker:
+        for speaker in SPEAKERS:
+            for emotion, actions in EXPRESSIONS.items():
+                frame = drawn(speaker, actions)
+                mesh = landmarker.detect(frame)
+                assert mesh is not None
+                out[speaker, emotion] = frame, mesh.landmarks
+    return out
+
+
+@pytest.fixture
+def clips(
+    faces: dict[tuple[str, str], tuple[np.ndarray, np.ndarray]], monkeypatch: pytest.MonkeyPatch
+) -> list[ClipArrays]:
+    """Clips of 20 equal frames, read from memory."""
+    out, pictures = [], {}
+    for (speaker, emotion), (frame, points) in faces.items():
+        name = f"{speaker}/{emotion}"
+        pictures[name] = np.stack([frame] * 20)
+        arrays = np.stack([points] * 20), np.zeros((20, 52), np.float32), np.zeros(20 * 640, np.int16)
+        out.append(ClipArrays(Path(), name, "clips", speaker, emotion, 1, None, *arrays))
+
+    class Pictures:
+        def __init__(self, folder: Path) -> None: ...
+
+        def frames(self, clip_id: str, at: list[int]) -> np.ndarray:
+            return pictures[clip_id][at]
+
+    monkeypatch.setattr(appearance_stage, "ShardSet", Pictures)
+    return out
+
+
+def model(faces: dict[tuple[str, str], tuple[np.ndarray, np.ndarray]], **changes: np.ndarray) -> Appearance:
+    """Two axes, up and across for all points, in units of one eye distance."""
+    points = faces["M901", "neutral"][1]
+    axes = np.zeros((2, N_SKIN, 2), np.float32)
+    axes[0, :, 1] = axes[1, :, 0] = N_SKIN**-0.5
+    arrays = {
+        "template": appearance_stage.template_of(points[None]),
+        "unit": np.ones(N_SKIN),
+        "axes": axes.reshape(2, -1),
+        "further": np.eye(2),
+        "creases": np.zeros((2, SIDE, SIDE)),
+    }
+    return Appearance(arrays | changes)
+
+
+def test_the_inverse_of_a_response_asks_for_more_and_noise_is_not_blown_up() -> None:
+    rng = np.random.default_rng(0)
+    response = np.diag([1.0, 0.5, 0.1]) + 0.05
+    asked = rng.normal(size=(4000, 3))
+    further, values = inverse_response(asked, asked @ response + rng.normal(0, 0.3, (4000, 3)), least=0.4)
+    assert values == pytest.approx(np.linalg.svd(response)[1], abs=0.03)
+    wanted = np.array([[1.0, 1.0, 0.0]])
+    asked_for = wanted @ further
+    assert asked_for[0, 1] > 1.6 and np.linalg.norm(asked_for) < 2.5 * np.linalg.norm(wanted)
+    assert (asked_for @ response)[0, :2] == pytest.approx([1, 1], abs=0.12)
+
+
+def test_a_face_that_is_not_moved_stays_and_one_that_is_goes_further(faces) -> None:
+    base = faces["M901", "neutral"][1][None]
+    learnt = model(faces, further=np.diag([2.0, 1.0]))
+    points, light = learnt.moved(base, base)
+    assert np.abs(points - base).max() < 1e-3 and (light == 1).all()
+    # All brow points 0.1 eye distances up: along the first axis that is a mean of 0.1 * n / 468, which is doubled.
+    target = base.copy()
+    brows = appearance_stage.BROWS
+    target[:, brows, 1] -= 0.1 * np.linalg.norm(base[0, 33] - base[0, 263])
+    pose = fit_pose(base, learnt.template)
+    points, _ = learnt.moved(target, base)
+    gone = (to_head(points, pose) - to_head(target, pose))[0]
+    assert gone[:N_SKIN, 1] == pytest.approx(-0.1 * len(brows) / N_SKIN, rel=0.1)
+    assert np.abs(gone[:N_SKIN, 0]).max() < 1e-3 and np.abs(gone[N_SKIN:]).max() < 1e-4
+
+
+def test_light_is_laid_over_the_face_alone(faces) -> None:
+    frame, points = faces["M901", "neutral"]
+    learnt, at = model(faces), points[:N_SKIN] - np.float32([0.5, 0.5, 0])
+    assert (learnt.lit(frame, at, np.ones((SIDE, SIDE), np.float32)) == frame).all()
+    dark = learnt.lit(frame, at, np.full((SIDE, SIDE), 0.5, np.float32))
+    x, y = points[50, :2].astype(int)  # a cheek
+    assert dark[y, x] == pytest.approx(frame[y, x] / 2, abs=1)
+    assert (dark[:20, :20] == frame[:20, :20]).all() and (dark[240:, 120:136] == frame[240:, 120:136]).all()
+
+
+def test_brows_go_where_they_are_seen_and_creases_come_with_them(clips, faces, tmp_path: Path) -> None:
+    settings = AppearanceSettings(axes=4, drawn=40, held_drawn=6, ridge=0.01)
+    stage = AppearanceStage(settings, clips, clips[:3], seed=0)
+    again = AppearanceStage(settings, clips, [], seed=0)
+    assert all((stage.arrays[k] == again.arrays[k]).all() for k in stage.arrays)
+    card = fit(stage, tmp_path, quiet=True)
+    assert set(card["held_out"]) == {"response", "response_brows", "response_lips", "response_jaw"}
+    learnt = appearance_stage.load(tmp_path / "appearance.safetensors")
+    assert learnt.revision == f"appearance-{checkpoints.revision(tmp_path / 'appearance.safetensors')}"
+
+    (frame, base), (truth, target) = faces["M901", "neutral"], faces["M901", "surprised"]
+    given = frame[None], base[None], frame[None], base[None]
+    plain = MeshRenderer().frames(target[None], *given)[0]
+    better = MeshRenderer(expression=learnt).frames(target[None], *given)[0]
+    with FaceLandmarker("image") as landmarker:
+        seen = [landmarker.detect(picture) for picture in (plain, better)]
+    asked = (target - base)[appearance_stage.BROWS, 1].mean()
+    shares = [(s.landmarks - base)[appearance_stage.BROWS, 1].mean() / asked for s in seen if s]
+    assert shares[0] < 0.9 and abs(shares[1] - 1) < abs(shares[0] - 1), shares
+
+    # The lines of a raised forehead: what the drawing adds there is found in the picture.
+    square = Square(learnt.template)
+    lines = square.brightness(truth, target) - square.brightness(frame, base)
+    made = square.brightness(better, target) - square.brightness(plain, target)
+    forehead = square.y < SIDE * 0.28
+    assert np.corrcoef(lines[forehead], made[forehead])[0, 1] > 0.5
