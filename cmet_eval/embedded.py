@@ -16,6 +16,7 @@ _MESH = ("cem-net", "appearance")  # what the mesh renderer learns
 STAGES: dict[str, tuple[tuple[str, str], ...]] = {
     "cmet": (_A2M, ("cmet", "cmet"), _MESH),
     "cem-net": (_A2M, ("cem-net", "aee"), ("cem-net", "ebm"), _MESH),
+    "ground-truth-face": (_MESH,),
 }
 
 

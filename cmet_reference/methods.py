@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from cmet_reference.geometry import fit_pose, template_of, to_head, to_picture
 from cmet_reference.render.base import Renderer
 from cmet_reference.render.mesh import MeshRenderer
 from cmet_reference.training import checkpoints
@@ -37,6 +38,8 @@ class Case(Protocol):
     def source_blendshapes(self) -> np.ndarray: ...
     @property
     def source_audio(self) -> np.ndarray: ...
+    @property
+    def ground_truth_landmarks(self) -> np.ndarray: ...
     @property
     def driving_audio(self) -> np.ndarray: ...
     @property
@@ -152,6 +155,22 @@ class CemNetFlow(CemNet):
 
     def renderer(self) -> Renderer:
         return _flow(_stamp(checkpoints.find("renderer", self.model)))
+
+
+class GroundTruthFace(_Trained):
+    """The real clip's face on the source video, at the source's pose: what perfect landmarks would give. No method, but
+    the most that a model of landmarks can reach with the mesh renderer."""
+
+    name = "ground-truth-face"
+    model = "cem-net"
+    files = ("appearance",)
+    sees = frozenset({"ground-truth", "reference-frames", "source-video"})
+
+    def landmarks(self, case: Case, base: np.ndarray) -> np.ndarray:
+        real = case.ground_truth_landmarks
+        real = real[np.minimum(np.arange(case.n_frames), len(real) - 1)]
+        template = template_of(case.reference_landmarks)
+        return to_picture(to_head(real, fit_pose(real, template)), fit_pose(base, template))
 
 
 # Files that were loaded ----------------------------------------------------------------------------------------------

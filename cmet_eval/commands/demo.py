@@ -12,7 +12,7 @@ from pathlib import Path
 import typer
 
 METHODS = (
-    *("ground-truth", "ground-truth-lips", "source-video", "static-reference", "shuffled-audio", "retrieval"),
+    *("ground-truth", "ground-truth-face", "source-video", "static-reference", "shuffled-audio", "retrieval"),
     *("cmet", "cem-net"),
 )
 SETTINGS = ("neutral-base", "cross-emotion")

@@ -101,7 +101,12 @@ class AppearanceStage:
         self.net.load_state_dict(
             {k: torch.from_numpy(np.ascontiguousarray(v, np.float32)) for k, v in self.arrays.items()}
         )
-        self.held = response_samples(test, template, settings.held_drawn, settings.gain, draw, quiet) if test else None
+        self.held: list[tuple[np.ndarray, np.ndarray]] = []
+        if test:
+            n, gain = settings.held_drawn, (1.0, 1.0)
+            for expression in (None, Appearance(self.arrays)):
+                draw = np.random.default_rng(seed)  # the same faces twice
+                self.held.append(response_samples(test, template, n, gain, draw, quiet, expression))
 
     def players(self) -> Mapping[str, Optimizer]:
         return {}
@@ -113,21 +118,26 @@ class AppearanceStage:
         raise AssertionError("nothing is left to be trained")
 
     def held_out(self) -> Mapping[str, float]:
-        """How far the mesh's motion is found again on held-out speakers, as a slope: 1 were all of it."""
-        if self.held is None or not len(self.held[0]):
-            return {}
-        asked, found = (samples / self.arrays["unit"][:, None] for samples in self.held)
-        parts = {"brows": BROWS, "lips": LIPS, "jaw": JAW}
-        out = {"response": _slope(asked, found)}
-        return out | {f"response_{name}": _slope(asked[:, at], found[:, at]) for name, at in parts.items()}
+        """How much of the motion that the mesh was asked for is found again on held-out speakers, as a slope; 1 were
+        all of it. `response`: points go where they are asked; `further`: where this model sends them."""
+        out = {}
+        for kind, samples in zip(("response", "further"), self.held, strict=False):
+            asked, found = (s / self.arrays["unit"][:, None] for s in samples)
+            for name, at in PARTS.items():
+                out[f"{kind}_{name}"] = _slope(asked[:, at], found[:, at]) if len(asked) else float("nan")
+        return {name: value for name, value in out.items() if np.isfinite(value)}
 
     def record(self) -> Mapping[str, Any]:
         return {"response": [round(float(r), 3) for r in self.response]}
 
 
-BROWS = [70, 63, 105, 66, 107, 46, 53, 52, 65, 55, 300, 293, 334, 296, 336, 276, 283, 282, 295, 285]
-LIPS = [61, 291, 0, 17, 13, 14, 37, 267, 84, 314]
-JAW = [152, 148, 377, 176, 400]
+PARTS: Mapping[str, list[int]] = {
+    "face": list(range(N_SKIN)),
+    "brows": [70, 63, 105, 66, 107, 46, 53, 52, 65, 55, 300, 293, 334, 296, 336, 276, 283, 282, 295, 285],
+    "eyelids": [159, 145, 386, 374],
+    "lips": [61, 291, 0, 17, 13, 14, 37, 267, 84, 314],
+    "jaw": [152, 148, 377, 176, 400],
+}
 
 
 def _slope(asked: np.ndarray, found: np.ndarray) -> float:
@@ -148,8 +158,15 @@ def response_samples(
     gain: tuple[float, float],
     draw: np.random.Generator,
     quiet: bool = True,
+    expression: Appearance | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Frames of a speaker moved to the faces of others of the same one's frames, looked at again.
+
+    Args:
+        clips: of several speakers, who take turns.
+        n: how many are drawn.
+        gain: the least and most that a displacement is multiplied by.
+        expression: what the renderer knows.
 
     Returns:
         (N, 468, 2) displacements in the head's frame that were asked for, and that were found; N is at most `n`.
@@ -157,7 +174,7 @@ def response_samples(
     of: dict[str, list[ClipArrays]] = {}
     for clip in clips:
         of.setdefault(clip.speaker, []).append(clip)
-    renderer, asked, found = MeshRenderer(), [], []
+    renderer, asked, found = MeshRenderer(expression=expression), [], []
     with FaceLandmarker("image") as landmarker, Progress(n, "pictures", "response", quiet) as progress:
         for k in range(n):
             progress.advance()
