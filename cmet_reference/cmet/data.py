@@ -15,6 +15,7 @@ from typing import Literal
 
 import numpy as np
 
+from cmet_reference.cmet.speech import Hearing
 from talking_face.emotions import EMOTIONS
 from talking_face.reasons import UserError
 
@@ -57,7 +58,7 @@ class CodedClips:
     emotions: Sequence[str]
     levels: Sequence[int]  # 1 to 3; 1 for neutral and where the data set has none
     codes: Sequence[np.ndarray]  # (T, C) float32
-    speech: np.ndarray  # (N, D) float32, one utterance vector a clip
+    speech: np.ndarray  # (N, R) float32, one utterance vector a clip, as the encoder gives it
 
     def __len__(self) -> int:
         return len(self.clip_ids)
@@ -66,9 +67,11 @@ class CodedClips:
 class Sampler:
     """Draws batches. All state is the clips and their grouping; `batch` is pure."""
 
-    def __init__(self, clips: CodedClips, sampling: Sampling, seed: int) -> None:
-        """Raises UserError where no speaker shows two emotions."""
-        self.clips, self.sampling, self.seed = clips, sampling, seed
+    def __init__(self, clips: CodedClips, sampling: Sampling, seed: int, hearing: Hearing) -> None:
+        """Raises UserError where no speaker shows two emotions, or unit vectors are asked for and not heard as such."""
+        if sampling.scale_intensity and hearing.rule != "mean":
+            raise UserError("scale_intensity is for speech that is heard as it is: emotion2vec:FOLDER or stored:FOLDER")
+        self.clips, self.sampling, self.seed, self.hearing = clips, sampling, seed, hearing
         self.cells: dict[tuple[str, str, int], list[int]] = {}
         self.pools: dict[tuple[str | None, str, int], list[int]] = {}
         for i in range(len(clips)):
@@ -90,7 +93,7 @@ class Sampler:
         """The samples of a step.
 
         Returns:
-            speech (B, 1, D): utterance vectors of the target emotion less the source emotion's.
+            speech (B, 1, D): what is heard of the target emotion's pool less what is heard of the source emotion's.
             source, target (B, W, C): codes in the two emotions; direction (B, W, C): what leads from one to the other.
             reference (B, W, C): the direction's rows before the window (zeros unless `reference = released`).
             before_source, before_target (B, W, C), has_before (B,) float32: the block before the window, from which
@@ -111,17 +114,18 @@ class Sampler:
         """(D,) mean of the target emotion's utterances less that of the source's. Source: get_raw_e2v and get_e2v.
 
         The k-th of each is entry offset + k, and offset + 7 k, of the emotion's pool, which begins again at its end.
+        Where the pools are heard as emotions, beside a neutral pool of stride 1.
         """
         s = self.sampling
         k = np.arange(s.speech_clips)
-        means = []
-        for emotion, stride in ((source, 1), (target, s.speech_stride)):
-            pool = self.pools[speaker, emotion, _level(emotion, level)]
+        heard = []
+        for emotion, stride in ((source, 1), (target, s.speech_stride), ("neutral", 1)):
+            pool = self.pools.get((speaker, emotion, _level(emotion, level))) or self._anything([speaker])
             vectors = self.clips.speech[[pool[i] for i in (offset + stride * k) % len(pool)]]
             if s.scale_intensity:
                 vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-            means.append(vectors.mean(axis=0))
-        out = means[1] - means[0]
+            heard.append(vectors)
+        out = self.hearing.between(*heard)
         return out * (level / np.linalg.norm(out)) if s.scale_intensity else out
 
     def drawn_speech(self, source: str, target: str, level: int, draw: np.random.Generator) -> np.ndarray:
@@ -129,11 +133,15 @@ class Sampler:
         keys = [(e, _level(e, level)) for e in (source, target)]
         both = [p for p in sorted(set(self.clips.speakers)) if all((p, *key) in self.pools for key in keys)]
         some = draw.permutation(len(both))[: int(draw.integers(len(both))) + 1]
-        means = []
-        for key in keys:
-            pool = [i for k in some for i in self.pools[both[k], *key]]
-            means.append(self.clips.speech[draw.choice(pool, self.sampling.speech_clips)].mean(axis=0))
-        return np.asarray(means[1] - means[0])
+        heard = []
+        for key in (*keys, ("neutral", 1)):
+            pool = [i for k in some for i in self.pools.get((both[k], *key), ())] or self._anything(both)
+            heard.append(self.clips.speech[draw.choice(pool, self.sampling.speech_clips)])
+        return self.hearing.between(*heard)
+
+    def _anything(self, speakers: Sequence[str | None]) -> list[int]:
+        """What stands for a neutral pool where nobody is neutral."""
+        return [i for i, s in enumerate(self.clips.speakers) if s in speakers or None in speakers]
 
     def _sample(self, index: int, draw: np.random.Generator) -> dict[str, np.ndarray]:
         clips, s = self.clips, self.sampling

@@ -10,6 +10,7 @@ import torch
 
 from cmet_reference.cmet.connector import Connector
 from cmet_reference.cmet.data import CodedClips
+from cmet_reference.cmet.speech import Hearing
 from talking_face.emotions import EMOTIONS
 
 POOL = 10  # utterances of an emotion, as in C-MET's inference
@@ -51,7 +52,7 @@ def predict(connector: Connector, speech: np.ndarray, codes: np.ndarray, referen
 
 
 def directions(
-    connector: Connector, clips: CodedClips, lookup: np.ndarray, reference: str = "previous"
+    connector: Connector, clips: CodedClips, lookup: np.ndarray, hearing: Hearing, reference: str = "previous"
 ) -> dict[str, float]:
     """How good predicted directions are, beside those of a lookup by label that was fitted on the training split.
 
@@ -74,7 +75,12 @@ def directions(
         first = next(i for i in range(len(clips)) if (clips.speakers[i], clips.emotions[i]) == (speaker, "neutral"))
         truth = centred(np.stack([codes[e] - codes["neutral"] for e in targets]))
         heard = np.stack(
-            [pool(clips, e, who) - pool(clips, "neutral", who) for who in (None, speaker) for e in targets]
+            [
+                hearing.between(rest, pool(clips, e, who), rest)
+                for who in (None, speaker)
+                for rest in [pool(clips, "neutral", who)]
+                for e in targets
+            ]
         )
         shown = np.repeat(clips.codes[first][None, :MOST_FRAMES], len(heard), axis=0)
         every = predict(connector, heard, shown, reference)
@@ -111,7 +117,7 @@ def directions(
 
 
 def pool(clips: CodedClips, emotion: str, speaker: str | None = None) -> np.ndarray:
-    """(D,) mean utterance vector of up to ten clips of an emotion, highest level first; speakers take turns."""
+    """(N, R) utterance vectors of up to ten clips of an emotion, highest level first; speakers take turns."""
     rows = [i for i in range(len(clips)) if clips.emotions[i] == emotion and speaker in (None, clips.speakers[i])]
     seen: dict[tuple[str, int], int] = {}
     keys = {}
@@ -119,7 +125,7 @@ def pool(clips: CodedClips, emotion: str, speaker: str | None = None) -> np.ndar
         cell = clips.speakers[i], clips.levels[i]
         keys[i] = (-clips.levels[i], seen.setdefault(cell, 0), clips.speakers[i])
         seen[cell] += 1
-    return clips.speech[sorted(rows, key=keys.__getitem__)[:POOL]].mean(axis=0)
+    return clips.speech[sorted(rows, key=keys.__getitem__)[:POOL]]
 
 
 def means(clips: CodedClips, speaker: str) -> dict[str, np.ndarray]:
@@ -143,16 +149,20 @@ def label_codes(clips: CodedClips) -> np.ndarray:
 
 
 def neutral_speech(clips: CodedClips) -> np.ndarray:
-    """(D,) mean utterance vector of neutral clips; of all, where none is."""
+    """(M, R) utterance vectors of neutral clips; of all, where none is."""
     neutral = [i for i in range(len(clips)) if clips.emotions[i] == "neutral"]
-    return np.asarray(clips.speech[neutral or slice(None)].mean(axis=0))
+    return np.asarray(clips.speech[neutral or slice(None)])
 
 
-def label_speech(clips: CodedClips) -> np.ndarray:
-    """(8, D) mean utterance vector of each emotion less the neutral mean; zeros where nobody shows it."""
-    emotions, rest = np.array(clips.emotions), neutral_speech(clips)
-    rows = [clips.speech[emotions == e].mean(axis=0) - rest if (emotions == e).any() else 0 * rest for e in EMOTIONS]
-    return np.stack(rows).astype(np.float32)
+def label_speech(clips: CodedClips, hearing: Hearing) -> np.ndarray:
+    """(8, D) direction from neutral to each emotion as it is heard; zeros where nobody shows it."""
+    if hearing.rule == "emotions":
+        rows = np.eye(len(EMOTIONS)) - np.eye(len(EMOTIONS))[EMOTIONS.index("neutral")]
+    else:
+        rest, emotions = neutral_speech(clips).mean(axis=0), np.array(clips.emotions)
+        shown = [clips.speech[emotions == e] if e in clips.emotions else rest[None] for e in EMOTIONS]
+        rows = np.stack([speech.mean(axis=0) - rest for speech in shown])
+    return np.where([[e in clips.emotions] for e in EMOTIONS], rows, 0).astype(np.float32)
 
 
 def centred(rows: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Utterance vectors: what C-MET hears of an emotion. Directions are differences of them.
 
-emotion2vec is what the paper uses; `Stored` reads vectors computed elsewhere; `Prosody` and `Voice` need no download;
-`OwnEmotion` is CEM-Net's audio emotion encoder, trained on the same clips.
+emotion2vec is what the paper uses; `Stored` reads vectors computed elsewhere; `Prosody` needs no download;
+`OwnEmotion` is CEM-Net's audio emotion encoder, trained on the same clips. `Hearing` is what the network gets of them.
 
 `figures.directions` says what an encoder is worth: it is part of every training's held-out figures.
 """
@@ -12,12 +12,14 @@ import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
-from cmet_reference.voice import RATE, Prosody, Units, Voice, checked
+from cmet_reference.voice import RATE, Heard, Prosody, checked
+from talking_face.emotions import EMOTIONS
 from talking_face.reasons import ClipError, Reason, UserError
 
 EMOTION2VEC = "iic/emotion2vec_plus_large"
@@ -28,7 +30,7 @@ class SpeechEncoder(Protocol):
 
     name: str  # what a checkpoint records; another name, another space
     size: int
-    units: Units  # how the training split sets the network's units
+    heard: Heard  # see `Hearing`
 
     def encode(self, audio: np.ndarray, clip_id: str | None = None) -> np.ndarray:
         """(size,) float32 of (N,) int16 at 16 kHz mono. `clip_id` for encoders that look vectors up."""
@@ -46,7 +48,7 @@ class Emotion2Vec:
     """
 
     size = 1024
-    units: Units = "own"  # the released code subtracts raw vectors
+    heard: Heard = "mean"
 
     def __init__(self, folder: Path, device: str = "cpu") -> None:
         """`folder`: the model as fetched (config.yaml and model.pt in it). Nothing is downloaded.
@@ -102,7 +104,7 @@ def tensors_only() -> Iterator[None]:
 class Stored:
     """Vectors in .npy files by clip id: FOLDER/CLIP_ID.npy, or where C-MET's extraction put them."""
 
-    units: Units = "own"
+    heard: Heard = "mean"
 
     def __init__(self, folder: Path, released: str = "emotion2vec+large_features") -> None:
         """`released`: the name of the folder beside MEAD's clips. Raises UserError where there is no vector at all."""
@@ -152,7 +154,7 @@ def _read_vector(path: Path, clip_id: str) -> np.ndarray:
 class OwnEmotion:
     """CEM-Net's audio emotion encoder (AEE), trained on the same shards."""
 
-    units: Units = "discriminant"
+    heard: Heard = "emotions"
 
     def __init__(self, path: Path) -> None:
         from cmet_reference.cem_net import aee
@@ -170,13 +172,13 @@ class OwnEmotion:
 
 
 def build(setting: str, folder: Path | None = None) -> SpeechEncoder:
-    """The encoder that a configuration names: `voice`, `prosody`, `aee`, `emotion2vec:FOLDER` or `stored:FOLDER`.
+    """The encoder that a configuration names: `prosody`, `aee`, `emotion2vec:FOLDER` or `stored:FOLDER`.
 
     `folder` is where checkpoints of this training lie (for `aee`); without it they are looked for.
     """
     kind, _, where = setting.partition(":")
-    if kind in ("prosody", "voice"):
-        return Prosody() if kind == "prosody" else Voice()
+    if kind == "prosody":
+        return Prosody()
     if kind == "aee":
         from cmet_reference.training import checkpoints
 
@@ -186,68 +188,92 @@ def build(setting: str, folder: Path | None = None) -> SpeechEncoder:
         if not where:
             raise UserError(f"speech = {setting!r} names no folder: {kind}:FOLDER")
         return Emotion2Vec(Path(where)) if kind == "emotion2vec" else Stored(Path(where))
-    raise UserError(f"speech = {setting!r}; there are voice, prosody, aee, emotion2vec:FOLDER and stored:FOLDER")
+    raise UserError(f"speech = {setting!r}; there are prosody, aee, emotion2vec:FOLDER and stored:FOLDER")
 
 
-def fitted_units(
-    units: Units, vectors: np.ndarray, speakers: Sequence[str], emotions: Sequence[str], levels: Sequence[int]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Mean (D,) and matrix (D, K), float32: the network hears (vector - mean) @ matrix.
+# -- what the network hears of them ------------------------------------------------------------------------------------
 
-    `own`: as they are. `deviation`: each coordinate in units of its deviation within one speaker and emotion; in units
-    of the total deviation what tells speakers apart is large. `discriminant`: see `discriminant_units`.
+SHRINK = 0.3  # of the scatter, replaced by its diagonal; 0.1 to 0.6 differ by 0.01 in cosine
+ALIKE = 0.1  # what two utterances of a pool tell twice: ten count for 5.3, one for one
+
+
+@dataclass(frozen=True)
+class Hearing:
+    """A pool of utterances, as the network hears it.
+
+    `mean`: their mean, as released, of an encoder of R numbers. `emotions`: how likely the pool shows each emotion.
+    emotion2vec_plus_large was trained to tell emotions apart, so that a pool lands where its emotion's pools do,
+    whoever speaks. Plain numbers of a voice lie a little elsewhere for every speaker, and four training speakers do not
+    say what to answer there: so emotions are told apart before the network, relative to neutral speech. docs/cmet.md
+    has what it is worth.
+    """
+
+    rule: Heard
+    mean: np.ndarray  # (R,) float32
+    white: np.ndarray  # (R, R): vectors @ white scatter by 1 along each axis within an emotion, neutral means removed
+    centres: np.ndarray  # (8, R) in these units: mean offset of each emotion from its speakers' neutral means
+
+    def __call__(self, pool: np.ndarray, rest: np.ndarray) -> np.ndarray:
+        """(D,): R numbers of a mean, 8 shares.
+
+        Args:
+            pool: (N, R) utterance vectors, one or more, of one emotion.
+            rest: (M, R) neutral ones, one or more, best of the same people.
+        """
+        if self.rule == "mean":
+            return np.asarray(pool.mean(axis=0))
+        return shares(self.scores(pool, rest))
+
+    def between(self, source: np.ndarray, target: np.ndarray, rest: np.ndarray) -> np.ndarray:
+        """(D,) from what is heard of one pool to what is heard of another."""
+        return self(target, rest) - self(source, rest)
+
+    @property
+    def size(self) -> int:
+        """D."""
+        return len(EMOTIONS) if self.rule == "emotions" else len(self.mean)
+
+    def scores(self, pool: np.ndarray, rest: np.ndarray) -> np.ndarray:
+        """(8,) log likelihood of each of EMOTIONS, up to a constant. Arguments as above.
+
+        Which neutral utterance is by the same speaker is not known, so an utterance is compared with each:
+        p(x | emotion) is the mean over neutral n of a normal density of x - n about the emotion's centre, of twice the
+        scatter of one utterance. A pool's utterances are not independent: see ALIKE.
+        """
+        x, n = (np.asarray((v - self.mean) @ self.white, np.float64) for v in (pool, rest))
+        apart = ((x[:, None, None] - n[None, :, None] - self.centres) ** 2).sum(axis=-1)  # (N, M, 8)
+        log = np.logaddexp.reduce(-apart / (2 * 2), axis=1)
+        return np.asarray(log.sum(axis=0) / (1 + ALIKE * (len(log) - 1)))
+
+
+def shares(scores: np.ndarray) -> np.ndarray:
+    """(8,) float32 probabilities of log likelihoods, every emotion as likely as another beforehand."""
+    odds = np.exp(scores - scores.max())
+    return np.asarray(odds / odds.sum(), np.float32)
+
+
+def fit_hearing(rule: Heard, vectors: np.ndarray, speakers: Sequence[str], emotions: Sequence[str]) -> Hearing:
+    """Of the training split; an emotion that it does not show has a share of 0.
 
     Args:
-        vectors: (N, D) of the training split.
-        speakers, emotions, levels: of each.
+        vectors: (N, R), with the speaker and the emotion of each.
     """
-    mean = vectors.mean(axis=0)
-    if units == "own":
-        mean, matrix = np.zeros_like(mean), np.eye(len(mean))
-    elif units == "deviation":
-        deviation = _without_means(vectors, list(zip(speakers, emotions, strict=True))).std(axis=0)
-        total = vectors.std(axis=0)
-        # One clip a group has no deviation within.
-        matrix = np.diag(1 / (np.where(deviation > 1e-3 * total, deviation, total) + 1e-6))
-    else:
-        matrix = discriminant_units(vectors, speakers, emotions, levels)
-    return mean.astype(np.float32), matrix.astype(np.float32)
-
-
-# Left-out training speakers' emotions lie as the others' on the first five axes (correlation 1, .98, .92, .88, .7 with
-# four speakers, 1, 1, .97, .97, .87 with twelve), and not on the other two (-.07, .31 and .21, .52).
-AXES = 5
-
-
-def discriminant_units(
-    vectors: np.ndarray, speakers: Sequence[str], emotions: Sequence[str], levels: Sequence[int], shrink: float = 0.1
-) -> np.ndarray:
-    """(D, K) linear discriminants of emotions, speakers' means removed; K is AXES, fewer with few emotions or numbers.
-
-    Scatter within is what speaker, emotion and level do not explain, `shrink` of it replaced by its diagonal. Axes that
-    diagonalise both it and the scatter between emotions; on each, emotions' means and one clip's noise have a variance
-    of 1 together. So weak differences are not drowned in the pitch, by which the eight emotions are nearly in line, and
-    noise is not blown up to their size.
-    """
-    x = _without_means(vectors, speakers)
-    inside = _without_means(x, list(zip(emotions, levels, strict=True)))
-    unit = x.std(axis=0) + 1e-9
-    x, inside = x / unit, inside / unit
-    scatter = inside.T @ inside / max(1, len(x) - len(set(speakers)) - len(set(zip(emotions, levels, strict=True))) + 1)
-    scatter = (1 - shrink) * scatter + shrink * np.diag(np.diag(scatter)) + 1e-6 * np.eye(len(scatter))
+    mean, labels, who = vectors.mean(axis=0), np.array(emotions), np.array(speakers)
+    offset = np.asarray(vectors - mean, np.float64)
+    for speaker in set(speakers):
+        rows = who == speaker
+        neutral = rows & (labels == "neutral")
+        offset[rows] -= offset[neutral if neutral.any() else rows].mean(axis=0)
+    centres = np.stack([offset[labels == e].mean(axis=0) if (labels == e).any() else 0 * mean for e in EMOTIONS])
+    within = offset - centres[[EMOTIONS.index(e) for e in emotions]]
+    scatter = within.T @ within / len(within)
+    own = np.diag(scatter)
+    scatter = (1 - SHRINK) * scatter + np.diag(SHRINK * own + 1e-6 * vectors.var(axis=0) + 1e-12)
     spread, axes = np.linalg.eigh(scatter)
     white = axes / np.sqrt(spread)
-    names = np.array(emotions)
-    means = np.stack([x[names == e].mean(axis=0) for e in sorted(set(emotions))]) @ white
-    k = min(AXES, len(means) - 1, x.shape[1])
-    _, between, turned = np.linalg.svd((means - means.mean(axis=0)) / np.sqrt(max(1, len(means) - 1)))
-    return np.asarray((white @ turned[:k].T) / np.sqrt(between[:k] ** 2 + 1) / unit[:, None])
+    centres = centres @ white
+    centres[[e not in emotions for e in EMOTIONS]] = _OUT_OF_REACH
+    return Hearing(rule, *(np.asarray(a, np.float32) for a in (mean, white, centres)))
 
 
-def _without_means(vectors: np.ndarray, groups: Sequence[object]) -> np.ndarray:
-    """(N, D) float64 less the mean of each one's group."""
-    out = vectors.astype(np.float64)
-    for group in set(groups):
-        rows = [i for i, g in enumerate(groups) if g == group]
-        out[rows] -= out[rows].mean(axis=0)
-    return out
+_OUT_OF_REACH = 1e3  # deviations from everything

@@ -19,15 +19,16 @@ from cmet_reference.cmet.codec import Face, FaceCodec
 from cmet_reference.cmet.connector import Connector, ConnectorSettings
 from cmet_reference.cmet.data import CodedClips, Sampler, Sampling
 from cmet_reference.cmet.losses import LossSettings
-from cmet_reference.cmet.speech import SpeechEncoder
+from cmet_reference.cmet.speech import Hearing, SpeechEncoder
 from cmet_reference.training.stage import Optimizer
+from cmet_reference.voice import Heard
 from pipelines.shards import ShardSet
 from talking_face.emotions import EMOTIONS
 from talking_face.reasons import UserError
 
 KIND = "cmet"
 STAGES = (KIND,)  # in training order
-_VISUAL = 0.3  # weight of what is seen beside what is heard of a source's emotion: it is as sure and less often right
+_VISUAL = 0.05  # weight of what is seen beside what is heard of a source's emotion: as sure, and far less often right
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Training:
     annealed: bool = False  # see training.stage.Optimizer
     codec: str = "blendshape"  # or edtalk:CHECKOUT, pd-fgc:CHECKOUT
     code: int = 10  # of the blendshape codec; the others have their own size
-    speech: str = "prosody"  # or voice, aee, emotion2vec:FOLDER, stored:FOLDER
+    speech: str = "prosody"  # or aee, emotion2vec:FOLDER, stored:FOLDER
     connector: ConnectorSettings = field(default_factory=ConnectorSettings)  # its code and speech follow from the above
     sampling: Sampling = field(default_factory=Sampling)
     losses: LossSettings = field(default_factory=LossSettings)
@@ -70,28 +71,30 @@ def configuration(name: str) -> dict[str, Any]:
 class CMetNet(nn.Module):
     """The connector and, as buffers, what was fitted beside it: codec, units of speech, the labels' means."""
 
-    speech_mean: Tensor  # (R,)
-    speech_units: Tensor  # (R, D): what an encoder gives, R numbers, to D
-    neutral_speech: Tensor  # (D,) mean of neutral clips, in those units
-    label_speech: Tensor  # (8, D) mean of each emotion less the neutral mean; zeros where not shown
+    speech_mean: Tensor  # (R,): see speech.Hearing
+    speech_white: Tensor  # (R, R)
+    speech_centres: Tensor  # (8, R)
+    neutral_speech: Tensor  # (M, R) what the encoder gives of neutral clips
+    label_speech: Tensor  # (8, D) direction from neutral to each emotion; zeros where not shown
     label_codes: Tensor  # (8, C) the same of codes, the mean over training speakers: the lookup
-    seen: Tensor  # (52 + D + 1, 8) scores of a source's emotion: coefficients, speech vector, 1
+    seen: Tensor  # (52 + 1, 8) scores of a source's emotion: coefficients, 1
 
     def __init__(
-        self, connector: ConnectorSettings, codec: str, learnt_noise: bool = False, heard: int | None = None
+        self, connector: ConnectorSettings, codec: str, learnt_noise: bool = False, encoded: int = 1, neutral: int = 1
     ) -> None:
-        """`heard`: numbers that the speech encoder gives; default: as many as the connector takes."""
+        """`encoded`: numbers that the speech encoder gives, R; `neutral`: clips of neutral speech, M."""
         super().__init__()
         self.connector = Connector(connector)
         self.sigma = nn.Parameter(torch.tensor(losses.NOISE_SIGMA)) if learnt_noise else None
         d, c, k = connector.speech, connector.code, blendshape.SPEECH_SIZE
         shapes = {
-            "speech_mean": (heard or d,),
-            "speech_units": (heard or d, d),
-            "neutral_speech": (d,),
+            "speech_mean": (encoded,),
+            "speech_white": (encoded, encoded),
+            "speech_centres": (len(EMOTIONS), encoded),
+            "neutral_speech": (neutral, encoded),
             "label_speech": (len(EMOTIONS), d),
             "label_codes": (len(EMOTIONS), c),
-            "seen": (52 + d + 1, len(EMOTIONS)),
+            "seen": (52 + 1, len(EMOTIONS)),
         }
         if codec == BlendshapeCodec.name:
             model = ((478, 3), (52,), (52, c), (c, 478, 3), (3 * len(blendshape.POINTS), k), (k, 478, 3))
@@ -103,6 +106,10 @@ class CMetNet(nn.Module):
     def fill(self, name: str, values: np.ndarray) -> None:
         """Set a buffer."""
         getattr(self, name).copy_(torch.from_numpy(np.asarray(values, np.float32)))
+
+    def hearing(self, rule: Heard) -> Hearing:
+        """What the connector is told of speech."""
+        return Hearing(rule, *(getattr(self, f"speech_{name}").cpu().numpy() for name in ("mean", "white", "centres")))
 
     def blendshape_model(self) -> BlendshapeModel:
         """The fitted codec."""
@@ -134,23 +141,26 @@ class CMetStage:
         self.steps, self.encoder_name, self.codec_name = settings.steps, encoder.name, codec.name
         raw = np.stack([encoder.encode(c.audio, c.clip_id) for c in train])
         who, what = [c.speaker for c in train], [str(c.emotion) for c in train]
-        mean, units = speech.fitted_units(encoder.units, raw, who, what, [level_of(c) for c in train])
-        connector = replace(settings.connector, code=codec.size, speech=units.shape[1], window=settings.sampling.window)
+        self.hearing = speech.fit_hearing(encoder.heard, raw, who, what)
+        connector = replace(
+            settings.connector, code=codec.size, speech=self.hearing.size, window=settings.sampling.window
+        )
         self.settings = replace(settings, connector=connector)
-        clips = coded(train, codec, (raw - mean) @ units)
-        self.sampler = Sampler(clips, settings.sampling, seed)
+        clips = coded(train, codec, raw)
+        self.sampler = Sampler(clips, settings.sampling, seed, self.hearing)
         test = [c for c in test if c.emotion in EMOTIONS]
-        heard = [encoder.encode(c.audio, c.clip_id) for c in test]
-        self.held = coded(test, codec, (np.stack(heard) - mean) @ units) if test else None
+        self.held = coded(test, codec, np.stack([encoder.encode(c.audio, c.clip_id) for c in test])) if test else None
+        rest = figures.neutral_speech(clips)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.net = CMetNet(connector, codec.name, settings.losses.reconstruction == "bmse", len(mean))
-        self.net.fill("speech_mean", mean)
-        self.net.fill("speech_units", units)
-        self.net.fill("neutral_speech", figures.neutral_speech(clips))
-        self.net.fill("label_speech", figures.label_speech(clips))
+            self.net = CMetNet(connector, codec.name, settings.losses.reconstruction == "bmse", *rest.T.shape)
+        self.net.fill("speech_mean", self.hearing.mean)
+        self.net.fill("speech_white", self.hearing.white)
+        self.net.fill("speech_centres", self.hearing.centres)
+        self.net.fill("neutral_speech", rest)
+        self.net.fill("label_speech", figures.label_speech(clips, self.hearing))
         self.net.fill("label_codes", figures.label_codes(clips))
-        self.net.fill("seen", discriminant(train, clips))
+        self.net.fill("seen", discriminant(train, what))
         if isinstance(codec, BlendshapeCodec):
             for name, values in codec.model.arrays().items():
                 self.net.fill(f"codec_{name}", values)
@@ -195,7 +205,7 @@ class CMetStage:
     def held_out(self) -> Mapping[str, float]:
         if self.held is None:
             return {}
-        return figures.directions(self.net.connector, self.held, self.net.label_codes.cpu().numpy())
+        return figures.directions(self.net.connector, self.held, self.net.label_codes.cpu().numpy(), self.hearing)
 
     def record(self) -> Mapping[str, Any]:
         return {
@@ -205,7 +215,9 @@ class CMetStage:
             "speech_setting": self.settings.speech,
             "codec_setting": self.settings.codec,
             "learnt_noise": self.net.sigma is not None,
-            "heard": len(self.net.speech_mean),
+            "heard": self.hearing.rule,
+            "encoded": self.net.neutral_speech.shape[1],
+            "neutral": self.net.neutral_speech.shape[0],
         }
 
 
@@ -213,7 +225,7 @@ def coded(clips: Sequence[ClipArrays], codec: FaceCodec, vectors: np.ndarray) ->
     """Clips as the sampler takes them; pictures are read where the codec looks at pictures.
 
     Args:
-        vectors: (N, D) utterance vectors in the network's units.
+        vectors: (N, R) utterance vectors.
     """
     return CodedClips(
         [c.clip_id for c in clips],
@@ -236,24 +248,19 @@ def face_of(clip: ClipArrays, pictures: bool) -> Face:
     return Face(frames, clip.landmarks, clip.blendshapes)
 
 
-def discriminant(train: Sequence[ClipArrays], clips: CodedClips, shrink: float = 0.2) -> np.ndarray:
-    """Scores of a clip's emotion from what is seen (52 mean coefficients) and heard (D), as (52 + D + 1, 8).
-
-    Two linear discriminants, as if what is seen and what is heard were independent given the emotion; an emotion that
-    the training split does not show scores -1e4.
-    """
-    labels = np.array([EMOTIONS.index(e) for e in clips.emotions])
-    seen = np.stack([c.blendshapes.mean(axis=0) for c in train]).astype(np.float64)
-    parts, bias = [], np.zeros(len(EMOTIONS))
-    for x, weight in ((seen, _VISUAL), (clips.speech.astype(np.float64), 1.0)):
-        centres = np.stack([x[labels == k].mean(axis=0) if (labels == k).any() else 0 * x[0] for k in range(8)])
-        inside = np.cov((x - centres[labels]).T)
-        inside = (1 - shrink) * inside + (shrink + 1e-6) * np.diag(np.diag(inside)) + 1e-9 * np.eye(len(inside))
-        turned = np.linalg.solve(inside, centres.T)
-        parts.append(weight * turned)
-        bias -= weight * (centres.T * turned).sum(axis=0) / 2
-    bias[[k for k in range(len(EMOTIONS)) if not (labels == k).any()]] = -1e4
-    return np.concatenate([*parts, bias[None]])
+def discriminant(train: Sequence[ClipArrays], emotions: Sequence[str], shrink: float = 0.2) -> np.ndarray:
+    """Scores of a clip's emotion from what is seen, 52 mean coefficients and a 1, as (53, 8): a linear discriminant,
+    weighted as beside what is heard; an emotion that the training split does not show scores -1e4."""
+    labels = np.array([EMOTIONS.index(e) for e in emotions])
+    x = np.stack([c.blendshapes.mean(axis=0) for c in train]).astype(np.float64)
+    centres = np.stack([x[labels == k].mean(axis=0) if (labels == k).any() else 0 * x[0] for k in range(8)])
+    inside = np.cov((x - centres[labels]).T)
+    inside = (1 - shrink) * inside + (shrink + 1e-6) * np.diag(np.diag(inside)) + 1e-9 * np.eye(len(inside))
+    turned = np.linalg.solve(inside, centres.T)
+    bias = -(centres.T * turned).sum(axis=0) / 2
+    out = _VISUAL * np.concatenate([turned, bias[None]])
+    out[-1, [k for k in range(len(EMOTIONS)) if not (labels == k).any()]] = -1e4
+    return out
 
 
 def codec_of(settings: Training, train: Sequence[ClipArrays]) -> FaceCodec:

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from cmet_reference import voice
 from cmet_reference.clips import ClipArrays
 from cmet_reference.cmet import blendshape, figures, generate, losses, speech
 from cmet_reference.cmet.blendshape import BlendshapeCodec
@@ -167,17 +166,22 @@ def _coded(speakers: int = 2, takes: int = 2, frames: int = 20) -> CodedClips:
     )
 
 
+def _sampler(clips: CodedClips, sampling: Sampling, seed: int = 0) -> Sampler:
+    """Speech is heard as released."""
+    return Sampler(clips, sampling, seed, speech.fit_hearing("mean", clips.speech, clips.speakers, clips.emotions))
+
+
 def test_a_batch_is_a_pure_function_of_seed_and_step() -> None:
-    a, b = (Sampler(_coded(), Sampling(batch=6), seed=3) for _ in range(2))
+    a, b = (_sampler(_coded(), Sampling(batch=6), 3) for _ in range(2))
     a.batch(7)
     for name, value in a.batch(2).items():
         np.testing.assert_array_equal(value, b.batch(2)[name])
     assert (a.batch(2)["speech"] != a.batch(3)["speech"]).any()
-    assert (a.batch(2)["source"] != Sampler(_coded(), Sampling(batch=6), seed=4).batch(2)["source"]).any()
+    assert (a.batch(2)["source"] != _sampler(_coded(), Sampling(batch=6), 4).batch(2)["source"]).any()
 
 
 def test_the_released_reference_holds_the_answer_and_the_others_do_not() -> None:
-    batch = Sampler(_coded(), Sampling(batch=64), seed=0).batch(0)
+    batch = _sampler(_coded(), Sampling(batch=64), 0).batch(0)
     direction, reference = batch["direction"], batch["reference"]
     assert (direction == direction[:, :1]).all()  # constant in time
     filled = (reference != 0).any(axis=2)
@@ -185,16 +189,16 @@ def test_the_released_reference_holds_the_answer_and_the_others_do_not() -> None
     leak = np.where(filled[:, :, None], direction, 0)
     np.testing.assert_array_equal(reference, leak)
     assert (np.diff(filled.astype(int), axis=1) >= 0).all()  # padded on the left
-    zero = Sampler(_coded(), Sampling(batch=64, reference="zero"), seed=0).batch(0)
+    zero = _sampler(_coded(), Sampling(batch=64, reference="zero"), 0).batch(0)
     assert not zero["reference"].any()
-    predicted = Sampler(_coded(), Sampling(batch=64, reference="predicted"), seed=0).batch(0)
+    predicted = _sampler(_coded(), Sampling(batch=64, reference="predicted"), 0).batch(0)
     assert not predicted["reference"].any()
     assert 0.1 < predicted["has_before"].mean() < 0.6
 
 
 def test_codes_are_means_of_clips_and_the_direction_is_their_mean_difference() -> None:
     clips = _coded(takes=1)
-    batch = Sampler(clips, Sampling(batch=16), seed=0).batch(0)
+    batch = _sampler(clips, Sampling(batch=16), 0).batch(0)
     names = dict(zip(clips.clip_ids, clips.codes, strict=True))
     for source, target, direction in zip(batch["source"], batch["target"], batch["direction"], strict=True):
         # One take a cell: the mean of ten draws is the clip itself.
@@ -205,7 +209,7 @@ def test_codes_are_means_of_clips_and_the_direction_is_their_mean_difference() -
 
 def test_speech_pools_go_over_all_speakers_with_strides_one_and_seven() -> None:
     clips = _coded(speakers=3, takes=4)
-    sampler = Sampler(clips, Sampling(speech_clips=10), seed=0)
+    sampler = _sampler(clips, Sampling(speech_clips=10), 0)
     happy = [i for i, e in enumerate(clips.emotions) if e == "happy"]
     angry = [i for i, e in enumerate(clips.emotions) if e == "angry"]
     by_hand = np.mean([clips.speech[angry[(5 + 7 * k) % 12]] for k in range(10)], axis=0)
@@ -215,11 +219,11 @@ def test_speech_pools_go_over_all_speakers_with_strides_one_and_seven() -> None:
 
 def test_mead_numbers_and_a_split_without_pairs() -> None:
     clips = _coded(takes=4)
-    sampler = Sampler(clips, Sampling(takes="released"), seed=0)
+    sampler = _sampler(clips, Sampling(takes="released"), 0)
     assert {clips.clip_ids[i][-3:] for i in sampler.index} == {"001", "002", "003"}
     alone = [i for i, e in enumerate(clips.emotions) if e == "happy"]
     with pytest.raises(UserError, match="pairs"):
-        Sampler(_part(clips, alone), Sampling(), seed=0)
+        _sampler(_part(clips, alone), Sampling(), 0)
 
 
 def _part(clips: CodedClips, index: list[int]) -> CodedClips:
@@ -318,11 +322,11 @@ def test_held_out_figures_know_a_perfect_and_a_useless_prediction(
         return np.stack([np.repeat(lookup[EMOTIONS.index(e)][None], codes.shape[1], axis=0) for e in order])
 
     monkeypatch.setattr(figures, "predict", perfect)
-    said = figures.directions(stage.net.connector, stage.held, lookup)
+    said = figures.directions(stage.net.connector, stage.held, lookup, stage.hearing)
     assert said["cosine"] == pytest.approx(said["cosine_lookup"])
     assert said["emotion_accuracy"] == 1.0
     monkeypatch.setattr(figures, "predict", lambda c, h, codes, r: np.ones_like(codes))  # the same for every emotion
-    assert figures.directions(stage.net.connector, stage.held, lookup)["cosine"] == 0.0
+    assert figures.directions(stage.net.connector, stage.held, lookup, stage.hearing)["cosine"] == 0.0
 
 
 def test_configurations_are_read_and_unknown_fields_refused() -> None:
@@ -384,46 +388,61 @@ def test_prosody_hears_pitch_and_loudness() -> None:
         speech.Prosody().encode(low.astype(np.float32))
 
 
-def test_voice_hears_pitch_its_swing_loudness_breath_and_syllables() -> None:
-    t = np.arange(32000) / 16000
-
-    def said(swing: float = 0.0, breath: float = 0.0, loud: float = 1.0, pace: float = 4.0) -> dict[str, float]:
-        phase = 2 * np.pi * np.cumsum(150 * np.exp(swing * np.sin(2 * np.pi * t))) / 16000
-        buzz = sum(np.cos(k * phase) for k in range(1, 20)) + breath * np.random.default_rng(0).normal(size=len(t))
-        wave = 600 * loud * buzz * (1.05 - np.cos(2 * np.pi * pace * t))
-        return dict(zip(voice.VOICE, voice.voice_numbers(wave.astype(np.int16)), strict=True))
-
-    plain = said()
-    assert np.exp(plain["pitch"]) == pytest.approx(150, rel=0.01)
-    assert plain["syllables a second"] == pytest.approx(4, abs=0.5)
-    assert said(pace=6.0)["syllables a second"] == pytest.approx(6, abs=0.6)
-    # The log of the deviation, 0.01 added to it, of a sine of amplitude 0.2.
-    assert said(swing=0.2)["pitch deviation"] == pytest.approx(np.log(0.2 / np.sqrt(2) + 0.01), abs=0.1)
-    assert plain["level"] - said(loud=0.1)["level"] == pytest.approx(20, abs=0.2)
-    assert plain["harmonics to noise"] > said(breath=2.0)["harmonics to noise"] + 3
-    for odd in (np.zeros(700, np.int16), np.full(3000, 32767, np.int16)):
-        assert np.isfinite(speech.Voice().encode(odd)).all()
+def test_emotions_are_heard_by_hand() -> None:
+    """One number, white already; centres 0 (neutral) and 4, the others out of reach."""
+    centres = np.full((8, 1), 1e3, np.float32)
+    centres[EMOTIONS.index("neutral")], centres[EMOTIONS.index("happy")] = 0, 4
+    hearing = speech.Hearing("emotions", np.zeros(1, np.float32), np.eye(1, dtype=np.float32), centres)
+    rest = np.array([[10.0], [20.0]])  # two people
+    one, two = (hearing.scores(np.array(x), rest) for x in ([[23.0]], [[23.0], [23.0]]))
+    happy, neutral = (np.exp(-(a**2) / 4) + np.exp(-(b**2) / 4) for a, b in ((9, 1), (13, 3)))
+    gap = np.log(happy) - np.log(neutral)
+    at = [EMOTIONS.index("happy"), EMOTIONS.index("neutral")]
+    assert one[at[0]] - one[at[1]] == pytest.approx(gap, rel=1e-5)
+    assert two[at[0]] - two[at[1]] == pytest.approx(2 * gap / (1 + speech.ALIKE), rel=1e-5)
+    heard = hearing(np.array([[23.0]]), rest)
+    assert heard[at].tolist() == pytest.approx([1 / (1 + np.exp(-gap)), 1 / (1 + np.exp(gap))], rel=1e-5)
+    assert heard.sum() == pytest.approx(1)
+    np.testing.assert_array_equal(hearing.between(rest, rest, rest), 0)
 
 
-def test_discriminant_units_drop_what_speakers_and_chance_do_and_weigh_emotions_alike() -> None:
+def test_an_emotion_is_heard_whoever_speaks_and_in_whatever_shares() -> None:
+    """People lie a hundred times further apart than emotions do, and the two pools are not of the same ones."""
     draw = np.random.default_rng(0)
-    rows = [(s, e) for s in "abcd" for e in ("x", "y", "z") for _ in range(8)]
-    sign = {"x": (-1.0, 0.0), "y": (1.0, -1.0), "z": (1.0, 1.0)}
-    vectors = np.array([(1000 * sign[e][0], 10 * sign[e][1], 0.0) for _, e in rows])
-    vectors += draw.normal(size=(len(rows), 3)) * (1, 1, 50)
-    vectors += np.array([(5000, 90, 700)]) * np.array([["abcd".index(s)] for s, _ in rows])
-    mean, matrix = speech.fitted_units("discriminant", vectors, [s for s, _ in rows], [e for _, e in rows], [1] * 96)
-    assert (mean.shape, matrix.shape) == ((3,), (3, 2))
-    heard = vectors @ matrix.astype(float)
-    means = np.array([heard[[k == e for _, k in rows]].mean(axis=0) for e in "xyz"])
-    np.testing.assert_allclose(np.cov(means.T), np.eye(2), atol=0.02)  # a hundred times stronger, and no more so here
-    assert np.abs(matrix[2] * 50).max() < 0.1  # chance
+    offsets = {"neutral": (0, 0, 0), "angry": (6, 0, 0), "happy": (0, 6, 0), "sad": (0, 0, 6)}
+
+    def said(people: np.ndarray, emotion: str) -> np.ndarray:
+        return people + offsets[emotion] + draw.normal(size=(len(people), 3))
+
+    people = 600 * draw.normal(size=(4, 3))
+    rows = [(k, e) for k in range(4) for e in offsets for _ in range(5)]
+    vectors = np.concatenate([said(people[[k]], e) for k, e in rows])
+    who, what = [str(k) for k, _ in rows], [e for _, e in rows]
+    hearing = speech.fit_hearing("emotions", vectors, who, what)
+    others = 600 * draw.normal(size=(3, 3))
+    rest = said(others[[0, 1, 2, 2]], "neutral")
+    for emotion in offsets:
+        heard = hearing(said(others[[0, 0, 1]], emotion), rest)
+        assert heard[EMOTIONS.index(emotion)] > 0.99
+        assert heard[[EMOTIONS.index(e) for e in EMOTIONS if e not in offsets]].max() == 0  # never shown
+    plain = speech.fit_hearing("mean", vectors, who, what)
+    pool = said(others[[0]], "sad")
+    np.testing.assert_array_equal(plain.between(rest, pool, rest), pool.mean(axis=0) - rest.mean(axis=0))
+    # 60 clips of three emotions: their deviation from the emotion's centre is 1 along each axis but for shrinkage.
+    assert np.allclose(np.diag(hearing.white.T @ hearing.white), 1, atol=0.6)
+
+
+def test_unit_vectors_are_for_speech_that_is_heard_as_it_is() -> None:
+    clips = _coded()
+    hearing = speech.fit_hearing("emotions", clips.speech, clips.speakers, clips.emotions)
+    with pytest.raises(UserError, match="scale_intensity"):
+        Sampler(clips, Sampling(scale_intensity=True), 0, hearing)
 
 
 def test_drawn_pools_are_of_speakers_who_show_both_emotions() -> None:
     clips = _coded(speakers=3, takes=2)
     alone = _part(clips, [i for i in range(len(clips)) if (clips.speakers[i], clips.emotions[i]) != ("S1", "happy")])
-    sampler = Sampler(alone, Sampling(speech_speakers="some", speech_clips=200), seed=0)
+    sampler = _sampler(alone, Sampling(speech_speakers="some", speech_clips=200), 0)
     others = [i for i in range(len(alone)) if alone.speakers[i] != "S1"]
     limits = [[alone.speech[i] for i in others if alone.emotions[i] == e] for e in ("angry", "happy")]
     seen = np.stack([sampler.drawn_speech("angry", "happy", 1, np.random.default_rng(k)) for k in range(20)])
@@ -474,13 +493,6 @@ def test_emotion2vec_is_called_as_funasr_wants_it(tmp_path: Path, monkeypatch: p
     encoder = speech.Emotion2Vec(tmp_path)
     assert encoder.encode(np.full(640, 16384, np.int16)).tolist() == [0.5] * 1024
     assert encoder.name.startswith("emotion2vec@")
-
-
-def test_units_of_speech_are_the_deviation_within_speaker_and_emotion() -> None:
-    vectors = np.array([[0.0, 10], [2, 10], [100, 20], [102, 20]])
-    mean, units = speech.fitted_units("deviation", vectors, list("aabb"), ["x"] * 4, [1] * 4)
-    assert mean.tolist() == [51, 15]
-    np.testing.assert_allclose(units, np.diag([1, 1 / 5]), rtol=1e-4)  # nothing varies within: the total's
 
 
 # -- generation --------------------------------------------------------------------------------------------------------
