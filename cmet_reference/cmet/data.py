@@ -195,8 +195,9 @@ class Sampler:
     def _mean(self, cell: list[int], draw: np.random.Generator) -> np.ndarray:
         """Codes averaged over clips drawn from a cell; shorter ones begin again."""
         tracks = [self.clips.codes[cell[i]] for i in draw.integers(len(cell), size=self.sampling.clips)]
-        at = np.arange(max(len(t) for t in tracks))
-        return np.stack([t[at % len(t)] for t in tracks]).mean(axis=0, dtype=np.float32)
+        n = max(len(t) for t in tracks)
+        again = [t if len(t) == n else t[np.arange(n) % len(t)] for t in tracks]
+        return np.stack(again).mean(axis=0, dtype=np.float32)
 
     def _cell(self, speaker: str, emotion: str, level: int) -> list[int] | None:
         return self.cells.get((speaker, emotion, _level(emotion, level)))
