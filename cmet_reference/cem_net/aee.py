@@ -44,8 +44,8 @@ class Settings:
     emotion: int = 128  # EVP
     timbre: int = 128  # as the emotion: the paper does not say, EVP has none
     dropout: float = 0.0  # before the emotion's classifier
-    # What is said of a whole clip (`manner`) beside the windows: how high and loud it is and how that moves. Windows of
-    # a second and a half have no median and no range.
+    # What is said of a whole clip (`whole`) beside the windows: how high and loud it is, how that moves, and the
+    # features' mean and deviation. Windows of a second and a half have no median and no range.
     manner: bool = False
 
 
@@ -79,8 +79,8 @@ class AEE(nn.Module):
 
     mean: Tensor  # (F,)
     std: Tensor  # (F,)
-    manner_mean: Tensor  # (22,)
-    manner_std: Tensor  # (22,)
+    whole_mean: Tensor  # (22 + 2 F,)
+    whole_std: Tensor  # (22 + 2 F,)
 
     def __init__(
         self,
@@ -97,9 +97,10 @@ class AEE(nn.Module):
         self.content_encoder = _Encoder(shape, s.width, s.hidden, s.content)
         self.decoder = _Decoder(shape, s.emotion + s.timbre + s.content, s.width)
         self.dropout = nn.Dropout(s.dropout)
-        self.of_manner = nn.Linear(MANNERS, s.emotion) if s.manner else None
-        self.register_buffer("manner_mean", torch.zeros(MANNERS))
-        self.register_buffer("manner_std", torch.ones(MANNERS))
+        n_whole = MANNERS + 2 * shape[1] if s.manner else 0
+        self.of_whole = nn.Linear(n_whole, s.emotion) if s.manner else None
+        self.register_buffer("whole_mean", torch.zeros(n_whole))
+        self.register_buffer("whole_std", torch.ones(n_whole))
         self.to_emotion = nn.Linear(s.emotion, len(labels.emotions))
         self.to_speaker = nn.Linear(s.timbre, len(labels.speakers))
         n_text = 1 + len(LETTERS) if labels.transcripts else len(labels.sentences)
@@ -115,21 +116,39 @@ class AEE(nn.Module):
         """(B, K, 28, F) standard windows to (B, D): the mean of what K windows of a clip say."""
         return encoder(windows.flatten(0, 1)).unflatten(0, windows.shape[:2]).mean(dim=1)
 
-    def feel(self, windows: Tensor, manners: Tensor | None) -> Tensor:
-        """The emotion's vector, (B, D): of (B, K, 28, F) standard windows and, where it counts, the (B, 22) manner."""
+    def standard_whole(self, wholes: Tensor) -> Tensor:
+        """(..., 22 + 2 F) of `whole` to mean 0, deviation 1, within 4 of them."""
+        return ((wholes - self.whole_mean) / self.whole_std).clamp(-4, 4)
+
+    def feel(self, windows: Tensor, wholes: Tensor | None) -> Tensor:
+        """The emotion's vector, (B, D): of (B, K, 28, F) standard windows and (B, 22 + 2 F) wholes, if heard."""
         found = self.encode(self.emotion_encoder, windows)
-        if self.of_manner is None:
+        if self.of_whole is None:
             return found
-        assert manners is not None
-        return found + self.of_manner(((manners - self.manner_mean) / self.manner_std).clamp(-4, 4))
+        assert wholes is not None
+        return found + self.of_whole(self.standard_whole(wholes))
+
+    @torch.no_grad()
+    def furnish(self, rule: np.ndarray) -> None:
+        """Begin as a linear rule on what is said of whole clips: (22 + 2 F + 1, C), log odds of each emotion from
+        `standard_whole`, the last row for an input of 1. The windows add nothing yet."""
+        assert self.of_whole is not None
+        nn.init.orthogonal_(self.to_emotion.weight)
+        nn.init.zeros_(self.to_emotion.bias)
+        back = torch.linalg.pinv(self.to_emotion.weight) @ torch.from_numpy(rule.T.astype(np.float32))
+        self.of_whole.weight.copy_(back[:, :-1])
+        self.of_whole.bias.copy_(back[:, -1])
+        for weight in self.emotion_encoder.linear[-1].parameters():
+            weight.zero_()
 
     @torch.inference_mode()
     def emotion(self, audio: np.ndarray) -> np.ndarray:
         """The emotion of a clip's sound: (N,) int16 at 16 kHz to (D,) float32, the mean over a window each frame."""
         self.eval()
         frames = np.arange(max(1, len(audio) // sound.SAMPLES_A_FRAME))
-        windows = torch.from_numpy(feature_windows(features_of(audio, self.settings), frames, self.settings))
-        how = torch.from_numpy(manner(audio))[None].to(self.mean.device) if self.of_manner else None
+        rows = features_of(audio, self.settings)
+        windows = torch.from_numpy(feature_windows(rows, frames, self.settings))
+        how = torch.from_numpy(whole(audio, rows))[None].to(self.mean.device) if self.of_whole else None
         return self.feel(self.standard(windows.to(self.mean.device))[None], how)[0].cpu().numpy()
 
     @torch.inference_mode()
@@ -188,6 +207,14 @@ def feature_windows(rows: np.ndarray, frames: np.ndarray, settings: Settings) ->
     middle = ((np.asarray(frames) + 0.5) * sound.SAMPLES_A_FRAME + before) / (step * settings.pool)
     start = np.round(middle - sound.CEPSTRUM_STEPS / 2).astype(int)
     return rows[np.clip(start[:, None] + np.arange(sound.CEPSTRUM_STEPS), 0, len(rows) - 1)]
+
+
+def whole(audio: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """What is said of a whole clip: its `manner` and the mean and deviation of its features over time.
+
+    (N,) int16 and its `features_of`, (R, F), to (22 + 2 F,) float32.
+    """
+    return np.concatenate([manner(audio), rows.mean(axis=0), rows.std(axis=0)]).astype(np.float32)
 
 
 MANNERS = 22
@@ -253,13 +280,13 @@ def cross_reconstruction(net: AEE, batch: Mapping[str, Tensor], weights: Weights
     Args:
         batch: `corners` (B, 2, 2, 2, 28, F): windows of the clips with timbre i, emotion j and content k, those of one
             content aligned; `known` (B, 2, 2, 2): 1 where there is such a clip; `heard` (B, 2, K, 28, F): windows of
-            the two clips that are encoded, for emotion and timbre; `manner` (B, 2, 22), where it counts; `emotion`,
-            `speaker` (B, 2): their classes.
+            the two clips that are encoded, for emotion and timbre; `whole` (B, 2, 22 + 2 F), where it counts;
+            `emotion`, `speaker` (B, 2): their classes.
     """
     corners, heard = net.standard(batch["corners"]), net.standard(batch["heard"]).flatten(0, 1)
     known = batch["known"]
     pair = (len(corners), 2)
-    how = batch["manner"].flatten(0, 1) if net.of_manner else None
+    how = batch["whole"].flatten(0, 1) if net.of_whole else None
     feeling = net.feel(heard, how).unflatten(0, pair)
     voice = net.encode(net.timbre_encoder, heard).unflatten(0, pair)
     # Content of the two clips, and of the clips that share it and nothing else.
@@ -296,15 +323,15 @@ def pretraining(net: AEE, batch: Mapping[str, Tensor], weights: Weights) -> tupl
     """The three tasks before: emotion and identity from K windows of a clip, and its text.
 
     Args:
-        batch: `heard` (B, K, 28, F), and `felt`, which the emotion is told from, with `manner` (B, 22) where it counts;
-            `emotion` and `speaker` (B,), -100 where unlabelled; of the text either `sentence` (B,), or `spoken`
+        batch: `heard` (B, K, 28, F), and `felt`, which the emotion is told from, with `whole` (B, 22 + 2 F) where it
+            counts; `emotion` and `speaker` (B,), -100 where unlabelled; of the text either `sentence` (B,), or `spoken`
             (B, S, 28, F), windows frame by frame, with their `lengths` (B,), and `letters` (B, L) with `n_letters`
             (B,).
     """
     parts: dict[str, Tensor] = {}
     heard = net.standard(batch["heard"])
     if "emotion" in batch:
-        logits = net.to_emotion(net.dropout(net.feel(net.standard(batch["felt"]), batch.get("manner"))))
+        logits = net.to_emotion(net.dropout(net.feel(net.standard(batch["felt"]), batch.get("whole"))))
         parts["emotion"] = classification(logits, batch["emotion"])
     if "speaker" in batch:
         logits = net.to_speaker(net.encode(net.timbre_encoder, heard))

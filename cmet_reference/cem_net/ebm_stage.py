@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cmet_reference.cem_net import aee, ebm
-from cmet_reference.cem_net.aee_stage import class_of
+from cmet_reference.cem_net.aee_stage import class_of, discriminant
 from cmet_reference.cem_net.audio2mouth import POINTS, Audio2Mouth
 from cmet_reference.cem_net.data import Face, identity_of, prepare
 from cmet_reference.cem_net.generate import heard_by
@@ -226,24 +226,6 @@ def shown_of(faces: Sequence[Face], emotions: Sequence[str]) -> np.ndarray:
         ]
         if gaps:
             out[k] = np.mean(gaps, axis=0).ravel()
-    return out
-
-
-def discriminant(x: np.ndarray, classes: np.ndarray, n: int, shrink: float) -> np.ndarray:
-    """Fisher's, all classes as likely: (N, D) and (N,) in 0 to n - 1 to (D + 1, n), the last row for an input of 1.
-
-    The covariance within classes goes `shrink` of the way to its mean variance times the identity, as in
-    `cmet_reference.evaluators.train`. A class without an example is never named.
-    """
-    there = [k for k in range(n) if (classes == k).any()]
-    centres = np.stack([x[classes == k].mean(axis=0) for k in there]).astype(np.float64)
-    inside = x - centres[np.searchsorted(there, classes)]
-    within = inside.T @ inside / len(x)
-    level = max(float(np.trace(within)) / len(within), 1e-9)
-    weights = np.linalg.solve((1 - shrink) * within + shrink * level * np.eye(len(within)), centres.T)
-    out = np.zeros((x.shape[1] + 1, n))
-    out[-1] = -1e3
-    out[:, there] = np.concatenate([weights, -(weights * centres.T).sum(axis=0, keepdims=True) / 2])
     return out
 
 

@@ -182,7 +182,7 @@ def octet(settings: aee.Settings, pairs: int = 3) -> dict[str, torch.Tensor]:
         "corners": torch.randn(pairs, 2, 2, 2, *shape),
         "known": torch.ones(pairs, 2, 2, 2),
         "heard": torch.randn(pairs, 2, 2, *shape),
-        "manner": torch.randn(pairs, 2, aee.MANNERS),
+        "whole": torch.randn(pairs, 2, aee.MANNERS + 2 * shape[1]),
         "emotion": torch.tensor([[0, 1], [1, 2], [2, 0]])[:pairs],
         "speaker": torch.tensor([[0, 1], [1, 0], [0, 0]])[:pairs],
     }
@@ -234,7 +234,7 @@ def test_aee_shapes_and_gradients(changes):
         {
             "heard": batch["heard"][:, 0],
             "felt": batch["heard"][:, 1],
-            "manner": batch["manner"][:, 1],
+            "whole": batch["whole"][:, 1],
             "sentence": torch.tensor([0, 1, -100]),
         },
         aee.Weights(),
@@ -258,6 +258,33 @@ def test_manner_hears_loudness_and_pitch():
     assert aee.manner(up)[10] == pytest.approx(np.log(2) / 2, rel=0.25)
     assert aee.manner(up[::-1].copy())[10] == pytest.approx(-np.log(2) / 2, rel=0.25)
     assert np.isfinite(aee.manner(np.zeros(640, np.int16))).all()
+
+
+def test_aee_begins_as_a_rule():
+    """Furnished, its log odds are the rule's of what is said of the whole clip, whatever the windows hold."""
+    net = small_aee(features="mel", merge=5, manner=True).eval()
+    rule = RNG.normal(size=(aee.MANNERS + 2 * 16 + 1, 3))
+    net.furnish(rule)
+    wholes = torch.randn(4, len(rule) - 1)
+    with torch.no_grad():
+        odds = net.to_emotion(net.feel(torch.randn(4, 2, 28, 16), wholes))
+    assert np.allclose(odds, wholes.numpy() @ rule[:-1] + rule[-1], atol=1e-4)
+
+
+def test_calibration_is_of_speakers_left_out():
+    """Speakers whose classes lie elsewhere make the discriminant unsure; its directions stay."""
+    classes, speakers = np.tile([0, 1], 60), np.repeat(["a", "b", "c"], 40)
+    x = RNG.normal(size=(120, 3)) + classes[:, None] * np.array([1, 0, 0])
+    plain = aee_stage.discriminant(x, classes, 2, 0.1)
+    alike = aee_stage.calibrated(x, classes, speakers, 2, 0.1) / plain
+    moved = x + 4 * (speakers == "a")[:, None] * np.array([1, 0, 0]) * (1 - 2 * classes[:, None])
+    apart = aee_stage.calibrated(moved, classes, speakers, 2, 0.1) / aee_stage.discriminant(moved, classes, 2, 0.1)
+    assert np.ptp(alike) < 1e-9 and np.ptp(apart) < 1e-9 and apart.mean() < 0.5 * alike.mean()
+    assert 0.5 < alike.mean() <= 2
+    alone = aee_stage.calibrated(x, classes, np.full(120, "a"), 2, 0.1)
+    assert np.array_equal(alone, plain)
+    scores = np.array([[0.0, np.log(3)], [2.0, 2.0]])
+    assert aee_stage.surprise(scores, np.array([1, 0])) == pytest.approx((np.log(4 / 3) + np.log(2)) / 2)
 
 
 def test_each_combination_is_decoded_from_its_own_parts():
@@ -520,7 +547,7 @@ def three_stages(folder: Path, seed: int) -> list[torch.nn.Module]:
     )
     second = aee_stage.AeeStage(
         aee.Settings(**AEE_SMALL, manner=True),
-        aee_stage.AeeSettings(1, 1, batch=2, mixing=1.0),
+        aee_stage.AeeSettings(1, 1, batch=2, mixing=1.0, shrink=0.2),
         aee.Weights(),
         clips,
         clips,
