@@ -22,7 +22,7 @@ from metrics.registry import DEFAULT_METRICS, Profile, common_profile, get_metri
 from pipelines.shards import ShardSet
 from pipelines.workers import Task, run_tasks
 from talking_face.clip import Pair
-from talking_face.pretrained.corpus_nets import look_beside
+from talking_face.pretrained import corpus_nets
 from talking_face.progress import Progress
 from talking_face.reasons import ClipError, Reason, UserError
 
@@ -105,7 +105,7 @@ def score_submissions(
 ) -> Scored:
     """Score what is not scored yet, and write the result rows of every submission."""
     suite = version("cmet-eval")
-    look_beside(data)
+    corpus_nets.look_beside(data)
     outcome: dict[str, dict[str, Any] | ClipError] = {}
     jobs: dict[str, Job] = {}  # by scoring key
     waiting: dict[str, str] = {}  # name of a pair's video -> scoring key
@@ -222,6 +222,7 @@ def _rows(
     """One row a pair and metric: a value, or a reason."""
     dataset = ", ".join(sorted({str(name) for name in shards.clips["dataset"]}))
     # Once a submission: the digest of 1,143 pairs takes 30 ms, and there is a row for each pair and metric.
+    shows_known = bool(s.method.get("trained_on_split")) and _evaluators_know(shards)
     pairs_digest, rules, signatures = s.pairs.digest, s.setting.digest, {m.key: str(m.signature()) for m in metrics}
     for pair in s.pairs.pairs:
         found = outcome[_job(s, pair)]
@@ -230,7 +231,7 @@ def _rows(
         by_metric = {item["metric"]: item for item in stored.get("scores", ())}
         for metric in metrics:
             score = by_metric.get(metric.key)
-            if s.method.get("trained_on_split") and metric.variant == "corpus":
+            if shows_known and metric.variant == "corpus":
                 score = {**_TRAINED, "detail": f"{s.method['name']} shows clips that the evaluator was trained on"}
             if score is None:
                 error = found if isinstance(found, ClipError) else ClipError(Reason.CRASHED, "no score; run again")
@@ -263,6 +264,14 @@ def _rows(
                 "profile": profile,
                 "suite_version": suite,
             }
+
+
+def _evaluators_know(shards: ShardSet) -> bool:
+    """Whether an evaluator was trained on these shards, whose training clips a method may show."""
+    try:
+        return any(corpus_nets.find(kind).trained_on.data == shards.digest for kind in corpus_nets.FILES)
+    except (corpus_nets.MissingWeights, UserError):
+        return True  # nothing to judge with
 
 
 def _result_record(s: Submission) -> dict[str, Any]:

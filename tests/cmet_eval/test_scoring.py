@@ -5,11 +5,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
+import pytest
 from skimage.data import astronaut
 
+from cmet_eval import submissions
 from cmet_eval.scoring import Expected, Job, score_video, scoring_key
 from metrics.base import Labels, Sample
 from metrics.csim import DlibCsim, DlibReferenceCsim
@@ -20,6 +23,7 @@ from metrics.psnr import Psnr
 from metrics.registry import METRICS
 from talking_face.clip import Pair
 from talking_face.media.writing import write_video
+from talking_face.pretrained import corpus_nets
 from talking_face.reasons import Reason
 
 PAIR = Pair(
@@ -57,6 +61,14 @@ def test_labels_and_reference_are_in_the_key_where_a_metric_reads_them() -> None
     other_truth = replace(PAIR, ground_truth_clip=None)
     assert key(PAIR, Jitter(), FerFrame()) == key(other_truth, Jitter(), FerFrame())
     assert key(PAIR, JitterRatio()) != key(other_truth, JitterRatio())
+
+
+def test_evaluators_of_another_corpus_may_judge_what_shows_training_clips(monkeypatch: pytest.MonkeyPatch) -> None:
+    shards = SimpleNamespace(digest="a" * 32)
+    for data, knows in (("a" * 32, True), ("b" * 32, False)):
+        found = SimpleNamespace(trained_on=SimpleNamespace(data=data))
+        monkeypatch.setattr(corpus_nets, "find", lambda kind, found=found: found)
+        assert submissions._evaluators_know(shards) is knows  # type: ignore[arg-type]
 
 
 def test_which_metrics_need_a_ground_truth() -> None:
