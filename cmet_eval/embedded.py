@@ -10,6 +10,13 @@ from pipelines.synth.corpus import CorpusSummary, write_corpus
 from talking_face.reasons import UserError
 
 FOLDER = Path("work/demo")
+PAIRS = 64  # of a setting that `run` without data takes, with one seed: a quarter of an hour
+# Landmark distances on MediaPipe's points: dlib's finder, which `eat` needs twice a frame, costs five times as much and
+# loses a third of the drawn faces in its own tight 128 px crop (docs/embedded_corpus.md).
+METRICS = (
+    *("psnr:frame-mean", "ssim:wang2004", "m_lmd:eat-mp", "f_lmd:eat-mp", "lse_c:corpus", "ea:corpus"),
+    *("emotion_leak:corpus", "csim:dlib"),
+)
 # What each method's checkpoints are: model and stage of `cmet-eval train`, in training order.
 _A2M = ("cem-net", "audio2mouth")
 _MESH = ("cem-net", "appearance")  # what the mesh renderer learns

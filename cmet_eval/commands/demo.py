@@ -16,12 +16,6 @@ METHODS = (
     *("cmet", "cem-net"),
 )
 SETTINGS = ("neutral-base", "cross-emotion")
-# Landmark distances on MediaPipe's points: dlib's finder, which `eat` needs twice a frame, costs five times as much and
-# loses a third of the drawn faces in its own tight 128 px crop (docs/embedded_corpus.md).
-METRICS = (
-    *("psnr:frame-mean", "ssim:wang2004", "m_lmd:eat-mp", "f_lmd:eat-mp", "lse_c:corpus", "ea:corpus"),
-    *("emotion_leak:corpus", "csim:dlib"),
-)
 
 
 def demo(
@@ -60,7 +54,7 @@ def demo(
             out=out,
             max_pairs=max_pairs,
             seeds=1,
-            metrics=METRICS,
+            metrics=embedded.METRICS,
             workers=workers,
             quiet=quiet,
         )

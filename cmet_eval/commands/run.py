@@ -19,7 +19,9 @@ def run(
     seeds: int = typer.Option(None, "--seeds", min=1, help="number of seeds; default: the setting's"),
     split: str = typer.Option(None, "--split", help="draw from this split; 'all' takes every clip"),
     metrics: list[str] = typer.Option(
-        None, "--metrics", help="name:variant; repeatable; default: psnr, ssim, m_lmd:eat, f_lmd:eat"
+        None,
+        "--metrics",
+        help="name:variant; repeatable; default: psnr, ssim, m_lmd:eat, f_lmd:eat; the demo's without --data",
     ),
     profile: Literal["embedded", "paper"] = typer.Option(
         None, "--profile", help="all metrics of that evaluator profile"
@@ -36,8 +38,14 @@ def run(
         print(f"no --data: using the embedded corpus in {embedded.FOLDER}, made first where it is not there")
         print(embedded.embedded_corpus(workers=workers, quiet=quiet))
         print(embedded.embedded_shards(workers=workers, quiet=quiet))
+        print(embedded.embedded_evaluators(quiet=quiet))
         if told := embedded.embedded_checkpoints(methods=method, quiet=quiet):
             print(told)
+        if max_pairs is None and seeds is None:
+            max_pairs, seeds = embedded.PAIRS, 1
+            print(f"{max_pairs} pairs of each setting, one seed; --max-pairs and --seeds take others")
+        if not metrics and not profile:
+            metrics = list(embedded.METRICS)
     summary = evaluate.run(
         method,
         setting or evaluate.DEFAULT_SETTINGS,
