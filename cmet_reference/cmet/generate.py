@@ -6,7 +6,7 @@ Source: inference.py of ChanHyeok-Choi/C-MET. Its quirks are settings; `RELEASED
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -36,13 +36,13 @@ class Inference:
     # emotion the target's is added on top. "seen": the source's emotion is guessed from its coefficients and its own
     # sound, and the utterance direction starts there, as in training, where any emotion leads to any other.
     source: Literal["seen", "neutral"] = "seen"
-    strength: float = 1.0  # of the direction
+    strength: float | None = None  # of the direction; None: the training's setting
     whole_blocks: bool = False  # frames beyond the last full block are left out
     drop_last: int = 0  # frames cut off the end of the track (released: 20)
     extend: Literal["hold", "mirror"] = "hold"  # a track that is shorter than the sound: last frame, or back and forth
 
 
-RELEASED = Inference(source="neutral", whole_blocks=True, drop_last=20, extend="mirror")
+RELEASED = Inference(source="neutral", strength=1.0, whole_blocks=True, drop_last=20, extend="mirror")
 
 
 def expression_track(
@@ -68,7 +68,9 @@ def expression_track(
             Reason.TOO_SHORT, f"the source has {len(codes)} frames in whole blocks, {settings.drop_last} are dropped"
         )
     added = figures.predict(connector, direction[None], codes[None], settings.reference)[0]
-    track = (codes + settings.strength * added)[: len(codes) - settings.drop_last]
+    track = (codes + (1.0 if settings.strength is None else settings.strength) * added)[
+        : len(codes) - settings.drop_last
+    ]
     if settings.extend == "mirror":
         while len(track) < frames:
             track = np.concatenate([track, track[::-1]])
@@ -101,6 +103,8 @@ class CMetFace:
         )
         self.net.load_state_dict(state)
         self.net.eval().to(torch.device(device))
+        if self.settings.strength is None:
+            self.settings = replace(self.settings, strength=record["strength"])
         self.hearing = self.net.hearing(record["heard"])
         self.encoder: SpeechEncoder = speech.build(record["speech_setting"], folder)
         if self.encoder.name != record["speech"]:

@@ -42,6 +42,7 @@ class Training:
     codec: str = "blendshape"  # or edtalk:CHECKOUT, pd-fgc:CHECKOUT
     code: int = 10  # of the blendshape codec; the others have their own size
     speech: str = "prosody"  # or aee, emotion2vec:FOLDER, stored:FOLDER
+    strength: float = 1.0  # in use: of the direction; a squared error makes uncertain ones short
     connector: ConnectorSettings = field(default_factory=ConnectorSettings)  # its code and speech follow from the above
     sampling: Sampling = field(default_factory=Sampling)
     losses: LossSettings = field(default_factory=LossSettings)
@@ -215,6 +216,7 @@ class CMetStage:
             "speech_setting": self.settings.speech,
             "codec_setting": self.settings.codec,
             "learnt_noise": self.net.sigma is not None,
+            "strength": self.settings.strength,
             "heard": self.hearing.rule,
             "encoded": self.net.neutral_speech.shape[1],
             "neutral": self.net.neutral_speech.shape[0],
