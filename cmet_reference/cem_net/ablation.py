@@ -1,41 +1,66 @@
-"""CEM-Net's Table IV in miniature: what AEE and the memory are for, on held-out speakers, from landmarks.
+"""CEM-Net's Table IV in miniature: what AEE and the memory are for, on held-out speakers.
 
 `python -m cmet_reference.cem_net.ablation DATA --seeds 3` trains the stages of each seed, and the memory twice: with
-and without the sound's emotion. Without EBM is the emotion-agnostic face, for which nothing more is trained.
+and without the sound's emotion. Without EBM is the emotion-agnostic face, for which nothing more is trained. Figures
+are of landmarks; with `--pictures N` also of N videos a row and seed, drawn by the mesh, by the metrics `m_lmd:eat-mp`
+and `ea:corpus` (evaluators trained on DATA before: `cmet-eval train evaluators --data DATA`).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from cmet_reference.cem_net.ebm_stage import Pair
+from cmet_reference.cem_net.generate import CemNetFace
 from cmet_reference.cem_net.train import stages
+from cmet_reference.render import appearance_stage
+from cmet_reference.render.mesh import MeshRenderer
 from cmet_reference.training import config
 from cmet_reference.training.loop import fit, repeatable
+from metrics.base import Labels, Sample
+from metrics.registry import get_metric
+from pipelines.shards import ShardSet
+from talking_face.pretrained import corpus_nets
 
-FIGURES = ("M-LMD", "all points", "emotion")
+LANDMARKS = ("M-LMD", "all points", "emotion")
+PICTURES = ("M-LMD, px", "EA")
+REFERENCES = 5  # frames of the source clip, evenly spread
 
 
-def run(data: Path, settings: Mapping[str, Any], seeds: Sequence[int], out: Path, quiet: bool = True) -> dict[str, Any]:
+def run(
+    data: Path, settings: Mapping[str, Any], seeds: Sequence[int], out: Path, pictures: int = 0, quiet: bool = True
+) -> dict[str, Any]:
     """Train every row with every seed, below `out`; what is finished there is not trained again.
+
+    Args:
+        pictures: targets, of those held out, that are drawn for each row and seed.
 
     Returns:
         by row and name, one value a seed. `M-LMD` is the mean distance of lips and jaw and `all points` that of the
         face, in percent of the eyes' distance, pose aside; `emotion` the share of faces in whose mean shape a linear
-        discriminant, fitted to the training split, reads the target's emotion.
+        discriminant, fitted to the training split, reads the target's emotion. With `pictures`, `M-LMD, px` and `EA`
+        are the metrics' means.
     """
     deaf = {**settings, "ebm": {**settings["ebm"], "net": {**settings["ebm"].get("net", {}), "audio_emotion": 0}}}
     found: dict[str, dict[str, list[float]]] = {}
 
-    def note(row: str, values: Sequence[float]) -> None:
-        for name, value in zip(FIGURES, values, strict=True):
+    def note(row: str, values: Sequence[float], names: Sequence[str] = LANDMARKS) -> None:
+        for name, value in zip(names, values, strict=True):
             found.setdefault(row, {}).setdefault(name, []).append(round(float(value), 5))
 
+    mesh = MeshRenderer()
+    if pictures:
+        factory = stages(settings, {"main": data}, out, 0, quiet)[3]
+        assert factory is not None
+        fit(factory(), out, quiet=quiet)
+        mesh = MeshRenderer(expression=appearance_stage.load(out / f"{appearance_stage.KIND}.safetensors"))
     for seed in seeds:
         folder = out / str(seed)
         for row, chosen, where, first in (
@@ -54,15 +79,49 @@ def run(data: Path, settings: Mapping[str, Any], seeds: Sequence[int], out: Path
                         note("without EBM", [got["mouth_without"], got["error_without"], got["emotion_without"]])
                         note("source's face, still", [got["mouth_still"], got["error_still"], got["emotion_still"]])
                         note("truth", [0, 0, got["emotion_truth"]])
+                    if not pictures:
+                        continue
+                    if row != "full":  # a face needs all of its files in one folder
+                        shutil.copyfile(folder / "audio2mouth.safetensors", where / "audio2mouth.safetensors")
+                    chosen_pairs = stage.held[:: max(1, len(stage.held) // pictures)][:pictures]
+                    note(row, drawn(CemNetFace(where), chosen_pairs, data, mesh), PICTURES)
+                    if row == "full":
+                        note("without EBM", drawn(CemNetFace(where, memory=False), chosen_pairs, data, mesh), PICTURES)
+                        note("source's face, still", drawn(None, chosen_pairs, data, mesh), PICTURES)
     return found
+
+
+def drawn(face: CemNetFace | None, pairs: Sequence[Pair], data: Path, mesh: MeshRenderer) -> list[float]:
+    """Means of PICTURES' metrics over videos of the pairs' targets; without a model the source's first frame stays."""
+    corpus_nets.look_beside(data)
+    shards, metrics, rows = ShardSet(data), [get_metric("m_lmd:eat-mp"), get_metric("ea:corpus")], []
+    for pair in pairs:
+        target, source = pair.face.clip, pair.source
+        n = len(target)
+        held = np.minimum(np.arange(n), len(source) - 1) if face else np.zeros(n, int)
+        video = base = shards.frames(source.clip_id)[held]
+        if face is not None:
+            take = np.linspace(0, len(source) - 1, REFERENCES).round().astype(int)
+            known, known_frames = source.landmarks[take], shards.frames(source.clip_id, list(take))
+            points = face.landmarks(target.audio, known, source.landmarks, n, known_frames, source.blendshapes[take])
+            video = mesh.frames(points, known_frames, known, base, source.landmarks[held])
+        labels = Labels(str(target.emotion), str(source.emotion), target.speaker)
+        truth = Sample(shards.frames(target.clip_id)[:n], name=target.clip_id, audio=target.audio)
+        scores = [metric.score(Sample(video, name="drawn", labels=labels), truth) for metric in metrics]
+        rows.append([np.nan if score.value is None else score.value for score in scores])
+    return [float(value) for value in np.nanmean(rows, axis=0)]
 
 
 def table_of(found: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
     """Markdown: mean and deviation over the seeds."""
-    lines = ["| | " + " | ".join(FIGURES) + " |", "|---|" + "---|" * len(FIGURES)]
+    figures = [*LANDMARKS, *(PICTURES if any("EA" in values for values in found.values()) else ())]
+    lines = ["| | " + " | ".join(figures) + " |", "|---|" + "---|" * len(figures)]
     for row, values in found.items():
-        digits = {name: 3 if name == "emotion" else 2 for name in FIGURES}
-        cells = [f"{np.mean(values[n]):.{digits[n]}f} ± {np.std(values[n]):.{digits[n]}f}" for n in FIGURES]
+        digits = {name: 3 if name in ("emotion", "EA") else 2 for name in figures}
+        cells = [
+            f"{np.mean(values[n]):.{digits[n]}f} ± {np.std(values[n]):.{digits[n]}f}" if n in values else ""
+            for n in figures
+        ]
         lines.append(f"| {row} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -73,9 +132,11 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("data", type=Path, help="a shard set")
     parser.add_argument("--config", default="demo", help="paper, demo, or a TOML file")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--pictures", type=int, default=0, help="videos a row and seed that are drawn and scored")
     parser.add_argument("--out", type=Path, default=Path("work/ablation-cem-net"))
     args = parser.parse_args(argv)
-    found = run(args.data, config.load("cmet_reference.cem_net", args.config), range(args.seeds), args.out, quiet=False)
+    settings = config.load("cmet_reference.cem_net", args.config)
+    found = run(args.data, settings, range(args.seeds), args.out, args.pictures, quiet=False)
     print(table_of(found))
     (args.out / "table.json").write_text(json.dumps(found, indent=1) + "\n", "utf-8")
     return found

@@ -41,7 +41,7 @@ class EbmSettings:
 
 
 @dataclass(frozen=True)
-class _Pair:
+class Pair:
     """A target clip and what is known of it when a source clip of the same speaker gives the face."""
 
     face: Face
@@ -181,11 +181,11 @@ class EbmStage:
     def record(self) -> Mapping[str, Any]:
         return {"net": self.net.record(), "identity": self.settings.identity, "emotions": list(self.emotions)}
 
-    def _base(self, p: _Pair) -> np.ndarray:
+    def _base(self, p: Pair) -> np.ndarray:
         moved = p.lips.reshape(len(p.lips), -1) @ self.net.spread.cpu().numpy()
         return p.rest + moved.reshape(-1, 478, 3)
 
-    def _start(self, p: _Pair) -> np.ndarray:
+    def _start(self, p: Pair) -> np.ndarray:
         given = [torch.from_numpy(x)[None] for x in (p.rest, p.lips, p.shapes)]
         return self.net.start(*given)[0].numpy()
 
@@ -261,7 +261,7 @@ def _pairs(
     rng: np.random.Generator,
     cross: bool,
     among: Sequence[Face] = (),
-) -> list[_Pair]:
+) -> list[Pair]:
     """Target clips with source clips of the same speaker; `cross`: of another emotion than the target's."""
     out = []
     n = mouths.settings.references
@@ -282,5 +282,5 @@ def _pairs(
                 picture = ShardSet(source.clip.folder).frames(source.clip.clip_id, [0])[0]
                 known[source.clip.clip_id] = identity_of(picture, source.clip.landmarks[0], identity)
             who = known.get(source.clip.clip_id, np.zeros(0, np.float32))
-            out.append(_Pair(face, rest, shapes, lips, heard, source.clip, who))
+            out.append(Pair(face, rest, shapes, lips, heard, source.clip, who))
     return out
