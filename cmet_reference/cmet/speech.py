@@ -194,6 +194,11 @@ def build(setting: str, folder: Path | None = None) -> SpeechEncoder:
 # -- what the network hears of them ------------------------------------------------------------------------------------
 
 SHRINK = 0.3  # of the scatter, replaced by its diagonal; 0.1 to 0.6 differ by 0.01 in cosine
+# How likely an utterance's speaker is not in the neutral pool; one of the training split then stands for that voice.
+# Ten clips beside ten neutral ones of half of the speakers: left-out training speakers' pools are heard right in 94 %,
+# in 85 % without (six to learn from, six told; with all speakers in the neutral pool 96 % and 94 %).
+STRANGER = 0.2
+KNOWN = 64  # neutral utterances of the training split that are kept for it
 ALIKE = 0.1  # what two utterances of a pool tell twice: ten count for 5.3, one for one
 
 
@@ -212,6 +217,7 @@ class Hearing:
     mean: np.ndarray  # (R,) float32
     white: np.ndarray  # (R, R): vectors @ white scatter by 1 along each axis within an emotion, neutral means removed
     centres: np.ndarray  # (8, R) in these units: mean offset of each emotion from its speakers' neutral means
+    known: np.ndarray  # (K, R) neutral utterances of the training split; see STRANGER
 
     def __call__(self, pool: np.ndarray, rest: np.ndarray) -> np.ndarray:
         """(D,): R numbers of a mean, 8 shares.
@@ -238,12 +244,19 @@ class Hearing:
 
         Which neutral utterance is by the same speaker is not known, so an utterance is compared with each:
         p(x | emotion) is the mean over neutral n of a normal density of x - n about the emotion's centre, of twice the
-        scatter of one utterance. A pool's utterances are not independent: see ALIKE.
+        scatter of one utterance. Nobody in `rest` may be: see STRANGER. A pool's utterances are not independent: see
+        ALIKE.
         """
+        log = self._beside(pool, rest)
+        if len(self.known):
+            log = np.logaddexp(np.log(1 - STRANGER) + log, np.log(STRANGER) + self._beside(pool, self.known))
+        return np.asarray(log.sum(axis=0) / (1 + ALIKE * (len(log) - 1)))
+
+    def _beside(self, pool: np.ndarray, rest: np.ndarray) -> np.ndarray:
+        """(N, 8) log p(x | emotion) of each utterance, its speaker one of `rest`."""
         x, n = (np.asarray((v - self.mean) @ self.white, np.float64) for v in (pool, rest))
         apart = ((x[:, None, None] - n[None, :, None] - self.centres) ** 2).sum(axis=-1)  # (N, M, 8)
-        log = np.logaddexp.reduce(-apart / (2 * 2), axis=1)
-        return np.asarray(log.sum(axis=0) / (1 + ALIKE * (len(log) - 1)))
+        return np.asarray(np.logaddexp.reduce(-apart / (2 * 2), axis=1) - np.log(len(n)))
 
 
 def shares(scores: np.ndarray) -> np.ndarray:
@@ -273,7 +286,9 @@ def fit_hearing(rule: Heard, vectors: np.ndarray, speakers: Sequence[str], emoti
     white = axes / np.sqrt(spread)
     centres = centres @ white
     centres[[e not in emotions for e in EMOTIONS]] = _OUT_OF_REACH
-    return Hearing(rule, *(np.asarray(a, np.float32) for a in (mean, white, centres)))
+    neutral = np.flatnonzero(labels == "neutral") if "neutral" in emotions else np.arange(len(labels))
+    kept = neutral[np.linspace(0, len(neutral) - 1, min(KNOWN, len(neutral))).round().astype(int)]
+    return Hearing(rule, *(np.asarray(a, np.float32) for a in (mean, white, centres, vectors[kept])))
 
 
 _OUT_OF_REACH = 1e3  # deviations from everything

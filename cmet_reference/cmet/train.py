@@ -75,6 +75,7 @@ class CMetNet(nn.Module):
     speech_mean: Tensor  # (R,): see speech.Hearing
     speech_white: Tensor  # (R, R)
     speech_centres: Tensor  # (8, R)
+    speech_known: Tensor  # (K, R)
     neutral_speech: Tensor  # (M, R) what the encoder gives of neutral clips
     label_speech: Tensor  # (8, D) direction from neutral to each emotion; zeros where not shown
     label_codes: Tensor  # (8, C) the same of codes, the mean over training speakers: the lookup
@@ -92,6 +93,7 @@ class CMetNet(nn.Module):
             "speech_mean": (encoded,),
             "speech_white": (encoded, encoded),
             "speech_centres": (len(EMOTIONS), encoded),
+            "speech_known": (min(speech.KNOWN, neutral), encoded),
             "neutral_speech": (neutral, encoded),
             "label_speech": (len(EMOTIONS), d),
             "label_codes": (len(EMOTIONS), c),
@@ -110,7 +112,8 @@ class CMetNet(nn.Module):
 
     def hearing(self, rule: Heard) -> Hearing:
         """What the connector is told of speech."""
-        return Hearing(rule, *(getattr(self, f"speech_{name}").cpu().numpy() for name in ("mean", "white", "centres")))
+        names = ("mean", "white", "centres", "known")
+        return Hearing(rule, *(getattr(self, f"speech_{name}").cpu().numpy() for name in names))
 
     def blendshape_model(self) -> BlendshapeModel:
         """The fitted codec."""
@@ -158,6 +161,7 @@ class CMetStage:
         self.net.fill("speech_mean", self.hearing.mean)
         self.net.fill("speech_white", self.hearing.white)
         self.net.fill("speech_centres", self.hearing.centres)
+        self.net.fill("speech_known", self.hearing.known)
         self.net.fill("neutral_speech", rest)
         self.net.fill("label_speech", figures.label_speech(clips, self.hearing))
         self.net.fill("label_codes", figures.label_codes(clips))

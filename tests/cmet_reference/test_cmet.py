@@ -392,7 +392,8 @@ def test_emotions_are_heard_by_hand() -> None:
     """One number, white already; centres 0 (neutral) and 4, the others out of reach."""
     centres = np.full((8, 1), 1e3, np.float32)
     centres[EMOTIONS.index("neutral")], centres[EMOTIONS.index("happy")] = 0, 4
-    hearing = speech.Hearing("emotions", np.zeros(1, np.float32), np.eye(1, dtype=np.float32), centres)
+    nobody = np.zeros((0, 1), np.float32)
+    hearing = speech.Hearing("emotions", np.zeros(1, np.float32), np.eye(1, dtype=np.float32), centres, nobody)
     rest = np.array([[10.0], [20.0]])  # two people
     one, two = (hearing.scores(np.array(x), rest) for x in ([[23.0]], [[23.0], [23.0]]))
     happy, neutral = (np.exp(-(a**2) / 4) + np.exp(-(b**2) / 4) for a, b in ((9, 1), (13, 3)))
@@ -404,6 +405,11 @@ def test_emotions_are_heard_by_hand() -> None:
     assert heard[at].tolist() == pytest.approx([1 / (1 + np.exp(-gap)), 1 / (1 + np.exp(gap))], rel=1e-5)
     assert heard.sum() == pytest.approx(1)
     np.testing.assert_array_equal(hearing.between(rest, rest, rest), 0)
+    # With a third person, of the training split, who may be the one that speaks.
+    third = replace(hearing, known=np.array([[18.0]], np.float32)).scores(np.array([[23.0]]), rest)
+    shares = (0.8 * (np.exp(-(a**2) / 4) + np.exp(-(b**2) / 4)) / 2 + 0.2 * np.exp(-(c**2) / 4)
+              for a, b, c in ((9, 1, 1), (13, 3, 5)))  # fmt: skip
+    assert third[at[0]] - third[at[1]] == pytest.approx(np.subtract(*np.log(list(shares))), rel=1e-5)
 
 
 def test_an_emotion_is_heard_whoever_speaks_and_in_whatever_shares() -> None:
