@@ -15,8 +15,10 @@ def run(
     setting: list[str] = typer.Option(None, "--setting", help="default: neutral-base and cross-emotion; repeatable"),
     data: Path = typer.Option(None, "--data", help="folder of shards; default: the embedded corpus, made if absent"),
     out: Path = typer.Option(Path("work/run"), "--out", help="videos, scores and result rows go here"),
-    max_pairs: int = typer.Option(None, "--max-pairs", min=1, help="a balanced subset of this size, for each setting"),
-    seeds: int = typer.Option(None, "--seeds", min=1, help="number of seeds; default: the setting's"),
+    max_pairs: int = typer.Option(
+        None, "--max-pairs", min=1, help="a balanced subset of this size, for each setting; 64 without --data"
+    ),
+    seeds: int = typer.Option(None, "--seeds", min=1, help="number of seeds; default: the setting's, 1 without --data"),
     split: str = typer.Option(None, "--split", help="draw from this split; 'all' takes every clip"),
     metrics: list[str] = typer.Option(
         None,
@@ -41,9 +43,8 @@ def run(
         print(embedded.embedded_evaluators(quiet=quiet))
         if told := embedded.embedded_checkpoints(methods=method, quiet=quiet):
             print(told)
-        if max_pairs is None and seeds is None:
-            max_pairs, seeds = embedded.PAIRS, 1
-            print(f"{max_pairs} pairs of each setting, one seed; --max-pairs and --seeds take others")
+        max_pairs, seeds = max_pairs or embedded.PAIRS, seeds or 1
+        print(f"{max_pairs} pairs of each setting, seeds: {seeds}; --max-pairs and --seeds take others")
         if not metrics and not profile:
             metrics = list(embedded.METRICS)
     summary = evaluate.run(
