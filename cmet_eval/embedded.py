@@ -17,13 +17,12 @@ METRICS = (
     *("psnr:frame-mean", "ssim:wang2004", "m_lmd:eat-mp", "f_lmd:eat-mp", "lse_c:corpus", "ea:corpus"),
     *("emotion_leak:corpus", "csim:dlib"),
 )
-# What each method's checkpoints are: model and stage of `cmet-eval train`, in training order.
-_A2M = ("cem-net", "audio2mouth")
-_MESH = ("cem-net", "appearance")  # what the mesh renderer learns
-STAGES: dict[str, tuple[tuple[str, str], ...]] = {
-    "cmet": (_A2M, ("cmet", "cmet"), _MESH),
-    "cem-net": (_A2M, ("cem-net", "aee"), ("cem-net", "ebm"), _MESH),
-    "ground-truth-face": (_MESH,),
+# What each method's checkpoints are: stages of `cmet-eval train`, in training order; `appearance` is what the mesh
+# renderer learns.
+STAGES: dict[str, tuple[str, ...]] = {
+    "cmet": ("audio2mouth", "cmet", "appearance"),
+    "cem-net": ("audio2mouth", "aee", "ebm", "appearance"),
+    "ground-truth-face": ("appearance",),
 }
 
 
@@ -80,8 +79,8 @@ def embedded_checkpoints(
     shards = folder / "shards"
     out, digest = shards / checkpoints.FOLDER, ShardSet(shards).digest
     trained: list[str] = []
-    for model, stage in wanted:
-        path = out / f"{stage}.safetensors"
+    for stage in wanted:
+        model, path = checkpoints.model_of(stage), out / f"{stage}.safetensors"
         settings = config.load(PACKAGES[model], "demo")
         if path.is_file():
             known = checkpoints.trained_on(path)
@@ -95,5 +94,5 @@ def embedded_checkpoints(
         except ImportError as error:
             raise UserError(f"{model} needs {error.name}; run `pip install 'cmet-eval[reference]'`") from None
         trained.append(f"{stage} in {card['seconds']:.0f} s")
-    names = ", ".join(stage for _, stage in wanted)
+    names = ", ".join(wanted)
     return f"trained on the embedded corpus: {', '.join(trained)}" if trained else f"trained before: {names} in {out}"

@@ -49,14 +49,10 @@ class Case(Protocol):
     def note(self, text: str) -> None: ...
 
 
-_MODELS = {name: "cem-net" for name in ("audio2mouth", "aee", "ebm", "appearance", "renderer")}  # whose stage a file is
-
-
 class _Trained:
     """A method whose weights are files; the picture is drawn over the source video, cut or held to the length."""
 
     name: str
-    model: str  # what `cmet-eval train` calls it
     files: tuple[str, ...]  # names of its checkpoints
 
     def paths(self) -> list[Path]:
@@ -66,13 +62,12 @@ class _Trained:
             MissingWeights: one is not trained.
             UserError: one was trained with another version of an earlier one than is here.
         """
-        found = {name: checkpoints.find(name, _MODELS.get(name, self.model)) for name in self.files}
+        found = {name: checkpoints.find(name) for name in self.files}
         for name in self.files:
             for earlier, wanted in _header(*_stamp(found[name])).get("built_on", {}).items():
-                model = _MODELS.get(earlier, self.model)
-                path = found.setdefault(earlier, checkpoints.find(earlier, model))
+                path = found.setdefault(earlier, checkpoints.find(earlier))
                 if (here := _revision(*_stamp(path))) != wanted:
-                    again = f"cmet-eval train {_MODELS.get(name, self.model)} --data SHARDS"
+                    again = checkpoints.command(name)
                     raise UserError(f"{found[name]} was trained with {earlier} {wanted}, here is {here}; run `{again}`")
         return list(found.values())
 
@@ -90,7 +85,7 @@ class _Trained:
         """What turns landmarks into pictures: the mesh, with what it learnt of expressions where that is a file."""
         if "appearance" not in self.files:
             return MeshRenderer()
-        return _mesh(_stamp(checkpoints.find("appearance", _MODELS["appearance"])))
+        return _mesh(_stamp(checkpoints.find("appearance")))
 
     def generate(self, case: Case) -> np.ndarray:
         """The video: (n_frames, H, W, 3) uint8 RGB."""
@@ -112,7 +107,6 @@ class CMet(_Trained):
     """C-MET: the source video's expression, turned by the way from neutral to emotional speech; lips from the sound."""
 
     name = "cmet"
-    model = "cmet"
     files = ("cmet", "audio2mouth", "appearance")
     sees = frozenset({"reference-frames", "source-video", "driving-audio", "emotion-audio", "neutral-audio"})
 
@@ -135,7 +129,6 @@ class CemNet(_Trained):
     """CEM-Net: lips and jaw from sound, the sound's emotion from a memory, on the source video."""
 
     name = "cem-net"
-    model = "cem-net"
     files: tuple[str, ...] = ("audio2mouth", "aee", "ebm", "appearance")
     sees = frozenset({"reference-frames", "source-video", "driving-audio"})
 
@@ -154,7 +147,7 @@ class CemNetFlow(CemNet):
     files = ("audio2mouth", "aee", "ebm", "renderer")
 
     def renderer(self) -> Renderer:
-        return _flow(_stamp(checkpoints.find("renderer", self.model)))
+        return _flow(_stamp(checkpoints.find("renderer")))
 
 
 class GroundTruthFace(_Trained):
@@ -162,7 +155,6 @@ class GroundTruthFace(_Trained):
     the most that a model of landmarks can reach with the mesh renderer."""
 
     name = "ground-truth-face"
-    model = "cem-net"
     files = ("appearance",)
     sees = frozenset({"ground-truth", "reference-frames", "source-video"})
 

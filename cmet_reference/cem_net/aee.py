@@ -176,7 +176,8 @@ def load(path: Path) -> AEE:
     from cmet_reference.training import checkpoints
 
     state, record = checkpoints.load(path, KIND)
-    return build(record, state)
+    with checkpoints.as_saved(path, KIND):
+        return build(record, state)
 
 
 # -- what is heard -----------------------------------------------------------------------------------------------------

@@ -183,7 +183,8 @@ def load(path: Path) -> Audio2Mouth:
     from cmet_reference.training import checkpoints
 
     state, record = checkpoints.load(path, KIND)
-    return build(record, state)
+    with checkpoints.as_saved(path, KIND):
+        return build(record, state)
 
 
 def loss(predicted: Tensor, truth: Tensor, weight: float = 1.0) -> tuple[Tensor, dict[str, Tensor]]:

@@ -320,9 +320,10 @@ def load(path: Path) -> tuple[EBM, str]:
     from cmet_reference.training import checkpoints
 
     state, record = checkpoints.load(path, KIND)
-    net = EBM(Settings(**record["net"]))
-    net.load_state_dict(state)
-    return net.eval(), record["identity"]
+    with checkpoints.as_saved(path, KIND):
+        net = EBM(Settings(**record["net"]))
+        net.load_state_dict(state)
+        return net.eval(), record["identity"]
 
 
 def _mlp(n_in: int, hidden: int, n_out: int) -> nn.Sequential:

@@ -94,18 +94,19 @@ class CMetFace:
         self.settings = settings or Inference()
         path = _checkpoint(folder, KIND)
         state, record = checkpoints.load(path, KIND)
-        self.net = CMetNet(
-            ConnectorSettings(**record["connector"]),
-            record["codec"],
-            record["learnt_noise"],
-            record["encoded"],
-            record["neutral"],
-        )
-        self.net.load_state_dict(state)
+        with checkpoints.as_saved(path, KIND):
+            self.net = CMetNet(
+                ConnectorSettings(**record["connector"]),
+                record["codec"],
+                record["learnt_noise"],
+                record["encoded"],
+                record["neutral"],
+            )
+            self.net.load_state_dict(state)
+            if self.settings.strength is None:
+                self.settings = replace(self.settings, strength=record["strength"])
+            self.hearing = self.net.hearing(record["heard"])
         self.net.eval().to(torch.device(device))
-        if self.settings.strength is None:
-            self.settings = replace(self.settings, strength=record["strength"])
-        self.hearing = self.net.hearing(record["heard"])
         self.encoder: SpeechEncoder = speech.build(record["speech_setting"], folder)
         if self.encoder.name != record["speech"]:
             raise UserError(f"{path} was trained with {record['speech']}, and here is {self.encoder.name}; train again")

@@ -51,7 +51,9 @@ class AppearanceSettings:
 def load(path: Path) -> Appearance:
     """A fitted model. Raises UserError where the file is none."""
     state, _ = checkpoints.load(path, KIND)
-    return Appearance({name: values.numpy() for name, values in state.items()}, f"{KIND}-{checkpoints.revision(path)}")
+    with checkpoints.as_saved(path, KIND):
+        arrays = {name: values.numpy() for name, values in state.items()}
+        return Appearance(arrays, f"{KIND}-{checkpoints.revision(path)}")
 
 
 class AppearanceNet(nn.Module):

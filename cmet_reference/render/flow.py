@@ -420,9 +420,10 @@ class FlowRenderer:
     def __init__(self, path: Path, device: str = "cpu") -> None:
         """Raises what `checkpoints.load` does."""
         state, record = checkpoints.load(path, KIND)
-        self.settings = RendererSettings(**record["settings"])
-        self.net = RendererNet(self.settings)
-        self.net.load_state_dict(state)
+        with checkpoints.as_saved(path, KIND):
+            self.settings = RendererSettings(**record["settings"])
+            self.net = RendererNet(self.settings)
+            self.net.load_state_dict(state)
         self.net.eval().to(device)
         self.revision = f"flow-1-{checkpoints.revision(path)}"
 

@@ -117,6 +117,18 @@ def revision(path: Path) -> str:
 
 
 @contextmanager
+def as_saved(path: Path, kind: str) -> Iterator[None]:
+    """Inside, a checkpoint that was loaded becomes a network; a field or tensor that is missing is told as UserError.
+
+    The files' version is of the header alone; what stages write changes more often.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, RuntimeError):
+        raise UserError(f"{path} was trained by an earlier version; train again: `{command(kind)} --fresh`") from None
+
+
+@contextmanager
 def watch() -> Iterator[dict[str, str]]:
     """Kind and revision of every checkpoint loaded meanwhile: what a stage that is being built stands on."""
     seen: dict[str, str] = {}
@@ -132,25 +144,28 @@ def look_beside(shards: str | Path) -> None:
     _beside[:] = [Path(shards) / FOLDER]
 
 
-def find(name: str, model: str = "") -> Path:
-    """The checkpoint called `name`: in the folders of CMET_EVAL_CHECKPOINTS, then beside the data in use.
+def model_of(stage: str) -> str:
+    """What `cmet-eval train` calls the model that a stage belongs to."""
+    return "cmet" if stage == "cmet" else "cem-net"
 
-    Args:
-        name: of the stage.
-        model: what `cmet-eval train` calls the model it belongs to, for the message.
 
-    Raises:
-        MissingWeights: it is nowhere.
+def command(stage: str) -> str:
+    """What trains a stage."""
+    return f"cmet-eval train {model_of(stage)} --stage {stage} --data SHARDS"
+
+
+def find(name: str) -> Path:
+    """The checkpoint of the stage `name`: in the folders of CMET_EVAL_CHECKPOINTS, then beside the data in use.
+
+    Raises MissingWeights where it is nowhere.
     """
     named = [Path(folder) for folder in os.environ.get(FOLDERS, "").split(os.pathsep) if folder]
     for folder in [*named, *_beside]:
         path = folder / f"{name}.safetensors"
         if path.is_file():
             return path
-    model = model or ("cmet" if name == "cmet" else "cem-net")
     raise MissingWeights(
-        f"{name}.safetensors is not trained here; run `cmet-eval train {model} --data SHARDS`, or name its folder in "
-        f"{FOLDERS}"
+        f"{name}.safetensors is not trained here; run `{command(name)}`, or name its folder in {FOLDERS}"
     )
 
 

@@ -9,9 +9,12 @@ from typing import Any
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
-from cmet_eval import embedded
+from cmet_eval import embedded, evaluate
+from cmet_eval.cli import build
 from cmet_eval.embedded import embedded_checkpoints
+from cmet_reference import methods
 from cmet_reference.training import checkpoints, config, models
 
 
@@ -34,8 +37,9 @@ def corpus(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 def test_what_is_missing_is_trained_in_order_and_kept(corpus: Path) -> None:
     assert embedded_checkpoints(corpus, ["static-reference"]) == ""
     told = embedded_checkpoints(corpus, ["cmet", "static-reference"])
-    assert told == "trained on the embedded corpus: audio2mouth in 1 s, cmet in 1 s"
-    assert embedded_checkpoints(corpus, ["cmet"]).startswith("trained before: audio2mouth, cmet in")
+    assert told == "trained on the embedded corpus: audio2mouth in 1 s, cmet in 1 s, appearance in 1 s"
+    assert embedded_checkpoints(corpus, ["cmet"]).startswith("trained before: audio2mouth, cmet, appearance in")
+    assert embedded_checkpoints(corpus, ["ground-truth-face"]).startswith("trained before: appearance in")
     assert embedded_checkpoints(corpus, ["cem-net"]) == "trained on the embedded corpus: aee in 1 s, ebm in 1 s"
 
 
@@ -52,6 +56,33 @@ def test_other_data_or_other_settings_are_trained_again(corpus: Path, monkeypatc
         assert embedded_checkpoints(corpus, ["cmet"]) == "trained on the embedded corpus: cmet in 1 s"
 
 
-def test_stages_are_those_of_the_models() -> None:
-    for wanted in embedded.STAGES.values():
-        assert all(stage in models.stage_names(model) for model, stage in wanted)
+def test_the_face_of_the_ground_truth_needs_what_the_mesh_learns_alone(corpus: Path) -> None:
+    assert embedded_checkpoints(corpus, ["ground-truth-face"]) == "trained on the embedded corpus: appearance in 1 s"
+
+
+def test_stages_are_those_of_the_models_and_their_methods() -> None:
+    for model in models.PACKAGES:
+        assert {checkpoints.model_of(stage) for stage in models.stage_names(model)} == {model}
+    known = {stage for model in models.PACKAGES for stage in models.stage_names(model)}
+    for method in (methods.CMet, methods.CemNet, methods.GroundTruthFace):
+        assert set(embedded.STAGES[method.name]) == set(method.files) <= known
+
+
+@pytest.mark.parametrize(
+    ("words", "pairs", "seeds"), [([], 64, 1), (["--seeds", "3"], 64, 3), (["--max-pairs", "5"], 5, 1)]
+)
+def test_without_data_a_quarter_of_an_hour_is_the_default(
+    words: list[str], pairs: int, seeds: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("embedded_corpus", "embedded_shards", "embedded_evaluators", "embedded_checkpoints"):
+        monkeypatch.setattr(embedded, name, lambda **how: "")
+    asked: dict[str, Any] = {}
+
+    def run(*names: Any, **how: Any) -> evaluate.RunSummary:
+        asked.update(how)
+        return evaluate.RunSummary((), 0, 0, 0, 0, {}, 0.0)
+
+    monkeypatch.setattr(evaluate, "run", run)
+    result = CliRunner().invoke(build("run"), ["run", "--method", "static-reference", *words])
+    assert result.exit_code == 0, result.output
+    assert (asked["max_pairs"], asked["seeds"]) == (pairs, seeds)

@@ -1,5 +1,6 @@
 """C-MET: the connector's shapes and counts, losses by hand, the sampler's leak, codec, speech and generation."""
 
+import re
 import sys
 import types
 from dataclasses import replace
@@ -15,7 +16,9 @@ from cmet_reference.cmet.blendshape import BlendshapeCodec
 from cmet_reference.cmet.codec import Face, held, smoothed_lips
 from cmet_reference.cmet.connector import Connector, ConnectorSettings, Tokens, from_released
 from cmet_reference.cmet.data import CodedClips, Sampler, Sampling
+from cmet_reference.cmet.generate import CMetFace
 from cmet_reference.cmet.train import CMetStage, Training, configuration, read
+from cmet_reference.training import checkpoints
 from talking_face.emotions import EMOTIONS
 from talking_face.reasons import ClipError, Reason, UserError
 
@@ -329,6 +332,12 @@ def test_held_out_figures_know_a_perfect_and_a_useless_prediction(
     assert figures.directions(stage.net.connector, stage.held, lookup, stage.hearing)["cosine"] == 0.0
 
 
+def test_no_figures_without_neutral_training_clips(stage: CMetStage) -> None:
+    assert stage.held is not None
+    nothing = np.zeros_like(stage.net.label_codes.numpy())
+    assert figures.directions(stage.net.connector, stage.held, nothing, stage.hearing) == {}
+
+
 def test_configurations_are_read_and_unknown_fields_refused() -> None:
     paper, demo = (read(configuration(name)) for name in ("paper", "demo"))
     assert replace(paper.connector, speech=1024) == ConnectorSettings()
@@ -622,3 +631,16 @@ def test_the_pd_fgc_codec_says_what_is_missing(tmp_path: Path) -> None:
 
     with pytest.raises(UserError, match="no checkout of PD-FGC"):
         pd_fgc.PDFGCCodec(tmp_path)
+
+
+def test_a_checkpoint_of_an_earlier_version_says_what_to_run(stage: CMetStage, tmp_path: Path) -> None:
+    path, record = tmp_path / "cmet.safetensors", dict(stage.record())
+    told = "was trained by an earlier version; train again: `cmet-eval train cmet --stage cmet --data SHARDS --fresh`"
+    for gone in ("heard", "encoded", "strength"):
+        checkpoints.save(path, stage.net.state_dict(), {k: v for k, v in record.items() if k != gone})
+        with pytest.raises(UserError, match=re.escape(told)):
+            CMetFace(tmp_path)
+    state = {**stage.net.state_dict(), "label_speech": torch.zeros(8, 1)}
+    checkpoints.save(path, state, record)
+    with pytest.raises(UserError, match=re.escape(told)):
+        CMetFace(tmp_path)

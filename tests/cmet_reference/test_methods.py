@@ -11,6 +11,10 @@ import torch
 from baselines.method import Case, Method, check_output
 from baselines.registry import catalogue, get_method
 from cmet_reference import methods
+from cmet_reference.geometry import RIGID
+from cmet_reference.render import appearance_stage
+from cmet_reference.render.appearance_stage import AppearanceNet
+from cmet_reference.render.mesh import MeshRenderer
 from cmet_reference.training import checkpoints
 from talking_face.pretrained.store import MissingWeights
 from talking_face.reasons import UserError
@@ -20,7 +24,7 @@ from tests.cmet_reference.test_flow import pictures, track
 class Still(methods._Trained):
     """A model that leaves the face as it is."""
 
-    name, model, files = "still", "cmet", ("one", "two")
+    name, files = "still", ("one", "two")
     sees = frozenset({"reference-frames", "source-video"})
 
     def landmarks(self, case: methods.Case, base: np.ndarray) -> np.ndarray:
@@ -64,7 +68,7 @@ def test_revision_and_what_was_seen_follow_the_files(folder: Path) -> None:
     checkpoints.save(folder / "two.safetensors", {"w": torch.ones(3)}, {}, {"trained_on": {"clips": ["d"]}})
     assert method.revision != before and method.trained_on == {"a", "b", "d"}
     (folder / "one.safetensors").unlink()
-    with pytest.raises(MissingWeights, match="cmet-eval train cmet"):
+    with pytest.raises(MissingWeights, match="cmet-eval train cem-net --stage one"):
         _ = method.revision
 
 
@@ -79,6 +83,37 @@ def test_a_file_built_on_another_one_is_not_mixed_with_its_successor(folder: Pat
     told["built_on"] = {"three": checkpoints.revision(folder / "three.safetensors")}
     checkpoints.save(folder / "one.safetensors", {"w": torch.zeros(3)}, {}, {"trained_on": told})
     assert Still().trained_on == {"a", "b", "c", "z"}
+
+
+def test_the_mesh_draws_with_what_it_learnt_where_a_method_has_it(folder: Path) -> None:
+    class Knowing(Still):
+        files = ("one", "appearance")
+
+    path = folder / "appearance.safetensors"
+    net = AppearanceNet(2)
+    checkpoints.save(path, net.state_dict(), {}, {"trained_on": {"clips": []}})
+    assert Still().renderer().revision == MeshRenderer().revision
+    drawn, before = Knowing().renderer(), Knowing().revision
+    assert drawn.revision == MeshRenderer(expression=appearance_stage.load(path)).revision
+    assert drawn.revision != MeshRenderer().revision
+    net.unit.fill_(1.0)
+    checkpoints.save(path, net.state_dict(), {}, {"trained_on": {"clips": []}})
+    assert Knowing().revision != before and Knowing().renderer().revision != drawn.revision
+
+
+def test_the_face_of_the_ground_truth_has_its_shape_and_the_source_s_pose() -> None:
+    """The real face: the source's with other soft points, turned by 0.3 rad, half as large, elsewhere, and shorter."""
+    base, rng = track(6), np.random.default_rng(0)
+    changed = rng.normal(0, 2.0, (4, 478, 3))
+    changed[:, RIGID] = 0
+    turn = np.array([[np.cos(0.3), np.sin(0.3), 0], [-np.sin(0.3), np.cos(0.3), 0], [0, 0, 1]])
+    real = (0.5 * (base[:4] + changed) @ turn + [7, -3, 0]).astype(np.float32)
+    given = {"reference_landmarks": base[:2], "ground_truth_landmarks": real}
+    shown = Case(
+        pair_id="p", setting="s", speaker="A", n_frames=6, size=(96, 96), seed=0, target_emotion="happy", intensity=1,
+        loaders={k: lambda v=v: v for k, v in given.items()}, sees=methods.GroundTruthFace.sees)  # fmt: skip
+    out = methods.GroundTruthFace().landmarks(shown, base)
+    assert out == pytest.approx(base + changed[[0, 1, 2, 3, 3, 3]], abs=1e-3)  # px
 
 
 @pytest.mark.parametrize("name", [n for n, e in catalogue().items() if e.revision == "checkpoint"])

@@ -341,7 +341,7 @@ def test_files_that_are_no_checkpoint_are_refused(tmp_path: Path, monkeypatch: p
 def test_where_checkpoints_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoints, "_beside", [])
     monkeypatch.delenv(checkpoints.FOLDERS, raising=False)
-    with pytest.raises(MissingWeights, match="`cmet-eval train cem-net --data SHARDS`"):
+    with pytest.raises(MissingWeights, match="`cmet-eval train cem-net --stage aee --data SHARDS`"):
         checkpoints.find("aee")
     beside, named = tmp_path / "shards" / "reference" / "aee.safetensors", tmp_path / "own" / "aee.safetensors"
     for path in (beside, named):
