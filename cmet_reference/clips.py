@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from pipelines.shards import ShardSet
 from talking_face.progress import Progress
 from talking_face.reasons import UserError
 
 MIN_VALID = 0.8  # share of the frames with a face; a clip with fewer teaches the bridging, not the face
+MIN_FRAMES = 15
 SAMPLES_A_FRAME = 640  # 16 kHz at 25 frames/s
 
 
@@ -35,9 +38,10 @@ class ClipArrays:
         return len(self.landmarks)
 
 
-def read_clip(shards: ShardSet, clip_id: str) -> ClipArrays:
-    """One clip of the set; frames without a face take the numbers between their neighbours'."""
-    row = shards.clips.set_index("clip_id").loc[clip_id]
+def read_clip(shards: ShardSet, row: Mapping[str, Any]) -> ClipArrays:
+    """One clip of the set, by its row of `shards.clips`; frames without a face take the numbers between their
+    neighbours'."""
+    clip_id = str(row["clip_id"])
     landmarks, audio = shards.landmarks(clip_id, smoothed=True), shards.audio(clip_id)
     n = min(len(landmarks), len(audio) // SAMPLES_A_FRAME)
     text = {k: v if isinstance(v := row[k], str) else None for k in ("emotion", "sentence_id")}
@@ -56,7 +60,7 @@ def read_clip(shards: ShardSet, clip_id: str) -> ClipArrays:
 
 
 def read_clips(
-    folders: Iterable[Path], split: str = "train", min_frames: int = 15, quiet: bool = True
+    folders: Iterable[Path], split: str = "train", min_frames: int = MIN_FRAMES, quiet: bool = True
 ) -> list[ClipArrays]:
     """All clips of a split that can be learnt from, sorted by id: 1 MB a clip of 3 s.
 
@@ -66,16 +70,27 @@ def read_clips(
     out = []
     for folder in folders:
         shards = ShardSet(folder)
-        rows = shards.clips
-        rows = rows[(rows["n_frames"] >= min_frames) & (rows["valid_fraction"] >= MIN_VALID) & (rows["split"] == split)]
+        rows = _learnable(shards, split, min_frames)
         if rows.empty:
             raise UserError(f"{folder} has no clip of the {split} split with {min_frames} frames and a face in them")
-        ids = sorted(rows["clip_id"])
-        with Progress(len(ids), unit="clips", label=f"read the {split} split", quiet=quiet) as progress:
-            for clip_id in ids:
-                out.append(read_clip(shards, clip_id))
+        with Progress(len(rows), unit="clips", label=f"read the {split} split", quiet=quiet) as progress:
+            for row in rows.sort_values("clip_id").to_dict("records"):
+                out.append(read_clip(shards, row))
                 progress.advance()
     return out
+
+
+def read_held_out(folders: Iterable[Path], quiet: bool = True) -> list[ClipArrays]:
+    """The test splits' clips, as `read_clips` reads them; none where every clip of every set is for training."""
+    there = [folder for folder in folders if len(_learnable(ShardSet(folder), "test"))]
+    return read_clips(there, "test", quiet=quiet)
+
+
+def _learnable(shards: ShardSet, split: str, min_frames: int = MIN_FRAMES) -> pd.DataFrame:
+    """Rows of the split's clips that can be learnt from."""
+    rows = shards.clips
+    long, seen = rows["n_frames"] >= min_frames, rows["valid_fraction"] >= MIN_VALID
+    return rows[long & seen & (rows["split"] == split)]
 
 
 def bridged(track: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ from cmet_reference.cem_net import aee, audio2mouth, ebm
 from cmet_reference.cem_net.aee_stage import AeeSettings, AeeStage
 from cmet_reference.cem_net.audio2mouth_stage import Audio2MouthSettings, Audio2MouthStage
 from cmet_reference.cem_net.ebm_stage import EbmSettings, EbmStage
-from cmet_reference.clips import ClipArrays, read_clips
+from cmet_reference.clips import ClipArrays, read_clips, read_held_out
 from cmet_reference.render import appearance_stage, flow
 from cmet_reference.render.appearance_stage import AppearanceSettings, AppearanceStage
 from pipelines.shards import ShardSet
@@ -32,11 +32,7 @@ def stages(
     spoken = [folders["lrs2"]] if "lrs2" in folders else felt
 
     def split(where: Sequence[Path]) -> tuple[list[ClipArrays], list[ClipArrays]]:
-        train = read_clips(where, quiet=quiet)
-        try:
-            return train, read_clips(where, "test", quiet=quiet)
-        except UserError:
-            return train, []  # nothing is held out
+        return read_clips(where, quiet=quiet), read_held_out(where, quiet=quiet)
 
     def first() -> Audio2MouthStage:
         net, settings = _settings(config, "audio2mouth")

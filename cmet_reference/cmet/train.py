@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cmet_reference.clips import ClipArrays, read_clips
+from cmet_reference.clips import ClipArrays, read_clips, read_held_out
 from cmet_reference.cmet import blendshape, figures, losses, speech
 from cmet_reference.cmet.blendshape import BlendshapeCodec, BlendshapeModel
 from cmet_reference.cmet.codec import Face, FaceCodec
@@ -300,10 +300,7 @@ def stages(
 
     def stage() -> CMetStage:
         train = read_clips(folders.values(), quiet=quiet)
-        try:
-            test = read_clips(folders.values(), "test", quiet=quiet)
-        except UserError:
-            test = []  # nothing is held out
+        test = read_held_out(folders.values(), quiet=quiet)
         return CMetStage(settings, codec_of(settings, train), speech.build(settings.speech, out), train, test, seed)
 
     return [stage]
