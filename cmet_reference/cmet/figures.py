@@ -63,9 +63,12 @@ def directions(
     Centred: less the mean over target emotions, each speaker's truth and prediction by their own, so that a direction
     that is the same for all emotions scores nothing. `cosine` is the mean over speakers and emotions;
     `emotion_accuracy` says how often the lookup's nearest direction (cosine, both centred) has the right label,
-    `_own` with pools of the speaker alone.
+    `_own` with pools of the speaker alone. Nothing where no training speaker shows neutral and an emotion, or no
+    held-out one neutral and all of these.
     """
     targets = [e for e in EMOTIONS if e != "neutral" and np.abs(lookup[EMOTIONS.index(e)]).sum() > 0]
+    if not targets:
+        return {}
     labels = centred(np.stack([lookup[EMOTIONS.index(e)] for e in targets]))
     rows: list[list[float]] = []
     for speaker in sorted(set(clips.speakers)):
