@@ -232,15 +232,18 @@ def discriminant(x: np.ndarray, classes: np.ndarray, n: int, shrink: float) -> n
 
 def calibrated(x: np.ndarray, classes: np.ndarray, speakers: np.ndarray, n: int, shrink: float) -> np.ndarray:
     """`discriminant`, times the factor of 0.05 to 2 that makes its log odds the likeliest for speakers left out one by
-    one; 1 with a single speaker. Fitted to 32 clips of each of four it is surer than a fifth deserves."""
-    everyone = sorted(set(speakers.tolist()))
+    one; 1 with a single speaker. Fitted to 32 clips of each of four it is surer than a fifth deserves.
+
+    Clips of a class that one speaker alone shows do not count: without that speaker, nobody could know it."""
+    shown_by = np.array([len(set(speakers[classes == k].tolist())) for k in range(n)])
+    shared = shown_by[classes] > 1
     scale = 1.0
-    if len(everyone) > 1:
+    if shared.any():
         scores = np.zeros((len(x), n))
-        for out in everyone:
+        for out in sorted(set(speakers.tolist())):
             rule = discriminant(x[speakers != out], classes[speakers != out], n, shrink)
             scores[speakers == out] = x[speakers == out] @ rule[:-1] + rule[-1]
-        scale = min(np.geomspace(0.05, 2, 60).tolist(), key=lambda a: surprise(a * scores, classes))
+        scale = min(np.geomspace(0.05, 2, 60).tolist(), key=lambda a: surprise(a * scores[shared], classes[shared]))
     return scale * discriminant(x, classes, n, shrink)
 
 

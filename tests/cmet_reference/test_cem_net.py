@@ -284,6 +284,11 @@ def test_calibration_is_of_speakers_left_out():
     assert 0.5 < alike.mean() <= 2
     alone = aee_stage.calibrated(x, classes, np.full(120, "a"), 2, 0.1)
     assert np.array_equal(alone, plain)
+    shown_by_c = np.random.default_rng(1).normal(np.array([0, 9, 0]), size=(10, 3))
+    lonely = np.concatenate([x, shown_by_c])
+    three, who = np.append(classes, [2] * 10), np.append(speakers, ["c"] * 10)
+    factor = aee_stage.calibrated(lonely, three, who, 3, 0.1) / aee_stage.discriminant(lonely, three, 3, 0.1)
+    assert factor.mean() == pytest.approx(alike.mean(), rel=0.25)  # 0.05 if it counted
     scores = np.array([[0.0, np.log(3)], [2.0, 2.0]])
     assert aee_stage.surprise(scores, np.array([1, 0])) == pytest.approx((np.log(4 / 3) + np.log(2)) / 2)
 
