@@ -6,6 +6,7 @@ expression hardly move. MediaPipe's z has the scale of x, so that a turned head 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -72,6 +73,19 @@ def template_of(landmarks: np.ndarray, rounds: int = 3) -> np.ndarray:
     for _ in range(rounds):
         template = _upright(to_head(landmarks, fit_pose(landmarks, template)).mean(axis=0).astype(np.float64))
     return template.astype(np.float32)
+
+
+def mean_face(tracks: Sequence[np.ndarray], frames: int = 512) -> np.ndarray:
+    """`template_of` some frames of many clips, evenly spread over all: a mean face needs no more.
+
+    Args:
+        tracks: (T, 478, 3) px each, no NaN, at least one frame in all.
+        frames: how many; the same ones several times where there are fewer.
+    """
+    ends = np.cumsum([len(track) for track in tracks])
+    at = np.linspace(0, ends[-1] - 1, frames).round().astype(int)
+    of = np.searchsorted(ends, at, side="right")
+    return template_of(np.stack([tracks[k][i - ends[k]] for k, i in zip(of, at, strict=True)]))  # counted from the end
 
 
 def _upright(points: np.ndarray) -> np.ndarray:

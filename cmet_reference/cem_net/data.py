@@ -7,11 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cmet_reference import geometry
 from cmet_reference.cem_net import audio as sound
 from cmet_reference.clips import ClipArrays
-from cmet_reference.geometry import fit_pose, template_of, to_head
-
-TEMPLATE_FRAMES = 512  # of all clips, evenly spread: a mean face needs no more
 
 
 @dataclass(frozen=True)
@@ -29,8 +27,7 @@ class Face:
 
 def mean_face(clips: Sequence[ClipArrays]) -> np.ndarray:
     """The template of a training split, (478, 3) float32; the same for every stage that is given the same clips."""
-    every = np.concatenate([c.landmarks for c in clips])
-    return template_of(every[np.linspace(0, len(every) - 1, TEMPLATE_FRAMES).round().astype(int)])
+    return geometry.mean_face([c.landmarks for c in clips])
 
 
 def prepare(clips: Sequence[ClipArrays], template: np.ndarray) -> list[Face]:
@@ -38,7 +35,7 @@ def prepare(clips: Sequence[ClipArrays], template: np.ndarray) -> list[Face]:
     return [
         Face(
             c,
-            to_head(c.landmarks, fit_pose(c.landmarks, template)),
+            geometry.to_head(c.landmarks, geometry.fit_pose(c.landmarks, template)),
             sound.mel(c.audio),
             sound.cepstra(c.audio),
         )

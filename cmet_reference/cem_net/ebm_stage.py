@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, Literal
 
 import numpy as np
@@ -95,11 +96,11 @@ class EbmStage:
             return heard_by(ears, self.net, c.audio).numpy() if ears else np.zeros(0, np.float32)
 
         told = {c.clip_id: vector for c, vector in zip(train, own, strict=True)}
-        some = held[:: max(1, len(held) // 48)]
+        few = held[:: max(1, len(held) // 48)]
         self.pairs = _pairs(
             faces, mouths, lambda c: told[c.clip_id], settings.sources, settings.identity, rng, cross=False
         )
-        self.held = _pairs(some, mouths, hear, 1, settings.identity, rng, True, held)
+        self.held = _pairs(few, mouths, hear, 1, settings.identity, rng, True, held)
         self.net.template.copy_(torch.from_numpy(template))
         self.net.spread.copy_(torch.from_numpy(spread_of(faces)))
         if net.region == "lower-half":
@@ -114,7 +115,8 @@ class EbmStage:
             seen = self.net.standard(torch.from_numpy(np.stack([ebm.odds(c.blendshapes) for c in known]))).numpy()
             meant = np.array([class_of(c.emotion, emotions) for c in known])
             self.net.tells.copy_(torch.from_numpy(discriminant(seen, meant, len(emotions), settings.shrink)))
-        added = [p.face.head[::5] - self._start(p)[::5] for p in self.pairs]
+        some = self.pairs[:: 1 + len(self.pairs) // 2048]  # 0.2 GB of frames tell as much as more
+        added = [p.face.head[::5] - self._start(p)[::5] for p in some]
         self.net.unit.fill_(float(np.concatenate(added).std()))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -196,10 +198,13 @@ def spread_of(faces: Sequence[Face], ridge: float = 1e-3) -> np.ndarray:
     `ridge` is in units of the mean variance of the lips' and jaw's coordinates; these themselves are passed on as they
     are.
     """
-    moved = np.concatenate([f.head - f.head.mean(axis=0) for f in faces]).astype(np.float64)
-    x, y = moved[:, POINTS].reshape(len(moved), -1), moved.reshape(len(moved), -1)
-    square = x.T @ x
-    out = np.linalg.solve(square + ridge * np.trace(square) / len(square) * np.eye(len(square)), x.T @ y)
+    square, product = np.zeros((3 * len(POINTS),) * 2), np.zeros((3 * len(POINTS), 3 * ebm.N_POINTS))
+    for f in faces:  # clip by clip: a large corpus has 30 GB of frames
+        moved = (f.head - f.head.mean(axis=0)).astype(np.float64)
+        x = moved[:, POINTS].reshape(len(moved), -1)
+        square += x.T @ x
+        product += x.T @ moved.reshape(len(moved), -1)
+    out = np.linalg.solve(square + ridge * np.trace(square) / len(square) * np.eye(len(square)), product)
     out = out.reshape(len(square), -1, 3)
     out[:, POINTS] = np.eye(len(square)).reshape(len(square), -1, 3)
     return out.reshape(len(square), -1).astype(np.float32)
@@ -266,6 +271,7 @@ def _pairs(
     out = []
     n = mouths.settings.references
     known: dict[str, np.ndarray] = {}
+    opened = cache(ShardSet)
     for face in faces:
         c = face.clip
         mine = [f for f in among or faces if f.clip.speaker == c.speaker and f.clip.clip_id != c.clip_id]
@@ -279,7 +285,7 @@ def _pairs(
             rest = shown.mean(axis=0)
             lips = mouths.mouth(c.audio, shown, source.head, len(face)) - rest[list(POINTS)]
             if identity != "none" and source.clip.clip_id not in known:
-                picture = ShardSet(source.clip.folder).frames(source.clip.clip_id, [0])[0]
+                picture = opened(source.clip.folder).frames(source.clip.clip_id, [0])[0]
                 known[source.clip.clip_id] = identity_of(picture, source.clip.landmarks[0], identity)
             who = known.get(source.clip.clip_id, np.zeros(0, np.float32))
             out.append(Pair(face, rest, shapes, lips, heard, source.clip, who))
