@@ -1,6 +1,6 @@
 """Fits `Appearance` to a training split: pictures drawn by the mesh and looked at, and clips with and without emotion.
 
-In closed form, so a stage of no steps: the training loop only writes its file, card and header.
+In closed form, so a stage of no steps: the training loop has it solved, and writes its file, card and header.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class AppearanceNet(nn.Module):
 
 
 class AppearanceStage:
-    """The model of a training split."""
+    """The model of a training split. Implements `ClosedForm`."""
 
     name = KIND
     steps = 0
@@ -86,8 +86,14 @@ class AppearanceStage:
         seed: int,
         quiet: bool = True,
     ) -> None:
-        self.settings = settings
-        draw = np.random.default_rng(seed)
+        self.settings, self.train, self.test, self.seed, self.quiet = settings, train, test, seed, quiet
+        self.net = AppearanceNet(settings.axes)
+        self.response = np.zeros(0)
+
+    def solve(self) -> None:
+        """Fit the model."""
+        settings, train, quiet = self.settings, self.train, self.quiet
+        draw = np.random.default_rng(self.seed)
         template = template_of(np.concatenate([clip.landmarks[::10] for clip in train]))
         asked, found = response_samples(train, template, settings.drawn, settings.gain, draw, quiet)
         unit = np.sqrt((asked**2).mean(axis=(0, 2))) + settings.least_unit
@@ -96,19 +102,8 @@ class AppearanceStage:
             _flat(asked / unit[:, None]) @ axes.T, _flat(found / unit[:, None]) @ axes.T, settings.least_response
         )
         creases = fit_creases(train, template, unit, axes, settings, draw, quiet)
-        self.arrays: dict[str, np.ndarray] = {
-            "template": template, "unit": unit, "axes": axes, "further": further, "creases": creases
-        }  # fmt: skip
-        self.net = AppearanceNet(len(axes))
-        self.net.load_state_dict(
-            {k: torch.from_numpy(np.ascontiguousarray(v, np.float32)) for k, v in self.arrays.items()}
-        )
-        self.held: list[tuple[np.ndarray, np.ndarray]] = []
-        if test:
-            n, gain = settings.held_drawn, (1.0, 1.0)
-            for expression in (None, Appearance(self.arrays)):
-                draw = np.random.default_rng(seed)  # the same faces twice
-                self.held.append(response_samples(test, template, n, gain, draw, quiet, expression))
+        arrays = {"template": template, "unit": unit, "axes": axes, "further": further, "creases": creases}
+        self.net.load_state_dict({k: torch.from_numpy(np.ascontiguousarray(v, np.float32)) for k, v in arrays.items()})
 
     def players(self) -> Mapping[str, Optimizer]:
         return {}
@@ -122,9 +117,16 @@ class AppearanceStage:
     def held_out(self) -> Mapping[str, float]:
         """How much of the motion that the mesh was asked for is found again on held-out speakers, as a slope; 1 were
         all of it. `response`: points go where they are asked; `further`: where this model sends them."""
+        if not self.test:
+            return {}
+        learnt = Appearance({name: values.cpu().numpy() for name, values in self.net.state_dict().items()})
         out = {}
-        for kind, samples in zip(("response", "further"), self.held, strict=False):
-            asked, found = (s / self.arrays["unit"][:, None] for s in samples)
+        for kind, expression in (("response", None), ("further", learnt)):
+            draw = np.random.default_rng(self.seed)  # the same faces twice
+            samples = response_samples(
+                self.test, learnt.template, self.settings.held_drawn, (1.0, 1.0), draw, self.quiet, expression
+            )
+            asked, found = (s / learnt.unit[:, None] for s in samples)
             for name, at in PARTS.items():
                 out[f"{kind}_{name}"] = _slope(asked[:, at], found[:, at]) if len(asked) else float("nan")
         return {name: value for name, value in out.items() if np.isfinite(value)}

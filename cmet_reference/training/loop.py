@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from cmet_reference.training import checkpoints
-from cmet_reference.training.stage import Stage
+from cmet_reference.training.stage import ClosedForm, Stage
 from pipelines.shards import ShardSet
 from talking_face.progress import Progress
 from talking_face.reasons import ClipError, UserError
@@ -71,7 +71,8 @@ def fit(
         built_on: revisions of earlier checkpoints the stage was made from, by kind.
 
     Returns:
-        the card. `seconds` is the time in steps, `waiting_share` of it was spent waiting for batches.
+        the card. `seconds` is the time in steps (or in a closed form's `solve`), `waiting_share` of it was spent
+        waiting for batches.
 
     Raises:
         UserError: an unfinished run had other settings; a loss is not finite; a worker died; no such device; the GPU is
@@ -257,6 +258,10 @@ class _Run:
         held_out: dict[str, float] | None = None
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
+        if isinstance(stage, ClosedForm):
+            began = time.perf_counter()
+            stage.solve()
+            state.seconds = time.perf_counter() - began
         row = _Row()
         already = state.step
         # Workers are forked here, before a bar has its thread.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -36,7 +36,7 @@ class Stage(Protocol):
     and batches can be made by any number of worker processes in any order.
     """
 
-    name: str  # cmet, audio2mouth, aee, ebm, renderer: the checkpoint's name
+    name: str  # cmet, audio2mouth, aee, ebm, appearance, renderer: the checkpoint's name
     net: Any  # torch.nn.Module: everything in its state dict is saved
     steps: int
 
@@ -58,4 +58,13 @@ class Stage(Protocol):
 
     def record(self) -> Mapping[str, Any]:
         """What a loader needs beside the tensors to build the network again: plain JSON, kept in the file's header."""
+        ...
+
+
+@runtime_checkable
+class ClosedForm(Stage, Protocol):
+    """A stage of no steps, whose network is computed at once; making the stage itself is cheap."""
+
+    def solve(self) -> None:
+        """Fill the network; the same settings and clips give the same numbers."""
         ...

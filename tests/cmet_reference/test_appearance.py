@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from cmet_reference.clips import ClipArrays
 from cmet_reference.geometry import fit_pose, to_head
@@ -121,12 +122,19 @@ def test_light_is_laid_over_the_face_alone(faces) -> None:
     assert (dark[:20, :20] == frame[:20, :20]).all() and (dark[240:, 120:136] == frame[240:, 120:136]).all()
 
 
-def test_brows_go_where_they_are_seen_and_creases_come_with_them(clips, faces, tmp_path: Path) -> None:
+def test_brows_go_where_they_are_seen_and_creases_come_with_them(clips, faces, tmp_path: Path, monkeypatch) -> None:
     settings = AppearanceSettings(axes=4, drawn=40, held_drawn=6, ridge=0.01)
     stage = AppearanceStage(settings, clips, clips[:3], seed=0)
     again = AppearanceStage(settings, clips, [], seed=0)
-    assert all((stage.arrays[k] == again.arrays[k]).all() for k in stage.arrays)
+    again.solve()
     card = fit(stage, tmp_path, quiet=True)
+    assert card["seconds"] > 0 and all(
+        torch.equal(v, again.net.state_dict()[k]) for k, v in stage.net.state_dict().items()
+    )
+    third = AppearanceStage(settings, clips, clips[:3], seed=0)
+    with monkeypatch.context() as patch:
+        patch.setattr(third, "solve", lambda: pytest.fail("what is finished is not fitted again"))
+        assert fit(third, tmp_path, quiet=True) == card and torch.equal(third.net.axes, stage.net.axes)
     assert 0.3 < card["held_out"]["response_brows"] < card["held_out"]["further_brows"] < 1.3
     learnt = appearance_stage.load(tmp_path / "appearance.safetensors")
     assert learnt.revision == f"appearance-{checkpoints.revision(tmp_path / 'appearance.safetensors')}"
