@@ -19,11 +19,12 @@ from functools import cached_property
 import cv2
 import numpy as np
 
-from cmet_reference.geometry import fit_pose, to_head, to_picture
+from cmet_reference.geometry import EYES, fit_pose, to_head, to_picture
 from cmet_reference.render.mesh import N_SKIN, drawn_ids, mapped, sampled, skin_triangles
 
 SIDE = 128  # of the square, px
 _SCALE, _DOWN = 52.0, 0.40  # px an eye distance; where the eyes' middle lies below the square's upper edge
+_FINEST = 2.5 * _SCALE  # px an eye distance that the square is still sampled from; 256 px crops have 74 to 112
 _SLOW = 13  # frames over which an expression's displacement is averaged for its creases: speech makes none
 _DARKEST = 0.6  # of the logarithm of a ratio
 _DARK = 8.0  # grey levels added before a logarithm: noise in black is no crease
@@ -120,7 +121,14 @@ class Square:
     def brightness(self, picture: np.ndarray, points: np.ndarray) -> np.ndarray:
         """(P,) natural logarithm of a picture's grey (H, W, 3 uint8 RGB), the face's points (468, 2 or 3) in px whose
         centres are whole numbers."""
-        corners = points[self._where][..., :2].astype(np.float32)
+        points = points[:, :2]
+        eyes = float(np.linalg.norm(points[EYES[0]] - points[EYES[1]]))
+        if eyes > _FINEST:  # every third pixel alone would be noise
+            old = np.array(picture.shape[1::-1])
+            new = np.maximum(1, np.round(old * (_FINEST / eyes)).astype(int))
+            picture = cv2.resize(picture, (int(new[0]), int(new[1])), interpolation=cv2.INTER_AREA)
+            points = (points + 0.5) * (new / old) - 0.5
+        corners = points[self._where].astype(np.float32)
         grid = np.zeros((SIDE, SIDE, 2), np.float32)
         grid[self.y, self.x] = mapped(self._at, self.points[self._where], corners)
         grey = cv2.cvtColor(sampled(picture, grid, cv2.INTER_LINEAR), cv2.COLOR_RGB2GRAY)
