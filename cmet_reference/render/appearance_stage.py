@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from cmet_reference.clips import ClipArrays
-from cmet_reference.geometry import fit_pose, template_of, to_head, to_picture
+from cmet_reference.geometry import fit_pose, mean_face, to_head, to_picture
 from cmet_reference.render.appearance import SIDE, Appearance, Square
 from cmet_reference.render.mesh import N_SKIN, MeshRenderer
 from cmet_reference.training import checkpoints
@@ -24,8 +25,10 @@ from cmet_reference.training.stage import Optimizer
 from pipelines.shards import ShardSet
 from talking_face.pretrained.face_landmarker import FaceLandmarker
 from talking_face.progress import Progress
+from talking_face.reasons import UserError
 
 KIND = "appearance"
+_TEMPLATE_FRAMES = 4096  # at most; every tenth one of a small corpus
 _HALF = np.array([0.5, 0.5, 0], np.float32)  # pixel centres at whole numbers
 
 
@@ -91,11 +94,18 @@ class AppearanceStage:
         self.response = np.zeros(0)
 
     def solve(self) -> None:
-        """Fit the model."""
+        """Fit the model. Raises UserError where the drawn pictures show too few faces."""
         settings, train, quiet = self.settings, self.train, self.quiet
         draw = np.random.default_rng(self.seed)
-        template = template_of(np.concatenate([clip.landmarks[::10] for clip in train]))
+        tracks = [clip.landmarks[::10] for clip in train]
+        template = mean_face(tracks, min(_TEMPLATE_FRAMES, sum(len(track) for track in tracks)))
         asked, found = response_samples(train, template, settings.drawn, settings.gain, draw, quiet)
+        if len(asked) < settings.axes:
+            raise UserError(
+                f"of {settings.drawn} frames of the training split that were looked at before and after their faces "
+                f"were moved, {len(asked)} showed a face both times, and {settings.axes} are needed: look at the crops "
+                "with `cmet-eval inspect`; faces should fill them, upright and seen from the front"
+            )
         unit = np.sqrt((asked**2).mean(axis=(0, 2))) + settings.least_unit
         axes = np.linalg.svd(_flat(asked / unit[:, None]), full_matrices=False)[2][: settings.axes]
         further, self.response = inverse_response(
@@ -178,18 +188,19 @@ def response_samples(
     of: dict[str, list[ClipArrays]] = {}
     for clip in clips:
         of.setdefault(clip.speaker, []).append(clip)
-    renderer, asked, found = MeshRenderer(expression=expression), [], []
+    opened, renderer, asked, found = cache(ShardSet), MeshRenderer(expression=expression), [], []
     with FaceLandmarker("image") as landmarker, Progress(n, "pictures", "response", quiet) as progress:
         for k in range(n):
             progress.advance()
             own = of[sorted(of)[k % len(of)]]
             clip, other = (own[int(i)] for i in draw.integers(len(own), size=2))
-            t, u, strength = int(draw.integers(len(clip))), int(draw.integers(len(other))), draw.uniform(*gain)
+            t, u = (int(at[draw.integers(len(at))]) for at in (_seen(opened(c.folder), c) for c in (clip, other)))
+            strength = draw.uniform(*gain)
             pose = fit_pose(clip.landmarks[t : t + 1], template)
             base = to_head(clip.landmarks[t : t + 1], pose)
             wanted = to_head(other.landmarks[u : u + 1], fit_pose(other.landmarks[u : u + 1], template))
             move = strength * (wanted - base)
-            frame, points = ShardSet(clip.folder).frames(clip.clip_id, [t]), clip.landmarks[t : t + 1]
+            frame, points = opened(clip.folder).frames(clip.clip_id, [t]), clip.landmarks[t : t + 1]
             drawn = renderer.frames(to_picture(base + move, pose), frame, points, frame, points)
             seen = [landmarker.detect(picture) for picture in (frame[0], drawn[0])]
             if seen[0] is None or seen[1] is None:
@@ -198,6 +209,11 @@ def response_samples(
             asked.append(move[0, :N_SKIN, :2])
             found.append((heads[1] - heads[0])[:N_SKIN, :2])
     return np.array(asked).reshape(-1, N_SKIN, 2), np.array(found).reshape(-1, N_SKIN, 2)
+
+
+def _seen(shards: ShardSet, clip: ClipArrays) -> np.ndarray:
+    """The clip's frames with a face; the others' landmarks are bridged."""
+    return np.flatnonzero(shards.valid(clip.clip_id)[: len(clip)])
 
 
 def inverse_response(asked: np.ndarray, found: np.ndarray, least: float) -> tuple[np.ndarray, np.ndarray]:
@@ -233,21 +249,21 @@ def fit_creases(
     A clip is one observation: the mean over some frames. A speaker without neutral clips is compared with the mean of
     all.
     """
-    square = Square(template)
+    square, opened = Square(template), cache(ShardSet)
     of: dict[str, list[ClipArrays]] = {}
     for clip in clips:
         of.setdefault(clip.speaker, []).append(clip)
-    k, scale = len(axes), None
-    grams, moments, weights, scale = [], [], [], np.zeros(k)
+    grams, moments, weights, scale = [], [], [], np.zeros(len(axes))
     total = sum(min(settings.clips, len(own)) for own in of.values())
     with Progress(total, "clips", "creases", quiet) as progress:
         for _, own in sorted(of.items()):
             if len(own) > settings.clips:
-                own = [own[i] for i in sorted(draw.choice(len(own), settings.clips, replace=False))]
+                own = _some(own, settings.clips, draw)
             skin, faces = [], []
             for clip in own:
-                at = np.linspace(0, len(clip) - 1, settings.frames + 2).round().astype(int)[1:-1]
-                pictures, points = ShardSet(clip.folder).frames(clip.clip_id, list(at)), clip.landmarks[at]
+                seen = _seen(opened(clip.folder), clip)
+                at = seen[np.linspace(0, len(seen) - 1, settings.frames + 2).round().astype(int)[1:-1]]
+                pictures, points = opened(clip.folder).frames(clip.clip_id, list(at)), clip.landmarks[at]
                 skin.append(
                     np.mean(
                         [square.brightness(p, q[:N_SKIN] - _HALF) for p, q in zip(pictures, points, strict=True)],
@@ -270,6 +286,14 @@ def fit_creases(
     outer = np.einsum("sp,skp->pk", np.array(weights), np.array(moments))
     solved = np.linalg.solve(inner, outer[..., None])[..., 0] * square.edge[:, None]
     return np.stack([square.image(column) for column in solved.T])
+
+
+def _some(own: Sequence[ClipArrays], n: int, draw: np.random.Generator) -> list[ClipArrays]:
+    """`n` of a speaker's more than `n` clips: neutral ones first, up to a quarter, and the rest from all others."""
+    neutral = np.flatnonzero([clip.emotion == "neutral" for clip in own])
+    first = draw.choice(neutral, min(len(neutral), max(1, n // 4)), replace=False)
+    rest = draw.choice(np.setdiff1d(np.arange(len(own)), first), n - len(first), replace=False)
+    return [own[i] for i in sorted([*first, *rest])]
 
 
 def _smooth_skin(skin: np.ndarray, edge: float) -> np.ndarray:

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
 from cmet_reference.clips import ClipArrays
-from cmet_reference.geometry import fit_pose, to_head
+from cmet_reference.geometry import fit_pose, mean_face, template_of, to_head
 from cmet_reference.render import appearance_stage
 from cmet_reference.render.appearance import SIDE, Appearance, Square
-from cmet_reference.render.appearance_stage import AppearanceSettings, AppearanceStage, inverse_response
+from cmet_reference.render.appearance_stage import (
+    AppearanceSettings,
+    AppearanceStage,
+    _some,
+    fit_creases,
+    inverse_response,
+)
 from cmet_reference.render.mesh import N_SKIN, MeshRenderer
 from cmet_reference.training import checkpoints
 from cmet_reference.training.loop import fit
@@ -20,6 +27,7 @@ from pipelines.synth.draw import Pose, Renderer
 from pipelines.synth.identity import get_identity
 from pipelines.synth.rig import ACTION_INDEX, ACTIONS
 from talking_face.pretrained.face_landmarker import FaceLandmarker
+from talking_face.reasons import UserError
 
 SPEAKERS = ("M901", "W901")
 EXPRESSIONS = {"neutral": {}, "angry": {"brow_down": 1.2}, "surprised": {"brow_inner_up": 1.0, "brow_outer_up_l": 1.0}}
@@ -65,6 +73,9 @@ def clips(
         def frames(self, clip_id: str, at: list[int]) -> np.ndarray:
             return pictures[clip_id][at]
 
+        def valid(self, clip_id: str) -> np.ndarray:
+            return np.ones(20, bool)
+
     monkeypatch.setattr(appearance_stage, "ShardSet", Pictures)
     return out
 
@@ -75,7 +86,7 @@ def model(faces: dict[tuple[str, str], tuple[np.ndarray, np.ndarray]], **changes
     axes = np.zeros((2, N_SKIN, 2), np.float32)
     axes[0, :, 1] = axes[1, :, 0] = N_SKIN**-0.5
     arrays = {
-        "template": appearance_stage.template_of(points[None]),
+        "template": template_of(points[None]),
         "unit": np.ones(N_SKIN),
         "axes": axes.reshape(2, -1),
         "further": np.eye(2),
@@ -120,6 +131,54 @@ def test_light_is_laid_over_the_face_alone(faces) -> None:
     x, y = points[50, :2].astype(int)  # a cheek
     assert dark[y, x] == pytest.approx(frame[y, x] / 2, abs=1)
     assert (dark[:20, :20] == frame[:20, :20]).all() and (dark[240:, 120:136] == frame[240:, 120:136]).all()
+
+
+def test_a_mean_face_is_of_frames_spread_over_all_clips() -> None:
+    tracks = [np.random.default_rng(k).normal(size=(n, 478, 3)).astype(np.float32) for k, n in enumerate((3, 1, 9))]
+    every = np.concatenate(tracks)
+    assert (mean_face(tracks, 13) == template_of(every)).all()
+    assert (mean_face(tracks, 5) == template_of(every[[0, 3, 6, 9, 12]])).all()
+
+
+def test_only_frames_with_a_face_are_drawn_and_without_any_the_user_is_told(clips, monkeypatch) -> None:
+    """Black pictures of which the first half is said to hold a face: none is found, and none of the rest looked at."""
+    asked: list[int] = []
+
+    class Black:
+        def __init__(self, folder: Path) -> None: ...
+
+        def frames(self, clip_id: str, at: list[int]) -> np.ndarray:
+            asked.extend(at)
+            return np.zeros((len(at), 256, 256, 3), np.uint8)
+
+        def valid(self, clip_id: str) -> np.ndarray:
+            return np.arange(20) < 10
+
+    monkeypatch.setattr(appearance_stage, "ShardSet", Black)
+    with pytest.raises(UserError, match=r"of 12 frames .* 0 showed a face"):
+        AppearanceStage(AppearanceSettings(axes=4, drawn=12), clips, [], seed=0).solve()
+    assert len(asked) == 12 and max(asked) < 10
+    learnt = template_of(clips[0].landmarks), np.ones(N_SKIN), np.eye(2, 2 * N_SKIN)
+    fit_creases(clips[:3], *learnt, AppearanceSettings(), np.random.default_rng(0))
+    assert max(asked) < 10
+
+
+def test_neutral_clips_are_kept_when_a_speaker_has_too_many(clips) -> None:
+    many = [clips[1]] * 60 + [clips[0]] * 3 + [clips[2]] * 60  # clips[0] is neutral
+    for seed in range(5):
+        some = _some(many, 16, np.random.default_rng(seed))
+        assert len(some) == 16 and sum(c.emotion == "neutral" for c in some) == 3
+    assert len(_some([clips[0]] * 40, 16, np.random.default_rng(0))) == 16
+
+
+def test_brightness_of_a_large_picture_is_that_of_a_small_one(faces) -> None:
+    frame, points = faces["M901", "neutral"]
+    square = Square(template_of(points[None]))
+    noise = np.random.default_rng(0).normal(0, 20, (1536, 1536, 1))
+    large = np.clip(cv2.resize(frame, (1536, 1536), interpolation=cv2.INTER_CUBIC) + noise, 0, 255).astype(np.uint8)
+    half = np.float32(0.5)
+    small, seen = (square.brightness(p, q - half) for p, q in ((frame, points[:468]), (large, 6 * points[:468])))
+    assert np.abs(seen - small).mean() < 0.15  # 0.25 where single pixels are taken
 
 
 def test_brows_go_where_they_are_seen_and_creases_come_with_them(clips, faces, tmp_path: Path, monkeypatch) -> None:
