@@ -222,7 +222,8 @@ def _rows(
     """One row a pair and metric: a value, or a reason."""
     dataset = ", ".join(sorted({str(name) for name in shards.clips["dataset"]}))
     # Once a submission: the digest of 1,143 pairs takes 30 ms, and there is a row for each pair and metric.
-    shows_known = bool(s.method.get("trained_on_split")) and _evaluators_know(shards)
+    own = [metric for metric in metrics if metric.variant == "corpus" and s.method.get("trained_on_split")]
+    known_to = {kind for kind in {_evaluator(metric) for metric in own} if _knows(kind, shards)}
     pairs_digest, rules, signatures = s.pairs.digest, s.setting.digest, {m.key: str(m.signature()) for m in metrics}
     for pair in s.pairs.pairs:
         found = outcome[_job(s, pair)]
@@ -231,7 +232,7 @@ def _rows(
         by_metric = {item["metric"]: item for item in stored.get("scores", ())}
         for metric in metrics:
             score = by_metric.get(metric.key)
-            if shows_known and metric.variant == "corpus":
+            if metric in own and _evaluator(metric) in known_to:
                 score = {**_TRAINED, "detail": f"{s.method['name']} shows clips that the evaluator was trained on"}
             if score is None:
                 error = found if isinstance(found, ClipError) else ClipError(Reason.CRASHED, "no score; run again")
@@ -266,12 +267,29 @@ def _rows(
             }
 
 
-def _evaluators_know(shards: ShardSet) -> bool:
-    """Whether an evaluator was trained on these shards, whose training clips a method may show."""
+def _evaluator(metric: Metric) -> corpus_nets.Kind:
+    """The evaluator that a `:corpus` metric judges with."""
+    return "syncnet" if metric.name.startswith("lse_") else "emotion"
+
+
+def _knows(kind: corpus_nets.Kind, shards: ShardSet) -> bool:
+    """Whether the evaluator was trained on clips of this training split, which a method may show.
+
+    It was if it knows a clip's id and, of those it knows, a sound: corpora drawn by the same rules have the same ids,
+    so these alone would condemn the evaluators of another seed. At most as many clips are read as it was trained on.
+    Not seen: a clip that it knows under another id, or that has other samples here (cut or resampled otherwise).
+
+    Without an evaluator False: the metric's own reason, missing-weights, says more.
+    """
     try:
-        return any(corpus_nets.find(kind).trained_on.data == shards.digest for kind in corpus_nets.FILES)
+        trained_on = corpus_nets.find(kind).trained_on
     except (corpus_nets.MissingWeights, UserError):
-        return True  # nothing to judge with
+        return False
+    if trained_on.data == shards.digest:
+        return True
+    clips = shards.clips
+    both = sorted(set(clips.loc[clips["split"] == "train", "clip_id"]) & set(trained_on.clips))
+    return any(corpus_nets.sound_id(shards.audio(clip)) in trained_on.sounds for clip in both)
 
 
 def _result_record(s: Submission) -> dict[str, Any]:

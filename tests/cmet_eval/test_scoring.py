@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -21,10 +20,12 @@ from metrics.jitter import Jitter, JitterRatio
 from metrics.lse import LseC
 from metrics.psnr import Psnr
 from metrics.registry import METRICS
+from pipelines.shards import ShardSet
 from talking_face.clip import Pair
 from talking_face.media.writing import write_video
 from talking_face.pretrained import corpus_nets
 from talking_face.reasons import Reason
+from tests.cmet_eval.conftest import make_record, write_shard_set
 
 PAIR = Pair(
     pair_id="x/A/sad>happy/s0/0001",
@@ -63,12 +64,35 @@ def test_labels_and_reference_are_in_the_key_where_a_metric_reads_them() -> None
     assert key(PAIR, JitterRatio()) != key(other_truth, JitterRatio())
 
 
-def test_evaluators_of_another_corpus_may_judge_what_shows_training_clips(monkeypatch: pytest.MonkeyPatch) -> None:
-    shards = SimpleNamespace(digest="a" * 32)
-    for data, knows in (("a" * 32, True), ("b" * 32, False)):
-        found = SimpleNamespace(trained_on=SimpleNamespace(data=data))
-        monkeypatch.setattr(corpus_nets, "find", lambda kind, found=found: found)
-        assert submissions._evaluators_know(shards) is knows  # type: ignore[arg-type]
+def test_evaluators_that_know_a_training_clip_by_id_and_sound_may_not_judge_what_shows_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wave = np.arange(12 * 640, dtype=np.int16)
+    records = [make_record(k, 12, clip_id=f"c/{k}", speaker="A", audio=wave + k, split="train") for k in range(3)]
+    records.append(make_record(3, 12, clip_id="c/3", speaker="B", audio=wave + 3, split="test"))
+    shards = ShardSet(write_shard_set(tmp_path, records))
+    sounds = {k: corpus_nets.sound_id(wave + k) for k in range(4)}
+    monkeypatch.delenv("CMET_EVAL_WEIGHTS", raising=False)
+    corpus_nets.look_beside(tmp_path)
+    assert not submissions._knows("emotion", shards)  # there is none
+    for ids, heard, data, knows in (
+        ((0, 1, 2), (0, 1, 2), shards.digest, True),
+        ((1,), (1,), "another", True),  # a part of these shards, or of ones that were preprocessed otherwise
+        ((0, 1, 2), (), "another", False),  # the same names in a corpus of another seed
+        ((), (0, 1, 2), "another", False),  # under other names: not seen
+        ((3,), (3,), "another", False),  # no training clip of these shards
+    ):
+        told = corpus_nets.TrainedOn(
+            "emotion", data, tuple(f"c/{k}" for k in ids), tuple(sounds[k] for k in heard), 0, ("happy", "sad")
+        )
+        corpus_nets.save(tmp_path / corpus_nets.FOLDER / corpus_nets.FILES["emotion"], {}, told)
+        assert submissions._knows("emotion", shards) is knows
+        assert not submissions._knows("syncnet", shards)  # each kind is asked for itself
+    corpus = [metric for metric in METRICS if metric.variant == "corpus"]
+    assert {metric.name: submissions._evaluator(metric) for metric in corpus} == {
+        **dict.fromkeys(("ea", "emotion_leak"), "emotion"),
+        **dict.fromkeys(("lse_c", "lse_d", "lse_offset"), "syncnet"),
+    }
 
 
 def test_which_metrics_need_a_ground_truth() -> None:
