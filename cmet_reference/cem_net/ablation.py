@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,13 @@ from cmet_reference.cem_net.generate import CemNetFace
 from cmet_reference.cem_net.train import stages
 from cmet_reference.render import appearance_stage
 from cmet_reference.render.mesh import MeshRenderer
-from cmet_reference.training import config
+from cmet_reference.training import checkpoints, config
 from cmet_reference.training.loop import fit, repeatable
 from metrics.base import Labels, Sample
 from metrics.registry import get_metric
 from pipelines.shards import ShardSet
 from talking_face.pretrained import corpus_nets
+from talking_face.reasons import UserError
 
 LANDMARKS = ("M-LMD", "all points", "emotion")
 PICTURES = ("M-LMD, px", "EA")
@@ -47,6 +48,10 @@ def run(
         face, in percent of the eyes' distance, pose aside; `emotion` the share of faces in whose mean shape a linear
         discriminant, fitted to the training split, reads the target's emotion. With `pictures`, `M-LMD, px` and `EA`
         are the metrics' means.
+
+    Raises:
+        MissingWeights: pictures are asked for, and there are no evaluators.
+        UserError: no test split, or nobody in it who shows neutral and other emotions.
     """
     deaf = {**settings, "ebm": {**settings["ebm"], "net": {**settings["ebm"].get("net", {}), "audio_emotion": 0}}}
     found: dict[str, dict[str, list[float]]] = {}
@@ -55,11 +60,13 @@ def run(
         for name, value in zip(names, values, strict=True):
             found.setdefault(row, {}).setdefault(name, []).append(round(float(value), 5))
 
+    if not (ShardSet(data).clips["split"] == "test").any():
+        raise UserError(f"{data} has no test split, whose speakers the table is of")
     mesh = MeshRenderer()
     if pictures:
-        factory = stages(settings, {"main": data}, out, 0, quiet)[3]
-        assert factory is not None
-        fit(factory(), out, quiet=quiet)
+        corpus_nets.look_beside(data)
+        corpus_nets.find("emotion")  # missed now, not after hours of training
+        trained(stages(settings, {"main": data}, out, 0, quiet)[3], out, settings, data, 0, quiet)
         mesh = MeshRenderer(expression=appearance_stage.load(out / f"{appearance_stage.KIND}.safetensors"))
     for seed in seeds:
         folder = out / str(seed)
@@ -68,12 +75,13 @@ def run(
             ("without AEE", deaf, folder / "without-aee", 2),
         ):
             for index, factory in enumerate(stages(chosen, {"main": data}, folder, seed, quiet)[first:3], start=first):
-                assert factory is not None
-                with repeatable():
-                    stage = factory()
-                fit(stage, where, seed=seed, device="cpu", every=stage.steps, quiet=quiet, config={"row": row})
+                stage = trained(factory, where, chosen, data, seed, quiet)
                 if index == 2:
                     got = stage.held_out()
+                    if "emotion_truth" not in got:
+                        raise UserError(
+                            f"{data}: the table needs held-out speakers who show neutral and other emotions"
+                        )
                     note(row, [got["mouth"], got["error"], got["emotion"]])
                     if row == "full":
                         note("without EBM", [got["mouth_without"], got["error_without"], got["emotion_without"]])
@@ -91,9 +99,20 @@ def run(
     return found
 
 
+def trained(
+    factory: Callable[[], Any] | None, out: Path, settings: Mapping[str, Any], data: Path, seed: int, quiet: bool
+) -> Any:
+    """A stage that is finished, as `cmet-eval train` would on the CPU; what was with other settings is not kept."""
+    assert factory is not None
+    with repeatable(), checkpoints.watch() as built_on:
+        stage = factory()
+    told = {"config": settings[stage.name], "data": {"main": data}, "built_on": built_on}
+    fit(stage, out, seed=seed, device="cpu", every=max(1, stage.steps), quiet=quiet, **told)
+    return stage
+
+
 def drawn(face: CemNetFace | None, pairs: Sequence[Pair], data: Path, mesh: MeshRenderer) -> list[float]:
     """Means of PICTURES' metrics over videos of the pairs' targets; without a model the source's first frame stays."""
-    corpus_nets.look_beside(data)
     shards, metrics, rows = ShardSet(data), [get_metric("m_lmd:eat-mp"), get_metric("ea:corpus")], []
     for pair in pairs:
         target, source = pair.face.clip, pair.source

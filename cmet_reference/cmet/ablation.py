@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,9 @@ import numpy as np
 from cmet_reference.clips import read_clips
 from cmet_reference.cmet import speech
 from cmet_reference.cmet.train import CMetStage, Training, codec_of, configuration, read
+from cmet_reference.training import checkpoints
 from cmet_reference.training.loop import fit
+from talking_face.reasons import UserError
 
 
 def variants(table: str, settings: Training) -> dict[str, Training]:
@@ -42,16 +44,24 @@ def run(
 
     Returns:
         figure by row and name, one value a seed.
+
+    Raises UserError without a test split, or with nobody in it who shows neutral and other emotions.
     """
     train, test = read_clips([data], quiet=quiet), read_clips([data], "test", quiet=quiet)
-    codec, encoder = codec_of(settings, train), speech.build(settings.speech)
+    checkpoints.look_beside(data)
+    with checkpoints.watch() as built_on:
+        codec, encoder = codec_of(settings, train), speech.build(settings.speech)
     figures: dict[str, dict[str, list[float]]] = {}
     for row, changed in variants(table, settings).items():
         for seed in seeds:
             stage = CMetStage(changed, codec, encoder, train, test, seed)
             folder = out / table / row.replace(" ", "") / str(seed)
-            fit(stage, folder, seed=seed, device="cpu", every=changed.steps, quiet=quiet, config={"row": row})
-            for name, value in stage.held_out().items():
+            told: dict[str, Any] = {"config": asdict(changed), "data": {"main": data}, "built_on": built_on}
+            fit(stage, folder, seed=seed, device="cpu", every=changed.steps, quiet=quiet, **told)
+            said = stage.held_out()
+            if not said:
+                raise UserError(f"{data}: the table needs held-out speakers who show neutral and other emotions")
+            for name, value in said.items():
                 figures.setdefault(row, {}).setdefault(name, []).append(round(value, 3))
     return figures
 

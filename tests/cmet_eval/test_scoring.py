@@ -72,6 +72,7 @@ def test_evaluators_that_know_a_training_clip_by_id_and_sound_may_not_judge_what
     records.append(make_record(3, 12, clip_id="c/3", speaker="B", audio=wave + 3, split="test"))
     shards = ShardSet(write_shard_set(tmp_path, records))
     sounds = {k: corpus_nets.sound_id(wave + k) for k in range(4)}
+    monkeypatch.setattr(corpus_nets, "_beside", [])
     monkeypatch.delenv("CMET_EVAL_WEIGHTS", raising=False)
     corpus_nets.look_beside(tmp_path)
     assert not submissions._knows("emotion", shards)  # there is none

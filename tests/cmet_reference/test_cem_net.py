@@ -18,7 +18,12 @@ from cmet_reference.cem_net.audio2mouth import JAW, LIPS, POINTS, UPPER, Audio2M
 from cmet_reference.cem_net.generate import CemNetFace
 from cmet_reference.clips import ClipArrays
 from cmet_reference.training import checkpoints, config
+from pipelines.shards import CARD
+from talking_face.pretrained import corpus_nets
+from talking_face.pretrained.store import MissingWeights
 from talking_face.reasons import UserError
+from tests.cmet_eval.conftest import make_record, write_shard_set
+from tests.cmet_reference.test_training import Line
 
 RNG = np.random.default_rng(5)
 MEL = [
@@ -628,6 +633,31 @@ def test_settings_of_the_package(name):
     assert len(train.stages(settings, {"main": Path()}, Path())) == len(train.STAGES)
     with pytest.raises(UserError, match="aee"):
         train._settings({"aee": {"nonsense": 1}}, "aee")
+
+
+def test_the_ablation_trains_again_with_other_data_or_settings_and_says_first_what_it_lacks(tmp_path, monkeypatch):
+    def shards(name, split):
+        folder = write_shard_set(tmp_path / name, [make_record(0, 12, clip_id="c", speaker="A", split=split)])
+        card = folder / CARD
+        card.write_text(card.read_text().replace("d" * 32, name * 32))
+        return folder
+
+    def made(data, rate=0.01):
+        ablation.trained(lambda: Line(2), tmp_path / "out", {"line": {"rate": rate}}, data, 0, True)
+        return (tmp_path / "out" / "line.safetensors").stat().st_mtime_ns
+
+    a, b = shards("a", "train"), shards("b", "test")
+    first = made(a)
+    assert made(a) == first
+    second = made(b)
+    assert second > first and made(b, 0.02) > second
+    settings = config.load("cmet_reference.cem_net", "demo")
+    with pytest.raises(UserError, match="no test split"):
+        ablation.run(a, settings, [0], tmp_path / "out")
+    monkeypatch.setattr(corpus_nets, "_beside", [])
+    monkeypatch.delenv("CMET_EVAL_WEIGHTS", raising=False)
+    with pytest.raises(MissingWeights, match="train evaluators"):
+        ablation.run(b, settings, [0], tmp_path / "out", pictures=1)
 
 
 def test_table_of_the_ablation():

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from cmet_reference.clips import ClipArrays
-from cmet_reference.cmet import blendshape, figures, generate, losses, speech
+from cmet_reference.cmet import ablation, blendshape, figures, generate, losses, speech
 from cmet_reference.cmet.blendshape import BlendshapeCodec
 from cmet_reference.cmet.codec import Face, held, smoothed_lips
 from cmet_reference.cmet.connector import Connector, ConnectorSettings, Tokens, from_released
@@ -21,6 +21,7 @@ from cmet_reference.cmet.train import CMetStage, Training, configuration, read
 from cmet_reference.training import checkpoints
 from talking_face.emotions import EMOTIONS
 from talking_face.reasons import ClipError, Reason, UserError
+from tests.cmet_eval.conftest import make_record, write_shard_set
 
 SMALL = ConnectorSettings(speech=6, width=16, layers=1, heads=2, feed_forward=16, dropout=0.0)
 
@@ -644,3 +645,22 @@ def test_a_checkpoint_of_an_earlier_version_says_what_to_run(stage: CMetStage, t
     checkpoints.save(path, state, record)
     with pytest.raises(UserError, match=re.escape(told)):
         CMetFace(tmp_path)
+
+
+def test_the_ablation_trains_again_with_other_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = write_shard_set(tmp_path / "data", [make_record(0, 12, clip_id="c", speaker="A", split="train")])
+    clips = {"train": _clips(("M1", "W1")), "test": _clips(("M2",))}
+    monkeypatch.setattr(checkpoints, "_beside", [])
+    monkeypatch.setattr(ablation, "read_clips", lambda folders, split="train", quiet=True: clips[split])
+    settings = Training(steps=2, connector=SMALL, sampling=Sampling(batch=4), speech="prosody")
+    path = tmp_path / "out" / "losses" / "reconstruction" / "0" / "cmet.safetensors"
+    times = []
+    for changed in (settings, settings, replace(settings, rate=5e-3)):
+        figures_of = ablation.run("losses", data, changed, [0], tmp_path / "out")
+        times.append(path.stat().st_mtime_ns)
+    assert times[0] == times[1] < times[2]
+    assert list(figures_of) == ["reconstruction", "+ contrast", "+ contrast + direction"]
+    assert checkpoints.trained_on(path)["data"] == {"main": "d" * 32}
+    clips["test"] = []
+    with pytest.raises(UserError, match="held-out speakers"):
+        ablation.run("losses", data, settings, [0], tmp_path / "none")
