@@ -360,12 +360,15 @@ def loader(stage: Stage, steps: Sequence[int], workers: int, pin: bool = False) 
     """
     from torch.utils.data import DataLoader
 
+    if workers and "cv2" in sys.modules:
+        # A pool of threads does not come along when a process forks, and OpenCV waits for its own for ever. Of one
+        # thread there is no pool. torch sees to its own.
+        sys.modules["cv2"].setNumThreads(1)
     return DataLoader(
         _Steps(stage, steps),  # type: ignore[arg-type]
         batch_size=None,
         collate_fn=_same,
         num_workers=workers,
-        worker_init_fn=_quiet_worker,
         pin_memory=pin,
         # Forked workers share the clips in memory; spawned ones would be sent a copy each.
         multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
@@ -393,12 +396,6 @@ class _Steps:
 
 def _same(item: Any) -> Any:
     return item
-
-
-def _quiet_worker(_: int) -> None:
-    from talking_face.threads import limit_threads
-
-    limit_threads(1)
 
 
 class _Row:

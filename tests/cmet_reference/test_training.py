@@ -30,7 +30,7 @@ from cmet_reference.training.stage import Optimizer
 from talking_face.pretrained.store import MissingWeights
 from talking_face.reasons import ClipError, Reason, UserError
 
-FORK = multiprocessing.get_context("fork")  # no second import of torch
+SPAWN = multiprocessing.get_context("spawn")  # a fork would wait for threads that earlier tests started
 
 
 class Line:
@@ -108,7 +108,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_killed_run_ends_in_the_same_bytes(whole: Path, tmp_path: Path) -> None:
     """Also with other numbers of workers."""
-    run = FORK.Process(target=fit, args=(Line(40, 0.05), tmp_path), kwargs={"every": 4, "workers": 2, "quiet": True})
+    run = SPAWN.Process(target=fit, args=(Line(40, 0.05), tmp_path), kwargs={"every": 4, "workers": 2, "quiet": True})
     run.start()
     at_eight = tmp_path / "line.unfinished" / "step-000000008.safetensors"
     deadline = time.monotonic() + 60
@@ -187,7 +187,7 @@ def test_players_step_in_turn_as_by_hand(tmp_path: Path) -> None:
 def test_two_processes_are_one_with_both_batches(tmp_path: Path) -> None:
     """Gradients are means over the processes, each of which has batches of its own."""
     port = str(20000 + os.getpid() % 9000)
-    both = [FORK.Process(target=one_of_two, args=(rank, port, tmp_path)) for rank in range(2)]
+    both = [SPAWN.Process(target=one_of_two, args=(rank, port, tmp_path)) for rank in range(2)]
     for process in both:
         process.start()
     for process in both:
@@ -252,8 +252,8 @@ def told(out: Path, words: Any) -> None:
 
 def test_a_worker_that_dies_is_told(tmp_path: Path) -> None:
     # In a process of its own: torch's handler of dead workers may raise a second time, wherever Python then is.
-    here, there = FORK.Pipe(duplex=False)
-    run = FORK.Process(target=told, args=(tmp_path, there))
+    here, there = SPAWN.Pipe(duplex=False)
+    run = SPAWN.Process(target=told, args=(tmp_path, there))
     run.start()
     assert here.poll(60)
     said = here.recv()
