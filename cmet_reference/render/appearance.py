@@ -56,14 +56,7 @@ class Appearance:
         return np.asarray(flat.reshape(len(flat), -1) @ self.axes.T)
 
     def moved(self, target: np.ndarray, base: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Where to move the picture's points so that a detector finds them at `target`, and the light's change.
-
-        Args:
-            target, base: (T, 478, 3) px: as wanted, and in the picture that is moved.
-
-        Returns:
-            (T, 478, 3) float32 px; (T, 128, 128) float32 factors.
-        """
+        """See `Expression`; the square has 128 px."""
         pose = fit_pose(target, self.template)
         points = to_head(target, pose)
         z = self.coordinates((points - to_head(base, fit_pose(base, self.template)))[:, :N_SKIN])
@@ -73,8 +66,7 @@ class Appearance:
         return to_picture(points, pose), np.exp(light)
 
     def lit(self, picture: np.ndarray, points: np.ndarray, light: np.ndarray) -> np.ndarray:
-        """The picture (H, W, 3) uint8 with factors (128, 128) laid over the face at `points` (468, 3), in px whose
-        centres are whole numbers."""
+        """See `Expression`."""
         triangles = skin_triangles()
         order = triangles[np.argsort(-points[triangles][:, :, 2].mean(1), kind="stable")]
         height, width = picture.shape[:2]

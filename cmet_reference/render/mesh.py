@@ -63,11 +63,22 @@ class Expression(Protocol):
     revision: str
 
     def moved(self, target: np.ndarray, base: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """See `appearance.Appearance`."""
+        """Where to move the picture's points so that a detector finds them at `target`, and the light's change.
+
+        Args:
+            target, base: (T, 478, 3) px, 0 at the picture's edge: as wanted, and in the picture that is moved.
+
+        Returns:
+            (T, 478, 3) float32 px; (T, S, S) float32 factors on a square of the model's own.
+        """
         ...
 
     def lit(self, picture: np.ndarray, points: np.ndarray, light: np.ndarray) -> np.ndarray:
-        """See `appearance.Appearance`."""
+        """The picture, (H, W, 3) uint8 RGB, with one frame's factors (S, S) laid over the face.
+
+        Args:
+            points: (468, 3) px of the face in it, pixel centres at whole numbers.
+        """
         ...
 
 
