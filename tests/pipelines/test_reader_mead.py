@@ -291,7 +291,7 @@ def test_splits(tmp_path: Path) -> None:
     assert of("cem-net") == plain | {"M031-1": "test", "W015": "train", "W017": "train", "W999": None}
     assert set(of("none").values()) == {None}
     assert of("auto", clips[-1:]) == {"W999": "train"} and resolve("auto", "mead", clips[-1:]) == "embedded"
-    with pytest.raises(UserError, match="there are: auto, none, embedded, embedded-24, eat4, cmet, edtalk, emote, cem-net"):
+    with pytest.raises(UserError, match="there are: auto, none, embedded, embedded-24, eat4, cmet, edtalk, emote, cem"):
         resolve("cemnet", "mead", clips)
 
 
