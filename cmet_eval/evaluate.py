@@ -37,7 +37,7 @@ _DEADLINE_S = 300.0  # of one video; a trivial method takes 0.2 s
 
 @dataclass(frozen=True)
 class RunSummary:
-    """What a run did. `lost` is by (method, reason); infinite values are no loss."""
+    """What a run did. `lost` is by (method, reason); values that are infinite or not asked for are no loss."""
 
     results: tuple[Path, ...]
     pairs: int

@@ -64,8 +64,8 @@ class Loss:
 
 @dataclass(frozen=True)
 class Scored:
-    """What `score_submissions` did. `lost` is by (method, reason); infinite values are no loss. `to_get` has
-    a line for each file without which metrics have no value."""
+    """What `score_submissions` did. `lost` is by (method, reason); values that are infinite or not asked for are no
+    loss. `to_get` has a line for each file without which metrics have no value."""
 
     results: tuple[Path, ...]
     scored: int
@@ -151,6 +151,10 @@ def score_submissions(
     return Scored(tuple(written), len(jobs), kept, _losses(every), to_get)
 
 
+# No finite number, or nothing to be measured: neither is the method's, and running again changes nothing.
+_NO_LOSS = (Reason.INFINITE.value, Reason.NOT_ASKED.value)
+
+
 def _losses(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], Loss]:
     """Rows without a value, by method and reason."""
     videos: dict[str, set[tuple[str, str]]] = {}
@@ -159,7 +163,7 @@ def _losses(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], Loss]:
     for row in rows:
         videos.setdefault(row["method"], set()).add((row["setting"], row["pair_id"]))
         asked.setdefault(row["method"], set()).add(row["metric"])
-        if row["reason"] and row["reason"] != Reason.INFINITE.value:
+        if row["reason"] and row["reason"] not in _NO_LOSS:
             found.setdefault((row["method"], row["reason"]), []).append(row)
     losses = {}
     for (method, reason), lost in found.items():

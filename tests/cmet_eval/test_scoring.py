@@ -96,6 +96,12 @@ def test_evaluators_that_know_a_training_clip_by_id_and_sound_may_not_judge_what
     }
 
 
+def test_what_is_infinite_or_not_asked_is_no_loss() -> None:
+    same = {"method": "m", "setting": "s", "pair_id": "p", "metric": "x:y", "detail": ""}
+    rows = [same | {"reason": reason} for reason in ("", "infinite", "not-asked", "no-face")]
+    assert [key for key in submissions._losses(rows)] == [("m", "no-face")]
+
+
 def test_which_metrics_need_a_ground_truth() -> None:
     alone = {metric.key for metric in METRICS if not metric.needs_target}
     assert {key.split(":")[0] for key in alone} == {
