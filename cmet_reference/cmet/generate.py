@@ -36,7 +36,7 @@ class Inference:
     # emotion the target's is added on top. "seen": the source's emotion is guessed from its coefficients and its own
     # sound, and the utterance direction starts there, as in training, where any emotion leads to any other.
     source: Literal["seen", "neutral"] = "seen"
-    strength: float | None = None  # of the direction; None: the training's setting
+    strength: float | None = None  # of the direction; None: the checkpoint's (1 where there is no checkpoint)
     whole_blocks: bool = False  # frames beyond the last full block are left out
     drop_last: int = 0  # frames cut off the end of the track (released: 20)
     extend: Literal["hold", "mirror"] = "hold"  # a track that is shorter than the sound: last frame, or back and forth
@@ -68,9 +68,8 @@ def expression_track(
             Reason.TOO_SHORT, f"the source has {len(codes)} frames in whole blocks, {settings.drop_last} are dropped"
         )
     added = figures.predict(connector, direction[None], codes[None], settings.reference)[0]
-    track = (codes + (1.0 if settings.strength is None else settings.strength) * added)[
-        : len(codes) - settings.drop_last
-    ]
+    strength = 1.0 if settings.strength is None else settings.strength
+    track = (codes + strength * added)[: len(codes) - settings.drop_last]
     if settings.extend == "mirror":
         while len(track) < frames:
             track = np.concatenate([track, track[::-1]])

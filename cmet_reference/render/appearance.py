@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 
 from cmet_reference.geometry import EYES, fit_pose, to_head, to_picture
-from cmet_reference.render.mesh import N_SKIN, drawn_ids, mapped, sampled, skin_triangles
+from cmet_reference.render.mesh import N_SKIN, back_to_front, drawn_ids, mapped, sampled
 
 SIDE = 128  # of the square, px
 _SCALE, _DOWN = 52.0, 0.40  # px an eye distance; where the eyes' middle lies below the square's upper edge
@@ -67,8 +67,7 @@ class Appearance:
 
     def lit(self, picture: np.ndarray, points: np.ndarray, light: np.ndarray) -> np.ndarray:
         """See `Expression`."""
-        triangles = skin_triangles()
-        order = triangles[np.argsort(-points[triangles][:, :, 2].mean(1), kind="stable")]
+        order = back_to_front(points)
         height, width = picture.shape[:2]
         ids = drawn_ids(points[order][..., :2], height, width)
         y, x = np.nonzero(ids)
@@ -91,8 +90,7 @@ class Square:
 
     def __init__(self, template: np.ndarray) -> None:
         self.points = (template[:N_SKIN, :2] * _SCALE + SIDE * np.array([0.5, _DOWN])).astype(np.float32)
-        triangles = skin_triangles()
-        order = triangles[np.argsort(-template[triangles][:, :, 2].mean(1), kind="stable")]
+        order = back_to_front(template)
         ids = drawn_ids(self.points[order], SIDE, SIDE)
         self.y, self.x = np.nonzero(ids)
         self._where = order[ids[self.y, self.x] - 1]

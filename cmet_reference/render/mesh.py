@@ -141,6 +141,12 @@ def skin_triangles() -> np.ndarray:
     return np.array([[edge.start for edge in edges[i : i + 3]] for i in range(0, len(edges), 3)])
 
 
+def back_to_front(points: np.ndarray) -> np.ndarray:
+    """(n, 3) int: the skin's triangles, the farthest of (468, 3) points first: nearer ones are drawn over them."""
+    triangles = skin_triangles()
+    return np.asarray(triangles[np.argsort(-points[triangles][:, :, 2].mean(1), kind="stable")])
+
+
 def _strip(upper: np.ndarray, lower: np.ndarray) -> np.ndarray:
     """(2 (n - 1), 3): triangles between two lines of n points."""
     first = np.stack([upper[:-1], upper[1:], lower[:-1]], 1)
