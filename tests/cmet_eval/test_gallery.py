@@ -26,13 +26,17 @@ const seen = {errors: window.__errors, titles: [...player.querySelectorAll("figc
 const ready = films.map((v) => new Promise((r) => v.addEventListener("loadeddata", r)));
 Promise.all(ready).then(() => {
   player.querySelector(".play").click();
-  // Media run by a clock of their own here, and a busy machine paints seldom: wait for the films, not for a time. Once all play,
-  // the second is put two seconds off, and the page has until an end to bring it back.
+  // Media run by a clock of their own here, and a busy machine paints seldom: wait for the films, not for a time.
+  // Once all play, the second is put two seconds off, and the page has until an end to bring it back.
   let pushed = false;
   const later = () => {
-    const at = films.map((v) => v.currentTime), off = Math.max(...at) - Math.min(...at), ended = films.some((v) => v.ended);
-    if (!pushed && Math.min(...at) > 0) { pushed = true; films[1].currentTime += 2; seen.pushed = films[1].currentTime - films[0].currentTime; }
-    else if (ended || (pushed && off <= 0.1)) {
+    const at = films.map((v) => v.currentTime), off = Math.max(...at) - Math.min(...at);
+    const ended = films.some((v) => v.ended);
+    if (!pushed && Math.min(...at) > 0) {
+      pushed = true;
+      films[1].currentTime += 2;
+      seen.pushed = films[1].currentTime - films[0].currentTime;
+    } else if (ended || (pushed && off <= 0.1)) {
       Object.assign(seen, {off, ended, muted: films.map((v) => v.muted), width: films[0].videoWidth});
       const out = document.createElement("pre");
       out.id = "probe"; out.textContent = JSON.stringify(seen); document.body.append(out);
