@@ -151,10 +151,8 @@ def test_killed_at_any_moment_it_ends_the_same(
 
 def test_a_second_run_does_nothing_and_says_so(small_mead: Path, undisturbed: PreprocessSummary) -> None:
     stamps = {p: p.stat().st_mtime_ns for p in undisturbed.out.rglob("*") if p.name != ".lock"}
-    started = time.monotonic()
     command = [*COMMAND, "mead", str(small_mead), str(undisturbed.out)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert time.monotonic() - started < 5
     assert done.returncode == 0 and "nothing to do" in done.stdout and undisturbed.digest in done.stdout
     assert stamps == {p: p.stat().st_mtime_ns for p in undisturbed.out.rglob("*") if p.name != ".lock"}
 
