@@ -44,29 +44,33 @@ class Prosody:
     heard: Heard = "emotions"
 
     def encode(self, audio: np.ndarray, clip_id: str | None = None) -> np.ndarray:
-        pitch, strength, level, tilt = pitch_track(checked(audio))
-        voiced = (strength > _VOICED) & (level > level.max() - _AUDIBLE)
-        heard = pitch[voiced] if voiced.sum() >= 3 else np.full(3, np.log(150.0))  # whisper, silence: no movement
-        low, high = np.percentile(heard, (10, 90))
-        top = np.percentile(level, 95)
-        loud = level > top - 15
-        clear = loud & voiced if (loud & voiced).any() else loud
-        share = np.clip(strength[clear], 0.01, 0.999)
-        return np.array(
-            [
-                np.median(heard),
-                high - low,
-                np.abs(np.diff(heard)).mean(),
-                voiced.mean(),
-                top,
-                level.std(),
-                (level > top - 25).mean(),
-                np.abs(np.diff(level)).mean(),
-                10 * np.log10(share / (1 - share)).mean(),
-                tilt[clear].mean(),
-            ],
-            np.float32,
-        )
+        return prosody(*pitch_track(checked(audio)))
+
+
+def prosody(pitch: np.ndarray, strength: np.ndarray, level: np.ndarray, tilt: np.ndarray) -> np.ndarray:
+    """The ten numbers of PROSODY, float32, of what `pitch_track` found, (T,) each."""
+    voiced = (strength > _VOICED) & (level > level.max() - _AUDIBLE)
+    heard = pitch[voiced] if voiced.sum() >= 3 else np.full(3, np.log(150.0))  # whisper, silence: no movement
+    low, high = np.percentile(heard, (10, 90))
+    top = np.percentile(level, 95)
+    loud = level > top - 15
+    clear = loud & voiced if (loud & voiced).any() else loud
+    share = np.clip(strength[clear], 0.01, 0.999)
+    return np.array(
+        [
+            np.median(heard),
+            high - low,
+            np.abs(np.diff(heard)).mean(),
+            voiced.mean(),
+            top,
+            level.std(),
+            (level > top - 25).mean(),
+            np.abs(np.diff(level)).mean(),
+            10 * np.log10(share / (1 - share)).mean(),
+            tilt[clear].mean(),
+        ],
+        np.float32,
+    )
 
 
 def pitch_track(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

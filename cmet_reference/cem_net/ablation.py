@@ -154,8 +154,11 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--pictures", type=int, default=0, help="videos a row and seed that are drawn and scored")
     parser.add_argument("--out", type=Path, default=Path("work/ablation-cem-net"))
     args = parser.parse_args(argv)
-    settings = config.load("cmet_reference.cem_net", args.config)
-    found = run(args.data, settings, range(args.seeds), args.out, args.pictures, quiet=False)
+    try:
+        settings = config.load("cmet_reference.cem_net", args.config)
+        found = run(args.data, settings, range(args.seeds), args.out, args.pictures, quiet=False)
+    except UserError as error:
+        parser.exit(2, f"{error}\n")
     print(table_of(found))
     (args.out / "table.json").write_text(json.dumps(found, indent=1) + "\n", "utf-8")
     return found

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cmet_reference.cem_net import audio as sound
-from cmet_reference.voice import Prosody, pitch_track
+from cmet_reference.voice import checked, pitch_track, prosody
 
 KIND = "aee"
 LETTERS = " abcdefghijklmnopqrstuvwxyz'"  # of transcripts; 0 is CTC's blank
@@ -229,7 +229,7 @@ def manner(audio: np.ndarray) -> np.ndarray:
     Args:
         audio: (N,) int16, 16 kHz, one frame of 40 ms or more.
     """
-    pitch, strength, level, tilt = pitch_track(audio)
+    pitch, strength, level, tilt = pitch_track(checked(audio))
     voiced = (strength > 0.5) & (level > level.max() - 30)
     more = np.zeros(12)
     more[1] = _slope(level)
@@ -239,7 +239,7 @@ def manner(audio: np.ndarray) -> np.ndarray:
         more[0] = _slope(heard)
         more[2:6] = np.percentile(heard, (5, 25, 75, 95)) - np.median(heard)
         more[6:] = [heard.std(), *np.percentile(strength[voiced], (25, 50, 75)), tilt[voiced].std(), together]
-    return np.concatenate([Prosody().encode(audio), more]).astype(np.float32)
+    return np.concatenate([prosody(pitch, strength, level, tilt), more]).astype(np.float32)
 
 
 def _slope(values: np.ndarray) -> float:

@@ -86,9 +86,12 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--steps", type=int, help="default: the configuration's")
     parser.add_argument("--out", type=Path, default=Path("work/ablation"))
     args = parser.parse_args(argv)
-    settings = read(configuration(args.config))
-    settings = replace(settings, steps=args.steps or settings.steps)
-    figures = run(args.table, args.data, settings, range(args.seeds), args.out, quiet=False)
+    try:
+        settings = read(configuration(args.config))
+        settings = replace(settings, steps=args.steps or settings.steps)
+        figures = run(args.table, args.data, settings, range(args.seeds), args.out, quiet=False)
+    except UserError as error:
+        parser.exit(2, f"{error}\n")
     print(table_of(figures))
     (args.out / f"{args.table}.json").write_text(json.dumps(figures, indent=1) + "\n", "utf-8")
     return figures
