@@ -272,9 +272,12 @@ def _pairs(
     n = mouths.settings.references
     known: dict[str, np.ndarray] = {}
     opened = cache(ShardSet)
+    of: dict[str, list[Face]] = {}
+    for face in among or faces:
+        of.setdefault(face.clip.speaker, []).append(face)
     for face in faces:
         c = face.clip
-        mine = [f for f in among or faces if f.clip.speaker == c.speaker and f.clip.clip_id != c.clip_id]
+        mine = [f for f in of.get(c.speaker, ()) if f.clip.clip_id != c.clip_id]
         if cross:
             mine = [f for f in mine if f.clip.emotion != c.emotion]
         heard = hear(c)
