@@ -17,12 +17,12 @@ METRICS = (
     *("psnr:frame-mean", "ssim:wang2004", "m_lmd:eat-mp", "f_lmd:eat-mp", "lse_c:corpus", "ea:corpus"),
     *("emotion_leak:corpus", "csim:dlib"),
 )
-# What each method's checkpoints are: stages of `cmet-eval train`, in training order; `appearance` is what the mesh
-# renderer learns.
+# What each method's checkpoints are: stages of `cmet-eval train`, in training order; the last two are what the
+# mesh renderer learns.
 STAGES: dict[str, tuple[str, ...]] = {
-    "cmet": ("audio2mouth", "cmet", "appearance"),
-    "cem-net": ("audio2mouth", "aee", "ebm", "appearance"),
-    "ground-truth-face": ("appearance",),
+    "cmet": ("audio2mouth", "cmet", "appearance", "skin"),
+    "cem-net": ("audio2mouth", "aee", "ebm", "appearance", "skin"),
+    "ground-truth-face": ("appearance", "skin"),
 }
 
 

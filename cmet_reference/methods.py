@@ -85,7 +85,7 @@ class _Trained:
         """What turns landmarks into pictures: the mesh, with what it learnt of expressions where that is a file."""
         if "appearance" not in self.files:
             return MeshRenderer()
-        return _mesh(_stamp(checkpoints.find("appearance")))
+        return _mesh(_stamp(checkpoints.find("appearance")), _stamp(checkpoints.find("skin")))
 
     def generate(self, case: Case) -> np.ndarray:
         """The video: (n_frames, H, W, 3) uint8 RGB."""
@@ -107,7 +107,7 @@ class CMet(_Trained):
     """C-MET: the source video's expression, turned by the way from neutral to emotional speech; lips from the sound."""
 
     name = "cmet"
-    files = ("cmet", "audio2mouth", "appearance")
+    files = ("cmet", "audio2mouth", "appearance", "skin")
     sees = frozenset({"reference-frames", "source-video", "driving-audio", "emotion-audio", "neutral-audio"})
 
     def landmarks(self, case: Case, base: np.ndarray) -> np.ndarray:
@@ -129,7 +129,7 @@ class CemNet(_Trained):
     """CEM-Net: lips and jaw from sound, the sound's emotion from a memory, on the source video."""
 
     name = "cem-net"
-    files: tuple[str, ...] = ("audio2mouth", "aee", "ebm", "appearance")
+    files: tuple[str, ...] = ("audio2mouth", "aee", "ebm", "appearance", "skin")
     sees = frozenset({"reference-frames", "source-video", "driving-audio"})
 
     def landmarks(self, case: Case, base: np.ndarray) -> np.ndarray:
@@ -155,7 +155,7 @@ class GroundTruthFace(_Trained):
     the most that a model of landmarks can reach with the mesh renderer."""
 
     name = "ground-truth-face"
-    files = ("appearance",)
+    files = ("appearance", "skin")
     sees = frozenset({"ground-truth", "reference-frames", "source-video"})
 
     def landmarks(self, case: Case, base: np.ndarray) -> np.ndarray:
@@ -202,10 +202,10 @@ def _cem_net(stamps: Sequence[Stamp]) -> Any:
 
 
 @lru_cache(maxsize=2)
-def _mesh(stamp: Stamp) -> Renderer:
-    from cmet_reference.render.appearance_stage import load
+def _mesh(appearance: Stamp, skin: Stamp) -> Renderer:
+    from cmet_reference.render.skin_stage import corrected
 
-    return MeshRenderer(expression=load(stamp[0]))
+    return MeshRenderer(expression=corrected(appearance[0], skin[0]))
 
 
 @lru_cache(maxsize=2)

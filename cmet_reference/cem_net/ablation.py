@@ -20,7 +20,7 @@ import numpy as np
 from cmet_reference.cem_net.ebm_stage import Pair
 from cmet_reference.cem_net.generate import CemNetFace
 from cmet_reference.cem_net.train import stages
-from cmet_reference.render import appearance_stage
+from cmet_reference.render import appearance_stage, skin_stage
 from cmet_reference.render.mesh import MeshRenderer
 from cmet_reference.training import checkpoints, config
 from cmet_reference.training.loop import fit, repeatable
@@ -66,8 +66,10 @@ def run(
     if pictures:
         corpus_nets.look_beside(data)
         corpus_nets.find("emotion")  # missed now, not after hours of training
-        trained(stages(settings, {"main": data}, out, 0, quiet)[3], out, settings, data, 0, quiet)
-        mesh = MeshRenderer(expression=appearance_stage.load(out / f"{appearance_stage.KIND}.safetensors"))
+        for factory in stages(settings, {"main": data}, out, 0, quiet)[3:5]:
+            trained(factory, out, settings, data, 0, quiet)
+        files = (out / f"{kind}.safetensors" for kind in (appearance_stage.KIND, skin_stage.KIND))
+        mesh = MeshRenderer(expression=skin_stage.corrected(*files))
     for seed in seeds:
         folder = out / str(seed)
         for row, chosen, where, first in (

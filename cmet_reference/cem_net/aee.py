@@ -47,6 +47,13 @@ class Settings:
     # What is said of a whole clip (`whole`) beside the windows: how high and loud it is, how that moves, and the
     # features' mean and deviation. Windows of a second and a half have no median and no range.
     manner: bool = False
+    # Hidden units of a second way from these to the emotion's vector, beside a linear one, that begins at nothing.
+    manner_hidden: int = 0
+
+
+# Of `manner_hidden`, in training: of its units, and of what it hears, in deviations. With six training speakers left
+# out a linear rule tells 74 % of their clips, with this beside it 80 % (30 to learn from; 12: 70 and 73; 4: 62 and 62).
+_BENT_DROPOUT, _BENT_NOISE = 0.4, 0.3
 
 
 @dataclass(frozen=True)
@@ -99,6 +106,12 @@ class AEE(nn.Module):
         self.dropout = nn.Dropout(s.dropout)
         n_whole = MANNERS + 2 * shape[1] if s.manner else 0
         self.of_whole = nn.Linear(n_whole, s.emotion) if s.manner else None
+        self.bent: nn.Sequential | None = None
+        if s.manner and s.manner_hidden:
+            last = nn.Linear(s.manner_hidden, s.emotion)
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+            self.bent = nn.Sequential(nn.Linear(n_whole, s.manner_hidden), nn.SiLU(), nn.Dropout(_BENT_DROPOUT), last)
         self.register_buffer("whole_mean", torch.zeros(n_whole))
         self.register_buffer("whole_std", torch.ones(n_whole))
         self.to_emotion = nn.Linear(s.emotion, len(labels.emotions))
@@ -126,7 +139,11 @@ class AEE(nn.Module):
         if self.of_whole is None:
             return found
         assert wholes is not None
-        return found + self.of_whole(self.standard_whole(wholes))
+        known = self.standard_whole(wholes)
+        found = found + self.of_whole(known)
+        if self.bent is None:
+            return found
+        return found + self.bent(known + _BENT_NOISE * torch.randn_like(known) if self.training else known)
 
     @torch.no_grad()
     def furnish(self, rule: np.ndarray) -> None:

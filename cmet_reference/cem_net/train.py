@@ -1,5 +1,5 @@
 """CEM-Net's stages from configuration, in training order: Audio2Mouth, AEE, EBM, what the mesh renderer learns
-(`appearance`, which C-MET draws with too), and the flow renderer where the settings have it."""
+(`appearance` and `skin`, which C-MET draws with too), and the flow renderer where the settings have it."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from cmet_reference.cem_net.aee_stage import AeeSettings, AeeStage
 from cmet_reference.cem_net.audio2mouth_stage import Audio2MouthSettings, Audio2MouthStage
 from cmet_reference.cem_net.ebm_stage import EbmSettings, EbmStage
 from cmet_reference.clips import ClipArrays, read_clips, read_held_out
-from cmet_reference.render import appearance_stage, flow
+from cmet_reference.render import appearance_stage, flow, skin, skin_stage
 from cmet_reference.render.appearance_stage import AppearanceSettings, AppearanceStage
+from cmet_reference.render.skin_stage import SkinSettings, SkinStage
 from pipelines.shards import ShardSet
 from talking_face.reasons import UserError
 
-STAGES = (audio2mouth.KIND, aee.KIND, ebm.KIND, appearance_stage.KIND, "renderer")  # in training order
+# In training order.
+STAGES = (audio2mouth.KIND, aee.KIND, ebm.KIND, appearance_stage.KIND, skin_stage.KIND, "renderer")
 
 
 def stages(
@@ -55,10 +57,15 @@ def stages(
         (settings,) = _settings(config, "appearance")
         return AppearanceStage(settings, *split(felt), seed, quiet)
 
-    def fifth() -> Any:
+    def fifth() -> SkinStage:
+        net, settings = _settings(config, "skin")
+        appearance = appearance_stage.load(out / "appearance.safetensors")
+        return SkinStage(net, settings, appearance, *split(felt), seed, quiet)
+
+    def sixth() -> Any:
         return flow.stage(config["renderer"], *split(spoken), seed)
 
-    return [first, second, third, fourth, fifth if "renderer" in config else None]
+    return [first, second, third, fourth, fifth, sixth if "renderer" in config else None]
 
 
 def transcripts_of(folders: Iterable[Path]) -> dict[str, str]:
@@ -76,6 +83,7 @@ _TABLES: dict[str, tuple[Any, Any, Any]] = {
     "aee": (aee.Settings, AeeSettings, aee.Weights),
     "ebm": (ebm.Settings, EbmSettings, ebm.Weights),
     "appearance": (None, AppearanceSettings, None),
+    "skin": (skin.Settings, SkinSettings, None),
 }
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from cmet_reference.clips import ClipArrays
 from cmet_reference.geometry import fit_pose, mean_face, to_head, to_picture
-from cmet_reference.render.appearance import SIDE, Appearance, Square
+from cmet_reference.render.appearance import SIDE, Appearance, Correction, Square
 from cmet_reference.render.mesh import N_SKIN, MeshRenderer
 from cmet_reference.training import checkpoints
 from cmet_reference.training.stage import Optimizer
@@ -51,12 +51,13 @@ class AppearanceSettings:
     ridge: float = 0.1  # of the coordinates' variance, where every speaker's skin is smooth
 
 
-def load(path: Path) -> Appearance:
-    """A fitted model. Raises UserError where the file is none."""
+def load(path: Path, correction: Correction | None = None, of: str = "") -> Appearance:
+    """A fitted model, its creases corrected or not; `of`: the correction's revision. Raises UserError where the file is
+    none."""
     state, _ = checkpoints.load(path, KIND)
     with checkpoints.as_saved(path, KIND):
         arrays = {name: values.numpy() for name, values in state.items()}
-        return Appearance(arrays, f"{KIND}-{checkpoints.revision(path)}")
+        return Appearance(arrays, correction, f"{KIND}-{checkpoints.revision(path)}{of}")
 
 
 class AppearanceNet(nn.Module):
@@ -279,7 +280,7 @@ def fit_creases(
             z = _flat((np.array(faces) - own_face) / unit[:, None]) @ axes.T
             grams.append(z.T @ z)
             moments.append(z.T @ (np.array(skin) - own_skin))
-            weights.append(_smooth_skin(square.image(own_skin), settings.edge)[square.y, square.x])
+            weights.append(smooth_skin(square.image(own_skin), settings.edge)[square.y, square.x])
             scale += (z**2).sum(axis=0)
     inner = np.einsum("sp,skl->pkl", np.array(weights), np.array(grams))
     inner += settings.ridge * np.diag(scale)
@@ -296,7 +297,7 @@ def _some(own: Sequence[ClipArrays], n: int, draw: np.random.Generator) -> list[
     return [own[i] for i in sorted([*first, *rest])]
 
 
-def _smooth_skin(skin: np.ndarray, edge: float) -> np.ndarray:
+def smooth_skin(skin: np.ndarray, edge: float) -> np.ndarray:
     """(128, 128) in (0, 1]: how far a skin's brightness can be compared pixel by pixel with itself moved a little."""
     steep = cv2.Sobel(skin, cv2.CV_32F, 1, 0) ** 2 + cv2.Sobel(skin, cv2.CV_32F, 0, 1) ** 2
     return np.asarray(1 / (1 + cv2.GaussianBlur(steep / 64, (0, 0), 1.5) / edge**2))

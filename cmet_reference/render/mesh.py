@@ -62,11 +62,12 @@ class Expression(Protocol):
 
     revision: str
 
-    def moved(self, target: np.ndarray, base: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def moved(self, target: np.ndarray, base: np.ndarray, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Where to move the picture's points so that a detector finds them at `target`, and the light's change.
 
         Args:
             target, base: (T, 478, 3) px, 0 at the picture's edge: as wanted, and in the picture that is moved.
+            frames: (T, H, W, 3) uint8 RGB, that picture.
 
         Returns:
             (T, 478, 3) float32 px; (T, S, S) float32 factors on a square of the model's own.
@@ -109,7 +110,7 @@ class MeshRenderer:
             raise ValueError(f"{n} landmark sets, {len(base_frames)} base frames, {len(base_landmarks)} of their sets")
         lights: np.ndarray | None = None
         if self.expression:
-            landmarks, lights = self.expression.moved(landmarks, base_landmarks)
+            landmarks, lights = self.expression.moved(landmarks, base_landmarks, base_frames)
         # Pixel centres at whole numbers from here on; the landmarks' zero is the picture's edge.
         half = np.array([0.5, 0.5, 0], np.float32)
         target, source, references = (

@@ -36,7 +36,7 @@ class Stage(Protocol):
     and batches can be made by any number of worker processes in any order.
     """
 
-    name: str  # cmet, audio2mouth, aee, ebm, appearance, renderer: the checkpoint's name
+    name: str  # cmet, audio2mouth, aee, ebm, appearance, skin, renderer: the checkpoint's name
     net: Any  # torch.nn.Module: everything in its state dict is saved
     steps: int
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from baselines.method import Case, Method, check_output
 from baselines.registry import catalogue, get_method
 from cmet_reference import methods
 from cmet_reference.geometry import RIGID
-from cmet_reference.render import appearance_stage
+from cmet_reference.render import skin, skin_stage
 from cmet_reference.render.appearance_stage import AppearanceNet
 from cmet_reference.render.mesh import MeshRenderer
 from cmet_reference.training import checkpoints
@@ -87,14 +88,18 @@ def test_a_file_built_on_another_one_is_not_mixed_with_its_successor(folder: Pat
 
 def test_the_mesh_draws_with_what_it_learnt_where_a_method_has_it(folder: Path) -> None:
     class Knowing(Still):
-        files = ("one", "appearance")
+        files = ("one", "appearance", "skin")
 
-    path = folder / "appearance.safetensors"
-    net = AppearanceNet(2)
+    path, creases = folder / "appearance.safetensors", folder / "skin.safetensors"
+    net, settings = AppearanceNet(2), skin.Settings(width=4)
     checkpoints.save(path, net.state_dict(), {}, {"trained_on": {"clips": []}})
+    with pytest.raises(MissingWeights, match="skin"):
+        Knowing().renderer()
+    record = {"settings": asdict(settings), "axes": 2}
+    checkpoints.save(creases, skin.Skin(settings, 2).state_dict(), record, {"trained_on": {"clips": []}})
     assert Still().renderer().revision == MeshRenderer().revision
     drawn, before = Knowing().renderer(), Knowing().revision
-    assert drawn.revision == MeshRenderer(expression=appearance_stage.load(path)).revision
+    assert drawn.revision == MeshRenderer(expression=skin_stage.corrected(path, creases)).revision
     assert drawn.revision != MeshRenderer().revision
     net.unit.fill_(1.0)
     checkpoints.save(path, net.state_dict(), {}, {"trained_on": {"clips": []}})

@@ -1,0 +1,205 @@
+"""Training of `Skin`: the same person's skin in two expressions, on the square of the appearance's model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cmet_reference.clips import ClipArrays
+from cmet_reference.geometry import fit_pose, to_head
+from cmet_reference.render import appearance_stage, skin
+from cmet_reference.render.appearance import SIDE, Appearance, about
+from cmet_reference.training import checkpoints
+from cmet_reference.training.stage import Optimizer
+from pipelines.shards import ShardSet
+from talking_face.progress import Progress
+from talking_face.reasons import UserError
+
+KIND = "skin"
+
+
+@dataclass(frozen=True)
+class SkinSettings:
+    """How the network is trained."""
+
+    steps: int = 200
+    batch: int = 12
+    rate: float = 5e-3
+    weight_decay: float = 0.01
+    annealed: bool = True
+    doubt: float = 0.5  # deviation of what is added to the source's coordinates, in units of theirs
+    clips: int = 64  # of a speaker
+    looks: int = 3  # of a clip
+    # Where a speaker's own skin changes by more than this from pixel to pixel (log units: brows, frames of glasses,
+    # hair), a displacement of a pixel outweighs any crease: it counts for less, yet not for less than `least`.
+    edge: float = 0.06
+    least: float = 0.08
+
+
+class Seen(NamedTuple):
+    """Skins of some clips, L to each."""
+
+    skins: np.ndarray  # (N, L, 128, 128) float16
+    expressions: np.ndarray  # (N, L, K) float32
+    speakers: np.ndarray  # (N,)
+    weights: Mapping[str, np.ndarray]  # (128, 128) float32 by speaker
+
+
+def load(path: Path, device: str = "cpu") -> skin.Skin:
+    """A trained network. Raises UserError where the file is none."""
+    state, record = checkpoints.load(path, KIND)
+    with checkpoints.as_saved(path, KIND):
+        net = skin.Skin(skin.Settings(**record["settings"]), record["axes"])
+        net.load_state_dict(state)
+    return net.eval().to(device)
+
+
+def corrected(appearance: Path, path: Path) -> Appearance:
+    """A fitted `Appearance` with a trained network. Raises UserError where a file is none."""
+    return appearance_stage.load(appearance, load(path), f"-{KIND}-{checkpoints.revision(path)}")
+
+
+class SkinStage:
+    """Pairs of looks at one person. Implements `Stage`."""
+
+    name = KIND
+
+    def __init__(
+        self,
+        net: skin.Settings,
+        settings: SkinSettings,
+        appearance: Appearance,
+        train: Sequence[ClipArrays],
+        test: Sequence[ClipArrays],
+        seed: int,
+        quiet: bool = True,
+    ) -> None:
+        """`appearance`: the square, the coordinates and everyone's creases.
+
+        Raises UserError where nobody has two clips with a face.
+        """
+        self.settings, self.seed, self.steps, self.appearance = settings, seed, settings.steps, appearance
+        draw = np.random.default_rng(seed)
+        self.train = look_at(train, appearance, settings, draw, quiet)
+        self.test = look_at(test, appearance, settings, draw, quiet)
+        self.others = _others(self.train.speakers)
+        if not self.others:
+            raise UserError("the skin is learnt from two clips of one speaker, and no speaker of these shards has two")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.net = skin.Skin(net, len(appearance.axes))
+        z, who = self.train.expressions, self.train.speakers
+        own = np.concatenate([z[who == name] - z[who == name].mean(axis=(0, 1)) for name in sorted(set(who.tolist()))])
+        self.net.middle.copy_(torch.from_numpy(z.mean(axis=(0, 1))))
+        self.net.spread.copy_(torch.from_numpy(z.std(axis=(0, 1)) + np.float32(1e-3)))
+        self.net.apart.copy_(torch.from_numpy(np.sqrt(2) * own.std(axis=(0, 1)) + 1e-3))
+        self.net.face.copy_(torch.from_numpy(appearance.square.image(appearance.square.edge)))
+
+    def players(self) -> Mapping[str, Optimizer]:
+        s = self.settings
+        return {"net": Optimizer(list(self.net.parameters()), s.rate, s.weight_decay, annealed=s.annealed)}
+
+    def batch(self, step: int) -> Mapping[str, np.ndarray]:
+        draw = np.random.default_rng((self.seed, step))
+        out = pairs(self.train, self.others, self.appearance, self.settings.batch, draw)
+        doubt = self.settings.doubt * draw.standard_normal(out["source"].shape)
+        return {**out, "doubt": doubt.astype(np.float32)}
+
+    def loss(self, batch: Mapping[str, Any], player: str) -> tuple[Tensor, Mapping[str, Tensor]]:
+        said = self.net(batch["skin"], batch["creases"], batch["source"], batch["target"], batch["doubt"])
+        return skin.loss(said, batch["change"], batch["weight"])
+
+    @torch.no_grad()
+    def held_out(self) -> Mapping[str, float]:
+        """How much of the change of held-out speakers' skin is foretold, of its square, in all and of its fine part;
+        `_alike`: by everyone's creases."""
+        others = _others(self.test.speakers)
+        if not others:
+            return {}
+        drawn = pairs(self.test, others, self.appearance, 96, np.random.default_rng(self.seed))
+        given = {name: torch.from_numpy(x).to(self.net.face.device) for name, x in drawn.items()}
+        said = self.net(given["skin"], given["creases"], given["source"], given["target"])
+        change, weight, out = given["change"], given["weight"], {}
+        for name, part in (("explained", lambda x: x), ("explained_fine", skin.fine)):
+            whole = (weight * part(change) ** 2).sum().clamp(min=1e-12)
+            for which, guess in (("", said), ("_alike", given["creases"])):
+                out[name + which] = 1 - float((weight * (part(guess) - part(change)) ** 2).sum() / whole)
+        return out
+
+    def record(self) -> Mapping[str, Any]:
+        return {"settings": asdict(self.net.settings), "axes": len(self.net.middle)}
+
+
+def pairs(
+    seen: Seen, others: Mapping[int, np.ndarray], appearance: Appearance, n: int, draw: np.random.Generator
+) -> dict[str, np.ndarray]:
+    """`n` looks at people, and others at the same ones: `skin`, `creases`, `change` and `weight` (n, 128, 128),
+    `source` and `target` (n, K). Now and then twice the same clip, which changes little."""
+    a = draw.choice(np.array(list(others)), n)
+    b = np.array([draw.choice(others[int(i)]) for i in a])
+    k, m = draw.integers(seen.skins.shape[1], size=(2, n))
+    before, after = seen.skins[a, k].astype(np.float32), seen.skins[b, m].astype(np.float32)
+    weight = np.stack([seen.weights[str(seen.speakers[i])] for i in a])
+    source, target = seen.expressions[a, k], seen.expressions[b, m]
+    creases = appearance.ratio(target - source)
+    images = {"skin": before, "creases": creases, "change": after - before, "weight": weight}
+    return {**images, "source": source, "target": target}
+
+
+def _others(speakers: np.ndarray) -> dict[int, np.ndarray]:
+    """A clip's index to those of all clips of its speaker, itself among them; speakers of one clip are left out."""
+    of = {speaker: np.flatnonzero(speakers == speaker) for speaker in sorted(set(speakers.tolist()))}
+    return {int(i): own for own in of.values() if len(own) > 1 for i in own}
+
+
+def look_at(
+    clips: Sequence[ClipArrays],
+    appearance: Appearance,
+    settings: SkinSettings,
+    draw: np.random.Generator,
+    quiet: bool = True,
+) -> Seen:
+    """The skins of clips, at the middles of equal stretches of the frames with a face; of many clips some."""
+    of: dict[str, list[ClipArrays]] = {}
+    for clip in clips:
+        of.setdefault(clip.speaker, []).append(clip)
+    square, opened = appearance.square, cache(ShardSet)
+    skins, expressions, speakers, weights = [], [], [], {}
+    total = sum(min(settings.clips, len(own)) for own in of.values())
+    with Progress(total, "clips", "skin", quiet) as progress:
+        for speaker, own in sorted(of.items()):
+            if len(own) > settings.clips:
+                own = [own[i] for i in sorted(draw.choice(len(own), settings.clips, replace=False))]
+            mine = []
+            for clip in own:
+                progress.advance()
+                shards = opened(clip.folder)
+                valid = np.flatnonzero(shards.valid(clip.clip_id)[: len(clip)])
+                if not len(valid):
+                    continue
+                at = valid[((np.arange(settings.looks) + 0.5) * len(valid) / settings.looks).astype(int)]
+                head = to_head(clip.landmarks, fit_pose(clip.landmarks, appearance.template))
+                near = np.stack([about(t, len(clip)) for t in at])
+                mine.append([appearance.look(shards.frames(clip.clip_id, list(t)), clip.landmarks[t]) for t in near])
+                expressions.append(appearance.expression(head)[at])
+                speakers.append(speaker)
+            if mine:
+                flat = appearance_stage.smooth_skin(
+                    np.asarray(np.mean(mine, axis=(0, 1), dtype=np.float32)), settings.edge
+                )
+                weights[speaker] = square.image(square.edge) * np.maximum(flat, settings.least)
+                skins.append(np.array(mine, np.float16))
+    shape = (0, settings.looks, SIDE, SIDE)
+    return Seen(
+        np.concatenate(skins) if skins else np.zeros(shape, np.float16),
+        np.array(expressions, np.float32).reshape(-1, settings.looks, len(appearance.axes)),
+        np.array(speakers),
+        weights,
+    )
