@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
+from multiprocessing import get_context
 from pathlib import Path
 
 from pipelines.preprocess import PreprocessSummary, preprocess
@@ -57,6 +60,24 @@ def embedded_evaluators(folder: Path = FOLDER, quiet: bool = False) -> str:
     cards = train_evaluators(shards, quiet=quiet)
     times = ", ".join(f"{kind} in {card['seconds']:.0f} s" for kind, card in cards.items())
     return f"trained: {times}"
+
+
+def embedded_networks(
+    folder: Path = FOLDER, methods: Iterable[str] = ("cmet", "cem-net"), workers: int = 2, quiet: bool = False
+) -> Iterator[str]:
+    """Both of the above and below, side by side where there are two workers: each trains on one core.
+
+    Yields what was done, in words. Raises as they do.
+    """
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) if workers > 1 else nullcontext() as pool:
+        beside = pool.submit(embedded_evaluators, folder, quiet=True) if pool else None
+        if told := embedded_checkpoints(folder, methods, quiet):
+            yield told
+        if beside:
+            yield beside.result()
+    told = embedded_evaluators(folder, quiet)  # this process has to know where they are, too
+    if not beside:
+        yield told
 
 
 def embedded_checkpoints(

@@ -36,15 +36,14 @@ def demo(
     def step(title: str) -> None:
         print(f"[{time.monotonic() - started:4.0f} s] {title}", flush=True)
 
-    step(f"1/6 the embedded corpus, in MEAD's folders and containers: {out / 'corpus'}")
+    step(f"1/5 the embedded corpus, in MEAD's folders and containers: {out / 'corpus'}")
     print(embedded.embedded_corpus(out, workers, quiet))
-    step(f"2/6 Parquet shards: {out / 'shards'}")
+    step(f"2/5 Parquet shards: {out / 'shards'}")
     print(embedded.embedded_shards(out, workers, quiet))
-    step("3/6 evaluators, trained on the training split")
-    print(embedded.embedded_evaluators(out, quiet))
-    step("4/6 C-MET and CEM-Net, trained on the training split")
-    print(embedded.embedded_checkpoints(out, METHODS, quiet))
-    step(f"5/6 {len(METHODS)} methods in {' and '.join(SETTINGS)}: {', '.join(METHODS)}")
+    step("3/5 C-MET and CEM-Net, and beside them the evaluators, trained on the training split")
+    for told in embedded.embedded_networks(out, METHODS, workers, quiet):
+        print(told)
+    step(f"4/5 {len(METHODS)} methods in {' and '.join(SETTINGS)}: {', '.join(METHODS)}")
     # One seed keeps the demo short; the settings' own number is five.
     print(
         evaluate.run(
@@ -59,7 +58,7 @@ def demo(
             quiet=quiet,
         )
     )
-    step("6/6 the leaderboard")
+    step("5/5 the leaderboard")
     known = bands.known_bands()
     path = board.build(
         out / "results",

@@ -40,8 +40,7 @@ def run(
         print(f"no --data: using the embedded corpus in {embedded.FOLDER}, made first where it is not there")
         print(embedded.embedded_corpus(workers=workers, quiet=quiet))
         print(embedded.embedded_shards(workers=workers, quiet=quiet))
-        print(embedded.embedded_evaluators(quiet=quiet))
-        if told := embedded.embedded_checkpoints(methods=method, quiet=quiet):
+        for told in embedded.embedded_networks(methods=method, workers=workers, quiet=quiet):
             print(told)
         max_pairs, seeds = max_pairs or embedded.PAIRS, seeds or 1
         print(f"{max_pairs} pairs of each setting, seeds: {seeds}; --max-pairs and --seeds take others")

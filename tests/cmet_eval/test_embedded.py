@@ -16,6 +16,7 @@ from cmet_eval.cli import build
 from cmet_eval.embedded import embedded_checkpoints
 from cmet_reference import methods
 from cmet_reference.training import checkpoints, config, models
+from talking_face.reasons import UserError
 
 
 @pytest.fixture
@@ -61,6 +62,17 @@ def test_the_face_of_the_ground_truth_needs_what_the_mesh_learns_alone(corpus: P
     assert told == "trained on the embedded corpus: appearance in 1 s, skin in 1 s"
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_both_trainings_are_done_and_a_failure_of_either_is_told(
+    workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedded, "embedded_checkpoints", lambda *how: "trained: cmet")
+    told = embedded.embedded_networks(tmp_path, ["cmet"], workers, quiet=True)
+    assert next(told) == "trained: cmet"
+    with pytest.raises(UserError, match="holds no shards"):  # the evaluators' own, from the process beside
+        next(told)
+
+
 def test_stages_are_those_of_the_models_and_their_methods() -> None:
     for model in models.PACKAGES:
         assert {checkpoints.model_of(stage) for stage in models.stage_names(model)} == {model}
@@ -75,7 +87,7 @@ def test_stages_are_those_of_the_models_and_their_methods() -> None:
 def test_without_data_a_quarter_of_an_hour_is_the_default(
     words: list[str], pairs: int, seeds: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("embedded_corpus", "embedded_shards", "embedded_evaluators", "embedded_checkpoints"):
+    for name in ("embedded_corpus", "embedded_shards", "embedded_networks"):
         monkeypatch.setattr(embedded, name, lambda **how: "")
     asked: dict[str, Any] = {}
 
