@@ -25,9 +25,7 @@ class Settings:
     """Sizes, and how much of what the network says is done."""
 
     width: int = 24  # channels at half of the square's resolution
-    place: int = (
-        8  # maps that are learnt for themselves: what a network of shifted windows does not know is where it is
-    )
+    place: int = 8  # maps that are learnt for themselves: shifted windows do not know where on the face they are
     hidden: int = 64
     # Creases whose place or depth is uncertain come out too faint.
     strength: float = 1.5
