@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import nullcontext
+from contextlib import suppress
 from multiprocessing import get_context
 from pathlib import Path
 
 from pipelines.preprocess import PreprocessSummary, preprocess
 from pipelines.synth.corpus import CorpusSummary, write_corpus
 from talking_face.reasons import UserError
+from talking_face.threads import limit_threads
 
 FOLDER = Path("work/demo")
 PAIRS = 64  # of a setting that `run` without data takes, with one seed: a quarter of an hour
@@ -40,7 +40,8 @@ def embedded_shards(folder: Path = FOLDER, workers: int = 2, quiet: bool = False
 
 
 def embedded_evaluators(folder: Path = FOLDER, quiet: bool = False) -> str:
-    """Train the evaluators of the `:corpus` metrics on `folder`/shards; those that were trained on them are kept.
+    """Train the evaluators of the `:corpus` metrics on `folder`/shards; those that were trained on them are kept, and
+    where CMET_EVAL_WEIGHTS names others, these judge.
 
     Returns what was done, in words.
     """
@@ -51,6 +52,8 @@ def embedded_evaluators(folder: Path = FOLDER, quiet: bool = False) -> str:
     corpus_nets.look_beside(shards)
     try:
         found = [corpus_nets.find(kind) for kind in corpus_nets.FILES]
+        if all(evaluator.path.parent != shards / corpus_nets.FOLDER for evaluator in found):
+            return f"named by CMET_EVAL_WEIGHTS: {', '.join(evaluator.tag for evaluator in found)}"
         if {evaluator.trained_on.data for evaluator in found} == {ShardSet(shards).digest}:
             return f"trained before: {', '.join(evaluator.tag for evaluator in found)}"
     except (corpus_nets.MissingWeights, UserError):
@@ -65,19 +68,29 @@ def embedded_evaluators(folder: Path = FOLDER, quiet: bool = False) -> str:
 def embedded_networks(
     folder: Path = FOLDER, methods: Iterable[str] = ("cmet", "cem-net"), workers: int = 2, quiet: bool = False
 ) -> Iterator[str]:
-    """Both of the above and below, side by side where there are two workers: each trains on one core.
+    """Both of the above and below, side by side where there are two workers.
 
     Yields what was done, in words. Raises as they do.
     """
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) if workers > 1 else nullcontext() as pool:
-        beside = pool.submit(embedded_evaluators, folder, quiet=True) if pool else None
+    beside = get_context("spawn").Process(target=_evaluators_on_one_core, args=(folder,), daemon=True)
+    if workers > 1:
+        beside.start()
+    try:
         if told := embedded_checkpoints(folder, methods, quiet):
             yield told
-        if beside:
-            yield beside.result()
-    told = embedded_evaluators(folder, quiet)  # this process has to know where they are, too
-    if not beside:
-        yield told
+        if workers > 1:
+            beside.join()
+    finally:
+        if beside.is_alive():
+            beside.terminate()
+            beside.join()
+    yield embedded_evaluators(folder, quiet)  # what the process beside could not do is done here, or said
+
+
+def _evaluators_on_one_core(folder: Path) -> None:
+    limit_threads(1)
+    with suppress(UserError):  # the other process will meet it, and tell it
+        embedded_evaluators(folder, quiet=True)
 
 
 def embedded_checkpoints(

@@ -51,8 +51,7 @@ class Settings:
     manner_hidden: int = 0
 
 
-# Of `manner_hidden`, in training: of its units, and of what it hears, in deviations. With six training speakers left
-# out a linear rule tells 74 % of their clips, with this beside it 80 % (30 to learn from; 12: 70 and 73; 4: 62 and 62).
+# Of `manner_hidden`, in training: of its units, and of what it hears, in deviations; docs/cem_net.md has its worth.
 _BENT_DROPOUT, _BENT_NOISE = 0.4, 0.3
 
 

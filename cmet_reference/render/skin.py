@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from cmet_reference.render.appearance import DARKEST, SIDE
 
+_AT_ONCE = 64  # skins; of 2 MB each on their way
 _FAINT = 0.03
 _LOUDER = 3.0  # creases are a tenth of what sets skins apart
 
@@ -33,7 +34,7 @@ class Settings:
 
 class Skin(nn.Module):
     """Skin (B, 128, 128), everyone's creases (B, 128, 128) and coordinates of two expressions (B, K) to (B, 128, 128),
-    the logarithm of the ratio of the light."""
+    the logarithm of the ratio of the light: the creases, corrected."""
 
     middle: Tensor  # (K,) mean of coordinates
     spread: Tensor  # (K,) their deviation, most of which is what sets people apart
@@ -71,7 +72,8 @@ class Skin(nn.Module):
         skin: (B, 128, 128) natural logarithm of the grey, 0 off the face.
         creases: (B, 128, 128) what they change of it, by everyone's.
         source, target: (B, K) coordinates of the expression that it has, and of the wanted one.
-        doubt: (B, K) added to the source's in units of their deviation: half of a stranger's are his own face's.
+        doubt: (B, K) noise on the source's, in units of their deviation: half of a stranger's is the shape of
+            his face, and no expression.
         """
         level = (skin * self.face).sum(dim=(1, 2), keepdim=True) / self.face.sum()
         seen = torch.stack([(skin - level) * self.face, _LOUDER * creases], dim=1)
@@ -95,12 +97,13 @@ class Skin(nn.Module):
     @torch.inference_mode()
     def change(self, skin: np.ndarray, creases: np.ndarray, source: np.ndarray, target: np.ndarray) -> np.ndarray:
         """What is done: (N, 128, 128) float32, the logarithm of the ratio, within 0.6 of 0. Arguments as above."""
-        device = self.face.device
-        given = (
-            torch.from_numpy(np.ascontiguousarray(x, np.float32)).to(device) for x in (skin, creases, source, target)
-        )
-        said = self.settings.strength * self(*given) * self.face
-        return said.clamp(-DARKEST, DARKEST).cpu().numpy()  # type: ignore[no-any-return]
+        device, out = self.face.device, []
+        for at in range(0, len(skin), _AT_ONCE):
+            part = (x[at : at + _AT_ONCE] for x in (skin, creases, source, target))
+            given = (torch.from_numpy(np.ascontiguousarray(x, np.float32)).to(device) for x in part)
+            said = self.settings.strength * self(*given) * self.face
+            out.append(said.clamp(-DARKEST, DARKEST).cpu().numpy())
+        return np.concatenate(out)
 
 
 def fine(x: Tensor) -> Tensor:

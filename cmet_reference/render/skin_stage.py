@@ -166,7 +166,7 @@ def look_at(
     draw: np.random.Generator,
     quiet: bool = True,
 ) -> Seen:
-    """The skins of clips, at the middles of equal stretches of the frames with a face; of many clips some."""
+    """The skins of clips, about the middles of equal stretches of the frames with a face; of many clips some."""
     of: dict[str, list[ClipArrays]] = {}
     for clip in clips:
         of.setdefault(clip.speaker, []).append(clip)
@@ -187,7 +187,9 @@ def look_at(
                 at = valid[((np.arange(settings.looks) + 0.5) * len(valid) / settings.looks).astype(int)]
                 head = to_head(clip.landmarks, fit_pose(clip.landmarks, appearance.template))
                 near = np.stack([about(t, len(clip)) for t in at])
-                mine.append([appearance.look(shards.frames(clip.clip_id, list(t)), clip.landmarks[t]) for t in near])
+                frames = shards.frames(clip.clip_id, near.ravel().tolist())
+                parts = zip(np.split(frames, len(near)), near, strict=True)
+                mine.append([appearance.look(pictures, clip.landmarks[t]) for pictures, t in parts])
                 expressions.append(appearance.expression(head)[at])
                 speakers.append(speaker)
             if mine:

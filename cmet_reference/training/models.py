@@ -72,6 +72,7 @@ def train_model(
             continue
         with repeatable(threads), checkpoints.watch() as built_on:
             torch.manual_seed(seed)
+            stage = None  # its clips go before the next one's come
             stage = factory()
         own = chosen.get(stage.name, chosen)  # the table of its name, where the settings have one
         told = {"config": own, "data": folders, "built_on": built_on}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ from cmet_eval.cli import build
 from cmet_eval.embedded import embedded_checkpoints
 from cmet_reference import methods
 from cmet_reference.training import checkpoints, config, models
+from talking_face.pretrained import corpus_nets
 from talking_face.reasons import UserError
 
 
@@ -69,8 +71,28 @@ def test_both_trainings_are_done_and_a_failure_of_either_is_told(
     monkeypatch.setattr(embedded, "embedded_checkpoints", lambda *how: "trained: cmet")
     told = embedded.embedded_networks(tmp_path, ["cmet"], workers, quiet=True)
     assert next(told) == "trained: cmet"
-    with pytest.raises(UserError, match="holds no shards"):  # the evaluators' own, from the process beside
+    with pytest.raises(UserError, match="holds no shards"):  # the evaluators'
         next(told)
+
+    def fails(*how: Any) -> str:
+        raise UserError("no such package")
+
+    monkeypatch.setattr(embedded, "embedded_checkpoints", fails)
+    with pytest.raises(UserError, match="no such package"):
+        next(embedded.embedded_networks(tmp_path, ["cmet"], workers, quiet=True))
+    assert not multiprocessing.active_children()
+
+
+def test_evaluators_that_the_user_names_are_not_trained_again(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for kind, name in corpus_nets.FILES.items():
+        told = corpus_nets.TrainedOn(kind, "another corpus", (), (), 0)
+        corpus_nets.save(tmp_path / "others" / name, {"w": torch.zeros(1)}, told)
+    monkeypatch.setenv("CMET_EVAL_WEIGHTS", str(tmp_path / "others"))
+    (said,) = embedded.embedded_networks(corpus, [], 2, quiet=True)
+    assert said.startswith("named by CMET_EVAL_WEIGHTS: corpus-syncnet@")
+    assert not (corpus / "shards" / corpus_nets.FOLDER).exists()
 
 
 def test_stages_are_those_of_the_models_and_their_methods() -> None:
