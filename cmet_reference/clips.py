@@ -93,6 +93,14 @@ def _learnable(shards: ShardSet, split: str, min_frames: int = MIN_FRAMES) -> pd
     return rows[long & seen & (rows["split"] == split)]
 
 
+def by_speaker(clips: Iterable[ClipArrays]) -> dict[str, list[ClipArrays]]:
+    """Each speaker's clips, in the order given; speakers sorted."""
+    out: dict[str, list[ClipArrays]] = {}
+    for clip in clips:
+        out.setdefault(clip.speaker, []).append(clip)
+    return dict(sorted(out.items()))
+
+
 def bridged(track: np.ndarray) -> np.ndarray:
     """(T, ...) with NaN rows to the same without: linear between valid rows, the nearest one's beyond the ends."""
     flat = track.reshape(len(track), -1)

@@ -79,9 +79,7 @@ class Appearance:
 
     def look(self, frames: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
         """The mean skin of some frames, (128, 128): (N, H, W, 3) uint8 RGB and (N, 478, 3) px."""
-        points = landmarks[:, :N_SKIN] - _HALF
-        seen = [self.square.brightness(frame, at) for frame, at in zip(frames, points, strict=True)]
-        return self.square.image(np.mean(seen, axis=0))
+        return self.square.image(self.square.skin(frames, landmarks))
 
     def moved(self, target: np.ndarray, base: np.ndarray, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """See `Expression`; the square has 128 px."""
@@ -156,6 +154,11 @@ class Square:
         out = np.zeros((SIDE, SIDE), np.float32)
         out[self.y, self.x] = values
         return out
+
+    def skin(self, frames: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+        """(P,) mean `brightness` of some frames: (N, H, W, 3) uint8 RGB and (N, 478, 3) px."""
+        points = landmarks[:, :N_SKIN] - _HALF
+        return np.asarray(np.mean([self.brightness(p, q) for p, q in zip(frames, points, strict=True)], axis=0))
 
     def brightness(self, picture: np.ndarray, points: np.ndarray) -> np.ndarray:
         """(P,) natural logarithm of a picture's grey (H, W, 3 uint8 RGB), the face's points (468, 2 or 3) in px whose

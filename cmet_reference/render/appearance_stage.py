@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cmet_reference.clips import ClipArrays
+from cmet_reference.clips import ClipArrays, by_speaker
 from cmet_reference.geometry import fit_pose, mean_face, to_head, to_picture
 from cmet_reference.render.appearance import SIDE, Appearance, Correction, Square
 from cmet_reference.render.mesh import N_SKIN, MeshRenderer
@@ -29,7 +29,6 @@ from talking_face.reasons import UserError
 
 KIND = "appearance"
 _TEMPLATE_FRAMES = 4096  # at most; every tenth one of a small corpus
-_HALF = np.array([0.5, 0.5, 0], np.float32)  # pixel centres at whole numbers
 
 
 @dataclass(frozen=True)
@@ -186,14 +185,12 @@ def response_samples(
     Returns:
         (N, 468, 2) displacements in the head's frame that were asked for, and that were found; N is at most `n`.
     """
-    of: dict[str, list[ClipArrays]] = {}
-    for clip in clips:
-        of.setdefault(clip.speaker, []).append(clip)
+    of = by_speaker(clips)
     opened, renderer, asked, found = cache(ShardSet), MeshRenderer(expression=expression), [], []
     with FaceLandmarker("image") as landmarker, Progress(n, "pictures", "response", quiet) as progress:
         for k in range(n):
             progress.advance()
-            own = of[sorted(of)[k % len(of)]]
+            own = of[list(of)[k % len(of)]]
             clip, other = (own[int(i)] for i in draw.integers(len(own), size=2))
             t, u = (int(at[draw.integers(len(at))]) for at in (_seen(opened(c.folder), c) for c in (clip, other)))
             strength = draw.uniform(*gain)
@@ -251,13 +248,11 @@ def fit_creases(
     all.
     """
     square, opened = Square(template), cache(ShardSet)
-    of: dict[str, list[ClipArrays]] = {}
-    for clip in clips:
-        of.setdefault(clip.speaker, []).append(clip)
+    of = by_speaker(clips)
     grams, moments, weights, scale = [], [], [], np.zeros(len(axes))
     total = sum(min(settings.clips, len(own)) for own in of.values())
     with Progress(total, "clips", "creases", quiet) as progress:
-        for _, own in sorted(of.items()):
+        for own in of.values():
             if len(own) > settings.clips:
                 own = _some(own, settings.clips, draw)
             skin, faces = [], []
@@ -265,12 +260,7 @@ def fit_creases(
                 seen = _seen(opened(clip.folder), clip)
                 at = seen[np.linspace(0, len(seen) - 1, settings.frames + 2).round().astype(int)[1:-1]]
                 pictures, points = opened(clip.folder).frames(clip.clip_id, list(at)), clip.landmarks[at]
-                skin.append(
-                    np.mean(
-                        [square.brightness(p, q[:N_SKIN] - _HALF) for p, q in zip(pictures, points, strict=True)],
-                        axis=0,
-                    )
-                )
+                skin.append(square.skin(pictures, points))
                 faces.append(to_head(points, fit_pose(points, template)).mean(axis=0)[:N_SKIN, :2])
                 progress.advance()
             rest = np.array([clip.emotion == "neutral" for clip in own])

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cmet_reference.clips import ClipArrays
+from cmet_reference.clips import ClipArrays, by_speaker
 from cmet_reference.geometry import fit_pose, to_head
 from cmet_reference.render import appearance_stage, skin
 from cmet_reference.render.appearance import SIDE, Appearance, about
@@ -167,14 +167,12 @@ def look_at(
     quiet: bool = True,
 ) -> Seen:
     """The skins of clips, about the middles of equal stretches of the frames with a face; of many clips some."""
-    of: dict[str, list[ClipArrays]] = {}
-    for clip in clips:
-        of.setdefault(clip.speaker, []).append(clip)
+    of = by_speaker(clips)
     square, opened = appearance.square, cache(ShardSet)
     skins, expressions, speakers, weights = [], [], [], {}
     total = sum(min(settings.clips, len(own)) for own in of.values())
     with Progress(total, "clips", "skin", quiet) as progress:
-        for speaker, own in sorted(of.items()):
+        for speaker, own in of.items():
             if len(own) > settings.clips:
                 own = [own[i] for i in sorted(draw.choice(len(own), settings.clips, replace=False))]
             mine = []
