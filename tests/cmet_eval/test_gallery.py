@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import re
-import subprocess
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from cmet_eval.gallery import choose, gallery
 from cmet_eval.pairs import PairList, pair_file_name, write_pairs
 from leaderboards.board import build
 from leaderboards.results import write_results
 from talking_face.media.writing import write_video
-from tests.cmet_eval.test_study import CATCH, CHROMIUM, make_pairs
+from tests.browser import needs_chromium, visit
+from tests.cmet_eval.test_study import make_pairs
 from tests.leaderboards.test_page_in_browser import make_rows
 
 PROBE = """
-<script>
 const player = document.querySelector(".player"), films = [...player.querySelectorAll("video")];
-const seen = {errors: window.__errors, titles: [...player.querySelectorAll("figcaption")].map((e) => e.textContent)};
+const seen = {titles: [...player.querySelectorAll("figcaption")].map((e) => e.textContent)};
 const ready = films.map((v) => new Promise((r) => v.addEventListener("loadeddata", r)));
 Promise.all(ready).then(() => {
   player.querySelector(".play").click();
@@ -37,16 +33,13 @@ Promise.all(ready).then(() => {
       films[1].currentTime += 2;
       seen.pushed = films[1].currentTime - films[0].currentTime;
     } else if (ended || (pushed && off <= 0.1)) {
-      Object.assign(seen, {off, ended, muted: films.map((v) => v.muted), width: films[0].videoWidth});
-      const out = document.createElement("pre");
-      out.id = "probe"; out.textContent = JSON.stringify(seen); document.body.append(out);
+      tell({...seen, off, ended, muted: films.map((v) => v.muted), width: films[0].videoWidth});
       return;
     }
     requestAnimationFrame(later);
   };
   later();
 });
-</script>
 """
 
 
@@ -72,7 +65,7 @@ def test_pairs_that_all_methods_have_come_first(tmp_path: Path) -> None:
     assert [p.speaker for p in choose(pairs, "ab", files, 9)] == ["P1", "P2", "P0"]
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed: the page is not opened in a browser")
+@needs_chromium
 def test_the_gallery_plays_in_step(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     shown = gallery(run)
@@ -80,16 +73,8 @@ def test_the_gallery_plays_in_step(tmp_path: Path) -> None:
     page = build(run / "results", tmp_path / "a", gallery=shown)
     text = page.read_text()
     assert build(run / "results", tmp_path / "b", gallery=gallery(run)).read_text() == text
-    probe = tmp_path / "probe.html"
-    probe.write_text(text.replace("<head>", f"<head>{CATCH}").replace("</body>", f"{PROBE}</body>"))
-    command = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-    command += ["--autoplay-policy=no-user-gesture-required", f"--user-data-dir={tmp_path / 'profile'}"]
-    command += ["--enable-logging=stderr", "--virtual-time-budget=60000", "--dump-dom", f"file://{probe}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    found = re.search(r'<pre id="probe">(.*?)</pre>', done.stdout, re.DOTALL)
-    assert found, done.stderr[-2000:]
-    seen = json.loads(found.group(1))
-    assert seen["errors"] == [] and "CONSOLE" not in done.stderr
+    seen, console = visit(text, PROBE, tmp_path / "probe.html", "--autoplay-policy=no-user-gesture-required")
+    assert seen["errors"] == [] and console == ""
     assert seen["titles"] == ["Ground-Truth", "First"] and seen["width"] == 64
     assert seen["pushed"] > 1 and not seen["ended"] and seen["off"] <= 0.1
     assert seen["muted"] == [False, True]

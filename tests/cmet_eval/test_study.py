@@ -5,9 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import re
-import shutil
-import subprocess
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,8 +19,8 @@ from cmet_eval.study_analysis import _alpha, analyse_preferences, analyse_rating
 from talking_face.clip import Pair
 from talking_face.media.writing import write_video
 from talking_face.reasons import UserError
+from tests.browser import needs_chromium, visit
 
-CHROMIUM = next((p for name in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(name))), None)
 METHODS = ["ground-truth", "mine", "rival"]
 
 
@@ -84,13 +81,8 @@ def test_the_page_tells_raters_nothing(study: Path) -> None:
 
 
 PROBE = """
-<script>
-const seen = {errors: window.__errors, pages: 0};
-URL.createObjectURL = (blob) => { blob.text().then((t) => { seen.saved = JSON.parse(t); finish(); }); return "#"; };
-const finish = () => {
-  const out = document.createElement("pre");
-  out.id = "probe"; out.textContent = JSON.stringify(seen); document.body.append(out);
-};
+const seen = {pages: 0};
+URL.createObjectURL = (blob) => { blob.text().then((t) => { seen.saved = JSON.parse(t); tell(seen); }); return "#"; };
 document.getElementById("rater").value = "9"; document.getElementById("begin").click();
 seen.problem = document.getElementById("problem").textContent;
 document.getElementById("rater").value = "2"; document.getElementById("begin").click();
@@ -110,23 +102,13 @@ const answer = async () => {
   document.getElementById("save").click();
 };
 answer();
-</script>
 """
-CATCH = "<script>window.__errors = []; addEventListener('error', (e) => __errors.push(e.message));</script>"
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed: the page is not opened in a browser")
+@needs_chromium
 def test_a_rater_goes_through_the_page_and_the_answers_are_read(study: Path, tmp_path: Path) -> None:
     text = (study / "index.html").read_text()
-    page = study / "probe.html"
-    page.write_text(text.replace("<head>", f"<head>{CATCH}").replace("</body>", f"{PROBE}</body>"))
-    command = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-    command += [f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=20000", "--dump-dom"]
-    done = subprocess.run([*command, f"file://{page}"], capture_output=True, text=True, timeout=120)
-    page.unlink()
-    found = re.search(r'<pre id="probe">(.*?)</pre>', done.stdout, re.DOTALL)
-    assert found, done.stderr[-2000:]
-    seen = json.loads(found.group(1).replace("&gt;", ">"))
+    seen, _ = visit(text, PROBE, study / "probe.html")
     assert seen["errors"] == [] and "between 1 and 4" in seen["problem"] and seen["blocked"]
     assert seen["pages"] == 6 and seen["width"] == 32  # the odd column is cut
     saved = tmp_path / "answers.json"

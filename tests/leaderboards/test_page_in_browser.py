@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
-import re
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +10,10 @@ import pytest
 
 from leaderboards.board import build
 from leaderboards.results import write_results
-
-CHROMIUM = next((p for name in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(name))), None)
+from tests.browser import needs_chromium, visit
 
 PROBE = """
-<script>
-const seen = {errors: window.__errors};
+const seen = {};
 const names = () => [...document.querySelectorAll("table.scores tbody tr .name")].map((e) => e.textContent);
 const head = document.querySelectorAll("table.scores thead th")[2];
 seen.own = names();
@@ -41,12 +35,8 @@ seen.axis = [...document.querySelectorAll(".axis")].map((e) => e.textContent);
 seen.flow = [...document.querySelectorAll(".flow tr")].map((e) => [...e.cells].map((c) => c.textContent));
 seen.wide = document.documentElement.scrollWidth - document.documentElement.clientWidth;
 seen.images = [...document.querySelectorAll("svg.strip")].every((e) => e.getAttribute("aria-label"));
-const out = document.createElement("pre");
-out.id = "probe"; out.textContent = JSON.stringify(seen);
-document.body.append(out);
-</script>
+tell(seen);
 """
-CATCH = "<script>window.__errors = []; addEventListener('error', (e) => __errors.push(e.message));</script>"
 
 
 EMOTIONS = (("neutral", "happy"), ("neutral", "sad"), ("angry", "sad"))
@@ -70,21 +60,14 @@ def make_rows(method: str, level: float) -> list[dict[str, Any]]:
     return rows
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed: the page is not opened in a browser")
+@needs_chromium
 @pytest.mark.parametrize("width", [1280, 390])
 def test_the_page_works_in_a_browser(tmp_path: Path, width: int) -> None:
     for name, level in (("first", 3.0), ("second", 1.0), ("third", 2.0)):
         write_results(make_rows(name, level), tmp_path / "r", {"method": {"title": name}})
     text = build(tmp_path / "r", tmp_path / "out").read_text()
-    page = tmp_path / "probe.html"
-    page.write_text(text.replace("<head>", f"<head>{CATCH}").replace("</body>", f"{PROBE}</body>"))
-    command = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-    command += ["--enable-logging=stderr", f"--user-data-dir={tmp_path / 'profile'}", f"--window-size={width},900"]
-    done = subprocess.run([*command, "--dump-dom", f"file://{page}"], capture_output=True, text=True, timeout=120)
-    found = re.search(r'<pre id="probe">(.*?)</pre>', done.stdout, re.DOTALL)
-    assert found, done.stderr[-2000:]
-    seen = json.loads(found.group(1))
-    assert seen["errors"] == [] and "CONSOLE" not in done.stderr
+    seen, console = visit(text, PROBE, tmp_path / "probe.html", f"--window-size={width},900")
+    assert seen["errors"] == [] and console == ""
     assert seen["own"] == ["first", "second", "third"] == seen["again"]
     # The second column is M-LMD: lower is better.
     assert seen["best"] == ["second", "third", "first"] and seen["worst"] == seen["best"][::-1]
