@@ -11,6 +11,8 @@ from pathlib import Path
 
 import typer
 
+from talking_face.threads import limit_threads
+
 METHODS = (
     *("ground-truth", "ground-truth-face", "source-video", "static-reference", "shuffled-audio", "retrieval"),
     *("cmet", "cem-net"),
@@ -26,6 +28,7 @@ def demo(
     workers: int = typer.Option(2, min=1, help="processes"),
     quiet: bool = typer.Option(False, "--quiet", help="no progress"),
 ) -> None:
+    limit_threads(1)  # as `train`: the same networks, whichever command trained them
     from baselines.published import published_rows
     from cmet_eval import embedded, evaluate
     from cmet_eval.gallery import gallery

@@ -7,6 +7,8 @@ from typing import Literal
 
 import typer
 
+from talking_face.threads import limit_threads
+
 
 def run(
     method: list[str] = typer.Option(
@@ -33,6 +35,8 @@ def run(
     fresh: bool = typer.Option(False, "--fresh", help="generate again what is there already"),
     quiet: bool = typer.Option(False, "--quiet"),
 ) -> None:
+    if data is None:
+        limit_threads(1)  # as `train`: the same networks, whichever command trained them
     from cmet_eval import embedded, evaluate
 
     if data is None:

@@ -29,9 +29,9 @@ KIND = "skin"
 class SkinSettings:
     """How the network is trained."""
 
-    steps: int = 200
-    batch: int = 12
-    rate: float = 5e-3
+    steps: int = 400
+    batch: int = 6
+    rate: float = 2.5e-3
     weight_decay: float = 0.01
     annealed: bool = True
     doubt: float = 0.5  # deviation of what is added to the source's coordinates, in units of theirs
