@@ -55,7 +55,7 @@ class Skin(nn.Module):
         self.more = nn.Conv2d(2 * w, 2 * w, 3, 1, 1)
         self.up = nn.Conv2d(2 * w, w, 1)
         self.joined = nn.Conv2d(w, w, 3, 1, 1)
-        self.last = nn.Conv2d(w, 4, 3, 1, 1)
+        self.last = nn.Conv2d(w, 4, 3, 1, 1, bias=False)  # it would be taken from itself
         self._sizes = [w, 2 * w, 2 * w, w]  # channels that the expression scales and shifts
         turns = nn.Linear(settings.hidden, 2 * sum(self._sizes))
         self.told = nn.Sequential(nn.Linear(2 * axes, settings.hidden), nn.SiLU(), turns)

@@ -271,7 +271,7 @@ def test_every_parameter_of_the_skin_learns_and_the_loss_is_as_by_hand() -> None
         torch.randn(2, SIDE, SIDE), torch.randn(2, SIDE, SIDE), torch.randn(2, 2), torch.randn(2, 2), torch.zeros(2, 2)
     )
     skin.loss(said, torch.zeros_like(said), torch.ones_like(said))[0].backward()
-    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in net.parameters())
+    assert all(p.grad is not None and p.grad.abs().max() > 1e-6 for p in net.parameters())  # more than rounding
     # A change of 1 that is not said costs 1 - 0.03 / 2, one of 0.01 a hundredth of a hundredth over 0.06; neither has a
     # fine part away from the rim.
     inside = torch.zeros(1, SIDE, SIDE)
