@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from cmet_reference.render.appearance import DARKEST, SIDE
 
-_AT_ONCE = 64  # skins; of 2 MB each on their way
+_AT_ONCE = 32  # skins; of 4 MB each on their way
 _FAINT = 0.03
 _LOUDER = 3.0  # creases are a tenth of what sets skins apart
 
@@ -82,11 +82,12 @@ class Skin(nn.Module):
         way = (target - source) / self.apart
         # Asked for the change, and for none.
         seen = torch.stack([shown.repeat(2, 1, 1), _LOUDER * torch.cat([creases, torch.zeros_like(creases)])], dim=1)
-        some, none = self._says(seen, torch.cat([at.repeat(2, 1), torch.cat([way, torch.zeros_like(way)])], dim=1))
+        said = self._says(seen, torch.cat([at.repeat(2, 1), torch.cat([way, torch.zeros_like(way)])], dim=1))
+        some, none = said.chunk(2)
         return creases + some - none
 
-    def _says(self, seen: Tensor, asked: Tensor) -> tuple[Tensor, Tensor]:
-        """(2B, 2, 128, 128) skins and creases and (2B, 2K) to twice (B, 128, 128)."""
+    def _says(self, seen: Tensor, asked: Tensor) -> Tensor:
+        """Skins and creases (B, 2, 128, 128), and from where to where (B, 2K), to (B, 128, 128)."""
         told = self.told(asked)
         scales = [part.chunk(2, dim=1) for part in told.split([2 * n for n in self._sizes], dim=1)]
 
@@ -102,8 +103,7 @@ class Skin(nn.Module):
         low = low + functional.silu(self.more(low))
         x = x + functional.interpolate(self.up(low), scale_factor=2, mode="bilinear", align_corners=False)
         x = x + turned(self.joined(x), 3)
-        some, none = functional.pixel_shuffle(self.last(x), 2)[:, 0].chunk(2)
-        return some, none
+        return functional.pixel_shuffle(self.last(x), 2)[:, 0]
 
     @torch.inference_mode()
     def change(self, skin: np.ndarray, creases: np.ndarray, source: np.ndarray, target: np.ndarray) -> np.ndarray:
