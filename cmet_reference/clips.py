@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipelines.shards import ShardSet
+from cmet_pipelines.shards import ShardSet
 from talking_face.progress import Progress
 from talking_face.reasons import UserError
 

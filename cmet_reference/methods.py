@@ -1,7 +1,8 @@
 """C-MET and CEM-Net as methods of the suite: from a case's inputs to a video, by checkpoints found beside the data.
 
-They have the members of `baselines.method.Method` and need no import from there. A checkpoint is looked for when it is
-needed, so that one that was trained since is found; `revision` is a digest of the files and of the renderer's name.
+They have the members of `cmet_baselines.method.Method` and need no import from there. A checkpoint is looked for when
+it is needed, so that one that was trained since is found; `revision` is a digest of the files and of the
+renderer's name.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from talking_face.signature import digest
 
 
 class Case(Protocol):
-    """What the models use of `baselines.method.Case`."""
+    """What the models use of `cmet_baselines.method.Case`."""
 
     @property
     def n_frames(self) -> int: ...

@@ -8,8 +8,8 @@ from typing import Any
 
 import typer
 
-from baselines.published import Published, of_entry, tables
-from baselines.registry import catalogue, describe, get_method
+from cmet_baselines.published import Published, of_entry, tables
+from cmet_baselines.registry import catalogue, describe, get_method
 from talking_face.reasons import UserError
 
 KINDS = {

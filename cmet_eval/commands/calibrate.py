@@ -24,7 +24,7 @@ def calibrate(
     sounds: int = typer.Option(0, "--sounds", min=0, help="clips more of each set whose sound alone is moved"),
     quiet: bool = typer.Option(False, "--quiet"),
 ) -> None:
-    from cmet_eval.calibration import again, run
+    from cmet_eval.calibration.calibrate import again, run
     from talking_face.reasons import UserError
 
     if bool(data) == bool(values):

@@ -21,11 +21,11 @@ def compare(
     bands: Path = typer.Option(None, "--bands", help="noise bands; default: those of docs/calibration"),
     bands_of: str = typer.Option(None, "--bands-of", help="the calibration's clips to take them from"),
 ) -> None:
-    from cmet_eval import comparison
-    from leaderboards.bands import known_bands, read_bands
-    from leaderboards.compare import compare as contrasts
-    from leaderboards.compare import to_markdown
-    from leaderboards.results import read_results
+    from cmet_eval.reports import comparison
+    from cmet_leaderboards.bands import known_bands, read_bands
+    from cmet_leaderboards.compare import compare as contrasts
+    from cmet_leaderboards.compare import to_markdown
+    from cmet_leaderboards.results import read_results
 
     path = bands or known_bands()
     known = read_bands(path, bands_of) if path else None

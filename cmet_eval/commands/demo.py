@@ -29,10 +29,11 @@ def demo(
     quiet: bool = typer.Option(False, "--quiet", help="no progress"),
 ) -> None:
     limit_threads(1)  # as `train`: the same networks, whichever command trained them
-    from baselines.published import published_rows
-    from cmet_eval import embedded, evaluate
-    from cmet_eval.gallery import gallery
-    from leaderboards import bands, board
+    from cmet_baselines.published import published_rows
+    from cmet_eval import demo as embedded
+    from cmet_eval.reports.gallery import gallery
+    from cmet_eval.runs import evaluate
+    from cmet_leaderboards import bands, board
 
     started = time.monotonic()
 

@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 import typer
 
-from pipelines import contents
-from pipelines.shards import ShardSet
+from cmet_pipelines import contents
+from cmet_pipelines.shards import ShardSet
 from talking_face.faces.points68 import to_68
 from talking_face.reasons import Reason, UserError
 

@@ -21,10 +21,10 @@ def leaderboard(
     cases: int = typer.Option(4, "--gallery", min=0, help="pairs of a setting whose videos the page plays; 0: none"),
     run: Path = typer.Option(None, "--run", help="folder with the pairs and videos to play; default: beside RESULTS"),
 ) -> None:
-    from baselines.published import published_rows
-    from cmet_eval.gallery import gallery
-    from leaderboards.bands import known_bands, read_bands
-    from leaderboards.board import build
+    from cmet_baselines.published import published_rows
+    from cmet_eval.reports.gallery import gallery
+    from cmet_leaderboards.bands import known_bands, read_bands
+    from cmet_leaderboards.board import build
 
     path = bands or known_bands()
     shown = gallery(run or results.parent, cases) if cases else None

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import typer
 
-from cmet_eval.pairs import draw_pairs, write_pairs
-from cmet_eval.settings import get_setting, setting_names
+from cmet_eval.protocol.pairs import draw_pairs, write_pairs
+from cmet_eval.protocol.setting import get_setting, setting_names
 from talking_face.reasons import UserError
 
 
@@ -21,7 +21,7 @@ def pairs(
     split: str = typer.Option(None, "--split", help="draw from this split; 'all' takes every clip"),
     quiet: bool = typer.Option(False, "--quiet"),
 ) -> None:
-    from pipelines.shards import ShardSet
+    from cmet_pipelines.shards import ShardSet
 
     if output.suffix not in (".parquet", ".csv"):
         raise UserError(f"{output} should end in .parquet or .csv")
@@ -44,6 +44,6 @@ def pairs(
     subset = f" of {drawn.drawn} drawn" if drawn.drawn > len(drawn.pairs) else ""
     print(f"{len(drawn.pairs)} pairs{subset}, digest {drawn.digest}: {output}")
     if export is not None:
-        from cmet_eval.export import export_pairs
+        from cmet_eval.runs.export import export_pairs
 
         print(f"inputs of every pair: {export_pairs(drawn, shards, export, quiet=quiet)}")

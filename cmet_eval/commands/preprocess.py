@@ -9,10 +9,10 @@ from typing import Annotated, Any
 import typer
 from pydantic import ValidationError
 
-from pipelines.frames_codec import LOSSLESS_CODEC
-from pipelines.preprocess import PreprocessSummary
-from pipelines.preprocess import preprocess as run
-from pipelines.settings import PreprocessSettings
+from cmet_pipelines.frames_codec import LOSSLESS_CODEC
+from cmet_pipelines.preprocess import PreprocessSummary
+from cmet_pipelines.preprocess import preprocess as run
+from cmet_pipelines.settings import PreprocessSettings
 from talking_face.faces.align import ALIGN_MODES
 from talking_face.reasons import UserError
 

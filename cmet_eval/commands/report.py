@@ -30,8 +30,8 @@ def report(
     workers: int = typer.Option(2, "--workers", min=1),
     quiet: bool = typer.Option(False, "--quiet"),
 ) -> None:
-    from cmet_eval import reports
-    from leaderboards.results import read_results
+    from cmet_eval.reports import reports
+    from cmet_leaderboards.results import read_results
     from talking_face.reasons import UserError
 
     out = out or run / "reports"

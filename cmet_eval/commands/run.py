@@ -37,7 +37,8 @@ def run(
 ) -> None:
     if data is None:
         limit_threads(1)  # as `train`: the same networks, whichever command trained them
-    from cmet_eval import embedded, evaluate
+    from cmet_eval import demo as embedded
+    from cmet_eval.runs import evaluate
 
     if data is None:
         data = embedded.FOLDER / "shards"

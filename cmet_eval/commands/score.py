@@ -31,9 +31,9 @@ def score(
     scheduler: str = typer.Option(None, "--scheduler", help="address of a running Dask scheduler"),
     quiet: bool = typer.Option(False, "--quiet"),
 ) -> None:
-    from cmet_eval import evaluate
-    from cmet_eval.pairs import read_pairs
-    from cmet_eval.settings import get_setting
+    from cmet_eval.protocol.pairs import read_pairs
+    from cmet_eval.protocol.setting import get_setting
+    from cmet_eval.runs import evaluate
 
     if not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", method_name):
         raise UserError(f"--method-name {method_name!r} may hold a-z, 0-9, '.' and '-' only; --title takes any text")

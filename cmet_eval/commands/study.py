@@ -38,7 +38,7 @@ def study(
     quiet: bool = typer.Option(False, "--quiet"),
 ) -> None:
     if action is Action.ANALYSE:
-        from cmet_eval import study_analysis as kit
+        from cmet_eval.study import analysis as kit
 
         if answers is None or not answers.is_dir():
             raise UserError("name the folder of the raters' files with --answers")
@@ -46,9 +46,9 @@ def study(
         analyse = kit.analyse_ratings if key["design"] == "rating" else kit.analyse_preferences
         print(kit.to_markdown(analyse(records, key["methods"])), end="")
         return
-    from cmet_eval.pairs import read_pairs
-    from cmet_eval.study import make_study
-    from pipelines.shards import ShardSet
+    from cmet_eval.protocol.pairs import read_pairs
+    from cmet_eval.study.make import make_study
+    from cmet_pipelines.shards import ShardSet
 
     if data is None:
         raise UserError("name the shard set of the run with --data: the reference pictures are in it")

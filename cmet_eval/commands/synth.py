@@ -22,7 +22,7 @@ def synth(
     workers: int = typer.Option(2, min=1, help="processes"),
     quiet: bool = typer.Option(False, "--quiet", help="no progress"),
 ) -> None:
-    from pipelines.synth.corpus import write_corpus
+    from embedded_corpus.corpus import write_corpus
 
     summary = write_corpus(
         layout,

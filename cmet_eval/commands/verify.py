@@ -21,8 +21,8 @@ def verify(
     workers: int = typer.Option(2, "--workers", min=0, help="processes; 0: in this one, without deadlines"),
     quiet: bool = typer.Option(False, "--quiet"),
 ) -> None:
-    from cmet_eval import verification
-    from leaderboards.results import read_results
+    from cmet_eval.runs import verification
+    from cmet_leaderboards.results import read_results
     from talking_face.reasons import UserError
 
     if not results.exists():

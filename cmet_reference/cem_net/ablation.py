@@ -17,6 +17,9 @@ from typing import Any
 
 import numpy as np
 
+from cmet_metrics.base import Labels, Sample
+from cmet_metrics.registry import get_metric
+from cmet_pipelines.shards import ShardSet
 from cmet_reference.cem_net.ebm_stage import Pair
 from cmet_reference.cem_net.generate import CemNetFace
 from cmet_reference.cem_net.train import stages
@@ -24,9 +27,6 @@ from cmet_reference.render import appearance_stage, skin_stage
 from cmet_reference.render.mesh import MeshRenderer
 from cmet_reference.training import checkpoints, config
 from cmet_reference.training.loop import fit, repeatable
-from metrics.base import Labels, Sample
-from metrics.registry import get_metric
-from pipelines.shards import ShardSet
 from talking_face.pretrained import corpus_nets
 from talking_face.reasons import UserError
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cmet_pipelines.shards import ShardSet
 from cmet_reference.cem_net import aee, ebm
 from cmet_reference.cem_net.aee_stage import class_of, discriminant
 from cmet_reference.cem_net.audio2mouth import POINTS, Audio2Mouth
@@ -18,7 +19,6 @@ from cmet_reference.cem_net.data import Face, identity_of, prepare
 from cmet_reference.cem_net.generate import heard_by
 from cmet_reference.clips import ClipArrays
 from cmet_reference.training.stage import Optimizer
-from pipelines.shards import ShardSet
 from talking_face.emotions import EMOTIONS
 
 

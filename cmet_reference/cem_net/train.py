@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cmet_pipelines.shards import ShardSet
 from cmet_reference.cem_net import aee, audio2mouth, ebm
 from cmet_reference.cem_net.aee_stage import AeeSettings, AeeStage
 from cmet_reference.cem_net.audio2mouth_stage import Audio2MouthSettings, Audio2MouthStage
@@ -15,7 +16,6 @@ from cmet_reference.clips import ClipArrays, read_clips, read_held_out
 from cmet_reference.render import appearance_stage, flow, skin, skin_stage
 from cmet_reference.render.appearance_stage import AppearanceSettings, AppearanceStage
 from cmet_reference.render.skin_stage import SkinSettings, SkinStage
-from pipelines.shards import ShardSet
 from talking_face.reasons import UserError
 
 # In training order.

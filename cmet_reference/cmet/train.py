@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from cmet_pipelines.shards import ShardSet
 from cmet_reference.clips import ClipArrays, read_clips, read_held_out
 from cmet_reference.cmet import blendshape, figures, losses, speech
 from cmet_reference.cmet.blendshape import BlendshapeCodec, BlendshapeModel
@@ -22,7 +23,6 @@ from cmet_reference.cmet.losses import LossSettings
 from cmet_reference.cmet.speech import Hearing, SpeechEncoder
 from cmet_reference.training.stage import Optimizer
 from cmet_reference.voice import Heard
-from pipelines.shards import ShardSet
 from talking_face.emotions import EMOTIONS
 from talking_face.reasons import UserError
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from pipelines.shards import ShardSet
+from cmet_pipelines.shards import ShardSet
 from talking_face.emotions import EMOTIONS
 from talking_face.pretrained import corpus_nets
 from talking_face.progress import Progress

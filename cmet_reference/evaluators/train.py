@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from cmet_metrics.lse import SAMPLES_A_FRAME, LipSyncNet, lip_sync, n_windows
+from cmet_pipelines.shards import ShardSet
 from cmet_reference.evaluators import data
 from cmet_reference.evaluators.data import Example
 from cmet_reference.training.checkpoints import commit
 from cmet_reference.training.loop import repeatable
-from metrics.lse import SAMPLES_A_FRAME, LipSyncNet, lip_sync, n_windows
-from pipelines.shards import ShardSet
 from talking_face.emotions import EMOTIONS
 from talking_face.pretrained import corpus_nets
 from talking_face.pretrained.corpus_nets import ROWS, ROWS_A_FRAME, CorpusEmotion, CorpusSyncNet, Kind, TrainedOn

@@ -16,13 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from cmet_pipelines.shards import ShardSet
 from cmet_reference.clips import ClipArrays, by_speaker
 from cmet_reference.geometry import fit_pose, mean_face, to_head, to_picture
 from cmet_reference.render.appearance import SIDE, Appearance, Correction, Square
 from cmet_reference.render.mesh import N_SKIN, MeshRenderer
 from cmet_reference.training import checkpoints
 from cmet_reference.training.stage import Optimizer
-from pipelines.shards import ShardSet
 from talking_face.pretrained.face_landmarker import FaceLandmarker
 from talking_face.progress import Progress
 from talking_face.reasons import UserError

@@ -21,12 +21,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cmet_pipelines.shards import ShardSet
 from cmet_reference.clips import ClipArrays
 from cmet_reference.render import losses
 from cmet_reference.render.mesh import OVAL
 from cmet_reference.training import checkpoints
 from cmet_reference.training.stage import Optimizer
-from pipelines.shards import ShardSet
 from talking_face.pretrained.face_landmarker import tasks
 from talking_face.pretrained.store import MissingWeights, weight_path
 from talking_face.reasons import UserError

@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cmet_pipelines.shards import ShardSet
 from cmet_reference.clips import ClipArrays, by_speaker
 from cmet_reference.geometry import fit_pose, to_head
 from cmet_reference.render import appearance_stage, skin
 from cmet_reference.render.appearance import SIDE, Appearance, about
 from cmet_reference.training import checkpoints
 from cmet_reference.training.stage import Optimizer
-from pipelines.shards import ShardSet
 from talking_face.progress import Progress
 from talking_face.reasons import UserError
 

@@ -23,9 +23,9 @@ from typing import Any
 
 import numpy as np
 
+from cmet_pipelines.shards import ShardSet
 from cmet_reference.training import checkpoints
 from cmet_reference.training.stage import ClosedForm, Stage
-from pipelines.shards import ShardSet
 from talking_face.progress import Progress
 from talking_face.reasons import ClipError, UserError
 from talking_face.signature import canonical_json

@@ -3,7 +3,7 @@
 From the sound, in ten bands, a linear map foretells how fast five distances of the mouth change, and each face's own
 changes are correlated with that. The plainer measure, the opening of the lips against the loudness, is right in 65
 of the 110 ordered pairs of GRID clips where both people talk; this one in 108. Its table, speaking.csv, is fitted
-on the embedded corpus alone (pipelines/synth/fit_speaking.py). More in docs/faces.md.
+on the embedded corpus alone (embedded_corpus/fit_speaking.py). More in docs/faces.md.
 """
 
 from __future__ import annotations

@@ -228,7 +228,7 @@ def build_emotion(n_classes: int) -> Any:
 
 
 class CorpusSyncNet:
-    """The trained lip-sync network, as `metrics.lse.LipSyncNet` asks for one."""
+    """The trained lip-sync network, as `cmet_metrics.lse.LipSyncNet` asks for one."""
 
     def __init__(self, net: Any, tag: str, device: str = "cpu") -> None:
         self.net, self.tag, self.device = net.eval().to(device), tag, device

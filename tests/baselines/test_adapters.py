@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from baselines.adapters.bring import bring_size
-from baselines.adapters.command import CommandRun
-from baselines.method import Case
-from baselines.registry import get_method, read_entry
+from cmet_baselines.adapters.bring import bring_size
+from cmet_baselines.adapters.command import CommandRun
+from cmet_baselines.method import Case
+from cmet_baselines.registry import get_method, read_entry
 from talking_face.media.reading import read_frames
 from talking_face.media.writing import write_video
 from talking_face.reasons import ClipError, Reason, UserError
@@ -149,7 +149,7 @@ def test_one_line_commands_are_cut_without_a_shell() -> None:
 OUTSIDE = '''
 import os
 import numpy as np
-from metrics import scale          # its own, not this suite's
+from cmet_metrics import scale          # its own, not this suite's
 import pipelines
 
 class Mine:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from baselines.registry import Entry, catalogue, get_method, read_entry
+from cmet_baselines.registry import Entry, catalogue, get_method, read_entry
 from cmet_eval.cli import build
 from talking_face.reasons import UserError
 from tests.baselines.test_methods import make_case

@@ -17,12 +17,12 @@ from pathlib import Path
 
 import pytest
 
-from baselines.trivial import StaticReference
-from cmet_eval import evaluate
-from leaderboards.results import read_results
-from metrics.registry import get_metric
-from pipelines.preprocess import preprocess
-from pipelines.synth.corpus import write_corpus
+from cmet_baselines.trivial import StaticReference
+from cmet_eval.runs import evaluate
+from cmet_leaderboards.results import read_results
+from cmet_metrics.registry import get_metric
+from cmet_pipelines.preprocess import preprocess
+from embedded_corpus.corpus import write_corpus
 
 FILE = Path(__file__).with_name("golden_rows.csv")
 RENEW = "python -m tests.baselines.test_golden_rows"

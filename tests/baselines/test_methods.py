@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from baselines.method import Case, Method, UndeclaredInput, check_output
-from baselines.registry import Entry, catalogue, describe, get_method
+from cmet_baselines.method import Case, Method, UndeclaredInput, check_output
+from cmet_baselines.registry import Entry, catalogue, describe, get_method
 from talking_face.reasons import UserError
 
 

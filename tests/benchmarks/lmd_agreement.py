@@ -13,8 +13,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from metrics.base import Sample
-from metrics.registry import get_metric
+from cmet_metrics.base import Sample
+from cmet_metrics.registry import get_metric
 from talking_face.media.reading import read_frames
 from talking_face.threads import limit_threads
 

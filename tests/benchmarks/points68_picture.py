@@ -13,8 +13,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from metrics.base import Sample
-from metrics.landmarks import eye_distance, mediapipe_68
+from cmet_metrics.base import Sample
+from cmet_metrics.landmarks import eye_distance, mediapipe_68
 from talking_face.faces.points68 import BROWS, EYES, JAW, MOUTH, NOSE
 from talking_face.media.reading import read_frames
 from talking_face.pretrained.dlib_models import detect_faces_hog, landmarks68

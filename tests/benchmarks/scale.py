@@ -28,13 +28,13 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cmet_eval.generation import WRITER
-from cmet_eval.pairs import draw_pairs, write_pairs
-from cmet_eval.rows import read_rows
-from cmet_eval.settings import get_setting
-from cmet_eval.submissions import Submission, pick_metrics, score_submissions
-from leaderboards.results import read_results
-from pipelines.shards import CARD, CLIPS, IDENTITY_FIELDS, SHARDS, ShardSet, to_table, write_rows
+from cmet_eval.protocol.pairs import draw_pairs, write_pairs
+from cmet_eval.protocol.published_rows import read_rows
+from cmet_eval.protocol.setting import get_setting
+from cmet_eval.runs.generate import WRITER
+from cmet_eval.runs.submissions import Submission, pick_metrics, score_submissions
+from cmet_leaderboards.results import read_results
+from cmet_pipelines.shards import CARD, CLIPS, IDENTITY_FIELDS, SHARDS, ShardSet, to_table, write_rows
 from talking_face.media.writing import write_video
 from tests.benchmarks.thousand_pairs import count, report
 from tests.cmet_eval.conftest import make_record, picture

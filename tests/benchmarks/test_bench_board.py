@@ -23,9 +23,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from leaderboards.board import build
-from leaderboards.results import write_results
-from metrics.registry import get_metric
+from cmet_leaderboards.board import build
+from cmet_leaderboards.results import write_results
+from cmet_metrics.registry import get_metric
 from talking_face.emotions import EMOTIONS
 from talking_face.signature import digest
 

@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 from scipy.io import wavfile
 
-from metrics.base import Sample
-from metrics.lse import LipSync, lip_sync, n_windows
-from metrics.syncnet_crops import from_landmarks, whole_frame
+from cmet_metrics.base import Sample
+from cmet_metrics.lse import LipSync, lip_sync, n_windows
+from cmet_metrics.syncnet_crops import from_landmarks, whole_frame
 from talking_face.media.reading import read_frames
 from talking_face.pretrained.syncnet import SyncNet
 from talking_face.threads import limit_threads

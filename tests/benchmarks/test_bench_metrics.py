@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from skimage.metrics import structural_similarity
 
-from metrics.base import Sample
-from metrics.registry import METRICS
-from metrics.ssim import ssim
+from cmet_metrics.base import Sample
+from cmet_metrics.registry import METRICS
+from cmet_metrics.ssim import ssim
 from talking_face.media.reading import read_audio, read_frames
 from talking_face.reasons import Reason
 from talking_face.threads import limit_threads

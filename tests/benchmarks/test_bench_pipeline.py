@@ -17,8 +17,8 @@ import av
 import psutil
 import pytest
 
-from pipelines.shards import ShardSet
-from pipelines.synth.corpus import write_corpus
+from cmet_pipelines.shards import ShardSet
+from embedded_corpus.corpus import write_corpus
 from talking_face.faces.find import find_face
 from talking_face.faces.track import search_window
 from talking_face.media import iter_pictures, probe

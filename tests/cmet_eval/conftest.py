@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.frames_codec import get_codec
-from pipelines.shards import CARD, CLIPS, IDENTITY_FIELDS, SHARDS, clip_digest, to_table, write_rows
+from cmet_pipelines.frames_codec import get_codec
+from cmet_pipelines.shards import CARD, CLIPS, IDENTITY_FIELDS, SHARDS, clip_digest, to_table, write_rows
 
 T, SIZE = 12, 64
 CODEC = "png"

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from leaderboards.results import read_results
+from cmet_leaderboards.results import read_results
 
 METRICS = ("psnr:frame-mean", "psnr:lower-half", "ssim:wang2004")
 # The whole of a new method: a script, and one TOML.

@@ -9,9 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
-from cmet_eval.calibration import again, calibrate, sound_moved, write
-from cmet_eval.calibration_tables import BASE, STAND_IN, Row, bands, differences, noise_table, tables, verdict
-from cmet_eval.degradations import (
+from cmet_eval.calibration.calibrate import again, calibrate, sound_moved, write
+from cmet_eval.calibration.degradations import (
     DEGRADATIONS,
     NOISE,
     Clip,
@@ -27,14 +26,15 @@ from cmet_eval.degradations import (
     scale_mouth,
     shift_sound,
 )
-from cmet_eval.redraw import changed_weights
-from metrics.base import Sample
-from metrics.landmarks import mediapipe_68
-from metrics.lip_energy import LipEnergyOffset
-from metrics.psnr import Psnr
-from metrics.registration import Registration
-from pipelines.synth.clip import ClipSpec, draw, perform
-from pipelines.synth.speech import sentences
+from cmet_eval.calibration.redraw import changed_weights
+from cmet_eval.calibration.tables import BASE, STAND_IN, Row, bands, differences, noise_table, tables, verdict
+from cmet_metrics.base import Sample
+from cmet_metrics.landmarks import mediapipe_68
+from cmet_metrics.lip_energy import LipEnergyOffset
+from cmet_metrics.psnr import Psnr
+from cmet_metrics.registration import Registration
+from embedded_corpus.clip import ClipSpec, draw, perform
+from embedded_corpus.speech import sentences
 
 BY_NAME = {how.name: how for how in DEGRADATIONS}
 SPEC = ClipSpec("W901", "happy", 3, 1, tuple(sorted(sentences())), seconds=1.68, width=240, height=240)
@@ -148,7 +148,7 @@ def test_bands_and_verdicts() -> None:
 
 
 def test_names_in_the_table_are_metrics() -> None:
-    from metrics.registry import METRICS
+    from cmet_metrics.registry import METRICS
 
     known = {metric.key for metric in METRICS} | {metric.name for metric in METRICS}
     for how in DEGRADATIONS:

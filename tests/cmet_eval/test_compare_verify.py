@@ -13,11 +13,12 @@ import pyarrow.parquet as pq
 import pytest
 from scipy import stats
 
-from cmet_eval import cli, evaluate
-from cmet_eval.pairs import pair_file_name
-from leaderboards.bands import Bands
-from leaderboards.compare import compare
-from leaderboards.results import read_results, write_results
+from cmet_eval import cli
+from cmet_eval.protocol.pairs import pair_file_name
+from cmet_eval.runs import evaluate
+from cmet_leaderboards.bands import Bands
+from cmet_leaderboards.compare import compare
+from cmet_leaderboards.results import read_results, write_results
 from talking_face.reasons import UserError
 
 METRICS = ("psnr:frame-mean", "ssim:wang2004")

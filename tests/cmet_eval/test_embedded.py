@@ -12,9 +12,10 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from cmet_eval import embedded, evaluate
+from cmet_eval import demo as embedded
 from cmet_eval.cli import build
-from cmet_eval.embedded import embedded_checkpoints
+from cmet_eval.demo import embedded_checkpoints
+from cmet_eval.runs import evaluate
 from cmet_reference import methods
 from cmet_reference.training import checkpoints, config, models
 from talking_face.pretrained import corpus_nets

@@ -12,15 +12,15 @@ import cv2
 import numpy as np
 import pytest
 
-from cmet_eval import evaluate
-from cmet_eval.export import export_pairs
-from cmet_eval.generation import WRITER
-from cmet_eval.pairs import draw_pairs, pair_file_name, read_pairs
-from cmet_eval.settings import get_setting
-from leaderboards.board import build
-from leaderboards.results import read_results
-from leaderboards.tables import build_tables
-from pipelines.shards import ShardSet
+from cmet_eval.protocol.pairs import draw_pairs, pair_file_name, read_pairs
+from cmet_eval.protocol.setting import get_setting
+from cmet_eval.runs import evaluate
+from cmet_eval.runs.export import export_pairs
+from cmet_eval.runs.generate import WRITER
+from cmet_leaderboards.board import build
+from cmet_leaderboards.results import read_results
+from cmet_leaderboards.tables import build_tables
+from cmet_pipelines.shards import ShardSet
 from talking_face.media.reading import probe, read_audio, read_frames
 from talking_face.media.writing import write_video
 from talking_face.pretrained.store import weight_path

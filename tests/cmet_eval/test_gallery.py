@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from cmet_eval.gallery import choose, gallery
-from cmet_eval.pairs import PairList, pair_file_name, write_pairs
-from leaderboards.board import build
-from leaderboards.results import write_results
+from cmet_eval.protocol.pairs import PairList, pair_file_name, write_pairs
+from cmet_eval.reports.gallery import choose, gallery
+from cmet_leaderboards.board import build
+from cmet_leaderboards.results import write_results
 from talking_face.media.writing import write_video
 from tests.browser import needs_chromium, visit
 from tests.cmet_eval.test_study import make_pairs

@@ -7,15 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from baselines.method import ARRAYS, INPUTS, Case
-from baselines.registry import get_method
-from baselines.trivial import sound_distance
-from cmet_eval import generation
-from cmet_eval.generation import make_case
-from cmet_eval.pairs import draw_pairs
-from cmet_eval.settings import get_setting
+from cmet_baselines.method import ARRAYS, INPUTS, Case
+from cmet_baselines.registry import get_method
+from cmet_baselines.trivial import sound_distance
+from cmet_eval.protocol.pairs import draw_pairs
+from cmet_eval.protocol.setting import get_setting
+from cmet_eval.runs import generate as generation
+from cmet_eval.runs.generate import make_case
+from cmet_pipelines.shards import ShardSet
 from cmet_reference.geometry import template_of
-from pipelines.shards import ShardSet
 from talking_face.clip import Pair
 from talking_face.reasons import ClipError, Reason
 

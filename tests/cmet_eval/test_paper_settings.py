@@ -11,17 +11,17 @@ import pytest
 from typer.testing import CliRunner
 
 from cmet_eval.cli import build
-from cmet_eval.generation import generate_pair, make_case
-from cmet_eval.pairs import draw_pairs, read_pairs
-from cmet_eval.rows import Row, find_rows, read_rows
-from cmet_eval.scoring import Expected, Job, score_video
-from cmet_eval.settings import get_setting, setting_names
-from metrics.registry import METRICS, get_metric
-from pipelines import numbering, splits
-from pipelines.readers import discover
-from pipelines.shards import ShardSet
-from pipelines.synth.corpus import clip_specs
-from pipelines.synth.layouts import layout
+from cmet_eval.protocol.pairs import draw_pairs, read_pairs
+from cmet_eval.protocol.published_rows import Row, find_rows, read_rows
+from cmet_eval.protocol.setting import get_setting, setting_names
+from cmet_eval.runs.generate import generate_pair, make_case
+from cmet_eval.runs.score import Expected, Job, score_video
+from cmet_metrics.registry import METRICS, get_metric
+from cmet_pipelines import numbering, splits
+from cmet_pipelines.readers import discover
+from cmet_pipelines.shards import ShardSet
+from embedded_corpus.corpus import clip_specs
+from embedded_corpus.layouts import layout
 from talking_face.clip import Clip, MediaSource
 from talking_face.reasons import ClipError, UserError
 from tests.cmet_eval.conftest import T, make_record, write_shard_set

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cmet_eval import evaluate, reports
-from cmet_eval.pairs import pair_file_name, read_pairs
-from leaderboards.results import Results, read_results, write_results
-from metrics import fid
-from metrics.base import Sample
-from metrics.emotion import Classifier
-from pipelines.shards import ShardSet
+from cmet_eval.protocol.pairs import pair_file_name, read_pairs
+from cmet_eval.reports import reports
+from cmet_eval.runs import evaluate
+from cmet_leaderboards.results import Results, read_results, write_results
+from cmet_metrics import fid
+from cmet_metrics.base import Sample
+from cmet_metrics.emotion import Classifier
+from cmet_pipelines.shards import ShardSet
 from talking_face.media.reading import read_frames
 from talking_face.pretrained import store
 from talking_face.pretrained.store import MissingWeights

@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 from skimage.data import astronaut
 
-from cmet_eval import submissions
-from cmet_eval.scoring import Expected, Job, score_video, scoring_key
-from metrics.base import Labels, Sample
-from metrics.csim import DlibCsim, DlibReferenceCsim
-from metrics.emotion import FerFrame
-from metrics.jitter import Jitter, JitterRatio
-from metrics.lse import LseC
-from metrics.psnr import Psnr
-from metrics.registry import METRICS
-from pipelines.shards import ShardSet
+from cmet_eval.runs import submissions
+from cmet_eval.runs.score import Expected, Job, score_video, scoring_key
+from cmet_metrics.base import Labels, Sample
+from cmet_metrics.csim import DlibCsim, DlibReferenceCsim
+from cmet_metrics.emotion import FerFrame
+from cmet_metrics.jitter import Jitter, JitterRatio
+from cmet_metrics.lse import LseC
+from cmet_metrics.psnr import Psnr
+from cmet_metrics.registry import METRICS
+from cmet_pipelines.shards import ShardSet
 from talking_face.clip import Pair
 from talking_face.media.writing import write_video
 from talking_face.pretrained import corpus_nets

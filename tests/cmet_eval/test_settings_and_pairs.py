@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cmet_eval.pairs import balanced_subset, draw_pairs, pair_file_name, read_pairs, write_pairs
-from cmet_eval.settings import Setting, get_setting, setting_names
+from cmet_eval.protocol.pairs import balanced_subset, draw_pairs, pair_file_name, read_pairs, write_pairs
+from cmet_eval.protocol.setting import Setting, get_setting, setting_names
 from talking_face.emotions import EMOTIONS
 from talking_face.reasons import UserError
 

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cmet_eval.pairs import PairList, pair_file_name
-from cmet_eval.study import Design, make_study, plan
-from cmet_eval.study_analysis import _alpha, analyse_preferences, analyse_ratings, read_answers, to_markdown
+from cmet_eval.protocol.pairs import PairList, pair_file_name
+from cmet_eval.study.analysis import _alpha, analyse_preferences, analyse_ratings, read_answers, to_markdown
+from cmet_eval.study.make import Design, make_study, plan
 from talking_face.clip import Pair
 from talking_face.media.writing import write_video
 from talking_face.reasons import UserError

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cmet_eval import evaluate, generation
-from cmet_eval.timing import Stopwatch, hardware, summarize
+from cmet_eval.runs import evaluate
+from cmet_eval.runs import generate as generation
+from cmet_eval.runs.timing import Stopwatch, hardware, summarize
 
 
 def test_reading_is_told_apart() -> None:

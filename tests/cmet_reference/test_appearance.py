@@ -25,9 +25,9 @@ from cmet_reference.render.skin import Skin
 from cmet_reference.render.skin_stage import SkinSettings, SkinStage
 from cmet_reference.training import checkpoints
 from cmet_reference.training.loop import fit
-from pipelines.synth.draw import Pose, Renderer
-from pipelines.synth.identity import get_identity
-from pipelines.synth.rig import ACTION_INDEX, ACTIONS
+from embedded_corpus.draw import Pose, Renderer
+from embedded_corpus.identity import get_identity
+from embedded_corpus.rig import ACTION_INDEX, ACTIONS
 from talking_face.pretrained.face_landmarker import FaceLandmarker
 from talking_face.reasons import UserError
 

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 import torch
 
+from cmet_pipelines.shards import CARD
 from cmet_reference.cem_net import ablation, aee, aee_stage, audio2mouth, audio2mouth_stage, ebm, ebm_stage, train
 from cmet_reference.cem_net import audio as sound
 from cmet_reference.cem_net.audio2mouth import JAW, LIPS, POINTS, UPPER, Audio2Mouth
 from cmet_reference.cem_net.generate import CemNetFace
 from cmet_reference.clips import ClipArrays
 from cmet_reference.training import checkpoints, config
-from pipelines.shards import CARD
 from talking_face.pretrained import corpus_nets
 from talking_face.pretrained.store import MissingWeights
 from talking_face.reasons import UserError

@@ -15,6 +15,10 @@ import pytest
 from typer.testing import CliRunner
 
 from cmet_eval.cli import build
+from cmet_metrics.base import Labels, Sample
+from cmet_metrics.registry import get_metric
+from cmet_pipelines.frames_codec import get_codec
+from cmet_pipelines.shards import CARD, CLIPS, IDENTITY_FIELDS, SHARDS, ShardSet, clip_digest, to_table, write_rows
 from cmet_reference.evaluators import data
 from cmet_reference.evaluators.train import (
     Settings,
@@ -24,10 +28,6 @@ from cmet_reference.evaluators.train import (
     shift_figures,
     train_evaluators,
 )
-from metrics.base import Labels, Sample
-from metrics.registry import get_metric
-from pipelines.frames_codec import get_codec
-from pipelines.shards import CARD, CLIPS, IDENTITY_FIELDS, SHARDS, ShardSet, clip_digest, to_table, write_rows
 from talking_face.faces.points68 import MEDIAPIPE_OF_IBUG68
 from talking_face.pretrained import corpus_nets
 from talking_face.reasons import UserError

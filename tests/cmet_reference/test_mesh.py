@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from cmet_reference.render.mesh import HOLES, MOUTH, MeshRenderer, MeshSettings, _cheapest, _opening, mapped
-from pipelines.synth.draw import Pose, Renderer
-from pipelines.synth.identity import get_identity
-from pipelines.synth.rig import ACTION_INDEX, ACTIONS
+from embedded_corpus.draw import Pose, Renderer
+from embedded_corpus.identity import get_identity
+from embedded_corpus.rig import ACTION_INDEX, ACTIONS
 from talking_face.pretrained.face_landmarker import FaceLandmarker
 
 Face = tuple[np.ndarray, np.ndarray]  # (256, 256, 3) uint8 RGB and its (478, 3) px

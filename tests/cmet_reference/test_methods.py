@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from baselines.method import Case, Method, check_output
-from baselines.registry import catalogue, get_method
+from cmet_baselines.method import Case, Method, check_output
+from cmet_baselines.registry import catalogue, get_method
 from cmet_reference import methods
 from cmet_reference.geometry import RIGID
 from cmet_reference.render import skin, skin_stage

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from baselines.published import published_rows
-from cmet_eval.gallery import gallery
-from leaderboards.board import build
+from cmet_baselines.published import published_rows
+from cmet_eval.reports.gallery import gallery
+from cmet_leaderboards.board import build
 from tests.browser import needs_chromium, visit
 from tests.cmet_eval.test_gallery import make_run
 

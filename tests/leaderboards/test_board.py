@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from leaderboards.board import build
-from leaderboards.results import read_results, write_results
-from leaderboards.tables import build_tables
+from cmet_leaderboards.board import build
+from cmet_leaderboards.results import read_results, write_results
+from cmet_leaderboards.tables import build_tables
 from talking_face.reasons import UserError
 
 EMOTIONS = ("neutral", "happy", "sad")
@@ -248,7 +248,7 @@ def test_csv_holds_every_number_in_full(folder: Path, tmp_path: Path) -> None:
 
 
 def test_pooled_metrics_are_computed_from_their_sums(tmp_path: Path) -> None:
-    pytest.importorskip("metrics.registry")
+    pytest.importorskip("cmet_metrics.registry")
     rng = np.random.default_rng(0)
     error = iter(rng.uniform(1e5, 1e6, 100))
 

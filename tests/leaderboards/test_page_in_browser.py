@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from leaderboards.board import build
-from leaderboards.results import write_results
+from cmet_leaderboards.board import build
+from cmet_leaderboards.results import write_results
 from tests.browser import needs_chromium, visit
 
 PROBE = """

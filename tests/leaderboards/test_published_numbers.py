@@ -7,11 +7,11 @@ from pathlib import Path
 
 import fastjsonschema
 
-from baselines.published import published_rows
-from leaderboards.board import build
-from leaderboards.data import SCHEMA_FILE
-from leaderboards.published import HEADING, printed
-from leaderboards.results import write_results
+from cmet_baselines.published import published_rows
+from cmet_leaderboards.board import build
+from cmet_leaderboards.data import SCHEMA_FILE
+from cmet_leaderboards.published import HEADING, printed
+from cmet_leaderboards.results import write_results
 from tests.leaderboards.test_board import record, rows
 
 

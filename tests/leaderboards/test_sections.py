@@ -15,11 +15,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from leaderboards.bands import Bands, read_bands
-from leaderboards.board import build
-from leaderboards.data import SCHEMA_FILE
-from leaderboards.results import read_results, write_results
-from leaderboards.tables import Table, build_tables
+from cmet_leaderboards.bands import Bands, read_bands
+from cmet_leaderboards.board import build
+from cmet_leaderboards.data import SCHEMA_FILE
+from cmet_leaderboards.results import read_results, write_results
+from cmet_leaderboards.tables import Table, build_tables
 from talking_face.reasons import UserError
 
 SPEAKERS, EMOTIONS = tuple("ABCD"), ("neutral", "happy", "sad")

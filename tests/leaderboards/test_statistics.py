@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from leaderboards.statistics import (
+from cmet_leaderboards.statistics import (
     common_pairs,
     holm,
     jackknife_interval,

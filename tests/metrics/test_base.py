@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from metrics.base import MIN_FRAMES, Sample, Score
-from metrics.frames import pair_frames
-from metrics.psnr import PooledPsnr, Psnr
-from metrics.registry import DEFAULT_METRICS, METRICS, get_metric
-from metrics.ssim import Ssim
+from cmet_metrics.base import MIN_FRAMES, Sample, Score
+from cmet_metrics.frames import pair_frames
+from cmet_metrics.psnr import PooledPsnr, Psnr
+from cmet_metrics.registry import DEFAULT_METRICS, METRICS, get_metric
+from cmet_metrics.ssim import Ssim
 from talking_face.reasons import ClipError, Reason, UserError
 from talking_face.signature import Signature
 
@@ -205,7 +205,7 @@ def test_what_is_shared_between_metrics_is_computed_once_and_so_is_its_failure()
 
 
 def test_metrics_import_neither_pipelines_nor_heavy_packages() -> None:
-    heavy = ("dask", "distributed", "pandas", "pyarrow", "torch", "pipelines", "leaderboards", "cmet_eval")
+    heavy = ("dask", "distributed", "pandas", "pyarrow", "torch", "cmet_pipelines", "cmet_leaderboards", "cmet_eval")
     code = f"import sys, metrics.registry; print([m for m in {heavy} if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=REPOSITORY)
     assert out.stdout.strip() == "[]"

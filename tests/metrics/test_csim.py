@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from metrics.base import Sample
-from metrics.csim import (
+from cmet_metrics.base import Sample
+from cmet_metrics.csim import (
     AlignedCsim,
     AlignedReferenceCsim,
     DlibCsim,
@@ -20,7 +20,7 @@ from metrics.csim import (
     cosine,
     spread,
 )
-from metrics.landmarks import mediapipe_landmarks
+from cmet_metrics.landmarks import mediapipe_landmarks
 from talking_face.faces.align import five_points
 from talking_face.faces.points68 import to_68
 from talking_face.media.reading import read_frames

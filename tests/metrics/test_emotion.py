@@ -16,8 +16,8 @@ import cv2
 import numpy as np
 import pytest
 
-from metrics.base import Labels, Sample
-from metrics.emotion import (
+from cmet_metrics.base import Labels, Sample
+from cmet_metrics.emotion import (
     Classifier,
     DeepfaceFrame,
     DeepfaceFrameSayable,

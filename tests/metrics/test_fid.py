@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from scipy.linalg import sqrtm
 
-from metrics.base import Sample
-from metrics.fid import DatasetFid, FeatureSums, PairFid, frechet_distance, frechet_distance_of
+from cmet_metrics.base import Sample
+from cmet_metrics.fid import DatasetFid, FeatureSums, PairFid, frechet_distance, frechet_distance_of
 from talking_face.pretrained import inception, store
 from talking_face.reasons import Reason
 from tests.stand_ins import seeded

@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 import pytest
 
-from metrics.base import Sample
-from metrics.fvd import PairFvd, logits, shown_clip
+from cmet_metrics.base import Sample
+from cmet_metrics.fvd import PairFvd, logits, shown_clip
 from talking_face.pretrained import i3d, store
 from talking_face.reasons import Reason, UserError
 from tests.i3d_stand_in import variables

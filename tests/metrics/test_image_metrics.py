@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from metrics.base import Sample
-from metrics.psnr import LowerHalfPsnr, MouthPsnr, PooledMouthPsnr, PooledPsnr, Psnr, mouth_boxes, psnr
-from metrics.ssim import BoxSsim, Ssim, luma, ssim, ssim_box
+from cmet_metrics.base import Sample
+from cmet_metrics.psnr import LowerHalfPsnr, MouthPsnr, PooledMouthPsnr, PooledPsnr, Psnr, mouth_boxes, psnr
+from cmet_metrics.ssim import BoxSsim, Ssim, luma, ssim, ssim_box
 from talking_face.media.reading import read_frames
 from talking_face.reasons import Reason
 

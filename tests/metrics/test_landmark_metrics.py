@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from metrics.base import Sample
-from metrics.jitter import Jitter, JitterRatio, jitter
-from metrics.landmarks import mediapipe_landmarks
-from metrics.lip_energy import LipEnergy, LipEnergyOffset, match
-from metrics.registration import Registration, RotationRegistration, ScaleRegistration, residual
-from pipelines.synth.corpus import write_corpus
+from cmet_metrics.base import Sample
+from cmet_metrics.jitter import Jitter, JitterRatio, jitter
+from cmet_metrics.landmarks import mediapipe_landmarks
+from cmet_metrics.lip_energy import LipEnergy, LipEnergyOffset, match
+from cmet_metrics.registration import Registration, RotationRegistration, ScaleRegistration, residual
+from embedded_corpus.corpus import write_corpus
 from talking_face.media.reading import read_audio, read_frames
 from talking_face.reasons import Reason
 

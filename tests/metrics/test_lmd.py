@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage.transform import SimilarityTransform, warp
 
-from metrics.base import Sample, Score
-from metrics.eat_align import ALIGN_POINTS, AlignedTrack, align, similarity, template, track, warp_crop
-from metrics.lmd import (
+from cmet_metrics.base import Sample, Score
+from cmet_metrics.eat_align import ALIGN_POINTS, AlignedTrack, align, similarity, template, track, warp_crop
+from cmet_metrics.lmd import (
     FaceLmd,
     FaceLmdMediaPipe,
     FaceLmdNative,
@@ -139,7 +139,7 @@ def test_mouth_and_face_share_one_pass(real_clips: list[Path], monkeypatch: pyte
     clip = frames(real_clips[0].parent / "bbaf2n.mpg", 20, 23)
     samples = Sample(clip), Sample(clip.copy())
     first = [m.score(*samples) for m in (MouthLmd(), MouthLmdMediaPipe())]
-    monkeypatch.setattr("metrics.eat_align.align", None)
+    monkeypatch.setattr("cmet_metrics.eat_align.align", None)
     monkeypatch.setattr("talking_face.pretrained.face_landmarker.FaceLandmarker", None)
     again: list[Score] = [m.score(*samples) for m in (FaceLmd(), FaceLmdMediaPipe())]
     assert [s.value for s in first + again] == [0.0] * 4

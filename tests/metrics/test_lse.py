@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.io import wavfile
 
-from metrics.base import Sample
-from metrics.lse import LipSyncNet, LseC, LseD, LseOffset, lip_sync, n_windows, shifted_distances
-from metrics.registry import get_metric
-from metrics.syncnet_crops import MIN_TRACK, crop_track, join_boxes, whole_frame
+from cmet_metrics.base import Sample
+from cmet_metrics.lse import LipSyncNet, LseC, LseD, LseOffset, lip_sync, n_windows, shifted_distances
+from cmet_metrics.registry import get_metric
+from cmet_metrics.syncnet_crops import MIN_TRACK, crop_track, join_boxes, whole_frame
 from talking_face.media.reading import read_audio, read_frames
 from talking_face.pretrained.dlib_models import Box
 from talking_face.pretrained.syncnet import SyncNet
@@ -74,7 +74,7 @@ def test_equal_to_syncnet_python(frames: int, samples: int, net: SyncNet, tmp_pa
 def test_lm_crops_a_real_clip(net: SyncNet, tmp_path: Path, real_clips: list[Path]) -> None:
     frames, samples = read_frames(real_clips[0])[30:42], read_audio(real_clips[0])[30 * 640 : 42 * 640]
     clip = Sample(frames, audio=samples)
-    from metrics.syncnet_crops import from_landmarks
+    from cmet_metrics.syncnet_crops import from_landmarks
 
     crops = from_landmarks(clip).crops
     assert crops.shape == (12, 224, 224, 3)

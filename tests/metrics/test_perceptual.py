@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 import pytest
 
-from metrics.base import Sample
-from metrics.perceptual import Lpips
+from cmet_metrics.base import Sample
+from cmet_metrics.perceptual import Lpips
 from talking_face.pretrained import lpips_alex, store
 from talking_face.reasons import Reason, UserError
 from tests.stand_ins import seeded

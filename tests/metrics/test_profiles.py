@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from metrics.registry import METRICS, common_profile, in_profile, profile_of
+from cmet_metrics.registry import METRICS, common_profile, in_profile, profile_of
 from talking_face.reasons import UserError
 
 ENDS = ("corpus", "dlib", "dlib-ref", "fer", "fer-video")

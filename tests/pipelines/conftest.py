@@ -11,8 +11,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.readers import Discovery
-from pipelines.synth.corpus import write_corpus
+from cmet_pipelines.readers import Discovery
+from embedded_corpus.corpus import write_corpus
 
 
 @pytest.fixture(scope="session")

@@ -16,8 +16,8 @@ import av
 import cv2
 import numpy as np
 
-from pipelines.synth.clip import ClipSpec, render_clip
-from pipelines.synth.voice import RATE
+from embedded_corpus.clip import ClipSpec, render_clip
+from embedded_corpus.voice import RATE
 
 Frames = list[np.ndarray]
 ODD_SIZES = (

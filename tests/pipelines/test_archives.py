@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.readers.archives import files
-from pipelines.readers.base import Discovery, Found
+from cmet_pipelines.readers.archives import files
+from cmet_pipelines.readers.base import Discovery, Found
 from talking_face.clip import Clip
 from talking_face.media.source import open_source
 from talking_face.reasons import Reason

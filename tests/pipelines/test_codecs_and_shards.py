@@ -10,11 +10,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.codec_table import mean_psnr
-from pipelines.frames_codec import DEFAULT_CODEC, LOSSLESS_CODEC, get_codec
-from pipelines.preprocess import preprocess
-from pipelines.settings import PreprocessSettings
-from pipelines.shards import ShardSet, clips_per_shard, plan, write_rows
+from cmet_pipelines.codec_table import mean_psnr
+from cmet_pipelines.frames_codec import DEFAULT_CODEC, LOSSLESS_CODEC, get_codec
+from cmet_pipelines.preprocess import preprocess
+from cmet_pipelines.settings import PreprocessSettings
+from cmet_pipelines.shards import ShardSet, clips_per_shard, plan, write_rows
 from talking_face.reasons import UserError
 from talking_face.signature import Signature
 

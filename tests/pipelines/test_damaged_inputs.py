@@ -8,8 +8,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.preprocess import preprocess
-from pipelines.settings import PreprocessSettings
+from cmet_pipelines.preprocess import preprocess
+from cmet_pipelines.settings import PreprocessSettings
 from talking_face.reasons import Reason
 from tests.pipelines.damaged import FORMATS, write_damaged
 

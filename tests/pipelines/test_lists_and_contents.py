@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import contents, defects, lists
-from pipelines.preprocess import preprocess
-from pipelines.readers import READERS
-from pipelines.settings import PreprocessSettings
-from pipelines.shards import ShardSet
+from cmet_pipelines import contents, defects, lists
+from cmet_pipelines.preprocess import preprocess
+from cmet_pipelines.readers import READERS
+from cmet_pipelines.settings import PreprocessSettings
+from cmet_pipelines.shards import ShardSet
 from talking_face.clip import Clip, MediaSource
 from talking_face.emotions import DATASET_LABELS, canonical
 from talking_face.reasons import UserError

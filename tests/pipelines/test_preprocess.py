@@ -17,9 +17,9 @@ import av
 import numpy as np
 import pytest
 
-from pipelines.preprocess import PreprocessSummary, preprocess
-from pipelines.settings import PreprocessSettings
-from pipelines.shards import ShardSet
+from cmet_pipelines.preprocess import PreprocessSummary, preprocess
+from cmet_pipelines.settings import PreprocessSettings
+from cmet_pipelines.shards import ShardSet
 from talking_face.media import read_audio, read_frames, write_video
 from talking_face.reasons import UserError
 
@@ -199,8 +199,8 @@ def test_when_every_clip_crashes_alike_the_run_stops_and_loses_nothing(
     def broken(*_: object) -> None:
         raise RuntimeError("no such library")
 
-    monkeypatch.setattr("pipelines.process.track_face", broken)
-    monkeypatch.setattr("pipelines.preprocess._ALIKE", 4)
+    monkeypatch.setattr("cmet_pipelines.process.track_face", broken)
+    monkeypatch.setattr("cmet_pipelines.preprocess._ALIKE", 4)
     with pytest.raises(UserError, match="no such library"):
         preprocess("mead", small_mead, tmp_path / "out", workers=0, quiet=True)
     monkeypatch.undo()

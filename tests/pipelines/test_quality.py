@@ -10,10 +10,10 @@ import cv2
 import numpy as np
 import pytest
 
-from pipelines import quality
-from pipelines.process import process_clip
-from pipelines.settings import PreprocessSettings
-from pipelines.shards import Record
+from cmet_pipelines import quality
+from cmet_pipelines.process import process_clip
+from cmet_pipelines.settings import PreprocessSettings
+from cmet_pipelines.shards import Record
 from talking_face.clip import Clip, MediaSource
 from talking_face.faces.align import ALIGN_MODES
 from talking_face.faces.crop import apply_transform, invert

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.preprocess import preprocess
-from pipelines.readers import Discovery, discover
-from pipelines.shards import ShardSet
-from pipelines.synth.corpus import write_corpus
+from cmet_pipelines.preprocess import preprocess
+from cmet_pipelines.readers import Discovery, discover
+from cmet_pipelines.shards import ShardSet
+from embedded_corpus.corpus import write_corpus
 from talking_face.reasons import Reason, UserError
 
 Unaccounted = Callable[[Path, Discovery], list[str]]

@@ -11,12 +11,12 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines import contents, defects
-from pipelines.preprocess import preprocess
-from pipelines.readers import Discovery, ReaderOptions, discover
-from pipelines.splits import assign, presets, resolve
-from pipelines.synth.corpus import clip_specs, write_corpus
-from pipelines.synth.layouts import crema_d as layout
+from cmet_pipelines import contents, defects
+from cmet_pipelines.preprocess import preprocess
+from cmet_pipelines.readers import Discovery, ReaderOptions, discover
+from cmet_pipelines.splits import assign, presets, resolve
+from embedded_corpus.corpus import clip_specs, write_corpus
+from embedded_corpus.layouts import crema_d as layout
 from talking_face.media import probe
 from talking_face.reasons import Reason, UserError
 
@@ -244,7 +244,7 @@ def test_the_defects_on_real_bytes(tmp_path: Path, unaccounted: Callable[[Path, 
     lists = tmp_path / "list.csv"  # one clip of the good, and all of actor 1999
     spoilt = [clip.clip_id for clip in found.clips if clip.speaker == "1999"]
     lists.write_text("clip_id\ncrema-d/1901_IEO_HAP_HI\n" + "\n".join(spoilt))
-    from pipelines.settings import PreprocessSettings
+    from cmet_pipelines.settings import PreprocessSettings
 
     preprocess("crema-d", root, out, PreprocessSettings(clips=str(lists)), workers=0, quiet=True)
     ledger = {row["clip_id"]: row for row in pq.read_table(out / "ledger.parquet").to_pylist() if row["clip_id"]}

@@ -12,13 +12,13 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines import contents
-from pipelines.preprocess import preprocess
-from pipelines.readers import Discovery, ReaderOptions, discover
-from pipelines.settings import PreprocessSettings
-from pipelines.splits import assign, resolve
-from pipelines.synth.corpus import clip_specs, write_corpus
-from pipelines.synth.layouts import lrs2 as layout
+from cmet_pipelines import contents
+from cmet_pipelines.preprocess import preprocess
+from cmet_pipelines.readers import Discovery, ReaderOptions, discover
+from cmet_pipelines.settings import PreprocessSettings
+from cmet_pipelines.splits import assign, resolve
+from embedded_corpus.corpus import clip_specs, write_corpus
+from embedded_corpus.layouts import lrs2 as layout
 from talking_face.media import probe
 from talking_face.media.source import open_source
 from talking_face.reasons import Reason, UserError

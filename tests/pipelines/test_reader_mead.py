@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines import contents, defects
-from pipelines.numbering import name_sentences, schemes
-from pipelines.preprocess import preprocess
-from pipelines.readers import Discovery, ReaderOptions, discover
-from pipelines.shards import ShardSet
-from pipelines.splits import assign, presets, resolve
-from pipelines.synth.corpus import write_corpus
+from cmet_pipelines import contents, defects
+from cmet_pipelines.numbering import name_sentences, schemes
+from cmet_pipelines.preprocess import preprocess
+from cmet_pipelines.readers import Discovery, ReaderOptions, discover
+from cmet_pipelines.shards import ShardSet
+from cmet_pipelines.splits import assign, presets, resolve
+from embedded_corpus.corpus import write_corpus
 from talking_face.clip import Clip, MediaSource
 from talking_face.media.source import open_source
 from talking_face.reasons import Reason, UserError

@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 from scipy.signal import resample_poly
 
-from pipelines import defects, lists
-from pipelines.preprocess import preprocess
-from pipelines.readers import Discovery, ReaderOptions, discover
-from pipelines.shards import ShardSet
-from pipelines.splits import assign, resolve
-from pipelines.synth.clip import perform
-from pipelines.synth.corpus import clip_specs, write_corpus
+from cmet_pipelines import defects, lists
+from cmet_pipelines.preprocess import preprocess
+from cmet_pipelines.readers import Discovery, ReaderOptions, discover
+from cmet_pipelines.shards import ShardSet
+from cmet_pipelines.splits import assign, resolve
+from embedded_corpus.clip import perform
+from embedded_corpus.corpus import clip_specs, write_corpus
 from talking_face.media import probe, read_audio, read_frames
 from talking_face.reasons import ClipError, Reason, UserError
 from tests.conftest import SHARED
@@ -228,7 +228,7 @@ CORPUS = {
 
 
 def test_sound_and_rate_are_melds(corpus: Path) -> None:
-    layout = importlib.import_module("pipelines.synth.layouts.meld")
+    layout = importlib.import_module("embedded_corpus.layouts.meld")
     specs = [s for s in layout.select(clip_specs(1, 1, "640x360", 1.2)) if s.emotion in ("angry", "happy")]
     for spec, channels in zip(specs, (6, 2), strict=True):
         video, _ = layout.paths(corpus, spec)

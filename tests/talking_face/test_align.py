@@ -117,7 +117,7 @@ def test_arcface_equals_insightface(frames: np.ndarray) -> None:
 
 
 def test_eat_equals_the_scoring_alignment_on_dlibs_points(real_clips: list[Path]) -> None:
-    from metrics.eat_align import align
+    from cmet_metrics.eat_align import align
 
     mode = align_mode("eat-128")
     for clip in real_clips[:2]:

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from metrics.base import Sample
-from metrics.lmd import MouthLmdVico
+from cmet_metrics.base import Sample
+from cmet_metrics.lmd import MouthLmdVico
 from talking_face.media.reading import read_frames
 from talking_face.pretrained import fan, store
 

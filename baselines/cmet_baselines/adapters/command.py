@@ -1,0 +1,181 @@
+"""The `command` adapter: a method that is a command line, run once a pair in its own environment.
+
+The inputs are written as files into a work folder that is the command's own; what it prints goes to the pair's log.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import string
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from cmet_baselines.adapters.bring import LengthRule, SizeRule, read_output
+from cmet_baselines.method import Case
+from talking_face.media.writing import write_audio, write_video
+from talking_face.reasons import ClipError, Reason
+
+# Placeholder: the input that a method sees through it; None shows nothing of the case's clips.
+PLACEHOLDERS: Mapping[str, str | None] = {
+    "reference_image": "reference-frames",  # the first one, PNG
+    "reference_images": "reference-frames",  # folder of 0.png, 1.png ...
+    "source_video": "source-video",  # MP4, H.264 4:4:4, 25 frames/s
+    "driving_audio": "driving-audio",  # WAV, 16 kHz mono
+    "emotion_audio": "emotion-audio",  # folder of 0.wav, 1.wav ...: the target emotion
+    "neutral_audio": "neutral-audio",
+    "target_emotion": "emotion-label",  # in the method's own words, where `emotions` says so
+    "intensity": "emotion-label",  # 1 to 3, or empty
+    "output": None,  # the MP4 to write
+    "work": None,  # the folder, for the method's own files
+    "n_frames": None,
+    "seed": None,
+    "width": None,
+    "height": None,
+}
+_TAIL = 300  # characters of the log that a failure quotes
+
+
+class CommandRun(BaseModel):
+    """How a `command` method is run: the table `[run]` of its entry. Unknown fields are an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    command: tuple[str, ...]  # a list, or one line that is cut as a shell would; there is no shell
+    folder: Path | None = None  # where it runs; default: the work folder
+    environment: dict[str, str] = Field(default_factory=dict)  # added to ours
+    emotions: dict[str, str] = Field(default_factory=dict)  # our label -> the method's word
+    deadline_s: float = Field(default=600.0, gt=0)  # of one pair; then the command and all it started are killed
+    size: SizeRule = "as-is"
+    length: LengthRule = "as-is"
+
+    @field_validator("command", mode="before")
+    @classmethod
+    def _as_list(cls, value: Any) -> Any:
+        return tuple(shlex.split(value)) if isinstance(value, str) else value
+
+    @field_validator("command")
+    @classmethod
+    def _known_placeholders(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        names = placeholders(value)
+        if unknown := sorted(names - PLACEHOLDERS.keys()):
+            raise ValueError(f"unknown placeholder {', '.join(unknown)}; there are {', '.join(PLACEHOLDERS)}")
+        if not value or "output" not in names:
+            raise ValueError("the command needs {output}, the file it writes")
+        return value
+
+    def sees(self) -> frozenset[str]:
+        """The inputs that the command's placeholders show."""
+        return frozenset(seen for name in placeholders(self.command) if (seen := PLACEHOLDERS[name]))
+
+
+class CommandMethod:
+    """A method that is a command line."""
+
+    def __init__(self, name: str, revision: str, sees: frozenset[str], run: CommandRun) -> None:
+        self.name, self.revision, self.sees, self.run = name, revision, sees, run
+        self.deadline_s = run.deadline_s
+
+    def generate(self, case: Case) -> np.ndarray:
+        """Write the inputs, run the command, read what it wrote.
+
+        Raises:
+            ClipError: method-failed with the end of what it printed, deadline, or what `read_output` raises.
+        """
+        with tempfile.TemporaryDirectory(prefix="cmet-eval-") as folder:
+            work = Path(folder)
+            values = write_inputs(case, work, placeholders(self.run.command), self.run.emotions)
+            command = [part.format_map(values) for part in self.run.command]
+            log = case.log or work / "log.txt"
+            log.parent.mkdir(parents=True, exist_ok=True)
+            status = run_logged(command, self.run.folder or work, self.run.environment, self.run.deadline_s, log)
+            if status != 0:
+                said = log.read_text("utf-8", "replace").strip()[-_TAIL:]
+                words = " ".join(said.split()) or "it printed nothing"
+                raise ClipError(Reason.METHOD_FAILED, f"{self.name} ended with {status}: {words}")
+            return read_output(work / "output.mp4", case, self.run.size, self.run.length)
+
+
+def placeholders(command: tuple[str, ...]) -> set[str]:
+    """The names in braces of a command."""
+    return {name for part in command for _, name, _, _ in string.Formatter().parse(part) if name is not None}
+
+
+def write_inputs(case: Case, work: Path, names: set[str], emotions: Mapping[str, str]) -> dict[str, str]:
+    """Write the files that the names ask for into `work`; returns the value of each name."""
+    values = {
+        "output": str(work / "output.mp4"),
+        "work": str(work),
+        "n_frames": str(case.n_frames),
+        "seed": str(case.seed),
+        "height": str(case.size[0]),
+        "width": str(case.size[1]),
+    }
+    if names & {"reference_image", "reference_images"}:
+        (work / "reference").mkdir()
+        for i, frame in enumerate(case.reference_frames):
+            if not cv2.imwrite(str(work / "reference" / f"{i}.png"), cv2.cvtColor(frame, cv2.COLOR_RGB2BGR)):
+                raise OSError(f"cannot write into {work}")
+        values |= {"reference_images": str(work / "reference"), "reference_image": str(work / "reference" / "0.png")}
+    if "source_video" in names:
+        values["source_video"] = str(work / "source.mp4")
+        write_video(work / "source.mp4", case.source_frames, codec="h264", pix_fmt="yuv444p", crf=10, preset="veryfast")
+    if "driving_audio" in names:
+        values["driving_audio"] = str(work / "driving.wav")
+        write_audio(work / "driving.wav", case.driving_audio, case.audio_rate, codec="pcm_s16le")
+    for pool in ("emotion_audio", "neutral_audio"):
+        if pool in names:
+            (work / pool).mkdir()
+            for i, samples in enumerate(getattr(case, pool)):
+                write_audio(work / pool / f"{i}.wav", samples, case.audio_rate, codec="pcm_s16le")
+            values[pool] = str(work / pool)
+    if "target_emotion" in names:
+        values["target_emotion"] = emotions.get(case.target_emotion, case.target_emotion)
+    if "intensity" in names:
+        values["intensity"] = "" if case.intensity is None else str(case.intensity)
+    return values
+
+
+def run_logged(command: list[str], folder: Path, environment: Mapping[str, str], deadline_s: float, log: Path) -> int:
+    """Run a command with its output in `log`; returns its exit status.
+
+    Raises:
+        ClipError: method-failed where it cannot be started; deadline where it took too long. It and everything it
+            started are then dead.
+    """
+    with log.open("wb") as out:
+        try:
+            process = subprocess.Popen(
+                command,
+                cwd=folder,
+                env={**os.environ, **environment},
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise ClipError(Reason.METHOD_FAILED, f"cannot start {command[0]}: {error}") from None
+        try:
+            return process.wait(deadline_s)
+        except subprocess.TimeoutExpired:
+            raise ClipError(Reason.DEADLINE, f"{command[0]} took over {deadline_s:g} s and was killed") from None
+        finally:
+            kill_group(process)
+
+
+def kill_group(process: subprocess.Popen[bytes]) -> None:
+    """End a process and all of its session; nothing of a method outlives its pair."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    process.wait()

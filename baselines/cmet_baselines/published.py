@@ -1,0 +1,155 @@
+"""Numbers that papers print, one a row of published.csv: facts, never in one column with what is measured here.
+
+How each differs in protocol from ours, and where the papers contradict themselves: docs/published.md.
+"""
+
+from __future__ import annotations
+
+import csv
+import tomllib
+from collections.abc import Iterable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+from cmet_baselines.registry import catalogue
+from talking_face.reasons import UserError
+
+_FILE = Path(__file__).parent / "published.csv"
+# Rows that measure a data set, not a method.
+OF_DATA = ("emotion-proportion",)
+# Rows of C-MET's test list on each data set: an accuracy in percent is k of so many.
+ROWS = {"MEAD": 1143, "CREMA-D": 1546}
+# Of these, by target emotion (C-MET's test lists; cmet_eval/settings/cmet-*.csv).
+CLASS_ROWS = {
+    "MEAD": {
+        **{"angry": 159, "contempt": 166, "disgusted": 161, "fear": 159, "happy": 168, "sad": 165, "surprised": 165},
+    },
+    "CREMA-D": {"angry": 309, "disgusted": 292, "fear": 329, "happy": 308, "sad": 308},
+}
+
+
+class Published(NamedTuple):
+    """One printed number."""
+
+    paper: str
+    table: str
+    dataset: str
+    setting: str
+    method: str  # as the paper prints it
+    metric: str
+    value: float
+
+
+@cache
+def read() -> tuple[Published, ...]:
+    """Every row, in the order of the file."""
+    with _FILE.open(encoding="utf-8", newline="") as file:
+        return tuple(
+            Published(**{name: line[name] for name in Published._fields[:-1]}, value=float(line["value"]))
+            for line in csv.DictReader(file)
+        )
+
+
+def of_entry(name: str) -> list[Published]:
+    """The rows of a catalogue entry, by its `published_as`. Raises UserError where there is no such entry."""
+    if name not in catalogue():
+        raise UserError(f"no method named {name!r} in the catalogue")
+    names = catalogue()[name].published_as
+    return [row for row in read() if row.method in names and row.setting not in OF_DATA]
+
+
+def published_rows() -> list[dict[str, object]]:
+    """Plain records of the methods' rows for boards.
+
+    Beside the row's own fields: `entry`, the catalogue's name of the method; `board`, the setting of this suite that it
+    is shown under, empty where there is none; `title` of the metric; `protocol`, how the number was made.
+    """
+    known = tomllib.loads(_FILE.with_suffix(".toml").read_text(encoding="utf-8"))
+    protocols = {(part["paper"], part["dataset"]): part for part in known["protocols"]}
+    entries = {printed: entry.name for entry in catalogue().values() for printed in entry.published_as}
+    out = []
+    for row in read():
+        if row.setting not in OF_DATA:
+            protocol, (name, _, part) = protocols[row.paper, row.dataset], row.metric.partition("/")
+            out.append(
+                row._asdict()
+                | {
+                    "entry": entries[row.method],
+                    "board": protocol["boards"].get(row.setting, ""),
+                    "title": f"{part}: {known['titles'][name]}" if part else known["titles"][name],
+                    "protocol": protocol["text"],
+                }
+            )
+    return out
+
+
+def tables(rows: Iterable[Published]) -> dict[tuple[str, str, str, str], list[Published]]:
+    """Rows by (paper, table, dataset, setting), in the order of the file."""
+    found: dict[tuple[str, str, str, str], list[Published]] = {}
+    for row in rows:
+        found.setdefault((row.paper, row.table, row.dataset, row.setting), []).append(row)
+    return found
+
+
+# Arithmetic on the printed numbers -----------------------------------------------------------------------------------
+
+
+def hits(percent: float, rows: int, digits: int = 2) -> int | None:
+    """The k for which k / rows, in percent to `digits` places, is the printed number; None where there is none.
+
+    Example:
+        >>> hits(55.91, 1143), hits(33.36, 1143)
+        (639, None)
+    """
+    k = round(percent * rows / 100)
+    fits = [i for i in (k - 1, k, k + 1) if f"{100 * i / rows:.{digits}f}" == f"{percent:.{digits}f}"]
+    return fits[0] if fits else None
+
+
+def differences(first: str, second: str, paper: str = "CEM-Net") -> list[tuple[Published, float]]:
+    """Rows of table `second` that table `first` of the paper prints too, with another number: (row, second - first).
+
+    A number that the other table has with fewer digits is no difference: .89 and .8962 are .0062 apart, less than the
+    last printed digit.
+    """
+    rows = [row for row in read() if row.paper.startswith(paper)]
+    known = {(r.dataset, r.setting, r.method, r.metric): r.value for r in rows if r.table == first}
+    found = []
+    for row in rows:
+        before = known.get((row.dataset, row.setting, row.method, row.metric)) if row.table == second else None
+        if before is not None and abs(row.value - before) >= 0.01:
+            found.append((row, round(row.value - before, 4)))
+    return found
+
+
+def repeated(metrics: Sequence[str], digits: int = 4) -> list[tuple[Published, Published]]:
+    """Pairs of rows in one paper with the same number of one metric, of different methods or data sets.
+
+    Only numbers with `digits` significant digits or more, as a repetition of a shorter one means little; ground truth
+    is left out. Tables III and V of CEM-Net print the same runs, so V does not count.
+    """
+    rows = [r for r in read() if r.metric in metrics and r.method != "Ground truth" and r.table not in ("V", "6")]
+    long = [r for r in rows if len(f"{r.value:g}".replace(".", "").lstrip("0")) >= digits]
+    return [
+        (a, b)
+        for index, a in enumerate(long)
+        for b in long[index + 1 :]
+        if (a.paper, a.metric, a.value) == (b.paper, b.metric, b.value)
+        and (a.dataset, a.setting, a.method) != (b.dataset, b.setting, b.method)
+    ]
+
+
+def better(one: str, other: str, setting: str, dataset: str = "MEAD", table: str = "II") -> list[str]:
+    """Metrics by which method `one` beats `other` in a table of CEM-Net."""
+    lower = ("m_lmd",)
+    value = {
+        (r.method, r.metric): r.value for r in read() if (r.table, r.dataset, r.setting) == (table, dataset, setting)
+    }
+    return [
+        metric
+        for (method, metric), mine in value.items()
+        if method == one
+        and (theirs := value.get((other, metric))) is not None
+        and (mine < theirs if metric in lower else mine > theirs)
+    ]

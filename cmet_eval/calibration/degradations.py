@@ -1,0 +1,265 @@
+"""Known ways to spoil a video: pure functions of a clip and a step, in one table with what should move and what not.
+
+A step of 0 (1 for the mouth's amplitude) changes nothing. Pictures are (T, H, W, 3) uint8 RGB at 25 frames/s, sound
+(N,) int16 mono at 16 kHz.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+
+from cmet_eval.runs.generate import WRITER
+from cmet_metrics.base import Labels
+from cmet_metrics.landmarks import RIGID, eye_distance
+from talking_face.faces.eat import similarity
+from talking_face.faces.points68 import MOUTH
+from talking_face.media.reading import AUDIO_RATE, FPS, read_frames
+from talking_face.media.writing import write_video
+
+Step = float | str
+SAMPLES = round(AUDIO_RATE / FPS)  # of sound a frame
+
+
+class Video(NamedTuple):
+    """What a degradation gives."""
+
+    frames: np.ndarray  # (T, H, W, 3) uint8 RGB
+    audio: np.ndarray  # (N,) int16
+
+
+@dataclass(frozen=True)
+class Clip:
+    """What a degradation is given. The drawers give (T, H, W, 3) pictures; None where there is nothing to draw from."""
+
+    name: str
+    group: str  # "embedded" where it can be drawn again, else "real"
+    frames: np.ndarray
+    audio: np.ndarray
+    points: np.ndarray  # (T, 68, 2) px, NaN without a face
+    labels: Labels = field(default_factory=Labels)
+    with_mouth: Callable[[float], np.ndarray] | None = None  # the mouth's movement times a factor, nothing else changed
+    with_other_face: Callable[[], np.ndarray] | None = None  # another speaker
+    with_other_emotion: Callable[[], np.ndarray] | None = None  # labels.reference_emotion
+    mesh: tuple[np.ndarray, np.ndarray] | None = (
+        None  # (T, 478, 3) points and (T, 52) blendshapes, where they are known
+    )
+
+
+class NotMakeable(Exception):
+    """This clip cannot be spoiled so: nothing to draw it from."""
+
+
+def encoded(frames: np.ndarray, **settings: Any) -> np.ndarray:
+    """The frames after `write_video` with these settings and back; Matroska unless `suffix` says otherwise."""
+    with tempfile.TemporaryDirectory(prefix="cmet-calibrate-") as folder:
+        path = Path(folder) / f"clip{settings.pop('suffix', '.mkv')}"
+        write_video(path, frames, FPS, **settings)
+        return read_frames(path, None)
+
+
+def as_written(frames: np.ndarray) -> np.ndarray:
+    """As any method's output is written by this suite."""
+    return encoded(frames, **WRITER)
+
+
+def stand_in(frames: np.ndarray) -> np.ndarray:
+    """A plausible output of a method: softer (sigma 2 px) and two frames late. Noise bands are taken around it, because
+    around the ground truth itself PSNR falls by 10 dB for what costs a method under 1."""
+    late = frames[np.maximum(np.arange(len(frames)) - 2, 0)]
+    return np.stack([cv2.GaussianBlur(frame, (0, 0), 2.0) for frame in late])
+
+
+def reencode(clip: Clip, crf: Step) -> Video:
+    """H.264 4:2:0 at `crf`; 0: not at all."""
+    if crf == 0:
+        return Video(clip.frames, clip.audio)
+    return Video(encoded(clip.frames, crf=int(crf), pix_fmt="yuv420p"), clip.audio)
+
+
+def move(clip: Clip, px: Step) -> Video:
+    """Pictures `px` to the right; the edge's pixels continue."""
+    k = int(px)
+    padded = np.pad(clip.frames, ((0, 0), (0, 0), (k, 0), (0, 0)), mode="edge")
+    return Video(np.ascontiguousarray(padded[:, :, : clip.frames.shape[2]]), clip.audio)
+
+
+def blur(clip: Clip, sigma: Step) -> Video:
+    """Gaussian, `sigma` px."""
+    if sigma == 0:
+        return Video(clip.frames, clip.audio)
+    return Video(np.stack([cv2.GaussianBlur(f, (0, 0), float(sigma)) for f in clip.frames]), clip.audio)
+
+
+def jpeg(clip: Clip, quality: Step) -> Video:
+    """Each frame through JPEG; 0: not at all."""
+    if quality == 0:
+        return Video(clip.frames, clip.audio)
+    flags = [cv2.IMWRITE_JPEG_QUALITY, int(quality)]
+    bgr = [cv2.imdecode(cv2.imencode(".jpg", f[..., ::-1], flags)[1], cv2.IMREAD_COLOR) for f in clip.frames]
+    return Video(np.ascontiguousarray(np.array(bgr)[..., ::-1]), clip.audio)
+
+
+def change_codec(clip: Clip, name: Step) -> Video:
+    """`name` of _CODECS; 0: not at all."""
+    if name == 0:
+        return Video(clip.frames, clip.audio)
+    return Video(encoded(clip.frames, **_CODECS[str(name)]), clip.audio)
+
+
+_CODECS: dict[str, dict[str, Any]] = {
+    "vp8": {"codec": "libvpx", "pix_fmt": "yuv420p", "options": {"b": "2000000", "deadline": "realtime"}},
+    "mpeg4": {"codec": "mpeg4", "pix_fmt": "yuv420p", "options": {"b": "2000000"}, "suffix": ".avi"},
+    "mpeg1": {"codec": "mpeg1video", "pix_fmt": "yuv420p", "options": {"b": "2000000"}},
+}
+
+
+def hold(clip: Clip, n: Step) -> Video:
+    """Every n-th frame dropped and the one before shown again, as a player does; 0: none."""
+    index = np.arange(len(clip.frames))
+    if n:
+        index[int(n) - 1 :: int(n)] -= 1
+    return Video(clip.frames[np.maximum(index, 0)], clip.audio)
+
+
+def remove(clip: Clip, k: Step) -> Video:
+    """`k` frames, evenly spread, taken out: the clip becomes shorter than its ground truth."""
+    count = int(k)
+    gone = ((np.arange(count) + 0.5) * len(clip.frames) / max(count, 1)).astype(int)
+    return Video(np.delete(clip.frames, gone, axis=0) if count else clip.frames, clip.audio)
+
+
+def shift_sound(clip: Clip, k: Step) -> Video:
+    """Sound `k` frames earlier (later where negative), silence where none is left: SyncNet's offset grows by k."""
+    n = int(k) * SAMPLES
+    out = np.zeros_like(clip.audio)
+    if n >= 0:
+        out[: len(out) - n] = clip.audio[n:]
+    else:
+        out[-n:] = clip.audio[:n]
+    return Video(clip.frames, out)
+
+
+def freeze_mouth(clip: Clip, share: Step) -> Video:
+    """The first frame's mouth in all frames, carried along by the head's rigid points, `share` of it (1: opaque).
+
+    The patch is the hull of both mouths, 0.2 of the distance between the eyes wider, with a soft edge.
+    """
+    out = clip.frames.copy()
+    seen = np.flatnonzero(np.isfinite(clip.points).all(axis=(1, 2)))
+    if not share or not len(seen):
+        return Video(out, clip.audio)
+    first, eyes = seen[0], float(np.median(eye_distance(clip.points[seen])))
+    h, w = out.shape[1:3]
+    for t in seen:
+        matrix = similarity(clip.points[first, RIGID].astype(float), clip.points[t, RIGID].astype(float))[:2]
+        held = clip.points[first, MOUTH] @ matrix[:, :2].T + matrix[:, 2]
+        hull = cv2.convexHull(np.concatenate([held, clip.points[t, MOUTH]]).astype(np.float32)).round().astype(np.int32)
+        mask: np.ndarray = np.zeros((h, w), np.float32)
+        cv2.fillConvexPoly(mask, hull, 1.0)
+        width = 2 * round(0.2 * eyes) + 1
+        mask = cv2.dilate(mask, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width, width)))
+        mask = cv2.GaussianBlur(mask, (0, 0), 0.05 * eyes)[..., None] * float(share)
+        patch = cv2.warpAffine(clip.frames[first], matrix, (w, h), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
+        out[t] = np.clip(patch * mask + out[t] * (1 - mask), 0, 255).round()
+    return Video(out, clip.audio)
+
+
+def scale_mouth(clip: Clip, factor: Step) -> Video:
+    """Drawn again with the mouth's movement times `factor`; 1 is the control: drawn again and nothing changed."""
+    if clip.with_mouth is None:
+        raise NotMakeable
+    return Video(clip.with_mouth(float(factor)), clip.audio)
+
+
+def swap_identity(clip: Clip, _: Step) -> Video:
+    """Another speaker. Drawn: the same performance by another face. Real: another clip, so another sentence too."""
+    if clip.with_other_face is None:
+        raise NotMakeable
+    return Video(clip.with_other_face(), clip.audio)
+
+
+def swap_emotion(clip: Clip, _: Step) -> Video:
+    """The emotion `labels.reference_emotion` on the same face with the same mouth and head."""
+    if clip.with_other_emotion is None:
+        raise NotMakeable
+    return Video(clip.with_other_emotion(), clip.audio)
+
+
+@dataclass(frozen=True)
+class Degradation:
+    """One way to spoil a clip, and what is claimed of its last step.
+
+    `moves`: metrics (name, or name:variant) whose value should become worse by more than re-encoding makes it.
+    `still`: those that should stay inside their noise band. The others may do either.
+    """
+
+    name: str
+    unit: str  # of the steps
+    steps: tuple[Step, ...]  # weak to strong
+    apply: Callable[[Clip, Step], Video]
+    moves: frozenset[str] = frozenset()
+    still: frozenset[str] = frozenset()
+    sound_only: bool = False  # pictures are untouched: only metrics that hear are asked
+
+
+_PICTURE = {"psnr", "ssim", "fid"}
+_PLACE = {"registration"}
+_MOUTH = {"m_lmd", "f_lmd"}
+_OFFSET = {"lip_energy:offset", "lse_offset"}
+_SYNC = {"lip_energy:correlation", "lse_c", "lse_d"}
+_WHO = {"csim"}
+_FEELS = {"ea", "emotion_leak"}
+_HEAD = {"jitter:output", "registration"}
+
+
+def _set(*parts: set[str]) -> frozenset[str]:
+    return frozenset().union(*parts)
+
+
+_REENCODE = Degradation(
+    "reencode", "crf", (18, 23, 33), reencode,
+    _set(_PICTURE), _set(_MOUTH, _HEAD, _OFFSET, _SYNC, _WHO, _FEELS),
+)  # fmt: skip
+_MOVE = Degradation(
+    "move", "px", (1, 2), move,
+    _set({"psnr", "ssim", "registration:shift"}),
+    _set(_MOUTH, _OFFSET, _SYNC, _WHO, _FEELS, {"jitter:output", "registration:scale", "registration:rotation"}),
+)  # fmt: skip
+# Their answers around the stand-in are noise; calibration.py says which make the band. Crf 33 is damage, not noise.
+NOISE: tuple[Degradation, ...] = (replace(_REENCODE, steps=(18, 23)), _MOVE)
+DEGRADATIONS: tuple[Degradation, ...] = (
+    _REENCODE,
+    _MOVE,
+    Degradation("blur", "sigma, px", (1, 2, 4), blur, _set(_PICTURE), _set(_PLACE, _OFFSET)),
+    Degradation("jpeg", "quality", (50, 20, 5), jpeg, _set(_PICTURE), _set(_PLACE, _OFFSET)),
+    Degradation(
+        "codec", "codec", ("vp8", "mpeg4", "mpeg1"), change_codec,
+        frozenset(), _set(_MOUTH, _HEAD, _OFFSET, _SYNC, _WHO, _FEELS),
+    ),
+    Degradation(
+        "mouth-frozen", "share", (1,), freeze_mouth,
+        _set({"m_lmd"}, _SYNC), _set(_PLACE, _WHO, {"jitter:output"}),
+    ),
+    Degradation(
+        "mouth-amplitude", "factor", (1, 0.5, 0), scale_mouth,
+        _set({"m_lmd"}), _set(_PLACE, _WHO, {"jitter:output"}),
+    ),
+    Degradation(
+        "sound-shift", "frames earlier", (*range(-10, 0), *range(1, 11)), shift_sound,
+        _set(_OFFSET), _set(_SYNC), sound_only=True,
+    ),
+    Degradation("identity-swap", "", ("swapped",), swap_identity, _set(_PICTURE, _WHO)),
+    Degradation("emotion-swap", "", ("swapped",), swap_emotion, _set(_FEELS), _set(_WHO, _OFFSET, _PLACE)),
+    Degradation(
+        "frames-held", "one in", (10, 4, 2), hold,
+        _set({"m_lmd", "jitter:output", "psnr", "ssim"}), _set(_WHO, _FEELS),
+    ),
+    Degradation("frames-removed", "frames", (1, 5), remove),
+)  # fmt: skip

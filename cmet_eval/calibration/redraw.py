@@ -1,0 +1,109 @@
+"""Clips of the embedded corpus drawn again with one thing changed: mouth, face or emotion, and all else the same."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import cv2
+import numpy as np
+
+from embedded_corpus.clip import ClipSpec, Performance, draw, perform
+from embedded_corpus.corpus import clip_specs
+from embedded_corpus.expression import LEVELS, manner, weight_track
+from embedded_corpus.identity import get_identity, speaker_names
+from embedded_corpus.rig import ACTION_INDEX
+from embedded_corpus.speech import mouth_track
+from talking_face.media.reading import FPS
+
+SAME_DB = 30.0  # a clip drawn again from its name alone is at least this near; another clip is under 20
+_EYES = [ACTION_INDEX["eye_l"], ACTION_INDEX["eye_r"]]
+# What a clip is turned into by the swap of emotions: one that the face shows by other means.
+_OTHER = {
+    "happy": "angry", "angry": "happy", "sad": "surprised", "surprised": "sad", "fear": "happy",
+    "disgusted": "surprised", "contempt": "surprised", "neutral": "happy",
+}  # fmt: skip
+
+
+def other_emotion(emotion: str) -> str:
+    """The emotion that the swap gives in place of `emotion`."""
+    return _OTHER[emotion]
+
+
+def other_speaker(speaker: str) -> str:
+    """The next speaker of the corpus of the same sex."""
+    names = [name for name in speaker_names(8) if name[0] == speaker[0]]
+    return names[(names.index(speaker) + 1) % len(names)] if speaker in names else names[0]
+
+
+def changed_weights(act: Performance, mouth: float = 1.0, emotion: str | None = None) -> np.ndarray:
+    """The performance's weights with the mouth's movement times `mouth`, or another emotion at the same strength.
+
+    Returns:
+        (T, len(ACTIONS)) float32; exactly `act.weights` where nothing changes. Blinks are kept.
+    """
+    spec = act.spec
+    if mouth == 1 and emotion in (None, spec.emotion):
+        return act.weights
+    person = get_identity(spec.speaker)
+    track = mouth_track(act.phones, act.times, manner(spec.emotion, spec.level).effort)
+    still = np.zeros(len(act.times), np.float32)
+
+    def weights(felt: str, factor: float, strength: np.ndarray) -> np.ndarray:
+        return weight_track(person, felt, strength, track * factor, still)
+
+    strength = act.strength
+    if emotion == "neutral":
+        strength = np.zeros_like(strength)
+    elif emotion is not None and spec.emotion == "neutral":
+        strength = np.full_like(strength, LEVELS[3])
+    old, new = weights(spec.emotion, 1.0, act.strength), weights(emotion or spec.emotion, mouth, strength)
+    out = act.weights + new - old
+    # A blink multiplies the opening of the eyes.
+    out[:, _EYES] = act.weights[:, _EYES] * new[:, _EYES] / old[:, _EYES]
+    return np.asarray(out, np.float32)
+
+
+class Redrawn:
+    """One clip of the corpus, as pictures in the crop of its shard."""
+
+    def __init__(self, spec: ClipSpec, crop_transform: np.ndarray, size: int, fps: float = 30.0) -> None:
+        """crop_transform: (T, 2, 3) of the T frames at 25 frames/s; fps: at which the clip was drawn."""
+        self.spec, self._transform, self._size = spec, crop_transform, size
+        self._act = perform(spec, fps)
+        self._kept = np.minimum(np.round(np.arange(len(crop_transform)) * fps / FPS), len(self._act.poses) - 1)
+
+    def frames(self, mouth: float = 1.0, speaker: str | None = None, emotion: str | None = None) -> np.ndarray:
+        """(T, size, size, 3) uint8 RGB."""
+        act = self._act
+        weights, kept = changed_weights(act, mouth, emotion), self._kept.astype(int)
+        drawn = replace(
+            act,
+            spec=replace(act.spec, speaker=speaker or act.spec.speaker),
+            weights=weights[kept],
+            poses=[act.poses[k] for k in kept],
+        )
+        return np.stack([self._cut(f, m) for f, m in zip(draw(drawn), self._transform, strict=True)])
+
+    def _cut(self, picture: np.ndarray, transform: np.ndarray) -> np.ndarray:
+        matrix = transform.astype(np.float64)
+        # From edges at 0, as shards have it, to pixel centres at 0, as OpenCV has it.
+        matrix[:, 2] += 0.5 * matrix[:, :2].sum(axis=1) - 0.5
+        size = (self._size, self._size)
+        return cv2.warpAffine(picture, matrix, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+
+
+def redrawn(row: Any, frames: np.ndarray, crop_transform: np.ndarray) -> Redrawn | None:
+    """The clip of a shard set's row, where it is one of the embedded corpus in its usual form; else None.
+
+    A name proves nothing, so the middle frame is drawn and compared: under SAME_DB it is another clip.
+    """
+    key = f"{row.speaker}/front/{row.emotion}/level_{row.intensity}/{row.take}"
+    if row.speaker not in speaker_names(8):
+        return None
+    spec = next((spec for spec in clip_specs(8) if spec.key == key), None)
+    if spec is None or round(spec.seconds * FPS) < len(frames):
+        return None
+    again = Redrawn(spec, crop_transform, frames.shape[1])
+    error = (again.frames()[len(frames) // 2].astype(float) - frames[len(frames) // 2]) ** 2
+    return again if 10 * np.log10(255**2 / max(error.mean(), 1e-9)) >= SAME_DB else None

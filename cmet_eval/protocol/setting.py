@@ -1,0 +1,125 @@
+"""Settings: how the pairs of an evaluation are drawn, and which metrics mean something in it. One TOML each.
+
+`settings/*.toml` ships with the package; a path to another TOML file works wherever a setting's name does. A list of
+rows (`rows`) lies beside its TOML.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from functools import cache
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+
+from cmet_eval.protocol.published_rows import Row, read_rows
+from talking_face.reasons import UserError
+from talking_face.signature import digest
+
+_FOLDER = Path(__file__).parent / "settings"
+
+
+class Setting(BaseModel):
+    """One evaluation setting. Unknown fields are an error, so a misspelt rule cannot be ignored."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")
+    title: str
+    summary: str  # one sentence, shown on the board
+    protocol: str = ""  # where the rule comes from
+
+    split: str = "test"  # the value of the clips' split column that pairs are drawn from; "all" takes every clip
+    # cells: by speaker, reference emotion and target emotion; the ground truth is a clip of the target emotion, and its
+    #   sound drives the lips.
+    # clips: one pair a clip, which is its own reference, source and ground truth.
+    # rows: those of a list. The source clip's own sound drives the lips, so the ground truth says the same at another
+    #   pace, and nothing can be compared frame by frame.
+    # no-truth: by speaker and target emotion; the source clip's sound drives, and there is nothing to compare with.
+    draw: Literal["cells", "clips", "rows", "no-truth"] = "cells"
+    rows: str | None = None  # draw = "rows": the list, a CSV in the TOML's folder; see published_rows.py
+    clips: int | None = Field(default=None, ge=1)  # draw = "clips": that many, by hash; None: all of the split
+    unlabelled: str | None = None  # the emotion that a clip without a label counts as; None: it is left out
+    reference: Literal["neutral", "other-emotion", "itself"]  # the clip that gives the identity
+    # With reference = "other-emotion": every emotion but the target's, or every one but the target's and neutral.
+    reference_emotions: Literal["any-other", "non-neutral"] | None = None
+    reference_frames: int = Field(default=5, ge=1)
+    # first-and-random: the first frame, for methods that take one picture, and others at random.
+    reference_frame_rule: Literal["random", "first", "first-and-random"] = "random"
+    # What a method that edits a video is given. same-sentence: the clip in the reference's emotion that says the
+    # driving clip's sentence where sentences are truly known (C-MET's test rows do so), else the reference clip.
+    source: Literal["reference-clip", "same-sentence"] = "same-sentence"
+    target_emotions: Literal["all"] | tuple[str, ...] = "all"
+    clips_per_cell: int = Field(default=1, ge=1)  # ground-truth clips a speaker, emotion cell and seed
+    seeds: int = Field(default=5, ge=1)
+    # Clips in each of C-MET's two pools of sound, target emotion and neutral: of the pair's split, any speaker, highest
+    # intensity first, never the ground truth. C-MET's own pools are level 3 clips of its four test speakers.
+    emotion_audio_clips: int = Field(default=10, ge=0)
+    visible: Literal["none", "upper-half", "all"] = "none"  # what of the ground truth a method may see
+
+    disjoint: tuple[Literal["speaker", "sentence", "clip"], ...] = ()  # what training and test do not share
+    shared: tuple[Literal["speaker", "sentence", "clip"], ...] = ()  # and what they do
+
+    metrics: tuple[str, ...]  # metrics that mean something here: families (the part before the colon), or whole keys
+
+    _folder: Path = PrivateAttr(default=_FOLDER)  # of the TOML
+
+    @model_validator(mode="after")
+    def _reference_rule(self) -> Self:
+        if (self.reference == "other-emotion") != (self.reference_emotions is not None):
+            raise ValueError('reference_emotions goes with reference = "other-emotion", and only with it')
+        if (self.reference == "itself") != (self.draw == "clips"):
+            raise ValueError('reference = "itself" goes with draw = "clips", and only with it')
+        if self.draw in ("rows", "no-truth") and self.reference != "neutral":
+            raise ValueError(f'draw = "{self.draw}" takes a neutral reference')
+        if (self.rows is not None) != (self.draw == "rows"):
+            raise ValueError('rows goes with draw = "rows", and only with it')
+        if self.draw == "no-truth" and self.target_emotions == "all":
+            raise ValueError('draw = "no-truth" needs target_emotions: no clip of the data shows them')
+        if self.clips is not None and self.draw != "clips":
+            raise ValueError('clips goes with draw = "clips"')
+        if overlap := set(self.disjoint) & set(self.shared):
+            raise ValueError(f"{', '.join(sorted(overlap))} cannot be both disjoint and shared")
+        return self
+
+    @property
+    def digest(self) -> str:
+        """Eight hex digits of the setting's rules and rows. Title and prose do not count."""
+        rules = self.model_dump(mode="json", exclude={"title", "summary", "protocol"})
+        return digest(rules | {"rows": [list(row) for row in self.row_list]}, 8)
+
+    @property
+    def row_list(self) -> tuple[Row, ...]:
+        """The rows of the list; none without one. Raises UserError where it cannot be read."""
+        return read_rows(self._folder / self.rows) if self.rows else ()
+
+    def allows(self, metric_key: str) -> bool:
+        """True where the metric means something in this setting: `ssim:wang2004` by its key, or its family `ssim`."""
+        return metric_key in self.metrics or metric_key.split(":")[0] in self.metrics
+
+
+@cache
+def setting_names() -> tuple[str, ...]:
+    """Names of the settings that ship with the package, sorted, neutral-base first."""
+    return tuple(
+        sorted((path.stem for path in _FOLDER.glob("*.toml")), key=lambda name: (name != "neutral-base", name))
+    )
+
+
+def get_setting(name: str) -> Setting:
+    """The setting of that name, or in that TOML file. Raises UserError with the nearest name, or with what is wrong."""
+    path = Path(name) if name.endswith(".toml") else _FOLDER / f"{name}.toml"
+    if not name.endswith(".toml") and name not in setting_names():
+        near = difflib.get_close_matches(name, setting_names(), n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise UserError(f"no setting named {name!r}{hint} (known: {', '.join(setting_names())}, or a path to a .toml)")
+    try:
+        setting = Setting.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise UserError(f"cannot read the setting {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, ValidationError) as error:
+        raise UserError(f"{path} is not a valid setting: {error}") from error
+    setting._folder = path.parent
+    return setting

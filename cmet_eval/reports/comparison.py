@@ -1,0 +1,77 @@
+"""`cmet-eval compare` after its statistics: where the videos lie, the contact sheet, and the files that are written."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from cmet_eval.reports.contact_sheet import Frames, contact_sheet, picked, truth_frames, video_frames
+from cmet_leaderboards.compare import Comparison
+from talking_face.reasons import UserError
+
+
+def folders(given: Sequence[str], default: Path, methods: Sequence[str]) -> dict[str, Path]:
+    """From `--videos`: method -> folder of its videos; "" -> the folder that holds METHOD/SETTING/."""
+    found = {"": default}
+    for text in given:
+        name, equals, place = text.rpartition("=")
+        if not Path(place).is_dir():
+            raise UserError(f"--videos {text}: no folder {place}")
+        if equals and name not in methods:
+            raise UserError(f"--videos {text}: {name} is not compared, {' and '.join(methods)} are")
+        found[name if equals else ""] = Path(place)
+    return found
+
+
+def sheet(comparison: Comparison, videos: dict[str, Path], data: Path, clips: int) -> np.ndarray | None:
+    """(H, W, 3) uint8 RGB contact sheet; None where there is no video at all.
+
+    The ground truth comes from the shards in `data`, or from the videos of the method `ground-truth`.
+    """
+    grid = comparison.grid
+    setting, table = grid.key["setting"], grid.table
+    sources: dict[str, Frames] = {}
+    if data.is_dir():
+        clip_of = dict(zip(grid.pair_ids, grid.truth, strict=True))
+        sources["ground truth"] = truth_frames(data, clip_of, grid.key["data_digest"])
+    elif (truth := videos[""] / "ground-truth" / setting).is_dir():
+        sources["ground truth"] = video_frames(truth, {})
+    there = False
+    for m, (name, _) in enumerate(grid.methods):
+        folder = videos.get(name, videos[""] / name / setting)
+        there = there or folder.is_dir()
+        rows = grid.row[m].max(axis=0)
+        shas = [table["video_sha256"][int(row)].as_py() if row >= 0 else None for row in rows]
+        sources[name] = video_frames(folder, dict(zip(grid.pair_ids, shas, strict=True)))
+    said = picked(comparison, clips)
+    return contact_sheet(said, sources) if there and said else None
+
+
+def write(comparison: Comparison, text: str, picture: np.ndarray | None, out: Path) -> list[Path]:
+    """SETTING.md, SETTING.csv and SETTING.png in `out`; the paths."""
+    setting = comparison.grid.key["setting"]
+    buffer = io.StringIO()
+    fields = ("metric", "signature", "a", "b", "difference_of_losses", "low", "high", "p", "p_holm", "n", "verdict")
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(fields)
+    for contrast in comparison.contrasts:
+        duel = contrast.duel
+        row = [contrast.column.metric, contrast.column.signature, contrast.a, contrast.b]
+        if duel is not None:
+            ends = (duel.interval.low, duel.interval.high) if duel.interval else (None, None)
+            row += [duel.difference, *ends, duel.p, duel.p_holm, duel.n, duel.verdict]
+        writer.writerow(["" if v is None else repr(v) if isinstance(v, float) else v for v in row])
+    files = {f"{setting}.md": text.encode(), f"{setting}.csv": buffer.getvalue().encode()}
+    if picture is not None:
+        files[f"{setting}.png"] = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1].tobytes()
+    out.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        part = out / f".{name}.part"
+        part.write_bytes(content)
+        part.replace(out / name)
+    return [out / name for name in files]

@@ -1,0 +1,110 @@
+"""A contact sheet of the clips on which two methods differ most: frames of the ground truth, of A and of B."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from cmet_eval.protocol.pairs import pair_file_name
+from cmet_leaderboards.compare import Comparison
+from cmet_leaderboards.wording import column_title, number
+from cmet_pipelines.shards import ShardSet
+from talking_face.files import sha256_of
+from talking_face.media.reading import read_frames
+from talking_face.reasons import ClipError, UserError
+
+_THUMB, _LINE, _MARGIN, _NAME = 128, 18, 10, 96  # px
+_FRAMES = 6
+_INK, _PAPER, _SOFT = (28, 29, 32), (255, 254, 251), (98, 100, 106)
+Frames = Callable[[str], "np.ndarray | str"]  # pair id -> (T, H, W, 3) uint8 RGB, or why there are none
+
+
+def picked(comparison: Comparison, count: int) -> dict[str, list[str]]:
+    """At most `count` pairs, taken from each metric's extremes in turn, and what to say of each."""
+    a, b = comparison.names
+    said: dict[str, list[str]] = {}
+    depth = max((len(contrast.extremes) for contrast in comparison.contrasts), default=0)
+    for place in range(depth):
+        for contrast in comparison.contrasts:
+            for x in contrast.extremes[place : place + 1]:
+                if x.pair_id in said or len(said) < count:
+                    values = f"{a} {number(x.a, contrast.column)}, {b} {number(x.b, contrast.column)}"
+                    said.setdefault(x.pair_id, []).append(f"{column_title(contrast.column)}: {values}")
+    return said
+
+
+def contact_sheet(said: Mapping[str, Sequence[str]], sources: Mapping[str, Frames]) -> np.ndarray:
+    """(H, W, 3) uint8 RGB: for each pair its captions, then a line of frames from each source."""
+    return np.vstack([_block(pair, captions, sources) for pair, captions in said.items()])
+
+
+def video_frames(folder: Path, shas: Mapping[str, str | None]) -> Frames:
+    """Frames of a method's videos, `folder`/PAIR.mp4; only of files that are still those that were scored."""
+
+    def frames(pair_id: str) -> np.ndarray | str:
+        path = folder / f"{pair_file_name(pair_id)}.mp4"
+        if not path.exists():
+            return "no video here"
+        if shas.get(pair_id) not in (None, sha256_of(path)):
+            return "another video than was scored"
+        try:
+            return read_frames(path, 25.0)
+        except ClipError as error:
+            return error.reason.value
+
+    return frames
+
+
+def truth_frames(data: Path, clips: Mapping[str, str | None], digest: str) -> Frames:
+    """Frames of the pairs' ground-truth clips. Raises UserError where the shards are other data than was scored on."""
+    shards = ShardSet(data)
+    if shards.digest != digest:
+        raise UserError(f"{data} holds data {shards.digest[:12]}, the rows were made on {digest[:12]}")
+
+    def frames(pair_id: str) -> np.ndarray | str:
+        clip = clips.get(pair_id)
+        return "no ground truth" if clip is None else shards.frames(clip)
+
+    return frames
+
+
+def _block(pair: str, captions: Sequence[str], sources: Mapping[str, Frames]) -> np.ndarray:
+    width = _NAME + _FRAMES * _THUMB + 2 * _MARGIN
+    head = np.full((_MARGIN + _LINE * (1 + len(captions)) + 6, width, 3), _PAPER, np.uint8)
+    for i, text in enumerate((pair, *captions)):
+        _write(head, text, _MARGIN, _MARGIN + _LINE * (i + 1) - 6, 0.45 if i == 0 else 0.4, _SOFT if i else _INK)
+    rows = [_row(name, frames(pair), width) for name, frames in sources.items()]
+    return np.vstack([head, *rows])
+
+
+def _row(name: str, frames: np.ndarray | str, width: int) -> np.ndarray:
+    row = np.full((_THUMB, width, 3), _PAPER, np.uint8)
+    for i, part in enumerate(textwrap.wrap(name, 12)):
+        _write(row, part, _MARGIN, _LINE * (i + 1), 0.4, _INK)
+    if isinstance(frames, str):
+        _write(row, frames, _NAME + _MARGIN, _THUMB // 2, 0.45, _SOFT)
+        return row
+    for i, index in enumerate(np.linspace(0, len(frames) - 1, _FRAMES).round().astype(int)):
+        left = _NAME + _MARGIN + i * _THUMB
+        row[:, left : left + _THUMB] = _square(frames[index])
+    return row
+
+
+def _square(image: np.ndarray) -> np.ndarray:
+    """The whole picture in a square, on paper where it is none."""
+    factor = _THUMB / max(image.shape[:2])
+    size = (max(1, round(image.shape[1] * factor)), max(1, round(image.shape[0] * factor)))
+    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    out = np.full((_THUMB, _THUMB, 3), _PAPER, np.uint8)
+    top, left = (_THUMB - size[1]) // 2, (_THUMB - size[0]) // 2
+    out[top : top + size[1], left : left + size[0]] = small
+    return out
+
+
+def _write(image: np.ndarray, text: str, x: int, y: int, size: float, colour: tuple[int, int, int]) -> None:
+    plain = text.replace("±", "+-").encode("ascii", "replace").decode()  # all that OpenCV's font has
+    cv2.putText(image, plain, (x, y), cv2.FONT_HERSHEY_SIMPLEX, size, colour, 1, cv2.LINE_AA)

@@ -1,0 +1,86 @@
+"""The board's gallery: the same few pairs by every method, as small videos that a page can hold within itself."""
+
+from __future__ import annotations
+
+import base64
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cmet_eval.protocol.pairs import pair_file_name, read_pairs
+from cmet_eval.reports.web_video import write_web_video
+from talking_face.clip import Pair
+from talking_face.reasons import ClipError
+
+# 256 px for 2 s come to 15 to 40 KB: eight methods of four pairs in two settings are about 2 MB of page.
+_CRF = 28
+_FIRST = ("ground-truth",)  # shown first; its sound is the driving audio, which all have in common
+
+
+def gallery(out: Path, per_setting: int = 4) -> dict[str, list[dict[str, Any]]]:
+    """Pairs of each setting of a run, with every method's video of them.
+
+    Args:
+        out: folder of `cmet-eval run`: pairs/SETTING.parquet and videos/METHOD/SETTING/PAIR.mp4.
+        per_setting: pairs, at most; those that most methods have come first, speakers and emotions take turns.
+
+    Returns:
+        setting -> [{"pair", "speaker", "reference_emotion", "target_emotion", "videos": [{"method", "data"}]}], with
+        the MP4 in base64. The same videos give the same bytes.
+    """
+    methods = [folder.name for folder in (out / "videos").iterdir()] if (out / "videos").is_dir() else []
+    ordered = sorted(methods, key=lambda m: (m not in _FIRST, m))
+    found: dict[str, list[dict[str, Any]]] = {}
+    for path in sorted((out / "pairs").glob("*.parquet")):
+        setting, pairs = path.stem, read_pairs(path).pairs
+        files = {
+            (pair.pair_id, method): file
+            for pair in pairs
+            for method in ordered
+            if (file := out / "videos" / method / setting / f"{pair_file_name(pair.pair_id)}.mp4").is_file()
+        }
+        shown = [_shown(pair, ordered, files) for pair in choose(pairs, ordered, files, per_setting)]
+        if shown := [item for item in shown if item["videos"]]:
+            found[setting] = shown
+    return found
+
+
+def choose(
+    pairs: Sequence[Pair], methods: Sequence[str], files: Mapping[tuple[str, str], Path], most: int
+) -> list[Pair]:
+    """At most `most` pairs: first those of which most methods have a video, then by turns of emotion and speaker."""
+    chosen: list[Pair] = []
+    left = [p for p in pairs if any((p.pair_id, m) in files for m in methods)]
+    while left and len(chosen) < most:
+
+        def rank(p: Pair) -> tuple[int, int, int, str]:
+            have = sum((p.pair_id, m) in files for m in methods)
+            emotions = sum(p.target_emotion == c.target_emotion for c in chosen)
+            return -have, emotions, sum(p.speaker == c.speaker for c in chosen), p.pair_id
+
+        best = min(left, key=rank)
+        chosen.append(best)
+        left.remove(best)
+    return chosen
+
+
+def _shown(pair: Pair, methods: Sequence[str], files: Mapping[tuple[str, str], Path]) -> dict[str, Any]:
+    videos = []
+    for method in methods:
+        if (source := files.get((pair.pair_id, method))) is None:
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            target = Path(folder) / "small.mp4"
+            try:
+                write_web_video(source, target, crf=_CRF)
+            except (ClipError, OSError):  # a damaged file has its reason in the rows
+                continue
+            videos.append({"method": method, "data": base64.b64encode(target.read_bytes()).decode("ascii")})
+    return {
+        "pair": pair.pair_id,
+        "speaker": pair.speaker,
+        "reference_emotion": pair.reference_emotion,
+        "target_emotion": pair.target_emotion,
+        "videos": videos,
+    }

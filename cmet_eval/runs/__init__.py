@@ -1,0 +1,1 @@
+"""Runs an evaluation: plans it, generates the videos, scores them, times them, verifies them."""

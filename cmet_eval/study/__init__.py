@@ -1,0 +1,1 @@
+"""The user study: makes a blind page for raters, and analyses their answers."""

@@ -1,0 +1,296 @@
+"""Measures the embedded corpus with networks that know nothing of it: `python -m embedded_corpus.acceptance CORPUS`.
+
+CORPUS is a folder written with layout "mead". `--clips N` measures N clips spread evenly. Prints a table, one line an
+acceptance point, and exits with 1 if one is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from talking_face.media.reading import iter_frames, read_audio
+from talking_face.pretrained.dlib_models import detect_faces_hog, face_embedding
+from talking_face.pretrained.face_landmarker import FaceLandmarker
+from talking_face.progress import Progress
+from talking_face.reasons import UserError
+from talking_face.threads import limit_threads
+
+HOG_EVERY = 5  # frames; HOG takes about 25 ms a frame
+INNER_LIPS, CORNERS, LIP_MIDDLE = (13, 14), (61, 291), (0, 17)
+EYES, TOP_AND_CHIN = (33, 263), (10, 152)
+
+
+@dataclass
+class Measured:
+    """What was measured on one clip."""
+
+    truth: dict[str, Any]
+    frames: int
+    mesh_found: int
+    hog_tried: int
+    hog_found: int
+    mouth_r: float
+    corner: float  # median height of the lips' corners above their middle, in distances between the outer eye corners
+    embeddings: np.ndarray  # (E, 128)
+    energy_r: float
+    pitch: float  # median, Hz
+    energy: float  # root mean square of the speech, of full scale
+    tempo: float  # phones a second
+
+
+def measure_clip(video: Path, truth_file: Path, embeddings: int = 2) -> Measured:
+    """Everything about one clip; `embeddings` faces are embedded, evenly spaced in time."""
+    truth = json.loads(truth_file.read_text(encoding="utf-8"))
+    fps = float(truth["fps"])
+    wanted = {round((k + 0.5) * len(truth["frames"]["time"]) / embeddings) for k in range(embeddings)}
+    gaps, corners, vectors = [], [], []
+    found = hog_tried = hog_found = count = 0
+    with FaceLandmarker("video") as landmarker:
+        for k, rgb in enumerate(iter_frames(video, None)):
+            count += 1
+            mesh = landmarker.detect(rgb, round(k * 1000 / fps))
+            gaps.append(np.nan if mesh is None else _gap(mesh.landmarks))
+            corners.append(np.nan if mesh is None else corner_height(mesh.landmarks))
+            found += mesh is not None
+            if k % HOG_EVERY == 0 or k in wanted:
+                boxes = detect_faces_hog(rgb, upsample=0)
+                if k % HOG_EVERY == 0:
+                    hog_tried += 1
+                    hog_found += bool(boxes)
+                if k in wanted and boxes:
+                    vectors.append(face_embedding(rgb, boxes[0]))
+    track = np.array(gaps)
+    real = np.array(truth["frames"]["mouth_open_px"])[:count]
+    good = np.isfinite(track)
+    sound = read_audio(video, 16000).astype(np.float64) / 32768
+    pitch, energy, energy_r = _sound(sound, np.array(truth["frames"]["mouth_open"]), fps)
+    spoken = [p for p in truth["phones"] if p["phone"] != "sil"]
+    return Measured(
+        truth,
+        count,
+        found,
+        hog_tried,
+        hog_found,
+        float(np.corrcoef(track[good], real[good])[0, 1]) if good.sum() > 2 else float("nan"),
+        float(np.nanmedian(corners)) if good.any() else float("nan"),
+        np.array(vectors, np.float32).reshape(-1, 128),
+        energy_r,
+        pitch,
+        energy,
+        len(spoken) / sum(p["end"] - p["start"] for p in spoken),
+    )
+
+
+def _gap(points: np.ndarray) -> float:
+    return float(np.linalg.norm(points[INNER_LIPS[0], :2] - points[INNER_LIPS[1], :2]))
+
+
+def corner_height(points: np.ndarray) -> float:
+    """Height of the lips' corners over their middle along the face's own vertical, from (478, 3) points."""
+    down = points[TOP_AND_CHIN[1]] - points[TOP_AND_CHIN[0]]
+    down = down / np.linalg.norm(down)
+    lift = points[list(LIP_MIDDLE)].mean(0) - points[list(CORNERS)].mean(0)
+    return float(lift @ down / np.linalg.norm(points[EYES[0]] - points[EYES[1]]))
+
+
+def _sound(sound: np.ndarray, opening: np.ndarray, fps: float) -> tuple[float, float, float]:
+    """(median pitch in Hz, energy, correlation of a frame's energy with the true opening) of 16 kHz sound."""
+    hop = 16000 / fps
+    power = np.array([np.sqrt(np.mean(sound[round(k * hop) : round((k + 1) * hop)] ** 2)) for k in range(len(opening))])
+    r = float(np.corrcoef(power, opening)[0, 1])
+    pitches = []
+    for at in range(0, len(sound) - 1024, 320):
+        part = sound[at : at + 1024] - sound[at : at + 1024].mean()
+        if np.sqrt(np.mean(part**2)) < 0.35 * power.max():
+            continue
+        spectrum = np.abs(np.fft.rfft(part * np.hanning(1024), 4096)) ** 2
+        shape = np.fft.irfft(spectrum)[:400]
+        lag = 40 + int(np.argmax(shape[40:230]))  # 70 to 400 Hz
+        half = shape[lag // 2] if lag >= 80 else 0.0
+        if half > 0.9 * shape[lag]:  # an octave too low
+            lag //= 2
+        if shape[lag] > 0.4 * shape[0]:
+            pitches.append(16000 / lag)
+    return float(np.median(pitches)) if pitches else float("nan"), float(np.sqrt(np.mean(sound**2))), r
+
+
+def identity_numbers(clips: list[Measured]) -> dict[str, float]:
+    """Nearest neighbours and distances of the dlib embeddings; neighbours are looked for in other clips only."""
+    vectors = np.concatenate([c.embeddings for c in clips])
+    clip = np.concatenate([[k] * len(c.embeddings) for k, c in enumerate(clips)])
+    who = np.array([clips[k].truth["speaker"] for k in clip])
+    apart = np.linalg.norm(vectors[:, None] - vectors[None], axis=-1)
+    apart_nn = np.where(clip[:, None] == clip[None], np.inf, apart)
+    same = who[:, None] == who[None]
+    nearest = apart_nn.argmin(1)
+    names = sorted(set(who))
+    means = np.array([vectors[who == n].mean(0) for n in names])
+    between = np.linalg.norm(means[:, None] - means[None], axis=-1) + np.diag([np.inf] * len(names))
+    cross = apart[~same]
+    return {
+        "nearest_same": float((who == who[nearest]).mean()),
+        "means_min": float(between.min()),
+        "cross_min": float(cross.min()) if cross.size else float("nan"),
+        "cross_5th": float(np.percentile(cross, 5)) if cross.size else float("nan"),
+        "within_max": float(np.where(same, apart, 0).max()),
+        "within_mean": float(apart[same & (clip[:, None] != clip[None])].mean()),
+    }
+
+
+def lip_separation(clips: list[Measured]) -> dict[str, float]:
+    """Per speaker: the lowest happy clip's corner height minus the highest sad one's; positive separates them."""
+    out = {}
+    for name in sorted({c.truth["speaker"] for c in clips}):
+        of = {
+            e: [c.corner for c in clips if c.truth["speaker"] == name and c.truth["emotion"] == e]
+            for e in ("happy", "sad")
+        }
+        if of["happy"] and of["sad"]:
+            out[name] = min(of["happy"]) - max(of["sad"])
+    return out
+
+
+def draw_time(speaker: str, width: int = 640, height: int = 360) -> float:
+    """Milliseconds of one core to draw a frame, the median of three clips; textures are not counted.
+
+    Processor time, so that other work on the machine does not count.
+    """
+    import cv2
+
+    from embedded_corpus.clip import ClipSpec, render_clip
+
+    cv2.setNumThreads(1)
+    times = []
+    for emotion in ("neutral", "happy", "surprised"):
+        spec = ClipSpec(speaker, emotion, 1, 1, ("s01",), width=width, height=height)
+        frames, _, truth = render_clip(spec)
+        start = time.process_time()
+        sum(1 for _ in frames)
+        times.append((time.process_time() - start) / len(truth["frames"]["time"]) * 1000)
+    return float(np.median(times))
+
+
+def _draw_times(speakers: list[str]) -> list[float]:
+    """`draw_time` of each speaker in a process whose libraries were limited to one thread before they were loaded."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return list(pool.map(draw_time, speakers))
+
+
+def report(clips: list[Measured], draw_ms: list[float]) -> list[tuple[str, str, str, bool]]:
+    """(point, asked, measured, passed) lines."""
+    lines: list[tuple[str, str, str, bool]] = []
+
+    def add(point: str, asked: str, measured: str, passed: bool | np.bool_ = True) -> None:
+        lines.append((point, asked, measured, bool(passed)))
+
+    frames = sum(c.frames for c in clips)
+    mesh = sum(c.mesh_found for c in clips) / frames
+    add("frames with a face, Face Landmarker", ">= 0.99", f"{mesh:.4f} of {frames}", mesh >= 0.99)
+    tried = sum(c.hog_tried for c in clips)
+    hog = sum(c.hog_found for c in clips) / tried
+    add("frames with a face, dlib HOG, upsample 0", ">= 0.95", f"{hog:.4f} of {tried}", hog >= 0.95)
+    mouth = np.array([c.mouth_r for c in clips])
+    below = int((~(mouth >= 0.9)).sum())
+    spread = f"{np.nanmin(mouth):.3f} (median {np.nanmedian(mouth):.3f}, below 0.9: {below})"
+    add("mouth opening, Pearson, worst clip", ">= 0.90", spread, below == 0)
+    lips = lip_separation(clips)
+    if lips:
+        worst = min(lips, key=lambda n: lips[n])
+        shown = f"{lips[worst]:+.3f} ({worst}, of {len(lips)})"
+        add("lip corners: happy above sad, worst speaker", "> 0", shown, lips[worst] > 0)
+    who = identity_numbers(clips)
+    add("nearest face is the same person", "1", f"{who['nearest_same']:.4f}", who["nearest_same"] == 1.0)
+    add("two persons' mean faces, closest", ">= 0.6", f"{who['means_min']:.3f}", not who["means_min"] < 0.6)
+    crossed = f"{who['cross_min']:.3f} (5th percentile {who['cross_5th']:.3f})"
+    add("any two faces of two persons, closest", "", crossed)
+    add("two faces of one person", "", f"mean {who['within_mean']:.3f}, farthest {who['within_max']:.3f}")
+    energy = np.array([c.energy_r for c in clips])
+    shown = f"{energy.min():.2f} (median {np.median(energy):.2f})"
+    add("sound's energy follows the opening, worst clip", "> 0.5", shown, energy.min() > 0.5)
+    errors = _pitch_errors(clips)
+    if errors:
+        add("neutral pitch off the speaker's, worst", "<= 15 %", f"{100 * max(errors):.0f} %", max(errors) <= 0.15)
+    for emotion in ("angry", "happy", "sad", "surprised"):
+        if change := _voice_change(clips, emotion):
+            add(f"voice, {emotion} against neutral", "", change)
+    if draw_ms:
+        shown = f"{np.median(draw_ms):.1f} ms (slowest speaker {max(draw_ms):.1f})"
+        add("drawing a frame at 640x360", "<= 12 ms", shown, np.median(draw_ms) <= 12)
+    return lines
+
+
+def _pitch_errors(clips: list[Measured]) -> list[float]:
+    """Relative error of each speaker's median neutral pitch."""
+    from embedded_corpus.identity import get_identity
+
+    neutral: dict[str, list[float]] = {}
+    for c in clips:
+        if c.truth["emotion"] == "neutral":
+            neutral.setdefault(c.truth["speaker"], []).append(c.pitch)
+    return [abs(float(np.nanmedian(v)) / get_identity(s).pitch - 1) for s, v in neutral.items()]
+
+
+def _voice_change(clips: list[Measured], emotion: str) -> str:
+    """Pitch, energy and tempo of level 2 and 3 relative to the same speakers' neutral clips."""
+    ratios = []
+    for c in clips:
+        if c.truth["emotion"] == emotion and c.truth["level"] >= 2:
+            base = [n for n in clips if n.truth["emotion"] == "neutral" and n.truth["speaker"] == c.truth["speaker"]]
+            if base:
+                ratios.append(
+                    [getattr(c, k) / np.nanmedian([getattr(n, k) for n in base]) for k in ("pitch", "energy", "tempo")]
+                )
+    if not ratios:
+        return ""
+    pitch, energy, tempo = np.nanmedian(np.array(ratios), 0)
+    return f"pitch x{pitch:.2f}, energy {20 * np.log10(energy):+.1f} dB, tempo x{tempo:.2f}"
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m embedded_corpus.acceptance", description=__doc__)
+    parser.add_argument("corpus", type=Path)
+    parser.add_argument("--clips", type=int, default=0, help="measure that many clips, spread evenly; 0: all")
+    parser.add_argument("--no-timing", action="store_true", help="leave the drawing time out")
+    options = parser.parse_args(argv)
+    limit_threads(1)
+    truths = sorted((options.corpus / "_truth").glob("[MW]*/front/*/*/*.json"))
+    if not truths:
+        print(f"{options.corpus} holds no embedded corpus in layout mead", file=sys.stderr)
+        return 2
+    if options.clips:
+        truths = [truths[k] for k in np.unique(np.linspace(0, len(truths) - 1, options.clips).round().astype(int))]
+    clips = []
+    try:
+        with Progress(len(truths), "clips", "measure") as progress:
+            for file in truths:
+                speaker, view, emotion, level, _ = file.relative_to(options.corpus / "_truth").parts
+                video = options.corpus / speaker / "video" / view / emotion / level / f"{file.stem}.mp4"
+                clips.append(measure_clip(video, file))
+                progress.advance()
+        speakers = sorted({c.truth["speaker"] for c in clips})
+        lines = report(clips, [] if options.no_timing else _draw_times(speakers))
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    for point, asked, value, passed in lines:
+        print(f"{point:46} {asked:9} {value:60} {'ok' if passed else 'MISSED'}")
+    for c in clips:
+        if not c.mouth_r >= 0.9:
+            print(
+                f"  mouth {c.mouth_r:.3f}: {'/'.join(str(c.truth[k]) for k in ('speaker', 'emotion', 'level', 'take'))}"
+            )
+    return 0 if all(line[3] for line in lines) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

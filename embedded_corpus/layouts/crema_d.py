@@ -1,0 +1,213 @@
+"""CREMA-D's tree: VideoFlash/<actor>_<sentence>_<emotion>_<level>.flv, AudioWAV/ with a wav for each, and the votes.
+
+Actors are numbered from 1901, where no real actor is, and say CREMA-D's own sentences: IEO at all three levels, and
+the others at the level XX, as the release has it. Contempt and surprise are none of its emotions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from math import gcd
+from pathlib import Path
+
+import numpy as np
+
+from cmet_pipelines.readers.crema_d import SENTENCES, TABLE, VOTES
+from embedded_corpus.clip import ClipSpec, render_clip
+from embedded_corpus.identity import key_seed
+from embedded_corpus.layouts import TRUTH, write_bytes, write_text, write_truth
+from embedded_corpus.voice import RATE
+from talking_face.emotions import DATASET_LABELS
+from talking_face.media import read_audio, read_frames
+from talking_face.media.writing import write_audio, write_video
+from talking_face.reasons import UserError
+
+SIZE = "480x360"
+
+_FPS = 30000 / 1001
+_FLV_RATE, _WAV_RATE = 44100, 16000  # Hz
+_CODES = {ours: code for code, ours in DATASET_LABELS["crema-d"].items()}
+_LEVELS = {1: "LO", 2: "MD", 3: "HI"}
+_OTHERS = tuple(code for code in SENTENCES if code != "IEO")
+_SPARE = 1999  # the actor of the files that are damaged
+_ACTORS = 98  # of speakers; 1999 is taken
+
+
+def select(specs: Sequence[ClipSpec]) -> list[ClipSpec]:
+    """Clips of the six emotions, with CREMA-D's sentences. Every emotional clip has a neutral one of its sentence.
+
+    Neutral is IEO, then other sentences, three to a speaker at the default number of takes. An emotion is IEO once at
+    each level, then those other sentences in turn. There are no takes: what would be a second one is left out.
+    """
+    taken: set[tuple[Path, ...]] = set()
+    count: Counter[tuple[str, str]] = Counter()
+    chosen: list[ClipSpec] = []
+    for spec in specs:
+        if spec.emotion not in _CODES:
+            continue
+        number = _number(spec)
+        if number > 1900 + _ACTORS:
+            raise UserError(f"CREMA-D's layout has numbers for {_ACTORS} actors; give fewer speakers")
+        others = [_OTHERS[(3 * number + k) % len(_OTHERS)] for k in range(len(_OTHERS))]
+        at = count[spec.speaker, spec.emotion]
+        count[spec.speaker, spec.emotion] += 1
+        if spec.emotion == "neutral":
+            sentence = ("IEO", *others)[at % 12]
+        else:
+            first = all(s.level != spec.level for s in chosen if (s.speaker, s.emotion) == (spec.speaker, spec.emotion))
+            sentence = "IEO" if first else others[(at + list(_CODES).index(spec.emotion)) % 3]
+        one = replace(spec, sentence_ids=(sentence,))
+        if paths(Path(), one) not in taken:
+            taken.add(paths(Path(), one))
+            chosen.append(one)
+    return chosen
+
+
+def paths(out: Path, spec: ClipSpec) -> tuple[Path, ...]:
+    """Video, sound, truth."""
+    name = _name(spec)
+    return out / "VideoFlash" / f"{name}.flv", out / "AudioWAV" / f"{name}.wav", out / TRUTH / f"{name}.json"
+
+
+def write(out: Path, spec: ClipSpec) -> None:
+    """Sorenson H.263 at 30000/1001 frames/s with MP3 at 44.1 kHz in FLV, and a WAV of 16 kHz, mono, 16 bits."""
+    frames, sound, truth = render_clip(spec, _FPS)
+    video, audio, beside = paths(out, spec)
+    _write_flv(video, frames, _resampled(sound, _FLV_RATE))
+    write_audio(audio, _resampled(sound, _WAV_RATE), _WAV_RATE, codec="pcm_s16le")
+    write_truth(beside, truth | {"name": _name(spec)})
+
+
+def finish(out: Path, specs: Sequence[ClipSpec]) -> None:
+    """SentenceFilenames.csv and processedResults/summaryTable.csv, with votes as unsure as the real ones."""
+    names = [_name(spec) for spec in specs]
+    lines = [f'{number},"{name}"\n' for number, name in enumerate(names, 1)]
+    write_text(out / "SentenceFilenames.csv", '"Stimulus_Number","Filename"\n' + "".join(lines))
+    head = ("", "FileName", "VoiceVote", "VoiceLevel", "FaceVote", "FaceLevel", "MultiModalVote", "MultiModalLevel")
+    rows = [head, *((str(number), name, *_votes(name)) for number, name in enumerate(names, 1))]
+    text = "".join(",".join(f'"{cell}"' for cell in row) + "\n" for row in rows)
+    write_text(out / "processedResults" / TABLE, text)
+
+
+def add_defects(out: Path, specs: Sequence[ClipSpec]) -> None:
+    """The known bad clips under their real names, and actor 1999: files that are damaged, most of them mendable.
+
+    All from the bytes of the first actor's clips, of which there must be eight.
+    """
+    clips = {_name(spec)[5:]: paths(out, spec)[:2] for spec in reversed(specs)}  # by the name without the actor
+    some = sorted(clips, key=lambda rest: (not rest.endswith("XX"), rest))
+    if len(some) < 8:
+        raise UserError(f"the defects need eight different clips, and there are {len(some)}")
+    flv, wav = [clips[rest][0] for rest in some], [clips[rest][1] for rest in some]
+
+    def video(name: str) -> Path:
+        return out / "VideoFlash" / f"{name}.flv"
+
+    def sound(name: str) -> Path:
+        return out / "AudioWAV" / f"{name}.wav"
+
+    # Two names, two pictures, one sound.
+    pairs = ("1006_TIE_HAP_XX", "1006_TIE_NEU_XX", "1013_WSI_DIS_XX", "1013_WSI_SAD_XX", "1017_IWW_ANG_XX")
+    for index, name in enumerate((*pairs, "1017_IWW_FEA_XX")):
+        write_bytes(video(name), flv[index].read_bytes())
+        write_bytes(sound(name), wav[index - index % 2].read_bytes())
+    base = read_frames(flv[0], None)
+    grey = np.full_like(base, 128)
+    broken = {
+        "1076_MTI_NEU_XX": base[:4],  # very short
+        "1076_MTI_SAD_XX": grey[:20],  # an error picture
+        "1064_TIE_SAD_XX": base[:1],  # no duration
+        "1064_IEO_DIS_MD": np.concatenate([base] * 6),  # far too long; the real one lasts a minute
+    }
+    for name, frames in broken.items():
+        _write_flv(video(name), frames, None)
+        write_bytes(sound(name), wav[0].read_bytes())
+
+    spare = [f"{_SPARE}_{rest}" for rest in some]
+    # The spelling of 1040_ITH_SAD_X.wav until October 2022, and a re-upload beside the release's own file.
+    write_bytes(video(spare[0]), flv[0].read_bytes())
+    write_bytes(sound(spare[0].removesuffix("X")), wav[0].read_bytes())
+    upload = out / "crema_test" / "test" / f"s{_SPARE % 100}"
+    _write_mp4(upload / f"{spare[0]}.mp4", flv[0])
+    # Silent, as 28 FLV were until December 2020; the WAV is good.
+    _write_flv(video(spare[1]), read_frames(flv[1], None), None)
+    write_bytes(sound(spare[1]), wav[1].read_bytes())
+    _write_mp3(out / "AudioMP3" / f"{spare[1]}.mp3")
+    # Pointers in place of the sound, and of the picture.
+    write_bytes(video(spare[2]), flv[2].read_bytes())
+    write_bytes(sound(spare[2]), _pointer(wav[2]))
+    write_bytes(video(spare[3]), _pointer(flv[3]))
+    write_bytes(sound(spare[3]), wav[3].read_bytes())
+    # A re-upload alone; a cut file; an empty one; an error picture that no table knows of.
+    _write_mp4(upload / f"{spare[4]}.mp4", flv[4])
+    write_bytes(video(spare[5]), flv[5].read_bytes()[: flv[5].stat().st_size // 2])
+    write_bytes(video(spare[6]), b"")
+    _write_flv(video(spare[7]), grey[:30], None)
+    for index in (4, 5, 6, 7):
+        write_bytes(sound(spare[index]), wav[index].read_bytes())
+    for name in ("XYZ_HAP_XX", "IEO_JOY_HI", "IEO_HAP_ZZ", "IEO_HAP"):  # no such sentence, emotion, level; too short
+        write_bytes(video(f"{_SPARE}_{name}"), flv[0].read_bytes())
+    write_bytes(out / "VideoFlash" / f"._{spare[0]}.flv", b"\0\5\x16\7" + bytes(60))
+    write_text(out / "README.md", "The embedded corpus as CREMA-D, with what is wrong with CREMA-D.\n")
+
+
+def _number(spec: ClipSpec) -> int:
+    """1901 for M901, 1902 for W901, 1903 for M902: men are odd."""
+    return 1900 + 2 * (int(spec.speaker[1:]) - 901) + (1 if spec.speaker.startswith("M") else 2)
+
+
+def _name(spec: ClipSpec) -> str:
+    sentence = spec.sentence_ids[0]
+    level = _LEVELS[spec.level] if sentence == "IEO" and spec.emotion != "neutral" else "XX"
+    return f"{_number(spec)}_{sentence}_{_CODES[spec.emotion]}_{level}"
+
+
+def _resampled(sound: np.ndarray, rate: int) -> np.ndarray:
+    from scipy.signal import resample_poly
+
+    common = gcd(RATE, rate)
+    samples = resample_poly(sound.astype(float), rate // common, RATE // common)
+    return np.clip(np.rint(samples), -32768, 32767).astype(np.int16)
+
+
+def _votes(name: str) -> tuple[str, ...]:
+    """Vote and level by voice, face, and both. As many agree with the name as in the real table: 42, 66 and 72 %."""
+    letters = tuple(VOTES)
+    asked = next(letter for letter, ours in VOTES.items() if _CODES[ours] == name[9:12])
+    cells: list[str] = []
+    for kind, share in (("voice", 0.416), ("face", 0.663), ("both", 0.722)):
+        rng = np.random.default_rng(key_seed("crema-d votes", kind, name))
+        draw, other = rng.random(), str(rng.choice([letter for letter in letters if letter != asked]))
+        vote = asked if draw < share else ":".join(sorted((asked, other))) if draw > 0.94 else other
+        cells += [vote, ":".join(f"{rng.uniform(30, 90):.2f}" for _ in vote.split(":"))]
+    return tuple(cells)
+
+
+def _write_flv(path: Path, frames: Iterable[np.ndarray], sound: np.ndarray | None) -> None:
+    if path.is_file():
+        return
+    write_video(
+        path, frames, _FPS, sound, _FLV_RATE,
+        codec="flv1", pix_fmt="yuv420p", audio_codec="libmp3lame", options={"b": "1000000"},
+    )  # fmt: skip
+
+
+def _write_mp4(path: Path, flv: Path) -> None:
+    if not path.is_file():
+        sound = read_audio(flv, _FLV_RATE)
+        write_video(path, read_frames(flv, None), _FPS, sound, _FLV_RATE, crf=18, pix_fmt="yuv420p")
+
+
+def _write_mp3(path: Path) -> None:
+    """A second of silence."""
+    if not path.is_file():
+        write_audio(path, np.zeros(_FLV_RATE, np.int16), _FLV_RATE, codec="libmp3lame")
+
+
+def _pointer(path: Path) -> bytes:
+    data = path.read_bytes()
+    oid = hashlib.sha256(data).hexdigest()
+    return f"version https://git-lfs.github.com/spec/v1\noid sha256:{oid}\nsize {len(data)}\n".encode()

@@ -1,0 +1,180 @@
+"""LRS2's tree: mvlrs_v1/main and /pretrain with a transcript beside each clip, and the four lists beside mvlrs_v1.
+
+A speaker is one programme, of nineteen digits that begin with 9000; real ones do not. Clips of the speakers that the
+embedded corpus tests stand in test.txt, all of them in main; of the others, level 2 is pretrain.
+"""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cmet_pipelines.splits import presets
+from embedded_corpus.clip import ClipSpec, render_clip
+from embedded_corpus.layouts import TRUTH, write_bytes, write_text, write_truth
+from embedded_corpus.voice import RATE
+from talking_face.emotions import EMOTIONS
+from talking_face.media import read_frames
+from talking_face.media.writing import write_video
+
+SIZE = "160x160"
+
+_FPS, _AUDIO_RATE = 25.0, 16000
+_ZOOM = 1.3  # drawn this much larger and cut out: LRS2's pictures are filled by the head
+_TOP = 0.35  # of what is cut off, above
+_HOME = "mvlrs_v1"
+_WORDS = "WORD START END ASDSCORE"
+
+
+def select(specs: Sequence[ClipSpec]) -> list[ClipSpec]:
+    """Neutral clips, and emotions at the levels 2 and 3: 25 a speaker. LRS2 labels no emotion; the truth does."""
+    return [spec for spec in specs if spec.emotion == "neutral" or spec.level > 1]
+
+
+def paths(out: Path, spec: ClipSpec) -> tuple[Path, ...]:
+    """Video, transcript, truth."""
+    clip = f"{_subset(spec)}/{_key(spec)}"
+    return out / _HOME / f"{clip}.mp4", out / _HOME / f"{clip}.txt", out / TRUTH / f"{clip}.json"
+
+
+def write(out: Path, spec: ClipSpec) -> None:
+    """MPEG-4 part 2 at 25 frames/s with AAC, 16 kHz mono; the transcript in main's or pretrain's form."""
+    video, text, beside = paths(out, spec)
+    size = [2 * round(_ZOOM * side / 2) for side in (spec.width, spec.height)]
+    frames, sound, truth = render_clip(replace(spec, width=size[0], height=size[1]), _FPS)
+    left, top = (size[0] - spec.width) // 2, round((size[1] - spec.height) * _TOP)
+    cut = (frame[top : top + spec.height, left : left + spec.width] for frame in frames)
+    _write_mp4(video, cut, _at_16k(sound))
+    write_text(text, _transcript(truth, _subset(spec) == "pretrain"))
+    write_truth(beside, truth | {"size": [spec.width, spec.height], "cut_from": [left, top, *size]})
+
+
+def finish(out: Path, specs: Sequence[ClipSpec]) -> None:
+    """pretrain.txt, train.txt, val.txt and test.txt; the lines of the last have a flag behind the clip.
+
+    A list without a clip, as of the tests of two speakers, is not written.
+    """
+    for name in ("pretrain", "train", "val", "test"):
+        if text := "".join(_lines(specs, name)):
+            write_text(out / f"{name}.txt", text)
+
+
+def add_defects(out: Path, specs: Sequence[ClipSpec]) -> None:
+    """What goes wrong with LRS2, from the bytes of the first main clips, of which there must be four.
+
+    Programme 9...9990 has damaged clips, 9991 lies in the tar's parts alone, 9992 is in a list alone.
+    """
+    good = [paths(out, spec)[:2] for spec in specs if _subset(spec) == "main"]
+    mp4, txt = [path.read_bytes() for path, _ in good[:4]], [path.read_bytes() for _, path in good[:4]]
+    broken, packed, absent = (f"9{number:018d}" for number in (9990, 9991, 9992))
+    main, pretrain = out / _HOME / "main", out / _HOME / "pretrain"
+
+    def put(number: int, video: bytes | None, text: bytes | None) -> Path:
+        path = main / broken / f"{number:05d}.mp4"
+        if video is not None:
+            write_bytes(path, video)
+        if text is not None:
+            write_bytes(path.with_suffix(".txt"), text)
+        return path
+
+    # The same programme and number in both subsets, for different clips.
+    twin = pretrain / good[0][0].relative_to(main)
+    write_bytes(twin, mp4[1])
+    write_bytes(twin.with_suffix(".txt"), txt[1] + f"\n{_WORDS}\n".encode())
+    put(1, mp4[0], None)  # no transcript
+    put(2, mp4[1], b"Text:  {NS} GOOD EVENING {LG} AND {WELCOME\nConf:  3\n")
+    put(3, mp4[2], b"GOOD EVENING\n")  # a transcript in no known form
+    put(4, mp4[3][: len(mp4[3]) // 2], txt[3])  # cut
+    put(5, b"", txt[3])
+    frames = read_frames(good[0][0], None)
+    silent = put(6, None, txt[0])
+    if not silent.is_file():
+        _write_mp4(silent, frames, None)
+    short = put(7, None, txt[0])
+    if not short.is_file():
+        _write_mp4(short, frames[:3], np.zeros(1920, np.int16))
+    put(8, None, txt[0])  # no video
+    put(9, mp4[0], txt[0])  # in no list
+    # What other tools leave: the sound beside the clip, frames in a folder of the clip's name.
+    write_bytes(main / broken / "00001.wav", b"RIFF")
+    write_bytes(main / broken / "00001" / "0.jpg", b"\xff\xd8\xff\xe0")
+    write_bytes(main / broken / "._00001.mp4", b"\0\5\x16\7")
+    listed = [f"{broken}/{number:05d}" for number in range(1, 9)] + [f"{packed}/00001", f"{absent}/00001"]
+    more = [f"{listed[0]}.mp4\r\n", *(f"{name}\n" for name in listed[1:]), "# end of the list\n"]
+    write_text(out / "train.txt", "".join([*_lines(specs, "train"), *more]))
+    write_text(out / _HOME / "train.txt", "".join(_lines(specs, "train")))  # a second copy, inside
+    members = {
+        f"{_HOME}/main/{packed}/00001.mp4": mp4[1],
+        f"{_HOME}/main/{packed}/00001.txt": txt[1],
+        f"{_HOME}/pretrain/{packed}/00001.mp4": mp4[2],
+        f"{_HOME}/pretrain/{packed}/00001.txt": txt[2] + f"\n{_WORDS}\n".encode(),
+        f"{_HOME}/main/{broken}/00009.mp4": mp4[0],  # extracted already
+        f"../main/{packed}/00002.mp4": mp4[0],
+    }
+    data = _tar(members)
+    third = len(data) // 3  # the ends of the parts fall into the middle of members
+    for index, name in enumerate("abc"):
+        end = third * (index + 1) if index < 2 else len(data)
+        write_bytes(out / f"lrs2_v1_parta{name}", data[third * index : end])
+
+
+def _is_tested(spec: ClipSpec) -> bool:
+    return spec.speaker in presets()["embedded"]["test"]
+
+
+def _subset(spec: ClipSpec) -> str:
+    return "pretrain" if spec.level == 2 and not _is_tested(spec) else "main"
+
+
+def _key(spec: ClipSpec) -> str:
+    """Programme and number: 9...0901 for M901, 9...1901 for W901, and a number for emotion, level and take."""
+    programme = int(spec.speaker[1:]) + (1000 if spec.speaker.startswith("W") else 0)
+    return f"9{programme:018d}/{(EMOTIONS.index(spec.emotion) * 3 + spec.level - 1) * 1000 + spec.take:05d}"
+
+
+def _lines(specs: Sequence[ClipSpec], name: str) -> Iterator[str]:
+    """The lines of one list. Of those that train, clips of surprise are val's."""
+    for index, spec in enumerate(sorted(specs, key=_key)):
+        trains = "val" if spec.emotion == "surprised" else "train"
+        where = "pretrain" if _subset(spec) == "pretrain" else "test" if _is_tested(spec) else trains
+        if where == name:
+            yield _key(spec) + ((" NF", " MV")[index % 2] if name == "test" else "") + "\n"
+
+
+def _transcript(truth: dict[str, Any], timed: bool) -> str:
+    """`Text:` and `Conf:`; where `timed`, also each word's times, spread evenly over the speech by letters."""
+    words = "".join(char for char in truth["text"].upper() if char.isalpha() or char in " '").split()
+    head = f"Text:  {' '.join(words)}\nConf:  5\n"
+    if not timed:
+        return head
+    spoken = [phone for phone in truth["phones"] if phone["phone"] != "sil"]
+    start, end = spoken[0]["start"], spoken[-1]["end"]
+    edges = start + (end - start) * np.cumsum([0, *map(len, words)]) / sum(map(len, words))
+    rows = [f"{word} {a:.2f} {b:.2f} 8.0\n" for word, a, b in zip(words, edges, edges[1:], strict=False)]
+    return f"{head}\n{_WORDS}\n{''.join(rows)}"
+
+
+def _at_16k(sound: np.ndarray) -> np.ndarray:
+    from scipy.signal import resample_poly
+
+    return np.clip(np.rint(resample_poly(sound.astype(float), 1, RATE // _AUDIO_RATE)), -32768, 32767).astype(np.int16)
+
+
+def _write_mp4(path: Path, frames: Any, sound: np.ndarray | None) -> None:
+    write_video(path, frames, _FPS, sound, _AUDIO_RATE, codec="mpeg4", pix_fmt="yuv420p", options={"b": "600000"})
+
+
+def _tar(members: dict[str, bytes]) -> bytes:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w", format=tarfile.GNU_FORMAT) as archive:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return file.getvalue()

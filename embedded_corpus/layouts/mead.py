@@ -1,0 +1,155 @@
+"""MEAD's tree: M901/video/front/<emotion>/level_<n>/<number>.mp4, and M901/audio/ with an m4a for each."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import tarfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import av
+
+from embedded_corpus.clip import FPS, ClipSpec, render_clip
+from embedded_corpus.layouts import TRUTH, write_bytes, write_truth
+from embedded_corpus.voice import RATE
+from talking_face.media.writing import write_audio, write_video
+
+SIZE = "640x360"  # MEAD's own is 1080p; this draws nine times faster
+
+
+def select(specs: Sequence[ClipSpec]) -> list[ClipSpec]:
+    """All."""
+    return list(specs)
+
+
+def paths(out: Path, spec: ClipSpec) -> tuple[Path, ...]:
+    """Video, sound, truth."""
+    at = Path(spec.emotion) / f"level_{spec.level}" / f"{spec.take:03d}"
+    home = out / spec.speaker
+    return (
+        (home / "video" / "front" / at).with_suffix(".mp4"),
+        (home / "audio" / at).with_suffix(".m4a"),
+        (out / TRUTH / spec.speaker / "front" / at).with_suffix(".json"),
+    )
+
+
+def write(out: Path, spec: ClipSpec) -> None:
+    """H.264 High 4:4:4 Predictive, full range, and AAC LC 48 kHz stereo, as MEAD's are."""
+    frames, sound, truth = render_clip(spec)
+    video, audio, beside = paths(out, spec)
+    # The size and quality of the slower presets (0.3 MB, 44 dB) at half their cost: drawing a clip costs 0.4 s.
+    write_video(video, frames, FPS, sound, RATE, crf=18, preset="ultrafast", pix_fmt="yuvj444p", audio_channels=2)
+    write_audio(audio, sound, RATE, channels=2)
+    write_truth(beside, truth)
+
+
+def finish(out: Path, specs: Sequence[ClipSpec]) -> None:
+    """MEAD has no label file."""
+
+
+def add_defects(out: Path, specs: Sequence[ClipSpec]) -> None:
+    """Spare actors in every form of the download, and files that are damaged, in the folders of the first speaker.
+
+    All from the bytes of the first speaker's first two clips. Spare numbers are the clip's own and a multiple of the
+    corpus's sixteen sentences, so that they say what their numbers say.
+    """
+    first, second = specs[0], specs[min(1, len(specs) - 1)]
+    takes = []
+    for spec in (first, second):
+        video, sound, _ = paths(out, spec)
+        takes.append((_at(spec), video.read_bytes(), sound.read_bytes()))
+    _add_archives(out, takes)
+    _add_damaged(out, first, *takes[0][1:])
+
+
+def _at(spec: ClipSpec, more: int = 0) -> str:
+    return f"{spec.emotion}/level_{spec.level}/{spec.take + more:03d}"
+
+
+def _add_archives(out: Path, takes: Sequence[tuple[str, bytes, bytes]]) -> None:
+    """Actors 900: as downloaded, split, nested, cut, in part files, compressed."""
+    (one, video, sound), (two, other, _) = takes
+    sounds = _tar({f"audio/{at}.m4a": m4a for at, _, m4a in takes})
+    for actor in ("M900", "W900", "M900-1", "M900-2"):
+        write_bytes(out / "Part0" / actor / "audio.tar", sounds)
+    odd = {
+        "video/front/._resource": b"AppleDouble",
+        f"../front/{one}.mp4": video[:100],
+        "video/front/bored/level_1/001.mp4": video[:100],
+    }
+    a, b = {f"video/front/{one}.mp4": video}, {f"video/front/{two}.mp4": other}
+    side = {f"video/left_30/{one}.mp4": video}
+    write_bytes(out / "Part0" / "M900" / "video.tar", _tar(a | b | side | odd, links=["video/front/link.mp4"]))
+    write_bytes(out / "Part0" / "W900" / "video_1.tar", _tar(a | side))
+    write_bytes(out / "Part0" / "W900" / "video_2.tar", _tar(b))
+    inner = {"video/1.tar": _tar({f"front/{one}.mp4": video}), "video/2.tar": _tar({f"front/{two}.mp4": other})}
+    write_bytes(out / "Part0" / "M900-1" / "video.tar", _tar(inner))
+    whole = _tar(a | b)
+    write_bytes(out / "Part0" / "M900-2" / "video.tar.partaa", whole[: len(video) // 2])
+    write_bytes(out / "Part0" / "M900-2" / "video.tar.partab", whole[len(video) // 2 :])
+    cut = len(video) + 1536 + len(other) // 2  # in the second member, behind two headers and padding
+    write_bytes(out / "Part0" / "W900-1" / "video.tar", whole[:cut])
+    write_bytes(out / "Part0" / "W900-2" / "video.tar", gzip.compress(_tar({f"audio/{one}.m4a": sound}), mtime=0))
+    write_bytes(out / "Part0" / "W900-3" / "video.tar", b"<html>Too many users have viewed this file.</html>\n" * 20)
+    write_bytes(out / "Part0" / "W900_video.zip", b"PK\x03\x04" + bytes(60))
+
+
+def _add_damaged(out: Path, spec: ClipSpec, video: bytes, sound: bytes) -> None:
+    """Beside the first speaker's files some that lack something, and another view. An actor with a suffix, one without
+    a name, and a clip that the table of known defects names.
+    """
+    home = out / spec.speaker
+    mute = _without_sound(video)
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize %d\n"
+    pairs: list[tuple[bytes | None, bytes | None]] = [
+        (video, None),  # its own track is used
+        (mute, sound),
+        (video, b""),  # its own track is used
+        (mute, None),  # no sound at all
+        (b"", sound),
+        (pointer % len(video), sound),
+        (video[: len(video) * 6 // 10], sound),
+        (None, sound),  # sound of no video
+    ]
+    for index, (mp4, m4a) in enumerate(pairs):
+        at = _at(spec, 16 * (50 + index))
+        if mp4 is not None:
+            write_bytes(home / "video" / "front" / f"{at}.mp4", mp4)
+        if m4a is not None:
+            write_bytes(home / "audio" / f"{at}.m4a", m4a)
+    at = _at(spec)
+    write_bytes((home / "video" / "front" / at).with_name(f"._{spec.take:03d}.mp4"), b"AppleDouble")
+    write_bytes(home / "video" / "left_30" / f"{at}.mp4", video)
+    write_bytes(home / "video" / "front" / spec.emotion / "level_9" / f"{spec.take:03d}.mp4", video[:100])
+    write_bytes(out / f"{spec.speaker}-2_video" / "video" / "1" / "front" / f"{at}.mp4", video)
+    write_bytes(out / "video28" / "video" / "front" / f"{at}.mp4", video[:100])  # a drive's zip that lost its actor
+    write_bytes(out / "W033" / "video" / "front" / "sad" / "level_1" / "007.mp4", video)
+
+
+def _tar(members: Mapping[str, bytes], links: Sequence[str] = ()) -> bytes:
+    """The same members, the same bytes. `links` are links to a file outside."""
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as archive:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+        for name in links:
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = tarfile.SYMTYPE, "/etc/hostname"
+            archive.addfile(info)
+    return file.getvalue()
+
+
+def _without_sound(mp4: bytes) -> bytes:
+    """The same pictures, not coded again."""
+    file = io.BytesIO()
+    options = {"fflags": "+bitexact"}
+    with av.open(io.BytesIO(mp4), "r") as source, av.open(file, "w", format="mp4", options=options) as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                target.mux(packet)
+    return file.getvalue()

@@ -1,0 +1,308 @@
+"""Result rows of one table as arrays over methods, metrics and pairs: what all of a board's numbers are computed from.
+
+A million rows are some fifty megabytes here, and a mean over some of the pairs is a slice.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache, cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cmet_leaderboards.results import TABLE_KEYS, Results, codes, grouped
+from cmet_leaderboards.statistics import (
+    Difference,
+    Interval,
+    common_pairs,
+    jackknife_interval,
+    mean_interval,
+    paired_estimates,
+    paired_means,
+)
+from talking_face.reasons import Reason, UserError
+
+ABSENT, LOST, INFINITE, SCORED = range(4)  # states of a method, metric and pair
+_METRIC_ORDER = ("psnr", "ssim", "m_lmd", "f_lmd", "lse", "lse_c", "lse_d", "lse_offset", "csim", "ea", "fid")
+MethodId = tuple[str, str]  # name, revision
+
+
+@dataclass(frozen=True)
+class Column:
+    """One metric under one signature."""
+
+    metric: str  # name:variant
+    signature: str
+    higher_is_better: bool
+    unit: str
+    short_signature: str = ""  # what sets it apart from another column of the same metric; else empty
+    ideal: float | None = None  # the right value, where nearer to it is better
+
+    @property
+    def family(self) -> str:
+        return self.metric.split(":")[0]
+
+    @property
+    def name(self) -> str:
+        """`M-LMD` for `m_lmd:eat`, `Emotion leak` for `emotion_leak:fer`."""
+        words = self.family.split("_")
+        if len(words[0]) > 4 or words[0] == "lip":  # no abbreviation
+            return " ".join(words).capitalize()
+        return "-".join(words).upper()
+
+    @property
+    def variant(self) -> str:
+        return self.metric.partition(":")[2]
+
+    @property
+    def arrow(self) -> str:
+        return f"→{self.ideal:g}" if self.ideal is not None else "↑" if self.higher_is_better else "↓"
+
+    @property
+    def direction(self) -> str:
+        if self.ideal is not None:
+            return f"nearer to {self.ideal:g} is better"
+        return "higher is better" if self.higher_is_better else "lower is better"
+
+    def loss(self, values: Any) -> Any:
+        """Values as losses, of which the lower is the better: the distance from the ideal where there is one."""
+        if self.ideal is not None:
+            return abs(values - self.ideal)
+        return -values if self.higher_is_better else values
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A statistic over pairs: the mean, or what a pooled metric makes of its sums."""
+
+    mean: float | None
+    interval: Interval | None
+    n: int  # pairs in it
+    loss: float | None = None  # the lower the better; with an ideal, the mean distance of the pairs from it
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Arrays over methods (M), columns (C) and pairs (P), all sorted by name."""
+
+    key: Mapping[str, str]
+    methods: tuple[MethodId, ...]
+    columns: tuple[Column, ...]
+    pair_ids: tuple[str, ...]
+    speaker: np.ndarray  # (P,) text
+    target: np.ndarray  # (P,) emotion, "" where unknown
+    reference: np.ndarray  # (P,) emotion
+    seed: np.ndarray  # (P,) int
+    truth: tuple[str | None, ...]  # (P,) ground-truth clip
+    value: np.ndarray  # (M, C, P) float64; NaN unless SCORED
+    state: np.ndarray  # (M, C, P) uint8
+    row: np.ndarray  # (M, C, P) int64, index into `table`; -1 where ABSENT
+    table: pa.Table = field(repr=False)
+
+    @cached_property
+    def compared(self) -> np.ndarray:
+        """(M, C): which methods take part in a column's comparison; see `statistics.common_pairs`."""
+        return self._common[0]
+
+    @cached_property
+    def common(self) -> np.ndarray:
+        """(C, P): the pairs that all of a column's compared methods have a value for."""
+        return self._common[1]
+
+    @cached_property
+    def _common(self) -> tuple[np.ndarray, np.ndarray]:
+        has, ids = self.state >= INFINITE, [str(i) for i in range(len(self.pair_ids))]
+        compared = np.zeros(has.shape[:2], bool)
+        common = np.zeros(has.shape[1:], bool)
+        for c in range(len(self.columns)):
+            sets = {str(m): frozenset(ids[i] for i in np.flatnonzero(has[m, c])) for m in range(len(self.methods))}
+            names, shared = common_pairs(sets, len(ids))
+            compared[[int(name) for name in names], c] = True
+            common[c, [int(i) for i in shared]] = True
+        return compared, common
+
+    def only(self, methods: Sequence[int]) -> Grid:
+        """The same pairs and columns with some of the methods, which are then compared among themselves."""
+        some = list(methods)
+        return replace(
+            self,
+            methods=tuple(self.methods[m] for m in some),
+            value=self.value[some],
+            state=self.state[some],
+            row=self.row[some],
+        )
+
+    def use(self, m: int, c: int) -> np.ndarray:
+        """(P,) the pairs that a method's mean is over: the common ones, or its own where it is not compared."""
+        return self.common[c] if self.compared[m, c] else self.state[m, c] >= INFINITE
+
+    def pooled(self, c: int) -> Callable[[Mapping[str, float]], float | None] | None:
+        """What makes a pooled metric's value of its sums; None for the plain mean over pairs."""
+        return _pooled(self.columns[c].metric)
+
+    def sums(self, c: int) -> dict[str, np.ndarray]:
+        """Each statistic of a column, (M, P), 0 where a pair has none."""
+        if c not in self._sums:
+            there = self.row[:, c] >= 0
+            rows = pc.take(self.table["stats"], pa.array(self.row[:, c][there])).combine_chunks()
+            owner = np.repeat(np.flatnonzero(there.ravel()), np.diff(rows.offsets.to_numpy()))
+            number, names = codes(pa.chunked_array([rows.keys]))
+            amount = rows.items.to_numpy(zero_copy_only=False)
+            totals = np.zeros((len(names), there.size))
+            totals[number, owner] = amount
+            self._sums[c] = {str(name): total.reshape(there.shape) for name, total in zip(names, totals, strict=True)}
+        return self._sums[c]
+
+    @cached_property
+    def _sums(self) -> dict[int, dict[str, np.ndarray]]:
+        return {}
+
+    def estimate(self, m: int, c: int, keep: np.ndarray, interval: bool = True) -> Estimate:
+        """A method's statistic over the pairs of `keep` (P,) that it has a value for."""
+        pooled, column = self.pooled(c), self.columns[c]
+        if pooled is None:
+            index = np.flatnonzero(keep & (self.state[m, c] == SCORED))
+            if not len(index):
+                return Estimate(None, None, 0)
+            values = self.value[m, c, index]
+            if not interval:
+                return Estimate(float(values.mean()), None, len(index), float(column.loss(values).mean()))
+            mean, found = mean_interval(values, self.codes[index])
+            return Estimate(mean, found, len(index), float(column.loss(values).mean()))
+        index = np.flatnonzero(keep & (self.state[m, c] >= INFINITE))
+        value = self._of_sums(m, c, index)(np.arange(len(index))) if len(index) else float("nan")
+        if not np.isfinite(value):
+            return Estimate(None, None, 0)
+        found = jackknife_interval(self._of_sums(m, c, index), self.codes[index]) if interval else None
+        good = found is not None and np.isfinite([found.low, found.high]).all()
+        return Estimate(value, found if good else None, len(index), float(column.loss(value)))
+
+    def mean_loss(self, m: int, c: int, index: np.ndarray) -> float:
+        """The loss of a method over the pairs `index`, all of which it has a value for."""
+        if self.pooled(c) is None:
+            # Summed exactly: the same values in another order, as of the ground truth in two settings, give the same.
+            return math.fsum(self.columns[c].loss(self.value[m, c, index])) / len(index)
+        return float(self.columns[c].loss(self._of_sums(m, c, index)(np.arange(len(index)))))
+
+    def difference(self, a: int, b: int, c: int) -> tuple[Difference, int] | None:
+        """Loss of method `a` minus that of `b` over their common finite pairs, and how many; None without a pair."""
+        column = self.columns[c]
+        both = self.use(a, c) & self.use(b, c)
+        if self.pooled(c) is None:
+            index = np.flatnonzero(both & (self.state[[a, b], c] == SCORED).all(axis=0))
+            if not len(index):
+                return None
+            losses = column.loss(self.value[:, c, index])
+            return paired_means(losses[a], losses[b], self.codes[index]), len(index)
+        index = np.flatnonzero(both & (self.state[[a, b], c] >= INFINITE).all(axis=0))
+        if not len(index):
+            return None
+        one, two = self._of_sums(a, c, index), self._of_sums(b, c, index)
+        found = paired_estimates(lambda keep: float(column.loss(one(keep)) - column.loss(two(keep))), self.codes[index])
+        return (found, len(index)) if np.isfinite([found.mean, found.p]).all() else None
+
+    @cached_property
+    def codes(self) -> np.ndarray:
+        """(P,) the speakers as integers."""
+        return np.unique(self.speaker, return_inverse=True)[1]
+
+    def _of_sums(self, m: int, c: int, index: np.ndarray) -> Callable[[np.ndarray], float]:
+        """The pooled statistic of some of the pairs `index`."""
+        pooled, sums = self.pooled(c), {name: column[m, index] for name, column in self.sums(c).items()}
+        assert pooled is not None
+
+        def estimate(keep: np.ndarray) -> float:
+            value = pooled({name: float(column[keep].sum()) for name, column in sums.items()})
+            return float("nan") if value is None else float(value)
+
+        return estimate
+
+
+def grids(results: Results) -> list[Grid]:
+    """One grid for each combination of TABLE_KEYS, in their order."""
+    table = results.table
+    number, keys = grouped(table, TABLE_KEYS)
+    order = np.argsort(number, kind="stable")
+    ends = np.cumsum(np.bincount(number, minlength=len(keys)))
+    parts = np.split(order, ends[:-1])
+    return [
+        _grid(dict(zip(TABLE_KEYS, map(str, key), strict=True)), table.take(pa.array(rows)))
+        for key, rows in zip(keys, parts, strict=True)
+    ]
+
+
+def _grid(key: dict[str, str], table: pa.Table) -> Grid:
+    method, methods = grouped(table, ["method", "revision"])
+    column, found = grouped(table, ["metric", "signature", "higher_is_better", "unit", "ideal"])
+    pair, pair_ids = codes(table["pair_id"])
+    columns = _columns(found)
+    order = sorted(range(len(found)), key=lambda i: _column_order(columns[i]))
+    column = np.argsort(order)[column]
+    shape = (len(methods), len(columns), len(pair_ids))
+    at = (method, column, pair)
+    value, state = np.full(shape, np.nan), np.zeros(shape, np.uint8)
+    row = np.full(shape, -1, np.int64)
+    row[at] = np.arange(table.num_rows)
+    value[at] = table["value"].to_numpy()
+    infinite = pc.fill_null(pc.equal(table["reason"].cast(pa.string()), Reason.INFINITE.value), False).to_numpy()
+    state[at] = np.where(np.isfinite(value[at]), SCORED, np.where(infinite, INFINITE, LOST))
+    first = table.take(pa.array(np.unique(pair, return_index=True)[1]))
+
+    def text(name: str) -> np.ndarray:
+        return np.array([str(v) if v is not None else "" for v in first[name].to_pylist()])
+
+    return Grid(
+        key=key,
+        methods=tuple((str(name), str(revision)) for name, revision in methods),
+        columns=tuple(columns[i] for i in order),
+        pair_ids=tuple(map(str, pair_ids)),
+        speaker=text("speaker"),
+        target=text("target_emotion"),
+        reference=text("reference_emotion"),
+        seed=first["seed"].to_numpy(),
+        truth=tuple(first["ground_truth_clip"].to_pylist()),
+        value=value,
+        state=state,
+        row=row,
+        table=table,
+    )
+
+
+def _columns(found: Sequence[tuple[Any, ...]]) -> list[Column]:
+    several = Counter(metric for metric, *_ in found)
+    out = []
+    for metric, signature, higher, unit, ideal in found:
+        others = [other for name, other, *_ in found if name == metric]
+        short = _unlike(signature, others) if several[metric] > 1 else ""
+        out.append(Column(metric, signature, bool(higher), unit or "", short, ideal))
+    return out
+
+
+def _column_order(column: Column) -> tuple[int, str, str]:
+    known = _METRIC_ORDER.index(column.family) if column.family in _METRIC_ORDER else len(_METRIC_ORDER)
+    return known, column.metric, column.signature
+
+
+def _unlike(signature: str, others: Sequence[str]) -> str:
+    """The fields of a signature in which the others differ from it."""
+    shared = set.intersection(*(set(text.split("|")) for text in others))
+    return "|".join(part for part in signature.split("|") if part not in shared)
+
+
+@cache
+def _pooled(metric: str) -> Any:
+    """`mean_of` of a metric that overrides the plain mean over clips; None for the others and for unknown metrics."""
+    from cmet_metrics.base import Metric
+    from cmet_metrics.registry import get_metric
+
+    try:
+        found = get_metric(metric)
+    except (UserError, KeyError, ValueError):
+        return None
+    return None if type(found).mean_of is Metric.mean_of else found.mean_of

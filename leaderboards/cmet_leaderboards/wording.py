@@ -1,0 +1,149 @@
+"""How numbers and facts are worded on every board: digits, intervals, coverage, and the rules behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from cmet_leaderboards.grid import Column
+from cmet_leaderboards.statistics import ALPHA, MIN_COVERAGE, MIN_SPEAKERS
+from cmet_leaderboards.tables import Cell, Table
+
+RULES: tuple[tuple[str, str], ...] = (
+    (
+        "Mean",
+        "over pairs, each with equal weight, on the pairs that every compared method has a value for. "
+        "A pooled metric is computed from sums over those pairs.",
+    ),
+    (
+        "Interval",
+        f"95%, Student's t on speaker means (a delete-one-speaker jackknife, which equals it where speakers have "
+        f"as many pairs). With fewer than {MIN_SPEAKERS} speakers it is over clips and speaks of these speakers only.",
+    ),
+    (
+        "Coverage",
+        f"pairs with a value of pairs expected. A method with less than {MIN_COVERAGE:.0%} is shown with its own mean "
+        "and takes no part in the comparison, since it would shrink everybody's common pairs.",
+    ),
+    (
+        "∞ on k of n",
+        "identical frames have no finite PSNR. Such pairs count as scored, and are left out of the mean.",
+    ),
+    (
+        "Rank",
+        "1 + the number of methods shown to be better, ceilings and controls apart; = means a tie with another. Two "
+        "methods tie unless a paired t-test on speaker means (the interval's own t, on their common pairs) gives "
+        f"p < {ALPHA:g} after Holm's correction over all pairs of methods of the column. With fewer than "
+        f"{MIN_SPEAKERS} speakers the test is over clips, of these speakers only. Bold: the best mean.",
+    ),
+    (
+        "Noise band",
+        "what re-encoding or a crop moved by a pixel changes in a metric by itself, from calibration. A difference "
+        "inside it is a tie, whatever its p-value, and is marked ≈.",
+    ),
+    (
+        "→1",
+        "nearer to that value is better. The mean is of the values; the rank goes by their mean distance from it, "
+        "which is written beside.",
+    ),
+    (
+        "Signature",
+        "every number says how it was made. Numbers with different signatures stand in different columns; other data, "
+        "pairs, rules or suite versions stand in different tables.",
+    ),
+)
+
+
+def decimals(column: Column) -> int:
+    """Digits after the point: two for dB, px and the like, three for ratios."""
+    return 2 if column.unit else 3
+
+
+def number(value: float | None, column: Column) -> str:
+    """A value of that column; an en dash where there is none. Never `-0.00`."""
+    if value is None:
+        return "–"
+    text = f"{value:.{decimals(column)}f}"
+    return text.lstrip("-") if not float(text) else text
+
+
+def rank(cell: Cell) -> str:
+    """`1`, `1 =` where it ties with a method, `1 ≈` where it does so only by the noise band; else empty."""
+    if cell.rank is None:
+        return ""
+    mark = "" if not cell.ties else " ≈" if set(cell.ties.values()) == {"noise"} else " ="
+    return f"{cell.rank}{mark}"
+
+
+def ties(cell: Cell) -> str:
+    """With whom it ties, in words; empty where it does not."""
+    apart = [name for name, why in cell.ties.items() if why == "tie"]
+    inside = [name for name, why in cell.ties.items() if why == "noise"]
+    parts = [f"not told apart from {', '.join(apart)}"] if apart else []
+    parts += [f"inside the noise band of {', '.join(inside)}"] if inside else []
+    return "; ".join(parts)
+
+
+def distance(cell: Cell, column: Column) -> str:
+    """`0.12 from 1` where the metric has a right value."""
+    if column.ideal is None or cell.loss is None:
+        return ""
+    return f"{number(cell.loss, column)} from {column.ideal:g}"
+
+
+def signed(value: float, column: Column) -> str:
+    """As `number`, with a plus where it is above 0."""
+    text = number(value, column)
+    return f"+{text}" if value > 0 and float(text) else text.replace("-", "−")
+
+
+def half_width(cell: Cell) -> float | None:
+    """Half the interval's length."""
+    return None if cell.interval is None else (cell.interval.high - cell.interval.low) / 2
+
+
+def coverage(cell: Cell) -> str:
+    """`32/32`, with the infinite and the common pairs where they matter: `30/32 · ∞ on 2 of 30 · 28 in common`."""
+    parts = [f"{cell.scored}/{cell.expected}"]
+    if cell.infinite:
+        parts.append(f"∞ on {cell.infinite} of {cell.scored}")
+    if not cell.compared:
+        parts.append("not compared")
+    elif cell.mean is not None and cell.n != cell.scored - cell.infinite and cell.n != cell.scored:
+        parts.append(f"mean of {cell.n} common")
+    return " · ".join(parts)
+
+
+def interval_note(table: Table) -> str:
+    """What the intervals of a table are over, in words."""
+    kinds = {cell.interval.over for row in table.rows for cell in row.cells if cell is not None and cell.interval}
+    if kinds == {"clips"}:
+        return f"Intervals are over clips: they speak of these {table.speakers} speaker(s) only."
+    if not kinds:
+        return "Too few pairs for an interval."
+    text = f"Intervals are over {table.speakers} speakers."
+    return text if kinds == {"speakers"} else text + " Where too few speakers have a value they are over clips."
+
+
+def column_title(column: Column) -> str:
+    """`M-LMD (eat, px)`; with what sets it apart where a metric has several signatures."""
+    parts = [part for part in (column.variant, column.unit, column.short_signature) if part]
+    return f"{column.name} ({', '.join(parts)})"
+
+
+def facts(table: Table) -> str:
+    """One line of counts and names: pairs, speakers, seeds, data."""
+    pairs = f"{table.pairs} pairs" + (f" of {table.drawn} drawn" if table.drawn > table.pairs else "")
+    return " · ".join(
+        [
+            pairs,
+            f"{table.speakers} speakers",
+            f"{table.seeds} seed{'s' if table.seeds != 1 else ''}",
+            f"data {table.key['dataset']} {table.key['data_digest'][:8]}",
+            f"pair list {table.key['pairs_digest'][:8]}",
+            f"suite {table.key['suite_version']}, {table.key['profile']} evaluators",
+        ]
+    )
+
+
+def named_values(mapping: Mapping[str, str]) -> str:
+    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in mapping.items())

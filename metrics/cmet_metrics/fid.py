@@ -1,0 +1,157 @@
+"""FID: the Frechet distance between Inception features of generated and real frames, per pair or over a whole set.
+
+The two are different numbers under one name. `cmet-pair` compares the frames of one video with those of its ground
+truth and averages over pairs (values of 50 to 160); the usual FID pools the frames of all videos (about 20).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cmet_metrics.base import Metric, Sample, Score
+from talking_face.pretrained import inception
+from talking_face.pretrained.store import weight_tag
+from talking_face.signature import Signature
+
+
+def frechet_distance(mean_a: np.ndarray, cov_a: np.ndarray, mean_b: np.ndarray, cov_b: np.ndarray) -> float:
+    """Squared Frechet distance of two Gaussians, |ma - mb|^2 + tr(Ca + Cb - 2 (Ca Cb)^(1/2)).
+
+    Args:
+        mean_a, mean_b: (D,).
+        cov_a, cov_b: (D, D), symmetric, no negative eigenvalues; singular ones are fine.
+
+    Returns:
+        a number of at least 0, float64. The root's trace is taken from eigenvalues of a symmetric product, so unlike
+        pytorch-fid's matrix square root it needs no offset on the diagonal and has no imaginary part.
+    """
+    values, vectors = np.linalg.eigh(np.asarray(cov_a, np.float64))
+    half = vectors * np.sqrt(np.maximum(values, 0))  # half @ half.T is cov_a
+    inner = np.linalg.eigvalsh(half.T @ np.asarray(cov_b, np.float64) @ half)
+    return _distance(mean_a - mean_b, np.trace(cov_a), np.trace(cov_b), np.sqrt(np.maximum(inner, 0)).sum())
+
+
+def frechet_distance_of(a: np.ndarray, b: np.ndarray) -> float:
+    """`frechet_distance` of the means and sample covariances (n - 1) of two sets of features, (N, D) and (M, D).
+
+    Of few features in many dimensions: from the singular values of an (N, M) matrix, 10 ms in place of 10 s.
+    """
+    a, b = (np.asarray(x, np.float64) for x in (a, b))
+    if len(a) < 2 or len(b) < 2:
+        raise ValueError(f"a covariance needs two features at least, got {len(a)} and {len(b)}")
+    x, y = ((f - f.mean(axis=0)) / np.sqrt(len(f) - 1) for f in (a, b))
+    root = np.linalg.svd(x @ y.T, compute_uv=False).sum()
+    return _distance(a.mean(axis=0) - b.mean(axis=0), (x * x).sum(), (y * y).sum(), root)
+
+
+def _distance(apart: np.ndarray, trace_a: float, trace_b: float, root: float) -> float:
+    return max(0.0, float(apart @ apart + trace_a + trace_b - 2 * root))
+
+
+@dataclass(frozen=True)
+class FeatureSums:
+    """What a set's FID needs of its frames, in a form that adds: the sums over any parts give the whole's. 34 MB."""
+
+    n: int
+    total: np.ndarray  # (D,) float64
+    outer: np.ndarray  # (D, D) float64, sum of f f^T
+
+    @classmethod
+    def of(cls, features: np.ndarray) -> FeatureSums:
+        """Of (N, D) features."""
+        f = np.asarray(features, np.float64)
+        return cls(len(f), f.sum(axis=0), f.T @ f)
+
+    def __add__(self, other: FeatureSums) -> FeatureSums:
+        return FeatureSums(self.n + other.n, self.total + other.total, self.outer + other.outer)
+
+    @property
+    def mean(self) -> np.ndarray:
+        return self.total / self.n
+
+    @property
+    def covariance(self) -> np.ndarray:
+        """(D, D), n - 1."""
+        if self.n < 2:
+            raise ValueError(f"a covariance needs two features at least, got {self.n}")
+        return (self.outer - np.outer(self.total, self.total) / self.n) / (self.n - 1)
+
+    def save(self, path: Path) -> None:
+        """As an npz file, by an atomic rename."""
+        part = path.with_name(f".{path.name}.part.npz")
+        np.savez(part, n=self.n, total=self.total, outer=self.outer)
+        part.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> FeatureSums:
+        """The inverse of `save`."""
+        with np.load(path, allow_pickle=False) as file:
+            return cls(int(file["n"]), file["total"], file["outer"])
+
+
+def inception_features(sample: Sample) -> np.ndarray:
+    """(T, 2048) features of a sample's whole frames, found once and shared by all that use them."""
+    if sample.frames.dtype != np.uint8:
+        raise ValueError(f"{sample.name}: FID needs uint8 frames, got {sample.frames.dtype}")
+    return sample.cached("inception-fid", lambda s: inception.inception_features(s.frames))
+
+
+def _network() -> dict[str, Any]:
+    return {
+        "net": f"inception-2015-12-05@{weight_tag(inception.NAME)}",
+        "colour": "rgb",
+        "resize": "bilinear-299",
+        "codec": "none",
+        "frames": "all",
+    }
+
+
+class PairFid(Metric):
+    """FID of one video's frames against its ground truth's; the lengths may differ. As C-MET's evaluation computes it.
+
+    Some 75 features in 2048 dimensions: both covariances are singular, and the value is far from a data set's FID. It
+    can be compared with nothing but itself. Stats: frames, target_frames.
+    """
+
+    name = "fid"
+    variant = "cmet-pair"
+    higher_is_better = False
+    unit = ""
+    summary = "Frechet Inception distance of each video to its ground truth, mean over videos"
+
+    def settings(self) -> Mapping[str, Any]:
+        return {**_network(), "agg": "video-mean"}
+
+    def compute(self, pred: Sample, target: Sample) -> Score:
+        b, a = inception_features(target), inception_features(pred)
+        stats = {"frames": float(len(a)), "target_frames": float(len(b))}
+        return Score(frechet_distance_of(a, b), len(a), None, "", stats)
+
+
+class DatasetFid:
+    """The usual FID, `fid:dataset`: the frames of all generated videos against those of all real ones.
+
+    No mean of clips' values, and its sums are matrices, so it is no `Metric` with a row a pair. Add up the sums of both
+    sides over the videos (in any order, on any number of processes) and take the value at the end. Under some 10,000
+    frames a side the value is biased upwards, the more the fewer: compare methods on the same videos only.
+    """
+
+    key = "fid:dataset"
+    higher_is_better = False
+
+    def signature(self) -> Signature:
+        """As `Metric.signature`."""
+        return Signature("fid", {"variant": "dataset", **_network(), "agg": "pooled-frames", "version": "1.0.0"})
+
+    def sums(self, sample: Sample) -> FeatureSums:
+        """Of one video. Raises MissingWeights."""
+        return FeatureSums.of(inception_features(sample))
+
+    def value(self, generated: FeatureSums, real: FeatureSums) -> float:
+        """Of all videos. Takes 10 s in 2048 dimensions."""
+        return frechet_distance(generated.mean, generated.covariance, real.mean, real.covariance)

@@ -1,0 +1,72 @@
+"""MediaPipe landmarks of a sample, found once and shared by all metrics that use them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cmet_metrics.base import Sample
+from talking_face.faces.points68 import to_68
+from talking_face.pretrained.store import weight_hash
+from talking_face.reasons import ClipError, Reason
+
+# Eyes of the 68 points by their rings of six, whose mean is the eye's centre.
+_LEFT, _RIGHT = slice(36, 42), slice(42, 48)
+# Points that neither speech nor blinks move: nose and the corners of the eyes.
+RIGID = (*range(27, 36), 36, 39, 42, 45)
+
+
+def mediapipe_landmarks(sample: Sample) -> np.ndarray:
+    """(T, 478, 3) float32 in pixels of the sample's frames, NaN in frames without a face.
+
+    Face Landmarker in video mode on the whole frame, so frames should be face crops or hold one large face.
+    """
+    if sample.frames.dtype != np.uint8:
+        raise ValueError(f"{sample.name}: landmark metrics need uint8 frames, got {sample.frames.dtype}")
+    return sample.cached("mediapipe-478", _landmarks)
+
+
+def mediapipe_68(sample: Sample) -> np.ndarray:
+    """(T, 68, 2) float64: MediaPipe's points of the same meaning as dlib's 68, pixels, NaN without a face."""
+    return to_68(mediapipe_landmarks(sample)).astype(np.float64)
+
+
+def points_id() -> str:
+    """What stands for these points in signatures."""
+    return f"mediapipe478-68@{weight_hash('face_landmarker')[:8]}"
+
+
+def eye_distance(points: np.ndarray) -> np.ndarray:
+    """Distance between the centres of the eyes: (..., 68, 2) -> (...), same unit."""
+    between = points[..., _RIGHT, :].mean(axis=-2) - points[..., _LEFT, :].mean(axis=-2)
+    return np.asarray(np.linalg.norm(between, axis=-1))
+
+
+def need_faces(name: str, found: np.ndarray, share: float) -> None:
+    """Raises ClipError no-face or few-faces where fewer than `share` of the frames (`found`, (T,) bool) have a face."""
+    if found.mean() < share or not found.any():
+        reason = Reason.FEW_FACES if found.any() else Reason.NO_FACE
+        raise ClipError(reason, f"{name}: a face in {found.sum()} of {len(found)} frames")
+
+
+def mediapipe_blendshapes(sample: Sample) -> np.ndarray:
+    """(T, 52) float32 in [0, 1], NaN in frames without a face; of the same pass as `mediapipe_landmarks`."""
+    if sample.frames.dtype != np.uint8:
+        raise ValueError(f"{sample.name}: landmark metrics need uint8 frames, got {sample.frames.dtype}")
+    return sample.cached("mediapipe-mesh", _meshes)[1]
+
+
+def _landmarks(sample: Sample) -> np.ndarray:
+    return sample.cached("mediapipe-mesh", _meshes)[0]
+
+
+def _meshes(sample: Sample) -> tuple[np.ndarray, np.ndarray]:
+    from talking_face.pretrained.face_landmarker import N_POINTS, FaceLandmarker
+
+    points = np.full((len(sample.frames), N_POINTS, 3), np.nan, np.float32)
+    blendshapes = np.full((len(sample.frames), 52), np.nan, np.float32)
+    with FaceLandmarker(running_mode="video") as landmarker:
+        for t, frame in enumerate(sample.frames):
+            mesh = landmarker.detect(frame, round(1000 * t / sample.fps))
+            if mesh is not None:
+                points[t], blendshapes[t] = mesh.landmarks, mesh.blendshapes
+    return points, blendshapes

@@ -1,0 +1,254 @@
+"""SSIM: `wang2004` as Wang, Bovik, Sheikh and Simoncelli define it, and the numbers of three libraries in use.
+
+`skimage` is scikit-image's default, `y` is basicsr's on luma, `torchmetrics` is torchmetrics'.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+
+from cmet_metrics.base import Sample, Score
+from cmet_metrics.frames import FrameByFrame
+from talking_face.reasons import ClipError, Reason
+
+WINDOW = 11  # px
+SIGMA = 1.5  # px
+Border = Literal["valid", "reflect"]
+BOX = 7  # px, side of scikit-image's default window
+K1, K2 = 0.01, 0.03
+_PAD = WINDOW // 2
+
+
+def ssim(pred: np.ndarray, target: np.ndarray, data_range: float = 255.0, border: Border = "valid") -> np.ndarray:
+    """Mean structural similarity of each frame (Wang et al. 2004, eq. 13 with the constants of section III-B).
+
+    Per channel, over every position where the 11x11 Gaussian window (sigma 1.5) lies inside the frame, with population
+    variances; then the mean over positions and channels. Equal to scikit-image's
+    `structural_similarity(gaussian_weights=True, sigma=1.5, use_sample_covariance=False, channel_axis=-1)` to 1e-6 for
+    uint8 (1e-7 on camera pictures) and 1e-9 for float.
+
+    Args:
+        pred, target: (T, H, W, C), uint8 or float, 1 to 4 channels in any order, same shape, H and W at least 11.
+        data_range: the largest value a pixel can have.
+        border: `reflect` takes every pixel as a centre, the frame mirrored about its edge pixels: torchmetrics'.
+
+    Returns:
+        (T,) float64 in [-1, 1]; 1 for identical frames, NaN where one has a NaN.
+
+    Example:
+        >>> black = np.zeros((1, 16, 16, 3), np.uint8)
+        >>> ssim(black, black).tolist()
+        [1.0]
+    """
+    _check(pred, target, WINDOW)
+    # The bounds of `_Moments.doubtful` are those of SSIM's usual constants.
+    single = pred.dtype == target.dtype == np.uint8 and data_range >= 128
+    inside = slice(_PAD, -_PAD) if border == "valid" else slice(None)
+    moments = _Moments(pred.shape[1:], np.float32 if single else np.float64, data_range, inside)
+    careful = _Moments(pred.shape[1:], np.float64, data_range, inside) if single else moments
+    out = np.empty(len(pred))
+    for t, (a, b) in enumerate(zip(pred, target, strict=True)):
+        value = moments.ssim(a, b)
+        out[t] = careful.ssim(a, b) if value is None else value
+    return out
+
+
+class _Moments:
+    """SSIM from the moments of s = a + b and d = a - b, in arrays kept from frame to frame (fresh ones for each frame
+    cost more in page faults than the arithmetic).
+
+    With S, D the blurred s, d and R, T their variances, SSIM = (S^2 - D^2 + 2 c1) (R - T + 2 c2) / ((S^2 + D^2 + 2 c1)
+    (R + T + 2 c2)). A rounding error of R cancels where the frames agree, one of T is small there; so float32 does,
+    which it does not for the moments of a and b: those are off by 1e-5 on flat areas. Float32 filters are three times
+    as fast.
+    """
+
+    def __init__(self, shape: tuple[int, ...], dtype: type[np.floating[Any]], data_range: float, inside: slice) -> None:
+        plane = shape if shape[2] > 1 else shape[:2]
+        self.single = dtype == np.float32
+        self.depth = cv2.CV_32F if self.single else cv2.CV_64F
+        self.arrays = [np.empty(plane, dtype) for _ in range(8)]
+        self.inside = inside
+        self.count = self.arrays[0][inside, inside].size
+        self.c1, self.c2 = 2 * (K1 * data_range) ** 2, 2 * (K2 * data_range) ** 2
+        x = np.arange(-_PAD, _PAD + 1)
+        kernel = np.exp(-0.5 * (x / SIGMA) ** 2)
+        self.kernel = (kernel / kernel.sum()).astype(dtype)
+        # Rounded weights must still add up to 1: an error of theirs counts twice in the mean of squares.
+        self.kernel[_PAD] = 1.0 - 2.0 * self.kernel[:_PAD].sum(dtype=np.float64)
+
+    def ssim(self, a: np.ndarray, b: np.ndarray) -> float | None:
+        """SSIM of one pair of frames, (H, W, C); None where float32 may be off by more than 5e-7."""
+        s, d, mean_s, mean_d, r, t, p, q = self.arrays
+        # Variances do not change with the grey level, their rounding errors do: put the means near 0.
+        level_a, level_b = (_mean_level(x) if self.single else 0 for x in (a, b))
+        cv2.addWeighted(a, 1, b, 1, -level_a - level_b, dst=s, dtype=self.depth)
+        cv2.addWeighted(a, 1, b, -1, level_b - level_a, dst=d, dtype=self.depth)
+        self._blur(s, mean_s)
+        self._blur(d, mean_d)
+        cv2.multiply(s, s, dst=s)
+        cv2.multiply(d, d, dst=d)
+        self._blur(s, r, self.c2)  # a filter's offset is free
+        self._blur(d, t)
+        cv2.multiply(mean_s, mean_s, dst=p)
+        cv2.multiply(mean_d, mean_d, dst=q)
+        cv2.subtract(r, p, dst=r)  # the variance of s, plus 2 c2
+        cv2.subtract(t, q, dst=t)
+        if self.single and self._doubtful(r, t, p, q):
+            return None
+        mean_s += level_a + level_b
+        mean_d += level_a - level_b
+        cv2.multiply(mean_s, mean_s, dst=p)
+        cv2.multiply(mean_d, mean_d, dst=q)
+        p += self.c1
+        cv2.subtract(p, q, dst=mean_s)
+        p += q
+        cv2.subtract(r, t, dst=mean_d)
+        r += t
+        mean_s *= mean_d
+        p *= r
+        mean_s /= p
+        return sum(cv2.sumElems(mean_s[self.inside, self.inside])) / self.count
+
+    def _doubtful(self, r: np.ndarray, t: np.ndarray, p: np.ndarray, q: np.ndarray) -> bool:
+        """Whether many windows are flat and far from the mean level: only there do float32's errors add up (4e-5 at
+        worst) instead of averaging out. Drawings of other colours do this, camera pictures rarely. Seen on every 8th
+        position."""
+        z = slice(_PAD, -_PAD, 8)
+        r, t, p, q = (x[z, z] for x in (r, t, p, q))
+        return bool((q * (t < 100)).mean() > 300 or (p * (r < self.c2 + 60)).mean() > 3e4)
+
+    def _blur(self, image: np.ndarray, out: np.ndarray, offset: float = 0.0) -> None:
+        cv2.sepFilter2D(image, self.depth, self.kernel, self.kernel, dst=out, delta=offset)
+
+
+def _mean_level(frame: np.ndarray) -> int:
+    channels = frame.shape[2]
+    return round(sum(cv2.mean(frame)[:channels]) / channels)
+
+
+def ssim_box(pred: np.ndarray, target: np.ndarray, data_range: float = 255.0) -> np.ndarray:
+    """SSIM of each frame with a 7x7 uniform window and sample covariances, at every position where the window lies
+    inside: scikit-image's `structural_similarity(data_range=..., channel_axis=-1)`, all else left at its default.
+
+    Args, returns: as `ssim`, H and W at least 7.
+    """
+    _check(pred, target, BOX)
+    c1, c2 = (K1 * data_range) ** 2, (K2 * data_range) ** 2
+    n = BOX * BOX
+    pad = BOX // 2
+    out = np.empty(len(pred))
+    for t, frames in enumerate(zip(pred, target, strict=True)):
+        a, b = (np.asarray(x, np.float64) for x in frames)
+        # Sums, not means: of whole numbers they are exact.
+        ma, mb, ab, sq = (
+            np.atleast_3d(cv2.boxFilter(x, cv2.CV_64F, (BOX, BOX), normalize=False))[pad:-pad, pad:-pad] / n
+            for x in (a, b, a * b, a * a + b * b)
+        )
+        p, q = 2 * ma * mb, ma * ma + mb * mb
+        covariance, variance = ((2 * ab - p) * (n / (n - 1)), (sq - q) * (n / (n - 1)))
+        out[t] = ((p + c1) * (covariance + c2) / ((q + c1) * (variance + c2))).mean()
+    return out
+
+
+def luma(frames: np.ndarray) -> np.ndarray:
+    """BT.601 luma in studio range, 16 + (65.481 R + 128.553 G + 24.966 B) / 255, not rounded: basicsr's `to_y_channel`.
+
+    Args:
+        frames: (T, H, W, 3) RGB, 0-255.
+
+    Returns:
+        (T, H, W, 1) float64, 16 to 235.
+    """
+    y = np.tensordot(frames.astype(np.float64), np.array([65.481, 128.553, 24.966]) / 255.0, axes=1) + 16.0
+    return np.asarray(y[..., None])
+
+
+def _check(pred: np.ndarray, target: np.ndarray, window: int) -> None:
+    if pred.shape != target.shape:
+        raise ValueError(f"pred and target must have the same shape, got {pred.shape} and {target.shape}")
+    if min(pred.shape[1:3]) < window:
+        raise ValueError(f"frames must be at least {window}x{window}, got {pred.shape}")
+
+
+class Ssim(FrameByFrame):
+    """Mean over frames of the frame's SSIM, then mean over clips. Stats: ssim (sum), frames."""
+
+    name = "ssim"
+    variant = "wang2004"
+    version = "1.1.0"  # float32 moments for uint8: values moved by up to 1e-7
+    higher_is_better = True
+    unit = ""
+    summary = "structural similarity on RGB, Gaussian window 11x11, valid region"
+    smallest = WINDOW
+
+    def settings(self) -> Mapping[str, Any]:
+        window = {"window": f"gaussian-{WINDOW}", "sigma": SIGMA, "k": f"{K1},{K2}"}
+        return {
+            **super().settings(),
+            **window,
+            "border": "valid",
+            "covariance": "population",
+            "agg": "video-mean",
+        }
+
+    def compute(self, pred: Sample, target: Sample) -> Score:
+        values = self.values(*self.paired(pred, target, self.smallest))
+        if not np.isfinite(values).all():
+            raise ClipError(Reason.NOT_FINITE, "a frame has no finite SSIM")
+        total = math.fsum(values)
+        return Score(total / len(values), len(values), None, "", {"ssim": total, "frames": float(len(values))})
+
+    def values(self, pred: np.ndarray, target: np.ndarray) -> np.ndarray:
+        """(T,) SSIM of the paired frames, (T, H, W, 3) each."""
+        return ssim(pred, target)
+
+
+class BoxSsim(Ssim):
+    """scikit-image's `structural_similarity` with its default window, `data_range=255` and `channel_axis=-1`."""
+
+    variant = "skimage"
+    version = "1.0.0"
+    summary = "structural similarity on RGB, scikit-image's default: uniform window 7x7, sample covariance"
+    smallest = BOX
+
+    def settings(self) -> Mapping[str, Any]:
+        settings = {**super().settings(), "window": f"uniform-{BOX}", "covariance": "sample"}
+        del settings["sigma"]
+        return settings
+
+    def values(self, pred: np.ndarray, target: np.ndarray) -> np.ndarray:
+        return ssim_box(pred, target)
+
+
+class LumaSsim(Ssim):
+    """basicsr's `calculate_ssim(..., crop_border=0, test_y_channel=True)`: `wang2004` on luma."""
+
+    variant = "y"
+    version = "1.0.0"
+    summary = "structural similarity on BT.601 luma (16 to 235, not rounded), Gaussian window 11x11"
+
+    def settings(self) -> Mapping[str, Any]:
+        return {**super().settings(), "colour": "y-bt601-studio-float"}
+
+    def values(self, pred: np.ndarray, target: np.ndarray) -> np.ndarray:
+        return ssim(luma(pred), luma(target))
+
+
+class TorchmetricsSsim(Ssim):
+    """torchmetrics' `StructuralSimilarityIndexMeasure(data_range=255)`: beyond the edge the frame is reflected."""
+
+    variant = "torchmetrics"
+    version = "1.0.0"
+    summary = "structural similarity on RGB, torchmetrics': Gaussian window 11x11, reflected border"
+
+    def settings(self) -> Mapping[str, Any]:
+        return {**super().settings(), "border": "reflect"}
+
+    def values(self, pred: np.ndarray, target: np.ndarray) -> np.ndarray:
+        return ssim(pred, target, border="reflect")

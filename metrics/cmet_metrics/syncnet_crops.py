@@ -1,0 +1,128 @@
+"""The three ways in which the field cuts the face out for SyncNet; each gives another scale of LSE-C and LSE-D.
+
+Sources: joonson/syncnet_python at 1fbfc08, run_pipeline.py (`track`); Rudrabha/Wav2Lip at 3048445,
+evaluation/scores_LSE/SyncNetInstance_calc_scores.py (`crop`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from cmet_metrics.base import Sample
+from cmet_metrics.landmarks import mediapipe_landmarks
+from talking_face.faces.align import align_mode, cut, transforms
+from talking_face.media.picture import ArrayPicture
+from talking_face.pretrained.dlib_models import Box
+from talking_face.pretrained.s3fd import detect_faces_s3fd
+from talking_face.reasons import ClipError, Reason
+
+SIZE = 224  # px
+MIN_VALID = 0.5  # of the frames must have a face; the others get a crop between their neighbours'
+# Of the original pipeline, but for the shortest track: it asks for more than 100 frames, 4 s, which most clips of
+# CREMA-D and many of MEAD do not have.
+MIN_TRACK, MAX_MISSED, MIN_FACE_PX, MIN_IOU = 5, 25, 100, 0.5
+
+
+@dataclass(frozen=True)
+class LipCrops:
+    """The face of frames `start`, `start + 1`, ... of a clip."""
+
+    crops: np.ndarray  # (K, 224, 224, 3) uint8 RGB
+    start: int = 0
+
+
+def whole_frame(sample: Sample) -> LipCrops:
+    """The whole frame stretched to 224 x 224, bilinear: Wav2Lip's script for clips that are face crops already."""
+    return LipCrops(np.stack([cv2.resize(frame, (SIZE, SIZE)) for frame in sample.frames]))
+
+
+def from_landmarks(sample: Sample) -> LipCrops:
+    """`track`'s crop around MediaPipe's points, whose extent stands for the detector's box.
+
+    Raises ClipError no-face or few-faces.
+    """
+    points = mediapipe_landmarks(sample)[..., :2]
+    valid = np.isfinite(points).all(axis=(1, 2))
+    if not valid.any():
+        raise ClipError(Reason.NO_FACE, f"{sample.name}: no face in any of {len(valid)} frames")
+    if valid.mean() < MIN_VALID:
+        raise ClipError(Reason.FEW_FACES, f"{sample.name}: a face in {valid.sum()} of {len(valid)} frames")
+    return LipCrops(_cut(sample.frames, points, valid))
+
+
+def from_track(sample: Sample) -> LipCrops:
+    """The original pipeline's crop: S3FD's boxes joined to a track. Raises ClipError no-face, or MissingWeights.
+
+    The clip is taken as one scene. Of several tracks the longest counts, and of equal ones the first. Frames before and
+    after the track are left out, as in the original.
+    """
+    tracks = join_boxes([detect_faces_s3fd(frame) for frame in sample.frames])
+    if not tracks:
+        raise ClipError(
+            Reason.NO_FACE,
+            f"{sample.name}: S3FD found no face over {MIN_FACE_PX} px in more than {MIN_TRACK} frames in a row",
+        )
+    return crop_track(sample.frames, max(tracks, key=len))
+
+
+Track = dict[int, Box]  # frame to box, in order
+
+
+def join_boxes(boxes: Sequence[Sequence[Box]]) -> list[Track]:
+    """Tracks of faces through frames, from each frame's boxes: `track_shot` of the original.
+
+    A face belongs to the track if its box overlaps the track's last one by more than 0.5 (intersection over union) and
+    that is at most 25 frames old. A track counts with more than 5 boxes and a mean side of more than 100 px.
+    """
+    left = [list(faces) for faces in boxes]
+    out: list[Track] = []
+    while any(left):
+        track: Track = {}
+        last = -1
+        for t, faces in enumerate(left):
+            if track and t - last > MAX_MISSED:
+                break
+            match = next((box for box in faces if not track or _iou(box, track[last]) > MIN_IOU), None)
+            if match is not None:
+                faces.remove(match)
+                track[t] = match
+                last = t
+        if len(track) > MIN_TRACK and _side(track) > MIN_FACE_PX:
+            out.append(track)
+    return out
+
+
+def crop_track(frames: np.ndarray, track: Track) -> LipCrops:
+    """The 224 px crops from a track's first to its last frame; boxes between detections are interpolated.
+
+    With half the longer side of the box, b, and its centre, each filtered by the median of 13 frames: from b above the
+    centre to 1.8 b below, 1.4 b to each side, in whole pixels, grey 110 outside the picture.
+    """
+    start, stop = min(track), max(track) + 1
+    corners = np.full((stop - start, 2, 2), np.nan)
+    for t, box in track.items():
+        corners[t - start] = (box.left, box.top), (box.right, box.bottom)
+    return LipCrops(_cut(frames[start:stop], corners, np.isfinite(corners).all(axis=(1, 2))), start)
+
+
+def _cut(frames: np.ndarray, points: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    mode = align_mode("syncnet-224")
+    places = transforms(mode, points, valid, frames.shape[1:3], SIZE, 1.0)
+    return np.stack([cut(mode, ArrayPicture(f), place, SIZE) for f, place in zip(frames, places, strict=True)])
+
+
+def _iou(a: Box, b: Box) -> float:
+    wide = max(0.0, min(a.right, b.right) - max(a.left, b.left))
+    high = max(0.0, min(a.bottom, b.bottom) - max(a.top, b.top))
+    return wide * high / (a.width * a.height + b.width * b.height - wide * high)
+
+
+def _side(track: Track) -> float:
+    """The longer side of the mean box, over all frames from the first to the last."""
+    frames = np.arange(min(track), max(track) + 1)
+    sides = ([getattr(box, name) for box in track.values()] for name in ("width", "height"))
+    return max(float(np.interp(frames, list(track), values).mean()) for values in sides)

@@ -1,0 +1,193 @@
+"""Any folder of clips, any container, with labels from an optional CSV (`labels.csv` in the root, or the one given).
+
+CSV columns (only `file` is needed; further columns are ignored and named): file, clip_id, speaker, emotion, intensity,
+take, view, sentence_id, transcript, split, audio. `file` and `audio` are paths below the root; what lies in a tar is
+named as if the tar were unpacked into a folder of its name: day1.tar with a.mp4 in it holds day1/a.mp4. Without a CSV,
+the speaker is the folder that a file lies in, and the file's own name where it lies in the root itself.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import unicodedata
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from cmet_pipelines.readers.archives import files
+from cmet_pipelines.readers.base import AUDIO_SUFFIXES, VIDEO_SUFFIXES, Discovery, Found, ReaderOptions
+from talking_face.clip import Clip, MediaSource
+from talking_face.emotions import EMOTIONS, canonical
+from talking_face.media.source import open_source
+from talking_face.reasons import ClipError, Reason, UserError
+
+COLUMNS = (
+    *("file", "clip_id", "speaker", "emotion", "intensity", "take"),
+    *("view", "sentence_id", "transcript", "split", "audio"),
+)
+LABELS_NAME = "labels.csv"
+
+_SPLITS = ("train", "val", "test")
+
+
+def discover(root: Path, options: ReaderOptions) -> Discovery:
+    """All files under `root` (resolved) that are, or look like, video; those in tars too."""
+    into = Discovery()
+    labels_path = options.labels or (root / LABELS_NAME if (root / LABELS_NAME).is_file() else None)
+    labels = _read_labels(labels_path, root, into) if labels_path else {}
+    videos: list[Found] = []
+    sounds: dict[str, Found] = {}
+    for found in files(root, into):
+        suffix = Path(found.parts[-1]).suffix.lower()
+        if labels_path and found.source == MediaSource(str(labels_path.resolve())):
+            into.skip(found.name, Reason.NOT_A_CLIP, "the label file, read")
+        elif suffix in AUDIO_SUFFIXES:
+            if _path(found) in sounds:
+                into.skip(found.name, Reason.DUPLICATE_ID, f"the same sound as {sounds[_path(found)].name}")
+            else:
+                sounds[_path(found)] = found
+        elif suffix in VIDEO_SUFFIXES or _path(found) in labels or _looks_like_video(found.source):
+            videos.append(found)
+        else:
+            into.skip(found.name, Reason.NOT_A_CLIP, f"a {suffix or 'suffixless'} file, not media")
+    by_stem = {_stem(name): sound for name, sound in sounds.items()}
+    used: set[str] = set()
+    for found in videos:
+        path = _path(found)
+        row = labels.get(path, {})
+        used.add(path)
+        named = _tidy(row.get("audio", ""))
+        sound = sounds.get(named) or by_stem.get(_stem(path))
+        if row.get("audio") and named not in sounds:
+            into.skip(found.name, Reason.BAD_LABEL, f"its sound file {named!r} is no sound file under the folder")
+            continue
+        clip = _clip(found, row, sound.source if sound else None)
+        if isinstance(clip, str):
+            into.skip(found.name, Reason.BAD_LABEL, clip)
+            continue
+        if sound:
+            used.add(_path(sound))
+        into.clips.append(clip)
+    for name in labels.keys() - used:
+        if name in sounds:
+            into.skip(sounds[name].name, Reason.NO_VIDEO, "the label file names it as a clip, but it is sound alone")
+            used.add(name)
+        else:
+            into.skip(name, Reason.MISSING_FILE, "named in the label file, but not under the folder")
+    for name in sounds.keys() - used:
+        into.skip(sounds[name].name, Reason.NOT_A_CLIP, "sound without a video of the same name")
+    into.finish()
+    where = f"labels from {labels_path}" if labels_path else f"no {LABELS_NAME}, so emotions are unknown"
+    into.notes.append(f"{len(into.clips)} clips; {where}")
+    if not labels_path:
+        into.notes.append("speaker: the folder a file lies in; the file's own name for files directly in the root")
+    if others := sorted({clip.emotion for clip in into.clips if clip.emotion} - set(EMOTIONS)):
+        into.notes.append(f"emotions beyond the eight, kept as they are: {', '.join(others[:12])}")
+    return into
+
+
+def _tidy(name: str) -> str:
+    """A path below the root in one spelling: slashes, no `./`, composed accents (macOS stores them apart)."""
+    return unicodedata.normalize("NFC", str(PurePosixPath(name.replace("\\", "/"))))
+
+
+def _path(found: Found) -> str:
+    """Where the file lies, or would lie if each tar were unpacked into a folder of its name."""
+    return _tidy(re.sub(r"(\.tar)?!", "/", found.name, flags=re.IGNORECASE))
+
+
+def _stem(path: str) -> str:
+    return str(PurePosixPath(path).with_suffix(""))
+
+
+def _clip(found: Found, row: dict[str, str], audio: MediaSource | None) -> Clip | str:
+    """The labelled clip, or a sentence about a label that cannot be."""
+    path = PurePosixPath(_path(found))
+    intensity = row.get("intensity") or None
+    if intensity is not None and not intensity.isdecimal():
+        return f"intensity {intensity!r} is not a whole number"
+    split = row.get("split") or None
+    if split is not None and split not in _SPLITS:
+        return f"split {split!r} is not one of {', '.join(_SPLITS)}"
+    default_speaker = path.parent.as_posix() if len(path.parts) > 1 else path.stem
+    return Clip(
+        clip_id=row.get("clip_id") or f"clips/{path.with_suffix('')}",
+        dataset="clips",
+        speaker=row.get("speaker") or default_speaker,
+        video=found.source,
+        audio=audio,
+        emotion=canonical(row["emotion"]) if row.get("emotion") else None,
+        intensity=int(intensity) if intensity is not None else None,
+        take=row.get("take") or path.stem,
+        view=row.get("view") or None,
+        sentence_id=row.get("sentence_id") or None,
+        transcript=row.get("transcript") or None,
+        split=split,
+    )
+
+
+def _read_labels(path: Path, root: Path, into: Discovery) -> dict[str, dict[str, str]]:
+    """CSV rows by `file`. Raises UserError where the file is no such table."""
+    try:
+        text = path.read_text("utf-8-sig")
+    except FileNotFoundError:
+        raise UserError(f"the label file {path} does not exist") from None
+    except UnicodeDecodeError:
+        raise UserError(f"the label file {path} is not UTF-8 text; save it as CSV in UTF-8") from None
+    except OSError as error:
+        raise UserError(f"the label file {path} cannot be read: {error.strerror}; give a CSV") from None
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    columns = [name.strip().lower() for name in reader.fieldnames or ()]
+    if "file" not in columns:
+        has = ", ".join(columns) or "nothing"
+        cure = "separate columns by commas" if len(columns) == 1 and re.search("[;\t|]", has) else "name one so"
+        raise UserError(f"{path} has no column `file` (it has: {has}); {cure}")
+    reader.fieldnames = columns
+    if unknown := [name for name in columns if name not in COLUMNS]:
+        into.notes.append(f"columns of {path.name} that mean nothing here: {', '.join(unknown)}")
+    rows: dict[str, dict[str, str]] = {}
+    for line, row in _lines(reader, path):
+        given = (row.get("file") or "").strip()
+        if not given:
+            raise UserError(f"{path} names no file in line {line}; fill the column `file`, or remove the line")
+        name = _tidy(given)
+        if PurePosixPath(name).is_relative_to(root):
+            name = str(PurePosixPath(name).relative_to(root))
+        if name in rows:
+            raise UserError(f"{path} names {name!r} twice (line {line}); keep one row a file")
+        rows[name] = {key: (value or "").strip() for key, value in row.items() if key in COLUMNS}
+    return rows
+
+
+def _lines(reader: csv.DictReader, path: Path) -> Iterator[tuple[int, dict]]:
+    """(line number, row) of every line. Raises UserError where cells and columns do not fit, or at broken quotes."""
+    try:
+        for row in reader:
+            if any((cell or "").strip() for cell in row.get(None) or ()):  # type: ignore[call-overload]
+                detail = "has more cells than columns; put text with commas in quotes"
+                raise UserError(f"{path} line {reader.line_num} {detail}")
+            if any((value or "").strip() for key, value in row.items() if key is not None):
+                yield reader.line_num, row
+    except csv.Error as error:
+        raise UserError(f"{path} is no CSV after line {reader.line_num}: {error}") from None
+
+
+def _looks_like_video(source: MediaSource) -> bool:
+    """Whether the first bytes are those of a common container: such a file is tried whatever its name."""
+    try:
+        with open_source(source) as opened:
+            if isinstance(opened, str):
+                with Path(opened).open("rb") as file:
+                    head = file.read(16)
+            else:
+                head = opened.read(16)
+    except (ClipError, OSError):
+        return False
+    return (
+        head[4:8] in (b"ftyp", b"moov", b"mdat")
+        or head.startswith(
+            (b"\x1aE\xdf\xa3", b"FLV\x01", b"\x00\x00\x01\xba", b"\x00\x00\x01\xb3", b"0&\xb2u\x8ef\xcf\x11")
+        )
+        or (head.startswith(b"RIFF") and head[8:12] == b"AVI ")
+    )

@@ -1,0 +1,223 @@
+"""CREMA-D: VideoFlash/*.flv with AudioWAV/*.wav as their sound, and the re-uploads that keep the files' names.
+
+A clip is <actor>_<sentence>_<emotion>_<level>, whatever folder it lies in: 1015_DFA_ANG_XX.flv, or crema_test/test/s15/
+1015_DFA_ANG_XX.mp4. Where there are several files of a clip, the release's own come first. The WAV is used wherever it
+is there: 28 FLV were silent until December 2020. MP3s are never used: silent ones are shared by several actors.
+
+Emotions are what the actor was asked for; `--emotion-label voted` takes what most people saw and heard instead, from
+processedResults/summaryTable.csv. A tie has no voted label.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections import Counter, defaultdict
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from cmet_pipelines.readers.archives import files
+from cmet_pipelines.readers.base import VIDEO_SUFFIXES, Discovery, Found, ReaderOptions, read_text
+from talking_face.clip import Clip
+from talking_face.emotions import DATASET_LABELS
+from talking_face.media.source import open_source
+from talking_face.reasons import ClipError, Reason, UserError
+
+# The release's README.
+SENTENCES = {
+    "IEO": "It's eleven o'clock.",
+    "TIE": "That is exactly what happened.",
+    "IOM": "I'm on my way to the meeting.",
+    "IWW": "I wonder what this is about.",
+    "TAI": "The airplane is almost full.",
+    "MTI": "Maybe tomorrow it will be cold.",
+    "IWL": "I would like a new alarm clock.",
+    "ITH": "I think I have a doctor's appointment.",
+    "DFA": "Don't forget a jacket.",
+    "ITS": "I think I've seen this before.",
+    "TSI": "The surface is slick.",
+    "WSI": "We'll stop in a couple of minutes.",
+}
+INTENSITY = {"XX": None, "LO": 1, "MD": 2, "HI": 3}  # XX: no level was asked for
+VOTES = {"A": "angry", "D": "disgusted", "F": "fear", "H": "happy", "N": "neutral", "S": "sad"}
+TABLE = "summaryTable.csv"
+
+_NAME = re.compile(r"(1\d{3})_([A-Z]{3})_([A-Z]{3})_([A-Z]{1,2})")
+_POINTER = 200  # bytes; a pointer has 131 or 132, the smallest file of the release 4262
+_FETCH = (
+    "a git-lfs pointer, not media; in the clone run: git lfs pull (or clone gitlab.com/cs-cooper-lab/crema-d-mirror)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Name:
+    actor: str
+    sentence: str
+    emotion: str
+    level: str
+
+    def __str__(self) -> str:
+        return f"{self.actor}_{self.sentence}_{self.emotion}_{self.level}"
+
+
+def discover(root: Path, options: ReaderOptions) -> Discovery:
+    """All clips under `root` (resolved). Raises UserError where voted labels are asked for and are not there, and
+    where there is nothing but pointers or sound."""
+    into = Discovery()
+    videos: defaultdict[str, list[Found]] = defaultdict(list)
+    sounds: defaultdict[str, list[Found]] = defaultdict(list)
+    names: dict[str, _Name] = {}
+    tables: list[Found] = []
+    pointers = 0
+    for found in files(root, into):
+        suffix = Path(found.parts[-1]).suffix.lower()
+        if found.parts[-1] == TABLE:
+            tables.append(found)
+        elif suffix == ".mp3":
+            into.skip(found.name, Reason.NOT_A_CLIP, "an MP3, never used: silent ones are shared by several actors")
+        elif suffix != ".wav" and suffix not in VIDEO_SUFFIXES:
+            into.skip(found.name, Reason.NOT_A_CLIP, f"a {suffix or 'suffixless'} file, not media")
+        elif isinstance(name := _name(found.parts[-1]), str):
+            into.skip(found.name, Reason.NOT_A_CLIP if name.startswith("file name") else Reason.BAD_LABEL, name)
+        elif _is_pointer(found):
+            pointers += 1
+            into.skip(found.name, Reason.LFS_POINTER, _FETCH)
+        else:
+            names[str(name)] = name
+            (sounds if suffix == ".wav" else videos)[str(name)].append(found)
+    if pointers and not videos:
+        raise UserError(f"{pointers} files under {root} are git-lfs pointers, and no video is there: {_FETCH}")
+    if sounds and not videos:
+        raise UserError(
+            f"{root} holds the sound of {len(sounds)} clips and no video; VideoFlash/ of the release is needed"
+        )
+    votes = _read_votes(tables, into)
+    if options.emotion_label == "voted" and not tables:
+        raise UserError(
+            f"no {TABLE} under {root}, so nothing is known of votes; take processedResults/ from the release,\n"
+            "or leave out --emotion-label voted"
+        )
+    for stem, name in names.items():
+        sound = _first(sounds[stem], "AudioWAV", ".wav", into)
+        video = _first(videos[stem], "VideoFlash", ".flv", into)
+        if video is None:
+            if sound is not None:
+                into.skip(sound.name, Reason.NOT_A_CLIP, "sound of a clip without a video")
+            continue
+        into.clips.append(_clip(name, video, sound, votes.get(stem)))
+    _tell(into, votes if tables else None, options.emotion_label)
+    if options.emotion_label == "voted":
+        into.clips = [replace(clip, emotion=clip.emotion_voted) for clip in into.clips]
+    return into.finish()
+
+
+def _name(file: str) -> _Name | str:
+    """What a file's name says, or a sentence about why it says nothing."""
+    stem = Path(file).stem
+    match = _NAME.fullmatch(stem.upper())
+    if match is None:
+        return f"file name {file!r} is not <actor>_<sentence>_<emotion>_<level>, as in 1015_DFA_ANG_XX"
+    actor, sentence, emotion, level = match.groups()
+    level = "XX" if level == "X" else level  # AudioWAV/1040_ITH_SAD_X.wav, until October 2022
+    if sentence not in SENTENCES:
+        return f"sentence {sentence!r} is none of CREMA-D's twelve"
+    if emotion not in DATASET_LABELS["crema-d"]:
+        return f"emotion {emotion!r} is none of CREMA-D's six"
+    if level not in INTENSITY:
+        return f"level {level!r} is none of {', '.join(INTENSITY)}"
+    return _Name(actor, sentence, emotion, level)
+
+
+def _is_pointer(found: Found) -> bool:
+    try:
+        size = found.source.size if found.source.member is not None else Path(found.source.path).stat().st_size
+        if size is None or not 0 < size < _POINTER:
+            return False
+        with open_source(found.source):
+            return False
+    except ClipError as error:
+        return error.reason is Reason.LFS_POINTER
+    except OSError:  # a link to nothing: the clip will say so
+        return False
+
+
+def _first(choice: list[Found], folder: str, suffix: str, into: Discovery) -> Found | None:
+    """The file to use: the release's own by folder and kind, then on disk before in a tar, then by name."""
+    if not choice:
+        return None
+
+    def order(found: Found) -> tuple[bool, bool, bool, str]:
+        release = found.parts[-1].lower().endswith(suffix)
+        return folder not in found.parts[:-1] or not release, not release, found.source.member is not None, found.name
+
+    best, *rest = sorted(choice, key=order)
+    for found in rest:
+        into.skip(found.name, Reason.DUPLICATE_ID, f"the same clip as {best.name}, which is used")
+    return best
+
+
+def _clip(name: _Name, video: Found, sound: Found | None, vote: str | None) -> Clip:
+    return Clip(
+        clip_id=f"crema-d/{name}",
+        dataset="crema-d",
+        speaker=name.actor,
+        video=video.source,
+        audio=sound.source if sound else None,
+        emotion=DATASET_LABELS["crema-d"][name.emotion],
+        emotion_voted=vote,
+        intensity=INTENSITY[name.level],
+        sentence_id=name.sentence,
+        transcript=SENTENCES[name.sentence],
+    )
+
+
+def _read_votes(tables: list[Found], into: Discovery) -> dict[str, str | None]:
+    """Stem -> the emotion that most people saw and heard, None at a tie. The first table is read."""
+    votes: dict[str, str | None] = {}
+    for index, found in enumerate(tables):
+        if index:
+            into.skip(found.name, Reason.NOT_A_CLIP, f"votes once more; {tables[0].name} is read")
+            continue
+        try:
+            lines = read_text(found.source).splitlines()
+        except ClipError as error:
+            raise UserError(f"votes cannot be read: {error.detail}") from None
+        reader = csv.DictReader(lines)
+        columns = {name.strip().lower(): name for name in reader.fieldnames or ()}  # FileName, fileName in the README
+        if not {"filename", "multimodalvote"} <= columns.keys():
+            raise UserError(
+                f"{found.source} has no columns FileName and MultiModalVote; take it from the release again"
+            )
+        unread = 0
+        for row in reader:
+            name = _name((row[columns["filename"]] or "").strip())
+            letters = (row[columns["multimodalvote"]] or "").strip().split(":")  # A:D is a tie
+            if isinstance(name, str) or not set(letters) <= VOTES.keys():
+                unread += 1
+                continue
+            votes[str(name)] = VOTES[letters[0]] if len(letters) == 1 else None
+        bad = f", and {unread} lines that cannot be read" if unread else ""
+        into.skip(found.name, Reason.NOT_A_CLIP, f"votes on {len(votes)} clips, read{bad}")
+    return votes
+
+
+def _tell(into: Discovery, votes: dict[str, str | None] | None, label: str) -> None:
+    """Notes: what was recognised, where sound comes from, and how far votes and intention agree."""
+    kinds = Counter(Path(clip.video.member or clip.video.path).suffix.lower() for clip in into.clips)
+    silent = sum(clip.audio is None for clip in into.clips)
+    what = ", ".join(f"{count} {suffix}" for suffix, count in sorted(kinds.items()))
+    actors = len({clip.speaker for clip in into.clips})
+    into.notes.append(f"CREMA-D: {what or 'no video'}; {len(into.clips)} clips of {actors} actors")
+    if silent:
+        into.notes.append(f"{silent} clips have no WAV; the video's own track is used")
+    if votes is None:
+        into.notes.append(f"no {TABLE}, so nobody's votes are known; emotions are what the actors were asked for")
+        return
+    asked = [clip for clip in into.clips if clip.clip_id.removeprefix("crema-d/") in votes]
+    same = sum(clip.emotion_voted == clip.emotion for clip in asked)
+    ties = sum(clip.emotion_voted is None for clip in asked)
+    unknown = f"; {len(into.clips) - len(asked)} clips stand in no vote" if len(asked) < len(into.clips) else ""
+    into.notes.append(
+        f"emotions are as {label}; most votes and intention agree on {same} of {len(asked)} clips "
+        f"({same / max(1, len(asked)):.1%}), {ties} are ties{unknown}"
+    )

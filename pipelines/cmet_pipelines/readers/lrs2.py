@@ -1,0 +1,195 @@
+"""LRS2: main/<programme>/<number>.mp4 and pretrain/ likewise, with a transcript for each, extracted or in tar parts.
+
+Only the last three parts of a path count, so mvlrs_v1 may lie anywhere below the root, or be the root. The same
+programme and number stand in main and pretrain for different clips: the clip_id names the subset. Splits come from
+train.txt, val.txt and test.txt, which are a download of their own and mostly lie beside mvlrs_v1; pretrain trains.
+
+LRS2 has no speaker ids. The programme stands for the speaker; it may show several people, and one may be in many.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from pathlib import Path
+
+from cmet_pipelines.readers.archives import files
+from cmet_pipelines.readers.base import AUDIO_SUFFIXES, VIDEO_SUFFIXES, Discovery, Found, ReaderOptions, read_text
+from talking_face.clip import Clip
+from talking_face.reasons import ClipError, Reason
+
+SUBSETS = ("main", "pretrain")
+# A list -> the subset it names clips of. A clip in two lists of main is in the one that comes first here.
+LISTS = {"test.txt": "main", "val.txt": "main", "train.txt": "main", "pretrain.txt": "pretrain"}
+
+_PROGRAMME = re.compile(r"\d{19}")
+_NUMBER = re.compile(r"\d{5}")
+_MARKS = re.compile(r"\{[^{}]*\}|[{}]")  # {NS}, {LG}: noise and laughter
+
+_Key = tuple[str, str, str]  # subset, programme, number
+
+
+def discover(root: Path, options: ReaderOptions) -> Discovery:
+    """All clips of the asked subset under `root` (resolved), with their transcripts."""
+    into = Discovery()
+    videos: defaultdict[_Key, list[Found]] = defaultdict(list)
+    texts: dict[_Key, Found] = {}
+    lists: defaultdict[str, list[Found]] = defaultdict(list)
+    for found in files(root, into):
+        name = Path(found.parts[-1])
+        suffix = name.suffix.lower()
+        key = _key(found, root.name)
+        if key is None:
+            if name.name in LISTS:
+                lists[name.name].append(found)
+            elif suffix in VIDEO_SUFFIXES:
+                into.skip(found.name, Reason.NOT_A_CLIP, "not in main/ or pretrain/<19 digits>/<5 digits>.mp4")
+            elif suffix in AUDIO_SUFFIXES:
+                into.skip(found.name, Reason.NOT_A_CLIP, "sound that is no part of the release")
+            else:
+                into.skip(found.name, Reason.NOT_A_CLIP, f"a {suffix or 'suffixless'} file, not media")
+        elif suffix in VIDEO_SUFFIXES:
+            videos[key].append(found)
+        elif options.subset not in ("all", key[0]):
+            into.skip(found.name, Reason.NOT_ASKED, f"of {key[0]}; this run reads {options.subset}")
+        elif suffix in AUDIO_SUFFIXES:
+            into.skip(found.name, Reason.NOT_A_CLIP, "sound that someone took out of a clip; its own track is read")
+        elif key in texts:
+            into.skip(found.name, Reason.DUPLICATE_ID, f"the same transcript as {texts[key].name}, which is used")
+        else:
+            texts[key] = found
+    listed = _read_lists(lists, into)
+    words = {key: _transcript(key, found, key in videos, into) for key, found in texts.items()}
+    for key, copies in videos.items():
+        for clip in (_clip(key, found, words.get(key), _split(key, listed)) for found in copies):
+            if options.subset in ("all", key[0]):
+                into.clips.append(clip)
+            else:
+                into.exclude(clip, Reason.NOT_ASKED, f"of {key[0]}; this run reads {options.subset}")
+    _tell_absent(listed, videos, options.subset, into)
+    into.finish()
+    _tell(listed, into)
+    return into
+
+
+def _key(found: Found, root_name: str) -> _Key | None:
+    """What a clip's or a transcript's path says; None for any other file."""
+    path = (root_name, *found.parts)
+    name = Path(path[-1])
+    if len(path) < 3 or path[-3] not in SUBSETS or not _PROGRAMME.fullmatch(path[-2]):
+        return None
+    known = name.suffix.lower() == ".txt" or name.suffix.lower() in VIDEO_SUFFIXES | AUDIO_SUFFIXES
+    return (path[-3], path[-2], name.stem) if known and _NUMBER.fullmatch(name.stem) else None
+
+
+def _read_lists(lists: dict[str, list[Found]], into: Discovery) -> dict[str, set[_Key]]:
+    """The clips of each list. Of several lists of one name the one nearest to the root is read."""
+    read: dict[str, set[_Key]] = {}
+    for name, subset in LISTS.items():
+        if not lists.get(name):
+            continue
+        best, *rest = sorted(lists[name], key=lambda found: (len(found.parts), found.name))
+        for found in rest:
+            into.skip(found.name, Reason.NOT_A_CLIP, f"{name} once more; {best.name} is read")
+        try:
+            lines = [line.split() for line in read_text(best.source).splitlines() if line.strip()]
+        except ClipError as error:
+            into.skip(best.name, error.reason, error.detail)
+            continue
+        keys: set[_Key] = set()
+        unread = 0
+        for first, *_ in lines:  # what follows in test.txt, NF or MV, is a flag
+            programme, _, number = first.removesuffix(".mp4").rpartition("/")
+            programme = programme.rpartition("/")[2]
+            if _PROGRAMME.fullmatch(programme) and _NUMBER.fullmatch(number):
+                keys.add((subset, programme, number))
+            else:
+                unread += 1
+        read[name] = keys
+        bad = f", and {unread} lines that name none" if unread else ""
+        into.skip(best.name, Reason.NOT_A_CLIP, f"the list of {len(keys)} clips, read{bad}")
+    return read
+
+
+def _transcript(key: _Key, found: Found, has_video: bool, into: Discovery) -> str | None:
+    """The words of a transcript, in capitals as they stand; None where there are none. Its file is recorded.
+
+    The first line is `Text:  WORDS`, the second `Conf:  5`. Those of pretrain go on with a table of words and times.
+    """
+    if not has_video:
+        into.skip(found.name, Reason.NOT_A_CLIP, "the transcript of a clip without a video")
+        return None
+    try:
+        lines = read_text(found.source).splitlines()
+    except ClipError as error:
+        into.skip(found.name, error.reason, error.detail)
+        return None
+    said = next((line.removeprefix("Text:") for line in lines if line.startswith("Text:")), None)
+    if said is None:
+        into.skip(found.name, Reason.BAD_LABEL, "a transcript without a line `Text:`")
+        return None
+    into.skip(found.name, Reason.NOT_A_CLIP, f"the transcript of {_id(key)}, read")
+    return " ".join(_MARKS.sub(" ", said).split()) or None
+
+
+def _split(key: _Key, listed: dict[str, set[_Key]]) -> str | None:
+    if key[0] == "pretrain":
+        return "train"
+    return next((Path(name).stem for name in LISTS if key in listed.get(name, ())), None)
+
+
+def _id(key: _Key) -> str:
+    return "/".join(("lrs2", *key))
+
+
+def _clip(key: _Key, found: Found, words: str | None, split: str | None) -> Clip:
+    _, programme, number = key
+    return Clip(
+        clip_id=_id(key),
+        dataset="lrs2",
+        speaker=programme,
+        video=found.source,
+        take=number,
+        transcript=words,
+        split=split,
+    )
+
+
+def _tell_absent(listed: dict[str, set[_Key]], videos: dict[_Key, list[Found]], asked: str, into: Discovery) -> None:
+    """Records the listed clips that are not here, one by one, unless the whole list's are not."""
+    for name, keys in listed.items():
+        subset = LISTS[name]
+        absent = sorted(keys - videos.keys())
+        if asked not in ("all", subset) or not absent:
+            continue
+        if len(absent) == len(keys):
+            into.notes.append(f"none of the {len(keys)} clips of {name} is here")
+            continue
+        home = next(found[0].name for key, found in sorted(videos.items()) if key[0] == subset).rsplit("/", 2)[0]
+        for _, programme, number in absent:
+            into.skip(f"{home}/{programme}/{number}.mp4", Reason.MISSING_FILE, f"named in {name}, but not here")
+
+
+def _tell(listed: dict[str, set[_Key]], into: Discovery) -> None:
+    """Notes: what was recognised, and what the labels do not say."""
+    counts = Counter(clip.clip_id.split("/")[1] for clip in into.clips)
+    clips = ", ".join(f"{counts[subset]} clips in {subset}" for subset in SUBSETS if counts[subset])
+    lists = ", ".join(f"{name} {len(keys)}" for name, keys in listed.items())
+    into.notes.append(f"LRS2: {clips or 'no clips'}; lists: {lists or 'none'}")
+    into.notes.append("LRS2 has no speaker ids: speaker is the programme, and no split is disjoint in people")
+    main = [name for name, subset in LISTS.items() if subset == "main"]
+    if counts["main"] and (lacking := [name for name in main if name not in listed]):
+        into.notes.append(
+            f"no {', '.join(lacking)} below the folder: a download of its own, which lies beside mvlrs_v1; "
+            "give the folder above"
+        )
+    if unlisted := sum(clip.split is None for clip in into.clips):
+        into.notes.append(f"{unlisted} clips of main stand in no list and have no split")
+    if silent := sum(clip.transcript is None for clip in into.clips):
+        into.notes.append(f"{silent} clips have no transcript")
+    splits: defaultdict[str, set[str]] = defaultdict(set)
+    for clip in into.clips:
+        if clip.split is not None:
+            splits[clip.speaker].add(clip.split)
+    if shared := sum(len(theirs) > 1 for theirs in splits.values()):
+        into.notes.append(f"{shared} of {len(splits)} programmes have clips in more than one split (pretrain is train)")

@@ -1,0 +1,148 @@
+"""MEAD as its users have it: folders or tars, any nesting, every view. File numbers are takes, not sentences.
+
+Recognised from the end of a path, so that `M003/video/front/...`, `Part0/M003/video/1/front/...`,
+`W009_video/video/front/...` and tar members (`M003/video.tar!video/front/...`) all work:
+    <view>/<emotion>/level_<n>/<number>.mp4       video
+    audio/<emotion>/level_<n>/<number>.m4a        sound, shared by all views of the take
+The actor is the nearest folder or archive above that is named after one. Two projects' flat names carry all labels but
+the view, which is front there: EAT's `W009_con_3_028.mp4` and EDTalk's `W009#contempt#level_3#028.mp4`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from pathlib import Path
+from typing import NamedTuple
+
+from cmet_pipelines import numbering
+from cmet_pipelines.readers.archives import files
+from cmet_pipelines.readers.base import AUDIO_SUFFIXES, VIDEO_SUFFIXES, Discovery, Found, ReaderOptions
+from talking_face.clip import Clip
+from talking_face.emotions import DATASET_LABELS
+from talking_face.reasons import Reason, UserError
+
+VIEWS = ("front", "down", "top", "left_30", "left_60", "right_30", "right_60")
+
+_ID = r"[MW]\d{3}(?:-\d(?!\d))?"
+# M003, M026-2, W009_video, M003-20210510T101500Z-001 (a drive's zip), M003.tar
+_ACTOR = re.compile(rf"({_ID})(?:[_ .-].*)?")
+_EDTALK = re.compile(rf"({_ID})#(\w+)#level_([1-3])#(\d{{3}})")
+_EAT = re.compile(rf"({_ID})_([a-z]{{3}})_([1-3])_(\d{{3}})")
+_LEVEL = re.compile(r"level_([1-3])")
+_NUMBER = re.compile(r"\d{3}")
+_SHORT = {name[:3]: name for name in DATASET_LABELS["mead"]}
+_WHERE = "not in <view>/<emotion>/level_<n>/ or audio/<emotion>/level_<n>/"
+
+
+class Take(NamedTuple):
+    """What was recorded once, with one sound, from up to seven views."""
+
+    actor: str
+    emotion: str  # as MEAD names it
+    level: int
+    number: str
+
+
+class _NoClip(Exception):
+    """(reason, detail): why a file is no clip."""
+
+
+def discover(root: Path, options: ReaderOptions) -> Discovery:
+    """All clips of the asked view under `root` (resolved), with the m4a of each where there is one."""
+    if options.view != "all" and options.view not in VIEWS:
+        raise UserError(f"MEAD has no view {options.view!r}; it has {', '.join(VIEWS)}, or all")
+    into = Discovery()
+    sounds: dict[Take, Found] = {}
+    videos: list[tuple[Take, str, Found]] = []
+    numbers: defaultdict[numbering.Folder, set[int]] = defaultdict(set)
+    kinds: Counter[str] = Counter()
+    for found in files(root, into):
+        try:
+            take, view = _label(found, root)
+        except _NoClip as error:
+            into.skip(found.name, *error.args)
+            continue
+        kinds["archives" if found.source.member else "folders"] += 1
+        numbers[take.actor, DATASET_LABELS["mead"][take.emotion], take.level].add(int(take.number))
+        if view is not None:
+            videos.append((take, view, found))
+        elif take in sounds:
+            into.skip(found.name, Reason.DUPLICATE_ID, f"the same take's sound as {sounds[take].name}, which is used")
+        else:
+            sounds[take] = found
+    clips = [_clip(take, view, found, sounds.get(take)) for take, view, found in videos]
+    clips, notes = numbering.name_sentences(options.numbering, clips, numbers)
+    for clip in clips:
+        if options.view in ("all", clip.view):
+            into.clips.append(clip)
+        else:
+            into.exclude(clip, Reason.NOT_ASKED, f"view {clip.view}; this run reads {options.view}")
+    for take in sounds.keys() - {take for take, _, _ in videos}:
+        into.skip(sounds[take].name, Reason.NOT_A_CLIP, "sound of a take without a video")
+    _describe(into, options.view, kinds, numbers)
+    into.notes += notes
+    return into.finish()
+
+
+def _clip(take: Take, view: str, found: Found, sound: Found | None) -> Clip:
+    return Clip(
+        clip_id=f"mead/{take.actor}/{view}/{take.emotion}/{take.level}/{take.number}",
+        dataset="mead",
+        speaker=take.actor,
+        video=found.source,
+        audio=sound.source if sound else None,
+        emotion=DATASET_LABELS["mead"][take.emotion],
+        intensity=take.level,
+        take=take.number,
+        view=view,
+    )
+
+
+def _label(found: Found, root: Path) -> tuple[Take, str | None]:
+    """(the take, its view or None for sound). Raises _NoClip with the reason why it is no clip."""
+    parts = (*root.parts, *found.parts)  # the root may lie inside an actor's folder
+    name = Path(parts[-1])
+    suffix = name.suffix.lower()
+    if suffix not in VIDEO_SUFFIXES and suffix not in AUDIO_SUFFIXES:
+        raise _NoClip(Reason.NOT_A_CLIP, f"a {suffix or 'suffixless'} file, not media")
+    is_sound = suffix in AUDIO_SUFFIXES
+    if flat := _EDTALK.fullmatch(name.stem) or _EAT.fullmatch(name.stem):
+        actor, emotion, level, number = flat.groups()
+        take = Take(actor, _SHORT.get(emotion, emotion), int(level), number)
+        if take.emotion not in DATASET_LABELS["mead"]:
+            raise _NoClip(Reason.BAD_LABEL, f"emotion {emotion!r} is none of MEAD's eight")
+        return take, None if is_sound else "front"
+    if len(parts) < 4 or (parts[-4] not in VIEWS and parts[-4] != "audio"):
+        raise _NoClip(Reason.NOT_A_CLIP, _WHERE)
+    kind, emotion, level_name = parts[-4:-1]
+    if (kind == "audio") != is_sound:
+        raise _NoClip(Reason.NOT_A_CLIP, f"a {suffix} file under {kind}/")
+    if emotion not in DATASET_LABELS["mead"]:
+        raise _NoClip(Reason.BAD_LABEL, f"emotion folder {emotion!r} is none of MEAD's eight")
+    if not (numbered := _LEVEL.fullmatch(level_name)):
+        raise _NoClip(Reason.BAD_LABEL, f"level folder {level_name!r} is not level_1 to level_3")
+    if not _NUMBER.fullmatch(name.stem):
+        raise _NoClip(Reason.NOT_A_CLIP, f"file name {name.name!r} is not a three-digit number")
+    # Folders and archives alike, from the file outwards; last the folders that the root itself lies in.
+    above = [*root.parts, *re.split("[/!]", found.name)]
+    for folder in reversed(above[:-4]):
+        if actor_name := _ACTOR.fullmatch(folder):
+            return Take(actor_name[1], emotion, int(numbered[1]), name.stem), None if is_sound else kind
+    raise _NoClip(
+        Reason.BAD_LABEL, "actor unknown: no folder above is named like M003 or W021-1; name one after its actor"
+    )
+
+
+def _describe(into: Discovery, view: str, kinds: Counter[str], numbers: dict[numbering.Folder, set[int]]) -> None:
+    """Lines for the user: what was recognised, and what may surprise."""
+    into.notes.append("MEAD layout: " + (", ".join(f"{n} files in {kind}" for kind, n in kinds.items()) or "none"))
+    actors = {clip.speaker for clip in into.clips}
+    into.notes.append(f"view {view}: {len(into.clips)} clips of {len(actors)} actors")
+    if silent := sum(clip.audio is None for clip in into.clips):
+        into.notes.append(f"{silent} clips have no sound file; the video's own track is used")
+    if gaps := numbering.gapped(numbers):
+        into.notes.append(
+            f"{len(gaps)} folders of {len({actor for actor, _, _ in gaps})} actors count past their 30 or 40 clips, "
+            "as the release does there: a number is no rank (docs/datasets.md)"
+        )

@@ -1,0 +1,242 @@
+"""MELD: the three split folders, flat or nested, and the three CSVs of labels, wherever they lie.
+
+A clip is (split, dialogue, utterance): the same file name occurs in all splits. Labels come from <split>_sent_emo.csv
+anywhere below the root, or from `--labels` (the folder of the CSVs, or one of them). Times in the CSVs are not used.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from cmet_pipelines.readers.archives import files
+from cmet_pipelines.readers.base import AUDIO_SUFFIXES, VIDEO_SUFFIXES, Discovery, Found, ReaderOptions
+from talking_face.clip import Clip, MediaSource
+from talking_face.emotions import DATASET_LABELS
+from talking_face.media.source import open_source
+from talking_face.reasons import ClipError, Reason, UserError
+
+SPLITS = {"train": "train", "dev": "val", "test": "test"}  # MELD's name of a split -> ours
+
+# What the archives call the split folders, what people rename them to, and the folders that mirrors put around them.
+_FOLDERS = {
+    **{name: "train" for name in ("train_splits", "train")},
+    **{name: "dev" for name in ("dev_splits_complete", "dev_splits", "dev", "val")},
+    **{name: "test" for name in ("output_repeated_splits_test", "test_splits", "test")},
+}
+_NAME = re.compile(r"(final_videos_test)?_?dia(\d+)_utt(\d+)", re.IGNORECASE)
+_LABELS = re.compile(r"(train|dev|test)_sent_emo\.csv", re.IGNORECASE)
+_COLUMNS = ("Utterance", "Speaker", "Emotion", "Dialogue_ID", "Utterance_ID")
+
+# Files of before November 2020, and the copies in the raw archives, hold Windows-1252 text read as Latin-1.
+_C1 = {code: bytes([code]).decode("cp1252", "ignore") for code in range(0x80, 0xA0)}
+_QUOTES = str.maketrans("‘’“”", "''\"\"")
+
+_Key = tuple[str, int, int]  # split, dialogue, utterance
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    speaker: str
+    emotion: str
+    transcript: str
+
+
+def discover(root: Path, options: ReaderOptions) -> Discovery:
+    """All clips under `root` (resolved) that have a row of labels."""
+    into = Discovery()
+    # Of copies the one on disk is taken before the one in an archive, and the one nearer to the root.
+    below = sorted(files(root, into), key=lambda f: (f.source.member is not None, len(f.parts), f.name))
+    rows, labelled = _read_labels(_asked_for(options.labels), below, into)
+    videos: defaultdict[_Key, list[Found]] = defaultdict(list)
+    for found in below:
+        if _LABELS.fullmatch(found.parts[-1]):
+            continue
+        key = _key(found, root)
+        if isinstance(key, tuple):
+            videos[key].append(found)
+        else:
+            into.skip(found.name, Reason.BAD_LABEL if key.startswith("split") else Reason.NOT_A_CLIP, key)
+    layouts: Counter[tuple[str, str]] = Counter()
+    for key, choice in videos.items():
+        video = _choose(choice, into)
+        layouts[key[0], video.name.rpartition("/")[0] or "."] += 1
+        clip = _clip(key, video, rows.get(key), key[0] in labelled)
+        if isinstance(clip, Clip):
+            into.clips.append(clip)
+        else:
+            into.skip(video.name, *clip)
+    _tell_absent(rows, videos, layouts, into)
+    _tell(labelled, layouts, into)
+    return into.finish()
+
+
+def _key(found: Found, root: Path) -> _Key | str:
+    """(split, dialogue, utterance), or a sentence that says why it is no clip."""
+    name = Path(found.parts[-1])
+    suffix = name.suffix.lower()
+    if suffix in AUDIO_SUFFIXES:
+        return "sound that someone took out of a clip; the clip's own track is read"
+    if suffix not in VIDEO_SUFFIXES:
+        return f"a {suffix or 'suffixless'} file, not media"
+    match = _NAME.fullmatch(name.stem)
+    if match is None:
+        return f"file name {name.name!r} is not dia<number>_utt<number>"
+    for folder in (*reversed(found.parts[:-1]), root.name):
+        if split := _FOLDERS.get(folder.lower()):
+            return split, int(match[2]), int(match[3])
+    return "split unknown: no folder above is named train_splits, dev_splits_complete, output_repeated_splits_test, ..."
+
+
+def _choose(choice: list[Found], into: Discovery) -> Found:
+    """The file of a clip that is used: of two cuts the final_videos_test one, of copies the first."""
+    final = {video.name: video.parts[-1].lower().startswith("final") for video in choice}
+    best = min(choice, key=lambda video: not final[video.name])
+    for video in choice:
+        if video is best:
+            continue
+        if final[best.name] and not final[video.name]:
+            detail = f"superseded by {best.name}, the cut that fits the labels"
+        else:
+            detail = f"the same clip as {best.name}, which is used"
+        into.skip(video.name, Reason.DUPLICATE_ID, detail)
+    return best
+
+
+def _clip(key: _Key, video: Found, row: _Row | None, labelled: bool) -> Clip | tuple[Reason, str]:
+    """The clip, or why its file is none."""
+    split, dialogue, utterance = key
+    take = f"dia{dialogue}_utt{utterance}"
+    table = f"{split}_sent_emo.csv"
+    if not labelled:
+        return Reason.UNLABELLED, f"no {table} is below the folder; put it there, or name its folder with --labels"
+    if row is None:
+        return Reason.UNLABELLED, f"{table} has no row for dialogue {dialogue}, utterance {utterance}"
+    emotion = DATASET_LABELS["meld"].get(row.emotion.lower())
+    if emotion is None:
+        return Reason.BAD_LABEL, f"emotion {row.emotion!r} in {table} is none of MELD's seven"
+    return Clip(
+        clip_id=f"meld/{split}/{take}",
+        dataset="meld",
+        speaker=row.speaker,
+        video=video.source,
+        emotion=emotion,
+        take=take,
+        transcript=row.transcript,
+        split=SPLITS[split],
+    )
+
+
+def _asked_for(labels: Path | None) -> list[Found]:
+    """The CSVs that `--labels` means. Raises UserError where it means none."""
+    if labels is None:
+        return []
+    paths = [labels] if labels.is_file() else sorted(labels.glob("*.csv")) if labels.is_dir() else []
+    paths = [path.resolve() for path in paths if _LABELS.fullmatch(path.name)]
+    if not paths:
+        raise UserError(f"{labels} is no folder that holds train_sent_emo.csv, dev_sent_emo.csv or test_sent_emo.csv")
+    return [Found(str(path), (path.name,), MediaSource(str(path))) for path in paths]
+
+
+def _read_labels(asked: list[Found], below: list[Found], into: Discovery) -> tuple[dict[_Key, _Row], set[str]]:
+    """(rows of the first CSV of each split, the splits that have one)."""
+    rows: dict[_Key, _Row] = {}
+    read: dict[str, tuple[Found, str]] = {}
+    for found in (*asked, *below):
+        match = _LABELS.fullmatch(found.parts[-1])
+        if match is None:
+            continue
+        split = match[1].lower()
+        if split not in read:
+            read[split] = found, _read(split, found.source, rows)
+        if found in asked:
+            continue
+        first, words = read[split]
+        detail = f"the labels of {split}, read: {words}"
+        if found.source != first.source:
+            detail = f"the labels of {split} once more; {first.name} is read"
+        into.skip(found.name, Reason.NOT_A_CLIP, detail)
+    return rows, set(read)
+
+
+def _read(split: str, source: MediaSource, rows: dict[_Key, _Row]) -> str:
+    """Adds the rows of one CSV; returns what was read in words. Raises UserError where it is no such table."""
+    try:
+        with open_source(source) as opened:
+            data = Path(opened).read_bytes() if isinstance(opened, str) else opened.read()
+    except ClipError as error:
+        raise UserError(f"labels cannot be read: {error.detail}") from None
+    text, how = _decode(data)
+    # Not split by str.splitlines, which takes the ellipsis of the older files (U+0085) for the end of a line.
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
+    if lacking := [name for name in _COLUMNS if name not in reader.fieldnames]:
+        raise UserError(f"{source} has no column {', '.join(lacking)}; it has {', '.join(reader.fieldnames) or 'none'}")
+    good = 0
+    bad: list[int] = []
+    for row in _lines(reader, source):
+        try:
+            key = (split, int(row["Dialogue_ID"]), int(row["Utterance_ID"]))
+        except (TypeError, ValueError):
+            bad.append(reader.line_num)
+            continue
+        if key in rows or not row["Speaker"]:
+            bad.append(reader.line_num)
+            continue
+        good += 1
+        words = {name: " ".join((row[name] or "").translate(_QUOTES).split()) for name in _COLUMNS[:3]}
+        rows[key] = _Row(words["Speaker"], words["Emotion"], words["Utterance"])
+    unread = f", and not line {', '.join(map(str, bad[:5]))}{' and more' if bad[5:] else ''}" if bad else ""
+    return f"{good} rows, {how}{unread}"
+
+
+def _lines(reader: csv.DictReader, source: MediaSource) -> Iterator[dict[str, str]]:
+    try:
+        yield from reader
+    except csv.Error as error:
+        raise UserError(f"{source} is no CSV after line {reader.line_num} ({error}); download it again") from None
+
+
+def _decode(data: bytes) -> tuple[str, str]:
+    """(text, its encoding in words), with the characters that the older files lost."""
+    try:
+        text, how = data.decode("utf-8-sig"), "UTF-8"
+    except UnicodeDecodeError:
+        text, how = data.decode("latin-1"), "Windows-1252"
+    mended = text.translate(_C1)
+    return mended, how if mended == text or how != "UTF-8" else "UTF-8 with Windows-1252 characters, mended"
+
+
+def _tell_absent(
+    rows: dict[_Key, _Row], videos: dict[_Key, list[Found]], layouts: Counter[tuple[str, str]], into: Discovery
+) -> None:
+    """Records the rows without a file, one by one, unless a whole split is not there."""
+    for split in SPLITS:
+        theirs = [key for key in rows if key[0] == split]
+        folders = [(count, folder) for (name, folder), count in layouts.items() if name == split]
+        if theirs and not folders:
+            into.notes.append(f"{split}: none of the {len(theirs)} clips in the labels is here")
+            continue
+        for _, dialogue, utterance in (key for key in theirs if key not in videos):
+            name = f"{max(folders)[1]}/dia{dialogue}_utt{utterance}.mp4".removeprefix("./")
+            into.skip(name, Reason.MISSING_FILE, f"named in {split}_sent_emo.csv, but not here")
+
+
+def _tell(labelled: set[str], layouts: Counter[tuple[str, str]], into: Discovery) -> None:
+    """Notes: where the splits lie, and that they share speakers."""
+    where = [f"{split} in {folder} ({count} files)" for (split, folder), count in sorted(layouts.items())]
+    into.notes.append(f"MELD layout: {'; '.join(where[:6]) or 'none'}{' and more' if where[6:] else ''}")
+    if lacking := sorted({split for split, _ in layouts} - labelled):
+        into.notes.append(f"no labels for {', '.join(lacking)}: these clips are skipped")
+    splits: defaultdict[str, set[str | None]] = defaultdict(set)
+    for clip in into.clips:
+        splits[clip.speaker].add(clip.split)
+    if shared := [speaker for speaker, theirs in splits.items() if len(theirs) > 1]:
+        into.notes.append(
+            f"{len(shared)} of {len(splits)} speakers are in more than one split: it holds out dialogues, not people"
+        )

@@ -1,0 +1,73 @@
+"""Reads and writes whole files: one atomic write, one SHA-256, one JSON form, for the whole tree."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from talking_face.signature import canonical_json
+
+STRAY = ".*.part*"  # glob pattern of what `replacing` leaves when its process is killed
+
+
+@contextmanager
+def replacing(path: Path, *, durable: bool = False) -> Iterator[Path]:
+    """Yields a temporary path in the folder of `path`; at the end of the block it is renamed to `path`.
+
+    Readers see the old file or the whole new one. When the block fails the temporary file is removed and `path` stays
+    as it was. Parent folders are made. The temporary name keeps the suffix, from which encoders choose a container.
+
+    Args:
+        path: the file to write or replace.
+        durable: flush the file to the disk before the rename. A killed process never leaves half a file, either way;
+            without `durable` a power cut may leave an empty one, so use it for what cannot be computed again.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    try:
+        yield temporary
+        if durable:
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_bytes(path: Path, data: bytes, *, durable: bool = False) -> None:
+    """Writes a file by an atomic rename; see `replacing`."""
+    with replacing(path, durable=durable) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_text(path: Path, text: str, *, durable: bool = False) -> None:
+    """Writes UTF-8 text by an atomic rename, line ends as they are; see `replacing`."""
+    write_bytes(path, text.encode(), durable=durable)
+
+
+def write_json(path: Path, value: Mapping[str, Any], *, durable: bool = False) -> None:
+    """Writes canonical JSON (sorted keys, one line) by an atomic rename; see `replacing`."""
+    write_text(path, canonical_json(dict(value)) + "\n", durable=durable)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object that `write_json` wrote; {} where the file is absent or unreadable, so that it is made again."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def sha256_of(data: bytes | Path) -> str:
+    """SHA-256, 64 hex digits, of bytes or of a file's content. Raises OSError where the file cannot be read."""
+    if isinstance(data, Path):
+        with data.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    return hashlib.sha256(data).hexdigest()

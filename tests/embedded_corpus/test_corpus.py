@@ -1,0 +1,117 @@
+"""The corpus on disk: MEAD's folders and containers, the same bytes however it is made, and what networks see in it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cmet_pipelines.readers.base import ReaderOptions
+from cmet_pipelines.readers.mead import discover
+from embedded_corpus.corpus import clip_specs, write_corpus
+from talking_face.media.reading import probe
+from talking_face.reasons import UserError
+
+SMALL = {"speakers": 2, "size": "320x180", "seconds": 0.5, "quiet": True, "only": ["/angry/level_1"]}
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    return {p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+
+
+def test_every_emotional_clip_has_a_neutral_one_of_the_same_sentence() -> None:
+    specs = clip_specs(8, takes=2)
+    assert len(specs) == 512 and len({s.key for s in specs}) == 512
+    plain = {(s.speaker, s.sentence_ids[0]) for s in specs if s.emotion == "neutral"}
+    assert all((s.speaker, s.sentence_ids[0]) in plain for s in specs)
+    assert len({s for _, s in plain}) == 16
+    assert all(s.sentence_ids[0] == f"s{1 + (s.take - 1) % 16:02d}" for s in clip_specs(9, takes=5))
+    one = [s for s in clip_specs(8) if s.speaker == "M902"]
+    assert len(one) == 32 and sum(s.level == 3 for s in one) == 14 and sum(s.emotion == "neutral" for s in one) == 4
+
+
+def test_same_bytes_with_other_workers_and_after_an_interruption(tmp_path: Path) -> None:
+    a, b = tmp_path / "a", tmp_path / "b"
+    assert write_corpus("mead", a, workers=2, **SMALL).written == 2
+    write_corpus("mead", b, workers=0, **SMALL)
+    first = hashes(a)
+    assert first == hashes(b) and len(first) == 7
+    # As a killed run leaves it: a clip without its truth, and half a file under a temporary name.
+    (b / "_truth/M901/front/angry/level_1/002.json").unlink()
+    (b / "W901/video/front/angry/level_1/.002.77.tmp.mp4").write_bytes(b"half")
+    assert write_corpus("mead", b, workers=0, **SMALL).written == 1
+    assert hashes(b) == first
+    with pytest.raises(UserError, match="other settings \\(seed\\)"):
+        write_corpus("mead", b, seed=1, **SMALL)
+
+
+def test_files_are_meads(tmp_path: Path) -> None:
+    write_corpus("mead", tmp_path / "c", workers=0, **{**SMALL, "speakers": 1})
+    root = (tmp_path / "c").resolve()
+    info = probe(root / "M901/video/front/angry/level_1/002.mp4")
+    assert info.video and info.audio
+    assert (info.video.codec, info.video.fps, info.video.width, info.video.height) == ("h264", 30, 320, 180)
+    assert info.video.pix_fmt in ("yuvj444p", "yuv444p") and info.duration == pytest.approx(0.5, abs=0.05)
+    sound = probe(root / "M901/audio/angry/level_1/002.m4a").audio
+    assert sound and (sound.codec, sound.rate, sound.channels) == ("aac", 48000, 2)
+    found = discover(root, ReaderOptions())
+    assert [c.clip_id for c in found.clips] == ["mead/M901/front/angry/1/002"] and found.clips[0].audio
+    truth = json.loads((root / "_truth/M901/front/angry/level_1/002.json").read_text())
+    assert truth["text"] and truth["phones"] and {len(v) for v in truth["frames"].values()} == {15}
+
+
+def test_flat_folder_with_labels(tmp_path: Path) -> None:
+    write_corpus("clips", tmp_path / "c", workers=0, **{**SMALL, "speakers": 1})
+    lines = (tmp_path / "c/labels.csv").read_text().splitlines()
+    assert lines[0].startswith("file,speaker,emotion,intensity,") and lines[1].startswith(
+        "M901_angry_1_002.mp4,M901,angry,1,"
+    )
+    assert (tmp_path / "c/M901_angry_1_002.mp4").is_file()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"name": "imagenet"}, "written as mead"),
+        ({"size": "huge"}, "WIDTHxHEIGHT"),
+        ({"size": "100x360"}, "as wide"),
+        ({"speakers": 0}, "1 to 198"),
+        ({"only": ["nobody"]}, "a key is like"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_words(tmp_path: Path, change: dict, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        write_corpus(**{"name": "mead", "out": tmp_path / "c", **change})
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match="not an embedded corpus"):
+        write_corpus("mead", tmp_path, **SMALL)
+
+
+def test_networks_believe_in_the_faces(tmp_path: Path) -> None:
+    """Six clips of two speakers through the same measurement as the whole corpus gets."""
+    pytest.importorskip("mediapipe")
+    pytest.importorskip("dlib")
+    from embedded_corpus.acceptance import identity_numbers, lip_separation, measure_clip
+
+    keys = [
+        f"/{emotion}/{take}"
+        for emotion in ("happy/level_3", "sad/level_3", "neutral/level_1")
+        for take in ("001", "005")
+    ]
+    write_corpus("mead", tmp_path / "c", speakers=2, workers=2, quiet=True, only=keys)
+    clips = []
+    for truth in sorted((tmp_path / "c/_truth").glob("*/front/*/*/*.json")):
+        speaker, view, *rest = truth.relative_to(tmp_path / "c/_truth").with_suffix(".mp4").parts
+        clips.append(measure_clip(tmp_path.joinpath("c", speaker, "video", view, *rest), truth))
+    assert len(clips) == 6
+    assert all(c.mesh_found == c.frames and c.hog_found >= c.hog_tried - 1 for c in clips)
+    assert min(c.mouth_r for c in clips) >= 0.9
+    assert min(lip_separation(clips).values()) > 0.02
+    who = identity_numbers(clips)
+    assert who["nearest_same"] == 1 and who["means_min"] >= 0.6
+    assert min(c.energy_r for c in clips) > 0.5
+    assert np.isfinite([c.pitch for c in clips]).all()
