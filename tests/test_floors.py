@@ -10,15 +10,21 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 FLOORS = {
     "talking_face": 0,
-    "embedded_corpus": 1,
     "cmet_pipelines": 1,
     "cmet_metrics": 1,
+    "embedded_corpus": 2,
     "cmet_reference": 2,
     "cmet_baselines": 3,
     "cmet_leaderboards": 3,
     "cmet_eval": 4,
 }
-ROOMS = {room: next(ROOT.glob(f"*/{room}"), ROOT / room) for room in FLOORS}
+FOLDERS = {
+    "cmet_pipelines": "pipelines",
+    "cmet_metrics": "metrics",
+    "cmet_baselines": "baselines",
+    "cmet_leaderboards": "leaderboards",
+}
+ROOMS = {room: ROOT / FOLDERS.get(room, "") / room for room in FLOORS}
 
 
 def _imports(path: Path, nested: bool = True) -> set[str]:
