@@ -7,10 +7,15 @@ it looks at, and a `Case` hands out those and no others, so what a board prints 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
+
+from talking_face.media.reading import AUDIO_RATE
+
+Loader = Callable[..., np.ndarray | list[np.ndarray]]
 
 # Everything a case can hand out.
 INPUTS: tuple[str, ...] = (
@@ -64,134 +69,145 @@ class Method(Protocol):
         ...
 
 
+@dataclass(frozen=True, kw_only=True)
+class CaseSpec:
+    """Which video a case asks for; `Case` has the meaning of the fields."""
+
+    pair_id: str
+    setting: str
+    speaker: str
+    n_frames: int
+    size: tuple[int, int]
+    seed: int
+    target_emotion: str
+    intensity: int | None
+    file_name: str = ""  # empty: the pair's id
+    log: Path | None = None
+
+
 class Case:
     """One evaluation case as a method gets it. Inputs are loaded on first use, and only those the method declares.
 
     Attributes:
-        pair_id, setting, speaker: names, for logs. They carry the emotions; a method must not read them for that.
+        pair_id, setting, speaker: names, for logs. They contain the emotions; a method must not read the emotions from
+            them.
         n_frames: frames wanted, at 25 frames/s: the length of the driving audio.
         size: (height, width) wanted, pixels.
         seed: for a method that draws random numbers.
         notes: what the method did that a reader of the scores should know; see `note`.
         file_name: the pair's id as a file name without an ending.
-        log: where an outside program's output is kept; None: nowhere.
+        log: the file for an outside program's output; None: the output is not kept.
     """
 
     fps: float = 25.0
-    audio_rate: int = 16000
+    audio_rate: int = AUDIO_RATE
 
-    def __init__(
-        self,
-        *,
-        pair_id: str,
-        setting: str,
-        speaker: str,
-        n_frames: int,
-        size: tuple[int, int],
-        seed: int,
-        target_emotion: str,
-        intensity: int | None,
-        loaders: Mapping[str, Callable[..., Any]],
-        sees: frozenset[str],
-        file_name: str = "",
-        log: Path | None = None,
-    ) -> None:
-        """`loaders` gives arrays by the names in `ARRAYS`."""
+    def __init__(self, spec: CaseSpec, loaders: Mapping[str, Loader], sees: frozenset[str]) -> None:
+        """A case of the arrays that `loaders` returns.
+
+        Args:
+            spec: which video is asked for.
+            loaders: by the names in `ARRAYS`; `training_frames` takes an index of `training_audio`.
+            sees: the inputs that the method declares.
+
+        Raises:
+            ValueError: `sees` names an unknown input.
+        """
         if unknown := sorted(sees - set(INPUTS)):
             raise ValueError(f"a method cannot see {', '.join(unknown)}; the inputs are {', '.join(INPUTS)}")
-        self.pair_id, self.setting, self.speaker = pair_id, setting, speaker
-        self.n_frames, self.size, self.seed = n_frames, size, seed
-        self.file_name, self.log = file_name or pair_id, log
+        self.pair_id, self.setting, self.speaker = spec.pair_id, spec.setting, spec.speaker
+        self.n_frames, self.size, self.seed = spec.n_frames, spec.size, spec.seed
+        self.file_name, self.log = spec.file_name or spec.pair_id, spec.log
         self.notes: list[str] = []
-        self._emotion: tuple[str, int | None] = (target_emotion, intensity)
+        self._emotion: tuple[str, int | None] = (spec.target_emotion, spec.intensity)
         self._loaders, self._sees = loaders, sees
-        self._loaded: dict[str, np.ndarray] = {}
+        self._loaded: dict[str, np.ndarray | list[np.ndarray]] = {}
 
     @property
     def reference_frames(self) -> np.ndarray:
         """(N, H, W, 3) uint8 RGB, in the order of time."""
-        return self._get("reference_frames")
+        return self._array("reference_frames")
 
     @property
     def reference_landmarks(self) -> np.ndarray:
         """(N, 478, 3) float32, MediaPipe's points in pixels of the reference frames, no NaN."""
-        return self._get("reference_landmarks")
+        return self._array("reference_landmarks")
 
     @property
     def source_frames(self) -> np.ndarray:
         """(T, H, W, 3) uint8 RGB, 25 frames/s; of its own length."""
-        return self._get("source_frames")
+        return self._array("source_frames")
 
     @property
     def source_landmarks(self) -> np.ndarray:
         """(T, 478, 3) float32, MediaPipe's points in pixels of the source frames; gaps are bridged."""
-        return self._get("source_landmarks")
+        return self._array("source_landmarks")
 
     @property
     def source_blendshapes(self) -> np.ndarray:
         """(T, 52) float32 in [0, 1], MediaPipe's coefficients of the source frames; gaps are bridged."""
-        return self._get("source_blendshapes")
+        return self._array("source_blendshapes")
 
     @property
     def source_audio(self) -> np.ndarray:
         """(N,) int16, 16 kHz mono: the source video's own sound."""
-        return self._get("source_audio")
+        return self._array("source_audio")
 
     @property
     def driving_audio(self) -> np.ndarray:
         """(N,) int16, 16 kHz mono; 640 samples a frame wanted."""
-        return self._get("driving_audio")
+        return self._array("driving_audio")
 
     @property
     def emotion_audio(self) -> list[np.ndarray]:
         """(N,) int16 each, 16 kHz mono: clips spoken in the target emotion, never the driving one."""
-        return self._get("emotion_audio")
+        return self._list("emotion_audio")
 
     @property
     def neutral_audio(self) -> list[np.ndarray]:
         """(N,) int16 each, 16 kHz mono: neutral clips."""
-        return self._get("neutral_audio")
+        return self._list("neutral_audio")
 
     @property
     def upper_half_frames(self) -> np.ndarray:
         """(T, H, W, 3) uint8 RGB, 25 frames/s: the real clip, black from the middle row down."""
-        return self._get("upper_half_frames")
+        return self._array("upper_half_frames")
 
     @property
     def ground_truth_pose(self) -> np.ndarray:
         """(T, 3, 4) float64: rotation times scale, and shift in px, that take points of the speaker's head to each real
         picture. The head's frame is cmet_reference.geometry's, its template the mean of the reference landmarks."""
-        return self._get("ground_truth_pose")
+        return self._array("ground_truth_pose")
 
     @property
     def ground_truth_frames(self) -> np.ndarray:
         """(T, H, W, 3) uint8 RGB, 25 frames/s."""
-        return self._get("ground_truth_frames")
+        return self._array("ground_truth_frames")
 
     @property
     def ground_truth_landmarks(self) -> np.ndarray:
         """(T, 478, 3) float32, MediaPipe's points in pixels of the real frames; gaps are bridged."""
-        return self._get("ground_truth_landmarks")
+        return self._array("ground_truth_landmarks")
 
     @property
     def other_take_frames(self) -> np.ndarray:
         """(T, H, W, 3) uint8 RGB, 25 frames/s: the speaker in the target emotion, saying something else."""
-        return self._get("other_take_frames")
+        return self._array("other_take_frames")
 
     @property
     def training_audio(self) -> list[np.ndarray]:
         """(N,) int16 each, 16 kHz mono: clips of the training split, labelled ones, at most 512."""
-        return self._get("training_audio")
+        return self._list("training_audio")
 
     @property
     def training_emotions(self) -> np.ndarray:
         """(K,) str: the labels of `training_audio`'s clips."""
-        return self._get("training_emotions")
+        return self._array("training_emotions")
 
     def training_frames(self, index: int) -> np.ndarray:
         """(T, H, W, 3) uint8 RGB, 25 frames/s: the pictures of one clip of `training_audio`."""
         self._check("training-split")
-        return self._loaders["training_frames"](index)  # type: ignore[no-any-return]
+        return np.asarray(self._loaders["training_frames"](index))
 
     @property
     def target_emotion(self) -> str:
@@ -218,7 +234,13 @@ class Case:
             seen = ", ".join(sorted(self._sees)) or "nothing"
             raise UndeclaredInput(f"the method asked for {name}, but declares that it sees {seen}; add it to `sees`")
 
-    def _get(self, name: str) -> Any:
+    def _array(self, name: str) -> np.ndarray:
+        return np.asarray(self._load(name))
+
+    def _list(self, name: str) -> list[np.ndarray]:
+        return list(self._load(name))
+
+    def _load(self, name: str) -> np.ndarray | list[np.ndarray]:
         self._check(ARRAYS[name])
         if name not in self._loaded:
             loaded = self._loaders[name]()

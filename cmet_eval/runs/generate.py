@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from cmet_baselines.method import Case, Method, check_output
+from cmet_baselines.method import Case, CaseSpec, Method, check_output
 from cmet_baselines.registry import get_method
 from cmet_eval.protocol.pairs import pair_file_name
 from cmet_eval.runs.timing import Stopwatch, hardware
@@ -112,7 +112,7 @@ def make_case(
     loaders = {name: reads(loader) for name, loader in loaders.items()}
     loaders["training_frames"] = lambda index: reads(lambda: shards.frames(_training_clips(shards)[index]))()
     size = reads(lambda: shards.frames(pair.reference_clip, [pair.reference_frames[0]]))().shape[1:3]
-    return Case(
+    spec = CaseSpec(
         pair_id=pair.pair_id,
         setting=pair.setting,
         speaker=pair.speaker,
@@ -121,11 +121,10 @@ def make_case(
         seed=pair.seed,
         target_emotion=pair.target_emotion,
         intensity=pair.intensity,
-        loaders=loaders,
-        sees=sees,
         file_name=pair_file_name(pair.pair_id),
         log=log,
     )
+    return Case(spec, loaders, sees)
 
 
 def _other_take(shards: ShardSet, pair: Pair, truth: str) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 from cmet_eval.protocol.pairs import PairList, pair_file_name
 from cmet_eval.protocol.setting import Setting
 from cmet_eval.runs.score import Expected, Job, scoring_key, stored_scores
-from cmet_leaderboards.results import write_results
+from cmet_leaderboards.results import ResultRow, write_results
 from cmet_metrics.base import Metric
 from cmet_metrics.registry import DEFAULT_METRICS, Profile, common_profile, get_metric, in_profile
 from cmet_pipelines.shards import ShardSet
@@ -137,15 +137,15 @@ def score_submissions(
     for name, key in waiting.items():
         outcome[name] = failed.get(key) or read_json(Path(jobs[key].out))
 
-    written, every = [], list[dict[str, Any]]()
+    written, every = [], list[ResultRow]()
     absent: dict[str, set[str]] = {}
     for s in submissions:
         metrics = wanted[s.setting.name]
         rows = list(_rows(s, metrics, outcome, shards, suite, common_profile((m.key for m in metrics), profile)))
         every += rows
         for row in rows:
-            if row["reason"] == Reason.MISSING_WEIGHTS.value:
-                absent.setdefault(" ".join(row["detail"].split()), set()).add(row["metric"])
+            if row.reason == Reason.MISSING_WEIGHTS.value:
+                absent.setdefault(" ".join(row.detail.split()), set()).add(row.metric)
         written.append(write_results(rows, out / "results", _result_record(s)))
     to_get = tuple(f"{', '.join(sorted(keys))}: {detail}" for detail, keys in sorted(absent.items()))
     return Scored(tuple(written), len(jobs), kept, _losses(every), to_get)
@@ -155,24 +155,24 @@ def score_submissions(
 _NO_LOSS = (Reason.INFINITE.value, Reason.NOT_ASKED.value)
 
 
-def _losses(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], Loss]:
+def _losses(rows: Sequence[ResultRow]) -> dict[tuple[str, str], Loss]:
     """Rows without a value, by method and reason."""
     videos: dict[str, set[tuple[str, str]]] = {}
     asked: dict[str, set[str]] = {}
-    found: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    found: dict[tuple[str, str], list[ResultRow]] = {}
     for row in rows:
-        videos.setdefault(row["method"], set()).add((row["setting"], row["pair_id"]))
-        asked.setdefault(row["method"], set()).add(row["metric"])
-        if row["reason"] and row["reason"] not in _NO_LOSS:
-            found.setdefault((row["method"], row["reason"]), []).append(row)
+        videos.setdefault(row.method, set()).add((row.setting, row.pair_id))
+        asked.setdefault(row.method, set()).add(row.metric)
+        if row.reason and row.reason not in _NO_LOSS:
+            found.setdefault((row.method, row.reason), []).append(row)
     losses = {}
     for (method, reason), lost in found.items():
-        metrics = {row["metric"] for row in lost}
+        metrics = {row.metric for row in lost}
         losses[method, reason] = Loss(
-            len({(row["setting"], row["pair_id"]) for row in lost}),
+            len({(row.setting, row.pair_id) for row in lost}),
             len(videos[method]),
             () if metrics == asked[method] else tuple(sorted(metrics)),
-            " ".join(lost[0]["detail"].split())[:200],
+            " ".join(lost[0].detail.split())[:200],
         )
     return losses
 
@@ -222,7 +222,7 @@ def _rows(
     shards: ShardSet,
     suite: str,
     profile: Profile,
-) -> Iterable[dict[str, Any]]:
+) -> Iterable[ResultRow]:
     """One row a pair and metric: a value, or a reason."""
     dataset = ", ".join(sorted({str(name) for name in shards.clips["dataset"]}))
     # Once a submission: the digest of 1,143 pairs takes 30 ms, and there is a row for each pair and metric.
@@ -241,34 +241,34 @@ def _rows(
             if score is None:
                 error = found if isinstance(found, ClipError) else ClipError(Reason.CRASHED, "no score; run again")
                 score = {"value": None, "reason": error.reason.value, "detail": error.detail, "n": 0, "stats": {}}
-            yield {
-                "setting": s.setting.name,
-                "method": s.method["name"],
-                "revision": str(s.method["revision"]),
-                "pair_id": pair.pair_id,
-                "seed": pair.seed,
-                "speaker": pair.speaker,
-                "reference_emotion": pair.reference_emotion,
-                "target_emotion": pair.target_emotion,
-                "intensity": pair.intensity,
-                "ground_truth_clip": pair.ground_truth_clip,
-                "metric": metric.key,
-                "signature": signatures[metric.key],
-                "higher_is_better": metric.higher_is_better,
-                "ideal": metric.ideal,
-                "unit": metric.unit,
+            yield ResultRow(
+                setting=s.setting.name,
+                method=s.method["name"],
+                revision=str(s.method["revision"]),
+                pair_id=pair.pair_id,
+                seed=pair.seed,
+                speaker=pair.speaker,
+                reference_emotion=pair.reference_emotion,
+                target_emotion=pair.target_emotion,
+                intensity=pair.intensity,
+                ground_truth_clip=pair.ground_truth_clip,
+                metric=metric.key,
+                signature=signatures[metric.key],
+                higher_is_better=metric.higher_is_better,
+                ideal=metric.ideal,
+                unit=metric.unit,
                 **{field: score[field] for field in ("value", "reason", "detail", "n", "stats")},
-                "notes": "; ".join([*known.get("notes", ()), *stored.get("notes", ())]),
-                "codec": known.get("codec") or stored.get("codec", ""),
-                "video_sha256": stored.get("video_sha256"),
-                "dataset": dataset,
-                "data_digest": shards.digest,
-                "data_signature": shards.signature,
-                "pairs_digest": pairs_digest,
-                "rules": rules,
-                "profile": profile,
-                "suite_version": suite,
-            }
+                notes="; ".join([*known.get("notes", ()), *stored.get("notes", ())]),
+                codec=known.get("codec") or stored.get("codec", ""),
+                video_sha256=stored.get("video_sha256"),
+                dataset=dataset,
+                data_digest=shards.digest,
+                data_signature=shards.signature,
+                pairs_digest=pairs_digest,
+                rules=rules,
+                profile=profile,
+                suite_version=suite,
+            )
 
 
 def _evaluator(metric: Metric) -> corpus_nets.Kind:

@@ -144,7 +144,7 @@ def _table(table: Table) -> dict[str, Any]:
     return {
         "key": dict(table.key),
         "title": table.title,
-        "summary": str(table.setting.get("summary", "")),
+        "summary": table.setting.summary,
         "pairs": table.pairs,
         "drawn": table.drawn,
         "speakers": table.speakers,

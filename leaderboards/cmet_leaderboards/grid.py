@@ -9,13 +9,14 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cmet_leaderboards import metric_facts
 from cmet_leaderboards.results import TABLE_KEYS, Results, codes, grouped
 from cmet_leaderboards.statistics import (
     Difference,
@@ -26,10 +27,9 @@ from cmet_leaderboards.statistics import (
     paired_estimates,
     paired_means,
 )
-from talking_face.reasons import Reason, UserError
+from talking_face.reasons import Reason
 
 ABSENT, LOST, INFINITE, SCORED = range(4)  # states of a method, metric and pair
-_METRIC_ORDER = ("psnr", "ssim", "m_lmd", "f_lmd", "lse", "lse_c", "lse_d", "lse_offset", "csim", "ea", "fid")
 MethodId = tuple[str, str]  # name, revision
 
 
@@ -51,10 +51,7 @@ class Column:
     @property
     def name(self) -> str:
         """`M-LMD` for `m_lmd:eat`, `Emotion leak` for `emotion_leak:fer`."""
-        words = self.family.split("_")
-        if len(words[0]) > 4 or words[0] == "lip":  # no abbreviation
-            return " ".join(words).capitalize()
-        return "-".join(words).upper()
+        return metric_facts.title(self.family)
 
     @property
     def variant(self) -> str:
@@ -142,9 +139,9 @@ class Grid:
         """(P,) the pairs that a method's mean is over: the common ones, or its own where it is not compared."""
         return self.common[c] if self.compared[m, c] else self.state[m, c] >= INFINITE
 
-    def pooled(self, c: int) -> Callable[[Mapping[str, float]], float | None] | None:
+    def pooled(self, c: int) -> metric_facts.Pooled | None:
         """What makes a pooled metric's value of its sums; None for the plain mean over pairs."""
-        return _pooled(self.columns[c].metric)
+        return metric_facts.pooled(self.columns[c].metric)
 
     def sums(self, c: int) -> dict[str, np.ndarray]:
         """Each statistic of a column, (M, P), 0 where a pair has none."""
@@ -285,24 +282,10 @@ def _columns(found: Sequence[tuple[Any, ...]]) -> list[Column]:
 
 
 def _column_order(column: Column) -> tuple[int, str, str]:
-    known = _METRIC_ORDER.index(column.family) if column.family in _METRIC_ORDER else len(_METRIC_ORDER)
-    return known, column.metric, column.signature
+    return metric_facts.place(column.family), column.metric, column.signature
 
 
 def _unlike(signature: str, others: Sequence[str]) -> str:
     """The fields of a signature in which the others differ from it."""
     shared = set.intersection(*(set(text.split("|")) for text in others))
     return "|".join(part for part in signature.split("|") if part not in shared)
-
-
-@cache
-def _pooled(metric: str) -> Any:
-    """`mean_of` of a metric that overrides the plain mean over clips; None for the others and for unknown metrics."""
-    from cmet_metrics.base import Metric
-    from cmet_metrics.registry import get_metric
-
-    try:
-        found = get_metric(metric)
-    except (UserError, KeyError, ValueError):
-        return None
-    return None if type(found).mean_of is Metric.mean_of else found.mean_of

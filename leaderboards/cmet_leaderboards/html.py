@@ -74,8 +74,8 @@ def _table(table: Table, index: int) -> dict[str, Any]:
     return {
         "id": f"{table.key['setting']}-{index + 1}",
         "title": table.title,
-        "summary": str(table.setting.get("summary", "")),
-        "protocol": str(table.setting.get("protocol", "")),
+        "summary": table.setting.summary,
+        "protocol": table.setting.protocol,
         "apart": [(name.replace("_", " "), value) for name, value in table.apart.items()],
         "facts": _facts(table),
         "interval_note": wording.interval_note(table),
@@ -108,8 +108,8 @@ def _table(table: Table, index: int) -> dict[str, Any]:
         "pair_notes": table.pair_notes,
         "published": table.published,
         "key": [(name.replace("_", " "), value) for name, value in table.key.items() if name != "setting"],
-        "disjoint": ", ".join(table.setting.get("disjoint", ())),
-        "shared": ", ".join(table.setting.get("shared", ())),
+        "disjoint": ", ".join(table.setting.disjoint),
+        "shared": ", ".join(table.setting.shared),
     }
 
 

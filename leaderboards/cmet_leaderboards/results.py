@@ -1,15 +1,14 @@
-"""Result rows: one row a method, pair and metric, with the signature that made it; Parquet, long format.
+"""Reads and writes result rows: one row for each method, pair and metric, in Parquet files.
 
-One file holds one method (and revision) in one setting, on one data set, pair list and suite version. Writing it again
-replaces the rows of the same pair and signature and keeps the others, so that results accumulate; the bytes depend on
+One file holds one method (and revision) in one setting, on one data set, pair list and suite version. Writing to a file
+again replaces the rows of the same pair and signature and keeps the others, so results accumulate. The bytes depend on
 the rows alone.
 """
 
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,43 +19,55 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from cmet_leaderboards.file_record import FileRecord
+from talking_face.arrow import schema_of
+from talking_face.files import STRAY, replacing
 from talking_face.reasons import UserError
 from talking_face.signature import canonical_json
 
-SCHEMA = pa.schema(
-    [
-        ("setting", pa.string()),
-        ("method", pa.string()),
-        ("revision", pa.string()),
-        ("pair_id", pa.string()),
-        ("seed", pa.int32()),
-        ("speaker", pa.string()),
-        ("reference_emotion", pa.string()),
-        ("target_emotion", pa.string()),
-        ("intensity", pa.int32()),
-        ("ground_truth_clip", pa.string()),
-        ("metric", pa.string()),  # name:variant
-        ("signature", pa.string()),  # the metric's
-        ("higher_is_better", pa.bool_()),
-        ("ideal", pa.float64()),  # the right value where neither up nor down is better (1 of a ratio); else null
-        ("unit", pa.string()),
-        ("value", pa.float64()),  # null where there is a reason
-        ("reason", pa.string()),  # talking_face.reasons.Reason
-        ("detail", pa.string()),
-        ("n", pa.int32()),  # frames (or the metric's own unit) in the value
-        ("stats", pa.map_(pa.string(), pa.float64())),  # sums; pooled metrics are made of these
-        ("notes", pa.string()),  # what was done to the video: cut, held, resampled
-        ("codec", pa.string()),  # of the file that was scored
-        ("video_sha256", pa.string()),
-        ("dataset", pa.string()),
-        ("data_digest", pa.string()),
-        ("data_signature", pa.string()),
-        ("pairs_digest", pa.string()),
-        ("rules", pa.string()),  # digest of the setting's rules
-        ("profile", pa.string()),  # evaluator profile: embedded | paper
-        ("suite_version", pa.string()),
-    ]
-)
+
+@dataclass(frozen=True, kw_only=True)
+class ResultRow:
+    """One metric on one pair of one method: a value or a reason, and how it was made. Its fields are the columns."""
+
+    setting: str
+    method: str
+    revision: str
+    pair_id: str
+    seed: int | None
+    speaker: str | None
+    reference_emotion: str | None
+    target_emotion: str | None
+    intensity: int | None
+    ground_truth_clip: str | None
+    metric: str  # name:variant
+    signature: str  # the metric's
+    higher_is_better: bool
+    ideal: float | None = None  # the right value where neither up nor down is better (1 of a ratio); else null
+    unit: str
+    value: float | None  # null where there is a reason
+    reason: str | None  # talking_face.reasons.Reason
+    detail: str
+    n: int  # frames (or the metric's own unit) in the value
+    stats: Mapping[str, float]  # sums; pooled metrics are made from these
+    notes: str  # what was done to the video: cut, held, resampled
+    codec: str  # of the file that was scored
+    video_sha256: str | None
+    dataset: str
+    data_digest: str
+    data_signature: str
+    pairs_digest: str
+    rules: str  # digest of the setting's rules
+    profile: str  # evaluator profile: embedded | paper
+    suite_version: str
+
+    @classmethod
+    def of(cls, stored: Mapping[str, Any]) -> ResultRow:
+        """The row of a mapping with these keys; `stats` may be a list of pairs, as Arrow returns it."""
+        return cls(**{**stored, "stats": dict(stored["stats"] or ())})
+
+
+SCHEMA = schema_of(ResultRow)
 # Rows that differ in one of these never share a table, let alone a column.
 TABLE_KEYS = (
     "setting",
@@ -69,17 +80,16 @@ TABLE_KEYS = (
     "suite_version",
 )
 _FILE_KEYS = ("setting", "method", "revision", "data_digest", "pairs_digest", "suite_version", "profile")
-_SORT = ("metric", "signature", "pair_id")
 _META_KEY = b"cmet_eval.results"
 BOARD_KEY = b"cmet_eval.board"  # marks a Parquet file as a board's
 
 
 @dataclass(frozen=True)
 class Results:
-    """All rows under a folder, and the records that came with them."""
+    """All rows under a folder, and the records of their files."""
 
     table: pa.Table  # SCHEMA with text as dictionaries; unique by TABLE_KEYS, method, revision, pair and signature
-    records: tuple[dict[str, Any], ...]  # one a file: {"method": ..., "setting": ..., "command": ..., "key": {...}}
+    records: tuple[FileRecord, ...]  # one for each file
 
     def frame(self) -> pd.DataFrame:
         """The rows as plain text and numbers, without `stats`, which is slow to turn into Python objects."""
@@ -88,13 +98,18 @@ class Results:
         return frame
 
 
-def codes(column: pa.ChunkedArray) -> tuple[np.ndarray, list[Any]]:
-    """Integers for the values of a column: (codes (n,), values), the values sorted; -1 stands for null."""
+def codes(column: pa.ChunkedArray) -> tuple[np.ndarray, list[Hashable]]:
+    """Integers for the values of a column.
+
+    Returns:
+        codes: (n,) int64, the index of each row's value; -1 for null.
+        values: the values that occur, sorted.
+    """
     joined = column.combine_chunks().dictionary_encode()
     joined = joined.combine_chunks() if isinstance(joined, pa.ChunkedArray) else joined
     indices = pc.fill_null(joined.indices, -1).to_numpy(zero_copy_only=False)
     values = joined.dictionary.to_pylist()
-    # A part of a table keeps the whole one's dictionary.
+    # A slice of a table keeps the dictionary of the whole table.
     used = np.flatnonzero(np.bincount(indices[indices >= 0], minlength=len(values)))
     order = sorted(used, key=lambda i: values[i])
     rank = np.full(len(values) + 1, -1, np.int64)
@@ -102,48 +117,47 @@ def codes(column: pa.ChunkedArray) -> tuple[np.ndarray, list[Any]]:
     return rank[indices], [values[i] for i in order]
 
 
-def grouped(table: pa.Table, names: Sequence[str]) -> tuple[np.ndarray, list[tuple[Any, ...]]]:
+def grouped(table: pa.Table, names: Sequence[str]) -> tuple[np.ndarray, list[tuple[Hashable, ...]]]:
     """As `codes`, for the combinations of several columns that occur, sorted by the first column first."""
     total, parts = np.zeros(table.num_rows, np.int64), [codes(table[name]) for name in names]
     for numbers, values in parts:
         if numbers.min(initial=0) < numbers.max(initial=0):
-            # Numbered anew at each step, so that the product stays far below 2**63.
+            # Numbered again at each step, so that the product stays far below 2**63.
             total = np.unique(total * (len(values) + 1) + numbers + 1, return_inverse=True)[1]
     first = np.unique(total, return_index=True)[1]
     found = [tuple(values[numbers[i]] if numbers[i] >= 0 else None for numbers, values in parts) for i in first]
     return total, found
 
 
-def write_results(rows: Iterable[Mapping[str, Any]], folder: Path, record: Mapping[str, Any]) -> Path:
-    """Write the rows of one method in one setting under `folder`, merged with what is there already.
+def write_results(rows: Iterable[ResultRow], folder: Path, record: Mapping[str, object]) -> Path:
+    """Write the rows of one method in one setting under `folder`, merged with the rows that are there already.
 
     Args:
-        rows: dicts with SCHEMA's columns; all must agree in method, revision, setting, data, pairs and version.
+        rows: all must agree in method, revision, setting, data, pairs, version and profile.
         folder: the results folder.
-        record: `method`, `setting`, `pairs` (dicts of plain values) and `command` (text), shown on the board.
+        record: `method`, `setting`, `pairs` (dicts of plain values) and `command` (text), printed on the board.
 
     Returns:
         the file's path: `SETTING/METHOD@REVISION--data-...--pairs-...--suite-....parquet`.
     """
     rows = list(rows)
-    keys = {tuple(str(row[name]) for name in _FILE_KEYS) for row in rows}
+    keys = {tuple(str(getattr(row, name)) for name in _FILE_KEYS) for row in rows}
     if len(keys) != 1:
         raise ValueError(f"rows of one file must agree in {', '.join(_FILE_KEYS)}; got {len(keys)} combinations")
     setting, method, revision, data, pairs, version, profile = keys.pop()
     name = f"{method}@{revision}--data-{data[:8]}--pairs-{pairs[:8]}--suite-{version}--{profile}.parquet"
     path = folder / _safe(setting) / _safe(name)
-    merged = {(row["pair_id"], row["signature"]): dict(row) for row in rows}
+    merged = {(row.pair_id, row.signature): row for row in rows}
     if path.exists():
         # An older row stays only where it measured the same video: a board row never mixes two versions of a method.
-        videos = {row["pair_id"]: row["video_sha256"] for row in rows}
-        for row in _read(path).to_pylist():
-            if videos.get(row["pair_id"], row["video_sha256"]) == row["video_sha256"]:
-                merged.setdefault((row["pair_id"], row["signature"]), row)
+        videos = {row.pair_id: row.video_sha256 for row in rows}
+        for stored in _read(path).to_pylist():
+            old = ResultRow.of(stored)
+            if videos.get(old.pair_id, old.video_sha256) == old.video_sha256:
+                merged.setdefault((old.pair_id, old.signature), old)
     table = _table(merged.values()).replace_schema_metadata({_META_KEY: canonical_json(dict(record)).encode()})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    pq.write_table(table, part, compression="zstd")
-    part.replace(path)
+    with replacing(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
     return path
 
 
@@ -151,95 +165,98 @@ def read_results(folder: Path) -> Results:
     """Every result file under `folder`, or the one file.
 
     Raises:
-        UserError: no file, one that is not a result file, or two files that disagree on the same number.
+        UserError: there is no file, a file holds no result rows, or two files contradict each other.
     """
     found = [folder] if folder.is_file() else folder.rglob("*.parquet")
-    paths = sorted(path for path in found if not _is_board(path))
+    paths = sorted(path for path in found if not path.match(STRAY) and not _is_board(path))
     if not paths:
         raise UserError(f"no result rows under {folder}; make some with cmet-eval run or cmet-eval score")
     tables, records = [], []
     for path in paths:
         table = _read(path)
-        record = json.loads((table.schema.metadata or {}).get(_META_KEY, b"{}"))
+        stored = json.loads((table.schema.metadata or {}).get(_META_KEY, b"{}"))
         first = table.slice(0, 1).select([*TABLE_KEYS, "method", "revision"]).to_pylist()
-        records.append({**record, "key": first[0] if first else {}})
+        records.append(FileRecord.of(stored, first[0] if first else {}))
         tables.append(table.replace_schema_metadata(None))
     table = pa.concat_tables(tables).unify_dictionaries()
     source = np.repeat(np.arange(len(paths)), [part.num_rows for part in tables])
-    return Results(_consistent(table, source, paths), tuple(records))
+    return Results(_without_copies(table, source, paths), tuple(records))
 
 
-def _consistent(table: pa.Table, source: np.ndarray, paths: Sequence[Path]) -> pa.Table:
-    """Rows copied into two files count once. Rows that contradict one another are an error that names both files: two
-    values of one number, two videos behind one pair of a method, two meanings of one signature."""
+def _without_copies(table: pa.Table, source: np.ndarray, paths: Sequence[Path]) -> pa.Table:
+    """The rows, each once: a row that was copied into two files counts once.
+
+    Args:
+        table: the rows of all files.
+        source: (n,) the index in `paths` of each row's file.
+
+    Raises:
+        UserError: rows contradict each other: two values of one number, two videos for one pair of a method, or two
+            meanings of one signature. The message names both files.
+    """
     video, videos = grouped(table, [*TABLE_KEYS, "method", "revision", "pair_id"])
     signature, signatures = grouped(table, ["signature"])
+    number = np.unique(video * max(1, len(signatures)) + signature, return_inverse=True)[1]
+    repeated = np.flatnonzero(np.bincount(number)[number] > 1)
 
-    def refuse(groups: np.ndarray, what: np.ndarray, say: Any) -> None:
-        """Where one group holds two of `what`, `say(row, other row)` tells of it."""
-        known = np.flatnonzero(what >= 0)
-        first = np.full(int(groups.max(initial=-1)) + 1, -1)
-        first[groups[known][::-1]] = known[::-1]
-        wrong = known[what[known] != what[first[groups[known]]]]
-        if len(wrong):
-            raise UserError(say(int(wrong[0]), int(first[groups[wrong[0]]])))
+    def files(conflict: np.ndarray) -> str:
+        return " and ".join(sorted({str(paths[source[row]]) for row in conflict}))
 
-    def files(*rows: int) -> str:
-        return " and ".join(sorted({str(paths[source[row]]) for row in rows}))
-
-    def same_number(row: int, other: int) -> str:
-        *_, method, _, pair = videos[video[row]]
-        return (
-            f"{method} has two values for {pair} under {signatures[signature[row]][0]}: in {files(row, other)}; "
-            "remove the file that is out of date"
-        )
-
-    def same_video(row: int, other: int) -> str:
-        *_, method, revision, pair = videos[video[row]]
-        return (
-            f"{method} @ {revision} was scored on two different videos of {pair}: in {files(row, other)}; score all "
+    if len(repeated):
+        outcome = grouped(table.take(repeated), ["value", "reason"])[0]
+        if (found := _conflict(number[repeated], outcome)) is not None:
+            rows = repeated[found]
+            *_, method, _, pair = videos[video[rows[0]]]
+            raise UserError(
+                f"{method} has two values for {pair} under {signatures[signature[rows[0]]][0]}: in {files(rows)}; "
+                "remove the file that is out of date"
+            )
+    if (rows := _conflict(video, codes(table["video_sha256"])[0])) is not None:
+        *_, method, revision, pair = videos[video[rows[0]]]
+        raise UserError(
+            f"{method} @ {revision} was scored on two different videos of {pair}: in {files(rows)}; score all "
             "metrics on one of them, or give the other another --revision"
         )
-
-    def same_meaning(row: int, other: int) -> str:
-        return (
-            f"rows with the signature {signatures[signature[row]][0]} disagree on the metric's name, direction or "
-            f"unit: in {files(row, other)}; remove the file that is out of date"
+    if (rows := _conflict(signature, grouped(table, ["metric", "higher_is_better", "ideal", "unit"])[0])) is not None:
+        raise UserError(
+            f"rows with the signature {signatures[signature[rows[0]]][0]} disagree on the metric's name, direction or "
+            f"unit: in {files(rows)}; remove the file that is out of date"
         )
-
-    number = video * max(1, len(signatures)) + signature
-    number = np.unique(number, return_inverse=True)[1]
-    again = np.bincount(number)[number] > 1
-    if again.any():
-        rows = np.flatnonzero(again)
-        outcome = grouped(table.take(rows), ["value", "reason"])[0]
-        refuse(number[rows], outcome, lambda a, b: same_number(int(rows[a]), int(rows[b])))
-    refuse(video, codes(table["video_sha256"])[0], same_video)
-    refuse(signature, grouped(table, ["metric", "higher_is_better", "ideal", "unit"])[0], same_meaning)
-    if not again.any():
-        return table
-    return table.take(np.sort(np.unique(number, return_index=True)[1]))
+    return table.take(np.sort(np.unique(number, return_index=True)[1])) if len(repeated) else table
 
 
-def _table(rows: Iterable[Mapping[str, Any]]) -> pa.Table:
-    def clean(row: Mapping[str, Any]) -> dict[str, Any]:
-        stats = row.get("stats") or {}
-        items = stats.items() if isinstance(stats, Mapping) else stats
-        return {**row, "stats": sorted((str(key), float(value)) for key, value in items)}
+def _conflict(groups: np.ndarray, values: np.ndarray) -> np.ndarray | None:
+    """The indices (2,) of two rows of one group with different values; None where every group has a single value.
 
-    ordered = sorted((clean(row) for row in rows), key=lambda row: tuple(str(row[name]) for name in _SORT))
-    return pa.Table.from_pylist(ordered, schema=SCHEMA)
+    Args:
+        groups: (n,) int, the group of each row.
+        values: (n,) int, the value of each row; a negative value is unknown and conflicts with nothing.
+    """
+    known = np.flatnonzero(values >= 0)
+    first = np.full(int(groups.max(initial=-1)) + 1, -1)
+    first[groups[known][::-1]] = known[::-1]
+    wrong = known[values[known] != values[first[groups[known]]]]
+    return np.array([wrong[0], first[groups[wrong[0]]]]) if len(wrong) else None
+
+
+def _table(rows: Iterable[ResultRow]) -> pa.Table:
+    """The rows as Arrow, sorted, with the statistics of each row sorted by name."""
+    ordered = sorted(rows, key=lambda row: (row.metric, row.signature, row.pair_id))
+    stored = [
+        vars(row) | {"stats": sorted((name, float(value)) for name, value in row.stats.items())} for row in ordered
+    ]
+    return pa.Table.from_pylist(stored, schema=SCHEMA)
 
 
 def _read(path: Path) -> pa.Table:
-    """One file's rows, text as dictionaries: a million rows then take a tenth of the memory."""
+    """The rows of one file, text as dictionaries: a million rows then take a tenth of the memory."""
     text = [field.name for field in SCHEMA if field.type == pa.string()]
     try:
         there = pq.read_schema(path).names
         table = pq.ParquetFile(path, read_dictionary=[name for name in text if name in there]).read()
     except (OSError, pa.ArrowException) as error:
         raise UserError(f"{path} is not a readable Parquet file: {error}") from error
-    if "ideal" not in table.schema.names and "unit" in table.schema.names:  # rows from before there was such a metric
+    if "ideal" not in table.schema.names and "unit" in table.schema.names:  # a file of a suite without such metrics
         at = table.schema.names.index("unit")
         table = table.add_column(at, SCHEMA.field("ideal"), pa.nulls(table.num_rows, pa.float64()))
     if table.schema.names != SCHEMA.names:
@@ -249,7 +266,7 @@ def _read(path: Path) -> pa.Table:
 
 
 def _is_board(path: Path) -> bool:
-    """Boards may be written below the rows that they are made of."""
+    """Whether the file is a board: boards may be written below the rows that they are made from."""
     try:
         return BOARD_KEY in (pq.read_schema(path).metadata or {})
     except (OSError, pa.ArrowException):
@@ -257,4 +274,5 @@ def _is_board(path: Path) -> bool:
 
 
 def _safe(name: str) -> str:
+    """The name with only letters, digits and `-_.@`, as a file name."""
     return "".join(char if char.isascii() and (char.isalnum() or char in "-_.@") else "_" for char in name)

@@ -10,14 +10,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cmet_leaderboards import metric_facts
 from cmet_leaderboards.bands import Bands
 from cmet_leaderboards.grid import INFINITE, SCORED, Column, Grid, MethodId
 from cmet_leaderboards.statistics import ALPHA, Difference, Interval, holm, kendall_tau, paired_estimates, ranks
 from cmet_metrics.emotion import confusion
 
 DROP = ("neutral-base", "cross-emotion")  # from, to
-# Their variants measure different things; those of other families are protocols for one thing.
-_NOT_PROTOCOLS = frozenset({"registration", "jitter", "lip_energy"})
 TOO_FEW = 3  # methods: with two, tau is 1 or -1 whatever they are
 
 
@@ -186,7 +185,7 @@ def _change(before: Grid, m: int, c: int, after: Grid, m_after: int, c_after: in
 
 def confusions(grid: Grid, c: int) -> tuple[Confusion, ...]:
     """Of each method, from a column whose stats count what a classifier said; empty for other columns."""
-    sums = grid.sums(c) if grid.columns[c].family == "ea" else {}
+    sums = grid.sums(c) if metric_facts.counts_predictions(grid.columns[c].family) else {}
     if not any(">" in name for name in sums):
         return ()
     tables = {}
@@ -208,7 +207,7 @@ def sensitivity(grid: Grid, contestants: Sequence[int], found: Mapping[int, Sequ
     """One for each metric with several variants. `found`: the duels of each column."""
     families: dict[str, list[int]] = {}
     for c, column in enumerate(grid.columns):
-        if column.family not in _NOT_PROTOCOLS and any(grid.compared[m, c] for m in contestants):
+        if metric_facts.variants_are_protocols(column.family) and any(grid.compared[m, c] for m in contestants):
             families.setdefault(column.family, []).append(c)
     return tuple(_sensitivity(grid, columns, contestants, found) for columns in families.values() if len(columns) > 1)
 

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from cmet_leaderboards.bands import Bands
+from cmet_leaderboards.file_record import FileRecord, MethodFacts, SettingFacts
 from cmet_leaderboards.grid import ABSENT, INFINITE, LOST, Column, Grid, MethodId, grids
 from cmet_leaderboards.published import Printed, printed
 from cmet_leaderboards.results import TABLE_KEYS, Results
@@ -103,7 +104,7 @@ class Table:
     """Rows that may be compared: one setting, data set, pair list, profile and suite version."""
 
     key: Mapping[str, str]
-    setting: Mapping[str, Any]  # the setting's record: title, summary, disjoint, shared, ...
+    setting: SettingFacts
     pairs: int
     drawn: int  # pairs before a subset was taken
     speakers: int
@@ -127,7 +128,7 @@ class Table:
 
     @property
     def title(self) -> str:
-        return str(self.setting.get("title") or self.key["setting"])
+        return self.setting.title or self.key["setting"]
 
     def name(self, method: MethodId) -> str:
         """The title of a method on this board."""
@@ -159,13 +160,13 @@ def _same_but_setting(one: Grid, two: Grid) -> bool:
     return all(one.key[k] == two.key[k] for k in TABLE_KEYS if k not in ("setting", "rules", "pairs_digest"))
 
 
-def _records(grid: Grid, records: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    return [r for r in records if all(str(r["key"].get(k)) == v for k, v in grid.key.items())]
+def _records(grid: Grid, records: Sequence[FileRecord]) -> list[FileRecord]:
+    return [r for r in records if all(r.key.get(k) == v for k, v in grid.key.items())]
 
 
-def _build_table(grid: Grid, records: Sequence[Mapping[str, Any]], bands: Bands) -> Table:
-    about = {(r["key"]["method"], r["key"]["revision"]): r for r in records}
-    roles = {method: str(about.get(method, {}).get("method", {}).get("role", "method")) for method in grid.methods}
+def _build_table(grid: Grid, records: Sequence[FileRecord], bands: Bands) -> Table:
+    about = {(r.key["method"], r.key["revision"]): r for r in records}
+    roles = {method: about[method].method.role if method in about else "method" for method in grid.methods}
     titles = _titles(grid.methods, about)
     columns = range(len(grid.columns))
     contestants = [m for m, method in enumerate(grid.methods) if roles[method] not in APART]
@@ -182,13 +183,13 @@ def _build_table(grid: Grid, records: Sequence[Mapping[str, Any]], bands: Bands)
     emotions, references = _in_order(grid.target), _in_order(grid.reference)
     return Table(
         key=grid.key,
-        setting=next((r["setting"] for r in records if r.get("setting")), {}),
+        setting=next((r.setting for r in records if r.setting is not None), SettingFacts()),
         pairs=len(grid.pair_ids),
-        drawn=max([int(r.get("pairs", {}).get("drawn", 0)) for r in records], default=0),
+        drawn=max((r.pairs.drawn for r in records), default=0),
         speakers=len(set(grid.speaker)),
         seeds=len(set(grid.seed)),
-        missing_cells=tuple(sorted({cell for r in records for cell in r.get("pairs", {}).get("missing", ())})),
-        pair_notes=tuple(sorted({note for r in records for note in r.get("pairs", {}).get("notes", ())})),
+        missing_cells=tuple(sorted({cell for r in records for cell in r.pairs.missing})),
+        pair_notes=tuple(sorted({note for r in records for note in r.pairs.notes})),
         columns=grid.columns,
         rows=tuple(_row(grid, m, titles, about, tuple(cells[c][m] for c in columns)) for m in order),
         by_emotion=tuple(_breakdown(grid, c, grid.target, emotions, order, titles) for c in columns),
@@ -203,11 +204,11 @@ def _build_table(grid: Grid, records: Sequence[Mapping[str, Any]], bands: Bands)
     )
 
 
-def _titles(methods: Sequence[MethodId], about: Mapping[MethodId, Mapping[str, Any]]) -> dict[MethodId, str]:
+def _titles(methods: Sequence[MethodId], about: Mapping[MethodId, FileRecord]) -> dict[MethodId, str]:
     several = Counter(name for name, _ in methods)
     out = {}
     for method in methods:
-        name = str(about.get(method, {}).get("method", {}).get("title", method[0]))
+        name = (about[method].method.title if method in about else "") or method[0]
         out[method] = f"{name} @ {method[1]}" if several[method[0]] > 1 else name
     return out
 
@@ -264,12 +265,12 @@ def _row(
     grid: Grid,
     m: int,
     titles: Mapping[MethodId, str],
-    records: Mapping[MethodId, Mapping[str, Any]],
+    records: Mapping[MethodId, FileRecord],
     cells: tuple[Cell | None, ...],
 ) -> Row:
     method = grid.methods[m]
-    record = records.get(method, {})
-    about = record.get("method", {})
+    record = records.get(method)
+    about = record.method if record else MethodFacts()
     there = grid.row[m] >= 0
     first = grid.row[m][there.argmax(axis=0), np.arange(there.shape[1])]
     mine = grid.table.select(["notes", "codec"]).take(pa.array(first[first >= 0]))
@@ -278,10 +279,10 @@ def _row(
         method=method[0],
         revision=method[1],
         title=titles[method],
-        role=str(about.get("role", "method")),
-        summary=str(about.get("summary", "")),
-        sees=tuple(about.get("sees", ())),
-        command=str(record.get("command", "")),
+        role=about.role,
+        summary=about.summary,
+        sees=about.sees,
+        command=record.command if record else "",
         codec=", ".join(sorted({str(c) for c in mine["codec"].to_pylist() if c})),
         notes=tuple(sorted(notes.items())),
         cells=cells,

@@ -34,7 +34,7 @@ def to_markdown(tables: Sequence[Table]) -> str:
 
 
 def _markdown_table(table: Table) -> list[str]:
-    out = [f"## {_escape(table.title)}", "", _escape(str(table.setting.get("summary", ""))), "", facts(table), ""]
+    out = [f"## {_escape(table.title)}", "", _escape(table.setting.summary), "", facts(table), ""]
     if table.apart:
         out += [f"Not comparable with the setting's other tables: {named_values(table.apart)}.", ""]
     head = ["Method", *(_title(column) for column in table.columns)]

@@ -149,7 +149,7 @@ def test_one_line_commands_are_cut_without_a_shell() -> None:
 OUTSIDE = '''
 import os
 import numpy as np
-from cmet_metrics import scale          # its own, not this suite's
+from metrics import scale          # its own, not this suite's
 import pipelines
 
 class Mine:
@@ -256,9 +256,7 @@ def test_landmark_similarity_puts_a_face_back_where_the_reference_has_it() -> No
     turn = cv2.getRotationMatrix2D((128, 128), 8, 1.2)
     turn[:, 2] += 14, -9
     moved = np.stack([cv2.warpAffine(f, turn, (300, 280), borderMode=cv2.BORDER_REPLICATE) for f in clip])
-    case = make_case(frozenset({"reference-frames"}))
-    case.size = (256, 256)
-    case._loaders = {"reference_frames": lambda: clip[:5].copy()}
+    case = make_case(frozenset({"reference-frames"}), size=(256, 256), reference_frames=clip[:5].copy())
     back = bring_size(moved, case, "landmark-similarity")
     middle = np.s_[:, 60:200, 60:200]
     before = np.abs(moved[:, :256, :256][middle].astype(int) - clip[middle]).mean()

@@ -7,12 +7,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cmet_baselines.method import Case, Method, UndeclaredInput, check_output
+from cmet_baselines.method import Case, CaseSpec, Method, UndeclaredInput, check_output
 from cmet_baselines.registry import Entry, catalogue, describe, get_method
 from talking_face.reasons import UserError
 
 
-def make_case(sees: frozenset[str], n_frames: int = 6, source: int = 4) -> Case:
+def make_case(
+    sees: frozenset[str],
+    n_frames: int = 6,
+    source: int = 4,
+    size: tuple[int, int] = (8, 8),
+    **given: np.ndarray,
+) -> Case:
+    """A case of random arrays, or of those given by name."""
     rng = np.random.default_rng(0)
     arrays = {
         "reference_frames": rng.integers(0, 255, (3, 8, 8, 3), np.uint8),
@@ -20,18 +27,17 @@ def make_case(sees: frozenset[str], n_frames: int = 6, source: int = 4) -> Case:
         "driving_audio": rng.integers(-9, 9, n_frames * 640).astype(np.int16),
         "ground_truth_frames": rng.integers(0, 255, (n_frames, 8, 8, 3), np.uint8),
     }
-    return Case(
+    spec = CaseSpec(
         pair_id="p",
         setting="s",
         speaker="A",
         n_frames=n_frames,
-        size=(8, 8),
+        size=size,
         seed=0,
         target_emotion="happy",
         intensity=3,
-        loaders={name: lambda array=array: array for name, array in arrays.items()},  # type: ignore[misc]
-        sees=sees,
     )
+    return Case(spec, {name: lambda array=array: array for name, array in (arrays | given).items()}, sees)  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("name", ["ground-truth", "static-reference", "source-video"])

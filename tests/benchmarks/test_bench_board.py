@@ -24,7 +24,7 @@ import numpy as np
 import pytest
 
 from cmet_leaderboards.board import build
-from cmet_leaderboards.results import write_results
+from cmet_leaderboards.results import ResultRow, write_results
 from cmet_metrics.registry import get_metric
 from talking_face.emotions import EMOTIONS
 from talking_face.signature import digest
@@ -39,7 +39,7 @@ METRICS = (
 )
 
 
-def make_rows(setting: str, method: int, n_pairs: int) -> Iterator[dict[str, Any]]:
+def make_rows(setting: str, method: int, n_pairs: int) -> Iterator[ResultRow]:
     """Rows of one method in one setting; 1 in 50 pairs has a reason in place of its values."""
     rng = np.random.default_rng([SETTINGS.index(setting), method])
     name = f"method-{method:02d}"
@@ -66,12 +66,14 @@ def make_rows(setting: str, method: int, n_pairs: int) -> Iterator[dict[str, Any
                 stats = {"squared_error": abs(value) * 1e6, "elements": 75 * 256 * 256 * 3.0}
             if metric.name == "ea":
                 stats = {f"{target}>{EMOTIONS[k % 8]}": 1 / 3 for k in (i, method, 3)}
-            yield {
-                **pair,
-                **{"metric": metric.key, "signature": str(metric.signature()), "unit": metric.unit},
-                **{"higher_is_better": metric.higher_is_better, "value": None if lost else value},
-                **{"reason": "no-face" if lost else None, "stats": {} if lost else stats},
-            }
+            yield ResultRow.of(
+                {
+                    **pair,
+                    **{"metric": metric.key, "signature": str(metric.signature()), "unit": metric.unit},
+                    **{"higher_is_better": metric.higher_is_better, "value": None if lost else value},
+                    **{"reason": "no-face" if lost else None, "stats": {} if lost else stats},
+                }
+            )
 
 
 def write(folder: Path, n_pairs: int, methods: int = METHODS) -> None:

@@ -18,7 +18,7 @@ from cmet_eval.protocol.pairs import pair_file_name
 from cmet_eval.runs import evaluate
 from cmet_leaderboards.bands import Bands
 from cmet_leaderboards.compare import compare
-from cmet_leaderboards.results import read_results, write_results
+from cmet_leaderboards.results import ResultRow, read_results, write_results
 from talking_face.reasons import UserError
 
 METRICS = ("psnr:frame-mean", "ssim:wang2004")
@@ -71,7 +71,7 @@ def test_compare_refuses_rows_that_share_no_table(done: Path, tmp_path: Path) ->
     path = next((tmp_path / "results").rglob("source-video*"))
     rows = [{**row, "suite_version": "9.9.9"} for row in pq.read_table(path).to_pylist()]
     path.unlink()
-    write_results(rows, tmp_path / "results", {})
+    write_results(map(ResultRow.of, rows), tmp_path / "results", {})
     results = read_results(tmp_path / "results")
     with pytest.raises(UserError, match=r"may not be compared: suite version 9\.9\.9 and .*Score both"):
         compare(results, "source-video", "static-reference")
@@ -116,7 +116,7 @@ def test_verify_finds_a_changed_video_and_a_changed_number(
     record, rows = pq.read_schema(path).metadata, pq.read_table(path).to_pylist()
     rows[0]["value"] += 1e-3
     path.unlink()
-    write_results(rows, tmp_path / "results", {})
+    write_results(map(ResultRow.of, rows), tmp_path / "results", {})
     assert record
     spoilt = rows[-1]["pair_id"]
     video = tmp_path / "videos" / "static-reference" / "neutral-base" / f"{pair_file_name(spoilt)}.mp4"

@@ -13,7 +13,7 @@ import pytest
 from cmet_eval.protocol.pairs import pair_file_name, read_pairs
 from cmet_eval.reports import reports
 from cmet_eval.runs import evaluate
-from cmet_leaderboards.results import Results, read_results, write_results
+from cmet_leaderboards.results import ResultRow, Results, read_results, write_results
 from cmet_metrics import fid
 from cmet_metrics.base import Sample
 from cmet_metrics.emotion import Classifier
@@ -39,7 +39,7 @@ def results(
          "reason": None if value is not None else "no-face"}
         for i, (seen, meant, value, stats) in enumerate(pairs)
     ]  # fmt: skip
-    write_results(rows, folder, {"method": {"name": method}})
+    write_results(map(ResultRow.of, rows), folder, {"method": {"name": method}})
 
 
 def table(report: reports.Report) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from cmet_baselines.method import Case, Method, check_output
+from cmet_baselines.method import Case, CaseSpec, Method, check_output
 from cmet_baselines.registry import catalogue, get_method
 from cmet_reference import methods
 from cmet_reference.geometry import RIGID
@@ -41,14 +41,25 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def spec(n_frames: int) -> CaseSpec:
+    return CaseSpec(
+        pair_id="p",
+        setting="s",
+        speaker="A",
+        n_frames=n_frames,
+        size=(96, 96),
+        seed=0,
+        target_emotion="happy",
+        intensity=1,
+    )
+
+
 def case(n_frames: int) -> Case:
     marks = track(6)
     frames = pictures(marks)
     arrays = {"reference_frames": frames[:2], "reference_landmarks": marks[:2]}
     arrays |= {"source_frames": frames, "source_landmarks": marks}
-    return Case(
-        pair_id="p", setting="s", speaker="A", n_frames=n_frames, size=(96, 96), seed=0, target_emotion="happy",
-        intensity=1, loaders={k: lambda v=v: v for k, v in arrays.items()}, sees=Still.sees)  # fmt: skip
+    return Case(spec(n_frames), {k: lambda v=v: v for k, v in arrays.items()}, Still.sees)  # type: ignore[misc]
 
 
 def test_the_source_is_cut_or_held_and_drawn_over(folder: Path) -> None:
@@ -114,9 +125,7 @@ def test_the_face_of_the_ground_truth_has_its_shape_and_the_source_s_pose() -> N
     turn = np.array([[np.cos(0.3), np.sin(0.3), 0], [-np.sin(0.3), np.cos(0.3), 0], [0, 0, 1]])
     real = (0.5 * (base[:4] + changed) @ turn + [7, -3, 0]).astype(np.float32)
     given = {"reference_landmarks": base[:2], "ground_truth_landmarks": real}
-    shown = Case(
-        pair_id="p", setting="s", speaker="A", n_frames=6, size=(96, 96), seed=0, target_emotion="happy", intensity=1,
-        loaders={k: lambda v=v: v for k, v in given.items()}, sees=methods.GroundTruthFace.sees)  # fmt: skip
+    shown = Case(spec(6), {k: lambda v=v: v for k, v in given.items()}, methods.GroundTruthFace.sees)  # type: ignore[misc]
     out = methods.GroundTruthFace().landmarks(shown, base)
     assert out == pytest.approx(base + changed[[0, 1, 2, 3, 3, 3]], abs=1e-3)  # px
 

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import itertools
+import json
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from cmet_leaderboards.board import build
-from cmet_leaderboards.results import read_results, write_results
+from cmet_leaderboards.results import SCHEMA, ResultRow, read_results, write_results
 from cmet_leaderboards.tables import build_tables
 from talking_face.reasons import UserError
 
@@ -27,7 +31,7 @@ METRICS = {
 Edit = Callable[[dict[str, Any]], None]
 
 
-def rows(method: str, level: float, edit: Edit | None = None, **more: Any) -> list[dict[str, Any]]:
+def rows(method: str, level: float, edit: Edit | None = None, **more: Any) -> list[ResultRow]:
     rng = np.random.default_rng(len(method))
     out = []
     for (speaker, emotion), (metric, (signature, higher, unit)) in itertools.product(
@@ -46,7 +50,7 @@ def rows(method: str, level: float, edit: Edit | None = None, **more: Any) -> li
         }
         if edit:
             edit(row)
-        out.append(row)
+        out.append(ResultRow.of(row))
     return out
 
 
@@ -96,8 +100,8 @@ def test_methods_are_compared_on_their_common_pairs(folder: Path) -> None:
     cells = {row.method: row.cells[1] for row in table.rows}
     good, hurt = cells["good"], cells["hurt"]
     assert good and hurt and (hurt.scored, good.scored, good.n, hurt.n) == (9, 12, 9, 9)
-    expected = [r["value"] for r in rows("good", 5) if r["metric"] == "m_lmd:eat" and r["speaker"] != "A"]
-    assert good.mean == pytest.approx(np.mean(expected), rel=1e-12)
+    expected = [r.value for r in rows("good", 5) if r.metric == "m_lmd:eat" and r.speaker != "A"]
+    assert good.mean == pytest.approx(np.mean(np.array(expected)), rel=1e-12)
     (loss,) = table.losses
     assert (loss.method, loss.reason, loss.count) == ("Hurt", "no-face", 3) and "no face in any" in loss.detail
 
@@ -156,7 +160,7 @@ def test_other_signatures_get_columns_and_other_data_gets_tables_of_their_own(fo
 
 
 def test_rows_accumulate_and_contradictions_name_both_files(folder: Path) -> None:
-    only = [r for r in rows("good", 7) if r["metric"] == "psnr:frame-mean"]
+    only = [r for r in rows("good", 7) if r.metric == "psnr:frame-mean"]
     write_results(only, folder, record("good"))
     (table,) = build_tables(read_results(folder))
     good = next(row for row in table.rows if row.method == "good")
@@ -169,6 +173,34 @@ def test_rows_accumulate_and_contradictions_name_both_files(folder: Path) -> Non
     write_results(rows("good", 2), folder, record("good"))
     with pytest.raises(UserError, match=r"two values for .*copy/a\.parquet"):
         read_results(folder)
+
+
+COLUMNS = """
+setting:string method:string revision:string pair_id:string seed:int32 speaker:string reference_emotion:string
+target_emotion:string intensity:int32 ground_truth_clip:string metric:string signature:string higher_is_better:bool
+ideal:double unit:string value:double reason:string detail:string n:int32 stats:map<string,double> notes:string
+codec:string video_sha256:string dataset:string data_digest:string data_signature:string pairs_digest:string
+rules:string profile:string suite_version:string
+"""
+
+
+def test_a_result_file_has_these_bytes(tmp_path: Path) -> None:
+    """The schema is made from `ResultRow`; files of other suites must be readable, so it may not change unseen."""
+    assert [f"{field.name}:{field.type}".replace(" ", "") for field in SCHEMA] == COLUMNS.split()
+    made = rows("good", 5)
+    path = write_results(made, tmp_path, record("good"))
+    ordered = [dataclasses.asdict(row) for row in sorted(made, key=lambda r: (r.metric, r.signature, r.pair_id))]
+    for row in ordered:
+        row["stats"] = sorted(row["stats"].items())
+    types = {"string": pa.string(), "int32": pa.int32(), "bool": pa.bool_(), "double": pa.float64()}
+    types["map<string,double>"] = pa.map_(pa.string(), pa.float64())
+    schema = pa.schema([(name, types[kind]) for name, _, kind in (c.partition(":") for c in COLUMNS.split())])
+    metadata = {b"cmet_eval.results": json.dumps(record("good"), sort_keys=True, separators=(",", ":")).encode()}
+    pq.write_table(
+        pa.Table.from_pylist(ordered, schema=schema.with_metadata(metadata)), tmp_path / "x", compression="zstd"
+    )
+    assert path.read_bytes() == (tmp_path / "x").read_bytes()
+    assert path.name == "good@1--data-dddddddd--pairs-pppppppp--suite-0.1.0--embedded.parquet"
 
 
 def test_no_rows_and_foreign_files_are_named(tmp_path: Path) -> None:
@@ -243,8 +275,8 @@ def test_csv_holds_every_number_in_full(folder: Path, tmp_path: Path) -> None:
     assert len(lines) == 3 * 2 * (1 + len(EMOTIONS) + len(SPEAKERS))
     whole = [r for r in lines if not r["target_emotion"] and not r["speaker"]]
     (good,) = [r for r in whole if (r["method"], r["metric"]) == ("good", "m_lmd:eat")]
-    values = [r["value"] for r in rows("good", 5) if r["metric"] == "m_lmd:eat"]
-    assert float(good["mean"]) == float(np.mean(values)) and good["expected"] == "12"
+    values = [r.value for r in rows("good", 5) if r.metric == "m_lmd:eat"]
+    assert float(good["mean"]) == float(np.mean(np.array(values))) and good["expected"] == "12"
 
 
 def test_pooled_metrics_are_computed_from_their_sums(tmp_path: Path) -> None:
@@ -261,14 +293,14 @@ def test_pooled_metrics_are_computed_from_their_sums(tmp_path: Path) -> None:
     write_results(made, tmp_path, record("good"))
     (table,) = build_tables(read_results(tmp_path))
     cell = table.rows[0].cells[0]
-    total = sum(r["stats"]["squared_error"] for r in made if r["metric"] == "psnr:pooled")
+    total = sum(r.stats["squared_error"] for r in made if r.metric == "psnr:pooled")
     assert cell and cell.mean == pytest.approx(10 * np.log10(255**2 * 3000 * 12 / total), rel=1e-9)
     assert cell.interval and cell.interval.low < cell.mean < cell.interval.high
 
 
 def test_a_board_row_never_mixes_two_versions_of_a_video(folder: Path) -> None:
     """Scored again with one metric after the videos changed: the other metric's old numbers go."""
-    again = [row for row in rows("good", 5, video_sha256="1" * 64) if row["metric"] == "psnr:frame-mean"]
+    again = [row for row in rows("good", 5, video_sha256="1" * 64) if row.metric == "psnr:frame-mean"]
     write_results(again, folder, record("good"))
     frame = read_results(folder).frame()
     good = frame[frame["method"] == "good"]

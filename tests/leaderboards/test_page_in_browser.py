@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from cmet_leaderboards.board import build
-from cmet_leaderboards.results import write_results
+from cmet_leaderboards.results import ResultRow, write_results
 from tests.browser import needs_chromium, visit
 
 PROBE = """
@@ -42,20 +41,33 @@ tell(seen);
 EMOTIONS = (("neutral", "happy"), ("neutral", "sad"), ("angry", "sad"))
 
 
-def make_rows(method: str, level: float) -> list[dict[str, Any]]:
+def make_rows(method: str, level: float) -> list[ResultRow]:
     metrics = (("psnr:frame-mean", True), ("m_lmd:eat", False))
     rows = []
     for speaker, (reference, target), (metric, higher) in itertools.product("ABC", EMOTIONS, metrics):
         rows.append(
-            {
-                **{"setting": "neutral-base", "method": method, "revision": "1", "seed": 0, "intensity": 1},
-                **{"pair_id": f"{speaker}/{reference}>{target}", "speaker": speaker, "target_emotion": target, "n": 5},
-                **{"reference_emotion": reference, "ground_truth_clip": speaker, "signature": f"{metric}|v:1"},
-                **{"higher_is_better": higher, "unit": "px", "value": level + ord(speaker) / 9, "reason": None},
-                **{"detail": "", "stats": {}, "notes": "", "codec": "x", "video_sha256": "0", "dataset": "mead"},
-                **{"data_digest": "d", "data_signature": "s|v:1", "pairs_digest": "p", "rules": "r", "metric": metric},
-                **{"profile": "embedded", "suite_version": "0.1.0"},
-            }
+            ResultRow.of(
+                {
+                    **{"setting": "neutral-base", "method": method, "revision": "1", "seed": 0, "intensity": 1},
+                    **{
+                        "pair_id": f"{speaker}/{reference}>{target}",
+                        "speaker": speaker,
+                        "target_emotion": target,
+                        "n": 5,
+                    },
+                    **{"reference_emotion": reference, "ground_truth_clip": speaker, "signature": f"{metric}|v:1"},
+                    **{"higher_is_better": higher, "unit": "px", "value": level + ord(speaker) / 9, "reason": None},
+                    **{"detail": "", "stats": {}, "notes": "", "codec": "x", "video_sha256": "0", "dataset": "mead"},
+                    **{
+                        "data_digest": "d",
+                        "data_signature": "s|v:1",
+                        "pairs_digest": "p",
+                        "rules": "r",
+                        "metric": metric,
+                    },
+                    **{"profile": "embedded", "suite_version": "0.1.0"},
+                }
+            )
         )
     return rows
 

@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import pytest
 from cmet_leaderboards.bands import Bands, read_bands
 from cmet_leaderboards.board import build
 from cmet_leaderboards.data import SCHEMA_FILE
-from cmet_leaderboards.results import read_results, write_results
+from cmet_leaderboards.results import ResultRow, read_results, write_results
 from cmet_leaderboards.tables import Table, build_tables
 from talking_face.reasons import UserError
 
@@ -27,26 +28,38 @@ SPEAKERS, EMOTIONS = tuple("ABCD"), ("neutral", "happy", "sad")
 Values = Callable[[int, int], float]
 
 
-def rows(method: str, values: Values, metric: str = "psnr:frame-mean", **more: Any) -> list[dict[str, Any]]:
+def rows(method: str, values: Values, metric: str = "psnr:frame-mean", **more: Any) -> list[ResultRow]:
     out = []
     cells = itertools.product(range(len(SPEAKERS)), enumerate(itertools.permutations(EMOTIONS, 2)))
     for s, (i, (reference, target)) in cells:
         out.append(
-            {
-                **{"setting": "cross-emotion", "method": method, "revision": "1", "seed": 0, "intensity": 1},
-                **{"pair_id": f"{SPEAKERS[s]}/{reference}>{target}", "speaker": SPEAKERS[s], "target_emotion": target},
-                **{"reference_emotion": reference, "ground_truth_clip": "c", "metric": metric, "n": 50, "unit": "x"},
-                **{"signature": f"{metric}|version:1", "higher_is_better": True, "value": values(s, i)},
-                **{"reason": None, "detail": "", "stats": {}, "notes": "", "codec": "h264", "video_sha256": method},
-                **{"dataset": "mead", "data_digest": "d", "data_signature": "s", "pairs_digest": "p", "rules": "r"},
-                **{"profile": "embedded", "suite_version": "0.1.0"},
-                **more,
-            }
+            ResultRow.of(
+                {
+                    **{"setting": "cross-emotion", "method": method, "revision": "1", "seed": 0, "intensity": 1},
+                    **{
+                        "pair_id": f"{SPEAKERS[s]}/{reference}>{target}",
+                        "speaker": SPEAKERS[s],
+                        "target_emotion": target,
+                    },
+                    **{
+                        "reference_emotion": reference,
+                        "ground_truth_clip": "c",
+                        "metric": metric,
+                        "n": 50,
+                        "unit": "x",
+                    },
+                    **{"signature": f"{metric}|version:1", "higher_is_better": True, "value": values(s, i)},
+                    **{"reason": None, "detail": "", "stats": {}, "notes": "", "codec": "h264", "video_sha256": method},
+                    **{"dataset": "mead", "data_digest": "d", "data_signature": "s", "pairs_digest": "p", "rules": "r"},
+                    **{"profile": "embedded", "suite_version": "0.1.0"},
+                    **more,
+                }
+            )
         )
     return out
 
 
-def write(folder: Path, method: str, *made: list[dict[str, Any]], role: str = "method") -> None:
+def write(folder: Path, method: str, *made: list[ResultRow], role: str = "method") -> None:
     for part in made:
         write_results(part, folder, {"method": {"title": method, "role": role}, "setting": {"title": "T"}})
 
@@ -143,9 +156,8 @@ def test_the_drop_compares_each_speaker_with_itself(tmp_path: Path) -> None:
 
 def test_confusion_adds_the_stats_of_the_common_pairs(tmp_path: Path) -> None:
     made = rows("a", lambda s, i: 1.0, "ea:fer")
-    for row in made:
-        row["stats"] = {f"{row['target_emotion']}>happy": 0.75, f"{row['target_emotion']}>sad": 0.25}
-    write(tmp_path, "a", made)
+    counts = [{f"{row.target_emotion}>happy": 0.75, f"{row.target_emotion}>sad": 0.25} for row in made]
+    write(tmp_path, "a", [replace(row, stats=stats) for row, stats in zip(made, counts, strict=True)])
     ((one,),) = only(tmp_path).confusions
     assert (one.meant, one.said) == (("neutral", "happy", "sad"), ("happy", "sad"))
     assert np.array_equal(one.clips, [[6.0, 2.0]] * 3)
@@ -167,9 +179,8 @@ def test_json_follows_its_schema_and_parquet_holds_the_csv(tmp_path: Path) -> No
         for name, k in (("a", 1), ("b", 2), ("c", 3)):
             for metric in ("psnr:frame-mean", "psnr:other", "ea:fer"):
                 made = rows(name, noise(k), metric, setting=setting, pairs_digest=setting)
-                for row in made:
-                    row["stats"] = {f"{row['target_emotion']}>sad": 1.0}
-                made[k].update(value=None, reason="no-face", detail="none")
+                made = [replace(row, stats={f"{row.target_emotion}>sad": 1.0}) for row in made]
+                made[k] = replace(made[k], value=None, reason="no-face", detail="none")
                 write(tmp_path / "r", name, made)
     out = build(tmp_path / "r", tmp_path / "out", Bands({"psnr:frame-mean|version:1": 0.01}, "test")).parent
     document = json.loads((out / "board.json").read_text())
