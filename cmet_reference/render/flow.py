@@ -28,6 +28,7 @@ from cmet_reference.render.mesh import OVAL
 from cmet_reference.training import checkpoints
 from cmet_reference.training.stage import Optimizer
 from talking_face.pretrained.face_landmarker import tasks
+from talking_face.pretrained.model_files import ModelFiles
 from talking_face.pretrained.store import MissingWeights, weight_path
 from talking_face.reasons import UserError
 
@@ -402,10 +403,10 @@ def _stacked(rows: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
     return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
 
-def vgg19() -> losses.Vgg19 | None:
+def vgg19(files: ModelFiles | None = None) -> losses.Vgg19 | None:
     """VGG19 as torchvision trained it, where its file is on this machine."""
     try:
-        path = weight_path("vgg19")
+        path = weight_path("vgg19", files)
     except MissingWeights:
         return None
     return losses.Vgg19().fill(torch.load(path, map_location="cpu", weights_only=True)).eval()

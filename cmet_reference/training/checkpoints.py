@@ -11,16 +11,18 @@ import os
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from talking_face.pretrained.model_files import CHECKPOINTS, CHECKPOINTS_FOLDER, ModelFiles
 from talking_face.pretrained.store import MissingWeights
 from talking_face.reasons import UserError
 from talking_face.signature import canonical_json
 
 VERSION = "1"  # of the header; a file of another version is refused
-FOLDER = "reference"  # below a shard set
-FOLDERS = "CMET_EVAL_CHECKPOINTS"  # environment variable: folders to look in first
+FOLDER = CHECKPOINTS_FOLDER  # below a shard set
+FOLDERS = CHECKPOINTS  # environment variable: folders to look in first
 _HEADER_BYTES = 100 << 20  # the format's own limit
 
 _beside: list[Path] = []
@@ -154,18 +156,20 @@ def command(stage: str) -> str:
     return f"cmet-eval train {model_of(stage)} --stage {stage} --data SHARDS"
 
 
-def find(name: str) -> Path:
-    """The checkpoint of the stage `name`: in the folders of CMET_EVAL_CHECKPOINTS, then beside the data in use.
+def find(stage: str, files: ModelFiles | None = None) -> Path:
+    """The checkpoint of a stage, in the first of the folders `files.checkpoints` that has one.
 
     Raises MissingWeights where it is nowhere.
     """
-    named = [Path(folder) for folder in os.environ.get(FOLDERS, "").split(os.pathsep) if folder]
-    for folder in [*named, *_beside]:
-        path = folder / f"{name}.safetensors"
+    if files is None:
+        named = ModelFiles.from_environment()
+        files = replace(named, checkpoints=(*named.checkpoints, *_beside))
+    for folder in files.checkpoints:
+        path = folder / f"{stage}.safetensors"
         if path.is_file():
             return path
     raise MissingWeights(
-        f"{name}.safetensors is not trained here; run `{command(name)}`, or name its folder in {FOLDERS}"
+        f"{stage}.safetensors is not trained here; run `{command(stage)}`, or name its folder in {FOLDERS}"
     )
 
 

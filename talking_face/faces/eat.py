@@ -17,6 +17,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from talking_face.pretrained.model_files import ModelFiles
+
 WARPED = 163  # px, the template's image
 CROP = slice(1, 129)  # what is kept of it, both ways
 ALIGN_POINTS = slice(27, 45)  # nose, the eye on the image's left, half of the other: 45 is excluded, as in the source
@@ -81,12 +83,12 @@ def warp_crop(image: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     return (out * 255).astype(np.uint8)
 
 
-def find_points(grey: np.ndarray, upsample: int) -> np.ndarray | None:
+def find_points(grey: np.ndarray, upsample: int, files: ModelFiles | None = None) -> np.ndarray | None:
     """(68, 2) float32 whole-pixel points of the strongest face in (H, W) uint8, or None."""
     from talking_face.pretrained.dlib_models import detect_faces_hog, landmarks68
 
     boxes = detect_faces_hog(grey, upsample)
-    return landmarks68(grey, boxes[0]) if boxes else None
+    return landmarks68(grey, boxes[0], files) if boxes else None
 
 
 def to_grey(rgb: np.ndarray) -> np.ndarray:

@@ -15,6 +15,7 @@ import numpy as np
 from talking_face.media.picture import Picture
 from talking_face.pretrained.dlib_models import Box
 from talking_face.pretrained.face_detector import INPUT_PX, FaceDetector
+from talking_face.pretrained.model_files import ModelFiles
 
 # Squares of the longer side over 1, 2, 4, 8. The first two (7 squares of 16:9, 17 ms) are always looked at, so that
 # people of about one size are seen together; the others (18: 45 ms; 66: 160 ms) only while there is nobody yet.
@@ -29,16 +30,16 @@ _MIN_PICTURE_PX = 16
 _SHRINK = 0.89
 
 
-def find_face(picture: Picture) -> Box | None:
+def find_face(picture: Picture, files: ModelFiles | None = None) -> Box | None:
     """The main face of a picture, in its pixels, or None.
 
     Main is the largest; of faces within 20% of that size, the one nearest to the picture's centre.
     """
-    found = main_first(find_faces(picture), picture.width, picture.height)
+    found = main_first(find_faces(picture, files), picture.width, picture.height)
     return found[0] if found else None
 
 
-def find_faces(picture: Picture) -> list[Box]:
+def find_faces(picture: Picture, files: ModelFiles | None = None) -> list[Box]:
     """The faces of a picture, in its pixels, brow to chin, largest first.
 
     All down to 0.075 of the longer side; where there is none, all of the largest kind down to 0.02 of it.
@@ -48,7 +49,7 @@ def find_faces(picture: Picture) -> list[Box]:
     if min(width, height) < _MIN_PICTURE_PX:
         return []
     found: list[Box] = []
-    with FaceDetector(MIN_SCORE) as detector:
+    with FaceDetector(MIN_SCORE, files) as detector:
         for level in range(_LEVELS):
             side = max(width, height) / 2**level
             if level and (side < INPUT_PX or (level >= _ALWAYS and found)):

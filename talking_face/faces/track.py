@@ -21,6 +21,7 @@ from talking_face.media.picture import Picture
 from talking_face.media.reading import FPS
 from talking_face.pretrained.dlib_models import Box
 from talking_face.pretrained.face_landmarker import BLENDSHAPE_NAMES, N_POINTS, FaceLandmarker, FaceMesh
+from talking_face.pretrained.model_files import ModelFiles
 
 # The window's side over the found face's width (HOG boxes run from brow to chin): room for hair and small moves. Beside
 # another face it is smaller, so that the other's middle is not in it.
@@ -65,6 +66,7 @@ def track_face(
     fps: float = FPS,
     watch: Callable[[Picture, Window | None], None] | None = None,
     sound: Callable[[], np.ndarray | None] | None = None,
+    files: ModelFiles | None = None,
 ) -> FaceTrack:
     """Follow one face through `pictures` of one size, streamed: of several the one who speaks, else the main one.
 
@@ -97,10 +99,10 @@ def track_face(
             size = (picture.height, picture.width)
             if not faces:
                 if _look_now(count):
-                    boxes = _candidates(find_faces(picture), picture)
-                    faces = [stack.enter_context(_Follower(box, boxes, count)) for box in boxes]
+                    boxes = _candidates(find_faces(picture, files), picture)
+                    faces = [stack.enter_context(_Follower(box, boxes, count, files)) for box in boxes]
             elif any(_look_now(face.missing) for face in faces if face.missing):
-                _take_up(faces, picture)
+                _take_up(faces, picture, files)
             if watch is not None:
                 watch(picture, faces[0].window if len(faces) == 1 else None)
             for face in faces:
@@ -122,8 +124,8 @@ def track_face(
 class _Follower:
     """One face with a landmarker of its own; a context manager."""
 
-    def __init__(self, box: Box, others: list[Box], start: int) -> None:
-        self._landmarker = FaceLandmarker("video")
+    def __init__(self, box: Box, others: list[Box], start: int, files: ModelFiles | None) -> None:
+        self._landmarker = FaceLandmarker("video", files)
         self.start = start
         self.box = box
         self.window = search_window(box, others)
@@ -167,9 +169,9 @@ def _candidates(boxes: list[Box], picture: Picture) -> list[Box]:
     return [box for box in ordered if box.width >= _MIN_SHARE * max(b.width for b in boxes)][:_MAX_FACES]
 
 
-def _take_up(faces: list[_Follower], picture: Picture) -> None:
+def _take_up(faces: list[_Follower], picture: Picture, files: ModelFiles | None) -> None:
     """Shows lost faces where to look again: near where they were, and a lone one wherever there is a face."""
-    boxes = main_first(find_faces(picture), picture.width, picture.height)
+    boxes = main_first(find_faces(picture, files), picture.width, picture.height)
     free = [box for box in boxes if all(face.missing or not _near(box, face.box, 0.5) for face in faces)]
     for face in faces:
         if not face.missing:

@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from talking_face.pretrained.model_files import ModelFiles
 from talking_face.pretrained.onnx_sessions import onnx_run
+from talking_face.pretrained.store import WeightFile, weight_file
 from talking_face.pretrained.torch_nets import load_network, run_batches
 
 R50, R100 = "arcface_w600k_r50", "arcface_r100"
@@ -19,7 +21,7 @@ _LAYERS = (3, 13, 30, 3)
 _BATCH = 16
 
 
-def embed(crops_rgb: np.ndarray, name: str = R50) -> np.ndarray:
+def embed(crops_rgb: np.ndarray, name: str = R50, files: ModelFiles | None = None) -> np.ndarray:
     """Features of aligned faces, not normalised.
 
     Args:
@@ -30,12 +32,12 @@ def embed(crops_rgb: np.ndarray, name: str = R50) -> np.ndarray:
         (N, D) float32. Raises MissingWeights.
     """
     shown = network_input(crops_rgb)
-    return np.concatenate([onnx_run(name, shown[k : k + _BATCH]) for k in range(0, len(shown), _BATCH)])
+    return np.concatenate([onnx_run(name, shown[k : k + _BATCH], files) for k in range(0, len(shown), _BATCH)])
 
 
-def embed_r100(crops_rgb: np.ndarray) -> np.ndarray:
+def embed_r100(crops_rgb: np.ndarray, files: ModelFiles | None = None) -> np.ndarray:
     """As `embed`, by iresnet100 on torch."""
-    return run_batches(_r100(), network_input(crops_rgb), _BATCH, lambda batch: batch)
+    return run_batches(_r100(weight_file(R100, files)), network_input(crops_rgb), _BATCH, lambda batch: batch)
 
 
 def network_input(crops_rgb: np.ndarray) -> np.ndarray:
@@ -92,5 +94,5 @@ def iresnet(layers: tuple[int, ...] = _LAYERS) -> Any:
 
 
 @cache
-def _r100() -> Any:
-    return load_network(R100, iresnet, lambda state: {k.removeprefix("module."): v for k, v in state.items()})
+def _r100(file: WeightFile) -> Any:
+    return load_network(file, iresnet, lambda state: {k.removeprefix("module."): v for k, v in state.items()})

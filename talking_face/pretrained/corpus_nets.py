@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +22,7 @@ import numpy as np
 from talking_face.faces.points68 import to_68
 from talking_face.pretrained import torch_nets
 from talking_face.pretrained.mfcc import mfcc
+from talking_face.pretrained.model_files import EVALUATORS_FOLDER, ModelFiles
 from talking_face.pretrained.store import MissingWeights
 from talking_face.reasons import UserError
 from talking_face.signature import canonical_json
@@ -37,7 +38,7 @@ VERSION = "2"  # of the networks and of what they are shown; a file of another v
 
 Kind = Literal["syncnet", "emotion"]
 FILES: dict[Kind, str] = {"syncnet": "corpus_syncnet.safetensors", "emotion": "corpus_emotion.safetensors"}
-FOLDER = "evaluators"  # below a shard set
+FOLDER = EVALUATORS_FOLDER  # below a shard set
 
 # In units of the distance between the eyes: the mouth crop's side, and how far its centre lies below the eyes' middle.
 MOUTH_SIDE, MOUTH_DOWN = 1.4, 1.2
@@ -338,13 +339,14 @@ def look_beside(shards: str | Path) -> None:
     _beside[:] = [Path(shards) / FOLDER]
 
 
-def find(kind: Kind) -> Evaluator:
-    """The evaluator's file: in the folders of CMET_EVAL_WEIGHTS, then beside the data that is scored.
+def find(kind: Kind, files: ModelFiles | None = None) -> Evaluator:
+    """The evaluator's file: in the folders `files.weights`, then `files.evaluators`.
 
     Raises MissingWeights where it is nowhere, UserError where it cannot be read.
     """
-    named = [Path(folder) for folder in os.environ.get("CMET_EVAL_WEIGHTS", "").split(os.pathsep) if folder]
-    for folder in [*named, *_beside]:
+    if files is None:
+        files = replace(ModelFiles.from_environment(), evaluators=tuple(_beside))
+    for folder in (*files.weights, *files.evaluators):
         path = folder / FILES[kind]
         if path.is_file():
             status = path.stat()
@@ -356,22 +358,22 @@ def find(kind: Kind) -> Evaluator:
     )
 
 
-def tag(kind: Kind) -> str:
+def tag(kind: Kind, files: ModelFiles | None = None) -> str:
     """The evaluator's tag for signatures; `absent` in place of the hash where there is no file."""
     try:
-        return find(kind).tag
+        return find(kind, files).tag
     except MissingWeights:
         return f"corpus-{kind}@absent"
 
 
-def corpus_syncnet() -> CorpusSyncNet:
+def corpus_syncnet(files: ModelFiles | None = None) -> CorpusSyncNet:
     """The lip-sync network, loaded once a process and file. Raises MissingWeights."""
-    return _syncnet(find("syncnet"))
+    return _syncnet(find("syncnet", files))
 
 
-def corpus_emotion() -> CorpusEmotion:
+def corpus_emotion(files: ModelFiles | None = None) -> CorpusEmotion:
     """The emotion classifier, loaded once a process and file. Raises MissingWeights."""
-    return _emotion(find("emotion"))
+    return _emotion(find("emotion", files))
 
 
 @lru_cache(maxsize=8)

@@ -13,8 +13,9 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 
+from talking_face.pretrained.model_files import ModelFiles
 from talking_face.pretrained.onnx_sessions import onnx_run
-from talking_face.pretrained.store import weight_path
+from talking_face.pretrained.store import WeightFile, weight_file, weight_path
 
 NAME = "deepface_emotion"
 LABELS: tuple[str, ...] = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
@@ -42,7 +43,7 @@ def network_input(frame_bgr: np.ndarray) -> np.ndarray:
     return cv2.resize(grey, (_INPUT, _INPUT))
 
 
-def face(frame_bgr: np.ndarray) -> np.ndarray | None:
+def face(frame_bgr: np.ndarray, files: ModelFiles | None = None) -> np.ndarray | None:
     """The face that DeepFace's default detector, `opencv`, cuts out, levelled by the eyes where two are found.
 
     Haar cascades: faces on the frame in a black border of half its size, eyes inside the face. Of several faces the
@@ -56,19 +57,21 @@ def face(frame_bgr: np.ndarray) -> np.ndarray | None:
     """
     border_y, border_x = frame_bgr.shape[0] // 2, frame_bgr.shape[1] // 2
     image = cv2.copyMakeBorder(frame_bgr, border_y, border_y, border_x, border_x, cv2.BORDER_CONSTANT, value=[0, 0, 0])
-    boxes, _, _ = _cascade("haar_face").detectMultiScale3(image, *_SEARCH, outputRejectLevels=True)
+    faces = _cascade(weight_file("haar_face", files))
+    boxes, _, _ = faces.detectMultiScale3(image, *_SEARCH, outputRejectLevels=True)
     for box in boxes:
         x, y, width, height = (int(v) for v in box)
-        tilt = _tilt(image[y : y + height, x : x + width])
+        tilt = _tilt(image[y : y + height, x : x + width], files)
         found = _levelled(image, (x, y, width, height), tilt)
         if found.size:
             return found
     return None
 
 
-def _tilt(face_bgr: np.ndarray) -> float:
+def _tilt(face_bgr: np.ndarray, files: ModelFiles | None) -> float:
     """Degrees by which the line between the two largest eyes falls to the right; 0 where fewer are found."""
-    eyes = _cascade("haar_eye").detectMultiScale(cv2.cvtColor(face_bgr, cv2.COLOR_BGR2GRAY), *_SEARCH)
+    cascade = _cascade(weight_file("haar_eye", files))
+    eyes = cascade.detectMultiScale(cv2.cvtColor(face_bgr, cv2.COLOR_BGR2GRAY), *_SEARCH)
     if len(eyes) < 2:
         return 0.0
     # Without a strict order by x the larger of the two is the right one, as there.
@@ -103,11 +106,13 @@ def _levelled(image: np.ndarray, box: tuple[int, int, int, int], tilt: float) ->
 
 
 @cache
-def _cascade(name: str) -> Any:
-    return cv2.CascadeClassifier(str(weight_path(name)))
+def _cascade(file: WeightFile) -> Any:
+    return cv2.CascadeClassifier(str(file.path))
 
 
-def emotions(frames_rgb: np.ndarray, detector: Literal["skip", "opencv"] = "skip") -> np.ndarray:
+def emotions(
+    frames_rgb: np.ndarray, detector: Literal["skip", "opencv"] = "skip", files: ModelFiles | None = None
+) -> np.ndarray:
     """Probabilities (T, 7) float32 in the order of `LABELS`.
 
     Args:
@@ -118,14 +123,14 @@ def emotions(frames_rgb: np.ndarray, detector: Literal["skip", "opencv"] = "skip
     Raises:
         MissingWeights: the network's file is not here, or a cascade's.
     """
-    weight_path(NAME)  # before seconds are spent on faces
+    weight_path(NAME, files)  # before seconds are spent on faces
     out = np.full((len(frames_rgb), len(LABELS)), np.nan, np.float32)
     for start in range(0, len(frames_rgb), 32):
         faces = [np.ascontiguousarray(frame[..., ::-1]) for frame in frames_rgb[start : start + 32]]
-        found = faces if detector == "skip" else [face(frame) for frame in faces]
+        found = faces if detector == "skip" else [face(frame, files) for frame in faces]
         at = [start + k for k, one in enumerate(found) if one is not None]
         if at:
             pictures = np.stack([network_input(one) for one in found if one is not None])
-            rows = onnx_run(NAME, pictures[..., None])
+            rows = onnx_run(NAME, pictures[..., None], files)
             out[at] = rows / rows.sum(axis=1, keepdims=True)
     return out

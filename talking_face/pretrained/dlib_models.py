@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from talking_face.pretrained.store import weight_path
+from talking_face.pretrained.model_files import ModelFiles
+from talking_face.pretrained.store import WeightFile, weight_file
 
 
 class Box(NamedTuple):
@@ -41,13 +42,13 @@ def _detector() -> Any:
 
 
 @cache
-def _predictor() -> Any:
-    return _dlib().shape_predictor(str(weight_path("dlib_68")))
+def _predictor(file: WeightFile) -> Any:
+    return _dlib().shape_predictor(str(file.path))
 
 
 @cache
-def _resnet() -> Any:
-    return _dlib().face_recognition_model_v1(str(weight_path("dlib_face_resnet")))
+def _resnet(file: WeightFile) -> Any:
+    return _dlib().face_recognition_model_v1(str(file.path))
 
 
 def detect_faces_hog(image: np.ndarray, upsample: int = 0, threshold: float = 0.0) -> list[Box]:
@@ -62,21 +63,22 @@ def detect_faces_hog(image: np.ndarray, upsample: int = 0, threshold: float = 0.
     return [Box(r.left(), r.top(), r.right(), r.bottom(), float(s)) for r, s in zip(rectangles, scores, strict=True)]
 
 
-def landmarks68(image: np.ndarray, box: Box) -> np.ndarray:
+def landmarks68(image: np.ndarray, box: Box, files: ModelFiles | None = None) -> np.ndarray:
     """(68, 2) float32 iBUG points in pixels of `image`, (H, W) or (H, W, 3) uint8, for the face in `box`."""
-    points = _shape(image, box)
+    points = _shape(image, box, files)
     return np.array([(p.x, p.y) for p in points.parts()], np.float32)
 
 
-def face_embedding(image: np.ndarray, box: Box) -> np.ndarray:
+def face_embedding(image: np.ndarray, box: Box, files: ModelFiles | None = None) -> np.ndarray:
     """(128,) float32 identity embedding of the face in `box` of an (H, W, 3) uint8 RGB image.
 
     Aligned to a 150 px chip by the 68 points, without jitter. dlib's own threshold: under 0.6 apart is one person.
     """
     image = np.ascontiguousarray(image)
-    return np.array(_resnet().compute_face_descriptor(image, _shape(image, box)), np.float32)
+    network = _resnet(weight_file("dlib_face_resnet", files))
+    return np.array(network.compute_face_descriptor(image, _shape(image, box, files)), np.float32)
 
 
-def _shape(image: np.ndarray, box: Box) -> Any:
+def _shape(image: np.ndarray, box: Box, files: ModelFiles | None) -> Any:
     rectangle = _dlib().rectangle(*(int(v) for v in box[:4]))
-    return _predictor()(np.ascontiguousarray(image), rectangle)
+    return _predictor(weight_file("dlib_68", files))(np.ascontiguousarray(image), rectangle)

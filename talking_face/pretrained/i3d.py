@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from talking_face.pretrained.model_files import ModelFiles
+from talking_face.pretrained.store import WeightFile, weight_file
 from talking_face.pretrained.torch_nets import inference, load_network_by
 from talking_face.reasons import UserError
 
@@ -67,7 +69,7 @@ _BRANCHES: tuple[tuple[str, int, int, str | None], ...] = (
 _OUTPUTS = tuple(_BRANCHES[k][0] for k in (0, 2, 4, 5))
 
 
-def i3d_logits(clip_rgb: np.ndarray) -> np.ndarray:
+def i3d_logits(clip_rgb: np.ndarray, files: ModelFiles | None = None) -> np.ndarray:
     """Mean over time of a clip's logits.
 
     Args:
@@ -78,7 +80,7 @@ def i3d_logits(clip_rgb: np.ndarray) -> np.ndarray:
     """
     if clip_rgb.ndim != 4 or clip_rgb.shape[-1] != 3 or len(clip_rgb) < MIN_FRAMES:
         raise ValueError(f"a clip must be (T >= {MIN_FRAMES}, H, W, 3), got {clip_rgb.shape}")
-    network = _network()
+    network = _network(weight_file(NAME, files))
     import torch
 
     x = 2 * resize_tf1(clip_rgb, _SIZE) / 255 - 1
@@ -227,5 +229,5 @@ def read_arrays(path: Path) -> Any:
 
 
 @cache
-def _network() -> Any:
-    return load_network_by(NAME, build, lambda path: state_of(read_arrays(path)))
+def _network(file: WeightFile) -> Any:
+    return load_network_by(file, build, lambda path: state_of(read_arrays(path)))

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from talking_face.pretrained.model_files import ModelFiles
+from talking_face.pretrained.store import WeightFile, weight_file
 from talking_face.pretrained.torch_nets import load_network, run_batches
 
 NAME = "inception_fid"
@@ -100,7 +102,7 @@ _BLOCKS: dict[str, list[list[_Step]]] = {
 }
 
 
-def inception_features(frames_rgb: np.ndarray) -> np.ndarray:
+def inception_features(frames_rgb: np.ndarray, files: ModelFiles | None = None) -> np.ndarray:
     """Features of whole pictures.
 
     Args:
@@ -109,7 +111,9 @@ def inception_features(frames_rgb: np.ndarray) -> np.ndarray:
     Returns:
         (T, 2048) float32. Raises MissingWeights. 0.2 s a frame on one core.
     """
-    return run_batches(_network(), frames_rgb, _BATCH, lambda batch: batch.permute(0, 3, 1, 2).float() / 255)
+    return run_batches(
+        _network(weight_file(NAME, files)), frames_rgb, _BATCH, lambda batch: batch.permute(0, 3, 1, 2).float() / 255
+    )
 
 
 def build() -> Any:
@@ -184,5 +188,5 @@ def build() -> Any:
 
 
 @cache
-def _network() -> Any:
-    return load_network(NAME, build)
+def _network(file: WeightFile) -> Any:
+    return load_network(file, build)

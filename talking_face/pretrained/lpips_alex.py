@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from talking_face.pretrained.model_files import ModelFiles
+from talking_face.pretrained.store import WeightFile, weight_file
 from talking_face.pretrained.torch_nets import inference, load_network
 
 BACKBONE, HEADS = "alexnet", "lpips_alex"
@@ -30,7 +32,7 @@ _LAYERS: dict[int, tuple[int, int, int, int]] = {
 _POOLED = (3, 6)
 
 
-def lpips_alex(a_rgb: np.ndarray, b_rgb: np.ndarray) -> np.ndarray:
+def lpips_alex(a_rgb: np.ndarray, b_rgb: np.ndarray, files: ModelFiles | None = None) -> np.ndarray:
     """Distance of each picture to its partner.
 
     Args:
@@ -41,7 +43,7 @@ def lpips_alex(a_rgb: np.ndarray, b_rgb: np.ndarray) -> np.ndarray:
     """
     if a_rgb.shape != b_rgb.shape or a_rgb.ndim != 4 or a_rgb.shape[-1] != 3 or min(a_rgb.shape[1:3]) < SMALLEST:
         raise ValueError(f"pictures must be (T, H >= {SMALLEST}, W, 3) twice, got {a_rgb.shape} and {b_rgb.shape}")
-    features, heads = _networks()
+    features, heads = _networks(weight_file(BACKBONE, files), weight_file(HEADS, files))
     import torch
 
     where = next(features.parameters()).device
@@ -101,11 +103,11 @@ def build_heads() -> Any:
 
 
 @cache
-def _networks() -> tuple[Any, Any]:
+def _networks(backbone: WeightFile, linear: WeightFile) -> tuple[Any, Any]:
     features = load_network(
-        BACKBONE, build_features, lambda state: {k: v for k, v in state.items() if k.startswith("features.")}
+        backbone, build_features, lambda state: {k: v for k, v in state.items() if k.startswith("features.")}
     )
     heads = load_network(
-        HEADS, build_heads, lambda state: {f"{k}.weight": state[f"lin{k}.model.1.weight"] for k in range(len(_LAYERS))}
+        linear, build_heads, lambda state: {f"{k}.weight": state[f"lin{k}.model.1.weight"] for k in range(len(_LAYERS))}
     )
     return features, heads

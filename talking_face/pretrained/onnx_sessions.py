@@ -4,37 +4,37 @@ from __future__ import annotations
 
 import os
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from talking_face.pretrained.store import MissingWeights, weight_path
+from talking_face.pretrained.model_files import ModelFiles
+from talking_face.pretrained.store import MissingWeights, WeightFile, weight_file
 
 
-def onnx_session(name: str) -> Any:
+def onnx_session(name: str, files: ModelFiles | None = None) -> Any:
     """An onnxruntime.InferenceSession of the registry's entry `name`, on the GPU where onnxruntime was built for one.
 
     Raises MissingWeights when the file, or onnxruntime, is not on this machine.
     """
-    return _session(weight_path(name))
+    return _session(weight_file(name, files))
 
 
-def onnx_run(name: str, batch: np.ndarray) -> np.ndarray:
+def onnx_run(name: str, batch: np.ndarray, files: ModelFiles | None = None) -> np.ndarray:
     """The only output of a network with one input, for an (N, ...) batch; one by one where the file fixes N to 1."""
-    session = onnx_session(name)
+    session = onnx_session(name, files)
     port = session.get_inputs()[0]
     parts = np.split(batch, len(batch)) if port.shape[0] == 1 else [batch]
     return np.concatenate([session.run(None, {port.name: part})[0] for part in parts])
 
 
 @cache
-def _session(path: Path) -> Any:
+def _session(file: WeightFile) -> Any:
     try:
         import onnxruntime
     except ModuleNotFoundError:
         raise MissingWeights(
-            f"{path.name} is here, but onnxruntime, which runs it, is not.\nRun `pip install onnxruntime`."
+            f"{file.path.name} is here, but onnxruntime, which runs it, is not.\nRun `pip install onnxruntime`."
         ) from None
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
@@ -43,4 +43,4 @@ def _session(path: Path) -> Any:
     # Whole float32 on the GPU too, as `torch_nets.inference`.
     known: list[Any] = [("CUDAExecutionProvider", {"use_tf32": "0"}), ("CPUExecutionProvider", {})]
     there = onnxruntime.get_available_providers()
-    return onnxruntime.InferenceSession(str(path), options, providers=[p for p in known if p[0] in there])
+    return onnxruntime.InferenceSession(str(file.path), options, providers=[p for p in known if p[0] in there])

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from talking_face.pretrained.dlib_models import Box
-from talking_face.pretrained.store import weight_path
+from talking_face.pretrained.model_files import ModelFiles
+from talking_face.pretrained.store import WeightFile, weight_file
 from talking_face.pretrained.syncnet import load_state
 from talking_face.pretrained.torch_nets import device, inference
 
@@ -16,23 +17,22 @@ from talking_face.pretrained.torch_nets import device, inference
 CONFIDENCE, SCALE = 0.9, 0.25
 
 
-def detect_faces_s3fd(frame: np.ndarray) -> list[Box]:
+def detect_faces_s3fd(frame: np.ndarray, files: ModelFiles | None = None) -> list[Box]:
     """Faces in an (H, W, 3) uint8 RGB frame, in its pixels, the surest first. Raises MissingWeights.
 
     The code is syncnet_python's own: colours in its order, mean taken off, 0.1 of overlap kept.
     """
-    detector = _detector()
+    detector = _detector(weight_file("s3fd", files))
     with inference():
         found = detector.detect_faces(frame, conf_th=CONFIDENCE, scales=[SCALE])
     return [Box(*(float(v) for v in row)) for row in found]
 
 
 @cache
-def _detector() -> Any:
-    path = weight_path("s3fd")
+def _detector(file: WeightFile) -> Any:
     from syncnet_python.detectors.s3fd import S3FD
     from syncnet_python.detectors.s3fd.nets import S3FDNet
 
     net = S3FDNet(device=device())
-    net.load_state_dict(load_state(path))
+    net.load_state_dict(load_state(file.path))
     return S3FD(net, device=device())

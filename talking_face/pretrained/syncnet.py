@@ -16,7 +16,8 @@ import numpy as np
 
 from talking_face.pretrained import torch_nets
 from talking_face.pretrained.mfcc import mfcc
-from talking_face.pretrained.store import weight_hash, weight_path
+from talking_face.pretrained.model_files import ModelFiles
+from talking_face.pretrained.store import WeightFile, weight_file, weight_hash
 from talking_face.reasons import UserError
 
 SIZE = 224  # side of the crop, px
@@ -214,10 +215,14 @@ def _toom_cook() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return before / scale, at_points(WINDOW) * scale, at_points(_TILE).T
 
 
+def syncnet(files: ModelFiles | None = None) -> SyncNet:
+    """The official network, loaded once per process. Raises MissingWeights where its file is absent."""
+    return _syncnet(weight_file("syncnet_v2", files))
+
+
 @cache
-def syncnet() -> SyncNet:
-    """The official network, loaded once a process. Raises MissingWeights where its file is absent."""
-    return SyncNet(load_state(weight_path("syncnet_v2")), syncnet_tag())
+def _syncnet(file: WeightFile) -> SyncNet:
+    return SyncNet(load_state(file.path), syncnet_tag())
 
 
 def syncnet_tag() -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from talking_face.pretrained.store import MissingWeights, weight_path
+from talking_face.pretrained.store import MissingWeights, WeightFile
 from talking_face.reasons import UserError
 
 
@@ -30,16 +30,16 @@ def inference() -> Iterator[None]:
         yield
 
 
-def load_network(name: str, build: Callable[[], Any], state: Callable[[Any], Mapping[str, Any]] = dict) -> Any:
-    """The network of `build` with the registry's file `name` in it, in evaluation mode on `device()`.
+def load_network(file: WeightFile, build: Callable[[], Any], state: Callable[[Any], Mapping[str, Any]] = dict) -> Any:
+    """The network of `build` with the weights of `file` in it, in evaluation mode on `device()`.
 
     Args:
-        name: entry of the registry; a file that torch wrote, read with `weights_only`.
+        file: a file that torch wrote, read with `weights_only`.
         build: gives the untrained module.
         state: from what the file holds to the module's state dict.
 
     Raises:
-        MissingWeights: the file, or torch, is not on this machine.
+        MissingWeights: torch is not on this machine.
         UserError: the file holds something else.
     """
 
@@ -48,22 +48,21 @@ def load_network(name: str, build: Callable[[], Any], state: Callable[[Any], Map
 
         return state(torch.load(path, map_location="cpu", weights_only=True))
 
-    return load_network_by(name, build, read)
+    return load_network_by(file, build, read)
 
 
-def load_network_by(name: str, build: Callable[[], Any], read: Callable[[Path], Mapping[str, Any]]) -> Any:
+def load_network_by(file: WeightFile, build: Callable[[], Any], read: Callable[[Path], Mapping[str, Any]]) -> Any:
     """As `load_network`, where `read` gives the state dict from the file's path."""
-    path = weight_path(name)
     if importlib.util.find_spec("torch") is None:
-        raise MissingWeights(f"{path.name} is here, but torch, which runs it, is not.\nRun `pip install torch`.")
+        raise MissingWeights(f"{file.path.name} is here, but torch, which runs it, is not.\nRun `pip install torch`.")
     network = build()
     try:
-        network.load_state_dict(read(path))
+        network.load_state_dict(read(file.path))
     except UserError:
         raise
     except Exception as error:  # reading a foreign file can raise anything
         what = " ".join(str(error).split())[:160]
-        raise UserError(f"{path} does not hold the weights of {name}: {what}") from None
+        raise UserError(f"{file.path} does not hold the weights of {file.name}: {what}") from None
     return network.eval().to(device())
 
 

@@ -23,7 +23,6 @@ from cmet_leaderboards.tables import build_tables
 from cmet_pipelines.shards import ShardSet
 from talking_face.media.reading import probe, read_audio, read_frames
 from talking_face.media.writing import write_video
-from talking_face.pretrained.store import weight_path
 from talking_face.reasons import UserError
 
 T, SIZE = 12, 64  # of the shard set in conftest.py
@@ -192,7 +191,6 @@ def test_a_metric_without_its_weights_is_one_line_and_the_others_finish(
 ) -> None:
     monkeypatch.setenv("CMET_EVAL_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("CMET_EVAL_WEIGHTS", raising=False)
-    weight_path.cache_clear()
     pair_list = read_pairs(done / "pairs" / "neutral-base.parquet")
     summary = evaluate.score(
         done / "videos" / "static-reference" / "neutral-base",
@@ -204,7 +202,6 @@ def test_a_metric_without_its_weights_is_one_line_and_the_others_finish(
         workers=0,
         quiet=True,
     )
-    weight_path.cache_clear()
     assert {k: v.videos for k, v in summary.lost.items()} == {("mine", "missing-weights"): 2}
     emotion, lpips = sorted(summary.to_get)
     assert emotion.startswith("ea:deepface-frame, ea:deepface-video: facial_expression_model_weights.onnx (")

@@ -19,7 +19,6 @@ from cmet_metrics.base import Sample
 from cmet_metrics.emotion import Classifier
 from cmet_pipelines.shards import ShardSet
 from talking_face.media.reading import read_frames
-from talking_face.pretrained import store
 from talking_face.pretrained.store import MissingWeights
 from talking_face.reasons import UserError
 
@@ -125,11 +124,9 @@ def test_fid_over_a_set(shards: Path, tmp_path: Path, monkeypatch: pytest.Monkey
                  quiet=True)  # fmt: skip
     monkeypatch.setenv("CMET_EVAL_WEIGHTS", str(tmp_path))
     monkeypatch.setenv("CMET_EVAL_CACHE", str(tmp_path / "cache"))
-    store.weight_path.cache_clear()
     with pytest.raises(MissingWeights, match="Inception"):
         reports.dataset_fid(run, shards, workers=0, quiet=True)
     (tmp_path / "pt_inception-2015-12-05-6726825d.pth").write_bytes(b"a file")
-    store.weight_path.cache_clear()
 
     def eight(frames: np.ndarray) -> np.ndarray:
         return frames.reshape(len(frames), 8, -1).astype(np.float64).mean(axis=2)
@@ -149,7 +146,6 @@ def test_fid_over_a_set(shards: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     files[0].unlink()
     again = table(reports.dataset_fid(run, shards, workers=0, quiet=True))
     assert {(row["n"], row["expected"]) for row in again} == {(5, 6)}
-    store.weight_path.cache_clear()
 
 
 def test_aitv_is_written(shards: Path, tmp_path: Path) -> None:

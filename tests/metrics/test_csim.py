@@ -37,9 +37,7 @@ def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty folder in which the store looks for files, and nowhere else but in installed packages."""
     monkeypatch.setenv("CMET_EVAL_WEIGHTS", str(tmp_path))
     monkeypatch.setenv("CMET_EVAL_CACHE", str(tmp_path / "cache"))
-    store.weight_path.cache_clear()
     yield tmp_path
-    store.weight_path.cache_clear()
 
 
 @pytest.fixture

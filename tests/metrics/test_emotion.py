@@ -8,7 +8,6 @@ import importlib.util
 import shutil
 import sys
 import types
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,14 +41,6 @@ from talking_face.reasons import Reason
 from tests.stand_ins import seeded
 
 DEEPFACE_FILE = "facial_expression_model_weights.onnx"
-
-
-@pytest.fixture(autouse=True)
-def forget_paths() -> Iterator[None]:
-    """The store remembers paths for the life of a process; these tests change where it looks."""
-    store.weight_path.cache_clear()
-    yield
-    store.weight_path.cache_clear()
 
 
 def pictures(n: int, height: int, width: int, seed: int = 0) -> np.ndarray:

@@ -25,10 +25,8 @@ def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty folder in which the store looks for files."""
     monkeypatch.setenv("CMET_EVAL_WEIGHTS", str(tmp_path))
     monkeypatch.setenv("CMET_EVAL_CACHE", str(tmp_path / "cache"))
-    store.weight_path.cache_clear()
     inception._network.cache_clear()
     yield tmp_path
-    store.weight_path.cache_clear()
     inception._network.cache_clear()
 
 

@@ -21,7 +21,6 @@ FILE = "i3d-kinetics-400.ckpt"
 
 
 def forget() -> None:
-    store.weight_path.cache_clear()
     i3d._network.cache_clear()
 
 

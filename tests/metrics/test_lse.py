@@ -161,12 +161,8 @@ def test_reasons(net: SyncNet, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_weights_there_is_a_reason_that_says_what_to_fetch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from talking_face.pretrained import store, syncnet
-
     monkeypatch.setenv("CMET_EVAL_CACHE", str(tmp_path))
     monkeypatch.delenv("CMET_EVAL_WEIGHTS", raising=False)
-    store.weight_path.cache_clear()
-    syncnet.syncnet.cache_clear()
     clip = Sample(smooth_frames(8, 64, 0), audio=babble(8 * 640, 0))
     for key in ("lse_c:crop", "lse_d:lm", "lse_offset"):
         score = get_metric(key).score(clip, clip)

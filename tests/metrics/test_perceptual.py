@@ -30,10 +30,8 @@ def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     entry = store.registry()[lpips_alex.BACKBONE].model_copy(update={"sha256": None})
     known = {**store.registry(), lpips_alex.BACKBONE: entry}
     monkeypatch.setattr(store, "registry", lambda: known)
-    store.weight_path.cache_clear()
     lpips_alex._networks.cache_clear()
     yield tmp_path
-    store.weight_path.cache_clear()
     lpips_alex._networks.cache_clear()
 
 

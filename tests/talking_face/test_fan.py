@@ -48,7 +48,7 @@ def stand_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
         getattr(boxes, f"{name}_mbox_conf").weight.data *= 5.0
     torch.save(points.state_dict(), tmp_path / store.weight("fan_2d_4").file)
     torch.save(boxes.state_dict(), tmp_path / store.weight("fan_s3fd").file)
-    caches = (store.weight_path, fan._fan, fan._s3fd)
+    caches = (fan._fan, fan._s3fd)
     for function in caches:
         function.cache_clear()
     yield

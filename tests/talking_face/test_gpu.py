@@ -30,19 +30,19 @@ from tests.syncnet_stand_in import babble, official_form, reference_net, smooth_
 torch = pytest.importorskip("torch")
 LOADED = (
     *(arcface._r100, emotion_fan._network, fan._fan, fan._s3fd, i3d._network, inception._network),
-    *(lpips_alex._networks, syncnet.syncnet, store.weight_path),
+    *(lpips_alex._networks, syncnet._syncnet),
 )
 CORPUS_LABELS = tuple("abcdefgh")
 
 
 def _fan_maps() -> np.ndarray:
-    net, where = fan._fan()
+    net, where = fan._fan(store.weight_file("fan_2d_4"))
     with torch_nets.inference():
         return np.asarray(net(torch.from_numpy(shown(1, 256).transpose(0, 3, 1, 2) / np.float32(255)).to(where)).cpu())
 
 
 def _s3fd_maps() -> np.ndarray:
-    net, where = fan._s3fd()
+    net, where = fan._s3fd(store.weight_file("fan_s3fd"))
     with torch_nets.inference():
         levels = net(torch.from_numpy(shown(1, 128).transpose(0, 3, 1, 2).astype(np.float32) - 110).to(where))
     return np.concatenate([part.cpu().numpy().ravel() for level in levels for part in level])

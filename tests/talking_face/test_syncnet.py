@@ -11,6 +11,7 @@ import torch
 
 from talking_face.pretrained import s3fd, store, syncnet
 from talking_face.pretrained.mfcc import mfcc
+from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import UserError
 from tests.syncnet_stand_in import babble, official_form, reference_net, smooth_frames
 
@@ -62,7 +63,7 @@ def test_embeddings_equal_syncnet_python(saved: Path) -> None:
     np.testing.assert_allclose(net.lip(crops[2:]), net.lip(crops)[2:], atol=1e-4)  # the batch does not
 
 
-def test_what_is_not_the_network_is_refused(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_not_the_network_is_refused(saved: Path, tmp_path: Path) -> None:
     state = syncnet.load_state(saved)
     with pytest.raises(UserError, match=r"1 tensors differ, the first is netfclip\.3\.weight"):
         syncnet.SyncNet({name: value for name, value in state.items() if name != "netfclip.3.weight"}, "x")
@@ -73,11 +74,8 @@ def test_what_is_not_the_network_is_refused(saved: Path, tmp_path: Path, monkeyp
     with pytest.raises(pickle.UnpicklingError):
         syncnet.load_state(tmp_path / "evil.model")
     # The store takes only the registered bytes.
-    monkeypatch.setenv("CMET_EVAL_WEIGHTS", str(saved.parent))
-    syncnet.syncnet.cache_clear()
-    store.weight_path.cache_clear()
     with pytest.raises(UserError, match=r"is not the registered syncnet_v2: sha256 .* expected 961e8696f888fce4"):
-        syncnet.syncnet()
+        syncnet.syncnet(ModelFiles((saved.parent,)))
 
 
 class _Evil:
@@ -97,13 +95,10 @@ def test_s3fd_finds_what_syncnet_python_finds(tmp_path: Path, monkeypatch: pytes
         for head in net.conf[3:]:
             head.bias.copy_(torch.tensor([-3.0, 3.0]))
     torch.save(net.state_dict(), tmp_path / "sfd_face.pth")
-    monkeypatch.setattr(s3fd, "weight_path", lambda name: tmp_path / "sfd_face.pth")
-    s3fd._detector.cache_clear()
+    known = {"s3fd": store.weight("s3fd").model_copy(update={"sha256": None})}
+    monkeypatch.setattr(store, "registry", lambda: known)
     frame = smooth_frames(1, 320, 3)[0]
-    try:
-        found = s3fd.detect_faces_s3fd(frame)
-    finally:
-        s3fd._detector.cache_clear()
+    found = s3fd.detect_faces_s3fd(frame, ModelFiles((tmp_path,), tmp_path / "cache"))
     expected = S3FD(net, device="cpu").detect_faces(frame, conf_th=0.9, scales=[0.25])
     assert len(found) >= 1
     np.testing.assert_allclose(np.array(found), expected, atol=1e-4)

@@ -1,0 +1,51 @@
+"""The folders in which one command looks for model files: pretrained weights, trained evaluators and checkpoints.
+
+A command makes one `ModelFiles` and passes it down to metrics, methods and worker tasks, so that a metric's signature
+depends on its arguments only. This is the only module that reads the environment variables of model files.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+WEIGHTS, CACHE, CHECKPOINTS = "CMET_EVAL_WEIGHTS", "CMET_EVAL_CACHE", "CMET_EVAL_CHECKPOINTS"
+EVALUATORS_FOLDER, CHECKPOINTS_FOLDER = "evaluators", "reference"  # below a shard set
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """Where model files are searched, first folder first. Hashable and picklable.
+
+    Attributes:
+        weights: folders searched first, for registered pretrained files and for evaluators.
+        cache: folder of downloads and pinned hashes; None for the platform's cache folder.
+        evaluators: folders searched next for the evaluators trained on a corpus.
+        checkpoints: folders searched for the checkpoints of the reference models.
+    """
+
+    weights: tuple[Path, ...] = ()
+    cache: Path | None = None
+    evaluators: tuple[Path, ...] = ()
+    checkpoints: tuple[Path, ...] = ()
+
+    @classmethod
+    def from_environment(cls, data: Path | None = None) -> ModelFiles:
+        """The folders of CMET_EVAL_WEIGHTS, CMET_EVAL_CACHE and CMET_EVAL_CHECKPOINTS, then those of a shard set.
+
+        Args:
+            data: a shard set; `data/evaluators` and `data/reference` are searched after the named folders.
+        """
+        cache = os.environ.get(CACHE)
+        return cls(
+            weights=_folders(WEIGHTS),
+            cache=Path(cache) if cache else None,
+            evaluators=() if data is None else (Path(data) / EVALUATORS_FOLDER,),
+            checkpoints=(*_folders(CHECKPOINTS), *(() if data is None else (Path(data) / CHECKPOINTS_FOLDER,))),
+        )
+
+
+def _folders(variable: str) -> tuple[Path, ...]:
+    """The folders that an environment variable lists, separated as in PATH."""
+    return tuple(Path(folder) for folder in os.environ.get(variable, "").split(os.pathsep) if folder)
