@@ -217,7 +217,7 @@ def test_deepfaces_own_detector_equals_analyze(
     frames += [np.roll(frames[0], -40, axis=0), np.zeros_like(frames[0])]
     tilts: list[float] = []
     tilt = deepface_emotion._tilt
-    monkeypatch.setattr(deepface_emotion, "_tilt", lambda face, files: tilts.append(tilt(face)) or tilts[-1])
+    monkeypatch.setattr(deepface_emotion, "_tilt", lambda face, files: tilts.append(tilt(face, files)) or tilts[-1])
     ours = deepface_emotion.emotions(np.stack(frames), "opencv")
     for frame, row in zip(frames, ours, strict=True):
         bgr = np.ascontiguousarray(frame[..., ::-1])
