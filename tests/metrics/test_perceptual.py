@@ -30,9 +30,7 @@ def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     entry = store.registry()[lpips_alex.BACKBONE].model_copy(update={"sha256": None})
     known = {**store.registry(), lpips_alex.BACKBONE: entry}
     monkeypatch.setattr(store, "registry", lambda: known)
-    lpips_alex._networks.cache_clear()
     yield tmp_path
-    lpips_alex._networks.cache_clear()
 
 
 def backbone() -> dict[str, Any]:

@@ -30,7 +30,7 @@ from tests.syncnet_stand_in import babble, official_form, reference_net, smooth_
 torch = pytest.importorskip("torch")
 LOADED = (
     *(arcface._r100, emotion_fan._network, fan._fan, fan._s3fd, i3d._network, inception._network),
-    *(lpips_alex._networks, syncnet._syncnet),
+    *(lpips_alex._features, lpips_alex._heads, syncnet._syncnet),
 )
 CORPUS_LABELS = tuple("abcdefgh")
 
