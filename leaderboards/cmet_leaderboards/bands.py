@@ -9,7 +9,7 @@ from pathlib import Path
 from talking_face.reasons import UserError
 from talking_face.signature import digest
 
-_CALIBRATION = Path(__file__).parents[2] / "docs" / "calibration" / "bands.csv"
+_CALIBRATION = Path(__file__).parents[2] / "docs" / "experiments" / "calibration" / "bands.csv"
 
 
 @dataclass(frozen=True)

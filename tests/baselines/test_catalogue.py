@@ -14,7 +14,7 @@ from cmet_eval.cli import build
 from talking_face.reasons import UserError
 from tests.baselines.test_methods import make_case
 
-DOCS = Path(__file__).parents[2] / "docs" / "baselines.md"
+DOCS = Path(__file__).parents[2] / "docs" / "reference" / "baselines.md"
 OUTSIDE = [entry for entry in catalogue().values() if entry.kind == "published"]
 
 
