@@ -109,6 +109,7 @@ def embedded_checkpoints(
     from cmet_pipelines.shards import ShardSet
     from cmet_reference.training import checkpoints, config
     from cmet_reference.training.models import PACKAGES, train_model
+    from cmet_reference.training.options import TrainOptions
 
     shards = folder / "shards"
     out, digest = shards / checkpoints.FOLDER, ShardSet(shards).digest
@@ -124,7 +125,9 @@ def embedded_checkpoints(
                 continue
         print(f"training {stage} of {model} with its demo settings, once, for a minute or two: {path}", flush=True)
         try:
-            card = train_model(model, {"main": shards}, settings="demo", only=stage, quiet=quiet)[stage]
+            card = train_model(model, {"main": shards}, settings="demo", only=stage, options=TrainOptions(quiet=quiet))[
+                stage
+            ]
         except ImportError as error:
             raise UserError(f"{model} needs {error.name}; run `pip install 'cmet-eval[reference]'`") from None
         trained.append(f"{stage} in {card['seconds']:.0f} s")

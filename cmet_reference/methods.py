@@ -18,6 +18,7 @@ from cmet_reference.geometry import fit_pose, template_of, to_head, to_picture
 from cmet_reference.render.base import Renderer
 from cmet_reference.render.mesh import MeshRenderer
 from cmet_reference.training import checkpoints
+from cmet_reference.training.checkpoints import TrainedOn
 from talking_face.reasons import UserError
 from talking_face.signature import digest
 
@@ -182,7 +183,7 @@ def _revision(path: Path, _time: int, _size: int) -> str:
 
 
 @lru_cache(maxsize=64)
-def _header(path: Path, _time: int, _size: int) -> dict[str, Any]:
+def _header(path: Path, _time: int, _size: int) -> TrainedOn:
     return checkpoints.trained_on(path)
 
 

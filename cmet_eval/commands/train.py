@@ -1,8 +1,8 @@
-"""Train on a shard set's training split. `evaluators`: a small SyncNet and an emotion classifier, for scoring.
-`cmet`, `cem-net`: the reference models, stage by stage; a stage that was stopped goes on, a finished one stays.
+"""Train on the training split of a shard set. `evaluators`: a small SyncNet and an emotion classifier, for scoring.
+`cmet`, `cem-net`: the reference models, stage by stage; an interrupted stage is resumed, a finished one is kept.
 
 The evaluators' files and cards go to DATA/evaluators, where `run` and `score` on that data find them for the metrics
-called `:corpus`; the models' checkpoints, cards and curves go to DATA/reference, where `run` finds them. The same data,
+called `:corpus`. The models' checkpoints, cards and curves go to DATA/reference, where `run` finds them. The same data,
 settings and seed give the same files on the CPU. Several GPUs: `accelerate launch -m cmet_eval.cli train ...`.
 """
 
@@ -10,14 +10,19 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import typer
 
 from talking_face.reasons import UserError
 from talking_face.threads import limit_threads
+
+if TYPE_CHECKING:
+    from cmet_reference.evaluators.train import EvaluatorSettings
+    from cmet_reference.training.checkpoints import Card
 
 
 class What(StrEnum):
@@ -31,6 +36,7 @@ class What(StrEnum):
 MAIN = "main"  # the name of the shard set that is given without one
 
 
+# Long signature: typer makes one command-line option of each parameter.
 def train(
     what: What = typer.Argument(...),
     data: list[str] = typer.Option(
@@ -41,75 +47,89 @@ def train(
     device: str = typer.Option(
         None, "--device", help="auto, cpu, cuda or cuda:N; evaluators: cpu by default. Only cpu gives the same bytes"
     ),
-    stage: str = typer.Option(None, "--stage", help="models: train this one alone; the ones before it must be there"),
-    config: str = typer.Option(None, "--config", help="models: demo (default), paper, or a .toml file laid over one"),
+    stage: str = typer.Option(None, "--stage", help="models: train this one alone; the ones before it must exist"),
+    config: str = typer.Option(
+        None, "--config", help="models: demo (default), paper, or a .toml file that changes one"
+    ),
     precision: str = typer.Option(None, "--precision", help="models: fp32 (default), bf16 or fp16"),
-    workers: int = typer.Option(None, "--workers", min=0, help="models: processes that make batches; default 0"),
+    workers: int = typer.Option(None, "--workers", min=0, help="models: processes that prepare batches; default 0"),
     every: int = typer.Option(None, "--every", min=1, help="models: steps between checkpoints; default 1000"),
     threads: int = typer.Option(None, "--threads", min=1, help="models: of torch on the CPU; default 1"),
-    fresh: bool = typer.Option(None, "--fresh", help="models: begin again, whatever was trained before"),
+    fresh: bool = typer.Option(None, "--fresh", help="models: discard earlier results and start again"),
     steps: int = typer.Option(None, "--steps", min=2, help="evaluators: of the lip-sync network; default 300"),
     max_clips: int = typer.Option(None, "--max-clips", min=2, help="evaluators: clips to train on; default 384"),
     quiet: bool = typer.Option(False, "--quiet"),
 ) -> None:
-    of_models = {"--stage": stage, "--config": config, "--precision": precision, "--workers": workers}
-    of_models |= {"--every": every, "--threads": threads, "--fresh": fresh}
-    of_evaluators = {"--steps": steps, "--max-clips": max_clips}
-    for name, value in (of_models if what is What.EVALUATORS else of_evaluators).items():
-        if value is not None:
-            raise UserError(f"{name} is not an option of `train {what}`; see `cmet-eval train --help`")
+    of_models: dict[str, object] = {"--stage": stage, "--config": config, "--precision": precision}
+    of_models |= {"--workers": workers, "--every": every, "--threads": threads, "--fresh": fresh}
+    of_evaluators: dict[str, object] = {"--steps": steps, "--max-clips": max_clips}
+    _refuse(what, of_models if what is What.EVALUATORS else of_evaluators)
     folders = _folders(data)
     if what is not What.EVALUATORS:
-        limit_threads(threads or 1)  # before numpy starts its own: what is fitted beside the networks is sums too
+        limit_threads(threads or 1)  # before numpy starts its own threads: closed-form fits are sums too
+    _require_torch()
+    if what is What.EVALUATORS:
+        if list(folders) != [MAIN]:
+            raise UserError("the evaluators are trained on one shard set: --data OUT, without a name")
+        from cmet_reference.evaluators.train import EvaluatorSettings
+
+        given = {"syncnet_steps": steps, "max_clips": max_clips}
+        settings = EvaluatorSettings(seed=seed, **{key: value for key, value in given.items() if value})
+        _train_evaluators(folders[MAIN], out, settings, device or "cpu", quiet)
+        return
+    from cmet_reference.training.checkpoints import FOLDER
+    from cmet_reference.training.models import train_model
+    from cmet_reference.training.options import TrainOptions
+
+    main = int(os.environ.get("RANK", 0)) == 0  # of several processes one prints
+    default = TrainOptions()
+    options = TrainOptions(
+        seed=seed,
+        device=device or default.device,
+        precision=precision or default.precision,
+        workers=workers or default.workers,
+        checkpoint_every=every or default.checkpoint_every,
+        threads=threads or default.threads,
+        resume=not fresh,
+        quiet=quiet or not main,
+    )
+    report = _print_card if main else lambda name, card: None
+    train_model(what.value, folders, out, settings=config or "demo", only=stage or "", options=options, report=report)
+    if main:
+        print(f"checkpoints, cards and curves: {out or folders[MAIN] / FOLDER}")
+
+
+def _refuse(what: What, foreign: Mapping[str, object]) -> None:
+    """Raises UserError where an option was given that this training does not have."""
+    for name, value in foreign.items():
+        if value is not None:
+            raise UserError(f"{name} is not an option of `train {what}`; see `cmet-eval train --help`")
+
+
+def _require_torch() -> None:
     try:
         import safetensors  # noqa: F401
         import torch  # noqa: F401
     except ImportError as error:
         raise UserError(f"training needs {error.name}; run `pip install 'cmet-eval[reference]'`") from None
-    if what is What.EVALUATORS:
-        if list(folders) != [MAIN]:
-            raise UserError("the evaluators are trained on one shard set: --data OUT, without a name")
-        _evaluators(folders[MAIN], out, seed, device or "cpu", steps, max_clips, quiet)
-        return
-    from cmet_reference.training.checkpoints import FOLDER
-    from cmet_reference.training.models import train_model
-
-    first = int(os.environ.get("RANK", 0)) == 0  # of several processes one speaks
-    how: dict[str, Any] = {"device": device, "precision": precision, "workers": workers, "every": every}
-    how = {key: value for key, value in (how | {"threads": threads}).items() if value is not None}
-    train_model(
-        what.value,
-        folders,
-        out,
-        settings=config or "demo",
-        only=stage or "",
-        seed=seed,
-        quiet=quiet or not first,
-        resume=not fresh,
-        each=_tell if first else lambda name, card: None,
-        **how,
-    )
-    if first:
-        print(f"checkpoints, cards and curves: {out or folders[MAIN] / FOLDER}")
 
 
-def _folders(words: list[str]) -> dict[str, Path]:
-    """--data as given, by name; the one without a name first, as `main`."""
+def _folders(given: list[str]) -> dict[str, Path]:
+    """The values of --data by name; the one without a name first, as `main`."""
     found: dict[str, Path] = {}
-    for word in words:
-        named = re.fullmatch(r"([a-z][a-z0-9-]*)=(.+)", word)
-        name, folder = (named[1], Path(named[2])) if named else (MAIN, Path(word))
+    for value in given:
+        named = re.fullmatch(r"([a-z][a-z0-9-]*)=(.+)", value)
+        name, folder = (named[1], Path(named[2])) if named else (MAIN, Path(value))
         if name in found:
-            raise UserError(
-                f"--data {word}: there is one set {'without a name' if name == MAIN else 'called ' + name} already"
-            )
+            other = "without a name" if name == MAIN else f"called {name}"
+            raise UserError(f"--data {value}: another set {other} is given already")
         found[name] = folder
     if MAIN not in found:
         raise UserError("one --data must be without a name: --data OUT [--data NAME=OUT2]")
     return {MAIN: found.pop(MAIN), **found}
 
 
-def _tell(name: str, card: dict[str, Any]) -> None:
+def _print_card(name: str, card: Card) -> None:
     figures = ", ".join(f"{key} {value:.4g}" for key, value in card["held_out"].items())
     print(
         f"{name}: {card['parameters']} parameters, {card['trained_on']['steps']} steps in {card['seconds']:.0f} s "
@@ -119,22 +139,13 @@ def _tell(name: str, card: dict[str, Any]) -> None:
     )
 
 
-def _evaluators(
-    data: Path, out: Path | None, seed: int, device: str, steps: int | None, max_clips: int | None, quiet: bool
-) -> None:
-    from dataclasses import replace
-
+def _train_evaluators(data: Path, out: Path | None, settings: EvaluatorSettings, device: str, quiet: bool) -> None:
     import torch
 
-    from cmet_reference.evaluators.train import Settings, train_evaluators
+    from cmet_reference.evaluators.train import train_evaluators
 
     if not device.startswith(("cpu", "cuda")) or (device.startswith("cuda") and not torch.cuda.is_available()):
         raise UserError(f"no device {device!r} here; use --device cpu")
-    settings = Settings(seed=seed)
-    if steps:
-        settings = replace(settings, syncnet_steps=steps)
-    if max_clips:
-        settings = replace(settings, max_clips=max_clips)
     for kind, card in train_evaluators(data, out, settings, device, quiet).items():
         held_out = card["held_out"]
         figures = ", ".join(f"{name} {value:.3f}" for name, value in held_out.items() if isinstance(value, float))

@@ -1,9 +1,9 @@
-"""CEM-Net's Table IV in miniature: what AEE and the memory are for, on held-out speakers.
+"""Trains and prints CEM-Net's Table IV in miniature: ablations of AEE and of the memory on held-out speakers.
 
-`python -m cmet_reference.cem_net.ablation DATA --seeds 3` trains the stages of each seed, and the memory twice: with
-and without the sound's emotion. Without EBM is the emotion-agnostic face, for which nothing more is trained. Figures
-are of landmarks; with `--pictures N` also of N videos a row and seed, drawn by the mesh, by the metrics `m_lmd:eat-mp`
-and `ea:corpus` (evaluators trained on DATA before: `cmet-eval train evaluators --data DATA`).
+`python -m cmet_reference.cem_net.ablation DATA --seeds 3` trains the stages of each seed. It trains the memory twice,
+with and without the emotion of the audio. The row without EBM is the emotion-agnostic face and needs no training of its
+own. Figures are of landmarks. `--pictures N` adds figures of N videos per row and seed, drawn by the mesh renderer and
+scored by `m_lmd:eat-mp` and `ea:corpus`; train the evaluators first: `cmet-eval train evaluators --data DATA`.
 """
 
 from __future__ import annotations
@@ -11,22 +11,29 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import numpy as np
 
 from cmet_metrics.base import Labels, Sample
 from cmet_metrics.registry import get_metric
 from cmet_pipelines.shards import ShardSet
-from cmet_reference.cem_net.ebm_stage import Pair
+from cmet_reference.cem_net import audio2mouth
+from cmet_reference.cem_net.ebm_stage import EbmStage, Pair
 from cmet_reference.cem_net.generate import CemNetFace
 from cmet_reference.cem_net.train import stages
 from cmet_reference.render import appearance_stage, skin_stage
 from cmet_reference.render.mesh import MeshRenderer
-from cmet_reference.training import checkpoints, config
-from cmet_reference.training.loop import fit, repeatable
+from cmet_reference.training import config
+from cmet_reference.training.config import Table
+from cmet_reference.training.loop import fit
+from cmet_reference.training.models import StageFactory, make_stage
+from cmet_reference.training.options import Provenance, TrainOptions
+from cmet_reference.training.stage import Stage
+from talking_face.files import write_text
 from talking_face.pretrained import corpus_nets
 from talking_face.reasons import UserError
 
@@ -34,87 +41,123 @@ LANDMARKS = ("M-LMD", "all points", "emotion")
 PICTURES = ("M-LMD, px", "EA")
 REFERENCES = 5  # frames of the source clip, evenly spread
 
+Figures = dict[str, dict[str, list[float]]]  # by row and column, one value per seed
 
-def run(
-    data: Path, settings: Mapping[str, Any], seeds: Sequence[int], out: Path, pictures: int = 0, quiet: bool = True
-) -> dict[str, Any]:
-    """Train every row with every seed, below `out`; what is finished there is not trained again.
+
+@dataclass(frozen=True)
+class Ablation:
+    """The data, the settings and the figures of one table."""
+
+    data: Path
+    settings: Table
+    out: Path
+    pictures: int = 0
+    quiet: bool = True
+    figures: Figures = field(default_factory=dict)
+
+    def run(self, seeds: Sequence[int]) -> Figures:
+        """Train every row with every seed; see `run`."""
+        if not (ShardSet(self.data).clips["split"] == "test").any():
+            raise UserError(f"{self.data} has no test split, whose speakers the table needs")
+        mesh = self._mesh() if self.pictures else MeshRenderer()
+        without_audio = _without_audio_emotion(self.settings)
+        for seed in seeds:
+            folder = self.out / str(seed)
+            memory = self._train_memory(self.settings, folder, folder, seed, first=0)
+            self._add_landmarks(memory)
+            if self.pictures:
+                self._add_pictures("full", CemNetFace(folder), memory, mesh)
+                self._add_pictures("without EBM", CemNetFace(folder, memory=False), memory, mesh)
+                self._add_pictures("source's face, still", None, memory, mesh)
+            where = folder / "without-aee"
+            memory = self._train_memory(without_audio, folder, where, seed, first=2)
+            figures = self._held_out(memory)
+            self._add("without AEE", LANDMARKS, [figures[k] for k in ("mouth", "error", "emotion")])
+            if self.pictures:  # `CemNetFace` needs all files in one folder
+                lips = f"{audio2mouth.KIND}.safetensors"
+                shutil.copyfile(folder / lips, where / lips)
+                self._add_pictures("without AEE", CemNetFace(where), memory, mesh)
+        return self.figures
+
+    def _mesh(self) -> MeshRenderer:
+        """The mesh renderer with its trained appearance. Raises MissingWeights where the evaluators are absent."""
+        corpus_nets.look_beside(self.data)
+        corpus_nets.find("emotion")  # fail before the hours of training
+        for factory in stages(self.settings, {"main": self.data}, self.out, 0, self.quiet)[3:5]:
+            self._train(factory, self.settings, self.out, 0)
+        files = (self.out / f"{kind}.safetensors" for kind in (appearance_stage.KIND, skin_stage.KIND))
+        return MeshRenderer(expression=skin_stage.corrected(*files))
+
+    def _train_memory(self, settings: Table, folder: Path, where: Path, seed: int, first: int) -> EbmStage:
+        """Train the stages from number `first` to the memory into `where`; earlier ones are read from `folder`."""
+        factories = stages(settings, {"main": self.data}, folder, seed, self.quiet)[first:3]
+        trained = [self._train(factory, settings, where, seed) for factory in factories]
+        return cast(EbmStage, trained[-1])
+
+    def _train(self, factory: StageFactory | None, settings: Table, out: Path, seed: int) -> Stage:
+        """A stage, trained as `cmet-eval train` does on the CPU. A finished one with the same settings is kept."""
+        assert factory is not None
+        options = TrainOptions(seed, device="cpu", quiet=self.quiet)
+        stage, built_on = make_stage(factory, options)
+        own = settings[stage.name]
+        assert isinstance(own, Mapping)
+        options = TrainOptions(seed, device="cpu", checkpoint_every=max(1, stage.steps), quiet=self.quiet)
+        fit(stage, out, options, Provenance(own, {"main": self.data}, built_on))
+        return stage
+
+    def _held_out(self, memory: EbmStage) -> Mapping[str, float]:
+        figures = memory.held_out()
+        if "emotion_truth" not in figures:
+            raise UserError(f"{self.data}: the table needs held-out speakers who show neutral and other emotions")
+        return figures
+
+    def _add_landmarks(self, memory: EbmStage) -> None:
+        """The four rows that the full model's held-out figures give."""
+        figures = self._held_out(memory)
+        for row, suffix in (("full", ""), ("without EBM", "_without"), ("source's face, still", "_still")):
+            self._add(row, LANDMARKS, [figures[name + suffix] for name in ("mouth", "error", "emotion")])
+        self._add("truth", LANDMARKS, [0, 0, figures["emotion_truth"]])
+
+    def _add_pictures(self, row: str, face: CemNetFace | None, memory: EbmStage, mesh: MeshRenderer) -> None:
+        chosen = memory.held_pairs[:: max(1, len(memory.held_pairs) // self.pictures)][: self.pictures]
+        self._add(row, PICTURES, score_pictures(face, chosen, self.data, mesh))
+
+    def _add(self, row: str, columns: Sequence[str], values: Sequence[float]) -> None:
+        for column, value in zip(columns, values, strict=True):
+            self.figures.setdefault(row, {}).setdefault(column, []).append(round(float(value), 5))
+
+
+def _without_audio_emotion(settings: Table) -> Table:
+    """The settings with a memory whose key lacks the emotion of the audio."""
+    memory = cast(Table, settings["ebm"])
+    return {**settings, "ebm": {**memory, "net": {**cast(Table, memory.get("net", {})), "audio_emotion": 0}}}
+
+
+def run(data: Path, settings: Table, seeds: Sequence[int], out: Path, pictures: int = 0, quiet: bool = True) -> Figures:
+    """Train every row with every seed, below `out`. Finished trainings there are kept.
 
     Args:
-        pictures: targets, of those held out, that are drawn for each row and seed.
+        pictures: held-out targets that are drawn for each row and seed.
 
     Returns:
-        by row and name, one value a seed. `M-LMD` is the mean distance of lips and jaw and `all points` that of the
-        face, in percent of the eyes' distance, pose aside; `emotion` the share of faces in whose mean shape a linear
-        discriminant, fitted to the training split, reads the target's emotion. With `pictures`, `M-LMD, px` and `EA`
-        are the metrics' means.
+        by row and name, one value per seed. `M-LMD` is the mean distance of lips and jaw, `all points` that of the
+        face, both in percent of the eye distance and without the pose. `emotion` is the share of faces in whose mean
+        shape a linear discriminant of the training split recognises the target's emotion. With `pictures`, `M-LMD, px`
+        and `EA` are the metrics' means.
 
     Raises:
-        MissingWeights: pictures are asked for, and there are no evaluators.
-        UserError: no test split, or nobody in it who shows neutral and other emotions.
+        MissingWeights: `pictures` is given, and the evaluators are absent.
+        UserError: there is no test split, or no speaker in it shows neutral and other emotions.
     """
-    deaf = {**settings, "ebm": {**settings["ebm"], "net": {**settings["ebm"].get("net", {}), "audio_emotion": 0}}}
-    found: dict[str, dict[str, list[float]]] = {}
-
-    def note(row: str, values: Sequence[float], names: Sequence[str] = LANDMARKS) -> None:
-        for name, value in zip(names, values, strict=True):
-            found.setdefault(row, {}).setdefault(name, []).append(round(float(value), 5))
-
-    if not (ShardSet(data).clips["split"] == "test").any():
-        raise UserError(f"{data} has no test split, whose speakers the table is of")
-    mesh = MeshRenderer()
-    if pictures:
-        corpus_nets.look_beside(data)
-        corpus_nets.find("emotion")  # missed now, not after hours of training
-        for factory in stages(settings, {"main": data}, out, 0, quiet)[3:5]:
-            trained(factory, out, settings, data, 0, quiet)
-        files = (out / f"{kind}.safetensors" for kind in (appearance_stage.KIND, skin_stage.KIND))
-        mesh = MeshRenderer(expression=skin_stage.corrected(*files))
-    for seed in seeds:
-        folder = out / str(seed)
-        for row, chosen, where, first in (
-            ("full", settings, folder, 0),
-            ("without AEE", deaf, folder / "without-aee", 2),
-        ):
-            for index, factory in enumerate(stages(chosen, {"main": data}, folder, seed, quiet)[first:3], start=first):
-                stage = trained(factory, where, chosen, data, seed, quiet)
-                if index == 2:
-                    got = stage.held_out()
-                    if "emotion_truth" not in got:
-                        raise UserError(
-                            f"{data}: the table needs held-out speakers who show neutral and other emotions"
-                        )
-                    note(row, [got["mouth"], got["error"], got["emotion"]])
-                    if row == "full":
-                        note("without EBM", [got["mouth_without"], got["error_without"], got["emotion_without"]])
-                        note("source's face, still", [got["mouth_still"], got["error_still"], got["emotion_still"]])
-                        note("truth", [0, 0, got["emotion_truth"]])
-                    if not pictures:
-                        continue
-                    if row != "full":  # a face needs all of its files in one folder
-                        shutil.copyfile(folder / "audio2mouth.safetensors", where / "audio2mouth.safetensors")
-                    chosen_pairs = stage.held[:: max(1, len(stage.held) // pictures)][:pictures]
-                    note(row, drawn(CemNetFace(where), chosen_pairs, data, mesh), PICTURES)
-                    if row == "full":
-                        note("without EBM", drawn(CemNetFace(where, memory=False), chosen_pairs, data, mesh), PICTURES)
-                        note("source's face, still", drawn(None, chosen_pairs, data, mesh), PICTURES)
-    return found
+    return Ablation(data, settings, out, pictures, quiet).run(seeds)
 
 
-def trained(
-    factory: Callable[[], Any] | None, out: Path, settings: Mapping[str, Any], data: Path, seed: int, quiet: bool
-) -> Any:
-    """A stage that is finished, as `cmet-eval train` would on the CPU; what was with other settings is not kept."""
-    assert factory is not None
-    with repeatable(), checkpoints.watch() as built_on:
-        stage = factory()
-    told = {"config": settings[stage.name], "data": {"main": data}, "built_on": built_on}
-    fit(stage, out, seed=seed, device="cpu", every=max(1, stage.steps), quiet=quiet, **told)
-    return stage
+def score_pictures(face: CemNetFace | None, pairs: Sequence[Pair], data: Path, mesh: MeshRenderer) -> list[float]:
+    """Means of the metrics of PICTURES over videos of the pairs' targets.
 
-
-def drawn(face: CemNetFace | None, pairs: Sequence[Pair], data: Path, mesh: MeshRenderer) -> list[float]:
-    """Means of PICTURES' metrics over videos of the pairs' targets; without a model the source's first frame stays."""
+    Args:
+        face: the model; None scores a video in which the source's first frame stays.
+    """
     shards, metrics, rows = ShardSet(data), [get_metric("m_lmd:eat-mp"), get_metric("ea:corpus")], []
     for pair in pairs:
         target, source = pair.face.clip, pair.source
@@ -133,11 +176,11 @@ def drawn(face: CemNetFace | None, pairs: Sequence[Pair], data: Path, mesh: Mesh
     return [float(value) for value in np.nanmean(rows, axis=0)]
 
 
-def table_of(found: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
-    """Markdown: mean and deviation over the seeds."""
-    figures = [*LANDMARKS, *(PICTURES if any("EA" in values for values in found.values()) else ())]
+def table_of(rows: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
+    """The table in Markdown: mean and standard deviation over the seeds."""
+    figures = [*LANDMARKS, *(PICTURES if any("EA" in values for values in rows.values()) else ())]
     lines = ["| | " + " | ".join(figures) + " |", "|---|" + "---|" * len(figures)]
-    for row, values in found.items():
+    for row, values in rows.items():
         digits = {name: 3 if name in ("emotion", "EA") else 2 for name in figures}
         cells = [
             f"{np.mean(values[n]):.{digits[n]}f} ± {np.std(values[n]):.{digits[n]}f}" if n in values else ""
@@ -147,13 +190,13 @@ def table_of(found: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
     return "\n".join(lines)
 
 
-def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
-    """Train the table's rows and print it."""
+def main(argv: Sequence[str] | None = None) -> Figures:
+    """Train the table's rows and print the table."""
     parser = argparse.ArgumentParser(prog="python -m cmet_reference.cem_net.ablation", description=main.__doc__)
     parser.add_argument("data", type=Path, help="a shard set")
     parser.add_argument("--config", default="demo", help="paper, demo, or a TOML file")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--pictures", type=int, default=0, help="videos a row and seed that are drawn and scored")
+    parser.add_argument("--pictures", type=int, default=0, help="videos to draw and score per row and seed")
     parser.add_argument("--out", type=Path, default=Path("work/ablation-cem-net"))
     args = parser.parse_args(argv)
     try:
@@ -162,7 +205,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     except UserError as error:
         parser.exit(2, f"{error}\n")
     print(table_of(found))
-    (args.out / "table.json").write_text(json.dumps(found, indent=1) + "\n", "utf-8")
+    write_text(args.out / "table.json", json.dumps(found, indent=1) + "\n")
     return found
 
 

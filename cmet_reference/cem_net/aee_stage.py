@@ -101,7 +101,7 @@ class AeeStage:
         self._mates = {x: [y for y in said if y != x and len((said[x] & said[y]) - {None}) > 1] or [x] for x in said}
         self._warped = lru_cache(maxsize=4096)(lambda i, onto: aee.warp(self.rows[i], self.rows[onto]))
 
-    def players(self) -> Mapping[str, Optimizer]:
+    def optimizers(self) -> Mapping[str, Optimizer]:
         s = self.settings
         return {"net": Optimizer(list(self.net.parameters()), s.rate, s.weight_decay, s.betas, s.annealed)}
 
@@ -110,7 +110,7 @@ class AeeStage:
         drawn = (self._clips if step < self.settings.pretrain_steps else self._pairs)(rng)
         return {k: np.stack(v) for k, v in drawn.items()}
 
-    def loss(self, batch: Mapping[str, Any], player: str) -> tuple[Tensor, Mapping[str, Tensor]]:
+    def loss(self, batch: Mapping[str, Any], optimizer: str) -> tuple[Tensor, Mapping[str, Tensor]]:
         what = aee.cross_reconstruction if "corners" in batch else aee.pretraining
         return what(self.net, batch, self.weights)
 

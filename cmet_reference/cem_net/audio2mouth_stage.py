@@ -71,7 +71,7 @@ class Audio2MouthStage:
             torch.manual_seed(seed)
             self.net = Audio2Mouth(net, template, float(moved.std()))
 
-    def players(self) -> Mapping[str, Optimizer]:
+    def optimizers(self) -> Mapping[str, Optimizer]:
         rate, annealed = self.settings.rate, self.settings.annealed
         return {"net": Optimizer(list(self.net.parameters()), rate, annealed=annealed)}
 
@@ -89,7 +89,7 @@ class Audio2MouthStage:
             rows.append((mels, known[:, ALL], face.head[window][:, UPPER], face.head[window][:, POINTS] - rest))
         return dict(zip(("mels", "references", "upper", "moved"), map(np.stack, zip(*rows, strict=True)), strict=True))
 
-    def loss(self, batch: Mapping[str, Any], player: str) -> tuple[Tensor, Mapping[str, Tensor]]:
+    def loss(self, batch: Mapping[str, Any], optimizer: str) -> tuple[Tensor, Mapping[str, Tensor]]:
         """In units of the mouth's movement."""
         moved = self.net(batch["mels"], batch["references"], batch["upper"])
         return audio2mouth.loss(moved / self.net.unit, batch["moved"] / self.net.unit, self.settings.continuity)

@@ -100,7 +100,7 @@ class EbmStage:
         self.pairs = _pairs(
             faces, mouths, lambda c: told[c.clip_id], settings.sources, settings.identity, rng, cross=False
         )
-        self.held = _pairs(few, mouths, hear, 1, settings.identity, rng, True, held)
+        self.held_pairs = _pairs(few, mouths, hear, 1, settings.identity, rng, True, held)
         self.net.template.copy_(torch.from_numpy(template))
         self.net.spread.copy_(torch.from_numpy(spread_of(faces)))
         if net.region == "lower-half":
@@ -124,7 +124,7 @@ class EbmStage:
         self.read, self.neutral = Reader(faces, emotions), neutral_of(held)
         self.noise = settings.noise * self.net.std.numpy(force=True)
 
-    def players(self) -> Mapping[str, Optimizer]:
+    def optimizers(self) -> Mapping[str, Optimizer]:
         s = self.settings
         return {"net": Optimizer(list(self.net.parameters()), s.rate, s.weight_decay, annealed=s.annealed)}
 
@@ -141,7 +141,7 @@ class EbmStage:
         names = ("rest", "shapes", "lips", "truth", "heard", "who", "source")
         return dict(zip(names, map(np.stack, zip(*rows, strict=True)), strict=True))
 
-    def loss(self, batch: Mapping[str, Any], player: str) -> tuple[Tensor, Mapping[str, Tensor]]:
+    def loss(self, batch: Mapping[str, Any], optimizer: str) -> tuple[Tensor, Mapping[str, Tensor]]:
         return ebm.loss(self.net, batch, self.weights)
 
     def held_out(self) -> Mapping[str, float]:
@@ -153,7 +153,7 @@ class EbmStage:
         face."""
         rows, seen, told = [], [], []
         device = self.net.template.device
-        for p in self.held:
+        for p in self.held_pairs:
             given = [
                 torch.from_numpy(np.asarray(x))[None].to(device) for x in (p.rest, p.lips, p.shapes, p.heard, p.who)
             ]

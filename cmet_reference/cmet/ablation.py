@@ -20,6 +20,7 @@ from cmet_reference.cmet import speech
 from cmet_reference.cmet.train import CMetStage, Training, codec_of, configuration, read
 from cmet_reference.training import checkpoints
 from cmet_reference.training.loop import fit
+from cmet_reference.training.options import Provenance, TrainOptions
 from talking_face.reasons import UserError
 
 
@@ -49,19 +50,19 @@ def run(
     """
     train, test = read_clips([data], quiet=quiet), read_clips([data], "test", quiet=quiet)
     checkpoints.look_beside(data)
-    with checkpoints.watch() as built_on:
+    with checkpoints.record_loaded() as built_on:
         codec, encoder = codec_of(settings, train), speech.build(settings.speech)
     figures: dict[str, dict[str, list[float]]] = {}
     for row, changed in variants(table, settings).items():
         for seed in seeds:
             stage = CMetStage(changed, codec, encoder, train, test, seed)
             folder = out / table / row.replace(" ", "") / str(seed)
-            told: dict[str, Any] = {"config": asdict(changed), "data": {"main": data}, "built_on": built_on}
-            fit(stage, folder, seed=seed, device="cpu", every=changed.steps, quiet=quiet, **told)
-            said = stage.held_out()
-            if not said:
+            options = TrainOptions(seed, device="cpu", checkpoint_every=changed.steps, quiet=quiet)
+            fit(stage, folder, options, Provenance(asdict(changed), {"main": data}, built_on))
+            held_out = stage.held_out()
+            if not held_out:
                 raise UserError(f"{data}: the table needs held-out speakers who show neutral and other emotions")
-            for name, value in said.items():
+            for name, value in held_out.items():
                 figures.setdefault(row, {}).setdefault(name, []).append(round(value, 3))
     return figures
 

@@ -171,14 +171,14 @@ class CMetStage:
                 self.net.fill(f"codec_{name}", values)
         self._weights = torch.tensor([losses.EMOTION_WEIGHTS[name] for name in EMOTIONS])
 
-    def players(self) -> Mapping[str, Optimizer]:
+    def optimizers(self) -> Mapping[str, Optimizer]:
         s = self.settings
         return {"net": Optimizer(list(self.net.parameters()), s.rate, s.weight_decay, annealed=s.annealed)}
 
     def batch(self, step: int) -> Mapping[str, np.ndarray]:
         return self.sampler.batch(step)
 
-    def loss(self, batch: Mapping[str, Any], player: str) -> tuple[Tensor, Mapping[str, Tensor]]:
+    def loss(self, batch: Mapping[str, Any], optimizer: str) -> tuple[Tensor, Mapping[str, Tensor]]:
         connector, spoken = self.net.connector, batch["speech"]
         reference, turned = batch["reference"], -batch["reference"]
         if "has_before" in batch:

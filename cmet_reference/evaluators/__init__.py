@@ -1,1 +1,1 @@
-"""Evaluators trained on a shard set's training split: a small SyncNet and an emotion classifier, with their cards."""
+"""Trains the evaluators of the `:corpus` metrics on a shard set: a lip-sync network and an emotion classifier."""

@@ -1,4 +1,4 @@
-"""What the evaluators are trained and tested on: mouths, faces, sounds and blendshapes of clips, in memory."""
+"""Reads the examples of the evaluators into memory: mouths, faces, audio and blendshapes of clips."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from talking_face.progress import Progress
 from talking_face.reasons import UserError
 
 MAX_CLIPS = 384  # to train on
-MAX_TEST_CLIPS = 256  # of emotions: 8 at 3 levels take many to tell apart
-MAX_SHIFTED_CLIPS = 64  # of them, times 21 shifts
-MAX_FRAMES = 75  # of a clip: 384 clips of them are 265 MB of mouths
-MIN_FRAMES = 15  # a shorter clip has too few windows to tell shifts apart
+MAX_TEST_CLIPS = 256  # of the emotion classifier, which has 8 emotions at 3 levels
+MAX_SHIFTED_CLIPS = 64  # of the lip-sync network, each with 21 shifts
+MAX_FRAMES = 75  # of a clip: 384 such clips have 265 MB of mouths
+MIN_FRAMES = 15  # a shorter clip has too few windows to distinguish shifts
 MIN_VALID = 0.8  # share of the frames with a face
 
 
 @dataclass(frozen=True)
 class Example:
-    """One clip as the evaluators see it."""
+    """The inputs of both evaluators for one clip."""
 
     clip_id: str
     speaker: str
@@ -34,15 +34,15 @@ class Example:
     cepstra: np.ndarray  # (R, 13) float32 of all samples
     faces: np.ndarray  # (8, 128, 128) uint8
     blendshapes: np.ndarray  # (T', 52) float32 of the whole clip
-    sound_id: str  # of the whole clip's sound
+    sound_id: str  # digest of the whole clip's audio
     intensity: int | None = None
 
 
 def choose(clips: pd.DataFrame, training: bool, most: int, seed: int) -> list[str]:
     """Ids of at most `most` clips of the training split, or of the others; sorted.
 
-    Of more, speakers and emotions take turns in an order drawn by the seed. Clips of speakers that the training split
-    holds are not taken for the test, so that what is held out are people.
+    Where there are more, speakers and emotions take turns in an order drawn by the seed. The test has no speaker of the
+    training split.
     """
     rows = clips[(clips["n_frames"] >= MIN_FRAMES) & (clips["valid_fraction"] >= MIN_VALID)]
     train = rows["split"] == "train"
@@ -56,7 +56,7 @@ def choose(clips: pd.DataFrame, training: bool, most: int, seed: int) -> list[st
 
 
 def load(shards: ShardSet, clip_ids: Sequence[str], label: str, quiet: bool) -> list[Example]:
-    """Read and crop the clips, some 20 a second; what they show beyond `MAX_FRAMES` frames is left."""
+    """Read and crop the clips, about 20 per second; only their first MAX_FRAMES frames."""
     rows = shards.clips.set_index("clip_id")
     out = []
     with Progress(len(clip_ids), unit="clips", label=label, quiet=quiet) as progress:
@@ -71,9 +71,9 @@ def load(shards: ShardSet, clip_ids: Sequence[str], label: str, quiet: bool) -> 
 
 def example(shards: ShardSet, clip_id: str, speaker: str, emotion: str | None, intensity: int | None = None) -> Example:
     """One clip of the set."""
-    landmarks, sound = shards.landmarks(clip_id), shards.audio(clip_id)
-    n = min(len(landmarks), len(sound) // 640, MAX_FRAMES)
-    samples = sound[: n * 640]
+    landmarks, audio = shards.landmarks(clip_id), shards.audio(clip_id)
+    n = min(len(landmarks), len(audio) // 640, MAX_FRAMES)
+    samples = audio[: n * 640]
     frames = shards.frames(clip_id)
     return Example(
         clip_id,
@@ -84,7 +84,7 @@ def example(shards: ShardSet, clip_id: str, speaker: str, emotion: str | None, i
         corpus_nets.cepstra(samples),
         corpus_nets.faces(frames, landmarks),
         shards.blendshapes(clip_id),
-        corpus_nets.sound_id(sound),
+        corpus_nets.sound_id(audio),
         intensity,
     )
 

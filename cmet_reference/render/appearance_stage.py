@@ -115,13 +115,13 @@ class AppearanceStage:
         arrays = {"template": template, "unit": unit, "axes": axes, "further": further, "creases": creases}
         self.net.load_state_dict({k: torch.from_numpy(np.ascontiguousarray(v, np.float32)) for k, v in arrays.items()})
 
-    def players(self) -> Mapping[str, Optimizer]:
+    def optimizers(self) -> Mapping[str, Optimizer]:
         return {}
 
     def batch(self, step: int) -> Mapping[str, np.ndarray]:
         raise AssertionError("nothing is left to be trained")
 
-    def loss(self, batch: Mapping[str, Any], player: str) -> tuple[Tensor, Mapping[str, Tensor]]:
+    def loss(self, batch: Mapping[str, Any], optimizer: str) -> tuple[Tensor, Mapping[str, Tensor]]:
         raise AssertionError("nothing is left to be trained")
 
     def held_out(self) -> Mapping[str, float]:

@@ -297,7 +297,7 @@ class RendererStage:
             print("the renderer's perceptual loss is off: VGG19 is not here (`cmet-eval weights fetch vgg19`); pixels "
                   "are compared in its place", file=sys.stderr)  # fmt: skip
 
-    def players(self) -> Mapping[str, Optimizer]:
+    def optimizers(self) -> Mapping[str, Optimizer]:
         s, net = self.settings, self.net
         drawing = [*net.flow.parameters(), *net.generator.parameters()]
         return {
@@ -313,10 +313,10 @@ class RendererStage:
         out = _stacked([self._sample(clip, rng) for clip in chosen])
         return out | {"whole": np.array(step >= self.settings.warm_up, np.float32)}
 
-    def loss(self, batch: Mapping[str, Any], player: str) -> tuple[Tensor, Mapping[str, Tensor]]:
+    def loss(self, batch: Mapping[str, Any], optimizer: str) -> tuple[Tensor, Mapping[str, Tensor]]:
         net, s, real, whole = self.net, self.settings, batch["real"], batch["whole"]
         inputs = (batch["masked"], batch["wanted"], batch["pictures"], batch["sketches"])
-        if player == "critic":
+        if optimizer == "critic":
             with torch.no_grad():
                 made, _ = net(*inputs)
             loss = (losses.verdict(net.critic(made), False) + losses.verdict(net.critic(real), True)) / 2

@@ -102,7 +102,7 @@ class SkinStage:
         self.net.apart.copy_(torch.from_numpy(np.sqrt(2) * own.std(axis=(0, 1)) + 1e-3))
         self.net.face.copy_(torch.from_numpy(appearance.square.image(appearance.square.edge)))
 
-    def players(self) -> Mapping[str, Optimizer]:
+    def optimizers(self) -> Mapping[str, Optimizer]:
         s = self.settings
         return {"net": Optimizer(list(self.net.parameters()), s.rate, s.weight_decay, annealed=s.annealed)}
 
@@ -112,7 +112,7 @@ class SkinStage:
         doubt = self.settings.doubt * draw.standard_normal(out["source"].shape)
         return {**out, "doubt": doubt.astype(np.float32)}
 
-    def loss(self, batch: Mapping[str, Any], player: str) -> tuple[Tensor, Mapping[str, Tensor]]:
+    def loss(self, batch: Mapping[str, Any], optimizer: str) -> tuple[Tensor, Mapping[str, Tensor]]:
         said = self.net(batch["skin"], batch["creases"], batch["source"], batch["target"], batch["doubt"])
         return skin.loss(said, batch["change"], batch["weight"])
 

@@ -1,1 +1,1 @@
-"""The training loop that both reference models share: stages, the loop, checkpoints and their cards."""
+"""Trains the stages of the reference models and the evaluators: the loop, its checkpoints, cards and curves."""

@@ -1,39 +1,83 @@
-"""Checkpoints: tensors as safetensors, everything else as JSON in the file's header, and a card beside the file.
+"""Saves, loads and finds checkpoints: tensors as safetensors, the rest as JSON in the file's header, and a card file.
 
-Nothing of a file is ever run: tensors are numbers, the header is JSON, and both are checked before they are used.
+Loading runs no code from the file: tensors are numbers and the header is JSON. Both are checked before use.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypedDict, cast
 
+from talking_face.files import sha256_of, write_bytes, write_text
 from talking_face.pretrained.model_files import CHECKPOINTS, CHECKPOINTS_FOLDER, ModelFiles
 from talking_face.pretrained.store import MissingWeights
 from talking_face.reasons import UserError
 from talking_face.signature import canonical_json
 
-VERSION = "1"  # of the header; a file of another version is refused
+if TYPE_CHECKING:
+    from torch import Tensor
+
+VERSION = "1"  # of the header; `load` refuses a file of another version
 FOLDER = CHECKPOINTS_FOLDER  # below a shard set
 FOLDERS = CHECKPOINTS  # environment variable: folders to look in first
 _HEADER_BYTES = 100 << 20  # the format's own limit
 
 _beside: list[Path] = []
-_watched: list[dict[str, str]] = []
+_recorders: list[dict[str, str]] = []
+
+
+class TrainedOn(TypedDict):
+    """What a checkpoint was trained with. Two trainings with equal records give the same bytes on the CPU."""
+
+    config: Mapping[str, object]
+    steps: int
+    seed: int
+    precision: str
+    threads: int
+    processes: int
+    data: Mapping[str, str]  # digests of the shard sets, by name
+    built_on: Mapping[str, str]  # revisions of the earlier checkpoints, by kind
+    clips: list[str]
+    speakers: list[str]
+
+
+class Card(TypedDict):
+    """The JSON file next to a checkpoint."""
+
+    file: str
+    kind: str
+    sha256: str
+    parameters: int
+    held_out: Mapping[str, float]
+    seconds: float  # in steps, or in a closed form's `solve`
+    samples_per_second: float
+    waiting_share: float  # of `seconds`, spent waiting for batches
+    workers: int
+    device: str
+    peak_device_mb: int | None
+    commit: str
+    torch: str
+    accelerate: str
+    trained_on: TrainedOn
+
+
+class _Header(TypedDict):
+    kind: str
+    version: str
+    record: dict[str, Any]  # of the stage's own form
+    trained_on: TrainedOn
 
 
 def save(
     path: Path,
-    net_state: Mapping[str, Any],
-    record: Mapping[str, Any],
-    card: Mapping[str, Any] | None = None,
+    net_state: Mapping[str, Tensor],
+    record: Mapping[str, object],
+    card: Mapping[str, object] | None = None,
     kind: str = "",
 ) -> str:
     """Write a checkpoint, and its card as PATH.json, each by an atomic rename. The same content gives the same bytes.
@@ -41,47 +85,36 @@ def save(
     Args:
         path: NAME.safetensors.
         net_state: tensors by name, on any device.
-        record: plain JSON: what a loader needs beside the tensors. In the header, as the card's `trained_on` is, so
-            that the file's hash covers both.
-        card: plain JSON; `file`, `kind` and `sha256` are filled in. None: no card.
-        kind: what `load` must ask for; default: the file's name without its ending.
+        record: JSON values that a loader needs next to the tensors. They go into the header, as the card's `trained_on`
+            does, so that the file's hash covers both.
+        card: JSON values; `file`, `kind` and `sha256` are filled in. None: no card.
+        kind: what `load` must ask for; default: the file's name without its suffix.
 
     Returns:
         the SHA-256 of the file, in hex.
     """
     from safetensors.torch import save as to_bytes
 
-    # A clone each: tied weights share memory, which the format has no word for.
+    # Tied weights share memory, which the format cannot store: copy each tensor.
     tensors = {name: value.detach().to("cpu", copy=True).contiguous() for name, value in net_state.items()}
     kind = kind or path.stem
     header = {"kind": kind, "version": VERSION, "record": record, "trained_on": (card or {}).get("trained_on", {})}
-    # One key: the order of several is not fixed.
+    # One key: the format does not fix the order of several.
     data = to_bytes(tensors, metadata={"checkpoint": canonical_json(header)})
-    sha256 = hashlib.sha256(data).hexdigest()
-    write(path, data)
+    sha256 = sha256_of(data)
+    write_bytes(path, data, durable=True)
     if card is not None:
         text = json.dumps({"file": path.name, "kind": kind, "sha256": sha256, **card}, indent=1)
-        write(path.with_suffix(".json"), (text + "\n").encode())
+        write_text(path.with_suffix(".json"), text + "\n", durable=True)
     return sha256
 
 
-def write(path: Path, data: bytes) -> None:
-    """Bytes to a file that is there whole or not at all, also after the power fails."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-
-
-def load(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def load(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors of a checkpoint, on the CPU, and its record.
 
     Raises:
-        MissingWeights: there is no such file.
-        UserError: the file is no checkpoint, is damaged, or is of another kind or version.
+        MissingWeights: the file is absent.
+        UserError: the file is not a checkpoint, is damaged, or is of another kind or version.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load as from_bytes
@@ -89,40 +122,57 @@ def load(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Any]]:
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        raise MissingWeights(f"{path} is not there; `cmet-eval train` makes it, stage by stage") from None
-    found = _header(path, data)
-    if (found["kind"], found["version"]) != (kind, VERSION):
-        raise UserError(f"{path} is a {found['kind']} of version {found['version']}, not {kind} of {VERSION}")
+        raise MissingWeights(f"{path} is absent; `cmet-eval train` trains it, stage by stage") from None
+    header = _header(path, data)
+    if (header["kind"], header["version"]) != (kind, VERSION):
+        raise UserError(
+            f"{path} is of kind {header['kind']}, version {header['version']}, not of kind {kind}, version {VERSION}; "
+            "train with --fresh"
+        )
     try:
         tensors = from_bytes(data)
     except SafetensorError as error:
-        raise UserError(f"{path} is damaged ({error}); train it again") from None
-    for seen in _watched:
-        seen[kind] = hashlib.sha256(data).hexdigest()[:12]
-    return tensors, found["record"]
+        raise UserError(f"{path} is damaged ({error}); train with --fresh") from None
+    for loaded in _recorders:
+        loaded[kind] = sha256_of(data)[:12]
+    return tensors, header["record"]
 
 
-def trained_on(path: Path) -> dict[str, Any]:
-    """What a checkpoint was trained with: data digests, clip ids (`clips`), config, seed. Reads only the header.
+def trained_on(path: Path) -> TrainedOn:
+    """What a checkpoint was trained with: data digests, clip ids, config, seed. Reads only the header.
 
-    Raises UserError where the file is no checkpoint of this suite.
+    Raises:
+        UserError: the file is not a checkpoint of this suite.
     """
     with path.open("rb") as file:
         length = int.from_bytes(size := file.read(8), "little")
         return _header(path, size + file.read(min(length, _HEADER_BYTES)))["trained_on"]
 
 
+def read_card(path: Path) -> Card | None:
+    """The card of a checkpoint; None where it is absent. Raises UserError where it is not a card."""
+    card_path = path.with_suffix(".json")
+    try:
+        card = json.loads(card_path.read_text("utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise UserError(f"{card_path} is damaged ({error}); train with --fresh") from None
+    if not isinstance(card, dict) or not {"sha256", "trained_on"} <= card.keys():
+        raise UserError(f"{card_path} is not the card of a checkpoint; train with --fresh")
+    return cast(Card, card)
+
+
 def revision(path: Path) -> str:
-    """The first 12 hex digits of the file's SHA-256: how a checkpoint stands in results."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:12]
+    """The first 12 hex digits of the file's SHA-256: the name of a checkpoint in results."""
+    return sha256_of(path)[:12]
 
 
 @contextmanager
 def as_saved(path: Path, kind: str) -> Iterator[None]:
-    """Inside, a checkpoint that was loaded becomes a network; a field or tensor that is missing is told as UserError.
+    """For the block that makes a network from a loaded checkpoint: a missing field or tensor becomes a UserError.
 
-    The files' version is of the header alone; what stages write changes more often.
+    VERSION covers the header alone; the records of the stages change more often.
     """
     try:
         yield
@@ -131,14 +181,14 @@ def as_saved(path: Path, kind: str) -> Iterator[None]:
 
 
 @contextmanager
-def watch() -> Iterator[dict[str, str]]:
-    """Kind and revision of every checkpoint loaded meanwhile: what a stage that is being built stands on."""
-    seen: dict[str, str] = {}
-    _watched.append(seen)
+def record_loaded() -> Iterator[dict[str, str]]:
+    """Kind and revision of every checkpoint that is loaded inside the block: what a new stage is built on."""
+    loaded: dict[str, str] = {}
+    _recorders.append(loaded)
     try:
-        yield seen
+        yield loaded
     finally:
-        _watched.remove(seen)
+        _recorders.remove(loaded)
 
 
 def look_beside(shards: str | Path) -> None:
@@ -147,19 +197,19 @@ def look_beside(shards: str | Path) -> None:
 
 
 def model_of(stage: str) -> str:
-    """What `cmet-eval train` calls the model that a stage belongs to."""
+    """The model that a stage belongs to, as `cmet-eval train` names it."""
     return "cmet" if stage == "cmet" else "cem-net"
 
 
 def command(stage: str) -> str:
-    """What trains a stage."""
+    """The command that trains a stage."""
     return f"cmet-eval train {model_of(stage)} --stage {stage} --data SHARDS"
 
 
 def find(stage: str, files: ModelFiles | None = None) -> Path:
     """The checkpoint of a stage, in the first of the folders `files.checkpoints` that has one.
 
-    Raises MissingWeights where it is nowhere.
+    Raises MissingWeights where none has one.
     """
     if files is None:
         named = ModelFiles.from_environment()
@@ -186,13 +236,13 @@ def commit() -> str:
         return "unknown"
 
 
-def _header(path: Path, data: bytes) -> dict[str, Any]:
-    """The record in the header of safetensors: 8 bytes of length, then JSON."""
+def _header(path: Path, data: bytes) -> _Header:
+    """The JSON in the header of a safetensors file: 8 bytes of length, then the header."""
     try:
         outer = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
         found = json.loads(outer["__metadata__"]["checkpoint"])
         if not isinstance(found["record"], dict) or not isinstance(found["trained_on"], dict):
             raise TypeError
-        return {"kind": str(found["kind"]), "version": str(found["version"]), **found}
+        return cast(_Header, {"kind": str(found["kind"]), "version": str(found["version"]), **found})
     except (ValueError, KeyError, TypeError):
-        raise UserError(f"{path} is no checkpoint of this suite, or damaged; train it again") from None
+        raise UserError(f"{path} is not a checkpoint of this suite, or is damaged; train with --fresh") from None

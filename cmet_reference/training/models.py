@@ -1,25 +1,45 @@
-"""The reference models by name: their stages, their settings, and the training of all or one of them."""
+"""The reference models by name: trains all stages of one, or a single stage."""
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 from cmet_reference.training import checkpoints, config
-from cmet_reference.training.loop import fit, repeatable
+from cmet_reference.training.checkpoints import Card
+from cmet_reference.training.loop import fit
+from cmet_reference.training.options import Provenance, TrainOptions
+from cmet_reference.training.runtime import repeatable
 from cmet_reference.training.stage import Stage
 from talking_face.reasons import UserError
 
-# Each has `train.STAGES`, the names of its stages in training order, and `train.stages(...)`, a factory for each
-# or None where the settings leave it out.
+# Each package has `train.STAGES`, the names of its stages in training order, and `train.stages`, a `StagesOf`.
 PACKAGES = {"cmet": "cmet_reference.cmet", "cem-net": "cmet_reference.cem_net"}
+
+StageFactory = Callable[[], Stage]
+
+
+class StagesOf(Protocol):
+    """The function `train.stages` of a model's package."""
+
+    def __call__(
+        self, config: Mapping[str, object], folders: Mapping[str, Path], out: Path, seed: int, quiet: bool
+    ) -> list[StageFactory | None]:
+        """A factory for each of STAGES; None where the settings leave the stage out."""
+        ...
 
 
 def stage_names(model: str) -> tuple[str, ...]:
     """The stages of a model, in training order."""
     return tuple(importlib.import_module(f"{PACKAGES[model]}.train").STAGES)
+
+
+def stages_of(model: str) -> StagesOf:
+    """The function that makes the factories of a model's stages."""
+    made: StagesOf = importlib.import_module(f"{PACKAGES[model]}.train").stages
+    return made
 
 
 def train_model(
@@ -29,39 +49,32 @@ def train_model(
     *,
     settings: str = "demo",
     only: str = "",
-    seed: int = 0,
-    threads: int = 1,
-    quiet: bool = False,
-    each: Callable[[str, dict[str, Any]], None] = lambda name, card: None,
-    **how: Any,
-) -> dict[str, dict[str, Any]]:
-    """Train a model's stages in order; what is finished already is left as it is.
+    options: TrainOptions | None = None,
+    report: Callable[[str, Card], None] = lambda name, card: None,
+) -> dict[str, Card]:
+    """Train a model's stages in order. A finished stage is kept.
 
     Args:
         model: cmet or cem-net.
         folders: shard sets by name, the main one first.
-        out: of the files; default: FOLDER/reference of the first, where `checkpoints.look_beside` finds them.
+        out: folder of the files; default: FOLDER/reference of the main shard set, where evaluation runs find them.
         settings: demo, paper, or the path of a TOML file (see `config.load`).
-        only: the name of one stage; the ones before it must be there.
-        each: called with a stage's name and card as soon as it is trained.
-        how: device, precision, workers, every and resume of `fit`.
+        only: train this stage alone; the checkpoints of the ones before it must exist.
+        report: called with a stage's name and card as soon as it is trained.
 
     Returns:
         the cards by stage.
 
     Raises:
-        UserError: an unknown stage, and whatever the settings, the data and `fit` find wrong.
+        UserError: an unknown stage; wrong settings; unusable data; and the errors of `fit`.
     """
-    import torch
-
-    package = PACKAGES[model]
+    options = options or TrainOptions()
     names = stage_names(model)
     if only and only not in names:
         raise UserError(f"{model} has no stage {only!r}; known, in training order: {', '.join(names)}")
-    chosen = config.load(package, settings)
+    chosen = config.load(PACKAGES[model], settings)
     out = out or next(iter(folders.values())) / checkpoints.FOLDER
-    make = importlib.import_module(f"{package}.train").stages
-    factories: list[Callable[[], Stage] | None] = make(chosen, dict(folders), out, seed, quiet)
+    factories = stages_of(model)(chosen, dict(folders), out, options.seed, options.quiet)
     cards = {}
     for name, factory in zip(names, factories, strict=True):
         if only and name != only:
@@ -70,12 +83,29 @@ def train_model(
             if only:
                 raise UserError(f"the settings {settings} have no stage {only} of {model}; see --config")
             continue
-        with repeatable(threads), checkpoints.watch() as built_on:
-            torch.manual_seed(seed)
-            stage = None  # its clips go before the next one's come
-            stage = factory()
-        own = chosen.get(stage.name, chosen)  # the table of its name, where the settings have one
-        told = {"config": own, "data": folders, "built_on": built_on}
-        cards[name] = fit(stage, out, seed=seed, threads=threads, quiet=quiet, **told, **how)
-        each(name, cards[name])
+        cards[name] = train_stage(factory, out, chosen, folders, options)
+        report(name, cards[name])
     return cards
+
+
+def train_stage(
+    factory: StageFactory, out: Path, config: Mapping[str, object], folders: Mapping[str, Path], options: TrainOptions
+) -> Card:
+    """Make a stage and train it, with the checkpoints that it loads in its header.
+
+    Args:
+        config: all settings of the model; a stage with a table of its name is trained on that table.
+    """
+    stage, built_on = make_stage(factory, options)
+    own = config.get(stage.name, config)
+    assert isinstance(own, Mapping)
+    return fit(stage, out, options, Provenance(own, folders, built_on))
+
+
+def make_stage(factory: StageFactory, options: TrainOptions) -> tuple[Stage, Mapping[str, str]]:
+    """The stage, made with the options' seed and threads, and the revisions of the checkpoints that it loaded."""
+    import torch
+
+    with repeatable(options.threads), checkpoints.record_loaded() as built_on:
+        torch.manual_seed(options.seed)
+        return factory(), built_on

@@ -1,70 +1,82 @@
-"""What a model brings to the training loop: one `Stage` for each network that is trained."""
+"""The interface between a model and the training loop: one `Stage` for each network that is trained."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
 class Optimizer:
-    """AdamW (Adam where weight_decay is 0) of one player's parameters, all of them of the stage's `net`."""
+    """AdamW (Adam where `weight_decay` is 0) over some of the parameters of the stage's `net`."""
 
-    parameters: Sequence[Any]
-    rate: float
+    parameters: Sequence[nn.Parameter]
+    learning_rate: float
     weight_decay: float = 0.0
     betas: tuple[float, float] = (0.9, 0.999)
-    # The rate rises through the first twentieth of the steps and falls by half a cosine to a hundredth. For short runs,
-    # which end in the noise of a constant rate; the papers' rates are constant.
+    # The learning rate rises during the first twentieth of the steps. It then falls along half a cosine to a hundredth.
+    # For short runs, which end in the noise of a constant learning rate. The papers' learning rates are constant.
     annealed: bool = False
 
-    def rate_at(self, step: int, steps: int) -> float:
-        """The rate of a step, counted from 0."""
+    def learning_rate_at(self, step: int, steps: int) -> float:
+        """The learning rate of a step, counted from 0."""
         if not self.annealed:
-            return self.rate
+            return self.learning_rate
         fall = 0.505 + 0.495 * np.cos(np.pi * step / max(1, steps))
-        return self.rate * float(min(1.0, (step + 1) / max(1, steps // 20)) * fall)
+        return self.learning_rate * float(min(1.0, (step + 1) / max(1, steps // 20)) * fall)
 
 
 class Stage(Protocol):
-    """One network, how it is fed, and what it should become.
+    """One network with its data, its losses and its held-out figures.
 
-    A batch is a pure function of the settings and the step, so a run that was killed goes on to the very same curve,
-    and batches can be made by any number of worker processes in any order.
+    A batch is a pure function of the settings and the step. A killed run therefore resumes on the same curve, and any
+    number of worker processes can prepare batches in any order.
     """
 
     name: str  # cmet, audio2mouth, aee, ebm, appearance, skin, renderer: the checkpoint's name
-    net: Any  # torch.nn.Module: everything in its state dict is saved
     steps: int
 
-    def players(self) -> Mapping[str, Optimizer]:
-        """Who steps, in turn, at each step: {"net": ...}, or a discriminator and a generator."""
+    @property
+    def net(self) -> nn.Module:
+        """The network. Everything in its state dict is saved."""
+        ...
+
+    def optimizers(self) -> Mapping[str, Optimizer]:
+        """The optimizers by name, in the order in which they step: {"net": ...}, or a critic and a generator."""
         ...
 
     def batch(self, step: int) -> Mapping[str, np.ndarray]:
-        """The arrays of a step; draws from numpy.random.default_rng((seed, step))."""
+        """The arrays of a step, drawn with numpy.random.default_rng((seed, step))."""
         ...
 
-    def loss(self, batch: Mapping[str, Any], player: str) -> tuple[Any, Mapping[str, Any]]:
-        """(what the player makes small, its named parts) from the batch's tensors on the network's device."""
+    def loss(self, batch: Mapping[str, Tensor], optimizer: str) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """The loss that the named optimizer minimises, and its parts by name.
+
+        Args:
+            batch: the arrays of `batch` as tensors on the network's device.
+            optimizer: a key of `optimizers`.
+        """
         ...
 
     def held_out(self) -> Mapping[str, float]:
         """Figures on speakers that were not trained on, for the curve and the card."""
         ...
 
-    def record(self) -> Mapping[str, Any]:
-        """What a loader needs beside the tensors to build the network again: plain JSON, kept in the file's header."""
+    def record(self) -> Mapping[str, object]:
+        """What a loader needs next to the tensors to build the network again, as JSON values for the file's header."""
         ...
 
 
 @runtime_checkable
 class ClosedForm(Stage, Protocol):
-    """A stage of no steps, whose network is computed at once; making the stage itself is cheap."""
+    """A stage without steps, whose network is computed at once. To construct the stage is cheap; `solve` is not."""
 
     def solve(self) -> None:
-        """Fill the network; the same settings and clips give the same numbers."""
+        """Fill the network. The same settings and clips give the same numbers."""
         ...

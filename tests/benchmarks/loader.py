@@ -8,14 +8,15 @@ prints a table. A stage that is built on others finds them in SHARDS/reference, 
 from __future__ import annotations
 
 import argparse
-import importlib
 import tempfile
 import time
 from pathlib import Path
 
 from cmet_reference.training import config, models
+from cmet_reference.training.batches import loader
 from cmet_reference.training.checkpoints import FOLDER
-from cmet_reference.training.loop import fit, loader
+from cmet_reference.training.loop import fit
+from cmet_reference.training.options import TrainOptions
 from cmet_reference.training.stage import Stage
 from talking_face.threads import limit_threads
 
@@ -47,11 +48,8 @@ def main() -> None:
     limit_threads(1)
     print("| stage | workers | loader alone, samples/s | training, samples/s | of it waiting |\n|---|--:|--:|--:|--:|")
     for model in args.models:
-        package = models.PACKAGES[model]
-        make = importlib.import_module(f"{package}.train").stages
-        factories = make(
-            config.load(package, args.config), {"main": args.shards}, args.shards / FOLDER, seed=0, quiet=True
-        )
+        settings = config.load(models.PACKAGES[model], args.config)
+        factories = models.stages_of(model)(settings, {"main": args.shards}, args.shards / FOLDER, seed=0, quiet=True)
         for name, factory in zip(models.stage_names(model), factories, strict=True):
             if factory is None or args.stage not in ("", name):
                 continue
@@ -63,7 +61,7 @@ def main() -> None:
                     print(f"| {name} | {workers} | {rate:.0f} | - | - |", flush=True)
                     continue
                 with tempfile.TemporaryDirectory() as out:
-                    card = fit(stage, Path(out), workers=workers, device=args.device, quiet=True)
+                    card = fit(stage, Path(out), TrainOptions(workers=workers, device=args.device, quiet=True))
                 whole, share = card["samples_per_second"], card["waiting_share"]
                 print(f"| {name} | {workers} | {rate:.0f} | {whole:.0f} | {share:.1%} |", flush=True)
 

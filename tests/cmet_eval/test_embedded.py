@@ -27,7 +27,7 @@ def corpus(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     """The tiny shard set where the corpus's would be, and a training that writes its header and nothing else."""
     shutil.copytree(shards, tmp_path / "shards")
 
-    def train(model: str, folders: Mapping[str, Path], settings: str, only: str, quiet: bool) -> dict[str, Any]:
+    def train(model: str, folders: Mapping[str, Path], settings: str, only: str, options: object) -> dict[str, Any]:
         chosen = config.load(models.PACKAGES[model], settings)
         header = {"config": chosen.get(only, chosen), "data": {"main": "d" * 32}, "clips": []}
         path = folders["main"] / checkpoints.FOLDER / f"{only}.safetensors"

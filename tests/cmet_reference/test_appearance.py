@@ -25,6 +25,7 @@ from cmet_reference.render.skin import Skin
 from cmet_reference.render.skin_stage import SkinSettings, SkinStage
 from cmet_reference.training import checkpoints
 from cmet_reference.training.loop import fit
+from cmet_reference.training.options import TrainOptions
 from embedded_corpus.draw import Pose, Renderer
 from embedded_corpus.identity import get_identity
 from embedded_corpus.rig import ACTION_INDEX, ACTIONS
@@ -190,14 +191,14 @@ def test_brows_go_where_they_are_seen_and_creases_come_with_them(clips, faces, t
     stage = AppearanceStage(settings, clips, clips[:3], seed=0)
     again = AppearanceStage(settings, clips, [], seed=0)
     again.solve()
-    card = fit(stage, tmp_path, quiet=True)
+    card = fit(stage, tmp_path, TrainOptions(quiet=True))
     assert card["seconds"] > 0 and all(
         torch.equal(v, again.net.state_dict()[k]) for k, v in stage.net.state_dict().items()
     )
     third = AppearanceStage(settings, clips, clips[:3], seed=0)
     with monkeypatch.context() as patch:
         patch.setattr(third, "solve", lambda: pytest.fail("what is finished is not fitted again"))
-        assert fit(third, tmp_path, quiet=True) == card and torch.equal(third.net.axes, stage.net.axes)
+        assert fit(third, tmp_path, TrainOptions(quiet=True)) == card and torch.equal(third.net.axes, stage.net.axes)
     assert 0.3 < card["held_out"]["response_brows"] < card["held_out"]["further_brows"] < 1.3
     learnt = appearance_stage.load(tmp_path / "appearance.safetensors")
     assert learnt.revision == f"appearance-{checkpoints.revision(tmp_path / 'appearance.safetensors')}"
@@ -225,7 +226,7 @@ def test_a_correction_is_learnt_where_there_are_creases_and_what_is_to_stay_stay
     stage = SkinStage(skin.Settings(width=8, strength=1.0), SkinSettings(steps=240, batch=6), learnt, clips, clips, 0)
     before = stage.held_out()
     assert before["explained"] == before["explained_alike"] == 0  # it begins with everyone's creases: here, none
-    card = fit(stage, tmp_path, quiet=True)
+    card = fit(stage, tmp_path, TrainOptions(quiet=True))
     assert card["held_out"]["explained"] > 0.4 and card["held_out"]["explained_fine"] > 0.4
     net = skin_stage.load(tmp_path / "skin.safetensors")
     assert all(torch.equal(v, stage.net.state_dict()[k]) for k, v in net.state_dict().items())

@@ -581,7 +581,7 @@ def three_stages(folder: Path, seed: int) -> list[torch.nn.Module]:
 
 def few_steps(stage: Any, seed: int) -> None:
     torch.manual_seed(seed)
-    optimizer = torch.optim.Adam(stage.players()["net"].parameters, 1e-3)
+    optimizer = torch.optim.Adam(stage.optimizers()["net"].parameters, 1e-3)
     for step in range(stage.steps):
         given = {k: torch.from_numpy(v) for k, v in stage.batch(step).items()}
         optimizer.zero_grad()

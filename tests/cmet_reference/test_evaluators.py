@@ -20,21 +20,16 @@ from cmet_metrics.registry import get_metric
 from cmet_pipelines.frames_codec import get_codec
 from cmet_pipelines.shards import CARD, CLIPS, IDENTITY_FIELDS, SHARDS, ShardSet, clip_digest, to_table, write_rows
 from cmet_reference.evaluators import data
-from cmet_reference.evaluators.train import (
-    Settings,
-    _discriminant,
-    delayed,
-    fit_syncnet,
-    shift_figures,
-    train_evaluators,
-)
+from cmet_reference.evaluators.emotion import fill_discriminant
+from cmet_reference.evaluators.lip_sync import delayed, fit_syncnet, shift_figures
+from cmet_reference.evaluators.train import EvaluatorSettings, train_evaluators
 from talking_face.faces.points68 import MEDIAPIPE_OF_IBUG68
 from talking_face.pretrained import corpus_nets
 from talking_face.reasons import UserError
 from talking_face.signature import canonical_json
 
 T, SIZE = 30, 64
-TINY = Settings(syncnet_steps=30, syncnet_clips=4, syncnet_frames=20)
+TINY = EvaluatorSettings(syncnet_steps=30, syncnet_clips=4, syncnet_frames=20)
 KEYS = ("lse_c:corpus", "lse_d:corpus", "lse_offset:corpus", "ea:corpus", "emotion_leak:corpus")
 
 
@@ -113,7 +108,7 @@ def test_the_same_bytes_again_and_other_ones_by_another_seed(
     shards: Path, cards: dict[Any, Any], tmp_path: Path
 ) -> None:
     again = train_evaluators(shards, tmp_path / "again", TINY, quiet=True)
-    other = train_evaluators(shards, tmp_path / "other", Settings(**{**TINY.__dict__, "seed": 1}), quiet=True)
+    other = train_evaluators(shards, tmp_path / "other", EvaluatorSettings(**{**TINY.__dict__, "seed": 1}), quiet=True)
     for kind, card in cards.items():
         assert again[kind]["sha256"] == card["sha256"] != other[kind]["sha256"]
         written = (tmp_path / "again" / corpus_nets.FILES[kind]).read_bytes()
@@ -147,11 +142,11 @@ def test_the_discriminant_by_hand() -> None:
     import torch
 
     x = torch.tensor([[3.0], [5.0], [5.0], [7.0]], dtype=torch.float64)
-    meant = torch.tensor([0, 0, 1, 1])
+    classes = torch.tensor([0, 0, 1, 1])
     at = torch.tensor([[5.0], [6.0], [3.0]])
     for wide, shrink, slope in ((1, 0.0, 2.0), (1, 0.5, 2.0), (2, 1.0, 4.0)):
         layer = torch.nn.Linear(wide, 2)
-        _discriminant(layer, x.repeat(1, wide), meant, shrink)
+        fill_discriminant(layer, x.repeat(1, wide), classes, shrink)
         odds = layer(at.repeat(1, wide)).diff(dim=1)[:, 0]
         torch.testing.assert_close(odds, slope * (at[:, 0] - 5), atol=1e-4, rtol=1e-4)
 

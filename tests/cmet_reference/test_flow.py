@@ -77,7 +77,7 @@ def test_batches_have_their_shapes_and_depend_on_seed_and_step_alone() -> None:
 def test_gradients_reach_every_parameter_of_each_player() -> None:
     made = stage()
     made.net.train()
-    for player, wanted in made.players().items():
+    for player, wanted in made.optimizers().items():
         made.net.zero_grad()
         loss, parts = made.loss(tensors(made), player)
         loss.backward()
@@ -85,7 +85,7 @@ def test_gradients_reach_every_parameter_of_each_player() -> None:
         for parameter in wanted.parameters:
             assert parameter.grad is not None and parameter.grad.abs().max() > 0, names[id(parameter)]
         assert all(torch.isfinite(value) for value in parts.values())
-    every = {id(p) for w in made.players().values() for p in w.parameters}
+    every = {id(p) for w in made.optimizers().values() for p in w.parameters}
     assert every == {id(p) for p in made.net.parameters()}
 
 
@@ -93,7 +93,7 @@ def test_one_batch_is_learnt_by_heart() -> None:
     made = stage(replace(SMALL, w_gan=0.0, w_fm=0.0))
     batch = tensors(made)
     made.net.train()
-    optimizer = torch.optim.Adam(made.players()["generator"].parameters, lr=5e-3)
+    optimizer = torch.optim.Adam(made.optimizers()["generator"].parameters, lr=5e-3)
     seen = []
     for _ in range(50):
         loss, parts = made.loss(batch, "generator")

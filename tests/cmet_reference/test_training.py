@@ -25,7 +25,10 @@ from typer.testing import CliRunner
 
 from cmet_eval.cli import build
 from cmet_reference.training import checkpoints, config, models
-from cmet_reference.training.loop import fit, loader, read_curve
+from cmet_reference.training.batches import loader
+from cmet_reference.training.curve import read_curve
+from cmet_reference.training.loop import fit
+from cmet_reference.training.options import TrainOptions
 from cmet_reference.training.stage import Optimizer
 from talking_face.pretrained.store import MissingWeights
 from talking_face.reasons import ClipError, Reason, UserError
@@ -41,7 +44,7 @@ class Line:
         torch.manual_seed(5)
         self.net = nn.Sequential(nn.Linear(3, 16), nn.BatchNorm1d(16), nn.Dropout(0.2), nn.Linear(16, 1))
 
-    def players(self) -> Mapping[str, Optimizer]:
+    def optimizers(self) -> Mapping[str, Optimizer]:
         return {"net": Optimizer(list(self.net.parameters()), self.rate, 0.01, annealed=True)}
 
     def batch(self, step: int) -> Mapping[str, np.ndarray]:
@@ -50,7 +53,7 @@ class Line:
         x = np.random.default_rng((1, step)).normal(size=(8, 3)).astype(np.float32)
         return {"x": x, "y": x @ np.float32([[1], [2], [3]])}
 
-    def loss(self, batch: Mapping[str, Any], player: str) -> tuple[Any, Mapping[str, Any]]:
+    def loss(self, batch: Mapping[str, Any], optimizer: str) -> tuple[Any, Mapping[str, Any]]:
         far = self.net(batch["x"]) - batch["y"]
         return far.square().mean(), {"l1": far.abs().mean()}
 
@@ -70,12 +73,12 @@ class Duel(Line):
         self.name = "duel"
         self.net = nn.ModuleDict({"guess": nn.Linear(3, 1), "judge": nn.Linear(1, 1)})
 
-    def players(self) -> Mapping[str, Optimizer]:
+    def optimizers(self) -> Mapping[str, Optimizer]:
         return {name: Optimizer(list(self.net[name].parameters()), 1e-2) for name in ("judge", "guess")}
 
-    def loss(self, batch: Mapping[str, Any], player: str) -> tuple[Any, Mapping[str, Any]]:
+    def loss(self, batch: Mapping[str, Any], optimizer: str) -> tuple[Any, Mapping[str, Any]]:
         made = self.net["guess"](batch["x"])
-        if player == "judge":
+        if optimizer == "judge":
             return self.net["judge"](made.detach()).mean() - self.net["judge"](batch["y"]).mean(), {}
         return -self.net["judge"](made).mean(), {"size": made.abs().mean()}
 
@@ -95,20 +98,22 @@ def one_of_two(rank: int, port: str, out: Path) -> None:
     place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "ACCELERATE_USE_CPU": "true"}
     os.environ |= {key: str(value) for key, value in place.items()}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    fit(Duel(), out, quiet=True)
+    fit(Duel(), out, TrainOptions(quiet=True))
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An uninterrupted run of 40 steps."""
     out = tmp_path_factory.mktemp("whole")
-    fit(Line(40), out, every=4, quiet=True)
+    fit(Line(40), out, TrainOptions(checkpoint_every=4, quiet=True))
     return out
 
 
 def test_a_killed_run_ends_in_the_same_bytes(whole: Path, tmp_path: Path) -> None:
-    """Also with other numbers of workers."""
-    run = SPAWN.Process(target=fit, args=(Line(40, 0.05), tmp_path), kwargs={"every": 4, "workers": 2, "quiet": True})
+    """Also with another number of workers."""
+    run = SPAWN.Process(
+        target=fit, args=(Line(40, 0.05), tmp_path, TrainOptions(checkpoint_every=4, workers=2, quiet=True))
+    )
     run.start()
     at_eight = tmp_path / "line.unfinished" / "step-000000008.safetensors"
     deadline = time.monotonic() + 60
@@ -119,7 +124,7 @@ def test_a_killed_run_ends_in_the_same_bytes(whole: Path, tmp_path: Path) -> Non
     assert run.exitcode == -signal.SIGKILL
     left = sorted((tmp_path / "line.unfinished").glob("step-*"))
     assert left and len(left) <= 2 and not (tmp_path / "line.safetensors").exists()
-    fit(Line(40), tmp_path, every=4, workers=1, quiet=True)
+    fit(Line(40), tmp_path, TrainOptions(checkpoint_every=4, workers=1, quiet=True))
     assert (tmp_path / "line.safetensors").read_bytes() == (whole / "line.safetensors").read_bytes()
     assert losses(tmp_path / "line.csv") == losses(whole / "line.csv")
     assert not (tmp_path / "line.unfinished").exists()
@@ -138,41 +143,118 @@ def test_the_curve_and_the_card(whole: Path) -> None:
     assert card["trained_on"] == checkpoints.trained_on(whole / "line.safetensors")
 
 
-def test_what_is_finished_is_not_trained_again(whole: Path) -> None:
+def test_a_finished_training_is_kept(whole: Path) -> None:
     """And the network is filled with it; other settings train anew."""
     before = (whole / "line.json").stat().st_mtime_ns
     stage = Line(40)
     stage.loss = None  # type: ignore[assignment,method-assign]
-    fit(stage, whole, quiet=True)
+    fit(stage, whole, TrainOptions(quiet=True))
     assert (whole / "line.json").stat().st_mtime_ns == before
     state, record = checkpoints.load(whole / "line.safetensors", "line")
     assert record == {"width": 16}
     torch.testing.assert_close(stage.net.state_dict(), state, rtol=0, atol=0)
     with pytest.raises(TypeError, match="NoneType"):
-        fit(stage, whole, seed=1, quiet=True)
+        fit(stage, whole, TrainOptions(seed=1, quiet=True))
 
 
-def test_other_settings_do_not_go_on_from_an_unfinished_run(tmp_path: Path) -> None:
+def finished(tmp_path: Path) -> Path:
+    fit(Line(), tmp_path, TrainOptions(quiet=True))
+    return tmp_path / "line.safetensors"
+
+
+def test_a_finished_training_with_other_settings_is_replaced_with_a_line(tmp_path: Path, capsys) -> None:
+    path = finished(tmp_path)
+    before = path.read_bytes()
+    fit(Line(), tmp_path, TrainOptions(seed=1, quiet=True))
+    assert f"{path} has other settings (seed); line is trained again" in capsys.readouterr().err
+    assert path.read_bytes() != before
+
+
+def test_a_training_killed_before_its_card_was_written_is_finished(tmp_path: Path, capsys) -> None:
+    path = finished(tmp_path)
+    before = path.read_bytes()
+    path.with_suffix(".json").unlink()
+    fit(Line(), tmp_path, TrainOptions(quiet=True))
+    assert f"{path} has no card of this training" in capsys.readouterr().err
+    assert path.read_bytes() == before and path.with_suffix(".json").is_file()
+
+
+class Wide(Line):
+    """The network of `Line` as after a change to its code."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Dropout(0.2), nn.Linear(8, 1))
+
+
+def header_version(data: bytes, version: str) -> bytes:
+    return data.replace(b'version\\":\\"1', f'version\\":\\"{version}'.encode())
+
+
+@pytest.mark.parametrize(
+    ("damage", "cause"),
+    [
+        (lambda data: data[:-1], "is damaged"),
+        (lambda data: data[:20], "is not a checkpoint of this suite, or is damaged"),
+        (lambda data: data[:-1] + bytes([data[-1] ^ 1]), "SHA-256 is not the one in line.json"),
+        (lambda data: header_version(data, "0"), "is of kind line, version 0, not of kind line, version 1"),
+    ],
+)
+def test_a_damaged_file_is_named_and_replaced_only_with_fresh(tmp_path: Path, damage: Any, cause: str) -> None:
+    path = finished(tmp_path)
+    whole = path.read_bytes()
+    path.write_bytes(damage(whole))
+    assert path.read_bytes() != whole
+    with pytest.raises(UserError, match=f"{re.escape(str(path))} .*{cause}.*--fresh"):
+        fit(Line(), tmp_path, TrainOptions(quiet=True))
+    assert path.read_bytes() == damage(whole)  # untouched
+    fit(Line(), tmp_path, TrainOptions(resume=False, quiet=True))
+    assert path.read_bytes() == whole
+
+
+def test_a_damaged_card_and_another_network_need_fresh(tmp_path: Path) -> None:
+    path = finished(tmp_path)
+    with pytest.raises(UserError, match=r"does not fit the network of line .*--fresh"):
+        fit(Wide(), tmp_path, TrainOptions(quiet=True))
+    path.with_suffix(".json").write_text("{")
+    with pytest.raises(UserError, match=r"line\.json is damaged .*--fresh"):
+        fit(Line(), tmp_path, TrainOptions(quiet=True))
+
+
+def test_an_error_of_the_file_system_is_not_a_reason_to_train_again(tmp_path: Path, monkeypatch) -> None:
+    finished(tmp_path)
+
+    def refused(path: Path) -> bytes:
+        raise PermissionError(f"{path} may not be read")
+
+    monkeypatch.setattr(Path, "read_bytes", refused)
+    with pytest.raises(PermissionError):
+        fit(Line(), tmp_path, TrainOptions(quiet=True))
+
+
+def test_other_settings_do_not_resume_an_unfinished_run(tmp_path: Path) -> None:
     class Breaks(Line):
         def batch(self, step: int) -> Mapping[str, np.ndarray]:
             return super().batch(step) if step < 20 else {}
 
     with pytest.raises(KeyError):
-        fit(Breaks(), tmp_path, every=5, quiet=True)
+        fit(Breaks(), tmp_path, TrainOptions(checkpoint_every=5, quiet=True))
     with pytest.raises(UserError, match=r"other settings \(seed\).*--fresh"):
-        fit(Line(), tmp_path, every=5, seed=3, quiet=True)
+        fit(Line(), tmp_path, TrainOptions(checkpoint_every=5, seed=3, quiet=True))
     # A damaged last checkpoint: the one before it serves.
     last = tmp_path / "line.unfinished" / "step-000000020.safetensors"
     last.write_bytes(last.read_bytes()[:-5])
-    fit(Line(), tmp_path, every=5, quiet=True)
-    fit(Line(), tmp_path / "again", every=5, quiet=True)
+    fit(Line(), tmp_path, TrainOptions(checkpoint_every=5, quiet=True))
+    fit(Line(), tmp_path / "again", TrainOptions(checkpoint_every=5, quiet=True))
     assert (tmp_path / "line.safetensors").read_bytes() == (tmp_path / "again" / "line.safetensors").read_bytes()
 
 
 def test_players_step_in_turn_as_by_hand(tmp_path: Path) -> None:
-    fit(Duel(), tmp_path, quiet=True)
+    fit(Duel(), tmp_path, TrainOptions(quiet=True))
     stage = Duel()
-    optimizers = {n: torch.optim.Adam(p.parameters, lr=p.rate, betas=p.betas) for n, p in stage.players().items()}
+    optimizers = {
+        n: torch.optim.Adam(p.parameters, lr=p.learning_rate, betas=p.betas) for n, p in stage.optimizers().items()
+    }
     for step in range(stage.steps):
         batch = {key: torch.from_numpy(value) for key, value in stage.batch(step).items()}
         for name, optimizer in optimizers.items():
@@ -200,7 +282,7 @@ def test_two_processes_are_one_with_both_batches(tmp_path: Path) -> None:
             parts = [super(Both, self).batch(2 * step + rank) for rank in range(2)]
             return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
 
-    fit(Both(), tmp_path / "one", quiet=True)
+    fit(Both(), tmp_path / "one", TrainOptions(quiet=True))
     two, _ = checkpoints.load(tmp_path / "duel.safetensors", "duel")
     one, _ = checkpoints.load(tmp_path / "one" / "duel.safetensors", "duel")
     torch.testing.assert_close(two, one, rtol=1e-5, atol=1e-6)
@@ -208,7 +290,7 @@ def test_two_processes_are_one_with_both_batches(tmp_path: Path) -> None:
 
 
 def test_bfloat16(tmp_path: Path) -> None:
-    card = fit(Line(40), tmp_path, precision="bf16", device="cpu", quiet=True)
+    card = fit(Line(40), tmp_path, TrainOptions(precision="bf16", device="cpu", quiet=True))
     rows = read_curve(tmp_path / "line.csv")
     assert rows[-1]["loss"] < 0.75 * rows[0]["loss"]
     assert card["trained_on"]["precision"] == "bf16"
@@ -218,7 +300,7 @@ def test_bfloat16(tmp_path: Path) -> None:
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="line: loss, l1 not finite in the steps before"):
-        fit(Line(40, rate=1e30), tmp_path, quiet=True)
+        fit(Line(40, rate=1e30), tmp_path, TrainOptions(quiet=True))
     assert not (tmp_path / "line.safetensors").exists()
 
 
@@ -231,7 +313,7 @@ def test_a_clip_that_cannot_be_read_is_named(tmp_path: Path, workers: int) -> No
 
     stage.batch = broken  # type: ignore[method-assign]
     with pytest.raises(ClipError, match="clip 0 is cut short"):
-        fit(stage, tmp_path, workers=workers, quiet=True)
+        fit(stage, tmp_path, TrainOptions(workers=workers, quiet=True))
 
 
 class Dies(Line):
@@ -245,7 +327,7 @@ class Dies(Line):
 def told(out: Path, words: Any) -> None:
     """Train, and send what the error says."""
     try:
-        fit(Dies(), out, workers=1, quiet=True)
+        fit(Dies(), out, TrainOptions(workers=1, quiet=True))
     except Exception as error:
         words.send(f"{type(error).__name__}: {error}")
 
@@ -257,24 +339,24 @@ def test_a_worker_that_dies_is_told(tmp_path: Path) -> None:
     run.start()
     assert here.poll(60)
     said = here.recv()
-    assert said.startswith("UserError: line: a process that makes batches died"), said
+    assert said.startswith("UserError: line: a process that prepares batches died"), said
     run.join(60)
 
 
 def test_a_full_gpu_is_told(tmp_path: Path) -> None:
     class Large(Line):
-        def loss(self, batch: Mapping[str, Any], player: str) -> tuple[Any, Mapping[str, Any]]:
+        def loss(self, batch: Mapping[str, Any], optimizer: str) -> tuple[Any, Mapping[str, Any]]:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
     with pytest.raises(UserError, match="smaller batch"):
-        fit(Large(), tmp_path, quiet=True)
+        fit(Large(), tmp_path, TrainOptions(quiet=True))
 
 
-def test_parameters_that_would_not_be_saved_are_refused(tmp_path: Path) -> None:
+def test_parameters_outside_of_the_network_are_refused(tmp_path: Path) -> None:
     stage = Line()
-    stage.players = lambda: {"net": Optimizer([nn.Parameter(torch.zeros(1))], 1e-3)}  # type: ignore[method-assign]
-    with pytest.raises(ValueError, match="not of `net`"):
-        fit(stage, tmp_path, quiet=True)
+    stage.optimizers = lambda: {"net": Optimizer([nn.Parameter(torch.zeros(1))], 1e-3)}  # type: ignore[method-assign]
+    with pytest.raises(ValueError, match="outside of `net`"):
+        fit(stage, tmp_path, TrainOptions(quiet=True))
 
 
 def test_workers_give_the_same_batches_in_order() -> None:
@@ -289,7 +371,7 @@ def test_workers_give_the_same_batches_in_order() -> None:
 )
 def test_what_is_not_here_is_refused(tmp_path: Path, device: str, precision: str, words: str) -> None:
     with pytest.raises(UserError, match=words):
-        fit(Line(), tmp_path, device=device, precision=precision, quiet=True)
+        fit(Line(), tmp_path, TrainOptions(device=device, precision=precision, quiet=True))
 
 
 # -- checkpoints -------------------------------------------------------------------------------------------------------
@@ -321,19 +403,19 @@ def test_files_that_are_no_checkpoint_are_refused(tmp_path: Path, monkeypatch: p
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "x.safetensors"
     checkpoints.save(path, {"a": torch.zeros(9)}, {})
-    with pytest.raises(UserError, match="is a x of version 1, not y of 1"):
+    with pytest.raises(UserError, match="is of kind x, version 1, not of kind y, version 1"):
         checkpoints.load(path, "y")
     data = path.read_bytes()
     for bad in (b"", b"\xff" * 40, data[:20], pickle.dumps(Evil()), data.replace(b"checkpoint", b"chockpeint")):
         path.write_bytes(bad)
         for read in (lambda: checkpoints.load(path, "x"), lambda: checkpoints.trained_on(path)):
-            with pytest.raises(UserError, match="no checkpoint of this suite"):
+            with pytest.raises(UserError, match="not a checkpoint of this suite"):
                 read()
     path.write_bytes(data[:-1])
     with pytest.raises(UserError, match="is damaged"):
         checkpoints.load(path, "x")
     torch.save(Evil(), path)
-    with pytest.raises(UserError, match="no checkpoint"):
+    with pytest.raises(UserError, match="not a checkpoint"):
         checkpoints.load(path, "x")
     assert not Path("ran").exists()
 
@@ -349,7 +431,7 @@ def test_where_checkpoints_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyP
     checkpoints.look_beside(tmp_path / "shards")
     assert checkpoints.find("aee") == beside
     monkeypatch.setenv(checkpoints.FOLDERS, f"{tmp_path / 'none'}{os.pathsep}{named.parent}")
-    with checkpoints.watch() as seen:
+    with checkpoints.record_loaded() as seen:
         checkpoints.load(checkpoints.find("aee"), "aee")
     assert checkpoints.find("aee") == named and seen == {"aee": checkpoints.revision(named)}
 
@@ -422,11 +504,11 @@ def test_a_config_of_ones_own(tiny: Path, tmp_path: Path) -> None:
         "two": {"steps": 3, "rate": 0.01, "extra": "y"},
     }
     for text, words in {
-        "[one]\nsteps = 2": "does not say what it is laid over",
+        "[one]\nsteps = 2": "does not name the settings that it changes",
         'base = "demo"\n[on]\nsteps = 2': "there is no on; did you mean one",
         'base = "demo"\n[one]\nsteps = "2"': "steps is '2', and should be like 12",
-        'base = "demos"': "no settings called 'demos'; known: demo, paper",
-        "x = ": "is no TOML",
+        'base = "demos"': "no settings called 'demos'; did you mean demo",
+        "x = ": "is not TOML",
     }.items():
         own.write_text(text)
         with pytest.raises(UserError, match=words):
@@ -438,13 +520,13 @@ def test_a_config_of_ones_own(tiny: Path, tmp_path: Path) -> None:
     [
         (("cmet", "--stage", "four"), "no stage 'four'; known, in training order: one, two, three"),
         (("cmet", "--stage", "three"), "the settings demo have no stage three"),
-        (("cmet", "--stage", "two"), "one.safetensors is not there"),
+        (("cmet", "--stage", "two"), "one.safetensors is absent"),
         (("cmet", "--config", "big"), "no settings called 'big'; known: demo, paper"),
         (("cmet", "--steps", "9"), "--steps is not an option of `train cmet`"),
         (("evaluators", "--stage", "one"), "--stage is not an option of `train evaluators`"),
         (("evaluators", "--data", "lrs2=x"), "one shard set"),
-        (("cmet", "--data", "lrs2=x", "--data", "lrs2=y"), "called lrs2 already"),
-        (("cmet", "--data", "y"), "without a name already"),
+        (("cmet", "--data", "lrs2=x", "--data", "lrs2=y"), "another set called lrs2 is given already"),
+        (("cmet", "--data", "y"), "another set without a name is given already"),
         (("cmet", "--data", "lrs2=nowhere"), "nowhere holds no shards"),
     ],
 )
@@ -453,9 +535,9 @@ def test_wrong_use_is_told(tiny: Path, words: tuple[str, ...], says: str) -> Non
         raise command(*words, "--data", tiny).exception or AssertionError("no error")
 
 
-def test_rate_rises_and_falls() -> None:
+def test_the_learning_rate_rises_and_falls() -> None:
     annealed = Optimizer([], 2.0, annealed=True)
-    assert Optimizer([], 2.0).rate_at(7, 100) == 2.0
-    assert annealed.rate_at(0, 100) == pytest.approx(2.0 / 5)  # the first of five steps up
-    assert annealed.rate_at(50, 100) == pytest.approx(2.0 * 0.505)
-    assert annealed.rate_at(99, 100) < 0.022
+    assert Optimizer([], 2.0).learning_rate_at(7, 100) == 2.0
+    assert annealed.learning_rate_at(0, 100) == pytest.approx(2.0 / 5)  # the first of five steps up
+    assert annealed.learning_rate_at(50, 100) == pytest.approx(2.0 * 0.505)
+    assert annealed.learning_rate_at(99, 100) < 0.022

@@ -1,0 +1,73 @@
+"""Prepares torch and Accelerate for a training: device, precision, threads, random state."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from talking_face.reasons import UserError
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+PRECISIONS = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}  # our name: Accelerate's name
+
+
+@contextmanager
+def repeatable(threads: int = 1) -> Iterator[None]:
+    """Inside the block torch has a fixed number of threads; its random state is restored afterwards."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def make_accelerator(device: str, precision: str) -> Accelerator:
+    """An Accelerator for one stage. Accelerate's process-wide state is reset before.
+
+    Raises:
+        UserError: Accelerate is not installed; the device is absent; the precision is unknown or needs a GPU.
+    """
+    import torch
+
+    try:
+        from accelerate import Accelerator, DistributedDataParallelKwargs
+        from accelerate.state import AcceleratorState
+    except ImportError as error:
+        raise UserError(f"training needs {error.name}; run `pip install 'cmet-eval[reference]'`") from None
+    _check_device(device, precision)
+    AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
+    added = {"ACCELERATE_TORCH_DEVICE": device} if ":" in device else {}
+    os.environ.update(added)
+    try:
+        return Accelerator(
+            cpu=device == "cpu",
+            mixed_precision=PRECISIONS[precision],
+            # The loss of one optimizer reaches only its own part of the network.
+            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+        )
+    finally:
+        for name in added:
+            del os.environ[name]
+
+
+def _check_device(device: str, precision: str) -> None:
+    import torch
+
+    cuda = torch.cuda.is_available()
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device) or (device.startswith("cuda") and not cuda):
+        raise UserError(f"no device {device!r} here; use auto, cpu, cuda or cuda:N")
+    if ":" in device and int(device[5:]) >= torch.cuda.device_count():
+        raise UserError(f"no device {device!r} here; the machine has {torch.cuda.device_count()} GPUs")
+    if precision not in PRECISIONS:
+        raise UserError(f"no precision {precision!r}; known: {', '.join(PRECISIONS)}")
+    if precision == "fp16" and (device == "cpu" or not cuda):
+        raise UserError("fp16 needs a GPU; use bf16 or fp32")
