@@ -9,6 +9,7 @@ from pathlib import Path
 
 from cmet_pipelines.preprocess import PreprocessSummary, preprocess
 from embedded_corpus.corpus import CorpusSummary, write_corpus
+from talking_face.execution.options import RunOptions
 from talking_face.reasons import UserError
 from talking_face.threads import limit_threads
 
@@ -36,7 +37,7 @@ def embedded_corpus(folder: Path = FOLDER, workers: int = 2, quiet: bool = False
 
 def embedded_shards(folder: Path = FOLDER, workers: int = 2, quiet: bool = False) -> PreprocessSummary:
     """Preprocess `folder`/corpus into `folder`/shards; what is there is kept."""
-    return preprocess("mead", folder / "corpus", folder / "shards", workers=workers, quiet=quiet)
+    return preprocess("mead", folder / "corpus", folder / "shards", run=RunOptions(workers, quiet=quiet))
 
 
 def embedded_evaluators(folder: Path = FOLDER, quiet: bool = False) -> str:

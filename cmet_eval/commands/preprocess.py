@@ -1,94 +1,94 @@
-"""Turn a dataset as it lies on disk into Parquet shards. Killed at any moment, the same command finishes the work."""
+"""Turn a dataset on disk into Parquet shards. Killed at any moment, the same command finishes the work."""
 
 from __future__ import annotations
 
+import inspect
 import time
+from collections.abc import Iterator
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, get_type_hints
 
 import typer
-from pydantic import ValidationError
+from pydantic.fields import FieldInfo
 
+from cmet_pipelines.configure import Value, configure, read_config, reader_fields
 from cmet_pipelines.frames_codec import LOSSLESS_CODEC
-from cmet_pipelines.preprocess import PreprocessSummary
+from cmet_pipelines.preprocess import PreprocessSummary, Selection
 from cmet_pipelines.preprocess import preprocess as run
-from cmet_pipelines.settings import PreprocessSettings
-from talking_face.faces.align import ALIGN_MODES
+from cmet_pipelines.processing import ProcessingSettings
+from cmet_pipelines.readers import READERS
+from talking_face.execution.options import RunOptions
 from talking_face.reasons import UserError
 
-DEFAULTS = PreprocessSettings()
+# Settings that are options of the command line; --config reaches all of them.
+SETTINGS = ("split", "defects", "clips", "align", "size", "codec", "require_audio", "deadline_s")
+
+
+@dataclass(frozen=True)
+class CommandOptions:
+    """Options that are not settings: they do not change the content of the shards, or are short for a setting."""
+
+    config: Annotated[
+        Path | None, typer.Option(help="TOML file of settings and reader options; the command line wins over it.")
+    ] = None
+    workers: Annotated[int, typer.Option(min=0, help="Worker processes; 0: in this process, without deadlines.")] = 2
+    scheduler: Annotated[str | None, typer.Option(help="A running Dask scheduler, tcp://HOST:PORT.")] = None
+    lossless: Annotated[bool, typer.Option("--lossless", help=f"Short for --codec {LOSSLESS_CODEC}.")] = False
+    limit: Annotated[int | None, typer.Option(min=1, help="Take only the first N clips.")] = None
+    retry: Annotated[bool, typer.Option("--retry", help="Try clips dropped by a deadline or crash again.")] = False
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Remove finished clips from OUT that are not asked for now.")
+    ] = False
+    allow_failures: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of clips that may drop before the exit code is 1.")
+    ] = 0.05
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False
 
 
 def preprocess(
-    dataset: Annotated[str, typer.Argument(help="The reader: mead, crema-d, lrs2, meld or clips.")],
+    dataset: Annotated[str, typer.Argument(help=f"The reader: {', '.join(sorted(READERS))}.")],
     root: Annotated[Path, typer.Argument(help="Folder of the dataset; never changed.")],
     out: Annotated[Path, typer.Argument(help="Folder for the shards.")],
-    workers: Annotated[int, typer.Option(min=0, help="Worker processes; 0: in this process, without deadlines.")] = 2,
-    scheduler: Annotated[str | None, typer.Option(help="A running Dask scheduler, tcp://HOST:PORT.")] = None,
-    split: Annotated[str, typer.Option(help="Named split by speaker, auto or none.")] = DEFAULTS.split,
-    view: Annotated[str, typer.Option(help="Camera view, or all.")] = DEFAULTS.view,
-    labels: Annotated[
-        Path | None, typer.Option(help="clips: CSV of labels (else ROOT/labels.csv); meld: folder of its CSVs.")
-    ] = None,
-    numbering: Annotated[str | None, typer.Option(help="MEAD: cmet, cmet-release, or a CSV of sentences.")] = None,
-    emotion_label: Annotated[str, typer.Option(help="CREMA-D: intended or voted.")] = DEFAULTS.emotion_label,
-    subset: Annotated[str, typer.Option(help="LRS2: main, pretrain or all.")] = DEFAULTS.subset,
-    defects: Annotated[bool, typer.Option(help="Leave out clips that are known to be bad.")] = DEFAULTS.defects,
-    clips: Annotated[str | None, typer.Option(help="Take only these: a named list, or a CSV of clip_id.")] = None,
-    align: Annotated[str, typer.Option(help=f"How the face is cut out: {', '.join(ALIGN_MODES)}.")] = DEFAULTS.align,
-    size: Annotated[
-        int | None, typer.Option(help=f"Side of the face crop, px; {DEFAULTS.size} where the mode has none of its own.")
-    ] = None,
-    codec: Annotated[str, typer.Option(help="Encoding of frames; docs/shards.md compares them.")] = DEFAULTS.codec,
-    lossless: Annotated[bool, typer.Option("--lossless", help=f"Short for --codec {LOSSLESS_CODEC}.")] = False,
-    require_audio: Annotated[bool, typer.Option(help="Drop clips without sound.")] = DEFAULTS.require_audio,
-    deadline: Annotated[float, typer.Option(help="Seconds after which a clip is given up.")] = DEFAULTS.deadline_s,
-    limit: Annotated[int | None, typer.Option(min=1, help="Take only the first N clips.")] = None,
-    retry: Annotated[bool, typer.Option("--retry", help="Try clips dropped by a deadline or crash again.")] = False,
-    prune: Annotated[
-        bool, typer.Option("--prune", help="Take finished clips out of OUT that are not asked for now.")
-    ] = False,
-    allow_failures: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of clips that may drop before the exit code is 1.")
-    ] = 0.05,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
+    **given: object,
 ) -> None:
-    """Reads DATASET under ROOT and writes shards, ledger and card into OUT."""
+    """Reads DATASET under ROOT and writes shards, ledger and card into OUT.
+
+    `given` holds an option for each field of `CommandOptions`, for each of `SETTINGS`, and for each reader's options;
+    None: not given.
+    """
     started = time.monotonic()
-    if lossless and codec not in (DEFAULTS.codec, LOSSLESS_CODEC):
-        raise UserError(f"--lossless is --codec {LOSSLESS_CODEC}; leave out one of --lossless and --codec {codec}")
-    try:
-        settings = PreprocessSettings(
-            align=align,
-            **({} if size is None else {"size": size}),  # type: ignore[arg-type]
-            codec=LOSSLESS_CODEC if lossless else codec,
-            require_audio=require_audio,
-            view=view,
-            split=split,
-            labels=labels,
-            numbering=numbering,
-            emotion_label=emotion_label,  # type: ignore[arg-type]
-            subset=subset,  # type: ignore[arg-type]
-            defects=defects,
-            clips=clips,
-            deadline_s=deadline,
-        )
-    except ValidationError as error:
-        first = error.errors()[0]
-        option = str(first["loc"][0]).removesuffix("_s").replace("_", "-")
-        raise UserError(f"--{option}: {first['msg'].removeprefix('Value error, ')}") from None
-    how: dict[str, Any] = {"workers": workers, "scheduler": scheduler, "limit": limit, "quiet": quiet}
-    summary = run(dataset, root, out, settings, retry=retry, prune=prune, **how)
-    if not quiet:
+    command = CommandOptions(**{field.name: given.pop(field.name) for field in fields(CommandOptions)})  # type: ignore[arg-type]
+    values = read_config(command.config) if command.config else {}
+    values |= {name: Value(value, _flag(name)) for name, value in given.items() if value is not None}
+    if command.lossless:
+        values["codec"] = _lossless(given["codec"])
+    settings, options = configure(dataset, values)
+    summary = run(
+        dataset,
+        root,
+        out,
+        settings,
+        options,
+        run=RunOptions(command.workers, command.scheduler, command.quiet),
+        selection=Selection(command.limit, command.retry, command.prune),
+    )
+    if not command.quiet:
         for note in summary.notes:
             print(note)
     _report(summary, time.monotonic() - started)
-    if summary.failed_share > allow_failures:
+    if summary.failed_share > command.allow_failures:
         print(
-            f"{summary.failed_share:.1%} of the clips were dropped, above the allowed {allow_failures:.1%} "
+            f"{summary.failed_share:.1%} of the clips were dropped, above the allowed {command.allow_failures:.1%} "
             "(--allow-failures)"
         )
         raise typer.Exit(1)
+
+
+def _lossless(codec: object) -> Value:
+    if codec not in (None, ProcessingSettings.model_fields["codec"].default, LOSSLESS_CODEC):
+        raise UserError(f"--lossless is --codec {LOSSLESS_CODEC}; leave out one of --lossless and --codec {codec}")
+    return Value(LOSSLESS_CODEC, "--lossless")
 
 
 def _report(summary: PreprocessSummary, seconds: float) -> None:
@@ -98,9 +98,69 @@ def _report(summary: PreprocessSummary, seconds: float) -> None:
     print(f"{summary.kept} of {total} clips kept, {files}; see `cmet-eval inspect {summary.out}`")
     for reason, count in summary.reasons.items():
         print(f"  dropped, {reason}: {count}")
-    if summary.passing:
-        print(f"  {summary.passing} of them for a reason that may pass; --retry tries them again")
+    if summary.transient:
+        print(f"  {summary.transient} of them for a reason that may be transient; --retry tries them again")
     work = f"{summary.computed} clips processed in {seconds:.1f} s"
     if not summary.computed:
-        work = f"{summary.removed} finished clips taken out" if summary.removed else "nothing to do: all was there"
+        removed = f"{summary.removed} finished clips removed"
+        work = removed if summary.removed else "nothing to do: the shard set is complete"
     print(f"{work}; digest {summary.digest}")
+
+
+# -- options from their declarations -----------------------------------------------------------------------------------
+
+
+def _parameters() -> Iterator[inspect.Parameter]:
+    """What typer reads instead of `given`: one keyword parameter for each option."""
+    hints = get_type_hints(CommandOptions, include_extras=True)
+    for own in fields(CommandOptions):
+        assert own.default is not MISSING
+        yield inspect.Parameter(
+            own.name, inspect.Parameter.KEYWORD_ONLY, default=own.default, annotation=hints[own.name]
+        )
+    for name in SETTINGS:
+        field = ProcessingSettings.model_fields[name]
+        default = ProcessingSettings().size if name == "size" else field.default
+        about = field.description or ""
+        yield _parameter(name, field, f"{about[0].upper()}{about[1:]}", default)
+    for name, owners in reader_fields().items():
+        about = "; ".join(f"{dataset}: {field.description}" for dataset, field in owners.items())
+        field = next(iter(owners.values()))
+        yield _parameter(name, field, about, field.default)
+
+
+def _parameter(name: str, field: FieldInfo, about: str, default: object) -> inspect.Parameter:
+    """One option. Its default is None, so that a settings file counts where the option is not given."""
+    flag = _flag(name)
+    names = f"{flag}/--no-{flag.removeprefix('--')}" if field.annotation is bool else flag
+    shown: bool | str = False if default is None else _shown(flag, default)
+    option = typer.Option(names, help=f"{about}.", show_default=shown)
+    annotation = Annotated[_kind(field), option]
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
+def _kind(field: FieldInfo) -> object:
+    """The type that typer reads from the command line; pydantic checks the value itself."""
+    for kind in (bool, int, float, Path):
+        if field.annotation in (kind, kind | None):
+            return kind | None
+    return str | None
+
+
+def _shown(flag: str, default: object) -> str:
+    if isinstance(default, bool):
+        return flag.removeprefix("--") if default else f"no-{flag.removeprefix('--')}"
+    return f"{default:g}" if isinstance(default, float) else str(default)
+
+
+def _flag(name: str) -> str:
+    """`deadline_s` is `--deadline`."""
+    return f"--{name.removesuffix('_s').replace('_', '-')}"
+
+
+def _signature() -> inspect.Signature:
+    own = [p for p in inspect.signature(preprocess, eval_str=True).parameters.values() if p.name != "given"]
+    return inspect.Signature([*own, *_parameters()])
+
+
+preprocess.__signature__ = _signature()  # type: ignore[attr-defined]

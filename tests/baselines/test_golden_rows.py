@@ -23,6 +23,7 @@ from cmet_leaderboards.results import read_results
 from cmet_metrics.registry import get_metric
 from cmet_pipelines.preprocess import preprocess
 from embedded_corpus.corpus import write_corpus
+from talking_face.execution.options import RunOptions
 
 FILE = Path(__file__).with_name("golden_rows.csv")
 RENEW = "python -m tests.baselines.test_golden_rows"
@@ -50,7 +51,7 @@ def make_shards(folder: Path) -> Path:
     """The small part of the corpus, as shards."""
     keys = [f"{who}/front/{what}/{take}" for who in SPEAKERS for what in EMOTIONS for take in SPEAKERS[who]]
     write_corpus("mead", folder / "corpus", seconds=SECONDS, only=keys, workers=0, quiet=True)
-    preprocess("mead", folder / "corpus", folder / "shards", workers=0, quiet=True)
+    preprocess("mead", folder / "corpus", folder / "shards", run=RunOptions(workers=0, quiet=True))
     return folder / "shards"
 
 

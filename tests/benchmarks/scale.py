@@ -34,7 +34,9 @@ from cmet_eval.protocol.setting import get_setting
 from cmet_eval.runs.generate import WRITER
 from cmet_eval.runs.submissions import Submission, pick_metrics, score_submissions
 from cmet_leaderboards.results import read_results
-from cmet_pipelines.shards import CARD, CLIPS, IDENTITY_FIELDS, SHARDS, ShardSet, to_table, write_rows
+from cmet_pipelines.records import IDENTITY_FIELDS
+from cmet_pipelines.shard_files import to_table, write_rows
+from cmet_pipelines.shards import CARD, CLIPS, SHARDS, ShardSet
 from talking_face.media.writing import write_video
 from tests.benchmarks.thousand_pairs import count, report
 from tests.cmet_eval.conftest import make_record, picture

@@ -14,7 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from cmet_pipelines.frames_codec import get_codec
-from cmet_pipelines.shards import CARD, CLIPS, IDENTITY_FIELDS, SHARDS, clip_digest, to_table, write_rows
+from cmet_pipelines.records import IDENTITY_FIELDS
+from cmet_pipelines.shard_files import clip_digest, to_table, write_rows
+from cmet_pipelines.shards import CARD, CLIPS, SHARDS
 
 T, SIZE = 12, 64
 CODEC = "png"

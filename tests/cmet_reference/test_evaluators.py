@@ -18,7 +18,9 @@ from cmet_eval.cli import build
 from cmet_metrics.base import Labels, Sample
 from cmet_metrics.registry import get_metric
 from cmet_pipelines.frames_codec import get_codec
-from cmet_pipelines.shards import CARD, CLIPS, IDENTITY_FIELDS, SHARDS, ShardSet, clip_digest, to_table, write_rows
+from cmet_pipelines.records import IDENTITY_FIELDS
+from cmet_pipelines.shard_files import clip_digest, to_table, write_rows
+from cmet_pipelines.shards import CARD, CLIPS, SHARDS, ShardSet
 from cmet_reference.evaluators import data
 from cmet_reference.evaluators.emotion import fill_discriminant
 from cmet_reference.evaluators.lip_sync import delayed, fit_syncnet, shift_figures

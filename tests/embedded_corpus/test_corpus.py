@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cmet_pipelines.readers.base import ReaderOptions
-from cmet_pipelines.readers.mead import discover
+from cmet_pipelines.readers.mead import MeadOptions, discover
 from embedded_corpus.corpus import clip_specs, write_corpus
 from talking_face.media.reading import probe
 from talking_face.reasons import UserError
@@ -58,7 +57,7 @@ def test_files_are_meads(tmp_path: Path) -> None:
     assert info.video.pix_fmt in ("yuvj444p", "yuv444p") and info.duration == pytest.approx(0.5, abs=0.05)
     sound = probe(root / "M901/audio/angry/level_1/002.m4a").audio
     assert sound and (sound.codec, sound.rate, sound.channels) == ("aac", 48000, 2)
-    found = discover(root, ReaderOptions())
+    found = discover(root, MeadOptions())
     assert [c.clip_id for c in found.clips] == ["mead/M901/front/angry/1/002"] and found.clips[0].audio
     truth = json.loads((root / "_truth/M901/front/angry/level_1/002.json").read_text())
     assert truth["text"] and truth["phones"] and {len(v) for v in truth["frames"].values()} == {15}

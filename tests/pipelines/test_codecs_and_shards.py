@@ -12,11 +12,13 @@ import pytest
 
 from cmet_pipelines.codec_table import mean_psnr
 from cmet_pipelines.frames_codec import DEFAULT_CODEC, LOSSLESS_CODEC, get_codec
-from cmet_pipelines.preprocess import preprocess
-from cmet_pipelines.settings import PreprocessSettings
-from cmet_pipelines.shards import ShardSet, clips_per_shard, plan, write_rows
+from cmet_pipelines.preprocess import Selection, preprocess
+from cmet_pipelines.processing import ProcessingSettings
+from cmet_pipelines.shard_files import clips_per_shard, plan, write_rows
+from cmet_pipelines.shards import ShardSet
 from talking_face.reasons import UserError
 from talking_face.signature import Signature
+from tests.pipelines.run_options import QUIET
 
 
 @pytest.fixture(scope="module")
@@ -59,9 +61,11 @@ def test_unknown_codecs_are_told(name: str) -> None:
 def test_the_default_keeps_45_db_on_real_faces(real_clips: list[Path], tmp_path: Path) -> None:
     """A shard's frames against the crop before encoding, which the lossless setting keeps."""
     folder = real_clips[0].parent
-    lossy = ShardSet(preprocess("clips", folder, tmp_path / "a", workers=0, limit=2, quiet=True).out)
-    exact_settings = PreprocessSettings(codec=LOSSLESS_CODEC)
-    exact = ShardSet(preprocess("clips", folder, tmp_path / "b", exact_settings, workers=0, limit=2, quiet=True).out)
+    lossy = ShardSet(preprocess("clips", folder, tmp_path / "a", run=QUIET, selection=Selection(limit=2)).out)
+    exact_settings = ProcessingSettings(codec=LOSSLESS_CODEC)
+    exact = ShardSet(
+        preprocess("clips", folder, tmp_path / "b", exact_settings, run=QUIET, selection=Selection(limit=2)).out
+    )
     for clip_id in lossy.clips["clip_id"]:
         assert mean_psnr(exact.frames(clip_id), lossy.frames(clip_id)) >= 45
         assert np.array_equal(exact.landmarks(clip_id), lossy.landmarks(clip_id))
@@ -71,14 +75,14 @@ def test_the_default_keeps_45_db_on_real_faces(real_clips: list[Path], tmp_path:
 
 
 def test_signature_holds_content_and_nothing_else() -> None:
-    base = PreprocessSettings()
+    base = ProcessingSettings()
     assert Signature.parse(str(base.signature())) == base.signature()
-    assert base.content() == PreprocessSettings(deadline_s=1, labels=Path("x.csv")).content()
+    assert base.content() == ProcessingSettings(deadline_s=1, labels=Path("x.csv")).content()
     for change in ({"size": 128}, {"codec": "ffv1"}, {"enlarge": 1.6}, {"min_frames": 9}, {"require_audio": False}):
-        other = PreprocessSettings.model_validate(change)
+        other = ProcessingSettings.model_validate(change)
         assert other.signature() != base.signature() and other.content() != base.content()
     with pytest.raises(ValueError, match="fsp"):
-        PreprocessSettings.model_validate({"fsp": 25})
+        ProcessingSettings.model_validate({"fsp": 25})
 
 
 def test_plan_depends_on_the_manifest_alone() -> None:
@@ -91,7 +95,7 @@ def test_plan_depends_on_the_manifest_alone() -> None:
 
 
 def test_columns_are_read_alone_and_row_groups_are_small(small_mead: Path, tmp_path: Path) -> None:
-    out = preprocess("mead", small_mead, tmp_path / "out", workers=0, limit=3, quiet=True).out
+    out = preprocess("mead", small_mead, tmp_path / "out", run=QUIET, selection=Selection(limit=3)).out
     (shard,) = (out / "shards").iterdir()
     with pq.ParquetFile(shard) as file:
         meta = file.metadata
@@ -110,7 +114,7 @@ def test_columns_are_read_alone_and_row_groups_are_small(small_mead: Path, tmp_p
 def test_a_damaged_or_unfinished_folder_is_told(small_mead: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no shards"):
         ShardSet(tmp_path)
-    out = preprocess("mead", small_mead, tmp_path / "out", workers=0, limit=1, quiet=True).out
+    out = preprocess("mead", small_mead, tmp_path / "out", run=QUIET, selection=Selection(limit=1)).out
     (shard,) = (out / "shards").iterdir()
     data = bytearray(shard.read_bytes())
     data[len(data) // 3] ^= 0xFF

@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from cmet_pipelines.preprocess import preprocess
-from cmet_pipelines.settings import PreprocessSettings
+from cmet_pipelines.processing import ProcessingSettings
+from talking_face.execution.options import RunOptions
 from talking_face.reasons import Reason
 from tests.pipelines.damaged import FORMATS, write_damaged
 
@@ -22,8 +23,8 @@ def test_damaged_and_odd_files_cost_only_themselves(
 ) -> None:
     names = write_damaged(tmp_path / "in", COUNT)
     before = {name: (tmp_path / "in" / name).stat().st_mtime_ns for name in names}
-    settings = PreprocessSettings(deadline_s=120)
-    summary = preprocess("clips", tmp_path / "in", tmp_path / "out", settings, workers=2, quiet=True)
+    settings = ProcessingSettings(deadline_s=120)
+    summary = preprocess("clips", tmp_path / "in", tmp_path / "out", settings, run=RunOptions(workers=2, quiet=True))
     rows = {row["source"]: row for row in pq.read_table(tmp_path / "out" / "ledger.parquet").to_pylist()}
     assert sorted(rows) == names and not unaccounted_in_ledger(tmp_path / "in", tmp_path / "out")
     assert {name: (tmp_path / "in" / name).stat().st_mtime_ns for name in names} == before

@@ -10,14 +10,15 @@ from pathlib import Path
 import pytest
 
 from cmet_pipelines import contents, defects, lists
-from cmet_pipelines.preprocess import preprocess
+from cmet_pipelines.preprocess import Selection, preprocess
+from cmet_pipelines.processing import ProcessingSettings
 from cmet_pipelines.readers import READERS
-from cmet_pipelines.settings import PreprocessSettings
 from cmet_pipelines.shards import ShardSet
 from talking_face.clip import Clip, MediaSource
 from talking_face.emotions import DATASET_LABELS, canonical
 from talking_face.reasons import UserError
 from tests.conftest import SHARED
+from tests.pipelines.run_options import QUIET
 
 SPLITS = {"train": "train", "dev": "val", "test": "test"}
 ABSENT = "meld/dev/dia110_utt7"  # has a row, but no file in the release (declare-lab/MELD issues 22 and 27)
@@ -121,7 +122,12 @@ def test_clips_that_were_not_asked_for_stand_in_the_ledger(small_mead: Path, tmp
     own = tmp_path / "own.csv"
     own.write_text("clip_id,emotion\nmead/M901/front/happy/2/003,smug\nmead/M901/front/neutral/1/001,\n")
     summary = preprocess(
-        "mead", small_mead, tmp_path / "out", PreprocessSettings(clips=str(own)), workers=0, limit=1, quiet=True
+        "mead",
+        small_mead,
+        tmp_path / "out",
+        ProcessingSettings(clips=str(own)),
+        run=QUIET,
+        selection=Selection(limit=1),
     )
     shards = ShardSet(summary.out)
     assert list(shards.clips["clip_id"]) == ["mead/M901/front/happy/2/003"]

@@ -17,18 +17,23 @@ import av
 import numpy as np
 import pytest
 
-from cmet_pipelines.preprocess import PreprocessSummary, preprocess
-from cmet_pipelines.settings import PreprocessSettings
+from cmet_pipelines.preprocess import PreprocessSummary, Selection, preprocess
+from cmet_pipelines.processing import ProcessingSettings
 from cmet_pipelines.shards import ShardSet
+from talking_face.execution.options import RunOptions
+from talking_face.files import STRAY
 from talking_face.media import read_audio, read_frames, write_video
 from talking_face.reasons import UserError
+from tests.pipelines.run_options import QUIET
 
 COMMAND = [sys.executable, "-m", "cmet_eval.cli", "preprocess"]
 
 
 @pytest.fixture(scope="module")
 def undisturbed(small_mead: Path, tmp_path_factory: pytest.TempPathFactory) -> PreprocessSummary:
-    return preprocess("mead", small_mead, tmp_path_factory.mktemp("shards") / "out", workers=1, quiet=True)
+    return preprocess(
+        "mead", small_mead, tmp_path_factory.mktemp("shards") / "out", run=RunOptions(workers=1, quiet=True)
+    )
 
 
 def test_every_file_ends_in_the_ledger_and_every_clip_in_a_shard(
@@ -42,7 +47,7 @@ def test_every_file_ends_in_the_ledger_and_every_clip_in_a_shard(
     assert set(shards.clips["split"]) == {"train"} and shards.card["split_preset"] == "embedded"
     assert set(shards.clips["sentence_id"]) == {"s01", "s02", "s03", "s04"}  # this corpus numbers by sentence
     assert list(shards.clips["clip_id"]) == sorted(shards.clips["clip_id"])
-    assert not list(undisturbed.out.rglob(".*.part")) and not (undisturbed.out / ".staging").exists()
+    assert not list(undisturbed.out.rglob(STRAY)) and not (undisturbed.out / ".staging").exists()
 
 
 def test_columns_hold_what_the_source_shows(small_mead: Path, undisturbed: PreprocessSummary) -> None:
@@ -71,7 +76,7 @@ def test_columns_hold_what_the_source_shows(small_mead: Path, undisturbed: Prepr
 
 
 def test_workers_do_not_change_a_byte(small_mead: Path, undisturbed: PreprocessSummary, tmp_path: Path) -> None:
-    again = preprocess("mead", small_mead, tmp_path / "two", workers=2, quiet=True)
+    again = preprocess("mead", small_mead, tmp_path / "two", run=RunOptions(workers=2, quiet=True))
     assert again.digest == undisturbed.digest
     assert _shard_bytes(again.out) == _shard_bytes(undisturbed.out)
 
@@ -146,7 +151,7 @@ def test_killed_at_any_moment_it_ends_the_same(
     assert done.returncode == 0, done.stderr
     assert undisturbed.digest in done.stdout
     assert _shard_bytes(out) == _shard_bytes(undisturbed.out)
-    assert not list(out.rglob(".*.part"))
+    assert not list(out.rglob(STRAY))
 
 
 def test_a_second_run_does_nothing_and_says_so(small_mead: Path, undisturbed: PreprocessSummary) -> None:
@@ -159,9 +164,9 @@ def test_a_second_run_does_nothing_and_says_so(small_mead: Path, undisturbed: Pr
 
 def test_other_settings_into_the_same_folder_are_refused(small_mead: Path, undisturbed: PreprocessSummary) -> None:
     with pytest.raises(UserError, match=r"size: 256 there, 128 asked for"):
-        preprocess("mead", small_mead, undisturbed.out, PreprocessSettings(size=128), quiet=True)
+        preprocess("mead", small_mead, undisturbed.out, ProcessingSettings(size=128), run=QUIET)
     # How long a clip may take is no part of the content.
-    same = preprocess("mead", small_mead, undisturbed.out, PreprocessSettings(deadline_s=7), quiet=True)
+    same = preprocess("mead", small_mead, undisturbed.out, ProcessingSettings(deadline_s=7), run=QUIET)
     assert same.computed == 0
 
 
@@ -173,23 +178,23 @@ def test_new_lost_and_changed_clips_are_followed(
     videos = sorted((root / "M901" / "video" / "front").rglob("*.mp4"))
     held_back = videos[2].read_bytes()
     videos[2].unlink()
-    assert preprocess("mead", root, out, workers=0, quiet=True).computed == 7
+    assert preprocess("mead", root, out, run=QUIET).computed == 7
     videos[2].write_bytes(held_back)
-    grown = preprocess("mead", root, out, workers=0, quiet=True)
+    grown = preprocess("mead", root, out, run=QUIET)
     assert grown.computed == 1 and grown.digest == undisturbed.digest
     assert _shard_bytes(out) == _shard_bytes(undisturbed.out)
     videos[0].write_bytes(videos[1].read_bytes())
-    changed = preprocess("mead", root, out, workers=0, quiet=True)
+    changed = preprocess("mead", root, out, run=QUIET)
     assert changed.computed == 1 and changed.digest != undisturbed.digest
     # Finished clips vanish only when they may.
-    for less in ({"limit": 3}, {}):
-        if not less:
+    for less in (Selection(limit=3), Selection()):
+        if less.limit is None:
             videos[1].unlink()
         before = _shard_bytes(out)
         with pytest.raises(UserError, match="--prune"):
-            preprocess("mead", root, out, workers=0, quiet=True, **less)
+            preprocess("mead", root, out, run=QUIET, selection=less)
         assert _shard_bytes(out) == before
-    pruned = preprocess("mead", root, out, workers=0, quiet=True, prune=True)
+    pruned = preprocess("mead", root, out, run=QUIET, selection=Selection(prune=True))
     assert (pruned.removed, pruned.kept, pruned.computed) == (1, 7, 0)
 
 
@@ -199,29 +204,29 @@ def test_when_every_clip_crashes_alike_the_run_stops_and_loses_nothing(
     def broken(*_: object) -> None:
         raise RuntimeError("no such library")
 
-    monkeypatch.setattr("cmet_pipelines.process.track_face", broken)
-    monkeypatch.setattr("cmet_pipelines.preprocess._ALIKE", 4)
+    monkeypatch.setattr("cmet_pipelines.process_clip.track_face", broken)
+    monkeypatch.setattr("cmet_pipelines.preprocess.MOST_EQUAL_CRASHES", 4)
     with pytest.raises(UserError, match="no such library"):
-        preprocess("mead", small_mead, tmp_path / "out", workers=0, quiet=True)
+        preprocess("mead", small_mead, tmp_path / "out", run=QUIET)
     monkeypatch.undo()
-    assert preprocess("mead", small_mead, tmp_path / "out", workers=0, quiet=True).kept == 8
+    assert preprocess("mead", small_mead, tmp_path / "out", run=QUIET).kept == 8
 
 
 def test_a_card_of_an_earlier_form_is_written_anew_without_work(small_mead: Path, tmp_path: Path) -> None:
-    made = preprocess("mead", small_mead, tmp_path / "out", workers=0, limit=2, quiet=True)
+    made = preprocess("mead", small_mead, tmp_path / "out", run=QUIET, selection=Selection(limit=2))
     card = json.loads((made.out / "dataset.json").read_text())
     del card["counts"]["excluded"]
     (made.out / "dataset.json").write_text(json.dumps(card))
-    again = preprocess("mead", small_mead, made.out, workers=0, limit=2, quiet=True)
+    again = preprocess("mead", small_mead, made.out, run=QUIET, selection=Selection(limit=2))
     assert (again.digest, again.computed, again.excluded) == (made.digest, 0, made.excluded)
 
 
 def test_a_run_that_never_began_does_not_hold_the_folder(small_mead: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     with pytest.raises(UserError, match="cannot reach the Dask scheduler"):
-        preprocess("mead", small_mead, out, scheduler="tcp://127.0.0.1:9", quiet=True)
-    other = PreprocessSettings(size=128)
-    assert preprocess("mead", small_mead, out, other, workers=0, limit=1, quiet=True).kept == 1
+        preprocess("mead", small_mead, out, run=RunOptions(scheduler="tcp://127.0.0.1:9", quiet=True))
+    other = ProcessingSettings(size=128)
+    assert preprocess("mead", small_mead, out, other, run=QUIET, selection=Selection(limit=1)).kept == 1
 
 
 @pytest.fixture(scope="module")
@@ -280,7 +285,7 @@ def test_bad_input_gives_rows_with_words(bad_root: Path, tmp_path: Path) -> None
     ("arguments", "words"),
     [
         (["clips", "{tmp}/absent", "{tmp}/out"], "does not exist"),
-        (["clip", "{tmp}", "{tmp}/out"], "did you mean 'clips'"),
+        (["clip", "{tmp}", "{tmp}/out"], "did you mean clips"),
         (["clips", "{bad}", "{tmp}/out", "--codec", "jpeg"], "no frame codec"),
         (["clips", "{bad}", "{bad}/out"], "outside the dataset"),
         (["mead", "{bad}", "{tmp}/out"], "no mead clip"),
@@ -320,7 +325,7 @@ def _shard_bytes(out: Path) -> dict[str, bytes]:
 
 
 def _staged(out: Path) -> int:
-    return len(list((out / ".staging").glob("*/*.json")))
+    return len(list((out / ".staging").glob("*/[!.]*.json")))
 
 
 def _group_alive(group: int) -> bool:

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from cmet_pipelines import quality
-from cmet_pipelines.process import process_clip
-from cmet_pipelines.settings import PreprocessSettings
-from cmet_pipelines.shards import Record
+from cmet_pipelines.process_clip import process_clip
+from cmet_pipelines.processing import ProcessingSettings
+from cmet_pipelines.records import ClipRecord
 from talking_face.clip import Clip, MediaSource
 from talking_face.faces.align import ALIGN_MODES
 from talking_face.faces.crop import apply_transform, invert
@@ -29,11 +29,11 @@ def _small(frames: np.ndarray) -> np.ndarray:
     return np.stack([ArrayPicture(frame).thumbnail(*quality.THUMBNAIL) for frame in frames])
 
 
-def _record(path: Path, frames: np.ndarray, sound: np.ndarray | None = None, **settings: Any) -> Record:
+def _record(path: Path, frames: np.ndarray, sound: np.ndarray | None = None, **settings: Any) -> ClipRecord:
     sound = np.zeros(len(frames) * 640, np.int16) if sound is None else sound
     write_video(path, frames, 25.0, sound, 16000, crf=10)
     clip = Clip(clip_id="x/1", dataset="x", speaker="a", video=MediaSource(str(path)))
-    return process_clip(clip, PreprocessSettings(**settings), str(path.parent))
+    return process_clip(clip, ProcessingSettings(**settings), str(path.parent))
 
 
 def test_cuts_where_clips_are_joined_and_nowhere_else(people: list[np.ndarray]) -> None:

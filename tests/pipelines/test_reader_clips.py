@@ -14,6 +14,7 @@ from cmet_pipelines.readers import Discovery, discover
 from cmet_pipelines.shards import ShardSet
 from embedded_corpus.corpus import write_corpus
 from talking_face.reasons import Reason, UserError
+from tests.pipelines.run_options import QUIET
 
 Unaccounted = Callable[[Path, Discovery], list[str]]
 
@@ -137,7 +138,7 @@ def test_every_container_is_read_and_every_defect_has_a_reason(tmp_path: Path, u
         Reason.DUPLICATE_ID: 1, Reason.MISSING_FILE: 1, Reason.NO_VIDEO: 1,
     }  # fmt: skip
 
-    first = preprocess("clips", root, out, workers=0, quiet=True)
+    first = preprocess("clips", root, out, run=QUIET)
     shards = ShardSet(out)
     names = [clip_id.removeprefix("clips/odd/") for clip_id in shards.clips["clip_id"]]
     assert names == [
@@ -151,5 +152,5 @@ def test_every_container_is_read_and_every_defect_has_a_reason(tmp_path: Path, u
         "empty-file": 1, "lfs-pointer": 1, "no-audio": 1, "no-face": 1, "no-video": 1, "not-media": 1, "too-short": 1,
         "truncated": 2,
     }  # fmt: skip
-    again = preprocess("clips", root, out, workers=0, quiet=True)
+    again = preprocess("clips", root, out, run=QUIET)
     assert again.computed == 0 and again.digest == first.digest

@@ -13,12 +13,14 @@ import pytest
 
 from cmet_pipelines import contents, defects
 from cmet_pipelines.preprocess import preprocess
-from cmet_pipelines.readers import Discovery, ReaderOptions, discover
+from cmet_pipelines.readers import Discovery, discover
+from cmet_pipelines.readers.crema_d import CremaDOptions
 from cmet_pipelines.splits import assign, presets, resolve
 from embedded_corpus.corpus import clip_specs, write_corpus
 from embedded_corpus.layouts import crema_d as layout
 from talking_face.media import probe
 from talking_face.reasons import Reason, UserError
+from tests.pipelines.run_options import QUIET
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 PAIRS = {
@@ -64,7 +66,7 @@ def test_the_release_by_its_names(
     assert {clip.clip_id.removeprefix("crema-d/") for clip in found.clips} == set(names) - out
     assert unaccounted(root, found) == []
     assert "crema-d/1040_ITH_SAD_XX" in {clip.clip_id for clip in found.clips}  # its sound had another name, no more
-    everything = discover("crema-d", root, ReaderOptions(defects=False)).clips
+    everything = discover("crema-d", root, defects=False).clips
     assert len(everything) == 7442 and all(clip.audio for clip in everything)
     assert Counter(clip.emotion for clip in everything) == {
         **dict.fromkeys(("angry", "disgusted", "fear", "happy", "sad"), 1271), "neutral": 1087,
@@ -76,7 +78,7 @@ def test_the_release_by_its_names(
     assert one.transcript == "It's eleven o'clock."
     # 72.2 % and 420 ties; the reference's own figures.
     assert any("5374 of 7442 clips (72.2%), 420 are ties" in note for note in found.notes)
-    voted = {c.clip_id: c for c in discover("crema-d", root, ReaderOptions(emotion_label="voted", defects=False)).clips}
+    voted = {c.clip_id: c for c in discover("crema-d", root, CremaDOptions(emotion_label="voted"), defects=False).clips}
     assert sum(clip.emotion is None for clip in voted.values()) == 420
     assert all(clip.emotion == clip.emotion_voted == by_id[name].emotion_voted for name, clip in voted.items())
     assert voted["crema-d/1001_IEO_HAP_LO"].emotion == "happy"
@@ -191,7 +193,7 @@ def test_a_download_without_its_media_is_told(tmp_path: Path, files: list[str], 
 def test_votes(tmp_path: Path) -> None:
     names = ("1001_IEO_HAP_HI", "1001_IEO_SAD_HI", "1001_IEO_ANG_HI", "1040_ITH_SAD_XX")
     _touch(tmp_path, *(f"VideoFlash/{name}.flv" for name in names))
-    voted = ReaderOptions(emotion_label="voted")
+    voted = CremaDOptions(emotion_label="voted")
     with pytest.raises(UserError, match="no summaryTable"):
         discover("crema-d", tmp_path, voted)
     rows = [
@@ -244,9 +246,9 @@ def test_the_defects_on_real_bytes(tmp_path: Path, unaccounted: Callable[[Path, 
     lists = tmp_path / "list.csv"  # one clip of the good, and all of actor 1999
     spoilt = [clip.clip_id for clip in found.clips if clip.speaker == "1999"]
     lists.write_text("clip_id\ncrema-d/1901_IEO_HAP_HI\n" + "\n".join(spoilt))
-    from cmet_pipelines.settings import PreprocessSettings
+    from cmet_pipelines.processing import ProcessingSettings
 
-    preprocess("crema-d", root, out, PreprocessSettings(clips=str(lists)), workers=0, quiet=True)
+    preprocess("crema-d", root, out, ProcessingSettings(clips=str(lists)), run=QUIET)
     ledger = {row["clip_id"]: row for row in pq.read_table(out / "ledger.parquet").to_pylist() if row["clip_id"]}
     outcome = {name: row["reason"] for name, row in ledger.items() if row["status"] in ("kept", "dropped")}
     assert Counter(outcome.values()) == {"": 5, "truncated": 1, "empty-file": 1, "no-face": 1}

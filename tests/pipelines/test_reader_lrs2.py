@@ -14,14 +14,16 @@ import pytest
 
 from cmet_pipelines import contents
 from cmet_pipelines.preprocess import preprocess
-from cmet_pipelines.readers import Discovery, ReaderOptions, discover
-from cmet_pipelines.settings import PreprocessSettings
+from cmet_pipelines.processing import ProcessingSettings
+from cmet_pipelines.readers import Discovery, discover
+from cmet_pipelines.readers.lrs2 import Lrs2Options
 from cmet_pipelines.splits import assign, resolve
 from embedded_corpus.corpus import clip_specs, write_corpus
 from embedded_corpus.layouts import lrs2 as layout
 from talking_face.media import probe
 from talking_face.media.source import open_source
 from talking_face.reasons import Reason, UserError
+from tests.pipelines.run_options import QUIET
 
 A, B, C = "5535415699068794046", "5536038039829982468", "6330311066473698535"
 MAIN = b"Text:  IT'S {NS} THAT SIMPLE {LG}\nConf:  4\n"
@@ -82,11 +84,11 @@ def test_folders_and_lists(
     assert resolve("auto", "lrs2", found.clips) == "lrs2-official"
     assert {clip.clip_id: clip.split for clip in assign("lrs2-official", found.clips)} == splits
 
-    main = discover("lrs2", tmp_path, ReaderOptions(subset="main"))
+    main = discover("lrs2", tmp_path, Lrs2Options(subset="main"))
     assert len(main.clips) == 4 and unaccounted(tmp_path, main) == []
     left = [skip for skip in main.skipped if skip.reason is Reason.NOT_ASKED]
     assert len(left) == 4 and sum(skip.clip is not None for skip in left) == 2  # videos and transcripts
-    assert len(discover("lrs2", tmp_path, ReaderOptions(subset="pretrain")).clips) == 2
+    assert len(discover("lrs2", tmp_path, Lrs2Options(subset="pretrain")).clips) == 2
 
 
 def test_one_subset_as_the_root_and_no_lists(tmp_path: Path) -> None:
@@ -206,7 +208,7 @@ def test_the_defects_on_real_bytes(tmp_path: Path, unaccounted: Callable[[Path, 
     spoilt = [clip.clip_id for clip in found.clips if clip.speaker[-4:] in ("9990", "9991")]
     good = next(clip.clip_id for clip in found.clips if clip.clip_id not in spoilt)
     chosen.write_text("\n".join(["clip_id", good, *spoilt]))
-    preprocess("lrs2", root, out, PreprocessSettings(clips=str(chosen)), workers=0, quiet=True)
+    preprocess("lrs2", root, out, ProcessingSettings(clips=str(chosen)), run=QUIET)
     ledger = pq.read_table(out / "ledger.parquet").to_pylist()
     outcome = Counter(row["reason"] for row in ledger if row["status"] in ("kept", "dropped"))
     assert outcome == {"": 7, "truncated": 1, "empty-file": 1, "no-audio": 1, "too-short": 1}

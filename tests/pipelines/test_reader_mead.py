@@ -18,13 +18,15 @@ import pytest
 from cmet_pipelines import contents, defects
 from cmet_pipelines.numbering import name_sentences, schemes
 from cmet_pipelines.preprocess import preprocess
-from cmet_pipelines.readers import Discovery, ReaderOptions, discover
+from cmet_pipelines.readers import Discovery, discover
+from cmet_pipelines.readers.mead import MeadOptions
 from cmet_pipelines.shards import ShardSet
 from cmet_pipelines.splits import assign, presets, resolve
 from embedded_corpus.corpus import write_corpus
 from talking_face.clip import Clip, MediaSource
 from talking_face.media.source import open_source
 from talking_face.reasons import Reason, UserError
+from tests.pipelines.run_options import QUIET
 
 LISTS = Path(__file__).resolve().parents[3] / "shared" / "data" / "lists"
 VIDEO = "video/front/angry/level_2/001.mp4"
@@ -106,7 +108,7 @@ def test_archives_as_downloaded(tmp_path: Path, unaccounted: Unaccounted) -> Non
     (tmp_path / "x").unlink()
     _tar(tmp_path / "Part0/W021-1/video.tar", inner=inner)
     _tar(tmp_path / "W009_video.tar", *videos)
-    found = discover("mead", tmp_path, ReaderOptions(view="all"))
+    found = discover("mead", tmp_path, MeadOptions(view="all"))
     assert not unaccounted(tmp_path, found)
     count = Counter(clip.speaker for clip in found.clips)
     assert count == {"M003": 6, "M042": 6, "W021": 6, "W021-1": 6, "W009": 6}
@@ -161,7 +163,7 @@ def test_every_file_is_accounted_for(tmp_path: Path, unaccounted: Unaccounted) -
     assert reasons == odd | {link.relative_to(tmp_path).as_posix(): Reason.NOT_A_CLIP}
     assert any("actor unknown" in skip.detail for skip in found.skipped if skip.path.startswith("video28/"))
     with pytest.raises(UserError, match="no view 'behind'"):
-        discover("mead", tmp_path, ReaderOptions(view="behind"))
+        discover("mead", tmp_path, MeadOptions(view="behind"))
 
 
 # -- sentences ---------------------------------------------------------------------------------------------------------
@@ -264,11 +266,11 @@ def test_schemes_against_cmets_own_list_and_the_releases_numbers() -> None:
 def test_numbering_reaches_the_clips_of_all_views(tmp_path: Path) -> None:
     names = [f"M003/video/{view}/happy/level_1/{n:03d}.mp4" for view in ("front", "top") for n in (1, 21, 57)]
     _touch(tmp_path, *names[:2], *names[3:5])
-    found = discover("mead", tmp_path, ReaderOptions(view="all", numbering="cmet"))
+    found = discover("mead", tmp_path, MeadOptions(view="all", numbering="cmet"))
     assert [clip.sentence_id for clip in found.clips] == ["common-1", "generic-1"] * 2
     assert any(note.startswith("numbering cmet: 4 of 4 clips have a sentence (only for") for note in found.notes)
     _touch(tmp_path, names[2])  # a number that the scheme does not know: its folder is numbered otherwise
-    found = discover("mead", tmp_path, ReaderOptions(view="all", numbering="cmet"))
+    found = discover("mead", tmp_path, MeadOptions(view="all", numbering="cmet"))
     assert {clip.sentence_id for clip in found.clips} == {None}
     assert any("M003/happy/1" in note for note in found.notes)
     assert any("1 folders of 1 actors count past" in note for note in found.notes)
@@ -349,11 +351,11 @@ def test_defects_through_preprocessing(
 
     write()
     before = {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in root.rglob("*") if path.is_file()}
-    summary = preprocess("mead", root, out, workers=0, quiet=True)
+    summary = preprocess("mead", root, out, run=QUIET)
     write()
     assert {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in before} == before, "nothing was changed"
     assert not unaccounted(root, discover("mead", root)) and not unaccounted_in_ledger(root, out)
-    again = preprocess("mead", root, out, workers=0, quiet=True)
+    again = preprocess("mead", root, out, run=QUIET)
     assert again.computed == 0 and again.digest == summary.digest
 
     shards = ShardSet(out)

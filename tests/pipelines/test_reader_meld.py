@@ -18,7 +18,8 @@ from scipy.signal import resample_poly
 
 from cmet_pipelines import defects, lists
 from cmet_pipelines.preprocess import preprocess
-from cmet_pipelines.readers import Discovery, ReaderOptions, discover
+from cmet_pipelines.readers import Discovery, discover
+from cmet_pipelines.readers.meld import MeldOptions
 from cmet_pipelines.shards import ShardSet
 from cmet_pipelines.splits import assign, resolve
 from embedded_corpus.clip import perform
@@ -26,6 +27,7 @@ from embedded_corpus.corpus import clip_specs, write_corpus
 from talking_face.media import probe, read_audio, read_frames
 from talking_face.reasons import ClipError, Reason, UserError
 from tests.conftest import SHARED
+from tests.pipelines.run_options import QUIET
 
 Unaccounted = Callable[[Path, Discovery], list[str]]
 
@@ -109,10 +111,10 @@ def test_one_split_folder_as_root_with_labels_elsewhere(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no dev_sent_emo.csv is below the folder; .* --labels"):
         discover("meld", root)
     for labels in (tmp_path, tmp_path / "dev_sent_emo.csv"):
-        found = discover("meld", root, ReaderOptions(labels=labels))
+        found = discover("meld", root, MeldOptions(labels=labels))
         assert [clip.clip_id for clip in found.clips] == ["meld/dev/dia0_utt0"]
     with pytest.raises(UserError, match=r"no folder that holds train_sent_emo\.csv"):
-        discover("meld", root, ReaderOptions(labels=root))
+        discover("meld", root, MeldOptions(labels=root))
 
 
 def test_final_cuts_win_and_every_odd_file_has_a_reason(tmp_path: Path, unaccounted: Unaccounted) -> None:
@@ -190,7 +192,7 @@ def test_real_labels(tmp_path: Path) -> None:
             (tmp_path / home / f"dia{row['Dialogue_ID']}_utt{row['Utterance_ID']}.mp4").touch()
     (tmp_path / folders[1] / "dia110_utt7.mp4").unlink()  # as in the release
     (tmp_path / folders[2] / "dia108_utt1.mp4").touch()
-    found = discover("meld", tmp_path, ReaderOptions(defects=False))
+    found = discover("meld", tmp_path, defects=False)
     assert len(found.clips) == 9989 + 1108 + 2610
     reasons = {name: reason for name, (reason, _) in _reasons(found).items() if not name.endswith(".csv")}
     assert reasons == {
@@ -274,7 +276,7 @@ def test_defects_are_excluded_dropped_or_skipped(corpus: Path, tmp_path: Path, u
     assert not unaccounted(corpus, found)
     excluded = {skip.clip.clip_id for skip in found.skipped if skip.clip}
     assert excluded == {key for key in excluded if defects.find("meld", key)} and len(excluded) == 9
-    assert len(discover("meld", corpus, ReaderOptions(defects=False)).clips) == len(found.clips) + 9
+    assert len(discover("meld", corpus, defects=False).clips) == len(found.clips) + 9
     rest = Counter(skip.reason for skip in found.skipped if not skip.clip and not skip.path.startswith("_truth"))
     assert rest == {
         Reason.NOT_A_CLIP: 8, Reason.COMPRESSED: 1, Reason.DUPLICATE_ID: 2, Reason.BAD_LABEL: 2, Reason.UNLABELLED: 2,
@@ -282,10 +284,10 @@ def test_defects_are_excluded_dropped_or_skipped(corpus: Path, tmp_path: Path, u
     }  # fmt: skip
 
     out = tmp_path / "OUT"
-    first = preprocess("meld", corpus, out, workers=0, quiet=True)
+    first = preprocess("meld", corpus, out, run=QUIET)
     assert (first.kept, first.computed) == (4, 9)
     assert first.reasons == dict.fromkeys(["empty-file", "no-audio", "no-face", "too-short", "truncated"], 1)
-    again = preprocess("meld", corpus, out, workers=0, quiet=True)
+    again = preprocess("meld", corpus, out, run=QUIET)
     assert again.computed == 0 and again.digest == first.digest
     shards = ShardSet(out)
     clip = shards.clips.set_index("clip_id").loc["meld/test/dia90_utt0"]
@@ -294,6 +296,6 @@ def test_defects_are_excluded_dropped_or_skipped(corpus: Path, tmp_path: Path, u
     ledger = {row["source"]: row for row in shards.ledger.to_dict("records")}
     files = {path.relative_to(corpus).as_posix() for path in corpus.rglob("*") if path.is_file()}
     assert files == ledger.keys() - {"dev/dev_splits_complete/dia110_utt7.mp4"}
-    corrupt = discover("meld", corpus, ReaderOptions(defects=False)).clips
+    corrupt = discover("meld", corpus, defects=False).clips
     with pytest.raises(ClipError, match="without its index"):
         probe(next(clip for clip in corrupt if clip.clip_id == "meld/train/dia125_utt3").video)

@@ -1,78 +1,26 @@
-"""Dataset readers: they find clips and label them from names and label files. No reader opens media."""
+"""Dataset readers: they find clips and label them from file names and label files. Readers never open media.
+
+A reader is one module of this folder with a `READER`; docs/how_to/add_a_dataset.md shows a complete one.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
+import importlib
+import pkgutil
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from cmet_pipelines import defects
-from cmet_pipelines.readers import clips, crema_d, lrs2, mead, meld
+from cmet_pipelines import defects as known_defects
 from cmet_pipelines.readers.archives import is_archive
-from cmet_pipelines.readers.base import Discovery, ReaderOptions, Skipped
+from cmet_pipelines.readers.base import Discovery, Reader, ReaderOptions, Skipped
+from talking_face.names import did_you_mean
 from talking_face.reasons import Reason, UserError
 
-Reader = Callable[[Path, ReaderOptions], Discovery]
+__all__ = ["READERS", "Discovery", "Reader", "ReaderOptions", "Skipped", "discover", "get_reader"]
 
-READERS: Mapping[str, Reader] = {
-    "mead": mead.discover,
-    "crema-d": crema_d.discover,
-    "lrs2": lrs2.discover,
-    "meld": meld.discover,
-    "clips": clips.discover,
-}
-
-# Which readers an option means something to; it is refused elsewhere, as it would do nothing.
-USED_BY: Mapping[str, tuple[str, ...]] = {
-    "view": ("mead",),
-    "numbering": ("mead",),
-    "emotion_label": ("crema-d",),
-    "subset": ("lrs2",),
-    "labels": ("clips", "meld"),
-}
-
-__all__ = ["READERS", "Discovery", "ReaderOptions", "Skipped", "discover"]
-
-
-def discover(dataset: str, root: Path, options: ReaderOptions | None = None) -> Discovery:
-    """Every clip under `root`, sorted by clip_id, and every other file with the reason why it is none.
-
-    Raises UserError on an unknown dataset, on a root that is no readable folder, and where no clip was found.
-    """
-    reader = READERS.get(dataset)
-    if reader is None:
-        near = difflib.get_close_matches(dataset.lower(), READERS, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise UserError(f"no reader for dataset {dataset!r}: {hint}there are {', '.join(sorted(READERS))}")
-    root = Path(root)
-    if not root.exists():
-        raise UserError(f"{root} does not exist; give the folder that holds the {dataset} files")
-    if not root.is_dir():
-        raise UserError(f"{root} is a file; give the folder that holds the {dataset} files")
-    options = options or ReaderOptions()
-    for name, datasets in USED_BY.items():
-        if dataset not in datasets and getattr(options, name) != getattr(ReaderOptions(), name):
-            option = f"--{name.replace('_', '-')}"
-            raise UserError(f"{option} means nothing for {dataset} (it is for {', '.join(datasets)}); leave it out")
-    found = reader(root.resolve(), options)
-    if options.defects:
-        _leave_out_defects(dataset, found)
-    _tell_below(root.resolve(), found)
-    if not found.clips:
-        reasons = Counter(skip.detail for skip in found.skipped)
-        most = "; ".join(f"{count} times: {detail}" for detail, count in reasons.most_common(3))
-        raise UserError(
-            f"no {dataset} clip under {root} ({len(found.skipped)} files looked at{'; ' + most if most else ''})"
-        )
-    unread = [skip.path for skip in found.skipped if is_archive(skip.path) and skip.reason in _UNREAD]
-    if unread:
-        named = ", ".join(unread[:5]) + (f" and {len(unread) - 5} more" if len(unread) > 5 else "")
-        found.notes.append(f"{len(unread)} archives could not be read, or not whole (the ledger says why): {named}")
-    return found
-
-
+# Reasons of an archive that could not be read, or only in part.
 _UNREAD = frozenset(
     {
         *(Reason.COMPRESSED, Reason.TRUNCATED, Reason.NOT_MEDIA, Reason.UNREADABLE),
@@ -81,19 +29,62 @@ _UNREAD = frozenset(
 )
 
 
-def _tell_below(root: Path, found: Discovery) -> None:
-    """Paths below the root in what is said of skipped files: the same wherever the dataset lies."""
-    found.skipped = [
-        dataclasses.replace(skip, path=skip.path.removeprefix(f"{root}/"), detail=skip.detail.replace(f"{root}/", ""))
-        for skip in found.skipped
-    ]
+def _registered() -> Iterator[Reader]:
+    """The `READER` of every module of this folder that has one."""
+    for module in pkgutil.iter_modules(__path__):
+        reader = getattr(importlib.import_module(f"{__name__}.{module.name}"), "READER", None)
+        if isinstance(reader, Reader):
+            yield reader
+
+
+READERS: Mapping[str, Reader] = {reader.name: reader for reader in _registered()}
+
+
+def get_reader(dataset: str) -> Reader:
+    """The dataset's reader. Raises UserError for an unknown name."""
+    if dataset not in READERS:
+        near = did_you_mean(dataset.lower(), READERS)
+        raise UserError(f"unknown dataset {dataset!r}{near}; there are {', '.join(sorted(READERS))}")
+    return READERS[dataset]
+
+
+def discover(dataset: str, root: Path, options: ReaderOptions | None = None, *, defects: bool = True) -> Discovery:
+    """Every clip under `root`, sorted by clip_id, and every other file with the reason why it is not a clip.
+
+    Args:
+        dataset: a reader's name.
+        root: folder of the dataset.
+        options: of that reader; None for the defaults.
+        defects: leave out the clips that the dataset's table of known defects names.
+
+    Raises:
+        UserError: an unknown dataset, a root that is not a readable folder, or no clip was found.
+        TypeError: options of another reader.
+    """
+    reader = get_reader(dataset)
+    options = reader.options() if options is None else options
+    if not isinstance(options, reader.options):
+        raise TypeError(f"{dataset} takes {reader.options.__name__}, got {type(options).__name__}")
+    root = Path(root)
+    if not root.exists():
+        raise UserError(f"{root} does not exist; give the folder that holds the {dataset} files")
+    if not root.is_dir():
+        raise UserError(f"{root} is a file; give the folder that holds the {dataset} files")
+    found = reader.discover(root.resolve(), options)
+    if defects:
+        _leave_out_defects(dataset, found)
+    _name_below(root.resolve(), found)
+    if not found.clips:
+        raise _no_clips(dataset, root, found)
+    _note_unread_archives(found)
+    return found
 
 
 def _leave_out_defects(dataset: str, found: Discovery) -> None:
     """Moves the clips that the dataset's defect table names from `clips` to `skipped`."""
     kept = []
     for clip in found.clips:
-        defect = defects.find(dataset, clip.clip_id)
+        defect = known_defects.find(dataset, clip.clip_id)
         if defect is None:
             kept.append(clip)
         else:
@@ -102,3 +93,25 @@ def _leave_out_defects(dataset: str, found: Discovery) -> None:
         found.notes.append(f"{len(found.clips) - len(kept)} clips left out as known defects (--no-defects takes them)")
     found.clips = kept
     found.skipped.sort(key=lambda skip: (skip.path, skip.detail))
+
+
+def _name_below(root: Path, found: Discovery) -> None:
+    """Makes paths of skipped files relative to the root, so that ledgers do not depend on where the dataset is."""
+    found.skipped = [
+        dataclasses.replace(skip, path=skip.path.removeprefix(f"{root}/"), detail=skip.detail.replace(f"{root}/", ""))
+        for skip in found.skipped
+    ]
+
+
+def _no_clips(dataset: str, root: Path, found: Discovery) -> UserError:
+    reasons = Counter(skip.detail for skip in found.skipped)
+    most = "; ".join(f"{count} times: {detail}" for detail, count in reasons.most_common(3))
+    looked = f"{len(found.skipped)} files looked at"
+    return UserError(f"no {dataset} clip under {root} ({looked}{'; ' + most if most else ''})")
+
+
+def _note_unread_archives(found: Discovery) -> None:
+    unread = [skip.path for skip in found.skipped if is_archive(skip.path) and skip.reason in _UNREAD]
+    if unread:
+        named = ", ".join(unread[:5]) + (f" and {len(unread) - 5} more" if len(unread) > 5 else "")
+        found.notes.append(f"{len(unread)} archives could not be read, or not whole (the ledger says why): {named}")

@@ -1,11 +1,13 @@
-"""What all readers share: their options and result, and a walk that stays inside the root (tars: archives.py)."""
+"""Types that all readers share, and a walk over the files of a folder. Files inside tars: archives.py."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
 
 from talking_face.clip import Clip, MediaSource
 from talking_face.media.source import open_source
@@ -21,9 +23,9 @@ HIDDEN_FOLDERS = frozenset({"_truth", "__MACOSX"})
 
 @dataclass(frozen=True)
 class Skipped:
-    """A file under the root that gives no clip, and why; `archive!member` in a tar.
+    """A file under the root that gives no clip, and the reason; `path` is `archive!member` in a tar.
 
-    `clip` is the clip that it is, where a table of known defects, a list or an option leaves it out.
+    `clip` is set where the file is a clip that a table of known defects, a list or an option leaves out.
     """
 
     path: str
@@ -32,36 +34,40 @@ class Skipped:
     clip: Clip | None = None
 
 
-@dataclass(frozen=True)
-class ReaderOptions:
-    """What a user may say about discovery. Every reader takes all of these and uses what means something to it."""
+class ReaderOptions(BaseModel):
+    """Options of one dataset. A reader with options declares a subclass; its fields become `cmet-eval` options.
 
-    view: str = "front"  # MEAD: a view's name, or "all"
-    labels: Path | None = None  # clips: CSV of labels; meld: its CSVs, or the folder that holds them
-    numbering: str | None = None  # MEAD: the scheme by which a file's number names its sentence; None: it names none
-    emotion_label: str = "intended"  # CREMA-D: "intended", or "voted" by the people who watched
-    subset: str = "all"  # LRS2: "main", "pretrain" or "all"
-    defects: bool = True  # leave out the clips that pipelines/cmet_pipelines/defects names
+    Each field has a type, a default, and a description, which `--help` prints. A bool gives `--name/--no-name`.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def content(self) -> dict[str, object]:
+        """The options that change labels or the choice of clips, JSON-ready: they enter the digest of the shard set.
+
+        A subclass leaves out where a file is stored, and replaces a file's name by the hash of its content.
+        """
+        return self.model_dump(mode="json")
 
 
 @dataclass
 class Discovery:
-    """What a reader found. Every file under the root is the video or the sound of a clip, or in `skipped`."""
+    """The result of a reader. Every file under the root is the video or the sound of a clip, or in `skipped`."""
 
     clips: list[Clip] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)  # lines for the user: the layout recognised, defaults taken
 
     def skip(self, path: str, reason: Reason, detail: str) -> None:
-        """Records a file that is no clip."""
+        """Records a file that is not a clip."""
         self.skipped.append(Skipped(path, reason, detail))
 
     def exclude(self, clip: Clip, reason: Reason, detail: str) -> None:
-        """Records a clip that is left out though its files are there."""
+        """Records a clip that is left out although its files are present."""
         self.skipped.append(Skipped(str(clip.video), reason, detail, clip))
 
     def finish(self) -> Discovery:
-        """Sorts, and moves the second and later clips of one id into `skipped`."""
+        """Sorts by clip_id, and moves the second and later clips with one id into `skipped`."""
         seen: dict[str, Clip] = {}
         for clip in sorted(self.clips, key=lambda clip: (clip.clip_id, clip.video.member is not None, str(clip.video))):
             if clip.clip_id in seen:
@@ -75,8 +81,17 @@ class Discovery:
 
 
 @dataclass(frozen=True)
+class Reader:
+    """One dataset's reader; a module of this folder assigns it to `READER`, which registers it."""
+
+    name: str  # as in `cmet-eval preprocess NAME`; also Clip.dataset and the first part of every clip_id
+    discover: Callable[..., Discovery]  # called with the resolved root and an instance of `options`
+    options: type[ReaderOptions] = ReaderOptions
+
+
+@dataclass(frozen=True)
 class Found:
-    """One file in reach, on disk or inside a tar. `parts`: its path below the root; a tar counts as its folder."""
+    """One readable file, on disk or inside a tar. `parts`: its path below the root; a tar counts as a folder."""
 
     name: str  # relative to the root, with `!member`
     parts: tuple[str, ...]
@@ -111,7 +126,7 @@ def walk(root: Path, into: Discovery) -> Iterator[Found]:
 
 
 def hidden(parts: tuple[str, ...]) -> str | None:
-    """Why a file of this path below the root is passed by, or None."""
+    """Why a file with this path below the root is skipped, or None."""
     if parts[-1].startswith("._"):
         return "an AppleDouble file, not media"
     if any(part.startswith(".") for part in parts):
@@ -122,7 +137,7 @@ def hidden(parts: tuple[str, ...]) -> str | None:
 
 
 def read_text(source: MediaSource) -> str:
-    """A small text file, on disk or in a tar; bytes that are no UTF-8 become U+FFFD. Raises ClipError."""
+    """A small UTF-8 text file, on disk or in a tar; invalid bytes become U+FFFD. Raises ClipError."""
     with open_source(source) as opened:
         data = Path(opened).read_bytes() if isinstance(opened, str) else opened.read()
     return data.decode("utf-8-sig", errors="replace")

@@ -15,8 +15,10 @@ import unicodedata
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
+from pydantic import Field
+
 from cmet_pipelines.readers.archives import files
-from cmet_pipelines.readers.base import AUDIO_SUFFIXES, VIDEO_SUFFIXES, Discovery, Found, ReaderOptions
+from cmet_pipelines.readers.base import AUDIO_SUFFIXES, VIDEO_SUFFIXES, Discovery, Found, Reader, ReaderOptions
 from talking_face.clip import Clip, MediaSource
 from talking_face.emotions import EMOTIONS, canonical
 from talking_face.media.source import open_source
@@ -31,7 +33,17 @@ LABELS_NAME = "labels.csv"
 _SPLITS = ("train", "val", "test")
 
 
-def discover(root: Path, options: ReaderOptions) -> Discovery:
+class ClipsOptions(ReaderOptions):
+    """Options of the `clips` reader."""
+
+    labels: Path | None = Field(default=None, description=f"CSV of labels (default: ROOT/{LABELS_NAME})")
+
+    def content(self) -> dict[str, object]:
+        """Nothing: labels are stored with every clip, wherever their file is."""
+        return {}
+
+
+def discover(root: Path, options: ClipsOptions) -> Discovery:
     """All files under `root` (resolved) that are, or look like, video; those in tars too."""
     into = Discovery()
     labels_path = options.labels or (root / LABELS_NAME if (root / LABELS_NAME).is_file() else None)
@@ -191,3 +203,6 @@ def _looks_like_video(source: MediaSource) -> bool:
         )
         or (head.startswith(b"RIFF") and head[8:12] == b"AVI ")
     )
+
+
+READER = Reader("clips", discover, ClipsOptions)

@@ -15,9 +15,12 @@ import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
 
 from cmet_pipelines.readers.archives import files
-from cmet_pipelines.readers.base import VIDEO_SUFFIXES, Discovery, Found, ReaderOptions, read_text
+from cmet_pipelines.readers.base import VIDEO_SUFFIXES, Discovery, Found, Reader, ReaderOptions, read_text
 from talking_face.clip import Clip
 from talking_face.emotions import DATASET_LABELS
 from talking_face.media.source import open_source
@@ -49,6 +52,15 @@ _FETCH = (
 )
 
 
+class CremaDOptions(ReaderOptions):
+    """Options of the CREMA-D reader."""
+
+    emotion_label: Literal["intended", "voted"] = Field(
+        default="intended",
+        description="emotion that the actor was asked for (intended), or that most viewers named (voted)",
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class _Name:
     actor: str
@@ -60,7 +72,7 @@ class _Name:
         return f"{self.actor}_{self.sentence}_{self.emotion}_{self.level}"
 
 
-def discover(root: Path, options: ReaderOptions) -> Discovery:
+def discover(root: Path, options: CremaDOptions) -> Discovery:
     """All clips under `root` (resolved). Raises UserError where voted labels are asked for and are not there, and
     where there is nothing but pointers or sound."""
     into = Discovery()
@@ -221,3 +233,6 @@ def _tell(into: Discovery, votes: dict[str, str | None] | None, label: str) -> N
         f"emotions are as {label}; most votes and intention agree on {same} of {len(asked)} clips "
         f"({same / max(1, len(asked)):.1%}), {ties} are ties{unknown}"
     )
+
+
+READER = Reader("crema-d", discover, CremaDOptions)

@@ -12,9 +12,20 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
 
 from cmet_pipelines.readers.archives import files
-from cmet_pipelines.readers.base import AUDIO_SUFFIXES, VIDEO_SUFFIXES, Discovery, Found, ReaderOptions, read_text
+from cmet_pipelines.readers.base import (
+    AUDIO_SUFFIXES,
+    VIDEO_SUFFIXES,
+    Discovery,
+    Found,
+    Reader,
+    ReaderOptions,
+    read_text,
+)
 from talking_face.clip import Clip
 from talking_face.reasons import ClipError, Reason
 
@@ -29,7 +40,13 @@ _MARKS = re.compile(r"\{[^{}]*\}|[{}]")  # {NS}, {LG}: noise and laughter
 _Key = tuple[str, str, str]  # subset, programme, number
 
 
-def discover(root: Path, options: ReaderOptions) -> Discovery:
+class Lrs2Options(ReaderOptions):
+    """Options of the LRS2 reader."""
+
+    subset: Literal["all", "main", "pretrain"] = Field(default="all", description="main, pretrain or all")
+
+
+def discover(root: Path, options: Lrs2Options) -> Discovery:
     """All clips of the asked subset under `root` (resolved), with their transcripts."""
     into = Discovery()
     videos: defaultdict[_Key, list[Found]] = defaultdict(list)
@@ -193,3 +210,6 @@ def _tell(listed: dict[str, set[_Key]], into: Discovery) -> None:
             splits[clip.speaker].add(clip.split)
     if shared := sum(len(theirs) > 1 for theirs in splits.values()):
         into.notes.append(f"{shared} of {len(splits)} programmes have clips in more than one split (pretrain is train)")
+
+
+READER = Reader("lrs2", discover, Lrs2Options)

@@ -15,9 +15,11 @@ from collections import Counter, defaultdict
 from pathlib import Path
 from typing import NamedTuple
 
-from cmet_pipelines import numbering
+from pydantic import Field
+
+from cmet_pipelines import lists, numbering
 from cmet_pipelines.readers.archives import files
-from cmet_pipelines.readers.base import AUDIO_SUFFIXES, VIDEO_SUFFIXES, Discovery, Found, ReaderOptions
+from cmet_pipelines.readers.base import AUDIO_SUFFIXES, VIDEO_SUFFIXES, Discovery, Found, Reader, ReaderOptions
 from talking_face.clip import Clip
 from talking_face.emotions import DATASET_LABELS
 from talking_face.reasons import Reason, UserError
@@ -35,6 +37,17 @@ _SHORT = {name[:3]: name for name in DATASET_LABELS["mead"]}
 _WHERE = "not in <view>/<emotion>/level_<n>/ or audio/<emotion>/level_<n>/"
 
 
+class MeadOptions(ReaderOptions):
+    """Options of the MEAD reader."""
+
+    view: str = Field(default="front", description=f"camera view: {', '.join(VIEWS)}, or all")
+    numbering: str | None = Field(default=None, description="sentences of numbers: cmet, cmet-release, or a CSV")
+
+    def content(self) -> dict[str, object]:
+        """The view, and the name of the numbering or the hash of its CSV."""
+        return {"view": self.view, "numbering": self.numbering and lists.identity(self.numbering)}
+
+
 class Take(NamedTuple):
     """What was recorded once, with one sound, from up to seven views."""
 
@@ -48,7 +61,7 @@ class _NoClip(Exception):
     """(reason, detail): why a file is no clip."""
 
 
-def discover(root: Path, options: ReaderOptions) -> Discovery:
+def discover(root: Path, options: MeadOptions) -> Discovery:
     """All clips of the asked view under `root` (resolved), with the m4a of each where there is one."""
     if options.view != "all" and options.view not in VIEWS:
         raise UserError(f"MEAD has no view {options.view!r}; it has {', '.join(VIEWS)}, or all")
@@ -146,3 +159,6 @@ def _describe(into: Discovery, view: str, kinds: Counter[str], numbers: dict[num
             f"{len(gaps)} folders of {len({actor for actor, _, _ in gaps})} actors count past their 30 or 40 clips, "
             "as the release does there: a number is no rank (docs/datasets.md)"
         )
+
+
+READER = Reader("mead", discover, MeadOptions)

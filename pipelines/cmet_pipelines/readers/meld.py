@@ -14,8 +14,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import Field
+
 from cmet_pipelines.readers.archives import files
-from cmet_pipelines.readers.base import AUDIO_SUFFIXES, VIDEO_SUFFIXES, Discovery, Found, ReaderOptions
+from cmet_pipelines.readers.base import AUDIO_SUFFIXES, VIDEO_SUFFIXES, Discovery, Found, Reader, ReaderOptions
 from talking_face.clip import Clip, MediaSource
 from talking_face.emotions import DATASET_LABELS
 from talking_face.media.source import open_source
@@ -40,6 +42,16 @@ _QUOTES = str.maketrans("‘’“”", "''\"\"")
 _Key = tuple[str, int, int]  # split, dialogue, utterance
 
 
+class MeldOptions(ReaderOptions):
+    """Options of the MELD reader."""
+
+    labels: Path | None = Field(default=None, description="folder of the label CSVs, or one of them")
+
+    def content(self) -> dict[str, object]:
+        """Nothing: labels are stored with every clip, wherever their files are."""
+        return {}
+
+
 @dataclass(frozen=True, slots=True)
 class _Row:
     speaker: str
@@ -47,7 +59,7 @@ class _Row:
     transcript: str
 
 
-def discover(root: Path, options: ReaderOptions) -> Discovery:
+def discover(root: Path, options: MeldOptions) -> Discovery:
     """All clips under `root` (resolved) that have a row of labels."""
     into = Discovery()
     # Of copies the one on disk is taken before the one in an archive, and the one nearer to the root.
@@ -240,3 +252,6 @@ def _tell(labelled: set[str], layouts: Counter[tuple[str, str]], into: Discovery
         into.notes.append(
             f"{len(shared)} of {len(splits)} speakers are in more than one split: it holds out dialogues, not people"
         )
+
+
+READER = Reader("meld", discover, MeldOptions)

@@ -1,0 +1,70 @@
+"""Assembles shards from finished clips: a shard is written when the last of its clips is finished."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cmet_pipelines.inventory import Inventory
+from cmet_pipelines.records import ClipOutcome
+from cmet_pipelines.shard_files import write_rows
+from cmet_pipelines.shards import SHARDS
+from talking_face.files import replacing
+
+
+class Assembly:
+    """The shards of a job that are still to be written.
+
+    Args:
+        inventory: what the output folder holds; the assembly adds the clips that it writes.
+        outcomes: clips that are finished already; `add` completes it.
+    """
+
+    def __init__(self, inventory: Inventory, outcomes: dict[str, ClipOutcome]) -> None:
+        self._job, self._staging, self._places = inventory.job, inventory.staging, inventory.places
+        self.outcomes = outcomes
+        self._written_before = inventory.shards_on_disk()
+        self._unfinished = [sum(clip_id not in outcomes for clip_id in ids) for ids in self._job.shards]
+        self._shard_of = {clip_id: index for index, ids in enumerate(self._job.shards) for clip_id in ids}
+
+    def write_complete(self) -> None:
+        """Writes the shards whose clips were all finished before this run."""
+        for index, count in enumerate(self._unfinished):
+            if count == 0:
+                self._write(index)
+
+    def add(self, outcome: ClipOutcome) -> None:
+        """Takes one finished clip, and writes its shard where this clip was the last."""
+        self.outcomes[outcome["clip_id"]] = outcome
+        index = self._shard_of[outcome["clip_id"]]
+        self._unfinished[index] -= 1
+        if self._unfinished[index] == 0:
+            self._write(index)
+
+    def _write(self, index: int) -> None:
+        """Writes a shard whose clips are all finished; a shard without a kept clip is not written."""
+        kept = kept_of(self._job.shards[index], self.outcomes)
+        path = self._job.out / SHARDS / self._job.shard_name(index)
+        unchanged = path.name in self._written_before and all(
+            clip_id in self._places and self._places[clip_id][0] == path and not self._staging.has_record(clip_id)
+            for clip_id in kept
+        )
+        if kept and not unchanged:
+            with replacing(path, durable=True) as temporary, temporary.open("wb") as file:
+                write_rows(file, map(self._row, kept))
+            self._places.update({clip_id: (path, group) for group, clip_id in enumerate(kept)})
+        self._staging.drop_records(kept)
+
+    def _row(self, clip_id: str) -> pa.Table:
+        if self._staging.has_record(clip_id):
+            return self._staging.record(clip_id)
+        path, group = self._places[clip_id]
+        with pq.ParquetFile(path) as file:
+            return file.read_row_group(group)
+
+
+def kept_of(clip_ids: list[str], outcomes: Mapping[str, ClipOutcome]) -> list[str]:
+    """Those of the clips that are kept."""
+    return [clip_id for clip_id in clip_ids if outcomes[clip_id]["status"] == "kept"]

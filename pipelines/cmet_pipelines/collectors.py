@@ -1,0 +1,111 @@
+"""Collects what later steps need while the frames of a clip pass by once: face windows, thumbnails, crop figures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from cmet_pipelines import quality
+from talking_face.faces.align import AlignMode, cut, region_of
+from talking_face.faces.track import Window
+from talking_face.media import Picture
+
+# Windows around the face are kept from tracking to cropping (2 MB of a 1080p 4:4:4 frame, so 8 s of MEAD fit). Above
+# this many bytes the clip is decoded a second time, 6 ms a frame, so that a long clip needs no more memory than this.
+_KEEP_BYTES = 384 << 20
+_FIGURES_EVERY = 5  # frames; sharpness and brightness hardly change within 0.2 s
+
+
+class FaceWindows:
+    """The window around the face of every picture, in its own pixel format, until the crop is known.
+
+    The crop is one box for the whole clip, so it is known only when the last frame is tracked. Whole frames are not
+    kept.
+    """
+
+    def __init__(self) -> None:
+        self._parts: list[tuple[Picture, tuple[int, int]]] | None = []  # picture of the window, its left and top
+        self._bytes = 0
+        self._last: tuple[Picture | None, Window | None] = (None, None)
+
+    def add(self, picture: Picture, window: Window | None) -> None:
+        """Keeps the window of one picture; `track_face` calls this for every picture."""
+        if self._parts is None:
+            return
+        if self._parts and self._last == (picture, window):  # a repeated frame
+            self._parts.append(self._parts[-1])
+            return
+        self._last = (picture, window)
+        inside = picture.snap(*window) if window else (0, 0, 0, 0)
+        if inside[2] - inside[0] < 2 or inside[3] - inside[1] < 2:
+            self._parts = None  # no face yet, so the part that the crop will show is unknown
+            return
+        part = picture.copy(*inside)
+        self._parts.append((part, inside[:2]))
+        self._bytes += part.nbytes
+        if self._bytes > _KEEP_BYTES:
+            self._parts = None
+
+    def crops(
+        self, mode: AlignMode, transforms: np.ndarray, picture: tuple[int, int], size: int
+    ) -> Iterator[np.ndarray] | None:
+        """The crops, (size, size, 3) uint8 RGB each; None where a window lacks a part of the picture that is needed.
+
+        Args:
+            mode: how faces are cut out.
+            transforms: (T, 2, 3) float64, source px to crop px.
+            picture: height and width of the source frames, px.
+            size: side of the crop, px.
+        """
+        if self._parts is None:
+            return None
+        for (part, (x, y)), transform in zip(self._parts, transforms, strict=True):
+            left, top, right, bottom = region_of(mode, transform, size, picture)
+            if x > left or y > top or x + part.width < right or y + part.height < bottom:
+                return None
+        return (
+            cut(mode, part, transform, size, offset)
+            for (part, offset), transform in zip(self._parts, transforms, strict=True)
+        )
+
+
+class Thumbnails:
+    """A small grey copy of every picture that passes by: 2 kB each."""
+
+    def __init__(self) -> None:
+        self._small: list[np.ndarray] = []
+
+    def collect(self, pictures: Iterator[Picture]) -> Iterator[Picture]:
+        """Yields the pictures unchanged and keeps a thumbnail of each."""
+        last: Picture | None = None
+        for picture in pictures:
+            self._small.append(self._small[-1] if picture is last else picture.thumbnail(*quality.THUMBNAIL))
+            last = picture
+            yield picture
+
+    def stack(self) -> np.ndarray:
+        """(T, h, w) uint8 grey."""
+        return np.stack(self._small)
+
+
+class CropFigures:
+    """Sharpness and brightness of the crops that pass by, and copies of the crops whose indices are given."""
+
+    def __init__(self, wanted: Sequence[int]) -> None:
+        self.crops: dict[int, np.ndarray] = dict.fromkeys(wanted, np.zeros(0, np.uint8))
+        self._figures: list[tuple[float, float]] = []
+
+    def collect(self, crops: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+        """Yields the crops unchanged and measures every fifth."""
+        for index, crop in enumerate(crops):
+            if index % _FIGURES_EVERY == 0:
+                self._figures.append(quality.sharpness_and_brightness(crop))
+            if index in self.crops:
+                self.crops[index] = crop
+            yield crop
+
+    def medians(self) -> tuple[float, float]:
+        """(sharpness, brightness), the medians over the measured crops."""
+        sharpness, brightness = np.median(self._figures, axis=0)
+        return float(sharpness), float(brightness)

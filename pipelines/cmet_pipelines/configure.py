@@ -1,0 +1,87 @@
+"""Builds the settings and reader options of a run from option values of a command line and from a TOML file.
+
+A name is a field of `ProcessingSettings`, or of the options that a reader declares. A reader's option does nothing for
+another dataset, so it is refused there.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+
+from cmet_pipelines.processing import ProcessingSettings
+from cmet_pipelines.readers import READERS, ReaderOptions, get_reader
+from talking_face.names import did_you_mean
+from talking_face.reasons import UserError
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class Value:
+    """One option's value; `shown` is the option as the user wrote it, for error messages."""
+
+    value: object
+    shown: str
+
+
+def reader_fields() -> dict[str, dict[str, FieldInfo]]:
+    """Every option of every reader: option name to dataset to field."""
+    found: dict[str, dict[str, FieldInfo]] = {}
+    for dataset, reader in READERS.items():
+        for name, field in reader.options.model_fields.items():
+            found.setdefault(name, {})[dataset] = field
+    return found
+
+
+def read_config(path: Path) -> dict[str, Value]:
+    """The values of a TOML file, by name. Raises UserError where it cannot be read, or has an unknown key."""
+    try:
+        table = tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise UserError(f"the settings file {path} cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not a TOML file: {error}") from None
+    known = ProcessingSettings.model_fields.keys() | reader_fields().keys()
+    for name in table:
+        if name not in known:
+            raise UserError(f"{path}: unknown setting {name}{did_you_mean(name, known)}; see docs/shards.md")
+    return {name: Value(value, f"{path}: {name}") for name, value in table.items()}
+
+
+def configure(dataset: str, values: Mapping[str, Value]) -> tuple[ProcessingSettings, ReaderOptions]:
+    """(settings, options of the dataset's reader) from values by name; a name that is absent has its default.
+
+    Raises UserError for an unknown dataset, a value that is not allowed, and another dataset's option.
+    """
+    reader = get_reader(dataset)
+    of_settings = {name: value for name, value in values.items() if name in ProcessingSettings.model_fields}
+    of_reader = {name: value for name, value in values.items() if name in reader.options.model_fields}
+    for name in values.keys() - of_settings.keys() - of_reader.keys():
+        _check_unused(dataset, name, values[name])
+    return _validated(ProcessingSettings, of_settings), _validated(reader.options, of_reader)
+
+
+def _check_unused(dataset: str, name: str, value: Value) -> None:
+    """Raises UserError for another dataset's option, unless its value is the default."""
+    owners = reader_fields().get(name)
+    if owners is None:
+        raise UserError(f"unknown setting {value.shown}{did_you_mean(name, reader_fields())}")
+    if all(value.value != field.default for field in owners.values()):
+        raise UserError(f"{value.shown} does nothing for {dataset}; it is an option of {', '.join(owners)}")
+
+
+def _validated(model: type[Model], values: Mapping[str, Value]) -> Model:
+    try:
+        return model.model_validate({name: value.value for name, value in values.items()})
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0])
+        message = first["msg"].removeprefix("Value error, ")
+        raise UserError(f"{values[name].shown if name in values else name}: {message}") from None

@@ -1,0 +1,126 @@
+"""One preprocessing job: discovers and selects the clips, and derives every name that depends on them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from cmet_pipelines import lists, readers, splits
+from cmet_pipelines.frames_codec import get_codec
+from cmet_pipelines.processing import ProcessingSettings
+from cmet_pipelines.readers import Discovery, ReaderOptions, Skipped
+from cmet_pipelines.shard_files import clips_per_shard, plan
+from cmet_pipelines.source_files import relative_path
+from talking_face.clip import Clip
+from talking_face.reasons import Reason, UserError
+from talking_face.signature import digest
+
+STAGING = ".staging"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a run is asked to make: clips, settings, output folder."""
+
+    dataset: str
+    root: Path  # resolved
+    out: Path
+    settings: ProcessingSettings
+    content: dict[str, object]  # settings and options that decide the content, JSON-ready
+    clips: Sequence[Clip]
+    skipped: Sequence[Skipped]
+    preset: str  # name of the split
+    notes: list[str]  # lines for the user
+
+    @cached_property
+    def by_id(self) -> dict[str, Clip]:
+        """The clips by clip_id."""
+        return {clip.clip_id: clip for clip in self.clips}
+
+    @cached_property
+    def key(self) -> str:
+        """Hash of the content's settings, 8 hex digits; part of every shard's name."""
+        return digest(self.content, 8)
+
+    @cached_property
+    def manifest(self) -> str:
+        """Digest of all clips with their labels and files."""
+        return digest([clip_labels(clip) | {"source": self.relative(clip)} for clip in self.clips])
+
+    @cached_property
+    def shards(self) -> list[list[str]]:
+        """Clip ids by shard."""
+        return plan(list(self.by_id), clips_per_shard(self.settings.size, get_codec(self.settings.codec)))
+
+    @property
+    def staging(self) -> Path:
+        """Folder of finished clips whose shard is not written yet."""
+        return self.out / STAGING / f"{self.key}-{self.manifest}"
+
+    def shard_name(self, index: int) -> str:
+        """File name of a shard."""
+        return f"{self.key}-{self.manifest[:8]}-{index:05d}.parquet"
+
+    def relative(self, clip: Clip) -> str:
+        """The clip's video below the root."""
+        return relative_path(clip.video, str(self.root))
+
+
+def plan_job(
+    dataset: str,
+    root: Path,
+    out: Path,
+    settings: ProcessingSettings,
+    options: ReaderOptions,
+    limit: int | None = None,
+) -> Job:
+    """Discovers the clips under `root`, assigns splits, and applies the list of clips and the limit.
+
+    Raises UserError on wrong use: see `cmet_pipelines.preprocess.preprocess`.
+    """
+    found = readers.discover(dataset, root, options, defects=settings.defects)
+    root = root.resolve()
+    if out.resolve() == root or root in out.resolve().parents:
+        raise UserError(f"{out} is inside {root}; write shards outside the dataset, which is never changed")
+    preset = splits.resolve(settings.split, dataset, found.clips)
+    clips = splits.assign(preset, found.clips)
+    notes = [*found.notes, f"split: {preset}"]
+    if settings.clips is not None:
+        clips = _only_listed(settings.clips, clips, found, notes)
+    if limit is not None and limit < len(clips):
+        notes.append(f"only the first {limit} of {len(clips)} clips, as asked")
+        clips = _leave_out(clips, clips[:limit], f"not of the first {limit} clips", found)
+    content = settings.content(dataset, options)
+    return Job(dataset, root, out, settings, content, clips, found.skipped, preset, notes)
+
+
+def _only_listed(name_or_file: str, clips: list[Clip], found: Discovery, notes: list[str]) -> list[Clip]:
+    named, absent = lists.select(name_or_file, clips)
+    taken = _leave_out(clips, named, f"not in the list {name_or_file}", found)
+    notes.append(f"only the {len(taken)} clips of the list {name_or_file}, as asked")
+    if absent:
+        notes.append(f"{len(absent)} clips of the list are not here: {', '.join(absent[:5])}")
+    return taken
+
+
+def _leave_out(clips: list[Clip], taken: list[Clip], why: str, found: Discovery) -> list[Clip]:
+    """`taken`; the other clips are moved to `found.skipped`."""
+    asked = {clip.clip_id for clip in taken}
+    for clip in clips:
+        if clip.clip_id not in asked:
+            found.exclude(clip, Reason.NOT_ASKED, why)
+    found.skipped.sort(key=lambda skip: (skip.path, skip.detail))
+    return taken
+
+
+def clip_labels(clip: Clip) -> dict[str, object]:
+    """All labels of a clip."""
+    names = ("clip_id", "speaker", "emotion", "emotion_voted", "intensity", "take", "view")
+    return {name: getattr(clip, name) for name in (*names, "sentence_id", "transcript", "split")}
+
+
+def skipped_digest(skipped: Sequence[Skipped]) -> str:
+    """Digest of the files that give no clip, with their reasons."""
+    return digest([[skip.path, skip.reason.value] for skip in skipped])

@@ -1,0 +1,392 @@
+"""Processes one clip in named steps: open, track, check the face, place the crop, encode, measure, fit the audio.
+
+The result is one row of a shard (`cmet_pipelines.records.ClipRecord`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cache
+
+import numpy as np
+
+from cmet_pipelines import quality
+from cmet_pipelines.collectors import CropFigures, FaceWindows, Thumbnails
+from cmet_pipelines.frames_codec import get_codec
+from cmet_pipelines.processing import ProcessingSettings
+from cmet_pipelines.records import ClipRecord
+from cmet_pipelines.shard_files import clip_digest
+from cmet_pipelines.source_files import relative_path
+from talking_face.clip import Clip, MediaSource
+from talking_face.execution.child_process import enter_stage
+from talking_face.faces.align import AlignMode, align_mode, cut, find_dlib68, transforms
+from talking_face.faces.crop import apply_transform
+from talking_face.faces.points68 import to_68
+from talking_face.faces.track import FaceTrack, jitter, smooth_landmarks, track_face
+from talking_face.media import AUDIO_RATE, Picture, iter_pictures, probe, read_audio
+from talking_face.media.reading import VideoInfo
+from talking_face.reasons import ClipError, Reason, UserError
+
+_AUDIO_TOLERANCE = AUDIO_RATE // 5  # samples; a larger difference between sound and picture gives a warning
+
+
+class StageLog:
+    """The stage under way. It is also reported to the worker, for the ledger row of a clip whose process dies."""
+
+    def __init__(self, name: str = "") -> None:
+        self.name = name
+
+    def enter(self, name: str) -> None:
+        """Begins the stage `name`."""
+        self.name = name
+        enter_stage(name)
+
+
+@dataclass
+class ClipWork:
+    """One clip under way: the inputs of every step, and the warnings of the steps so far."""
+
+    clip: Clip
+    settings: ProcessingSettings
+    root: str  # folder of the dataset
+    stages: StageLog
+    sha256: str = ""  # of the video file
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class OpenedClip:
+    """Headers of the video, and its sound."""
+
+    video: VideoInfo
+    sound: MediaSource | None
+    samples: Callable[[], np.ndarray | None]  # (N,) int16, 16 kHz mono, read at the first call; None without sound
+
+
+@dataclass(frozen=True)
+class TrackedClip:
+    """The face in every frame, with what is kept of the frames."""
+
+    track: FaceTrack
+    windows: FaceWindows
+    thumbnails: np.ndarray  # (T, h, w) uint8 grey
+
+
+@dataclass(frozen=True)
+class Placement:
+    """The crop of every frame, and landmarks in it."""
+
+    mode: AlignMode
+    transforms: np.ndarray  # (T, 2, 3) float64, source px to crop px
+    stored: np.ndarray  # the same as float32, as the shard holds it
+    landmarks: np.ndarray  # (T, 478, 3) float32, crop px
+    smoothed: np.ndarray  # (T, 478, 3) float32, crop px
+
+
+@dataclass(frozen=True)
+class EncodedCrops:
+    """The crops as stored, and what is measured of them."""
+
+    frames: list[bytes]
+    sharpness: float
+    brightness: float
+    black_frames: int
+    scene_cuts: list[int]  # frames with which another shot begins
+    identity_distance: float | None  # None where there was no reason to compare faces
+
+
+@dataclass(frozen=True)
+class FittedAudio:
+    """The sound, cut or padded to the length of the pictures."""
+
+    samples: np.ndarray  # (N,) int16, 16 kHz mono, N = round(T / fps * 16000)
+    surplus: int | None  # samples cut off (positive) or added as zeros (negative); None without sound
+
+
+def process_clip(
+    clip: Clip, settings: ProcessingSettings, root: str, sha256: str = "", stages: StageLog | None = None
+) -> ClipRecord:
+    """The clip's record: a value for every column of `cmet_pipelines.records.SCHEMA`.
+
+    Args:
+        clip: the clip.
+        settings: how clips are processed.
+        root: folder of the dataset; the record names files below it.
+        sha256: SHA-256 of the video file, stored unchanged.
+        stages: names the stage under way, also after an error.
+
+    Raises ClipError where the clip cannot be used.
+    """
+    work = ClipWork(clip, settings, root, stages or StageLog(), sha256)
+    opened = open_clip(work)
+    tracked = track_clip(work, opened)
+    check_face(work, tracked.track)
+    placement = place_crop(work, tracked.track)
+    encoded = encode_crops(work, tracked, placement)
+    audio = fit_audio(work, opened, len(tracked.track))
+    note_doubts(work, tracked.track, encoded)
+    return make_record(work, opened, tracked.track, placement, encoded, audio)
+
+
+# -- open --------------------------------------------------------------------------------------------------------------
+
+
+def open_clip(work: ClipWork) -> OpenedClip:
+    """Reads the headers and chooses the sound. Raises ClipError for no picture, no sound, and a clip that is too long.
+
+    A clip without sound is an error only where the settings require sound.
+    """
+    clip, settings = work.clip, work.settings
+    work.stages.enter("probe")
+    info = probe(clip.video)
+    if info.video is None:
+        raise ClipError(Reason.NO_VIDEO, f"{clip.video} has no picture")
+    if info.duration > settings.max_seconds:
+        raise ClipError(
+            Reason.TOO_LONG, f"{clip.video} lasts {info.duration:.1f} s; at most {settings.max_seconds:g} s are taken"
+        )
+    sound = _sound_source(clip, info.audio is not None, work.warnings)
+    if sound is None and settings.require_audio:
+        raise ClipError(Reason.NO_AUDIO, f"{clip.video} has no sound, and there is no sound file beside it")
+
+    @cache
+    def samples() -> np.ndarray | None:
+        before = work.stages.name
+        work.stages.enter("audio")
+        read = None if sound is None else read_audio(sound, AUDIO_RATE)
+        work.stages.enter(before)
+        return read
+
+    return OpenedClip(info.video, sound, samples)
+
+
+def _sound_source(clip: Clip, video_has_sound: bool, warnings: list[str]) -> MediaSource | None:
+    """The separate file where it holds sound, else the video's own track with a warning, else None."""
+    if clip.audio is not None:
+        try:
+            if probe(clip.audio).audio is not None:
+                return clip.audio
+        except ClipError:
+            if not video_has_sound:
+                raise
+        warnings.append("sound-file-unreadable-video-track-used" if video_has_sound else "sound-file-without-sound")
+    return clip.video if video_has_sound else None
+
+
+# -- track and choose the speaker --------------------------------------------------------------------------------------
+
+
+def track_clip(work: ClipWork, opened: OpenedClip) -> TrackedClip:
+    """Tracks the face through the clip; of several people the one whose mouth moves with the sound is chosen."""
+    work.stages.enter("track")
+    windows, thumbnails = FaceWindows(), Thumbnails()
+    pictures = thumbnails.collect(_pictures(work.clip.video, work.settings))
+    sound = opened.samples if opened.sound is not None else None
+    track = track_face(pictures, work.settings.fps, windows.add, sound)
+    return TrackedClip(track, windows, thumbnails.stack() if len(track) else np.zeros((0, 0, 0), np.uint8))
+
+
+def _pictures(source: MediaSource, settings: ProcessingSettings) -> Iterator[Picture]:
+    """The clip's pictures. Raises ClipError after the longest allowed length: headers can be wrong about it."""
+    limit = math.ceil(settings.max_seconds * settings.fps)
+    for index, picture in enumerate(iter_pictures(source, settings.fps)):
+        if index >= limit:
+            raise ClipError(
+                Reason.TOO_LONG, f"{source} lasts more than {settings.max_seconds:g} s, which is what is taken"
+            )
+        yield picture
+
+
+def check_face(work: ClipWork, track: FaceTrack) -> None:
+    """Raises ClipError where the clip is too short, or shows a face in too few frames."""
+    video, settings = work.clip.video, work.settings
+    n_frames, n_valid = len(track), int(track.valid.sum())
+    if n_frames < settings.min_frames:
+        raise ClipError(
+            Reason.TOO_SHORT,
+            f"{video} has {n_frames} frames at {settings.fps:g}/s; {settings.min_frames} are needed",
+        )
+    if n_valid == 0:
+        raise ClipError(Reason.NO_FACE, f"no face found in any of the {n_frames} frames of {video}")
+    if n_valid < settings.min_valid_fraction * n_frames:
+        raise ClipError(
+            Reason.FEW_FACES,
+            f"a face in {n_valid} of {n_frames} frames of {video}; "
+            f"{settings.min_valid_fraction:.0%} of them must show one",
+        )
+
+
+# -- crop --------------------------------------------------------------------------------------------------------------
+
+
+def place_crop(work: ClipWork, track: FaceTrack) -> Placement:
+    """Computes where the crop of every frame is, and the landmarks in crop pixels."""
+    work.stages.enter("crop")
+    mode = align_mode(work.settings.align)
+    placed = _transforms(work, mode, track)
+    stored = placed.astype(np.float32)
+    smoothed = apply_transform(stored, smooth_landmarks(track.landmarks, track.valid))
+    return Placement(mode, placed, stored, apply_transform(stored, track.landmarks), smoothed)
+
+
+def _transforms(work: ClipWork, mode: AlignMode, track: FaceTrack) -> np.ndarray:
+    """(T, 2, 3) float64, source px to crop px.
+
+    A mode on dlib's points runs dlib's finder on every picture. MediaPipe's points replace them, with a warning, in a
+    picture where it finds none.
+    """
+    settings = work.settings
+    points, valid = track.landmarks, track.valid
+    if mode.points == "dlib68":
+        found = [find_dlib68(picture.rgb()) for picture in iter_pictures(work.clip.video, settings.fps)]
+        points = np.stack([mesh if own is None else own for own, mesh in zip(found, to_68(points), strict=True)])
+        if missed := sum(own is None and seen for own, seen in zip(found, track.valid, strict=True)):
+            work.warnings.append(f"aligned-on-mediapipe-{missed}")
+        valid = np.array([own is not None for own in found]) | track.valid
+    return transforms(mode, points, valid, track.size, settings.size, settings.enlarge)
+
+
+def encode_crops(work: ClipWork, tracked: TrackedClip, placement: Placement) -> EncodedCrops:
+    """Cuts out and encodes the crops, and measures them in the same pass."""
+    track = tracked.track
+    cuts = quality.scene_cuts(tracked.thumbnails)
+    doubtful = quality.doubtful_frames(track.landmarks, track.valid, cuts)
+    figures = CropFigures(quality.identity_samples(track.valid, doubtful))
+    frames = get_codec(work.settings.codec).encode(figures.collect(_crops(work, tracked, placement)))
+    work.stages.enter("quality")
+    distance = _identity_distance(figures, placement.landmarks, work.warnings)
+    n_black = int(quality.black_frames(tracked.thumbnails).sum())
+    sharpness, brightness = figures.medians()
+    return EncodedCrops(frames, sharpness, brightness, n_black, cuts, distance)
+
+
+def _crops(work: ClipWork, tracked: TrackedClip, placement: Placement) -> Iterator[np.ndarray]:
+    """The clip's crops, (size, size, 3) uint8 RGB each. Decodes the clip again where its windows were not kept."""
+    mode, settings = placement.mode, work.settings
+    crops = tracked.windows.crops(mode, placement.transforms, tracked.track.size, settings.size)
+    if crops is None:
+        wholes = iter_pictures(work.clip.video, settings.fps)
+        pairs = zip(wholes, placement.transforms, strict=True)
+        crops = (cut(mode, whole, transform, settings.size) for whole, transform in pairs)
+    return crops
+
+
+def _identity_distance(figures: CropFigures, landmarks: np.ndarray, warnings: list[str]) -> float | None:
+    """The largest distance between faces of the clip; None where there was no reason to compare them."""
+    if not figures.crops:
+        return None
+    try:
+        return quality.identity_distance(list(figures.crops.values()), [landmarks[index] for index in figures.crops])
+    except UserError:  # dlib's network is not installed
+        warnings.append("identity-not-compared")
+        return None
+
+
+# -- audio and doubts --------------------------------------------------------------------------------------------------
+
+
+def fit_audio(work: ClipWork, opened: OpenedClip, n_frames: int) -> FittedAudio:
+    """Cuts the sound, or adds zeros, to the length of the pictures; a difference above 0.2 s gives a warning."""
+    work.stages.enter("audio")
+    wanted = round(n_frames / work.settings.fps * AUDIO_RATE)
+    read = opened.samples()
+    samples = np.zeros(0, np.int16) if read is None else read
+    surplus = len(samples) - wanted
+    if opened.sound is None:
+        work.warnings.append("no-audio")
+    elif abs(surplus) > _AUDIO_TOLERANCE:
+        seconds = abs(surplus) / AUDIO_RATE
+        work.warnings.append(f"audio-{'longer' if surplus > 0 else 'shorter'}-by-{seconds:.2f}s")
+    fitted = np.zeros(wanted, np.int16)
+    fitted[: min(wanted, len(samples))] = samples[:wanted]
+    return FittedAudio(fitted, surplus if opened.sound is not None else None)
+
+
+def note_doubts(work: ClipWork, track: FaceTrack, encoded: EncodedCrops) -> None:
+    """Adds warnings about the face and the pictures."""
+    if lacking := len(track) - int(track.valid.sum()):
+        work.warnings.append(f"frames-without-face-{lacking}")
+    if encoded.scene_cuts:
+        work.warnings.append(f"scene-cuts-{len(encoded.scene_cuts)}")
+    if encoded.black_frames:
+        work.warnings.append(f"black-frames-{encoded.black_frames}")
+    if encoded.identity_distance is not None and encoded.identity_distance > quality.SAME_PERSON:
+        work.warnings.append(f"another-face-{encoded.identity_distance:.2f}")
+    if track.choice.how == "largest":
+        work.warnings.append(f"largest-of-{track.n_faces}-faces")
+
+
+# -- record ------------------------------------------------------------------------------------------------------------
+
+
+def make_record(
+    work: ClipWork,
+    opened: OpenedClip,
+    track: FaceTrack,
+    placement: Placement,
+    encoded: EncodedCrops,
+    audio: FittedAudio,
+) -> ClipRecord:
+    """The record of a clip, with its digest."""
+    clip, settings, video = work.clip, work.settings, opened.video
+    separate = opened.sound if opened.sound != clip.video else None
+    n_valid = int(track.valid.sum())
+    record: ClipRecord = {
+        "clip_id": clip.clip_id,
+        "dataset": clip.dataset,
+        "speaker": clip.speaker,
+        "emotion": clip.emotion,
+        "emotion_voted": clip.emotion_voted,
+        "intensity": clip.intensity,
+        "take": clip.take,
+        "view": clip.view,
+        "sentence_id": clip.sentence_id,
+        "transcript": clip.transcript,
+        "split": clip.split,
+        "source": relative_path(clip.video, work.root),
+        "audio_source": relative_path(separate, work.root) if separate is not None else None,
+        "source_sha256": work.sha256,
+        "source_width": video.width,
+        "source_height": video.height,
+        "source_fps": video.fps,
+        "source_codec": video.codec,
+        "source_pix_fmt": video.pix_fmt,
+        "fps": settings.fps,
+        "align": settings.align,
+        "size": settings.size,
+        "codec": settings.codec,
+        "n_frames": len(track),
+        "n_valid": n_valid,
+        "valid_fraction": n_valid / len(track),
+        "jitter": _jitter(track, placement),
+        "audio_surplus": audio.surplus,
+        "n_faces": track.n_faces,
+        "face_choice": track.choice.how,
+        "face_margin": track.choice.margin,
+        "face_height": quality.face_height(track.landmarks, track.valid),
+        "sharpness": encoded.sharpness,
+        "brightness": encoded.brightness,
+        "black_frames": encoded.black_frames,
+        "scene_cuts": encoded.scene_cuts,
+        "identity_distance": encoded.identity_distance,
+        "warnings": work.warnings,
+        "clip_digest": "",
+        "frames": encoded.frames,
+        "landmarks": placement.landmarks,
+        "landmarks_smoothed": placement.smoothed,
+        "blendshapes": track.blendshapes,
+        "valid": track.valid,
+        "crop_transform": placement.stored,
+        "audio": audio.samples,
+    }
+    record["clip_digest"] = clip_digest(record)
+    return record
+
+
+def _jitter(track: FaceTrack, placement: Placement) -> float | None:
+    """Tracking noise of the raw landmarks in crop pixels; None where it cannot be measured."""
+    scale = float(np.median(np.linalg.norm(placement.transforms[:, :, 0], axis=1)))
+    noise = jitter(track.landmarks, track.valid) * scale
+    return None if math.isnan(noise) else noise

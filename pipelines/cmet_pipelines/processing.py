@@ -1,0 +1,115 @@
+"""Settings of preprocessing that hold for every dataset, and the signature of the content that they give.
+
+Options of one dataset are declared by its reader, `cmet_pipelines.readers`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+
+from cmet_pipelines import lists
+from cmet_pipelines.frames_codec import DEFAULT_CODEC, get_codec
+from cmet_pipelines.readers.base import ReaderOptions
+from talking_face.faces.align import ALIGN_MODES, align_mode
+from talking_face.faces.crop import ENLARGE
+from talking_face.pretrained.store import weight_hash
+from talking_face.signature import Signature
+
+VERSION = "1.2.0"  # of the processing: raised when the same settings give other content
+
+_SIZE = 256  # px, for align modes without a size of their own
+
+# Reader options that the content of every set holds with these defaults, whatever its dataset: digests cover them.
+_IN_EVERY_SET: Mapping[str, object] = {"view": "front", "numbering": None, "emotion_label": "intended", "subset": "all"}
+
+
+class ProcessingSettings(BaseModel):
+    """How clips become rows of a shard set. `signature` names the content; see docs/shards.md."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    fps: float = Field(default=25.0, gt=0, le=120, description="frames/s of the shards")
+    align: str = Field(default="box", description=f"how the face is cut out: {', '.join(ALIGN_MODES)}")
+    size: int = Field(
+        default=None,
+        validate_default=True,
+        ge=16,
+        le=2048,
+        description=f"side of the face crop, px; {_SIZE} where the align mode has no size of its own",
+    )
+    enlarge: float = Field(default=ENLARGE, ge=1.0, le=4.0, description="the crop's side over the face's extent")
+    codec: str = Field(default=DEFAULT_CODEC, description="encoding of frames; docs/shards.md compares them")
+    require_audio: bool = Field(default=True, description="drop clips without sound")
+    min_frames: int = Field(default=5, ge=1, description="shortest clip that is kept, frames")
+    max_seconds: float = Field(default=600.0, gt=0, description="longest clip that is kept, s")
+    min_valid_fraction: float = Field(
+        default=0.5, ge=0, le=1, description="share of frames that must show a face, 0 to 1"
+    )
+    split: str = Field(default="auto", description="named split by speaker, auto or none")
+    defects: bool = Field(default=True, description="leave out clips that are known to be bad")
+    clips: str | None = Field(
+        default=None, description="take only these: a named list, or a CSV with the column clip_id"
+    )
+    deadline_s: float = Field(default=300.0, gt=0, description="seconds after which a clip is given up")
+
+    @field_validator("align")
+    @classmethod
+    def _known_mode(cls, name: str) -> str:
+        return align_mode(name).name
+
+    @field_validator("size", mode="before")
+    @classmethod
+    def _size_of_mode(cls, size: object, info: ValidationInfo) -> object:
+        mode = ALIGN_MODES.get(info.data.get("align", "box"))
+        own = mode.size if mode else None
+        if own and size not in (None, own):
+            raise ValueError(f"align mode {info.data['align']} is {own} px, leave the size out")
+        return own or size or _SIZE
+
+    @field_validator("codec")
+    @classmethod
+    def _known_codec(cls, name: str) -> str:
+        get_codec(name)
+        return name
+
+    def content(self, dataset: str, options: ReaderOptions) -> dict[str, object]:
+        """What decides the content of a shard set: settings, reader options, hashes of the networks. JSON-ready.
+
+        Args:
+            dataset: a reader's name.
+            options: that reader's options.
+        """
+        values: dict[str, object] = self.model_dump(mode="json", exclude={"deadline_s", "split", "defects", "clips"})
+        of_reader = {**_IN_EVERY_SET, **options.content()}
+        values |= {"view": of_reader.pop("view"), "split": self.split, **of_reader, "defects": self.defects}
+        values["clips"] = self.clips and lists.identity(self.clips)
+        if align_mode(self.align).points == "dlib68":
+            values["dlib_68"] = weight_hash("dlib_68")
+        own = {"version": VERSION, "face_landmarker": weight_hash("face_landmarker")}
+        return {**values, **own, "dataset": dataset}
+
+    def signature(self) -> Signature:
+        """How the clips' content was made. Clips of two shard sets with equal signatures can be mixed."""
+        return Signature(
+            "shards",
+            {
+                "fps": f"{self.fps:g}",
+                "crop": self._crop_token(),
+                "codec": self.codec,
+                "points": f"mp478@{weight_hash('face_landmarker')[:8]}",
+                "audio": "16000-mono" + ("" if self.require_audio else "-optional"),
+                "faces": f"{self.min_valid_fraction:g}",
+                "frames": f"{self.min_frames}-{self.max_seconds:g}s",
+                "version": VERSION,
+            },
+        )
+
+    def _crop_token(self) -> str:
+        mode = align_mode(self.align)
+        if self.align == "box":
+            return f"box-{self.enlarge:g}-{self.size}"
+        if mode.points == "dlib68":
+            return f"{mode.name}@{weight_hash('dlib_68')[:8]}"
+        return mode.name if mode.size else f"{mode.name}-{self.size}"

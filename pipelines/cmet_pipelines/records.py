@@ -1,0 +1,229 @@
+"""The types of everything that a shard set stores, and the Arrow schemas that are made from them.
+
+A schema has a column for each key of its TypedDict, in the same order. The key's type gives the Arrow type, `None` in
+it a nullable column, `About` the column's description.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, TypedDict, Union, get_args, get_origin, get_type_hints
+
+import numpy as np
+import pyarrow as pa
+
+SCHEMA_VERSION = "2"
+
+
+@dataclass(frozen=True)
+class About:
+    """The description that is stored with a column."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Flat:
+    """How an array is stored: as a flat list of `item`, one list for each clip. `shape` is the array's own."""
+
+    item: pa.DataType
+    shape: str
+
+
+Int8 = Annotated[int, pa.int8()]
+Int32 = Annotated[int, pa.int32()]
+Int64 = Annotated[int, pa.int64()]
+
+
+class ClipIdentity(TypedDict):
+    """Everything of a clip but its arrays: the columns of clips.parquet, without `shard` and `row_group`."""
+
+    clip_id: str
+    dataset: str
+    speaker: str
+    emotion: str | None
+    emotion_voted: Annotated[str | None, About("what most viewers saw and heard; null: a tie")]
+    intensity: Int8 | None
+    take: str | None
+    view: str | None
+    sentence_id: str | None
+    transcript: str | None
+    split: str | None
+    source: Annotated[str, About("path below the dataset's root; archive!member in a tar")]
+    audio_source: Annotated[str | None, About("separate sound file; null: the video's own track")]
+    source_sha256: str
+    source_width: Int32
+    source_height: Int32
+    source_fps: float
+    source_codec: str | None
+    source_pix_fmt: str | None
+    fps: float
+    align: Annotated[str, About("talking_face.faces.align mode of the crop")]
+    size: Annotated[Int32, About("side of the crop, px")]
+    codec: Annotated[str, About("pipelines.frames_codec name")]
+    n_frames: Int32
+    n_valid: Annotated[Int32, About("frames with a face")]
+    valid_fraction: float
+    jitter: Annotated[float | None, About("tracking noise of the raw landmarks, crop px")]
+    audio_surplus: Annotated[Int32 | None, About("samples cut off the end (positive) or zeros added (negative)")]
+    n_faces: Annotated[Int32, About("people followed from the first picture with a face on")]
+    face_choice: Annotated[str, About("of them, the only, the speaking or the largest was taken")]
+    face_margin: Annotated[float | None, About("sound and mouth: the taken face's correlation over the next")]
+    face_height: Annotated[float, About("median, hairline to chin, source px")]
+    sharpness: Annotated[float, About("variance of the crop's Laplacian, median of every 5th frame")]
+    brightness: Annotated[float, About("mean grey of the crop, 0 to 255, median of every 5th frame")]
+    black_frames: Int32
+    scene_cuts: Annotated[list[Int32], About("frames with which another shot begins")]
+    identity_distance: Annotated[float | None, About("dlib, across cuts and jumps; over 0.6: two people")]
+    warnings: Annotated[list[str], About("what was noticed, in short")]
+    clip_digest: Annotated[str, About("SHA-256 of all other columns")]
+
+
+class ClipArrays(TypedDict):
+    """The arrays of a clip, in their own shapes."""
+
+    frames: Annotated[
+        list[bytes], Flat(pa.binary(), "T or 1"), About("encoded RGB frames; one blob a clip for video codecs")
+    ]
+    landmarks: Annotated[np.ndarray, Flat(pa.float32(), "T,478,3"), About("raw, crop px, NaN where not valid")]
+    landmarks_smoothed: Annotated[
+        np.ndarray, Flat(pa.float32(), "T,478,3"), About("as landmarks, smoothed, gaps up to 5 frames bridged")
+    ]
+    blendshapes: Annotated[np.ndarray, Flat(pa.float32(), "T,52"), About("MediaPipe's order, NaN where not valid")]
+    valid: Annotated[np.ndarray, Flat(pa.bool_(), "T"), About("a face was found in the frame")]
+    crop_transform: Annotated[np.ndarray, Flat(pa.float32(), "T,2,3"), About("source px to crop px")]
+    audio: Annotated[np.ndarray, Flat(pa.int16(), "N"), About("16 kHz mono, N = round(T / fps * 16000)")]
+
+
+class ClipRecord(ClipIdentity, ClipArrays):
+    """One row of a shard: a clip."""
+
+
+class ClipOutcome(TypedDict):
+    """What processing knows of a finished clip: the part of its ledger row without labels."""
+
+    clip_id: str
+    source: str
+    status: str  # kept or dropped
+    stage: str
+    reason: str
+    detail: str
+    source_bytes: int | None
+    source_sha256: str | None
+    seconds: float
+
+
+class LedgerRow(TypedDict):
+    """One row of ledger.parquet: a clip, or a file that is not one."""
+
+    clip_id: Annotated[str | None, About("null for a file that is no clip")]
+    source: str
+    status: Annotated[str, About("kept, dropped or excluded (a clip), or skipped (a file that is none)")]
+    stage: Annotated[str, About("where a dropped clip failed")]
+    reason: Annotated[str, About("talking_face.reasons.Reason")]
+    detail: str
+    speaker: str | None
+    emotion: str | None
+    intensity: Int8 | None
+    view: str | None
+    split: str | None
+    audio_source: Annotated[str | None, About("the clip's separate sound file, used or not")]
+    source_bytes: Int64 | None
+    source_sha256: str | None
+    seconds: float | None
+
+
+class Counts(TypedDict):
+    """Numbers of clips, files and frames of a finished set; `emotion`, `speaker`, `split`: kept clips by label."""
+
+    kept: int
+    dropped: int
+    excluded: int  # clips that a table, a list or an option left out
+    skipped: int  # files that are not clips
+    frames: int
+    emotion: dict[str, int]
+    speaker: dict[str, int]
+    split: dict[str, int]
+    reasons: dict[str, int]  # dropped clips by reason
+
+
+class CardHead(TypedDict):
+    """The part of dataset.json that is known before any clip is processed."""
+
+    dataset: str
+    signature: str
+    settings: dict[str, object]
+    settings_hash: str
+    split_preset: str
+    manifest: str  # digest of the clips asked for, with their labels and files
+    skipped: str  # digest of the files that are not clips
+    notes: list[str]
+    versions: dict[str, str]
+
+
+class Card(CardHead, total=False):
+    """dataset.json. An unfinished set has no `digest`, `counts` and `shards`."""
+
+    complete: bool
+    digest: str
+    counts: Counts
+    shards: dict[str, int]  # file names and sizes in bytes
+    labels: dict[str, str]  # digest of each clip's labels
+
+
+def schema_of(record: type, metadata: Mapping[str, str] | None = None) -> pa.Schema:
+    """The Arrow schema of a TypedDict."""
+    hints = get_type_hints(record, include_extras=True)
+    return pa.schema([_field(name, hint) for name, hint in hints.items()], metadata)
+
+
+def _field(name: str, hint: object) -> pa.Field:
+    """The column of one key. Raises TypeError for a type that has no Arrow type here."""
+    kind, notes = _split(hint)
+    metadata: dict[str, str] = {}
+    arrow = None
+    for note in notes:
+        if isinstance(note, Flat):
+            arrow = _list_of(note.item)
+            metadata["shape"] = note.shape
+    for note in notes:
+        if isinstance(note, About):
+            metadata["about"] = note.text
+    nullable = get_origin(kind) in (Union, types.UnionType)
+    if nullable:
+        (kind,) = (part for part in get_args(kind) if part is not types.NoneType)
+    return pa.field(name, arrow or _arrow_type(kind, notes), nullable, metadata or None)
+
+
+def _arrow_type(kind: object, notes: tuple[object, ...] = ()) -> pa.DataType:
+    inner, own = _split(kind)
+    named = [note for note in (*notes, *own) if isinstance(note, pa.DataType)]
+    if named:
+        return named[0]
+    if get_origin(inner) is list:
+        return _list_of(_arrow_type(get_args(inner)[0]))
+    if inner is str:
+        return pa.string()
+    if inner is float:
+        return pa.float64()
+    raise TypeError(f"no Arrow type for {kind}")
+
+
+def _list_of(item: pa.DataType) -> pa.DataType:
+    return pa.list_(pa.field("element", item, nullable=False))
+
+
+def _split(hint: object) -> tuple[object, tuple[object, ...]]:
+    """(the type, what is annotated to it)."""
+    if get_origin(hint) is Annotated:
+        inner, *notes = get_args(hint)
+        return inner, tuple(notes)
+    return hint, ()
+
+
+IDENTITY_FIELDS: tuple[pa.Field, ...] = tuple(schema_of(ClipIdentity))
+ARRAY_FIELDS: tuple[pa.Field, ...] = tuple(schema_of(ClipArrays))
+SCHEMA = pa.schema([*IDENTITY_FIELDS, *ARRAY_FIELDS], {"schema_version": SCHEMA_VERSION})
+LEDGER_SCHEMA = schema_of(LedgerRow)

@@ -1,0 +1,38 @@
+"""Names, sizes and hashes of source files, on disk or inside a tar archive."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from contextlib import ExitStack
+from pathlib import Path
+
+from talking_face.clip import MediaSource
+from talking_face.media.source import open_source
+
+_BLOCK = 1 << 20  # bytes read at once
+
+
+def relative_path(source: MediaSource, root: str) -> str:
+    """The source below the root, `archive!member` in a tar: shards do not depend on where the dataset is stored."""
+    path = os.path.relpath(source.path, root).replace(os.sep, "/")
+    return path if source.member is None else f"{path}!{source.member}"
+
+
+def source_bytes(source: MediaSource) -> int | None:
+    """Size of the file or tar member in bytes; None where it cannot be read."""
+    try:
+        return source.size if source.member is not None else Path(source.path).stat().st_size
+    except OSError:
+        return None
+
+
+def source_sha256(source: MediaSource) -> str:
+    """SHA-256, 64 hex digits, of the file or tar member. Raises ClipError where it cannot be read."""
+    sha = hashlib.sha256()
+    with ExitStack() as stack:
+        opened = stack.enter_context(open_source(source))
+        file = stack.enter_context(Path(opened).open("rb")) if isinstance(opened, str) else opened
+        while block := file.read(_BLOCK):
+            sha.update(block)
+    return sha.hexdigest()
