@@ -134,9 +134,8 @@ def _parameter(name: str, field: FieldInfo, about: str, default: object) -> insp
     flag = _flag(name)
     names = f"{flag}/--no-{flag.removeprefix('--')}" if field.annotation is bool else flag
     shown: bool | str = False if default is None else _shown(flag, default)
-    option = typer.Option(names, help=f"{about}.", show_default=shown)
-    annotation = Annotated[_kind(field), option]
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+    option = typer.Option(None, names, help=f"{about}.", show_default=shown)
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=_kind(field))
 
 
 def _kind(field: FieldInfo) -> object:
