@@ -342,20 +342,41 @@ def look_beside(shards: str | Path) -> None:
 def find(kind: Kind, files: ModelFiles | None = None) -> Evaluator:
     """The evaluator's file: in the folders `files.weights`, then `files.evaluators`.
 
-    Raises MissingWeights where it is nowhere, UserError where it cannot be read.
+    Raises:
+        MissingWeights: no folder has the file.
+        UserError: the file cannot be read, or is another one than `files.hashes` records.
     """
     if files is None:
         files = replace(ModelFiles.from_environment(), evaluators=tuple(_beside))
+    found = _found(kind, files)
+    expected = dict(files.hashes).get(FILES[kind])
+    if expected is not None and expected != (found.sha256 if found else ""):
+        raise UserError(f"{FILES[kind]} changed after the command started; run the same command again")
+    if found is None:
+        raise MissingWeights(
+            f"{FILES[kind]} (evaluator trained on the corpus itself) is not on this machine.\n"
+            f"To get it: run `cmet-eval train evaluators --data SHARDS`, which writes SHARDS/{FOLDER}; or put the file "
+            "into a folder named by CMET_EVAL_WEIGHTS."
+        )
+    return found
+
+
+def with_hashes(files: ModelFiles) -> ModelFiles:
+    """The same folders with the hashes of the evaluators in them. A command passes this value to its workers.
+
+    Raises UserError where an evaluator's file cannot be read.
+    """
+    found = {name: _found(kind, files) for kind, name in FILES.items()}
+    return replace(files, hashes=tuple((name, one.sha256 if one else "") for name, one in found.items()))
+
+
+def _found(kind: Kind, files: ModelFiles) -> Evaluator | None:
     for folder in (*files.weights, *files.evaluators):
         path = folder / FILES[kind]
         if path.is_file():
             status = path.stat()
             return _opened(path, kind, status.st_mtime_ns, status.st_size)
-    raise MissingWeights(
-        f"{FILES[kind]} (evaluator trained on the corpus itself) is not on this machine.\n"
-        f"To get it: run `cmet-eval train evaluators --data SHARDS`, which writes SHARDS/{FOLDER}; or put the file "
-        "into a folder named by CMET_EVAL_WEIGHTS."
-    )
+    return None
 
 
 def tag(kind: Kind, files: ModelFiles | None = None) -> str:

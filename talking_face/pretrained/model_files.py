@@ -23,12 +23,15 @@ class ModelFiles:
         cache: folder of downloads and pinned hashes; None for the platform's cache folder.
         evaluators: folders searched next for the evaluators trained on a corpus.
         checkpoints: folders searched for the checkpoints of the reference models.
+        hashes: (file name, SHA-256 in hex, or "" for an absent file) of each evaluator when the command started; empty
+            for no check. `corpus_nets.with_hashes` sets it, so that a worker cannot use another file than the command.
     """
 
     weights: tuple[Path, ...] = ()
     cache: Path | None = None
     evaluators: tuple[Path, ...] = ()
     checkpoints: tuple[Path, ...] = ()
+    hashes: tuple[tuple[str, str], ...] = ()
 
     @classmethod
     def from_environment(cls, data: Path | None = None) -> ModelFiles:
