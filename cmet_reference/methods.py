@@ -19,6 +19,7 @@ from cmet_reference.render.base import Renderer
 from cmet_reference.render.mesh import MeshRenderer
 from cmet_reference.training import checkpoints
 from cmet_reference.training.checkpoints import TrainedOn
+from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import UserError
 from talking_face.signature import digest
 
@@ -57,6 +58,12 @@ class _Trained:
     name: str
     files: tuple[str, ...]  # names of its checkpoints
 
+    def __init__(self, model_files: ModelFiles | None = None) -> None:
+        self._model_files = model_files
+
+    def _find(self, stage: str) -> Path:
+        return checkpoints.find(stage, self._model_files)
+
     def paths(self) -> list[Path]:
         """The files, and those that they were built on.
 
@@ -64,10 +71,10 @@ class _Trained:
             MissingWeights: one is not trained.
             UserError: one was trained with another version of an earlier one than is here.
         """
-        found = {name: checkpoints.find(name) for name in self.files}
+        found = {name: self._find(name) for name in self.files}
         for name in self.files:
             for earlier, wanted in _header(*_stamp(found[name])).get("built_on", {}).items():
-                path = found.setdefault(earlier, checkpoints.find(earlier))
+                path = found.setdefault(earlier, self._find(earlier))
                 if (here := _revision(*_stamp(path))) != wanted:
                     again = checkpoints.command(name)
                     raise UserError(f"{found[name]} was trained with {earlier} {wanted}, here is {here}; run `{again}`")
@@ -87,7 +94,7 @@ class _Trained:
         """What turns landmarks into pictures: the mesh, with what it learnt of expressions where that is a file."""
         if "appearance" not in self.files:
             return MeshRenderer()
-        return _mesh(_stamp(checkpoints.find("appearance")), _stamp(checkpoints.find("skin")))
+        return _mesh(_stamp(self._find("appearance")), _stamp(self._find("skin")))
 
     def generate(self, case: Case) -> np.ndarray:
         """The video: (n_frames, H, W, 3) uint8 RGB."""
@@ -115,7 +122,7 @@ class CMet(_Trained):
     def landmarks(self, case: Case, base: np.ndarray) -> np.ndarray:
         from cmet_reference.cmet.codec import Face
 
-        face = _cmet(tuple(_stamp(path) for path in self.paths()))
+        face = _cmet(tuple(_stamp(path) for path in self.paths()), self._model_files)
         out: np.ndarray = face.landmarks(
             case.driving_audio,
             Face(None, case.source_landmarks, case.source_blendshapes),
@@ -135,7 +142,7 @@ class CemNet(_Trained):
     sees = frozenset({"reference-frames", "source-video", "driving-audio"})
 
     def landmarks(self, case: Case, base: np.ndarray) -> np.ndarray:
-        face = _cem_net(tuple(_stamp(path) for path in self.paths()))
+        face = _cem_net(tuple(_stamp(path) for path in self.paths()), self._model_files)
         out: np.ndarray = face.landmarks(
             case.driving_audio, case.reference_landmarks, base, case.n_frames, case.reference_frames
         )
@@ -149,7 +156,7 @@ class CemNetFlow(CemNet):
     files = ("audio2mouth", "aee", "ebm", "renderer")
 
     def renderer(self) -> Renderer:
-        return _flow(_stamp(checkpoints.find("renderer")))
+        return _flow(_stamp(self._find("renderer")))
 
 
 class GroundTruthFace(_Trained):
@@ -188,19 +195,19 @@ def _header(path: Path, _time: int, _size: int) -> TrainedOn:
 
 
 @lru_cache(maxsize=2)
-def _cmet(stamps: Sequence[Stamp]) -> Any:
+def _cmet(stamps: Sequence[Stamp], files: ModelFiles | None) -> Any:
     from cmet_reference.cmet.generate import CMetFace
     from talking_face.pretrained.torch_nets import device
 
-    return CMetFace(stamps[0][0].parent, device=device())
+    return CMetFace(stamps[0][0].parent, device=device(), files=files)
 
 
 @lru_cache(maxsize=2)
-def _cem_net(stamps: Sequence[Stamp]) -> Any:
+def _cem_net(stamps: Sequence[Stamp], files: ModelFiles | None) -> Any:
     from cmet_reference.cem_net.generate import CemNetFace
     from talking_face.pretrained.torch_nets import device
 
-    return CemNetFace(stamps[0][0].parent, device=device())
+    return CemNetFace(stamps[0][0].parent, device=device(), files=files)
 
 
 @lru_cache(maxsize=2)

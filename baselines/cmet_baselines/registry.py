@@ -16,6 +16,7 @@ from cmet_baselines.adapters.command import CommandMethod, CommandRun
 from cmet_baselines.adapters.own_process import OwnProcessMethod, PythonRun
 from cmet_baselines.adapters.videos import VideosMethod, VideosRun, folder_revision
 from cmet_baselines.method import INPUTS, Method
+from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import ClipError, UserError
 from talking_face.signature import digest
 
@@ -157,21 +158,24 @@ def catalogue() -> dict[str, Entry]:
     return entries
 
 
-def get_method(name: str) -> Method:
+def get_method(name: str, files: ModelFiles | None = None) -> Method:
     """The method of that name: in the catalogue, in a `.toml` of the user's, or `module:Class` of the current folder.
+
+    Args:
+        files: where a built-in method with trained weights finds them; None: where the environment says.
 
     Raises:
         UserError: no such method (with the nearest name), one that cannot be run, or a class that is no `Method`.
     """
-    return _made(name, Path.cwd())
+    return _made(name, Path.cwd(), files)
 
 
-def describe(name: str) -> dict[str, object]:
+def describe(name: str, files: ModelFiles | None = None) -> dict[str, object]:
     """A plain record of a method for boards: its entry's, or what a `module:Class` says of itself."""
     entry = _entry(name)
     if entry is not None and entry.kind == "published":
         return entry.model_dump(mode="json")
-    method = get_method(name)
+    method = get_method(name, files)
     if entry is not None:
         return entry.model_dump(mode="json", exclude={"process", "videos"}) | {"revision": method.revision}
     about: dict[str, Any] = getattr(method, "about", {})
@@ -207,7 +211,7 @@ def _entry(name: str) -> Entry | None:
 
 
 @lru_cache(maxsize=64)
-def _made(name: str, _folder: Path) -> Method:
+def _made(name: str, _folder: Path, files: ModelFiles | None) -> Method:
     entry = _entry(name)
     if entry is None:
         return _outside(name, None)
@@ -233,7 +237,7 @@ def _made(name: str, _folder: Path) -> Method:
         revision = f"{entry.revision}+{folder_revision(entry.videos.folder)}"
         return VideosMethod(entry.name, revision, frozenset(entry.sees), entry.videos)
     assert entry.target is not None
-    method = _outside(entry.target, entry.process) if entry.kind == "python" else _built_in(entry.target)
+    method = _outside(entry.target, entry.process) if entry.kind == "python" else _built_in(entry, files)
     known = (
         entry.name,
         method.revision if entry.revision == FROM_CHECKPOINT else entry.revision,
@@ -244,10 +248,12 @@ def _made(name: str, _folder: Path) -> Method:
     return method
 
 
-def _built_in(target: str) -> Method:
-    module_name, _, class_name = target.partition(":")
-    made: Method = getattr(importlib.import_module(module_name), class_name)()
-    return made
+def _built_in(entry: Entry, files: ModelFiles | None) -> Method:
+    """A method of this suite. The class of one with trained weights takes the model files, other classes nothing."""
+    module_name, _, class_name = str(entry.target).partition(":")
+    made = getattr(importlib.import_module(module_name), class_name)
+    method: Method = made(files) if entry.revision == FROM_CHECKPOINT else made()
+    return method
 
 
 def _outside(target: str, run: PythonRun | None) -> Method:

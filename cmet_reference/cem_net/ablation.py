@@ -13,6 +13,7 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import cast
 
@@ -35,6 +36,7 @@ from cmet_reference.training.options import Provenance, TrainOptions
 from cmet_reference.training.stage import Stage
 from talking_face.files import write_text
 from talking_face.pretrained import corpus_nets
+from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import UserError
 
 LANDMARKS = ("M-LMD", "all points", "emotion")
@@ -55,6 +57,11 @@ class Ablation:
     quiet: bool = True
     figures: Figures = field(default_factory=dict)
 
+    @cached_property
+    def files(self) -> ModelFiles:
+        """Where the evaluators and the networks of faces are searched."""
+        return ModelFiles.from_environment(self.data)
+
     def run(self, seeds: Sequence[int]) -> Figures:
         """Train every row with every seed; see `run`."""
         if not (ShardSet(self.data).clips["split"] == "test").any():
@@ -66,8 +73,8 @@ class Ablation:
             memory = self._train_memory(self.settings, folder, folder, seed, first=0)
             self._add_landmarks(memory)
             if self.pictures:
-                self._add_pictures("full", CemNetFace(folder), memory, mesh)
-                self._add_pictures("without EBM", CemNetFace(folder, memory=False), memory, mesh)
+                self._add_pictures("full", CemNetFace(folder, files=self.files), memory, mesh)
+                self._add_pictures("without EBM", CemNetFace(folder, memory=False, files=self.files), memory, mesh)
                 self._add_pictures("source's face, still", None, memory, mesh)
             where = folder / "without-aee"
             memory = self._train_memory(without_audio, folder, where, seed, first=2)
@@ -76,21 +83,20 @@ class Ablation:
             if self.pictures:  # `CemNetFace` needs all files in one folder
                 lips = f"{audio2mouth.KIND}.safetensors"
                 shutil.copyfile(folder / lips, where / lips)
-                self._add_pictures("without AEE", CemNetFace(where), memory, mesh)
+                self._add_pictures("without AEE", CemNetFace(where, files=self.files), memory, mesh)
         return self.figures
 
     def _mesh(self) -> MeshRenderer:
         """The mesh renderer with its trained appearance. Raises MissingWeights where the evaluators are absent."""
-        corpus_nets.look_beside(self.data)
-        corpus_nets.find("emotion")  # fail before the hours of training
-        for factory in stages(self.settings, {"main": self.data}, self.out, 0, self.quiet)[3:5]:
+        corpus_nets.find("emotion", self.files)  # fail before the hours of training
+        for factory in stages(self.settings, {"main": self.data}, self.out, 0, self.quiet, self.files)[3:5]:
             self._train(factory, self.settings, self.out, 0)
         files = (self.out / f"{kind}.safetensors" for kind in (appearance_stage.KIND, skin_stage.KIND))
         return MeshRenderer(expression=skin_stage.corrected(*files))
 
     def _train_memory(self, settings: Table, folder: Path, where: Path, seed: int, first: int) -> EbmStage:
         """Train the stages from number `first` to the memory into `where`; earlier ones are read from `folder`."""
-        factories = stages(settings, {"main": self.data}, folder, seed, self.quiet)[first:3]
+        factories = stages(settings, {"main": self.data}, folder, seed, self.quiet, self.files)[first:3]
         trained = [self._train(factory, settings, where, seed) for factory in factories]
         return cast(EbmStage, trained[-1])
 

@@ -10,6 +10,7 @@ import numpy as np
 from cmet_reference import geometry
 from cmet_reference.cem_net import audio as sound
 from cmet_reference.clips import ClipArrays
+from talking_face.pretrained.model_files import ModelFiles
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def outside(length: int, start: int, width: int, n: int, rng: np.random.Generato
     return rng.choice(left if len(left) else np.arange(length), n, replace=len(left) < n)
 
 
-def identity_of(picture: np.ndarray, landmarks: np.ndarray, by: str) -> np.ndarray:
+def identity_of(picture: np.ndarray, landmarks: np.ndarray, by: str, files: ModelFiles | None = None) -> np.ndarray:
     """Who a face is, as a vector of length 1: (128,) by dlib's face ResNet, (512,) by ArcFace.
 
     Args:
@@ -66,7 +67,7 @@ def identity_of(picture: np.ndarray, landmarks: np.ndarray, by: str) -> np.ndarr
         # Where dlib's own detector would put its box: the points' middle, a little wider than brows to chin is high.
         low, high = landmarks[:, :2].min(axis=0), landmarks[:, :2].max(axis=0)
         middle, side = (low + high) / 2, float((high - low).max()) * 0.95
-        vector = face_embedding(picture, Box(*(middle - side / 2), *(middle + side / 2)))
+        vector = face_embedding(picture, Box(*(middle - side / 2), *(middle + side / 2)), files)
     else:
         from talking_face.faces.align import align_mode, cut, transforms
         from talking_face.media.picture import ArrayPicture
@@ -74,5 +75,5 @@ def identity_of(picture: np.ndarray, landmarks: np.ndarray, by: str) -> np.ndarr
 
         mode = align_mode("arcface-112")
         place = transforms(mode, landmarks[None], np.ones(1, bool), picture.shape[:2], 112, 1.0)[0]
-        vector = arcface.embed(cut(mode, ArrayPicture(picture), place, 112)[None])[0]
+        vector = arcface.embed(cut(mode, ArrayPicture(picture), place, 112)[None], files=files)[0]
     return (vector / np.linalg.norm(vector)).astype(np.float32)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from typing import Any, Literal
 
 import numpy as np
@@ -20,6 +20,7 @@ from cmet_reference.cem_net.generate import heard_by
 from cmet_reference.clips import ClipArrays
 from cmet_reference.training.stage import Optimizer
 from talking_face.emotions import EMOTIONS
+from talking_face.pretrained.model_files import ModelFiles
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ class EbmStage:
         train: Sequence[ClipArrays],
         test: Sequence[ClipArrays],
         seed: int,
+        files: ModelFiles | None = None,
     ) -> None:
         """`ears`: without, the key has no emotion from sound."""
         self.settings, self.weights, self.steps, self.seed = settings, weights, settings.steps, seed
@@ -97,10 +99,9 @@ class EbmStage:
 
         told = {c.clip_id: vector for c, vector in zip(train, own, strict=True)}
         few = held[:: max(1, len(held) // 48)]
-        self.pairs = _pairs(
-            faces, mouths, lambda c: told[c.clip_id], settings.sources, settings.identity, rng, cross=False
-        )
-        self.held_pairs = _pairs(few, mouths, hear, 1, settings.identity, rng, True, held)
+        identify = partial(identity_of, by=settings.identity, files=files) if identity else None
+        self.pairs = _pairs(faces, mouths, lambda c: told[c.clip_id], settings.sources, identify, rng, cross=False)
+        self.held_pairs = _pairs(few, mouths, hear, 1, identify, rng, True, held)
         self.net.template.copy_(torch.from_numpy(template))
         self.net.spread.copy_(torch.from_numpy(spread_of(faces)))
         if net.region == "lower-half":
@@ -262,7 +263,7 @@ def _pairs(
     mouths: Audio2Mouth,
     hear: Callable[[ClipArrays], np.ndarray],
     sources: int,
-    identity: str,
+    identify: Callable[[np.ndarray, np.ndarray], np.ndarray] | None,
     rng: np.random.Generator,
     cross: bool,
     among: Sequence[Face] = (),
@@ -287,9 +288,9 @@ def _pairs(
             shown, shapes = source.head[take], ebm.odds(source.clip.blendshapes[take])
             rest = shown.mean(axis=0)
             lips = mouths.mouth(c.audio, shown, source.head, len(face)) - rest[list(POINTS)]
-            if identity != "none" and source.clip.clip_id not in known:
+            if identify is not None and source.clip.clip_id not in known:
                 picture = opened(source.clip.folder).frames(source.clip.clip_id, [0])[0]
-                known[source.clip.clip_id] = identity_of(picture, source.clip.landmarks[0], identity)
+                known[source.clip.clip_id] = identify(picture, source.clip.landmarks[0])
             who = known.get(source.clip.clip_id, np.zeros(0, np.float32))
             out.append(Pair(face, rest, shapes, lips, heard, source.clip, who))
     return out

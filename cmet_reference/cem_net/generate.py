@@ -14,6 +14,7 @@ from cmet_reference.cem_net.data import identity_of
 from cmet_reference.geometry import fit_pose, to_head, to_picture
 from cmet_reference.training import checkpoints
 from talking_face.pretrained.face_landmarker import FaceLandmarker
+from talking_face.pretrained.model_files import ModelFiles
 
 # Eyelids and irises: what blinks and looks. They follow the source's, about its own mean.
 EYES = (
@@ -26,19 +27,19 @@ EYES = (
 class CemNetFace:
     """The three networks of landmarks, from one folder of checkpoints."""
 
-    def __init__(self, folder: Path, memory: bool = True, device: str = "cpu") -> None:
+    def __init__(self, folder: Path, memory: bool = True, device: str = "cpu", files: ModelFiles | None = None) -> None:
         """`folder`: audio2mouth, aee and ebm .safetensors. `memory`: False leaves the emotion out (the paper's "w/o
         EBM"). "w/o AEE" is a memory trained without: `[ebm.net] audio_emotion = 0`.
 
         Raises UserError where a file is no such checkpoint.
         """
-        files = [folder / f"{kind}.safetensors" for kind in (audio2mouth.KIND, ebm.KIND, aee.KIND)]
-        self.device, self.felt = device, memory
-        self.mouths = audio2mouth.load(files[0]).to(device)
-        self.memory, self.identity = ebm.load(files[1])
+        paths = [folder / f"{kind}.safetensors" for kind in (audio2mouth.KIND, ebm.KIND, aee.KIND)]
+        self.device, self.felt, self.model_files = device, memory, files
+        self.mouths = audio2mouth.load(paths[0]).to(device)
+        self.memory, self.identity = ebm.load(paths[1])
         self.memory.to(device)
-        self.ears = aee.load(files[2]).to(device) if memory and self.memory.settings.audio_emotion else None
-        used = files if self.ears else files[:2]
+        self.ears = aee.load(paths[2]).to(device) if memory and self.memory.settings.audio_emotion else None
+        used = paths if self.ears else paths[:2]
         self.revision = "-".join([*map(checkpoints.revision, used), *([] if memory else ["without-memory"])])
 
     def landmarks(
@@ -97,9 +98,12 @@ class CemNetFace:
             raise ValueError("this memory looks at the speaker's pictures: give reference_frames")
         if self.identity != "none":
             first = np.ascontiguousarray(cast(np.ndarray, pictures)[0])
-            key["who"] = self._row(identity_of(first, landmarks[0], self.identity))
+            key["who"] = self._row(identity_of(first, landmarks[0], self.identity, self.model_files))
         if sees:
-            seen = shapes[take] if shapes is not None else blendshapes_of(cast(np.ndarray, pictures)[take])
+            if shapes is not None:
+                seen = shapes[take]
+            else:
+                seen = blendshapes_of(cast(np.ndarray, pictures)[take], self.model_files)
             key["shapes"] = self._row(ebm.odds(seen))
         if self.ears is not None:
             key["heard"] = heard_by(self.ears, self.memory, audio)[None]
@@ -116,8 +120,8 @@ def heard_by(ears: aee.AEE, memory: ebm.EBM, audio: np.ndarray) -> torch.Tensor:
     return memory.decided(vector, shares)
 
 
-def blendshapes_of(pictures: np.ndarray) -> np.ndarray:
+def blendshapes_of(pictures: np.ndarray, files: ModelFiles | None = None) -> np.ndarray:
     """(N, H, W, 3) uint8 RGB to (M, 52) float32 of those with a face; one row of 0 where there is none in any."""
-    with FaceLandmarker("image") as landmarker:
+    with FaceLandmarker("image", files) as landmarker:
         found = [mesh.blendshapes for picture in pictures if (mesh := landmarker.detect(picture)) is not None]
     return np.stack(found) if found else np.zeros((1, ebm.BLENDSHAPES), np.float32)

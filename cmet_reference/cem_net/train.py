@@ -16,6 +16,7 @@ from cmet_reference.clips import ClipArrays, read_clips, read_held_out
 from cmet_reference.render import appearance_stage, flow, skin, skin_stage
 from cmet_reference.render.appearance_stage import AppearanceSettings, AppearanceStage
 from cmet_reference.render.skin_stage import SkinSettings, SkinStage
+from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import UserError
 
 # In training order.
@@ -23,7 +24,12 @@ STAGES = (audio2mouth.KIND, aee.KIND, ebm.KIND, appearance_stage.KIND, skin_stag
 
 
 def stages(
-    config: Mapping[str, Any], folders: Mapping[str, Path], out: Path, seed: int = 0, quiet: bool = True
+    config: Mapping[str, Any],
+    folders: Mapping[str, Path],
+    out: Path,
+    seed: int = 0,
+    quiet: bool = True,
+    files: ModelFiles | None = None,
 ) -> list[Callable[[], Any] | None]:
     """What `cmet-eval train cem-net` trains; None where the settings leave a stage out.
 
@@ -51,11 +57,11 @@ def stages(
         mouths = audio2mouth.load(out / "audio2mouth.safetensors")
         net, settings, weights = _settings(config, "ebm")
         ears = aee.load(out / "aee.safetensors") if net.audio_emotion else None
-        return EbmStage(net, settings, weights, mouths, ears, *split(felt), seed)
+        return EbmStage(net, settings, weights, mouths, ears, *split(felt), seed, files)
 
     def fourth() -> AppearanceStage:
         (settings,) = _settings(config, "appearance")
-        return AppearanceStage(settings, *split(felt), seed, quiet)
+        return AppearanceStage(settings, *split(felt), seed, quiet, files)
 
     def fifth() -> SkinStage:
         net, settings = _settings(config, "skin")
@@ -63,7 +69,7 @@ def stages(
         return SkinStage(net, settings, appearance, *split(felt), seed, quiet)
 
     def sixth() -> Any:
-        return flow.stage(config["renderer"], *split(spoken), seed)
+        return flow.stage(config["renderer"], *split(spoken), seed, files)
 
     return [first, second, third, fourth, fifth, sixth if "renderer" in config else None]
 

@@ -21,6 +21,7 @@ from cmet_reference.cmet.train import CMetStage, Training, codec_of, configurati
 from cmet_reference.training import checkpoints
 from cmet_reference.training.loop import fit
 from cmet_reference.training.options import Provenance, TrainOptions
+from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import UserError
 
 
@@ -49,9 +50,9 @@ def run(
     Raises UserError without a test split, or with nobody in it who shows neutral and other emotions.
     """
     train, test = read_clips([data], quiet=quiet), read_clips([data], "test", quiet=quiet)
-    checkpoints.look_beside(data)
+    files = ModelFiles.from_environment(data)
     with checkpoints.record_loaded() as built_on:
-        codec, encoder = codec_of(settings, train), speech.build(settings.speech)
+        codec, encoder = codec_of(settings, train), speech.build(settings.speech, files=files)
     figures: dict[str, dict[str, list[float]]] = {}
     for row, changed in variants(table, settings).items():
         for seed in seeds:

@@ -22,6 +22,7 @@ from cmet_reference.cmet.speech import SpeechEncoder
 from cmet_reference.cmet.train import KIND, CMetNet, codec_named
 from cmet_reference.render.base import Renderer
 from cmet_reference.training import checkpoints
+from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import ClipError, Reason, UserError
 
 SAMPLES_A_FRAME = 640  # 16 kHz at 25 frames/s
@@ -85,13 +86,14 @@ class CMetFace:
         settings: Inference | None = None,
         renderer: Renderer | None = None,
         device: str = "cpu",
+        files: ModelFiles | None = None,
     ) -> None:
         """`folder`: where cmet.safetensors and audio2mouth.safetensors lie; without it they are looked for.
 
         Raises MissingWeights where one is not there, UserError where one cannot be used.
         """
         self.settings = settings or Inference()
-        path = _checkpoint(folder, KIND)
+        path = _checkpoint(folder, KIND, files)
         state, record = checkpoints.load(path, KIND)
         with checkpoints.as_saved(path, KIND):
             self.net = CMetNet(
@@ -106,13 +108,13 @@ class CMetFace:
                 self.settings = replace(self.settings, strength=record["strength"])
             self.hearing = self.net.hearing(record["heard"])
         self.net.eval().to(torch.device(device))
-        self.encoder: SpeechEncoder = speech.build(record["speech_setting"], folder)
+        self.encoder: SpeechEncoder = speech.build(record["speech_setting"], folder, files)
         if self.encoder.name != record["speech"]:
             raise UserError(f"{path} was trained with {record['speech']}, and here is {self.encoder.name}; train again")
         revisions = [checkpoints.revision(path)]
         self.codec: FaceCodec
         if record["codec"] == BlendshapeCodec.name:
-            mouth = _checkpoint(folder, audio2mouth.KIND)
+            mouth = _checkpoint(folder, audio2mouth.KIND, files)
             revisions.append(checkpoints.revision(mouth))
             self.codec = BlendshapeCodec(self.net.blendshape_model(), audio2mouth.load(mouth), renderer)
         else:
@@ -215,6 +217,6 @@ class CMetFace:
         return np.asarray(getattr(self.net, name).cpu().numpy())
 
 
-def _checkpoint(folder: Path | None, name: str) -> Path:
+def _checkpoint(folder: Path | None, name: str, files: ModelFiles | None) -> Path:
     here = folder / f"{name}.safetensors" if folder else None
-    return here if here and here.is_file() else checkpoints.find(name)
+    return here if here and here.is_file() else checkpoints.find(name, files)

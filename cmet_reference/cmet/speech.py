@@ -20,6 +20,7 @@ import numpy as np
 
 from cmet_reference.voice import RATE, Heard, Prosody, checked
 from talking_face.emotions import EMOTIONS
+from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import ClipError, Reason, UserError
 
 EMOTION2VEC = "iic/emotion2vec_plus_large"
@@ -171,7 +172,7 @@ class OwnEmotion:
 # -- choosing one ------------------------------------------------------------------------------------------------------
 
 
-def build(setting: str, folder: Path | None = None) -> SpeechEncoder:
+def build(setting: str, folder: Path | None = None, files: ModelFiles | None = None) -> SpeechEncoder:
     """The encoder that a configuration names: `prosody`, `aee`, `emotion2vec:FOLDER` or `stored:FOLDER`.
 
     `folder` is where checkpoints of this training lie (for `aee`); without it they are looked for.
@@ -183,7 +184,7 @@ def build(setting: str, folder: Path | None = None) -> SpeechEncoder:
         from cmet_reference.training import checkpoints
 
         here = folder / "aee.safetensors" if folder else None
-        return OwnEmotion(here if here and here.is_file() else checkpoints.find("aee"))
+        return OwnEmotion(here if here and here.is_file() else checkpoints.find("aee", files))
     if kind in ("emotion2vec", "stored"):
         if not where:
             raise UserError(f"speech = {setting!r} names no folder: {kind}:FOLDER")

@@ -24,6 +24,7 @@ from cmet_reference.cmet.speech import Hearing, SpeechEncoder
 from cmet_reference.training.stage import Optimizer
 from cmet_reference.voice import Heard
 from talking_face.emotions import EMOTIONS
+from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import UserError
 
 KIND = "cmet"
@@ -293,7 +294,12 @@ def codec_named(setting: str) -> FaceCodec:
 
 
 def stages(
-    config: Mapping[str, Any], folders: Mapping[str, Path], out: Path, seed: int = 0, quiet: bool = True
+    config: Mapping[str, Any],
+    folders: Mapping[str, Path],
+    out: Path,
+    seed: int = 0,
+    quiet: bool = True,
+    files: ModelFiles | None = None,
 ) -> list[Callable[[], CMetStage]]:
     """What `cmet-eval train cmet` trains: one stage. All folders' training splits are learnt from together."""
     settings = read(config)
@@ -301,6 +307,8 @@ def stages(
     def stage() -> CMetStage:
         train = read_clips(folders.values(), quiet=quiet)
         test = read_held_out(folders.values(), quiet=quiet)
-        return CMetStage(settings, codec_of(settings, train), speech.build(settings.speech, out), train, test, seed)
+        return CMetStage(
+            settings, codec_of(settings, train), speech.build(settings.speech, out, files), train, test, seed
+        )
 
     return [stage]

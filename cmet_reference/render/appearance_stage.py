@@ -24,6 +24,7 @@ from cmet_reference.render.mesh import N_SKIN, MeshRenderer
 from cmet_reference.training import checkpoints
 from cmet_reference.training.stage import Optimizer
 from talking_face.pretrained.face_landmarker import FaceLandmarker
+from talking_face.pretrained.model_files import ModelFiles
 from talking_face.progress import Progress
 from talking_face.reasons import UserError
 
@@ -88,7 +89,9 @@ class AppearanceStage:
         test: Sequence[ClipArrays],
         seed: int,
         quiet: bool = True,
+        files: ModelFiles | None = None,
     ) -> None:
+        self.files = files
         self.settings, self.train, self.test, self.seed, self.quiet = settings, train, test, seed, quiet
         self.net = AppearanceNet(settings.axes)
         self.response = np.zeros(0)
@@ -99,7 +102,7 @@ class AppearanceStage:
         draw = np.random.default_rng(self.seed)
         tracks = [clip.landmarks[::10] for clip in train]
         template = mean_face(tracks, min(_TEMPLATE_FRAMES, sum(len(track) for track in tracks)))
-        asked, found = response_samples(train, template, settings.drawn, settings.gain, draw, quiet)
+        asked, found = response_samples(train, template, settings.drawn, settings.gain, draw, quiet, files=self.files)
         if len(asked) < settings.axes:
             raise UserError(
                 f"of {settings.drawn} frames of the training split that were looked at before and after their faces "
@@ -134,7 +137,14 @@ class AppearanceStage:
         for kind, expression in (("response", None), ("further", learnt)):
             draw = np.random.default_rng(self.seed)  # the same faces twice
             samples = response_samples(
-                self.test, learnt.template, self.settings.held_drawn, (1.0, 1.0), draw, self.quiet, expression
+                self.test,
+                learnt.template,
+                self.settings.held_drawn,
+                (1.0, 1.0),
+                draw,
+                self.quiet,
+                expression,
+                self.files,
             )
             asked, found = (s / learnt.unit[:, None] for s in samples)
             for name, at in PARTS.items():
@@ -173,6 +183,7 @@ def response_samples(
     draw: np.random.Generator,
     quiet: bool = True,
     expression: Appearance | None = None,
+    files: ModelFiles | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Frames of a speaker moved to the faces of others of the same one's frames, looked at again.
 
@@ -187,7 +198,7 @@ def response_samples(
     """
     of = by_speaker(clips)
     opened, renderer, asked, found = cache(ShardSet), MeshRenderer(expression=expression), [], []
-    with FaceLandmarker("image") as landmarker, Progress(n, "pictures", "response", quiet) as progress:
+    with FaceLandmarker("image", files) as landmarker, Progress(n, "pictures", "response", quiet) as progress:
         for k in range(n):
             progress.advance()
             own = of[list(of)[k % len(of)]]

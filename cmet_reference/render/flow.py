@@ -278,6 +278,7 @@ class RendererStage:
     train: Sequence[ClipArrays]
     test: Sequence[ClipArrays]
     seed: int = 0
+    files: ModelFiles | None = None
     name: str = KIND
     _kept: dict[tuple[str, str], _Crops] = field(default_factory=dict, repr=False)
 
@@ -292,7 +293,7 @@ class RendererStage:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             self.net = RendererNet(self.settings)
-        self.vgg = vgg19() if self.settings.perceptual == "vgg19" else None
+        self.vgg = vgg19(self.files) if self.settings.perceptual == "vgg19" else None
         if self.vgg is None and self.settings.perceptual == "vgg19":
             print("the renderer's perceptual loss is off: VGG19 is not here (`cmet-eval weights fetch vgg19`); pixels "
                   "are compared in its place", file=sys.stderr)  # fmt: skip
@@ -491,10 +492,14 @@ def _pasted(picture: np.ndarray, face: np.ndarray, part: np.ndarray, box: np.nda
 
 
 def stage(
-    settings: Mapping[str, Any], train: Sequence[ClipArrays], test: Sequence[ClipArrays], seed: int = 0
+    settings: Mapping[str, Any],
+    train: Sequence[ClipArrays],
+    test: Sequence[ClipArrays],
+    seed: int = 0,
+    files: ModelFiles | None = None,
 ) -> RendererStage:
     """The stage of a table of settings. Raises UserError for a name that is none."""
     try:
-        return RendererStage(RendererSettings(**settings), train, test, seed)
+        return RendererStage(RendererSettings(**settings), train, test, seed, files)
     except TypeError as error:
         raise UserError(f"[renderer] has a field that is none ({error})") from None

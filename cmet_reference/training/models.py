@@ -13,6 +13,7 @@ from cmet_reference.training.loop import fit
 from cmet_reference.training.options import Provenance, TrainOptions
 from cmet_reference.training.runtime import repeatable
 from cmet_reference.training.stage import Stage
+from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import UserError
 
 # Each package has `train.STAGES`, the names of its stages in training order, and `train.stages`, a `StagesOf`.
@@ -25,7 +26,13 @@ class StagesOf(Protocol):
     """The function `train.stages` of a model's package."""
 
     def __call__(
-        self, config: Mapping[str, object], folders: Mapping[str, Path], out: Path, seed: int, quiet: bool
+        self,
+        config: Mapping[str, object],
+        folders: Mapping[str, Path],
+        out: Path,
+        seed: int,
+        quiet: bool,
+        files: ModelFiles,
     ) -> list[StageFactory | None]:
         """A factory for each of STAGES; None where the settings leave the stage out."""
         ...
@@ -51,6 +58,7 @@ def train_model(
     only: str = "",
     options: TrainOptions | None = None,
     report: Callable[[str, Card], None] = lambda name, card: None,
+    files: ModelFiles | None = None,
 ) -> dict[str, Card]:
     """Train a model's stages in order. A finished stage is kept.
 
@@ -61,6 +69,8 @@ def train_model(
         settings: demo, paper, or the path of a TOML file (see `config.load`).
         only: train this stage alone; the checkpoints of the ones before it must exist.
         report: called with a stage's name and card as soon as it is trained.
+        files: where pretrained files and earlier checkpoints are searched; None: by the environment, then next to the
+            main shard set.
 
     Returns:
         the cards by stage.
@@ -73,8 +83,9 @@ def train_model(
     if only and only not in names:
         raise UserError(f"{model} has no stage {only!r}; known, in training order: {', '.join(names)}")
     chosen = config.load(PACKAGES[model], settings)
-    out = out or next(iter(folders.values())) / checkpoints.FOLDER
-    factories = stages_of(model)(chosen, dict(folders), out, options.seed, options.quiet)
+    main = next(iter(folders.values()))
+    out, files = out or main / checkpoints.FOLDER, files or ModelFiles.from_environment(main)
+    factories = stages_of(model)(chosen, dict(folders), out, options.seed, options.quiet, files)
     cards = {}
     for name, factory in zip(names, factories, strict=True):
         if only and name != only:

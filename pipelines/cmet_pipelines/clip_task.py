@@ -14,6 +14,7 @@ from cmet_pipelines.records import ClipOutcome, ClipRecord
 from cmet_pipelines.source_files import relative_path, source_bytes, source_sha256
 from cmet_pipelines.staging import Staging
 from talking_face.clip import Clip
+from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import ClipError, Reason
 
 TASK = "cmet_pipelines.clip_task:process_to_staging"
@@ -21,7 +22,9 @@ TASK = "cmet_pipelines.clip_task:process_to_staging"
 log = logging.getLogger(__name__)
 
 
-def process_to_staging(clip: Clip, settings: ProcessingSettings, staging: str, root: str) -> ClipOutcome:
+def process_to_staging(
+    clip: Clip, settings: ProcessingSettings, staging: str, root: str, files: ModelFiles | None = None
+) -> ClipOutcome:
     """Processes a clip and stores its record in the staging folder. Returns its outcome, also of a clip that fails.
 
     Only a full disk is raised (OSError), because it is not the clip's fault.
@@ -33,7 +36,7 @@ def process_to_staging(clip: Clip, settings: ProcessingSettings, staging: str, r
     try:
         outcome["source_bytes"] = source_bytes(clip.video)
         outcome["source_sha256"] = sha256 = source_sha256(clip.video)
-        record = process_clip(clip, settings, root, sha256, stages)
+        record = process_clip(clip, settings, root, sha256, stages, files)
         outcome["status"] = "kept"
     except ClipError as error:
         detail = error.detail.replace(f"{root}{os.sep}", "")  # ledgers do not depend on where the dataset is stored

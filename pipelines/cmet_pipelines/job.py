@@ -14,6 +14,7 @@ from cmet_pipelines.readers import Discovery, ReaderOptions, Skipped
 from cmet_pipelines.shard_files import clips_per_shard, plan
 from cmet_pipelines.source_files import relative_path
 from talking_face.clip import Clip
+from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import Reason, UserError
 from talking_face.signature import digest
 
@@ -33,6 +34,7 @@ class Job:
     skipped: Sequence[Skipped]
     preset: str  # name of the split
     notes: list[str]  # lines for the user
+    files: ModelFiles  # where the networks of faces are searched
 
     @cached_property
     def by_id(self) -> dict[str, Clip]:
@@ -75,6 +77,7 @@ def plan_job(
     settings: ProcessingSettings,
     options: ReaderOptions,
     limit: int | None = None,
+    files: ModelFiles | None = None,
 ) -> Job:
     """Discovers the clips under `root`, assigns splits, and applies the list of clips and the limit.
 
@@ -93,7 +96,8 @@ def plan_job(
         notes.append(f"only the first {limit} of {len(clips)} clips, as asked")
         clips = _leave_out(clips, clips[:limit], f"not of the first {limit} clips", found)
     content = settings.content(dataset, options)
-    return Job(dataset, root, out, settings, content, clips, found.skipped, preset, notes)
+    files = files or ModelFiles.from_environment()
+    return Job(dataset, root, out, settings, content, clips, found.skipped, preset, notes, files)
 
 
 def _only_listed(name_or_file: str, clips: list[Clip], found: Discovery, notes: list[str]) -> list[Clip]:

@@ -29,6 +29,7 @@ from cmet_pipelines.staging import Staging
 from talking_face.clip import Clip
 from talking_face.execution.options import RunOptions
 from talking_face.execution.workers import Task, TaskResult, run_tasks
+from talking_face.pretrained.model_files import ModelFiles
 from talking_face.progress import Progress
 from talking_face.reasons import Reason, UserError
 
@@ -87,6 +88,7 @@ def preprocess(
     *,
     run: RunOptions | None = None,
     selection: Selection | None = None,
+    files: ModelFiles | None = None,
 ) -> PreprocessSummary:
     """Preprocesses `dataset` under `root` into the shard set `out`.
 
@@ -98,13 +100,14 @@ def preprocess(
         options: options of the dataset's reader; None for the defaults.
         run: workers and output. A scheduler's workers must see `root` and `out`.
         selection: which clips are taken; None for all.
+        files: where the networks of faces are searched; None: where the environment says.
 
     Raises UserError on wrong use, on a folder that other settings made, on finished clips that would be lost without
     `prune`, on a full disk, and where every clip crashes in the same way.
     """
     run, selection = run or RunOptions(), selection or Selection()
     options = options or readers.get_reader(dataset).options()
-    job = plan_job(dataset, Path(root), Path(out), settings or ProcessingSettings(), options, selection.limit)
+    job = plan_job(dataset, Path(root), Path(out), settings or ProcessingSettings(), options, selection.limit, files)
     with _disk_errors(job.out):
         job.out.mkdir(parents=True, exist_ok=True)
         with _locked(job.out):
@@ -151,7 +154,9 @@ def _outcomes(job: Job, todo: Sequence[Clip], run: RunOptions, progress: Progres
     staging = Staging(job.staging)
     crashes = EqualCrashes(staging)
     folder, root = str(job.staging.resolve()), str(job.root)
-    tasks = [Task(clip.clip_id, (clip, job.settings, folder, root), job.settings.deadline_s) for clip in todo]
+    tasks = [
+        Task(clip.clip_id, (clip, job.settings, folder, root, job.files), job.settings.deadline_s) for clip in todo
+    ]
     for result in run_tasks(TASK, tasks, workers=run.workers, scheduler=run.scheduler, progress=progress):
         if result.error is None:
             crashes.check(result.value)

@@ -27,6 +27,7 @@ from talking_face.faces.points68 import to_68
 from talking_face.faces.track import FaceTrack, jitter, smooth_landmarks, track_face
 from talking_face.media import AUDIO_RATE, Picture, iter_pictures, probe, read_audio
 from talking_face.media.reading import VideoInfo
+from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import ClipError, Reason, UserError
 
 _AUDIO_TOLERANCE = AUDIO_RATE // 5  # samples; a larger difference between sound and picture gives a warning
@@ -53,6 +54,7 @@ class ClipWork:
     root: str  # folder of the dataset
     stages: StageLog
     sha256: str = ""  # of the video file
+    files: ModelFiles | None = None  # where the networks of faces are searched
     warnings: list[str] = field(default_factory=list)
 
 
@@ -106,7 +108,12 @@ class FittedAudio:
 
 
 def process_clip(
-    clip: Clip, settings: ProcessingSettings, root: str, sha256: str = "", stages: StageLog | None = None
+    clip: Clip,
+    settings: ProcessingSettings,
+    root: str,
+    sha256: str = "",
+    stages: StageLog | None = None,
+    files: ModelFiles | None = None,
 ) -> ClipRecord:
     """The clip's record: a value for every column of `cmet_pipelines.records.SCHEMA`.
 
@@ -116,10 +123,11 @@ def process_clip(
         root: folder of the dataset; the record names files below it.
         sha256: SHA-256 of the video file, stored unchanged.
         stages: names the stage under way, also after an error.
+        files: where the networks of faces are searched.
 
     Raises ClipError where the clip cannot be used.
     """
-    work = ClipWork(clip, settings, root, stages or StageLog(), sha256)
+    work = ClipWork(clip, settings, root, stages or StageLog(), sha256, files)
     opened = open_clip(work)
     tracked = track_clip(work, opened)
     check_face(work, tracked.track)
@@ -184,7 +192,7 @@ def track_clip(work: ClipWork, opened: OpenedClip) -> TrackedClip:
     windows, thumbnails = FaceWindows(), Thumbnails()
     pictures = thumbnails.collect(_pictures(work.clip.video, work.settings))
     sound = opened.samples if opened.sound is not None else None
-    track = track_face(pictures, work.settings.fps, windows.add, sound)
+    track = track_face(pictures, work.settings.fps, windows.add, sound, work.files)
     return TrackedClip(track, windows, thumbnails.stack() if len(track) else np.zeros((0, 0, 0), np.uint8))
 
 
@@ -240,7 +248,7 @@ def _transforms(work: ClipWork, mode: AlignMode, track: FaceTrack) -> np.ndarray
     settings = work.settings
     points, valid = track.landmarks, track.valid
     if mode.points == "dlib68":
-        found = [find_dlib68(picture.rgb()) for picture in iter_pictures(work.clip.video, settings.fps)]
+        found = [find_dlib68(picture.rgb(), work.files) for picture in iter_pictures(work.clip.video, settings.fps)]
         points = np.stack([mesh if own is None else own for own, mesh in zip(found, to_68(points), strict=True)])
         if missed := sum(own is None and seen for own, seen in zip(found, track.valid, strict=True)):
             work.warnings.append(f"aligned-on-mediapipe-{missed}")
@@ -256,7 +264,7 @@ def encode_crops(work: ClipWork, tracked: TrackedClip, placement: Placement) -> 
     figures = CropFigures(quality.identity_samples(track.valid, doubtful))
     frames = get_codec(work.settings.codec).encode(figures.collect(_crops(work, tracked, placement)))
     work.stages.enter("quality")
-    distance = _identity_distance(figures, placement.landmarks, work.warnings)
+    distance = _identity_distance(work, figures, placement.landmarks)
     n_black = int(quality.black_frames(tracked.thumbnails).sum())
     sharpness, brightness = figures.medians()
     return EncodedCrops(frames, sharpness, brightness, n_black, cuts, distance)
@@ -273,14 +281,15 @@ def _crops(work: ClipWork, tracked: TrackedClip, placement: Placement) -> Iterat
     return crops
 
 
-def _identity_distance(figures: CropFigures, landmarks: np.ndarray, warnings: list[str]) -> float | None:
+def _identity_distance(work: ClipWork, figures: CropFigures, landmarks: np.ndarray) -> float | None:
     """The largest distance between faces of the clip; None where there was no reason to compare them."""
     if not figures.crops:
         return None
     try:
-        return quality.identity_distance(list(figures.crops.values()), [landmarks[index] for index in figures.crops])
+        placed = [landmarks[index] for index in figures.crops]
+        return quality.identity_distance(list(figures.crops.values()), placed, work.files)
     except UserError:  # dlib's network is not installed
-        warnings.append("identity-not-compared")
+        work.warnings.append("identity-not-compared")
         return None
 
 

@@ -14,7 +14,7 @@ from cmet_pipelines.frames_codec import DEFAULT_CODEC, get_codec
 from cmet_pipelines.readers.base import ReaderOptions
 from talking_face.faces.align import ALIGN_MODES, align_mode
 from talking_face.faces.crop import ENLARGE
-from talking_face.pretrained.store import weight_hash
+from talking_face.pretrained.store import registered_hash
 from talking_face.signature import Signature
 
 VERSION = "1.2.0"  # of the processing: raised when the same settings give other content
@@ -86,8 +86,8 @@ class ProcessingSettings(BaseModel):
         values |= {"view": of_reader.pop("view"), "split": self.split, **of_reader, "defects": self.defects}
         values["clips"] = self.clips and lists.identity(self.clips)
         if align_mode(self.align).points == "dlib68":
-            values["dlib_68"] = weight_hash("dlib_68")
-        own = {"version": VERSION, "face_landmarker": weight_hash("face_landmarker")}
+            values["dlib_68"] = registered_hash("dlib_68")
+        own = {"version": VERSION, "face_landmarker": registered_hash("face_landmarker")}
         return {**values, **own, "dataset": dataset}
 
     def signature(self) -> Signature:
@@ -98,7 +98,7 @@ class ProcessingSettings(BaseModel):
                 "fps": f"{self.fps:g}",
                 "crop": self._crop_token(),
                 "codec": self.codec,
-                "points": f"mp478@{weight_hash('face_landmarker')[:8]}",
+                "points": f"mp478@{registered_hash('face_landmarker')[:8]}",
                 "audio": "16000-mono" + ("" if self.require_audio else "-optional"),
                 "faces": f"{self.min_valid_fraction:g}",
                 "frames": f"{self.min_frames}-{self.max_seconds:g}s",
@@ -111,5 +111,5 @@ class ProcessingSettings(BaseModel):
         if self.align == "box":
             return f"box-{self.enlarge:g}-{self.size}"
         if mode.points == "dlib68":
-            return f"{mode.name}@{weight_hash('dlib_68')[:8]}"
+            return f"{mode.name}@{registered_hash('dlib_68')[:8]}"
         return mode.name if mode.size else f"{mode.name}-{self.size}"

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+from talking_face.pretrained.model_files import ModelFiles
+
 THUMBNAIL = (64, 36)  # width, height, px; pixels of the picture as they are, neither averaged nor in its proportions
 # A cut changes the mean pixel by this much (of 255), and this many times as much as the frames around it do. GRID:
 # within clips at most 1.9 and 1.1 times, where two speakers' clips are joined, before the same blue wall, at least 8.3
@@ -81,7 +83,9 @@ def identity_samples(valid: np.ndarray, starts: Sequence[int]) -> list[int]:
     return chosen if len(chosen) > 1 else []
 
 
-def identity_distance(crops: Sequence[np.ndarray], landmarks: Sequence[np.ndarray]) -> float:
+def identity_distance(
+    crops: Sequence[np.ndarray], landmarks: Sequence[np.ndarray], files: ModelFiles | None = None
+) -> float:
     """The largest distance between two of the faces in dlib's 128 dimensions; above 0.6 they are two people.
 
     Args:
@@ -90,7 +94,7 @@ def identity_distance(crops: Sequence[np.ndarray], landmarks: Sequence[np.ndarra
     from talking_face.faces.track import face_box
     from talking_face.pretrained.dlib_models import face_embedding
 
-    vectors = np.stack([face_embedding(crop, face_box(p)) for crop, p in zip(crops, landmarks, strict=True)])
+    vectors = np.stack([face_embedding(crop, face_box(p), files) for crop, p in zip(crops, landmarks, strict=True)])
     return float(np.linalg.norm(vectors[:, None] - vectors[None], axis=-1).max())
 
 

@@ -22,6 +22,7 @@ from talking_face.faces.crop import CropBox, crop_picture, invert, stable_box
 from talking_face.faces.eat import similarity
 from talking_face.faces.points68 import to_68
 from talking_face.media.picture import Picture
+from talking_face.pretrained.model_files import ModelFiles
 
 Region = tuple[int, int, int, int]  # left, top, right, bottom, whole source px
 
@@ -131,9 +132,9 @@ def region_of(mode: AlignMode, transform: np.ndarray, size: int, picture: tuple[
     return max(0, box.left), max(0, box.top), min(width, box.left + box.side), min(height, box.top + box.side)
 
 
-def find_dlib68(frame: np.ndarray) -> np.ndarray | None:
+def find_dlib68(frame: np.ndarray, files: ModelFiles | None = None) -> np.ndarray | None:
     """(68, 2) float32 points of the strongest face of a whole (H, W, 3) uint8 RGB frame, as EAT finds them, or None."""
-    points = eat.find_points(eat.to_grey(frame), eat.FIND_UPSAMPLE)
+    points = eat.find_points(eat.to_grey(frame), eat.FIND_UPSAMPLE, files)
     return None if points is None else points + np.float32(0.5)
 
 

@@ -94,6 +94,13 @@ def weight_hash(name: str, files: ModelFiles | None = None) -> str:
     return weight(name).sha256 or weight_file(name, files).sha256
 
 
+def registered_hash(name: str) -> str:
+    """SHA-256, 64 hex digits, of a file whose hash is in the registry: the same on every machine, file or not."""
+    sha256 = weight(name).sha256
+    assert sha256 is not None, name
+    return sha256
+
+
 def weight_tag(name: str, files: ModelFiles | None = None) -> str:
     """The first 8 hex digits of `weight_hash`, for signatures; `absent` when neither hash nor file is known."""
     try:

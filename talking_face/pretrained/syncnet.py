@@ -17,7 +17,7 @@ import numpy as np
 from talking_face.pretrained import torch_nets
 from talking_face.pretrained.mfcc import mfcc
 from talking_face.pretrained.model_files import ModelFiles
-from talking_face.pretrained.store import WeightFile, weight_file, weight_hash
+from talking_face.pretrained.store import WeightFile, registered_hash, weight_file
 from talking_face.reasons import UserError
 
 SIZE = 224  # side of the crop, px
@@ -227,7 +227,7 @@ def _syncnet(file: WeightFile) -> SyncNet:
 
 def syncnet_tag() -> str:
     """How the official network stands in a signature, whether its file is here or not."""
-    return f"syncnet-v2@{weight_hash('syncnet_v2')[:8]}"
+    return f"syncnet-v2@{registered_hash('syncnet_v2')[:8]}"
 
 
 def load_state(path: Path) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from cmet_reference.render import skin, skin_stage
 from cmet_reference.render.appearance_stage import AppearanceNet
 from cmet_reference.render.mesh import MeshRenderer
 from cmet_reference.training import checkpoints
+from talking_face.pretrained.model_files import ModelFiles
 from talking_face.pretrained.store import MissingWeights
 from talking_face.reasons import UserError
 from tests.cmet_reference.test_flow import pictures, track
@@ -126,7 +127,7 @@ def test_the_face_of_the_ground_truth_has_its_shape_and_the_source_s_pose() -> N
     real = (0.5 * (base[:4] + changed) @ turn + [7, -3, 0]).astype(np.float32)
     given = {"reference_landmarks": base[:2], "ground_truth_landmarks": real}
     shown = Case(spec(6), {k: lambda v=v: v for k, v in given.items()}, methods.GroundTruthFace.sees)  # type: ignore[misc]
-    out = methods.GroundTruthFace().landmarks(shown, base)
+    out = methods.GroundTruthFace(ModelFiles()).landmarks(shown, base)
     assert out == pytest.approx(base + changed[[0, 1, 2, 3, 3, 3]], abs=1e-3)  # px
 
 

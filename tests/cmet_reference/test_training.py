@@ -443,7 +443,7 @@ from test_training import Line
 from cmet_reference.training import checkpoints
 STAGES = ("one", "two", "three")
 
-def stages(config, folders, out, seed, quiet):
+def stages(config, folders, out, seed, quiet, files):
     def make(name):
         if name == "two":
             checkpoints.load(out / "one.safetensors", "one")
