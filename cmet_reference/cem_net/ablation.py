@@ -88,6 +88,7 @@ class Ablation:
 
     def _mesh(self) -> MeshRenderer:
         """The mesh renderer with its trained appearance. Raises MissingWeights where the evaluators are absent."""
+        corpus_nets.look_beside(self.data)
         corpus_nets.find("emotion", self.files)  # fail before the hours of training
         for factory in stages(self.settings, {"main": self.data}, self.out, 0, self.quiet, self.files)[3:5]:
             self._train(factory, self.settings, self.out, 0)
