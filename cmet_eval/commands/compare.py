@@ -23,14 +23,14 @@ def compare(
 ) -> None:
     from cmet_eval.reports import comparison
     from cmet_leaderboards.bands import known_bands, read_bands
-    from cmet_leaderboards.compare import compare as contrasts
+    from cmet_leaderboards.compare import compare as compare_methods
     from cmet_leaderboards.compare import to_markdown
     from cmet_leaderboards.results import read_results
 
     path = bands or known_bands()
     known = read_bands(path, bands_of) if path else None
     out = out or results.parent / "compare" / f"{a}-{b}".replace("/", "_")
-    for found in contrasts(read_results(results), a, b, setting=setting, bands=known):
+    for found in compare_methods(read_results(results), a, b, setting=setting, bands=known):
         text = to_markdown(found)
         sheet = comparison.sheet(found, comparison.folders(videos or [], results.parent / "videos", (a, b)),
                                  data or results.parent / "shards", clips)  # fmt: skip

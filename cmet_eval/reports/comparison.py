@@ -59,12 +59,12 @@ def write(comparison: Comparison, text: str, picture: np.ndarray | None, out: Pa
     fields = ("metric", "signature", "a", "b", "difference_of_losses", "low", "high", "p", "p_holm", "n", "verdict")
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(fields)
-    for contrast in comparison.contrasts:
-        duel = contrast.duel
-        row = [contrast.column.metric, contrast.column.signature, contrast.a, contrast.b]
-        if duel is not None:
-            ends = (duel.interval.low, duel.interval.high) if duel.interval else (None, None)
-            row += [duel.difference, *ends, duel.p, duel.p_holm, duel.n, duel.verdict]
+    for metric in comparison.metrics:
+        paired = metric.paired
+        row = [metric.column.metric, metric.column.signature, metric.a, metric.b]
+        if paired is not None:
+            ends = (paired.interval.low, paired.interval.high) if paired.interval else (None, None)
+            row += [paired.difference, *ends, paired.p, paired.p_holm, paired.n, paired.verdict]
         writer.writerow(["" if v is None else repr(v) if isinstance(v, float) else v for v in row])
     files = {f"{setting}.md": text.encode(), f"{setting}.csv": buffer.getvalue().encode()}
     if picture is not None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from cmet_eval.protocol.pairs import pair_file_name
 from cmet_leaderboards.compare import Comparison
-from cmet_leaderboards.wording import column_title, number
+from cmet_leaderboards.formatting import column_title, number
 from cmet_pipelines.shards import ShardSet
 from talking_face.files import sha256_of
 from talking_face.media.reading import read_frames
@@ -27,13 +27,13 @@ def picked(comparison: Comparison, count: int) -> dict[str, list[str]]:
     """At most `count` pairs, taken from each metric's extremes in turn, and what to say of each."""
     a, b = comparison.names
     said: dict[str, list[str]] = {}
-    depth = max((len(contrast.extremes) for contrast in comparison.contrasts), default=0)
+    depth = max((len(metric.extremes) for metric in comparison.metrics), default=0)
     for place in range(depth):
-        for contrast in comparison.contrasts:
-            for x in contrast.extremes[place : place + 1]:
+        for metric in comparison.metrics:
+            for x in metric.extremes[place : place + 1]:
                 if x.pair_id in said or len(said) < count:
-                    values = f"{a} {number(x.a, contrast.column)}, {b} {number(x.b, contrast.column)}"
-                    said.setdefault(x.pair_id, []).append(f"{column_title(contrast.column)}: {values}")
+                    values = f"{a} {number(x.a, metric.column)}, {b} {number(x.b, metric.column)}"
+                    said.setdefault(x.pair_id, []).append(f"{column_title(metric.column)}: {values}")
     return said
 
 

@@ -6,10 +6,10 @@ import base64
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from cmet_eval.protocol.pairs import pair_file_name, read_pairs
 from cmet_eval.reports.web_video import write_web_video
+from cmet_leaderboards.html import GalleryCase, GalleryVideo
 from talking_face.clip import Pair
 from talking_face.reasons import ClipError
 
@@ -18,7 +18,7 @@ _CRF = 28
 _FIRST = ("ground-truth",)  # shown first; its sound is the driving audio, which all have in common
 
 
-def gallery(out: Path, per_setting: int = 4) -> dict[str, list[dict[str, Any]]]:
+def gallery(out: Path, per_setting: int = 4) -> dict[str, list[GalleryCase]]:
     """Pairs of each setting of a run, with every method's video of them.
 
     Args:
@@ -31,7 +31,7 @@ def gallery(out: Path, per_setting: int = 4) -> dict[str, list[dict[str, Any]]]:
     """
     methods = [folder.name for folder in (out / "videos").iterdir()] if (out / "videos").is_dir() else []
     ordered = sorted(methods, key=lambda m: (m not in _FIRST, m))
-    found: dict[str, list[dict[str, Any]]] = {}
+    found: dict[str, list[GalleryCase]] = {}
     for path in sorted((out / "pairs").glob("*.parquet")):
         setting, pairs = path.stem, read_pairs(path).pairs
         files = {
@@ -65,8 +65,8 @@ def choose(
     return chosen
 
 
-def _shown(pair: Pair, methods: Sequence[str], files: Mapping[tuple[str, str], Path]) -> dict[str, Any]:
-    videos = []
+def _shown(pair: Pair, methods: Sequence[str], files: Mapping[tuple[str, str], Path]) -> GalleryCase:
+    videos: list[GalleryVideo] = []
     for method in methods:
         if (source := files.get((pair.pair_id, method))) is None:
             continue

@@ -1,4 +1,4 @@
-"""Noise bands of metrics: how much of a difference re-encoding or a crop moved by a pixel would make by themselves."""
+"""Noise bands of metrics: how much re-encoding a video, or moving its crop by a pixel, changes a value."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ _CALIBRATION = Path(__file__).parents[2] / "docs" / "experiments" / "calibration
 
 @dataclass(frozen=True)
 class Bands:
-    """Metric signature -> band, in the metric's unit. `about` says where they come from."""
+    """Metric signature -> band, in the metric's unit. `about` names the file that they are from."""
 
     by_signature: dict[str, float] = field(default_factory=dict)
     about: str = ""
 
     def of(self, signature: str) -> float:
-        """0 where none is known: every difference counts then."""
+        """The band; 0 for an unknown signature, so that every difference counts."""
         return self.by_signature.get(signature, 0.0)
 
 
 def known_bands() -> Path | None:
-    """The calibration that the source tree holds; None in an installation without it."""
+    """The calibration in the source tree; None in an installation without it."""
     return _CALIBRATION if _CALIBRATION.is_file() else None
 
 
@@ -34,7 +34,7 @@ def read_bands(path: Path, source: str | None = None) -> Bands:
 
     Args:
         path: the file.
-        source: the clips that were spoilt, such as `embedded`; None takes the largest band over all.
+        source: the clips of the calibration, such as `embedded`; None takes the largest band over all sources.
 
     Raises:
         UserError: the file cannot be read, or has no band of that source.
@@ -50,7 +50,7 @@ def read_bands(path: Path, source: str | None = None) -> Bands:
                 continue
             found[row["signature"]] = max(found.get(row["signature"], 0.0), float(row["band"]))
     except (OSError, UnicodeDecodeError, KeyError, ValueError, TypeError) as error:
-        raise UserError(f"{path} is no file of noise bands (columns signature, source, band): {error!r}") from error
+        raise UserError(f"{path} does not hold noise bands (columns signature, source, band): {error!r}") from error
     if not found:
         raise UserError(f"{path} has no noise band" + (f" of the source {source!r}" if source else ""))
     return Bands(found, f"{path.name} {digest(text.encode(), 8)}" + (f", source {source}" if source else ""))

@@ -1,16 +1,17 @@
-"""Result rows of one table as arrays over methods, metrics and pairs: what all of a board's numbers are computed from.
+"""Holds the result rows of one table as arrays over methods, metrics and pairs, and computes means and differences.
 
-A million rows are some fifty megabytes here, and a mean over some of the pairs is a slice.
+All numbers of a board are computed from these arrays. A million rows take about fifty megabytes, and a mean over some
+of the pairs is a slice.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -29,8 +30,10 @@ from cmet_leaderboards.statistics import (
 )
 from talking_face.reasons import Reason
 
-ABSENT, LOST, INFINITE, SCORED = range(4)  # states of a method, metric and pair
+# States of a method, metric and pair: no row; a row with a reason; an infinite value; a value.
+ABSENT, FAILED, INFINITE, SCORED = range(4)
 MethodId = tuple[str, str]  # name, revision
+Values = TypeVar("Values", float, np.ndarray)
 
 
 @dataclass(frozen=True)
@@ -41,8 +44,8 @@ class Column:
     signature: str
     higher_is_better: bool
     unit: str
-    short_signature: str = ""  # what sets it apart from another column of the same metric; else empty
-    ideal: float | None = None  # the right value, where nearer to it is better
+    short_signature: str = ""  # the fields in which it differs from other columns of the same metric; else empty
+    ideal: float | None = None  # the best value, for metrics of which a value nearer to it is better
 
     @property
     def family(self) -> str:
@@ -67,8 +70,8 @@ class Column:
             return f"nearer to {self.ideal:g} is better"
         return "higher is better" if self.higher_is_better else "lower is better"
 
-    def loss(self, values: Any) -> Any:
-        """Values as losses, of which the lower is the better: the distance from the ideal where there is one."""
+    def loss(self, values: Values) -> Values:
+        """Values as losses, where lower is better: the distance from the ideal value where the metric has one."""
         if self.ideal is not None:
             return abs(values - self.ideal)
         return -values if self.higher_is_better else values
@@ -76,17 +79,17 @@ class Column:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A statistic over pairs: the mean, or what a pooled metric makes of its sums."""
+    """A statistic over pairs: the mean, or a pooled metric's value from its sums."""
 
     mean: float | None
     interval: Interval | None
-    n: int  # pairs in it
-    loss: float | None = None  # the lower the better; with an ideal, the mean distance of the pairs from it
+    n: int  # pairs it is computed from
+    loss: float | None = None  # lower is better; for a metric with an ideal value, the mean distance from it
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Arrays over methods (M), columns (C) and pairs (P), all sorted by name."""
+    """Arrays over methods (M), columns (C) and pairs (P). Methods and pairs are sorted by name, columns by metric."""
 
     key: Mapping[str, str]
     methods: tuple[MethodId, ...]
@@ -104,12 +107,12 @@ class Grid:
 
     @cached_property
     def compared(self) -> np.ndarray:
-        """(M, C): which methods take part in a column's comparison; see `statistics.common_pairs`."""
+        """(M, C) bool: which methods take part in a column's comparison; see `statistics.common_pairs`."""
         return self._common[0]
 
     @cached_property
     def common(self) -> np.ndarray:
-        """(C, P): the pairs that all of a column's compared methods have a value for."""
+        """(C, P) bool: the pairs that all compared methods of a column have a value for."""
         return self._common[1]
 
     @cached_property
@@ -124,8 +127,8 @@ class Grid:
             common[c, [int(i) for i in shared]] = True
         return compared, common
 
-    def only(self, methods: Sequence[int]) -> Grid:
-        """The same pairs and columns with some of the methods, which are then compared among themselves."""
+    def with_methods(self, methods: Sequence[int]) -> Grid:
+        """The same pairs and columns with some of the methods, given by index; only these are then compared."""
         some = list(methods)
         return replace(
             self,
@@ -136,15 +139,15 @@ class Grid:
         )
 
     def use(self, m: int, c: int) -> np.ndarray:
-        """(P,) the pairs that a method's mean is over: the common ones, or its own where it is not compared."""
+        """(P,) bool: the pairs of a method's mean: the common pairs, or its own pairs if it is not compared."""
         return self.common[c] if self.compared[m, c] else self.state[m, c] >= INFINITE
 
     def pooled(self, c: int) -> metric_facts.Pooled | None:
-        """What makes a pooled metric's value of its sums; None for the plain mean over pairs."""
+        """The function that makes a pooled metric's value from its sums; None for a plain mean over pairs."""
         return metric_facts.pooled(self.columns[c].metric)
 
     def sums(self, c: int) -> dict[str, np.ndarray]:
-        """Each statistic of a column, (M, P), 0 where a pair has none."""
+        """The statistics of a column by name, each (M, P) float64; 0 where a pair has no such statistic."""
         if c not in self._sums:
             there = self.row[:, c] >= 0
             rows = pc.take(self.table["stats"], pa.array(self.row[:, c][there])).combine_chunks()
@@ -161,7 +164,7 @@ class Grid:
         return {}
 
     def estimate(self, m: int, c: int, keep: np.ndarray, interval: bool = True) -> Estimate:
-        """A method's statistic over the pairs of `keep` (P,) that it has a value for."""
+        """A method's statistic over the pairs of `keep`, (P,) bool, that it has a value for."""
         pooled, column = self.pooled(c), self.columns[c]
         if pooled is None:
             index = np.flatnonzero(keep & (self.state[m, c] == SCORED))
@@ -173,22 +176,26 @@ class Grid:
             mean, found = mean_interval(values, self.codes[index])
             return Estimate(mean, found, len(index), float(column.loss(values).mean()))
         index = np.flatnonzero(keep & (self.state[m, c] >= INFINITE))
-        value = self._of_sums(m, c, index)(np.arange(len(index))) if len(index) else float("nan")
+        value = self._pooled_estimator(m, c, index)(np.arange(len(index))) if len(index) else float("nan")
         if not np.isfinite(value):
             return Estimate(None, None, 0)
-        found = jackknife_interval(self._of_sums(m, c, index), self.codes[index]) if interval else None
+        found = jackknife_interval(self._pooled_estimator(m, c, index), self.codes[index]) if interval else None
         good = found is not None and np.isfinite([found.low, found.high]).all()
         return Estimate(value, found if good else None, len(index), float(column.loss(value)))
 
     def mean_loss(self, m: int, c: int, index: np.ndarray) -> float:
-        """The loss of a method over the pairs `index`, all of which it has a value for."""
+        """The loss of a method over the pairs with these indices. It must have a value for all of them."""
         if self.pooled(c) is None:
-            # Summed exactly: the same values in another order, as of the ground truth in two settings, give the same.
+            # The exact sum does not depend on the order: the ground truth has the same loss in two settings.
             return math.fsum(self.columns[c].loss(self.value[m, c, index])) / len(index)
-        return float(self.columns[c].loss(self._of_sums(m, c, index)(np.arange(len(index)))))
+        return float(self.columns[c].loss(self._pooled_estimator(m, c, index)(np.arange(len(index)))))
 
     def difference(self, a: int, b: int, c: int) -> tuple[Difference, int] | None:
-        """Loss of method `a` minus that of `b` over their common finite pairs, and how many; None without a pair."""
+        """The loss of method `a` minus that of `b` over their common pairs, and the number of these pairs.
+
+        Returns:
+            None where the two have no pair with a finite value in common.
+        """
         column = self.columns[c]
         both = self.use(a, c) & self.use(b, c)
         if self.pooled(c) is None:
@@ -200,17 +207,17 @@ class Grid:
         index = np.flatnonzero(both & (self.state[[a, b], c] >= INFINITE).all(axis=0))
         if not len(index):
             return None
-        one, two = self._of_sums(a, c, index), self._of_sums(b, c, index)
+        one, two = self._pooled_estimator(a, c, index), self._pooled_estimator(b, c, index)
         found = paired_estimates(lambda keep: float(column.loss(one(keep)) - column.loss(two(keep))), self.codes[index])
         return (found, len(index)) if np.isfinite([found.mean, found.p]).all() else None
 
     @cached_property
     def codes(self) -> np.ndarray:
-        """(P,) the speakers as integers."""
+        """(P,) int: the speakers as integers."""
         return np.unique(self.speaker, return_inverse=True)[1]
 
-    def _of_sums(self, m: int, c: int, index: np.ndarray) -> Callable[[np.ndarray], float]:
-        """The pooled statistic of some of the pairs `index`."""
+    def _pooled_estimator(self, m: int, c: int, index: np.ndarray) -> Callable[[np.ndarray], float]:
+        """A function of indices into `index`: the pooled statistic over these pairs."""
         pooled, sums = self.pooled(c), {name: column[m, index] for name, column in self.sums(c).items()}
         assert pooled is not None
 
@@ -222,7 +229,7 @@ class Grid:
 
 
 def grids(results: Results) -> list[Grid]:
-    """One grid for each combination of TABLE_KEYS, in their order."""
+    """One grid for each combination of the TABLE_KEYS, sorted by these keys."""
     table = results.table
     number, keys = grouped(table, TABLE_KEYS)
     order = np.argsort(number, kind="stable")
@@ -248,7 +255,7 @@ def _grid(key: dict[str, str], table: pa.Table) -> Grid:
     row[at] = np.arange(table.num_rows)
     value[at] = table["value"].to_numpy()
     infinite = pc.fill_null(pc.equal(table["reason"].cast(pa.string()), Reason.INFINITE.value), False).to_numpy()
-    state[at] = np.where(np.isfinite(value[at]), SCORED, np.where(infinite, INFINITE, LOST))
+    state[at] = np.where(np.isfinite(value[at]), SCORED, np.where(infinite, INFINITE, FAILED))
     first = table.take(pa.array(np.unique(pair, return_index=True)[1]))
 
     def text(name: str) -> np.ndarray:
@@ -271,13 +278,15 @@ def _grid(key: dict[str, str], table: pa.Table) -> Grid:
     )
 
 
-def _columns(found: Sequence[tuple[Any, ...]]) -> list[Column]:
+def _columns(found: Sequence[tuple[Hashable, ...]]) -> list[Column]:
+    """The columns of (metric, signature, higher_is_better, unit, ideal)."""
     several = Counter(metric for metric, *_ in found)
     out = []
     for metric, signature, higher, unit, ideal in found:
-        others = [other for name, other, *_ in found if name == metric]
-        short = _unlike(signature, others) if several[metric] > 1 else ""
-        out.append(Column(metric, signature, bool(higher), unit or "", short, ideal))
+        others = [str(other) for name, other, *_ in found if name == metric]
+        short = _distinct_fields(str(signature), others) if several[metric] > 1 else ""
+        right = float(ideal) if isinstance(ideal, float) else None
+        out.append(Column(str(metric), str(signature), bool(higher), str(unit or ""), short, right))
     return out
 
 
@@ -285,7 +294,7 @@ def _column_order(column: Column) -> tuple[int, str, str]:
     return metric_facts.place(column.family), column.metric, column.signature
 
 
-def _unlike(signature: str, others: Sequence[str]) -> str:
-    """The fields of a signature in which the others differ from it."""
+def _distinct_fields(signature: str, others: Sequence[str]) -> str:
+    """The fields of a signature that not all the other signatures have."""
     shared = set.intersection(*(set(text.split("|")) for text in others))
     return "|".join(part for part in signature.split("|") if part not in shared)

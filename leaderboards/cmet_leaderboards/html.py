@@ -1,43 +1,221 @@
-"""The board as one self-contained HTML page: no external file, script or font; every value escaped by the template."""
+"""Writes the board as one self-contained HTML page, without external files, scripts or fonts.
+
+The template `board.html.j2` escapes every value. The `...View` records are what it reads.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from cmet_leaderboards import wording
+from cmet_leaderboards import formatting
 from cmet_leaderboards.grid import Column
-from cmet_leaderboards.published import HEADING, NOTE
-from cmet_leaderboards.sections import Confusion, Sensitivity
-from cmet_leaderboards.tables import APART, Breakdown, Cell, Table
-from cmet_leaderboards.text import survivors
+from cmet_leaderboards.markdown import agreement
+from cmet_leaderboards.published import HEADING, NOTE, PublishedTable
+from cmet_leaderboards.sections import Confusion, EmotionTransfer, Sensitivity
+from cmet_leaderboards.tables import UNRANKED_ROLES, Breakdown, Cell, MethodRow, MissingValues, Table
 
 # The strip under a number, in its own units; the mean's dot stays inside the edges.
 _WIDTH, _EDGE = 96.0, 5.0
 
 
-# setting -> its cases: pair, speaker, reference_emotion, target_emotion, videos, each a method and data (MP4, base64).
-Gallery = Mapping[str, Sequence[Mapping[str, Any]]]
+class GalleryVideo(TypedDict):
+    """One method's video of a pair."""
+
+    method: str
+    data: str  # MP4, base64
+
+
+class GalleryCase(TypedDict):
+    """A pair whose videos the page plays."""
+
+    pair: str
+    speaker: str
+    reference_emotion: str
+    target_emotion: str
+    videos: list[GalleryVideo]
+
+
+Gallery = Mapping[str, Sequence[GalleryCase]]  # by setting
+
+
+@dataclass(frozen=True)
+class ColumnView:
+    """The head of a column."""
+
+    name: str
+    detail: str  # variant, unit, and the fields in which it differs from other columns of the metric
+    arrow: str
+    direction: str
+    higher: bool
+    signature: str
+    label: str
+
+
+@dataclass(frozen=True)
+class StripView:
+    """The bar under a number: where interval and mean are on the column's scale, as SVG numbers."""
+
+    off: str  # "left" or "right" where the whole interval is outside the scale; else empty
+    x: str
+    w: str
+    end: str
+    m: str
+
+
+@dataclass(frozen=True)
+class CellView:
+    """One number of the score table. A cell without a score has `there` false."""
+
+    label: str
+    there: bool = False
+    sort: str = ""
+    rank: str = ""
+    ties: str = ""
+    distance: str = ""
+    value: str = ""
+    half: str | None = None
+    strip: StripView | None = None
+    interval: str = ""
+    coverage: str = ""
+    complete: bool = False
+    compared: bool = False
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class RowView:
+    """One method of the score table."""
+
+    title: str
+    role: str
+    summary: str
+    sees: str
+    notes: list[str]
+    command: str
+    codec: str
+    cells: list[CellView]
+
+
+@dataclass(frozen=True)
+class HeatCellView:
+    """One number of a breakdown or of a confusion matrix; `heat` in [0, 1] sets the tint."""
+
+    text: str
+    heat: str
+    coverage: str = ""
+    complete: bool = True
+    correct: bool = False  # in a confusion matrix: the prediction is the emotion asked for
+
+
+@dataclass(frozen=True)
+class HeatRowView:
+    """One line of a heat map."""
+
+    title: str
+    cells: list[HeatCellView]
+    ceiling: bool = False
+    clips: str = ""  # of a confusion matrix
+
+
+@dataclass(frozen=True)
+class HeatView:
+    """One heat map behind a tab: a metric by emotion or speaker, or a confusion matrix."""
+
+    tab: str
+    label: str
+    groups: list[tuple[str, int]]  # column heads with their pairs; a confusion matrix has no pairs
+    rows: list[HeatRowView]
+
+
+@dataclass(frozen=True)
+class GroupView:
+    """The breakdowns of all metrics, by emotion or by speaker."""
+
+    name: str
+    title: str
+    parts: list[HeatView]
+
+
+@dataclass(frozen=True)
+class DropCellView:
+    """The drop of one method under one metric."""
+
+    text: str
+    half: str = ""
+    kind: str = ""  # "worse" or "better" where the interval excludes 0
+
+
+@dataclass(frozen=True)
+class DropRowView:
+    """The drops of one method."""
+
+    title: str
+    cells: list[DropCellView]
+
+
+@dataclass(frozen=True)
+class SensitivityView:
+    """Kendall's tau between the variants of one metric."""
+
+    name: str
+    variants: list[str]
+    lines: list[tuple[str, list[tuple[str, str]]]]  # variant, (tau, heat) by variant
+    methods: int
+    sentences: list[str]
+
+
+@dataclass(frozen=True)
+class TableView:
+    """One table of the page."""
+
+    id: str
+    title: str
+    summary: str
+    protocol: str
+    differing_keys: list[tuple[str, str]]
+    facts: list[tuple[str, str]]
+    interval_note: str
+    columns: list[ColumnView]
+    rows: list[RowView]
+    groups: list[GroupView]
+    confusions: list[HeatView]
+    drops: list[DropRowView]
+    sensitivity: list[SensitivityView]
+    plots: str  # JSON
+    has_transfers: bool
+    bands: str
+    missing: tuple[MissingValues, ...]
+    missing_cells: tuple[str, ...]
+    pair_notes: tuple[str, ...]
+    published: tuple[PublishedTable, ...]
+    key: list[tuple[str, str]]
+    disjoint: str
+    shared: str
+    gallery: list[dict[str, object]]
 
 
 def to_html(tables: Sequence[Table], stem: str, gallery: Gallery | None = None) -> str:
-    """The page of these tables. `stem` names the CSV and Markdown files beside it; `gallery` is played on it."""
-    views = [_table(table, index) for index, table in enumerate(tables)]
-    for view, table in zip(views, tables, strict=True):
-        view["gallery"] = _gallery(table, (gallery or {}).get(table.key["setting"], ()))
-    settings = list(dict.fromkeys(table.title for table in tables))
-    return str(
+    """The page of these tables.
+
+    Args:
+        tables: what it shows.
+        stem: the name of the CSV, JSON, Parquet and Markdown files next to it, without an ending.
+        gallery: the videos that it plays.
+    """
+    views = [_table(table, i, (gallery or {}).get(table.key["setting"], ())) for i, table in enumerate(tables)]
+    return (
         _environment()
         .get_template("board.html.j2")
         .render(
             tables=views,
-            settings=settings,
-            several=len(tables) > 1,
-            rules=wording.RULES,
+            rules=formatting.RULES,
             published={"heading": HEADING, "note": NOTE},
             stem=stem,
             versions=sorted({table.key["suite_version"] for table in tables}),
@@ -46,9 +224,7 @@ def to_html(tables: Sequence[Table], stem: str, gallery: Gallery | None = None) 
 
 
 @cache
-def _environment() -> Any:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
+def _environment() -> Environment:
     return Environment(
         loader=PackageLoader("cmet_leaderboards", "templates"),
         autoescape=True,
@@ -59,58 +235,52 @@ def _environment() -> Any:
     )
 
 
-def _gallery(table: Table, cases: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The cases with the methods' titles; videos of methods that the table does not hold stay out."""
+def _gallery(table: Table, cases: Sequence[GalleryCase]) -> list[dict[str, object]]:
+    """The cases with the methods' titles; without videos of methods that are not in the table."""
     titles = {row.method: row.title for row in table.rows}
-    shown = [
-        {**case, "videos": [{**v, "title": titles[v["method"]]} for v in case["videos"] if v["method"] in titles]}
-        for case in cases
-    ]
-    return [case for case in shown if case["videos"]]
+    shown = []
+    for case in cases:
+        videos = [{**video, "title": titles[video["method"]]} for video in case["videos"] if video["method"] in titles]
+        if videos:
+            shown.append({**case, "videos": videos})
+    return shown
 
 
-def _table(table: Table, index: int) -> dict[str, Any]:
+def _table(table: Table, index: int, gallery: Sequence[GalleryCase]) -> TableView:
     scales = [_scale(table, i) for i in range(len(table.columns))]
-    return {
-        "id": f"{table.key['setting']}-{index + 1}",
-        "title": table.title,
-        "summary": table.setting.summary,
-        "protocol": table.setting.protocol,
-        "apart": [(name.replace("_", " "), value) for name, value in table.apart.items()],
-        "facts": _facts(table),
-        "interval_note": wording.interval_note(table),
-        "columns": [_column(column) for column in table.columns],
-        "rows": [
-            {
-                "title": row.title,
-                "role": row.role,
-                "summary": row.summary,
-                "sees": ", ".join(name.replace("-", " ") for name in row.sees),
-                "notes": [f"{text}, {count} video{'s' if count != 1 else ''}" for text, count in row.notes],
-                "command": row.command,
-                "codec": row.codec,
-                "cells": [_cell(c, column, s) for c, column, s in zip(row.cells, table.columns, scales, strict=True)],
-            }
-            for row in table.rows
+    return TableView(
+        id=f"{table.key['setting']}-{index + 1}",
+        title=table.title,
+        summary=table.setting.summary,
+        protocol=table.setting.protocol,
+        differing_keys=_with_spaces(table.differing_keys),
+        facts=_facts(table),
+        interval_note=formatting.interval_note(table),
+        columns=[_column(column) for column in table.columns],
+        rows=[_row(row, table.columns, scales) for row in table.rows],
+        groups=[
+            GroupView("emotions", "By target emotion", [_breakdown(part, table) for part in table.by_emotion]),
+            GroupView("speakers", "By speaker", [_breakdown(part, table) for part in table.by_speaker]),
         ],
-        "groups": [
-            _group("emotions", "By target emotion", table.by_emotion, table),
-            _group("speakers", "By speaker", table.by_speaker, table),
-        ],
-        "confusions": [_confusion(table, one) for found in table.confusions for one in found],
-        "drops": _drops(table),
-        "sensitivity": [_sensitivity(table, found) for found in table.sensitivity],
-        "plots": _plots(table),
-        "has_flows": bool(table.flows),
-        "bands": table.bands,
-        "losses": table.losses,
-        "missing_cells": table.missing_cells,
-        "pair_notes": table.pair_notes,
-        "published": table.published,
-        "key": [(name.replace("_", " "), value) for name, value in table.key.items() if name != "setting"],
-        "disjoint": ", ".join(table.setting.disjoint),
-        "shared": ", ".join(table.setting.shared),
-    }
+        confusions=[_confusion(table, one) for found in table.confusions for one in found],
+        drops=_drops(table),
+        sensitivity=[_sensitivity(table, found) for found in table.sensitivity],
+        plots=_plots(table),
+        has_transfers=bool(table.transfers),
+        bands=table.bands,
+        missing=table.missing,
+        missing_cells=table.missing_cells,
+        pair_notes=table.pair_notes,
+        published=table.published,
+        key=[item for item in _with_spaces(table.key) if item[0] != "setting"],
+        disjoint=", ".join(table.setting.disjoint),
+        shared=", ".join(table.setting.shared),
+        gallery=_gallery(table, gallery),
+    )
+
+
+def _with_spaces(mapping: Mapping[str, str]) -> list[tuple[str, str]]:
+    return [(name.replace("_", " "), value) for name, value in mapping.items()]
 
 
 def _facts(table: Table) -> list[tuple[str, str]]:
@@ -124,27 +294,27 @@ def _facts(table: Table) -> list[tuple[str, str]]:
     ]
 
 
-def _column(column: Column) -> dict[str, Any]:
-    return {
-        "metric": column.metric,
-        "name": column.name,
-        "detail": " · ".join(part for part in (column.variant, column.unit, column.short_signature) if part),
-        "arrow": column.arrow,
-        "direction": column.direction,
-        "higher": column.higher_is_better and column.ideal is None,
-        "signature": column.signature,
-        "label": _label(column),
-    }
+def _column(column: Column) -> ColumnView:
+    return ColumnView(
+        name=column.name,
+        detail=" · ".join(part for part in (column.variant, column.unit, column.short_signature) if part),
+        arrow=column.arrow,
+        direction=column.direction,
+        higher=column.higher_is_better and column.ideal is None,
+        signature=column.signature,
+        label=formatting.column_label(column),
+    )
 
 
-def _label(column: Column) -> str:
-    return f"{wording.column_title(column)} {column.arrow}"
+Scale = tuple[float, float]  # the values at the left and right end of a column's strips
 
 
-def _scale(table: Table, index: int) -> tuple[float, float] | None:
-    """The values that the strip's two ends stand for: one scale for a whole column, over the methods below the ceiling,
-    which would else press them together (45 dB above methods between 19 and 25)."""
-    below = [row.cells[index] for row in table.rows if row.role not in APART]
+def _scale(table: Table, index: int) -> Scale | None:
+    """One scale for a whole column: the range of the methods below the ceiling.
+
+    A ceiling would press the methods together: 45 dB above methods between 19 and 25.
+    """
+    below = [row.cells[index] for row in table.rows if row.role not in UNRANKED_ROLES]
     for cells in (below, [row.cells[index] for row in table.rows]):
         ends: list[float] = []
         for cell in cells:
@@ -155,185 +325,171 @@ def _scale(table: Table, index: int) -> tuple[float, float] | None:
     return None
 
 
-def _cell(cell: Cell | None, column: Column, scale: tuple[float, float] | None) -> dict[str, Any]:
+def _row(row: MethodRow, columns: Sequence[Column], scales: Sequence[Scale | None]) -> RowView:
+    return RowView(
+        title=row.title,
+        role=row.role,
+        summary=row.summary,
+        sees=", ".join(name.replace("-", " ") for name in row.sees),
+        notes=[f"{text}, {count} video{'s' if count != 1 else ''}" for text, count in row.notes],
+        command=row.command,
+        codec=row.codec,
+        cells=[_cell(*cell) for cell in zip(row.cells, columns, scales, strict=True)],
+    )
+
+
+def _cell(cell: Cell | None, column: Column, scale: Scale | None) -> CellView:
+    label = formatting.column_label(column)
     if cell is None:
-        return {"there": False, "sort": "", "label": _label(column)}
-    half = wording.half_width(cell)
-    strip = None
-    if scale is not None and cell.mean is not None:
-
-        def place(value: float) -> float:
-            share = (value - scale[0]) / (scale[1] - scale[0])
-            return _EDGE + min(1.0, max(0.0, share)) * (_WIDTH - 2 * _EDGE)
-
-        low, high = (cell.interval.low, cell.interval.high) if cell.interval else (cell.mean, cell.mean)
-        strip = {
-            "off": "left" if high < scale[0] else "right" if low > scale[1] else "",
-            "x": f"{place(low):.1f}",
-            "w": f"{max(0.0, place(high) - place(low)):.1f}",
-            "end": f"{place(high):.1f}",
-            "m": f"{place(cell.mean):.1f}",
-        }
+        return CellView(label)
+    half = formatting.half_width(cell)
     interval = ""
     if cell.interval is not None:
-        ends = [wording.number(value, column) for value in (cell.interval.low, cell.interval.high)]
-        interval = f"95% interval {ends[0]} to {ends[1]}, over {cell.interval.units} {cell.interval.over}"
+        low, high = (formatting.number(value, column) for value in (cell.interval.low, cell.interval.high))
+        interval = f"95% interval {low} to {high}, over {cell.interval.units} {cell.interval.over}"
     shown = cell.mean if column.ideal is None else cell.loss
-    return {
-        "there": True,
-        "rank": wording.rank(cell),
-        "ties": wording.ties(cell),
-        "distance": wording.distance(cell, column),
-        # Identical to the target everywhere: above (or below) every finite number.
-        "sort": repr(shown) if shown is not None else ("Infinity" if cell.infinite else ""),
-        "value": wording.number(cell.mean, column) if cell.mean is not None else ("∞" if cell.infinite else "–"),
-        "half": None if half is None else wording.number(half, column),
-        "strip": strip,
-        "interval": interval,
-        "coverage": wording.coverage(cell),
-        "complete": cell.complete,
-        "compared": cell.compared,
-        "best": cell.best,
-        "label": _label(column),
-    }
+    return CellView(
+        label=label,
+        there=True,
+        rank=formatting.rank(cell),
+        ties=formatting.ties(cell),
+        distance=formatting.distance(cell, column),
+        # A method that is identical to the target everywhere is above every finite number.
+        sort=repr(shown) if shown is not None else ("Infinity" if cell.infinite else ""),
+        value=formatting.number(cell.mean, column) if cell.mean is not None else ("∞" if cell.infinite else "–"),
+        half=None if half is None else formatting.number(half, column),
+        strip=None if scale is None or cell.mean is None else _strip(cell, cell.mean, scale),
+        interval=interval,
+        coverage=formatting.coverage(cell),
+        complete=cell.complete,
+        compared=cell.compared,
+        best=cell.best,
+    )
 
 
-def _group(name: str, title: str, parts: Sequence[Breakdown], table: Table) -> dict[str, Any]:
-    return {"name": name, "title": title, "parts": [_breakdown(part, table) for part in parts]}
+def _strip(cell: Cell, mean: float, scale: Scale) -> StripView:
+    def place(value: float) -> float:
+        share = (value - scale[0]) / (scale[1] - scale[0])
+        return _EDGE + min(1.0, max(0.0, share)) * (_WIDTH - 2 * _EDGE)
+
+    low, high = (cell.interval.low, cell.interval.high) if cell.interval else (mean, mean)
+    return StripView(
+        off="left" if high < scale[0] else "right" if low > scale[1] else "",
+        x=f"{place(low):.1f}",
+        w=f"{max(0.0, place(high) - place(low)):.1f}",
+        end=f"{place(high):.1f}",
+        m=f"{place(mean):.1f}",
+    )
 
 
-def _breakdown(part: Breakdown, table: Table) -> dict[str, Any]:
-    ceilings = {row.title for row in table.rows if row.role in APART}
-    losses = [
-        cell.loss
-        for title, cells in part.rows
-        for cell in cells
-        if title not in ceilings and cell is not None and cell.loss is not None
-    ]
+def _breakdown(part: Breakdown, table: Table) -> HeatView:
+    """A metric by emotion or speaker; the tints span the methods below the ceiling."""
+    ceilings = {row.title for row in table.rows if row.role in UNRANKED_ROLES}
+    below = [cell for title, cells in part.rows if title not in ceilings for cell in cells]
+    losses = [cell.loss for cell in below if cell is not None and cell.loss is not None]
     best, worst = (min(losses), max(losses)) if losses else (0.0, 0.0)
 
-    def heat(cell: Cell | None) -> str:
-        if cell is None or cell.loss is None or worst <= best:
+    def heat(cell: Cell) -> str:
+        if cell.loss is None or worst <= best:
             return "0"
         return f"{min(1.0, max(0.0, (worst - cell.loss) / (worst - best))):.2f}"
 
-    twice = sum(column.name == part.column.name for column in table.columns) > 1
-    return {
-        **_column(part.column),
-        "tab": " ".join([part.column.name, *([_column(part.column)["detail"]] if twice else ())]),
-        "groups": list(zip(part.groups, part.pairs, strict=True)),
-        "rows": [
-            {
-                "title": title,
-                "ceiling": title in ceilings,
-                "cells": [
-                    {
-                        "value": "∞"
-                        if cell and cell.mean is None and cell.infinite
-                        else wording.number(cell.mean, part.column),
-                        "heat": heat(cell),
-                        "coverage": f"{cell.scored}/{expected}",
-                        "complete": cell.complete,
-                    }
-                    if cell is not None
-                    else {"value": "–", "heat": "0", "coverage": f"0/{expected}", "complete": False}
-                    for cell, expected in zip(cells, part.pairs, strict=True)
-                ],
-            }
+    def view(cell: Cell | None, expected: int) -> HeatCellView:
+        if cell is None:
+            return HeatCellView("–", "0", f"0/{expected}", complete=False)
+        infinite = cell.mean is None and cell.infinite
+        text = "∞" if infinite else formatting.number(cell.mean, part.column)
+        return HeatCellView(text, heat(cell), f"{cell.scored}/{expected}", cell.complete)
+
+    column = _column(part.column)
+    several = sum(other.name == column.name for other in table.columns) > 1
+    return HeatView(
+        tab=" ".join([column.name, *([column.detail] if several else ())]),
+        label=column.label,
+        groups=list(zip(part.groups, part.pairs, strict=True)),
+        rows=[
+            HeatRowView(title, [view(*cell) for cell in zip(cells, part.pairs, strict=True)], title in ceilings)
             for title, cells in part.rows
         ],
-    }
+    )
 
 
-def _confusion(table: Table, one: Confusion) -> dict[str, Any]:
-    lines = []
-    for meant, counts in zip(one.meant, one.clips, strict=True):
+def _confusion(table: Table, one: Confusion) -> HeatView:
+    rows = []
+    for target, counts in zip(one.targets, one.clips, strict=True):
         total = float(counts.sum())
         shares = [float(count) / total if total else 0.0 for count in counts]
         cells = [
-            {"text": f"{100 * x:.0f}", "heat": f"{x:.2f}", "right": said == meant}
-            for said, x in zip(one.said, shares, strict=True)
+            HeatCellView(f"{100 * share:.0f}", f"{share:.2f}", correct=name == target)
+            for name, share in zip(one.predictions, shares, strict=True)
         ]
-        lines.append({"meant": meant, "clips": f"{total:g}", "cells": cells})
+        rows.append(HeatRowView(target, cells, clips=f"{total:g}"))
     name, column = table.name(one.method), _column(one.column)
-    return {
-        "tab": f"{name}, {column['detail']}",
-        "label": f"{column['label']}: {name}",
-        "said": one.said,
-        "lines": lines,
-    }
+    groups = [(prediction, 0) for prediction in one.predictions]
+    return HeatView(f"{name}, {column.detail}", f"{column.label}: {name}", groups, rows)
 
 
-def _drops(table: Table) -> list[dict[str, Any]]:
-    """One line a method: the rise of each metric's loss from the other setting, worse or better where it is sure."""
+def _drops(table: Table) -> list[DropRowView]:
+    """One line for each method; empty without such a section."""
     if not table.drops:
         return []
-    found = {(drop.method, drop.column.signature): drop.change for drop in table.drops}
-    lines = []
-    for row in table.rows:
-        cells = []
-        for column in table.columns:
-            change = found.get(((row.method, row.revision), column.signature))
-            if change is None:
-                cells.append({"text": "–", "half": "", "kind": ""})
-                continue
-            interval = change.interval
-            sure = interval is not None and (interval.low > 0 or interval.high < 0)
-            half = "" if interval is None else wording.number((interval.high - interval.low) / 2, column)
-            kind = ("worse" if change.mean > 0 else "better") if sure else ""
-            cells.append({"text": wording.signed(change.mean, column), "half": half, "kind": kind})
-        lines.append({"title": row.title, "cells": cells})
-    return lines
+    return [DropRowView(row.title, [_drop(table, row, column) for column in table.columns]) for row in table.rows]
 
 
-def _sensitivity(table: Table, found: Sensitivity) -> dict[str, Any]:
-    names = [_column(column)["detail"] for column in found.columns]
+def _drop(table: Table, row: MethodRow, column: Column) -> DropCellView:
+    change = table.drop(row, column)
+    if change is None:
+        return DropCellView("–")
+    text, interval = formatting.signed(change.mean, column), change.interval
+    if interval is None:
+        return DropCellView(text)
+    kind = ("worse" if change.mean > 0 else "better") if interval.low > 0 or interval.high < 0 else ""
+    return DropCellView(text, formatting.number((interval.high - interval.low) / 2, column), kind)
+
+
+def _sensitivity(table: Table, found: Sensitivity) -> SensitivityView:
+    names = [_column(column).detail for column in found.columns]
     lines = [
-        {"name": name, "cells": [("–" if tau is None else f"{tau:.2f}", f"{max(0.0, tau or 0.0):.2f}") for tau in taus]}
+        (name, [("–" if tau is None else f"{tau:.2f}", f"{max(0.0, tau or 0.0):.2f}") for tau in taus])
         for name, taus in zip(names, found.tau, strict=True)
     ]
-    return {
-        "name": found.columns[0].name,
-        "variants": names,
-        "lines": lines,
-        "methods": max(n for line in found.methods for n in line),
-        "survivors": survivors(table, found),
-    }
+    methods = max(n for line in found.methods for n in line)
+    return SensitivityView(found.columns[0].name, names, lines, methods, agreement(table, found))
 
 
 def _plots(table: Table) -> str:
-    """JSON for the scatter and the heat maps, which the page's script draws; safe inside a script element."""
+    """JSON for the scatter and the heat maps that the page's script draws, safe inside a script element."""
     columns = [
-        {"label": _label(c), "lower": not c.higher_is_better, "ideal": c.ideal, "digits": wording.decimals(c)}
+        {
+            "label": formatting.column_label(c),
+            "lower": not c.higher_is_better,
+            "ideal": c.ideal,
+            "digits": formatting.decimals(c),
+        }
         for c in table.columns
     ]
     points = [
-        {
-            "title": row.title,
-            "role": row.role,
-            "cells": [
-                None
-                if cell is None or cell.mean is None
-                else [
-                    cell.mean,
-                    *((cell.interval.low, cell.interval.high) if cell.interval else (cell.mean, cell.mean)),
-                ]
-                for cell in row.cells
-            ],
-        }
-        for row in table.rows
+        {"title": row.title, "role": row.role, "cells": [_point(cell) for cell in row.cells]} for row in table.rows
     ]
-    flows = [
-        {
-            "references": flow.references,
-            "targets": flow.targets,
-            "pairs": flow.pairs.tolist(),
-            "rows": [
-                [table.name(method), [[None if np.isnan(x) else float(f"{x:.5g}") for x in line] for line in means]]
-                for method, means, _ in flow.rows
-            ],
-        }
-        for flow in table.flows
-    ]
+    flows = [_transfer(table, transfer) for transfer in table.transfers]
     text = json.dumps({"columns": columns, "points": points, "flows": flows}, allow_nan=False, ensure_ascii=False)
     return text.replace("<", "\\u003c")
+
+
+def _point(cell: Cell | None) -> list[float] | None:
+    """Mean, low and high end."""
+    if cell is None or cell.mean is None:
+        return None
+    return [cell.mean, *((cell.interval.low, cell.interval.high) if cell.interval else (cell.mean, cell.mean))]
+
+
+def _transfer(table: Table, transfer: EmotionTransfer) -> dict[str, object]:
+    def rounded(means: np.ndarray) -> list[list[float | None]]:
+        return [[None if np.isnan(x) else float(f"{x:.5g}") for x in line] for line in means]
+
+    return {
+        "references": transfer.references,
+        "targets": transfer.targets,
+        "pairs": transfer.pairs.tolist(),
+        "rows": [[table.name(method), rounded(means)] for method, means, _ in transfer.rows],
+    }

@@ -1,10 +1,9 @@
-"""Numbers that papers print, in tables of their own: never in a column with what was measured here."""
+"""Tables of numbers that papers print. They never share a column with numbers that are measured here."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 HEADING = "Published, by the papers' own protocols"
 NOTE = (
@@ -14,7 +13,7 @@ NOTE = (
 
 
 @dataclass(frozen=True)
-class Printed:
+class PublishedTable:
     """One table of a paper."""
 
     title: str  # paper, table and data set
@@ -23,16 +22,16 @@ class Printed:
     methods: tuple[tuple[str, tuple[float | None, ...]], ...]  # method, by metric; None where nothing is printed
 
     def lines(self) -> list[tuple[str, ...]]:
-        """Method and numbers as text, with as many digits as the record holds; an en dash where there is none."""
+        """Method and numbers as text, with as many digits as the record has; an en dash where nothing is printed."""
         return [(method, *("–" if v is None else f"{v:g}" for v in values)) for method, values in self.methods]
 
 
-def printed(records: Iterable[Mapping[str, Any]], setting: str) -> tuple[Printed, ...]:
-    """The tables that belong to a setting, methods and metrics in the order of the records.
+def published_tables(records: Iterable[Mapping[str, object]], setting: str) -> tuple[PublishedTable, ...]:
+    """The tables that belong to a setting. Methods and metrics are in the order of the records.
 
     Args:
-        records: one a number: `board` (the setting of ours that it is shown under), `paper`, `table`, `dataset`,
-            `method`, `title` (of the metric, with unit and direction), `value` and `protocol`.
+        records: one for each number: `board` (the setting of this suite that it is shown under), `paper`, `table`,
+            `dataset`, `method`, `title` (of the metric, with unit and direction), `value` and `protocol`.
         setting: its name.
     """
     records = list(records)
@@ -42,11 +41,11 @@ def printed(records: Iterable[Mapping[str, Any]], setting: str) -> tuple[Printed
         if record["board"] == setting:
             title = f"{record['paper']}, Table {record['table']}, on {record['dataset']}"
             cells = found.setdefault((title, str(record["protocol"])), {})
-            cells[str(record["method"]), str(record["title"])] = float(record["value"])
+            cells[str(record["method"]), str(record["title"])] = float(str(record["value"]))
     out = []
     for (title, protocol), cells in found.items():
         metrics = tuple(sorted({metric for _, metric in cells}, key=order.index))
         methods = dict.fromkeys(method for method, _ in cells)
         lines = tuple((method, tuple(cells.get((method, metric)) for metric in metrics)) for method in methods)
-        out.append(Printed(title, protocol, metrics, lines))
+        out.append(PublishedTable(title, protocol, metrics, lines))
     return tuple(out)

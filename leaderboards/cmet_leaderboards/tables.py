@@ -1,6 +1,7 @@
-"""From result rows to the tables of a board: which rows may share one, and what stands in each cell.
+"""Builds the tables of a board from result rows: which rows may share a table, and what each cell contains.
 
-Everything is computed here and in `sections`, in plain records; other files only write them in some format.
+Everything is computed here, in `pairwise` and in `sections`, as plain records. Other modules only write the records in
+a file format.
 """
 
 from __future__ import annotations
@@ -9,53 +10,53 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from cmet_leaderboards.bands import Bands
 from cmet_leaderboards.file_record import FileRecord, MethodFacts, SettingFacts
-from cmet_leaderboards.grid import ABSENT, INFINITE, LOST, Column, Grid, MethodId, grids
-from cmet_leaderboards.published import Printed, printed
+from cmet_leaderboards.grid import ABSENT, FAILED, INFINITE, Column, Grid, MethodId, grids
+from cmet_leaderboards.pairwise import PairwiseComparison, pairwise_comparisons, ranks_and_ties
+from cmet_leaderboards.published import PublishedTable, published_tables
 from cmet_leaderboards.results import TABLE_KEYS, Results
 from cmet_leaderboards.sections import (
     DROP,
     Confusion,
     Drop,
-    Duel,
-    Flow,
+    EmotionTransfer,
     Sensitivity,
     confusions,
     drops,
-    duels,
-    flow,
-    sensitivity,
-    standing,
+    emotion_transfer,
+    in_order,
+    sensitivities,
 )
-from cmet_leaderboards.statistics import Interval
-from talking_face.emotions import EMOTIONS
+from cmet_leaderboards.statistics import Difference, Interval
 
-# Roles that take no part in ranks and "best": what sees the ground truth.
-APART = ("ceiling", "control")
+# Roles of methods that see the ground truth: they have no rank and are never the best.
+UNRANKED_ROLES = ("ceiling", "control")
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One method under one metric. `mean` is over the table's common pairs where the method is compared, else over
-    its own; None where it has no finite value."""
+    """One method under one metric.
+
+    `mean` is over the table's common pairs where the method is compared, else over the method's own pairs. It is None
+    where no pair has a finite value.
+    """
 
     mean: float | None
     interval: Interval | None
     n: int  # pairs in the mean
-    scored: int  # pairs with a value, or an infinite one
+    scored: int  # pairs with a finite or infinite value
     expected: int
-    infinite: int  # of the scored: identical to the target, so left out of the mean
+    infinite: int  # scored pairs that are identical to the target, and so are left out of the mean
     compared: bool = True
     best: bool = False  # the best mean of the column
-    rank: int | None = None  # 1 + how many are shown to be better; None for a ceiling and where nothing is compared
+    rank: int | None = None  # 1 + the number of methods shown to be better; None without a rank
     ties: Mapping[str, str] = field(default_factory=dict)  # title of a tied method -> "tie" or "noise" (in the band)
-    loss: float | None = None  # lower is better; with an ideal value, the mean distance from it
+    loss: float | None = None  # lower is better; for a metric with an ideal value, the mean distance from it
 
     @property
     def complete(self) -> bool:
@@ -63,8 +64,8 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Row:
-    """One method, with what the catalogue says of it."""
+class MethodRow:
+    """One method's row of a table, with its facts from the catalogue."""
 
     method: str
     revision: str
@@ -74,7 +75,7 @@ class Row:
     sees: tuple[str, ...]
     command: str
     codec: str
-    notes: tuple[tuple[str, int], ...]  # what was done to videos, and to how many
+    notes: tuple[tuple[str, int], ...]  # what was done to videos, and to how many videos
     cells: tuple[Cell | None, ...]  # by column; None where the metric was not asked for
 
 
@@ -89,14 +90,14 @@ class Breakdown:
 
 
 @dataclass(frozen=True)
-class Loss:
-    """Pairs without a value: how many, why, and one of them in words."""
+class MissingValues:
+    """Pairs of one method that have no value for one reason."""
 
     method: str
     metrics: tuple[str, ...]
     reason: str
     count: int
-    detail: str
+    detail: str  # one of the pairs, and its message
 
 
 @dataclass(frozen=True)
@@ -109,22 +110,22 @@ class Table:
     drawn: int  # pairs before a subset was taken
     speakers: int
     seeds: int
-    missing_cells: tuple[str, ...]
-    pair_notes: tuple[str, ...]  # what else to know of how the pairs were drawn
+    missing_cells: tuple[str, ...]  # cells of the setting without a clip
+    pair_notes: tuple[str, ...]  # other facts about how the pairs were drawn
     columns: tuple[Column, ...]
-    rows: tuple[Row, ...]
-    by_emotion: tuple[Breakdown, ...]  # by column, as the next four
-    by_speaker: tuple[Breakdown, ...]
-    duels: tuple[tuple[Duel, ...], ...]  # their numbers are indices of `methods`
-    flows: tuple[Flow, ...]  # empty with a single reference emotion
-    confusions: tuple[tuple[Confusion, ...], ...]
+    rows: tuple[MethodRow, ...]
+    by_emotion: tuple[Breakdown, ...]  # one for each column
+    by_speaker: tuple[Breakdown, ...]  # one for each column
+    comparisons: tuple[tuple[PairwiseComparison, ...], ...]  # by column; their indices are those of `methods`
+    transfers: tuple[EmotionTransfer, ...]  # one for each column; empty with a single reference emotion
+    confusions: tuple[tuple[Confusion, ...], ...]  # by column
     sensitivity: tuple[Sensitivity, ...]
-    losses: tuple[Loss, ...]
+    missing: tuple[MissingValues, ...]
     methods: tuple[MethodId, ...]
-    bands: str = ""  # where the noise bands come from
+    bands: str = ""  # the file of the noise bands
     drops: tuple[Drop, ...] = ()
-    apart: Mapping[str, str] = field(default_factory=dict)  # keys in which it differs from the setting's other tables
-    published: tuple[Printed, ...] = ()  # what papers print for the setting; with the first of its tables
+    differing_keys: Mapping[str, str] = field(default_factory=dict)  # keys that other tables of the setting differ in
+    published: tuple[PublishedTable, ...] = ()  # numbers of papers, with the first table of the setting
 
     @property
     def title(self) -> str:
@@ -134,17 +135,30 @@ class Table:
         """The title of a method on this board."""
         return next(row.title for row in self.rows if (row.method, row.revision) == method)
 
+    def drop(self, row: MethodRow, column: Column) -> Difference | None:
+        """The drop of a method under a metric; None where the other setting lacks one of them."""
+        method = (row.method, row.revision)
+        found = (d.change for d in self.drops if (d.method, d.column.signature) == (method, column.signature))
+        return next(found, None)
+
 
 def build_tables(
     results: Results,
     bands: Bands = Bands(),  # noqa: B008 (frozen)
-    published: Sequence[Mapping[str, Any]] = (),
+    published: Sequence[Mapping[str, object]] = (),
 ) -> tuple[Table, ...]:
-    """All tables, ordered by setting. Rows whose data, pairs, rules, profile or suite version differ stand in tables of
-    their own; metrics whose signatures differ stand in columns of their own; so do `published` numbers, which see
-    leaderboards/cmet_leaderboards/published.py for."""
+    """All tables, sorted by setting.
+
+    Rows with different data, pairs, rules, profiles or suite versions are in different tables. Metrics with different
+    signatures are in different columns. Published numbers are in tables of their own.
+
+    Args:
+        results: the result rows.
+        bands: noise bands; a smaller difference is a tie.
+        published: records of published numbers, see `cmet_leaderboards.published.published_tables`.
+    """
     every = grids(results)
-    tables = [_build_table(grid, _records(grid, results.records), bands) for grid in every]
+    tables = [_build_table(grid, _records_of(grid, results.records), bands) for grid in every]
     for i, after in enumerate(every):
         for before in every:
             if (before.key["setting"], after.key["setting"]) == DROP and _same_but_setting(before, after):
@@ -152,35 +166,32 @@ def build_tables(
     tables.sort(key=lambda t: (t.key["setting"] != "neutral-base", tuple(t.key.values())))
     for name in dict.fromkeys(table.key["setting"] for table in tables):
         first = next(i for i, table in enumerate(tables) if table.key["setting"] == name)
-        tables[first] = replace(tables[first], published=printed(published, name))
-    return tuple(_tell_apart(tables))
+        tables[first] = replace(tables[first], published=published_tables(published, name))
+    return tuple(replace(table, differing_keys=_differing_keys(table, tables)) for table in tables)
 
 
 def _same_but_setting(one: Grid, two: Grid) -> bool:
     return all(one.key[k] == two.key[k] for k in TABLE_KEYS if k not in ("setting", "rules", "pairs_digest"))
 
 
-def _records(grid: Grid, records: Sequence[FileRecord]) -> list[FileRecord]:
+def _records_of(grid: Grid, records: Sequence[FileRecord]) -> list[FileRecord]:
+    """The records of the grid's files."""
     return [r for r in records if all(r.key.get(k) == v for k, v in grid.key.items())]
 
 
 def _build_table(grid: Grid, records: Sequence[FileRecord], bands: Bands) -> Table:
-    about = {(r.key["method"], r.key["revision"]): r for r in records}
-    roles = {method: about[method].method.role if method in about else "method" for method in grid.methods}
-    titles = _titles(grid.methods, about)
-    columns = range(len(grid.columns))
-    contestants = [m for m, method in enumerate(grid.methods) if roles[method] not in APART]
-    found = {c: duels(grid, c, contestants, bands) for c in columns}
+    by_method = {(r.key["method"], r.key["revision"]): r for r in records}
+    titles = _titles(grid.methods, by_method)
+    roles = [by_method[method].method.role if method in by_method else "method" for method in grid.methods]
     order = sorted(
         range(len(grid.methods)),
-        key=lambda m: (
-            roles[grid.methods[m]] not in APART,
-            roles[grid.methods[m]] == "floor",
-            titles[grid.methods[m]],
-        ),
+        key=lambda m: (roles[m] not in UNRANKED_ROLES, roles[m] == "floor", titles[grid.methods[m]]),
     )
-    cells = [_column_cells(grid, c, contestants, found[c], titles) for c in columns]
-    emotions, references = _in_order(grid.target), _in_order(grid.reference)
+    contestants = [m for m, role in enumerate(roles) if role not in UNRANKED_ROLES]
+    columns = range(len(grid.columns))
+    comparisons = {c: pairwise_comparisons(grid, c, contestants, bands) for c in columns}
+    cells = [_column_cells(grid, c, contestants, comparisons[c], titles) for c in columns]
+    emotions, references = in_order({*grid.target} - {""}), in_order({*grid.reference} - {""})
     return Table(
         key=grid.key,
         setting=next((r.setting for r in records if r.setting is not None), SettingFacts()),
@@ -191,50 +202,57 @@ def _build_table(grid: Grid, records: Sequence[FileRecord], bands: Bands) -> Tab
         missing_cells=tuple(sorted({cell for r in records for cell in r.pairs.missing})),
         pair_notes=tuple(sorted({note for r in records for note in r.pairs.notes})),
         columns=grid.columns,
-        rows=tuple(_row(grid, m, titles, about, tuple(cells[c][m] for c in columns)) for m in order),
-        by_emotion=tuple(_breakdown(grid, c, grid.target, emotions, order, titles) for c in columns),
-        by_speaker=tuple(_breakdown(grid, c, grid.speaker, sorted(set(grid.speaker)), order, titles) for c in columns),
-        duels=tuple(found[c] for c in columns),
-        flows=tuple(flow(grid, c, references, emotions) for c in columns) if len(references) > 1 else (),
+        rows=tuple(
+            _method_row(grid, m, titles, by_method.get(grid.methods[m]), tuple(cells[c][m] for c in columns))
+            for m in order
+        ),
+        by_emotion=_breakdowns(grid, grid.target, emotions, order, titles),
+        by_speaker=_breakdowns(grid, grid.speaker, sorted(set(grid.speaker)), order, titles),
+        comparisons=tuple(comparisons[c] for c in columns),
+        transfers=tuple(emotion_transfer(grid, c, references, emotions) for c in columns)
+        if len(references) > 1
+        else (),
         confusions=tuple(confusions(grid, c) for c in columns),
-        sensitivity=sensitivity(grid, contestants, found),
-        losses=_losses(grid, titles),
+        sensitivity=sensitivities(grid, contestants, comparisons),
+        missing=_missing_values(grid, titles),
         methods=grid.methods,
         bands=bands.about if any(column.signature in bands.by_signature for column in grid.columns) else "",
     )
 
 
-def _titles(methods: Sequence[MethodId], about: Mapping[MethodId, FileRecord]) -> dict[MethodId, str]:
+def _titles(methods: Sequence[MethodId], records: Mapping[MethodId, FileRecord]) -> dict[MethodId, str]:
+    """The methods' titles, with the revision where a board has several revisions of a method."""
     several = Counter(name for name, _ in methods)
     out = {}
     for method in methods:
-        name = (about[method].method.title if method in about else "") or method[0]
+        name = (records[method].method.title if method in records else "") or method[0]
         out[method] = f"{name} @ {method[1]}" if several[method[0]] > 1 else name
     return out
 
 
 def _column_cells(
-    grid: Grid, c: int, contestants: Sequence[int], found: Sequence[Duel], titles: Mapping[MethodId, str]
+    grid: Grid,
+    c: int,
+    contestants: Sequence[int],
+    comparisons: Sequence[PairwiseComparison],
+    titles: Mapping[MethodId, str],
 ) -> list[Cell | None]:
-    """Cells of one column by method, with rank and ties, the best mean marked; a ceiling takes no part."""
+    """The cells of one column by method; the contestants with rank and ties, and the best mean marked."""
     every = np.ones(len(grid.pair_ids), bool)
     cells = [_cell(grid, m, c, every) for m in range(len(grid.methods))]
-    places = standing(found)
-    losses = {
-        m: cell.loss for m in contestants if (cell := cells[m]) is not None and cell.loss is not None and cell.compared
-    }
+    places = ranks_and_ties(comparisons)
+    compared = {m: cell for m in contestants if (cell := cells[m]) is not None and cell.compared}
+    losses = {m: cell.loss for m, cell in compared.items() if cell.loss is not None}
     best = min(losses.values()) if len(losses) > 1 else None
     for m, loss in losses.items():
         rank, ties = places.get(m, (None, {}))
-        cell = cells[m]
-        assert cell is not None
         named = {titles[grid.methods[other]]: why for other, why in sorted(ties.items())}
-        cells[m] = replace(cell, best=loss == best, rank=rank, ties=named)
+        cells[m] = replace(compared[m], best=loss == best, rank=rank, ties=named)
     return cells
 
 
 def _cell(grid: Grid, m: int, c: int, where: np.ndarray) -> Cell | None:
-    """One method and metric over the pairs `where`; None where the metric was not asked for at all."""
+    """One method and metric over the pairs `where`, (P,) bool; None where the metric was not asked for at all."""
     state = grid.state[m, c]
     if (state == ABSENT).all():
         return None
@@ -245,43 +263,49 @@ def _cell(grid: Grid, m: int, c: int, where: np.ndarray) -> Cell | None:
     )
 
 
-def _breakdown(
-    grid: Grid,
-    c: int,
-    labels: np.ndarray,
-    groups: Sequence[str],
-    order: Sequence[int],
-    titles: Mapping[MethodId, str],
-) -> Breakdown:
+def _breakdowns(
+    grid: Grid, labels: np.ndarray, groups: Sequence[str], order: Sequence[int], titles: Mapping[MethodId, str]
+) -> tuple[Breakdown, ...]:
+    """Each column by the groups of its pairs.
+
+    Args:
+        labels: (P,) text, the group of each pair.
+        groups: the groups to show.
+        order: the order of the methods.
+    """
     masks = [labels == group for group in groups]
-    rows = []
-    for m in order:
-        if (grid.state[m, c] != ABSENT).any():
-            rows.append((titles[grid.methods[m]], tuple(_cell(grid, m, c, mask) for mask in masks)))
-    return Breakdown(grid.columns[c], tuple(groups), tuple(int(mask.sum()) for mask in masks), tuple(rows))
+    pairs = tuple(int(mask.sum()) for mask in masks)
+    found = []
+    for c, column in enumerate(grid.columns):
+        rows = tuple(
+            (titles[grid.methods[m]], tuple(_cell(grid, m, c, mask) for mask in masks))
+            for m in order
+            if (grid.state[m, c] != ABSENT).any()
+        )
+        found.append(Breakdown(column, tuple(groups), pairs, rows))
+    return tuple(found)
 
 
-def _row(
+def _method_row(
     grid: Grid,
     m: int,
     titles: Mapping[MethodId, str],
-    records: Mapping[MethodId, FileRecord],
+    record: FileRecord | None,
     cells: tuple[Cell | None, ...],
-) -> Row:
+) -> MethodRow:
     method = grid.methods[m]
-    record = records.get(method)
-    about = record.method if record else MethodFacts()
+    facts = record.method if record else MethodFacts()
     there = grid.row[m] >= 0
-    first = grid.row[m][there.argmax(axis=0), np.arange(there.shape[1])]
+    first = grid.row[m][there.argmax(axis=0), np.arange(there.shape[1])]  # one row for each pair
     mine = grid.table.select(["notes", "codec"]).take(pa.array(first[first >= 0]))
     notes = Counter(_note_kind(text) for text in mine["notes"].to_pylist() if text)
-    return Row(
+    return MethodRow(
         method=method[0],
         revision=method[1],
         title=titles[method],
-        role=about.role,
-        summary=about.summary,
-        sees=about.sees,
+        role=facts.role,
+        summary=facts.summary,
+        sees=facts.sees,
         command=record.command if record else "",
         codec=", ".join(sorted({str(c) for c in mine["codec"].to_pylist() if c})),
         notes=tuple(sorted(notes.items())),
@@ -290,14 +314,15 @@ def _row(
 
 
 def _note_kind(text: str) -> str:
-    """Notes with their frame counts out, so that they can be counted: `cut from 54 to 50 frames` has `n to n`."""
+    """A note without its frame counts, so that equal notes can be counted: `cut from 54 to 50 frames` has `n to n`."""
     return re.sub(r"(?<![\d.])\d+(?= (?:to \d+ )?frames\b(?!/))|(?<=held to )\d+", "n", text)
 
 
-def _losses(grid: Grid, titles: Mapping[MethodId, str]) -> tuple[Loss, ...]:
-    lost = np.sort(grid.row[grid.state == LOST])
+def _missing_values(grid: Grid, titles: Mapping[MethodId, str]) -> tuple[MissingValues, ...]:
+    """The pairs without a value by method and reason; metrics that miss the same pairs share a record."""
+    failed = np.sort(grid.row[grid.state == FAILED])
     names = ["method", "revision", "metric", "reason", "pair_id", "detail"]
-    rows = grid.table.select(names).take(pa.array(lost))
+    rows = grid.table.select(names).take(pa.array(failed))
     found: dict[tuple[MethodId, str, str], list[tuple[str, str]]] = {}
     for method, revision, metric, reason, pair, detail in zip(*(rows[name].to_pylist() for name in names), strict=True):
         found.setdefault(((method, revision), metric, str(reason)), []).append((pair, detail or ""))
@@ -307,21 +332,12 @@ def _losses(grid: Grid, titles: Mapping[MethodId, str]) -> tuple[Loss, ...]:
         text = f"{pair}: {detail}" if detail else pair
         merged.setdefault((titles[method], reason, len(cases), text), set()).add(metric)
     return tuple(
-        Loss(method, tuple(sorted(metrics)), reason, count, detail)
+        MissingValues(method, tuple(sorted(metrics)), reason, count, detail)
         for (method, reason, count, detail), metrics in sorted(merged.items())
     )
 
 
-def _tell_apart(tables: Sequence[Table]) -> list[Table]:
-    """Give tables of the same setting the keys in which they differ."""
-    out = []
-    for table in tables:
-        same = [other.key for other in tables if other.key["setting"] == table.key["setting"]]
-        apart = {k: table.key[k] for k in TABLE_KEYS if len({key[k] for key in same}) > 1}
-        out.append(replace(table, apart=apart))
-    return out
-
-
-def _in_order(names: np.ndarray) -> list[str]:
-    known = {str(name) for name in names} - {""}
-    return sorted(known, key=lambda name: (EMOTIONS.index(name) if name in EMOTIONS else len(EMOTIONS), name))
+def _differing_keys(table: Table, tables: Sequence[Table]) -> dict[str, str]:
+    """The keys of a table in which tables of the same setting differ."""
+    same = [other.key for other in tables if other.key["setting"] == table.key["setting"]]
+    return {k: table.key[k] for k in TABLE_KEYS if len({key[k] for key in same}) > 1}

@@ -51,19 +51,19 @@ def test_compare_is_the_paired_t_test_and_names_the_widest_pair(done: Path) -> N
     frame = results.frame()
     speakers = sorted(frame["speaker"].unique())
     (found,) = compare(results, "source-video", "static-reference@1")
-    assert [contrast.column.metric for contrast in found.contrasts] == list(METRICS)
+    assert [contrast.column.metric for contrast in found.metrics] == list(METRICS)
     wide = frame[frame["metric"] == METRICS[0]].pivot(index="pair_id", columns="method", values="value")
     apart = (wide["source-video"] - wide["static-reference"]).abs()
-    assert found.contrasts[0].extremes[0].pair_id == apart.idxmax()
-    for contrast in found.contrasts:
+    assert found.metrics[0].extremes[0].pair_id == apart.idxmax()
+    for contrast in found.metrics:
         a, b = (values(done, m, contrast.column.metric, speakers) for m in ("source-video", "static-reference"))
-        assert contrast.duel and contrast.duel.interval
-        if contrast.duel.interval.over == "speakers":
-            assert contrast.duel.p == pytest.approx(stats.ttest_rel(a, b).pvalue, rel=1e-6)
-        assert -contrast.duel.difference == pytest.approx(np.mean(a - b))
-    noisy = Bands({found.contrasts[0].column.signature: 1e3}, "test")
+        assert contrast.paired and contrast.paired.interval
+        if contrast.paired.interval.over == "speakers":
+            assert contrast.paired.p == pytest.approx(stats.ttest_rel(a, b).pvalue, rel=1e-6)
+        assert -contrast.paired.difference == pytest.approx(np.mean(a - b))
+    noisy = Bands({found.metrics[0].column.signature: 1e3}, "test")
     (again,) = compare(results, "source-video", "static-reference", bands=noisy)
-    assert again.contrasts[0].duel and again.contrasts[0].duel.verdict == "noise"
+    assert again.metrics[0].paired and again.metrics[0].paired.verdict == "noise"
 
 
 def test_compare_refuses_rows_that_share_no_table(done: Path, tmp_path: Path) -> None:

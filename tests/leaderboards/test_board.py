@@ -102,7 +102,7 @@ def test_methods_are_compared_on_their_common_pairs(folder: Path) -> None:
     assert good and hurt and (hurt.scored, good.scored, good.n, hurt.n) == (9, 12, 9, 9)
     expected = [r.value for r in rows("good", 5) if r.metric == "m_lmd:eat" and r.speaker != "A"]
     assert good.mean == pytest.approx(np.mean(np.array(expected)), rel=1e-12)
-    (loss,) = table.losses
+    (loss,) = table.missing
     assert (loss.method, loss.reason, loss.count) == ("Hurt", "no-face", 3) and "no face in any" in loss.detail
 
 
@@ -138,7 +138,7 @@ def test_infinite_psnr_is_counted_and_left_out_of_the_mean(tmp_path: Path) -> No
     assert some_ and (some_.n, some_.scored, some_.infinite) == (9, 12, 3) and some_.mean and np.isfinite(some_.mean)
     assert lossless and lossless.mean is None and lossless.infinite == 12
     assert plain and plain.n == 12
-    assert not table.losses
+    assert not table.missing
     page = build(tmp_path, tmp_path / "out").read_text()
     assert "∞ on 3 of 12" in page and "∞ on 12 of 12" in page
 
@@ -155,7 +155,7 @@ def test_other_signatures_get_columns_and_other_data_gets_tables_of_their_own(fo
         write_results(rows("good", 5, **{key: value}), folder, record("good"))
     tables = build_tables(read_results(folder))
     assert len(tables) == 4
-    assert set(tables[0].apart) == {"data_digest", "suite_version", "pairs_digest"}
+    assert set(tables[0].differing_keys) == {"data_digest", "suite_version", "pairs_digest"}
     assert "Not comparable with" in build(folder, folder.parent / "out").read_text()
 
 

@@ -9,8 +9,8 @@ import fastjsonschema
 
 from cmet_baselines.published import published_rows
 from cmet_leaderboards.board import build
-from cmet_leaderboards.data import SCHEMA_FILE
-from cmet_leaderboards.published import HEADING, printed
+from cmet_leaderboards.export import SCHEMA_FILE
+from cmet_leaderboards.published import HEADING, published_tables
 from cmet_leaderboards.results import write_results
 from tests.leaderboards.test_board import record, rows
 
@@ -45,6 +45,7 @@ def test_they_stand_under_their_setting_and_no_measured_number_changes(tmp_path:
 def test_every_number_is_shown_once_or_has_no_setting_here() -> None:
     records = published_rows()
     boards = ("neutral-base", "cross-emotion", "reconstruction", "cmet-mead", "cmet-crema-d")
-    shown = [v for board in boards for p in printed(records, board) for _, vs in p.methods for v in vs if v is not None]
+    lines = [values for board in boards for p in published_tables(records, board) for _, values in p.methods]
+    shown = [value for values in lines for value in values if value is not None]
     # Identity deterioration is a report, not a board.
     assert len(shown) == sum(r["setting"] != "identity-deterioration" for r in records) == 225

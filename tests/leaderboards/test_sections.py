@@ -18,7 +18,7 @@ import pytest
 
 from cmet_leaderboards.bands import Bands, read_bands
 from cmet_leaderboards.board import build
-from cmet_leaderboards.data import SCHEMA_FILE
+from cmet_leaderboards.export import SCHEMA_FILE
 from cmet_leaderboards.results import ResultRow, read_results, write_results
 from cmet_leaderboards.tables import Table, build_tables
 from talking_face.reasons import UserError
@@ -129,11 +129,11 @@ def test_contradictory_rows_are_refused_with_both_files_and_a_remedy(tmp_path: P
 def test_flow_and_speaker_tables_hold_plain_means(tmp_path: Path) -> None:
     write(tmp_path, "a", rows("a", lambda s, i: 10.0 * s + i))
     table = only(tmp_path)
-    (flow,) = table.flows
-    (_, means, counts) = flow.rows[0]
+    (transfer,) = table.transfers
+    (_, means, counts) = transfer.rows[0]
     # neutral > happy is the first of each speaker's pairs: 0, 10, 20, 30.
-    assert means[flow.references.index("neutral"), flow.targets.index("happy")] == 15.0 and counts.sum() == 24
-    assert np.isnan(means[0, 0]) and flow.pairs[0, 0] == 0
+    assert means[transfer.references.index("neutral"), transfer.targets.index("happy")] == 15.0 and counts.sum() == 24
+    assert np.isnan(means[0, 0]) and transfer.pairs[0, 0] == 0
     by_speaker = dict(zip(table.by_speaker[0].groups, table.by_speaker[0].rows[0][1], strict=True))
     assert by_speaker["B"] and by_speaker["B"].mean == 12.5 and by_speaker["B"].interval
     assert by_speaker["B"].interval.over == "clips"
@@ -159,7 +159,7 @@ def test_confusion_adds_the_stats_of_the_common_pairs(tmp_path: Path) -> None:
     counts = [{f"{row.target_emotion}>happy": 0.75, f"{row.target_emotion}>sad": 0.25} for row in made]
     write(tmp_path, "a", [replace(row, stats=stats) for row, stats in zip(made, counts, strict=True)])
     ((one,),) = only(tmp_path).confusions
-    assert (one.meant, one.said) == (("neutral", "happy", "sad"), ("happy", "sad"))
+    assert (one.targets, one.predictions) == (("neutral", "happy", "sad"), ("happy", "sad"))
     assert np.array_equal(one.clips, [[6.0, 2.0]] * 3)
 
 

@@ -1,4 +1,4 @@
-"""How numbers and facts are worded on every board: digits, intervals, coverage, and the rules behind them."""
+"""Formats numbers and facts for every board: digits, intervals, coverage, and the rules that explain them."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def decimals(column: Column) -> int:
 
 
 def number(value: float | None, column: Column) -> str:
-    """A value of that column; an en dash where there is none. Never `-0.00`."""
+    """A value of that column; an en dash for None. Never `-0.00`."""
     if value is None:
         return "–"
     text = f"{value:.{decimals(column)}f}"
@@ -67,7 +67,7 @@ def number(value: float | None, column: Column) -> str:
 
 
 def rank(cell: Cell) -> str:
-    """`1`, `1 =` where it ties with a method, `1 ≈` where it does so only by the noise band; else empty."""
+    """`1`, `1 =` for a tie with a method, `1 ≈` for ties by the noise band only; empty without a rank."""
     if cell.rank is None:
         return ""
     mark = "" if not cell.ties else " ≈" if set(cell.ties.values()) == {"noise"} else " ="
@@ -75,34 +75,34 @@ def rank(cell: Cell) -> str:
 
 
 def ties(cell: Cell) -> str:
-    """With whom it ties, in words; empty where it does not."""
-    apart = [name for name, why in cell.ties.items() if why == "tie"]
+    """The methods that it ties with, as text; empty without a tie."""
+    tied = [name for name, why in cell.ties.items() if why == "tie"]
     inside = [name for name, why in cell.ties.items() if why == "noise"]
-    parts = [f"not told apart from {', '.join(apart)}"] if apart else []
+    parts = [f"not told apart from {', '.join(tied)}"] if tied else []
     parts += [f"inside the noise band of {', '.join(inside)}"] if inside else []
     return "; ".join(parts)
 
 
 def distance(cell: Cell, column: Column) -> str:
-    """`0.12 from 1` where the metric has a right value."""
+    """`0.12 from 1` for a metric with an ideal value; else empty."""
     if column.ideal is None or cell.loss is None:
         return ""
     return f"{number(cell.loss, column)} from {column.ideal:g}"
 
 
 def signed(value: float, column: Column) -> str:
-    """As `number`, with a plus where it is above 0."""
+    """As `number`, with a plus sign where it is above 0."""
     text = number(value, column)
     return f"+{text}" if value > 0 and float(text) else text.replace("-", "−")
 
 
 def half_width(cell: Cell) -> float | None:
-    """Half the interval's length."""
+    """Half the length of the interval; None without an interval."""
     return None if cell.interval is None else (cell.interval.high - cell.interval.low) / 2
 
 
 def coverage(cell: Cell) -> str:
-    """`32/32`, with the infinite and the common pairs where they matter: `30/32 · ∞ on 2 of 30 · 28 in common`."""
+    """`32/32`, with infinite and common pairs where these differ: `30/32 · ∞ on 2 of 30 · mean of 28 common`."""
     parts = [f"{cell.scored}/{cell.expected}"]
     if cell.infinite:
         parts.append(f"∞ on {cell.infinite} of {cell.scored}")
@@ -114,7 +114,7 @@ def coverage(cell: Cell) -> str:
 
 
 def interval_note(table: Table) -> str:
-    """What the intervals of a table are over, in words."""
+    """A sentence that says what the intervals of a table are over."""
     kinds = {cell.interval.over for row in table.rows for cell in row.cells if cell is not None and cell.interval}
     if kinds == {"clips"}:
         return f"Intervals are over clips: they speak of these {table.speakers} speaker(s) only."
@@ -125,9 +125,14 @@ def interval_note(table: Table) -> str:
 
 
 def column_title(column: Column) -> str:
-    """`M-LMD (eat, px)`; with what sets it apart where a metric has several signatures."""
+    """`M-LMD (eat, px)`; with the differing fields where a metric has several signatures."""
     parts = [part for part in (column.variant, column.unit, column.short_signature) if part]
     return f"{column.name} ({', '.join(parts)})"
+
+
+def column_label(column: Column) -> str:
+    """`M-LMD (eat, px) ↓`: the title with the direction."""
+    return f"{column_title(column)} {column.arrow}"
 
 
 def facts(table: Table) -> str:
@@ -146,4 +151,5 @@ def facts(table: Table) -> str:
 
 
 def named_values(mapping: Mapping[str, str]) -> str:
+    """`data digest abc, profile paper`: names and values in one line."""
     return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in mapping.items())

@@ -1,15 +1,12 @@
-"""Boards as Markdown. The same tables give the same bytes."""
+"""Writes boards as Markdown. The same tables give the same bytes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from cmet_leaderboards.grid import Column, MethodId
-from cmet_leaderboards.published import HEADING, NOTE
-from cmet_leaderboards.sections import Confusion, Sensitivity
-from cmet_leaderboards.tables import APART, Breakdown, Cell, Table
-from cmet_leaderboards.wording import (
+from cmet_leaderboards.formatting import (
     RULES,
+    column_label,
     column_title,
     coverage,
     distance,
@@ -20,12 +17,16 @@ from cmet_leaderboards.wording import (
     number,
     rank,
 )
+from cmet_leaderboards.grid import Column
+from cmet_leaderboards.published import HEADING, NOTE
+from cmet_leaderboards.sections import Confusion, MethodPair, Sensitivity
+from cmet_leaderboards.tables import UNRANKED_ROLES, Breakdown, Cell, Table
 
-_NAMED = 8  # comparisons that a sentence lists; the JSON has all
+_NAMED = 8  # comparisons that a sentence lists; the JSON has all of them
 
 
 def to_markdown(tables: Sequence[Table]) -> str:
-    """All tables, each with its breakdowns, losses and signatures."""
+    """All tables, each with its breakdowns, missing values and signatures."""
     out = ["# Leaderboard", ""]
     for table in tables:
         out += _markdown_table(table)
@@ -34,43 +35,47 @@ def to_markdown(tables: Sequence[Table]) -> str:
 
 
 def _markdown_table(table: Table) -> list[str]:
+    """A title, the scores, the sections below them, and the signatures."""
     out = [f"## {_escape(table.title)}", "", _escape(table.setting.summary), "", facts(table), ""]
-    if table.apart:
-        out += [f"Not comparable with the setting's other tables: {named_values(table.apart)}.", ""]
-    head = ["Method", *(_title(column) for column in table.columns)]
-    body = []
-    for row in table.rows:
-        name = f"{row.title} ({row.role})" if row.role in APART else row.title
-        cells = zip(table.columns, row.cells, strict=True)
-        body.append([name, *(_markdown_cell(column, cell) for column, cell in cells)])
-    out += _grid(head, body)
-    bands = f" Noise bands: {table.bands}." if table.bands else " No noise band applies."
-    out += [interval_note(table) + bands + " Rank after #, coverage in brackets.", ""]
+    if table.differing_keys:
+        out += [f"Not comparable with the setting's other tables: {named_values(table.differing_keys)}.", ""]
+    out += _scores(table)
     for name, parts in (("target emotion", table.by_emotion), ("speaker", table.by_speaker)):
         for part in parts:
-            out += [f"### {_title(part.column)} by {name}", "", *_breakdown(part)]
+            out += [f"### {column_label(part.column)} by {name}", "", *_breakdown(part)]
     out += _drops(table)
-    for found in table.confusions:
-        for one in found:
-            out += _confusion(table, one)
-    for found_ in table.sensitivity:
-        out += _sensitivity(table, found_)
-    if table.flows:
+    for confusions in table.confusions:
+        for confusion in confusions:
+            out += _confusion(table, confusion)
+    for sensitivity in table.sensitivity:
+        out += _sensitivity(table, sensitivity)
+    if table.transfers:
         out += ["By reference and target emotion: in the CSV, the JSON and on the page.", ""]
-    if table.losses:
-        lines = [[x.method, ", ".join(x.metrics), str(x.count), x.reason, x.detail] for x in table.losses]
+    if table.missing:
+        lines = [[x.method, ", ".join(x.metrics), str(x.count), x.reason, x.detail] for x in table.missing]
         out += ["### What is missing", "", *_grid(["Method", "Metrics", "Pairs", "Reason", "For example"], lines)]
     out += [f"Pairs: {_escape(note)}." for note in table.pair_notes] + [""] * bool(table.pair_notes)
     out += _published(table)
-    out += ["### Signatures", ""]
+    return [*out, *_signatures(table), ""]
+
+
+def _scores(table: Table) -> list[str]:
+    body = []
+    for row in table.rows:
+        name = f"{row.title} ({row.role})" if row.role in UNRANKED_ROLES else row.title
+        cells = zip(table.columns, row.cells, strict=True)
+        body.append([name, *(_markdown_cell(column, cell) for column, cell in cells)])
+    bands = f" Noise bands: {table.bands}." if table.bands else " No noise band applies."
+    note = interval_note(table) + bands + " Rank after #, coverage in brackets."
+    return [*_grid(["Method", *map(column_label, table.columns)], body), note, ""]
+
+
+def _signatures(table: Table) -> list[str]:
+    """How the numbers were made: metric signatures, keys of the table, and commands."""
+    out = ["### Signatures", ""]
     out += [f"- {_escape(column_title(column))}: {_code(column.signature)}" for column in table.columns]
     out += [f"- {name.replace('_', ' ')}: {_code(value)}" for name, value in table.key.items() if name != "setting"]
-    out += [f"- {_escape(row.title)}: {_code(row.command)}" for row in table.rows if row.command]
-    return [*out, ""]
-
-
-def _title(column: Column) -> str:
-    return f"{column_title(column)} {column.arrow}"
+    return out + [f"- {_escape(row.title)}: {_code(row.command)}" for row in table.rows if row.command]
 
 
 def _grid(head: Sequence[str], body: Iterable[Sequence[str]]) -> list[str]:
@@ -104,15 +109,14 @@ def _breakdown(part: Breakdown) -> list[str]:
 
 
 def _drops(table: Table) -> list[str]:
-    """How much worse each method is than on a neutral base."""
+    """How much worse each method is than in neutral-base; empty without such a section."""
     if not table.drops:
         return []
-    found = {(drop.method, drop.column.signature): drop.change for drop in table.drops}
     body = []
     for row in table.rows:
         texts = []
         for column in table.columns:
-            change = found.get(((row.method, row.revision), column.signature))
+            change = table.drop(row, column)
             if change is None:
                 texts.append("–")
                 continue
@@ -121,16 +125,16 @@ def _drops(table: Table) -> list[str]:
             texts.append(f"{number(change.mean, column)}{half}")
         body.append([row.title, *texts])
     note = "Positive: worse than in neutral-base by so much. Each speaker is compared with itself; 95% intervals."
-    return ["### Drop from neutral-base", "", note, "", *_grid(["Method", *map(_title, table.columns)], body)]
+    return ["### Drop from neutral-base", "", note, "", *_grid(["Method", *map(column_label, table.columns)], body)]
 
 
 def _confusion(table: Table, one: Confusion) -> list[str]:
     body = []
-    for meant, line in zip(one.meant, one.clips, strict=True):
+    for target, line in zip(one.targets, one.clips, strict=True):
         total = float(line.sum())
-        body.append([meant, f"{total:g}", *(f"{100 * x / total:.0f}%" if total else "–" for x in line)])
+        body.append([target, f"{total:g}", *(f"{100 * x / total:.0f}%" if total else "–" for x in line)])
     title = f"### Confusion of {column_title(one.column)}: {_escape(table.name(one.method))}"
-    return [title, "", *_grid(["asked for", "clips", *one.said], body)]
+    return [title, "", *_grid(["asked for", "clips", *one.predictions], body)]
 
 
 def _sensitivity(table: Table, found: Sensitivity) -> list[str]:
@@ -141,19 +145,18 @@ def _sensitivity(table: Table, found: Sensitivity) -> list[str]:
     ]
     out = [f"### Does the ranking survive the choice of {found.columns[0].name}?", ""]
     out += ["Kendall's tau between the rankings of the same videos (methods ranked):", "", *_grid(["", *names], body)]
-    out += [f"- {_escape(text)}" for text in survivors(table, found)]
+    out += [f"- {_escape(text)}" for text in agreement(table, found)]
     return [*out, ""]
 
 
-def survivors(table: Table, found: Sensitivity) -> list[str]:
-    """What becomes of each comparison of two methods under the variants, in words."""
-
+def agreement(table: Table, found: Sensitivity) -> list[str]:
+    """Sentences that say how far the variants agree on each comparison of two methods."""
     total = sum(map(len, (found.agreed, found.opposed, found.partly, found.open)))
 
-    def line(say: str, some: Sequence[tuple[MethodId, MethodId]], between: str) -> str:
+    def line(start: str, some: Sequence[MethodPair], between: str) -> str:
         names = [f"{table.name(a)} {between} {table.name(b)}" for a, b in some[:_NAMED]]
         more = f" and {len(some) - _NAMED} more" if len(some) > _NAMED else ""
-        return f"{say} in {len(some)} of {total} comparisons of two methods: {'; '.join(names)}{more}."
+        return f"{start} in {len(some)} of {total} comparisons of two methods: {'; '.join(names)}{more}."
 
     kinds = (
         ("Every variant finds the same one better", found.agreed, "before"),
@@ -161,7 +164,7 @@ def survivors(table: Table, found: Sensitivity) -> list[str]:
         ("Some variants find one better where others see a tie", found.partly, "before"),
         ("Every variant sees a tie", found.open, "and"),
     )
-    return [line(say, some, between) for say, some, between in kinds if some]
+    return [line(start, some, between) for start, some, between in kinds if some]
 
 
 def _published(table: Table) -> list[str]:

@@ -1,0 +1,72 @@
+"""Compares every two methods under one metric: paired differences, corrected p-values, ranks and ties."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cmet_leaderboards.bands import Bands
+from cmet_leaderboards.grid import Grid
+from cmet_leaderboards.statistics import ALPHA, Interval, holm, ranks
+
+
+@dataclass(frozen=True)
+class PairwiseComparison:
+    """Two methods under one metric, on their common pairs.
+
+    The difference is a difference of losses: below 0, the first method is better.
+    """
+
+    first: int  # index in the grid's methods
+    second: int
+    difference: float
+    interval: Interval | None
+    n: int  # common pairs
+    p: float
+    p_holm: float  # p after Holm's correction
+    band: float  # the metric's noise band; 0 where none is known
+
+    @property
+    def verdict(self) -> str:
+        """The better method, "first" or "second"; else "tie", or "noise" for a difference inside the noise band."""
+        if self.band and abs(self.difference) <= self.band:
+            return "noise"
+        if self.p_holm >= ALPHA:
+            return "tie"
+        return "first" if self.difference < 0 else "second"
+
+
+def pairwise_comparisons(
+    grid: Grid, c: int, contestants: Sequence[int], bands: Bands
+) -> tuple[PairwiseComparison, ...]:
+    """Every two of the compared contestants under column `c`. Holm's correction is over all of these comparisons."""
+    names = [m for m in contestants if grid.compared[m, c]]
+    made = [(a, b, grid.difference(a, b, c)) for a, b in itertools.combinations(names, 2)]
+    found = [(a, b, result) for a, b, result in made if result is not None]
+    corrected = holm([result[0].p for *_, result in found])
+    band = bands.of(grid.columns[c].signature)
+    return tuple(
+        PairwiseComparison(a, b, d.mean, d.interval, n, d.p, float(p), band)
+        for (a, b, (d, n)), p in zip(found, corrected, strict=True)
+    )
+
+
+def ranks_and_ties(comparisons: Sequence[PairwiseComparison]) -> dict[int, tuple[int, dict[int, str]]]:
+    """The rank and the ties of each method in the comparisons of one column.
+
+    Returns:
+        method -> (rank, {tied method: "tie" or "noise"}). The rank is 1 + the number of methods shown to be better.
+    """
+    names = sorted({m for comparison in comparisons for m in (comparison.first, comparison.second)})
+    beats: dict[str, set[str]] = {str(name): set() for name in names}
+    ties: dict[int, dict[int, str]] = {name: {} for name in names}
+    for comparison in comparisons:
+        first, second = comparison.first, comparison.second
+        if comparison.verdict in ("tie", "noise"):
+            ties[first][second] = ties[second][first] = comparison.verdict
+        else:
+            better, worse = (first, second) if comparison.verdict == "first" else (second, first)
+            beats[str(better)].add(str(worse))
+    rank = ranks([str(name) for name in names], {name: frozenset(beaten) for name, beaten in beats.items()})
+    return {name: (rank[str(name)], ties[name]) for name in names}
