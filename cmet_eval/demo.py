@@ -8,7 +8,8 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from cmet_pipelines.preprocess import PreprocessSummary, preprocess
-from embedded_corpus.corpus import CorpusSummary, write_corpus
+from embedded_corpus.plan import CorpusPlan
+from embedded_corpus.writing import CorpusSummary, write_corpus
 from talking_face.execution.options import RunOptions
 from talking_face.reasons import UserError
 from talking_face.threads import limit_threads
@@ -32,7 +33,7 @@ STAGES: dict[str, tuple[str, ...]] = {
 
 def embedded_corpus(folder: Path = FOLDER, workers: int = 2, quiet: bool = False) -> CorpusSummary:
     """Write the corpus into `folder`/corpus in MEAD's layout; what is there is kept."""
-    return write_corpus("mead", folder / "corpus", workers=workers, quiet=quiet)
+    return write_corpus(CorpusPlan("mead"), folder / "corpus", workers=workers, quiet=quiet)
 
 
 def embedded_shards(folder: Path = FOLDER, workers: int = 2, quiet: bool = False) -> PreprocessSummary:

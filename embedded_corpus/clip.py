@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from embedded_corpus.draw import Pose, Renderer
+from embedded_corpus.draw import Renderer
 from embedded_corpus.expression import blink_track, manner, pose_track, strength_track, weight_track
 from embedded_corpus.identity import get_identity, key_seed
+from embedded_corpus.pose import Pose
 from embedded_corpus.rig import ACTION_INDEX, ACTIONS
 from embedded_corpus.speech import Phone, mouth_track, sentence, time_phones
 from embedded_corpus.voice import RATE, STEP, speak

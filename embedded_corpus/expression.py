@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from embedded_corpus.draw import Pose
 from embedded_corpus.identity import Identity, key_seed
+from embedded_corpus.pose import Pose
 from embedded_corpus.rig import ACTION_INDEX, ACTIONS
 from embedded_corpus.speech import MOUTH
 

@@ -26,85 +26,110 @@ ACTION_INDEX = {name: k for k, name in enumerate(ACTIONS)}
 SHADES = ("forehead", "frown", "fold", "crow", "bunny", "chin", "cheek")
 
 
+Field = tuple[np.ndarray | float, np.ndarray | float]  # (dx, dy) of an action of weight 1
+
+
 def fields(p: Identity, x: np.ndarray, y: np.ndarray, above: bool) -> np.ndarray:
     """(K, 2, ...) displacements (dx, dy) of points x, y, for skin above (True) or below the nearest slit."""
     out = np.zeros((len(ACTIONS), 2, *x.shape), np.float32)
+    parts = (_lips(p, x, y, above), _sides(p, x, y), _lids(p, x, y, above), _cheeks_and_nose(p, x, y), _brows(p, x, y))
+    for part in parts:
+        for name, (dx, dy) in part.items():
+            out[ACTION_INDEX[name], 0] = dx
+            out[ACTION_INDEX[name], 1] = dy
+    return out
+
+
+def _lips(p: Identity, x: np.ndarray, y: np.ndarray, above: bool) -> dict[str, Field]:
+    """Jaw, chin and lips, without the lips' corners."""
     mw, my, sub, chin = p.mouth_width, mouth_centre(p), p.nose_y, p.chin_y
     line = lip_line(p, x)
     t = np.abs(x) / mw
-    side = np.sign(x)
     slit = np.clip(1 - t**2, 0, 1) ** 0.75
     lip_zone = np.exp(-(((y - my) / 0.17) ** 2)) * np.exp(-((t / 1.45) ** 4))
     # How far the skin above the mouth follows the upper lip, and the skin below it the lower lip. Each fades past the
-    # slit too, gently enough to be inverted, and is gone before the next slit.
+    # slit too, gently enough to be inverted, and is zero before the next slit.
     follow_up = smoothstep(y, sub - 0.03, my - 0.06) * smoothstep(y, my + 0.28, my + 0.04)
     follow_low = smoothstep(y, chin - 0.02, my + p.lip_lower) * smoothstep(y, my - 0.38, my - 0.02)
     mouth = slit * (follow_up if above else follow_low)
-
-    def put(name: str, dx: np.ndarray | float, dy: np.ndarray | float) -> None:
-        out[ACTION_INDEX[name], 0] = dx
-        out[ACTION_INDEX[name], 1] = dy
-
     drop = smoothstep(y, sub - 0.02, chin - 0.10) * np.exp(-((np.abs(x) / 0.75) ** 4))
-    put("jaw", -0.06 * 0.1 * x * drop, 0.1 * drop)
-    put("open", 0.0, (-0.025 if above else 0.075) * mouth)
-    put("wide", 0.20 * x * lip_zone, -0.010 * both(x, y, mw, my, 0.1, 0.1))
     roll = np.clip((y - line) / 0.09, -1.4, 1.4) * np.exp(-(((y - line) / 0.13) ** 2)) * np.exp(-((t / 0.9) ** 4))
-    put("round", -0.30 * x * lip_zone, 0.006 * roll)
-    put("press", 0.0, -0.034 * roll * (1 + 0.4 * (p.lip_lower - 0.08) / 0.05))
-    put(
-        "upper_raise",
-        0.0,
-        -0.045 * np.exp(-((t / 0.75) ** 4)) * follow_up * above - 0.012 * both(x, y, 0.18, sub - 0.04, 0.09, 0.07),
-    )
-    put("lower_drop", 0.0, 0.045 * np.exp(-((t / 0.85) ** 4)) * follow_low * (not above))
-    put("tuck", 0.0, -0.030 * roll * (y > line) - 0.020 * gauss(x, y, 0, my + 0.09, 0.2, 0.08) * (not above))
-    put(
-        "chin_raise",
-        0.0,
-        -0.035 * gauss(x, y, 0, my + 0.5 * (chin - my), 0.22, 0.13) - 0.016 * gauss(x, y, 0, my, 0.18, 0.09),
-    )
+    raised = -0.045 * np.exp(-((t / 0.75) ** 4)) * follow_up * above - 0.012 * both(x, y, 0.18, sub - 0.04, 0.09, 0.07)
+    lowered = 0.045 * np.exp(-((t / 0.85) ** 4)) * follow_low * (not above)
+    tucked = -0.030 * roll * (y > line) - 0.020 * gauss(x, y, 0, my + 0.09, 0.2, 0.08) * (not above)
+    chin_up = -0.035 * gauss(x, y, 0, my + 0.5 * (chin - my), 0.22, 0.13) - 0.016 * gauss(x, y, 0, my, 0.18, 0.09)
+    return {
+        "jaw": (-0.06 * 0.1 * x * drop, 0.1 * drop),
+        "open": (0.0, (-0.025 if above else 0.075) * mouth),
+        "wide": (0.20 * x * lip_zone, -0.010 * both(x, y, mw, my, 0.1, 0.1)),
+        "round": (-0.30 * x * lip_zone, 0.006 * roll),
+        "press": (0.0, -0.034 * roll * (1 + 0.4 * (p.lip_lower - 0.08) / 0.05)),
+        "upper_raise": (0.0, raised),
+        "lower_drop": (0.0, lowered),
+        "tuck": (0.0, tucked),
+        "chin_raise": (0.0, chin_up),
+    }
+
+
+def _sides(p: Identity, x: np.ndarray, y: np.ndarray) -> dict[str, Field]:
+    """What moves on one side alone: the lips' corners and the outer brows."""
+    mw, my = p.mouth_width, mouth_centre(p)
+    brow_y = float(brow_line(p, np.array([0.36]))[0])
+    out: dict[str, Field] = {}
     for name, sign in (("l", -1), ("r", 1)):
         at = gauss(x, y, sign * mw * 1.02, my, 0.12, 0.115)
         cheek = gauss(x, y, sign * 0.37, my - 0.24, 0.17, 0.15)
-        put(f"corner_up_{name}", sign * (0.042 * at + 0.012 * cheek), -0.074 * at - 0.030 * cheek)
-        put(f"corner_down_{name}", sign * 0.008 * at, 0.062 * gauss(x, y, sign * mw * 1.0, my + 0.01, 0.11, 0.10))
-        brow_y = float(brow_line(p, np.array([0.36]))[0])
-        put(f"brow_outer_up_{name}", 0.0, -0.070 * gauss(x, y, sign * 0.36, brow_y, 0.17, 0.125))
+        down = 0.062 * gauss(x, y, sign * mw * 1.0, my + 0.01, 0.11, 0.10)
+        out[f"corner_up_{name}"] = (sign * (0.042 * at + 0.012 * cheek), -0.074 * at - 0.030 * cheek)
+        out[f"corner_down_{name}"] = (sign * 0.008 * at, down)
+        out[f"brow_outer_up_{name}"] = (0.0, -0.070 * gauss(x, y, sign * 0.36, brow_y, 0.17, 0.125))
+    return out
+
+
+def _lids(p: Identity, x: np.ndarray, y: np.ndarray, above: bool) -> dict[str, Field]:
+    """The opening of each eye, and the lower lids."""
+    lid = lid_line(p, x)
+    out: dict[str, Field] = {}
+    for name, sign in (("l", -1), ("r", 1)):
         on = x * sign > 0
         across = (np.abs(x) - p.eye_x) / p.eye_width
         shape = np.clip(1 - (across + 0.07 * (1 - across**2)) ** 2, 0, 1) ** 0.62 * on
-        lid = lid_line(p, x)
         if above:
-            move = (
-                -0.88
-                * p.eye_open
-                * shape
-                * smoothstep(y, lid - 0.165, lid - 0.030)
-                * smoothstep(y, lid + 0.25, lid + 0.02)
-            )
+            near, far = smoothstep(y, lid - 0.165, lid - 0.030), smoothstep(y, lid + 0.25, lid + 0.02)
+            move = -0.88 * p.eye_open * shape * near * far
         else:
             move = 0.12 * p.eye_open * shape * smoothstep(y, lid + 0.10, lid) * smoothstep(y, lid - 0.20, lid - 0.02)
-        put(f"eye_{name}", 0.0, move)
-    lid = lid_line(p, x)
-    put("lid_low", 0.0, -0.26 * p.eye_open * both(x, y, p.eye_x, p.eye_y + 0.05, 0.15, 0.075) * (0.0 if above else 1.0)
-        - 0.010 * both(x, y, p.eye_x, p.eye_y + 0.13, 0.15, 0.05))  # fmt: skip
-    put(
-        "cheek_raise",
+        out[f"eye_{name}"] = (0.0, move)
+    low = -0.26 * p.eye_open * both(x, y, p.eye_x, p.eye_y + 0.05, 0.15, 0.075) * (0.0 if above else 1.0)
+    out["lid_low"] = (0.0, low - 0.010 * both(x, y, p.eye_x, p.eye_y + 0.13, 0.15, 0.05))
+    return out
+
+
+def _cheeks_and_nose(p: Identity, x: np.ndarray, y: np.ndarray) -> dict[str, Field]:
+    side, sub = np.sign(x), p.nose_y
+    cheek = (
         0.006 * side * both(x, y, 0.36, p.eye_y + 0.24, 0.18, 0.11),
         -0.036 * both(x, y, 0.34, p.eye_y + 0.26, 0.20, 0.11),
     )
     sneer = -0.034 * both(x, y, 0.13, sub - 0.07, 0.13, 0.12) + 0.012 * both(x, y, 0.10, p.eye_y - 0.12, 0.10, 0.08)
-    put("nose_wrinkle", 0.010 * side * both(x, y, p.nose_width, sub - 0.05, 0.07, 0.08), sneer)
+    return {
+        "cheek_raise": cheek,
+        "nose_wrinkle": (0.010 * side * both(x, y, p.nose_width, sub - 0.05, 0.07, 0.08), sneer),
+    }
+
+
+def _brows(p: Identity, x: np.ndarray, y: np.ndarray) -> dict[str, Field]:
+    """The inner brows, and both brows down."""
+    side = np.sign(x)
     inner = float(brow_line(p, np.array([0.14]))[0])
-    put(
-        "brow_inner_up",
-        -0.008 * side * both(x, y, 0.13, inner, 0.10, 0.10),
-        -0.072 * both(x, y, 0.115, inner, 0.125, 0.13),
-    )
-    put("brow_down", -0.026 * side * both(x, y, 0.16, inner, 0.13, 0.09), 0.052 * both(x, y, 0.14, inner, 0.17, 0.095)
-        + 0.022 * both(x, y, 0.36, inner, 0.16, 0.09))  # fmt: skip
-    return out
+    down = 0.052 * both(x, y, 0.14, inner, 0.17, 0.095) + 0.022 * both(x, y, 0.36, inner, 0.16, 0.09)
+    return {
+        "brow_inner_up": (
+            -0.008 * side * both(x, y, 0.13, inner, 0.10, 0.10),
+            -0.072 * both(x, y, 0.115, inner, 0.125, 0.13),
+        ),
+        "brow_down": (-0.026 * side * both(x, y, 0.16, inner, 0.13, 0.09), down),
+    }
 
 
 def shade_maps(p: Identity, x: np.ndarray, y: np.ndarray) -> np.ndarray:

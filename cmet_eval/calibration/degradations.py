@@ -21,7 +21,7 @@ from cmet_metrics.landmarks import RIGID, eye_distance
 from talking_face.faces.eat import similarity
 from talking_face.faces.points68 import MOUTH
 from talking_face.media.reading import AUDIO_RATE, FPS, read_frames
-from talking_face.media.writing import write_video
+from talking_face.media.writing import Encoding, write_video
 
 Step = float | str
 SAMPLES = round(AUDIO_RATE / FPS)  # of sound a frame
@@ -60,7 +60,7 @@ def encoded(frames: np.ndarray, **settings: Any) -> np.ndarray:
     """The frames after `write_video` with these settings and back; Matroska unless `suffix` says otherwise."""
     with tempfile.TemporaryDirectory(prefix="cmet-calibrate-") as folder:
         path = Path(folder) / f"clip{settings.pop('suffix', '.mkv')}"
-        write_video(path, frames, FPS, **settings)
+        write_video(path, frames, FPS, encoding=Encoding(**settings))
         return read_frames(path, None)
 
 

@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 
 from embedded_corpus.clip import ClipSpec, Performance, draw, perform
-from embedded_corpus.corpus import clip_specs
 from embedded_corpus.expression import LEVELS, manner, weight_track
 from embedded_corpus.identity import get_identity, speaker_names
+from embedded_corpus.plan import clip_specs
 from embedded_corpus.rig import ACTION_INDEX
 from embedded_corpus.speech import mouth_track
 from talking_face.media.reading import FPS

@@ -1,6 +1,7 @@
 """Write the embedded corpus: deterministic talking faces with sound, in a dataset's own folders and containers.
 
-LAYOUT is a dataset: mead, crema-d, lrs2, meld or clips. Nothing is downloaded; the ground truth lies beside the clips.
+LAYOUT is a dataset: mead, crema-d, lrs2, meld or clips. Nothing is downloaded. The ground truth is written
+next to the clips, to `_truth/`.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from pathlib import Path
 import typer
 
 
+# long: one parameter for each option of the command
 def synth(
     layout: str = typer.Argument(help="mead | crema-d | lrs2 | meld | clips"),
     out: Path = typer.Argument(help="folder to write into"),
@@ -17,23 +19,13 @@ def synth(
     takes: int = typer.Option(1, min=1, help="multiplies the clips of each speaker (32 at 1)"),
     size: str | None = typer.Option(None, help="picture size: 640x360, 720p, 1080p or WIDTHxHEIGHT; else LAYOUT's own"),
     seconds: float = typer.Option(2.0, min=0.4, help="length of a clip"),
-    seed: int = typer.Option(0, help="another seed, another corpus"),
+    seed: int = typer.Option(0, help="another seed gives other speech and motion"),
     defects: bool = typer.Option(False, "--defects", help="also write the dataset's known defects and damaged files"),
     workers: int = typer.Option(2, min=1, help="processes"),
     quiet: bool = typer.Option(False, "--quiet", help="no progress"),
 ) -> None:
-    from embedded_corpus.corpus import write_corpus
+    from embedded_corpus.plan import CorpusPlan
+    from embedded_corpus.writing import write_corpus
 
-    summary = write_corpus(
-        layout,
-        out,
-        speakers=speakers,
-        takes=takes,
-        size=size,
-        seconds=seconds,
-        seed=seed,
-        defects=defects,
-        workers=workers,
-        quiet=quiet,
-    )
-    print(summary)
+    plan = CorpusPlan(layout, speakers, takes, size, seconds, seed, defects)
+    print(write_corpus(plan, out, workers=workers, quiet=quiet))

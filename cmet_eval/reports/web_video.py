@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from talking_face.media.reading import read_audio, read_frames
-from talking_face.media.writing import write_video
+from talking_face.media.writing import Encoding, write_video
 from talking_face.reasons import ClipError
 
 
@@ -21,4 +21,5 @@ def write_web_video(source: Path, target: Path, crf: int = 18) -> None:
         audio = read_audio(source)
     except ClipError:
         audio = None
-    write_video(target, frames[:, :height, :width], audio=audio, pix_fmt="yuv420p", crf=crf, audio_bitrate=64_000)
+    encoding = Encoding(pix_fmt="yuv420p", crf=crf, audio_bitrate=64_000)
+    write_video(target, frames[:, :height, :width], audio=audio, encoding=encoding)

@@ -140,7 +140,7 @@ def run(
             )
             submissions.append(submission)
             # What a kill left half written. A run owns the folders of its methods.
-            for folder, pattern in ((submission.videos, ".*.tmp.mp4"), (record_folder(submission), "*.part")):
+            for folder, pattern in ((submission.videos, ".*.part.mp4"), (record_folder(submission), "*.part")):
                 for stray in folder.glob(pattern):
                     stray.unlink(missing_ok=True)
             for pair in pair_list.pairs:

@@ -18,7 +18,7 @@ import cv2
 from cmet_eval.protocol.pairs import PairList, pair_file_name
 from cmet_eval.runs.generate import WRITER
 from cmet_pipelines.shards import ShardSet
-from talking_face.media.writing import write_audio, write_video
+from talking_face.media.writing import Encoding, write_audio, write_video
 from talking_face.progress import Progress
 
 COLUMNS = (
@@ -50,7 +50,7 @@ def export_pairs(pair_list: PairList, shards: ShardSet, folder: Path, *, quiet: 
                     part.replace(path)
             if not (source := target / "source.mp4").exists():
                 sound = shards.audio(pair.source_clip)
-                write_video(source, shards.frames(pair.source_clip), audio=sound, **WRITER)  # type: ignore[arg-type]
+                write_video(source, shards.frames(pair.source_clip), audio=sound, encoding=Encoding(**WRITER))  # type: ignore[arg-type]
             audio = shards.audio(pair.driving_clip)
             if not (driving := target / "driving.wav").exists():
                 write_audio(driving, audio, 16000, codec="pcm_s16le")

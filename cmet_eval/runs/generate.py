@@ -19,7 +19,7 @@ from cmet_reference.geometry import fit_pose, template_of
 from cmet_reference.training.checkpoints import look_beside
 from talking_face.clip import Pair
 from talking_face.files import sha256_of, write_json
-from talking_face.media.writing import write_video
+from talking_face.media.writing import Encoding, write_video
 from talking_face.reasons import ClipError, Reason
 from talking_face.signature import digest
 
@@ -175,7 +175,7 @@ def generate_pair(
     path = Path(video)
     path.parent.mkdir(parents=True, exist_ok=True)
     audio = shards.audio(pair.driving_clip)
-    write_video(path, frames, case.fps, audio, case.audio_rate, **WRITER)  # type: ignore[arg-type]
+    write_video(path, frames, case.fps, audio, case.audio_rate, Encoding(**WRITER))  # type: ignore[arg-type]
     write_json(
         Path(record),
         {

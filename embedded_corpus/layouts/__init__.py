@@ -1,16 +1,17 @@
-"""The trees that the embedded corpus is written to: one module a dataset, with that dataset's folders and containers.
+"""Lays out the embedded corpus in the folders and containers of a dataset: one module for each dataset.
 
-Each module is a `Layout`. `TRUTH` holds the ground truth, in a folder that every reader passes by.
+Each module is a `Layout`. `TRUTH` is the folder of the ground truth, which every reader ignores.
 """
 
 from __future__ import annotations
 
 import importlib
-import os
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
+from talking_face.files import write_bytes, write_text
 from talking_face.reasons import UserError
 
 if TYPE_CHECKING:
@@ -21,53 +22,39 @@ LAYOUTS = ("mead", "crema-d", "lrs2", "meld", "clips")
 
 
 class Layout(Protocol):
-    """What a layout's module offers."""
+    """The functions of a layout's module."""
 
     SIZE: str  # the default picture size, as the dataset's own
 
     def select(self, specs: Sequence[ClipSpec]) -> list[ClipSpec]:
-        """Those of the corpus's clips that the dataset could hold: CREMA-D knows no contempt."""
+        """The clips of the corpus that the dataset could contain: CREMA-D has no contempt."""
 
     def paths(self, out: Path, spec: ClipSpec) -> tuple[Path, ...]:
-        """Every file of one clip, the truth last: a clip whose files are all there is not written again."""
+        """Every file of one clip, the truth last. A clip whose files all exist is not written again."""
 
     def write(self, out: Path, spec: ClipSpec) -> None:
-        """Renders one clip and writes its files, each whole or not at all."""
+        """Renders one clip and writes its files, each by an atomic rename."""
 
     def finish(self, out: Path, specs: Sequence[ClipSpec]) -> None:
-        """Writes what stands beside the clips: label files and lists."""
+        """Writes the label files and lists."""
 
     def add_defects(self, out: Path, specs: Sequence[ClipSpec]) -> None:
-        """Writes what goes wrong with the real dataset beside the good clips, from their bytes."""
+        """Adds damaged and mislabelled files as the real dataset has them, made from the bytes of good clips."""
 
 
 def layout(name: str) -> Layout:
-    """The layout's module. Raises UserError on a name that is none."""
+    """The module of a layout. Raises UserError for an unknown name."""
     if name not in LAYOUTS:
         raise UserError(f"the embedded corpus has no layout {name!r}; it can be written as {', '.join(LAYOUTS)}")
     return cast(Layout, importlib.import_module(f"{__name__}.{name.replace('-', '_')}"))
 
 
-def write_text(path: Path, text: str, encoding: str = "utf-8") -> None:
-    """Writes a text file, whole or not at all, with its folders."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding=encoding, newline="")
-    temporary.replace(path)
+def write_once(path: Path, data: bytes) -> None:
+    """Writes a file by an atomic rename; an existing file is kept."""
+    if not path.is_file():
+        write_bytes(path, data)
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Writes a file, whole or not at all, with its folders; one that is there is left alone."""
-    if path.is_file():
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(data)
-    temporary.replace(path)
-
-
-def write_truth(path: Path, truth: dict) -> None:
-    """Writes the ground truth of a clip."""
-    import json
-
+def write_truth(path: Path, truth: Mapping[str, object]) -> None:
+    """Writes the ground truth of a clip as JSON."""
     write_text(path, json.dumps(truth, separators=(",", ":"), sort_keys=True) + "\n")

@@ -1,45 +1,46 @@
-"""A flat folder of mp4 files with a labels.csv."""
+"""Writes the embedded corpus as a flat folder of mp4 files with a labels.csv."""
 
 from __future__ import annotations
 
 import csv
 import gzip
 import io
-import json
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice, repeat
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from embedded_corpus.clip import FPS, ClipSpec, render_clip
-from embedded_corpus.layouts import TRUTH, write_bytes, write_text, write_truth
+from embedded_corpus.layouts import TRUTH, write_once, write_truth
 from embedded_corpus.voice import RATE
+from talking_face.files import read_json, write_text
 from talking_face.media import iter_frames, read_audio
-from talking_face.media.writing import write_audio, write_video
+from talking_face.media.writing import Encoding, write_audio, write_video
 
 SIZE = "640x360"
 
 
 def select(specs: Sequence[ClipSpec]) -> list[ClipSpec]:
-    """All."""
+    """All clips."""
     return list(specs)
 
 
 def paths(out: Path, spec: ClipSpec) -> tuple[Path, ...]:
-    """Video, truth."""
+    """Video and truth."""
     name = f"{spec.speaker}_{spec.emotion}_{spec.level}_{spec.take:03d}"
     return out / f"{name}.mp4", out / TRUTH / f"{name}.json"
 
 
 def write(out: Path, spec: ClipSpec) -> None:
-    """The same files as in MEAD's tree, under flat names."""
+    """The same files as in MEAD's layout, under flat names."""
     frames, sound, truth = render_clip(spec)
-    video, beside = paths(out, spec)
-    write_video(video, frames, FPS, sound, RATE, crf=18, preset="ultrafast", pix_fmt="yuvj444p", audio_channels=2)
-    write_truth(beside, truth)
+    video, truth_file = paths(out, spec)
+    encoding = Encoding(crf=18, preset="ultrafast", pix_fmt="yuvj444p", audio_channels=2)
+    write_video(video, frames, FPS, sound, RATE, encoding)
+    write_truth(truth_file, truth)
 
 
 def finish(out: Path, specs: Sequence[ClipSpec]) -> None:
@@ -48,75 +49,123 @@ def finish(out: Path, specs: Sequence[ClipSpec]) -> None:
 
 
 def add_defects(out: Path, specs: Sequence[ClipSpec]) -> None:
-    """odd/: the first clip in every container, as people have them, and what people's folders hold that is no clip."""
-    mine = paths(out, specs[0])[0]
-    good, sound = mine.read_bytes(), read_audio(mine, RATE)
-    odd = out / "odd"
+    """odd/: the first clip in other containers, and the damaged and foreign files that such folders contain."""
+    clip = paths(out, specs[0])[0]
     rows = [_row(out, spec) for spec in specs]
+    odd = _OddFolder(out / "odd", clip, clip.read_bytes(), read_audio(clip, RATE), rows)
+    mkv = _add_containers(odd)
+    silent = odd.make("silent.mp4", odd.pictures(), _H264, with_sound=False)
+    if not (odd.folder / "silent.wav").is_file():
+        write_audio(odd.folder / "silent.wav", odd.sound, RATE, codec="pcm_s16le")
+    wav = (odd.folder / "silent.wav").read_bytes()
+    tar = _add_archives(odd)
+    _add_damaged(odd, mkv, silent, wav)
+    _add_mislabelled(odd, wav, tar)
+    _write_labels(out, odd.rows)
 
-    def put(name: str, data: bytes = good, **labels: str) -> None:
-        write_bytes(odd / name, data)
+
+_H264 = Encoding(crf=18, preset="ultrafast", pix_fmt="yuv420p")
+
+
+@dataclass
+class _OddFolder:
+    """The folder odd/ and the clip that its files are made from."""
+
+    folder: Path
+    clip: Path
+    good: bytes  # of the clip
+    sound: np.ndarray  # (N,) int16 mono at RATE
+    rows: list[dict[str, str]]  # of labels.csv
+
+    def put(self, name: str, data: bytes, **labels: str) -> None:
+        """Writes a file; with labels, also a row."""
+        write_once(self.folder / name, data)
         if labels:
-            rows.append(rows[0] | {"file": f"odd/{name}"} | labels)
+            self.add_row(name, **labels)
 
-    def make(name: str, frames: Iterable[np.ndarray], with_sound: bool = True, **options: Any) -> bytes:
-        if not (odd / name).is_file():
-            write_video(odd / name, frames, FPS, sound if with_sound else None, RATE, crf=18, **options)
-        return (odd / name).read_bytes()
+    def add_row(self, name: str, **labels: str) -> None:
+        """The first clip's row under another file name, with other labels."""
+        self.rows.append(self.rows[0] | {"file": f"odd/{name}"} | labels)
 
-    def pictures() -> Iterator[np.ndarray]:
-        return iter_frames(mine, None)
+    def make(self, name: str, frames: Iterable[np.ndarray], encoding: Encoding, with_sound: bool = True) -> bytes:
+        """Encodes a file. Returns its bytes."""
+        path = self.folder / name
+        if not path.is_file():
+            write_video(path, frames, FPS, self.sound if with_sound else None, RATE, encoding)
+        return path.read_bytes()
 
-    # Good: containers and codecs, a false suffix and none, sound apart, members of a tar.
-    mkv = make("a.mkv", pictures(), preset="ultrafast", pix_fmt="yuv420p", audio_codec="flac")
-    make("b.mov", pictures(), preset="ultrafast", pix_fmt="yuv420p", audio_codec="pcm_s16le")
-    make("c.avi", pictures(), codec="mpeg4", pix_fmt="yuv420p", audio_codec="libmp3lame", options={"b": "2000000"})
-    make("d.webm", pictures(), codec="libvpx", pix_fmt="yuv420p", audio_codec="libopus",
-         options={"b": "2000000", "deadline": "realtime", "cpu-used": "8"})  # fmt: skip
-    make("e.mpg", pictures(), codec="mpeg1video", pix_fmt="yuv420p", audio_codec="mp2", options={"b": "4000000"})
-    put("really_mkv.mp4", mkv)
-    put("camera_file")
-    silent = make("silent.mp4", pictures(), with_sound=False, preset="ultrafast", pix_fmt="yuv420p")
-    if not (odd / "silent.wav").is_file():
-        write_audio(odd / "silent.wav", sound, RATE, codec="pcm_s16le")
-    wav = (odd / "silent.wav").read_bytes()
-    tar = _tar({"one.mp4": good, "deep/two.mp4": good, "._one.mp4": b"\0\5\x16\7", "x.txt": b"x", "../out.mp4": good})
-    put("day1.tar", tar)
-    rows.append(rows[0] | {"file": "odd/day1/one.mp4", "speaker": "X901", "emotion": "sarcastic"})
-    put("day2.tar", tar[: len(good) + 20_000])  # cut within its second member
-    # Clips that cannot be: found out when they are read.
-    put("cut.mp4", good[: len(good) * 2 // 3])
-    put("half.mkv", mkv[: len(mkv) // 2])
-    put("empty.mp4", b"")
-    put("text.mp4", b"This is no film.\n" * 40)
-    put("pointer.mp4", b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 100000\n")
-    put("no_sound.mp4", silent)
-    put("no_picture.mp4", wav)
-    make("short.mp4", islice(pictures(), 2), preset="ultrafast", pix_fmt="yuv420p")
-    make("nobody.mp4", repeat(np.full((180, 320, 3), 96, np.uint8), 24), preset="ultrafast", pix_fmt="yuv420p")
-    # Labels that cannot be, and files that are no clips.
-    put("bad_level.mp4", intensity="high")
-    put("bad_split.mp4", split="exam")
-    put("bad_sound.mp4", audio="odd/gone.wav")
-    put("sound.wav", wav, speaker="X901")
-    rows.append(rows[0] | {"file": "odd/gone.mp4"})
-    put("lonely.flac", wav)
-    put("a.mp4")  # the name of a.mkv
-    put("._b.mov", b"\0\5\x16\7" + bytes(78))
-    put(".hidden.mp4")
-    put("notes.txt", b"notes\n")
-    put("day3.tar.gz", gzip.compress(tar, mtime=0))
-    if not (odd / "outside.mp4").is_symlink():
-        (odd / "outside.mp4").symlink_to(Path("../../elsewhere.mp4"))
-    _write_labels(out, rows)
+    def pictures(self) -> Iterator[np.ndarray]:
+        return iter_frames(self.clip, None)
+
+
+def _add_containers(odd: _OddFolder) -> bytes:
+    """Good files: other containers and codecs, a wrong suffix and none. Returns the bytes of the Matroska file."""
+    bits = {"b": "2000000"}
+    fast = {"deadline": "realtime", "cpu-used": "8"}
+    mkv = odd.make("a.mkv", odd.pictures(), replace(_H264, audio_codec="flac"))
+    for name, encoding in {
+        "b.mov": replace(_H264, audio_codec="pcm_s16le"),
+        "c.avi": Encoding(codec="mpeg4", pix_fmt="yuv420p", audio_codec="libmp3lame", options=bits),
+        "d.webm": Encoding(codec="libvpx", pix_fmt="yuv420p", audio_codec="libopus", options=bits | fast),
+        "e.mpg": Encoding(codec="mpeg1video", pix_fmt="yuv420p", audio_codec="mp2", options={"b": "4000000"}),
+    }.items():
+        odd.make(name, odd.pictures(), encoding)
+    odd.put("really_mkv.mp4", mkv)
+    odd.put("camera_file", odd.good)
+    return mkv
+
+
+def _add_archives(odd: _OddFolder) -> bytes:
+    """A tar of clips, and one that is cut within its second member. Returns the bytes of the first."""
+    good, resource = odd.good, b"\0\5\x16\7"
+    tar = _tar({"one.mp4": good, "deep/two.mp4": good, "._one.mp4": resource, "x.txt": b"x", "../out.mp4": good})
+    odd.put("day1.tar", tar)
+    odd.add_row("day1/one.mp4", speaker="X901", emotion="sarcastic")
+    odd.put("day2.tar", tar[: len(good) + 20_000])
+    return tar
+
+
+def _add_damaged(odd: _OddFolder, mkv: bytes, silent: bytes, wav: bytes) -> None:
+    """Files whose damage shows only when they are read."""
+    odd.put("cut.mp4", odd.good[: len(odd.good) * 2 // 3])
+    odd.put("half.mkv", mkv[: len(mkv) // 2])
+    odd.put("empty.mp4", b"")
+    odd.put("text.mp4", b"This is no film.\n" * 40)
+    odd.put("pointer.mp4", b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 100000\n")
+    odd.put("no_sound.mp4", silent)
+    odd.put("no_picture.mp4", wav)
+    odd.make("short.mp4", islice(odd.pictures(), 2), _H264)
+    odd.make("nobody.mp4", repeat(np.full((180, 320, 3), 96, np.uint8), 24), _H264)
+
+
+def _add_mislabelled(odd: _OddFolder, wav: bytes, tar: bytes) -> None:
+    """Files with impossible labels, and files that are not clips."""
+    odd.put("bad_level.mp4", odd.good, intensity="high")
+    odd.put("bad_split.mp4", odd.good, split="exam")
+    odd.put("bad_sound.mp4", odd.good, audio="odd/gone.wav")
+    odd.put("sound.wav", wav, speaker="X901")
+    odd.add_row("gone.mp4")
+    odd.put("lonely.flac", wav)
+    odd.put("a.mp4", odd.good)  # the same name as a.mkv
+    odd.put("._b.mov", b"\0\5\x16\7" + bytes(78))
+    odd.put(".hidden.mp4", odd.good)
+    odd.put("notes.txt", b"notes\n")
+    odd.put("day3.tar.gz", gzip.compress(tar, mtime=0))
+    link = odd.folder / "outside.mp4"
+    if not link.is_symlink():
+        link.symlink_to(Path("../../elsewhere.mp4"))
 
 
 def _row(out: Path, spec: ClipSpec) -> dict[str, str]:
     video, truth = paths(out, spec)
-    said = json.loads(truth.read_text(encoding="utf-8"))
+    known = read_json(truth)
     return {
-        **{"file": video.name, "speaker": spec.speaker, "emotion": spec.emotion, "intensity": str(spec.level)},
-        **{"sentence_id": said["sentence_id"], "transcript": said["text"]},
+        "file": video.name,
+        "speaker": spec.speaker,
+        "emotion": spec.emotion,
+        "intensity": str(spec.level),
+        "sentence_id": known["sentence_id"],
+        "transcript": known["text"],
     }
 
 

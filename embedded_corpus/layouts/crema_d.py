@@ -18,17 +18,18 @@ import numpy as np
 from cmet_pipelines.readers.crema_d import SENTENCES, TABLE, VOTES
 from embedded_corpus.clip import ClipSpec, render_clip
 from embedded_corpus.identity import key_seed
-from embedded_corpus.layouts import TRUTH, write_bytes, write_text, write_truth
+from embedded_corpus.layouts import TRUTH, write_once, write_truth
 from embedded_corpus.voice import RATE
 from talking_face.emotions import DATASET_LABELS
-from talking_face.media import read_audio, read_frames
-from talking_face.media.writing import write_audio, write_video
+from talking_face.files import write_text
+from talking_face.media import AUDIO_RATE, read_audio, read_frames
+from talking_face.media.writing import Encoding, write_audio, write_video
 from talking_face.reasons import UserError
 
 SIZE = "480x360"
 
 _FPS = 30000 / 1001
-_FLV_RATE, _WAV_RATE = 44100, 16000  # Hz
+_FLV_RATE = 44100  # Hz
 _CODES = {ours: code for code, ours in DATASET_LABELS["crema-d"].items()}
 _LEVELS = {1: "LO", 2: "MD", 3: "HI"}
 _OTHERS = tuple(code for code in SENTENCES if code != "IEO")
@@ -77,7 +78,7 @@ def write(out: Path, spec: ClipSpec) -> None:
     frames, sound, truth = render_clip(spec, _FPS)
     video, audio, beside = paths(out, spec)
     _write_flv(video, frames, _resampled(sound, _FLV_RATE))
-    write_audio(audio, _resampled(sound, _WAV_RATE), _WAV_RATE, codec="pcm_s16le")
+    write_audio(audio, _resampled(sound, AUDIO_RATE), AUDIO_RATE, codec="pcm_s16le")
     write_truth(beside, truth | {"name": _name(spec)})
 
 
@@ -112,8 +113,8 @@ def add_defects(out: Path, specs: Sequence[ClipSpec]) -> None:
     # Two names, two pictures, one sound.
     pairs = ("1006_TIE_HAP_XX", "1006_TIE_NEU_XX", "1013_WSI_DIS_XX", "1013_WSI_SAD_XX", "1017_IWW_ANG_XX")
     for index, name in enumerate((*pairs, "1017_IWW_FEA_XX")):
-        write_bytes(video(name), flv[index].read_bytes())
-        write_bytes(sound(name), wav[index - index % 2].read_bytes())
+        write_once(video(name), flv[index].read_bytes())
+        write_once(sound(name), wav[index - index % 2].read_bytes())
     base = read_frames(flv[0], None)
     grey = np.full_like(base, 128)
     broken = {
@@ -124,33 +125,33 @@ def add_defects(out: Path, specs: Sequence[ClipSpec]) -> None:
     }
     for name, frames in broken.items():
         _write_flv(video(name), frames, None)
-        write_bytes(sound(name), wav[0].read_bytes())
+        write_once(sound(name), wav[0].read_bytes())
 
     spare = [f"{_SPARE}_{rest}" for rest in some]
     # The spelling of 1040_ITH_SAD_X.wav until October 2022, and a re-upload beside the release's own file.
-    write_bytes(video(spare[0]), flv[0].read_bytes())
-    write_bytes(sound(spare[0].removesuffix("X")), wav[0].read_bytes())
+    write_once(video(spare[0]), flv[0].read_bytes())
+    write_once(sound(spare[0].removesuffix("X")), wav[0].read_bytes())
     upload = out / "crema_test" / "test" / f"s{_SPARE % 100}"
     _write_mp4(upload / f"{spare[0]}.mp4", flv[0])
     # Silent, as 28 FLV were until December 2020; the WAV is good.
     _write_flv(video(spare[1]), read_frames(flv[1], None), None)
-    write_bytes(sound(spare[1]), wav[1].read_bytes())
+    write_once(sound(spare[1]), wav[1].read_bytes())
     _write_mp3(out / "AudioMP3" / f"{spare[1]}.mp3")
     # Pointers in place of the sound, and of the picture.
-    write_bytes(video(spare[2]), flv[2].read_bytes())
-    write_bytes(sound(spare[2]), _pointer(wav[2]))
-    write_bytes(video(spare[3]), _pointer(flv[3]))
-    write_bytes(sound(spare[3]), wav[3].read_bytes())
+    write_once(video(spare[2]), flv[2].read_bytes())
+    write_once(sound(spare[2]), _pointer(wav[2]))
+    write_once(video(spare[3]), _pointer(flv[3]))
+    write_once(sound(spare[3]), wav[3].read_bytes())
     # A re-upload alone; a cut file; an empty one; an error picture that no table knows of.
     _write_mp4(upload / f"{spare[4]}.mp4", flv[4])
-    write_bytes(video(spare[5]), flv[5].read_bytes()[: flv[5].stat().st_size // 2])
-    write_bytes(video(spare[6]), b"")
+    write_once(video(spare[5]), flv[5].read_bytes()[: flv[5].stat().st_size // 2])
+    write_once(video(spare[6]), b"")
     _write_flv(video(spare[7]), grey[:30], None)
     for index in (4, 5, 6, 7):
-        write_bytes(sound(spare[index]), wav[index].read_bytes())
+        write_once(sound(spare[index]), wav[index].read_bytes())
     for name in ("XYZ_HAP_XX", "IEO_JOY_HI", "IEO_HAP_ZZ", "IEO_HAP"):  # no such sentence, emotion, level; too short
-        write_bytes(video(f"{_SPARE}_{name}"), flv[0].read_bytes())
-    write_bytes(out / "VideoFlash" / f"._{spare[0]}.flv", b"\0\5\x16\7" + bytes(60))
+        write_once(video(f"{_SPARE}_{name}"), flv[0].read_bytes())
+    write_once(out / "VideoFlash" / f"._{spare[0]}.flv", b"\0\5\x16\7" + bytes(60))
     write_text(out / "README.md", "The embedded corpus as CREMA-D, with what is wrong with CREMA-D.\n")
 
 
@@ -189,16 +190,14 @@ def _votes(name: str) -> tuple[str, ...]:
 def _write_flv(path: Path, frames: Iterable[np.ndarray], sound: np.ndarray | None) -> None:
     if path.is_file():
         return
-    write_video(
-        path, frames, _FPS, sound, _FLV_RATE,
-        codec="flv1", pix_fmt="yuv420p", audio_codec="libmp3lame", options={"b": "1000000"},
-    )  # fmt: skip
+    flv = Encoding(codec="flv1", pix_fmt="yuv420p", audio_codec="libmp3lame", options={"b": "1000000"})
+    write_video(path, frames, _FPS, sound, _FLV_RATE, flv)
 
 
 def _write_mp4(path: Path, flv: Path) -> None:
     if not path.is_file():
         sound = read_audio(flv, _FLV_RATE)
-        write_video(path, read_frames(flv, None), _FPS, sound, _FLV_RATE, crf=18, pix_fmt="yuv420p")
+        write_video(path, read_frames(flv, None), _FPS, sound, _FLV_RATE, Encoding(crf=18, pix_fmt="yuv420p"))
 
 
 def _write_mp3(path: Path) -> None:

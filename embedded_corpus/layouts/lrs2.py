@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,15 +17,16 @@ import numpy as np
 
 from cmet_pipelines.splits import presets
 from embedded_corpus.clip import ClipSpec, render_clip
-from embedded_corpus.layouts import TRUTH, write_bytes, write_text, write_truth
+from embedded_corpus.layouts import TRUTH, write_once, write_truth
 from embedded_corpus.voice import RATE
 from talking_face.emotions import EMOTIONS
-from talking_face.media import read_frames
-from talking_face.media.writing import write_video
+from talking_face.files import write_text
+from talking_face.media import AUDIO_RATE, read_frames
+from talking_face.media.writing import Encoding, write_video
 
 SIZE = "160x160"
 
-_FPS, _AUDIO_RATE = 25.0, 16000
+_FPS = 25.0
 _ZOOM = 1.3  # drawn this much larger and cut out: LRS2's pictures are filled by the head
 _TOP = 0.35  # of what is cut off, above
 _HOME = "mvlrs_v1"
@@ -78,15 +79,15 @@ def add_defects(out: Path, specs: Sequence[ClipSpec]) -> None:
     def put(number: int, video: bytes | None, text: bytes | None) -> Path:
         path = main / broken / f"{number:05d}.mp4"
         if video is not None:
-            write_bytes(path, video)
+            write_once(path, video)
         if text is not None:
-            write_bytes(path.with_suffix(".txt"), text)
+            write_once(path.with_suffix(".txt"), text)
         return path
 
     # The same programme and number in both subsets, for different clips.
     twin = pretrain / good[0][0].relative_to(main)
-    write_bytes(twin, mp4[1])
-    write_bytes(twin.with_suffix(".txt"), txt[1] + f"\n{_WORDS}\n".encode())
+    write_once(twin, mp4[1])
+    write_once(twin.with_suffix(".txt"), txt[1] + f"\n{_WORDS}\n".encode())
     put(1, mp4[0], None)  # no transcript
     put(2, mp4[1], b"Text:  {NS} GOOD EVENING {LG} AND {WELCOME\nConf:  3\n")
     put(3, mp4[2], b"GOOD EVENING\n")  # a transcript in no known form
@@ -102,9 +103,9 @@ def add_defects(out: Path, specs: Sequence[ClipSpec]) -> None:
     put(8, None, txt[0])  # no video
     put(9, mp4[0], txt[0])  # in no list
     # What other tools leave: the sound beside the clip, frames in a folder of the clip's name.
-    write_bytes(main / broken / "00001.wav", b"RIFF")
-    write_bytes(main / broken / "00001" / "0.jpg", b"\xff\xd8\xff\xe0")
-    write_bytes(main / broken / "._00001.mp4", b"\0\5\x16\7")
+    write_once(main / broken / "00001.wav", b"RIFF")
+    write_once(main / broken / "00001" / "0.jpg", b"\xff\xd8\xff\xe0")
+    write_once(main / broken / "._00001.mp4", b"\0\5\x16\7")
     listed = [f"{broken}/{number:05d}" for number in range(1, 9)] + [f"{packed}/00001", f"{absent}/00001"]
     more = [f"{listed[0]}.mp4\r\n", *(f"{name}\n" for name in listed[1:]), "# end of the list\n"]
     write_text(out / "train.txt", "".join([*_lines(specs, "train"), *more]))
@@ -121,7 +122,7 @@ def add_defects(out: Path, specs: Sequence[ClipSpec]) -> None:
     third = len(data) // 3  # the ends of the parts fall into the middle of members
     for index, name in enumerate("abc"):
         end = third * (index + 1) if index < 2 else len(data)
-        write_bytes(out / f"lrs2_v1_parta{name}", data[third * index : end])
+        write_once(out / f"lrs2_v1_parta{name}", data[third * index : end])
 
 
 def _is_tested(spec: ClipSpec) -> bool:
@@ -163,11 +164,12 @@ def _transcript(truth: dict[str, Any], timed: bool) -> str:
 def _at_16k(sound: np.ndarray) -> np.ndarray:
     from scipy.signal import resample_poly
 
-    return np.clip(np.rint(resample_poly(sound.astype(float), 1, RATE // _AUDIO_RATE)), -32768, 32767).astype(np.int16)
+    return np.clip(np.rint(resample_poly(sound.astype(float), 1, RATE // AUDIO_RATE)), -32768, 32767).astype(np.int16)
 
 
-def _write_mp4(path: Path, frames: Any, sound: np.ndarray | None) -> None:
-    write_video(path, frames, _FPS, sound, _AUDIO_RATE, codec="mpeg4", pix_fmt="yuv420p", options={"b": "600000"})
+def _write_mp4(path: Path, frames: np.ndarray | Iterable[np.ndarray], sound: np.ndarray | None) -> None:
+    mpeg4 = Encoding(codec="mpeg4", pix_fmt="yuv420p", options={"b": "600000"})
+    write_video(path, frames, _FPS, sound, AUDIO_RATE, mpeg4)
 
 
 def _tar(members: dict[str, bytes]) -> bytes:

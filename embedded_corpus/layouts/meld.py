@@ -20,11 +20,12 @@ import numpy as np
 from cmet_pipelines.splits import presets
 from embedded_corpus.clip import ClipSpec, Performance, perform, renderer, truth
 from embedded_corpus.identity import get_identity, key_seed
-from embedded_corpus.layouts import TRUTH, write_bytes, write_text, write_truth
+from embedded_corpus.layouts import TRUTH, write_once, write_truth
 from embedded_corpus.voice import RATE
 from talking_face.emotions import DATASET_LABELS
+from talking_face.files import write_text
 from talking_face.media import AUDIO_RATE, iter_frames, read_audio
-from talking_face.media.writing import write_audio, write_video
+from talking_face.media.writing import Encoding, write_audio, write_video
 
 SIZE = "1280x720"
 
@@ -34,6 +35,7 @@ _OLDER = "train"  # the CSV whose Windows-1252 characters were read as Latin-1
 _COLUMNS = "Sr No.,Utterance,Speaker,Emotion,Sentiment,Dialogue_ID,Utterance_ID,Season,Episode,StartTime,EndTime"
 
 _FPS, _FPS_SMALL = 24000 / 1001, 25.0
+_ENCODING = Encoding(crf=20, preset="ultrafast", pix_fmt="yuv420p")
 _SMALL = (496, 384)  # of a 720p release; a few dialogues come so
 _LABELS = {ours: theirs for theirs, ours in DATASET_LABELS["meld"].items()}
 # The clips of a speaker: (emotion, level, how many-th of these). Four make a dialogue.
@@ -68,10 +70,8 @@ def write(out: Path, spec: ClipSpec) -> None:
     scene = _scene(spec)
     video, beside = paths(out, spec)
     sound = _surround(spec, scene.people[0].act.sound)
-    write_video(
-        video, _frames(scene), scene.fps, sound, RATE,
-        crf=20, preset="ultrafast", pix_fmt="yuv420p", audio_bitrate=64_000 * sound.shape[1],
-    )  # fmt: skip
+    encoding = replace(_ENCODING, audio_bitrate=64_000 * sound.shape[1])
+    write_video(video, _frames(scene), scene.fps, sound, RATE, encoding)
     write_truth(beside, _truth(scene))
 
 
@@ -92,14 +92,12 @@ def add_defects(out: Path, specs: Sequence[ClipSpec]) -> None:
         if row is not None:
             rows.append(replace(row, split=split, dialogue=dialogue, utterance=utterance))
         if data is not None:
-            write_bytes(path, data)
+            write_once(path, data)
         return path
 
     def make(path: Path, frames: Iterator[np.ndarray], sound: np.ndarray | None) -> None:
         if not path.is_file():
-            write_video(
-                path, frames, _FPS, sound, RATE, crf=20, preset="ultrafast", pix_fmt="yuv420p", audio_channels=2
-            )
+            write_video(path, frames, _FPS, sound, RATE, replace(_ENCODING, audio_channels=2))
 
     def pictures() -> Iterator[np.ndarray]:
         return iter_frames(mine, None)
@@ -122,13 +120,13 @@ def add_defects(out: Path, specs: Sequence[ClipSpec]) -> None:
     put("test", 90, 0, good, unlike)
     put("test", 90, 1, None, unlike)
     for utterance in (0, 1):
-        write_bytes(out / FOLDERS["test"] / f"final_videos_testdia90_utt{utterance}.mp4", second)
+        write_once(out / FOLDERS["test"] / f"final_videos_testdia90_utt{utterance}.mp4", second)
     put("test", 91, 0, good, replace(like, emotion="bliss"))
-    write_bytes(out / "copy" / "test_splits" / "dia90_utt1.mp4", second)
-    write_bytes(out / "copy" / "dia90_utt1.mp4", second)
-    write_bytes(out / FOLDERS["test"] / "._dia90_utt0.mp4", b"\0\5\x16\7" + bytes(78))
-    write_bytes(out / FOLDERS["test"] / "trailer.mp4", good)
-    write_bytes(out / "test.tar.gz", gzip.compress(bytes(10240), mtime=0))
+    write_once(out / "copy" / "test_splits" / "dia90_utt1.mp4", second)
+    write_once(out / "copy" / "dia90_utt1.mp4", second)
+    write_once(out / FOLDERS["test"] / "._dia90_utt0.mp4", b"\0\5\x16\7" + bytes(78))
+    write_once(out / FOLDERS["test"] / "trailer.mp4", good)
+    write_once(out / "test.tar.gz", gzip.compress(bytes(10240), mtime=0))
     write_text(out / "README.txt", "The embedded corpus as MELD, with what is wrong with MELD.\n")
     if not (extracted := out / FOLDERS["test"] / "dia90_utt0.wav").is_file():
         write_audio(extracted, read_audio(mine), AUDIO_RATE, codec="pcm_s16le")

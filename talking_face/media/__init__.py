@@ -13,13 +13,14 @@ from talking_face.media.reading import (
     read_audio,
     read_frames,
 )
-from talking_face.media.writing import write_audio, write_video
+from talking_face.media.writing import Encoding, write_audio, write_video
 
 __all__ = [
     "AUDIO_RATE",
     "FPS",
     "ArrayPicture",
     "AudioInfo",
+    "Encoding",
     "MediaInfo",
     "Picture",
     "VideoInfo",

@@ -48,12 +48,13 @@ def command_method(folder: Path, script: str, deadline: float = 60.0, length: st
 WRITE = """
 import cv2, numpy as np
 from pathlib import Path
-from talking_face.media.writing import write_video
+from talking_face.media.writing import Encoding, write_video
 from talking_face.media.reading import read_audio
 picture = cv2.cvtColor(cv2.imread(face), cv2.COLOR_BGR2RGB)
 assert emotion == "hap" and len(read_audio(Path(sound))) == 6 * 640
 print("working")
-write_video(Path(output), np.repeat(picture[None], {frames}, axis=0), {fps}, crf=5, preset="ultrafast")
+fast = Encoding(crf=5, preset="ultrafast")
+write_video(Path(output), np.repeat(picture[None], {frames}, axis=0), {fps}, encoding=fast)
 """
 
 

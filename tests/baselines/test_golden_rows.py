@@ -22,7 +22,8 @@ from cmet_eval.runs import evaluate
 from cmet_leaderboards.results import read_results
 from cmet_metrics.registry import get_metric
 from cmet_pipelines.preprocess import preprocess
-from embedded_corpus.corpus import write_corpus
+from embedded_corpus.plan import CorpusPlan
+from embedded_corpus.writing import write_corpus
 from talking_face.execution.options import RunOptions
 
 FILE = Path(__file__).with_name("golden_rows.csv")
@@ -50,7 +51,7 @@ Rows = dict[
 def make_shards(folder: Path) -> Path:
     """The small part of the corpus, as shards."""
     keys = [f"{who}/front/{what}/{take}" for who in SPEAKERS for what in EMOTIONS for take in SPEAKERS[who]]
-    write_corpus("mead", folder / "corpus", seconds=SECONDS, only=keys, workers=0, quiet=True)
+    write_corpus(CorpusPlan("mead", seconds=SECONDS, only=tuple(keys)), folder / "corpus", workers=0, quiet=True)
     preprocess("mead", folder / "corpus", folder / "shards", run=RunOptions(workers=0, quiet=True))
     return folder / "shards"
 

@@ -37,7 +37,7 @@ from cmet_leaderboards.results import read_results
 from cmet_pipelines.records import IDENTITY_FIELDS
 from cmet_pipelines.shard_files import to_table, write_rows
 from cmet_pipelines.shards import CARD, CLIPS, SHARDS, ShardSet
-from talking_face.media.writing import write_video
+from talking_face.media.writing import Encoding, write_video
 from tests.benchmarks.thousand_pairs import count, report
 from tests.cmet_eval.conftest import make_record, picture
 
@@ -130,7 +130,7 @@ def score(out: Path, methods: int, pairs: int, workers: int) -> None:
         source = out / "videos" / f"{name}.mp4"
         if not source.exists():
             frames = np.clip(picture(9, FRAMES).astype(int) + 5 * i, 0, 255).astype(np.uint8)
-            write_video(source, frames, **WRITER)
+            write_video(source, frames, encoding=Encoding(**WRITER))
         for pair in drawn.pairs:
             if not s.video(pair).exists():
                 os.link(source, s.video(pair))

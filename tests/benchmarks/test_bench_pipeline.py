@@ -18,7 +18,8 @@ import psutil
 import pytest
 
 from cmet_pipelines.shards import ShardSet
-from embedded_corpus.corpus import write_corpus
+from embedded_corpus.plan import CorpusPlan
+from embedded_corpus.writing import write_corpus
 from talking_face.faces.find import find_face
 from talking_face.faces.track import search_window
 from talking_face.media import iter_pictures, probe
@@ -110,7 +111,8 @@ def test_preprocessing_beside_its_ceiling(benchmark, tmp_path: Path, capsys: pyt
     root, out = tmp_path / "mead", tmp_path / "out"
     size, takes, rounds = ("1080p", 6, 2) if full else ("640x360", 1, 1)
     drawn = ["/happy/level_3", "/sad/level_1"] if full else ["M901/front/happy/level_1"]
-    write_corpus("mead", root, speakers=2, size=size, seconds=3.0 if full else 1.0, only=drawn, quiet=True)
+    plan = CorpusPlan("mead", speakers=2, size=size, seconds=3.0 if full else 1.0, only=tuple(drawn))
+    write_corpus(plan, root, quiet=True)
     for path in sorted(root.rglob("*.m[p4][4a]")):  # the same bytes under further takes
         for k in range(1, takes):
             shutil.copy(path, path.with_stem(f"{int(path.stem) + 40 * k:03d}"))
@@ -157,7 +159,7 @@ def test_memory_of_a_five_minute_clip(benchmark, tmp_path: Path, capsys: pytest.
     full = benchmark.enabled
     drawn = tmp_path / "drawn"
     size = "1080p" if full else "640x360"
-    write_corpus("clips", drawn, speakers=1, size=size, seconds=3.0, only=["happy/level_1"], quiet=True)
+    write_corpus(CorpusPlan("clips", speakers=1, size=size, seconds=3.0, only=("happy/level_1",)), drawn, quiet=True)
     root = tmp_path / "long"
     root.mkdir()
     seconds = loop(next(drawn.glob("*.mp4")), root / "long.mkv", times=100 if full else 4)

@@ -22,7 +22,7 @@ from cmet_leaderboards.results import read_results
 from cmet_leaderboards.tables import build_tables
 from cmet_pipelines.shards import ShardSet
 from talking_face.media.reading import probe, read_audio, read_frames
-from talking_face.media.writing import write_video
+from talking_face.media.writing import Encoding, write_video
 from talking_face.reasons import UserError
 
 T, SIZE = 12, 64  # of the shard set in conftest.py
@@ -77,7 +77,7 @@ def test_the_same_frames_give_the_same_file(tmp_path: Path, moving_picture: Call
     frames, seen, junk = moving_picture(3), set(), []
     for _ in range(12):
         junk.append(np.random.default_rng(len(junk)).bytes(100_000 * (len(junk) % 5 + 1)))
-        write_video(tmp_path / "a.mp4", frames, **WRITER)
+        write_video(tmp_path / "a.mp4", frames, encoding=Encoding(**WRITER))
         seen.add((tmp_path / "a.mp4").read_bytes())
     assert len(seen) == 1
 
@@ -91,7 +91,7 @@ def test_run_again_keeps_everything_and_repairs_what_is_broken(done: Path, shard
     videos = sorted((out / "videos").rglob("*.mp4"))
     videos[0].unlink()
     videos[5].write_bytes(videos[5].read_bytes()[:500])
-    (stray := videos[0].with_name(f".{videos[0].stem}.77.tmp.mp4")).write_bytes(b"half")
+    (stray := videos[0].with_name(f".{videos[0].stem}.77.part.mp4")).write_bytes(b"half")
     for path in sorted((out / "scores").rglob("*.json"))[:3]:
         path.write_text('{"key": "cut sho')
     mended = evaluate.run(METHODS, data=shards, out=out, seeds=1, metrics=METRICS, workers=0, quiet=True)

@@ -20,8 +20,8 @@ from cmet_metrics.registry import METRICS, get_metric
 from cmet_pipelines import numbering, splits
 from cmet_pipelines.readers import discover
 from cmet_pipelines.shards import ShardSet
-from embedded_corpus.corpus import clip_specs
 from embedded_corpus.layouts import layout
+from embedded_corpus.plan import clip_specs
 from talking_face.clip import Clip, MediaSource
 from talking_face.reasons import ClipError, UserError
 from tests.cmet_eval.conftest import T, make_record, write_shard_set

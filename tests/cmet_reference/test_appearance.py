@@ -26,8 +26,9 @@ from cmet_reference.render.skin_stage import SkinSettings, SkinStage
 from cmet_reference.training import checkpoints
 from cmet_reference.training.loop import fit
 from cmet_reference.training.options import TrainOptions
-from embedded_corpus.draw import Pose, Renderer
+from embedded_corpus.draw import Renderer
 from embedded_corpus.identity import get_identity
+from embedded_corpus.pose import Pose
 from embedded_corpus.rig import ACTION_INDEX, ACTIONS
 from talking_face.pretrained.face_landmarker import FaceLandmarker
 from talking_face.reasons import UserError

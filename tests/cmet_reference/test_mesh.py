@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from cmet_reference.render.mesh import HOLES, MOUTH, MeshRenderer, MeshSettings, _cheapest, _opening, mapped
-from embedded_corpus.draw import Pose, Renderer
+from embedded_corpus.draw import Renderer
 from embedded_corpus.identity import get_identity
+from embedded_corpus.pose import Pose
 from embedded_corpus.rig import ACTION_INDEX, ACTIONS
 from talking_face.pretrained.face_landmarker import FaceLandmarker
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from cmet_pipelines.readers.mead import MeadOptions, discover
-from embedded_corpus.corpus import clip_specs, write_corpus
+from embedded_corpus.plan import CorpusPlan, clip_specs
+from embedded_corpus.writing import write_corpus
 from talking_face.media.reading import probe
 from talking_face.reasons import UserError
 
-SMALL = {"speakers": 2, "size": "320x180", "seconds": 0.5, "quiet": True, "only": ["/angry/level_1"]}
+SMALL = CorpusPlan("mead", speakers=2, size="320x180", seconds=0.5, only=("/angry/level_1",))
 
 
 def hashes(folder: Path) -> dict[str, str]:
@@ -35,21 +37,21 @@ def test_every_emotional_clip_has_a_neutral_one_of_the_same_sentence() -> None:
 
 def test_same_bytes_with_other_workers_and_after_an_interruption(tmp_path: Path) -> None:
     a, b = tmp_path / "a", tmp_path / "b"
-    assert write_corpus("mead", a, workers=2, **SMALL).written == 2
-    write_corpus("mead", b, workers=0, **SMALL)
+    assert write_corpus(SMALL, a, workers=2, quiet=True).written == 2
+    write_corpus(SMALL, b, workers=0, quiet=True)
     first = hashes(a)
     assert first == hashes(b) and len(first) == 7
     # As a killed run leaves it: a clip without its truth, and half a file under a temporary name.
     (b / "_truth/M901/front/angry/level_1/002.json").unlink()
-    (b / "W901/video/front/angry/level_1/.002.77.tmp.mp4").write_bytes(b"half")
-    assert write_corpus("mead", b, workers=0, **SMALL).written == 1
+    (b / "W901/video/front/angry/level_1/.002.77.part.mp4").write_bytes(b"half")
+    assert write_corpus(SMALL, b, workers=0, quiet=True).written == 1
     assert hashes(b) == first
     with pytest.raises(UserError, match="other settings \\(seed\\)"):
-        write_corpus("mead", b, seed=1, **SMALL)
+        write_corpus(replace(SMALL, seed=1), b, quiet=True)
 
 
 def test_files_are_meads(tmp_path: Path) -> None:
-    write_corpus("mead", tmp_path / "c", workers=0, **{**SMALL, "speakers": 1})
+    write_corpus(replace(SMALL, speakers=1), tmp_path / "c", workers=0, quiet=True)
     root = (tmp_path / "c").resolve()
     info = probe(root / "M901/video/front/angry/level_1/002.mp4")
     assert info.video and info.audio
@@ -64,7 +66,7 @@ def test_files_are_meads(tmp_path: Path) -> None:
 
 
 def test_flat_folder_with_labels(tmp_path: Path) -> None:
-    write_corpus("clips", tmp_path / "c", workers=0, **{**SMALL, "speakers": 1})
+    write_corpus(replace(SMALL, layout="clips", speakers=1), tmp_path / "c", workers=0, quiet=True)
     lines = (tmp_path / "c/labels.csv").read_text().splitlines()
     assert lines[0].startswith("file,speaker,emotion,intensity,") and lines[1].startswith(
         "M901_angry_1_002.mp4,M901,angry,1,"
@@ -75,19 +77,19 @@ def test_flat_folder_with_labels(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"name": "imagenet"}, "written as mead"),
+        ({"layout": "imagenet"}, "written as mead"),
         ({"size": "huge"}, "WIDTHxHEIGHT"),
         ({"size": "100x360"}, "as wide"),
         ({"speakers": 0}, "1 to 198"),
-        ({"only": ["nobody"]}, "a key is like"),
+        ({"only": ("nobody",)}, "a key is like"),
     ],
 )
 def test_what_cannot_be_is_refused_in_words(tmp_path: Path, change: dict, words: str) -> None:
     with pytest.raises(UserError, match=words):
-        write_corpus(**{"name": "mead", "out": tmp_path / "c", **change})
+        write_corpus(replace(CorpusPlan("mead"), **change), tmp_path / "c")
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(UserError, match="not an embedded corpus"):
-        write_corpus("mead", tmp_path, **SMALL)
+        write_corpus(SMALL, tmp_path, quiet=True)
 
 
 def test_networks_believe_in_the_faces(tmp_path: Path) -> None:
@@ -101,7 +103,7 @@ def test_networks_believe_in_the_faces(tmp_path: Path) -> None:
         for emotion in ("happy/level_3", "sad/level_3", "neutral/level_1")
         for take in ("001", "005")
     ]
-    write_corpus("mead", tmp_path / "c", speakers=2, workers=2, quiet=True, only=keys)
+    write_corpus(CorpusPlan("mead", speakers=2, only=tuple(keys)), tmp_path / "c", workers=2, quiet=True)
     clips = []
     for truth in sorted((tmp_path / "c/_truth").glob("*/front/*/*/*.json")):
         speaker, view, *rest = truth.relative_to(tmp_path / "c/_truth").with_suffix(".mp4").parts

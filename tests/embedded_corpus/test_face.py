@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from embedded_corpus.clip import ClipSpec, render_clip
-from embedded_corpus.draw import Pose, Renderer
+from embedded_corpus.draw import Renderer
 from embedded_corpus.expression import LEVELS, weight_track
 from embedded_corpus.geometry import grid, mouth_centre
 from embedded_corpus.identity import RANGES, STYLES, distance, get_identity, sample_identity, speaker_names
+from embedded_corpus.pose import Pose
 from embedded_corpus.rig import ACTION_INDEX, ACTIONS, FACE_BOX, above_mask, fields, invert
 from embedded_corpus.speech import MOUTH
 from talking_face.emotions import EMOTIONS

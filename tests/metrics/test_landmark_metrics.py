@@ -16,7 +16,8 @@ from cmet_metrics.jitter import Jitter, JitterRatio, jitter
 from cmet_metrics.landmarks import mediapipe_landmarks
 from cmet_metrics.lip_energy import LipEnergy, LipEnergyOffset, match
 from cmet_metrics.registration import Registration, RotationRegistration, ScaleRegistration, residual
-from embedded_corpus.corpus import write_corpus
+from embedded_corpus.plan import CorpusPlan
+from embedded_corpus.writing import write_corpus
 from talking_face.media.reading import read_audio, read_frames
 from talking_face.reasons import Reason
 
@@ -135,12 +136,8 @@ def test_lip_energy_has_a_reason_for_what_it_cannot_hear_or_see(real_clips: list
 def test_sound_moved_by_k_frames_comes_back_as_k(tmp_path: Path) -> None:
     """On an embedded clip; docs/metrics.md has thirty of them, and real ones."""
     write_corpus(
-        "clips",
+        CorpusPlan("clips", speakers=4, size="240x240", seconds=2.0, only=("W902/front/happy/level_3/013",)),
         tmp_path,
-        speakers=4,
-        size="240x240",
-        seconds=2.0,
-        only=["W902/front/happy/level_3/013"],
         workers=0,
         quiet=True,
     )

@@ -12,14 +12,17 @@ import pyarrow.parquet as pq
 import pytest
 
 from cmet_pipelines.readers import Discovery
-from embedded_corpus.corpus import write_corpus
+from embedded_corpus.plan import CorpusPlan
+from embedded_corpus.writing import write_corpus
 
 
 @pytest.fixture(scope="session")
 def small_mead(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Eight clips of 0.8 s of one speaker in MEAD's layout; never changed."""
     root = tmp_path_factory.mktemp("small") / "mead"
-    write_corpus("mead", root, speakers=1, seconds=0.8, workers=0, quiet=True, only=["/neutral/", "/happy/"])
+    write_corpus(
+        CorpusPlan("mead", speakers=1, seconds=0.8, only=("/neutral/", "/happy/")), root, workers=0, quiet=True
+    )
     return root
 
 

@@ -31,7 +31,7 @@ def _small(frames: np.ndarray) -> np.ndarray:
 
 def _record(path: Path, frames: np.ndarray, sound: np.ndarray | None = None, **settings: Any) -> ClipRecord:
     sound = np.zeros(len(frames) * 640, np.int16) if sound is None else sound
-    write_video(path, frames, 25.0, sound, 16000, crf=10)
+    write_video(path, frames, 25.0, sound, 16000)
     clip = Clip(clip_id="x/1", dataset="x", speaker="a", video=MediaSource(str(path)))
     return process_clip(clip, ProcessingSettings(**settings), str(path.parent))
 

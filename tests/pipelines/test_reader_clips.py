@@ -12,7 +12,8 @@ import pytest
 from cmet_pipelines.preprocess import preprocess
 from cmet_pipelines.readers import Discovery, discover
 from cmet_pipelines.shards import ShardSet
-from embedded_corpus.corpus import write_corpus
+from embedded_corpus.plan import CorpusPlan
+from embedded_corpus.writing import write_corpus
 from talking_face.reasons import Reason, UserError
 from tests.pipelines.run_options import QUIET
 
@@ -125,10 +126,10 @@ def test_members_of_tars_are_clips(tmp_path: Path, unaccounted: Unaccounted) -> 
 
 def test_every_container_is_read_and_every_defect_has_a_reason(tmp_path: Path, unaccounted: Unaccounted) -> None:
     root, out = tmp_path / "D", tmp_path / "OUT"
-    how = {"speakers": 1, "seconds": 0.6, "size": "320x240", "defects": True, "quiet": True, "only": ["/happy/level_1"]}
-    write_corpus("clips", root, workers=0, **how)
+    plan = CorpusPlan("clips", speakers=1, seconds=0.6, size="320x240", defects=True, only=("/happy/level_1",))
+    write_corpus(plan, root, workers=0, quiet=True)
     before = {path: path.stat().st_mtime_ns for path in (root / "odd").iterdir() if not path.is_symlink()}
-    write_corpus("clips", root, workers=0, **how)
+    write_corpus(plan, root, workers=0, quiet=True)
     assert before == {path: path.stat().st_mtime_ns for path in (root / "odd").iterdir() if not path.is_symlink()}
     found = discover("clips", root)
     assert not unaccounted(root, found)

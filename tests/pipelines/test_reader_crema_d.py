@@ -16,8 +16,9 @@ from cmet_pipelines.preprocess import preprocess
 from cmet_pipelines.readers import Discovery, discover
 from cmet_pipelines.readers.crema_d import CremaDOptions
 from cmet_pipelines.splits import assign, presets, resolve
-from embedded_corpus.corpus import clip_specs, write_corpus
 from embedded_corpus.layouts import crema_d as layout
+from embedded_corpus.plan import CorpusPlan, clip_specs
+from embedded_corpus.writing import write_corpus
 from talking_face.media import probe
 from talking_face.reasons import Reason, UserError
 from tests.pipelines.run_options import QUIET
@@ -227,10 +228,10 @@ def test_the_embedded_corpus_has_cremas_names() -> None:
 
 def test_the_defects_on_real_bytes(tmp_path: Path, unaccounted: Callable[[Path, Discovery], list[str]]) -> None:
     root, out = tmp_path / "D", tmp_path / "out"
-    options = {"speakers": 1, "seconds": 0.5, "workers": 0, "quiet": True, "only": ["/happy/", "/neutral/"]}
-    write_corpus("crema-d", root, defects=True, **options)  # type: ignore[arg-type]
+    plan = CorpusPlan("crema-d", speakers=1, seconds=0.5, defects=True, only=("/happy/", "/neutral/"))
+    write_corpus(plan, root, workers=0, quiet=True)
     before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
-    assert write_corpus("crema-d", root, defects=True, **options).written == 0  # type: ignore[arg-type]
+    assert write_corpus(plan, root, workers=0, quiet=True).written == 0
     assert before == {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
     video = probe(root / "VideoFlash/1901_IEO_HAP_MD.flv")

@@ -18,8 +18,9 @@ from cmet_pipelines.processing import ProcessingSettings
 from cmet_pipelines.readers import Discovery, discover
 from cmet_pipelines.readers.lrs2 import Lrs2Options
 from cmet_pipelines.splits import assign, resolve
-from embedded_corpus.corpus import clip_specs, write_corpus
 from embedded_corpus.layouts import lrs2 as layout
+from embedded_corpus.plan import CorpusPlan, clip_specs
+from embedded_corpus.writing import write_corpus
 from talking_face.media import probe
 from talking_face.media.source import open_source
 from talking_face.reasons import Reason, UserError
@@ -191,10 +192,10 @@ def test_the_embedded_corpus_holds_out_half_of_its_speakers() -> None:
 
 def test_the_defects_on_real_bytes(tmp_path: Path, unaccounted: Callable[[Path, Discovery], list[str]]) -> None:
     root, out = tmp_path / "D", tmp_path / "out"
-    options = {"speakers": 1, "seconds": 0.6, "workers": 0, "quiet": True, "only": ["/happy/level_2", "/neutral/"]}
-    write_corpus("lrs2", root, defects=True, **options)  # type: ignore[arg-type]
+    plan = CorpusPlan("lrs2", speakers=1, seconds=0.6, defects=True, only=("/happy/level_2", "/neutral/"))
+    write_corpus(plan, root, workers=0, quiet=True)
     before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
-    assert write_corpus("lrs2", root, defects=True, **options).written == 0  # type: ignore[arg-type]
+    assert write_corpus(plan, root, workers=0, quiet=True).written == 0
     assert before == {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
     info = probe(next((root / "mvlrs_v1/main").rglob("00001.mp4")))

@@ -22,7 +22,8 @@ from cmet_pipelines.readers import Discovery, discover
 from cmet_pipelines.readers.mead import MeadOptions
 from cmet_pipelines.shards import ShardSet
 from cmet_pipelines.splits import assign, presets, resolve
-from embedded_corpus.corpus import write_corpus
+from embedded_corpus.plan import CorpusPlan
+from embedded_corpus.writing import write_corpus
 from talking_face.clip import Clip, MediaSource
 from talking_face.media.source import open_source
 from talking_face.reasons import Reason, UserError
@@ -347,7 +348,9 @@ def test_defects_through_preprocessing(
     root, out = tmp_path / "mead", tmp_path / "shards"
 
     def write() -> None:
-        write_corpus("mead", root, speakers=1, seconds=0.4, defects=True, only=["/neutral/"], workers=0, quiet=True)
+        write_corpus(
+            CorpusPlan("mead", speakers=1, seconds=0.4, defects=True, only=("/neutral/",)), root, workers=0, quiet=True
+        )
 
     write()
     before = {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in root.rglob("*") if path.is_file()}

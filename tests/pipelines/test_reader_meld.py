@@ -23,7 +23,8 @@ from cmet_pipelines.readers.meld import MeldOptions
 from cmet_pipelines.shards import ShardSet
 from cmet_pipelines.splits import assign, resolve
 from embedded_corpus.clip import perform
-from embedded_corpus.corpus import clip_specs, write_corpus
+from embedded_corpus.plan import CorpusPlan, clip_specs
+from embedded_corpus.writing import write_corpus
 from talking_face.media import probe, read_audio, read_frames
 from talking_face.reasons import ClipError, Reason, UserError
 from tests.conftest import SHARED
@@ -219,14 +220,11 @@ def test_real_labels(tmp_path: Path) -> None:
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two clips of two people each, and the defects."""
     root = tmp_path_factory.mktemp("meld") / "D"
-    write_corpus("meld", root, **CORPUS, workers=0)
+    write_corpus(CORPUS, root, workers=0, quiet=True)
     return root
 
 
-CORPUS = {
-    **{"speakers": 1, "seconds": 1.2, "size": "640x360", "defects": True, "quiet": True},
-    "only": ["/angry/", "/happy/"],
-}
+CORPUS = CorpusPlan("meld", speakers=1, seconds=1.2, size="640x360", defects=True, only=("/angry/", "/happy/"))
 
 
 def test_sound_and_rate_are_melds(corpus: Path) -> None:
@@ -270,7 +268,7 @@ def test_one_of_two_people_speaks(corpus: Path) -> None:
 
 def test_defects_are_excluded_dropped_or_skipped(corpus: Path, tmp_path: Path, unaccounted: Unaccounted) -> None:
     before = {path: path.stat().st_mtime_ns for path in corpus.rglob("*.mp4")}
-    write_corpus("meld", corpus, **CORPUS, workers=0)
+    write_corpus(CORPUS, corpus, workers=0, quiet=True)
     assert {path: path.stat().st_mtime_ns for path in corpus.rglob("*.mp4")} == before
     found = discover("meld", corpus)
     assert not unaccounted(corpus, found)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from talking_face.clip import MediaSource
-from talking_face.media import iter_frames, probe, read_audio, read_frames, write_audio, write_video
+from talking_face.media import Encoding, iter_frames, probe, read_audio, read_frames, write_audio, write_video
 from talking_face.reasons import ClipError, Reason
 
 BITS = 8
@@ -60,7 +60,7 @@ def test_sound_stays_in_step_with_picture(tmp_path: Path, suffix: str, shift: fl
     click = np.zeros(96000, np.int16)
     click[48000:48048] = 20000
     path = tmp_path / f"clip.{suffix}"
-    write_video(path, frames, 30.0, click, 48000, audio_channels=2)
+    write_video(path, frames, 30.0, click, 48000, Encoding(audio_channels=2))
     if shift:
         path = _delay_sound(path, tmp_path / f"late.{suffix}", shift)
     flash = int(np.argmax([f.mean() for f in iter_frames(path)])) / 25
@@ -111,7 +111,7 @@ def test_colours_survive_every_pixel_format(tmp_path: Path, pix_fmt: str) -> Non
         [[200, 50, 30], [10, 240, 60], [128, 128, 128], [255, 255, 255], [0, 0, 0], [30, 60, 220]], np.uint8
     )
     frame = np.repeat(np.repeat(colours[None], 32, 0), 32, 1)
-    write_video(tmp_path / "a.mp4", [frame] * 3, 25.0, crf=4, pix_fmt=pix_fmt)
+    write_video(tmp_path / "a.mp4", [frame] * 3, 25.0, encoding=Encoding(crf=4, pix_fmt=pix_fmt))
     got = read_frames(tmp_path / "a.mp4")[0][16, 16::32].astype(int)
     assert np.abs(got - colours).max() <= 4, got
 
@@ -152,7 +152,7 @@ def test_what_is_not_media_says_so(tmp_path: Path) -> None:
     (tmp_path / "empty.mp4").touch()
     (tmp_path / "text.mp4").write_text("hello\n" * 100)
     (tmp_path / "pointer.mp4").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
-    write_video(tmp_path / "good.mp4", [_coded(i) for i in range(100)], 25.0, options={"g": "10"})
+    write_video(tmp_path / "good.mp4", [_coded(i) for i in range(100)], 25.0, encoding=Encoding(options={"g": "10"}))
     data = (tmp_path / "good.mp4").read_bytes()
     (tmp_path / "cut.mp4").write_bytes(data[: len(data) * 6 // 10])
     write_video(tmp_path / "whole.mkv", [_coded(i) for i in range(100)], 25.0, np.zeros(64000, np.int16))

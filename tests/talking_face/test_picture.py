@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from talking_face.faces.crop import CropBox, crop_picture
-from talking_face.media import ArrayPicture, iter_frames, iter_pictures, write_video
+from talking_face.media import ArrayPicture, Encoding, iter_frames, iter_pictures, write_video
 
 WINDOW = (36, 20, 196, 180)
 
@@ -30,7 +30,7 @@ def scene() -> np.ndarray:
 @pytest.mark.parametrize("pix_fmt", ["yuvj444p", "yuv420p", "yuv422p10le"])
 def test_windows_equal_the_whole(scene: np.ndarray, pix_fmt: str, tmp_path: Path) -> None:
     path = tmp_path / "a.mp4"
-    write_video(path, scene, pix_fmt=pix_fmt, crf=4)
+    write_video(path, scene, encoding=Encoding(pix_fmt=pix_fmt, crf=4))
     left, top, right, bottom = WINDOW
     for picture, frame in zip(iter_pictures(path), iter_frames(path), strict=True):
         assert picture.snap(*WINDOW) == WINDOW
@@ -55,7 +55,7 @@ def test_windows_equal_the_whole(scene: np.ndarray, pix_fmt: str, tmp_path: Path
 @pytest.mark.parametrize("box", [CropBox(40, 30, 96), CropBox(-12, 20, 150), CropBox(250, 180, 120)])
 def test_a_crop_of_a_kept_part_is_the_crop_of_the_whole(scene: np.ndarray, box: CropBox, tmp_path: Path) -> None:
     path = tmp_path / "a.mp4"
-    write_video(path, scene, pix_fmt="yuvj444p")
+    write_video(path, scene, encoding=Encoding(pix_fmt="yuvj444p"))
     for picture in iter_pictures(path):
         part = picture.snap(box.left - 8, box.top - 8, box.left + box.side + 8, box.top + box.side + 8)
         crop = crop_picture(picture, box, 64)

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from cmet_baselines.adapters.bring import LengthRule, SizeRule, read_output
 from cmet_baselines.method import Case
-from talking_face.media.writing import write_audio, write_video
+from talking_face.media.writing import Encoding, write_audio, write_video
 from talking_face.reasons import ClipError, Reason
 
 # Placeholder: the input that a method sees through it; None shows nothing of the case's clips.
@@ -127,7 +127,7 @@ def write_inputs(case: Case, work: Path, names: set[str], emotions: Mapping[str,
         values |= {"reference_images": str(work / "reference"), "reference_image": str(work / "reference" / "0.png")}
     if "source_video" in names:
         values["source_video"] = str(work / "source.mp4")
-        write_video(work / "source.mp4", case.source_frames, codec="h264", pix_fmt="yuv444p", crf=10, preset="veryfast")
+        write_video(work / "source.mp4", case.source_frames, encoding=Encoding())
     if "driving_audio" in names:
         values["driving_audio"] = str(work / "driving.wav")
         write_audio(work / "driving.wav", case.driving_audio, case.audio_rate, codec="pcm_s16le")

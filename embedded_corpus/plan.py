@@ -1,0 +1,94 @@
+"""Plans an embedded corpus: which clips it has, of which size and length."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from talking_face.emotions import EMOTIONS
+from talking_face.reasons import UserError
+
+if TYPE_CHECKING:
+    from embedded_corpus.clip import ClipSpec
+    from embedded_corpus.layouts import Layout
+
+SIZES = {"360p": (640, 360), "720p": (1280, 720), "1080p": (1920, 1080)}
+GENERATOR = 5  # increases when the same settings give other bytes
+_LEVEL_TAKES = {1: 1, 2: 1, 3: 2}  # clips of each emotion but neutral; neutral has four of level 1
+
+
+@dataclass(frozen=True)
+class CorpusPlan:
+    """What to write. Two runs with the same plan write the same bytes."""
+
+    layout: str  # one of embedded_corpus.layouts.LAYOUTS
+    speakers: int = 8  # 1 to 198
+    takes: int = 1  # multiplies the clips of a speaker, 32 at 1
+    size: str | None = None  # "1080p" or WIDTHxHEIGHT; None: the size of the layout
+    seconds: float = 2.0  # length of each clip, 0.4 to 60
+    seed: int = 0  # another seed gives other speech and motion with the same faces
+    defects: bool = False  # also write the dataset's known bad clips and damaged files
+    only: tuple[str, ...] | None = None  # clip keys, or parts of keys such as "M901/" or "/happy/", to write
+
+    def settings(self, size: str) -> dict[str, object]:
+        """The JSON that a folder keeps, with the size in use: a folder holds one plan only."""
+        return {
+            "generator": GENERATOR, "layout": self.layout, "speakers": self.speakers, "takes": self.takes, "size": size,
+            "seconds": self.seconds, "seed": self.seed, "only": None if self.only is None else sorted(self.only),
+            "defects": self.defects,
+        }  # fmt: skip
+
+    def specs(self, tree: Layout, size: str) -> list[ClipSpec]:
+        """The clips to write. Raises UserError on a number out of range, or where `only` matches no clip."""
+        if not 1 <= self.speakers <= 198 or self.takes < 1 or not 0.4 <= self.seconds <= 60:
+            raise UserError("speakers: 1 to 198; takes: 1 or more; seconds: 0.4 to 60")
+        specs = tree.select(clip_specs(self.speakers, self.takes, size, self.seconds, self.seed))
+        if self.only is None:
+            return specs
+        chosen = [spec for spec in specs if any(part in spec.key for part in self.only)]
+        if not chosen:
+            example = clip_specs(1)[0].key
+            raise UserError(f"no clip's key contains any of {', '.join(self.only)}; a key is like {example}")
+        return chosen
+
+
+def clip_specs(
+    speakers: int = 8, takes: int = 1, size: str = "640x360", seconds: float = 2.0, seed: int = 0
+) -> list[ClipSpec]:
+    """All clips of a corpus, sorted by key. 32 * takes clips per speaker.
+
+    A speaker says four sentences (four more with each further take). All of them are spoken neutrally, and each emotion
+    says them too, spread over the levels. So every emotional clip has a neutral clip of the same sentence and speaker.
+    A file's number gives its sentence: number n says sentence 1 + (n - 1) mod 16 first (cmet_pipelines/numbering.toml).
+    """
+    from embedded_corpus.clip import ClipSpec
+    from embedded_corpus.identity import speaker_names
+    from embedded_corpus.speech import sentences
+
+    width, height = parse_size(size)
+    ids = sorted(sentences())
+    specs = []
+    for n, speaker in enumerate(speaker_names(speakers)):
+        for e, emotion in enumerate(EMOTIONS):
+            for level, per in ({1: 4} if emotion == "neutral" else _LEVEL_TAKES).items():
+                for k in range(per * takes):
+                    block, within = divmod(k, per)
+                    turn = within if emotion == "neutral" else (e + level - 1 + within) % 4
+                    at = 4 * (n % 4 + block) + turn
+                    order = tuple(ids[(at + step) % len(ids)] for step in range(len(ids)))
+                    specs.append(ClipSpec(speaker, emotion, level, at + 1, order, seconds, width, height, seed))
+    return sorted(specs, key=lambda s: s.key)
+
+
+def parse_size(size: str) -> tuple[int, int]:
+    """(width, height) of "1080p" or "640x360". Raises UserError."""
+    if size in SIZES:
+        return SIZES[size]
+    match = re.fullmatch(r"(\d{2,5})x(\d{2,5})", size)
+    if not match:
+        raise UserError(f"size {size!r}: give WIDTHxHEIGHT, such as 640x360, or one of {', '.join(SIZES)}")
+    width, height = int(match[1]), int(match[2])
+    if width % 2 or height % 2 or not 120 <= height <= 2160 or not 0.9 * height <= width <= 7680:
+        raise UserError(f"size {size}: even numbers, 120 to 2160 high, and at least 0.9 times as wide as high")
+    return width, height

@@ -1,0 +1,159 @@
+"""Writes an embedded corpus into the folders of a dataset (embedded_corpus/layouts).
+
+Ground truth is written to `_truth/`, a folder that every reader ignores, with the settings in `_truth/synth.json`.
+Every file appears by an atomic rename, and an existing file is kept: the same command finishes an interrupted run.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+from collections.abc import Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from itertools import groupby
+from multiprocessing.queues import SimpleQueue
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from embedded_corpus.layouts import TRUTH, layout
+from embedded_corpus.plan import CorpusPlan
+from talking_face.files import STRAY, read_json, write_text
+from talking_face.progress import Progress
+from talking_face.reasons import UserError
+from talking_face.threads import limit_threads
+
+if TYPE_CHECKING:
+    from embedded_corpus.clip import ClipSpec
+
+
+@dataclass(frozen=True)
+class CorpusSummary:
+    """What `write_corpus` did."""
+
+    out: Path
+    clips: int
+    written: int
+    seconds: float  # of one clip
+    speakers: tuple[str, ...]
+
+    def __str__(self) -> str:
+        kept = self.clips - self.written
+        there = f", {kept} were there" if kept else ""
+        what = f"{self.clips} clips of {self.seconds:g} s by {len(self.speakers)} speakers"
+        return f"{self.out}: {what} ({self.written} written{there})"
+
+
+def write_corpus(plan: CorpusPlan, out: str | Path, *, workers: int = 2, quiet: bool = False) -> CorpusSummary:
+    """Write the corpus into the folder `out`; existing files are kept.
+
+    Args:
+        plan: layout, speakers, size, length.
+        workers: processes; 0 works in this process. The bytes do not depend on it.
+        quiet: no progress lines.
+
+    Raises:
+        UserError: an unknown layout, a size or number out of range, or a folder that holds another corpus.
+    """
+    out = Path(out)
+    tree = layout(plan.layout)
+    size = plan.size or tree.SIZE
+    if workers < 0:
+        raise UserError("workers: 0 or more")
+    specs = plan.specs(tree, size)
+    _claim(out, plan.settings(size))
+    missing = [spec for spec in specs if not all(path.is_file() for path in tree.paths(out, spec))]
+    with Progress(len(missing), "clips", f"synth {plan.layout}", quiet=quiet) as progress:
+        _render_all(plan.layout, out, missing, workers, progress)
+    tree.finish(out, specs)
+    if plan.defects:
+        tree.add_defects(out, specs)
+    return CorpusSummary(out, len(specs), len(missing), plan.seconds, tuple(sorted({s.speaker for s in specs})))
+
+
+def _claim(out: Path, settings: dict[str, object]) -> None:
+    """Reserves the folder for these settings, or refuses it; removes the temporary files of a killed run."""
+    note = out / TRUTH / "synth.json"
+    if note.is_file():
+        before = read_json(note)
+        if before != settings:
+            differ = ", ".join(k for k in settings if before.get(k) != settings[k])
+            raise UserError(
+                f"{out} holds an embedded corpus with other settings ({differ}).\n"
+                "Give another folder, or delete this one."
+            )
+        for rest in sorted(out.rglob(STRAY)):
+            rest.unlink(missing_ok=True)
+        return
+    if out.exists() and (not out.is_dir() or any(p.name != TRUTH for p in out.iterdir())):
+        raise UserError(f"{out} exists and is not an embedded corpus; give a new or an empty folder")
+    write_text(note, json.dumps(settings, indent=1) + "\n")
+
+
+def _render_all(name: str, out: Path, specs: list[ClipSpec], workers: int, progress: Progress) -> None:
+    """Renders the clips in this process, or in `workers` processes with one task per speaker."""
+    groups = _groups(specs, workers)
+    if workers == 0 or not groups:
+        for spec in specs:
+            layout(name).write(out, spec)
+            progress.advance()
+        return
+    # Before the children start: BLAS reads these when it is loaded, and its second thread doubles the cost of a frame.
+    limit_threads(1)
+    context = multiprocessing.get_context("spawn")
+    done: SimpleQueue[int] = context.SimpleQueue()
+    with ProcessPoolExecutor(min(workers, len(groups)), context, _start_worker, (done,)) as pool:
+        running = {pool.submit(_render_group, name, out, g) for g in sorted(groups, key=len, reverse=True)}
+        try:
+            while running:
+                finished, running = wait(running, timeout=0.3, return_when=FIRST_COMPLETED)
+                _advance(progress, done)
+                for future in finished:
+                    future.result()
+        except BrokenProcessPool:
+            raise UserError(
+                "a drawing process ended abruptly (out of memory?); run the same command again, with --workers 1"
+            ) from None
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+        _advance(progress, done)
+
+
+def _groups(specs: Sequence[ClipSpec], workers: int) -> list[list[ClipSpec]]:
+    """The clips by speaker, so that textures are drawn once; halved while there are fewer groups than workers."""
+    groups = [list(group) for _, group in groupby(specs, key=lambda spec: spec.speaker)]
+    while workers and 0 < len(groups) < workers and max(map(len, groups)) > 1:
+        groups = [half for g in groups for half in (g[: (len(g) + 1) // 2], g[(len(g) + 1) // 2 :]) if half]
+    return groups
+
+
+def _advance(progress: Progress, done: SimpleQueue[int]) -> None:
+    """Counts the clips that the workers reported."""
+    while not done.empty():
+        done.get()
+        progress.advance()
+
+
+_done: SimpleQueue[int] | None = None  # set once in each worker process
+
+
+def _start_worker(done: SimpleQueue[int]) -> None:
+    global _done
+    limit_threads(1)
+    import cv2
+
+    cv2.setNumThreads(1)
+    _done = done
+
+
+def _render_group(name: str, out: Path, specs: list[ClipSpec]) -> None:
+    """Renders the clips of one task in a worker. Stops when the command was killed."""
+    parent = multiprocessing.parent_process()
+    for spec in specs:
+        if parent is not None and not parent.is_alive():
+            return
+        layout(name).write(out, spec)
+        if _done is not None:
+            _done.put(1)
