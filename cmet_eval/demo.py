@@ -1,12 +1,15 @@
-"""The embedded corpus as shards, and the models trained on it, made when they are not there: for `demo` and `run`."""
+"""Makes the embedded corpus, its shards and the models trained on it where they are absent: for `demo` and `run`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 
+from cmet_eval.protocol.draw import Draw
+from cmet_eval.runs.metrics import Scoring
 from cmet_pipelines.preprocess import PreprocessSummary, preprocess
 from embedded_corpus.plan import CorpusPlan
 from embedded_corpus.writing import CorpusSummary, write_corpus
@@ -15,15 +18,15 @@ from talking_face.reasons import UserError
 from talking_face.threads import limit_threads
 
 FOLDER = Path("work/demo")
-PAIRS = 64  # of a setting that `run` without data takes, with one seed: a quarter of an hour
-# Landmark distances on MediaPipe's points: dlib's finder, which `eat` needs twice a frame, costs five times as much and
-# loses a third of the drawn faces in its own tight 128 px crop (docs/embedded_corpus.md).
+PAIRS = 64  # of each setting in a `run` without --data, with one seed: a quarter of an hour
+# Landmark distances use MediaPipe's points. `eat` needs dlib's detector twice a frame: it costs five times as much and
+# misses a third of the drawn faces in its own tight 128 px crop (docs/embedded_corpus.md).
 METRICS = (
     *("psnr:frame-mean", "ssim:wang2004", "m_lmd:eat-mp", "f_lmd:eat-mp", "lse_c:corpus", "ea:corpus"),
     *("emotion_leak:corpus", "csim:dlib"),
 )
-# What each method's checkpoints are: stages of `cmet-eval train`, in training order; the last two are what the
-# mesh renderer learns.
+# The checkpoints that each method needs: stages of `cmet-eval train`, in training order. The last two belong to the
+# mesh renderer.
 STAGES: dict[str, tuple[str, ...]] = {
     "cmet": ("audio2mouth", "cmet", "appearance", "skin"),
     "cem-net": ("audio2mouth", "aee", "ebm", "appearance", "skin"),
@@ -31,21 +34,69 @@ STAGES: dict[str, tuple[str, ...]] = {
 }
 
 
-def embedded_corpus(folder: Path = FOLDER, workers: int = 2, quiet: bool = False) -> CorpusSummary:
-    """Write the corpus into `folder`/corpus in MEAD's layout; what is there is kept."""
-    return write_corpus(CorpusPlan("mead"), folder / "corpus", workers=workers, quiet=quiet)
+def default_run(
+    methods: Sequence[str], draw: Draw, scoring: Scoring, options: RunOptions
+) -> tuple[Path, Draw, Scoring]:
+    """The data, draw and metrics of a `run` without --data. Makes the corpus, its shards and its models where absent.
+
+    The user's own options stay; the others take the demo's values, which need a quarter of an hour.
+    """
+    print(f"no --data: using the embedded corpus in {FOLDER}, made first where it is absent")
+    print(make_corpus(FOLDER, options))
+    print(make_shards(FOLDER, options))
+    for line in train_networks(FOLDER, methods, options):
+        print(line)
+    draw = replace(draw, max_pairs=draw.max_pairs or PAIRS, seeds=draw.seeds or 1)
+    print(f"{draw.max_pairs} pairs of each setting, seeds: {draw.seeds}; --max-pairs and --seeds take others")
+    if not scoring.metrics and not scoring.profile:
+        scoring = replace(scoring, metrics=METRICS)
+    return FOLDER / "shards", draw, scoring
 
 
-def embedded_shards(folder: Path = FOLDER, workers: int = 2, quiet: bool = False) -> PreprocessSummary:
-    """Preprocess `folder`/corpus into `folder`/shards; what is there is kept."""
-    return preprocess("mead", folder / "corpus", folder / "shards", run=RunOptions(workers, quiet=quiet))
+def make_corpus(folder: Path, options: RunOptions) -> CorpusSummary:
+    """Writes the corpus into `folder`/corpus in MEAD's layout; existing files are kept."""
+    return write_corpus(CorpusPlan("mead"), folder / "corpus", workers=options.workers, quiet=options.quiet)
 
 
-def embedded_evaluators(folder: Path = FOLDER, quiet: bool = False) -> str:
-    """Train the evaluators of the `:corpus` metrics on `folder`/shards; those that were trained on them are kept, and
-    where CMET_EVAL_WEIGHTS names others, these judge.
+def make_shards(folder: Path, options: RunOptions) -> PreprocessSummary:
+    """Preprocesses `folder`/corpus into `folder`/shards; existing shards are kept."""
+    return preprocess(
+        "mead", folder / "corpus", folder / "shards", run=RunOptions(options.workers, quiet=options.quiet)
+    )
 
-    Returns what was done, in words.
+
+def train_networks(folder: Path, methods: Iterable[str], options: RunOptions) -> Iterator[str]:
+    """Trains the methods' checkpoints and the evaluators, at the same time where there are two workers.
+
+    Yields one line for each. Raises as `train_checkpoints` and `train_evaluators` do.
+    """
+    second = get_context("spawn").Process(target=_evaluators_on_one_core, args=(folder,), daemon=True)
+    if options.workers > 1:
+        second.start()
+    try:
+        if line := train_checkpoints(folder, methods, options.quiet):
+            yield line
+        if options.workers > 1:
+            second.join()
+    finally:
+        if second.is_alive():
+            second.terminate()
+            second.join()
+    yield train_evaluators(folder, options.quiet)  # where the second process failed, this trains, or raises its error
+
+
+def _evaluators_on_one_core(folder: Path) -> None:
+    limit_threads(1)
+    with suppress(UserError):  # the first process meets the same error, and raises it
+        train_evaluators(folder, quiet=True)
+
+
+def train_evaluators(folder: Path, quiet: bool = False) -> str:
+    """Trains the evaluators of the `:corpus` metrics on `folder`/shards. Those that were trained on them are kept.
+
+    Where CMET_EVAL_WEIGHTS names others, those are used, and nothing is trained.
+
+    Returns a line that says which evaluators are used.
     """
     from cmet_pipelines.shards import ShardSet
     from talking_face.pretrained import corpus_nets
@@ -60,50 +111,20 @@ def embedded_evaluators(folder: Path = FOLDER, quiet: bool = False) -> str:
             return f"trained before: {', '.join(evaluator.tag for evaluator in found)}"
     except (corpus_nets.MissingWeights, UserError):
         pass  # not there, or of an earlier version
-    from cmet_reference.evaluators.train import train_evaluators
+    from cmet_reference.evaluators import train
 
-    cards = train_evaluators(shards, quiet=quiet)
+    cards = train.train_evaluators(shards, quiet=quiet)
     times = ", ".join(f"{kind} in {card['seconds']:.0f} s" for kind, card in cards.items())
     return f"trained: {times}"
 
 
-def embedded_networks(
-    folder: Path = FOLDER, methods: Iterable[str] = ("cmet", "cem-net"), workers: int = 2, quiet: bool = False
-) -> Iterator[str]:
-    """Both of the above and below, side by side where there are two workers.
+def train_checkpoints(folder: Path, methods: Iterable[str], quiet: bool = False) -> str:
+    """Trains the demo checkpoints that the methods need on `folder`/shards; checkpoints of these shards are kept.
 
-    Yields what was done, in words. Raises as they do.
-    """
-    beside = get_context("spawn").Process(target=_evaluators_on_one_core, args=(folder,), daemon=True)
-    if workers > 1:
-        beside.start()
-    try:
-        if told := embedded_checkpoints(folder, methods, quiet):
-            yield told
-        if workers > 1:
-            beside.join()
-    finally:
-        if beside.is_alive():
-            beside.terminate()
-            beside.join()
-    yield embedded_evaluators(folder, quiet)  # what the process beside could not do is done here, or said
-
-
-def _evaluators_on_one_core(folder: Path) -> None:
-    limit_threads(1)
-    with suppress(UserError):  # the other process will meet it, and tell it
-        embedded_evaluators(folder, quiet=True)
-
-
-def embedded_checkpoints(
-    folder: Path = FOLDER, methods: Iterable[str] = ("cmet", "cem-net"), quiet: bool = False
-) -> str:
-    """Train the demo checkpoints that the methods need on `folder`/shards; what was trained on them is kept.
-
-    Returns what was done, in words; nothing where no method needs any.
+    Returns a line that says what was trained; empty where no method needs a checkpoint.
 
     Raises:
-        UserError: what training needs is not installed, or fails.
+        UserError: a package that training needs is absent, or training fails.
     """
     wanted = list(dict.fromkeys(stage for method in methods for stage in STAGES.get(method, ())))
     if not wanted:

@@ -10,6 +10,12 @@ from collections.abc import Mapping
 
 EMOTIONS: tuple[str, ...] = ("neutral", "angry", "contempt", "disgusted", "fear", "happy", "sad", "surprised")
 
+
+def emotion_order(name: str) -> tuple[int, str]:
+    """Sort key: the emotions in the order of `EMOTIONS`, then other labels by name."""
+    return (EMOTIONS.index(name) if name in EMOTIONS else len(EMOTIONS), name)
+
+
 # Dataset spelling -> ours. MEAD's own folder names are ours already.
 DATASET_LABELS: Mapping[str, Mapping[str, str]] = {
     "mead": {name: name for name in EMOTIONS},

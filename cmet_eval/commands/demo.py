@@ -1,16 +1,19 @@
 """The whole job on the embedded corpus: write it, preprocess it, train on it, run every method in two settings, build
 the board.
 
-Everything lies under --out, and the same command finishes an interrupted demo. The last line is the board's path.
+Everything is written below --out, and the same command finishes an interrupted demo. The last line is the board's path.
 """
 
 from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
+from cmet_eval.commands.options import Quiet, Workers
+from talking_face.execution.options import RunOptions
 from talking_face.threads import limit_threads
 
 METHODS = (
@@ -21,47 +24,39 @@ SETTINGS = ("neutral-base", "cross-emotion")
 
 
 def demo(
-    out: Path = typer.Option(
-        Path("work/demo"), "--out", help="folder for the corpus, the shards, the models, the videos and the board"
-    ),
-    max_pairs: int = typer.Option(16, min=4, help="pairs of a setting; a balanced subset"),
-    workers: int = typer.Option(2, min=1, help="processes"),
-    quiet: bool = typer.Option(False, "--quiet", help="no progress"),
+    out: Annotated[
+        Path, typer.Option(help="folder for the corpus, the shards, the models, the videos and the board")
+    ] = Path("work/demo"),
+    max_pairs: Annotated[int, typer.Option(min=4, help="pairs of a setting; a balanced subset")] = 16,
+    workers: Workers = 2,
+    quiet: Quiet = False,
 ) -> None:
     limit_threads(1)  # as `train`: the same networks, whichever command trained them
     from cmet_baselines.published import published_rows
     from cmet_eval import demo as embedded
+    from cmet_eval.protocol.draw import Draw
     from cmet_eval.reports.gallery import gallery
     from cmet_eval.runs import evaluate
+    from cmet_eval.runs.metrics import Scoring
     from cmet_leaderboards import bands, board
 
     started = time.monotonic()
+    options = RunOptions(workers, quiet=quiet)
 
     def step(title: str) -> None:
         print(f"[{time.monotonic() - started:4.0f} s] {title}", flush=True)
 
     step(f"1/5 the embedded corpus, in MEAD's folders and containers: {out / 'corpus'}")
-    print(embedded.embedded_corpus(out, workers, quiet))
+    print(embedded.make_corpus(out, options))
     step(f"2/5 Parquet shards: {out / 'shards'}")
-    print(embedded.embedded_shards(out, workers, quiet))
-    step("3/5 C-MET and CEM-Net, and beside them the evaluators, trained on the training split")
-    for told in embedded.embedded_networks(out, METHODS, workers, quiet):
-        print(told)
+    print(embedded.make_shards(out, options))
+    step("3/5 C-MET, CEM-Net and the evaluators, trained on the training split")
+    for line in embedded.train_networks(out, METHODS, options):
+        print(line)
     step(f"4/5 {len(METHODS)} methods in {' and '.join(SETTINGS)}: {', '.join(METHODS)}")
     # One seed keeps the demo short; the settings' own number is five.
-    print(
-        evaluate.run(
-            METHODS,
-            SETTINGS,
-            data=out / "shards",
-            out=out,
-            max_pairs=max_pairs,
-            seeds=1,
-            metrics=embedded.METRICS,
-            workers=workers,
-            quiet=quiet,
-        )
-    )
+    draw, scoring = Draw(max_pairs, seeds=1), Scoring(embedded.METRICS)
+    print(evaluate.run(METHODS, SETTINGS, data=out / "shards", out=out, draw=draw, scoring=scoring, options=options))
     step("5/5 the leaderboard")
     known = bands.known_bands()
     path = board.build(

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
-from cmet_eval.protocol.pairs import draw_pairs, write_pairs
+from cmet_eval.commands.options import MaxPairs, Quiet, Seeds, ShardSetFolder, Split
+from cmet_eval.protocol.draw import Draw, draw_from_shards
+from cmet_eval.protocol.pair_files import write_pairs
 from cmet_eval.protocol.setting import get_setting, setting_names
 from talking_face.reasons import UserError
 
 
 def pairs(
-    setting: str = typer.Argument(..., help=f"{', '.join(setting_names())}, or a path to a setting's .toml"),
-    data: Path = typer.Option(..., "--data", help="folder that cmet-eval preprocess wrote"),
-    output: Path = typer.Option(..., "--output", "-o", help="pair list to write: .parquet or .csv"),
-    export: Path = typer.Option(None, "--export", help="folder for reference images, source videos and driving audio"),
-    max_pairs: int = typer.Option(None, "--max-pairs", min=1, help="a balanced subset of this size"),
-    seeds: int = typer.Option(None, "--seeds", min=1, help="number of seeds; default: the setting's"),
-    split: str = typer.Option(None, "--split", help="draw from this split; 'all' takes every clip"),
-    quiet: bool = typer.Option(False, "--quiet"),
+    setting: Annotated[str, typer.Argument(help=f"{', '.join(setting_names())}, or a path to a setting's .toml")],
+    data: ShardSetFolder,
+    output: Annotated[Path, typer.Option("--output", "-o", help="pair list to write: .parquet or .csv")],
+    export: Annotated[
+        Path | None, typer.Option(help="folder for reference images, source videos and driving audio")
+    ] = None,
+    max_pairs: MaxPairs = None,
+    seeds: Seeds = None,
+    split: Split = None,
+    quiet: Quiet = False,
 ) -> None:
     from cmet_pipelines.shards import ShardSet
 
@@ -27,15 +32,7 @@ def pairs(
         raise UserError(f"{output} should end in .parquet or .csv")
     rules = get_setting(setting)
     shards = ShardSet(data)
-    drawn = draw_pairs(
-        shards.clips,
-        rules,
-        data_digest=shards.digest,
-        seeds=seeds,
-        max_pairs=max_pairs,
-        split=split,
-        valid=shards.valid,
-    )
+    drawn = draw_from_shards(shards, rules, Draw(max_pairs, seeds, split))
     write_pairs(drawn, output)
     for cell in drawn.missing:
         print(f"no pair: {cell}")

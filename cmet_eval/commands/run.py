@@ -1,70 +1,62 @@
-"""Generate every pair of a setting with a method, then score what it wrote. Run again, it takes up where it was."""
+"""Generate every pair of a setting with a method, then score the videos. The same command finishes a stopped run."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated
 
 import typer
 
+from cmet_eval.commands.options import MaxPairs, Metrics, Profile, Quiet, RunFolder, Scheduler, Seeds, Split, Workers
+from talking_face.execution.options import RunOptions
 from talking_face.threads import limit_threads
 
 
-def run(
-    method: list[str] = typer.Option(
-        ..., "--method", help="a name of the catalogue, a .toml of yours, or module:Class; repeatable"
-    ),
-    setting: list[str] = typer.Option(None, "--setting", help="default: neutral-base and cross-emotion; repeatable"),
-    data: Path = typer.Option(None, "--data", help="folder of shards; default: the embedded corpus, made if absent"),
-    out: Path = typer.Option(Path("work/run"), "--out", help="videos, scores and result rows go here"),
-    max_pairs: int = typer.Option(
-        None, "--max-pairs", min=1, help="a balanced subset of this size, for each setting; 64 without --data"
-    ),
-    seeds: int = typer.Option(None, "--seeds", min=1, help="number of seeds; default: the setting's, 1 without --data"),
-    split: str = typer.Option(None, "--split", help="draw from this split; 'all' takes every clip"),
-    metrics: list[str] = typer.Option(
-        None,
-        "--metrics",
-        help="name:variant; repeatable; default: psnr, ssim, m_lmd:eat, f_lmd:eat; the demo's without --data",
-    ),
-    profile: Literal["embedded", "paper"] = typer.Option(
-        None, "--profile", help="all metrics of that evaluator profile"
-    ),
-    workers: int = typer.Option(2, "--workers", min=1),
-    scheduler: str = typer.Option(None, "--scheduler", help="address of a running Dask scheduler"),
-    fresh: bool = typer.Option(False, "--fresh", help="generate again what is there already"),
-    quiet: bool = typer.Option(False, "--quiet"),
+def run(  # one parameter an option
+    method: Annotated[
+        list[str], typer.Option(help="a name of the catalogue, a .toml of yours, or module:Class; repeatable")
+    ],
+    setting: Annotated[
+        list[str] | None, typer.Option(help="default: neutral-base and cross-emotion; repeatable")
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="folder of shards; default: the embedded corpus, made if absent, with 64 pairs of each setting, one "
+            "seed and the demo's metrics"
+        ),
+    ] = None,
+    out: RunFolder = Path("work/run"),
+    max_pairs: MaxPairs = None,
+    seeds: Seeds = None,
+    split: Split = None,
+    metrics: Metrics = None,
+    profile: Profile = None,
+    workers: Workers = 2,
+    scheduler: Scheduler = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="generate again the videos that are there already")] = False,
+    quiet: Quiet = False,
 ) -> None:
     if data is None:
         limit_threads(1)  # as `train`: the same networks, whichever command trained them
-    from cmet_eval import demo as embedded
+    from cmet_eval import demo
+    from cmet_eval.protocol.draw import Draw
     from cmet_eval.runs import evaluate
+    from cmet_eval.runs.metrics import Scoring
 
+    draw, scoring = Draw(max_pairs, seeds, split), Scoring(metrics, profile)
+    options = RunOptions(workers, scheduler, quiet)
     if data is None:
-        data = embedded.FOLDER / "shards"
-        print(f"no --data: using the embedded corpus in {embedded.FOLDER}, made first where it is not there")
-        print(embedded.embedded_corpus(workers=workers, quiet=quiet))
-        print(embedded.embedded_shards(workers=workers, quiet=quiet))
-        for told in embedded.embedded_networks(methods=method, workers=workers, quiet=quiet):
-            print(told)
-        max_pairs, seeds = max_pairs or embedded.PAIRS, seeds or 1
-        print(f"{max_pairs} pairs of each setting, seeds: {seeds}; --max-pairs and --seeds take others")
-        if not metrics and not profile:
-            metrics = list(embedded.METRICS)
+        data, draw, scoring = demo.default_run(method, draw, scoring, options)
     summary = evaluate.run(
         method,
         setting or evaluate.DEFAULT_SETTINGS,
         data=data,
         out=out,
-        max_pairs=max_pairs,
-        seeds=seeds,
-        metrics=metrics or None,
-        profile=profile,
-        split=split,
-        workers=workers,
-        scheduler=scheduler,
+        draw=draw,
+        scoring=scoring,
+        options=options,
         fresh=fresh,
-        quiet=quiet,
     )
     print(summary)
     rows = out / "results"

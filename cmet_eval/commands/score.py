@@ -4,36 +4,35 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Literal
+from typing import Annotated
 
 import typer
 
+from cmet_eval.commands.options import Metrics, Pattern, Profile, Quiet, RunFolder, Scheduler, Workers
+from talking_face.execution.options import RunOptions
 from talking_face.reasons import UserError
 
 
-def score(
-    videos: Path = typer.Option(..., "--videos", help="folder with one video a pair"),
-    pairs: Path = typer.Option(..., "--pairs", help="the list that cmet-eval pairs wrote"),
-    data: Path = typer.Option(..., "--data", help="the shard set that the pairs were drawn from"),
-    method_name: str = typer.Option(..., "--method-name", help="the row of the board: a-z 0-9 . -"),
-    revision: str = typer.Option("unversioned", "--revision", help="version, commit or checkpoint of the method"),
-    title: str = typer.Option(None, "--title", help="how the board writes the method's name"),
-    pattern: str = typer.Option("{pair}.mp4", "--pattern", help="file name of a pair"),
-    setting: str = typer.Option(None, "--setting", help="path of the setting's .toml where it is your own"),
-    out: Path = typer.Option(Path("work/run"), "--out", help="scores and result rows go here"),
-    metrics: list[str] = typer.Option(
-        None, "--metrics", help="name:variant; repeatable; default: psnr, ssim, m_lmd:eat, f_lmd:eat"
-    ),
-    profile: Literal["embedded", "paper"] = typer.Option(
-        None, "--profile", help="all metrics of that evaluator profile"
-    ),
-    workers: int = typer.Option(2, "--workers", min=1),
-    scheduler: str = typer.Option(None, "--scheduler", help="address of a running Dask scheduler"),
-    quiet: bool = typer.Option(False, "--quiet"),
+def score(  # one parameter an option
+    videos: Annotated[Path, typer.Option(help="folder with one video a pair")],
+    pairs: Annotated[Path, typer.Option(help="the list that cmet-eval pairs wrote")],
+    data: Annotated[Path, typer.Option(help="the shard set that the pairs were drawn from")],
+    method_name: Annotated[str, typer.Option(help="the row of the board: a-z 0-9 . -")],
+    revision: Annotated[str, typer.Option(help="version, commit or checkpoint of the method")] = "unversioned",
+    title: Annotated[str | None, typer.Option(help="how the board writes the method's name")] = None,
+    pattern: Pattern = "{pair}.mp4",
+    setting: Annotated[str | None, typer.Option(help="path of the setting's .toml where it is your own")] = None,
+    out: RunFolder = Path("work/run"),
+    metrics: Metrics = None,
+    profile: Profile = None,
+    workers: Workers = 2,
+    scheduler: Scheduler = None,
+    quiet: Quiet = False,
 ) -> None:
-    from cmet_eval.protocol.pairs import read_pairs
+    from cmet_eval.protocol.pair_files import read_pairs
     from cmet_eval.protocol.setting import get_setting
     from cmet_eval.runs import evaluate
+    from cmet_eval.runs.metrics import Scoring
 
     if not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", method_name):
         raise UserError(f"--method-name {method_name!r} may hold a-z, 0-9, '.' and '-' only; --title takes any text")
@@ -51,12 +50,9 @@ def score(
         data=data,
         out=out,
         setting=get_setting(setting) if setting else None,
-        metrics=metrics or None,
-        profile=profile,
+        scoring=Scoring(metrics, profile),
         pattern=pattern,
-        workers=workers,
-        scheduler=scheduler,
-        quiet=quiet,
+        options=RunOptions(workers, scheduler, quiet),
     )
     print(summary)
     print(f"result rows: {out / 'results'}; board: cmet-eval leaderboard --results {out / 'results'} --out DIR")

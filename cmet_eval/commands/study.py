@@ -46,7 +46,7 @@ def study(
         analyse = kit.analyse_ratings if key["design"] == "rating" else kit.analyse_preferences
         print(kit.to_markdown(analyse(records, key["methods"])), end="")
         return
-    from cmet_eval.protocol.pairs import read_pairs
+    from cmet_eval.protocol.pair_files import read_pairs
     from cmet_eval.study.make import make_study
     from cmet_pipelines.shards import ShardSet
 

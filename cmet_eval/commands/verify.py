@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
+from cmet_eval.commands.options import Pattern, Quiet, WorkersOrNone
+from talking_face.execution.options import RunOptions
 
-def verify(
-    results: Path = typer.Argument(..., help="folder of result rows, or one file"),
-    videos: Path = typer.Option(
-        ..., "--videos", help="folder of the videos, or of METHOD/SETTING/ as a run writes them"
-    ),
-    data: Path = typer.Option(None, "--data", help="the shard set; default: shards beside the results"),
-    pairs: list[Path] = typer.Option(None, "--pairs", help="pair lists; default: those in pairs/ beside the results"),
-    method: str = typer.Option(None, "--method", help="only this one"),
-    share: float = typer.Option(0.05, "--share", min=0.0, max=1.0, help="of each method's videos in each setting"),
-    seed: int = typer.Option(0, "--seed", help="which videos"),
-    pattern: str = typer.Option("{pair}.mp4", "--pattern", help="file name of a pair"),
-    workers: int = typer.Option(2, "--workers", min=0, help="processes; 0: in this one, without deadlines"),
-    quiet: bool = typer.Option(False, "--quiet"),
+
+def verify(  # one parameter an option
+    results: Annotated[Path, typer.Argument(help="folder of result rows, or one file")],
+    videos: Annotated[Path, typer.Option(help="folder of the videos, or of METHOD/SETTING/ as a run writes them")],
+    data: Annotated[
+        Path | None, typer.Option(help="the shard set; default: shards in the folder that holds the results")
+    ] = None,
+    pairs: Annotated[
+        list[Path] | None, typer.Option(help="pair lists; default: those in pairs/, in the same folder")
+    ] = None,
+    method: Annotated[str | None, typer.Option(help="only this one")] = None,
+    share: Annotated[float, typer.Option(min=0.0, max=1.0, help="of each method's videos in each setting")] = 0.05,
+    seed: Annotated[int, typer.Option(help="of the draw of videos")] = 0,
+    pattern: Pattern = "{pair}.mp4",
+    workers: WorkersOrNone = 2,
+    quiet: Quiet = False,
 ) -> None:
-    from cmet_eval.runs import verification
+    from cmet_eval.runs.verification import Sampling
+    from cmet_eval.runs.verification import verify as verify_results
     from cmet_leaderboards.results import read_results
     from talking_face.reasons import UserError
 
@@ -32,17 +39,14 @@ def verify(
     for place, what in ((data, "--data"), (videos, "--videos")):
         if not place.is_dir():
             raise UserError(f"no folder {place}; give it with {what}")
-    found = verification.verify(
+    found = verify_results(
         read_results(results),
         videos,
         data,
         lists,
-        method=method,
-        share=share,
-        seed=seed,
+        sampling=Sampling(method, share, seed),
         pattern=pattern,
-        workers=workers,
-        quiet=quiet,
+        options=RunOptions(workers, quiet=quiet),
     )
     for fault in found.faults:
         print(fault)

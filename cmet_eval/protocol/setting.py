@@ -1,12 +1,11 @@
-"""Settings: how the pairs of an evaluation are drawn, and which metrics mean something in it. One TOML each.
+"""Evaluation settings: how pairs are drawn, and which metrics mean something. One TOML file each.
 
-`settings/*.toml` ships with the package; a path to another TOML file works wherever a setting's name does. A list of
-rows (`rows`) lies beside its TOML.
+`settings/*.toml` ships with the package; a path to another TOML file works wherever a setting's name does. A published
+list of rows (`rows`) is a CSV in the folder of its TOML.
 """
 
 from __future__ import annotations
 
-import difflib
 import tomllib
 from functools import cache
 from pathlib import Path
@@ -14,7 +13,8 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
-from cmet_eval.protocol.published_rows import Row, read_rows
+from cmet_eval.protocol.published_lists import ListRow, read_list
+from talking_face.names import did_you_mean
 from talking_face.reasons import UserError
 from talking_face.signature import digest
 
@@ -32,14 +32,14 @@ class Setting(BaseModel):
     protocol: str = ""  # where the rule comes from
 
     split: str = "test"  # the value of the clips' split column that pairs are drawn from; "all" takes every clip
-    # cells: by speaker, reference emotion and target emotion; the ground truth is a clip of the target emotion, and its
+    # cells: by speaker, reference emotion and target emotion. The ground truth is a clip of the target emotion; its
     #   sound drives the lips.
     # clips: one pair a clip, which is its own reference, source and ground truth.
-    # rows: those of a list. The source clip's own sound drives the lips, so the ground truth says the same at another
-    #   pace, and nothing can be compared frame by frame.
-    # no-truth: by speaker and target emotion; the source clip's sound drives, and there is nothing to compare with.
+    # rows: the rows of a published list. The source clip's own sound drives the lips, so the ground truth says the same
+    #   sentence at another pace, and nothing can be compared frame by frame.
+    # no-truth: by speaker and target emotion. The source clip's sound drives the lips; there is no ground truth.
     draw: Literal["cells", "clips", "rows", "no-truth"] = "cells"
-    rows: str | None = None  # draw = "rows": the list, a CSV in the TOML's folder; see published_rows.py
+    rows: str | None = None  # draw = "rows": the list, a CSV in the TOML's folder; see published_lists.py
     clips: int | None = Field(default=None, ge=1)  # draw = "clips": that many, by hash; None: all of the split
     unlabelled: str | None = None  # the emotion that a clip without a label counts as; None: it is left out
     reference: Literal["neutral", "other-emotion", "itself"]  # the clip that gives the identity
@@ -48,8 +48,8 @@ class Setting(BaseModel):
     reference_frames: int = Field(default=5, ge=1)
     # first-and-random: the first frame, for methods that take one picture, and others at random.
     reference_frame_rule: Literal["random", "first", "first-and-random"] = "random"
-    # What a method that edits a video is given. same-sentence: the clip in the reference's emotion that says the
-    # driving clip's sentence where sentences are truly known (C-MET's test rows do so), else the reference clip.
+    # The video that a method which edits one is given. same-sentence: the clip in the reference's emotion that says the
+    # driving clip's sentence, where sentences are known (C-MET's test rows do so), else the reference clip.
     source: Literal["reference-clip", "same-sentence"] = "same-sentence"
     target_emotions: Literal["all"] | tuple[str, ...] = "all"
     clips_per_cell: int = Field(default=1, ge=1)  # ground-truth clips a speaker, emotion cell and seed
@@ -60,7 +60,7 @@ class Setting(BaseModel):
     visible: Literal["none", "upper-half", "all"] = "none"  # what of the ground truth a method may see
 
     disjoint: tuple[Literal["speaker", "sentence", "clip"], ...] = ()  # what training and test do not share
-    shared: tuple[Literal["speaker", "sentence", "clip"], ...] = ()  # and what they do
+    shared: tuple[Literal["speaker", "sentence", "clip"], ...] = ()  # what training and test share
 
     metrics: tuple[str, ...]  # metrics that mean something here: families (the part before the colon), or whole keys
 
@@ -91,9 +91,9 @@ class Setting(BaseModel):
         return digest(rules | {"rows": [list(row) for row in self.row_list]}, 8)
 
     @property
-    def row_list(self) -> tuple[Row, ...]:
+    def row_list(self) -> tuple[ListRow, ...]:
         """The rows of the list; none without one. Raises UserError where it cannot be read."""
-        return read_rows(self._folder / self.rows) if self.rows else ()
+        return read_list(self._folder / self.rows) if self.rows else ()
 
     def allows(self, metric_key: str) -> bool:
         """True where the metric means something in this setting: `ssim:wang2004` by its key, or its family `ssim`."""
@@ -112,8 +112,7 @@ def get_setting(name: str) -> Setting:
     """The setting of that name, or in that TOML file. Raises UserError with the nearest name, or with what is wrong."""
     path = Path(name) if name.endswith(".toml") else _FOLDER / f"{name}.toml"
     if not name.endswith(".toml") and name not in setting_names():
-        near = difflib.get_close_matches(name, setting_names(), n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        hint = did_you_mean(name, setting_names())
         raise UserError(f"no setting named {name!r}{hint} (known: {', '.join(setting_names())}, or a path to a .toml)")
     try:
         setting = Setting.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))

@@ -7,7 +7,8 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from cmet_eval.protocol.pairs import pair_file_name, read_pairs
+from cmet_eval.protocol.pair_files import read_pairs
+from cmet_eval.protocol.pairs import pair_file_name
 from cmet_eval.reports.web_video import write_web_video
 from cmet_leaderboards.html import GalleryCase, GalleryVideo
 from talking_face.clip import Pair

@@ -20,7 +20,8 @@ import numpy as np
 import pandas as pd
 import pyarrow.compute as pc
 
-from cmet_eval.protocol.pairs import pair_file_name, read_pairs
+from cmet_eval.protocol.pair_files import read_pairs
+from cmet_eval.protocol.pairs import pair_file_name
 from cmet_eval.runs.generate import open_shards
 from cmet_eval.runs.timing import summarize
 from cmet_leaderboards.results import TABLE_KEYS, Results

@@ -50,7 +50,7 @@ def export_pairs(pair_list: PairList, shards: ShardSet, folder: Path, *, quiet: 
                     part.replace(path)
             if not (source := target / "source.mp4").exists():
                 sound = shards.audio(pair.source_clip)
-                write_video(source, shards.frames(pair.source_clip), audio=sound, encoding=Encoding(**WRITER))  # type: ignore[arg-type]
+                write_video(source, shards.frames(pair.source_clip), audio=sound, encoding=Encoding(**WRITER))
             audio = shards.audio(pair.driving_clip)
             if not (driving := target / "driving.wav").exists():
                 write_audio(driving, audio, 16000, codec="pcm_s16le")

@@ -1,7 +1,8 @@
-"""Scoring of generated videos, against their ground truth where there is one, as it runs in a worker's child.
+"""Scores generated videos with every metric, in a worker's child process.
 
-A video is decoded once for all metrics, and landmarks are shared between them through the sample. A task holds videos
-that share a ground truth: dlib's points cost about 25 ms a frame, and the target's are then found once for all methods.
+A video is decoded once for all metrics, and the metrics share landmarks through the sample. A task holds videos that
+share a ground truth: dlib's points cost about 25 ms a frame, and those of the ground truth are found once for all
+methods.
 """
 
 from __future__ import annotations
@@ -10,30 +11,32 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+
+import numpy as np
 
 from cmet_eval.runs.generate import open_shards
+from cmet_eval.runs.records import StoredScore, VideoScores, read_scores, write_record
 from cmet_metrics.base import Labels, Metric, Sample, Score
 from cmet_metrics.registry import get_metric
 from talking_face.clip import Pair
-from talking_face.files import read_json, sha256_of, write_json
+from talking_face.files import sha256_of
 from talking_face.media.reading import probe, read_audio, read_frames
 from talking_face.pretrained.corpus_nets import look_beside
 from talking_face.reasons import ClipError, Reason
 from talking_face.signature import digest
 
 FPS = 25.0
-# What is done to a video that is not at the ground truth's rate, size or length. Part of the scores' key.
+# How a video of another rate, size or length than the ground truth is handled. Part of the scores' key.
 FRAME_RULE = "fps:nearest-25,size:as-is"
 _NO_LABELS = Labels()
 
 
 @dataclass(frozen=True)
 class Expected:
-    """What a video is scored against: the part of its pair that the metrics see.
+    """The part of a pair that the metrics read beside the video.
 
-    Where no metric reads labels, the reference or the ground truth they stay empty, so that a video which several pairs
-    have in common (ground truth, most of all) is scored once.
+    Labels, reference and ground truth stay empty where no metric reads them. So a video that several pairs share (most
+    often a ground truth) is scored once.
     """
 
     ground_truth_clip: str | None
@@ -62,6 +65,7 @@ class Job:
     video: str
     expected: Expected
     out: str  # JSON path for the scores; named after the key
+    metrics: tuple[str, ...]  # keys
 
 
 def scoring_key(video_sha256: str, expected: Expected, data_digest: str, how: Sequence[str]) -> str:
@@ -69,38 +73,35 @@ def scoring_key(video_sha256: str, expected: Expected, data_digest: str, how: Se
     return digest([video_sha256, asdict(expected), data_digest, sorted(how), FRAME_RULE], 32)
 
 
-def stored_scores(job: Job) -> dict[str, Any]:
-    """The scores that are there already; {} where there are none, or a weight file was missing and may be here now."""
-    stored = read_json(Path(job.out))
-    if stored.get("key") != job.key:
-        return {}
-    gone = any(item["reason"] == Reason.MISSING_WEIGHTS.value for item in stored["scores"])
-    return {} if gone else stored
+def stored_scores(job: Job) -> VideoScores | None:
+    """The valid scores of an earlier run; None also where a weight file was absent then and may be here now."""
+    stored = read_scores(Path(job.out))
+    if stored is None or stored.key != job.key:
+        return None
+    absent = any(score.reason == Reason.MISSING_WEIGHTS.value for score in stored.scores)
+    return None if absent else stored
 
 
-def score_group(jobs: Sequence[Job], data: str, metric_keys: Sequence[str]) -> None:
-    """Score videos that share one ground truth, whose landmarks are then found once. Each job's scores are written as
-    they are ready, so that what was done before a kill is kept; see `score_video`."""
+def score_group(jobs: Sequence[Job], data: str) -> None:
+    """Scores videos that share one ground truth, whose landmarks are then found once.
+
+    Each video's scores are written as soon as they are ready, so that they survive a kill; see `score_video`.
+    """
     for job in jobs:
-        if not stored_scores(job):
-            score_video(job, data, metric_keys)
+        if stored_scores(job) is None:
+            score_video(job, data)
 
 
-def score_video(job: Job, data: str, metric_keys: Sequence[str]) -> dict[str, Any]:
-    """Score one video and write the scores to `job.out` by an atomic rename.
+def score_video(job: Job, data: str) -> VideoScores:
+    """Scores one video and writes the scores to `job.out` by an atomic rename.
 
     Args:
         job: the video; any container, rate and size.
         data: folder of the shard set that holds the ground truth.
-        metric_keys: `name:variant`.
-
-    Returns:
-        what was written: {"key", "codec", "notes", "video_sha256", "scores": [{"metric", "value", "reason", "detail",
-        "n", "stats"}]}
     """
     path = Path(job.video)
     look_beside(data)
-    metrics = [get_metric(metric_key) for metric_key in metric_keys]
+    metrics = [get_metric(key) for key in job.metrics]
     notes: list[str] = []
     codec = ""
     scores: dict[str, Score]
@@ -115,14 +116,9 @@ def score_video(job: Job, data: str, metric_keys: Sequence[str]) -> dict[str, An
         scores = _scores(path, job.expected, data, metrics)
     except ClipError as error:
         scores = {metric.key: Score.missing(error.reason, error.detail) for metric in metrics}
-    result = {
-        "key": job.key,
-        "codec": codec,
-        "notes": notes,
-        "video_sha256": sha256_of(path),
-        "scores": [{"metric": name, **_plain(score)} for name, score in scores.items()],
-    }
-    write_json(Path(job.out), result)
+    stored = [_stored(name, score) for name, score in scores.items()]
+    result = VideoScores(job.key, codec, notes, sha256_of(path), stored)
+    write_record(Path(job.out), result)
     return result
 
 
@@ -164,7 +160,7 @@ def _reference(data: str, clip_id: str, frames: tuple[int, ...]) -> Sample:
     return Sample(open_shards(data).frames(clip_id, list(frames)), fps=FPS, name=f"reference {clip_id}")
 
 
-def _audio(path: Path) -> Any:
+def _audio(path: Path) -> np.ndarray | None:
     try:
         return read_audio(path)
     except ClipError as error:
@@ -173,11 +169,12 @@ def _audio(path: Path) -> Any:
         raise
 
 
-def _plain(score: Score) -> dict[str, Any]:
-    return {
-        "value": score.value,
-        "reason": score.reason.value if score.reason else None,
-        "detail": score.detail,
-        "n": score.n,
-        "stats": {name: float(value) for name, value in score.stats.items()},
-    }
+def _stored(name: str, score: Score) -> StoredScore:
+    return StoredScore(
+        metric=name,
+        value=score.value,
+        reason=score.reason.value if score.reason else None,
+        detail=score.detail,
+        n=score.n,
+        stats={name: float(value) for name, value in score.stats.items()},
+    )

@@ -1,14 +1,13 @@
-"""AITV, the average inference time per video: measured around `generate`, kept in the generation records, and averaged.
+"""Measures AITV, the average inference time per video, and averages it over the generation records.
 
-Two numbers, because the field's is hard to compare. `cmet` is the wall clock from the case to the frames, as C-MET's
-evaluation README states it: reading and preprocessing included, writing the file not; the first video of a process
-counts with its loading of weights. `warm` leaves out each process's first video and the time in which the suite reads
-the method's inputs from its shards; an accelerator is waited for before the clock starts and before it stops.
+There are two numbers, because the field's own is hard to compare. `cmet` is the wall clock from the case to the frames,
+as C-MET's evaluation README states it. It includes reading, preprocessing and, for the first video of a process,
+loading the weights; it does not include writing the file. `warm` leaves out each process's first video, and the time in
+which the suite reads the inputs from its shards. The clock waits for an accelerator before it starts and stops.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import sys
@@ -18,26 +17,28 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import ParamSpec, TypeVar
 
-import numpy as np
-
+from cmet_eval.runs.records import Timing, read_generation
 from talking_face.threads import VARIABLES
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class Stopwatch:
-    """The time that one video takes, and how much of it the suite spent on reading inputs."""
+    """Measures the time of one video, and the part of it that the suite spent on reading inputs."""
 
     def __init__(self) -> None:
         self.seconds = self.reading = 0.0
 
-    def reads(self, loader: Callable[[], np.ndarray]) -> Callable[[], np.ndarray]:
+    def reads(self, loader: Callable[P, T]) -> Callable[P, T]:
         """`loader`, its time counted as reading."""
 
-        def load() -> np.ndarray:
+        def load(*args: P.args, **kwargs: P.kwargs) -> T:
             started = time.perf_counter()
             try:
-                return loader()
+                return loader(*args, **kwargs)
             finally:
                 self.reading += time.perf_counter() - started
 
@@ -54,7 +55,7 @@ class Stopwatch:
 
 
 def synchronize() -> None:
-    """Wait for what an accelerator of this process still has to do. Only where torch uses one already."""
+    """Waits until an accelerator of this process has finished its work. Only where torch uses one already."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
         torch.cuda.synchronize()
@@ -98,33 +99,35 @@ class Aitv:
     warm_per_frame: float | None
 
     def __str__(self) -> str:
-        warm = "no warm one" if self.warm is None else f"{self.warm:.3g} s over {self.n_warm} warm ones, reading apart"
+        warm = "none warm" if self.warm is None else f"{self.warm:.3g} s over {self.n_warm} warm ones without reading"
         return (
             f"AITV of {self.method} in {self.setting}: {self.cmet:.3g} s a video over {self.n}; {warm}; "
-            f"{self.hardware}, {self.workers or 'unknown'} beside one another"
+            f"{self.hardware}, {self.workers or 'unknown number of'} side by side"
         )
 
 
 def summarize(records: Path, method: str | None = None) -> list[Aitv]:
-    """From the generation records below a folder, METHOD/SETTING/*.json; sorted, one entry a method, revision, setting
-    and machine. Records without a time (written by other versions, or elsewhere) are left out."""
-    groups: dict[tuple[str, str, str, str, int], list[dict[str, Any]]] = {}
+    """Averages the generation records below a folder, METHOD/SETTING/*.json.
+
+    Returns one entry a method, revision, setting and machine, sorted. Records without times (of other versions) are
+    left out.
+    """
+    groups: dict[tuple[str, str, str, str, int], list[tuple[Timing, int]]] = {}
     for path in sorted(records.glob(f"{method or '*'}/*/*.json")):
-        record = json.loads(path.read_text(encoding="utf-8"))
-        if timing := record.get("timing"):
-            head = (record["method"], str(record["revision"]), path.parent.name)
-            key = (*head, timing["hardware"], timing["workers"])
-            groups.setdefault(key, []).append({**timing, "frames": record["n_frames"]})
+        record = read_generation(path)
+        if record is not None and (timing := record.timing) is not None:
+            key = (record.method, record.revision, path.parent.name, timing.hardware, timing.workers)
+            groups.setdefault(key, []).append((timing, record.n_frames))
     out = []
     for key, times in sorted(groups.items()):
-        warm = [t["seconds"] - t["reading"] for t in times if t["warm"]]
-        frames = sum(t["frames"] for t in times if t["warm"])
+        warm = [t.seconds - t.reading for t, _ in times if t.warm]
+        frames = sum(n for t, n in times if t.warm)
         out.append(
             Aitv(
                 *key,
                 n=len(times),
-                frames=sum(t["frames"] for t in times) / len(times),
-                cmet=sum(t["seconds"] for t in times) / len(times),
+                frames=sum(n for _, n in times) / len(times),
+                cmet=sum(t.seconds for t, _ in times) / len(times),
                 n_warm=len(warm),
                 warm=sum(warm) / len(warm) if warm else None,
                 warm_median=median(warm) if warm else None,

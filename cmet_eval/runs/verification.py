@@ -1,26 +1,29 @@
-"""Does a submission's table hold? Some of its videos, drawn by a seed, are hashed and scored again."""
+"""Verifies result rows: hashes and scores again some of the videos behind them, drawn by a seed."""
 
 from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from cmet_eval.protocol.pairs import PairList, pair_file_name, read_pairs
+from cmet_eval.protocol.pair_files import read_pairs
+from cmet_eval.protocol.pairs import PairList
+from cmet_eval.runs.records import StoredScore, read_scores
 from cmet_eval.runs.score import Expected, Job
+from cmet_eval.runs.submissions import video_name
 from cmet_leaderboards.grid import ABSENT, Grid, grids
 from cmet_leaderboards.results import Results
 from cmet_metrics.base import Metric
 from cmet_metrics.registry import get_metric
 from cmet_pipelines.shards import ShardSet
 from talking_face.clip import Pair
+from talking_face.execution.options import RunOptions
 from talking_face.execution.workers import Task, run_tasks
-from talking_face.files import read_json, sha256_of
+from talking_face.files import sha256_of
 from talking_face.pretrained.corpus_nets import look_beside
 from talking_face.progress import Progress
 from talking_face.reasons import UserError
@@ -32,7 +35,7 @@ _DEADLINE_S = 600.0
 
 @dataclass(frozen=True)
 class Fault:
-    """What does not hold, for one pair of one method."""
+    """A difference between a row and its video, for one pair of one method."""
 
     method: str
     pair_id: str
@@ -44,13 +47,45 @@ class Fault:
 
 @dataclass(frozen=True)
 class Verified:
-    """`drawn` of `videos` videos were looked at, `values` numbers compared; `exact` of them are the same to the bit."""
+    """The outcome of `verify`."""
 
-    drawn: int
-    videos: int
-    values: int
-    exact: int
+    drawn: int  # videos that were checked
+    videos: int  # of so many
+    values: int  # numbers that were compared
+    exact: int  # of these, the same to the bit
     faults: tuple[Fault, ...]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Which videos are checked. The draw depends on the seed, the method and the pair list alone."""
+
+    method: str | None = None  # only this one
+    share: float = 0.05  # of each method's videos in each table, at least one
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Row:
+    """The part of a result row that is checked."""
+
+    signature: str
+    value: float | None
+    reason: str | None
+
+
+@dataclass(frozen=True)
+class Check:
+    """One video that is hashed and scored again."""
+
+    method: str
+    pair: Pair
+    video: Path
+    sha256: str  # by the rows
+    rows: Mapping[str, Row]  # by metric key
+
+    def fault(self, what: str) -> Fault:
+        return Fault(self.method, self.pair.pair_id, what)
 
 
 def verify(
@@ -59,81 +94,70 @@ def verify(
     data: Path,
     pairs: Sequence[Path],
     *,
-    method: str | None = None,
-    share: float = 0.05,
-    seed: int = 0,
+    sampling: Sampling | None = None,
     pattern: str = "{pair}.mp4",
-    workers: int = 2,
-    quiet: bool = False,
+    options: RunOptions | None = None,
 ) -> Verified:
-    """Score a share of the videos behind `results` again.
+    """Scores a share of the videos behind `results` again.
 
     Args:
         results: the rows to check.
         videos: folder with METHOD/SETTING/, with SETTING/, or with the videos themselves.
         data: the shard set.
         pairs: the pair lists; each table's is found by its digest.
-        method: only this one.
-        share: of each method's videos in each table, at least one.
-        seed: which; the draw depends on it, the method and the pair list alone.
-        pattern: as in `cmet-eval score`.
+        sampling: which videos; None: 5 % of every method's.
+        pattern: file name of a pair; see `video_name`.
+        options: workers and output.
 
     Raises:
         UserError: the shards or pair lists are not those of the rows, or no row is left to check.
     """
+    sampling, options = sampling or Sampling(), options or RunOptions()
     shards = ShardSet(data)
     look_beside(data)
-    lists = {found.digest: found for found in map(read_pairs, pairs)}
-    faults: list[Fault] = []
-    checks: list[_Check] = []
+    checks: list[Check] = []
     total = 0
-    for grid in grids(results):
-        if method is not None and method not in {name for name, _ in grid.methods}:
-            continue
-        pair_list = _belongs(grid, shards, lists)
+    for grid, pair_list in _tables(results, shards, pairs, sampling.method):
         for m, (name, _) in enumerate(grid.methods):
-            if method in (None, name):
-                found, count = _draw(
-                    grid, m, pair_list, _folder(videos, name, grid.key["setting"]), pattern, share, seed
-                )
-                checks += found
+            if sampling.method in (None, name):
+                drawn, count = _draw(grid, m, pair_list, _folder(videos, name, grid.key["setting"]), pattern, sampling)
+                checks += drawn
                 total += count
     if not checks:
-        raise UserError(f"no scored video of {method or 'any method'} among these rows")
-    kept = []
+        raise UserError(f"no scored video of {sampling.method or 'any method'} among these rows")
+    faults, kept = list[Fault](), list[Check]()
     for check in checks:
-        if why := _file_fault(check):
-            faults.append(Fault(check.method, check.pair.pair_id, why))
+        if what := _file_fault(check):
+            faults.append(check.fault(what))
         else:
             kept.append(check)
     values = exact = 0
-    with tempfile.TemporaryDirectory() as folder:
-        _score(kept, Path(folder), data, workers, quiet)
-        for i, check in enumerate(kept):
-            compared, same, wrong = _judge(check, read_json(Path(folder) / f"{i}.json"))
-            values, exact = values + compared, exact + same
-            faults += [Fault(check.method, check.pair.pair_id, what) for what in wrong]
+    for check, scores in zip(kept, _score_again(kept, data, options), strict=True):
+        compared, same, wrong = _compare(check, scores)
+        values, exact = values + compared, exact + same
+        faults += map(check.fault, wrong)
     return Verified(len(checks), total, values, exact, tuple(faults))
 
 
-@dataclass(frozen=True)
-class _Check:
-    method: str
-    pair: Pair
-    video: Path
-    sha256: str
-    rows: Mapping[str, Mapping[str, Any]]  # metric -> its row: signature, value, reason
-
-
-def _belongs(grid: Grid, shards: ShardSet, lists: Mapping[str, PairList]) -> PairList:
-    """The table's pair list."""
-    key = grid.key
-    if key["data_digest"] != shards.digest:
-        raise UserError(f"rows of {key['setting']} were made on data {key['data_digest'][:12]}, --data is "
-                        f"{shards.digest[:12]}; give the shard set they belong to")  # fmt: skip
-    if key["pairs_digest"] not in lists:
-        raise UserError(f"no pair list with the digest {key['pairs_digest']} of {key['setting']}; give it with --pairs")
-    return lists[key["pairs_digest"]]
+def _tables(
+    results: Results, shards: ShardSet, pairs: Sequence[Path], method: str | None
+) -> Iterator[tuple[Grid, PairList]]:
+    """The tables that hold the method, each with its pair list. Raises UserError where data or list are others."""
+    lists = {found.digest: found for found in map(read_pairs, pairs)}
+    for grid in grids(results):
+        if method is not None and method not in {name for name, _ in grid.methods}:
+            continue
+        key = grid.key
+        if key["data_digest"] != shards.digest:
+            raise UserError(
+                f"rows of {key['setting']} were made on data {key['data_digest'][:12]}, --data is "
+                f"{shards.digest[:12]}; give the shard set they belong to"
+            )
+        if key["pairs_digest"] not in lists:
+            raise UserError(
+                f"no pair list with the digest {key['pairs_digest']} of {key['setting']}; give it with --pairs"
+            )
+        yield grid, lists[key["pairs_digest"]]
 
 
 def _folder(videos: Path, method: str, setting: str) -> Path:
@@ -142,22 +166,22 @@ def _folder(videos: Path, method: str, setting: str) -> Path:
 
 
 def _draw(
-    grid: Grid, m: int, pair_list: PairList, folder: Path, pattern: str, share: float, seed: int
-) -> tuple[list[_Check], int]:
-    """The checks of one method in one table, and how many videos it has there."""
+    grid: Grid, m: int, pair_list: PairList, folder: Path, pattern: str, sampling: Sampling
+) -> tuple[list[Check], int]:
+    """The checks of the m-th method of a table, and the number of its videos there."""
     pairs = {pair.pair_id: pair for pair in pair_list.pairs}
     shas = _shas(grid, m)
     known = sorted(pair_id for pair_id in shas if pair_id in pairs)
     if not known:
         return [], 0
-    rng = np.random.default_rng(int(digest([seed, *grid.methods[m], grid.key["pairs_digest"]], 16), 16))
-    count = max(1, math.ceil(share * len(known)))
+    rng = np.random.default_rng(int(digest([sampling.seed, *grid.methods[m], grid.key["pairs_digest"]], 16), 16))
+    count = max(1, math.ceil(sampling.share * len(known)))
     checks = []
     for i in sorted(rng.choice(len(known), size=min(count, len(known)), replace=False)):
-        pair = pairs[known[i]]
-        name = pattern.format(pair=pair_file_name(pair.pair_id), pair_id=pair.pair_id)
-        rows = _rows(grid, m, grid.pair_ids.index(pair.pair_id))
-        checks.append(_Check(grid.methods[m][0], pair, folder / name, shas[pair.pair_id], rows))
+        pair_id = known[i]
+        rows = _rows(grid, m, grid.pair_ids.index(pair_id))
+        video = folder / video_name(pattern, pair_id)
+        checks.append(Check(grid.methods[m][0], pairs[pair_id], video, shas[pair_id], rows))
     return checks, len(known)
 
 
@@ -169,14 +193,15 @@ def _shas(grid: Grid, m: int) -> dict[str, str]:
     return {pair: sha for pair, sha in shas.items() if sha}
 
 
-def _rows(grid: Grid, m: int, p: int) -> dict[str, dict[str, Any]]:
-    names = ["signature", "value", "reason", "metric"]
-    table = grid.table.select(names)
+def _rows(grid: Grid, m: int, p: int) -> dict[str, Row]:
+    """The rows of the m-th method and p-th pair, by metric key."""
+    table = grid.table.select(["signature", "value", "reason", "metric"])
     index = [int(grid.row[m, c, p]) for c in range(len(grid.columns)) if grid.state[m, c, p] != ABSENT]
-    return {str(row["metric"]): row for row in table.take(index).to_pylist()}
+    return {str(row.pop("metric")): Row(**row) for row in table.take(index).to_pylist()}
 
 
-def _file_fault(check: _Check) -> str:
+def _file_fault(check: Check) -> str:
+    """Why the file is not the video that was scored; empty where it is."""
     if not check.video.exists():
         return f"no file {check.video}"
     found = sha256_of(check.video)
@@ -185,56 +210,60 @@ def _file_fault(check: _Check) -> str:
     return ""
 
 
-def _metrics(check: _Check) -> list[Metric]:
-    """Those whose rows this suite makes under the same signature."""
+def _metrics(check: Check) -> list[Metric]:
+    """The metrics that this suite computes under the same signature as the rows."""
     found = []
     for key, row in check.rows.items():
         try:
             metric = get_metric(key)
         except UserError:
             continue
-        if str(metric.signature()) == row["signature"]:
+        if str(metric.signature()) == row.signature:
             found.append(metric)
     return found
 
 
-def _score(checks: Sequence[_Check], folder: Path, data: Path, workers: int, quiet: bool) -> None:
-    tasks = []
-    for i, check in enumerate(checks):
-        metrics = _metrics(check)
-        if metrics:
-            job = Job(str(i), str(check.video), Expected.of(check.pair, metrics), str(folder / f"{i}.json"))
-            tasks.append(Task(str(i), ([job], str(data), tuple(metric.key for metric in metrics)), _DEADLINE_S))
-    with Progress(len(tasks), unit="videos", label="verify", quiet=quiet) as progress:
-        for _ in run_tasks("cmet_eval.runs.score:score_group", tasks, workers=workers, progress=progress):
-            pass  # what failed has no file, and is a fault below
+def _score_again(checks: Sequence[Check], data: Path, options: RunOptions) -> list[Mapping[str, StoredScore]]:
+    """The new scores of each check, by metric key; empty where scoring failed."""
+    with tempfile.TemporaryDirectory() as name:
+        places = [Path(name) / f"{i}.json" for i in range(len(checks))]
+        tasks = []
+        for place, check in zip(places, checks, strict=True):
+            if metrics := _metrics(check):
+                keys = tuple(metric.key for metric in metrics)
+                job = Job(place.stem, str(check.video), Expected.of(check.pair, metrics), str(place), keys)
+                tasks.append(Task(place.stem, ([job], str(data)), _DEADLINE_S))
+        with Progress(len(tasks), unit="videos", label="verify", quiet=options.quiet) as progress:
+            for _ in run_tasks("cmet_eval.runs.score:score_group", tasks, workers=options.workers, progress=progress):
+                pass  # a task that failed leaves no file, which is a fault below
+        stored = [read_scores(place) for place in places]
+    return [scores.by_metric if scores else {} for scores in stored]
 
 
-def _judge(check: _Check, again: Mapping[str, Any]) -> tuple[int, int, list[str]]:
-    """(values compared, the same to the bit, what is wrong)."""
-    scores = {item["metric"]: item for item in again.get("scores", ())}
+def _compare(check: Check, scores: Mapping[str, StoredScore]) -> tuple[int, int, list[str]]:
+    """(values compared, the same to the bit, differences)."""
     possible = {metric.key for metric in _metrics(check)}
     compared = exact = 0
     wrong = []
     for key, row in check.rows.items():
         if key not in possible:
-            wrong.append(f"{key} cannot be scored again: this suite has no {row['signature']}")
+            wrong.append(f"{key} cannot be scored again: this suite has no {row.signature}")
         elif key not in scores:
             wrong.append(f"{key}: scoring failed")
         else:
             compared += 1
-            old, new = row["value"], scores[key]["value"]
-            exact += (old, row["reason"]) == (new, scores[key]["reason"])
-            if not _agree(old, row["reason"], new, scores[key]["reason"]):
-                wrong.append(f"{key} is {_say(new, scores[key]['reason'])}, the row says {_say(old, row['reason'])}")
+            new = scores[key]
+            exact += (row.value, row.reason) == (new.value, new.reason)
+            if not _agree(row, new):
+                wrong.append(f"{key} is {_shown(new)}, the row says {_shown(row)}")
     return compared, exact, wrong
 
 
-def _agree(old: float | None, old_reason: str | None, new: float | None, new_reason: str | None) -> bool:
-    if old is None or new is None:
-        return old is new and old_reason == new_reason
-    return abs(old - new) <= TOLERANCE * max(1.0, abs(old))
+def _agree(old: Row, new: StoredScore) -> bool:
+    if old.value is None or new.value is None:
+        return old.value is new.value and old.reason == new.reason
+    return abs(old.value - new.value) <= TOLERANCE * max(1.0, abs(old.value))
 
 
-def _say(value: float | None, reason: str | None) -> str:
-    return repr(value) if value is not None else str(reason)
+def _shown(score: Row | StoredScore) -> str:
+    return repr(score.value) if score.value is not None else str(score.reason)

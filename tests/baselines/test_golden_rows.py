@@ -18,7 +18,9 @@ from pathlib import Path
 import pytest
 
 from cmet_baselines.trivial import StaticReference
+from cmet_eval.protocol.draw import Draw
 from cmet_eval.runs import evaluate
+from cmet_eval.runs.metrics import Scoring
 from cmet_leaderboards.results import read_results
 from cmet_metrics.registry import get_metric
 from cmet_pipelines.preprocess import preprocess
@@ -60,7 +62,15 @@ def make_rows(
     shards: Path, out: Path, methods: Sequence[str] = METHODS, metrics: Sequence[str] = tuple(TOLERANCE)
 ) -> Rows:
     """Generate and score."""
-    evaluate.run(methods, [SETTING], data=shards, out=out, seeds=1, metrics=metrics, workers=0, quiet=True)
+    evaluate.run(
+        methods,
+        [SETTING],
+        data=shards,
+        out=out,
+        draw=Draw(seeds=1),
+        scoring=Scoring(metrics),
+        options=RunOptions(workers=0, quiet=True),
+    )
     rows: Rows = {}
     for row in read_results(out / "results").frame().itertuples():
         line = rows.setdefault((row.pair_id, row.method), {"revision": row.revision})

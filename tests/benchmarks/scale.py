@@ -28,21 +28,25 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cmet_eval.protocol.pairs import draw_pairs, write_pairs
-from cmet_eval.protocol.published_rows import read_rows
+from cmet_eval.protocol.draw import Draw, draw_pairs
+from cmet_eval.protocol.pair_files import write_pairs
+from cmet_eval.protocol.published_lists import read_list
 from cmet_eval.protocol.setting import get_setting
 from cmet_eval.runs.generate import WRITER
-from cmet_eval.runs.submissions import Submission, pick_metrics, score_submissions
+from cmet_eval.runs.metrics import Scoring
+from cmet_eval.runs.score_submissions import score_submissions
+from cmet_eval.runs.submissions import Submission
 from cmet_leaderboards.results import read_results
 from cmet_pipelines.records import IDENTITY_FIELDS
 from cmet_pipelines.shard_files import to_table, write_rows
 from cmet_pipelines.shards import CARD, CLIPS, SHARDS, ShardSet
+from talking_face.execution.options import RunOptions
 from talking_face.media.writing import Encoding, write_video
 from tests.benchmarks.thousand_pairs import count, report
 from tests.cmet_eval.conftest import make_record, picture
 
 FRAMES, CLIPS_A_SHARD = 4, 16  # a process keeps 16 shards open, 37 KB of metadata a clip: full after 256 clips
-SETTINGS = resources.files("cmet_eval") / "settings"
+SETTINGS = resources.files("cmet_eval") / "protocol" / "settings"
 
 
 def main() -> None:
@@ -86,7 +90,7 @@ def prepare(out: Path) -> None:
     if (out / "shards").exists():
         return
     clips: dict[str, dict[str, str]] = {}
-    for row in read_rows(out / "cmet-mead.csv"):
+    for row in read_list(out / "cmet-mead.csv"):
         labels = {"dataset": "mead", "speaker": row.speaker, "sentence_id": row.sentence_id, "split": "test"}
         clips[row.source_clip] = {**labels, "emotion": "neutral"}
         clips[row.ground_truth_clip] = {**labels, "emotion": row.emotion}
@@ -114,7 +118,7 @@ def prepare(out: Path) -> None:
 def score(out: Path, methods: int, pairs: int, workers: int) -> None:
     """Link every method's video to every pair, and score what has no score yet."""
     shards, setting = ShardSet(out / "shards"), get_setting(str(out / "scale.toml"))
-    drawn = draw_pairs(shards.clips, setting, data_digest=shards.digest, max_pairs=pairs)
+    drawn = draw_pairs(shards.clips, setting, Draw(max_pairs=pairs), data_digest=shards.digest)
     assert len(drawn.pairs) == pairs, (len(drawn.pairs), drawn.missing)
     write_pairs(drawn, out / "pairs" / "scale.parquet")
     submissions = []
@@ -135,17 +139,9 @@ def score(out: Path, methods: int, pairs: int, workers: int) -> None:
             if not s.video(pair).exists():
                 os.link(source, s.video(pair))
         submissions.append(s)
-    wanted = {setting.name: pick_metrics(setting, ["psnr:frame-mean"])}
-    scored = score_submissions(
-        submissions,
-        wanted,
-        data=out / "shards",
-        shards=shards,
-        out=out,
-        workers=workers,
-        scheduler=None,
-        quiet=True,
-    )
+    scoring = Scoring(["psnr:frame-mean"])
+    wanted = {setting.name: scoring.in_setting(setting)}
+    scored = score_submissions(submissions, wanted, scoring, shards, out, RunOptions(workers, quiet=True))
     print(f"{scored.scored} scored, {scored.kept} kept from an earlier run", flush=True)
 
 

@@ -14,11 +14,14 @@ import pytest
 from scipy import stats
 
 from cmet_eval import cli
+from cmet_eval.protocol.draw import Draw
 from cmet_eval.protocol.pairs import pair_file_name
 from cmet_eval.runs import evaluate
+from cmet_eval.runs.metrics import Scoring
 from cmet_leaderboards.bands import Bands
 from cmet_leaderboards.compare import compare
 from cmet_leaderboards.results import ResultRow, read_results, write_results
+from talking_face.execution.options import RunOptions
 from talking_face.reasons import UserError
 
 METRICS = ("psnr:frame-mean", "ssim:wang2004")
@@ -28,7 +31,15 @@ METHODS = ("ground-truth", "static-reference", "source-video")
 @pytest.fixture(scope="module")
 def done(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("run")
-    evaluate.run(METHODS, ("neutral-base",), data=shards, out=out, seeds=1, metrics=METRICS, workers=0, quiet=True)
+    evaluate.run(
+        METHODS,
+        ("neutral-base",),
+        data=shards,
+        out=out,
+        draw=Draw(seeds=1),
+        scoring=Scoring(METRICS),
+        options=RunOptions(workers=0, quiet=True),
+    )
     return out
 
 

@@ -14,10 +14,12 @@ from typer.testing import CliRunner
 
 from cmet_eval import demo as embedded
 from cmet_eval.cli import build
-from cmet_eval.demo import embedded_checkpoints
+from cmet_eval.demo import train_checkpoints
 from cmet_eval.runs import evaluate
+from cmet_eval.runs.score_submissions import Scored
 from cmet_reference import methods
 from cmet_reference.training import checkpoints, config, models
+from talking_face.execution.options import RunOptions
 from talking_face.pretrained import corpus_nets
 from talking_face.reasons import UserError
 
@@ -39,16 +41,16 @@ def corpus(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 
 
 def test_what_is_missing_is_trained_in_order_and_kept(corpus: Path) -> None:
-    assert embedded_checkpoints(corpus, ["static-reference"]) == ""
-    told = embedded_checkpoints(corpus, ["cmet", "static-reference"])
+    assert train_checkpoints(corpus, ["static-reference"]) == ""
+    told = train_checkpoints(corpus, ["cmet", "static-reference"])
     assert told == "trained on the embedded corpus: audio2mouth in 1 s, cmet in 1 s, appearance in 1 s, skin in 1 s"
-    assert embedded_checkpoints(corpus, ["cmet"]).startswith("trained before: audio2mouth, cmet, appearance, skin in")
-    assert embedded_checkpoints(corpus, ["ground-truth-face"]).startswith("trained before: appearance, skin in")
-    assert embedded_checkpoints(corpus, ["cem-net"]) == "trained on the embedded corpus: aee in 1 s, ebm in 1 s"
+    assert train_checkpoints(corpus, ["cmet"]).startswith("trained before: audio2mouth, cmet, appearance, skin in")
+    assert train_checkpoints(corpus, ["ground-truth-face"]).startswith("trained before: appearance, skin in")
+    assert train_checkpoints(corpus, ["cem-net"]) == "trained on the embedded corpus: aee in 1 s, ebm in 1 s"
 
 
 def test_other_data_or_other_settings_are_trained_again(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    embedded_checkpoints(corpus, ["cmet"])
+    train_checkpoints(corpus, ["cmet"])
     path = corpus / "shards" / checkpoints.FOLDER / "cmet.safetensors"
     header = checkpoints.trained_on(path)
     for changed in (
@@ -57,11 +59,11 @@ def test_other_data_or_other_settings_are_trained_again(corpus: Path, monkeypatc
         {"built_on": {"audio2mouth": "0"}},
     ):
         checkpoints.save(path, {"w": torch.zeros(1)}, {}, {"trained_on": {**header, **changed}})
-        assert embedded_checkpoints(corpus, ["cmet"]) == "trained on the embedded corpus: cmet in 1 s"
+        assert train_checkpoints(corpus, ["cmet"]) == "trained on the embedded corpus: cmet in 1 s"
 
 
 def test_the_face_of_the_ground_truth_needs_what_the_mesh_learns_alone(corpus: Path) -> None:
-    told = embedded_checkpoints(corpus, ["ground-truth-face"])
+    told = train_checkpoints(corpus, ["ground-truth-face"])
     assert told == "trained on the embedded corpus: appearance in 1 s, skin in 1 s"
 
 
@@ -69,8 +71,8 @@ def test_the_face_of_the_ground_truth_needs_what_the_mesh_learns_alone(corpus: P
 def test_both_trainings_are_done_and_a_failure_of_either_is_told(
     workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(embedded, "embedded_checkpoints", lambda *how: "trained: cmet")
-    told = embedded.embedded_networks(tmp_path, ["cmet"], workers, quiet=True)
+    monkeypatch.setattr(embedded, "train_checkpoints", lambda *how: "trained: cmet")
+    told = embedded.train_networks(tmp_path, ["cmet"], RunOptions(workers, quiet=True))
     assert next(told) == "trained: cmet"
     with pytest.raises(UserError, match="holds no shards"):  # the evaluators'
         next(told)
@@ -78,9 +80,9 @@ def test_both_trainings_are_done_and_a_failure_of_either_is_told(
     def fails(*how: Any) -> str:
         raise UserError("no such package")
 
-    monkeypatch.setattr(embedded, "embedded_checkpoints", fails)
+    monkeypatch.setattr(embedded, "train_checkpoints", fails)
     with pytest.raises(UserError, match="no such package"):
-        next(embedded.embedded_networks(tmp_path, ["cmet"], workers, quiet=True))
+        next(embedded.train_networks(tmp_path, ["cmet"], RunOptions(workers, quiet=True)))
     assert not multiprocessing.active_children()
 
 
@@ -91,7 +93,7 @@ def test_evaluators_that_the_user_names_are_not_trained_again(
         told = corpus_nets.TrainedOn(kind, "another corpus", (), (), 0)
         corpus_nets.save(tmp_path / "others" / name, {"w": torch.zeros(1)}, told)
     monkeypatch.setenv("CMET_EVAL_WEIGHTS", str(tmp_path / "others"))
-    (said,) = embedded.embedded_networks(corpus, [], 2, quiet=True)
+    (said,) = embedded.train_networks(corpus, [], RunOptions(2, quiet=True))
     assert said.startswith("named by CMET_EVAL_WEIGHTS: corpus-syncnet@")
     assert not (corpus / "shards" / corpus_nets.FOLDER).exists()
 
@@ -110,15 +112,15 @@ def test_stages_are_those_of_the_models_and_their_methods() -> None:
 def test_without_data_a_quarter_of_an_hour_is_the_default(
     words: list[str], pairs: int, seeds: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("embedded_corpus", "embedded_shards", "embedded_networks"):
-        monkeypatch.setattr(embedded, name, lambda **how: "")
+    for name in ("make_corpus", "make_shards", "train_networks"):
+        monkeypatch.setattr(embedded, name, lambda *how: "")
     asked: dict[str, Any] = {}
 
     def run(*names: Any, **how: Any) -> evaluate.RunSummary:
         asked.update(how)
-        return evaluate.RunSummary((), 0, 0, 0, 0, {}, 0.0)
+        return evaluate.RunSummary(Scored((), 0, 0, {}, ()), 0, 0, 0, 0.0)
 
     monkeypatch.setattr(evaluate, "run", run)
     result = CliRunner().invoke(build("run"), ["run", "--method", "static-reference", *words])
     assert result.exit_code == 0, result.output
-    assert (asked["max_pairs"], asked["seeds"]) == (pairs, seeds)
+    assert (asked["draw"].max_pairs, asked["draw"].seeds) == (pairs, seeds)

@@ -7,20 +7,25 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 
-from cmet_eval.protocol.pairs import draw_pairs, pair_file_name, read_pairs
+from cmet_eval.protocol.draw import Draw, draw_pairs
+from cmet_eval.protocol.pair_files import read_pairs
+from cmet_eval.protocol.pairs import pair_file_name
 from cmet_eval.protocol.setting import get_setting
 from cmet_eval.runs import evaluate
 from cmet_eval.runs.export import export_pairs
 from cmet_eval.runs.generate import WRITER
+from cmet_eval.runs.metrics import Scoring
 from cmet_leaderboards.board import build
 from cmet_leaderboards.results import read_results
 from cmet_leaderboards.tables import build_tables
 from cmet_pipelines.shards import ShardSet
+from talking_face.execution.options import RunOptions
 from talking_face.media.reading import probe, read_audio, read_frames
 from talking_face.media.writing import Encoding, write_video
 from talking_face.reasons import UserError
@@ -34,10 +39,17 @@ METRICS = ("psnr:frame-mean", "ssim:wang2004")
 def done(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of the three methods in both settings, by a worker process."""
     out = tmp_path_factory.mktemp("run")
-    summary = evaluate.run(METHODS, data=shards, out=out, seeds=1, metrics=METRICS, workers=1, quiet=True)
+    summary = evaluate.run(
+        METHODS,
+        data=shards,
+        out=out,
+        draw=Draw(seeds=1),
+        scoring=Scoring(METRICS),
+        options=RunOptions(workers=1, quiet=True),
+    )
     assert (summary.pairs, summary.generated, summary.kept, summary.lost) == (12 + 24, 36 * 3, 0, {})
     # Ground truth does not depend on the setting: 12 different videos, scored once.
-    assert summary.scored < 36 * 3 - 20
+    assert summary.scores.scored < 36 * 3 - 20
     return out
 
 
@@ -86,16 +98,30 @@ def test_run_again_keeps_everything_and_repairs_what_is_broken(done: Path, shard
     out = tmp_path / "run"
     shutil.copytree(done, out)
     before = {p: p.read_bytes() for p in sorted((out / "results").rglob("*.parquet"))}
-    again = evaluate.run(METHODS, data=shards, out=out, seeds=1, metrics=METRICS, workers=0, quiet=True)
-    assert (again.generated, again.scored) == (0, 0)
+    again = evaluate.run(
+        METHODS,
+        data=shards,
+        out=out,
+        draw=Draw(seeds=1),
+        scoring=Scoring(METRICS),
+        options=RunOptions(workers=0, quiet=True),
+    )
+    assert (again.generated, again.scores.scored) == (0, 0)
     videos = sorted((out / "videos").rglob("*.mp4"))
     videos[0].unlink()
     videos[5].write_bytes(videos[5].read_bytes()[:500])
     (stray := videos[0].with_name(f".{videos[0].stem}.77.part.mp4")).write_bytes(b"half")
     for path in sorted((out / "scores").rglob("*.json"))[:3]:
         path.write_text('{"key": "cut sho')
-    mended = evaluate.run(METHODS, data=shards, out=out, seeds=1, metrics=METRICS, workers=0, quiet=True)
-    assert (mended.generated, mended.scored) == (2, 3) and not stray.exists()
+    mended = evaluate.run(
+        METHODS,
+        data=shards,
+        out=out,
+        draw=Draw(seeds=1),
+        scoring=Scoring(METRICS),
+        options=RunOptions(workers=0, quiet=True),
+    )
+    assert (mended.generated, mended.scores.scored) == (2, 3) and not stray.exists()
     assert {p: p.read_bytes() for p in sorted((out / "results").rglob("*.parquet"))} == before
 
 
@@ -122,7 +148,11 @@ def test_a_method_that_fails_ends_as_rows_with_reasons(
     summary = evaluate.run(
         ["troubled_method:Troubled"],
         ["neutral-base"],
-        **{"data": shards, "out": tmp_path / "o", "seeds": 1, "metrics": METRICS[:1], "workers": 1, "quiet": True},
+        data=shards,
+        out=tmp_path / "o",
+        draw=Draw(seeds=1),
+        scoring=Scoring(METRICS[:1]),
+        options=RunOptions(1, quiet=True),
     )
     assert sum(loss.videos for loss in summary.lost.values()) == 6
     frame = read_results(tmp_path / "o" / "results").frame()
@@ -150,7 +180,8 @@ def test_a_folder_of_videos_is_scored_and_what_is_wrong_with_it_is_said(
     write_video(names[3], moving_picture(0, 2 * T), fps=50)
     write_video(names[4], moving_picture(0, 1))
     record = {"name": "mine", "revision": "7", "title": "Mine", "role": "method", "summary": "", "sees": []}
-    keys = {"data": shards, "out": tmp_path / "out", "metrics": METRICS[:1], "workers": 0, "quiet": True}
+    keys: dict[str, Any] = {"data": shards, "out": tmp_path / "out"}
+    keys |= {"scoring": Scoring(METRICS[:1]), "options": RunOptions(0, quiet=True)}
     summary = evaluate.score(videos, pair_list, method=record, **keys)
     frame = read_results(tmp_path / "out" / "results").frame().set_index("pair_id").sort_index()
     reasons = frame["reason"].fillna("")
@@ -177,9 +208,8 @@ def test_pairs_without_a_ground_truth_are_scored_by_what_needs_none(done: Path, 
         method={"name": "mine", "revision": "1"},
         data=shards,
         out=tmp_path,
-        metrics=["psnr", "jitter:output"],
-        workers=0,
-        quiet=True,
+        scoring=Scoring(["psnr", "jitter:output"]),
+        options=RunOptions(workers=0, quiet=True),
     )
     # The blobs have no face, but it was looked for.
     assert {k: v.videos for k, v in summary.lost.items()} == {("mine", "no-ground-truth"): 3, ("mine", "no-face"): 3}
@@ -198,20 +228,19 @@ def test_a_metric_without_its_weights_is_one_line_and_the_others_finish(
         method={"name": "mine", "revision": "1"},
         data=shards,
         out=tmp_path / "out",
-        metrics=["psnr", "lpips", "ea:deepface-frame", "ea:deepface-video"],
-        workers=0,
-        quiet=True,
+        scoring=Scoring(["psnr", "lpips", "ea:deepface-frame", "ea:deepface-video"]),
+        options=RunOptions(workers=0, quiet=True),
     )
     assert {k: v.videos for k, v in summary.lost.items()} == {("mine", "missing-weights"): 2}
-    emotion, lpips = sorted(summary.to_get)
+    emotion, lpips = sorted(summary.scores.to_get)
     assert emotion.startswith("ea:deepface-frame, ea:deepface-video: facial_expression_model_weights.onnx (")
     assert "run `cmet-eval weights fetch deepface_emotion`" in emotion
     assert lpips.startswith("lpips:alex: ") and "cmet-eval weights fetch alexnet" in lpips
-    assert str(summary).splitlines()[1:] == list(summary.to_get)
+    assert str(summary).splitlines()[1:] == list(summary.scores.to_get)
 
 
 def test_pairs_of_other_data_are_refused(done: Path, shards: Path, tmp_path: Path) -> None:
-    drawn = draw_pairs(ShardSet(shards).clips, get_setting("neutral-base"), data_digest="other", seeds=1)
+    drawn = draw_pairs(ShardSet(shards).clips, get_setting("neutral-base"), Draw(seeds=1), data_digest="other")
     with pytest.raises(UserError, match="drawn from data other"):
         evaluate.score(done, drawn, method={"name": "x", "revision": "1"}, data=shards, out=tmp_path)
 
@@ -223,13 +252,20 @@ def test_unknown_names_stop_before_any_work(shards: Path, tmp_path: Path) -> Non
         (["ground-truth"], ["neutral-base"], ["psnr:nope"]),
     ):
         with pytest.raises(UserError):
-            evaluate.run(methods, settings, data=shards, out=tmp_path / "o", metrics=metrics, quiet=True)
+            evaluate.run(
+                methods,
+                settings,
+                data=shards,
+                out=tmp_path / "o",
+                scoring=Scoring(metrics),
+                options=RunOptions(quiet=True),
+            )
     assert not (tmp_path / "o").exists()
 
 
 def test_export_holds_what_a_method_elsewhere_needs_and_no_ground_truth(shards: Path, tmp_path: Path) -> None:
     data = ShardSet(shards)
-    drawn = draw_pairs(data.clips, get_setting("cross-emotion"), data_digest=data.digest, seeds=1, max_pairs=2)
+    drawn = draw_pairs(data.clips, get_setting("cross-emotion"), Draw(max_pairs=2, seeds=1), data_digest=data.digest)
     table = export_pairs(drawn, data, tmp_path / "x", quiet=True)
     lines = list(csv.DictReader(table.read_text().splitlines()))
     assert [line["pair_id"] for line in lines] == [pair.pair_id for pair in drawn.pairs]

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cmet_eval.protocol.pairs import PairList, pair_file_name, write_pairs
+from cmet_eval.protocol.pair_files import write_pairs
+from cmet_eval.protocol.pairs import PairList, pair_file_name
 from cmet_eval.reports.gallery import choose, gallery
 from cmet_leaderboards.board import build
 from cmet_leaderboards.results import write_results

@@ -10,10 +10,10 @@ import pytest
 from cmet_baselines.method import ARRAYS, INPUTS, Case
 from cmet_baselines.registry import get_method
 from cmet_baselines.trivial import sound_distance
-from cmet_eval.protocol.pairs import draw_pairs
+from cmet_eval.protocol.draw import Draw, draw_pairs
 from cmet_eval.protocol.setting import get_setting
-from cmet_eval.runs import generate as generation
-from cmet_eval.runs.generate import make_case
+from cmet_eval.runs.cases import make_case
+from cmet_eval.runs.generate import refuse_training_clips
 from cmet_pipelines.shards import ShardSet
 from cmet_reference.geometry import template_of
 from talking_face.clip import Pair
@@ -38,7 +38,7 @@ def data(shards: Path, monkeypatch: pytest.MonkeyPatch) -> ShardSet:
 
 @pytest.fixture
 def pair(data: ShardSet) -> Pair:
-    pairs = draw_pairs(data.clips, get_setting("neutral-base"), seeds=1).pairs
+    pairs = draw_pairs(data.clips, get_setting("neutral-base"), Draw(seeds=1)).pairs
     return next(p for p in pairs if p.target_emotion == "happy")
 
 
@@ -105,7 +105,7 @@ def test_a_method_is_not_scored_on_what_it_was_trained_on(pair: Pair) -> None:
         trained_on = frozenset({pair.driving_clip})
 
     with pytest.raises(ClipError, match=f"learnt was trained on {pair.driving_clip}") as caught:
-        generation._refuse_trained_on(Learnt(), pair)  # type: ignore[arg-type]
+        refuse_training_clips(Learnt(), pair)  # type: ignore[arg-type]
     assert caught.value.reason is Reason.TRAINED_ON
     Learnt.trained_on = frozenset({"another"})
-    generation._refuse_trained_on(Learnt(), pair)  # type: ignore[arg-type]
+    refuse_training_clips(Learnt(), pair)  # type: ignore[arg-type]

@@ -11,10 +11,12 @@ import pytest
 from typer.testing import CliRunner
 
 from cmet_eval.cli import build
-from cmet_eval.protocol.pairs import draw_pairs, read_pairs
-from cmet_eval.protocol.published_rows import Row, find_rows, read_rows
+from cmet_eval.protocol.draw import Draw, draw_pairs
+from cmet_eval.protocol.pair_files import read_pairs
+from cmet_eval.protocol.published_lists import ListRow, find_in_clips, read_list
 from cmet_eval.protocol.setting import get_setting, setting_names
-from cmet_eval.runs.generate import generate_pair, make_case
+from cmet_eval.runs.cases import make_case
+from cmet_eval.runs.generate import GenerationJob, generate_pair
 from cmet_eval.runs.score import Expected, Job, score_video
 from cmet_metrics.registry import METRICS, get_metric
 from cmet_pipelines import numbering, splits
@@ -65,7 +67,7 @@ def corpus(setting: str, folder: Path) -> pd.DataFrame:
 def test_a_setting_is_disjoint_and_shared_in_what_it_says_and_in_nothing_else(name: str, folder: Path) -> None:
     setting, clips = get_setting(name), corpus(name, folder)
     by_id = clips.set_index("clip_id", drop=False)
-    pairs = draw_pairs(clips, setting, seeds=1).pairs
+    pairs = draw_pairs(clips, setting, Draw(seeds=1)).pairs
     used = {clip for p in pairs for clip in (p.reference_clip, p.source_clip, p.driving_clip, p.ground_truth_clip)}
     used |= {clip for p in pairs for clip in (*p.emotion_audio, *p.neutral_audio)}
     tested, training = by_id.loc[sorted(used - {None})], by_id[by_id["split"] == "train"]
@@ -86,7 +88,7 @@ def test_a_promise_that_does_not_hold_stops_the_draw(folder: Path) -> None:
 def test_reconstruction_makes_a_clip_again_from_its_own_frames(folder: Path) -> None:
     setting, clips = get_setting("reconstruction"), corpus("reconstruction", folder)
     assert clips["emotion"].isna().all()
-    drawn = draw_pairs(clips, setting, seeds=2)
+    drawn = draw_pairs(clips, setting, Draw(seeds=2))
     assert len(drawn.pairs) == 2 * 45 == 2 * len({p.ground_truth_clip for p in drawn.pairs})
     for pair in drawn.pairs:
         assert pair.reference_clip == pair.source_clip == pair.driving_clip == pair.ground_truth_clip
@@ -113,7 +115,7 @@ def test_lists_of_speakers_who_are_not_here_are_drawn_by_their_rule(name: str, e
         assert pair.reference_clip == pair.source_clip == pair.driving_clip and pair.reference_frames == (0,)
 
 
-def of_list(rows: tuple[Row, ...]) -> pd.DataFrame:
+def of_list(rows: tuple[ListRow, ...]) -> pd.DataFrame:
     """Every clip that a list names, by its number alone."""
     emotions = {row.ground_truth_clip: row.emotion for row in rows} | {row.source_clip: "neutral" for row in rows}
     return pd.DataFrame(
@@ -191,7 +193,7 @@ def test_rows_are_found_by_sentence_in_the_release_where_numbers_moved() -> None
         for row in get_setting("cmet-mead").row_list
         if row.ground_truth_clip.startswith(("mead/W009/front/fear/2/", "mead/W009/front/disgusted/3/"))
     )
-    found = find_rows(rows, frame)
+    found = find_in_clips(rows, frame)
     moved = {f.source_clip[-3:]: f.ground_truth_clip[-3:] for f in found.rows if f.emotion == "fear"}
     assert moved["036"] == "026" and moved["039"] == "027" and moved["040"] == "028"
     assert moved["030"] == "020"  # has no sentence, and lies before the gap
@@ -204,7 +206,7 @@ def test_extended_emotions_have_no_truth_and_no_metric_that_needs_one(folder: Pa
     setting, clips = get_setting("extended"), corpus("extended", folder)
     heard = clips["speaker"].eq("M904") & clips["emotion"].eq("surprised")
     clips = clips.assign(emotion=clips["emotion"].mask(heard, "sarcastic"))
-    drawn = draw_pairs(clips, setting, seeds=2)
+    drawn = draw_pairs(clips, setting, Draw(seeds=2))
     assert len(drawn.pairs) == 4 * 6 * 2 and len(drawn.notes) == 5
     sources = {(p.speaker, p.seed): p.source_clip for p in drawn.pairs}
     for pair in drawn.pairs:
@@ -219,11 +221,11 @@ def test_extended_emotions_have_no_truth_and_no_metric_that_needs_one(folder: Pa
 
 def test_a_list_that_is_none_is_told(tmp_path: Path) -> None:
     path = tmp_path / "mine.csv"
-    with pytest.raises(UserError, match="no list of rows with the columns speaker, emotion"):
-        read_rows(path)
+    with pytest.raises(UserError, match="not a list of rows with the columns speaker, emotion"):
+        read_list(path)
     path.write_text("speaker,emotion,ground_truth_clip,source_clip,sentence_id\nA,sad,x/1,x/2,\nA,sad,x/1,x/3,\n")
     with pytest.raises(UserError, match="names x/1 twice"):
-        read_rows(path)
+        read_list(path)
 
 
 @pytest.mark.parametrize("name", ["reconstruction", "cmet-mead", "cmet-crema-d", "extended"])
@@ -243,7 +245,7 @@ def test_end_to_end(name: str, folder: Path, tmp_path: Path) -> None:
 
     def make(method: str) -> Path:
         video = tmp_path / f"{method}.mp4"
-        generate_pair(method, pair, str(data), T, str(video), str(video.with_suffix(".json")), "key")
+        generate_pair(GenerationJob(method, pair, str(data), T, str(video), str(video.with_suffix(".json")), "key"))
         return video
 
     if name == "extended":
@@ -255,7 +257,7 @@ def test_end_to_end(name: str, folder: Path, tmp_path: Path) -> None:
         make("ground-truth")
     metrics = {"reconstruction": "psnr:frame-mean", "extended": "lse_c:crop"}.get(name, "fid:cmet-pair")
     expected = Expected.of(pair, [get_metric(metrics)])
-    job = Job("key", str(make("static-reference")), expected, str(tmp_path / "scores.json"))
-    (score,) = score_video(job, str(data), [metrics])["scores"]
-    assert score["value"] is not None or score["reason"] == "missing-weights"
-    assert name != "reconstruction" or 5 < score["value"] < 50
+    job = Job("key", str(make("static-reference")), expected, str(tmp_path / "scores.json"), (metrics,))
+    (score,) = score_video(job, str(data)).scores
+    assert score.value is not None or score.reason == "missing-weights"
+    assert name != "reconstruction" or 5 < score.value < 50

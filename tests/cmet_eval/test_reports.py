@@ -10,14 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cmet_eval.protocol.pairs import pair_file_name, read_pairs
+from cmet_eval.protocol.draw import Draw
+from cmet_eval.protocol.pair_files import read_pairs
+from cmet_eval.protocol.pairs import pair_file_name
 from cmet_eval.reports import reports
 from cmet_eval.runs import evaluate
+from cmet_eval.runs.metrics import Scoring
 from cmet_leaderboards.results import ResultRow, Results, read_results, write_results
 from cmet_metrics import fid
 from cmet_metrics.base import Sample
 from cmet_metrics.emotion import Classifier
 from cmet_pipelines.shards import ShardSet
+from talking_face.execution.options import RunOptions
 from talking_face.media.reading import read_frames
 from talking_face.pretrained.store import MissingWeights
 from talking_face.reasons import UserError
@@ -120,8 +124,15 @@ def test_emotion_proportion_pools_frames_and_keeps_what_it_found(
 def test_fid_over_a_set(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With eight features a frame in the place of Inception's: those are tested in tests/metrics; 2048 take 10 s."""
     run, methods = tmp_path / "run", ("ground-truth", "static-reference")
-    evaluate.run(methods, ["neutral-base"], data=shards, out=run, seeds=1, max_pairs=6, metrics=["psnr"], workers=0,
-                 quiet=True)  # fmt: skip
+    evaluate.run(
+        methods,
+        ["neutral-base"],
+        data=shards,
+        out=run,
+        draw=Draw(seeds=1, max_pairs=6),
+        scoring=Scoring(["psnr"]),
+        options=RunOptions(workers=0, quiet=True),
+    )
     monkeypatch.setenv("CMET_EVAL_WEIGHTS", str(tmp_path))
     monkeypatch.setenv("CMET_EVAL_CACHE", str(tmp_path / "cache"))
     with pytest.raises(MissingWeights, match="Inception"):
@@ -151,8 +162,15 @@ def test_fid_over_a_set(shards: Path, tmp_path: Path, monkeypatch: pytest.Monkey
 def test_aitv_is_written(shards: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no times"):
         reports.aitv(tmp_path)
-    evaluate.run(["static-reference"], ["neutral-base"], data=shards, out=tmp_path, seeds=1, max_pairs=2,
-                 metrics=["psnr"], workers=0, quiet=True)  # fmt: skip
+    evaluate.run(
+        ["static-reference"],
+        ["neutral-base"],
+        data=shards,
+        out=tmp_path,
+        draw=Draw(seeds=1, max_pairs=2),
+        scoring=Scoring(["psnr"]),
+        options=RunOptions(workers=0, quiet=True),
+    )
     path = reports.write(reports.aitv(tmp_path), tmp_path / "reports")
     (row,) = csv.DictReader(path.with_suffix(".csv").read_text().splitlines())
     assert row["method"] == "static-reference" and "cores" in row["hardware"] and float(row["cmet_s"]) > 0

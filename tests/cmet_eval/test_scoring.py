@@ -5,13 +5,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 from skimage.data import astronaut
 
-from cmet_eval.runs import submissions
+from cmet_eval.runs import leakage
+from cmet_eval.runs.result_rows import losses
 from cmet_eval.runs.score import Expected, Job, score_video, scoring_key
 from cmet_metrics.base import Labels, Sample
 from cmet_metrics.csim import DlibCsim, DlibReferenceCsim
@@ -75,7 +77,7 @@ def test_evaluators_that_know_a_training_clip_by_id_and_sound_may_not_judge_what
     monkeypatch.setattr(corpus_nets, "_beside", [])
     monkeypatch.delenv("CMET_EVAL_WEIGHTS", raising=False)
     corpus_nets.look_beside(tmp_path)
-    assert not submissions._knows("emotion", shards)  # there is none
+    assert not leakage.knows_training_split("emotion", shards)  # there is none
     for ids, heard, data, knows in (
         ((0, 1, 2), (0, 1, 2), shards.digest, True),
         ((1,), (1,), "another", True),  # a part of these shards, or of ones that were preprocessed otherwise
@@ -87,10 +89,10 @@ def test_evaluators_that_know_a_training_clip_by_id_and_sound_may_not_judge_what
             "emotion", data, tuple(f"c/{k}" for k in ids), tuple(sounds[k] for k in heard), 0, ("happy", "sad")
         )
         corpus_nets.save(tmp_path / corpus_nets.FOLDER / corpus_nets.FILES["emotion"], {}, told)
-        assert submissions._knows("emotion", shards) is knows
-        assert not submissions._knows("syncnet", shards)  # each kind is asked for itself
+        assert leakage.knows_training_split("emotion", shards) is knows
+        assert not leakage.knows_training_split("syncnet", shards)  # each kind is asked for itself
     corpus = [metric for metric in METRICS if metric.variant == "corpus"]
-    assert {metric.name: submissions._evaluator(metric) for metric in corpus} == {
+    assert {metric.name: leakage.evaluator_of(metric) for metric in corpus} == {
         **dict.fromkeys(("ea", "emotion_leak"), "emotion"),
         **dict.fromkeys(("lse_c", "lse_d", "lse_offset"), "syncnet"),
     }
@@ -98,8 +100,8 @@ def test_evaluators_that_know_a_training_clip_by_id_and_sound_may_not_judge_what
 
 def test_what_is_infinite_or_not_asked_is_no_loss() -> None:
     same = {"method": "m", "setting": "s", "pair_id": "p", "metric": "x:y", "detail": ""}
-    rows = [same | {"reason": reason} for reason in ("", "infinite", "not-asked", "no-face")]
-    assert [key for key in submissions._losses(rows)] == [("m", "no-face")]
+    rows = [SimpleNamespace(**same, reason=reason) for reason in ("", "infinite", "not-asked", "no-face")]
+    assert list(losses(rows)) == [("m", "no-face")]  # type: ignore[arg-type]
 
 
 def test_which_metrics_need_a_ground_truth() -> None:
@@ -124,10 +126,10 @@ def test_a_pair_without_a_ground_truth_has_the_scores_that_need_none(shards: Pat
     keys = ("psnr:frame-mean", "jitter:output", "jitter:ratio", "ea:fer")
     write_video(tmp_path / "a.mp4", face())
     for truth, why in ((None, "no-ground-truth"), ("clips/A/happy/1", "size-mismatch")):  # 192 px against 64
-        job = Job("k", str(tmp_path / "a.mp4"), Expected(truth, Labels("happy")), str(tmp_path / "a.json"))
-        scores = {item["metric"]: item for item in score_video(job, str(shards), keys)["scores"]}
-        assert [scores[key]["reason"] for key in keys] == [why, None, why, None]
-        assert scores["jitter:output"]["value"] > 1 and scores["ea:fer"]["n"] == 4
+        job = Job("k", str(tmp_path / "a.mp4"), Expected(truth, Labels("happy")), str(tmp_path / "a.json"), keys)
+        scores = score_video(job, str(shards)).by_metric
+        assert [scores[key].reason for key in keys] == [why, None, why, None]
+        assert scores["jitter:output"].value > 1 and scores["ea:fer"].n == 4
 
 
 def test_a_metric_that_needs_no_ground_truth_gives_the_same_number_with_any() -> None:

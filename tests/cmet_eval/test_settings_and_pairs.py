@@ -13,7 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cmet_eval.protocol.pairs import balanced_subset, draw_pairs, pair_file_name, read_pairs, write_pairs
+from cmet_eval.protocol.draw import Draw, balanced_subset, draw_pairs
+from cmet_eval.protocol.pair_files import read_pairs, write_pairs
+from cmet_eval.protocol.pairs import pair_file_name
 from cmet_eval.protocol.setting import Setting, get_setting, setting_names
 from talking_face.emotions import EMOTIONS
 from talking_face.reasons import UserError
@@ -50,7 +52,7 @@ def test_shipped_settings_validate_and_a_misspelt_name_gets_a_hint() -> None:
 
 
 def test_setting_file_with_an_unknown_field_is_refused(tmp_path: Path) -> None:
-    text = (ROOT / "cmet_eval/settings/neutral-base.toml").read_text()
+    text = (ROOT / "cmet_eval/protocol/settings/neutral-base.toml").read_text()
     (tmp_path / "mine.toml").write_text(text.replace("seeds = 5", "sedes = 5"))
     with pytest.raises(UserError, match="sedes"):
         get_setting(str(tmp_path / "mine.toml"))
@@ -62,18 +64,18 @@ def test_source_says_the_driving_sentence_where_sentences_are_known(name: str) -
     clips = corpus()
     clips["sentence_id"] = clips["clip_id"].str[-3:]
     by_id = clips.set_index("clip_id")
-    for pair in draw_pairs(clips, get_setting(name), seeds=1).pairs:
+    for pair in draw_pairs(clips, get_setting(name), Draw(seeds=1)).pairs:
         source, truth = by_id.loc[pair.source_clip], by_id.loc[pair.ground_truth_clip]
         assert source["emotion"] == pair.reference_emotion and source["speaker"] == pair.speaker
         assert pair.source_clip != pair.ground_truth_clip
         if pair.reference_emotion != pair.target_emotion:
             assert source["sentence_id"] == truth["sentence_id"]
     clips["sentence_id"] = None
-    assert all(p.source_clip == p.reference_clip for p in draw_pairs(clips, get_setting(name), seeds=1).pairs)
+    assert all(p.source_clip == p.reference_clip for p in draw_pairs(clips, get_setting(name), Draw(seeds=1)).pairs)
 
 
 def test_cross_emotion_has_one_pair_a_speaker_source_target_and_seed() -> None:
-    pairs = draw_pairs(corpus(), get_setting("cross-emotion"), seeds=2).pairs
+    pairs = draw_pairs(corpus(), get_setting("cross-emotion"), Draw(seeds=2)).pairs
     cells = Counter((p.speaker, p.reference_emotion, p.target_emotion, p.seed) for p in pairs)
     assert len(pairs) == 4 * 8 * 7 * 2 and set(cells.values()) == {1}
     assert all(p.reference_emotion != p.target_emotion for p in pairs)
@@ -82,8 +84,8 @@ def test_cross_emotion_has_one_pair_a_speaker_source_target_and_seed() -> None:
 
 
 def test_reference_is_never_the_ground_truth_and_settings_share_ground_truth() -> None:
-    neutral = draw_pairs(corpus(takes=2), get_setting("neutral-base"), seeds=3).pairs
-    cross = draw_pairs(corpus(takes=2), get_setting("cross-emotion"), seeds=3).pairs
+    neutral = draw_pairs(corpus(takes=2), get_setting("neutral-base"), Draw(seeds=3)).pairs
+    cross = draw_pairs(corpus(takes=2), get_setting("cross-emotion"), Draw(seeds=3)).pairs
     for pair in (*neutral, *cross):
         assert pair.reference_clip != pair.ground_truth_clip == pair.driving_clip
         assert f"/{pair.reference_emotion}/" in pair.reference_clip and f"/{pair.target_emotion}/" in pair.driving_clip
@@ -95,7 +97,7 @@ def test_pools_of_sound_are_loudest_first_and_never_the_ground_truth() -> None:
     clips = corpus(takes=3)
     clips["intensity"] = clips["clip_id"].str[-1].astype(int) + 1
     by_id = clips.set_index("clip_id")
-    for pair in draw_pairs(clips, get_setting("cross-emotion"), seeds=2).pairs:
+    for pair in draw_pairs(clips, get_setting("cross-emotion"), Draw(seeds=2)).pairs:
         for pool, emotion in ((pair.emotion_audio, pair.target_emotion), (pair.neutral_audio, "neutral")):
             assert len(set(pool)) == 10 and pair.ground_truth_clip not in pool
             rows = by_id.loc[list(pool)]
@@ -104,12 +106,12 @@ def test_pools_of_sound_are_loudest_first_and_never_the_ground_truth() -> None:
             assert levels == sorted(levels, reverse=True) and levels.count(3) >= 3
         assert pair.target_emotion != "neutral" or pair.emotion_audio == pair.neutral_audio
     none = get_setting("neutral-base").model_copy(update={"emotion_audio_clips": 0})
-    assert all(p.emotion_audio == p.neutral_audio == () for p in draw_pairs(clips, none, seeds=1).pairs)
+    assert all(p.emotion_audio == p.neutral_audio == () for p in draw_pairs(clips, none, Draw(seeds=1)).pairs)
 
 
 def test_non_neutral_references() -> None:
     rules = get_setting("cross-emotion").model_copy(update={"reference_emotions": "non-neutral"})
-    pairs = draw_pairs(corpus(), rules, seeds=1).pairs
+    pairs = draw_pairs(corpus(), rules, Draw(seeds=1)).pairs
     assert len(pairs) == 4 * (7 * 6 + 7) and "neutral" not in {p.reference_emotion for p in pairs}
 
 
@@ -117,16 +119,19 @@ def test_the_list_does_not_depend_on_row_order_and_is_pinned() -> None:
     setting = get_setting("neutral-base")
     clips = corpus()
     shuffled = clips.sample(frac=1, random_state=3).reset_index(drop=True)
-    first, second = draw_pairs(clips, setting, seeds=1), draw_pairs(shuffled, setting, seeds=1)
+    first, second = draw_pairs(clips, setting, Draw(seeds=1)), draw_pairs(shuffled, setting, Draw(seeds=1))
     assert first == second
     # A change here changes every published pair list.
     assert first.digest == "f791c5ab41bdafe3"
-    assert draw_pairs(clips, setting, seeds=2).digest != first.digest
+    assert draw_pairs(clips, setting, Draw(seeds=2)).digest != first.digest
 
 
 def test_an_added_clip_changes_only_cells_it_wins() -> None:
     setting = get_setting("neutral-base")
-    before, after = draw_pairs(corpus(takes=3), setting, seeds=1), draw_pairs(corpus(takes=4), setting, seeds=1)
+    before, after = (
+        draw_pairs(corpus(takes=3), setting, Draw(seeds=1)),
+        draw_pairs(corpus(takes=4), setting, Draw(seeds=1)),
+    )
     old = {p.pair_id: p for p in before.pairs}
     for pair in after.pairs:
         unchanged = old[pair.pair_id].ground_truth_clip
@@ -134,7 +139,7 @@ def test_an_added_clip_changes_only_cells_it_wins() -> None:
 
 
 def test_subset_is_balanced_and_nested() -> None:
-    pairs = draw_pairs(corpus(), get_setting("cross-emotion"), seeds=2).pairs
+    pairs = draw_pairs(corpus(), get_setting("cross-emotion"), Draw(seeds=2)).pairs
     previous: set[str] = set()
     for n in (1, 5, 12, 32, 40, 200):
         subset = balanced_subset(pairs, n)
@@ -154,10 +159,10 @@ def test_reference_frames_show_a_face() -> None:
     clips["valid_fraction"] = 0.2
     mask = np.zeros(50, bool)
     mask[10:20] = True
-    pairs = draw_pairs(clips, get_setting("neutral-base"), seeds=1, valid=lambda clip: mask).pairs
+    pairs = draw_pairs(clips, get_setting("neutral-base"), Draw(seeds=1), has_face=lambda clip: mask).pairs
     assert {i for p in pairs for i in p.reference_frames} <= set(range(10, 20))
     with pytest.raises(UserError, match="valid face"):
-        draw_pairs(clips, get_setting("neutral-base"), seeds=1, valid=lambda clip: np.zeros(50, bool))
+        draw_pairs(clips, get_setting("neutral-base"), Draw(seeds=1), has_face=lambda clip: np.zeros(50, bool))
 
 
 def test_cells_without_a_clip_are_named_not_dropped_in_silence() -> None:
@@ -173,12 +178,12 @@ def test_a_speaker_in_two_splits_is_refused_and_no_split_says_what_to_do() -> No
         draw_pairs(clips, get_setting("neutral-base"))
     with pytest.raises(UserError, match="--split all"):
         draw_pairs(corpus().assign(split=None), get_setting("neutral-base"))
-    assert draw_pairs(corpus().assign(split=None), get_setting("neutral-base"), split="all").pairs
+    assert draw_pairs(corpus().assign(split=None), get_setting("neutral-base"), Draw(split="all")).pairs
 
 
 @pytest.mark.parametrize("suffix", ["parquet", "csv"])
 def test_travel_round_trip_and_the_same_bytes(tmp_path: Path, suffix: str) -> None:
-    drawn = draw_pairs(corpus(), get_setting("cross-emotion"), seeds=1, max_pairs=9, data_digest="abc")
+    drawn = draw_pairs(corpus(), get_setting("cross-emotion"), Draw(max_pairs=9, seeds=1), data_digest="abc")
     a, b = tmp_path / f"a.{suffix}", tmp_path / f"b.{suffix}"
     write_pairs(drawn, a)
     write_pairs(read_pairs(a), b)
@@ -187,7 +192,7 @@ def test_travel_round_trip_and_the_same_bytes(tmp_path: Path, suffix: str) -> No
 
 def test_an_edited_list_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "pairs.csv"
-    write_pairs(draw_pairs(corpus(), get_setting("neutral-base"), seeds=1), path)
+    write_pairs(draw_pairs(corpus(), get_setting("neutral-base"), Draw(seeds=1)), path)
     path.write_text(path.read_text().replace("neutral>happy", "neutral>sad", 1))
     with pytest.raises(UserError, match="was changed"):
         read_pairs(path)

@@ -1,20 +1,24 @@
-"""AITV: reading is told apart from the method, the first video of a process from the others."""
+"""AITV: reading is counted separately from the method, and the first video of a process from the others."""
 
 from __future__ import annotations
 
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from cmet_eval.protocol.draw import Draw
 from cmet_eval.runs import evaluate
 from cmet_eval.runs import generate as generation
+from cmet_eval.runs.metrics import Scoring
 from cmet_eval.runs.timing import Stopwatch, hardware, summarize
+from talking_face.execution.options import RunOptions
 
 
-def test_reading_is_told_apart() -> None:
+def test_reading_is_counted_separately() -> None:
     def slow() -> np.ndarray:
         time.sleep(0.05)
         return np.zeros(3)
@@ -29,14 +33,15 @@ def test_reading_is_told_apart() -> None:
 def test_a_run_times_its_methods_and_names_the_hardware(
     shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(generation, "_warm", set())
-    keys = {"data": shards, "seeds": 1, "max_pairs": 4, "metrics": ["psnr"], "workers": 0, "quiet": True}
-    summary = evaluate.run(["static-reference"], ["neutral-base"], out=tmp_path, **keys)
+    monkeypatch.setattr(generation, "warm_methods", set())
+    keys: dict[str, Any] = {"data": shards, "draw": Draw(4, seeds=1), "scoring": Scoring(["psnr"])}
+    keys |= {"options": RunOptions(0, quiet=True), "out": tmp_path}
+    summary = evaluate.run(["static-reference"], ["neutral-base"], **keys)
     (times,) = summary.aitv
     assert (times.method, times.setting, times.n, times.n_warm) == ("static-reference", "neutral-base", 4, 3)
     assert times.warm is not None and 0 < times.warm < 1 and times.warm_per_frame
     assert times.hardware == hardware() and "cores" in times.hardware and times.hardware in str(summary)
-    assert evaluate.run(["static-reference"], ["neutral-base"], out=tmp_path, **keys).aitv == summary.aitv
+    assert evaluate.run(["static-reference"], ["neutral-base"], **keys).aitv == summary.aitv
 
 
 def test_machines_are_not_mixed(tmp_path: Path) -> None:

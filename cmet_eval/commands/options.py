@@ -1,0 +1,28 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+Workers = Annotated[int, typer.Option("--workers", min=1, help="worker processes")]
+WorkersOrNone = Annotated[int, typer.Option("--workers", min=0, help="processes; 0: in this one, without deadlines")]
+Scheduler = Annotated[str | None, typer.Option("--scheduler", help="address of a running Dask scheduler")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="no progress")]
+ShardSetFolder = Annotated[Path, typer.Option("--data", help="folder that cmet-eval preprocess wrote")]
+RunFolder = Annotated[Path, typer.Option("--out", help="videos, scores and result rows go here")]
+Metrics = Annotated[
+    list[str] | None,
+    typer.Option("--metrics", help="name:variant; repeatable; default: psnr, ssim, m_lmd:eat, f_lmd:eat"),
+]
+Profile = Annotated[
+    Literal["embedded", "paper"] | None, typer.Option("--profile", help="all metrics of that evaluator profile")
+]
+MaxPairs = Annotated[
+    int | None, typer.Option("--max-pairs", min=1, help="a balanced subset of this size, for each setting")
+]
+Seeds = Annotated[int | None, typer.Option("--seeds", min=1, help="number of seeds; default: the setting's")]
+Split = Annotated[str | None, typer.Option("--split", help="draw from this split; 'all' takes every clip")]
+Pattern = Annotated[str, typer.Option("--pattern", help="file name of a pair, with {pair} or {pair_id}")]

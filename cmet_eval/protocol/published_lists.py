@@ -1,0 +1,146 @@
+"""Reads the lists of evaluation rows that papers publish, and finds their clips in a shard set.
+
+A list is a CSV that states which clip is edited towards which emotion. Its columns: speaker, emotion (the target's),
+ground_truth_clip, source_clip (clip_ids), and sentence_id, or empty. Both clips say that sentence, in the numbering of
+cmet_pipelines/numbering.toml for the list. Where the clips carry sentence ids of that numbering, a row is found by its
+sentence, so that data with other numbers than the list still gives the row's recording; else by clip_id.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+from talking_face.reasons import UserError
+
+
+class ListRow(NamedTuple):
+    """One row of a list."""
+
+    speaker: str
+    emotion: str
+    ground_truth_clip: str
+    source_clip: str
+    sentence_id: str
+
+
+class Found(NamedTuple):
+    """The rows of a list that the clips hold."""
+
+    rows: list[ListRow]  # with the clip_ids that they are found under
+    missing: list[str]  # rows that are not there: a line a speaker and emotion, which names every clip
+    notes: list[str]  # how the rows were found
+
+
+@lru_cache(maxsize=8)
+def read_list(path: Path) -> tuple[ListRow, ...]:
+    """The rows of a CSV, in its order. Raises UserError where the file is not such a list."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = tuple(ListRow(*(line[name] or "" for name in ListRow._fields)) for line in csv.DictReader(file))
+    except (OSError, KeyError, UnicodeDecodeError) as error:
+        columns = ", ".join(ListRow._fields)
+        raise UserError(f"{path} is not a list of rows with the columns {columns}: {error}") from None
+    repeated = [clip for clip, times in Counter(row.ground_truth_clip for row in rows).items() if times > 1]
+    if not rows or repeated:
+        raise UserError(f"{path} holds no rows" if not rows else f"{path} names {repeated[0]} twice")
+    return rows
+
+
+class _Finder:
+    """Finds the clips of a list: by sentence in folders whose sentences are known, else by clip_id.
+
+    A folder is a clip_id without its last part. Where its sentences show that it is numbered otherwise than the list,
+    a row without a sentence is found only among the numbers before the last one that agrees with the list: after a gap
+    a number means nothing.
+    """
+
+    def __init__(self, rows: Iterable[ListRow], clips: pd.DataFrame) -> None:
+        self.ids = set(clips["clip_id"])
+        self.by_sentence: dict[tuple[str, str], str] = {}
+        if "sentence_id" in clips:
+            known = clips.loc[clips["sentence_id"].notna(), ["clip_id", "sentence_id"]]
+            for clip, sentence in known.itertuples(index=False):
+                self.by_sentence[_folder(clip), str(sentence)] = str(clip)
+        self.with_sentences = {folder for folder, _ in self.by_sentence}
+        renumbered, kept = defaultdict[str, set[str]](set), defaultdict[str, set[str]](set)
+        for clip, sentence in {(clip, row.sentence_id) for row in rows for clip in row[2:4]}:
+            if (there := self.by_sentence.get((_folder(clip), sentence))) is not None:
+                (kept if there == clip else renumbered)[_folder(clip)].add(clip)
+        # Below it a folder is numbered as the list; clip_ids end in numbers of one width.
+        self.last_sure = {
+            folder: max((clip for clip in kept[folder] if clip < min(others)), default="")
+            for folder, others in renumbered.items()
+        }
+
+    def find(self, clip: str, sentence: str) -> str | None:
+        """The clip_id under which the list's clip is here; None where it is not."""
+        folder = _folder(clip)
+        if sentence and folder in self.with_sentences:
+            return self.by_sentence.get((folder, sentence))
+        return clip if clip in self.ids and (folder not in self.last_sure or clip < self.last_sure[folder]) else None
+
+
+def find_in_clips(rows: tuple[ListRow, ...], clips: pd.DataFrame) -> Found:
+    """The rows among the clips (columns clip_id, speaker, emotion, and optional sentence_id); see `_Finder`.
+
+    One line names the speakers of whom there is no clip at all.
+    """
+    finder, speakers = _Finder(rows, clips), set(clips["speaker"])
+    found, lost, total = [], defaultdict[tuple[str, str], list[str]](list), Counter[tuple[str, str]]()
+    for row in rows:
+        if row.speaker not in speakers:
+            continue
+        key = (row.speaker, row.emotion)
+        total[key] += 1
+        truth = finder.find(row.ground_truth_clip, row.sentence_id)
+        source = finder.find(row.source_clip, row.sentence_id)
+        if truth and source:
+            found.append(row._replace(ground_truth_clip=truth, source_clip=source))
+        else:
+            lost[key].append(row.source_clip if truth else row.ground_truth_clip)
+    missing = [
+        f"{speaker} {emotion}: {len(names)} of the list's {total[speaker, emotion]} rows, no clip {', '.join(names)}"
+        for (speaker, emotion), names in sorted(lost.items())
+    ]
+    if absent := sorted({row.speaker for row in rows} - speakers):
+        count = sum(row.speaker in absent for row in rows)
+        missing.append(f"{count} of the list's {len(rows)} rows, no clip at all of {', '.join(absent)}")
+    by_name = sum(not (row.sentence_id and _folder(row.ground_truth_clip) in finder.with_sentences) for row in found)
+    notes = [
+        f"{len(found)} of the list's {len(rows)} rows, {len(found) - by_name} by sentence and {by_name} by clip_id"
+    ]
+    return Found(found, missing, notes)
+
+
+def list_by_rule(clips: pd.DataFrame) -> Found:
+    """Rows by the rule of the lists, for other speakers: every emotional clip with a neutral one of its sentence.
+
+    The source is the first, by clip_id, of the neutral clips that say the sentence.
+    """
+    if "sentence_id" not in clips:
+        clips = clips.assign(sentence_id=None)
+    sources: dict[tuple[str, str], str] = {}
+    for clip in clips[clips["emotion"] == "neutral"].sort_values("clip_id").itertuples():
+        sources.setdefault((clip.speaker, clip.sentence_id), clip.clip_id)
+    rows, lost = [], Counter[tuple[str, str]]()
+    for clip in clips[clips["emotion"] != "neutral"].sort_values("clip_id").itertuples():
+        source = sources.get((clip.speaker, clip.sentence_id)) if pd.notna(clip.sentence_id) else None
+        if source is None:
+            lost[clip.speaker, clip.emotion] += 1
+        else:
+            rows.append(ListRow(clip.speaker, clip.emotion, clip.clip_id, source, str(clip.sentence_id)))
+    missing = [
+        f"{who} {emotion}: {n} clips, no neutral clip of the sentence" for (who, emotion), n in sorted(lost.items())
+    ]
+    return Found(rows, missing, [])
+
+
+def _folder(clip_id: str) -> str:
+    return clip_id.rpartition("/")[0]

@@ -1,0 +1,38 @@
+"""Chooses the metrics that score the videos of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cmet_eval.protocol.setting import Setting
+from cmet_metrics.base import Metric
+from cmet_metrics.registry import DEFAULT_METRICS, Profile, common_profile, get_metric, in_profile
+from talking_face.reasons import UserError
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """The metrics that the user asked for."""
+
+    metrics: Sequence[str] | None = None  # `name:variant`; None: all of the profile, or the defaults without one
+    profile: Profile | None = None  # evaluator profile, part of every row; None: the one that the metrics belong to
+
+    def in_setting(self, setting: Setting) -> list[Metric]:
+        """The metrics that mean something in the setting.
+
+        Raises:
+            UserError: none of them does, a name is unknown, or they belong to different profiles.
+        """
+        default = in_profile(self.profile) if self.profile else DEFAULT_METRICS
+        metrics = [get_metric(name) for name in dict.fromkeys(self.metrics or default)]
+        self.common_profile(metrics)
+        allowed = [metric for metric in metrics if setting.allows(metric.key)]
+        if not allowed:
+            asked = ", ".join(metric.key for metric in metrics)
+            raise UserError(f"none of {asked} means anything in {setting.name}; it takes {', '.join(setting.metrics)}")
+        return allowed
+
+    def common_profile(self, metrics: Sequence[Metric]) -> Profile:
+        """The profile that all these metrics belong to. Raises UserError where there is none."""
+        return common_profile((metric.key for metric in metrics), self.profile)

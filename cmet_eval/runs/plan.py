@@ -1,0 +1,138 @@
+"""Plans a run: draws the pairs of every setting, and lists the videos that have to be generated."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from cmet_baselines.method import Method
+from cmet_baselines.registry import describe, get_method
+from cmet_eval.protocol.draw import Draw, draw_from_shards
+from cmet_eval.protocol.pair_files import write_pairs
+from cmet_eval.protocol.pairs import PairList
+from cmet_eval.protocol.setting import Setting, get_setting
+from cmet_eval.runs.generate import GenerationJob, generation_key
+from cmet_eval.runs.metrics import Scoring
+from cmet_eval.runs.records import read_generation
+from cmet_eval.runs.submissions import Submission
+from cmet_metrics.base import Metric
+from cmet_pipelines.shards import ShardSet
+from talking_face.execution.workers import Task
+from talking_face.files import STRAY, sha256_of
+from talking_face.reasons import UserError
+
+_DEADLINE_S = 300.0  # of one video; a trivial method takes 0.2 s
+_MARGIN_S = 60.0  # after a method's own deadline
+
+
+@dataclass(frozen=True)
+class Request:
+    """The methods, settings and metrics of a run; every name is checked."""
+
+    methods: Mapping[str, Method]  # by the name that the user gave
+    settings: tuple[Setting, ...]
+    metrics: Mapping[str, Sequence[Metric]]  # setting's name -> those that mean something in it
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The work of a run."""
+
+    submissions: tuple[Submission, ...]  # one a method and setting
+    tasks: tuple[Task, ...]  # of `generate_pair`; named by `Submission.key`
+    pairs: int  # of all settings
+    kept: int  # videos of an earlier run that are still right
+
+
+def check_request(methods: Sequence[str], settings: Sequence[str], scoring: Scoring) -> Request:
+    """Looks up every name. Raises UserError where one is unknown, nothing is asked for, or two methods share a name."""
+    rules = tuple(get_setting(name) for name in dict.fromkeys(settings))
+    chosen = {name: get_method(name) for name in dict.fromkeys(methods)}
+    if not chosen or not rules:
+        raise UserError("name at least one --method and one --setting")
+    if len({method.name for method in chosen.values()}) != len(chosen):
+        raise UserError("two of the methods have the same name; give one of them another")
+    return Request(chosen, rules, {setting.name: scoring.in_setting(setting) for setting in rules})
+
+
+def plan_run(request: Request, shards: ShardSet, draw: Draw, out: Path, *, fresh: bool, side_by_side: int) -> Plan:
+    """Draws and writes the pair lists, and lists the videos that are absent or out of date.
+
+    Args:
+        out: the run's folder; what a killed run left half written in it is removed.
+        fresh: also list the videos that are still right.
+        side_by_side: processes that may generate at the same time; 0: not known.
+    """
+    submissions: list[Submission] = []
+    tasks: list[Task] = []
+    n_pairs = kept = 0
+    for setting in request.settings:
+        pair_list = draw_from_shards(shards, setting, draw)
+        n_pairs += len(pair_list.pairs)
+        _write_lists(pair_list, out / "pairs")
+        for given, method in request.methods.items():
+            submission = _submission(given, method, setting, pair_list, out)
+            submission = replace(submission, command=_command(given, setting, draw))
+            submissions.append(submission)
+            _remove_strays(submission)
+            jobs = _jobs(submission, given, method, shards, side_by_side)
+            todo = jobs if fresh else [job for job in jobs if not _is_current(job)]
+            kept += len(jobs) - len(todo)
+            # A method that has a deadline of its own ends by it, with its own message.
+            deadline = max(_DEADLINE_S, _MARGIN_S + getattr(method, "deadline_s", 0.0))
+            tasks += [Task(submission.key(job.pair), (job,), deadline) for job in todo]
+    return Plan(tuple(submissions), tuple(tasks), n_pairs, kept)
+
+
+def _write_lists(pair_list: PairList, folder: Path) -> None:
+    write_pairs(pair_list, folder / f"{pair_list.setting}.parquet")
+    # The rows of earlier draws into this folder can still be verified.
+    write_pairs(pair_list, folder / "drawn" / f"{pair_list.setting}-{pair_list.digest}.parquet")
+
+
+def _submission(given: str, method: Method, setting: Setting, pairs: PairList, out: Path) -> Submission:
+    tail = Path(method.name) / setting.name
+    return Submission(describe(given), setting, pairs, videos=out / "videos" / tail, records=out / "records" / tail)
+
+
+def _command(method: str, setting: Setting, draw: Draw) -> str:
+    """The command that makes these numbers again. The data's place is left open: its digest is what counts."""
+    parts = ["cmet-eval", "run", "--method", method, "--setting", setting.name, "--data", "DATA"]
+    for option, value in (("--max-pairs", draw.max_pairs), ("--seeds", draw.seeds), ("--split", draw.split)):
+        parts += [option, str(value)] if value is not None else []
+    return " ".join(parts)
+
+
+def _remove_strays(submission: Submission) -> None:
+    """Removes what a killed process left half written. A run owns the folders of its methods."""
+    assert submission.records is not None
+    for folder in (submission.videos, submission.records):
+        for stray in folder.glob(STRAY):
+            stray.unlink(missing_ok=True)
+
+
+def _jobs(
+    submission: Submission, given: str, method: Method, shards: ShardSet, side_by_side: int
+) -> list[GenerationJob]:
+    """One job a pair."""
+    n_frames = {str(k): int(v) for k, v in shards.clips.set_index("clip_id")["n_frames"].items()}
+    return [
+        GenerationJob(
+            method=given,
+            pair=pair,
+            data=str(shards.folder),
+            n_frames=n_frames[pair.driving_clip],
+            video=str(submission.video(pair)),
+            record=str(submission.record(pair)),
+            key=generation_key(method.name, method.revision, pair, shards.digest),
+            workers=side_by_side,
+        )
+        for pair in submission.pairs.pairs
+    ]
+
+
+def _is_current(job: GenerationJob) -> bool:
+    """Whether the job's video is there and was made from the same inputs."""
+    record, video = read_generation(Path(job.record)), Path(job.video)
+    return record is not None and record.key == job.key and video.exists() and sha256_of(video) == record.video_sha256

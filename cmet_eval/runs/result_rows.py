@@ -1,0 +1,162 @@
+"""Makes the result rows of a submission from its scores, and summarizes the rows without a value."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypedDict
+
+from cmet_eval.runs.leakage import unfair_metrics
+from cmet_eval.runs.records import GenerationRecord, StoredScore, VideoScores, read_generation
+from cmet_eval.runs.submissions import Submission
+from cmet_leaderboards.results import ResultRow
+from cmet_metrics.base import Metric
+from cmet_metrics.registry import Profile
+from cmet_pipelines.shards import ShardSet
+from talking_face.clip import Pair
+from talking_face.reasons import ClipError, Reason
+
+Outcome = VideoScores | ClipError
+# The value is not a finite number, or nothing was to be measured: not the method's fault, and final.
+_NOT_LOST = (Reason.INFINITE.value, Reason.NOT_ASKED.value)
+
+
+@dataclass(frozen=True)
+class Loss:
+    """The scores that one method lost for one reason."""
+
+    videos: int  # in how many of its videos, of all settings
+    of: int
+    metrics: tuple[str, ...]  # sorted; empty: all that were asked for
+    example: str  # the first detail
+
+    def __str__(self) -> str:
+        where = f" in {', '.join(self.metrics)}" if self.metrics else ""
+        return f"{self.videos} of {self.of} videos{where}, such as: {self.example}"
+
+
+class SharedFields(TypedDict):
+    """The fields that are the same in all rows of a submission; see `ResultRow`."""
+
+    setting: str
+    method: str
+    revision: str
+    dataset: str
+    data_digest: str
+    data_signature: str
+    pairs_digest: str
+    rules: str
+    profile: str
+    suite_version: str
+
+
+@dataclass(frozen=True)
+class RowMaker:
+    """Makes the rows of one submission, one a pair and metric."""
+
+    submission: Submission
+    metrics: Sequence[Metric]
+    shared: SharedFields
+    signatures: Mapping[str, str]  # by metric key
+    unfair: frozenset[str]  # keys of metrics whose evaluator may not judge this method
+
+    @classmethod
+    def of(
+        cls, submission: Submission, metrics: Sequence[Metric], shards: ShardSet, profile: Profile, suite: str
+    ) -> RowMaker:
+        """`suite`: the suite's version."""
+        shared = SharedFields(
+            setting=submission.setting.name,
+            method=submission.name,
+            revision=str(submission.method["revision"]),
+            dataset=", ".join(sorted({str(name) for name in shards.clips["dataset"]})),
+            data_digest=shards.digest,
+            data_signature=shards.signature,
+            pairs_digest=submission.pairs.digest,  # once a submission: 1,143 pairs take 30 ms
+            rules=submission.setting.digest,
+            profile=profile,
+            suite_version=suite,
+        )
+        signatures = {metric.key: str(metric.signature()) for metric in metrics}
+        return cls(submission, metrics, shared, signatures, unfair_metrics(submission.method, metrics, shards))
+
+    def rows(self, outcomes: Mapping[str, Outcome]) -> Iterator[ResultRow]:
+        """The rows of all pairs; `outcomes` by `Submission.key`."""
+        for pair in self.submission.pairs.pairs:
+            outcome = outcomes[self.submission.key(pair)]
+            record = self.submission.record(pair)
+            made = read_generation(record) if record else None
+            for metric in self.metrics:
+                yield self._row(pair, metric, self._score(metric, outcome), outcome, made)
+
+    def _score(self, metric: Metric, outcome: Outcome) -> StoredScore:
+        if metric.key in self.unfair:
+            detail = f"{self.submission.name} shows clips that the evaluator was trained on"
+            return _without_value(metric, Reason.TRAINED_ON, detail)
+        if isinstance(outcome, ClipError):
+            return _without_value(metric, outcome.reason, outcome.detail)
+        stored = outcome.by_metric.get(metric.key)
+        return stored or _without_value(metric, Reason.CRASHED, "no score; run again")
+
+    def _row(
+        self, pair: Pair, metric: Metric, score: StoredScore, outcome: Outcome, made: GenerationRecord | None
+    ) -> ResultRow:
+        scores = None if isinstance(outcome, ClipError) else outcome
+        return ResultRow(
+            **self.shared,
+            pair_id=pair.pair_id,
+            seed=pair.seed,
+            speaker=pair.speaker,
+            reference_emotion=pair.reference_emotion,
+            target_emotion=pair.target_emotion,
+            intensity=pair.intensity,
+            ground_truth_clip=pair.ground_truth_clip,
+            metric=metric.key,
+            signature=self.signatures[metric.key],
+            higher_is_better=metric.higher_is_better,
+            ideal=metric.ideal,
+            unit=metric.unit,
+            value=score.value,
+            reason=score.reason,
+            detail=score.detail,
+            n=score.n,
+            stats=score.stats,
+            notes="; ".join([*(made.notes if made else ()), *(scores.notes if scores else ())]),
+            codec=(made.codec if made else "") or (scores.codec if scores else ""),
+            video_sha256=scores.video_sha256 if scores else None,
+        )
+
+
+def _without_value(metric: Metric, reason: Reason, detail: str) -> StoredScore:
+    return StoredScore(metric.key, None, reason.value, detail, 0, {})
+
+
+def losses(rows: Sequence[ResultRow]) -> dict[tuple[str, str], Loss]:
+    """Rows without a value, by (method, reason); infinite values and metrics that were not asked for are not losses."""
+    videos: dict[str, set[tuple[str, str]]] = {}
+    asked: dict[str, set[str]] = {}
+    found: dict[tuple[str, str], list[ResultRow]] = {}
+    for row in rows:
+        videos.setdefault(row.method, set()).add((row.setting, row.pair_id))
+        asked.setdefault(row.method, set()).add(row.metric)
+        if row.reason and row.reason not in _NOT_LOST:
+            found.setdefault((row.method, row.reason), []).append(row)
+    result = {}
+    for (method, reason), lost in found.items():
+        metrics = {row.metric for row in lost}
+        result[method, reason] = Loss(
+            videos=len({(row.setting, row.pair_id) for row in lost}),
+            of=len(videos[method]),
+            metrics=() if metrics == asked[method] else tuple(sorted(metrics)),
+            example=" ".join(lost[0].detail.split())[:200],
+        )
+    return result
+
+
+def weights_to_get(rows: Iterable[ResultRow]) -> tuple[str, ...]:
+    """A line for each file without which metrics have no value."""
+    absent: dict[str, set[str]] = {}
+    for row in rows:
+        if row.reason == Reason.MISSING_WEIGHTS.value:
+            absent.setdefault(" ".join(row.detail.split()), set()).add(row.metric)
+    return tuple(f"{', '.join(sorted(keys))}: {detail}" for detail, keys in sorted(absent.items()))

@@ -1,0 +1,178 @@
+"""Scores the videos of submissions on workers, and writes their result rows.
+
+Scores are stored one file a video, named after a digest of everything they depend on, so a killed run loses at most the
+videos that were being scored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from cmet_eval.runs.metrics import Scoring
+from cmet_eval.runs.records import VideoScores, read_scores
+from cmet_eval.runs.result_rows import Loss, Outcome, RowMaker, losses, weights_to_get
+from cmet_eval.runs.score import Expected, Job, scoring_key, stored_scores
+from cmet_eval.runs.submissions import Submission
+from cmet_leaderboards.results import ResultRow, write_results
+from cmet_metrics.base import Metric
+from cmet_pipelines.shards import ShardSet
+from talking_face.execution.options import RunOptions
+from talking_face.execution.workers import Task, run_tasks
+from talking_face.files import sha256_of
+from talking_face.pretrained import corpus_nets
+from talking_face.progress import Progress
+from talking_face.reasons import ClipError, Reason
+
+_DEADLINE_S = 300.0  # of one video; scoring one takes 2 s
+_MORE_S = 60.0  # for each further video of a group
+_GROUP = 16  # videos of one ground truth in a task: enough to share its landmarks
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The outcome of `score_submissions`. Values that are infinite or not asked for are not losses."""
+
+    results: tuple[Path, ...]  # files of result rows
+    scored: int
+    kept: int
+    lost: Mapping[tuple[str, str], Loss]  # by (method, reason)
+    to_get: tuple[str, ...]  # a line for each file without which metrics have no value
+
+
+@dataclass(frozen=True)
+class _Work:
+    """Which videos have to be scored, and the outcomes that are known before."""
+
+    known: Mapping[str, Outcome]  # by `Submission.key`: stored scores, or why there is no video
+    waiting: Mapping[str, str]  # `Submission.key` -> scoring key, of the videos that have to be scored
+    jobs: Mapping[str, Job]  # by scoring key
+
+
+def score_submissions(
+    submissions: Sequence[Submission],
+    metrics: Mapping[str, Sequence[Metric]],
+    scoring: Scoring,
+    shards: ShardSet,
+    out: Path,
+    options: RunOptions,
+) -> Scored:
+    """Scores the videos that have no valid scores yet, and writes the result rows of every submission.
+
+    Args:
+        metrics: setting's name -> the metrics to score with.
+        scoring: the profile for the rows.
+        out: the run's folder; scores go to scores/, rows to results/.
+    """
+    suite = version("cmet-eval")
+    corpus_nets.look_beside(shards.folder)
+    work = _find_work(submissions, metrics, shards, out / "scores", suite)
+    with Progress(len(work.jobs), unit="videos", label="score", quiet=options.quiet) as progress:
+        failed = _score_jobs(work.jobs, str(shards.folder), options, progress)
+    outcomes = {**work.known, **{name: _outcome(work.jobs[key], failed) for name, key in work.waiting.items()}}
+
+    written, every = [], list[ResultRow]()
+    for submission in submissions:
+        own = metrics[submission.setting.name]
+        rows = list(RowMaker.of(submission, own, shards, scoring.common_profile(own), suite).rows(outcomes))
+        every += rows
+        written.append(write_results(rows, out / "results", _board_record(submission)))
+    kept = sum(isinstance(outcome, VideoScores) for outcome in work.known.values())
+    return Scored(tuple(written), len(work.jobs), kept, losses(every), weights_to_get(every))
+
+
+def _find_work(
+    submissions: Sequence[Submission],
+    metrics: Mapping[str, Sequence[Metric]],
+    shards: ShardSet,
+    scores: Path,
+    suite: str,
+) -> _Work:
+    known: dict[str, Outcome] = {}
+    waiting: dict[str, str] = {}
+    jobs: dict[str, Job] = {}
+    for submission in submissions:
+        own = metrics[submission.setting.name]
+        how = [*(str(metric.signature()) for metric in own), suite]
+        for pair in submission.pairs.pairs:
+            name, video = submission.key(pair), submission.video(pair)
+            if pair.pair_id in submission.failures:
+                known[name] = submission.failures[pair.pair_id]
+                continue
+            if not video.is_file():
+                known[name] = ClipError(Reason.MISSING_OUTPUT, f"expected {video.name} in {submission.videos.name}/")
+                continue
+            expected = Expected.of(pair, own)
+            key = scoring_key(sha256_of(video), expected, shards.digest, how)
+            path = scores / key[:2] / f"{key}.json"
+            job = Job(key, str(video), expected, str(path), tuple(metric.key for metric in own))
+            if (stored := stored_scores(job)) is not None:
+                known[name] = stored
+                continue
+            # The same video for the same clips is scored once: the key does not depend on the setting.
+            jobs.setdefault(key, job)
+            waiting[name] = key
+    return _Work(known, waiting, jobs)
+
+
+def _outcome(job: Job, failed: Mapping[str, ClipError]) -> Outcome:
+    """The scores of a job that ran, or why there are none."""
+    return failed.get(job.key) or read_scores(Path(job.out)) or ClipError(Reason.CRASHED, "no score; run again")
+
+
+def _score_jobs(jobs: Mapping[str, Job], data: str, options: RunOptions, progress: Progress) -> dict[str, ClipError]:
+    """Scores all jobs, those of one ground truth together; returns the failures by scoring key.
+
+    A video that hangs or crashes its process ends its whole group, so the rest of a failed group is then scored one
+    video at a time.
+    """
+    groups = _groups(jobs)
+    failed: dict[str, ClipError] = {}
+    for last in (False, True):
+        tasks = [
+            Task(str(i), (group, data), _DEADLINE_S + _MORE_S * (len(group) - 1)) for i, group in enumerate(groups)
+        ]
+        failed = {}
+        for result in run_tasks(
+            "cmet_eval.runs.score:score_group", tasks, workers=options.workers, scheduler=options.scheduler
+        ):
+            group = groups[int(result.key)]
+            undone = [job for job in group if not _is_scored(job)]
+            failed.update({job.key: result.error for job in undone if result.error is not None})
+            progress.advance(len(group) - (0 if last else len(undone)))
+        if not failed:
+            break
+        groups = [[jobs[key]] for key in sorted(failed)]
+    return failed
+
+
+def _groups(jobs: Mapping[str, Job]) -> list[list[Job]]:
+    """Jobs that share a ground truth and metrics, at most _GROUP in one; without a ground truth each is alone."""
+    by_truth: dict[tuple[str, tuple[str, ...]], list[Job]] = {}
+    for job in sorted(jobs.values(), key=lambda job: job.video):
+        by_truth.setdefault((job.expected.ground_truth_clip or job.key, job.metrics), []).append(job)
+    return [group[start : start + _GROUP] for group in by_truth.values() for start in range(0, len(group), _GROUP)]
+
+
+def _is_scored(job: Job) -> bool:
+    scores = read_scores(Path(job.out))
+    return scores is not None and scores.key == job.key
+
+
+def _board_record(submission: Submission) -> dict[str, object]:
+    """What boards show of a submission; stored with its rows."""
+    pairs = submission.pairs
+    return {
+        "method": dict(submission.method),
+        "setting": submission.setting.model_dump(mode="json"),
+        "pairs": {
+            "drawn": pairs.drawn,
+            "split": pairs.split,
+            "seeds": pairs.seeds,
+            "missing": list(pairs.missing),
+            "notes": list(pairs.notes),
+        },
+        "command": submission.command,
+    }
