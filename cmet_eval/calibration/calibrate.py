@@ -39,7 +39,6 @@ from cmet_eval.calibration.tables import (
     STAND_IN,
     Row,
     bands,
-    finds_offset,
     label,
     noise_table,
     read_values,
@@ -48,10 +47,11 @@ from cmet_eval.calibration.tables import (
     write_values,
 )
 from cmet_metrics.base import Labels, Metric, Sample, Score
-from cmet_metrics.landmarks import mediapipe_landmarks
-from cmet_metrics.registry import get_metric
+from cmet_metrics.landmarks import give_mesh, is_of_pictures, mediapipe_landmarks
+from cmet_metrics.registry import METRICS, get_metric
 from talking_face.media.reading import FPS
 from talking_face.pretrained import corpus_nets
+from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import UserError
 
 # Those whose files come with packages, and quick enough: 1 to 2 s a video of 50 frames.
@@ -61,11 +61,7 @@ DEFAULT_METRICS: tuple[str, ...] = (
     *("lip_energy:correlation", "lip_energy:offset", "csim:dlib", "ea:fer", "emotion_leak:fer"),
 )
 # By evaluators trained on the corpus; asked where such are given.
-CORPUS_METRICS: tuple[str, ...] = (
-    *("lse_c:corpus", "lse_d:corpus", "lse_offset:corpus", "ea:corpus", "emotion_leak:corpus"),
-)
-# 0.1 s a face: asked only at a degradation's last step, and for its noise band.
-SLOW: tuple[str, ...] = ("csim:dlib", "csim:dlib-ref")
+CORPUS_METRICS: tuple[str, ...] = tuple(metric.key for metric in METRICS if metric.evaluator is not None)
 _SEED = 0
 
 
@@ -96,7 +92,7 @@ def calibrate(
             yield from _rows(spoiled, STAND_IN, NO_STEP, metrics, start, target)
             for how in noise:
                 yield from _degraded(spoiled, how, f"{STAND_IN}+{how.name}", metrics, start, target)
-            trained = [metric for metric in metrics if metric.key in CORPUS_METRICS]
+            trained = [metric for metric in metrics if metric.evaluator is not None]
             for folder in other_evaluators:
                 with evaluators_of(folder):
                     seed = f"seed {corpus_nets.find('syncnet').trained_on.seed}"
@@ -123,18 +119,14 @@ def sound_moved(clips: Iterable[Clip], metrics: Sequence[Metric]) -> Iterable[Ro
     The pictures are those of the shards, with the points that lie beside them where the clip has them.
     """
     how = next(how for how in DEGRADATIONS if how.sound_only)
-    finding = [metric for metric in metrics if finds_offset(metric)]
+    finding = [metric for metric in metrics if metric.measures_offset]
     for clip in clips:
         clip = replace(clip, group=clip.group + SOUND_ONLY)
         base = _sample(clip, clip.frames, clip.audio)
         if clip.mesh is not None:
-            base.cached("mediapipe-mesh", partial(_given, clip.mesh))
+            give_mesh(base, clip.mesh)
         yield from _rows(clip, BASE, NO_STEP, finding, base, base)
         yield from _degraded(clip, how, how.name, finding, base, base)
-
-
-def _given(mesh: tuple[np.ndarray, np.ndarray], _: Sample) -> tuple[np.ndarray, np.ndarray]:
-    return mesh
 
 
 def _degraded(
@@ -149,20 +141,15 @@ def _degraded(
             continue
         sample = _sample(clip, video.frames, video.audio)
         if how.sound_only and asked:
-            mediapipe_landmarks(base)
-            seen = {key: value for key, value in base._cache.items() if _of_pictures(key)}
-            sample._cache.update(seen)  # the pictures are the same
+            mediapipe_landmarks(base, ModelFiles.from_environment())
+            sample.copy_cached(base, is_of_pictures)  # the pictures are the same
         yield from _rows(clip, name, label(step), asked, sample, target)
-
-
-def _of_pictures(key: Any) -> bool:
-    return (key[0] if isinstance(key, tuple) else key) in ("mediapipe-mesh", "mediapipe-478", "lips")
 
 
 def _asked(metric: Metric, how: Degradation, step: Step, noise: bool) -> bool:
     if how.sound_only:
-        return bool(getattr(metric, "needs_audio", False))
-    return noise or metric.key not in SLOW or step == how.steps[-1]
+        return metric.needs_audio
+    return noise or not metric.slow or step == how.steps[-1]
 
 
 def _sample(clip: Clip, frames: np.ndarray, audio: np.ndarray) -> Sample:

@@ -194,72 +194,30 @@ def swap_emotion(clip: Clip, _: Step) -> Video:
 
 @dataclass(frozen=True)
 class Degradation:
-    """One way to spoil a clip, and what is claimed of its last step.
-
-    `moves`: metrics (name, or name:variant) whose value should become worse by more than re-encoding makes it.
-    `still`: those that should stay inside their noise band. The others may do either.
-    """
+    """One way to degrade a clip. What a metric claims of it is in the metric's record, by this name."""
 
     name: str
     unit: str  # of the steps
     steps: tuple[Step, ...]  # weak to strong
     apply: Callable[[Clip, Step], Video]
-    moves: frozenset[str] = frozenset()
-    still: frozenset[str] = frozenset()
-    sound_only: bool = False  # pictures are untouched: only metrics that hear are asked
+    sound_only: bool = False  # the pictures stay the same: only metrics that need the sound are computed
 
 
-_PICTURE = {"psnr", "ssim", "fid"}
-_PLACE = {"registration"}
-_MOUTH = {"m_lmd", "f_lmd"}
-_OFFSET = {"lip_energy:offset", "lse_offset"}
-_SYNC = {"lip_energy:correlation", "lse_c", "lse_d"}
-_WHO = {"csim"}
-_FEELS = {"ea", "emotion_leak"}
-_HEAD = {"jitter:output", "registration"}
-
-
-def _set(*parts: set[str]) -> frozenset[str]:
-    return frozenset().union(*parts)
-
-
-_REENCODE = Degradation(
-    "reencode", "crf", (18, 23, 33), reencode,
-    _set(_PICTURE), _set(_MOUTH, _HEAD, _OFFSET, _SYNC, _WHO, _FEELS),
-)  # fmt: skip
-_MOVE = Degradation(
-    "move", "px", (1, 2), move,
-    _set({"psnr", "ssim", "registration:shift"}),
-    _set(_MOUTH, _OFFSET, _SYNC, _WHO, _FEELS, {"jitter:output", "registration:scale", "registration:rotation"}),
-)  # fmt: skip
-# Their answers around the stand-in are noise; calibration.py says which make the band. Crf 33 is damage, not noise.
+_REENCODE = Degradation("reencode", "crf", (18, 23, 33), reencode)
+_MOVE = Degradation("move", "px", (1, 2), move)
+# Their answers around the stand-in are noise; calibrate.py defines which make the band. Crf 33 is damage, not noise.
 NOISE: tuple[Degradation, ...] = (replace(_REENCODE, steps=(18, 23)), _MOVE)
 DEGRADATIONS: tuple[Degradation, ...] = (
     _REENCODE,
     _MOVE,
-    Degradation("blur", "sigma, px", (1, 2, 4), blur, _set(_PICTURE), _set(_PLACE, _OFFSET)),
-    Degradation("jpeg", "quality", (50, 20, 5), jpeg, _set(_PICTURE), _set(_PLACE, _OFFSET)),
-    Degradation(
-        "codec", "codec", ("vp8", "mpeg4", "mpeg1"), change_codec,
-        frozenset(), _set(_MOUTH, _HEAD, _OFFSET, _SYNC, _WHO, _FEELS),
-    ),
-    Degradation(
-        "mouth-frozen", "share", (1,), freeze_mouth,
-        _set({"m_lmd"}, _SYNC), _set(_PLACE, _WHO, {"jitter:output"}),
-    ),
-    Degradation(
-        "mouth-amplitude", "factor", (1, 0.5, 0), scale_mouth,
-        _set({"m_lmd"}), _set(_PLACE, _WHO, {"jitter:output"}),
-    ),
-    Degradation(
-        "sound-shift", "frames earlier", (*range(-10, 0), *range(1, 11)), shift_sound,
-        _set(_OFFSET), _set(_SYNC), sound_only=True,
-    ),
-    Degradation("identity-swap", "", ("swapped",), swap_identity, _set(_PICTURE, _WHO)),
-    Degradation("emotion-swap", "", ("swapped",), swap_emotion, _set(_FEELS), _set(_WHO, _OFFSET, _PLACE)),
-    Degradation(
-        "frames-held", "one in", (10, 4, 2), hold,
-        _set({"m_lmd", "jitter:output", "psnr", "ssim"}), _set(_WHO, _FEELS),
-    ),
+    Degradation("blur", "sigma, px", (1, 2, 4), blur),
+    Degradation("jpeg", "quality", (50, 20, 5), jpeg),
+    Degradation("codec", "codec", ("vp8", "mpeg4", "mpeg1"), change_codec),
+    Degradation("mouth-frozen", "share", (1,), freeze_mouth),
+    Degradation("mouth-amplitude", "factor", (1, 0.5, 0), scale_mouth),
+    Degradation("sound-shift", "frames earlier", (*range(-10, 0), *range(1, 11)), shift_sound, sound_only=True),
+    Degradation("identity-swap", "", ("swapped",), swap_identity),
+    Degradation("emotion-swap", "", ("swapped",), swap_emotion),
+    Degradation("frames-held", "one in", (10, 4, 2), hold),
     Degradation("frames-removed", "frames", (1, 5), remove),
-)  # fmt: skip
+)

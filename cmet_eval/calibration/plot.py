@@ -88,7 +88,7 @@ def _panel(axis: Any, rows: Sequence[Row], mine: Sequence[Row], metric: Metric, 
             axis.text(k, 0.97, f"{len(lost)} {why[0]}", fontsize=6, rotation=90, ha="center", va="top",
                       transform=axis.get_xaxis_transform(),
                       bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.85})  # fmt: skip
-    claim = {"moves": "should move", "still": "should stay", "": "either"}[wanted(how, metric.key)]
+    claim = {"moves": "should move", "still": "should stay", "": "either"}[wanted(how, metric)]
     fails = f": not so, {' and '.join(wrong)}" if wrong else ""
     axis.set_title(f"{how.name}\n{claim}{fails}", fontsize=8, color="#b00020" if wrong else "black")
     every_nth = 5 if how.sound_only else 1

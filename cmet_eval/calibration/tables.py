@@ -110,10 +110,9 @@ def _groups(rows: Sequence[Row]) -> list[str]:
     return sorted({row.group for row in rows if not row.group.endswith(SOUND_ONLY)})
 
 
-def wanted(how: Degradation, metric: str) -> str:
-    """ "moves", "still" or "" of a metric's key under a degradation."""
-    names = {metric, metric.partition(":")[0]}
-    return "moves" if names & how.moves else "still" if names & how.still else ""
+def wanted(how: Degradation, metric: Metric) -> str:
+    """The metric's claim under a degradation: "moves", "still", or "" for none."""
+    return "moves" if how.name in metric.worsened_by else "still" if how.name in metric.unchanged_by else ""
 
 
 def verdict(rows: Sequence[Row], metric: Metric, how: Degradation, group: str) -> tuple[str, float | None]:
@@ -132,17 +131,12 @@ def verdict(rows: Sequence[Row], metric: Metric, how: Degradation, group: str) -
     worse = -change if metric.higher_is_better else change
     if metric.ideal is not None:  # which an undamaged clip has, so that any change is one for the worse
         worse = abs(change)
-    claim = wanted(how, metric.key)
+    claim = wanted(how, metric)
     if claim == "moves" and worse <= coding:
         return "does not move", change
     if claim == "still" and abs(change) > whole:
         return "moves", change
     return "", change
-
-
-def finds_offset(metric: Metric) -> bool:
-    """Whether the metric finds an offset of the sound: its stats hold it with its sign."""
-    return bool({metric.name, metric.key} & {"lse_offset", "lip_energy:offset"})
 
 
 def offset_table(rows: Sequence[Row], metric: str, group: str) -> tuple[int, int, int, int]:
@@ -223,7 +217,7 @@ def tables(rows: Sequence[Row], metrics: Sequence[Metric]) -> str:
             cells = [f"`{metric.key}`", f"{np.median(known):.3g}" if known else "-"]
             for how in shown:
                 wrong, change = verdict(rows, metric, how, group)
-                mark = {"moves": "↑ ", "still": "= ", "": ""}[wanted(how, metric.key)]
+                mark = {"moves": "↑ ", "still": "= ", "": ""}[wanted(how, metric)]
                 cells.append(
                     "-" if change is None else f"{'**' if wrong else ''}{mark}{change:+.3g}{'**' if wrong else ''}"
                 )
@@ -233,7 +227,7 @@ def tables(rows: Sequence[Row], metrics: Sequence[Metric]) -> str:
     parts.append(_line(["metric", "clips", "videos", "offset is k", "within 1", "k more than the unmoved clip's"]))
     parts.append(_line(["---"] * 6))
     for group in sorted({row.group for row in rows}):
-        for metric in (m for m in metrics if finds_offset(m)):
+        for metric in (m for m in metrics if m.measures_offset):
             total, *good = offset_table(rows, metric.key, group)
             if total:
                 n = len({row.clip for row in rows if (row.metric, row.group) == (metric.key, group)})

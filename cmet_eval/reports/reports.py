@@ -26,14 +26,17 @@ from cmet_eval.runs.generate import open_shards
 from cmet_eval.runs.timing import summarize
 from cmet_leaderboards.results import TABLE_KEYS, Results
 from cmet_leaderboards.statistics import common_pairs, mean_interval
-from cmet_metrics.base import Sample
-from cmet_metrics.emotion import EMOTION_METRICS, Classifier, by_class, confusion
+from cmet_metrics.base import Metric, Sample
+from cmet_metrics.classifiers import CLASSIFIERS, Classifier
+from cmet_metrics.emotion import by_class, confusion
 from cmet_metrics.fid import DatasetFid, FeatureSums
+from cmet_metrics.registry import find_record
 from cmet_pipelines.shards import ShardSet
 from talking_face.emotions import EMOTIONS
 from talking_face.execution.workers import Task, run_tasks
 from talking_face.files import read_json, sha256_of, write_json
 from talking_face.media.reading import read_frames
+from talking_face.pretrained.model_files import ModelFiles
 from talking_face.pretrained.store import MissingWeights
 from talking_face.progress import Progress
 from talking_face.reasons import ClipError, Reason, UserError
@@ -74,9 +77,8 @@ def write(report: Report, out: Path) -> Path:
 
 
 def classifiers() -> dict[str, Classifier]:
-    """Every classifier of the emotion metrics, by name."""
-    found = (getattr(metric, "classifier", None) for metric in EMOTION_METRICS)
-    return {classifier.name: classifier for classifier in found if classifier is not None}
+    """Every classifier that needs no evaluator trained on the corpus, by name."""
+    return {classifier.name: classifier for classifier in CLASSIFIERS.values() if classifier.evaluator is None}
 
 
 def emotion_proportion(
@@ -100,8 +102,9 @@ def emotion_proportion(
     """
     if classifier not in classifiers():
         raise UserError(f"no classifier {classifier!r}; there are {', '.join(classifiers())}")
-    judge, shards = classifiers()[classifier], ShardSet(data)
-    how = "|".join(f"{k}:{v}" for k, v in {"net": judge.name, **judge.settings(), "resize": "256"}.items())
+    judge, shards, files = classifiers()[classifier], ShardSet(data), ModelFiles.from_environment()
+    classes = judge.labels(files)
+    how = "|".join(f"{k}:{v}" for k, v in {"net": judge.name, **judge.settings(files), "resize": "256"}.items())
     table = shards.clips[shards.clips["split"] == split] if split != "all" else shards.clips
     labels = table["emotion"].where(table["emotion"].notna(), "unlabelled")
     if clips is not None:
@@ -128,13 +131,13 @@ def emotion_proportion(
         groups["all"] = [item for items in sums.values() for item in items]
     rows: list[Row] = []
     for label, items in groups.items():
-        frames, total = sum(i.get("frames", 0) for i in items), np.zeros(len(judge.labels))
+        frames, total = sum(i.get("frames", 0) for i in items), np.zeros(len(classes))
         for item in items:
             total += item.get("sums", 0)
         used = sum(1 for i in items if i.get("frames"))
         shares = total / frames if frames else np.full(len(total), np.nan)
         rows.append((label, len(items), used, frames, *(float(x) if frames else None for x in shares)))
-    head = ("label", "clips", "with a face", "frames", *judge.labels)
+    head = ("label", "clips", "with a face", "frames", *classes)
     markdown = _text(
         "# Emotion proportion",
         f"What {judge.name} sees in the clips of {', '.join(sorted(set(table['dataset'])))} (split: {split}): the mean "
@@ -145,7 +148,7 @@ def emotion_proportion(
         f"Classifier: `{how}`. Data: `{shards.digest}`.",
     )
     return Report("emotion-proportion", markdown, head, tuple(rows), {
-        "emotion-proportion": lambda: _stacked([(f"{r[0]} ({r[2]})", r[4:]) for r in rows], judge.labels, judge.name)
+        "emotion-proportion": lambda: _stacked([(f"{r[0]} ({r[2]})", r[4:]) for r in rows], classes, judge.name)
     })  # fmt: skip
 
 
@@ -157,7 +160,7 @@ def clip_emotions(data: str, clip_id: str, classifier: str, path: str) -> None:
     if frames.shape[1:3] != (256, 256):
         frames = np.stack([cv2.resize(frame, (256, 256)) for frame in frames])
     try:
-        rows = classifiers()[classifier].classify(Sample(frames, name=clip_id))
+        rows = classifiers()[classifier].classify(Sample(frames, name=clip_id), ModelFiles.from_environment())
     except MissingWeights as error:
         raise ClipError(Reason.MISSING_WEIGHTS, str(error)) from None
     valid = rows[np.isfinite(rows).all(axis=1)].astype(np.float64)
@@ -170,7 +173,9 @@ def clip_emotions(data: str, clip_id: str, classifier: str, path: str) -> None:
 def identity_deterioration(results: Results) -> Report:
     """1 - cosine to the reference frames, mean over the pairs that change the emotion; from `csim:*-ref` rows."""
     frame = results.frame()
-    frame = frame[frame["metric"].str.startswith("csim:") & frame["metric"].str.endswith("-ref")]
+    frame = frame[
+        frame["metric"].map(lambda key: _is(key, lambda metric: metric.name == "csim" and metric.needs_reference))
+    ]
     frame = frame[frame["reference_emotion"].notna() & (frame["reference_emotion"] != frame["target_emotion"])]
     if frame.empty:
         raise UserError(
@@ -204,7 +209,7 @@ def identity_deterioration(results: Results) -> Report:
 def confusion_tables(results: Results) -> Report:
     """Accuracy by class and the confusion matrix of every method under every `ea` signature, from the rows' stats."""
     frame = results.frame()
-    frame = frame[frame["metric"].str.startswith("ea:")]
+    frame = frame[frame["metric"].map(lambda key: _is(key, lambda metric: metric.counts_predictions))]
     if frame["value"].notna().sum() == 0:
         raise UserError("no values of an ea metric in the result rows; score with one, ea:fer say")
     rows: list[Row] = []
@@ -243,6 +248,12 @@ def confusion_tables(results: Results) -> Report:
     return Report("confusion", _text(*parts), head, tuple(rows), plots)
 
 
+def _is(key: str, condition: Callable[[Metric], bool]) -> bool:
+    """Whether the record of a result row's metric fulfils the condition."""
+    record = find_record(key)
+    return record is not None and condition(record)
+
+
 def _tables(frame: pd.DataFrame) -> Iterator[tuple[dict[str, str], str, pd.DataFrame, int]]:
     """Rows that may be compared: (table key, signature, rows, pairs expected)."""
     expected = frame.groupby(list(TABLE_KEYS), dropna=False)["pair_id"].nunique()
@@ -274,8 +285,9 @@ def dataset_fid(run: Path, data: Path, *, workers: int = 2, quiet: bool = False)
     from talking_face.pretrained import inception
     from talking_face.pretrained.store import weight_path
 
-    weight_path(inception.NAME)
-    shards, signature = ShardSet(data), str(DatasetFid().signature())
+    files = ModelFiles.from_environment()
+    weight_path(inception.NAME, files)
+    shards, signature = ShardSet(data), str(DatasetFid(files).signature())
     lists = [read_pairs(path) for path in sorted((run / "pairs").glob("*.parquet"))]
     if not lists:
         raise UserError(f"no pair lists in {run / 'pairs'}; give the folder of a cmet-eval run")
@@ -338,7 +350,7 @@ def video_features(kind: str, data: str, place: str, path: str) -> None:
     from cmet_metrics.fid import inception_features
 
     frames = open_shards(data).frames(place) if kind == "clip" else read_frames(Path(place), 25.0)
-    found = inception_features(Sample(frames, name=Path(place).name))
+    found = inception_features(Sample(frames, name=Path(place).name), ModelFiles.from_environment())
     buffer = io.BytesIO()
     np.save(buffer, found.astype(np.float32), allow_pickle=False)
     _save(Path(path), buffer.getvalue())

@@ -54,7 +54,7 @@ class Column:
     @property
     def name(self) -> str:
         """`M-LMD` for `m_lmd:eat`, `Emotion leak` for `emotion_leak:fer`."""
-        return metric_facts.title(self.family)
+        return metric_facts.title(self.metric)
 
     @property
     def variant(self) -> str:
@@ -291,7 +291,7 @@ def _columns(found: Sequence[tuple[Hashable, ...]]) -> list[Column]:
 
 
 def _column_order(column: Column) -> tuple[int, str, str]:
-    return metric_facts.place(column.family), column.metric, column.signature
+    return metric_facts.place(column.metric), column.metric, column.signature
 
 
 def _distinct_fields(signature: str, others: Sequence[str]) -> str:

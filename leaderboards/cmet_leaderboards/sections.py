@@ -141,7 +141,7 @@ def _change(before: tuple[Grid, int, int], after: tuple[Grid, int, int]) -> Diff
 
 def confusions(grid: Grid, c: int) -> tuple[Confusion, ...]:
     """One confusion matrix for each method, where the column's statistics count predictions; else nothing."""
-    sums = grid.sums(c) if metric_facts.counts_predictions(grid.columns[c].family) else {}
+    sums = grid.sums(c) if metric_facts.counts_predictions(grid.columns[c].metric) else {}
     if not any(">" in name for name in sums):
         return ()
     tables = {}
@@ -170,7 +170,7 @@ def sensitivities(
     """One record for each metric with several variants. `comparisons` has those of each column."""
     families: dict[str, list[int]] = {}
     for c, column in enumerate(grid.columns):
-        if metric_facts.variants_are_protocols(column.family) and any(grid.compared[m, c] for m in contestants):
+        if metric_facts.variants_are_protocols(column.metric) and any(grid.compared[m, c] for m in contestants):
             families.setdefault(column.family, []).append(c)
     return tuple(
         _sensitivity(grid, columns, contestants, comparisons) for columns in families.values() if len(columns) > 1

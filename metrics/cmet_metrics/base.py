@@ -1,37 +1,56 @@
-"""Score, Sample, Metric and Aggregate: what every metric shares, so that a mean never stands without its coverage.
+"""Score, Sample, Metric and Aggregate: the types that every metric shares.
 
-A metric turns two samples into a `Score`: a finite value, or a reason and no number. A list of scores becomes an
-`Aggregate`: the mean with n scored of N expected, and how many were lost to which reason. Everything an aggregate is
-made of is a sum, so partial aggregates over any split of the data merge into the same result.
+A metric turns two samples into a `Score`: a finite value, or a reason without a number. A list of scores becomes an
+`Aggregate`: the mean with its coverage (n scored of N expected) and the number of clips lost to each reason. All parts
+of an aggregate are sums, so partial aggregates over any split of the data merge into the same result.
 """
 
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, TypeVar
+from typing import TypeVar, cast
 
 import numpy as np
 
+from cmet_metrics.record import DEFAULT_FILES, MetricRecord, Profile, Variant
+from talking_face.pretrained import corpus_nets
+from talking_face.pretrained.corpus_nets import Kind
+from talking_face.pretrained.model_files import ModelFiles
+from talking_face.pretrained.store import MissingWeights
 from talking_face.reasons import ClipError, Reason
 from talking_face.signature import Signature
 
+__all__ = [
+    "DEFAULT_FILES",
+    "Aggregate",
+    "Labels",
+    "Metric",
+    "Profile",
+    "Sample",
+    "Score",
+    "Settings",
+    "Variant",
+    "check_pair",
+]
+
 T = TypeVar("T")
+Settings = Mapping[str, str | int | float]  # signature fields
 
 MIN_FRAMES = 2  # a clip of one frame is a picture, not a talking face
 
 
 @dataclass(frozen=True)
 class Score:
-    """The outcome of one metric on one pair: a finite value, or a reason and no number, never both."""
+    """The outcome of one metric on one pair: a finite value, or a reason without a number, never both."""
 
     value: float | None
     n: int  # units (frames) that entered the value
     reason: Reason | None = None
     detail: str = ""
-    stats: Mapping[str, float] = field(default_factory=dict)  # summable; see the metric's docstring
+    stats: Mapping[str, float] = field(default_factory=dict)  # can be summed over clips; see the metric's docstring
 
     def __post_init__(self) -> None:
         if (self.value is None) == (self.reason is None):
@@ -41,33 +60,33 @@ class Score:
 
     @classmethod
     def missing(cls, reason: Reason, detail: str = "", stats: Mapping[str, float] | None = None) -> Score:
-        """No number, because of `reason`."""
+        """A score without a number, because of `reason`."""
         return cls(None, 0, reason, detail, stats or {})
 
 
 @dataclass(frozen=True)
 class Labels:
-    """What the pair says of a clip beside its frames. None: not known. Carried by the generated clip's sample."""
+    """The pair's labels, carried by the sample of the generated clip. None: unknown."""
 
-    emotion: str | None = None  # that it should show; talking_face.emotions.EMOTIONS or an extended label
+    emotion: str | None = None  # the target emotion; one of talking_face.emotions.EMOTIONS or an extended label
     reference_emotion: str | None = None  # shown by the frames that the method was given
     speaker: str | None = None
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One clip as metrics see it. Immutable but for `cached`, through which metrics share landmarks and the like.
+    """One clip as metrics see it. Immutable except `cached`, through which metrics share landmarks and the like.
 
-    Keep one target sample for all methods of a pair: what was computed for it is then computed once.
+    Keep one target sample for all methods of a pair: its landmarks are then computed once.
     """
 
     frames: np.ndarray  # (T, H, W, 3) RGB; uint8, or float with values 0-255
     fps: float = 25.0
     audio: np.ndarray | None = None  # (N,) int16 mono, 16 kHz, sample 0 at the first frame
-    name: str = "clip"  # stands in messages
+    name: str = "clip"  # appears in messages
     labels: Labels = Labels()
-    reference: Sample | None = None  # the frames that the method saw the person in; for metrics with needs_reference
-    _cache: dict[Hashable, Any] = field(default_factory=dict, repr=False, compare=False)
+    reference: Sample | None = None  # the frames that the method was given; for metrics with needs_reference
+    _cache: dict[Hashable, tuple[object, ClipError | None]] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         f = self.frames
@@ -75,7 +94,7 @@ class Sample:
             raise ValueError(f"{self.name}: frames must be (T, H, W, 3) uint8 or float, got {f.shape} {f.dtype}")
 
     def cached(self, key: Hashable, function: Callable[[Sample], T]) -> T:
-        """`function(self)`, computed once per key. A ClipError it raises is kept and raised again."""
+        """`function(self)`, computed once per key. A ClipError that it raises is kept and raised again."""
         if key not in self._cache:
             try:
                 self._cache[key] = (function(self), None)
@@ -84,17 +103,21 @@ class Sample:
         value, failure = self._cache[key]
         if failure is not None:
             raise failure
-        return value  # type: ignore[no-any-return]
+        return cast(T, value)
+
+    def copy_cached(self, other: Sample, keep: Callable[[Hashable], bool]) -> None:
+        """Take over what `other` has computed under the keys that `keep` accepts."""
+        self._cache.update({key: value for key, value in other._cache.items() if keep(key)})
 
 
 @dataclass(frozen=True)
 class Aggregate:
-    """The mean over clips and its coverage. `n` of `N` clips entered; the others are in `by_reason`."""
+    """The mean over clips and its coverage. `n` of `N` clips entered; the others are counted in `by_reason`."""
 
     mean: float | None  # None when no clip entered
     n: int
     N: int
-    infinite: int  # of the lost ones, how many were identical to the target (infinite PSNR)
+    infinite: int  # of the lost clips, the number identical to the target (infinite PSNR)
     by_reason: Mapping[str, int]
     sums: Mapping[str, float]  # value, value_squared, and each of the scores' stats
 
@@ -113,34 +136,22 @@ class Aggregate:
         return f"{mean} ({self.n} of {self.N}{'; ' + lost if lost else ''})"
 
 
-class Metric(ABC):
-    """A metric's name, variant, direction and settings over a pure function on arrays."""
+@dataclass(frozen=True, kw_only=True)
+class Metric(MetricRecord):
+    """A metric: its record of facts, the score of a clip, and the mean over clips.
 
-    name: ClassVar[str]
-    variant: str
-    higher_is_better: ClassVar[bool]
-    ideal: ClassVar[float | None] = None  # the right value, where nearer to it is better, whatever stands above
-    unit: ClassVar[str]  # "dB", "px", "" for a ratio
-    summary: ClassVar[str]  # one line for listings
-    version: ClassVar[str] = "1.0.0"  # raised whenever a value can change
-    needs_labels: ClassVar[bool] = False  # reads `pred.labels`
-    needs_reference: ClassVar[bool] = False  # reads `pred.reference`
-    needs_target: bool = True  # reads `target`; where not, a clip without a ground truth has a score
-
-    @property
-    def key(self) -> str:
-        """`name:variant`, the metric's name in settings and result rows."""
-        return f"{self.name}:{self.variant}"
+    A subclass gives the facts of `MetricRecord` and the methods `settings` and `compute`.
+    """
 
     @abstractmethod
-    def settings(self) -> Mapping[str, Any]:
-        """Signature fields between variant and version: everything a value depends on."""
+    def settings(self) -> Settings:
+        """Signature fields between variant and version: everything that a value depends on."""
 
     @abstractmethod
     def compute(self, pred: Sample, target: Sample) -> Score:
-        """The score of two samples that passed `check_pair`; may raise ClipError.
+        """The score of two samples that passed `check_pair`; may raise ClipError or MissingWeights.
 
-        Where `needs_target` is False, `target` is `pred` again: the value cannot depend on a ground truth.
+        If `needs_target` is False, `target` is `pred`: the value cannot depend on a ground truth.
         """
 
     def signature(self) -> Signature:
@@ -152,20 +163,20 @@ class Metric(ABC):
 
         Args:
             pred: the generated clip.
-            target: the real clip; None where there is none.
+            target: the real clip; None where it is absent.
 
         Returns:
-            a value, or a reason (see `check_pair` and the metric) and no number. A model file that is absent is a
-            reason too (`missing-weights`), so that the other metrics go on; so is a target that is None and needed.
+            a value, or a reason (see `check_pair` and the metric) without a number. An absent model file is a reason
+            too (`missing-weights`), so that the other metrics continue; so is an absent target that is needed.
         """
-        from talking_face.pretrained.store import MissingWeights
-
         try:
             if not self.needs_target:
                 target = pred
             if target is None:
                 raise ClipError(Reason.NO_GROUND_TRUTH, "the pair has no ground-truth clip")
             check_pair(pred, target)
+            if self.evaluator is not None:
+                check_held_out(self.evaluator, pred, target, self.files)
             return self.compute(pred, target)
         except ClipError as error:
             return Score.missing(error.reason, error.detail)
@@ -177,7 +188,7 @@ class Metric(ABC):
 
         Args:
             scores: one per clip.
-            expected: how many clips there should be; those without a score count as `missing-output`.
+            expected: the number of clips there should be; those without a score count as `missing-output`.
         """
         n = total = infinite = 0
         by_reason: dict[str, int] = {}
@@ -224,8 +235,13 @@ class Metric(ABC):
         )
 
     def enters(self, score: Score) -> bool:
-        """Whether a clip counts in `n` and its stats are summed. Default: those with a value."""
+        """Whether a clip counts in `n` and its stats are summed. Default: clips with a value."""
         return score.value is not None
+
+    @property
+    def pooled(self) -> bool:
+        """Whether the mean over clips is computed from their summed stats and not from their values."""
+        return type(self).mean_of is not Metric.mean_of
 
     def mean_of(self, sums: Mapping[str, float]) -> float | None:
         """The mean from the sums. Default: the mean of the clips' values, each clip with equal weight."""
@@ -233,7 +249,7 @@ class Metric(ABC):
 
 
 def check_pair(pred: Sample, target: Sample) -> None:
-    """What no metric can do without: raises ClipError too-short, rate-mismatch or not-finite."""
+    """Raises ClipError too-short, rate-mismatch or not-finite: the conditions of all metrics."""
     for sample in (pred, target):
         if len(sample.frames) < MIN_FRAMES:
             raise ClipError(Reason.TOO_SHORT, f"{sample.name} has {len(sample.frames)} frame(s); {MIN_FRAMES} needed")
@@ -247,6 +263,17 @@ def check_pair(pred: Sample, target: Sample) -> None:
             raise ClipError(Reason.NOT_FINITE, f"{sample.name} has NaN or infinite pixels")
 
 
+def check_held_out(kind: Kind, pred: Sample, target: Sample, files: ModelFiles) -> None:
+    """Raises ClipError trained-on where either clip, by name or by sound, was in the evaluator's training data.
+
+    A generated video counts as seen where its ground truth was seen, whatever the video's name is.
+    """
+    trained_on = corpus_nets.find(kind, files).trained_on
+    for sample in (pred, target):
+        if trained_on.holds(sample.name, sample.audio):
+            raise ClipError(Reason.TRAINED_ON, f"the corpus's {kind} evaluator was trained on {sample.name}")
+
+
 def check_same_size(pred: Sample, target: Sample, at_least: int = 1) -> None:
     """Raises ClipError size-mismatch unless both have the same height and width of at least `at_least` px."""
     a, b = pred.frames.shape[1:3], target.frames.shape[1:3]
@@ -257,3 +284,9 @@ def check_same_size(pred: Sample, target: Sample, at_least: int = 1) -> None:
         )
     if min(a) < at_least:
         raise ClipError(Reason.SIZE_MISMATCH, f"{pred.name} is {a[1]}x{a[0]}; at least {at_least}x{at_least} needed")
+
+
+def need_uint8(sample: Sample, who: str) -> None:
+    """Raises ValueError, which names `who`, unless the frames are uint8."""
+    if sample.frames.dtype != np.uint8:
+        raise ValueError(f"{sample.name}: {who} need uint8 frames, got {sample.frames.dtype}")

@@ -1,4 +1,4 @@
-"""CSIM: cosine similarity of identity embeddings between generated and real frames, or generated and reference frames.
+"""CSIM: cosine similarity of identity embeddings, of generated frames with real frames or with reference frames.
 
 `aligned` is insightface's ArcFace on faces aligned to its template, `vico` the number of
 dc3ea9f/vico_challenge_baseline at 16424c0 (evaluations/arcface_torch/compute_csim.py: whole frames, no alignment), and
@@ -7,22 +7,29 @@ dc3ea9f/vico_challenge_baseline at 16424c0 (evaluations/arcface_torch/compute_cs
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import cv2
 import numpy as np
 
-from cmet_metrics.base import Metric, Sample, Score
+from cmet_metrics.base import Metric, Profile, Sample, Score, Settings, Variant, need_uint8
 from cmet_metrics.frames import FrameRule, pair_frames
 from cmet_metrics.landmarks import mediapipe_landmarks
 from talking_face.faces.align import align_mode, cut, transforms
 from talking_face.media.picture import ArrayPicture
 from talking_face.pretrained import arcface, dlib_models
+from talking_face.pretrained.model_files import ModelFiles
 from talking_face.pretrained.store import weight_tag
 from talking_face.reasons import ClipError, Reason
 
 MIN_VALID = 0.5  # a clip of which fewer of the frames looked at have a face in both gets a reason
+
+Against = Literal["ground-truth", "reference"]
+Mean = Literal["video-mean", "pooled-frames"]
+Network = Literal["arcface-aligned", "arcface-whole-frame", "dlib"]
 
 
 def cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -42,17 +49,17 @@ def spread(n: int, most: int) -> np.ndarray:
     return ((np.arange(k) + 0.5) * n / k).astype(int)
 
 
-def aligned_faces(sample: Sample, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def aligned_faces(sample: Sample, index: np.ndarray, files: ModelFiles) -> tuple[np.ndarray, np.ndarray]:
     """Faces on ArcFace's template by five points from MediaPipe's.
 
-    Eyes are the means of the six points that stand for iBUG 36-41 and 42-47 (33, 160, 158, 133, 153, 144 and 362, 385,
-    387, 263, 373, 380), the nose tip 30 (4), the mouth's corners 48 and 54 (61 and 291).
+    Eyes are the means of the six points of iBUG 36-41 and 42-47 (33, 160, 158, 133, 153, 144 and 362, 385, 387, 263,
+    373, 380), the nose tip 30 (4), the mouth's corners 48 and 54 (61 and 291).
 
     Returns:
         (K, 112, 112, 3) uint8 RGB, black outside the picture, and (len(index),) bool: which frames have a face.
     """
     mode = align_mode("arcface-112")
-    points = mediapipe_landmarks(sample)[index]
+    points = mediapipe_landmarks(sample, files)[index]
     valid = np.isfinite(points).all(axis=(1, 2))
     if not valid.any():
         return np.empty((0, 112, 112, 3), np.uint8), valid
@@ -61,51 +68,196 @@ def aligned_faces(sample: Sample, index: np.ndarray) -> tuple[np.ndarray, np.nda
     return np.stack(crops), valid
 
 
-class AlignedCsim(Metric):
-    """insightface's ArcFace (w600k_r50) on aligned faces, frame k of one clip with frame k of the other.
+class Embedding(ABC):
+    """An identity network with its own crop of the face."""
 
-    A frame without a face in either is left out of the clip's mean. Stats: cosine (sum), frames, looked_at.
-    """
+    profile: ClassVar[Profile]
+    weights: ClassVar[tuple[str, ...]]
 
-    name = "csim"
-    variant = "aligned"
-    higher_is_better = True
-    unit = ""
-    summary = "identity: cosine of ArcFace embeddings of aligned faces, against the ground truth's frames"
-    frames: ClassVar[FrameRule] = "exact"
-    most: ClassVar[int | None] = None  # frames looked at in a clip; None: all
-    aggregate_as: ClassVar[str] = "video-mean"
+    @abstractmethod
+    def settings(self, files: ModelFiles) -> Settings:
+        """The signature fields that describe `embed`."""
 
-    def settings(self) -> Mapping[str, Any]:
+    @abstractmethod
+    def embed(self, sample: Sample, index: np.ndarray, files: ModelFiles) -> np.ndarray:
+        """(len(index), D) float32 embeddings of these frames, NaN without a face. Raises MissingWeights."""
+
+
+class ArcFaceAligned(Embedding):
+    """insightface's ArcFace (w600k_r50) on faces aligned to its template."""
+
+    profile = "paper"
+    weights = (arcface.R50, "face_landmarker")
+
+    def settings(self, files: ModelFiles) -> Settings:
         return {
-            **self.network(),
-            "against": "reference" if self.needs_reference else "ground-truth",
-            "frames": self.frames,
-            "looked-at": self.most or "all",
-            "min-valid": MIN_VALID,
-            "agg": self.aggregate_as,
-        }
-
-    def network(self) -> Mapping[str, Any]:
-        """The part of the signature that says what `embed` does."""
-        return {
-            "net": f"arcface-w600k-r50@{weight_tag(arcface.R50)}",
+            "net": f"arcface-w600k-r50@{weight_tag(arcface.R50, files)}",
             "align": "arcface-112",
-            "points": f"mediapipe478-5@{weight_tag('face_landmarker')}",
+            "points": f"mediapipe478-5@{weight_tag('face_landmarker', files)}",
             "colour": "rgb",
         }
 
-    def embed(self, sample: Sample, index: np.ndarray) -> np.ndarray:
-        """(len(index), D) embeddings of these frames, NaN without a face."""
-        faces, valid = aligned_faces(sample, index)
-        return _spread_out(arcface.embed(faces) if len(faces) else np.empty((0, 1), np.float32), valid)
+    def embed(self, sample: Sample, index: np.ndarray, files: ModelFiles) -> np.ndarray:
+        faces, valid = aligned_faces(sample, index, files)
+        rows = arcface.embed(faces, files=files) if len(faces) else np.empty((0, 1), np.float32)
+        out = np.full((len(valid), rows.shape[1]), np.nan, np.float32)
+        out[valid] = rows
+        return out
+
+
+class ArcFaceWholeFrame(Embedding):
+    """Whole frames, resized to 112x112, through iresnet100.
+
+    Not a measure of identity alone: hair, clothes and background are in the picture, and so is the head's place.
+    """
+
+    profile = "paper"
+    weights = (arcface.R100,)
+
+    def settings(self, files: ModelFiles) -> Settings:
+        return {"net": f"arcface-r100@{weight_tag(arcface.R100, files)}", "align": "none-resize-112", "colour": "rgb"}
+
+    def embed(self, sample: Sample, index: np.ndarray, files: ModelFiles) -> np.ndarray:
+        return arcface.embed_r100(np.stack([cv2.resize(frame, (112, 112)) for frame in sample.frames[index]]), files)
+
+
+class DlibEmbedding(Embedding):
+    """dlib's face ResNet on its own 150 px chip by its 68 points. Takes 0.1 s a face."""
+
+    profile = "embedded"
+    weights = ("dlib_face_resnet", "dlib_68")
+
+    def settings(self, files: ModelFiles) -> Settings:
+        return {
+            "net": f"dlib-resnet@{weight_tag('dlib_face_resnet', files)}",
+            "align": "dlib-chip-150",
+            "points": f"dlib68@{weight_tag('dlib_68', files)}",
+            "colour": "rgb",
+        }
+
+    def embed(self, sample: Sample, index: np.ndarray, files: ModelFiles) -> np.ndarray:
+        out = np.full((len(index), 128), np.nan, np.float32)
+        for k, frame in enumerate(sample.frames[index]):
+            # Doubled where nothing is found: faces under 80 px.
+            boxes = dlib_models.detect_faces_hog(frame) or dlib_models.detect_faces_hog(frame, upsample=1)
+            if boxes:
+                out[k] = dlib_models.face_embedding(frame, boxes[0], files)
+        return out
+
+
+_EMBEDDINGS: dict[Network, Embedding] = {
+    "arcface-aligned": ArcFaceAligned(),
+    "arcface-whole-frame": ArcFaceWholeFrame(),
+    "dlib": DlibEmbedding(),
+}
+_ARCFACE_BIBTEX = """@inproceedings{deng2019arcface,
+  author = {Deng, Jiankang and Guo, Jia and Xue, Niannan and Zafeiriou, Stefanos},
+  title = {{ArcFace}: Additive angular margin loss for deep face recognition},
+  booktitle = {CVPR}, year = {2019}}"""
+_DLIB_BIBTEX = """@article{king2009dlib,
+  author = {King, Davis E.},
+  title = {Dlib-ml: A machine learning toolkit},
+  journal = {Journal of Machine Learning Research}, volume = {10}, pages = {1755--1758}, year = {2009}}"""
+_ALIGNED: dict[str, object] = {"network": "arcface-aligned", "looked_at": "all"}
+_VICO: dict[str, object] = {"network": "arcface-whole-frame", "looked_at": "all", "mean": "pooled-frames"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Csim(Metric):
+    """Cosine of frame k of the generated clip with frame k of the ground truth, or with each of the reference frames.
+
+    `against="reference"` measures whether the method kept the person, whatever the ground truth looks like. A frame
+    without a face in either is left out of the clip's mean. Values of two networks have different scales: two people
+    have 0.8 to 0.9 by dlib. Stats: cosine (sum), frames, looked_at.
+    """
+
+    network: Network = "dlib"
+    against: Against = "ground-truth"
+    frames: FrameRule = "exact"
+    looked_at: int | Literal["all"] = 8  # frames of a clip; dlib takes 0.1 s a face
+    mean: Mean = "video-mean"  # pooled-frames: over all frames of all clips
+
+    name = "csim"
+    title = "CSIM"
+    higher_is_better = True
+    order = 80
+    worsened_by = frozenset({"identity-swap"})
+    unchanged_by = frozenset(
+        {"reencode", "move", "codec", "mouth-frozen", "mouth-amplitude", "emotion-swap", "frames-held"}
+    )
+    variants = {
+        "csim:dlib": Variant("identity: cosine of dlib's face embeddings on eight frames, against the ground truth's"),
+        "csim:dlib-ref": Variant(
+            "identity: cosine of dlib's face embeddings on eight frames, against the reference frames",
+            {"against": "reference"},
+        ),
+        "csim:aligned": Variant(
+            "identity: cosine of ArcFace embeddings of aligned faces, against the ground truth's frames", _ALIGNED
+        ),
+        "csim:aligned-ref": Variant(
+            "identity: cosine of ArcFace embeddings of aligned faces, against the reference frames",
+            {**_ALIGNED, "against": "reference"},
+        ),
+        "csim:vico": Variant(
+            "cosine of ArcFace embeddings of whole frames, unaligned, pooled over frames (vico, IP-LAP)", _VICO
+        ),
+    }
+
+    @property
+    def embedding(self) -> Embedding:
+        """The identity network with its crop."""
+        return _EMBEDDINGS[self.network]
+
+    @property
+    def profile(self) -> Profile:
+        return self.embedding.profile
+
+    @property
+    def weights(self) -> tuple[str, ...]:
+        return self.embedding.weights
+
+    @property
+    def needs_reference(self) -> bool:
+        return self.against == "reference"
+
+    @property
+    def needs_target(self) -> bool:
+        return self.against == "ground-truth"
+
+    @property
+    def slow(self) -> bool:
+        return self.network == "dlib"
+
+    @property
+    def pooled(self) -> bool:
+        return self.mean == "pooled-frames"
+
+    @property
+    def source(self) -> str:
+        if self.network == "arcface-whole-frame":
+            return "github.com/dc3ea9f/vico_challenge_baseline at 16424c0, evaluations/arcface_torch/compute_csim.py"
+        return "Deng et al. 2019, with insightface's w600k_r50" if self.network == "arcface-aligned" else "this suite"
+
+    @property
+    def bibtex(self) -> str:
+        return _DLIB_BIBTEX if self.network == "dlib" else _ARCFACE_BIBTEX
+
+    def settings(self) -> Settings:
+        return {
+            **self.embedding.settings(self.files),
+            "against": self.against,
+            "frames": self.frames,
+            "looked-at": self.looked_at,
+            "min-valid": MIN_VALID,
+            "agg": self.mean,
+        }
 
     def compute(self, pred: Sample, target: Sample) -> Score:
-        if self.needs_reference:
+        if self.against == "reference":
             value = self._against_reference(pred)
         else:
             i, j = pair_frames(len(pred.frames), len(target.frames), self.frames)
-            at = self._looked_at(len(i))
+            at = self._chosen(len(i))
             value = cosine(self._embedded(pred, i[at]), self._embedded(target, j[at]))
         valid = value[np.isfinite(value)]
         stats = {"cosine": float(valid.sum()), "frames": float(len(valid)), "looked_at": float(len(value))}
@@ -114,113 +266,36 @@ class AlignedCsim(Metric):
             return Score.missing(Reason.FEW_FACES if len(valid) else Reason.NO_FACE, detail, stats)
         return Score(float(valid.mean()), len(valid), None, detail, stats)
 
+    def mean_of(self, sums: Mapping[str, float]) -> float | None:
+        if not self.pooled:
+            return super().mean_of(sums)
+        return sums["cosine"] / sums["frames"] if sums.get("frames") else None
+
     def _against_reference(self, pred: Sample) -> np.ndarray:
         """Each frame's mean cosine over the reference frames with a face."""
         if pred.reference is None:
             raise ClipError(Reason.MISSING_FILE, f"{pred.name} comes without its reference frames")
-        known = pred.reference.cached(self._key(), self._reference_rows)
+        known = pred.reference.cached(("csim", self.network, ()), self._reference_rows)
         if not len(known):
             raise ClipError(Reason.NO_FACE, f"{pred.reference.name}: no face in the reference frames")
-        found = self._embedded(pred, self._looked_at(len(pred.frames)))
+        found = self._embedded(pred, self._chosen(len(pred.frames)))
         if found.shape[1] != known.shape[1]:  # no face in any frame
             return np.full(len(found), np.nan)
         return cosine(found[:, None], known[None]).mean(axis=1)
 
     def _reference_rows(self, reference: Sample) -> np.ndarray:
-        # One at a time: they may come from anywhere in a clip, and tracking carries on from one frame to the next.
+        # One at a time: they may come from anywhere in a clip, and tracking uses the frame before.
         alone = [Sample(frame[None], reference.fps, name=reference.name) for frame in reference.frames]
-        rows = [self.embed(sample, np.arange(1)) for sample in alone]
+        rows = [self.embedding.embed(sample, np.arange(1), self.files) for sample in alone]
         return np.concatenate([row for row in rows if np.isfinite(row).all()] or [np.empty((0, 1), np.float32)])
 
-    def _looked_at(self, n: int) -> np.ndarray:
-        return np.arange(n) if self.most is None else spread(n, self.most)
+    def _chosen(self, n: int) -> np.ndarray:
+        return np.arange(n) if self.looked_at == "all" else spread(n, self.looked_at)
 
     def _embedded(self, sample: Sample, index: np.ndarray) -> np.ndarray:
-        if sample.frames.dtype != np.uint8:
-            raise ValueError(f"{sample.name}: csim needs uint8 frames, got {sample.frames.dtype}")
-        return sample.cached(self._key(*index.tolist()), lambda s: self.embed(s, index))
-
-    def _key(self, *index: int) -> tuple[Any, ...]:
-        return "csim", self.variant.removesuffix("-ref"), index
+        need_uint8(sample, "identity metrics")
+        key = ("csim", self.network, tuple(index.tolist()))
+        return sample.cached(key, lambda s: self.embedding.embed(s, index, self.files))
 
 
-class AlignedReferenceCsim(AlignedCsim):
-    """Against the frames that the method was given: whether it kept the person, whatever the truth looks like."""
-
-    variant = "aligned-ref"
-    summary = "identity: cosine of ArcFace embeddings of aligned faces, against the reference frames"
-    needs_reference = True
-    needs_target = False
-
-
-class VicoCsim(AlignedCsim):
-    """Whole frames, resized to 112x112, through iresnet100; the mean is over all frames of all clips.
-
-    Not a measure of identity alone: hair, clothes and background are in the picture, and so is the head's place.
-    """
-
-    variant = "vico"
-    summary = "cosine of ArcFace embeddings of whole frames, unaligned, pooled over frames (vico, IP-LAP)"
-    aggregate_as = "pooled-frames"
-
-    def network(self) -> Mapping[str, Any]:
-        return {"net": f"arcface-r100@{weight_tag(arcface.R100)}", "align": "none-resize-112", "colour": "rgb"}
-
-    def embed(self, sample: Sample, index: np.ndarray) -> np.ndarray:
-        return arcface.embed_r100(np.stack([cv2.resize(frame, (112, 112)) for frame in sample.frames[index]]))
-
-    def mean_of(self, sums: Mapping[str, float]) -> float | None:
-        return sums["cosine"] / sums["frames"] if sums.get("frames") else None
-
-
-class DlibCsim(AlignedCsim):
-    """dlib's face ResNet on its own 150 px chip by its 68 points, on eight frames of a clip.
-
-    It takes 0.1 s a face: all frames of a 3 s clip would cost 20 s a pair. The value is another one than ArcFace's:
-    two people stand at 0.8 to 0.9 here.
-    """
-
-    variant = "dlib"
-    summary = "identity: cosine of dlib's face embeddings on eight frames, against the ground truth's"
-    most = 8
-
-    def network(self) -> Mapping[str, Any]:
-        return {
-            "net": f"dlib-resnet@{weight_tag('dlib_face_resnet')}",
-            "align": "dlib-chip-150",
-            "points": f"dlib68@{weight_tag('dlib_68')}",
-            "colour": "rgb",
-        }
-
-    def embed(self, sample: Sample, index: np.ndarray) -> np.ndarray:
-        out = np.full((len(index), 128), np.nan, np.float32)
-        for k, frame in enumerate(sample.frames[index]):
-            # Doubled where that finds nothing: faces under 80 px.
-            boxes = dlib_models.detect_faces_hog(frame) or dlib_models.detect_faces_hog(frame, upsample=1)
-            if boxes:
-                out[k] = dlib_models.face_embedding(frame, boxes[0])
-        return out
-
-
-class DlibReferenceCsim(DlibCsim):
-    """Against the frames that the method was given."""
-
-    variant = "dlib-ref"
-    summary = "identity: cosine of dlib's face embeddings on eight frames, against the reference frames"
-    needs_reference = True
-    needs_target = False
-
-
-CSIM_METRICS: tuple[Metric, ...] = (
-    DlibCsim(),
-    DlibReferenceCsim(),
-    AlignedCsim(),
-    AlignedReferenceCsim(),
-    VicoCsim(),
-)
-
-
-def _spread_out(rows: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    out = np.full((len(valid), rows.shape[1]), np.nan, np.float32)
-    out[valid] = rows
-    return out
+METRICS = (Csim,)

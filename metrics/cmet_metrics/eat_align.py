@@ -12,6 +12,7 @@ import numpy as np
 
 from cmet_metrics.base import Sample
 from talking_face.faces.eat import ALIGN_POINTS, FIND_UPSAMPLE, find_points, similarity, template, to_grey, warp_crop
+from talking_face.pretrained.model_files import ModelFiles
 
 __all__ = ["ALIGN_POINTS", "AlignedTrack", "align", "aligned_track", "similarity", "template", "track", "warp_crop"]
 
@@ -20,43 +21,44 @@ ALIGNED_UPSAMPLE = 0
 
 @dataclass(frozen=True)
 class AlignedTrack:
-    """The points of one clip's aligned frames, the clip's faceless frames already dropped."""
+    """The points of one clip's aligned frames; frames without a face are already dropped."""
 
     landmarks: np.ndarray  # (K, 68, 2) float64, pixels of the 128 px crop; NaN where no face is found again in the crop
     n_frames: int  # frames of the clip
     dropped: int  # of those, without a face; K = n_frames - dropped
 
 
-def align(frame: np.ndarray) -> np.ndarray | None:
+def align(frame: np.ndarray, files: ModelFiles) -> np.ndarray | None:
     """The (128, 128, 3) uint8 RGB crop of an (H, W, 3) uint8 RGB frame, or None where no face is found."""
-    points = find_points(to_grey(frame), FIND_UPSAMPLE)
+    points = find_points(to_grey(frame), FIND_UPSAMPLE, files)
     if points is None:
         return None
     return warp_crop(frame, similarity(template()[ALIGN_POINTS], points[ALIGN_POINTS]))
 
 
-def track(frames: np.ndarray) -> AlignedTrack:
+def track(frames: np.ndarray, files: ModelFiles) -> AlignedTrack:
     """Align every frame of a clip and find the points again in the crop.
 
     Args:
         frames: (T, H, W, 3) uint8 RGB.
+        files: where dlib's file is searched.
     """
     found: list[np.ndarray] = []
     missing = np.full((68, 2), np.nan)
     points: np.ndarray | None = None
     for t, frame in enumerate(frames):
-        # A held frame has the points of the one before it; comparing costs 20 us, finding them 25 ms.
+        # A held frame has the points of the frame before it; comparing costs 20 us, finding them 25 ms.
         if t == 0 or not np.array_equal(frame, frames[t - 1]):
-            crop = align(frame)
+            crop = align(frame, files)
             points = None
             if crop is not None:
-                again = find_points(to_grey(crop), ALIGNED_UPSAMPLE)
+                again = find_points(to_grey(crop), ALIGNED_UPSAMPLE, files)
                 points = missing if again is None else again.astype(np.float64)
         if points is not None:
             found.append(points)
     return AlignedTrack(np.array(found).reshape(-1, 68, 2), len(frames), len(frames) - len(found))
 
 
-def aligned_track(sample: Sample) -> AlignedTrack:
-    """`track` of a sample's frames, computed once a sample."""
-    return sample.cached("eat-aligned-dlib68", lambda s: track(s.frames))
+def aligned_track(sample: Sample, files: ModelFiles) -> AlignedTrack:
+    """`track` of a sample's frames, computed once per sample."""
+    return sample.cached("eat-aligned-dlib68", lambda s: track(s.frames, files))

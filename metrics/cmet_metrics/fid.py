@@ -6,15 +6,16 @@ truth and averages over pairs (values of 50 to 160); the usual FID pools the fra
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from cmet_metrics.base import Metric, Sample, Score
+from cmet_metrics.base import DEFAULT_FILES, Metric, Sample, Score, Settings, Variant, need_uint8
+from talking_face.files import write_bytes
 from talking_face.pretrained import inception
+from talking_face.pretrained.model_files import ModelFiles
 from talking_face.pretrained.store import weight_tag
 from talking_face.signature import Signature
 
@@ -49,13 +50,13 @@ def frechet_distance_of(a: np.ndarray, b: np.ndarray) -> float:
     return _distance(a.mean(axis=0) - b.mean(axis=0), (x * x).sum(), (y * y).sum(), root)
 
 
-def _distance(apart: np.ndarray, trace_a: float, trace_b: float, root: float) -> float:
-    return max(0.0, float(apart @ apart + trace_a + trace_b - 2 * root))
+def _distance(difference: np.ndarray, trace_a: float, trace_b: float, root: float) -> float:
+    return max(0.0, float(difference @ difference + trace_a + trace_b - 2 * root))
 
 
 @dataclass(frozen=True)
 class FeatureSums:
-    """What a set's FID needs of its frames, in a form that adds: the sums over any parts give the whole's. 34 MB."""
+    """The sums over frames from which a set's FID is computed; sums of parts add up to those of the whole. 34 MB."""
 
     n: int
     total: np.ndarray  # (D,) float64
@@ -63,7 +64,7 @@ class FeatureSums:
 
     @classmethod
     def of(cls, features: np.ndarray) -> FeatureSums:
-        """Of (N, D) features."""
+        """The sums of (N, D) features."""
         f = np.asarray(features, np.float64)
         return cls(len(f), f.sum(axis=0), f.T @ f)
 
@@ -82,10 +83,10 @@ class FeatureSums:
         return (self.outer - np.outer(self.total, self.total) / self.n) / (self.n - 1)
 
     def save(self, path: Path) -> None:
-        """As an npz file, by an atomic rename."""
-        part = path.with_name(f".{path.name}.part.npz")
-        np.savez(part, n=self.n, total=self.total, outer=self.outer)
-        part.replace(path)
+        """Write an npz file, by an atomic rename."""
+        buffer = io.BytesIO()
+        np.savez(buffer, n=self.n, total=self.total, outer=self.outer)
+        write_bytes(path, buffer.getvalue())
 
     @classmethod
     def load(cls, path: Path) -> FeatureSums:
@@ -94,16 +95,15 @@ class FeatureSums:
             return cls(int(file["n"]), file["total"], file["outer"])
 
 
-def inception_features(sample: Sample) -> np.ndarray:
-    """(T, 2048) features of a sample's whole frames, found once and shared by all that use them."""
-    if sample.frames.dtype != np.uint8:
-        raise ValueError(f"{sample.name}: FID needs uint8 frames, got {sample.frames.dtype}")
-    return sample.cached("inception-fid", lambda s: inception.inception_features(s.frames))
+def inception_features(sample: Sample, files: ModelFiles) -> np.ndarray:
+    """(T, 2048) features of a sample's whole frames, computed once per sample. Raises MissingWeights."""
+    need_uint8(sample, "FID and its features")
+    return sample.cached("inception-fid", lambda s: inception.inception_features(s.frames, files))
 
 
-def _network() -> dict[str, Any]:
+def _network(files: ModelFiles) -> Settings:
     return {
-        "net": f"inception-2015-12-05@{weight_tag(inception.NAME)}",
+        "net": f"inception-2015-12-05@{weight_tag(inception.NAME, files)}",
         "colour": "rgb",
         "resize": "bilinear-299",
         "codec": "none",
@@ -111,47 +111,62 @@ def _network() -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True, kw_only=True)
 class PairFid(Metric):
     """FID of one video's frames against its ground truth's; the lengths may differ. As C-MET's evaluation computes it.
 
-    Some 75 features in 2048 dimensions: both covariances are singular, and the value is far from a data set's FID. It
-    can be compared with nothing but itself. Stats: frames, target_frames.
+    Some 75 features in 2048 dimensions: both covariances are singular, and the value is far from a data set's FID.
+    Compare it with other values of this signature only. Stats: frames, target_frames.
     """
 
     name = "fid"
-    variant = "cmet-pair"
+    title = "FID"
     higher_is_better = False
-    unit = ""
-    summary = "Frechet Inception distance of each video to its ground truth, mean over videos"
+    order = 100
+    profile = "paper"
+    weights = (inception.NAME,)
+    worsened_by = frozenset({"reencode", "blur", "jpeg", "identity-swap"})
+    source = "Heusel et al. 2017, per pair as in C-MET's evaluation; features of pytorch-fid 0.3.0"
+    bibtex = """@inproceedings{heusel2017fid,
+  author = {Heusel, Martin and Ramsauer, Hubert and Unterthiner, Thomas and Nessler, Bernhard and Hochreiter, Sepp},
+  title = {{GANs} trained by a two time-scale update rule converge to a local {Nash} equilibrium},
+  booktitle = {NeurIPS}, year = {2017}}"""
+    variants = {
+        "fid:cmet-pair": Variant("Frechet Inception distance of each video to its ground truth, mean over videos")
+    }
 
-    def settings(self) -> Mapping[str, Any]:
-        return {**_network(), "agg": "video-mean"}
+    def settings(self) -> Settings:
+        return {**_network(self.files), "agg": "video-mean"}
 
     def compute(self, pred: Sample, target: Sample) -> Score:
-        b, a = inception_features(target), inception_features(pred)
+        b, a = inception_features(target, self.files), inception_features(pred, self.files)
         stats = {"frames": float(len(a)), "target_frames": float(len(b))}
         return Score(frechet_distance_of(a, b), len(a), None, "", stats)
 
 
+@dataclass(frozen=True)
 class DatasetFid:
     """The usual FID, `fid:dataset`: the frames of all generated videos against those of all real ones.
 
-    No mean of clips' values, and its sums are matrices, so it is no `Metric` with a row a pair. Add up the sums of both
-    sides over the videos (in any order, on any number of processes) and take the value at the end. Under some 10,000
-    frames a side the value is biased upwards, the more the fewer: compare methods on the same videos only.
+    It is not a mean of clips' values, and its sums are matrices, so it is not a `Metric` with one row per pair. Add the
+    sums of both sides over the videos (in any order, on any number of processes) and compute the value at the end. With
+    fewer than about 10,000 frames a side the value is biased upwards: compare methods on the same videos only.
     """
 
-    key = "fid:dataset"
-    higher_is_better = False
+    files: ModelFiles = DEFAULT_FILES
 
     def signature(self) -> Signature:
         """As `Metric.signature`."""
-        return Signature("fid", {"variant": "dataset", **_network(), "agg": "pooled-frames", "version": "1.0.0"})
+        settings = _network(self.files)
+        return Signature("fid", {"variant": "dataset", **settings, "agg": "pooled-frames", "version": "1.0.0"})
 
     def sums(self, sample: Sample) -> FeatureSums:
-        """Of one video. Raises MissingWeights."""
-        return FeatureSums.of(inception_features(sample))
+        """The sums of one video. Raises MissingWeights."""
+        return FeatureSums.of(inception_features(sample, self.files))
 
     def value(self, generated: FeatureSums, real: FeatureSums) -> float:
-        """Of all videos. Takes 10 s in 2048 dimensions."""
+        """The value over all videos. Takes 10 s in 2048 dimensions."""
         return frechet_distance(generated.mean, generated.covariance, real.mean, real.covariance)
+
+
+METRICS = (PairFid,)

@@ -1,13 +1,13 @@
-"""Frame rules: which frame of a clip is compared with which frame of its ground truth. Named, never a silent cut."""
+"""Frame rules: which frame of a clip is compared with which frame of its ground truth; and the base of such metrics."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
 
-from cmet_metrics.base import Metric, Sample, check_same_size
+from cmet_metrics.base import Metric, Sample, Settings, check_same_size
 from talking_face.reasons import ClipError, Reason
 
 FrameRule = Literal["exact", "linspace", "min"]
@@ -28,7 +28,7 @@ def pair_frames(n_pred: int, n_target: int, rule: FrameRule) -> tuple[np.ndarray
         ClipError: length-mismatch under `exact`.
     """
     if rule not in get_args(FrameRule):
-        raise ValueError(f"frame rule {rule!r} is none of {', '.join(get_args(FrameRule))}")
+        raise ValueError(f"frame rule {rule!r} is unknown; known: {', '.join(get_args(FrameRule))}")
     n = min(n_pred, n_target)
     if rule == "exact" and n_pred != n_target:
         raise ClipError(Reason.LENGTH_MISMATCH, f"{n_pred} frames against {n_target}; frames:exact needs equal lengths")
@@ -38,13 +38,13 @@ def pair_frames(n_pred: int, n_target: int, rule: FrameRule) -> tuple[np.ndarray
     return np.arange(n), np.arange(n)
 
 
+@dataclass(frozen=True, kw_only=True)
 class FrameByFrame(Metric):
     """A metric of each frame of RGB 0-255 against its partner of the same size, under a named frame rule."""
 
-    def __init__(self, frames: FrameRule = "exact") -> None:
-        self.frames = frames
+    frames: FrameRule = "exact"
 
-    def settings(self) -> Mapping[str, Any]:
+    def settings(self) -> Settings:
         return {"colour": "rgb", "range": 255, "frames": self.frames}
 
     def paired(self, pred: Sample, target: Sample, at_least: int = 1) -> tuple[np.ndarray, np.ndarray]:

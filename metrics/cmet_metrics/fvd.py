@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
-from cmet_metrics.base import Metric, Sample, Score
+from cmet_metrics.base import Metric, Sample, Score, Settings, Variant, need_uint8
 from talking_face.pretrained import i3d
+from talking_face.pretrained.model_files import ModelFiles
 from talking_face.pretrained.store import weight_tag
 
 FRAMES, SIDE = 15, 64
@@ -30,30 +30,40 @@ def shown_clip(frames_rgb: np.ndarray) -> np.ndarray:
     return np.stack([cv2.resize(frames_rgb[k], (SIDE, SIDE)) for k in at])
 
 
-def logits(sample: Sample) -> np.ndarray:
-    """(400,) float32 of a sample's `shown_clip`, found once a sample. Raises MissingWeights."""
-    if sample.frames.dtype != np.uint8:
-        raise ValueError(f"{sample.name}: FVD needs uint8 frames, got {sample.frames.dtype}")
-    return sample.cached("fvd-i3d", lambda s: i3d.i3d_logits(shown_clip(s.frames)))
+def logits(sample: Sample, files: ModelFiles) -> np.ndarray:
+    """(400,) float32 of a sample's `shown_clip`, computed once per sample. Raises MissingWeights."""
+    need_uint8(sample, "FVD and its logits")
+    return sample.cached("fvd-i3d", lambda s: i3d.i3d_logits(shown_clip(s.frames), files))
 
 
+@dataclass(frozen=True, kw_only=True)
 class PairFvd(Metric):
     """FVD of one video against its ground truth, as C-MET's evaluation computes it; the lengths may differ.
 
-    It hands google-research's code a batch of 16 copies of one clip. Covariances of copies are 0, so the Frechet
-    distance is the squared distance of two vectors of logits, which is what is computed here, from one copy. No
-    distribution is compared, and the value can be held against nothing but itself. Stats: frames, target_frames.
+    C-MET's evaluation gives google-research's code a batch of 16 copies of one clip. Covariances of copies are 0, so
+    the Frechet distance is the squared distance of two vectors of logits; it is computed here from one copy. It
+    compares no distributions: compare it with other values of this signature only. Stats: frames, target_frames.
     """
 
     name = "fvd"
-    variant = "cmet-pair"
+    title = "FVD"
     higher_is_better = False
-    unit = ""
-    summary = "squared distance of I3D logits of each video to its ground truth's, mean over videos"
+    order = 120
+    profile = "paper"
+    weights = (i3d.NAME,)
+    source = "Unterthiner et al. 2018, per pair as in C-MET's evaluation"
+    bibtex = """@article{unterthiner2018fvd,
+  author = {Unterthiner, Thomas and van Steenkiste, Sjoerd and Kurach, Karol and Marinier, Raphael and
+            Michalski, Marcin and Gelly, Sylvain},
+  title = {Towards accurate generative models of video: A new metric and challenges},
+  journal = {arXiv:1812.01717}, year = {2018}}"""
+    variants = {
+        "fvd:cmet-pair": Variant("squared distance of I3D logits of each video to its ground truth's, mean over videos")
+    }
 
-    def settings(self) -> Mapping[str, Any]:
+    def settings(self) -> Settings:
         return {
-            "net": f"i3d-kinetics400@{weight_tag(i3d.NAME)}",
+            "net": f"i3d-kinetics400@{weight_tag(i3d.NAME, self.files)}",
             "colour": "rgb",
             "resize": "opencv-bilinear-64,tf1-bilinear-224",
             "codec": "none",
@@ -63,6 +73,9 @@ class PairFvd(Metric):
         }
 
     def compute(self, pred: Sample, target: Sample) -> Score:
-        apart = logits(target).astype(np.float64) - logits(pred)
+        difference = logits(target, self.files).astype(np.float64) - logits(pred, self.files)
         stats = {"frames": float(len(pred.frames)), "target_frames": float(len(target.frames))}
-        return Score(float(apart @ apart), FRAMES, None, "", stats)
+        return Score(float(difference @ difference), FRAMES, None, "", stats)
+
+
+METRICS = (PairFvd,)

@@ -1,4 +1,4 @@
-"""Landmark jitter: how much the face's rigid points tremble from frame to frame.
+"""Landmark jitter: the trembling of the face's rigid points from frame to frame.
 
 Not from a paper. A point that moves steadily has a second difference of 0; one displaced by independent noise of
 deviation s a frame in each coordinate has one of length s * sqrt(6) * sqrt(pi / 2) = 3.07 s on average. Speech moves
@@ -7,17 +7,18 @@ the mouth, so it is left out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
-from cmet_metrics.base import Metric, Sample, Score
+from cmet_metrics.base import Metric, Sample, Score, Settings, Variant
 from cmet_metrics.landmarks import RIGID, eye_distance, mediapipe_68, need_faces, points_id
 from talking_face.reasons import ClipError, Reason
 
 MIN_VALID = 0.5  # share of the inner frames that must have a face in themselves and both neighbours
 MIN_FRAMES = 3
+Measure = Literal["output", "ratio"]
 
 
 def jitter(points: np.ndarray) -> np.ndarray:
@@ -43,57 +44,82 @@ def jitter(points: np.ndarray) -> np.ndarray:
     return np.asarray(100 * np.linalg.norm(bend, axis=-1).mean(axis=-1) / np.nanmedian(eyes))
 
 
+@dataclass(frozen=True, kw_only=True)
 class Jitter(Metric):
-    """Of the generated clip alone: the mean over its inner frames.
+    """`output`: the mean over the inner frames of the generated clip alone. `ratio`: the same over the real clip's.
 
-    A low value is not a good one by itself: a frozen picture has 0. Read it beside `ratio`, or the ground truth's row.
-    Stats: jitter (sum), frames.
+    A low `output` is not good by itself: a frozen picture has 0. Compare it with the ground truth's row, or read
+    `ratio`: 1 is as steady as the real head, a higher value trembles, a lower one is smoother than life (0: frozen). A
+    real clip without any jitter, a still picture, gives `not-finite`.
+    Stats: jitter (sum), frames; for `ratio` also real_jitter, real_frames.
     """
 
-    name = "jitter"
-    variant = "output"
-    higher_is_better = False
-    unit = "% of eyes"
-    summary = "trembling of the generated head: second difference of MediaPipe's rigid points"
-    version = "1.1.0"  # 1.0.0 had no value where the ground truth has no face
-    needs_target = False
+    measure: Measure = "output"
 
-    def settings(self) -> Mapping[str, Any]:
-        rigid = {"points": points_id(), "part": "eye-corners-nose", "difference": "second"}
+    name = "jitter"
+    title = "Jitter"
+    higher_is_better = False
+    order = 130
+    weights = ("face_landmarker",)
+    variants_are_protocols = False
+    source = "this suite"
+    variants = {
+        "jitter:output": Variant("trembling of the generated head: second difference of MediaPipe's rigid points"),
+        "jitter:ratio": Variant(
+            "trembling of the generated head over that of the real one; 1 is right", {"measure": "ratio"}
+        ),
+    }
+
+    @property
+    def version(self) -> str:
+        # 1.1.0: `output` has a value where the ground truth has no face
+        return "1.1.0" if self.measure == "output" else "1.0.0"
+
+    @property
+    def unit(self) -> str:
+        return "% of eyes" if self.measure == "output" else ""
+
+    @property
+    def ideal(self) -> float | None:
+        return 1.0 if self.measure == "ratio" else None
+
+    @property
+    def needs_target(self) -> bool:
+        return self.measure == "ratio"
+
+    @property
+    def worsened_by(self) -> frozenset[str]:
+        return frozenset({"frames-held"} if self.measure == "output" else ())
+
+    @property
+    def unchanged_by(self) -> frozenset[str]:
+        still = {"reencode", "move", "codec", "mouth-frozen", "mouth-amplitude"}
+        return frozenset(still if self.measure == "output" else ())
+
+    def settings(self) -> Settings:
+        rigid = {"points": points_id(self.files), "part": "eye-corners-nose", "difference": "second"}
         return {**rigid, "scale": "100-per-eye-distance", "min-valid": MIN_VALID, "agg": "video-mean"}
 
     def compute(self, pred: Sample, target: Sample) -> Score:
         ours = self._inner(pred)
-        return Score(float(ours.mean()), len(ours), None, "", {"jitter": float(ours.sum()), "frames": float(len(ours))})
+        value, frames = float(ours.mean()), len(ours)
+        stats = {"jitter": float(ours.sum()), "frames": float(frames)}
+        if self.measure == "output":
+            return Score(value, frames, None, "", stats)
+        real = self._inner(target)
+        stats |= {"real_jitter": float(real.sum()), "real_frames": float(len(real))}
+        if float(real.mean()) == 0:
+            return Score.missing(Reason.NOT_FINITE, f"{target.name} does not move at all", stats)
+        return Score(value / float(real.mean()), frames, None, "", stats)
 
-    @staticmethod
-    def _inner(sample: Sample) -> np.ndarray:
+    def _inner(self, sample: Sample) -> np.ndarray:
         """The values of the frames that have one. Raises ClipError too-short, no-face or few-faces."""
         if len(sample.frames) < MIN_FRAMES:
             short = f"{sample.name} has {len(sample.frames)} frames; {MIN_FRAMES} needed"
             raise ClipError(Reason.TOO_SHORT, short)
-        values = jitter(mediapipe_68(sample))
+        values = jitter(mediapipe_68(sample, self.files))
         need_faces(sample.name, np.isfinite(values), MIN_VALID)
         return values[np.isfinite(values)]
 
 
-class JitterRatio(Jitter):
-    """The generated clip's jitter over the real one's: 1 is as steady as the real head, above trembles, below is
-    smoother than life (0: frozen). A real clip without any jitter, a still picture, gives `not-finite`.
-    Stats: jitter, frames, real_jitter, real_frames (sums and counts).
-    """
-
-    variant = "ratio"
-    ideal = 1.0
-    unit = ""
-    summary = "trembling of the generated head over that of the real one; 1 is right"
-    version = "1.0.0"
-    needs_target = True
-
-    def compute(self, pred: Sample, target: Sample) -> Score:
-        ours, real = super().compute(pred, pred), super().compute(target, target)
-        assert ours.value is not None and real.value is not None
-        stats = {**ours.stats, **{f"real_{name}": value for name, value in real.stats.items()}}
-        if real.value == 0:
-            return Score.missing(Reason.NOT_FINITE, f"{target.name} does not move at all", stats)
-        return Score(ours.value / real.value, ours.n, None, "", stats)
+METRICS = (Jitter,)

@@ -1,11 +1,14 @@
-"""MediaPipe landmarks of a sample, found once and shared by all metrics that use them."""
+"""MediaPipe landmarks of a sample, computed once and shared by all metrics that use them."""
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+
 import numpy as np
 
-from cmet_metrics.base import Sample
+from cmet_metrics.base import Sample, need_uint8
 from talking_face.faces.points68 import to_68
+from talking_face.pretrained.model_files import ModelFiles
 from talking_face.pretrained.store import weight_hash
 from talking_face.reasons import ClipError, Reason
 
@@ -13,26 +16,42 @@ from talking_face.reasons import ClipError, Reason
 _LEFT, _RIGHT = slice(36, 42), slice(42, 48)
 # Points that neither speech nor blinks move: nose and the corners of the eyes.
 RIGID = (*range(27, 36), 36, 39, 42, 45)
+MESH = "mediapipe-mesh"  # key of `Sample.cached`: (points, blendshapes) as `mediapipe_landmarks` and `..._blendshapes`
+
+Mesh = tuple[np.ndarray, np.ndarray]
 
 
-def mediapipe_landmarks(sample: Sample) -> np.ndarray:
+def mediapipe_landmarks(sample: Sample, files: ModelFiles) -> np.ndarray:
     """(T, 478, 3) float32 in pixels of the sample's frames, NaN in frames without a face.
 
     Face Landmarker in video mode on the whole frame, so frames should be face crops or hold one large face.
     """
-    if sample.frames.dtype != np.uint8:
-        raise ValueError(f"{sample.name}: landmark metrics need uint8 frames, got {sample.frames.dtype}")
-    return sample.cached("mediapipe-478", _landmarks)
+    return _mesh(sample, files)[0]
 
 
-def mediapipe_68(sample: Sample) -> np.ndarray:
+def mediapipe_68(sample: Sample, files: ModelFiles) -> np.ndarray:
     """(T, 68, 2) float64: MediaPipe's points of the same meaning as dlib's 68, pixels, NaN without a face."""
-    return to_68(mediapipe_landmarks(sample)).astype(np.float64)
+    return to_68(mediapipe_landmarks(sample, files)).astype(np.float64)
 
 
-def points_id() -> str:
-    """What stands for these points in signatures."""
-    return f"mediapipe478-68@{weight_hash('face_landmarker')[:8]}"
+def mediapipe_blendshapes(sample: Sample, files: ModelFiles) -> np.ndarray:
+    """(T, 52) float32 in [0, 1], NaN in frames without a face; of the same pass as `mediapipe_landmarks`."""
+    return _mesh(sample, files)[1]
+
+
+def points_id(files: ModelFiles) -> str:
+    """The name of these points in signatures."""
+    return f"mediapipe478-68@{weight_hash('face_landmarker', files)[:8]}"
+
+
+def give_mesh(sample: Sample, mesh: Mesh) -> None:
+    """Use known points, (T, 478, 3), and blendshapes, (T, 52), in place of running the landmarker on `sample`."""
+    sample.cached(MESH, lambda _: mesh)
+
+
+def is_of_pictures(key: Hashable) -> bool:
+    """Whether what a sample caches under `key` depends on its frames only, and not on its sound."""
+    return (key[0] if isinstance(key, tuple) else key) in (MESH, "lips")
 
 
 def eye_distance(points: np.ndarray) -> np.ndarray:
@@ -48,23 +67,17 @@ def need_faces(name: str, found: np.ndarray, share: float) -> None:
         raise ClipError(reason, f"{name}: a face in {found.sum()} of {len(found)} frames")
 
 
-def mediapipe_blendshapes(sample: Sample) -> np.ndarray:
-    """(T, 52) float32 in [0, 1], NaN in frames without a face; of the same pass as `mediapipe_landmarks`."""
-    if sample.frames.dtype != np.uint8:
-        raise ValueError(f"{sample.name}: landmark metrics need uint8 frames, got {sample.frames.dtype}")
-    return sample.cached("mediapipe-mesh", _meshes)[1]
+def _mesh(sample: Sample, files: ModelFiles) -> Mesh:
+    need_uint8(sample, "landmark metrics")
+    return sample.cached(MESH, lambda s: _detect(s, files))
 
 
-def _landmarks(sample: Sample) -> np.ndarray:
-    return sample.cached("mediapipe-mesh", _meshes)[0]
-
-
-def _meshes(sample: Sample) -> tuple[np.ndarray, np.ndarray]:
+def _detect(sample: Sample, files: ModelFiles) -> Mesh:
     from talking_face.pretrained.face_landmarker import N_POINTS, FaceLandmarker
 
     points = np.full((len(sample.frames), N_POINTS, 3), np.nan, np.float32)
     blendshapes = np.full((len(sample.frames), 52), np.nan, np.float32)
-    with FaceLandmarker(running_mode="video") as landmarker:
+    with FaceLandmarker(running_mode="video", files=files) as landmarker:
         for t, frame in enumerate(sample.frames):
             mesh = landmarker.detect(frame, round(1000 * t / sample.fps))
             if mesh is not None:

@@ -1,38 +1,40 @@
-"""Lip-sync that needs no network: the mouth's opening against what the energy of the driving sound foretells, and lag.
+"""Lip-sync without a network: the mouth's opening against its prediction from the driving sound's energy, and the lag.
 
-Not from a paper. How fast the mouth opens is foretold from the sound's energy in ten bands around the frame by a linear
-map fitted on the embedded corpus (talking_face/faces/speaking.py), and correlated with how fast it does. Plain loudness
-against opening gives the lag only to a frame or two on drawings, and not at all for half of the GRID clips. It says
-whether the mouth opens when it should, not whether it forms the right sounds; the networks of `lse_c` and `lse_d` do
-that. Useful where their weights are absent, and as a check on their offset.
+Not from a paper. A linear map, fitted on the embedded corpus (talking_face/faces/speaking.py), predicts how fast the
+mouth opens from the sound's energy in ten bands around the frame. The prediction is correlated with the measured speed.
+Plain loudness against opening gives the lag only to a frame or two on drawings, and fails for half of the GRID clips.
+The metric measures whether the mouth opens at the right time. It does not measure whether the mouth forms the right
+sounds; the networks of `lse_c` and `lse_d` do that. Use it where their weights are absent, or to check their offset.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
-from cmet_metrics.base import Metric, Sample, Score
+from cmet_metrics.base import Metric, Sample, Score, Settings, Variant
 from cmet_metrics.landmarks import mediapipe_landmarks, need_faces, points_id
 from talking_face.faces import speaking
 from talking_face.faces.speaking import FPS, foretell, mouth_motion, sound_bands
+from talking_face.files import sha256_of
+from talking_face.media.reading import AUDIO_RATE
 from talking_face.reasons import ClipError, Reason
 
-RATE = 16000  # Hz
 MAX_LAG = 15  # frames to each side, SyncNet's
 MIN_OVERLAP = 20  # frames that must remain under the largest lag
-MIN_VALID = 0.8  # share of the frames that must have a face; the others count as standing still
+MIN_VALID = 0.8  # share of the frames that must have a face; the others count as motionless
 SILENCE = 33  # of int16, -60 dB: quieter sound throughout is silence
+Measure = Literal["correlation", "offset"]
+
 _OPENING = 0  # column of the distances in speaking.py: the inner lips'
 
 
 class Match(NamedTuple):
-    """How mouth and sound go together."""
+    """The correlation of the mouth's track with the sound's."""
 
     correlation: float  # at the best lag
     offset: int  # frames; as SyncNet's: positive where the picture is behind the sound
@@ -66,12 +68,15 @@ def match(mouth: np.ndarray, sound: np.ndarray) -> Match:
 @cache
 def map_tag() -> str:
     """First 8 hex digits of the map's file: another fit gives other values."""
-    return hashlib.sha256(Path(speaking.__file__).with_name("speaking.csv").read_bytes()).hexdigest()[:8]
+    return sha256_of(Path(speaking.__file__).with_name("speaking.csv"))[:8]
 
 
+@dataclass(frozen=True, kw_only=True)
 class LipEnergy(Metric):
-    """Pearson's correlation of the change of the mouth's opening, from frame to frame, with the change that the sound
-    foretells, at the lag within 15 frames where it is highest.
+    """Pearson's correlation of the frame-to-frame change of the mouth's opening with its prediction from the sound.
+
+    `correlation`: at the lag within 15 frames where it is highest. `offset`: the size of that lag, the offset between
+    picture and sound in frames; its sign is in the stats.
 
     The sound is the driving audio, which the generated sample carries. Reasons: no-audio, silent, too-short (under 35
     frames), rate-mismatch (not 25 frames/s), length-mismatch (sound for under 90% of the frames), no-face, few-faces,
@@ -79,17 +84,50 @@ class LipEnergy(Metric):
     frames.
     """
 
+    measure: Measure = "correlation"
+
     name = "lip_energy"
-    variant = "correlation"
-    higher_is_better = True
-    unit = ""
-    summary = "opening of the mouth against what the driving sound's energy foretells, correlation at the best lag"
+    title = "Lip energy"
+    order = 140
     needs_audio = True
     needs_target = False
+    weights = ("face_landmarker",)
+    variants_are_protocols = False
+    source = "this suite"
+    variants = {
+        "lip_energy:correlation": Variant(
+            "correlation of the mouth's opening with its prediction from the driving sound's energy, at the best lag"
+        ),
+        "lip_energy:offset": Variant(
+            "lag between the opening of the mouth and the energy of the driving sound", {"measure": "offset"}
+        ),
+    }
 
-    def settings(self) -> Mapping[str, Any]:
+    @property
+    def higher_is_better(self) -> bool:
+        return self.measure == "correlation"
+
+    @property
+    def unit(self) -> str:
+        return "frames" if self.measure == "offset" else ""
+
+    @property
+    def measures_offset(self) -> bool:
+        return self.measure == "offset"
+
+    @property
+    def worsened_by(self) -> frozenset[str]:
+        return frozenset({"sound-shift"} if self.measures_offset else {"mouth-frozen"})
+
+    @property
+    def unchanged_by(self) -> frozenset[str]:
+        still = {"reencode", "move", "codec"}
+        return frozenset(still | ({"blur", "jpeg", "emotion-swap"} if self.measures_offset else {"sound-shift"}))
+
+    def settings(self) -> Settings:
         return {
-            "points": points_id(),
+            **({"value": "absolute"} if self.measure == "offset" else {}),
+            "points": points_id(self.files),
             "mouth": "inner-lips",
             "sound": f"mel-10-linear@{map_tag()}",
             "audio": "driving",
@@ -106,14 +144,10 @@ class LipEnergy(Metric):
             "in_step": float(found.by_lag[MAX_LAG]),
             "frames": float(len(pred.frames)),
         }
-        return Score(self.value(found), len(pred.frames), None, f"offset {found.offset} frames", stats)
+        value = found.correlation if self.measure == "correlation" else float(abs(found.offset))
+        return Score(value, len(pred.frames), None, f"offset {found.offset} frames", stats)
 
-    def value(self, found: Match) -> float:
-        """The metric's number."""
-        return found.correlation
-
-    @staticmethod
-    def _match(sample: Sample) -> Match:
+    def _match(self, sample: Sample) -> Match:
         n, audio = len(sample.frames), sample.audio
         if audio is None or not len(audio):
             raise ClipError(Reason.NO_AUDIO, f"{sample.name} has no sound")
@@ -121,12 +155,12 @@ class LipEnergy(Metric):
             raise ClipError(Reason.RATE_MISMATCH, f"{sample.name} has {sample.fps:g} frames/s; the map needs {FPS}")
         if n < MAX_LAG + MIN_OVERLAP:
             raise ClipError(Reason.TOO_SHORT, f"{sample.name} has {n} frames; {MAX_LAG + MIN_OVERLAP} needed")
-        if len(audio) < 0.9 * n * RATE / sample.fps:
-            heard = len(audio) / RATE * sample.fps
+        if len(audio) < 0.9 * n * AUDIO_RATE / sample.fps:
+            heard = len(audio) / AUDIO_RATE * sample.fps
             raise ClipError(Reason.LENGTH_MISMATCH, f"{sample.name}: sound for {heard:.0f} of {n} frames")
         if np.abs(audio.astype(np.int32)).max() < SILENCE:
             raise ClipError(Reason.SILENT, f"{sample.name}: the sound is silent, under -60 dB throughout")
-        mesh = mediapipe_landmarks(sample)
+        mesh = mediapipe_landmarks(sample, self.files)
         seen = np.asarray(np.isfinite(mesh).all(axis=(1, 2)))
         need_faces(sample.name, seen, MIN_VALID)
         mouth = mouth_motion(mesh, seen)[:, _OPENING]
@@ -135,16 +169,4 @@ class LipEnergy(Metric):
         return match(mouth, foretell(sound_bands(audio, n))[:, _OPENING])
 
 
-class LipEnergyOffset(LipEnergy):
-    """Frames by which picture and sound are apart, either way; with its sign in the stats. Otherwise as `LipEnergy`."""
-
-    variant = "offset"
-    higher_is_better = False
-    unit = "frames"
-    summary = "lag between the opening of the mouth and the energy of the driving sound"
-
-    def settings(self) -> Mapping[str, Any]:
-        return {"value": "absolute", **super().settings()}
-
-    def value(self, found: Match) -> float:
-        return float(abs(found.offset))
+METRICS = (LipEnergy,)

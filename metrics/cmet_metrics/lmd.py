@@ -10,22 +10,33 @@ alignment, in percent of the distance between the eyes.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Literal
 
 import cv2
 import numpy as np
 
-from cmet_metrics.base import Metric, Sample, Score
+from cmet_metrics.base import Metric, Profile, Sample, Score, Settings, Variant, need_uint8
 from cmet_metrics.eat_align import ALIGN_POINTS, AlignedTrack, aligned_track, similarity, template
 from cmet_metrics.frames import FrameRule, pair_frames
 from cmet_metrics.landmarks import eye_distance, mediapipe_68, points_id
 from talking_face.faces.points68 import MOUTH
+from talking_face.pretrained.model_files import ModelFiles
 from talking_face.pretrained.store import weight_hash, weight_path, weight_tag
-from talking_face.reasons import ClipError, Reason
+from talking_face.reasons import ClipError, Reason, UserError
 
 # A clip of which fewer than this share of frame pairs has a face in both gets a reason. The reference scores any clip
 # with one such pair; values are equal wherever both give one.
 MIN_VALID = 0.5
+
+Region = Literal["mouth", "face"]
+Points = Literal["dlib", "mediapipe", "fan"]
+Align = Literal["eat-128", "none"]
+Distance = Literal["mean", "sum", "abs-coordinate"]
+Scale = Literal["px", "eyes"]
+Mean = Literal["video-mean", "frame-mean"]
+
+_PARTS: dict[Region, slice] = {"mouth": MOUTH, "face": slice(0, 68)}
 
 
 def landmark_distance(pred: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -48,49 +59,49 @@ def landmark_distance(pred: np.ndarray, target: np.ndarray) -> np.ndarray:
     return np.linalg.norm(a - b, axis=-1).mean(axis=-1)
 
 
-def mediapipe_track(sample: Sample) -> AlignedTrack:
+# Tracks of points -----------------------------------------------------------------------------------------------------
+
+
+def mediapipe_track(sample: Sample, files: ModelFiles) -> AlignedTrack:
     """MediaPipe's points as 68, mapped by the template's similarity into the 128 px crop; faceless frames dropped."""
-    return sample.cached("eat-aligned-mp68", _map_mediapipe)
+    return sample.cached("eat-aligned-mp68", lambda s: _map_mediapipe(s, files))
 
 
-def dlib_track(sample: Sample) -> AlignedTrack:
+def dlib_track(sample: Sample, files: ModelFiles) -> AlignedTrack:
     """dlib's points on the aligned 128 px crops; faceless frames dropped."""
-    if sample.frames.dtype != np.uint8:
-        raise ValueError(f"{sample.name}: landmark metrics need uint8 frames, got {sample.frames.dtype}")
-    return aligned_track(sample)
+    need_uint8(sample, "landmark metrics")
+    return aligned_track(sample, files)
 
 
-def native_dlib_track(sample: Sample) -> AlignedTrack:
-    """dlib's points on the frames as they are, NaN without a face: ATVGnet's, the last of several faces included."""
-    if sample.frames.dtype != np.uint8:
-        raise ValueError(f"{sample.name}: landmark metrics need uint8 frames, got {sample.frames.dtype}")
-    return sample.cached("native-dlib68", _native_dlib)
+def native_dlib_track(sample: Sample, files: ModelFiles) -> AlignedTrack:
+    """dlib's points on the frames as they are, NaN without a face; of several faces the last, as ATVGnet does."""
+    need_uint8(sample, "landmark metrics")
+    return sample.cached("native-dlib68", lambda s: _native_dlib(s, files))
 
 
-def native_fan_track(sample: Sample) -> AlignedTrack:
+def native_fan_track(sample: Sample, files: ModelFiles) -> AlignedTrack:
     """2D-FAN's points on the frames as they are, NaN without a face. Raises MissingWeights."""
     from talking_face.pretrained.fan import landmarks_fan
 
     for name in ("fan_2d_4", "fan_s3fd"):
-        weight_path(name)  # an absent file is told before the first frame
-    if sample.frames.dtype != np.uint8:
-        raise ValueError(f"{sample.name}: landmark metrics need uint8 frames, got {sample.frames.dtype}")
-    return sample.cached("native-fan68", lambda s: _native(s, landmarks_fan))
+        weight_path(name, files)  # an absent file is reported before the first frame
+    need_uint8(sample, "landmark metrics")
+    return sample.cached("native-fan68", lambda s: _native(s, lambda frame: landmarks_fan(frame, files)))
 
 
-def native_mediapipe_track(sample: Sample) -> AlignedTrack:
+def native_mediapipe_track(sample: Sample, files: ModelFiles) -> AlignedTrack:
     """MediaPipe's points as 68 on the frames as they are, NaN without a face."""
-    return AlignedTrack(mediapipe_68(sample), len(sample.frames), 0)
+    return AlignedTrack(mediapipe_68(sample, files), len(sample.frames), 0)
 
 
-def _native_dlib(sample: Sample) -> AlignedTrack:
+def _native_dlib(sample: Sample, files: ModelFiles) -> AlignedTrack:
     from talking_face.pretrained.dlib_models import detect_faces_hog, landmarks68
 
     def find(frame: np.ndarray) -> np.ndarray | None:
         grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
         boxes = detect_faces_hog(grey, 1)
         # The source writes the points of each face to the same file: the last one, dlib's weakest, stays.
-        return landmarks68(grey, boxes[-1]) if boxes else None
+        return landmarks68(grey, boxes[-1], files) if boxes else None
 
     return _native(sample, find)
 
@@ -98,15 +109,15 @@ def _native_dlib(sample: Sample) -> AlignedTrack:
 def _native(sample: Sample, find: Callable[[np.ndarray], np.ndarray | None]) -> AlignedTrack:
     out = np.full((len(sample.frames), 68, 2), np.nan)
     for t, frame in enumerate(sample.frames):
-        if t and np.array_equal(frame, sample.frames[t - 1]):  # a held frame has the points of the one before it
+        if t and np.array_equal(frame, sample.frames[t - 1]):  # a held frame has the points of the frame before it
             out[t] = out[t - 1]
         elif (points := find(frame)) is not None:
             out[t] = points
     return AlignedTrack(out, len(out), 0)
 
 
-def _map_mediapipe(sample: Sample) -> AlignedTrack:
-    points = mediapipe_68(sample)
+def _map_mediapipe(sample: Sample, files: ModelFiles) -> AlignedTrack:
+    points = mediapipe_68(sample, files)
     points = points[np.isfinite(points).all(axis=(1, 2))]
     fixed = template()[ALIGN_POINTS].astype(np.float64)
     mapped = np.empty_like(points)
@@ -117,48 +128,166 @@ def _map_mediapipe(sample: Sample) -> AlignedTrack:
     return AlignedTrack(mapped, len(sample.frames), len(sample.frames) - len(points))
 
 
-class MouthLmd(Metric):
-    """EAT's M-LMD: points 48-67. Clips without enough frames with a face in both get `no-face` or `few-faces`.
+_TRACKS: dict[tuple[Points, Align], Callable[[Sample, ModelFiles], AlignedTrack]] = {
+    ("dlib", "eat-128"): dlib_track,
+    ("mediapipe", "eat-128"): mediapipe_track,
+    ("dlib", "none"): native_dlib_track,
+    ("mediapipe", "none"): native_mediapipe_track,
+    ("fan", "none"): native_fan_track,
+}
 
-    Faceless frames are dropped before the remaining ones are paired (`linspace`), as in the reference; their number is
-    in the stats. Stats: distance (sum over frames), frames, pairs, pred_frames, pred_dropped, target_frames,
-    target_dropped.
+# The metric -----------------------------------------------------------------------------------------------------------
+
+_ATVGNET: dict[str, object] = {"align": "none", "distance": "sum", "frames": "min", "mean": "frame-mean"}
+_VICO: dict[str, object] = {**_ATVGNET, "points": "fan", "distance": "abs-coordinate"}
+_NATIVE: dict[str, object] = {"points": "mediapipe", "align": "none", "frames": "exact", "scale": "eyes"}
+_FACE: dict[str, object] = {"region": "face"}
+_MEDIAPIPE: dict[str, object] = {"points": "mediapipe"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lmd(Metric):
+    """M-LMD of the mouth's points 48-67, F-LMD of all 68 points.
+
+    Frames without a face are dropped before the remaining ones are paired, as in the references. Clips without enough
+    frames with a face in both get `no-face` or `few-faces`.
+
+    Stats: distance (sum over frames), frames, pairs, pred_frames, pred_dropped, target_frames, target_dropped.
     """
 
-    name = "m_lmd"
-    variant = "eat"
-    higher_is_better = False
-    unit = "px"
-    summary = "mouth landmark distance, dlib's points on 128 px aligned crops"
-    points = MOUTH
+    region: Region = "mouth"
+    points: Points = "dlib"
+    align: Align = "eat-128"  # eat-128: in EAT's aligned crop of 128 px; none: on the frames as they are
+    distance: Distance = "mean"  # of the points; sum: added up; abs-coordinate: of the coordinates, not centred
+    scale: Scale = "px"  # eyes: percent of the median distance between the real clip's eye centres
     frames: FrameRule = "linspace"
+    mean: Mean = "video-mean"  # frame-mean: over all frames of all clips
 
-    def settings(self) -> Mapping[str, Any]:
-        return {
-            "points": f"dlib68@{weight_hash('dlib_68')[:8]}",
-            "align": "eat-128",
+    higher_is_better = False
+    unchanged_by = frozenset({"reencode", "move", "codec"})
+    bibtex = """@inproceedings{chen2018lip,
+  author = {Chen, Lele and Li, Zhiheng and Maddox, Ross K. and Duan, Zhiyao and Xu, Chenliang},
+  title = {Lip movements generation at a glance},
+  booktitle = {ECCV}, year = {2018}}"""
+    variants = {
+        "m_lmd:eat": Variant("mouth landmark distance, dlib's points on 128 px aligned crops"),
+        "m_lmd:atvgnet": Variant(
+            "mouth landmark distance, dlib's points on the frames as they are, sum over 20 points", _ATVGNET
+        ),
+        "m_lmd:vico": Variant(
+            "mouth landmark difference, 2D-FAN's points, mean absolute coordinate difference, not centred", _VICO
+        ),
+        "m_lmd:eat-mp": Variant("mouth landmark distance, MediaPipe's points in the 128 px template", _MEDIAPIPE),
+        "m_lmd:native-mp": Variant(
+            "mouth landmark distance, MediaPipe's points, in percent of the distance between the eyes", _NATIVE
+        ),
+        "f_lmd:eat": Variant("face landmark distance, dlib's points on 128 px aligned crops", _FACE),
+        "f_lmd:eat-mp": Variant(
+            "face landmark distance, MediaPipe's points in the 128 px template", {**_FACE, **_MEDIAPIPE}
+        ),
+        "f_lmd:native-mp": Variant(
+            "face landmark distance, MediaPipe's points, in percent of the distance between the eyes",
+            {**_FACE, **_NATIVE},
+        ),
+    }
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.points, self.align) not in _TRACKS:
+            raise UserError(f"{self.name}: points={self.points} has align=none only")
+
+    @property
+    def name(self) -> str:
+        return "m_lmd" if self.region == "mouth" else "f_lmd"
+
+    @property
+    def title(self) -> str:
+        return "M-LMD" if self.region == "mouth" else "F-LMD"
+
+    @property
+    def order(self) -> int:
+        return 30 if self.region == "mouth" else 40
+
+    @property
+    def unit(self) -> str:
+        return "px" if self.scale == "px" else "% of eyes"
+
+    @property
+    def worsened_by(self) -> frozenset[str]:
+        return frozenset({"mouth-frozen", "mouth-amplitude", "frames-held"} if self.region == "mouth" else ())
+
+    @property
+    def profile(self) -> Profile | Literal["both"]:
+        return "paper" if self.points == "fan" else "both"
+
+    @property
+    def weights(self) -> tuple[str, ...]:
+        names = {"dlib": ("dlib_68",), "mediapipe": ("face_landmarker",), "fan": ("fan_2d_4", "fan_s3fd")}
+        return names[self.points]
+
+    @property
+    def source(self) -> str:
+        if self.points == "fan":
+            return "github.com/dc3ea9f/vico_challenge_baseline at 01dc5ce, evaluations/compute_lmd.py"
+        if self.align == "eat-128":
+            return "github.com/yuangan/evaluation_eat at e39b004, code/test_lmd.py"
+        return "github.com/lelechen63/ATVGnet at b2c758b, evaluation_matrix.py" if self.points == "dlib" else ""
+
+    @property
+    def pooled(self) -> bool:
+        return self.mean == "frame-mean"
+
+    def settings(self) -> Settings:
+        out: dict[str, str | int | float] = {
+            "points": self._points_id(),
+            "align": "eat-128-points" if (self.points, self.align) == ("mediapipe", "eat-128") else self.align,
             "codec": "none",
             "frames": self.frames,
             "min-valid": MIN_VALID,
-            "agg": "video-mean",
+            "agg": self.mean,
         }
+        if self.align == "none" and self.points != "mediapipe":
+            out["face"] = "last" if self.points == "dlib" else "surest"
+        if self.distance != "mean":
+            out["distance"] = f"sum-{self._count}" if self.distance == "sum" else self.distance
+        if self.points == "fan":
+            out |= {"detector": f"s3fd@{weight_tag('fan_s3fd', self.files)}", "flip": "true"}
+        if self.scale == "eyes":
+            out["scale"] = "100-per-eye-distance"
+        return out
+
+    def _points_id(self) -> str:
+        if self.points == "dlib":
+            return f"dlib68@{weight_hash('dlib_68', self.files)[:8]}"
+        if self.points == "fan":
+            return f"fan4-68@{weight_tag('fan_2d_4', self.files)}"
+        return points_id(self.files)
+
+    @property
+    def _count(self) -> int:
+        part = _PARTS[self.region]
+        return part.stop - part.start
 
     def track(self, sample: Sample) -> AlignedTrack:
-        """The aligned points of one clip."""
-        return dlib_track(sample)
+        """The points of one clip."""
+        return _TRACKS[self.points, self.align](sample, self.files)
 
     def distances(self, pred: np.ndarray, target: np.ndarray) -> np.ndarray:
         """(K,) distance of paired frames' points, (K, 68, 2) each; NaN where a point is."""
-        return landmark_distance(pred[:, self.points], target[:, self.points])
+        a, b = pred[:, _PARTS[self.region]], target[:, _PARTS[self.region]]
+        if self.distance == "abs-coordinate":
+            out = np.asarray(np.abs(a - b).mean(axis=(1, 2)))
+        else:
+            out = landmark_distance(a, b)
+            if self.distance == "sum":
+                out = self._count * out
+        if self.scale == "px":
+            return out
+        eyes = eye_distance(target)
+        return 100 * out / np.nanmedian(eyes) if np.isfinite(eyes).any() else np.full(len(target), np.nan)
 
     def compute(self, pred: Sample, target: Sample) -> Score:
-        tracks = []
-        for sample in (target, pred):
-            found = self.track(sample)
-            if not len(found.landmarks):
-                raise ClipError(Reason.NO_FACE, f"{sample.name}: no face in any of {found.n_frames} frames")
-            tracks.append(found)
-        b, a = tracks
+        b, a = (self._track_with_face(sample) for sample in (target, pred))
         i, j = pair_frames(len(a.landmarks), len(b.landmarks), self.frames)
         distance = self.distances(a.landmarks[i], b.landmarks[j])
         valid = distance[np.isfinite(distance)]
@@ -180,115 +309,20 @@ class MouthLmd(Metric):
                 f"{len(valid)} of {expected} pairs scored; no face in {lost_a} of {a.n_frames} frames of "
                 f"{pred.name} and {lost_b} of {b.n_frames} of {target.name}"
             )
-        if not len(valid):
-            return Score.missing(Reason.NO_FACE, detail, stats)
-        if len(valid) < MIN_VALID * expected:
-            return Score.missing(Reason.FEW_FACES, detail, stats)
+        if len(valid) < max(1, MIN_VALID * expected):
+            return Score.missing(Reason.FEW_FACES if len(valid) else Reason.NO_FACE, detail, stats)
         return Score(stats["distance"] / len(valid), len(valid), None, detail, stats)
 
-
-class FaceLmd(MouthLmd):
-    """EAT's F-LMD: all 68 points. Otherwise as `MouthLmd`, with which it shares the points of each clip."""
-
-    name = "f_lmd"
-    summary = "face landmark distance, dlib's points on 128 px aligned crops"
-    points = slice(0, 68)
-
-
-class MouthLmdMediaPipe(MouthLmd):
-    """The formula of `m_lmd:eat` on MediaPipe's points of the same meaning. Not comparable with `eat` in value."""
-
-    variant = "eat-mp"
-    summary = "mouth landmark distance, MediaPipe's points in the 128 px template"
-
-    def settings(self) -> Mapping[str, Any]:
-        return {
-            **super().settings(),
-            "points": points_id(),
-            "align": "eat-128-points",
-        }
-
-    def track(self, sample: Sample) -> AlignedTrack:
-        return mediapipe_track(sample)
-
-
-class FaceLmdMediaPipe(MouthLmdMediaPipe):
-    """The formula of `f_lmd:eat` on MediaPipe's points of the same meaning. Not comparable with `eat` in value."""
-
-    name = "f_lmd"
-    summary = "face landmark distance, MediaPipe's points in the 128 px template"
-    points = slice(0, 68)
-
-
-class MouthLmdAtvgnet(MouthLmd):
-    """ATVGnet's LMD: dlib's points 48-67 on the frames as they are, the 20 distances of a frame added up (not their
-    mean), then the mean over all frames of all clips. Its authors' frames are 256 px face crops. Frame k goes with
-    frame k as far as both clips go; frames without a face in either are skipped."""
-
-    variant = "atvgnet"
-    summary = "mouth landmark distance, dlib's points on the frames as they are, sum over 20 points"
-    frames: FrameRule = "min"
-
-    def settings(self) -> Mapping[str, Any]:
-        how = {"align": "none", "face": "last", "distance": "sum-20", "agg": "frame-mean"}
-        return {**super().settings(), **how}
-
-    def track(self, sample: Sample) -> AlignedTrack:
-        return native_dlib_track(sample)
-
-    def distances(self, pred: np.ndarray, target: np.ndarray) -> np.ndarray:
-        return 20 * super().distances(pred, target)
+    def _track_with_face(self, sample: Sample) -> AlignedTrack:
+        found = self.track(sample)
+        if not len(found.landmarks):
+            raise ClipError(Reason.NO_FACE, f"{sample.name}: no face in any of {found.n_frames} frames")
+        return found
 
     def mean_of(self, sums: Mapping[str, float]) -> float | None:
+        if not self.pooled:
+            return super().mean_of(sums)
         return sums["distance"] / sums["frames"] if sums.get("frames") else None
 
 
-class MouthLmdVico(MouthLmdAtvgnet):
-    """vico_challenge_baseline's LMD: 2D-FAN's points 48-67 on the frames as they are, mean absolute difference of the
-    coordinates (no centring, no root), mean over all frames of all clips. Where a frame has no face its code stops
-    with an error; here the frame is skipped."""
-
-    variant = "vico"
-    summary = "mouth landmark difference, 2D-FAN's points, mean absolute coordinate difference, not centred"
-
-    def settings(self) -> Mapping[str, Any]:
-        points = f"fan4-68@{weight_tag('fan_2d_4')}"
-        detector = f"s3fd@{weight_tag('fan_s3fd')}"
-        how = {"points": points, "detector": detector, "face": "surest", "flip": "true", "distance": "abs-coordinate"}
-        return {**super().settings(), **how}
-
-    def track(self, sample: Sample) -> AlignedTrack:
-        return native_fan_track(sample)
-
-    def distances(self, pred: np.ndarray, target: np.ndarray) -> np.ndarray:
-        return np.asarray(np.abs(pred[:, self.points] - target[:, self.points]).mean(axis=(1, 2)))
-
-
-class MouthLmdNative(MouthLmd):
-    """MediaPipe's mouth points on the frames as they are, each frame's set moved to its own mean, in percent of the
-    median distance between the real clip's eye centres. Size and turn of the head count; where it is does not."""
-
-    variant = "native-mp"
-    unit = "% of eyes"
-    summary = "mouth landmark distance, MediaPipe's points, in percent of the distance between the eyes"
-    frames: FrameRule = "exact"
-
-    def settings(self) -> Mapping[str, Any]:
-        return {**super().settings(), "points": points_id(), "align": "none", "scale": "100-per-eye-distance"}
-
-    def track(self, sample: Sample) -> AlignedTrack:
-        return native_mediapipe_track(sample)
-
-    def distances(self, pred: np.ndarray, target: np.ndarray) -> np.ndarray:
-        eyes = eye_distance(target)
-        if not np.isfinite(eyes).any():
-            return np.full(len(target), np.nan)
-        return 100 * super().distances(pred, target) / np.nanmedian(eyes)
-
-
-class FaceLmdNative(MouthLmdNative):
-    """All 68 points; otherwise as `MouthLmdNative`."""
-
-    name = "f_lmd"
-    summary = "face landmark distance, MediaPipe's points, in percent of the distance between the eyes"
-    points = slice(0, 68)
+METRICS = (Lmd,)

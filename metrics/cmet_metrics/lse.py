@@ -6,17 +6,21 @@ functions take embeddings of any network of two branches; the classes score a ge
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, get_args
+from typing import Literal, Protocol
 
 import numpy as np
 
-from cmet_metrics.base import Metric, Sample, Score
-from cmet_metrics.syncnet_crops import MIN_TRACK, LipCrops, from_landmarks, from_track, whole_frame
+from cmet_metrics.base import Metric, Profile, Sample, Score, Settings, Variant, need_uint8
+from cmet_metrics.landmarks import points_id
+from cmet_metrics.syncnet_crops import MIN_TRACK, LipCrops, corpus_mouths, from_landmarks, from_track, whole_frame
+from talking_face.pretrained import corpus_nets
+from talking_face.pretrained.corpus_nets import Kind
+from talking_face.pretrained.model_files import ModelFiles
 from talking_face.pretrained.store import weight_hash
 from talking_face.pretrained.syncnet import syncnet, syncnet_tag
-from talking_face.reasons import ClipError, Reason
+from talking_face.reasons import ClipError, Reason, UserError
 
 VSHIFT = 15  # frames tried to each side
 SAMPLES_A_FRAME = 640  # of 16 kHz at 25 frames/s
@@ -26,22 +30,27 @@ LOST_FRAMES = 5
 MIN_HEARD = 0.5
 SILENCE = 32  # of 32768, -60 dB: below it there is dither and the codec's noise, but no speech
 
-Variant = Literal["track", "crop", "lm"]
+Crop = Literal["track", "crop", "lm", "mouth"]
+Network = Literal["syncnet", "corpus"]
 Sound = Literal["driving", "source"]
-CROPS: dict[str, tuple[str, Callable[[Sample], LipCrops]]] = {
+Measure = Literal["confidence", "distance", "offset"]
+
+_CROPS: dict[Crop, tuple[str, Callable[[Sample, ModelFiles], LipCrops]]] = {
     "track": (f"s3fd-track-224,min-track-{MIN_TRACK}", from_track),
     "crop": ("whole-frame-224", whole_frame),
     "lm": ("mediapipe478-224", from_landmarks),
+    "mouth": (f"mouth-{corpus_nets.SIZE}-grey", corpus_mouths),
 }
+_DETECTORS: dict[Crop, tuple[str, str]] = {"track": ("s3fd", "s3fd"), "lm": ("mediapipe478", "face_landmarker")}
 
 
 class LipSyncNet(Protocol):
-    """What a lip-sync network must offer; `talking_face.pretrained.syncnet.SyncNet` is one."""
+    """The interface of a lip-sync network; `talking_face.pretrained.syncnet.SyncNet` is one."""
 
     tag: str  # names the weights in signatures
 
     def lip(self, crops: np.ndarray) -> np.ndarray:
-        """(T, 224, 224, 3) uint8 RGB to (T - 4, D): row i of frames i to i + 4."""
+        """Crops of T frames, as `LipCrops`, to (T - 4, D) embeddings: row i of frames i to i + 4."""
 
     def sound(self, samples: np.ndarray, windows: int) -> np.ndarray:
         """(N,) int16 at 16 kHz to (windows, D): row i of the sound of frames i to i + 4."""
@@ -49,7 +58,7 @@ class LipSyncNet(Protocol):
 
 @dataclass(frozen=True)
 class LipSync:
-    """What SyncNet says of one clip."""
+    """The result of a lip-sync network on one clip."""
 
     confidence: float  # LSE-C: median of `by_shift` less its minimum
     distance: float  # LSE-D: the minimum
@@ -98,8 +107,56 @@ def lip_sync(lip: np.ndarray, sound: np.ndarray, vshift: int = VSHIFT) -> LipSyn
     return LipSync(float(np.median(by_shift)) - distance, distance, vshift - best, len(lip), by_shift)
 
 
-class LseC(Metric):
-    """LSE-C: the higher, the more plainly one shift fits better than the others.
+def check_sound(frames: int, audio: np.ndarray, name: str) -> int:
+    """The number of the first `frames` frames that have sound.
+
+    Args:
+        audio: (N,) int16 at 16 kHz, sample 0 at the first frame.
+        name: of the clip, for messages.
+
+    Raises:
+        ClipError: too-short, length-mismatch or silent.
+    """
+    heard = min(frames, len(audio) // SAMPLES_A_FRAME)
+    if frames <= LOST_FRAMES or heard <= LOST_FRAMES:
+        raise ClipError(Reason.TOO_SHORT, f"{name}: sound for {heard} of {frames} frames; {LOST_FRAMES + 1} needed")
+    if heard < MIN_HEARD * frames:
+        raise ClipError(Reason.LENGTH_MISMATCH, f"{name}: sound for {heard} of {frames} frames")
+    if np.abs(audio[: heard * SAMPLES_A_FRAME].astype(np.int32)).max() < SILENCE:
+        raise ClipError(Reason.SILENT, f"{name}: the sound is silent, under -60 dB throughout")
+    return heard
+
+
+_SUMMARIES: dict[Measure, str] = {
+    "confidence": "SyncNet's confidence that sound and lips belong together",
+    "distance": "SyncNet's distance between sound and lips at the best shift",
+    "offset": "SyncNet's offset between sound and lips, either way",
+}
+_NAMES: dict[Measure, str] = {"confidence": "lse_c", "distance": "lse_d", "offset": "lse_offset"}
+_VARIANTS: dict[str, dict[str, object]] = {
+    "track": {},
+    "crop": {"crop": "crop"},
+    "lm": {"crop": "lm"},
+    "corpus": {"crop": "mouth", "network": "corpus"},
+}
+
+
+def _variants() -> dict[str, Variant]:
+    return {
+        f"{_NAMES[measure]}:{variant}": Variant(summary, {"measure": measure, **arguments})
+        for measure, summary in _SUMMARIES.items()
+        for variant, arguments in _VARIANTS.items()
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lse(Metric):
+    """LSE-C (confidence), LSE-D (distance) and the offset between sound and lips, by a lip-sync network.
+
+    `confidence`: the higher, the more clearly one shift fits better than the others. `distance`: the mean distance of
+    lips and sound at the best shift. `offset`: the frames by which the sound is early or late, either way; the signed
+    offset of the original is in the stats. By the network of the corpus embeddings have length 1: LSE-C is 0 to about
+    1, LSE-D 0 to 2.
 
     A clip gets `no-audio`, `silent`, `too-short` (under 6 frames of picture and sound), `rate-mismatch` (not 25
     frames/s), `length-mismatch` (sound under half the frames), `no-face`, `few-faces` or `missing-weights`.
@@ -107,33 +164,96 @@ class LseC(Metric):
     Stats: windows, offset (signed), confidence, distance, frames, heard (frames that have sound).
     """
 
-    name = "lse_c"
-    higher_is_better = True
-    unit = ""
-    summary = "SyncNet's confidence that sound and lips belong together"
+    measure: Measure = "confidence"
+    crop: Crop = "track"  # track: S3FD's; crop: the whole frame; lm: around MediaPipe's points; mouth: the corpus's
+    network: Network = "syncnet"
+    audio: Sound = "driving"
+
     needs_audio = True
+    source = "github.com/joonson/syncnet_python at 1fbfc08, SyncNetInstance.py, evaluate"
+    bibtex = """@inproceedings{prajwal2020wav2lip,
+  author = {Prajwal, K R and Mukhopadhyay, Rudrabha and Namboodiri, Vinay P. and Jawahar, C. V.},
+  title = {A lip sync expert is all you need for speech to lip generation in the wild},
+  booktitle = {ACM Multimedia}, year = {2020}}
+@inproceedings{chung2016syncnet,
+  author = {Chung, Joon Son and Zisserman, Andrew},
+  title = {Out of time: automated lip sync in the wild},
+  booktitle = {ACCV Workshops}, year = {2016}}"""
+    variants = _variants()
 
-    def __init__(self, variant: Variant = "track", audio: Sound = "driving") -> None:
-        self.variant = variant
-        self.crop: str = variant
-        self.audio = audio
-        self.needs_target = audio == "source"
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.network == "corpus") != (self.crop == "mouth"):
+            raise UserError(f"{self.name}: crop=mouth goes with network=corpus, and only with it")
 
-    def network(self) -> LipSyncNet:
-        """The network, loaded once a process. Raises MissingWeights. A subclass may give another and set `variant`."""
-        return syncnet()
+    @property
+    def name(self) -> str:
+        return _NAMES[self.measure]
+
+    @property
+    def title(self) -> str:
+        return {"confidence": "LSE-C", "distance": "LSE-D", "offset": "LSE offset"}[self.measure]
+
+    @property
+    def order(self) -> int:
+        return {"confidence": 50, "distance": 60, "offset": 70}[self.measure]
+
+    @property
+    def higher_is_better(self) -> bool:
+        return self.measure == "confidence"
+
+    @property
+    def unit(self) -> str:
+        return "frames" if self.measure == "offset" else ""
+
+    @property
+    def profile(self) -> Profile | Literal["both"]:
+        return "embedded" if self.network == "corpus" else "paper"
+
+    @property
+    def needs_target(self) -> bool:
+        return self.audio == "source" or self.evaluator is not None  # the evaluator must not know the ground truth
+
+    @property
+    def evaluator(self) -> Kind | None:
+        return "syncnet" if self.network == "corpus" else None
+
+    @property
+    def weights(self) -> tuple[str, ...]:
+        network = ("syncnet_v2",) if self.network == "syncnet" else ()
+        detector = {"track": ("s3fd",), "crop": (), "lm": ("face_landmarker",), "mouth": ("face_landmarker",)}
+        return network + detector[self.crop]
+
+    @property
+    def measures_offset(self) -> bool:
+        return self.measure == "offset"
+
+    @property
+    def worsened_by(self) -> frozenset[str]:
+        return frozenset({"sound-shift"} if self.measures_offset else {"mouth-frozen"})
+
+    @property
+    def unchanged_by(self) -> frozenset[str]:
+        still = {"reencode", "move", "codec"}
+        return frozenset(still | ({"blur", "jpeg", "emotion-swap"} if self.measures_offset else {"sound-shift"}))
+
+    def load_network(self) -> LipSyncNet:
+        """The network, loaded once per process. Raises MissingWeights."""
+        return corpus_nets.corpus_syncnet(self.files) if self.network == "corpus" else syncnet(self.files)
 
     def network_tag(self) -> str:
-        """Its `tag`, given without loading it."""
-        return syncnet_tag()
+        """Its `tag`, without loading it."""
+        return corpus_nets.tag("syncnet", self.files) if self.network == "corpus" else syncnet_tag()
 
-    def settings(self) -> Mapping[str, Any]:
-        detector = {"detector": f"s3fd@{weight_hash('s3fd')[:8]}"} if self.crop == "track" else {}
-        if self.crop == "lm":
-            detector = {"detector": f"mediapipe478@{weight_hash('face_landmarker')[:8]}"}
+    def settings(self) -> Settings:
+        detector = {}
+        if self.crop in _DETECTORS:
+            name, weight = _DETECTORS[self.crop]
+            detector = {"detector": f"{name}@{weight_hash(weight, self.files)[:8]}"}
         return {
+            **({"value": "absolute"} if self.measure == "offset" else {}),
             "network": self.network_tag(),
-            "crop": CROPS[self.crop][0],
+            "crop": _CROPS[self.crop][0],
             **detector,
             "codec": "none",
             "audio": self.audio,
@@ -141,34 +261,36 @@ class LseC(Metric):
             "vshift": VSHIFT,
             "min-heard": MIN_HEARD,
             "agg": "video-mean",
+            **({"points": points_id(self.files)} if self.crop == "mouth" else {}),
         }
-
-    def value(self, sync: LipSync) -> float:
-        """The metric's number."""
-        return sync.confidence
 
     def compute(self, pred: Sample, target: Sample) -> Score:
         if self.audio == "source":
-            sync, stats, detail = self.measure(pred, target)
+            sync, stats, detail = self.compare(pred, target)
         else:
             key = ("lip-sync", self.crop, self.network_tag())
-            sync, stats, detail = pred.cached(key, lambda sample: self.measure(sample, sample))
-        return Score(self.value(sync), sync.windows, None, detail, stats)
+            sync, stats, detail = pred.cached(key, lambda sample: self.compare(sample, sample))
+        values = {"confidence": sync.confidence, "distance": sync.distance, "offset": float(abs(sync.offset))}
+        return Score(values[self.measure], sync.windows, None, detail, stats)
 
-    def measure(self, pred: Sample, sound: Sample) -> tuple[LipSync, dict[str, float], str]:
-        """One pass for all three metrics: the result, its stats and what a user should know."""
-        if pred.frames.dtype != np.uint8:
-            raise ValueError(f"{pred.name}: lip-sync metrics need uint8 frames, got {pred.frames.dtype}")
+    def compare(self, pred: Sample, sound: Sample) -> tuple[LipSync, dict[str, float], str]:
+        """One pass for all three measures: the result, its stats and a detail for the user.
+
+        Args:
+            pred: gives the frames.
+            sound: gives the sound.
+        """
+        need_uint8(pred, "lip-sync metrics")
         if pred.fps != 25:
             raise ClipError(Reason.RATE_MISMATCH, f"{pred.name} has {pred.fps:g} frames/s; SyncNet needs 25")
         if sound.audio is None or not len(sound.audio):
             raise ClipError(Reason.NO_AUDIO, f"{sound.name} has no sound")
-        self._check_length(len(pred.frames), sound.audio, pred.name)
-        net = self.network()
+        check_sound(len(pred.frames), sound.audio, pred.name)
+        net = self.load_network()
         start, lips = pred.cached(("lips", self.crop, net.tag), lambda sample: self._lips(sample, net))
         audio = sound.audio[start * SAMPLES_A_FRAME :]
         frames = len(lips) + LOST_FRAMES - 1
-        heard = self._check_length(frames, audio, pred.name)
+        heard = check_sound(frames, audio, pred.name)
         windows = n_windows(frames, len(audio))
         heard_as = sound.cached(("sound", net.tag, start, windows), lambda sample: net.sound(audio, windows))
         sync = lip_sync(lips[:windows], heard_as)
@@ -184,50 +306,10 @@ class LseC(Metric):
         return sync, stats, detail
 
     def _lips(self, sample: Sample, net: LipSyncNet) -> tuple[int, np.ndarray]:
-        found = CROPS[self.crop][1](sample)
+        found = _CROPS[self.crop][1](sample, self.files)
         if len(found.crops) <= LOST_FRAMES:
             raise ClipError(Reason.TOO_SHORT, f"{sample.name}: a face through {len(found.crops)} frames; 6 needed")
         return found.start, net.lip(found.crops)
 
-    @staticmethod
-    def _check_length(frames: int, audio: np.ndarray, name: str) -> int:
-        """How many of the frames have sound; raises ClipError too-short, length-mismatch or silent."""
-        heard = min(frames, len(audio) // SAMPLES_A_FRAME)
-        if frames <= LOST_FRAMES or heard <= LOST_FRAMES:
-            raise ClipError(Reason.TOO_SHORT, f"{name}: sound for {heard} of {frames} frames; {LOST_FRAMES + 1} needed")
-        if heard < MIN_HEARD * frames:
-            raise ClipError(Reason.LENGTH_MISMATCH, f"{name}: sound for {heard} of {frames} frames")
-        if np.abs(audio[: heard * SAMPLES_A_FRAME].astype(np.int32)).max() < SILENCE:
-            raise ClipError(Reason.SILENT, f"{name}: the sound is silent, under -60 dB throughout")
-        return heard
 
-
-class LseD(LseC):
-    """LSE-D: the mean distance of lips and sound at the shift where they fit best. Otherwise as `LseC`."""
-
-    name = "lse_d"
-    higher_is_better = False
-    summary = "SyncNet's distance between sound and lips at the best shift"
-
-    def value(self, sync: LipSync) -> float:
-        return sync.distance
-
-
-class LseOffset(LseC):
-    """How many frames the sound is early or late; the signed offset of the original is in the stats, as `offset`."""
-
-    name = "lse_offset"
-    higher_is_better = False
-    unit = "frames"
-    summary = "SyncNet's offset between sound and lips, either way"
-
-    def settings(self) -> Mapping[str, Any]:
-        return {"value": "absolute", **super().settings()}
-
-    def value(self, sync: LipSync) -> float:
-        return float(abs(sync.offset))
-
-
-LSE_METRICS: tuple[LseC, ...] = tuple(
-    kind(variant) for kind in (LseC, LseD, LseOffset) for variant in get_args(Variant)
-)
+METRICS = (Lse,)

@@ -1,32 +1,43 @@
-"""LPIPS of frames: a learned perceptual distance. Not called `lpips`, which is the name of the package it follows."""
+"""LPIPS of frames: a learned perceptual distance. The file is not named `lpips`, which is the package it follows."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
 
-from cmet_metrics.base import Sample, Score
+from cmet_metrics.base import Sample, Score, Settings, Variant
 from cmet_metrics.frames import FrameByFrame
 from talking_face.pretrained import lpips_alex
 from talking_face.pretrained.store import weight_tag
 
 
+@dataclass(frozen=True, kw_only=True)
 class Lpips(FrameByFrame):
     """Mean over frames of the frame's LPIPS 0.1 on AlexNet, then mean over clips. Stats: lpips (sum), frames."""
 
     name = "lpips"
-    variant = "alex"
+    title = "LPIPS"
     higher_is_better = False
-    unit = ""
-    summary = "learned perceptual distance of each frame, LPIPS 0.1 on AlexNet"
+    order = 150
+    profile = "paper"
+    weights = (lpips_alex.BACKBONE, lpips_alex.HEADS)
+    source = "Zhang et al. 2018; github.com/richzhang/PerceptualSimilarity, version 0.1"
+    bibtex = """@inproceedings{zhang2018lpips,
+  author = {Zhang, Richard and Isola, Phillip and Efros, Alexei A. and Shechtman, Eli and Wang, Oliver},
+  title = {The unreasonable effectiveness of deep features as a perceptual metric},
+  booktitle = {CVPR}, year = {2018}}"""
+    variants = {"lpips:alex": Variant("learned perceptual distance of each frame, LPIPS 0.1 on AlexNet")}
 
-    def settings(self) -> Mapping[str, Any]:
-        heads = f"lpips-0.1@{weight_tag(lpips_alex.HEADS)}"
-        net = {"net": f"alexnet@{weight_tag(lpips_alex.BACKBONE)}", "heads": heads}
+    def settings(self) -> Settings:
+        heads = f"lpips-0.1@{weight_tag(lpips_alex.HEADS, self.files)}"
+        net = {"net": f"alexnet@{weight_tag(lpips_alex.BACKBONE, self.files)}", "heads": heads}
         return {**net, **super().settings(), "resize": "none", "agg": "video-mean"}
 
     def compute(self, pred: Sample, target: Sample) -> Score:
-        values = lpips_alex.lpips_alex(*self.paired(pred, target, lpips_alex.SMALLEST))
+        a, b = self.paired(pred, target, lpips_alex.SMALLEST)
+        values = lpips_alex.lpips_alex(a, b, self.files)
         total = math.fsum(float(value) for value in values)
         return Score(total / len(values), len(values), None, "", {"lpips": total, "frames": float(len(values))})
+
+
+METRICS = (Lpips,)

@@ -5,18 +5,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 import cv2
 import numpy as np
 
-from cmet_metrics.base import Sample, Score, check_same_size
+from cmet_metrics.base import Sample, Score, Settings, Variant, check_same_size
 from cmet_metrics.frames import FrameByFrame, pair_frames
 from cmet_metrics.landmarks import eye_distance, mediapipe_68, need_faces, points_id
 from talking_face.faces.points68 import MOUTH
+from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import ClipError, Reason
 
 Region = Literal["full", "lower-half", "mouth"]
+Pooling = Literal["frame-mean", "pooled"]
 
 MOUTH_SIDE = 1.2  # side of the mouth's square, in distances between the eye centres: lips and 0.2 of cheek each side
 # A clip of which fewer than this share of the target's frames has a face gets a reason.
@@ -65,11 +68,12 @@ def psnr(pred: np.ndarray, target: np.ndarray, data_range: float = 255.0) -> np.
         return 10.0 * np.log10(data_range**2 / mse)
 
 
-def mouth_boxes(target: Sample) -> tuple[np.ndarray, int]:
+def mouth_boxes(target: Sample, files: ModelFiles) -> tuple[np.ndarray, int]:
     """Where the real clip's mouth is: a square of one size for the clip, moved with the mouth.
 
     Args:
         target: the real clip; MediaPipe's points are found on its frames, once a sample.
+        files: where the landmarker's file is searched.
 
     Returns:
         (T, 2) float64, the left upper corner (x, y) in whole px, NaN in frames without a face; and the side in px. The
@@ -79,7 +83,7 @@ def mouth_boxes(target: Sample) -> tuple[np.ndarray, int]:
     Raises:
         ClipError: no-face or few-faces.
     """
-    points = mediapipe_68(target)
+    points = mediapipe_68(target, files)
     found = np.isfinite(points).all(axis=(1, 2))
     need_faces(target.name, found, MIN_VALID)
     height, width = target.frames.shape[1:3]
@@ -88,59 +92,116 @@ def mouth_boxes(target: Sample) -> tuple[np.ndarray, int]:
     return np.clip(corner, 0, (width - side, height - side)), side
 
 
+@dataclass(frozen=True, kw_only=True)
 class Psnr(FrameByFrame):
-    """Mean over frames of the frame's PSNR, then mean over clips.
+    """PSNR of the whole frame, of the rows from H // 2 down, or of a square on the real clip's mouth.
 
-    A frame identical to its target has no finite PSNR: it is counted (`identical`) and left out of the clip's mean;
-    a clip of identical frames only is `infinite`, counted and left out of the mean over clips.
+    `frame-mean`: the mean over frames of the frame's PSNR, then the mean over clips. A frame identical to its target
+    has no finite PSNR: it is counted (`identical`) and left out of the clip's mean. A clip of identical frames only is
+    `infinite`, counted and left out of the mean over clips.
+
+    `pooled`: the PSNR of the squared error pooled over all frames of a clip, and over all clips of a set. Identical
+    frames enter with an error of zero. A clip without a value of its own (`infinite`) still enters the pool; only a set
+    that is identical as a whole has no value.
+
     Stats: db (sum), frames, identical, squared_error, elements (pixels times channels).
     """
 
-    name = "psnr"
-    variant = "frame-mean"
-    higher_is_better = True
-    unit = "dB"
-    summary = "peak signal-to-noise ratio on RGB, mean of the frames' dB"
-    region: ClassVar[Region] = "full"
+    region: Region = "full"
+    pooling: Pooling = "frame-mean"
 
-    def settings(self) -> Mapping[str, Any]:
-        region: dict[str, Any] = {}
+    name = "psnr"
+    title = "PSNR"
+    unit = "dB"
+    higher_is_better = True
+    order = 10
+    worsened_by = frozenset({"reencode", "move", "blur", "jpeg", "identity-swap", "frames-held"})
+    source = "10 log10(255^2 / MSE) over all pixels and channels of RGB; see Huynh-Thu and Ghanbari 2008"
+    bibtex = """@article{huynhthu2008psnr,
+  author = {Huynh-Thu, Quan and Ghanbari, Mohammed},
+  title = {Scope of validity of {PSNR} in image/video quality assessment},
+  journal = {Electronics Letters}, volume = {44}, number = {13}, pages = {800--801}, year = {2008}}"""
+    variants = {
+        "psnr:frame-mean": Variant("peak signal-to-noise ratio on RGB, mean of the frames' dB"),
+        "psnr:pooled": Variant(
+            "peak signal-to-noise ratio on RGB from the squared error pooled over frames and clips",
+            {"pooling": "pooled"},
+        ),
+        "psnr:lower-half": Variant(
+            "PSNR of the lower half of the frame, mean of the frames' dB", {"region": "lower-half"}
+        ),
+        "psnr:mouth": Variant("PSNR of a square on the real mouth, mean of the frames' dB", {"region": "mouth"}),
+        "psnr:pooled-lower-half": Variant(
+            "PSNR of the lower half of the frame, pooled over frames and clips",
+            {"region": "lower-half", "pooling": "pooled"},
+        ),
+        "psnr:pooled-mouth": Variant(
+            "PSNR of a square on the real mouth, pooled over frames and clips",
+            {"region": "mouth", "pooling": "pooled"},
+        ),
+    }
+
+    @property
+    def weights(self) -> tuple[str, ...]:
+        return ("face_landmarker",) if self.region == "mouth" else ()
+
+    @property
+    def pooled(self) -> bool:
+        return self.pooling == "pooled"
+
+    def settings(self) -> Settings:
+        region: Settings = {}
         if self.region == "lower-half":
             region = {"region": "rows-from-half"}
         if self.region == "mouth":
-            region = {"region": f"mouth-{MOUTH_SIDE:g}-eyes", "points": points_id(), "min-valid": MIN_VALID}
-        return {**super().settings(), "identical": "left-out", **region, "agg": "video-mean"}
+            points = points_id(self.files)
+            region = {"region": f"mouth-{MOUTH_SIDE:g}-eyes", "points": points, "min-valid": MIN_VALID}
+        identical, mean = ("pooled", "pooled-mse") if self.pooled else ("left-out", "video-mean")
+        return {**super().settings(), "identical": identical, **region, "agg": mean}
 
     def compute(self, pred: Sample, target: Sample) -> Score:
         stats = self._stats(pred, target)
-        if not stats["frames"]:
+        frames, identical = stats["frames"], stats["identical"]
+        value = self.mean_of(stats) if self.pooled else stats["db"] / frames if frames else None
+        if value is None:
             return Score.missing(Reason.INFINITE, "every frame is identical to its target", stats)
-        detail = f"{stats['identical']:.0f} identical frames left out" if stats["identical"] else ""
-        return Score(stats["db"] / stats["frames"], int(stats["frames"]), None, detail, stats)
+        if self.pooled:
+            return Score(value, int(frames + identical), None, "", stats)
+        detail = f"{identical:.0f} identical frames left out" if identical else ""
+        return Score(value, int(frames), None, detail, stats)
+
+    def enters(self, score: Score) -> bool:
+        return super().enters(score) or (self.pooled and score.reason is Reason.INFINITE)
+
+    def mean_of(self, sums: Mapping[str, float]) -> float | None:
+        if not self.pooled:
+            return super().mean_of(sums)
+        error = sums.get("squared_error", 0.0)
+        return 10.0 * math.log10(255.0**2 * sums["elements"] / error) if error > 0 else None
 
     def _stats(self, pred: Sample, target: Sample) -> dict[str, float]:
         a, b = self._crops(pred, target)
         error = squared_error(a, b)
-        apart = error > 0
+        differ = error > 0
         per_frame = a[0].size
-        db = 10.0 * np.log10(255.0**2 * per_frame / error[apart])
+        db = 10.0 * np.log10(255.0**2 * per_frame / error[differ])
         return {
             "db": math.fsum(db),
-            "frames": float(apart.sum()),
-            "identical": float((~apart).sum()),
+            "frames": float(differ.sum()),
+            "identical": float((~differ).sum()),
             "squared_error": math.fsum(error),
             "elements": float(error.size * per_frame),
         }
 
     def _crops(self, pred: Sample, target: Sample) -> tuple[np.ndarray, np.ndarray]:
-        """The region in both clips; frames without a face in the target are left out of `mouth`."""
+        """The region in both clips; `mouth` leaves out frames in which the target has no face."""
         if self.region != "mouth":
             a, b = self.paired(pred, target)
             top = a.shape[1] // 2 if self.region == "lower-half" else 0
             return a[:, top:], b[:, top:]
         check_same_size(pred, target)
         i, j = pair_frames(len(pred.frames), len(target.frames), self.frames)
-        corners, side = mouth_boxes(target)
+        corners, side = mouth_boxes(target, self.files)
         keep = np.isfinite(corners[j]).all(axis=1)
         if not keep.any():
             raise ClipError(Reason.NO_FACE, f"{target.name}: no face in the paired frames")
@@ -154,61 +215,4 @@ class Psnr(FrameByFrame):
         return a, b
 
 
-class PooledPsnr(Psnr):
-    """PSNR of the pooled squared error: over all frames of a clip, and over all clips of a set.
-
-    Identical frames take part with an error of zero, so none is left out; only a set that is identical as a whole
-    has no value. A clip without a value of its own (`infinite`) still enters the pool.
-    """
-
-    variant = "pooled"
-    summary = "peak signal-to-noise ratio on RGB from the squared error pooled over frames and clips"
-
-    def settings(self) -> Mapping[str, Any]:
-        return {**super().settings(), "identical": "pooled", "agg": "pooled-mse"}
-
-    def compute(self, pred: Sample, target: Sample) -> Score:
-        stats = self._stats(pred, target)
-        value = self.mean_of(stats)
-        if value is None:
-            return Score.missing(Reason.INFINITE, "every frame is identical to its target", stats)
-        return Score(value, int(stats["frames"] + stats["identical"]), None, "", stats)
-
-    def enters(self, score: Score) -> bool:
-        return score.value is not None or score.reason is Reason.INFINITE
-
-    def mean_of(self, sums: Mapping[str, float]) -> float | None:
-        error = sums.get("squared_error", 0.0)
-        return 10.0 * math.log10(255.0**2 * sums["elements"] / error) if error > 0 else None
-
-
-class LowerHalfPsnr(Psnr):
-    """`frame-mean` of the rows from H // 2 down: what methods that keep the upper half of the real frame generate."""
-
-    variant = "lower-half"
-    summary = "PSNR of the lower half of the frame, mean of the frames' dB"
-    region = "lower-half"
-
-
-class MouthPsnr(Psnr):
-    """`frame-mean` of a square on the real clip's mouth (`mouth_boxes`)."""
-
-    variant = "mouth"
-    summary = "PSNR of a square on the real mouth, mean of the frames' dB"
-    region = "mouth"
-
-
-class PooledLowerHalfPsnr(PooledPsnr):
-    """`pooled` of the rows from H // 2 down."""
-
-    variant = "pooled-lower-half"
-    summary = "PSNR of the lower half of the frame, pooled over frames and clips"
-    region = "lower-half"
-
-
-class PooledMouthPsnr(PooledPsnr):
-    """`pooled` of a square on the real clip's mouth (`mouth_boxes`)."""
-
-    variant = "pooled-mouth"
-    summary = "PSNR of a square on the real mouth, pooled over frames and clips"
-    region = "mouth"
+METRICS = (Psnr,)

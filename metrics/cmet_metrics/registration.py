@@ -1,22 +1,23 @@
-"""Registration residual: how far, how large and how turned the generated head is beside the real one.
+"""Registration residual: shift, difference in size and in-plane turn between the generated head and the real one.
 
-PSNR and SSIM fall by several dB for a shift of one pixel; these three numbers say whether that is what they measured.
+PSNR falls by several dB for a shift of one pixel; these three numbers show whether such a shift is the cause.
 Not from a paper: the fit is Umeyama's least-squares similarity (1991, eqs. 38-43) of the face's rigid points.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import numpy as np
 
-from cmet_metrics.base import Metric, Sample, Score, check_same_size
+from cmet_metrics.base import Metric, Sample, Score, Settings, Variant, check_same_size
 from cmet_metrics.frames import FrameRule, pair_frames
 from cmet_metrics.landmarks import RIGID, mediapipe_68, need_faces, points_id
 from talking_face.faces.eat import similarity
 
 MIN_VALID = 0.5  # share of frames that must have a face in both clips
+Measure = Literal["shift", "scale", "rotation"]
 
 
 class Residual(NamedTuple):
@@ -50,29 +51,65 @@ def residual(pred: np.ndarray, target: np.ndarray) -> Residual:
     return Residual(a.mean(axis=1) - b.mean(axis=1), scale, rotation)
 
 
+@dataclass(frozen=True, kw_only=True)
 class Registration(Metric):
-    """Mean over frames of the length of the shift in px of the frame; `scale` and `rotation` are variants.
+    """Mean over frames of one part of the residual, as a size without its sign.
 
-    One pass for all three. Frames without a face in either clip are left out; under half of them left: `few-faces`.
+    `shift`: its length in px of the frame. `scale`: the difference in size in percent of the real head's. `rotation`:
+    the in-plane turn between the heads in degrees. All three come from one pass. Frames without a face in either clip
+    are left out; with fewer than half of them left: `few-faces`.
+
     Stats: frames, pairs, shift, scale, rotation (sums of sizes), dx, dy, log_scale, turn (sums with their signs, so
     that a constant error shows: dx of 100 frames at 200 is 2 px to the right throughout).
     """
 
-    name = "registration"
-    variant = "shift"
-    higher_is_better = False
-    unit = "px"
-    summary = "shift of the generated head beside the real one, MediaPipe's rigid points"
+    measure: Measure = "shift"
     frames: FrameRule = "exact"
 
-    def settings(self) -> Mapping[str, Any]:
-        rigid = {"points": points_id(), "part": "eye-corners-nose", "fit": "similarity"}
+    name = "registration"
+    title = "Registration"
+    higher_is_better = False
+    order = 160
+    weights = ("face_landmarker",)
+    variants_are_protocols = False
+    source = "this suite; the fit is Umeyama 1991, eqs. 38-43"
+    bibtex = """@article{umeyama1991,
+  author = {Umeyama, Shinji},
+  title = {Least-squares estimation of transformation parameters between two point patterns},
+  journal = {IEEE Transactions on Pattern Analysis and Machine Intelligence},
+  volume = {13}, number = {4}, pages = {376--380}, year = {1991}}"""
+    variants = {
+        "registration:shift": Variant("shift between the generated head and the real one, MediaPipe's rigid points"),
+        "registration:scale": Variant(
+            "difference in size of the generated head and the real one, MediaPipe's rigid points", {"measure": "scale"}
+        ),
+        "registration:rotation": Variant(
+            "in-plane turn between the generated head and the real one, MediaPipe's rigid points",
+            {"measure": "rotation"},
+        ),
+    }
+
+    @property
+    def unit(self) -> str:
+        return {"shift": "px", "scale": "%", "rotation": "deg"}[self.measure]
+
+    @property
+    def worsened_by(self) -> frozenset[str]:
+        return frozenset({"move"} if self.measure == "shift" else ())
+
+    @property
+    def unchanged_by(self) -> frozenset[str]:
+        still = {"reencode", "blur", "jpeg", "codec", "mouth-frozen", "mouth-amplitude", "emotion-swap"}
+        return frozenset(still if self.measure == "shift" else still | {"move"})
+
+    def settings(self) -> Settings:
+        rigid = {"points": points_id(self.files), "part": "eye-corners-nose", "fit": "similarity"}
         return {**rigid, "frames": self.frames, "min-valid": MIN_VALID, "agg": "video-mean"}
 
     def compute(self, pred: Sample, target: Sample) -> Score:
         check_same_size(pred, target)
         i, j = pair_frames(len(pred.frames), len(target.frames), self.frames)
-        found = residual(mediapipe_68(pred)[i], mediapipe_68(target)[j])
+        found = residual(mediapipe_68(pred, self.files)[i], mediapipe_68(target, self.files)[j])
         ok = np.isfinite(found.scale)
         need_faces(f"{pred.name} and {target.name}", ok, MIN_VALID)
         shift, log_scale, turn = found.shift[ok], np.log(found.scale[ok]), found.rotation[ok]
@@ -85,20 +122,7 @@ class Registration(Metric):
         n = int(ok.sum())
         stats = {"frames": float(n), "pairs": float(len(ok)), **sizes, **{k: float(v) for k, v in signed.items()}}
         detail = f"{n} of {len(ok)} pairs have a face in both" if n < len(ok) else ""
-        return Score(sizes[self.variant] / n, n, None, detail, stats)
+        return Score(sizes[self.measure] / n, n, None, detail, stats)
 
 
-class ScaleRegistration(Registration):
-    """Mean over frames of the difference in size, in percent of the real head's."""
-
-    variant = "scale"
-    unit = "%"
-    summary = "difference in size of the generated head and the real one, MediaPipe's rigid points"
-
-
-class RotationRegistration(Registration):
-    """Mean over frames of the in-plane turn between the heads, in degrees."""
-
-    variant = "rotation"
-    unit = "deg"
-    summary = "in-plane turn of the generated head beside the real one, MediaPipe's rigid points"
+METRICS = (Registration,)

@@ -1,128 +1,157 @@
-"""Every metric by its key, `name:variant`; a bare name is its default variant."""
+"""Every metric by its key: `name:variant`, with options `name:variant,option=value`, or the user's own `module:Class`.
+
+A metric file of this package is found by itself: it lists its classes in `METRICS`, and each class lists its known keys
+in `variants`.
+"""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
-from typing import Literal, get_args
+import importlib
+import importlib.util
+import inspect
+import pkgutil
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any, get_args
 
-from cmet_metrics.base import Metric
-from cmet_metrics.corpus import CORPUS_METRICS
-from cmet_metrics.csim import CSIM_METRICS
-from cmet_metrics.emotion import EMOTION_METRICS
-from cmet_metrics.fid import PairFid
-from cmet_metrics.fvd import PairFvd
-from cmet_metrics.jitter import Jitter, JitterRatio
-from cmet_metrics.lip_energy import LipEnergy, LipEnergyOffset
-from cmet_metrics.lmd import (
-    FaceLmd,
-    FaceLmdMediaPipe,
-    FaceLmdNative,
-    MouthLmd,
-    MouthLmdAtvgnet,
-    MouthLmdMediaPipe,
-    MouthLmdNative,
-    MouthLmdVico,
-)
-from cmet_metrics.lse import LSE_METRICS
-from cmet_metrics.perceptual import Lpips
-from cmet_metrics.psnr import LowerHalfPsnr, MouthPsnr, PooledLowerHalfPsnr, PooledMouthPsnr, PooledPsnr, Psnr
-from cmet_metrics.registration import Registration, RotationRegistration, ScaleRegistration
-from cmet_metrics.ssim import BoxSsim, LumaSsim, Ssim, TorchmetricsSsim
+import cmet_metrics
+from cmet_metrics.base import Metric, Profile
+from cmet_metrics.record import DEFAULT_FILES, arguments_of, parse_options
+from talking_face.pretrained import corpus_nets
+from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import UserError
 
-# The first variant of a name is its default.
-METRICS: tuple[Metric, ...] = (
-    Psnr(),
-    PooledPsnr(),
-    LowerHalfPsnr(),
-    MouthPsnr(),
-    PooledLowerHalfPsnr(),
-    PooledMouthPsnr(),
-    Ssim(),
-    BoxSsim(),
-    LumaSsim(),
-    TorchmetricsSsim(),
-    MouthLmd(),
-    MouthLmdAtvgnet(),
-    MouthLmdVico(),
-    MouthLmdMediaPipe(),
-    MouthLmdNative(),
-    FaceLmd(),
-    FaceLmdMediaPipe(),
-    FaceLmdNative(),
-    Registration(),
-    ScaleRegistration(),
-    RotationRegistration(),
-    Jitter(),
-    JitterRatio(),
-    LipEnergy(),
-    LipEnergyOffset(),
-    *LSE_METRICS,
-    *CSIM_METRICS,
-    *EMOTION_METRICS,
-    *CORPUS_METRICS,
-    PairFid(),
-    PairFvd(),
-    Lpips(),
-)
-
 DEFAULT_METRICS: tuple[str, ...] = ("psnr:frame-mean", "ssim:wang2004", "m_lmd:eat", "f_lmd:eat")
-
-Profile = Literal["embedded", "paper"]
 PROFILES: tuple[Profile, ...] = get_args(Profile)
-# Beginnings of the keys that stand in one profile only. `embedded`: networks out of distributions of the package index,
-# or trained on the corpus. `paper`: networks that are fetched, or that their authors hand out. What needs no network,
-# and landmarks by dlib and MediaPipe, stand in both.
-_ONLY_IN: dict[Profile, tuple[str, ...]] = {
-    "embedded": (
-        *("lse_c:corpus", "lse_d:corpus", "lse_offset:corpus", "ea:corpus", "ea:fer"),
-        *("emotion_leak:corpus", "emotion_leak:fer", "csim:dlib"),
-    ),
-    "paper": ("lse_", "m_lmd:vico", "csim:aligned", "csim:vico", "ea:", "emotion_leak:", "fid:", "fvd:", "lpips:"),
-}
 
 
-def profile_of(key: str) -> Profile | None:
-    """The only profile that the metric called `key` stands in; None where it stands in both."""
-    return next((profile for profile in PROFILES if key.startswith(_ONLY_IN[profile])), None)
+def _classes() -> Iterator[type[Metric]]:
+    """The classes in the table `METRICS` of every module of this package that has one."""
+    for module in sorted(item.name for item in pkgutil.iter_modules(cmet_metrics.__path__)):
+        if module != "registry":
+            yield from getattr(importlib.import_module(f"cmet_metrics.{module}"), "METRICS", ())
+
+
+def _made(cls: type[Metric], arguments: Mapping[str, Any], files: ModelFiles = DEFAULT_FILES) -> Metric:
+    return cls(files=files, **arguments)
+
+
+def _known() -> dict[str, type[Metric]]:
+    found = {key: cls for cls in _classes() for key in cls.variants}
+    order = {key: _made(cls, arguments_of(cls, key)).order for key, cls in found.items()}
+    return {key: found[key] for key in sorted(found, key=lambda key: order[key])}
+
+
+# Every known key and its class, in the order of boards; the variants of a name in the order of their class's table.
+KEYS: dict[str, type[Metric]] = _known()
+METRICS: tuple[Metric, ...] = tuple(_made(cls, arguments_of(cls, key)) for key, cls in KEYS.items())
+
+
+def get_metric(key: str, files: ModelFiles | None = None) -> Metric:
+    """The metric with the key `key`.
+
+    Args:
+        key: a known key, `ssim:wang2004`; a name for its default variant, `ssim`; either with options,
+            `ssim:skimage,frames=linspace`; or `module:Class` for a metric class of the user's own, which is imported
+            from the Python path or the current folder.
+        files: where pretrained files and trained evaluators are searched; None: where the environment says.
+
+    Raises:
+        UserError: no such metric, option or value; the message lists near or known ones.
+    """
+    if files is None:
+        files = replace(ModelFiles.from_environment(), evaluators=tuple(corpus_nets._beside))
+    base, comma, options = key.partition(",")
+    known = base if base in KEYS else default_variants().get(base)
+    if known is None:
+        own = None if comma else _own_class(base)
+        if own is None:
+            raise UserError(f"no metric is called {key!r}; {_hint(base)}")
+        return own(files=files) if "files" in inspect.signature(own).parameters else own()
+    cls = KEYS[known]
+    arguments = arguments_of(cls, known) | (parse_options(cls, key, options) if comma else {})
+    return _made(cls, arguments, files)
+
+
+def find_record(key: str) -> Metric | None:
+    """The metric of a result row's key, or that of its name if the variant is unknown here; None for unknown names.
+
+    For facts of old or foreign rows: title, place and the like.
+    """
+    for text in (key, key.partition(":")[0]):
+        try:
+            return get_metric(text)
+        except UserError:
+            continue
+    return None
+
+
+@cache
+def default_variants() -> dict[str, str]:
+    """The default key of every name: its first variant."""
+    out: dict[str, str] = {}
+    for key in KEYS:
+        out.setdefault(key.partition(":")[0], key)
+    return out
 
 
 def in_profile(profile: Profile) -> tuple[str, ...]:
     """Keys of all metrics of a profile."""
-    return tuple(metric.key for metric in METRICS if profile_of(metric.key) in (None, profile))
+    return tuple(metric.key for metric in METRICS if metric.profile in ("both", profile))
 
 
 def common_profile(keys: Iterable[str], profile: Profile | None = None) -> Profile:
-    """The profile that all these metrics stand in; the one asked for, or `embedded`, where both would do.
+    """The profile that all these metrics have; the one asked for, or `embedded`, where both would do.
 
     Raises:
-        UserError: one metric stands in the embedded profile only and another, or what was asked for, is paper.
+        UserError: one metric has the embedded profile only and another, or the one asked for, is paper.
     """
-    only = {found: key for key in keys if (found := profile_of(key))} | ({profile: ""} if profile else {})
+    profiles = ((get_metric(key).profile, key) for key in keys)
+    only = {found: key for found, key in profiles if found != "both"} | ({profile: ""} if profile else {})
     if len(only) > 1:
         names = {name: key or "what --profile says" for name, key in only.items()}
         raise UserError(
             f"{names['embedded']} is of the embedded profile and {names['paper']} of paper, and one board never "
             "shows both; score them in two runs"
         )
-    return next(iter(only), "embedded")
+    return next((found for found in PROFILES if found in only), "embedded")
 
 
-def get_metric(key: str) -> Metric:
-    """The metric called `key`: `ssim:wang2004`, or `ssim` for its default variant.
+def _own_class(key: str) -> type[Metric] | None:
+    """The class that `module:Class` names; None if the key has another form or its module does not exist.
 
-    Raises:
-        UserError: no such metric; the message names near ones, or all.
+    Raises UserError for a module that cannot be imported, an absent class, or one that is not a `Metric`.
     """
-    by_key: dict[str, Metric] = {}
-    for metric in METRICS:
-        by_key[metric.key] = metric
-        by_key.setdefault(metric.name, metric)
-    if key in by_key:
-        return by_key[key]
-    near = difflib.get_close_matches(key.lower().replace("-", "_"), by_key, n=3) or [
-        metric.key for metric in METRICS if metric.name == key.partition(":")[0]
-    ]
-    hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(m.key for m in METRICS)}"
-    raise UserError(f"no metric is called {key!r}; {hint}")
+    module, _, name = key.partition(":")
+    if not all(part.isidentifier() for part in (*module.split("."), name)):
+        return None
+    folder = str(Path.cwd())
+    if folder not in sys.path:
+        sys.path.append(folder)  # last, so that it replaces no installed module
+    try:
+        importlib.invalidate_caches()
+        if importlib.util.find_spec(module) is None:
+            return None
+        cls = getattr(importlib.import_module(module), name, None)
+    except ModuleNotFoundError as error:
+        if error.name and module.startswith(error.name):
+            return None
+        raise UserError(f"--metrics {key}: {module} cannot be imported ({error})") from error
+    except Exception as error:
+        raise UserError(f"--metrics {key}: {module} cannot be imported ({type(error).__name__}: {error})") from error
+    if not (isinstance(cls, type) and issubclass(cls, Metric)):
+        raise UserError(f"--metrics {key}: {module} has no class {name} that is a cmet_metrics.base.Metric")
+    if missing := sorted(cls.__abstractmethods__):
+        raise UserError(f"--metrics {key}: the class does not define {', '.join(missing)}")
+    return cls
+
+
+def _hint(key: str) -> str:
+    names = default_variants()
+    near = difflib.get_close_matches(key.lower().replace("-", "_"), [*KEYS, *names], n=3)
+    near = near or [known for known in KEYS if known.partition(":")[0] == key.partition(":")[0]]
+    return f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(KEYS)}; or your own as module:Class"

@@ -6,19 +6,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import cv2
 import numpy as np
 
-from cmet_metrics.base import Sample, Score
+from cmet_metrics.base import Sample, Score, Settings, Variant
 from cmet_metrics.frames import FrameByFrame
-from talking_face.reasons import ClipError, Reason
+from talking_face.reasons import ClipError, Reason, UserError
 
 WINDOW = 11  # px
 SIGMA = 1.5  # px
 Border = Literal["valid", "reflect"]
+Colour = Literal["rgb", "y"]
+Window = Literal["gaussian-11", "uniform-7"]
 BOX = 7  # px, side of scikit-image's default window
 K1, K2 = 0.01, 0.03
 _PAD = WINDOW // 2
@@ -176,29 +178,70 @@ def _check(pred: np.ndarray, target: np.ndarray, window: int) -> None:
         raise ValueError(f"frames must be at least {window}x{window}, got {pred.shape}")
 
 
+@dataclass(frozen=True, kw_only=True)
 class Ssim(FrameByFrame):
-    """Mean over frames of the frame's SSIM, then mean over clips. Stats: ssim (sum), frames."""
+    """Mean over frames of the frame's SSIM, then mean over clips. Stats: ssim (sum), frames.
+
+    `skimage` is scikit-image's `structural_similarity` with its default window, `data_range=255` and `channel_axis=-1`;
+    `y` is basicsr's `calculate_ssim(..., crop_border=0, test_y_channel=True)`; `torchmetrics` is torchmetrics'
+    `StructuralSimilarityIndexMeasure(data_range=255)`, which reflects the frame beyond its edge.
+    """
+
+    window: Window = "gaussian-11"  # uniform-7 has sample covariances, gaussian-11 those of the population
+    border: Border = "valid"
+    colour: Colour = "rgb"  # y: BT.601 luma, see `luma`
 
     name = "ssim"
-    variant = "wang2004"
-    version = "1.1.0"  # float32 moments for uint8: values moved by up to 1e-7
+    title = "SSIM"
     higher_is_better = True
-    unit = ""
-    summary = "structural similarity on RGB, Gaussian window 11x11, valid region"
-    smallest = WINDOW
+    order = 20
+    worsened_by = frozenset({"reencode", "move", "blur", "jpeg", "identity-swap", "frames-held"})
+    source = "Wang et al. 2004, eq. 13 with the constants of section III-B"
+    bibtex = """@article{wang2004ssim,
+  author = {Wang, Zhou and Bovik, Alan C. and Sheikh, Hamid R. and Simoncelli, Eero P.},
+  title = {Image quality assessment: from error visibility to structural similarity},
+  journal = {IEEE Transactions on Image Processing}, volume = {13}, number = {4}, pages = {600--612}, year = {2004}}"""
+    variants = {
+        "ssim:wang2004": Variant("structural similarity on RGB, Gaussian window 11x11, valid region"),
+        "ssim:skimage": Variant(
+            "structural similarity on RGB, scikit-image's default: uniform window 7x7, sample covariance",
+            {"window": "uniform-7"},
+        ),
+        "ssim:y": Variant(
+            "structural similarity on BT.601 luma (16 to 235, not rounded), Gaussian window 11x11", {"colour": "y"}
+        ),
+        "ssim:torchmetrics": Variant(
+            "structural similarity on RGB, torchmetrics': Gaussian window 11x11, reflected border",
+            {"border": "reflect"},
+        ),
+    }
 
-    def settings(self) -> Mapping[str, Any]:
-        window = {"window": f"gaussian-{WINDOW}", "sigma": SIGMA, "k": f"{K1},{K2}"}
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.window == "uniform-7" and self.border == "reflect":
+            raise UserError("ssim: window=uniform-7 has border=valid only")
+
+    @property
+    def version(self) -> str:
+        # 1.1.0: float32 moments for uint8 moved the values of wang2004 by up to 1e-7
+        return "1.1.0" if self.variant == "wang2004" else "1.0.0"
+
+    def settings(self) -> Settings:
+        gaussian = self.window == "gaussian-11"
         return {
             **super().settings(),
-            **window,
-            "border": "valid",
-            "covariance": "population",
+            **({} if self.colour == "rgb" else {"colour": "y-bt601-studio-float"}),
+            "window": self.window,
+            **({"sigma": SIGMA} if gaussian else {}),
+            "k": f"{K1},{K2}",
+            "border": self.border,
+            "covariance": "population" if gaussian else "sample",
             "agg": "video-mean",
         }
 
     def compute(self, pred: Sample, target: Sample) -> Score:
-        values = self.values(*self.paired(pred, target, self.smallest))
+        smallest = WINDOW if self.window == "gaussian-11" else BOX
+        values = self.values(*self.paired(pred, target, smallest))
         if not np.isfinite(values).all():
             raise ClipError(Reason.NOT_FINITE, "a frame has no finite SSIM")
         total = math.fsum(values)
@@ -206,49 +249,8 @@ class Ssim(FrameByFrame):
 
     def values(self, pred: np.ndarray, target: np.ndarray) -> np.ndarray:
         """(T,) SSIM of the paired frames, (T, H, W, 3) each."""
-        return ssim(pred, target)
+        a, b = (pred, target) if self.colour == "rgb" else (luma(pred), luma(target))
+        return ssim_box(a, b) if self.window == "uniform-7" else ssim(a, b, border=self.border)
 
 
-class BoxSsim(Ssim):
-    """scikit-image's `structural_similarity` with its default window, `data_range=255` and `channel_axis=-1`."""
-
-    variant = "skimage"
-    version = "1.0.0"
-    summary = "structural similarity on RGB, scikit-image's default: uniform window 7x7, sample covariance"
-    smallest = BOX
-
-    def settings(self) -> Mapping[str, Any]:
-        settings = {**super().settings(), "window": f"uniform-{BOX}", "covariance": "sample"}
-        del settings["sigma"]
-        return settings
-
-    def values(self, pred: np.ndarray, target: np.ndarray) -> np.ndarray:
-        return ssim_box(pred, target)
-
-
-class LumaSsim(Ssim):
-    """basicsr's `calculate_ssim(..., crop_border=0, test_y_channel=True)`: `wang2004` on luma."""
-
-    variant = "y"
-    version = "1.0.0"
-    summary = "structural similarity on BT.601 luma (16 to 235, not rounded), Gaussian window 11x11"
-
-    def settings(self) -> Mapping[str, Any]:
-        return {**super().settings(), "colour": "y-bt601-studio-float"}
-
-    def values(self, pred: np.ndarray, target: np.ndarray) -> np.ndarray:
-        return ssim(luma(pred), luma(target))
-
-
-class TorchmetricsSsim(Ssim):
-    """torchmetrics' `StructuralSimilarityIndexMeasure(data_range=255)`: beyond the edge the frame is reflected."""
-
-    variant = "torchmetrics"
-    version = "1.0.0"
-    summary = "structural similarity on RGB, torchmetrics': Gaussian window 11x11, reflected border"
-
-    def settings(self) -> Mapping[str, Any]:
-        return {**super().settings(), "border": "reflect"}
-
-    def values(self, pred: np.ndarray, target: np.ndarray) -> np.ndarray:
-        return ssim(pred, target, border="reflect")
+METRICS = (Ssim,)

@@ -1,4 +1,4 @@
-"""The three ways in which the field cuts the face out for SyncNet; each gives another scale of LSE-C and LSE-D.
+"""The crops of the face that lip-sync networks are given; each gives another scale of LSE-C and LSE-D.
 
 Sources: joonson/syncnet_python at 1fbfc08, run_pipeline.py (`track`); Rudrabha/Wav2Lip at 3048445,
 evaluation/scores_LSE/SyncNetInstance_calc_scores.py (`crop`).
@@ -13,10 +13,12 @@ import cv2
 import numpy as np
 
 from cmet_metrics.base import Sample
-from cmet_metrics.landmarks import mediapipe_landmarks
+from cmet_metrics.landmarks import mediapipe_landmarks, need_faces
 from talking_face.faces.align import align_mode, cut, transforms
 from talking_face.media.picture import ArrayPicture
+from talking_face.pretrained import corpus_nets
 from talking_face.pretrained.dlib_models import Box
+from talking_face.pretrained.model_files import ModelFiles
 from talking_face.pretrained.s3fd import detect_faces_s3fd
 from talking_face.reasons import ClipError, Reason
 
@@ -31,21 +33,21 @@ MIN_TRACK, MAX_MISSED, MIN_FACE_PX, MIN_IOU = 5, 25, 100, 0.5
 class LipCrops:
     """The face of frames `start`, `start + 1`, ... of a clip."""
 
-    crops: np.ndarray  # (K, 224, 224, 3) uint8 RGB
+    crops: np.ndarray  # (K, 224, 224, 3) uint8 RGB; of `corpus_mouths` (K, 96, 96) uint8 grey
     start: int = 0
 
 
-def whole_frame(sample: Sample) -> LipCrops:
+def whole_frame(sample: Sample, _files: ModelFiles) -> LipCrops:
     """The whole frame stretched to 224 x 224, bilinear: Wav2Lip's script for clips that are face crops already."""
     return LipCrops(np.stack([cv2.resize(frame, (SIZE, SIZE)) for frame in sample.frames]))
 
 
-def from_landmarks(sample: Sample) -> LipCrops:
-    """`track`'s crop around MediaPipe's points, whose extent stands for the detector's box.
+def from_landmarks(sample: Sample, files: ModelFiles) -> LipCrops:
+    """`track`'s crop around MediaPipe's points, whose extent is used as the detector's box.
 
     Raises ClipError no-face or few-faces.
     """
-    points = mediapipe_landmarks(sample)[..., :2]
+    points = mediapipe_landmarks(sample, files)[..., :2]
     valid = np.isfinite(points).all(axis=(1, 2))
     if not valid.any():
         raise ClipError(Reason.NO_FACE, f"{sample.name}: no face in any of {len(valid)} frames")
@@ -54,19 +56,26 @@ def from_landmarks(sample: Sample) -> LipCrops:
     return LipCrops(_cut(sample.frames, points, valid))
 
 
-def from_track(sample: Sample) -> LipCrops:
+def from_track(sample: Sample, files: ModelFiles) -> LipCrops:
     """The original pipeline's crop: S3FD's boxes joined to a track. Raises ClipError no-face, or MissingWeights.
 
-    The clip is taken as one scene. Of several tracks the longest counts, and of equal ones the first. Frames before and
-    after the track are left out, as in the original.
+    The clip is treated as one scene. Of several tracks the longest counts, and of equal ones the first. Frames before
+    and after the track are left out, as in the original.
     """
-    tracks = join_boxes([detect_faces_s3fd(frame) for frame in sample.frames])
+    tracks = join_boxes([detect_faces_s3fd(frame, files) for frame in sample.frames])
     if not tracks:
         raise ClipError(
             Reason.NO_FACE,
             f"{sample.name}: S3FD found no face over {MIN_FACE_PX} px in more than {MIN_TRACK} frames in a row",
         )
     return crop_track(sample.frames, max(tracks, key=len))
+
+
+def corpus_mouths(sample: Sample, files: ModelFiles) -> LipCrops:
+    """The grey mouth crops of the network trained on the corpus. Raises ClipError no-face or few-faces."""
+    points = mediapipe_landmarks(sample, files)
+    need_faces(sample.name, np.isfinite(points).all(axis=(1, 2)), MIN_VALID)
+    return LipCrops(corpus_nets.mouths(sample.frames, points))
 
 
 Track = dict[int, Box]  # frame to box, in order

@@ -13,7 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from cmet_metrics.base import Sample
+from cmet_metrics.base import DEFAULT_FILES, Sample
 from cmet_metrics.landmarks import eye_distance, mediapipe_68
 from talking_face.faces.points68 import BROWS, EYES, JAW, MOUTH, NOSE
 from talking_face.media.reading import read_frames
@@ -48,7 +48,7 @@ def main() -> None:
     options = parser.parse_args()
     frame = read_frames(options.video)[options.frame]
     boxes = detect_faces_hog(frame, 1)
-    ours = mediapipe_68(Sample(frame[None]))[0]
+    ours = mediapipe_68(Sample(frame[None]), DEFAULT_FILES)[0]
     if not boxes or not np.isfinite(ours).all():
         raise SystemExit(f"no face in frame {options.frame} of {options.video}")
     theirs = landmarks68(frame, boxes[0]).astype(np.float64)

@@ -16,10 +16,8 @@ from cmet_eval.runs import leakage
 from cmet_eval.runs.result_rows import losses
 from cmet_eval.runs.score import Expected, Job, score_video, scoring_key
 from cmet_metrics.base import Labels, Sample
-from cmet_metrics.csim import DlibCsim, DlibReferenceCsim
-from cmet_metrics.emotion import FerFrame
-from cmet_metrics.jitter import Jitter, JitterRatio
-from cmet_metrics.lse import LseC
+from cmet_metrics.jitter import Jitter
+from cmet_metrics.lse import Lse
 from cmet_metrics.psnr import Psnr
 from cmet_metrics.registry import METRICS
 from cmet_pipelines.shards import ShardSet
@@ -28,6 +26,7 @@ from talking_face.media.writing import write_video
 from talking_face.pretrained import corpus_nets
 from talking_face.reasons import Reason
 from tests.cmet_eval.conftest import make_record, write_shard_set
+from tests.metrics.by_key import by_key
 
 PAIR = Pair(
     pair_id="x/A/sad>happy/s0/0001",
@@ -51,19 +50,21 @@ def test_labels_and_reference_are_in_the_key_where_a_metric_reads_them() -> None
 
     other_label, other_frames = replace(PAIR, reference_emotion="angry"), replace(PAIR, reference_frames=(3, 6))
     assert (
-        key(PAIR, Psnr(), DlibCsim()) == key(other_label, Psnr(), DlibCsim()) == key(other_frames, Psnr(), DlibCsim())
+        key(PAIR, Psnr(), by_key("csim:dlib"))
+        == key(other_label, Psnr(), by_key("csim:dlib"))
+        == key(other_frames, Psnr(), by_key("csim:dlib"))
     )
-    assert key(PAIR, Psnr(), FerFrame()) != key(other_label, Psnr(), FerFrame())
-    assert key(PAIR, FerFrame()) == key(other_frames, FerFrame())
-    assert key(PAIR, DlibReferenceCsim()) != key(other_frames, DlibReferenceCsim())
+    assert key(PAIR, Psnr(), by_key("ea:fer")) != key(other_label, Psnr(), by_key("ea:fer"))
+    assert key(PAIR, by_key("ea:fer")) == key(other_frames, by_key("ea:fer"))
+    assert key(PAIR, by_key("csim:dlib-ref")) != key(other_frames, by_key("csim:dlib-ref"))
     assert key(PAIR, Psnr()) != key(replace(PAIR, ground_truth_clip="clips/A/happy/2"), Psnr())
-    seen = Expected.of(PAIR, [FerFrame(), DlibReferenceCsim()])
+    seen = Expected.of(PAIR, [by_key("ea:fer"), by_key("csim:dlib-ref")])
     assert (seen.labels.emotion, seen.labels.reference_emotion, seen.labels.speaker) == ("happy", "sad", "A")
     assert (seen.reference_clip, seen.reference_frames) == ("clips/A/sad/1", (3, 5))
     # The ground truth too: what needs none is the same number for any.
     other_truth = replace(PAIR, ground_truth_clip=None)
-    assert key(PAIR, Jitter(), FerFrame()) == key(other_truth, Jitter(), FerFrame())
-    assert key(PAIR, JitterRatio()) != key(other_truth, JitterRatio())
+    assert key(PAIR, Jitter(), by_key("ea:fer")) == key(other_truth, Jitter(), by_key("ea:fer"))
+    assert key(PAIR, by_key("jitter:ratio")) != key(other_truth, by_key("jitter:ratio"))
 
 
 def test_evaluators_that_know_a_training_clip_by_id_and_sound_may_not_judge_what_shows_it(
@@ -112,7 +113,7 @@ def test_which_metrics_need_a_ground_truth() -> None:
     assert {key for key in alone if key.split(":")[0] in ("jitter", "csim")} == {
         *("jitter:output", "csim:dlib-ref", "csim:aligned-ref")
     }
-    assert LseC("lm", audio="source").needs_target
+    assert Lse(crop="lm", audio="source").needs_target
 
 
 def face(n: int = 4, size: int = 192) -> np.ndarray:
@@ -134,7 +135,7 @@ def test_a_pair_without_a_ground_truth_has_the_scores_that_need_none(shards: Pat
 
 def test_a_metric_that_needs_no_ground_truth_gives_the_same_number_with_any() -> None:
     sample, blank = Sample(face(), labels=Labels("happy")), Sample(np.zeros((9, 8, 8, 3), np.uint8), fps=30)
-    for metric in (Jitter(), FerFrame()):
+    for metric in (Jitter(), by_key("ea:fer")):
         assert metric.score(sample, None) == metric.score(sample, blank) == metric.score(sample, sample)
-    assert JitterRatio().score(sample, None).reason is Reason.NO_GROUND_TRUTH
+    assert by_key("jitter:ratio").score(sample, None).reason is Reason.NO_GROUND_TRUTH
     assert Jitter().score(Sample(face(1)), None).reason is Reason.TOO_SHORT

@@ -10,13 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cmet_metrics.base import Sample
+from cmet_metrics.base import DEFAULT_FILES, Sample
 from cmet_metrics.csim import (
-    AlignedCsim,
-    AlignedReferenceCsim,
-    DlibCsim,
-    DlibReferenceCsim,
-    VicoCsim,
+    ArcFaceAligned,
     cosine,
     spread,
 )
@@ -25,7 +21,9 @@ from talking_face.faces.align import five_points
 from talking_face.faces.points68 import to_68
 from talking_face.media.reading import read_frames
 from talking_face.pretrained import arcface, store
+from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import Reason
+from tests.metrics.by_key import by_key
 from tests.stand_ins import seeded
 
 REAL_EMBEDDING = Path(__file__).resolve().parents[3] / "shared" / "weights" / "mobilefacenet.onnx"
@@ -70,25 +68,25 @@ def test_aligned_equals_insightfaces_arcface_on_the_same_points(stand_in_r50: Pa
     features = []
     for sample in samples:
         # insightface's pixels have their centres at whole numbers, MediaPipe's at one half.
-        points = five_points(to_68(mediapipe_landmarks(sample)).astype(np.float64)) - 0.5
+        points = five_points(to_68(mediapipe_landmarks(sample, DEFAULT_FILES)).astype(np.float64)) - 0.5
         rows = []
         for frame, five in zip(sample.frames, points, strict=True):
             face = Face()
             face.kps = five.astype(np.float32)
             rows.append(theirs.get(np.ascontiguousarray(frame[..., ::-1]), face))
-        ours = AlignedCsim().embed(sample, np.arange(len(sample.frames)))
+        ours = ArcFaceAligned().embed(sample, np.arange(len(sample.frames)), ModelFiles.from_environment())
         # One level in a few of the crop's 37,632 values, where single precision rounds the other way.
         assert cosine(ours, np.stack(rows)).min() > 1 - 1e-5
         features.append(rows)
     expected = np.mean([theirs.compute_sim(a, b) for a, b in zip(*features, strict=True)])
-    score = AlignedCsim().score(*samples)
+    score = by_key("csim:aligned").score(*samples)
     assert score.value == pytest.approx(expected, abs=1e-4) and score.n == 4
     assert f"net:arcface-w600k-r50@{hashlib.sha256(stand_in_r50.read_bytes()).hexdigest()[:8]}|" in str(
-        AlignedCsim().signature()
+        by_key("csim:aligned").signature()
     )
     # Against the reference frames: one person with himself.
     pred = Sample(people[0], reference=Sample(people[0][:1], name="reference"))
-    value = AlignedReferenceCsim().score(pred, samples[1]).value
+    value = by_key("csim:aligned-ref").score(pred, samples[1]).value
     assert value is not None and value > 0.98 > expected
 
 
@@ -130,7 +128,7 @@ def test_vico_follows_compute_csim(weights: Path, monkeypatch: pytest.MonkeyPatc
             with torch.no_grad():
                 side.append(small(torch.from_numpy(resized).float().div_(255).sub_(0.5).div_(0.5)))
     expected = torch.nn.functional.cosine_similarity(*(torch.cat(side) for side in features)).mean().item()
-    metric = VicoCsim()
+    metric = by_key("csim:vico")
     scores = [metric.score(Sample(pred), Sample(truth)) for pred, truth in clips]
     arcface._r100.cache_clear()
     whole = metric.aggregate(scores)
@@ -141,15 +139,15 @@ def test_vico_follows_compute_csim(weights: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_missing_weights_are_a_reason_and_the_signature_still_stands(weights: Path) -> None:
     sample = Sample(np.zeros((2, 112, 112, 3), np.uint8))
-    score = VicoCsim().score(sample, sample)
+    score = by_key("csim:vico").score(sample, sample)
     assert score.reason is Reason.MISSING_WEIGHTS and R100_FILE in score.detail
-    assert "net:arcface-r100@absent|align:none-resize-112" in str(VicoCsim().signature())
+    assert "net:arcface-r100@absent|align:none-resize-112" in str(by_key("csim:vico").signature())
 
 
 def test_dlib_equals_its_own_chips_and_tells_people_apart(people: list[np.ndarray]) -> None:
     dlib = pytest.importorskip("dlib")
     samples = [Sample(frames) for frames in people]
-    score = DlibCsim().score(*samples)
+    score = by_key("csim:dlib").score(*samples)
     net = dlib.face_recognition_model_v1(str(store.weight_path("dlib_face_resnet")))
     predictor, detector = dlib.shape_predictor(str(store.weight_path("dlib_68"))), dlib.get_frontal_face_detector()
     found = [
@@ -159,30 +157,30 @@ def test_dlib_equals_its_own_chips_and_tells_people_apart(people: list[np.ndarra
     assert score.value == pytest.approx(np.mean(cosine(np.array(found[0]), np.array(found[1]))), abs=1e-6)
     assert score.n == 4 and score.value < 0.9
     pred = Sample(people[0], reference=Sample(people[0][:2], name="reference"))
-    kept = DlibReferenceCsim().score(pred, samples[0])
-    swapped = DlibReferenceCsim().score(Sample(people[1], reference=pred.reference), samples[0])
+    kept = by_key("csim:dlib-ref").score(pred, samples[0])
+    swapped = by_key("csim:dlib-ref").score(Sample(people[1], reference=pred.reference), samples[0])
     assert kept.value is not None and swapped.value is not None and kept.value > 0.98 > 0.9 > swapped.value
-    assert DlibCsim().score(samples[0], samples[0]).value == pytest.approx(1)
-    assert DlibCsim().score(*samples[::-1]).value == pytest.approx(score.value)
+    assert by_key("csim:dlib").score(samples[0], samples[0]).value == pytest.approx(1)
+    assert by_key("csim:dlib").score(*samples[::-1]).value == pytest.approx(score.value)
 
 
 def test_reasons(people: list[np.ndarray]) -> None:
     clip, black = people[0], np.zeros_like(people[0])
     part = clip.copy()
     part[:3] = 0
-    assert DlibCsim().score(Sample(black), Sample(clip)).reason is Reason.NO_FACE
-    assert DlibCsim().score(Sample(part), Sample(clip)).reason is Reason.FEW_FACES
-    assert DlibCsim().score(Sample(clip[:3]), Sample(clip)).reason is Reason.LENGTH_MISMATCH
-    assert DlibReferenceCsim().score(Sample(clip), Sample(clip)).reason is Reason.MISSING_FILE
+    assert by_key("csim:dlib").score(Sample(black), Sample(clip)).reason is Reason.NO_FACE
+    assert by_key("csim:dlib").score(Sample(part), Sample(clip)).reason is Reason.FEW_FACES
+    assert by_key("csim:dlib").score(Sample(clip[:3]), Sample(clip)).reason is Reason.LENGTH_MISMATCH
+    assert by_key("csim:dlib-ref").score(Sample(clip), Sample(clip)).reason is Reason.MISSING_FILE
     faceless = Sample(clip, reference=Sample(black[:1], name="reference"))
-    assert DlibReferenceCsim().score(faceless, Sample(clip)).reason is Reason.NO_FACE
+    assert by_key("csim:dlib-ref").score(faceless, Sample(clip)).reason is Reason.NO_FACE
 
 
 def test_frames_looked_at_and_cosine() -> None:
     assert spread(75, 8).tolist() == [4, 14, 23, 32, 42, 51, 60, 70] and spread(3, 8).tolist() == [0, 1, 2]
     a = np.array([[3.0, 4.0], [1.0, 0.0], [np.nan, 1.0], [0.0, 0.0]])
     np.testing.assert_allclose(cosine(a, np.array([6.0, 8.0])), [1, 0.6, np.nan, np.nan])
-    assert str(DlibCsim().signature()) == (
+    assert str(by_key("csim:dlib").signature()) == (
         "csim|variant:dlib|net:dlib-resnet@55533b28|align:dlib-chip-150|points:dlib68@fbdc2cb8|colour:rgb|"
         "against:ground-truth|frames:exact|looked-at:8|min-valid:0.5|agg:video-mean|version:1.0.0"
     )

@@ -15,20 +15,11 @@ import cv2
 import numpy as np
 import pytest
 
-from cmet_metrics.base import Labels, Sample
+from cmet_metrics.base import DEFAULT_FILES, Labels, Sample, Settings
+from cmet_metrics.classifiers import CLASSIFIERS, Classifier
 from cmet_metrics.emotion import (
-    Classifier,
-    DeepfaceFrame,
-    DeepfaceFrameSayable,
-    DeepfaceOpencvFrame,
-    DeepfaceOpencvVideo,
-    DeepfaceVideo,
     EmotionAccuracy,
-    EmotionFan7,
-    EmotionFan8,
     EmotionLeak,
-    FerFrame,
-    FerVideo,
     by_class,
     confusion,
     shares,
@@ -37,7 +28,9 @@ from cmet_metrics.emotion import (
 from talking_face.emotions import CLASSIFIER_LABELS, from_classifier
 from talking_face.media.reading import read_frames
 from talking_face.pretrained import deepface_emotion, emotion_fan, fer, store
+from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import Reason
+from tests.metrics.by_key import by_key
 from tests.stand_ins import seeded
 
 DEEPFACE_FILE = "facial_expression_model_weights.onnx"
@@ -102,11 +95,11 @@ def test_fer_on_a_real_neutral_face(real_clips: list[Path]) -> None:
     frames = read_frames(real_clips[0])[40:44].copy()
     frames[2] = 0
     sample = Sample(frames, labels=Labels("neutral", "happy"))
-    score = FerFrame().score(sample, Sample(frames))
+    score = by_key("ea:fer").score(sample, Sample(frames))
     assert score.value == 1 and score.n == 3, "bbaf2n's speaker says a neutral sentence"
-    assert FerVideo().score(sample, sample).value == 1
+    assert by_key("ea:fer-video").score(sample, sample).value == 1
     faceless = Sample(np.zeros_like(frames), labels=Labels("neutral"))
-    assert FerFrame().score(faceless, faceless).reason is Reason.NO_FACE
+    assert by_key("ea:fer").score(faceless, faceless).reason is Reason.NO_FACE
 
 
 # -- DeepFace ----------------------------------------------------------------------------------------------------------
@@ -162,11 +155,12 @@ def test_deepface_equals_analyze_on_the_same_network(tmp_path: Path, monkeypatch
             theirs = [found["emotion"][label] / 100 for label in deepface_emotion.LABELS]
             np.testing.assert_allclose(row, theirs, atol=1e-5)
             assert (
-                from_classifier("deepface", found["dominant_emotion"]) == DeepfaceFrame.classifier.labels[row.argmax()]
+                from_classifier("deepface", found["dominant_emotion"])
+                == CLASSIFIERS["deepface"].labels(DEFAULT_FILES)[row.argmax()]
             )
     # The order of the colours matters: RGB in place of BGR is another number.
     assert np.abs(deepface_emotion.emotions(frames[..., ::-1]) - ours).max() > 1e-3
-    assert f"net:deepface@{store.weight_hash('deepface_emotion')[:8]}|" in str(DeepfaceFrame().signature())
+    assert f"net:deepface@{store.weight_hash('deepface_emotion')[:8]}|" in str(by_key("ea:deepface-frame").signature())
 
 
 # A cascade in OpenCV's form that finds spots darker than what is around them: a stand-in for the eyes'.
@@ -231,8 +225,8 @@ def test_deepfaces_own_detector_equals_analyze(
     assert np.isnan(ours[-1]).all() and np.isfinite(ours).all(axis=1).sum() >= 4
     assert len({round(tilt, 1) for tilt in tilts}) > 2, "faces were levelled"
     sample = Sample(np.stack(frames[-2:]), labels=Labels("happy"))
-    assert DeepfaceOpencvFrame().score(sample, sample).n == 1
-    assert "detector:opencv-haar@" in str(DeepfaceOpencvVideo().signature())
+    assert by_key("ea:deepface-opencv-frame").score(sample, sample).n == 1
+    assert "detector:opencv-haar@" in str(by_key("ea:deepface-opencv-video").signature())
     deepface_emotion._cascade.cache_clear()
 
 
@@ -240,9 +234,9 @@ def test_without_its_weights_deepface_gives_a_reason(tmp_path: Path, monkeypatch
     monkeypatch.setenv("CMET_EVAL_CACHE", str(tmp_path))
     monkeypatch.delenv("CMET_EVAL_WEIGHTS", raising=False)
     sample = Sample(pictures(2, 64, 64), labels=Labels("happy"))
-    score = DeepfaceVideo().score(sample, sample)
+    score = by_key("ea:deepface-video").score(sample, sample)
     assert score.reason is Reason.MISSING_WEIGHTS and DEEPFACE_FILE in score.detail and "MIT" in score.detail
-    assert "net:deepface@absent|" in str(DeepfaceVideo().signature())
+    assert "net:deepface@absent|" in str(by_key("ea:deepface-video").signature())
 
 
 # -- Emotion-FAN -------------------------------------------------------------------------------------------------------
@@ -299,7 +293,7 @@ def test_emotion_fan_from_a_users_checkpoint(
     monkeypatch.setenv("CMET_EVAL_CACHE", str(tmp_path / "cache"))
     frames = read_frames(real_clips[0])[40:44]
     sample = Sample(frames, labels=Labels("happy"))
-    assert EmotionFan7().score(sample, sample).reason is Reason.MISSING_WEIGHTS
+    assert by_key("ea:emotion-fan-7").score(sample, sample).reason is Reason.MISSING_WEIGHTS
     for name in (emotion_fan.SEVEN, emotion_fan.EIGHT):
         network = emotion_fan.build(name)
         network.load_state_dict(seeded(network))
@@ -312,11 +306,11 @@ def test_emotion_fan_from_a_users_checkpoint(
     np.testing.assert_array_equal(
         emotion_fan.face_chip(frames[0]), dlib.get_face_chip(frames[0], shape, size=224, padding=0.25)
     )
-    seven, eight = EmotionFan7(), EmotionFan8()
+    seven, eight = by_key("ea:emotion-fan-7"), by_key("ea:emotion-fan-8")
     for metric, name, index in ((seven, emotion_fan.SEVEN, [0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 3]),
                                 (eight, emotion_fan.EIGHT, [0, 1, 2, 3])):  # fmt: skip
         shown = np.stack([emotion_fan.face_chip(frame) for frame in frames])[index]
-        said = metric.classifier.labels[emotion_fan.emotions(shown, name).argmax()]
+        said = emotion_fan.LABELS[name][emotion_fan.emotions(shown, name).argmax()]
         right, wrong = Sample(frames, labels=Labels(said)), Sample(frames, labels=Labels("neutral"))
         assert metric.score(right, sample).value == 1 and metric.score(wrong, sample).value == 0
     assert "emotion-fan-8@absent" not in str(eight.signature())
@@ -326,16 +320,31 @@ def test_emotion_fan_from_a_users_checkpoint(
 # -- Counting ----------------------------------------------------------------------------------------------------------
 
 
-def accuracy(rows: list[list[float]], per: str = "frame", unsayable: str = "wrong") -> EmotionAccuracy:
-    """A metric whose classifier knows neutral, happy and sad, and says the given rows."""
+class StandIn(Classifier):
+    """A classifier of neutral, happy and sad that predicts the given rows."""
 
-    class Stand(EmotionAccuracy):
-        variant = "stand-in"
-        summary = "for tests"
-        classifier = Classifier("stand-in", ("neutral", "happy", "sad"), dict, lambda sample: np.array(rows))
+    name = "stand-in"
 
-    Stand.per, Stand.unsayable = per, unsayable  # type: ignore[assignment]
-    return Stand()
+    def __init__(self, rows: list[list[float]]) -> None:
+        self.rows = rows
+
+    def labels(self, files: ModelFiles) -> tuple[str, ...]:
+        return "neutral", "happy", "sad"
+
+    def settings(self, files: ModelFiles) -> Settings:
+        return {}
+
+    def classify(self, sample: Sample, files: ModelFiles) -> np.ndarray:
+        return np.array(self.rows)
+
+
+def accuracy(rows: list[list[float]], per: str = "frame", unsupported: str = "wrong") -> EmotionAccuracy:
+    """A metric whose classifier predicts the given rows."""
+
+    class WithStandIn(EmotionAccuracy):
+        network = StandIn(rows)  # type: ignore[assignment]
+
+    return WithStandIn(per=per, unsupported=unsupported)  # type: ignore[arg-type]
 
 
 ROWS = [[0.1, 0.8, 0.1], [0.6, 0.3, 0.1], [0.2, 0.7, 0.1], [0.0, 0.1, 0.9]]
@@ -351,7 +360,7 @@ def test_shares_votes_and_rules() -> None:
     assert accuracy(ROWS).score(labelled("happy"), target).value == 0.5
     assert accuracy(ROWS, "video").score(labelled("happy"), target).value == 1
     assert accuracy(ROWS).score(labelled("contempt"), target).value == 0
-    assert accuracy(ROWS, unsayable="left-out").score(labelled("contempt"), target).reason is Reason.UNSAYABLE
+    assert accuracy(ROWS, unsupported="left-out").score(labelled("contempt"), target).reason is Reason.UNSAYABLE
     assert accuracy(ROWS).score(labelled("sarcastic"), target).reason is Reason.UNSAYABLE
     assert accuracy(ROWS).score(labelled(None), target).reason is Reason.UNLABELLED
     gone = [[np.nan] * 3] * 3
@@ -380,9 +389,7 @@ def test_tables_come_from_sums_and_add_up_to_the_accuracy() -> None:
 
 def test_leak_counts_the_references_emotion() -> None:
     class Leak(EmotionLeak):
-        variant = "stand-in"
-        summary = "for tests"
-        classifier = accuracy(ROWS).classifier
+        network = StandIn(ROWS)  # type: ignore[assignment]
 
     score = Leak().score(labelled("happy", "neutral"), Sample(CLIP))
     assert score.value == 0.25 and score.stats == {"frames": 4, "leaked": 1, "kept": 2}
@@ -392,9 +399,10 @@ def test_leak_counts_the_references_emotion() -> None:
 
 
 def test_every_class_of_every_classifier_has_our_name() -> None:
-    assert set(DeepfaceFrame.classifier.labels) == set(FerFrame.classifier.labels) == set(CLASSIFIER_LABELS["fer"])
-    assert "unsayable:left-out" in str(DeepfaceFrameSayable().signature())
-    assert str(FerFrame().signature()) == (
+    labels = {name: classifier.labels(DEFAULT_FILES) for name, classifier in CLASSIFIERS.items()}
+    assert set(labels["deepface"]) == set(labels["fer"]) == set(CLASSIFIER_LABELS["fer"])
+    assert "unsayable:left-out" in str(by_key("ea:deepface-frame-sayable").signature())
+    assert str(by_key("ea:fer").signature()) == (
         "ea|variant:fer|net:mini-xception@59534287|face:mp478-box@64184e22|classes:7|per:frame|unsayable:wrong|"
         "min-valid:0.5|agg:video-mean|version:1.0.0"
     )

@@ -12,9 +12,10 @@ import pytest
 from scipy.linalg import sqrtm
 
 from cmet_metrics.base import Sample
-from cmet_metrics.fid import DatasetFid, FeatureSums, PairFid, frechet_distance, frechet_distance_of
+from cmet_metrics.fid import DatasetFid, FeatureSums, frechet_distance, frechet_distance_of
 from talking_face.pretrained import inception, store
 from talking_face.reasons import Reason
+from tests.metrics.by_key import by_key
 from tests.stand_ins import seeded
 
 FILE = "pt_inception-2015-12-05-6726825d.pth"
@@ -89,17 +90,17 @@ def test_features_equal_pytorch_fids_and_pairs_are_scored(weights: Path) -> None
     found = inception.inception_features(frames)
     np.testing.assert_allclose(found[0, : len(FIRST)], FIRST, rtol=1e-4)
     np.testing.assert_allclose(found.sum(axis=1, dtype=np.float64), SUMS, rtol=1e-5)
-    score = PairFid().score(Sample(frames), Sample(frames[::-1].copy()))
+    score = by_key("fid:cmet-pair").score(Sample(frames), Sample(frames[::-1].copy()))
     assert score.value == pytest.approx(0, abs=1e-6 * float((found**2).sum())) and score.n == 2
-    other = PairFid().score(Sample(frames[..., ::-1].copy()), Sample(frames))
+    other = by_key("fid:cmet-pair").score(Sample(frames[..., ::-1].copy()), Sample(frames))
     assert other.value is not None and other.value > 100 * (score.value or 0) and other.value > 0
 
 
 def test_without_its_weights_there_is_a_reason(weights: Path) -> None:
     sample = Sample(pictures())
-    score = PairFid().score(sample, sample)
+    score = by_key("fid:cmet-pair").score(sample, sample)
     assert score.reason is Reason.MISSING_WEIGHTS and FILE in score.detail
-    assert str(PairFid().signature()) == (
+    assert str(by_key("fid:cmet-pair").signature()) == (
         "fid|variant:cmet-pair|net:inception-2015-12-05@absent|colour:rgb|resize:bilinear-299|codec:none|frames:all|"
         "agg:video-mean|version:1.0.0"
     )

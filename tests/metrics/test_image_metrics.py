@@ -13,11 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from cmet_metrics.base import Sample
-from cmet_metrics.psnr import LowerHalfPsnr, MouthPsnr, PooledMouthPsnr, PooledPsnr, Psnr, mouth_boxes, psnr
-from cmet_metrics.ssim import BoxSsim, Ssim, luma, ssim, ssim_box
+from cmet_metrics.base import DEFAULT_FILES, Sample
+from cmet_metrics.psnr import Psnr, mouth_boxes, psnr
+from cmet_metrics.ssim import Ssim, luma, ssim, ssim_box
 from talking_face.media.reading import read_frames
 from talking_face.reasons import Reason
+from tests.metrics.by_key import by_key
 
 
 def skimage_ssim(a: np.ndarray, b: np.ndarray) -> float:
@@ -115,19 +116,19 @@ def test_regions_are_what_they_say(real_clips: list[Path]) -> None:
     target = read_frames(real_clips[0])[20:23]
     pred = target.copy()
     pred[:, : target.shape[1] // 2] ^= 8
-    assert LowerHalfPsnr().score(Sample(pred), Sample(target)).reason is Reason.INFINITE
+    assert by_key("psnr:lower-half").score(Sample(pred), Sample(target)).reason is Reason.INFINITE
     assert Psnr().score(Sample(pred), Sample(target)).value == pytest.approx(20 * math.log10(255 / 8) + 3.0103, abs=1)
 
     sample = Sample(target)
-    corners, side = mouth_boxes(sample)
+    corners, side = mouth_boxes(sample, DEFAULT_FILES)
     assert 40 < side < 90  # px; the faces of GRID have 50 px between the eyes
     (x, y), inside = corners[1].astype(int), np.zeros(target.shape[:3], bool)
     for t, (left, top) in enumerate(corners.astype(int)):
         inside[t, top : top + side, left : left + side] = True
     outside = np.where(inside[..., None], target, target ^ 1)
     within = np.where(inside[..., None], target ^ 16, target)
-    assert MouthPsnr().score(Sample(outside), sample).reason is Reason.INFINITE
-    for metric in (MouthPsnr(), PooledMouthPsnr()):
+    assert by_key("psnr:mouth").score(Sample(outside), sample).reason is Reason.INFINITE
+    for metric in (by_key("psnr:mouth"), by_key("psnr:pooled-mouth")):
         assert metric.score(Sample(within), sample).value == pytest.approx(20 * math.log10(255 / 16), abs=1e-9)
     expected = peak_signal_noise_ratio(
         target[1, y : y + side, x : x + side], np.zeros((side, side, 3), np.uint8), data_range=255
@@ -136,7 +137,7 @@ def test_regions_are_what_they_say(real_clips: list[Path]) -> None:
         pytest.approx(expected, abs=1e-9)
     )
     dark = Sample(np.zeros_like(target))
-    assert MouthPsnr().score(sample, dark).reason is Reason.NO_FACE
+    assert by_key("psnr:mouth").score(sample, dark).reason is Reason.NO_FACE
 
 
 @pytest.mark.parametrize("name", PAIRS)
@@ -181,13 +182,13 @@ def test_identical_frames_are_counted_and_left_out() -> None:
     assert score.value == pytest.approx(20 * math.log10(255), abs=1e-9)
     assert (score.n, score.stats["identical"]) == (2, 2)
     assert "2 identical frames" in score.detail
-    pooled = PooledPsnr().score(Sample(pred), Sample(target))
+    pooled = by_key("psnr:pooled").score(Sample(pred), Sample(target))
     assert pooled.value == pytest.approx(20 * math.log10(255) + 10 * math.log10(2), abs=1e-9)
     same = Psnr().score(Sample(target), Sample(target))
     assert (same.value, same.reason) == (None, Reason.INFINITE)
     # Pooled over clips, an identical clip halves the error; in the mean of dB it is only counted.
-    both = [PooledPsnr().score(Sample(p), Sample(target)) for p in (pred, target)]
-    total = PooledPsnr().aggregate(both)
+    both = [by_key("psnr:pooled").score(Sample(p), Sample(target)) for p in (pred, target)]
+    total = by_key("psnr:pooled").aggregate(both)
     assert total.mean == pytest.approx(20 * math.log10(255) + 10 * math.log10(4), abs=1e-9)
     assert (total.n, total.N, total.infinite) == (2, 2, 1)
 
@@ -195,7 +196,7 @@ def test_identical_frames_are_counted_and_left_out() -> None:
 def test_pooled_psnr_of_clips_is_the_psnr_of_all_their_frames() -> None:
     target = np.stack([NATURAL] * 3)
     clips = [np.stack([jpeg(NATURAL, q)] * 3) for q in (10, 50)]
-    metric = PooledPsnr()
+    metric = by_key("psnr:pooled")
     total = metric.aggregate(metric.score(Sample(clip), Sample(target)) for clip in clips)
     expected = peak_signal_noise_ratio(np.concatenate([target] * 2), np.concatenate(clips), data_range=255)
     assert total.mean == pytest.approx(expected, abs=1e-9)
@@ -207,8 +208,8 @@ def test_frames_smaller_than_the_window_give_a_reason() -> None:
     assert score.reason is Reason.SIZE_MISMATCH
     assert "at least 11x11" in score.detail
     tiny = Sample(small[:, :, :6])
-    assert BoxSsim().score(Sample(small), Sample(small)).value == 1.0
-    assert BoxSsim().score(tiny, tiny).reason is Reason.SIZE_MISMATCH
+    assert by_key("ssim:skimage").score(Sample(small), Sample(small)).value == 1.0
+    assert by_key("ssim:skimage").score(tiny, tiny).reason is Reason.SIZE_MISMATCH
 
 
 def test_wrong_shapes_are_named_with_both_values() -> None:

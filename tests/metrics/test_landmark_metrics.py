@@ -11,15 +11,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cmet_metrics.base import Sample
-from cmet_metrics.jitter import Jitter, JitterRatio, jitter
+from cmet_metrics.base import DEFAULT_FILES, Sample
+from cmet_metrics.jitter import Jitter, jitter
 from cmet_metrics.landmarks import mediapipe_landmarks
-from cmet_metrics.lip_energy import LipEnergy, LipEnergyOffset, match
-from cmet_metrics.registration import Registration, RotationRegistration, ScaleRegistration, residual
+from cmet_metrics.lip_energy import LipEnergy, match
+from cmet_metrics.registration import Registration, residual
 from embedded_corpus.plan import CorpusPlan
 from embedded_corpus.writing import write_corpus
 from talking_face.media.reading import read_audio, read_frames
 from talking_face.reasons import Reason
+from tests.metrics.by_key import by_key
 
 
 def head(seed: int = 0, count: int = 4) -> np.ndarray:
@@ -95,19 +96,20 @@ def shifted(frames: np.ndarray, dx: float, turn: float = 0.0, size: float = 1.0)
 def test_a_real_clip_moved_in_known_steps(real_clips: list[Path]) -> None:
     target = Sample(read_frames(real_clips[0])[20:26], name="real")
     same = Sample(target.frames.copy())
-    for metric in (Registration(), ScaleRegistration(), RotationRegistration()):
+    for metric in (Registration(), by_key("registration:scale"), by_key("registration:rotation")):
         assert metric.score(same, target).value == pytest.approx(0, abs=1e-6)
     moved = Sample(shifted(target.frames, 4))
     score = Registration().score(moved, target)
     assert score.value == pytest.approx(4, abs=0.5)
     assert score.stats["dx"] / score.stats["frames"] == pytest.approx(4, abs=0.5)
-    assert RotationRegistration().score(Sample(shifted(target.frames, 0, 5)), target).value == pytest.approx(5, abs=1)
-    assert ScaleRegistration().score(Sample(shifted(target.frames, 0, 0, 1.1)), target).value == pytest.approx(
+    turned = by_key("registration:rotation").score(Sample(shifted(target.frames, 0, 5)), target)
+    assert turned.value == pytest.approx(5, abs=1)
+    assert by_key("registration:scale").score(Sample(shifted(target.frames, 0, 0, 1.1)), target).value == pytest.approx(
         10, abs=2
     )
-    assert JitterRatio().score(same, target).value == pytest.approx(1)
+    assert by_key("jitter:ratio").score(same, target).value == pytest.approx(1)
     shaken = np.concatenate([shifted(target.frames[t : t + 1], 2 * (-1) ** t) for t in range(6)])
-    assert JitterRatio().score(Sample(shaken), target).value > 1.5
+    assert by_key("jitter:ratio").score(Sample(shaken), target).value > 1.5
     frozen = Sample(np.repeat(target.frames[:1], 6, axis=0))
     assert Jitter().score(frozen, target).value == pytest.approx(0, abs=0.3)  # tracking settles over a few frames
     dark = Sample(np.zeros_like(target.frames), name="dark")
@@ -126,7 +128,7 @@ def test_lip_energy_has_a_reason_for_what_it_cannot_hear_or_see(real_clips: list
     assert LipEnergy().score(Sample(frames, audio=audio[:12000]), target).reason is Reason.LENGTH_MISMATCH
     assert LipEnergy().score(Sample(frames[:30], audio=audio), target).reason is Reason.TOO_SHORT
     heard = Sample(frames, audio=audio)
-    first, second = LipEnergy().score(heard, target), LipEnergyOffset().score(heard, target)
+    first, second = LipEnergy().score(heard, target), by_key("lip_energy:offset").score(heard, target)
     assert first.stats == second.stats and second.value == abs(first.stats["offset"])
     assert heard.frames is frames and str(LipEnergy().signature()).startswith(
         "lip_energy|variant:correlation|points:mediapipe478-68@64184e22|mouth:inner-lips|sound:mel-10-linear@"
@@ -144,12 +146,12 @@ def test_sound_moved_by_k_frames_comes_back_as_k(tmp_path: Path) -> None:
     clip = next(tmp_path.glob("*.mp4"))
     frames, audio = read_frames(clip), read_audio(clip)
     first = Sample(frames, audio=audio)
-    mesh = mediapipe_landmarks(first)
+    mesh = mediapipe_landmarks(first, DEFAULT_FILES)
     for k in (-10, -3, 0, 1, 7):
         gap = np.zeros(640 * abs(k), np.int16)
         moved = np.concatenate([audio[640 * k :], gap]) if k >= 0 else np.concatenate([gap, audio])
         sample = Sample(frames, audio=moved)
         sample.cached("mediapipe-478", lambda _: mesh)
-        score = LipEnergyOffset().score(sample, first)
+        score = by_key("lip_energy:offset").score(sample, first)
         assert score.stats["offset"] == k and score.value == abs(k)
         assert score.stats["correlation"] > 0.5

@@ -14,23 +14,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage.transform import SimilarityTransform, warp
 
-from cmet_metrics.base import Sample, Score
+from cmet_metrics.base import DEFAULT_FILES, Sample, Score
 from cmet_metrics.eat_align import ALIGN_POINTS, AlignedTrack, align, similarity, template, track, warp_crop
 from cmet_metrics.lmd import (
-    FaceLmd,
-    FaceLmdMediaPipe,
-    FaceLmdNative,
-    MouthLmd,
-    MouthLmdAtvgnet,
-    MouthLmdMediaPipe,
-    MouthLmdNative,
-    MouthLmdVico,
     landmark_distance,
     mediapipe_track,
 )
 from talking_face.media.reading import read_frames
 from talking_face.pretrained.store import MissingWeights, weight_path
 from talking_face.reasons import Reason
+from tests.metrics.by_key import by_key
 
 TOLERANCE = 1e-9  # px; measured difference 4e-16, as both sum the same whole-pixel distances in another order
 
@@ -80,7 +73,7 @@ def test_eat_equals_the_reference_code_on_real_clips(name: str, real_clips: list
     if hashlib.sha256(pred.tobytes() + target.tobytes()).hexdigest()[:16] != digest:
         pytest.skip("this decoder gives other pixels than the one the golden numbers were made with")
     samples = Sample(pred, name="pred"), Sample(target, name="target")
-    for metric, expected in ((MouthLmd(), mouth), (FaceLmd(), face)):
+    for metric, expected in ((by_key("m_lmd:eat"), mouth), (by_key("f_lmd:eat"), face)):
         score = metric.score(*samples)
         assert score.value == pytest.approx(expected, abs=TOLERANCE)
         assert score.stats["pred_frames"] == len(pred) and score.stats["target_frames"] == len(target)
@@ -126,7 +119,7 @@ def test_a_clip_without_enough_faces_gives_a_reason(real_clips: list[Path]) -> N
     target = frames(real_clips[0].parent / "bbaf2n.mpg", 20, 24)
     few = target.copy()
     few[1:] = 0
-    for metric in (MouthLmd(), MouthLmdMediaPipe()):
+    for metric in (by_key("m_lmd:eat"), by_key("m_lmd:eat-mp")):
         none = metric.score(Sample(np.zeros_like(target), name="black"), Sample(target))
         assert (none.value, none.reason) == (None, Reason.NO_FACE)
         assert "black: no face in any of 4 frames" in none.detail
@@ -138,31 +131,31 @@ def test_a_clip_without_enough_faces_gives_a_reason(real_clips: list[Path]) -> N
 def test_mouth_and_face_share_one_pass(real_clips: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     clip = frames(real_clips[0].parent / "bbaf2n.mpg", 20, 23)
     samples = Sample(clip), Sample(clip.copy())
-    first = [m.score(*samples) for m in (MouthLmd(), MouthLmdMediaPipe())]
+    first = [m.score(*samples) for m in (by_key("m_lmd:eat"), by_key("m_lmd:eat-mp"))]
     monkeypatch.setattr("cmet_metrics.eat_align.align", None)
     monkeypatch.setattr("talking_face.pretrained.face_landmarker.FaceLandmarker", None)
-    again: list[Score] = [m.score(*samples) for m in (FaceLmd(), FaceLmdMediaPipe())]
+    again: list[Score] = [m.score(*samples) for m in (by_key("f_lmd:eat"), by_key("f_lmd:eat-mp"))]
     assert [s.value for s in first + again] == [0.0] * 4
 
 
 def test_a_held_frame_has_the_points_of_the_one_before(real_clips: list[Path]) -> None:
     clip = frames(real_clips[0].parent / "bbaf2n.mpg", 20, 22)
-    held = track(clip[[0, 0, 1, 1]])
-    apart = track(clip)
-    np.testing.assert_array_equal(held.landmarks, apart.landmarks[[0, 0, 1, 1]])
+    held = track(clip[[0, 0, 1, 1]], DEFAULT_FILES)
+    single = track(clip, DEFAULT_FILES)
+    np.testing.assert_array_equal(held.landmarks, single.landmarks[[0, 0, 1, 1]])
     assert (held.n_frames, held.dropped) == (4, 0)
 
 
 def test_both_point_sets_land_on_the_template(real_clips: list[Path]) -> None:
     """The face in the crop is where the template says, in both variants, and the mouth opening agrees in sign."""
     sample = Sample(frames(real_clips[0].parent / "bbaf2n.mpg", 20, 26))
-    found: list[AlignedTrack] = [track(sample.frames), mediapipe_track(sample)]
+    found: list[AlignedTrack] = [track(sample.frames, DEFAULT_FILES), mediapipe_track(sample, DEFAULT_FILES)]
     for one in found:
         offset = one.landmarks[:, ALIGN_POINTS] - (template()[ALIGN_POINTS] - 1)
         assert np.linalg.norm(offset, axis=-1).mean() < 4  # px of 128
     apart = np.linalg.norm(found[0].landmarks - found[1].landmarks, axis=-1).mean()
     assert apart < 4
-    crop = align(sample.frames[0])
+    crop = align(sample.frames[0], DEFAULT_FILES)
     assert crop is not None and crop.shape == (128, 128, 3)
 
 
@@ -186,16 +179,16 @@ def test_atvgnet_is_what_its_script_computes(real_clips: list[Path]) -> None:
     for real, fake in zip(target, pred, strict=False):
         dis = np.sqrt(np.sum((mouth(real) - mouth(fake)) ** 2, axis=1))
         distances.append(np.sum(dis, axis=0))
-    score = MouthLmdAtvgnet().score(Sample(pred), Sample(target))
+    score = by_key("m_lmd:atvgnet").score(Sample(pred), Sample(target))
     assert score.value == pytest.approx(sum(distances) / len(distances), abs=1e-9)
     assert score.n == 3
     # Over clips it is the mean over frames, long clips weighing more.
-    other = MouthLmdAtvgnet().score(Sample(target), Sample(target))
-    both = MouthLmdAtvgnet().aggregate([score, other])
+    other = by_key("m_lmd:atvgnet").score(Sample(target), Sample(target))
+    both = by_key("m_lmd:atvgnet").aggregate([score, other])
     assert both.mean == pytest.approx(sum(distances) / 6, abs=1e-9)
     blind = target.copy()
     blind[1:] = 0
-    assert MouthLmdAtvgnet().score(Sample(blind), Sample(target)).reason is Reason.FEW_FACES
+    assert by_key("m_lmd:atvgnet").score(Sample(blind), Sample(target)).reason is Reason.FEW_FACES
 
 
 def test_native_points_are_measured_in_distances_between_the_eyes(real_clips: list[Path]) -> None:
@@ -205,7 +198,7 @@ def test_native_points_are_measured_in_distances_between_the_eyes(real_clips: li
         np.stack([cv2.resize(f, None, fx=0.75, fy=0.75, interpolation=cv2.INTER_AREA) for f in c])
         for c in (pred, target)
     ]
-    for metric in (MouthLmdNative(), FaceLmdNative()):
+    for metric in (by_key("m_lmd:native-mp"), by_key("f_lmd:native-mp")):
         value = metric.score(Sample(pred), Sample(target)).value
         assert value is not None and 0.5 < value < 20
         assert metric.score(*map(Sample, small)).value == pytest.approx(value, rel=0.25)
@@ -217,7 +210,7 @@ def test_vico_without_its_weights_says_what_to_fetch() -> None:
         weight_path("fan_2d_4")
     except MissingWeights:
         clip = np.zeros((2, 64, 64, 3), np.uint8)
-        score = MouthLmdVico().score(Sample(clip), Sample(clip))
+        score = by_key("m_lmd:vico").score(Sample(clip), Sample(clip))
         assert score.reason is Reason.MISSING_WEIGHTS
         assert "cmet-eval weights fetch fan_2d_4" in score.detail
-        assert "fan4-68@absent" in str(MouthLmdVico().signature())
+        assert "fan4-68@absent" in str(by_key("m_lmd:vico").signature())

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.io import wavfile
 
-from cmet_metrics.base import Sample
-from cmet_metrics.lse import LipSyncNet, LseC, LseD, LseOffset, lip_sync, n_windows, shifted_distances
+from cmet_metrics.base import DEFAULT_FILES, Sample
+from cmet_metrics.lse import LipSyncNet, Lse, lip_sync, n_windows, shifted_distances
 from cmet_metrics.registry import get_metric
 from cmet_metrics.syncnet_crops import MIN_TRACK, crop_track, join_boxes, whole_frame
 from talking_face.media.reading import read_audio, read_frames
@@ -33,14 +33,17 @@ def net() -> SyncNet:
     return SyncNet(official_form(reference_net()), "stand-in")
 
 
-def metrics_on(network: LipSyncNet, variant: Any = "crop", audio: Any = "driving") -> list[LseC]:
+def metrics_on(network: LipSyncNet, crop: Any = "crop", audio: Any = "driving") -> list[Lse]:
     """The three metrics with another network in the official one's place."""
 
-    def with_network(kind: type[LseC]) -> LseC:
-        own = {"network": lambda self: network, "network_tag": lambda self: network.tag}
-        return type(kind.__name__, (kind,), own)(variant, audio)  # type: ignore[no-any-return]
+    class WithNetwork(Lse):
+        def load_network(self) -> LipSyncNet:
+            return network
 
-    return [with_network(kind) for kind in (LseC, LseD, LseOffset)]
+        def network_tag(self) -> str:
+            return network.tag
+
+    return [WithNetwork(measure=measure, crop=crop, audio=audio) for measure in ("confidence", "distance", "offset")]
 
 
 def evaluate(folder: Path, crops: np.ndarray, samples: np.ndarray) -> tuple[int, float, float]:
@@ -63,7 +66,7 @@ def test_equal_to_syncnet_python(frames: int, samples: int, net: SyncNet, tmp_pa
     """Sound as long as the picture, shorter, longer, and the shortest clip there is a number for."""
     clip = Sample(smooth_frames(frames, 256, frames), audio=babble(samples, 5))
     assert clip.audio is not None
-    offset, confidence, distance = evaluate(tmp_path, whole_frame(clip).crops, clip.audio)
+    offset, confidence, distance = evaluate(tmp_path, whole_frame(clip, DEFAULT_FILES).crops, clip.audio)
     c, d, o = (metric.score(clip, clip) for metric in metrics_on(net))
     assert c.value == pytest.approx(confidence, abs=TOLERANCE)
     assert d.value == pytest.approx(distance, abs=TOLERANCE)
@@ -76,7 +79,7 @@ def test_lm_crops_a_real_clip(net: SyncNet, tmp_path: Path, real_clips: list[Pat
     clip = Sample(frames, audio=samples)
     from cmet_metrics.syncnet_crops import from_landmarks
 
-    crops = from_landmarks(clip).crops
+    crops = from_landmarks(clip, DEFAULT_FILES).crops
     assert crops.shape == (12, 224, 224, 3)
     offset, confidence, distance = evaluate(tmp_path, crops, samples)
     c, d, o = (metric.score(clip, clip) for metric in metrics_on(net, "lm"))
@@ -134,15 +137,15 @@ def test_one_pass_serves_all_three_and_the_source_sound_is_another_score(net: Sy
     other = [metric.score(clip, source) for metric in metrics_on(Counted(), audio="source")]
     assert calls == ["lip", "sound", "sound"]
     assert driving[1].value != other[1].value
-    assert "|audio:driving|" in str(LseC("crop").signature())
-    assert "|audio:source|" in str(LseC("crop", "source").signature())
+    assert "|audio:driving|" in str(Lse(crop="crop").signature())
+    assert "|audio:source|" in str(Lse(crop="crop", audio="source").signature())
 
 
 def test_reasons(net: SyncNet, monkeypatch: pytest.MonkeyPatch) -> None:
     frames, samples = smooth_frames(8, 64, 0), babble(8 * 640, 0)
 
-    def reason(sample: Sample, variant: str = "crop") -> Reason | None:
-        score = metrics_on(net, variant)[0].score(sample, sample)
+    def reason(sample: Sample, crop: str = "crop") -> Reason | None:
+        score = metrics_on(net, crop)[0].score(sample, sample)
         assert (score.value is None) == (score.reason is not None)
         return score.reason
 

