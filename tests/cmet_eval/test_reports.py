@@ -18,11 +18,12 @@ from cmet_eval.runs import evaluate
 from cmet_eval.runs.metrics import Scoring
 from cmet_leaderboards.results import ResultRow, Results, read_results, write_results
 from cmet_metrics import fid
-from cmet_metrics.base import Sample
-from cmet_metrics.emotion import Classifier
+from cmet_metrics.base import Sample, Settings
+from cmet_metrics.classifiers import Classifier
 from cmet_pipelines.shards import ShardSet
 from talking_face.execution.options import RunOptions
 from talking_face.media.reading import read_frames
+from talking_face.pretrained.model_files import ModelFiles
 from talking_face.pretrained.store import MissingWeights
 from talking_face.reasons import UserError
 
@@ -56,6 +57,24 @@ def twice(report: Callable[[], reports.Report], tmp_path: Path) -> str:
     assert all((tmp_path / "one" / n).read_bytes() == (tmp_path / "two" / n).read_bytes() for n in names)
     assert any(name.endswith(".png") for name in names) and paths[0].with_suffix(".csv").exists()
     return paths[0].read_text()
+
+
+class StandIn(Classifier):
+    """A classifier of sad and happy that predicts what `rows` returns."""
+
+    name = "t"
+
+    def __init__(self, rows: Callable[[Sample], np.ndarray]) -> None:
+        self.rows = rows
+
+    def labels(self, files: ModelFiles) -> tuple[str, ...]:
+        return "sad", "happy"
+
+    def settings(self, files: ModelFiles) -> Settings:
+        return {}
+
+    def classify(self, sample: Sample, files: ModelFiles) -> np.ndarray:
+        return self.rows(sample)
 
 
 def ea_results(folder: Path) -> Results:
@@ -101,7 +120,7 @@ def test_emotion_proportion_pools_frames_and_keeps_what_it_found(
         seen.append((sample.name, rows[1:]))
         return rows
 
-    monkeypatch.setattr(reports, "classifiers", lambda: {"t": Classifier("t", ("sad", "happy"), dict, classify)})
+    monkeypatch.setattr(reports, "classifiers", lambda: {"t": StandIn(classify)})
     make = lambda: reports.emotion_proportion(shards, "t", tmp_path / "kept", clips=3, workers=0, quiet=True)  # noqa: E731
     text = twice(make, tmp_path)
     assert len(seen) == 3 * 3, "three of each label, and none of them again"
@@ -116,7 +135,7 @@ def test_emotion_proportion_pools_frames_and_keeps_what_it_found(
     def absent(sample: Sample) -> np.ndarray:
         raise MissingWeights("its file is not here")
 
-    monkeypatch.setattr(reports, "classifiers", lambda: {"t": Classifier("t", ("sad", "happy"), dict, absent)})
+    monkeypatch.setattr(reports, "classifiers", lambda: {"t": StandIn(absent)})
     with pytest.raises(UserError, match="its file is not here"):
         reports.emotion_proportion(shards, "t", tmp_path / "other", clips=1, workers=0, quiet=True)
 
@@ -142,7 +161,7 @@ def test_fid_over_a_set(shards: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     def eight(frames: np.ndarray) -> np.ndarray:
         return frames.reshape(len(frames), 8, -1).astype(np.float64).mean(axis=2)
 
-    monkeypatch.setattr(fid, "inception_features", lambda sample: eight(sample.frames))
+    monkeypatch.setattr(fid, "inception_features", lambda sample, files: eight(sample.frames))
     rows = {row["method"]: row for row in table(reports.dataset_fid(run, shards, workers=0, quiet=True))}
     pairs, data = read_pairs(run / "pairs" / "neutral-base.parquet").pairs, ShardSet(shards)
     real = np.concatenate([eight(data.frames(str(pair.ground_truth_clip))) for pair in pairs])
@@ -153,7 +172,7 @@ def test_fid_over_a_set(shards: Path, tmp_path: Path, monkeypatch: pytest.Monkey
         assert (rows[method]["n"], rows[method]["frames"], rows[method]["compared"]) == (6, len(ours), True)
     assert rows["ground-truth"]["fid"] < 0.1 * rows["static-reference"]["fid"]
     # A video that is gone takes its pair out of every method's set; features are kept.
-    monkeypatch.setattr(fid, "inception_features", lambda sample: pytest.fail("found before"))
+    monkeypatch.setattr(fid, "inception_features", lambda sample, files: pytest.fail("found before"))
     files[0].unlink()
     again = table(reports.dataset_fid(run, shards, workers=0, quiet=True))
     assert {(row["n"], row["expected"]) for row in again} == {(5, 6)}

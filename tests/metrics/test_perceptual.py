@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from cmet_metrics.base import Sample
-from cmet_metrics.perceptual import Lpips
 from talking_face.pretrained import lpips_alex, store
 from talking_face.reasons import Reason, UserError
+from tests.metrics.by_key import by_key
 from tests.stand_ins import seeded
 
 FILE = "alexnet-owt-7be5be79.pth"
@@ -87,19 +87,19 @@ def test_distances_equal_the_package(weights: Path, reference: Any) -> None:
         np.testing.assert_allclose(ours, theirs, atol=1e-6, rtol=1e-5)
         assert 0 < ours[0] < ours[1]
         np.testing.assert_allclose(lpips_alex.lpips_alex(b, a), ours, rtol=1e-6)
-    assert Lpips().score(Sample(a), Sample(a)).value == 0
-    score = Lpips().score(Sample(a), Sample(b))
+    assert by_key("lpips:alex").score(Sample(a), Sample(a)).value == 0
+    score = by_key("lpips:alex").score(Sample(a), Sample(b))
     assert score.value == pytest.approx(float(ours.mean()), rel=1e-6) and score.stats["frames"] == 3
-    assert Lpips().score(Sample(a), Sample(b[:2])).reason is Reason.LENGTH_MISMATCH
+    assert by_key("lpips:alex").score(Sample(a), Sample(b[:2])).reason is Reason.LENGTH_MISMATCH
     tiny = Sample(a[:, :30])
-    assert Lpips().score(tiny, tiny).reason is Reason.SIZE_MISMATCH
+    assert by_key("lpips:alex").score(tiny, tiny).reason is Reason.SIZE_MISMATCH
 
 
 def test_without_alexnet_there_is_a_reason(weights: Path) -> None:
     sample = Sample(pictures(2, 64, 64, seed=0))
-    score = Lpips().score(sample, sample)
+    score = by_key("lpips:alex").score(sample, sample)
     assert score.reason is Reason.MISSING_WEIGHTS and "cmet-eval weights fetch alexnet" in score.detail
-    assert str(Lpips().signature()) == (
+    assert str(by_key("lpips:alex").signature()) == (
         "lpips|variant:alex|net:alexnet@absent|heads:lpips-0.1@df73285e|colour:rgb|range:255|frames:exact|resize:none|"
         "agg:video-mean|version:1.0.0"
     )
@@ -110,4 +110,4 @@ def test_a_wrong_file_is_named(weights: Path) -> None:
     torch.save({"features.0.weight": torch.zeros(2)}, weights / FILE)
     sample = Sample(pictures(2, 64, 64, seed=0))
     with pytest.raises(UserError, match="does not hold the weights of alexnet"):
-        Lpips().score(sample, sample)
+        by_key("lpips:alex").score(sample, sample)
