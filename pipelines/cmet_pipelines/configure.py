@@ -51,7 +51,7 @@ def read_config(path: Path) -> dict[str, Value]:
     known = ProcessingSettings.model_fields.keys() | reader_fields().keys()
     for name in table:
         if name not in known:
-            raise UserError(f"{path}: unknown setting {name}{did_you_mean(name, known)}; see docs/shards.md")
+            raise UserError(f"{path}: unknown setting {name}{did_you_mean(name, known)}")
     return {name: Value(value, f"{path}: {name}") for name, value in table.items()}
 
 

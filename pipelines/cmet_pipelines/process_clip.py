@@ -20,7 +20,7 @@ from cmet_pipelines.records import ClipRecord
 from cmet_pipelines.shard_files import clip_digest
 from cmet_pipelines.source_files import relative_path
 from talking_face.clip import Clip, MediaSource
-from talking_face.execution.child_process import enter_stage
+from talking_face.execution.stage import enter_stage
 from talking_face.faces.align import AlignMode, align_mode, cut, find_dlib68, transforms
 from talking_face.faces.crop import apply_transform
 from talking_face.faces.points68 import to_68

@@ -1,10 +1,10 @@
 """Runs one function over many tasks on Dask workers, each with a persistent child that can be killed at a deadline.
 
-A decoder can hang for ever, and native code can crash: neither may take the run along. So a Dask worker never runs the
-function itself. It owns one child process (a thread of a worker with several threads, one each), which imports the
-function once, and is killed and replaced when a task passes its deadline or the child dies.
+A decoder can hang forever, and native code can crash; neither may end the run. So a Dask worker never runs the
+function itself. Each thread of a worker owns one child process, which imports the function once. A child that dies, or
+whose task passes its deadline, is killed and replaced.
     main process -> Dask scheduler -> worker process (1 thread) -> child process (runs the function)
-Knows nothing of datasets: preprocessing and scoring both use it.
+This module knows nothing about datasets: preprocessing and scoring both use it.
 """
 
 from __future__ import annotations
@@ -17,17 +17,22 @@ import time
 import uuid
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from talking_face.execution import child_process
+from talking_face.execution.calls import call_guarded, load
+from talking_face.execution.messages import Failure
 from talking_face.progress import Progress
 from talking_face.reasons import ClipError, Reason, UserError
 from talking_face.threads import limit_threads
 
-_QUEUED_PER_WORKER = 3  # one running and two waiting: a worker never idles, and the scheduler holds no long list
+if TYPE_CHECKING:
+    from distributed import Client, Future
+
+_QUEUED_PER_WORKER = 3  # one running and two waiting: a worker never idles, and the scheduler's list stays short
 _LOGGERS = ("distributed", "distributed.worker", "distributed.nanny", "distributed.scheduler", "distributed.core")
 
 
@@ -36,19 +41,19 @@ class Task:
     """One call: `key` names it in results, `args` are pickled, `deadline_s` counts from the call's start."""
 
     key: str
-    args: tuple[Any, ...]
+    args: tuple[object, ...]
     deadline_s: float = 600.0
 
 
 @dataclass(frozen=True)
 class TaskResult:
-    """What came of one task: `value`, or `error` with its reason. `seconds` of wall time, as the worker saw it.
+    """Result of one task: `value`, or `error` with its reason. `seconds`: wall time on the worker.
 
-    `stage` is the last one that the function entered (`child_process.enter_stage`) before it died or was stopped.
+    `stage` is the last one that the function entered (`stage.enter_stage`) before it died or was stopped.
     """
 
     key: str
-    value: Any
+    value: Any  # what the function returned; the caller knows its type
     error: ClipError | None
     seconds: float
     stage: str = ""
@@ -65,12 +70,12 @@ def run_tasks(
     """Calls `function` for every task and yields results in order of completion.
 
     Args:
-        function: "package.module:callable". Arguments and results must pickle; a result should be small (write what is
-            large to a file that every machine sees).
+        function: "package.module:callable". Arguments and results must pickle. A result should be small; write large
+            data to a file that every machine sees.
         tasks: keys must be unique.
         workers: local worker processes; 0 runs everything in this process, without deadlines, for debugging.
         scheduler: address of a running Dask scheduler, tcp://host:8786; `workers` is then ignored.
-        progress: advanced by one at each result.
+        progress: advances by one at each result.
 
     A ClipError raised by the function is the result's error. Any other exception, a child that dies twice, or a lost
     worker gives Reason.CRASHED; a task past its deadline Reason.DEADLINE. Raises UserError where no cluster starts.
@@ -91,11 +96,11 @@ def run_tasks(
 
 def _run_here(function: str, tasks: Sequence[Task]) -> Iterator[TaskResult]:
     limit_threads(1)
-    call = child_process.load(function)
+    call = load(function)
     for task in tasks:
         started = time.perf_counter()
-        value, error = child_process.call_guarded(call, task.args)
-        yield _result(task.key, value, error, time.perf_counter() - started)
+        value, failure = call_guarded(call, task.args)
+        yield _result(task.key, (value, failure, time.perf_counter() - started, ""))
 
 
 def _run_on_dask(function: str, tasks: Sequence[Task], workers: int, scheduler: str | None) -> Iterator[TaskResult]:
@@ -103,49 +108,48 @@ def _run_on_dask(function: str, tasks: Sequence[Task], workers: int, scheduler: 
 
     with _client(workers, scheduler) as client:
         run = uuid.uuid4().hex[:12]
-        names: dict[str, str] = {}  # Dask's key -> ours
+        names: dict[str, str] = {}  # Dask's key to ours
         todo = iter(tasks)
         pending = as_completed([], loop=client.loop)
-        local = workers if scheduler is None else 0
 
-        def submit() -> bool:
-            task = next(todo, None)
-            if task is None:
-                return False
-            key = f"{run}-{len(names)}"
-            names[key] = task.key
-            future = client.submit(_on_worker, function, task.args, task.deadline_s, key=key, pure=False)
-            pending.add(future)
-            return True
+        def submit() -> None:
+            if (task := next(todo, None)) is not None:
+                key = f"{run}-{len(names)}"
+                names[key] = task.key
+                pending.add(client.submit(_on_worker, function, task.args, task.deadline_s, key=key, pure=False))
 
-        threads = local or sum(client.nthreads().values())
+        threads = workers if scheduler is None else sum(client.nthreads().values())
         for _ in range(_QUEUED_PER_WORKER * max(1, threads)):
-            if not submit():
-                break
+            submit()
         for future in pending:
-            key = names[future.key]
-            try:
-                value, error, seconds, stage = future.result()
-            except Exception as lost:
-                # Only Dask's own trouble ends here: _on_worker never raises.
-                value, seconds, stage = None, 0.0, ""
-                error = (Reason.CRASHED.value, f"the worker was lost with it ({type(lost).__name__})")
+            report = _report_of(future)
             future.release()
             submit()
-            yield _result(key, value, error, seconds, stage)
+            yield _result(names[future.key], report)
         if scheduler is not None:
             client.run(child_process.close_children)
 
 
-def _result(key: str, value: Any, error: tuple[str, str] | None, seconds: float, stage: str = "") -> TaskResult:
-    return TaskResult(key, value, ClipError(Reason(error[0]), error[1]) if error else None, seconds, stage)
+_Report = tuple[object, Failure | None, float, str]  # value, failure, seconds, stage
 
 
-_Report = tuple[Any, tuple[str, str] | None, float, str]  # value, (reason, detail), seconds, stage
+def _report_of(future: Future) -> _Report:
+    """The report of a finished future; a lost worker is a crash."""
+    try:
+        report: _Report = future.result()
+    except Exception as lost:  # only Dask's own errors: `_on_worker` never raises
+        return None, (Reason.CRASHED.value, f"the worker was lost with it ({type(lost).__name__})"), 0.0, ""
+    return report
 
 
-def _on_worker(function: str, args: tuple[Any, ...], deadline_s: float) -> _Report:
-    """Runs in a thread of a Dask worker: passes the call to this thread's child. Never raises."""
+def _result(key: str, report: _Report) -> TaskResult:
+    value, failure, seconds, stage = report
+    error = ClipError(Reason(failure[0]), failure[1]) if failure else None
+    return TaskResult(key, value, error, seconds, stage)
+
+
+def _on_worker(function: str, args: tuple[object, ...], deadline_s: float) -> _Report:
+    """Passes the call to the child of this thread of a Dask worker. Never raises."""
     started = time.perf_counter()
     for attempt in (1, 2):
         try:
@@ -162,17 +166,36 @@ def _on_worker(function: str, args: tuple[Any, ...], deadline_s: float) -> _Repo
 
 
 @contextmanager
-def _client(workers: int, scheduler: str | None) -> Iterator[Any]:
+def _client(workers: int, scheduler: str | None) -> Iterator[Client]:
     """A Dask client on `scheduler`, or on a local cluster of single-threaded processes without a dashboard."""
     if scheduler is not None and "://" not in scheduler:  # Dask would try for half a minute, and end with a traceback
-        raise UserError(f"{scheduler!r} is no address of a Dask scheduler; it looks like tcp://HOST:8786")
+        raise UserError(f"{scheduler!r} is not the address of a Dask scheduler; it looks like tcp://HOST:8786")
     import dask
-    from distributed import Client, LocalCluster
 
-    # Dask warns and logs about what is normal here: long tasks, a worker that a kill took away, closing comms.
+    # Dask warns and logs about normal events here: long tasks, a worker that was killed, closed connections.
     for name in _LOGGERS:
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    settings = {
+    with (
+        warnings.catch_warnings(),
+        dask.config.set(_dask_settings(scheduler)),
+        tempfile.TemporaryDirectory() as scratch,
+    ):
+        warnings.simplefilter("ignore")
+        with ExitStack() as opened:
+            try:
+                client = _connect(workers, scheduler, scratch, opened)
+            except (OSError, TimeoutError, ValueError) as error:
+                where = f"the Dask scheduler at {scheduler}" if scheduler else "local Dask workers"
+                raise UserError(f"cannot reach {where}: {type(error).__name__}: {error}") from None
+            try:
+                yield client
+            finally:
+                with _interrupt_later():
+                    opened.close()
+
+
+def _dask_settings(scheduler: str | None) -> dict[str, object]:
+    return {
         "distributed.admin.tick.limit": "1h",
         "distributed.comm.timeouts.connect": "10s" if scheduler else "60s",
         "distributed.scheduler.worker-ttl": None,
@@ -180,60 +203,56 @@ def _client(workers: int, scheduler: str | None) -> Iterator[Any]:
         "distributed.scheduler.worker-saturation": float(_QUEUED_PER_WORKER),
         "distributed.logging": {"distributed": "critical"},
     }
-    with warnings.catch_warnings(), dask.config.set(settings), tempfile.TemporaryDirectory() as scratch:
-        warnings.simplefilter("ignore")
-        cluster: Any = None
-        client: Any = None
-        try:
-            if scheduler is None:
-                with _interrupt_later():
-                    cluster = LocalCluster(
-                        n_workers=workers,
-                        threads_per_worker=1,
-                        processes=True,
-                        dashboard_address=None,
-                        memory_limit=0,  # the memory is the child's, not the worker's
-                        local_directory=scratch,
-                        silence_logs=logging.CRITICAL,
-                    )
-            client = Client(
-                cluster if cluster is not None else scheduler, timeout=10 if scheduler else 60, set_as_default=False
+
+
+def _connect(workers: int, scheduler: str | None, scratch: str, opened: ExitStack) -> Client:
+    """Starts the local cluster where there is no `scheduler`, and a client; `opened` closes both.
+
+    Raises UserError where the scheduler has no worker.
+    """
+    from distributed import Client, LocalCluster
+
+    if scheduler is not None:
+        client = Client(scheduler, timeout=10, set_as_default=False)
+        opened.callback(client.close)
+        if not client.nthreads():
+            raise UserError(
+                f"the Dask scheduler at {scheduler} has no worker; start some with `dask worker {scheduler}`"
             )
-            if scheduler is not None and not client.nthreads():
-                raise UserError(
-                    f"the Dask scheduler at {scheduler} has no worker; start some with `dask worker {scheduler}`"
-                )
-        except (OSError, TimeoutError, ValueError) as error:
-            where = f"the Dask scheduler at {scheduler}" if scheduler else "local Dask workers"
-            if cluster is not None:
-                cluster.close()
-            raise UserError(f"cannot reach {where}: {type(error).__name__}: {error}") from None
-        try:
-            yield client
-        finally:
-            with _interrupt_later():
-                client.close()
-                if cluster is not None:
-                    cluster.close()
+        return client
+    with _interrupt_later():
+        cluster = LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            processes=True,
+            dashboard_address=None,
+            memory_limit=0,  # the memory is the child's, not the worker's
+            local_directory=scratch,
+            silence_logs=logging.CRITICAL,
+        )
+    opened.callback(cluster.close)
+    client = Client(cluster, timeout=60, set_as_default=False)
+    opened.callback(client.close)
+    return client
 
 
 @contextmanager
 def _interrupt_later() -> Iterator[None]:
-    """Holds Ctrl-C back until the block is done: a half-started cluster cannot be closed without a traceback.
+    """Delays Ctrl-C until the block ends: a half-started cluster cannot be closed without a traceback.
 
-    Processes started inside never see Ctrl-C, which a terminal sends to all of them: this process stops them.
+    Processes started inside never receive Ctrl-C, which a terminal sends to all of them; this process stops them.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    resource_tracker.ensure_running()  # it unblocks SIGINT when it starts, which would be inside
-    pressed: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, _: pressed.append(number))
+    resource_tracker.ensure_running()  # it unblocks SIGINT when it starts, so it must not start inside
+    received: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: received.append(number))
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # threads and processes inherit it
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         signal.signal(signal.SIGINT, before)
-    if pressed:
+    if received:
         raise KeyboardInterrupt

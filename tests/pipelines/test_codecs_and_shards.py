@@ -14,6 +14,7 @@ from cmet_pipelines.codec_table import mean_psnr
 from cmet_pipelines.frames_codec import DEFAULT_CODEC, LOSSLESS_CODEC, get_codec
 from cmet_pipelines.preprocess import Selection, preprocess
 from cmet_pipelines.processing import ProcessingSettings
+from cmet_pipelines.readers.clips import ClipsOptions
 from cmet_pipelines.shard_files import clips_per_shard, plan, write_rows
 from cmet_pipelines.shards import ShardSet
 from talking_face.reasons import UserError
@@ -77,10 +78,12 @@ def test_the_default_keeps_45_db_on_real_faces(real_clips: list[Path], tmp_path:
 def test_signature_holds_content_and_nothing_else() -> None:
     base = ProcessingSettings()
     assert Signature.parse(str(base.signature())) == base.signature()
-    assert base.content() == ProcessingSettings(deadline_s=1, labels=Path("x.csv")).content()
+    clips = ClipsOptions()
+    content = base.content("clips", clips)
+    assert content == ProcessingSettings(deadline_s=1).content("clips", ClipsOptions(labels=Path("x.csv")))
     for change in ({"size": 128}, {"codec": "ffv1"}, {"enlarge": 1.6}, {"min_frames": 9}, {"require_audio": False}):
         other = ProcessingSettings.model_validate(change)
-        assert other.signature() != base.signature() and other.content() != base.content()
+        assert other.signature() != base.signature() and other.content("clips", clips) != content
     with pytest.raises(ValueError, match="fsp"):
         ProcessingSettings.model_validate({"fsp": 25})
 

@@ -16,7 +16,7 @@ from talking_face.reasons import Reason, UserError
 
 FUNCTIONS = """
 import os, signal, time
-from talking_face.execution.child_process import enter_stage
+from talking_face.execution.stage import enter_stage
 from talking_face.reasons import ClipError, Reason
 
 def work(what, path=""):

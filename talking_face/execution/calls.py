@@ -1,0 +1,44 @@
+"""Calls a task's function and turns an exception into a reason and one line of detail."""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import logging
+from collections.abc import Callable
+
+from talking_face.execution.messages import Outcome
+from talking_face.reasons import ClipError, Reason
+
+log = logging.getLogger(__name__)
+
+
+def load(function: str) -> Callable[..., object]:
+    """The callable that "package.module:name" names."""
+    module, _, name = function.partition(":")
+    found: Callable[..., object] = getattr(importlib.import_module(module), name)
+    return found
+
+
+def call_guarded(call: Callable[..., object], args: tuple[object, ...]) -> Outcome:
+    """Calls it. An exception becomes a reason and one line; its traceback goes to the log."""
+    try:
+        return call(*args), None
+    except ClipError as error:
+        return None, (error.reason.value, error.detail)
+    except OSError as error:
+        log.debug("task failed", exc_info=True)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            detail = f"no space left on the disk of {error.filename or 'the output folder'}"
+            return None, (Reason.NO_SPACE.value, detail)
+        return None, (Reason.UNREADABLE.value, _one_line(error))
+    except MemoryError:
+        return None, (Reason.CRASHED.value, "out of memory")
+    except Exception as error:
+        log.debug("task failed", exc_info=True)
+        return None, (Reason.CRASHED.value, _one_line(error))
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split())[:300]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -1,0 +1,31 @@
+"""Messages between a worker and its child process: pickles with their length in front, over pipes.
+
+Both ends are this program on one machine, and no other process holds the pipes.
+"""
+
+from __future__ import annotations
+
+import pickle
+import struct
+from typing import BinaryIO
+
+HEADER = struct.Struct("<Q")  # length of the pickle that follows, bytes
+ANSWER, STAGE = "answer", "stage"  # kinds of messages from a child: (kind, content)
+
+Failure = tuple[str, str]  # code of a talking_face.reasons.Reason, detail
+Outcome = tuple[object, Failure | None]  # value of a call, or why it has none
+
+
+def write_message(file: BinaryIO, message: object) -> None:
+    """Writes one message and flushes."""
+    data = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
+    file.write(HEADER.pack(len(data)) + data)
+    file.flush()
+
+
+def read_message(file: BinaryIO) -> object:
+    """The next message. Raises EOFError at the end of the input."""
+    header = file.read(HEADER.size)
+    if len(header) < HEADER.size:
+        raise EOFError
+    return pickle.loads(file.read(HEADER.unpack(header)[0]))

@@ -1,0 +1,21 @@
+"""Reports which part of a task is under way, so that a crash or a passed deadline can name it."""
+
+from __future__ import annotations
+
+from typing import BinaryIO
+
+from talking_face.execution.messages import STAGE, write_message
+
+_answers: BinaryIO | None = None  # pipe to the worker, in a child process; None elsewhere
+
+
+def report_stages_to(file: BinaryIO) -> None:
+    """Sends the stages of this process to `file`; a child process calls this when it starts."""
+    global _answers
+    _answers = file
+
+
+def enter_stage(name: str) -> None:
+    """Begins the stage `name`; a task's function calls this. Does nothing outside a child process."""
+    if _answers is not None:
+        write_message(_answers, (STAGE, name))
