@@ -1,7 +1,7 @@
-"""The `Method` interface: what a talking-face method is given, and what it must give back.
+"""The `Method` interface: the inputs that a talking-face method receives, and the video that it must return.
 
-A method is any object with the four members of `Method`; it need not import this file. It says in `sees` which inputs
-it looks at, and a `Case` hands out those and no others, so what a board prints under "sees" is true by construction.
+A method is any object with the four members of `Method`; it need not import this file. Its `sees` names the inputs that
+it uses. A `Case` returns these inputs and raises an error for all others, so the board's "sees" is always true.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from talking_face.media.reading import AUDIO_RATE
 
 Loader = Callable[..., np.ndarray | list[np.ndarray]]
 
-# Everything a case can hand out.
+# All inputs that a case has.
 INPUTS: tuple[str, ...] = (
     "reference-frames",  # still frames of the speaker: the identity
-    "source-video",  # a clip of the speaker to be edited, or to take the head pose from
+    "source-video",  # a clip of the speaker to edit, or to copy the head pose from
     "driving-audio",  # the speech the lips follow
     "emotion-label",  # target emotion and intensity
-    "emotion-audio",  # other speech in the target emotion, and
-    "neutral-audio",  # neutral speech: C-MET's two pools
-    "upper-half",  # the real clip without its lower half, for methods that fill that in
-    "ground-truth-pose",  # where the real head is, without its expression
-    "ground-truth",  # the real clip, and another one of the speaker in the emotion: for ceilings and controls only
+    "emotion-audio",  # other speech in the target emotion: C-MET's first pool
+    "neutral-audio",  # neutral speech: C-MET's second pool
+    "upper-half",  # the real clip without its lower half, for methods that draw the lower half
+    "ground-truth-pose",  # the position of the real head, without its expression
+    "ground-truth",  # the real clip, and another clip of the speaker in the emotion: for ceilings and controls only
     "training-split",  # clips of the speakers that methods may learn from: for retrieval
 )
-# A case's array: the input that it belongs to.
+# Array of a case -> the input that it belongs to.
 ARRAYS: Mapping[str, str] = {
     "reference_frames": "reference-frames",
     "reference_landmarks": "reference-frames",
@@ -57,15 +57,19 @@ class UndeclaredInput(RuntimeError):
 
 @runtime_checkable
 class Method(Protocol):
-    """A way of making a talking-face video."""
+    """A program that makes one talking-face video for each case."""
 
     name: str  # short, lower case, with hyphens: the row of the board
-    revision: str  # changes whenever the output may change: a version, a commit, a checkpoint's hash
+    revision: str  # a version, a commit or a checkpoint's hash; it must change when the output may change
     sees: frozenset[str]  # a subset of INPUTS
 
     def generate(self, case: Case) -> np.ndarray:
-        """The video of one case: (T, H, W, 3) uint8 RGB at 25 frames/s. T should be `case.n_frames`, H and W
-        `case.size`; another length or size is not mended, the metrics say what they do with it."""
+        """The video of one case.
+
+        Returns:
+            (T, H, W, 3) uint8 RGB, 0 to 255, 25 frames/s. T should be `case.n_frames`, and (H, W) `case.size`. Another
+            length or size is kept, and each metric's signature states how it treats them.
+        """
         ...
 
 
@@ -125,7 +129,7 @@ class Case:
 
     @property
     def reference_frames(self) -> np.ndarray:
-        """(N, H, W, 3) uint8 RGB, in the order of time."""
+        """(N, H, W, 3) uint8 RGB, in order of time."""
         return self._array("reference_frames")
 
     @property
@@ -135,7 +139,7 @@ class Case:
 
     @property
     def source_frames(self) -> np.ndarray:
-        """(T, H, W, 3) uint8 RGB, 25 frames/s; of its own length."""
+        """(T, H, W, 3) uint8 RGB, 25 frames/s. T is the length of the source clip, not `n_frames`."""
         return self._array("source_frames")
 
     @property
@@ -150,17 +154,17 @@ class Case:
 
     @property
     def source_audio(self) -> np.ndarray:
-        """(N,) int16, 16 kHz mono: the source video's own sound."""
+        """(N,) int16, 16 kHz mono: the sound of the source video."""
         return self._array("source_audio")
 
     @property
     def driving_audio(self) -> np.ndarray:
-        """(N,) int16, 16 kHz mono; 640 samples a frame wanted."""
+        """(N,) int16, 16 kHz mono: 640 samples for each frame wanted."""
         return self._array("driving_audio")
 
     @property
     def emotion_audio(self) -> list[np.ndarray]:
-        """(N,) int16 each, 16 kHz mono: clips spoken in the target emotion, never the driving one."""
+        """(N,) int16 each, 16 kHz mono: clips spoken in the target emotion, never the driving audio itself."""
         return self._list("emotion_audio")
 
     @property
@@ -175,8 +179,11 @@ class Case:
 
     @property
     def ground_truth_pose(self) -> np.ndarray:
-        """(T, 3, 4) float64: rotation times scale, and shift in px, that take points of the speaker's head to each real
-        picture. The head's frame is cmet_reference.geometry's, its template the mean of the reference landmarks."""
+        """(T, 3, 4) float64: for each real frame, rotation times scale, and shift in pixels.
+
+        They map points in the speaker's head frame to the picture. The head frame is that of `cmet_reference.geometry`,
+        and its template is the mean of the reference landmarks.
+        """
         return self._array("ground_truth_pose")
 
     @property
@@ -191,21 +198,21 @@ class Case:
 
     @property
     def other_take_frames(self) -> np.ndarray:
-        """(T, H, W, 3) uint8 RGB, 25 frames/s: the speaker in the target emotion, saying something else."""
+        """(T, H, W, 3) uint8 RGB, 25 frames/s: the speaker with the target emotion and another sentence."""
         return self._array("other_take_frames")
 
     @property
     def training_audio(self) -> list[np.ndarray]:
-        """(N,) int16 each, 16 kHz mono: clips of the training split, labelled ones, at most 512."""
+        """(N,) int16 each, 16 kHz mono: labelled clips of the training split, at most 512."""
         return self._list("training_audio")
 
     @property
     def training_emotions(self) -> np.ndarray:
-        """(K,) str: the labels of `training_audio`'s clips."""
+        """(K,) str: the emotion of each clip of `training_audio`."""
         return self._array("training_emotions")
 
     def training_frames(self, index: int) -> np.ndarray:
-        """(T, H, W, 3) uint8 RGB, 25 frames/s: the pictures of one clip of `training_audio`."""
+        """(T, H, W, 3) uint8 RGB, 25 frames/s: the frames of one clip of `training_audio`, by index."""
         self._check("training-split")
         return np.asarray(self._loaders["training_frames"](index))
 
@@ -217,7 +224,7 @@ class Case:
 
     @property
     def intensity(self) -> int | None:
-        """1 to 3 where the dataset has levels."""
+        """1 to 3; None for a dataset without levels."""
         self._check("emotion-label")
         return self._emotion[1]
 
@@ -226,7 +233,7 @@ class Case:
         return [name for name, seen in ARRAYS.items() if seen in self._sees and name in self._loaders]
 
     def note(self, text: str) -> None:
-        """Record something that was done to reach the wanted form; it travels with every score of this case."""
+        """Record a change that was made to reach the wanted form. It is stored with every score of this case."""
         self.notes.append(text)
 
     def _check(self, name: str) -> None:
@@ -251,7 +258,14 @@ class Case:
 
 
 def check_output(frames: object) -> np.ndarray:
-    """The array a method returned, if it is a video: (T, H, W, 3) uint8 with T >= 1. Raises ValueError in words."""
+    """Checks that a method returned a video, and returns it.
+
+    Args:
+        frames: (T, H, W, 3) uint8 RGB with T >= 1.
+
+    Raises:
+        ValueError: it is something else.
+    """
     if not isinstance(frames, np.ndarray):
         raise ValueError(f"generate should return a numpy array, not {type(frames).__name__}")
     if frames.ndim != 4 or frames.shape[-1] != 3 or 0 in frames.shape:

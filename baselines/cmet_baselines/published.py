@@ -1,6 +1,7 @@
-"""Numbers that papers print, one a row of published.csv: facts, never in one column with what is measured here.
+"""Reads the numbers that papers print, one in each row of published.csv, and does arithmetic on them.
 
-How each differs in protocol from ours, and where the papers contradict themselves: docs/published.md.
+They never share a column with measured numbers. docs/reference/published.md states how each paper's protocol differs
+from ours, and where papers contradict themselves.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from cmet_baselines.registry import catalogue
 from talking_face.reasons import UserError
 
 _FILE = Path(__file__).parent / "published.csv"
-# Rows that measure a data set, not a method.
+# Settings of rows that measure a dataset instead of a method.
 OF_DATA = ("emotion-proportion",)
-# Rows of C-MET's test list on each data set: an accuracy in percent is k of so many.
+# Rows of C-MET's test list on each dataset: an accuracy is k of these rows, in percent.
 ROWS = {"MEAD": 1143, "CREMA-D": 1546}
-# Of these, by target emotion (C-MET's test lists; cmet_eval/settings/cmet-*.csv).
+# The same by target emotion (C-MET's test lists; cmet_eval/protocol/settings/cmet-*.csv).
 CLASS_ROWS = {
     "MEAD": {
         **{"angry": 159, "contempt": 166, "disgusted": 161, "fear": 159, "happy": 168, "sad": 165, "surprised": 165},
@@ -52,7 +53,7 @@ def read() -> tuple[Published, ...]:
 
 
 def of_entry(name: str) -> list[Published]:
-    """The rows of a catalogue entry, by its `published_as`. Raises UserError where there is no such entry."""
+    """The rows of a catalogue entry, by its `published_as`. Raises UserError for an unknown entry."""
     if name not in catalogue():
         raise UserError(f"no method named {name!r} in the catalogue")
     names = catalogue()[name].published_as
@@ -60,10 +61,11 @@ def of_entry(name: str) -> list[Published]:
 
 
 def published_rows() -> list[dict[str, object]]:
-    """Plain records of the methods' rows for boards.
+    """The rows of methods as plain records for boards.
 
-    Beside the row's own fields: `entry`, the catalogue's name of the method; `board`, the setting of this suite that it
-    is shown under, empty where there is none; `title` of the metric; `protocol`, how the number was made.
+    Returns:
+        the fields of each row, and: `entry`, the method's name in the catalogue; `board`, the setting of this suite
+        that shows it, or empty; `title` of the metric; `protocol`, how the number was made.
     """
     known = tomllib.loads(_FILE.with_suffix(".toml").read_text(encoding="utf-8"))
     protocols = {(part["paper"], part["dataset"]): part for part in known["protocols"]}
@@ -96,7 +98,7 @@ def tables(rows: Iterable[Published]) -> dict[tuple[str, str, str, str], list[Pu
 
 
 def hits(percent: float, rows: int, digits: int = 2) -> int | None:
-    """The k for which k / rows, in percent to `digits` places, is the printed number; None where there is none.
+    """The k for which k / rows, in percent to `digits` places, is the printed number; None if no k fits.
 
     Example:
         >>> hits(55.91, 1143), hits(33.36, 1143)
@@ -108,10 +110,10 @@ def hits(percent: float, rows: int, digits: int = 2) -> int | None:
 
 
 def differences(first: str, second: str, paper: str = "CEM-Net") -> list[tuple[Published, float]]:
-    """Rows of table `second` that table `first` of the paper prints too, with another number: (row, second - first).
+    """Rows of table `second` that table `first` of the paper prints with another number: (row, second - first).
 
-    A number that the other table has with fewer digits is no difference: .89 and .8962 are .0062 apart, less than the
-    last printed digit.
+    A number with fewer digits does not count as another number: .89 and .8962 differ by .0062, less than the last
+    printed digit.
     """
     rows = [row for row in read() if row.paper.startswith(paper)]
     known = {(r.dataset, r.setting, r.method, r.metric): r.value for r in rows if r.table == first}
@@ -126,8 +128,8 @@ def differences(first: str, second: str, paper: str = "CEM-Net") -> list[tuple[P
 def repeated(metrics: Sequence[str], digits: int = 4) -> list[tuple[Published, Published]]:
     """Pairs of rows in one paper with the same number of one metric, of different methods or data sets.
 
-    Only numbers with `digits` significant digits or more, as a repetition of a shorter one means little; ground truth
-    is left out. Tables III and V of CEM-Net print the same runs, so V does not count.
+    Only numbers with at least `digits` significant digits count, because shorter numbers repeat by chance. Ground truth
+    is left out. Tables III and V of CEM-Net print the same runs, so table V is left out.
     """
     rows = [r for r in read() if r.metric in metrics and r.method != "Ground truth" and r.table not in ("V", "6")]
     long = [r for r in rows if len(f"{r.value:g}".replace(".", "").lstrip("0")) >= digits]
@@ -141,7 +143,7 @@ def repeated(metrics: Sequence[str], digits: int = 4) -> list[tuple[Published, P
 
 
 def better(one: str, other: str, setting: str, dataset: str = "MEAD", table: str = "II") -> list[str]:
-    """Metrics by which method `one` beats `other` in a table of CEM-Net."""
+    """Metrics by which method `one` is better than `other` in a table of CEM-Net."""
     lower = ("m_lmd",)
     value = {
         (r.method, r.metric): r.value for r in read() if (r.table, r.dataset, r.setting) == (table, dataset, setting)

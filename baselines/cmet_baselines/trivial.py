@@ -1,4 +1,4 @@
-"""Methods that need no network: the ceiling, the floors, and the controls that a board may show beside real methods."""
+"""Methods without a network: the ceiling, the floors and the controls that a board compares real methods with."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ from talking_face.pretrained.mfcc import mfcc
 
 
 class GroundTruth:
-    """The real clip. It is written and read back through the same file format as any method's output, so its scores
-    are the best a method can reach through that format."""
+    """The real clip: the ceiling.
+
+    It is written to and read from the same file format as the output of any method, so its scores are the best scores
+    that this format allows.
+    """
 
     name = "ground-truth"
     revision = "1"
@@ -23,7 +26,7 @@ class GroundTruth:
 
 
 class StaticReference:
-    """The first reference frame, held still for the length of the driving audio: what a metric gives for no motion."""
+    """The first reference frame, repeated for the length of the driving audio: a floor for videos without motion."""
 
     name = "static-reference"
     revision = "1"
@@ -35,7 +38,7 @@ class StaticReference:
 
 
 class SourceVideo:
-    """The source clip, unedited: what a metric gives for the right person who says and feels something else."""
+    """The source clip, unedited: a floor for the right person with another sentence and emotion."""
 
     name = "source-video"
     revision = "1"
@@ -46,8 +49,10 @@ class SourceVideo:
 
 
 class ShuffledAudio:
-    """The speaker's real clip of another sentence in the target emotion: the right face and feeling, and lips that do
-    not follow the driving sound. A control for lip sync, not a method."""
+    """The speaker's real clip of another sentence in the target emotion: a control for lip sync.
+
+    Face and emotion are right, and the lips do not follow the driving sound.
+    """
 
     name = "shuffled-audio"
     revision = "1"
@@ -58,8 +63,10 @@ class ShuffledAudio:
 
 
 class GroundTruthLips:
-    """The real clip's lips and jaw on the source video's face: what a perfect lip model without any feeling for the
-    upper face would give, by the mesh renderer."""
+    """The real clip's lips and jaw on the source video's face, drawn by the mesh renderer.
+
+    It shows what a perfect lip model can reach that does not change the upper face.
+    """
 
     name = "ground-truth-lips"
     revision = f"1+{mesh.REVISION}"
@@ -70,18 +77,20 @@ class GroundTruthLips:
         real = cut_or_hold_last(case.ground_truth_landmarks, case.n_frames)
         template = template_of(case.reference_landmarks)
         pose = fit_pose(base, template)
-        own, taken = to_head(base, pose), to_head(real, fit_pose(real, template))
-        # All of the motion below the upper lip, none above the tip of the nose.
+        own, copied = to_head(base, pose), to_head(real, fit_pose(real, template))
+        # The share of the real motion: 1 below the upper lip, 0 above the tip of the nose.
         nose, lip = template[4, 1], template[0, 1]
         share = np.clip((template[:, 1] - nose) / (lip - nose), 0, 1)[:, None]
-        landmarks = to_picture(own + share * (taken - own), pose)
+        landmarks = to_picture(own + share * (copied - own), pose)
         frames = fit_length(case.source_frames, case)
         return mesh.MeshRenderer().frames(landmarks, case.reference_frames, case.reference_landmarks, frames, base)
 
 
 class Retrieval:
-    """The clip of the training split in the target emotion whose sound is nearest, as it is: another person, who feels
-    what is asked for and says something else."""
+    """The training clip in the target emotion with the nearest sound, unedited.
+
+    It shows another person with the right emotion and another sentence.
+    """
 
     name = "retrieval"
     revision = "1"
@@ -92,15 +101,15 @@ class Retrieval:
         if not len(allowed):
             raise ValueError("no clip of the training split shows the target emotion")
         wanted = mfcc(case.driving_audio)
-        far = [sound_distance(wanted, mfcc(case.training_audio[i])) for i in allowed]
-        return fit_length(case.training_frames(int(allowed[int(np.argmin(far))])), case)
+        distances = [sound_distance(wanted, mfcc(case.training_audio[i])) for i in allowed]
+        return fit_length(case.training_frames(int(allowed[int(np.argmin(distances))])), case)
 
     def _allowed(self, case: Case) -> np.ndarray:
         return np.asarray(case.training_emotions == case.target_emotion)
 
 
 class RetrievalBySound(Retrieval):
-    """The clip of the training split whose sound is nearest, whatever its emotion: it has to be heard."""
+    """The training clip of any emotion with the nearest sound: the emotion must be in the sound."""
 
     name = "retrieval-by-sound"
     revision = "1"
@@ -111,13 +120,22 @@ class RetrievalBySound(Retrieval):
 
 
 def sound_distance(a: np.ndarray, b: np.ndarray) -> float:
-    """Mean distance of two cepstra's rows, (N, 13) and (M, 13), the second drawn out to the first's length."""
+    """Mean distance between the rows of two cepstra, (N, 13) and (M, 13); the second is stretched to N rows."""
     rows = np.round(np.linspace(0, len(b) - 1, len(a))).astype(int)
     return float(np.linalg.norm(a - b[rows], axis=1).mean())
 
 
 def fit_length(frames: np.ndarray, case: Case, rule: str = "cut-or-hold-last") -> np.ndarray:
-    """The video in the case's length, with a note where that changed it; `as-is` leaves it. (T, H, W, 3)."""
+    """The video in the case's length, with a note where the length changed.
+
+    Args:
+        frames: (T, H, W, 3).
+        case: gives the length, and receives the note.
+        rule: `cut-or-hold-last`, or `as-is`, which keeps the length.
+
+    Returns:
+        (n_frames, H, W, 3); with `as-is`, the same video.
+    """
     if rule == "as-is" or len(frames) == case.n_frames:
         return frames
     if len(frames) > case.n_frames:
@@ -128,6 +146,6 @@ def fit_length(frames: np.ndarray, case: Case, rule: str = "cut-or-hold-last") -
 
 
 def cut_or_hold_last(frames: np.ndarray, n: int) -> np.ndarray:
-    """The first `n` frames; a shorter video is held on its last frame. (T, H, W, 3) -> (n, H, W, 3), T >= 1, n >= 1."""
+    """The first `n` frames; a shorter array repeats its last frame. (T, ...) -> (n, ...), T >= 1, n >= 1."""
     indices = np.minimum(np.arange(n), len(frames) - 1)
     return frames[: len(indices)] if len(frames) >= n else frames[indices]

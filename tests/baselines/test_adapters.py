@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cmet_baselines.adapters.bring import bring_size
 from cmet_baselines.adapters.command import CommandRun
+from cmet_baselines.adapters.conform import fit_size
+from cmet_baselines.entry import read_entry
 from cmet_baselines.method import Case
-from cmet_baselines.registry import get_method, read_entry
+from cmet_baselines.registry import get_method
 from talking_face.media.reading import read_frames
 from talking_face.media.writing import write_video
 from talking_face.reasons import ClipError, Reason, UserError
@@ -258,7 +259,7 @@ def test_landmark_similarity_puts_a_face_back_where_the_reference_has_it() -> No
     turn[:, 2] += 14, -9
     moved = np.stack([cv2.warpAffine(f, turn, (300, 280), borderMode=cv2.BORDER_REPLICATE) for f in clip])
     case = make_case(frozenset({"reference-frames"}), size=(256, 256), reference_frames=clip[:5].copy())
-    back = bring_size(moved, case, "landmark-similarity")
+    back = fit_size(moved, case, "landmark-similarity")
     middle = np.s_[:, 60:200, 60:200]
     before = np.abs(moved[:, :256, :256][middle].astype(int) - clip[middle]).mean()
     after = np.abs(back[middle].astype(int) - clip[middle]).mean()
@@ -268,5 +269,5 @@ def test_landmark_similarity_puts_a_face_back_where_the_reference_has_it() -> No
 
 def test_resize_is_noted() -> None:
     case = make_case(frozenset())
-    assert bring_size(np.zeros((2, 16, 16, 3), np.uint8), case, "resize").shape == (2, 8, 8, 3)
+    assert fit_size(np.zeros((2, 16, 16, 3), np.uint8), case, "resize").shape == (2, 8, 8, 3)
     assert case.notes == ["size: resized from 16x16 to 8x8"]

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from cmet_baselines.registry import Entry, catalogue, get_method, read_entry
+from cmet_baselines.entry import Entry, read_entry
+from cmet_baselines.registry import catalogue, get_method
 from cmet_eval.cli import build
 from talking_face.reasons import UserError
 from tests.baselines.test_methods import make_case

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cmet_baselines.entry import Entry
 from cmet_baselines.method import Case, CaseSpec, Method, UndeclaredInput, check_output
-from cmet_baselines.registry import Entry, catalogue, describe, get_method
+from cmet_baselines.registry import catalogue, describe, get_method
 from talking_face.reasons import UserError
 
 

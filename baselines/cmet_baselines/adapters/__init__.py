@@ -1,1 +1,1 @@
-"""Outside methods: a command line, a folder of videos, or a Python class, each in its own environment."""
+"""Adapters for outside methods: a command line, a folder of videos, or a Python class in its own process."""

@@ -1,6 +1,7 @@
-"""The `command` adapter: a method that is a command line, run once a pair in its own environment.
+"""The `command` adapter: runs a command line once for each pair, in its own environment.
 
-The inputs are written as files into a work folder that is the command's own; what it prints goes to the pair's log.
+The inputs are written as files into a work folder that is made for the command. What it prints is written to the log
+of the pair.
 """
 
 from __future__ import annotations
@@ -13,26 +14,25 @@ import subprocess
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from cmet_baselines.adapters.bring import LengthRule, SizeRule, read_output
+from cmet_baselines.adapters.conform import LengthRule, SizeRule, read_output
 from cmet_baselines.method import Case
 from talking_face.media.writing import Encoding, write_audio, write_video
 from talking_face.reasons import ClipError, Reason
 
-# Placeholder: the input that a method sees through it; None shows nothing of the case's clips.
+# Placeholder -> the input that a method sees through it; None: it shows no clip of the case.
 PLACEHOLDERS: Mapping[str, str | None] = {
-    "reference_image": "reference-frames",  # the first one, PNG
+    "reference_image": "reference-frames",  # PNG, the first reference frame
     "reference_images": "reference-frames",  # folder of 0.png, 1.png ...
     "source_video": "source-video",  # MP4, H.264 4:4:4, 25 frames/s
     "driving_audio": "driving-audio",  # WAV, 16 kHz mono
     "emotion_audio": "emotion-audio",  # folder of 0.wav, 1.wav ...: the target emotion
     "neutral_audio": "neutral-audio",
-    "target_emotion": "emotion-label",  # in the method's own words, where `emotions` says so
+    "target_emotion": "emotion-label",  # translated by `emotions`
     "intensity": "emotion-label",  # 1 to 3, or empty
     "output": None,  # the MP4 to write
     "work": None,  # the folder, for the method's own files
@@ -45,21 +45,21 @@ _TAIL = 300  # characters of the log that a failure quotes
 
 
 class CommandRun(BaseModel):
-    """How a `command` method is run: the table `[run]` of its entry. Unknown fields are an error."""
+    """How a command line is run: the table `[command]` of an entry, or `[example]`. Unknown fields are an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    command: tuple[str, ...]  # a list, or one line that is cut as a shell would; there is no shell
-    folder: Path | None = None  # where it runs; default: the work folder
+    command: tuple[str, ...]  # a list, or one line that is split as a shell would; it runs without a shell
+    folder: Path | None = None  # the working directory; default: the work folder
     environment: dict[str, str] = Field(default_factory=dict)  # added to ours
     emotions: dict[str, str] = Field(default_factory=dict)  # our label -> the method's word
-    deadline_s: float = Field(default=600.0, gt=0)  # of one pair; then the command and all it started are killed
+    deadline_s: float = Field(default=600.0, gt=0)  # of one pair; then the command and its child processes are killed
     size: SizeRule = "as-is"
     length: LengthRule = "as-is"
 
     @field_validator("command", mode="before")
     @classmethod
-    def _as_list(cls, value: Any) -> Any:
+    def _as_list(cls, value: object) -> object:
         return tuple(shlex.split(value)) if isinstance(value, str) else value
 
     @field_validator("command")
@@ -73,7 +73,7 @@ class CommandRun(BaseModel):
         return value
 
     def sees(self) -> frozenset[str]:
-        """The inputs that the command's placeholders show."""
+        """The inputs that the placeholders of the command show."""
         return frozenset(seen for name in placeholders(self.command) if (seen := PLACEHOLDERS[name]))
 
 
@@ -85,10 +85,10 @@ class CommandMethod:
         self.deadline_s = run.deadline_s
 
     def generate(self, case: Case) -> np.ndarray:
-        """Write the inputs, run the command, read what it wrote.
+        """Write the inputs, run the command, and read the video that it wrote.
 
         Raises:
-            ClipError: method-failed with the end of what it printed, deadline, or what `read_output` raises.
+            ClipError: method-failed with the end of its output, deadline, or a reason of `read_output`.
         """
         with tempfile.TemporaryDirectory(prefix="cmet-eval-") as folder:
             work = Path(folder)
@@ -98,9 +98,9 @@ class CommandMethod:
             log.parent.mkdir(parents=True, exist_ok=True)
             status = run_logged(command, self.run.folder or work, self.run.environment, self.run.deadline_s, log)
             if status != 0:
-                said = log.read_text("utf-8", "replace").strip()[-_TAIL:]
-                words = " ".join(said.split()) or "it printed nothing"
-                raise ClipError(Reason.METHOD_FAILED, f"{self.name} ended with {status}: {words}")
+                tail = log.read_text("utf-8", "replace").strip()[-_TAIL:]
+                text = " ".join(tail.split()) or "it printed nothing"
+                raise ClipError(Reason.METHOD_FAILED, f"{self.name} ended with {status}: {text}")
             return read_output(work / "output.mp4", case, self.run.size, self.run.length)
 
 
@@ -110,7 +110,17 @@ def placeholders(command: tuple[str, ...]) -> set[str]:
 
 
 def write_inputs(case: Case, work: Path, names: set[str], emotions: Mapping[str, str]) -> dict[str, str]:
-    """Write the files that the names ask for into `work`; returns the value of each name."""
+    """Write the input files that a command asks for.
+
+    Args:
+        case: the inputs; only those of `names` are loaded.
+        work: an empty folder.
+        names: placeholders of the command.
+        emotions: our label -> the method's word.
+
+    Returns:
+        placeholder -> its value, as text.
+    """
     values = {
         "output": str(work / "output.mp4"),
         "work": str(work),
@@ -120,11 +130,7 @@ def write_inputs(case: Case, work: Path, names: set[str], emotions: Mapping[str,
         "width": str(case.size[1]),
     }
     if names & {"reference_image", "reference_images"}:
-        (work / "reference").mkdir()
-        for i, frame in enumerate(case.reference_frames):
-            if not cv2.imwrite(str(work / "reference" / f"{i}.png"), cv2.cvtColor(frame, cv2.COLOR_RGB2BGR)):
-                raise OSError(f"cannot write into {work}")
-        values |= {"reference_images": str(work / "reference"), "reference_image": str(work / "reference" / "0.png")}
+        values |= _write_references(case, work / "reference")
     if "source_video" in names:
         values["source_video"] = str(work / "source.mp4")
         write_video(work / "source.mp4", case.source_frames, encoding=Encoding())
@@ -144,12 +150,20 @@ def write_inputs(case: Case, work: Path, names: set[str], emotions: Mapping[str,
     return values
 
 
+def _write_references(case: Case, folder: Path) -> dict[str, str]:
+    """Write the reference frames as PNG files; returns the values of their placeholders."""
+    folder.mkdir()
+    for i, frame in enumerate(case.reference_frames):
+        if not cv2.imwrite(str(folder / f"{i}.png"), cv2.cvtColor(frame, cv2.COLOR_RGB2BGR)):
+            raise OSError(f"cannot write into {folder}")
+    return {"reference_images": str(folder), "reference_image": str(folder / "0.png")}
+
+
 def run_logged(command: list[str], folder: Path, environment: Mapping[str, str], deadline_s: float, log: Path) -> int:
-    """Run a command with its output in `log`; returns its exit status.
+    """Run a command with its output in `log`, and return its exit status. Its child processes end with it.
 
     Raises:
-        ClipError: method-failed where it cannot be started; deadline where it took too long. It and everything it
-            started are then dead.
+        ClipError: method-failed where it cannot be started; deadline where it took too long.
     """
     with log.open("wb") as out:
         try:
@@ -173,7 +187,7 @@ def run_logged(command: list[str], folder: Path, environment: Mapping[str, str],
 
 
 def kill_group(process: subprocess.Popen[bytes]) -> None:
-    """End a process and all of its session; nothing of a method outlives its pair."""
+    """Kill a process with its whole session, so that no child process outlives its pair."""
     try:
         os.killpg(process.pid, signal.SIGKILL)
     except ProcessLookupError:

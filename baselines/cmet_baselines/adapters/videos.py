@@ -1,19 +1,19 @@
-"""The `videos` adapter: a method whose videos lie in a folder already, one file a pair."""
+"""The `videos` adapter: reads a method's finished videos from a folder, one file for each pair."""
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, field_validator
 
-from cmet_baselines.adapters.bring import LengthRule, SizeRule, read_output
+from cmet_baselines.adapters.conform import LengthRule, SizeRule, read_output
 from cmet_baselines.method import Case
+from talking_face.files import sha256_of
 
 
 class VideosRun(BaseModel):
-    """Where the videos lie: the table `[videos]` of an entry. Unknown fields are an error."""
+    """Where the videos are stored: the table `[videos]` of an entry. Unknown fields are an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -28,33 +28,33 @@ class VideosRun(BaseModel):
         try:
             names = {value.format(pair=x, setting="s") for x in "xy"}
         except (KeyError, IndexError, ValueError) as error:
-            raise ValueError(f"the pattern may hold {{pair}} and {{setting}} only ({error})") from None
+            raise ValueError(f"the pattern may contain {{pair}} and {{setting}} only ({error})") from None
         if len(names) < 2:
             raise ValueError("the pattern needs {pair}")
         return value
 
 
 class VideosMethod:
-    """A method whose videos were made before. The revision follows the files: a new file is scored anew."""
+    """A method with finished videos. Its revision changes with the files, so that a changed file is scored again."""
 
     def __init__(self, name: str, revision: str, sees: frozenset[str], run: VideosRun) -> None:
         self.name, self.revision, self.sees, self.run = name, revision, sees, run
 
     def generate(self, case: Case) -> np.ndarray:
-        """The pair's video. Raises what `read_output` raises."""
+        """The pair's video. Raises ClipError as `read_output` does."""
         return read_output(self.path(case), case, self.run.size, self.run.length)
 
     def path(self, case: Case) -> Path:
-        """Where the pair's video should lie."""
+        """The path where the pair's video is expected."""
         return self.run.folder / self.run.pattern.format(pair=case.file_name, setting=case.setting)
 
 
 def folder_revision(folder: Path) -> str:
-    """12 hex digits over names, sizes and times of the folder's files."""
+    """A hash, 12 hex digits, of names, sizes and modification times of the folder's files."""
     lines = sorted(
         f"{path.relative_to(folder)}\0{status.st_size}\0{status.st_mtime_ns}"
         for path in folder.rglob("*")
         if path.is_file()
         for status in (path.stat(),)
     )
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]
+    return sha256_of("\n".join(lines).encode())[:12]

@@ -1,4 +1,7 @@
-"""What an outside method wrote, brought to the setting's rate, size and length by named rules, each noted when used."""
+"""Converts the video of an outside method to the setting's frame rate, size and length, by named rules.
+
+Each rule that changes a video adds a note to the case.
+"""
 
 from __future__ import annotations
 
@@ -17,23 +20,29 @@ from talking_face.reasons import ClipError, Reason
 SizeRule = Literal["as-is", "resize", "landmark-similarity"]
 LengthRule = Literal["as-is", "cut-or-hold-last"]
 
-_LOOKED_AT = 8  # frames of each clip whose landmarks are found: their median is known to 0.2 px
-_RATE_SLACK = 0.01  # frames/s: containers with coarse clocks say 24.999
+_SAMPLED = 8  # frames of each clip whose landmarks are found: their median is accurate to 0.2 px
+_RATE_TOLERANCE = 0.01  # frames/s: containers with coarse clocks report 24.999
 
 
 def read_output(path: Path, case: Case, size: SizeRule, length: LengthRule) -> np.ndarray:
-    """The video a method wrote for a case: (T, H, W, 3) uint8 RGB at 25 frames/s.
+    """Read the video that a method wrote for a case.
 
-    Another rate always becomes 25 by the nearest frame in time: nothing can be scored at another.
+    Another frame rate is always converted to 25 frames/s by the nearest frame in time, because metrics need that rate.
 
     Args:
-        size: `as-is` leaves it, so that metrics against the ground truth say size-mismatch; `resize` scales the whole
-            picture; `landmark-similarity` turns, scales and moves each clip, all its frames alike, so that its eyes and
-            nose lie where those of the reference lie: for methods that crop faces in their own way.
+        path: the file.
+        case: the case; it receives the notes.
+        size: `as-is` keeps the size, and then metrics against the ground truth have the reason size-mismatch. `resize`
+            scales the whole picture. `landmark-similarity` is for methods that crop faces in their own way: one
+            rotation, scale and shift for the whole clip moves eyes and nose to their places in the reference frames.
         length: `as-is`, or `cut-or-hold-last`.
 
+    Returns:
+        (T, H, W, 3) uint8 RGB, 25 frames/s.
+
     Raises:
-        ClipError: no file, an empty one, no video; or no face where the size rule needs one.
+        ClipError: missing-output, empty-file, no-video; no-face where the size rule needs a face; or a reason of the
+            decoder.
     """
     if not path.is_file():
         raise ClipError(Reason.MISSING_OUTPUT, f"the method wrote no {path.name}")
@@ -42,13 +51,13 @@ def read_output(path: Path, case: Case, size: SizeRule, length: LengthRule) -> n
     video = probe(path).video
     if video is None:
         raise ClipError(Reason.NO_VIDEO, f"{path.name} has no picture")
-    if abs(video.fps - case.fps) > _RATE_SLACK:
+    if abs(video.fps - case.fps) > _RATE_TOLERANCE:
         case.note(f"rate: nearest frame, from {video.fps:g} to {case.fps:g} frames/s")
-    return fit_length(bring_size(read_frames(path, case.fps), case, size), case, length)
+    return fit_length(fit_size(read_frames(path, case.fps), case, size), case, length)
 
 
-def bring_size(frames: np.ndarray, case: Case, rule: SizeRule) -> np.ndarray:
-    """The same video in the case's size, where the rule says so. (T, h, w, 3) to (T, H, W, 3)."""
+def fit_size(frames: np.ndarray, case: Case, rule: SizeRule) -> np.ndarray:
+    """The video in the case's size, by the rule: (T, h, w, 3) to (T, H, W, 3) uint8 RGB. See `read_output`."""
     height, width = case.size
     if rule == "as-is" or (rule == "resize" and frames.shape[1:3] == case.size):
         return frames
@@ -57,10 +66,11 @@ def bring_size(frames: np.ndarray, case: Case, rule: SizeRule) -> np.ndarray:
         shrinks = frames.shape[1] > height
         how = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
         return np.stack([cv2.resize(frame, (width, height), interpolation=how) for frame in frames])
-    matrix = similarity(_place(frames, "the method's video"), _place(case.reference_frames, "the reference"))[:2]
+    points = _face_points(frames, "the method's video")
+    matrix = similarity(points, _face_points(case.reference_frames, "the reference"))[:2]
     scale = float(np.hypot(matrix[0, 0], matrix[1, 0]))
     case.note(f"size: landmark-similarity, scale {scale:.3f}, from {frames.shape[2]}x{frames.shape[1]}")
-    if scale < 1:  # a warp samples; without a blur first, small details would flicker
+    if scale < 1:  # warping samples single pixels: without a blur, small details would flicker
         frames = np.stack([cv2.GaussianBlur(frame, (0, 0), 0.4 / scale) for frame in frames])
     matrix = matrix.astype(np.float64)
     return np.stack(
@@ -68,16 +78,15 @@ def bring_size(frames: np.ndarray, case: Case, rule: SizeRule) -> np.ndarray:
     )
 
 
-def _place(frames: np.ndarray, name: str) -> np.ndarray:
-    """Where the face lies: (13, 2) float64, median over frames of the eyes' corners and the nose, px."""
+def _face_points(frames: np.ndarray, name: str) -> np.ndarray:
+    """The corners of the eyes and the nose, (13, 2) float64, pixels: the median over frames."""
     from cmet_metrics.base import Sample
     from cmet_metrics.landmarks import RIGID, mediapipe_68
     from talking_face.pretrained.model_files import ModelFiles
 
-    picked = np.unique(np.linspace(0, len(frames) - 1, min(len(frames), _LOOKED_AT)).round().astype(int))
-    points = mediapipe_68(Sample(np.ascontiguousarray(frames[picked]), name=name), ModelFiles.from_environment())[
-        :, RIGID
-    ]
+    sampled = np.unique(np.linspace(0, len(frames) - 1, min(len(frames), _SAMPLED)).round().astype(int))
+    sample = Sample(np.ascontiguousarray(frames[sampled]), name=name)
+    points = mediapipe_68(sample, ModelFiles.from_environment())[:, RIGID]
     good = np.isfinite(points).all(axis=(1, 2))
     if not good.any():
         raise ClipError(Reason.NO_FACE, f"{name} shows no face, so its place cannot be fitted (landmark-similarity)")

@@ -1,0 +1,140 @@
+"""The form of a catalogue entry: one TOML file for each method, checked against these models."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from cmet_baselines.adapters.command import CommandRun
+from cmet_baselines.adapters.own_process import PythonRun
+from cmet_baselines.adapters.videos import VideosRun
+from cmet_baselines.method import INPUTS
+from talking_face.reasons import UserError
+
+NAME = r"^[a-z0-9][a-z0-9.-]*$"
+TARGET = r"^[\w.]+:\w+$"  # module:Class
+FROM_CHECKPOINT = "checkpoint"  # a revision that is the hash of trained weights
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Paper(_Table):
+    """Where the method was published."""
+
+    title: str
+    venue: str
+    year: int
+    arxiv: str | None = None
+
+
+class Code(_Table):
+    """The authors' code, or the statement that it was not released."""
+
+    released: bool
+    repository: str | None = None  # owner/name
+    commit: str | None = None  # the commit that our notes describe; None: not recorded
+    note: str = ""
+
+    @model_validator(mode="after")
+    def _repository_where_released(self) -> Code:
+        if self.released != (self.repository is not None):
+            raise ValueError("`repository` names the released code; without a repository, released = false")
+        return self
+
+
+class WeightFile(_Table):
+    """A file of the method's weights. An unknown size or hash is left out."""
+
+    file: str
+    bytes: int | None = None
+    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    source: str = ""
+
+
+class OutputForm(_Table):
+    """The form of a method's output, before it is converted to the setting's form."""
+
+    # "not-known": neither the authors' code nor their paper states it.
+    fps: Annotated[float, Field(gt=0)] | Literal["as-source", "not-known"] = 25.0
+    size: int | Literal["as-setting", "as-source", "not-known"] = "as-setting"  # pixels of a square
+    crop: str = ""  # where the face is in the picture
+    length: str = "as-driving-audio"  # or the name of the rule that brings it there
+
+
+class Entry(_Table):
+    """One method. Unknown fields are an error."""
+
+    name: str = Field(pattern=NAME)
+    title: str
+    summary: str  # one sentence, shown on the board
+    # built-in: a class of this suite. python: an outside class, in its own process. command: a command line.
+    # videos: a folder of finished videos. published: only numbers of papers; a user's own TOML can run the method.
+    kind: Literal["built-in", "python", "command", "videos", "published"]
+    revision: str
+    # A ceiling and a control see the ground truth: they have no rank and are never the best.
+    role: Literal["ceiling", "control", "floor", "method"] = "method"
+    trained_on_split: bool = False  # its pictures are training clips, which the corpus evaluators know
+    licence: str
+    sees: tuple[str, ...]
+    target: str | None = Field(default=None, pattern=TARGET)  # called without arguments
+    process: PythonRun | None = None
+    command: CommandRun | None = None
+    videos: VideosRun | None = None
+    output: OutputForm = OutputForm()
+    inputs: str = ""  # what it receives in the papers' comparisons
+    how_to_run: str = ""  # facts from its repository, for a user who writes a [command]
+    # published: a [command] as a start for a user's own TOML. The suite does not run it, but checks it in the same way.
+    example: CommandRun | None = None
+    paper: Paper | None = None
+    code: Code | None = None
+    weights: tuple[WeightFile, ...] = ()
+    published_as: tuple[str, ...] = ()  # its names in published.csv
+    notes: tuple[str, ...] = ()
+
+    @field_validator("sees")
+    @classmethod
+    def _known_inputs(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if unknown := sorted(set(value) - set(INPUTS)):
+            raise ValueError(f"{', '.join(unknown)}: the inputs are {', '.join(INPUTS)}")
+        return value
+
+    @model_validator(mode="after")
+    def _has_the_tables_of_its_kind(self) -> Entry:
+        needed = {"built-in": "target", "python": "target", "command": "command", "videos": "videos"}.get(self.kind)
+        for field in ("target", "command", "videos"):
+            if (getattr(self, field) is not None) != (field == needed):
+                raise ValueError(f"a {self.kind} method {'needs' if field == needed else 'has no'} `{field}`")
+        if self.example and self.kind != "published":
+            raise ValueError("an `example` is for published methods; this method can be run")
+        for run in filter(None, (self.command, self.example)):
+            if hidden := sorted(run.sees() - set(self.sees)):
+                raise ValueError(f"the command is given {', '.join(hidden)}, which `sees` does not name")
+        return self
+
+
+def read_entry(path: Path) -> Entry:
+    """The entry of a TOML file; folders in it are relative to the file.
+
+    Raises:
+        UserError: the file cannot be read, or is not a valid entry. The message names the wrong field.
+    """
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        for name, field in (("process", "folders"), ("command", "folder"), ("videos", "folder")):
+            part = table.get(name)
+            if isinstance(part, dict) and isinstance(found := part.get(field), str | list):
+                there = [str(path.parent / folder) for folder in ([found] if isinstance(found, str) else found)]
+                part[field] = there if isinstance(found, list) else there[0]
+        return Entry.model_validate(table)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, item['loc'])) or 'entry'}: {item['msg']}" for item in error.errors())
+        raise UserError(f"{path} is not a valid method: {wrong}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not TOML: {error}") from None
