@@ -14,6 +14,7 @@ from cmet_pipelines.preprocess import PreprocessSummary, preprocess
 from embedded_corpus.plan import CorpusPlan
 from embedded_corpus.writing import CorpusSummary, write_corpus
 from talking_face.execution.options import RunOptions
+from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import UserError
 from talking_face.threads import limit_threads
 
@@ -102,9 +103,9 @@ def train_evaluators(folder: Path, quiet: bool = False) -> str:
     from talking_face.pretrained import corpus_nets
 
     shards = folder / "shards"
-    corpus_nets.look_beside(shards)
+    files = ModelFiles.from_environment(shards)
     try:
-        found = [corpus_nets.find(kind) for kind in corpus_nets.FILES]
+        found = [corpus_nets.find(kind, files) for kind in corpus_nets.FILES]
         if all(evaluator.path.parent != shards / corpus_nets.FOLDER for evaluator in found):
             return f"named by CMET_EVAL_WEIGHTS: {', '.join(evaluator.tag for evaluator in found)}"
         if {evaluator.trained_on.data for evaluator in found} == {ShardSet(shards).digest}:

@@ -7,10 +7,8 @@ noise.csv (what each kind of noise does by itself), tables.md and a plot a metri
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -94,23 +92,14 @@ def calibrate(
                 yield from _degraded(spoiled, how, f"{STAND_IN}+{how.name}", metrics, start, target)
             trained = [metric for metric in metrics if metric.evaluator is not None]
             for folder in other_evaluators:
-                with evaluators_of(folder):
-                    seed = f"seed {corpus_nets.find('syncnet').trained_on.seed}"
-                    yield from _rows(spoiled, f"{STAND_IN}+{EVALUATOR}", seed, trained, start, target)
+                seed = f"seed {corpus_nets.find('syncnet', ModelFiles((folder,))).trained_on.seed}"
+                others = [replace(metric, files=evaluators_first([folder], metric.files)) for metric in trained]
+                yield from _rows(spoiled, f"{STAND_IN}+{EVALUATOR}", seed, others, start, target)
 
 
-@contextmanager
-def evaluators_of(folder: Path) -> Iterator[None]:
-    """Within, metrics find the evaluators of this folder first."""
-    before = os.environ.get("CMET_EVAL_WEIGHTS")
-    os.environ["CMET_EVAL_WEIGHTS"] = os.pathsep.join([str(folder), *([before] if before else [])])
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["CMET_EVAL_WEIGHTS"]
-        else:
-            os.environ["CMET_EVAL_WEIGHTS"] = before
+def evaluators_first(folders: Sequence[Path], files: ModelFiles) -> ModelFiles:
+    """The same model files, with the evaluators of these folders before all others."""
+    return replace(files, weights=(*folders, *files.weights))
 
 
 def sound_moved(clips: Iterable[Clip], metrics: Sequence[Metric]) -> Iterable[Row]:
@@ -141,7 +130,7 @@ def _degraded(
             continue
         sample = _sample(clip, video.frames, video.audio)
         if how.sound_only and asked:
-            mediapipe_landmarks(base, ModelFiles.from_environment())
+            mediapipe_landmarks(base, asked[0].files)
             sample.copy_cached(base, is_of_pictures)  # the pictures are the same
         yield from _rows(clip, name, label(step), asked, sample, target)
 
@@ -263,6 +252,7 @@ def run(
     evaluators: Sequence[Path] = (),
     sounds: int = 0,
     quiet: bool = False,
+    files: ModelFiles | None = None,
 ) -> list[Path]:
     """Calibrate on `clips` clips of each shard set and write into `out`.
 
@@ -272,11 +262,11 @@ def run(
     """
     from talking_face.progress import Progress
 
-    metrics = [get_metric(key) for key in (metric_keys or (*DEFAULT_METRICS, *(CORPUS_METRICS if evaluators else ())))]
+    files = files or ModelFiles.from_environment()
+    keys = metric_keys or (*DEFAULT_METRICS, *(CORPUS_METRICS if evaluators else ()))
+    metrics = [get_metric(key, evaluators_first(evaluators[:1], files)) for key in keys]
     rows: list[Row] = []
-    with evaluators_of(evaluators[0]) if evaluators else nullcontext(), Progress(
-        (clips + sounds) * len(data), "clips", "calibrate", quiet=quiet
-    ) as progress:  # fmt: skip
+    with Progress((clips + sounds) * len(data), "clips", "calibrate", quiet=quiet) as progress:
         seen = _trained_on(evaluators)
         picked = [pick_clips(folder, clips, frames, seen) for folder in data]
         # In turn, so that the values that are there after a stop are of every set.
@@ -290,19 +280,21 @@ def run(
                 progress.advance()
             write_values(out, rows)
     # From rounded values, as anybody gets them who starts from that file.
-    return again([out / "values.csv"], out, evaluators)
+    return again([out / "values.csv"], out, evaluators, files)
 
 
 def _trained_on(evaluators: Sequence[Path]) -> frozenset[str]:
     """Ids of all clips that any of them was trained on."""
     out: set[str] = set()
     for folder in evaluators:
-        with evaluators_of(folder):
-            out |= {*corpus_nets.find("syncnet").trained_on.clips, *corpus_nets.find("emotion").trained_on.clips}
+        files = ModelFiles((folder,))
+        out.update(clip for kind in corpus_nets.FILES for clip in corpus_nets.find(kind, files).trained_on.clips)
     return frozenset(out)
 
 
-def again(values: Sequence[Path], out: Path, evaluators: Sequence[Path] = ()) -> list[Path]:
+def again(
+    values: Sequence[Path], out: Path, evaluators: Sequence[Path] = (), files: ModelFiles | None = None
+) -> list[Path]:
     """Bands, tables and plots from the values.csv of earlier runs, also of one that was stopped, put together.
 
     The evaluators are asked for their hashes alone, which signatures hold.
@@ -313,5 +305,5 @@ def again(values: Sequence[Path], out: Path, evaluators: Sequence[Path] = ()) ->
             rows += read_values(path)
         except (OSError, KeyError, ValueError) as error:
             raise UserError(f"{path} is no values.csv of cmet-eval calibrate ({type(error).__name__})") from None
-    with evaluators_of(evaluators[0]) if evaluators else nullcontext():
-        return write(out, rows, [get_metric(key) for key in dict.fromkeys(row.metric for row in rows)])
+    files = evaluators_first(evaluators[:1], files or ModelFiles.from_environment())
+    return write(out, rows, [get_metric(key, files) for key in dict.fromkeys(row.metric for row in rows)])

@@ -10,6 +10,7 @@ import typer
 
 from cmet_baselines.published import Published, of_entry, tables
 from cmet_baselines.registry import catalogue, describe, get_method
+from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import UserError
 
 KINDS = {
@@ -40,10 +41,10 @@ def baselines(action: Action = typer.Argument(Action.LIST), name: str = typer.Ar
         return
     if not name:
         raise UserError("name the method to show; `cmet-eval baselines list` has them")
-    known = catalogue().get(name)
+    files, known = ModelFiles.from_environment(), catalogue().get(name)
     if known is None or known.kind != "published":
-        get_method(name)  # says what is wrong with it, if anything is
-    record = describe(name)
+        get_method(name, files)  # says what is wrong with it, if anything is
+    record = describe(name, files)
     example = record.pop("example", None)
     for key, value in record.items():
         if value not in (None, "", [], (), {}):

@@ -17,6 +17,7 @@ from pathlib import Path
 import typer
 
 from talking_face.pretrained import store
+from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import UserError
 from talking_face.threads import VARIABLES
 
@@ -70,9 +71,10 @@ def doctor() -> None:
     print("\nOpenCV and FFmpeg")
     problems += _opencv()
     print("\nWeights")
+    files = ModelFiles.from_environment()
     for entry in store.registry().values():
         try:
-            where = str(store.weight_path(entry.name))
+            where = str(store.weight_path(entry.name, files))
         except store.MissingWeights:
             where = "absent"
             if entry.name in _ESSENTIAL_WEIGHTS:
@@ -81,7 +83,8 @@ def doctor() -> None:
             where = "WRONG HASH"
             problems.append((entry.name in _ESSENTIAL_WEIGHTS, str(error)))
         print(f"  {entry.name:32} {where}")
-    absent = [e.name for e in store.registry().values() if not _present(e.name) and e.name not in _ESSENTIAL_WEIGHTS]
+    others = [name for name in store.registry() if name not in _ESSENTIAL_WEIGHTS]
+    absent = [name for name in others if not _present(name, files)]
     if absent:
         problems.append((False, f"metrics of the paper profile that use {', '.join(absent)}: weights absent "
                                 "(cmet-eval weights fetch NAME)"))  # fmt: skip
@@ -150,9 +153,9 @@ def _installed(name: str) -> str | None:
         return None
 
 
-def _present(name: str) -> bool:
+def _present(name: str, files: ModelFiles) -> bool:
     try:
-        store.weight_path(name)
+        store.weight_path(name, files)
         return True
     except UserError:
         return False

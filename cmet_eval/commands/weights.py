@@ -7,6 +7,7 @@ from enum import StrEnum
 import typer
 
 from talking_face.pretrained import store
+from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import UserError
 
 
@@ -23,16 +24,16 @@ def weights(
     names: list[str] = typer.Argument(None, help="Names of the registry; all of them where none is given."),
 ) -> None:
     entries = [store.weight(name) for name in names] if names else list(store.registry().values())
-    failed = False
+    files, failed = ModelFiles.from_environment(), False
     for entry in entries:
         if action is Action.FETCH:
             if not names:
                 raise UserError("name the weights to fetch; `cmet-eval weights list` shows them with their licences")
             print(f"{entry.name}: licence: {entry.licence}")
-            print(f"{entry.name}: {store.fetch(entry.name)}")
+            print(f"{entry.name}: {store.fetch(entry.name, files)}")
             continue
         try:
-            where = f"present, hash checked: {store.weight_path(entry.name)}"
+            where = f"present, hash checked: {store.weight_path(entry.name, files)}"
         except store.MissingWeights:
             where = "absent"
             failed = failed or bool(names)

@@ -90,6 +90,7 @@ def emotion_proportion(
     clips: int | None = None,
     workers: int = 2,
     quiet: bool = False,
+    files: ModelFiles | None = None,
 ) -> Report:
     """Mean confidence of each of a classifier's classes over all frames of a shard set, by the clips' label.
 
@@ -99,10 +100,11 @@ def emotion_proportion(
         out: what was found for each clip is kept below OUT/emotion-proportion, for the next time.
         split: "all", or one value of the clips' split column.
         clips: at most so many a label, spread over them; None takes all.
+        files: where the classifier's files are searched; None: by the environment.
     """
     if classifier not in classifiers():
         raise UserError(f"no classifier {classifier!r}; there are {', '.join(classifiers())}")
-    judge, shards, files = classifiers()[classifier], ShardSet(data), ModelFiles.from_environment()
+    judge, shards, files = classifiers()[classifier], ShardSet(data), files or ModelFiles.from_environment()
     classes = judge.labels(files)
     how = "|".join(f"{k}:{v}" for k, v in {"net": judge.name, **judge.settings(files), "resize": "256"}.items())
     table = shards.clips[shards.clips["split"] == split] if split != "all" else shards.clips
@@ -118,9 +120,9 @@ def emotion_proportion(
     for clip_id in ids:
         key = digest([shards.digest, clip_id, how], 32)
         paths[clip_id] = out / "emotion-proportion" / key[:2] / f"{key}.json"
-    _work("cmet_eval.reports.reports:clip_emotions", {
-        clip_id: (str(data), clip_id, classifier, str(path)) for clip_id, path in paths.items() if not path.exists()
-    }, workers, "classify", quiet)  # fmt: skip
+    absent = {clip_id: path for clip_id, path in paths.items() if not path.exists()}
+    tasks = {clip_id: (str(data), clip_id, classifier, str(path), files) for clip_id, path in absent.items()}
+    _work("cmet_eval.reports.reports:clip_emotions", tasks, workers, "classify", quiet)
 
     sums: dict[str, list[dict[str, Any]]] = {}
     for clip_id, label in zip(ids, labels, strict=True):
@@ -152,7 +154,7 @@ def emotion_proportion(
     })  # fmt: skip
 
 
-def clip_emotions(data: str, clip_id: str, classifier: str, path: str) -> None:
+def clip_emotions(data: str, clip_id: str, classifier: str, path: str, files: ModelFiles) -> None:
     """Sums of a classifier's confidences over one clip's frames; runs in a worker's child."""
     import cv2
 
@@ -160,7 +162,7 @@ def clip_emotions(data: str, clip_id: str, classifier: str, path: str) -> None:
     if frames.shape[1:3] != (256, 256):
         frames = np.stack([cv2.resize(frame, (256, 256)) for frame in frames])
     try:
-        rows = classifiers()[classifier].classify(Sample(frames, name=clip_id), ModelFiles.from_environment())
+        rows = classifiers()[classifier].classify(Sample(frames, name=clip_id), files)
     except MissingWeights as error:
         raise ClipError(Reason.MISSING_WEIGHTS, str(error)) from None
     valid = rows[np.isfinite(rows).all(axis=1)].astype(np.float64)
@@ -275,7 +277,9 @@ def _compared(part: pd.DataFrame, expected: int) -> Iterator[tuple[tuple[str, st
 # FID over a set ------------------------------------------------------------------------------------------------------
 
 
-def dataset_fid(run: Path, data: Path, *, workers: int = 2, quiet: bool = False) -> Report:
+def dataset_fid(
+    run: Path, data: Path, *, workers: int = 2, quiet: bool = False, files: ModelFiles | None = None
+) -> Report:
     """`fid:dataset` of every method in every setting of a run: the frames of all its videos against those of their
     ground truths. Each pair brings its ground truth, so a clip that several pairs share counts several times on both
     sides. The features of each video and clip are kept below RUN/features: 8 kB a frame.
@@ -285,7 +289,7 @@ def dataset_fid(run: Path, data: Path, *, workers: int = 2, quiet: bool = False)
     from talking_face.pretrained import inception
     from talking_face.pretrained.store import weight_path
 
-    files = ModelFiles.from_environment()
+    files = files or ModelFiles.from_environment()
     weight_path(inception.NAME, files)
     shards, signature = ShardSet(data), str(DatasetFid(files).signature())
     lists = [read_pairs(path) for path in sorted((run / "pairs").glob("*.parquet"))]
@@ -297,7 +301,7 @@ def dataset_fid(run: Path, data: Path, *, workers: int = 2, quiet: bool = False)
         key = digest([kind, *what, signature], 32)
         path = run / "features" / key[:2] / f"{key}.npy"
         if not path.exists():
-            tasks[key] = (kind, str(data), place, str(path))
+            tasks[key] = (kind, str(data), place, str(path), files)
         return path
 
     sets: list[tuple[str, str, int, dict[str, dict[str, tuple[Path, Path]]]]] = []
@@ -345,12 +349,12 @@ def dataset_fid(run: Path, data: Path, *, workers: int = 2, quiet: bool = False)
     return Report("fid", markdown, head, tuple(rows))
 
 
-def video_features(kind: str, data: str, place: str, path: str) -> None:
+def video_features(kind: str, data: str, place: str, path: str, files: ModelFiles) -> None:
     """Inception features (T, 2048) of one video or clip, saved by an atomic rename; runs in a worker's child."""
     from cmet_metrics.fid import inception_features
 
     frames = open_shards(data).frames(place) if kind == "clip" else read_frames(Path(place), 25.0)
-    found = inception_features(Sample(frames, name=Path(place).name), ModelFiles.from_environment())
+    found = inception_features(Sample(frames, name=Path(place).name), files)
     buffer = io.BytesIO()
     np.save(buffer, found.astype(np.float32), allow_pickle=False)
     _save(Path(path), buffer.getvalue())

@@ -28,7 +28,6 @@ from cmet_eval.runs.score_submissions import Scored, score_submissions
 from cmet_eval.runs.submissions import Submission, video_name
 from cmet_eval.runs.timing import Aitv, summarize
 from cmet_pipelines.shards import ShardSet
-from cmet_reference.training.checkpoints import look_beside
 from talking_face.execution.options import RunOptions
 from talking_face.execution.workers import run_tasks
 from talking_face.progress import Progress
@@ -83,7 +82,8 @@ def run(
         data: folder of a shard set.
         out: the run's folder; see the module's docstring.
         draw: number of pairs and seeds, and the split; None: the settings' own.
-        scoring: metrics and profile; None: the default metrics. A metric that means nothing in a setting is left out.
+        scoring: metrics, profile and model files; None: the default metrics. A metric that means nothing in a setting
+            is left out.
         options: workers and output.
         fresh: generate again the videos that are there already.
 
@@ -92,8 +92,7 @@ def run(
     """
     started = time.monotonic()
     draw, scoring, options = draw or Draw(), scoring or Scoring(), options or RunOptions()
-    look_beside(data)
-    request = check_request(methods, settings, scoring)  # before any work starts
+    request = check_request(methods, settings, scoring, scoring.model_files(data))  # before any work starts
     shards = ShardSet(data)
     side_by_side = 0 if options.scheduler else max(1, options.workers)
     plan = plan_run(request, shards, draw, out, fresh=fresh, side_by_side=side_by_side)
@@ -102,7 +101,7 @@ def run(
             method.close()
     failures = _generate(plan, options)
     submissions = [_with_failures(submission, failures) for submission in plan.submissions]
-    scored = score_submissions(submissions, request.metrics, scoring, shards, out, options)
+    scored = score_submissions(submissions, request.metrics, scoring, shards, out, options, request.files)
     return RunSummary(
         scored,
         pairs=plan.pairs,
@@ -167,8 +166,9 @@ def score(
     command = f"cmet-eval score --videos VIDEOS --pairs {setting.name}.parquet --data DATA --method-name {name}"
     submission = Submission(method, setting, pair_list, videos, pattern, command=command)
     _check_submission(submission, shards)
-    wanted = {setting.name: scoring.in_setting(setting)}
-    scored = score_submissions([submission], wanted, scoring, shards, out, options)
+    files = scoring.model_files(data)
+    wanted = {setting.name: scoring.in_setting(setting, files)}
+    scored = score_submissions([submission], wanted, scoring, shards, out, options, files)
     seconds = time.monotonic() - started
     return RunSummary(scored, pairs=len(pair_list.pairs), generated=0, kept=scored.kept, seconds=seconds)
 

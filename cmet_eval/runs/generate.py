@@ -15,10 +15,10 @@ from cmet_eval.runs.cases import make_case
 from cmet_eval.runs.records import GenerationRecord, Timing, write_record
 from cmet_eval.runs.timing import Stopwatch, hardware
 from cmet_pipelines.shards import ShardSet
-from cmet_reference.training.checkpoints import look_beside
 from talking_face.clip import Pair
 from talking_face.files import sha256_of
 from talking_face.media.writing import Encoding, write_video
+from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import ClipError, Reason
 from talking_face.signature import digest
 
@@ -50,6 +50,7 @@ class GenerationJob:
     video: str  # path of the file to write
     record: str  # path of its record
     key: str  # of `generation_key`
+    files: ModelFiles  # where the method's models are searched
     workers: int = 0  # processes that may run at the same time, for the record's times; 0: not known
 
 
@@ -71,7 +72,6 @@ def generate_pair(job: GenerationJob) -> None:
         ClipError: method-failed with the method's own message, or what reading and writing raise.
     """
     shards = open_shards(job.data)
-    look_beside(job.data)
     stopwatch, warm = Stopwatch(), job.method in warm_methods
     method, case, frames = _call_method(job, shards, stopwatch)
     warm_methods.add(job.method)
@@ -98,7 +98,7 @@ def _call_method(job: GenerationJob, shards: ShardSet, stopwatch: Stopwatch) -> 
     try:
         # Inside the clock: a method may load its weights when it is made.
         with stopwatch:
-            method = _method(job.method)
+            method = _method(job.method, job.files)
             refuse_training_clips(method, job.pair)
             log = Path(job.record).with_suffix(".log")
             case = make_case(shards, job.pair, job.n_frames, method.sees, stopwatch, log)
@@ -121,5 +121,5 @@ def refuse_training_clips(method: Method, pair: Pair) -> None:
 
 
 @cache
-def _method(name: str) -> Method:
-    return get_method(name)
+def _method(name: str, files: ModelFiles) -> Method:
+    return get_method(name, files)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from cmet_metrics.base import Metric
 from cmet_pipelines.shards import ShardSet
 from talking_face.pretrained import corpus_nets
+from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import UserError
 
 
@@ -15,7 +16,8 @@ def unfair_metrics(method: Mapping[str, object], metrics: Sequence[Metric], shar
     if not method.get("trained_on_split"):
         return frozenset()
     trained = [metric for metric in metrics if metric.variant == "corpus"]
-    known_to = {kind for kind in {evaluator_of(metric) for metric in trained} if knows_training_split(kind, shards)}
+    asked = {(evaluator_of(metric), metric.files) for metric in trained}
+    known_to = {kind for kind, files in asked if knows_training_split(kind, shards, files)}
     return frozenset(metric.key for metric in trained if evaluator_of(metric) in known_to)
 
 
@@ -24,7 +26,7 @@ def evaluator_of(metric: Metric) -> corpus_nets.Kind:
     return "syncnet" if metric.name.startswith("lse_") else "emotion"
 
 
-def knows_training_split(kind: corpus_nets.Kind, shards: ShardSet) -> bool:
+def knows_training_split(kind: corpus_nets.Kind, shards: ShardSet, files: ModelFiles) -> bool:
     """Whether the evaluator was trained on clips of this training split, which a method may show.
 
     It was if it knows a clip's id and, among the clips that it knows, a sound. Corpora drawn by the same rules have the
@@ -36,7 +38,7 @@ def knows_training_split(kind: corpus_nets.Kind, shards: ShardSet) -> bool:
         False without an evaluator: the metric's own reason, missing-weights, explains more.
     """
     try:
-        trained_on = corpus_nets.find(kind).trained_on
+        trained_on = corpus_nets.find(kind, files).trained_on
     except (corpus_nets.MissingWeights, UserError):
         return False
     if trained_on.data == shards.digest:

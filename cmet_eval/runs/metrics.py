@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from cmet_eval.protocol.setting import Setting
 from cmet_metrics.base import Metric
 from cmet_metrics.registry import DEFAULT_METRICS, Profile, common_profile, get_metric, in_profile
+from talking_face.pretrained.corpus_nets import with_hashes
+from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import UserError
 
 
@@ -17,15 +20,21 @@ class Scoring:
 
     metrics: Sequence[str] | None = None  # `name:variant`; None: all of the profile, or the defaults without one
     profile: Profile | None = None  # evaluator profile, part of every row; None: the one that the metrics belong to
+    # Where the models of metrics and methods are searched; None: by the environment, then next to the data.
+    files: ModelFiles | None = None
 
-    def in_setting(self, setting: Setting) -> list[Metric]:
-        """The metrics that mean something in the setting.
+    def model_files(self, data: Path) -> ModelFiles:
+        """The model files of one run on the shard set `data`, with the evaluators' hashes."""
+        return with_hashes(self.files or ModelFiles.from_environment(data))
+
+    def in_setting(self, setting: Setting, files: ModelFiles) -> list[Metric]:
+        """The metrics that mean something in the setting, with the model files of a run.
 
         Raises:
             UserError: none of them does, a name is unknown, or they belong to different profiles.
         """
         default = in_profile(self.profile) if self.profile else DEFAULT_METRICS
-        metrics = [get_metric(name) for name in dict.fromkeys(self.metrics or default)]
+        metrics = [get_metric(name, files) for name in dict.fromkeys(self.metrics or default)]
         self.common_profile(metrics)
         allowed = [metric for metric in metrics if setting.allows(metric.key)]
         if not allowed:

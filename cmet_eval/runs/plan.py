@@ -20,6 +20,7 @@ from cmet_metrics.base import Metric
 from cmet_pipelines.shards import ShardSet
 from talking_face.execution.workers import Task
 from talking_face.files import STRAY, sha256_of
+from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import UserError
 
 _DEADLINE_S = 300.0  # of one video; a trivial method takes 0.2 s
@@ -33,6 +34,7 @@ class Request:
     methods: Mapping[str, Method]  # by the name that the user gave
     settings: tuple[Setting, ...]
     metrics: Mapping[str, Sequence[Metric]]  # setting's name -> those that mean something in it
+    files: ModelFiles
 
 
 @dataclass(frozen=True)
@@ -45,15 +47,16 @@ class Plan:
     kept: int  # videos of an earlier run that are still right
 
 
-def check_request(methods: Sequence[str], settings: Sequence[str], scoring: Scoring) -> Request:
+def check_request(methods: Sequence[str], settings: Sequence[str], scoring: Scoring, files: ModelFiles) -> Request:
     """Looks up every name. Raises UserError where one is unknown, nothing is asked for, or two methods share a name."""
     rules = tuple(get_setting(name) for name in dict.fromkeys(settings))
-    chosen = {name: get_method(name) for name in dict.fromkeys(methods)}
+    chosen = {name: get_method(name, files) for name in dict.fromkeys(methods)}
     if not chosen or not rules:
         raise UserError("name at least one --method and one --setting")
     if len({method.name for method in chosen.values()}) != len(chosen):
         raise UserError("two of the methods have the same name; give one of them another")
-    return Request(chosen, rules, {setting.name: scoring.in_setting(setting) for setting in rules})
+    metrics = {setting.name: scoring.in_setting(setting, files) for setting in rules}
+    return Request(chosen, rules, metrics, files)
 
 
 def plan_run(request: Request, shards: ShardSet, draw: Draw, out: Path, *, fresh: bool, side_by_side: int) -> Plan:
@@ -72,11 +75,12 @@ def plan_run(request: Request, shards: ShardSet, draw: Draw, out: Path, *, fresh
         n_pairs += len(pair_list.pairs)
         _write_lists(pair_list, out / "pairs")
         for given, method in request.methods.items():
-            submission = _submission(given, method, setting, pair_list, out)
+            record = describe(given, request.files)
+            submission = _submission(record, method, setting, pair_list, out)
             submission = replace(submission, command=_command(given, setting, draw))
             submissions.append(submission)
             _remove_strays(submission)
-            jobs = _jobs(submission, given, method, shards, side_by_side)
+            jobs = _jobs(submission, given, method, shards, request.files, side_by_side)
             todo = jobs if fresh else [job for job in jobs if not _is_current(job)]
             kept += len(jobs) - len(todo)
             # A method that has a deadline of its own ends by it, with its own message.
@@ -91,9 +95,11 @@ def _write_lists(pair_list: PairList, folder: Path) -> None:
     write_pairs(pair_list, folder / "drawn" / f"{pair_list.setting}-{pair_list.digest}.parquet")
 
 
-def _submission(given: str, method: Method, setting: Setting, pairs: PairList, out: Path) -> Submission:
+def _submission(
+    record: Mapping[str, object], method: Method, setting: Setting, pairs: PairList, out: Path
+) -> Submission:
     tail = Path(method.name) / setting.name
-    return Submission(describe(given), setting, pairs, videos=out / "videos" / tail, records=out / "records" / tail)
+    return Submission(record, setting, pairs, videos=out / "videos" / tail, records=out / "records" / tail)
 
 
 def _command(method: str, setting: Setting, draw: Draw) -> str:
@@ -113,7 +119,7 @@ def _remove_strays(submission: Submission) -> None:
 
 
 def _jobs(
-    submission: Submission, given: str, method: Method, shards: ShardSet, side_by_side: int
+    submission: Submission, given: str, method: Method, shards: ShardSet, files: ModelFiles, side_by_side: int
 ) -> list[GenerationJob]:
     """One job a pair."""
     n_frames = {str(k): int(v) for k, v in shards.clips.set_index("clip_id")["n_frames"].items()}
@@ -126,6 +132,7 @@ def _jobs(
             video=str(submission.video(pair)),
             record=str(submission.record(pair)),
             key=generation_key(method.name, method.revision, pair, shards.digest),
+            files=files,
             workers=side_by_side,
         )
         for pair in submission.pairs.pairs

@@ -21,7 +21,7 @@ from cmet_metrics.registry import get_metric
 from talking_face.clip import Pair
 from talking_face.files import sha256_of
 from talking_face.media.reading import probe, read_audio, read_frames
-from talking_face.pretrained.corpus_nets import look_beside
+from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import ClipError, Reason
 from talking_face.signature import digest
 
@@ -82,26 +82,26 @@ def stored_scores(job: Job) -> VideoScores | None:
     return None if absent else stored
 
 
-def score_group(jobs: Sequence[Job], data: str) -> None:
+def score_group(jobs: Sequence[Job], data: str, files: ModelFiles) -> None:
     """Scores videos that share one ground truth, whose landmarks are then found once.
 
     Each video's scores are written as soon as they are ready, so that they survive a kill; see `score_video`.
     """
     for job in jobs:
         if stored_scores(job) is None:
-            score_video(job, data)
+            score_video(job, data, files)
 
 
-def score_video(job: Job, data: str) -> VideoScores:
+def score_video(job: Job, data: str, files: ModelFiles) -> VideoScores:
     """Scores one video and writes the scores to `job.out` by an atomic rename.
 
     Args:
         job: the video; any container, rate and size.
         data: folder of the shard set that holds the ground truth.
+        files: where the metrics' models are searched.
     """
     path = Path(job.video)
-    look_beside(data)
-    metrics = [get_metric(key) for key in job.metrics]
+    metrics = [get_metric(key, files) for key in job.metrics]
     notes: list[str] = []
     codec = ""
     scores: dict[str, Score]

@@ -22,7 +22,7 @@ from cmet_pipelines.shards import ShardSet
 from talking_face.execution.options import RunOptions
 from talking_face.execution.workers import Task, run_tasks
 from talking_face.files import sha256_of
-from talking_face.pretrained import corpus_nets
+from talking_face.pretrained.model_files import ModelFiles
 from talking_face.progress import Progress
 from talking_face.reasons import ClipError, Reason
 
@@ -58,19 +58,20 @@ def score_submissions(
     shards: ShardSet,
     out: Path,
     options: RunOptions,
+    files: ModelFiles,
 ) -> Scored:
     """Scores the videos that have no valid scores yet, and writes the result rows of every submission.
 
     Args:
         metrics: setting's name -> the metrics to score with.
         scoring: the profile for the rows.
+        files: those that the metrics were made with.
         out: the run's folder; scores go to scores/, rows to results/.
     """
     suite = version("cmet-eval")
-    corpus_nets.look_beside(shards.folder)
     work = _find_work(submissions, metrics, shards, out / "scores", suite)
     with Progress(len(work.jobs), unit="videos", label="score", quiet=options.quiet) as progress:
-        failed = _score_jobs(work.jobs, str(shards.folder), options, progress)
+        failed = _score_jobs(work.jobs, (str(shards.folder), files), options, progress)
     outcomes = {**work.known, **{name: _outcome(work.jobs[key], failed) for name, key in work.waiting.items()}}
 
     written, every = [], list[ResultRow]()
@@ -122,7 +123,9 @@ def _outcome(job: Job, failed: Mapping[str, ClipError]) -> Outcome:
     return failed.get(job.key) or read_scores(Path(job.out)) or ClipError(Reason.CRASHED, "no score; run again")
 
 
-def _score_jobs(jobs: Mapping[str, Job], data: str, options: RunOptions, progress: Progress) -> dict[str, ClipError]:
+def _score_jobs(
+    jobs: Mapping[str, Job], inputs: tuple[str, ModelFiles], options: RunOptions, progress: Progress
+) -> dict[str, ClipError]:
     """Scores all jobs, those of one ground truth together; returns the failures by scoring key.
 
     A video that hangs or crashes its process ends its whole group, so the rest of a failed group is then scored one
@@ -132,7 +135,7 @@ def _score_jobs(jobs: Mapping[str, Job], data: str, options: RunOptions, progres
     failed: dict[str, ClipError] = {}
     for last in (False, True):
         tasks = [
-            Task(str(i), (group, data), _DEADLINE_S + _MORE_S * (len(group) - 1)) for i, group in enumerate(groups)
+            Task(str(i), (group, *inputs), _DEADLINE_S + _MORE_S * (len(group) - 1)) for i, group in enumerate(groups)
         ]
         failed = {}
         for result in run_tasks(

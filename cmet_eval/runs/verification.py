@@ -24,7 +24,8 @@ from talking_face.clip import Pair
 from talking_face.execution.options import RunOptions
 from talking_face.execution.workers import Task, run_tasks
 from talking_face.files import sha256_of
-from talking_face.pretrained.corpus_nets import look_beside
+from talking_face.pretrained.corpus_nets import with_hashes
+from talking_face.pretrained.model_files import ModelFiles
 from talking_face.progress import Progress
 from talking_face.reasons import UserError
 from talking_face.signature import digest
@@ -97,6 +98,7 @@ def verify(
     sampling: Sampling | None = None,
     pattern: str = "{pair}.mp4",
     options: RunOptions | None = None,
+    files: ModelFiles | None = None,
 ) -> Verified:
     """Scores a share of the videos behind `results` again.
 
@@ -108,13 +110,14 @@ def verify(
         sampling: which videos; None: 5 % of every method's.
         pattern: file name of a pair; see `video_name`.
         options: workers and output.
+        files: where the metrics' models are searched; None: by the environment, then next to the data.
 
     Raises:
         UserError: the shards or pair lists are not those of the rows, or no row is left to check.
     """
     sampling, options = sampling or Sampling(), options or RunOptions()
     shards = ShardSet(data)
-    look_beside(data)
+    files = with_hashes(files or ModelFiles.from_environment(data))
     checks: list[Check] = []
     total = 0
     for grid, pair_list in _tables(results, shards, pairs, sampling.method):
@@ -132,8 +135,8 @@ def verify(
         else:
             kept.append(check)
     values = exact = 0
-    for check, scores in zip(kept, _score_again(kept, data, options), strict=True):
-        compared, same, wrong = _compare(check, scores)
+    for check, scores in zip(kept, _score_again(kept, data, options, files), strict=True):
+        compared, same, wrong = _compare(check, scores, files)
         values, exact = values + compared, exact + same
         faults += map(check.fault, wrong)
     return Verified(len(checks), total, values, exact, tuple(faults))
@@ -210,12 +213,12 @@ def _file_fault(check: Check) -> str:
     return ""
 
 
-def _metrics(check: Check) -> list[Metric]:
+def _metrics(check: Check, files: ModelFiles) -> list[Metric]:
     """The metrics that this suite computes under the same signature as the rows."""
     found = []
     for key, row in check.rows.items():
         try:
-            metric = get_metric(key)
+            metric = get_metric(key, files)
         except UserError:
             continue
         if str(metric.signature()) == row.signature:
@@ -223,16 +226,18 @@ def _metrics(check: Check) -> list[Metric]:
     return found
 
 
-def _score_again(checks: Sequence[Check], data: Path, options: RunOptions) -> list[Mapping[str, StoredScore]]:
+def _score_again(
+    checks: Sequence[Check], data: Path, options: RunOptions, files: ModelFiles
+) -> list[Mapping[str, StoredScore]]:
     """The new scores of each check, by metric key; empty where scoring failed."""
     with tempfile.TemporaryDirectory() as name:
         places = [Path(name) / f"{i}.json" for i in range(len(checks))]
         tasks = []
         for place, check in zip(places, checks, strict=True):
-            if metrics := _metrics(check):
+            if metrics := _metrics(check, files):
                 keys = tuple(metric.key for metric in metrics)
                 job = Job(place.stem, str(check.video), Expected.of(check.pair, metrics), str(place), keys)
-                tasks.append(Task(place.stem, ([job], str(data)), _DEADLINE_S))
+                tasks.append(Task(place.stem, ([job], str(data), files), _DEADLINE_S))
         with Progress(len(tasks), unit="videos", label="verify", quiet=options.quiet) as progress:
             for _ in run_tasks("cmet_eval.runs.score:score_group", tasks, workers=options.workers, progress=progress):
                 pass  # a task that failed leaves no file, which is a fault below
@@ -240,9 +245,9 @@ def _score_again(checks: Sequence[Check], data: Path, options: RunOptions) -> li
     return [scores.by_metric if scores else {} for scores in stored]
 
 
-def _compare(check: Check, scores: Mapping[str, StoredScore]) -> tuple[int, int, list[str]]:
+def _compare(check: Check, scores: Mapping[str, StoredScore], files: ModelFiles) -> tuple[int, int, list[str]]:
     """(values compared, the same to the bit, differences)."""
-    possible = {metric.key for metric in _metrics(check)}
+    possible = {metric.key for metric in _metrics(check, files)}
     compared = exact = 0
     wrong = []
     for key, row in check.rows.items():

@@ -88,7 +88,6 @@ class Ablation:
 
     def _mesh(self) -> MeshRenderer:
         """The mesh renderer with its trained appearance. Raises MissingWeights where the evaluators are absent."""
-        corpus_nets.look_beside(self.data)
         corpus_nets.find("emotion", self.files)  # fail before the hours of training
         for factory in stages(self.settings, {"main": self.data}, self.out, 0, self.quiet, self.files)[3:5]:
             self._train(factory, self.settings, self.out, 0)
@@ -127,7 +126,7 @@ class Ablation:
 
     def _add_pictures(self, row: str, face: CemNetFace | None, memory: EbmStage, mesh: MeshRenderer) -> None:
         chosen = memory.held_pairs[:: max(1, len(memory.held_pairs) // self.pictures)][: self.pictures]
-        self._add(row, PICTURES, score_pictures(face, chosen, self.data, mesh))
+        self._add(row, PICTURES, score_pictures(face, chosen, self.data, mesh, self.files))
 
     def _add(self, row: str, columns: Sequence[str], values: Sequence[float]) -> None:
         for column, value in zip(columns, values, strict=True):
@@ -159,13 +158,16 @@ def run(data: Path, settings: Table, seeds: Sequence[int], out: Path, pictures: 
     return Ablation(data, settings, out, pictures, quiet).run(seeds)
 
 
-def score_pictures(face: CemNetFace | None, pairs: Sequence[Pair], data: Path, mesh: MeshRenderer) -> list[float]:
+def score_pictures(
+    face: CemNetFace | None, pairs: Sequence[Pair], data: Path, mesh: MeshRenderer, files: ModelFiles
+) -> list[float]:
     """Means of the metrics of PICTURES over videos of the pairs' targets.
 
     Args:
         face: the model; None scores a video in which the source's first frame stays.
     """
-    shards, metrics, rows = ShardSet(data), [get_metric("m_lmd:eat-mp"), get_metric("ea:corpus")], []
+    shards, rows = ShardSet(data), []
+    metrics = [get_metric(key, files) for key in ("m_lmd:eat-mp", "ea:corpus")]
     for pair in pairs:
         target, source = pair.face.clip, pair.source
         n = len(target)

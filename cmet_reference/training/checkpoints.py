@@ -9,7 +9,6 @@ import json
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, cast
 
@@ -24,10 +23,8 @@ if TYPE_CHECKING:
 
 VERSION = "1"  # of the header; `load` refuses a file of another version
 FOLDER = CHECKPOINTS_FOLDER  # below a shard set
-FOLDERS = CHECKPOINTS  # environment variable: folders to look in first
 _HEADER_BYTES = 100 << 20  # the format's own limit
 
-_beside: list[Path] = []
 _recorders: list[dict[str, str]] = []
 
 
@@ -191,11 +188,6 @@ def record_loaded() -> Iterator[dict[str, str]]:
         _recorders.remove(loaded)
 
 
-def look_beside(shards: str | Path) -> None:
-    """From now on this process finds what was trained on that shard set, unless CMET_EVAL_CHECKPOINTS has others."""
-    _beside[:] = [Path(shards) / FOLDER]
-
-
 def model_of(stage: str) -> str:
     """The model that a stage belongs to, as `cmet-eval train` names it."""
     return "cmet" if stage == "cmet" else "cem-net"
@@ -211,15 +203,13 @@ def find(stage: str, files: ModelFiles | None = None) -> Path:
 
     Raises MissingWeights where none has one.
     """
-    if files is None:
-        named = ModelFiles.from_environment()
-        files = replace(named, checkpoints=(*named.checkpoints, *_beside))
+    files = files or ModelFiles.from_environment()
     for folder in files.checkpoints:
         path = folder / f"{stage}.safetensors"
         if path.is_file():
             return path
     raise MissingWeights(
-        f"{stage}.safetensors is not trained here; run `{command(stage)}`, or name its folder in {FOLDERS}"
+        f"{stage}.safetensors is not trained here; run `{command(stage)}`, or name its folder in {CHECKPOINTS}"
     )
 
 

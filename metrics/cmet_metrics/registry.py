@@ -13,7 +13,6 @@ import inspect
 import pkgutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any, get_args
@@ -21,7 +20,6 @@ from typing import Any, get_args
 import cmet_metrics
 from cmet_metrics.base import Metric, Profile
 from cmet_metrics.record import DEFAULT_FILES, arguments_of, parse_options
-from talking_face.pretrained import corpus_nets
 from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import UserError
 
@@ -64,7 +62,7 @@ def get_metric(key: str, files: ModelFiles | None = None) -> Metric:
         UserError: no such metric, option or value; the message lists near or known ones.
     """
     if files is None:
-        files = replace(ModelFiles.from_environment(), evaluators=tuple(corpus_nets._beside))
+        files = ModelFiles.from_environment()
     base, comma, options = key.partition(",")
     known = base if base in KEYS else default_variants().get(base)
     if known is None:

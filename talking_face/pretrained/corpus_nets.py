@@ -20,6 +20,7 @@ import cv2
 import numpy as np
 
 from talking_face.faces.points68 import to_68
+from talking_face.files import sha256_of
 from talking_face.pretrained import torch_nets
 from talking_face.pretrained.mfcc import mfcc
 from talking_face.pretrained.model_files import EVALUATORS_FOLDER, ModelFiles
@@ -331,14 +332,6 @@ def save(path: Path, state: Mapping[str, Any], trained_on: TrainedOn) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-_beside: list[Path] = []
-
-
-def look_beside(shards: str | Path) -> None:
-    """From now on this process finds the evaluators trained on that shard set, unless CMET_EVAL_WEIGHTS has others."""
-    _beside[:] = [Path(shards) / FOLDER]
-
-
 def find(kind: Kind, files: ModelFiles | None = None) -> Evaluator:
     """The evaluator's file: in the folders `files.weights`, then `files.evaluators`.
 
@@ -346,9 +339,9 @@ def find(kind: Kind, files: ModelFiles | None = None) -> Evaluator:
         MissingWeights: no folder has the file.
         UserError: the file cannot be read, or is another one than `files.hashes` records.
     """
-    if files is None:
-        files = replace(ModelFiles.from_environment(), evaluators=tuple(_beside))
-    found = _found(kind, files)
+    files = files or ModelFiles.from_environment()
+    path = _path(kind, files)
+    found = _opened(path, kind) if path else None
     expected = dict(files.hashes).get(FILES[kind])
     if expected is not None and expected != (found.sha256 if found else ""):
         raise UserError(f"{FILES[kind]} changed after the command started; run the same command again")
@@ -362,21 +355,20 @@ def find(kind: Kind, files: ModelFiles | None = None) -> Evaluator:
 
 
 def with_hashes(files: ModelFiles) -> ModelFiles:
-    """The same folders with the hashes of the evaluators in them. A command passes this value to its workers.
-
-    Raises UserError where an evaluator's file cannot be read.
-    """
-    found = {name: _found(kind, files) for kind, name in FILES.items()}
-    return replace(files, hashes=tuple((name, one.sha256 if one else "") for name, one in found.items()))
+    """The same folders with the hashes of the evaluators in them. A command passes this value to its workers."""
+    paths = {name: _path(kind, files) for kind, name in FILES.items()}
+    return replace(files, hashes=tuple((name, sha256_of(path) if path else "") for name, path in paths.items()))
 
 
-def _found(kind: Kind, files: ModelFiles) -> Evaluator | None:
-    for folder in (*files.weights, *files.evaluators):
-        path = folder / FILES[kind]
-        if path.is_file():
-            status = path.stat()
-            return _opened(path, kind, status.st_mtime_ns, status.st_size)
-    return None
+def _path(kind: Kind, files: ModelFiles) -> Path | None:
+    """The first searched folder's file of an evaluator, or None."""
+    paths = (folder / FILES[kind] for folder in (*files.weights, *files.evaluators))
+    return next((path for path in paths if path.is_file()), None)
+
+
+def _opened(path: Path, kind: Kind) -> Evaluator:
+    status = path.stat()
+    return _read(path, kind, status.st_mtime_ns, status.st_size)
 
 
 def tag(kind: Kind, files: ModelFiles | None = None) -> str:
@@ -398,7 +390,7 @@ def corpus_emotion(files: ModelFiles | None = None) -> CorpusEmotion:
 
 
 @lru_cache(maxsize=8)
-def _opened(path: Path, kind: Kind, _changed: int, _size: int) -> Evaluator:
+def _read(path: Path, kind: Kind, _changed: int, _size: int) -> Evaluator:
     data = path.read_bytes()
     return Evaluator(path, hashlib.sha256(data).hexdigest(), _header(path, data, kind))
 

@@ -140,8 +140,9 @@ def score(out: Path, methods: int, pairs: int, workers: int) -> None:
                 os.link(source, s.video(pair))
         submissions.append(s)
     scoring = Scoring(["psnr:frame-mean"])
-    wanted = {setting.name: scoring.in_setting(setting)}
-    scored = score_submissions(submissions, wanted, scoring, shards, out, RunOptions(workers, quiet=True))
+    files = scoring.model_files(shards.folder)
+    wanted = {setting.name: scoring.in_setting(setting, files)}
+    scored = score_submissions(submissions, wanted, scoring, shards, out, RunOptions(workers, quiet=True), files)
     print(f"{scored.scored} scored, {scored.kept} kept from an earlier run", flush=True)
 
 

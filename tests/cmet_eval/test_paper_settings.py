@@ -25,6 +25,7 @@ from cmet_pipelines.shards import ShardSet
 from embedded_corpus.layouts import layout
 from embedded_corpus.plan import clip_specs
 from talking_face.clip import Clip, MediaSource
+from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import ClipError, UserError
 from tests.cmet_eval.conftest import T, make_record, write_shard_set
 from tests.conftest import SHARED
@@ -243,9 +244,13 @@ def test_end_to_end(name: str, folder: Path, tmp_path: Path) -> None:
     (pair,) = read_pairs(path).pairs
     assert len(list(export.glob("*/source.mp4"))) == 1
 
+    files = ModelFiles()
+
     def make(method: str) -> Path:
         video = tmp_path / f"{method}.mp4"
-        generate_pair(GenerationJob(method, pair, str(data), T, str(video), str(video.with_suffix(".json")), "key"))
+        generate_pair(
+            GenerationJob(method, pair, str(data), T, str(video), str(video.with_suffix(".json")), "key", files)
+        )
         return video
 
     if name == "extended":
@@ -258,6 +263,6 @@ def test_end_to_end(name: str, folder: Path, tmp_path: Path) -> None:
     metrics = {"reconstruction": "psnr:frame-mean", "extended": "lse_c:crop"}.get(name, "fid:cmet-pair")
     expected = Expected.of(pair, [get_metric(metrics)])
     job = Job("key", str(make("static-reference")), expected, str(tmp_path / "scores.json"), (metrics,))
-    (score,) = score_video(job, str(data)).scores
+    (score,) = score_video(job, str(data), files).scores
     assert score.value is not None or score.reason == "missing-weights"
     assert name != "reconstruction" or 5 < score.value < 50

@@ -9,7 +9,6 @@ from types import SimpleNamespace
 
 import cv2
 import numpy as np
-import pytest
 from skimage.data import astronaut
 
 from cmet_eval.runs import leakage
@@ -24,6 +23,7 @@ from cmet_pipelines.shards import ShardSet
 from talking_face.clip import Pair
 from talking_face.media.writing import write_video
 from talking_face.pretrained import corpus_nets
+from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import Reason
 from tests.cmet_eval.conftest import make_record, write_shard_set
 from tests.metrics.by_key import by_key
@@ -67,18 +67,14 @@ def test_labels_and_reference_are_in_the_key_where_a_metric_reads_them() -> None
     assert key(PAIR, by_key("jitter:ratio")) != key(other_truth, by_key("jitter:ratio"))
 
 
-def test_evaluators_that_know_a_training_clip_by_id_and_sound_may_not_judge_what_shows_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_evaluators_that_know_a_training_clip_by_id_and_sound_may_not_judge_what_shows_it(tmp_path: Path) -> None:
     wave = np.arange(12 * 640, dtype=np.int16)
     records = [make_record(k, 12, clip_id=f"c/{k}", speaker="A", audio=wave + k, split="train") for k in range(3)]
     records.append(make_record(3, 12, clip_id="c/3", speaker="B", audio=wave + 3, split="test"))
     shards = ShardSet(write_shard_set(tmp_path, records))
     sounds = {k: corpus_nets.sound_id(wave + k) for k in range(4)}
-    monkeypatch.setattr(corpus_nets, "_beside", [])
-    monkeypatch.delenv("CMET_EVAL_WEIGHTS", raising=False)
-    corpus_nets.look_beside(tmp_path)
-    assert not leakage.knows_training_split("emotion", shards)  # there is none
+    files = ModelFiles(evaluators=(tmp_path / corpus_nets.FOLDER,))
+    assert not leakage.knows_training_split("emotion", shards, files)  # there is none
     for ids, heard, data, knows in (
         ((0, 1, 2), (0, 1, 2), shards.digest, True),
         ((1,), (1,), "another", True),  # a part of these shards, or of ones that were preprocessed otherwise
@@ -90,8 +86,8 @@ def test_evaluators_that_know_a_training_clip_by_id_and_sound_may_not_judge_what
             "emotion", data, tuple(f"c/{k}" for k in ids), tuple(sounds[k] for k in heard), 0, ("happy", "sad")
         )
         corpus_nets.save(tmp_path / corpus_nets.FOLDER / corpus_nets.FILES["emotion"], {}, told)
-        assert leakage.knows_training_split("emotion", shards) is knows
-        assert not leakage.knows_training_split("syncnet", shards)  # each kind is asked for itself
+        assert leakage.knows_training_split("emotion", shards, files) is knows
+        assert not leakage.knows_training_split("syncnet", shards, files)  # each kind is asked for itself
     corpus = [metric for metric in METRICS if metric.variant == "corpus"]
     assert {metric.name: leakage.evaluator_of(metric) for metric in corpus} == {
         **dict.fromkeys(("ea", "emotion_leak"), "emotion"),
@@ -128,7 +124,7 @@ def test_a_pair_without_a_ground_truth_has_the_scores_that_need_none(shards: Pat
     write_video(tmp_path / "a.mp4", face())
     for truth, why in ((None, "no-ground-truth"), ("clips/A/happy/1", "size-mismatch")):  # 192 px against 64
         job = Job("k", str(tmp_path / "a.mp4"), Expected(truth, Labels("happy")), str(tmp_path / "a.json"), keys)
-        scores = score_video(job, str(shards)).by_metric
+        scores = score_video(job, str(shards), ModelFiles()).by_metric
         assert [scores[key].reason for key in keys] == [why, None, why, None]
         assert scores["jitter:output"].value > 1 and scores["ea:fer"].n == 4
 

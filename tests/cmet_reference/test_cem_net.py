@@ -19,7 +19,6 @@ from cmet_reference.cem_net.audio2mouth import JAW, LIPS, POINTS, UPPER, Audio2M
 from cmet_reference.cem_net.generate import CemNetFace
 from cmet_reference.clips import ClipArrays
 from cmet_reference.training import checkpoints, config
-from talking_face.pretrained import corpus_nets
 from talking_face.pretrained.store import MissingWeights
 from talking_face.reasons import UserError
 from tests.cmet_eval.conftest import make_record, write_shard_set
@@ -654,7 +653,6 @@ def test_the_ablation_trains_again_with_other_data_or_settings_and_says_first_wh
     settings = config.load("cmet_reference.cem_net", "demo")
     with pytest.raises(UserError, match="no test split"):
         ablation.run(a, settings, [0], tmp_path / "out")
-    monkeypatch.setattr(corpus_nets, "_beside", [])
     monkeypatch.delenv("CMET_EVAL_WEIGHTS", raising=False)
     with pytest.raises(MissingWeights, match="train evaluators"):
         ablation.run(b, settings, [0], tmp_path / "out", pictures=1)

@@ -650,7 +650,6 @@ def test_a_checkpoint_of_an_earlier_version_says_what_to_run(stage: CMetStage, t
 def test_the_ablation_trains_again_with_other_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = write_shard_set(tmp_path / "data", [make_record(0, 12, clip_id="c", speaker="A", split="train")])
     clips = {"train": _clips(("M1", "W1")), "test": _clips(("M2",))}
-    monkeypatch.setattr(checkpoints, "_beside", [])
     monkeypatch.setattr(ablation, "read_clips", lambda folders, split="train", quiet=True: clips[split])
     settings = Training(steps=2, connector=SMALL, sampling=Sampling(batch=4), speech="prosody")
     path = tmp_path / "out" / "losses" / "reconstruction" / "0" / "cmet.safetensors"

@@ -189,7 +189,6 @@ def test_a_metric_scores_others_and_refuses_what_it_was_trained_on(found: Path) 
 
 def test_without_files_a_reason_and_what_to_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CMET_EVAL_WEIGHTS", raising=False)
-    monkeypatch.setattr(corpus_nets, "_beside", [])
     one = sample(12, "neutral", "clips/E/neutral/1")
     for key in KEYS:
         score = get_metric(key).score(one, one)

@@ -134,6 +134,5 @@ def test_the_face_of_the_ground_truth_has_its_shape_and_the_source_s_pose() -> N
 @pytest.mark.parametrize("name", [n for n, e in catalogue().items() if e.revision == "checkpoint"])
 def test_an_untrained_model_says_what_to_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CMET_EVAL_CHECKPOINTS", str(tmp_path))
-    monkeypatch.setattr(checkpoints, "_beside", [])
     with pytest.raises(MissingWeights, match="cmet-eval train"):
         get_method(name)

@@ -30,6 +30,7 @@ from cmet_reference.training.curve import read_curve
 from cmet_reference.training.loop import fit
 from cmet_reference.training.options import TrainOptions
 from cmet_reference.training.stage import Optimizer
+from talking_face.pretrained.model_files import CHECKPOINTS, ModelFiles
 from talking_face.pretrained.store import MissingWeights
 from talking_face.reasons import ClipError, Reason, UserError
 
@@ -421,19 +422,20 @@ def test_files_that_are_no_checkpoint_are_refused(tmp_path: Path, monkeypatch: p
 
 
 def test_where_checkpoints_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoints, "_beside", [])
-    monkeypatch.delenv(checkpoints.FOLDERS, raising=False)
+    monkeypatch.delenv(CHECKPOINTS, raising=False)
+    of_data = ModelFiles.from_environment(tmp_path / "shards")
     with pytest.raises(MissingWeights, match="`cmet-eval train cem-net --stage aee --data SHARDS`"):
-        checkpoints.find("aee")
-    beside, named = tmp_path / "shards" / "reference" / "aee.safetensors", tmp_path / "own" / "aee.safetensors"
-    for path in (beside, named):
+        checkpoints.find("aee", of_data)
+    with_data, named = tmp_path / "shards" / "reference" / "aee.safetensors", tmp_path / "own" / "aee.safetensors"
+    for path in (with_data, named):
         checkpoints.save(path, {}, {})
-    checkpoints.look_beside(tmp_path / "shards")
-    assert checkpoints.find("aee") == beside
-    monkeypatch.setenv(checkpoints.FOLDERS, f"{tmp_path / 'none'}{os.pathsep}{named.parent}")
+    assert checkpoints.find("aee", of_data) == with_data
+    monkeypatch.setenv(CHECKPOINTS, f"{tmp_path / 'none'}{os.pathsep}{named.parent}")
+    files = ModelFiles.from_environment(tmp_path / "shards")
     with checkpoints.record_loaded() as seen:
-        checkpoints.load(checkpoints.find("aee"), "aee")
-    assert checkpoints.find("aee") == named and seen == {"aee": checkpoints.revision(named)}
+        checkpoints.load(checkpoints.find("aee", files), "aee")
+    assert checkpoints.find("aee", files) == named and seen == {"aee": checkpoints.revision(named)}
+    assert checkpoints.find("aee", of_data) == with_data  # the environment changes no value that was made before
 
 
 # -- the command -------------------------------------------------------------------------------------------------------
