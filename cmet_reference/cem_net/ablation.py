@@ -59,7 +59,7 @@ class Ablation:
 
     @cached_property
     def files(self) -> ModelFiles:
-        """Where the evaluators and the networks of faces are searched."""
+        """The folders that are searched for the evaluators and the pretrained networks."""
         return ModelFiles.from_environment(self.data)
 
     def run(self, seeds: Sequence[int]) -> Figures:
@@ -90,17 +90,17 @@ class Ablation:
         """The mesh renderer with its trained appearance. Raises MissingWeights where the evaluators are absent."""
         corpus_nets.find("emotion", self.files)  # fail before the hours of training
         for factory in stages(self.settings, {"main": self.data}, self.out, 0, self.quiet, self.files)[3:5]:
-            self._train(factory, self.settings, self.out, 0)
+            self.train(factory, self.settings, self.out, 0)
         files = (self.out / f"{kind}.safetensors" for kind in (appearance_stage.KIND, skin_stage.KIND))
         return MeshRenderer(expression=skin_stage.corrected(*files))
 
     def _train_memory(self, settings: Table, folder: Path, where: Path, seed: int, first: int) -> EbmStage:
         """Train the stages from number `first` to the memory into `where`; earlier ones are read from `folder`."""
         factories = stages(settings, {"main": self.data}, folder, seed, self.quiet, self.files)[first:3]
-        trained = [self._train(factory, settings, where, seed) for factory in factories]
+        trained = [self.train(factory, settings, where, seed) for factory in factories]
         return cast(EbmStage, trained[-1])
 
-    def _train(self, factory: StageFactory | None, settings: Table, out: Path, seed: int) -> Stage:
+    def train(self, factory: StageFactory | None, settings: Table, out: Path, seed: int) -> Stage:
         """A stage, trained as `cmet-eval train` does on the CPU. A finished one with the same settings is kept."""
         assert factory is not None
         options = TrainOptions(seed, device="cpu", quiet=self.quiet)

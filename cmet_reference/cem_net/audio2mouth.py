@@ -42,7 +42,7 @@ KIND = "audio2mouth"
 
 
 @dataclass(frozen=True)
-class Settings:
+class Audio2MouthNetSettings:
     """The network's sizes. The defaults are the paper's; what it does not state is IP-LAP's."""
 
     references: int = 5  # N (IP-LAP: 15)
@@ -64,9 +64,14 @@ class Audio2Mouth(nn.Module):
     positions: Tensor  # (T, width)
     unit: Tensor  # (): deviation of a coordinate of the mouth from the references' mean, in eye distances
 
-    def __init__(self, settings: Settings | None = None, template: np.ndarray | None = None, unit: float = 1.0) -> None:
+    def __init__(
+        self,
+        settings: Audio2MouthNetSettings | None = None,
+        template: np.ndarray | None = None,
+        unit: float = 1.0,
+    ) -> None:
         super().__init__()
-        self.settings = s = settings or Settings()
+        self.settings = s = settings or Audio2MouthNetSettings()
         self.mel_encoder = _mel_encoder(s.width)
         self.reference_encoder = _point_encoder(s.width, strided_from=1)
         self.pose_encoder = _point_encoder(s.width, strided_from=2)
@@ -173,7 +178,7 @@ class Audio2Mouth(nn.Module):
 
 def build(record: Mapping[str, Any], state: Mapping[str, Tensor]) -> Audio2Mouth:
     """The network of a checkpoint, ready to use."""
-    net = Audio2Mouth(Settings(**record))
+    net = Audio2Mouth(Audio2MouthNetSettings(**record))
     net.load_state_dict(dict(state))
     return net.eval()
 

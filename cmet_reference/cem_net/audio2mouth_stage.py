@@ -56,7 +56,7 @@ class Audio2MouthStage:
 
     def __init__(
         self,
-        net: audio2mouth.Settings,
+        net: audio2mouth.Audio2MouthNetSettings,
         settings: Audio2MouthSettings,
         train: Sequence[ClipArrays],
         test: Sequence[ClipArrays],

@@ -1,9 +1,9 @@
-"""EBM, the emotion memory: from emotion-agnostic lips, the sound's emotion and the source's face to an emotional face.
+"""EBM, CEM-Net's emotion memory: predicts an emotional face from lips, the audio's emotion and the source's face.
 
-The paper's third module. A value memory holds what emotions add to a face; in training it is read by what was really
-added (`values`), and in use by what can be known beforehand (`keys`): the emotion in the target's sound (AEE), the
-emotion of the source's picture, the identity, and the emotion-agnostic lips. Aligning the two ways of reading is what
-is learnt. The memories have the form of External Attention (Guo et al. 2021): two linear layers and a softmax.
+The paper's third module. A value memory stores the displacements that emotions add to a face. Training reads it with
+the true displacement (`values`). Inference reads it with the inputs (`keys`): the emotion of the target's audio (AEE),
+the emotion of the source's picture, the identity, and the emotion-agnostic lips. The network learns to align the two.
+The memories have the form of External Attention (Guo et al. 2021): two linear layers and a softmax.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cmet_reference.cem_net import audio2mouth
-from cmet_reference.cem_net.aee import classification
+from cmet_reference.cem_net.aee_losses import classification
 from cmet_reference.cem_net.audio2mouth import POINTS
 
 KIND = "ebm"
@@ -29,45 +29,45 @@ NOSE = (4, 2)  # MediaPipe's points: its tip and its base
 
 
 @dataclass(frozen=True)
-class Settings:
-    """Sizes and what the key is made of. The paper states none of the sizes."""
+class EbmNetSettings:
+    """The network's sizes, and the parts of its key. The paper gives no sizes."""
 
     slots: int = 64  # K: External Attention's
     width: int = 512  # D: Audio2Mouth's
     # Of the softmax over cosines: at 0.1 a slot that fits (cosine 1) weighs e^10 times one at right angles to it, so
-    # that one slot or a blend of few is read; at 1 (External Attention, which has no cosine) all are, always.
+    # that one slot or few slots are read; at 1 (External Attention, which has no cosine) all slots are always read.
     temperature: float = 0.1
     hidden: int = 512  # of the encoders and the decoder
-    audio_emotion: int = 128  # of AEE; 0: the key has no emotion from sound (the paper's "w/o AEE")
-    picture_emotion: int = 32  # of the source's face, from its blendshapes; 0: none
+    audio_emotion: int = 128  # size of AEE's embedding; 0: no emotion of the audio in the key (the paper's "w/o AEE")
+    picture_emotion: int = 32  # size of the embedding of the source's blendshapes; 0: none
     identity: int = 0  # 128 (dlib's face ResNet), 512 (ArcFace); 0: none
     emotions: int = 8
-    # "lower-half": the decoder moves what lies below the eyes' middle, as the paper's pictures do; the rest stays the
-    # base's. "whole-face": all 478 points, since brows and eyes carry emotion too.
+    # "lower-half": the decoder moves the points below the middle of the eyes, as the paper's pictures show.
+    # "whole-face": it moves all 478 points, since brows and eyes show emotion too.
     region: Literal["whole-face", "lower-half"] = "whole-face"
     dropout: float = 0.0  # of the key's parts
-    # Which vector of the sound's emotion the key holds. 0: AEE's own, as in the paper. Above: the centres of the
-    # training clips' vectors, one an emotion, weighted by this power of AEE's probabilities: 1 gives the emotion to be
-    # expected, 100 the likeliest alone. A vector between two emotions reads a mean of what both add, which is nearly
-    # nothing; in training the centre is that of the clip's label.
+    # The embedding of the audio's emotion in the key. 0: AEE's own, as in the paper. Above 0: the mean of the emotions'
+    # centres, weighted by this power of AEE's probabilities: 1 gives the expected emotion, 100 the likeliest one alone.
+    # An embedding between two emotions reads the mean of both displacements, which is nearly zero. Training uses the
+    # centre of the clip's label.
     decision: float = 0.0
-    # Before an emotion is added, the one that the source's blendshapes show is taken away (`shares`, `shown`). The
-    # memory then adds one of eight emotions to a face near rest, and not one of 56 ways from one to another.
+    # Subtract the emotion that the source's blendshapes show (`emotion_shares`, `shown`) before the new one is added.
+    # The memory then learns eight emotions on a neutral face, instead of 56 changes from one emotion to another.
     neutral: bool = False
-    strength: float = 1.0  # in use: what the memory adds, times this
-    # In use: of what is taken away and added, the share that moves what lies below the nose. An emotion that was not
-    # heard right costs most at the mouth, which everything that is said moves.
+    strength: float = 1.0  # at inference, the factor of the memory's displacement
+    # At inference, the share of the change that is applied below the nose. A wrong emotion costs most at the mouth,
+    # which speech moves.
     mouth: float = 1.0
 
 
 class EBM(nn.Module):
-    """The memory. Everything is in the head's frame, in eye distances.
+    """The memory. All points are in the head's frame, in eye distances. Names of layers and buffers are stored.
 
-    Buffers: `template` (478, 3); `unit` (): deviation of a coordinate of what is added; `spread` (171, 1434): what the
-    rest of a face does when lips and jaw move, fitted linearly; `moves` (478,): 1 where the decoder may move a point;
-    `mean`, `std` (52,): of blendshapes' log odds; `tells` (53, C): a linear discriminant of emotions, of these in units
-    of `std` and 1; `shown` (C, 1434): how faces in each emotion differ from the same people's neutral ones;
-    `centres` (C, E): AEE's mean vector of each emotion.
+    Buffers: `template` (478, 3); `unit` (): standard deviation of a coordinate of the displacement; `spread`
+    (171, 1434): the linear map from lips and jaw to the whole face; `moves` (478,): 1 where the decoder may move a
+    point; `mean`, `std` (52,): of the log odds of blendshapes; `tells` (53, C): a linear discriminant of emotions on
+    standardised log odds and a 1; `shown` (C, 1434): mean displacement of each emotion from the same people's neutral
+    faces; `centres` (C, E): AEE's mean embedding of each emotion.
     """
 
     template: Tensor
@@ -80,7 +80,7 @@ class EBM(nn.Module):
     shown: Tensor
     centres: Tensor
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: EbmNetSettings) -> None:
         super().__init__()
         self.settings = s = settings
         self.added = _mlp(N_MOUTH if s.region == "lower-half" else 3 * N_POINTS, s.hidden, s.width)  # f_dlip
@@ -101,7 +101,7 @@ class EBM(nn.Module):
         self.keys = nn.Parameter(torch.randn(s.slots, s.width) / s.width**0.5)  # M_k
         self.values = nn.Parameter(torch.randn(s.slots, s.width) / s.width**0.5)  # M_v
         self.decoder = _mlp(s.width + N_MOUTH, s.hidden, 3 * N_POINTS)
-        self.table = nn.Linear(s.width, 3 * N_POINTS, bias=False)  # beside the decoder; see `furnish`
+        self.table = nn.Linear(s.width, 3 * N_POINTS, bias=False)  # added to the decoder; see `init_as_table`
         self.register_buffer("template", torch.zeros(N_POINTS, 3))
         self.register_buffer("mean", torch.zeros(BLENDSHAPES))
         self.register_buffer("std", torch.ones(BLENDSHAPES))
@@ -113,37 +113,40 @@ class EBM(nn.Module):
         self.register_buffer("centres", torch.zeros(s.emotions, s.audio_emotion))
 
     def base(self, rest: Tensor, lips: Tensor) -> Tensor:
-        """The emotion-agnostic face: the references' mean (B, 478, 3) with the mouth moved by (B, T, 57, 3).
+        """The emotion-agnostic face: the references' mean (B, 478, 3), moved with the mouth by (B, T, 57, 3).
 
         Returns (B, T, 478, 3).
         """
         return rest[:, None] + (lips.flatten(2) @ self.spread).unflatten(2, (-1, 3))
 
     def standard(self, shapes: Tensor) -> Tensor:
-        """(B, 52) of `odds` in units of their deviation."""
+        """(B, 52) of `log_odds`, standardised and clipped to 4 standard deviations."""
         return ((shapes - self.mean) / self.std).clamp(-4, 4)
 
-    def look(self, shapes: Tensor) -> Tensor:
-        """The emotion of a source's face: (B, 52) of `odds` to (B, E)."""
+    def picture_emotion(self, blendshapes: Tensor) -> Tensor:
+        """The emotion embedding of a source's face: (B, 52) of `log_odds` to (B, E)."""
         assert self.picture is not None
-        return self.picture(self.standard(shapes))  # type: ignore[no-any-return]
+        return self.picture(self.standard(blendshapes))  # type: ignore[no-any-return]
 
-    def shares(self, shapes: Tensor) -> Tensor:
-        """How likely a source shows each emotion, by the discriminant: (B, 52) of `odds` to (B, C)."""
-        ones = torch.ones_like(shapes[:, :1])
-        return (torch.cat([self.standard(shapes), ones], dim=1) @ self.tells).softmax(dim=1)
+    def emotion_shares(self, blendshapes: Tensor) -> Tensor:
+        """The discriminant's probability of each emotion in a source: (B, 52) of `log_odds` to (B, C)."""
+        ones = torch.ones_like(blendshapes[:, :1])
+        return (torch.cat([self.standard(blendshapes), ones], dim=1) @ self.tells).softmax(dim=1)
 
-    def start(self, rest: Tensor, lips: Tensor, shapes: Tensor | None) -> Tensor:
-        """What the memory adds to: the emotion-agnostic face, its expression taken away where `neutral` is set."""
+    def start(self, rest: Tensor, lips: Tensor, blendshapes: Tensor | None) -> Tensor:
+        """The face before the memory's displacement, (B, T, 478, 3); with `neutral`, without its expression."""
         base = self.base(rest, lips)
         if not self.settings.neutral:
             return base
-        assert shapes is not None
-        expression = (self.shares(shapes) @ self.shown).unflatten(1, (-1, 3))
+        assert blendshapes is not None
+        expression = (self.emotion_shares(blendshapes) @ self.shown).unflatten(1, (-1, 3))
         return base - (expression * self.moves[:, None])[:, None]
 
-    def decided(self, vector: Tensor, probabilities: Tensor) -> Tensor:
-        """The key's vector of the sound's emotion: (E,) and (C,), AEE's, to (E,). See `Settings.decision`."""
+    def decided_embedding(self, vector: Tensor, probabilities: Tensor) -> Tensor:
+        """The audio's emotion embedding for the key: AEE's (E,) and its probabilities (C,) to (E,).
+
+        See `EbmNetSettings.decision`.
+        """
         power = self.settings.decision
         if not power:
             return vector
@@ -151,41 +154,43 @@ class EBM(nn.Module):
         weights = best**power
         return weights / weights.sum() @ self.centres
 
-    def query(self, lips: Tensor, heard: Tensor | None, seen: Tensor | None, who: Tensor | None) -> Tensor:
-        """f_e: (B, T, 57, 3) lips and the clip's features, (B, ...) each, to (B, T, D)."""
+    def query(
+        self, lips: Tensor, audio_emotion: Tensor | None, picture_emotion: Tensor | None, identity: Tensor | None
+    ) -> Tensor:
+        """f_e: (B, T, 57, 3) lips and the clip's embeddings, (B, ...) each, to (B, T, D)."""
         parts = [self.lips((lips / self.unit).flatten(2))]
-        for layer, given in ((self.feeling, heard), (self.seen, seen), (self.who, who)):
+        for layer, given in ((self.feeling, audio_emotion), (self.seen, picture_emotion), (self.who, identity)):
             if layer is not None:
                 assert given is not None
                 parts.append(layer(given)[:, None].expand_as(parts[0]))
         return self.key(torch.cat(parts, dim=2))
 
     def encode(self, added: Tensor) -> Tensor:
-        """f_dlip: what is really added to the emotion-agnostic face, (B, T, 478, 3), to (B, T, D).
+        """f_dlip: the true displacement from the emotion-agnostic face, (B, T, 478, 3), to (B, T, D).
 
-        Its lips and jaw alone where these alone are generated, as in the paper.
+        With `lower-half` only lips and jaw are read, as in the paper.
         """
         part = added[:, :, list(POINTS)] if self.settings.region == "lower-half" else added
         return self.added((part / self.unit).flatten(2))
 
     def address(self, feature: Tensor, memory: Tensor) -> Tensor:
-        """Logarithm of the weights of the slots, (B, T, K): softmax of cosine / temperature."""
+        """Logarithm of the slots' weights, (B, T, K): log softmax of cosine / temperature."""
         cosine = functional.normalize(feature, dim=-1) @ functional.normalize(memory, dim=-1).T
         return (cosine / self.settings.temperature).log_softmax(dim=-1)
 
     def decode(self, feature: Tensor, lips: Tensor) -> Tensor:
-        """(B, T, D) read from the memory and the lips, (B, T, 57, 3), to what is added, (B, T, 478, 3)."""
-        said = self.decoder(torch.cat([feature, (lips / self.unit).flatten(2)], dim=2)) + self.table(feature)
-        said = said.unflatten(2, (-1, 3))
-        return said * self.unit * self.moves[:, None]
+        """(B, T, D) read from the memory, and the lips (B, T, 57, 3), to the displacement (B, T, 478, 3)."""
+        moved = self.decoder(torch.cat([feature, (lips / self.unit).flatten(2)], dim=2)) + self.table(feature)
+        moved = moved.unflatten(2, (-1, 3))
+        return moved * self.unit * self.moves[:, None]
 
     @torch.no_grad()
-    def furnish(self) -> None:
-        """Begin as a table: slot k adds what emotion k mod C adds (`shown`), its key lies where AEE's centre leads.
+    def init_as_table(self) -> None:
+        """Initialise as a table: slot k adds the displacement of emotion k mod C (`shown`); its key is AEE's centre.
 
-        With random slots and keys, what is read is the same for all emotions for the first hundreds of steps, since the
-        mean over emotions is learnt first. Told the true label of speakers left out of training, the demo's memory then
-        showed it in 17 % of the clips after 200 steps, and in 83 % after 150 where it began as a table.
+        With random slots and keys the network reads the same for all emotions during the first hundreds of steps, since
+        it learns the mean over emotions first. Given the true label of speakers left out of training, the demo's memory
+        showed it in 17 % of the clips after 200 steps, and in 83 % after 150 steps where it began as a table.
         """
         s, training = self.settings, self.training
         self.eval()
@@ -198,7 +203,7 @@ class EBM(nn.Module):
             self.feeling.weight.mul_(4 / self.centres.std().clamp(min=1e-6))  # louder than the lips
             self.feeling.bias.copy_(-self.feeling.weight @ self.centres.mean(dim=0))
             n = len(self.centres)
-            seen = self.look(self.mean.expand(n, -1)) if self.picture is not None else None
+            seen = self.picture_emotion(self.mean.expand(n, -1)) if self.picture is not None else None
             found = self.query(
                 torch.zeros(n, 1, len(POINTS), 3),
                 self.centres,
@@ -214,78 +219,82 @@ class EBM(nn.Module):
         self,
         rest: Tensor,
         lips: Tensor,
-        shapes: Tensor | None = None,
-        heard: Tensor | None = None,
-        who: Tensor | None = None,
+        blendshapes: Tensor | None = None,
+        audio_emotion: Tensor | None = None,
+        identity: Tensor | None = None,
     ) -> Tensor:
-        """The emotional face, as in use.
+        """The emotional face, as at inference.
 
         Args:
             rest: (B, 478, 3), the references' mean.
-            lips: (B, T, 57, 3), how Audio2Mouth moves the mouth from there.
-            shapes: (B, 52), `odds` of the references' blendshapes.
-            heard: (B, E), AEE's vector of the target's sound.
-            who: (B, I), the identity.
+            lips: (B, T, 57, 3), Audio2Mouth's displacements from there.
+            blendshapes: (B, 52), `log_odds` of the references' blendshapes.
+            audio_emotion: (B, E), AEE's embedding of the target's audio.
+            identity: (B, I).
 
         Returns:
             (B, T, 478, 3).
         """
-        seen = self.look(shapes) if self.picture is not None and shapes is not None else None
-        weights = self.address(self.query(lips, heard, seen, who), self.keys).exp()
-        base, start = self.base(rest, lips), self.start(rest, lips, shapes)
+        seen = self.picture_emotion(blendshapes) if self.picture is not None and blendshapes is not None else None
+        weights = self.address(self.query(lips, audio_emotion, seen, identity), self.keys).exp()
+        base, start = self.base(rest, lips), self.start(rest, lips, blendshapes)
         change = start - base + self.settings.strength * self.decode(weights @ self.values, lips)
-        return base + self.kept()[:, None] * change
+        return base + self.change_share()[:, None] * change
 
-    def kept(self) -> Tensor:
-        """(478,): 1 above the tip of the nose, `Settings.mouth` below its base, a ramp between them."""
+    def change_share(self) -> Tensor:
+        """(478,): 1 above the tip of the nose, `EbmNetSettings.mouth` below its base, linear between them."""
         height = self.template[:, 1]
         tip, under = height[NOSE[0]], height[NOSE[1]]
         down = ((height - tip) / (under - tip).clamp(min=1e-6)).clamp(0, 1)
         return 1 - (1 - self.settings.mouth) * down
 
-    def record(self) -> dict[str, Any]:
-        """What `build` needs beside the tensors."""
+    def record(self) -> dict[str, object]:
+        """What `load` needs next to the tensors."""
         return asdict(self.settings)
 
 
-def odds(blendshapes: np.ndarray) -> np.ndarray:
+def log_odds(blendshapes: np.ndarray) -> np.ndarray:
     """Log odds of blendshapes, the mean over frames: (N, 52) in [0, 1] to (52,) float32.
 
-    0.01 is added on either side. Brows and nose move between 0.001 and 0.1, which log odds tell apart: leaving training
-    speakers out, a linear discriminant names 64 % of the clips' emotions (one of 8) with 4 speakers, 47 % with 12.
+    0.01 is added on either side. Brows and nose move between 0.001 and 0.1, a range that log odds resolve. Leaving
+    training speakers out, a linear discriminant recognises 64 % of the emotions (of 8) with 4 speakers, 47 % with 12.
     """
     return np.log((blendshapes + 0.01) / (1.01 - blendshapes)).mean(axis=0).astype(np.float32)
 
 
 @dataclass(frozen=True)
-class Weights:
-    """Of the losses; the paper names the terms and no weights. All are of the order of 1 in the units they are taken
-    in (deviations of what is added, unit vectors, nats), so none is scaled against another."""
+class EbmLossWeights:
+    """Weights of the losses. The paper names the terms and gives no weights.
+
+    All losses are of the order of 1 in their units (standard deviations of the displacement, unit vectors, nats), so
+    the weights need not balance them.
+    """
 
     landmarks: float = 1.0  # L_a2m of the decoded landmarks
     continuity: float = 1.0  # inside it: the paper's lambda
     reconstruction: float = 1.0  # |f_dlip - f_hat|^2
     alignment: float = 1.0  # KL(alpha_k || alpha_v)
-    # L_a2m of what is decoded through the keys, as in use. 0 in the paper, which reads with the values alone and lets
-    # the alignment do the rest.
+    # L_a2m of the face decoded through the keys, as at inference. 0 in the paper, which trains the decoder with the
+    # values alone and relies on the alignment.
     through_keys: float = 0.0
-    picture: float = 1.0  # cross-entropy of the source's emotion in its face: what trains the extractor
+    picture: float = 1.0  # cross-entropy of the source's emotion in its face; it trains the extractor
 
 
-def loss(net: EBM, batch: Mapping[str, Tensor], weights: Weights) -> tuple[Tensor, dict[str, Tensor]]:
-    """All of the memory's losses.
+def loss(net: EBM, batch: Mapping[str, Tensor], weights: EbmLossWeights) -> tuple[Tensor, dict[str, Tensor]]:
+    """All losses of the memory.
 
     Args:
-        batch: `rest` (B, 478, 3); `shapes` (B, 52); `lips` (B, T, 57, 3); `truth` (B, T, 478, 3); `heard` (B, E) and
-            `who` (B, I) where the key has them; `source` (B,): class of the source's emotion, -100 where unlabelled.
+        batch: `rest` (B, 478, 3); `blendshapes` (B, 52); `lips` (B, T, 57, 3); `truth` (B, T, 478, 3);
+            `audio_emotion` (B, E) and `identity` (B, I) where the key has them; `source` (B,): class of the source's
+            emotion, -100 where unlabelled.
     """
     rest, lips = batch["rest"], batch["lips"]
-    added = (batch["truth"] - net.start(rest, lips, batch.get("shapes"))) * net.moves[:, None]
+    added = (batch["truth"] - net.start(rest, lips, batch.get("blendshapes"))) * net.moves[:, None]
     feature = net.encode(added)
     log_values = net.address(feature, net.values)
     read = log_values.exp() @ net.values
-    seen = net.look(batch["shapes"]) if net.picture is not None else None
-    log_keys = net.address(net.query(lips, batch.get("heard"), seen, batch.get("who")), net.keys)
+    seen = net.picture_emotion(batch["blendshapes"]) if net.picture is not None else None
+    log_keys = net.address(net.query(lips, batch.get("audio_emotion"), seen, batch.get("identity")), net.keys)
     far = _landmarks(net, net.decode(read, lips), added, weights.continuity)
     parts = {
         "landmarks": far,
@@ -306,22 +315,22 @@ def alignment(log_keys: Tensor, log_values: Tensor) -> Tensor:
     return (log_keys.exp() * (log_keys - log_values)).sum(dim=-1).mean()
 
 
-def _landmarks(net: EBM, said: Tensor, added: Tensor, continuity: float) -> Tensor:
-    """L_a2m in units of what is added, over the points that may move."""
+def _landmarks(net: EBM, predicted: Tensor, added: Tensor, continuity: float) -> Tensor:
+    """L_a2m in units of the displacement, over the points that may move."""
     kept = net.moves.bool()
-    return audio2mouth.loss(said[:, :, kept] / net.unit, added[:, :, kept] / net.unit, continuity)[0]
+    return audio2mouth.loss(predicted[:, :, kept] / net.unit, added[:, :, kept] / net.unit, continuity)[0]
 
 
 def load(path: Path) -> tuple[EBM, str]:
-    """The network of a checkpoint file, ready to use, and by what its identity is told: none, dlib or arcface.
+    """The network of a checkpoint file in evaluation mode, and the kind of its identity: none, dlib or arcface.
 
-    Raises UserError where the file is of another kind.
+    Raises UserError where the file cannot be used.
     """
     from cmet_reference.training import checkpoints
 
     state, record = checkpoints.load(path, KIND)
     with checkpoints.as_saved(path, KIND):
-        net = EBM(Settings(**record["net"]))
+        net = EBM(EbmNetSettings(**record["net"]))
         net.load_state_dict(state)
         return net.eval(), record["identity"]
 

@@ -1,4 +1,4 @@
-"""CEM-Net at work: sound, reference pictures and a head's pose to landmarks in the picture."""
+"""CEM-Net's inference: predicts landmarks from audio, reference pictures and the pose of a head."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cmet_reference.training import checkpoints
 from talking_face.pretrained.face_landmarker import FaceLandmarker
 from talking_face.pretrained.model_files import ModelFiles
 
-# Eyelids and irises: what blinks and looks. They follow the source's, about its own mean.
+# Eyelids and irises. They follow the source's blinks and gaze, relative to its mean.
 EYES = (
     *(33, 246, 161, 160, 159, 158, 157, 173, 133, 155, 154, 153, 145, 144, 163, 7),
     *(362, 398, 384, 385, 386, 387, 388, 466, 263, 249, 390, 373, 374, 380, 381, 382),
@@ -25,21 +25,28 @@ EYES = (
 
 
 class CemNetFace:
-    """The three networks of landmarks, from one folder of checkpoints."""
+    """CEM-Net's three landmark networks, loaded from one folder of checkpoints."""
 
     def __init__(self, folder: Path, memory: bool = True, device: str = "cpu", files: ModelFiles | None = None) -> None:
-        """`folder`: audio2mouth, aee and ebm .safetensors. `memory`: False leaves the emotion out (the paper's "w/o
-        EBM"). "w/o AEE" is a memory trained without: `[ebm.net] audio_emotion = 0`.
+        """Load the networks.
 
-        Raises UserError where a file is no such checkpoint.
+        Args:
+            folder: holds audio2mouth, aee and ebm .safetensors.
+            memory: False leaves the emotion out (the paper's "w/o EBM"). For "w/o AEE" train a memory without it:
+                `[ebm.net] audio_emotion = 0`.
+            device: a torch device.
+            files: where the networks of faces are searched.
+
+        Raises:
+            UserError: a file is not such a checkpoint.
         """
         paths = [folder / f"{kind}.safetensors" for kind in (audio2mouth.KIND, ebm.KIND, aee.KIND)]
-        self.device, self.felt, self.model_files = device, memory, files
+        self.device, self.use_memory, self.model_files = device, memory, files
         self.mouths = audio2mouth.load(paths[0]).to(device)
         self.memory, self.identity = ebm.load(paths[1])
         self.memory.to(device)
-        self.ears = aee.load(paths[2]).to(device) if memory and self.memory.settings.audio_emotion else None
-        used = paths if self.ears else paths[:2]
+        self.encoder = aee.load(paths[2]).to(device) if memory and self.memory.settings.audio_emotion else None
+        used = paths if self.encoder else paths[:2]
         self.revision = "-".join([*map(checkpoints.revision, used), *([] if memory else ["without-memory"])])
 
     def landmarks(
@@ -51,15 +58,15 @@ class CemNetFace:
         reference_frames: np.ndarray | None = None,
         reference_blendshapes: np.ndarray | None = None,
     ) -> np.ndarray:
-        """The face that says the sound.
+        """The face that speaks the audio.
 
         Args:
-            audio: (N,) int16, 16 kHz; its emotion is the one that is shown.
-            reference_landmarks: (R, 478, 3) px, no NaN: the speaker in any one expression.
+            audio: (N,) int16, 16 kHz; the face shows its emotion.
+            reference_landmarks: (R, 478, 3) px, no NaN: the speaker in one expression.
             source_landmarks: (S, 478, 3) px of the output, no NaN: head pose, blinks and gaze; held after its end.
-            frames: how many are wanted.
-            reference_frames: (R, H, W, 3) uint8 RGB, which the identity and the expression are told from.
-            reference_blendshapes: (R, 52), MediaPipe's; measured in the frames where they are not given.
+            frames: the number of output frames.
+            reference_frames: (R, H, W, 3) uint8 RGB; they give identity and expression.
+            reference_blendshapes: (R, 52) in [0, 1], MediaPipe's; default: measured in the frames.
 
         Returns:
             (frames, 478, 3) float32 px.
@@ -70,10 +77,10 @@ class CemNetFace:
         source = to_head(held, pose)
         known = to_head(reference_landmarks, fit_pose(reference_landmarks, template))
         take = np.linspace(0, len(known) - 1, self.mouths.settings.references).round().astype(int)
-        shown = known[take]  # the ones that Audio2Mouth looks at
-        rest = shown.mean(axis=0)
-        lips = self.mouths.mouth(audio, shown, source, frames) - rest[list(POINTS)]
-        if self.felt:
+        references = known[take]  # those that Audio2Mouth reads
+        rest = references.mean(axis=0)
+        lips = self.mouths.mouth(audio, references, source, frames) - rest[list(POINTS)]
+        if self.use_memory:
             key = self._key(audio, take, reference_landmarks, reference_frames, reference_blendshapes)
             with torch.inference_mode():
                 face = self.memory(self._row(rest), self._row(lips), **key)[0].cpu().numpy()
@@ -89,39 +96,39 @@ class CemNetFace:
         take: np.ndarray,
         landmarks: np.ndarray,
         pictures: np.ndarray | None,
-        shapes: np.ndarray | None,
+        blendshapes: np.ndarray | None,
     ) -> dict[str, torch.Tensor]:
-        """What the memory's key is made of beside the lips."""
+        """The parts of the memory's key next to the lips."""
         key = {}
-        sees = self.memory.picture is not None or self.memory.settings.neutral
-        if pictures is None and (self.identity != "none" or (sees and shapes is None)):
-            raise ValueError("this memory looks at the speaker's pictures: give reference_frames")
+        reads_pictures = self.memory.picture is not None or self.memory.settings.neutral
+        if pictures is None and (self.identity != "none" or (reads_pictures and blendshapes is None)):
+            raise ValueError("this memory reads the speaker's pictures: give reference_frames")
         if self.identity != "none":
             first = np.ascontiguousarray(cast(np.ndarray, pictures)[0])
-            key["who"] = self._row(identity_of(first, landmarks[0], self.identity, self.model_files))
-        if sees:
-            if shapes is not None:
-                seen = shapes[take]
+            key["identity"] = self._row(identity_of(first, landmarks[0], self.identity, self.model_files))
+        if reads_pictures:
+            if blendshapes is not None:
+                seen = blendshapes[take]
             else:
                 seen = blendshapes_of(cast(np.ndarray, pictures)[take], self.model_files)
-            key["shapes"] = self._row(ebm.odds(seen))
-        if self.ears is not None:
-            key["heard"] = heard_by(self.ears, self.memory, audio)[None]
+            key["blendshapes"] = self._row(ebm.log_odds(seen))
+        if self.encoder is not None:
+            key["audio_emotion"] = audio_emotion_of(self.encoder, self.memory, audio)[None]
         return key
 
     def _row(self, x: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(x, np.float32))[None].to(self.device)
 
 
-def heard_by(ears: aee.AEE, memory: ebm.EBM, audio: np.ndarray) -> torch.Tensor:
-    """The key's vector of a sound's emotion, (E,): (N,) int16 at 16 kHz."""
+def audio_emotion_of(encoder: aee.AEE, memory: ebm.EBM, audio: np.ndarray) -> torch.Tensor:
+    """The emotion embedding of audio for the memory's key: (N,) int16 at 16 kHz to (E,)."""
     device = memory.template.device
-    vector, shares = (torch.from_numpy(x).to(device) for x in (ears.emotion(audio), ears.probabilities(audio)))
-    return memory.decided(vector, shares)
+    vector, shares = (torch.from_numpy(x).to(device) for x in (encoder.emotion(audio), encoder.probabilities(audio)))
+    return memory.decided_embedding(vector, shares)
 
 
 def blendshapes_of(pictures: np.ndarray, files: ModelFiles | None = None) -> np.ndarray:
-    """(N, H, W, 3) uint8 RGB to (M, 52) float32 of those with a face; one row of 0 where there is none in any."""
+    """MediaPipe's blendshapes: (N, H, W, 3) uint8 RGB to (M, 52) float32 of those with a face; one row of 0 if none."""
     with FaceLandmarker("image", files) as landmarker:
         found = [mesh.blendshapes for picture in pictures if (mesh := landmarker.detect(picture)) is not None]
     return np.stack(found) if found else np.zeros((1, ebm.BLENDSHAPES), np.float32)

@@ -1,26 +1,30 @@
-"""CEM-Net's stages from configuration, in training order: Audio2Mouth, AEE, EBM, what the mesh renderer learns
-(`appearance` and `skin`, which C-MET draws with too), and the flow renderer where the settings have it."""
+"""Makes CEM-Net's stages from its settings, in training order.
+
+The stages are Audio2Mouth, AEE, EBM, `appearance` and `skin` of the mesh renderer, which C-MET uses too, and the flow
+renderer if the settings have one.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from cmet_pipelines.shards import ShardSet
-from cmet_reference.cem_net import aee, audio2mouth, ebm
+from cmet_reference.cem_net import aee, aee_settings, audio2mouth, ebm
 from cmet_reference.cem_net.aee_stage import AeeSettings, AeeStage
 from cmet_reference.cem_net.audio2mouth_stage import Audio2MouthSettings, Audio2MouthStage
-from cmet_reference.cem_net.ebm_stage import EbmSettings, EbmStage
+from cmet_reference.cem_net.ebm_stage import EbmSettings, EbmStage, FixedNetworks
 from cmet_reference.clips import ClipArrays, read_clips, read_held_out
-from cmet_reference.render import appearance_stage, flow, skin, skin_stage
+from cmet_reference.render import appearance_stage, flow_stage, skin, skin_stage
 from cmet_reference.render.appearance_stage import AppearanceSettings, AppearanceStage
 from cmet_reference.render.skin_stage import SkinSettings, SkinStage
+from cmet_reference.training.models import StageFactory
 from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import UserError
 
 # In training order.
-STAGES = (audio2mouth.KIND, aee.KIND, ebm.KIND, appearance_stage.KIND, skin_stage.KIND, "renderer")
+STAGES = (audio2mouth.KIND, aee.KIND, ebm.KIND, appearance_stage.KIND, skin_stage.KIND, flow_stage.KIND)
 
 
 def stages(
@@ -30,74 +34,79 @@ def stages(
     seed: int = 0,
     quiet: bool = True,
     files: ModelFiles | None = None,
-) -> list[Callable[[], Any] | None]:
-    """What `cmet-eval train cem-net` trains; None where the settings leave a stage out.
+) -> list[StageFactory | None]:
+    """The factories of `cmet-eval train cem-net`; None where the settings leave a stage out.
 
-    Audio2Mouth, the renderer and the text of AEE learn from the shard set called `lrs2` where there is one, as in the
-    paper, and from the main one otherwise; all else from the main one (and any other).
+    Audio2Mouth, the renderer and the text of AEE learn from the shard set called `lrs2` if it is given, as in
+    the paper. The other stages learn from the main one and any others.
     """
-    felt = [folder for name, folder in folders.items() if name != "lrs2"]
-    spoken = [folders["lrs2"]] if "lrs2" in folders else felt
+    emotional = [folder for name, folder in folders.items() if name != "lrs2"]
+    speech = [folders["lrs2"]] if "lrs2" in folders else emotional
 
     def split(where: Sequence[Path]) -> tuple[list[ClipArrays], list[ClipArrays]]:
         return read_clips(where, quiet=quiet), read_held_out(where, quiet=quiet)
 
-    def first() -> Audio2MouthStage:
-        net, settings = _settings(config, "audio2mouth")
-        return Audio2MouthStage(net, settings, *split(spoken), seed)
+    def make_audio2mouth() -> Audio2MouthStage:
+        net, settings = stage_settings(config, "audio2mouth")
+        return Audio2MouthStage(net, settings, *split(speech), seed)
 
-    def second() -> AeeStage:
-        train, test = split(felt)
+    def make_aee() -> AeeStage:
+        train, test = split(emotional)
         if "lrs2" in folders:
-            train = train + read_clips(spoken, quiet=quiet)
-        net, settings, weights = _settings(config, "aee")
+            train = train + read_clips(speech, quiet=quiet)
+        net, settings, weights = stage_settings(config, "aee")
         return AeeStage(net, settings, weights, train, test, seed, transcripts_of({c.folder for c in train}))
 
-    def third() -> EbmStage:
+    def make_ebm() -> EbmStage:
         mouths = audio2mouth.load(out / "audio2mouth.safetensors")
-        net, settings, weights = _settings(config, "ebm")
-        ears = aee.load(out / "aee.safetensors") if net.audio_emotion else None
-        return EbmStage(net, settings, weights, mouths, ears, *split(felt), seed, files)
+        net, settings, weights = stage_settings(config, "ebm")
+        encoder = aee.load(out / "aee.safetensors") if net.audio_emotion else None
+        return EbmStage(net, settings, weights, FixedNetworks(mouths, encoder, files), *split(emotional), seed)
 
-    def fourth() -> AppearanceStage:
-        (settings,) = _settings(config, "appearance")
-        return AppearanceStage(settings, *split(felt), seed, quiet, files)
+    def make_appearance() -> AppearanceStage:
+        (settings,) = stage_settings(config, "appearance")
+        return AppearanceStage(settings, *split(emotional), seed, quiet, files)
 
-    def fifth() -> SkinStage:
-        net, settings = _settings(config, "skin")
+    def make_skin() -> SkinStage:
+        net, settings = stage_settings(config, "skin")
         appearance = appearance_stage.load(out / "appearance.safetensors")
-        return SkinStage(net, settings, appearance, *split(felt), seed, quiet)
+        return SkinStage(net, settings, appearance, *split(emotional), seed, quiet)
 
-    def sixth() -> Any:
-        return flow.stage(config["renderer"], *split(spoken), seed, files)
+    def make_renderer() -> flow_stage.RendererStage:
+        return flow_stage.make_stage(config["renderer"], *split(speech), seed, files)
 
-    return [first, second, third, fourth, fifth, sixth if "renderer" in config else None]
+    made: list[StageFactory] = [make_audio2mouth, make_aee, make_ebm, make_appearance, make_skin]
+    return [*made, make_renderer if "renderer" in config else None]
 
 
 def transcripts_of(folders: Iterable[Path]) -> dict[str, str]:
-    """Texts of the clips that have one, by id."""
+    """The transcripts of the clips that have one, by clip id."""
     out: dict[str, str] = {}
     for folder in sorted(folders):
         rows = ShardSet(folder).clips
-        told = rows["transcript"]
-        out |= {str(k): v for k, v in zip(rows["clip_id"], told, strict=True) if isinstance(v, str) and v.strip()}
+        pairs = zip(rows["clip_id"], rows["transcript"], strict=True)
+        out |= {str(k): v for k, v in pairs if isinstance(v, str) and v.strip()}
     return out
 
 
-_TABLES: dict[str, tuple[Any, Any, Any]] = {
-    "audio2mouth": (audio2mouth.Settings, Audio2MouthSettings, None),
-    "aee": (aee.Settings, AeeSettings, aee.Weights),
-    "ebm": (ebm.Settings, EbmSettings, ebm.Weights),
+# The records of a stage's table: the network's settings, the training's settings, the weights of the losses.
+_TABLES: Mapping[str, tuple[type | None, type, type | None]] = {
+    "audio2mouth": (audio2mouth.Audio2MouthNetSettings, Audio2MouthSettings, None),
+    "aee": (aee_settings.AeeNetSettings, AeeSettings, aee_settings.AeeLossWeights),
+    "ebm": (ebm.EbmNetSettings, EbmSettings, ebm.EbmLossWeights),
     "appearance": (None, AppearanceSettings, None),
-    "skin": (skin.Settings, SkinSettings, None),
+    "skin": (skin.SkinNetSettings, SkinSettings, None),
 }
 
 
-def _settings(config: Mapping[str, Any], name: str) -> list[Any]:
-    """A stage's table: the network's settings (in `net`), the training's, and the losses' weights (in `weights`)."""
+def stage_settings(config: Mapping[str, Any], name: str) -> list[Any]:
+    """The records of a stage's table: the network's (in `net`), the training's, and the loss weights (in `weights`).
+
+    Raises UserError for an unknown field.
+    """
     table: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in config[name].items()}
     own = [table.pop("net", {}), table, table.pop("weights", {})]
     try:
         return [kind(**values) for kind, values in zip(_TABLES[name], own, strict=True) if kind]
     except TypeError as error:
-        raise UserError(f"[{name}] has a field that is none ({error})") from None
+        raise UserError(f"[{name}] has an unknown field ({error})") from None

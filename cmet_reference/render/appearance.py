@@ -22,7 +22,7 @@ import cv2
 import numpy as np
 
 from cmet_reference.geometry import EYES, fit_pose, to_head, to_picture
-from cmet_reference.render.mesh import N_SKIN, back_to_front, drawn_ids, mapped, sampled
+from cmet_reference.render.triangles import N_SKIN, back_to_front, drawn_ids, mapped, sampled
 
 SIDE = 128  # of the square, px
 _SCALE, _DOWN = 52.0, 0.40  # px an eye distance; where the eyes' middle lies below the square's upper edge

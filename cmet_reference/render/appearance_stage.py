@@ -20,7 +20,8 @@ from cmet_pipelines.shards import ShardSet
 from cmet_reference.clips import ClipArrays, by_speaker
 from cmet_reference.geometry import fit_pose, mean_face, to_head, to_picture
 from cmet_reference.render.appearance import SIDE, Appearance, Correction, Square
-from cmet_reference.render.mesh import N_SKIN, MeshRenderer
+from cmet_reference.render.mesh import MeshRenderer
+from cmet_reference.render.triangles import N_SKIN
 from cmet_reference.training import checkpoints
 from cmet_reference.training.stage import Optimizer
 from talking_face.pretrained.face_landmarker import FaceLandmarker

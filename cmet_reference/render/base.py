@@ -1,4 +1,4 @@
-"""The interface of everything that turns landmarks into pictures."""
+"""The interface of the renderers, which turn landmarks into pictures."""
 
 from __future__ import annotations
 
@@ -24,13 +24,35 @@ class Renderer(Protocol):
 
         Args:
             landmarks: (T, 478, 3) px of the output.
-            reference_frames: (N, H, W, 3) uint8 RGB of the same person: skin, teeth, open and shut mouths.
+            reference_frames: (N, H, W, 3) uint8 RGB of the same person: skin, teeth, open and closed mouths.
             reference_landmarks: (N, 478, 3) px in them, no NaN.
-            base_frames: (T, H, W, 3) uint8 RGB that are to be changed, which give backdrop, hair and neck; without
-                them the first reference is what is moved.
+            base_frames: (T, H, W, 3) uint8 RGB that are changed: backdrop, hair and neck stay. Default: the first
+                reference, held.
             base_landmarks: (T, 478, 3) px in them.
 
         Returns:
             (T, H, W, 3) uint8 RGB.
         """
         ...
+
+
+def base_of(
+    n: int,
+    reference_frames: np.ndarray,
+    reference_landmarks: np.ndarray,
+    base_frames: np.ndarray | None,
+    base_landmarks: np.ndarray | None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The base of `n` frames and its landmarks; without one the first reference, held.
+
+    Raises:
+        ValueError: only one of the two is given, or their lengths are not `n`.
+    """
+    if (base_frames is None) != (base_landmarks is None):
+        raise ValueError("base frames and base landmarks come together")
+    if base_frames is None or base_landmarks is None:
+        base_frames = np.broadcast_to(reference_frames[:1], (n, *reference_frames.shape[1:]))
+        base_landmarks = np.broadcast_to(reference_landmarks[:1], (n, *reference_landmarks.shape[1:]))
+    if not len(base_frames) == len(base_landmarks) == n:
+        raise ValueError(f"{n} landmark sets, {len(base_frames)} base frames, {len(base_landmarks)} of their sets")
+    return base_frames, base_landmarks

@@ -23,7 +23,7 @@ _LOUDER = 3.0  # creases are a tenth of what sets skins apart
 
 
 @dataclass(frozen=True)
-class Settings:
+class SkinNetSettings:
     """Sizes, and how much of what the network says is done."""
 
     width: int = 24  # channels at half of the square's resolution
@@ -42,7 +42,7 @@ class Skin(nn.Module):
     apart: Tensor  # (K,) deviation of what one person's expressions differ by
     face: Tensor  # (128, 128): 1 on the face, falling to 0 at its edge and openings
 
-    def __init__(self, settings: Settings, axes: int) -> None:
+    def __init__(self, settings: SkinNetSettings, axes: int) -> None:
         """`axes`: K, coordinates of an expression (`Appearance.coordinates`)."""
         super().__init__()
         self.settings = settings

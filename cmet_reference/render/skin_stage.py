@@ -56,7 +56,7 @@ def load(path: Path, device: str = "cpu") -> skin.Skin:
     """A trained network. Raises UserError where the file is none."""
     state, record = checkpoints.load(path, KIND)
     with checkpoints.as_saved(path, KIND):
-        net = skin.Skin(skin.Settings(**record["settings"]), record["axes"])
+        net = skin.Skin(skin.SkinNetSettings(**record["settings"]), record["axes"])
         net.load_state_dict(state)
     return net.eval().to(device)
 
@@ -73,7 +73,7 @@ class SkinStage:
 
     def __init__(
         self,
-        net: skin.Settings,
+        net: skin.SkinNetSettings,
         settings: SkinSettings,
         appearance: Appearance,
         train: Sequence[ClipArrays],

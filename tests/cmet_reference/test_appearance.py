@@ -20,9 +20,10 @@ from cmet_reference.render.appearance_stage import (
     fit_creases,
     inverse_response,
 )
-from cmet_reference.render.mesh import N_SKIN, MeshRenderer
+from cmet_reference.render.mesh import MeshRenderer
 from cmet_reference.render.skin import Skin
 from cmet_reference.render.skin_stage import SkinSettings, SkinStage
+from cmet_reference.render.triangles import N_SKIN
 from cmet_reference.training import checkpoints
 from cmet_reference.training.loop import fit
 from cmet_reference.training.options import TrainOptions
@@ -224,7 +225,9 @@ def test_brows_go_where_they_are_seen_and_creases_come_with_them(clips, faces, t
 
 def test_a_correction_is_learnt_where_there_are_creases_and_what_is_to_stay_stays(clips, faces, tmp_path) -> None:
     learnt = model(faces)
-    stage = SkinStage(skin.Settings(width=8, strength=1.0), SkinSettings(steps=240, batch=6), learnt, clips, clips, 0)
+    stage = SkinStage(
+        skin.SkinNetSettings(width=8, strength=1.0), SkinSettings(steps=240, batch=6), learnt, clips, clips, 0
+    )
     before = stage.held_out()
     assert before["explained"] == before["explained_alike"] == 0  # it begins with everyone's creases: here, none
     card = fit(stage, tmp_path, TrainOptions(quiet=True))
@@ -249,7 +252,7 @@ def test_a_correction_is_learnt_where_there_are_creases_and_what_is_to_stay_stay
 
 
 def test_a_batch_is_of_pairs_of_one_speaker(clips, faces) -> None:
-    stage = SkinStage(skin.Settings(width=8), SkinSettings(batch=16), model(faces), clips, [], 0)
+    stage = SkinStage(skin.SkinNetSettings(width=8), SkinSettings(batch=16), model(faces), clips, [], 0)
     batch, seen = stage.batch(3), stage.train
     assert all((x == y).all() for x, y in zip(batch.values(), stage.batch(3).values(), strict=True))
     flat = seen.skins.astype(np.float32).reshape(-1, SIDE, SIDE)
@@ -260,12 +263,12 @@ def test_a_batch_is_of_pairs_of_one_speaker(clips, faces) -> None:
     assert stage.held_out() == {}
     lonely = [clips[0], clips[3]]
     with pytest.raises(UserError, match="no speaker of these shards has two"):
-        SkinStage(skin.Settings(width=8), SkinSettings(), model(faces), lonely, [], 0)
+        SkinStage(skin.SkinNetSettings(width=8), SkinSettings(), model(faces), lonely, [], 0)
 
 
 def test_every_parameter_of_the_skin_learns_and_the_loss_is_as_by_hand() -> None:
     torch.manual_seed(0)
-    net = Skin(skin.Settings(width=8), axes=2)
+    net = Skin(skin.SkinNetSettings(width=8), axes=2)
     with torch.no_grad():
         for weight in net.parameters():
             weight.add_(0.05 * torch.randn_like(weight))

@@ -13,7 +13,19 @@ import pytest
 import torch
 
 from cmet_pipelines.shards import CARD
-from cmet_reference.cem_net import ablation, aee, aee_stage, audio2mouth, audio2mouth_stage, ebm, ebm_stage, train
+from cmet_reference.cem_net import (
+    ablation,
+    aee,
+    aee_features,
+    aee_losses,
+    aee_settings,
+    aee_stage,
+    audio2mouth,
+    audio2mouth_stage,
+    ebm,
+    ebm_stage,
+    train,
+)
 from cmet_reference.cem_net import audio as sound
 from cmet_reference.cem_net.audio2mouth import JAW, LIPS, POINTS, UPPER, Audio2Mouth
 from cmet_reference.cem_net.generate import CemNetFace
@@ -40,7 +52,9 @@ def tone(samples: int = 8000) -> np.ndarray:
 
 
 def small(**changes) -> Audio2Mouth:
-    settings = audio2mouth.Settings(**{"width": 16, "layers": 1, "heads": 2, "feed_forward": 16, **changes})
+    settings = audio2mouth.Audio2MouthNetSettings(
+        **{"width": 16, "layers": 1, "heads": 2, "feed_forward": 16, **changes}
+    )
     torch.manual_seed(0)
     return Audio2Mouth(settings, RNG.normal(0, 0.5, (478, 3)).astype(np.float32), 0.02)
 
@@ -121,7 +135,7 @@ def test_which_tokens_the_mouth_is_read_from():
 
 def test_audio2mouth_of_the_paper():
     """Layers counted: 13 convolutions of sound; as many parameters as the sum below."""
-    net = Audio2Mouth(audio2mouth.Settings())
+    net = Audio2Mouth(audio2mouth.Audio2MouthNetSettings())
     assert sum(isinstance(m, torch.nn.Conv2d) for m in net.modules()) == 13
     widths = [1, 32, 32, 32, 64, 64, 64, 128, 128, 128, 256, 256, 512]
     mel = sum(a * b * 9 + 3 * b for a, b in pairwise(widths)) + 512 * 512 + 3 * 512
@@ -171,23 +185,23 @@ def test_mouth_of_a_clip(tmp_path: Path):
 
 # -- AEE ---------------------------------------------------------------------------------------------------------------
 
-LABELS = aee.Labels(("neutral", "happy", "sad"), ("a", "b"), ("s1", "s2"))
+LABELS = aee_settings.Labels(("neutral", "happy", "sad"), ("a", "b"), ("s1", "s2"))
 AEE_SMALL = {"width": 4, "hidden": 16, "content": 8, "emotion": 6, "timbre": 5}
 
 
 def small_aee(**changes) -> aee.AEE:
     torch.manual_seed(0)
-    return aee.AEE(aee.Settings(**{**AEE_SMALL, **changes}), LABELS)
+    return aee.AEE(aee_settings.AeeNetSettings(**{**AEE_SMALL, **changes}), LABELS)
 
 
-def octet(settings: aee.Settings, pairs: int = 3) -> dict[str, torch.Tensor]:
+def octet(settings: aee_settings.AeeNetSettings, pairs: int = 3) -> dict[str, torch.Tensor]:
     torch.manual_seed(1)
-    shape = aee.window_shape(settings)
+    shape = aee_features.window_shape(settings)
     return {
         "corners": torch.randn(pairs, 2, 2, 2, *shape),
         "known": torch.ones(pairs, 2, 2, 2),
-        "heard": torch.randn(pairs, 2, 2, *shape),
-        "whole": torch.randn(pairs, 2, aee.MANNERS + 2 * shape[1]),
+        "windows": torch.randn(pairs, 2, 2, *shape),
+        "clip": torch.randn(pairs, 2, aee_features.N_PROSODY + 2 * shape[1]),
         "emotion": torch.tensor([[0, 1], [1, 2], [2, 0]])[:pairs],
         "speaker": torch.tensor([[0, 1], [1, 0], [0, 0]])[:pairs],
     }
@@ -196,9 +210,9 @@ def octet(settings: aee.Settings, pairs: int = 3) -> dict[str, torch.Tensor]:
 def test_warp_undoes_a_change_of_tempo():
     tune = RNG.normal(size=(20, 3)).cumsum(axis=0)
     slow = tune[np.repeat(np.arange(20), RNG.integers(1, 4, 20))]
-    assert np.allclose(aee.warp(slow, tune), tune)
-    assert np.allclose(aee.warp(tune, slow), slow)
-    assert aee.warp(tune, RNG.normal(size=(7, 3))).shape == (7, 3)
+    assert np.allclose(aee_features.warp(slow, tune), tune)
+    assert np.allclose(aee_features.warp(tune, slow), slow)
+    assert aee_features.warp(tune, RNG.normal(size=(7, 3))).shape == (7, 3)
 
 
 def test_warp_takes_the_cheapest_path():
@@ -220,7 +234,7 @@ def test_warp_takes_the_cheapest_path():
     total, path = min(costs(3, 2, []))
     assert total == pytest.approx(cheapest(3, 2))
     last = {j: i for i, j in path}
-    assert np.array_equal(aee.warp(a, b), a[[last[j] for j in range(3)]])
+    assert np.array_equal(aee_features.warp(a, b), a[[last[j] for j in range(3)]])
 
 
 @pytest.mark.parametrize(
@@ -232,17 +246,17 @@ def test_aee_shapes_and_gradients(changes):
     assert sum(isinstance(m, torch.nn.Linear) for m in net.emotion_encoder.modules()) == 3
     batch = octet(net.settings)
     made = net.decoder(torch.randn(2, 6 + 5 + 8))
-    assert made.shape == (2, *aee.window_shape(net.settings))
-    total, _ = aee.cross_reconstruction(net, batch, aee.Weights())
-    told, _ = aee.pretraining(
+    assert made.shape == (2, *aee_features.window_shape(net.settings))
+    total, _ = aee_losses.cross_reconstruction(net, batch, aee_settings.AeeLossWeights())
+    told, _ = aee_losses.pretraining(
         net,
         {
-            "heard": batch["heard"][:, 0],
-            "felt": batch["heard"][:, 1],
-            "whole": batch["whole"][:, 1],
+            "windows": batch["windows"][:, 0],
+            "emotion_windows": batch["windows"][:, 1],
+            "clip": batch["clip"][:, 1],
             "sentence": torch.tensor([0, 1, -100]),
         },
-        aee.Weights(),
+        aee_settings.AeeLossWeights(),
     )
     (total + told).backward()
     every_gradient(net)
@@ -255,24 +269,24 @@ def test_manner_hears_loudness_and_pitch():
     """Ten decibels more move the level alone by ten; a glide upwards has a slope, and its mirror the opposite one."""
     soft = tone(16000)
     loud = (soft * 10**0.5).clip(-32768, 32767).astype(np.int16)
-    moved = aee.manner(loud) - aee.manner(soft)
+    moved = aee_features.prosody_features(loud) - aee_features.prosody_features(soft)
     assert moved[4] == pytest.approx(10, abs=0.5) and abs(moved[0]) < 0.01 and np.isfinite(moved).all()
     glide = 120 * 2 ** (np.arange(16000) / 16000)  # Hz: an octave in a second
     wave = sum(np.sin(k * 2 * np.pi * np.cumsum(glide) / 16000) for k in (1, 2, 3))
     up = (3000 * wave).astype(np.int16)
-    assert aee.manner(up)[10] == pytest.approx(np.log(2) / 2, rel=0.25)
-    assert aee.manner(up[::-1].copy())[10] == pytest.approx(-np.log(2) / 2, rel=0.25)
-    assert np.isfinite(aee.manner(np.zeros(640, np.int16))).all()
+    assert aee_features.prosody_features(up)[10] == pytest.approx(np.log(2) / 2, rel=0.25)
+    assert aee_features.prosody_features(up[::-1].copy())[10] == pytest.approx(-np.log(2) / 2, rel=0.25)
+    assert np.isfinite(aee_features.prosody_features(np.zeros(640, np.int16))).all()
 
 
 def test_aee_begins_as_a_rule():
     """Furnished, its log odds are the rule's of what is said of the whole clip, whatever the windows hold."""
     net = small_aee(features="mel", merge=5, manner=True).eval()
-    rule = RNG.normal(size=(aee.MANNERS + 2 * 16 + 1, 3))
-    net.furnish(rule)
+    rule = RNG.normal(size=(aee_features.N_PROSODY + 2 * 16 + 1, 3))
+    net.init_as_linear_rule(rule)
     wholes = torch.randn(4, len(rule) - 1)
     with torch.no_grad():
-        odds = net.to_emotion(net.feel(torch.randn(4, 2, 28, 16), wholes))
+        odds = net.to_emotion(net.emotion_embedding(torch.randn(4, 2, 28, 16), wholes))
     assert np.allclose(odds, wholes.numpy() @ rule[:-1] + rule[-1], atol=1e-4)
 
 
@@ -294,7 +308,7 @@ def test_calibration_is_of_speakers_left_out():
     factor = aee_stage.calibrated(lonely, three, who, 3, 0.1) / aee_stage.discriminant(lonely, three, 3, 0.1)
     assert factor.mean() == pytest.approx(alike.mean(), rel=0.25)  # 0.05 if it counted
     scores = np.array([[0.0, np.log(3)], [2.0, 2.0]])
-    assert aee_stage.surprise(scores, np.array([1, 0])) == pytest.approx((np.log(4 / 3) + np.log(2)) / 2)
+    assert aee_stage.cross_entropy(scores, np.array([1, 0])) == pytest.approx((np.log(4 / 3) + np.log(2)) / 2)
 
 
 def test_each_combination_is_decoded_from_its_own_parts():
@@ -304,11 +318,11 @@ def test_each_combination_is_decoded_from_its_own_parts():
     codes = []
     net.decoder = torch.nn.Module()
     net.decoder.forward = lambda code: codes.append(code) or torch.zeros(len(code), 28, 12)
-    aee.cross_reconstruction(net, batch, aee.Weights())
+    aee_losses.cross_reconstruction(net, batch, aee_settings.AeeLossWeights())
     feeling, voice, said = codes[0].split([6, 5, 8], dim=1)
     with torch.no_grad():
-        e = [net.encode(net.emotion_encoder, batch["heard"][:, n])[0] for n in (0, 1)]
-        t = [net.encode(net.timbre_encoder, batch["heard"][:, n])[0] for n in (0, 1)]
+        e = [net.encode(net.emotion_encoder, batch["windows"][:, n])[0] for n in (0, 1)]
+        t = [net.encode(net.timbre_encoder, batch["windows"][:, n])[0] for n in (0, 1)]
         c = [net.content_encoder(batch["corners"][:, n, n, n])[0] for n in (0, 1)]
     for row, (i, j, k) in enumerate(np.ndindex(2, 2, 2)):
         assert torch.allclose(feeling[row], e[j], atol=1e-5)
@@ -325,19 +339,19 @@ def test_aee_losses_by_hand():
     batch["corners"][0, 1, 1, 0] = 2.0  # error 4 in one of the corners
     batch["corners"][0, 1, 0, 0] = 9.0  # not known
     batch["known"][0, 1, 0, 0] = 0
-    _, parts = aee.cross_reconstruction(net, batch, aee.Weights())
+    _, parts = aee_losses.cross_reconstruction(net, batch, aee_settings.AeeLossWeights())
     assert float(parts["reconstruction"]) == pytest.approx(4 / 7, rel=1e-5)
     said = torch.tensor([[[2.0, 0.0], [0.0, 1.0]]])
     twin = torch.tensor([[[0.0, 3.0], [0.0, 1.0]]])  # the first one's twin is far away, the second's is the same
     known = torch.tensor([[1.0, 1.0]])
     # First: near = sqrt 2, far = sqrt 2: margin. Second: near 0, far |(0, 1) - (0, 1)| = 0: margin.
-    assert float(aee.content_triplet(said, twin, known, 0.5)) == pytest.approx(0.5, abs=1e-5)
+    assert float(aee_losses.content_triplet(said, twin, known, 0.5)) == pytest.approx(0.5, abs=1e-5)
     twin = torch.tensor([[[5.0, 0.0], [0.0, 1.0]]])
-    assert float(aee.content_triplet(said, twin, known, 0.5)) == 0.0  # near 0, far sqrt 2
-    assert float(aee.content_triplet(said, twin, known, 2.0)) == pytest.approx(2 - 2**0.5, abs=1e-5)
+    assert float(aee_losses.content_triplet(said, twin, known, 0.5)) == 0.0  # near 0, far sqrt 2
+    assert float(aee_losses.content_triplet(said, twin, known, 2.0)) == pytest.approx(2 - 2**0.5, abs=1e-5)
     logits = torch.tensor([[0.0, 0.0], [3.0, 1.0]])
-    assert float(aee.classification(logits, torch.tensor([1, -100]))) == pytest.approx(np.log(2))
-    assert float(aee.classification(logits, torch.tensor([-100, -100]))) == 0.0
+    assert float(aee_losses.classification(logits, torch.tensor([1, -100]))) == pytest.approx(np.log(2))
+    assert float(aee_losses.classification(logits, torch.tensor([-100, -100]))) == 0.0
 
 
 def test_aee_learns_a_batch_by_heart():
@@ -346,7 +360,7 @@ def test_aee_learns_a_batch_by_heart():
     optimizer = torch.optim.Adam(net.parameters(), 1e-2)
     first = None
     for _ in range(20):
-        value, _ = aee.cross_reconstruction(net, batch, aee.Weights())
+        value, _ = aee_losses.cross_reconstruction(net, batch, aee_settings.AeeLossWeights())
         first = first or float(value.detach())
         optimizer.zero_grad()
         value.backward()
@@ -368,18 +382,18 @@ def small_ebm(**changes) -> ebm.EBM:
         "identity": 3,
         "emotions": 3,
     }
-    return ebm.EBM(ebm.Settings(**{**given, **changes}))
+    return ebm.EBM(ebm.EbmNetSettings(**{**given, **changes}))
 
 
 def faces(clips: int = 3) -> dict[str, torch.Tensor]:
     torch.manual_seed(2)
     return {
         "rest": torch.randn(clips, 478, 3),
-        "shapes": torch.rand(clips, 52),
+        "blendshapes": torch.rand(clips, 52),
         "lips": torch.randn(clips, 5, 57, 3),
         "truth": torch.randn(clips, 5, 478, 3),
-        "heard": torch.randn(clips, 5),
-        "who": torch.randn(clips, 3),
+        "audio_emotion": torch.randn(clips, 5),
+        "identity": torch.randn(clips, 3),
         "source": torch.tensor([0, 2, -100])[:clips],
     }
 
@@ -387,9 +401,9 @@ def faces(clips: int = 3) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("region", ["whole-face", "lower-half"])
 def test_ebm_shapes_and_gradients(region):
     net, batch = small_ebm(region=region), faces()
-    made = net(batch["rest"], batch["lips"], batch["shapes"], batch["heard"], batch["who"])
+    made = net(batch["rest"], batch["lips"], batch["blendshapes"], batch["audio_emotion"], batch["identity"])
     assert made.shape == (3, 5, 478, 3)
-    total, parts = ebm.loss(net, batch, ebm.Weights(through_keys=1.0))
+    total, parts = ebm.loss(net, batch, ebm.EbmLossWeights(through_keys=1.0))
     assert set(parts) == {"landmarks", "reconstruction", "alignment", "through_keys", "picture"}
     total.backward()
     every_gradient(net)
@@ -398,7 +412,7 @@ def test_ebm_shapes_and_gradients(region):
 def test_ebm_without_parts_of_its_key():
     """A memory trained without AEE, pictures or identity has no weights for them and asks for none."""
     net, batch = small_ebm(audio_emotion=0, picture_emotion=0, identity=0), faces()
-    total, parts = ebm.loss(net, {k: batch[k] for k in ("rest", "lips", "truth", "source")}, ebm.Weights())
+    total, parts = ebm.loss(net, {k: batch[k] for k in ("rest", "lips", "truth", "source")}, ebm.EbmLossWeights())
     assert set(parts) == {"landmarks", "reconstruction", "alignment"} and torch.isfinite(total)
     assert net(batch["rest"], batch["lips"]).shape == (3, 5, 478, 3)
 
@@ -406,9 +420,9 @@ def test_ebm_without_parts_of_its_key():
 def test_only_the_region_moves():
     net, batch = small_ebm(region="lower-half"), faces()
     net.moves[:200] = 0
-    added = net(batch["rest"], batch["lips"], batch["shapes"], batch["heard"], batch["who"]) - net.base(
-        batch["rest"], batch["lips"]
-    )
+    added = net(
+        batch["rest"], batch["lips"], batch["blendshapes"], batch["audio_emotion"], batch["identity"]
+    ) - net.base(batch["rest"], batch["lips"])
     assert (added[:, :, :200] == 0).all() and (added[:, :, 200:] != 0).any()
 
 
@@ -429,7 +443,7 @@ def table(**changes) -> ebm.EBM:
     torch.manual_seed(4)
     net.centres.copy_(torch.randn(3, 5))
     net.shown.copy_(torch.randn(3, 1434))
-    net.furnish()
+    net.init_as_table()
     return net
 
 
@@ -438,7 +452,7 @@ def test_a_memory_begins_as_a_table():
     for k in range(3):
         heard = net.centres[k].expand(3, -1)
         with torch.no_grad():
-            added = net(batch["rest"], 0 * batch["lips"], 0 * batch["shapes"], heard)[0, 0] - batch["rest"][0]
+            added = net(batch["rest"], 0 * batch["lips"], 0 * batch["blendshapes"], heard)[0, 0] - batch["rest"][0]
         near = [float(torch.cosine_similarity(added.flatten(), row, dim=0)) for row in net.shown]
         assert int(np.argmax(near)) == k and near[k] > 0.8
 
@@ -446,11 +460,11 @@ def test_a_memory_begins_as_a_table():
 def test_an_emotion_is_decided():
     net = table(decision=0.0)
     vector, shares = torch.randn(5), torch.tensor([0.5, 0.3, 0.2])
-    assert net.decided(vector, shares) is vector
+    assert net.decided_embedding(vector, shares) is vector
     expected = {1.0: shares, 2.0: torch.tensor([25.0, 9.0, 4.0]) / 38, 100.0: torch.tensor([1.0, 0.0, 0.0])}
     for power, weights in expected.items():
         net.settings = replace(net.settings, decision=power)
-        assert torch.allclose(net.decided(vector, shares), weights @ net.centres, atol=1e-5)
+        assert torch.allclose(net.decided_embedding(vector, shares), weights @ net.centres, atol=1e-5)
 
 
 def test_the_source_s_emotion_is_taken_away_and_the_mouth_moves_less():
@@ -462,13 +476,14 @@ def test_the_source_s_emotion_is_taken_away_and_the_mouth_moves_less():
     assert torch.allclose((base - start)[:, 0].flatten(1), net.shown[1].expand(3, -1), atol=1e-5)
     net.template[:, 1] = torch.linspace(-1, 1, 478)
     net.template[list(ebm.NOSE), 1] = torch.tensor([0.0, 0.5])
-    kept = net.kept()
-    assert kept[10] == 1 and kept[-10] == 0.25 and float(net.kept()[ebm.NOSE[0]]) == 1
+    kept = net.change_share()
+    assert kept[10] == 1 and kept[-10] == 0.25 and float(net.change_share()[ebm.NOSE[0]]) == 1
     with torch.no_grad():
-        whole = net.decode(net.address(net.query(batch["lips"], batch["heard"], net.look(shapes), None), net.keys).exp()
-                           @ net.values, batch["lips"])  # fmt: skip
-        made = net(batch["rest"], batch["lips"], shapes, batch["heard"])
-    assert torch.allclose(made, base + net.kept()[:, None] * (start - base + 2 * whole), atol=1e-4)
+        picture = net.picture_emotion(shapes)
+        weights = net.address(net.query(batch["lips"], batch["audio_emotion"], picture, None), net.keys).exp()
+        whole = net.decode(weights @ net.values, batch["lips"])
+        made = net(batch["rest"], batch["lips"], shapes, batch["audio_emotion"])
+    assert torch.allclose(made, base + net.change_share()[:, None] * (start - base + 2 * whole), atol=1e-4)
 
 
 def test_discriminant_is_the_bayes_rule_of_equal_gaussians():
@@ -489,7 +504,7 @@ def test_discriminant_is_the_bayes_rule_of_equal_gaussians():
 def test_ebm_learns_a_batch_by_heart():
     net, batch = small_ebm(hidden=32), faces()
     optimizer = torch.optim.Adam(net.parameters(), 5e-3)
-    weights = ebm.Weights(through_keys=1.0, continuity=0.1)
+    weights = ebm.EbmLossWeights(through_keys=1.0, continuity=0.1)
     first = None
     for _ in range(40):
         value, _ = ebm.loss(net, batch, weights)
@@ -533,32 +548,36 @@ def clips_of(speakers: str = "ab", frames: int = 16) -> list[ClipArrays]:
 def test_pairs_share_what_they_should():
     """Where two speakers say the same sentences, all eight combinations are real clips, their features as named."""
     settings = aee_stage.AeeSettings(1, 0, batch=4)
-    stage = aee_stage.AeeStage(aee.Settings(**AEE_SMALL), settings, aee.Weights(), clips_of(), [], 0)
+    stage = aee_stage.AeeStage(
+        aee_settings.AeeNetSettings(**AEE_SMALL), settings, aee_settings.AeeLossWeights(), clips_of(), [], 0
+    )
     batch = stage.batch(0)
     assert batch["known"].all()
     assert (batch["speaker"][:, 0] != batch["speaker"][:, 1]).all()
     assert (batch["emotion"][:, 0] != batch["emotion"][:, 1]).all()
-    alone = aee_stage.AeeStage(aee.Settings(**AEE_SMALL), settings, aee.Weights(), clips_of("a"), [], 0).batch(0)
+    alone = aee_stage.AeeStage(
+        aee_settings.AeeNetSettings(**AEE_SMALL), settings, aee_settings.AeeLossWeights(), clips_of("a"), [], 0
+    ).batch(0)
     assert alone["known"].all() and (alone["speaker"] == 0).all()
     # What two clips give to windows of their own is what stands in the corners (0, 0, 0) and (1, 1, 1).
-    assert np.array_equal(batch["heard"][:, 0, 0], batch["corners"][:, 0, 0, 0])
-    assert np.array_equal(batch["heard"][:, 1, 0], batch["corners"][:, 1, 1, 1])
+    assert np.array_equal(batch["windows"][:, 0, 0], batch["corners"][:, 0, 0, 0])
+    assert np.array_equal(batch["windows"][:, 1, 0], batch["corners"][:, 1, 1, 1])
 
 
 def three_stages(folder: Path, seed: int) -> list[torch.nn.Module]:
     """A few steps of each, from settings as small as can be."""
     clips = clips_of()
     first = audio2mouth_stage.Audio2MouthStage(
-        audio2mouth.Settings(width=16, layers=1, heads=2, feed_forward=16),
+        audio2mouth.Audio2MouthNetSettings(width=16, layers=1, heads=2, feed_forward=16),
         audio2mouth_stage.Audio2MouthSettings(2, batch=2, gain=3.0, bands=1),
         clips,
         clips,
         seed,
     )
     second = aee_stage.AeeStage(
-        aee.Settings(**AEE_SMALL, manner=True),
+        aee_settings.AeeNetSettings(**AEE_SMALL, manner=True),
         aee_stage.AeeSettings(1, 1, batch=2, mixing=1.0, shrink=0.2),
-        aee.Weights(),
+        aee_settings.AeeLossWeights(),
         clips,
         clips,
         seed,
@@ -568,10 +587,12 @@ def three_stages(folder: Path, seed: int) -> list[torch.nn.Module]:
         few_steps(stage, seed)
         checkpoints.save(folder / f"{stage.name}.safetensors", stage.net.state_dict(), stage.record())
         nets.append(stage.net.eval())
-    mouths, ears = audio2mouth.load(folder / "audio2mouth.safetensors"), aee.load(folder / "aee.safetensors")
+    mouths, encoder = audio2mouth.load(folder / "audio2mouth.safetensors"), aee.load(folder / "aee.safetensors")
     settings = ebm_stage.EbmSettings(2, batch=2, noise=0.5)
-    own = ebm.Settings(slots=4, width=8, hidden=8, picture_emotion=4, decision=100.0, neutral=True)
-    third = ebm_stage.EbmStage(own, settings, ebm.Weights(), mouths, ears, clips, clips, seed)
+    own = ebm.EbmNetSettings(slots=4, width=8, hidden=8, picture_emotion=4, decision=100.0, neutral=True)
+    third = ebm_stage.EbmStage(
+        own, settings, ebm.EbmLossWeights(), ebm_stage.FixedNetworks(mouths, encoder), clips, clips, seed
+    )
     few_steps(third, seed)
     assert third.held_out()["error_still"] > 0
     checkpoints.save(folder / "ebm.safetensors", third.net.state_dict(), third.record())
@@ -627,11 +648,11 @@ def test_files_of_an_earlier_version_say_what_to_run(tmp_path):
 def test_settings_of_the_package(name):
     settings = config.load("cmet_reference.cem_net", name)
     for stage in train.STAGES:
-        if stage != "renderer":  # flow.stage reads its own
-            assert train._settings(settings, stage), stage
+        if stage != "renderer":  # flow_stage.make_stage reads its own
+            assert train.stage_settings(settings, stage), stage
     assert len(train.stages(settings, {"main": Path()}, Path())) == len(train.STAGES)
     with pytest.raises(UserError, match="aee"):
-        train._settings({"aee": {"nonsense": 1}}, "aee")
+        train.stage_settings({"aee": {"nonsense": 1}}, "aee")
 
 
 def test_the_ablation_trains_again_with_other_data_or_settings_and_says_first_what_it_lacks(tmp_path, monkeypatch):
@@ -642,7 +663,8 @@ def test_the_ablation_trains_again_with_other_data_or_settings_and_says_first_wh
         return folder
 
     def made(data, rate=0.01):
-        ablation.trained(lambda: Line(2), tmp_path / "out", {"line": {"rate": rate}}, data, 0, True)
+        settings = {"line": {"rate": rate}}
+        ablation.Ablation(data, settings, tmp_path / "out").train(lambda: Line(2), settings, tmp_path / "out", 0)
         return (tmp_path / "out" / "line.safetensors").stat().st_mtime_ns
 
     a, b = shards("a", "train"), shards("b", "test")

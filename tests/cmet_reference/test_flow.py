@@ -11,9 +11,11 @@ import torch
 from torch.nn import functional as F
 
 from cmet_reference.clips import ClipArrays
-from cmet_reference.render import flow, losses
-from cmet_reference.render.flow import FlowRenderer, RendererNet, RendererSettings, RendererStage
-from cmet_reference.render.mesh import OVAL
+from cmet_reference.render import crops, losses
+from cmet_reference.render.flow import FlowRenderer
+from cmet_reference.render.flow_nets import RendererNet, RendererSettings, sampling_grid
+from cmet_reference.render.flow_stage import RendererStage
+from cmet_reference.render.triangles import OVAL
 from cmet_reference.training import checkpoints
 
 SMALL = RendererSettings(
@@ -51,9 +53,9 @@ def pictures(landmarks: np.ndarray) -> np.ndarray:
 
 def stage(settings: RendererSettings = SMALL) -> RendererStage:
     made = RendererStage(settings, [clip(track())], [clip(track())], seed=3)
-    box = flow.square(track())
-    crops = flow.crop(pictures(track()), box, settings.size)
-    made._kept["none", "a"] = flow._Crops(crops, flow.in_crop(track(), box, settings.size))
+    box = crops.square(track())
+    cut = crops.crop(pictures(track()), box, settings.size)
+    made.crops["none", "a"] = crops.FaceCrops(cut, crops.in_crop(track(), box, settings.size))
     return made
 
 
@@ -106,11 +108,11 @@ def test_one_batch_is_learnt_by_heart() -> None:
 
 def test_no_flow_is_the_identity_and_flow_counts_pixels() -> None:
     picture = torch.rand(1, 3, 6, 10)
-    still = F.grid_sample(picture, flow._grid(torch.zeros(1, 2, 6, 10)), align_corners=False)
+    still = F.grid_sample(picture, sampling_grid(torch.zeros(1, 2, 6, 10)), align_corners=False)
     torch.testing.assert_close(still, picture)
     move = torch.zeros(1, 2, 6, 10)
     move[:, 0] = 2.0  # looks two pixels to the right
-    moved = F.grid_sample(picture, flow._grid(move), align_corners=False)
+    moved = F.grid_sample(picture, sampling_grid(move), align_corners=False)
     torch.testing.assert_close(moved[..., :8], picture[..., 2:])
 
 
@@ -157,10 +159,10 @@ def test_a_crop_and_its_points_agree() -> None:
     frame = np.zeros((1, 96, 96, 3), np.uint8)
     frame[0, 40:43, 60:63] = 255  # centre at 61.5, 41.5 px
     box = np.array([20.0, 10.0, 64.0], np.float32)
-    small = flow.crop(frame, box, 32)[0, ..., 0].astype(float)
+    small = crops.crop(frame, box, 32)[0, ..., 0].astype(float)
     y, x = np.mgrid[:32, :32] + 0.5
     centre = [(small * x).sum() / small.sum(), (small * y).sum() / small.sum()]
-    np.testing.assert_allclose(centre, flow.in_crop(np.array([[[61.5, 41.5, 0]]]), box, 32)[0, 0], atol=0.1)
+    np.testing.assert_allclose(centre, crops.in_crop(np.array([[[61.5, 41.5, 0]]]), box, 32)[0, 0], atol=0.1)
 
 
 @pytest.mark.parametrize("region", ["lower", "whole"])
@@ -173,7 +175,7 @@ def test_a_checkpoint_draws_only_its_region(region: str, tmp_path: Path) -> None
     out = renderer.frames(marks, base[:2], marks[:2], base, marks)
     assert out.shape == base.shape and out.dtype == np.uint8
     changed = (out != base).any(axis=(0, 3))
-    box = flow.square(marks)
+    box = crops.square(marks)
     top = box[1] + (box[2] / 2 if region == "lower" else 0)
     assert changed.any() and not changed[: int(top) - 1].any() and not changed[:, : int(box[0])].any()
     assert renderer.revision == f"flow-1-{checkpoints.revision(path)}"

@@ -7,7 +7,10 @@ import itertools
 import numpy as np
 import pytest
 
-from cmet_reference.render.mesh import HOLES, MOUTH, MeshRenderer, MeshSettings, _cheapest, _opening, mapped
+from cmet_reference.render.mesh import MeshRenderer
+from cmet_reference.render.mesh_settings import MeshSettings
+from cmet_reference.render.openings import cheapest_path, opening_size
+from cmet_reference.render.triangles import HOLES, MOUTH, mapped
 from embedded_corpus.draw import Renderer
 from embedded_corpus.identity import get_identity
 from embedded_corpus.pose import Pose
@@ -99,7 +102,7 @@ def test_a_mouth_nobody_has_seen_open_is_drawn_dark(faces: dict[str, Face]) -> N
 def test_shut_eyes_open_with_the_references_eyes(faces: dict[str, Face]) -> None:
     blink, awake = faces["blink"], faces["shut"]
     out = found(render(awake[1], awake, base=blink))
-    wide, shown, asleep = (_opening(HOLES[1], p[None])[0, 0] for p in (awake[1], out, blink[1]))
+    wide, shown, asleep = (opening_size(HOLES[1], p[None])[0, 0] for p in (awake[1], out, blink[1]))
     assert asleep < 0.5 * wide and shown > 0.8 * wide
 
 
@@ -118,7 +121,7 @@ def test_cheapest_path_equals_trying_all() -> None:
         return sum(costs[t, k] for t, k in enumerate(path)) + 0.3 * sum(a != b for a, b in itertools.pairwise(path))
 
     best = min(itertools.product(range(3), repeat=6), key=total)
-    assert tuple(_cheapest(costs, 0.3)) == best
+    assert tuple(cheapest_path(costs, 0.3)) == best
 
 
 def test_barycentric_places_by_hand() -> None:

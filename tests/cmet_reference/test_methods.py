@@ -103,7 +103,7 @@ def test_the_mesh_draws_with_what_it_learnt_where_a_method_has_it(folder: Path) 
         files = ("one", "appearance", "skin")
 
     path, creases = folder / "appearance.safetensors", folder / "skin.safetensors"
-    net, settings = AppearanceNet(2), skin.Settings(width=4)
+    net, settings = AppearanceNet(2), skin.SkinNetSettings(width=4)
     checkpoints.save(path, net.state_dict(), {}, {"trained_on": {"clips": []}})
     with pytest.raises(MissingWeights, match="skin"):
         Knowing().renderer()

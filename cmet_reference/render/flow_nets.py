@@ -1,0 +1,164 @@
+"""The networks of CEM-Net's flow renderer: flow estimator, generator and critic.
+
+A learnt flow warps the references to the landmarks, the warped references are weighted, and a generator draws the face.
+The paper gives one sentence and points to IP-LAP (Weizhi-Zhong/IP_LAP, models/video_renderer.py), so the networks are
+IP-LAP's, written anew, with three differences. The audio is not an input, as the paper names none. A flow of zero is
+the identity: IP-LAP samples a grid of corner-aligned coordinates as if they were not. And one square crops a face for
+the whole clip, where IP-LAP has a box for each frame, so that the crop does not tremble.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cmet_reference.render import losses
+
+
+@dataclass(frozen=True)
+class RendererSettings:
+    """Sizes and training of the flow renderer. The defaults are the paper's, or IP-LAP's where it states none."""
+
+    size: int = 128  # px of the crop
+    region: Literal["lower", "whole"] = "lower"  # to draw: the lower half of the crop, or the face up to its outline
+    references: int = 3  # in training; inference uses all references
+    window: int = 5  # sketches around the frame that is drawn
+    narrow: int = 32  # channels at full size, before the flow
+    wide: int = 256  # channels at half size; a quarter of them at full size again
+    hidden: int = 256  # channels between a picture and a normalisation
+    critic: int = 64  # channels of the critic's first layer
+    steps: int = 100_000
+    batch: int = 96
+    rate: float = 1e-4  # learning rate
+    warm_up: int = 12_000  # steps on the warped references alone (IP-LAP: 25 epochs)
+    perceptual: Literal["vgg19", "pixels"] = "vgg19"  # pixels: mean absolute difference instead, no download
+    w_warp: float = 2.5  # of the warped references (IP-LAP; the paper names no such loss)
+    w_per: float = 4.0
+    w_gan: float = 0.25
+    w_fm: float = 1.0
+    kept: int = 256  # clips whose crops stay in memory: 2.5 MB each at 128 px and 2 s
+
+
+class Spade(nn.Module):
+    """Two convolutions. Each input is normalised, then scaled and shifted pixel by pixel by a picture (SPADE)."""
+
+    def __init__(self, channels: int, picture: int, hidden: int) -> None:
+        super().__init__()
+        self.norm = nn.InstanceNorm2d(channels)
+        self.read = nn.ModuleList(nn.Conv2d(picture, hidden, 3, padding=1) for _ in range(2))
+        self.turn = nn.ModuleList(nn.Conv2d(hidden, 2 * channels, 3, padding=1) for _ in range(2))
+        # No biases: the next norm would remove them.
+        self.convolutions = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1, bias=False) for _ in range(2))
+
+    def forward(self, x: Tensor, picture: Tensor) -> Tensor:
+        """(B, C, h, w) and (B, P, H, W), brought to h x w, to (B, C, h, w)."""
+        picture = F.interpolate(picture, x.shape[-2:])
+        for read, turn, convolution in zip(self.read, self.turn, self.convolutions, strict=True):
+            scale, shift = turn(read(picture)).chunk(2, dim=1)  # linear, as in IP-LAP
+            x = convolution(F.leaky_relu(self.norm(x) * (1 + scale) + shift, 0.2))
+        return x
+
+
+def _down(channels: int, s: RendererSettings) -> nn.ModuleList:
+    full = nn.Sequential(nn.Conv2d(channels, s.narrow, 7, padding=3, bias=False), nn.BatchNorm2d(s.narrow), nn.ReLU())
+    half = nn.Sequential(nn.Conv2d(s.narrow, s.wide, 3, 2, 1, bias=False), nn.BatchNorm2d(s.wide), nn.ReLU())
+    return nn.ModuleList([full, half])
+
+
+class FlowEstimator(nn.Module):
+    """For every reference the flow to the wanted picture, and its weight at each pixel."""
+
+    def __init__(self, s: RendererSettings) -> None:
+        super().__init__()
+        sketches = 3 * s.window
+        self.down = _down(6, s)
+        self.coarse = nn.ModuleList(Spade(s.wide, sketches, s.hidden) for _ in range(2))
+        self.fine = Spade(s.wide // 4, sketches, s.hidden)
+        self.flow = nn.Conv2d(s.wide // 4, 2, 7, padding=3)
+        self.weight = nn.Sequential(
+            nn.Conv2d(s.wide // 4, s.narrow, 7, padding=3), nn.ReLU(), nn.Conv2d(s.narrow, 1, 7, padding=3)
+        )
+        with torch.no_grad():  # the flow starts near zero
+            self.flow.weight *= 0.1
+
+    def forward(self, pictures: Tensor, sketches: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """References warped to the wanted sketches, and their weighted mean.
+
+        Args:
+            pictures, sketches: (B, N, 3, H, W) in [0, 1], of the references.
+            wanted: (B, 3 T, H, W), T sketches around the wanted frame.
+
+        Returns:
+            (B, narrow, H, W) and (B, wide, H/2, W/2) features, (B, 3, H, W) pictures.
+        """
+        b, n = pictures.shape[:2]
+        flat = pictures.flatten(0, 1)
+        full = self.down[0](torch.cat([flat, sketches.flatten(0, 1)], dim=1))
+        half = self.down[1](full)
+        driving = wanted.repeat_interleave(n, dim=0)
+        x = half
+        for block in self.coarse:
+            x = block(x, driving)
+        x = self.fine(F.pixel_shuffle(x, 2), driving)
+        grid = sampling_grid(self.flow(x))
+        share = torch.sigmoid(self.weight(x)).unflatten(0, (b, n))
+        share = share / (share.sum(dim=1, keepdim=True) + 1e-5)
+        small = _resized_grid(grid, half.shape[-2:])
+        half_share = F.interpolate(share.flatten(0, 1), half.shape[-2:]).unflatten(0, (b, n))
+
+        def mean(x: Tensor, at: Tensor, weights: Tensor) -> Tensor:
+            warped = F.grid_sample(x, at, padding_mode="border", align_corners=False)
+            return (warped.unflatten(0, (b, n)) * weights).sum(dim=1)
+
+        return mean(full, grid, share), mean(half, small, half_share), mean(flat, grid, share)
+
+
+def sampling_grid(flow: Tensor) -> Tensor:
+    """A flow, (B, 2, H, W) px, x first, as the grid of `grid_sample` without aligned corners: (B, H, W, 2)."""
+    h, w = flow.shape[-2:]
+    y = (torch.arange(h, device=flow.device, dtype=flow.dtype) + 0.5)[:, None].expand(h, w)
+    x = (torch.arange(w, device=flow.device, dtype=flow.dtype) + 0.5)[None].expand(h, w)
+    at = torch.stack([(x + flow[:, 0]) * (2 / w) - 1, (y + flow[:, 1]) * (2 / h) - 1], dim=-1)
+    return at
+
+
+def _resized_grid(grid: Tensor, size: Sequence[int]) -> Tensor:
+    return F.interpolate(grid.permute(0, 3, 1, 2), tuple(size), mode="bilinear").permute(0, 2, 3, 1)
+
+
+class Generator(nn.Module):
+    """Draws the face from the sketches, the rest of the picture, and the warped references."""
+
+    def __init__(self, s: RendererSettings) -> None:
+        super().__init__()
+        self.down = _down(3 + 3 * s.window, s)
+        self.coarse = Spade(s.wide, s.wide, s.hidden)
+        self.fine = nn.ModuleList([Spade(s.wide // 4, s.narrow, s.hidden), Spade(s.wide // 4, 3, s.hidden)])
+        self.last = nn.Conv2d(s.wide // 4, 3, 7, padding=3)
+
+    def forward(self, masked: Tensor, wanted: Tensor, full: Tensor, half: Tensor, picture: Tensor) -> Tensor:
+        """(B, 3, H, W) masked, the wanted sketches and the outputs of `FlowEstimator`, to (B, 3, H, W) in [0, 1]."""
+        x = self.down[1](self.down[0](torch.cat([masked, wanted], dim=1)))
+        x = F.pixel_shuffle(self.coarse(x, half), 2)
+        for block, seen in zip(self.fine, (full, picture), strict=True):
+            x = block(x, seen)
+        return torch.sigmoid(self.last(F.leaky_relu(x)))
+
+
+class RendererNet(nn.Module):
+    """Flow estimator and generator, and the critic of their adversarial loss."""
+
+    def __init__(self, settings: RendererSettings) -> None:
+        super().__init__()
+        self.flow, self.generator = FlowEstimator(settings), Generator(settings)
+        self.critic = losses.PatchCritic(settings.critic)
+
+    def forward(self, masked: Tensor, wanted: Tensor, pictures: Tensor, sketches: Tensor) -> tuple[Tensor, Tensor]:
+        """The face (B, 3, H, W) and the warped references' mean, in [0, 1]; arguments as in the two networks."""
+        full, half, picture = self.flow(pictures, sketches, wanted)
+        return self.generator(masked, wanted, full, half, picture), picture

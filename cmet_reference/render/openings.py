@@ -1,0 +1,201 @@
+"""Fills mouth and eyes that open wider than in the base picture, from other pictures of the person or a drawing."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from cmet_reference.render.mesh_settings import MeshSettings
+from cmet_reference.render.triangles import (
+    HOLES,
+    MOUTH,
+    N_SKIN,
+    SHIFT,
+    Hole,
+    drawn_ids,
+    hole_triangles,
+    mapped,
+    sampled,
+)
+
+_EYES = (33, 263)  # outer corners; their distance is the unit of openings
+_CHEEKS = (50, 280, 101, 330, 205, 425, 117, 346)  # skin that shows the light
+
+
+class Donors(NamedTuple):
+    """Pictures from which the inside of an opening may be copied."""
+
+    frames: list[np.ndarray]  # (H, W, 3) uint8 RGB
+    points: np.ndarray  # (K, 468, 3)
+    light: np.ndarray  # (K, 3) mean colour of the cheeks
+    drawn: tuple[np.ndarray, np.ndarray]  # a drawn mouth and its points
+
+    def source(self, index: int, light: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Picture, points (468, 2) and colour factor (3,) of a donor, for cheeks of the colour `light`."""
+        if index < len(self.frames):
+            return self.frames[index], self.points[index, :, :2], light / self.light[index]
+        return self.drawn[0], self.drawn[1][:, :2], np.ones(3, np.float32)
+
+
+def choose_donors(
+    frames: np.ndarray, points: np.ndarray, base: np.ndarray, base_points: np.ndarray, settings: MeshSettings
+) -> Donors:
+    """The references, and the base frames at quantiles of each opening."""
+    chosen: set[int] = set()
+    if not np.array_equal(base[0], base[-1]):  # a still picture adds no donor
+        for hole in HOLES:
+            order = np.argsort(opening_size(hole, base_points)[:, 0], kind="stable")
+            chosen |= {int(order[round(q)]) for q in np.linspace(0, len(order) - 1, settings.donors)}
+    pictures = [np.ascontiguousarray(frame) for frame in [*frames, *(base[i] for i in sorted(chosen))]]
+    places = np.concatenate([points, base_points[sorted(chosen)]])
+    light = np.stack([cheek_colour(p, q) for p, q in zip(pictures, places, strict=True)])
+    return Donors(pictures, places, light, _drawn_mouth(pictures, places, light))
+
+
+def opening_size(hole: Hole, points: np.ndarray) -> np.ndarray:
+    """(T, 2): mean height and width of an opening, in units of the distance between the outer eye corners."""
+    unit = np.linalg.norm(points[:, _EYES[0]] - points[:, _EYES[1]], axis=-1)
+    gaps = points[:, hole.lower[1:-1]] - points[:, hole.upper[1:-1]]
+    # Measured along the face's vertical: lips that overlap are closed.
+    up = points[:, 152] - points[:, 10]
+    up /= np.linalg.norm(up, axis=-1, keepdims=True)
+    height = np.einsum("tpi,ti->tp", gaps, up).clip(0).mean(1)
+    width = np.linalg.norm(points[:, hole.upper[0]] - points[:, hole.upper[-1]], axis=-1)
+    return np.stack([height, width], 1) / unit[:, None]
+
+
+def plan_donors(
+    hole: Hole, target: np.ndarray, source: np.ndarray, donors: Donors, settings: MeshSettings, drawable: bool
+) -> list[dict[int, float]]:
+    """For each frame the donors of an opening with their weights: -1 is the base picture itself, K the drawn mouth.
+
+    The path of least cost through the frames (Viterbi), smoothed over three frames against flicker.
+    """
+    want, own, others = opening_size(hole, target), opening_size(hole, source), opening_size(hole, donors.points)
+
+    def cost(have: np.ndarray) -> np.ndarray:
+        ratio = np.log((have[..., 0] + settings.slack) / (want_[..., 0] + settings.slack))
+        return np.abs(ratio) + settings.width * np.abs(have[..., 1] - want_[..., 1])
+
+    want_ = want[:, None]
+    each = np.broadcast_to(others, (len(want), *others.shape))
+    costs = [cost(own[:, None]) - settings.own, cost(each)]
+    if drawable:
+        costs.append(np.full((len(want), 1), settings.drawn))
+    table = np.concatenate(costs, 1)
+    path = cheapest_path(table, settings.change)
+    near = np.stack([path[np.clip(np.arange(len(path)) + d, 0, len(path) - 1)] for d in (-1, 0, 1)])
+    plans = []
+    for three in near.T:
+        weights: dict[int, float] = {}
+        for index, weight in zip(three, (0.25, 0.5, 0.25), strict=True):
+            weights[int(index) - 1] = weights.get(int(index) - 1, 0.0) + weight
+        plans.append(weights)
+    return plans
+
+
+def cheapest_path(costs: np.ndarray, change: float) -> np.ndarray:
+    """(T, K) costs to (T,) choices with the least sum. Every change of the choice costs `change`."""
+    total, back = costs[0].copy(), np.zeros(costs.shape, int)
+    for t in range(1, len(costs)):
+        best = int(total.argmin())
+        jump = total[best] + change < total
+        back[t] = np.where(jump, best, np.arange(len(total)))
+        total = np.where(jump, total[best] + change, total) + costs[t]
+    path = np.empty(len(costs), int)
+    path[-1] = int(total.argmin())
+    for t in range(len(costs) - 1, 0, -1):
+        path[t - 1] = back[t, path[t]]
+    return path
+
+
+def fill_opening(
+    picture: np.ndarray, hole: Hole, target: np.ndarray, plan: dict[int, float], donors: Donors, light: np.ndarray
+) -> None:
+    """Copy the donors' inside into an opening of `picture`, in place.
+
+    Args:
+        target: (468, 3) px of the face in the picture.
+        plan: weights of the donors, of `plan_donors`.
+        light: (3,) mean colour of the picture's cheeks.
+    """
+    if set(plan) == {-1}:
+        return
+    edge = target[[*hole.upper, *hole.lower[-2:0:-1]], :2]
+    height, width = picture.shape[:2]
+    low = np.maximum(np.floor(edge.min(0)).astype(int) - 1, 0)
+    high = np.minimum(np.ceil(edge.max(0)).astype(int) + 2, [width, height])
+    if (high <= low).any():
+        return
+    size = high - low
+    # The share of each pixel that the opening covers: drawn at four times the size, then averaged.
+    large = np.zeros((4 * size[1], 4 * size[0]), np.uint8)
+    outline = np.round(((edge - low) * 4 + 1.5) * (1 << SHIFT)).astype(np.int32)
+    cv2.fillPoly(large, [outline], 255, shift=SHIFT)
+    cover = cv2.resize(large, (int(size[0]), int(size[1])), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
+    if not cover.any():
+        return
+    triangles = hole_triangles(hole)
+    ids = drawn_ids(target[triangles, :2] - low, size[1], size[0])
+    y, x = np.nonzero((ids > 0) & (cover > 0))
+    if not len(y):
+        return
+    where = triangles[ids[y, x] - 1]
+    points = (np.stack([x, y], 1) + low).astype(np.float32)
+    mixed = np.zeros((len(y), 3), np.float32)
+    for index, weight in plan.items():
+        if index < 0:
+            mixed += weight * picture[y + low[1], x + low[0]]
+            continue
+        frame, place, gain = donors.source(index, light)
+        # A map of the whole box: OpenCV accepts at most 32767 places in a row.
+        at = np.zeros((size[1], size[0], 2), np.float32)
+        at[y, x] = mapped(points, target[where, :2], place[where])
+        taken = sampled(frame, at, cv2.INTER_LINEAR)[y, x]
+        mixed += weight * taken * np.clip(gain, 0.7, 1.4)
+    part = picture[low[1] : high[1], low[0] : high[0]]
+    share = cover[y, x, None]
+    part[y, x] = np.clip(np.round(part[y, x] * (1 - share) + mixed * share), 0, 255)
+
+
+def cheek_colour(picture: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """(3,) float32: mean colour of the cheeks, at least 1."""
+    at = points[list(_CHEEKS), None, :2]
+    near = np.concatenate([at + np.array([dx, dy], np.float32) for dx in (-2, 0, 2) for dy in (-2, 0, 2)])
+    colours = sampled(picture, near, cv2.INTER_LINEAR)
+    return np.maximum(colours.reshape(-1, 3).mean(0), 1).astype(np.float32)
+
+
+def _drawn_mouth(frames: list[np.ndarray], points: np.ndarray, light: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A drawn inside of a mouth, (40, 80, 3) uint8 RGB, dark with upper teeth and a tongue; and its edge, (468, 3) px.
+
+    The teeth have the colour of the brightest tenth of the widest open mouth, if that is brighter than half of the
+    cheeks' brightness. Otherwise they have two thirds of the cheeks' brightness, slightly yellow.
+    """
+    hole, shape = HOLES[MOUTH], (40, 80)
+    opening = opening_size(hole, points)[:, 0]
+    best = int(opening.argmax())
+    skin = light[best]
+    teeth = skin.mean() * np.array([0.72, 0.67, 0.61], np.float32)
+    if opening[best] > 0.05:
+        mask = np.zeros(frames[best].shape[:2], np.uint8)
+        edge = points[best, [*hole.upper, *hole.lower[-2:0:-1]], :2]
+        cv2.fillPoly(mask, [np.round(edge).astype(np.int32)], 255)
+        colours = frames[best][mask > 0].astype(np.float32)
+        bright = colours[colours.mean(1) >= np.quantile(colours.mean(1), 0.9)].mean(0) if len(colours) else teeth
+        teeth = bright if bright.mean() > skin.mean() / 2 else teeth
+    v, u = np.meshgrid(np.linspace(0, 1, shape[0]), np.linspace(-1, 1, shape[1]), indexing="ij")
+    dark = skin * np.array([0.30, 0.17, 0.15], np.float32)
+    tongue = skin * np.array([0.55, 0.32, 0.30], np.float32)
+    band = np.clip((0.34 - v) / 0.10, 0, 1) * np.clip((0.85 - np.abs(u)) / 0.35, 0, 1)
+    hump = np.clip((v - 0.70) / 0.25, 0, 1) * np.clip((0.8 - np.abs(u)) / 0.4, 0, 1) * 0.7
+    inside = dark + hump[..., None] * (tongue - dark)
+    inside = inside + band[..., None] * (teeth - inside)
+    place = np.zeros((N_SKIN, 3), np.float32)
+    for line, low in ((hole.upper, 0.0), (hole.lower, 1.0)):
+        x = np.linspace(-1, 1, len(line))
+        bow = np.sqrt(1 - x**2) * (low - 0.5) + 0.5
+        place[list(line), :2] = np.stack([(x + 1) / 2 * (shape[1] - 1), bow * (shape[0] - 1)], 1)
+    return np.clip(np.round(inside), 0, 255).astype(np.uint8), place
