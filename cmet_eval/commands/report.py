@@ -1,12 +1,20 @@
-"""Tables beside the boards, as Markdown, CSV and pictures: emotion-proportion of a data set (CEM-Net's Fig. 2),
+"""Tables in addition to the boards, as Markdown, CSV and pictures: emotion-proportion of a data set (CEM-Net's Fig. 2),
 identity-deterioration (its Table I), confusion of the emotion classifiers, fid over a set, aitv by machine."""
 
 from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from cmet_eval.commands.options import Quiet, Workers
+from talking_face.execution.options import RunOptions
+from talking_face.reasons import UserError
+
+if TYPE_CHECKING:
+    from cmet_eval.reports.report import Report
 
 
 class Kind(StrEnum):
@@ -19,38 +27,49 @@ class Kind(StrEnum):
     AITV = "aitv"
 
 
-def report(
-    kind: Kind = typer.Argument(...),
-    run: Path = typer.Option(Path("work/run"), "--run", help="folder of a run: result rows, videos, records"),
-    data: Path = typer.Option(None, "--data", help="folder of shards, for emotion-proportion and fid; default: RUN's"),
-    out: Path = typer.Option(None, "--out", help="where the files go; default: RUN/reports"),
-    classifier: str = typer.Option("fer", "--classifier", help="for emotion-proportion: fer, deepface, ..."),
-    split: str = typer.Option("all", "--split", help="for emotion-proportion: clips of this split only"),
-    clips: int = typer.Option(None, "--clips", min=1, help="for emotion-proportion: at most so many a label"),
-    workers: int = typer.Option(2, "--workers", min=1),
-    quiet: bool = typer.Option(False, "--quiet"),
+def report(  # one parameter an option
+    kind: Annotated[Kind, typer.Argument()],
+    run: Annotated[Path, typer.Option(help="folder of a run: result rows, videos, records")] = Path("work/run"),
+    data: Annotated[
+        Path | None, typer.Option(help="folder of shards, for emotion-proportion and fid; default: RUN's")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="where the files go; default: RUN/reports")] = None,
+    classifier: Annotated[str, typer.Option(help="for emotion-proportion: fer, deepface, ...")] = "fer",
+    split: Annotated[str, typer.Option(help="for emotion-proportion: clips of this split only")] = "all",
+    clips: Annotated[int | None, typer.Option(min=1, help="for emotion-proportion: at most so many a label")] = None,
+    workers: Workers = 2,
+    quiet: Quiet = False,
 ) -> None:
-    from cmet_eval.reports import reports
-    from cmet_leaderboards.results import read_results
-    from talking_face.reasons import UserError
+    from cmet_eval.reports.emotion_proportion import Selection, emotion_proportion
+    from cmet_eval.reports.report import write
 
-    out = out or run / "reports"
-    if kind in (Kind.EMOTION_PROPORTION, Kind.FID):
-        data = data or run / "shards"
-        if not data.is_dir():
-            raise UserError(f"no folder {data}; give the shard set with --data")
+    out, options = out or run / "reports", RunOptions(workers, quiet=quiet)
     if kind is Kind.EMOTION_PROPORTION:
-        found = reports.emotion_proportion(
-            data, classifier, out, split=split, clips=clips, workers=workers, quiet=quiet
-        )
-    elif kind is Kind.FID:
-        found = reports.dataset_fid(run, data, workers=workers, quiet=quiet)
-    elif kind is Kind.AITV:
-        found = reports.aitv(run)
-    elif kind is Kind.CONFUSION:
-        found = reports.confusion_tables(read_results(run / "results"))
+        found = emotion_proportion(_shards(run, data), classifier, out, Selection(split, clips), options)
     else:
-        found = reports.identity_deterioration(read_results(run / "results"))
-    path = reports.write(found, out)
+        found = _of_run(kind, run, data, options)
+    path = write(found, out)
     print(found.markdown)
     print(path)
+
+
+def _of_run(kind: Kind, run: Path, data: Path | None, options: RunOptions) -> Report:
+    from cmet_eval.reports.confusion import confusion_tables
+    from cmet_eval.reports.identity_deterioration import identity_deterioration
+    from cmet_eval.reports.set_fid import dataset_fid
+    from cmet_eval.reports.times import aitv
+    from cmet_leaderboards.results import read_results
+
+    if kind is Kind.FID:
+        return dataset_fid(run, _shards(run, data), options)
+    if kind is Kind.AITV:
+        return aitv(run)
+    results = read_results(run / "results")
+    return confusion_tables(results) if kind is Kind.CONFUSION else identity_deterioration(results)
+
+
+def _shards(run: Path, data: Path | None) -> Path:
+    data = data or run / "shards"
+    if not data.is_dir():
+        raise UserError(f"no folder {data}; give the shard set with --data")
+    return data

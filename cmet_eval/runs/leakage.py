@@ -15,15 +15,9 @@ def unfair_metrics(method: Mapping[str, object], metrics: Sequence[Metric], shar
     """Keys of the metrics whose evaluator was trained on the training split, where the method shows clips of it."""
     if not method.get("trained_on_split"):
         return frozenset()
-    trained = [metric for metric in metrics if metric.variant == "corpus"]
-    asked = {(evaluator_of(metric), metric.files) for metric in trained}
-    known_to = {kind for kind, files in asked if knows_training_split(kind, shards, files)}
-    return frozenset(metric.key for metric in trained if evaluator_of(metric) in known_to)
-
-
-def evaluator_of(metric: Metric) -> corpus_nets.Kind:
-    """The evaluator that a `:corpus` metric uses."""
-    return "syncnet" if metric.name.startswith("lse_") else "emotion"
+    asked = {(metric.evaluator, metric.files) for metric in metrics}
+    known_to = {kind for kind, files in asked if kind is not None and knows_training_split(kind, shards, files)}
+    return frozenset(metric.key for metric in metrics if metric.evaluator in known_to)
 
 
 def knows_training_split(kind: corpus_nets.Kind, shards: ShardSet, files: ModelFiles) -> bool:

@@ -13,7 +13,13 @@ import pytest
 from cmet_eval.protocol.draw import Draw
 from cmet_eval.protocol.pair_files import read_pairs
 from cmet_eval.protocol.pairs import pair_file_name
-from cmet_eval.reports import reports
+from cmet_eval.reports import emotion_proportion as proportion
+from cmet_eval.reports.confusion import confusion_tables
+from cmet_eval.reports.emotion_proportion import Selection, emotion_proportion
+from cmet_eval.reports.identity_deterioration import identity_deterioration
+from cmet_eval.reports.report import Report, write
+from cmet_eval.reports.set_fid import dataset_fid
+from cmet_eval.reports.times import aitv
 from cmet_eval.runs import evaluate
 from cmet_eval.runs.metrics import Scoring
 from cmet_leaderboards.results import ResultRow, Results, read_results, write_results
@@ -27,6 +33,7 @@ from talking_face.pretrained.model_files import ModelFiles
 from talking_face.pretrained.store import MissingWeights
 from talking_face.reasons import UserError
 
+HERE = RunOptions(workers=0, quiet=True)
 KEYS = {"setting": "x", "revision": "1", "dataset": "d", "data_digest": "dd", "data_signature": "s", "rules": "r",
         "pairs_digest": "pp", "profile": "embedded", "suite_version": "1", "unit": "", "higher_is_better": True,
         "notes": "", "codec": "", "video_sha256": "v", "detail": "", "seed": 0, "intensity": None,
@@ -46,13 +53,13 @@ def results(
     write_results(map(ResultRow.of, rows), folder, {"method": {"name": method}})
 
 
-def table(report: reports.Report) -> list[dict[str, Any]]:
+def table(report: Report) -> list[dict[str, Any]]:
     return [dict(zip(report.head, row, strict=True)) for row in report.rows]
 
 
-def twice(report: Callable[[], reports.Report], tmp_path: Path) -> str:
+def twice(report: Callable[[], Report], tmp_path: Path) -> str:
     """Writes it twice, compares every byte, returns the Markdown."""
-    paths = [reports.write(report(), tmp_path / name) for name in ("one", "two")]
+    paths = [write(report(), tmp_path / name) for name in ("one", "two")]
     names = sorted(path.name for path in paths[0].parent.iterdir() if path.is_file())
     assert all((tmp_path / "one" / n).read_bytes() == (tmp_path / "two" / n).read_bytes() for n in names)
     assert any(name.endswith(".png") for name in names) and paths[0].with_suffix(".csv").exists()
@@ -87,11 +94,11 @@ def ea_results(folder: Path) -> Results:
 def test_confusion_is_by_hand_and_on_common_pairs(tmp_path: Path) -> None:
     rows = ea_results(tmp_path / "rows")
     found = {(r["method"], r["asked_for"], r["said"]): (r["clips"], r["clips_asked_for"])
-             for r in table(reports.confusion_tables(rows))}  # fmt: skip
+             for r in table(confusion_tables(rows))}  # fmt: skip
     # Method b has no value for the second pair, so a is judged without it.
     for method in "ab":
         assert found[method, "happy", "happy"] == (0.5, 1.0) and found[method, "sad", "sad"] == (1.0, 1.0)
-    text = twice(lambda: reports.confusion_tables(rows), tmp_path)
+    text = twice(lambda: confusion_tables(rows), tmp_path)
     assert "### a @ 1 (2 of 3)" in text and "| all | 2 | 75.0 |" in text  # the mean of 0.5 and 1
 
 
@@ -99,12 +106,12 @@ def test_identity_deterioration_takes_the_pairs_that_change_the_emotion(tmp_path
     values = [("sad", "happy", 0.9, {}), ("angry", "happy", 0.7, {}), ("sad", "sad", 0.1, {})]
     results(tmp_path / "rows", "a", "csim:dlib-ref", values)
     rows = read_results(tmp_path / "rows")
-    (row,) = table(reports.identity_deterioration(rows))
+    (row,) = table(identity_deterioration(rows))
     assert row["deterioration"] == pytest.approx(0.2) and (row["n"], row["expected"]) == (2, 2)
     assert row["low"] < 0.2 < row["high"]
-    assert "| x | a | 1 | csim:dlib-ref | 0.2 |" in twice(lambda: reports.identity_deterioration(rows), tmp_path)
+    assert "| x | a | 1 | csim:dlib-ref | 0.2 |" in twice(lambda: identity_deterioration(rows), tmp_path)
     with pytest.raises(UserError, match="ea:fer"):
-        reports.confusion_tables(rows)
+        confusion_tables(rows)
 
 
 def test_emotion_proportion_pools_frames_and_keeps_what_it_found(
@@ -120,8 +127,8 @@ def test_emotion_proportion_pools_frames_and_keeps_what_it_found(
         seen.append((sample.name, rows[1:]))
         return rows
 
-    monkeypatch.setattr(reports, "classifiers", lambda: {"t": StandIn(classify)})
-    make = lambda: reports.emotion_proportion(shards, "t", tmp_path / "kept", clips=3, workers=0, quiet=True)  # noqa: E731
+    monkeypatch.setattr(proportion, "classifiers", lambda: {"t": StandIn(classify)})
+    make = lambda: emotion_proportion(shards, "t", tmp_path / "kept", Selection(per_label=3), HERE)  # noqa: E731
     text = twice(make, tmp_path)
     assert len(seen) == 3 * 3, "three of each label, and none of them again"
     for row in table(make()):
@@ -130,14 +137,14 @@ def test_emotion_proportion_pools_frames_and_keeps_what_it_found(
         assert (row["sad"], row["happy"]) == pytest.approx(tuple(rows.mean(axis=0)))
     assert "47.25% neutral" in text
     with pytest.raises(UserError, match="there are t"):
-        reports.emotion_proportion(shards, "fer2", tmp_path, quiet=True)
+        emotion_proportion(shards, "fer2", tmp_path)
 
     def absent(sample: Sample) -> np.ndarray:
         raise MissingWeights("its file is not here")
 
-    monkeypatch.setattr(reports, "classifiers", lambda: {"t": StandIn(absent)})
+    monkeypatch.setattr(proportion, "classifiers", lambda: {"t": StandIn(absent)})
     with pytest.raises(UserError, match="its file is not here"):
-        reports.emotion_proportion(shards, "t", tmp_path / "other", clips=1, workers=0, quiet=True)
+        emotion_proportion(shards, "t", tmp_path / "other", Selection(per_label=1), HERE)
 
 
 def test_fid_over_a_set(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,19 +157,19 @@ def test_fid_over_a_set(shards: Path, tmp_path: Path, monkeypatch: pytest.Monkey
         out=run,
         draw=Draw(seeds=1, max_pairs=6),
         scoring=Scoring(["psnr"]),
-        options=RunOptions(workers=0, quiet=True),
+        options=HERE,
     )
     monkeypatch.setenv("CMET_EVAL_WEIGHTS", str(tmp_path))
     monkeypatch.setenv("CMET_EVAL_CACHE", str(tmp_path / "cache"))
     with pytest.raises(MissingWeights, match="Inception"):
-        reports.dataset_fid(run, shards, workers=0, quiet=True)
+        dataset_fid(run, shards, HERE)
     (tmp_path / "pt_inception-2015-12-05-6726825d.pth").write_bytes(b"a file")
 
     def eight(frames: np.ndarray) -> np.ndarray:
         return frames.reshape(len(frames), 8, -1).astype(np.float64).mean(axis=2)
 
     monkeypatch.setattr(fid, "inception_features", lambda sample, files: eight(sample.frames))
-    rows = {row["method"]: row for row in table(reports.dataset_fid(run, shards, workers=0, quiet=True))}
+    rows = {row["method"]: row for row in table(dataset_fid(run, shards, HERE))}
     pairs, data = read_pairs(run / "pairs" / "neutral-base.parquet").pairs, ShardSet(shards)
     real = np.concatenate([eight(data.frames(str(pair.ground_truth_clip))) for pair in pairs])
     for method in methods:
@@ -174,13 +181,13 @@ def test_fid_over_a_set(shards: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     # A video that is gone takes its pair out of every method's set; features are kept.
     monkeypatch.setattr(fid, "inception_features", lambda sample, files: pytest.fail("found before"))
     files[0].unlink()
-    again = table(reports.dataset_fid(run, shards, workers=0, quiet=True))
+    again = table(dataset_fid(run, shards, HERE))
     assert {(row["n"], row["expected"]) for row in again} == {(5, 6)}
 
 
 def test_aitv_is_written(shards: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no times"):
-        reports.aitv(tmp_path)
+        aitv(tmp_path)
     evaluate.run(
         ["static-reference"],
         ["neutral-base"],
@@ -188,8 +195,8 @@ def test_aitv_is_written(shards: Path, tmp_path: Path) -> None:
         out=tmp_path,
         draw=Draw(seeds=1, max_pairs=2),
         scoring=Scoring(["psnr"]),
-        options=RunOptions(workers=0, quiet=True),
+        options=HERE,
     )
-    path = reports.write(reports.aitv(tmp_path), tmp_path / "reports")
+    path = write(aitv(tmp_path), tmp_path / "reports")
     (row,) = csv.DictReader(path.with_suffix(".csv").read_text().splitlines())
     assert row["method"] == "static-reference" and "cores" in row["hardware"] and float(row["cmet_s"]) > 0

@@ -89,7 +89,7 @@ def test_evaluators_that_know_a_training_clip_by_id_and_sound_may_not_judge_what
         assert leakage.knows_training_split("emotion", shards, files) is knows
         assert not leakage.knows_training_split("syncnet", shards, files)  # each kind is asked for itself
     corpus = [metric for metric in METRICS if metric.variant == "corpus"]
-    assert {metric.name: leakage.evaluator_of(metric) for metric in corpus} == {
+    assert {metric.name: metric.evaluator for metric in corpus} == {
         **dict.fromkeys(("ea", "emotion_leak"), "emotion"),
         **dict.fromkeys(("lse_c", "lse_d", "lse_offset"), "syncnet"),
     }

@@ -1,0 +1,65 @@
+"""Groups result rows into tables of one signature, and keeps the pairs that all compared methods have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import pandas as pd
+
+from cmet_leaderboards.results import TABLE_KEYS
+from cmet_leaderboards.statistics import common_pairs
+from cmet_metrics.base import Metric
+from cmet_metrics.registry import find_record
+
+
+class MetricRows(NamedTuple):
+    """The rows of one metric that may share a table."""
+
+    key: dict[str, str]  # values of TABLE_KEYS
+    signature: str
+    rows: pd.DataFrame
+    expected: int  # pairs
+
+    @property
+    def metric(self) -> str:
+        """Key of the metric."""
+        return str(self.rows["metric"].iloc[0])
+
+
+class MethodRows(NamedTuple):
+    """The rows of one method that have a value, on the common pairs where the method is compared."""
+
+    method: str
+    revision: str
+    rows: pd.DataFrame
+    compared: bool
+
+
+def of_metrics(frame: pd.DataFrame, condition: Callable[[Metric], bool]) -> pd.DataFrame:
+    """The rows of the metrics whose record fulfils the condition."""
+    records = {key: find_record(key) for key in frame["metric"].unique()}
+    keys = [key for key, record in records.items() if record is not None and condition(record)]
+    return frame[frame["metric"].isin(keys)]
+
+
+def by_signature(frame: pd.DataFrame) -> Iterator[MetricRows]:
+    """The rows that may be compared with each other, sorted."""
+    expected = frame.groupby(list(TABLE_KEYS), dropna=False)["pair_id"].nunique()
+    for values, part in frame.groupby([*TABLE_KEYS, "signature"], sort=True, dropna=False):
+        key = dict(zip(TABLE_KEYS, map(str, values), strict=False))
+        yield MetricRows(key, str(values[-1]), part, int(expected.loc[values[:-1]]))
+
+
+def by_method(part: MetricRows) -> Iterator[MethodRows]:
+    """The methods of a table, sorted. A method with too few pairs is not compared and keeps all of its own."""
+    have = part.rows[part.rows["value"].notna()]
+    groups = {
+        str(i): (name, have.loc[rows.index.intersection(have.index)])
+        for i, (name, rows) in enumerate(part.rows.groupby(["method", "revision"], sort=True))
+    }
+    pairs = {i: frozenset(rows["pair_id"]) for i, (_, rows) in groups.items()}
+    compared, shared = common_pairs(pairs, part.expected)
+    for i, ((method, revision), rows) in groups.items():
+        used = rows[rows["pair_id"].isin(shared)] if i in compared else rows
+        yield MethodRows(str(method), str(revision), used, i in compared)

@@ -1,0 +1,101 @@
+"""What every report shares: its files, its tables, its figures, and the work on many clips.
+
+The same inputs give the same bytes: nothing in a report depends on the time or the folder.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+from talking_face.execution.options import RunOptions
+from talking_face.execution.workers import Task, run_tasks
+from talking_face.files import write_bytes, write_text
+from talking_face.progress import Progress
+from talking_face.reasons import Reason, UserError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Cell: TypeAlias = str | int | float | bool | None
+Line: TypeAlias = tuple[Cell, ...]
+
+_DEADLINE_S = 300.0  # of one clip; DeepFace takes 2 s, Inception 15
+
+
+@dataclass(frozen=True)
+class Report:
+    """A table with its text and plots. `write` makes the files NAME.md, NAME.csv and one PNG a plot."""
+
+    name: str
+    markdown: str  # without the pictures
+    head: tuple[str, ...]
+    rows: tuple[Line, ...]
+    plots: Mapping[str, Callable[[], Figure]] = field(default_factory=dict)  # file stem -> its figure
+
+
+def write(report: Report, out: Path) -> Path:
+    """Writes the files into `out`, each by an atomic rename; returns the Markdown file's path."""
+    markdown = report.markdown
+    for stem, plot in report.plots.items():
+        buffer = io.BytesIO()
+        plot().savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+        write_bytes(out / f"{stem}.png", buffer.getvalue())
+        markdown += f"\n![{stem}]({stem}.png)\n"
+    buffer_csv = io.StringIO()
+    writer = csv.writer(buffer_csv, lineterminator="\n")
+    writer.writerows([report.head, *(["" if v is None else v for v in row] for row in report.rows)])
+    write_text(out / f"{report.name}.csv", buffer_csv.getvalue())
+    write_text(out / f"{report.name}.md", markdown)
+    return out / f"{report.name}.md"
+
+
+def text(*parts: str) -> str:
+    """Paragraphs of Markdown."""
+    return "\n\n".join(parts) + "\n"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:
+    """A Markdown table; numbers with four digits, None as a dash."""
+
+    def cell(value: Cell) -> str:
+        if value is None:
+            return "–"
+        return f"{value:.4g}" if isinstance(value, float) else str(value).replace("|", "\\|")
+
+    lines = [head, ["---"] * len(head), *([cell(v) for v in row] for row in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of that size in inches, drawn without a display."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def work_on_clips(function: str, tasks: Mapping[str, tuple[object, ...]], label: str, options: RunOptions) -> None:
+    """Calls `function` with the arguments of every task on worker processes.
+
+    A task that fails leaves its result absent, and a line is printed.
+
+    Raises:
+        UserError: a task needs a weight file that is absent.
+    """
+    failed = []
+    with Progress(len(tasks), unit="clips", label=label, quiet=options.quiet) as progress:
+        every = [Task(key, args, _DEADLINE_S) for key, args in tasks.items()]
+        for result in run_tasks(function, every, workers=options.workers, progress=progress):
+            if result.error is not None and result.error.reason is Reason.MISSING_WEIGHTS:
+                raise UserError(result.error.detail)
+            if result.error is not None:
+                failed.append(f"{result.key}: {result.error}")
+    if failed:
+        print(f"{len(failed)} of {len(tasks)} failed, {failed[0]} for one")

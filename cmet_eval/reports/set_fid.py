@@ -1,0 +1,148 @@
+"""Report: FID over the set of all videos of a method, pooled over their frames."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from cmet_eval.protocol.pair_files import read_pairs
+from cmet_eval.protocol.pairs import PairList, pair_file_name
+from cmet_eval.reports.report import Line, Report, table, text, work_on_clips
+from cmet_eval.runs.generate import open_shards
+from cmet_leaderboards.statistics import common_pairs
+from cmet_metrics.base import Sample
+from cmet_metrics.fid import DatasetFid, FeatureSums
+from cmet_pipelines.shards import ShardSet
+from talking_face.execution.options import RunOptions
+from talking_face.files import sha256_of, write_bytes
+from talking_face.media.reading import read_frames
+from talking_face.pretrained.model_files import ModelFiles
+from talking_face.reasons import UserError
+from talking_face.signature import digest
+
+HEAD = (
+    *("setting", "method", "fid", "n", "expected", "frames", "real_frames", "compared", "signature", "pairs_digest"),
+)
+
+
+class _Features(NamedTuple):
+    """Files with the features of one pair's video and of its ground truth."""
+
+    video: Path
+    truth: Path
+
+    def exist(self) -> bool:
+        return self.video.exists() and self.truth.exists()
+
+
+@dataclass
+class _Store:
+    """Where features are kept, RUN/features, and the tasks that make the absent ones."""
+
+    run: Path
+    data: Path
+    signature: str
+    files: ModelFiles
+    tasks: dict[str, tuple[object, ...]] = field(default_factory=dict)
+
+    def path(self, kind: str, place: str, what: Sequence[str]) -> Path:
+        """File of the features of a video (`kind` video, `place` its path) or clip (its id); `what` identifies it."""
+        key = digest([kind, *what, self.signature], 32)
+        path = self.run / "features" / key[:2] / f"{key}.npy"
+        if not path.exists():
+            self.tasks[key] = (kind, str(self.data), place, str(path), self.files)
+        return path
+
+
+def dataset_fid(run: Path, data: Path, options: RunOptions | None = None, files: ModelFiles | None = None) -> Report:
+    """`fid:dataset` of every method in every setting of a run: frames of its videos against those of the ground truths.
+
+    Each pair brings its ground truth, so a clip that several pairs share counts several times on both sides. The
+    features of each video and clip are kept below RUN/features: 8 kB a frame. `files`: where the Inception network is
+    searched; None: by the environment.
+
+    Raises:
+        MissingWeights: the file of the Inception network is absent.
+        UserError: the folder holds no pair lists, or lists of other data.
+    """
+    from talking_face.pretrained import inception
+    from talking_face.pretrained.store import weight_path
+
+    files = files or ModelFiles.from_environment()
+    weight_path(inception.NAME, files)
+    shards, signature = ShardSet(data), str(DatasetFid(files).signature())
+    lists = [read_pairs(path) for path in sorted((run / "pairs").glob("*.parquet"))]
+    if not lists:
+        raise UserError(f"no pair lists in {run / 'pairs'}; give the folder of a cmet-eval run")
+    store = _Store(run, data, signature, files)
+    sets = [(pair_list, _features(pair_list, shards, store)) for pair_list in lists]
+    work_on_clips("cmet_eval.reports.set_fid:video_features", store.tasks, "features", options or RunOptions())
+    rows = [row for pair_list, found in sets for row in _rows(pair_list, found, signature)]
+    markdown = text(
+        "# FID over a set",
+        "Frames of all videos against the frames of all their ground truths, pooled. Methods are compared on the pairs "
+        "that all of them have. Biased upwards, the more the fewer frames: under 10,000 a side it compares with "
+        "nothing outside this table. It has no interval: leaving out a speaker would take 10 s each and change "
+        "the bias.",
+        table(HEAD[:8], [row[:8] for row in rows]),
+        f"Signature: `{signature}`. Data: `{shards.digest}`.",
+    )
+    return Report("fid", markdown, HEAD, tuple(rows))
+
+
+def _features(pair_list: PairList, shards: ShardSet, store: _Store) -> dict[str, dict[str, _Features]]:
+    """Method -> pair_id -> its feature files, of the pairs that have a video and a ground truth."""
+    if pair_list.data_digest != shards.digest:
+        raise UserError(f"the pairs of {pair_list.setting} were drawn from other data than {shards.folder}")
+    found: dict[str, dict[str, _Features]] = {}
+    for folder in sorted(store.run.glob(f"videos/*/{pair_list.setting}")):
+        for pair in pair_list.pairs:
+            video, clip = folder / f"{pair_file_name(pair.pair_id)}.mp4", pair.ground_truth_clip
+            if clip is not None and video.exists():
+                files = _Features(
+                    store.path("video", str(video), [sha256_of(video)]),
+                    store.path("clip", clip, [shards.digest, clip]),
+                )
+                found.setdefault(folder.parent.name, {})[pair.pair_id] = files
+    return found
+
+
+def _rows(pair_list: PairList, found: Mapping[str, Mapping[str, _Features]], signature: str) -> list[Line]:
+    """One row a method."""
+    expected = sum(pair.ground_truth_clip is not None for pair in pair_list.pairs)
+    complete = {m: {pair: files for pair, files in by.items() if files.exist()} for m, by in found.items()}
+    compared, shared = common_pairs({m: frozenset(by) for m, by in complete.items()}, expected)
+    rows: list[Line] = []
+    for method, by_pair in complete.items():
+        use = sorted(shared if method in compared else by_pair)
+        value, frames, real_frames = None, 0, 0
+        if use:
+            made = _pooled([by_pair[pair].video for pair in use])
+            real = _pooled([by_pair[pair].truth for pair in use])
+            value, frames, real_frames = DatasetFid().value(made, real), made.n, real.n
+        numbers = (value, len(use), expected, frames, real_frames, method in compared)
+        rows.append((pair_list.setting, method, *numbers, signature, pair_list.digest))
+    return rows
+
+
+def video_features(kind: str, data: str, place: str, path: str, files: ModelFiles) -> None:
+    """Saves the Inception features (T, 2048) of one video or clip; runs in a worker's child process."""
+    from cmet_metrics.fid import inception_features
+
+    frames = open_shards(data).frames(place) if kind == "clip" else read_frames(Path(place), 25.0)
+    found = inception_features(Sample(frames, name=Path(place).name), files)
+    buffer = io.BytesIO()
+    np.save(buffer, found.astype(np.float32), allow_pickle=False)
+    write_bytes(Path(path), buffer.getvalue())
+
+
+def _pooled(paths: Sequence[Path]) -> FeatureSums:
+    total = FeatureSums.of(np.load(paths[0], allow_pickle=False))
+    for path in paths[1:]:
+        total = total + FeatureSums.of(np.load(path, allow_pickle=False))
+    return total
