@@ -1,24 +1,25 @@
-"""The methods of the catalogue, and one with its published numbers: `baselines list`, `baselines show NAME`."""
+"""Show the methods of the catalogue, or one of them with its published numbers."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from enum import StrEnum
-from typing import Any
+from typing import Annotated
 
 import typer
 
 from cmet_baselines.published import Published, of_entry, tables
-from cmet_baselines.registry import catalogue, describe, get_method
+from cmet_baselines.registry import catalogue, describe
 from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import UserError
 
 KINDS = {
-    "built-in": "Run as they stand",
-    "python": "Classes that run in a process of their own",
+    "built-in": "Built into this suite",
+    "python": "Python classes, each in its own process",
     "command": "Command lines",
     "videos": "Folders of videos",
-    "published": "Published numbers only; to run one, see `baselines show NAME` and docs/baselines.md",
+    "published": "Published numbers only; to run one, see `baselines show NAME` and docs/how_to/add_a_method.md",
 }
 
 
@@ -29,38 +30,54 @@ class Action(StrEnum):
     SHOW = "show"
 
 
-def baselines(action: Action = typer.Argument(Action.LIST), name: str = typer.Argument(None)) -> None:
+def baselines(
+    action: Annotated[Action, typer.Argument()] = Action.LIST, name: Annotated[str | None, typer.Argument()] = None
+) -> None:
     if action is Action.LIST:
-        for kind, title in KINDS.items():
-            entries = [entry for entry in catalogue().values() if entry.kind == kind]
-            if entries:
-                print(f"{title}:")
-            for entry in entries:
-                role = f" ({entry.role})" if entry.role != "method" else ""
-                print(f"  {entry.name:20} {entry.summary}{role}\n{'':22} sees {', '.join(entry.sees)}")
-        return
-    if not name:
+        print(catalogue_text())
+    elif name:
+        print(method_text(name, ModelFiles.from_environment()))
+    else:
         raise UserError("name the method to show; `cmet-eval baselines list` has them")
-    files, known = ModelFiles.from_environment(), catalogue().get(name)
-    if known is None or known.kind != "published":
-        get_method(name, files)  # says what is wrong with it, if anything is
+
+
+def catalogue_text() -> str:
+    """All methods of the catalogue, by the way they run."""
+    lines = []
+    for kind, title in KINDS.items():
+        entries = [entry for entry in catalogue().values() if entry.kind == kind]
+        if entries:
+            lines.append(f"{title}:")
+        for entry in entries:
+            role = f" ({entry.role})" if entry.role != "method" else ""
+            lines.append(f"  {entry.name:20} {entry.summary}{role}\n{'':22} sees {', '.join(entry.sees)}")
+    return "\n".join(lines)
+
+
+def method_text(name: str, files: ModelFiles) -> str:
+    """The record of a method, its example command, and its published numbers.
+
+    Args:
+        name: as for `cmet_baselines.registry.get_method`.
+        files: where trained weights are searched.
+
+    Raises:
+        UserError: the method is unknown, or cannot be run as it is described.
+    """
     record = describe(name, files)
     example = record.pop("example", None)
-    for key, value in record.items():
-        if value not in (None, "", [], (), {}):
-            print(f"{key:12} {_plain(value)}")
-    if isinstance(example, dict):
-        print("\nA [command] to start a .toml of your own from; nobody has run it here:\n[command]")
-        for key, value in example.items():
-            if value not in (None, "", {}):
-                print(f"{key} = {json.dumps(value)}")
-    if known is not None and (rows := of_entry(known.name)):
-        print("\n" + published_text(rows))
+    lines = [f"{key:12} {_plain(value)}" for key, value in record.items() if value not in (None, "", [], (), {})]
+    if example is not None:
+        lines.append("\nA [command] as a start for your own .toml; nobody has run it here:\n[command]")
+        lines += [f"{key} = {json.dumps(value)}" for key, value in example.items() if value not in (None, "", {})]
+    if name in catalogue() and (rows := of_entry(name)):
+        lines.append("\n" + published_text(rows))
+    return "\n".join(lines)
 
 
 def published_text(rows: list[Published]) -> str:
-    """Printed numbers by table of their paper, and the line that says what they are."""
-    lines = ["Published numbers, as the papers print them; none is comparable with ours (docs/published.md):"]
+    """The printed numbers by table of their paper, under a line that states what they are."""
+    lines = ["Published numbers, as the papers print them; none is comparable with ours (docs/reference/published.md):"]
     for (paper, table, dataset, setting), group in tables(rows).items():
         lines.append(f"  {paper}, {_table(table)}, {dataset}, {setting}")
         for method in dict.fromkeys(row.method for row in group):
@@ -73,9 +90,11 @@ def _table(name: str) -> str:
     return name if name.startswith("Fig") else f"Table {name}"
 
 
-def _plain(value: Any) -> str:
-    if isinstance(value, dict):
+def _plain(value: object) -> str:
+    """A value of a record as one line of text."""
+    if isinstance(value, Mapping):
         return "; ".join(f"{key} {_plain(item)}" for key, item in value.items() if item not in (None, "", [], {}))
     if isinstance(value, list | tuple):
-        return " | ".join(map(_plain, value)) if any(isinstance(item, dict) for item in value) else ", ".join(value)
+        tables = any(isinstance(item, Mapping) for item in value)
+        return (" | " if tables else ", ").join(map(_plain, value))
     return str(value)

@@ -25,4 +25,13 @@ MaxPairs = Annotated[
 ]
 Seeds = Annotated[int | None, typer.Option("--seeds", min=1, help="number of seeds; default: the setting's")]
 Split = Annotated[str | None, typer.Option("--split", help="draw from this split; 'all' takes every clip")]
+ResultRows = Annotated[Path, typer.Option("--results", help="folder of result rows; searched in depth")]
+BandsFile = Annotated[
+    Path | None,
+    typer.Option("--bands", help="noise bands (bands.csv of cmet-eval calibrate); default: those of docs/calibration"),
+]
+BandsSource = Annotated[
+    str | None,
+    typer.Option("--bands-of", help="the clips of the calibration, such as embedded; default: the largest band"),
+]
 Pattern = Annotated[str, typer.Option("--pattern", help="file name of a pair, with {pair} or {pair_id}")]

@@ -29,6 +29,16 @@ def known_bands() -> Path | None:
     return _CALIBRATION if _CALIBRATION.is_file() else None
 
 
+def load_bands(path: Path | None = None, source: str | None = None) -> Bands | None:
+    """Bands from a file; without a path from the source tree, or None where it has no calibration.
+
+    Raises:
+        UserError: as `read_bands`.
+    """
+    path = path or known_bands()
+    return read_bands(path, source) if path else None
+
+
 def read_bands(path: Path, source: str | None = None) -> Bands:
     """Bands from the CSV that `cmet-eval calibrate` writes: columns signature, source and band.
 

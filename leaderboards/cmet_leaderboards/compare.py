@@ -198,7 +198,7 @@ def to_markdown(comparison: Comparison) -> str:
 
 
 def _unit(comparison: Comparison) -> str:
-    """What the paired tests are over, in words."""
+    """The unit of the paired tests, as text."""
     intervals = [metric.paired.interval for metric in comparison.metrics if metric.paired]
     kinds = {interval.over for interval in intervals if interval}
     few = f"clips of these speakers only (fewer than {MIN_SPEAKERS} have a value)"

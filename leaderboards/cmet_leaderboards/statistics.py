@@ -1,10 +1,10 @@
-"""Means, 95% intervals, paired tests, ranks and coverage over result rows. Pure functions on arrays.
+"""Computes means, 95% intervals, paired tests, ranks and coverage. Pure functions on arrays.
 
-Clips of one speaker resemble one another, so the unit of the interval is the speaker: with few of them a bootstrap over
-speakers covers far too rarely (about 57% of the time with 2, 78% with 4, where it says 95%). The interval here is
-Student's t over a delete-one-speaker jackknife; where every speaker has as many clips it is the textbook t-interval on
-speaker means, and it serves ratios and pooled statistics too. The paired test is the same t on the difference of two
-methods: its p-value has no lower end, whereas flipping signs over 4 speakers cannot fall below 2/16.
+Clips of one speaker resemble each other, so the unit of the interval is the speaker. A bootstrap over few speakers
+covers too rarely: a 95% interval covers about 57% of the time with 2 speakers, and 78% with 4. The interval here is
+Student's t over a delete-one-speaker jackknife. With equally many clips for each speaker it equals the textbook
+t-interval on speaker means. It also applies to ratios and pooled statistics. The paired test is the same t on the
+difference of two methods. Its p-value can be arbitrarily small; a sign-flip test over 4 speakers cannot go below 2/16.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
-MIN_SPEAKERS = 3  # with fewer the interval is over clips, and says nothing about other speakers
-MIN_COVERAGE = 0.5  # a method that scored fewer of the pairs would shrink everybody's common pairs: shown, not compared
-ALPHA = 0.05  # two methods tie unless Holm's corrected p-value of their difference is below
+MIN_SPEAKERS = 3  # with fewer speakers the interval is over clips, and does not extend to other speakers
+MIN_COVERAGE = 0.5  # a method with less coverage is shown but not compared: it would leave few common pairs
+ALPHA = 0.05  # two methods tie unless the p-value of their difference, with Holm's correction, is below this
 
-Estimator = Callable[[np.ndarray], float]  # indices of the rows that count -> the statistic
+Estimator = Callable[[np.ndarray], float]  # indices of rows -> the statistic of these rows
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A 95% interval. `over` is the unit left out in turn: "speakers", or "clips" of these speakers only."""
+    """A 95% interval. `over` is the unit that is left out in turn: "speakers", or "clips" of these speakers only."""
 
     low: float
     high: float
@@ -35,7 +35,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Difference:
-    """A paired difference: its estimate, interval, and the two-sided p-value of "none" by the same t."""
+    """A paired difference: its estimate, its interval, and the two-sided p-value of no difference by the same t."""
 
     mean: float
     interval: Interval | None  # None for fewer than two units
@@ -45,15 +45,18 @@ class Difference:
 def mean_interval(
     values: np.ndarray, speakers: Sequence[str] | np.ndarray, level: float = 0.95
 ) -> tuple[float, Interval | None]:
-    """Mean over clips with its interval.
+    """The mean over clips with its interval.
 
     Args:
-        values: (n,) finite, one a clip.
-        speakers: (n,) the clip's speaker: names, or integers of at least 0 (faster).
-        level: coverage wanted.
+        values: (n,) finite, one for each clip.
+        speakers: (n,) the speaker of each clip: names, or integers of at least 0, which are faster.
+        level: the wanted coverage of the interval.
 
     Returns:
-        the mean over clips (each clip with equal weight) and its interval; None for fewer than two clips.
+        the mean over clips, each with equal weight, and its interval; None for fewer than two clips.
+
+    Raises:
+        ValueError: `values` is empty or not finite.
     """
     values = np.asarray(values, float)
     if not np.isfinite(values).all() or values.size == 0:
@@ -65,19 +68,30 @@ def mean_interval(
 def jackknife_interval(
     estimate: Estimator, speakers: Sequence[str] | np.ndarray, level: float = 0.95
 ) -> Interval | None:
-    """Delete-one-unit jackknife interval around `estimate` of all rows.
+    """The delete-one-unit jackknife interval around `estimate` of all rows.
 
     SE^2 = (g - 1)/g * sum_k (estimate without unit k - their mean)^2, and the interval is estimate +- t(g - 1) * SE for
-    g units (Efron 1982, chapter 3; Student's t for the small g). Units are speakers where there are MIN_SPEAKERS of
-    them, else clips.
+    g units (Efron 1982, chapter 3; Student's t because g is small). The units are speakers if there are at least
+    MIN_SPEAKERS of them, else clips.
     """
     left_out, over = _leave_out(estimate, speakers)
     return _interval(estimate(np.arange(len(speakers))), left_out, over, level)
 
 
 def paired_means(a: np.ndarray, b: np.ndarray, speakers: Sequence[str] | np.ndarray) -> Difference:
-    """Mean of a - b over clips, (n,) each and finite: the paired t-test on speaker means (speakers of unequal size
-    count by their clips, through the jackknife). Agrees with the interval: p < 0.05 where that excludes 0."""
+    """The mean of a - b over clips, with the paired t-test on speaker means.
+
+    The jackknife weights speakers by their number of clips. The test agrees with the interval: p < 0.05 where the
+    interval excludes 0.
+
+    Args:
+        a: (n,) finite, one for each clip.
+        b: as `a`.
+        speakers: (n,) the speaker of each clip.
+
+    Raises:
+        ValueError: the arrays are empty or not finite.
+    """
     d = np.asarray(a, float) - np.asarray(b, float)
     if not np.isfinite(d).all() or d.size == 0:
         raise ValueError("paired_means needs at least one pair, all finite")
@@ -85,7 +99,7 @@ def paired_means(a: np.ndarray, b: np.ndarray, speakers: Sequence[str] | np.ndar
 
 
 def paired_estimates(estimate: Estimator, speakers: Sequence[str] | np.ndarray) -> Difference:
-    """As `paired_means` for a difference of any two statistics of the same rows."""
+    """As `paired_means`, for the difference of any two statistics of the same rows."""
     return _difference(estimate(np.arange(len(speakers))), *_leave_out(estimate, speakers))
 
 
@@ -100,12 +114,17 @@ def holm(p: Sequence[float] | np.ndarray) -> np.ndarray:
 
 
 def ranks(names: Sequence[str], beats: Mapping[str, frozenset[str]]) -> dict[str, int]:
-    """1 + how many are shown to be better. `beats`: name -> the names it is better than; all others are ties."""
+    """The rank of each name: 1 + the number of names that are shown to be better.
+
+    Args:
+        names: all names.
+        beats: name -> the names that it is better than; all others are ties.
+    """
     return {name: 1 + sum(name in beaten for beaten in beats.values()) for name in names}
 
 
 def kendall_tau(a: Sequence[float], b: Sequence[float]) -> float | None:
-    """Kendall's tau-b of two orderings of the same things; None where one of them does not order at all."""
+    """Kendall's tau-b of two orderings of the same items; None where all values of one ordering are equal."""
     x, y = (np.asarray(v, float) for v in (a, b))
     one, two = (np.sign(v[:, None] - v[None, :]) for v in (x, y))
     weight = math.sqrt(float((one**2).sum()) * float((two**2).sum()))
@@ -116,11 +135,11 @@ def common_pairs(scored: dict[str, frozenset[str]], expected: int) -> tuple[froz
     """Which methods are compared, and on which pairs.
 
     Args:
-        scored: method -> ids of the pairs it has a value for; an infinite value counts as scored.
-        expected: pairs there should be.
+        scored: method -> ids of the pairs that it has a value for; an infinite value counts as scored.
+        expected: number of expected pairs.
 
     Returns:
-        (methods with at least MIN_COVERAGE of the pairs, the pairs that all of them have).
+        the methods with at least MIN_COVERAGE of the pairs, and the pairs that all of these methods have.
     """
     compared = frozenset(name for name, ids in scored.items() if ids and len(ids) >= MIN_COVERAGE * expected)
     shared = frozenset.intersection(*(scored[name] for name in compared)) if compared else frozenset()
@@ -128,7 +147,7 @@ def common_pairs(scored: dict[str, frozenset[str]], expected: int) -> tuple[froz
 
 
 def _units(speakers: Sequence[str] | np.ndarray) -> tuple[np.ndarray, int, str]:
-    """(unit of each row, how many there are, what they are)."""
+    """The unit of each row, (n,) int; the number of units; and their kind, "speakers" or "clips"."""
     codes = np.asarray(speakers)
     if codes.dtype.kind != "i":
         codes = np.unique(codes, return_inverse=True)[1]
@@ -140,9 +159,9 @@ def _units(speakers: Sequence[str] | np.ndarray) -> tuple[np.ndarray, int, str]:
 
 
 def _leave_out_means(values: np.ndarray, speakers: Sequence[str] | np.ndarray) -> tuple[np.ndarray, str]:
-    """The mean without each unit in turn, from sums: one pass, whatever the number of units."""
+    """The means without each unit in turn, (units,), computed from sums in one pass; and the kind of the units."""
     codes, units, over = _units(speakers)
-    # About the mean: without it, the sums of equal values would differ by rounding, and so have a spread.
+    # Sums of differences from the mean: sums of equal values would differ by rounding, and so have a spread.
     centre = values.mean()
     sums, counts = np.bincount(codes, values - centre, units), np.bincount(codes, minlength=units)
     if units < 2:
@@ -151,6 +170,7 @@ def _leave_out_means(values: np.ndarray, speakers: Sequence[str] | np.ndarray) -
 
 
 def _leave_out(estimate: Estimator, speakers: Sequence[str] | np.ndarray) -> tuple[np.ndarray, str]:
+    """As `_leave_out_means`, for any statistic."""
     codes, units, over = _units(speakers)
     if units < 2:
         return np.empty(0), over
@@ -158,7 +178,7 @@ def _leave_out(estimate: Estimator, speakers: Sequence[str] | np.ndarray) -> tup
 
 
 def _error(left_out: np.ndarray) -> float:
-    """The jackknife's standard error."""
+    """The standard error of the jackknife."""
     units = len(left_out)
     return math.sqrt((units - 1) / units * float(((left_out - left_out.mean()) ** 2).sum()))
 
@@ -176,6 +196,6 @@ def _difference(centre: float, left_out: np.ndarray, over: str) -> Difference:
     if interval is None:
         return Difference(centre, None, 1.0)
     error = _error(left_out)
-    # Nothing varies: the same difference on every unit is no accident, unless it is none.
+    # Without variation, any difference other than 0 is certain.
     t = abs(centre) / error if error > 0 else (math.inf if centre else 0.0)
     return Difference(centre, interval, 2 * float(special.stdtr(len(left_out) - 1, -t)))
