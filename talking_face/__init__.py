@@ -1,1 +1,1 @@
-"""The ground floor: vocabulary, media, faces and pinned networks. Imports no other room, and no dask."""
+"""The ground floor: vocabulary, media, faces, pretrained networks and task execution. It imports no other room."""

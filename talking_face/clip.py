@@ -1,21 +1,20 @@
-"""Clip and Pair: what is read from a dataset, and one evaluation case made of clips. Plain, frozen records."""
+"""The records of a clip and of an evaluation pair: plain, frozen dataclasses."""
 
 from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
 class MediaSource:
-    """Where media lies: a file, or a member of a tar archive."""
+    """Where media is stored: a file, or a member of a tar archive."""
 
     path: str  # absolute path of the file, or of the archive
     member: str | None = None  # name inside the archive, `inner.tar!name` in a nested one; None for a plain file
     offset: int | None = None  # first byte of the member in the archive, so that reading it scans nothing
     size: int | None = None  # bytes of the member
-    parts: tuple[str, ...] = ()  # the files that continue `path`, where the archive lies in several; offset counts on
+    parts: tuple[str, ...] = ()  # files that continue `path`, for a split archive; `offset` counts through them
 
     def __str__(self) -> str:
         return self.path if self.member is None else f"{self.path}!{self.member}"
@@ -23,7 +22,7 @@ class MediaSource:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clip:
-    """One recording of one speaker. A reader fills this from names and label files alone; it opens no media."""
+    """One recording of one speaker. A reader fills it from file names and label files; it does not open media."""
 
     clip_id: str  # stable and readable: mead/M003/front/angry/3/001
     dataset: str
@@ -31,11 +30,11 @@ class Clip:
     video: MediaSource
     audio: MediaSource | None = None  # a separate sound file; None means the video's own track
     emotion: str | None = None  # talking_face.emotions.EMOTIONS, or an extended label; None where unlabelled
-    emotion_voted: str | None = None  # what most people saw and heard, where they were asked; None at a tie
+    emotion_voted: str | None = None  # the label that most raters gave; None without raters or at a tie
     intensity: int | None = None  # 1..3 in MEAD; None where the dataset has no levels
     take: str = ""  # the dataset's own number for the clip; not a sentence
     view: str | None = None
-    sentence_id: str | None = None  # only where it is truly known
+    sentence_id: str | None = None  # None unless the dataset states it
     transcript: str | None = None
     split: str | None = None  # train | val | test, from a named split
 
@@ -48,18 +47,18 @@ class Pair:
     setting: str
     seed: int
     speaker: str
-    reference_clip: str  # the identity the method sees
+    reference_clip: str  # the identity that the method sees
     reference_frames: tuple[int, ...]  # indices into the reference clip's 25 fps frames
     reference_emotion: str
-    source_clip: str  # pose or source video for methods that edit one
+    source_clip: str  # pose or source video, for methods that edit a video
     driving_clip: str  # the clip whose sound drives the lips
     target_emotion: str
     intensity: int | None
     ground_truth_clip: str | None  # None in the extended setting
     emotion_audio: tuple[str, ...] = ()  # C-MET's pool of clips with the target emotion
     neutral_audio: tuple[str, ...] = ()  # C-MET's pool of neutral clips
-    visible: str = "none"  # what of the ground truth a method may see: none | upper-half | all
+    visible: str = "none"  # part of the ground truth that a method may see: none | upper-half | all
 
-    def to_row(self) -> dict[str, Any]:
+    def to_row(self) -> dict[str, object]:
         """A flat row for CSV or Parquet; tuples become lists."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}

@@ -1,13 +1,14 @@
-"""One emotion vocabulary, with explicit maps from every dataset's labels and to every classifier's.
+"""The emotion vocabulary, with a map from the labels of each dataset and to the labels of each classifier.
 
-A label outside `EMOTIONS` is allowed as an open, extended label (`sarcastic`, ...): it has no ground truth in these
-datasets. A classifier that cannot say a label gives None, and the metric's named rule decides what that means.
+A label outside `EMOTIONS` is an extended label (`sarcastic`, ...): these datasets have no ground truth for it. Where a
+classifier does not support a label, the metric's rule for unsupported labels decides the score.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+# The one order of emotions: of boards, confusion matrices, one-hot vectors and clip numbers.
 EMOTIONS: tuple[str, ...] = ("neutral", "angry", "contempt", "disgusted", "fear", "happy", "sad", "surprised")
 
 
@@ -70,6 +71,6 @@ def canonical(label: str) -> str:
 
 
 def from_classifier(classifier: str, label: str) -> str:
-    """Our spelling of what a classifier says. Raises KeyError for a classifier or label that is not in its map."""
+    """Our spelling of a classifier's label. Raises KeyError for an unknown classifier or label."""
     theirs = {their: ours for ours, their in CLASSIFIER_LABELS[classifier].items()}
     return theirs[label]

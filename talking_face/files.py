@@ -1,4 +1,4 @@
-"""Reads and writes whole files: one atomic write, one SHA-256, one JSON form, for the whole tree."""
+"""Reads and writes whole files: the one atomic write, SHA-256 and JSON form of the tree."""
 
 from __future__ import annotations
 

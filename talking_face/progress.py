@@ -1,4 +1,4 @@
-"""Progress of long work: a bar with a rate and an end time on a terminal, plain lines every few seconds elsewhere."""
+"""Shows the progress of long work: a bar on a terminal, a plain line every few seconds elsewhere."""
 
 from __future__ import annotations
 
@@ -6,18 +6,24 @@ import sys
 import time
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
-PLAIN_LINE_EVERY_S = 5.0  # a log file stays readable, and a person still sees that work goes on
+if TYPE_CHECKING:
+    from rich.progress import Progress as RichProgress
+    from rich.progress import Task as RichTask
+    from rich.progress import TaskID
+
+PLAIN_LINE_EVERY_S = 5.0  # seldom enough for a log file, often enough for a person
 
 
 class Progress:
-    """Counts finished units. Use as a context manager; `advance` from one thread, `note` for a line between.
+    """Counts finished units. Use it as a context manager, and call `advance` from one thread only.
 
-    `already` units were finished by an earlier run: they count as done, and not into the rate.
+    Everything is printed to stderr, so that a command's output stays clean in a pipe. `quiet` silences the count but
+    not the notes. The speed is the mean since the start; the end time is a time of day.
 
-    Everything goes to stderr, so that a command's own output stays clean in a pipe. `quiet` silences the counting but
-    not the notes. A rate is the mean since the start, a unit per second; the end time is a wall-clock time.
+    Args:
+        already: units that an earlier run finished. They count as done, but not into the speed.
     """
 
     def __init__(
@@ -33,15 +39,15 @@ class Progress:
         self.done = self._already = already
         self._stream = stream if stream is not None else sys.stderr
         self._started = self._printed = time.monotonic()
-        self._bar: Any = None
-        self._task: Any = None
+        self._bar: RichProgress | None = None
+        self._task: TaskID | None = None
 
     def __enter__(self) -> Progress:
         self._started = self._printed = time.monotonic()
         if not self.quiet and self._stream.isatty():
             self._bar = _rich_bar(self.unit, self._stream)
         if self._bar is not None:
-            self._task = self._bar.add_task(self.label or self.unit, total=self.total, completed=self.done, rate="")
+            self._task = self._bar.add_task(self.label or self.unit, total=self.total, completed=self.done, speed="")
             self._bar.start()
         return self
 
@@ -55,15 +61,15 @@ class Progress:
             self._print_line(final=True)
 
     def advance(self, n: int = 1) -> None:
-        """`n` more units are finished."""
+        """Counts `n` more finished units."""
         self.done += n
-        if self._bar is not None:
-            self._bar.update(self._task, advance=n, rate=self._rate_text())
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, advance=n, speed=self._speed_text())
         elif not self.quiet and time.monotonic() - self._printed >= PLAIN_LINE_EVERY_S:
             self._print_line()
 
     def note(self, text: str) -> None:
-        """A line of its own, above the bar. Shown in quiet mode too."""
+        """Prints a line above the bar, in quiet mode too."""
         if self._bar is not None:
             self._bar.console.print(text, markup=False, highlight=False)
         else:
@@ -73,25 +79,25 @@ class Progress:
         self._printed = time.monotonic()
         head = f"{self.label}: " if self.label else ""
         tail = f"in {timedelta(seconds=round(time.monotonic() - self._started))}" if final else self._end_text()
-        line = f"{head}{self.done}/{self.total} {self.unit}, {self._rate_text()}, {tail}"
+        line = f"{head}{self.done}/{self.total} {self.unit}, {self._speed_text()}, {tail}"
         print(line, file=self._stream, flush=True)
 
-    def _rate(self) -> float:
+    def _speed(self) -> float:
         return (self.done - self._already) / max(time.monotonic() - self._started, 1e-6)
 
-    def _rate_text(self) -> str:
-        rate = self._rate()
-        return f"{rate:.1f} {self.unit}/s" if rate >= 1 else f"{rate * 60:.1f} {self.unit}/min"
+    def _speed_text(self) -> str:
+        speed = self._speed()
+        return f"{speed:.1f} {self.unit}/s" if speed >= 1 else f"{speed * 60:.1f} {self.unit}/min"
 
     def _end_text(self) -> str:
-        rate = self._rate()
-        if rate <= 0:
+        speed = self._speed()
+        if speed <= 0:
             return "end unknown"
-        left = (self.total - self.done) / rate
+        left = (self.total - self.done) / speed
         return f"ends {(datetime.now() + timedelta(seconds=left)).strftime('%H:%M:%S')}"
 
 
-def _rich_bar(unit: str, stream: TextIO) -> Any:
+def _rich_bar(unit: str, stream: TextIO) -> RichProgress | None:
     """A rich progress bar, or None where rich is not installed."""
     try:
         from rich.console import Console
@@ -102,7 +108,7 @@ def _rich_bar(unit: str, stream: TextIO) -> Any:
         return None
 
     class EndTime(ProgressColumn):
-        def render(self, task: Any) -> Text:
+        def render(self, task: RichTask) -> Text:
             if task.time_remaining is None or task.finished:
                 return Text("")
             return Text((datetime.now() + timedelta(seconds=task.time_remaining)).strftime("ends %H:%M:%S"))
@@ -112,7 +118,7 @@ def _rich_bar(unit: str, stream: TextIO) -> Any:
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn(unit),
-        TextColumn("{task.fields[rate]}"),
+        TextColumn("{task.fields[speed]}"),
         TimeElapsedColumn(),
         EndTime(),
         console=Console(file=stream),

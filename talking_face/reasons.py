@@ -1,4 +1,4 @@
-"""Reason codes: why a clip was dropped or a score has no value. Every loss in the suite carries one of these."""
+"""Reason codes: why a clip was dropped, or why a score has no value. Every loss has one of these codes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class Reason(StrEnum):
-    """Stable codes; ledgers and result rows store the value, so a code is never renamed, only added."""
+    """The codes. Ledgers and result rows store their values, so a value is never renamed, only added."""
 
     MISSING_FILE = "missing-file"
     EMPTY_FILE = "empty-file"
@@ -42,12 +42,12 @@ class Reason(StrEnum):
     INFINITE = "infinite"
     NOT_FINITE = "not-finite"
     SILENT = "silent"
-    UNSAYABLE = "unsayable"  # the classifier has no word for the emotion
+    UNSUPPORTED_LABEL = "unsayable"  # the classifier does not have the label of this emotion
     TRAINED_ON = "trained-on"  # the evaluator was trained on the clip
 
 
 class ClipError(Exception):
-    """One clip cannot be used. `reason` is the code, `detail` says what happened in words a user can act on."""
+    """One clip cannot be used. `reason` is the code, `detail` explains it so that a user can act on it."""
 
     def __init__(self, reason: Reason, detail: str) -> None:
         super().__init__(f"{reason.value}: {detail}")
@@ -55,9 +55,9 @@ class ClipError(Exception):
         self.detail = detail
 
     def __reduce__(self) -> tuple[type[ClipError], tuple[Reason, str]]:
-        # Exceptions pickle by their message alone; without this one crossing a process boundary loses its reason.
+        # By default, an exception pickles its message only: the reason would be lost between processes.
         return type(self), (self.reason, self.detail)
 
 
 class UserError(Exception):
-    """The command cannot start or go on as asked; the message is one or two lines that say what to do. Exit code 2."""
+    """The command cannot do what was asked. The message is one or two lines with a remedy. Exit code 2."""

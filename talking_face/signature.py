@@ -1,7 +1,7 @@
-"""Signatures: `name|key:value|...|version:x`, the part of a score that says how it was made.
+"""Signatures `name|key:value|...|version:x`: the part of a score that states how it was made.
 
-Modelled on sacrebleu's: short, readable, comparable as a string. Two numbers with different signatures never share a
-column on a board.
+The form is that of sacrebleu: short, readable, comparable as a string. Two scores with different signatures never
+share a column on a board.
 """
 
 from __future__ import annotations
@@ -10,15 +10,14 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from typing import Any
 
 _TOKEN = re.compile(r"^[A-Za-z0-9_.,+@=/\-]+$")
 
 
 class Signature:
-    """An ordered set of `key:value` fields behind a name; compares and hashes as its text."""
+    """A name and ordered `key:value` fields. Two signatures are equal if their texts are equal."""
 
-    def __init__(self, name: str, fields: Mapping[str, Any]) -> None:
+    def __init__(self, name: str, fields: Mapping[str, object]) -> None:
         self.name = name
         self.fields = {key: _token(value) for key, value in fields.items()}
         _check(name)
@@ -50,18 +49,18 @@ class Signature:
         return cls(name, fields)
 
 
-def canonical_json(value: Any) -> str:
+def canonical_json(value: object) -> str:
     """JSON with sorted keys and no spaces: the same value gives the same bytes on every machine."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
-def digest(value: Any, length: int = 16) -> str:
+def digest(value: object, length: int = 16) -> str:
     """First `length` hex digits of the SHA-256 of bytes, or of the canonical JSON of anything else."""
     data = value if isinstance(value, bytes) else canonical_json(value).encode()
     return hashlib.sha256(data).hexdigest()[:length]
 
 
-def _token(value: Any) -> str:
+def _token(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     text = str(value)
@@ -71,4 +70,4 @@ def _token(value: Any) -> str:
 
 def _check(text: str) -> None:
     if not _TOKEN.match(text):
-        raise ValueError(f"{text!r} cannot stand in a signature: letters, digits and _.,+@=/- only")
+        raise ValueError(f"{text!r} is not allowed in a signature: letters, digits and _.,+@=/- only")

@@ -1,7 +1,7 @@
-"""Thread pools, set once and in one place.
+"""Limits the thread pools of native libraries, in one place.
 
-FFmpeg, XNNPACK, OpenMP, BLAS and OpenCV each start a pool of the machine's size; with W workers that is W times too
-many threads. A worker process calls `limit_threads(1)` before it imports anything heavy.
+FFmpeg, XNNPACK, OpenMP, BLAS and OpenCV each start as many threads as the machine has cores. With W workers, that is W
+times too many. A worker process calls `limit_threads(1)` before it imports these libraries.
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ VARIABLES = (
     "TF_NUM_INTEROP_THREADS",
 )
 
-# Read by talking_face.media at each open: FFmpeg keeps no global setting.
+# Read by talking_face.media at each open, because FFmpeg has no global setting.
 _codec_threads = 1
 
 
 def limit_threads(n: int = 1) -> None:
     """Give every native library at most `n` threads in this process and in the processes it starts.
 
-    The environment variables act on libraries not loaded yet; OpenCV and torch are also set directly if they are.
+    The environment variables act on libraries that are not loaded yet. OpenCV and torch are also set directly when they
+    are loaded.
     """
     global _codec_threads
     _codec_threads = n
@@ -39,5 +40,5 @@ def limit_threads(n: int = 1) -> None:
 
 
 def codec_threads() -> int:
-    """Threads each FFmpeg decoder may use: 1 unless `limit_threads` said otherwise (1 keeps encodes deterministic)."""
+    """Threads that each FFmpeg decoder may use: 1, or the number of the last `limit_threads`."""
     return _codec_threads

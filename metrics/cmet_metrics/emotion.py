@@ -195,7 +195,7 @@ class EmotionAccuracy(EmotionMetric):
             raise ClipError(Reason.UNLABELLED, f"{pred.name}: the emotion it should show is not known")
         labels = self.labels
         if truth not in labels and (self.unsupported == "left-out" or truth not in EMOTIONS):
-            raise ClipError(Reason.UNSAYABLE, f"{self.classifier} has no word for {truth}")
+            raise ClipError(Reason.UNSUPPORTED_LABEL, f"{self.classifier} has no word for {truth}")
         rows = self.network.predictions(pred, self.files)
         share = dict(zip(labels, shares(rows, self.per), strict=True))
         stats = {f"{truth}{_BETWEEN}{label}": float(value) for label, value in share.items()}
@@ -237,7 +237,7 @@ class EmotionLeak(EmotionMetric):
         if seen == meant:
             raise ClipError(Reason.NOT_ASKED, f"the reference of {pred.name} shows the target emotion, {meant}")
         if seen not in self.labels:
-            raise ClipError(Reason.UNSAYABLE, f"{self.classifier} has no word for {seen}")
+            raise ClipError(Reason.UNSUPPORTED_LABEL, f"{self.classifier} has no word for {seen}")
         rows = self.network.predictions(pred, self.files)
         share = dict(zip(self.labels, shares(rows, "frame"), strict=True))
         n = float(len(rows))

@@ -19,7 +19,7 @@ import numpy as np
 from cmet_metrics.base import Metric, Sample, Score, Settings, Variant
 from cmet_metrics.landmarks import mediapipe_landmarks, need_faces, points_id
 from talking_face.faces import speaking
-from talking_face.faces.speaking import FPS, foretell, mouth_motion, sound_bands
+from talking_face.faces.speaking import FPS, mouth_motion, predict_motion, sound_bands
 from talking_face.files import sha256_of
 from talking_face.media.reading import AUDIO_RATE
 from talking_face.reasons import ClipError, Reason
@@ -166,7 +166,7 @@ class LipEnergy(Metric):
         mouth = mouth_motion(mesh, seen)[:, _OPENING]
         if mouth.std() < 1e-3:
             raise ClipError(Reason.NOT_FINITE, f"{sample.name}: the mouth does not move, so nothing correlates with it")
-        return match(mouth, foretell(sound_bands(audio, n))[:, _OPENING])
+        return match(mouth, predict_motion(sound_bands(audio, n))[:, _OPENING])
 
 
 METRICS = (LipEnergy,)

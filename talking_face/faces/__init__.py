@@ -1,1 +1,1 @@
-"""Faces on arrays: find, track through a clip, smooth, and crop with a transform back to source pixels."""
+"""Finds and tracks faces, smooths their landmarks, and crops them with a transform to source pixels."""

@@ -1,11 +1,11 @@
-"""Named alignments: from a clip's landmarks to one transform a frame, and from a picture and its transform to the crop.
+"""Named alignments: a transform for each frame from the landmarks of a clip, and the crop from picture and transform.
 
-Coordinates of points and transforms are continuous, 0 at the left or top edge of the picture (a pixel's centre is at
-+0.5), so that crop = transform @ (x, y, 1) holds at every size. Codes whose pixels have whole-number centres are
-followed exactly through `_between_edges`.
+Coordinates of points and transforms are continuous, with 0 at the left or top edge of the picture. A pixel's centre is
+at +0.5, so that crop = transform @ (x, y, 1) holds at every size. `_between_edges` converts from code whose pixels have
+whole-number centres.
 
-A mode's name claims the geometry of the code that it is named after, given the points. Whose points place it is the
-mode's `points`: where that is not the detector of the original, docs/faces.md says by how much the crops differ.
+A mode has the geometry of the code that it is named after, given the same points. `AlignMode.points` names the detector
+of the points. Where the original uses another detector, docs/reference/faces.md states how much the crops differ.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from talking_face.faces.crop import CropBox, crop_picture, invert, stable_box
 from talking_face.faces.eat import similarity
 from talking_face.faces.points68 import to_68
 from talking_face.media.picture import Picture
+from talking_face.names import did_you_mean
 from talking_face.pretrained.model_files import ModelFiles
 
 Region = tuple[int, int, int, int]  # left, top, right, bottom, whole source px
@@ -51,8 +52,8 @@ _IP_LAP_MARGIN = 5  # px added on each side; inference_single.py adds 25, prepro
 # Source: joonson/syncnet_python, run_pipeline.py (crop_scale, the medfilt kernel, the padding's grey).
 _SYNCNET_SCALE, _SYNCNET_MEDIAN, _SYNCNET_GREY = 0.40, 13, 110
 
-# Source: NVlabs/ffhq-dataset, download_ffhq.py: half the crop's side over the eyes' distance, and over that from the
-# eyes to the mouth, whichever is larger; and how far the centre lies from the eyes towards the mouth.
+# Source: NVlabs/ffhq-dataset, download_ffhq.py: half the crop's side is the larger of 2.0 times the distance of
+# the eyes and 1.8 times the distance from eyes to mouth. The crop's centre is 0.1 of the way from eyes to mouth.
 _FFHQ_EYES, _FFHQ_MOUTH, _FFHQ_DOWN = 2.0, 1.8, 0.1
 
 
@@ -61,8 +62,8 @@ class AlignMode:
     """One way to cut the face out of every frame."""
 
     name: str
-    size: int | None  # side of the square crop, px; None: as asked for
-    points: str  # what places it: mp478 (the track's landmarks) or dlib68 (found in every frame anew)
+    size: int | None  # side of the square crop, px; None: chosen by the caller
+    points: str  # mp478 (landmarks of the track) or dlib68 (detected in every frame)
     place: Callable[[np.ndarray, np.ndarray, tuple[int, int], int, float], np.ndarray]
     warp: Callable[[np.ndarray, np.ndarray, int], np.ndarray] | None  # None: crop_picture, in whole source pixels
     source: str
@@ -80,11 +81,11 @@ def transforms(
 
     Args:
         points: (T, 478, 2 or 3), or (T, 68, 2) for a mode on dlib's points; source pixels, anything where not valid.
-        valid: (T,) bool. A frame without a face gets the crop that lies between its neighbours'; at the ends, the
-            nearest one's.
+        valid: (T,) bool. A frame without a face gets a crop between those of its neighbours; at the ends, that of
+            the nearest frame.
         picture: (height, width) of the source, px.
-        size: side of the crop, px; the mode's own where it has one.
-        enlarge: of `box` alone: the crop's side over the face's extent.
+        size: side of the crop, px; a mode with a fixed size ignores it.
+        enlarge: the crop's side over the face's extent; used by `box` only.
 
     Returns:
         (T, 2, 3) float64. Raises ValueError without a valid frame.
@@ -111,7 +112,7 @@ def cut(
 ) -> np.ndarray:
     """The (size, size, 3) uint8 RGB crop of a picture by its (2, 3) transform.
 
-    `offset`: where the picture's left and top edge lie in source coordinates, for a picture that is a part of it.
+    `offset`: source coordinates of the picture's left and top edge, for a picture that is a part of the source.
     """
     if mode.warp is None:
         return crop_picture(picture, _box_of(transform, size), size, offset)
@@ -163,7 +164,7 @@ def _place_ffhq(points: np.ndarray, valid: np.ndarray, _p: tuple[int, int], size
     left_eye, right_eye = p[:, 36:42].mean(axis=1), p[:, 42:48].mean(axis=1)
     eyes = (left_eye + right_eye) / 2
     across, down = right_eye - left_eye, (p[:, 48] + p[:, 54]) / 2 - eyes
-    # The mean of the eyes' direction and that of the mouth turned by a right angle: both say how the head is tilted.
+    # The mean of two directions that show the tilt of the head: eye to eye, and eyes to mouth turned by 90 degrees.
     tilt = across + np.stack([down[:, 1], -down[:, 0]], axis=1)
     x = tilt / np.linalg.norm(tilt, axis=1, keepdims=True)
     y = np.stack([-x[:, 1], x[:, 0]], axis=1)
@@ -196,7 +197,7 @@ def _place_syncnet(points: np.ndarray, valid: np.ndarray, _p: tuple[int, int], s
     low, high = p.min(axis=1), p.max(axis=1)
     half, centre = (high - low).max(axis=1) / 2, (low + high) / 2
     track = np.stack([half, centre[:, 0], centre[:, 1]])
-    # medfilt adds zeros at the ends: under seven frames they would be the median.
+    # medfilt adds zeros at the ends. In a clip under seven frames, the zeros would be the median.
     if len(p) > _SYNCNET_MEDIAN // 2:
         bs, mx, my = (medfilt(row, _SYNCNET_MEDIAN) for row in track)
     else:
@@ -218,7 +219,7 @@ def _as_68(points: np.ndarray) -> np.ndarray:
 
 
 def _bridged(points: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    """(T, P, 2) float64 with the frames that are not valid filled in from the nearest valid ones."""
+    """(T, P, 2) float64. Frames that are not valid are interpolated between the nearest valid ones."""
     points = points.astype(np.float64)
     if valid.all():
         return points
@@ -240,14 +241,14 @@ def _slices(low: np.ndarray, high: np.ndarray, size: int) -> np.ndarray:
 
 
 def _between_edges(matrix: np.ndarray) -> np.ndarray:
-    """A (2, 3) transform between pixels with whole-number centres, as one between continuous coordinates."""
+    """Converts a (2, 3) transform between pixels with whole-number centres to continuous coordinates."""
     out = np.array(matrix, np.float64)
     out[:, 2] += 0.5 - out[:, :2] @ [0.5, 0.5]
     return out
 
 
 def _between_centres(transform: np.ndarray) -> np.ndarray:
-    """The inverse of `_between_edges`: what cv2.warpAffine takes."""
+    """The inverse of `_between_edges`: the form that cv2.warpAffine expects."""
     out = np.array(transform, np.float64)
     out[:, 2] += out[:, :2] @ [0.5, 0.5] - 0.5
     return out
@@ -257,7 +258,7 @@ def _between_centres(transform: np.ndarray) -> np.ndarray:
 
 
 def _warp_bilinear(view: np.ndarray, transform: np.ndarray, size: int) -> np.ndarray:
-    """As insightface's norm_crop: black outside, no averaging where it shrinks."""
+    """As norm_crop of insightface: black outside the picture, no averaging when it shrinks."""
     return cv2.warpAffine(view, _between_centres(transform), (size, size), flags=cv2.INTER_LINEAR)
 
 
@@ -269,9 +270,9 @@ def _warp_eat(view: np.ndarray, transform: np.ndarray, size: int) -> np.ndarray:
 
 
 def _warp_mirror(view: np.ndarray, transform: np.ndarray, size: int) -> np.ndarray:
-    """Bilinear, averaged over as many samples as source pixels fall into one; mirrored outside the picture.
+    """Bilinear with supersampling, mirrored outside the picture.
 
-    FFHQ also samples in excess and averages (Lanczos, from 4096 px); it blurs what it mirrors, this does not.
+    FFHQ supersamples too (Lanczos, from 4096 px). It also blurs the mirrored border; this function does not.
     """
     over = max(1, math.ceil(1 / math.hypot(transform[0, 0], transform[1, 0]) - 1e-6))
     large = cv2.warpAffine(
@@ -285,7 +286,7 @@ def _warp_mirror(view: np.ndarray, transform: np.ndarray, size: int) -> np.ndarr
 
 
 def _warp_slice(view: np.ndarray, transform: np.ndarray, size: int) -> np.ndarray:
-    """A rectangle of whole pixels, grey outside the picture, stretched by cv2.resize with its default, bilinear."""
+    """A rectangle of whole pixels, grey outside the picture, scaled by cv2.resize (bilinear)."""
     scale = np.array([transform[0, 0], transform[1, 1]])
     left, top = (int(v) for v in np.rint(-transform[:, 2] / scale))
     right, bottom = (int(a + b) for a, b in zip((left, top), np.rint(size / scale), strict=True))
@@ -320,7 +321,9 @@ ALIGN_MODES: dict[str, AlignMode] = {
 
 
 def align_mode(name: str) -> AlignMode:
-    """The mode of that name. Raises ValueError naming those there are."""
+    """The mode of that name. Raises ValueError with the known names."""
     if name not in ALIGN_MODES:
-        raise ValueError(f"no align mode {name!r}; there are {', '.join(ALIGN_MODES)}")
+        raise ValueError(
+            f"no align mode {name!r}{did_you_mean(name, ALIGN_MODES)}; known modes: {', '.join(ALIGN_MODES)}"
+        )
     return ALIGN_MODES[name]

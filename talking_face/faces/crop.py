@@ -1,7 +1,7 @@
 """The `box` crop: one square of whole source pixels, the same for every frame of a clip, scaled to a fixed size.
 
-Coordinates are continuous with 0 at the left or top edge of the picture (a pixel's centre is at +0.5), as MediaPipe
-gives them, so that crop = transform @ (x, y, 1) is exact at every size.
+Coordinates are continuous, with 0 at the left or top edge of the picture, as MediaPipe gives them. A pixel's centre is
+at +0.5, so that crop = transform @ (x, y, 1) is exact at every size.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import numpy as np
 
 from talking_face.media.picture import Picture
 
-# The crop's side over the face's height or width (mesh extent: hairline to chin), whichever is larger: the face fills
-# about two thirds of the picture, as in the field's 256 px crops.
+# The crop's side over the larger of the face's height (hairline to chin) and width. The face then fills two thirds of
+# the picture, as in the usual 256 px crops.
 ENLARGE = 1.5
 
 
 @dataclass(frozen=True, slots=True)
 class CropBox:
-    """A square of source pixels; it may reach beyond the picture, which is then continued by its edge pixels."""
+    """A square of source pixels. Where it reaches beyond the picture, the edge pixels are repeated."""
 
     left: int
     top: int
@@ -37,10 +37,10 @@ def stable_box(
 ) -> CropBox:
     """The clip's crop box from its track: (T, P, 2 or 3) landmarks in source pixels and (T,) bool.
 
-    With `picture`, its (height, width), the box is moved inside where it fits, so that no made-up pixels enter.
+    With `picture`, (height, width), the box is moved inside the picture if it fits, so that no edge pixel is repeated.
 
-    The side follows the median face size, so a single wide-open mouth does not shrink a whole clip, and grows only so
-    far that the face stays inside in 98% of frames. Raises ValueError without a valid frame.
+    The side follows the median size of the face, so that one wide-open mouth does not change the whole clip. It grows
+    only until the face is inside in 98% of the frames. Raises ValueError without a valid frame.
     """
     if not valid.any():
         raise ValueError("no valid frame to place a crop on")
@@ -50,9 +50,9 @@ def stable_box(
     reach_low, reach_high = np.percentile(low, 1, axis=0), np.percentile(high, 99, axis=0)
     side = max(side, 1.05 * float((reach_high - reach_low).max()))
     centre = np.median((low + high) / 2, axis=0)
-    # Where the head wanders, keep the whole path inside rather than the median position central.
+    # For a moving head, the whole path is inside, rather than the median position in the centre.
     centre = np.clip(centre, reach_high - side / 2, reach_low + side / 2)
-    # Even numbers: between the chroma samples of 4:2:0, so that cutting before or after colour conversion is the same.
+    # Even numbers, between the chroma samples of 4:2:0: the pixels are the same before and after colour conversion.
     side_px = max(2, 2 * round(side / 2))
     left, top = (2 * round((float(middle) - side_px / 2) / 2) for middle in centre)
     if picture is not None:
@@ -65,14 +65,14 @@ def stable_box(
 def crop_picture(picture: Picture, box: CropBox, size: int, offset: tuple[int, int] = (0, 0)) -> np.ndarray:
     """(size, size, 3) uint8 RGB, C-contiguous: area average where it shrinks, cubic where it enlarges.
 
-    `offset`: where the picture's left and top edge lie in the coordinates of the box.
+    `offset`: left and top edge of the picture, in the coordinates of the box.
     """
     left, top = box.left - offset[0], box.top - offset[1]
     right, bottom = left + box.side, top + box.side
     inside = picture.snap(left, top, right, bottom)
     if inside == (left, top, right, bottom):
         return picture.window(*inside, (size, size))
-    # Partly outside: cut at the picture's own scale, continue by the edge pixels, then scale.
+    # Partly outside: cut at the scale of the picture, repeat the edge pixels, then scale.
     x0, y0 = min(max(left, 0), picture.width - 1), min(max(top, 0), picture.height - 1)
     x1, y1 = max(min(right, picture.width), x0 + 1), max(min(bottom, picture.height), y0 + 1)
     view = picture.rgb()[y0:y1, x0:x1]
@@ -86,7 +86,7 @@ def crop_picture(picture: Picture, box: CropBox, size: int, offset: tuple[int, i
 
 
 def apply_transform(transform: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Map (..., 2 or 3) points by a (2, 3) or broadcastable (..., 2, 3) transform; z is scaled as x is."""
+    """Map (..., 2 or 3) points by a (2, 3) or broadcastable (..., 2, 3) transform; z has the scale of x."""
     linear, shift = transform[..., :2], transform[..., 2]
     xy = np.einsum("...ij,...pj->...pi", linear, points[..., :2]) + shift[..., None, :]
     if points.shape[-1] == 2:

@@ -1,12 +1,12 @@
-"""The geometry of EAT's evaluation alignment: its template, its fit and its warp, down to the rounding.
+"""Aligns faces as the evaluation of EAT does: template, fit and warp, with the same rounding.
 
 Source of every step and constant: github.com/yuangan/evaluation_eat at e39b004, code/utils_crop.py (`crop_and_align`).
-The arithmetic follows scikit-image's `SimilarityTransform` and bilinear `warp`, because a pixel one level off can move
-a point that dlib rounds to whole pixels. Coordinates here are scikit-image's and dlib's: a pixel's centre is a whole
-number.
+The arithmetic follows scikit-image's `SimilarityTransform` and bilinear `warp`, because a pixel that is one level off
+can move a point that dlib rounds to whole pixels. Coordinates are those of scikit-image and dlib: a pixel's centre is a
+whole number.
 
-Its rule for closed eyes (another template when the lids of the eye on the image's left are less than 9 px apart in
-sum) has no effect at that commit, as both templates hold the same numbers, so it is not repeated here.
+The source has another template for closed eyes. At that commit both templates have the same numbers, so that rule is
+not implemented here.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ import numpy as np
 
 from talking_face.pretrained.model_files import ModelFiles
 
-WARPED = 163  # px, the template's image
-CROP = slice(1, 129)  # what is kept of it, both ways
-ALIGN_POINTS = slice(27, 45)  # nose, the eye on the image's left, half of the other: 45 is excluded, as in the source
-FIND_UPSAMPLE = 1  # the frame is doubled before the face is looked for
+WARPED = 163  # px, side of the template's image
+CROP = slice(1, 129)  # rows and columns of it that are kept
+ALIGN_POINTS = slice(27, 45)  # nose, left eye of the image, half of the right eye; 45 is excluded, as in the source
+FIND_UPSAMPLE = 1  # the frame is doubled before the face is detected
 
 
 @cache
 def template() -> np.ndarray:
-    """(68, 2) float32: where the points lie in the 163x163 image."""
+    """(68, 2) float32: coordinates of the points in the 163x163 image."""
     table = np.loadtxt(Path(__file__).with_name("eat_template.csv"), delimiter=",", skiprows=4, dtype=np.float32)
     return table[:, 1:]
 
@@ -35,7 +35,7 @@ def template() -> np.ndarray:
 def similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     """The 3x3 similarity that takes `source` (N, 2) to `target` (N, 2) with the least squared error.
 
-    Umeyama 1991, eqs. 38-43, for points that are not all on one spot. Computed in the precision of the input.
+    Umeyama 1991, eqs. 38-43, for points that are not all equal. It computes in the precision of the input.
     """
     source_mean, target_mean = source.mean(axis=0), target.mean(axis=0)
     source_0, target_0 = source - source_mean, target - target_mean
@@ -59,14 +59,14 @@ def warp_crop(image: np.ndarray, matrix: np.ndarray) -> np.ndarray:
         matrix: (3, 3) similarity from pixels of the 163x163 image to pixels of `image`.
 
     Returns:
-        (128, 128, 3) uint8, black outside the image; values are cut, not rounded, to whole levels, as the source does.
+        (128, 128, 3) uint8, black outside the image; values are truncated, not rounded, as in the source.
     """
     rows, cols = np.mgrid[CROP, CROP].astype(np.float64)
     x = matrix[0, 0] * cols + matrix[0, 1] * rows + matrix[0, 2]
     y = matrix[1, 0] * cols + matrix[1, 1] * rows + matrix[1, 2]
     left, top = np.floor(x), np.floor(y)
     dx, dy = (x - left)[..., None], (y - top)[..., None]
-    # One black pixel on each side stands for all that lies outside.
+    # One black pixel on each side represents everything outside the picture.
     padded = np.pad(image, ((1, 1), (1, 1), (0, 0)))
     height, width = image.shape[:2]
     column = [np.clip(c, -1, width).astype(np.int64) + 1 for c in (left, np.ceil(x))]
@@ -76,7 +76,7 @@ def warp_crop(image: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     upper = (1 - dx) * corner[0][0] + dx * corner[0][1]
     lower = (1 - dx) * corner[1][0] + dx * corner[1][1]
     out = (1 - dy) * upper + dy * lower
-    # scikit-image clips to the picture's own range, or to that and black where any pixel of the warp is all outside.
+    # scikit-image clips to the range of the picture; the range includes black if a pixel of the warp is outside.
     corners = matrix[:2] @ [[0, WARPED - 1, 0, WARPED - 1], [0, 0, WARPED - 1, WARPED - 1], [1, 1, 1, 1]]
     black_used = (corners <= -1).any() or (corners >= [[width], [height]]).any()
     np.clip(out, 0.0 if black_used else unit[image.min()], unit[image.max()], out=out)
@@ -92,5 +92,5 @@ def find_points(grey: np.ndarray, upsample: int, files: ModelFiles | None = None
 
 
 def to_grey(rgb: np.ndarray) -> np.ndarray:
-    """(H, W) uint8 with the weights of red and blue exchanged: the source reads RGB and converts it as BGR."""
+    """(H, W) uint8 with the weights of red and blue exchanged, because the source converts RGB as if it were BGR."""
     return cv2.cvtColor(rgb, cv2.COLOR_BGR2GRAY)

@@ -1,8 +1,8 @@
-"""Coarse face finding, for pictures in which the landmarker alone would see nothing.
+"""Finds faces coarsely, in pictures where the landmarker alone finds none.
 
-The landmarker's own detector is shown the whole picture at 128 px, and misses every face under 0.15 of that. Here the
-same detector is shown squares of the picture as well, each half as long as those before: a square of 1/8 of the
-picture's longer side shows faces of 1/53 of it (24 px of 1280). Recall against height, and cost: docs/faces.md.
+The detector of the landmarker gets the whole picture at 128 px, and misses every face under 0.15 of that. Here the same
+detector also gets squares of the picture, on four levels, each half as long as those of the level before. A square of
+1/8 of the picture's longer side shows faces of 1/53 of it (24 px of 1280). docs/reference/faces.md has recall and cost.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from talking_face.pretrained.dlib_models import Box
 from talking_face.pretrained.face_detector import INPUT_PX, FaceDetector
 from talking_face.pretrained.model_files import ModelFiles
 
-# Squares of the longer side over 1, 2, 4, 8. The first two (7 squares of 16:9, 17 ms) are always looked at, so that
-# people of about one size are seen together; the others (18: 45 ms; 66: 160 ms) only while there is nobody yet.
+# Squares of the longer side over 1, 2, 4, 8. The first two levels (7 squares of 16:9, 17 ms) are always used, so
+# that people of similar size are found together. The others (18: 45 ms; 66: 160 ms) are used until a face is found.
 _LEVELS, _ALWAYS = 4, 2
-# A face at the overlap of two squares lies wholly in one up to 0.3 of their side, twice what the next level can see.
+# A face of up to 0.3 of a square's side is complete in at least one square; the next level finds half of that size.
 _OVERLAP = 0.3
-# On GRID faces of 30 to 300 px the detector is at least 0.88 sure on one level; on coloured noise 0.74 at most on the
-# first three, and above 0.7 once a picture on the last.
+# On GRID faces of 30 to 300 px, the score is at least 0.88 on one level. On coloured noise it is at most 0.74 on the
+# first three levels, and above 0.7 once per picture on the last.
 MIN_SCORE = 0.75
 _MIN_PICTURE_PX = 16
-# The detector's box is 0.9 of the mesh's height; the boxes that track.py was tuned on (dlib's) are 0.8 of it.
+# The detector's box is 0.9 of the mesh's height. track.py expects boxes of dlib, which are 0.8 of it.
 _SHRINK = 0.89
 
 
 def find_face(picture: Picture, files: ModelFiles | None = None) -> Box | None:
     """The main face of a picture, in its pixels, or None.
 
-    Main is the largest; of faces within 20% of that size, the one nearest to the picture's centre.
+    The main face is the largest. Among faces within 20% of that size, it is the one nearest to the picture's centre.
     """
     found = main_first(find_faces(picture, files), picture.width, picture.height)
     return found[0] if found else None
@@ -42,7 +42,7 @@ def find_face(picture: Picture, files: ModelFiles | None = None) -> Box | None:
 def find_faces(picture: Picture, files: ModelFiles | None = None) -> list[Box]:
     """The faces of a picture, in its pixels, brow to chin, largest first.
 
-    All down to 0.075 of the longer side; where there is none, all of the largest kind down to 0.02 of it.
+    It finds all faces down to 0.075 of the longer side. Where there is none, it finds the largest ones down to 0.02.
     """
     whole = picture.snap(0, 0, picture.width, picture.height)
     width, height = whole[2], whole[3]
@@ -71,8 +71,8 @@ def _starts(length: int) -> list[int]:
 
 def _tile(picture: np.ndarray, x: int, y: int) -> np.ndarray:
     tile = picture[y : y + INPUT_PX, x : x + INPUT_PX]
-    below, beside = INPUT_PX - tile.shape[0], INPUT_PX - tile.shape[1]
-    return cv2.copyMakeBorder(tile, 0, below, 0, beside, cv2.BORDER_CONSTANT) if below or beside else tile
+    below, right = INPUT_PX - tile.shape[0], INPUT_PX - tile.shape[1]
+    return cv2.copyMakeBorder(tile, 0, below, 0, right, cv2.BORDER_CONSTANT) if below or right else tile
 
 
 def _in_picture(box: Box, x: int, y: int, scale: float) -> Box:
@@ -82,25 +82,25 @@ def _in_picture(box: Box, x: int, y: int, scale: float) -> Box:
 
 
 def _distinct(boxes: list[Box]) -> list[Box]:
-    """Without those whose centre lies within half a face of a surer one's."""
+    """The boxes without those whose centre is within half a face of one with a higher score."""
     kept: list[Box] = []
     for box in sorted(boxes, key=lambda box: -box.score):
-        if all(apart(box, other) > 0.5 * max(box.width, other.width) for other in kept):
+        if all(centre_distance(box, other) > 0.5 * max(box.width, other.width) for other in kept):
             kept.append(box)
     return kept
 
 
-def apart(a: Box, b: Box) -> float:
-    """Distance of two boxes' centres."""
+def centre_distance(a: Box, b: Box) -> float:
+    """Distance between the centres of two boxes, px."""
     return math.hypot((a.left + a.right - b.left - b.right) / 2, (a.top + a.bottom - b.top - b.bottom) / 2)
 
 
 def main_first(boxes: list[Box], width: int, height: int) -> list[Box]:
-    """Boxes in a picture of that size, largest first but for the main one."""
+    """The boxes of a picture of that size: the main one, then the others by size."""
     if not boxes:
         return []
     ordered = sorted(boxes, key=lambda box: -box.width)
     large = [box for box in ordered if box.width >= 0.8 * ordered[0].width]
     middle = Box(width / 2, height / 2, width / 2, height / 2)
-    main = min(large, key=lambda box: apart(box, middle))
+    main = min(large, key=lambda box: centre_distance(box, middle))
     return [main, *(box for box in ordered if box is not main)]

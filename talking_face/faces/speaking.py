@@ -1,9 +1,9 @@
-"""Which of several faces speaks: the one whose mouth moves as the sound says it should.
+"""Chooses the speaking face among several: the one whose mouth moves as the sound predicts.
 
-From the sound, in ten bands, a linear map foretells how fast five distances of the mouth change, and each face's own
-changes are correlated with that. The plainer measure, the opening of the lips against the loudness, is right in 65
-of the 110 ordered pairs of GRID clips where both people talk; this one in 108. Its table, speaking.csv, is fitted
-on the embedded corpus alone (embedded_corpus/fit_speaking.py). More in docs/faces.md.
+A linear map predicts from ten bands of the sound how fast five distances of the mouth change. The changes of each face
+are correlated with the prediction. On 110 ordered pairs of GRID clips where both people talk, this is right in 108. A
+simpler measure, lip opening against loudness, is right in 65. The table speaking.csv is fitted on the embedded corpus
+only (embedded_corpus/fit_speaking.py). docs/reference/faces.md has more.
 """
 
 from __future__ import annotations
@@ -16,37 +16,39 @@ from typing import Literal
 
 import numpy as np
 
-RATE, FPS = 16000, 25  # Hz and frames/s that the table was fitted at
-BANDS, CONTEXT = 10, 2  # mel bands of the sound, and frames of it before and after the one foretold
-# Distances between points of the mesh that a mouth changes: lips' inner and outer opening, width, jaw, inner width.
+from talking_face.media.reading import AUDIO_RATE
+
+FPS = 25  # frames/s at which the table was fitted, with sound at AUDIO_RATE
+BANDS, CONTEXT = 10, 2  # mel bands of the sound, and its frames before and after the predicted one
+# Distances between mesh points that speech changes.
 DISTANCES: tuple[tuple[str, int, int], ...] = (
     *(("inner_opening", 13, 14), ("outer_opening", 0, 17), ("width", 61, 291)),
     *(("jaw", 2, 152), ("inner_width", 78, 308)),
 )
-MAX_LAG = 5  # frames by which sound and picture may be apart, either way
-_LAG_COST = 0.02  # of correlation for each frame: most files are in step
-# The best face must be this much better than the next: of 110 GRID pairs the surest wrong one was so by 0.016.
+MAX_LAG = 5  # frames by which the sound may be ahead of the picture, or behind it
+_LAG_COST = 0.02  # of correlation for each frame: in most files, sound and picture are in sync
+# The best face must be this much better than the next: in 110 GRID pairs, the largest margin of a wrong face was 0.016.
 MIN_MARGIN = 0.02
-MIN_VALID = 0.5  # of its frames must show a candidate
+MIN_VALID = 0.5  # share of frames that must show a candidate
 _HIGHEST_HZ, _LOWEST_HZ, _WINDOW = 7600.0, 80.0, 1024
-_FLOOR = 1e-4  # of the sound's own power, added to every band before the logarithm
+_FLOOR = 1e-4  # share of the sound's power that is added to every band before the logarithm
 
 How = Literal["only", "speaking", "largest"]
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The face taken, and why."""
+    """The chosen face, and why."""
 
     index: int
     how: How
-    margin: float | None  # correlation of the taken face over the next best; negative where the largest is not the best
+    margin: float | None  # correlation minus that of the next best; negative where the largest face is not the best
 
 
 def choose_speaker(
     landmarks: Sequence[np.ndarray], valid: Sequence[np.ndarray], audio: np.ndarray | None, fps: float = FPS
 ) -> Choice:
-    """The speaking face of a clip, where one clearly speaks, else the first.
+    """The speaking face of a clip if one clearly speaks, or else the first.
 
     Args:
         landmarks: (T, 478, 2 or 3) for each candidate, the main one first; pixels.
@@ -58,11 +60,11 @@ def choose_speaker(
         return Choice(usable[0] if usable else 0, "only", None)
     if audio is None:
         return Choice(usable[0], "largest", None)
-    foretold = foretell(sound_bands(audio, round(len(valid[0]) / fps * FPS)))
+    predicted = predict_motion(sound_bands(audio, round(len(valid[0]) / fps * FPS)))
     scores = []
     for i in usable:
-        at = np.minimum(np.rint(np.arange(len(foretold)) / FPS * fps).astype(int), len(valid[i]) - 1)
-        scores.append(agreement(mouth_motion(landmarks[i][at], valid[i][at]), foretold))
+        at = np.minimum(np.rint(np.arange(len(predicted)) / FPS * fps).astype(int), len(valid[i]) - 1)
+        scores.append(agreement(mouth_motion(landmarks[i][at], valid[i][at]), predicted))
     order = np.argsort(scores)[::-1]
     margin = float(scores[order[0]] - scores[order[1]])
     if margin >= MIN_MARGIN:
@@ -70,15 +72,15 @@ def choose_speaker(
     return Choice(usable[0], "largest", margin if order[0] == 0 else float(scores[0] - scores[order[0]]))
 
 
-def agreement(motion: np.ndarray, foretold: np.ndarray) -> float:
-    """How well two (T, 5) motions go together: the best weighted correlation over the lags, less the lag's cost."""
+def agreement(motion: np.ndarray, predicted: np.ndarray) -> float:
+    """The best weighted correlation of two (T, 5) motions over all lags, minus the cost of the lag."""
     weights = _table()[1]
     best = -1.0
     for lag in range(-MAX_LAG, MAX_LAG + 1):
         n = len(motion) - abs(lag)
         if n < FPS // 2:
             continue
-        a = foretold[max(0, lag) :][:n]
+        a = predicted[max(0, lag) :][:n]
         b = motion[max(0, -lag) :][:n]
         a, b = a - a.mean(axis=0), b - b.mean(axis=0)
         together = (a * b).sum(axis=0) / np.sqrt((a**2).sum(axis=0) * (b**2).sum(axis=0) + 1e-9)
@@ -87,8 +89,10 @@ def agreement(motion: np.ndarray, foretold: np.ndarray) -> float:
 
 
 def mouth_motion(landmarks: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    """Changes of the five distances from frame to frame, (T, 5), each with mean 0 and deviation 1 over the clip; 0
-    where there is no face."""
+    """Changes of the five distances from frame to frame, (T, 5), each with mean 0 and standard deviation 1.
+
+    Frames without a face are 0.
+    """
     points = landmarks[..., :2].astype(np.float64)
     height = np.nanmedian(np.ptp(points[..., 1], axis=1))
     spans = [np.linalg.norm(points[:, a] - points[:, b], axis=-1) for _, a, b in DISTANCES]
@@ -101,11 +105,14 @@ def mouth_motion(landmarks: np.ndarray, valid: np.ndarray) -> np.ndarray:
 
 
 def sound_bands(audio: np.ndarray, n_frames: int) -> np.ndarray:
-    """(n_frames, 10) log power of the sound in mel bands around each frame, mean 0 and deviation 1 over the clip."""
+    """(n_frames, 10) log power of the sound in mel bands around each frame, standardized over the clip.
+
+    `audio`: (N,) int16 mono at 16 kHz.
+    """
     wave = audio.astype(np.float64)
     wave = wave / (np.sqrt(np.mean(wave**2)) + 1e-9) if len(wave) else np.zeros(1)
     wave = np.append(wave[0], wave[1:] - 0.97 * wave[:-1])
-    hop = RATE // FPS
+    hop = AUDIO_RATE // FPS
     wave = np.pad(wave, (_WINDOW // 2, _WINDOW + max(0, n_frames * hop - len(wave))))
     starts = np.arange(n_frames) * hop + hop // 2
     windows = np.lib.stride_tricks.sliding_window_view(wave, _WINDOW)[starts] * np.hanning(_WINDOW)
@@ -119,24 +126,24 @@ def with_context(bands: np.ndarray) -> np.ndarray:
     return np.concatenate([padded[k : k + len(bands)] for k in range(2 * CONTEXT + 1)], axis=1)
 
 
-def foretell(bands: np.ndarray) -> np.ndarray:
-    """(T, 5) mouth motion to be expected of the sound."""
+def predict_motion(bands: np.ndarray) -> np.ndarray:
+    """(T, 5) mouth motion that the sound predicts, from (T, 10) `sound_bands`."""
     return with_context(bands) @ _table()[0]
 
 
 @cache
 def _table() -> tuple[np.ndarray, np.ndarray]:
-    """(50, 5) map and (5,) weights of the distances."""
+    """(50, 5) linear map and (5,) weights of the distances."""
     rows = np.loadtxt(Path(__file__).with_suffix(".csv"), delimiter=",", comments="#", dtype=np.float64)
     return rows[1:], rows[0]
 
 
 @cache
 def _filters() -> np.ndarray:
-    """(513, 10) triangles of equal width on the mel scale."""
+    """(513, 10) triangular filters of equal width on the mel scale."""
     low_mel, high_mel = (2595 * np.log10(1 + hz / 700) for hz in (_LOWEST_HZ, _HIGHEST_HZ))
     edges = 700 * (10 ** (np.linspace(low_mel, high_mel, BANDS + 2) / 2595) - 1)
-    hz = np.arange(_WINDOW // 2 + 1)[:, None] * RATE / _WINDOW
+    hz = np.arange(_WINDOW // 2 + 1)[:, None] * AUDIO_RATE / _WINDOW
     low, middle, high = edges[:-2], edges[1:-1], edges[2:]
     return np.clip(np.minimum((hz - low) / (middle - low), (high - hz) / (high - middle)), 0, None)
 

@@ -1,8 +1,8 @@
-"""One face through one clip: landmarks and blendshapes for every frame, with a flag where there are none.
+"""Tracks one face through a clip: landmarks and blendshapes for every frame, with a flag for frames without a face.
 
-The face is found coarsely once, then a square window around it goes to the landmarker, which tracks within it. The
-window moves only when the face nears its edge, because each move costs the landmarker its lock on the face. Where the
-first picture shows several people, each is followed, with a landmarker of their own, until it is plain who speaks.
+The face is found coarsely once; then the landmarker tracks it in a square window. The window moves only when the face
+comes near its edge, because after each move the landmarker has to find the face again. Where the first picture shows
+several people, each is tracked with a separate landmarker until the speaker is chosen.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from types import TracebackType
 
 import numpy as np
 
-from talking_face.faces.find import apart, find_faces, main_first
+from talking_face.faces.find import centre_distance, find_faces, main_first
 from talking_face.faces.speaking import Choice, choose_speaker
 from talking_face.media.picture import Picture
 from talking_face.media.reading import FPS
@@ -23,23 +23,23 @@ from talking_face.pretrained.dlib_models import Box
 from talking_face.pretrained.face_landmarker import BLENDSHAPE_NAMES, N_POINTS, FaceLandmarker, FaceMesh
 from talking_face.pretrained.model_files import ModelFiles
 
-# The window's side over the found face's width (HOG boxes run from brow to chin): room for hair and small moves. Beside
-# another face it is smaller, so that the other's middle is not in it.
+# The window's side over the found face's width (HOG boxes run from brow to chin): room for hair and small moves.
+# Next to another face it is smaller, so that it does not contain the middle of the other.
 _WINDOW, _MIN_WINDOW = 2.4, 1.5
-# The landmarker scales its input to 256 px anyway; 384 px for the whole window keeps the face above 150 px.
+# The landmarker scales its input to 256 px. A window of 384 px shows the face at more than 150 px.
 _WINDOW_PX = 384
-# Landmarks nearer to the window's edge than this share of its side move the window.
+# The window moves when a landmark is nearer to its edge than this share of its side.
 _MARGIN = 0.06
-# With no face in sight, the coarse finder (25 to 230 ms) looks at the first frames, then at every fifth, and after two
-# seconds at every 25th.
+# While no face is seen, the coarse finder (25 to 230 ms) runs on the first three frames, then on every fifth, and after
+# two seconds on every 25th.
 _EAGER, _STRIDE, _LONG, _LONG_STRIDE = 3, 5, 50, 25
-# A face that comes out smaller than this, in px, is noise.
+# A smaller face, in px, is noise.
 _MIN_FACE_PX = 16.0
-# Gaps of up to 5 frames (0.2 s: a blink of the detector) are bridged in the smoothed landmarks.
+# Gaps of up to 5 frames (0.2 s) are bridged in the smoothed landmarks.
 MAX_GAP = 5
-# Of several people at most four are followed, none under 0.4 of the largest, and for at most 10 s.
+# Of several people, at most four are tracked, none smaller than 0.4 of the largest, and for at most 10 s.
 _MAX_FACES, _MIN_SHARE, _DECIDE_S = 4, 0.4, 10.0
-# A lost face is taken up again within so many widths of where it was; two tracks closer than _SAME heights are one.
+# A lost face is searched within so many widths of its last place. Two tracks closer than _SAME heights are the same.
 _REACH, _SAME = 1.5, 0.3
 
 
@@ -51,7 +51,7 @@ class FaceTrack:
     blendshapes: np.ndarray  # (T, 52) float32
     valid: np.ndarray  # (T,) bool
     size: tuple[int, int]  # height, width of the source frames
-    n_faces: int = 1  # people who could be followed from the first picture with a face on
+    n_faces: int = 1  # people who could be tracked from the first picture with a face
     choice: Choice = Choice(0, "only", None)  # noqa: RUF009 - frozen
 
     def __len__(self) -> int:
@@ -64,19 +64,19 @@ Window = tuple[int, int, int, int]  # left, top, right, bottom in source px; may
 def track_face(
     pictures: Iterable[Picture],
     fps: float = FPS,
-    watch: Callable[[Picture, Window | None], None] | None = None,
+    on_picture: Callable[[Picture, Window | None], None] | None = None,
     sound: Callable[[], np.ndarray | None] | None = None,
     files: ModelFiles | None = None,
 ) -> FaceTrack:
-    """Follow one face through `pictures` of one size, streamed: of several the one who speaks, else the main one.
+    """Track one face through a stream of pictures of one size: the speaking one, or else the main one.
 
     Args:
-        watch: called for every picture with the window in which the face was looked for (None: not known yet), so that
-            a caller can keep what it will need later.
-        sound: gives (N,) int16 mono at 16 kHz from the first picture on, or None; called only where there are several
-            faces. Without it the main face is taken.
+        on_picture: called for every picture with the window in which the face is searched, so that a caller can keep
+            the pixels that it needs later. The window is None while several faces are tracked.
+        sound: returns (N,) int16 mono at 16 kHz from the first picture on, or None. It is called only where there are
+            several faces. Without it, the main face is tracked.
 
-    The same pictures give the same track, whatever was tracked before. Raises ValueError when there is no picture.
+    The same pictures give the same track: no state is left from an earlier clip. Raises ValueError without a picture.
     """
     size = (0, 0)
     count = 0
@@ -98,13 +98,13 @@ def track_face(
         for picture in pictures:
             size = (picture.height, picture.width)
             if not faces:
-                if _look_now(count):
+                if _is_search_frame(count):
                     boxes = _candidates(find_faces(picture, files), picture)
                     faces = [stack.enter_context(_Follower(box, boxes, count, files)) for box in boxes]
-            elif any(_look_now(face.missing) for face in faces if face.missing):
-                _take_up(faces, picture, files)
-            if watch is not None:
-                watch(picture, faces[0].window if len(faces) == 1 else None)
+            elif any(_is_search_frame(face.missing) for face in faces if face.missing):
+                _search_lost(faces, picture, files)
+            if on_picture is not None:
+                on_picture(picture, faces[0].window if len(faces) == 1 else None)
             for face in faces:
                 face.step(picture, round(count * 1000 / fps))
             count += 1
@@ -122,7 +122,7 @@ def track_face(
 
 
 class _Follower:
-    """One face with a landmarker of its own; a context manager."""
+    """One face and its own landmarker. A context manager."""
 
     def __init__(self, box: Box, others: list[Box], start: int, files: ModelFiles | None) -> None:
         self._landmarker = FaceLandmarker("video", files)
@@ -135,7 +135,7 @@ class _Follower:
         self.missing = 0  # frames since the face was last seen
 
     def step(self, picture: Picture, time_ms: int) -> None:
-        """The next picture; `time_ms` must grow."""
+        """Tracks the face in the next picture; `time_ms` must increase."""
         points, shapes = _NO_POINTS, _NO_SHAPES
         mesh = _look(self._landmarker, picture, self.window, time_ms)
         seen = mesh is not None and float(np.ptp(mesh.landmarks[:, 1])) >= _MIN_FACE_PX
@@ -158,19 +158,19 @@ class _Follower:
         self._landmarker.close()
 
 
-def _look_now(missing: int) -> bool:
+def _is_search_frame(missing: int) -> bool:
     stride = _LONG_STRIDE if missing > _LONG else _STRIDE
     return missing < _EAGER or missing % stride == 0
 
 
 def _candidates(boxes: list[Box], picture: Picture) -> list[Box]:
-    """The faces worth following, the main one first."""
+    """The faces to track, the main one first."""
     ordered = main_first(boxes, picture.width, picture.height)
     return [box for box in ordered if box.width >= _MIN_SHARE * max(b.width for b in boxes)][:_MAX_FACES]
 
 
-def _take_up(faces: list[_Follower], picture: Picture, files: ModelFiles | None) -> None:
-    """Shows lost faces where to look again: near where they were, and a lone one wherever there is a face."""
+def _search_lost(faces: list[_Follower], picture: Picture, files: ModelFiles | None) -> None:
+    """Moves the window of each lost face to a face near its last place; a single track takes any face."""
     boxes = main_first(find_faces(picture, files), picture.width, picture.height)
     free = [box for box in boxes if all(face.missing or not _near(box, face.box, 0.5) for face in faces)]
     for face in faces:
@@ -178,13 +178,13 @@ def _take_up(faces: list[_Follower], picture: Picture, files: ModelFiles | None)
             continue
         near = [box for box in free if _near(box, face.box, _REACH)]
         if near:
-            face.window = search_window(min(near, key=lambda box: apart(box, face.box)))
+            face.window = search_window(min(near, key=lambda box: centre_distance(box, face.box)))
         elif free and len(faces) == 1:
             face.window = search_window(free[0])
 
 
 def _distinct(faces: list[_Follower]) -> list[_Follower]:
-    """Without those that ended up on a face that an earlier one follows."""
+    """The tracks without those that track the same face as an earlier one."""
     kept: list[_Follower] = []
     for face in faces:
         points = np.stack(face.landmarks)[..., :2]
@@ -202,11 +202,11 @@ def _distinct(faces: list[_Follower]) -> list[_Follower]:
 
 
 def _near(a: Box, b: Box, widths: float) -> bool:
-    return apart(a, b) <= widths * max(a.width, b.width)
+    return centre_distance(a, b) <= widths * max(a.width, b.width)
 
 
 def smooth_landmarks(landmarks: np.ndarray, valid: np.ndarray, max_gap: int = MAX_GAP) -> np.ndarray:
-    """Landmarks with tracking noise removed: Savitzky-Golay, 5 frames, quadratic, no delay.
+    """Landmarks without tracking noise: a quadratic Savitzky-Golay filter over 5 frames, without delay.
 
     Args:
         landmarks: (T, P, D) float32, NaN where not valid.
@@ -214,7 +214,7 @@ def smooth_landmarks(landmarks: np.ndarray, valid: np.ndarray, max_gap: int = MA
         max_gap: gaps of up to this many frames between valid ones are bridged linearly; longer ones stay NaN.
 
     Returns:
-        (T, P, D) float32. Runs shorter than 5 frames are returned as they are.
+        (T, P, D) float32. Runs shorter than 5 frames are not filtered.
     """
     from scipy.signal import savgol_filter
 
@@ -227,8 +227,11 @@ def smooth_landmarks(landmarks: np.ndarray, valid: np.ndarray, max_gap: int = MA
 
 
 def jitter(landmarks: np.ndarray, valid: np.ndarray) -> float:
-    """Frame-to-frame tracking noise in pixels: the median over frames of the mean point's distance to its own
-    neighbours' average, after the face's common motion is taken out. NaN with under 3 valid frames in a row."""
+    """Frame-to-frame tracking noise in pixels, after the common motion of the face is removed.
+
+    It is the median over frames of the points' mean distance to the average of the frames before and after. NaN where
+    no 3 frames in a row are valid.
+    """
     xy = landmarks[..., :2] - landmarks[..., :2].mean(axis=1, keepdims=True)
     second = xy[1:-1] - (xy[:-2] + xy[2:]) / 2
     usable = valid[1:-1] & valid[:-2] & valid[2:]
@@ -242,11 +245,17 @@ _NO_SHAPES: np.ndarray = np.full(len(BLENDSHAPE_NAMES), np.nan, np.float32)
 
 
 def search_window(box: Box, others: Iterable[Box] = ()) -> Window:
-    """The square in which the face of a coarse box is looked for: room for the forehead, hair and small moves, and as
-    far as possible without the middle of any of the `others`."""
+    """The square in which the face of a coarse box is searched, with room for the forehead, hair and small moves.
+
+    As far as possible, it does not contain the middle of any of the `others`.
+    """
     width = max(box.width, box.height)
     x, y = (box.left + box.right) / 2, (box.top + box.bottom) / 2
-    gaps = [max(abs((o.left + o.right) / 2 - x), abs((o.top + o.bottom) / 2 - y)) for o in others if apart(o, box) > 0]
+    gaps = [
+        max(abs((o.left + o.right) / 2 - x), abs((o.top + o.bottom) / 2 - y))
+        for o in others
+        if centre_distance(o, box) > 0
+    ]
     factor = max(_MIN_WINDOW, min([_WINDOW, *(1.8 * gap / width for gap in gaps)]))
     side = max(32, 2 * round(factor * width / 2))
     left, top = 2 * round((x - side / 2) / 2), 2 * round((y - side / 2) / 2)
@@ -254,8 +263,10 @@ def search_window(box: Box, others: Iterable[Box] = ()) -> Window:
 
 
 def face_box(points: np.ndarray) -> Box:
-    """The box of a mesh's points, (478, 2 or 3), as dlib's HOG finder would draw it: the mesh's extent covers the
-    forehead too, 1.25 times that box."""
+    """The box of a mesh's points, (478, 2 or 3), as the HOG detector of dlib would return it.
+
+    The extent of the mesh includes the forehead: it is 1.25 times that box.
+    """
     (left, top), (right, bottom) = points[:, :2].min(axis=0), points[:, :2].max(axis=0)
     x, y, half = (left + right) / 2, (top + bottom) / 2, max(right - left, bottom - top) / 2 / 1.25
     return Box(float(x - half), float(y - half), float(x + half), float(y + half))
@@ -268,7 +279,7 @@ def _near_edge(points: np.ndarray, window: Window) -> bool:
 
 
 def _look(landmarker: FaceLandmarker, picture: Picture, window: Window, time_ms: int) -> FaceMesh | None:
-    """The face that the landmarker sees in the part of the window that lies in the picture, in source pixels."""
+    """The face in that part of the window that is inside the picture, in source pixels."""
     left, top, right, bottom = picture.snap(*window)
     width, height = right - left, bottom - top
     if width < 2 or height < 2:

@@ -1,4 +1,4 @@
-"""Media in and out: PyAV decoding to exact frame times, 16 kHz mono sound, and deterministic writing."""
+"""Reads and writes media: decoding to exact frame times, 16 kHz mono sound, deterministic encoding."""
 
 from talking_face.media.picture import ArrayPicture, Picture
 from talking_face.media.reading import (

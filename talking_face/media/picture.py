@@ -1,15 +1,13 @@
-"""One picture of a video, converted only where and as far as it is asked for.
+"""One picture of a video, of which only the requested window is converted to RGB.
 
-A whole 1080p frame in RGB costs 9 ms and 6 MB; the window around a face, cut out and scaled by FFmpeg before its
-colours are converted, costs 2 to 3 ms. Both give the same pixels: a window that is not scaled equals that part of the
-whole.
+A whole 1080p frame in RGB costs 9 ms and 6 MB. A window around the face costs 2 to 3 ms: FFmpeg cuts it out and scales
+it before it converts the colours. Without scaling, the window has the same pixels as that part of the whole picture.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections import OrderedDict
-from typing import Any
 
 import av
 import av.filter
@@ -19,10 +17,10 @@ from av.video.frame import VideoFrame
 
 # FFmpeg's averaging filter is within 2 of 255 of OpenCV's INTER_AREA.
 _SHRINK, _ENLARGE = "area", "bicubic"
-# Without these a scaled picture would have half its own colour resolution.
+# Without these flags, a scaled picture would have half of its colour resolution.
 _CHROMA = "full_chroma_int+full_chroma_inp"
-_AS_IT_IS = "bilinear"  # what PyAV's to_ndarray converts with
-_KEPT_GRAPHS = 8  # a clip uses three or four; a moved window asks for another
+_UNSCALED = "bilinear"  # the flag with which PyAV's to_ndarray converts
+_KEPT_GRAPHS = 8  # a clip uses three or four; a moved window needs another
 
 
 class Picture:
@@ -32,36 +30,36 @@ class Picture:
     height: int
 
     def rgb(self) -> np.ndarray:
-        """The whole: (H, W, 3) uint8 RGB, C-contiguous."""
+        """The whole picture: (H, W, 3) uint8 RGB, C-contiguous."""
         raise NotImplementedError
 
     def thumbnail(self, width: int, height: int) -> np.ndarray:
-        """The whole: (height, width) uint8 luma of single pixels, neither averaged nor in proportion. 0.05 ms."""
+        """The whole picture as (height, width) uint8 luma of single pixels, without averaging. Takes 0.05 ms."""
         raise NotImplementedError
 
     def window(self, left: int, top: int, right: int, bottom: int, size: tuple[int, int] | None = None) -> np.ndarray:
         """A window, scaled to `size` (width, height) where given: (h, w, 3) uint8 RGB, C-contiguous.
 
-        Averages where it shrinks, cubic where it enlarges. Snap windows with `snap` first.
+        It averages to shrink and interpolates (cubic) to enlarge. Call `snap` on the window first.
         """
         raise NotImplementedError
 
     def snap(self, left: int, top: int, right: int, bottom: int) -> tuple[int, int, int, int]:
-        """The largest window inside this one and inside the picture whose edges lie between whole chroma samples."""
+        """The largest window inside this one and the picture, with edges between whole chroma samples."""
         return max(0, left), max(0, top), min(self.width, right), min(self.height, bottom)
 
     def copy(self, left: int, top: int, right: int, bottom: int) -> Picture:
-        """A snapped window as a picture of its own, in memory of its own."""
+        """A snapped window as a new picture with its own memory."""
         raise NotImplementedError
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the picture as it is held."""
+        """Size of the picture in memory, bytes."""
         raise NotImplementedError
 
 
 class ArrayPicture(Picture):
-    """A picture that is RGB already."""
+    """A picture that is stored as RGB."""
 
     def __init__(self, rgb: np.ndarray) -> None:
         """`rgb`: (H, W, 3) uint8."""
@@ -90,7 +88,7 @@ class ArrayPicture(Picture):
 
 
 class FramePicture(Picture):
-    """A decoded frame in its own pixel format, upright."""
+    """A decoded, upright frame in the pixel format of its file."""
 
     def __init__(self, frame: VideoFrame, scaler: Scaler) -> None:
         self.width, self.height = frame.width, frame.height
@@ -121,7 +119,7 @@ class FramePicture(Picture):
 
 def picture_of(frame: VideoFrame, scaler: Scaler) -> Picture:
     """The picture of a decoded frame, with the container's rotation applied."""
-    # 4:1:1 and the like share one chroma sample among four columns; no camera of these datasets writes them.
+    # 4:1:1 and similar formats share one chroma sample among four columns; no dataset here has them.
     shared = max((frame.width // max(1, part.width) for part in frame.format.components), default=1)
     if not frame.rotation and shared <= 2:
         return FramePicture(frame, scaler)
@@ -130,10 +128,10 @@ def picture_of(frame: VideoFrame, scaler: Scaler) -> Picture:
 
 
 class Scaler:
-    """FFmpeg filter graphs that cut out, scale and convert; one for each combination in use."""
+    """FFmpeg filter graphs that cut out, scale and convert: one for each combination in use."""
 
     def __init__(self) -> None:
-        self._graphs: OrderedDict[tuple[Any, ...], av.filter.Graph] = OrderedDict()
+        self._graphs: OrderedDict[tuple[object, ...], av.filter.Graph] = OrderedDict()
 
     def run(
         self, frame: VideoFrame, window: tuple[int, int, int, int] | None, size: tuple[int, int], pixels: str
@@ -144,9 +142,9 @@ class Scaler:
         at = f"{size[0]}:{size[1]}:flags="
         name = frame.format.name
         if size == source:
-            steps = [("scale", at + _AS_IT_IS)]
+            steps = [("scale", at + _UNSCALED)]
         elif pixels == "rgb24" and name.startswith("yuv"):
-            # Scaled as it is and then converted, it costs two thirds of doing both in one step.
+            # Scaling first and converting then costs two thirds of doing both in one step.
             between = "yuvj444p" if name.startswith("yuvj") else "yuv444p"
             steps = [("scale", at + how), ("format", between), ("scale", at + _CHROMA)]
         else:
@@ -154,12 +152,12 @@ class Scaler:
         return np.ascontiguousarray(self._filter(frame, window, [*steps, ("format", pixels)]).to_ndarray())
 
     def sample(self, frame: VideoFrame, size: tuple[int, int]) -> np.ndarray:
-        """Luma of single pixels of the whole, (height, width) of `size`."""
+        """Luma of single pixels of the whole frame, (height, width) of `size`."""
         steps = [("scale", f"{size[0]}:{size[1]}:flags=neighbor"), ("format", "gray")]
         return np.ascontiguousarray(self._filter(frame, None, steps).to_ndarray())
 
     def copy(self, frame: VideoFrame, window: tuple[int, int, int, int]) -> VideoFrame:
-        """`window` of `frame` in the frame's own format, in memory of its own."""
+        """`window` of `frame` in the pixel format of the frame, with its own memory."""
         return self._filter(frame, window, [("copy", "")])
 
     def _filter(

@@ -1,7 +1,7 @@
-"""Media in: any container to RGB frames on an exact time grid and 16 kHz mono sound that starts with the picture.
+"""Decodes any container to RGB frames on an exact time grid, and to 16 kHz mono sound that starts with the picture.
 
-The one place that decodes. Arrays leave it C-contiguous: PyAV can return a strided view (a 360-pixel-wide clip does),
-which MediaPipe reads as noise without an error.
+Only this module decodes. It returns C-contiguous arrays: PyAV can return a strided view (for a clip 360 px wide), which
+MediaPipe reads as noise without an error.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from math import gcd
-from typing import Any
 
 import av
 import av.error
@@ -26,30 +25,30 @@ from talking_face.reasons import ClipError, Reason
 from talking_face.threads import codec_threads
 
 FPS = 25.0  # every method and metric of the field that uses SyncNet assumes 25 frames/s
-AUDIO_RATE = 16000  # Hz
-# A cut file loses its tail. Headers of good files may still count 1-2 frames more than decode.
+AUDIO_RATE = 16000  # Hz; the one sample rate of stored, scored and generated sound
+# A truncated file loses its tail. The header of a good file may count 1 or 2 frames more than are decoded.
 _MAX_LOST_FRAMES = 2
 _MAX_LOST_SHARE = 0.05
-_MAX_LOST_S = Fraction(1, 10)  # for containers that say seconds instead
+_MAX_LOST_S = Fraction(1, 10)  # for containers that state seconds instead
 # Timestamps of contiguous audio frames jitter by rounding; a real gap is longer than this.
 _AUDIO_GAP_S = 0.02
 
 
 @dataclass(frozen=True, slots=True)
 class VideoInfo:
-    """What the container's header says of the first video stream, before rotation."""
+    """Header of the first video stream, before rotation."""
 
     width: int
     height: int
     fps: float
     codec: str
     pix_fmt: str
-    n_frames: int  # 0 where the header does not say
+    n_frames: int  # 0 where the header does not state it
 
 
 @dataclass(frozen=True, slots=True)
 class AudioInfo:
-    """What the container's header says of the first audio stream."""
+    """Header of the first audio stream."""
 
     rate: int  # Hz
     channels: int
@@ -59,7 +58,7 @@ class AudioInfo:
 
 @dataclass(frozen=True, slots=True)
 class MediaInfo:
-    """Header facts of one file; `duration` in seconds, 0 where unknown."""
+    """Header of one file; `duration` in seconds, 0 where unknown."""
 
     container: str
     duration: float
@@ -85,7 +84,7 @@ def probe(source: Source) -> MediaInfo:
                 n_frames=stream.frames,
             )
         context_a = container.streams.audio[0].codec_context if container.streams.audio else None
-        if context_a is not None:  # sound in an unknown codec is no sound
+        if context_a is not None:  # sound in an unknown codec counts as absent
             audio = AudioInfo(
                 rate=context_a.sample_rate,
                 channels=context_a.layout.nb_channels,
@@ -170,17 +169,18 @@ def read_audio(source: Source, rate: int = AUDIO_RATE, start: float | Fraction |
         source: file or tar member, with or without video.
         rate: Hz of the result.
         start: time on the file's own clock that becomes sample 0. Default: the first video frame's time where there is
-            video, else 0, so that sample n belongs to time n/rate of the picture. Sound that starts later is
-            preceded by zeros; earlier sound is cut.
+            video, else 0, so that sample n belongs to time n/rate of the picture. Zeros precede sound that starts
+            later; earlier sound is cut.
 
     Returns:
-        (N,) int16. Surround gives its centre channel, where speech lies; other layouts the mean of their channels.
+        (N,) int16. Surround gives its centre channel, which holds the speech; other layouts give the mean of
+        their channels.
         Resampled by a zero-phase polyphase filter, so nothing is delayed.
 
     Raises:
         ClipError: no-audio, decode-error, or what `open_source` raises.
     """
-    # 40 ms to import; the metrics and the landmarks do not need it.
+    # Takes 40 ms to import; metrics and landmarks do not need it.
     from scipy.signal import resample_poly
 
     with _open(source) as container:
@@ -190,7 +190,7 @@ def read_audio(source: Source, rate: int = AUDIO_RATE, start: float | Fraction |
             raise _unknown_codec(source, "sound")
         if start is None:
             start = _first_video_time(container, source) if container.streams.video else Fraction(0)
-    # Opened again rather than wound back: FFmpeg refuses to seek to before an FLV's first picture.
+    # Opened again, because FFmpeg refuses to seek to a time before the first picture of an FLV.
     with _open(source) as container:
         native, native_rate = _decode_mono(container, source, Fraction(start))
     if native_rate != rate:
@@ -201,7 +201,7 @@ def read_audio(source: Source, rate: int = AUDIO_RATE, start: float | Fraction |
 
 @contextmanager
 def _open(source: Source) -> Iterator[InputContainer]:
-    """An opened container, with FFmpeg's errors turned into reasons."""
+    """An open container. Errors of FFmpeg become ClipErrors with a reason."""
     source = as_source(source)
     with open_source(source) as target:
         head = b""
@@ -218,7 +218,7 @@ def _open(source: Source) -> Iterator[InputContainer]:
                 raise ClipError(
                     Reason.TRUNCATED, f"{source} is an mp4 without its index (moov): cut while copying; fetch it again"
                 ) from None
-            raise ClipError(Reason.NOT_MEDIA, f"{source} is not audio or video ({_words(error)})") from None
+            raise ClipError(Reason.NOT_MEDIA, f"{source} is not audio or video ({_message(error)})") from None
         with container:
             yield container
 
@@ -234,7 +234,7 @@ def _decoded(source: Source) -> Iterator[tuple[Fraction, VideoFrame]]:
             raise _unknown_codec(source, "picture")
         stream.codec_context.thread_count = codec_threads()
         stream.codec_context.thread_type = "AUTO" if codec_threads() > 1 else "NONE"
-        # AVI stores no times, only a rate; what FFmpeg derives from it is in coding order where there are B-frames.
+        # AVI stores a frame rate but no times. With B-frames, the times that FFmpeg derives are in coding order.
         timed = container.format.name != "avi"
         count = 0
         last: Fraction | None = None
@@ -257,19 +257,19 @@ def _decoded(source: Source) -> Iterator[tuple[Fraction, VideoFrame]]:
                     yield time, frame
         except av.error.FFmpegError as error:
             reason = Reason.TRUNCATED if count else Reason.DECODE_ERROR
-            raise ClipError(reason, f"{name} stops decoding after {count} frames ({_words(error)})") from None
+            raise ClipError(reason, f"{name} stops decoding after {count} frames ({_message(error)})") from None
         lost = stream.frames - count
         if lost > max(_MAX_LOST_FRAMES, _MAX_LOST_SHARE * stream.frames):
             raise ClipError(
                 Reason.TRUNCATED,
                 f"{name} gives {count} of the {stream.frames} frames its header counts; fetch it again",
             )
-        # Matroska and WebM count no frames, but say how long the whole file is, sound included.
-        said = Fraction(container.duration or 0, av.time_base)
-        if not stream.frames and said and end - (first or 0) < said * Fraction(1 - _MAX_LOST_SHARE) - _MAX_LOST_S:
+        # Matroska and WebM do not count frames, but state the length of the whole file, sound included.
+        stated = Fraction(container.duration or 0, av.time_base)
+        if not stream.frames and stated and end - (first or 0) < stated * Fraction(1 - _MAX_LOST_SHARE) - _MAX_LOST_S:
             raise ClipError(
                 Reason.TRUNCATED,
-                f"{name} ends after {float(end - (first or 0)):.2f} of the {float(said):.2f} s its header says; "
+                f"{name} ends after {float(end - (first or 0)):.2f} of the {float(stated):.2f} s in its header; "
                 "fetch it again",
             )
 
@@ -292,7 +292,9 @@ def _first_video_time(container: InputContainer, source: Source) -> Fraction:
         first = next(iter(container.decode(stream)), None)
         return _time(first, stream, 0, container.format.name != "avi") if first is not None else Fraction(0)
     except av.error.FFmpegError as error:
-        raise ClipError(Reason.DECODE_ERROR, f"{as_source(source)} has no readable picture ({_words(error)})") from None
+        raise ClipError(
+            Reason.DECODE_ERROR, f"{as_source(source)} has no readable picture ({_message(error)})"
+        ) from None
 
 
 def _decode_mono(container: InputContainer, source: Source, start: Fraction) -> tuple[np.ndarray, int]:
@@ -324,7 +326,7 @@ def _decode_mono(container: InputContainer, source: Source, start: Fraction) -> 
     except av.error.FFmpegError as error:
         raise ClipError(
             Reason.DECODE_ERROR,
-            f"{as_source(source)}: sound stops decoding after {cursor / rate:.2f} s ({_words(error)})",
+            f"{as_source(source)}: sound stops decoding after {cursor / rate:.2f} s ({_message(error)})",
         ) from None
     if not pieces:
         raise ClipError(Reason.NO_AUDIO, f"{as_source(source)} has a sound track without a sample")
@@ -338,11 +340,11 @@ def _to_mono(planes: np.ndarray, channels: list[str]) -> np.ndarray:
     return planes.mean(axis=0, dtype=np.float32) if len(planes) > 1 else planes[0]
 
 
-def _unknown_codec(source: Source, what: str) -> ClipError:
-    detail = f"{as_source(source)}: its {what} is in a format that FFmpeg does not know: the file is damaged"
+def _unknown_codec(source: Source, part: str) -> ClipError:
+    detail = f"{as_source(source)}: its {part} is in a format that FFmpeg does not know: the file is damaged"
     return ClipError(Reason.DECODE_ERROR, detail)
 
 
-def _words(error: Any) -> str:
-    """FFmpeg's own words without its error number and file name."""
+def _message(error: Exception) -> str:
+    """The message of FFmpeg without its error number and file name."""
     return getattr(error, "strerror", None) or str(error)

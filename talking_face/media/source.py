@@ -1,4 +1,4 @@
-"""Opening a MediaSource: a plain file, or a byte range of a tar archive read in place."""
+"""Opens a MediaSource: a plain file, or a byte range of a tar archive."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _LFS = b"version https://git-lfs"
 
 
 class ByteRange(io.RawIOBase):
-    """A read-only, seekable view of `size` bytes from `offset`: an uncompressed tar member as it lies.
+    """A read-only, seekable view of `size` bytes from `offset`: an uncompressed tar member.
 
-    `parts` are the files that continue `path`; offset and size count through all of them.
+    `parts` are the files that continue `path`; `offset` counts through all of them.
     """
 
     def __init__(self, path: str, offset: int, size: int, parts: tuple[str, ...] = ()) -> None:
@@ -60,7 +60,7 @@ class ByteRange(io.RawIOBase):
         return done
 
     def _read(self, at: int, wanted: int) -> bytes:
-        """Up to `wanted` bytes from `at`, counted from the first file's start; none behind the last file's end."""
+        """Up to `wanted` bytes from `at`, counted from the start of the first file; b"" after the end of the last."""
         part = bisect_right(self._starts, at) - 1
         if part != self._part:
             self._file.close()
@@ -83,7 +83,7 @@ def as_source(source: Source) -> MediaSource:
 
 @contextmanager
 def open_source(source: Source) -> Iterator[str | BinaryIO]:
-    """What PyAV can open for `source`: a path, or a seekable file of a tar member's bytes.
+    """A path that PyAV can open, or a seekable file of the bytes of a tar member.
 
     Raises ClipError (missing-file, empty-file, lfs-pointer, unreadable) before any decoder sees the bytes.
     """

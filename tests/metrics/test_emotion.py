@@ -360,8 +360,8 @@ def test_shares_votes_and_rules() -> None:
     assert accuracy(ROWS).score(labelled("happy"), target).value == 0.5
     assert accuracy(ROWS, "video").score(labelled("happy"), target).value == 1
     assert accuracy(ROWS).score(labelled("contempt"), target).value == 0
-    assert accuracy(ROWS, unsupported="left-out").score(labelled("contempt"), target).reason is Reason.UNSAYABLE
-    assert accuracy(ROWS).score(labelled("sarcastic"), target).reason is Reason.UNSAYABLE
+    assert accuracy(ROWS, unsupported="left-out").score(labelled("contempt"), target).reason is Reason.UNSUPPORTED_LABEL
+    assert accuracy(ROWS).score(labelled("sarcastic"), target).reason is Reason.UNSUPPORTED_LABEL
     assert accuracy(ROWS).score(labelled(None), target).reason is Reason.UNLABELLED
     gone = [[np.nan] * 3] * 3
     assert accuracy([*ROWS, *gone]).score(labelled("happy"), target).value == 0.5
@@ -394,7 +394,7 @@ def test_leak_counts_the_references_emotion() -> None:
     score = Leak().score(labelled("happy", "neutral"), Sample(CLIP))
     assert score.value == 0.25 and score.stats == {"frames": 4, "leaked": 1, "kept": 2}
     assert Leak().score(labelled("happy", "happy"), Sample(CLIP)).reason is Reason.NOT_ASKED
-    assert Leak().score(labelled("happy", "contempt"), Sample(CLIP)).reason is Reason.UNSAYABLE
+    assert Leak().score(labelled("happy", "contempt"), Sample(CLIP)).reason is Reason.UNSUPPORTED_LABEL
     assert Leak().score(labelled("happy"), Sample(CLIP)).reason is Reason.UNLABELLED
 
 

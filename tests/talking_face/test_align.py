@@ -183,7 +183,7 @@ def test_syncnet_crop(frames: np.ndarray, track: FaceTrack) -> None:
 def test_names() -> None:
     assert list(ALIGN_MODES) == [mode.name for mode in ALIGN_MODES.values()]
     assert len(MEDIAPIPE_OF_IBUG68) == 68
-    with pytest.raises(ValueError, match="there are box, eat-128"):
+    with pytest.raises(ValueError, match="known modes: box, eat-128"):
         align_mode("eat")
 
 

@@ -78,7 +78,9 @@ def test_a_long_clip_is_decided_on_the_way_and_lost_faces_are_taken_up_again(
     both[10:13, :, 360:] = 0  # the speaker is gone for a while before it is decided
     both[60:63] = 0  # and everybody after
     windows = []
-    track = track_face(map(ArrayPicture, both), sound=lambda: sound, watch=lambda _, window: windows.append(window))
+    track = track_face(
+        map(ArrayPicture, both), sound=lambda: sound, on_picture=lambda _, window: windows.append(window)
+    )
     assert track.choice.how == "speaking" and len(track) == 75
     seen = np.flatnonzero(~track.valid)
     assert {10, 11, 12, 60, 61, 62} <= set(seen) and len(seen) <= 10
