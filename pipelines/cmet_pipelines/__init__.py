@@ -1,1 +1,1 @@
-"""Datasets in, Parquet shards out: readers, the embedded corpus, the Dask graph, shards and ledger."""
+"""Turns datasets into Parquet shards: readers, processing of clips, shards and ledger."""

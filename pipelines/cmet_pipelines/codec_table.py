@@ -1,4 +1,6 @@
-"""Measures the frame codecs on real face crops and prints a Markdown table: `python -m pipelines.codec_table CLIPS...`.
+"""Measures the frame codecs on real face crops and prints a Markdown table.
+
+Run as `python -m cmet_pipelines.codec_table CLIPS...`.
 
 Each clip is decoded, tracked and cropped as preprocessing does it, then encoded and decoded with every codec on one
 thread. PSNR is in RGB against the crop before encoding: per frame, then the mean over a clip, then the lowest clip.
@@ -44,7 +46,7 @@ def mean_psnr(crop: np.ndarray, stored: np.ndarray) -> float:
 
 
 def measure(name: str, clips: Sequence[np.ndarray], repeats: int = 3) -> str:
-    """One row of the table. Rates are the best of `repeats`: the machine may be shared."""
+    """One row of the table. Speeds are the best of `repeats`, because the machine may be shared."""
     codec = get_codec(name)
     frames = sum(len(clip) for clip in clips)
     encode_s = decode_s = one_s = float("inf")

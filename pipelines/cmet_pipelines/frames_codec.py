@@ -1,8 +1,8 @@
-"""How a clip's face crops are stored in a shard: named codecs, each a pure pair of encode and decode.
+"""Encodes and decodes the face crops of a clip, as shards store them: one named codec for each format.
 
-A codec name is `<kind>-<parameter>`, `x264-q14` say. Encoded frames are a list of byte strings: one a frame for the
-still-image codecs, one for the whole clip (an mp4 or mkv file in memory) for the video codecs. The table behind the
-choice of the default is in docs/shards.md; `python -m cmet_pipelines.codec_table` makes it.
+A codec name is `<kind>-<parameter>`, for example `x264-q14`. Encoded frames are a list of byte strings: one for each
+frame of a still-image codec, one for the whole clip (an mp4 or mkv file in memory) of a video codec. The page on shards
+in docs/ compares the codecs; `python -m cmet_pipelines.codec_table` prints that table.
 
 Every encoder runs on one thread with bit-exact flags, so the same frames give the same bytes.
 """
@@ -15,12 +15,13 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, cast
+from typing import cast
 
 import av
 import cv2
 import numpy as np
 import numpy.typing as npt
+from av.video.stream import VideoStream
 
 Frames = npt.NDArray[np.uint8]
 
@@ -30,7 +31,7 @@ LOSSLESS_CODEC = "ffv1"
 
 @dataclass(frozen=True)
 class FrameCodec:
-    """One way to store frames. `lossless` is a claim that the tests hold."""
+    """One way to store frames. Tests check `lossless`."""
 
     name: str
     kind: str  # png | webp | jpeg | jpeg420 | x264 | x264rgb | ffv1
@@ -39,12 +40,12 @@ class FrameCodec:
 
     @property
     def lossless(self) -> bool:
-        """Whether decoding gives the very frames."""
+        """Whether decoding returns the frames unchanged."""
         return self.quality is None
 
     @property
     def per_frame(self) -> bool:
-        """Whether each frame is a byte string of its own."""
+        """Whether each frame has its own byte string."""
         return self.kind in ("png", "webp", "jpeg", "jpeg420")
 
     def encode(self, frames: Iterable[Frames]) -> list[bytes]:
@@ -69,7 +70,7 @@ class FrameCodec:
 
 
 def get_codec(name: str) -> FrameCodec:
-    """The codec of that name. Raises ValueError naming the forms there are."""
+    """The codec with that name. Raises ValueError, with the known forms, for another name."""
     match = re.fullmatch(r"(png|webp|jpeg|jpeg420|x264|x264rgb|ffv1)(?:-(lossless|q\d{1,3}))?(?:-gop(\d{1,3}))?", name)
     if match:
         kind, level, gop = match.group(1), match.group(2), int(match.group(3) or 1)
@@ -81,7 +82,7 @@ def get_codec(name: str) -> FrameCodec:
         if fits and (quality or 0) <= top:
             return FrameCodec(name, kind, quality, gop)
     raise ValueError(
-        f"no frame codec {name!r}; use png, webp-lossless, webp-q<0-100>, jpeg-q<0-100>, jpeg420-q<0-100>, "
+        f"unknown frame codec {name!r}; use png, webp-lossless, webp-q<0-100>, jpeg-q<0-100>, jpeg420-q<0-100>, "
         f"x264-q<1-51>, x264rgb-q<1-51>, x264rgb-lossless or ffv1 (x264 forms also with -gop<N>); "
         f"the default is {DEFAULT_CODEC}"
     )
@@ -133,15 +134,15 @@ def _encode_video(frames: Iterator[Frames], codec: FrameCodec) -> bytes:
     }[codec.kind]
     buffer = io.BytesIO()
     with av.open(buffer, "w", format=container, options={"fflags": "+bitexact"}) as out:
-        stream = cast(Any, out.add_stream(encoder, rate=25))
+        stream = cast(VideoStream, out.add_stream(encoder, rate=25))
         stream.width, stream.height, stream.pix_fmt = first.shape[1], first.shape[0], pix_fmt
         stream.gop_size = codec.gop
         stream.codec_context.time_base = Fraction(1, 25)
         stream.thread_count = 1
-        options = {"threads": "1", "flags": "+bitexact"}
+        options: dict[str, object] = {"threads": "1", "flags": "+bitexact"}
         if codec.kind != "ffv1":
             quality = str(codec.quality or 0)
-            # A constant quantiser, not a rate factor, when every frame is a key frame: no look-ahead decides anything.
+            # A constant quantiser instead of a rate factor where every frame is a key frame: it needs no look-ahead.
             options |= {"preset": "veryfast", "crf" if codec.gop > 1 else "qp": quality, "bf": "0"}
             options["x264-params"] = f"keyint={codec.gop}:min-keyint={codec.gop}:scenecut=0:threads=1"
         stream.options = options
@@ -172,12 +173,12 @@ def _decode_video(data: bytes, indices: Sequence[int] | None) -> Frames:
         found: dict[int, Frames] = {}
         base = cast(Fraction, stream.time_base)
         length = stream.frames or 1 << 30
-        position = length  # of the decoder; past the end, so that the first wanted frame seeks
+        position = length  # of the decoder; past the end, so that the first frame seeks
         frames = iter(source.decode(stream))
         for index in sorted(set(indices)):
             if not 0 <= index < length:
                 raise IndexError(f"frame {index} of a clip of {length}")
-            if not position <= index < position + 12:  # decoding a dozen frames costs less than a seek
+            if not position <= index < position + 12:  # decoding a dozen frames is faster than a seek
                 source.seek(int(index / 25 / base), stream=stream)
                 frames = iter(source.decode(stream))
             for frame in frames:

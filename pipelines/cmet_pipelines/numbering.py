@@ -1,4 +1,4 @@
-"""Which sentence a MEAD clip says: by a named scheme of numbering.toml or the user's own table, never by a guess."""
+"""Finds the sentence that is spoken in a MEAD clip, from a named scheme of numbering.toml or from a user's CSV."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Required, TypedDict, cast
 
 from talking_face.clip import Clip
 from talking_face.reasons import UserError
@@ -18,14 +18,30 @@ from talking_face.reasons import UserError
 Folder = tuple[str, str, int]  # actor, emotion, level
 
 LONGEST = {"neutral": 40}  # clips of a folder; 30 for every other emotion
-_SHOWN = 6
+_SHOWN = 6  # folders named in a line for the user
+
+
+class Scheme(TypedDict, total=False):
+    """One scheme of numbering.toml, which explains the keys."""
+
+    actors: Required[str]
+    by_itself: bool
+    like: str
+    cycle: int
+    shifted: bool
+    neutral: dict[str, tuple[int, int]]
+    emotional: dict[str, tuple[int, int]]
+    absent: dict[str, list[int]]
+    not_said: list[str]
+    source: str
+    limits: str
 
 
 @cache
-def schemes() -> dict[str, dict[str, Any]]:
-    """Every scheme by name, in the file's order."""
+def schemes() -> dict[str, Scheme]:
+    """Every scheme by name, in the order of the file."""
     tables = tomllib.loads(resources.files(__package__).joinpath("numbering.toml").read_text("utf-8"))
-    return {name: tables.get(table.get("like"), {}) | table for name, table in tables.items()}
+    return {name: cast(Scheme, tables.get(table.get("like"), {}) | table) for name, table in tables.items()}
 
 
 def name_sentences(
@@ -34,12 +50,13 @@ def name_sentences(
     """(the clips, with `sentence_id` where it is known; lines for the user).
 
     Args:
-        numbering: a scheme's name; a CSV with the columns clip_id and sentence_id; None for the schemes that apply by
-            themselves.
-        numbers: every number that is in a folder, in any view, as video or sound: what is there shows whether the
-            folder is numbered as the scheme says.
+        numbering: a scheme's name; a CSV with the columns clip_id and sentence_id; None for the schemes that always
+            apply.
+        clips: the clips to label.
+        numbers: every number in a folder, in any view, as video or sound. They show whether the folder is numbered as
+            the scheme expects.
 
-    Raises UserError on a name that is neither.
+    Raises UserError for a name that is neither a scheme nor a file.
     """
     tables = {name: table for name, table in schemes().items() if table.get("by_itself") or name == numbering}
     own: dict[str, str] = {}
@@ -49,7 +66,7 @@ def name_sentences(
         folder
         for folder, there in numbers.items()
         for table in tables.values()
-        if _speaks_of(table, folder) and not _numbered_so(table, folder, there)
+        if _covers(table, folder) and not _matches(table, folder, there)
     }
 
     def named(clip: Clip) -> Clip:
@@ -74,44 +91,47 @@ def name_sentences(
 
 
 def gapped(numbers: Mapping[Folder, Collection[int]]) -> list[Folder]:
-    """Folders that count on past the number of their sentences, as the release's do for a third of the actors.
+    """Folders whose highest number is above their count of sentences, as for a third of the release's actors.
 
-    There a number is no rank: 021-030 are other sentences than in a folder that counts from 001 to 030.
+    A number is not a rank there: 021-030 are other sentences than in a folder with the numbers 001 to 030.
     """
     own = [table for table in schemes().values() if table.get("by_itself")]
     return sorted(
         folder
         for folder, there in numbers.items()
-        if max(there) > LONGEST.get(folder[1], 30) and not any(_speaks_of(table, folder) for table in own)
+        if max(there) > LONGEST.get(folder[1], 30) and not any(_covers(table, folder) for table in own)
     )
 
 
-def _speaks_of(table: Mapping[str, Any], folder: Folder) -> bool:
+def _covers(table: Scheme, folder: Folder) -> bool:
+    """Whether the scheme applies to the folder."""
     actor, emotion, level = folder
-    unsaid = table.get("not_said", ())
+    excluded = table.get("not_said", ())
     return (
         re.fullmatch(table["actors"], actor) is not None
-        and f"{actor}/{emotion}" not in unsaid
-        and f"{actor}/{emotion}/{level}" not in unsaid
+        and f"{actor}/{emotion}" not in excluded
+        and f"{actor}/{emotion}/{level}" not in excluded
     )
 
 
-def _places(table: Mapping[str, Any], folder: Folder) -> list[int]:
-    """The places of the script that have a clip in this folder."""
+def _places(table: Scheme, folder: Folder) -> list[int]:
+    """Positions in the script that have a clip in this folder."""
     actor, emotion, level = folder
     absent = table.get("absent", {}).get(f"{actor}/{emotion}/{level}", ())
     return [place for place in range(1, LONGEST.get(emotion, 30) + 1) if place not in absent]
 
 
-def _numbered_so(table: Mapping[str, Any], folder: Folder, numbers: Collection[int]) -> bool:
+def _matches(table: Scheme, folder: Folder, numbers: Collection[int]) -> bool:
+    """Whether the folder's numbers are those that the scheme expects."""
     if "cycle" in table:
         return True
     places = _places(table, folder)
     return max(numbers) == len(places) if table.get("shifted") else set(numbers) <= set(places)
 
 
-def _sentence(table: Mapping[str, Any], folder: Folder, number: int) -> str | None:
-    if not _speaks_of(table, folder):
+def _sentence(table: Scheme, folder: Folder, number: int) -> str | None:
+    """The sentence_id of a number; None where the scheme does not know it."""
+    if not _covers(table, folder):
         return None
     if "cycle" in table:
         return f"s{1 + (number - 1) % table['cycle']:02d}"
@@ -129,7 +149,7 @@ def _read(path: str) -> dict[str, str]:
     except (OSError, UnicodeDecodeError):
         names = ", ".join(schemes())
         raise UserError(
-            f"no numbering {path!r}: give one of {names}, or a CSV with the columns clip_id and sentence_id"
+            f"unknown numbering {path!r}: give one of {names}, or a CSV with the columns clip_id and sentence_id"
         ) from None
     if not rows or not {"clip_id", "sentence_id"} <= rows[0].keys():
         raise UserError(f"{path} needs the columns clip_id and sentence_id")

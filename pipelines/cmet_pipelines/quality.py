@@ -1,4 +1,4 @@
-"""What is noticed about a clip and recorded, not judged: cuts, black frames, another person, size and sharpness.
+"""Measures doubts about a clip, which are recorded without dropping it: cuts, black frames, another person, sharpness.
 
 Pure functions on arrays. Figures and the measurements behind the thresholds: docs/shards.md.
 """
@@ -12,19 +12,18 @@ import numpy as np
 
 from talking_face.pretrained.model_files import ModelFiles
 
-THUMBNAIL = (64, 36)  # width, height, px; pixels of the picture as they are, neither averaged nor in its proportions
-# A cut changes the mean pixel by this much (of 255), and this many times as much as the frames around it do. GRID:
-# within clips at most 1.9 and 1.1 times, where two speakers' clips are joined, before the same blue wall, at least 8.3
-# and 6.4 times.
+THUMBNAIL = (64, 36)  # width, height, px; sampled pixels of the picture, without averaging and without its proportions
+# A cut changes the mean pixel by this many levels (of 255), and by this factor over the frames around it. GRID: at most
+# 1.9 and 1.1 within clips; at least 8.3 and 6.4 where clips of two speakers before the same blue wall are joined.
 CUT_LEVELS, CUT_TIMES = 5.0, 3.0
-_AROUND = 6  # frames looked at on either side of a suspected cut
-_FLASH = 3  # a picture that is back as it was within so many frames was a flash
+_AROUND = 6  # frames compared on either side of a suspected cut
+_FLASH = 3  # frames; a picture that returns within so many was a flash
 # As FFmpeg's blackdetect: 98% of the picture under 10% of white.
 _BLACK_LEVEL, _BLACK_SHARE = 25.5, 0.98
-# A face that moves by half its height from one frame to the next, or is gone for longer than the smoothing bridges,
-# may be another face. GRID and the embedded corpus: 0.06 at most.
+# A face that moves by half its height between two frames, or is lost for more frames than the smoothing bridges, may be
+# another face. GRID and the embedded corpus: 0.06 at most.
 JUMP, LOST = 0.5, 5
-# dlib's own limit for its network: under it is one person. At most so many frames of a clip are looked at.
+# dlib's own limit for its network: below it is one person. At most so many frames of a clip are compared.
 SAME_PERSON, IDENTITY_SAMPLES = 0.6, 5
 
 
@@ -34,15 +33,18 @@ def black_frames(thumbnails: np.ndarray) -> np.ndarray:
 
 
 def scene_cuts(thumbnails: np.ndarray) -> list[int]:
-    """Frames with which another shot begins, of (T, h, w) uint8 thumbnails. Black frames between two are passed over;
-    a flash is no cut, and a fade or a swing of the camera, which takes many frames, is none either."""
+    """Frames with which another shot begins, of (T, h, w) uint8 thumbnails.
+
+    Black frames between two shots are skipped. A flash is not a cut. A fade or a camera move is not a cut either: it
+    takes many frames.
+    """
     shown = np.flatnonzero(~black_frames(thumbnails))
     pictures = thumbnails[shown].astype(np.int16)
     change = np.abs(np.diff(pictures, axis=0)).mean(axis=(1, 2))
     cuts = []
     for k in np.flatnonzero(change >= CUT_LEVELS):
         around = np.concatenate([change[max(0, k - _AROUND) : k], change[k + 1 : k + 1 + _AROUND]])
-        # The third largest: neither repeated frames, which do not change, nor another cut close by count.
+        # The third largest: repeated frames, which do not change, and another near cut do not matter.
         usual = np.sort(around)[-3] if len(around) > 2 else 0.0
         back = [np.abs(later - pictures[k]).mean() for later in pictures[k + 2 : k + 2 + _FLASH]]
         flash = any(value < change[k] / 3 for value in back)
@@ -72,8 +74,10 @@ def doubtful_frames(landmarks: np.ndarray, valid: np.ndarray, cuts: Sequence[int
 
 
 def identity_samples(valid: np.ndarray, starts: Sequence[int]) -> list[int]:
-    """The frames to compare: the middle one with a face of each of the longest stretches between `starts`, in order.
-    Empty where there is nothing to compare."""
+    """The frames to compare, in order: the middle one with a face in each of the longest stretches between `starts`.
+
+    Empty where there is nothing to compare.
+    """
     if not starts:
         return []
     stretches = np.split(np.arange(len(valid)), list(starts))

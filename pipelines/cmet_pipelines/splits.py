@@ -1,4 +1,4 @@
-"""Named splits: which speaker (or sentence) trains and which is tested, from the data table splits.toml."""
+"""Named splits: assigns speakers or sentences to train, val and test, from the data table splits.toml."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Sequence
 from functools import cache
 from importlib import resources
-from typing import Any
+from typing import Required, TypedDict, cast
 
 from talking_face.clip import Clip
 from talking_face.reasons import UserError
@@ -18,16 +18,30 @@ AUTO, NONE = "auto", "none"
 _NUMBERED_ACTOR = re.compile(r"([MW]\d{3})-\d")
 
 
+class Preset(TypedDict, total=False):
+    """One split of splits.toml, which explains the keys."""
+
+    datasets: Required[list[str]]
+    source: Required[str]
+    pattern: str
+    by: str
+    train: list[str]
+    val: list[str]
+    test: list[str]
+    rest: str
+
+
 @cache
-def presets() -> dict[str, dict[str, Any]]:
-    """Every preset by name, in the file's order."""
-    return tomllib.loads(resources.files(__package__).joinpath("splits.toml").read_text("utf-8"))
+def presets() -> dict[str, Preset]:
+    """Every preset by name, in the order of the file."""
+    text = resources.files(__package__).joinpath("splits.toml").read_text("utf-8")
+    return cast(dict[str, Preset], tomllib.loads(text))
 
 
 def resolve(split: str, dataset: str, clips: Sequence[Clip]) -> str:
-    """The preset that `split` means for these clips: `auto` becomes a preset's name or `none`.
+    """The preset that `split` names for these clips: `auto` becomes a preset's name or `none`.
 
-    Raises UserError on a name that is no preset of the dataset.
+    Raises UserError for a name that is not a preset of the dataset.
     """
     ours = {name: preset for name, preset in presets().items() if dataset in preset["datasets"]}
     if split == AUTO:
@@ -38,17 +52,17 @@ def resolve(split: str, dataset: str, clips: Sequence[Clip]) -> str:
                 return name
         return NONE
     if split != NONE and split not in ours:
-        raise UserError(f"no split {split!r} for {dataset}; there are: {', '.join([AUTO, NONE, *ours])}")
+        raise UserError(f"unknown split {split!r} for {dataset}; there are: {', '.join([AUTO, NONE, *ours])}")
     return split
 
 
 def assign(preset: str, clips: Sequence[Clip]) -> list[Clip]:
-    """The clips with `split` filled from the preset. What came with the labels stays."""
+    """The clips with `split` filled from the preset. A split that came with the labels is kept."""
     if preset == NONE:
         return list(clips)
     table = presets()[preset]
-    exact = {name: split for split in ("train", "val", "test") for name in table.get(split, ())}
-    # M026-2 in the list and M026 on the disk, or the other way round: one person, so one split.
+    exact = {name: split for split in ("train", "val", "test") for name in table.get(split, ())}  # type: ignore[attr-defined]
+    # M026-2 in the list and M026 on the disk, or the reverse: one person, so one split.
     person = {base_actor(name): split for name, split in exact.items()}
 
     def split_of(clip: Clip) -> str | None:
@@ -59,6 +73,6 @@ def assign(preset: str, clips: Sequence[Clip]) -> list[Clip]:
 
 
 def base_actor(speaker: str) -> str:
-    """A MEAD actor without the number of the recording: M026 for M026-2. Other names as they are."""
+    """A MEAD actor without the number of the recording: M026 for M026-2. Other names stay unchanged."""
     found = _NUMBERED_ACTOR.fullmatch(speaker)
     return found[1] if found else speaker

@@ -6,7 +6,6 @@ marks the clip as finished. Both are written atomically and synced to the disk.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,7 +14,7 @@ import pyarrow as pa
 
 from cmet_pipelines.records import SCHEMA, ClipOutcome, ClipRecord
 from cmet_pipelines.shard_files import to_table
-from talking_face.files import STRAY, replacing, write_text
+from talking_face.files import STRAY, replacing, sha256_of, write_text
 
 
 class Staging:
@@ -76,4 +75,4 @@ class Staging:
 
 def _file_name(clip_id: str) -> str:
     """A file name without suffix: clip ids hold slashes and may be long."""
-    return hashlib.sha256(clip_id.encode()).hexdigest()[:24]
+    return sha256_of(clip_id.encode())[:24]

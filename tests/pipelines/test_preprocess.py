@@ -286,7 +286,7 @@ def test_bad_input_gives_rows_with_words(bad_root: Path, tmp_path: Path) -> None
     [
         (["clips", "{tmp}/absent", "{tmp}/out"], "does not exist"),
         (["clip", "{tmp}", "{tmp}/out"], "did you mean clips"),
-        (["clips", "{bad}", "{tmp}/out", "--codec", "jpeg"], "no frame codec"),
+        (["clips", "{bad}", "{tmp}/out", "--codec", "jpeg"], "unknown frame codec"),
         (["clips", "{bad}", "{bad}/out"], "outside the dataset"),
         (["mead", "{bad}", "{tmp}/out"], "no mead clip"),
         (["clips", "{bad}", "{tmp}/out", "--scheduler", "tcp://127.0.0.1:9"], "cannot reach"),

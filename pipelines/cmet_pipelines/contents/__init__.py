@@ -1,7 +1,7 @@
-"""What each dataset should hold: one CSV a dataset, against which `cmet-eval inspect` says what is missing.
+"""Numbers of clips in each dataset's release: one CSV for each dataset, from which missing clips are found.
 
 Columns: any of `speaker`, `emotion`, `intensity`, `view`, `split`, and `clips`, the number of clips with these labels
-that the release holds. Where the numbers come from stands in docs/datasets.md.
+in the release. The page on datasets in docs/ names the sources.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ LABELS = ("speaker", "emotion", "intensity", "view", "split")
 
 
 def expected(dataset: str) -> pd.DataFrame | None:
-    """The dataset's table, labels as text; None where there is none."""
+    """The dataset's table, with labels as text; None where the dataset has none."""
     path = resources.files(__package__).joinpath(f"{dataset}.csv")
     if not path.is_file():
         return None
@@ -26,14 +26,15 @@ def expected(dataset: str) -> pd.DataFrame | None:
 
 
 def missing(dataset: str, clips: Iterable[Mapping[str, object]]) -> pd.DataFrame | None:
-    """Groups of which fewer clips are there than should be: the table's labels, `clips`, `found`.
+    """Groups with fewer clips than the release: the table's labels, `clips`, `found`.
 
     Args:
-        clips: the labels of every clip that was found, dropped and left-out ones too.
+        dataset: a reader's name.
+        clips: the labels of every clip that was found, including dropped and excluded ones.
 
     Returns:
-        An empty table where nothing is missing. None where the dataset has no table, and where nothing of the release
-        is there: that is another corpus in the same folders, such as the embedded one.
+        An empty table where nothing is missing. None where the dataset has no table, and where no clip of the release
+        was found: then the folders hold another corpus, such as the embedded one.
     """
     table = expected(dataset)
     if table is None:

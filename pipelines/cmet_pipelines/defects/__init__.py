@@ -1,7 +1,8 @@
-"""Known defects of the datasets: one CSV a dataset, applied by default, switched off by `--no-defects`.
+"""Known defects of the datasets: one CSV for each dataset, applied by default, switched off by `--no-defects`.
 
-Columns: `key`, a clip_id, where * stands for any text; `reason`, in words; `source`, who says so. Only what makes a
-clip worthless stands here. What a reader mends by itself (a silent video with a good sound file beside it) does not.
+Columns: `key`, a clip_id in which * matches any text; `reason`, a sentence; `source`, who reports the defect. A table
+lists only clips that are useless. Defects that a reader repairs, such as a silent video with a good sound file, are not
+listed.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class Defect:
 
 @cache
 def table(dataset: str) -> tuple[Defect, ...]:
-    """The rows for a dataset, in the file's order; none where there is no file."""
+    """The rows of a dataset, in the order of the file; empty where there is no file."""
     path = resources.files(__package__).joinpath(f"{dataset}.csv")
     if not path.is_file():
         return ()
@@ -33,7 +34,7 @@ def table(dataset: str) -> tuple[Defect, ...]:
 
 
 def find(dataset: str, clip_id: str) -> Defect | None:
-    """The first row whose key fits the clip, or None."""
+    """The first row whose key matches the clip, or None."""
     exact, patterns = _index(dataset)
     if clip_id in exact:
         return exact[clip_id]

@@ -1,46 +1,46 @@
-"""Named lists of clips, as papers use them: one CSV a list, or a file of the user's own (`preprocess --clips`).
+"""Named lists of clips that papers use, or a user's list (`preprocess --clips`): one CSV for each list.
 
-Columns: `clip_id`, and optionally `emotion`, a label that replaces the dataset's own.
+Columns: `clip_id`, and optionally `emotion`, a label that replaces that of the dataset.
 """
 
 from __future__ import annotations
 
 import csv
 import dataclasses
-import hashlib
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
 from talking_face.clip import Clip
 from talking_face.emotions import canonical
+from talking_face.files import sha256_of
 from talking_face.reasons import UserError
 
 
 def names() -> list[str]:
-    """The lists that come with the suite."""
+    """The lists in this folder."""
     folder = resources.files(__package__)
     return sorted(Path(entry.name).stem for entry in folder.iterdir() if entry.name.endswith(".csv"))
 
 
 def identity(name_or_file: str) -> str:
-    """What a set's settings say of a list: its name, or the hash of the user's file, wherever that lies."""
+    """A list as the settings of a shard set store it: its name, or the hash of the user's file."""
     if name_or_file in names() or not Path(name_or_file).is_file():
         return name_or_file
-    return f"sha256:{hashlib.sha256(Path(name_or_file).read_bytes()).hexdigest()[:16]}"
+    return f"sha256:{sha256_of(Path(name_or_file))[:16]}"
 
 
 def select(name_or_file: str, clips: Sequence[Clip]) -> tuple[list[Clip], list[str]]:
-    """(the clips of the list, in `clips`' order and with the list's emotions; clip ids of the list that are not there).
+    """(the clips of the list, in the order of `clips` and with the list's emotions; clip ids that are not in `clips`).
 
-    Raises UserError where there is no such list, or no clip of it.
+    Raises UserError where the list cannot be read, or none of its clips is in `clips`.
     """
     path = resources.files(__package__).joinpath(f"{name_or_file}.csv") if name_or_file in names() else None
     try:
         text = path.read_text("utf-8") if path is not None else Path(name_or_file).read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError):
         raise UserError(
-            f"{name_or_file!r} is no list of clips: give one of {', '.join(names())}, or a CSV with a column clip_id"
+            f"{name_or_file!r} is not a list of clips: give one of {', '.join(names())}, or a CSV with a column clip_id"
         ) from None
     rows = list(csv.DictReader(text.splitlines()))
     if not rows or "clip_id" not in rows[0]:

@@ -1,7 +1,7 @@
-"""The files inside tar archives, read in place: whole tars, tars in tars, and tars that lie in several part files.
+"""Finds files inside tar archives without unpacking them: whole tars, tars in tars, and tars split into part files.
 
-Only headers are read. A tar stores its members as they are, so a member of a nested tar is a range of bytes of the
-outer file. What is compressed cannot be read so, and is reported with the command that unpacks it.
+Only headers are read. A tar stores its members unchanged, so a member of a nested tar is a range of bytes of the outer
+file. Compressed archives cannot be read this way; they are reported with the command that unpacks them.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 import tarfile
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from cmet_pipelines.readers.base import Discovery, Found, hidden, walk
@@ -21,7 +21,7 @@ from talking_face.reasons import Reason
 _SUFFIXES = (".tar", ".tgz", ".tbz", ".tbz2", ".txz", ".gz", ".bz2", ".xz", ".zst", ".zip", ".7z", ".rar")
 _DEEPEST = 4  # tars in tars; MEAD's are two deep
 
-# First bytes of what cannot be read in place, and what unpacks it. A tar.gz is often named .tar.
+# First bytes of compressed archives, and the commands that unpack them. A tar.gz is often named .tar.
 _COMPRESSED = {
     b"\x1f\x8b": "tar -xzf",
     b"BZh": "tar -xjf",
@@ -37,10 +37,10 @@ _PART = re.compile(r"(.*part[._-]?|.+\.tar\.)((?!gz|bz|xz|lz)[a-z]{2}|\d{1,3})")
 
 
 def files(root: Path, into: Discovery) -> list[Found]:
-    """Every file under `root` (resolved): those on disk, then those in tars, whatever way the tars lie there.
+    """Every file under `root` (resolved): first those on disk, then those in tars.
 
-    So an extracted file comes before the one in its archive. Part files whose names count on (partaa, partab) are read
-    as one tar.
+    So an extracted file comes before the same file in an archive. Part files with consecutive names (partaa, partab)
+    are read as one tar.
     """
     loose: list[Found] = []
     whole: list[Found] = []
@@ -63,16 +63,16 @@ def files(root: Path, into: Discovery) -> list[Found]:
 
 
 def is_archive(name: str) -> bool:
-    """Whether a file of this name is for `tar_members`, which says of a compressed one how to unpack it."""
+    """Whether a file with this name goes to `tar_members`, which reports how to unpack a compressed one."""
     return name.lower().endswith(_SUFFIXES)
 
 
 def tar_members(found: Found, into: Discovery, parts: Sequence[Found] = ()) -> Iterator[Found]:
-    """The files inside a tar, in its own order, those of tars in it too. `parts` are the files that continue it.
+    """The files inside a tar and inside tars in it, in the order of the tar. `parts` are the files that continue it.
 
-    Their names are shown as `outer.tar!inner.tar!member`; a tar counts as its folder. A truncated tar yields its whole
-    members. Everything else goes into `into.skipped`: members that are links or whose names leave the archive, what is
-    cut off, an archive that is none. Nothing is raised.
+    Names are shown as `outer.tar!inner.tar!member`; a tar counts as a folder. A truncated tar yields its whole members.
+    Everything else is recorded in `into.skipped`: links, names that leave the archive, a cut-off member, a file that is
+    not an archive. Raises nothing.
     """
     for part in parts:
         into.skip(part.name, Reason.NOT_A_CLIP, f"continues {found.name}, with which it is read")
@@ -85,13 +85,25 @@ def tar_members(found: Found, into: Discovery, parts: Sequence[Found] = ()) -> I
     yield from _members(found.name, found.parts[:-1], replace(source, offset=0, size=size), into, 0)
 
 
-def _members(name: str, folder: tuple[str, ...], archive: MediaSource, into: Discovery, depth: int) -> Iterator[Found]:
-    """`archive`: the whole tar as a range of bytes. `name`: how it is shown."""
-    assert archive.offset is not None and archive.size is not None
-    told = len(into.skipped)
-    whole = 0
+@dataclass
+class _Archive:
+    """One tar under way."""
+
+    name: str  # as shown to the user
+    folder: tuple[str, ...]  # folders above its members
+    source: MediaSource  # the whole tar as a range of bytes
+    size: int  # of that range
+    depth: int  # tars around it
+    whole: int = 0  # members read so far that are not cut off
+
+
+def _members(name: str, folder: tuple[str, ...], source: MediaSource, into: Discovery, depth: int) -> Iterator[Found]:
+    """The files inside the tar that `source` holds as a range of bytes; see `tar_members`."""
+    assert source.offset is not None and source.size is not None
+    archive = _Archive(name, folder, source, source.size, depth)
+    before = len(into.skipped)
     try:
-        with ByteRange(archive.path, archive.offset, archive.size, archive.parts) as file:
+        with ByteRange(source.path, source.offset, source.size, source.parts) as file:
             head = file.read(64) or b""
             if why := _no_tar(name, head, depth):
                 into.skip(name, *why)
@@ -99,51 +111,81 @@ def _members(name: str, folder: tuple[str, ...], archive: MediaSource, into: Dis
             file.seek(0)
             with tarfile.open(fileobj=file, mode="r:") as tar:
                 while (member := tar.next()) is not None:
-                    tar.members.clear()  # type: ignore[attr-defined] # it keeps every header otherwise: 300 MB for LRS2
-                    if member.size < 0:
-                        raise tarfile.ReadError("a member of negative size")
-                    if member.isdir():
-                        continue
-                    shown, path = f"{name}!{member.name}", PurePosixPath(member.name)
-                    room = archive.size - member.offset_data
-                    if path.is_absolute() or ".." in path.parts or not path.parts:
-                        into.skip(shown, Reason.NOT_A_CLIP, "a name that leaves the archive")
-                        continue
-                    if not member.isfile() or member.issparse():
-                        into.skip(shown, Reason.NOT_A_CLIP, "a link, a device or a sparse file in an archive")
-                        continue
-                    if passed := hidden(path.parts):
-                        into.skip(shown, Reason.NOT_A_CLIP, passed)
-                        continue
-                    inside = member.name if archive.member is None else f"{archive.member}!{member.name}"
-                    source = replace(
-                        archive, member=inside, offset=archive.offset + member.offset_data, size=min(member.size, room)
-                    )
-                    if is_archive(path.name) and room > 0:  # of a nested tar that is cut, the whole members count
-                        yield from _members(shown, (*folder, *path.parts[:-1]), source, into, depth + 1)
-                    elif member.size > room:
-                        into.skip(shown, Reason.TRUNCATED, "the archive ends inside this member; download it again")
-                    else:
-                        yield Found(shown, (*folder, *path.parts), source)
-                    whole += member.size <= room
+                    tar.members.clear()  # type: ignore[attr-defined] # else it keeps every header: 300 MB for LRS2
+                    yield from _member(archive, member, into)
                 end = tar.offset
-            # tarfile takes a header that is cut or broken for the end. The end is marked by a block of zeros.
-            file.seek(end)
-            if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-                how = "cut" if archive.size - end < tarfile.BLOCKSIZE else "broken"
-                detail = f"the archive is {how} after {whole} whole members, which are used; download it again"
-                into.skip(name, Reason.TRUNCATED, detail)
-            elif not whole and len(into.skipped) == told:
-                into.skip(name, Reason.EMPTY_FILE, "an archive without files")
+            _check_end(archive, file, end, into, unmentioned=len(into.skipped) == before)
     except (tarfile.TarError, EOFError, ValueError) as error:
-        used = f"cut or broken after {whole} whole members, which are used"
-        detail = f"{f'the archive is {used}' if whole else 'no tar archive'}: {error}; download it again"
-        into.skip(name, Reason.TRUNCATED if whole else Reason.NOT_MEDIA, detail)
+        used = f"cut or broken after {archive.whole} whole members, which are used"
+        detail = f"{f'the archive is {used}' if archive.whole else 'no tar archive'}: {error}; download it again"
+        into.skip(name, Reason.TRUNCATED if archive.whole else Reason.NOT_MEDIA, detail)
     except OSError as error:
         into.skip(name, Reason.UNREADABLE, f"the archive cannot be read: {error.strerror}")
 
 
+def _member(archive: _Archive, member: tarfile.TarInfo, into: Discovery) -> Iterator[Found]:
+    """The file that one header describes, or the files inside it where it is a tar; else it is skipped.
+
+    Raises tarfile.ReadError for a broken header.
+    """
+    if member.size < 0:
+        raise tarfile.ReadError("a member of negative size")
+    if member.isdir():
+        return
+    shown, path = f"{archive.name}!{member.name}", PurePosixPath(member.name)
+    if refused := _refused(member, path):
+        into.skip(shown, Reason.NOT_A_CLIP, refused)
+        return
+    room = archive.size - member.offset_data
+    source = _source_of(archive.source, member, room)
+    if is_archive(path.name) and room > 0:  # of a nested tar that is cut off, the whole members are used
+        yield from _members(shown, (*archive.folder, *path.parts[:-1]), source, into, archive.depth + 1)
+    elif member.size > room:
+        into.skip(shown, Reason.TRUNCATED, "the archive ends inside this member; download it again")
+    else:
+        yield Found(shown, (*archive.folder, *path.parts), source)
+    archive.whole += member.size <= room
+
+
+def _refused(member: tarfile.TarInfo, path: PurePosixPath) -> str | None:
+    """Why a member is not read, or None."""
+    if path.is_absolute() or ".." in path.parts or not path.parts:
+        return "a name that leaves the archive"
+    if not member.isfile() or member.issparse():
+        return "a link, a device or a sparse file in an archive"
+    return hidden(path.parts)
+
+
+def _source_of(archive: MediaSource, member: tarfile.TarInfo, room: int) -> MediaSource:
+    """The member as a range of bytes of the outermost file. `room`: bytes of the archive behind the header."""
+    assert archive.offset is not None
+    inside = member.name if archive.member is None else f"{archive.member}!{member.name}"
+    return replace(archive, member=inside, offset=archive.offset + member.offset_data, size=min(member.size, room))
+
+
+def _check_end(archive: _Archive, file: ByteRange, end: int, into: Discovery, unmentioned: bool) -> None:
+    """Records an archive that is cut off or broken, and one without files.
+
+    tarfile takes a cut or broken header for the end, which is really marked by a block of zeros.
+
+    Args:
+        archive: the archive, with its members counted.
+        file: its bytes.
+        end: where tarfile stopped.
+        into: records the archive.
+        unmentioned: nothing of the archive has been skipped.
+    """
+    file.seek(end)
+    if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+        how = "cut" if archive.size - end < tarfile.BLOCKSIZE else "broken"
+        detail = f"the archive is {how} after {archive.whole} whole members, which are used; download it again"
+        into.skip(archive.name, Reason.TRUNCATED, detail)
+    elif not archive.whole and unmentioned:
+        into.skip(archive.name, Reason.EMPTY_FILE, "an archive without files")
+
+
 def _no_tar(name: str, head: bytes, depth: int) -> tuple[Reason, str] | None:
+    """Why a file with these first bytes is not read as a tar, or None."""
     if not head:
         return Reason.EMPTY_FILE, "an empty file; download it again"
     if head.startswith(b"version https://git-lfs"):
@@ -158,7 +200,7 @@ def _no_tar(name: str, head: bytes, depth: int) -> tuple[Reason, str] | None:
 
 
 def _unbroken(numbered: dict[str, Found]) -> tuple[list[Found], list[Found]]:
-    """(the parts that follow one another from the first, those behind a gap)."""
+    """(the consecutive parts from the first on, the parts after a gap)."""
     names = sorted(numbered, key=lambda text: (len(text), text))
     values = [int(text) if text.isdigit() else 26 * (ord(text[0]) - 97) + ord(text[1]) - 97 for text in names]
     start = 1 if values[0] == 1 and names[0].isdigit() else 0

@@ -1,9 +1,11 @@
-"""Any folder of clips, any container, with labels from an optional CSV (`labels.csv` in the root, or the one given).
+"""Reader of any folder of clips in any container, with labels from an optional CSV.
 
-CSV columns (only `file` is needed; further columns are ignored and named): file, clip_id, speaker, emotion, intensity,
-take, view, sentence_id, transcript, split, audio. `file` and `audio` are paths below the root; what lies in a tar is
-named as if the tar were unpacked into a folder of its name: day1.tar with a.mp4 in it holds day1/a.mp4. Without a CSV,
-the speaker is the folder that a file lies in, and the file's own name where it lies in the root itself.
+The CSV is the one of `--labels`, or `labels.csv` in the root.
+
+CSV columns: file, clip_id, speaker, emotion, intensity, take, view, sentence_id, transcript, split, audio. Only `file`
+is needed; other columns are ignored, with a note. `file` and `audio` are paths below the root. A file in a tar is named
+as if the tar were unpacked into a folder with its name: a.mp4 in day1.tar is day1/a.mp4. Without a CSV, the speaker is
+the folder of a file, or the name of the file where it is directly in the root.
 """
 
 from __future__ import annotations
@@ -44,7 +46,7 @@ class ClipsOptions(ReaderOptions):
 
 
 def discover(root: Path, options: ClipsOptions) -> Discovery:
-    """All files under `root` (resolved) that are, or look like, video; those in tars too."""
+    """All files under `root` (resolved) that are, or look like, video, also in tars."""
     into = Discovery()
     labels_path = options.labels or (root / LABELS_NAME if (root / LABELS_NAME).is_file() else None)
     labels = _read_labels(labels_path, root, into) if labels_path else {}
@@ -100,12 +102,12 @@ def discover(root: Path, options: ClipsOptions) -> Discovery:
 
 
 def _tidy(name: str) -> str:
-    """A path below the root in one spelling: slashes, no `./`, composed accents (macOS stores them apart)."""
+    """A path below the root in one spelling: slashes, no `./`, composed accents (macOS stores them decomposed)."""
     return unicodedata.normalize("NFC", str(PurePosixPath(name.replace("\\", "/"))))
 
 
 def _path(found: Found) -> str:
-    """Where the file lies, or would lie if each tar were unpacked into a folder of its name."""
+    """The path of the file, as if each tar were unpacked into a folder with its name."""
     return _tidy(re.sub(r"(\.tar)?!", "/", found.name, flags=re.IGNORECASE))
 
 
@@ -114,7 +116,7 @@ def _stem(path: str) -> str:
 
 
 def _clip(found: Found, row: dict[str, str], audio: MediaSource | None) -> Clip | str:
-    """The labelled clip, or a sentence about a label that cannot be."""
+    """The labelled clip, or a sentence about a label that is not allowed."""
     path = PurePosixPath(_path(found))
     intensity = row.get("intensity") or None
     if intensity is not None and not intensity.isdecimal():
@@ -140,7 +142,7 @@ def _clip(found: Found, row: dict[str, str], audio: MediaSource | None) -> Clip 
 
 
 def _read_labels(path: Path, root: Path, into: Discovery) -> dict[str, dict[str, str]]:
-    """CSV rows by `file`. Raises UserError where the file is no such table."""
+    """CSV rows by `file`. Raises UserError where the file is not such a table."""
     try:
         text = path.read_text("utf-8-sig")
     except FileNotFoundError:
@@ -173,7 +175,7 @@ def _read_labels(path: Path, root: Path, into: Discovery) -> dict[str, dict[str,
 
 
 def _lines(reader: csv.DictReader, path: Path) -> Iterator[tuple[int, dict]]:
-    """(line number, row) of every line. Raises UserError where cells and columns do not fit, or at broken quotes."""
+    """(line number, row) of every line. Raises UserError for too many cells and for broken quotes."""
     try:
         for row in reader:
             if any((cell or "").strip() for cell in row.get(None) or ()):  # type: ignore[call-overload]
@@ -186,7 +188,7 @@ def _lines(reader: csv.DictReader, path: Path) -> Iterator[tuple[int, dict]]:
 
 
 def _looks_like_video(source: MediaSource) -> bool:
-    """Whether the first bytes are those of a common container: such a file is tried whatever its name."""
+    """Whether the first bytes are those of a common container; such a file is tried with any name."""
     try:
         with open_source(source) as opened:
             if isinstance(opened, str):

@@ -1,10 +1,10 @@
-"""CREMA-D: VideoFlash/*.flv with AudioWAV/*.wav as their sound, and the re-uploads that keep the files' names.
+"""Reader of CREMA-D: VideoFlash/*.flv with sound from AudioWAV/*.wav, and copies that keep the files' names.
 
-A clip is <actor>_<sentence>_<emotion>_<level>, whatever folder it lies in: 1015_DFA_ANG_XX.flv, or crema_test/test/s15/
-1015_DFA_ANG_XX.mp4. Where there are several files of a clip, the release's own come first. The WAV is used wherever it
-is there: 28 FLV were silent until December 2020. MP3s are never used: silent ones are shared by several actors.
+A clip is <actor>_<sentence>_<emotion>_<level> in any folder: 1015_DFA_ANG_XX.flv, or
+crema_test/test/s15/1015_DFA_ANG_XX.mp4. Of several files of a clip, that of the release is used. The WAV is used where
+it is present: 28 FLV were silent until December 2020. MP3s are never used: several actors share silent ones.
 
-Emotions are what the actor was asked for; `--emotion-label voted` takes what most people saw and heard instead, from
+The emotion is the one that the actor was asked for. `--emotion-label voted` uses the one that most viewers named, from
 processedResults/summaryTable.csv. A tie has no voted label.
 """
 
@@ -73,8 +73,10 @@ class _Name:
 
 
 def discover(root: Path, options: CremaDOptions) -> Discovery:
-    """All clips under `root` (resolved). Raises UserError where voted labels are asked for and are not there, and
-    where there is nothing but pointers or sound."""
+    """All clips under `root` (resolved).
+
+    Raises UserError where the table of votes is needed and missing, and where the only files are pointers or sound.
+    """
     into = Discovery()
     videos: defaultdict[str, list[Found]] = defaultdict(list)
     sounds: defaultdict[str, list[Found]] = defaultdict(list)
@@ -117,14 +119,14 @@ def discover(root: Path, options: CremaDOptions) -> Discovery:
                 into.skip(sound.name, Reason.NOT_A_CLIP, "sound of a clip without a video")
             continue
         into.clips.append(_clip(name, video, sound, votes.get(stem)))
-    _tell(into, votes if tables else None, options.emotion_label)
+    _describe(into, votes if tables else None, options.emotion_label)
     if options.emotion_label == "voted":
         into.clips = [replace(clip, emotion=clip.emotion_voted) for clip in into.clips]
     return into.finish()
 
 
 def _name(file: str) -> _Name | str:
-    """What a file's name says, or a sentence about why it says nothing."""
+    """The labels in a file's name, or a sentence that says why it has none."""
     stem = Path(file).stem
     match = _NAME.fullmatch(stem.upper())
     if match is None:
@@ -141,6 +143,7 @@ def _name(file: str) -> _Name | str:
 
 
 def _is_pointer(found: Found) -> bool:
+    """Whether the file is a git-lfs pointer instead of media."""
     try:
         size = found.source.size if found.source.member is not None else Path(found.source.path).stat().st_size
         if size is None or not 0 < size < _POINTER:
@@ -149,12 +152,12 @@ def _is_pointer(found: Found) -> bool:
             return False
     except ClipError as error:
         return error.reason is Reason.LFS_POINTER
-    except OSError:  # a link to nothing: the clip will say so
+    except OSError:  # a broken link: reading the clip reports it
         return False
 
 
 def _first(choice: list[Found], folder: str, suffix: str, into: Discovery) -> Found | None:
-    """The file to use: the release's own by folder and kind, then on disk before in a tar, then by name."""
+    """The file to use: first that of the release by folder and kind, then on disk before in a tar, then by name."""
     if not choice:
         return None
 
@@ -184,7 +187,7 @@ def _clip(name: _Name, video: Found, sound: Found | None, vote: str | None) -> C
 
 
 def _read_votes(tables: list[Found], into: Discovery) -> dict[str, str | None]:
-    """Stem -> the emotion that most people saw and heard, None at a tie. The first table is read."""
+    """Name of a clip to the emotion that most viewers named, None at a tie. The first table is read."""
     votes: dict[str, str | None] = {}
     for index, found in enumerate(tables):
         if index:
@@ -213,11 +216,11 @@ def _read_votes(tables: list[Found], into: Discovery) -> dict[str, str | None]:
     return votes
 
 
-def _tell(into: Discovery, votes: dict[str, str | None] | None, label: str) -> None:
-    """Notes: what was recognised, where sound comes from, and how far votes and intention agree."""
-    kinds = Counter(Path(clip.video.member or clip.video.path).suffix.lower() for clip in into.clips)
+def _describe(into: Discovery, votes: dict[str, str | None] | None, label: str) -> None:
+    """Adds notes: the files, the source of the sound, and how far votes and intended emotions agree."""
+    suffixes = Counter(Path(clip.video.member or clip.video.path).suffix.lower() for clip in into.clips)
     silent = sum(clip.audio is None for clip in into.clips)
-    what = ", ".join(f"{count} {suffix}" for suffix, count in sorted(kinds.items()))
+    what = ", ".join(f"{count} {suffix}" for suffix, count in sorted(suffixes.items()))
     actors = len({clip.speaker for clip in into.clips})
     into.notes.append(f"CREMA-D: {what or 'no video'}; {len(into.clips)} clips of {actors} actors")
     if silent:

@@ -1,10 +1,10 @@
-"""LRS2: main/<programme>/<number>.mp4 and pretrain/ likewise, with a transcript for each, extracted or in tar parts.
+"""Reader of LRS2: main/ and pretrain/<programme>/<number>.mp4 with a transcript for each, unpacked or in tar parts.
 
-Only the last three parts of a path count, so mvlrs_v1 may lie anywhere below the root, or be the root. The same
-programme and number stand in main and pretrain for different clips: the clip_id names the subset. Splits come from
-train.txt, val.txt and test.txt, which are a download of their own and mostly lie beside mvlrs_v1; pretrain trains.
+Only the last three parts of a path count, so mvlrs_v1 may be anywhere below the root, or be the root. Different clips
+of main and pretrain have the same programme and number, so the clip_id names the subset. Splits come from train.txt,
+val.txt and test.txt, a separate download that is mostly stored next to mvlrs_v1; all of pretrain is in train.
 
-LRS2 has no speaker ids. The programme stands for the speaker; it may show several people, and one may be in many.
+LRS2 has no speaker ids. The programme is used as speaker. It may show several people, and a person may be in several.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from talking_face.clip import Clip
 from talking_face.reasons import ClipError, Reason
 
 SUBSETS = ("main", "pretrain")
-# A list -> the subset it names clips of. A clip in two lists of main is in the one that comes first here.
+# List to the subset of its clips. A clip in two lists of main belongs to the one that comes first here.
 LISTS = {"test.txt": "main", "val.txt": "main", "train.txt": "main", "pretrain.txt": "pretrain"}
 
 _PROGRAMME = re.compile(r"\d{19}")
@@ -47,7 +47,7 @@ class Lrs2Options(ReaderOptions):
 
 
 def discover(root: Path, options: Lrs2Options) -> Discovery:
-    """All clips of the asked subset under `root` (resolved), with their transcripts."""
+    """All clips of the subset in `options` under `root` (resolved), with their transcripts."""
     into = Discovery()
     videos: defaultdict[_Key, list[Found]] = defaultdict(list)
     texts: dict[_Key, Found] = {}
@@ -83,14 +83,14 @@ def discover(root: Path, options: Lrs2Options) -> Discovery:
                 into.clips.append(clip)
             else:
                 into.exclude(clip, Reason.NOT_ASKED, f"of {key[0]}; this run reads {options.subset}")
-    _tell_absent(listed, videos, options.subset, into)
+    _note_missing(listed, videos, options.subset, into)
     into.finish()
-    _tell(listed, into)
+    _describe(listed, into)
     return into
 
 
 def _key(found: Found, root_name: str) -> _Key | None:
-    """What a clip's or a transcript's path says; None for any other file."""
+    """The key in the path of a clip or a transcript; None for any other file."""
     path = (root_name, *found.parts)
     name = Path(path[-1])
     if len(path) < 3 or path[-3] not in SUBSETS or not _PROGRAMME.fullmatch(path[-2]):
@@ -100,7 +100,7 @@ def _key(found: Found, root_name: str) -> _Key | None:
 
 
 def _read_lists(lists: dict[str, list[Found]], into: Discovery) -> dict[str, set[_Key]]:
-    """The clips of each list. Of several lists of one name the one nearest to the root is read."""
+    """The clips of each list. Of several lists with one name, the one nearest to the root is read."""
     read: dict[str, set[_Key]] = {}
     for name, subset in LISTS.items():
         if not lists.get(name):
@@ -115,7 +115,7 @@ def _read_lists(lists: dict[str, list[Found]], into: Discovery) -> dict[str, set
             continue
         keys: set[_Key] = set()
         unread = 0
-        for first, *_ in lines:  # what follows in test.txt, NF or MV, is a flag
+        for first, *_ in lines:  # in test.txt a flag follows, NF or MV
             programme, _, number = first.removesuffix(".mp4").rpartition("/")
             programme = programme.rpartition("/")[2]
             if _PROGRAMME.fullmatch(programme) and _NUMBER.fullmatch(number):
@@ -129,9 +129,9 @@ def _read_lists(lists: dict[str, list[Found]], into: Discovery) -> dict[str, set
 
 
 def _transcript(key: _Key, found: Found, has_video: bool, into: Discovery) -> str | None:
-    """The words of a transcript, in capitals as they stand; None where there are none. Its file is recorded.
+    """The words of a transcript, in the file's capitals; None where it has none. Its file is recorded as skipped.
 
-    The first line is `Text:  WORDS`, the second `Conf:  5`. Those of pretrain go on with a table of words and times.
+    The first line is `Text:  WORDS`, the second `Conf:  5`. In pretrain a table of words and times follows.
     """
     if not has_video:
         into.skip(found.name, Reason.NOT_A_CLIP, "the transcript of a clip without a video")
@@ -141,12 +141,12 @@ def _transcript(key: _Key, found: Found, has_video: bool, into: Discovery) -> st
     except ClipError as error:
         into.skip(found.name, error.reason, error.detail)
         return None
-    said = next((line.removeprefix("Text:") for line in lines if line.startswith("Text:")), None)
-    if said is None:
+    text = next((line.removeprefix("Text:") for line in lines if line.startswith("Text:")), None)
+    if text is None:
         into.skip(found.name, Reason.BAD_LABEL, "a transcript without a line `Text:`")
         return None
     into.skip(found.name, Reason.NOT_A_CLIP, f"the transcript of {_id(key)}, read")
-    return " ".join(_MARKS.sub(" ", said).split()) or None
+    return " ".join(_MARKS.sub(" ", text).split()) or None
 
 
 def _split(key: _Key, listed: dict[str, set[_Key]]) -> str | None:
@@ -172,8 +172,8 @@ def _clip(key: _Key, found: Found, words: str | None, split: str | None) -> Clip
     )
 
 
-def _tell_absent(listed: dict[str, set[_Key]], videos: dict[_Key, list[Found]], asked: str, into: Discovery) -> None:
-    """Records the listed clips that are not here, one by one, unless the whole list's are not."""
+def _note_missing(listed: dict[str, set[_Key]], videos: dict[_Key, list[Found]], asked: str, into: Discovery) -> None:
+    """Records each listed clip without a file; a list of which no clip was found gives one note."""
     for name, keys in listed.items():
         subset = LISTS[name]
         absent = sorted(keys - videos.keys())
@@ -187,8 +187,8 @@ def _tell_absent(listed: dict[str, set[_Key]], videos: dict[_Key, list[Found]], 
             into.skip(f"{home}/{programme}/{number}.mp4", Reason.MISSING_FILE, f"named in {name}, but not here")
 
 
-def _tell(listed: dict[str, set[_Key]], into: Discovery) -> None:
-    """Notes: what was recognised, and what the labels do not say."""
+def _describe(listed: dict[str, set[_Key]], into: Discovery) -> None:
+    """Adds notes: the clips and lists that were found, and missing labels."""
     counts = Counter(clip.clip_id.split("/")[1] for clip in into.clips)
     clips = ", ".join(f"{counts[subset]} clips in {subset}" for subset in SUBSETS if counts[subset])
     lists = ", ".join(f"{name} {len(keys)}" for name, keys in listed.items())

@@ -1,11 +1,11 @@
-"""MEAD as its users have it: folders or tars, any nesting, every view. File numbers are takes, not sentences.
+"""Reader of MEAD: folders or tars, any nesting, every view. File numbers are takes, not sentences.
 
-Recognised from the end of a path, so that `M003/video/front/...`, `Part0/M003/video/1/front/...`,
+Files are recognised from the end of a path, so that `M003/video/front/...`, `Part0/M003/video/1/front/...`,
 `W009_video/video/front/...` and tar members (`M003/video.tar!video/front/...`) all work:
     <view>/<emotion>/level_<n>/<number>.mp4       video
     audio/<emotion>/level_<n>/<number>.m4a        sound, shared by all views of the take
-The actor is the nearest folder or archive above that is named after one. Two projects' flat names carry all labels but
-the view, which is front there: EAT's `W009_con_3_028.mp4` and EDTalk's `W009#contempt#level_3#028.mp4`.
+The actor is the nearest folder or archive above with an actor's name. The flat names of two projects hold all labels
+but the view, which is front there: EAT's `W009_con_3_028.mp4` and EDTalk's `W009#contempt#level_3#028.mp4`.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class MeadOptions(ReaderOptions):
 
 
 class Take(NamedTuple):
-    """What was recorded once, with one sound, from up to seven views."""
+    """One recording, with one sound, from up to seven views."""
 
     actor: str
     emotion: str  # as MEAD names it
@@ -57,12 +57,12 @@ class Take(NamedTuple):
     number: str
 
 
-class _NoClip(Exception):
-    """(reason, detail): why a file is no clip."""
+class _NotAClip(Exception):
+    """(reason, detail): why a file is not a clip."""
 
 
 def discover(root: Path, options: MeadOptions) -> Discovery:
-    """All clips of the asked view under `root` (resolved), with the m4a of each where there is one."""
+    """All clips of the view in `options` under `root` (resolved), each with its m4a where it has one."""
     if options.view != "all" and options.view not in VIEWS:
         raise UserError(f"MEAD has no view {options.view!r}; it has {', '.join(VIEWS)}, or all")
     into = Discovery()
@@ -73,7 +73,7 @@ def discover(root: Path, options: MeadOptions) -> Discovery:
     for found in files(root, into):
         try:
             take, view = _label(found, root)
-        except _NoClip as error:
+        except _NotAClip as error:
             into.skip(found.name, *error.args)
             continue
         kinds["archives" if found.source.member else "folders"] += 1
@@ -113,42 +113,42 @@ def _clip(take: Take, view: str, found: Found, sound: Found | None) -> Clip:
 
 
 def _label(found: Found, root: Path) -> tuple[Take, str | None]:
-    """(the take, its view or None for sound). Raises _NoClip with the reason why it is no clip."""
-    parts = (*root.parts, *found.parts)  # the root may lie inside an actor's folder
+    """(the take, its view or None for sound). Raises _NotAClip for any other file."""
+    parts = (*root.parts, *found.parts)  # the root may be inside an actor's folder
     name = Path(parts[-1])
     suffix = name.suffix.lower()
     if suffix not in VIDEO_SUFFIXES and suffix not in AUDIO_SUFFIXES:
-        raise _NoClip(Reason.NOT_A_CLIP, f"a {suffix or 'suffixless'} file, not media")
+        raise _NotAClip(Reason.NOT_A_CLIP, f"a {suffix or 'suffixless'} file, not media")
     is_sound = suffix in AUDIO_SUFFIXES
     if flat := _EDTALK.fullmatch(name.stem) or _EAT.fullmatch(name.stem):
         actor, emotion, level, number = flat.groups()
         take = Take(actor, _SHORT.get(emotion, emotion), int(level), number)
         if take.emotion not in DATASET_LABELS["mead"]:
-            raise _NoClip(Reason.BAD_LABEL, f"emotion {emotion!r} is none of MEAD's eight")
+            raise _NotAClip(Reason.BAD_LABEL, f"emotion {emotion!r} is none of MEAD's eight")
         return take, None if is_sound else "front"
     if len(parts) < 4 or (parts[-4] not in VIEWS and parts[-4] != "audio"):
-        raise _NoClip(Reason.NOT_A_CLIP, _WHERE)
+        raise _NotAClip(Reason.NOT_A_CLIP, _WHERE)
     kind, emotion, level_name = parts[-4:-1]
     if (kind == "audio") != is_sound:
-        raise _NoClip(Reason.NOT_A_CLIP, f"a {suffix} file under {kind}/")
+        raise _NotAClip(Reason.NOT_A_CLIP, f"a {suffix} file under {kind}/")
     if emotion not in DATASET_LABELS["mead"]:
-        raise _NoClip(Reason.BAD_LABEL, f"emotion folder {emotion!r} is none of MEAD's eight")
+        raise _NotAClip(Reason.BAD_LABEL, f"emotion folder {emotion!r} is none of MEAD's eight")
     if not (numbered := _LEVEL.fullmatch(level_name)):
-        raise _NoClip(Reason.BAD_LABEL, f"level folder {level_name!r} is not level_1 to level_3")
+        raise _NotAClip(Reason.BAD_LABEL, f"level folder {level_name!r} is not level_1 to level_3")
     if not _NUMBER.fullmatch(name.stem):
-        raise _NoClip(Reason.NOT_A_CLIP, f"file name {name.name!r} is not a three-digit number")
-    # Folders and archives alike, from the file outwards; last the folders that the root itself lies in.
+        raise _NotAClip(Reason.NOT_A_CLIP, f"file name {name.name!r} is not a three-digit number")
+    # Folders and archives, from the file upwards; last the folders above the root.
     above = [*root.parts, *re.split("[/!]", found.name)]
     for folder in reversed(above[:-4]):
         if actor_name := _ACTOR.fullmatch(folder):
             return Take(actor_name[1], emotion, int(numbered[1]), name.stem), None if is_sound else kind
-    raise _NoClip(
+    raise _NotAClip(
         Reason.BAD_LABEL, "actor unknown: no folder above is named like M003 or W021-1; name one after its actor"
     )
 
 
 def _describe(into: Discovery, view: str, kinds: Counter[str], numbers: dict[numbering.Folder, set[int]]) -> None:
-    """Lines for the user: what was recognised, and what may surprise."""
+    """Adds notes for the user: the layout, and facts about the labels."""
     into.notes.append("MEAD layout: " + (", ".join(f"{n} files in {kind}" for kind, n in kinds.items()) or "none"))
     actors = {clip.speaker for clip in into.clips}
     into.notes.append(f"view {view}: {len(into.clips)} clips of {len(actors)} actors")

@@ -1,4 +1,4 @@
-"""MELD: the three split folders, flat or nested, and the three CSVs of labels, wherever they lie.
+"""Reader of MELD: the three split folders, flat or nested, and the three CSVs of labels in any folder.
 
 A clip is (split, dialogue, utterance): the same file name occurs in all splits. Labels come from <split>_sent_emo.csv
 anywhere below the root, or from `--labels` (the folder of the CSVs, or one of them). Times in the CSVs are not used.
@@ -23,9 +23,9 @@ from talking_face.emotions import DATASET_LABELS
 from talking_face.media.source import open_source
 from talking_face.reasons import ClipError, Reason, UserError
 
-SPLITS = {"train": "train", "dev": "val", "test": "test"}  # MELD's name of a split -> ours
+SPLITS = {"train": "train", "dev": "val", "test": "test"}  # MELD's name of a split to ours
 
-# What the archives call the split folders, what people rename them to, and the folders that mirrors put around them.
+# Names of the split folders in the archives, after usual renaming, and in mirrors.
 _FOLDERS = {
     **{name: "train" for name in ("train_splits", "train")},
     **{name: "dev" for name in ("dev_splits_complete", "dev_splits", "dev", "val")},
@@ -35,7 +35,7 @@ _NAME = re.compile(r"(final_videos_test)?_?dia(\d+)_utt(\d+)", re.IGNORECASE)
 _LABELS = re.compile(r"(train|dev|test)_sent_emo\.csv", re.IGNORECASE)
 _COLUMNS = ("Utterance", "Speaker", "Emotion", "Dialogue_ID", "Utterance_ID")
 
-# Files of before November 2020, and the copies in the raw archives, hold Windows-1252 text read as Latin-1.
+# Files from before November 2020, and the copies in the raw archives, hold Windows-1252 text that was read as Latin-1.
 _C1 = {code: bytes([code]).decode("cp1252", "ignore") for code in range(0x80, 0xA0)}
 _QUOTES = str.maketrans("‘’“”", "''\"\"")
 
@@ -53,7 +53,7 @@ class MeldOptions(ReaderOptions):
 
 
 @dataclass(frozen=True, slots=True)
-class _Row:
+class _Labels:
     speaker: str
     emotion: str
     transcript: str
@@ -62,9 +62,9 @@ class _Row:
 def discover(root: Path, options: MeldOptions) -> Discovery:
     """All clips under `root` (resolved) that have a row of labels."""
     into = Discovery()
-    # Of copies the one on disk is taken before the one in an archive, and the one nearer to the root.
+    # Of several copies, the one on disk comes before one in an archive, and the one nearer to the root comes first.
     below = sorted(files(root, into), key=lambda f: (f.source.member is not None, len(f.parts), f.name))
-    rows, labelled = _read_labels(_asked_for(options.labels), below, into)
+    rows, labelled = _read_labels(_given_labels(options.labels), below, into)
     videos: defaultdict[_Key, list[Found]] = defaultdict(list)
     for found in below:
         if _LABELS.fullmatch(found.parts[-1]):
@@ -83,13 +83,13 @@ def discover(root: Path, options: MeldOptions) -> Discovery:
             into.clips.append(clip)
         else:
             into.skip(video.name, *clip)
-    _tell_absent(rows, videos, layouts, into)
-    _tell(labelled, layouts, into)
+    _note_missing(rows, videos, layouts, into)
+    _describe(labelled, layouts, into)
     return into.finish()
 
 
 def _key(found: Found, root: Path) -> _Key | str:
-    """(split, dialogue, utterance), or a sentence that says why it is no clip."""
+    """(split, dialogue, utterance), or a sentence that says why the file is not a clip."""
     name = Path(found.parts[-1])
     suffix = name.suffix.lower()
     if suffix in AUDIO_SUFFIXES:
@@ -106,7 +106,7 @@ def _key(found: Found, root: Path) -> _Key | str:
 
 
 def _choose(choice: list[Found], into: Discovery) -> Found:
-    """The file of a clip that is used: of two cuts the final_videos_test one, of copies the first."""
+    """The file of a clip that is used: of two cuts the one named final_videos_test, of copies the first."""
     final = {video.name: video.parts[-1].lower().startswith("final") for video in choice}
     best = min(choice, key=lambda video: not final[video.name])
     for video in choice:
@@ -120,8 +120,8 @@ def _choose(choice: list[Found], into: Discovery) -> Found:
     return best
 
 
-def _clip(key: _Key, video: Found, row: _Row | None, labelled: bool) -> Clip | tuple[Reason, str]:
-    """The clip, or why its file is none."""
+def _clip(key: _Key, video: Found, row: _Labels | None, labelled: bool) -> Clip | tuple[Reason, str]:
+    """The clip, or why its file is not one."""
     split, dialogue, utterance = key
     take = f"dia{dialogue}_utt{utterance}"
     table = f"{split}_sent_emo.csv"
@@ -144,8 +144,8 @@ def _clip(key: _Key, video: Found, row: _Row | None, labelled: bool) -> Clip | t
     )
 
 
-def _asked_for(labels: Path | None) -> list[Found]:
-    """The CSVs that `--labels` means. Raises UserError where it means none."""
+def _given_labels(labels: Path | None) -> list[Found]:
+    """The CSVs that `--labels` names. Raises UserError where it names none."""
     if labels is None:
         return []
     paths = [labels] if labels.is_file() else sorted(labels.glob("*.csv")) if labels.is_dir() else []
@@ -155,9 +155,9 @@ def _asked_for(labels: Path | None) -> list[Found]:
     return [Found(str(path), (path.name,), MediaSource(str(path))) for path in paths]
 
 
-def _read_labels(asked: list[Found], below: list[Found], into: Discovery) -> tuple[dict[_Key, _Row], set[str]]:
+def _read_labels(asked: list[Found], below: list[Found], into: Discovery) -> tuple[dict[_Key, _Labels], set[str]]:
     """(rows of the first CSV of each split, the splits that have one)."""
-    rows: dict[_Key, _Row] = {}
+    rows: dict[_Key, _Labels] = {}
     read: dict[str, tuple[Found, str]] = {}
     for found in (*asked, *below):
         match = _LABELS.fullmatch(found.parts[-1])
@@ -176,8 +176,8 @@ def _read_labels(asked: list[Found], below: list[Found], into: Discovery) -> tup
     return rows, set(read)
 
 
-def _read(split: str, source: MediaSource, rows: dict[_Key, _Row]) -> str:
-    """Adds the rows of one CSV; returns what was read in words. Raises UserError where it is no such table."""
+def _read(split: str, source: MediaSource, rows: dict[_Key, _Labels]) -> str:
+    """Adds the rows of one CSV; returns a description of it. Raises UserError where it is not such a table."""
     try:
         with open_source(source) as opened:
             data = Path(opened).read_bytes() if isinstance(opened, str) else opened.read()
@@ -202,7 +202,7 @@ def _read(split: str, source: MediaSource, rows: dict[_Key, _Row]) -> str:
             continue
         good += 1
         words = {name: " ".join((row[name] or "").translate(_QUOTES).split()) for name in _COLUMNS[:3]}
-        rows[key] = _Row(words["Speaker"], words["Emotion"], words["Utterance"])
+        rows[key] = _Labels(words["Speaker"], words["Emotion"], words["Utterance"])
     unread = f", and not line {', '.join(map(str, bad[:5]))}{' and more' if bad[5:] else ''}" if bad else ""
     return f"{good} rows, {how}{unread}"
 
@@ -215,7 +215,7 @@ def _lines(reader: csv.DictReader, source: MediaSource) -> Iterator[dict[str, st
 
 
 def _decode(data: bytes) -> tuple[str, str]:
-    """(text, its encoding in words), with the characters that the older files lost."""
+    """(text, name of its encoding); restores the characters that the older files lost."""
     try:
         text, how = data.decode("utf-8-sig"), "UTF-8"
     except UnicodeDecodeError:
@@ -224,10 +224,10 @@ def _decode(data: bytes) -> tuple[str, str]:
     return mended, how if mended == text or how != "UTF-8" else "UTF-8 with Windows-1252 characters, mended"
 
 
-def _tell_absent(
-    rows: dict[_Key, _Row], videos: dict[_Key, list[Found]], layouts: Counter[tuple[str, str]], into: Discovery
+def _note_missing(
+    rows: dict[_Key, _Labels], videos: dict[_Key, list[Found]], layouts: Counter[tuple[str, str]], into: Discovery
 ) -> None:
-    """Records the rows without a file, one by one, unless a whole split is not there."""
+    """Records each row without a file; a split of which no clip was found gives one note."""
     for split in SPLITS:
         theirs = [key for key in rows if key[0] == split]
         folders = [(count, folder) for (name, folder), count in layouts.items() if name == split]
@@ -239,8 +239,8 @@ def _tell_absent(
             into.skip(name, Reason.MISSING_FILE, f"named in {split}_sent_emo.csv, but not here")
 
 
-def _tell(labelled: set[str], layouts: Counter[tuple[str, str]], into: Discovery) -> None:
-    """Notes: where the splits lie, and that they share speakers."""
+def _describe(labelled: set[str], layouts: Counter[tuple[str, str]], into: Discovery) -> None:
+    """Adds notes: the folders of the splits, and that splits share speakers."""
     where = [f"{split} in {folder} ({count} files)" for (split, folder), count in sorted(layouts.items())]
     into.notes.append(f"MELD layout: {'; '.join(where[:6]) or 'none'}{' and more' if where[6:] else ''}")
     if lacking := sorted({split for split, _ in layouts} - labelled):
