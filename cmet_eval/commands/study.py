@@ -8,11 +8,15 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from cmet_eval.commands.options import Quiet
 from talking_face.reasons import UserError
+
+if TYPE_CHECKING:
+    from cmet_eval.study.plan import Design
 
 
 class Action(StrEnum):
@@ -22,47 +26,48 @@ class Action(StrEnum):
     ANALYSE = "analyse"
 
 
-def study(
-    action: Action = typer.Argument(...),
-    out: Path = typer.Option(Path("work/study"), "--out", help="the study's folder"),
-    run: Path = typer.Option(Path("work/run"), "--run", help="make: the folder that `cmet-eval run --out` wrote"),
-    setting: str = typer.Option("cross-emotion", "--setting", help="make: whose pairs are shown"),
-    data: Path = typer.Option(None, "--data", help="make: the shard set of the run, for the reference pictures"),
-    method: list[str] = typer.Option(None, "--method", help="make: repeatable; `ground-truth` anchors the scale"),
-    design: Literal["rating", "pairwise"] = typer.Option("rating", "--design", help="make: 1 to 5, or which of two"),
-    raters: int = typer.Option(30, "--raters", min=1, help="make: their numbers are 1 to this"),
-    per_rater: int = typer.Option(64, "--per-rater", min=1, help="make: videos (or pairs of videos) a rater sees"),
-    pairs: int = typer.Option(16, "--pairs", min=1, help="make: cases shown, at most"),
-    seed: int = typer.Option(0, "--seed", min=0),
-    answers: Path = typer.Option(None, "--answers", help="analyse: folder of the raters' .json files"),
-    quiet: bool = typer.Option(False, "--quiet"),
+def study(  # one parameter an option
+    action: Annotated[Action, typer.Argument()],
+    out: Annotated[Path, typer.Option(help="the study's folder")] = Path("work/study"),
+    run: Annotated[Path, typer.Option(help="make: the folder that `cmet-eval run --out` wrote")] = Path("work/run"),
+    setting: Annotated[str, typer.Option(help="make: whose pairs are shown")] = "cross-emotion",
+    data: Annotated[
+        Path | None, typer.Option(help="make: the shard set of the run, for the reference pictures")
+    ] = None,
+    method: Annotated[list[str] | None, typer.Option(help="make: repeatable; `ground-truth` anchors the scale")] = None,
+    design: Annotated[Literal["rating", "pairwise"], typer.Option(help="make: 1 to 5, or which of two")] = "rating",
+    raters: Annotated[int, typer.Option(min=1, help="make: their numbers are 1 to this")] = 30,
+    per_rater: Annotated[int, typer.Option(min=1, help="make: videos (or pairs of videos) a rater sees")] = 64,
+    pairs: Annotated[int, typer.Option(min=1, help="make: cases shown, at most")] = 16,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    answers: Annotated[Path | None, typer.Option(help="analyse: folder of the raters' .json files")] = None,
+    quiet: Quiet = False,
 ) -> None:
-    if action is Action.ANALYSE:
-        from cmet_eval.study import analysis as kit
+    from cmet_eval.study.plan import Design
 
-        if answers is None or not answers.is_dir():
-            raise UserError("name the folder of the raters' files with --answers")
-        key, records = kit.read_answers(out, answers.glob("*.json"))
-        analyse = kit.analyse_ratings if key["design"] == "rating" else kit.analyse_preferences
-        print(kit.to_markdown(analyse(records, key["methods"])), end="")
-        return
+    if action is Action.ANALYSE:
+        _analyse(out, answers)
+    else:
+        _make(run, setting, method or [], data, out, Design(design, raters, per_rater, pairs, seed), quiet)
+
+
+def _analyse(out: Path, answers: Path | None) -> None:
+    from cmet_eval.study.analysis import analyse, read_answers, to_markdown
+
+    if answers is None or not answers.is_dir():
+        raise UserError("name the folder of the raters' files with --answers")
+    print(to_markdown(analyse(*read_answers(out, answers.glob("*.json")))), end="")
+
+
+def _make(
+    run: Path, setting: str, methods: list[str], data: Path | None, out: Path, design: Design, quiet: bool
+) -> None:
     from cmet_eval.protocol.pair_files import read_pairs
     from cmet_eval.study.make import make_study
     from cmet_pipelines.shards import ShardSet
 
     if data is None:
         raise UserError("name the shard set of the run with --data: the reference pictures are in it")
-    page = make_study(
-        run,
-        read_pairs(run / "pairs" / f"{setting}.parquet"),
-        method or [],
-        ShardSet(data),
-        out,
-        design=design,
-        raters=raters,
-        per_rater=per_rater,
-        max_pairs=pairs,
-        seed=seed,
-        quiet=quiet,
-    )
-    print(f"{page}: give raters 1 to {raters} a link each (index.html?rater=N); keep key.json from them")
+    pair_list = read_pairs(run / "pairs" / f"{setting}.parquet")
+    page = make_study(run, pair_list, methods, ShardSet(data), out, design=design, quiet=quiet)
+    print(f"{page}: give raters 1 to {design.raters} a link each (index.html?rater=N); keep key.json from them")

@@ -1,139 +1,184 @@
-"""The analysis of a user study: means, intervals over raters, and Krippendorff's alpha."""
+"""Analyses the answers of a user study: means, intervals over raters, and Krippendorff's alpha."""
 
 from __future__ import annotations
 
 import itertools
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
+from pydantic import BaseModel, ValidationError
 
+from cmet_eval.study.key import StudyKey, read_key
 from talking_face.reasons import UserError
 
 
-def read_answers(study: Path, answers: Iterable[Path]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The study's key, and one record an answer: rater, question, pair, method(s), value.
+class _Page(BaseModel):
+    """One page of a rater's file."""
+
+    videos: list[str]
+    values: dict[str, int]  # question -> answer
+
+
+class _RaterFile(BaseModel):
+    """The JSON file that a rater saved."""
+
+    study: str
+    rater: int
+    answers: list[_Page]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer of one rater."""
+
+    rater: int
+    question: str
+    pair: str
+    methods: tuple[str, ...]  # shown, left to right
+    value: int  # the rating, or the index of the preferred method
+
+
+@dataclass(frozen=True)
+class Result:
+    """One row of the analysis."""
+
+    question: str
+    method: str
+    against: str | None  # the method that `method` is preferred to; None for ratings
+    mean: float  # of the raters' means
+    half_width: float  # of the 95 % t-interval over raters; NaN for one rater
+    raters: int
+    answers: int
+    alpha: float  # Krippendorff's, of the question
+
+
+def read_answers(study: Path, answers: Iterable[Path]) -> tuple[StudyKey, list[Answer]]:
+    """The study's key and all answers.
 
     Raises:
-        UserError: a file that is no answer of this study, or two files of one rater.
+        UserError: a file does not hold answers of this study, or two files are of one rater.
     """
-    path = study / "key.json"
-    try:
-        key = dict(json.loads(path.read_text("utf-8")))
-    except (OSError, ValueError):
-        raise UserError(f"{path} is not there or cannot be read; it was written with the study") from None
-    records: list[dict[str, Any]] = []
+    key = read_key(study)
+    found: list[Answer] = []
     seen: dict[int, Path] = {}
     for file in sorted(answers):
         try:
-            given = json.loads(file.read_text("utf-8"))
-            rater, items, name = int(given["rater"]), list(given["answers"]), str(given["study"])
-        except (OSError, ValueError, KeyError, TypeError):
+            given = _RaterFile.model_validate(json.loads(file.read_text("utf-8")))
+        except (OSError, ValueError, ValidationError):
             raise UserError(f"{file} is not a rater's answers") from None
-        if name != key["study"]:
-            raise UserError(f"{file} belongs to another study ({name})")
-        if rater in seen:
-            raise UserError(f"{file} and {seen[rater]} are both rater {rater + 1}; keep one")
-        seen[rater] = file
-        for item in items:
-            if any(video not in key["videos"] for video in item["videos"]):
-                raise UserError(f"{file} names a video that the study does not have")
-            shown = [key["videos"][video] for video in item["videos"]]
-            for question, value in item["values"].items():
-                records.append(
-                    {
-                        "rater": rater,
-                        "question": question,
-                        "pair": shown[0][0],
-                        "methods": [method for _, method in shown],
-                        "value": int(value),
-                    }
-                )
-    if not records:
+        if given.study != key.study:
+            raise UserError(f"{file} belongs to another study ({given.study})")
+        if given.rater in seen:
+            raise UserError(f"{file} and {seen[given.rater]} are both rater {given.rater + 1}; keep one")
+        seen[given.rater] = file
+        found += _answers_of(given, key, file)
+    if not found:
         raise UserError("no answers; name the JSON files that the raters saved")
-    return key, records
+    return key, found
 
 
-def analyse_ratings(records: Sequence[Mapping[str, Any]], methods: Sequence[str]) -> list[dict[str, Any]]:
-    """Per question and method: mean of the raters' means, 95 % t-interval over raters, answers; and per question
-    Krippendorff's alpha (ordinal) over all videos."""
-    rows = []
-    for question in dict.fromkeys(r["question"] for r in records):
-        asked = [r for r in records if r["question"] == question]
-        alpha = _alpha(asked, lambda r: (r["pair"], r["methods"][0]), "ordinal")
+def _answers_of(given: _RaterFile, key: StudyKey, file: Path) -> Iterator[Answer]:
+    for page in given.answers:
+        if any(video not in key.videos for video in page.videos):
+            raise UserError(f"{file} names a video that the study does not have")
+        shown = [key.videos[video] for video in page.videos]
+        for question, value in page.values.items():
+            yield Answer(given.rater, question, shown[0][0], tuple(method for _, method in shown), value)
+
+
+def analyse(key: StudyKey, answers: Sequence[Answer]) -> list[Result]:
+    """The analysis of the study's design."""
+    by_design = analyse_ratings if key.design == "rating" else analyse_preferences
+    return by_design(answers, key.methods)
+
+
+def analyse_ratings(answers: Sequence[Answer], methods: Sequence[str]) -> list[Result]:
+    """One row a question and method: mean of the raters' means, 95 % t-interval over raters, number of answers.
+
+    Each question has one Krippendorff's alpha (ordinal) over all videos.
+    """
+    results = []
+    for question, asked in _by_question(answers):
+        alpha = krippendorff_alpha([(a.rater, (a.pair, a.methods[0]), a.value) for a in asked], "ordinal")
         for method in methods:
             by_rater: dict[int, list[float]] = {}
-            for r in asked:
-                if r["methods"] == [method]:
-                    by_rater.setdefault(r["rater"], []).append(r["value"])
-            rows.append({"question": question, "method": method, **_over_raters(by_rater), "alpha": alpha})
-    return rows
+            for answer in asked:
+                if answer.methods == (method,):
+                    by_rater.setdefault(answer.rater, []).append(answer.value)
+            results.append(_result(question, method, None, by_rater, alpha))
+    return results
 
 
-def analyse_preferences(records: Sequence[Mapping[str, Any]], methods: Sequence[str]) -> list[dict[str, Any]]:
-    """Per question and two methods: share of answers that prefer the first, 95 % t-interval over raters' shares, and
-    Krippendorff's alpha (nominal)."""
-    rows = []
-    for question in dict.fromkeys(r["question"] for r in records):
-        asked = [r for r in records if r["question"] == question]
-        turned = [{**r, "value": r["methods"][r["value"]], "unit": (r["pair"], *sorted(r["methods"]))} for r in asked]
-        codes = {method: i for i, method in enumerate(methods)}
-        alpha = _alpha([{**r, "value": codes[r["value"]]} for r in turned], lambda r: r["unit"], "nominal")
+def analyse_preferences(answers: Sequence[Answer], methods: Sequence[str]) -> list[Result]:
+    """One row a question and two methods: share of answers that prefer the first, 95 % t-interval over raters' shares.
+
+    Each question has one Krippendorff's alpha (nominal).
+    """
+    results = []
+    codes = {method: i for i, method in enumerate(methods)}
+    for question, asked in _by_question(answers):
+        preferred = [(answer, answer.methods[answer.value]) for answer in asked]
+        judged = [(a.rater, (a.pair, *sorted(a.methods)), codes[method]) for a, method in preferred]
+        alpha = krippendorff_alpha(judged, "nominal")
         for first, second in itertools.combinations(methods, 2):
             by_rater: dict[int, list[float]] = {}
-            for r in turned:
-                if set(r["methods"]) == {first, second}:
-                    by_rater.setdefault(r["rater"], []).append(float(r["value"] == first))
+            for answer, method in preferred:
+                if set(answer.methods) == {first, second}:
+                    by_rater.setdefault(answer.rater, []).append(float(method == first))
             if by_rater:
-                names = {"question": question, "method": first, "against": second}
-                rows.append({**names, **_over_raters(by_rater), "alpha": alpha})
-    return rows
+                results.append(_result(question, first, second, by_rater, alpha))
+    return results
 
 
-def _over_raters(values: Mapping[int, Sequence[float]]) -> dict[str, Any]:
+def _by_question(answers: Sequence[Answer]) -> Iterator[tuple[str, list[Answer]]]:
+    for question in dict.fromkeys(answer.question for answer in answers):
+        yield question, [answer for answer in answers if answer.question == question]
+
+
+def _result(
+    question: str, method: str, against: str | None, values: Mapping[int, Sequence[float]], alpha: float
+) -> Result:
     """Mean of the raters' means and half of its 95 % t-interval: raters differ more than one rater's answers do."""
     from scipy import stats
 
     means = [float(np.mean(v)) for v in values.values()]
     n = len(means)
-    half = float(stats.t.ppf(0.975, n - 1) * np.std(means, ddof=1) / math.sqrt(n)) if n > 1 else math.nan
+    half_width = float(stats.t.ppf(0.975, n - 1) * np.std(means, ddof=1) / math.sqrt(n)) if n > 1 else math.nan
     mean = float(np.mean(means)) if means else math.nan
-    return {"mean": mean, "half_width": half, "raters": n, "answers": sum(map(len, values.values()))}
+    return Result(question, method, against, mean, half_width, n, sum(map(len, values.values())), alpha)
 
 
-def _alpha(
-    records: Sequence[Mapping[str, Any]],
-    unit: Callable[[Mapping[str, Any]], Any],
-    level: Literal["nominal", "ordinal"],
-) -> float:
-    """Krippendorff's alpha; NaN where no video was judged by two raters, or all answers are equal."""
+def krippendorff_alpha(judged: Sequence[tuple[int, Hashable, int]], level: Literal["nominal", "ordinal"]) -> float:
+    """Krippendorff's alpha of (rater, unit, value); NaN where no unit has two raters, or all values are equal."""
     import krippendorff
 
-    raters = sorted({r["rater"] for r in records})
-    units = sorted({unit(r) for r in records})
+    raters = sorted({rater for rater, _, _ in judged})
+    units = {unit: i for i, unit in enumerate(sorted({unit for _, unit, _ in judged}, key=repr))}
     table = np.full((len(raters), len(units)), np.nan)
-    for r in records:
-        table[raters.index(r["rater"]), units.index(unit(r))] = r["value"]
+    for rater, unit, value in judged:
+        table[raters.index(rater), units[unit]] = value
     if (np.isfinite(table).sum(axis=0) < 2).all() or len(np.unique(table[np.isfinite(table)])) < 2:
         return math.nan
     return float(krippendorff.alpha(reliability_data=table, level_of_measurement=level))
 
 
-def to_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
+def to_markdown(results: Sequence[Result]) -> str:
     """The analysis as a table."""
-    versus = "against" in rows[0]
+    versus = results[0].against is not None
     lines = [
         f"| question | method |{' preferred to |' if versus else ''} mean | 95% | raters | answers | alpha |",
         f"|---|---|{'---|' if versus else ''}---|---|---|---|---|",
     ]
-    for r in rows:
-        other = f" {r['against']} |" if versus else ""
-        interval = "-" if math.isnan(r["half_width"]) else f"±{r['half_width']:.2f}"
-        mean = "-" if math.isnan(r["mean"]) else f"{r['mean']:.2f}"
-        alpha = "-" if math.isnan(r["alpha"]) else f"{r['alpha']:.2f}"
-        counts = f"{r['raters']} | {r['answers']}"
-        lines.append(f"| {r['question']} | {r['method']} |{other} {mean} | {interval} | {counts} | {alpha} |")
+    for r in results:
+        other = f" {r.against} |" if versus else ""
+        interval = "-" if math.isnan(r.half_width) else f"±{r.half_width:.2f}"
+        mean = "-" if math.isnan(r.mean) else f"{r.mean:.2f}"
+        alpha = "-" if math.isnan(r.alpha) else f"{r.alpha:.2f}"
+        counts = f"{r.raters} | {r.answers}"
+        lines.append(f"| {r.question} | {r.method} |{other} {mean} | {interval} | {counts} | {alpha} |")
     return "\n".join(lines) + "\n"

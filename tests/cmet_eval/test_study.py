@@ -14,8 +14,17 @@ import numpy as np
 import pytest
 
 from cmet_eval.protocol.pairs import PairList, pair_file_name
-from cmet_eval.study.analysis import _alpha, analyse_preferences, analyse_ratings, read_answers, to_markdown
-from cmet_eval.study.make import Design, make_study, plan
+from cmet_eval.study.analysis import (
+    Answer,
+    analyse_preferences,
+    analyse_ratings,
+    krippendorff_alpha,
+    read_answers,
+    to_markdown,
+)
+from cmet_eval.study.key import Kind
+from cmet_eval.study.make import make_study
+from cmet_eval.study.plan import Design, plan
 from talking_face.clip import Pair
 from talking_face.media.writing import write_video
 from talking_face.reasons import UserError
@@ -24,21 +33,22 @@ from tests.browser import needs_chromium, visit
 METHODS = ["ground-truth", "mine", "rival"]
 
 
-@pytest.mark.parametrize(("design", "shown"), [("rating", 3), ("pairwise", 3)])
-def test_lists_are_balanced(design: Design, shown: int) -> None:
-    lists = [plan(8, 3, rater, 8, design, seed=0) for rater in range(6)]
+@pytest.mark.parametrize(("kind", "shown"), [("rating", 3), ("pairwise", 3)])
+def test_lists_are_balanced(kind: Kind, shown: int) -> None:
+    design = Design(kind, per_rater=8)
+    lists = [plan(8, 3, rater, design) for rater in range(6)]
     for items in lists:
         counts = Counter(tuple(sorted(item.methods)) for item in items)
         assert len(items) == 8 and max(counts.values()) - min(counts.values()) <= 1
         assert len({item.pair for item in items}) == 8  # nobody sees one sentence twice before all are seen
     every = Counter((item.pair, tuple(sorted(item.methods))) for items in lists for item in items)
     assert len(every) == 8 * shown and set(every.values()) == {2}
-    assert lists[0] != lists[1] and lists == [plan(8, 3, rater, 8, design, seed=0) for rater in range(6)]
-    if design == "pairwise":
+    assert lists[0] != lists[1] and lists == [plan(8, 3, rater, design) for rater in range(6)]
+    if kind == "pairwise":
         left = Counter(item.methods[0] for items in lists for item in items)
         first = Counter(item.methods == tuple(sorted(item.methods)) for items in lists for item in items)
         assert len(left) == 3 and abs(first[True] - first[False]) <= 6
-    assert len(plan(2, 3, 0, 64, design, seed=0)) == 6  # no more than there is
+    assert len(plan(2, 3, 0, Design(kind))) == 6  # no more than there is
 
 
 def make_pairs(n: int) -> list[Pair]:
@@ -65,13 +75,13 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = run / "study"
     listed = PairList("s", "d", tuple(pairs))
     for _ in range(2):  # the second time finds all there
-        make_study(run, listed, METHODS, data, out, raters=4, per_rater=6, quiet=True)
+        make_study(run, listed, METHODS, data, out, design=Design(raters=4, per_rater=6), quiet=True)
     with pytest.raises(UserError, match="another study"):
-        make_study(run, listed, METHODS, data, out, raters=5, per_rater=6, quiet=True)
+        make_study(run, listed, METHODS, data, out, design=Design(raters=5, per_rater=6), quiet=True)
     return out
 
 
-def test_the_page_tells_raters_nothing(study: Path) -> None:
+def test_the_page_reveals_nothing_to_raters(study: Path) -> None:
     text = (study / "index.html").read_text()
     assert not any(name in text for name in [*METHODS, "neutral>happy", "s/P0"])
     names = json.loads((study / "key.json").read_text())["videos"]
@@ -114,12 +124,12 @@ def test_a_rater_goes_through_the_page_and_the_answers_are_read(study: Path, tmp
     saved = tmp_path / "answers.json"
     saved.write_text(json.dumps(seen["saved"]))
     key, records = read_answers(study, [saved])
-    assert len(records) == 18 and {r["value"] for r in records} == {4} and {r["rater"] for r in records} == {1}
-    rows = analyse_ratings(records, key["methods"])
-    assert [(r["mean"], r["answers"]) for r in rows] == [(4.0, 2)] * 9 and math.isnan(rows[0]["half_width"])
+    assert len(records) == 18 and {r.value for r in records} == {4} and {r.rater for r in records} == {1}
+    rows = analyse_ratings(records, key.methods)
+    assert [(r.mean, r.answers) for r in rows] == [(4.0, 2)] * 9 and math.isnan(rows[0].half_width)
 
 
-def test_wrong_answers_are_told(study: Path, tmp_path: Path) -> None:
+def test_wrong_answers_are_refused(study: Path, tmp_path: Path) -> None:
     good = {"study": json.loads((study / "key.json").read_text())["study"], "rater": 0, "answers": []}
     for name, content, words in (
         ("a", "{", "not a rater's"),
@@ -135,21 +145,18 @@ def test_wrong_answers_are_told(study: Path, tmp_path: Path) -> None:
 
 def test_ratings_by_hand() -> None:
     """Raters' means 2, 3, 4 for `mine`: mean 3, half-width t(0.975, 2) / sqrt(3) = 4.3027 / 1.7321."""
-    records = [
-        {"rater": r, "question": "q", "pair": p, "methods": ["mine"], "value": 2 + r} for r in range(3) for p in "ab"
-    ]
+    records = [Answer(r, "q", p, ("mine",), 2 + r) for r in range(3) for p in "ab"]
     (row,) = analyse_ratings(records, ["mine"])
-    assert row["mean"] == 3 and row["half_width"] == pytest.approx(2.48414, abs=1e-5) and row["answers"] == 6
+    assert row.mean == 3 and row.half_width == pytest.approx(2.48414, abs=1e-5) and row.answers == 6
 
 
 def test_preferences_by_hand() -> None:
     """Shown on either side; rater 0 always prefers `a`, rater 1 half of the time."""
-    shown = [(["a", "b"], 0), (["b", "a"], 1)]
-    records = [
-        {"rater": 0, "question": "q", "pair": str(k), "methods": m, "value": v} for k, (m, v) in enumerate(shown)
-    ] + [{"rater": 1, "question": "q", "pair": str(k), "methods": m, "value": 0} for k, (m, _) in enumerate(shown)]
+    shown = [(("a", "b"), 0), (("b", "a"), 1)]
+    records = [Answer(0, "q", str(k), m, v) for k, (m, v) in enumerate(shown)]
+    records += [Answer(1, "q", str(k), m, 0) for k, (m, _) in enumerate(shown)]
     (row,) = analyse_preferences(records, ["a", "b"])
-    assert row["mean"] == 0.75 and row["answers"] == 4
+    assert row.mean == 0.75 and row.answers == 4
     assert "| q | a | b | 0.75 |" in to_markdown([row])
 
 
@@ -162,8 +169,6 @@ def test_alpha_is_krippendorffs() -> None:
         2: [None, 3, 3, 3, 2, 3, 4, 2, 2, 5, 1, None],
         3: [1, 2, 3, 3, 2, 4, 4, 1, 2, 5, 1, None],
     }
-    records = [
-        {"rater": r, "pair": u, "value": v} for r, row in table.items() for u, v in enumerate(row) if v is not None
-    ]
-    assert _alpha(records, lambda r: r["pair"], "nominal") == pytest.approx(0.743, abs=5e-4)
-    assert _alpha(records, lambda r: r["pair"], "ordinal") == pytest.approx(0.815, abs=5e-4)
+    judged = [(r, u, v) for r, row in table.items() for u, v in enumerate(row) if v is not None]
+    assert krippendorff_alpha(judged, "nominal") == pytest.approx(0.743, abs=5e-4)
+    assert krippendorff_alpha(judged, "ordinal") == pytest.approx(0.815, abs=5e-4)

@@ -1,0 +1,66 @@
+"""Plans a study: which pairs are shown, and which videos each rater sees in which order."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from cmet_eval.study.key import Kind
+from talking_face.clip import Pair
+
+
+@dataclass(frozen=True)
+class Design:
+    """How a study is laid out. 30 raters and 64 videos are CEM-Net's."""
+
+    kind: Kind = "rating"
+    raters: int = 30
+    per_rater: int = 64  # videos, or pairs of videos, that a rater sees
+    max_pairs: int = 16
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Item:
+    """One page of a rater: a pair, and the method or the two methods shown."""
+
+    pair: int  # index into the study's pairs
+    methods: tuple[int, ...]  # indices, left to right
+
+
+def choose_pairs(pairs: Sequence[Pair], design: Design) -> list[Pair]:
+    """At most `max_pairs` pairs by hash. Speakers and emotions take turns, so that a small study shows several."""
+    order = sorted(pairs, key=lambda p: hashlib.sha256(f"{design.seed} {p.pair_id}".encode()).digest())
+    turns: dict[tuple[str, str], int] = {}
+    ranked: list[tuple[int, int, Pair]] = []
+    for pair in order:
+        cell = (pair.speaker, pair.target_emotion)
+        turns[cell] = turns.get(cell, 0) + 1
+        ranked.append((turns[cell], len(ranked), pair))
+    return [pair for _, _, pair in sorted(ranked, key=lambda row: row[:2])[: design.max_pairs]]
+
+
+def plan(n_pairs: int, n_methods: int, rater: int, design: Design) -> list[Item]:
+    """The pages of one rater, in order. Two raters never see the same order; counts are balanced.
+
+    The pairs come in an order of the rater's own. Every method (or unordered pair of methods, its sides taking turns)
+    comes up equally often, up to one, in each rater's list. Over as many raters as there are methods, every video is
+    seen equally often: the method shown is a Latin square over raters and pairs.
+    """
+    shown = (
+        [(m,) for m in range(n_methods)]
+        if design.kind == "rating"
+        else list(itertools.combinations(range(n_methods), 2))
+    )
+    rng = np.random.default_rng((design.seed, rater))
+    # Round after round over all pairs, each round with the next method, until the rater's share is full.
+    cells = [
+        (pair, shown[(pair + rater + turn) % len(shown)]) for turn in range(len(shown)) for pair in range(n_pairs)
+    ][: min(design.per_rater, n_pairs * len(shown))]
+    sides = [(k + rater) % 2 for k in range(len(cells))]
+    items = [Item(pair, m[::-1] if flip else m) for (pair, m), flip in zip(cells, sides, strict=True)]
+    return [items[i] for i in rng.permutation(len(items))]
