@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import textwrap
 import time
@@ -15,7 +16,7 @@ from cmet_baselines.adapters.command import CommandRun
 from cmet_baselines.adapters.conform import fit_size
 from cmet_baselines.entry import read_entry
 from cmet_baselines.method import Case
-from cmet_baselines.registry import get_method
+from cmet_baselines.registry import describe, get_method
 from talking_face.media.reading import read_frames
 from talking_face.media.writing import write_video
 from talking_face.reasons import ClipError, Reason, UserError
@@ -244,6 +245,21 @@ def test_a_folder_of_videos(tmp_path: Path) -> None:
     (folder / "p.mp4").unlink()
     with pytest.raises(ClipError, match=r"wrote no p\.mp4"):
         method.generate(make_case(frozenset()))
+
+
+DOCS = Path(__file__).parents[2] / "docs" / "how_to" / "add_a_method.md"
+
+
+def test_the_methods_of_the_how_to_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, text in re.findall(r"```(?:python|toml)\n# ([\w.-]+)\n(.*?)```", DOCS.read_text(), re.S):
+        (tmp_path / name).write_text(text.replace("/path/to/its/python", sys.executable))
+    monkeypatch.chdir(tmp_path)
+    write_video(tmp_path / "made" / "s" / "p.mp4", np.full((6, 8, 8, 3), 99, np.uint8), 25)
+    for name in ("shake:Shake", "shake-class.toml", "still.toml", "finished.toml"):
+        method = get_method(name)
+        case = make_case(method.sees)
+        assert method.generate(case).shape == (6, 8, 8, 3), name
+        assert describe(name)["summary"].endswith("."), name
 
 
 CLIPS = Path(__file__).parents[2].parent / "shared" / "data" / "clips"

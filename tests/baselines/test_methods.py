@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cmet_baselines.entry import Entry
+from cmet_baselines.entry import FROM_CHECKPOINT, Entry
 from cmet_baselines.method import Case, CaseSpec, Method, UndeclaredInput, check_output
 from cmet_baselines.registry import catalogue, describe, get_method
 from talking_face.reasons import UserError
@@ -47,6 +47,13 @@ def test_trivial_methods_run_on_what_they_declare(name: str) -> None:
     assert isinstance(method, Method)
     frames = check_output(method.generate(make_case(method.sees)))
     assert frames.shape == (6, 8, 8, 3)
+
+
+@pytest.mark.parametrize("entry", [e for e in catalogue().values() if e.kind == "built-in"], ids=lambda e: e.name)
+def test_class_and_entry_agree(entry: Entry) -> None:
+    if entry.revision != FROM_CHECKPOINT:
+        method = get_method(entry.name)
+        assert (method.name, method.revision, method.sees) == (entry.name, entry.revision, set(entry.sees))
 
 
 def test_what_the_trivial_methods_show() -> None:
