@@ -1,4 +1,4 @@
-"""Imports point down: a room may import the floors below its own, and no room of its own floor."""
+"""Holds the architecture: imports point down, private names stay in their module, figures are within their limits."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import ast
 from pathlib import Path
 
 import pytest
+
+from tests import house
 
 ROOT = Path(__file__).resolve().parents[1]
 FLOORS = {
@@ -25,6 +27,32 @@ FOLDERS = {
     "cmet_leaderboards": "leaderboards",
 }
 ROOMS = {room: ROOT / FOLDERS.get(room, "") / room for room in FLOORS}
+
+# The rooms inside `cmet_eval`, from the lowest to the highest. Rooms of one step do not import each other.
+STEPS: tuple[tuple[str, ...], ...] = (
+    ("protocol",),
+    ("runs",),
+    ("calibration", "reports"),
+    ("study",),
+    ("demo",),
+    ("commands",),
+    ("cli",),
+)
+STEP_OF = {room: step for step, rooms in enumerate(STEPS) for room in rooms}
+
+# Tests that still use private names of a module.
+USE_PRIVATE_NAMES: set[str] = {
+    "tests/cmet_eval/test_study.py",
+    "tests/cmet_reference/test_appearance.py",
+    "tests/cmet_reference/test_cmet.py",
+    "tests/cmet_reference/test_methods.py",
+    "tests/metrics/test_csim.py",
+    "tests/metrics/test_emotion.py",
+    "tests/metrics/test_fid.py",
+    "tests/metrics/test_fvd.py",
+    "tests/talking_face/test_fan.py",
+    "tests/talking_face/test_gpu.py",
+}
 
 
 def _imports(path: Path, nested: bool = True) -> set[str]:
@@ -52,6 +80,68 @@ def test_ground_floor_has_no_dask() -> None:
         assert not _imports(path, nested) & {"dask", "distributed", "pandas"}, path
         # Importing torch takes a second: only inside the functions of pretrained/ that run it.
         assert "torch" not in _imports(path, nested="pretrained" not in path.parts), path
+
+
+def _imported_steps(path: Path) -> set[str]:
+    """The rooms of `cmet_eval` that a file imports."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module == "cmet_eval":
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("cmet_eval."):
+            names.add(node.module.split(".")[1])
+        elif isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("cmet_eval.")}
+    return names & STEP_OF.keys()
+
+
+@pytest.mark.parametrize("room", STEP_OF)
+def test_imports_point_down_inside_cmet_eval(room: str) -> None:
+    home = ROOT / "cmet_eval" / room
+    for path in sorted(home.rglob("*.py")) if home.is_dir() else [home.with_suffix(".py")]:
+        for other in _imported_steps(path) - {room}:
+            assert STEP_OF[other] < STEP_OF[room], f"{path.relative_to(ROOT)} imports {other}, which is not below it"
+
+
+def test_every_room_of_cmet_eval_has_a_step() -> None:
+    rooms = {
+        path.stem for path in (ROOT / "cmet_eval").iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()
+    }
+    assert rooms - {"__init__"} == STEP_OF.keys()
+
+
+def private_names(path: Path) -> list[str]:
+    """Private names of other modules of this tree that a file imports, reads or patches."""
+    tree = ast.parse(path.read_text())
+    ours = {*FLOORS, "tests"}
+    modules: set[str] = set()
+    found: list[str] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] in ours:
+            modules |= {alias.asname or alias.name for alias in node.names}
+            found += [f"{node.lineno}: {node.module}.{alias.name}" for alias in node.names if _private(alias.name)]
+        elif isinstance(node, ast.Import):
+            modules |= {alias.asname for alias in node.names if alias.asname and alias.name.split(".")[0] in ours}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in modules:
+            found += [f"{node.lineno}: {node.value.id}.{node.attr}"] if _private(node.attr) else []
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "setattr":
+            target, name = (*node.args, None, None)[:2]
+            patched = isinstance(target, ast.Name) and target.id in modules and isinstance(name, ast.Constant)
+            found += [f"{node.lineno}: {name.value}"] if patched and _private(str(name.value)) else []
+    return found
+
+
+def _private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__")
+
+
+def test_private_names_stay_in_their_module() -> None:
+    files = [*house.source_files(), *sorted((ROOT / "tests").rglob("*.py"))]
+    uses = {path.relative_to(ROOT).as_posix(): found for path in files if (found := private_names(path))}
+    surplus = {name: found for name, found in uses.items() if name not in USE_PRIVATE_NAMES}
+    assert not surplus, "\n".join(f"{name}:{use}" for name, found in surplus.items() for use in found)
+    assert uses.keys() >= USE_PRIVATE_NAMES, f"take off the list: {sorted(USE_PRIVATE_NAMES - uses.keys())}"
 
 
 @pytest.mark.parametrize("room", FLOORS)

@@ -62,7 +62,7 @@ def finish(out: Path, specs: Sequence[ClipSpec]) -> None:
     A list without a clip, as of the tests of two speakers, is not written.
     """
     for name in ("pretrain", "train", "val", "test"):
-        if text := "".join(_lines(specs, name)):
+        if text := "".join(list_lines(specs, name)):
             write_text(out / f"{name}.txt", text)
 
 
@@ -108,8 +108,8 @@ def add_defects(out: Path, specs: Sequence[ClipSpec]) -> None:
     write_once(main / broken / "._00001.mp4", b"\0\5\x16\7")
     listed = [f"{broken}/{number:05d}" for number in range(1, 9)] + [f"{packed}/00001", f"{absent}/00001"]
     more = [f"{listed[0]}.mp4\r\n", *(f"{name}\n" for name in listed[1:]), "# end of the list\n"]
-    write_text(out / "train.txt", "".join([*_lines(specs, "train"), *more]))
-    write_text(out / _HOME / "train.txt", "".join(_lines(specs, "train")))  # a second copy, inside
+    write_text(out / "train.txt", "".join([*list_lines(specs, "train"), *more]))
+    write_text(out / _HOME / "train.txt", "".join(list_lines(specs, "train")))  # a second copy, inside
     members = {
         f"{_HOME}/main/{packed}/00001.mp4": mp4[1],
         f"{_HOME}/main/{packed}/00001.txt": txt[1],
@@ -139,7 +139,7 @@ def _key(spec: ClipSpec) -> str:
     return f"9{programme:018d}/{(EMOTIONS.index(spec.emotion) * 3 + spec.level - 1) * 1000 + spec.take:05d}"
 
 
-def _lines(specs: Sequence[ClipSpec], name: str) -> Iterator[str]:
+def list_lines(specs: Sequence[ClipSpec], name: str) -> Iterator[str]:
     """The lines of one list. Of those that train, clips of surprise are val's."""
     for index, spec in enumerate(sorted(specs, key=_key)):
         trains = "val" if spec.emotion == "surprised" else "train"

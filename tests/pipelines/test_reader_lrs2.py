@@ -182,7 +182,7 @@ def test_the_embedded_corpus_holds_out_half_of_its_speakers() -> None:
     specs = layout.select(clip_specs(8))
     homes = {layout.paths(Path(), spec)[0] for spec in specs}
     assert len(homes) == len(specs) == 8 * 25
-    where = {name: set(layout._lines(specs, name)) for name in ("pretrain", "train", "val", "test")}
+    where = {name: set(layout.list_lines(specs, name)) for name in ("pretrain", "train", "val", "test")}
     assert sum(map(len, where.values())) == len(specs)
     assert all(line.endswith((" NF\n", " MV\n")) for line in where["test"])
     programmes = {name: {line.partition("/")[0] for line in lines} for name, lines in where.items()}
