@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cmet_baselines.registry import catalogue
+from cmet_metrics.registry import get_metric
 from talking_face.reasons import UserError
 
 _FILE = Path(__file__).parent / "published.csv"
@@ -144,7 +145,6 @@ def repeated(metrics: Sequence[str], digits: int = 4) -> list[tuple[Published, P
 
 def better(one: str, other: str, setting: str, dataset: str = "MEAD", table: str = "II") -> list[str]:
     """Metrics by which method `one` is better than `other` in a table of CEM-Net."""
-    lower = ("m_lmd",)
     value = {
         (r.method, r.metric): r.value for r in read() if (r.table, r.dataset, r.setting) == (table, dataset, setting)
     }
@@ -153,5 +153,5 @@ def better(one: str, other: str, setting: str, dataset: str = "MEAD", table: str
         for (method, metric), mine in value.items()
         if method == one
         and (theirs := value.get((other, metric))) is not None
-        and (mine < theirs if metric in lower else mine > theirs)
+        and (mine > theirs if get_metric(metric).higher_is_better else mine < theirs)
     ]

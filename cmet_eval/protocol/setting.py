@@ -14,6 +14,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
 from cmet_eval.protocol.published_lists import ListRow, read_list
+from cmet_metrics.registry import is_own
 from talking_face.names import did_you_mean
 from talking_face.reasons import UserError
 from talking_face.signature import digest
@@ -96,8 +97,12 @@ class Setting(BaseModel):
         return read_list(self._folder / self.rows) if self.rows else ()
 
     def allows(self, metric_key: str) -> bool:
-        """True where the metric means something in this setting: `ssim:wang2004` by its key, or its family `ssim`."""
-        return metric_key in self.metrics or metric_key.split(":")[0] in self.metrics
+        """Whether the metric means something in this setting, by its key, `ssim:wang2004`, or by its family, `ssim`.
+
+        Options after a comma do not count. A metric of the user's own, `module:Class`, is valid in every setting.
+        """
+        key = metric_key.partition(",")[0]
+        return key in self.metrics or key.split(":")[0] in self.metrics or is_own(key)
 
 
 @cache

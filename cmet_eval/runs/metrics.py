@@ -34,7 +34,7 @@ class Scoring:
             UserError: none of them does, a name is unknown, or they belong to different profiles.
         """
         default = in_profile(self.profile) if self.profile else DEFAULT_METRICS
-        metrics = [get_metric(name, files) for name in dict.fromkeys(self.metrics or default)]
+        metrics = list(dict.fromkeys(get_metric(name, files) for name in self.metrics or default))
         self.common_profile(metrics)
         allowed = [metric for metric in metrics if setting.allows(metric.key)]
         if not allowed:

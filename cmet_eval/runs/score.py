@@ -123,7 +123,7 @@ def score_video(job: Job, data: str, files: ModelFiles) -> VideoScores:
 
 
 def _scores(path: Path, expected: Expected, data: str, metrics: Sequence[Metric]) -> dict[str, Score]:
-    with_audio = any(getattr(metric, "needs_audio", False) for metric in metrics)
+    with_audio = any(metric.needs_audio for metric in metrics)
     target = _target(data, expected.ground_truth_clip) if expected.ground_truth_clip is not None else None
     frames = read_frames(path, FPS)
     wrong_size = None

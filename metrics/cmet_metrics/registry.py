@@ -75,6 +75,11 @@ def get_metric(key: str, files: ModelFiles | None = None) -> Metric:
     return _made(cls, arguments, files)
 
 
+def is_own(key: str) -> bool:
+    """Whether the key names a class of the user's own, `module:Class`, and not a metric of this suite."""
+    return key.partition(":")[0] not in default_variants()
+
+
 def find_record(key: str) -> Metric | None:
     """The metric of a result row's key, or that of its name if the variant is unknown here; None for unknown names.
 
