@@ -49,20 +49,19 @@ KEYS: dict[str, type[Metric]] = _known()
 METRICS: tuple[Metric, ...] = tuple(_made(cls, arguments_of(cls, key)) for key, cls in KEYS.items())
 
 
-def get_metric(key: str, files: ModelFiles | None = None) -> Metric:
+def get_metric(key: str, files: ModelFiles = DEFAULT_FILES) -> Metric:
     """The metric with the key `key`.
 
     Args:
         key: a known key, `ssim:wang2004`; a name for its default variant, `ssim`; either with options,
             `ssim:skimage,frames=linspace`; or `module:Class` for a metric class of the user's own, which is imported
             from the Python path or the current folder.
-        files: where pretrained files and trained evaluators are searched; None: where the environment says.
+        files: where pretrained files and trained evaluators are searched. A command makes them once, by
+            `ModelFiles.from_environment`; the default has no folders, and the environment is not read.
 
     Raises:
         UserError: no such metric, option or value; the message lists near or known ones.
     """
-    if files is None:
-        files = ModelFiles.from_environment()
     base, comma, options = key.partition(",")
     known = base if base in KEYS else default_variants().get(base)
     if known is None:

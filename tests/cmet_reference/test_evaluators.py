@@ -16,7 +16,6 @@ from typer.testing import CliRunner
 
 from cmet_eval.cli import build
 from cmet_metrics.base import Labels, Sample
-from cmet_metrics.registry import get_metric
 from cmet_pipelines.frames_codec import get_codec
 from cmet_pipelines.records import IDENTITY_FIELDS
 from cmet_pipelines.shard_files import clip_digest, to_table, write_rows
@@ -29,6 +28,7 @@ from talking_face.faces.points68 import MEDIAPIPE_OF_IBUG68
 from talking_face.pretrained import corpus_nets
 from talking_face.reasons import UserError
 from talking_face.signature import canonical_json
+from tests.metrics.by_key import by_key
 
 T, SIZE = 30, 64
 TINY = EvaluatorSettings(syncnet_steps=30, syncnet_clips=4, syncnet_frames=20)
@@ -172,13 +172,13 @@ def test_most_clips_is_a_balanced_draw(shards: Path) -> None:
 
 def test_a_metric_scores_others_and_refuses_what_it_was_trained_on(found: Path) -> None:
     held_out = sample(12, "neutral", "clips/E/neutral/1")
-    scores = {key: get_metric(key).score(held_out, held_out) for key in KEYS}
+    scores = {key: by_key(key).score(held_out, held_out) for key in KEYS}
     assert [scores[key].reason for key in KEYS] == [None] * 5
     assert scores["ea:corpus"].value == 1.0 and scores["ea:corpus"].stats["neutral>neutral"] == 1.0
     assert scores["emotion_leak:corpus"].value == 0.0
     assert scores["lse_offset:corpus"].value == abs(scores["lse_c:corpus"].stats["offset"])
     for key in KEYS:
-        metric = get_metric(key)
+        metric = by_key(key)
         # The generated video has a name of its own; its ground truth was trained on, by its id or by its sound.
         for seed, name in ((12, "clips/A/neutral/1"), (0, "renamed")):
             score = metric.score(held_out, sample(seed, "neutral", name))
@@ -191,9 +191,9 @@ def test_without_files_a_reason_and_what_to_run(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.delenv("CMET_EVAL_WEIGHTS", raising=False)
     one = sample(12, "neutral", "clips/E/neutral/1")
     for key in KEYS:
-        score = get_metric(key).score(one, one)
+        score = by_key(key).score(one, one)
         assert score.reason == "missing-weights" and "cmet-eval train evaluators" in score.detail
-        assert "absent" in str(get_metric(key).signature())
+        assert "absent" in str(by_key(key).signature())
 
 
 def test_a_pickle_a_damaged_and_a_swapped_file_are_refused(
