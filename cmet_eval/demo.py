@@ -21,7 +21,7 @@ from talking_face.threads import limit_threads
 FOLDER = Path("work/demo")
 PAIRS = 64  # of each setting in a `run` without --data, with one seed: a quarter of an hour
 # Landmark distances use MediaPipe's points. `eat` needs dlib's detector twice a frame: it costs five times as much and
-# misses a third of the drawn faces in its own tight 128 px crop (docs/embedded_corpus.md).
+# misses a third of the drawn faces in its own tight 128 px crop.
 METRICS = (
     *("psnr:frame-mean", "ssim:wang2004", "m_lmd:eat-mp", "f_lmd:eat-mp", "lse_c:corpus", "ea:corpus"),
     *("emotion_leak:corpus", "csim:dlib"),

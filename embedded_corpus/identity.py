@@ -1,7 +1,8 @@
 """Who speaks: the parameters of a face, a head of hair, a wardrobe and a voice, drawn from a seed or read from a table.
 
 Lengths are in units of 100 mm in the face plane: x to the right, y down, the origin between the eyes' level and the
-face's axis. The default speakers stand in `identities.toml`; `docs/embedded_corpus.md` says how they were chosen.
+face's axis. The default speakers are in `identities.toml`; `docs/reference/embedded_corpus.md` describes how they were
+chosen.
 """
 
 from __future__ import annotations

@@ -28,7 +28,9 @@ Split = Annotated[str | None, typer.Option("--split", help="draw from this split
 ResultRows = Annotated[Path, typer.Option("--results", help="folder of result rows; searched in depth")]
 BandsFile = Annotated[
     Path | None,
-    typer.Option("--bands", help="noise bands (bands.csv of cmet-eval calibrate); default: those of docs/calibration"),
+    typer.Option(
+        "--bands", help="noise bands, bands.csv of cmet-eval calibrate; default: docs/experiments/calibration"
+    ),
 ]
 BandsSource = Annotated[
     str | None,

@@ -26,7 +26,7 @@ from cmet_reference.training import checkpoints
 KIND = "aee"
 LETTERS = " abcdefghijklmnopqrstuvwxyz'"  # of transcripts; 0 is CTC's blank
 # Of the network of `manner_hidden`, in training: dropout of its units, and noise on its input in standard deviations.
-# docs/cem_net.md has their effect.
+# docs/experiments/cem_net.md has their effect.
 _HIDDEN_DROPOUT, _HIDDEN_NOISE = 0.4, 0.3
 
 

@@ -26,7 +26,7 @@ _IN_EVERY_SET: Mapping[str, object] = {"view": "front", "numbering": None, "emot
 
 
 class ProcessingSettings(BaseModel):
-    """How clips become rows of a shard set. `signature` names the content; see docs/shards.md."""
+    """How clips become rows of a shard set. `signature` names the content; see docs/reference/shards.md."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -40,7 +40,7 @@ class ProcessingSettings(BaseModel):
         description=f"side of the face crop, px; {_SIZE} where the align mode has no size of its own",
     )
     enlarge: float = Field(default=ENLARGE, ge=1.0, le=4.0, description="the crop's side over the face's extent")
-    codec: str = Field(default=DEFAULT_CODEC, description="encoding of frames; docs/shards.md compares them")
+    codec: str = Field(default=DEFAULT_CODEC, description="encoding of frames; docs/reference/shards.md compares them")
     require_audio: bool = Field(default=True, description="drop clips without sound")
     min_frames: int = Field(default=5, ge=1, description="shortest clip that is kept, frames")
     max_seconds: float = Field(default=600.0, gt=0, description="longest clip that is kept, s")

@@ -1,6 +1,6 @@
 """Measures doubts about a clip, which are recorded without dropping it: cuts, black frames, another person, sharpness.
 
-Pure functions on arrays. Figures and the measurements behind the thresholds: docs/shards.md.
+Pure functions on arrays. Figures and the measurements behind the thresholds: docs/experiments/preprocessing.md.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Reads a folder of shards: `ShardSet` gives the clips, the ledger and every clip's arrays. Schema: docs/shards.md.
+"""Reads a folder of shards: `ShardSet` gives the clips, the ledger and every clip's arrays.
+
+Schema: docs/reference/shards.md.
 
 A folder that preprocessing wrote holds
     dataset.json      card: settings, signature, counts, digest, versions
@@ -57,7 +59,7 @@ class ShardSet:
 
     @property
     def signature(self) -> str:
-        """How the content was made, as text; see docs/shards.md."""
+        """How the content was made, as text; see docs/reference/shards.md."""
         return self.card["signature"]
 
     @cached_property

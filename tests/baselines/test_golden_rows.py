@@ -32,7 +32,8 @@ FILE = Path(__file__).with_name("golden_rows.csv")
 RENEW = "python -m tests.baselines.test_golden_rows"
 METHODS = ("ground-truth", "ground-truth-lips", "source-video", "static-reference", "shuffled-audio", "retrieval")
 # Metrics without a network that is trained here, and how far another processor may be off: a tenth of the noise band,
-# which is what encoding again or moving the crop by a pixel does (docs/calibration). One machine gives the same bits.
+# which is what encoding again or moving the crop by a pixel does (docs/experiments/calibration). One machine gives the
+# same bits.
 TOLERANCE = {
     "psnr:frame-mean": 0.1,  # dB
     "ssim:wang2004": 0.002,

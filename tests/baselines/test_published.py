@@ -1,4 +1,4 @@
-"""Published numbers belong to one entry each, and what docs/published.md says of them is recomputed."""
+"""Published numbers belong to one entry each, and what docs/reference/published.md says of them is recomputed."""
 
 from __future__ import annotations
 

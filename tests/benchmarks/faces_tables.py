@@ -1,4 +1,6 @@
-"""The tables of docs/faces.md: recall of faces against their height, the speaking face of two, MediaPipe's points
+"""Makes the tables of docs/experiments/faces.md.
+
+Recall of faces against their height, the speaking face of two, MediaPipe's points
 against dlib's in the aligned crops. On real people: GRID clips, 360x288.
 
     python tests/benchmarks/faces_tables.py recall|speaking|align CLIPS/*.mpg

@@ -136,7 +136,7 @@ def test_lip_energy_has_a_reason_for_what_it_cannot_hear_or_see(real_clips: list
 
 
 def test_sound_moved_by_k_frames_comes_back_as_k(tmp_path: Path) -> None:
-    """On an embedded clip; docs/metrics.md has thirty of them, and real ones."""
+    """On an embedded clip; docs/experiments/metrics.md has thirty of them, and real ones."""
     write_corpus(
         CorpusPlan("clips", speakers=4, size="240x240", seconds=2.0, only=("W902/front/happy/level_3/013",)),
         tmp_path,

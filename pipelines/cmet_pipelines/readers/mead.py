@@ -157,7 +157,7 @@ def _describe(into: Discovery, view: str, kinds: Counter[str], numbers: dict[num
     if gaps := numbering.gapped(numbers):
         into.notes.append(
             f"{len(gaps)} folders of {len({actor for actor, _, _ in gaps})} actors count past their 30 or 40 clips, "
-            "as the release does there: a number is no rank (docs/datasets.md)"
+            "as the release does there: a number is no rank (docs/reference/datasets.md)"
         )
 
 
