@@ -1,0 +1,283 @@
+"""The networks of the evaluators that are trained on a corpus, and their inputs: lip sync and emotion.
+
+`cmet_reference.evaluators` trains them, `trained_evaluators` finds and loads their files, and metrics use them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+from talking_face.faces.points68 import to_68
+from talking_face.pretrained import torch_nets
+from talking_face.pretrained.mfcc import mfcc
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+SIZE = 96  # side of the grey mouth crops, px
+WINDOW = 5  # frames of one lip embedding, at 25 frames/s; 0.2 s of sound
+ROWS, ROWS_A_FRAME = 20, 4  # cepstra of one sound embedding, and from one window to the next
+EMBEDDING = 128
+FACE = 128  # side of the grey face crops, px
+EMOTION_FRAMES = 8  # face crops of a clip
+BLENDSHAPES, GRADIENTS = 52, 324  # features of a clip for the emotion classifier
+BATCH = 250  # lip windows at once
+
+# In units of the distance between the eyes: a crop's side, and the distance of its centre below the eyes' midpoint.
+MOUTH_SIDE, MOUTH_DOWN = 1.4, 1.2
+FACE_SIDE, FACE_DOWN = 2.5, 0.35  # from the brows' upper edge to the chin
+_FLOOR = -8.0  # natural log of a window's energy below the codec's noise; digital silence would give -36
+
+
+# -- inputs ------------------------------------------------------------------------------------------------------------
+
+
+def mouth_crops(frames: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+    """Upright mouth crops of all frames, of one size through the clip.
+
+    A crop is a square of 1.4 times the clip's median distance between the eyes. Its centre is 1.2 of these distances
+    below the eyes' midpoint. It turns with the eyes and keeps its size when the head turns. The eyes of a frame without
+    a face are interpolated from its neighbours.
+
+    Args:
+        frames: (T, H, W, 3) uint8 RGB.
+        landmarks: (T, 478, 2 or 3) px, NaN without a face; at least one frame has a face.
+
+    Returns:
+        (T, 96, 96) uint8 grey.
+    """
+    return _upright_crops(frames, landmarks, SIZE, MOUTH_SIDE, MOUTH_DOWN)
+
+
+def face_crops(frames: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+    """Upright face crops of the frames of `face_frames`.
+
+    A crop is a square of 2.5 times the median distance between the eyes, its centre 0.35 below their midpoint.
+
+    Args:
+        frames, landmarks: as for `mouth_crops`.
+
+    Returns:
+        (8, 128, 128) uint8 grey.
+    """
+    take = face_frames(landmarks)
+    return _upright_crops(frames[take], landmarks[take], FACE, FACE_SIDE, FACE_DOWN)
+
+
+def face_frames(landmarks: np.ndarray) -> np.ndarray:
+    """Indices of 8 frames, (8,) int: the middles of 8 equal stretches of the frames with a face.
+
+    A frame appears twice where a clip has fewer than 8.
+    """
+    valid = np.flatnonzero(np.isfinite(landmarks).all(axis=(1, 2)))
+    return valid[((np.arange(EMOTION_FRAMES) + 0.5) * len(valid) / EMOTION_FRAMES).astype(int)]
+
+
+def _upright_crops(frames: np.ndarray, landmarks: np.ndarray, size: int, side: float, down: float) -> np.ndarray:
+    """Squares turned with the eyes, (T, size, size) uint8 grey; `side` and `down` in distances between the eyes."""
+    points = to_68(landmarks).astype(np.float64)
+    eyes = np.stack([points[:, 36:42].mean(axis=1), points[:, 42:48].mean(axis=1)], axis=1).reshape(-1, 4)
+    valid = np.isfinite(eyes).all(axis=1)
+    t = np.arange(len(eyes))
+    eyes = np.stack([np.interp(t, t[valid], column[valid]) for column in eyes.T], axis=1)
+    across, middle = eyes[:, 2:] - eyes[:, :2], (eyes[:, 2:] + eyes[:, :2]) / 2
+    length = np.hypot(*across.T)
+    scale = size / (side * float(np.median(length[valid])))
+    out = np.empty((len(frames), size, size), np.uint8)
+    for i, frame in enumerate(frames):
+        cos, sin = across[i] / length[i]
+        turn = scale * np.array([[cos, sin], [-sin, cos]])
+        move = size * np.array([0.5, 0.5 - down / side]) - turn @ middle[i]
+        # From coordinates of pixel edges to the whole-number pixel centres of warpAffine.
+        move += turn @ (0.5, 0.5) - 0.5
+        matrix = np.column_stack([turn, move])
+        grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
+        out[i] = cv2.warpAffine(grey, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return out
+
+
+def emotion_features(crops: np.ndarray, blendshapes: np.ndarray) -> np.ndarray:
+    """The emotion classifier's input for one clip: 52 features of blendshapes and 324 of pictures.
+
+    Blendshapes become log odds, with 0.01 added on either side, averaged over the frames with a face. Those of brows
+    and nose change between 0.001 and 0.1 on a drawn face; log odds separate such values. Pictures become histograms of
+    oriented gradients, averaged over the crops: 9 directions, cells of 16 px of the crop at 64 px (OpenCV's descriptor,
+    blocks of 2 x 2 cells normalised by L2-Hys).
+
+    Args:
+        crops: (8, 128, 128) uint8 grey, of `face_crops`.
+        blendshapes: (T, 52), 0 to 1, NaN in frames without a face; at least one frame has a face.
+
+    Returns:
+        (376,) float32.
+    """
+    valid = blendshapes[np.isfinite(blendshapes).all(axis=1)].astype(np.float64)
+    odds = np.log((valid + 0.01) / (1.01 - valid)).mean(axis=0)
+    small = [cv2.resize(crop, (64, 64), interpolation=cv2.INTER_AREA) for crop in crops]
+    hog = cv2.HOGDescriptor((64, 64), (32, 32), (16, 16), (16, 16), 9)
+    gradients = np.mean([np.ravel(hog.compute(crop)) for crop in small], axis=0, dtype=np.float64)
+    return np.concatenate([odds, gradients]).astype(np.float32)
+
+
+def cepstra(samples: np.ndarray) -> np.ndarray:
+    """The lip-sync network's sound input: (R, 13) float32, a row every 10 ms, of (N,) int16 at 16 kHz.
+
+    Rows quieter than the noise floor become one fixed row: the spectrum of silence is noise.
+    """
+    rows = mfcc(samples).astype(np.float32)
+    quiet = rows[:, 0] < _FLOOR
+    rows[quiet] = 0.0
+    rows[quiet, 0] = _FLOOR
+    return rows
+
+
+# -- networks ----------------------------------------------------------------------------------------------------------
+# Names of submodules are the keys of stored state dicts.
+
+
+def _standardized(crops: Tensor) -> Tensor:
+    """Pictures (N, 96, 96), 0-255, to (N, 1, 96, 96) of mean 0 and deviation 1 each, against light and camera."""
+    x = crops.float()
+    mean, std = x.mean(dim=(1, 2), keepdim=True), x.std(dim=(1, 2), keepdim=True)
+    return ((x - mean) / (std + 4.0)).unsqueeze(1)
+
+
+def _conv(n_in: int, n_out: int, size: int, stride: int) -> list[nn.Module]:
+    from torch import nn
+
+    return [
+        nn.Conv2d(n_in, n_out, size, stride, size // 2, bias=False),
+        nn.BatchNorm2d(n_out),
+        nn.ReLU(inplace=True),
+    ]
+
+
+def build_syncnet() -> nn.Module:
+    """The untrained lip-sync network, 0.4 M parameters.
+
+    Methods: `lips((B, T, 96, 96))` to (B, T - 4, 128), and `sound((B, R, 13))` to (B, (R - 20) // 4 + 1, 128), both unit
+    embeddings. Frames are encoded one by one, and two convolutions over time join five of them: a clip costs one pass
+    over its frames. The sound's convolutions have no padding; their field is 20 rows and their step 4.
+    """
+    import torch
+    from torch import nn
+    from torch.nn import functional
+
+    class SyncNet(nn.Module):
+        mean: Tensor
+        std: Tensor
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.frame = nn.Sequential(
+                *_conv(1, 24, 7, 4), *_conv(24, 48, 3, 2), *_conv(48, 96, 3, 2), *_conv(96, 96, 3, 2)
+            )
+            self.flat = nn.Sequential(nn.Flatten(), nn.Linear(96 * 9, 128))
+            self.time = nn.Sequential(
+                nn.Conv1d(128, 128, 3), nn.BatchNorm1d(128), nn.ReLU(inplace=True), nn.Conv1d(128, EMBEDDING, 3)
+            )
+            self.heard = nn.Sequential(
+                nn.Conv1d(13, 96, 4, 2),
+                nn.BatchNorm1d(96),
+                nn.ReLU(inplace=True),
+                nn.Conv1d(96, 128, 3, 2),
+                nn.BatchNorm1d(128),
+                nn.ReLU(inplace=True),
+                nn.Conv1d(128, 192, 4),
+                nn.BatchNorm1d(192),
+                nn.ReLU(inplace=True),
+                nn.Conv1d(192, EMBEDDING, 1),
+            )
+            self.register_buffer("mean", torch.zeros(13))
+            self.register_buffer("std", torch.ones(13))
+
+        def lips(self, x: Tensor) -> Tensor:
+            clips, frames = x.shape[:2]
+            seen = self.flat(self.frame(_standardized(x.flatten(0, 1)))).view(clips, frames, -1)
+            return functional.normalize(self.time(seen.transpose(1, 2)).transpose(1, 2), dim=-1)
+
+        def sound(self, x: Tensor) -> Tensor:
+            x = ((x - self.mean) / self.std).clamp(-4, 4)
+            return functional.normalize(self.heard(x.transpose(1, 2)).transpose(1, 2), dim=-1)
+
+    return SyncNet()
+
+
+def build_emotion(n_classes: int) -> nn.Module:
+    """The untrained emotion classifier: (B, 376) of `emotion_features` to (B, classes) logits.
+
+    The sum of the log probabilities of two linear classifiers, one of blendshapes and one of gradients. 3,024
+    parameters for 8 classes.
+    """
+    from torch import nn
+
+    class Emotion(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.moved, self.seen = nn.Linear(BLENDSHAPES, n_classes), nn.Linear(GRADIENTS, n_classes)
+
+        def forward(self, x: Tensor) -> Tensor:
+            shapes, gradients = x.split([BLENDSHAPES, GRADIENTS], dim=1)
+            summed: Tensor = self.moved(shapes).log_softmax(dim=1) + self.seen(gradients).log_softmax(dim=1)
+            return summed
+
+    return Emotion()
+
+
+class LipSyncEvaluator:
+    """The trained lip-sync network. Implements `cmet_metrics.lse.LipSyncNet`."""
+
+    def __init__(self, net: nn.Module, tag: str, device: str = "cpu") -> None:
+        self.net, self.tag, self.device = net.eval().to(device), tag, device
+
+    def lip(self, crops: np.ndarray) -> np.ndarray:
+        """(T, 96, 96) uint8 mouth crops to (T - 4, 129) float32; row i is of frames i to i + 4."""
+        import torch
+
+        with torch_nets.inference():
+            # Neighbouring parts share four frames.
+            parts = [
+                self.net.lips(torch.from_numpy(crops[i : i + BATCH + WINDOW - 1]).to(self.device)[None])[0]
+                for i in range(0, len(crops) - WINDOW + 1, BATCH)
+            ]
+            return _with_constant(torch.cat(parts).cpu().numpy())
+
+    def sound(self, samples: np.ndarray, windows: int) -> np.ndarray:
+        """(N,) int16 at 16 kHz to (windows, 129) float32; N >= 640 (windows + 5) is enough.
+
+        Raises ValueError for too few samples.
+        """
+        import torch
+
+        rows = cepstra(samples)[: ROWS_A_FRAME * (windows - 1) + ROWS]
+        if windows < 1 or len(rows) < ROWS_A_FRAME * (windows - 1) + ROWS:
+            raise ValueError(f"{len(samples)} samples are too few for {windows} windows")
+        with torch_nets.inference():
+            return _with_constant(self.net.sound(torch.from_numpy(rows).to(self.device)[None])[0].cpu().numpy())
+
+
+def _with_constant(embeddings: np.ndarray) -> np.ndarray:
+    """One more coordinate, 1 everywhere: distances between embeddings stay the same.
+
+    Metrics pad a clip's ends with zeros. The distance to a zero vector is then the root of 2, as to unrelated sound.
+    Without the coordinate it is 1, and on clips of 2 s the padding can beat a poor match.
+    """
+    return np.pad(embeddings, ((0, 0), (0, 1)), constant_values=1.0)
+
+
+class EmotionEvaluator:
+    """The trained emotion classifier."""
+
+    def __init__(self, net: nn.Module, tag: str, labels: tuple[str, ...], device: str = "cpu") -> None:
+        self.net, self.tag, self.labels, self.device = net.eval().to(device), tag, labels, device
+
+    def probabilities(self, features: np.ndarray) -> np.ndarray:
+        """(C,) float64, sum 1, in the order of `labels`, from the (376,) `emotion_features` of a clip."""
+        import torch
+
+        with torch_nets.inference():
+            logits: Tensor = self.net(torch.from_numpy(features).to(self.device)[None])
+            return logits.double().softmax(dim=1)[0].cpu().numpy()

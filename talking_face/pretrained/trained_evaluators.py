@@ -1,0 +1,190 @@
+"""Saves, finds and loads the evaluators that are trained on a corpus.
+
+A file is safetensors. Its header holds what the network was trained on, so that the file's hash covers the clips that
+the network must not judge. It is read without pickle. The networks are in `evaluator_networks`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from talking_face.files import sha256_of, write_bytes
+from talking_face.pretrained import torch_nets
+from talking_face.pretrained.evaluator_networks import EmotionEvaluator, LipSyncEvaluator, build_emotion, build_syncnet
+from talking_face.pretrained.model_files import EVALUATORS_FOLDER, ModelFiles
+from talking_face.pretrained.store import MissingWeights
+from talking_face.reasons import UserError
+from talking_face.signature import canonical_json
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+VERSION = "2"  # of the networks and their inputs; a file of another version is refused
+FOLDER = EVALUATORS_FOLDER  # below a shard set
+
+Kind = Literal["syncnet", "emotion"]
+FILES: dict[Kind, str] = {"syncnet": "corpus_syncnet.safetensors", "emotion": "corpus_emotion.safetensors"}
+
+
+@dataclass(frozen=True)
+class TrainedOn:
+    """The record in a file's header: the training data, none of which the evaluator may score."""
+
+    kind: Kind
+    data: str  # content digest of the shard set
+    clips: tuple[str, ...]  # ids, sorted
+    sounds: tuple[str, ...]  # `sound_id` of each, sorted
+    seed: int
+    labels: tuple[str, ...] = ()  # of the emotion classifier
+    config: Mapping[str, object] = field(default_factory=dict, hash=False)
+    version: str = VERSION
+
+    def holds(self, name: str, audio: np.ndarray | None) -> bool:
+        """Whether a clip was trained on: its id or its sound, sample for sample, is in the training data."""
+        return name in self.clips or (audio is not None and len(audio) > 0 and sound_id(audio) in self.sounds)
+
+
+def sound_id(audio: np.ndarray) -> str:
+    """Digest of a clip's samples, (N,) int16: 16 hex digits."""
+    return sha256_of(np.ascontiguousarray(audio).tobytes())[:16]
+
+
+@dataclass(frozen=True)
+class EvaluatorFile:
+    """A file that was found. Networks are cached per process by this value."""
+
+    path: Path
+    sha256: str  # 64 hex digits
+    trained_on: TrainedOn
+
+    @property
+    def tag(self) -> str:
+        """The evaluator's name in signatures."""
+        return f"corpus-{self.trained_on.kind}@{self.sha256[:8]}"
+
+
+def save(path: Path, state: Mapping[str, Tensor], trained_on: TrainedOn) -> str:
+    """Write an evaluator by an atomic rename; the same tensors and record give the same bytes. Returns the SHA-256."""
+    from safetensors.torch import save as to_bytes
+
+    tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+    # One key: the format does not fix the order of several.
+    data = to_bytes(tensors, metadata={"trained_on": canonical_json(asdict(trained_on))})
+    write_bytes(path, data)
+    return sha256_of(data)
+
+
+# -- finding -----------------------------------------------------------------------------------------------------------
+
+
+def find(kind: Kind, files: ModelFiles | None = None) -> EvaluatorFile:
+    """The evaluator's file, in the first of the folders `files.weights` and then `files.evaluators` that has it.
+
+    Raises:
+        MissingWeights: no folder has the file.
+        UserError: the file cannot be read, or has another hash than `files.hashes` records.
+    """
+    files = files or ModelFiles.from_environment()
+    path = _path(kind, files)
+    found = _opened(path, kind) if path else None
+    expected = dict(files.hashes).get(FILES[kind])
+    if expected is not None and expected != (found.sha256 if found else ""):
+        raise UserError(f"{FILES[kind]} changed after the command started; run the same command again")
+    if found is None:
+        raise MissingWeights(
+            f"{FILES[kind]} (evaluator trained on the corpus itself) is not on this machine.\n"
+            f"To get it: run `cmet-eval train evaluators --data SHARDS`, which writes SHARDS/{FOLDER}; or put the file "
+            "into a folder named by CMET_EVAL_WEIGHTS."
+        )
+    return found
+
+
+def with_hashes(files: ModelFiles) -> ModelFiles:
+    """The same folders with the hashes of the evaluators in them. A command passes this value to its workers."""
+    paths = {name: _path(kind, files) for kind, name in FILES.items()}
+    return replace(files, hashes=tuple((name, sha256_of(path) if path else "") for name, path in paths.items()))
+
+
+def tag(kind: Kind, files: ModelFiles | None = None) -> str:
+    """The evaluator's name in signatures; `absent` in place of the hash where the file is absent."""
+    try:
+        return find(kind, files).tag
+    except MissingWeights:
+        return f"corpus-{kind}@absent"
+
+
+def _path(kind: Kind, files: ModelFiles) -> Path | None:
+    """The evaluator's file in the first searched folder that has it, or None."""
+    paths = (folder / FILES[kind] for folder in (*files.weights, *files.evaluators))
+    return next((path for path in paths if path.is_file()), None)
+
+
+def _opened(path: Path, kind: Kind) -> EvaluatorFile:
+    """The file with its hash and header, read once per process and content."""
+    status = path.stat()
+    return _read(path, kind, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=8)
+def _read(path: Path, kind: Kind, _changed: int, _size: int) -> EvaluatorFile:
+    data = path.read_bytes()
+    return EvaluatorFile(path, sha256_of(data), _header(path, data, kind))
+
+
+def _header(path: Path, data: bytes, kind: Kind) -> TrainedOn:
+    """The record in the header of safetensors: 8 bytes of length, then JSON."""
+    try:
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        record = json.loads(header["__metadata__"]["trained_on"])
+        record |= {name: tuple(record[name]) for name in ("clips", "sounds", "labels")}
+        trained_on = TrainedOn(**record)
+    except (ValueError, KeyError, TypeError, UnicodeDecodeError):
+        raise UserError(f"{path} is not an evaluator of this suite, or is damaged; train it again") from None
+    if trained_on.kind != kind or trained_on.version != VERSION:
+        raise UserError(f"{path} is a {trained_on.kind} of version {trained_on.version}, not {kind} {VERSION}")
+    return trained_on
+
+
+# -- loading -----------------------------------------------------------------------------------------------------------
+
+
+def load_lip_sync(files: ModelFiles | None = None) -> LipSyncEvaluator:
+    """The lip-sync network, loaded once per process and file. Raises as `find` does."""
+    return _lip_sync(find("syncnet", files))
+
+
+def load_emotion(files: ModelFiles | None = None) -> EmotionEvaluator:
+    """The emotion classifier, loaded once per process and file. Raises as `find` does."""
+    return _emotion(find("emotion", files))
+
+
+@lru_cache(maxsize=1)
+def _lip_sync(found: EvaluatorFile) -> LipSyncEvaluator:
+    return LipSyncEvaluator(_filled(build_syncnet(), found), found.tag, torch_nets.device())
+
+
+@lru_cache(maxsize=1)
+def _emotion(found: EvaluatorFile) -> EmotionEvaluator:
+    labels = found.trained_on.labels
+    return EmotionEvaluator(_filled(build_emotion(len(labels)), found), found.tag, labels, torch_nets.device())
+
+
+def _filled(net: nn.Module, found: EvaluatorFile) -> nn.Module:
+    """The network with the file's weights. Raises UserError where the file changed or holds other tensors."""
+    from safetensors.torch import load
+
+    data = found.path.read_bytes()
+    if sha256_of(data) != found.sha256:
+        raise UserError(f"{found.path} changed while it was in use; run the same command again")
+    try:
+        net.load_state_dict(load(data))
+    except RuntimeError as error:
+        raise UserError(f"{found.path} does not hold this network: {str(error).splitlines()[0]}") from None
+    return net
