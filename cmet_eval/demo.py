@@ -100,17 +100,17 @@ def train_evaluators(folder: Path, quiet: bool = False) -> str:
     Returns a line that says which evaluators are used.
     """
     from cmet_pipelines.shards import ShardSet
-    from talking_face.pretrained import corpus_nets
+    from talking_face.pretrained import trained_evaluators
 
     shards = folder / "shards"
     files = ModelFiles.from_environment(shards)
     try:
-        found = [corpus_nets.find(kind, files) for kind in corpus_nets.FILES]
-        if all(evaluator.path.parent != shards / corpus_nets.FOLDER for evaluator in found):
+        found = [trained_evaluators.find(kind, files) for kind in trained_evaluators.FILES]
+        if all(evaluator.path.parent != shards / trained_evaluators.FOLDER for evaluator in found):
             return f"named by CMET_EVAL_WEIGHTS: {', '.join(evaluator.tag for evaluator in found)}"
         if {evaluator.trained_on.data for evaluator in found} == {ShardSet(shards).digest}:
             return f"trained before: {', '.join(evaluator.tag for evaluator in found)}"
-    except (corpus_nets.MissingWeights, UserError):
+    except (trained_evaluators.MissingWeights, UserError):
         pass  # not there, or of an earlier version
     from cmet_reference.evaluators import train
 

@@ -48,7 +48,7 @@ from cmet_metrics.base import Labels, Metric, Sample, Score
 from cmet_metrics.landmarks import give_mesh, is_of_pictures, mediapipe_landmarks
 from cmet_metrics.registry import METRICS, get_metric
 from talking_face.media.reading import FPS
-from talking_face.pretrained import corpus_nets
+from talking_face.pretrained import trained_evaluators
 from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import UserError
 
@@ -92,7 +92,7 @@ def calibrate(
                 yield from _degraded(spoiled, how, f"{STAND_IN}+{how.name}", metrics, start, target)
             trained = [metric for metric in metrics if metric.evaluator is not None]
             for folder in other_evaluators:
-                seed = f"seed {corpus_nets.find('syncnet', ModelFiles((folder,))).trained_on.seed}"
+                seed = f"seed {trained_evaluators.find('syncnet', ModelFiles((folder,))).trained_on.seed}"
                 others = [replace(metric, files=evaluators_first([folder], metric.files)) for metric in trained]
                 yield from _rows(spoiled, f"{STAND_IN}+{EVALUATOR}", seed, others, start, target)
 
@@ -288,7 +288,9 @@ def _trained_on(evaluators: Sequence[Path]) -> frozenset[str]:
     out: set[str] = set()
     for folder in evaluators:
         files = ModelFiles((folder,))
-        out.update(clip for kind in corpus_nets.FILES for clip in corpus_nets.find(kind, files).trained_on.clips)
+        out.update(
+            clip for kind in trained_evaluators.FILES for clip in trained_evaluators.find(kind, files).trained_on.clips
+        )
     return frozenset(out)
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from cmet_eval.protocol.setting import Setting
 from cmet_metrics.base import Metric
 from cmet_metrics.registry import DEFAULT_METRICS, Profile, common_profile, get_metric, in_profile
-from talking_face.pretrained.corpus_nets import with_hashes
 from talking_face.pretrained.model_files import ModelFiles
+from talking_face.pretrained.trained_evaluators import with_hashes
 from talking_face.reasons import UserError
 
 

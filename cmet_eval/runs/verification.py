@@ -24,8 +24,8 @@ from talking_face.clip import Pair
 from talking_face.execution.options import RunOptions
 from talking_face.execution.workers import Task, run_tasks
 from talking_face.files import sha256_of
-from talking_face.pretrained.corpus_nets import with_hashes
 from talking_face.pretrained.model_files import ModelFiles
+from talking_face.pretrained.trained_evaluators import with_hashes
 from talking_face.progress import Progress
 from talking_face.reasons import UserError
 from talking_face.signature import digest

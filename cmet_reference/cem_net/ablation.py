@@ -35,7 +35,7 @@ from cmet_reference.training.models import StageFactory, make_stage
 from cmet_reference.training.options import Provenance, TrainOptions
 from cmet_reference.training.stage import Stage
 from talking_face.files import write_text
-from talking_face.pretrained import corpus_nets
+from talking_face.pretrained import trained_evaluators
 from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import UserError
 
@@ -88,7 +88,7 @@ class Ablation:
 
     def _mesh(self) -> MeshRenderer:
         """The mesh renderer with its trained appearance. Raises MissingWeights where the evaluators are absent."""
-        corpus_nets.find("emotion", self.files)  # fail before the hours of training
+        trained_evaluators.find("emotion", self.files)  # fail before the hours of training
         for factory in stages(self.settings, {"main": self.data}, self.out, 0, self.quiet, self.files)[3:5]:
             self.train(factory, self.settings, self.out, 0)
         files = (self.out / f"{kind}.safetensors" for kind in (appearance_stage.KIND, skin_stage.KIND))

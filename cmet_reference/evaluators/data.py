@@ -10,7 +10,7 @@ import pandas as pd
 
 from cmet_pipelines.shards import ShardSet
 from talking_face.emotions import EMOTIONS
-from talking_face.pretrained import corpus_nets
+from talking_face.pretrained import evaluator_networks, trained_evaluators
 from talking_face.progress import Progress
 from talking_face.reasons import UserError
 
@@ -79,12 +79,12 @@ def example(shards: ShardSet, clip_id: str, speaker: str, emotion: str | None, i
         clip_id,
         speaker,
         emotion if emotion in EMOTIONS else None,
-        corpus_nets.mouths(frames[:n], landmarks[:n]),
+        evaluator_networks.mouth_crops(frames[:n], landmarks[:n]),
         samples,
-        corpus_nets.cepstra(samples),
-        corpus_nets.faces(frames, landmarks),
+        evaluator_networks.cepstra(samples),
+        evaluator_networks.face_crops(frames, landmarks),
         shards.blendshapes(clip_id),
-        corpus_nets.sound_id(audio),
+        trained_evaluators.sound_id(audio),
         intensity,
     )
 

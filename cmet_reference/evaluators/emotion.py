@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from cmet_reference.evaluators.data import Example
 from cmet_reference.evaluators.settings import EvaluatorSettings
 from talking_face.emotions import EMOTIONS
-from talking_face.pretrained import corpus_nets
-from talking_face.pretrained.corpus_nets import CorpusEmotion
+from talking_face.pretrained import evaluator_networks
+from talking_face.pretrained.evaluator_networks import EmotionEvaluator
 
 
 def fit_emotion(train: Sequence[Example], labels: Sequence[str], settings: EvaluatorSettings) -> Any:
@@ -30,12 +30,12 @@ def fit_emotion(train: Sequence[Example], labels: Sequence[str], settings: Evalu
     train = [e for e in train if e.emotion in labels]
     classes = torch.tensor([labels.index(str(e.emotion)) for e in train])
     draw = np.random.default_rng(settings.seed)
-    inputs = [[corpus_nets.emotion_input(e.faces, e.blendshapes) for e in train]]
+    inputs = [[evaluator_networks.emotion_features(e.faces, e.blendshapes) for e in train]]
     for _ in range(settings.emotion_copies):
-        inputs.append([corpus_nets.emotion_input(_augmented(e.faces, draw), e.blendshapes) for e in train])
+        inputs.append([evaluator_networks.emotion_features(_augmented(e.faces, draw), e.blendshapes) for e in train])
     x = torch.from_numpy(np.array(inputs)).flatten(0, 1).double()
-    net = corpus_nets.build_emotion(len(labels))
-    split = corpus_nets.BLENDSHAPES
+    net = evaluator_networks.build_emotion(len(labels))
+    split = evaluator_networks.BLENDSHAPES
     fill_discriminant(net.moved, x[: len(train), :split], classes, settings.emotion_shrink_blendshapes)
     fill_discriminant(net.seen, x[:, split:], classes.repeat(len(inputs)), settings.emotion_shrink_gradients)
     return net.eval()
@@ -78,7 +78,7 @@ def _augmented(pictures: np.ndarray, draw: np.random.Generator) -> np.ndarray:
     return curve[np.stack(moved)]
 
 
-def accuracy_figures(net: CorpusEmotion, test: Sequence[Example]) -> dict[str, object]:
+def accuracy_figures(net: EmotionEvaluator, test: Sequence[Example]) -> dict[str, object]:
     """Accuracy on held-out clips: overall, by intensity (neutral excluded), by emotion; and the predictions by emotion.
 
     Every clip of an emotion that was not trained on counts as wrong.
@@ -88,7 +88,7 @@ def accuracy_figures(net: CorpusEmotion, test: Sequence[Example]) -> dict[str, o
         labels for each true one.
     """
     predictions = [
-        (e, net.labels[int(net.probabilities(corpus_nets.emotion_input(e.faces, e.blendshapes)).argmax())])
+        (e, net.labels[int(net.probabilities(evaluator_networks.emotion_features(e.faces, e.blendshapes)).argmax())])
         for e in test
         if e.emotion is not None
     ]

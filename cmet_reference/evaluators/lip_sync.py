@@ -14,8 +14,8 @@ from torch.nn import functional
 from cmet_metrics.lse import SAMPLES_A_FRAME, LipSyncNet, lip_sync, n_windows
 from cmet_reference.evaluators.data import Example
 from cmet_reference.evaluators.settings import EvaluatorSettings
-from talking_face.pretrained import corpus_nets
-from talking_face.pretrained.corpus_nets import ROWS, ROWS_A_FRAME
+from talking_face.pretrained import evaluator_networks
+from talking_face.pretrained.evaluator_networks import ROWS, ROWS_A_FRAME
 from talking_face.progress import Progress
 
 SHIFTS = range(-10, 11)  # frames, of the held-out test
@@ -33,7 +33,7 @@ def fit_syncnet(train: Sequence[Example], settings: EvaluatorSettings, device: s
     Returns:
         the network in evaluation mode; its `losses` are the losses of all steps.
     """
-    net = _seeded(corpus_nets.build_syncnet, settings.seed).to(device)
+    net = _seeded(evaluator_networks.build_syncnet, settings.seed).to(device)
     rows = np.concatenate([e.cepstra for e in train])
     net.mean.copy_(torch.from_numpy(rows.mean(axis=0)))
     net.std.copy_(torch.from_numpy(rows.std(axis=0) + 1e-3))
@@ -60,7 +60,7 @@ def _training_part(e: Example, frames: int, draw: np.random.Generator) -> tuple[
     start = int(draw.integers(0, len(e.mouths) - frames + 1))
     mouths = _augmented(e.mouths[start : start + frames], draw)
     # The last window's cepstra reach beyond its frames; at the clip's end the last row is repeated.
-    need = ROWS_A_FRAME * (frames - corpus_nets.WINDOW) + ROWS
+    need = ROWS_A_FRAME * (frames - evaluator_networks.WINDOW) + ROWS
     sound = e.cepstra[ROWS_A_FRAME * start :][:need].copy()
     if len(sound) < need:
         sound = np.concatenate([sound, np.repeat(sound[-1:], need - len(sound), axis=0)])

@@ -22,8 +22,9 @@ from cmet_reference.training.checkpoints import commit
 from cmet_reference.training.runtime import repeatable
 from talking_face.emotions import EMOTIONS
 from talking_face.files import write_text
-from talking_face.pretrained import corpus_nets
-from talking_face.pretrained.corpus_nets import CorpusEmotion, CorpusSyncNet, Kind, TrainedOn
+from talking_face.pretrained import trained_evaluators
+from talking_face.pretrained.evaluator_networks import EmotionEvaluator, LipSyncEvaluator
+from talking_face.pretrained.trained_evaluators import Kind, TrainedOn
 from talking_face.reasons import UserError
 
 __all__ = ["EvaluatorSettings", "train_evaluators"]
@@ -78,7 +79,7 @@ def train_evaluators(
     """
     settings = settings or EvaluatorSettings()
     shards = ShardSet(folder)
-    out = out or folder / corpus_nets.FOLDER
+    out = out or folder / trained_evaluators.FOLDER
     examples = _read(shards, settings, quiet)
     labels = examples.labels
     if len(labels) < 2:
@@ -89,8 +90,8 @@ def train_evaluators(
         sync_seconds, started = time.monotonic() - started, time.monotonic()
         emotion = fit_emotion(examples.train, labels, settings)
         emotion_seconds = time.monotonic() - started
-        sync_figures = shift_figures(CorpusSyncNet(syncnet, "", device), examples.shifted)
-        emotion_figures = accuracy_figures(CorpusEmotion(emotion, "", labels), examples.test)
+        sync_figures = shift_figures(LipSyncEvaluator(syncnet, "", device), examples.shifted)
+        emotion_figures = accuracy_figures(EmotionEvaluator(emotion, "", labels), examples.test)
     trained = [
         Trained("syncnet", syncnet, sync_seconds, {**sync_figures, "speakers": _speakers(examples.shifted)}),
         Trained("emotion", emotion, emotion_seconds, {**emotion_figures, "speakers": _speakers(examples.test)}, labels),
@@ -127,8 +128,8 @@ def _write(
         trained.labels,
         {**asdict(settings), "device": device},
     )
-    path = out / corpus_nets.FILES[trained.kind]
-    sha256 = corpus_nets.save(path, trained.net.state_dict(), trained_on)
+    path = out / trained_evaluators.FILES[trained.kind]
+    sha256 = trained_evaluators.save(path, trained.net.state_dict(), trained_on)
     card = {
         "file": path.name,
         "sha256": sha256,

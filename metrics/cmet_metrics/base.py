@@ -16,10 +16,10 @@ from typing import TypeVar, cast
 import numpy as np
 
 from cmet_metrics.record import DEFAULT_FILES, MetricRecord, Profile, Variant
-from talking_face.pretrained import corpus_nets
-from talking_face.pretrained.corpus_nets import Kind
+from talking_face.pretrained import trained_evaluators
 from talking_face.pretrained.model_files import ModelFiles
 from talking_face.pretrained.store import MissingWeights
+from talking_face.pretrained.trained_evaluators import Kind
 from talking_face.reasons import ClipError, Reason
 from talking_face.signature import Signature
 
@@ -268,7 +268,7 @@ def check_held_out(kind: Kind, pred: Sample, target: Sample, files: ModelFiles) 
 
     A generated video counts as seen where its ground truth was seen, whatever the video's name is.
     """
-    trained_on = corpus_nets.find(kind, files).trained_on
+    trained_on = trained_evaluators.find(kind, files).trained_on
     for sample in (pred, target):
         if trained_on.holds(sample.name, sample.audio):
             raise ClipError(Reason.TRAINED_ON, f"the corpus's {kind} evaluator was trained on {sample.name}")

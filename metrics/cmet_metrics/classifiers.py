@@ -10,10 +10,10 @@ import numpy as np
 from cmet_metrics.base import Profile, Sample, Settings, need_uint8
 from cmet_metrics.landmarks import mediapipe_blendshapes, mediapipe_landmarks, need_faces, points_id
 from talking_face.emotions import EMOTIONS, from_classifier
-from talking_face.pretrained import corpus_nets, deepface_emotion, emotion_fan, fer
-from talking_face.pretrained.corpus_nets import Kind
+from talking_face.pretrained import deepface_emotion, emotion_fan, evaluator_networks, fer, trained_evaluators
 from talking_face.pretrained.model_files import ModelFiles
 from talking_face.pretrained.store import MissingWeights, weight_tag
+from talking_face.pretrained.trained_evaluators import Kind
 from talking_face.reasons import ClipError, Reason
 
 MIN_VALID = 0.5  # a clip with a face in fewer of its frames gets a reason
@@ -172,26 +172,26 @@ class TrainedOnCorpus(Classifier):
 
     def labels(self, files: ModelFiles) -> tuple[str, ...]:
         try:
-            return corpus_nets.find("emotion", files).trained_on.labels
+            return trained_evaluators.find("emotion", files).trained_on.labels
         except MissingWeights:
             return EMOTIONS
 
     def settings(self, files: ModelFiles) -> Settings:
         return {
-            "net": corpus_nets.tag("emotion", files),
+            "net": trained_evaluators.tag("emotion", files),
             "face": points_id(files).replace("mediapipe478-68", "mp478-blendshapes-gradients"),
-            "sampled": f"blendshapes-all-gradients-{corpus_nets.EMOTION_FRAMES}",
+            "sampled": f"blendshapes-all-gradients-{evaluator_networks.EMOTION_FRAMES}",
         }
 
     def classify(self, sample: Sample, files: ModelFiles) -> np.ndarray:
-        net = corpus_nets.corpus_emotion(files)
+        net = trained_evaluators.load_emotion(files)
         blendshapes, points = mediapipe_blendshapes(sample, files), mediapipe_landmarks(sample, files)
         need_faces(sample.name, np.isfinite(blendshapes).all(axis=1), MIN_VALID)
-        faces = corpus_nets.faces(sample.frames, points)
-        return net.probabilities(corpus_nets.emotion_input(faces, blendshapes))[None]
+        faces = evaluator_networks.face_crops(sample.frames, points)
+        return net.probabilities(evaluator_networks.emotion_features(faces, blendshapes))[None]
 
     def predictions(self, sample: Sample, files: ModelFiles) -> np.ndarray:
-        tag = corpus_nets.find("emotion", files).tag  # several trainings may be compared on one sample
+        tag = trained_evaluators.find("emotion", files).tag  # several trainings may be compared on one sample
         return sample.cached(("emotion", self.name, tag), lambda s: self.classify(s, files))
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from cmet_metrics.base import Metric, Profile, Sample, Score, Settings, Variant
 from cmet_metrics.classifiers import CLASSIFIERS, MIN_VALID, Classifier, ClassifierName
 from talking_face.emotions import EMOTIONS
-from talking_face.pretrained.corpus_nets import Kind
+from talking_face.pretrained.trained_evaluators import Kind
 from talking_face.reasons import ClipError, Reason, UserError
 
 _BETWEEN = ">"  # "happy>neutral" in the stats: a clip that should be happy, predicted as neutral

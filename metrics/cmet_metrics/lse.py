@@ -15,11 +15,11 @@ import numpy as np
 from cmet_metrics.base import Metric, Profile, Sample, Score, Settings, Variant, need_uint8
 from cmet_metrics.landmarks import points_id
 from cmet_metrics.syncnet_crops import MIN_TRACK, LipCrops, corpus_mouths, from_landmarks, from_track, whole_frame
-from talking_face.pretrained import corpus_nets
-from talking_face.pretrained.corpus_nets import Kind
+from talking_face.pretrained import evaluator_networks, trained_evaluators
 from talking_face.pretrained.model_files import ModelFiles
 from talking_face.pretrained.store import weight_hash
 from talking_face.pretrained.syncnet import syncnet, syncnet_tag
+from talking_face.pretrained.trained_evaluators import Kind
 from talking_face.reasons import ClipError, Reason, UserError
 
 VSHIFT = 15  # frames tried to each side
@@ -39,7 +39,7 @@ _CROPS: dict[Crop, tuple[str, Callable[[Sample, ModelFiles], LipCrops]]] = {
     "track": (f"s3fd-track-224,min-track-{MIN_TRACK}", from_track),
     "crop": ("whole-frame-224", whole_frame),
     "lm": ("mediapipe478-224", from_landmarks),
-    "mouth": (f"mouth-{corpus_nets.SIZE}-grey", corpus_mouths),
+    "mouth": (f"mouth-{evaluator_networks.SIZE}-grey", corpus_mouths),
 }
 _DETECTORS: dict[Crop, tuple[str, str]] = {"track": ("s3fd", "s3fd"), "lm": ("mediapipe478", "face_landmarker")}
 
@@ -239,11 +239,11 @@ class Lse(Metric):
 
     def load_network(self) -> LipSyncNet:
         """The network, loaded once per process. Raises MissingWeights."""
-        return corpus_nets.corpus_syncnet(self.files) if self.network == "corpus" else syncnet(self.files)
+        return trained_evaluators.load_lip_sync(self.files) if self.network == "corpus" else syncnet(self.files)
 
     def network_tag(self) -> str:
         """Its `tag`, without loading it."""
-        return corpus_nets.tag("syncnet", self.files) if self.network == "corpus" else syncnet_tag()
+        return trained_evaluators.tag("syncnet", self.files) if self.network == "corpus" else syncnet_tag()
 
     def settings(self) -> Settings:
         detector = {}

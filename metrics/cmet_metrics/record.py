@@ -14,8 +14,8 @@ from functools import cache
 from typing import ClassVar, Literal, Union, get_args, get_origin, get_type_hints
 
 from talking_face.names import did_you_mean
-from talking_face.pretrained.corpus_nets import Kind
 from talking_face.pretrained.model_files import ModelFiles
+from talking_face.pretrained.trained_evaluators import Kind
 from talking_face.reasons import UserError
 
 Profile = Literal["embedded", "paper"]

@@ -16,7 +16,7 @@ from cmet_metrics.base import Sample
 from cmet_metrics.landmarks import mediapipe_landmarks, need_faces
 from talking_face.faces.align import align_mode, cut, transforms
 from talking_face.media.picture import ArrayPicture
-from talking_face.pretrained import corpus_nets
+from talking_face.pretrained import evaluator_networks
 from talking_face.pretrained.dlib_models import Box
 from talking_face.pretrained.model_files import ModelFiles
 from talking_face.pretrained.s3fd import detect_faces_s3fd
@@ -75,7 +75,7 @@ def corpus_mouths(sample: Sample, files: ModelFiles) -> LipCrops:
     """The grey mouth crops of the network trained on the corpus. Raises ClipError no-face or few-faces."""
     points = mediapipe_landmarks(sample, files)
     need_faces(sample.name, np.isfinite(points).all(axis=(1, 2)), MIN_VALID)
-    return LipCrops(corpus_nets.mouths(sample.frames, points))
+    return LipCrops(evaluator_networks.mouth_crops(sample.frames, points))
 
 
 Track = dict[int, Box]  # frame to box, in order

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import cv2
 import numpy as np
@@ -16,6 +16,19 @@ from talking_face.pretrained.mfcc import mfcc
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+    class SyncNetModule(nn.Module):
+        """The module of `build_syncnet`."""
+
+        def lips(self, x: Tensor) -> Tensor: ...
+        def sound(self, x: Tensor) -> Tensor: ...
+
+    class EmotionModule(nn.Module):
+        """The module of `build_emotion`."""
+
+        moved: nn.Linear
+        seen: nn.Linear
+
 
 SIZE = 96  # side of the grey mouth crops, px
 WINDOW = 5  # frames of one lip embedding, at 25 frames/s; 0.2 s of sound
@@ -155,12 +168,12 @@ def _conv(n_in: int, n_out: int, size: int, stride: int) -> list[nn.Module]:
     ]
 
 
-def build_syncnet() -> nn.Module:
+def build_syncnet() -> SyncNetModule:
     """The untrained lip-sync network, 0.4 M parameters.
 
-    Methods: `lips((B, T, 96, 96))` to (B, T - 4, 128), and `sound((B, R, 13))` to (B, (R - 20) // 4 + 1, 128), both unit
-    embeddings. Frames are encoded one by one, and two convolutions over time join five of them: a clip costs one pass
-    over its frames. The sound's convolutions have no padding; their field is 20 rows and their step 4.
+    Its methods give unit embeddings: `lips((B, T, 96, 96))` of (B, T - 4, 128), and `sound((B, R, 13))` of
+    (B, (R - 20) // 4 + 1, 128). Frames are encoded one by one, and two convolutions over time join five of them: a clip
+    costs one pass over its frames. The sound's convolutions have no padding; their field is 20 rows and their step 4.
     """
     import torch
     from torch import nn
@@ -203,10 +216,10 @@ def build_syncnet() -> nn.Module:
             x = ((x - self.mean) / self.std).clamp(-4, 4)
             return functional.normalize(self.heard(x.transpose(1, 2)).transpose(1, 2), dim=-1)
 
-    return SyncNet()
+    return cast("SyncNetModule", SyncNet())
 
 
-def build_emotion(n_classes: int) -> nn.Module:
+def build_emotion(n_classes: int) -> EmotionModule:
     """The untrained emotion classifier: (B, 376) of `emotion_features` to (B, classes) logits.
 
     The sum of the log probabilities of two linear classifiers, one of blendshapes and one of gradients. 3,024
@@ -224,13 +237,13 @@ def build_emotion(n_classes: int) -> nn.Module:
             summed: Tensor = self.moved(shapes).log_softmax(dim=1) + self.seen(gradients).log_softmax(dim=1)
             return summed
 
-    return Emotion()
+    return cast("EmotionModule", Emotion())
 
 
 class LipSyncEvaluator:
     """The trained lip-sync network. Implements `cmet_metrics.lse.LipSyncNet`."""
 
-    def __init__(self, net: nn.Module, tag: str, device: str = "cpu") -> None:
+    def __init__(self, net: SyncNetModule, tag: str, device: str = "cpu") -> None:
         self.net, self.tag, self.device = net.eval().to(device), tag, device
 
     def lip(self, crops: np.ndarray) -> np.ndarray:
@@ -271,7 +284,7 @@ def _with_constant(embeddings: np.ndarray) -> np.ndarray:
 class EmotionEvaluator:
     """The trained emotion classifier."""
 
-    def __init__(self, net: nn.Module, tag: str, labels: tuple[str, ...], device: str = "cpu") -> None:
+    def __init__(self, net: EmotionModule, tag: str, labels: tuple[str, ...], device: str = "cpu") -> None:
         self.net, self.tag, self.labels, self.device = net.eval().to(device), tag, labels, device
 
     def probabilities(self, features: np.ndarray) -> np.ndarray:

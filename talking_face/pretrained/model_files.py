@@ -24,7 +24,7 @@ class ModelFiles:
         evaluators: folders searched next for the evaluators trained on a corpus.
         checkpoints: folders searched for the checkpoints of the reference models.
         hashes: (file name, SHA-256 in hex, or "" for an absent file) of each evaluator when the command started; empty
-            for no check. `corpus_nets.with_hashes` sets it, so that a worker cannot use another file than the command.
+            for no check. `trained_evaluators.with_hashes` sets it: a worker then refuses any other file.
     """
 
     weights: tuple[Path, ...] = ()

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import numpy as np
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 VERSION = "2"  # of the networks and their inputs; a file of another version is refused
+N = TypeVar("N", bound="nn.Module")
 FOLDER = EVALUATORS_FOLDER  # below a shard set
 
 Kind = Literal["syncnet", "emotion"]
@@ -176,7 +177,7 @@ def _emotion(found: EvaluatorFile) -> EmotionEvaluator:
     return EmotionEvaluator(_filled(build_emotion(len(labels)), found), found.tag, labels, torch_nets.device())
 
 
-def _filled(net: nn.Module, found: EvaluatorFile) -> nn.Module:
+def _filled(net: N, found: EvaluatorFile) -> N:
     """The network with the file's weights. Raises UserError where the file changed or holds other tensors."""
     from safetensors.torch import load
 

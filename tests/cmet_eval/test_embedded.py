@@ -20,7 +20,7 @@ from cmet_eval.runs.score_submissions import Scored
 from cmet_reference import methods
 from cmet_reference.training import checkpoints, config, models
 from talking_face.execution.options import RunOptions
-from talking_face.pretrained import corpus_nets
+from talking_face.pretrained import trained_evaluators
 from talking_face.reasons import UserError
 
 
@@ -89,13 +89,13 @@ def test_both_trainings_are_done_and_a_failure_of_either_is_told(
 def test_evaluators_that_the_user_names_are_not_trained_again(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for kind, name in corpus_nets.FILES.items():
-        told = corpus_nets.TrainedOn(kind, "another corpus", (), (), 0)
-        corpus_nets.save(tmp_path / "others" / name, {"w": torch.zeros(1)}, told)
+    for kind, name in trained_evaluators.FILES.items():
+        told = trained_evaluators.TrainedOn(kind, "another corpus", (), (), 0)
+        trained_evaluators.save(tmp_path / "others" / name, {"w": torch.zeros(1)}, told)
     monkeypatch.setenv("CMET_EVAL_WEIGHTS", str(tmp_path / "others"))
     (said,) = embedded.train_networks(corpus, [], RunOptions(2, quiet=True))
     assert said.startswith("named by CMET_EVAL_WEIGHTS: corpus-syncnet@")
-    assert not (corpus / "shards" / corpus_nets.FOLDER).exists()
+    assert not (corpus / "shards" / trained_evaluators.FOLDER).exists()
 
 
 def test_stages_are_those_of_the_models_and_their_methods() -> None:

@@ -22,7 +22,7 @@ from cmet_metrics.registry import METRICS
 from cmet_pipelines.shards import ShardSet
 from talking_face.clip import Pair
 from talking_face.media.writing import write_video
-from talking_face.pretrained import corpus_nets
+from talking_face.pretrained import trained_evaluators
 from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import Reason
 from tests.cmet_eval.conftest import make_record, write_shard_set
@@ -72,8 +72,8 @@ def test_evaluators_that_know_a_training_clip_by_id_and_sound_may_not_judge_what
     records = [make_record(k, 12, clip_id=f"c/{k}", speaker="A", audio=wave + k, split="train") for k in range(3)]
     records.append(make_record(3, 12, clip_id="c/3", speaker="B", audio=wave + 3, split="test"))
     shards = ShardSet(write_shard_set(tmp_path, records))
-    sounds = {k: corpus_nets.sound_id(wave + k) for k in range(4)}
-    files = ModelFiles(evaluators=(tmp_path / corpus_nets.FOLDER,))
+    sounds = {k: trained_evaluators.sound_id(wave + k) for k in range(4)}
+    files = ModelFiles(evaluators=(tmp_path / trained_evaluators.FOLDER,))
     assert not leakage.knows_training_split("emotion", shards, files)  # there is none
     for ids, heard, data, knows in (
         ((0, 1, 2), (0, 1, 2), shards.digest, True),
@@ -82,10 +82,10 @@ def test_evaluators_that_know_a_training_clip_by_id_and_sound_may_not_judge_what
         ((), (0, 1, 2), "another", False),  # under other names: not seen
         ((3,), (3,), "another", False),  # no training clip of these shards
     ):
-        told = corpus_nets.TrainedOn(
+        told = trained_evaluators.TrainedOn(
             "emotion", data, tuple(f"c/{k}" for k in ids), tuple(sounds[k] for k in heard), 0, ("happy", "sad")
         )
-        corpus_nets.save(tmp_path / corpus_nets.FOLDER / corpus_nets.FILES["emotion"], {}, told)
+        trained_evaluators.save(tmp_path / trained_evaluators.FOLDER / trained_evaluators.FILES["emotion"], {}, told)
         assert leakage.knows_training_split("emotion", shards, files) is knows
         assert not leakage.knows_training_split("syncnet", shards, files)  # each kind is asked for itself
     corpus = [metric for metric in METRICS if metric.variant == "corpus"]

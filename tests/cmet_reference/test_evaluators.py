@@ -25,7 +25,7 @@ from cmet_reference.evaluators.emotion import fill_discriminant
 from cmet_reference.evaluators.lip_sync import delayed, fit_syncnet, shift_figures
 from cmet_reference.evaluators.train import EvaluatorSettings, train_evaluators
 from talking_face.faces.points68 import MEDIAPIPE_OF_IBUG68
-from talking_face.pretrained import corpus_nets
+from talking_face.pretrained import evaluator_networks, trained_evaluators
 from talking_face.reasons import UserError
 from talking_face.signature import canonical_json
 from tests.metrics.by_key import by_key
@@ -95,8 +95,8 @@ def cards(shards: Path) -> dict[Any, dict[str, Any]]:
 @pytest.fixture
 def found(shards: Path, cards: object, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder with the files, where the metrics find them."""
-    monkeypatch.setenv("CMET_EVAL_WEIGHTS", str(shards / corpus_nets.FOLDER))
-    return shards / corpus_nets.FOLDER
+    monkeypatch.setenv("CMET_EVAL_WEIGHTS", str(shards / trained_evaluators.FOLDER))
+    return shards / trained_evaluators.FOLDER
 
 
 def sample(seed: int, emotion: str, name: str, reference_emotion: str = "sad") -> Sample:
@@ -113,8 +113,8 @@ def test_the_same_bytes_again_and_other_ones_by_another_seed(
     other = train_evaluators(shards, tmp_path / "other", EvaluatorSettings(**{**TINY.__dict__, "seed": 1}), quiet=True)
     for kind, card in cards.items():
         assert again[kind]["sha256"] == card["sha256"] != other[kind]["sha256"]
-        written = (tmp_path / "again" / corpus_nets.FILES[kind]).read_bytes()
-        assert written == (shards / corpus_nets.FOLDER / corpus_nets.FILES[kind]).read_bytes()
+        written = (tmp_path / "again" / trained_evaluators.FILES[kind]).read_bytes()
+        assert written == (shards / trained_evaluators.FOLDER / trained_evaluators.FILES[kind]).read_bytes()
 
 
 def test_training_lowers_the_loss_and_nothing_of_the_test_split_is_in_it(shards: Path, cards: dict[Any, Any]) -> None:
@@ -155,11 +155,11 @@ def test_the_discriminant_by_hand() -> None:
 
 def test_faces_are_taken_from_the_middles_of_stretches_with_a_face() -> None:
     _, landmarks, _ = clip(0)
-    assert corpus_nets.faces_at(landmarks).tolist() == [1, 5, 9, 13, 16, 20, 24, 28]
+    assert evaluator_networks.face_frames(landmarks).tolist() == [1, 5, 9, 13, 16, 20, 24, 28]
     landmarks[:28] = np.nan
-    assert corpus_nets.faces_at(landmarks).tolist() == [28] * 4 + [29] * 4
+    assert evaluator_networks.face_frames(landmarks).tolist() == [28] * 4 + [29] * 4
     seen = np.random.default_rng(0).integers(0, 255, (8, 128, 128), dtype=np.uint8)
-    given = corpus_nets.emotion_input(seen, np.concatenate([np.full((2, 52), 0.5), np.full((1, 52), np.nan)]))
+    given = evaluator_networks.emotion_features(seen, np.concatenate([np.full((2, 52), 0.5), np.full((1, 52), np.nan)]))
     assert given.shape == (376,) and np.abs(given[:52]).max() < 1e-6 and np.isfinite(given).all()
 
 
@@ -183,8 +183,8 @@ def test_a_metric_scores_others_and_refuses_what_it_was_trained_on(found: Path) 
         for seed, name in ((12, "clips/A/neutral/1"), (0, "renamed")):
             score = metric.score(held_out, sample(seed, "neutral", name))
             assert score.value is None and score.reason == "trained-on", (key, name)
-    evaluator: corpus_nets.Kind = "emotion" if key.startswith("e") else "syncnet"
-    assert corpus_nets.find(evaluator).sha256[:8] in str(metric.signature())
+    evaluator: trained_evaluators.Kind = "emotion" if key.startswith("e") else "syncnet"
+    assert trained_evaluators.find(evaluator).sha256[:8] in str(metric.signature())
 
 
 def test_without_files_a_reason_and_what_to_run(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,12 +200,12 @@ def test_a_pickle_a_damaged_and_a_swapped_file_are_refused(
     found: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CMET_EVAL_WEIGHTS", str(tmp_path))
-    path = tmp_path / corpus_nets.FILES["emotion"]
+    path = tmp_path / trained_evaluators.FILES["emotion"]
     good = (found / path.name).read_bytes()
-    for bad in (pickle.dumps({"a": 1}), good[:200], (found / corpus_nets.FILES["syncnet"]).read_bytes(), b""):
+    for bad in (pickle.dumps({"a": 1}), good[:200], (found / trained_evaluators.FILES["syncnet"]).read_bytes(), b""):
         path.write_bytes(bad)
         with pytest.raises(UserError, match=r"evaluator|version"):
-            corpus_nets.corpus_emotion()
+            trained_evaluators.load_emotion()
 
 
 def test_a_delay_of_the_sound_has_syncnets_sign() -> None:
@@ -231,7 +231,7 @@ def test_a_delay_of_the_sound_has_syncnets_sign() -> None:
 def test_a_window_hears_and_sees_its_own_five_frames_only() -> None:
     import torch
 
-    net = corpus_nets.build_syncnet().eval()
+    net = evaluator_networks.build_syncnet().eval()
     rng = np.random.default_rng(0)
     mouths, rows = rng.integers(0, 255, (1, 12, 96, 96), dtype=np.uint8), rng.normal(size=(1, 60, 13)).astype("f4")
     with torch.inference_mode():
@@ -248,12 +248,12 @@ def test_mouths_are_cut_from_the_place_the_eyes_give() -> None:
     frames[:] = 0
     frames[:, 43:45, 31:33] = 255
     landmarks[3:5] = np.nan
-    cut = corpus_nets.mouths(frames, landmarks)
+    cut = evaluator_networks.mouth_crops(frames, landmarks)
     y, x = (np.average(np.arange(96) + 0.5, weights=cut.sum(axis=(0, axis))) for axis in (2, 1))
     assert (y, x) == (pytest.approx(48, abs=0.1), pytest.approx(48, abs=0.1)) and (cut[3] == cut[2]).all()
     turned = np.rot90(frames, axes=(1, 2)).copy()  # counter-clockwise: (x, y) to (y, 64 - x)
     points = np.stack([landmarks[..., 1], 64 - landmarks[..., 0], landmarks[..., 2]], axis=-1)
-    assert np.abs(corpus_nets.mouths(turned, points).astype(int) - cut).max() <= 2
+    assert np.abs(evaluator_networks.mouth_crops(turned, points).astype(int) - cut).max() <= 2
 
 
 def test_the_command(shards: Path, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from cmet_metrics.psnr import Psnr
 from cmet_metrics.record import LAST, choices
 from cmet_metrics.registry import KEYS, METRICS, find_record, get_metric
 from cmet_metrics.ssim import Ssim
-from talking_face.pretrained import corpus_nets
+from talking_face.pretrained import trained_evaluators
 from talking_face.pretrained.model_files import ModelFiles
 from talking_face.pretrained.store import weight
 from talking_face.reasons import UserError
@@ -40,10 +40,10 @@ def test_every_key_has_its_published_signature(tmp_path: Path) -> None:
 def test_the_hash_of_a_trained_evaluator_is_in_the_signature(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     hashes = {}
-    for kind, name in corpus_nets.FILES.items():
+    for kind, name in trained_evaluators.FILES.items():
         labels = ("happy", "sad") if kind == "emotion" else ()
-        record = corpus_nets.TrainedOn(kind, "data", (), (), 0, labels)
-        hashes[kind] = corpus_nets.save(tmp_path / name, {"w": torch.zeros(1)}, record)[:8]
+        record = trained_evaluators.TrainedOn(kind, "data", (), (), 0, labels)
+        hashes[kind] = trained_evaluators.save(tmp_path / name, {"w": torch.zeros(1)}, record)[:8]
     for key, signature in golden().items():
         if key.endswith(":corpus"):
             metric = get_metric(key, ModelFiles(weights=(tmp_path,)))

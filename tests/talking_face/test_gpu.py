@@ -13,8 +13,8 @@ import pytest
 
 from talking_face.pretrained import (
     arcface,
-    corpus_nets,
     emotion_fan,
+    evaluator_networks,
     fan,
     i3d,
     inception,
@@ -51,7 +51,7 @@ def _s3fd_maps() -> np.ndarray:
 def _corpus() -> np.ndarray:
     torch.manual_seed(0)
     mouths = smooth_frames(9, 96, 3)[..., 0].copy()
-    net = corpus_nets.CorpusSyncNet(corpus_nets.build_syncnet(), "stand-in", torch_nets.device())
+    net = evaluator_networks.LipSyncEvaluator(evaluator_networks.build_syncnet(), "stand-in", torch_nets.device())
     return np.concatenate([net.lip(mouths).ravel(), net.sound(babble(11 * 640, 2), 5).ravel()])
 
 

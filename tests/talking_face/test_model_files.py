@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from cmet_metrics.registry import get_metric
-from talking_face.pretrained import corpus_nets, model_files
+from talking_face.pretrained import evaluator_networks, model_files, trained_evaluators
 from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import UserError
 
@@ -23,8 +23,10 @@ ROOMS = ("talking_face", "metrics", "pipelines", "baselines", "leaderboards", "e
 def save_emotion(folder: Path, seed: int) -> Path:
     """An untrained emotion evaluator in `folder`."""
     torch.manual_seed(seed)
-    trained_on = corpus_nets.TrainedOn("emotion", "d", ("c",), ("s",), seed, ("happy", "sad"))
-    corpus_nets.save(folder / corpus_nets.FILES["emotion"], corpus_nets.build_emotion(2).state_dict(), trained_on)
+    trained_on = trained_evaluators.TrainedOn("emotion", "d", ("c",), ("s",), seed, ("happy", "sad"))
+    trained_evaluators.save(
+        folder / trained_evaluators.FILES["emotion"], evaluator_networks.build_emotion(2).state_dict(), trained_on
+    )
     return folder
 
 
@@ -60,16 +62,16 @@ def test_a_signature_depends_on_the_given_files_only(tmp_path: Path, monkeypatch
 
 
 def test_a_worker_refuses_another_file_than_the_command_found(tmp_path: Path) -> None:
-    files = corpus_nets.with_hashes(ModelFiles(evaluators=(save_emotion(tmp_path, 1),)))
-    assert corpus_nets.find("emotion", files).sha256 == dict(files.hashes)["corpus_emotion.safetensors"]
-    with pytest.raises(corpus_nets.MissingWeights):
-        corpus_nets.find("syncnet", files)
+    files = trained_evaluators.with_hashes(ModelFiles(evaluators=(save_emotion(tmp_path, 1),)))
+    assert trained_evaluators.find("emotion", files).sha256 == dict(files.hashes)["corpus_emotion.safetensors"]
+    with pytest.raises(trained_evaluators.MissingWeights):
+        trained_evaluators.find("syncnet", files)
     (tmp_path / "corpus_syncnet.safetensors").symlink_to(tmp_path / "corpus_emotion.safetensors")
     with pytest.raises(UserError):
-        corpus_nets.find("syncnet", files)
+        trained_evaluators.find("syncnet", files)
     save_emotion(tmp_path, 2)
     with pytest.raises(UserError, match="changed after the command started"):
-        corpus_nets.find("emotion", files)
+        trained_evaluators.find("emotion", files)
 
 
 def modules() -> Iterator[tuple[str, ast.Module]]:
