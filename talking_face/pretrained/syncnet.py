@@ -222,12 +222,16 @@ def syncnet(files: ModelFiles | None = None) -> SyncNet:
 
 @cache
 def _syncnet(file: WeightFile) -> SyncNet:
-    return SyncNet(load_state(file.path), syncnet_tag())
+    return SyncNet(load_state(file.path), _tag(file.sha256))
 
 
 def syncnet_tag() -> str:
-    """How the official network stands in a signature, whether its file is here or not."""
-    return f"syncnet-v2@{registered_hash('syncnet_v2')[:8]}"
+    """The official network's name in signatures; the same on every machine, whether its file is here or not."""
+    return _tag(registered_hash("syncnet_v2"))
+
+
+def _tag(sha256: str) -> str:
+    return f"syncnet-v2@{sha256[:8]}"
 
 
 def load_state(path: Path) -> dict[str, Any]:
