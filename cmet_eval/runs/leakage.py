@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from cmet_metrics.base import Metric
 from cmet_pipelines.shards import ShardSet
-from talking_face.pretrained import corpus_nets
+from talking_face.pretrained import trained_evaluators
 from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import UserError
 
@@ -20,7 +20,7 @@ def unfair_metrics(method: Mapping[str, object], metrics: Sequence[Metric], shar
     return frozenset(metric.key for metric in metrics if metric.evaluator in known_to)
 
 
-def knows_training_split(kind: corpus_nets.Kind, shards: ShardSet, files: ModelFiles) -> bool:
+def knows_training_split(kind: trained_evaluators.Kind, shards: ShardSet, files: ModelFiles) -> bool:
     """Whether the evaluator was trained on clips of this training split, which a method may show.
 
     It was if it knows a clip's id and, among the clips that it knows, a sound. Corpora drawn by the same rules have the
@@ -32,11 +32,11 @@ def knows_training_split(kind: corpus_nets.Kind, shards: ShardSet, files: ModelF
         False without an evaluator: the metric's own reason, missing-weights, explains more.
     """
     try:
-        trained_on = corpus_nets.find(kind, files).trained_on
-    except (corpus_nets.MissingWeights, UserError):
+        trained_on = trained_evaluators.find(kind, files).trained_on
+    except (trained_evaluators.MissingWeights, UserError):
         return False
     if trained_on.data == shards.digest:
         return True
     clips = shards.clips
     both = sorted(set(clips.loc[clips["split"] == "train", "clip_id"]) & set(trained_on.clips))
-    return any(corpus_nets.sound_id(shards.audio(clip)) in trained_on.sounds for clip in both)
+    return any(trained_evaluators.sound_id(shards.audio(clip)) in trained_on.sounds for clip in both)
