@@ -14,6 +14,7 @@ import json
 import re
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +38,19 @@ def without_times(value: Any) -> Any:
     return [without_times(part) for part in value] if isinstance(value, list) else value
 
 
-def difference(before: Path, after: Path) -> str:
+def reword(text: bytes, reworded: Sequence[tuple[str, str]]) -> bytes:
+    """The text with each old wording replaced by the new one, in plain text and in HTML."""
+    for old, new in reworded:
+        for apostrophe in ("'", "&#39;"):
+            text = text.replace(old.replace("'", apostrophe).encode(), new.replace("'", apostrophe).encode())
+    return text
+
+
+def difference(before: Path, after: Path, reworded: Sequence[tuple[str, str]] = ()) -> str:
     """What differs between two files; empty where they are the same."""
     a, b = before.read_bytes(), after.read_bytes()
+    if before.suffix in (".md", ".html", ".txt"):
+        a = reword(a, reworded)
     if a == b:
         return ""
     if before.suffix == ".parquet":
@@ -83,13 +94,15 @@ def main() -> int:
     parser.add_argument("before", type=Path)
     parser.add_argument("after", type=Path)
     parser.add_argument("--expect", action="append", default=[], help="beginning of paths that may differ")
+    parser.add_argument("--reworded", type=Path, help="JSON list of [before, after]: texts of pages that were reworded")
     args = parser.parse_args()
     before, after = files(args.before), files(args.after)
+    reworded = json.loads(args.reworded.read_text()) if args.reworded else ()
     same: Counter[str] = Counter()
     wrong = [f"{name}: only in {args.before}" for name in before if name not in after]
     wrong += [f"{name}: only in {args.after}" for name in after if name not in before]
     for name in before.keys() & after.keys():
-        if found := difference(before[name], after[name]):
+        if found := difference(before[name], after[name], reworded):
             wrong.append(f"{name}: {found}")
         else:
             same[name.partition("/")[0]] += 1

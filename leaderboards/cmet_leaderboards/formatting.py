@@ -16,8 +16,9 @@ RULES: tuple[tuple[str, str], ...] = (
     ),
     (
         "Interval",
-        f"95%, Student's t on speaker means (a delete-one-speaker jackknife, which equals it where speakers have "
-        f"as many pairs). With fewer than {MIN_SPEAKERS} speakers it is over clips and speaks of these speakers only.",
+        f"95%, Student's t on speaker means (a delete-one-speaker jackknife, the same where all speakers have "
+        f"equally many pairs). With fewer than {MIN_SPEAKERS} speakers it is over clips and holds for these speakers "
+        "only.",
     ),
     (
         "Coverage",
@@ -30,25 +31,25 @@ RULES: tuple[tuple[str, str], ...] = (
     ),
     (
         "Rank",
-        "1 + the number of methods shown to be better, ceilings and controls apart; = means a tie with another. Two "
+        "1 + the number of methods shown to be better, without ceilings and controls; = means a tie. Two "
         "methods tie unless a paired t-test on speaker means (the interval's own t, on their common pairs) gives "
         f"p < {ALPHA:g} after Holm's correction over all pairs of methods of the column. With fewer than "
         f"{MIN_SPEAKERS} speakers the test is over clips, of these speakers only. Bold: the best mean.",
     ),
     (
         "Noise band",
-        "what re-encoding or a crop moved by a pixel changes in a metric by itself, from calibration. A difference "
+        "how much re-encoding, or moving the crop by a pixel, changes a metric, from calibration. A difference "
         "inside it is a tie, whatever its p-value, and is marked ≈.",
     ),
     (
         "→1",
-        "nearer to that value is better. The mean is of the values; the rank goes by their mean distance from it, "
-        "which is written beside.",
+        "nearer to that value is better. The mean is of the values; the rank uses their mean distance from it, "
+        "which is printed next to the mean.",
     ),
     (
         "Signature",
-        "every number says how it was made. Numbers with different signatures stand in different columns; other data, "
-        "pairs, rules or suite versions stand in different tables.",
+        "it states how a number was made. Numbers with different signatures are in different columns; numbers from "
+        "other data, pairs, rules or suite versions are in different tables.",
     ),
 )
 
@@ -78,7 +79,7 @@ def ties(cell: Cell) -> str:
     """The methods that it ties with, as text; empty without a tie."""
     tied = [name for name, why in cell.ties.items() if why == "tie"]
     inside = [name for name, why in cell.ties.items() if why == "noise"]
-    parts = [f"not told apart from {', '.join(tied)}"] if tied else []
+    parts = [f"not distinguished from {', '.join(tied)}"] if tied else []
     parts += [f"inside the noise band of {', '.join(inside)}"] if inside else []
     return "; ".join(parts)
 
@@ -117,7 +118,7 @@ def interval_note(table: Table) -> str:
     """A sentence that says what the intervals of a table are over."""
     kinds = {cell.interval.over for row in table.rows for cell in row.cells if cell is not None and cell.interval}
     if kinds == {"clips"}:
-        return f"Intervals are over clips: they speak of these {table.speakers} speaker(s) only."
+        return f"Intervals are over clips: they hold for these {table.speakers} speaker(s) only."
     if not kinds:
         return "Too few pairs for an interval."
     text = f"Intervals are over {table.speakers} speakers."

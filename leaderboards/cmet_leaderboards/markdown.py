@@ -124,7 +124,9 @@ def _drops(table: Table) -> list[str]:
             half = "" if interval is None else f" ± {number((interval.high - interval.low) / 2, column)}"
             texts.append(f"{number(change.mean, column)}{half}")
         body.append([row.title, *texts])
-    note = "Positive: worse than in neutral-base by so much. Each speaker is compared with itself; 95% intervals."
+    note = (
+        "Positive values: worse than in neutral-base by this much. Each speaker is compared with itself; 95% intervals."
+    )
     return ["### Drop from neutral-base", "", note, "", *_grid(["Method", *map(column_label, table.columns)], body)]
 
 
@@ -159,10 +161,10 @@ def agreement(table: Table, found: Sensitivity) -> list[str]:
         return f"{start} in {len(some)} of {total} comparisons of two methods: {'; '.join(names)}{more}."
 
     kinds = (
-        ("Every variant finds the same one better", found.agreed, "before"),
-        ("Variants contradict one another", found.opposed, "against"),
-        ("Some variants find one better where others see a tie", found.partly, "before"),
-        ("Every variant sees a tie", found.open, "and"),
+        ("Every variant finds the same method better", found.agreed, "before"),
+        ("Variants contradict each other", found.opposed, "against"),
+        ("Some variants find one method better, others a tie", found.partly, "before"),
+        ("Every variant finds a tie", found.open, "and"),
     )
     return [line(start, some, between) for start, some, between in kinds if some]
 

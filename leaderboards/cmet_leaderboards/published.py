@@ -8,7 +8,7 @@ from dataclasses import dataclass
 HEADING = "Published, by the papers' own protocols"
 NOTE = (
     "Not measured here, and not comparable with the table above: other clips, other crops, other evaluators. "
-    "What one may take from them is an order of methods within one table."
+    "They only show an order of methods within one table."
 )
 
 
