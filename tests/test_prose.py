@@ -28,6 +28,8 @@ IDIOMS: dict[str, str] = {
     r"\bfor want of\b": "because there is no",
     r"\b(?:go|goes|went) by\b": "uses",
     r"\bin words\b": "as text",
+    r"\bwhat is (?:felt|said|heard|seen|told)\b": "the emotion, the content, the input",
+    r"\b(?:in one|at one|the|a) go\b": "at once, the run",
     r"\bof one's own\b": "your own, its own",
     r"\bfurnish\w*": "initialize, add",
 }
@@ -37,7 +39,11 @@ ALLOWED: dict[str, tuple[str, str]] = {
     "CONTRIBUTING.md": (r"\bsaid\b", "an example of a word"),
 }
 # Rooms whose docstrings and comments are checked.
-ROOMS: tuple[str, ...] = ()
+ROOMS: tuple[str, ...] = (
+    "pipelines/cmet_pipelines",
+    "baselines/cmet_baselines",
+    "leaderboards/cmet_leaderboards",
+)
 # Rooms whose files must have a first line of the module docstring that is one sentence or its beginning.
 ALL_ROOMS = (
     "talking_face",
@@ -89,7 +95,7 @@ def _comments_and_docstrings(source: str) -> str:
     return "\n".join(lines[1:])
 
 
-@pytest.mark.parametrize("page", PAGES, ids=_name)
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CHANGELOG.md"], ids=_name)
 def test_docs_are_free_of_idioms(page: Path) -> None:
     allowed = ALLOWED.get(_name(page), (None, ""))[0]
     assert not (found := list(_idioms(_without_code(page.read_text()), allowed))), "\n".join(found)
