@@ -1,4 +1,4 @@
-"""Show what a shard set holds: counts, the ledger by reason, digest and signature, and a contact sheet of faces."""
+"""Show the content of a shard set: counts, the ledger by reason, digest and signature, a contact sheet of faces."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from talking_face.reasons import Reason, UserError
 
 SHEET = "contact_sheet.png"
 STATUSES = ("kept", "dropped", "excluded", "skipped")
-_THUMB = 192  # px; a landmark dot of 1 px is still seen
+_THUMB = 192  # px; a landmark dot of 1 px is still visible
 _LABEL = 18  # px of text under each row
 
 
@@ -37,7 +37,7 @@ def inspect(
     _print_missing(shards)
     if verify:
         damaged = [clip_id for clip_id in shards.clips["clip_id"] if not shards.verify(clip_id)]
-        print(f"verified   {len(shards) - len(damaged)} of {len(shards)} clips have the digest they were written with")
+        print(f"verified   {len(shards) - len(damaged)} of {len(shards)} clips are as they were written")
         if damaged:
             raise UserError(f"damaged: {', '.join(damaged[:5])}; remove their shards and run preprocess again")
     if clips and len(shards):
@@ -80,7 +80,7 @@ def _print_ledger(shards: ShardSet) -> None:
     print("ledger     " + ", ".join(f"{counts.get(status, 0)} {status}" for status in STATUSES))
     lost = ledger[ledger["status"] != "kept"]
     groups = lost.groupby(["status", "reason"], sort=True)
-    # What is mostly readmes and side files comes last.
+    # Mostly readmes and side files: last.
     for (status, reason), rows in sorted(groups, key=lambda group: group[0][1] == Reason.NOT_A_CLIP):
         stages = ", ".join(sorted(set(rows["stage"]) - {""}))
         print(f"  {status}, {reason} ({stages}): {len(rows)}")
@@ -91,7 +91,7 @@ def _print_ledger(shards: ShardSet) -> None:
 
 
 def _print_missing(shards: ShardSet) -> None:
-    """What the release holds and this folder did not."""
+    """Prints how many clips of the release were not found."""
     dataset = shards.card["dataset"]
     found = shards.ledger[shards.ledger["status"].isin(["kept", "dropped", "excluded"])]
     lacking = contents.missing(dataset, found.to_dict("records"))
@@ -102,7 +102,7 @@ def _print_missing(shards: ShardSet) -> None:
         return
     short = int((lacking["clips"] - lacking["found"]).sum())
     whole = contents.expected(dataset)
-    print(f"release    {short} of the {int(whole['clips'].sum())} clips of {dataset} are not here")  # type: ignore[index]
+    print(f"release    {short} of the {int(whole['clips'].sum())} clips of {dataset} are missing")  # type: ignore[index]
     labels = [name for name in contents.LABELS if name in lacking]
     totals = lacking.groupby(labels[0])[["clips", "found"]].sum() if labels else lacking
     absent = [str(key) for key, row in totals.iterrows() if row["found"] == 0]
@@ -117,7 +117,7 @@ def _print_missing(shards: ShardSet) -> None:
 
 
 def contact_sheet(shards: ShardSet, n_clips: int = 24, n_frames: int = 4) -> np.ndarray:
-    """(H, W, 3) uint8 RGB: frames of clips spread over the set, with the 68 face points, red where there is no face."""
+    """(H, W, 3) uint8 RGB: frames of clips spread over the set, with 68 face points, or a red frame without a face."""
     ids = list(shards.clips["clip_id"])
     picked = [ids[i] for i in np.unique(np.linspace(0, len(ids) - 1, min(n_clips, len(ids))).round().astype(int))]
     strips = [_strip(shards, clip_id, n_frames) for clip_id in picked]
@@ -129,7 +129,7 @@ def contact_sheet(shards: ShardSet, n_clips: int = 24, n_frames: int = 4) -> np.
 
 
 def _strip(shards: ShardSet, clip_id: str, n_frames: int) -> np.ndarray:
-    """One clip: `n_frames` thumbnails in a row, its name below."""
+    """One clip: `n_frames` thumbnails in a row, with its name below."""
     landmarks, valid = shards.landmarks(clip_id), shards.valid(clip_id)
     indices = np.linspace(0, len(valid) - 1, n_frames).round().astype(int)
     images = shards.frames(clip_id, indices.tolist())

@@ -32,10 +32,17 @@ class Value:
 
 
 def reader_fields() -> dict[str, dict[str, FieldInfo]]:
-    """Every option of every reader: option name to dataset to field."""
+    """Every option of every reader: option name to dataset to field.
+
+    Raises TypeError where a reader declares an option with the name of a setting.
+    """
     found: dict[str, dict[str, FieldInfo]] = {}
     for dataset, reader in READERS.items():
         for name, field in reader.options.model_fields.items():
+            if name in ProcessingSettings.model_fields:
+                raise TypeError(
+                    f"{reader.options.__name__}.{name}: this is a setting of all datasets; rename the option"
+                )
             found.setdefault(name, {})[dataset] = field
     return found
 

@@ -331,12 +331,7 @@ def note_doubts(work: ClipWork, track: FaceTrack, encoded: EncodedCrops) -> None
 
 
 def make_record(
-    work: ClipWork,
-    opened: OpenedClip,
-    track: FaceTrack,
-    placement: Placement,
-    encoded: EncodedCrops,
-    audio: FittedAudio,
+    work: ClipWork, opened: OpenedClip, track: FaceTrack, placed: Placement, encoded: EncodedCrops, audio: FittedAudio
 ) -> ClipRecord:
     """The record of a clip, with its digest."""
     clip, settings, video = work.clip, work.settings, opened.video
@@ -369,7 +364,7 @@ def make_record(
         "n_frames": len(track),
         "n_valid": n_valid,
         "valid_fraction": n_valid / len(track),
-        "jitter": _jitter(track, placement),
+        "jitter": _jitter(track, placed),
         "audio_surplus": audio.surplus,
         "n_faces": track.n_faces,
         "face_choice": track.choice.how,
@@ -383,11 +378,11 @@ def make_record(
         "warnings": work.warnings,
         "clip_digest": "",
         "frames": encoded.frames,
-        "landmarks": placement.landmarks,
-        "landmarks_smoothed": placement.smoothed,
+        "landmarks": placed.landmarks,
+        "landmarks_smoothed": placed.smoothed,
         "blendshapes": track.blendshapes,
         "valid": track.valid,
-        "crop_transform": placement.stored,
+        "crop_transform": placed.stored,
         "audio": audio.samples,
     }
     record["clip_digest"] = clip_digest(record)

@@ -195,7 +195,7 @@ def test_votes(tmp_path: Path) -> None:
     names = ("1001_IEO_HAP_HI", "1001_IEO_SAD_HI", "1001_IEO_ANG_HI", "1040_ITH_SAD_XX")
     _touch(tmp_path, *(f"VideoFlash/{name}.flv" for name in names))
     voted = CremaDOptions(emotion_label="voted")
-    with pytest.raises(UserError, match="no summaryTable"):
+    with pytest.raises(UserError, match=r"summaryTable\.csv is missing"):
         discover("crema-d", tmp_path, voted)
     rows = [
         '"1","1001_IEO_HAP_HI","N","1","N","1","H","1"', '"2","1001_IEO_SAD_HI","S","1","S","1","F:S","1:2"',

@@ -50,6 +50,18 @@ def discover(root: Path, options: ClipsOptions) -> Discovery:
     into = Discovery()
     labels_path = options.labels or (root / LABELS_NAME if (root / LABELS_NAME).is_file() else None)
     labels = _read_labels(labels_path, root, into) if labels_path else {}
+    videos, sounds = _sort(root, labels_path, labels, into)
+    used = _label(videos, sounds, labels, into)
+    _record_unused(labels, sounds, used, into)
+    into.finish()
+    _describe(labels_path, into)
+    return into
+
+
+def _sort(
+    root: Path, labels_path: Path | None, labels: dict[str, dict[str, str]], into: Discovery
+) -> tuple[list[Found], dict[str, Found]]:
+    """(videos, sounds by path); other files and second sounds are skipped."""
     videos: list[Found] = []
     sounds: dict[str, Found] = {}
     for found in files(root, into):
@@ -65,6 +77,13 @@ def discover(root: Path, options: ClipsOptions) -> Discovery:
             videos.append(found)
         else:
             into.skip(found.name, Reason.NOT_A_CLIP, f"a {suffix or 'suffixless'} file, not media")
+    return videos, sounds
+
+
+def _label(
+    videos: list[Found], sounds: dict[str, Found], labels: dict[str, dict[str, str]], into: Discovery
+) -> set[str]:
+    """Adds a clip for each video. Returns the paths that are part of a clip, or of a row with a wrong label."""
     by_stem = {_stem(name): sound for name, sound in sounds.items()}
     used: set[str] = set()
     for found in videos:
@@ -83,6 +102,14 @@ def discover(root: Path, options: ClipsOptions) -> Discovery:
         if sound:
             used.add(_path(sound))
         into.clips.append(clip)
+    return used
+
+
+def _record_unused(
+    labels: dict[str, dict[str, str]], sounds: dict[str, Found], used: set[str], into: Discovery
+) -> None:
+    """Skips rows of the label file without a video, and sounds without a clip."""
+    used = set(used)
     for name in labels.keys() - used:
         if name in sounds:
             into.skip(sounds[name].name, Reason.NO_VIDEO, "the label file names it as a clip, but it is sound alone")
@@ -91,14 +118,16 @@ def discover(root: Path, options: ClipsOptions) -> Discovery:
             into.skip(name, Reason.MISSING_FILE, "named in the label file, but not under the folder")
     for name in sounds.keys() - used:
         into.skip(sounds[name].name, Reason.NOT_A_CLIP, "sound without a video of the same name")
-    into.finish()
+
+
+def _describe(labels_path: Path | None, into: Discovery) -> None:
+    """Adds notes: the source of the labels, and emotions beyond the eight."""
     where = f"labels from {labels_path}" if labels_path else f"no {LABELS_NAME}, so emotions are unknown"
     into.notes.append(f"{len(into.clips)} clips; {where}")
     if not labels_path:
         into.notes.append("speaker: the folder a file lies in; the file's own name for files directly in the root")
     if others := sorted({clip.emotion for clip in into.clips if clip.emotion} - set(EMOTIONS)):
         into.notes.append(f"emotions beyond the eight, kept as they are: {', '.join(others[:12])}")
-    return into
 
 
 def _tidy(name: str) -> str:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import csv
 import re
 from collections import Counter, defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -72,21 +72,51 @@ class _Name:
         return f"{self.actor}_{self.sentence}_{self.emotion}_{self.level}"
 
 
+@dataclass
+class _Sorted:
+    """The files of the dataset by kind; videos and sounds by the name of their clip."""
+
+    names: dict[str, _Name] = field(default_factory=dict)
+    videos: defaultdict[str, list[Found]] = field(default_factory=lambda: defaultdict(list))
+    sounds: defaultdict[str, list[Found]] = field(default_factory=lambda: defaultdict(list))
+    tables: list[Found] = field(default_factory=list)  # of votes
+    pointers: int = 0  # git-lfs pointers in place of media
+
+
 def discover(root: Path, options: CremaDOptions) -> Discovery:
     """All clips under `root` (resolved).
 
     Raises UserError where the table of votes is needed and missing, and where the only files are pointers or sound.
     """
     into = Discovery()
-    videos: defaultdict[str, list[Found]] = defaultdict(list)
-    sounds: defaultdict[str, list[Found]] = defaultdict(list)
-    names: dict[str, _Name] = {}
-    tables: list[Found] = []
-    pointers = 0
+    by_kind = _sort(root, into)
+    _check_complete(root, by_kind)
+    votes = _read_votes(by_kind.tables, into)
+    if options.emotion_label == "voted" and not by_kind.tables:
+        raise UserError(
+            f"{TABLE} is missing under {root}, so the votes are unknown; take processedResults/ from the release,\n"
+            "or leave out --emotion-label voted"
+        )
+    for stem, name in by_kind.names.items():
+        sound = _first(by_kind.sounds[stem], "AudioWAV", ".wav", into)
+        video = _first(by_kind.videos[stem], "VideoFlash", ".flv", into)
+        if video is not None:
+            into.clips.append(_clip(name, video, sound, votes.get(stem)))
+        elif sound is not None:
+            into.skip(sound.name, Reason.NOT_A_CLIP, "sound of a clip without a video")
+    _describe(into, votes if by_kind.tables else None, options.emotion_label)
+    if options.emotion_label == "voted":
+        into.clips = [replace(clip, emotion=clip.emotion_voted) for clip in into.clips]
+    return into.finish()
+
+
+def _sort(root: Path, into: Discovery) -> _Sorted:
+    """The files under the root by kind; all others are skipped."""
+    by_kind = _Sorted()
     for found in files(root, into):
         suffix = Path(found.parts[-1]).suffix.lower()
         if found.parts[-1] == TABLE:
-            tables.append(found)
+            by_kind.tables.append(found)
         elif suffix == ".mp3":
             into.skip(found.name, Reason.NOT_A_CLIP, "an MP3, never used: silent ones are shared by several actors")
         elif suffix != ".wav" and suffix not in VIDEO_SUFFIXES:
@@ -94,35 +124,24 @@ def discover(root: Path, options: CremaDOptions) -> Discovery:
         elif isinstance(name := _name(found.parts[-1]), str):
             into.skip(found.name, Reason.NOT_A_CLIP if name.startswith("file name") else Reason.BAD_LABEL, name)
         elif _is_pointer(found):
-            pointers += 1
+            by_kind.pointers += 1
             into.skip(found.name, Reason.LFS_POINTER, _FETCH)
         else:
-            names[str(name)] = name
-            (sounds if suffix == ".wav" else videos)[str(name)].append(found)
-    if pointers and not videos:
-        raise UserError(f"{pointers} files under {root} are git-lfs pointers, and no video is there: {_FETCH}")
-    if sounds and not videos:
+            by_kind.names[str(name)] = name
+            (by_kind.sounds if suffix == ".wav" else by_kind.videos)[str(name)].append(found)
+    return by_kind
+
+
+def _check_complete(root: Path, by_kind: _Sorted) -> None:
+    """Raises UserError where the only files are git-lfs pointers, or sound."""
+    if by_kind.videos:
+        return
+    if by_kind.pointers:
+        raise UserError(f"{by_kind.pointers} files under {root} are git-lfs pointers, and no video is there: {_FETCH}")
+    if by_kind.sounds:
         raise UserError(
-            f"{root} holds the sound of {len(sounds)} clips and no video; VideoFlash/ of the release is needed"
+            f"{root} holds the sound of {len(by_kind.sounds)} clips and no video; VideoFlash/ of the release is needed"
         )
-    votes = _read_votes(tables, into)
-    if options.emotion_label == "voted" and not tables:
-        raise UserError(
-            f"no {TABLE} under {root}, so nothing is known of votes; take processedResults/ from the release,\n"
-            "or leave out --emotion-label voted"
-        )
-    for stem, name in names.items():
-        sound = _first(sounds[stem], "AudioWAV", ".wav", into)
-        video = _first(videos[stem], "VideoFlash", ".flv", into)
-        if video is None:
-            if sound is not None:
-                into.skip(sound.name, Reason.NOT_A_CLIP, "sound of a clip without a video")
-            continue
-        into.clips.append(_clip(name, video, sound, votes.get(stem)))
-    _describe(into, votes if tables else None, options.emotion_label)
-    if options.emotion_label == "voted":
-        into.clips = [replace(clip, emotion=clip.emotion_voted) for clip in into.clips]
-    return into.finish()
 
 
 def _name(file: str) -> _Name | str:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -61,41 +62,56 @@ class _NotAClip(Exception):
     """(reason, detail): why a file is not a clip."""
 
 
+@dataclass
+class _Sorted:
+    """The recognised files of the dataset."""
+
+    videos: list[tuple[Take, str, Found]] = field(default_factory=list)  # with the view
+    sounds: dict[Take, Found] = field(default_factory=dict)
+    numbers: defaultdict[numbering.Folder, set[int]] = field(default_factory=lambda: defaultdict(set))
+    places: Counter[str] = field(default_factory=Counter)  # files in archives and in folders
+
+
 def discover(root: Path, options: MeadOptions) -> Discovery:
     """All clips of the view in `options` under `root` (resolved), each with its m4a where it has one."""
     if options.view != "all" and options.view not in VIEWS:
         raise UserError(f"MEAD has no view {options.view!r}; it has {', '.join(VIEWS)}, or all")
     into = Discovery()
-    sounds: dict[Take, Found] = {}
-    videos: list[tuple[Take, str, Found]] = []
-    numbers: defaultdict[numbering.Folder, set[int]] = defaultdict(set)
-    kinds: Counter[str] = Counter()
+    recognised = _sort(root, into)
+    clips = [_clip(take, view, found, recognised.sounds.get(take)) for take, view, found in recognised.videos]
+    clips, notes = numbering.name_sentences(options.numbering, clips, recognised.numbers)
+    for clip in clips:
+        if options.view in ("all", clip.view):
+            into.clips.append(clip)
+        else:
+            into.exclude(clip, Reason.NOT_ASKED, f"view {clip.view}; this run reads {options.view}")
+    for take in recognised.sounds.keys() - {take for take, _, _ in recognised.videos}:
+        into.skip(recognised.sounds[take].name, Reason.NOT_A_CLIP, "sound of a take without a video")
+    _describe(into, options.view, recognised)
+    into.notes += notes
+    return into.finish()
+
+
+def _sort(root: Path, into: Discovery) -> _Sorted:
+    """The videos and sounds under the root; all other files are skipped."""
+    recognised = _Sorted()
     for found in files(root, into):
         try:
             take, view = _label(found, root)
         except _NotAClip as error:
             into.skip(found.name, *error.args)
             continue
-        kinds["archives" if found.source.member else "folders"] += 1
-        numbers[take.actor, DATASET_LABELS["mead"][take.emotion], take.level].add(int(take.number))
+        recognised.places["archives" if found.source.member else "folders"] += 1
+        folder = (take.actor, DATASET_LABELS["mead"][take.emotion], take.level)
+        recognised.numbers[folder].add(int(take.number))
         if view is not None:
-            videos.append((take, view, found))
-        elif take in sounds:
-            into.skip(found.name, Reason.DUPLICATE_ID, f"the same take's sound as {sounds[take].name}, which is used")
+            recognised.videos.append((take, view, found))
+        elif take in recognised.sounds:
+            detail = f"the same take's sound as {recognised.sounds[take].name}, which is used"
+            into.skip(found.name, Reason.DUPLICATE_ID, detail)
         else:
-            sounds[take] = found
-    clips = [_clip(take, view, found, sounds.get(take)) for take, view, found in videos]
-    clips, notes = numbering.name_sentences(options.numbering, clips, numbers)
-    for clip in clips:
-        if options.view in ("all", clip.view):
-            into.clips.append(clip)
-        else:
-            into.exclude(clip, Reason.NOT_ASKED, f"view {clip.view}; this run reads {options.view}")
-    for take in sounds.keys() - {take for take, _, _ in videos}:
-        into.skip(sounds[take].name, Reason.NOT_A_CLIP, "sound of a take without a video")
-    _describe(into, options.view, kinds, numbers)
-    into.notes += notes
-    return into.finish()
+            recognised.sounds[take] = found
+    return recognised
 
 
 def _clip(take: Take, view: str, found: Found, sound: Found | None) -> Clip:
@@ -147,14 +163,15 @@ def _label(found: Found, root: Path) -> tuple[Take, str | None]:
     )
 
 
-def _describe(into: Discovery, view: str, kinds: Counter[str], numbers: dict[numbering.Folder, set[int]]) -> None:
+def _describe(into: Discovery, view: str, recognised: _Sorted) -> None:
     """Adds notes for the user: the layout, and facts about the labels."""
-    into.notes.append("MEAD layout: " + (", ".join(f"{n} files in {kind}" for kind, n in kinds.items()) or "none"))
+    places = ", ".join(f"{count} files in {place}" for place, count in recognised.places.items())
+    into.notes.append(f"MEAD layout: {places or 'none'}")
     actors = {clip.speaker for clip in into.clips}
     into.notes.append(f"view {view}: {len(into.clips)} clips of {len(actors)} actors")
     if silent := sum(clip.audio is None for clip in into.clips):
         into.notes.append(f"{silent} clips have no sound file; the video's own track is used")
-    if gaps := numbering.gapped(numbers):
+    if gaps := numbering.gapped(recognised.numbers):
         into.notes.append(
             f"{len(gaps)} folders of {len({actor for actor, _, _ in gaps})} actors count past their 30 or 40 clips, "
             "as the release does there: a number is no rank (docs/reference/datasets.md)"
