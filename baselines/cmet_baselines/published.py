@@ -31,7 +31,7 @@ CLASS_ROWS = {
 }
 
 
-class Published(NamedTuple):
+class PublishedNumber(NamedTuple):
     """One printed number."""
 
     paper: str
@@ -44,21 +44,21 @@ class Published(NamedTuple):
 
 
 @cache
-def read() -> tuple[Published, ...]:
+def numbers() -> tuple[PublishedNumber, ...]:
     """Every row, in the order of the file."""
     with _FILE.open(encoding="utf-8", newline="") as file:
         return tuple(
-            Published(**{name: line[name] for name in Published._fields[:-1]}, value=float(line["value"]))
+            PublishedNumber(**{name: line[name] for name in PublishedNumber._fields[:-1]}, value=float(line["value"]))
             for line in csv.DictReader(file)
         )
 
 
-def of_entry(name: str) -> list[Published]:
+def of_entry(name: str) -> list[PublishedNumber]:
     """The rows of a catalogue entry, by its `published_as`. Raises UserError for an unknown entry."""
     if name not in catalogue():
         raise UserError(f"no method named {name!r} in the catalogue")
     names = catalogue()[name].published_as
-    return [row for row in read() if row.method in names and row.setting not in OF_DATA]
+    return [row for row in numbers() if row.method in names and row.setting not in OF_DATA]
 
 
 def published_rows() -> list[dict[str, object]]:
@@ -72,7 +72,7 @@ def published_rows() -> list[dict[str, object]]:
     protocols = {(part["paper"], part["dataset"]): part for part in known["protocols"]}
     entries = {printed: entry.name for entry in catalogue().values() for printed in entry.published_as}
     out = []
-    for row in read():
+    for row in numbers():
         if row.setting not in OF_DATA:
             protocol, (name, _, part) = protocols[row.paper, row.dataset], row.metric.partition("/")
             out.append(
@@ -87,9 +87,9 @@ def published_rows() -> list[dict[str, object]]:
     return out
 
 
-def tables(rows: Iterable[Published]) -> dict[tuple[str, str, str, str], list[Published]]:
+def by_table(rows: Iterable[PublishedNumber]) -> dict[tuple[str, str, str, str], list[PublishedNumber]]:
     """Rows by (paper, table, dataset, setting), in the order of the file."""
-    found: dict[tuple[str, str, str, str], list[Published]] = {}
+    found: dict[tuple[str, str, str, str], list[PublishedNumber]] = {}
     for row in rows:
         found.setdefault((row.paper, row.table, row.dataset, row.setting), []).append(row)
     return found
@@ -110,13 +110,13 @@ def hits(percent: float, rows: int, digits: int = 2) -> int | None:
     return fits[0] if fits else None
 
 
-def differences(first: str, second: str, paper: str = "CEM-Net") -> list[tuple[Published, float]]:
+def differences(first: str, second: str, paper: str = "CEM-Net") -> list[tuple[PublishedNumber, float]]:
     """Rows of table `second` that table `first` of the paper prints with another number: (row, second - first).
 
     A number with fewer digits does not count as another number: .89 and .8962 differ by .0062, less than the last
     printed digit.
     """
-    rows = [row for row in read() if row.paper.startswith(paper)]
+    rows = [row for row in numbers() if row.paper.startswith(paper)]
     known = {(r.dataset, r.setting, r.method, r.metric): r.value for r in rows if r.table == first}
     found = []
     for row in rows:
@@ -126,13 +126,13 @@ def differences(first: str, second: str, paper: str = "CEM-Net") -> list[tuple[P
     return found
 
 
-def repeated(metrics: Sequence[str], digits: int = 4) -> list[tuple[Published, Published]]:
+def repeated(metrics: Sequence[str], digits: int = 4) -> list[tuple[PublishedNumber, PublishedNumber]]:
     """Pairs of rows in one paper with the same number of one metric, of different methods or data sets.
 
     Only numbers with at least `digits` significant digits count, because shorter numbers repeat by chance. Ground truth
     is left out. Tables III and V of CEM-Net print the same runs, so table V is left out.
     """
-    rows = [r for r in read() if r.metric in metrics and r.method != "Ground truth" and r.table not in ("V", "6")]
+    rows = [r for r in numbers() if r.metric in metrics and r.method != "Ground truth" and r.table not in ("V", "6")]
     long = [r for r in rows if len(f"{r.value:g}".replace(".", "").lstrip("0")) >= digits]
     return [
         (a, b)
@@ -146,7 +146,7 @@ def repeated(metrics: Sequence[str], digits: int = 4) -> list[tuple[Published, P
 def better(one: str, other: str, setting: str, dataset: str = "MEAD", table: str = "II") -> list[str]:
     """Metrics by which method `one` is better than `other` in a table of CEM-Net."""
     value = {
-        (r.method, r.metric): r.value for r in read() if (r.table, r.dataset, r.setting) == (table, dataset, setting)
+        (r.method, r.metric): r.value for r in numbers() if (r.table, r.dataset, r.setting) == (table, dataset, setting)
     }
     return [
         metric

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from cmet_baselines.published import Published, of_entry, tables
+from cmet_baselines.published import PublishedNumber, by_table, of_entry
 from cmet_baselines.registry import catalogue, describe
 from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import UserError
@@ -75,10 +75,10 @@ def method_text(name: str, files: ModelFiles) -> str:
     return "\n".join(lines)
 
 
-def published_text(rows: list[Published]) -> str:
+def published_text(rows: list[PublishedNumber]) -> str:
     """The printed numbers by table of their paper, under a line that states what they are."""
     lines = ["Published numbers, as the papers print them; none is comparable with ours (docs/reference/published.md):"]
-    for (paper, table, dataset, setting), group in tables(rows).items():
+    for (paper, table, dataset, setting), group in by_table(rows).items():
         lines.append(f"  {paper}, {_table(table)}, {dataset}, {setting}")
         for method in dict.fromkeys(row.method for row in group):
             numbers = ", ".join(f"{row.metric} {row.value:g}" for row in group if row.method == method)

@@ -1,4 +1,4 @@
-"""Outside methods: what they are given, what becomes of what they write, and how each way of failing ends."""
+"""Tests the adapters: inputs of outside methods, conversion of their output, and the reason of each failure."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def command_method(folder: Path, script: str, deadline: float = 60.0, length: st
     return path
 
 
-# What a method might do: repeat the picture it was given as a video of some rate and length.
+# A script that repeats the reference picture as a video of some frame rate and length.
 WRITE = """
 import cv2, numpy as np
 from pathlib import Path
@@ -67,7 +67,7 @@ def case(tmp_path: Path) -> Case:
     return made
 
 
-def test_a_command_is_given_files_and_its_video_is_read(tmp_path: Path, case: Case) -> None:
+def test_a_command_receives_files_and_its_video_is_read(tmp_path: Path, case: Case) -> None:
     method = get_method(str(command_method(tmp_path, WRITE.format(frames=6, fps=25))))
     frames = method.generate(case)
     assert frames.shape == (6, 8, 8, 3) and case.notes == []
@@ -76,7 +76,7 @@ def test_a_command_is_given_files_and_its_video_is_read(tmp_path: Path, case: Ca
     assert method.revision.startswith("1+")
 
 
-def test_another_rate_and_length_are_brought_to_the_settings(tmp_path: Path, case: Case) -> None:
+def test_another_frame_rate_and_length_are_converted(tmp_path: Path, case: Case) -> None:
     method = get_method(str(command_method(tmp_path, WRITE.format(frames=8, fps=50), length="cut-or-hold-last")))
     assert method.generate(case).shape == (6, 8, 8, 3)
     assert case.notes == [
@@ -100,7 +100,7 @@ def test_each_failure_has_its_reason(tmp_path: Path, case: Case, script: str, re
     assert caught.value.reason is reason
 
 
-def test_a_command_that_never_returns_is_killed_with_all_it_started(tmp_path: Path, case: Case) -> None:
+def test_a_command_over_its_deadline_is_killed_with_its_children(tmp_path: Path, case: Case) -> None:
     pid = tmp_path / "pid"
     script = f"""
 import subprocess, time
@@ -134,14 +134,14 @@ def test_a_command_that_does_not_exist(tmp_path: Path, case: Case) -> None:
         ("deadline_s", "dead_line_s", "dead_line_s: Extra inputs"),
     ],
 )
-def test_a_wrong_entry_is_told(tmp_path: Path, old: str, new: str, words: str) -> None:
+def test_a_wrong_entry_is_an_error_that_names_the_field(tmp_path: Path, old: str, new: str, words: str) -> None:
     path = command_method(tmp_path, "")
     path.write_text(path.read_text().replace(old, new))
     with pytest.raises(UserError, match=words):
         read_entry(path)
 
 
-def test_one_line_commands_are_cut_without_a_shell() -> None:
+def test_one_line_commands_are_split_without_a_shell() -> None:
     run = CommandRun.model_validate({"command": "conda run -n eat python 'my demo.py' {source_video} {output}; rm x"})
     assert run.command[5] == "my demo.py" and run.command[-2:] == ("rm", "x")
     assert run.sees() == {"source-video"}
@@ -160,7 +160,7 @@ class Mine:
     name, revision, sees = "mine", "7", {"reference-frames", "driving-audio"}
 
     def generate(self, case):
-        print("to nobody's harm")
+        print("a line of output")
         if case.seed == 1:
             os._exit(9)
         if case.seed == 2:
@@ -174,7 +174,7 @@ class Mine:
 
 @pytest.fixture
 def outside(tmp_path: Path) -> Path:
-    """A repository with `metrics` and `pipelines` of its own."""
+    """A repository that has its own `metrics` and `pipelines`."""
     repository = tmp_path / "repo"
     for name, text in (("mine.py", OUTSIDE), ("metrics.py", "scale = 2"), ("pipelines.py", "")):
         repository.mkdir(exist_ok=True)
@@ -198,7 +198,7 @@ def outside(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_class_runs_in_a_process_of_its_own_with_its_own_metrics(outside: Path) -> None:
+def test_a_class_runs_in_its_own_process_with_its_own_metrics(outside: Path) -> None:
     method = get_method(str(outside))
     case = make_case(method.sees)
     frames = method.generate(case)
@@ -206,10 +206,10 @@ def test_a_class_runs_in_a_process_of_its_own_with_its_own_metrics(outside: Path
     assert case.notes[0].startswith("pid ") and str(os.getpid()) not in case.notes[0]
 
 
-def test_a_class_that_dies_hangs_or_asks_too_much(outside: Path) -> None:
+def test_a_class_that_crashes_hangs_or_reads_an_undeclared_input(outside: Path) -> None:
     method = get_method(str(outside))
     expected = {
-        1: (Reason.CRASHED, "ended with 9: .*to nobody's harm"),
+        1: (Reason.CRASHED, "ended with 9: .*a line of output"),
         2: (Reason.DEADLINE, "took over 2 s"),
         3: (Reason.METHOD_FAILED, "the case has no target_emotion"),
     }
@@ -219,16 +219,16 @@ def test_a_class_that_dies_hangs_or_asks_too_much(outside: Path) -> None:
         with pytest.raises(ClipError, match=words) as caught:
             method.generate(case)
         assert caught.value.reason is reason
-    assert len(method.generate(make_case(method.sees))) == 6  # and goes on with the next
+    assert len(method.generate(make_case(method.sees))) == 6  # the next case works
 
 
-def test_a_class_that_is_no_method(outside: Path) -> None:
+def test_a_class_that_lacks_members_of_a_method(outside: Path) -> None:
     (outside.parent / "repo" / "mine.py").write_text("class Mine: name = 'mine'")
     with pytest.raises(UserError, match="it has no revision, generate"):
         get_method(str(outside))
 
 
-# -- videos, and bringing to form --------------------------------------------------------------------------------------
+# -- videos, and other forms of output ---------------------------------------------------------------------------------
 
 
 def test_a_folder_of_videos(tmp_path: Path) -> None:
@@ -266,7 +266,7 @@ CLIPS = Path(__file__).parents[2].parent / "shared" / "data" / "clips"
 
 
 @pytest.mark.skipif(not CLIPS.is_dir(), reason="no real clips in ../shared/data/clips")
-def test_landmark_similarity_puts_a_face_back_where_the_reference_has_it() -> None:
+def test_landmark_similarity_moves_a_face_to_its_place_in_the_reference() -> None:
     import cv2
 
     clip = read_frames(sorted(CLIPS.glob("*.mpg"))[0])[:10, 20:276, 60:316]
@@ -283,7 +283,7 @@ def test_landmark_similarity_puts_a_face_back_where_the_reference_has_it() -> No
     assert case.notes[0].startswith("size: landmark-similarity, scale 0.8")
 
 
-def test_resize_is_noted() -> None:
+def test_resize_adds_a_note() -> None:
     case = make_case(frozenset())
     assert fit_size(np.zeros((2, 16, 16, 3), np.uint8), case, "resize").shape == (2, 8, 8, 3)
     assert case.notes == ["size: resized from 16x16 to 8x8"]

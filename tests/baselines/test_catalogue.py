@@ -1,4 +1,4 @@
-"""The outside methods of the catalogue: each says what it is, and a script of ten lines becomes one."""
+"""Tests the catalogue's entries of outside methods, and the example method in the docs."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ OUTSIDE = [entry for entry in catalogue().values() if entry.kind == "published"]
 
 
 @pytest.mark.parametrize("entry", OUTSIDE, ids=lambda entry: entry.name)
-def test_an_outside_method_says_what_it_is(entry: Entry) -> None:
+def test_an_outside_method_has_its_facts(entry: Entry) -> None:
     assert entry.inputs and entry.licence and entry.published_as and entry.role == "method"
     if entry.code is not None and entry.code.released:
         assert entry.paper is not None and entry.code.commit is not None
         assert entry.code.commit.startswith(entry.revision) and len(entry.code.commit) == 40
-        assert entry.how_to_run or entry.name == "emostyle"  # whose README does not say how
+        assert entry.how_to_run or entry.name == "emostyle"  # its README does not state how
     with pytest.raises(UserError, match=r"published numbers; (to run it, get|its code was never released)"):
         get_method(entry.name)
 
 
-def test_what_was_never_released_says_so_and_no_hash_is_made_up() -> None:
+def test_unreleased_code_is_marked_and_no_hash_is_invented() -> None:
     code = catalogue()["cem-net-published"].code
     assert code is not None and not code.released and "ever released" in code.note
-    assert not [w for entry in OUTSIDE for w in entry.weights if w.sha256 or w.bytes]  # none of these is known to us
+    assert not [w for entry in OUTSIDE for w in entry.weights if w.sha256 or w.bytes]  # we know none of these
 
 
-def test_an_example_command_is_held_to_what_the_method_sees() -> None:
+def test_an_example_command_may_use_only_what_the_method_sees() -> None:
     entry = catalogue()["float"]
     assert entry.example is not None and entry.example.sees() <= set(entry.sees)
     raw = entry.model_dump()
@@ -46,7 +46,7 @@ def test_an_example_command_is_held_to_what_the_method_sees() -> None:
         Entry.model_validate(catalogue()["ground-truth"].model_dump() | {"example": raw["example"]})
 
 
-def test_list_groups_by_kind_and_show_prints_the_published_numbers_as_such() -> None:
+def test_list_groups_by_kind_and_show_marks_published_numbers() -> None:
     listed = CliRunner().invoke(build("baselines"), ["baselines", "list"]).output
     assert listed.index("static-reference") < listed.index("Published numbers only") < listed.index("  eat ")
     shown = CliRunner().invoke(build("baselines"), ["baselines", "show", "eat"]).output

@@ -1,4 +1,4 @@
-"""The trivial methods' scores on a small part of the embedded corpus, against the golden rows in golden_rows.csv.
+"""Compares the trivial methods' scores on a small part of the embedded corpus with golden_rows.csv.
 
 A method, a metric, the mesh renderer, preprocessing or the corpus that changes what comes out fails here, and the
 failure says which number moved. Where that was meant, renew the file and read its difference before committing it:
@@ -31,9 +31,8 @@ from talking_face.execution.options import RunOptions
 FILE = Path(__file__).with_name("golden_rows.csv")
 RENEW = "python -m tests.baselines.test_golden_rows"
 METHODS = ("ground-truth", "ground-truth-lips", "source-video", "static-reference", "shuffled-audio", "retrieval")
-# Metrics without a network that is trained here, and how far another processor may be off: a tenth of the noise band,
-# which is what encoding again or moving the crop by a pixel does (docs/experiments/calibration). One machine gives the
-# same bits.
+# Metrics without a trained network, and the tolerance for other processors: a tenth of the noise band, which is the
+# effect of re-encoding or of moving the crop by a pixel (docs/experiments/calibration). One machine repeats the bits.
 TOLERANCE = {
     "psnr:frame-mean": 0.1,  # dB
     "ssim:wang2004": 0.002,
@@ -41,7 +40,7 @@ TOLERANCE = {
     "lip_energy:correlation": 0.001,
 }
 SETTING, PAIRS = "cross-emotion", 4
-# One speaker to learn from and two to be tested on, two takes each of two emotions. 36 frames: lip energy needs 35.
+# One training and two test speakers, two takes of each of two emotions. 36 frames: lip energy needs 35.
 SPEAKERS = {"M901": ("001", "004"), "M903": ("001", "004"), "W903": ("005", "008")}
 EMOTIONS, SECONDS = ("neutral/level_1", "happy/level_3"), 1.44
 HEAD = ("pair", "method", "revision", *TOLERANCE)
@@ -80,7 +79,7 @@ def make_rows(
 
 
 def write_rows(rows: Rows, path: Path) -> None:
-    """As CSV, under a head that says what made it."""
+    """As CSV, below comments with the command and the signatures."""
     with path.open("w", encoding="utf-8", newline="") as file:
         file.write(f"# Golden rows of the trivial methods. To renew them on purpose: {RENEW}\n")
         file.writelines(f"# {get_metric(name).signature()}\n" for name in TOLERANCE)
@@ -97,8 +96,8 @@ def read_rows(path: Path = FILE) -> Rows:
     }
 
 
-def moved(golden: Rows, now: Rows, metrics: Sequence[str] = tuple(TOLERANCE)) -> list[str]:
-    """What differs by more than TOLERANCE, in words: a line a method and metric, and one for rows of one side only."""
+def differences(golden: Rows, now: Rows, metrics: Sequence[str] = tuple(TOLERANCE)) -> list[str]:
+    """The differences above TOLERANCE: one line for each method and metric, and for each row that one side lacks."""
     found = [
         f"{' '.join(key)}: only in {'the golden rows' if key in golden else 'the new rows'}"
         for key in golden.keys() ^ now.keys()
@@ -110,14 +109,14 @@ def moved(golden: Rows, now: Rows, metrics: Sequence[str] = tuple(TOLERANCE)) ->
             before, after = golden[off[0]], now[off[0]]
             bumped = "" if before["revision"] == after["revision"] else ", under another revision"
             found.append(
-                f"{method} {metric} moved in {len(off)} of {len(same)} pairs{bumped}: "
+                f"{method} {metric} changed in {len(off)} of {len(same)} pairs{bumped}: "
                 f"{before[metric]} is now {after[metric]} in {off[0][0]}"
             )
     return sorted(found)
 
 
 def _near(golden: str, now: str, tolerance: float) -> bool:
-    """Numbers within the tolerance, or the same reason for none."""
+    """Whether two numbers agree within the tolerance, or both have the same reason."""
     try:
         return abs(float(golden) - float(now)) <= tolerance
     except ValueError:
@@ -129,20 +128,20 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_shards(tmp_path_factory.mktemp("golden"))
 
 
-def test_the_pinned_baselines_score_as_they_did(shards: Path, tmp_path: Path) -> None:
+def test_the_baselines_have_their_golden_scores(shards: Path, tmp_path: Path) -> None:
     signatures = [line[2:] for line in FILE.read_text(encoding="utf-8").splitlines() if line.startswith("# ")][1:]
     assert signatures == [str(get_metric(name).signature()) for name in TOLERANCE], f"another metric: {RENEW}"
-    told = moved(read_rows(), make_rows(shards, tmp_path))
-    assert not told, "\n".join(["golden rows moved; if that was meant: " + RENEW, *told])
+    changes = differences(read_rows(), make_rows(shards, tmp_path))
+    assert not changes, "\n".join(["golden rows changed; if this is intended: " + RENEW, *changes])
 
 
-def test_a_baseline_that_moves_is_named(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_changed_baseline_is_named(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     held = StaticReference.generate
     monkeypatch.setattr(StaticReference, "generate", lambda self, case: held(self, case)[:, ::-1])
     now = make_rows(shards, tmp_path, ("source-video", "static-reference"), ["psnr:frame-mean"])
     golden = {key: row for key, row in read_rows().items() if key in now}
-    (told,) = moved(golden, now, ["psnr:frame-mean"])
-    assert told.startswith(f"static-reference psnr:frame-mean moved in {PAIRS} of {PAIRS} pairs: ")
+    (change,) = differences(golden, now, ["psnr:frame-mean"])
+    assert change.startswith(f"static-reference psnr:frame-mean changed in {PAIRS} of {PAIRS} pairs: ")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Methods get what they declare and nothing else; the trivial ones do what their names say."""
+"""Tests that methods receive only declared inputs, and what the trivial methods return."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def make_case(
 
 
 @pytest.mark.parametrize("name", ["ground-truth", "static-reference", "source-video"])
-def test_trivial_methods_run_on_what_they_declare(name: str) -> None:
+def test_trivial_methods_run_on_their_declared_inputs(name: str) -> None:
     method = get_method(name)
     assert isinstance(method, Method)
     frames = check_output(method.generate(make_case(method.sees)))
@@ -56,7 +56,7 @@ def test_class_and_entry_agree(entry: Entry) -> None:
         assert (method.name, method.revision, method.sees) == (entry.name, entry.revision, set(entry.sees))
 
 
-def test_what_the_trivial_methods_show() -> None:
+def test_output_of_the_trivial_methods() -> None:
     case = make_case(frozenset({"ground-truth", "reference-frames", "source-video"}))
     assert np.array_equal(get_method("ground-truth").generate(case), case.ground_truth_frames)
     assert all(np.array_equal(f, case.reference_frames[0]) for f in get_method("static-reference").generate(case))
@@ -78,7 +78,7 @@ def test_ground_truth_and_label_stay_hidden_unless_declared() -> None:
         case.driving_audio[0] = 1
 
 
-def test_names_get_a_hint_and_own_classes_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_name_gets_a_suggestion_and_own_classes_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="did you mean static-reference"):
         get_method("static-referense")
     (tmp_path / "own_method_for_test.py").write_text(
@@ -105,6 +105,6 @@ def test_the_catalogue_validates_and_refuses_unknown_fields() -> None:
 @pytest.mark.parametrize(
     "bad", [None, np.zeros((2, 4, 4), np.uint8), np.zeros((0, 4, 4, 3), np.uint8), np.zeros((1, 4, 4, 3))]
 )
-def test_output_that_is_no_video_is_named(bad: object) -> None:
+def test_output_that_is_not_a_video_is_an_error(bad: object) -> None:
     with pytest.raises(ValueError, match="generate should return"):
         check_output(bad)

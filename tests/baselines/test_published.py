@@ -1,4 +1,4 @@
-"""Published numbers belong to one entry each, and what docs/reference/published.md says of them is recomputed."""
+"""Tests that each published number belongs to one entry, and recomputes the facts in docs/reference/published.md."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from cmet_baselines.published import (
     better,
     differences,
     hits,
+    numbers,
     of_entry,
     published_rows,
-    read,
     repeated,
 )
 from cmet_baselines.registry import catalogue
@@ -25,10 +25,10 @@ from tests.conftest import SHARED
 
 def test_every_printed_method_is_one_entry_and_every_published_entry_has_rows() -> None:
     claimed = Counter(name for entry in catalogue().values() for name in entry.published_as)
-    assert claimed == Counter({row.method: 1 for row in read() if row.setting not in OF_DATA})
+    assert claimed == Counter({row.method: 1 for row in numbers() if row.setting not in OF_DATA})
     assert all(of_entry(entry.name) for entry in catalogue().values() if entry.kind == "published")
     rows = published_rows()
-    assert len(rows) == len(read()) - 2 == 231 and {row["entry"] for row in rows} <= set(catalogue())
+    assert len(rows) == len(numbers()) - 2 == 231 and {row["entry"] for row in rows} <= set(catalogue())
 
 
 def test_the_numbers_are_those_of_the_reference() -> None:
@@ -40,12 +40,12 @@ def test_the_numbers_are_those_of_the_reference() -> None:
     ).read_text() == path.read_text()
 
 
-def test_cem_nets_tables_iii_and_v_are_one_apart_in_two_numbers() -> None:
+def test_cem_nets_tables_iii_and_v_differ_by_one_in_two_numbers() -> None:
     found = [(row.method, row.metric, step) for row, step in differences("III", "V")]
     assert found == [("SadTalker", "lse_c", -1.0), ("CEM-Net", "lse_c", -1.0)]
 
 
-def test_numbers_that_stand_twice() -> None:
+def test_repeated_numbers() -> None:
     found = [(a.method, a.dataset, b.method, b.dataset, a.metric, a.value) for a, b in repeated(("psnr", "csim"))]
     assert found == [
         ("Wav2Lip", "MEAD", "EAMM", "MEAD", "psnr", 29.03),
@@ -60,7 +60,7 @@ def test_ip_lap_is_better_than_cem_net_in_its_own_table() -> None:
 
 
 def test_some_methods_are_better_where_the_task_is_harder() -> None:
-    psnr = {(row.setting, row.method): row.value for row in read() if (row.table, row.metric) == ("II", "psnr")}
+    psnr = {(row.setting, row.method): row.value for row in numbers() if (row.table, row.metric) == ("II", "psnr")}
     rises = {name: round(psnr["cross-emotion", name] - v, 2) for (s, name), v in psnr.items() if s == "neutral-base"}
     assert {name: rise for name, rise in rises.items() if rise > 0} == {
         **{"SadTalker": 0.15, "PDFGC": 4.06, "EAT": 1.88, "CEM-Net": 0.29}
@@ -69,7 +69,7 @@ def test_some_methods_are_better_where_the_task_is_harder() -> None:
 
 def test_cmets_accuracies_count_rows() -> None:
     counts = {
-        (row.method, row.dataset): hits(row.value, ROWS[row.dataset]) for row in read() if row.metric == "acc_emo"
+        (row.method, row.dataset): hits(row.value, ROWS[row.dataset]) for row in numbers() if row.metric == "acc_emo"
     }
     without = {key for key, k in counts.items() if k is None}
     assert without == {("PD-FGC", "MEAD"), ("PD-FGC + C-MET", "MEAD")}
@@ -82,17 +82,17 @@ def test_cmets_accuracies_count_rows() -> None:
         450,
     ]
     assert [counts[name, "MEAD"] for name in ("C-MET recon", "C-MET recon+cnt")] == [565, 611]
-    # Nor of one smaller list that is likely: the two runs may have lost different rows.
+    # Only three smaller lists fit both numbers: the two runs may have lost different rows.
     assert [n for n in range(900, 1144) if hits(33.36, n) and hits(36.82, n)] == [1070, 1100, 1127]
 
 
 def test_cmets_accuracies_by_class_add_up_to_its_accuracy() -> None:
     for dataset, total in (("MEAD", 639), ("CREMA-D", 672)):
-        printed = {r.metric[8:]: r.value for r in read() if r.dataset == dataset and r.metric.startswith("acc_emo/")}
+        printed = {r.metric[8:]: r.value for r in numbers() if r.dataset == dataset and r.metric.startswith("acc_emo/")}
         counts = {emotion: hits(value, CLASS_ROWS[dataset][emotion]) for emotion, value in printed.items()}
         assert sum(filter(None, counts.values())) == total and None not in counts.values()
         assert sum(CLASS_ROWS[dataset].values()) == ROWS[dataset]
 
 
-def test_hits_is_right_at_the_edges() -> None:
+def test_hits_at_the_edges() -> None:
     assert hits(100.0, 7) == 7 and hits(0.0, 7) == 0 and hits(14.29, 7) == 1 and hits(14.28, 7) is None

@@ -1,4 +1,4 @@
-"""Rows to boards: what may share a table, what a cell says, and that the page is safe and the same every time."""
+"""Tests boards made from rows: which rows share a table, what a cell contains, and that the page is safe and stable."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def folder(tmp_path: Path) -> Path:
     return results
 
 
-def test_best_leaves_the_ceiling_out_and_cells_carry_interval_and_coverage(folder: Path) -> None:
+def test_the_ceiling_is_never_best_and_cells_have_interval_and_coverage(folder: Path) -> None:
     (table,) = build_tables(read_results(folder))
     assert [row.method for row in table.rows] == ["truth", "good", "weak"]
     assert [column.metric for column in table.columns] == ["psnr:frame-mean", "m_lmd:eat"]
@@ -143,7 +143,7 @@ def test_infinite_psnr_is_counted_and_left_out_of_the_mean(tmp_path: Path) -> No
     assert "∞ on 3 of 12" in page and "∞ on 12 of 12" in page
 
 
-def test_other_signatures_get_columns_and_other_data_gets_tables_of_their_own(folder: Path) -> None:
+def test_other_signatures_get_own_columns_and_other_data_gets_own_tables(folder: Path) -> None:
     def variant(row: dict[str, Any]) -> None:
         row["signature"] = row["signature"].replace("1.0.0", "1.1.0")
 
@@ -185,7 +185,7 @@ rules:string profile:string suite_version:string
 
 
 def test_a_result_file_has_these_bytes(tmp_path: Path) -> None:
-    """The schema is made from `ResultRow`; files of other suites must be readable, so it may not change unseen."""
+    """The schema is made from `ResultRow`; files of other suites must be readable, so a change must be noticed."""
     assert [f"{field.name}:{field.type}".replace(" ", "") for field in SCHEMA] == COLUMNS.split()
     made = rows("good", 5)
     path = write_results(made, tmp_path, record("good"))
@@ -226,7 +226,7 @@ def test_built_twice_in_other_folders_the_bytes_are_the_same(folder: Path, tmp_p
 
 
 class Page(HTMLParser):
-    """Collects what a test asks of a page: tags still open, ids, links, and anything that loads from elsewhere."""
+    """Collects facts about a page: open tags, ids, links, and everything that loads from elsewhere."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -252,7 +252,7 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
 
-def test_the_page_is_whole_loads_nothing_and_escapes_names(tmp_path: Path) -> None:
+def test_the_page_is_valid_loads_nothing_and_escapes_names(tmp_path: Path) -> None:
     evil = "<script>alert('x')</script>|"
     write_results(rows("evil", 5), tmp_path, record("evil", title=evil, summary=evil))
     write_results(rows("fine", 3), tmp_path, record("fine"))
@@ -299,7 +299,7 @@ def test_pooled_metrics_are_computed_from_their_sums(tmp_path: Path) -> None:
 
 
 def test_a_board_row_never_mixes_two_versions_of_a_video(folder: Path) -> None:
-    """Scored again with one metric after the videos changed: the other metric's old numbers go."""
+    """After the videos change, scoring with one metric removes the old numbers of the other metric."""
     again = [row for row in rows("good", 5, video_sha256="1" * 64) if row.metric == "psnr:frame-mean"]
     write_results(again, folder, record("good"))
     frame = read_results(folder).frame()

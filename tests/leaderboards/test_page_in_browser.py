@@ -1,4 +1,4 @@
-"""The board in a real browser: it sorts, its tabs switch, and its console stays empty. Skipped without Chromium."""
+"""Tests the board in a browser: sorting, tabs, and an empty console. Skipped without Chromium."""
 
 from __future__ import annotations
 

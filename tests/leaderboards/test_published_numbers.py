@@ -1,4 +1,4 @@
-"""Numbers that papers print have tables of their own on a board, and are nowhere among ours."""
+"""Tests that a board shows published numbers in separate tables, and nowhere else."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cmet_leaderboards.results import write_results
 from tests.leaderboards.test_board import record, rows
 
 
-def test_they_stand_under_their_setting_and_no_measured_number_changes(tmp_path: Path) -> None:
+def test_they_are_below_their_setting_and_no_measured_number_changes(tmp_path: Path) -> None:
     for name, level in (("good", 5), ("weak", 1)):
         about = record(name)
         about["pairs"]["notes"] = ["12 of the list's 20 rows"]

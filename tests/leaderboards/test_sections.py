@@ -1,4 +1,4 @@
-"""Ranks, ties, noise bands, refusals, emotion flows, drops, confusion and protocol sensitivity, by hand-made rows."""
+"""Tests ranks, ties, noise bands, contradictory rows and the sections below the scores, on hand-made rows."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def noise(seed: int) -> Values:
 
 
 def test_ranks_tie_by_the_test_and_by_the_noise_band(tmp_path: Path) -> None:
-    """Speaker offsets of +-5 hide nothing: the test is paired. `a` is 1 above `b`; `c` is `b` with other noise."""
+    """Speaker offsets of +-5 have no effect: the test is paired. `a` is 1 above `b`; `c` is `b` with other noise."""
     speaker = (5.0, -5.0, 3.0, 0.0)
     for name, level, seed in (("a", 1.0, 1), ("b", 0.0, 2), ("c", 0.0, 3)):
         write(tmp_path, name, rows(name, lambda s, i, x=level, k=seed: speaker[s] + x + noise(k)(s, i)))
@@ -114,7 +114,7 @@ def test_a_metric_whose_best_value_is_one_ranks_by_the_distance_from_it(tmp_path
     assert sorted(keys) == by_distance, "a click on the column sorts by the distance from 1 too"
 
 
-def test_contradictory_rows_are_refused_with_both_files_and_a_remedy(tmp_path: Path) -> None:
+def test_contradictory_rows_are_an_error_with_both_files_and_a_remedy(tmp_path: Path) -> None:
     write(tmp_path / "x", "a", rows("a", noise(1)))
     write(tmp_path / "y", "a", rows("a", noise(1), "ssim:wang2004", video_sha256="other"))
     with pytest.raises(UserError, match=r"a @ 1 was scored on two different videos of A/.*/x/.*/y/.*score all metrics"):
@@ -126,7 +126,7 @@ def test_contradictory_rows_are_refused_with_both_files_and_a_remedy(tmp_path: P
         read_results(other)
 
 
-def test_flow_and_speaker_tables_hold_plain_means(tmp_path: Path) -> None:
+def test_tables_by_emotions_and_by_speaker_have_plain_means(tmp_path: Path) -> None:
     write(tmp_path, "a", rows("a", lambda s, i: 10.0 * s + i))
     table = only(tmp_path)
     (transfer,) = table.transfers
@@ -163,7 +163,7 @@ def test_confusion_adds_the_stats_of_the_common_pairs(tmp_path: Path) -> None:
     assert np.array_equal(one.clips, [[6.0, 2.0]] * 3)
 
 
-def test_sensitivity_tells_which_conclusions_survive_the_variant(tmp_path: Path) -> None:
+def test_sensitivity_finds_the_conclusions_that_all_variants_share(tmp_path: Path) -> None:
     """Under the second variant, c moves from last to first; a before b holds under both."""
     for name, one, two in (("a", 3.0, 3.0), ("b", 2.0, 2.0), ("c", 1.0, 4.0)):
         for metric, level in (("psnr:frame-mean", one), ("psnr:other", two)):

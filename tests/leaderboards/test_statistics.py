@@ -1,4 +1,4 @@
-"""Intervals against scipy, statsmodels-free simulation of their coverage, and the common-pairs rule."""
+"""Tests intervals against scipy and by simulation of their coverage, paired tests, and the rule of common pairs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_balanced_speakers_give_scipys_t_interval_on_speaker_means() -> None:
     assert (mean, interval.low, interval.high) == pytest.approx((values.mean(), low, high), rel=1e-12)
 
 
-def test_one_or_two_speakers_fall_back_to_clips_and_say_so() -> None:
+def test_one_or_two_speakers_give_an_interval_over_clips() -> None:
     values = np.random.default_rng(2).normal(size=12)
     _, interval = mean_interval(values, ["a", "b"] * 6)
     low, high = stats.t.interval(0.95, 11, loc=values.mean(), scale=stats.sem(values))
@@ -38,7 +38,7 @@ def test_one_or_two_speakers_fall_back_to_clips_and_say_so() -> None:
 
 
 @pytest.mark.parametrize("sizes", [(6, 6, 6, 6), (9, 7, 5, 3)])
-def test_the_interval_covers_as_often_as_it_says(sizes: tuple[int, ...]) -> None:
+def test_the_interval_has_its_nominal_coverage(sizes: tuple[int, ...]) -> None:
     rng = np.random.default_rng(3)
     speakers = np.repeat(np.arange(len(sizes)), sizes)
     hits = 0
@@ -89,7 +89,7 @@ def test_four_speakers_can_decide_at_holms_threshold_and_do_so_rarely_by_chance(
     rng = np.random.default_rng(6)
     speakers = np.repeat(np.arange(4), 8)
     sure = paired_means(rng.normal(3, 0.1, 32), np.zeros(32), speakers)
-    assert sure.p < 0.05 / 66  # 12 methods make 66 pairs; flipping signs over 4 speakers ends at 2/16
+    assert sure.p < 0.05 / 66  # 12 methods make 66 pairs; a sign-flip test over 4 speakers cannot go below 2/16
     hits = 0
     for _ in range(1500):
         values = rng.normal(0, 1, 4)[speakers] + rng.normal(0, 1, 32)
