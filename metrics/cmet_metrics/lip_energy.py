@@ -16,8 +16,9 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from cmet_metrics.base import Metric, Sample, Score, Settings, Variant
+from cmet_metrics.base import Sample, Score, Settings, Variant
 from cmet_metrics.landmarks import mediapipe_landmarks, need_faces, points_id
+from cmet_metrics.sync import SyncMetric
 from talking_face.faces import speaking
 from talking_face.faces.speaking import FPS, mouth_motion, predict_motion, sound_bands
 from talking_face.files import sha256_of
@@ -72,7 +73,7 @@ def map_tag() -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LipEnergy(Metric):
+class LipEnergy(SyncMetric):
     """Pearson's correlation of the frame-to-frame change of the mouth's opening with its prediction from the sound.
 
     `correlation`: at the lag within 15 frames where it is highest. `offset`: the size of that lag, the offset between
@@ -89,7 +90,6 @@ class LipEnergy(Metric):
     name = "lip_energy"
     title = "Lip energy"
     order = 140
-    needs_audio = True
     needs_target = False
     weights = ("face_landmarker",)
     variants_are_protocols = False
@@ -108,21 +108,8 @@ class LipEnergy(Metric):
         return self.measure == "correlation"
 
     @property
-    def unit(self) -> str:
-        return "frames" if self.measure == "offset" else ""
-
-    @property
     def measures_offset(self) -> bool:
         return self.measure == "offset"
-
-    @property
-    def worsened_by(self) -> frozenset[str]:
-        return frozenset({"sound-shift"} if self.measures_offset else {"mouth-frozen"})
-
-    @property
-    def unchanged_by(self) -> frozenset[str]:
-        still = {"reencode", "move", "codec"}
-        return frozenset(still | ({"blur", "jpeg", "emotion-swap"} if self.measures_offset else {"sound-shift"}))
 
     def settings(self) -> Settings:
         return {

@@ -12,8 +12,9 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from cmet_metrics.base import Metric, Profile, Sample, Score, Settings, Variant, need_uint8
+from cmet_metrics.base import Profile, Sample, Score, Settings, Variant, need_uint8
 from cmet_metrics.landmarks import points_id
+from cmet_metrics.sync import SyncMetric
 from cmet_metrics.syncnet_crops import MIN_TRACK, LipCrops, corpus_mouths, from_landmarks, from_track, whole_frame
 from talking_face.pretrained import evaluator_networks, trained_evaluators
 from talking_face.pretrained.model_files import ModelFiles
@@ -150,7 +151,7 @@ def _variants() -> dict[str, Variant]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lse(Metric):
+class Lse(SyncMetric):
     """LSE-C (confidence), LSE-D (distance) and the offset between sound and lips, by a lip-sync network.
 
     `confidence`: the higher, the more clearly one shift fits better than the others. `distance`: the mean distance of
@@ -169,7 +170,6 @@ class Lse(Metric):
     network: Network = "syncnet"
     audio: Sound = "driving"
 
-    needs_audio = True
     source = "github.com/joonson/syncnet_python at 1fbfc08, SyncNetInstance.py, evaluate"
     bibtex = """@inproceedings{prajwal2020wav2lip,
   author = {Prajwal, K R and Mukhopadhyay, Rudrabha and Namboodiri, Vinay P. and Jawahar, C. V.},
@@ -203,10 +203,6 @@ class Lse(Metric):
         return self.measure == "confidence"
 
     @property
-    def unit(self) -> str:
-        return "frames" if self.measure == "offset" else ""
-
-    @property
     def profile(self) -> Profile | Literal["both"]:
         return "embedded" if self.network == "corpus" else "paper"
 
@@ -227,15 +223,6 @@ class Lse(Metric):
     @property
     def measures_offset(self) -> bool:
         return self.measure == "offset"
-
-    @property
-    def worsened_by(self) -> frozenset[str]:
-        return frozenset({"sound-shift"} if self.measures_offset else {"mouth-frozen"})
-
-    @property
-    def unchanged_by(self) -> frozenset[str]:
-        still = {"reencode", "move", "codec"}
-        return frozenset(still | ({"blur", "jpeg", "emotion-swap"} if self.measures_offset else {"sound-shift"}))
 
     def load_network(self) -> LipSyncNet:
         """The network, loaded once per process. Raises MissingWeights."""

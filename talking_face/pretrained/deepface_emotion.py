@@ -61,14 +61,14 @@ def face(frame_bgr: np.ndarray, files: ModelFiles | None = None) -> np.ndarray |
     boxes, _, _ = faces.detectMultiScale3(image, *_SEARCH, outputRejectLevels=True)
     for box in boxes:
         x, y, width, height = (int(v) for v in box)
-        tilt = _tilt(image[y : y + height, x : x + width], files)
+        tilt = tilt_of(image[y : y + height, x : x + width], files)
         found = _levelled(image, (x, y, width, height), tilt)
         if found.size:
             return found
     return None
 
 
-def _tilt(face_bgr: np.ndarray, files: ModelFiles | None) -> float:
+def tilt_of(face_bgr: np.ndarray, files: ModelFiles | None) -> float:
     """Degrees by which the line between the two largest eyes falls to the right; 0 where fewer are found."""
     cascade = _cascade(weight_file("haar_eye", files))
     eyes = cascade.detectMultiScale(cv2.cvtColor(face_bgr, cv2.COLOR_BGR2GRAY), *_SEARCH)

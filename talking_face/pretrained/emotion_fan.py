@@ -41,7 +41,7 @@ def face_chip(frame_rgb: np.ndarray, files: ModelFiles | None = None) -> np.ndar
 
     image = np.ascontiguousarray(frame_rgb)
     found = _hog()(image, 1)
-    for change in (lambda x: x, _stretched, _clahe, _equalised):
+    for change in (lambda x: x, stretched, clahe_colour, equalised):
         if len(found):
             break
         image = change(image)
@@ -52,7 +52,7 @@ def face_chip(frame_rgb: np.ndarray, files: ModelFiles | None = None) -> np.ndar
     return np.asarray(dlib.get_face_chip(image, points, size=_CHIP, padding=_PADDING))
 
 
-def _stretched(image: np.ndarray) -> np.ndarray:
+def stretched(image: np.ndarray) -> np.ndarray:
     """All channels through one table that takes the first channel's darkest and brightest level to 0 and 255.
 
     Level 255 does not count as the brightest: their histogram ends below it.
@@ -65,11 +65,13 @@ def _stretched(image: np.ndarray) -> np.ndarray:
     return cv2.LUT(image, np.where(levels < low, 0, table).astype(np.uint8))
 
 
-def _clahe(image: np.ndarray) -> np.ndarray:
+def clahe_colour(image: np.ndarray) -> np.ndarray:
+    """(H, W, 3) uint8 RGB with CLAHE on its luma; BGR, as there."""
     return _by_luma(image, cv2.createCLAHE(clipLimit=2.5, tileGridSize=(8, 8)).apply)
 
 
-def _equalised(image: np.ndarray) -> np.ndarray:
+def equalised(image: np.ndarray) -> np.ndarray:
+    """(H, W, 3) uint8 RGB with its luma's histogram equalised; BGR, as there."""
     return _by_luma(image, cv2.equalizeHist)
 
 
@@ -117,7 +119,7 @@ def emotions(chips_rgb: np.ndarray, name: str, files: ModelFiles | None = None) 
     where = next(network.parameters()).device
     with inference():
         parts = np.split(chips_rgb, range(_BATCH, len(chips_rgb), _BATCH))
-        rows = [network.features(torch.from_numpy(_to_tensor(part)).to(where)) for part in parts]
+        rows = [network.features(torch.from_numpy(to_tensor(part)).to(where)) for part in parts]
         return network.judge(torch.cat(rows)).softmax(dim=-1).cpu().numpy()  # type: ignore[no-any-return]
 
 
@@ -126,7 +128,7 @@ def check(name: str, files: ModelFiles | None = None) -> None:
     _network(weight_file(name, files))
 
 
-def _to_tensor(chips_rgb: np.ndarray) -> np.ndarray:
+def to_tensor(chips_rgb: np.ndarray) -> np.ndarray:
     """ToTensor alone: [0, 1], no mean, no deviation."""
     return np.ascontiguousarray(chips_rgb.transpose(0, 3, 1, 2)).astype(np.float32) / 255
 

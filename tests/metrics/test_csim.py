@@ -118,7 +118,6 @@ def test_vico_follows_compute_csim(weights: Path, monkeypatch: pytest.MonkeyPatc
     small.load_state_dict(seeded(small))
     torch.save({f"module.{key}": value for key, value in small.state_dict().items()}, weights / R100_FILE)
     monkeypatch.setattr(arcface, "iresnet", lambda: build((1, 1, 1, 1)))
-    arcface._r100.cache_clear()
     rng = np.random.default_rng(5)
     clips = [rng.integers(0, 256, (2, n, 90, 110, 3), dtype=np.uint8) for n in (2, 3)]
     features: tuple[list, list] = ([], [])
@@ -130,7 +129,6 @@ def test_vico_follows_compute_csim(weights: Path, monkeypatch: pytest.MonkeyPatc
     expected = torch.nn.functional.cosine_similarity(*(torch.cat(side) for side in features)).mean().item()
     metric = by_key("csim:vico")
     scores = [metric.score(Sample(pred), Sample(truth)) for pred, truth in clips]
-    arcface._r100.cache_clear()
     whole = metric.aggregate(scores)
     assert whole.mean == pytest.approx(expected, abs=1e-5) and whole.n == 2
     assert whole.mean != pytest.approx(np.mean([score.value for score in scores]), abs=1e-5), "frames weigh, not clips"

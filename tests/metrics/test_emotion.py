@@ -199,7 +199,6 @@ def test_deepfaces_own_detector_equals_analyze(
     entries = store.registry()
     free = {name: entries[name].model_copy(update={"sha256": None}) for name in ("haar_face", "haar_eye")}
     monkeypatch.setattr(store, "registry", lambda: {**entries, **free})
-    deepface_emotion._cascade.cache_clear()
     deepface = pytest.importorskip("deepface.DeepFace")
     monkeypatch.delattr("deepface.modules.modeling.cached_models", raising=False)  # of other cascades
 
@@ -210,8 +209,8 @@ def test_deepfaces_own_detector_equals_analyze(
         frames.append(cv2.warpAffine(frames[k], turn, (width, height)))
     frames += [np.roll(frames[0], -40, axis=0), np.zeros_like(frames[0])]
     tilts: list[float] = []
-    tilt = deepface_emotion._tilt
-    monkeypatch.setattr(deepface_emotion, "_tilt", lambda face, files: tilts.append(tilt(face, files)) or tilts[-1])
+    tilt = deepface_emotion.tilt_of
+    monkeypatch.setattr(deepface_emotion, "tilt_of", lambda face, files: tilts.append(tilt(face, files)) or tilts[-1])
     ours = deepface_emotion.emotions(np.stack(frames), "opencv")
     for frame, row in zip(frames, ours, strict=True):
         bgr = np.ascontiguousarray(frame[..., ::-1])
@@ -227,7 +226,6 @@ def test_deepfaces_own_detector_equals_analyze(
     sample = Sample(np.stack(frames[-2:]), labels=Labels("happy"))
     assert by_key("ea:deepface-opencv-frame").score(sample, sample).n == 1
     assert "detector:opencv-haar@" in str(by_key("ea:deepface-opencv-video").signature())
-    deepface_emotion._cascade.cache_clear()
 
 
 def test_without_its_weights_deepface_gives_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -268,7 +266,7 @@ def test_emotion_fan_equals_eats_network() -> None:
     shapes = sorted((key, tuple(value.shape)) for key, value in network.state_dict().items())
     assert hashlib.sha256(repr(shapes).encode()).hexdigest()[:16] == FAN_KEYS
     network.load_state_dict(seeded(network))
-    pixels = torch.from_numpy(emotion_fan._to_tensor(chips()))
+    pixels = torch.from_numpy(emotion_fan.to_tensor(chips()))
     with torch.inference_mode():
         found = [network.judge(network.features(part)).numpy() for part in (pixels[:3], pixels[3:])]
     np.testing.assert_allclose(found, FAN_LOGITS, rtol=1e-4, atol=1e-4)
@@ -278,7 +276,7 @@ def test_emotion_fans_equalised_pictures_equal_its_own() -> None:
     first, second = chips()[:2]
     for image, expected in zip(((first * 0.3 + 20).astype(np.uint8), second), FAN_EQUALISED, strict=True):
         found = []
-        for change in (emotion_fan._stretched, emotion_fan._clahe, emotion_fan._equalised):
+        for change in (emotion_fan.stretched, emotion_fan.clahe_colour, emotion_fan.equalised):
             image = change(image)
             found.append(hashlib.sha256(image.tobytes()).hexdigest()[:12])
         if cv2.__version__.startswith("5.0"):
@@ -299,7 +297,6 @@ def test_emotion_fan_from_a_users_checkpoint(
         network.load_state_dict(seeded(network))
         saved = {f"module.{key}": value for key, value in network.state_dict().items()}
         torch.save({"epoch": 3, "state_dict": saved, "name": "x"}, tmp_path / store.weight(name).file)
-    emotion_fan._network.cache_clear()
     # The chip is dlib's own, from its five points.
     predictor = dlib.shape_predictor(str(store.weight_path("dlib_5")))
     shape = predictor(frames[0], dlib.get_frontal_face_detector()(frames[0], 1)[0])
@@ -314,7 +311,6 @@ def test_emotion_fan_from_a_users_checkpoint(
         right, wrong = Sample(frames, labels=Labels(said)), Sample(frames, labels=Labels("neutral"))
         assert metric.score(right, sample).value == 1 and metric.score(wrong, sample).value == 0
     assert "emotion-fan-8@absent" not in str(eight.signature())
-    emotion_fan._network.cache_clear()
 
 
 # -- Counting ----------------------------------------------------------------------------------------------------------

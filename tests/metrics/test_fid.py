@@ -26,9 +26,7 @@ def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty folder in which the store looks for files."""
     monkeypatch.setenv("CMET_EVAL_WEIGHTS", str(tmp_path))
     monkeypatch.setenv("CMET_EVAL_CACHE", str(tmp_path / "cache"))
-    inception._network.cache_clear()
     yield tmp_path
-    inception._network.cache_clear()
 
 
 def features(n: int, d: int, seed: int) -> np.ndarray:

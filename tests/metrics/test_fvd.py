@@ -22,10 +22,6 @@ from tests.metrics.by_key import by_key
 FILE = "i3d-kinetics-400.ckpt"
 
 
-def forget() -> None:
-    i3d._network.cache_clear()
-
-
 @pytest.fixture
 def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty folder in which alone the store looks for I3D, whatever is installed; no hash is asked for."""
@@ -34,9 +30,7 @@ def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     entry = store.registry()[i3d.NAME].model_copy(update={"sha256": None, "wheel": None})
     known = {**store.registry(), i3d.NAME: entry}
     monkeypatch.setattr(store, "registry", lambda: known)
-    forget()
     yield tmp_path
-    forget()
 
 
 def clip(n: int = 15, height: int = 64, width: int = 64, seed: int = 1) -> np.ndarray:

@@ -1,0 +1,27 @@
+"""The base of metrics that compare the mouth with the driving sound: their facts and claims."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cmet_metrics.base import Metric
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyncMetric(Metric):
+    """Either how well mouth and sound agree, or the offset between them in frames (`measures_offset`)."""
+
+    needs_audio = True
+
+    @property
+    def unit(self) -> str:
+        return "frames" if self.measures_offset else ""
+
+    @property
+    def worsened_by(self) -> frozenset[str]:
+        return frozenset({"sound-shift"} if self.measures_offset else {"mouth-frozen"})
+
+    @property
+    def unchanged_by(self) -> frozenset[str]:
+        always = {"reencode", "move", "codec"}
+        return frozenset(always | ({"blur", "jpeg", "emotion-swap"} if self.measures_offset else {"sound-shift"}))
