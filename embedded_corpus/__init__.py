@@ -1,1 +1,1 @@
-"""The embedded corpus: deterministic, parametric talking faces with sound, written in a dataset's own folders."""
+"""The embedded corpus: deterministic, drawn talking faces with sound, written in the folders of a dataset."""

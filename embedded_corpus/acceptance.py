@@ -1,7 +1,7 @@
-"""Measures the embedded corpus with networks that know nothing of it: `python -m embedded_corpus.acceptance CORPUS`.
+"""Measures the embedded corpus with networks trained on real people: `python -m embedded_corpus.acceptance CORPUS`.
 
-CORPUS is a folder written with layout "mead". `--clips N` measures N clips spread evenly. Prints a table, one line an
-acceptance point, and exits with 1 if one is missed.
+CORPUS is a folder in layout "mead". `--clips N` measures N evenly spaced clips. It prints one line for each acceptance
+point, and exits with 1 if a point is missed.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from talking_face.media.reading import iter_frames, read_audio
+from embedded_corpus.clip import ClipTruth
+from talking_face.media.reading import AUDIO_RATE, iter_frames, read_audio
 from talking_face.pretrained.dlib_models import detect_faces_hog, face_embedding
 from talking_face.pretrained.face_landmarker import FaceLandmarker
 from talking_face.progress import Progress
@@ -31,16 +31,16 @@ EYES, TOP_AND_CHIN = (33, 263), (10, 152)
 
 
 @dataclass
-class Measured:
-    """What was measured on one clip."""
+class ClipMeasurement:
+    """The measurements of one clip."""
 
-    truth: dict[str, Any]
+    truth: ClipTruth
     frames: int
     mesh_found: int
     hog_tried: int
     hog_found: int
     mouth_r: float
-    corner: float  # median height of the lips' corners above their middle, in distances between the outer eye corners
+    corner: float  # median height of the lip corners above the lips' middle, over the distance of the outer eye corners
     embeddings: np.ndarray  # (E, 128)
     energy_r: float
     pitch: float  # median, Hz
@@ -48,9 +48,9 @@ class Measured:
     tempo: float  # phones a second
 
 
-def measure_clip(video: Path, truth_file: Path, embeddings: int = 2) -> Measured:
-    """Everything about one clip; `embeddings` faces are embedded, evenly spaced in time."""
-    truth = json.loads(truth_file.read_text(encoding="utf-8"))
+def measure_clip(video: Path, truth_file: Path, embeddings: int = 2) -> ClipMeasurement:
+    """Measures one clip; `embeddings` faces are embedded, evenly spaced in time."""
+    truth: ClipTruth = json.loads(truth_file.read_text(encoding="utf-8"))
     fps = float(truth["fps"])
     wanted = {round((k + 0.5) * len(truth["frames"]["time"]) / embeddings) for k in range(embeddings)}
     gaps, corners, vectors = [], [], []
@@ -72,10 +72,10 @@ def measure_clip(video: Path, truth_file: Path, embeddings: int = 2) -> Measured
     track = np.array(gaps)
     real = np.array(truth["frames"]["mouth_open_px"])[:count]
     good = np.isfinite(track)
-    sound = read_audio(video, 16000).astype(np.float64) / 32768
+    sound = read_audio(video).astype(np.float64) / 32768
     pitch, energy, energy_r = _sound(sound, np.array(truth["frames"]["mouth_open"]), fps)
     spoken = [p for p in truth["phones"] if p["phone"] != "sil"]
-    return Measured(
+    return ClipMeasurement(
         truth,
         count,
         found,
@@ -96,7 +96,7 @@ def _gap(points: np.ndarray) -> float:
 
 
 def corner_height(points: np.ndarray) -> float:
-    """Height of the lips' corners over their middle along the face's own vertical, from (478, 3) points."""
+    """Height of the lip corners above the lips' middle, along the vertical of the face, from (478, 3) points."""
     down = points[TOP_AND_CHIN[1]] - points[TOP_AND_CHIN[0]]
     down = down / np.linalg.norm(down)
     lift = points[list(LIP_MIDDLE)].mean(0) - points[list(CORNERS)].mean(0)
@@ -105,7 +105,7 @@ def corner_height(points: np.ndarray) -> float:
 
 def _sound(sound: np.ndarray, opening: np.ndarray, fps: float) -> tuple[float, float, float]:
     """(median pitch in Hz, energy, correlation of a frame's energy with the true opening) of 16 kHz sound."""
-    hop = 16000 / fps
+    hop = AUDIO_RATE / fps
     power = np.array([np.sqrt(np.mean(sound[round(k * hop) : round((k + 1) * hop)] ** 2)) for k in range(len(opening))])
     r = float(np.corrcoef(power, opening)[0, 1])
     pitches = []
@@ -120,34 +120,34 @@ def _sound(sound: np.ndarray, opening: np.ndarray, fps: float) -> tuple[float, f
         if half > 0.9 * shape[lag]:  # an octave too low
             lag //= 2
         if shape[lag] > 0.4 * shape[0]:
-            pitches.append(16000 / lag)
+            pitches.append(AUDIO_RATE / lag)
     return float(np.median(pitches)) if pitches else float("nan"), float(np.sqrt(np.mean(sound**2))), r
 
 
-def identity_numbers(clips: list[Measured]) -> dict[str, float]:
-    """Nearest neighbours and distances of the dlib embeddings; neighbours are looked for in other clips only."""
+def identity_numbers(clips: list[ClipMeasurement]) -> dict[str, float]:
+    """Nearest neighbours and distances of the dlib embeddings; a neighbour is always in another clip."""
     vectors = np.concatenate([c.embeddings for c in clips])
     clip = np.concatenate([[k] * len(c.embeddings) for k, c in enumerate(clips)])
     who = np.array([clips[k].truth["speaker"] for k in clip])
-    apart = np.linalg.norm(vectors[:, None] - vectors[None], axis=-1)
-    apart_nn = np.where(clip[:, None] == clip[None], np.inf, apart)
+    distances = np.linalg.norm(vectors[:, None] - vectors[None], axis=-1)
+    other_clip = np.where(clip[:, None] == clip[None], np.inf, distances)
     same = who[:, None] == who[None]
-    nearest = apart_nn.argmin(1)
+    nearest = other_clip.argmin(1)
     names = sorted(set(who))
     means = np.array([vectors[who == n].mean(0) for n in names])
     between = np.linalg.norm(means[:, None] - means[None], axis=-1) + np.diag([np.inf] * len(names))
-    cross = apart[~same]
+    cross = distances[~same]
     return {
         "nearest_same": float((who == who[nearest]).mean()),
         "means_min": float(between.min()),
         "cross_min": float(cross.min()) if cross.size else float("nan"),
         "cross_5th": float(np.percentile(cross, 5)) if cross.size else float("nan"),
-        "within_max": float(np.where(same, apart, 0).max()),
-        "within_mean": float(apart[same & (clip[:, None] != clip[None])].mean()),
+        "within_max": float(np.where(same, distances, 0).max()),
+        "within_mean": float(distances[same & (clip[:, None] != clip[None])].mean()),
     }
 
 
-def lip_separation(clips: list[Measured]) -> dict[str, float]:
+def lip_separation(clips: list[ClipMeasurement]) -> dict[str, float]:
     """Per speaker: the lowest happy clip's corner height minus the highest sad one's; positive separates them."""
     out = {}
     for name in sorted({c.truth["speaker"] for c in clips}):
@@ -161,10 +161,7 @@ def lip_separation(clips: list[Measured]) -> dict[str, float]:
 
 
 def draw_time(speaker: str, width: int = 640, height: int = 360) -> float:
-    """Milliseconds of one core to draw a frame, the median of three clips; textures are not counted.
-
-    Processor time, so that other work on the machine does not count.
-    """
+    """Milliseconds of processor time to draw a frame, without textures: the median of three clips."""
     import cv2
 
     from embedded_corpus.clip import ClipSpec, render_clip
@@ -181,17 +178,17 @@ def draw_time(speaker: str, width: int = 640, height: int = 360) -> float:
 
 
 def _draw_times(speakers: list[str]) -> list[float]:
-    """`draw_time` of each speaker in a process whose libraries were limited to one thread before they were loaded."""
+    """`draw_time` of each speaker, in a process whose libraries have one thread."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return list(pool.map(draw_time, speakers))
 
 
-def report(clips: list[Measured], draw_ms: list[float]) -> list[tuple[str, str, str, bool]]:
-    """(point, asked, measured, passed) lines."""
+def report(clips: list[ClipMeasurement], draw_ms: list[float]) -> list[tuple[str, str, str, bool]]:
+    """(point, requirement, measured, passed) lines."""
     lines: list[tuple[str, str, str, bool]] = []
 
-    def add(point: str, asked: str, measured: str, passed: bool | np.bool_ = True) -> None:
-        lines.append((point, asked, measured, bool(passed)))
+    def add(point: str, required: str, measured: str, passed: bool | np.bool_ = True) -> None:
+        lines.append((point, required, measured, bool(passed)))
 
     frames = sum(c.frames for c in clips)
     mesh = sum(c.mesh_found for c in clips) / frames
@@ -229,7 +226,7 @@ def report(clips: list[Measured], draw_ms: list[float]) -> list[tuple[str, str, 
     return lines
 
 
-def _pitch_errors(clips: list[Measured]) -> list[float]:
+def _pitch_errors(clips: list[ClipMeasurement]) -> list[float]:
     """Relative error of each speaker's median neutral pitch."""
     from embedded_corpus.identity import get_identity
 
@@ -240,7 +237,7 @@ def _pitch_errors(clips: list[Measured]) -> list[float]:
     return [abs(float(np.nanmedian(v)) / get_identity(s).pitch - 1) for s, v in neutral.items()]
 
 
-def _voice_change(clips: list[Measured], emotion: str) -> str:
+def _voice_change(clips: list[ClipMeasurement], emotion: str) -> str:
     """Pitch, energy and tempo of level 2 and 3 relative to the same speakers' neutral clips."""
     ratios = []
     for c in clips:
@@ -257,15 +254,16 @@ def _voice_change(clips: list[Measured], emotion: str) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Measures a corpus and prints the table. Returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m embedded_corpus.acceptance", description=__doc__)
     parser.add_argument("corpus", type=Path)
-    parser.add_argument("--clips", type=int, default=0, help="measure that many clips, spread evenly; 0: all")
-    parser.add_argument("--no-timing", action="store_true", help="leave the drawing time out")
+    parser.add_argument("--clips", type=int, default=0, help="number of clips to measure, evenly spaced; 0: all")
+    parser.add_argument("--no-timing", action="store_true", help="do not measure the drawing time")
     options = parser.parse_args(argv)
     limit_threads(1)
     truths = sorted((options.corpus / "_truth").glob("[MW]*/front/*/*/*.json"))
     if not truths:
-        print(f"{options.corpus} holds no embedded corpus in layout mead", file=sys.stderr)
+        print(f"{options.corpus} is not an embedded corpus in layout mead", file=sys.stderr)
         return 2
     if options.clips:
         truths = [truths[k] for k in np.unique(np.linspace(0, len(truths) - 1, options.clips).round().astype(int))]
@@ -282,8 +280,8 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
-    for point, asked, value, passed in lines:
-        print(f"{point:46} {asked:9} {value:60} {'ok' if passed else 'MISSED'}")
+    for point, required, value, passed in lines:
+        print(f"{point:46} {required:9} {value:60} {'ok' if passed else 'MISSED'}")
     for c in clips:
         if not c.mouth_r >= 0.9:
             print(

@@ -1,11 +1,11 @@
-"""One clip of the corpus: from its key to frames, sound and ground truth. A pure function of the key and the seed."""
+"""Renders one clip: frames, sound and ground truth, as a pure function of its key and the seed."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
@@ -23,7 +23,7 @@ _MOUTH_OPENERS = ("open", "jaw", "lower_drop", "upper_raise")
 
 @dataclass(frozen=True, slots=True)
 class ClipSpec:
-    """What one clip shows. `sentence_ids` are spoken in order, as many as fit into `seconds`."""
+    """The content of one clip. `sentence_ids` are spoken in order, as many as fit into `seconds`."""
 
     speaker: str
     emotion: str
@@ -37,18 +37,43 @@ class ClipSpec:
 
     @property
     def key(self) -> str:
+        """M901/front/happy/level_3/001."""
         return f"{self.speaker}/front/{self.emotion}/level_{self.level}/{self.take:03d}"
+
+
+class PhoneTruth(TypedDict):
+    """A spoken phone; times in s."""
+
+    phone: str
+    viseme: str
+    start: float
+    end: float
+
+
+class ClipTruth(TypedDict):
+    """The ground truth of a clip, JSON-ready."""
+
+    speaker: str
+    emotion: str
+    level: int
+    take: int
+    sentence_id: str
+    text: str
+    fps: float
+    size: list[int]  # width, height
+    phones: list[PhoneTruth]
+    frames: dict[str, list]  # name -> one value for each frame
 
 
 @lru_cache(maxsize=2)
 def renderer(speaker: str, width: int, height: int) -> Renderer:
-    """The speaker's renderer; drawing its textures takes about 1.6 s, so the last two are kept."""
+    """The speaker's renderer. Its textures take about 1.6 s to draw, so the last two renderers are cached."""
     return Renderer(get_identity(speaker), width, height)
 
 
 @dataclass(frozen=True, slots=True)
 class Performance:
-    """What a speaker does in a clip, before it is drawn: one row of `weights` and one pose a frame."""
+    """The motion and sound of a clip before it is drawn: a row of `weights` and a pose for each frame."""
 
     spec: ClipSpec
     fps: float
@@ -63,12 +88,12 @@ class Performance:
 
 
 def perform(spec: ClipSpec, fps: float = FPS, silent: bool = False) -> Performance:
-    """The performance of round(seconds * fps) frames. `silent`: the face lives, the mouth stays shut, no sound."""
+    """The performance of round(seconds * fps) frames. `silent`: the face moves, but the mouth is shut and silent."""
     person = get_identity(spec.speaker)
     rng = np.random.default_rng(key_seed("clip", spec.seed, spec.key))
     how = manner(spec.emotion, spec.level)
     count = round(spec.seconds * fps)
-    times = (np.arange(count) + 0.5) / fps  # a frame shows the middle of its time
+    times = (np.arange(count) + 0.5) / fps  # a frame shows the middle of its interval
     spoken, phones = time_phones(list(spec.sentence_ids), person.tempo * how.tempo, spec.seconds, rng)
     if silent:
         spoken, phones = [], [Phone("sil", "sil", 0.0, spec.seconds, 0.0)]
@@ -89,14 +114,14 @@ def perform(spec: ClipSpec, fps: float = FPS, silent: bool = False) -> Performan
 
 
 def draw(act: Performance) -> Iterator[np.ndarray]:
-    """The pictures, (height, width, 3) uint8 RGB, before the speaker's own backdrop."""
+    """The pictures, (height, width, 3) uint8 RGB, in front of the speaker's backdrop."""
     artist = renderer(act.spec.speaker, act.spec.width, act.spec.height)
     for k, (weights, pose) in enumerate(zip(act.weights, act.poses, strict=True)):
         yield artist.frame(weights, pose, act.grain + k)
 
 
-def truth(act: Performance) -> dict[str, Any]:
-    """The ground truth, JSON-ready: sentence, phones with times, and per frame the mouth, expression and pose."""
+def truth(act: Performance) -> ClipTruth:
+    """The ground truth: sentence, phones with times, and for each frame the mouth, expression and pose."""
     spec = act.spec
     artist = renderer(spec.speaker, spec.width, spec.height)
     return {
@@ -113,21 +138,26 @@ def truth(act: Performance) -> dict[str, Any]:
     }
 
 
-def render_clip(spec: ClipSpec, fps: float = FPS) -> tuple[Iterator[np.ndarray], np.ndarray, dict[str, Any]]:
+def render_clip(spec: ClipSpec, fps: float = FPS) -> tuple[Iterator[np.ndarray], np.ndarray, ClipTruth]:
     """(frames, sound, truth) of a clip.
 
     frames: iterator of round(seconds * fps) pictures (height, width, 3) uint8 RGB at `fps` frames/s.
     sound: (N,) int16 mono at 48 kHz, N = round(seconds * 48000); the same at every frame rate.
-    truth: JSON-ready: sentence, phones with times, visemes, and per frame the mouth, the expression and the pose.
+    truth: sentence, phones with times, visemes, and for each frame the mouth, the expression and the pose.
     """
     act = perform(spec, fps)
     return draw(act), act.sound, truth(act)
 
 
 def _frame_truth(
-    artist: Renderer, weights: np.ndarray, poses: list[Pose], times: np.ndarray, strength: np.ndarray, phones: list[Any]
+    artist: Renderer,
+    weights: np.ndarray,
+    poses: list[Pose],
+    times: np.ndarray,
+    strength: np.ndarray,
+    phones: list[Phone],
 ) -> dict[str, list]:
-    """Per-frame ground truth. Openings and heights are in the head's own frame, in units of 100 mm.
+    """Per-frame ground truth. Openings and heights are in the frame of the head, in units of 100 mm.
 
     mouth_open: gap between the inner lips at the middle. mouth_open_px: the same in the picture.
     lip_corner: mean height of the two corners above the lips' middle.

@@ -1,4 +1,4 @@
-"""What is felt: eight emotions at three levels, as weights of the rig, head pose, manner of speech, blinks and gaze."""
+"""Eight emotions at three levels, as rig weights, head pose, manner of speech, blinks and gaze."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from embedded_corpus.rig import ACTION_INDEX, ACTIONS
 from embedded_corpus.speech import MOUTH
 
 LEVELS = {1: 0.50, 2: 0.78, 3: 1.08}
-# Weights at strength 1. "eye" is a change of both lids' opening. In `contempt` one side alone acts.
+# Weights at strength 1. "eye" is a change of both lids' opening. In `contempt`, one side only acts.
 _FACES: dict[str, dict[str, float]] = {
     "neutral": {},
     "happy": {
@@ -48,7 +48,7 @@ _FACES: dict[str, dict[str, float]] = {
 
 @dataclass(frozen=True, slots=True)
 class Manner:
-    """How an emotion at strength 1 moves and speaks. Factors are relative to the neutral manner."""
+    """How an emotion at strength 1 changes motion and speech. Factors are relative to the neutral manner."""
 
     pitch: float = 1.0
     swing: float = 1.0  # range of the intonation
@@ -77,13 +77,13 @@ _MANNERS = {
 
 
 def manner(emotion: str, level: int) -> Manner:
-    """The manner of an emotion at a level: the neutral one plus the difference times the level's strength."""
+    """The manner of an emotion at a level, interpolated from the neutral manner by the strength of the level."""
     full, plain, k = _MANNERS[emotion], Manner(), LEVELS[level]
     return Manner(*(getattr(plain, n) + k * (getattr(full, n) - getattr(plain, n)) for n in Manner.__slots__))
 
 
 def strength_track(emotion: str, level: int, times: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """(T,) strength of the expression: already there at the start, full after about half a second, then alive."""
+    """(T,) strength of the expression: 0.35 of it at the start, full after about half a second, then drifting."""
     if emotion == "neutral":
         return np.zeros(len(times), np.float32)
     rise = np.clip(times / rng.uniform(0.35, 0.60), 0, 1)
@@ -108,7 +108,7 @@ def weight_track(
             name = name[:-1] + ("r" if name.endswith("_l") else "l")
         out[:, ACTION_INDEX[name]] += value * gains[name] * strength
     closed = mouth[:, MOUTH.index("press")] / 0.75
-    # Lips that close for b, p, m close whatever is felt; rounding and spreading work against each other.
+    # Lips close for b, p, m in every emotion. Rounding reduces spreading.
     for name in ("open", "upper_raise", "lower_drop"):
         out[:, ACTION_INDEX[name]] *= 1 - closed
     out[:, ACTION_INDEX["wide"]] *= 1 - 0.7 * mouth[:, MOUTH.index("round")]
@@ -137,7 +137,7 @@ def blink_track(times: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def pose_track(
     emotion: str, level: int, times: np.ndarray, strength: np.ndarray, energy: np.ndarray, rng: np.random.Generator
 ) -> list[Pose]:
-    """A head pose a frame: the emotion's bearing, slow drift, and small nods on loud syllables (`energy`, 0..1)."""
+    """A head pose for each frame: posture of the emotion, slow drift, and nods on loud syllables (`energy`, 0..1)."""
     m = manner(emotion, level)
     k = strength / max(LEVELS[level], 1e-6) if emotion != "neutral" else np.zeros(len(times))
     nod = np.convolve(energy, np.hanning(9) / np.hanning(9).sum(), "same")

@@ -10,7 +10,7 @@ from scipy.interpolate import PchipInterpolator
 
 from embedded_corpus.identity import Identity
 
-# What the head texture covers, units: hair above, beard below.
+# Extent of the head texture, units: with hair above and beard below.
 HEAD_BOX = (-1.30, -1.66, 1.30, 1.50)
 
 
@@ -24,17 +24,18 @@ def grid(box: tuple[float, float, float, float], res: float) -> tuple[np.ndarray
 
 
 def smoothstep(value: np.ndarray, low: float | np.ndarray, high: float | np.ndarray) -> np.ndarray:
-    """0 below low, 1 above high, smooth between; low > high turns it round."""
+    """0 below low, 1 above high, smooth between; low > high reverses it."""
     t = np.clip((value - low) / (high - low), 0.0, 1.0)
     return t * t * (3.0 - 2.0 * t)
 
 
 def gauss(x: np.ndarray, y: np.ndarray, x0: float, y0: float, sx: float, sy: float) -> np.ndarray:
+    """A bump of height 1 at (x0, y0)."""
     return np.exp(-(((x - x0) / sx) ** 2) - ((y - y0) / sy) ** 2)
 
 
 def both(x: np.ndarray, y: np.ndarray, x0: float, y0: float, sx: float, sy: float) -> np.ndarray:
-    """A bump on either side of the face."""
+    """The same bump on both sides of the face."""
     return gauss(np.abs(x), y, x0, y0, sx, sy)
 
 
@@ -61,6 +62,7 @@ def lip_line(person: Identity, x: np.ndarray) -> np.ndarray:
 
 
 def mouth_centre(person: Identity) -> float:
+    """y of the mouth's middle."""
     return person.nose_y + person.mouth_y
 
 

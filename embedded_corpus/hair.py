@@ -1,6 +1,6 @@
 """Hair, glasses and clothes: layers over, behind and below the bare head, drawn once per identity.
 
-Hair is thousands of anti-aliased strands that follow a direction field over a lit base shape.
+Hair consists of thousands of anti-aliased strands, which follow a direction field over a shaded base shape.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from embedded_corpus.geometry import HEAD_BOX, gauss, grid, half_width, smoothst
 from embedded_corpus.identity import Identity
 from embedded_corpus.skin import fractal, hair_colour, skin_colour, strokes
 
-# What the neck, shoulders and hair behind them cover, units.
+# Extent of the texture of neck, shoulders and the hair behind them, units.
 BODY_BOX = (-2.6, -1.6, 2.6, 2.7)
 
 
 @dataclass(frozen=True)
 class _Style:
     volume: float  # hair beyond the skull at the top
-    side: float  # and at the sides
-    bottom: float  # how far down the hair at the sides of the face comes
-    back: float  # how far down the hair behind comes; below -1: none
+    side: float  # hair beyond the skull at the sides
+    bottom: float  # y of the lower end of the hair at the sides
+    back: float  # y of the lower end of the hair behind; below -1: none
 
 
 _STYLES = {
@@ -46,7 +46,7 @@ def hairline(p: Identity, x: np.ndarray) -> np.ndarray:
     line = p.hairline_y + 0.05 * np.cos(9 * x)
     if style == "fringe":
         return np.full_like(x, p.eye_y - p.brow_gap - 0.055) + 0.05 * (t - 0.3) ** 2 + 0.012 * np.sin(31 * x)
-    if style in ("long", "bob"):  # a parting: the curtain falls away from it to either side
+    if style in ("long", "bob"):  # hair falls to both sides of a parting
         part = 0.18 * (1 if p.seed % 2 else -1)
         far = np.abs(x - part) / p.face_width
         return p.hairline_y - 0.10 + 0.95 * np.clip(far - 0.05, 0, 2) ** 1.7
@@ -61,7 +61,7 @@ def hair_mask(p: Identity, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     if p.styles["hair"] == "bald":
         return np.full_like(x, -1.0)
     high = np.clip((-0.2 - y) / 0.9, 0, 1)
-    # The skull grown outwards: the outline is looked up nearer to the axis than the pixel is.
+    # The skull, enlarged: the outline of a pixel is read at a point nearer to the axis.
     grow = s.side + (s.volume - s.side) * high
     scale = 1 + grow / 0.9
     centre = -0.25

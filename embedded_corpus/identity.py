@@ -1,4 +1,4 @@
-"""Who speaks: the parameters of a face, a head of hair, a wardrobe and a voice, drawn from a seed or read from a table.
+"""The parameters of a speaker: face, hair, clothes and voice, sampled from a seed or read from a table.
 
 Lengths are in units of 100 mm in the face plane: x to the right, y down, the origin between the eyes' level and the
 face's axis. The default speakers are in `identities.toml`; `docs/reference/embedded_corpus.md` describes how they were
@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-# name -> (lowest, highest) for men, for women. Anthropometric means plus or minus about three standard deviations, so
-# that two speakers can differ as much as two people do.
+# name -> (lowest, highest) for men, for women. Anthropometric means plus or minus about three standard deviations:
+# two speakers differ as much as two people do.
 RANGES: dict[str, tuple[tuple[float, float], tuple[float, float]]] = {
     "face_width": ((0.61, 0.81), (0.57, 0.75)),  # half breadth at the cheekbones
     "jaw_width": ((0.76, 0.93), (0.70, 0.88)),  # of face_width, 62 % of the way down to the chin
@@ -76,7 +76,7 @@ STYLES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 class Identity:
     """One speaker. `values` and `styles` hold every name of RANGES and STYLES."""
 
-    name: str  # M901, W903: MEAD's spelling, with numbers that no released actor has
+    name: str  # M901, W903: as in MEAD, with numbers that no released actor has
     seed: int  # of the skin's grain, the single hairs and the like
     values: dict[str, float]
     styles: dict[str, str]
@@ -89,14 +89,16 @@ class Identity:
 
     @property
     def female(self) -> bool:
+        """Whether the name starts with W."""
         return self.name.startswith("W")
 
     def to_dict(self) -> dict[str, object]:
+        """All fields, JSON-ready."""
         return asdict(self)
 
 
 def key_seed(*parts: object) -> int:
-    """A 64-bit seed from a readable key: every clip and every identity is seeded by its own name."""
+    """A 64-bit seed from a readable key: every clip and every identity has a seed from its name."""
     return int.from_bytes(hashlib.sha256("/".join(map(str, parts)).encode()).digest()[:8], "big")
 
 
@@ -104,12 +106,12 @@ def sample_identity(name: str, seed: int) -> Identity:
     """A speaker drawn at random; `name` starts with M or W and sets the ranges."""
     rng = np.random.default_rng(seed)
     sex = int(name.startswith("W"))
-    # Beta(0.8, 0.8) prefers the ends a little: faces near the mean look alike.
+    # Beta(0.8, 0.8) slightly prefers the ends of the ranges, because faces near the mean look alike.
     values = {
         k: round(float(lo + (hi - lo) * rng.beta(0.8, 0.8)), 4)
         for k, (lo, hi) in ((k, r[sex]) for k, r in RANGES.items())
     }
-    if values["melanin"] > 0.45:  # dark skin goes with dark hair and brown eyes
+    if values["melanin"] > 0.45:  # dark skin comes with dark hair and brown eyes
         values["hair_dark"] = round(0.75 + 0.25 * values["hair_dark"], 4)
         values["hair_red"] = round(0.3 * values["hair_red"], 4)
         values["iris"] = round(0.25 * values["iris"], 4)
@@ -146,7 +148,7 @@ def _table() -> dict[str, Identity]:
 
 @lru_cache(maxsize=256)
 def get_identity(name: str) -> Identity:
-    """The speaker of that name: from the table, or else the first of 200 draws that is far from all before it."""
+    """The speaker of that name: from the table, or the first of 200 samples that differs enough from all before it."""
     table = _table()
     if name in table:
         return table[name]

@@ -1,4 +1,4 @@
-"""What shows behind parted skin: eyeballs and irises, the mouth's cavity, teeth and tongue. Drawn once per identity.
+"""Draws what parted skin shows: eyeballs and irises, the mouth's cavity, teeth and tongue. Once per identity.
 
 Colours are RGB float32, 0..1; RGBA layers are premultiplied.
 """
@@ -32,7 +32,7 @@ def bake_behind(p: Identity, x: np.ndarray, y: np.ndarray, rng: np.random.Genera
 
 
 def bake_tongue(p: Identity, x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """(H, W, 4): the tongue and before it the lower teeth, where they are with the mouth shut."""
+    """(H, W, 4): the tongue and the lower teeth, at their place with the mouth shut."""
     y = y - float(lip_line(p, np.zeros(1))[0])
     bulge = gauss(x, y, 0, 0.125, 0.17, 0.085) ** 0.5
     cover = smoothstep(bulge, 0.50, 0.60)

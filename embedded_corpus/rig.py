@@ -1,7 +1,7 @@
-"""How a face moves: displacement fields for each action, and their inverse, which parts the skin at lips and lids.
+"""The rig of a face: a displacement field for each action, and the inverse, which parts the skin at lips and lids.
 
 Each action has two fields, one for the skin above a slit (mouth, eyes) and one for the skin below. Away from the slits
-the two agree; along a slit they differ, and the gap between them shows what lies behind: eyeballs, teeth, tongue.
+the two agree; along a slit they differ, and the gap shows eyeballs, teeth and tongue.
 Displacements are in units of 100 mm for a weight of 1.
 """
 
@@ -13,7 +13,7 @@ import numpy as np
 from embedded_corpus.geometry import both, brow_line, gauss, lid_line, lip_line, mouth_centre, smoothstep
 from embedded_corpus.identity import Identity
 
-FACE_BOX = (-0.82, -0.80, 0.82, 1.34)  # all that moves, units
+FACE_BOX = (-0.82, -0.80, 0.82, 1.34)  # extent of everything that moves, units
 ACTIONS = (
     "jaw", "open", "wide", "round", "press", "upper_raise", "lower_drop", "tuck", "chin_raise",
     "corner_up_l", "corner_up_r", "corner_down_l", "corner_down_r",
@@ -22,7 +22,7 @@ ACTIONS = (
     "eye_l", "eye_r", "lid_low",
 )  # fmt: skip
 ACTION_INDEX = {name: k for k, name in enumerate(ACTIONS)}
-# Light and dark lines that come with an action; see shade_maps.
+# Light and dark lines of the actions; see shade_maps.
 SHADES = ("forehead", "frown", "fold", "crow", "bunny", "chin", "cheek")
 
 
@@ -72,7 +72,7 @@ def _lips(p: Identity, x: np.ndarray, y: np.ndarray, above: bool) -> dict[str, F
 
 
 def _sides(p: Identity, x: np.ndarray, y: np.ndarray) -> dict[str, Field]:
-    """What moves on one side alone: the lips' corners and the outer brows."""
+    """Actions of one side only: the lip corners and the outer brows."""
     mw, my = p.mouth_width, mouth_centre(p)
     brow_y = float(brow_line(p, np.array([0.36]))[0])
     out: dict[str, Field] = {}
@@ -138,7 +138,7 @@ def shade_maps(p: Identity, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     brow = float(brow_line(p, np.array([0.2]))[0])
 
     def crease(at: np.ndarray, width: float) -> np.ndarray:
-        """A dark line with a light lip on its far side."""
+        """A dark line with a light edge on its far side."""
         return -np.exp(-((at / width) ** 2)) + 0.45 * np.exp(-(((at - 1.7 * width) / width) ** 2))
 
     rows = [crease(y - (brow - 0.11 - 0.085 * k) + 0.10 * x**2 + 0.006 * np.sin(23 * x + k), 0.012) for k in range(3)]
@@ -188,8 +188,8 @@ def invert(
 ) -> np.ndarray:
     """Texture coordinates (h, w, 2) of the points gx, gy of the moved face: c with c + field(c) = (gx, gy).
 
-    `field` is (h, w, 2) on the same regular grid over `box`. Fixed point, c <- q - field(c); every
-    other step goes half the way, which settles where the skin is stretched most (the corners of an open smile).
+    `field` is (h, w, 2) on the same regular grid over `box`. Fixed-point iteration, c <- q - field(c). Every
+    other step is damped, so that it converges where the skin is stretched most (the corners of an open smile).
     """
     h, w = gx.shape
     sx, sy = w / (box[2] - box[0]), h / (box[3] - box[1])
@@ -204,7 +204,7 @@ def invert(
 
 
 def above_mask(p: Identity, x: np.ndarray, y: np.ndarray, res: float) -> np.ndarray:
-    """0..1: 1 for skin above an eye's or the mouth's slit. Between the two the fields agree and the mask may change."""
+    """0..1: 1 for skin above the slit of an eye or the mouth. Between the slits both fields agree."""
     split = p.eye_y + 0.16
     eyes = np.clip((lid_line(p, x) - y) * res + 0.5, 0, 1)
     mouth = np.clip((lip_line(p, x) - y) * res + 0.5, 0, 1)

@@ -1,4 +1,4 @@
-"""The static skin of a head: colour, light, pores, freckles, brows, lids, lips, beard. Drawn once per identity.
+"""Draws the skin of a head at rest: colour, light, pores, freckles, brows, lids, lips, beard. Once per identity.
 
 Everything is drawn at rest: mouth and eyes shut, since opening them parts the texture along the lip and lid lines
 (see rig.py). Colours are RGB float32, 0..1.
@@ -37,7 +37,7 @@ _IRIS = (
     np.array([[58, 34, 20], [92, 58, 30], [112, 98, 52], [88, 116, 92], [84, 124, 156], [128, 158, 178]], np.float32)
     / 255
 )
-LIGHT = np.array([-0.42, -0.50, 0.76], np.float32)  # one studio key light for all, from the upper left
+LIGHT = np.array([-0.42, -0.50, 0.76], np.float32)  # the key light of all speakers, from the upper left
 
 
 def ramp(colours: np.ndarray, at: float) -> np.ndarray:
@@ -48,15 +48,18 @@ def ramp(colours: np.ndarray, at: float) -> np.ndarray:
 
 
 def skin_colour(person: Identity) -> np.ndarray:
+    """(3,) RGB under neutral light."""
     tint = np.array([0.035, -0.020, -0.025], np.float32) * (person.redness - 0.4)
     return np.clip(ramp(_SKIN, person.melanin) + tint, 0.02, 1)
 
 
 def iris_colour(person: Identity) -> np.ndarray:
+    """(3,) RGB."""
     return ramp(_IRIS, person.iris)
 
 
 def hair_colour(person: Identity) -> np.ndarray:
+    """(3,) RGB."""
     dark, red = person.hair_dark, person.hair_red
     light = np.array([0.80, 0.65, 0.42], np.float32)
     brown = np.array([0.36, 0.22, 0.13], np.float32)
@@ -93,7 +96,7 @@ def strokes(image: np.ndarray, curves: np.ndarray, colours: np.ndarray, thicknes
 
 
 def _wide_blur(image: np.ndarray, sigma: float) -> np.ndarray:
-    """Gaussian blur; a wide one is done on a smaller image, where it costs a tenth and differs by less than 1 %."""
+    """Gaussian blur. A wide one works on a smaller image: a tenth of the cost, a difference below 1 %."""
     shrink = max(1, int(sigma / 5))
     if shrink == 1:
         return cv2.GaussianBlur(image, (0, 0), sigma)
@@ -191,7 +194,8 @@ def _albedo(p: Identity, x: np.ndarray, y: np.ndarray, rng: np.random.Generator)
         colour *= 1 - shadow[..., None] * np.array([0.55, 0.50, 0.45], np.float32) * (0.3 + 0.7 * p.hair_dark)
     lips = _lip_mask(p, x, y)[..., None]
     natural = skin_colour(p) * np.array([0.86, 0.60, 0.58], np.float32)
-    natural = natural + 0.9 * p.melanin**2 * np.array([0.12, 0.05, 0.055], np.float32)  # so that parted lips still show
+    # Lighter on dark skin, so that parted lips are visible.
+    natural = natural + 0.9 * p.melanin**2 * np.array([0.12, 0.05, 0.055], np.float32)
     rouge = np.array([0.66, 0.13, 0.20], np.float32) * (1 - 0.35 * p.melanin)
     strength = max(0.0, p.lip_red - 0.35) / 0.65 * 0.85 if p.female else 0.0
     tone = natural + (rouge - natural) * strength
@@ -209,7 +213,7 @@ def _albedo(p: Identity, x: np.ndarray, y: np.ndarray, rng: np.random.Generator)
 
 
 def _wrinkles(p: Identity, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Depth of standing wrinkles, units: forehead, crow's feet, under the eyes; with age."""
+    """Depth of permanent wrinkles, units: forehead, crow's feet, under the eyes; it increases with age."""
     if p.age < 0.3:
         return np.zeros_like(x)
     deep = (p.age - 0.3) * 0.007
@@ -222,7 +226,7 @@ def _wrinkles(p: Identity, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def beard_region(p: Identity, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """0..1 where this man's beard grows (all of it, whatever is shaven)."""
+    """0..1: where the beard of this man would grow, shaven parts included."""
     mouth = mouth_centre(p)
     upper, lower = lip_edges(p, x)
     lip = smoothstep(y, p.nose_y + 0.01, p.nose_y + 0.05) * smoothstep(
@@ -334,7 +338,7 @@ def _beard(p: Identity, image: np.ndarray, rng: np.random.Generator, res: float,
     angle = np.where(on_lip, np.pi / 2 - 0.9 * np.clip(ax / p.mouth_width, -1, 1), np.pi / 2 + 0.5 * ax) + rng.normal(
         0, 0.3, n
     )
-    # Trimmed at the lip: hair over the mouth hides whether it is open.
+    # Trimmed at the lip, because hair over the mouth would hide its opening.
     room = np.maximum(lip_edges(p, ax)[0] - ay - 0.006, 0.006)
     length = np.where(on_lip, np.minimum(length, np.where(np.abs(ax) < p.mouth_width, room, 0.05)), length)
     k = np.linspace(0, 1, 4)[None, :]

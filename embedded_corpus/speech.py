@@ -1,8 +1,8 @@
-"""What is said: sentences as phones with times, and the mouth's track that goes with them, with coarticulation.
+"""Speech: sentences as phones with times, and the track of the mouth that belongs to them, with coarticulation.
 
 Phones are ARPAbet; visemes the fifteen common ones (sil PP FF TH DD kk CH SS nn RR aa E ih oh ou). Coarticulation is a
-blend by dominance (Cohen and Massaro 1993): every phone pulls towards its own shape with a weight that falls off with
-distance in time. Lips that must close do close.
+blend by dominance (Cohen and Massaro 1993): every phone pulls towards its shape with a weight that decreases with
+distance in time. For b, p and m the lips always close.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-CREMA_D_SENTENCES = "sentences_crema_d.csv"  # the twelve that CREMA-D's actors say
+CREMA_D_SENTENCES = "sentences_crema_d.csv"  # the twelve sentences of CREMA-D
 MOUTH = ("open", "wide", "round", "upper_raise", "lower_drop", "press", "tuck")
 _DIPHTHONGS = {"AY": ("AA", "IH"), "AW": ("AA", "UH"), "EY": ("EH", "IY"), "OW": ("AO", "UW"), "OY": ("AO", "IH")}
-_SHARE = {0: 0.62, 1: 0.55}  # a diphthong's two halves last this much of the vowels they are made of
+_SHARE = {0: 0.62, 1: 0.55}  # length of the halves of a diphthong, relative to their vowels
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +50,12 @@ class Phone:
     viseme: str
     start: float
     end: float
-    stress: float  # 0..1: how much of an accent the voice and the jaw put on it
+    stress: float  # 0..1: accent of voice and jaw
 
 
 @cache
 def phone_kinds() -> dict[str, PhoneKind]:
+    """The table phones.csv, by phone."""
     with (Path(__file__).parent / "phones.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     texts = ("phone", "viseme", "kind")
@@ -63,7 +64,7 @@ def phone_kinds() -> dict[str, PhoneKind]:
 
 @cache
 def sentences(table: str = "sentences.csv") -> dict[str, tuple[str, tuple[str, ...]]]:
-    """sentence_id -> (text, phones), diphthongs already in two: the corpus's own sixteen, or another table's."""
+    """sentence_id -> (text, phones), with diphthongs split: the sixteen of the corpus, or those of another table."""
     out = {}
     with (Path(__file__).parent / table).open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
@@ -83,7 +84,7 @@ def sentence(sentence_id: str) -> tuple[str, tuple[str, ...]]:
 def time_phones(
     ids: list[str], tempo: float, seconds: float, rng: np.random.Generator
 ) -> tuple[list[str], list[Phone]]:
-    """(ids spoken, phones with times). Speaks `ids` in order while they fit; squeezes the first one if it must.
+    """(ids spoken, phones with times). Speaks `ids` in order while they fit, and shortens the first one if necessary.
 
     `tempo` 1 is about 12 phones a second; a larger value is slower. Silence before, between and after is included.
     """
@@ -138,7 +139,7 @@ def _stress(vowels: list[bool], rng: np.random.Generator) -> np.ndarray:
 
 
 def mouth_track(phones: list[Phone], times: np.ndarray, effort: float) -> np.ndarray:
-    """(len(times), len(MOUTH)) weights of speech alone; `effort` scales the opening (1 is plain speech)."""
+    """(len(times), len(MOUTH)) weights of speech without expression; `effort` scales the opening (1 is normal)."""
     kinds = [phone_kinds()[p.phone] for p in phones]
     centre = np.array([(p.start + p.end) / 2 for p in phones])
     length = np.array([p.end - p.start for p in phones])
@@ -146,7 +147,7 @@ def mouth_track(phones: list[Phone], times: np.ndarray, effort: float) -> np.nda
     opening = np.array([k.open for k in kinds]) * effort * (0.82 + 0.34 * stress)
     target = np.column_stack([opening, *(np.array([getattr(k, n) for k in kinds]) for n in MOUTH[1:5])])
     strong = np.array([{"vowel": 1.0, "silence": 2.0, "glide": 1.1}.get(k.kind, 0.7) for k in kinds])
-    # Beyond half its own length a phone's pull falls off over about 55 ms.
+    # Beyond half the length of a phone, its pull decreases over about 55 ms.
     away = np.maximum(np.abs(times[:, None] - centre) - 0.28 * length, 0)
     pull = strong * np.exp(-((away / (0.032 + 0.24 * np.minimum(length, 0.12))) ** 1.4))
     track = pull @ target / (pull.sum(1, keepdims=True) + 1e-9)
@@ -158,7 +159,7 @@ def mouth_track(phones: list[Phone], times: np.ndarray, effort: float) -> np.nda
 
 
 def _gate(phones: list[Phone], times: np.ndarray, names: set[str]) -> np.ndarray:
-    """0..1: 1 inside the named phones, with ramps of 65 ms, which is as fast as lips move."""
+    """0..1: 1 inside the named phones, with ramps of 65 ms, the speed of real lips."""
     out = np.zeros(len(times))
     for phone in phones:
         if phone.phone in names:

@@ -1,7 +1,7 @@
-"""The voice: a formant synthesiser that speaks the same phones as the face, at 48 kHz.
+"""The voice: a formant synthesizer that speaks the same phones as the face, at 48 kHz.
 
 A glottal pulse train (Rosenberg's shape, differentiated) and breath pass five resonators in cascade (Klatt 1980);
-frication and bursts are band-passed noise beside them. Parameters move every 4 ms; filters keep their state.
+frication and bursts are band-passed noise in parallel. Parameters change every 4 ms; filters keep their state.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from scipy.signal import butter, lfilter, sosfilt
 
 from embedded_corpus.expression import Manner
 from embedded_corpus.identity import Identity
-from embedded_corpus.speech import Phone, phone_kinds
+from embedded_corpus.speech import Phone, PhoneKind, phone_kinds
 
 RATE = 48_000
 STEP = 192  # samples: 4 ms
@@ -24,8 +24,7 @@ def speak(
 ) -> np.ndarray:
     """(N,) int16 mono at 48 kHz, N = round(seconds * RATE).
 
-    `opening` is the mouth's opening of speech (weights of the rig) at the steps' times, 4 ms apart: a wider mouth
-    radiates more.
+    `opening`: the mouth's opening of speech (rig weights), every 4 ms. A wider mouth is louder.
     """
     n = round(seconds * RATE)
     steps = int(np.ceil(n / STEP))
@@ -55,8 +54,8 @@ def speak(
     return np.clip(np.rint(np.tanh(out * 1.1) * 22_000), -32768, 32767).astype(np.int16)
 
 
-def _hold(values: np.ndarray, index: np.ndarray, rows: list) -> np.ndarray:
-    """Silence keeps the neighbour's formants, so that words do not start with a sweep."""
+def _hold(values: np.ndarray, index: np.ndarray, rows: list[PhoneKind]) -> np.ndarray:
+    """Silence keeps the formants of its neighbours, so that words do not start with a sweep."""
     quiet = np.array([r.kind == "silence" for r in rows])[index]
     good = np.nonzero(~quiet)[0]
     return np.interp(np.arange(len(values)), good, values[good])
@@ -117,7 +116,7 @@ def _glottis(
 
 
 def _cascade(source: np.ndarray, formants: list[np.ndarray], nasal: np.ndarray, n: int) -> np.ndarray:
-    """Five two-pole resonators in a row, coefficients anew each step, state kept; unity gain at 0 Hz."""
+    """Five two-pole resonators in a row, new coefficients in each step, state kept; unity gain at 0 Hz."""
     widths = (75.0, 95.0, 130.0, 220.0, 300.0)
     out = source
     for k, track in enumerate(formants):

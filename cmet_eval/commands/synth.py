@@ -1,7 +1,7 @@
 """Write the embedded corpus: deterministic talking faces with sound, in a dataset's own folders and containers.
 
-LAYOUT is a dataset: mead, crema-d, lrs2, meld or clips. Nothing is downloaded. The ground truth is written
-next to the clips, to `_truth/`.
+LAYOUT is a dataset: mead, crema-d, lrs2, meld or clips. Nothing is downloaded. The folder `_truth/` holds the ground
+truth.
 """
 
 from __future__ import annotations

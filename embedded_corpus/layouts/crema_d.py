@@ -1,7 +1,7 @@
-"""CREMA-D's tree: VideoFlash/<actor>_<sentence>_<emotion>_<level>.flv, AudioWAV/ with a wav for each, and the votes.
+"""Writes the embedded corpus as CREMA-D: VideoFlash/<actor>_<sentence>_<emotion>_<level>.flv, AudioWAV/ and the votes.
 
-Actors are numbered from 1901, where no real actor is, and say CREMA-D's own sentences: IEO at all three levels, and
-the others at the level XX, as the release has it. Contempt and surprise are none of its emotions.
+Actors have numbers from 1901 on, which no real actor has, and say the sentences of CREMA-D: IEO at all three levels,
+the others at level XX, as in the release. CREMA-D does not have contempt and surprise.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ _FLV_RATE = 44100  # Hz
 _CODES = {ours: code for code, ours in DATASET_LABELS["crema-d"].items()}
 _LEVELS = {1: "LO", 2: "MD", 3: "HI"}
 _OTHERS = tuple(code for code in SENTENCES if code != "IEO")
-_SPARE = 1999  # the actor of the files that are damaged
-_ACTORS = 98  # of speakers; 1999 is taken
+_SPARE = 1999  # the actor of the damaged files
+_ACTORS = 98  # number of speakers that fit; 1999 is reserved
 
 
 def select(specs: Sequence[ClipSpec]) -> list[ClipSpec]:
     """Clips of the six emotions, with CREMA-D's sentences. Every emotional clip has a neutral one of its sentence.
 
     Neutral is IEO, then other sentences, three to a speaker at the default number of takes. An emotion is IEO once at
-    each level, then those other sentences in turn. There are no takes: what would be a second one is left out.
+    each level, then those other sentences in turn. CREMA-D has no takes, so a second take is left out.
     """
     taken: set[tuple[Path, ...]] = set()
     count: Counter[tuple[str, str]] = Counter()
@@ -68,7 +68,7 @@ def select(specs: Sequence[ClipSpec]) -> list[ClipSpec]:
 
 
 def paths(out: Path, spec: ClipSpec) -> tuple[Path, ...]:
-    """Video, sound, truth."""
+    """Video, sound and truth."""
     name = _name(spec)
     return out / "VideoFlash" / f"{name}.flv", out / "AudioWAV" / f"{name}.wav", out / TRUTH / f"{name}.json"
 
@@ -76,14 +76,14 @@ def paths(out: Path, spec: ClipSpec) -> tuple[Path, ...]:
 def write(out: Path, spec: ClipSpec) -> None:
     """Sorenson H.263 at 30000/1001 frames/s with MP3 at 44.1 kHz in FLV, and a WAV of 16 kHz, mono, 16 bits."""
     frames, sound, truth = render_clip(spec, _FPS)
-    video, audio, beside = paths(out, spec)
+    video, audio, truth_file = paths(out, spec)
     _write_flv(video, frames, _resampled(sound, _FLV_RATE))
     write_audio(audio, _resampled(sound, AUDIO_RATE), AUDIO_RATE, codec="pcm_s16le")
-    write_truth(beside, truth | {"name": _name(spec)})
+    write_truth(truth_file, {**truth, "name": _name(spec)})
 
 
 def finish(out: Path, specs: Sequence[ClipSpec]) -> None:
-    """SentenceFilenames.csv and processedResults/summaryTable.csv, with votes as unsure as the real ones."""
+    """SentenceFilenames.csv and processedResults/summaryTable.csv, with votes that agree as often as the real ones."""
     names = [_name(spec) for spec in specs]
     lines = [f'{number},"{name}"\n' for number, name in enumerate(names, 1)]
     write_text(out / "SentenceFilenames.csv", '"Stimulus_Number","Filename"\n' + "".join(lines))
@@ -94,11 +94,11 @@ def finish(out: Path, specs: Sequence[ClipSpec]) -> None:
 
 
 def add_defects(out: Path, specs: Sequence[ClipSpec]) -> None:
-    """The known bad clips under their real names, and actor 1999: files that are damaged, most of them mendable.
+    """The known bad clips under their real names, and actor 1999 with damaged files.
 
-    All from the bytes of the first actor's clips, of which there must be eight.
+    All are made from the bytes of the first actor's clips, of which at least eight are needed.
     """
-    clips = {_name(spec)[5:]: paths(out, spec)[:2] for spec in reversed(specs)}  # by the name without the actor
+    clips = {_name(spec)[5:]: paths(out, spec)[:2] for spec in reversed(specs)}  # key: the name without the actor
     some = sorted(clips, key=lambda rest: (not rest.endswith("XX"), rest))
     if len(some) < 8:
         raise UserError(f"the defects need eight different clips, and there are {len(some)}")
@@ -128,7 +128,7 @@ def add_defects(out: Path, specs: Sequence[ClipSpec]) -> None:
         write_once(sound(name), wav[0].read_bytes())
 
     spare = [f"{_SPARE}_{rest}" for rest in some]
-    # The spelling of 1040_ITH_SAD_X.wav until October 2022, and a re-upload beside the release's own file.
+    # The spelling of 1040_ITH_SAD_X.wav until October 2022, and a second upload next to the file of the release.
     write_once(video(spare[0]), flv[0].read_bytes())
     write_once(sound(spare[0].removesuffix("X")), wav[0].read_bytes())
     upload = out / "crema_test" / "test" / f"s{_SPARE % 100}"
@@ -142,7 +142,7 @@ def add_defects(out: Path, specs: Sequence[ClipSpec]) -> None:
     write_once(sound(spare[2]), _pointer(wav[2]))
     write_once(video(spare[3]), _pointer(flv[3]))
     write_once(sound(spare[3]), wav[3].read_bytes())
-    # A re-upload alone; a cut file; an empty one; an error picture that no table knows of.
+    # A second upload only; a truncated file; an empty file; an error picture that is not in the table of defects.
     _write_mp4(upload / f"{spare[4]}.mp4", flv[4])
     write_once(video(spare[5]), flv[5].read_bytes()[: flv[5].stat().st_size // 2])
     write_once(video(spare[6]), b"")
@@ -175,7 +175,7 @@ def _resampled(sound: np.ndarray, rate: int) -> np.ndarray:
 
 
 def _votes(name: str) -> tuple[str, ...]:
-    """Vote and level by voice, face, and both. As many agree with the name as in the real table: 42, 66 and 72 %."""
+    """Vote and level by voice, face, and both. They agree with the name as often as the real ones: 42, 66 and 72 %."""
     letters = tuple(VOTES)
     asked = next(letter for letter, ours in VOTES.items() if _CODES[ours] == name[9:12])
     cells: list[str] = []

@@ -1,7 +1,7 @@
-"""LRS2's tree: mvlrs_v1/main and /pretrain with a transcript beside each clip, and the four lists beside mvlrs_v1.
+"""Writes the embedded corpus as LRS2: mvlrs_v1/main and /pretrain with a transcript for each clip, and four lists.
 
-A speaker is one programme, of nineteen digits that begin with 9000; real ones do not. Clips of the speakers that the
-embedded corpus tests stand in test.txt, all of them in main; of the others, level 2 is pretrain.
+A speaker is one programme of nineteen digits that begin with 9000; real programmes do not. Clips of test speakers are
+listed in test.txt and stored in main. Of the other speakers, clips of level 2 are in pretrain.
 """
 
 from __future__ import annotations
@@ -11,12 +11,11 @@ import tarfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from cmet_pipelines.splits import presets
-from embedded_corpus.clip import ClipSpec, render_clip
+from embedded_corpus.clip import ClipSpec, ClipTruth, render_clip
 from embedded_corpus.layouts import TRUTH, write_once, write_truth
 from embedded_corpus.voice import RATE
 from talking_face.emotions import EMOTIONS
@@ -27,39 +26,39 @@ from talking_face.media.writing import Encoding, write_video
 SIZE = "160x160"
 
 _FPS = 25.0
-_ZOOM = 1.3  # drawn this much larger and cut out: LRS2's pictures are filled by the head
-_TOP = 0.35  # of what is cut off, above
+_ZOOM = 1.3  # drawn larger by this factor and cropped, because heads fill the pictures of LRS2
+_TOP = 0.35  # share of the cropped rows that is above
 _HOME = "mvlrs_v1"
 _WORDS = "WORD START END ASDSCORE"
 
 
 def select(specs: Sequence[ClipSpec]) -> list[ClipSpec]:
-    """Neutral clips, and emotions at the levels 2 and 3: 25 a speaker. LRS2 labels no emotion; the truth does."""
+    """Neutral clips, and emotions at the levels 2 and 3: 25 a speaker. LRS2 does not label emotions; the truth does."""
     return [spec for spec in specs if spec.emotion == "neutral" or spec.level > 1]
 
 
 def paths(out: Path, spec: ClipSpec) -> tuple[Path, ...]:
-    """Video, transcript, truth."""
+    """Video, transcript and truth."""
     clip = f"{_subset(spec)}/{_key(spec)}"
     return out / _HOME / f"{clip}.mp4", out / _HOME / f"{clip}.txt", out / TRUTH / f"{clip}.json"
 
 
 def write(out: Path, spec: ClipSpec) -> None:
     """MPEG-4 part 2 at 25 frames/s with AAC, 16 kHz mono; the transcript in main's or pretrain's form."""
-    video, text, beside = paths(out, spec)
+    video, text, truth_file = paths(out, spec)
     size = [2 * round(_ZOOM * side / 2) for side in (spec.width, spec.height)]
     frames, sound, truth = render_clip(replace(spec, width=size[0], height=size[1]), _FPS)
     left, top = (size[0] - spec.width) // 2, round((size[1] - spec.height) * _TOP)
     cut = (frame[top : top + spec.height, left : left + spec.width] for frame in frames)
     _write_mp4(video, cut, _at_16k(sound))
     write_text(text, _transcript(truth, _subset(spec) == "pretrain"))
-    write_truth(beside, truth | {"size": [spec.width, spec.height], "cut_from": [left, top, *size]})
+    write_truth(truth_file, {**truth, "size": [spec.width, spec.height], "cut_from": [left, top, *size]})
 
 
 def finish(out: Path, specs: Sequence[ClipSpec]) -> None:
-    """pretrain.txt, train.txt, val.txt and test.txt; the lines of the last have a flag behind the clip.
+    """pretrain.txt, train.txt, val.txt and test.txt; lines of test.txt end with a flag.
 
-    A list without a clip, as of the tests of two speakers, is not written.
+    An empty list is not written.
     """
     for name in ("pretrain", "train", "val", "test"):
         if text := "".join(list_lines(specs, name)):
@@ -67,9 +66,9 @@ def finish(out: Path, specs: Sequence[ClipSpec]) -> None:
 
 
 def add_defects(out: Path, specs: Sequence[ClipSpec]) -> None:
-    """What goes wrong with LRS2, from the bytes of the first main clips, of which there must be four.
+    """Defects of LRS2, made from the bytes of the first four clips in main.
 
-    Programme 9...9990 has damaged clips, 9991 lies in the tar's parts alone, 9992 is in a list alone.
+    Programme 9...9990 has damaged clips. Programme 9991 is only in the parts of the tar, 9992 only in a list.
     """
     good = [paths(out, spec)[:2] for spec in specs if _subset(spec) == "main"]
     mp4, txt = [path.read_bytes() for path, _ in good[:4]], [path.read_bytes() for _, path in good[:4]]
@@ -102,7 +101,7 @@ def add_defects(out: Path, specs: Sequence[ClipSpec]) -> None:
         _write_mp4(short, frames[:3], np.zeros(1920, np.int16))
     put(8, None, txt[0])  # no video
     put(9, mp4[0], txt[0])  # in no list
-    # What other tools leave: the sound beside the clip, frames in a folder of the clip's name.
+    # Files of other tools: the sound next to the clip, frames in a folder with the name of the clip.
     write_once(main / broken / "00001.wav", b"RIFF")
     write_once(main / broken / "00001" / "0.jpg", b"\xff\xd8\xff\xe0")
     write_once(main / broken / "._00001.mp4", b"\0\5\x16\7")
@@ -119,7 +118,7 @@ def add_defects(out: Path, specs: Sequence[ClipSpec]) -> None:
         f"../main/{packed}/00002.mp4": mp4[0],
     }
     data = _tar(members)
-    third = len(data) // 3  # the ends of the parts fall into the middle of members
+    third = len(data) // 3  # each part ends in the middle of a member
     for index, name in enumerate("abc"):
         end = third * (index + 1) if index < 2 else len(data)
         write_once(out / f"lrs2_v1_parta{name}", data[third * index : end])
@@ -140,7 +139,7 @@ def _key(spec: ClipSpec) -> str:
 
 
 def list_lines(specs: Sequence[ClipSpec], name: str) -> Iterator[str]:
-    """The lines of one list. Of those that train, clips of surprise are val's."""
+    """The lines of one list. Clips of surprise that are not for testing are in val."""
     for index, spec in enumerate(sorted(specs, key=_key)):
         trains = "val" if spec.emotion == "surprised" else "train"
         where = "pretrain" if _subset(spec) == "pretrain" else "test" if _is_tested(spec) else trains
@@ -148,7 +147,7 @@ def list_lines(specs: Sequence[ClipSpec], name: str) -> Iterator[str]:
             yield _key(spec) + ((" NF", " MV")[index % 2] if name == "test" else "") + "\n"
 
 
-def _transcript(truth: dict[str, Any], timed: bool) -> str:
+def _transcript(truth: ClipTruth, timed: bool) -> str:
     """`Text:` and `Conf:`; where `timed`, also each word's times, spread evenly over the speech by letters."""
     words = "".join(char for char in truth["text"].upper() if char.isalpha() or char in " '").split()
     head = f"Text:  {' '.join(words)}\nConf:  5\n"

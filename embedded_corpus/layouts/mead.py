@@ -1,4 +1,4 @@
-"""MEAD's tree: M901/video/front/<emotion>/level_<n>/<number>.mp4, and M901/audio/ with an m4a for each."""
+"""Writes the embedded corpus as MEAD: M901/video/front/<emotion>/level_<n>/<number>.mp4, and M901/audio/."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from embedded_corpus.layouts import TRUTH, write_once, write_truth
 from embedded_corpus.voice import RATE
 from talking_face.media.writing import Encoding, write_audio, write_video
 
-SIZE = "640x360"  # MEAD's own is 1080p; this draws nine times faster
+SIZE = "640x360"  # MEAD has 1080p; this size draws nine times faster
 # The size and quality of the slower presets (0.3 MB, 44 dB) at half their cost: drawing a clip costs 0.4 s.
 _ENCODING = Encoding(crf=18, preset="ultrafast", pix_fmt="yuvj444p", audio_channels=2)
 
 
 def select(specs: Sequence[ClipSpec]) -> list[ClipSpec]:
-    """All."""
+    """All clips."""
     return list(specs)
 
 
 def paths(out: Path, spec: ClipSpec) -> tuple[Path, ...]:
-    """Video, sound, truth."""
+    """Video, sound and truth."""
     at = Path(spec.emotion) / f"level_{spec.level}" / f"{spec.take:03d}"
     home = out / spec.speaker
     return (
@@ -37,23 +37,23 @@ def paths(out: Path, spec: ClipSpec) -> tuple[Path, ...]:
 
 
 def write(out: Path, spec: ClipSpec) -> None:
-    """H.264 High 4:4:4 Predictive, full range, and AAC LC 48 kHz stereo, as MEAD's are."""
+    """H.264 High 4:4:4 Predictive, full range, and AAC LC 48 kHz stereo, as in MEAD."""
     frames, sound, truth = render_clip(spec)
-    video, audio, beside = paths(out, spec)
+    video, audio, truth_file = paths(out, spec)
     write_video(video, frames, FPS, sound, RATE, _ENCODING)
     write_audio(audio, sound, RATE, channels=2)
-    write_truth(beside, truth)
+    write_truth(truth_file, truth)
 
 
 def finish(out: Path, specs: Sequence[ClipSpec]) -> None:
-    """MEAD has no label file."""
+    """Nothing: MEAD has no label file."""
 
 
 def add_defects(out: Path, specs: Sequence[ClipSpec]) -> None:
-    """Spare actors in every form of the download, and files that are damaged, in the folders of the first speaker.
+    """Spare actors in every form of the download, and damaged files in the folders of the first speaker.
 
-    All from the bytes of the first speaker's first two clips. Spare numbers are the clip's own and a multiple of the
-    corpus's sixteen sentences, so that they say what their numbers say.
+    All are made from the bytes of the first speaker's first two clips. A spare number is the number of the clip plus a
+    multiple of sixteen, so that it means the same sentence.
     """
     first, second = specs[0], specs[min(1, len(specs) - 1)]
     takes = []
@@ -69,7 +69,7 @@ def _at(spec: ClipSpec, more: int = 0) -> str:
 
 
 def _add_archives(out: Path, takes: Sequence[tuple[str, bytes, bytes]]) -> None:
-    """Actors 900: as downloaded, split, nested, cut, in part files, compressed."""
+    """Actors 900: archives as downloaded, split, nested, truncated, in part files, compressed."""
     (one, video, sound), (two, other, _) = takes
     sounds = _tar({f"audio/{at}.m4a": m4a for at, _, m4a in takes})
     for actor in ("M900", "W900", "M900-1", "M900-2"):
@@ -97,21 +97,22 @@ def _add_archives(out: Path, takes: Sequence[tuple[str, bytes, bytes]]) -> None:
 
 
 def _add_damaged(out: Path, spec: ClipSpec, video: bytes, sound: bytes) -> None:
-    """Beside the first speaker's files some that lack something, and another view. An actor with a suffix, one without
-    a name, and a clip that the table of known defects names.
+    """Files of the first speaker that lack something, and another view.
+
+    Also an actor with a suffix, one without a name, and a clip that is in the table of known defects.
     """
     home = out / spec.speaker
     mute = _without_sound(video)
     pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize %d\n"
     pairs: list[tuple[bytes | None, bytes | None]] = [
-        (video, None),  # its own track is used
+        (video, None),  # the sound track of the video is used
         (mute, sound),
-        (video, b""),  # its own track is used
+        (video, b""),  # the sound track of the video is used
         (mute, None),  # no sound at all
         (b"", sound),
         (pointer % len(video), sound),
         (video[: len(video) * 6 // 10], sound),
-        (None, sound),  # sound of no video
+        (None, sound),  # sound without a video
     ]
     for index, (mp4, m4a) in enumerate(pairs):
         at = _at(spec, 16 * (50 + index))
@@ -124,12 +125,12 @@ def _add_damaged(out: Path, spec: ClipSpec, video: bytes, sound: bytes) -> None:
     write_once(home / "video" / "left_30" / f"{at}.mp4", video)
     write_once(home / "video" / "front" / spec.emotion / "level_9" / f"{spec.take:03d}.mp4", video[:100])
     write_once(out / f"{spec.speaker}-2_video" / "video" / "1" / "front" / f"{at}.mp4", video)
-    write_once(out / "video28" / "video" / "front" / f"{at}.mp4", video[:100])  # a drive's zip that lost its actor
+    write_once(out / "video28" / "video" / "front" / f"{at}.mp4", video[:100])  # a folder without the name of its actor
     write_once(out / "W033" / "video" / "front" / "sad" / "level_1" / "007.mp4", video)
 
 
 def _tar(members: Mapping[str, bytes], links: Sequence[str] = ()) -> bytes:
-    """The same members, the same bytes. `links` are links to a file outside."""
+    """The same members give the same bytes. `links` are links to a file outside."""
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w") as archive:
         for name, data in members.items():
@@ -144,7 +145,7 @@ def _tar(members: Mapping[str, bytes], links: Sequence[str] = ()) -> bytes:
 
 
 def _without_sound(mp4: bytes) -> bytes:
-    """The same pictures, not coded again."""
+    """The same pictures, not encoded again."""
     file = io.BytesIO()
     options = {"fflags": "+bitexact"}
     with av.open(io.BytesIO(mp4), "r") as source, av.open(file, "w", format="mp4", options=options) as target:

@@ -1,7 +1,7 @@
-"""MELD's tree: train/train_splits/dia0_utt0.mp4 and so on, with the three CSVs of labels, one in the older encoding.
+"""Writes the embedded corpus as MELD: train/train_splits/dia0_utt0.mp4 ..., and three CSV files of labels.
 
-What is hard about MELD's pictures is here too: small faces, two people of whom one speaks, speech in the centre channel
-of six. Speakers keep the corpus's names (M901), which no speaker of MELD has. Contempt is none of MELD's emotions.
+It has the difficulties of MELD: small faces, two people of whom one speaks, speech in the centre channel of six, and a
+CSV file in an older encoding. Speakers keep their names (M901), which no speaker of MELD has. MELD has no contempt.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from cmet_pipelines.splits import presets
-from embedded_corpus.clip import ClipSpec, Performance, perform, renderer, truth
+from embedded_corpus.clip import ClipSpec, ClipTruth, Performance, perform, renderer, truth
 from embedded_corpus.identity import get_identity, key_seed
 from embedded_corpus.layouts import TRUTH, write_once, write_truth
 from embedded_corpus.voice import RATE
@@ -31,21 +31,21 @@ SIZE = "1280x720"
 
 FOLDERS = {"train": "train/train_splits", "dev": "dev/dev_splits_complete", "test": "test/output_repeated_splits_test"}
 TABLES = {"train": "train/train_sent_emo.csv", "dev": "dev_sent_emo.csv", "test": "test_sent_emo.csv"}
-_OLDER = "train"  # the CSV whose Windows-1252 characters were read as Latin-1
+_OLDER = "train"  # the CSV file whose Windows-1252 characters are decoded as Latin-1
 _COLUMNS = "Sr No.,Utterance,Speaker,Emotion,Sentiment,Dialogue_ID,Utterance_ID,Season,Episode,StartTime,EndTime"
 
 _FPS, _FPS_SMALL = 24000 / 1001, 25.0
 _ENCODING = Encoding(crf=20, preset="ultrafast", pix_fmt="yuv420p")
-_SMALL = (496, 384)  # of a 720p release; a few dialogues come so
+_SMALL = (496, 384)  # size of a few dialogues, for a height of 720 px
 _LABELS = {ours: theirs for theirs, ours in DATASET_LABELS["meld"].items()}
-# The clips of a speaker: (emotion, level, how many-th of these). Four make a dialogue.
+# The clips of a speaker: (emotion, level, index among these). Four of them are a dialogue.
 _TAKEN = (
     *(("neutral", 1, 0), ("angry", 3, 0), ("sad", 2, 0), ("happy", 3, 0)),
     *(("neutral", 1, 1), ("surprised", 3, 0), ("disgusted", 2, 0), ("fear", 3, 0)),
 )
-# Heights at which a speaker is drawn, px of 720: the face (hairline to chin) is half of that, 90 to 200 px.
+# Heights at which speakers are drawn, px of 720. The face (hairline to chin) is half of that, 90 to 200 px.
 _HEIGHTS = (320, 250, 430, 290, 220, 350, 185, 270)
-_AROUND_DB = -18.0  # the sound of the other channels, under full scale
+_AROUND_DB = -18.0  # noise of the other channels, relative to full scale
 
 
 def select(specs: Sequence[ClipSpec]) -> list[ClipSpec]:
@@ -59,7 +59,7 @@ def select(specs: Sequence[ClipSpec]) -> list[ClipSpec]:
 
 
 def paths(out: Path, spec: ClipSpec) -> tuple[Path, ...]:
-    """Video, truth."""
+    """Video and truth."""
     split, dialogue, utterance = _key(spec)
     name = f"dia{dialogue}_utt{utterance}"
     return out / FOLDERS[split] / f"{name}.mp4", out / TRUTH / split / f"{name}.json"
@@ -68,15 +68,15 @@ def paths(out: Path, spec: ClipSpec) -> tuple[Path, ...]:
 def write(out: Path, spec: ClipSpec) -> None:
     """H.264 at 24000/1001 frames/s with AAC at 48 kHz, 5.1 in three of four clips and stereo in the fourth."""
     scene = _scene(spec)
-    video, beside = paths(out, spec)
+    video, truth_file = paths(out, spec)
     sound = _surround(spec, scene.people[0].act.sound)
     encoding = replace(_ENCODING, audio_bitrate=64_000 * sound.shape[1])
     write_video(video, _frames(scene), scene.fps, sound, RATE, encoding)
-    write_truth(beside, _truth(scene))
+    write_truth(truth_file, _truth(scene))
 
 
 def finish(out: Path, specs: Sequence[ClipSpec]) -> None:
-    """The three CSVs."""
+    """The three CSV files."""
     _write_tables(out, [_row(out, spec) for spec in specs])
 
 
@@ -102,7 +102,7 @@ def add_defects(out: Path, specs: Sequence[ClipSpec]) -> None:
     def pictures() -> Iterator[np.ndarray]:
         return iter_frames(mine, None)
 
-    # What pipelines/cmet_pipelines/defects/meld.csv knows.
+    # Clips in pipelines/cmet_pipelines/defects/meld.csv.
     put("train", 125, 3, _without_index(good))
     make(put("train", 71, 0, None, replace(like, seconds=0.084)), islice(pictures(), 2), _noise(0.084))
     make(
@@ -113,7 +113,7 @@ def add_defects(out: Path, specs: Sequence[ClipSpec]) -> None:
     put("test", 220, 1, good, unlike)
     for utterance in (4, 5, 6):
         put("test", 71, utterance, good)
-    # What the reader sees: a row without a file, files without a row, two cuts of which the final one is right.
+    # Errors that the reader finds: a row without a file, files without a row, two versions of a clip.
     put("dev", 110, 7, None)
     put("dev", 49, 4, good, None)
     put("test", 93, 5, good, None)
@@ -130,7 +130,7 @@ def add_defects(out: Path, specs: Sequence[ClipSpec]) -> None:
     write_text(out / "README.txt", "The embedded corpus as MELD, with what is wrong with MELD.\n")
     if not (extracted := out / FOLDERS["test"] / "dia90_utt0.wav").is_file():
         write_audio(extracted, read_audio(mine), AUDIO_RATE, codec="pcm_s16le")
-    # What shows only when the file is read: empty, too short, silent, cut, nobody in the picture.
+    # Errors that only decoding finds: empty, too short, silent, truncated, without a face.
     put("train", 700, 0, b"")
     make(put("train", 700, 1, None), islice(pictures(), 2), _noise(0.084))
     make(put("train", 700, 2, None), pictures(), None)
@@ -141,7 +141,7 @@ def add_defects(out: Path, specs: Sequence[ClipSpec]) -> None:
 
 
 def _without_index(mp4: bytes) -> bytes:
-    """The file without its box `moov`."""
+    """The file without its index (box `moov`)."""
     at, kept = 0, []
     while at < len(mp4):
         size = int.from_bytes(mp4[at : at + 4], "big")
@@ -164,7 +164,7 @@ def _noise(seconds: float) -> np.ndarray:
 @dataclass(frozen=True, slots=True)
 class _Person:
     act: Performance
-    left: int  # where the drawing's corner stands in the scene, px
+    left: int  # left edge of the drawing in the scene, px
     top: int
     speaks: bool
 
@@ -173,12 +173,12 @@ class _Person:
 class _Scene:
     fps: float
     room: np.ndarray  # (H, W, 3) uint8 RGB
-    table: int  # first row of the table before the people, which hides where their drawings end
-    people: list[_Person]  # the speaking one first
+    table: int  # first row of the table, which hides the lower ends of the people
+    people: list[_Person]  # the speaker first
 
 
 def _scene(spec: ClipSpec) -> _Scene:
-    """Who is where. Half of the clips show two people, the other one with a living face and a shut mouth."""
+    """Places the people. Half of the clips show a second person, whose face moves but whose mouth is shut."""
     number, (_, dialogue, utterance) = _number(spec.speaker), _key(spec)
     small = number in (0, 4) and dialogue % 2 == 1
     share = spec.height / 720
@@ -204,7 +204,7 @@ def _scene(spec: ClipSpec) -> _Scene:
 
 
 def _drawn(spec: ClipSpec, number: int, share: float) -> ClipSpec:
-    """The spec with the size of the speaker's drawing: always the same, as its textures are dear."""
+    """The spec with the size of the speaker's drawing. It is always the same, so that textures are reused."""
     height = 2 * round(max(120, share * _HEIGHTS[number % len(_HEIGHTS)]) / 2)
     return replace(spec, width=2 * round(0.7 * height), height=height)
 
@@ -232,8 +232,8 @@ def _frames(scene: _Scene) -> Iterator[np.ndarray]:
         yield picture
 
 
-def _truth(scene: _Scene) -> dict:
-    """The speaking person's truth, and who is where. Boxes are hairline to chin and ear to ear of a head at rest."""
+def _truth(scene: _Scene) -> dict[str, object]:
+    """The truth of the speaker, and the place of each person. Boxes are hairline to chin and ear to ear at rest."""
     people = []
     for person in scene.people:
         act = person.act
@@ -251,11 +251,11 @@ def _truth(scene: _Scene) -> dict:
             }
         )
     height, width = scene.room.shape[:2]
-    return truth(scene.people[0].act) | {"size": [width, height], "people": people}
+    return {**truth(scene.people[0].act), "size": [width, height], "people": people}
 
 
 def _surround(spec: ClipSpec, speech: np.ndarray) -> np.ndarray:
-    """(N, 6) int16 with the speech in the centre alone and noise around it, or (N, 2) with the speech in both."""
+    """(N, 6) int16 with speech in the centre channel and noise in the others, or (N, 2) with speech in both."""
     rng = np.random.default_rng(key_seed("meld room", spec.seed, spec.key))
     around = 10 ** (_AROUND_DB / 20) * 32767
     if (_number(spec.speaker) + _key(spec)[2]) % 4 == 3:
@@ -281,7 +281,7 @@ def _partner(speaker: str) -> str:
 def _key(spec: ClipSpec) -> tuple[str, int, int]:
     """(split, dialogue, utterance). A speaker has two dialogues of four; the second of a training woman is in dev.
 
-    Numbers start anew in each split, so that the same file names occur in several.
+    Numbers start at 0 in each split, so that the same file name occurs in several splits.
     """
     at = next(i for i, (emotion, level, _) in enumerate(_TAKEN) if (emotion, level) == (spec.emotion, spec.level))
     if spec.emotion == "neutral" and _nth(spec):
@@ -295,7 +295,7 @@ def _key(spec: ClipSpec) -> tuple[str, int, int]:
 
 
 def _nth(spec: ClipSpec) -> int:
-    """Whether a neutral clip is the speaker's second: takes of a block are numbered on from 4 k + 1."""
+    """Index of a neutral clip in its block: takes of block k start at 4 k + 1."""
     return (spec.take - 1) % 4
 
 
@@ -306,18 +306,18 @@ class _Row:
     utterance: int
     text: str
     speaker: str
-    emotion: str  # MELD's word
+    emotion: str  # in MELD's spelling
     seconds: float
 
 
 def _row(out: Path, spec: ClipSpec) -> _Row:
-    said = json.loads(paths(out, spec)[-1].read_text(encoding="utf-8"))
-    text = said["text"].replace("'", "’")
+    known: ClipTruth = json.loads(paths(out, spec)[-1].read_text(encoding="utf-8"))
+    text = known["text"].replace("'", "’")
     return _Row(*_key(spec), text, spec.speaker, _LABELS[spec.emotion], spec.seconds)
 
 
 def _write_tables(out: Path, rows: Sequence[_Row]) -> None:
-    """CRLF; times with hours of one digit or two, and one with two digits after the comma, as in the release."""
+    """Lines end in CRLF. Hours have one or two digits, and one time has two decimals, as in the release."""
     for split, name in TABLES.items():
         text = io.StringIO(newline="")
         text.write(_COLUMNS + "\r\n")
@@ -331,8 +331,8 @@ def _write_tables(out: Path, rows: Sequence[_Row]) -> None:
             table.writerow((index + 1, row.text, row.speaker, row.emotion, sentiment, row.dialogue, row.utterance, 1, 1,
                             start, end[:-1] if index == 0 else end))  # fmt: skip
             at += row.seconds + 0.5
-        said = text.getvalue()
-        write_text(out / name, said.encode("cp1252").decode("latin-1") if split == _OLDER else said)
+        lines = text.getvalue()
+        write_text(out / name, lines.encode("cp1252").decode("latin-1") if split == _OLDER else lines)
 
 
 def _clock(seconds: float, index: int) -> str:
