@@ -1,8 +1,8 @@
-"""What the reference models learn from: the numbers of a shard set's clips, in memory. Pictures are read when asked."""
+"""Reads the clips of shard sets into memory for training: landmarks, blendshapes and audio, without pictures."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,25 +11,27 @@ import numpy as np
 import pandas as pd
 
 from cmet_pipelines.shards import ShardSet
+from talking_face.media.reading import AUDIO_RATE
 from talking_face.progress import Progress
 from talking_face.reasons import UserError
 
-MIN_VALID = 0.8  # share of the frames with a face; a clip with fewer teaches the bridging, not the face
+MIN_VALID = 0.8  # share of frames with a face; clips below it are mostly interpolated
 MIN_FRAMES = 15
-SAMPLES_A_FRAME = 640  # 16 kHz at 25 frames/s
+FPS = 25
+SAMPLES_A_FRAME = AUDIO_RATE // FPS
 
 
 @dataclass(frozen=True)
 class ClipArrays:
-    """One clip. T is the number of frames that both the picture and the sound have."""
+    """One clip, cut to the T frames that both video and audio have."""
 
-    folder: Path  # the shard set it lies in
+    folder: Path  # of the shard set
     clip_id: str
     dataset: str
     speaker: str
-    emotion: str | None  # of the common vocabulary; None where unlabelled
+    emotion: str | None  # one of EMOTIONS or a data set's own; None where unlabelled
     intensity: int | None
-    sentence_id: str | None  # only where it is truly known
+    sentence_id: str | None  # None where unknown
     landmarks: np.ndarray  # (T, 478, 3) float32, crop px, smoothed, no NaN
     blendshapes: np.ndarray  # (T, 52) float32 in [0, 1], no NaN
     audio: np.ndarray  # (640 T,) int16, 16 kHz
@@ -38,9 +40,8 @@ class ClipArrays:
         return len(self.landmarks)
 
 
-def read_clip(shards: ShardSet, row: Mapping[str, Any]) -> ClipArrays:
-    """One clip of the set, by its row of `shards.clips`; frames without a face take the numbers between their
-    neighbours'."""
+def read_clip(shards: ShardSet, row: Mapping[Hashable, Any]) -> ClipArrays:
+    """One clip of the set, by its row of `shards.clips`. Frames without a face are interpolated."""
     clip_id = str(row["clip_id"])
     landmarks, audio = shards.landmarks(clip_id, smoothed=True), shards.audio(clip_id)
     n = min(len(landmarks), len(audio) // SAMPLES_A_FRAME)
@@ -53,8 +54,8 @@ def read_clip(shards: ShardSet, row: Mapping[str, Any]) -> ClipArrays:
         text["emotion"],
         int(row["intensity"]) if row["intensity"] == row["intensity"] and row["intensity"] is not None else None,
         text["sentence_id"],
-        bridged(landmarks[:n]),
-        bridged(shards.blendshapes(clip_id)[:n]),
+        interpolated(landmarks[:n]),
+        interpolated(shards.blendshapes(clip_id)[:n]),
         audio[: n * SAMPLES_A_FRAME],
     )
 
@@ -62,15 +63,15 @@ def read_clip(shards: ShardSet, row: Mapping[str, Any]) -> ClipArrays:
 def read_clips(
     folders: Iterable[Path], split: str = "train", min_frames: int = MIN_FRAMES, quiet: bool = True
 ) -> list[ClipArrays]:
-    """All clips of a split that can be learnt from, sorted by id: 1 MB a clip of 3 s.
+    """All usable clips of a split, sorted by id; a clip of 3 s takes 1 MB.
 
     Raises:
-        UserError: a set has no such clip.
+        UserError: a set has no usable clip.
     """
     out = []
     for folder in folders:
         shards = ShardSet(folder)
-        rows = _learnable(shards, split, min_frames)
+        rows = _usable(shards, split, min_frames)
         if rows.empty:
             raise UserError(f"{folder} has no clip of the {split} split with {min_frames} frames and a face in them")
         with Progress(len(rows), unit="clips", label=f"read the {split} split", quiet=quiet) as progress:
@@ -81,13 +82,13 @@ def read_clips(
 
 
 def read_held_out(folders: Iterable[Path], quiet: bool = True) -> list[ClipArrays]:
-    """The test splits' clips, as `read_clips` reads them; none where every clip of every set is for training."""
-    there = [folder for folder in folders if len(_learnable(ShardSet(folder), "test"))]
-    return read_clips(there, "test", quiet=quiet)
+    """The clips of the test splits, as `read_clips` reads them; [] where no set has a test split."""
+    tested = [folder for folder in folders if len(_usable(ShardSet(folder), "test"))]
+    return read_clips(tested, "test", quiet=quiet)
 
 
-def _learnable(shards: ShardSet, split: str, min_frames: int = MIN_FRAMES) -> pd.DataFrame:
-    """Rows of the split's clips that can be learnt from."""
+def _usable(shards: ShardSet, split: str, min_frames: int = MIN_FRAMES) -> pd.DataFrame:
+    """The rows of the split's clips that are long enough and show a face."""
     rows = shards.clips
     long, seen = rows["n_frames"] >= min_frames, rows["valid_fraction"] >= MIN_VALID
     return rows[long & seen & (rows["split"] == split)]
@@ -101,8 +102,11 @@ def by_speaker(clips: Iterable[ClipArrays]) -> dict[str, list[ClipArrays]]:
     return dict(sorted(out.items()))
 
 
-def bridged(track: np.ndarray) -> np.ndarray:
-    """(T, ...) with NaN rows to the same without: linear between valid rows, the nearest one's beyond the ends."""
+def interpolated(track: np.ndarray) -> np.ndarray:
+    """Replaces the NaN rows of (T, ...): linear between valid rows, and the nearest valid row at the ends.
+
+    Raises ValueError where no row is valid.
+    """
     flat = track.reshape(len(track), -1)
     good = np.isfinite(flat).all(axis=1)
     if good.all():

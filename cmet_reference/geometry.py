@@ -1,7 +1,7 @@
-"""Faces in their own frame: landmarks without the head's pose, and the pose that puts them back into the picture.
+"""Separates landmarks into a head pose and a face in the head's frame, and joins them again.
 
 The fit is Umeyama's least-squares similarity (1991, eqs. 38-43) in three dimensions, on points that speech and
-expression hardly move. MediaPipe's z has the scale of x, so that a turned head is a turned set of points.
+expression hardly move. MediaPipe's z has the scale of x, so that a rotated head is a rotated set of points.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-# Inner and outer eye corners, the bridge and tip of the nose, its base and wings' roots, temples: expression moves them
-# by under 2 % of the eyes' distance.
+# Inner and outer eye corners, bridge, tip and base of the nose, roots of its wings, temples: expressions move them by
+# less than 2 % of the eye distance.
 RIGID = (33, 133, 263, 362, 6, 168, 197, 195, 5, 4, 1, 94, 98, 327, 127, 356, 162, 389)
 EYES = (33, 263)  # outer corners; their distance is the unit of the head's frame
 
 
 class Pose(NamedTuple):
-    """Head frame to picture, per frame: points @ rotation.T * scale + shift."""
+    """The map from the head's frame to the picture, per frame: points @ rotation.T * scale + shift."""
 
     scale: np.ndarray  # (T,) px per eye distance
     rotation: np.ndarray  # (T, 3, 3)
@@ -30,7 +30,7 @@ class Pose(NamedTuple):
 
 
 def fit_pose(landmarks: np.ndarray, template: np.ndarray) -> Pose:
-    """The similarity that takes the template's rigid points to each frame's.
+    """The similarity that maps the template's rigid points to each frame's.
 
     Args:
         landmarks: (T, 478, 3) px, no NaN.
@@ -64,7 +64,7 @@ def to_picture(points: np.ndarray, pose: Pose) -> np.ndarray:
 
 
 def template_of(landmarks: np.ndarray, rounds: int = 3) -> np.ndarray:
-    """A mean face in the head's frame: (478, 3) float32, eyes one apart and level, their middle at the origin.
+    """A mean face in the head's frame, (478, 3) float32: outer eye corners level, at distance 1, centred at the origin.
 
     Args:
         landmarks: (T, 478, 3) px of any heads, no NaN.
@@ -76,11 +76,11 @@ def template_of(landmarks: np.ndarray, rounds: int = 3) -> np.ndarray:
 
 
 def mean_face(tracks: Sequence[np.ndarray], frames: int = 512) -> np.ndarray:
-    """`template_of` some frames of many clips, evenly spread over all: a mean face needs no more.
+    """`template_of` of some frames of many clips, evenly spread over all of them.
 
     Args:
         tracks: (T, 478, 3) px each, no NaN, at least one frame in all.
-        frames: how many; the same ones several times where there are fewer.
+        frames: their number; frames are repeated where there are fewer.
     """
     ends = np.cumsum([len(track) for track in tracks])
     at = np.linspace(0, ends[-1] - 1, frames).round().astype(int)

@@ -1,8 +1,7 @@
-"""C-MET and CEM-Net as methods of the suite: from a case's inputs to a video, by checkpoints found beside the data.
+"""Makes C-MET and CEM-Net methods of the suite: from a case's inputs to a video, with checkpoints next to the data.
 
-They have the members of `cmet_baselines.method.Method` and need no import from there. A checkpoint is looked for when
-it is needed, so that one that was trained since is found; `revision` is a digest of the files and of the
-renderer's name.
+They have the members of `cmet_baselines.method.Method` and need no import from there. A checkpoint is searched when it
+is needed, so that a new one is found. `revision` is a digest of the files and of the renderer's revision.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -23,9 +22,13 @@ from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import UserError
 from talking_face.signature import digest
 
+if TYPE_CHECKING:
+    from cmet_reference.cem_net.generate import CemNetFace
+    from cmet_reference.cmet.generate import CMetFace
+
 
 class Case(Protocol):
-    """What the models use of `cmet_baselines.method.Case`."""
+    """The members of `cmet_baselines.method.Case` that the models use."""
 
     @property
     def n_frames(self) -> int: ...
@@ -52,8 +55,8 @@ class Case(Protocol):
     def note(self, text: str) -> None: ...
 
 
-class _Trained:
-    """A method whose weights are files; the picture is drawn over the source video, cut or held to the length."""
+class TrainedMethod:
+    """A method whose weights are checkpoints. The face is drawn over the source video, cut or held to the length."""
 
     name: str
     files: tuple[str, ...]  # names of its checkpoints
@@ -65,11 +68,11 @@ class _Trained:
         return checkpoints.find(stage, self._model_files)
 
     def paths(self) -> list[Path]:
-        """The files, and those that they were built on.
+        """The method's checkpoints, and those that they were built on.
 
         Raises:
             MissingWeights: one is not trained.
-            UserError: one was trained with another version of an earlier one than is here.
+            UserError: one was trained with another revision of an earlier one than the one found.
         """
         found = {name: self._find(name) for name in self.files}
         for name in self.files:
@@ -77,7 +80,9 @@ class _Trained:
                 path = found.setdefault(earlier, self._find(earlier))
                 if (here := _revision(*_stamp(path))) != wanted:
                     again = checkpoints.command(name)
-                    raise UserError(f"{found[name]} was trained with {earlier} {wanted}, here is {here}; run `{again}`")
+                    raise UserError(
+                        f"{found[name]} was trained with {earlier} {wanted}, found is {here}; run `{again}`"
+                    )
         return list(found.values())
 
     @property
@@ -87,11 +92,11 @@ class _Trained:
 
     @property
     def trained_on(self) -> frozenset[str]:
-        """Ids of all clips that any of the checkpoints was fitted to."""
+        """Ids of all clips that any of the checkpoints was trained on."""
         return frozenset().union(*(_header(*_stamp(path)).get("clips", ()) for path in self.paths()))
 
     def renderer(self) -> Renderer:
-        """What turns landmarks into pictures: the mesh, with what it learnt of expressions where that is a file."""
+        """The renderer: the mesh, with the trained appearance where the method has one."""
         if "appearance" not in self.files:
             return MeshRenderer()
         return _mesh(_stamp(self._find("appearance")), _stamp(self._find("skin")))
@@ -100,20 +105,20 @@ class _Trained:
         """The video: (n_frames, H, W, 3) uint8 RGB."""
         n, given = case.n_frames, len(case.source_landmarks)
         if given != n:
-            what = f"cut from {given} to {n} frames" if given > n else f"last of {given} frames held to {n}"
-            case.note(f"cut-or-hold-last: {what}")
+            change = f"cut from {given} to {n} frames" if given > n else f"last of {given} frames held to {n}"
+            case.note(f"cut-or-hold-last: {change}")
         held = np.minimum(np.arange(n), given - 1)
         base, points = case.source_frames[held], case.source_landmarks[held]
         landmarks = self.landmarks(case, points)
         return self.renderer().frames(landmarks, case.reference_frames, case.reference_landmarks, base, points)
 
     def landmarks(self, case: Case, base: np.ndarray) -> np.ndarray:
-        """(n_frames, 478, 3) px, given those of the base picture."""
+        """The landmarks to draw, (n_frames, 478, 3) px, given those of the base picture."""
         raise NotImplementedError
 
 
-class CMet(_Trained):
-    """C-MET: the source video's expression, turned by the way from neutral to emotional speech; lips from the sound."""
+class CMet(TrainedMethod):
+    """C-MET: changes the source video's expression along the direction from neutral to emotional speech."""
 
     name = "cmet"
     files = ("cmet", "audio2mouth", "appearance", "skin")
@@ -123,7 +128,7 @@ class CMet(_Trained):
         from cmet_reference.cmet.codec import Face
 
         face = _cmet(tuple(_stamp(path) for path in self.paths()), self._model_files)
-        out: np.ndarray = face.landmarks(
+        return face.landmarks(
             case.driving_audio,
             Face(None, case.source_landmarks, case.source_blendshapes),
             case.emotion_audio,
@@ -131,11 +136,10 @@ class CMet(_Trained):
             case.source_audio,
             case.n_frames,
         )
-        return out
 
 
-class CemNet(_Trained):
-    """CEM-Net: lips and jaw from sound, the sound's emotion from a memory, on the source video."""
+class CemNet(TrainedMethod):
+    """CEM-Net: predicts lips and jaw from audio, and adds the audio's emotion from a memory."""
 
     name = "cem-net"
     files: tuple[str, ...] = ("audio2mouth", "aee", "ebm", "appearance", "skin")
@@ -143,14 +147,11 @@ class CemNet(_Trained):
 
     def landmarks(self, case: Case, base: np.ndarray) -> np.ndarray:
         face = _cem_net(tuple(_stamp(path) for path in self.paths()), self._model_files)
-        out: np.ndarray = face.landmarks(
-            case.driving_audio, case.reference_landmarks, base, case.n_frames, case.reference_frames
-        )
-        return out
+        return face.landmarks(case.driving_audio, case.reference_landmarks, base, case.n_frames, case.reference_frames)
 
 
 class CemNetFlow(CemNet):
-    """CEM-Net with its own renderer, where that was trained."""
+    """CEM-Net with its own flow renderer."""
 
     name = "cem-net-flow"
     files = ("audio2mouth", "aee", "ebm", "renderer")
@@ -159,9 +160,11 @@ class CemNetFlow(CemNet):
         return _flow(_stamp(self._find("renderer")))
 
 
-class GroundTruthFace(_Trained):
-    """The real clip's face on the source video, at the source's pose: what perfect landmarks would give. No method, but
-    the most that a model of landmarks can reach with the mesh renderer."""
+class GroundTruthFace(TrainedMethod):
+    """Draws the ground truth's face on the source video in the source's pose: the result of perfect landmarks.
+
+    It is not a method. It shows the upper bound of a landmark model with the mesh renderer.
+    """
 
     name = "ground-truth-face"
     files = ("appearance", "skin")
@@ -174,14 +177,14 @@ class GroundTruthFace(_Trained):
         return to_picture(to_head(real, fit_pose(real, template)), fit_pose(base, template))
 
 
-# Files that were loaded ----------------------------------------------------------------------------------------------
+# Cache of loaded files -----------------------------------------------------------------------------------------------
 
-Stamp = tuple[Path, int, int]  # path, nanoseconds and bytes: another one once the file is written again
+Stamp = tuple[Path, int, int]  # path, modification time in ns and size; it changes when the file is written again
 
 
 def _stamp(path: Path) -> Stamp:
-    about = path.stat()
-    return path, about.st_mtime_ns, about.st_size
+    status = path.stat()
+    return path, status.st_mtime_ns, status.st_size
 
 
 @lru_cache(maxsize=64)
@@ -195,7 +198,7 @@ def _header(path: Path, _time: int, _size: int) -> TrainedOn:
 
 
 @lru_cache(maxsize=2)
-def _cmet(stamps: Sequence[Stamp], files: ModelFiles | None) -> Any:
+def _cmet(stamps: Sequence[Stamp], files: ModelFiles | None) -> CMetFace:
     from cmet_reference.cmet.generate import CMetFace
     from talking_face.pretrained.torch_nets import device
 
@@ -203,7 +206,7 @@ def _cmet(stamps: Sequence[Stamp], files: ModelFiles | None) -> Any:
 
 
 @lru_cache(maxsize=2)
-def _cem_net(stamps: Sequence[Stamp], files: ModelFiles | None) -> Any:
+def _cem_net(stamps: Sequence[Stamp], files: ModelFiles | None) -> CemNetFace:
     from cmet_reference.cem_net.generate import CemNetFace
     from talking_face.pretrained.torch_nets import device
 

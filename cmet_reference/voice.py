@@ -1,4 +1,4 @@
-"""How something is said: numbers of pitch, loudness, breath and brightness of a clip's sound, for both models."""
+"""Measures the prosody of audio for both models: pitch, loudness, breath and brightness."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from typing import Literal
 
 import numpy as np
 
+from talking_face.media.reading import AUDIO_RATE
 from talking_face.reasons import ClipError, Reason
 
-RATE = 16000
 _FRAME, _HOP, _FFT = 1024, 320, 2048  # samples: 64 ms, 20 ms
 _LOWEST, _HIGHEST = 60, 500  # Hz
 _OCTAVE = 0.05  # of a peak's height, for each doubling of the period (Praat: 0.01; these voices have strong overtones)
 _VOICED = 0.5  # of a frame's energy that repeats after one period
 _AUDIBLE = 30.0  # dB below the loudest frame
 
-Heard = Literal["mean", "emotions"]  # how a network hears a pool; see `cmet_reference.cmet.speech.Hearing`
+PoolRule = Literal["mean", "emotions"]  # how a pool of utterances is encoded; see `cmet_reference.cmet.speech`
 
 
 PROSODY = (
@@ -28,39 +28,41 @@ PROSODY = (
     "audible share",
     "level's movement between frames",
     "harmonics to noise, dB",
-    "spectral tilt, dB: 1 to 5 kHz against what is below",
+    "spectral tilt, dB: 1 to 5 kHz relative to lower frequencies",
 )
 
 
 class Prosody:
-    """How something is said: pitch, loudness, their movement, breath and brightness. Ten numbers, no training.
+    """Encodes the prosody of an utterance as ten numbers: pitch, loudness, their movement, breath and brightness.
 
-    Means and deviations of 13 cepstra beside the first eight lowered the accuracy on held-out speakers (nearest label,
-    one clip less the speaker's neutral mean: 70 % to 63 %): they tell voices and sentences apart more than emotions.
+    Means and deviations of 13 cepstra, added to the first eight numbers, lowered the accuracy on held-out speakers from
+    70 % to 63 % (nearest label, one clip minus the speaker's neutral mean). They depend more on voice and sentence than
+    on emotion.
     """
 
     name = "prosody-1"
     size = len(PROSODY)
-    heard: Heard = "emotions"
+    pool_rule: PoolRule = "emotions"
 
     def encode(self, audio: np.ndarray, clip_id: str | None = None) -> np.ndarray:
+        """(10,) float32 of (N,) int16 at 16 kHz. Raises ClipError where it is shorter than a frame."""
         return prosody(*pitch_track(checked(audio)))
 
 
 def prosody(pitch: np.ndarray, strength: np.ndarray, level: np.ndarray, tilt: np.ndarray) -> np.ndarray:
-    """The ten numbers of PROSODY, float32, of what `pitch_track` found, (T,) each."""
+    """The ten numbers of PROSODY, float32, from the results of `pitch_track`, (T,) each."""
     voiced = (strength > _VOICED) & (level > level.max() - _AUDIBLE)
-    heard = pitch[voiced] if voiced.sum() >= 3 else np.full(3, np.log(150.0))  # whisper, silence: no movement
-    low, high = np.percentile(heard, (10, 90))
+    tones = pitch[voiced] if voiced.sum() >= 3 else np.full(3, np.log(150.0))  # whisper, silence: no movement
+    low, high = np.percentile(tones, (10, 90))
     top = np.percentile(level, 95)
     loud = level > top - 15
     clear = loud & voiced if (loud & voiced).any() else loud
     share = np.clip(strength[clear], 0.01, 0.999)
     return np.array(
         [
-            np.median(heard),
+            np.median(tones),
             high - low,
-            np.abs(np.diff(heard)).mean(),
+            np.abs(np.diff(tones)).mean(),
             voiced.mean(),
             top,
             level.std(),
@@ -94,14 +96,14 @@ def pitch_track(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray
     own = np.fft.irfft(np.abs(np.fft.rfft(taper, _FFT)) ** 2)[:_FRAME]
     repeat = np.fft.irfft(power)[:, :_FRAME]
     repeat /= (repeat[:, :1] + 1e-9) * (own / own[0] + 1e-3)
-    first = RATE // _HIGHEST
-    lags = np.arange(first, RATE // _LOWEST)
+    first = AUDIO_RATE // _HIGHEST
+    lags = np.arange(first, AUDIO_RATE // _LOWEST)
     # A tone repeats after two periods as well as after one: an octave down costs.
     period = (repeat[:, lags] - _OCTAVE * np.log2(lags)).argmax(axis=1) + first
-    hertz = np.fft.rfftfreq(_FFT, 1 / RATE)
+    hertz = np.fft.rfftfreq(_FFT, 1 / AUDIO_RATE)
     low, high = (power[:, (hertz >= a) & (hertz < b)].sum(axis=1) for a, b in ((50, 1000), (1000, 5000)))
     return (
-        np.log(RATE / period),
+        np.log(AUDIO_RATE / period),
         repeat[np.arange(len(repeat)), period],
         10 * np.log10((frames**2).mean(axis=1) + 1),
         10 * np.log10((high + 1) / (low + 1)),
@@ -109,6 +111,7 @@ def pitch_track(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray
 
 
 def checked(audio: np.ndarray) -> np.ndarray:
+    """The audio, (N,) int16. Raises ClipError where it has another form or less than 640 samples."""
     if audio.ndim != 1 or audio.dtype != np.int16 or len(audio) < 640:
         raise ClipError(
             Reason.TOO_SHORT, f"an utterance is (N,) int16 with 640 samples or more, got {audio.shape} {audio.dtype}"

@@ -11,7 +11,7 @@ from cmet_baselines.method import ARRAYS, Case, CaseSpec
 from cmet_eval.protocol.pairs import pair_file_name
 from cmet_eval.runs.timing import Stopwatch
 from cmet_pipelines.shards import ShardSet
-from cmet_reference.clips import bridged
+from cmet_reference.clips import interpolated
 from cmet_reference.geometry import fit_pose, template_of
 from talking_face.clip import Pair
 from talking_face.reasons import ClipError, Reason
@@ -142,7 +142,7 @@ class PairInputs:
 
 def _without_gaps(clip_id: str, track: np.ndarray) -> np.ndarray:
     try:
-        return bridged(track)
+        return interpolated(track)
     except ValueError:
         raise ClipError(Reason.NO_FACE, f"{clip_id} shows no face, so it has no landmarks to go by") from None
 

@@ -1,1 +1,1 @@
-"""CEM-Net: emotion-agnostic lips from sound, emotion from sound and picture, a memory that joins them."""
+"""CEM-Net: predicts emotion-agnostic lips from audio, and adds emotion from a memory read by audio and picture."""

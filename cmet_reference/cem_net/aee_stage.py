@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from cmet_reference.cem_net import aee, aee_features, aee_losses, aee_settings
-from cmet_reference.cem_net.audio2mouth_stage import another_voice
+from cmet_reference.cem_net.audio2mouth_stage import augmented_voice
 from cmet_reference.clips import ClipArrays
 from cmet_reference.training.stage import Optimizer
 from talking_face.emotions import EMOTIONS
 from talking_face.reasons import UserError
+
+Sample = dict[str, np.ndarray | int]  # the arrays of one clip or pair by name
+Batch = dict[str, list[np.ndarray | int]]
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class AeeSettings:
     # Pretraining: mix a clip's windows with those of another clip of the same emotion, by a share between 0 and this.
     # With few speakers the network otherwise learns speakers in place of emotions.
     mixing: float = 0.0
-    gain: float = 0.0  # see another_voice; mel only
+    gain: float = 0.0  # see augmented_voice; mel only
     bands: int = 0
     annealed: bool = False
     # With `manner`: start the emotion as a linear discriminant of the clip features (`calibrated`), whose covariance is
@@ -140,13 +142,14 @@ class AeeStage:
     def record(self) -> Mapping[str, object]:
         return self.net.record()
 
-    def _clips(self, rng: np.random.Generator) -> dict[str, list[Any]]:
+    def _clips(self, rng: np.random.Generator) -> Batch:
         """A batch of the pretraining tasks."""
-        out: dict[str, list[Any]] = {"windows": []}
+        out: Batch = {"windows": []}
         for i in rng.integers(len(self.train), size=self.settings.batch):
-            sample: dict[str, Any] = {"windows": self._windows(i, rng)}
+            windows = self._windows(i, rng)
+            sample: Sample = {"windows": windows}
             if "emotion" in self.settings.pretrain:
-                sample |= self._emotion_task(i, sample["windows"], rng)
+                sample |= self._emotion_task(i, windows, rng)
             if "identity" in self.settings.pretrain:
                 sample["speaker"] = class_of(self.train[i].speaker, self.net.labels.speakers)
             if "text" in self.settings.pretrain:
@@ -155,20 +158,20 @@ class AeeStage:
                 out.setdefault(name, []).append(value)
         return out
 
-    def _emotion_task(self, i: int, windows: np.ndarray, rng: np.random.Generator) -> dict[str, Any]:
+    def _emotion_task(self, i: int, windows: np.ndarray, rng: np.random.Generator) -> Sample:
         """The clip's label, and its windows mixed with those of another clip of the same emotion."""
         emotion = self.train[i].emotion
         same = self._same_emotion.get(emotion, [i])
         other = same[int(rng.integers(len(same)))]
         other_windows = self._windows(other, rng)
         share = np.float32(rng.uniform(0, self.settings.mixing))
-        out: dict[str, Any] = {"emotion": class_of(emotion, self.net.labels.emotions)}
+        out: Sample = {"emotion": class_of(emotion, self.net.labels.emotions)}
         out["emotion_windows"] = (1 - share) * windows + share * other_windows
         if self.net.settings.manner:
             out["clip"] = (1 - share) * self.clip_features[i] + share * self.clip_features[other]
         return out
 
-    def _text_task(self, i: int) -> dict[str, Any]:
+    def _text_task(self, i: int) -> Sample:
         """The clip's transcript with a window per frame, or its sentence; {} without either."""
         c, labels, most = self.train[i], self.net.labels, self.settings.text_frames
         if not self.texts:
@@ -182,11 +185,11 @@ class AeeStage:
             "letters": np.pad(letters, (0, most // 2 - len(letters))),
         }
 
-    def _pairs(self, rng: np.random.Generator) -> dict[str, list[Any]]:
+    def _pairs(self, rng: np.random.Generator) -> Batch:
         drawn = [self._pair(rng) for _ in range(self.settings.batch)]
         return {name: [pair[name] for pair in drawn] for name in drawn[0]}
 
-    def _pair(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    def _pair(self, rng: np.random.Generator) -> Sample:
         """Two clips of another emotion, sentence and, where possible, voice; with the six combinations that exist.
 
         The second voice is a speaker's who shares two sentences with the first, if there is one. Where no speakers
@@ -211,8 +214,10 @@ class AeeStage:
         labels = self.net.labels
         emotions = np.array([class_of(c.emotion, labels.emotions) for c in (a, b)])
         speakers = np.array([class_of(c.speaker, labels.speakers) for c in (a, b)])
-        out = {"corners": corners, "known": known, "windows": windows, "emotion": emotions, "speaker": speakers}
-        return out | ({"clip": self.clip_features[[first, second]]} if self.net.settings.manner else {})
+        out: Sample = {"corners": corners, "known": known, "windows": windows, "emotion": emotions, "speaker": speakers}
+        if self.net.settings.manner:
+            out["clip"] = self.clip_features[[first, second]]
+        return out
 
     def _two(self, rng: np.random.Generator) -> tuple[int, int]:
         """The indices of a pair's clips."""
@@ -231,7 +236,7 @@ class AeeStage:
         windows = aee_features.feature_windows(self.rows[i], at, self.net.settings)
         if self.net.settings.features == "mel":
             gain, bands = self.settings.gain, self.settings.bands
-            windows = another_voice(windows.swapaxes(1, 2), gain, bands, rng).swapaxes(1, 2)
+            windows = augmented_voice(windows.swapaxes(1, 2), gain, bands, rng).swapaxes(1, 2)
         return windows
 
 

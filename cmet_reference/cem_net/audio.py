@@ -1,4 +1,4 @@
-"""Sound as CEM-Net hears it: the mel spectrogram of Wav2Lip for the lips, cepstra as EVP cuts them for the emotion.
+"""Computes CEM-Net's audio features: Wav2Lip's mel spectrogram for the lips, EVP's cepstra for the emotion.
 
 Sources: Rudrabha/Wav2Lip and Weizhi-Zhong/IP_LAP, models/audio.py (mel); jixinya/EVP,
 train/disentanglement/dtw/MFCC_dtw.py (cepstra). numpy only.
@@ -10,17 +10,15 @@ from functools import cache
 
 import numpy as np
 
+from cmet_reference.clips import FPS, SAMPLES_A_FRAME
+from talking_face.media.reading import AUDIO_RATE
 from talking_face.pretrained.mfcc import mfcc
-
-RATE = 16000  # Hz
-FPS = 25
-SAMPLES_A_FRAME = RATE // FPS
 
 MELS, MEL_HOP, MEL_STEPS = 80, 200, 16  # 16 columns are 0.2 s: five frames
 _FFT, _FMIN, _FMAX, _PREEMPHASIS = 800, 55.0, 7600.0, 0.97
 _MIN_DB, _REF_DB, _MAX_ABS = -100.0, 20.0, 4.0
 
-CEPSTRA, CEPSTRUM_STEPS, CEPSTRUM_HOP = 12, 28, 4  # 28 rows of 10 ms, a window every 40 ms: one a frame
+CEPSTRA, CEPSTRUM_STEPS, CEPSTRUM_HOP = 12, 28, 4  # 28 rows of 10 ms; one window per frame, every 40 ms
 _MARGIN = 1920  # samples of silence at both ends
 
 
@@ -50,7 +48,7 @@ def mel(audio: np.ndarray) -> np.ndarray:
 
 
 def mel_windows(spectrogram: np.ndarray, frames: np.ndarray) -> np.ndarray:
-    """The 16 columns around each frame: from int(80 (i - 2) / 25) on; an index beyond the ends takes the end's column.
+    """The 16 columns around each frame: from int(80 (i - 2) / 25) on; an index beyond an end takes the last column.
 
     Source of the index: Weizhi-Zhong/IP_LAP, train_landmarks_generator.py, which leaves out frames near the ends.
 
@@ -61,15 +59,15 @@ def mel_windows(spectrogram: np.ndarray, frames: np.ndarray) -> np.ndarray:
     Returns:
         (F, 80, 16), float32.
     """
-    start = np.trunc(RATE / MEL_HOP * (np.asarray(frames) - 2) / FPS).astype(int)
+    start = np.trunc(AUDIO_RATE / MEL_HOP * (np.asarray(frames) - 2) / FPS).astype(int)
     columns = np.clip(start[:, None] + np.arange(MEL_STEPS), 0, spectrogram.shape[1] - 1)
     return np.ascontiguousarray(spectrogram[:, columns].transpose(1, 0, 2))
 
 
 def cepstra(audio: np.ndarray) -> np.ndarray:
-    """Cepstra 1 to 12 every 10 ms, of the sound with 0.12 s of silence before and after it.
+    """Cepstra 1 to 12 every 10 ms, of the audio with 0.12 s of silence before and after it.
 
-    The zeroth (python_speech_features puts the energy there) is dropped, so that loudness does not count.
+    The zeroth, which python_speech_features replaces by the energy, is dropped, so that loudness has no effect.
 
     Args:
         audio: (N,) int16, 16 kHz.
@@ -81,7 +79,7 @@ def cepstra(audio: np.ndarray) -> np.ndarray:
 
 
 def cepstrum_windows(rows: np.ndarray, frames: np.ndarray) -> np.ndarray:
-    """The 28 rows centred on each frame; an index beyond the ends takes the end's row.
+    """The 28 rows centred on each frame; an index beyond an end takes the last row.
 
     Args:
         rows: (R, 12) of `cepstra`.
@@ -95,7 +93,7 @@ def cepstrum_windows(rows: np.ndarray, frames: np.ndarray) -> np.ndarray:
 
 
 def to_length(audio: np.ndarray, frames: int) -> np.ndarray:
-    """(N,) int16 cut to, or filled with zeros up to, (640 frames,)."""
+    """Audio (N,) int16, cut or padded with zeros to (640 frames,)."""
     audio = audio[: frames * SAMPLES_A_FRAME]
     return np.pad(audio, (0, frames * SAMPLES_A_FRAME - len(audio)))
 
@@ -105,7 +103,7 @@ def _triangles() -> np.ndarray:
     """(80, 401): librosa.filters.mel(sr=16000, n_fft=800, n_mels=80, fmin=55, fmax=7600), htk=False, norm="slaney"."""
     ends = _to_mel(np.array([_FMIN, _FMAX]))
     corner = _to_hertz(np.linspace(ends[0], ends[1], MELS + 2))
-    hertz = np.fft.rfftfreq(_FFT, 1 / RATE)
+    hertz = np.fft.rfftfreq(_FFT, 1 / AUDIO_RATE)
     left, middle, right = corner[:-2, None], corner[1:-1, None], corner[2:, None]
     peak = np.maximum(0, np.minimum((hertz - left) / (middle - left), (right - hertz) / (right - middle)))
     return peak * 2 / (right - left)

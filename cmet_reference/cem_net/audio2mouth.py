@@ -1,14 +1,14 @@
-"""Audio2Mouth: lips and jaw from sound, from a few reference faces, and from the upper face of every frame.
+"""Audio2Mouth, CEM-Net's lip network: predicts lips and jaw from audio, reference faces, and the upper face.
 
-CEM-Net's first network, which is IP-LAP's landmark generator (Weizhi-Zhong/IP_LAP, models/landmark_generator.py) with
-N = T = 5. What differs from both is where the points live: in the head's frame of `cmet_reference.geometry`, with three
-coordinates, as displacements from the mean of the references. Four speakers are then enough to speak for a fifth; in a
-crop's pixels a network of this size learns the speakers' faces.
+It is IP-LAP's landmark generator (Weizhi-Zhong/IP_LAP, models/landmark_generator.py) with N = T = 5. The coordinates
+differ from both: points are in the head's frame of `cmet_reference.geometry`, in three dimensions, as displacements
+from the mean of the references. Four training speakers then suffice for a fifth. In a crop's pixels, a network of this
+size memorises the speakers' faces.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,9 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from cmet_reference.cem_net import audio as sound
+from cmet_reference.training import checkpoints
 
 # MediaPipe's indices in IP-LAP's order (train_landmarks_generator.py, ori_sequence_idx), which runs along the curves:
-# neighbours in a list are neighbours on the face, so that a convolution over it means something.
+# neighbours in a list are neighbours on the face, as the convolutions need.
 # fmt: off
 JAW = (132, 58, 172, 136, 150, 149, 176, 148, 152, 377, 400, 378, 379, 365, 397, 288, 361)
 LIPS = (
@@ -35,15 +36,15 @@ UPPER = (
     362, 398, 384, 385, 386, 387, 388, 466, 263, 249, 390, 373, 374, 380, 381, 382,
 )
 # fmt: on
-POINTS = JAW + LIPS  # 57: what comes out
-_ALL = UPPER + POINTS  # 131: what a reference is
+POINTS = JAW + LIPS  # 57 points: the output
+_ALL = UPPER + POINTS  # 131 points: a reference
 
 KIND = "audio2mouth"
 
 
 @dataclass(frozen=True)
 class Audio2MouthNetSettings:
-    """The network's sizes. The defaults are the paper's; what it does not state is IP-LAP's."""
+    """The network's sizes. The defaults are the paper's, or IP-LAP's where it gives none."""
 
     references: int = 5  # N (IP-LAP: 15)
     frames: int = 5  # T
@@ -52,17 +53,17 @@ class Audio2MouthNetSettings:
     layers: int = 4  # IP-LAP
     feed_forward: int = 1024  # IP-LAP
     dropout: float = 0.1  # IP-LAP
-    # Whose output tokens give the mouth. "pose": all of it from the last T tokens, as the paper's formula z_(N+T+t) has
-    # it; "ip-lap": the lips from the sound's tokens and the jaw from the pose's, as that code does.
+    # The output tokens that give the mouth. "pose": all of it from the last T tokens, as in the paper's formula
+    # z_(N+T+t); "ip-lap": the lips from the audio's tokens and the jaw from the pose's, as in its code.
     read: Literal["pose", "ip-lap"] = "pose"
 
 
 class Audio2Mouth(nn.Module):
-    """The network, the frame it lives in (`template`) and the unit of its outputs (`unit`)."""
+    """The network, with the template of its head frame and the unit of its outputs as buffers."""
 
     template: Tensor  # (478, 3)
     positions: Tensor  # (T, width)
-    unit: Tensor  # (): deviation of a coordinate of the mouth from the references' mean, in eye distances
+    unit: Tensor  # (): standard deviation of the mouth's displacements, in eye distances
 
     def __init__(
         self,
@@ -76,7 +77,7 @@ class Audio2Mouth(nn.Module):
         self.reference_encoder = _point_encoder(s.width, strided_from=1)
         self.pose_encoder = _point_encoder(s.width, strided_from=2)
         self.norm = nn.LayerNorm(s.width)  # one for all three, as IP-LAP has it
-        self.modality = nn.Embedding(3, s.width)  # pose, sound, reference
+        self.modality = nn.Embedding(3, s.width)  # pose, audio, reference
         self.dropout = nn.Dropout(s.dropout)
         layer = nn.TransformerEncoderLayer(s.width, s.heads, s.feed_forward, s.dropout, batch_first=True)
         self.fusion = nn.TransformerEncoder(layer, s.layers, enable_nested_tensor=False)
@@ -98,26 +99,26 @@ class Audio2Mouth(nn.Module):
         Returns:
             (B, T, 57, 3) in eye distances, jaw first.
         """
-        return self.fuse(self.known(references), self.heard(mels), self.posed(upper))
+        return self.fuse(self.reference_tokens(references), self.audio_tokens(mels), self.pose_tokens(upper))
 
-    def heard(self, mels: Tensor) -> Tensor:
+    def audio_tokens(self, mels: Tensor) -> Tensor:
         """(B, T, 80, 16) to tokens (B, T, width)."""
         return self._tokens(self.mel_encoder(mels.flatten(0, 1)[:, None]), len(mels))
 
-    def known(self, references: Tensor) -> Tensor:
+    def reference_tokens(self, references: Tensor) -> Tensor:
         """(B, N, 131, 3) to tokens (B, N, width)."""
-        return self._tokens(self.reference_encoder(self._inward(references, _ALL)), len(references))
+        return self._tokens(self.reference_encoder(self._standard(references, _ALL)), len(references))
 
-    def posed(self, upper: Tensor) -> Tensor:
+    def pose_tokens(self, upper: Tensor) -> Tensor:
         """(B, T, 74, 3) to tokens (B, T, width)."""
-        return self._tokens(self.pose_encoder(self._inward(upper, UPPER)), len(upper))
+        return self._tokens(self.pose_encoder(self._standard(upper, UPPER)), len(upper))
 
-    def fuse(self, known: Tensor, heard: Tensor, posed: Tensor) -> Tensor:
-        """The tokens of B windows to (B, T, 57, 3)."""
-        n, t, kind = known.shape[1], heard.shape[1], self.modality.weight
+    def fuse(self, references: Tensor, audio: Tensor, pose: Tensor) -> Tensor:
+        """The tokens of B windows, (B, N or T, width), to displacements (B, T, 57, 3)."""
+        n, t, kind = references.shape[1], audio.shape[1], self.modality.weight
         at = self.positions[:t]
         # The references are a set and have no position.
-        tokens = torch.cat([known + kind[2], heard + at + kind[1], posed + at + kind[0]], dim=1)
+        tokens = torch.cat([references + kind[2], audio + at + kind[1], pose + at + kind[0]], dim=1)
         out = self.fusion(self.dropout(tokens))
         of_pose = out[:, n + t :]
         of_lips = of_pose if self.settings.read == "pose" else out[:, n : n + t]
@@ -126,7 +127,7 @@ class Audio2Mouth(nn.Module):
     def _tokens(self, encoded: Tensor, batch: int) -> Tensor:
         return self.norm(encoded.flatten(1)).unflatten(0, (batch, -1))
 
-    def _inward(self, points: Tensor, index: tuple[int, ...]) -> Tensor:
+    def _standard(self, points: Tensor, index: tuple[int, ...]) -> Tensor:
         """(B, S, P, 3) to (B S, 3, P), relative to the template, in units of the mouth's movement."""
         return ((points - self.template[list(index)]) / self.unit).flatten(0, 1).transpose(1, 2)
 
@@ -134,15 +135,15 @@ class Audio2Mouth(nn.Module):
     def mouth(self, audio: np.ndarray, references: np.ndarray, upper: np.ndarray, frames: int) -> np.ndarray:
         """Lips and jaw of a whole clip.
 
-        Every window of T frames is predicted and a frame gets the mean of what up to T windows say of it (IP-LAP's
-        inference sets windows end to end, which leaves a jump every T frames).
+        The network predicts every window of T frames, and a frame is the mean of its predictions in up to T windows.
+        IP-LAP's inference uses adjacent windows, which leaves a jump every T frames.
 
         Args:
-            audio: (N,) int16, 16 kHz; 640 samples a frame, cut or filled with silence.
+            audio: (N,) int16, 16 kHz; 640 samples per frame, cut or padded with silence.
             references: (N, 478, 3) float32 in the head's frame of this network's template, no NaN. Five of them,
-                evenly spread, are looked at; the displacement is added to the mean of these five.
-            upper: (F, 478, 3) in the same frame: who gives the head's pose. Held or cut to the frames wanted.
-            frames: how many are wanted.
+                evenly spread, are read; the displacement is added to the mean of these five.
+            upper: (F, 478, 3) in the same frame: the source of the head's pose, held or cut to `frames`.
+            frames: the number of output frames.
 
         Returns:
             (frames, 57, 3) float32 in the head's frame: MediaPipe's points `POINTS`.
@@ -152,41 +153,39 @@ class Audio2Mouth(nn.Module):
         t = self.settings.frames
         take = np.linspace(0, len(references) - 1, self.settings.references).round().astype(int)
         known = torch.from_numpy(np.ascontiguousarray(references[take][:, _ALL], np.float32)).to(device)
-        # Windows may begin before the first frame and end after the last: every frame then is in T of them.
+        # Windows may start before the first frame and end after the last, so that every frame is in T of them.
         at = np.arange(1 - t, frames + t - 1)
         mels = torch.from_numpy(sound.mel_windows(sound.mel(sound.to_length(audio, frames)), at)).to(device)
         held = np.clip(at, 0, min(frames, len(upper)) - 1)
-        posed = torch.from_numpy(np.ascontiguousarray(upper[held][:, UPPER], np.float32)).to(device)
+        pose = torch.from_numpy(np.ascontiguousarray(upper[held][:, UPPER], np.float32)).to(device)
         # A frame's tokens are the same in every window.
-        reference_tokens, sound_tokens, pose_tokens = (
-            self.known(known[None]),
-            self.heard(mels[None]),
-            self.posed(posed[None]),
+        references_of, audio_of, pose_of = (
+            self.reference_tokens(known[None]),
+            self.audio_tokens(mels[None]),
+            self.pose_tokens(pose[None]),
         )
         total = torch.zeros(len(at), len(POINTS), 3, device=device)
         for part in torch.arange(len(at) - t + 1, device=device).split(256):
             index = part[:, None] + torch.arange(t, device=device)
-            moved = self.fuse(reference_tokens.expand(len(part), -1, -1), sound_tokens[0, index], pose_tokens[0, index])
+            moved = self.fuse(references_of.expand(len(part), -1, -1), audio_of[0, index], pose_of[0, index])
             total.index_add_(0, index.flatten(), moved.flatten(0, 1))
         mean = known[:, len(UPPER) :].mean(dim=0)
         return (mean + total[t - 1 : t - 1 + frames] / t).cpu().numpy()
 
-    def record(self) -> dict[str, Any]:
-        """What `build` needs beside the tensors."""
+    def record(self) -> dict[str, object]:
+        """What `build` needs next to the tensors."""
         return asdict(self.settings)
 
 
 def build(record: Mapping[str, Any], state: Mapping[str, Tensor]) -> Audio2Mouth:
-    """The network of a checkpoint, ready to use."""
+    """The network of a checkpoint, in evaluation mode."""
     net = Audio2Mouth(Audio2MouthNetSettings(**record))
     net.load_state_dict(dict(state))
     return net.eval()
 
 
 def load(path: Path) -> Audio2Mouth:
-    """The network of a checkpoint file. Raises UserError where it is of another kind."""
-    from cmet_reference.training import checkpoints
-
+    """The network of a checkpoint file. Raises UserError where it cannot be used."""
     state, record = checkpoints.load(path, KIND)
     with checkpoints.as_saved(path, KIND):
         return build(record, state)
@@ -196,7 +195,7 @@ def loss(predicted: Tensor, truth: Tensor, weight: float = 1.0) -> tuple[Tensor,
     """L1 + weight x continuity (the paper; IP-LAP's velocity loss, weight 1 in both).
 
     Continuity is the mean over neighbouring frames of the length of the difference between the predicted and the true
-    step, one vector holding all points. In units of what is given.
+    step, as one vector of all points. In the units of the arguments.
 
     Args:
         predicted, truth: (B, T, P, 3).
@@ -220,13 +219,14 @@ class _Conv(nn.Module):
         n_in: int,
         n_out: int,
         size: int = 3,
-        stride: Any = 1,
+        stride: int | tuple[int, int] = 1,
         padding: int = 1,
         last: bool = False,
         residual: bool = True,
     ) -> None:
         super().__init__()
-        conv, norm = (nn.Conv1d, nn.BatchNorm1d) if dims == 1 else (nn.Conv2d, nn.BatchNorm2d)
+        conv: Callable[..., nn.Module] = nn.Conv1d if dims == 1 else nn.Conv2d
+        norm: Callable[..., nn.Module] = nn.BatchNorm1d if dims == 1 else nn.BatchNorm2d
         self.conv, self.norm = conv(n_in, n_out, size, stride, padding), norm(n_out)
         self.residual = residual and n_in == n_out and stride == 1
         self.act: nn.Module = nn.Tanh() if last else nn.ReLU()

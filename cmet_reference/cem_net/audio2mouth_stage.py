@@ -1,10 +1,9 @@
-"""How Audio2Mouth is trained: windows of clips whose references are their own, other voices, held-out figures."""
+"""Trains Audio2Mouth on windows of clips with references of the same clip; with held-out figures."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -27,30 +26,33 @@ class Audio2MouthSettings:
 
     steps: int
     batch: int = 128  # windows a step (IP-LAP)
-    rate: float = 1e-4  # Adam (the paper)
+    rate: float = 1e-4  # learning rate, with Adam (the paper)
     continuity: float = 1.0  # the paper's lambda
-    # Which clips. A reference comes from the clip itself, so what an emotion adds to a face for a whole clip is on both
-    # sides and falls out of the displacement: "all" is emotion-agnostic in what it can predict, and with 2 s clips of
-    # four speakers gives eight times the data of "neutral".
+    # The emotion of the clips, or "all". A reference comes from the clip itself, so the constant displacement of an
+    # emotion cancels: "all" is emotion-agnostic too, and has eight times the data of "neutral".
     emotions: str = "all"
-    # Changes of the sound, so that a few voices stand for many: loudness in decibels, and the spectrum moved up or down
-    # by whole mel bands (one is 4 to 6 % of pitch and formants). The paper needs none with LRS2.
+    # Augmentation for few voices: loudness in decibels, and a shift of the spectrum by whole mel bands (one band is 4
+    # to 6 % of pitch and formants). The paper has none, with LRS2.
     gain: float = 0.0
     bands: int = 0
     annealed: bool = False  # see Optimizer; the paper's rate is constant
 
 
-def another_voice(mels: np.ndarray, gain: float, bands: int, rng: np.random.Generator) -> np.ndarray:
-    """Windows of one voice, (..., bands, S), as another: up to `bands` bands higher or lower, up to `gain` decibels
-    louder or softer. 12.5 dB are one unit of the spectrogram."""
-    by = int(rng.integers(-bands, bands + 1))
+def augmented_voice(mels: np.ndarray, gain: float, bands: int, rng: np.random.Generator) -> np.ndarray:
+    """Augments windows of a mel spectrogram, (..., mel bands, S), all alike: another pitch and loudness.
+
+    Args:
+        gain: greatest change in decibels; 12.5 dB are one unit of the spectrogram.
+        bands: greatest shift in mel bands.
+    """
+    shift = int(rng.integers(-bands, bands + 1))
     n = mels.shape[-2]
-    moved = mels[..., np.clip(np.arange(n) - by, 0, n - 1), :]
+    moved = mels[..., np.clip(np.arange(n) - shift, 0, n - 1), :]
     return np.clip(moved + rng.uniform(-gain, gain) / 12.5, -4, 4).astype(np.float32)
 
 
 class Audio2MouthStage:
-    """Audio2Mouth on windows of T frames, their references drawn from the same clip outside the window."""
+    """Audio2Mouth on windows of T frames; references are drawn from the same clip outside of the window. A `Stage`."""
 
     name = audio2mouth.KIND
 
@@ -84,35 +86,35 @@ class Audio2MouthStage:
             start = int(rng.integers(0, len(face) - t + 1))
             window = np.arange(start, start + t)
             known = face.head[outside(len(face), start, t, n, rng)]
-            mels = another_voice(sound.mel_windows(face.mel, window), settings.gain, settings.bands, rng)
+            mels = augmented_voice(sound.mel_windows(face.mel, window), settings.gain, settings.bands, rng)
             rest = known[:, POINTS].mean(axis=0)
             rows.append((mels, known[:, ALL], face.head[window][:, UPPER], face.head[window][:, POINTS] - rest))
         return dict(zip(("mels", "references", "upper", "moved"), map(np.stack, zip(*rows, strict=True)), strict=True))
 
-    def loss(self, batch: Mapping[str, Any], optimizer: str) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """In units of the mouth's movement."""
+    def loss(self, batch: Mapping[str, Tensor], optimizer: str) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """See `audio2mouth.loss`; in units of the mouth's displacements."""
         moved = self.net(batch["mels"], batch["references"], batch["upper"])
         return audio2mouth.loss(moved / self.net.unit, batch["moved"] / self.net.unit, self.settings.continuity)
 
     def held_out(self) -> Mapping[str, float]:
         return mouth_figures(self.net, self.test)
 
-    def record(self) -> Mapping[str, Any]:
+    def record(self) -> Mapping[str, object]:
         return self.net.record()
 
 
 def opening(points: np.ndarray) -> np.ndarray:
-    """(T, 57, 3) to (T,): the distance of the inner lips' middles."""
+    """The opening of the mouth: (T, 57, 3) to (T,), the distance between the middles of the inner lips."""
     lips = points[:, -len(LIPS) :]
     return np.linalg.norm(lips[:, _INNER[0]] - lips[:, _INNER[1]], axis=1)
 
 
 def mouth_figures(net: Audio2Mouth, faces: Sequence[Face], most: int = 64) -> dict[str, float]:
-    """Audio2Mouth on clips it was not trained on, the references being five frames of the clip.
+    """Figures of Audio2Mouth on held-out clips; the references are five frames of the clip.
 
-    Errors are mean distances of lips and jaw in percent of the eyes' distance; correlations are of the mouth's opening
-    with the true one, the mean over clips. `shuffled` is the same with the sound of another clip of the speaker,
-    `still` the references' mean.
+    `error`: mean distance of lips and jaw in percent of the eye distance. `opening_r`: correlation of the mouth's
+    opening with the true one, mean over clips. `_shuffled`: with the audio of another clip of the speaker. `_still`:
+    for the references' mean.
     """
     rows = []
     chosen = [faces[i] for i in np.linspace(0, len(faces) - 1, min(most, len(faces))).round().astype(int)]
@@ -121,11 +123,11 @@ def mouth_figures(net: Audio2Mouth, faces: Sequence[Face], most: int = 64) -> di
         known = face.head[np.linspace(0, len(face) - 1, net.settings.references).round().astype(int)]
         others = [f for f in chosen if f.clip.speaker == face.clip.speaker and f.clip.clip_id != face.clip.clip_id]
         other = others[i % len(others)] if others else face
-        said = net.mouth(face.clip.audio, known, face.head, len(face))
+        predicted = net.mouth(face.clip.audio, known, face.head, len(face))
         shuffled = net.mouth(other.clip.audio, known, face.head, len(face))
         still = np.broadcast_to(known[:, POINTS].mean(axis=0), truth.shape)
-        error = [100 * float(np.linalg.norm(x - truth, axis=2).mean()) for x in (said, shuffled, still)]
-        rows.append([*error, _correlation(said, truth), _correlation(shuffled, truth)])
+        error = [100 * float(np.linalg.norm(x - truth, axis=2).mean()) for x in (predicted, shuffled, still)]
+        rows.append([*error, _correlation(predicted, truth), _correlation(shuffled, truth)])
     names = ("error", "error_shuffled", "error_still", "opening_r", "opening_r_shuffled")
     return dict(zip(names, np.mean(rows, axis=0).round(5).tolist(), strict=True))
 

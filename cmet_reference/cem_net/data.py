@@ -1,4 +1,4 @@
-"""What CEM-Net's stages are fed: clips in the head's frame with their sound, and draws from them."""
+"""Prepares clips for CEM-Net's stages: faces in the head's frame, audio features, references, identities."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from talking_face.pretrained.model_files import ModelFiles
 
 @dataclass(frozen=True)
 class Face:
-    """One clip as the networks see it. T frames."""
+    """The networks' form of a clip of T frames."""
 
     clip: ClipArrays
     head: np.ndarray  # (T, 478, 3) float32, head's frame
@@ -27,12 +27,12 @@ class Face:
 
 
 def mean_face(clips: Sequence[ClipArrays]) -> np.ndarray:
-    """The template of a training split, (478, 3) float32; the same for every stage that is given the same clips."""
+    """The template of a training split, (478, 3) float32, a function of the clips alone."""
     return geometry.mean_face([c.landmarks for c in clips])
 
 
 def prepare(clips: Sequence[ClipArrays], template: np.ndarray) -> list[Face]:
-    """Clips in the frame of a template; 4 ms a clip of 2 s."""
+    """Clips in the frame of a template; a clip of 2 s takes 4 ms."""
     return [
         Face(
             c,
@@ -45,26 +45,26 @@ def prepare(clips: Sequence[ClipArrays], template: np.ndarray) -> list[Face]:
 
 
 def outside(length: int, start: int, width: int, n: int, rng: np.random.Generator) -> np.ndarray:
-    """`n` different frames of a clip that are not in [start, start + width); all of them again where they are few."""
+    """`n` random frames of a clip outside of [start, start + width); repeated only where there are fewer than `n`."""
     left = np.concatenate([np.arange(start), np.arange(start + width, length)])
     return rng.choice(left if len(left) else np.arange(length), n, replace=len(left) < n)
 
 
-def identity_of(picture: np.ndarray, landmarks: np.ndarray, by: str, files: ModelFiles | None = None) -> np.ndarray:
-    """Who a face is, as a vector of length 1: (128,) by dlib's face ResNet, (512,) by ArcFace.
+def identity_of(picture: np.ndarray, landmarks: np.ndarray, kind: str, files: ModelFiles | None = None) -> np.ndarray:
+    """The identity embedding of a face, of length 1: (128,) float32 of dlib's face ResNet, (512,) of ArcFace.
 
     Args:
         picture: (H, W, 3) uint8 RGB.
         landmarks: (478, 3) px in it.
-        by: "dlib" or "arcface".
+        kind: "dlib" or "arcface".
 
     Raises:
-        MissingWeights: the network's file is not here.
+        MissingWeights: the network's file is absent.
     """
-    if by == "dlib":
+    if kind == "dlib":
         from talking_face.pretrained.dlib_models import Box, face_embedding
 
-        # Where dlib's own detector would put its box: the points' middle, a little wider than brows to chin is high.
+        # Similar to the box of dlib's own detector: centred on the points, slightly smaller than their extent.
         low, high = landmarks[:, :2].min(axis=0), landmarks[:, :2].max(axis=0)
         middle, side = (low + high) / 2, float((high - low).max()) * 0.95
         vector = face_embedding(picture, Box(*(middle - side / 2), *(middle + side / 2)), files)

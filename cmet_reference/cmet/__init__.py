@@ -1,1 +1,1 @@
-"""C-MET: emotion directions heard in speech, turned into directions of a face's expression code."""
+"""C-MET: maps directions of emotion in speech to directions of a face's expression code."""

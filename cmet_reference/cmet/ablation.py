@@ -1,7 +1,7 @@
-"""C-MET's tables in miniature: what the reference tokens and the loss terms do, on held-out speakers.
+"""Trains and prints C-MET's tables in miniature: ablations of reference tokens and losses on held-out speakers.
 
 `python -m cmet_reference.cmet.ablation DATA references` trains `released`, `zero` and `predicted`; `losses` trains the
-paper's Table 6 (reconstruction, + contrast, + direction). Every figure is of `figures.directions`, over the seeds.
+paper's Table 6 (reconstruction, + contrast, + direction). All figures are of `figures.directions`, over the seeds.
 """
 
 from __future__ import annotations
@@ -11,22 +11,24 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from cmet_reference.clips import read_clips
 from cmet_reference.cmet import speech
-from cmet_reference.cmet.train import CMetStage, Training, codec_of, configuration, read
-from cmet_reference.training import checkpoints
+from cmet_reference.cmet.train import CMetSettings, CMetStage, codec_of, read_settings
+from cmet_reference.training import checkpoints, config
 from cmet_reference.training.loop import fit
 from cmet_reference.training.options import Provenance, TrainOptions
+from talking_face.files import write_text
 from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import UserError
 
+Figures = dict[str, dict[str, list[float]]]  # by row and column, one value per seed
 
-def variants(table: str, settings: Training) -> dict[str, Training]:
-    """The rows of a table: one thing changed in each."""
+
+def variants(table: str, settings: CMetSettings) -> dict[str, CMetSettings]:
+    """The rows of a table; each changes one setting."""
     if table == "references":
         return {
             name: replace(settings, sampling=replace(settings.sampling, reference=name))
@@ -39,21 +41,20 @@ def variants(table: str, settings: Training) -> dict[str, Training]:
     }
 
 
-def run(
-    table: str, data: Path, settings: Training, seeds: Sequence[int], out: Path, quiet: bool = True
-) -> dict[str, dict[str, list[float]]]:
-    """Train every row of a table with every seed, below `out`; what is finished there is not trained again.
+def run(table: str, data: Path, settings: CMetSettings, seeds: Sequence[int], out: Path, quiet: bool = True) -> Figures:
+    """Train every row of a table with every seed, below `out`. Finished trainings there are kept.
 
     Returns:
-        figure by row and name, one value a seed.
+        figures by row and name, one value per seed.
 
-    Raises UserError without a test split, or with nobody in it who shows neutral and other emotions.
+    Raises:
+        UserError: there is no test split, or no speaker in it shows neutral and other emotions.
     """
     train, test = read_clips([data], quiet=quiet), read_clips([data], "test", quiet=quiet)
     files = ModelFiles.from_environment(data)
     with checkpoints.record_loaded() as built_on:
-        codec, encoder = codec_of(settings, train), speech.build(settings.speech, files=files)
-    figures: dict[str, dict[str, list[float]]] = {}
+        codec, encoder = codec_of(settings, train), speech.make_encoder(settings.speech, files=files)
+    figures: Figures = {}
     for row, changed in variants(table, settings).items():
         for seed in seeds:
             stage = CMetStage(changed, codec, encoder, train, test, seed)
@@ -69,7 +70,7 @@ def run(
 
 
 def table_of(figures: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
-    """Markdown: mean and deviation over the seeds."""
+    """The table in Markdown: mean and standard deviation over the seeds."""
     names = list(next(iter(figures.values())))
     lines = ["| | " + " | ".join(names) + " |", "|---|" + "---|" * len(names)]
     for row, values in figures.items():
@@ -78,24 +79,24 @@ def table_of(figures: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
     return "\n".join(lines)
 
 
-def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
-    """Train one table's rows and print it."""
+def main(argv: Sequence[str] | None = None) -> Figures:
+    """Train the rows of one table and print the table."""
     parser = argparse.ArgumentParser(prog="python -m cmet_reference.cmet.ablation", description=main.__doc__)
     parser.add_argument("data", type=Path, help="a shard set")
     parser.add_argument("table", choices=("references", "losses"))
     parser.add_argument("--config", default="demo", help="paper, demo, or a TOML file")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, help="default: the configuration's")
+    parser.add_argument("--steps", type=int, help="default: those of the settings")
     parser.add_argument("--out", type=Path, default=Path("work/ablation"))
     args = parser.parse_args(argv)
     try:
-        settings = read(configuration(args.config))
+        settings = read_settings(config.load("cmet_reference.cmet", args.config))
         settings = replace(settings, steps=args.steps or settings.steps)
         figures = run(args.table, args.data, settings, range(args.seeds), args.out, quiet=False)
     except UserError as error:
         parser.exit(2, f"{error}\n")
     print(table_of(figures))
-    (args.out / f"{args.table}.json").write_text(json.dumps(figures, indent=1) + "\n", "utf-8")
+    write_text(args.out / f"{args.table}.json", json.dumps(figures, indent=1) + "\n")
     return figures
 
 

@@ -1,10 +1,10 @@
-"""The default face codec: ten numbers for an expression, out of MediaPipe's 52 coefficients, and back to landmarks.
+"""The default face codec: encodes MediaPipe's 52 coefficients as ten numbers, and decodes them to landmarks.
 
-An expression lasts; speech and blinks do not. So coefficients are averaged over two seconds before they are projected,
-and what the codes say back is a slow displacement of the landmarks. What the lips do with the sound comes from
-Audio2Mouth, whose output is a displacement from the clip's own mean: the two add up without counting anything twice.
+An expression lasts longer than sounds and blinks. Therefore coefficients are averaged over two seconds before they are
+projected, and the codes give a slow displacement of the landmarks. Audio2Mouth gives the motion of the lips, as a
+displacement from the clip's own mean, so that the two can be added.
 
-`python -m cmet_reference.cmet.blendshape DATA` fits it and prints what it explains on held-out speakers.
+`python -m cmet_reference.cmet.blendshape DATA` fits it and prints the variance that it explains on held-out speakers.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -42,7 +41,7 @@ REGIONS: Mapping[str, tuple[int, ...]] = {
 
 @dataclass(frozen=True)
 class BlendshapeModel:
-    """What is fitted on the training split: arrays only, float32."""
+    """The fitted codec: float32 arrays. Their names are stored in checkpoints."""
 
     template: np.ndarray  # (478, 3) mean face in the head's frame
     centre: np.ndarray  # (52,) coefficients of the code 0
@@ -56,7 +55,7 @@ class BlendshapeModel:
         return self.to_code.shape[1]
 
     def codes(self, blendshapes: np.ndarray) -> np.ndarray:
-        """(T, 52) coefficients to (T, C) float32 codes; each code is of the two seconds around its frame."""
+        """(T, 52) coefficients to (T, C) float32 codes; each code covers the two seconds around its frame."""
         return ((slow(blendshapes) - self.centre) @ self.to_code).astype(np.float32)
 
     def displaced(self, codes: np.ndarray) -> np.ndarray:
@@ -64,17 +63,17 @@ class BlendshapeModel:
         return np.tensordot(codes, self.to_points, axes=1).astype(np.float32)
 
     def upper(self) -> np.ndarray:
-        """(478,) 1 for what speech leaves alone, down to the tip of the nose; 0 from the philtrum on."""
+        """(478,): 1 for points that speech does not move, down to the tip of the nose; 0 from the philtrum on."""
         y = self.template[:, 1]
         return np.clip((y[_PHILTRUM] - y) / (y[_PHILTRUM] - y[_NOSE_TIP]), 0, 1).astype(np.float32)
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """For a checkpoint; `BlendshapeModel(**arrays)` is the way back."""
+        """The arrays by name, for a checkpoint; `BlendshapeModel(**arrays)` is the inverse."""
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
 
 def slow(track: np.ndarray, width: int = SLOW) -> np.ndarray:
-    """(T, ...) averaged over `width` frames around each; near the ends over those that are there."""
+    """(T, ...), each frame the mean of the `width` frames around it; near the ends of those that exist."""
     n = len(track)
     total = np.concatenate([np.zeros((1, *track.shape[1:])), np.cumsum(track, axis=0, dtype=np.float64)])
     at = np.arange(n)
@@ -82,13 +81,13 @@ def slow(track: np.ndarray, width: int = SLOW) -> np.ndarray:
     return ((total[last] - total[first]) / (last - first).reshape(-1, *[1] * (track.ndim - 1))).astype(np.float32)
 
 
-def fit(clips: Sequence[ClipArrays], size: int = 10) -> BlendshapeModel:
+def fit_model(clips: Sequence[ClipArrays], size: int = 10) -> BlendshapeModel:
     """The codec of a training split.
 
-    Codes: principal components of the clips' mean coefficients, each clip less its speaker's neutral mean, so that
-    neither who speaks nor what is said is a component. Coefficients are divided by the root of their deviation first
-    (Pareto scaling): plain ones leave brows and nose out, whose coefficients are small; standardised ones let in those
-    that hardly move. Codes have a mean variance of 1, so that the losses' units are theirs.
+    Codes: principal components of the clips' mean coefficients, each clip minus its speaker's neutral mean, so
+    that neither speaker nor content is a component. Coefficients are divided by the root of their standard deviation
+    first (Pareto scaling). Without scaling, brows and nose are lost, whose coefficients are small; with standardised
+    ones, coefficients that hardly move get in. Codes have a mean variance of 1, which is the unit of the losses.
 
     Points: ridge regression of slow displacements from the speaker's neutral mean, codes to landmarks.
 
@@ -118,15 +117,16 @@ def fit(clips: Sequence[ClipArrays], size: int = 10) -> BlendshapeModel:
 
 
 def explained(model: BlendshapeModel, clips: Sequence[ClipArrays]) -> dict[str, float]:
-    """Share of the landmarks' slow variance about each speaker's neutral mean that the codes explain (R2), by region.
+    """The share of the landmarks' slow variance around each speaker's neutral mean that the codes explain, by region.
 
-    1 - sum |true - said|^2 / sum |true|^2 over clips, frames and coordinates: a speaker's own rest is the null model.
+    R2 = 1 - sum |true - predicted|^2 / sum |true|^2 over clips, frames and coordinates; the baseline is the speaker's
+    own neutral mean.
     """
     heads = [to_head(c.landmarks, fit_pose(c.landmarks, model.template)) for c in clips]
     codes, points = _from_rest(clips, heads, lambda c: model.codes(c.blendshapes))
-    missed = (points - model.displaced(codes)) ** 2
+    error = (points - model.displaced(codes)) ** 2
     return {
-        name: float(1 - missed[:, index].sum() / (points[:, index] ** 2).sum())
+        name: float(1 - error[:, index].sum() / (points[:, index] ** 2).sum())
         for name, index in ((name, list(index)) for name, index in REGIONS.items())
     }
 
@@ -134,7 +134,7 @@ def explained(model: BlendshapeModel, clips: Sequence[ClipArrays]) -> dict[str, 
 def _from_rest(
     clips: Sequence[ClipArrays], heads: Sequence[np.ndarray], coded: Callable[[ClipArrays], np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Slow codes (R, C) and points (R, 478, 3) of every fifth frame, less the speaker's neutral mean."""
+    """Slow codes (R, C) and points (R, 478, 3) of every fifth frame, minus the speaker's neutral mean."""
     codes = [coded(c)[::5] for c in clips]
     points = [slow(h)[::5] for h in heads]
     rest_codes = _rests(clips, np.stack([c.mean(axis=0) for c in codes]))
@@ -146,7 +146,7 @@ def _from_rest(
 
 
 def _rests(clips: Sequence[ClipArrays], means: np.ndarray) -> np.ndarray:
-    """(N, ...) means of clips to each one's speaker's neutral mean; without neutral clips, the mean of all."""
+    """(N, ...) means of clips to the neutral mean of each clip's speaker; without neutral clips, the mean of all."""
     out = np.empty_like(means)
     for speaker in {c.speaker for c in clips}:
         own = [i for i, c in enumerate(clips) if c.speaker == speaker]
@@ -156,13 +156,13 @@ def _rests(clips: Sequence[ClipArrays], means: np.ndarray) -> np.ndarray:
 
 
 def _ridge(x: np.ndarray, y: np.ndarray, penalty: float = RIDGE) -> np.ndarray:
-    """(N, A), (N, B) to (A, B)."""
+    """Ridge regression of (N, B) on (N, A): (A, B)."""
     square = x.T @ x
     return np.linalg.solve(square + penalty * np.trace(square) / len(square) * np.eye(len(square)), x.T @ y)
 
 
 class BlendshapeCodec:
-    """The fitted arrays, with Audio2Mouth for the lips and a renderer for the pictures."""
+    """The fitted model, with Audio2Mouth for the lips and a renderer for the pictures. Implements `FaceCodec`."""
 
     name = "blendshape"
 
@@ -183,15 +183,15 @@ class BlendshapeCodec:
         landmarks = identity.need("landmarks", "Audio2Mouth")
         known = to_head(landmarks, fit_pose(landmarks, template))
         take = np.linspace(0, len(known) - 1, self.mouth.settings.references).round().astype(int)
-        # Who gives the pose gives only the upper face; its mean is still, as speech is to move the mouth alone.
-        still = np.repeat(known.mean(axis=0, keepdims=True), frames, axis=0)
-        return self.mouth.mouth(audio, known, still, frames) - known[take][:, POINTS].mean(axis=0)
+        # The pose comes from the upper face alone. Its mean is held, so that only speech moves the mouth.
+        held_still = np.repeat(known.mean(axis=0, keepdims=True), frames, axis=0)
+        return self.mouth.mouth(audio, known, held_still, frames) - known[take][:, POINTS].mean(axis=0)
 
     def points(self, identity: Face, lips: np.ndarray, pose: Face, codes: np.ndarray) -> np.ndarray:
         """The face's landmarks: (T, 478, 3) px of the pose's picture.
 
-        rest of the identity + displacement of its codes + lips, with the skin that follows them + what the upper face
-        of the pose's video does from frame to frame (blinks, glances).
+        The sum of: the identity's mean face; the displacement of the codes; the lips with the skin around them; and the
+        fast motion of the upper face in the pose's video (blinks, gaze).
         """
         n, model = len(lips), self.model
         landmarks = identity.need("landmarks", self.name)
@@ -224,15 +224,15 @@ class BlendshapeCodec:
         )
 
 
-def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
-    """Fit on the training split; R2 on it and on the other split's speakers, in JSON."""
+def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, float]]:
+    """Fit on the training split; print R2 on it and on the other split's speakers as JSON."""
     parser = argparse.ArgumentParser(prog="python -m cmet_reference.cmet.blendshape", description=main.__doc__)
     parser.add_argument("data", type=Path, help="a shard set")
     parser.add_argument("--split", default="test", help="the split of held-out speakers")
     parser.add_argument("--size", type=int, default=10)
     args = parser.parse_args(argv)
     train, test = read_clips([args.data]), read_clips([args.data], args.split)
-    model = fit(train, args.size)
+    model = fit_model(train, args.size)
     out = {
         name: {region: round(value, 3) for region, value in explained(model, clips).items()}
         for name, clips in (("training speakers", train), ("held-out speakers", test))

@@ -1,8 +1,8 @@
-"""The connector, the only part of C-MET that is trained: a direction in speech to one of the face's expression.
+"""C-MET's connector network, the only trained part: maps a direction of speech to a direction of expression codes.
 
-Read beside src/connector.py of ChanHyeok-Choi/C-MET. Tokens, tokenizers and the order of operations are the released
-ones; a code of another size than 10 leaves more than one position after the strided convolutions, and their mean is
-taken (with 10 there is one, so the mean changes nothing). The released class cannot read such codes.
+Compare src/connector.py of ChanHyeok-Choi/C-MET. Tokens, tokenizers and the order of operations are the released ones.
+A code of another size than 10 leaves several positions after the strided convolutions, and their mean is used; with 10
+there is one. The released class cannot read such codes.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class ConnectorSettings:
 
 
 class Tokens(NamedTuple):
-    """What the tokenizers made, before positions are added; the contrastive loss reads them. Each (B, n, width)."""
+    """The tokenizers' outputs before positions are added, for the contrastive loss. Each (B, n, width)."""
 
     reference: Tensor
     speech: Tensor
@@ -67,7 +67,7 @@ class VisualTokenizer(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        # Below a width of 1024 the last layers stop growing at it.
+        # Below a width of 1024 the last layers have at most this width.
         c = [min(n, width) for n in (64, 128, 256, 512)]
         self.blocks = nn.Sequential(
             ConvBlock(1, 4, 3, 1, 1),
@@ -92,7 +92,7 @@ class VisualTokenizer(nn.Module):
 
 
 class SpeechTokenizer(nn.Module):
-    """Linear, GELU, then layer norm: the activation stands before the norm."""
+    """Linear, GELU, layer norm: the activation is before the norm."""
 
     def __init__(self, speech: int, width: int) -> None:
         super().__init__()
@@ -130,8 +130,8 @@ class Connector(nn.Module):
 
         Args:
             reference: (B, window, code) directions of the block before, zeros for the first.
-            speech: (B, 1, speech) utterance vectors of the target emotion less those of the source emotion.
-            codes: (B, window, code) expression codes to be changed.
+            speech: (B, 1, speech) utterance vectors of the target emotion minus those of the source emotion.
+            codes: (B, window, code) expression codes to change.
 
         Returns:
             (B, window, code) direction, and the tokens.
@@ -155,7 +155,7 @@ class Connector(nn.Module):
 
 
 def _initialise(module: nn.Module) -> None:
-    """Xavier normal on every nn.Linear, bias 0; attention's in_proj is none of them and keeps torch's own."""
+    """Xavier normal and bias 0 for every nn.Linear; attention's in_proj has another type and keeps torch's values."""
     if isinstance(module, nn.Linear):
         nn.init.xavier_normal_(module.weight)
         nn.init.zeros_(module.bias)
@@ -163,8 +163,8 @@ def _initialise(module: nn.Module) -> None:
 
 def _sinusoids(length: int, width: int) -> Tensor:
     """(length, width): sines in the even columns, cosines in the odd ones (Vaswani et al. 2017, section 3.5)."""
-    rate = torch.exp(torch.arange(0, width, 2).float() * -(math.log(10000.0) / width))
-    angle = torch.arange(length).float()[:, None] * rate
+    frequency = torch.exp(torch.arange(0, width, 2).float() * -(math.log(10000.0) / width))
+    angle = torch.arange(length).float()[:, None] * frequency
     return torch.stack([angle.sin(), angle.cos()], dim=-1).reshape(length, width)
 
 
@@ -188,7 +188,7 @@ def from_released(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             continue  # a table, computed here
         old, new = next(((old, new) for old, new in _RELEASED if name.startswith(old)), ("", ""))
         if not old:
-            raise KeyError(f"{name} is no tensor of C-MET's connector")
+            raise KeyError(f"{name} is not a tensor of C-MET's connector")
         name = new + name[len(old) :]
         out[name.replace(".conv_block.0.", ".conv.").replace(".conv_block.1.", ".norm.")] = value
     return out

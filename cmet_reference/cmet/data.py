@@ -1,9 +1,9 @@
-"""The samples that C-MET learns from, as a pure function of (seed, step).
+"""Draws C-MET's training samples, as a pure function of (seed, step).
 
-Source: src/dataset_emo12.py of ChanHyeok-Choi/C-MET. Two properties of it are kept because the published numbers came
-from them. The direction is one constant over time, and the reference tokens are its own rows before the window: unless
-the window starts at frame 0 the answer stands in the input. And the speech vectors come from all speakers of the split.
-`reference` and `speech_speakers` change either.
+Source: src/dataset_emo12.py of ChanHyeok-Choi/C-MET. Two of its properties are kept, because the published numbers
+depend on them. The direction is constant over time, and the reference tokens are its own rows before the window: unless
+the window starts at frame 0, the input contains the answer. And the speech vectors come from all speakers of the split.
+`reference` and `speech_speakers` change these.
 """
 
 from __future__ import annotations
@@ -15,63 +15,61 @@ from typing import Literal
 
 import numpy as np
 
-from cmet_reference.cmet.speech import Hearing
+from cmet_reference.cmet.speech import PoolEncoder
 from talking_face.emotions import EMOTIONS
 from talking_face.reasons import UserError
 
-# Clip numbers of MEAD: those that make up an epoch, and those whose codes are averaged.
+# Clip numbers of MEAD: those of an epoch, and those whose codes are averaged.
 _EPOCH = {"neutral": {*range(1, 4), *range(31, 41)}, "emotional": {*range(1, 4), *range(21, 31)}}
 _MEAN = {"neutral": {*range(1, 11), *range(31, 41)}, "emotional": {*range(1, 11), *range(21, 31)}}
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How samples are drawn. The defaults are the released training's, but for `takes`, which only MEAD can have."""
+    """How samples are drawn. The defaults are the released training's, except `takes`, which only MEAD has."""
 
     batch: int = 128
     window: int = 5
     clips: int = 10  # whose codes are averaged, for each emotion; drawn with replacement
     direction: Literal["average", "first", "max", "random", "raw"] = "average"
-    identity: Literal["same", "different"] = "same"  # whose codes: the indexed clip's speaker's, or anyone's
+    identity: Literal["same", "different"] = "same"  # speaker of the codes: the indexed clip's, or any
     speech_clips: int = 10
-    # "some": ten utterances, drawn with replacement, of a few speakers, drawn for each sample and the same for both
-    # emotions. With few speakers the released pools are nearly the same each time, and their noise is learnt by heart.
+    # "some": ten utterances, drawn with replacement, of a few speakers, who are drawn for each sample and are the same
+    # for both emotions. With few speakers the released pools hardly vary, and the network memorises their noise.
     speech_speakers: Literal["all", "same", "some"] = "all"
-    speech_stride: int = (
-        7  # between the target emotion's utterances in the pool; the source emotion's follow each other
-    )
-    scale_intensity: bool = False  # unit vectors and their difference times the level, in place of raw differences
+    speech_stride: int = 7  # between the target emotion's utterances in the pool; 1 for the source emotion
+    scale_intensity: bool = False  # unit vectors, and their difference times the level, instead of raw differences
     reference: Literal["released", "zero", "predicted"] = "released"
-    # Deviation of one offset added to all codes of a sample, source and target alike, in units of the codes: people who
-    # are not in the training split. Nothing released does this; with four training speakers the input codes otherwise
-    # say who it is.
+    # Standard deviation of an offset that is added to all codes of a sample, source and target alike, in units of the
+    # codes. It imitates other people; the released code has none. With four training speakers the input codes otherwise
+    # identify the speaker.
     identity_noise: float = 0.0
-    takes: Literal["all", "released"] = "all"  # "released": MEAD's numbers 1-3, 21-30 (neutral 31-40) make an epoch
+    takes: Literal["all", "released"] = "all"  # "released": an epoch has MEAD's numbers 1-3, 21-30 (neutral 31-40)
 
 
 @dataclass(frozen=True)
 class CodedClips:
-    """Clips as the sampler needs them; all sequences are of one length and in the order of the clips' ids."""
+    """The sampler's form of clips; all sequences have one length and the order of the clip ids."""
 
     clip_ids: Sequence[str]
     speakers: Sequence[str]
     emotions: Sequence[str]
     levels: Sequence[int]  # 1 to 3; 1 for neutral and where the data set has none
     codes: Sequence[np.ndarray]  # (T, C) float32
-    speech: np.ndarray  # (N, R) float32, one utterance vector a clip, as the encoder gives it
+    speech: np.ndarray  # (N, R) float32, the utterance vector of each clip
 
     def __len__(self) -> int:
         return len(self.clip_ids)
 
 
 class Sampler:
-    """Draws batches. All state is the clips and their grouping; `batch` is pure."""
+    """Draws batches from grouped clips; `batch` is a pure function of the step."""
 
-    def __init__(self, clips: CodedClips, sampling: Sampling, seed: int, hearing: Hearing) -> None:
-        """Raises UserError where no speaker shows two emotions, or unit vectors are asked for and not heard as such."""
-        if sampling.scale_intensity and hearing.rule != "mean":
-            raise UserError("scale_intensity is for speech that is heard as it is: emotion2vec:FOLDER or stored:FOLDER")
-        self.clips, self.sampling, self.seed, self.hearing = clips, sampling, seed, hearing
+    def __init__(self, clips: CodedClips, sampling: Sampling, seed: int, pools: PoolEncoder) -> None:
+        """Raises UserError where no speaker shows two emotions, or `scale_intensity` does not fit the pool rule."""
+        if sampling.scale_intensity and pools.rule != "mean":
+            raise UserError("scale_intensity needs the pool rule `mean`: speech = emotion2vec:FOLDER or stored:FOLDER")
+        self.clips, self.sampling, self.seed, self.pool_encoder = clips, sampling, seed, pools
         self.cells: dict[tuple[str, str, int], list[int]] = {}
         self.pools: dict[tuple[str | None, str, int], list[int]] = {}
         for i in range(len(clips)):
@@ -84,7 +82,7 @@ class Sampler:
         self.index = [i for i in range(len(clips)) if self._counts(i, _EPOCH) and self._targets(i)]
         if not self.index:
             raise UserError("no speaker of the training split shows two emotions at one level; C-MET learns from pairs")
-        # As many as fill whole batches (drop_last), where there are that many.
+        # Only whole batches (drop_last), if there is one.
         n = len(self.index)
         self.epoch = n - n % sampling.batch if n >= sampling.batch else n
         self._order = lru_cache(maxsize=2)(self._shuffled)
@@ -93,11 +91,11 @@ class Sampler:
         """The samples of a step.
 
         Returns:
-            speech (B, 1, D): what is heard of the target emotion's pool less what is heard of the source emotion's.
-            source, target (B, W, C): codes in the two emotions; direction (B, W, C): what leads from one to the other.
+            speech (B, 1, D): the encoding of the target emotion's pool minus that of the source emotion's.
+            source, target (B, W, C): codes in the two emotions; direction (B, W, C): from the first to the second.
             reference (B, W, C): the direction's rows before the window (zeros unless `reference = released`).
             before_source, before_target (B, W, C), has_before (B,) float32: the block before the window, from which
-                `reference = predicted` predicts; half of the samples have none, as a clip's first block.
+                `reference = predicted` predicts; half of the samples have none, like a clip's first block.
             label (B,) int64: target emotion, a position in EMOTIONS.
         """
         draw = np.random.default_rng((self.seed, step))
@@ -111,36 +109,36 @@ class Sampler:
     def speech_direction(
         self, source: str, target: str, level: int, offset: int, speaker: str | None = None
     ) -> np.ndarray:
-        """(D,) mean of the target emotion's utterances less that of the source's. Source: get_raw_e2v and get_e2v.
+        """(D,): the direction between fixed pools of both emotions. Source: get_raw_e2v and get_e2v.
 
-        The k-th of each is entry offset + k, and offset + 7 k, of the emotion's pool, which begins again at its end.
-        Where the pools are heard as emotions, beside a neutral pool of stride 1.
+        The k-th utterances are the entries offset + k and offset + 7 k of the emotions' pools, which are cyclic. The
+        neutral pool has stride 1.
         """
         s = self.sampling
         k = np.arange(s.speech_clips)
-        heard = []
+        vectors_of = []
         for emotion, stride in ((source, 1), (target, s.speech_stride), ("neutral", 1)):
-            pool = self.pools.get((speaker, emotion, _level(emotion, level))) or self._anything([speaker])
+            pool = self.pools.get((speaker, emotion, _level(emotion, level))) or self._clips_of([speaker])
             vectors = self.clips.speech[[pool[i] for i in (offset + stride * k) % len(pool)]]
             if s.scale_intensity:
                 vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-            heard.append(vectors)
-        out = self.hearing.between(*heard)
+            vectors_of.append(vectors)
+        out = self.pool_encoder.direction(*vectors_of)
         return out * (level / np.linalg.norm(out)) if s.scale_intensity else out
 
     def drawn_speech(self, source: str, target: str, level: int, draw: np.random.Generator) -> np.ndarray:
-        """The same with pools that are drawn: see `speech_speakers = some`. Speakers are those who show both."""
+        """(D,): the direction between drawn pools, for `speech_speakers = some`, of speakers who show both emotions."""
         keys = [(e, _level(e, level)) for e in (source, target)]
         both = [p for p in sorted(set(self.clips.speakers)) if all((p, *key) in self.pools for key in keys)]
         some = draw.permutation(len(both))[: int(draw.integers(len(both))) + 1]
-        heard = []
+        vectors_of = []
         for key in (*keys, ("neutral", 1)):
-            pool = [i for k in some for i in self.pools.get((both[k], *key), ())] or self._anything(both)
-            heard.append(self.clips.speech[draw.choice(pool, self.sampling.speech_clips)])
-        return self.hearing.between(*heard)
+            pool = [i for k in some for i in self.pools.get((both[k], *key), ())] or self._clips_of(both)
+            vectors_of.append(self.clips.speech[draw.choice(pool, self.sampling.speech_clips)])
+        return self.pool_encoder.direction(*vectors_of)
 
-    def _anything(self, speakers: Sequence[str | None]) -> list[int]:
-        """What stands for a neutral pool where nobody is neutral."""
+    def _clips_of(self, speakers: Sequence[str | None]) -> list[int]:
+        """All clips of the speakers, as the neutral pool where nobody is neutral."""
         return [i for i, s in enumerate(self.clips.speakers) if s in speakers or None in speakers]
 
     def _sample(self, index: int, draw: np.random.Generator) -> dict[str, np.ndarray]:
@@ -170,12 +168,12 @@ class Sampler:
             known = direction[max(0, start - s.window) : start]
             reference[-len(known) :] = known
         if s.speech_speakers == "some":
-            heard = self.drawn_speech(source, target, level, draw)
+            speech = self.drawn_speech(source, target, level, draw)
         else:
-            whose = clips.speakers[chosen] if s.speech_speakers == "same" else None
-            heard = self.speech_direction(source, target, level, index, whose)
+            owner = clips.speakers[chosen] if s.speech_speakers == "same" else None
+            speech = self.speech_direction(source, target, level, index, owner)
         out = {
-            "speech": heard[None],
+            "speech": speech[None],
             "source": first[window],
             "target": second[window],
             "direction": direction[window],
@@ -193,11 +191,11 @@ class Sampler:
         return {name: np.asarray(value) for name, value in out.items()}
 
     def _mean(self, cell: list[int], draw: np.random.Generator) -> np.ndarray:
-        """Codes averaged over clips drawn from a cell; shorter ones begin again."""
+        """Codes averaged over clips drawn from a cell; shorter ones are repeated."""
         tracks = [self.clips.codes[cell[i]] for i in draw.integers(len(cell), size=self.sampling.clips)]
         n = max(len(t) for t in tracks)
-        again = [t if len(t) == n else t[np.arange(n) % len(t)] for t in tracks]
-        return np.stack(again).mean(axis=0, dtype=np.float32)
+        repeated = [t if len(t) == n else t[np.arange(n) % len(t)] for t in tracks]
+        return np.stack(repeated).mean(axis=0, dtype=np.float32)
 
     def _cell(self, speaker: str, emotion: str, level: int) -> list[int] | None:
         return self.cells.get((speaker, emotion, _level(emotion, level)))
@@ -226,7 +224,7 @@ def _level(emotion: str, level: int) -> int:
 
 
 def _direction(first: np.ndarray, second: np.ndarray, rule: str, draw: np.random.Generator) -> np.ndarray:
-    """(T, C) from one emotion's codes to the other's; constant over time but for `raw`."""
+    """(T, C) from one emotion's codes to the other's; constant over time except for `raw`."""
     gap = second - first
     if rule == "raw":
         return gap

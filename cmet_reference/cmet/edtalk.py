@@ -1,7 +1,7 @@
-"""EDTalk as C-MET uses it: ten expression weights a frame, and the generator that takes them. Authors' weights needed.
+"""The EDTalk codec of C-MET: ten expression weights per frame, and EDTalk's generator. Needs the authors' weights.
 
-Nothing of EDTalk is here. A checkout the user names (of tanshuai0219/EDTalk or of ChanHyeok-Choi/C-MET, which carries
-its networks) gives the code, its weight files the numbers; both run in this process, so name only what you trust.
+This file has no code of EDTalk. The user names a checkout of tanshuai0219/EDTalk or of ChanHyeok-Choi/C-MET, which
+contains its networks. Its code and weights run in this process, so name only a checkout that you trust.
 Source of the calls: networks/generator.py (compute_alpha_D, test_EDTalk_AV_use_exp_weight), inference.py of C-MET.
 """
 
@@ -13,12 +13,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import cv2
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cmet_reference.cem_net import audio as sound
 from cmet_reference.cmet.codec import Face, held, smoothed_lips
@@ -42,11 +41,11 @@ class EDTalkCodec:
         folder = next((checkout / p for p in _PACKAGES if (checkout / p / "generator.py").is_file()), None)
         if folder is None:
             raise UserError(
-                f"{checkout} is no checkout of EDTalk or C-MET: no {' or '.join(_PACKAGES)} with generator.py. "
-                "Clone https://github.com/tanshuai0219/EDTalk and name its folder: codec = 'edtalk:FOLDER'"
+                f"{checkout} is not a checkout of EDTalk or C-MET: it has no {' or '.join(_PACKAGES)} with generator.py"
+                ". Clone https://github.com/tanshuai0219/EDTalk and name its folder: codec = 'edtalk:FOLDER'"
             )
         self.device = torch.device(device)
-        generator, lips = _module(folder, "generator"), _module(folder, "audio_encoder")
+        generator, lips = import_from(folder, "generator"), import_from(folder, "audio_encoder")
         self.net = generator.Generator(
             SIZE, style_dim=512, lip_dim=20, pose_dim=6, exp_dim=self.size, channel_multiplier=1
         )
@@ -57,19 +56,19 @@ class EDTalkCodec:
 
     @torch.inference_mode()
     def encode(self, face: Face) -> np.ndarray:
-        shown = _pictures(face.need("frames", self.name))
+        pictures = _pictures(face.need("frames", self.name))
         codes = []
-        for part in shown.split(_BATCH):
+        for part in pictures.split(_BATCH):
             style = self.net.enc(part.to(self.device), None)[0]
             codes.append(self.net.exp_fc(self.net.fc(style)).cpu())
         return torch.cat(codes).numpy()
 
     @torch.inference_mode()
     def lips(self, audio: np.ndarray, identity: Face, frames: int) -> np.ndarray:
-        """(frames, 20) lip weights of the sound, smoothed as released."""
+        """(frames, 20) lip weights of the audio, smoothed as released."""
         mels = sound.mel_windows(sound.mel(sound.to_length(audio, frames)), np.arange(frames))
-        heard = torch.from_numpy(mels)[:, None].to(self.device)
-        return smoothed_lips(self.audio2lip(heard, 1, frames)[0].cpu().numpy())
+        given = torch.from_numpy(mels)[:, None].to(self.device)
+        return smoothed_lips(self.audio2lip(given, 1, frames)[0].cpu().numpy())
 
     @torch.inference_mode()
     def decode(self, identity: Face, lips: np.ndarray, pose: Face, codes: np.ndarray) -> np.ndarray:
@@ -102,7 +101,7 @@ class EDTalkCodec:
 
 @contextmanager
 def stays_on(device: torch.device) -> Iterator[None]:
-    """Inside, `tensor.cuda()` is `tensor.to(device)`: the authors' layers call it by name, machine or not."""
+    """Inside the block `tensor.cuda()` is `tensor.to(device)`: the authors' layers call it on every machine."""
     before = torch.Tensor.cuda
     torch.Tensor.cuda = lambda self, *_, **__: self.to(device)  # type: ignore[method-assign,assignment]
     try:
@@ -122,12 +121,12 @@ def _weights(checkout: Path, file: str) -> Path:
         if (path := checkout / folder / file).is_file():
             return path
     raise UserError(
-        f"{checkout / _WEIGHTS[0] / file} is not there. The authors' weights are in coldhyuk/C-MET on the model hub: "
+        f"{checkout / _WEIGHTS[0] / file} is absent. The authors' weights are in coldhyuk/C-MET on the model hub: "
         f"pretrained_weights/{file}"
     )
 
 
-def _fill(net: Any, path: Path, key: str) -> None:
+def _fill(net: nn.Module, path: Path, key: str) -> None:
     """The state dict under `key` of a torch file, read as tensors only."""
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
@@ -136,13 +135,13 @@ def _fill(net: Any, path: Path, key: str) -> None:
             raise TypeError(f"{key} is a {type(state).__name__}")
         net.load_state_dict(state)
     except (KeyError, TypeError, RuntimeError, ValueError, EOFError) as error:
-        raise UserError(f"{path} is not the file that is wanted ({str(error).splitlines()[0]})") from None
-    except Exception as error:  # pickle.UnpicklingError: it holds more than tensors
+        raise UserError(f"{path} is not the expected file ({str(error).splitlines()[0]})") from None
+    except Exception as error:  # pickle.UnpicklingError: the file has more than tensors
         raise UserError(f"{path} cannot be read as tensors ({str(error).splitlines()[0]})") from None
 
 
-def _module(folder: Path, name: str) -> ModuleType:
-    """A module of the checkout's package, whose modules import one another relatively; under a name of its own."""
+def import_from(folder: Path, name: str) -> ModuleType:
+    """A module of the checkout's package, under a unique package name; its modules import each other relatively."""
     package = f"_edtalk_{abs(hash(folder.resolve())):x}"
     if package not in sys.modules:
         parent = ModuleType(package)

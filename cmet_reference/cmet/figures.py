@@ -1,32 +1,40 @@
-"""What is measured of predicted expression directions on speakers that were not trained on."""
+"""Measures predicted expression directions on held-out speakers."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
 
 from cmet_reference.cmet.connector import Connector
 from cmet_reference.cmet.data import CodedClips
-from cmet_reference.cmet.speech import Hearing
+from cmet_reference.cmet.speech import PoolEncoder
 from talking_face.emotions import EMOTIONS
 
 POOL = 10  # utterances of an emotion, as in C-MET's inference
 MOST_FRAMES = 50  # of a neutral clip: ten blocks
+FIGURES = (
+    "cosine",
+    "cosine_own",
+    "cosine_lookup",
+    "emotion_accuracy",
+    "emotion_accuracy_own",
+    "emotion_accuracy_truth",
+    "length_ratio",
+)
 
 
 def predict(connector: Connector, speech: np.ndarray, codes: np.ndarray, reference: str = "previous") -> np.ndarray:
-    """The direction of every frame, block by block.
+    """Predicts the direction of every frame, block by block.
 
-    A block's reference tokens are what was predicted for the block before, zeros for the first. A last block that is
-    not full is filled with its last frame (the released inference drops it; see `generate`).
+    A block's reference tokens are the prediction for the block before, zeros for the first. An incomplete last block is
+    filled with its last frame (the released inference drops it; see `generate`).
 
     Args:
         speech: (N, D) utterance directions in the network's units, of N cases.
         codes: (N, T, C), T >= 1.
-        reference: "previous", or "zero": every block is predicted as the first one is.
+        reference: "previous", or "zero": every block is predicted like the first one.
 
     Returns:
         (N, T, C) float32.
@@ -36,35 +44,38 @@ def predict(connector: Connector, speech: np.ndarray, codes: np.ndarray, referen
     length = codes.shape[1]
     blocks = -(-length // window)
     filled = codes[:, np.minimum(np.arange(blocks * window), length - 1)]
-    shown = torch.from_numpy(np.ascontiguousarray(filled, np.float32)).to(device)
+    inputs = torch.from_numpy(np.ascontiguousarray(filled, np.float32)).to(device)
     spoken = torch.from_numpy(np.asarray(speech, np.float32)).to(device)[:, None]
-    before = torch.zeros_like(shown[:, :window])
+    before = torch.zeros_like(inputs[:, :window])
     out = []
     training = connector.training
     connector.eval()
     with torch.inference_mode():
-        for block in shown.split(window, dim=1):
-            said, _ = connector(before, spoken, block)
-            out.append(said)
-            before = said if reference == "previous" else before
+        for block in inputs.split(window, dim=1):
+            direction, _ = connector(before, spoken, block)
+            out.append(direction)
+            before = direction if reference == "previous" else before
     connector.train(training)
     return torch.cat(out, dim=1)[:, :length].cpu().numpy()
 
 
 def directions(
-    connector: Connector, clips: CodedClips, lookup: np.ndarray, hearing: Hearing, reference: str = "previous"
+    connector: Connector, clips: CodedClips, lookup: np.ndarray, pools: PoolEncoder, reference: str = "previous"
 ) -> dict[str, float]:
-    """How good predicted directions are, beside those of a lookup by label that was fitted on the training split.
+    """The quality of predicted directions, compared with a lookup by label that was fitted on the training split.
 
-    For every speaker and target emotion: neutral clip (the speaker's first) to emotion, speech pools of ten clips of
-    all speakers given, highest level first, as in inference. The truth is the speaker's mean code in the emotion less
-    the neutral mean.
+    For every speaker and target emotion: from the speaker's first neutral clip to the emotion, with speech pools of ten
+    clips of all speakers given, highest level first, as at inference. The truth is the speaker's mean code in the
+    emotion minus the neutral mean.
 
-    Centred: less the mean over target emotions, each speaker's truth and prediction by their own, so that a direction
-    that is the same for all emotions scores nothing. `cosine` is the mean over speakers and emotions;
-    `emotion_accuracy` says how often the lookup's nearest direction (cosine, both centred) has the right label,
-    `_own` with pools of the speaker alone. Nothing where no training speaker shows neutral and an emotion, or no
-    held-out one neutral and all of these.
+    Directions are centred: each speaker's truth and prediction minus its mean over target emotions, so that a direction
+    that is the same for all emotions scores 0. `cosine` is the mean over speakers and emotions. `emotion_accuracy` is
+    the share of directions whose nearest one in the lookup (cosine, both centred) has the right label. `_own` uses
+    pools of the speaker alone, `_lookup` and `_truth` replace the prediction.
+
+    Returns:
+        the figures; {} where no training speaker shows neutral and an emotion, or no held-out speaker shows neutral and
+        all of these.
     """
     targets = [e for e in EMOTIONS if e != "neutral" and np.abs(lookup[EMOTIONS.index(e)]).sum() > 0]
     if not targets:
@@ -75,48 +86,58 @@ def directions(
         codes = means(clips, speaker)
         if "neutral" not in codes or not all(e in codes for e in targets):
             continue
-        first = next(i for i in range(len(clips)) if (clips.speakers[i], clips.emotions[i]) == (speaker, "neutral"))
-        truth = centred(np.stack([codes[e] - codes["neutral"] for e in targets]))
-        heard = np.stack(
-            [
-                hearing.between(rest, pool(clips, e, who), rest)
-                for who in (None, speaker)
-                for rest in [pool(clips, "neutral", who)]
-                for e in targets
-            ]
-        )
-        shown = np.repeat(clips.codes[first][None, :MOST_FRAMES], len(heard), axis=0)
-        every = predict(connector, heard, shown, reference)
-        said = {"all": every[: len(targets)], "own": every[len(targets) :]}
-        mean = {name: centred(x.mean(axis=1)) for name, x in said.items()}
-        best = np.arange(len(targets))
-        for k in best:
-            rows.append(
-                [
-                    cosine(mean["all"][k], truth[k]),
-                    cosine(mean["own"][k], truth[k]),
-                    cosine(labels[k], truth[k]),
-                    _nearest(mean["all"][k], labels) == k,
-                    _nearest(mean["own"][k], labels) == k,
-                    _nearest(truth[k], labels) == k,
-                    float(
-                        np.linalg.norm(said["all"][k].mean(axis=0))
-                        / np.linalg.norm(codes[targets[k]] - codes["neutral"])
-                    ),
-                ]
-            )
+        raw = np.stack([codes[e] - codes["neutral"] for e in targets])
+        rows += _speaker_rows(*_predicted(connector, clips, speaker, targets, pools, reference), raw, labels)
     if not rows:
         return {}
-    names = (
-        "cosine",
-        "cosine_own",
-        "cosine_lookup",
-        "emotion_accuracy",
-        "emotion_accuracy_own",
-        "emotion_accuracy_truth",
-        "length_ratio",
+    return {name: float(value) for name, value in zip(FIGURES, np.mean(rows, axis=0), strict=True)}
+
+
+def _predicted(
+    connector: Connector,
+    clips: CodedClips,
+    speaker: str,
+    targets: Sequence[str],
+    pools: PoolEncoder,
+    reference: str,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Directions from a speaker's first neutral clip to the targets, (N, T, C) twice: with pools of all, and of one."""
+    first = next(i for i in range(len(clips)) if (clips.speakers[i], clips.emotions[i]) == (speaker, "neutral"))
+    speech = np.stack(
+        [
+            pools.direction(rest, pool(clips, e, who), rest)
+            for who in (None, speaker)
+            for rest in [pool(clips, "neutral", who)]
+            for e in targets
+        ]
     )
-    return {name: float(value) for name, value in zip(names, np.mean(rows, axis=0), strict=True)}
+    codes = np.repeat(clips.codes[first][None, :MOST_FRAMES], len(speech), axis=0)
+    every = predict(connector, speech, codes, reference)
+    return every[: len(targets)], every[len(targets) :]
+
+
+def _speaker_rows(of_all: np.ndarray, of_own: np.ndarray, raw: np.ndarray, labels: np.ndarray) -> list[list[float]]:
+    """The values of FIGURES for each target emotion of one speaker.
+
+    Args:
+        of_all, of_own: (N, T, C) predicted directions.
+        raw: (N, C) true directions.
+        labels: (N, C) centred directions of the lookup.
+    """
+    truth = centred(raw)
+    with_all, with_own = (centred(x.mean(axis=1)) for x in (of_all, of_own))
+    return [
+        [
+            cosine(with_all[k], truth[k]),
+            cosine(with_own[k], truth[k]),
+            cosine(labels[k], truth[k]),
+            _nearest(with_all[k], labels) == k,
+            _nearest(with_own[k], labels) == k,
+            _nearest(truth[k], labels) == k,
+            float(np.linalg.norm(of_all[k].mean(axis=0)) / np.linalg.norm(raw[k])),
+        ]
+        for k in range(len(raw))
+    ]
 
 
 def pool(clips: CodedClips, emotion: str, speaker: str | None = None) -> np.ndarray:
@@ -152,14 +173,14 @@ def label_codes(clips: CodedClips) -> np.ndarray:
 
 
 def neutral_speech(clips: CodedClips) -> np.ndarray:
-    """(M, R) utterance vectors of neutral clips; of all, where none is."""
+    """(M, R) utterance vectors of the neutral clips; of all clips where there is no neutral one."""
     neutral = [i for i in range(len(clips)) if clips.emotions[i] == "neutral"]
     return np.asarray(clips.speech[neutral or slice(None)])
 
 
-def label_speech(clips: CodedClips, hearing: Hearing) -> np.ndarray:
-    """(8, D) direction from neutral to each emotion as it is heard; zeros where nobody shows it."""
-    if hearing.rule == "emotions":
+def label_speech(clips: CodedClips, pools: PoolEncoder) -> np.ndarray:
+    """(8, D) direction of speech from neutral to each emotion; zeros where nobody shows it."""
+    if pools.rule == "emotions":
         rows = np.eye(len(EMOTIONS)) - np.eye(len(EMOTIONS))[EMOTIONS.index("neutral")]
     else:
         rest, emotions = neutral_speech(clips).mean(axis=0), np.array(clips.emotions)
@@ -169,15 +190,15 @@ def label_speech(clips: CodedClips, hearing: Hearing) -> np.ndarray:
 
 
 def centred(rows: np.ndarray) -> np.ndarray:
-    """(N, C) less their mean."""
+    """(N, C) minus their mean."""
     return rows - rows.mean(axis=0)
 
 
 def cosine(a: np.ndarray, b: np.ndarray) -> float:
-    """Of two vectors; 0 where one is nothing."""
+    """The cosine of two vectors; 0 where one is zero."""
     length = float(np.linalg.norm(a) * np.linalg.norm(b))
     return float(a @ b) / length if length > 1e-12 else 0.0
 
 
-def _nearest(vector: np.ndarray, labels: Sequence[Any] | np.ndarray) -> int:
+def _nearest(vector: np.ndarray, labels: np.ndarray) -> int:
     return int(np.argmax([cosine(vector, label) for label in labels]))

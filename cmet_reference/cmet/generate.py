@@ -1,6 +1,6 @@
-"""C-MET at work: a video's face in another emotion, in blocks of five frames, the lips following the sound.
+"""C-MET's inference: gives the face of a video another emotion, in blocks of five frames; the lips follow the audio.
 
-Source: inference.py of ChanHyeok-Choi/C-MET. Its quirks are settings; `RELEASED` has them all.
+Source: inference.py of ChanHyeok-Choi/C-MET. Its peculiarities are settings; `RELEASED` has all of them.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from cmet_reference.cem_net import audio2mouth
+from cmet_reference.clips import SAMPLES_A_FRAME
 from cmet_reference.cmet import figures, speech
 from cmet_reference.cmet.blendshape import BlendshapeCodec
 from cmet_reference.cmet.codec import Face, FaceCodec, held
@@ -25,22 +26,20 @@ from cmet_reference.training import checkpoints
 from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import ClipError, Reason, UserError
 
-SAMPLES_A_FRAME = 640  # 16 kHz at 25 frames/s
-
 
 @dataclass(frozen=True)
 class Inference:
-    """How a track of codes is made. The defaults are ours; `RELEASED` is what inference.py does."""
+    """How a track of codes is made. The defaults are ours; `RELEASED` is that of inference.py."""
 
     reference: Literal["previous", "zero"] = "previous"
-    # What the direction starts from. "neutral": the source is taken for neutral, whatever it shows, so that in another
-    # emotion the target's is added on top. "seen": the source's emotion is guessed from its coefficients and its own
-    # sound, and the utterance direction starts there, as in training, where any emotion leads to any other.
+    # Where the direction starts. "neutral": at neutral, whatever the source shows, so that the target's emotion adds to
+    # the source's. "seen": at the source's emotion, which is estimated from its coefficients and its own audio. In
+    # training too, directions lead from any emotion to any other.
     source: Literal["seen", "neutral"] = "seen"
-    strength: float | None = None  # of the direction; None: the checkpoint's (1 where there is no checkpoint)
-    whole_blocks: bool = False  # frames beyond the last full block are left out
+    strength: float | None = None  # factor of the direction; None: the checkpoint's (1 without a checkpoint)
+    whole_blocks: bool = False  # leave out the frames after the last full block
     drop_last: int = 0  # frames cut off the end of the track (released: 20)
-    extend: Literal["hold", "mirror"] = "hold"  # a track that is shorter than the sound: last frame, or back and forth
+    extend: Literal["hold", "mirror"] = "hold"  # of a short track: hold its last frame, or play it back and forth
 
 
 RELEASED = Inference(source="neutral", strength=1.0, whole_blocks=True, drop_last=20, extend="mirror")
@@ -49,18 +48,18 @@ RELEASED = Inference(source="neutral", strength=1.0, whole_blocks=True, drop_las
 def expression_track(
     connector: Connector, direction: np.ndarray, codes: np.ndarray, frames: int, settings: Inference
 ) -> np.ndarray:
-    """Codes of the source with the emotion added.
+    """The source's codes with the emotion added.
 
     Args:
         direction: (D,) utterance direction in the network's units.
         codes: (T, C) of the source video.
-        frames: how many are wanted.
+        frames: the number of output frames.
 
     Returns:
         (frames, C) float32.
 
     Raises:
-        ClipError: nothing is left of the source (the released code then never ends).
+        ClipError: no frame of the source remains (the released code then does not terminate).
     """
     if settings.whole_blocks:
         codes = codes[: len(codes) - len(codes) % connector.settings.window]
@@ -88,9 +87,17 @@ class CMetFace:
         device: str = "cpu",
         files: ModelFiles | None = None,
     ) -> None:
-        """`folder`: where cmet.safetensors and audio2mouth.safetensors lie; without it they are looked for.
+        """Load the networks.
 
-        Raises MissingWeights where one is not there, UserError where one cannot be used.
+        Args:
+            folder: holds cmet.safetensors and audio2mouth.safetensors; where it does not, `files` are searched.
+            settings: of the inference.
+            renderer: draws `video`.
+            device: a torch device.
+
+        Raises:
+            MissingWeights: a checkpoint is absent.
+            UserError: a checkpoint cannot be used.
         """
         self.settings = settings or Inference()
         path = _checkpoint(folder, KIND, files)
@@ -106,11 +113,11 @@ class CMetFace:
             self.net.load_state_dict(state)
             if self.settings.strength is None:
                 self.settings = replace(self.settings, strength=record["strength"])
-            self.hearing = self.net.hearing(record["heard"])
+            self.pool_encoder = self.net.pool_encoder(record["heard"])
         self.net.eval().to(torch.device(device))
-        self.encoder: SpeechEncoder = speech.build(record["speech_setting"], folder, files)
+        self.encoder: SpeechEncoder = speech.make_encoder(record["speech_setting"], folder, files)
         if self.encoder.name != record["speech"]:
-            raise UserError(f"{path} was trained with {record['speech']}, and here is {self.encoder.name}; train again")
+            raise UserError(f"{path} was trained with {record['speech']}, not with {self.encoder.name}; train again")
         revisions = [checkpoints.revision(path)]
         self.codec: FaceCodec
         if record["codec"] == BlendshapeCodec.name:
@@ -122,33 +129,35 @@ class CMetFace:
         self.revision = "-".join([*(r[:8] for r in revisions), self.codec.name])
 
     def direction(self, emotion_audio: Sequence[np.ndarray], neutral_audio: Sequence[np.ndarray] = ()) -> np.ndarray:
-        """(D,) from what is heard of the neutral utterances to what is heard of the emotional ones.
+        """(D,): the direction from the neutral utterances to the emotional ones.
 
         Args:
             emotion_audio: (N,) int16 at 16 kHz each, one or more.
-            neutral_audio: the same, best of the same people; without any, the training split's stand for them.
+            neutral_audio: the same, preferably of the same people; default: the training split's.
         """
         if not len(emotion_audio):
             raise ClipError(Reason.NO_AUDIO, "C-MET needs an utterance in the target emotion")
         rest = self._rest(neutral_audio)
-        return self.hearing.between(rest, self._encoded(emotion_audio), rest)
+        return self.pool_encoder.direction(rest, self._encoded(emotion_audio), rest)
 
     def source_direction(
         self, source: Face, source_audio: np.ndarray | None, neutral_audio: Sequence[np.ndarray] = ()
     ) -> np.ndarray:
-        """(D,) from neutral to what the source is thought to show; zeros where `settings.source` is neutral or the
-        source's sound is not known."""
-        if self.settings.source == "neutral" or source_audio is None or source.blendshapes is None:
-            return np.zeros(self.hearing.size, np.float32)
-        return self.source_shares(source, source_audio, neutral_audio) @ self._buffer("label_speech")
+        """(D,): the direction from neutral to the source's estimated emotion.
 
-    def source_shares(
+        Zeros where `settings.source` is neutral or the source's audio is unknown.
+        """
+        if self.settings.source == "neutral" or source_audio is None or source.blendshapes is None:
+            return np.zeros(self.pool_encoder.size, np.float32)
+        return self.source_probabilities(source, source_audio, neutral_audio) @ self._buffer("label_speech")
+
+    def source_probabilities(
         self, source: Face, source_audio: np.ndarray, neutral_audio: Sequence[np.ndarray] = ()
     ) -> np.ndarray:
-        """(8,) how likely the source shows each of EMOTIONS; `neutral_audio` as in `direction`."""
-        seen = source.need("blendshapes", "the guess of the source's emotion").mean(axis=0)
-        heard = self.hearing.scores(self._encoded([source_audio]), self._rest(neutral_audio))
-        return speech.shares(heard + np.append(seen, 1) @ self._buffer("seen"))
+        """(8,): the probability of each of EMOTIONS in the source; `neutral_audio` as in `direction`."""
+        seen = source.need("blendshapes", "the estimate of the source's emotion").mean(axis=0)
+        scores = self.pool_encoder.scores(self._encoded([source_audio]), self._rest(neutral_audio))
+        return speech.softmax(scores + np.append(seen, 1) @ self._buffer("seen"))
 
     def codes(
         self,
@@ -160,8 +169,8 @@ class CMetFace:
     ) -> np.ndarray:
         """(frames, C) expression codes of the source in the emotion of `emotion_audio`."""
         start = self.source_direction(source, source_audio, neutral_audio)
-        heard = self.direction(emotion_audio, neutral_audio) - start
-        return expression_track(self.net.connector, heard, self.codec.encode(source), frames, self.settings)
+        direction = self.direction(emotion_audio, neutral_audio) - start
+        return expression_track(self.net.connector, direction, self.codec.encode(source), frames, self.settings)
 
     def landmarks(
         self,
@@ -172,18 +181,18 @@ class CMetFace:
         source_audio: np.ndarray | None = None,
         frames: int | None = None,
     ) -> np.ndarray:
-        """The face that says `audio` in another emotion.
+        """The landmarks of a face that speaks `audio` in another emotion.
 
         Args:
-            audio: (N,) int16, 16 kHz: what the lips follow.
-            source: landmarks and blendshapes of the video that gives identity, pose, blinks and expression.
-            emotion_audio: utterances in the target emotion, of anyone; without any, `audio` itself is one.
-            neutral_audio: neutral utterances, of the same people and of who is in the source video.
-            source_audio: the source video's own sound; see `Inference.source`.
-            frames: default: as many as the sound has.
+            audio: (N,) int16, 16 kHz, which the lips follow.
+            source: landmarks and blendshapes of the video; they give identity, pose, blinks and expression.
+            emotion_audio: utterances in the target emotion, of any speaker; default: `audio`.
+            neutral_audio: neutral utterances of the same speakers and of the person in the source video.
+            source_audio: the source video's own audio; see `Inference.source`.
+            frames: default: the length of the audio.
 
         Returns:
-            (T, 478, 3) float32 px of the source's picture. Only with the blendshape codec; the others draw at once.
+            (T, 478, 3) float32 px of the source's picture. Only with the blendshape codec; others have no landmarks.
         """
         if not isinstance(self.codec, BlendshapeCodec):
             raise UserError(f"the {self.codec.name} codec makes no landmarks; ask for video")
@@ -206,11 +215,11 @@ class CMetFace:
         return self.codec.decode(source, self.codec.lips(audio, source, n), source, codes)
 
     def _encoded(self, utterances: Sequence[np.ndarray]) -> np.ndarray:
-        """(N, R)."""
+        """The utterance vectors, (N, R)."""
         return np.stack([self.encoder.encode(u) for u in utterances])
 
     def _rest(self, neutral_audio: Sequence[np.ndarray]) -> np.ndarray:
-        """(M, R) of neutral utterances."""
+        """The neutral utterance vectors, (M, R)."""
         return self._encoded(neutral_audio) if len(neutral_audio) else self._buffer("neutral_speech")
 
     def _buffer(self, name: str) -> np.ndarray:

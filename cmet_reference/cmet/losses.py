@@ -1,4 +1,4 @@
-"""C-MET's losses: reconstruction both ways, supervised contrast of speech and vision, opposite directions.
+"""The losses of C-MET: reconstruction both ways, supervised contrast of speech and vision, opposite directions.
 
 Source: loss.py and train.py of ChanHyeok-Choi/C-MET; where the paper's formula differs, it is a setting.
 """
@@ -26,7 +26,7 @@ EMOTION_WEIGHTS: Mapping[str, float] = {
     "sad": 1.0,
     "surprised": 2.0,
 }
-NOISE_SIGMA = 8.0  # where bmse's learnt deviation starts
+NOISE_SIGMA = 8.0  # initial value of bmse's learnt deviation
 
 
 @dataclass(frozen=True)
@@ -58,10 +58,10 @@ def weighted_mse(predicted: Tensor, target: Tensor, weights: Tensor) -> Tensor:
 
 
 def balanced_mse(predicted: Tensor, target: Tensor, sigma: Tensor) -> Tensor:
-    """Which of the batch's targets a prediction belongs to, under a round Gaussian of deviation `sigma` around it.
+    """Cross-entropy of each prediction's target among the batch's, under an isotropic Gaussian of deviation `sigma`.
 
     Source: bmc_loss_md in loss.py (Ren et al. 2022, Balanced MSE, eq. 10), without the factor 2 sigma^2 that is
-    commented out there. The Gaussian's own factor is the same for all targets and falls out of the softmax.
+    commented out there. The Gaussian's factor is the same for all targets and cancels in the softmax.
 
     Args:
         predicted, target: (N, C).
@@ -72,9 +72,9 @@ def balanced_mse(predicted: Tensor, target: Tensor, sigma: Tensor) -> Tensor:
 
 
 def contrastive(visual: Tensor, speech: Tensor, labels: Tensor, temperature: float = 0.1) -> Tensor:
-    """Supervised contrast over both modalities at once (Khosla et al. 2020, eq. 2). Source: CntLoss in loss.py.
+    """Supervised contrastive loss over both modalities (Khosla et al. 2020, eq. 2). Source: CntLoss in loss.py.
 
-    All 2B features at length 1, compared each with each; the positives of one are all others with its label.
+    All 2B features have length 1 and are compared with each other; the positives of one are all others with its label.
 
     Args:
         visual, speech: (B, D).
@@ -82,15 +82,15 @@ def contrastive(visual: Tensor, speech: Tensor, labels: Tensor, temperature: flo
     """
     features = torch.cat([functional.normalize(visual, dim=1), functional.normalize(speech, dim=1)])
     labels = labels.repeat(2)
-    itself = torch.eye(len(features), dtype=torch.bool, device=features.device)
-    logits = (features @ features.T / temperature).masked_fill(itself, -torch.inf)
+    diagonal = torch.eye(len(features), dtype=torch.bool, device=features.device)
+    logits = (features @ features.T / temperature).masked_fill(diagonal, -torch.inf)
     log_share = logits - logits.logsumexp(dim=1, keepdim=True)
-    positive = (labels[:, None] == labels[None]) & ~itself
+    positive = (labels[:, None] == labels[None]) & ~diagonal
     return -(log_share.masked_fill(~positive, 0.0).sum(dim=1) / positive.sum(dim=1)).mean()
 
 
 def opposite(forward: Tensor, backward: Tensor, form: Literal["code", "paper"] = "code") -> Tensor:
-    """How far the two predictions are from pointing against each other, per frame: mean((1 + cos)^2), in the paper
+    """The deviation of the two predictions from opposite directions, per frame: mean((1 + cos)^2), in the paper
     mean(1 + cos). Source: DirectionalLoss in loss.py.
 
     Args:
@@ -144,10 +144,10 @@ def total(
     weights: Tensor | None = None,
     sigma: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """What C-MET makes small, and its parts.
+    """The total loss of C-MET, and its parts.
 
     Args:
-        directions, tokens: the connector's answers to the forward and to the turned-round input, (B, T, C) each.
+        directions, tokens: the connector's outputs for the forward and for the reversed input, (B, T, C) each.
         target: (B, T, C) direction from the source to the target emotion.
         labels: (B,) int64 target emotions.
         weights: (B,) of wmse.

@@ -1,17 +1,17 @@
-"""PD-FGC as C-MET's plug-in test uses it: 30 emotion numbers a frame. A checkout and the authors' weights needed.
+"""The PD-FGC codec of C-MET's plug-in test: 30 emotion numbers per frame. Needs a checkout with the authors' weights.
 
-Nothing of PD-FGC is here: the user's checkout of Dorniwang/PD-FGC-inference gives code and weights, and both run in
-this process. Source of the calls: lib/inferencer.py (Tester) and lib/data/voxtest_dataset.py.
+This file has no code of PD-FGC. The user's checkout of Dorniwang/PD-FGC-inference gives code and weights, and both run
+in this process. Source of the calls: lib/inferencer.py (Tester) and lib/data/voxtest_dataset.py.
 """
 
 from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import cv2
@@ -42,8 +42,8 @@ class PDFGCCodec:
         config = checkout / "configs/inference.yaml"
         if not (checkout / "lib/model_builder.py").is_file() or not config.is_file():
             raise UserError(
-                f"{checkout} is no checkout of PD-FGC: no lib/model_builder.py and configs/inference.yaml. Clone "
-                "https://github.com/Dorniwang/PD-FGC-inference and name its folder: codec = 'pd-fgc:FOLDER'"
+                f"{checkout} is not a checkout of PD-FGC: it has no lib/model_builder.py and configs/inference.yaml. "
+                "Clone https://github.com/Dorniwang/PD-FGC-inference and name its folder: codec = 'pd-fgc:FOLDER'"
             )
         self.device = torch.device(device)
         settings = _settings(config)
@@ -52,7 +52,7 @@ class PDFGCCodec:
             model.pretrained_model = str(checkout / model.pretrained_model)
             if not Path(model.pretrained_model).is_file():
                 raise UserError(
-                    f"{model.pretrained_model} is not there; the README of PD-FGC-inference says where its weights are"
+                    f"{model.pretrained_model} is absent; the README of PD-FGC-inference has the address of its weights"
                 )
         with _importing(checkout) as load, tensors_only():
             nets = load("lib.model_builder").make_model(settings)
@@ -65,19 +65,19 @@ class PDFGCCodec:
 
     @torch.inference_mode()
     def lips(self, audio: np.ndarray, identity: Face, frames: int) -> np.ndarray:
-        """(frames, 500) mouth embeddings of the sound, times 1.5, smoothed as released.
+        """(frames, 500) mouth embeddings of the audio, times 1.5, smoothed as released.
 
-        The first and last two frames, which have no whole window of five, hear their neighbours' window.
+        The first and last two frames have no whole window of five and use their neighbours' window.
         """
         wave = self._audio.audio_normalize(audio.astype(np.float64) / 32768)
         rows = np.asarray(self._audio.audio_to_spectrogram(wave), np.float32)  # (4 a frame, 80)
         a_frame, window = self._audio.num_bins_per_frame, 5 * self._audio.num_bins_per_frame
         if len(rows) < window:
-            raise UserError(f"PD-FGC needs five frames of sound, got {len(rows) // a_frame}")
+            raise UserError(f"PD-FGC needs five frames of audio, got {len(rows) // a_frame}")
         start = np.clip((np.arange(frames) - 2) * a_frame, 0, len(rows) - window)
-        shown = torch.from_numpy(np.stack([rows[s : s + window].T for s in start]))[:, None]
-        heard = [self.audio.forward(part.to(self.device))[1].cpu() for part in shown.split(_BATCH)]
-        return smoothed_lips(MOUTH_GAIN * torch.cat(heard).numpy())
+        windows = torch.from_numpy(np.stack([rows[s : s + window].T for s in start]))[:, None]
+        mouths = [self.audio.forward(part.to(self.device))[1].cpu() for part in windows.split(_BATCH)]
+        return smoothed_lips(MOUTH_GAIN * torch.cat(mouths).numpy())
 
     @torch.inference_mode()
     def decode(self, identity: Face, lips: np.ndarray, pose: Face, codes: np.ndarray) -> np.ndarray:
@@ -120,7 +120,7 @@ def _pictures(frames: np.ndarray) -> Tensor:
 
 
 def _three_means(track: np.ndarray) -> np.ndarray:
-    """(T, C) averaged over each frame and its neighbours; at the ends over two."""
+    """(T, C), each frame the mean of itself and its neighbours; at the ends of two frames."""
     return np.stack([track[max(0, i - 1) : i + 2].mean(axis=0) for i in range(len(track))])
 
 
@@ -138,12 +138,12 @@ def _settings(path: Path) -> Any:
 
 
 @contextmanager
-def _importing(checkout: Path) -> Iterator[Any]:
-    """Imports of the checkout, whose modules call one another `lib.…`; the name is free again afterwards."""
+def _importing(checkout: Path) -> Iterator[Callable[[str], ModuleType]]:
+    """Imports of the checkout, whose package is called `lib`; other modules of that name are restored afterwards."""
     taken = {name: sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] == "lib"}
     sys.path.insert(0, str(checkout))
 
-    def load(name: str) -> Any:
+    def load(name: str) -> ModuleType:
         try:
             return importlib.import_module(name)
         except ImportError as error:

@@ -1,14 +1,12 @@
-"""Utterance vectors: what C-MET hears of an emotion. Directions are differences of them.
+"""Encodes utterances as vectors, and pools of them as C-MET's speech input; directions are differences.
 
-emotion2vec is what the paper uses; `Stored` reads vectors computed elsewhere; `Prosody` needs no download;
-`OwnEmotion` is CEM-Net's audio emotion encoder, trained on the same clips. `Hearing` is what the network gets of them.
-
-`figures.directions` says what an encoder is worth: it is part of every training's held-out figures.
+The paper uses emotion2vec. `StoredVectors` reads vectors that were computed elsewhere, `Prosody` needs no download, and
+`AeeEncoder` is CEM-Net's audio emotion extractor, trained on the same clips. `PoolEncoder` makes the network's input of
+their vectors. `figures.directions` measures an encoder; it is part of every training's held-out figures.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,8 +16,11 @@ from typing import Protocol
 
 import numpy as np
 
-from cmet_reference.voice import RATE, Heard, Prosody, checked
+from cmet_reference.training import checkpoints
+from cmet_reference.voice import PoolRule, Prosody, checked
 from talking_face.emotions import EMOTIONS
+from talking_face.files import sha256_of
+from talking_face.media.reading import AUDIO_RATE
 from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import ClipError, Reason, UserError
 
@@ -27,11 +28,11 @@ EMOTION2VEC = "iic/emotion2vec_plus_large"
 
 
 class SpeechEncoder(Protocol):
-    """Sound to one vector."""
+    """Encodes the audio of an utterance as one vector."""
 
-    name: str  # what a checkpoint records; another name, another space
+    name: str  # recorded in checkpoints; encoders of different names are not interchangeable
     size: int
-    heard: Heard  # see `Hearing`
+    pool_rule: PoolRule  # see `PoolEncoder`
 
     def encode(self, audio: np.ndarray, clip_id: str | None = None) -> np.ndarray:
         """(size,) float32 of (N,) int16 at 16 kHz mono. `clip_id` for encoders that look vectors up."""
@@ -49,17 +50,17 @@ class Emotion2Vec:
     """
 
     size = 1024
-    heard: Heard = "mean"
+    pool_rule: PoolRule = "mean"
 
     def __init__(self, folder: Path, device: str = "cpu") -> None:
-        """`folder`: the model as fetched (config.yaml and model.pt in it). Nothing is downloaded.
+        """`folder`: holds the fetched model, config.yaml and model.pt. Nothing is downloaded.
 
-        Raises UserError where FunASR or the model is not there.
+        Raises UserError where FunASR or the model is absent.
         """
         weights = Path(folder) / "model.pt"
         if not weights.is_file():
             raise UserError(
-                f"{weights} is not there. Fetch {EMOTION2VEC} (modelscope download --model {EMOTION2VEC} --local_dir "
+                f"{weights} is absent. Fetch {EMOTION2VEC} (modelscope download --model {EMOTION2VEC} --local_dir "
                 f"{folder}), or set speech = 'prosody'"
             )
         try:
@@ -68,25 +69,24 @@ class Emotion2Vec:
             raise UserError(
                 f"emotion2vec needs FunASR ({error}): pip install funasr; or set speech = 'prosody'"
             ) from None
-        with weights.open("rb") as file:
-            self.name = f"emotion2vec@{hashlib.file_digest(file, 'sha256').hexdigest()[:8]}"
+        self.name = f"emotion2vec@{sha256_of(weights)[:8]}"
         with tensors_only():
             self._model = AutoModel(model=str(folder), device=device, disable_update=True, disable_pbar=True)
 
     def encode(self, audio: np.ndarray, clip_id: str | None = None) -> np.ndarray:
         wave = checked(audio).astype(np.float32) / 32768
-        said = self._model.generate(wave, fs=RATE, granularity="utterance", extract_embedding=True)
-        vector = np.asarray(said[0]["feats"], np.float32).reshape(-1)
+        result = self._model.generate(wave, fs=AUDIO_RATE, granularity="utterance", extract_embedding=True)
+        vector = np.asarray(result[0]["feats"], np.float32).reshape(-1)
         if vector.shape != (self.size,) or not np.isfinite(vector).all():
             raise ClipError(
-                Reason.NOT_FINITE, f"{clip_id or 'the sound'}: emotion2vec gave {vector.shape}, not (1024,)"
+                Reason.NOT_FINITE, f"{clip_id or 'the audio'}: emotion2vec gave {vector.shape}, not (1024,)"
             )
         return vector
 
 
 @contextmanager
 def tensors_only() -> Iterator[None]:
-    """While a foreign checkpoint is read, torch takes tensors out of it and runs nothing, whatever its caller asks."""
+    """Inside the block torch.load reads only tensors and runs no code, whatever its caller asks for."""
     name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
     before = os.environ.get(name)
     os.environ[name] = "1"
@@ -102,13 +102,13 @@ def tensors_only() -> Iterator[None]:
 # -- vectors computed elsewhere ----------------------------------------------------------------------------------------
 
 
-class Stored:
-    """Vectors in .npy files by clip id: FOLDER/CLIP_ID.npy, or where C-MET's extraction put them."""
+class StoredVectors:
+    """Reads vectors from .npy files by clip id: FOLDER/CLIP_ID.npy, or the paths of C-MET's extraction."""
 
-    heard: Heard = "mean"
+    pool_rule: PoolRule = "mean"
 
     def __init__(self, folder: Path, released: str = "emotion2vec+large_features") -> None:
-        """`released`: the name of the folder beside MEAD's clips. Raises UserError where there is no vector at all."""
+        """`released`: the folder's name next to MEAD's clips. Raises UserError where the folder has no vector."""
         self._folder, self._released = Path(folder), released
         first = min(self._folder.rglob("*.npy"), default=None)
         if first is None:
@@ -118,7 +118,7 @@ class Stored:
 
     def encode(self, audio: np.ndarray, clip_id: str | None = None) -> np.ndarray:
         if clip_id is None:
-            raise ClipError(Reason.MISSING_FILE, "stored utterance vectors are found by clip id; this sound has none")
+            raise ClipError(Reason.MISSING_FILE, "stored utterance vectors are found by clip id; this audio has no id")
         for path in self._candidates(clip_id):
             if path.is_file():
                 vector = _read_vector(path, clip_id)
@@ -142,7 +142,7 @@ def _read_vector(path: Path, clip_id: str) -> np.ndarray:
     try:
         vector = np.load(path, allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
-        raise ClipError(Reason.UNREADABLE, f"{clip_id}: {path} is no array of numbers ({error})") from None
+        raise ClipError(Reason.UNREADABLE, f"{clip_id}: {path} is not an array of numbers ({error})") from None
     vector = np.asarray(vector)
     if vector.dtype.kind not in "fiu" or vector.size == 0 or not np.isfinite(vector).all():
         raise ClipError(Reason.NOT_FINITE, f"{clip_id}: {path} is not an array of finite numbers")
@@ -152,17 +152,16 @@ def _read_vector(path: Path, clip_id: str) -> np.ndarray:
 # -- without a download ------------------------------------------------------------------------------------------------
 
 
-class OwnEmotion:
-    """CEM-Net's audio emotion encoder (AEE), trained on the same shards."""
+class AeeEncoder:
+    """CEM-Net's audio emotion extractor (AEE), trained on the same shards."""
 
-    heard: Heard = "emotions"
+    pool_rule: PoolRule = "emotions"
 
     def __init__(self, path: Path) -> None:
         from cmet_reference.cem_net import aee
-        from cmet_reference.training import checkpoints
 
         self._net = aee.load(path)
-        self.size = len(self._net.emotion(np.zeros(RATE, np.int16)))
+        self.size = len(self._net.emotion(np.zeros(AUDIO_RATE, np.int16)))
         self.name = f"aee@{checkpoints.revision(path)}"
 
     def encode(self, audio: np.ndarray, clip_id: str | None = None) -> np.ndarray:
@@ -172,67 +171,69 @@ class OwnEmotion:
 # -- choosing one ------------------------------------------------------------------------------------------------------
 
 
-def build(setting: str, folder: Path | None = None, files: ModelFiles | None = None) -> SpeechEncoder:
-    """The encoder that a configuration names: `prosody`, `aee`, `emotion2vec:FOLDER` or `stored:FOLDER`.
+def make_encoder(setting: str, folder: Path | None = None, files: ModelFiles | None = None) -> SpeechEncoder:
+    """The encoder that the settings name: `prosody`, `aee`, `emotion2vec:FOLDER` or `stored:FOLDER`.
 
-    `folder` is where checkpoints of this training lie (for `aee`); without it they are looked for.
+    Args:
+        folder: the checkpoints of this training, for `aee`; where it has none, `files` are searched.
+
+    Raises:
+        UserError: the setting is unknown, or its files cannot be used.
     """
     kind, _, where = setting.partition(":")
     if kind == "prosody":
         return Prosody()
     if kind == "aee":
-        from cmet_reference.training import checkpoints
-
         here = folder / "aee.safetensors" if folder else None
-        return OwnEmotion(here if here and here.is_file() else checkpoints.find("aee", files))
+        return AeeEncoder(here if here and here.is_file() else checkpoints.find("aee", files))
     if kind in ("emotion2vec", "stored"):
         if not where:
             raise UserError(f"speech = {setting!r} names no folder: {kind}:FOLDER")
-        return Emotion2Vec(Path(where)) if kind == "emotion2vec" else Stored(Path(where))
+        return Emotion2Vec(Path(where)) if kind == "emotion2vec" else StoredVectors(Path(where))
     raise UserError(f"speech = {setting!r}; there are prosody, aee, emotion2vec:FOLDER and stored:FOLDER")
 
 
-# -- what the network hears of them ------------------------------------------------------------------------------------
+# -- pools of utterances ----------------------------------------------------------------------------------------------
 
 SHRINK = 0.3  # of the scatter, replaced by its diagonal; 0.1 to 0.6 differ by 0.01 in cosine
-# How likely an utterance's speaker is not in the neutral pool; one of the training split then stands for that voice.
-# Ten clips beside ten neutral ones of half of the speakers: left-out training speakers' pools are heard right in 94 %,
-# in 85 % without (six to learn from, six told; with all speakers in the neutral pool 96 % and 94 %).
+# Probability that an utterance's speaker is not in the neutral pool; a neutral utterance of the training split then
+# replaces it. With ten clips and ten neutral ones of half of the speakers, the emotion of left-out speakers' pools is
+# recognised in 94 %, in 85 % without this (six speakers to train and to test on; with all speakers in the neutral pool
+# 96 % and 94 %).
 STRANGER = 0.2
-KNOWN = 64  # neutral utterances of the training split that are kept for it
-ALIKE = 0.1  # what two utterances of a pool tell twice: ten count for 5.3, one for one
+KNOWN = 64  # neutral utterances of the training split that are stored for this
+ALIKE = 0.1  # correlation between the utterances of a pool: ten count as 5.3, one as one
 
 
 @dataclass(frozen=True)
-class Hearing:
-    """A pool of utterances, as the network hears it.
+class PoolEncoder:
+    """Encodes a pool of utterances of one emotion as the network's speech input, (D,).
 
-    `mean`: their mean, as released, of an encoder of R numbers. `emotions`: how likely the pool shows each emotion.
-    emotion2vec_plus_large was trained to tell emotions apart, so that a pool lands where its emotion's pools do,
-    whoever speaks. Plain numbers of a voice lie a little elsewhere for every speaker, and four training speakers do not
-    say what to answer there: so emotions are told apart before the network, relative to neutral speech. docs/cmet.md
-    has what it is worth.
+    The rule `mean` gives the mean of the vectors, (R,), as released. The rule `emotions` gives the probability of each
+    emotion, (8,). emotion2vec_plus_large was trained on emotions, so that pools of one emotion are similar for all
+    speakers. Prosody differs between speakers, and four training speakers are too few to learn that difference.
+    Therefore emotions are classified before the network, relative to neutral speech. docs/cmet.md has the effect.
     """
 
-    rule: Heard
+    rule: PoolRule
     mean: np.ndarray  # (R,) float32
-    white: np.ndarray  # (R, R): vectors @ white scatter by 1 along each axis within an emotion, neutral means removed
+    white: np.ndarray  # (R, R) whitening: vectors @ white have variance 1 within an emotion, neutral means removed
     centres: np.ndarray  # (8, R) in these units: mean offset of each emotion from its speakers' neutral means
     known: np.ndarray  # (K, R) neutral utterances of the training split; see STRANGER
 
     def __call__(self, pool: np.ndarray, rest: np.ndarray) -> np.ndarray:
-        """(D,): R numbers of a mean, 8 shares.
+        """(D,): the R numbers of a mean, or 8 probabilities.
 
         Args:
             pool: (N, R) utterance vectors, one or more, of one emotion.
-            rest: (M, R) neutral ones, one or more, best of the same people.
+            rest: (M, R) neutral ones, one or more, preferably of the same people.
         """
         if self.rule == "mean":
             return np.asarray(pool.mean(axis=0))
-        return shares(self.scores(pool, rest))
+        return softmax(self.scores(pool, rest))
 
-    def between(self, source: np.ndarray, target: np.ndarray, rest: np.ndarray) -> np.ndarray:
-        """(D,) from what is heard of one pool to what is heard of another."""
+    def direction(self, source: np.ndarray, target: np.ndarray, rest: np.ndarray) -> np.ndarray:
+        """(D,): the encoding of the target's pool minus that of the source's."""
         return self(target, rest) - self(source, rest)
 
     @property
@@ -241,33 +242,35 @@ class Hearing:
         return len(EMOTIONS) if self.rule == "emotions" else len(self.mean)
 
     def scores(self, pool: np.ndarray, rest: np.ndarray) -> np.ndarray:
-        """(8,) log likelihood of each of EMOTIONS, up to a constant. Arguments as above.
+        """(8,) log likelihood of each of EMOTIONS, up to a constant. Arguments as in a call.
 
-        Which neutral utterance is by the same speaker is not known, so an utterance is compared with each:
-        p(x | emotion) is the mean over neutral n of a normal density of x - n about the emotion's centre, of twice the
-        scatter of one utterance. Nobody in `rest` may be: see STRANGER. A pool's utterances are not independent: see
+        The neutral utterance of the same speaker is unknown, so an utterance is compared with each: p(x | emotion) is
+        the mean over neutral n of a normal density of x - n around the emotion's centre, with twice the variance of one
+        utterance. Possibly no speaker in `rest` is the same: see STRANGER. A pool's utterances are not independent: see
         ALIKE.
         """
-        log = self._beside(pool, rest)
+        log = self._log_likelihood(pool, rest)
         if len(self.known):
-            log = np.logaddexp(np.log(1 - STRANGER) + log, np.log(STRANGER) + self._beside(pool, self.known))
+            log = np.logaddexp(np.log(1 - STRANGER) + log, np.log(STRANGER) + self._log_likelihood(pool, self.known))
         return np.asarray(log.sum(axis=0) / (1 + ALIKE * (len(log) - 1)))
 
-    def _beside(self, pool: np.ndarray, rest: np.ndarray) -> np.ndarray:
-        """(N, 8) log p(x | emotion) of each utterance, its speaker one of `rest`."""
+    def _log_likelihood(self, pool: np.ndarray, rest: np.ndarray) -> np.ndarray:
+        """(N, 8) log p(x | emotion) of each utterance, if its speaker is one of `rest`."""
         x, n = (np.asarray((v - self.mean) @ self.white, np.float64) for v in (pool, rest))
-        apart = ((x[:, None, None] - n[None, :, None] - self.centres) ** 2).sum(axis=-1)  # (N, M, 8)
-        return np.asarray(np.logaddexp.reduce(-apart / (2 * 2), axis=1) - np.log(len(n)))
+        distance = ((x[:, None, None] - n[None, :, None] - self.centres) ** 2).sum(axis=-1)  # (N, M, 8)
+        return np.asarray(np.logaddexp.reduce(-distance / (2 * 2), axis=1) - np.log(len(n)))
 
 
-def shares(scores: np.ndarray) -> np.ndarray:
-    """(8,) float32 probabilities of log likelihoods, every emotion as likely as another beforehand."""
+def softmax(scores: np.ndarray) -> np.ndarray:
+    """(8,) float32 probabilities of log likelihoods, for equally likely emotions."""
     odds = np.exp(scores - scores.max())
     return np.asarray(odds / odds.sum(), np.float32)
 
 
-def fit_hearing(rule: Heard, vectors: np.ndarray, speakers: Sequence[str], emotions: Sequence[str]) -> Hearing:
-    """Of the training split; an emotion that it does not show has a share of 0.
+def fit_pool_encoder(
+    rule: PoolRule, vectors: np.ndarray, speakers: Sequence[str], emotions: Sequence[str]
+) -> PoolEncoder:
+    """Fits the encoder to the training split. An emotion that it does not show has a probability of 0.
 
     Args:
         vectors: (N, R), with the speaker and the emotion of each.
@@ -289,7 +292,7 @@ def fit_hearing(rule: Heard, vectors: np.ndarray, speakers: Sequence[str], emoti
     centres[[e not in emotions for e in EMOTIONS]] = _OUT_OF_REACH
     neutral = np.flatnonzero(labels == "neutral") if "neutral" in emotions else np.arange(len(labels))
     kept = neutral[np.linspace(0, len(neutral) - 1, min(KNOWN, len(neutral))).round().astype(int)]
-    return Hearing(rule, *(np.asarray(a, np.float32) for a in (mean, white, centres, vectors[kept])))
+    return PoolEncoder(rule, *(np.asarray(a, np.float32) for a in (mean, white, centres, vectors[kept])))
 
 
-_OUT_OF_REACH = 1e3  # deviations from everything
+_OUT_OF_REACH = 1e3  # standard deviations from all utterances

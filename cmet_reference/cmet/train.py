@@ -1,8 +1,7 @@
-"""C-MET as a stage of the training loop: the connector with everything that generation needs beside it in one file."""
+"""C-MET's stage of the training loop: the connector, and everything that inference needs next to it in one file."""
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -20,72 +19,70 @@ from cmet_reference.cmet.codec import Face, FaceCodec
 from cmet_reference.cmet.connector import Connector, ConnectorSettings
 from cmet_reference.cmet.data import CodedClips, Sampler, Sampling
 from cmet_reference.cmet.losses import LossSettings
-from cmet_reference.cmet.speech import Hearing, SpeechEncoder
+from cmet_reference.cmet.speech import PoolEncoder, SpeechEncoder
 from cmet_reference.training.stage import Optimizer
-from cmet_reference.voice import Heard
+from cmet_reference.voice import PoolRule
 from talking_face.emotions import EMOTIONS
 from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import UserError
 
 KIND = "cmet"
 STAGES = (KIND,)  # in training order
-_VISUAL = 0.05  # weight of what is seen beside what is heard of a source's emotion: as sure, and far less often right
+_VISUAL = 0.05  # weight of the face next to the audio for a source's emotion: as confident, and far less accurate
 
 
 @dataclass(frozen=True)
-class Training:
-    """One configuration; `read` makes it of TOML. The defaults are the released training's."""
+class CMetSettings:
+    """The settings of a training; `read_settings` makes them from TOML. The defaults are the released training's."""
 
     steps: int = 200_000
-    rate: float = 1e-4
+    rate: float = 1e-4  # learning rate
     weight_decay: float = 1e-5
     annealed: bool = False  # see training.stage.Optimizer
     codec: str = "blendshape"  # or edtalk:CHECKOUT, pd-fgc:CHECKOUT
-    code: int = 10  # of the blendshape codec; the others have their own size
+    code: int = 10  # size of the blendshape codec's codes; the other codecs have a fixed size
     speech: str = "prosody"  # or aee, emotion2vec:FOLDER, stored:FOLDER
-    strength: float = 1.0  # in use: of the direction; a squared error makes uncertain ones short
-    connector: ConnectorSettings = field(default_factory=ConnectorSettings)  # its code and speech follow from the above
+    strength: float = 1.0  # factor of the direction at inference; a squared error makes uncertain directions short
+    connector: ConnectorSettings = field(default_factory=ConnectorSettings)  # code and speech are set from the above
     sampling: Sampling = field(default_factory=Sampling)
     losses: LossSettings = field(default_factory=LossSettings)
 
 
-def read(config: Mapping[str, Any]) -> Training:
-    """Settings of a parsed TOML: top-level fields and the tables connector, sampling and losses.
+def read_settings(config: Mapping[str, Any]) -> CMetSettings:
+    """The settings of a parsed TOML: top-level fields and the tables connector, sampling and losses.
 
-    Raises UserError for a name that is none.
+    Raises UserError for an unknown field.
     """
     parts = {"connector": ConnectorSettings, "sampling": Sampling, "losses": LossSettings}
     try:
         values = {name: parts[name](**v) if name in parts else v for name, v in config.items()}
-        return Training(**values)
+        return CMetSettings(**values)
     except TypeError as error:
-        raise UserError(f"the configuration of cmet has a field that is none ({error})") from None
-
-
-def configuration(name: str) -> dict[str, Any]:
-    """`paper`, `demo`, or the path of a TOML file, parsed."""
-    path = Path(__file__).with_name(f"{name}.toml") if name in ("paper", "demo") else Path(name)
-    if not path.is_file():
-        raise UserError(f"{name} is no configuration: paper, demo, or a TOML file")
-    return tomllib.loads(path.read_text("utf-8"))
+        raise UserError(f"the settings of cmet have an unknown field ({error})") from None
 
 
 class CMetNet(nn.Module):
-    """The connector and, as buffers, what was fitted beside it: codec, units of speech, the labels' means."""
+    """The connector, with the fitted codec, pool encoder and label means as buffers. Their names are stored."""
 
-    speech_mean: Tensor  # (R,): see speech.Hearing
+    speech_mean: Tensor  # (R,): see speech.PoolEncoder
     speech_white: Tensor  # (R, R)
     speech_centres: Tensor  # (8, R)
     speech_known: Tensor  # (K, R)
-    neutral_speech: Tensor  # (M, R) what the encoder gives of neutral clips
-    label_speech: Tensor  # (8, D) direction from neutral to each emotion; zeros where not shown
-    label_codes: Tensor  # (8, C) the same of codes, the mean over training speakers: the lookup
-    seen: Tensor  # (52 + 1, 8) scores of a source's emotion: coefficients, 1
+    neutral_speech: Tensor  # (M, R) utterance vectors of neutral clips
+    label_speech: Tensor  # (8, D) direction from neutral to each emotion; zeros where nobody shows it
+    label_codes: Tensor  # (8, C) the same for codes, mean over training speakers: the lookup
+    seen: Tensor  # (52 + 1, 8) discriminant of a source's emotion; the last row is the bias
 
     def __init__(
         self, connector: ConnectorSettings, codec: str, learnt_noise: bool = False, encoded: int = 1, neutral: int = 1
     ) -> None:
-        """`encoded`: numbers that the speech encoder gives, R; `neutral`: clips of neutral speech, M."""
+        """Args:
+        connector: sizes of the connector.
+        codec: name of the face codec.
+        learnt_noise: learn the deviation of bmse.
+        encoded: size of an utterance vector, R.
+        neutral: number of neutral utterances, M.
+        """
         super().__init__()
         self.connector = Connector(connector)
         self.sigma = nn.Parameter(torch.tensor(losses.NOISE_SIGMA)) if learnt_noise else None
@@ -111,10 +108,10 @@ class CMetNet(nn.Module):
         """Set a buffer."""
         getattr(self, name).copy_(torch.from_numpy(np.asarray(values, np.float32)))
 
-    def hearing(self, rule: Heard) -> Hearing:
-        """What the connector is told of speech."""
+    def pool_encoder(self, rule: PoolRule) -> PoolEncoder:
+        """The fitted pool encoder."""
         names = ("mean", "white", "centres", "known")
-        return Hearing(rule, *(getattr(self, f"speech_{name}").cpu().numpy() for name in names))
+        return PoolEncoder(rule, *(getattr(self, f"speech_{name}").cpu().numpy() for name in names))
 
     def blendshape_model(self) -> BlendshapeModel:
         """The fitted codec."""
@@ -123,13 +120,13 @@ class CMetNet(nn.Module):
 
 
 class CMetStage:
-    """The connector on draws from the training split."""
+    """Trains the connector on samples of the training split. Implements `Stage`."""
 
     name = KIND
 
     def __init__(
         self,
-        settings: Training,
+        settings: CMetSettings,
         codec: FaceCodec,
         encoder: SpeechEncoder,
         train: Sequence[ClipArrays],
@@ -145,28 +142,29 @@ class CMetStage:
             raise UserError("C-MET learns from emotion labels, and no clip of the training split has one")
         self.steps, self.encoder_name, self.codec_name = settings.steps, encoder.name, codec.name
         raw = np.stack([encoder.encode(c.audio, c.clip_id) for c in train])
-        who, what = [c.speaker for c in train], [str(c.emotion) for c in train]
-        self.hearing = speech.fit_hearing(encoder.heard, raw, who, what)
+        speakers, emotions = [c.speaker for c in train], [str(c.emotion) for c in train]
+        self.pool_encoder = speech.fit_pool_encoder(encoder.pool_rule, raw, speakers, emotions)
         connector = replace(
-            settings.connector, code=codec.size, speech=self.hearing.size, window=settings.sampling.window
+            settings.connector, code=codec.size, speech=self.pool_encoder.size, window=settings.sampling.window
         )
         self.settings = replace(settings, connector=connector)
         clips = coded(train, codec, raw)
-        self.sampler = Sampler(clips, settings.sampling, seed, self.hearing)
+        self.sampler = Sampler(clips, settings.sampling, seed, self.pool_encoder)
         test = [c for c in test if c.emotion in EMOTIONS]
-        self.held = coded(test, codec, np.stack([encoder.encode(c.audio, c.clip_id) for c in test])) if test else None
+        held = np.stack([encoder.encode(c.audio, c.clip_id) for c in test]) if test else None
+        self.held_out_clips = coded(test, codec, held) if held is not None else None
         rest = figures.neutral_speech(clips)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.net = CMetNet(connector, codec.name, settings.losses.reconstruction == "bmse", *rest.T.shape)
-        self.net.fill("speech_mean", self.hearing.mean)
-        self.net.fill("speech_white", self.hearing.white)
-        self.net.fill("speech_centres", self.hearing.centres)
-        self.net.fill("speech_known", self.hearing.known)
+        self.net.fill("speech_mean", self.pool_encoder.mean)
+        self.net.fill("speech_white", self.pool_encoder.white)
+        self.net.fill("speech_centres", self.pool_encoder.centres)
+        self.net.fill("speech_known", self.pool_encoder.known)
         self.net.fill("neutral_speech", rest)
-        self.net.fill("label_speech", figures.label_speech(clips, self.hearing))
+        self.net.fill("label_speech", figures.label_speech(clips, self.pool_encoder))
         self.net.fill("label_codes", figures.label_codes(clips))
-        self.net.fill("seen", discriminant(train, what))
+        self.net.fill("seen", discriminant(train, emotions))
         if isinstance(codec, BlendshapeCodec):
             for name, values in codec.model.arrays().items():
                 self.net.fill(f"codec_{name}", values)
@@ -179,13 +177,13 @@ class CMetStage:
     def batch(self, step: int) -> Mapping[str, np.ndarray]:
         return self.sampler.batch(step)
 
-    def loss(self, batch: Mapping[str, Any], optimizer: str) -> tuple[Tensor, Mapping[str, Tensor]]:
+    def loss(self, batch: Mapping[str, Tensor], optimizer: str) -> tuple[Tensor, Mapping[str, Tensor]]:
         connector, spoken = self.net.connector, batch["speech"]
-        reference, turned = batch["reference"], -batch["reference"]
+        reference, opposite = batch["reference"], -batch["reference"]
         if "has_before" in batch:
-            reference, turned = self._predicted_before(batch)
+            reference, opposite = self._predicted_before(batch)
         forward, forward_tokens = connector(reference, spoken, batch["source"])
-        backward, backward_tokens = connector(turned, -spoken, batch["target"])
+        backward, backward_tokens = connector(opposite, -spoken, batch["target"])
         return losses.total(
             (forward, backward),
             (forward_tokens, backward_tokens),
@@ -196,24 +194,25 @@ class CMetStage:
             self.net.sigma,
         )
 
-    def _predicted_before(self, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
-        """What the network, as at inference, says of the block before; zeros where there is none."""
+    def _predicted_before(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """The prediction for the block before, as at inference; zeros where there is no such block."""
         connector, spoken = self.net.connector, batch["speech"]
-        training, nothing = connector.training, torch.zeros_like(batch["reference"])
+        training, zeros = connector.training, torch.zeros_like(batch["reference"])
         connector.eval()
         with torch.no_grad():
-            forward, _ = connector(nothing, spoken, batch["before_source"])
-            backward, _ = connector(nothing, -spoken, batch["before_target"])
+            forward, _ = connector(zeros, spoken, batch["before_source"])
+            backward, _ = connector(zeros, -spoken, batch["before_target"])
         connector.train(training)
         has = batch["has_before"][:, None, None]
         return forward * has, backward * has
 
     def held_out(self) -> Mapping[str, float]:
-        if self.held is None:
+        if self.held_out_clips is None:
             return {}
-        return figures.directions(self.net.connector, self.held, self.net.label_codes.cpu().numpy(), self.hearing)
+        lookup = self.net.label_codes.cpu().numpy()
+        return figures.directions(self.net.connector, self.held_out_clips, lookup, self.pool_encoder)
 
-    def record(self) -> Mapping[str, Any]:
+    def record(self) -> Mapping[str, object]:
         return {
             "connector": asdict(self.settings.connector),
             "codec": self.codec_name,
@@ -222,14 +221,14 @@ class CMetStage:
             "codec_setting": self.settings.codec,
             "learnt_noise": self.net.sigma is not None,
             "strength": self.settings.strength,
-            "heard": self.hearing.rule,
+            "heard": self.pool_encoder.rule,
             "encoded": self.net.neutral_speech.shape[1],
             "neutral": self.net.neutral_speech.shape[0],
         }
 
 
 def coded(clips: Sequence[ClipArrays], codec: FaceCodec, vectors: np.ndarray) -> CodedClips:
-    """Clips as the sampler takes them; pictures are read where the codec looks at pictures.
+    """The sampler's form of clips; pictures are read where the codec needs them.
 
     Args:
         vectors: (N, R) utterance vectors.
@@ -245,35 +244,37 @@ def coded(clips: Sequence[ClipArrays], codec: FaceCodec, vectors: np.ndarray) ->
 
 
 def level_of(clip: ClipArrays) -> int:
-    """1 to 3; 1 for neutral and where the data set has none."""
+    """The intensity, 1 to 3; 1 for neutral and where the data set has no levels."""
     return 1 if clip.emotion == "neutral" else (clip.intensity or 1)
 
 
 def face_of(clip: ClipArrays, pictures: bool) -> Face:
-    """A clip as codecs take it."""
+    """The codecs' form of a clip."""
     frames = ShardSet(clip.folder).frames(clip.clip_id)[: len(clip)] if pictures else None
     return Face(frames, clip.landmarks, clip.blendshapes)
 
 
 def discriminant(train: Sequence[ClipArrays], emotions: Sequence[str], shrink: float = 0.2) -> np.ndarray:
-    """Scores of a clip's emotion from what is seen, 52 mean coefficients and a 1, as (53, 8): a linear discriminant,
-    weighted as beside what is heard; an emotion that the training split does not show scores -1e4."""
+    """A linear discriminant of a clip's emotion on its 52 mean coefficients, (53, 8); the last row is the bias.
+
+    It is scaled for the sum with the audio's scores. An emotion that the training split does not show scores -1e4.
+    """
     labels = np.array([EMOTIONS.index(e) for e in emotions])
     x = np.stack([c.blendshapes.mean(axis=0) for c in train]).astype(np.float64)
     centres = np.stack([x[labels == k].mean(axis=0) if (labels == k).any() else 0 * x[0] for k in range(8)])
-    inside = np.cov((x - centres[labels]).T)
-    inside = (1 - shrink) * inside + (shrink + 1e-6) * np.diag(np.diag(inside)) + 1e-9 * np.eye(len(inside))
-    turned = np.linalg.solve(inside, centres.T)
-    bias = -(centres.T * turned).sum(axis=0) / 2
-    out = _VISUAL * np.concatenate([turned, bias[None]])
+    within = np.cov((x - centres[labels]).T)
+    within = (1 - shrink) * within + (shrink + 1e-6) * np.diag(np.diag(within)) + 1e-9 * np.eye(len(within))
+    weights = np.linalg.solve(within, centres.T)
+    bias = -(centres.T * weights).sum(axis=0) / 2
+    out = _VISUAL * np.concatenate([weights, bias[None]])
     out[-1, [k for k in range(len(EMOTIONS)) if not (labels == k).any()]] = -1e4
     return out
 
 
-def codec_of(settings: Training, train: Sequence[ClipArrays]) -> FaceCodec:
-    """The codec that a configuration names; `blendshape` is fitted on the training split."""
+def codec_of(settings: CMetSettings, train: Sequence[ClipArrays]) -> FaceCodec:
+    """The codec that the settings name; `blendshape` is fitted on the training split."""
     if settings.codec == BlendshapeCodec.name:
-        return BlendshapeCodec(blendshape.fit(train, settings.code))
+        return BlendshapeCodec(blendshape.fit_model(train, settings.code))
     return codec_named(settings.codec)
 
 
@@ -281,7 +282,7 @@ def codec_named(setting: str) -> FaceCodec:
     """A codec of the authors' weights: `edtalk:CHECKOUT` or `pd-fgc:CHECKOUT`."""
     kind, _, where = setting.partition(":")
     if kind not in ("edtalk", "pd-fgc"):
-        raise UserError(f"codec = {setting!r}; there are blendshape, edtalk:CHECKOUT and pd-fgc:CHECKOUT")
+        raise UserError(f"codec = {setting!r}; known: blendshape, edtalk:CHECKOUT and pd-fgc:CHECKOUT")
     if not where:
         raise UserError(f"codec = {setting!r} names no checkout: {kind}:FOLDER")
     if kind == "edtalk":
@@ -301,14 +302,14 @@ def stages(
     quiet: bool = True,
     files: ModelFiles | None = None,
 ) -> list[Callable[[], CMetStage]]:
-    """What `cmet-eval train cmet` trains: one stage. All folders' training splits are learnt from together."""
-    settings = read(config)
+    """The factory of `cmet-eval train cmet`: one stage, trained on the training splits of all folders together."""
+    settings = read_settings(config)
 
     def stage() -> CMetStage:
         train = read_clips(folders.values(), quiet=quiet)
         test = read_held_out(folders.values(), quiet=quiet)
         return CMetStage(
-            settings, codec_of(settings, train), speech.build(settings.speech, out, files), train, test, seed
+            settings, codec_of(settings, train), speech.make_encoder(settings.speech, out, files), train, test, seed
         )
 
     return [stage]

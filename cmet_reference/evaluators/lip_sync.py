@@ -83,7 +83,7 @@ def _contrast(lip: Tensor, sound: Tensor, scale: Tensor) -> Tensor:
     ) / 4
 
 
-def shift_figures(net: LipSyncNet, test: Sequence[Example]) -> dict[str, Any]:
+def shift_figures(net: LipSyncNet, test: Sequence[Example]) -> dict[str, float]:
     """Accuracy of the offset found for audio that was shifted by -10 to 10 frames, on held-out clips.
 
     Audio that is `k` frames late must give an offset of -k, by SyncNet's sign. Silence fills the gap.

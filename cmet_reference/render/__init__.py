@@ -1,1 +1,1 @@
-"""From landmarks to pictures: one interface, a mesh warp for the CPU, and CEM-Net's flow and generator."""
+"""Renders pictures from landmarks: one interface, a mesh warp for the CPU, and CEM-Net's flow renderer."""

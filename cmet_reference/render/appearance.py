@@ -1,15 +1,16 @@
-"""What landmarks leave out of an expression: how much further the picture moves than they say, and its creases.
+"""Models the parts of an expression that landmarks lack: the detector's response and the creases of the skin.
 
-Both are linear in the displacement of the points in the head's frame and are fitted in closed form on a training split.
+Both are linear in the displacement of the points in the head's frame, and are fitted in closed form on a training
+split.
 
-*Response.* A detector that knows how faces usually look says less than it is shown: a picture whose brows were moved by
-1 shows them moved by 0.7 to it. So a picture that was moved by what was detected in another falls short of it, and is
-moved further instead: the response is measured on pictures that the mesh drew, and inverted.
+*Response.* A landmark detector expects usual faces and underestimates motion: it finds brows that were moved by 1 to be
+moved by 0.7. A picture that is moved by detected landmarks therefore moves too little. The response is measured on
+pictures that the mesh drew, and its inverse enlarges the motion.
 
-*Creases.* The ratio of two pictures of one skin, one with an expression and one without, is the change of its light,
-whatever the skin's colour (Liu, Shan, Zhang 2001, Expressive Expression Mapping with Ratio Images, sec. 3). It carries
-over to other people. Its logarithm is kept on a square in which all faces lie on one another. What is one person's own
-is corrected by a network that sees the skin (`skin`).
+*Creases.* The ratio of two pictures of the same skin, with and without an expression, is the change of its light,
+independent of the skin's colour (Liu, Shan, Zhang 2001, Expressive Expression Mapping with Ratio Images, sec. 3). It
+transfers to other people. Its logarithm is stored on a square onto which all faces are aligned. A network that sees the
+skin (`skin`) corrects it for one person.
 """
 
 from __future__ import annotations
@@ -25,34 +26,37 @@ from cmet_reference.geometry import EYES, fit_pose, to_head, to_picture
 from cmet_reference.render.triangles import N_SKIN, back_to_front, drawn_ids, mapped, sampled
 
 SIDE = 128  # of the square, px
-_SCALE, _DOWN = 52.0, 0.40  # px an eye distance; where the eyes' middle lies below the square's upper edge
-_FINEST = 2.5 * _SCALE  # px an eye distance that the square is still sampled from; 256 px crops have 74 to 112
-_SLOW = 13  # frames over which an expression's displacement is averaged for its creases: speech makes none
-DARKEST = 0.6  # of the logarithm of a ratio
-_LOOK = (-5, 0, 5)  # frames about one whose skin is looked at; their mean
-_STEP = 6  # frames from one look to the next; the light between is interpolated
-_HALF = np.array([0.5, 0.5, 0], np.float32)  # pixel centres at whole numbers
-_DARK = 8.0  # grey levels added before a logarithm: noise in black is no crease
+_SCALE, _DOWN = (
+    52.0,
+    0.40,
+)  # px per eye distance; position of the eyes' middle below the upper edge, as a share of the side
+_FINEST = 2.5 * _SCALE  # most px per eye distance for direct sampling; 256 px crops have 74 to 112
+_SLOW = 13  # frames over which a displacement is averaged for its creases, which speech does not cause
+DARKEST = 0.6  # greatest absolute log ratio
+_LOOK = (-5, 0, 5)  # offsets of the frames whose mean is the skin around a frame
+_STEP = 6  # frames between two skins; the light between them is interpolated
+_HALF = np.array([0.5, 0.5, 0], np.float32)  # makes pixel centres whole numbers
+_DARK = 8.0  # grey levels added before the logarithm, against noise in black
 
 
 class Correction(Protocol):
-    """What `skin.Skin` does."""
+    """The interface of `skin.Skin`."""
 
     def change(self, skin: np.ndarray, creases: np.ndarray, source: np.ndarray, target: np.ndarray) -> np.ndarray: ...
 
 
 class Appearance:
-    """A fitted model. Implements `cmet_reference.render.mesh.Expression`."""
+    """A fitted appearance model. Implements `cmet_reference.render.mesh.Expression`."""
 
     def __init__(
         self, arrays: Mapping[str, np.ndarray], correction: Correction | None = None, revision: str = ""
     ) -> None:
         """Args:
-        arrays: `template` (478, 3) of the head's frame; `unit` (468,), eye distances: a point's usual displacement;
-            `axes` (K, 936), orthonormal, of displacements (x, y) in those units; `further` (K, K): coordinates on
-            these to those the mesh must be moved by; `creases` (K, 128, 128): log ratio for each.
-        correction: of the creases, from the skin at hand; without it they are everyone's.
-        revision: of the files they came from.
+        arrays: `template` (478, 3) of the head's frame; `unit` (468,), a point's usual displacement in eye distances;
+            `axes` (K, 936), orthonormal, of displacements (x, y) in those units; `further` (K, K): from coordinates
+            on these axes to those by which to move the mesh; `creases` (K, 128, 128): log ratio for each.
+        correction: corrects the creases for the skin in the picture; None: mean creases of all people.
+        revision: of the checkpoints.
         """
         self.template, self.unit, self.axes, self.further, self.creases = (
             np.asarray(arrays[name], np.float32) for name in ("template", "unit", "axes", "further", "creases")
@@ -61,23 +65,23 @@ class Appearance:
 
     @cached_property
     def square(self) -> Square:
-        """Where the creases' pixels lie on a face."""
+        """The map between the square's pixels and a face."""
         return Square(self.template)
 
     def coordinates(self, displacement: np.ndarray) -> np.ndarray:
-        """(T, 468, 2 or 3) in the head's frame to (T, K)."""
+        """The coordinates of displacements: (T, 468, 2 or 3) in the head's frame to (T, K)."""
         flat = displacement[..., :2] / self.unit[:, None]
         return np.asarray(flat.reshape(len(flat), -1) @ self.axes.T)
 
     def expression(self, head: np.ndarray) -> np.ndarray:
-        """(T, 478, 3) in the head's frame to (T, K), coordinates from the template, averaged over half a second."""
+        """The expression of landmarks: (T, 478, 3) in the head's frame to (T, K), averaged over half a second."""
         return _slow(self.coordinates((head - self.template)[:, :N_SKIN]))
 
-    def ratio(self, way: np.ndarray) -> np.ndarray:
-        """Everyone's creases, the light's log ratio: (N, K), from one expression to another, to (N, 128, 128)."""
-        return np.asarray(np.tensordot(way, self.creases, 1).clip(-DARKEST, DARKEST))
+    def ratio(self, change: np.ndarray) -> np.ndarray:
+        """The mean creases as log ratios of light: (N, K) changes of expression to (N, 128, 128)."""
+        return np.asarray(np.tensordot(change, self.creases, 1).clip(-DARKEST, DARKEST))
 
-    def look(self, frames: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+    def mean_skin(self, frames: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
         """The mean skin of some frames, (128, 128): (N, H, W, 3) uint8 RGB and (N, 478, 3) px."""
         return self.square.image(self.square.skin(frames, landmarks))
 
@@ -88,9 +92,11 @@ class Appearance:
         source, wanted = self.expression(before), self.expression(points)
         if self.correction:
             keys = np.unique([*range(0, len(target), _STEP), len(target) - 1])
-            skins = np.stack([self.look(frames[at], base[at]) for at in (about(t, len(base)) for t in keys)])
+            skins = np.stack(
+                [self.mean_skin(frames[at], base[at]) for at in (frames_around(t, len(base)) for t in keys)]
+            )
             creases = self.ratio((wanted - source)[keys])
-            light = _between(self.correction.change(skins, creases, source[keys], wanted[keys]), keys)
+            light = interpolated_between(self.correction.change(skins, creases, source[keys], wanted[keys]), keys)
         else:
             light = self.ratio(wanted - source)
         z = self.coordinates((points - before)[:, :N_SKIN])
@@ -112,19 +118,19 @@ class Appearance:
         return np.asarray(np.clip(np.round(picture * (1 + change[..., None])), 0, 255).astype(np.uint8))
 
 
-def about(t: int, n: int) -> np.ndarray:
-    """(3,): the frames whose skin is looked at for frame t of n."""
+def frames_around(t: int, n: int) -> np.ndarray:
+    """(3,): the indices of the frames whose mean is the skin of frame t of n."""
     return np.clip(t + np.array(_LOOK), 0, n - 1)
 
 
 def _slow(track: np.ndarray) -> np.ndarray:
-    """(T, K) averaged over half a second; the ends are held."""
+    """(T, K) averaged over half a second; the end values are repeated."""
     held = np.pad(track, ((_SLOW // 2, _SLOW // 2), (0, 0)), mode="edge")
     return np.lib.stride_tricks.sliding_window_view(held, _SLOW, axis=0).mean(-1)
 
 
-def _between(values: np.ndarray, keys: np.ndarray) -> np.ndarray:
-    """(N, ...) at the indices `keys`, the first 0, to (T, ...), T one more than the last: straight from key to key."""
+def interpolated_between(values: np.ndarray, keys: np.ndarray) -> np.ndarray:
+    """Linear interpolation of (N, ...) at the indices `keys` to (T, ...); the first key is 0, the last one T - 1."""
     t = np.arange(keys[-1] + 1)
     after = np.searchsorted(keys, t).clip(1) if len(keys) > 1 else np.zeros(1, int)
     share = ((t - keys[after - 1]) / np.maximum(keys[after] - keys[after - 1], 1)).astype(np.float32)
@@ -133,24 +139,24 @@ def _between(values: np.ndarray, keys: np.ndarray) -> np.ndarray:
 
 
 class Square:
-    """The square that all faces are laid on: the template's face, seen from the front."""
+    """The square onto which all faces are aligned: the template's face, seen from the front."""
 
     def __init__(self, template: np.ndarray) -> None:
         self.points = (template[:N_SKIN, :2] * _SCALE + SIDE * np.array([0.5, _DOWN])).astype(np.float32)
         order = back_to_front(template)
         ids = drawn_ids(self.points[order], SIDE, SIDE)
         self.y, self.x = np.nonzero(ids)
-        self._where = order[ids[self.y, self.x] - 1]
+        self._corners = order[ids[self.y, self.x] - 1]
         self._at = np.stack([self.x, self.y], 1).astype(np.float32)
         inside = cv2.erode((ids > 0).astype(np.uint8), np.ones((5, 5), np.uint8)).astype(np.float32)
         soft = cv2.GaussianBlur(inside, (0, 0), 2.0) * (ids > 0)
-        self.edge = soft[self.y, self.x]  # (P,) 1 on the face, 0 at its edge and at the openings
+        self.edge = soft[self.y, self.x]  # (P,) 1 on the face, falling to 0 at its edge and at the openings
 
     def __len__(self) -> int:
         return len(self.x)
 
     def image(self, values: np.ndarray) -> np.ndarray:
-        """(P,) to (128, 128), 0 off the face."""
+        """(P,) to (128, 128), 0 outside of the face."""
         out = np.zeros((SIDE, SIDE), np.float32)
         out[self.y, self.x] = values
         return out
@@ -161,17 +167,20 @@ class Square:
         return np.asarray(np.mean([self.brightness(p, q) for p, q in zip(frames, points, strict=True)], axis=0))
 
     def brightness(self, picture: np.ndarray, points: np.ndarray) -> np.ndarray:
-        """(P,) natural logarithm of a picture's grey (H, W, 3 uint8 RGB), the face's points (468, 2 or 3) in px whose
-        centres are whole numbers."""
+        """(P,) natural logarithm of the grey level of a picture, (H, W, 3) uint8 RGB.
+
+        Args:
+            points: (468, 2 or 3) px of the face; pixel centres are whole numbers.
+        """
         points = points[:, :2]
         eyes = float(np.linalg.norm(points[EYES[0]] - points[EYES[1]]))
-        if eyes > _FINEST:  # every third pixel alone would be noise
+        if eyes > _FINEST:  # every third pixel alone is too noisy
             old = np.array(picture.shape[1::-1])
             new = np.maximum(1, np.round(old * (_FINEST / eyes)).astype(int))
             picture = cv2.resize(picture, (int(new[0]), int(new[1])), interpolation=cv2.INTER_AREA)
             points = (points + 0.5) * (new / old) - 0.5
-        corners = points[self._where].astype(np.float32)
+        corners = points[self._corners].astype(np.float32)
         grid = np.zeros((SIDE, SIDE, 2), np.float32)
-        grid[self.y, self.x] = mapped(self._at, self.points[self._where], corners)
+        grid[self.y, self.x] = mapped(self._at, self.points[self._corners], corners)
         grey = cv2.cvtColor(sampled(picture, grid, cv2.INTER_LINEAR), cv2.COLOR_RGB2GRAY)
         return np.log(grey[self.y, self.x].astype(np.float32) + _DARK)

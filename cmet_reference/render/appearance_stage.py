@@ -1,6 +1,6 @@
-"""Fits `Appearance` to a training split: pictures drawn by the mesh and looked at, and clips with and without emotion.
+"""Fits `Appearance` to a training split: its response on pictures that the mesh drew, its creases on emotional clips.
 
-In closed form, so a stage of no steps: the training loop has it solved, and writes its file, card and header.
+The fit has a closed form, so it is a stage without steps: the training loop solves it, and writes its file and card.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -35,30 +34,39 @@ _TEMPLATE_FRAMES = 4096  # at most; every tenth one of a small corpus
 
 @dataclass(frozen=True)
 class AppearanceSettings:
-    """How the model is fitted."""
+    """How the appearance model is fitted."""
 
-    axes: int = 16  # of the displacement
-    drawn: int = 400  # pictures that are drawn and looked at, over all speakers
-    held_drawn: int = 60  # the same of held-out speakers, for the figures
-    gain: tuple[float, float] = (0.8, 1.8)  # of the displacements they are drawn with
-    least_unit: float = 0.004  # eye distances added to a point's usual displacement: still points are not blown up
-    # A singular value of the response below this is taken for it: noise is not enlarged more than 2.5 times.
+    axes: int = 16  # of displacements, K
+    drawn: int = 400  # pictures that are drawn and measured, over all speakers
+    held_drawn: int = 60  # the same for held-out speakers, for the figures
+    gain: tuple[float, float] = (0.8, 1.8)  # least and greatest factor of their displacements
+    least_unit: float = (
+        0.004  # eye distances added to a point's usual displacement, so that still points are not enlarged
+    )
+    # Smaller singular values of the response are replaced by this, so that noise is enlarged at most 2.5 times.
     least_response: float = 0.4
-    clips: int = 64  # of a speaker whose skin is looked at
+    clips: int = 64  # of a speaker, for the creases
     frames: int = 6  # of each
     # Where a speaker's own skin changes by more than this from pixel to pixel (log units: brows, frames of glasses,
-    # hair), a displacement of a pixel outweighs any crease, and others' skin is believed instead.
+    # hair), a displacement by a pixel outweighs any crease, and other people's skin counts more.
     edge: float = 0.06
-    ridge: float = 0.1  # of the coordinates' variance, where every speaker's skin is smooth
+    ridge: float = 0.1  # relative to the coordinates' variance, where every speaker's skin is smooth
 
 
-def load(path: Path, correction: Correction | None = None, of: str = "") -> Appearance:
-    """A fitted model, its creases corrected or not; `of`: the correction's revision. Raises UserError where the file is
-    none."""
+def load(path: Path, correction: Correction | None = None, suffix: str = "") -> Appearance:
+    """The model of a checkpoint.
+
+    Args:
+        correction: of its creases.
+        suffix: of its revision: the correction's revision.
+
+    Raises:
+        UserError: the file cannot be used.
+    """
     state, _ = checkpoints.load(path, KIND)
     with checkpoints.as_saved(path, KIND):
         arrays = {name: values.numpy() for name, values in state.items()}
-        return Appearance(arrays, correction, f"{KIND}-{checkpoints.revision(path)}{of}")
+        return Appearance(arrays, correction, f"{KIND}-{checkpoints.revision(path)}{suffix}")
 
 
 class AppearanceNet(nn.Module):
@@ -78,7 +86,7 @@ class AppearanceNet(nn.Module):
 
 
 class AppearanceStage:
-    """The model of a training split. Implements `ClosedForm`."""
+    """The appearance model of a training split. Implements `ClosedForm`."""
 
     name = KIND
     steps = 0
@@ -98,7 +106,7 @@ class AppearanceStage:
         self.response = np.zeros(0)
 
     def solve(self) -> None:
-        """Fit the model. Raises UserError where the drawn pictures show too few faces."""
+        """Fit the model. Raises UserError where too few drawn pictures show a face."""
         settings, train, quiet = self.settings, self.train, self.quiet
         draw = np.random.default_rng(self.seed)
         tracks = [clip.landmarks[::10] for clip in train]
@@ -106,9 +114,9 @@ class AppearanceStage:
         asked, found = response_samples(train, template, settings.drawn, settings.gain, draw, quiet, files=self.files)
         if len(asked) < settings.axes:
             raise UserError(
-                f"of {settings.drawn} frames of the training split that were looked at before and after their faces "
-                f"were moved, {len(asked)} showed a face both times, and {settings.axes} are needed: look at the crops "
-                "with `cmet-eval inspect`; faces should fill them, upright and seen from the front"
+                f"of {settings.drawn} frames of the training split whose faces were moved, {len(asked)} showed a face "
+                f"before and after, and {settings.axes} are needed: look at the crops with `cmet-eval inspect`; faces "
+                "should fill them, upright and seen from the front"
             )
         unit = np.sqrt((asked**2).mean(axis=(0, 2))) + settings.least_unit
         axes = np.linalg.svd(_flat(asked / unit[:, None]), full_matrices=False)[2][: settings.axes]
@@ -123,14 +131,16 @@ class AppearanceStage:
         return {}
 
     def batch(self, step: int) -> Mapping[str, np.ndarray]:
-        raise AssertionError("nothing is left to be trained")
+        raise AssertionError("a closed form has no steps")
 
-    def loss(self, batch: Mapping[str, Any], optimizer: str) -> tuple[Tensor, Mapping[str, Tensor]]:
-        raise AssertionError("nothing is left to be trained")
+    def loss(self, batch: Mapping[str, Tensor], optimizer: str) -> tuple[Tensor, Mapping[str, Tensor]]:
+        raise AssertionError("a closed form has no steps")
 
     def held_out(self) -> Mapping[str, float]:
-        """How much of the motion that the mesh was asked for is found again on held-out speakers, as a slope; 1 were
-        all of it. `response`: points go where they are asked; `further`: where this model sends them."""
+        """The share of the requested motion that the detector finds on held-out speakers, as a slope; 1 is perfect.
+
+        `response`: the mesh moves to the requested points; `further`: to those of this model.
+        """
         if not self.test:
             return {}
         learnt = Appearance({name: values.cpu().numpy() for name, values in self.net.state_dict().items()})
@@ -152,7 +162,7 @@ class AppearanceStage:
                 out[f"{kind}_{name}"] = _slope(asked[:, at], found[:, at]) if len(asked) else float("nan")
         return {name: value for name, value in out.items() if np.isfinite(value)}
 
-    def record(self) -> Mapping[str, Any]:
+    def record(self) -> Mapping[str, object]:
         return {"response": [round(float(r), 3) for r in self.response]}
 
 
@@ -186,16 +196,17 @@ def response_samples(
     expression: Appearance | None = None,
     files: ModelFiles | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Frames of a speaker moved to the faces of others of the same one's frames, looked at again.
+    """Moves frames of a speaker to the faces of other frames of the same speaker, and measures the motion.
 
     Args:
         clips: of several speakers, who take turns.
-        n: how many are drawn.
-        gain: the least and most that a displacement is multiplied by.
-        expression: what the renderer knows.
+        template: (478, 3) of the head's frame.
+        n: number of pictures.
+        gain: least and greatest factor of the displacements.
+        expression: of the renderer.
 
     Returns:
-        (N, 468, 2) displacements in the head's frame that were asked for, and that were found; N is at most `n`.
+        (N, 468, 2) requested and found displacements in the head's frame; N is at most `n`.
     """
     of = by_speaker(clips)
     opened, renderer, asked, found = cache(ShardSet), MeshRenderer(expression=expression), [], []
@@ -222,19 +233,18 @@ def response_samples(
 
 
 def _seen(shards: ShardSet, clip: ClipArrays) -> np.ndarray:
-    """The clip's frames with a face; the others' landmarks are bridged."""
+    """The clip's frames with a face; the others' landmarks are interpolated."""
     return np.flatnonzero(shards.valid(clip.clip_id)[: len(clip)])
 
 
 def inverse_response(asked: np.ndarray, found: np.ndarray, least: float) -> tuple[np.ndarray, np.ndarray]:
-    """The matrix (K, K) from coordinates that should be found to those to ask for, and the response's singular values.
+    """The matrix (K, K) from wanted coordinates to those to request, and the response's singular values.
 
-    Found is regressed on asked, which is known exactly; the other way round the detector's noise would make the slopes
-    smaller, not larger.
+    `found` is regressed on `asked`, which has no noise; the opposite regression would underestimate the slopes.
 
     Args:
         asked, found: (N, K).
-        least: singular values of the response below this are taken for it.
+        least: replaces smaller singular values of the response.
     """
     inner = asked.T @ asked
     response = np.linalg.solve(inner + 1e-3 * np.trace(inner) / len(inner) * np.eye(len(inner)), asked.T @ found)
@@ -254,10 +264,10 @@ def fit_creases(
     draw: np.random.Generator,
     quiet: bool = True,
 ) -> np.ndarray:
-    """(K, 128, 128): log ratio to the speaker's neutral skin by a weighted ridge on the displacement's coordinates.
+    """The creases, (K, 128, 128): log ratio to the speaker's neutral skin, by weighted ridge regression on coordinates.
 
     A clip is one observation: the mean over some frames. A speaker without neutral clips is compared with the mean of
-    all.
+    all their clips.
     """
     square, opened = Square(template), cache(ShardSet)
     of = by_speaker(clips)
@@ -266,7 +276,7 @@ def fit_creases(
     with Progress(total, "clips", "creases", quiet) as progress:
         for own in of.values():
             if len(own) > settings.clips:
-                own = _some(own, settings.clips, draw)
+                own = choose_clips(own, settings.clips, draw)
             skin, faces = [], []
             for clip in own:
                 seen = _seen(opened(clip.folder), clip)
@@ -291,8 +301,8 @@ def fit_creases(
     return np.stack([square.image(column) for column in solved.T])
 
 
-def _some(own: Sequence[ClipArrays], n: int, draw: np.random.Generator) -> list[ClipArrays]:
-    """`n` of a speaker's more than `n` clips: neutral ones first, up to a quarter, and the rest from all others."""
+def choose_clips(own: Sequence[ClipArrays], n: int, draw: np.random.Generator) -> list[ClipArrays]:
+    """`n` random clips of a speaker who has more: neutral ones first, up to a quarter, then any others."""
     neutral = np.flatnonzero([clip.emotion == "neutral" for clip in own])
     first = draw.choice(neutral, min(len(neutral), max(1, n // 4)), replace=False)
     rest = draw.choice(np.setdiff1d(np.arange(len(own)), first), n - len(first), replace=False)
@@ -300,6 +310,6 @@ def _some(own: Sequence[ClipArrays], n: int, draw: np.random.Generator) -> list[
 
 
 def smooth_skin(skin: np.ndarray, edge: float) -> np.ndarray:
-    """(128, 128) in (0, 1]: how far a skin's brightness can be compared pixel by pixel with itself moved a little."""
+    """(128, 128) in (0, 1]: the weight of each pixel; small where a small shift changes the brightness much."""
     steep = cv2.Sobel(skin, cv2.CV_32F, 1, 0) ** 2 + cv2.Sobel(skin, cv2.CV_32F, 0, 1) ** 2
     return np.asarray(1 / (1 + cv2.GaussianBlur(steep / 64, (0, 0), 1.5) / edge**2))

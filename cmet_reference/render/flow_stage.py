@@ -75,7 +75,7 @@ class RendererStage:
         if optimizer == "critic":
             with torch.no_grad():
                 made, _ = net(*inputs)
-            loss = (losses.verdict(net.critic(made), False) + losses.verdict(net.critic(real), True)) / 2
+            loss = (losses.least_squares(net.critic(made), False) + losses.least_squares(net.critic(real), True)) / 2
             return loss * whole, {"critic": loss}
         made, warped = net(*inputs)
         scores = net.critic(made)
@@ -84,7 +84,7 @@ class RendererStage:
         parts = {
             "warp": self._distance(warped, real, 0.0),
             "per": self._distance(made, real, losses.STYLE),
-            "gan": losses.verdict(scores, True),
+            "gan": losses.least_squares(scores, True),
             "fm": losses.feature_matching(scores, wanted),
         }
         drawn = s.w_per * parts["per"] + s.w_gan * parts["gan"] + s.w_fm * parts["fm"]

@@ -1,7 +1,7 @@
-"""Losses of the flow renderer: perceptual distance on VGG19, a patch critic with least squares, feature matching.
+"""Losses of the flow renderer: perceptual distance on VGG19, least-squares patch critic, feature matching.
 
-Sources: CEM-Net (arXiv 2508.12368) names the three and their weights 4, 0.25, 1; it gives no more, so the forms are
-IP-LAP's (Weizhi-Zhong/IP_LAP: models/video_renderer.py, train_video_renderer.py), whose weights are these.
+Sources: CEM-Net (arXiv 2508.12368) gives only the three names and their weights 4, 0.25, 1. The forms and the other
+weights are IP-LAP's (Weizhi-Zhong/IP_LAP: models/video_renderer.py, train_video_renderer.py).
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-# relu_1_1, 2_1, 3_1, 4_1, 5_1: each ends one of these runs of convolutions; "M" halves.
+# Runs of convolutions that end in relu_1_1, 2_1, 3_1, 4_1 and 5_1; "M" is max pooling.
 _VGG19 = ((64,), (64, "M", 128), (128, "M", 256), (256, 256, 256, "M", 512), (512, 512, 512, "M", 512))
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, RGB 0 to 1
-STYLE = 250.0  # weight of the Gram matrices beside the features: IP-LAP's
+STYLE = 250.0  # weight of the Gram matrices relative to the features: IP-LAP's
 
 
 class Vgg19(nn.Module):
     """The features of VGG19 up to relu_5_1, frozen. Images are RGB in [0, 1].
 
-    IP-LAP hands images in [0, 1] to a normalisation written for [-1, 1]; here they are normalised as the network
-    was trained.
+    IP-LAP applies a normalisation for [-1, 1] to images in [0, 1]; here images are normalised as in the training of the
+    network.
     """
 
     mean: Tensor
@@ -49,7 +49,7 @@ class Vgg19(nn.Module):
         self.requires_grad_(False)
 
     def fill(self, state: dict[str, Tensor]) -> Vgg19:
-        """Take the weights of torchvision's vgg19; its other layers are not used."""
+        """Copy the weights of torchvision's vgg19; its other layers are not used."""
         convolutions = [layer for layer in self.parts.modules() if isinstance(layer, nn.Conv2d)]
         for index, layer in zip(self.indices, convolutions, strict=True):
             layer.weight.data.copy_(state[f"features.{index}.weight"])
@@ -65,16 +65,19 @@ class Vgg19(nn.Module):
         return out
 
 
-def perceptual(network: Vgg19, made: Tensor, real: Tensor, style: float = STYLE) -> Tensor:
-    """Mean absolute difference of features, summed over five layers at full and half size; and of their Gram matrices
-    at full size, times `style`. Images (B, 3, H, W) in [0, 1]."""
-    loss = made.new_zeros(())
+def perceptual(network: Vgg19, drawn: Tensor, real: Tensor, style: float = STYLE) -> Tensor:
+    """Perceptual loss of images, (B, 3, H, W) in [0, 1].
+
+    The mean absolute difference of features, summed over five layers at full and half size, plus `style` times that of
+    their Gram matrices at full size.
+    """
+    loss = drawn.new_zeros(())
     for scale in range(2):
         if scale:
-            made, real = (F.interpolate(x, scale_factor=0.5, mode="bilinear") for x in (made, real))
+            drawn, real = (F.interpolate(x, scale_factor=0.5, mode="bilinear") for x in (drawn, real))
         with torch.no_grad():
             wanted = network(real)
-        for a, b in zip(network(made), wanted, strict=True):
+        for a, b in zip(network(drawn), wanted, strict=True):
             loss = loss + F.l1_loss(a, b)
             if style and not scale:
                 loss = loss + style * F.l1_loss(gram(a), gram(b))
@@ -82,7 +85,7 @@ def perceptual(network: Vgg19, made: Tensor, real: Tensor, style: float = STYLE)
 
 
 def gram(features: Tensor) -> Tensor:
-    """(B, C, H, W) to (B, C, C): products of channels, by the number of values."""
+    """Gram matrices of features: (B, C, H, W) to (B, C, C), divided by the number of values."""
     flat = features.flatten(2)
     return flat @ flat.transpose(1, 2) / (flat.shape[1] * flat.shape[2])
 
@@ -99,7 +102,7 @@ class PatchCritic(nn.Module):
         self.networks = nn.ModuleList(nn.ModuleList(_critic(width, layers)) for _ in range(scales))
 
     def forward(self, images: Tensor) -> list[list[Tensor]]:
-        """(B, 3, H, W) to, for each scale, the maps of every layer; the last is the verdict (B, 1, h, w)."""
+        """(B, 3, H, W) to the maps of every layer for each scale; the last one is the score (B, 1, h, w)."""
         out = []
         for number, network in enumerate(self.networks):
             if number:
@@ -117,22 +120,24 @@ def _critic(width: int, layers: int) -> list[nn.Module]:
     for number in range(1, layers + 1):
         wider = min(8 * 64, 2 * width)
         stride = 2 if number < layers else 1
-        # No bias before a norm that takes the mean away again.
+        # No bias before a norm that subtracts the mean.
         block = (nn.Conv2d(width, wider, 4, stride, 2, bias=False), nn.InstanceNorm2d(wider), nn.LeakyReLU(0.2))
         out.append(nn.Sequential(*block))
         width = wider
     return [*out, nn.Conv2d(width, 1, 4, 1, 2)]
 
 
-def verdict(maps: Sequence[Sequence[Tensor]], real: bool) -> Tensor:
-    """Least squares: the verdicts' mean squared distance from 1 (real) or 0 (made), summed over scales."""
+def least_squares(maps: Sequence[Sequence[Tensor]], real: bool) -> Tensor:
+    """The mean squared distance of the critic's scores from 1 (`real`) or 0, summed over scales."""
     wanted = 1.0 if real else 0.0
     return torch.stack([(scale[-1] - wanted).square().mean() for scale in maps]).sum()
 
 
 def feature_matching(made: Sequence[Sequence[Tensor]], real: Sequence[Sequence[Tensor]]) -> Tensor:
-    """Mean absolute difference of the critic's maps but the verdict: the mean over scales of 4 / (layers + 1) times the
-    sum over maps, as in pix2pixHD."""
+    """The mean absolute difference of the critic's maps except the scores, as in pix2pixHD.
+
+    It is the mean over scales of 4 / (layers + 1) times the sum over maps.
+    """
     total = [
         torch.stack([F.l1_loss(x, y.detach()) for x, y in zip(a[:-1], b[:-1], strict=True)]).sum() * 4 / (len(a) - 1)
         for a, b in zip(made, real, strict=True)

@@ -1,9 +1,8 @@
-"""A small network that sees a face's skin and says how its creases change from one expression to another.
+"""A small network that corrects the creases of `Appearance` for one person's skin.
 
-`Appearance`'s creases are the same for everyone; what a source's picture shows of its own stays. The network corrects
-them: it is told what they say, sees the skin as it is, which shows what there is to be taken away, and where the
-expression comes from and goes to. What it says where the two are one is taken from that, so that a picture which is
-asked for nothing stays as it is.
+The creases of `Appearance` are the same for everyone, and lines in the source's picture stay. The network predicts a
+correction from these creases, the skin in the picture, and both expressions. Its prediction for equal expressions is
+subtracted, so that a picture without a change of expression does not change.
 """
 
 from __future__ import annotations
@@ -17,29 +16,28 @@ from torch.nn import functional
 
 from cmet_reference.render.appearance import DARKEST, SIDE
 
-_AT_ONCE = 32  # skins; of 4 MB each on their way
-_FAINT = 0.03
-_LOUDER = 3.0  # creases are a tenth of what sets skins apart
+_AT_ONCE = 32  # skins per batch at inference; activations take 4 MB each
+_FAINT = 0.03  # log ratio at which creases start
+_CREASE_GAIN = 3.0  # creases are a tenth of the differences between skins
 
 
 @dataclass(frozen=True)
 class SkinNetSettings:
-    """Sizes, and how much of what the network says is done."""
+    """Sizes of the network, and the factor of its output."""
 
     width: int = 24  # channels at half of the square's resolution
-    place: int = 8  # maps that are learnt for themselves: shifted windows do not know where on the face they are
+    place: int = 8  # learnt maps of the position on the face
     hidden: int = 64
-    # Creases whose place or depth is uncertain come out too faint.
+    # Factor of the output: uncertain creases are predicted too faint.
     strength: float = 1.6
 
 
 class Skin(nn.Module):
-    """Skin (B, 128, 128), everyone's creases (B, 128, 128) and coordinates of two expressions (B, K) to (B, 128, 128),
-    the logarithm of the ratio of the light: the creases, corrected."""
+    """Predicts corrected creases, the log ratio of the light: (B, 128, 128). Names of layers and buffers are stored."""
 
     middle: Tensor  # (K,) mean of coordinates
-    spread: Tensor  # (K,) their deviation, most of which is what sets people apart
-    apart: Tensor  # (K,) deviation of what one person's expressions differ by
+    spread: Tensor  # (K,) their standard deviation, mostly between people
+    apart: Tensor  # (K,) standard deviation of the differences between one person's expressions
     face: Tensor  # (128, 128): 1 on the face, falling to 0 at its edge and openings
 
     def __init__(self, settings: SkinNetSettings, axes: int) -> None:
@@ -55,11 +53,11 @@ class Skin(nn.Module):
         self.more = nn.Conv2d(2 * w, 2 * w, 3, 1, 1)
         self.up = nn.Conv2d(2 * w, w, 1)
         self.joined = nn.Conv2d(w, w, 3, 1, 1)
-        self.last = nn.Conv2d(w, 4, 3, 1, 1, bias=False)  # it would be taken from itself
+        self.last = nn.Conv2d(w, 4, 3, 1, 1, bias=False)  # it would cancel in the difference
         self._sizes = [w, 2 * w, 2 * w, w]  # channels that the expression scales and shifts
         turns = nn.Linear(settings.hidden, 2 * sum(self._sizes))
         self.told = nn.Sequential(nn.Linear(2 * axes, settings.hidden), nn.SiLU(), turns)
-        for weights in (*self.last.parameters(), *turns.parameters()):  # begins by correcting nothing
+        for weights in (*self.last.parameters(), *turns.parameters()):  # the correction starts at zero
             nn.init.zeros_(weights)
         self.register_buffer("middle", torch.zeros(axes))
         self.register_buffer("spread", torch.ones(axes))
@@ -70,68 +68,75 @@ class Skin(nn.Module):
         self, skin: Tensor, creases: Tensor, source: Tensor, target: Tensor, doubt: Tensor | None = None
     ) -> Tensor:
         """Args:
-        skin: (B, 128, 128) natural logarithm of the grey, 0 off the face.
-        creases: (B, 128, 128) what they change of it, by everyone's.
-        source, target: (B, K) coordinates of the expression that it has, and of the wanted one.
-        doubt: (B, K) noise on the source's, in units of their deviation: half of a stranger's is the shape of
-            his face, and no expression.
+        skin: (B, 128, 128) natural logarithm of the grey level, 0 outside of the face.
+        creases: (B, 128, 128) its change by the mean creases.
+        source, target: (B, K) coordinates of the current expression and of the wanted one.
+        doubt: (B, K) noise on the source's coordinates, in standard deviations: half of an unknown person's are the
+            shape of the face.
         """
         level = (skin * self.face).sum(dim=(1, 2), keepdim=True) / self.face.sum()
         shown = (skin - level) * self.face
         at = (source - self.middle) / self.spread + (0 if doubt is None else doubt)
-        way = (target - source) / self.apart
-        # Asked for the change, and for none.
-        seen = torch.stack([shown.repeat(2, 1, 1), _LOUDER * torch.cat([creases, torch.zeros_like(creases)])], dim=1)
-        said = self._says(seen, torch.cat([at.repeat(2, 1), torch.cat([way, torch.zeros_like(way)])], dim=1))
-        some, none = said.chunk(2)
-        return creases + some - none
+        change = (target - source) / self.apart
+        # With the change, and without.
+        seen = torch.stack(
+            [shown.repeat(2, 1, 1), _CREASE_GAIN * torch.cat([creases, torch.zeros_like(creases)])], dim=1
+        )
+        predicted = self._predict(
+            seen, torch.cat([at.repeat(2, 1), torch.cat([change, torch.zeros_like(change)])], dim=1)
+        )
+        with_change, without = predicted.chunk(2)
+        return creases + with_change - without
 
-    def _says(self, seen: Tensor, asked: Tensor) -> Tensor:
-        """Skins and creases (B, 2, 128, 128), and from where to where (B, 2K), to (B, 128, 128)."""
-        told = self.told(asked)
-        scales = [part.chunk(2, dim=1) for part in told.split([2 * n for n in self._sizes], dim=1)]
+    def _predict(self, seen: Tensor, expressions: Tensor) -> Tensor:
+        """Skins with creases (B, 2, 128, 128), and source with change (B, 2K), to corrections (B, 128, 128)."""
+        modulation = self.told(expressions)
+        scales = [part.chunk(2, dim=1) for part in modulation.split([2 * n for n in self._sizes], dim=1)]
 
-        def turned(x: Tensor, k: int) -> Tensor:
+        def modulated(x: Tensor, k: int) -> Tensor:
             scale, shift = (part[..., None, None] for part in scales[k])
             return functional.silu(x * (1 + scale) + shift)
 
         x = torch.cat([functional.pixel_unshuffle(seen, 2), self.where.expand(len(seen), -1, -1, -1)], dim=1)
         x = x.contiguous(memory_format=torch.channels_last)  # a third less time on a CPU
-        x = turned(self.fine(functional.silu(self.first(x))), 0)
-        low = turned(self.down(x), 1)
-        low = low + turned(self.coarse(low), 2)
+        x = modulated(self.fine(functional.silu(self.first(x))), 0)
+        low = modulated(self.down(x), 1)
+        low = low + modulated(self.coarse(low), 2)
         low = low + functional.silu(self.more(low))
         x = x + functional.interpolate(self.up(low), scale_factor=2, mode="bilinear", align_corners=False)
-        x = x + turned(self.joined(x), 3)
+        x = x + modulated(self.joined(x), 3)
         return functional.pixel_shuffle(self.last(x), 2)[:, 0]
 
     @torch.inference_mode()
     def change(self, skin: np.ndarray, creases: np.ndarray, source: np.ndarray, target: np.ndarray) -> np.ndarray:
-        """What is done: (N, 128, 128) float32, the logarithm of the ratio, within 0.6 of 0. Arguments as above."""
+        """The change of the light: (N, 128, 128) float32 log ratios, clipped to 0.6. Arguments as in `forward`."""
         device, out = self.face.device, []
         for at in range(0, len(skin), _AT_ONCE):
             part = (x[at : at + _AT_ONCE] for x in (skin, creases, source, target))
             given = (torch.from_numpy(np.ascontiguousarray(x, np.float32)).to(device) for x in part)
-            said = self.settings.strength * self(*given) * self.face
-            out.append(said.clamp(-DARKEST, DARKEST).cpu().numpy())
+            change = self.settings.strength * self(*given) * self.face
+            out.append(change.clamp(-DARKEST, DARKEST).cpu().numpy())
         return np.concatenate(out)
 
 
 def fine(x: Tensor) -> Tensor:
-    """(B, 128, 128) less its mean over 9 x 9 px: creases, and not the light that a turned head changes."""
+    """(B, 128, 128) minus its mean over 9 x 9 px: creases without the light of a turned head."""
     return x - functional.avg_pool2d(x[:, None], 9, 1, 4)[:, 0]
 
 
-def loss(said: Tensor, change: Tensor, weight: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-    """Of the logarithm and of its fine part, the latter twice as heavy, and both; (B, 128, 128) each.
+def loss(predicted: Tensor, change: Tensor, weight: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """The loss of log ratios plus twice that of their fine part, and both parts.
 
-    L1 above 0.03, where creases begin, and quadratic below: most of a skin does not change, and a network that begins
-    with nothing would stay at that median.
+    It is L1 above 0.03, where creases start, and quadratic below. Most of a skin does not change, and a network that
+    starts at zero would stay at that median.
+
+    Args:
+        predicted, change, weight: (B, 128, 128).
     """
-    wrong, total = said - change, weight.sum()
+    error, total = predicted - change, weight.sum()
 
     def mean(x: Tensor) -> Tensor:
         return (functional.smooth_l1_loss(x, torch.zeros_like(x), beta=_FAINT, reduction="none") * weight).sum() / total
 
-    parts = {"all": mean(wrong), "fine": mean(fine(wrong))}
+    parts = {"all": mean(error), "fine": mean(fine(error))}
     return parts["all"] + 2 * parts["fine"], parts

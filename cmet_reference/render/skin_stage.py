@@ -1,4 +1,4 @@
-"""Training of `Skin`: the same person's skin in two expressions, on the square of the appearance's model."""
+"""Trains `Skin` on pairs of one person's skin in two expressions, on the square of the appearance model."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from cmet_pipelines.shards import ShardSet
 from cmet_reference.clips import ClipArrays, by_speaker
 from cmet_reference.geometry import fit_pose, to_head
 from cmet_reference.render import appearance_stage, skin
-from cmet_reference.render.appearance import SIDE, Appearance, about
+from cmet_reference.render.appearance import SIDE, Appearance, frames_around
 from cmet_reference.training import checkpoints
 from cmet_reference.training.stage import Optimizer
 from talking_face.progress import Progress
@@ -31,20 +31,20 @@ class SkinSettings:
 
     steps: int = 400
     batch: int = 6
-    rate: float = 2.5e-3
+    rate: float = 2.5e-3  # learning rate
     weight_decay: float = 0.01
     annealed: bool = True
-    doubt: float = 0.5  # deviation of what is added to the source's coordinates, in units of theirs
-    clips: int = 64  # of a speaker
-    looks: int = 3  # of a clip
+    doubt: float = 0.5  # standard deviation of noise on the source's coordinates, in units of theirs
+    clips: int = 64  # per speaker
+    looks: int = 3  # skins per clip, L
     # Where a speaker's own skin changes by more than this from pixel to pixel (log units: brows, frames of glasses,
-    # hair), a displacement of a pixel outweighs any crease: it counts for less, yet not for less than `least`.
+    # hair), a displacement by a pixel outweighs any crease: it has less weight, at least `least`.
     edge: float = 0.06
     least: float = 0.08
 
 
 class Seen(NamedTuple):
-    """Skins of some clips, L to each."""
+    """Skins of N clips, L of each."""
 
     skins: np.ndarray  # (N, L, 128, 128) float16
     expressions: np.ndarray  # (N, L, K) float32
@@ -53,7 +53,7 @@ class Seen(NamedTuple):
 
 
 def load(path: Path, device: str = "cpu") -> skin.Skin:
-    """A trained network. Raises UserError where the file is none."""
+    """The network of a checkpoint. Raises UserError where it cannot be used."""
     state, record = checkpoints.load(path, KIND)
     with checkpoints.as_saved(path, KIND):
         net = skin.Skin(skin.SkinNetSettings(**record["settings"]), record["axes"])
@@ -62,12 +62,12 @@ def load(path: Path, device: str = "cpu") -> skin.Skin:
 
 
 def corrected(appearance: Path, path: Path) -> Appearance:
-    """A fitted `Appearance` with a trained network. Raises UserError where a file is none."""
+    """A fitted `Appearance` with a trained correction. Raises UserError where a file cannot be used."""
     return appearance_stage.load(appearance, load(path), f"-{KIND}-{checkpoints.revision(path)}")
 
 
 class SkinStage:
-    """Pairs of looks at one person. Implements `Stage`."""
+    """Trains the correction on pairs of skins of one person. Implements `Stage`."""
 
     name = KIND
 
@@ -81,14 +81,14 @@ class SkinStage:
         seed: int,
         quiet: bool = True,
     ) -> None:
-        """`appearance`: the square, the coordinates and everyone's creases.
+        """`appearance`: has the square, the coordinates and the mean creases.
 
-        Raises UserError where nobody has two clips with a face.
+        Raises UserError where no speaker has two clips with a face.
         """
         self.settings, self.seed, self.steps, self.appearance = settings, seed, settings.steps, appearance
         draw = np.random.default_rng(seed)
-        self.train = look_at(train, appearance, settings, draw, quiet)
-        self.test = look_at(test, appearance, settings, draw, quiet)
+        self.train = read_skins(train, appearance, settings, draw, quiet)
+        self.test = read_skins(test, appearance, settings, draw, quiet)
         self.others = _others(self.train.speakers)
         if not self.others:
             raise UserError("the skin is learnt from two clips of one speaker, and no speaker of these shards has two")
@@ -112,36 +112,39 @@ class SkinStage:
         doubt = self.settings.doubt * draw.standard_normal(out["source"].shape)
         return {**out, "doubt": doubt.astype(np.float32)}
 
-    def loss(self, batch: Mapping[str, Any], optimizer: str) -> tuple[Tensor, Mapping[str, Tensor]]:
-        said = self.net(batch["skin"], batch["creases"], batch["source"], batch["target"], batch["doubt"])
-        return skin.loss(said, batch["change"], batch["weight"])
+    def loss(self, batch: Mapping[str, Tensor], optimizer: str) -> tuple[Tensor, Mapping[str, Tensor]]:
+        predicted = self.net(batch["skin"], batch["creases"], batch["source"], batch["target"], batch["doubt"])
+        return skin.loss(predicted, batch["change"], batch["weight"])
 
     @torch.no_grad()
     def held_out(self) -> Mapping[str, float]:
-        """How much of the change of held-out speakers' skin is foretold, of its square, in all and of its fine part;
-        `_alike`: by everyone's creases."""
+        """The explained share of the squared change of held-out speakers' skin, in total and of its fine part.
+
+        `_alike`: explained by the mean creases alone.
+        """
         others = _others(self.test.speakers)
         if not others:
             return {}
         drawn = pairs(self.test, others, self.appearance, 96, np.random.default_rng(self.seed))
         given = {name: torch.from_numpy(x).to(self.net.face.device) for name, x in drawn.items()}
-        said = self.net(given["skin"], given["creases"], given["source"], given["target"])
+        predicted = self.net(given["skin"], given["creases"], given["source"], given["target"])
         change, weight, out = given["change"], given["weight"], {}
         for name, part in (("explained", lambda x: x), ("explained_fine", skin.fine)):
             whole = (weight * part(change) ** 2).sum().clamp(min=1e-12)
-            for which, guess in (("", said), ("_alike", given["creases"])):
+            for which, guess in (("", predicted), ("_alike", given["creases"])):
                 out[name + which] = 1 - float((weight * (part(guess) - part(change)) ** 2).sum() / whole)
         return out
 
-    def record(self) -> Mapping[str, Any]:
+    def record(self) -> Mapping[str, object]:
         return {"settings": asdict(self.net.settings), "axes": len(self.net.middle)}
 
 
 def pairs(
     seen: Seen, others: Mapping[int, np.ndarray], appearance: Appearance, n: int, draw: np.random.Generator
 ) -> dict[str, np.ndarray]:
-    """`n` looks at people, and others at the same ones: `skin`, `creases`, `change` and `weight` (n, 128, 128),
-    `source` and `target` (n, K). Now and then twice the same clip, which changes little."""
+    """`n` random pairs of skins of one person: `skin`, `creases`, `change` and `weight` (n, 128, 128), `source` and
+    `target` (n, K). A pair may be of one clip, with little change.
+    """
     a = draw.choice(np.array(list(others)), n)
     b = np.array([draw.choice(others[int(i)]) for i in a])
     k, m = draw.integers(seen.skins.shape[1], size=(2, n))
@@ -154,19 +157,22 @@ def pairs(
 
 
 def _others(speakers: np.ndarray) -> dict[int, np.ndarray]:
-    """A clip's index to those of all clips of its speaker, itself among them; speakers of one clip are left out."""
+    """From a clip's index to those of all clips of its speaker, itself included; without speakers of one clip."""
     of = {speaker: np.flatnonzero(speakers == speaker) for speaker in sorted(set(speakers.tolist()))}
     return {int(i): own for own in of.values() if len(own) > 1 for i in own}
 
 
-def look_at(
+def read_skins(
     clips: Sequence[ClipArrays],
     appearance: Appearance,
     settings: SkinSettings,
     draw: np.random.Generator,
     quiet: bool = True,
 ) -> Seen:
-    """The skins of clips, about the middles of equal stretches of the frames with a face; of many clips some."""
+    """The skins of clips at the middles of equal parts of their frames with a face.
+
+    Of a speaker with more than `settings.clips` clips, that many are drawn.
+    """
     of = by_speaker(clips)
     square, opened = appearance.square, cache(ShardSet)
     skins, expressions, speakers, weights = [], [], [], {}
@@ -184,10 +190,10 @@ def look_at(
                     continue
                 at = valid[((np.arange(settings.looks) + 0.5) * len(valid) / settings.looks).astype(int)]
                 head = to_head(clip.landmarks, fit_pose(clip.landmarks, appearance.template))
-                near = np.stack([about(t, len(clip)) for t in at])
+                near = np.stack([frames_around(t, len(clip)) for t in at])
                 frames = shards.frames(clip.clip_id, near.ravel().tolist())
                 parts = zip(np.split(frames, len(near)), near, strict=True)
-                mine.append([appearance.look(pictures, clip.landmarks[t]) for pictures, t in parts])
+                mine.append([appearance.mean_skin(pictures, clip.landmarks[t]) for pictures, t in parts])
                 expressions.append(appearance.expression(head)[at])
                 speakers.append(speaker)
             if mine:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TimedBatch:
-    """One step's batch on the device, and what it cost."""
+    """One step's batch on the device, and the time it took."""
 
     tensors: Mapping[str, Tensor]
     samples: int

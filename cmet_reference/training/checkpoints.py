@@ -29,7 +29,7 @@ _recorders: list[dict[str, str]] = []
 
 
 class TrainedOn(TypedDict):
-    """What a checkpoint was trained with. Two trainings with equal records give the same bytes on the CPU."""
+    """The inputs and settings of a training. Two trainings with equal records give the same bytes on the CPU."""
 
     config: Mapping[str, object]
     steps: int
@@ -136,7 +136,7 @@ def load(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def trained_on(path: Path) -> TrainedOn:
-    """What a checkpoint was trained with: data digests, clip ids, config, seed. Reads only the header.
+    """The inputs and settings of a checkpoint's training. Reads only the header.
 
     Raises:
         UserError: the file is not a checkpoint of this suite.
@@ -179,7 +179,7 @@ def as_saved(path: Path, kind: str) -> Iterator[None]:
 
 @contextmanager
 def record_loaded() -> Iterator[dict[str, str]]:
-    """Kind and revision of every checkpoint that is loaded inside the block: what a new stage is built on."""
+    """Kind and revision of every checkpoint that is loaded inside the block; a new stage is built on them."""
     loaded: dict[str, str] = {}
     _recorders.append(loaded)
     try:

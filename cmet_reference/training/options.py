@@ -1,4 +1,4 @@
-"""The records that a training is called with: how to train, and what the stage was made from."""
+"""The arguments of a training: its options, and the provenance of the stage."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class TrainOptions:
 
 @dataclass(frozen=True)
 class Provenance:
-    """What a stage was made from. It goes into the checkpoint's header."""
+    """The origin of a stage: settings, data, earlier checkpoints. It is stored in the checkpoint's header."""
 
     config: Mapping[str, object] = field(default_factory=dict)  # settings of the stage, as JSON values
     data: Mapping[str, Path] = field(default_factory=dict)  # shard sets by name; all their training clips count as seen

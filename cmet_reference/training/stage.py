@@ -69,7 +69,7 @@ class Stage(Protocol):
         ...
 
     def record(self) -> Mapping[str, object]:
-        """What a loader needs next to the tensors to build the network again, as JSON values for the file's header."""
+        """JSON values that a loader needs next to the tensors to build the network; stored in the file's header."""
         ...
 
 

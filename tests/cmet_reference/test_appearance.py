@@ -12,11 +12,11 @@ import torch
 from cmet_reference.clips import ClipArrays
 from cmet_reference.geometry import fit_pose, mean_face, template_of, to_head
 from cmet_reference.render import appearance_stage, skin, skin_stage
-from cmet_reference.render.appearance import SIDE, Appearance, Square, _between
+from cmet_reference.render.appearance import SIDE, Appearance, Square, interpolated_between
 from cmet_reference.render.appearance_stage import (
     AppearanceSettings,
     AppearanceStage,
-    _some,
+    choose_clips,
     fit_creases,
     inverse_response,
 )
@@ -173,9 +173,9 @@ def test_only_frames_with_a_face_are_drawn_and_without_any_the_user_is_told(clip
 def test_neutral_clips_are_kept_when_a_speaker_has_too_many(clips) -> None:
     many = [clips[1]] * 60 + [clips[0]] * 3 + [clips[2]] * 60  # clips[0] is neutral
     for seed in range(5):
-        some = _some(many, 16, np.random.default_rng(seed))
+        some = choose_clips(many, 16, np.random.default_rng(seed))
         assert len(some) == 16 and sum(c.emotion == "neutral" for c in some) == 3
-    assert len(_some([clips[0]] * 40, 16, np.random.default_rng(0))) == 16
+    assert len(choose_clips([clips[0]] * 40, 16, np.random.default_rng(0))) == 16
 
 
 def test_brightness_of_a_large_picture_is_that_of_a_small_one(faces) -> None:
@@ -294,5 +294,5 @@ def test_every_parameter_of_the_skin_learns_and_the_loss_is_as_by_hand() -> None
 
 def test_light_goes_straight_from_look_to_look() -> None:
     values = np.array([[0.0], [6.0], [3.0]], np.float32)
-    assert _between(values, np.array([0, 6, 7]))[:, 0] == pytest.approx([0, 1, 2, 3, 4, 5, 6, 3])
-    assert _between(values[:1], np.array([0]))[:, 0].tolist() == [0]
+    assert interpolated_between(values, np.array([0, 6, 7]))[:, 0] == pytest.approx([0, 1, 2, 3, 4, 5, 6, 3])
+    assert interpolated_between(values[:1], np.array([0]))[:, 0].tolist() == [0]

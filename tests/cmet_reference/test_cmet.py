@@ -17,8 +17,8 @@ from cmet_reference.cmet.codec import Face, held, smoothed_lips
 from cmet_reference.cmet.connector import Connector, ConnectorSettings, Tokens, from_released
 from cmet_reference.cmet.data import CodedClips, Sampler, Sampling
 from cmet_reference.cmet.generate import CMetFace
-from cmet_reference.cmet.train import CMetStage, Training, configuration, read
-from cmet_reference.training import checkpoints
+from cmet_reference.cmet.train import CMetSettings, CMetStage, read_settings
+from cmet_reference.training import checkpoints, config
 from talking_face.emotions import EMOTIONS
 from talking_face.reasons import ClipError, Reason, UserError
 from tests.cmet_eval.conftest import make_record, write_shard_set
@@ -172,7 +172,7 @@ def _coded(speakers: int = 2, takes: int = 2, frames: int = 20) -> CodedClips:
 
 def _sampler(clips: CodedClips, sampling: Sampling, seed: int = 0) -> Sampler:
     """Speech is heard as released."""
-    return Sampler(clips, sampling, seed, speech.fit_hearing("mean", clips.speech, clips.speakers, clips.emotions))
+    return Sampler(clips, sampling, seed, speech.fit_pool_encoder("mean", clips.speech, clips.speakers, clips.emotions))
 
 
 def test_a_batch_is_a_pure_function_of_seed_and_step() -> None:
@@ -262,7 +262,7 @@ def _clips(speakers: tuple[str, ...], frames: int = 20) -> list[ClipArrays]:
 
 
 def _stage(seed: int = 0, reference: str = "released", reconstruction: str = "focal_mse") -> CMetStage:
-    settings = Training(
+    settings = CMetSettings(
         steps=10,
         rate=3e-3,
         connector=SMALL,
@@ -270,7 +270,9 @@ def _stage(seed: int = 0, reference: str = "released", reconstruction: str = "fo
         losses=losses.LossSettings(reconstruction=reconstruction),  # type: ignore[arg-type]
     )
     train = _clips(("M1", "W1"))
-    return CMetStage(settings, BlendshapeCodec(blendshape.fit(train)), speech.Prosody(), train, _clips(("M2",)), seed)
+    return CMetStage(
+        settings, BlendshapeCodec(blendshape.fit_model(train)), speech.Prosody(), train, _clips(("M2",)), seed
+    )
 
 
 @pytest.fixture(scope="module")
@@ -316,7 +318,7 @@ def test_one_batch_overfits_and_the_same_seed_gives_the_same_weights() -> None:
 def test_held_out_figures_know_a_perfect_and_a_useless_prediction(
     stage: CMetStage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert stage.held is not None
+    assert stage.held_out_clips is not None
     lookup = stage.net.label_codes.numpy()
     seen = iter(range(100))
     order = [e for e in EMOTIONS if e != "neutral"] * 2
@@ -326,28 +328,28 @@ def test_held_out_figures_know_a_perfect_and_a_useless_prediction(
         return np.stack([np.repeat(lookup[EMOTIONS.index(e)][None], codes.shape[1], axis=0) for e in order])
 
     monkeypatch.setattr(figures, "predict", perfect)
-    said = figures.directions(stage.net.connector, stage.held, lookup, stage.hearing)
+    said = figures.directions(stage.net.connector, stage.held_out_clips, lookup, stage.pool_encoder)
     assert said["cosine"] == pytest.approx(said["cosine_lookup"])
     assert said["emotion_accuracy"] == 1.0
     monkeypatch.setattr(figures, "predict", lambda c, h, codes, r: np.ones_like(codes))  # the same for every emotion
-    assert figures.directions(stage.net.connector, stage.held, lookup, stage.hearing)["cosine"] == 0.0
+    assert figures.directions(stage.net.connector, stage.held_out_clips, lookup, stage.pool_encoder)["cosine"] == 0.0
 
 
 def test_no_figures_without_neutral_training_clips(stage: CMetStage) -> None:
-    assert stage.held is not None
+    assert stage.held_out_clips is not None
     nothing = np.zeros_like(stage.net.label_codes.numpy())
-    assert figures.directions(stage.net.connector, stage.held, nothing, stage.hearing) == {}
+    assert figures.directions(stage.net.connector, stage.held_out_clips, nothing, stage.pool_encoder) == {}
 
 
 def test_configurations_are_read_and_unknown_fields_refused() -> None:
-    paper, demo = (read(configuration(name)) for name in ("paper", "demo"))
+    paper, demo = (read_settings(config.load("cmet_reference.cmet", name)) for name in ("paper", "demo"))
     assert replace(paper.connector, speech=1024) == ConnectorSettings()
     assert paper.losses == losses.LossSettings()
     assert paper.sampling == Sampling()
     assert (paper.rate, paper.weight_decay, paper.steps) == (1e-4, 1e-5, 200_000)
     assert demo.connector.window == 5
     with pytest.raises(UserError, match="depth"):
-        read({"connector": {"depth": 3}})
+        read_settings({"connector": {"depth": 3}})
 
 
 # -- codec -------------------------------------------------------------------------------------------------------------
@@ -355,7 +357,7 @@ def test_configurations_are_read_and_unknown_fields_refused() -> None:
 
 def test_the_blendshape_codec_explains_the_training_split_and_is_exact_at_rest() -> None:
     clips = _clips(("M1", "W1"))
-    model = blendshape.fit(clips, 7)  # seven emotions beside neutral: seven components say all
+    model = blendshape.fit_model(clips, 7)  # seven emotions beside neutral: seven components say all
     assert blendshape.explained(model, clips)["lips"] > 0.9
     codec, clip = BlendshapeCodec(model), clips[0]
     face = Face(None, clip.landmarks, clip.blendshapes)
@@ -403,20 +405,20 @@ def test_emotions_are_heard_by_hand() -> None:
     centres = np.full((8, 1), 1e3, np.float32)
     centres[EMOTIONS.index("neutral")], centres[EMOTIONS.index("happy")] = 0, 4
     nobody = np.zeros((0, 1), np.float32)
-    hearing = speech.Hearing("emotions", np.zeros(1, np.float32), np.eye(1, dtype=np.float32), centres, nobody)
+    pools = speech.PoolEncoder("emotions", np.zeros(1, np.float32), np.eye(1, dtype=np.float32), centres, nobody)
     rest = np.array([[10.0], [20.0]])  # two people
-    one, two = (hearing.scores(np.array(x), rest) for x in ([[23.0]], [[23.0], [23.0]]))
+    one, two = (pools.scores(np.array(x), rest) for x in ([[23.0]], [[23.0], [23.0]]))
     happy, neutral = (np.exp(-(a**2) / 4) + np.exp(-(b**2) / 4) for a, b in ((9, 1), (13, 3)))
     gap = np.log(happy) - np.log(neutral)
     at = [EMOTIONS.index("happy"), EMOTIONS.index("neutral")]
     assert one[at[0]] - one[at[1]] == pytest.approx(gap, rel=1e-5)
     assert two[at[0]] - two[at[1]] == pytest.approx(2 * gap / (1 + speech.ALIKE), rel=1e-5)
-    heard = hearing(np.array([[23.0]]), rest)
+    heard = pools(np.array([[23.0]]), rest)
     assert heard[at].tolist() == pytest.approx([1 / (1 + np.exp(-gap)), 1 / (1 + np.exp(gap))], rel=1e-5)
     assert heard.sum() == pytest.approx(1)
-    np.testing.assert_array_equal(hearing.between(rest, rest, rest), 0)
+    np.testing.assert_array_equal(pools.direction(rest, rest, rest), 0)
     # With a third person, of the training split, who may be the one that speaks.
-    third = replace(hearing, known=np.array([[18.0]], np.float32)).scores(np.array([[23.0]]), rest)
+    third = replace(pools, known=np.array([[18.0]], np.float32)).scores(np.array([[23.0]]), rest)
     shares = (0.8 * (np.exp(-(a**2) / 4) + np.exp(-(b**2) / 4)) / 2 + 0.2 * np.exp(-(c**2) / 4)
               for a, b, c in ((9, 1, 1), (13, 3, 5)))  # fmt: skip
     assert third[at[0]] - third[at[1]] == pytest.approx(np.subtract(*np.log(list(shares))), rel=1e-5)
@@ -434,25 +436,25 @@ def test_an_emotion_is_heard_whoever_speaks_and_in_whatever_shares() -> None:
     rows = [(k, e) for k in range(4) for e in offsets for _ in range(5)]
     vectors = np.concatenate([said(people[[k]], e) for k, e in rows])
     who, what = [str(k) for k, _ in rows], [e for _, e in rows]
-    hearing = speech.fit_hearing("emotions", vectors, who, what)
+    pools = speech.fit_pool_encoder("emotions", vectors, who, what)
     others = 600 * draw.normal(size=(3, 3))
     rest = said(others[[0, 1, 2, 2]], "neutral")
     for emotion in offsets:
-        heard = hearing(said(others[[0, 0, 1]], emotion), rest)
+        heard = pools(said(others[[0, 0, 1]], emotion), rest)
         assert heard[EMOTIONS.index(emotion)] > 0.99
         assert heard[[EMOTIONS.index(e) for e in EMOTIONS if e not in offsets]].max() == 0  # never shown
-    plain = speech.fit_hearing("mean", vectors, who, what)
+    plain = speech.fit_pool_encoder("mean", vectors, who, what)
     pool = said(others[[0]], "sad")
-    np.testing.assert_array_equal(plain.between(rest, pool, rest), pool.mean(axis=0) - rest.mean(axis=0))
+    np.testing.assert_array_equal(plain.direction(rest, pool, rest), pool.mean(axis=0) - rest.mean(axis=0))
     # 60 clips of three emotions: their deviation from the emotion's centre is 1 along each axis but for shrinkage.
-    assert np.allclose(np.diag(hearing.white.T @ hearing.white), 1, atol=0.6)
+    assert np.allclose(np.diag(pools.white.T @ pools.white), 1, atol=0.6)
 
 
 def test_unit_vectors_are_for_speech_that_is_heard_as_it_is() -> None:
     clips = _coded()
-    hearing = speech.fit_hearing("emotions", clips.speech, clips.speakers, clips.emotions)
+    pools = speech.fit_pool_encoder("emotions", clips.speech, clips.speakers, clips.emotions)
     with pytest.raises(UserError, match="scale_intensity"):
-        Sampler(clips, Sampling(scale_intensity=True), 0, hearing)
+        Sampler(clips, Sampling(scale_intensity=True), 0, pools)
 
 
 def test_drawn_pools_are_of_speakers_who_show_both_emotions() -> None:
@@ -470,7 +472,7 @@ def test_drawn_pools_are_of_speakers_who_show_both_emotions() -> None:
 def test_stored_vectors_are_found_in_both_layouts_and_never_unpickled(tmp_path: Path) -> None:
     np.save(_made(tmp_path / "mead/M003/front/angry/3/001.npy"), np.arange(4.0))
     np.save(_made(tmp_path / "M003/front/angry/level_3/emotion2vec+large_features/002.npy"), np.ones(4, np.float32))
-    stored = speech.Stored(tmp_path)
+    stored = speech.StoredVectors(tmp_path)
     silence = np.zeros(640, np.int16)
     assert stored.encode(silence, "mead/M003/front/angry/3/001").tolist() == [0, 1, 2, 3]
     assert stored.encode(silence, "mead/M003/front/angry/3/002").tolist() == [1, 1, 1, 1]
@@ -594,17 +596,17 @@ class Audio2Lip(nn.Module):
 def test_the_edtalk_codec_loads_a_checkout_and_its_weights(tmp_path: Path) -> None:
     from cmet_reference.cmet import edtalk
 
-    with pytest.raises(UserError, match="no checkout of EDTalk"):
+    with pytest.raises(UserError, match="not a checkout of EDTalk"):
         edtalk.EDTalkCodec(tmp_path)
     for name, text in (("generator", _GENERATOR), ("encoder", _ENCODER), ("audio_encoder", _LIPS)):
         _made(tmp_path / f"networks/{name}.py").write_text(text)
-    with pytest.raises(UserError, match=r"EDTalk\.pt is not there"):
+    with pytest.raises(UserError, match=r"EDTalk\.pt is absent"):
         edtalk.EDTalkCodec(tmp_path)
     weights = tmp_path / "pretrained_weights"
     weights.mkdir()
-    module = edtalk._module(tmp_path / "networks", "generator")
+    module = edtalk.import_from(tmp_path / "networks", "generator")
     state = module.Generator(256, 512, 20, 6, 10, 1).state_dict()
-    lips = edtalk._module(tmp_path / "networks", "audio_encoder").Audio2Lip().state_dict()
+    lips = edtalk.import_from(tmp_path / "networks", "audio_encoder").Audio2Lip().state_dict()
     torch.save({"gen": state}, weights / "EDTalk.pt")
     torch.save({"audio2lip": lips, "optimizer": Path("x")}, weights / "Audio2Lip.pt")
     with pytest.raises(UserError, match=r"Audio2Lip\.pt cannot be read as tensors"):
@@ -630,7 +632,7 @@ def test_the_edtalk_codec_loads_a_checkout_and_its_weights(tmp_path: Path) -> No
 def test_the_pd_fgc_codec_says_what_is_missing(tmp_path: Path) -> None:
     from cmet_reference.cmet import pd_fgc
 
-    with pytest.raises(UserError, match="no checkout of PD-FGC"):
+    with pytest.raises(UserError, match="not a checkout of PD-FGC"):
         pd_fgc.PDFGCCodec(tmp_path)
 
 
@@ -651,7 +653,7 @@ def test_the_ablation_trains_again_with_other_settings(tmp_path: Path, monkeypat
     data = write_shard_set(tmp_path / "data", [make_record(0, 12, clip_id="c", speaker="A", split="train")])
     clips = {"train": _clips(("M1", "W1")), "test": _clips(("M2",))}
     monkeypatch.setattr(ablation, "read_clips", lambda folders, split="train", quiet=True: clips[split])
-    settings = Training(steps=2, connector=SMALL, sampling=Sampling(batch=4), speech="prosody")
+    settings = CMetSettings(steps=2, connector=SMALL, sampling=Sampling(batch=4), speech="prosody")
     path = tmp_path / "out" / "losses" / "reconstruction" / "0" / "cmet.safetensors"
     times = []
     for changed in (settings, settings, replace(settings, rate=5e-3)):

@@ -128,8 +128,8 @@ def test_equal_weights_and_no_flow_give_the_mean_reference() -> None:
 
 def test_losses_by_hand() -> None:
     verdicts = [[torch.zeros(1, 2, 1, 1), torch.full((1, 1, 2, 2), 0.5)], [torch.full((1, 1, 1, 1), 3.0)]]
-    assert float(losses.verdict(verdicts, True)) == 0.25 + 4
-    assert float(losses.verdict(verdicts, False)) == 0.25 + 9
+    assert float(losses.least_squares(verdicts, True)) == 0.25 + 4
+    assert float(losses.least_squares(verdicts, False)) == 0.25 + 9
     a = [[torch.zeros(1, 1, 2, 2)] * 4 + [torch.zeros(1)]] * 2
     b = [[torch.full((1, 1, 2, 2), float(k)) for k in range(4)] + [torch.ones(1)]] * 2
     assert float(losses.feature_matching(a, b)) == 6.0  # (0 + 1 + 2 + 3) * 4 / 4, the same at both scales

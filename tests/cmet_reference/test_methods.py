@@ -23,7 +23,7 @@ from talking_face.reasons import UserError
 from tests.cmet_reference.test_flow import pictures, track
 
 
-class Still(methods._Trained):
+class Still(methods.TrainedMethod):
     """A model that leaves the face as it is."""
 
     name, files = "still", ("one", "two")
@@ -91,7 +91,7 @@ def test_a_file_built_on_another_one_is_not_mixed_with_its_successor(folder: Pat
     with pytest.raises(MissingWeights, match="three"):
         _ = Still().revision
     checkpoints.save(folder / "three.safetensors", {"w": torch.ones(3)}, {}, {"trained_on": {"clips": ["z"]}})
-    with pytest.raises(UserError, match="was trained with three 000000000000, here is"):
+    with pytest.raises(UserError, match="was trained with three 000000000000, found is"):
         _ = Still().revision
     told["built_on"] = {"three": checkpoints.revision(folder / "three.safetensors")}
     checkpoints.save(folder / "one.safetensors", {"w": torch.zeros(3)}, {}, {"trained_on": told})
