@@ -1,4 +1,4 @@
-"""Known ways to spoil a video: pure functions of a clip and a step, in one table with what should move and what not.
+"""Known ways to degrade a video: pure functions of a clip and a step, in one table.
 
 A step of 0 (1 for the mouth's amplitude) changes nothing. Pictures are (T, H, W, 3) uint8 RGB at 25 frames/s, sound
 (N,) int16 mono at 16 kHz.
@@ -28,7 +28,7 @@ SAMPLES = round(AUDIO_RATE / FPS)  # of sound a frame
 
 
 class Video(NamedTuple):
-    """What a degradation gives."""
+    """A degraded clip."""
 
     frames: np.ndarray  # (T, H, W, 3) uint8 RGB
     audio: np.ndarray  # (N,) int16
@@ -36,7 +36,7 @@ class Video(NamedTuple):
 
 @dataclass(frozen=True)
 class Clip:
-    """What a degradation is given. The drawers give (T, H, W, 3) pictures; None where there is nothing to draw from."""
+    """A clip to degrade. The functions return (T, H, W, 3) pictures; None where the clip cannot be drawn again."""
 
     name: str
     group: str  # "embedded" where it can be drawn again, else "real"
@@ -53,7 +53,7 @@ class Clip:
 
 
 class NotMakeable(Exception):
-    """This clip cannot be spoiled so: nothing to draw it from."""
+    """This clip cannot be degraded so: it cannot be drawn again."""
 
 
 def encoded(frames: np.ndarray, **settings: Any) -> np.ndarray:

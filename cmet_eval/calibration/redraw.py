@@ -1,9 +1,9 @@
-"""Clips of the embedded corpus drawn again with one thing changed: mouth, face or emotion, and all else the same."""
+"""Draws clips of the embedded corpus again with one change: mouth, face or emotion."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -18,11 +18,21 @@ from talking_face.media.reading import FPS
 
 SAME_DB = 30.0  # a clip drawn again from its name alone is at least this near; another clip is under 20
 _EYES = [ACTION_INDEX["eye_l"], ACTION_INDEX["eye_r"]]
-# What a clip is turned into by the swap of emotions: one that the face shows by other means.
+# The emotion that a clip gets in the swap of emotions: one that the face shows by other muscles.
 _OTHER = {
     "happy": "angry", "angry": "happy", "sad": "surprised", "surprised": "sad", "fear": "happy",
     "disgusted": "surprised", "contempt": "surprised", "neutral": "happy",
 }  # fmt: skip
+
+
+class ClipRow(Protocol):
+    """The columns of a shard set's row that are read here."""
+
+    clip_id: str
+    speaker: str
+    emotion: str
+    intensity: int
+    take: str
 
 
 def other_emotion(emotion: str) -> str:
@@ -49,8 +59,8 @@ def changed_weights(act: Performance, mouth: float = 1.0, emotion: str | None = 
     track = mouth_track(act.phones, act.times, manner(spec.emotion, spec.level).effort)
     still = np.zeros(len(act.times), np.float32)
 
-    def weights(felt: str, factor: float, strength: np.ndarray) -> np.ndarray:
-        return weight_track(person, felt, strength, track * factor, still)
+    def weights(shown: str, factor: float, strength: np.ndarray) -> np.ndarray:
+        return weight_track(person, shown, strength, track * factor, still)
 
     strength = act.strength
     if emotion == "neutral":
@@ -93,10 +103,10 @@ class Redrawn:
         return cv2.warpAffine(picture, matrix, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
 
 
-def redrawn(row: Any, frames: np.ndarray, crop_transform: np.ndarray) -> Redrawn | None:
-    """The clip of a shard set's row, where it is one of the embedded corpus in its usual form; else None.
+def redrawn(row: ClipRow, frames: np.ndarray, crop_transform: np.ndarray) -> Redrawn | None:
+    """The clip of a shard set's row where it belongs to the embedded corpus in its usual form; else None.
 
-    A name proves nothing, so the middle frame is drawn and compared: under SAME_DB it is another clip.
+    A name is no proof, so the middle frame is drawn and compared: under SAME_DB it is another clip.
     """
     key = f"{row.speaker}/front/{row.emotion}/level_{row.intensity}/{row.take}"
     if row.speaker not in speaker_names(8):

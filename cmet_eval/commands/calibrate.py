@@ -1,37 +1,44 @@
-"""Spoil videos in known steps and see what every metric answers: noise bands, tables and a plot a metric."""
+"""Degrade videos in known steps and compute every metric on each: noise bands, tables and a plot a metric."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
+from cmet_eval.commands.options import Quiet
+from talking_face.reasons import UserError
 
-def calibrate(
-    data: list[Path] = typer.Option(None, "--data", help="a shard set; repeatable"),
-    values: list[Path] = typer.Option(
-        None, "--values", help="a values.csv, repeatable: bands, tables and plots again, without videos"
+
+def calibrate(  # one parameter an option
+    data: Annotated[list[Path] | None, typer.Option(help="a shard set; repeatable")] = None,
+    values: Annotated[
+        list[Path] | None,
+        typer.Option(help="a values.csv, repeatable: bands, tables and plots again, without videos"),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="values.csv, bands.csv, noise.csv, tables.md, plots")] = Path(
+        "work/calibration"
     ),
-    out: Path = typer.Option(
-        Path("work/calibration"), "--out", help="values.csv, bands.csv, noise.csv, tables.md, plots"
-    ),
-    clips: int = typer.Option(4, "--clips", min=1, help="clips of each shard set"),
-    frames: int = typer.Option(50, "--frames", min=2, help="frames of a clip; lip_energy needs 35"),
-    metrics: list[str] = typer.Option(None, "--metrics", help="name:variant; repeatable"),
-    evaluators: list[Path] = typer.Option(
-        None, "--evaluators", help="folder of `train evaluators`; repeatable: the first judges, other seeds are noise"
-    ),
-    sounds: int = typer.Option(0, "--sounds", min=0, help="clips more of each set whose sound alone is moved"),
-    quiet: bool = typer.Option(False, "--quiet"),
+    clips: Annotated[int, typer.Option(min=1, help="clips of each shard set")] = 4,
+    frames: Annotated[int, typer.Option(min=2, help="frames of a clip; lip_energy needs 35")] = 50,
+    metrics: Annotated[list[str] | None, typer.Option(help="name:variant; repeatable")] = None,
+    evaluators: Annotated[
+        list[Path] | None,
+        typer.Option(help="folder of `train evaluators`; repeatable: the first is used, other seeds are noise"),
+    ] = None,
+    sounds: Annotated[int, typer.Option(min=0, help="further clips of each set whose sound alone is shifted")] = 0,
+    quiet: Quiet = False,
 ) -> None:
-    from cmet_eval.calibration.calibrate import again, run
-    from talking_face.reasons import UserError
+    from cmet_eval.calibration.calibrate import Extent, again, run
 
     if bool(data) == bool(values):
         raise UserError("give --data, or the --values of an earlier run")
-    for path in (
-        again(values, out, evaluators or ())
-        if values
-        else run(data, out, clips, frames, metrics or (), evaluators or (), sounds, quiet)
-    ):
+    judges = evaluators or ()
+    if data:
+        extent = Extent(clips, frames, sounds)
+        paths = run(data, out, extent, metric_keys=metrics or (), evaluators=judges, quiet=quiet)
+    else:
+        paths = again(values or (), out, judges)
+    for path in paths:
         print(path)

@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
-from cmet_eval.calibration.calibrate import again, calibrate, sound_moved, write
+from cmet_eval.calibration.answers import BASE, STAND_IN, Answer
+from cmet_eval.calibration.calibrate import again, write
 from cmet_eval.calibration.degradations import (
     DEGRADATIONS,
     NOISE,
@@ -26,8 +27,10 @@ from cmet_eval.calibration.degradations import (
     scale_mouth,
     shift_sound,
 )
+from cmet_eval.calibration.measure import calibrate, shifted_sound
+from cmet_eval.calibration.noise import bands, differences, noise_table, verdict
 from cmet_eval.calibration.redraw import changed_weights
-from cmet_eval.calibration.tables import BASE, STAND_IN, Row, bands, differences, noise_table, tables, verdict
+from cmet_eval.calibration.tables import tables
 from cmet_metrics.base import DEFAULT_FILES, Sample
 from cmet_metrics.landmarks import mediapipe_68
 from cmet_metrics.psnr import Psnr
@@ -105,18 +108,18 @@ def test_two_metrics_on_three_degradations(clip: Clip, tmp_path: Path) -> None:
 
 def test_the_sound_alone_is_moved(clip: Clip) -> None:
     """Points that are given are taken: with none in any frame nothing can be said."""
-    rows = list(sound_moved([clip], [Psnr(), by_key("lip_energy:offset")]))
+    rows = list(shifted_sound([clip], [Psnr(), by_key("lip_energy:offset")]))
     start = rows[0].offset
     assert {row.metric for row in rows} == {"lip_energy:offset"}
     assert {row.group for row in rows} == {"embedded-sound"}
     assert start is not None and len(rows) == 21
     assert np.mean([row.offset == float(row.step) + start for row in rows[1:]]) >= 0.9
     nothing = np.full((42, 478, 3), np.nan, np.float32), np.full((42, 52), np.nan, np.float32)
-    assert all(row.reason for row in sound_moved([replace(clip, mesh=nothing)], [by_key("lip_energy:offset")]))
+    assert all(row.reason for row in shifted_sound([replace(clip, mesh=nothing)], [by_key("lip_energy:offset")]))
 
 
-def _row(metric: str, degradation: str, step: str, clip: str, value: float) -> Row:
-    return Row(metric, degradation, step, "real", clip, value, "", None)
+def answer(metric: str, degradation: str, step: str, clip: str, value: float) -> Answer:
+    return Answer(metric, degradation, step, "real", clip, value, "", None)
 
 
 def test_bands_and_verdicts() -> None:
@@ -124,12 +127,12 @@ def test_bands_and_verdicts() -> None:
     metric = Registration()
     rows = []
     for clip, sign in (("a", 1), ("b", -1)):
-        rows += [_row(metric.key, STAND_IN, "", clip, 3.0), _row(metric.key, BASE, "", clip, 0.0)]
-        rows += [_row(metric.key, f"{STAND_IN}+reencode", step, clip, 3 + 0.5 * sign) for step in ("18", "23")]
-        rows += [_row(metric.key, f"{STAND_IN}+move", step, clip, 3 + px) for step, px in (("1", 1.0), ("2", 2.0))]
-        rows += [_row(metric.key, "move", "2", clip, 0.4 if clip == "a" else 0.6)]
-        rows += [_row(metric.key, "blur", "4", clip, 2.5), _row(metric.key, "jpeg", "5", clip, 0.9)]
-        rows += [_row(metric.key, f"{STAND_IN}+evaluator", "seed 1", clip, 3 + 0.7 * sign)]
+        rows += [answer(metric.key, STAND_IN, "", clip, 3.0), answer(metric.key, BASE, "", clip, 0.0)]
+        rows += [answer(metric.key, f"{STAND_IN}+reencode", step, clip, 3 + 0.5 * sign) for step in ("18", "23")]
+        rows += [answer(metric.key, f"{STAND_IN}+move", step, clip, 3 + px) for step, px in (("1", 1.0), ("2", 2.0))]
+        rows += [answer(metric.key, "move", "2", clip, 0.4 if clip == "a" else 0.6)]
+        rows += [answer(metric.key, "blur", "4", clip, 2.5), answer(metric.key, "jpeg", "5", clip, 0.9)]
+        rows += [answer(metric.key, f"{STAND_IN}+evaluator", "seed 1", clip, 3 + 0.7 * sign)]
     found = {(row["noise"], row["step"]): (float(row["change"]), row["in_band"]) for row in noise_table(rows, [metric])}
     assert found == {
         ("reencode", "18"): (0.5, "yes"),
@@ -144,7 +147,7 @@ def test_bands_and_verdicts() -> None:
     assert verdict(rows, metric, BY_NAME["move"], "real") == ("does not move", 0.5)
     assert verdict(rows, metric, BY_NAME["blur"], "real") == ("moves", 2.5)
     assert verdict(rows, metric, BY_NAME["jpeg"], "real") == ("", 0.9)
-    assert differences(rows, metric.key, BASE, "move", "2", "real").tolist() == [0.4, 0.6]
+    assert differences(rows, metric.key, BASE, ("move", "2"), "real").tolist() == [0.4, 0.6]
     assert "**↑ +0.5**" in tables(rows, [metric]) and "**= +2.5**" in tables(rows, [metric])
 
 

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cmet_eval.calibration.degradations import DEGRADATIONS
-from cmet_eval.calibration.tables import wanted
+from cmet_eval.calibration.noise import claim_of
 from cmet_metrics.registry import get_metric
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "how_to" / "add_a_metric.md"
@@ -59,5 +59,5 @@ def test_calibration_reads_the_claims_of_the_users_own_metric(tmp_path: Path, mo
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     metric = get_metric(OWN)
-    claims = {how.name: wanted(how, metric) for how in DEGRADATIONS}
-    assert (claims["identity-swap"], claims["reencode"], claims["blur"]) == ("moves", "still", "")
+    claims = {how.name: claim_of(metric, how) for how in DEGRADATIONS}
+    assert (claims["identity-swap"], claims["reencode"], claims["blur"]) == ("worse", "unchanged", "")
