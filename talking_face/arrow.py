@@ -9,7 +9,7 @@ from typing import get_args, get_type_hints
 
 import pyarrow as pa
 
-# What an annotation is stored as. Every column may hold null.
+# Annotation -> the type of its column. Every column may contain null.
 _TYPES: Mapping[object, pa.DataType] = {
     str: pa.string(),
     int: pa.int32(),

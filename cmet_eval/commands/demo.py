@@ -38,7 +38,8 @@ def demo(
     from cmet_eval.reports.gallery import gallery
     from cmet_eval.runs import evaluate
     from cmet_eval.runs.metrics import Scoring
-    from cmet_leaderboards import bands, board
+    from cmet_leaderboards.bands import load_bands
+    from cmet_leaderboards.board import build
 
     started = time.monotonic()
     options = RunOptions(workers, quiet=quiet)
@@ -58,11 +59,10 @@ def demo(
     draw, scoring = Draw(max_pairs, seeds=1), Scoring(embedded.METRICS)
     print(evaluate.run(METHODS, SETTINGS, data=out / "shards", out=out, draw=draw, scoring=scoring, options=options))
     step("5/5 the leaderboard")
-    known = bands.known_bands()
-    path = board.build(
+    path = build(
         out / "results",
         out / "leaderboard",
-        bands.read_bands(known) if known else None,
+        load_bands(),
         gallery=gallery(out),
         published=published_rows(),
     )

@@ -22,8 +22,8 @@ RULES: tuple[tuple[str, str], ...] = (
     ),
     (
         "Coverage",
-        f"pairs with a value of pairs expected. A method with less than {MIN_COVERAGE:.0%} is shown with its own mean "
-        "and takes no part in the comparison, since it would shrink everybody's common pairs.",
+        f"scored pairs of expected pairs. A method with less than {MIN_COVERAGE:.0%} is shown with its own mean and is "
+        "not compared, because it would leave few common pairs.",
     ),
     (
         "∞ on k of n",
@@ -34,7 +34,7 @@ RULES: tuple[tuple[str, str], ...] = (
         "1 + the number of methods shown to be better, without ceilings and controls; = means a tie. Two "
         "methods tie unless a paired t-test on speaker means (the interval's own t, on their common pairs) gives "
         f"p < {ALPHA:g} after Holm's correction over all pairs of methods of the column. With fewer than "
-        f"{MIN_SPEAKERS} speakers the test is over clips, of these speakers only. Bold: the best mean.",
+        f"{MIN_SPEAKERS} speakers the test is over clips and holds for these speakers only. Bold: the best mean.",
     ),
     (
         "Noise band",

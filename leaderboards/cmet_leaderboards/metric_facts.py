@@ -1,4 +1,4 @@
-"""What boards read in a metric's record: its title, its place among the columns, and how its values are pooled.
+"""Reads from a metric's record what boards need: its title, its place among the columns, and how it is pooled.
 
 Every function takes the key in a result row, which may be of a metric or a variant that is unknown here.
 """
