@@ -16,8 +16,8 @@ import typer
 
 from talking_face.reasons import ClipError, UserError
 
-# Name -> what `cmet-eval --help` says of it. The file is commands/<name>.py, loaded only when its command is asked for:
-# the whole stack costs seconds to import.
+# Name -> its line in `cmet-eval --help`. The file is commands/<name>.py. It is imported only for its own command:
+# the import of the whole stack takes seconds.
 COMMANDS: dict[str, str] = {
     "doctor": "What is installed, which weights are here, what will not work and why.",
     "demo": "The whole job on the embedded corpus, to a leaderboard.",
@@ -102,7 +102,7 @@ def _interruptible(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _other() -> None:
-    """Never run: stands for a command that was not asked for."""
+    """Never runs: the placeholder of a command that the user did not ask for."""
 
 
 def _stop(message: str, code: int) -> None:

@@ -92,7 +92,7 @@ def draw_pairs(
 
 @dataclass(frozen=True)
 class _Roles:
-    """The clips of one pair, by what they are used for."""
+    """The clips of one pair, by their use."""
 
     reference: str
     source: str

@@ -22,8 +22,8 @@ class PairList:
     split: str = "test"
     seeds: int = 1
     drawn: int = 0  # pairs before a subset was taken
-    missing: tuple[str, ...] = field(default=(), compare=False)  # cells without a clip, in words
-    notes: tuple[str, ...] = field(default=(), compare=False)  # what else to know of how they were drawn
+    missing: tuple[str, ...] = field(default=(), compare=False)  # names of the cells without a clip
+    notes: tuple[str, ...] = field(default=(), compare=False)  # other facts about the drawing
 
     @cached_property
     def digest(self) -> str:

@@ -1,4 +1,4 @@
-"""`cmet-eval compare` after its statistics: where the videos lie, the contact sheet, and the files that are written."""
+"""The files of `cmet-eval compare`: finds the videos, makes the contact sheet, and writes text, Markdown and CSV."""
 
 from __future__ import annotations
 

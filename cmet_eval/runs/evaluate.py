@@ -1,7 +1,7 @@
 """The evaluation run: draws pairs, lets methods generate, scores the videos, and writes result rows.
 
     OUT/pairs/SETTING.parquet                    the pairs
-    OUT/videos/METHOD/SETTING/PAIR.mp4           the generated videos; OUT/records/... tells how each was made
+    OUT/videos/METHOD/SETTING/PAIR.mp4           the generated videos; OUT/records/... has a record of each
     OUT/scores/../KEY.json                       the scores of one video; KEY is a digest of everything they depend on
     OUT/results/SETTING/METHOD@....parquet       result rows, for boards
 

@@ -33,7 +33,7 @@ _NO_LABELS = Labels()
 
 @dataclass(frozen=True)
 class Expected:
-    """The part of a pair that the metrics read beside the video.
+    """The part of a pair that the metrics read in addition to the video.
 
     Labels, reference and ground truth stay empty where no metric reads them. So a video that several pairs share (most
     often a ground truth) is scored once.

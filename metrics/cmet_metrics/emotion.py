@@ -47,9 +47,9 @@ def shares(probabilities: np.ndarray, per: Literal["frame", "video"]) -> np.ndar
 
 
 def confusion(sums: Mapping[str, float]) -> dict[str, dict[str, float]]:
-    """{emotion that was meant: {emotion that was said: clips}} from the stats of a score or the sums of an aggregate.
+    """{target emotion: {predicted emotion: clips}} from the stats of a score or the sums of an aggregate.
 
-    A clip adds 1 in all, divided over what its frames said.
+    A clip adds 1 in all, divided over the predictions of its frames.
     """
     out: dict[str, dict[str, float]] = {}
     for key, value in sums.items():

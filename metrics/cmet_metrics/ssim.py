@@ -29,7 +29,7 @@ _PAD = WINDOW // 2
 def ssim(pred: np.ndarray, target: np.ndarray, data_range: float = 255.0, border: Border = "valid") -> np.ndarray:
     """Mean structural similarity of each frame (Wang et al. 2004, eq. 13 with the constants of section III-B).
 
-    Per channel, over every position where the 11x11 Gaussian window (sigma 1.5) lies inside the frame, with population
+    Per channel, over every position where the 11x11 Gaussian window (sigma 1.5) is inside the frame, with population
     variances; then the mean over positions and channels. Equal to scikit-image's
     `structural_similarity(gaussian_weights=True, sigma=1.5, use_sample_covariance=False, channel_axis=-1)` to 1e-6 for
     uint8 (1e-7 on camera pictures) and 1e-9 for float.
@@ -135,8 +135,8 @@ def _mean_level(frame: np.ndarray) -> int:
 
 
 def ssim_box(pred: np.ndarray, target: np.ndarray, data_range: float = 255.0) -> np.ndarray:
-    """SSIM of each frame with a 7x7 uniform window and sample covariances, at every position where the window lies
-    inside: scikit-image's `structural_similarity(data_range=..., channel_axis=-1)`, all else left at its default.
+    """SSIM of each frame with a 7x7 uniform window and sample covariances, at every position where the window is
+    inside the frame: scikit-image's `structural_similarity(data_range=..., channel_axis=-1)`, all else at its default.
 
     Args, returns: as `ssim`, H and W at least 7.
     """
