@@ -1,4 +1,4 @@
-"""What landmarks leave out: the response is inverted, creases are found, corrected, and laid over a face."""
+"""The appearance model: the response is inverted, and creases are fitted, corrected and applied to a face."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def test_a_mean_face_is_of_frames_spread_over_all_clips() -> None:
 
 
 def test_only_frames_with_a_face_are_drawn_and_without_any_the_user_is_told(clips, monkeypatch) -> None:
-    """Black pictures of which the first half is said to hold a face: none is found, and none of the rest looked at."""
+    """Black pictures, of which the first half is marked as valid: no face is found, and no other frame is read."""
     asked: list[int] = []
 
     class Black:
@@ -215,7 +215,7 @@ def test_brows_go_where_they_are_seen_and_creases_come_with_them(clips, faces, t
     shares = [(s.landmarks - base)[appearance_stage.PARTS["brows"], 1].mean() / asked for s in seen if s]
     assert shares[0] < 0.9 and abs(shares[1] - 1) < abs(shares[0] - 1), shares
 
-    # The lines of a raised forehead: what the drawing adds there is found in the picture.
+    # The lines of a raised forehead: the picture shows the lines of the drawing.
     square = Square(learnt.template)
     lines = square.brightness(truth, target) - square.brightness(frame, base)
     made = square.brightness(better, target) - square.brightness(plain, target)
@@ -235,7 +235,7 @@ def test_a_correction_is_learnt_where_there_are_creases_and_what_is_to_stay_stay
     net = skin_stage.load(tmp_path / "skin.safetensors")
     assert all(torch.equal(v, stage.net.state_dict()[k]) for k, v in net.state_dict().items())
 
-    # The lines of a raised forehead: what the drawing adds there is found in the picture, and goes again.
+    # The lines of a raised forehead: the picture shows the lines of the drawing, and they vanish again.
     learnt.correction, square = net, learnt.square
     (frame, base), (truth, target) = faces["M901", "neutral"], faces["M901", "surprised"]
     forehead = square.y < SIDE * 0.28
@@ -272,13 +272,13 @@ def test_every_parameter_of_the_skin_learns_and_the_loss_is_as_by_hand() -> None
     with torch.no_grad():
         for weight in net.parameters():
             weight.add_(0.05 * torch.randn_like(weight))
-    said = net(
+    predicted = net(
         torch.randn(2, SIDE, SIDE), torch.randn(2, SIDE, SIDE), torch.randn(2, 2), torch.randn(2, 2), torch.zeros(2, 2)
     )
-    skin.loss(said, torch.zeros_like(said), torch.ones_like(said))[0].backward()
+    skin.loss(predicted, torch.zeros_like(predicted), torch.ones_like(predicted))[0].backward()
     assert all(p.grad is not None and p.grad.abs().max() > 1e-6 for p in net.parameters())  # more than rounding
-    # A change of 1 that is not said costs 1 - 0.03 / 2, one of 0.01 a hundredth of a hundredth over 0.06; neither has a
-    # fine part away from the rim.
+    # An unpredicted change of 1 costs 1 - 0.03 / 2, one of 0.01 costs 0.01^2 / 0.06; neither has a fine part away from
+    # the rim.
     inside = torch.zeros(1, SIDE, SIDE)
     inside[:, 8:-8, 8:-8] = 1
     for change, cost in ((1.0, 0.985), (0.01, 0.01**2 / 0.06)):

@@ -97,8 +97,8 @@ def test_cepstra_are_evps():
     ours = sound.cepstra(audio)
     theirs = features.mfcc(np.pad(audio / 32768, 1920), 16000, winstep=0.01)  # EVP reads sound as floats
     assert ours.shape == (4 * 13 + 23, 12)
-    heard = slice(12, -14)  # without the digital silence, whose logarithm is the smallest float's
-    assert np.allclose(ours[heard], theirs[heard, 1:], atol=1e-4)
+    loud = slice(12, -14)  # without the digital silence, whose logarithm is the smallest float's
+    assert np.allclose(ours[loud], theirs[loud, 1:], atol=1e-4)
     windows = sound.cepstrum_windows(ours, np.arange(13))
     assert windows.shape == (13, 28, 12)
     assert (windows[5] == ours[20:48]).all()
@@ -146,9 +146,9 @@ def test_audio2mouth_of_the_paper():
 
 def test_mouth_loss_by_hand():
     truth = torch.zeros(1, 3, 2, 3)
-    said = torch.zeros(1, 3, 2, 3)
-    said[0, 1, 0] = torch.tensor([3.0, 4.0, 0.0])  # one point leaves and comes back
-    total, parts = audio2mouth.loss(said, truth, weight=0.5)
+    predicted = torch.zeros(1, 3, 2, 3)
+    predicted[0, 1, 0] = torch.tensor([3.0, 4.0, 0.0])  # one point leaves and comes back
+    total, parts = audio2mouth.loss(predicted, truth, weight=0.5)
     assert float(parts["l1"]) == pytest.approx(7 / 18)
     assert float(parts["continuity"]) == pytest.approx(5.0, abs=1e-5)  # 5 there, 5 back
     assert float(total) == pytest.approx(7 / 18 + 2.5, abs=1e-5)
@@ -172,15 +172,15 @@ def test_audio2mouth_learns_a_batch_by_heart():
 def test_mouth_of_a_clip(tmp_path: Path):
     net = small()
     references = (net.template.numpy() + RNG.normal(0, 0.01, (9, 478, 3))).astype(np.float32)
-    said = net.mouth(tone(640 * 12), references, references, 12)
-    assert said.shape == (12, 57, 3) and said.dtype == np.float32 and np.isfinite(said).all()
-    assert np.array_equal(said, net.mouth(tone(640 * 12), references, references, 12))
-    # Short sound is followed by silence; the frames of both agree until it begins to be heard, 0.1 s before.
+    predicted = net.mouth(tone(640 * 12), references, references, 12)
+    assert predicted.shape == (12, 57, 3) and predicted.dtype == np.float32 and np.isfinite(predicted).all()
+    assert np.array_equal(predicted, net.mouth(tone(640 * 12), references, references, 12))
+    # Short audio is followed by silence; the frames of both agree until 0.1 s before the silence.
     longer = net.mouth(np.pad(tone(640 * 12), (0, 6400)), references, references, 12)
-    assert np.allclose(said, longer, atol=1e-6)
+    assert np.allclose(predicted, longer, atol=1e-6)
     checkpoints.save(tmp_path / "audio2mouth.safetensors", net.state_dict(), net.record())
     again = audio2mouth.load(tmp_path / "audio2mouth.safetensors")
-    assert np.array_equal(said, again.mouth(tone(640 * 12), references, references, 12))
+    assert np.array_equal(predicted, again.mouth(tone(640 * 12), references, references, 12))
 
 
 # -- AEE ---------------------------------------------------------------------------------------------------------------
@@ -248,7 +248,7 @@ def test_aee_shapes_and_gradients(changes):
     made = net.decoder(torch.randn(2, 6 + 5 + 8))
     assert made.shape == (2, *aee_features.window_shape(net.settings))
     total, _ = aee_losses.cross_reconstruction(net, batch, aee_settings.AeeLossWeights())
-    told, _ = aee_losses.pretraining(
+    pretraining, _ = aee_losses.pretraining(
         net,
         {
             "windows": batch["windows"][:, 0],
@@ -258,14 +258,14 @@ def test_aee_shapes_and_gradients(changes):
         },
         aee_settings.AeeLossWeights(),
     )
-    (total + told).backward()
+    (total + pretraining).backward()
     every_gradient(net)
-    said = net.emotion(tone(640 * 6))
-    assert said.shape == (6,) and said.dtype == np.float32
+    predicted = net.emotion(tone(640 * 6))
+    assert predicted.shape == (6,) and predicted.dtype == np.float32
     assert net.probabilities(tone(640 * 6)).sum() == pytest.approx(1, abs=1e-5)
 
 
-def test_manner_hears_loudness_and_pitch():
+def test_prosody_features_measure_loudness_and_pitch():
     """Ten decibels more move the level alone by ten; a glide upwards has a slope, and its mirror the opposite one."""
     soft = tone(16000)
     loud = (soft * 10**0.5).clip(-32768, 32767).astype(np.int16)
@@ -280,7 +280,7 @@ def test_manner_hears_loudness_and_pitch():
 
 
 def test_aee_begins_as_a_rule():
-    """Furnished, its log odds are the rule's of what is said of the whole clip, whatever the windows hold."""
+    """Initialised with a rule, its log odds are those of the rule on the clip features, for any windows."""
     net = small_aee(features="mel", merge=5, manner=True).eval()
     rule = RNG.normal(size=(aee_features.N_PROSODY + 2 * 16 + 1, 3))
     net.init_as_linear_rule(rule)
@@ -291,7 +291,7 @@ def test_aee_begins_as_a_rule():
 
 
 def test_calibration_is_of_speakers_left_out():
-    """Speakers whose classes lie elsewhere make the discriminant unsure; its directions stay."""
+    """Speakers with other class centres make the discriminant less confident; its directions stay."""
     classes, speakers = np.tile([0, 1], 60), np.repeat(["a", "b", "c"], 40)
     x = RNG.normal(size=(120, 3)) + classes[:, None] * np.array([1, 0, 0])
     plain = aee_stage.discriminant(x, classes, 2, 0.1)
@@ -319,15 +319,15 @@ def test_each_combination_is_decoded_from_its_own_parts():
     net.decoder = torch.nn.Module()
     net.decoder.forward = lambda code: codes.append(code) or torch.zeros(len(code), 28, 12)
     aee_losses.cross_reconstruction(net, batch, aee_settings.AeeLossWeights())
-    feeling, voice, said = codes[0].split([6, 5, 8], dim=1)
+    emotion, voice, content = codes[0].split([6, 5, 8], dim=1)
     with torch.no_grad():
         e = [net.encode(net.emotion_encoder, batch["windows"][:, n])[0] for n in (0, 1)]
         t = [net.encode(net.timbre_encoder, batch["windows"][:, n])[0] for n in (0, 1)]
         c = [net.content_encoder(batch["corners"][:, n, n, n])[0] for n in (0, 1)]
     for row, (i, j, k) in enumerate(np.ndindex(2, 2, 2)):
-        assert torch.allclose(feeling[row], e[j], atol=1e-5)
+        assert torch.allclose(emotion[row], e[j], atol=1e-5)
         assert torch.allclose(voice[row], t[i], atol=1e-5)
-        assert torch.allclose(said[row], c[k], atol=1e-5)
+        assert torch.allclose(content[row], c[k], atol=1e-5)
 
 
 def test_aee_losses_by_hand():
@@ -341,14 +341,14 @@ def test_aee_losses_by_hand():
     batch["known"][0, 1, 0, 0] = 0
     _, parts = aee_losses.cross_reconstruction(net, batch, aee_settings.AeeLossWeights())
     assert float(parts["reconstruction"]) == pytest.approx(4 / 7, rel=1e-5)
-    said = torch.tensor([[[2.0, 0.0], [0.0, 1.0]]])
+    content = torch.tensor([[[2.0, 0.0], [0.0, 1.0]]])
     twin = torch.tensor([[[0.0, 3.0], [0.0, 1.0]]])  # the first one's twin is far away, the second's is the same
     known = torch.tensor([[1.0, 1.0]])
     # First: near = sqrt 2, far = sqrt 2: margin. Second: near 0, far |(0, 1) - (0, 1)| = 0: margin.
-    assert float(aee_losses.content_triplet(said, twin, known, 0.5)) == pytest.approx(0.5, abs=1e-5)
+    assert float(aee_losses.content_triplet(content, twin, known, 0.5)) == pytest.approx(0.5, abs=1e-5)
     twin = torch.tensor([[[5.0, 0.0], [0.0, 1.0]]])
-    assert float(aee_losses.content_triplet(said, twin, known, 0.5)) == 0.0  # near 0, far sqrt 2
-    assert float(aee_losses.content_triplet(said, twin, known, 2.0)) == pytest.approx(2 - 2**0.5, abs=1e-5)
+    assert float(aee_losses.content_triplet(content, twin, known, 0.5)) == 0.0  # near 0, far sqrt 2
+    assert float(aee_losses.content_triplet(content, twin, known, 2.0)) == pytest.approx(2 - 2**0.5, abs=1e-5)
     logits = torch.tensor([[0.0, 0.0], [3.0, 1.0]])
     assert float(aee_losses.classification(logits, torch.tensor([1, -100]))) == pytest.approx(np.log(2))
     assert float(aee_losses.classification(logits, torch.tensor([-100, -100]))) == 0.0
@@ -450,9 +450,9 @@ def table(**changes) -> ebm.EBM:
 def test_a_memory_begins_as_a_table():
     net, batch = table(), faces()
     for k in range(3):
-        heard = net.centres[k].expand(3, -1)
+        embedding = net.centres[k].expand(3, -1)
         with torch.no_grad():
-            added = net(batch["rest"], 0 * batch["lips"], 0 * batch["blendshapes"], heard)[0, 0] - batch["rest"][0]
+            added = net(batch["rest"], 0 * batch["lips"], 0 * batch["blendshapes"], embedding)[0, 0] - batch["rest"][0]
         near = [float(torch.cosine_similarity(added.flatten(), row, dim=0)) for row in net.shown]
         assert int(np.argmax(near)) == k and near[k] > 0.8
 
@@ -559,7 +559,7 @@ def test_pairs_share_what_they_should():
         aee_settings.AeeNetSettings(**AEE_SMALL), settings, aee_settings.AeeLossWeights(), clips_of("a"), [], 0
     ).batch(0)
     assert alone["known"].all() and (alone["speaker"] == 0).all()
-    # What two clips give to windows of their own is what stands in the corners (0, 0, 0) and (1, 1, 1).
+    # The windows of the two clips are the corners (0, 0, 0) and (1, 1, 1).
     assert np.array_equal(batch["windows"][:, 0, 0], batch["corners"][:, 0, 0, 0])
     assert np.array_equal(batch["windows"][:, 1, 0], batch["corners"][:, 1, 1, 1])
 
@@ -631,14 +631,14 @@ def test_same_seed_same_weights_and_a_face_from_the_files(tmp_path: Path):
 def test_files_of_an_earlier_version_say_what_to_run(tmp_path):
     net = small_aee()
     path = tmp_path / "aee.safetensors"
-    told = "was trained by an earlier version; train again: `cmet-eval train cem-net --stage aee --data SHARDS --fresh`"
+    text = "was trained by an earlier version; train again: `cmet-eval train cem-net --stage aee --data SHARDS --fresh`"
     state, record = net.state_dict(), net.record()
     fewer = dict(list(state.items())[1:])
     no_labels = {"settings": record["settings"]}
     other_field = {**record, "settings": {**record["settings"], "gone": 1}}
     for tensors, header in ((fewer, record), (state, no_labels), (state, other_field)):
         checkpoints.save(path, tensors, header)
-        with pytest.raises(UserError, match=re.escape(told)):
+        with pytest.raises(UserError, match=re.escape(text)):
             aee.load(path)
     checkpoints.save(path, state, record)
     assert aee.load(path).settings == net.settings

@@ -128,16 +128,16 @@ def test_reconstruction_losses_by_hand() -> None:
 
 
 def test_contrast_by_hand_and_its_sign_pairing() -> None:
-    visual, heard = torch.tensor([[2.0, 0.0], [0.0, 1.0]]), torch.tensor([[1.0, 0.0], [0.0, 3.0]])
+    visual, speech_vectors = torch.tensor([[2.0, 0.0], [0.0, 1.0]]), torch.tensor([[1.0, 0.0], [0.0, 3.0]])
     # Four unit features; each has one positive at cosine 1 and two others at cosine 0.
     by_hand = -np.log(np.exp(2) / (np.exp(2) + 2))
-    said = losses.contrastive(visual, heard, torch.tensor([0, 1]), temperature=0.5)
-    assert said.item() == pytest.approx(by_hand, rel=1e-5)
-    # +speech goes with -vision: tokens that obey it are closer than tokens that do the opposite.
+    result = losses.contrastive(visual, speech_vectors, torch.tensor([0, 1]), temperature=0.5)
+    assert result.item() == pytest.approx(by_hand, rel=1e-5)
+    # +speech is paired with -vision: tokens of this pairing are closer than tokens of the opposite one.
     zero = torch.zeros(2, 5, 2)
-    forward = Tokens(zero, heard[:, None], zero)
-    away = Tokens(zero, -heard[:, None], -visual[:, None].expand(2, 5, 2))
-    towards = Tokens(zero, -heard[:, None], visual[:, None].expand(2, 5, 2))
+    forward = Tokens(zero, speech_vectors[:, None], zero)
+    away = Tokens(zero, -speech_vectors[:, None], -visual[:, None].expand(2, 5, 2))
+    towards = Tokens(zero, -speech_vectors[:, None], visual[:, None].expand(2, 5, 2))
     labels = torch.tensor([0, 1])
     assert losses.both_contrasts(forward, away, labels) < losses.both_contrasts(forward, towards, labels)
 
@@ -159,19 +159,19 @@ def _coded(speakers: int = 2, takes: int = 2, frames: int = 20) -> CodedClips:
     codes = [
         (offsets[EMOTIONS.index(e)] + 0.1 * draw.normal(size=(frames + k, 10))).astype(np.float32) for _, e, k in rows
     ]
-    heard = np.stack([np.eye(8)[EMOTIONS.index(e)][:6] + 0.01 * draw.normal(size=6) for _, e, _ in rows])
+    speech_vectors = np.stack([np.eye(8)[EMOTIONS.index(e)][:6] + 0.01 * draw.normal(size=6) for _, e, _ in rows])
     return CodedClips(
         [f"mead/{s}/front/{e}/1/{k + 1:03d}" for s, e, k in rows],
         [s for s, _, _ in rows],
         [e for _, e, _ in rows],
         [1] * len(rows),
         codes,
-        heard.astype(np.float32),
+        speech_vectors.astype(np.float32),
     )
 
 
 def _sampler(clips: CodedClips, sampling: Sampling, seed: int = 0) -> Sampler:
-    """Speech is heard as released."""
+    """With the pool rule of the released code."""
     return Sampler(clips, sampling, seed, speech.fit_pool_encoder("mean", clips.speech, clips.speakers, clips.emotions))
 
 
@@ -323,14 +323,14 @@ def test_held_out_figures_know_a_perfect_and_a_useless_prediction(
     seen = iter(range(100))
     order = [e for e in EMOTIONS if e != "neutral"] * 2
 
-    def perfect(connector: object, heard: np.ndarray, codes: np.ndarray, reference: str) -> np.ndarray:
+    def perfect(connector: object, speech_vectors: np.ndarray, codes: np.ndarray, reference: str) -> np.ndarray:
         next(seen)
         return np.stack([np.repeat(lookup[EMOTIONS.index(e)][None], codes.shape[1], axis=0) for e in order])
 
     monkeypatch.setattr(figures, "predict", perfect)
-    said = figures.directions(stage.net.connector, stage.held_out_clips, lookup, stage.pool_encoder)
-    assert said["cosine"] == pytest.approx(said["cosine_lookup"])
-    assert said["emotion_accuracy"] == 1.0
+    result = figures.directions(stage.net.connector, stage.held_out_clips, lookup, stage.pool_encoder)
+    assert result["cosine"] == pytest.approx(result["cosine_lookup"])
+    assert result["emotion_accuracy"] == 1.0
     monkeypatch.setattr(figures, "predict", lambda c, h, codes, r: np.ones_like(codes))  # the same for every emotion
     assert figures.directions(stage.net.connector, stage.held_out_clips, lookup, stage.pool_encoder)["cosine"] == 0.0
 
@@ -357,7 +357,7 @@ def test_configurations_are_read_and_unknown_fields_refused() -> None:
 
 def test_the_blendshape_codec_explains_the_training_split_and_is_exact_at_rest() -> None:
     clips = _clips(("M1", "W1"))
-    model = blendshape.fit_model(clips, 7)  # seven emotions beside neutral: seven components say all
+    model = blendshape.fit_model(clips, 7)  # seven emotions and neutral: seven components explain everything
     assert blendshape.explained(model, clips)["lips"] > 0.9
     codec, clip = BlendshapeCodec(model), clips[0]
     face = Face(None, clip.landmarks, clip.blendshapes)
@@ -387,7 +387,7 @@ def test_lips_are_smoothed_as_released_and_tracks_held() -> None:
 # -- speech ------------------------------------------------------------------------------------------------------------
 
 
-def test_prosody_hears_pitch_and_loudness() -> None:
+def test_prosody_measures_pitch_and_loudness() -> None:
     t = np.arange(16000) / 16000
     low, high = ((4000 * np.sign(np.sin(2 * np.pi * f * t))).astype(np.int16) for f in (120, 240))
     a, b = (speech.Prosody().encode(x) for x in (low, high))
@@ -400,7 +400,7 @@ def test_prosody_hears_pitch_and_loudness() -> None:
         speech.Prosody().encode(low.astype(np.float32))
 
 
-def test_emotions_are_heard_by_hand() -> None:
+def test_pool_scores_by_hand() -> None:
     """One number, white already; centres 0 (neutral) and 4, the others out of reach."""
     centres = np.full((8, 1), 1e3, np.float32)
     centres[EMOTIONS.index("neutral")], centres[EMOTIONS.index("happy")] = 0, 4
@@ -413,9 +413,9 @@ def test_emotions_are_heard_by_hand() -> None:
     at = [EMOTIONS.index("happy"), EMOTIONS.index("neutral")]
     assert one[at[0]] - one[at[1]] == pytest.approx(gap, rel=1e-5)
     assert two[at[0]] - two[at[1]] == pytest.approx(2 * gap / (1 + speech.ALIKE), rel=1e-5)
-    heard = pools(np.array([[23.0]]), rest)
-    assert heard[at].tolist() == pytest.approx([1 / (1 + np.exp(-gap)), 1 / (1 + np.exp(gap))], rel=1e-5)
-    assert heard.sum() == pytest.approx(1)
+    speech_vectors = pools(np.array([[23.0]]), rest)
+    assert speech_vectors[at].tolist() == pytest.approx([1 / (1 + np.exp(-gap)), 1 / (1 + np.exp(gap))], rel=1e-5)
+    assert speech_vectors.sum() == pytest.approx(1)
     np.testing.assert_array_equal(pools.direction(rest, rest, rest), 0)
     # With a third person, of the training split, who may be the one that speaks.
     third = replace(pools, known=np.array([[18.0]], np.float32)).scores(np.array([[23.0]]), rest)
@@ -424,33 +424,33 @@ def test_emotions_are_heard_by_hand() -> None:
     assert third[at[0]] - third[at[1]] == pytest.approx(np.subtract(*np.log(list(shares))), rel=1e-5)
 
 
-def test_an_emotion_is_heard_whoever_speaks_and_in_whatever_shares() -> None:
-    """People lie a hundred times further apart than emotions do, and the two pools are not of the same ones."""
+def test_the_emotion_of_a_pool_does_not_depend_on_its_speakers() -> None:
+    """Differences between people are a hundred times those between emotions, and the pools are of other people."""
     draw = np.random.default_rng(0)
     offsets = {"neutral": (0, 0, 0), "angry": (6, 0, 0), "happy": (0, 6, 0), "sad": (0, 0, 6)}
 
-    def said(people: np.ndarray, emotion: str) -> np.ndarray:
+    def utterances(people: np.ndarray, emotion: str) -> np.ndarray:
         return people + offsets[emotion] + draw.normal(size=(len(people), 3))
 
     people = 600 * draw.normal(size=(4, 3))
     rows = [(k, e) for k in range(4) for e in offsets for _ in range(5)]
-    vectors = np.concatenate([said(people[[k]], e) for k, e in rows])
+    vectors = np.concatenate([utterances(people[[k]], e) for k, e in rows])
     who, what = [str(k) for k, _ in rows], [e for _, e in rows]
     pools = speech.fit_pool_encoder("emotions", vectors, who, what)
     others = 600 * draw.normal(size=(3, 3))
-    rest = said(others[[0, 1, 2, 2]], "neutral")
+    rest = utterances(others[[0, 1, 2, 2]], "neutral")
     for emotion in offsets:
-        heard = pools(said(others[[0, 0, 1]], emotion), rest)
-        assert heard[EMOTIONS.index(emotion)] > 0.99
-        assert heard[[EMOTIONS.index(e) for e in EMOTIONS if e not in offsets]].max() == 0  # never shown
+        speech_vectors = pools(utterances(others[[0, 0, 1]], emotion), rest)
+        assert speech_vectors[EMOTIONS.index(emotion)] > 0.99
+        assert speech_vectors[[EMOTIONS.index(e) for e in EMOTIONS if e not in offsets]].max() == 0  # never shown
     plain = speech.fit_pool_encoder("mean", vectors, who, what)
-    pool = said(others[[0]], "sad")
+    pool = utterances(others[[0]], "sad")
     np.testing.assert_array_equal(plain.direction(rest, pool, rest), pool.mean(axis=0) - rest.mean(axis=0))
-    # 60 clips of three emotions: their deviation from the emotion's centre is 1 along each axis but for shrinkage.
+    # 60 clips of three emotions: their standard deviation about its centre is 1 along each axis, except for shrinkage.
     assert np.allclose(np.diag(pools.white.T @ pools.white), 1, atol=0.6)
 
 
-def test_unit_vectors_are_for_speech_that_is_heard_as_it_is() -> None:
+def test_unit_vectors_need_the_pool_rule_mean() -> None:
     clips = _coded()
     pools = speech.fit_pool_encoder("emotions", clips.speech, clips.speakers, clips.emotions)
     with pytest.raises(UserError, match="scale_intensity"):
@@ -521,8 +521,8 @@ def test_blocks_refer_to_the_prediction_before(monkeypatch: pytest.MonkeyPatch) 
     seen = []
     real = Connector.forward
 
-    def forward(self: Connector, reference: torch.Tensor, heard: torch.Tensor, codes: torch.Tensor) -> object:
-        out = real(self, reference, heard, codes)
+    def forward(self: Connector, reference: torch.Tensor, speech_vectors: torch.Tensor, codes: torch.Tensor) -> object:
+        out = real(self, reference, speech_vectors, codes)
         seen.append((reference, out[0]))
         return out
 
@@ -620,9 +620,9 @@ def test_the_edtalk_codec_loads_a_checkout_and_its_weights(tmp_path: Path) -> No
         np.array([-1, 128 / 127.5 - 1, 1])[:, None] * state["exp_fc.weight"].numpy().T + state["exp_fc.bias"].numpy()
     )
     np.testing.assert_allclose(codes, expected, atol=1e-5)
-    heard = codec.lips(np.zeros(640 * 4, np.int16), face, 4)
-    assert heard.shape == (4, 20)
-    video = codec.decode(face, heard, face, np.full((2, 10), 0.05, np.float32))
+    speech_vectors = codec.lips(np.zeros(640 * 4, np.int16), face, 4)
+    assert speech_vectors.shape == (4, 20)
+    video = codec.decode(face, speech_vectors, face, np.full((2, 10), 0.05, np.float32))
     assert video.shape == (4, 256, 256, 3)
     assert (video == 191).all()  # ten codes of 0.05 in the stand-in: 0.5 of -1 to 1
     with pytest.raises(ClipError, match="frames"):
@@ -638,14 +638,14 @@ def test_the_pd_fgc_codec_says_what_is_missing(tmp_path: Path) -> None:
 
 def test_a_checkpoint_of_an_earlier_version_says_what_to_run(stage: CMetStage, tmp_path: Path) -> None:
     path, record = tmp_path / "cmet.safetensors", dict(stage.record())
-    told = "was trained by an earlier version; train again: `cmet-eval train cmet --stage cmet --data SHARDS --fresh`"
-    for gone in ("heard", "encoded", "strength"):
-        checkpoints.save(path, stage.net.state_dict(), {k: v for k, v in record.items() if k != gone})
-        with pytest.raises(UserError, match=re.escape(told)):
+    text = "was trained by an earlier version; train again: `cmet-eval train cmet --stage cmet --data SHARDS --fresh`"
+    for missing in ("heard", "encoded", "strength"):
+        checkpoints.save(path, stage.net.state_dict(), {k: v for k, v in record.items() if k != missing})
+        with pytest.raises(UserError, match=re.escape(text)):
             CMetFace(tmp_path)
     state = {**stage.net.state_dict(), "label_speech": torch.zeros(8, 1)}
     checkpoints.save(path, state, record)
-    with pytest.raises(UserError, match=re.escape(told)):
+    with pytest.raises(UserError, match=re.escape(text)):
         CMetFace(tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""Evaluators trained on a drawn corpus: the same bytes again, the card, what is shown to them, whom they refuse."""
+"""Evaluators trained on a drawn corpus: repeatable bytes, the card, their inputs, the clips that they refuse."""
 
 from __future__ import annotations
 
@@ -243,7 +243,7 @@ def test_a_window_hears_and_sees_its_own_five_frames_only() -> None:
 
 
 def test_mouths_are_cut_from_the_place_the_eyes_give() -> None:
-    """Eyes 20 px apart at y 20: a square of 28 px around (32, 44), 96 px wide, however the head is turned or gone."""
+    """Eyes at a distance of 20 px at y 20: a square of 28 px around (32, 44), 96 px wide, for any head pose."""
     frames, landmarks, _ = clip(0)
     frames[:] = 0
     frames[:, 43:45, 31:33] = 255

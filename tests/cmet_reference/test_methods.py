@@ -1,4 +1,4 @@
-"""The models as methods: what they are given, what a change of weights changes, and whose clips they have seen."""
+"""The models as methods: their inputs, their revision after a change of weights, and the clips they were trained on."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.cmet_reference.test_flow import pictures, track
 
 
 class Still(methods.TrainedMethod):
-    """A model that leaves the face as it is."""
+    """A model that does not change the face."""
 
     name, files = "still", ("one", "two")
     sees = frozenset({"reference-frames", "source-video"})
@@ -86,15 +86,15 @@ def test_revision_and_what_was_seen_follow_the_files(folder: Path) -> None:
 
 
 def test_a_file_built_on_another_one_is_not_mixed_with_its_successor(folder: Path) -> None:
-    told = {"clips": ["a"], "built_on": {"three": "0" * 12}}
-    checkpoints.save(folder / "one.safetensors", {"w": torch.zeros(3)}, {}, {"trained_on": told})
+    header = {"clips": ["a"], "built_on": {"three": "0" * 12}}
+    checkpoints.save(folder / "one.safetensors", {"w": torch.zeros(3)}, {}, {"trained_on": header})
     with pytest.raises(MissingWeights, match="three"):
         _ = Still().revision
     checkpoints.save(folder / "three.safetensors", {"w": torch.ones(3)}, {}, {"trained_on": {"clips": ["z"]}})
     with pytest.raises(UserError, match="was trained with three 000000000000, found is"):
         _ = Still().revision
-    told["built_on"] = {"three": checkpoints.revision(folder / "three.safetensors")}
-    checkpoints.save(folder / "one.safetensors", {"w": torch.zeros(3)}, {}, {"trained_on": told})
+    header["built_on"] = {"three": checkpoints.revision(folder / "three.safetensors")}
+    checkpoints.save(folder / "one.safetensors", {"w": torch.zeros(3)}, {}, {"trained_on": header})
     assert Still().trained_on == {"a", "b", "c", "z"}
 
 

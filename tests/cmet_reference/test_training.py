@@ -1,4 +1,4 @@
-"""The training loop: a killed run ends in the same bytes, players in turn, several processes, checkpoints, the card."""
+"""The training loop: a killed run ends in the same bytes; optimizers, processes, checkpoints, the card."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Line:
 
 
 class Duel(Line):
-    """Two players: one moves `guess` to what the other calls real, the other learns to tell them apart."""
+    """Two optimizers: `judge` learns to distinguish guesses from the truth, `guess` learns to be judged true."""
 
     def __init__(self, steps: int = 20) -> None:
         super().__init__(steps)
@@ -250,7 +250,7 @@ def test_other_settings_do_not_resume_an_unfinished_run(tmp_path: Path) -> None:
     assert (tmp_path / "line.safetensors").read_bytes() == (tmp_path / "again" / "line.safetensors").read_bytes()
 
 
-def test_players_step_in_turn_as_by_hand(tmp_path: Path) -> None:
+def test_optimizers_step_in_turn_as_by_hand(tmp_path: Path) -> None:
     fit(Duel(), tmp_path, TrainOptions(quiet=True))
     stage = Duel()
     optimizers = {
@@ -325,26 +325,26 @@ class Dies(Line):
         return super().batch(step)
 
 
-def told(out: Path, words: Any) -> None:
-    """Train, and send what the error says."""
+def send_error(out: Path, pipe: Any) -> None:
+    """Train, and send the error."""
     try:
         fit(Dies(), out, TrainOptions(workers=1, quiet=True))
     except Exception as error:
-        words.send(f"{type(error).__name__}: {error}")
+        pipe.send(f"{type(error).__name__}: {error}")
 
 
-def test_a_worker_that_dies_is_told(tmp_path: Path) -> None:
+def test_a_worker_that_dies_is_an_error_of_the_user(tmp_path: Path) -> None:
     # In a process of its own: torch's handler of dead workers may raise a second time, wherever Python then is.
     here, there = SPAWN.Pipe(duplex=False)
-    run = SPAWN.Process(target=told, args=(tmp_path, there))
+    run = SPAWN.Process(target=send_error, args=(tmp_path, there))
     run.start()
     assert here.poll(60)
-    said = here.recv()
-    assert said.startswith("UserError: line: a process that prepares batches died"), said
+    message = here.recv()
+    assert message.startswith("UserError: line: a process that prepares batches died"), message
     run.join(60)
 
 
-def test_a_full_gpu_is_told(tmp_path: Path) -> None:
+def test_a_full_gpu_is_an_error_of_the_user(tmp_path: Path) -> None:
     class Large(Line):
         def loss(self, batch: Mapping[str, Any], optimizer: str) -> tuple[Any, Mapping[str, Any]]:
             raise torch.OutOfMemoryError("CUDA out of memory")
@@ -532,7 +532,7 @@ def test_a_config_of_ones_own(tiny: Path, tmp_path: Path) -> None:
         (("cmet", "--data", "lrs2=nowhere"), "nowhere holds no shards"),
     ],
 )
-def test_wrong_use_is_told(tiny: Path, words: tuple[str, ...], says: str) -> None:
+def test_wrong_use_is_an_error(tiny: Path, words: tuple[str, ...], says: str) -> None:
     with pytest.raises(UserError, match=re.escape(says)):
         raise command(*words, "--data", tiny).exception or AssertionError("no error")
 
