@@ -18,7 +18,7 @@ class Assembly:
     """The shards of a job that are still to be written.
 
     Args:
-        inventory: what the output folder holds; the assembly adds the clips that it writes.
+        inventory: of the output folder; the assembly adds the clips that it writes.
         outcomes: clips that are finished already; `add` completes it.
     """
 

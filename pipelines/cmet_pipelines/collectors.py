@@ -1,4 +1,4 @@
-"""Collects what later steps need while the frames of a clip pass by once: face windows, thumbnails, crop figures."""
+"""Collects face windows, thumbnails and measurements while the frames of a clip are decoded once."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ MOST_EQUAL_CRASHES = 10
 
 @dataclass(frozen=True)
 class Selection:
-    """Which clips a run takes, and what it does with clips of earlier runs."""
+    """Which clips a run takes, and how it treats clips of earlier runs."""
 
     limit: int | None = None  # only the first clips, by clip_id
     retry: bool = False  # also clips that an earlier run dropped for a transient reason (deadline, crash)

@@ -69,7 +69,7 @@ class OpenedClip:
 
 @dataclass(frozen=True)
 class TrackedClip:
-    """The face in every frame, with what is kept of the frames."""
+    """The face in every frame, and the parts of the frames that later steps need."""
 
     track: FaceTrack
     windows: FaceWindows
@@ -89,7 +89,7 @@ class Placement:
 
 @dataclass(frozen=True)
 class EncodedCrops:
-    """The crops as stored, and what is measured of them."""
+    """The crops as stored, and measurements of them."""
 
     frames: list[bytes]
     sharpness: float

@@ -216,7 +216,7 @@ def _list_of(item: pa.DataType) -> pa.DataType:
 
 
 def _split(hint: object) -> tuple[object, tuple[object, ...]]:
-    """(the type, what is annotated to it)."""
+    """(the type, its annotations)."""
     if get_origin(hint) is Annotated:
         inner, *notes = get_args(hint)
         return inner, tuple(notes)

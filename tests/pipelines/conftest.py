@@ -1,4 +1,4 @@
-"""Small corpora for the pipeline's tests: drawn once a session, so that they need nothing beside the checkout."""
+"""Small corpora for tests of the pipeline, drawn once in each session, so that tests need only the checkout."""
 
 from __future__ import annotations
 
@@ -28,10 +28,9 @@ def small_mead(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def unaccounted() -> Callable[[Path, Discovery], list[str]]:
-    """Files below a root, and members of tars there, that a discovery does not speak of, or speaks of as a clip's video
-    more than once. An empty list is what a reader owes.
+    """Files below a root, and members of tars there, that a discovery does not mention, or names as a video twice.
 
-    Tars are listed by unpacking them in memory, so by other means than the reader's.
+    A correct reader gives an empty list. Tars are listed by unpacking them in memory, independently of the reader.
     """
 
     def check(root: Path, found: Discovery) -> list[str]:
@@ -43,7 +42,7 @@ def unaccounted() -> Callable[[Path, Discovery], list[str]]:
         sounds = {shown(clip.audio) for clip in (*found.clips, *left_out) if clip.audio}
         skipped = {shown(skip.path) for skip in found.skipped}
         return sorted(
-            [f"{name}: not spoken of" for name in _untold(root, videos.keys() | sounds | skipped)]
+            [f"{name}: not mentioned" for name in _unmentioned(root, videos.keys() | sounds | skipped)]
             + [f"{name}: a clip {count} times" for name, count in videos.items() if count > 1]
             + [f"{name}: a clip, and skipped" for name in videos.keys() & skipped]
             + [f"{name}: skipped without a reason" for name in (s.path for s in found.skipped if not s.detail.strip())]
@@ -54,26 +53,26 @@ def unaccounted() -> Callable[[Path, Discovery], list[str]]:
 
 @pytest.fixture(scope="session")
 def unaccounted_in_ledger() -> Callable[[Path, Path], list[str]]:
-    """The same of a shard set's ledger: (root, shard set) to what the ledger does not speak of."""
+    """The same for a ledger: (root, shard set) to the files that the ledger does not mention."""
 
     def check(root: Path, out: Path) -> list[str]:
         rows = pq.read_table(out / "ledger.parquet").to_pylist()
         silent = [f"{row['source']}: no reason" for row in rows if row["status"] != "kept" and not row["detail"]]
-        told = {row["source"] for row in rows} | {row["audio_source"] for row in rows}
-        return sorted(_untold(root, told - {None})) + silent
+        mentioned = {row["source"] for row in rows} | {row["audio_source"] for row in rows}
+        return sorted(_unmentioned(root, mentioned - {None})) + silent
 
     return check
 
 
-def _untold(root: Path, told: set[str]) -> set[str]:
-    archives = {name[:at] for name in told for at, char in enumerate(name) if char == "!"}
+def _unmentioned(root: Path, mentioned: set[str]) -> set[str]:
+    archives = {name[:at] for name in mentioned for at, char in enumerate(name) if char == "!"}
     there = {
         name
         for path in root.rglob("*")
         if path.is_symlink() or not path.is_dir()
         for name in _with_members(path.relative_to(root).as_posix(), path)
     }
-    return there - told - archives
+    return there - mentioned - archives
 
 
 def _with_members(name: str, file: Path | io.BytesIO) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Writes what comes out of cameras, downloads and disks: damaged and odd videos of one talking face, from a seed.
+"""Writes damaged and unusual videos of one talking face, as cameras, downloads and disks produce them, from a seed.
 
 python -m tests.pipelines.damaged FOLDER [COUNT]     for looking at them by hand
 """

@@ -1,4 +1,4 @@
-"""Tars are read in place: whole, nested, cut, and in parts, with every member's bytes and every file spoken for."""
+"""Tars are read in place: whole, nested, cut, and in parts, with every member's bytes; every file is accounted for."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _tar(*names: str, **members: bytes) -> bytes:
 
 
 def _read(root: Path) -> tuple[dict[str, Found], Discovery]:
-    """(files by shown name, each checked against its content; what else was said)."""
+    """(files by shown name, each checked against its content; the skipped files)."""
     into = Discovery()
     found = {file.name: file for file in files(root.resolve(), into)}
     for name, file in found.items():
@@ -95,7 +95,7 @@ def test_a_tar_in_parts(names: list[str], tmp_path: Path, unaccounted: Unaccount
     assert [name.removeprefix(names[0]) for name in found] == ["!m/1", "!m/2", "!m/3", "!in.tar!m/4", "!in.tar!m/5"]
     assert set(_reasons(into)) == set(names[1:]) and not unaccounted(tmp_path, into)
 
-    (tmp_path / names[2]).unlink()  # a part is lost: what lies before it is used, what lies behind it is told
+    (tmp_path / names[2]).unlink()  # a part is lost: the parts before it are used, those after it are reported
     found, into = _read(tmp_path)
     reasons = _reasons(into)
     assert not found and reasons[names[3]] is Reason.MISSING_FILE and reasons[names[0] + "!m/1"] is Reason.TRUNCATED
@@ -111,8 +111,10 @@ def test_cut_anywhere(tmp_path: Path, unaccounted: Unaccounted) -> None:
         path.write_bytes(whole[:size])
         found, into = _read(tmp_path)
         assert set(found) == {name for name, end in ends.items() if end <= size}, size
-        told = {skip.reason for skip in into.skipped}
-        assert told & {Reason.TRUNCATED, Reason.EMPTY_FILE, Reason.NOT_MEDIA} or size >= len(whole.rstrip(b"\0")) + 512
+        reasons = {skip.reason for skip in into.skipped}
+        assert (
+            reasons & {Reason.TRUNCATED, Reason.EMPTY_FILE, Reason.NOT_MEDIA} or size >= len(whole.rstrip(b"\0")) + 512
+        )
         assert not unaccounted(tmp_path, into), size
 
 

@@ -1,4 +1,4 @@
-"""Frame codecs keep what they promise, and shards are planned from the manifest alone and read column by column."""
+"""Frame codecs are lossless or exact where they claim it; shards follow from the manifest and are read by column."""
 
 from __future__ import annotations
 

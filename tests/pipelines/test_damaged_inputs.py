@@ -1,4 +1,4 @@
-"""Files as cameras, downloads and disks leave them: a row with a reason for each, no crash, no hang, none lost."""
+"""Damaged and unusual videos: each gives a row with a reason; none crashes, hangs or is lost."""
 
 from __future__ import annotations
 

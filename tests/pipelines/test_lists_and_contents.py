@@ -1,4 +1,4 @@
-"""The tables of defects, contents and named lists: well formed, sourced, and what MELD's real labels say."""
+"""The tables of defects, contents and named lists: well formed, sourced, and in agreement with MELD's real labels."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ def test_workers_do_not_change_a_byte(small_mead: Path, undisturbed: PreprocessS
 def test_a_cluster_that_loses_a_worker_half_way(
     small_mead: Path, undisturbed: PreprocessSummary, tmp_path: Path
 ) -> None:
-    """A scheduler and two workers started as a cluster's user starts them, each a process of its own."""
+    """A scheduler and two workers started as a cluster's user starts them, each in its own process."""
     address_file = tmp_path / "scheduler.json"
     python = [sys.executable, "-m"]
     quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "start_new_session": True}
@@ -110,8 +110,8 @@ def test_a_cluster_that_loses_a_worker_half_way(
             time.sleep(0.02)
         assert run.poll() is None, "it was done before a worker could be lost"
         os.killpg(processes[1].pid, signal.SIGKILL)
-        said, _ = run.communicate(timeout=120)
-        assert run.returncode == 0 and undisturbed.digest in said, said
+        printed, _ = run.communicate(timeout=120)
+        assert run.returncode == 0 and undisturbed.digest in printed, printed
         assert _shard_bytes(out) == _shard_bytes(undisturbed.out)
     finally:
         for process in processes:
@@ -165,7 +165,7 @@ def test_a_second_run_does_nothing_and_says_so(small_mead: Path, undisturbed: Pr
 def test_other_settings_into_the_same_folder_are_refused(small_mead: Path, undisturbed: PreprocessSummary) -> None:
     with pytest.raises(UserError, match=r"size: 256 there, 128 asked for"):
         preprocess("mead", small_mead, undisturbed.out, ProcessingSettings(size=128), run=QUIET)
-    # How long a clip may take is no part of the content.
+    # The deadline does not change the content.
     same = preprocess("mead", small_mead, undisturbed.out, ProcessingSettings(deadline_s=7), run=QUIET)
     assert same.computed == 0
 
@@ -351,5 +351,5 @@ def test_ctrl_c_ends_with_one_line(small_mead: Path, tmp_path: Path) -> None:
     while not _staged(tmp_path / "out") and time.monotonic() < deadline:
         time.sleep(0.02)
     os.killpg(run.pid, signal.SIGINT)  # as a terminal does: to all of them
-    said, _ = run.communicate(timeout=30)
-    assert run.returncode == 130 and said.count("\n") == 1 and "the same command takes up" in said
+    printed, _ = run.communicate(timeout=30)
+    assert run.returncode == 130 and printed.count("\n") == 1 and "the same command takes up" in printed

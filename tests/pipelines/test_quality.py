@@ -1,4 +1,4 @@
-"""What a clip's figures notice, on real people's clips cut, joined and damaged; and the align modes in a record."""
+"""Measured doubts on real clips that were cut, joined and damaged; and the align modes in a record."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_cuts_where_clips_are_joined_and_nowhere_else(people: list[np.ndarray]) 
         assert quality.scene_cuts(np.concatenate([a[:15], b[20:]])) == [15]
     a, b, c = small[:3]
     assert quality.scene_cuts(np.concatenate([a[:12], b[:4], c[:12]])) == [12, 16]
-    # A picture that stands, as 12 frames/s brought to 25 do, is not the measure of what is usual.
+    # Repeated pictures, as in a clip of 12 frames/s at 25, do not count as usual change.
     assert quality.scene_cuts(np.repeat(a, 2, axis=0)) == []
     # Neither a flash nor a dissolve is a cut; black between two shots is, once.
     flash = a.copy()
@@ -88,7 +88,7 @@ def test_another_person_in_mid_clip_is_recorded_not_dropped(people: list[np.ndar
     assert changed["scene_cuts"] == [17] and changed["black_frames"] == 2
     assert changed["identity_distance"] > quality.SAME_PERSON
     assert any(w.startswith("another-face") for w in changed["warnings"]) and "scene-cuts-1" in changed["warnings"]
-    # The same person somewhere else in the picture is looked at, and is no one else.
+    # The same person at another place in the picture is compared, and recognised.
     moved = np.concatenate([a[:12], np.roll(a[12:24], 110, axis=2)])
     same = _record(tmp_path / "b.mp4", moved)
     assert same["scene_cuts"] == [12] and same["identity_distance"] < 0.45
@@ -109,7 +109,7 @@ def test_align_modes_in_a_record(name: str, people: list[np.ndarray], tmp_path: 
     assert record["align"] == name and record["size"] == size and len(record["frames"]) == 6
     transform = record["crop_transform"]
     assert transform.shape == (6, 2, 3) and (name == "syncnet-224" or not np.array_equal(transform[0], transform[5]))
-    # Landmarks lie in the crop, the smoothed ones beside them, and go back to where the face is.
+    # Landmarks are inside the crop, the smoothed ones near them, and they map back to the face.
     points = record["landmarks"][..., :2]
     assert (points[:, 13] > 0).all() and (points[:, 13] < size).all()
     assert np.abs(points - record["landmarks_smoothed"][..., :2]).mean() < 0.01 * size

@@ -1,4 +1,4 @@
-"""Plain clips: any container, labels from a CSV that is checked, members of tars, and every file with an end."""
+"""Plain clips: any container, labels from a checked CSV, members of tars; each file is a clip or has a reason."""
 
 from __future__ import annotations
 
@@ -85,15 +85,15 @@ def test_labels_that_cannot_be_are_told(text: str, words: str, tmp_path: Path) -
 
 
 def test_labels_find_their_files_however_they_are_spelt(tmp_path: Path) -> None:
-    composed, apart = "Zo\u00e9.mp4", "Zoe\u0301.mp4"  # as people type it, and as macOS stores it
-    _touch(tmp_path, "one/a.mp4", "b.mp4", apart, "c.wav")
+    composed, decomposed = "Zo\u00e9.mp4", "Zoe\u0301.mp4"  # as people type it, and as macOS stores it
+    _touch(tmp_path, "one/a.mp4", "b.mp4", decomposed, "c.wav")
     (tmp_path / "labels.csv").write_text(
         f"file,speaker,transcript\r\none\\a.mp4,s1,two lines\u0085still one row\r\n{tmp_path / 'b.mp4'},s2,\r\n"
         f",,\r\n{composed},s3,\r\nc.wav,s4,\r\n"
     )
     found = discover("clips", tmp_path)
     assert {clip.video.path.rpartition("/")[2]: clip.speaker for clip in found.clips} == {
-        "a.mp4": "s1", "b.mp4": "s2", apart: "s3",
+        "a.mp4": "s1", "b.mp4": "s2", decomposed: "s3",
     }  # fmt: skip
     assert {skip.path: skip.reason for skip in found.skipped} == {
         "c.wav": Reason.NO_VIDEO,

@@ -1,4 +1,4 @@
-"""LRS2: folders and tar parts, the lists wherever they lie, both forms of transcript, and the embedded corpus in its
+"""LRS2: folders and tar parts, the lists in any folder, both forms of transcript, and the embedded corpus in its
 form with its defects."""
 
 from __future__ import annotations
@@ -61,21 +61,21 @@ def lists(root: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("home", "beside"), [("mvlrs_v1/", "."), ("mvlrs_v1/", "mvlrs_v1"), ("LRS2/x/mvlrs_v1/", "LRS2/x"), ("", ".")]
+    ("home", "lists_folder"), [("mvlrs_v1/", "."), ("mvlrs_v1/", "mvlrs_v1"), ("LRS2/x/mvlrs_v1/", "LRS2/x"), ("", ".")]
 )
 def test_folders_and_lists(
-    tmp_path: Path, home: str, beside: str, unaccounted: Callable[[Path, Discovery], list[str]]
+    tmp_path: Path, home: str, lists_folder: str, unaccounted: Callable[[Path, Discovery], list[str]]
 ) -> None:
     tree(tmp_path, home)
-    lists(tmp_path / beside)
+    lists(tmp_path / lists_folder)
     found = discover("lrs2", tmp_path)
     splits = {clip.clip_id: clip.split for clip in found.clips}
     assert splits == {
         f"lrs2/main/{A}/00001": "train", f"lrs2/main/{A}/00002": "train", f"lrs2/main/{B}/00001": "val",
         f"lrs2/main/{C}/00007": "test", f"lrs2/pretrain/{A}/00001": "train", f"lrs2/pretrain/{C}/00003": "train",
     }  # fmt: skip
-    said = {clip.clip_id.split("/")[1]: clip.transcript for clip in found.clips}
-    assert said == {"main": "IT'S THAT SIMPLE", "pretrain": "AND SO ON"}
+    transcripts = {clip.clip_id.split("/")[1]: clip.transcript for clip in found.clips}
+    assert transcripts == {"main": "IT'S THAT SIMPLE", "pretrain": "AND SO ON"}
     assert {clip.speaker for clip in found.clips} == {A, B, C}
     assert all(clip.emotion is None and clip.sentence_id is None and clip.audio is None for clip in found.clips)
     notes = "\n".join(found.notes)
@@ -163,9 +163,9 @@ def test_tar_parts_as_downloaded(tmp_path: Path) -> None:
         with open_source(clip.video) as file:
             assert not isinstance(file, str)
             assert file.read() == b"video of " + clip.clip_id.removeprefix("lrs2/").encode()
-    told = {str(clip.video) for clip in found.clips} | {f"{root}/{skip.path}" for skip in found.skipped}
-    assert {f"{root}/lrs2_v1_partaa!{name}" for name in names} <= told
-    assert {f"{root}/lrs2_v1_parta{letter}" for letter in "bcd"} <= told
+    mentioned = {str(clip.video) for clip in found.clips} | {f"{root}/{skip.path}" for skip in found.skipped}
+    assert {f"{root}/lrs2_v1_partaa!{name}" for name in names} <= mentioned
+    assert {f"{root}/lrs2_v1_parta{letter}" for letter in "bcd"} <= mentioned
 
     (root / "lrs2_v1_partac").unlink()
     assert 0 < len(discover("lrs2", root).clips) < 6

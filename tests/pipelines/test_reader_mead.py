@@ -196,7 +196,7 @@ def test_numbers_are_no_sentences_unless_a_scheme_is_named(tmp_path: Path) -> No
     assert _sentences(None, "M003", "angry", 1, range(1, 31)) == {}
     assert _sentences(None, "M901", "angry", 1, (1, 2, 17)) == {1: "s01", 2: "s02", 17: "s01"}
     assert _sentences("cmet", "M901", "angry", 1, (16,)) == {16: "s16"}
-    assert _sentences("cmet", "M005", "angry", 1, range(1, 31)) == {}, "C-MET's list tells of four actors alone"
+    assert _sentences("cmet", "M005", "angry", 1, range(1, 31)) == {}, "C-MET's list covers only four actors"
     with pytest.raises(UserError, match=r"one of embedded, cmet, cmet-release, or a CSV"):
         _sentences("emote", "M003", "angry", 1, (1,))
     table = tmp_path / "mine.csv"
@@ -235,17 +235,17 @@ def test_schemes_against_cmets_own_list_and_the_releases_numbers() -> None:
     here: dict[tuple[str, str, int], set[int]] = {}
     for row in rows:
         here.setdefault((row["actor"], row["emotion"], int(row["level"])), set()).add(int(row["number"]))
-    said = {folder: _sentences("cmet", *folder, numbers) for folder, numbers in here.items()}
+    spoken = {folder: _sentences("cmet", *folder, numbers) for folder, numbers in here.items()}
     neutral = {actor: _sentences("cmet", actor, "neutral", 1, range(1, 41)) for actor in FOUR}
-    told = 0
+    known = 0
     for row in rows:
-        theirs = said[row["actor"], row["emotion"], int(row["level"])].get(int(row["number"]))
+        theirs = spoken[row["actor"], row["emotion"], int(row["level"])].get(int(row["number"]))
         assert theirs is None or theirs == neutral[row["actor"]][int(row["neutral_number"])], row
-        told += theirs is not None
+        known += theirs is not None
     unsaid = sum(
         row["number"] == "020" or f"{row['actor']}/{row['emotion']}" in schemes()["cmet"]["not_said"] for row in rows
     )
-    assert told == len(rows) - unsaid and told > 900
+    assert known == len(rows) - unsaid and known > 900
 
     missing = csv.DictReader((LISTS / "cmet_mead_test_missing.csv").read_text().splitlines())
     absent = {(f"{r['actor']}/{r['emotion']}/{r['level']}", int(r["number"])) for r in missing}
@@ -375,7 +375,7 @@ def test_defects_through_preprocessing(
     assert rows["Part0/W900-1/video.tar"]["reason"] == "truncated"
     assert rows["Part0/W900-2/video.tar"]["detail"].endswith("unpack it: tar -xzf video.tar")
 
-    # Whatever it lay in, and whichever sound it has: the same pictures, the same words.
+    # In every form and with either sound: the same pictures, the same sentence.
     clips = shards.clips.set_index("clip_id")
     forms = ["M900", "W900", "M900-1", "M900-2", "W900-1", "M901-2"]
     same = [first.replace("M901", actor) for actor in forms] + [rows[source]["clip_id"] for source in spare[:3]]

@@ -180,7 +180,7 @@ def test_damaged_labels_are_told(tmp_path: Path) -> None:
 
 
 def test_real_labels(tmp_path: Path) -> None:
-    """The whole release as empty files beside its real labels, in today's encoding and in the older one."""
+    """The whole release as empty files with its real labels, in today's encoding and in the older one."""
     labels = {split: SHARED / "data" / "labels" / f"meld_{split}_sent_emo.csv" for split in ROWS}
     if not all(path.is_file() for path in labels.values()):
         pytest.skip("../shared/data/labels is absent: MELD's real labels are not read")
@@ -236,9 +236,9 @@ def test_sound_and_rate_are_melds(corpus: Path) -> None:
         assert info.video and info.audio and info.video.fps == pytest.approx(24000 / 1001)
         assert (info.video.codec, info.video.pix_fmt, info.video.n_frames) == ("h264", "yuv420p", 29)
         assert (info.audio.codec, info.audio.rate, info.audio.channels) == ("aac", 48000, channels)
-        said = resample_poly(perform(spec, 24000 / 1001).sound.astype(float), 1, 3)
-        heard = read_audio(video).astype(float)[: len(said)]
-        assert np.corrcoef(said, heard)[0, 1] > 0.99
+        spoken = resample_poly(perform(spec, 24000 / 1001).sound.astype(float), 1, 3)
+        heard = read_audio(video).astype(float)[: len(spoken)]
+        assert np.corrcoef(spoken, heard)[0, 1] > 0.99
         # On the grid of 25 frames/s each picture is the one nearest in time.
         own, grid = read_frames(video, None), read_frames(video, 25.0)
         assert len(grid) == round(29 * 1001 / 24000 * 25)
@@ -248,16 +248,16 @@ def test_sound_and_rate_are_melds(corpus: Path) -> None:
     with av.open(str(layout.paths(corpus, specs[0])[0])) as container:
         planes = np.hstack([frame.to_ndarray() for frame in container.decode(audio=0)])
     mean = resample_poly(planes.mean(axis=0), 1, 3)
-    said = resample_poly(perform(specs[0], 24000 / 1001).sound.astype(float), 1, 3)
-    assert np.corrcoef(said, mean[: len(said)])[0, 1] < 0.9
+    spoken = resample_poly(perform(specs[0], 24000 / 1001).sound.astype(float), 1, 3)
+    assert np.corrcoef(spoken, mean[: len(spoken)])[0, 1] < 0.9
 
 
 def test_one_of_two_people_speaks(corpus: Path) -> None:
     for path in (corpus / "_truth" / "train").glob("*.json"):
-        told = json.loads(path.read_text())
+        truth = json.loads(path.read_text())
         pictures = read_frames(corpus / "train/train_splits" / f"{path.stem}.mp4", None).mean(axis=3)
         moves = {}
-        for person in told["people"]:
+        for person in truth["people"]:
             left, top, right, bottom = person["box"]
             height, width = bottom - top, right - left
             rows = slice(int(top + 0.66 * height), int(bottom - 0.08 * height))

@@ -1,4 +1,4 @@
-"""The Arrow schemas that are made from the record types are those of every shard set written so far."""
+"""The Arrow schemas that are made from the record types are the schemas of all shard sets written so far."""
 
 from __future__ import annotations
 

@@ -213,7 +213,7 @@ def _lines(reader: csv.DictReader, path: Path) -> Iterator[tuple[int, dict]]:
             if any((value or "").strip() for key, value in row.items() if key is not None):
                 yield reader.line_num, row
     except csv.Error as error:
-        raise UserError(f"{path} is no CSV after line {reader.line_num}: {error}") from None
+        raise UserError(f"{path} is not a CSV after line {reader.line_num}: {error}") from None
 
 
 def _looks_like_video(source: MediaSource) -> bool:

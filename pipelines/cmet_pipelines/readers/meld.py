@@ -151,7 +151,7 @@ def _given_labels(labels: Path | None) -> list[Found]:
     paths = [labels] if labels.is_file() else sorted(labels.glob("*.csv")) if labels.is_dir() else []
     paths = [path.resolve() for path in paths if _LABELS.fullmatch(path.name)]
     if not paths:
-        raise UserError(f"{labels} is no folder that holds train_sent_emo.csv, dev_sent_emo.csv or test_sent_emo.csv")
+        raise UserError(f"{labels} is not a folder with train_sent_emo.csv, dev_sent_emo.csv or test_sent_emo.csv")
     return [Found(str(path), (path.name,), MediaSource(str(path))) for path in paths]
 
 
@@ -211,7 +211,7 @@ def _lines(reader: csv.DictReader, source: MediaSource) -> Iterator[dict[str, st
     try:
         yield from reader
     except csv.Error as error:
-        raise UserError(f"{source} is no CSV after line {reader.line_num} ({error}); download it again") from None
+        raise UserError(f"{source} is not a CSV after line {reader.line_num} ({error}); download it again") from None
 
 
 def _decode(data: bytes) -> tuple[str, str]:
