@@ -6,9 +6,11 @@ frication and bursts are band-passed noise in parallel. Parameters change every 
 
 from __future__ import annotations
 
+from math import gcd
+
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
-from scipy.signal import butter, lfilter, sosfilt
+from scipy.signal import butter, lfilter, resample_poly, sosfilt
 
 from embedded_corpus.expression import Manner
 from embedded_corpus.identity import Identity
@@ -52,6 +54,13 @@ def speak(
         out += 0.16 * gain * sosfilt(band, hiss)
     out += 0.0006 * rng.standard_normal(n)  # the room
     return np.clip(np.rint(np.tanh(out * 1.1) * 22_000), -32768, 32767).astype(np.int16)
+
+
+def resampled(sound: np.ndarray, rate: int) -> np.ndarray:
+    """(N,) int16 at RATE to `rate` Hz, by a zero-phase polyphase filter."""
+    common = gcd(RATE, rate)
+    samples = resample_poly(sound.astype(float), rate // common, RATE // common)
+    return np.clip(np.rint(samples), -32768, 32767).astype(np.int16)
 
 
 def _hold(values: np.ndarray, index: np.ndarray, rows: list[PhoneKind]) -> np.ndarray:

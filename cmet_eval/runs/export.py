@@ -18,6 +18,7 @@ import cv2
 from cmet_eval.protocol.pairs import PairList, pair_file_name
 from cmet_eval.runs.generate import WRITER
 from cmet_pipelines.shards import ShardSet
+from talking_face.media.reading import AUDIO_RATE
 from talking_face.media.writing import Encoding, write_audio, write_video
 from talking_face.progress import Progress
 
@@ -53,7 +54,7 @@ def export_pairs(pair_list: PairList, shards: ShardSet, folder: Path, *, quiet: 
                 write_video(source, shards.frames(pair.source_clip), audio=sound, encoding=Encoding(**WRITER))
             audio = shards.audio(pair.driving_clip)
             if not (driving := target / "driving.wav").exists():
-                write_audio(driving, audio, 16000, codec="pcm_s16le")
+                write_audio(driving, audio, AUDIO_RATE, codec="pcm_s16le")
             writer.writerow(
                 {
                     "pair_id": pair.pair_id,

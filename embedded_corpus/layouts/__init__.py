@@ -6,7 +6,9 @@ Each module is a `Layout`. `TRUTH` is the folder of the ground truth, which ever
 from __future__ import annotations
 
 import importlib
+import io
 import json
+import tarfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
@@ -58,3 +60,21 @@ def write_once(path: Path, data: bytes) -> None:
 def write_truth(path: Path, truth: Mapping[str, object]) -> None:
     """Writes the ground truth of a clip as JSON."""
     write_text(path, json.dumps(truth, separators=(",", ":"), sort_keys=True) + "\n")
+
+
+def tar_of(members: Mapping[str, bytes], form: int, links: Mapping[str, str] | None = None) -> bytes:
+    """A tar archive in a format of `tarfile`. The same members give the same bytes.
+
+    `links`: names of symbolic links, with their targets, at the end of the archive.
+    """
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=form) as archive:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+        for name, target in (links or {}).items():
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = tarfile.SYMTYPE, target
+            archive.addfile(info)
+    return buffer.getvalue()

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from embedded_corpus.clip import FPS, ClipSpec, render_clip
-from embedded_corpus.layouts import TRUTH, write_once, write_truth
+from embedded_corpus.layouts import TRUTH, tar_of, write_once, write_truth
 from embedded_corpus.voice import RATE
 from talking_face.files import read_json, write_text
 from talking_face.media import iter_frames, read_audio
@@ -118,7 +118,8 @@ def _add_containers(odd: _OddFolder) -> bytes:
 def _add_archives(odd: _OddFolder) -> bytes:
     """A tar of clips, and one that is cut within its second member. Returns the bytes of the first."""
     good, resource = odd.good, b"\0\5\x16\7"
-    tar = _tar({"one.mp4": good, "deep/two.mp4": good, "._one.mp4": resource, "x.txt": b"x", "../out.mp4": good})
+    members = {"one.mp4": good, "deep/two.mp4": good, "._one.mp4": resource, "x.txt": b"x", "../out.mp4": good}
+    tar = tar_of(members, tarfile.USTAR_FORMAT, {"link.mp4": "one.mp4"})
     odd.put("day1.tar", tar)
     odd.add_row("day1/one.mp4", speaker="X901", emotion="sarcastic")
     odd.put("day2.tar", tar[: len(good) + 20_000])
@@ -176,16 +177,3 @@ def _write_labels(out: Path, rows: Sequence[dict[str, str]]) -> None:
     table.writeheader()
     table.writerows(rows)
     write_text(out / "labels.csv", text.getvalue())
-
-
-def _tar(members: dict[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as archive:
-        for name, data in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
-        link = tarfile.TarInfo("link.mp4")
-        link.type, link.linkname = tarfile.SYMTYPE, "one.mp4"
-        archive.addfile(link)
-    return buffer.getvalue()

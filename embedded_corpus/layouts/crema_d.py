@@ -10,7 +10,6 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from math import gcd
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,7 @@ from cmet_pipelines.readers.crema_d import SENTENCES, TABLE, VOTES
 from embedded_corpus.clip import ClipSpec, render_clip
 from embedded_corpus.identity import key_seed
 from embedded_corpus.layouts import TRUTH, write_once, write_truth
-from embedded_corpus.voice import RATE
+from embedded_corpus.voice import resampled
 from talking_face.emotions import DATASET_LABELS
 from talking_face.files import write_text
 from talking_face.media import AUDIO_RATE, read_audio, read_frames
@@ -77,8 +76,8 @@ def write(out: Path, spec: ClipSpec) -> None:
     """Sorenson H.263 at 30000/1001 frames/s with MP3 at 44.1 kHz in FLV, and a WAV of 16 kHz, mono, 16 bits."""
     frames, sound, truth = render_clip(spec, _FPS)
     video, audio, truth_file = paths(out, spec)
-    _write_flv(video, frames, _resampled(sound, _FLV_RATE))
-    write_audio(audio, _resampled(sound, AUDIO_RATE), AUDIO_RATE, codec="pcm_s16le")
+    _write_flv(video, frames, resampled(sound, _FLV_RATE))
+    write_audio(audio, resampled(sound, AUDIO_RATE), AUDIO_RATE, codec="pcm_s16le")
     write_truth(truth_file, {**truth, "name": _name(spec)})
 
 
@@ -164,14 +163,6 @@ def _name(spec: ClipSpec) -> str:
     sentence = spec.sentence_ids[0]
     level = _LEVELS[spec.level] if sentence == "IEO" and spec.emotion != "neutral" else "XX"
     return f"{_number(spec)}_{sentence}_{_CODES[spec.emotion]}_{level}"
-
-
-def _resampled(sound: np.ndarray, rate: int) -> np.ndarray:
-    from scipy.signal import resample_poly
-
-    common = gcd(RATE, rate)
-    samples = resample_poly(sound.astype(float), rate // common, RATE // common)
-    return np.clip(np.rint(samples), -32768, 32767).astype(np.int16)
 
 
 def _votes(name: str) -> tuple[str, ...]:

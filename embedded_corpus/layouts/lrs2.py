@@ -6,7 +6,6 @@ listed in test.txt and stored in main. Of the other speakers, clips of level 2 a
 
 from __future__ import annotations
 
-import io
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -16,8 +15,8 @@ import numpy as np
 
 from cmet_pipelines.splits import presets
 from embedded_corpus.clip import ClipSpec, ClipTruth, render_clip
-from embedded_corpus.layouts import TRUTH, write_once, write_truth
-from embedded_corpus.voice import RATE
+from embedded_corpus.layouts import TRUTH, tar_of, write_once, write_truth
+from embedded_corpus.voice import resampled
 from talking_face.emotions import EMOTIONS
 from talking_face.files import write_text
 from talking_face.media import AUDIO_RATE, read_frames
@@ -50,7 +49,7 @@ def write(out: Path, spec: ClipSpec) -> None:
     frames, sound, truth = render_clip(replace(spec, width=size[0], height=size[1]), _FPS)
     left, top = (size[0] - spec.width) // 2, round((size[1] - spec.height) * _TOP)
     cut = (frame[top : top + spec.height, left : left + spec.width] for frame in frames)
-    _write_mp4(video, cut, _at_16k(sound))
+    _write_mp4(video, cut, resampled(sound, AUDIO_RATE))
     write_text(text, _transcript(truth, _subset(spec) == "pretrain"))
     write_truth(truth_file, {**truth, "size": [spec.width, spec.height], "cut_from": [left, top, *size]})
 
@@ -117,7 +116,7 @@ def add_defects(out: Path, specs: Sequence[ClipSpec]) -> None:
         f"{_HOME}/main/{broken}/00009.mp4": mp4[0],  # extracted already
         f"../main/{packed}/00002.mp4": mp4[0],
     }
-    data = _tar(members)
+    data = tar_of(members, tarfile.GNU_FORMAT)
     third = len(data) // 3  # each part ends in the middle of a member
     for index, name in enumerate("abc"):
         end = third * (index + 1) if index < 2 else len(data)
@@ -160,22 +159,6 @@ def _transcript(truth: ClipTruth, timed: bool) -> str:
     return f"{head}\n{_WORDS}\n{''.join(rows)}"
 
 
-def _at_16k(sound: np.ndarray) -> np.ndarray:
-    from scipy.signal import resample_poly
-
-    return np.clip(np.rint(resample_poly(sound.astype(float), 1, RATE // AUDIO_RATE)), -32768, 32767).astype(np.int16)
-
-
 def _write_mp4(path: Path, frames: np.ndarray | Iterable[np.ndarray], sound: np.ndarray | None) -> None:
     mpeg4 = Encoding(codec="mpeg4", pix_fmt="yuv420p", options={"b": "600000"})
     write_video(path, frames, _FPS, sound, AUDIO_RATE, mpeg4)
-
-
-def _tar(members: dict[str, bytes]) -> bytes:
-    file = io.BytesIO()
-    with tarfile.open(fileobj=file, mode="w", format=tarfile.GNU_FORMAT) as archive:
-        for name, data in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
-    return file.getvalue()

@@ -11,7 +11,7 @@ from pathlib import Path
 import av
 
 from embedded_corpus.clip import FPS, ClipSpec, render_clip
-from embedded_corpus.layouts import TRUTH, write_once, write_truth
+from embedded_corpus.layouts import TRUTH, tar_of, write_once, write_truth
 from embedded_corpus.voice import RATE
 from talking_face.media.writing import Encoding, write_audio, write_video
 
@@ -81,7 +81,9 @@ def _add_archives(out: Path, takes: Sequence[tuple[str, bytes, bytes]]) -> None:
     }
     a, b = {f"video/front/{one}.mp4": video}, {f"video/front/{two}.mp4": other}
     side = {f"video/left_30/{one}.mp4": video}
-    write_once(out / "Part0" / "M900" / "video.tar", _tar(a | b | side | odd, links=["video/front/link.mp4"]))
+    write_once(
+        out / "Part0" / "M900" / "video.tar", _tar(a | b | side | odd, {"video/front/link.mp4": "/etc/hostname"})
+    )
     write_once(out / "Part0" / "W900" / "video_1.tar", _tar(a | side))
     write_once(out / "Part0" / "W900" / "video_2.tar", _tar(b))
     inner = {"video/1.tar": _tar({f"front/{one}.mp4": video}), "video/2.tar": _tar({f"front/{two}.mp4": other})}
@@ -129,19 +131,8 @@ def _add_damaged(out: Path, spec: ClipSpec, video: bytes, sound: bytes) -> None:
     write_once(out / "W033" / "video" / "front" / "sad" / "level_1" / "007.mp4", video)
 
 
-def _tar(members: Mapping[str, bytes], links: Sequence[str] = ()) -> bytes:
-    """The same members give the same bytes. `links` are links to a file outside."""
-    file = io.BytesIO()
-    with tarfile.open(fileobj=file, mode="w") as archive:
-        for name, data in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
-        for name in links:
-            info = tarfile.TarInfo(name)
-            info.type, info.linkname = tarfile.SYMTYPE, "/etc/hostname"
-            archive.addfile(info)
-    return file.getvalue()
+def _tar(members: Mapping[str, bytes], links: Mapping[str, str] | None = None) -> bytes:
+    return tar_of(members, tarfile.PAX_FORMAT, links)
 
 
 def _without_sound(mp4: bytes) -> bytes:
