@@ -41,6 +41,7 @@ ALLOWED: dict[str, tuple[str, str]] = {
 # Rooms whose docstrings and comments are checked.
 ROOMS: tuple[str, ...] = (
     "pipelines/cmet_pipelines",
+    "metrics/cmet_metrics",
     "baselines/cmet_baselines",
     "leaderboards/cmet_leaderboards",
 )

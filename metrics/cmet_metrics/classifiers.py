@@ -1,4 +1,4 @@
-"""The emotion classifiers of EA and emotion leak: which network, how it is shown the face, and its labels."""
+"""The emotion classifiers of EA and emotion leak: each with its network, its crop of the face and its labels."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Classifier(ABC):
 
     @abstractmethod
     def settings(self, files: ModelFiles) -> Settings:
-        """Signature fields: the network, its weights, and how it is shown the face."""
+        """Signature fields: the network, its weights, and its crop of the face."""
 
     @abstractmethod
     def classify(self, sample: Sample, files: ModelFiles) -> np.ndarray:
@@ -146,7 +146,7 @@ class EmotionFan(Classifier):
         }
 
     def classify(self, sample: Sample, files: ModelFiles) -> np.ndarray:
-        emotion_fan.check(self.network, files)  # before seconds are spent on faces
+        emotion_fan.check(self.network, files)  # before it spends seconds on faces
         frames = _uint8(sample)
         if self.frames is not None:
             frames = frames[np.linspace(0, len(frames) - 1, self.frames).astype(int)]
@@ -191,7 +191,7 @@ class TrainedOnCorpus(Classifier):
         return net.probabilities(evaluator_networks.emotion_features(faces, blendshapes))[None]
 
     def predictions(self, sample: Sample, files: ModelFiles) -> np.ndarray:
-        tag = trained_evaluators.find("emotion", files).tag  # several trainings may be compared on one sample
+        tag = trained_evaluators.find("emotion", files).tag  # calibration compares several trainings on one sample
         return sample.cached(("emotion", self.name, tag), lambda s: self.classify(s, files))
 
 

@@ -25,7 +25,7 @@ from talking_face.pretrained.model_files import ModelFiles
 from talking_face.pretrained.store import weight_tag
 from talking_face.reasons import ClipError, Reason
 
-MIN_VALID = 0.5  # a clip of which fewer of the frames looked at have a face in both gets a reason
+MIN_VALID = 0.5  # a clip with a face in both in fewer of the frames looked at gets a reason
 
 Against = Literal["ground-truth", "reference"]
 Mean = Literal["video-mean", "pooled-frames"]

@@ -1,4 +1,4 @@
-"""Emotion accuracy (EA), by named classifiers and rules, and emotion leak: how often the reference's emotion is seen.
+"""Emotion accuracy (EA) by named classifiers and rules, and emotion leak: how often the reference's emotion shows.
 
 EA of a clip is the share of its frames that are classified as the target emotion, or 1 or 0 by vote. The stats count
 the predictions for each target emotion, so that confusion matrices and tables by class come from sums.
@@ -25,7 +25,7 @@ Unsupported = Literal["wrong", "left-out"]
 
 
 def vote(probabilities: np.ndarray) -> int:
-    """The class that most frames say; among equals, the one with the largest sum of probabilities.
+    """The class that most frames predict; of classes with equal counts, the one with the largest sum of probabilities.
 
     Args:
         probabilities: (T, C) with at least one row.
@@ -39,7 +39,7 @@ def vote(probabilities: np.ndarray) -> int:
 
 
 def shares(probabilities: np.ndarray, per: Literal["frame", "video"]) -> np.ndarray:
-    """(C,) share of the frames that say each class; by `video`, 1 for the voted class. Sums to 1."""
+    """(C,) share of the frames that predict each class; by `video`, 1 for the voted class. Sums to 1."""
     n = probabilities.shape[1]
     if per == "video":
         return np.eye(n)[vote(probabilities)]
@@ -53,17 +53,17 @@ def confusion(sums: Mapping[str, float]) -> dict[str, dict[str, float]]:
     """
     out: dict[str, dict[str, float]] = {}
     for key, value in sums.items():
-        meant, between, said = key.partition(_BETWEEN)
+        truth, between, prediction = key.partition(_BETWEEN)
         if between:
-            out.setdefault(meant, {})[said] = value
+            out.setdefault(truth, {})[prediction] = value
     return out
 
 
 def by_class(sums: Mapping[str, float]) -> dict[str, tuple[float, float]]:
     """{emotion: (accuracy, clips)}. Weighted by clips the accuracies give EA, the micro average that C-MET prints."""
     table = confusion(sums)
-    clips = {meant: sum(row.values()) for meant, row in table.items()}
-    return {meant: (row.get(meant, 0.0) / clips[meant], clips[meant]) for meant, row in table.items() if clips[meant]}
+    clips = {truth: sum(row.values()) for truth, row in table.items()}
+    return {truth: (row.get(truth, 0.0) / clips[truth], clips[truth]) for truth, row in table.items() if clips[truth]}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,15 +161,15 @@ class EmotionAccuracy(EmotionMetric):
             {"classifier": "deepface-opencv", "per": "video"},
         ),
         "ea:emotion-fan-7": Variant(
-            "emotion accuracy, C-MET's Emotion-FAN, one judgement a clip; neutral is always missed",
+            "emotion accuracy, C-MET's Emotion-FAN, one prediction per clip; neutral is always missed",
             {"classifier": "emotion-fan-7", "per": "video"},
         ),
         "ea:emotion-fan-8": Variant(
-            "emotion accuracy, EAT's Emotion-FAN with attention, one judgement a clip",
+            "emotion accuracy, EAT's Emotion-FAN with attention, one prediction per clip",
             {"classifier": "emotion-fan-8", "per": "video"},
         ),
         "ea:corpus": Variant(
-            "emotion accuracy, classifier trained on the corpus, one judgement a clip",
+            "emotion accuracy, classifier trained on the corpus, one prediction per clip",
             {"classifier": "corpus", "per": "video"},
         ),
     }
@@ -204,7 +204,7 @@ class EmotionAccuracy(EmotionMetric):
 
 @dataclass(frozen=True, kw_only=True)
 class EmotionLeak(EmotionMetric):
-    """Share of frames in which the classifier sees the emotion of the reference where another one was asked for.
+    """Share of frames in which the classifier predicts the reference's emotion, where another one is the target.
 
     A pair whose reference shows the target emotion has no value (`not-asked`). The value is not corrected for the rate
     of the same prediction on real clips: read it against the ground truth's own row on the board.
@@ -231,18 +231,18 @@ class EmotionLeak(EmotionMetric):
         return {**self.network.settings(self.files), "per": per, "min-valid": MIN_VALID, "agg": "video-mean"}
 
     def compute(self, pred: Sample, target: Sample) -> Score:
-        seen, meant = pred.labels.reference_emotion, pred.labels.emotion
-        if seen is None or meant is None:
+        reference, truth = pred.labels.reference_emotion, pred.labels.emotion
+        if reference is None or truth is None:
             raise ClipError(Reason.UNLABELLED, f"{pred.name}: the reference's or its own emotion is not known")
-        if seen == meant:
-            raise ClipError(Reason.NOT_ASKED, f"the reference of {pred.name} shows the target emotion, {meant}")
-        if seen not in self.labels:
-            raise ClipError(Reason.UNSUPPORTED_LABEL, f"{self.classifier} has no word for {seen}")
+        if reference == truth:
+            raise ClipError(Reason.NOT_ASKED, f"the reference of {pred.name} shows the target emotion, {truth}")
+        if reference not in self.labels:
+            raise ClipError(Reason.UNSUPPORTED_LABEL, f"{self.classifier} has no word for {reference}")
         rows = self.network.predictions(pred, self.files)
         share = dict(zip(self.labels, shares(rows, "frame"), strict=True))
         n = float(len(rows))
-        stats = {"frames": n, "leaked": share[seen] * n, "kept": share.get(meant, 0.0) * n}
-        return Score(float(share[seen]), len(rows), None, "", stats)
+        stats = {"frames": n, "leaked": share[reference] * n, "kept": share.get(truth, 0.0) * n}
+        return Score(float(share[reference]), len(rows), None, "", stats)
 
 
 METRICS = (EmotionAccuracy, EmotionLeak)

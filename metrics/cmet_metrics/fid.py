@@ -1,6 +1,6 @@
 """FID: the Frechet distance between Inception features of generated and real frames, per pair or over a whole set.
 
-The two are different numbers under one name. `cmet-pair` compares the frames of one video with those of its ground
+These are different numbers with one name. `cmet-pair` compares the frames of one video with those of its ground
 truth and averages over pairs (values of 50 to 160); the usual FID pools the frames of all videos (about 20).
 """
 

@@ -16,8 +16,8 @@ FRAMES, SIDE = 15, 64
 
 
 def shown_clip(frames_rgb: np.ndarray) -> np.ndarray:
-    """The 15 frames of a clip that are looked at, evenly from the first to the last; a shorter clip whole, its last
-    frame held.
+    """The 15 frames of a clip that enter, evenly from the first to the last. A shorter clip is used whole, and its last
+    frame is held.
 
     Args:
         frames_rgb: (T, H, W, 3) uint8 RGB.

@@ -25,8 +25,8 @@ from talking_face.pretrained.model_files import ModelFiles
 from talking_face.pretrained.store import weight_hash, weight_path, weight_tag
 from talking_face.reasons import ClipError, Reason, UserError
 
-# A clip of which fewer than this share of frame pairs has a face in both gets a reason. The reference scores any clip
-# with one such pair; values are equal wherever both give one.
+# A clip gets a reason where fewer than this share of its frame pairs has a face in both. The reference scores any clip
+# with one such pair; the values are equal where both give one.
 MIN_VALID = 0.5
 
 Region = Literal["mouth", "face"]

@@ -25,9 +25,9 @@ from talking_face.reasons import ClipError, Reason, UserError
 
 VSHIFT = 15  # frames tried to each side
 SAMPLES_A_FRAME = 640  # of 16 kHz at 25 frames/s
-# The original scores windows 0 to length - 6, one fewer than there are: cepstra reach 15 ms past their frames.
+# The original scores windows 0 to length - 6 and leaves out the last one: cepstra reach 15 ms past their frames.
 LOST_FRAMES = 5
-# Sound that ends early cuts the clip, as in the original; less than this share of the frames gives a reason instead.
+# Sound that ends early cuts the clip, as in the original. Sound for less than this share of the frames is a reason.
 MIN_HEARD = 0.5
 SILENCE = 32  # of 32768, -60 dB: below it there is dither and the codec's noise, but no speech
 
@@ -69,15 +69,15 @@ class LipSync:
 
 
 def n_windows(n_frames: int, n_samples: int) -> int:
-    """How many windows the original scores: min(frames, samples // 640) - 5, not below 0."""
+    """The number of windows that the original scores: min(frames, samples // 640) - 5, not below 0."""
     return max(0, min(n_frames, n_samples // SAMPLES_A_FRAME) - LOST_FRAMES)
 
 
 def shifted_distances(lip: np.ndarray, sound: np.ndarray, vshift: int = VSHIFT) -> np.ndarray:
     """Mean over time of the distance between lips and sound, for every shift of the sound.
 
-    As torch's `pairwise_distance`: Euclidean, 1e-6 added to each difference. Where the shift leaves the clip the sound
-    is zero, so that a clip with fewer than about 30 windows is compared with nothing in the outer shifts.
+    As torch's `pairwise_distance`: Euclidean, 1e-6 added to each difference. Outside the clip the sound is zero. A clip
+    with fewer than about 30 windows is therefore compared with zeros in the outer shifts.
 
     Args:
         lip, sound: (T, D), same shape, T >= 1.
@@ -156,8 +156,8 @@ class Lse(SyncMetric):
 
     `confidence`: the higher, the more clearly one shift fits better than the others. `distance`: the mean distance of
     lips and sound at the best shift. `offset`: the frames by which the sound is early or late, either way; the signed
-    offset of the original is in the stats. By the network of the corpus embeddings have length 1: LSE-C is 0 to about
-    1, LSE-D 0 to 2.
+    offset of the original is in the stats. The network trained on the corpus has embeddings of length 1: LSE-C is 0
+    to about 1, LSE-D 0 to 2.
 
     A clip gets `no-audio`, `silent`, `too-short` (under 6 frames of picture and sound), `rate-mismatch` (not 25
     frames/s), `length-mismatch` (sound under half the frames), `no-face`, `few-faces` or `missing-weights`.
@@ -208,7 +208,7 @@ class Lse(SyncMetric):
 
     @property
     def needs_target(self) -> bool:
-        return self.audio == "source" or self.evaluator is not None  # the evaluator must not know the ground truth
+        return self.audio == "source" or self.evaluator is not None  # to look it up in the training data
 
     @property
     def evaluator(self) -> Kind | None:

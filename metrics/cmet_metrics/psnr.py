@@ -22,7 +22,7 @@ Region = Literal["full", "lower-half", "mouth"]
 Pooling = Literal["frame-mean", "pooled"]
 
 MOUTH_SIDE = 1.2  # side of the mouth's square, in distances between the eye centres: lips and 0.2 of cheek each side
-# A clip of which fewer than this share of the target's frames has a face gets a reason.
+# A clip gets a reason where fewer than this share of the target's frames has a face.
 MIN_VALID = 0.5
 
 
@@ -69,7 +69,7 @@ def psnr(pred: np.ndarray, target: np.ndarray, data_range: float = 255.0) -> np.
 
 
 def mouth_boxes(target: Sample, files: ModelFiles) -> tuple[np.ndarray, int]:
-    """Where the real clip's mouth is: a square of one size for the clip, moved with the mouth.
+    """A square on the real clip's mouth: of one size for the clip, moved with the mouth.
 
     Args:
         target: the real clip; MediaPipe's points are found on its frames, once a sample.

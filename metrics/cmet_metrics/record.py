@@ -47,7 +47,7 @@ class MetricRecord(ABC):
             if value not in known and type(value) not in known:
                 raise UserError(f"{type(self).__name__}: {name}={value}; known: {_listed(known)}")
 
-    # -- what it is ----------------------------------------------------------------------------------------------------
+    # -- Names and origin ----------------------------------------------------------------------------------------------
 
     @property
     @abstractmethod
@@ -80,7 +80,7 @@ class MetricRecord(ABC):
         """BibTeX of the paper that defines the metric or the network that it uses; empty without a paper."""
         return ""
 
-    # -- how its number is read ----------------------------------------------------------------------------------------
+    # -- How to read the number ----------------------------------------------------------------------------------------
 
     @property
     def unit(self) -> str:
@@ -121,7 +121,7 @@ class MetricRecord(ABC):
         """
         return "both"
 
-    # -- what it needs -------------------------------------------------------------------------------------------------
+    # -- Needs ---------------------------------------------------------------------------------------------------------
 
     @property
     def needs_target(self) -> bool:
@@ -153,7 +153,7 @@ class MetricRecord(ABC):
         """The evaluator trained on the corpus that is used. Clips that it was trained on get the reason trained-on."""
         return None
 
-    # -- what calibration claims of it ---------------------------------------------------------------------------------
+    # -- Claims that calibration tests ---------------------------------------------------------------------------------
 
     @property
     def worsened_by(self) -> frozenset[str]:
@@ -175,7 +175,7 @@ class MetricRecord(ABC):
         """Whether a video takes seconds, so that calibration computes it for the strongest steps only."""
         return False
 
-    # -- its key, which follows from its arguments ---------------------------------------------------------------------
+    # -- The key, which follows from the arguments ---------------------------------------------------------------------
 
     @property
     def arguments(self) -> dict[str, object]:

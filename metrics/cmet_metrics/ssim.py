@@ -1,4 +1,4 @@
-"""SSIM: `wang2004` as Wang, Bovik, Sheikh and Simoncelli define it, and the numbers of three libraries in use.
+"""SSIM: `wang2004` as Wang, Bovik, Sheikh and Simoncelli define it, and the variants of three libraries.
 
 `skimage` is scikit-image's default, `y` is basicsr's on luma, `torchmetrics` is torchmetrics'.
 """
@@ -65,8 +65,8 @@ class _Moments:
     cost more in page faults than the arithmetic).
 
     With S, D the blurred s, d and R, T their variances, SSIM = (S^2 - D^2 + 2 c1) (R - T + 2 c2) / ((S^2 + D^2 + 2 c1)
-    (R + T + 2 c2)). A rounding error of R cancels where the frames agree, one of T is small there; so float32 does,
-    which it does not for the moments of a and b: those are off by 1e-5 on flat areas. Float32 filters are three times
+    (R + T + 2 c2)). A rounding error of R cancels where the frames agree, one of T is small there; so float32 is
+    enough. It is not for the moments of a and b: those are off by 1e-5 on flat areas. Float32 filters are three times
     as fast.
     """
 
@@ -81,7 +81,7 @@ class _Moments:
         x = np.arange(-_PAD, _PAD + 1)
         kernel = np.exp(-0.5 * (x / SIGMA) ** 2)
         self.kernel = (kernel / kernel.sum()).astype(dtype)
-        # Rounded weights must still add up to 1: an error of theirs counts twice in the mean of squares.
+        # Rounded weights must still add up to 1: their error counts twice in the mean of squares.
         self.kernel[_PAD] = 1.0 - 2.0 * self.kernel[:_PAD].sum(dtype=np.float64)
 
     def ssim(self, a: np.ndarray, b: np.ndarray) -> float | None:
@@ -118,9 +118,11 @@ class _Moments:
         return sum(cv2.sumElems(mean_s[self.inside, self.inside])) / self.count
 
     def _doubtful(self, r: np.ndarray, t: np.ndarray, p: np.ndarray, q: np.ndarray) -> bool:
-        """Whether many windows are flat and far from the mean level: only there do float32's errors add up (4e-5 at
-        worst) instead of averaging out. Drawings of other colours do this, camera pictures rarely. Seen on every 8th
-        position."""
+        """Whether many windows are flat and far from the mean level, tested on every 8th position.
+
+        Only there float32's errors add up (4e-5 at worst) and do not average out. Drawings of other colours have such
+        windows, camera pictures rarely.
+        """
         z = slice(_PAD, -_PAD, 8)
         r, t, p, q = (x[z, z] for x in (r, t, p, q))
         return bool((q * (t < 100)).mean() > 300 or (p * (r < self.c2 + 60)).mean() > 3e4)

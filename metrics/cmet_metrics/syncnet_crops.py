@@ -23,9 +23,9 @@ from talking_face.pretrained.s3fd import detect_faces_s3fd
 from talking_face.reasons import ClipError, Reason
 
 SIZE = 224  # px
-MIN_VALID = 0.5  # of the frames must have a face; the others get a crop between their neighbours'
-# Of the original pipeline, but for the shortest track: it asks for more than 100 frames, 4 s, which most clips of
-# CREMA-D and many of MEAD do not have.
+MIN_VALID = 0.5  # share of the frames that must have a face; the others get a crop between their neighbours'
+# Those of the original pipeline, except the shortest track. The original needs more than 100 frames, 4 s, which most
+# clips of CREMA-D and many of MEAD do not have.
 MIN_TRACK, MAX_MISSED, MIN_FACE_PX, MIN_IOU = 5, 25, 100, 0.5
 
 
@@ -108,8 +108,8 @@ def join_boxes(boxes: Sequence[Sequence[Box]]) -> list[Track]:
 def crop_track(frames: np.ndarray, track: Track) -> LipCrops:
     """The 224 px crops from a track's first to its last frame; boxes between detections are interpolated.
 
-    With half the longer side of the box, b, and its centre, each filtered by the median of 13 frames: from b above the
-    centre to 1.8 b below, 1.4 b to each side, in whole pixels, grey 110 outside the picture.
+    b is half the longer side of the box. It and the centre are filtered by the median of 13 frames. The crop reaches
+    from b above the centre to 1.8 b below, and 1.4 b to each side, in whole pixels; outside the picture it is grey 110.
     """
     start, stop = min(track), max(track) + 1
     corners = np.full((stop - start, 2, 2), np.nan)
