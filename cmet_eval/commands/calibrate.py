@@ -11,6 +11,7 @@ from cmet_eval.commands.options import Quiet
 from talking_face.reasons import UserError
 
 
+# long: typer makes one command-line option of each parameter
 def calibrate(  # one parameter an option
     data: Annotated[list[Path] | None, typer.Option(help="a shard set; repeatable")] = None,
     values: Annotated[

@@ -10,6 +10,7 @@ import typer
 from cmet_eval.commands.options import BandsFile, BandsSource, ResultRows
 
 
+# long: typer makes one command-line option of each parameter
 def compare(  # one parameter an option
     a: Annotated[str, typer.Argument(help="a method of the result rows, or METHOD@REVISION")],
     b: Annotated[str, typer.Argument(help="the other method")],

@@ -27,6 +27,7 @@ class Kind(StrEnum):
     AITV = "aitv"
 
 
+# long: typer makes one command-line option of each parameter
 def report(  # one parameter an option
     kind: Annotated[Kind, typer.Argument()],
     run: Annotated[Path, typer.Option(help="folder of a run: result rows, videos, records")] = Path("work/run"),

@@ -26,6 +26,7 @@ class Action(StrEnum):
     ANALYSE = "analyse"
 
 
+# long: typer makes one command-line option of each parameter
 def study(  # one parameter an option
     action: Annotated[Action, typer.Argument()],
     out: Annotated[Path, typer.Option(help="the study's folder")] = Path("work/study"),

@@ -36,7 +36,7 @@ class What(StrEnum):
 MAIN = "main"  # the name of the shard set that is given without one
 
 
-# Long signature: typer makes one command-line option of each parameter.
+# long: typer makes one command-line option of each parameter
 def train(
     what: What = typer.Argument(...),
     data: list[str] = typer.Option(

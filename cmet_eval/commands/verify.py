@@ -11,6 +11,7 @@ from cmet_eval.commands.options import Pattern, Quiet, WorkersOrNone
 from talking_face.execution.options import RunOptions
 
 
+# long: typer makes one command-line option of each parameter
 def verify(  # one parameter an option
     results: Annotated[Path, typer.Argument(help="folder of result rows, or one file")],
     videos: Annotated[Path, typer.Option(help="folder of the videos, or of METHOD/SETTING/ as a run writes them")],

@@ -128,6 +128,7 @@ def _s3fd(file: WeightFile) -> tuple[Any, str]:
     return load_network(file, s3fd_network), device()
 
 
+# long: the layers of the published network, as classes that need torch, which is imported here
 def fan_network(stacks: int = 4) -> Any:
     """FAN with its parameters under their published names; (N, 3, 256, 256) -> (N, 68, 64, 64)."""
     import torch

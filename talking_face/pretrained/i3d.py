@@ -114,6 +114,7 @@ def resize_tf1(frames: np.ndarray, size: int) -> np.ndarray:
     return out
 
 
+# long: the layers of the published network, as classes that need torch, which is imported here
 def build() -> Any:
     """The untrained network as a torch module in evaluation mode: (N, 3, T, 224, 224) in [-1, 1] to (N, 400)."""
     import torch

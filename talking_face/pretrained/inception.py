@@ -116,6 +116,7 @@ def inception_features(frames_rgb: np.ndarray, files: ModelFiles | None = None) 
     )
 
 
+# long: the layers of the published network, as classes that need torch, which is imported here
 def build() -> Any:
     """The untrained network as a torch module in evaluation mode: (N, 3, H, W) in [0, 1] to (N, 2048)."""
     import torch
