@@ -42,7 +42,6 @@ STEP_OF = {room: step for step, rooms in enumerate(STEPS) for room in rooms}
 
 # Tests that still use private names of a module.
 USE_PRIVATE_NAMES: set[str] = {
-    "tests/cmet_eval/test_study.py",
     "tests/cmet_reference/test_appearance.py",
     "tests/cmet_reference/test_cmet.py",
     "tests/cmet_reference/test_methods.py",

@@ -44,6 +44,7 @@ ROOMS: tuple[str, ...] = (
     "metrics/cmet_metrics",
     "baselines/cmet_baselines",
     "leaderboards/cmet_leaderboards",
+    "cmet_eval",
 )
 # Rooms whose files must have a first line of the module docstring that is one sentence or its beginning.
 ALL_ROOMS = (

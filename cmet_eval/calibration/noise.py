@@ -1,7 +1,7 @@
 """Derives noise bands and verdicts from the answers of a calibration.
 
-A noise band is how much a metric changes by what no viewer sees: re-encoding, a crop moved by 1 px, or another seed of
-an evaluator's training. A difference between two methods inside the band has no meaning.
+A noise band is the change of a metric by something that no viewer sees: re-encoding, a crop moved by 1 px, or another
+seed of an evaluator's training. A difference between two methods inside the band has no meaning.
 """
 
 from __future__ import annotations

@@ -106,7 +106,7 @@ class Redrawn:
 def redrawn(row: ClipRow, frames: np.ndarray, crop_transform: np.ndarray) -> Redrawn | None:
     """The clip of a shard set's row where it belongs to the embedded corpus in its usual form; else None.
 
-    A name is no proof, so the middle frame is drawn and compared: under SAME_DB it is another clip.
+    A name proves nothing, so the middle frame is drawn and compared: under SAME_DB it is another clip.
     """
     key = f"{row.speaker}/front/{row.emotion}/level_{row.intensity}/{row.take}"
     if row.speaker not in speaker_names(8):

@@ -34,27 +34,22 @@ def score(  # one parameter an option
     from cmet_eval.protocol.setting import get_setting
     from cmet_eval.runs import evaluate
     from cmet_eval.runs.metrics import Scoring
+    from cmet_eval.runs.submissions import from_elsewhere
 
     if not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", method_name):
         raise UserError(f"--method-name {method_name!r} may hold a-z, 0-9, '.' and '-' only; --title takes any text")
-    summary = evaluate.score(
-        videos,
-        read_pairs(pairs),
-        method={
-            "name": method_name,
-            "revision": revision,
-            "title": title or method_name,
-            "role": "method",
-            "summary": "Scored from videos made elsewhere.",
-            "sees": [],
-        },
-        data=data,
-        out=out,
-        setting=get_setting(setting) if setting else None,
-        scoring=Scoring(metrics, profile),
-        pattern=pattern,
-        options=RunOptions(workers, scheduler, quiet),
-    )
+    method = {
+        "name": method_name,
+        "revision": revision,
+        "title": title or method_name,
+        "role": "method",
+        "summary": "Scored from videos made elsewhere.",
+        "sees": [],
+    }
+    own_setting = get_setting(setting) if setting else None
+    submission = from_elsewhere(videos, read_pairs(pairs), method, own_setting, pattern)
+    scoring, options = Scoring(metrics, profile), RunOptions(workers, scheduler, quiet)
+    summary = evaluate.score(submission, data=data, out=out, scoring=scoring, options=options)
     print(summary)
     print(f"result rows: {out / 'results'}; board: cmet-eval leaderboard --results {out / 'results'} --out DIR")
     if summary.lost:

@@ -1,4 +1,4 @@
-"""The files of `cmet-eval compare`: finds the videos, makes the contact sheet, and writes text, Markdown and CSV."""
+"""The files of `cmet-eval compare`: finds the videos, makes the contact sheet, writes table and text."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from cmet_eval.reports.contact_sheet import Frames, contact_sheet, picked, truth_frames, video_frames
+from cmet_eval.reports.contact_sheet import Frames, contact_sheet, pick_pairs, truth_frames, video_frames
 from cmet_leaderboards.compare import Comparison
+from talking_face.files import write_bytes
 from talking_face.reasons import UserError
 
 
 def folders(given: Sequence[str], default: Path, methods: Sequence[str]) -> dict[str, Path]:
-    """From `--videos`: method -> folder of its videos; "" -> the folder that holds METHOD/SETTING/."""
+    """The folders of `--videos`: method -> folder of its videos; "" -> the folder that holds METHOD/SETTING/."""
     found = {"": default}
     for text in given:
         name, equals, place = text.rpartition("=")
@@ -41,19 +42,19 @@ def sheet(comparison: Comparison, videos: dict[str, Path], data: Path, clips: in
         sources["ground truth"] = truth_frames(data, clip_of, grid.key["data_digest"])
     elif (truth := videos[""] / "ground-truth" / setting).is_dir():
         sources["ground truth"] = video_frames(truth, {})
-    there = False
+    any_video = False
     for m, (name, _) in enumerate(grid.methods):
         folder = videos.get(name, videos[""] / name / setting)
-        there = there or folder.is_dir()
+        any_video = any_video or folder.is_dir()
         rows = grid.row[m].max(axis=0)
         shas = [table["video_sha256"][int(row)].as_py() if row >= 0 else None for row in rows]
         sources[name] = video_frames(folder, dict(zip(grid.pair_ids, shas, strict=True)))
-    said = picked(comparison, clips)
-    return contact_sheet(said, sources) if there and said else None
+    captions = pick_pairs(comparison, clips)
+    return contact_sheet(captions, sources) if any_video and captions else None
 
 
 def write(comparison: Comparison, text: str, picture: np.ndarray | None, out: Path) -> list[Path]:
-    """SETTING.md, SETTING.csv and SETTING.png in `out`; the paths."""
+    """Writes SETTING.md, SETTING.csv and SETTING.png into `out`; returns the paths."""
     setting = comparison.grid.key["setting"]
     buffer = io.StringIO()
     fields = ("metric", "signature", "a", "b", "difference_of_losses", "low", "high", "p", "p_holm", "n", "verdict")
@@ -66,12 +67,10 @@ def write(comparison: Comparison, text: str, picture: np.ndarray | None, out: Pa
             ends = (paired.interval.low, paired.interval.high) if paired.interval else (None, None)
             row += [paired.difference, *ends, paired.p, paired.p_holm, paired.n, paired.verdict]
         writer.writerow(["" if v is None else repr(v) if isinstance(v, float) else v for v in row])
-    files = {f"{setting}.md": text.encode(), f"{setting}.csv": buffer.getvalue().encode()}
+    files = {out / f"{setting}.md": text.encode(), out / f"{setting}.csv": buffer.getvalue().encode()}
     if picture is not None:
-        files[f"{setting}.png"] = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1].tobytes()
-    out.mkdir(parents=True, exist_ok=True)
-    for name, content in files.items():
-        part = out / f".{name}.part"
-        part.write_bytes(content)
-        part.replace(out / name)
-    return [out / name for name in files]
+        png = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1].tobytes()
+        files[out / f"{setting}.png"] = png
+    for path, content in files.items():
+        write_bytes(path, content)
+    return list(files)

@@ -23,23 +23,23 @@ _INK, _PAPER, _SOFT = (28, 29, 32), (255, 254, 251), (98, 100, 106)
 Frames = Callable[[str], "np.ndarray | str"]  # pair id -> (T, H, W, 3) uint8 RGB, or why there are none
 
 
-def picked(comparison: Comparison, count: int) -> dict[str, list[str]]:
-    """At most `count` pairs, taken from each metric's extremes in turn, and what to say of each."""
+def pick_pairs(comparison: Comparison, count: int) -> dict[str, list[str]]:
+    """At most `count` pairs, taken from each metric's extremes in turn, with their captions."""
     a, b = comparison.names
-    said: dict[str, list[str]] = {}
+    captions: dict[str, list[str]] = {}
     depth = max((len(metric.extremes) for metric in comparison.metrics), default=0)
     for place in range(depth):
         for metric in comparison.metrics:
             for x in metric.extremes[place : place + 1]:
-                if x.pair_id in said or len(said) < count:
+                if x.pair_id in captions or len(captions) < count:
                     values = f"{a} {number(x.a, metric.column)}, {b} {number(x.b, metric.column)}"
-                    said.setdefault(x.pair_id, []).append(f"{column_title(metric.column)}: {values}")
-    return said
+                    captions.setdefault(x.pair_id, []).append(f"{column_title(metric.column)}: {values}")
+    return captions
 
 
-def contact_sheet(said: Mapping[str, Sequence[str]], sources: Mapping[str, Frames]) -> np.ndarray:
+def contact_sheet(captions_of: Mapping[str, Sequence[str]], sources: Mapping[str, Frames]) -> np.ndarray:
     """(H, W, 3) uint8 RGB: for each pair its captions, then a line of frames from each source."""
-    return np.vstack([_block(pair, captions, sources) for pair, captions in said.items()])
+    return np.vstack([_block(pair, captions, sources) for pair, captions in captions_of.items()])
 
 
 def video_frames(folder: Path, shas: Mapping[str, str | None]) -> Frames:
@@ -95,7 +95,7 @@ def _row(name: str, frames: np.ndarray | str, width: int) -> np.ndarray:
 
 
 def _square(image: np.ndarray) -> np.ndarray:
-    """The whole picture in a square, on paper where it is none."""
+    """The whole picture in a square; the rest is the paper's colour."""
     factor = _THUMB / max(image.shape[:2])
     size = (max(1, round(image.shape[1] * factor)), max(1, round(image.shape[0] * factor)))
     small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)

@@ -1,4 +1,4 @@
-"""The board's gallery: the same few pairs by every method, as small videos that a page can hold within itself."""
+"""Makes the gallery of the board: the same few pairs by every method, as small videos inside the page."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from talking_face.reasons import ClipError
 
 # 256 px for 2 s come to 15 to 40 KB: eight methods of four pairs in two settings are about 2 MB of page.
 _CRF = 28
-_FIRST = ("ground-truth",)  # shown first; its sound is the driving audio, which all have in common
+_FIRST = ("ground-truth",)  # shown first; its sound is the driving audio of all methods
 
 
 def gallery(out: Path, per_setting: int = 4) -> dict[str, list[GalleryCase]]:
@@ -24,7 +24,7 @@ def gallery(out: Path, per_setting: int = 4) -> dict[str, list[GalleryCase]]:
 
     Args:
         out: folder of `cmet-eval run`: pairs/SETTING.parquet and videos/METHOD/SETTING/PAIR.mp4.
-        per_setting: pairs, at most; those that most methods have come first, speakers and emotions take turns.
+        per_setting: pairs at most. Pairs that most methods have come first; speakers and emotions take turns.
 
     Returns:
         setting -> [{"pair", "speaker", "reference_emotion", "target_emotion", "videos": [{"method", "data"}]}], with

@@ -1,4 +1,4 @@
-"""Copies of videos that every browser plays: H.264 4:2:0 with AAC. The suite's own 4:4:4 files play in few."""
+"""Copies videos into a form that every browser plays: H.264 4:2:0 with AAC. Few play the suite's own 4:4:4 files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from talking_face.reasons import ClipError
 
 
 def write_web_video(source: Path, target: Path, crf: int = 18) -> None:
-    """A copy at 25 frames/s with even sides; without sound where the source has none.
+    """Writes a copy at 25 frames/s with even sides; without sound where the source has none.
 
     Raises:
         ClipError: the source cannot be read.

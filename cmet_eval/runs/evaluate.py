@@ -19,8 +19,6 @@ from pathlib import Path
 from cmet_baselines.adapters.own_process import OwnProcessMethod
 from cmet_baselines.registry import catalogue
 from cmet_eval.protocol.draw import Draw
-from cmet_eval.protocol.pairs import PairList
-from cmet_eval.protocol.setting import Setting, get_setting
 from cmet_eval.runs.metrics import Scoring
 from cmet_eval.runs.plan import Plan, check_request, plan_run
 from cmet_eval.runs.result_rows import Loss
@@ -133,44 +131,31 @@ def _with_failures(submission: Submission, failures: Mapping[str, ClipError]) ->
 
 
 def score(
-    videos: Path,
-    pair_list: PairList,
+    submission: Submission,
     *,
-    method: Mapping[str, object],
     data: Path,
     out: Path,
-    setting: Setting | None = None,
     scoring: Scoring | None = None,
-    pattern: str = "{pair}.mp4",
     options: RunOptions | None = None,
 ) -> RunSummary:
     """Scores a folder of videos that were generated elsewhere.
 
     Args:
-        videos: the folder. An absent file becomes rows with `missing-output`.
-        pair_list: the pairs that the videos were generated from.
-        method: record with at least `name` and `revision`.
+        submission: the videos and their pairs; see `from_elsewhere`. An absent file becomes rows with `missing-output`.
         data: folder of the shard set that the pairs were drawn from.
-        out: as in `run`.
-        setting: the pair list's setting; None looks its name up.
-        scoring, options: as in `run`.
-        pattern: file name of a pair; see `video_name`.
+        out, scoring, options: as in `run`.
 
     Raises:
         UserError: the pairs belong to other data or other rules, the folder is absent or holds none of the files.
     """
     started = time.monotonic()
-    scoring, options = scoring or Scoring(), options or RunOptions()
-    shards, setting = ShardSet(data), setting or get_setting(pair_list.setting)
-    name = str(method["name"])
-    command = f"cmet-eval score --videos VIDEOS --pairs {setting.name}.parquet --data DATA --method-name {name}"
-    submission = Submission(method, setting, pair_list, videos, pattern, command=command)
+    scoring, options, shards = scoring or Scoring(), options or RunOptions(), ShardSet(data)
     _check_submission(submission, shards)
     files = scoring.model_files(data)
-    wanted = {setting.name: scoring.in_setting(setting, files)}
+    wanted = {submission.setting.name: scoring.in_setting(submission.setting, files)}
     scored = score_submissions([submission], wanted, scoring, shards, out, options, files)
     seconds = time.monotonic() - started
-    return RunSummary(scored, pairs=len(pair_list.pairs), generated=0, kept=scored.kept, seconds=seconds)
+    return RunSummary(scored, pairs=len(submission.pairs.pairs), generated=0, kept=scored.kept, seconds=seconds)
 
 
 def _check_submission(submission: Submission, shards: ShardSet) -> None:

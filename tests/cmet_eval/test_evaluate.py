@@ -21,6 +21,7 @@ from cmet_eval.runs import evaluate
 from cmet_eval.runs.export import export_pairs
 from cmet_eval.runs.generate import WRITER
 from cmet_eval.runs.metrics import Scoring
+from cmet_eval.runs.submissions import from_elsewhere
 from cmet_leaderboards.board import build
 from cmet_leaderboards.results import read_results
 from cmet_leaderboards.tables import build_tables
@@ -182,7 +183,7 @@ def test_a_folder_of_videos_is_scored_and_what_is_wrong_with_it_is_said(
     record = {"name": "mine", "revision": "7", "title": "Mine", "role": "method", "summary": "", "sees": []}
     keys: dict[str, Any] = {"data": shards, "out": tmp_path / "out"}
     keys |= {"scoring": Scoring(METRICS[:1]), "options": RunOptions(0, quiet=True)}
-    summary = evaluate.score(videos, pair_list, method=record, **keys)
+    summary = evaluate.score(from_elsewhere(videos, pair_list, record), **keys)
     frame = read_results(tmp_path / "out" / "results").frame().set_index("pair_id").sort_index()
     reasons = frame["reason"].fillna("")
     assert list(reasons.iloc[:5]) == ["missing-output", "not-media", "empty-file", reasons.iloc[3], "too-short"]
@@ -194,18 +195,20 @@ def test_a_folder_of_videos_is_scored_and_what_is_wrong_with_it_is_said(
     assert summary.lost["mine", "missing-output"].videos == 1
 
     with pytest.raises(UserError, match=f"should be named {names[0].name}"):
-        evaluate.score(tmp_path, pair_list, method=record, **keys)
+        evaluate.score(from_elsewhere(tmp_path, pair_list, record), **keys)
     with pytest.raises(UserError, match="may only hold"):
-        evaluate.score(videos, pair_list, method=record, pattern="{clip}.mp4", **keys)
+        evaluate.score(from_elsewhere(videos, pair_list, record, pattern="{clip}.mp4"), **keys)
 
 
 def test_pairs_without_a_ground_truth_are_scored_by_what_needs_none(done: Path, shards: Path, tmp_path: Path) -> None:
     pair_list = read_pairs(done / "pairs" / "neutral-base.parquet")
     pairs = tuple(replace(pair, ground_truth_clip=None) for pair in pair_list.pairs[:3])
     summary = evaluate.score(
-        done / "videos" / "static-reference" / "neutral-base",
-        replace(pair_list, pairs=pairs),
-        method={"name": "mine", "revision": "1"},
+        from_elsewhere(
+            done / "videos" / "static-reference" / "neutral-base",
+            replace(pair_list, pairs=pairs),
+            {"name": "mine", "revision": "1"},
+        ),
         data=shards,
         out=tmp_path,
         scoring=Scoring(["psnr", "jitter:output"]),
@@ -223,9 +226,11 @@ def test_a_metric_without_its_weights_is_one_line_and_the_others_finish(
     monkeypatch.delenv("CMET_EVAL_WEIGHTS", raising=False)
     pair_list = read_pairs(done / "pairs" / "neutral-base.parquet")
     summary = evaluate.score(
-        done / "videos" / "static-reference" / "neutral-base",
-        replace(pair_list, pairs=pair_list.pairs[:2]),
-        method={"name": "mine", "revision": "1"},
+        from_elsewhere(
+            done / "videos" / "static-reference" / "neutral-base",
+            replace(pair_list, pairs=pair_list.pairs[:2]),
+            {"name": "mine", "revision": "1"},
+        ),
         data=shards,
         out=tmp_path / "out",
         scoring=Scoring(["psnr", "lpips", "ea:deepface-frame", "ea:deepface-video"]),
@@ -242,7 +247,7 @@ def test_a_metric_without_its_weights_is_one_line_and_the_others_finish(
 def test_pairs_of_other_data_are_refused(done: Path, shards: Path, tmp_path: Path) -> None:
     drawn = draw_pairs(ShardSet(shards).clips, get_setting("neutral-base"), Draw(seeds=1), data_digest="other")
     with pytest.raises(UserError, match="drawn from data other"):
-        evaluate.score(done, drawn, method={"name": "x", "revision": "1"}, data=shards, out=tmp_path)
+        evaluate.score(from_elsewhere(done, drawn, {"name": "x", "revision": "1"}), data=shards, out=tmp_path)
 
 
 def test_unknown_names_stop_before_any_work(shards: Path, tmp_path: Path) -> None:
