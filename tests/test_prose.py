@@ -40,6 +40,7 @@ ALLOWED: dict[str, tuple[str, str]] = {
 }
 # Rooms whose docstrings and comments are checked.
 ROOMS: tuple[str, ...] = (
+    "cmet_reference",
     "pipelines/cmet_pipelines",
     "metrics/cmet_metrics",
     "baselines/cmet_baselines",

@@ -212,7 +212,8 @@ class PoolEncoder:
     The rule `mean` gives the mean of the vectors, (R,), as released. The rule `emotions` gives the probability of each
     emotion, (8,). emotion2vec_plus_large was trained on emotions, so that pools of one emotion are similar for all
     speakers. Prosody differs between speakers, and four training speakers are too few to learn that difference.
-    Therefore emotions are classified before the network, relative to neutral speech. docs/cmet.md has the effect.
+    Therefore emotions are classified before the network, relative to neutral speech. docs/experiments/cmet.md has
+    the effect.
     """
 
     rule: PoolRule
