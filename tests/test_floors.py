@@ -42,13 +42,6 @@ STEP_OF = {room: step for step, rooms in enumerate(STEPS) for room in rooms}
 
 # Tests that still use private names of a module.
 USE_PRIVATE_NAMES: set[str] = {
-    "tests/cmet_reference/test_appearance.py",
-    "tests/cmet_reference/test_cmet.py",
-    "tests/cmet_reference/test_methods.py",
-    "tests/metrics/test_csim.py",
-    "tests/metrics/test_emotion.py",
-    "tests/metrics/test_fid.py",
-    "tests/metrics/test_fvd.py",
     "tests/talking_face/test_fan.py",
     "tests/talking_face/test_gpu.py",
 }
