@@ -15,7 +15,7 @@ import pytest
 import cmet_pipelines
 from cmet_pipelines.configure import Value, configure, read_config, reader_fields
 from cmet_pipelines.processing import ProcessingSettings
-from cmet_pipelines.readers import READERS, discover
+from cmet_pipelines.readers import READERS, Reader, ReaderOptions, discover
 from cmet_pipelines.readers.mead import MeadOptions
 from cmet_pipelines.shards import ShardSet
 from talking_face.reasons import UserError
@@ -73,6 +73,16 @@ def test_values_are_checked_under_the_name_that_was_written(tmp_path: Path) -> N
 def test_another_readers_options_are_a_mistake(small_mead: Path) -> None:
     with pytest.raises(TypeError, match="lrs2 takes Lrs2Options, got MeadOptions"):
         discover("lrs2", small_mead, MeadOptions())
+
+
+def test_a_readers_option_may_not_have_the_name_of_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    class WrongOptions(ReaderOptions):
+        fps: float = 30.0
+
+    wrong = Reader("wrong", READERS["clips"].discover, WrongOptions)
+    monkeypatch.setattr("cmet_pipelines.configure.READERS", {"wrong": wrong})
+    with pytest.raises(TypeError, match=r"WrongOptions\.fps: this is a setting of all datasets"):
+        reader_fields()
 
 
 def test_help_names_every_readers_options() -> None:
