@@ -51,7 +51,7 @@ def write_text(path: Path, text: str, *, durable: bool = False) -> None:
     write_bytes(path, text.encode(), durable=durable)
 
 
-def write_json(path: Path, value: Mapping[str, Any], *, durable: bool = False) -> None:
+def write_json(path: Path, value: Mapping[str, object], *, durable: bool = False) -> None:
     """Writes canonical JSON (sorted keys, one line) by an atomic rename; see `replacing`."""
     write_text(path, canonical_json(dict(value)) + "\n", durable=durable)
 

@@ -140,3 +140,20 @@ def test_private_names_stay_in_their_module() -> None:
 def test_every_file_says_what_it_is_for(room: str) -> None:
     for path in sorted(ROOMS[room].rglob("*.py")):
         assert ast.get_docstring(ast.parse(path.read_text())), f"{path.relative_to(ROOT)} has no module docstring"
+
+
+def test_figures_are_within_their_limits() -> None:
+    """`python -m tests.house` prints the figures; docs/architecture.md explains the comment `# long: REASON`."""
+    assert not (found := house.violations()), "\n".join(found)
+
+
+def test_the_house_sees_what_is_too_long(tmp_path: Path) -> None:
+    body = "\n".join("    x = 1" for _ in range(61))
+    names = ", ".join(f"p{k}" for k in range(9))
+    text = f"def long():\n{body}\n\n\n# long: a list of layers\n@cache\ndef wide({names}):\n    pass\n"
+    (tmp_path / "module.py").write_text(text + "\n\nclass C:\n    def fits(self, a, *, b, **c): ...\n")
+    found = list(house.places(tmp_path / "module.py", tmp_path))
+    assert [(place.figure, place.value, place.reason) for place in found] == [
+        ("lines of a function", 62, ""),
+        ("parameters", 9, "a list of layers"),
+    ]

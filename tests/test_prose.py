@@ -46,6 +46,7 @@ ROOMS: tuple[str, ...] = (
     "baselines/cmet_baselines",
     "leaderboards/cmet_leaderboards",
     "cmet_eval",
+    "embedded_corpus",
 )
 # Rooms whose files must have a first line of the module docstring that is one sentence or its beginning.
 ALL_ROOMS = (

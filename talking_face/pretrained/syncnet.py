@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -19,6 +19,9 @@ from talking_face.pretrained.mfcc import mfcc
 from talking_face.pretrained.model_files import ModelFiles
 from talking_face.pretrained.store import WeightFile, registered_hash, weight_file
 from talking_face.reasons import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SIZE = 224  # side of the crop, px
 WINDOW = 5  # frames of one embedding, at 25 frames/s
@@ -32,7 +35,7 @@ class _Conv(NamedTuple):
     shape: tuple[int, ...]  # of the weights
     stride: int = 1
     padding: int = 0
-    pool: tuple[Any, Any, Any] | None = None  # kernel, stride, padding
+    pool: tuple[int, int | tuple[int, int], int] | None = None  # kernel, stride, padding
 
 
 _LIP = (
@@ -74,7 +77,7 @@ class SyncNet:
     size = SIZE
     window = WINDOW
 
-    def __init__(self, state: Mapping[str, Any], tag: str, device: str | None = None, batch: int = 8) -> None:
+    def __init__(self, state: Mapping[str, Tensor], tag: str, device: str | None = None, batch: int = 8) -> None:
         """`state`: a state dict of syncnet_python's `S`; the official file lacks `num_batches_tracked`, which is not
         used. `device`: default the GPU where there is one. `batch`: windows at once; 8 keep a core's caches."""
         self.tag = tag
@@ -133,7 +136,7 @@ class SyncNet:
                 out.append(self._run(part[:, None], self._sound, self._sound_head))
             return torch.cat(out).cpu().numpy()
 
-    def _folded(self, state: Mapping[str, Any], branch: str, layer: _Conv) -> tuple[Any, Any, _Conv]:
+    def _folded(self, state: Mapping[str, Tensor], branch: str, layer: _Conv) -> tuple[Tensor, Tensor, _Conv]:
         import torch
 
         weight, bias = _fold(state, branch, layer.at)
@@ -141,7 +144,7 @@ class SyncNet:
         weight = weight.float().to(self.device).contiguous(memory_format=torch.channels_last)
         return weight, bias.float().to(self.device), layer
 
-    def _first_folded(self, state: Mapping[str, Any]) -> tuple[Any, Any, Any, Any]:
+    def _first_folded(self, state: Mapping[str, Tensor]) -> tuple[Tensor, list[Tensor], Tensor, Tensor]:
         """For `_first`: frames to sums of frames (8, 8), their weights (8, 96, 3, 7, 7) for RGB, bias, back (4, 8)."""
         import torch
 
@@ -152,7 +155,7 @@ class SyncNet:
         layouts = [w.contiguous(memory_format=torch.channels_last) for w in at_points.float().to(self.device)]
         return before.float().to(self.device), layouts, bias.float().to(self.device), after.float().to(self.device)
 
-    def _first(self, frames: Any) -> Any:
+    def _first(self, frames: Tensor) -> Tensor:
         """The first layer: (n + 4, 224, 224, 3) RGB float to (n, 96, 54, 54), channels last."""
         import torch
         from torch.nn import functional
@@ -179,11 +182,11 @@ class SyncNet:
                 out[i : i + _TILE, top : top + _BAND] = pooled.permute(0, 2, 3, 1)
         return out[:n].permute(0, 3, 1, 2)
 
-    def _folded_head(self, state: Mapping[str, Any], branch: str) -> tuple[Any, ...]:
+    def _folded_head(self, state: Mapping[str, Tensor], branch: str) -> tuple[Tensor, ...]:
         last = (state[f"{branch}.3.weight"].float(), state[f"{branch}.3.bias"].float())
         return tuple(value.float().to(self.device) for value in (*_fold(state, branch, 0), *last))
 
-    def _run(self, x: Any, layers: list[tuple[Any, Any, _Conv]], head: tuple[Any, ...]) -> Any:
+    def _run(self, x: Tensor, layers: list[tuple[Tensor, Tensor, _Conv]], head: tuple[Tensor, ...]) -> Tensor:
         import torch
         from torch.nn import functional
 
@@ -194,7 +197,7 @@ class SyncNet:
         return functional.linear(hidden, head[2], head[3])
 
 
-def _finish(x: Any, layer: _Conv) -> Any:
+def _finish(x: Tensor, layer: _Conv) -> Tensor:
     """ReLU and pooling. Pooling first leaves a quarter of the elements to the ReLU; the maximum is the same."""
     from torch.nn import functional
 
@@ -234,7 +237,7 @@ def _tag(sha256: str) -> str:
     return f"syncnet-v2@{sha256[:8]}"
 
 
-def load_state(path: Path) -> dict[str, Any]:
+def load_state(path: Path) -> dict[str, Tensor]:
     """The tensors of a state dict file, in torch's old or new format; nothing in it is executed."""
     import torch
 
@@ -263,14 +266,14 @@ def _layer_shapes(branch: str, index: int, shape: tuple[int, ...], normed: bool)
     return {f"{branch}.{index}.weight": shape, **{f"{branch}.{name}": shape[:1] for name in names}}
 
 
-def _check(state: Mapping[str, Any]) -> None:
+def _check(state: Mapping[str, Tensor]) -> None:
     expected = state_shapes()
     odd = sorted(expected.keys() ^ state.keys()) or [n for n, s in expected.items() if tuple(state[n].shape) != s]
     if odd:
         raise UserError(f"these are not SyncNet v2's weights: {len(odd)} tensors differ, the first is {odd[0]}")
 
 
-def _fold(state: Mapping[str, Any], branch: str, index: int) -> tuple[Any, Any]:
+def _fold(state: Mapping[str, Tensor], branch: str, index: int) -> tuple[Tensor, Tensor]:
     """Weight and bias, float64, of a layer and the batch norm after it as one."""
     weight, bias = (state[f"{branch}.{index}.{name}"].double() for name in ("weight", "bias"))
     gain, shift, mean, variance = (
