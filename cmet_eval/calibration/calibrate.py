@@ -108,7 +108,9 @@ def again(
         except (OSError, KeyError, ValueError) as error:
             raise UserError(f"{path} is not a values.csv of cmet-eval calibrate ({type(error).__name__})") from None
     files = evaluators_first(evaluators[:1], files or ModelFiles.from_environment())
-    return write(out, answers, [get_metric(key, files) for key in dict.fromkeys(a.metric for a in answers)])
+    return write(
+        out, answers, [get_metric(key, files, imports=False) for key in dict.fromkeys(a.metric for a in answers)]
+    )
 
 
 def write(out: Path, answers: Sequence[Answer], metrics: Sequence[Metric]) -> list[Path]:

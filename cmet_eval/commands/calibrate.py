@@ -23,7 +23,7 @@ def calibrate(  # one parameter an option
     ),
     clips: Annotated[int, typer.Option(min=1, help="clips of each shard set")] = 4,
     frames: Annotated[int, typer.Option(min=2, help="frames of a clip; lip_energy needs 35")] = 50,
-    metrics: Annotated[list[str] | None, typer.Option(help="name:variant; repeatable")] = None,
+    metrics: Annotated[list[str] | None, typer.Option(help="name:variant or your own module:Class; repeatable")] = None,
     evaluators: Annotated[
         list[Path] | None,
         typer.Option(help="folder of `train evaluators`; repeatable: the first is used, other seeds are noise"),
@@ -32,6 +32,7 @@ def calibrate(  # one parameter an option
     quiet: Quiet = False,
 ) -> None:
     from cmet_eval.calibration.calibrate import Extent, again, run
+    from cmet_metrics.registry import get_metric
 
     if bool(data) == bool(values):
         raise UserError("give --data, or the --values of an earlier run")
@@ -40,6 +41,8 @@ def calibrate(  # one parameter an option
         extent = Extent(clips, frames, sounds)
         paths = run(data, out, extent, metric_keys=metrics or (), evaluators=judges, quiet=quiet)
     else:
+        for key in metrics or ():
+            get_metric(key)
         paths = again(values or (), out, judges)
     for path in paths:
         print(path)

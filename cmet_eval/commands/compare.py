@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cmet_eval.commands.options import BandsFile, BandsSource, ResultRows
+from cmet_eval.commands.options import BandsFile, BandsSource, OwnMetrics, ResultRows
 
 
 # long: typer makes one command-line option of each parameter
@@ -30,13 +30,17 @@ def compare(  # one parameter an option
     out: Annotated[Path | None, typer.Option("--out", help="default: compare/A-B next to the results")] = None,
     bands: BandsFile = None,
     bands_of: BandsSource = None,
+    metrics: OwnMetrics = None,
 ) -> None:
     from cmet_eval.reports import comparison
     from cmet_leaderboards.bands import load_bands
     from cmet_leaderboards.compare import compare as compare_methods
     from cmet_leaderboards.compare import to_markdown
     from cmet_leaderboards.results import read_results
+    from cmet_metrics.registry import get_metric
 
+    for key in metrics or ():
+        get_metric(key)
     out = out or results.parent / "compare" / f"{a}-{b}".replace("/", "_")
     folders = comparison.folders(videos or [], results.parent / "videos", (a, b))
     known = load_bands(bands, bands_of)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cmet_eval.commands.options import BandsFile, BandsSource, ResultRows
+from cmet_eval.commands.options import BandsFile, BandsSource, OwnMetrics, ResultRows
 
 
 def leaderboard(
@@ -21,11 +21,15 @@ def leaderboard(
     run: Annotated[
         Path | None, typer.Option("--run", help="folder with the pairs and videos to play; default: next to RESULTS")
     ] = None,
+    metrics: OwnMetrics = None,
 ) -> None:
     from cmet_baselines.published import published_rows
     from cmet_eval.reports.gallery import gallery
     from cmet_leaderboards.bands import load_bands
     from cmet_leaderboards.board import build
+    from cmet_metrics.registry import get_metric
 
+    for key in metrics or ():
+        get_metric(key)
     shown = gallery(run or results.parent, cases) if cases else None
     print(build(results, out, load_bands(bands, bands_of), shown, published_rows()))

@@ -15,7 +15,15 @@ ShardSetFolder = Annotated[Path, typer.Option("--data", help="folder that cmet-e
 RunFolder = Annotated[Path, typer.Option("--out", help="videos, scores and result rows go here")]
 Metrics = Annotated[
     list[str] | None,
-    typer.Option("--metrics", help="name:variant; repeatable; default: psnr, ssim, m_lmd:eat, f_lmd:eat"),
+    typer.Option(
+        "--metrics",
+        help="name:variant, name:variant,option=value, or your own module:Class; repeatable; default: psnr, ssim, "
+        "m_lmd:eat, f_lmd:eat",
+    ),
+]
+OwnMetrics = Annotated[
+    list[str] | None,
+    typer.Option("--metrics", help="your own metric class in the rows, module:Class, to be imported; repeatable"),
 ]
 Profile = Annotated[
     Literal["embedded", "paper"] | None, typer.Option("--profile", help="all metrics of that evaluator profile")

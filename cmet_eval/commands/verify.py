@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cmet_eval.commands.options import Pattern, Quiet, WorkersOrNone
+from cmet_eval.commands.options import OwnMetrics, Pattern, Quiet, WorkersOrNone
 from talking_face.execution.options import RunOptions
 
 
@@ -27,12 +27,16 @@ def verify(  # one parameter an option
     pattern: Pattern = "{pair}.mp4",
     workers: WorkersOrNone = 2,
     quiet: Quiet = False,
+    metrics: OwnMetrics = None,
 ) -> None:
     from cmet_eval.runs.verification import Sampling
     from cmet_eval.runs.verification import verify as verify_results
     from cmet_leaderboards.results import read_results
+    from cmet_metrics.registry import get_metric
     from talking_face.reasons import UserError
 
+    for key in metrics or ():
+        get_metric(key)
     if not results.exists():
         raise UserError(f"no result rows at {results}")
     run = _run_of(results)

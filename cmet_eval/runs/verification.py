@@ -218,7 +218,7 @@ def _metrics(check: Check, files: ModelFiles) -> list[Metric]:
     found = []
     for key, row in check.rows.items():
         try:
-            metric = get_metric(key, files)
+            metric = get_metric(key, files, imports=False)
         except UserError:
             continue
         if str(metric.signature()) == row.signature:

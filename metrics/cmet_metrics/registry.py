@@ -46,10 +46,11 @@ def _known() -> dict[str, type[Metric]]:
 
 # Every known key and its class, in the order of boards; the variants of a name in the order of their class's table.
 KEYS: dict[str, type[Metric]] = _known()
+_loaded: dict[str, type[Metric]] = {}  # classes of the user's own by key, so that a module is imported once
 METRICS: tuple[Metric, ...] = tuple(_made(cls, arguments_of(cls, key)) for key, cls in KEYS.items())
 
 
-def get_metric(key: str, files: ModelFiles = DEFAULT_FILES) -> Metric:
+def get_metric(key: str, files: ModelFiles = DEFAULT_FILES, *, imports: bool = True) -> Metric:
     """The metric with the key `key`.
 
     Args:
@@ -58,6 +59,8 @@ def get_metric(key: str, files: ModelFiles = DEFAULT_FILES) -> Metric:
             from the Python path or the current folder.
         files: where pretrained files and trained evaluators are searched. A command makes them once, by
             `ModelFiles.from_environment`; the default has no folders, and the environment is not read.
+        imports: False for a key that was read from a file, which must not choose the code that runs. A class of the
+            user's own is then found only if this process has loaded it before.
 
     Raises:
         UserError: no such metric, option or value; the message lists near or known ones.
@@ -65,9 +68,11 @@ def get_metric(key: str, files: ModelFiles = DEFAULT_FILES) -> Metric:
     base, comma, options = key.partition(",")
     known = base if base in KEYS else default_variants().get(base)
     if known is None:
-        own = None if comma else _own_class(base)
-        if own is None:
+        if base not in _loaded and imports and not comma and (cls := _own_class(base)) is not None:
+            _loaded[base] = cls
+        if base not in _loaded or comma:
             raise UserError(f"no metric is called {key!r}; {_hint(base)}")
+        own = _loaded[base]
         return own(files=files) if "files" in inspect.signature(own).parameters else own()
     cls = KEYS[known]
     arguments = arguments_of(cls, known) | (parse_options(cls, key, options) if comma else {})
@@ -82,11 +87,11 @@ def is_own(key: str) -> bool:
 def find_record(key: str) -> Metric | None:
     """The metric of a result row's key, or that of its name if the variant is unknown here; None for unknown names.
 
-    For facts of old or foreign rows: title, place and the like.
+    For facts of old or foreign rows: title, place and the like. Imports nothing.
     """
     for text in (key, key.partition(":")[0]):
         try:
-            return get_metric(text)
+            return get_metric(text, imports=False)
         except UserError:
             continue
     return None

@@ -161,6 +161,8 @@ def test_a_metric_of_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert (metric.key, metric.summary) == ("own_metrics_here:Brightness", "Difference in mean level.")
     assert metric.files == ModelFiles(cache=tmp_path) and metric.profile == "both"
     assert str(metric.signature()) == ("brightness|variant:own_metrics_here.Brightness|agg:video-mean|version:1.0.0")
+    assert find_record("own_metrics_here:Brightness") is not None, "loaded before"
+    assert find_record("own_metrics_here:Half") is None, "a key in a file imports nothing"
     clip = np.zeros((3, 8, 8, 3), np.uint8)
     assert metric.score(Sample(clip + 2), Sample(clip)).value == 2
     for key, message in (
