@@ -49,6 +49,7 @@ def inspect(
 
 
 def _print_clips(shards: ShardSet) -> None:
+    """Prints numbers and labels of the kept clips."""
     table = shards.clips
     seconds = float((table["n_frames"] / table["fps"]).sum())
     print(f"clips      {len(table)}, {int(table['n_frames'].sum())} frames, {seconds:.1f} s")
@@ -75,6 +76,7 @@ def _print_clips(shards: ShardSet) -> None:
 
 
 def _print_ledger(shards: ShardSet) -> None:
+    """Prints how many files were kept, dropped, excluded and skipped, with the reasons."""
     ledger = shards.ledger
     counts = ledger["status"].value_counts()
     print("ledger     " + ", ".join(f"{counts.get(status, 0)} {status}" for status in STATUSES))

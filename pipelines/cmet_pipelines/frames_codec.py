@@ -124,6 +124,7 @@ def _decode_image(data: bytes) -> Frames:
 
 
 def _encode_video(frames: Iterator[Frames], codec: FrameCodec) -> bytes:
+    """A video file in memory, 25 frames/s. Raises ValueError where there is no frame."""
     first = next(frames, None)
     if first is None:
         raise ValueError("no frame to encode")
@@ -165,6 +166,7 @@ def _encode_video(frames: Iterator[Frames], codec: FrameCodec) -> bytes:
 
 
 def _decode_video(data: bytes, indices: Sequence[int] | None) -> Frames:
+    """The frames at `indices`, or all, of a video file in memory; seeks only over longer distances."""
     with av.open(io.BytesIO(data), "r") as source:
         stream = source.streams.video[0]
         stream.thread_count = 1

@@ -106,6 +106,7 @@ class Inventory:
         return {name for name in names if (self.job.out / SHARDS / name).is_file()}
 
     def _read_card(self) -> Card | None:
+        """The card of an earlier run with the same settings; None where no earlier run finished a clip."""
         job = self.job
         path = job.out / CARD
         try:

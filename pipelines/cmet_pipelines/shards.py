@@ -130,6 +130,7 @@ class ShardSet:
         return self._codecs[clip_id]
 
     def _open(self, shard: str) -> pq.ParquetFile:
+        """An open shard; the least recently used one is closed where too many are open."""
         if shard in self._files:
             self._files.move_to_end(shard)
             return self._files[shard]

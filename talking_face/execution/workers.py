@@ -104,6 +104,7 @@ def _run_here(function: str, tasks: Sequence[Task]) -> Iterator[TaskResult]:
 
 
 def _run_on_dask(function: str, tasks: Sequence[Task], workers: int, scheduler: str | None) -> Iterator[TaskResult]:
+    """Keeps a few tasks for each worker thread with Dask, and submits the next one for every finished one."""
     from distributed import as_completed
 
     with _client(workers, scheduler) as client:
