@@ -72,7 +72,7 @@ def landmarks68(image: np.ndarray, box: Box, files: ModelFiles | None = None) ->
 def face_embedding(image: np.ndarray, box: Box, files: ModelFiles | None = None) -> np.ndarray:
     """(128,) float32 identity embedding of the face in `box` of an (H, W, 3) uint8 RGB image.
 
-    Aligned to a 150 px chip by the 68 points, without jitter. dlib's own threshold: under 0.6 apart is one person.
+    Aligned to a 150 px chip by the 68 points, without jitter. dlib's own threshold: a distance under 0.6 is one person.
     """
     image = np.ascontiguousarray(image)
     network = _resnet(weight_file("dlib_face_resnet", files))

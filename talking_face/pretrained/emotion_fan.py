@@ -124,7 +124,7 @@ def emotions(chips_rgb: np.ndarray, name: str, files: ModelFiles | None = None) 
 
 
 def check(name: str, files: ModelFiles | None = None) -> None:
-    """Raises MissingWeights, or UserError for a file that is no such checkpoint."""
+    """Raises MissingWeights, or UserError for a file that is not such a checkpoint."""
     _network(weight_file(name, files))
 
 

@@ -1,4 +1,4 @@
-"""MediaPipe's short-range face detector (BlazeFace), which lies inside the Face Landmarker's file.
+"""MediaPipe's short-range face detector (BlazeFace), which is stored in the Face Landmarker's file.
 
 It looks at 128x128 px and finds faces whose height (hairline to chin) is 0.15 to 1.1 times that: all of 66 GRID faces
 at every size between, 80% at 0.12, none below 0.08.

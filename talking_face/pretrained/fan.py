@@ -22,7 +22,7 @@ CONFIDENCE = 0.5  # of a face
 _MEAN_BGR = (104.0, 117.0, 123.0)
 _REFERENCE = 195.0  # px: a box whose sides add up to this is at scale 1, a crop of 200 px
 _SIZE = 256  # px, what FAN sees
-_UP = 0.12  # the crop's centre lies this share of the box above the box's
+_UP = 0.12  # the crop's centre is this share of the box above the box's centre
 # Where each point goes when the picture is mirrored.
 # fmt: off
 _MIRROR = [

@@ -30,7 +30,7 @@ def face_crop(frame_rgb: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarr
             larger on each side.
 
     Returns:
-        (64, 64) float32 in [-1, 1]; what lies outside the picture has one grey, that of its last two rows.
+        (64, 64) float32 in [-1, 1]; pixels outside the picture have one grey, that of its last two rows.
     """
     grey = cv2.cvtColor(np.ascontiguousarray(frame_rgb), cv2.COLOR_RGB2GRAY)
     grey = cv2.copyMakeBorder(grey, _PAD, _PAD, _PAD, _PAD, cv2.BORDER_CONSTANT, value=[cv2.mean(grey[-2:])[0]] * 3)
@@ -54,7 +54,7 @@ def _forward(crops: np.ndarray, w: Weights) -> np.ndarray:
     x = crops[..., None].astype(np.float32)
     for k in (1, 2):
         x = np.maximum(_norm(_conv(_windows(x, 1, "valid"), w[f"conv2d_{k}/kernel"]), w, k), 0)
-    # Four blocks: two separable convolutions and a pooling beside a strided 1x1 one.
+    # Four blocks: two separable convolutions and a pooling, in parallel with a strided 1x1 one.
     for block in range(4):
         skip = _norm(x[:, ::2, ::2] @ w[f"conv2d_{block + 3}/kernel"][0, 0], w, 3 * block + 3)
         y = np.maximum(_norm(_separable(x, w, 2 * block + 1), w, 3 * block + 4), 0)

@@ -90,7 +90,7 @@ def i3d_logits(clip_rgb: np.ndarray, files: ModelFiles | None = None) -> np.ndar
 
 
 def resize_tf1(frames: np.ndarray, size: int) -> np.ndarray:
-    """TensorFlow 1's `resize_bilinear`: output row i lies at row i * H / size of the input, so the picture is shifted
+    """TensorFlow 1's `resize_bilinear`: output row i is at row i * H / size of the input, so the picture is shifted
     by up to half a pixel against OpenCV's or torch's.
 
     Args:

@@ -21,7 +21,7 @@ _BATCH = 16
 _MEAN, _STD = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)  # of ImageNet's RGB in [-1, 1]
 _EPSILON = 1e-10
 # Convolutions by their place in torchvision's `features`: channels, kernel, stride, padding. Each is tapped after its
-# ReLU; a maximum over 3x3 at stride 2 stands before the second and the third.
+# ReLU; a maximum over 3x3 at stride 2 precedes the second and the third.
 _LAYERS: dict[int, tuple[int, int, int, int]] = {
     0: (64, 11, 4, 2),
     3: (192, 5, 1, 2),

@@ -53,7 +53,7 @@ def _floor(energy: np.ndarray) -> np.ndarray:
 
 @cache
 def _mel_filters() -> np.ndarray:
-    """(26, 257): triangles whose corners lie on whole Fourier points, evenly spaced in mel = 2595 lg(1 + f/700)."""
+    """(26, 257): triangles whose corners are at whole Fourier points, evenly spaced in mel = 2595 lg(1 + f/700)."""
     mel = np.linspace(0, 2595 * np.log10(1 + RATE / 2 / 700.0), _FILTERS + 2)
     corner = np.floor((_FFT + 1) * 700 * (10 ** (mel / 2595.0) - 1) / RATE)
     point = np.arange(_FFT // 2 + 1)
