@@ -10,11 +10,13 @@ import functools
 import importlib
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import ParamSpec
 
 import typer
 
 from talking_face.reasons import ClipError, UserError
+
+P = ParamSpec("P")
 
 # Name -> its line in `cmet-eval --help`. The file is commands/<name>.py. It is imported only for its own command:
 # the import of the whole stack takes seconds.
@@ -88,15 +90,15 @@ def _version(
         raise typer.Exit()
 
 
-def _interruptible(command: Callable[..., None]) -> Callable[..., None]:
+def _interruptible(command: Callable[P, None]) -> Callable[P, None]:
     """The command with Ctrl-C as one line; typer alone would end it without a word."""
 
     @functools.wraps(command)
-    def wrapped(*args: Any, **kwargs: Any) -> None:
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
             command(*args, **kwargs)
         except KeyboardInterrupt:
-            _stop("stopped; the same command takes up where this one was", 130)
+            _stop("stopped; the same command resumes the work", 130)
 
     return wrapped
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cmet_eval.calibration.degradations import SAMPLES, Clip
+from cmet_eval.calibration.degradations import SAMPLES, CalibrationClip
 from cmet_eval.calibration.redraw import ClipRow, other_emotion, other_speaker, redrawn
 from cmet_eval.runs.generate import open_shards
 from cmet_metrics.base import Labels
@@ -23,7 +23,7 @@ from talking_face.reasons import UserError
 _SEED = 0
 
 
-def pick_clips(folder: Path, count: int, frames: int, seen: frozenset[str] = frozenset()) -> list[Clip]:
+def pick_clips(folder: Path, count: int, frames: int, seen: frozenset[str] = frozenset()) -> list[CalibrationClip]:
     """`count` clips of a shard set, two a speaker where there are two, of the highest intensity that the set has.
 
     The choice is drawn with a fixed seed. Clips are cut to `frames` frames.
@@ -51,12 +51,12 @@ def _strong(clips: pd.DataFrame, frames: int, seen: frozenset[str]) -> list[Clip
     return list((strong if len(strong) else long).itertuples())
 
 
-def _clip(shards: ShardSet, row: ClipRow, rows: list[ClipRow], frames: int) -> Clip:
+def _clip(shards: ShardSet, row: ClipRow, rows: list[ClipRow], frames: int) -> CalibrationClip:
     """The clip of a row. An embedded one can be drawn again; a real one gets the frames of another speaker's clip."""
     pictures = shards.frames(row.clip_id)[:frames]
     emotion = row.emotion if row.emotion in EMOTIONS else None
     drawn = redrawn(row, pictures, shards.crop_transform(row.clip_id)[:frames]) if emotion else None
-    clip = Clip(
+    clip = CalibrationClip(
         name=row.clip_id,
         group="embedded" if drawn else "real",
         frames=pictures,
@@ -75,7 +75,7 @@ def _clip(shards: ShardSet, row: ClipRow, rows: list[ClipRow], frames: int) -> C
     return replace(clip, with_other_face=partial(_frames_of, shards, others[0], len(pictures))) if others else clip
 
 
-def pick_sounds(folder: Path, count: int, frames: int, seen: frozenset[str] = frozenset()) -> list[Clip]:
+def pick_sounds(folder: Path, count: int, frames: int, seen: frozenset[str] = frozenset()) -> list[CalibrationClip]:
     """`count` clips of a shard set for `shifted_sound`, of any emotion and intensity; drawn with a fixed seed."""
     shards = open_shards(str(folder))
     table = shards.clips[(shards.clips["valid_fraction"] >= 0.5) & ~shards.clips["clip_id"].isin(seen)]
@@ -86,7 +86,7 @@ def pick_sounds(folder: Path, count: int, frames: int, seen: frozenset[str] = fr
         points, blendshapes = shards.landmarks(row.clip_id)[:frames], shards.blendshapes(row.clip_id)[:frames]
         group = "embedded" if row.dataset == "mead" and row.speaker in speaker_names(16) else "real"
         sound = shards.audio(row.clip_id)[: len(pictures) * SAMPLES]
-        out.append(Clip(row.clip_id, group, pictures, sound, to_68(points), mesh=(points, blendshapes)))
+        out.append(CalibrationClip(row.clip_id, group, pictures, sound, to_68(points), mesh=(points, blendshapes)))
     return out
 
 

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -35,7 +35,7 @@ class Video(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Clip:
+class CalibrationClip:
     """A clip to degrade. The functions return (T, H, W, 3) pictures; None where the clip cannot be drawn again."""
 
     name: str
@@ -56,17 +56,17 @@ class NotMakeable(Exception):
     """This clip cannot be degraded so: it cannot be drawn again."""
 
 
-def encoded(frames: np.ndarray, **settings: Any) -> np.ndarray:
-    """The frames after `write_video` with these settings and back; Matroska unless `suffix` says otherwise."""
+def encoded(frames: np.ndarray, encoding: Encoding, suffix: str = ".mkv") -> np.ndarray:
+    """The frames after encoding and decoding; `suffix` chooses the container, Matroska by default."""
     with tempfile.TemporaryDirectory(prefix="cmet-calibrate-") as folder:
-        path = Path(folder) / f"clip{settings.pop('suffix', '.mkv')}"
-        write_video(path, frames, FPS, encoding=Encoding(**settings))
+        path = Path(folder) / f"clip{suffix}"
+        write_video(path, frames, FPS, encoding=encoding)
         return read_frames(path, None)
 
 
 def as_written(frames: np.ndarray) -> np.ndarray:
     """As any method's output is written by this suite."""
-    return encoded(frames, **WRITER)
+    return encoded(frames, Encoding(**WRITER))
 
 
 def stand_in(frames: np.ndarray) -> np.ndarray:
@@ -76,28 +76,28 @@ def stand_in(frames: np.ndarray) -> np.ndarray:
     return np.stack([cv2.GaussianBlur(frame, (0, 0), 2.0) for frame in late])
 
 
-def reencode(clip: Clip, crf: Step) -> Video:
+def reencode(clip: CalibrationClip, crf: Step) -> Video:
     """H.264 4:2:0 at `crf`; 0: not at all."""
     if crf == 0:
         return Video(clip.frames, clip.audio)
-    return Video(encoded(clip.frames, crf=int(crf), pix_fmt="yuv420p"), clip.audio)
+    return Video(encoded(clip.frames, Encoding(crf=int(crf), pix_fmt="yuv420p")), clip.audio)
 
 
-def move(clip: Clip, px: Step) -> Video:
+def move(clip: CalibrationClip, px: Step) -> Video:
     """Pictures `px` to the right; the edge's pixels continue."""
     k = int(px)
     padded = np.pad(clip.frames, ((0, 0), (0, 0), (k, 0), (0, 0)), mode="edge")
     return Video(np.ascontiguousarray(padded[:, :, : clip.frames.shape[2]]), clip.audio)
 
 
-def blur(clip: Clip, sigma: Step) -> Video:
+def blur(clip: CalibrationClip, sigma: Step) -> Video:
     """Gaussian, `sigma` px."""
     if sigma == 0:
         return Video(clip.frames, clip.audio)
     return Video(np.stack([cv2.GaussianBlur(f, (0, 0), float(sigma)) for f in clip.frames]), clip.audio)
 
 
-def jpeg(clip: Clip, quality: Step) -> Video:
+def jpeg(clip: CalibrationClip, quality: Step) -> Video:
     """Each frame through JPEG; 0: not at all."""
     if quality == 0:
         return Video(clip.frames, clip.audio)
@@ -106,21 +106,24 @@ def jpeg(clip: Clip, quality: Step) -> Video:
     return Video(np.ascontiguousarray(np.array(bgr)[..., ::-1]), clip.audio)
 
 
-def change_codec(clip: Clip, name: Step) -> Video:
+def change_codec(clip: CalibrationClip, name: Step) -> Video:
     """`name` of _CODECS; 0: not at all."""
     if name == 0:
         return Video(clip.frames, clip.audio)
-    return Video(encoded(clip.frames, **_CODECS[str(name)]), clip.audio)
+    return Video(encoded(clip.frames, *_CODECS[str(name)]), clip.audio)
 
 
-_CODECS: dict[str, dict[str, Any]] = {
-    "vp8": {"codec": "libvpx", "pix_fmt": "yuv420p", "options": {"b": "2000000", "deadline": "realtime"}},
-    "mpeg4": {"codec": "mpeg4", "pix_fmt": "yuv420p", "options": {"b": "2000000"}, "suffix": ".avi"},
-    "mpeg1": {"codec": "mpeg1video", "pix_fmt": "yuv420p", "options": {"b": "2000000"}},
+_CODECS: dict[str, tuple[Encoding, str]] = {
+    "vp8": (
+        Encoding(codec="libvpx", pix_fmt="yuv420p", options={"b": "2000000", "deadline": "realtime"}),
+        ".mkv",
+    ),
+    "mpeg4": (Encoding(codec="mpeg4", pix_fmt="yuv420p", options={"b": "2000000"}), ".avi"),
+    "mpeg1": (Encoding(codec="mpeg1video", pix_fmt="yuv420p", options={"b": "2000000"}), ".mkv"),
 }
 
 
-def hold(clip: Clip, n: Step) -> Video:
+def hold(clip: CalibrationClip, n: Step) -> Video:
     """Every n-th frame dropped and the one before shown again, as a player does; 0: none."""
     index = np.arange(len(clip.frames))
     if n:
@@ -128,14 +131,14 @@ def hold(clip: Clip, n: Step) -> Video:
     return Video(clip.frames[np.maximum(index, 0)], clip.audio)
 
 
-def remove(clip: Clip, k: Step) -> Video:
+def remove(clip: CalibrationClip, k: Step) -> Video:
     """`k` frames, evenly spread, taken out: the clip becomes shorter than its ground truth."""
     count = int(k)
     gone = ((np.arange(count) + 0.5) * len(clip.frames) / max(count, 1)).astype(int)
     return Video(np.delete(clip.frames, gone, axis=0) if count else clip.frames, clip.audio)
 
 
-def shift_sound(clip: Clip, k: Step) -> Video:
+def shift_sound(clip: CalibrationClip, k: Step) -> Video:
     """Sound `k` frames earlier (later where negative), silence where none is left: SyncNet's offset grows by k."""
     n = int(k) * SAMPLES
     out = np.zeros_like(clip.audio)
@@ -146,7 +149,7 @@ def shift_sound(clip: Clip, k: Step) -> Video:
     return Video(clip.frames, out)
 
 
-def freeze_mouth(clip: Clip, share: Step) -> Video:
+def freeze_mouth(clip: CalibrationClip, share: Step) -> Video:
     """The first frame's mouth in all frames, carried along by the head's rigid points, `share` of it (1: opaque).
 
     The patch is the hull of both mouths, 0.2 of the distance between the eyes wider, with a soft edge.
@@ -171,21 +174,21 @@ def freeze_mouth(clip: Clip, share: Step) -> Video:
     return Video(out, clip.audio)
 
 
-def scale_mouth(clip: Clip, factor: Step) -> Video:
+def scale_mouth(clip: CalibrationClip, factor: Step) -> Video:
     """Drawn again with the mouth's movement times `factor`; 1 is the control: drawn again and nothing changed."""
     if clip.with_mouth is None:
         raise NotMakeable
     return Video(clip.with_mouth(float(factor)), clip.audio)
 
 
-def swap_identity(clip: Clip, _: Step) -> Video:
+def swap_identity(clip: CalibrationClip, _: Step) -> Video:
     """Another speaker. Drawn: the same performance by another face. Real: another clip, so another sentence too."""
     if clip.with_other_face is None:
         raise NotMakeable
     return Video(clip.with_other_face(), clip.audio)
 
 
-def swap_emotion(clip: Clip, _: Step) -> Video:
+def swap_emotion(clip: CalibrationClip, _: Step) -> Video:
     """The emotion `labels.reference_emotion` on the same face with the same mouth and head."""
     if clip.with_other_emotion is None:
         raise NotMakeable
@@ -199,7 +202,7 @@ class Degradation:
     name: str
     unit: str  # of the steps
     steps: tuple[Step, ...]  # weak to strong
-    apply: Callable[[Clip, Step], Video]
+    apply: Callable[[CalibrationClip, Step], Video]
     sound_only: bool = False  # the pictures stay the same: only metrics that need the sound are computed
 
 

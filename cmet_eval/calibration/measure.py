@@ -12,7 +12,7 @@ from cmet_eval.calibration.answers import BASE, EVALUATOR, NO_STEP, NOT_MAKEABLE
 from cmet_eval.calibration.degradations import (
     DEGRADATIONS,
     NOISE,
-    Clip,
+    CalibrationClip,
     Degradation,
     NotMakeable,
     Step,
@@ -27,7 +27,7 @@ from talking_face.pretrained.model_files import ModelFiles
 
 
 def calibrate(
-    clips: Iterable[Clip],
+    clips: Iterable[CalibrationClip],
     metrics: Sequence[Metric],
     degradations: Sequence[Degradation] = DEGRADATIONS,
     noise: Sequence[Degradation] = NOISE,
@@ -52,7 +52,7 @@ def calibrate(
 
 
 def _noise(
-    written: Clip,
+    written: CalibrationClip,
     metrics: Sequence[Metric],
     noise: Sequence[Degradation],
     other_evaluators: Sequence[Path],
@@ -76,7 +76,7 @@ def evaluators_first(folders: Sequence[Path], files: ModelFiles) -> ModelFiles:
     return replace(files, weights=(*folders, *files.weights))
 
 
-def shifted_sound(clips: Iterable[Clip], metrics: Sequence[Metric]) -> Iterable[Answer]:
+def shifted_sound(clips: Iterable[CalibrationClip], metrics: Sequence[Metric]) -> Iterable[Answer]:
     """The offset that each metric finds as the sound is shifted. Pictures are processed once: cheap for many clips.
 
     The pictures are those of the shards, with the clip's stored landmarks where it has them.
@@ -93,7 +93,7 @@ def shifted_sound(clips: Iterable[Clip], metrics: Sequence[Metric]) -> Iterable[
 
 
 def _degraded(
-    clip: Clip, how: Degradation, name: str, metrics: Sequence[Metric], base: Sample, target: Sample
+    clip: CalibrationClip, how: Degradation, name: str, metrics: Sequence[Metric], base: Sample, target: Sample
 ) -> Iterable[Answer]:
     """The answers to every step of a degradation."""
     for step in how.steps:
@@ -118,12 +118,12 @@ def _asked(metric: Metric, how: Degradation, step: Step, noise: bool) -> bool:
     return noise or not metric.slow or step == how.steps[-1]
 
 
-def _sample(clip: Clip, frames: np.ndarray, audio: np.ndarray) -> Sample:
+def _sample(clip: CalibrationClip, frames: np.ndarray, audio: np.ndarray) -> Sample:
     return Sample(frames, FPS, audio, clip.name, clip.labels)
 
 
 def _answers(
-    clip: Clip, name: str, step: str, metrics: Sequence[Metric], sample: Sample, target: Sample
+    clip: CalibrationClip, name: str, step: str, metrics: Sequence[Metric], sample: Sample, target: Sample
 ) -> Iterable[Answer]:
     for metric in metrics:
         score: Score = metric.score(sample, target)

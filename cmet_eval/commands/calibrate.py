@@ -12,7 +12,8 @@ from talking_face.reasons import UserError
 
 
 # long: typer makes one command-line option of each parameter
-def calibrate(  # one parameter an option
+# Long signature: typer makes one command-line option of each parameter.
+def calibrate(
     data: Annotated[list[Path] | None, typer.Option(help="a shard set; repeatable")] = None,
     values: Annotated[
         list[Path] | None,

@@ -28,7 +28,8 @@ class Kind(StrEnum):
 
 
 # long: typer makes one command-line option of each parameter
-def report(  # one parameter an option
+# Long signature: typer makes one command-line option of each parameter.
+def report(
     kind: Annotated[Kind, typer.Argument()],
     run: Annotated[Path, typer.Option(help="folder of a run: result rows, videos, records")] = Path("work/run"),
     data: Annotated[

@@ -27,7 +27,8 @@ class Action(StrEnum):
 
 
 # long: typer makes one command-line option of each parameter
-def study(  # one parameter an option
+# Long signature: typer makes one command-line option of each parameter.
+def study(
     action: Annotated[Action, typer.Argument()],
     out: Annotated[Path, typer.Option(help="the study's folder")] = Path("work/study"),
     run: Annotated[Path, typer.Option(help="make: the folder that `cmet-eval run --out` wrote")] = Path("work/run"),

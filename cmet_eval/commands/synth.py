@@ -11,7 +11,7 @@ from pathlib import Path
 import typer
 
 
-# long: one parameter for each option of the command
+# Long signature: typer makes one command-line option of each parameter.
 def synth(
     layout: str = typer.Argument(help="mead | crema-d | lrs2 | meld | clips"),
     out: Path = typer.Argument(help="folder to write into"),

@@ -28,7 +28,7 @@ _SCHEMA = pa.schema(
     ]
 )
 _META_KEY = b"cmet_eval.pairs"
-Row: TypeAlias = dict[str, Any]  # the fields of a `Pair`, or the file's metadata, as plain values
+Fields: TypeAlias = dict[str, Any]  # the fields of a `Pair`, or the file's metadata, as plain values
 
 
 def write_pairs(pair_list: PairList, path: Path) -> None:
@@ -79,12 +79,12 @@ def read_pairs(path: Path) -> PairList:
     return result
 
 
-def _to_pair(row: Row) -> Pair:
-    fields: Row = {name: tuple(value) if isinstance(value, list) else value for name, value in row.items()}
+def _to_pair(row: Fields) -> Pair:
+    fields: Fields = {name: tuple(value) if isinstance(value, list) else value for name, value in row.items()}
     return Pair(**fields)
 
 
-def _to_csv(rows: list[Row], meta: Row) -> str:
+def _to_csv(rows: list[Fields], meta: Fields) -> str:
     """Lists as JSON, None as an empty cell; the first line `# {...}` holds the metadata."""
     buffer = io.StringIO()
     buffer.write(f"# {canonical_json(meta)}\n")
@@ -95,13 +95,13 @@ def _to_csv(rows: list[Row], meta: Row) -> str:
     return buffer.getvalue()
 
 
-def _from_csv(text: str) -> tuple[list[Row], Row]:
+def _from_csv(text: str) -> tuple[list[Fields], Fields]:
     head, _, body = text.partition("\n")
     if not head.startswith("# {"):
         raise ValueError("its first line should be '# {...}' with the setting and the data digest")
-    rows: list[Row] = []
+    rows: list[Fields] = []
     for raw in csv.DictReader(io.StringIO(body)):
-        row: Row = {}
+        row: Fields = {}
         for name, cell in raw.items():
             if name in _LISTS:
                 row[name] = json.loads(cell)

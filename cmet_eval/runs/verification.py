@@ -67,7 +67,7 @@ class Sampling:
 
 
 @dataclass(frozen=True)
-class Row:
+class CheckedRow:
     """The part of a result row that is checked."""
 
     signature: str
@@ -83,7 +83,7 @@ class Check:
     pair: Pair
     video: Path
     sha256: str  # by the rows
-    rows: Mapping[str, Row]  # by metric key
+    rows: Mapping[str, CheckedRow]  # by metric key
 
     def fault(self, what: str) -> Fault:
         return Fault(self.method, self.pair.pair_id, what)
@@ -196,11 +196,11 @@ def _shas(grid: Grid, m: int) -> dict[str, str]:
     return {pair: sha for pair, sha in shas.items() if sha}
 
 
-def _rows(grid: Grid, m: int, p: int) -> dict[str, Row]:
+def _rows(grid: Grid, m: int, p: int) -> dict[str, CheckedRow]:
     """The rows of the m-th method and p-th pair, by metric key."""
     table = grid.table.select(["signature", "value", "reason", "metric"])
     index = [int(grid.row[m, c, p]) for c in range(len(grid.columns)) if grid.state[m, c, p] != ABSENT]
-    return {str(row.pop("metric")): Row(**row) for row in table.take(index).to_pylist()}
+    return {str(row.pop("metric")): CheckedRow(**row) for row in table.take(index).to_pylist()}
 
 
 def _file_fault(check: Check) -> str:
@@ -264,11 +264,11 @@ def _compare(check: Check, scores: Mapping[str, StoredScore], files: ModelFiles)
     return compared, exact, wrong
 
 
-def _agree(old: Row, new: StoredScore) -> bool:
+def _agree(old: CheckedRow, new: StoredScore) -> bool:
     if old.value is None or new.value is None:
         return old.value is new.value and old.reason == new.reason
     return abs(old.value - new.value) <= TOLERANCE * max(1.0, abs(old.value))
 
 
-def _shown(score: Row | StoredScore) -> str:
+def _shown(score: CheckedRow | StoredScore) -> str:
     return repr(score.value) if score.value is not None else str(score.reason)

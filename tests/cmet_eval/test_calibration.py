@@ -14,7 +14,7 @@ from cmet_eval.calibration.calibrate import again, write
 from cmet_eval.calibration.degradations import (
     DEGRADATIONS,
     NOISE,
-    Clip,
+    CalibrationClip,
     NotMakeable,
     blur,
     change_codec,
@@ -44,20 +44,22 @@ SPEC = ClipSpec("W901", "happy", 3, 1, tuple(sorted(sentences())), seconds=1.68,
 
 
 @pytest.fixture(scope="module")
-def clip() -> Clip:
+def clip() -> CalibrationClip:
     """42 drawn frames of 192 px: lip energy needs 35."""
     act = perform(SPEC, 25)
     frames = np.stack([cv2.resize(frame, (192, 192), interpolation=cv2.INTER_AREA) for frame in draw(act)])
-    return Clip("drawn", "embedded", frames, act.sound[::3].copy(), mediapipe_68(Sample(frames), DEFAULT_FILES))
+    return CalibrationClip(
+        "drawn", "embedded", frames, act.sound[::3].copy(), mediapipe_68(Sample(frames), DEFAULT_FILES)
+    )
 
 
-def test_a_step_of_zero_changes_nothing(clip: Clip) -> None:
+def test_a_step_of_zero_changes_nothing(clip: CalibrationClip) -> None:
     for apply in (reencode, move, blur, jpeg, change_codec, hold, remove, freeze_mouth, shift_sound):
         frames, audio = apply(clip, 0)
         assert np.array_equal(frames, clip.frames) and np.array_equal(audio, clip.audio), apply.__name__
 
 
-def test_degradations_are_what_they_say(clip: Clip) -> None:
+def test_degradations_are_what_they_say(clip: CalibrationClip) -> None:
     assert np.array_equal(move(clip, 2).frames[:, :, 2:], clip.frames[:, :, :-2])
     held = hold(clip, 4).frames
     assert np.array_equal(held[3], clip.frames[2]) and np.array_equal(held[4], clip.frames[4])
@@ -84,7 +86,7 @@ def test_a_mouth_at_half_amplitude_and_another_emotion_keep_the_rest() -> None:
     assert np.abs(changed_weights(act, emotion="sad") - act.weights).max() > 0.5
 
 
-def test_two_metrics_on_three_degradations(clip: Clip, tmp_path: Path) -> None:
+def test_two_metrics_on_three_degradations(clip: CalibrationClip, tmp_path: Path) -> None:
     metrics = [Psnr(), by_key("lip_energy:offset")]
     few = [replace(BY_NAME["sound-shift"], steps=(-4, 3)), replace(BY_NAME["blur"], steps=(1, 4)),
            replace(BY_NAME["mouth-amplitude"], steps=(0.5,))]  # fmt: skip
@@ -106,7 +108,7 @@ def test_two_metrics_on_three_degradations(clip: Clip, tmp_path: Path) -> None:
     assert len(once) == 6 and all(once)
 
 
-def test_the_sound_alone_is_moved(clip: Clip) -> None:
+def test_the_sound_alone_is_moved(clip: CalibrationClip) -> None:
     """Points that are given are taken: with none in any frame nothing can be said."""
     rows = list(shifted_sound([clip], [Psnr(), by_key("lip_energy:offset")]))
     start = rows[0].offset
