@@ -1,4 +1,4 @@
-"""A page in headless Chromium, with a script in it that tells what it saw. In real time, so that films can play."""
+"""Opens a page in headless Chromium, with a script that reports results. In real time, so that videos can play."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ import pytest
 CHROMIUM = next((p for name in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(name))), None)
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed: no page is opened")
 
-# Errors are collected before the page's own scripts run; `tell` ends the visit. Percent signs keep it on one line.
+# Errors are collected before the scripts of the page run. `report` ends the visit. Percent signs keep it on one line.
 _HEAD = """<script>
 window.__errors = []; addEventListener("error", (e) => __errors.push(e.message));
-window.tell = (seen) => console.log("told:" + encodeURIComponent(JSON.stringify({...seen, errors: __errors})));
+window.report = (seen) => console.log("report:" + encodeURIComponent(JSON.stringify({...seen, errors: __errors})));
 </script>"""
-_TOLD = re.compile(r'"told:([^"]*)"')
+_REPORT = re.compile(r'"report:([^"]*)"')
 _LIMIT = 120.0
 
 
 def visit(text: str, script: str, probe: Path, *options: str) -> tuple[dict[str, Any], str]:
-    """What `script`, put at the end of the page `text`, told, and what else the browser's console said.
+    """The object that `script` reports, at the end of the page `text`, and the other lines of the browser's console.
 
-    The page is written to `probe`, in the folder that its links start from; the browser's profile lies beside it for
-    as long as the visit lasts.
+    The page is written to `probe`, in the folder that its links start from. The browser's profile is stored next to it
+    during the visit.
     """
     probe.write_text(
         text.replace("<head>", f"<head>{_HEAD}").replace("</body>", f"<script>{script}</script></body>"),
@@ -46,12 +46,12 @@ def visit(text: str, script: str, probe: Path, *options: str) -> tuple[dict[str,
         while (left := end - time.monotonic()) > 0 and browser.poll() is None:
             if select.select([browser.stderr], [], [], left)[0]:
                 log += browser.stderr.read1()
-                if found := _TOLD.search(log.decode(errors="replace")):
-                    rest = [line for line in log.decode(errors="replace").splitlines() if "told:" not in line]
+                if found := _REPORT.search(log.decode(errors="replace")):
+                    rest = [line for line in log.decode(errors="replace").splitlines() if "report:" not in line]
                     return json.loads(unquote(found.group(1))), "\n".join(x for x in rest if "CONSOLE" in x)
     finally:
         browser.kill()
         browser.communicate()
         probe.unlink()
         shutil.rmtree(profile, ignore_errors=True)
-    raise AssertionError(f"the page told nothing within {_LIMIT:g} s: {log.decode(errors='replace')[-2000:]}")
+    raise AssertionError(f"the page reported nothing within {_LIMIT:g} s: {log.decode(errors='replace')[-2000:]}")

@@ -1,4 +1,4 @@
-"""Shared fixtures: one thread a library, and the real clips beside the checkout, skipped by name where absent."""
+"""Shared fixtures: one thread for each library, and the real clips in ../shared; tests skip by name without them."""
 
 from __future__ import annotations
 

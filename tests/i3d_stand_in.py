@@ -1,4 +1,4 @@
-"""Variables that stand in for I3D's in the form of the package that carries them."""
+"""Seeded replacements for the variables of I3D, in the form of the package that distributes them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 
 def variables(seed: int = 0) -> dict[str, Any]:
-    """Seeded variables in the package's own form: names as TensorFlow's, kernels (time, height, width, in, out)."""
+    """Seeded variables in the form of the package: names of TensorFlow, kernels (time, height, width, in, out)."""
     rng = np.random.default_rng(seed)
 
     def unit(before: int, after: int, side: int) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Weights that stand in for official files: of the same form, from a seed."""
+"""Seeded replacements for official weights, in the same form."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 
 def seeded(network: Any, seed: int = 0) -> dict[str, Any]:
-    """A state dict that depends on the seed and the names alone, scaled so that features stay finite."""
+    """A state dict that depends only on the seed and the names, scaled so that features stay finite."""
     import torch
 
     rng, out = np.random.default_rng(seed), {}

@@ -1,4 +1,4 @@
-"""A seeded network of SyncNet v2's form, for comparing with syncnet_python's own code where its file is not at hand."""
+"""A seeded SyncNet v2, to compare with the code of syncnet_python where the official weights are absent."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from talking_face.pretrained.mfcc import mfcc
 
 @cache
 def reference_net(seed: int = 0) -> Any:
-    """syncnet_python's network in eval mode. Its batch norms hold the statistics of noise, so that activations have the
-    size that a trained network gives them, and embeddings differ from window to window. Both branches have the same,
-    large mean, so that lips are nearer to sound than to the zeros around it, as trained ones are."""
+    """syncnet_python's network in eval mode. Its batch norms have the statistics of noise, so that activations are as
+    large as in a trained network, and embeddings differ between windows. Both branches have the same large mean, so
+    that lips are nearer to sound than to the zeros around it, as in a trained network.
+    """
     from syncnet_python.SyncNetModel import S
 
     torch.manual_seed(seed)
@@ -40,7 +41,7 @@ def reference_net(seed: int = 0) -> Any:
 
 
 def official_form(net: Any) -> dict[str, torch.Tensor]:
-    """Its state dict as the official file has it: from before batch norm counted its batches."""
+    """Its state dict in the form of the official file, which is older than the batch counter of batch norm."""
     return {name: value for name, value in net.state_dict().items() if not name.endswith("num_batches_tracked")}
 
 
@@ -52,7 +53,7 @@ def smooth_frames(n: int, size: int, seed: int) -> np.ndarray:
 
 
 def babble(n_samples: int, seed: int) -> np.ndarray:
-    """(n,) int16 at 16 kHz: noise whose loudness and colour change as fast as syllables do."""
+    """(n,) int16 at 16 kHz: noise whose loudness and spectrum change as fast as syllables."""
     rng = np.random.default_rng(seed)
     syllable = np.arange(0, n_samples + 1600, 1600)
     loud = np.interp(np.arange(n_samples), syllable, rng.uniform(50, 6000, len(syllable)))

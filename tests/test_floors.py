@@ -42,7 +42,6 @@ STEP_OF = {room: step for step, rooms in enumerate(STEPS) for room in rooms}
 
 # Tests that still use private names of a module.
 USE_PRIVATE_NAMES: set[str] = {
-    "tests/talking_face/test_fan.py",
     "tests/talking_face/test_gpu.py",
 }
 

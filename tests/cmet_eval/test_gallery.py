@@ -34,7 +34,7 @@ Promise.all(ready).then(() => {
       films[1].currentTime += 2;
       seen.pushed = films[1].currentTime - films[0].currentTime;
     } else if (ended || (pushed && off <= 0.1)) {
-      tell({...seen, off, ended, muted: films.map((v) => v.muted), width: films[0].videoWidth});
+      report({...seen, off, ended, muted: films.map((v) => v.muted), width: films[0].videoWidth});
       return;
     }
     requestAnimationFrame(later);

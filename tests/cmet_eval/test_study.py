@@ -92,7 +92,7 @@ def test_the_page_reveals_nothing_to_raters(study: Path) -> None:
 
 PROBE = """
 const seen = {pages: 0};
-URL.createObjectURL = (blob) => { blob.text().then((t) => { seen.saved = JSON.parse(t); tell(seen); }); return "#"; };
+URL.createObjectURL = (blob) => { blob.text().then((t) => { seen.saved = JSON.parse(t); report(seen); }); return "#"; };
 document.getElementById("rater").value = "9"; document.getElementById("begin").click();
 seen.problem = document.getElementById("problem").textContent;
 document.getElementById("rater").value = "2"; document.getElementById("begin").click();

@@ -1,4 +1,4 @@
-"""The drawn face: what it shows is what its ground truth says, and its parts move as they are told to."""
+"""The drawn face shows what its ground truth states, and its parts follow their actions."""
 
 from __future__ import annotations
 

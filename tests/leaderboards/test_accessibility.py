@@ -20,7 +20,7 @@ PROBE = """
 for (const d of document.querySelectorAll("details")) d.open = true;
 axe.run(document, {runOnly: ["wcag2a", "wcag2aa", "wcag21aa", "best-practice"]}).then((r) => {
   const found = r.violations.map((v) => [v.id, v.help, v.nodes.slice(0, 3).map((n) => n.html.slice(0, 160))]);
-  tell({passes: r.passes.length, found});
+  report({passes: r.passes.length, found});
 });
 """
 

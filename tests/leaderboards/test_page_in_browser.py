@@ -34,7 +34,7 @@ seen.axis = [...document.querySelectorAll(".axis")].map((e) => e.textContent);
 seen.flow = [...document.querySelectorAll(".flow tr")].map((e) => [...e.cells].map((c) => c.textContent));
 seen.wide = document.documentElement.scrollWidth - document.documentElement.clientWidth;
 seen.images = [...document.querySelectorAll("svg.strip")].every((e) => e.getAttribute("aria-label"));
-tell(seen);
+report(seen);
 """
 
 

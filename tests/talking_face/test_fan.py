@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -34,8 +33,8 @@ FRAMES_SHA = "2b6675171c9bc255"
 
 
 @pytest.fixture
-def stand_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Seeded weights of one stack, in a store of their own."""
+def stand_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store with seeded weights of one stack."""
     network = fan.fan_network
     monkeypatch.setattr(fan, "fan_network", lambda: network(1))
     monkeypatch.setenv("CMET_EVAL_WEIGHTS", str(tmp_path))
@@ -48,12 +47,6 @@ def stand_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
         getattr(boxes, f"{name}_mbox_conf").weight.data *= 5.0
     torch.save(points.state_dict(), tmp_path / store.weight("fan_2d_4").file)
     torch.save(boxes.state_dict(), tmp_path / store.weight("fan_s3fd").file)
-    caches = (fan._fan, fan._s3fd)
-    for function in caches:
-        function.cache_clear()
-    yield
-    for function in caches:
-        function.cache_clear()
 
 
 @pytest.mark.usefixtures("stand_ins")
