@@ -61,7 +61,7 @@ class TrainedMethod:
     name: str
     files: tuple[str, ...]  # names of its checkpoints
 
-    def __init__(self, model_files: ModelFiles | None = None) -> None:
+    def __init__(self, model_files: ModelFiles) -> None:
         self._model_files = model_files
 
     def _find(self, stage: str) -> Path:
@@ -198,7 +198,7 @@ def _header(path: Path, _time: int, _size: int) -> TrainedOn:
 
 
 @lru_cache(maxsize=2)
-def _cmet(stamps: Sequence[Stamp], files: ModelFiles | None) -> CMetFace:
+def _cmet(stamps: Sequence[Stamp], files: ModelFiles) -> CMetFace:
     from cmet_reference.cmet.generate import CMetFace
     from talking_face.pretrained.torch_nets import device
 
@@ -206,7 +206,7 @@ def _cmet(stamps: Sequence[Stamp], files: ModelFiles | None) -> CMetFace:
 
 
 @lru_cache(maxsize=2)
-def _cem_net(stamps: Sequence[Stamp], files: ModelFiles | None) -> CemNetFace:
+def _cem_net(stamps: Sequence[Stamp], files: ModelFiles) -> CemNetFace:
     from cmet_reference.cem_net.generate import CemNetFace
     from talking_face.pretrained.torch_nets import device
 

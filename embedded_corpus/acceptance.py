@@ -21,6 +21,7 @@ from embedded_corpus.clip import ClipTruth
 from talking_face.media.reading import AUDIO_RATE, iter_frames, read_audio
 from talking_face.pretrained.dlib_models import detect_faces_hog, face_embedding
 from talking_face.pretrained.face_landmarker import FaceLandmarker
+from talking_face.pretrained.model_files import ModelFiles
 from talking_face.progress import Progress
 from talking_face.reasons import UserError
 from talking_face.threads import limit_threads
@@ -48,14 +49,14 @@ class ClipMeasurement:
     tempo: float  # phones a second
 
 
-def measure_clip(video: Path, truth_file: Path, embeddings: int = 2) -> ClipMeasurement:
+def measure_clip(video: Path, truth_file: Path, embeddings: int = 2, *, files: ModelFiles) -> ClipMeasurement:
     """Measures one clip; `embeddings` faces are embedded, evenly spaced in time."""
     truth: ClipTruth = json.loads(truth_file.read_text(encoding="utf-8"))
     fps = float(truth["fps"])
     wanted = {round((k + 0.5) * len(truth["frames"]["time"]) / embeddings) for k in range(embeddings)}
     gaps, corners, vectors = [], [], []
     found = hog_tried = hog_found = count = 0
-    with FaceLandmarker("video") as landmarker:
+    with FaceLandmarker("video", files=files) as landmarker:
         for k, rgb in enumerate(iter_frames(video, None)):
             count += 1
             mesh = landmarker.detect(rgb, round(k * 1000 / fps))
@@ -68,7 +69,7 @@ def measure_clip(video: Path, truth_file: Path, embeddings: int = 2) -> ClipMeas
                     hog_tried += 1
                     hog_found += bool(boxes)
                 if k in wanted and boxes:
-                    vectors.append(face_embedding(rgb, boxes[0]))
+                    vectors.append(face_embedding(rgb, boxes[0], files))
     track = np.array(gaps)
     real = np.array(truth["frames"]["mouth_open_px"])[:count]
     good = np.isfinite(track)
@@ -267,13 +268,13 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     if options.clips:
         truths = [truths[k] for k in np.unique(np.linspace(0, len(truths) - 1, options.clips).round().astype(int))]
-    clips = []
+    clips, files = [], ModelFiles.from_environment()
     try:
         with Progress(len(truths), "clips", "measure") as progress:
             for file in truths:
                 speaker, view, emotion, level, _ = file.relative_to(options.corpus / "_truth").parts
                 video = options.corpus / speaker / "video" / view / emotion / level / f"{file.stem}.mp4"
-                clips.append(measure_clip(video, file))
+                clips.append(measure_clip(video, file, files=files))
                 progress.advance()
         speakers = sorted({c.truth["speaker"] for c in clips})
         lines = report(clips, [] if options.no_timing else _draw_times(speakers))

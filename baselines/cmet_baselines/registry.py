@@ -74,7 +74,7 @@ def get_method(name: str, files: ModelFiles | None = None) -> Method:
         UserError: the name is unknown (with the nearest name), the method cannot be run, or the class lacks a member
             of `Method`.
     """
-    return _method(name, Path.cwd(), files)
+    return _method(name, Path.cwd(), files or ModelFiles.from_environment())
 
 
 def describe(name: str, files: ModelFiles | None = None) -> MethodRecord:
@@ -128,7 +128,7 @@ def _entry(name: str) -> Entry | None:
 
 
 @lru_cache(maxsize=64)
-def _method(name: str, _folder: Path, files: ModelFiles | None) -> Method:
+def _method(name: str, _folder: Path, files: ModelFiles) -> Method:
     """The method of a name in the current folder; one object for each name, as weights load slowly."""
     entry = _entry(name)
     if entry is None:
@@ -158,7 +158,7 @@ def _why_not_run(entry: Entry) -> str:
     return f"{entry.name} is in the catalogue for its published numbers; {way}"
 
 
-def _class_of(entry: Entry, files: ModelFiles | None) -> Method:
+def _class_of(entry: Entry, files: ModelFiles) -> Method:
     """The method of an entry with a `target`. Raises UserError where class and entry contradict each other."""
     target = str(entry.target)
     method = _outside_class(target, entry.process) if entry.kind == "python" else _built_in(entry, files)
@@ -168,7 +168,7 @@ def _class_of(entry: Entry, files: ModelFiles | None) -> Method:
     return method
 
 
-def _built_in(entry: Entry, files: ModelFiles | None) -> Method:
+def _built_in(entry: Entry, files: ModelFiles) -> Method:
     """A method of this suite. The class of one with trained weights takes the model files, other classes nothing."""
     module_name, _, class_name = str(entry.target).partition(":")
     made = getattr(importlib.import_module(module_name), class_name)

@@ -50,7 +50,7 @@ def outside(length: int, start: int, width: int, n: int, rng: np.random.Generato
     return rng.choice(left if len(left) else np.arange(length), n, replace=len(left) < n)
 
 
-def identity_of(picture: np.ndarray, landmarks: np.ndarray, kind: str, files: ModelFiles | None = None) -> np.ndarray:
+def identity_of(picture: np.ndarray, landmarks: np.ndarray, kind: str, files: ModelFiles) -> np.ndarray:
     """The identity embedding of a face, of length 1: (128,) float32 of dlib's face ResNet, (512,) of ArcFace.
 
     Args:

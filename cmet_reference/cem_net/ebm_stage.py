@@ -62,8 +62,8 @@ class FixedNetworks:
     """The networks that the memory is built on. They are not trained."""
 
     mouths: Audio2Mouth
-    encoder: aee.AEE | None = None  # gives the emotion of the audio; None leaves it out of the key
-    files: ModelFiles | None = None  # where the identity networks are searched
+    encoder: aee.AEE | None  # gives the emotion of the audio; None leaves it out of the key
+    files: ModelFiles  # where the identity networks are searched
 
 
 class EbmStage:
@@ -299,7 +299,7 @@ class ShapeClassifier:
 class Identities:
     """Identity embeddings of clips, each computed once, from the clip's first picture."""
 
-    def __init__(self, kind: Literal["none", "dlib", "arcface"], files: ModelFiles | None = None) -> None:
+    def __init__(self, kind: Literal["none", "dlib", "arcface"], files: ModelFiles) -> None:
         self.kind, self.files = kind, files
         self._opened = cache(ShardSet)
         self._known: dict[str, np.ndarray] = {}

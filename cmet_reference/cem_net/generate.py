@@ -27,7 +27,7 @@ EYES = (
 class CemNetFace:
     """CEM-Net's three landmark networks, loaded from one folder of checkpoints."""
 
-    def __init__(self, folder: Path, memory: bool = True, device: str = "cpu", files: ModelFiles | None = None) -> None:
+    def __init__(self, folder: Path, memory: bool = True, device: str = "cpu", *, files: ModelFiles) -> None:
         """Load the networks.
 
         Args:
@@ -127,8 +127,8 @@ def audio_emotion_of(encoder: aee.AEE, memory: ebm.EBM, audio: np.ndarray) -> to
     return memory.decided_embedding(vector, shares)
 
 
-def blendshapes_of(pictures: np.ndarray, files: ModelFiles | None = None) -> np.ndarray:
+def blendshapes_of(pictures: np.ndarray, files: ModelFiles) -> np.ndarray:
     """MediaPipe's blendshapes: (N, H, W, 3) uint8 RGB to (M, 52) float32 of those with a face; one row of 0 if none."""
-    with FaceLandmarker("image", files) as landmarker:
+    with FaceLandmarker("image", files=files) as landmarker:
         found = [mesh.blendshapes for picture in pictures if (mesh := landmarker.detect(picture)) is not None]
     return np.stack(found) if found else np.zeros((1, ebm.BLENDSHAPES), np.float32)

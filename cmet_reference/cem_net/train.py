@@ -31,9 +31,9 @@ def stages(
     config: Mapping[str, Any],
     folders: Mapping[str, Path],
     out: Path,
-    seed: int = 0,
-    quiet: bool = True,
-    files: ModelFiles | None = None,
+    seed: int,
+    quiet: bool,
+    files: ModelFiles,
 ) -> list[StageFactory | None]:
     """The factories of `cmet-eval train cem-net`; None where the settings leave a stage out.
 
@@ -65,7 +65,7 @@ def stages(
 
     def make_appearance() -> AppearanceStage:
         (settings,) = stage_settings(config, "appearance")
-        return AppearanceStage(settings, *split(emotional), seed, quiet, files)
+        return AppearanceStage(settings, *split(emotional), seed, quiet, files=files)
 
     def make_skin() -> SkinStage:
         net, settings = stage_settings(config, "skin")
@@ -73,7 +73,7 @@ def stages(
         return SkinStage(net, settings, appearance, *split(emotional), seed, quiet)
 
     def make_renderer() -> flow_stage.RendererStage:
-        return flow_stage.make_stage(config["renderer"], *split(speech), seed, files)
+        return flow_stage.make_stage(config["renderer"], *split(speech), seed, files=files)
 
     made: list[StageFactory] = [make_audio2mouth, make_aee, make_ebm, make_appearance, make_skin]
     return [*made, make_renderer if "renderer" in config else None]

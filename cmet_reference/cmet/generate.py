@@ -85,7 +85,8 @@ class CMetFace:
         settings: Inference | None = None,
         renderer: Renderer | None = None,
         device: str = "cpu",
-        files: ModelFiles | None = None,
+        *,
+        files: ModelFiles,
     ) -> None:
         """Load the networks.
 
@@ -115,7 +116,7 @@ class CMetFace:
                 self.settings = replace(self.settings, strength=record["strength"])
             self.pool_encoder = self.net.pool_encoder(record["heard"])
         self.net.eval().to(torch.device(device))
-        self.encoder: SpeechEncoder = speech.make_encoder(record["speech_setting"], folder, files)
+        self.encoder: SpeechEncoder = speech.make_encoder(record["speech_setting"], folder, files=files)
         if self.encoder.name != record["speech"]:
             raise UserError(f"{path} was trained with {record['speech']}, not with {self.encoder.name}; train again")
         revisions = [checkpoints.revision(path)]
@@ -226,6 +227,6 @@ class CMetFace:
         return np.asarray(getattr(self.net, name).cpu().numpy())
 
 
-def _checkpoint(folder: Path | None, name: str, files: ModelFiles | None) -> Path:
+def _checkpoint(folder: Path | None, name: str, files: ModelFiles) -> Path:
     here = folder / f"{name}.safetensors" if folder else None
     return here if here and here.is_file() else checkpoints.find(name, files)

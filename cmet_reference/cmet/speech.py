@@ -171,7 +171,7 @@ class AeeEncoder:
 # -- choosing one ------------------------------------------------------------------------------------------------------
 
 
-def make_encoder(setting: str, folder: Path | None = None, files: ModelFiles | None = None) -> SpeechEncoder:
+def make_encoder(setting: str, folder: Path | None = None, *, files: ModelFiles) -> SpeechEncoder:
     """The encoder that the settings name: `prosody`, `aee`, `emotion2vec:FOLDER` or `stored:FOLDER`.
 
     Args:

@@ -298,9 +298,9 @@ def stages(
     config: Mapping[str, Any],
     folders: Mapping[str, Path],
     out: Path,
-    seed: int = 0,
-    quiet: bool = True,
-    files: ModelFiles | None = None,
+    seed: int,
+    quiet: bool,
+    files: ModelFiles,
 ) -> list[Callable[[], CMetStage]]:
     """The factory of `cmet-eval train cmet`: one stage, trained on the training splits of all folders together."""
     settings = read_settings(config)
@@ -309,7 +309,7 @@ def stages(
         train = read_clips(folders.values(), quiet=quiet)
         test = read_held_out(folders.values(), quiet=quiet)
         return CMetStage(
-            settings, codec_of(settings, train), speech.make_encoder(settings.speech, out, files), train, test, seed
+            settings, codec_of(settings, train), speech.make_encoder(settings.speech, out, files=files), train, test, seed
         )
 
     return [stage]

@@ -98,7 +98,8 @@ class AppearanceStage:
         test: Sequence[ClipArrays],
         seed: int,
         quiet: bool = True,
-        files: ModelFiles | None = None,
+        *,
+        files: ModelFiles,
     ) -> None:
         self.files = files
         self.settings, self.train, self.test, self.seed, self.quiet = settings, train, test, seed, quiet
@@ -155,7 +156,7 @@ class AppearanceStage:
                 draw,
                 self.quiet,
                 expression,
-                self.files,
+                files=self.files,
             )
             asked, found = (s / learnt.unit[:, None] for s in samples)
             for name, at in PARTS.items():
@@ -194,7 +195,8 @@ def response_samples(
     draw: np.random.Generator,
     quiet: bool = True,
     expression: Appearance | None = None,
-    files: ModelFiles | None = None,
+    *,
+    files: ModelFiles,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Moves frames of a speaker to the faces of other frames of the same speaker, and measures the motion.
 
@@ -210,7 +212,7 @@ def response_samples(
     """
     of = by_speaker(clips)
     opened, renderer, asked, found = cache(ShardSet), MeshRenderer(expression=expression), [], []
-    with FaceLandmarker("image", files) as landmarker, Progress(n, "pictures", "response", quiet) as progress:
+    with FaceLandmarker("image", files=files) as landmarker, Progress(n, "pictures", "response", quiet) as progress:
         for k in range(n):
             progress.advance()
             own = of[list(of)[k % len(of)]]

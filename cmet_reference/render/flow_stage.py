@@ -33,7 +33,7 @@ class RendererStage:
     train: Sequence[ClipArrays]
     test: Sequence[ClipArrays]
     seed: int = 0
-    files: ModelFiles | None = None
+    files: ModelFiles = field(kw_only=True)
     name: str = KIND
     crops: dict[tuple[str, str], FaceCrops] = field(default_factory=dict, repr=False)  # by shard set and clip
 
@@ -137,7 +137,7 @@ def _stacked(rows: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
     return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
 
-def vgg19(files: ModelFiles | None = None) -> losses.Vgg19 | None:
+def vgg19(files: ModelFiles) -> losses.Vgg19 | None:
     """VGG19 with torchvision's weights; None where its file is absent."""
     try:
         path = weight_path("vgg19", files)
@@ -151,10 +151,11 @@ def make_stage(
     train: Sequence[ClipArrays],
     test: Sequence[ClipArrays],
     seed: int = 0,
-    files: ModelFiles | None = None,
+    *,
+    files: ModelFiles,
 ) -> RendererStage:
     """The stage of a table of settings. Raises UserError for an unknown field."""
     try:
-        return RendererStage(RendererSettings(**settings), train, test, seed, files)
+        return RendererStage(RendererSettings(**settings), train, test, seed, files=files)
     except TypeError as error:
         raise UserError(f"[renderer] has an unknown field ({error})") from None

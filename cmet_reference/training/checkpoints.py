@@ -198,12 +198,11 @@ def command(stage: str) -> str:
     return f"cmet-eval train {model_of(stage)} --stage {stage} --data SHARDS"
 
 
-def find(stage: str, files: ModelFiles | None = None) -> Path:
+def find(stage: str, files: ModelFiles) -> Path:
     """The checkpoint of a stage, in the first of the folders `files.checkpoints` that has one.
 
     Raises MissingWeights where none has one.
     """
-    files = files or ModelFiles.from_environment()
     for folder in files.checkpoints:
         path = folder / f"{stage}.safetensors"
         if path.is_file():

@@ -82,7 +82,7 @@ class DeepFace(Classifier):
         return {**net, "detector": detector, "align": "eyes", "face": "first", "colour": "bgr"}
 
     def classify(self, sample: Sample, files: ModelFiles) -> np.ndarray:
-        return deepface_emotion.emotions(_uint8(sample), self.detector, files)
+        return deepface_emotion.emotions(_uint8(sample), self.detector, files=files)
 
 
 class Fer(Classifier):

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 def process_to_staging(
-    clip: Clip, settings: ProcessingSettings, staging: str, root: str, files: ModelFiles | None = None
+    clip: Clip, settings: ProcessingSettings, staging: str, root: str, files: ModelFiles
 ) -> ClipOutcome:
     """Processes a clip and stores its record in the staging folder. Returns its outcome, also of a clip that fails.
 
@@ -36,7 +36,7 @@ def process_to_staging(
     try:
         outcome["source_bytes"] = source_bytes(clip.video)
         outcome["source_sha256"] = sha256 = source_sha256(clip.video)
-        record = process_clip(clip, settings, root, sha256, stages, files)
+        record = process_clip(clip, settings, root, sha256, stages, files=files)
         outcome["status"] = "kept"
     except ClipError as error:
         detail = error.detail.replace(f"{root}{os.sep}", "")  # ledgers do not depend on where the dataset is stored

@@ -21,6 +21,7 @@ from cmet_pipelines.frames_codec import DEFAULT_CODEC, LOSSLESS_CODEC, get_codec
 from talking_face.faces.crop import crop_picture, stable_box
 from talking_face.faces.track import track_face
 from talking_face.media import iter_pictures
+from talking_face.pretrained.model_files import ModelFiles
 from talking_face.threads import limit_threads
 
 CODECS = (
@@ -31,10 +32,10 @@ CODECS = (
 )
 
 
-def crops(path: Path, size: int = 256) -> np.ndarray:
+def crops(path: Path, size: int, files: ModelFiles) -> np.ndarray:
     """The clip's face crops: (T, S, S, 3) uint8 RGB."""
     pictures = list(iter_pictures(path))
-    track = track_face(pictures)
+    track = track_face(pictures, files=files)
     box = stable_box(track.landmarks, track.valid, picture=track.size)
     return np.stack([crop_picture(picture, box, size) for picture in pictures])
 
@@ -80,7 +81,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     given = parser.parse_args(argv)
     limit_threads(1)
     cv2.setNumThreads(1)
-    found = [crops(path, given.size) for path in given.clips]
+    files = ModelFiles.from_environment()
+    found = [crops(path, given.size, files) for path in given.clips]
     print(
         f"{len(found)} clips, {sum(map(len, found))} frames of {given.size}x{given.size}; one thread, "
         f"best of 3, {platform.machine()} {platform.system()}, OpenCV {cv2.__version__}\n"

@@ -77,7 +77,8 @@ def plan_job(
     settings: ProcessingSettings,
     options: ReaderOptions,
     limit: int | None = None,
-    files: ModelFiles | None = None,
+    *,
+    files: ModelFiles,
 ) -> Job:
     """Discovers the clips under `root`, assigns splits, and applies the list of clips and the limit.
 
@@ -96,7 +97,6 @@ def plan_job(
         notes.append(f"only the first {limit} of {len(clips)} clips, as asked")
         clips = _leave_out(clips, clips[:limit], f"not of the first {limit} clips", found)
     content = settings.content(dataset, options)
-    files = files or ModelFiles.from_environment()
     return Job(dataset, root, out, settings, content, clips, found.skipped, preset, notes, files)
 
 

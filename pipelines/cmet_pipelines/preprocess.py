@@ -107,7 +107,8 @@ def preprocess(
     """
     run, selection = run or RunOptions(), selection or Selection()
     options = options or readers.get_reader(dataset).options()
-    job = plan_job(dataset, Path(root), Path(out), settings or ProcessingSettings(), options, selection.limit, files)
+    settings, files = settings or ProcessingSettings(), files or ModelFiles.from_environment()
+    job = plan_job(dataset, Path(root), Path(out), settings, options, selection.limit, files=files)
     with _disk_errors(job.out):
         job.out.mkdir(parents=True, exist_ok=True)
         with _locked(job.out):

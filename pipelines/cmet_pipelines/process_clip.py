@@ -53,8 +53,8 @@ class ClipWork:
     settings: ProcessingSettings
     root: str  # folder of the dataset
     stages: StageLog
+    files: ModelFiles  # where the networks of faces are searched
     sha256: str = ""  # of the video file
-    files: ModelFiles | None = None  # where the networks of faces are searched
     warnings: list[str] = field(default_factory=list)
 
 
@@ -113,7 +113,8 @@ def process_clip(
     root: str,
     sha256: str = "",
     stages: StageLog | None = None,
-    files: ModelFiles | None = None,
+    *,
+    files: ModelFiles,
 ) -> ClipRecord:
     """The clip's record: a value for every column of `cmet_pipelines.records.SCHEMA`.
 
@@ -127,7 +128,7 @@ def process_clip(
 
     Raises ClipError where the clip cannot be used.
     """
-    work = ClipWork(clip, settings, root, stages or StageLog(), sha256, files)
+    work = ClipWork(clip, settings, root, stages or StageLog(), files, sha256)
     opened = open_clip(work)
     tracked = track_clip(work, opened)
     check_face(work, tracked.track)
@@ -192,7 +193,7 @@ def track_clip(work: ClipWork, opened: OpenedClip) -> TrackedClip:
     windows, thumbnails = FaceWindows(), Thumbnails()
     pictures = thumbnails.collect(_pictures(work.clip.video, work.settings))
     sound = opened.samples if opened.sound is not None else None
-    track = track_face(pictures, work.settings.fps, windows.add, sound, work.files)
+    track = track_face(pictures, work.settings.fps, windows.add, sound, files=work.files)
     return TrackedClip(track, windows, thumbnails.stack() if len(track) else np.zeros((0, 0, 0), np.uint8))
 
 

@@ -87,9 +87,7 @@ def identity_samples(valid: np.ndarray, starts: Sequence[int]) -> list[int]:
     return chosen if len(chosen) > 1 else []
 
 
-def identity_distance(
-    crops: Sequence[np.ndarray], landmarks: Sequence[np.ndarray], files: ModelFiles | None = None
-) -> float:
+def identity_distance(crops: Sequence[np.ndarray], landmarks: Sequence[np.ndarray], files: ModelFiles) -> float:
     """The largest distance between two of the faces in dlib's 128 dimensions; above 0.6 they are two people.
 
     Args:

@@ -133,7 +133,7 @@ def region_of(mode: AlignMode, transform: np.ndarray, size: int, picture: tuple[
     return max(0, box.left), max(0, box.top), min(width, box.left + box.side), min(height, box.top + box.side)
 
 
-def find_dlib68(frame: np.ndarray, files: ModelFiles | None = None) -> np.ndarray | None:
+def find_dlib68(frame: np.ndarray, files: ModelFiles) -> np.ndarray | None:
     """(68, 2) float32 points of the strongest face of a whole (H, W, 3) uint8 RGB frame, as EAT finds them, or None."""
     points = eat.find_points(eat.to_grey(frame), eat.FIND_UPSAMPLE, files)
     return None if points is None else points + np.float32(0.5)

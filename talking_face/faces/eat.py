@@ -83,7 +83,7 @@ def warp_crop(image: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     return (out * 255).astype(np.uint8)
 
 
-def find_points(grey: np.ndarray, upsample: int, files: ModelFiles | None = None) -> np.ndarray | None:
+def find_points(grey: np.ndarray, upsample: int, files: ModelFiles) -> np.ndarray | None:
     """(68, 2) float32 whole-pixel points of the strongest face in (H, W) uint8, or None."""
     from talking_face.pretrained.dlib_models import detect_faces_hog, landmarks68
 

@@ -30,7 +30,7 @@ _MIN_PICTURE_PX = 16
 _SHRINK = 0.89
 
 
-def find_face(picture: Picture, files: ModelFiles | None = None) -> Box | None:
+def find_face(picture: Picture, files: ModelFiles) -> Box | None:
     """The main face of a picture, in its pixels, or None.
 
     The main face is the largest. Among faces within 20% of that size, it is the one nearest to the picture's centre.
@@ -39,7 +39,7 @@ def find_face(picture: Picture, files: ModelFiles | None = None) -> Box | None:
     return found[0] if found else None
 
 
-def find_faces(picture: Picture, files: ModelFiles | None = None) -> list[Box]:
+def find_faces(picture: Picture, files: ModelFiles) -> list[Box]:
     """The faces of a picture, in its pixels, brow to chin, largest first.
 
     It finds all faces down to 0.075 of the longer side. Where there is none, it finds the largest ones down to 0.02.
@@ -49,7 +49,7 @@ def find_faces(picture: Picture, files: ModelFiles | None = None) -> list[Box]:
     if min(width, height) < _MIN_PICTURE_PX:
         return []
     found: list[Box] = []
-    with FaceDetector(MIN_SCORE, files) as detector:
+    with FaceDetector(MIN_SCORE, files=files) as detector:
         for level in range(_LEVELS):
             side = max(width, height) / 2**level
             if level and (side < INPUT_PX or (level >= _ALWAYS and found)):

@@ -66,7 +66,8 @@ def track_face(
     fps: float = FPS,
     on_picture: Callable[[Picture, Window | None], None] | None = None,
     sound: Callable[[], np.ndarray | None] | None = None,
-    files: ModelFiles | None = None,
+    *,
+    files: ModelFiles,
 ) -> FaceTrack:
     """Track one face through a stream of pictures of one size: the speaking one, or else the main one.
 
@@ -124,8 +125,8 @@ def track_face(
 class _Follower:
     """One face and its own landmarker. A context manager."""
 
-    def __init__(self, box: Box, others: list[Box], start: int, files: ModelFiles | None) -> None:
-        self._landmarker = FaceLandmarker("video", files)
+    def __init__(self, box: Box, others: list[Box], start: int, files: ModelFiles) -> None:
+        self._landmarker = FaceLandmarker("video", files=files)
         self.start = start
         self.box = box
         self.window = search_window(box, others)
@@ -169,7 +170,7 @@ def _candidates(boxes: list[Box], picture: Picture) -> list[Box]:
     return [box for box in ordered if box.width >= _MIN_SHARE * max(b.width for b in boxes)][:_MAX_FACES]
 
 
-def _search_lost(faces: list[_Follower], picture: Picture, files: ModelFiles | None) -> None:
+def _search_lost(faces: list[_Follower], picture: Picture, files: ModelFiles) -> None:
     """Moves the window of each lost face to a face near its last place; a single track takes any face."""
     boxes = main_first(find_faces(picture, files), picture.width, picture.height)
     free = [box for box in boxes if all(face.missing or not _near(box, face.box, 0.5) for face in faces)]

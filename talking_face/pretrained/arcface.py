@@ -21,7 +21,7 @@ _LAYERS = (3, 13, 30, 3)
 _BATCH = 16
 
 
-def embed(crops_rgb: np.ndarray, name: str = R50, files: ModelFiles | None = None) -> np.ndarray:
+def embed(crops_rgb: np.ndarray, name: str = R50, *, files: ModelFiles) -> np.ndarray:
     """Features of aligned faces, not normalised.
 
     Args:
@@ -35,7 +35,7 @@ def embed(crops_rgb: np.ndarray, name: str = R50, files: ModelFiles | None = Non
     return np.concatenate([onnx_run(name, shown[k : k + _BATCH], files) for k in range(0, len(shown), _BATCH)])
 
 
-def embed_r100(crops_rgb: np.ndarray, files: ModelFiles | None = None) -> np.ndarray:
+def embed_r100(crops_rgb: np.ndarray, files: ModelFiles) -> np.ndarray:
     """As `embed`, by iresnet100 on torch."""
     return run_batches(_r100(weight_file(R100, files)), network_input(crops_rgb), _BATCH, lambda batch: batch)
 

@@ -43,7 +43,7 @@ def network_input(frame_bgr: np.ndarray) -> np.ndarray:
     return cv2.resize(grey, (_INPUT, _INPUT))
 
 
-def face(frame_bgr: np.ndarray, files: ModelFiles | None = None) -> np.ndarray | None:
+def face(frame_bgr: np.ndarray, files: ModelFiles) -> np.ndarray | None:
     """The face that DeepFace's default detector, `opencv`, cuts out, levelled by the eyes where two are found.
 
     Haar cascades: faces on the frame in a black border of half its size, eyes inside the face. Of several faces the
@@ -68,7 +68,7 @@ def face(frame_bgr: np.ndarray, files: ModelFiles | None = None) -> np.ndarray |
     return None
 
 
-def tilt_of(face_bgr: np.ndarray, files: ModelFiles | None) -> float:
+def tilt_of(face_bgr: np.ndarray, files: ModelFiles) -> float:
     """Degrees by which the line between the two largest eyes falls to the right; 0 where fewer are found."""
     cascade = _cascade(weight_file("haar_eye", files))
     eyes = cascade.detectMultiScale(cv2.cvtColor(face_bgr, cv2.COLOR_BGR2GRAY), *_SEARCH)
@@ -110,9 +110,7 @@ def _cascade(file: WeightFile) -> Any:
     return cv2.CascadeClassifier(str(file.path))
 
 
-def emotions(
-    frames_rgb: np.ndarray, detector: Literal["skip", "opencv"] = "skip", files: ModelFiles | None = None
-) -> np.ndarray:
+def emotions(frames_rgb: np.ndarray, detector: Literal["skip", "opencv"] = "skip", *, files: ModelFiles) -> np.ndarray:
     """Probabilities (T, 7) float32 in the order of `LABELS`.
 
     Args:

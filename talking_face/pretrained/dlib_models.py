@@ -63,13 +63,13 @@ def detect_faces_hog(image: np.ndarray, upsample: int = 0, threshold: float = 0.
     return [Box(r.left(), r.top(), r.right(), r.bottom(), float(s)) for r, s in zip(rectangles, scores, strict=True)]
 
 
-def landmarks68(image: np.ndarray, box: Box, files: ModelFiles | None = None) -> np.ndarray:
+def landmarks68(image: np.ndarray, box: Box, files: ModelFiles) -> np.ndarray:
     """(68, 2) float32 iBUG points in pixels of `image`, (H, W) or (H, W, 3) uint8, for the face in `box`."""
     points = _shape(image, box, files)
     return np.array([(p.x, p.y) for p in points.parts()], np.float32)
 
 
-def face_embedding(image: np.ndarray, box: Box, files: ModelFiles | None = None) -> np.ndarray:
+def face_embedding(image: np.ndarray, box: Box, files: ModelFiles) -> np.ndarray:
     """(128,) float32 identity embedding of the face in `box` of an (H, W, 3) uint8 RGB image.
 
     Aligned to a 150 px chip by the 68 points, without jitter. dlib's own threshold: a distance under 0.6 is one person.
@@ -79,6 +79,6 @@ def face_embedding(image: np.ndarray, box: Box, files: ModelFiles | None = None)
     return np.array(network.compute_face_descriptor(image, _shape(image, box, files)), np.float32)
 
 
-def _shape(image: np.ndarray, box: Box, files: ModelFiles | None) -> Any:
+def _shape(image: np.ndarray, box: Box, files: ModelFiles) -> Any:
     rectangle = _dlib().rectangle(*(int(v) for v in box[:4]))
     return _predictor(weight_file("dlib_68", files))(np.ascontiguousarray(image), rectangle)

@@ -30,7 +30,7 @@ _BATCH = 16
 # -- faces -------------------------------------------------------------------------------------------------------------
 
 
-def face_chip(frame_rgb: np.ndarray, files: ModelFiles | None = None) -> np.ndarray | None:
+def face_chip(frame_rgb: np.ndarray, files: ModelFiles) -> np.ndarray | None:
     """The (224, 224, 3) uint8 RGB chip of the first face of an (H, W, 3) uint8 RGB frame, or None.
 
     HOG on the doubled frame; where it finds nothing dlib's CNN, on the frame, then on it with its levels stretched, and
@@ -105,7 +105,7 @@ def _five(file: WeightFile) -> Any:
 # -- networks ----------------------------------------------------------------------------------------------------------
 
 
-def emotions(chips_rgb: np.ndarray, name: str, files: ModelFiles | None = None) -> np.ndarray:
+def emotions(chips_rgb: np.ndarray, name: str, files: ModelFiles) -> np.ndarray:
     """Probabilities (C,) float32 of a clip, in the order of `LABELS[name]`.
 
     Args:
@@ -123,7 +123,7 @@ def emotions(chips_rgb: np.ndarray, name: str, files: ModelFiles | None = None) 
         return network.judge(torch.cat(rows)).softmax(dim=-1).cpu().numpy()  # type: ignore[no-any-return]
 
 
-def check(name: str, files: ModelFiles | None = None) -> None:
+def check(name: str, files: ModelFiles) -> None:
     """Raises MissingWeights, or UserError for a file that is not such a checkpoint."""
     _network(weight_file(name, files))
 

@@ -23,7 +23,7 @@ INPUT_PX = 128
 class FaceDetector:
     """The detector, without state from picture to picture; a context manager (6 ms to make, 2 ms to close)."""
 
-    def __init__(self, min_score: float = 0.5, files: ModelFiles | None = None) -> None:
+    def __init__(self, min_score: float = 0.5, *, files: ModelFiles) -> None:
         vision, base_options = tasks()
         options = vision.FaceDetectorOptions(
             base_options=base_options(model_asset_buffer=_model(weight_file("face_landmarker", files))),

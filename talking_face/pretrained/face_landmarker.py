@@ -92,7 +92,7 @@ class FaceLandmarker:
     one a clip (42 ms) and close it.
     """
 
-    def __init__(self, running_mode: Literal["video", "image"] = "video", files: ModelFiles | None = None) -> None:
+    def __init__(self, running_mode: Literal["video", "image"] = "video", *, files: ModelFiles) -> None:
         vision, base_options = tasks()
         self._video = running_mode == "video"
         options = vision.FaceLandmarkerOptions(

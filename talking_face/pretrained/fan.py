@@ -33,7 +33,7 @@ _MIRROR = [
 # fmt: on
 
 
-def landmarks_fan(frame: np.ndarray, files: ModelFiles | None = None) -> np.ndarray | None:
+def landmarks_fan(frame: np.ndarray, files: ModelFiles) -> np.ndarray | None:
     """iBUG's 68 points by 2D-FAN.
 
     Args:
@@ -57,7 +57,7 @@ def landmarks_fan(frame: np.ndarray, files: ModelFiles | None = None) -> np.ndar
     return _peaks(heat[0].cpu().numpy(), centre, scale)
 
 
-def face_box(frame: np.ndarray, files: ModelFiles | None = None) -> tuple[float, float, float, float] | None:
+def face_box(frame: np.ndarray, files: ModelFiles) -> tuple[float, float, float, float] | None:
     """(left, top, right, bottom) in pixels of the surest face of an (H, W, 3) uint8 RGB frame, or None."""
     import torch
 

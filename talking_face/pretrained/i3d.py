@@ -69,7 +69,7 @@ _BRANCHES: tuple[tuple[str, int, int, str | None], ...] = (
 _OUTPUTS = tuple(_BRANCHES[k][0] for k in (0, 2, 4, 5))
 
 
-def i3d_logits(clip_rgb: np.ndarray, files: ModelFiles | None = None) -> np.ndarray:
+def i3d_logits(clip_rgb: np.ndarray, files: ModelFiles) -> np.ndarray:
     """Mean over time of a clip's logits.
 
     Args:

@@ -102,7 +102,7 @@ _BLOCKS: dict[str, list[list[_Step]]] = {
 }
 
 
-def inception_features(frames_rgb: np.ndarray, files: ModelFiles | None = None) -> np.ndarray:
+def inception_features(frames_rgb: np.ndarray, files: ModelFiles) -> np.ndarray:
     """Features of whole pictures.
 
     Args:

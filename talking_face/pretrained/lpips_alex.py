@@ -32,7 +32,7 @@ _LAYERS: dict[int, tuple[int, int, int, int]] = {
 _POOLED = (3, 6)
 
 
-def lpips_alex(a_rgb: np.ndarray, b_rgb: np.ndarray, files: ModelFiles | None = None) -> np.ndarray:
+def lpips_alex(a_rgb: np.ndarray, b_rgb: np.ndarray, files: ModelFiles) -> np.ndarray:
     """Distance of each picture to its partner.
 
     Args:

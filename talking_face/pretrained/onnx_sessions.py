@@ -12,7 +12,7 @@ from talking_face.pretrained.model_files import ModelFiles
 from talking_face.pretrained.store import MissingWeights, WeightFile, weight_file
 
 
-def onnx_session(name: str, files: ModelFiles | None = None) -> Any:
+def onnx_session(name: str, files: ModelFiles) -> Any:
     """An onnxruntime.InferenceSession of the registry's entry `name`, on the GPU where onnxruntime was built for one.
 
     Raises MissingWeights when the file, or onnxruntime, is not on this machine.
@@ -20,7 +20,7 @@ def onnx_session(name: str, files: ModelFiles | None = None) -> Any:
     return _session(weight_file(name, files))
 
 
-def onnx_run(name: str, batch: np.ndarray, files: ModelFiles | None = None) -> np.ndarray:
+def onnx_run(name: str, batch: np.ndarray, files: ModelFiles) -> np.ndarray:
     """The only output of a network with one input, for an (N, ...) batch; one by one where the file fixes N to 1."""
     session = onnx_session(name, files)
     port = session.get_inputs()[0]

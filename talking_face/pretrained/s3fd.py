@@ -17,7 +17,7 @@ from talking_face.pretrained.torch_nets import device, inference
 CONFIDENCE, SCALE = 0.9, 0.25
 
 
-def detect_faces_s3fd(frame: np.ndarray, files: ModelFiles | None = None) -> list[Box]:
+def detect_faces_s3fd(frame: np.ndarray, files: ModelFiles) -> list[Box]:
     """Faces in an (H, W, 3) uint8 RGB frame, in its pixels, the surest first. Raises MissingWeights.
 
     The code is syncnet_python's own: colours in its order, mean taken off, 0.1 of overlap kept.

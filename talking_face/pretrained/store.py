@@ -69,14 +69,13 @@ def weight(name: str) -> Weight:
     return entries[name]
 
 
-def weight_file(name: str, files: ModelFiles | None = None) -> WeightFile:
+def weight_file(name: str, files: ModelFiles) -> WeightFile:
     """The checked file of the entry `name`.
 
     Raises:
         MissingWeights: no searched folder has the file.
         UserError: the first file found has another hash than the registered or pinned one.
     """
-    files = files or ModelFiles.from_environment()
     entry = weight(name)
     for path in _candidates(entry, files):
         if path.is_file():
@@ -84,12 +83,12 @@ def weight_file(name: str, files: ModelFiles | None = None) -> WeightFile:
     raise MissingWeights(missing_message(entry))
 
 
-def weight_path(name: str, files: ModelFiles | None = None) -> Path:
+def weight_path(name: str, files: ModelFiles) -> Path:
     """The path of the checked file of the entry `name`. Raises as `weight_file` does."""
     return weight_file(name, files).path
 
 
-def weight_hash(name: str, files: ModelFiles | None = None) -> str:
+def weight_hash(name: str, files: ModelFiles) -> str:
     """SHA-256, 64 hex digits: the registered hash, else that of the file found. Raises as `weight_file` does."""
     return weight(name).sha256 or weight_file(name, files).sha256
 
@@ -101,7 +100,7 @@ def registered_hash(name: str) -> str:
     return sha256
 
 
-def weight_tag(name: str, files: ModelFiles | None = None) -> str:
+def weight_tag(name: str, files: ModelFiles) -> str:
     """The first 8 hex digits of `weight_hash`, for signatures; `absent` when neither hash nor file is known."""
     try:
         return weight_hash(name, files)[:8]
@@ -121,22 +120,20 @@ def missing_message(entry: Weight) -> str:
     )
 
 
-def cache_folder(files: ModelFiles | None = None) -> Path:
+def cache_folder(files: ModelFiles) -> Path:
     """The folder of downloads and pinned hashes."""
     import pooch
 
-    files = files or ModelFiles.from_environment()
     return Path(files.cache or pooch.os_cache("cmet-eval")) / "weights"
 
 
-def fetch(name: str, files: ModelFiles | None = None, *, progress: bool = True) -> Path:
+def fetch(name: str, files: ModelFiles, *, progress: bool = True) -> Path:
     """Download the entry `name` into the cache folder. A file that is already on this machine is not downloaded.
 
     The file appears under its own name only after its hash was checked.
 
     Raises UserError when the registry has no address, the download fails or the hash is wrong.
     """
-    files = files or ModelFiles.from_environment()
     entry = weight(name)
     try:
         return weight_path(name, files)

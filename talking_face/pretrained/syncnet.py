@@ -218,7 +218,7 @@ def _toom_cook() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return before / scale, at_points(WINDOW) * scale, at_points(_TILE).T
 
 
-def syncnet(files: ModelFiles | None = None) -> SyncNet:
+def syncnet(files: ModelFiles) -> SyncNet:
     """The official network, loaded once per process. Raises MissingWeights where its file is absent."""
     return _syncnet(weight_file("syncnet_v2", files))
 

@@ -85,14 +85,13 @@ def save(path: Path, state: Mapping[str, Tensor], trained_on: TrainedOn) -> str:
 # -- finding -----------------------------------------------------------------------------------------------------------
 
 
-def find(kind: Kind, files: ModelFiles | None = None) -> EvaluatorFile:
+def find(kind: Kind, files: ModelFiles) -> EvaluatorFile:
     """The evaluator's file, in the first of the folders `files.weights` and then `files.evaluators` that has it.
 
     Raises:
         MissingWeights: no folder has the file.
         UserError: the file cannot be read, or has another hash than `files.hashes` records.
     """
-    files = files or ModelFiles.from_environment()
     path = _path(kind, files)
     found = _opened(path, kind) if path else None
     expected = dict(files.hashes).get(FILES[kind])
@@ -113,7 +112,7 @@ def with_hashes(files: ModelFiles) -> ModelFiles:
     return replace(files, hashes=tuple((name, sha256_of(path) if path else "") for name, path in paths.items()))
 
 
-def tag(kind: Kind, files: ModelFiles | None = None) -> str:
+def tag(kind: Kind, files: ModelFiles) -> str:
     """The evaluator's name in signatures; `absent` in place of the hash where the file is absent."""
     try:
         return find(kind, files).tag
@@ -156,12 +155,12 @@ def _header(path: Path, data: bytes, kind: Kind) -> TrainedOn:
 # -- loading -----------------------------------------------------------------------------------------------------------
 
 
-def load_lip_sync(files: ModelFiles | None = None) -> LipSyncEvaluator:
+def load_lip_sync(files: ModelFiles) -> LipSyncEvaluator:
     """The lip-sync network, loaded once per process and file. Raises as `find` does."""
     return _lip_sync(find("syncnet", files))
 
 
-def load_emotion(files: ModelFiles | None = None) -> EmotionEvaluator:
+def load_emotion(files: ModelFiles) -> EmotionEvaluator:
     """The emotion classifier, loaded once per process and file. Raises as `find` does."""
     return _emotion(find("emotion", files))
 

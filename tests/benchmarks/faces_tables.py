@@ -28,6 +28,7 @@ from talking_face.media import ArrayPicture, read_audio, read_frames
 from talking_face.pretrained.dlib_models import Box, detect_faces_hog
 from talking_face.pretrained.face_landmarker import FaceLandmarker
 from talking_face.threads import limit_threads
+from tests.models import models
 
 WIDTH, HEIGHT = 1280, 720
 HEIGHTS = (20, 24, 30, 40, 50, 60, 80, 100, 140, 180, 220, 300)
@@ -59,7 +60,7 @@ def hog_faces(picture: ArrayPicture) -> Box | None:
 
 def tile_faces(picture: ArrayPicture) -> Box | None:
     """The pipeline's finder."""
-    return next(iter(main_first(find_faces(picture), WIDTH, HEIGHT)), None)
+    return next(iter(main_first(find_faces(picture, files=models()), WIDTH, HEIGHT)), None)
 
 
 def recall(clips: list[Path]) -> None:
@@ -67,7 +68,7 @@ def recall(clips: list[Path]) -> None:
     faces = []
     for clip in clips:
         frames = read_frames(clip)[:41:20]
-        track = track_face(map(ArrayPicture, frames))
+        track = track_face(map(ArrayPicture, frames), files=models())
         faces += [(frame, points[:, :2]) for frame, points in zip(frames, track.landmarks, strict=True)]
     finders: dict[str, Callable[[ArrayPicture], Box | None] | None] = {
         "landmarker alone": None,
@@ -105,7 +106,7 @@ def speaking(clips: list[Path]) -> None:
         right = sum(ok for ok, _ in choices)
         print(f"| {name} | {right} of {len(choices)} | {hows['speaking']} | {hows['largest']} |", flush=True)
 
-    tracks = [track_face(map(ArrayPicture, one)) for one in frames]
+    tracks = [track_face(map(ArrayPicture, one), files=models()) for one in frames]
     rng = np.random.default_rng(0)
 
     def noisy(sound: np.ndarray, db: float) -> np.ndarray:
@@ -143,7 +144,7 @@ def speaking(clips: list[Path]) -> None:
                 beside = beside[np.abs(np.arange(len(frames[speaker])) % 14 - 7)]
             # The sound's owner on the right, at three quarters of its size, so that the other is the main face.
             both = [_side_by_side(b, a) for a, b in zip(frames[speaker], beside, strict=False)]
-            track = track_face(map(ArrayPicture, both), sound=lambda: sounds[speaker])  # noqa: B023
+            track = track_face(map(ArrayPicture, both), sound=lambda: sounds[speaker], files=models())  # noqa: B023
             on_right = np.nanmean(track.landmarks[..., 0]) > both[0].shape[1] / 2
             choices.append((bool(on_right), track.choice.how))
         tell("side by side in one picture, " + ("the other silent" if silent else "both talking"), choices)
@@ -171,9 +172,9 @@ def align(clips: list[Path]) -> None:
     far: dict[str, list[np.ndarray]] = {name: [] for name in ("eat-128-mp", "ffhq", "arcface-112")}
     for clip in clips:
         frames = read_frames(clip)[:41:20]
-        track: FaceTrack = track_face(map(ArrayPicture, frames))
+        track: FaceTrack = track_face(map(ArrayPicture, frames), files=models())
         for frame, mesh in zip(frames, track.landmarks, strict=True):
-            theirs = find_dlib68(frame)
+            theirs = find_dlib68(frame, files=models())
             if theirs is None:
                 continue
             for name, found in far.items():
@@ -205,7 +206,7 @@ def _placed(
 
 def _mesh(picture: ArrayPicture, box: Box | None) -> np.ndarray | None:
     left, top, right, bottom = picture.snap(*search_window(box)) if box else (0, 0, WIDTH, HEIGHT)
-    with FaceLandmarker("image") as landmarker:
+    with FaceLandmarker("image", files=models()) as landmarker:
         found = landmarker.detect(picture.window(left, top, right, bottom))
     return None if found is None else found.landmarks[:, :2] + (left, top)
 

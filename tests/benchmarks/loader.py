@@ -18,6 +18,7 @@ from cmet_reference.training.checkpoints import FOLDER
 from cmet_reference.training.loop import fit
 from cmet_reference.training.options import TrainOptions
 from cmet_reference.training.stage import Stage
+from talking_face.pretrained.model_files import ModelFiles
 from talking_face.threads import limit_threads
 
 
@@ -49,7 +50,8 @@ def main() -> None:
     print("| stage | workers | loader alone, samples/s | training, samples/s | of it waiting |\n|---|--:|--:|--:|--:|")
     for model in args.models:
         settings = config.load(models.PACKAGES[model], args.config)
-        factories = models.stages_of(model)(settings, {"main": args.shards}, args.shards / FOLDER, seed=0, quiet=True)
+        files = ModelFiles.from_environment()
+        factories = models.stages_of(model)(settings, {"main": args.shards}, args.shards / FOLDER, 0, True, files)
         for name, factory in zip(models.stage_names(model), factories, strict=True):
             if factory is None or args.stage not in ("", name):
                 continue

@@ -18,6 +18,7 @@ from cmet_metrics.landmarks import eye_distance, mediapipe_68
 from talking_face.faces.points68 import BROWS, EYES, JAW, MOUTH, NOSE
 from talking_face.media.reading import read_frames
 from talking_face.pretrained.dlib_models import detect_faces_hog, landmarks68
+from tests.models import models
 
 PARTS = {"jaw": JAW, "brows": BROWS, "nose": NOSE, "eyes": EYES, "mouth": MOUTH}
 COLOURS = ((255, 200, 0), (0, 200, 255), (0, 255, 0), (255, 0, 255), (0, 0, 255))  # BGR
@@ -51,7 +52,7 @@ def main() -> None:
     ours = mediapipe_68(Sample(frame[None]), DEFAULT_FILES)[0]
     if not boxes or not np.isfinite(ours).all():
         raise SystemExit(f"no face in frame {options.frame} of {options.video}")
-    theirs = landmarks68(frame, boxes[0]).astype(np.float64)
+    theirs = landmarks68(frame, boxes[0], files=models()).astype(np.float64)
     apart = 100 * np.linalg.norm(theirs - ours, axis=1) / eye_distance(theirs)
     print(", ".join(f"{name} {apart[part].mean():.1f}%" for name, part in PARTS.items()))
     cv2.imwrite(str(options.out), draw(frame, theirs, ours))

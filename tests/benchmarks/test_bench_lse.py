@@ -21,6 +21,7 @@ from cmet_metrics.base import Sample
 from cmet_metrics.lse import LipSync, lip_sync, n_windows
 from cmet_metrics.syncnet_crops import from_landmarks, whole_frame
 from talking_face.media.reading import read_frames
+from talking_face.pretrained.model_files import ModelFiles
 from talking_face.pretrained.syncnet import SyncNet
 from talking_face.threads import limit_threads
 from tests.syncnet_stand_in import babble, official_form, reference_net, smooth_frames
@@ -81,5 +82,5 @@ def test_finding_and_cutting_the_face(benchmark, variant: str, real_clips: list[
     """What a clip costs before the network; S3FD's part of `track` needs its weights."""
     frames = read_frames(real_clips[0])[: 25 if benchmark.enabled else 3]
     cut = {"crop": whole_frame, "lm": from_landmarks}[variant]
-    benchmark.pedantic(lambda: cut(Sample(frames)), rounds=3 if benchmark.enabled else 1)
+    benchmark.pedantic(lambda: cut(Sample(frames), ModelFiles()), rounds=3 if benchmark.enabled else 1)
     benchmark.extra_info["ms_a_frame"] = 1e3 * benchmark.stats.stats.median / len(frames) if benchmark.enabled else None

@@ -24,6 +24,7 @@ from talking_face.faces.find import find_face
 from talking_face.faces.track import search_window
 from talking_face.media import iter_pictures, probe
 from talking_face.pretrained.store import weight_path
+from tests.models import models
 
 pytestmark = pytest.mark.timeout(3600)
 CEILING = Path(__file__).with_name("ceiling.py")
@@ -75,7 +76,7 @@ def watched(commands: list[list[str]]) -> tuple[float, float, int, list[str]]:
 
 
 def ceiling(mode: str, clips: list[tuple[str, list[int]]], processes: int) -> Cost:
-    model = str(weight_path("face_landmarker"))
+    model = str(weight_path("face_landmarker", files=models()))
     commands = [
         [sys.executable, str(CEILING), mode, json.dumps(clips[part::processes]), model] for part in range(processes)
     ]
@@ -100,7 +101,7 @@ def pipeline(root: Path, out: Path, workers: int) -> tuple[Cost, int]:
 def window_of(path: Path) -> list[int]:
     """[left, top, width, height] of the part of the picture that the pipeline would show the landmarker."""
     picture = next(iter_pictures(path))
-    box = find_face(picture)
+    box = find_face(picture, files=models())
     assert box is not None
     left, top, right, bottom = picture.snap(*search_window(box))
     return [left, top, right - left, bottom - top]

@@ -33,6 +33,7 @@ from embedded_corpus.pose import Pose
 from embedded_corpus.rig import ACTION_INDEX, ACTIONS
 from talking_face.pretrained.face_landmarker import FaceLandmarker
 from talking_face.reasons import UserError
+from tests.models import models
 
 SPEAKERS = ("M901", "W901")
 EXPRESSIONS = {"neutral": {}, "angry": {"brow_down": 1.2}, "surprised": {"brow_inner_up": 1.0, "brow_outer_up_l": 1.0}}
@@ -50,7 +51,7 @@ def drawn(speaker: str, actions: dict[str, float]) -> np.ndarray:
 def faces() -> dict[tuple[str, str], tuple[np.ndarray, np.ndarray]]:
     """Each speaker in each expression: (256, 256, 3) and its points (478, 3)."""
     out = {}
-    with FaceLandmarker("image") as landmarker:
+    with FaceLandmarker("image", files=models()) as landmarker:
         for speaker in SPEAKERS:
             for emotion, actions in EXPRESSIONS.items():
                 frame = drawn(speaker, actions)
@@ -163,7 +164,7 @@ def test_only_frames_with_a_face_are_drawn_and_without_any_the_user_is_told(clip
 
     monkeypatch.setattr(appearance_stage, "ShardSet", Black)
     with pytest.raises(UserError, match=r"of 12 frames .* 0 showed a face"):
-        AppearanceStage(AppearanceSettings(axes=4, drawn=12), clips, [], seed=0).solve()
+        AppearanceStage(AppearanceSettings(axes=4, drawn=12), clips, [], seed=0, files=models()).solve()
     assert len(asked) == 12 and max(asked) < 10
     learnt = template_of(clips[0].landmarks), np.ones(N_SKIN), np.eye(2, 2 * N_SKIN)
     fit_creases(clips[:3], *learnt, AppearanceSettings(), np.random.default_rng(0))
@@ -190,14 +191,14 @@ def test_brightness_of_a_large_picture_is_that_of_a_small_one(faces) -> None:
 
 def test_brows_go_where_they_are_seen_and_creases_come_with_them(clips, faces, tmp_path: Path, monkeypatch) -> None:
     settings = AppearanceSettings(axes=4, drawn=40, held_drawn=6, ridge=0.01)
-    stage = AppearanceStage(settings, clips, clips[:3], seed=0)
-    again = AppearanceStage(settings, clips, [], seed=0)
+    stage = AppearanceStage(settings, clips, clips[:3], seed=0, files=models())
+    again = AppearanceStage(settings, clips, [], seed=0, files=models())
     again.solve()
     card = fit(stage, tmp_path, TrainOptions(quiet=True))
     assert card["seconds"] > 0 and all(
         torch.equal(v, again.net.state_dict()[k]) for k, v in stage.net.state_dict().items()
     )
-    third = AppearanceStage(settings, clips, clips[:3], seed=0)
+    third = AppearanceStage(settings, clips, clips[:3], seed=0, files=models())
     with monkeypatch.context() as patch:
         patch.setattr(third, "solve", lambda: pytest.fail("what is finished is not fitted again"))
         assert fit(third, tmp_path, TrainOptions(quiet=True)) == card and torch.equal(third.net.axes, stage.net.axes)
@@ -209,7 +210,7 @@ def test_brows_go_where_they_are_seen_and_creases_come_with_them(clips, faces, t
     given = frame[None], base[None], frame[None], base[None]
     plain = MeshRenderer().frames(target[None], *given)[0]
     better = MeshRenderer(expression=learnt).frames(target[None], *given)[0]
-    with FaceLandmarker("image") as landmarker:
+    with FaceLandmarker("image", files=models()) as landmarker:
         seen = [landmarker.detect(picture) for picture in (plain, better)]
     asked = (target - base)[appearance_stage.PARTS["brows"], 1].mean()
     shares = [(s.landmarks - base)[appearance_stage.PARTS["brows"], 1].mean() / asked for s in seen if s]

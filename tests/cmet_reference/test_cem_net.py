@@ -35,6 +35,7 @@ from talking_face.pretrained.store import MissingWeights
 from talking_face.reasons import UserError
 from tests.cmet_eval.conftest import make_record, write_shard_set
 from tests.cmet_reference.test_training import Line
+from tests.models import models
 
 RNG = np.random.default_rng(5)
 MEL = [
@@ -591,7 +592,13 @@ def three_stages(folder: Path, seed: int) -> list[torch.nn.Module]:
     settings = ebm_stage.EbmSettings(2, batch=2, noise=0.5)
     own = ebm.EbmNetSettings(slots=4, width=8, hidden=8, picture_emotion=4, decision=100.0, neutral=True)
     third = ebm_stage.EbmStage(
-        own, settings, ebm.EbmLossWeights(), ebm_stage.FixedNetworks(mouths, encoder), clips, clips, seed
+        own,
+        settings,
+        ebm.EbmLossWeights(),
+        ebm_stage.FixedNetworks(mouths, encoder, files=models()),
+        clips,
+        clips,
+        seed,
     )
     few_steps(third, seed)
     assert third.held_out()["error_still"] > 0
@@ -615,7 +622,7 @@ def test_same_seed_same_weights_and_a_face_from_the_files(tmp_path: Path):
         assert all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
         assert any(not torch.equal(x, y) for x, y in zip(a.parameters(), c.parameters(), strict=True))
     clips = clips_of()
-    face, plain = CemNetFace(tmp_path), CemNetFace(tmp_path, memory=False)
+    face, plain = CemNetFace(tmp_path, files=models()), CemNetFace(tmp_path, memory=False, files=models())
     given = clips[0].audio, clips[1].landmarks[:3], clips[2].landmarks
     made = face.landmarks(*given, 20, reference_blendshapes=clips[1].blendshapes[:3])
     without = plain.landmarks(*given, 20)
@@ -650,7 +657,7 @@ def test_settings_of_the_package(name):
     for stage in train.STAGES:
         if stage != "renderer":  # flow_stage.make_stage reads its own
             assert train.stage_settings(settings, stage), stage
-    assert len(train.stages(settings, {"main": Path()}, Path())) == len(train.STAGES)
+    assert len(train.stages(settings, {"main": Path()}, Path(), 0, True, models())) == len(train.STAGES)
     with pytest.raises(UserError, match="aee"):
         train.stage_settings({"aee": {"nonsense": 1}}, "aee")
 

@@ -22,6 +22,7 @@ from cmet_reference.training import checkpoints, config
 from talking_face.emotions import EMOTIONS
 from talking_face.reasons import ClipError, Reason, UserError
 from tests.cmet_eval.conftest import make_record, write_shard_set
+from tests.models import models
 
 SMALL = ConnectorSettings(speech=6, width=16, layers=1, heads=2, feed_forward=16, dropout=0.0)
 
@@ -642,11 +643,11 @@ def test_a_checkpoint_of_an_earlier_version_says_what_to_run(stage: CMetStage, t
     for missing in ("heard", "encoded", "strength"):
         checkpoints.save(path, stage.net.state_dict(), {k: v for k, v in record.items() if k != missing})
         with pytest.raises(UserError, match=re.escape(text)):
-            CMetFace(tmp_path)
+            CMetFace(tmp_path, files=models())
     state = {**stage.net.state_dict(), "label_speech": torch.zeros(8, 1)}
     checkpoints.save(path, state, record)
     with pytest.raises(UserError, match=re.escape(text)):
-        CMetFace(tmp_path)
+        CMetFace(tmp_path, files=models())
 
 
 def test_the_ablation_trains_again_with_other_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

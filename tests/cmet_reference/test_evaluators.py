@@ -29,6 +29,7 @@ from talking_face.pretrained import evaluator_networks, trained_evaluators
 from talking_face.reasons import UserError
 from talking_face.signature import canonical_json
 from tests.metrics.by_key import by_key
+from tests.models import models
 
 T, SIZE = 30, 64
 TINY = EvaluatorSettings(syncnet_steps=30, syncnet_clips=4, syncnet_frames=20)
@@ -184,7 +185,7 @@ def test_a_metric_scores_others_and_refuses_what_it_was_trained_on(found: Path) 
             score = metric.score(held_out, sample(seed, "neutral", name))
             assert score.value is None and score.reason == "trained-on", (key, name)
     evaluator: trained_evaluators.Kind = "emotion" if key.startswith("e") else "syncnet"
-    assert trained_evaluators.find(evaluator).sha256[:8] in str(metric.signature())
+    assert trained_evaluators.find(evaluator, files=models()).sha256[:8] in str(metric.signature())
 
 
 def test_without_files_a_reason_and_what_to_run(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,7 +206,7 @@ def test_a_pickle_a_damaged_and_a_swapped_file_are_refused(
     for bad in (pickle.dumps({"a": 1}), good[:200], (found / trained_evaluators.FILES["syncnet"]).read_bytes(), b""):
         path.write_bytes(bad)
         with pytest.raises(UserError, match=r"evaluator|version"):
-            trained_evaluators.load_emotion()
+            trained_evaluators.load_emotion(files=models())
 
 
 def test_a_delay_of_the_sound_has_syncnets_sign() -> None:

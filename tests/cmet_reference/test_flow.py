@@ -17,6 +17,7 @@ from cmet_reference.render.flow_nets import RendererNet, RendererSettings, sampl
 from cmet_reference.render.flow_stage import RendererStage
 from cmet_reference.render.triangles import OVAL
 from cmet_reference.training import checkpoints
+from tests.models import models
 
 SMALL = RendererSettings(
     size=32, references=2, window=3, narrow=4, wide=16, hidden=8, critic=4, batch=2, warm_up=1, perceptual="pixels"
@@ -52,7 +53,7 @@ def pictures(landmarks: np.ndarray) -> np.ndarray:
 
 
 def stage(settings: RendererSettings = SMALL) -> RendererStage:
-    made = RendererStage(settings, [clip(track())], [clip(track())], seed=3)
+    made = RendererStage(settings, [clip(track())], [clip(track())], seed=3, files=models())
     box = crops.square(track())
     cut = crops.crop(pictures(track()), box, settings.size)
     made.crops["none", "a"] = crops.FaceCrops(cut, crops.in_crop(track(), box, settings.size))

@@ -16,12 +16,13 @@ from embedded_corpus.identity import get_identity
 from embedded_corpus.pose import Pose
 from embedded_corpus.rig import ACTION_INDEX, ACTIONS
 from talking_face.pretrained.face_landmarker import FaceLandmarker
+from tests.models import models
 
 Face = tuple[np.ndarray, np.ndarray]  # (256, 256, 3) uint8 RGB and its (478, 3) px
 
 
 def found(frame: np.ndarray) -> np.ndarray:
-    with FaceLandmarker("image") as landmarker:
+    with FaceLandmarker("image", files=models()) as landmarker:
         mesh = landmarker.detect(frame)
     assert mesh is not None
     return mesh.landmarks

@@ -21,6 +21,7 @@ from talking_face.pretrained.model_files import ModelFiles
 from talking_face.pretrained.store import MissingWeights
 from talking_face.reasons import UserError
 from tests.cmet_reference.test_flow import pictures, track
+from tests.models import models
 
 
 class Still(methods.TrainedMethod):
@@ -65,19 +66,19 @@ def case(n_frames: int) -> Case:
 
 def test_the_source_is_cut_or_held_and_drawn_over(folder: Path) -> None:
     shorter, longer = case(4), case(9)
-    out = check_output(Still().generate(shorter))
+    out = check_output(Still(models()).generate(shorter))
     assert np.abs(out.astype(int) - shorter.source_frames[:4]).max() <= 2
     assert shorter.notes == ["cut-or-hold-last: cut from 6 to 4 frames"]
-    out = check_output(Still().generate(longer))
+    out = check_output(Still(models()).generate(longer))
     assert len(out) == 9 and (out[5:] == out[5]).all()
     assert longer.notes == ["cut-or-hold-last: last of 6 frames held to 9"]
 
 
 def test_revision_and_what_was_seen_follow_the_files(folder: Path) -> None:
-    method = Still()
+    method = Still(models())
     assert isinstance(method, Method) and method.trained_on == {"a", "b", "c"}
     before = method.revision
-    assert before == Still().revision and len(before) == 12
+    assert before == Still(models()).revision and len(before) == 12
     checkpoints.save(folder / "two.safetensors", {"w": torch.ones(3)}, {}, {"trained_on": {"clips": ["d"]}})
     assert method.revision != before and method.trained_on == {"a", "b", "d"}
     (folder / "one.safetensors").unlink()
@@ -89,13 +90,13 @@ def test_a_file_built_on_another_one_is_not_mixed_with_its_successor(folder: Pat
     header = {"clips": ["a"], "built_on": {"three": "0" * 12}}
     checkpoints.save(folder / "one.safetensors", {"w": torch.zeros(3)}, {}, {"trained_on": header})
     with pytest.raises(MissingWeights, match="three"):
-        _ = Still().revision
+        _ = Still(models()).revision
     checkpoints.save(folder / "three.safetensors", {"w": torch.ones(3)}, {}, {"trained_on": {"clips": ["z"]}})
     with pytest.raises(UserError, match="was trained with three 000000000000, found is"):
-        _ = Still().revision
+        _ = Still(models()).revision
     header["built_on"] = {"three": checkpoints.revision(folder / "three.safetensors")}
     checkpoints.save(folder / "one.safetensors", {"w": torch.zeros(3)}, {}, {"trained_on": header})
-    assert Still().trained_on == {"a", "b", "c", "z"}
+    assert Still(models()).trained_on == {"a", "b", "c", "z"}
 
 
 def test_the_mesh_draws_with_what_it_learnt_where_a_method_has_it(folder: Path) -> None:
@@ -106,16 +107,16 @@ def test_the_mesh_draws_with_what_it_learnt_where_a_method_has_it(folder: Path) 
     net, settings = AppearanceNet(2), skin.SkinNetSettings(width=4)
     checkpoints.save(path, net.state_dict(), {}, {"trained_on": {"clips": []}})
     with pytest.raises(MissingWeights, match="skin"):
-        Knowing().renderer()
+        Knowing(models()).renderer()
     record = {"settings": asdict(settings), "axes": 2}
     checkpoints.save(creases, skin.Skin(settings, 2).state_dict(), record, {"trained_on": {"clips": []}})
-    assert Still().renderer().revision == MeshRenderer().revision
-    drawn, before = Knowing().renderer(), Knowing().revision
+    assert Still(models()).renderer().revision == MeshRenderer().revision
+    drawn, before = Knowing(models()).renderer(), Knowing(models()).revision
     assert drawn.revision == MeshRenderer(expression=skin_stage.corrected(path, creases)).revision
     assert drawn.revision != MeshRenderer().revision
     net.unit.fill_(1.0)
     checkpoints.save(path, net.state_dict(), {}, {"trained_on": {"clips": []}})
-    assert Knowing().revision != before and Knowing().renderer().revision != drawn.revision
+    assert Knowing(models()).revision != before and Knowing(models()).renderer().revision != drawn.revision
 
 
 def test_the_face_of_the_ground_truth_has_its_shape_and_the_source_s_pose() -> None:

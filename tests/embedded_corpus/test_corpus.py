@@ -15,6 +15,7 @@ from embedded_corpus.plan import CorpusPlan, clip_specs
 from embedded_corpus.writing import write_corpus
 from talking_face.media.reading import probe
 from talking_face.reasons import UserError
+from tests.models import models
 
 SMALL = CorpusPlan("mead", speakers=2, size="320x180", seconds=0.5, only=("/angry/level_1",))
 
@@ -107,7 +108,7 @@ def test_networks_believe_in_the_faces(tmp_path: Path) -> None:
     clips = []
     for truth in sorted((tmp_path / "c/_truth").glob("*/front/*/*/*.json")):
         speaker, view, *rest = truth.relative_to(tmp_path / "c/_truth").with_suffix(".mp4").parts
-        clips.append(measure_clip(tmp_path.joinpath("c", speaker, "video", view, *rest), truth))
+        clips.append(measure_clip(tmp_path.joinpath("c", speaker, "video", view, *rest), truth, files=models()))
     assert len(clips) == 6
     assert all(c.mesh_found == c.frames and c.hog_found >= c.hog_tried - 1 for c in clips)
     assert min(c.mouth_r for c in clips) >= 0.9

@@ -24,6 +24,7 @@ from talking_face.pretrained import arcface, store
 from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import Reason
 from tests.metrics.by_key import by_key
+from tests.models import models
 from tests.stand_ins import seeded
 
 REAL_EMBEDDING = Path(__file__).resolve().parents[3] / "shared" / "weights" / "mobilefacenet.onnx"
@@ -146,8 +147,11 @@ def test_dlib_equals_its_own_chips_and_tells_people_apart(people: list[np.ndarra
     dlib = pytest.importorskip("dlib")
     samples = [Sample(frames) for frames in people]
     score = by_key("csim:dlib").score(*samples)
-    net = dlib.face_recognition_model_v1(str(store.weight_path("dlib_face_resnet")))
-    predictor, detector = dlib.shape_predictor(str(store.weight_path("dlib_68"))), dlib.get_frontal_face_detector()
+    net = dlib.face_recognition_model_v1(str(store.weight_path("dlib_face_resnet", files=models())))
+    predictor, detector = (
+        dlib.shape_predictor(str(store.weight_path("dlib_68", files=models()))),
+        dlib.get_frontal_face_detector(),
+    )
     found = [
         [np.array(net.compute_face_descriptor(dlib.get_face_chip(f, predictor(f, detector(f)[0])))) for f in frames]
         for frames in people

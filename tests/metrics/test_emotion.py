@@ -31,6 +31,7 @@ from talking_face.pretrained import deepface_emotion, emotion_fan, fer, store
 from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import Reason
 from tests.metrics.by_key import by_key
+from tests.models import models
 from tests.stand_ins import seeded
 
 DEEPFACE_FILE = "facial_expression_model_weights.onnx"
@@ -57,7 +58,7 @@ FER_GOLDEN = [
 def test_mini_xception_equals_keras() -> None:
     ramp = np.repeat(np.linspace(-1, 1, 64, dtype=np.float32)[None], 64, axis=0)
     noise = np.random.default_rng(0).uniform(-1, 1, (6, 64, 64)).astype(np.float32)[3]
-    found = fer.emotions(np.stack([ramp, ramp.T, noise]))
+    found = fer.emotions(np.stack([ramp, ramp.T, noise]), files=models())
     np.testing.assert_allclose(found, FER_GOLDEN, atol=3e-6)
     np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-6)
 
@@ -82,7 +83,7 @@ def test_the_crop_equals_fers_own(monkeypatch: pytest.MonkeyPatch) -> None:
     theirs = module.FER.__new__(module.FER)
     theirs._FER__emotion_target_size, theirs._FER__offsets = (64, 64), (10, 10)
     shown: list[np.ndarray] = []
-    theirs._classify_emotions = lambda faces: (shown.extend(faces), fer.emotions(np.asarray(faces)))[1]
+    theirs._classify_emotions = lambda faces: (shown.extend(faces), fer.emotions(np.asarray(faces), files=models()))[1]
     frame = pictures(1, 120, 161)[0]
     boxes = [(30, 20, 61, 61), (50, 10, 40, 77), (0, 0, 90, 51), (100, 60, 61, 60), (-8, 70, 60, 60)]
     theirs.detect_emotions(np.ascontiguousarray(frame[..., ::-1]), boxes)
@@ -147,7 +148,7 @@ def test_deepface_equals_analyze_on_the_same_network(tmp_path: Path, monkeypatch
     for height, width in ((128, 128), (97, 151), (256, 180), (224, 224)):
         frames = pictures(3, height, width, seed=height)
         frames[2] //= 200  # holds 0 and 1 only: not divided by 255, there as here
-        ours = deepface_emotion.emotions(frames)
+        ours = deepface_emotion.emotions(frames, files=models())
         for frame, row in zip(frames, ours, strict=True):
             (found,) = deepface.analyze(
                 np.ascontiguousarray(frame[..., ::-1]), actions=("emotion",), detector_backend="skip", silent=True
@@ -159,8 +160,10 @@ def test_deepface_equals_analyze_on_the_same_network(tmp_path: Path, monkeypatch
                 == CLASSIFIERS["deepface"].labels(DEFAULT_FILES)[row.argmax()]
             )
     # The order of the colours matters: RGB in place of BGR is another number.
-    assert np.abs(deepface_emotion.emotions(frames[..., ::-1]) - ours).max() > 1e-3
-    assert f"net:deepface@{store.weight_hash('deepface_emotion')[:8]}|" in str(by_key("ea:deepface-frame").signature())
+    assert np.abs(deepface_emotion.emotions(frames[..., ::-1], files=models()) - ours).max() > 1e-3
+    assert f"net:deepface@{store.weight_hash('deepface_emotion', files=models())[:8]}|" in str(
+        by_key("ea:deepface-frame").signature()
+    )
 
 
 # A cascade in OpenCV's form that finds spots darker than what is around them: a stand-in for the eyes'.
@@ -298,16 +301,16 @@ def test_emotion_fan_from_a_users_checkpoint(
         saved = {f"module.{key}": value for key, value in network.state_dict().items()}
         torch.save({"epoch": 3, "state_dict": saved, "name": "x"}, tmp_path / store.weight(name).file)
     # The chip is dlib's own, from its five points.
-    predictor = dlib.shape_predictor(str(store.weight_path("dlib_5")))
+    predictor = dlib.shape_predictor(str(store.weight_path("dlib_5", files=models())))
     shape = predictor(frames[0], dlib.get_frontal_face_detector()(frames[0], 1)[0])
     np.testing.assert_array_equal(
-        emotion_fan.face_chip(frames[0]), dlib.get_face_chip(frames[0], shape, size=224, padding=0.25)
+        emotion_fan.face_chip(frames[0], files=models()), dlib.get_face_chip(frames[0], shape, size=224, padding=0.25)
     )
     seven, eight = by_key("ea:emotion-fan-7"), by_key("ea:emotion-fan-8")
     for metric, name, index in ((seven, emotion_fan.SEVEN, [0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 3]),
                                 (eight, emotion_fan.EIGHT, [0, 1, 2, 3])):  # fmt: skip
-        shown = np.stack([emotion_fan.face_chip(frame) for frame in frames])[index]
-        said = emotion_fan.LABELS[name][emotion_fan.emotions(shown, name).argmax()]
+        shown = np.stack([emotion_fan.face_chip(frame, files=models()) for frame in frames])[index]
+        said = emotion_fan.LABELS[name][emotion_fan.emotions(shown, name, files=models()).argmax()]
         right, wrong = Sample(frames, labels=Labels(said)), Sample(frames, labels=Labels("neutral"))
         assert metric.score(right, sample).value == 1 and metric.score(wrong, sample).value == 0
     assert "emotion-fan-8@absent" not in str(eight.signature())

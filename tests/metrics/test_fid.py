@@ -16,6 +16,7 @@ from cmet_metrics.fid import DatasetFid, FeatureSums, frechet_distance, frechet_
 from talking_face.pretrained import inception, store
 from talking_face.reasons import Reason
 from tests.metrics.by_key import by_key
+from tests.models import models
 from tests.stand_ins import seeded
 
 FILE = "pt_inception-2015-12-05-6726825d.pth"
@@ -85,7 +86,7 @@ def test_features_equal_pytorch_fids_and_pairs_are_scored(weights: Path) -> None
     assert hashlib.sha256(repr(shapes).encode()).hexdigest()[:16] == KEYS
     torch.save(seeded(network), weights / FILE)
     frames = pictures()
-    found = inception.inception_features(frames)
+    found = inception.inception_features(frames, files=models())
     np.testing.assert_allclose(found[0, : len(FIRST)], FIRST, rtol=1e-4)
     np.testing.assert_allclose(found.sum(axis=1, dtype=np.float64), SUMS, rtol=1e-5)
     score = by_key("fid:cmet-pair").score(Sample(frames), Sample(frames[::-1].copy()))
@@ -109,4 +110,4 @@ def test_a_wrong_file_is_named(weights: Path) -> None:
     torch = pytest.importorskip("torch")
     torch.save({"fc.weight": torch.zeros(2)}, weights / FILE)
     with pytest.raises(store.UserError, match="does not hold the weights of inception_fid"):
-        inception.inception_features(pictures())
+        inception.inception_features(pictures(), files=models())

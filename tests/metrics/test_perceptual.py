@@ -17,6 +17,7 @@ from cmet_metrics.base import Sample
 from talking_face.pretrained import lpips_alex, store
 from talking_face.reasons import Reason, UserError
 from tests.metrics.by_key import by_key
+from tests.models import models
 from tests.stand_ins import seeded
 
 FILE = "alexnet-owt-7be5be79.pth"
@@ -83,10 +84,10 @@ def test_distances_equal_the_package(weights: Path, reference: Any) -> None:
         with torch.no_grad():
             shown = [torch.from_numpy(x.transpose(0, 3, 1, 2)).float() / 127.5 - 1 for x in (a, b)]
             theirs = reference(*shown).flatten().numpy()
-        ours = lpips_alex.lpips_alex(a, b)
+        ours = lpips_alex.lpips_alex(a, b, files=models())
         np.testing.assert_allclose(ours, theirs, atol=1e-6, rtol=1e-5)
         assert 0 < ours[0] < ours[1]
-        np.testing.assert_allclose(lpips_alex.lpips_alex(b, a), ours, rtol=1e-6)
+        np.testing.assert_allclose(lpips_alex.lpips_alex(b, a, files=models()), ours, rtol=1e-6)
     assert by_key("lpips:alex").score(Sample(a), Sample(a)).value == 0
     score = by_key("lpips:alex").score(Sample(a), Sample(b))
     assert score.value == pytest.approx(float(ours.mean()), rel=1e-6) and score.stats["frames"] == 3

@@ -18,6 +18,7 @@ from talking_face.clip import Clip, MediaSource
 from talking_face.faces.align import ALIGN_MODES
 from talking_face.faces.crop import apply_transform, invert
 from talking_face.media import ArrayPicture, read_audio, read_frames, write_video
+from tests.models import models
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +34,7 @@ def _record(path: Path, frames: np.ndarray, sound: np.ndarray | None = None, **s
     sound = np.zeros(len(frames) * 640, np.int16) if sound is None else sound
     write_video(path, frames, 25.0, sound, 16000)
     clip = Clip(clip_id="x/1", dataset="x", speaker="a", video=MediaSource(str(path)))
-    return process_clip(clip, ProcessingSettings(**settings), str(path.parent))
+    return process_clip(clip, ProcessingSettings(**settings), str(path.parent), files=models())
 
 
 def test_cuts_where_clips_are_joined_and_nowhere_else(people: list[np.ndarray]) -> None:

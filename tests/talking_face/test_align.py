@@ -24,6 +24,7 @@ from talking_face.faces.crop import apply_transform, invert
 from talking_face.faces.points68 import MEDIAPIPE_OF_IBUG68
 from talking_face.faces.track import FaceTrack, track_face
 from talking_face.media import ArrayPicture, read_frames
+from tests.models import models
 
 SIZE, ENLARGE = 256, 1.5
 MP_MODES = [name for name, mode in ALIGN_MODES.items() if mode.points == "mp478"]
@@ -36,7 +37,7 @@ def frames(real_clips: list[Path]) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def track(frames: np.ndarray) -> FaceTrack:
-    return track_face(ArrayPicture(frame) for frame in frames)
+    return track_face((ArrayPicture(frame) for frame in frames), files=models())
 
 
 def _transforms(name: str, track: FaceTrack) -> np.ndarray:
@@ -123,7 +124,7 @@ def test_eat_equals_the_scoring_alignment_on_dlibs_points(real_clips: list[Path]
     mode = align_mode("eat-128")
     for clip in real_clips[:2]:
         frame = read_frames(clip)[10]
-        found = find_dlib68(frame)
+        found = find_dlib68(frame, files=models())
         theirs = align(frame, ModelFiles())
         assert found is not None and theirs is not None and mode.points == "dlib68"
         transform = transforms(mode, found[None], np.ones(1, bool), frame.shape[:2], 128, 1.0)[0]

@@ -13,6 +13,7 @@ from talking_face.faces.crop import CropBox, apply_transform, crop_picture, inve
 from talking_face.faces.find import find_face
 from talking_face.faces.track import FaceTrack, jitter, smooth_landmarks, track_face
 from talking_face.media import ArrayPicture, read_frames
+from tests.models import models
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +22,7 @@ def frames(real_clips: list[Path]) -> np.ndarray:
 
 
 def _track(frames: Iterable[np.ndarray]) -> FaceTrack:
-    return track_face(map(ArrayPicture, frames))
+    return track_face(map(ArrayPicture, frames), files=models())
 
 
 def _on_canvas(frame: np.ndarray, face_px: int, face_height: int = 150) -> np.ndarray:
@@ -44,7 +45,7 @@ def test_no_face_gives_no_landmarks() -> None:
     noise = np.random.default_rng(0).integers(0, 255, (6, 240, 320, 3)).astype(np.uint8)
     track = _track(noise)
     assert not track.valid.any() and np.isnan(track.landmarks).all()
-    assert find_face(ArrayPicture(noise[0])) is None
+    assert find_face(ArrayPicture(noise[0]), files=models()) is None
 
 
 def test_a_gap_is_flagged_in_raw_and_bridged_in_smooth(frames: np.ndarray) -> None:

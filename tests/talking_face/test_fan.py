@@ -12,6 +12,7 @@ from cmet_metrics.base import Sample
 from talking_face.media.reading import read_frames
 from talking_face.pretrained import fan, store
 from tests.metrics.by_key import by_key
+from tests.models import models
 
 torch = pytest.importorskip("torch")
 
@@ -56,8 +57,8 @@ def test_points_and_boxes_equal_face_alignment(real_clips: list[Path]) -> None:
         pytest.skip("this decoder gives other pixels than the one the golden numbers were made with")
     found = {}
     for name, (box, points, mean) in GOLDEN.items():
-        np.testing.assert_allclose(fan.face_box(frames[name]), box, atol=1e-4)
-        landmarks = fan.landmarks_fan(frames[name])
+        np.testing.assert_allclose(fan.face_box(frames[name], files=models()), box, atol=1e-4)
+        landmarks = fan.landmarks_fan(frames[name], files=models())
         assert landmarks is not None
         found[name] = landmarks.astype(np.float64)
         assert landmarks[[0, 30, 48, 67]].tolist() == points

@@ -24,6 +24,7 @@ from talking_face.pretrained import (
     torch_nets,
 )
 from tests.i3d_stand_in import variables
+from tests.models import models
 from tests.stand_ins import seeded
 from tests.syncnet_stand_in import babble, official_form, reference_net, smooth_frames
 
@@ -36,13 +37,13 @@ CORPUS_LABELS = tuple("abcdefgh")
 
 
 def _fan_maps() -> np.ndarray:
-    net, where = fan._fan(store.weight_file("fan_2d_4"))
+    net, where = fan._fan(store.weight_file("fan_2d_4", files=models()))
     with torch_nets.inference():
         return np.asarray(net(torch.from_numpy(shown(1, 256).transpose(0, 3, 1, 2) / np.float32(255)).to(where)).cpu())
 
 
 def _s3fd_maps() -> np.ndarray:
-    net, where = fan._s3fd(store.weight_file("fan_s3fd"))
+    net, where = fan._s3fd(store.weight_file("fan_s3fd", files=models()))
     with torch_nets.inference():
         levels = net(torch.from_numpy(shown(1, 128).transpose(0, 3, 1, 2).astype(np.float32) - 110).to(where))
     return np.concatenate([part.cpu().numpy().ravel() for level in levels for part in level])
@@ -63,29 +64,32 @@ def shown(n: int, side: int) -> np.ndarray:
 CASES: dict[str, tuple[Callable[[], Mapping[str, Any]], Callable[[], np.ndarray]]] = {
     "inception": (
         lambda: {inception.NAME: seeded(inception.build())},
-        lambda: inception.inception_features(shown(2, 120)),
+        lambda: inception.inception_features(shown(2, 120), files=models()),
     ),
-    "arcface": (lambda: {arcface.R100: seeded(arcface.iresnet())}, lambda: arcface.embed_r100(shown(2, 112))),
+    "arcface": (
+        lambda: {arcface.R100: seeded(arcface.iresnet())},
+        lambda: arcface.embed_r100(shown(2, 112), files=models()),
+    ),
     "emotion-fan-7": (
         lambda: {emotion_fan.SEVEN: seeded(emotion_fan.build(emotion_fan.SEVEN))},
-        lambda: emotion_fan.emotions(shown(2, 224), emotion_fan.SEVEN),
+        lambda: emotion_fan.emotions(shown(2, 224), emotion_fan.SEVEN, files=models()),
     ),
     "emotion-fan-8": (
         lambda: {emotion_fan.EIGHT: seeded(emotion_fan.build(emotion_fan.EIGHT))},
-        lambda: emotion_fan.emotions(shown(2, 224), emotion_fan.EIGHT),
+        lambda: emotion_fan.emotions(shown(2, 224), emotion_fan.EIGHT, files=models()),
     ),
     "fan": (lambda: {"fan_2d_4": seeded(fan.fan_network())}, _fan_maps),
     "fan-s3fd": (lambda: {"fan_s3fd": seeded(fan.s3fd_network())}, _s3fd_maps),
     "syncnet-lips": (
         lambda: {"syncnet_v2": official_form(reference_net())},
-        lambda: syncnet.syncnet().lip(shown(6, 224)),
+        lambda: syncnet.syncnet(files=models()).lip(shown(6, 224)),
     ),
     "syncnet-sound": (
         lambda: {"syncnet_v2": official_form(reference_net())},
-        lambda: syncnet.syncnet().sound(babble(11 * 640, 2), 6),
+        lambda: syncnet.syncnet(files=models()).sound(babble(11 * 640, 2), 6),
     ),
     "corpus": (dict, _corpus),
-    "i3d": (lambda: {i3d.NAME: variables()}, lambda: i3d.i3d_logits(shown(9, 64))),
+    "i3d": (lambda: {i3d.NAME: variables()}, lambda: i3d.i3d_logits(shown(9, 64), files=models())),
     "lpips": (
         lambda: {
             lpips_alex.BACKBONE: seeded(lpips_alex.build_features()),
@@ -93,7 +97,7 @@ CASES: dict[str, tuple[Callable[[], Mapping[str, Any]], Callable[[], np.ndarray]
                 f"lin{k.split('.')[0]}.model.1.weight": value for k, value in seeded(lpips_alex.build_heads()).items()
             },
         },
-        lambda: lpips_alex.lpips_alex(shown(2, 64), shown(4, 64)[2:]),
+        lambda: lpips_alex.lpips_alex(shown(2, 64), shown(4, 64)[2:], files=models()),
     ),
 }
 

@@ -11,6 +11,7 @@ from talking_face.faces.points68 import BROWS, EYES, JAW, MEDIAPIPE_OF_IBUG68, M
 from talking_face.media.reading import iter_frames
 from talking_face.pretrained.dlib_models import detect_faces_hog, landmarks68
 from talking_face.pretrained.face_landmarker import FaceLandmarker
+from tests.models import models
 
 # iBUG's own mirror: which point is which on the flipped face.
 IBUG_MIRROR = [
@@ -42,8 +43,8 @@ def test_real_faces_agree_with_dlib_and_with_their_mirror_image(real_clips: list
     for path in real_clips[::3]:
         frame = next(iter_frames(path))
         boxes = detect_faces_hog(frame, 1)
-        points = landmarks68(frame, boxes[0])
-        with FaceLandmarker(running_mode="image") as landmarker:
+        points = landmarks68(frame, boxes[0], files=models())
+        with FaceLandmarker(running_mode="image", files=models()) as landmarker:
             mesh, flipped = landmarker.detect(frame), landmarker.detect(np.ascontiguousarray(frame[:, ::-1]))
         assert mesh is not None and flipped is not None
         eyes = np.linalg.norm(points[36:42].mean(0) - points[42:48].mean(0))

@@ -12,6 +12,7 @@ from talking_face.faces.speaking import Choice, choose_speaker, mouth_motion, so
 from talking_face.faces.track import FaceTrack, search_window, track_face
 from talking_face.media import ArrayPicture, read_audio, read_frames
 from talking_face.pretrained.dlib_models import Box
+from tests.models import models
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +21,7 @@ def spoken(real_clips: list[Path]) -> list[tuple[np.ndarray, FaceTrack, np.ndarr
     out = []
     for clip in real_clips[::3]:
         frames = read_frames(clip)
-        out.append((frames, track_face(map(ArrayPicture, frames)), read_audio(clip)))
+        out.append((frames, track_face(map(ArrayPicture, frames), files=models()), read_audio(clip)))
     return out
 
 
@@ -62,10 +63,10 @@ def test_tracking_takes_the_speaker_of_a_two_person_picture(
     (frames, alone, sound), (other, _, _) = spoken[1], spoken[2]
     both = [ArrayPicture(np.hstack([o, f])) for o, f in zip(other[:50], frames[:50], strict=True)]
     asked = []
-    track = track_face(both, sound=lambda: asked.append(1) or sound)  # type: ignore[func-returns-value]
+    track = track_face(both, sound=lambda: asked.append(1) or sound, files=models())  # type: ignore[func-returns-value]
     assert track.n_faces == 2 and track.choice.how == "speaking" and track.valid.all() and asked
     assert np.abs(track.landmarks[..., 0] - other.shape[2] - alone.landmarks[:50, :, 0]).mean() < 2
-    unheard = track_face(both)
+    unheard = track_face(both, files=models())
     assert unheard.choice.how == "largest" and unheard.n_faces == 2
 
 
@@ -79,7 +80,10 @@ def test_a_long_clip_is_decided_on_the_way_and_lost_faces_are_taken_up_again(
     both[60:63] = 0  # and everybody after
     windows = []
     track = track_face(
-        map(ArrayPicture, both), sound=lambda: sound, on_picture=lambda _, window: windows.append(window)
+        map(ArrayPicture, both),
+        sound=lambda: sound,
+        on_picture=lambda _, window: windows.append(window),
+        files=models(),
     )
     assert track.choice.how == "speaking" and len(track) == 75
     seen = np.flatnonzero(~track.valid)
@@ -92,7 +96,7 @@ def test_one_person_needs_no_sound(spoken: list[tuple[np.ndarray, FaceTrack, np.
     def sound() -> np.ndarray:
         raise AssertionError("the sound of a clip with one face was read")
 
-    track = track_face(map(ArrayPicture, spoken[0][0][:10]), sound=sound)
+    track = track_face(map(ArrayPicture, spoken[0][0][:10]), sound=sound, files=models())
     assert track.choice == Choice(0, "only", None) and track.n_faces == 1
 
 

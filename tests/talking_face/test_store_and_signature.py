@@ -13,6 +13,7 @@ from talking_face.emotions import EMOTIONS, canonical
 from talking_face.pretrained import store
 from talking_face.reasons import ClipError, Reason, UserError
 from talking_face.signature import Signature, digest
+from tests.models import models
 
 
 @pytest.fixture
@@ -25,13 +26,13 @@ def sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_weights_in_wheels_are_found_without_importing_them() -> None:
-    assert store.weight_path("face_landmarker").stat().st_size == store.weight("face_landmarker").bytes
-    assert store.weight_hash("dlib_68").startswith("fbdc2cb8")
+    assert store.weight_path("face_landmarker", files=models()).stat().st_size == store.weight("face_landmarker").bytes
+    assert store.weight_hash("dlib_68", files=models()).startswith("fbdc2cb8")
 
 
 def test_a_missing_file_says_what_it_is_and_how_to_get_it(sandbox: Path) -> None:
     with pytest.raises(store.MissingWeights) as caught:
-        store.weight_path("syncnet_v2")
+        store.weight_path("syncnet_v2", files=models())
     for part in ("syncnet_v2.model", "Oxford", "cmet-eval weights fetch syncnet_v2", "CMET_EVAL_WEIGHTS"):
         assert part in str(caught.value)
 
@@ -39,16 +40,16 @@ def test_a_missing_file_says_what_it_is_and_how_to_get_it(sandbox: Path) -> None
 def test_a_wrong_file_is_refused(sandbox: Path) -> None:
     (sandbox / "mine" / "syncnet_v2.model").write_bytes(b"not it")
     with pytest.raises(UserError, match="not the registered syncnet_v2"):
-        store.weight_path("syncnet_v2")
+        store.weight_path("syncnet_v2", files=models())
 
 
 def test_a_file_without_a_known_hash_is_pinned_on_first_use(sandbox: Path) -> None:
     path = sandbox / "mine" / "facial_expression_model_weights.onnx"
     path.write_bytes(b"first")
-    assert store.weight_path("deepface_emotion") == path
+    assert store.weight_path("deepface_emotion", files=models()) == path
     path.write_bytes(b"another")
     with pytest.raises(UserError, match="not the registered"):
-        store.weight_path("deepface_emotion")
+        store.weight_path("deepface_emotion", files=models())
 
 
 def test_fetch_takes_one_member_of_a_zip_and_checks_it(sandbox: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,7 +67,7 @@ def test_fetch_takes_one_member_of_a_zip_and_checks_it(sandbox: Path, monkeypatc
     )
     monkeypatch.setattr(store, "registry", lambda: {"w": entry})
     monkeypatch.setattr("pooch.retrieve", lambda *a, **k: str(archive))
-    path = store.fetch("w", progress=False)
+    path = store.fetch("w", progress=False, files=models())
     assert path == sandbox / "cache" / "weights" / "w.onnx" and path.read_bytes() == b"weights"
     assert not (sandbox.parent / "evil").exists()
 
