@@ -309,7 +309,12 @@ def stages(
         train = read_clips(folders.values(), quiet=quiet)
         test = read_held_out(folders.values(), quiet=quiet)
         return CMetStage(
-            settings, codec_of(settings, train), speech.make_encoder(settings.speech, out, files=files), train, test, seed
+            settings,
+            codec_of(settings, train),
+            speech.make_encoder(settings.speech, out, files=files),
+            train,
+            test,
+            seed,
         )
 
     return [stage]

@@ -214,7 +214,7 @@ def test_deepfaces_own_detector_equals_analyze(
     tilts: list[float] = []
     tilt = deepface_emotion.tilt_of
     monkeypatch.setattr(deepface_emotion, "tilt_of", lambda face, files: tilts.append(tilt(face, files)) or tilts[-1])
-    ours = deepface_emotion.emotions(np.stack(frames), "opencv")
+    ours = deepface_emotion.emotions(np.stack(frames), "opencv", files=models())
     for frame, row in zip(frames, ours, strict=True):
         bgr = np.ascontiguousarray(frame[..., ::-1])
         try:
