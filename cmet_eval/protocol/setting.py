@@ -14,7 +14,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
 from cmet_eval.protocol.published_lists import ListRow, read_list
-from cmet_metrics.registry import is_own
+from cmet_metrics.registry import find_record, is_own
 from talking_face.names import did_you_mean
 from talking_face.reasons import UserError
 from talking_face.signature import digest
@@ -99,10 +99,14 @@ class Setting(BaseModel):
     def allows(self, metric_key: str) -> bool:
         """Whether the metric means something in this setting, by its key, `ssim:wang2004`, or by its family, `ssim`.
 
-        Options after a comma do not count. A metric of the user's own, `module:Class`, is valid in every setting.
+        Options after a comma do not count. A metric's record may name further settings (`valid_in`). A metric of the
+        user's own, `module:Class`, is valid in every setting.
         """
         key = metric_key.partition(",")[0]
-        return key in self.metrics or key.split(":")[0] in self.metrics or is_own(key)
+        if key in self.metrics or key.split(":")[0] in self.metrics or is_own(key):
+            return True
+        record = find_record(key)
+        return record is not None and self.name in record.valid_in
 
 
 @cache

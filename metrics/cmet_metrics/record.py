@@ -144,6 +144,11 @@ class MetricRecord(ABC):
         return False
 
     @property
+    def valid_in(self) -> frozenset[str]:
+        """Names of settings in which the metric is valid, in addition to the settings that list it themselves."""
+        return frozenset()
+
+    @property
     def weights(self) -> tuple[str, ...]:
         """Names of the pretrained files that are used, as registered in `talking_face/pretrained/weights.toml`."""
         return ()

@@ -12,6 +12,8 @@ import pytest
 
 from cmet_eval.calibration.degradations import DEGRADATIONS
 from cmet_eval.calibration.noise import claim_of
+from cmet_eval.protocol.setting import get_setting
+from cmet_metrics.psnr import Psnr
 from cmet_metrics.registry import get_metric
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "how_to" / "add_a_metric.md"
@@ -61,3 +63,10 @@ def test_calibration_reads_the_claims_of_the_users_own_metric(tmp_path: Path, mo
     metric = get_metric(OWN)
     claims = {how.name: claim_of(metric, how) for how in DEGRADATIONS}
     assert (claims["identity-swap"], claims["reencode"], claims["blur"]) == ("worse", "unchanged", "")
+
+
+def test_a_record_names_further_settings_in_which_a_metric_is_valid(monkeypatch: pytest.MonkeyPatch) -> None:
+    unlike = get_setting("cmet-mead")
+    assert not unlike.allows("psnr:pooled") and unlike.allows("fid:cmet-pair") and unlike.allows(OWN)
+    monkeypatch.setattr(Psnr, "valid_in", frozenset({unlike.name}))
+    assert unlike.allows("psnr:pooled,frames=min") and not get_setting("cmet-crema-d").allows("psnr:pooled")

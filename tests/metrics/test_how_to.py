@@ -37,6 +37,7 @@ def test_a_file_in_the_package_is_found(tmp_path: Path, monkeypatch: pytest.Monk
         assert str(metric.signature()) == (
             "level|variant:median|statistic:median|channel:red|agg:video-mean|version:1.0.0"
         )
+        assert metric.valid_in == {"neutral-base", "cross-emotion"}
         clip = np.zeros((3, 8, 8, 3), np.uint8)
         assert metric.score(Sample(clip + np.uint8(4)), Sample(clip)).value == 4
     finally:
