@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ FOLDERS += ("cmet_eval",)
 
 LIMITS = {"lines of a function": 60, "lines of a class": 200, "parameters": 8}
 ANY_LIMIT = 100  # uses of `Any` in the whole tree
-REASON = "# long: "
+REASON = re.compile(r"#\s*long\b[^:]*:\s*(.+)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -75,9 +76,8 @@ def _reason(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef, lines: 
     """The text after `# long:` on the definition's line, or above it or above its first decorator."""
     first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
     for number in (node.lineno, node.lineno - 1, first - 1):
-        _, mark, reason = lines[number - 1].partition(REASON) if number else ("", "", "")
-        if mark:
-            return reason.strip()
+        if number and (found := REASON.search(lines[number - 1])):
+            return found[1].strip()
     return ""
 
 

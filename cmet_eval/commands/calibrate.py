@@ -12,7 +12,6 @@ from talking_face.reasons import UserError
 
 
 # long: typer makes one command-line option of each parameter
-# Long signature: typer makes one command-line option of each parameter.
 def calibrate(
     data: Annotated[list[Path] | None, typer.Option(help="a shard set; repeatable")] = None,
     values: Annotated[

@@ -11,7 +11,6 @@ from cmet_eval.commands.options import BandsFile, BandsSource, OwnMetrics, Resul
 
 
 # long: typer makes one command-line option of each parameter
-# Long signature: typer makes one command-line option of each parameter.
 def compare(
     a: Annotated[str, typer.Argument(help="a method of the result rows, or METHOD@REVISION")],
     b: Annotated[str, typer.Argument(help="the other method")],

@@ -28,7 +28,6 @@ class Kind(StrEnum):
 
 
 # long: typer makes one command-line option of each parameter
-# Long signature: typer makes one command-line option of each parameter.
 def report(
     kind: Annotated[Kind, typer.Argument()],
     run: Annotated[Path, typer.Option(help="folder of a run: result rows, videos, records")] = Path("work/run"),

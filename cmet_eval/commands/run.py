@@ -13,7 +13,6 @@ from talking_face.threads import limit_threads
 
 
 # long: typer makes one command-line option of each parameter
-# Long signature: typer makes one command-line option of each parameter.
 def run(
     method: Annotated[
         list[str], typer.Option(help="a name of the catalogue, a .toml of yours, or module:Class; repeatable")

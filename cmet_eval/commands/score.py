@@ -14,7 +14,6 @@ from talking_face.reasons import UserError
 
 
 # long: typer makes one command-line option of each parameter
-# Long signature: typer makes one command-line option of each parameter.
 def score(
     videos: Annotated[Path, typer.Option(help="folder with one video a pair")],
     pairs: Annotated[Path, typer.Option(help="the list that cmet-eval pairs wrote")],

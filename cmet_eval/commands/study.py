@@ -27,7 +27,6 @@ class Action(StrEnum):
 
 
 # long: typer makes one command-line option of each parameter
-# Long signature: typer makes one command-line option of each parameter.
 def study(
     action: Annotated[Action, typer.Argument()],
     out: Annotated[Path, typer.Option(help="the study's folder")] = Path("work/study"),

@@ -11,7 +11,7 @@ from pathlib import Path
 import typer
 
 
-# Long signature: typer makes one command-line option of each parameter.
+# long: typer makes one command-line option of each parameter
 def synth(
     layout: str = typer.Argument(help="mead | crema-d | lrs2 | meld | clips"),
     out: Path = typer.Argument(help="folder to write into"),

@@ -12,7 +12,6 @@ from talking_face.execution.options import RunOptions
 
 
 # long: typer makes one command-line option of each parameter
-# Long signature: typer makes one command-line option of each parameter.
 def verify(
     results: Annotated[Path, typer.Argument(help="folder of result rows, or one file")],
     videos: Annotated[Path, typer.Option(help="folder of the videos, or of METHOD/SETTING/ as a run writes them")],
