@@ -13,6 +13,7 @@ import platform
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import typer
 
@@ -58,86 +59,104 @@ _LIBRARIES = {"libEGL.so.1": "libegl1", "libGLESv2.so.2": "libgles2"}
 _OPENCVS = ("opencv-python", "opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless")
 
 
+class Problem(NamedTuple):
+    """Something that will not work here."""
+
+    stops_demo: bool
+    text: str
+
+
 def doctor() -> None:
-    problems: list[tuple[bool, str]] = []  # (stops the demo, words)
     print(f"cmet-eval {_installed('cmet-eval') or 'not installed'}, python {platform.python_version()}, "
           f"{platform.platform()}")  # fmt: skip
-    print("\nPackages")
+    problems: list[Problem] = []
+    for title, check in (
+        ("Packages", _packages),
+        ("OpenCV and FFmpeg", _opencv),
+        ("Weights", _weights),
+        ("Machine", _machine),
+    ):
+        print(f"\n{title}")
+        problems += check()
+    print("\nWhat will not work")
+    for problem in problems:
+        print(f"  {'STOPS THE DEMO: ' if problem.stops_demo else ''}{problem.text}")
+    if not problems:
+        print("  nothing known")
+    raise typer.Exit(1 if any(problem.stops_demo for problem in problems) else 0)
+
+
+def _packages() -> Iterator[Problem]:
     for name, needed_by in PACKAGES.items():
         version = _installed(name)
         print(f"  {name:32} {version or 'absent':16} {needed_by}")
         if version is None:
-            problems.append((name in _ESSENTIAL, f"{name} is not installed; without it: {needed_by}"))
-    print("\nOpenCV and FFmpeg")
-    problems += _opencv()
-    print("\nWeights")
-    files = ModelFiles.from_environment()
+            yield Problem(name in _ESSENTIAL, f"{name} is not installed; without it: {needed_by}")
+
+
+def _weights() -> Iterator[Problem]:
+    files, absent = ModelFiles.from_environment(), []
     for entry in store.registry().values():
+        essential = entry.name in _ESSENTIAL_WEIGHTS
         try:
             where = str(store.weight_path(entry.name, files))
         except store.MissingWeights:
             where = "absent"
-            if entry.name in _ESSENTIAL_WEIGHTS:
-                problems.append((True, store.missing_message(entry)))
+            if essential:
+                yield Problem(True, store.missing_message(entry))
+            else:
+                absent.append(entry.name)
         except UserError as error:
             where = "WRONG HASH"
-            problems.append((entry.name in _ESSENTIAL_WEIGHTS, str(error)))
+            yield Problem(essential, str(error))
         print(f"  {entry.name:32} {where}")
-    others = [name for name in store.registry() if name not in _ESSENTIAL_WEIGHTS]
-    absent = [name for name in others if not _present(name, files)]
     if absent:
-        problems.append((False, f"metrics of the paper profile that use {', '.join(absent)}: weights absent "
-                                "(cmet-eval weights fetch NAME)"))  # fmt: skip
-    print("\nMachine")
-    problems += _machine()
-    print("\nWhat will not work")
-    for stops, words in problems:
-        print(f"  {'STOPS THE DEMO: ' if stops else ''}{words}")
-    if not problems:
-        print("  nothing known")
-    raise typer.Exit(1 if any(stops for stops, _ in problems) else 0)
+        text = (
+            f"metrics of the paper profile that use {', '.join(absent)}: weights absent (cmet-eval weights fetch NAME)"
+        )
+        yield Problem(False, text)
 
 
-def _opencv() -> Iterator[tuple[bool, str]]:
+def _opencv() -> Iterator[Problem]:
     owners = [name for name in _OPENCVS if _installed(name)]
     try:
         cv2 = importlib.import_module("cv2")
         print(f"  cv2 {cv2.__version__} from {Path(str(cv2.__file__)).parent}, installed by: {', '.join(owners)}")
     except ImportError as error:
-        yield True, f"OpenCV does not import ({error}); remove .venv and run make again"
+        yield Problem(True, f"OpenCV does not import ({error}); remove .venv and run make again")
     if len(owners) > 1:
-        yield (
-            False,
-            (
-                f"{len(owners)} OpenCV packages overwrite one another ({', '.join(owners)}); "
-                "uninstall all of them and install opencv-contrib-python-headless alone"
-            ),
+        text = (
+            f"{len(owners)} OpenCV packages overwrite one another ({', '.join(owners)}); "
+            "uninstall all of them and install opencv-contrib-python-headless alone"
         )
+        yield Problem(False, text)
     try:
         av = importlib.import_module("av")
         print(f"  PyAV {av.__version__} with FFmpeg {av.ffmpeg_version_info}")
         missing = [name for name in ("libx264", "aac", "libopus", "flv") if name not in av.codecs_available]
         if missing:
-            yield "libx264" in missing, f"this PyAV has no encoder {', '.join(missing)}"
+            yield Problem("libx264" in missing, f"this PyAV has no encoder {', '.join(missing)}")
     except ImportError as error:
-        yield True, f"PyAV does not import ({error})"
+        yield Problem(True, f"PyAV does not import ({error})")
 
 
-def _machine() -> Iterator[tuple[bool, str]]:
+def _machine() -> Iterator[Problem]:
     for library, package in _LIBRARIES.items():
         try:
             ctypes.CDLL(library)
             print(f"  {library:32} found")
         except OSError:
             print(f"  {library:32} absent")
-            yield True, f"{library} is missing and MediaPipe needs it; on Debian or Ubuntu: apt-get install {package}"
+            yield Problem(
+                True, f"{library} is missing and MediaPipe needs it; on Debian or Ubuntu: apt-get install {package}"
+            )
     set_threads = {name: os.environ[name] for name in VARIABLES if name in os.environ}
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     print(f"  cores usable here                {cores}; thread variables set: {set_threads or 'none'} (workers set 1)")
     free = shutil.disk_usage(Path.cwd()).free / 1e9
     print(f"  free disk here                   {free:.1f} GB")
     if free < 2:
-        yield False, f"{free:.1f} GB free: the demo needs about 1 GB"
+        yield Problem(False, f"{free:.1f} GB free: the demo needs about 1 GB")
     try:
         torch = importlib.import_module("torch")
         gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none"
@@ -151,11 +170,3 @@ def _installed(name: str) -> str | None:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return None
-
-
-def _present(name: str, files: ModelFiles) -> bool:
-    try:
-        store.weight_path(name, files)
-        return True
-    except UserError:
-        return False
