@@ -40,11 +40,6 @@ STEPS: tuple[tuple[str, ...], ...] = (
 )
 STEP_OF = {room: step for step, rooms in enumerate(STEPS) for room in rooms}
 
-# Tests that still use private names of a module.
-USE_PRIVATE_NAMES: set[str] = {
-    "tests/talking_face/test_gpu.py",
-}
-
 
 def _imports(path: Path, nested: bool = True) -> set[str]:
     names: set[str] = set()
@@ -130,9 +125,7 @@ def _private(name: str) -> bool:
 def test_private_names_stay_in_their_module() -> None:
     files = [*house.source_files(), *sorted((ROOT / "tests").rglob("*.py"))]
     uses = {path.relative_to(ROOT).as_posix(): found for path in files if (found := private_names(path))}
-    surplus = {name: found for name, found in uses.items() if name not in USE_PRIVATE_NAMES}
-    assert not surplus, "\n".join(f"{name}:{use}" for name, found in surplus.items() for use in found)
-    assert uses.keys() >= USE_PRIVATE_NAMES, f"take off the list: {sorted(USE_PRIVATE_NAMES - uses.keys())}"
+    assert not uses, "\n".join(f"{name}:{use}" for name, found in uses.items() for use in found)
 
 
 @pytest.mark.parametrize("room", FLOORS)

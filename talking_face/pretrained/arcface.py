@@ -37,7 +37,7 @@ def embed(crops_rgb: np.ndarray, name: str = R50, *, files: ModelFiles) -> np.nd
 
 def embed_r100(crops_rgb: np.ndarray, files: ModelFiles) -> np.ndarray:
     """As `embed`, by iresnet100 on torch."""
-    return run_batches(_r100(weight_file(R100, files)), network_input(crops_rgb), _BATCH, lambda batch: batch)
+    return run_batches(cached_r100(weight_file(R100, files)), network_input(crops_rgb), _BATCH, lambda batch: batch)
 
 
 def network_input(crops_rgb: np.ndarray) -> np.ndarray:
@@ -94,5 +94,5 @@ def iresnet(layers: tuple[int, ...] = _LAYERS) -> Any:
 
 
 @cache
-def _r100(file: WeightFile) -> Any:
+def cached_r100(file: WeightFile) -> Any:
     return load_network(file, iresnet, lambda state: {k.removeprefix("module."): v for k, v in state.items()})

@@ -113,7 +113,7 @@ def emotions(chips_rgb: np.ndarray, name: str, files: ModelFiles) -> np.ndarray:
 
     Raises MissingWeights.
     """
-    network = _network(weight_file(name, files))
+    network = cached_network(weight_file(name, files))
     import torch
 
     where = next(network.parameters()).device
@@ -125,7 +125,7 @@ def emotions(chips_rgb: np.ndarray, name: str, files: ModelFiles) -> np.ndarray:
 
 def check(name: str, files: ModelFiles) -> None:
     """Raises MissingWeights, or UserError for a file that is not such a checkpoint."""
-    _network(weight_file(name, files))
+    cached_network(weight_file(name, files))
 
 
 def to_tensor(chips_rgb: np.ndarray) -> np.ndarray:
@@ -199,7 +199,7 @@ def build(name: str) -> Any:
 
 
 @cache
-def _network(file: WeightFile) -> Any:
+def cached_network(file: WeightFile) -> Any:
 
     def state(held: Any) -> dict[str, Any]:
         out = {key.removeprefix("module."): value for key, value in held.get("state_dict", held).items()}

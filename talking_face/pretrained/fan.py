@@ -51,7 +51,7 @@ def landmarks_fan(frame: np.ndarray, files: ModelFiles) -> np.ndarray | None:
     centre = np.array([right - (right - left) / 2.0, bottom - (bottom - top) / 2.0 - (bottom - top) * _UP])
     scale = (right - left + bottom - top) / _REFERENCE
     crop = torch.from_numpy(_crop(frame, centre, scale).transpose(2, 0, 1).astype(np.float32) / 255.0)[None]
-    net, where = _fan(weight_file("fan_2d_4", files))
+    net, where = cached_points_network(weight_file("fan_2d_4", files))
     with inference():
         heat = net(crop.to(where)) + net(crop.flip(-1).to(where))[:, _MIRROR].flip(-1)
     return _peaks(heat[0].cpu().numpy(), centre, scale)
@@ -61,7 +61,7 @@ def face_box(frame: np.ndarray, files: ModelFiles) -> tuple[float, float, float,
     """(left, top, right, bottom) in pixels of the surest face of an (H, W, 3) uint8 RGB frame, or None."""
     import torch
 
-    net, where = _s3fd(weight_file("fan_s3fd", files))
+    net, where = cached_boxes_network(weight_file("fan_s3fd", files))
     image = torch.from_numpy(np.ascontiguousarray(frame[..., ::-1].transpose(2, 0, 1))).to(where, torch.float32)[None]
     with inference():
         levels = net(image - torch.tensor(_MEAN_BGR, device=where).view(1, 3, 1, 1))
@@ -119,12 +119,12 @@ def _peaks(heat: np.ndarray, centre: np.ndarray, scale: float) -> np.ndarray:
 
 
 @cache
-def _fan(file: WeightFile) -> tuple[Any, str]:
+def cached_points_network(file: WeightFile) -> tuple[Any, str]:
     return load_network(file, fan_network), device()
 
 
 @cache
-def _s3fd(file: WeightFile) -> tuple[Any, str]:
+def cached_boxes_network(file: WeightFile) -> tuple[Any, str]:
     return load_network(file, s3fd_network), device()
 
 

@@ -80,7 +80,7 @@ def i3d_logits(clip_rgb: np.ndarray, files: ModelFiles) -> np.ndarray:
     """
     if clip_rgb.ndim != 4 or clip_rgb.shape[-1] != 3 or len(clip_rgb) < MIN_FRAMES:
         raise ValueError(f"a clip must be (T >= {MIN_FRAMES}, H, W, 3), got {clip_rgb.shape}")
-    network = _network(weight_file(NAME, files))
+    network = cached_network(weight_file(NAME, files))
     import torch
 
     x = 2 * resize_tf1(clip_rgb, _SIZE) / 255 - 1
@@ -230,5 +230,5 @@ def read_arrays(path: Path) -> Any:
 
 
 @cache
-def _network(file: WeightFile) -> Any:
+def cached_network(file: WeightFile) -> Any:
     return load_network_by(file, build, lambda path: state_of(read_arrays(path)))

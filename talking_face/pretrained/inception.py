@@ -111,9 +111,8 @@ def inception_features(frames_rgb: np.ndarray, files: ModelFiles) -> np.ndarray:
     Returns:
         (T, 2048) float32. Raises MissingWeights. 0.2 s a frame on one core.
     """
-    return run_batches(
-        _network(weight_file(NAME, files)), frames_rgb, _BATCH, lambda batch: batch.permute(0, 3, 1, 2).float() / 255
-    )
+    network = cached_network(weight_file(NAME, files))
+    return run_batches(network, frames_rgb, _BATCH, lambda batch: batch.permute(0, 3, 1, 2).float() / 255)
 
 
 # long: the layers of the published network, as classes that need torch, which is imported here
@@ -189,5 +188,5 @@ def build() -> Any:
 
 
 @cache
-def _network(file: WeightFile) -> Any:
+def cached_network(file: WeightFile) -> Any:
     return load_network(file, build)

@@ -43,8 +43,8 @@ def lpips_alex(a_rgb: np.ndarray, b_rgb: np.ndarray, files: ModelFiles) -> np.nd
     """
     if a_rgb.shape != b_rgb.shape or a_rgb.ndim != 4 or a_rgb.shape[-1] != 3 or min(a_rgb.shape[1:3]) < SMALLEST:
         raise ValueError(f"pictures must be (T, H >= {SMALLEST}, W, 3) twice, got {a_rgb.shape} and {b_rgb.shape}")
-    features = _features(weight_file(BACKBONE, files))
-    heads = _heads(weight_file(HEADS, files))
+    features = cached_features(weight_file(BACKBONE, files))
+    heads = cached_heads(weight_file(HEADS, files))
     import torch
 
     where = next(features.parameters()).device
@@ -104,14 +104,14 @@ def build_heads() -> Any:
 
 
 @cache
-def _features(file: WeightFile) -> Any:
+def cached_features(file: WeightFile) -> Any:
     return load_network(
         file, build_features, lambda state: {k: v for k, v in state.items() if k.startswith("features.")}
     )
 
 
 @cache
-def _heads(file: WeightFile) -> Any:
+def cached_heads(file: WeightFile) -> Any:
     return load_network(
         file, build_heads, lambda state: {f"{k}.weight": state[f"lin{k}.model.1.weight"] for k in range(len(_LAYERS))}
     )

@@ -220,11 +220,11 @@ def _toom_cook() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def syncnet(files: ModelFiles) -> SyncNet:
     """The official network, loaded once per process. Raises MissingWeights where its file is absent."""
-    return _syncnet(weight_file("syncnet_v2", files))
+    return cached_syncnet(weight_file("syncnet_v2", files))
 
 
 @cache
-def _syncnet(file: WeightFile) -> SyncNet:
+def cached_syncnet(file: WeightFile) -> SyncNet:
     return SyncNet(load_state(file.path), _tag(file.sha256))
 
 

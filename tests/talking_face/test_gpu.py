@@ -30,20 +30,21 @@ from tests.syncnet_stand_in import babble, official_form, reference_net, smooth_
 
 torch = pytest.importorskip("torch")
 LOADED = (
-    *(arcface._r100, emotion_fan._network, fan._fan, fan._s3fd, i3d._network, inception._network),
-    *(lpips_alex._features, lpips_alex._heads, syncnet._syncnet),
+    *(arcface.cached_r100, emotion_fan.cached_network, fan.cached_points_network, fan.cached_boxes_network),
+    *(i3d.cached_network, inception.cached_network, lpips_alex.cached_features, lpips_alex.cached_heads),
+    syncnet.cached_syncnet,
 )
 CORPUS_LABELS = tuple("abcdefgh")
 
 
 def _fan_maps() -> np.ndarray:
-    net, where = fan._fan(store.weight_file("fan_2d_4", files=models()))
+    net, where = fan.cached_points_network(store.weight_file("fan_2d_4", files=models()))
     with torch_nets.inference():
         return np.asarray(net(torch.from_numpy(shown(1, 256).transpose(0, 3, 1, 2) / np.float32(255)).to(where)).cpu())
 
 
 def _s3fd_maps() -> np.ndarray:
-    net, where = fan._s3fd(store.weight_file("fan_s3fd", files=models()))
+    net, where = fan.cached_boxes_network(store.weight_file("fan_s3fd", files=models()))
     with torch_nets.inference():
         levels = net(torch.from_numpy(shown(1, 128).transpose(0, 3, 1, 2).astype(np.float32) - 110).to(where))
     return np.concatenate([part.cpu().numpy().ravel() for level in levels for part in level])
