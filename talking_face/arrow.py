@@ -1,15 +1,22 @@
-"""Makes the Arrow schema of a file from the dataclass of its rows."""
+"""Makes the Arrow schema of a file from the type of its rows: a TypedDict or a dataclass.
+
+The schema has one column per field, in the same order. The field's type gives the Arrow type. A type with `None` gives
+a nullable column. `Annotated` adds what a Python type lacks: the width of an integer, a description, an array's form.
+"""
 
 from __future__ import annotations
 
+import types
 from collections.abc import Mapping
-from dataclasses import fields
-from types import NoneType
-from typing import get_args, get_type_hints
+from dataclasses import dataclass
+from typing import Annotated, Union, get_args, get_origin, get_type_hints
 
 import pyarrow as pa
 
-# Annotation -> the type of its column. Every column may contain null.
+Int8 = Annotated[int, pa.int8()]
+Int32 = Annotated[int, pa.int32()]
+Int64 = Annotated[int, pa.int64()]
+
 _TYPES: Mapping[object, pa.DataType] = {
     str: pa.string(),
     int: pa.int32(),
@@ -19,25 +26,79 @@ _TYPES: Mapping[object, pa.DataType] = {
 }
 
 
-def schema_of(row: type) -> pa.Schema:
-    """The columns of a dataclass, in the order of its fields.
+@dataclass(frozen=True)
+class About:
+    """The description that is stored with a column."""
 
-    `str`, `int` (32 bits), `float` (64 bits), `bool` and `Mapping[str, float]` are known, each also as `... | None`. A
-    field with `metadata={"arrow": TYPE}` is stored as that type.
+    text: str
+
+
+@dataclass(frozen=True)
+class Flat:
+    """The stored form of an array: one flat list of `item` per row. `shape` describes the array before flattening."""
+
+    item: pa.DataType
+    shape: str
+
+
+def schema_of(record: type, metadata: Mapping[str, str] | None = None, *, nullable: bool = False) -> pa.Schema:
+    """The Arrow schema of a record type.
+
+    Known types: `str`, `int` (32 bits, or as annotated), `float` (64 bits), `bool`, `Mapping[str, float]`, lists of
+    these, and arrays annotated with `Flat`; each also as `... | None`.
 
     Args:
-        row: a dataclass.
+        record: a TypedDict or a dataclass.
+        metadata: stored with the schema.
+        nullable: whether every column may contain null; else only those whose type contains None.
 
     Raises:
-        TypeError: a field has another annotation and no `arrow` type.
+        TypeError: a field has a type without an Arrow type.
     """
-    hints = get_type_hints(row)
-    columns = []
-    for field in fields(row):
-        options = [option for option in get_args(hints[field.name]) if option is not NoneType]
-        kind = options[0] if NoneType in get_args(hints[field.name]) else hints[field.name]
-        stored = field.metadata.get("arrow", _TYPES.get(kind))
-        if stored is None:
-            raise TypeError(f"{row.__name__}.{field.name}: no Arrow type for {kind}; give metadata={{'arrow': ...}}")
-        columns.append(pa.field(field.name, stored))
-    return pa.schema(columns)
+    hints = get_type_hints(record, include_extras=True)
+    return pa.schema([_field(name, hint, nullable) for name, hint in hints.items()], metadata)
+
+
+def _field(name: str, hint: object, nullable: bool) -> pa.Field:
+    """The column of one field. Raises TypeError for a type without an Arrow type."""
+    kind, notes = _split(hint)
+    metadata: dict[str, str] = {}
+    arrow = None
+    for note in notes:
+        if isinstance(note, Flat):
+            arrow = _list_of(note.item)
+            metadata["shape"] = note.shape
+    for note in notes:
+        if isinstance(note, About):
+            metadata["about"] = note.text
+    optional = get_origin(kind) in (Union, types.UnionType)
+    if optional:
+        (kind,) = (part for part in get_args(kind) if part is not types.NoneType)
+    try:
+        return pa.field(name, arrow or _arrow_type(kind, notes), optional or nullable, metadata or None)
+    except TypeError as error:
+        raise TypeError(f"{name}: {error}") from None
+
+
+def _arrow_type(kind: object, notes: tuple[object, ...] = ()) -> pa.DataType:
+    inner, own = _split(kind)
+    named = [note for note in (*notes, *own) if isinstance(note, pa.DataType)]
+    if named:
+        return named[0]
+    if get_origin(inner) is list:
+        return _list_of(_arrow_type(get_args(inner)[0]))
+    if inner in _TYPES:
+        return _TYPES[inner]
+    raise TypeError(f"no Arrow type for {kind}")
+
+
+def _list_of(item: pa.DataType) -> pa.DataType:
+    return pa.list_(pa.field("element", item, nullable=False))
+
+
+def _split(hint: object) -> tuple[object, tuple[object, ...]]:
+    """(the type, its annotations)."""
+    if get_origin(hint) is Annotated:
+        inner, *notes = get_args(hint)
+        return inner, tuple(notes)
+    return hint, ()

@@ -70,7 +70,7 @@ class BoardRow:
     suite_version: str
 
 
-FIELDS = schema_of(BoardRow)
+FIELDS = schema_of(BoardRow, nullable=True)
 
 
 def records(tables: Sequence[Table]) -> Iterator[BoardRow]:

@@ -67,7 +67,7 @@ class ResultRow:
         return cls(**{**stored, "stats": dict(stored["stats"] or ())})
 
 
-SCHEMA = schema_of(ResultRow)
+SCHEMA = schema_of(ResultRow, nullable=True)
 # Rows that differ in one of these never share a table, let alone a column.
 TABLE_KEYS = (
     "setting",

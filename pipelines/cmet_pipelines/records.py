@@ -6,35 +6,14 @@ it a nullable column, `About` the column's description.
 
 from __future__ import annotations
 
-import types
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Annotated, TypedDict, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, TypedDict
 
 import numpy as np
 import pyarrow as pa
 
+from talking_face.arrow import About, Flat, Int8, Int32, Int64, schema_of
+
 SCHEMA_VERSION = "2"
-
-
-@dataclass(frozen=True)
-class About:
-    """The description that is stored with a column."""
-
-    text: str
-
-
-@dataclass(frozen=True)
-class Flat:
-    """How an array is stored: as a flat list of `item`, one list for each clip. `shape` is the array's own."""
-
-    item: pa.DataType
-    shape: str
-
-
-Int8 = Annotated[int, pa.int8()]
-Int32 = Annotated[int, pa.int32()]
-Int64 = Annotated[int, pa.int64()]
 
 
 class ClipIdentity(TypedDict):
@@ -171,56 +150,6 @@ class Card(CardHead, total=False):
     counts: Counts
     shards: dict[str, int]  # file names and sizes in bytes
     labels: dict[str, str]  # digest of each clip's labels
-
-
-def schema_of(record: type, metadata: Mapping[str, str] | None = None) -> pa.Schema:
-    """The Arrow schema of a TypedDict."""
-    hints = get_type_hints(record, include_extras=True)
-    return pa.schema([_field(name, hint) for name, hint in hints.items()], metadata)
-
-
-def _field(name: str, hint: object) -> pa.Field:
-    """The column of one key. Raises TypeError for a type that has no Arrow type here."""
-    kind, notes = _split(hint)
-    metadata: dict[str, str] = {}
-    arrow = None
-    for note in notes:
-        if isinstance(note, Flat):
-            arrow = _list_of(note.item)
-            metadata["shape"] = note.shape
-    for note in notes:
-        if isinstance(note, About):
-            metadata["about"] = note.text
-    nullable = get_origin(kind) in (Union, types.UnionType)
-    if nullable:
-        (kind,) = (part for part in get_args(kind) if part is not types.NoneType)
-    return pa.field(name, arrow or _arrow_type(kind, notes), nullable, metadata or None)
-
-
-def _arrow_type(kind: object, notes: tuple[object, ...] = ()) -> pa.DataType:
-    inner, own = _split(kind)
-    named = [note for note in (*notes, *own) if isinstance(note, pa.DataType)]
-    if named:
-        return named[0]
-    if get_origin(inner) is list:
-        return _list_of(_arrow_type(get_args(inner)[0]))
-    if inner is str:
-        return pa.string()
-    if inner is float:
-        return pa.float64()
-    raise TypeError(f"no Arrow type for {kind}")
-
-
-def _list_of(item: pa.DataType) -> pa.DataType:
-    return pa.list_(pa.field("element", item, nullable=False))
-
-
-def _split(hint: object) -> tuple[object, tuple[object, ...]]:
-    """(the type, its annotations)."""
-    if get_origin(hint) is Annotated:
-        inner, *notes = get_args(hint)
-        return inner, tuple(notes)
-    return hint, ()
 
 
 IDENTITY_FIELDS: tuple[pa.Field, ...] = tuple(schema_of(ClipIdentity))

@@ -8,7 +8,8 @@ from typing import TypedDict, get_type_hints
 
 import pytest
 
-from cmet_pipelines.records import ARRAY_FIELDS, IDENTITY_FIELDS, LEDGER_SCHEMA, SCHEMA, ClipRecord, schema_of
+from cmet_pipelines.records import ARRAY_FIELDS, IDENTITY_FIELDS, LEDGER_SCHEMA, SCHEMA, ClipRecord
+from talking_face.arrow import schema_of
 
 GOLDEN = Path(__file__).parent / "golden" / "arrow_schemas.txt"
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import pyarrow as pa
 import pytest
 
-from talking_face.arrow import schema_of
+from talking_face.arrow import Int64, schema_of
 
 
 @dataclass(frozen=True)
@@ -18,16 +18,16 @@ class Row:
     share: float
     ready: bool
     sums: Mapping[str, float]
-    size: int = field(default=0, metadata={"arrow": pa.int64()})
+    size: Int64 = 0
 
 
 @dataclass(frozen=True)
 class Unknown:
-    parts: list[str]
+    parts: dict[str, str]
 
 
 def test_columns_follow_the_annotations() -> None:
-    assert schema_of(Row) == pa.schema(
+    assert schema_of(Row, nullable=True) == pa.schema(
         [
             ("name", pa.string()),
             ("count", pa.int32()),
@@ -40,5 +40,9 @@ def test_columns_follow_the_annotations() -> None:
 
 
 def test_an_unknown_annotation_is_an_error_that_names_the_field() -> None:
-    with pytest.raises(TypeError, match=r"Unknown\.parts: no Arrow type for list"):
+    with pytest.raises(TypeError, match=r"parts: no Arrow type for dict"):
         schema_of(Unknown)
+
+
+def test_only_a_type_with_none_is_nullable_unless_asked() -> None:
+    assert [column.nullable for column in schema_of(Row)] == [False, True, False, False, False, False]
