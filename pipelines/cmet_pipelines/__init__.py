@@ -1,1 +1,1 @@
-"""Turns datasets into Parquet shards: readers, processing of clips, shards and ledger."""
+"""Turns datasets into Parquet shards. The package has readers, the processing of clips, shards and the ledger."""

@@ -1,4 +1,4 @@
-"""Assembles shards from finished clips: a shard is written when the last of its clips is finished."""
+"""Assembles shards from finished clips. A shard is written as soon as all its clips are finished."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Assembly:
     """The shards of a job that are still to be written.
 
     Args:
-        inventory: of the output folder; the assembly adds the clips that it writes.
-        outcomes: clips that are finished already; `add` completes it.
+        inventory: inventory of the output folder. The assembly adds the places of the clips that it writes.
+        outcomes: outcomes of the clips that are finished already, by clip_id. `add` adds the other clips to it.
     """
 
     def __init__(self, inventory: Inventory, outcomes: dict[str, ClipOutcome]) -> None:
@@ -36,7 +36,7 @@ class Assembly:
                 self._write(index)
 
     def add(self, outcome: ClipOutcome) -> None:
-        """Takes one finished clip, and writes its shard where this clip was the last."""
+        """Adds one finished clip. Writes its shard if this clip was the last unfinished clip of the shard."""
         self.outcomes[outcome["clip_id"]] = outcome
         index = self._shard_of[outcome["clip_id"]]
         self._unfinished[index] -= 1
@@ -44,7 +44,7 @@ class Assembly:
             self._write(index)
 
     def _write(self, index: int) -> None:
-        """Writes a shard whose clips are all finished; a shard without a kept clip is not written."""
+        """Writes a shard whose clips are all finished. If no clip of the shard was kept, no file is written."""
         kept = kept_of(self._job.shards[index], self.outcomes)
         path = self._job.out / SHARDS / self._job.shard_name(index)
         unchanged = path.name in self._written_before and all(
@@ -66,5 +66,5 @@ class Assembly:
 
 
 def kept_of(clip_ids: list[str], outcomes: Mapping[str, ClipOutcome]) -> list[str]:
-    """Those of the clips that are kept."""
+    """The ids of the kept clips, in the order of `clip_ids`."""
     return [clip_id for clip_id in clip_ids if outcomes[clip_id]["status"] == "kept"]

@@ -27,12 +27,12 @@ _VERSIONS = ("cmet-eval", "av", "mediapipe", "numpy", "pyarrow")
 
 
 def write_unfinished_card(job: Job, labels: Mapping[str, str]) -> None:
-    """Writes the card of a set that is not finished. `labels`: digests of clips' labels, from an earlier card."""
+    """Writes the card of an unfinished set. `labels` holds the digest of each clip's labels from an earlier card."""
     _write_card(job.out, {**card_head(job), "complete": False, "labels": dict(labels)})
 
 
 def write_tables_and_card(job: Job, outcomes: Mapping[str, ClipOutcome]) -> Card:
-    """Writes clips.parquet, ledger.parquet and the finished card. All clips must have an outcome."""
+    """Writes clips.parquet, ledger.parquet and the finished card. Every clip must have an outcome."""
     names = [job.shard_name(index) for index in range(len(job.shards))]
     sizes = {name: path.stat().st_size for name in names if (path := job.out / SHARDS / name).is_file()}
     index = index_table(job.out / SHARDS, list(sizes))
@@ -66,7 +66,7 @@ def card_head(job: Job) -> CardHead:
 
 
 def index_table(folder: Path, names: Sequence[str]) -> pa.Table:
-    """Identity columns of every clip in the shards `names`, with `shard` and `row_group`."""
+    """Identity columns of every clip in the shards `names`, with the clip's `shard` and `row_group`."""
     columns = [field.name for field in IDENTITY_FIELDS]
     tables = []
     for name in names:
@@ -77,7 +77,7 @@ def index_table(folder: Path, names: Sequence[str]) -> pa.Table:
 
 
 def ledger_table(job: Job, outcomes: Mapping[str, ClipOutcome]) -> pa.Table:
-    """A row for every clip and every other file that was found."""
+    """The ledger: one row per clip, and one row per other file that was found."""
     rows = [{**outcomes[clip.clip_id], **_ledger_labels(job, clip)} for clip in job.clips]
     rows += [_skipped_row(job, skip) for skip in job.skipped]
     names = [field.name for field in LEDGER_SCHEMA]
@@ -99,7 +99,7 @@ def _skipped_row(job: Job, skip: Skipped) -> dict[str, object]:
 
 
 def _content_digest(job: Job, index: pa.Table, outcomes: Mapping[str, ClipOutcome]) -> str:
-    """Digest of the whole set: its settings, and every clip's digest or the reason why it was dropped."""
+    """Digest of the whole set: its settings, and per clip its digest, or stage and reason if it was dropped."""
     digests = dict(zip(index["clip_id"].to_pylist(), index["clip_digest"].to_pylist(), strict=True))
     results = [
         [clip_id, digests.get(clip_id) or [outcomes[clip_id]["stage"], outcomes[clip_id]["reason"]]]

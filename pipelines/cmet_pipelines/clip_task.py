@@ -1,4 +1,4 @@
-"""The task that a worker runs for one clip: process it, store its record in the staging folder, return the outcome."""
+"""The task that a worker runs per clip: process the clip, store its record in the staging folder, return its outcome."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ log = logging.getLogger(__name__)
 def process_to_staging(
     clip: Clip, settings: ProcessingSettings, staging: str, root: str, files: ModelFiles
 ) -> ClipOutcome:
-    """Processes a clip and stores its record in the staging folder. Returns its outcome, also of a clip that fails.
+    """Processes a clip and stores its record in the staging folder. Returns its outcome, also if the clip fails.
 
-    Only a full disk is raised (OSError), because it is not the clip's fault.
+    Raises OSError only if the disk is full, because a full disk is not the clip's fault.
     """
     started = time.perf_counter()
     stages = StageLog("probe")
@@ -39,7 +39,7 @@ def process_to_staging(
         record = process_clip(clip, settings, root, sha256, stages, files=files)
         outcome["status"] = "kept"
     except ClipError as error:
-        detail = error.detail.replace(f"{root}{os.sep}", "")  # ledgers do not depend on where the dataset is stored
+        detail = error.detail.replace(f"{root}{os.sep}", "")  # the ledger must not depend on the root
         drop(outcome, stages.name, error.reason, detail)
     except Exception as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -53,7 +53,7 @@ def process_to_staging(
 
 
 def new_outcome(clip: Clip, root: str) -> ClipOutcome:
-    """The outcome of a clip of which nothing is known yet."""
+    """The outcome of a clip that is not processed yet: only its id and its source are filled."""
     return {
         "clip_id": clip.clip_id,
         "source": relative_path(clip.video, root),

@@ -2,8 +2,9 @@
 
 Run as `python -m cmet_pipelines.codec_table CLIPS...`.
 
-Each clip is decoded, tracked and cropped as preprocessing does it, then encoded and decoded with every codec on one
-thread. PSNR is in RGB against the crop before encoding: per frame, then the mean over a clip, then the lowest clip.
+Each clip is decoded, tracked and cropped as in preprocessing. Then its crops are encoded and decoded with every codec
+on one thread. PSNR compares the decoded crop with the crop before encoding, in RGB. It is computed per frame and
+averaged over each clip. The table prints the value of the clip with the lowest mean.
 """
 
 from __future__ import annotations
@@ -41,13 +42,13 @@ def crops(path: Path, size: int, files: ModelFiles) -> np.ndarray:
 
 
 def mean_psnr(crop: np.ndarray, stored: np.ndarray) -> float:
-    """Mean over frames of the PSNR in dB; infinite only where every frame is identical."""
+    """Mean over frames of the PSNR in dB. If any frame is stored without an error, the result is infinite."""
     error = ((crop.astype(np.float32) - stored) ** 2).mean(axis=(1, 2, 3))
     return float(np.mean(10 * np.log10(255**2 / error))) if (error > 0).all() else float("inf")
 
 
 def measure(name: str, clips: Sequence[np.ndarray], repeats: int = 3) -> str:
-    """One row of the table. Speeds are the best of `repeats`, because the machine may be shared."""
+    """One row of the table. Each speed is the best of `repeats` runs, because other programs can slow a run down."""
     codec = get_codec(name)
     frames = sum(len(clip) for clip in clips)
     encode_s = decode_s = one_s = float("inf")

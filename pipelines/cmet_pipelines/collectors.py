@@ -1,4 +1,4 @@
-"""Collects face windows, thumbnails and measurements while the frames of a clip are decoded once."""
+"""Collects face windows, thumbnails and measurements of a clip, so that its frames are decoded only once."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from talking_face.faces.align import AlignMode, cut, region_of
 from talking_face.faces.track import Window
 from talking_face.media import Picture
 
-# Windows around the face are kept from tracking to cropping (2 MB of a 1080p 4:4:4 frame, so 8 s of MEAD fit). Above
-# this many bytes the clip is decoded a second time, 6 ms a frame, so that a long clip needs no more memory than this.
+# Windows around the face are kept from tracking to cropping. A window of a 1080p 4:4:4 frame takes 2 MB, so 8 s of MEAD
+# fit. If the windows need more bytes than this, they are deleted and the clip is decoded a second time (6 ms per
+# frame). This limits the memory that a long clip needs.
 _KEEP_BYTES = 384 << 20
-_FIGURES_EVERY = 5  # frames; sharpness and brightness hardly change within 0.2 s
+_FIGURES_EVERY = 5  # measure every fifth frame: sharpness and brightness hardly change within 0.2 s
 
 
 class FaceWindows:
-    """The window around the face of every picture, in its own pixel format, until the crop is known.
+    """Keeps the window around the face of every picture, in the picture's pixel format, until the crop is known.
 
-    The crop is one box for the whole clip, so it is known only when the last frame is tracked. Whole frames are not
-    kept.
+    The crop is one box for the whole clip, so it is known only after the last frame is tracked. Whole frames would
+    need too much memory, so only the windows are kept.
     """
 
     def __init__(self) -> None:
@@ -30,16 +31,16 @@ class FaceWindows:
         self._last: tuple[Picture | None, Window | None] = (None, None)
 
     def add(self, picture: Picture, window: Window | None) -> None:
-        """Keeps the window of one picture; `track_face` calls this for every picture."""
+        """Keeps the window of one picture. `track_face` calls this method for every picture."""
         if self._parts is None:
             return
-        if self._parts and self._last == (picture, window):  # a repeated frame
+        if self._parts and self._last == (picture, window):  # a repeated frame: use the same copy again
             self._parts.append(self._parts[-1])
             return
         self._last = (picture, window)
         inside = picture.snap(*window) if window else (0, 0, 0, 0)
         if inside[2] - inside[0] < 2 or inside[3] - inside[1] < 2:
-            self._parts = None  # no face yet, so the part that the crop will show is unknown
+            self._parts = None  # no single face is tracked yet, so the part that the crop needs is unknown
             return
         part = picture.copy(*inside)
         self._parts.append((part, inside[:2]))
@@ -50,11 +51,11 @@ class FaceWindows:
     def crops(
         self, mode: AlignMode, transforms: np.ndarray, picture: tuple[int, int], size: int
     ) -> Iterator[np.ndarray] | None:
-        """The crops, (size, size, 3) uint8 RGB each; None where a window lacks a part of the picture that is needed.
+        """The crops, each (size, size, 3) uint8 RGB. None if the windows were deleted, or do not contain a whole crop.
 
         Args:
-            mode: how faces are cut out.
-            transforms: (T, 2, 3) float64, source px to crop px.
+            mode: the align mode, which defines how faces are cropped.
+            transforms: (T, 2, 3) float64, from source px to crop px.
             picture: height and width of the source frames, px.
             size: side of the crop, px.
         """
@@ -71,7 +72,7 @@ class FaceWindows:
 
 
 class Thumbnails:
-    """A small grey copy of every picture that passes by: 2 kB each."""
+    """Keeps a small grey copy of every picture of a stream, 2 kB per picture."""
 
     def __init__(self) -> None:
         self._small: list[np.ndarray] = []
@@ -85,19 +86,19 @@ class Thumbnails:
             yield picture
 
     def stack(self) -> np.ndarray:
-        """(T, h, w) uint8 grey."""
+        """All thumbnails: (T, h, w) uint8 grey."""
         return np.stack(self._small)
 
 
 class CropFigures:
-    """Sharpness and brightness of the crops that pass by, and copies of the crops whose indices are given."""
+    """Measures sharpness and brightness of a stream of crops, and keeps the crops whose indices are in `wanted`."""
 
     def __init__(self, wanted: Sequence[int]) -> None:
         self.crops: dict[int, np.ndarray] = dict.fromkeys(wanted, np.zeros(0, np.uint8))
         self._figures: list[tuple[float, float]] = []
 
     def collect(self, crops: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-        """Yields the crops unchanged and measures every fifth."""
+        """Yields the crops unchanged and measures every fifth crop."""
         for index, crop in enumerate(crops):
             if index % _FIGURES_EVERY == 0:
                 self._figures.append(quality.sharpness_and_brightness(crop))
@@ -106,6 +107,6 @@ class CropFigures:
             yield crop
 
     def medians(self) -> tuple[float, float]:
-        """(sharpness, brightness), the medians over the measured crops."""
+        """(sharpness, brightness): their medians over the measured crops."""
         sharpness, brightness = np.median(self._figures, axis=0)
         return float(sharpness), float(brightness)

@@ -1,7 +1,7 @@
-"""Builds the settings and reader options of a run from option values of a command line and from a TOML file.
+"""Builds the settings and the reader options of a run from option values of a command line and of a TOML file.
 
-A name is a field of `ProcessingSettings`, or of the options that a reader declares. A reader's option does nothing for
-another dataset, so it is refused there.
+Each option is a field of `ProcessingSettings`, or a field of the options of a dataset's reader. A reader's option has
+no effect on another dataset, so it raises an error there.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ Model = TypeVar("Model", bound=BaseModel)
 
 @dataclass(frozen=True)
 class Value:
-    """One option's value; `shown` is the option as the user wrote it, for error messages."""
+    """The value of one option. `shown` is the option as the user wrote it, for error messages."""
 
     value: object
     shown: str
 
 
 def reader_fields() -> dict[str, dict[str, FieldInfo]]:
-    """Every option of every reader: option name to dataset to field.
+    """Every option of every reader: a dictionary from option name to a dictionary from dataset to field.
 
-    Raises TypeError where a reader declares an option with the name of a setting.
+    Raises TypeError if a reader declares an option with the name of a setting.
     """
     found: dict[str, dict[str, FieldInfo]] = {}
     for dataset, reader in READERS.items():
@@ -48,7 +48,7 @@ def reader_fields() -> dict[str, dict[str, FieldInfo]]:
 
 
 def read_config(path: Path) -> dict[str, Value]:
-    """The values of a TOML file, by name. Raises UserError where it cannot be read, or has an unknown key."""
+    """The values of a TOML file, by name. Raises UserError if the file cannot be read or has an unknown key."""
     try:
         table = tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
@@ -63,9 +63,9 @@ def read_config(path: Path) -> dict[str, Value]:
 
 
 def configure(dataset: str, values: Mapping[str, Value]) -> tuple[ProcessingSettings, ReaderOptions]:
-    """(settings, options of the dataset's reader) from values by name; a name that is absent has its default.
+    """(settings, options of the dataset's reader) from values by name. A missing name gets its default value.
 
-    Raises UserError for an unknown dataset, a value that is not allowed, and another dataset's option.
+    Raises UserError for an unknown dataset, for a value that is not allowed, and for another dataset's option.
     """
     reader = get_reader(dataset)
     of_settings = {name: value for name, value in values.items() if name in ProcessingSettings.model_fields}
@@ -76,7 +76,7 @@ def configure(dataset: str, values: Mapping[str, Value]) -> tuple[ProcessingSett
 
 
 def _check_unused(dataset: str, name: str, value: Value) -> None:
-    """Raises UserError for another dataset's option, unless its value is the default."""
+    """Raises UserError for an unknown option, and for another dataset's option whose value is not the default."""
     owners = reader_fields().get(name)
     if owners is None:
         raise UserError(f"unknown setting {value.shown}{did_you_mean(name, reader_fields())}")

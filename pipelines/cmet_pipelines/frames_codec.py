@@ -1,8 +1,8 @@
-"""Encodes and decodes the face crops of a clip, as shards store them: one named codec for each format.
+"""Encodes and decodes the face crops of a clip for shards. Each format has a named codec.
 
-A codec name is `<kind>-<parameter>`, for example `x264-q14`. Encoded frames are a list of byte strings: one for each
-frame of a still-image codec, one for the whole clip (an mp4 or mkv file in memory) of a video codec. The page on shards
-in docs/ compares the codecs; `python -m cmet_pipelines.codec_table` prints that table.
+A codec name is `<kind>-<parameter>`, for example `x264-q14`. Encoded frames are a list of byte strings. A still-image
+codec gives one byte string per frame. A video codec gives one byte string per clip: an mp4 or mkv file in memory. The
+page on shards in docs/ compares the codecs; `python -m cmet_pipelines.codec_table` prints that table.
 
 Every encoder runs on one thread with bit-exact flags, so the same frames give the same bytes.
 """
@@ -31,12 +31,12 @@ LOSSLESS_CODEC = "ffv1"
 
 @dataclass(frozen=True)
 class FrameCodec:
-    """One way to store frames. Tests check `lossless`."""
+    """One format in which frames are stored. Tests check that the codecs with `lossless` really are lossless."""
 
     name: str
     kind: str  # png | webp | jpeg | jpeg420 | x264 | x264rgb | ffv1
-    quality: int | None  # WebP and JPEG quality 0..100, x264 constant quantiser or rate factor; None: lossless
-    gop: int = 1  # frames from key frame to key frame; 1: every frame can be decoded alone
+    quality: int | None  # WebP and JPEG: quality 0..100; x264: constant quantiser or rate factor; None: lossless
+    gop: int = 1  # distance between key frames, in frames; 1: every frame can be decoded alone
 
     @property
     def lossless(self) -> bool:
@@ -49,7 +49,7 @@ class FrameCodec:
         return self.kind in ("png", "webp", "jpeg", "jpeg420")
 
     def encode(self, frames: Iterable[Frames]) -> list[bytes]:
-        """`frames`: T >= 1 of (H, W, 3) uint8 RGB, an array or streamed. Returns T blobs, or one of a video codec."""
+        """Encodes T >= 1 frames, each (H, W, 3) uint8 RGB. Returns T byte strings; a video codec returns one."""
         if self.per_frame:
             blobs = [_encode_image(frame, self.kind, self.quality) for frame in _checked(frames)]
         else:
@@ -59,7 +59,7 @@ class FrameCodec:
         return blobs
 
     def decode(self, blobs: Sequence[bytes], indices: Sequence[int] | None = None) -> Frames:
-        """The frames at `indices` (all when None), in that order: (N, H, W, 3) uint8 RGB, C-contiguous.
+        """The frames at `indices`, in that order, or all frames if None: (N, H, W, 3) uint8 RGB, C-contiguous.
 
         Raises IndexError on an index outside the clip.
         """
@@ -70,7 +70,7 @@ class FrameCodec:
 
 
 def get_codec(name: str) -> FrameCodec:
-    """The codec with that name. Raises ValueError, with the known forms, for another name."""
+    """The codec with that name. Raises ValueError for an unknown name; its message lists the known forms."""
     match = re.fullmatch(r"(png|webp|jpeg|jpeg420|x264|x264rgb|ffv1)(?:-(lossless|q\d{1,3}))?(?:-gop(\d{1,3}))?", name)
     if match:
         kind, level, gop = match.group(1), match.group(2), int(match.group(3) or 1)
@@ -124,7 +124,7 @@ def _decode_image(data: bytes) -> Frames:
 
 
 def _encode_video(frames: Iterator[Frames], codec: FrameCodec) -> bytes:
-    """A video file in memory, 25 frames/s. Raises ValueError where there is no frame."""
+    """A video file in memory, 25 frames/s. Raises ValueError if there is no frame."""
     first = next(frames, None)
     if first is None:
         raise ValueError("no frame to encode")
@@ -143,12 +143,13 @@ def _encode_video(frames: Iterator[Frames], codec: FrameCodec) -> bytes:
         options: dict[str, object] = {"threads": "1", "flags": "+bitexact"}
         if codec.kind != "ffv1":
             quality = str(codec.quality or 0)
-            # A constant quantiser instead of a rate factor where every frame is a key frame: it needs no look-ahead.
+            # If every frame is a key frame, use a constant quantiser (qp) and no rate factor (crf). The quantiser does
+            # not need to look at later frames.
             options |= {"preset": "veryfast", "crf" if codec.gop > 1 else "qp": quality, "bf": "0"}
             options["x264-params"] = f"keyint={codec.gop}:min-keyint={codec.gop}:scenecut=0:threads=1"
         stream.options = options
         if codec.kind == "x264":
-            stream.codec_context.color_range = 2  # full range: 8 bits hold RGB better by about 1 dB
+            stream.codec_context.color_range = 2  # full range: the PSNR of RGB is about 1 dB higher with 8 bits
             stream.codec_context.colorspace = 1  # BT.709
         for index, image in enumerate(itertools.chain([first], frames)):
             frame = av.VideoFrame.from_ndarray(image, format="rgb24")
@@ -166,7 +167,7 @@ def _encode_video(frames: Iterator[Frames], codec: FrameCodec) -> bytes:
 
 
 def _decode_video(data: bytes, indices: Sequence[int] | None) -> Frames:
-    """The frames at `indices`, or all, of a video file in memory; seeks only over longer distances."""
+    """The frames at `indices`, or all frames, of a video file in memory. Seeks only if the next index is far away."""
     with av.open(io.BytesIO(data), "r") as source:
         stream = source.streams.video[0]
         stream.thread_count = 1
@@ -175,7 +176,7 @@ def _decode_video(data: bytes, indices: Sequence[int] | None) -> Frames:
         found: dict[int, Frames] = {}
         base = cast(Fraction, stream.time_base)
         length = stream.frames or 1 << 30
-        position = length  # of the decoder; past the end, so that the first frame seeks
+        position = length  # next frame of the decoder; it starts past the end, so that the first index seeks
         frames = iter(source.decode(stream))
         for index in sorted(set(indices)):
             if not 0 <= index < length:

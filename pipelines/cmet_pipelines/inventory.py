@@ -1,4 +1,4 @@
-"""Inventory of an output folder: which clips an earlier run finished, and which of them can be used again."""
+"""Lists the clips that earlier runs finished in an output folder, and decides which of them can be used again."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from talking_face.reasons import Reason, UserError
 from talking_face.signature import digest
 
 LOCK = ".lock"
-# Reasons that may be the machine's fault and not the clip's: `retry` processes these clips again.
+# The cause of these reasons can be the machine and not the clip. So `retry` processes such clips again.
 TRANSIENT = frozenset({Reason.DEADLINE, Reason.CRASHED, Reason.UNREADABLE, Reason.MISSING_FILE})
 
 
 class Inventory:
-    """What the output folder of a job holds from earlier runs with the same settings.
+    """The results of earlier runs with the same settings in the output folder of a job.
 
-    Raises UserError where the folder holds other files, a damaged card, or shards made with other settings.
+    Raises UserError if the folder holds other files, a damaged card, or shards made with other settings.
     """
 
     def __init__(self, job: Job) -> None:
@@ -37,12 +37,12 @@ class Inventory:
         self.places: dict[str, tuple[Path, int]] = {}  # file and row group of every clip that is in a shard
 
     def kept_before(self) -> set[str]:
-        """Kept clips of the finished set in the folder."""
+        """Ids of the kept clips of the finished set in the folder. Empty if there is no finished set."""
         path = self.job.out / CLIPS
         return set(pq.read_table(path, columns=["clip_id"]).column(0).to_pylist()) if path.is_file() else set()
 
     def is_current(self) -> bool:
-        """Whether the folder holds a finished set of exactly these clips, with all its files."""
+        """Whether the folder holds a finished set of exactly the job's clips, with all its files."""
         card, out = self.card, self.job.out
         if card is None or not card.get("complete"):
             return False
@@ -52,7 +52,7 @@ class Inventory:
         )
         return (
             card.get("manifest") == self.job.manifest
-            and "excluded" in card.get("counts", {})  # else a card in an earlier form, to be written again
+            and "excluded" in card.get("counts", {})  # absent in a card of an earlier version: write the card again
             and card.get("skipped") == skipped_digest(self.job.skipped)
             and present
             and (out / CLIPS).is_file()
@@ -66,7 +66,7 @@ class Inventory:
 
     @cached_property
     def ledger(self) -> dict[str, ClipOutcome]:
-        """Outcomes of all clips of the finished set, by clip_id."""
+        """Outcomes of all clips in the folder's ledger, by clip_id."""
         path = self.job.out / LEDGER
         rows = pq.read_table(path).to_pylist() if path.is_file() else []
         return {row["clip_id"]: _outcome_of(row) for row in rows if row["status"] in ("kept", "dropped")}
@@ -78,14 +78,16 @@ class Inventory:
             path.unlink(missing_ok=True)
 
     def finished(self, retry: bool) -> dict[str, ClipOutcome]:
-        """Outcomes of clips that need no work: staged, or in a shard of an earlier run. Other staged clips are removed.
+        """Outcomes of clips that need no more work. They are in the staging folder or in the set of an earlier run.
+
+        Clips in the staging folder that cannot be used again are removed.
 
         Args:
-            retry: clips that were dropped for a transient reason need work again.
+            retry: whether clips that were dropped for a transient reason are processed again.
         """
         outcomes = self.staging.outcomes()
         self.places.update(self._clips_in_shards())
-        if self.card:  # of an earlier manifest: its ledger stays valid until this run replaces it
+        if self.card:  # of an earlier run, maybe with other clips: its ledger is valid until this run replaces it
             labels = self.card.get("labels", {})
             for clip_id, outcome in self.ledger.items():
                 clip = self.job.by_id.get(clip_id)
@@ -106,7 +108,7 @@ class Inventory:
         return {name for name in names if (self.job.out / SHARDS / name).is_file()}
 
     def _read_card(self) -> Card | None:
-        """The card of an earlier run with the same settings; None where no earlier run finished a clip."""
+        """The card of an earlier run with the same settings. None if no earlier run finished a clip."""
         job = self.job
         path = job.out / CARD
         try:
@@ -135,7 +137,7 @@ class Inventory:
         return any((out / SHARDS).glob("[!.]*.parquet")) or any((out / STAGING).glob("*/[!.]*.json"))
 
     def _clips_in_shards(self) -> dict[str, tuple[Path, int]]:
-        """File and row group of every clip in the shards on disk, of this manifest or of an earlier one."""
+        """File and row group of every clip in the shards on disk, including shards of an earlier selection of clips."""
         places: dict[str, tuple[Path, int]] = {}
         for path in sorted((self.job.out / SHARDS).glob(f"{self.job.key}-*.parquet")):
             try:
@@ -150,7 +152,7 @@ class Inventory:
         return self.staging.has_record(clip_id) or clip_id in self.places
 
     def _resized(self, outcomes: Mapping[str, ClipOutcome]) -> set[str]:
-        """Clips whose file changed its size since: they are new clips under an old name."""
+        """Ids of the clips whose file has another size than in its outcome. They are new clips with an old name."""
         changed = set()
         for clip_id, outcome in outcomes.items():
             clip = self.job.by_id.get(clip_id)
@@ -164,16 +166,16 @@ class Inventory:
 
 
 def is_transient(outcome: ClipOutcome) -> bool:
-    """Whether the clip was dropped for a reason that may be the machine's fault."""
+    """Whether the clip was dropped for a reason whose cause can be the machine."""
     return outcome["status"] == "dropped" and outcome["reason"] in TRANSIENT
 
 
 def _outcome_of(row: Mapping[str, object]) -> ClipOutcome:
-    """The part of a ledger row that processing knows."""
+    """The outcome in a ledger row: the row without the clip's labels."""
     return {name: row.get(name) for name in ClipOutcome.__annotations__}  # type: ignore[return-value]
 
 
 def _other_files(out: Path) -> list[str]:
-    """Names in the folder that no run of preprocessing makes."""
+    """Names of the files in the folder that preprocessing did not write."""
     strays = {path.name for path in out.glob(STRAY)}
     return [path.name for path in out.iterdir() if path.name not in {STAGING, LOCK, SHARDS} | strays]

@@ -1,4 +1,4 @@
-"""One preprocessing job: discovers and selects the clips, and derives every name that depends on them."""
+"""Plans one preprocessing job: discovers and selects the clips, and derives the names of the job's files."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ STAGING = ".staging"
 
 @dataclass(frozen=True)
 class Job:
-    """What a run is asked to make: clips, settings, output folder."""
+    """The task of one run: its clips, its settings and its output folder."""
 
     dataset: str
-    root: Path  # resolved
+    root: Path  # resolved folder of the dataset
     out: Path
     settings: ProcessingSettings
-    content: dict[str, object]  # settings and options that decide the content, JSON-ready
+    content: dict[str, object]  # settings and options that change the content of the shards, JSON-ready
     clips: Sequence[Clip]
     skipped: Sequence[Skipped]
     preset: str  # name of the split
     notes: list[str]  # lines for the user
-    files: ModelFiles  # where the networks of faces are searched
+    files: ModelFiles  # where the face networks are searched
 
     @cached_property
     def by_id(self) -> dict[str, Clip]:
@@ -43,7 +43,7 @@ class Job:
 
     @cached_property
     def key(self) -> str:
-        """Hash of the content's settings, 8 hex digits; part of every shard's name."""
+        """Hash of `content`, 8 hex digits. It is part of every shard's name."""
         return digest(self.content, 8)
 
     @cached_property
@@ -53,12 +53,12 @@ class Job:
 
     @cached_property
     def shards(self) -> list[list[str]]:
-        """Clip ids by shard."""
+        """The clip ids of each shard."""
         return plan(list(self.by_id), clips_per_shard(self.settings.size, get_codec(self.settings.codec)))
 
     @property
     def staging(self) -> Path:
-        """Folder of finished clips whose shard is not written yet."""
+        """Folder for finished clips whose shard is not written yet."""
         return self.out / STAGING / f"{self.key}-{self.manifest}"
 
     def shard_name(self, index: int) -> str:
@@ -66,7 +66,7 @@ class Job:
         return f"{self.key}-{self.manifest[:8]}-{index:05d}.parquet"
 
     def relative(self, clip: Clip) -> str:
-        """The clip's video below the root."""
+        """The path of the clip's video, relative to the root."""
         return relative_path(clip.video, str(self.root))
 
 
@@ -82,7 +82,7 @@ def plan_job(
 ) -> Job:
     """Discovers the clips under `root`, assigns splits, and applies the list of clips and the limit.
 
-    Raises UserError on wrong use: see `cmet_pipelines.preprocess.preprocess`.
+    Raises UserError for wrong arguments; `cmet_pipelines.preprocess.preprocess` lists the cases.
     """
     found = readers.discover(dataset, root, options, defects=settings.defects)
     root = root.resolve()
@@ -110,7 +110,7 @@ def _only_listed(name_or_file: str, clips: list[Clip], found: Discovery, notes: 
 
 
 def _leave_out(clips: list[Clip], taken: list[Clip], why: str, found: Discovery) -> list[Clip]:
-    """`taken`; the other clips are moved to `found.skipped`."""
+    """Returns `taken`, and moves the other clips to `found.skipped`."""
     asked = {clip.clip_id for clip in taken}
     for clip in clips:
         if clip.clip_id not in asked:
@@ -120,11 +120,11 @@ def _leave_out(clips: list[Clip], taken: list[Clip], why: str, found: Discovery)
 
 
 def clip_labels(clip: Clip) -> dict[str, object]:
-    """All labels of a clip."""
+    """All labels of a clip, by name."""
     names = ("clip_id", "speaker", "emotion", "emotion_voted", "intensity", "take", "view")
     return {name: getattr(clip, name) for name in (*names, "sentence_id", "transcript", "split")}
 
 
 def skipped_digest(skipped: Sequence[Skipped]) -> str:
-    """Digest of the files that give no clip, with their reasons."""
+    """Digest of the paths and reasons of the skipped files and of the clips that are left out."""
     return digest([[skip.path, skip.reason.value] for skip in skipped])

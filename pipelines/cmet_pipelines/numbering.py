@@ -1,4 +1,4 @@
-"""Finds the sentence that is spoken in a MEAD clip, from a named scheme of numbering.toml or from a user's CSV."""
+"""Finds the sentence that is spoken in a MEAD clip, from a named scheme of numbering.toml or from a user's CSV file."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from talking_face.reasons import UserError
 
 Folder = tuple[str, str, int]  # actor, emotion, level
 
-LONGEST = {"neutral": 40}  # clips of a folder; 30 for every other emotion
-_SHOWN = 6  # folders named in a line for the user
+LONGEST = {"neutral": 40}  # number of sentences per folder; 30 for every other emotion
+_SHOWN = 6  # at most so many folders are named in a line for the user
 
 
 class Scheme(TypedDict, total=False):
-    """One scheme of numbering.toml, which explains the keys."""
+    """One scheme of numbering.toml. The comment at the top of that file explains the keys."""
 
     actors: Required[str]
     by_itself: bool
@@ -47,16 +47,16 @@ def schemes() -> dict[str, Scheme]:
 def name_sentences(
     numbering: str | None, clips: Sequence[Clip], numbers: Mapping[Folder, Collection[int]]
 ) -> tuple[list[Clip], list[str]]:
-    """(the clips, with `sentence_id` where it is known; lines for the user).
+    """(the clips, with their `sentence_id` if it is known; lines for the user).
 
     Args:
-        numbering: a scheme's name; a CSV with the columns clip_id and sentence_id; None for the schemes that always
-            apply.
+        numbering: a scheme's name, or the path of a CSV file with the columns clip_id and sentence_id. None uses only
+            the schemes that always apply.
         clips: the clips to label.
-        numbers: every number in a folder, in any view, as video or sound. They show whether the folder is numbered as
-            the scheme expects.
+        numbers: by folder, the file numbers of all videos and sounds in it, in any view. They show whether the folder
+            is numbered as the scheme expects.
 
-    Raises UserError for a name that is neither a scheme nor a file.
+    Raises UserError if `numbering` is neither a scheme nor a readable file.
     """
     tables = {name: table for name, table in schemes().items() if table.get("by_itself") or name == numbering}
     own: dict[str, str] = {}
@@ -91,9 +91,10 @@ def name_sentences(
 
 
 def gapped(numbers: Mapping[Folder, Collection[int]]) -> list[Folder]:
-    """Folders whose highest number is above their count of sentences, as for a third of the release's actors.
+    """Folders whose highest file number is above their number of sentences.
 
-    A number is not a rank there: 021-030 are other sentences than in a folder with the numbers 001 to 030.
+    A third of the release's actors have such folders. Numbers are missing in them, so a number is not a position in
+    the script: 021-030 are other sentences than in a folder with the numbers 001 to 030.
     """
     own = [table for table in schemes().values() if table.get("by_itself")]
     return sorted(
@@ -115,14 +116,14 @@ def _covers(table: Scheme, folder: Folder) -> bool:
 
 
 def _places(table: Scheme, folder: Folder) -> list[int]:
-    """Positions in the script that have a clip in this folder."""
+    """The positions in the script that have a clip in this folder, in order."""
     actor, emotion, level = folder
     absent = table.get("absent", {}).get(f"{actor}/{emotion}/{level}", ())
     return [place for place in range(1, LONGEST.get(emotion, 30) + 1) if place not in absent]
 
 
 def _matches(table: Scheme, folder: Folder, numbers: Collection[int]) -> bool:
-    """Whether the folder's numbers are those that the scheme expects."""
+    """Whether the folder has the file numbers that the scheme expects."""
     if "cycle" in table:
         return True
     places = _places(table, folder)
@@ -130,7 +131,7 @@ def _matches(table: Scheme, folder: Folder, numbers: Collection[int]) -> bool:
 
 
 def _sentence(table: Scheme, folder: Folder, number: int) -> str | None:
-    """The sentence_id of a number; None where the scheme does not know it."""
+    """The sentence_id of a file number. None if the scheme does not know the sentence."""
     if not _covers(table, folder):
         return None
     if "cycle" in table:
@@ -143,7 +144,7 @@ def _sentence(table: Scheme, folder: Folder, number: int) -> str | None:
 
 
 def _read(path: str) -> dict[str, str]:
-    """sentence_id by clip_id."""
+    """The sentence_id of each clip_id in a user's CSV file."""
     try:
         rows = list(csv.DictReader(Path(path).read_text("utf-8-sig").splitlines()))
     except (OSError, UnicodeDecodeError):

@@ -1,7 +1,8 @@
-"""Numbers of clips in each dataset's release: one CSV for each dataset, from which missing clips are found.
+"""Finds clips that are missing from a folder, from tables with the number of clips in each dataset's release.
 
-Columns: any of `speaker`, `emotion`, `intensity`, `view`, `split`, and `clips`, the number of clips with these labels
-in the release. The page on datasets in docs/ names the sources.
+There is one CSV file per dataset. Its label columns are some of `speaker`, `emotion`, `intensity`, `view` and `split`.
+Its column `clips` is the number of clips with these labels in the release. The page on datasets in docs/ names the
+sources.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ LABELS = ("speaker", "emotion", "intensity", "view", "split")
 
 
 def expected(dataset: str) -> pd.DataFrame | None:
-    """The dataset's table, with labels as text; None where the dataset has none."""
+    """The dataset's table, with labels as text. None if the dataset has no table."""
     path = resources.files(__package__).joinpath(f"{dataset}.csv")
     if not path.is_file():
         return None
@@ -26,15 +27,15 @@ def expected(dataset: str) -> pd.DataFrame | None:
 
 
 def missing(dataset: str, clips: Iterable[Mapping[str, object]]) -> pd.DataFrame | None:
-    """Groups with fewer clips than the release: the table's labels, `clips`, `found`.
+    """Groups with fewer clips than the release. Columns: the table's labels, `clips` (in the release), and `found`.
 
     Args:
         dataset: a reader's name.
         clips: the labels of every clip that was found, including dropped and excluded ones.
 
     Returns:
-        An empty table where nothing is missing. None where the dataset has no table, and where no clip of the release
-        was found: then the folders hold another corpus, such as the embedded one.
+        An empty table if nothing is missing. None if the dataset has no table. None also if no clip of the release was
+        found, because then the folder holds another corpus, such as the embedded corpus.
     """
     table = expected(dataset)
     if table is None:

@@ -1,8 +1,8 @@
-"""Known defects of the datasets: one CSV for each dataset, applied by default, switched off by `--no-defects`.
+"""Looks up known defects of the datasets' clips. Clips with a known defect are left out, except with `--no-defects`.
 
-Columns: `key`, a clip_id in which * matches any text; `reason`, a sentence; `source`, who reports the defect. A table
-lists only clips that are useless. Defects that a reader repairs, such as a silent video with a good sound file, are not
-listed.
+There is one CSV file per dataset. Its columns are `key`, a clip_id in which * matches any text; `reason`, a sentence;
+and `source`, which names who reports the defect. A table lists only clips that cannot be used. It does not list defects
+that a reader repairs, such as a silent video with a good sound file.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Defect:
 
 @cache
 def table(dataset: str) -> tuple[Defect, ...]:
-    """The rows of a dataset, in the order of the file; empty where there is no file."""
+    """The rows of a dataset's file, in the order of the file. Empty if the dataset has no file."""
     path = resources.files(__package__).joinpath(f"{dataset}.csv")
     if not path.is_file():
         return ()
@@ -34,7 +34,7 @@ def table(dataset: str) -> tuple[Defect, ...]:
 
 
 def find(dataset: str, clip_id: str) -> Defect | None:
-    """The first row whose key matches the clip, or None."""
+    """The row whose key matches the clip, or None. A key without * comes first, then the first pattern that matches."""
     exact, patterns = _index(dataset)
     if clip_id in exact:
         return exact[clip_id]

@@ -1,6 +1,6 @@
-"""Named lists of clips that papers use, or a user's list (`preprocess --clips`): one CSV for each list.
+"""Selects the clips of a list (`preprocess --clips`): a named list of a paper in this folder, or a user's CSV file.
 
-Columns: `clip_id`, and optionally `emotion`, a label that replaces that of the dataset.
+Each list is one CSV file. Its columns are `clip_id` and optionally `emotion`, which replaces the dataset's label.
 """
 
 from __future__ import annotations
@@ -18,22 +18,23 @@ from talking_face.reasons import UserError
 
 
 def names() -> list[str]:
-    """The lists in this folder."""
+    """The names of the lists in this folder."""
     folder = resources.files(__package__)
     return sorted(Path(entry.name).stem for entry in folder.iterdir() if entry.name.endswith(".csv"))
 
 
 def identity(name_or_file: str) -> str:
-    """A list as the settings of a shard set store it: its name, or the hash of the user's file."""
+    """The value that the settings of a shard set store for a list: its name, or the hash of the user's file."""
     if name_or_file in names() or not Path(name_or_file).is_file():
         return name_or_file
     return f"sha256:{sha256_of(Path(name_or_file))[:16]}"
 
 
 def select(name_or_file: str, clips: Sequence[Clip]) -> tuple[list[Clip], list[str]]:
-    """(the clips of the list, in the order of `clips` and with the list's emotions; clip ids that are not in `clips`).
+    """(the clips of the list, ids in the list that are not in `clips`).
 
-    Raises UserError where the list cannot be read, or none of its clips is in `clips`.
+    The clips are in the order of `clips` and have the list's emotions. Raises UserError if the list cannot be read, or
+    if none of its clips is in `clips`.
     """
     path = resources.files(__package__).joinpath(f"{name_or_file}.csv") if name_or_file in names() else None
     try:
