@@ -1,4 +1,4 @@
-"""The task that a worker runs per clip: process the clip, store its record in the staging folder, return its outcome."""
+"""The task that a worker runs per clip: process it, store its record in the staging folder, return its outcome."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Turns a raw dataset into a shard set: discovers clips, processes them on workers, writes shards, ledger and card.
 
-A run can be killed at any moment. A run with the same settings resumes it and ends with the same bytes. A run with
-other settings into the same folder is refused.
+A run can be killed at any moment. The next run with the same settings resumes the work and writes the same bytes. A
+run with other settings into the same folder raises an error.
 """
 
 from __future__ import annotations
@@ -33,22 +33,22 @@ from talking_face.pretrained.model_files import ModelFiles
 from talking_face.progress import Progress
 from talking_face.reasons import Reason, UserError
 
-# So many crashes with the same message, and no clip with another outcome: the clips are not at fault.
+# If the first so many clips all crash with the same message, the cause is not in the clips, and the run stops.
 MOST_EQUAL_CRASHES = 10
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Which clips a run takes, and how it treats clips of earlier runs."""
+    """Selects the clips of a run, and defines how the run treats clips of earlier runs."""
 
-    limit: int | None = None  # only the first clips, by clip_id
-    retry: bool = False  # also clips that an earlier run dropped for a transient reason (deadline, crash)
-    prune: bool = False  # remove clips from a finished set that are not selected now, or no longer under the root
+    limit: int | None = None  # process only so many clips: the first in the order of clip_id
+    retry: bool = False  # process clips again that an earlier run dropped for a transient reason (deadline, crash)
+    prune: bool = False  # remove clips from a finished set if they are not selected now or not under the root any more
 
 
 @dataclass(frozen=True)
 class PreprocessSummary:
-    """Result of a run. `computed` counts the clips that this run processed itself."""
+    """Result of a run. `computed` counts only the clips that this run processed, not the clips of earlier runs."""
 
     out: Path
     digest: str
@@ -58,8 +58,8 @@ class PreprocessSummary:
     excluded: int  # clips that a table, a list or an option left out
     skipped: int  # files that are not clips
     computed: int
-    reasons: dict[str, int]  # dropped clips by reason
-    removed: int = 0  # finished clips of an earlier run that this one removed
+    reasons: dict[str, int]  # number of dropped clips per reason
+    removed: int = 0  # kept clips of an earlier run that this run removed
     notes: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
@@ -70,12 +70,12 @@ class PreprocessSummary:
 
     @property
     def failed_share(self) -> float:
-        """Dropped clips over all clips, 0 to 1."""
+        """Number of dropped clips divided by the number of all clips, 0 to 1."""
         return self.dropped / max(1, self.kept + self.dropped)
 
     @property
     def transient(self) -> int:
-        """Dropped clips that `Selection.retry` would process again."""
+        """Number of dropped clips that `Selection.retry` would process again."""
         return sum(count for reason, count in self.reasons.items() if reason in TRANSIENT)
 
 
@@ -95,15 +95,18 @@ def preprocess(
     Args:
         dataset: a reader's name, `cmet_pipelines.readers.READERS`.
         root: folder of the dataset; it is never changed.
-        out: folder of the shard set; it is made where it is absent.
-        settings: how clips are processed; None for the defaults.
+        out: folder of the shard set. It is created if it does not exist.
+        settings: settings of the processing; None for the defaults.
         options: options of the dataset's reader; None for the defaults.
-        run: workers and output. A scheduler's workers must see `root` and `out`.
-        selection: which clips are taken; None for all.
-        files: where the networks of faces are searched; None: where the environment says.
+        run: workers and output. A scheduler's workers must have access to `root` and `out`.
+        selection: the selection of clips; None for all clips.
+        files: the place of the face networks; None for the place that the environment variables name.
 
-    Raises UserError on wrong use, on a folder that other settings made, on finished clips that would be lost without
-    `prune`, on a full disk, and where every clip crashes in the same way.
+    Raises UserError
+        for a wrong argument: an unknown dataset, split or list of clips, or `out` inside `root`;
+        if `out` was made with other settings, or another run is writing to it;
+        if kept clips of a finished set are not selected now, and `prune` is False;
+        if the disk is full, or every clip crashes in the same way.
     """
     run, selection = run or RunOptions(), selection or Selection()
     options = options or readers.get_reader(dataset).options()
@@ -116,7 +119,7 @@ def preprocess(
 
 
 def _run(job: Job, run: RunOptions, selection: Selection) -> PreprocessSummary:
-    """Finishes the shard set in a locked folder."""
+    """Finishes the shard set. The output folder must be locked."""
     inventory = Inventory(job)
     gone = inventory.kept_before() - job.by_id.keys()
     if gone and not selection.prune:
@@ -138,7 +141,7 @@ def _run(job: Job, run: RunOptions, selection: Selection) -> PreprocessSummary:
 
 
 def _process_missing(job: Job, run: RunOptions, assembly: Assembly) -> int:
-    """Processes the clips without an outcome and assembles all shards. Returns how many clips it processed."""
+    """Processes the clips without an outcome and assembles all shards. Returns the number of processed clips."""
     done = len(assembly.outcomes)
     todo = [clip for clip in job.clips if clip.clip_id not in assembly.outcomes]
     with Progress(len(job.clips), "clips", "preprocess", run.quiet, already=done) as progress:
@@ -151,7 +154,7 @@ def _process_missing(job: Job, run: RunOptions, assembly: Assembly) -> int:
 
 
 def _outcomes(job: Job, todo: Sequence[Clip], run: RunOptions, progress: Progress) -> Iterator[ClipOutcome]:
-    """Processes clips on workers; yields each clip's outcome when it is finished and stored."""
+    """Processes clips on workers. Yields each clip's outcome as soon as the clip is finished and stored."""
     staging = Staging(job.staging)
     crashes = EqualCrashes(staging)
     folder, root = str(job.staging.resolve()), str(job.root)
@@ -180,15 +183,15 @@ def _failed(job: Job, result: TaskResult) -> ClipOutcome:
 
 
 class EqualCrashes:
-    """Stops a run in which every clip so far crashed with the same message: the fault is not in the clips."""
+    """Stops a run if every clip so far crashed with the same message, because then the cause is not in the clips."""
 
     def __init__(self, staging: Staging) -> None:
         self._staging = staging
-        self._clips: list[str] | None = []  # None once a clip had another outcome
+        self._clips: list[str] | None = []  # the crashed clips; None as soon as a clip has another outcome
         self._message = ""
 
     def check(self, outcome: ClipOutcome) -> None:
-        """Takes one outcome. Raises UserError after MOST_EQUAL_CRASHES; these clips then count as unfinished."""
+        """Checks one outcome. Raises UserError after MOST_EQUAL_CRASHES; then these clips count as unfinished."""
         if self._clips is None:
             return
         if outcome["reason"] != Reason.CRASHED or (self._clips and outcome["detail"] != self._message):
@@ -206,7 +209,7 @@ class EqualCrashes:
 
 
 def _remove_leftovers(job: Job, card: Card) -> None:
-    """Removes shards of earlier manifests, and the staging folder."""
+    """Removes the shards of earlier runs that the card does not list, and the staging folder."""
     for path in (job.out / SHARDS).glob("*.parquet"):
         if path.name not in card["shards"]:
             path.unlink()
@@ -231,7 +234,7 @@ def _summary(job: Job, card: Card, computed: int) -> PreprocessSummary:
 
 @contextmanager
 def _disk_errors(out: Path) -> Iterator[None]:
-    """Turns a full disk and a folder that cannot be written into UserError."""
+    """Raises UserError in place of OSError if the disk is full or the folder cannot be written."""
     try:
         yield
     except OSError as error:
@@ -252,7 +255,10 @@ def _no_space(out: Path) -> UserError:
 
 @contextmanager
 def _locked(out: Path) -> Iterator[None]:
-    """Keeps a second run out of the folder; the kernel releases the lock when this process ends in any way."""
+    """Locks the folder, so that a second run cannot write to it.
+
+    The kernel releases the lock when this process ends, also if the process is killed.
+    """
     with (out / LOCK).open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

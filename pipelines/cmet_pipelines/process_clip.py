@@ -1,4 +1,4 @@
-"""Processes one clip in named steps: open, track, check the face, place the crop, encode, measure, fit the audio.
+"""Processes one clip in named steps: open, track, check the face, place the crop, encode and measure, fit the audio.
 
 The result is one row of a shard (`cmet_pipelines.records.ClipRecord`).
 """
@@ -30,11 +30,11 @@ from talking_face.media.reading import VideoInfo
 from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import ClipError, Reason, UserError
 
-_AUDIO_TOLERANCE = AUDIO_RATE // 5  # samples; a larger difference between sound and picture gives a warning
+_AUDIO_TOLERANCE = AUDIO_RATE // 5  # samples; if the lengths of sound and picture differ more, a warning is stored
 
 
 class StageLog:
-    """The stage under way. It is also reported to the worker, for the ledger row of a clip whose process dies."""
+    """The current stage of a clip. The worker gets it too, because the ledger needs the stage if the process dies."""
 
     def __init__(self, name: str = "") -> None:
         self.name = name
@@ -47,23 +47,23 @@ class StageLog:
 
 @dataclass
 class ClipWork:
-    """One clip under way: the inputs of every step, and the warnings of the steps so far."""
+    """The inputs that all steps need for one clip, and the warnings of the steps so far."""
 
     clip: Clip
     settings: ProcessingSettings
     root: str  # folder of the dataset
     stages: StageLog
-    files: ModelFiles  # where the networks of faces are searched
-    sha256: str = ""  # of the video file
+    files: ModelFiles  # where the face networks are searched
+    sha256: str = ""  # SHA-256 of the video file
     warnings: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class OpenedClip:
-    """Headers of the video, and its sound."""
+    """The headers of the video, and the source of the sound."""
 
     video: VideoInfo
-    sound: MediaSource | None
+    sound: MediaSource | None  # the file whose sound is used; None without sound
     samples: Callable[[], np.ndarray | None]  # (N,) int16, 16 kHz mono, read at the first call; None without sound
 
 
@@ -78,33 +78,33 @@ class TrackedClip:
 
 @dataclass(frozen=True)
 class Placement:
-    """The crop of every frame, and landmarks in it."""
+    """The place of the crop in every frame, and the landmarks in crop pixels."""
 
     mode: AlignMode
-    transforms: np.ndarray  # (T, 2, 3) float64, source px to crop px
-    stored: np.ndarray  # the same as float32, as the shard holds it
+    transforms: np.ndarray  # (T, 2, 3) float64, from source px to crop px
+    stored: np.ndarray  # `transforms` as float32, as the shard stores them
     landmarks: np.ndarray  # (T, 478, 3) float32, crop px
     smoothed: np.ndarray  # (T, 478, 3) float32, crop px
 
 
 @dataclass(frozen=True)
 class EncodedCrops:
-    """The crops as stored, and measurements of them."""
+    """The encoded crops of a clip, and measurements of its crops and pictures."""
 
-    frames: list[bytes]
+    frames: list[bytes]  # as FrameCodec.encode returns them
     sharpness: float
     brightness: float
     black_frames: int
-    scene_cuts: list[int]  # frames with which another shot begins
-    identity_distance: float | None  # None where there was no reason to compare faces
+    scene_cuts: list[int]  # the first frame of every shot except the first shot
+    identity_distance: float | None  # None if there was no reason to compare faces, or the network is missing
 
 
 @dataclass(frozen=True)
 class FittedAudio:
-    """The sound, cut or padded to the length of the pictures."""
+    """The sound, shortened or padded with zeros to the length of the pictures."""
 
     samples: np.ndarray  # (N,) int16, 16 kHz mono, N = round(T / fps * 16000)
-    surplus: int | None  # samples cut off (positive) or added as zeros (negative); None without sound
+    surplus: int | None  # number of samples removed (positive) or zeros added (negative); None without sound
 
 
 def process_clip(
@@ -120,13 +120,13 @@ def process_clip(
 
     Args:
         clip: the clip.
-        settings: how clips are processed.
-        root: folder of the dataset; the record names files below it.
-        sha256: SHA-256 of the video file, stored unchanged.
-        stages: names the stage under way, also after an error.
-        files: where the networks of faces are searched.
+        settings: settings of the processing.
+        root: folder of the dataset. The record stores paths relative to it.
+        sha256: SHA-256 of the video file; the record stores it.
+        stages: receives the current stage. After an error it holds the stage that failed.
+        files: where the face networks are searched.
 
-    Raises ClipError where the clip cannot be used.
+    Raises ClipError if the clip cannot be used.
     """
     work = ClipWork(clip, settings, root, stages or StageLog(), files, sha256)
     opened = open_clip(work)
@@ -143,9 +143,10 @@ def process_clip(
 
 
 def open_clip(work: ClipWork) -> OpenedClip:
-    """Reads the headers and chooses the sound. Raises ClipError for no picture, no sound, and a clip that is too long.
+    """Reads the headers and chooses the source of the sound.
 
-    A clip without sound is an error only where the settings require sound.
+    Raises ClipError if there is no picture, if the clip is too long, or if the settings require sound and there is no
+    sound.
     """
     clip, settings = work.clip, work.settings
     work.stages.enter("probe")
@@ -172,7 +173,10 @@ def open_clip(work: ClipWork) -> OpenedClip:
 
 
 def _sound_source(clip: Clip, video_has_sound: bool, warnings: list[str]) -> MediaSource | None:
-    """The separate file where it holds sound, else the video's own track with a warning, else None."""
+    """The file whose sound is used: the clip's sound file, or else the video, or None if neither has sound.
+
+    A sound file that cannot be used gives a warning. Raises ClipError if it cannot be read and the video has no sound.
+    """
     if clip.audio is not None:
         try:
             if probe(clip.audio).audio is not None:
@@ -188,7 +192,7 @@ def _sound_source(clip: Clip, video_has_sound: bool, warnings: list[str]) -> Med
 
 
 def track_clip(work: ClipWork, opened: OpenedClip) -> TrackedClip:
-    """Tracks the face through the clip; of several people the one whose mouth moves with the sound is chosen."""
+    """Tracks the face through the clip. If there are several people, chooses the person whose mouth fits the sound."""
     work.stages.enter("track")
     windows, thumbnails = FaceWindows(), Thumbnails()
     pictures = thumbnails.collect(_pictures(work.clip.video, work.settings))
@@ -198,7 +202,7 @@ def track_clip(work: ClipWork, opened: OpenedClip) -> TrackedClip:
 
 
 def _pictures(source: MediaSource, settings: ProcessingSettings) -> Iterator[Picture]:
-    """The clip's pictures. Raises ClipError after the longest allowed length: headers can be wrong about it."""
+    """The clip's pictures. Raises ClipError after the maximum length, because the headers can give a wrong length."""
     limit = math.ceil(settings.max_seconds * settings.fps)
     for index, picture in enumerate(iter_pictures(source, settings.fps)):
         if index >= limit:
@@ -209,7 +213,7 @@ def _pictures(source: MediaSource, settings: ProcessingSettings) -> Iterator[Pic
 
 
 def check_face(work: ClipWork, track: FaceTrack) -> None:
-    """Raises ClipError where the clip is too short, or shows a face in too few frames."""
+    """Raises ClipError if the clip is too short, or if too few of its frames have a face."""
     video, settings = work.clip.video, work.settings
     n_frames, n_valid = len(track), int(track.valid.sum())
     if n_frames < settings.min_frames:
@@ -231,7 +235,7 @@ def check_face(work: ClipWork, track: FaceTrack) -> None:
 
 
 def place_crop(work: ClipWork, track: FaceTrack) -> Placement:
-    """Computes where the crop of every frame is, and the landmarks in crop pixels."""
+    """Computes the place of the crop in every frame, and the landmarks in crop pixels."""
     work.stages.enter("crop")
     mode = align_mode(work.settings.align)
     placed = _transforms(work, mode, track)
@@ -241,10 +245,10 @@ def place_crop(work: ClipWork, track: FaceTrack) -> Placement:
 
 
 def _transforms(work: ClipWork, mode: AlignMode, track: FaceTrack) -> np.ndarray:
-    """(T, 2, 3) float64, source px to crop px.
+    """The transforms from source px to crop px: (T, 2, 3) float64.
 
-    A mode on dlib's points runs dlib's finder on every picture. MediaPipe's points replace them, with a warning, in a
-    picture where it finds none.
+    If the align mode uses dlib's points, dlib's finder runs on every picture. In pictures where it finds no face,
+    MediaPipe's points are used, and a warning is stored.
     """
     settings = work.settings
     points, valid = track.landmarks, track.valid
@@ -258,7 +262,7 @@ def _transforms(work: ClipWork, mode: AlignMode, track: FaceTrack) -> np.ndarray
 
 
 def encode_crops(work: ClipWork, tracked: TrackedClip, placement: Placement) -> EncodedCrops:
-    """Cuts out and encodes the crops, and measures them in the same pass."""
+    """Crops the faces, encodes the crops and measures them, all in one pass over the pictures."""
     track = tracked.track
     cuts = quality.scene_cuts(tracked.thumbnails)
     doubtful = quality.doubtful_frames(track.landmarks, track.valid, cuts)
@@ -272,7 +276,7 @@ def encode_crops(work: ClipWork, tracked: TrackedClip, placement: Placement) -> 
 
 
 def _crops(work: ClipWork, tracked: TrackedClip, placement: Placement) -> Iterator[np.ndarray]:
-    """The clip's crops, (size, size, 3) uint8 RGB each. Decodes the clip again where its windows were not kept."""
+    """The clip's crops, each (size, size, 3) uint8 RGB. Decodes the clip again if its windows were not kept."""
     mode, settings = placement.mode, work.settings
     crops = tracked.windows.crops(mode, placement.transforms, tracked.track.size, settings.size)
     if crops is None:
@@ -283,7 +287,10 @@ def _crops(work: ClipWork, tracked: TrackedClip, placement: Placement) -> Iterat
 
 
 def _identity_distance(work: ClipWork, figures: CropFigures, landmarks: np.ndarray) -> float | None:
-    """The largest distance between faces of the clip; None where there was no reason to compare them."""
+    """The largest distance between two faces of the clip.
+
+    None if there was no reason to compare faces. If dlib's network is missing, the result is also None, with a warning.
+    """
     if not figures.crops:
         return None
     try:
@@ -298,7 +305,7 @@ def _identity_distance(work: ClipWork, figures: CropFigures, landmarks: np.ndarr
 
 
 def fit_audio(work: ClipWork, opened: OpenedClip, n_frames: int) -> FittedAudio:
-    """Cuts the sound, or adds zeros, to the length of the pictures; a difference above 0.2 s gives a warning."""
+    """Shortens the sound, or adds zeros, to the length of the pictures. A difference above 0.2 s gives a warning."""
     work.stages.enter("audio")
     wanted = round(n_frames / work.settings.fps * AUDIO_RATE)
     read = opened.samples()
@@ -315,7 +322,7 @@ def fit_audio(work: ClipWork, opened: OpenedClip, n_frames: int) -> FittedAudio:
 
 
 def note_doubts(work: ClipWork, track: FaceTrack, encoded: EncodedCrops) -> None:
-    """Adds warnings about the face and the pictures."""
+    """Adds the warnings about the face and the pictures, such as missing faces, scene cuts and black frames."""
     if lacking := len(track) - int(track.valid.sum()):
         work.warnings.append(f"frames-without-face-{lacking}")
     if encoded.scene_cuts:
@@ -391,7 +398,7 @@ def make_record(
 
 
 def _jitter(track: FaceTrack, placement: Placement) -> float | None:
-    """Tracking noise of the raw landmarks in crop pixels; None where it cannot be measured."""
+    """Tracking noise of the raw landmarks in crop pixels. None if it cannot be measured."""
     scale = float(np.median(np.linalg.norm(placement.transforms[:, :, 0], axis=1)))
     noise = jitter(track.landmarks, track.valid) * scale
     return None if math.isnan(noise) else noise

@@ -1,6 +1,6 @@
-"""Settings of preprocessing that hold for every dataset, and the signature of the content that they give.
+"""Defines the settings of preprocessing that apply to every dataset, and the signature of the resulting content.
 
-Options of one dataset are declared by its reader, `cmet_pipelines.readers`.
+Options that apply to one dataset are declared by the dataset's reader in `cmet_pipelines.readers`.
 """
 
 from __future__ import annotations
@@ -17,16 +17,17 @@ from talking_face.faces.crop import ENLARGE
 from talking_face.pretrained.store import registered_hash
 from talking_face.signature import Signature
 
-VERSION = "1.2.0"  # of the processing: raised when the same settings give other content
+VERSION = "1.2.0"  # version of the processing: increase it when the same settings give other content
 
-_SIZE = 256  # px, for align modes without a size of their own
+_SIZE = 256  # side of the crop, px, for align modes without a fixed size
 
-# Reader options that the content of every set holds with these defaults, whatever its dataset: digests cover them.
+# Reader options and their defaults. `content` includes them for every dataset, also if its reader does not have them.
+# Do not change them, because the digests of existing shard sets include them.
 _IN_EVERY_SET: Mapping[str, object] = {"view": "front", "numbering": None, "emotion_label": "intended", "subset": "all"}
 
 
 class ProcessingSettings(BaseModel):
-    """How clips become rows of a shard set. `signature` names the content; see docs/reference/shards.md."""
+    """Settings of the processing of clips. `signature` identifies the content; see docs/reference/shards.md."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -75,11 +76,11 @@ class ProcessingSettings(BaseModel):
         return name
 
     def content(self, dataset: str, options: ReaderOptions) -> dict[str, object]:
-        """What decides the content of a shard set: settings, reader options, hashes of the networks. JSON-ready.
+        """All values that determine the content of a shard set, JSON-ready: settings, reader options, network hashes.
 
         Args:
             dataset: a reader's name.
-            options: that reader's options.
+            options: options of that reader.
         """
         values: dict[str, object] = self.model_dump(mode="json", exclude={"deadline_s", "split", "defects", "clips"})
         of_reader = {**_IN_EVERY_SET, **options.content()}
@@ -91,7 +92,7 @@ class ProcessingSettings(BaseModel):
         return {**values, **own, "dataset": dataset}
 
     def signature(self) -> Signature:
-        """How the clips' content was made. Clips of two shard sets with equal signatures can be mixed."""
+        """Identifies how the clips were processed. Clips of shard sets with equal signatures can be mixed."""
         return Signature(
             "shards",
             {

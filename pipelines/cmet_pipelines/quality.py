@@ -1,6 +1,6 @@
-"""Measures doubts about a clip, which are recorded without dropping it: cuts, black frames, another person, sharpness.
+"""Measures signs of a bad clip: scene cuts, black frames, a change of person, low sharpness. These drop no clip.
 
-Pure functions on arrays. Figures and the measurements behind the thresholds: docs/experiments/preprocessing.md.
+All functions are pure functions on arrays. The measurements behind the thresholds: docs/experiments/preprocessing.md.
 """
 
 from __future__ import annotations
@@ -12,31 +12,34 @@ import numpy as np
 
 from talking_face.pretrained.model_files import ModelFiles
 
-THUMBNAIL = (64, 36)  # width, height, px; sampled pixels of the picture, without averaging and without its proportions
-# A cut changes the mean pixel by this many levels (of 255), and by this factor over the frames around it. GRID: at most
-# 1.9 and 1.1 within clips; at least 8.3 and 6.4 where clips of two speakers before the same blue wall are joined.
+THUMBNAIL = (64, 36)  # width, height, px; single pixels of the picture, not averaged; the aspect ratio is not preserved
+# At a cut, pixels change on average by at least CUT_LEVELS (of 255), and by at least CUT_TIMES the change between the
+# frames around the cut. Measured on GRID: inside clips at most 1.9 levels and 1.1 times. At joins of clips of two
+# speakers in front of the same blue wall at least 8.3 levels and 6.4 times.
 CUT_LEVELS, CUT_TIMES = 5.0, 3.0
-_AROUND = 6  # frames compared on either side of a suspected cut
-_FLASH = 3  # frames; a picture that returns within so many was a flash
-# As FFmpeg's blackdetect: 98% of the picture under 10% of white.
+_AROUND = 6  # frames on each side of a possible cut with which its change is compared
+_FLASH = 3  # frames; if the earlier picture returns within so many frames, the change was a flash
+# As in FFmpeg's blackdetect, a frame is black if 98% of its pixels are below 10% of white.
 _BLACK_LEVEL, _BLACK_SHARE = 25.5, 0.98
-# A face that moves by half its height between two frames, or is lost for more frames than the smoothing bridges, may be
-# another face. GRID and the embedded corpus: 0.06 at most.
+# JUMP: if a face moves between two frames by more than this share of its height, it is possibly another face. In GRID
+# and the embedded corpus faces move by at most 0.06. LOST: so is a face that returns after more than so many frames
+# without a face. The smoothing of landmarks bridges gaps of up to the same number of frames.
 JUMP, LOST = 0.5, 5
-# dlib's own limit for its network: below it is one person. At most so many frames of a clip are compared.
+# SAME_PERSON is dlib's limit for its network: faces with a smaller distance show the same person. At most
+# IDENTITY_SAMPLES frames of a clip are compared.
 SAME_PERSON, IDENTITY_SAMPLES = 0.6, 5
 
 
 def black_frames(thumbnails: np.ndarray) -> np.ndarray:
-    """(T,) bool of (T, h, w) uint8 thumbnails."""
+    """Whether each frame is black: (T,) bool, from (T, h, w) uint8 thumbnails."""
     return (thumbnails < _BLACK_LEVEL).mean(axis=(1, 2)) >= _BLACK_SHARE
 
 
 def scene_cuts(thumbnails: np.ndarray) -> list[int]:
-    """Frames with which another shot begins, of (T, h, w) uint8 thumbnails.
+    """The first frame of every shot except the first shot, from (T, h, w) uint8 thumbnails.
 
-    Black frames between two shots are skipped. A flash is not a cut. A fade or a camera move is not a cut either: it
-    takes many frames.
+    Black frames between two shots are skipped. A flash is not a cut. A fade or a camera movement is not a cut either,
+    because it takes many frames.
     """
     shown = np.flatnonzero(~black_frames(thumbnails))
     pictures = thumbnails[shown].astype(np.int16)
@@ -44,7 +47,8 @@ def scene_cuts(thumbnails: np.ndarray) -> list[int]:
     cuts = []
     for k in np.flatnonzero(change >= CUT_LEVELS):
         around = np.concatenate([change[max(0, k - _AROUND) : k], change[k + 1 : k + 1 + _AROUND]])
-        # The third largest: repeated frames, which do not change, and another near cut do not matter.
+        # Use the third largest change around the cut. Then neither repeated frames, whose change is 0, nor another cut
+        # nearby have an effect.
         usual = np.sort(around)[-3] if len(around) > 2 else 0.0
         back = [np.abs(later - pictures[k]).mean() for later in pictures[k + 2 : k + 2 + _FLASH]]
         flash = any(value < change[k] / 3 for value in back)
@@ -57,10 +61,14 @@ def scene_cuts(thumbnails: np.ndarray) -> list[int]:
 
 
 def doubtful_frames(landmarks: np.ndarray, valid: np.ndarray, cuts: Sequence[int]) -> list[int]:
-    """Frames with which another person may begin: cuts, jumps of the face, and its return after a longer absence.
+    """Frames from which another person is possibly visible.
+
+    They are cuts, jumps of the face, and returns of the face after more than LOST frames.
 
     Args:
-        landmarks: (T, P, 2 or 3), source px; valid: (T,) bool.
+        landmarks: (T, P, 2 or 3), source px.
+        valid: (T,) bool, frames with a face.
+        cuts: frames from `scene_cuts`.
     """
     found = set(cuts)
     known = np.flatnonzero(valid)
@@ -74,9 +82,10 @@ def doubtful_frames(landmarks: np.ndarray, valid: np.ndarray, cuts: Sequence[int
 
 
 def identity_samples(valid: np.ndarray, starts: Sequence[int]) -> list[int]:
-    """The frames to compare, in order: the middle one with a face in each of the longest stretches between `starts`.
+    """The frames whose faces are compared, in order.
 
-    Empty where there is nothing to compare.
+    The frames of `starts` divide the clip into stretches. From each of the longest stretches, the middle one of its
+    frames with a face is used. The result is empty if there are fewer than two frames to compare.
     """
     if not starts:
         return []
@@ -88,10 +97,14 @@ def identity_samples(valid: np.ndarray, starts: Sequence[int]) -> list[int]:
 
 
 def identity_distance(crops: Sequence[np.ndarray], landmarks: Sequence[np.ndarray], files: ModelFiles) -> float:
-    """The largest distance between two of the faces in dlib's 128 dimensions; above 0.6 they are two people.
+    """The largest distance between two of the faces, as dlib's 128-dimensional embeddings. Takes 0.11 s per face.
+
+    Faces with a distance above 0.6 show two people.
 
     Args:
-        crops: (S, S, 3) uint8 RGB each; landmarks: (478, 2 or 3) each, px of the crop. 0.11 s a face.
+        crops: each (S, S, 3) uint8 RGB.
+        landmarks: landmarks in each crop, each (478, 2 or 3), px of the crop.
+        files: where dlib's network is searched.
     """
     from talking_face.faces.track import face_box
     from talking_face.pretrained.dlib_models import face_embedding
@@ -101,11 +114,11 @@ def identity_distance(crops: Sequence[np.ndarray], landmarks: Sequence[np.ndarra
 
 
 def face_height(landmarks: np.ndarray, valid: np.ndarray) -> float:
-    """Median height of the mesh, hairline to chin, in px of (T, P, 2 or 3) landmarks."""
+    """Median height of the face mesh from hairline to chin, in the px of the landmarks: (T, P, 2 or 3)."""
     return float(np.median(np.ptp(landmarks[valid][..., 1], axis=1)))
 
 
 def sharpness_and_brightness(crop: np.ndarray) -> tuple[float, float]:
-    """Variance of the Laplacian, and mean level (0 to 255), of the grey of an (S, S, 3) uint8 RGB crop."""
+    """(variance of the Laplacian, mean grey level from 0 to 255) of an (S, S, 3) uint8 RGB crop in grey."""
     grey = cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY)
     return float(cv2.Laplacian(grey, cv2.CV_64F).var()), float(grey.mean())

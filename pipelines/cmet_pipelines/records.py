@@ -1,7 +1,7 @@
-"""The types of everything that a shard set stores, and the Arrow schemas that are made from them.
+"""Defines the types of everything that a shard set stores, and makes the Arrow schemas from them.
 
-A schema has a column for each key of its TypedDict, in the same order. The key's type gives the Arrow type, `None` in
-it a nullable column, `About` the column's description.
+A schema has one column per key of its TypedDict, in the same order. The key's type gives the Arrow type of the column.
+If the type includes `None`, the column is nullable. `About` gives the column's description.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ SCHEMA_VERSION = "2"
 
 
 class ClipIdentity(TypedDict):
-    """Everything of a clip but its arrays: the columns of clips.parquet, without `shard` and `row_group`."""
+    """All values of a clip except its arrays. They are the columns of clips.parquet without `shard` and `row_group`."""
 
     clip_id: str
     dataset: str
@@ -61,7 +61,7 @@ class ClipIdentity(TypedDict):
 
 
 class ClipArrays(TypedDict):
-    """The arrays of a clip, in their own shapes."""
+    """The arrays of a clip. A shard stores each as a flat list; `Flat.shape` is the shape of the array."""
 
     frames: Annotated[
         list[bytes], Flat(pa.binary(), "T or 1"), About("encoded RGB frames; one blob a clip for video codecs")
@@ -77,11 +77,11 @@ class ClipArrays(TypedDict):
 
 
 class ClipRecord(ClipIdentity, ClipArrays):
-    """One row of a shard: a clip."""
+    """One row of a shard: one clip with its arrays."""
 
 
 class ClipOutcome(TypedDict):
-    """What processing knows of a finished clip: the part of its ledger row without labels."""
+    """The result of processing one clip. It is the clip's ledger row without the labels."""
 
     clip_id: str
     source: str
@@ -95,7 +95,7 @@ class ClipOutcome(TypedDict):
 
 
 class LedgerRow(TypedDict):
-    """One row of ledger.parquet: a clip, or a file that is not one."""
+    """One row of ledger.parquet: a clip, or a file that is not a clip."""
 
     clip_id: Annotated[str | None, About("null for a file that is no clip")]
     source: str
@@ -115,7 +115,10 @@ class LedgerRow(TypedDict):
 
 
 class Counts(TypedDict):
-    """Numbers of clips, files and frames of a finished set; `emotion`, `speaker`, `split`: kept clips by label."""
+    """Numbers of clips, files and frames of a finished set.
+
+    `emotion`, `speaker` and `split` count the kept clips per label.
+    """
 
     kept: int
     dropped: int
@@ -125,7 +128,7 @@ class Counts(TypedDict):
     emotion: dict[str, int]
     speaker: dict[str, int]
     split: dict[str, int]
-    reasons: dict[str, int]  # dropped clips by reason
+    reasons: dict[str, int]  # number of dropped clips per reason
 
 
 class CardHead(TypedDict):
@@ -136,20 +139,20 @@ class CardHead(TypedDict):
     settings: dict[str, object]
     settings_hash: str
     split_preset: str
-    manifest: str  # digest of the clips asked for, with their labels and files
-    skipped: str  # digest of the files that are not clips
+    manifest: str  # digest of the selected clips, with their labels and files
+    skipped: str  # digest of the skipped files and excluded clips, with the reasons
     notes: list[str]
     versions: dict[str, str]
 
 
 class Card(CardHead, total=False):
-    """dataset.json. An unfinished set has no `digest`, `counts` and `shards`."""
+    """The content of dataset.json. The card of an unfinished set has no `digest`, `counts` and `shards`."""
 
     complete: bool
     digest: str
     counts: Counts
-    shards: dict[str, int]  # file names and sizes in bytes
-    labels: dict[str, str]  # digest of each clip's labels
+    shards: dict[str, int]  # size in bytes by file name
+    labels: dict[str, str]  # digest of the clip's labels by clip_id
 
 
 IDENTITY_FIELDS: tuple[pa.Field, ...] = tuple(schema_of(ClipIdentity))

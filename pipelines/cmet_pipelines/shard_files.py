@@ -1,4 +1,4 @@
-"""Writes shards: plans which clip goes into which file, makes one-row tables, and writes them with fixed encodings."""
+"""Writes shards: assigns clips to files, makes tables of one row per clip, and writes them with fixed encodings."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from talking_face.signature import canonical_json
 
 SHARD_BYTES = 128 << 20
 ROW_GROUP_CLIPS = 1
-# A typical clip, to plan shards from the manifest alone: 4 s, and bytes of each frame's numbers as stored.
+# Shards are planned before any clip is processed, so the size of a typical clip is assumed: 4 s, which are 100 frames,
+# and this many stored bytes per frame for landmarks and other numbers.
 _PLANNED_FRAMES, _PLANNED_NUMBERS = 100, 9_300
 _FLOATS = ("landmarks", "landmarks_smoothed", "blendshapes", "crop_transform")
 
 
 def to_table(record: Mapping[str, object]) -> pa.Table:
-    """A table of one row. Raises KeyError where a column is missing."""
+    """A table of one row. Raises KeyError if a column is missing."""
     columns = []
     for field in SCHEMA:
         value = record[field.name]
@@ -35,7 +36,7 @@ def to_table(record: Mapping[str, object]) -> pa.Table:
 
 
 def clip_digest(record: Mapping[str, object]) -> str:
-    """SHA-256, 64 hex digits, of every other column as it was computed, in the schema's order."""
+    """SHA-256 of all columns except `clip_digest`, before they are stored, in the schema's order; 64 hex digits."""
     sha = hashlib.sha256()
     for field in SCHEMA:
         if field.name == "clip_digest":
@@ -54,7 +55,7 @@ def clip_digest(record: Mapping[str, object]) -> str:
 
 
 def clips_per_shard(size: int, codec: FrameCodec) -> int:
-    """How many clips make a shard of about 128 MB; depends on the settings alone."""
+    """Number of clips in a shard of about 128 MB. It depends only on the settings, so every run makes the same plan."""
     bytes_per_pixel = {"png": 1.2, "ffv1": 0.7, "webp": 0.35, "jpeg": 0.48, "jpeg420": 0.35}.get(codec.kind, 0.45)
     if codec.lossless:
         bytes_per_pixel = max(bytes_per_pixel, 0.7)
@@ -63,19 +64,19 @@ def clips_per_shard(size: int, codec: FrameCodec) -> int:
 
 
 def plan(clip_ids: Sequence[str], per_shard: int) -> list[list[str]]:
-    """Clips by shard: sorted ids, cut into equal runs. Depends on the manifest alone."""
+    """The clip ids of each shard: `per_shard` ids each, in sorted order. The last shard can be smaller."""
     ordered = sorted(clip_ids)
     return [ordered[start : start + per_shard] for start in range(0, len(ordered), per_shard)]
 
 
 def write_rows(file: BinaryIO, rows: Iterable[pa.Table]) -> None:
-    """Writes one-row tables as a shard, one at a time. The same rows give the same bytes."""
+    """Writes tables of one row each as one shard, one table at a time. The same rows give the same bytes."""
     leaves = {field.name: f"{field.name}.list.element" for field in ARRAY_FIELDS}
     compression = {field.name: "zstd" for field in IDENTITY_FIELDS} | {leaf: "zstd" for leaf in leaves.values()}
     for field in IDENTITY_FIELDS:
         if pa.types.is_list(field.type):
             compression[f"{field.name}.list.element"] = compression.pop(field.name)
-    compression[leaves["frames"]] = "none"  # already encoded: zstd saves under 1% and slows every reader
+    compression[leaves["frames"]] = "none"  # already encoded: zstd saves less than 1% and slows every reader
     encoding = {leaves[name]: "BYTE_STREAM_SPLIT" for name in _FLOATS} | {leaves["audio"]: "DELTA_BINARY_PACKED"}
     with pq.ParquetWriter(
         file,

@@ -2,12 +2,12 @@
 
 Schema: docs/reference/shards.md.
 
-A folder that preprocessing wrote holds
+A folder that preprocessing wrote contains
     dataset.json      card: settings, signature, counts, digest, versions
     clips.parquet     identity columns of every clip, with its shard and row group
-    ledger.parquet    a row for every clip and every other file that was found, with its outcome
+    ledger.parquet    one row per clip and per other file that was found, with its outcome
     shards/*.parquet  the clips
-Every clip is a row group, so one clip is read without its neighbours, and columns are read alone.
+Every clip is one row group. So the reader can load one clip, or one column of a clip, without the rest of the file.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ _OPEN_SHARDS = 16
 
 
 class ShardSet:
-    """One preprocessed dataset, to read. Opens shards when they are needed; not safe to share between threads.
+    """Reads one preprocessed dataset. Opens shards when they are needed. Do not share an instance between threads.
 
-    Raises UserError where the folder is not a finished shard set, KeyError for an unknown clip_id.
+    Raises UserError if the folder is not a finished shard set, and KeyError for an unknown clip_id.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -59,50 +59,50 @@ class ShardSet:
 
     @property
     def signature(self) -> str:
-        """How the content was made, as text; see docs/reference/shards.md."""
+        """The settings with which the content was made, as one line; see docs/reference/shards.md."""
         return self.card["signature"]
 
     @cached_property
     def clips(self) -> pd.DataFrame:
-        """Identity columns of every clip, sorted by clip_id, with `shard` and `row_group`."""
+        """Identity columns of every clip, sorted by clip_id, with the clip's `shard` and `row_group`."""
         return pq.read_table(self.folder / CLIPS).to_pandas()
 
     @cached_property
     def ledger(self) -> pd.DataFrame:
-        """A row for every clip and every other file that was found."""
+        """The ledger: one row per clip, and one row per other file that was found."""
         return pq.read_table(self.folder / LEDGER).to_pandas()
 
     def __len__(self) -> int:
         return len(self.clips)
 
     def frames(self, clip_id: str, indices: Sequence[int] | None = None) -> np.ndarray:
-        """Face crops, all or those at `indices`: (N, S, S, 3) uint8 RGB."""
+        """The face crops at `indices`, in that order, or all crops if None: (N, S, S, 3) uint8 RGB."""
         column = self._column(clip_id, "frames")
         blobs = [value.as_buffer() for value in column.values]
         return get_codec(self._codec(clip_id)).decode(cast(Sequence[bytes], blobs), indices)
 
     def audio(self, clip_id: str) -> np.ndarray:
-        """(N,) int16 mono, 16 kHz, N = round(T / fps * 16000)."""
+        """The sound: (N,) int16 mono, 16 kHz, N = round(T / fps * 16000)."""
         return self._numbers(clip_id, "audio")
 
     def landmarks(self, clip_id: str, smoothed: bool = False) -> np.ndarray:
-        """(T, 478, 3) float32 in crop pixels, NaN where there is no face."""
+        """(T, 478, 3) float32 in crop pixels, NaN in frames without a face; `smoothed` fills gaps of up to 5 frames."""
         return self._numbers(clip_id, "landmarks_smoothed" if smoothed else "landmarks").reshape(-1, 478, 3)
 
     def blendshapes(self, clip_id: str) -> np.ndarray:
-        """(T, 52) float32 in [0, 1], NaN where there is no face."""
+        """(T, 52) float32 in [0, 1], NaN in frames without a face."""
         return self._numbers(clip_id, "blendshapes").reshape(-1, 52)
 
     def valid(self, clip_id: str) -> np.ndarray:
-        """(T,) bool: frames with a face."""
+        """(T,) bool: True for frames with a face."""
         return self._numbers(clip_id, "valid")
 
     def crop_transform(self, clip_id: str) -> np.ndarray:
-        """(T, 2, 3) float32: source pixels to crop pixels."""
+        """(T, 2, 3) float32: affine transforms from source pixels to crop pixels."""
         return self._numbers(clip_id, "crop_transform").reshape(-1, 2, 3)
 
     def verify(self, clip_id: str) -> bool:
-        """Whether the stored row has the digest that was computed when it was written."""
+        """Whether the stored row still has the digest that was computed when it was written."""
         shard, group = self._where[clip_id]
         row = self._open(shard).read_row_group(group)
         record: dict[str, object] = {}
@@ -130,7 +130,7 @@ class ShardSet:
         return self._codecs[clip_id]
 
     def _open(self, shard: str) -> pq.ParquetFile:
-        """An open shard; the least recently used one is closed where too many are open."""
+        """The shard, opened. If too many shards are open, the least recently used shard is closed."""
         if shard in self._files:
             self._files.move_to_end(shard)
             return self._files[shard]

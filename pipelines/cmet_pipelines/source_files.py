@@ -1,4 +1,4 @@
-"""Names, sizes and hashes of source files, on disk or inside a tar archive."""
+"""Computes names, sizes and hashes of source files, on disk or inside a tar archive."""
 
 from __future__ import annotations
 
@@ -10,17 +10,20 @@ from pathlib import Path
 from talking_face.clip import MediaSource
 from talking_face.media.source import open_source
 
-_BLOCK = 1 << 20  # bytes read at once
+_BLOCK = 1 << 20  # bytes per read
 
 
 def relative_path(source: MediaSource, root: str) -> str:
-    """The source below the root, `archive!member` in a tar: shards do not depend on where the dataset is stored."""
+    """The source's path relative to the root; `archive!member` for a file in a tar.
+
+    Shards store this path, so they do not depend on the place of the dataset.
+    """
     path = os.path.relpath(source.path, root).replace(os.sep, "/")
     return path if source.member is None else f"{path}!{source.member}"
 
 
 def source_bytes(source: MediaSource) -> int | None:
-    """Size of the file or tar member in bytes; None where it cannot be read."""
+    """Size of the file or tar member in bytes. None if it cannot be read."""
     try:
         return source.size if source.member is not None else Path(source.path).stat().st_size
     except OSError:
@@ -28,7 +31,7 @@ def source_bytes(source: MediaSource) -> int | None:
 
 
 def source_sha256(source: MediaSource) -> str:
-    """SHA-256, 64 hex digits, of the file or tar member. Raises ClipError where it cannot be read."""
+    """SHA-256 of the file or tar member, 64 hex digits. Raises ClipError if it cannot be read."""
     sha = hashlib.sha256()
     with ExitStack() as stack:
         opened = stack.enter_context(open_source(source))

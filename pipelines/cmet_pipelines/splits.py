@@ -19,7 +19,7 @@ _NUMBERED_ACTOR = re.compile(r"([MW]\d{3})-\d")
 
 
 class Preset(TypedDict, total=False):
-    """One split of splits.toml, which explains the keys."""
+    """One preset of splits.toml. The comment at the top of that file explains the keys."""
 
     datasets: Required[list[str]]
     source: Required[str]
@@ -39,7 +39,7 @@ def presets() -> dict[str, Preset]:
 
 
 def resolve(split: str, dataset: str, clips: Sequence[Clip]) -> str:
-    """The preset that `split` names for these clips: `auto` becomes a preset's name or `none`.
+    """The name of the preset for these clips. For `auto` it is the first preset that matches all speakers, or `none`.
 
     Raises UserError for a name that is not a preset of the dataset.
     """
@@ -57,12 +57,12 @@ def resolve(split: str, dataset: str, clips: Sequence[Clip]) -> str:
 
 
 def assign(preset: str, clips: Sequence[Clip]) -> list[Clip]:
-    """The clips with `split` filled from the preset. A split that came with the labels is kept."""
+    """The clips with `split` set from the preset. A split that the dataset itself gives is kept."""
     if preset == NONE:
         return list(clips)
     table = presets()[preset]
     exact = {name: split for split in ("train", "val", "test") for name in table.get(split, ())}  # type: ignore[attr-defined]
-    # M026-2 in the list and M026 on the disk, or the reverse: one person, so one split.
+    # The list may contain M026-2 and the disk M026, or the reverse. They are the same person, so they get one split.
     person = {base_actor(name): split for name, split in exact.items()}
 
     def split_of(clip: Clip) -> str | None:
@@ -73,6 +73,6 @@ def assign(preset: str, clips: Sequence[Clip]) -> list[Clip]:
 
 
 def base_actor(speaker: str) -> str:
-    """A MEAD actor without the number of the recording: M026 for M026-2. Other names stay unchanged."""
+    """The name of a MEAD actor without the number of the recording: M026 for M026-2. Other names are not changed."""
     found = _NUMBERED_ACTOR.fullmatch(speaker)
     return found[1] if found else speaker

@@ -1,7 +1,8 @@
-"""Stores finished clips until their shard is complete: one or two small files each, so that a kill loses little.
+"""Stores finished clips until their shard is complete, so that a killed run loses only the clips in progress.
 
-A kept clip has `<name>.arrow`, its row. Every finished clip has `<name>.json`, its outcome, which is written last and
-marks the clip as finished. Both are written atomically and synced to the disk.
+Every finished clip has a file `<name>.json` with its outcome. A kept clip also has a file `<name>.arrow` with its row.
+The outcome is written last, so its file shows that the clip is finished. Both files are written atomically and synced
+to the disk.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ from talking_face.files import STRAY, replacing, sha256_of, write_text
 
 
 class Staging:
-    """The staging folder of one shard set with one hash of settings."""
+    """The staging folder of one job, that is, of one choice of settings and clips (`Job.staging`)."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def put(self, outcome: ClipOutcome, record: ClipRecord | None) -> None:
-        """Stores a finished clip. Raises OSError where the disk is full; the clip then counts as unfinished."""
+        """Stores a finished clip. Raises OSError if the disk is full; then the clip counts as unfinished."""
         name = _file_name(outcome["clip_id"])
         if record is not None:
             table = to_table(record)
@@ -44,16 +45,16 @@ class Staging:
             try:
                 outcome: ClipOutcome = json.loads(path.read_text("utf-8"))
                 found[outcome["clip_id"]] = outcome
-            except (ValueError, KeyError):  # cut by a power failure: unfinished
+            except (ValueError, KeyError):  # truncated by a power failure, so the clip counts as unfinished
                 path.unlink(missing_ok=True)
         return found
 
     def has_record(self, clip_id: str) -> bool:
-        """Whether the clip's row is stored here."""
+        """Whether the clip's row is in the staging folder."""
         return (self.folder / f"{_file_name(clip_id)}.arrow").is_file()
 
     def record(self, clip_id: str) -> pa.Table:
-        """The clip's row: a table of one row."""
+        """The clip's row, as a table of one row."""
         with pa.memory_map(str(self.folder / f"{_file_name(clip_id)}.arrow")) as file:
             return pa.ipc.open_file(file).read_all()
 
@@ -63,7 +64,7 @@ class Staging:
             (self.folder / f"{_file_name(clip_id)}.arrow").unlink(missing_ok=True)
 
     def forget(self, clip_id: str) -> None:
-        """Makes the clip unfinished."""
+        """Removes the clip's outcome and row, so that the clip counts as unfinished."""
         (self.folder / f"{_file_name(clip_id)}.json").unlink(missing_ok=True)
         self.drop_records([clip_id])
 
@@ -74,5 +75,5 @@ class Staging:
 
 
 def _file_name(clip_id: str) -> str:
-    """A file name without suffix: clip ids hold slashes and may be long."""
+    """The clip's file name without suffix. It is a hash, because clip ids contain slashes and can be long."""
     return sha256_of(clip_id.encode())[:24]
