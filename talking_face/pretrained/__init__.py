@@ -1,1 +1,1 @@
-"""Pinned networks: one registry (`weights.toml`), one store that finds and checks files, one thin wrapper each."""
+"""Pinned networks: one registry (`weights.toml`), a store that finds and checks files, a thin wrapper per network."""

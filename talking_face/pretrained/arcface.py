@@ -22,11 +22,11 @@ _BATCH = 16
 
 
 def embed(crops_rgb: np.ndarray, name: str = R50, *, files: ModelFiles) -> np.ndarray:
-    """Features of aligned faces, not normalised.
+    """Identity embeddings of aligned faces, not normalised.
 
     Args:
-        crops_rgb: (N, 112, 112, 3) uint8 RGB; the network sees (x - 127.5) / 127.5.
-        name: entry of the registry, an ONNX file.
+        crops_rgb: (N, 112, 112, 3) uint8 RGB; the network's input is (x - 127.5) / 127.5.
+        name: entry of the registry whose file is an ONNX file.
 
     Returns:
         (N, D) float32. Raises MissingWeights.
@@ -36,7 +36,7 @@ def embed(crops_rgb: np.ndarray, name: str = R50, *, files: ModelFiles) -> np.nd
 
 
 def embed_r100(crops_rgb: np.ndarray, files: ModelFiles) -> np.ndarray:
-    """As `embed`, by iresnet100 on torch."""
+    """Like `embed`, with iresnet100 in torch."""
     return run_batches(cached_r100(weight_file(R100, files)), network_input(crops_rgb), _BATCH, lambda batch: batch)
 
 

@@ -1,8 +1,8 @@
-"""DeepFace's emotion network: seven emotions from a 48x48 grey picture, as `DeepFace.analyze` shows it to it.
+"""DeepFace's emotion network: seven emotions from a 48x48 grey picture, prepared in the same way as `DeepFace.analyze`.
 
 Source: serengil/deepface 0.0.103, modules/demography.py, modules/preprocessing.py, models/demography/onnx/Emotion.py,
-modules/detection.py and models/face_detection/OpenCv.py, with detector_backend "skip", where the whole frame is the
-face, or "opencv", its default, with align and enforce_detection as they are by default.
+modules/detection.py and models/face_detection/OpenCv.py. Two values of `detector_backend` are reproduced: "skip" uses
+the whole frame as the face, and "opencv" is DeepFace's default. `align` and `enforce_detection` have their defaults.
 """
 
 from __future__ import annotations
@@ -20,19 +20,20 @@ from talking_face.pretrained.store import WeightFile, weight_file, weight_path
 NAME = "deepface_emotion"
 LABELS: tuple[str, ...] = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 _FACE, _INPUT = 224, 48  # side of the padded face and of the network's picture, px
-_SEARCH = (1.1, 10)  # step between sizes, and detections that must agree
+_SEARCH = (1.1, 10)  # of both cascades: factor between two search sizes, and least number of overlapping detections
 
 
 def network_input(frame_bgr: np.ndarray) -> np.ndarray:
-    """The picture that the network sees.
+    """The network's input for one face.
 
     Args:
         frame_bgr: (H, W, 3) uint8 BGR.
 
     Returns:
-        (48, 48) float32 in [0, 1]: scaled into 224x224 with its proportions kept, black on both sides, grey, 48x48.
+        (48, 48) float32 grey in [0, 1]. The face is first resized to fit into 224x224 with its aspect ratio kept and
+            padded with black. Then it is converted to grey and resized to 48x48.
     """
-    # A picture that holds nothing above 1 is taken for one in [0, 1] already, as there.
+    # As in DeepFace, a picture whose maximum is at most 1 is treated as already scaled to [0, 1].
     face = frame_bgr / 255 if frame_bgr.max() > 1 else frame_bgr
     height, width = face.shape[:2]
     factor = min(_FACE / height, _FACE / width)
@@ -44,16 +45,17 @@ def network_input(frame_bgr: np.ndarray) -> np.ndarray:
 
 
 def face(frame_bgr: np.ndarray, files: ModelFiles) -> np.ndarray | None:
-    """The face that DeepFace's default detector, `opencv`, cuts out, levelled by the eyes where two are found.
+    """The face crop of DeepFace's default detector, `opencv`, rotated so that the eyes are level if two eyes are found.
 
-    Haar cascades: faces on the frame in a black border of half its size, eyes inside the face. Of several faces the
-    first in OpenCV's order counts, as for users who take the first of `analyze`'s results.
+    One Haar cascade finds faces in the frame, to which a black border of half its size is added on each side. A second
+    cascade finds eyes in the face. If there are several faces, the first one in OpenCV's order is used: it is also the
+    first result of `DeepFace.analyze`.
 
     Args:
         frame_bgr: (H, W, 3) uint8 BGR.
 
     Returns:
-        (h, w, 3) uint8 BGR, or None without a face. Raises MissingWeights.
+        (h, w, 3) uint8 BGR, or None if no face is found. Raises MissingWeights.
     """
     border_y, border_x = frame_bgr.shape[0] // 2, frame_bgr.shape[1] // 2
     image = cv2.copyMakeBorder(frame_bgr, border_y, border_y, border_x, border_x, cv2.BORDER_CONSTANT, value=[0, 0, 0])
@@ -69,12 +71,15 @@ def face(frame_bgr: np.ndarray, files: ModelFiles) -> np.ndarray | None:
 
 
 def tilt_of(face_bgr: np.ndarray, files: ModelFiles) -> float:
-    """Degrees by which the line between the two largest eyes falls to the right; 0 where fewer are found."""
+    """Tilt of the line between the two largest eye detections, in degrees.
+
+    It is positive if the eye on the picture's right side is lower. It is 0 if fewer than two eyes are found.
+    """
     cascade = _cascade(weight_file("haar_eye", files))
     eyes = cascade.detectMultiScale(cv2.cvtColor(face_bgr, cv2.COLOR_BGR2GRAY), *_SEARCH)
     if len(eyes) < 2:
         return 0.0
-    # Without a strict order by x the larger of the two is the right one, as there.
+    # As in DeepFace, two detections with equal x are ordered by size: the larger one is the eye on the right side.
     first, second = sorted(eyes, key=lambda e: abs(e[2] * e[3]), reverse=True)[:2]
     near, far = (first, second) if first[0] < second[0] else (second, first)
     (x0, y0), (x1, y1) = ((int(e[0] + e[2] / 2), int(e[1] + e[3] / 2)) for e in (near, far))
@@ -82,7 +87,11 @@ def tilt_of(face_bgr: np.ndarray, files: ModelFiles) -> float:
 
 
 def _levelled(image: np.ndarray, box: tuple[int, int, int, int], tilt: float) -> np.ndarray:
-    """The box of an image after a turn by `tilt` degrees about the middle of the box and its surroundings."""
+    """The content of `box` after a rotation of the image by `tilt` degrees about the centre of the box.
+
+    The box is (left, top, width, height) in px. Half its size on each side is rotated with it; pixels outside the image
+    are black.
+    """
     x, y, width, height = box
     more_x, more_y = width // 2, height // 2
     left, top = max(0, x - more_x), max(0, y - more_y)
@@ -95,7 +104,8 @@ def _levelled(image: np.ndarray, box: tuple[int, int, int, int], tilt: float) ->
     rows, columns = around.shape[:2]
     turn = cv2.getRotationMatrix2D((columns // 2, rows // 2), tilt, 1.0)
     turned = cv2.warpAffine(around, turn, (columns, rows), flags=cv2.INTER_CUBIC, borderValue=(0, 0, 0))
-    # The turned middle of the box, whose size is kept. It is the middle of the surroundings, to half a pixel.
+    # Centre of the box after the rotation. It is at most half a pixel from the centre of the rotated picture. The box
+    # keeps its size.
     angle = np.radians(tilt)
     dx, dy = more_x + width / 2 - columns / 2, more_y + height / 2 - rows / 2
     middle_x = dx * np.cos(angle) + dy * np.sin(angle) + columns / 2
@@ -115,13 +125,13 @@ def emotions(frames_rgb: np.ndarray, detector: Literal["skip", "opencv"] = "skip
 
     Args:
         frames_rgb: (T, H, W, 3) uint8 RGB.
-        detector: `skip` takes each frame for a face; `opencv` looks for one (`face`, 0.3 s a frame), and a frame
-            without one gets NaN.
+        detector: `skip` uses each whole frame as the face. `opencv` detects a face with `face` (0.3 s per frame); a
+            frame without a face gets NaN.
 
     Raises:
-        MissingWeights: the network's file is not here, or a cascade's.
+        MissingWeights: the file of the network or of a cascade is absent.
     """
-    weight_path(NAME, files)  # before seconds are spent on faces
+    weight_path(NAME, files)  # check this first, because face detection takes seconds
     out = np.full((len(frames_rgb), len(LABELS)), np.nan, np.float32)
     for start in range(0, len(frames_rgb), 32):
         faces = [np.ascontiguousarray(frame[..., ::-1]) for frame in frames_rgb[start : start + 32]]

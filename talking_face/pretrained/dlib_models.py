@@ -1,4 +1,4 @@
-"""dlib: the HOG face finder, the 68-point predictor and the face ResNet. RGB or grey uint8 in, numpy out."""
+"""dlib's HOG face detector, 68-point predictor and face ResNet: uint8 RGB or grey input, numpy output."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from talking_face.pretrained.store import WeightFile, weight_file
 
 
 class Box(NamedTuple):
-    """A face rectangle in pixels of the image it was found in, edges included as dlib gives them, and its score."""
+    """A face rectangle in px of the image, and its detection score. As in dlib, the edges belong to the rectangle."""
 
     left: float
     top: float
@@ -55,9 +55,11 @@ def detect_faces_hog(image: np.ndarray, upsample: int = 0, threshold: float = 0.
     """Frontal faces found by dlib's HOG detector, in dlib's own order (strongest first).
 
     Args:
-        image: (H, W) or (H, W, 3) uint8, RGB or grey. The smallest face found is about 80 px high; each
-            `upsample` halves that and costs 4 times the work (6 ms for 256x256, 8 ms for 360x288, one thread).
-        threshold: detector score to accept; dlib's default is 0.
+        image: (H, W) or (H, W, 3) uint8, RGB or grey. The smallest face found is about 80 px high. The time
+            is 6 ms for 256x256 px and 8 ms for 360x288 px, on one thread.
+        upsample: how often the image is enlarged to twice its size. Each time halves the size of the smallest face
+            found and takes 4 times as long.
+        threshold: lowest accepted detection score; dlib's default is 0.
     """
     rectangles, scores, _ = _detector().run(np.ascontiguousarray(image), upsample, threshold)
     return [Box(r.left(), r.top(), r.right(), r.bottom(), float(s)) for r, s in zip(rectangles, scores, strict=True)]
@@ -72,7 +74,8 @@ def landmarks68(image: np.ndarray, box: Box, files: ModelFiles) -> np.ndarray:
 def face_embedding(image: np.ndarray, box: Box, files: ModelFiles) -> np.ndarray:
     """(128,) float32 identity embedding of the face in `box` of an (H, W, 3) uint8 RGB image.
 
-    Aligned to a 150 px chip by the 68 points, without jitter. dlib's own threshold: a distance under 0.6 is one person.
+    The face is aligned to a 150 px chip with the 68 points, without jitter. By dlib's threshold, two embeddings at a
+    distance below 0.6 are of the same person.
     """
     image = np.ascontiguousarray(image)
     network = _resnet(weight_file("dlib_face_resnet", files))

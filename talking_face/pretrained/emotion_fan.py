@@ -1,9 +1,9 @@
-"""Emotion-FAN as the field evaluates with it: dlib face chips, then a ResNet-18, with frame attention (EAT) or without.
+"""Emotion-FAN as published evaluations use it: dlib face chips, then a ResNet-18 with frame attention (EAT) or without.
 
 Sources: Open-Debin/Emotion-FAN, data/face_alignment_code/lib/face_align_cuda.py (faces); yuangan/evaluation_eat,
 code/emotionfan_basiccode/networks.py and code/_acc_test.py (eight classes, attention); C-MET's evaluation README and
-its description (seven classes, the mean of 16 frames' logits). Checkpoints come from cloud drives named in the papers'
-repositories; none can be fetched here.
+its description (seven classes, the mean of 16 frames' logits). The checkpoints are on cloud drives that the papers'
+repositories name; `cmet-eval weights fetch` cannot download them.
 """
 
 from __future__ import annotations
@@ -33,9 +33,10 @@ _BATCH = 16
 def face_chip(frame_rgb: np.ndarray, files: ModelFiles) -> np.ndarray | None:
     """The (224, 224, 3) uint8 RGB chip of the first face of an (H, W, 3) uint8 RGB frame, or None.
 
-    HOG on the doubled frame; where it finds nothing dlib's CNN, on the frame, then on it with its levels stretched, and
-    on two equalised versions of that, each on top of the last. The chip is cut from the version that had the face: the
-    equalised ones have red and blue swapped, as there.
+    First dlib's HOG detector runs on the frame at twice its size. If it finds no face, dlib's CNN detector runs until
+    it finds one: on the frame, after `stretched`, after `clahe_colour`, and after `equalised`, each applied to the
+    previous picture. The chip is cropped from the picture in which the face was found. As in the source, the last two
+    functions swap red and blue.
     """
     import dlib
 
@@ -53,25 +54,25 @@ def face_chip(frame_rgb: np.ndarray, files: ModelFiles) -> np.ndarray | None:
 
 
 def stretched(image: np.ndarray) -> np.ndarray:
-    """All channels through one table that takes the first channel's darkest and brightest level to 0 and 255.
+    """Stretch the levels so that the first channel's darkest level becomes 0 and its brightest level becomes 255.
 
-    Level 255 does not count as the brightest: their histogram ends below it.
+    All channels use the same table. The level 255 is ignored in the search, because the source's histogram ends at 254.
     """
     seen = image[..., 0][image[..., 0] < 255]
     low, high = (int(seen.min()), int(seen.max())) if seen.size else (0, 255)
     levels = np.arange(256)
-    # Above an even picture's one level all is 255, below it 0; the level itself has no slope to follow.
+    # If the first channel has only one level (high == low), higher levels become 255 and all others 0.
     table = np.where(levels > high, 255, (255.0 * (levels - low) / max(1, high - low) + 0.5).astype(int))
     return cv2.LUT(image, np.where(levels < low, 0, table).astype(np.uint8))
 
 
 def clahe_colour(image: np.ndarray) -> np.ndarray:
-    """(H, W, 3) uint8 RGB with CLAHE on its luma; BGR, as there."""
+    """Apply CLAHE to the luma of an (H, W, 3) uint8 RGB picture. Returns BGR, as the source does."""
     return _by_luma(image, cv2.createCLAHE(clipLimit=2.5, tileGridSize=(8, 8)).apply)
 
 
 def equalised(image: np.ndarray) -> np.ndarray:
-    """(H, W, 3) uint8 RGB with its luma's histogram equalised; BGR, as there."""
+    """Equalise the luma histogram of an (H, W, 3) uint8 RGB picture. Returns BGR, as the source does."""
     return _by_luma(image, cv2.equalizeHist)
 
 
@@ -106,10 +107,10 @@ def _five(file: WeightFile) -> Any:
 
 
 def emotions(chips_rgb: np.ndarray, name: str, files: ModelFiles) -> np.ndarray:
-    """Probabilities (C,) float32 of a clip, in the order of `LABELS[name]`.
+    """Emotion probabilities of a clip, (C,) float32 in the order of `LABELS[name]`.
 
     Args:
-        chips_rgb: (K, 224, 224, 3) uint8 RGB, K > 0; every chip of a clip for EIGHT, those of 16 frames for SEVEN.
+        chips_rgb: (K, 224, 224, 3) uint8 RGB, K > 0: the chips of all frames for EIGHT, of 16 frames for SEVEN.
 
     Raises MissingWeights.
     """
@@ -124,12 +125,12 @@ def emotions(chips_rgb: np.ndarray, name: str, files: ModelFiles) -> np.ndarray:
 
 
 def check(name: str, files: ModelFiles) -> None:
-    """Raises MissingWeights, or UserError for a file that is not such a checkpoint."""
+    """Load the network, to report errors early. Raises MissingWeights, or UserError for another network's file."""
     cached_network(weight_file(name, files))
 
 
 def to_tensor(chips_rgb: np.ndarray) -> np.ndarray:
-    """ToTensor alone: [0, 1], no mean, no deviation."""
+    """Chips (K, H, W, 3) uint8 to (K, 3, H, W) float32 in [0, 1], without normalisation by mean and deviation."""
     return np.ascontiguousarray(chips_rgb.transpose(0, 3, 1, 2)).astype(np.float32) / 255
 
 
@@ -137,7 +138,7 @@ def to_tensor(chips_rgb: np.ndarray) -> np.ndarray:
 def build(name: str) -> Any:
     """The untrained network in evaluation mode, with the parameter names of its checkpoint.
 
-    `features`: (K, 3, 224, 224) to (K, 512). `judge`: (K, 512), one clip's, to logits (C,).
+    `features` maps (K, 3, 224, 224) to (K, 512). `judge` maps the (K, 512) features of one clip to logits (C,).
     """
     import torch
     from torch import nn
@@ -185,14 +186,14 @@ def build(name: str) -> Any:
             super().__init__()
             self.alpha = nn.Sequential(nn.Linear(512, 1), nn.Sigmoid())
             self.beta = nn.Sequential(nn.Linear(1024, 1), nn.Sigmoid())
-            # Both are in the checkpoint; only the second judges.
+            # The checkpoint contains both layers; only `pred_fc2` is used.
             self.pred_fc1, self.pred_fc2 = nn.Linear(512, 8), nn.Linear(1024, 8)
 
         def judge(self, rows: torch.Tensor) -> torch.Tensor:
             alpha = self.alpha(rows)
             mean = (rows * alpha).sum(dim=0) / alpha.sum(dim=0)
             both = torch.cat([rows, mean.expand_as(rows)], dim=1)
-            # Their evaluation weighs by alpha and divides by the sum of alpha * beta: kept.
+            # As in EAT's evaluation, the sum is weighted by alpha, but divided by the sum of alpha * beta.
             return self.pred_fc2((both * alpha).sum(dim=0) / (alpha * self.beta(both)).sum(dim=0))  # type: ignore[no-any-return]
 
     return (Plain() if name == SEVEN else Attention()).eval()
@@ -203,7 +204,7 @@ def cached_network(file: WeightFile) -> Any:
 
     def state(held: Any) -> dict[str, Any]:
         out = {key.removeprefix("module."): value for key, value in held.get("state_dict", held).items()}
-        if file.name == EIGHT:  # what is left of the network it was fine-tuned from
+        if file.name == EIGHT:  # unused last layer of the network from which it was fine-tuned
             out = {key: value for key, value in out.items() if not key.startswith("fc.")}
         return out
 

@@ -1,4 +1,4 @@
-"""The networks of the evaluators that are trained on a corpus, and their inputs: lip sync and emotion.
+"""The networks and inputs of the two evaluators that are trained on a corpus: lip sync and emotion.
 
 `cmet_reference.evaluators` trains them, `trained_evaluators` finds and loads their files, and metrics use them.
 """
@@ -31,29 +31,29 @@ if TYPE_CHECKING:
 
 
 SIZE = 96  # side of the grey mouth crops, px
-WINDOW = 5  # frames of one lip embedding, at 25 frames/s; 0.2 s of sound
-ROWS, ROWS_A_FRAME = 20, 4  # cepstra of one sound embedding, and from one window to the next
+WINDOW = 5  # frames per lip embedding, at 25 frames/s: 0.2 s
+ROWS, ROWS_A_FRAME = 20, 4  # rows of cepstra per sound embedding; rows from one window to the next
 EMBEDDING = 128
 FACE = 128  # side of the grey face crops, px
-EMOTION_FRAMES = 8  # face crops of a clip
-BLENDSHAPES, GRADIENTS = 52, 324  # features of a clip for the emotion classifier
-BATCH = 250  # lip windows at once
+EMOTION_FRAMES = 8  # face crops per clip
+BLENDSHAPES, GRADIENTS = 52, 324  # features per clip for the emotion classifier
+BATCH = 250  # lip windows per batch
 
-# In units of the distance between the eyes: a crop's side, and the distance of its centre below the eyes' midpoint.
+# Side of a crop, and distance from the eyes' midpoint down to the crop's centre. Unit: distance between the eyes.
 MOUTH_SIDE, MOUTH_DOWN = 1.4, 1.2
 FACE_SIDE, FACE_DOWN = 2.5, 0.35  # from the brows' upper edge to the chin
-_FLOOR = -8.0  # natural log of a window's energy below the codec's noise; digital silence would give -36
+_FLOOR = -8.0  # natural log of a window's energy; it is below the codec's noise, and digital silence has -36
 
 
 # -- inputs ------------------------------------------------------------------------------------------------------------
 
 
 def mouth_crops(frames: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
-    """Upright mouth crops of all frames, of one size through the clip.
+    """Upright mouth crops of all frames. All crops of a clip have the same size.
 
-    A crop is a square of 1.4 times the clip's median distance between the eyes. Its centre is 1.2 of these distances
-    below the eyes' midpoint. It turns with the eyes and keeps its size when the head turns. The eyes of a frame without
-    a face are interpolated from its neighbours.
+    A crop is a square whose side is 1.4 times the clip's median distance between the eyes. Its centre is 1.2 of these
+    distances below the eyes' midpoint. It is rotated so that the eyes are level. If a frame has no face, its eye
+    positions are interpolated from the neighbouring frames.
 
     Args:
         frames: (T, H, W, 3) uint8 RGB.
@@ -68,7 +68,8 @@ def mouth_crops(frames: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
 def face_crops(frames: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
     """Upright face crops of the frames of `face_frames`.
 
-    A crop is a square of 2.5 times the median distance between the eyes, its centre 0.35 below their midpoint.
+    A crop is a square whose side is 2.5 times the median distance between the eyes. Its centre is 0.35 of this distance
+    below the eyes' midpoint.
 
     Args:
         frames, landmarks: as for `mouth_crops`.
@@ -81,16 +82,19 @@ def face_crops(frames: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
 
 
 def face_frames(landmarks: np.ndarray) -> np.ndarray:
-    """Indices of 8 frames, (8,) int: the middles of 8 equal stretches of the frames with a face.
+    """Indices of 8 frames, (8,) int: the middles of 8 equal parts of the frames with a face.
 
-    A frame appears twice where a clip has fewer than 8.
+    If a clip has fewer than 8 such frames, some frames are repeated.
     """
     valid = np.flatnonzero(np.isfinite(landmarks).all(axis=(1, 2)))
     return valid[((np.arange(EMOTION_FRAMES) + 0.5) * len(valid) / EMOTION_FRAMES).astype(int)]
 
 
 def _upright_crops(frames: np.ndarray, landmarks: np.ndarray, size: int, side: float, down: float) -> np.ndarray:
-    """Squares turned with the eyes, (T, size, size) uint8 grey; `side` and `down` in distances between the eyes."""
+    """Square crops, rotated so that the eyes are level: (T, size, size) uint8 grey.
+
+    `side` and `down` are in units of the distance between the eyes.
+    """
     points = to_68(landmarks).astype(np.float64)
     eyes = np.stack([points[:, 36:42].mean(axis=1), points[:, 42:48].mean(axis=1)], axis=1).reshape(-1, 4)
     valid = np.isfinite(eyes).all(axis=1)
@@ -104,7 +108,7 @@ def _upright_crops(frames: np.ndarray, landmarks: np.ndarray, size: int, side: f
         cos, sin = across[i] / length[i]
         turn = scale * np.array([[cos, sin], [-sin, cos]])
         move = size * np.array([0.5, 0.5 - down / side]) - turn @ middle[i]
-        # From coordinates of pixel edges to the whole-number pixel centres of warpAffine.
+        # Landmarks have pixel edges at whole numbers, but warpAffine has pixel centres there.
         move += turn @ (0.5, 0.5) - 0.5
         matrix = np.column_stack([turn, move])
         grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
@@ -115,13 +119,13 @@ def _upright_crops(frames: np.ndarray, landmarks: np.ndarray, size: int, side: f
 def emotion_features(crops: np.ndarray, blendshapes: np.ndarray) -> np.ndarray:
     """The emotion classifier's input for one clip: 52 features of blendshapes and 324 of pictures.
 
-    Blendshapes become log odds, with 0.01 added on either side, averaged over the frames with a face. Those of brows
-    and nose change between 0.001 and 0.1 on a drawn face; log odds separate such values. Pictures become histograms of
-    oriented gradients, averaged over the crops: 9 directions, cells of 16 px of the crop at 64 px (OpenCV's descriptor,
-    blocks of 2 x 2 cells normalised by L2-Hys).
+    Blendshapes are converted to log odds, log((b + 0.01) / (1.01 - b)), and averaged over the frames with a face. On a
+    drawn face the blendshapes of brows and nose vary between 0.001 and 0.1; log odds separate such small values. Crops
+    are resized to 64 px and converted to histograms of oriented gradients, which are averaged over the crops. They have
+    9 directions and cells of 16 px (OpenCV's descriptor, blocks of 2 x 2 cells normalised by L2-Hys).
 
     Args:
-        crops: (8, 128, 128) uint8 grey, of `face_crops`.
+        crops: (8, 128, 128) uint8 grey, from `face_crops`.
         blendshapes: (T, 52), 0 to 1, NaN in frames without a face; at least one frame has a face.
 
     Returns:
@@ -136,9 +140,10 @@ def emotion_features(crops: np.ndarray, blendshapes: np.ndarray) -> np.ndarray:
 
 
 def cepstra(samples: np.ndarray) -> np.ndarray:
-    """The lip-sync network's sound input: (R, 13) float32, a row every 10 ms, of (N,) int16 at 16 kHz.
+    """The lip-sync network's sound input: (R, 13) float32, one row per 10 ms, from (N,) int16 at 16 kHz.
 
-    Rows quieter than the noise floor become one fixed row: the spectrum of silence is noise.
+    Rows whose energy is below the noise floor are replaced by one fixed row, because the spectrum of silence is only
+    noise.
     """
     rows = mfcc(samples).astype(np.float32)
     quiet = rows[:, 0] < _FLOOR
@@ -148,11 +153,14 @@ def cepstra(samples: np.ndarray) -> np.ndarray:
 
 
 # -- networks ----------------------------------------------------------------------------------------------------------
-# Names of submodules are the keys of stored state dicts.
+# Names of submodules must not change, because stored state dicts use them as keys.
 
 
 def _standardized(crops: Tensor) -> Tensor:
-    """Pictures (N, 96, 96), 0-255, to (N, 1, 96, 96) of mean 0 and deviation 1 each, against light and camera."""
+    """Pictures (N, 96, 96), 0-255, to (N, 1, 96, 96); each picture gets mean 0 and a standard deviation near 1.
+
+    This reduces the influence of light and camera.
+    """
     x = crops.float()
     mean, std = x.mean(dim=(1, 2), keepdim=True), x.std(dim=(1, 2), keepdim=True)
     return ((x - mean) / (std + 4.0)).unsqueeze(1)
@@ -171,9 +179,9 @@ def _conv(n_in: int, n_out: int, size: int, stride: int) -> list[nn.Module]:
 def build_syncnet() -> SyncNetModule:
     """The untrained lip-sync network, 0.4 M parameters.
 
-    Its methods give unit embeddings: `lips((B, T, 96, 96))` of (B, T - 4, 128), and `sound((B, R, 13))` of
-    (B, (R - 20) // 4 + 1, 128). Frames are encoded one by one, and two convolutions over time join five of them: a clip
-    costs one pass over its frames. The sound's convolutions have no padding; their field is 20 rows and their step 4.
+    Its methods return embeddings of length 1. `lips` maps (B, T, 96, 96) to (B, T - 4, 128), and `sound` maps (B, R,
+    13) to (B, (R - 20) // 4 + 1, 128). Each frame is encoded once, and two convolutions over time combine five frames.
+    The convolutions over sound have no padding; together they have a receptive field of 20 rows and a stride of 4.
     """
     import torch
     from torch import nn
@@ -220,10 +228,10 @@ def build_syncnet() -> SyncNetModule:
 
 
 def build_emotion(n_classes: int) -> EmotionModule:
-    """The untrained emotion classifier: (B, 376) of `emotion_features` to (B, classes) logits.
+    """The untrained emotion classifier: (B, 376) from `emotion_features` to (B, classes) logits.
 
-    The sum of the log probabilities of two linear classifiers, one of blendshapes and one of gradients. 3,024
-    parameters for 8 classes.
+    The logits are the sum of the log probabilities of two linear classifiers: one uses the blendshapes, the other the
+    gradients. There are 3,024 parameters for 8 classes.
     """
     from torch import nn
 
@@ -247,11 +255,11 @@ class LipSyncEvaluator:
         self.net, self.tag, self.device = net.eval().to(device), tag, device
 
     def lip(self, crops: np.ndarray) -> np.ndarray:
-        """(T, 96, 96) uint8 mouth crops to (T - 4, 129) float32; row i is of frames i to i + 4."""
+        """(T, 96, 96) uint8 mouth crops to (T - 4, 129) float32; row i is the embedding of frames i to i + 4."""
         import torch
 
         with torch_nets.inference():
-            # Neighbouring parts share four frames.
+            # Successive batches share four frames, because a window has five frames.
             parts = [
                 self.net.lips(torch.from_numpy(crops[i : i + BATCH + WINDOW - 1]).to(self.device)[None])[0]
                 for i in range(0, len(crops) - WINDOW + 1, BATCH)
@@ -273,10 +281,11 @@ class LipSyncEvaluator:
 
 
 def _with_constant(embeddings: np.ndarray) -> np.ndarray:
-    """One more coordinate, 1 everywhere: distances between embeddings stay the same.
+    """Add one coordinate with the value 1. Distances between embeddings stay the same.
 
-    Metrics pad a clip's ends with zeros. The distance to a zero vector is then the root of 2, as to unrelated sound.
-    Without the coordinate it is 1, and on clips of 2 s the padding can beat a poor match.
+    Metrics pad a clip's ends with zero vectors. With this coordinate, an embedding's distance to a zero vector is the
+    root of 2, as large as its distance to unrelated sound. Without it the distance is 1, and on clips of 2 s the
+    padding can be nearer than a poor match.
     """
     return np.pad(embeddings, ((0, 0), (0, 1)), constant_values=1.0)
 

@@ -1,4 +1,4 @@
-"""MediaPipe Face Landmarker (Tasks API): 478 points and 52 blendshape coefficients a face."""
+"""MediaPipe Face Landmarker (Tasks API): 478 points and 52 blendshape coefficients per face."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from talking_face.pretrained.store import weight_path
 from talking_face.reasons import UserError
 
 N_POINTS = 478
-# The order of the network's output, ARKit's names.
+# In the order of the network's output, with ARKit's names.
 BLENDSHAPE_NAMES: tuple[str, ...] = (
     "_neutral",
     "browDownLeft",
@@ -78,8 +78,11 @@ BLENDSHAPE_NAMES: tuple[str, ...] = (
 
 @dataclass(frozen=True, slots=True)
 class FaceMesh:
-    """One face. x right and y down in pixels of the image given (0 is its left or top edge), z towards the viewer
-    negative and in the scale of x."""
+    """The landmarks and blendshapes of one face.
+
+    x points right and y points down, in pixels of the input image; 0 is its left or top edge. z is negative towards the
+    viewer and has the scale of x.
+    """
 
     landmarks: np.ndarray  # (478, 3) float32
     blendshapes: np.ndarray  # (52,) float32 in [0, 1]
@@ -88,8 +91,8 @@ class FaceMesh:
 class FaceLandmarker:
     """The landmarker of one clip; a context manager.
 
-    In video mode it keeps state: a clip tracked after another differs from the same clip alone by up to 1.5 px. Make
-    one a clip (42 ms) and close it.
+    In video mode it keeps state: if it has tracked another clip before, landmarks differ by up to 1.5 px. Therefore
+    make one landmarker per clip (42 ms) and close it.
     """
 
     def __init__(self, running_mode: Literal["video", "image"] = "video", *, files: ModelFiles) -> None:
@@ -105,11 +108,11 @@ class FaceLandmarker:
             self._landmarker = vision.FaceLandmarker.create_from_options(options)
 
     def detect(self, frame_rgb: np.ndarray, time_ms: int = 0) -> FaceMesh | None:
-        """The face in an (H, W, 3) uint8 RGB image, or None. In video mode `time_ms` must grow from call to call."""
+        """The face in an (H, W, 3) uint8 RGB image, or None. In video mode `time_ms` must increase with each call."""
         import mediapipe as mp
 
         height, width = frame_rgb.shape[:2]
-        # A strided view would be read as noise, silently.
+        # MediaPipe reads a strided view as noise and reports no error.
         image = mp.Image(image_format=mp.ImageFormat.SRGB, data=np.ascontiguousarray(frame_rgb))
         found = self._landmarker.detect_for_video(image, time_ms) if self._video else self._landmarker.detect(image)
         if found.points is None:
@@ -117,7 +120,7 @@ class FaceLandmarker:
         return FaceMesh(found.points * np.array([width, height, width], np.float32), found.scores)
 
     def close(self) -> None:
-        """Free the graph. Left to the interpreter's exit it raises inside MediaPipe."""
+        """Free the graph. Without this call, MediaPipe raises an error when the interpreter exits."""
         with silent_stderr():
             self._landmarker.close()
 
@@ -131,14 +134,17 @@ class FaceLandmarker:
 
 
 class _Result:
-    """What the landmarker found, as arrays. MediaPipe makes a Python object of every point: 1.2 of 10 ms a picture."""
+    """The landmarker's result as arrays, used in place of MediaPipe's class.
+
+    MediaPipe's class makes a Python object per point, which takes 1.2 of the 10 ms per picture.
+    """
 
     def __init__(self, points: np.ndarray | None, scores: np.ndarray) -> None:
         self.points, self.scores = points, scores  # (478, 3) float32, 0 to 1; (52,) float32
 
     @classmethod
     def from_ctypes(cls, result: Any) -> _Result:
-        """From MediaPipe's C struct, whose memory is freed after the call."""
+        """Copy the result out of MediaPipe's C struct, whose memory is freed after the call."""
         if not result.face_landmarks_count:
             return cls(None, np.zeros(0, np.float32))
         mesh, shapes = result.face_landmarks[0], result.face_blendshapes[0]
@@ -147,7 +153,7 @@ class _Result:
 
 
 def _floats(first: Any, count: int, name: str) -> np.ndarray:
-    """(count,) float32: one field of the C structs that a ctypes pointer leads to. A view."""
+    """One field of `count` C structs in a row, as (count,) float32, a view; `first` is a ctypes pointer to them."""
     struct = first._type_
     size = ctypes.sizeof(struct)
     memory: Any = ctypes.cast(first, ctypes.POINTER(ctypes.c_char * (count * size))).contents
@@ -158,12 +164,13 @@ def _floats(first: Any, count: int, name: str) -> np.ndarray:
 
 
 def tasks() -> tuple[Any, Any]:
-    """MediaPipe's `vision` module and `BaseOptions`. Raises UserError where its library cannot load."""
+    """MediaPipe's `vision` module and `BaseOptions`. Raises UserError if its library cannot be loaded."""
     try:
         from mediapipe.tasks.python import BaseOptions, vision
         from mediapipe.tasks.python.vision import face_landmarker
 
-        face_landmarker.FaceLandmarkerResult = _Result  # type: ignore[misc, assignment] # it is looked up at each call
+        # MediaPipe looks this name up at each call.
+        face_landmarker.FaceLandmarkerResult = _Result  # type: ignore[misc, assignment]
     except OSError as error:
         raise UserError(
             f"MediaPipe cannot load ({error}).\nOn Debian or Ubuntu: apt-get install libegl1 libgles2"
@@ -173,7 +180,10 @@ def tasks() -> tuple[Any, Any]:
 
 @contextmanager
 def silent_stderr() -> Iterator[None]:
-    """MediaPipe's C++ logs six lines a landmarker to file descriptor 2 before its own log filter is set up."""
+    """Discard what is written to file descriptor 2 inside the block.
+
+    MediaPipe's C++ code logs six lines per landmarker there before its own log filter is set up.
+    """
     sys.stderr.flush()
     saved = os.dup(2)
     null = os.open(Path(os.devnull), os.O_WRONLY)

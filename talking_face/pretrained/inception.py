@@ -1,7 +1,7 @@
-"""Inception v3 as FID uses it: 2048 pooled features a picture, by the weights that pytorch-fid ported from TensorFlow.
+"""Inception v3 as FID uses it: 2048 pooled features per picture, with the weights that pytorch-fid converted.
 
-Source: mseitzer/pytorch-fid 0.3.0, inception.py: torchvision's network with average pools that do not count the padding
-and a max pool in the last block. Needs torch, not torchvision.
+Source: mseitzer/pytorch-fid 0.3.0, inception.py. It differs from torchvision's network: average pools do not count the
+padding, and the last block has a max pool. This module needs torch, but not torchvision.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ DIMS = 2048
 _SIZE = 299
 _BATCH = 16
 
-# A step is a pool, a convolution (name, channels, kernel, stride, padding), or a pair of those side by side.
+# A step is a pool's name, a convolution (name, channels, kernel, stride, padding), or a list of parallel convolutions.
 _Step = Any
 
 
@@ -106,10 +106,11 @@ def inception_features(frames_rgb: np.ndarray, files: ModelFiles) -> np.ndarray:
     """Features of whole pictures.
 
     Args:
-        frames_rgb: (T, H, W, 3) uint8 RGB, T > 0; stretched to 299x299 (bilinear, no averaging) and to [-1, 1] here.
+        frames_rgb: (T, H, W, 3) uint8 RGB, T > 0. They are resized to 299x299 (bilinear, no averaging,
+            aspect ratio not kept) and scaled to [-1, 1].
 
     Returns:
-        (T, 2048) float32. Raises MissingWeights. 0.2 s a frame on one core.
+        (T, 2048) float32. Raises MissingWeights. Takes 0.2 s per frame on one core.
     """
     network = cached_network(weight_file(NAME, files))
     return run_batches(network, frames_rgb, _BATCH, lambda batch: batch.permute(0, 3, 1, 2).float() / 255)
@@ -132,7 +133,7 @@ def build() -> Any:
             return functional.relu(self.bn(self.conv(x)))
 
     def add(owner: nn.Module, step: _Step, before: int) -> int:
-        """Give `owner` the convolutions of a step; returns the channels after it."""
+        """Add the convolutions of a step to `owner`. Returns the number of channels after the step."""
         if isinstance(step, str):
             return before
         if isinstance(step, list):
@@ -167,7 +168,7 @@ def build() -> Any:
                     widths.append(after)
                 self.add_module(name, block)
                 width = sum(widths)
-            self.fc = nn.Linear(width, 1008)  # in the file; not used
+            self.fc = nn.Linear(width, 1008)  # in the weights file, but not used
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             x = functional.interpolate(x, size=(_SIZE, _SIZE), mode="bilinear", align_corners=False)

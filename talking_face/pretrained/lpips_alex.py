@@ -1,7 +1,8 @@
-"""LPIPS 0.1 on AlexNet (Zhang, Isola, Efros, Shechtman & Wang 2018): a learned distance of two pictures.
+"""LPIPS 0.1 on AlexNet (Zhang, Isola, Efros, Shechtman & Wang 2018): a learned distance between two pictures.
 
 Source: richzhang/PerceptualSimilarity, the package lpips 0.1.4, lpips.py: `LPIPS(net="alex")`. The five linear heads
-come with that package and are read without importing it; AlexNet's own weights are torchvision's, which is not needed.
+are a file of that package, which is not imported. AlexNet's weights are torchvision's; torchvision itself is not
+needed.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from talking_face.pretrained.store import WeightFile, weight_file
 from talking_face.pretrained.torch_nets import inference, load_network
 
 BACKBONE, HEADS = "alexnet", "lpips_alex"
-SMALLEST = 31  # px, below which AlexNet's second maximum has nothing left
+SMALLEST = 31  # px; on a smaller picture the output of AlexNet's second max pool is empty
 _BATCH = 16
 _MEAN, _STD = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)  # of ImageNet's RGB in [-1, 1]
 _EPSILON = 1e-10
-# Convolutions by their place in torchvision's `features`: channels, kernel, stride, padding. Each is tapped after its
-# ReLU; a maximum over 3x3 at stride 2 precedes the second and the third.
+# Convolutions by their index in torchvision's `features`: channels, kernel, stride, padding. LPIPS uses the output of
+# the ReLU after each one. A 3x3 max pool of stride 2 comes before the second and before the third convolution.
 _LAYERS: dict[int, tuple[int, int, int, int]] = {
     0: (64, 11, 4, 2),
     3: (192, 5, 1, 2),
@@ -33,10 +34,10 @@ _POOLED = (3, 6)
 
 
 def lpips_alex(a_rgb: np.ndarray, b_rgb: np.ndarray, files: ModelFiles) -> np.ndarray:
-    """Distance of each picture to its partner.
+    """Distance between the pictures of each pair.
 
     Args:
-        a_rgb, b_rgb: (T, H, W, 3) RGB with values 0-255, H and W at least 31; taken to [-1, 1] here.
+        a_rgb, b_rgb: (T, H, W, 3) RGB with values 0-255, H and W at least 31. They are scaled to [-1, 1].
 
     Returns:
         (T,) float32, 0 for equal pictures. Symmetric. Raises MissingWeights.
@@ -66,12 +67,12 @@ def lpips_alex(a_rgb: np.ndarray, b_rgb: np.ndarray, files: ModelFiles) -> np.nd
 
 
 def _unit(x: Any) -> Any:
-    """Every place's channels as a vector of length 1."""
+    """Scale the channel vector at each position to length 1."""
     return x / (x.pow(2).sum(dim=1, keepdim=True).sqrt() + _EPSILON)
 
 
 def build_features() -> Any:
-    """The untrained backbone, (N, 3, H, W) to five maps; parameter names are torchvision's, without the classifier."""
+    """The untrained backbone without classifier: (N, 3, H, W) to five feature maps. The names are torchvision's."""
     import torch
     from torch import nn
     from torch.nn import functional

@@ -1,4 +1,4 @@
-"""Mel-frequency cepstra as python_speech_features 0.6 computes them by default: the sound that SyncNet hears."""
+"""Mel-frequency cepstra as python_speech_features 0.6 computes them by default: SyncNet's sound input."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 
 RATE = 16000  # Hz
-STEP = 160  # samples between two rows: 10 ms
+STEP = 160  # samples from one row to the next: 10 ms
 _LENGTH, _FFT = 400, 512
 _FILTERS, _KEPT, _LIFTER = 26, 13, 22
 _PREEMPHASIS = 0.97
@@ -15,14 +15,14 @@ _BLOCK = 4096  # rows transformed at once: 41 s of sound, 34 MB
 
 
 def mfcc(samples: np.ndarray) -> np.ndarray:
-    """13 cepstra every 10 ms; the first of each row is the log of the energy.
+    """A row of 13 cepstra per 10 ms. The first value of a row is the log of the energy.
 
-    Windows of 25 ms without a taper, pre-emphasis 0.97, 26 triangular mel filters from 0 to 8000 Hz over 512 Fourier
-    points, orthonormal cosine transform, lifter 22. The last window is filled up with zeros.
+    Parameters: rectangular windows of 25 ms, pre-emphasis 0.97, 26 triangular mel filters from 0 to 8000 Hz over 512
+    Fourier points, orthonormal cosine transform, lifter 22. The last window is padded with zeros.
 
     Args:
         samples: (N,) int16, mono, 16 kHz, N >= 1. Float samples in [-1, 1] are refused: they
-            move the first cepstrum by 21, and SyncNet would hear another sound.
+            would change the first cepstrum by 21, and SyncNet's embeddings would be wrong.
 
     Returns:
         (1 + max(0, ceil((N - 400) / 160)), 13) float64, equal to `python_speech_features.mfcc(samples)` to 1e-9.
@@ -47,13 +47,14 @@ def _cepstra(windows: np.ndarray) -> np.ndarray:
 
 
 def _floor(energy: np.ndarray) -> np.ndarray:
-    """Digital silence has no logarithm; the library puts the smallest step of a double in its place."""
+    """Replace an energy of 0 (digital silence) by the epsilon of float64, as the library does, so that it has a log."""
     return np.where(energy == 0, np.finfo(np.float64).eps, energy)
 
 
 @cache
 def _mel_filters() -> np.ndarray:
-    """(26, 257): triangles whose corners are at whole Fourier points, evenly spaced in mel = 2595 lg(1 + f/700)."""
+    """(26, 257) triangular filters. Their corners are evenly spaced in mel = 2595 lg(1 + f/700), then rounded down to
+    whole Fourier points."""
     mel = np.linspace(0, 2595 * np.log10(1 + RATE / 2 / 700.0), _FILTERS + 2)
     corner = np.floor((_FFT + 1) * 700 * (10 ** (mel / 2595.0) - 1) / RATE)
     point = np.arange(_FFT // 2 + 1)

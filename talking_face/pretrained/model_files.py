@@ -11,20 +11,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 WEIGHTS, CACHE, CHECKPOINTS = "CMET_EVAL_WEIGHTS", "CMET_EVAL_CACHE", "CMET_EVAL_CHECKPOINTS"
-EVALUATORS_FOLDER, CHECKPOINTS_FOLDER = "evaluators", "reference"  # below a shard set
+EVALUATORS_FOLDER, CHECKPOINTS_FOLDER = "evaluators", "reference"  # subfolders of a shard set
 
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """Where model files are searched, first folder first. Hashable and picklable.
+    """The folders in which model files are searched, in order. Hashable and picklable.
 
     Attributes:
         weights: folders searched first, for registered pretrained files and for evaluators.
-        cache: folder of downloads and pinned hashes; None for the platform's cache folder.
+        cache: folder of downloads and pinned hashes; None means the platform's cache folder.
         evaluators: folders searched next for the evaluators trained on a corpus.
         checkpoints: folders searched for the checkpoints of the reference models.
-        hashes: (file name, SHA-256 in hex, or "" for an absent file) of each evaluator when the command started; empty
-            for no check. `trained_evaluators.with_hashes` sets it: a worker then refuses any other file.
+        hashes: (file name, SHA-256 in hex) of each evaluator when the command started; the hash of an absent file is
+            "". `trained_evaluators.with_hashes` sets it, and a worker then refuses any other file. If empty, no hash is
+            checked.
     """
 
     weights: tuple[Path, ...] = ()
@@ -35,10 +36,10 @@ class ModelFiles:
 
     @classmethod
     def from_environment(cls, data: Path | None = None) -> ModelFiles:
-        """The folders of CMET_EVAL_WEIGHTS, CMET_EVAL_CACHE and CMET_EVAL_CHECKPOINTS, then those of a shard set.
+        """The folders in CMET_EVAL_WEIGHTS, CMET_EVAL_CACHE and CMET_EVAL_CHECKPOINTS, then the folders of a shard set.
 
         Args:
-            data: a shard set; `data/evaluators` and `data/reference` are searched after the named folders.
+            data: a shard set; `data/evaluators` and `data/reference` are searched after the folders in the variables.
         """
         cache = os.environ.get(CACHE)
         return cls(

@@ -1,4 +1,4 @@
-"""ONNX networks of the registry as onnxruntime sessions, loaded once a process. No thread pool larger than allowed."""
+"""Loads the registry's ONNX networks with onnxruntime, once per process, with at most OMP_NUM_THREADS threads."""
 
 from __future__ import annotations
 
@@ -13,15 +13,18 @@ from talking_face.pretrained.store import MissingWeights, WeightFile, weight_fil
 
 
 def onnx_session(name: str, files: ModelFiles) -> Any:
-    """An onnxruntime.InferenceSession of the registry's entry `name`, on the GPU where onnxruntime was built for one.
+    """An onnxruntime.InferenceSession of the registry's entry `name`, on the GPU if onnxruntime supports one.
 
-    Raises MissingWeights when the file, or onnxruntime, is not on this machine.
+    Raises MissingWeights if the file or onnxruntime is not on this machine.
     """
     return _session(weight_file(name, files))
 
 
 def onnx_run(name: str, batch: np.ndarray, files: ModelFiles) -> np.ndarray:
-    """The only output of a network with one input, for an (N, ...) batch; one by one where the file fixes N to 1."""
+    """The output for an (N, ...) batch, of a network with one input and one output.
+
+    If the file fixes the batch size to 1, the items are run one by one.
+    """
     session = onnx_session(name, files)
     port = session.get_inputs()[0]
     parts = np.split(batch, len(batch)) if port.shape[0] == 1 else [batch]
@@ -38,9 +41,9 @@ def _session(file: WeightFile) -> Any:
         ) from None
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    # 0 is onnxruntime's own choice: every core.
+    # 0 means onnxruntime's default: one thread per core.
     options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS") or 0)
-    # Whole float32 on the GPU too, as `torch_nets.inference`.
+    # Full float32 on the GPU, without TensorFloat-32, as in `torch_nets.inference`.
     known: list[Any] = [("CUDAExecutionProvider", {"use_tf32": "0"}), ("CPUExecutionProvider", {})]
     there = onnxruntime.get_available_providers()
     return onnxruntime.InferenceSession(str(file.path), options, providers=[p for p in known if p[0] in there])

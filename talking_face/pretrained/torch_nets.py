@@ -1,4 +1,4 @@
-"""How every torch network of this folder is loaded and run: on the GPU where there is one, with the CPU's numbers."""
+"""Loads and runs the torch networks of this folder: on the GPU if there is one, in full float32 as on the CPU."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from talking_face.reasons import UserError
 
 
 def device() -> str:
-    """`cuda` where torch sees a GPU, else `cpu`."""
+    """`cuda` if torch finds a GPU, else `cpu`."""
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
@@ -23,7 +23,10 @@ def device() -> str:
 
 @contextmanager
 def inference() -> Iterator[None]:
-    """No gradients, and on a GPU whole float32: TensorFloat-32 would move a SyncNet distance by about 1e-3."""
+    """Disable gradients and, on a GPU, TensorFloat-32.
+
+    TensorFloat-32 would change a SyncNet distance by about 1e-3.
+    """
     import torch
 
     with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
@@ -31,16 +34,16 @@ def inference() -> Iterator[None]:
 
 
 def load_network(file: WeightFile, build: Callable[[], Any], state: Callable[[Any], Mapping[str, Any]] = dict) -> Any:
-    """The network of `build` with the weights of `file` in it, in evaluation mode on `device()`.
+    """The network of `build` with the weights in `file`, in evaluation mode on `device()`.
 
     Args:
-        file: a file that torch wrote, read with `weights_only`.
-        build: gives the untrained module.
-        state: from what the file holds to the module's state dict.
+        file: a file written by torch; it is read with `weights_only`.
+        build: returns the untrained module.
+        state: converts the content of the file to the module's state dict.
 
     Raises:
         MissingWeights: torch is not on this machine.
-        UserError: the file holds something else.
+        UserError: the file does not contain weights of this network.
     """
 
     def read(path: Path) -> Mapping[str, Any]:
@@ -52,7 +55,7 @@ def load_network(file: WeightFile, build: Callable[[], Any], state: Callable[[An
 
 
 def load_network_by(file: WeightFile, build: Callable[[], Any], read: Callable[[Path], Mapping[str, Any]]) -> Any:
-    """As `load_network`, where `read` gives the state dict from the file's path."""
+    """Like `load_network`, but `read` returns the state dict from the file's path."""
     if importlib.util.find_spec("torch") is None:
         raise MissingWeights(f"{file.path.name} is here, but torch, which runs it, is not.\nRun `pip install torch`.")
     network = build()
@@ -67,7 +70,10 @@ def load_network_by(file: WeightFile, build: Callable[[], Any], read: Callable[[
 
 
 def run_batches(network: Any, arrays: np.ndarray, batch: int, prepare: Callable[[Any], Any]) -> np.ndarray:
-    """Outputs (N, ...) float32 of (N, ...) arrays, `batch` at a time; `prepare` is run on the network's device."""
+    """The network's outputs, (N, ...) float32, for (N, ...) arrays.
+
+    `batch` arrays are run at a time. `prepare` converts each batch to the network's input, on the network's device.
+    """
     import torch
 
     where = next(network.parameters()).device

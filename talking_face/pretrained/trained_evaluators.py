@@ -1,7 +1,7 @@
 """Saves, finds and loads the evaluators that are trained on a corpus.
 
-A file is safetensors. Its header holds what the network was trained on, so that the file's hash covers the clips that
-the network must not judge. It is read without pickle. The networks are in `evaluator_networks`.
+A file is in safetensors format, which is read without pickle. Its header records the training data, so that the file's
+hash also covers the list of clips that the network must not score. The networks are in `evaluator_networks`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 VERSION = "2"  # of the networks and their inputs; a file of another version is refused
 N = TypeVar("N", bound="nn.Module")
-FOLDER = EVALUATORS_FOLDER  # below a shard set
+FOLDER = EVALUATORS_FOLDER  # subfolder of a shard set
 
 Kind = Literal["syncnet", "emotion"]
 FILES: dict[Kind, str] = {"syncnet": "corpus_syncnet.safetensors", "emotion": "corpus_emotion.safetensors"}
@@ -40,15 +40,15 @@ class TrainedOn:
 
     kind: Kind
     data: str  # content digest of the shard set
-    clips: tuple[str, ...]  # ids, sorted
-    sounds: tuple[str, ...]  # `sound_id` of each, sorted
+    clips: tuple[str, ...]  # ids of the training clips, sorted
+    sounds: tuple[str, ...]  # `sound_id` of each training clip, sorted
     seed: int
-    labels: tuple[str, ...] = ()  # of the emotion classifier
+    labels: tuple[str, ...] = ()  # classes of the emotion classifier, in the order of its outputs
     config: Mapping[str, object] = field(default_factory=dict, hash=False)
     version: str = VERSION
 
     def holds(self, name: str, audio: np.ndarray | None) -> bool:
-        """Whether a clip was trained on: its id or its sound, sample for sample, is in the training data."""
+        """True if the clip's id, or a sound with exactly the same samples, is in the training data."""
         return name in self.clips or (audio is not None and len(audio) > 0 and sound_id(audio) in self.sounds)
 
 
@@ -59,7 +59,7 @@ def sound_id(audio: np.ndarray) -> str:
 
 @dataclass(frozen=True)
 class EvaluatorFile:
-    """A file that was found. Networks are cached per process by this value."""
+    """An evaluator file that was found. Networks are cached per process by this value."""
 
     path: Path
     sha256: str  # 64 hex digits
@@ -72,11 +72,14 @@ class EvaluatorFile:
 
 
 def save(path: Path, state: Mapping[str, Tensor], trained_on: TrainedOn) -> str:
-    """Write an evaluator by an atomic rename; the same tensors and record give the same bytes. Returns the SHA-256."""
+    """Write an evaluator file atomically and return its SHA-256.
+
+    The same tensors and record give the same bytes.
+    """
     from safetensors.torch import save as to_bytes
 
     tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
-    # One key: the format does not fix the order of several.
+    # The metadata has one key only, because the order of several keys in the file would not be fixed.
     data = to_bytes(tensors, metadata={"trained_on": canonical_json(asdict(trained_on))})
     write_bytes(path, data)
     return sha256_of(data)
@@ -86,11 +89,11 @@ def save(path: Path, state: Mapping[str, Tensor], trained_on: TrainedOn) -> str:
 
 
 def find(kind: Kind, files: ModelFiles) -> EvaluatorFile:
-    """The evaluator's file, in the first of the folders `files.weights` and then `files.evaluators` that has it.
+    """The evaluator's file in the first folder that has it: `files.weights` are searched, then `files.evaluators`.
 
     Raises:
         MissingWeights: no folder has the file.
-        UserError: the file cannot be read, or has another hash than `files.hashes` records.
+        UserError: the file cannot be read, or its hash differs from the hash in `files.hashes`.
     """
     path = _path(kind, files)
     found = _opened(path, kind) if path else None
@@ -107,13 +110,13 @@ def find(kind: Kind, files: ModelFiles) -> EvaluatorFile:
 
 
 def with_hashes(files: ModelFiles) -> ModelFiles:
-    """The same folders with the hashes of the evaluators in them. A command passes this value to its workers."""
+    """The same folders, plus the hashes of the evaluators found there. A command passes this value to its workers."""
     paths = {name: _path(kind, files) for kind, name in FILES.items()}
     return replace(files, hashes=tuple((name, sha256_of(path) if path else "") for name, path in paths.items()))
 
 
 def tag(kind: Kind, files: ModelFiles) -> str:
-    """The evaluator's name in signatures; `absent` in place of the hash where the file is absent."""
+    """The evaluator's name in signatures. If the file is absent, the name ends in `absent` in place of the hash."""
     try:
         return find(kind, files).tag
     except MissingWeights:
@@ -139,7 +142,7 @@ def _read(path: Path, kind: Kind, _changed: int, _size: int) -> EvaluatorFile:
 
 
 def _header(path: Path, data: bytes, kind: Kind) -> TrainedOn:
-    """The record in the header of safetensors: 8 bytes of length, then JSON."""
+    """The training record in the header. A safetensors file starts with 8 bytes of length, then a JSON header."""
     try:
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
         record = json.loads(header["__metadata__"]["trained_on"])
@@ -156,12 +159,12 @@ def _header(path: Path, data: bytes, kind: Kind) -> TrainedOn:
 
 
 def load_lip_sync(files: ModelFiles) -> LipSyncEvaluator:
-    """The lip-sync network, loaded once per process and file. Raises as `find` does."""
+    """The lip-sync network, loaded once per process and file. Raises the same errors as `find`."""
     return _lip_sync(find("syncnet", files))
 
 
 def load_emotion(files: ModelFiles) -> EmotionEvaluator:
-    """The emotion classifier, loaded once per process and file. Raises as `find` does."""
+    """The emotion classifier, loaded once per process and file. Raises the same errors as `find`."""
     return _emotion(find("emotion", files))
 
 
@@ -177,7 +180,7 @@ def _emotion(found: EvaluatorFile) -> EmotionEvaluator:
 
 
 def _filled(net: N, found: EvaluatorFile) -> N:
-    """The network with the file's weights. Raises UserError where the file changed or holds other tensors."""
+    """The network with the file's weights. Raises UserError if the file changed or has other tensors."""
     from safetensors.torch import load
 
     data = found.path.read_bytes()
