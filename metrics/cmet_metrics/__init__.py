@@ -1,1 +1,1 @@
-"""Every metric: pure functions on arrays, and the small classes that name, sign and aggregate them."""
+"""All metrics: pure functions on arrays, and small classes with each metric's name, signature and aggregate."""

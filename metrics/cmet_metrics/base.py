@@ -1,8 +1,9 @@
-"""Score, Sample, Metric and Aggregate: the types that every metric shares.
+"""Score, Sample, Metric and Aggregate: the types that every metric uses.
 
-A metric turns two samples into a `Score`: a finite value, or a reason without a number. A list of scores becomes an
-`Aggregate`: the mean with its coverage (n scored of N expected) and the number of clips lost to each reason. All parts
-of an aggregate are sums, so partial aggregates over any split of the data merge into the same result.
+A metric compares two samples and returns a `Score`: a finite value, or a reason why there is no value. A list of scores
+becomes an `Aggregate`: the mean, its coverage (n scored clips out of N expected clips), and the number of clips without
+a value for each reason. An aggregate is computed from sums only. Therefore the aggregates of parts of the data can be
+merged, and every division into parts gives the same result.
 """
 
 from __future__ import annotations
@@ -37,20 +38,20 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-Settings = Mapping[str, str | int | float]  # signature fields
+Settings = Mapping[str, str | int | float]  # fields of a signature
 
-MIN_FRAMES = 2  # a clip of one frame is a picture, not a talking face
+MIN_FRAMES = 2  # a clip with one frame is a picture and not a video
 
 
 @dataclass(frozen=True)
 class Score:
-    """The outcome of one metric on one pair: a finite value, or a reason without a number, never both."""
+    """The result of one metric for one pair: either a finite value or the reason why there is no value."""
 
     value: float | None
-    n: int  # units (frames) that entered the value
+    n: int  # number of units (usually frames) from which the value was computed
     reason: Reason | None = None
     detail: str = ""
-    stats: Mapping[str, float] = field(default_factory=dict)  # can be summed over clips; see the metric's docstring
+    stats: Mapping[str, float] = field(default_factory=dict)  # can be summed over clips; see the metric class
 
     def __post_init__(self) -> None:
         if (self.value is None) == (self.reason is None):
@@ -60,32 +61,32 @@ class Score:
 
     @classmethod
     def missing(cls, reason: Reason, detail: str = "", stats: Mapping[str, float] | None = None) -> Score:
-        """A score without a number, because of `reason`."""
+        """A score without a value, because of `reason`."""
         return cls(None, 0, reason, detail, stats or {})
 
 
 @dataclass(frozen=True)
 class Labels:
-    """The pair's labels, carried by the sample of the generated clip. None: unknown."""
+    """The labels of a pair. They are stored in the sample of the generated clip. None means unknown."""
 
     emotion: str | None = None  # the target emotion; one of talking_face.emotions.EMOTIONS or an extended label
-    reference_emotion: str | None = None  # shown by the frames that the method was given
+    reference_emotion: str | None = None  # the emotion that the reference frames show
     speaker: str | None = None
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One clip as metrics see it. Immutable except `cached`, through which metrics share landmarks and the like.
+    """One clip, as the input of metrics. It is immutable except its cache, through which metrics share landmarks.
 
-    Keep one target sample for all methods of a pair: its landmarks are then computed once.
+    To compute the landmarks of a target only once, use the same target sample for all methods of a pair.
     """
 
-    frames: np.ndarray  # (T, H, W, 3) RGB; uint8, or float with values 0-255
+    frames: np.ndarray  # (T, H, W, 3) RGB; uint8, or float with values from 0 to 255
     fps: float = 25.0
     audio: np.ndarray | None = None  # (N,) int16 mono, 16 kHz, sample 0 at the first frame
     name: str = "clip"  # appears in messages
     labels: Labels = Labels()
-    reference: Sample | None = None  # the frames that the method was given; for metrics with needs_reference
+    reference: Sample | None = None  # the reference frames, for metrics with needs_reference
     _cache: dict[Hashable, tuple[object, ClipError | None]] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -94,7 +95,7 @@ class Sample:
             raise ValueError(f"{self.name}: frames must be (T, H, W, 3) uint8 or float, got {f.shape} {f.dtype}")
 
     def cached(self, key: Hashable, function: Callable[[Sample], T]) -> T:
-        """`function(self)`, computed once per key. A ClipError that it raises is kept and raised again."""
+        """`function(self)`, computed once per key. A ClipError of the function is stored and raised again."""
         if key not in self._cache:
             try:
                 self._cache[key] = (function(self), None)
@@ -106,24 +107,24 @@ class Sample:
         return cast(T, value)
 
     def copy_cached(self, other: Sample, keep: Callable[[Hashable], bool]) -> None:
-        """Take over what `other` has computed under the keys that `keep` accepts."""
+        """Copy the results that `other` has cached, for the keys that `keep` accepts."""
         self._cache.update({key: value for key, value in other._cache.items() if keep(key)})
 
 
 @dataclass(frozen=True)
 class Aggregate:
-    """The mean over clips and its coverage. `n` of `N` clips entered; the others are counted in `by_reason`."""
+    """The mean over clips and its coverage. `n` of `N` clips count; `by_reason` has the numbers of the others."""
 
-    mean: float | None  # None when no clip entered
+    mean: float | None  # None if no clip counts
     n: int
     N: int
-    infinite: int  # of the lost clips, the number identical to the target (infinite PSNR)
+    infinite: int  # number of clips without a value because they are identical to the target (infinite PSNR)
     by_reason: Mapping[str, int]
-    sums: Mapping[str, float]  # value, value_squared, and each of the scores' stats
+    sums: Mapping[str, float]  # of values (number of values), value, value_squared, and each of the scores' stats
 
     @property
     def std(self) -> float | None:
-        """Sample standard deviation (n - 1) of the clips' values; None for fewer than two."""
+        """Sample standard deviation (n - 1) of the clips' values; None if there are fewer than two values."""
         n = self.sums.get("values", 0)
         if n < 2:
             return None
@@ -138,24 +139,24 @@ class Aggregate:
 
 @dataclass(frozen=True, kw_only=True)
 class Metric(MetricRecord):
-    """A metric: its record of facts, the score of a clip, and the mean over clips.
+    """A metric: the facts about it, the function that scores a clip, and the mean over clips.
 
-    A subclass gives the facts of `MetricRecord` and the methods `settings` and `compute`.
+    A subclass defines the facts of `MetricRecord` and the methods `settings` and `compute`.
     """
 
     @abstractmethod
     def settings(self) -> Settings:
-        """Signature fields between variant and version: everything that a value depends on."""
+        """The fields of the signature between `variant` and `version`: everything that changes a value."""
 
     @abstractmethod
     def compute(self, pred: Sample, target: Sample) -> Score:
-        """The score of two samples that passed `check_pair`; may raise ClipError or MissingWeights.
+        """The score of two samples that passed `check_pair`. Raises ClipError or MissingWeights.
 
-        If `needs_target` is False, `target` is `pred`: the value cannot depend on a ground truth.
+        If `needs_target` is False, `target` is the same object as `pred`, so the value cannot depend on a ground truth.
         """
 
     def signature(self) -> Signature:
-        """`name|variant:...|...|version:...`; two scores are comparable only if these are equal."""
+        """`name|variant:...|...|version:...`. Two scores are comparable only if their signatures are equal."""
         return Signature(self.name, {"variant": self.variant, **self.settings(), "version": self.version})
 
     def score(self, pred: Sample, target: Sample | None) -> Score:
@@ -163,11 +164,12 @@ class Metric(MetricRecord):
 
         Args:
             pred: the generated clip.
-            target: the real clip; None where it is absent.
+            target: the real clip, or None if there is none.
 
         Returns:
-            a value, or a reason (see `check_pair` and the metric) without a number. An absent model file is a reason
-            too (`missing-weights`), so that the other metrics continue; so is an absent target that is needed.
+            a score with a value or with a reason; `check_pair` and the metric's class list the reasons. A missing model
+            file does not raise an error: the reason is `missing-weights`, so that the other metrics continue. If the
+            metric needs a target and `target` is None, the reason is `no-ground-truth`.
         """
         try:
             if not self.needs_target:
@@ -188,7 +190,7 @@ class Metric(MetricRecord):
 
         Args:
             scores: one per clip.
-            expected: the number of clips there should be; those without a score count as `missing-output`.
+            expected: the expected number of clips. Clips without a score count as `missing-output`.
         """
         n = total = infinite = 0
         by_reason: dict[str, int] = {}
@@ -216,7 +218,10 @@ class Metric(MetricRecord):
         return Aggregate(self.mean_of(sums), n, total, infinite, dict(sorted(by_reason.items())), sums)
 
     def merge(self, parts: Sequence[Aggregate]) -> Aggregate:
-        """The aggregate of all clips from aggregates of disjoint parts; equal to `aggregate` over all to rounding."""
+        """The aggregate of all clips, from the aggregates of disjoint parts.
+
+        It equals the result of `aggregate` over all clips, except for rounding.
+        """
         by_reason: dict[str, int] = {}
         terms: dict[str, list[float]] = {}
         for part in parts:
@@ -235,21 +240,21 @@ class Metric(MetricRecord):
         )
 
     def enters(self, score: Score) -> bool:
-        """Whether a clip counts in `n` and its stats are summed. Default: clips with a value."""
+        """Whether a clip counts in `n` and in the sums of the stats. Default: True for clips with a value."""
         return score.value is not None
 
     @property
     def pooled(self) -> bool:
-        """Whether the mean over clips is computed from their summed stats and not from their values."""
+        """Whether the mean over clips is computed from the sums of their stats instead of from their values."""
         return type(self).mean_of is not Metric.mean_of
 
     def mean_of(self, sums: Mapping[str, float]) -> float | None:
-        """The mean from the sums. Default: the mean of the clips' values, each clip with equal weight."""
+        """The mean, computed from the sums. Default: the mean of the clips' values, with equal weights."""
         return sums["value"] / sums["values"] if sums.get("values") else None
 
 
 def check_pair(pred: Sample, target: Sample) -> None:
-    """Raises ClipError too-short, rate-mismatch or not-finite: the conditions of all metrics."""
+    """Check the conditions of all metrics. Raises ClipError too-short, rate-mismatch or not-finite."""
     for sample in (pred, target):
         if len(sample.frames) < MIN_FRAMES:
             raise ClipError(Reason.TOO_SHORT, f"{sample.name} has {len(sample.frames)} frame(s); {MIN_FRAMES} needed")
@@ -264,9 +269,10 @@ def check_pair(pred: Sample, target: Sample) -> None:
 
 
 def check_held_out(kind: Kind, pred: Sample, target: Sample, files: ModelFiles) -> None:
-    """Raises ClipError trained-on where either clip, by name or by sound, was in the evaluator's training data.
+    """Raises ClipError trained-on if `pred` or `target` is in the evaluator's training data.
 
-    A generated video counts as seen where its ground truth was seen, whatever the video's name is.
+    Clips are compared by name and by sound. If the evaluator was trained on the ground truth, the generated video has
+    no value either, whatever its name is.
     """
     trained_on = trained_evaluators.find(kind, files).trained_on
     for sample in (pred, target):
@@ -275,7 +281,7 @@ def check_held_out(kind: Kind, pred: Sample, target: Sample, files: ModelFiles) 
 
 
 def check_same_size(pred: Sample, target: Sample, at_least: int = 1) -> None:
-    """Raises ClipError size-mismatch unless both have the same height and width of at least `at_least` px."""
+    """Raises ClipError size-mismatch unless both clips have the same height and width, at least `at_least` px each."""
     a, b = pred.frames.shape[1:3], target.frames.shape[1:3]
     if a != b:
         raise ClipError(
@@ -287,6 +293,6 @@ def check_same_size(pred: Sample, target: Sample, at_least: int = 1) -> None:
 
 
 def need_uint8(sample: Sample, who: str) -> None:
-    """Raises ValueError, which names `who`, unless the frames are uint8."""
+    """Raises ValueError unless the frames are uint8. `who` names the metrics that need uint8, for the message."""
     if sample.frames.dtype != np.uint8:
         raise ValueError(f"{sample.name}: {who} need uint8 frames, got {sample.frames.dtype}")

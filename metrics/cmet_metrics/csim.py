@@ -1,8 +1,10 @@
-"""CSIM: cosine similarity of identity embeddings, of generated frames with real frames or with reference frames.
+"""CSIM: cosine similarity between the identity embeddings of generated frames and of real frames or reference frames.
 
-`aligned` is insightface's ArcFace on faces aligned to its template, `vico` the number of
-dc3ea9f/vico_challenge_baseline at 16424c0 (evaluations/arcface_torch/compute_csim.py: whole frames, no alignment), and
-`dlib` the same idea on dlib's face ResNet, which the Python package index carries.
+The variants use different networks and crops:
+- `aligned`: insightface's ArcFace on faces that are aligned to its template.
+- `vico`: the computation of dc3ea9f/vico_challenge_baseline at 16424c0, evaluations/arcface_torch/compute_csim.py, with
+  ArcFace on whole frames without alignment.
+- `dlib`: dlib's face ResNet, whose weights are available from the Python package index.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from talking_face.pretrained.model_files import ModelFiles
 from talking_face.pretrained.store import weight_tag
 from talking_face.reasons import ClipError, Reason
 
-MIN_VALID = 0.5  # a clip with a face in both in fewer of the frames looked at gets a reason
+MIN_VALID = 0.5  # a clip gets a reason if fewer than this share of the compared frames has a face in both clips
 
 Against = Literal["ground-truth", "reference"]
 Mean = Literal["video-mean", "pooled-frames"]
@@ -33,9 +35,9 @@ Network = Literal["arcface-aligned", "arcface-whole-frame", "dlib"]
 
 
 def cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Cosine similarity along the last axis; the other axes broadcast. (..., D) twice to (...), float64 in [-1, 1].
+    """Cosine similarity along the last axis; other axes broadcast. Two (..., D) arrays to (...), float64 in [-1, 1].
 
-    NaN where an embedding holds one or is zero.
+    The result is NaN if an embedding contains NaN or is zero.
     """
     a, b = (x.astype(np.float64) for x in (a, b))
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -44,19 +46,22 @@ def cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def spread(n: int, most: int) -> np.ndarray:
-    """Indices of at most `most` of n frames: the middle ones of that many equal stretches."""
+    """Indices of at most `most` of n frames: the middle frames of equal parts of the clip."""
     k = min(n, most)
     return ((np.arange(k) + 0.5) * n / k).astype(int)
 
 
 def aligned_faces(sample: Sample, index: np.ndarray, files: ModelFiles) -> tuple[np.ndarray, np.ndarray]:
-    """Faces on ArcFace's template by five points from MediaPipe's.
+    """Crops of the faces, aligned to ArcFace's template by five points that are computed from MediaPipe's points.
 
-    Eyes are the means of the six points of iBUG 36-41 and 42-47 (33, 160, 158, 133, 153, 144 and 362, 385, 387, 263,
-    373, 380), the nose tip 30 (4), the mouth's corners 48 and 54 (61 and 291).
+    The five points, by their numbers in iBUG's 68 points, with MediaPipe's numbers in brackets:
+    - Eyes: the mean of 36-41 (33, 160, 158, 133, 153, 144) and the mean of 42-47 (362, 385, 387, 263, 373, 380).
+    - Nose tip: 30 (4).
+    - Corners of the mouth: 48 and 54 (61 and 291).
 
     Returns:
-        (K, 112, 112, 3) uint8 RGB, black outside the picture, and (len(index),) bool: which frames have a face.
+        the crops, (K, 112, 112, 3) uint8 RGB, black outside the picture; and (len(index),) bool, True for the K frames
+        that have a face.
     """
     mode = align_mode("arcface-112")
     points = mediapipe_landmarks(sample, files)[index]
@@ -69,18 +74,18 @@ def aligned_faces(sample: Sample, index: np.ndarray, files: ModelFiles) -> tuple
 
 
 class Embedding(ABC):
-    """An identity network with its own crop of the face."""
+    """An identity network and the crop of the face that it needs."""
 
     profile: ClassVar[Profile]
     weights: ClassVar[tuple[str, ...]]
 
     @abstractmethod
     def settings(self, files: ModelFiles) -> Settings:
-        """The signature fields that describe `embed`."""
+        """The fields of the signature that describe `embed`."""
 
     @abstractmethod
     def embed(self, sample: Sample, index: np.ndarray, files: ModelFiles) -> np.ndarray:
-        """(len(index), D) float32 embeddings of these frames, NaN without a face. Raises MissingWeights."""
+        """(len(index), D) float32 embeddings of these frames; NaN for a frame without a face. Raises MissingWeights."""
 
 
 class ArcFaceAligned(Embedding):
@@ -106,9 +111,9 @@ class ArcFaceAligned(Embedding):
 
 
 class ArcFaceWholeFrame(Embedding):
-    """Whole frames, resized to 112x112, through iresnet100.
+    """ArcFace's iresnet100 on whole frames, resized to 112x112.
 
-    Not a measure of identity alone: hair, clothes and background are in the picture, and so is the head's place.
+    It does not measure identity alone: hair, clothes, background and the position of the head change the value too.
     """
 
     profile = "paper"
@@ -122,7 +127,7 @@ class ArcFaceWholeFrame(Embedding):
 
 
 class DlibEmbedding(Embedding):
-    """dlib's face ResNet on its own 150 px chip by its 68 points. Takes 0.1 s a face."""
+    """dlib's face ResNet on dlib's 150 px crop, aligned by dlib's 68 points. It takes 0.1 s per face."""
 
     profile = "embedded"
     weights = ("dlib_face_resnet", "dlib_68")
@@ -138,7 +143,7 @@ class DlibEmbedding(Embedding):
     def embed(self, sample: Sample, index: np.ndarray, files: ModelFiles) -> np.ndarray:
         out = np.full((len(index), 128), np.nan, np.float32)
         for k, frame in enumerate(sample.frames[index]):
-            # Doubled where nothing is found: faces under 80 px.
+            # If no face is found, search in the frame at twice its size: this finds faces smaller than 80 px.
             boxes = dlib_models.detect_faces_hog(frame) or dlib_models.detect_faces_hog(frame, upsample=1)
             if boxes:
                 out[k] = dlib_models.face_embedding(frame, boxes[0], files)
@@ -164,18 +169,19 @@ _VICO: dict[str, object] = {"network": "arcface-whole-frame", "looked_at": "all"
 
 @dataclass(frozen=True, kw_only=True)
 class Csim(Metric):
-    """Cosine of frame k of the generated clip with frame k of the ground truth, or with each of the reference frames.
+    """Mean cosine similarity between each generated frame and its ground-truth frame, or all reference frames.
 
-    `against="reference"` measures whether the method kept the person, whatever the ground truth looks like. A frame
-    without a face in either is left out of the clip's mean. Values of two networks have different scales: two people
-    have 0.8 to 0.9 by dlib. Stats: cosine (sum), frames, looked_at.
+    `against="reference"` measures whether the method kept the person's identity. It does not use the ground truth.
+    If one of two compared frames has no face, this pair of frames is left out of the clip's mean. The scale of the
+    values depends on the network: with dlib, even two different people have a similarity of 0.8 to 0.9.
+    Stats: cosine (sum), frames, looked_at (number of compared frames).
     """
 
     network: Network = "dlib"
     against: Against = "ground-truth"
     frames: FrameRule = "exact"
-    looked_at: int | Literal["all"] = 8  # frames of a clip; dlib takes 0.1 s a face
-    mean: Mean = "video-mean"  # pooled-frames: over all frames of all clips
+    looked_at: int | Literal["all"] = 8  # number of frames to compare per clip; dlib takes 0.1 s per face
+    mean: Mean = "video-mean"  # pooled-frames: the mean over all frames of all clips
 
     name = "csim"
     title = "CSIM"
@@ -205,7 +211,7 @@ class Csim(Metric):
 
     @property
     def embedding(self) -> Embedding:
-        """The identity network with its crop."""
+        """The identity network and its crop."""
         return _EMBEDDINGS[self.network]
 
     @property
@@ -272,7 +278,7 @@ class Csim(Metric):
         return sums["cosine"] / sums["frames"] if sums.get("frames") else None
 
     def _against_reference(self, pred: Sample) -> np.ndarray:
-        """Each frame's mean cosine over the reference frames with a face."""
+        """For each chosen frame, the mean cosine similarity to the reference frames that have a face."""
         if pred.reference is None:
             raise ClipError(Reason.MISSING_FILE, f"{pred.name} comes without its reference frames")
         known = pred.reference.cached(("csim", self.network, ()), self._reference_rows)
@@ -284,7 +290,8 @@ class Csim(Metric):
         return cosine(found[:, None], known[None]).mean(axis=1)
 
     def _reference_rows(self, reference: Sample) -> np.ndarray:
-        # One at a time: they may come from anywhere in a clip, and tracking uses the frame before.
+        # Embed each frame alone: MediaPipe tracks a face from the previous frame, but these frames can be far from each
+        # other in their clip.
         alone = [Sample(frame[None], reference.fps, name=reference.name) for frame in reference.frames]
         rows = [self.embedding.embed(sample, np.arange(1), self.files) for sample in alone]
         return np.concatenate([row for row in rows if np.isfinite(row).all()] or [np.empty((0, 1), np.float32)])

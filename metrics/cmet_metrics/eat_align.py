@@ -1,7 +1,7 @@
-"""The alignment of EAT's evaluation, and dlib's 68 points on the aligned frames.
+"""The face alignment of EAT's evaluation, and dlib's 68 points on the aligned frames.
 
-Source: github.com/yuangan/evaluation_eat at e39b004, code/utils_crop.py (`crop_and_align`; its geometry is in
-talking_face/faces/eat.py) and code/test_lmd.py (`get_lmk`).
+Source: github.com/yuangan/evaluation_eat at e39b004, code/utils_crop.py (`crop_and_align`) and code/test_lmd.py
+(`get_lmk`). The geometry of `crop_and_align` is in talking_face/faces/eat.py.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ ALIGNED_UPSAMPLE = 0
 
 @dataclass(frozen=True)
 class AlignedTrack:
-    """The points of one clip's aligned frames; frames without a face are already dropped."""
+    """The points of one clip's aligned frames. Frames in which no face was found are not included."""
 
-    landmarks: np.ndarray  # (K, 68, 2) float64, pixels of the 128 px crop; NaN where no face is found again in the crop
-    n_frames: int  # frames of the clip
-    dropped: int  # of those, without a face; K = n_frames - dropped
+    landmarks: np.ndarray  # (K, 68, 2) float64, px of the 128 px crop; NaN if the crop has no detected face
+    n_frames: int  # number of frames of the clip
+    dropped: int  # number of frames without a face; K = n_frames - dropped
 
 
 def align(frame: np.ndarray, files: ModelFiles) -> np.ndarray | None:
-    """The (128, 128, 3) uint8 RGB crop of an (H, W, 3) uint8 RGB frame, or None where no face is found."""
+    """The (128, 128, 3) uint8 RGB crop of an (H, W, 3) uint8 RGB frame, or None if no face is found."""
     points = find_points(to_grey(frame), FIND_UPSAMPLE, files)
     if points is None:
         return None
@@ -37,7 +37,7 @@ def align(frame: np.ndarray, files: ModelFiles) -> np.ndarray | None:
 
 
 def track(frames: np.ndarray, files: ModelFiles) -> AlignedTrack:
-    """Align every frame of a clip and find the points again in the crop.
+    """Align every frame of a clip, then detect the face and its points a second time in the aligned crop.
 
     Args:
         frames: (T, H, W, 3) uint8 RGB.
@@ -47,7 +47,7 @@ def track(frames: np.ndarray, files: ModelFiles) -> AlignedTrack:
     missing = np.full((68, 2), np.nan)
     points: np.ndarray | None = None
     for t, frame in enumerate(frames):
-        # A held frame has the points of the frame before it; comparing costs 20 us, finding them 25 ms.
+        # A repeated frame has the points of the previous frame. A comparison takes 20 us, a detection 25 ms.
         if t == 0 or not np.array_equal(frame, frames[t - 1]):
             crop = align(frame, files)
             points = None

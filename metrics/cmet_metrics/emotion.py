@@ -1,7 +1,11 @@
-"""Emotion accuracy (EA) by named classifiers and rules, and emotion leak: how often the reference's emotion shows.
+"""Emotion accuracy (EA) and emotion leak, measured with an emotion classifier.
 
-EA of a clip is the share of its frames that are classified as the target emotion, or 1 or 0 by vote. The stats count
-the predictions for each target emotion, so that confusion matrices and tables by class come from sums.
+EA is high if the classifier predicts the target emotion. Per frame, EA is the share of the clip's frames that are
+classified as the target emotion. Per video, EA is 1 if the majority vote of the frames is the target emotion, else 0.
+Emotion leak is the share of frames that are classified as the emotion of the reference frames.
+
+The stats of EA contain the predictions for each target emotion. Their sums over clips give confusion matrices and the
+accuracy of each class.
 """
 
 from __future__ import annotations
@@ -18,17 +22,19 @@ from talking_face.emotions import EMOTIONS
 from talking_face.pretrained.trained_evaluators import Kind
 from talking_face.reasons import ClipError, Reason, UserError
 
-_BETWEEN = ">"  # "happy>neutral" in the stats: a clip that should be happy, predicted as neutral
+_BETWEEN = ">"  # the key "happy>neutral" in the stats: the target emotion is happy, the prediction is neutral
 
 Per = Literal["frame", "video"]
 Unsupported = Literal["wrong", "left-out"]
 
 
 def vote(probabilities: np.ndarray) -> int:
-    """The class that most frames predict; of classes with equal counts, the one with the largest sum of probabilities.
+    """The index of the class that is predicted for most frames.
+
+    Among classes with equal counts, the class with the largest sum of probabilities is returned.
 
     Args:
-        probabilities: (T, C) with at least one row.
+        probabilities: (T, C), one row per frame, at least one row.
 
     Example:
         >>> vote(np.array([[0.9, 0.1], [0.4, 0.6], [0.2, 0.8]])), vote(np.array([[0.9, 0.1], [0.4, 0.6]]))
@@ -39,7 +45,7 @@ def vote(probabilities: np.ndarray) -> int:
 
 
 def shares(probabilities: np.ndarray, per: Literal["frame", "video"]) -> np.ndarray:
-    """(C,) share of the frames that predict each class; by `video`, 1 for the voted class. Sums to 1."""
+    """(C,) share of the frames for which each class is predicted. With `per="video"`: 1 for the voted class, else 0."""
     n = probabilities.shape[1]
     if per == "video":
         return np.eye(n)[vote(probabilities)]
@@ -47,9 +53,10 @@ def shares(probabilities: np.ndarray, per: Literal["frame", "video"]) -> np.ndar
 
 
 def confusion(sums: Mapping[str, float]) -> dict[str, dict[str, float]]:
-    """{target emotion: {predicted emotion: clips}} from the stats of a score or the sums of an aggregate.
+    """{target emotion: {predicted emotion: number of clips}}, from the stats of a score or the sums of an aggregate.
 
-    A clip adds 1 in all, divided over the predictions of its frames.
+    Each clip adds 1 in total. If EA is computed per frame, this 1 is divided among the emotions that are predicted for
+    the clip, in proportion to their numbers of frames.
     """
     out: dict[str, dict[str, float]] = {}
     for key, value in sums.items():
@@ -60,7 +67,10 @@ def confusion(sums: Mapping[str, float]) -> dict[str, dict[str, float]]:
 
 
 def by_class(sums: Mapping[str, float]) -> dict[str, tuple[float, float]]:
-    """{emotion: (accuracy, clips)}. Weighted by clips the accuracies give EA, the micro average that C-MET prints."""
+    """{emotion: (accuracy, number of clips)}.
+
+    The mean of the accuracies, weighted by the number of clips, is EA: the micro average that C-MET prints.
+    """
     table = confusion(sums)
     clips = {truth: sum(row.values()) for truth, row in table.items()}
     return {truth: (row.get(truth, 0.0) / clips[truth], clips[truth]) for truth, row in table.items() if clips[truth]}
@@ -68,10 +78,10 @@ def by_class(sums: Mapping[str, float]) -> dict[str, tuple[float, float]]:
 
 @dataclass(frozen=True, kw_only=True)
 class EmotionMetric(Metric):
-    """The facts of a metric that reads a classifier's predictions of the generated clip and the pair's labels.
+    """The base class of metrics that compare a classifier's predictions for the generated clip with the pair's labels.
 
-    The ground truth is not read. A clip that the trained evaluator knows is found by its ground truth's name too, so
-    `classifier="corpus"` needs the target.
+    The frames of the ground truth are not read. Only `classifier="corpus"` needs the target, to check by its name and
+    its sound whether this classifier was trained on it.
     """
 
     classifier: ClassifierName = "fer"
@@ -117,11 +127,16 @@ class EmotionMetric(Metric):
 
 @dataclass(frozen=True, kw_only=True)
 class EmotionAccuracy(EmotionMetric):
-    """Share of frames (`per="frame"`) that the classifier predicts right; 1 or 0 by their vote with `per="video"`.
+    """Emotion accuracy: how often the classifier predicts the target emotion.
 
-    An emotion that the classifier has no class for is always missed (`unsupported="wrong"`), or the clip has no value
-    (`unsupported="left-out"`, reason `unsayable`). A label outside the common vocabulary never has a value.
-    Stats: frames, and TRUTH>PREDICTION, which sum to 1 over PREDICTION.
+    With `per="frame"`, the value is the share of the frames that are classified correctly. With `per="video"`, it is 1
+    if the majority vote of the frames is correct, else 0.
+
+    The target emotion can be an unsupported label: the classifier has no class for it. With `unsupported="wrong"`, such
+    a clip counts as wrong. With `unsupported="left-out"`, it has no value (reason `unsayable`). A label that is not in
+    `talking_face.emotions.EMOTIONS` and not a class of the classifier never has a value.
+
+    Stats: frames, and one entry TRUTH>PREDICTION per class of the classifier. These entries are shares and sum to 1.
     """
 
     per: Per = "frame"
@@ -204,11 +219,14 @@ class EmotionAccuracy(EmotionMetric):
 
 @dataclass(frozen=True, kw_only=True)
 class EmotionLeak(EmotionMetric):
-    """Share of frames in which the classifier predicts the reference's emotion, where another one is the target.
+    """Share of frames that are classified as the emotion of the reference frames instead of the target emotion.
 
-    A pair whose reference shows the target emotion has no value (`not-asked`). The value is not corrected for the rate
-    of the same prediction on real clips: read it against the ground truth's own row on the board.
-    Stats: frames, leaked (frames), kept (frames that show the target emotion).
+    A pair whose reference frames show the target emotion has no value (reason `not-asked`). The classifier sometimes
+    predicts the reference's emotion for real clips too, and the value is not corrected for this. Therefore compare it
+    with the value of the ground truth, which has its own row on the board.
+
+    Stats: frames, leaked (number of frames classified as the reference's emotion), kept (number of frames classified as
+    the target emotion).
     """
 
     name = "emotion_leak"

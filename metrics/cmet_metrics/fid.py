@@ -1,7 +1,8 @@
 """FID: the Frechet distance between Inception features of generated and real frames, per pair or over a whole set.
 
-These are different numbers with one name. `cmet-pair` compares the frames of one video with those of its ground
-truth and averages over pairs (values of 50 to 160); the usual FID pools the frames of all videos (about 20).
+Two different numbers are called FID. `cmet-pair` compares the frames of one video with the frames of its ground truth,
+then averages over pairs; its values are 50 to 160. The usual FID pools the frames of all videos; its values are about
+20.
 """
 
 from __future__ import annotations
@@ -21,15 +22,16 @@ from talking_face.signature import Signature
 
 
 def frechet_distance(mean_a: np.ndarray, cov_a: np.ndarray, mean_b: np.ndarray, cov_b: np.ndarray) -> float:
-    """Squared Frechet distance of two Gaussians, |ma - mb|^2 + tr(Ca + Cb - 2 (Ca Cb)^(1/2)).
+    """Squared Frechet distance between two Gaussians, |ma - mb|^2 + tr(Ca + Cb - 2 (Ca Cb)^(1/2)).
 
     Args:
         mean_a, mean_b: (D,).
-        cov_a, cov_b: (D, D), symmetric, no negative eigenvalues; singular ones are fine.
+        cov_a, cov_b: (D, D), symmetric, without negative eigenvalues; singular matrices are allowed.
 
     Returns:
-        a number of at least 0, float64. The root's trace is taken from eigenvalues of a symmetric product, so unlike
-        pytorch-fid's matrix square root it needs no offset on the diagonal and has no imaginary part.
+        a number of at least 0, float64. The trace of the matrix root is computed from the eigenvalues of a symmetric
+        product. pytorch-fid computes a matrix square root, which can need an offset on the diagonal and can have an
+        imaginary part. Here both problems do not occur.
     """
     values, vectors = np.linalg.eigh(np.asarray(cov_a, np.float64))
     half = vectors * np.sqrt(np.maximum(values, 0))  # half @ half.T is cov_a
@@ -40,7 +42,8 @@ def frechet_distance(mean_a: np.ndarray, cov_a: np.ndarray, mean_b: np.ndarray, 
 def frechet_distance_of(a: np.ndarray, b: np.ndarray) -> float:
     """`frechet_distance` of the means and sample covariances (n - 1) of two sets of features, (N, D) and (M, D).
 
-    Of few features in many dimensions: from the singular values of an (N, M) matrix, 10 ms in place of 10 s.
+    It is made for few features in many dimensions: it uses the singular values of an (N, M) matrix, which takes 10 ms
+    instead of 10 s.
     """
     a, b = (np.asarray(x, np.float64) for x in (a, b))
     if len(a) < 2 or len(b) < 2:
@@ -56,7 +59,10 @@ def _distance(difference: np.ndarray, trace_a: float, trace_b: float, root: floa
 
 @dataclass(frozen=True)
 class FeatureSums:
-    """The sums over frames from which a set's FID is computed; sums of parts add up to those of the whole. 34 MB."""
+    """The sums over frames from which the FID of a set is computed, 34 MB.
+
+    The sums of the parts of a set add up to the sums of the whole set.
+    """
 
     n: int
     total: np.ndarray  # (D,) float64
@@ -77,20 +83,20 @@ class FeatureSums:
 
     @property
     def covariance(self) -> np.ndarray:
-        """(D, D), n - 1."""
+        """(D, D), the sample covariance (divided by n - 1)."""
         if self.n < 2:
             raise ValueError(f"a covariance needs two features at least, got {self.n}")
         return (self.outer - np.outer(self.total, self.total) / self.n) / (self.n - 1)
 
     def save(self, path: Path) -> None:
-        """Write an npz file, by an atomic rename."""
+        """Write an npz file. The file is replaced by an atomic rename."""
         buffer = io.BytesIO()
         np.savez(buffer, n=self.n, total=self.total, outer=self.outer)
         write_bytes(path, buffer.getvalue())
 
     @classmethod
     def load(cls, path: Path) -> FeatureSums:
-        """The inverse of `save`."""
+        """Read a file that `save` wrote."""
         with np.load(path, allow_pickle=False) as file:
             return cls(int(file["n"]), file["total"], file["outer"])
 
@@ -113,10 +119,11 @@ def _network(files: ModelFiles) -> Settings:
 
 @dataclass(frozen=True, kw_only=True)
 class PairFid(Metric):
-    """FID of one video's frames against its ground truth's; the lengths may differ. As C-MET's evaluation computes it.
+    """FID between the frames of one video and the frames of its ground truth, as C-MET's evaluation computes it.
 
-    Some 75 features in 2048 dimensions: both covariances are singular, and the value is far from a data set's FID.
-    Compare it with other values of this signature only. Stats: frames, target_frames.
+    The two videos can have different lengths. A video has only about 75 features in 2048 dimensions. Therefore both
+    covariances are singular, and the value is far from the FID of a whole data set. Compare it only with values that
+    have the same signature. Stats: frames, target_frames.
     """
 
     name = "fid"
@@ -146,17 +153,18 @@ class PairFid(Metric):
 
 @dataclass(frozen=True)
 class DatasetFid:
-    """The usual FID, `fid:dataset`: the frames of all generated videos against those of all real ones.
+    """The usual FID, `fid:dataset`: the frames of all generated videos against the frames of all real videos.
 
-    It is not a mean of clips' values, and its sums are matrices, so it is not a `Metric` with one row per pair. Add the
-    sums of both sides over the videos (in any order, on any number of processes) and compute the value at the end. With
-    fewer than about 10,000 frames a side the value is biased upwards: compare methods on the same videos only.
+    It is not a `Metric` with one result row per pair, because it is not a mean of the clips' values and its sums are
+    matrices. Add up the sums of all generated videos and, separately, the sums of all real videos, in any order and in
+    any number of processes. Then compute the value. With fewer than about 10,000 generated or real frames, the value is
+    biased upwards. Therefore compare methods on the same videos only.
     """
 
     files: ModelFiles = DEFAULT_FILES
 
     def signature(self) -> Signature:
-        """As `Metric.signature`."""
+        """The signature, in the form of `Metric.signature`."""
         settings = _network(self.files)
         return Signature("fid", {"variant": "dataset", **settings, "agg": "pooled-frames", "version": "1.0.0"})
 
@@ -165,7 +173,7 @@ class DatasetFid:
         return FeatureSums.of(inception_features(sample, self.files))
 
     def value(self, generated: FeatureSums, real: FeatureSums) -> float:
-        """The value over all videos. Takes 10 s in 2048 dimensions."""
+        """The value over all videos. It takes 10 s in 2048 dimensions."""
         return frechet_distance(generated.mean, generated.covariance, real.mean, real.covariance)
 
 

@@ -1,4 +1,4 @@
-"""Frame rules: which frame of a clip is compared with which frame of its ground truth; and the base of such metrics."""
+"""Frame rules, which pair the frames of a clip and its ground truth, and the base class of metrics that use them."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ def pair_frames(n_pred: int, n_target: int, rule: FrameRule) -> tuple[np.ndarray
 
     Args:
         n_pred, n_target: lengths of the two clips, in frames.
-        rule: `exact`: equal lengths, frame k with frame k. `min`: frame k with frame k up to the shorter length.
-            `linspace`: both are sampled evenly to the shorter length, floor(k * n / min), as EAT's evaluation does.
+        rule: `exact`: the lengths must be equal, and frame k is compared with frame k. `min`: frame k is compared with
+            frame k, up to the shorter length. `linspace`: both clips are sampled evenly to the shorter length, as in
+            EAT's evaluation; index k of a clip with n frames is floor(k * n / min).
 
     Returns:
         two (K,) int arrays.
 
     Raises:
-        ClipError: length-mismatch under `exact`.
+        ClipError: length-mismatch if the rule is `exact` and the lengths differ.
     """
     if rule not in get_args(FrameRule):
         raise ValueError(f"frame rule {rule!r} is unknown; known: {', '.join(get_args(FrameRule))}")
@@ -33,14 +34,14 @@ def pair_frames(n_pred: int, n_target: int, rule: FrameRule) -> tuple[np.ndarray
     if rule == "exact" and n_pred != n_target:
         raise ClipError(Reason.LENGTH_MISMATCH, f"{n_pred} frames against {n_target}; frames:exact needs equal lengths")
     if rule == "linspace":
-        # Through float steps, as the reference does: k * (N / n) can floor one lower than k * N // n.
+        # With float steps, as in EAT's evaluation: the floor of k * (N / n) can be one lower than k * N // n.
         return tuple(np.linspace(0, m, n, endpoint=False).astype(np.int64) for m in (n_pred, n_target))  # type: ignore[return-value]
     return np.arange(n), np.arange(n)
 
 
 @dataclass(frozen=True, kw_only=True)
 class FrameByFrame(Metric):
-    """A metric of each frame of RGB 0-255 against its partner of the same size, under a named frame rule."""
+    """The base class of metrics that compare RGB frames, 0-255, in pairs of equal size, by a frame rule."""
 
     frames: FrameRule = "exact"
 

@@ -1,4 +1,4 @@
-"""FVD: the Frechet distance between I3D logits of generated and real videos, per pair as C-MET computes it."""
+"""FVD: the Frechet distance between I3D logits of a generated and a real video, as in C-MET's evaluation."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ FRAMES, SIDE = 15, 64
 
 
 def shown_clip(frames_rgb: np.ndarray) -> np.ndarray:
-    """The 15 frames of a clip that enter, evenly from the first to the last. A shorter clip is used whole, and its last
-    frame is held.
+    """The 15 frames of a clip that the network receives, evenly spaced from the first to the last frame.
+
+    If the clip has fewer than 15 frames, all its frames are used and the last one is repeated.
 
     Args:
         frames_rgb: (T, H, W, 3) uint8 RGB.
 
     Returns:
-        (15, 64, 64, 3) uint8 RGB, stretched by OpenCV's bilinear resize.
+        (15, 64, 64, 3) uint8 RGB, resized by OpenCV's bilinear resize without keeping the aspect ratio.
     """
     n = len(frames_rgb)
     at = np.linspace(0, n - 1, FRAMES).astype(int) if n >= FRAMES else np.minimum(np.arange(FRAMES), n - 1)
@@ -31,18 +32,19 @@ def shown_clip(frames_rgb: np.ndarray) -> np.ndarray:
 
 
 def logits(sample: Sample, files: ModelFiles) -> np.ndarray:
-    """(400,) float32 of a sample's `shown_clip`, computed once per sample. Raises MissingWeights."""
+    """(400,) float32 logits of a sample's `shown_clip`, computed once per sample. Raises MissingWeights."""
     need_uint8(sample, "FVD and its logits")
     return sample.cached("fvd-i3d", lambda s: i3d.i3d_logits(shown_clip(s.frames), files))
 
 
 @dataclass(frozen=True, kw_only=True)
 class PairFvd(Metric):
-    """FVD of one video against its ground truth, as C-MET's evaluation computes it; the lengths may differ.
+    """FVD between one video and its ground truth, as C-MET's evaluation computes it. The lengths can differ.
 
-    C-MET's evaluation gives google-research's code a batch of 16 copies of one clip. Covariances of copies are 0, so
-    the Frechet distance is the squared distance of two vectors of logits; it is computed here from one copy. It
-    compares no distributions: compare it with other values of this signature only. Stats: frames, target_frames.
+    C-MET's evaluation calls google-research's code with a batch of 16 copies of one clip. The covariance of equal
+    copies is 0, so the Frechet distance is the squared distance between two vectors of logits. This class computes it
+    from one copy. The value does not compare distributions, so compare it only with values that have the same
+    signature. Stats: frames, target_frames.
     """
 
     name = "fvd"

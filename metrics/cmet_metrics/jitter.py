@@ -1,8 +1,9 @@
-"""Landmark jitter: the trembling of the face's rigid points from frame to frame.
+"""Landmark jitter: how much the rigid points of the face tremble from frame to frame.
 
-Not from a paper. A point that moves steadily has a second difference of 0; one displaced by independent noise of
-deviation s a frame in each coordinate has one of length s * sqrt(6) * sqrt(pi / 2) = 3.07 s on average. Speech moves
-the mouth, so it is left out.
+The metric is not from a paper. It measures the second difference of each point's position over time. A point that moves
+at constant speed has a second difference of 0. If independent noise with standard deviation s is added to each
+coordinate in each frame, the second difference has a mean length of s * sqrt(6) * sqrt(pi / 2) = 3.07 s. Speech moves
+the mouth, so the points of the mouth are not used.
 """
 
 from __future__ import annotations
@@ -16,19 +17,19 @@ from cmet_metrics.base import Metric, Sample, Score, Settings, Variant
 from cmet_metrics.landmarks import RIGID, eye_distance, mediapipe_68, need_faces, points_id
 from talking_face.reasons import ClipError, Reason
 
-MIN_VALID = 0.5  # share of the inner frames that must have a face in themselves and both neighbours
+MIN_VALID = 0.5  # minimum share of inner frames that have a face and whose two neighbours have a face
 MIN_FRAMES = 3
 Measure = Literal["output", "ratio"]
 
 
 def jitter(points: np.ndarray) -> np.ndarray:
-    """Mean length of the rigid points' second difference, in percent of the clip's median distance between the eyes.
+    """Mean length of the second difference of the rigid points, in percent of the median distance between the eyes.
 
     Args:
-        points: (T, 68, 2), T >= 3, any unit, NaN in frames without a face.
+        points: (T, 68, 2), T >= 3, any unit, NaN for frames without a face.
 
     Returns:
-        (T - 2,) float64, of the inner frames; NaN where a frame or a neighbour has no face.
+        (T - 2,) float64, one value per inner frame; NaN if the frame or a neighbour has no face.
 
     Example:
         >>> steady = np.arange(5.0)[:, None, None] + np.random.default_rng(0).normal(size=(68, 2))
@@ -46,12 +47,13 @@ def jitter(points: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, kw_only=True)
 class Jitter(Metric):
-    """`output`: the mean over the inner frames of the generated clip alone. `ratio`: the same over the real clip's.
+    """Mean jitter of the generated clip's inner frames (`output`), or that mean divided by the real clip's (`ratio`).
 
-    A low `output` is not good by itself: a frozen picture has 0. Compare it with the ground truth's row, or read
-    `ratio`: 1 is as steady as the real head, a higher value trembles, a lower one is smoother than life (0: frozen). A
-    real clip without any jitter, a still picture, gives `not-finite`.
-    Stats: jitter (sum), frames; for `ratio` also real_jitter, real_frames.
+    A low `output` is not always good: a still picture has 0. Compare it with the ground truth's row on the board, or
+    use `ratio`. A ratio of 1 means that the generated head is as steady as the real head. A ratio above 1 means that it
+    trembles more. A ratio below 1 means that it moves more smoothly; 0 is a still picture. If the real clip has no
+    jitter at all, `ratio` has no value (reason `not-finite`).
+    Stats: jitter (sum), frames; for `ratio` also real_jitter (sum) and real_frames.
     """
 
     measure: Measure = "output"
@@ -72,7 +74,7 @@ class Jitter(Metric):
 
     @property
     def version(self) -> str:
-        # 1.1.0: `output` has a value where the ground truth has no face
+        # 1.1.0: `output` has a value even if the ground truth has no face
         return "1.1.0" if self.measure == "output" else "1.0.0"
 
     @property
@@ -113,7 +115,7 @@ class Jitter(Metric):
         return Score(value / float(real.mean()), frames, None, "", stats)
 
     def _inner(self, sample: Sample) -> np.ndarray:
-        """The values of the frames that have one. Raises ClipError too-short, no-face or few-faces."""
+        """The jitter of the inner frames that have a value. Raises ClipError too-short, no-face or few-faces."""
         if len(sample.frames) < MIN_FRAMES:
             short = f"{sample.name} has {len(sample.frames)} frames; {MIN_FRAMES} needed"
             raise ClipError(Reason.TOO_SHORT, short)

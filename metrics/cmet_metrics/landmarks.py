@@ -1,4 +1,4 @@
-"""MediaPipe landmarks of a sample, computed once and shared by all metrics that use them."""
+"""MediaPipe landmarks of a sample, computed once for all metrics that use them."""
 
 from __future__ import annotations
 
@@ -12,30 +12,31 @@ from talking_face.pretrained.model_files import ModelFiles
 from talking_face.pretrained.store import weight_hash
 from talking_face.reasons import ClipError, Reason
 
-# Eyes of the 68 points by their rings of six, whose mean is the eye's centre.
+# The six points around each eye among the 68 points. Their mean is the centre of the eye.
 _LEFT, _RIGHT = slice(36, 42), slice(42, 48)
-# Points that neither speech nor blinks move: nose and the corners of the eyes.
+# Points that speech and blinks do not move: the nose and the corners of the eyes.
 RIGID = (*range(27, 36), 36, 39, 42, 45)
-MESH = "mediapipe-mesh"  # key of `Sample.cached`: (points, blendshapes) as `mediapipe_landmarks` and `..._blendshapes`
+MESH = "mediapipe-mesh"  # key in `Sample.cached` of the pair (points, blendshapes)
 
 Mesh = tuple[np.ndarray, np.ndarray]
 
 
 def mediapipe_landmarks(sample: Sample, files: ModelFiles) -> np.ndarray:
-    """(T, 478, 3) float32 in pixels of the sample's frames, NaN in frames without a face.
+    """(T, 478, 3) float32 in pixels of the sample's frames, NaN for frames without a face.
 
-    Face Landmarker in video mode on the whole frame, so frames should be face crops or hold one large face.
+    Face Landmarker runs in video mode on the whole frame. Therefore the frames should be face crops or show one large
+    face.
     """
     return _mesh(sample, files)[0]
 
 
 def mediapipe_68(sample: Sample, files: ModelFiles) -> np.ndarray:
-    """(T, 68, 2) float64: MediaPipe's points of the same meaning as dlib's 68, pixels, NaN without a face."""
+    """(T, 68, 2) float64: MediaPipe's points that match dlib's 68 points, px, NaN for frames without a face."""
     return to_68(mediapipe_landmarks(sample, files)).astype(np.float64)
 
 
 def mediapipe_blendshapes(sample: Sample, files: ModelFiles) -> np.ndarray:
-    """(T, 52) float32 in [0, 1], NaN in frames without a face; of the same pass as `mediapipe_landmarks`."""
+    """(T, 52) float32 in [0, 1], NaN for frames without a face. One run gives these and `mediapipe_landmarks`."""
     return _mesh(sample, files)[1]
 
 
@@ -45,12 +46,12 @@ def points_id(files: ModelFiles) -> str:
 
 
 def give_mesh(sample: Sample, mesh: Mesh) -> None:
-    """Use known points, (T, 478, 3), and blendshapes, (T, 52), in place of running the landmarker on `sample`."""
+    """Store known points, (T, 478, 3), and blendshapes, (T, 52), so that the landmarker does not run on `sample`."""
     sample.cached(MESH, lambda _: mesh)
 
 
 def is_of_pictures(key: Hashable) -> bool:
-    """Whether what a sample caches under `key` depends on its frames only, and not on its sound."""
+    """Whether the cached result with this key depends only on the frames of the sample, and not on its sound."""
     return (key[0] if isinstance(key, tuple) else key) in (MESH, "lips")
 
 
@@ -61,7 +62,13 @@ def eye_distance(points: np.ndarray) -> np.ndarray:
 
 
 def need_faces(name: str, found: np.ndarray, share: float) -> None:
-    """Raises ClipError no-face or few-faces where fewer than `share` of the frames (`found`, (T,) bool) have a face."""
+    """Raises ClipError no-face or few-faces if too few frames have a face.
+
+    Args:
+        name: of the clip, for the message.
+        found: (T,) bool, True for frames with a face.
+        share: the minimum share of frames with a face.
+    """
     if found.mean() < share or not found.any():
         reason = Reason.FEW_FACES if found.any() else Reason.NO_FACE
         raise ClipError(reason, f"{name}: a face in {found.sum()} of {len(found)} frames")

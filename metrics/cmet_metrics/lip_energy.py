@@ -1,10 +1,14 @@
-"""Lip-sync without a network: the mouth's opening against its prediction from the driving sound's energy, and the lag.
+"""Lip-sync without a network: the mouth's opening is compared with a prediction from the energy of the driving sound.
 
-Not from a paper. A linear map, fitted on the embedded corpus (talking_face/faces/speaking.py), predicts how fast the
-mouth opens from the sound's energy in ten bands around the frame. The prediction is correlated with the measured speed.
-Plain loudness against opening gives the lag only to a frame or two on drawings, and fails for half of the GRID clips.
-The metric measures whether the mouth opens at the right time. It does not measure whether the mouth forms the right
-sounds; the networks of `lse_c` and `lse_d` do that. Use it where their weights are absent, or to check their offset.
+The metric is not from a paper. A linear map predicts how fast the mouth opens, from the sound's energy in ten frequency
+bands around the frame. The map was fitted on the embedded corpus (talking_face/faces/speaking.py). The metric is the
+correlation between the predicted and the measured speed, or the lag with the highest correlation. A simpler metric, the
+correlation of loudness with the mouth's opening, finds the lag of drawn clips only to within one or two frames. It
+fails for half of the GRID clips.
+
+The metric measures whether the mouth opens at the correct time. It does not measure whether the mouth's shape fits the
+spoken sounds; the networks of `lse_c` and `lse_d` measure this. Use this metric if their weights are missing, or to
+check the offset that they find.
 """
 
 from __future__ import annotations
@@ -25,28 +29,28 @@ from talking_face.files import sha256_of
 from talking_face.media.reading import AUDIO_RATE
 from talking_face.reasons import ClipError, Reason
 
-MAX_LAG = 15  # frames to each side, SyncNet's
-MIN_OVERLAP = 20  # frames that must remain under the largest lag
-MIN_VALID = 0.8  # share of the frames that must have a face; the others count as motionless
-SILENCE = 33  # of int16, -60 dB: quieter sound throughout is silence
+MAX_LAG = 15  # largest lag in frames, to each side; the same as SyncNet's
+MIN_OVERLAP = 20  # frames in which mouth and sound must still overlap at the largest lag
+MIN_VALID = 0.8  # minimum share of frames with a face; in the other frames the motion is 0
+SILENCE = 33  # int16 amplitude, -60 dB; a clip whose sound is always below it is silent
 Measure = Literal["correlation", "offset"]
 
-_OPENING = 0  # column of the distances in speaking.py: the inner lips'
+_OPENING = 0  # column of the distance between the inner lips, among the distances in speaking.py
 
 
 class Match(NamedTuple):
-    """The correlation of the mouth's track with the sound's."""
+    """The correlation between the motion of the mouth and its prediction from the sound."""
 
     correlation: float  # at the best lag
-    offset: int  # frames; as SyncNet's: positive where the picture is behind the sound
-    by_lag: np.ndarray  # (2 * MAX_LAG + 1,) entry MAX_LAG + k: mouth[i] with sound[i + k]
+    offset: int  # frames; as in SyncNet, it is positive if the picture is later than the sound
+    by_lag: np.ndarray  # (2 * MAX_LAG + 1,); entry MAX_LAG + k compares mouth[i] with sound[i + k]
 
 
 def match(mouth: np.ndarray, sound: np.ndarray) -> Match:
-    """The lag at which two tracks correlate best.
+    """The lag at which two signals have the highest correlation.
 
     Args:
-        mouth, sound: (T,) of one length, T at least MAX_LAG + MIN_OVERLAP.
+        mouth, sound: (T,) each, T at least MAX_LAG + MIN_OVERLAP.
 
     Example:
         >>> wave = np.random.default_rng(0).normal(size=70)
@@ -68,21 +72,21 @@ def match(mouth: np.ndarray, sound: np.ndarray) -> Match:
 
 @cache
 def map_tag() -> str:
-    """First 8 hex digits of the map's file: another fit gives other values."""
+    """First 8 hex digits of the SHA-256 of the linear map's file. Another fit of the map gives another tag."""
     return sha256_of(Path(speaking.__file__).with_name("speaking.csv"))[:8]
 
 
 @dataclass(frozen=True, kw_only=True)
 class LipEnergy(SyncMetric):
-    """Pearson's correlation of the frame-to-frame change of the mouth's opening with its prediction from the sound.
+    """Pearson's correlation between the frame-to-frame change of the mouth's opening and its prediction from the sound.
 
-    `correlation`: at the lag within 15 frames where it is highest. `offset`: the size of that lag, the offset between
-    picture and sound in frames; its sign is in the stats.
+    `correlation`: the highest correlation at any lag of up to 15 frames. `offset`: the absolute value of that lag, that
+    is, the offset between picture and sound in frames. The stats contain the offset with its sign.
 
-    The sound is the driving audio, which the generated sample carries. Reasons: no-audio, silent, too-short (under 35
-    frames), rate-mismatch (not 25 frames/s), length-mismatch (sound for under 90% of the frames), no-face, few-faces,
-    not-finite (the mouth does not move). Stats: offset (signed), correlation, in_step (correlation without a lag),
-    frames.
+    The sound is the driving sound, which is stored in the generated sample. Reasons: no-audio, silent, too-short (fewer
+    than 35 frames), rate-mismatch (not 25 frames/s), length-mismatch (sound for less than 90% of the frames), no-face,
+    few-faces, not-finite (the mouth does not move). Stats: offset (signed), correlation, in_step (correlation at lag
+    0), frames.
     """
 
     measure: Measure = "correlation"

@@ -1,10 +1,13 @@
-"""M-LMD and F-LMD: mean distance of the mouth's 20, or the face's 68, landmarks after each is moved to its own mean.
+"""M-LMD and F-LMD: mean distance between the landmarks of two faces, for the mouth (M, 20 points) or the face (F, 68).
 
-`eat` is the number of EAT's evaluation (github.com/yuangan/evaluation_eat at e39b004, code/test_lmd.py on frames
-aligned by code/utils_crop.py) and equals it; `eat-mp` is the same formula on MediaPipe's points. `atvgnet` is the
-number of the metric's origin (github.com/lelechen63/ATVGnet at b2c758b, evaluation_matrix.py), `vico` that of
-github.com/dc3ea9f/vico_challenge_baseline at 01dc5ce (evaluations/compute_lmd.py). `native-mp` is this suite's own: no
-alignment, in percent of the distance between the eyes.
+In all variants except `vico`, each set of landmarks is first shifted so that its mean is 0. The variants are:
+- `eat`: equal to the value of EAT's evaluation (github.com/yuangan/evaluation_eat at e39b004, code/test_lmd.py), on
+  frames that are aligned as in its code/utils_crop.py.
+- `eat-mp`: the same formula with MediaPipe's points.
+- `atvgnet`: the metric of the repository that introduced it (github.com/lelechen63/ATVGnet at b2c758b,
+  evaluation_matrix.py).
+- `vico`: the metric of github.com/dc3ea9f/vico_challenge_baseline at 01dc5ce (evaluations/compute_lmd.py).
+- `native-mp`: a definition of this suite, without alignment, in percent of the distance between the eyes.
 """
 
 from __future__ import annotations
@@ -25,8 +28,8 @@ from talking_face.pretrained.model_files import ModelFiles
 from talking_face.pretrained.store import weight_hash, weight_path, weight_tag
 from talking_face.reasons import ClipError, Reason, UserError
 
-# A clip gets a reason where fewer than this share of its frame pairs has a face in both. The reference scores any clip
-# with one such pair; the values are equal where both give one.
+# A clip gets a reason if fewer than this share of its frame pairs has a face in both frames. EAT's evaluation scores a
+# clip if at least one such pair exists. If this suite scores the clip too, the values are equal.
 MIN_VALID = 0.5
 
 Region = Literal["mouth", "face"]
@@ -40,13 +43,13 @@ _PARTS: dict[Region, slice] = {"mouth": MOUTH, "face": slice(0, 68)}
 
 
 def landmark_distance(pred: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Mean distance of corresponding points after each set is moved to its own mean; no scaling, no rotation.
+    """Mean distance between corresponding points, after each set is shifted to mean 0, without scaling or rotation.
 
     Args:
         pred, target: (T, P, 2), same shape and unit.
 
     Returns:
-        (T,) float64 in that unit, NaN where a point is NaN.
+        (T,) float64 in the same unit; NaN for frames in which a point is NaN.
 
     Example:
         >>> square = np.array([[[0, 0], [2, 0], [2, 2], [0, 2]]])
@@ -63,34 +66,37 @@ def landmark_distance(pred: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 
 def mediapipe_track(sample: Sample, files: ModelFiles) -> AlignedTrack:
-    """MediaPipe's points as 68, mapped by the template's similarity into the 128 px crop; faceless frames dropped."""
+    """MediaPipe's points that match dlib's 68, mapped into EAT's 128 px crop, without the frames that have no face."""
     return sample.cached("eat-aligned-mp68", lambda s: _map_mediapipe(s, files))
 
 
 def dlib_track(sample: Sample, files: ModelFiles) -> AlignedTrack:
-    """dlib's points on the aligned 128 px crops; faceless frames dropped."""
+    """dlib's points on the aligned 128 px crops, without the frames that have no face."""
     need_uint8(sample, "landmark metrics")
     return aligned_track(sample, files)
 
 
 def native_dlib_track(sample: Sample, files: ModelFiles) -> AlignedTrack:
-    """dlib's points on the frames as they are, NaN without a face; of several faces the last, as ATVGnet does."""
+    """dlib's points on the frames without alignment, NaN for frames without a face.
+
+    If a frame has several faces, the last one is used, as in ATVGnet.
+    """
     need_uint8(sample, "landmark metrics")
     return sample.cached("native-dlib68", lambda s: _native_dlib(s, files))
 
 
 def native_fan_track(sample: Sample, files: ModelFiles) -> AlignedTrack:
-    """2D-FAN's points on the frames as they are, NaN without a face. Raises MissingWeights."""
+    """2D-FAN's points on the frames without alignment, NaN for frames without a face. Raises MissingWeights."""
     from talking_face.pretrained.fan import landmarks_fan
 
     for name in ("fan_2d_4", "fan_s3fd"):
-        weight_path(name, files)  # an absent file is reported before the first frame
+        weight_path(name, files)  # report a missing file before work on the first frame starts
     need_uint8(sample, "landmark metrics")
     return sample.cached("native-fan68", lambda s: _native(s, lambda frame: landmarks_fan(frame, files)))
 
 
 def native_mediapipe_track(sample: Sample, files: ModelFiles) -> AlignedTrack:
-    """MediaPipe's points as 68 on the frames as they are, NaN without a face."""
+    """MediaPipe's points that match dlib's 68, on the frames without alignment, NaN for frames without a face."""
     return AlignedTrack(mediapipe_68(sample, files), len(sample.frames), 0)
 
 
@@ -100,7 +106,8 @@ def _native_dlib(sample: Sample, files: ModelFiles) -> AlignedTrack:
     def find(frame: np.ndarray) -> np.ndarray | None:
         grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
         boxes = detect_faces_hog(grey, 1)
-        # The source writes the points of each face to the same file: the last one, dlib's weakest, stays.
+        # ATVGnet writes the points of each face to the same file, so the points of the last face remain. This is
+        # the face with dlib's lowest score.
         return landmarks68(grey, boxes[-1], files) if boxes else None
 
     return _native(sample, find)
@@ -109,7 +116,7 @@ def _native_dlib(sample: Sample, files: ModelFiles) -> AlignedTrack:
 def _native(sample: Sample, find: Callable[[np.ndarray], np.ndarray | None]) -> AlignedTrack:
     out = np.full((len(sample.frames), 68, 2), np.nan)
     for t, frame in enumerate(sample.frames):
-        if t and np.array_equal(frame, sample.frames[t - 1]):  # a held frame has the points of the frame before it
+        if t and np.array_equal(frame, sample.frames[t - 1]):  # a repeated frame: copy the points
             out[t] = out[t - 1]
         elif (points := find(frame)) is not None:
             out[t] = points
@@ -122,7 +129,8 @@ def _map_mediapipe(sample: Sample, files: ModelFiles) -> AlignedTrack:
     fixed = template()[ALIGN_POINTS].astype(np.float64)
     mapped = np.empty_like(points)
     for t, p in enumerate(points):
-        # Fitted from the template to the frame and inverted, as the image is warped; the other way the scale differs.
+        # EAT fits the similarity from the template to the frame and inverts it to warp the image. A fit from the frame
+        # to the template has another scale.
         back = np.linalg.inv(similarity(fixed, p[ALIGN_POINTS]))
         mapped[t] = p @ back[:2, :2].T + back[:2, 2] - 1
     return AlignedTrack(mapped, len(sample.frames), len(sample.frames) - len(points))
@@ -147,21 +155,22 @@ _MEDIAPIPE: dict[str, object] = {"points": "mediapipe"}
 
 @dataclass(frozen=True, kw_only=True)
 class Lmd(Metric):
-    """M-LMD of the mouth's points 48-67, F-LMD of all 68 points.
+    """M-LMD, over the mouth's points 48-67, or F-LMD, over all 68 points.
 
-    Frames without a face are dropped before the remaining ones are paired, as in the references. Clips without enough
-    frames with a face in both get `no-face` or `few-faces`.
+    With `align="eat-128"`, the frames without a face are removed before the other frames are paired, as in EAT's
+    evaluation. With `align="none"`, all frames are paired, and pairs without two faces are left out. If too few pairs
+    have a face in both frames, the reason is `no-face` or `few-faces`.
 
     Stats: distance (sum over frames), frames, pairs, pred_frames, pred_dropped, target_frames, target_dropped.
     """
 
     region: Region = "mouth"
     points: Points = "dlib"
-    align: Align = "eat-128"  # eat-128: in EAT's aligned crop of 128 px; none: on the frames as they are
-    distance: Distance = "mean"  # of the points; sum: added up; abs-coordinate: of the coordinates, not centred
+    align: Align = "eat-128"  # eat-128: in EAT's aligned crop of 128 px; none: on the frames without alignment
+    distance: Distance = "mean"  # mean or sum of the points' distances; abs-coordinate: mean of |x| and |y| differences
     scale: Scale = "px"  # eyes: percent of the median distance between the real clip's eye centres
     frames: FrameRule = "linspace"
-    mean: Mean = "video-mean"  # frame-mean: over all frames of all clips
+    mean: Mean = "video-mean"  # frame-mean: the mean over all frames of all clips
 
     higher_is_better = False
     unchanged_by = frozenset({"reencode", "move", "codec"})
@@ -273,7 +282,7 @@ class Lmd(Metric):
         return _TRACKS[self.points, self.align](sample, self.files)
 
     def distances(self, pred: np.ndarray, target: np.ndarray) -> np.ndarray:
-        """(K,) distance of paired frames' points, (K, 68, 2) each; NaN where a point is."""
+        """(K,) distances between paired frames, (K, 68, 2) each; NaN for pairs in which a point is NaN."""
         a, b = pred[:, _PARTS[self.region]], target[:, _PARTS[self.region]]
         if self.distance == "abs-coordinate":
             out = np.asarray(np.abs(a - b).mean(axis=(1, 2)))
@@ -303,7 +312,7 @@ class Lmd(Metric):
         }
         detail = ""
         if len(valid) < expected or a.n_frames != b.n_frames:
-            # A face can be found in the frame and lost again in its tight aligned crop.
+            # The detector can find a face in the frame but not in the tight aligned crop of that face.
             lost_a, lost_b = (t.dropped + int(np.isnan(t.landmarks).any(axis=(1, 2)).sum()) for t in (a, b))
             detail = (
                 f"{len(valid)} of {expected} pairs scored; no face in {lost_a} of {a.n_frames} frames of "

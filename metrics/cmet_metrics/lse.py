@@ -1,7 +1,8 @@
-"""LSE-C, LSE-D and the offset between sound and lips, by SyncNet: confidence, distance, frames.
+"""LSE-C (confidence), LSE-D (distance) and the offset between sound and lips in frames, by SyncNet.
 
 Source: joonson/syncnet_python at 1fbfc08, SyncNetInstance.py (`evaluate`), which Wav2Lip's evaluation copies. The
-functions take embeddings of any network of two branches; the classes score a generated video by itself.
+functions use the embeddings of any network with one branch for lips and one for sound. The class `Lse` scores a
+generated video and needs no ground truth, except with `audio="source"` or `network="corpus"`.
 """
 
 from __future__ import annotations
@@ -23,13 +24,15 @@ from talking_face.pretrained.syncnet import syncnet, syncnet_tag
 from talking_face.pretrained.trained_evaluators import Kind
 from talking_face.reasons import ClipError, Reason, UserError
 
-VSHIFT = 15  # frames tried to each side
-SAMPLES_A_FRAME = 640  # of 16 kHz at 25 frames/s
-# The original scores windows 0 to length - 6 and leaves out the last one: cepstra reach 15 ms past their frames.
+VSHIFT = 15  # the largest shift that is tried, in frames, to each side
+SAMPLES_A_FRAME = 640  # samples of sound per frame, at 16 kHz and 25 frames/s
+# The original scores windows 0 to length - 6. It leaves out the last possible window, because the cepstra of a window
+# need sound up to 15 ms after its last frame.
 LOST_FRAMES = 5
-# Sound that ends early cuts the clip, as in the original. Sound for less than this share of the frames is a reason.
+# If the sound ends early, only the frames with sound are scored, as in the original. A clip gets a reason if fewer than
+# this share of its frames have sound.
 MIN_HEARD = 0.5
-SILENCE = 32  # of 32768, -60 dB: below it there is dither and the codec's noise, but no speech
+SILENCE = 32  # of 32768, -60 dB; sound below this level has dither and codec noise, but no speech
 
 Crop = Literal["track", "crop", "lm", "mouth"]
 Network = Literal["syncnet", "corpus"]
@@ -51,21 +54,21 @@ class LipSyncNet(Protocol):
     tag: str  # names the weights in signatures
 
     def lip(self, crops: np.ndarray) -> np.ndarray:
-        """Crops of T frames, as `LipCrops`, to (T - 4, D) embeddings: row i of frames i to i + 4."""
+        """Crops of T frames, as in `LipCrops.crops`, to (T - 4, D) embeddings. Row i is for frames i to i + 4."""
 
     def sound(self, samples: np.ndarray, windows: int) -> np.ndarray:
-        """(N,) int16 at 16 kHz to (windows, D): row i of the sound of frames i to i + 4."""
+        """(N,) int16 at 16 kHz to (windows, D) embeddings. Row i is for the sound of frames i to i + 4."""
 
 
 @dataclass(frozen=True)
 class LipSync:
     """The result of a lip-sync network on one clip."""
 
-    confidence: float  # LSE-C: median of `by_shift` less its minimum
-    distance: float  # LSE-D: the minimum
-    offset: int  # frames by which the sound is early; sound delayed by k frames gives -k
+    confidence: float  # LSE-C: median of `by_shift` minus its minimum
+    distance: float  # LSE-D: minimum of `by_shift`
+    offset: int  # number of frames by which the sound is early; if it is late by k frames, -k
     windows: int
-    by_shift: np.ndarray  # (2 * vshift + 1,) mean distance; entry vshift + k pairs lip window i with sound window i + k
+    by_shift: np.ndarray  # (2 * vshift + 1,) mean distances; entry vshift + k: lip window i, sound window i + k
 
 
 def n_windows(n_frames: int, n_samples: int) -> int:
@@ -74,17 +77,18 @@ def n_windows(n_frames: int, n_samples: int) -> int:
 
 
 def shifted_distances(lip: np.ndarray, sound: np.ndarray, vshift: int = VSHIFT) -> np.ndarray:
-    """Mean over time of the distance between lips and sound, for every shift of the sound.
+    """Mean over time of the distance between lip and sound embeddings, for every shift of the sound.
 
-    As torch's `pairwise_distance`: Euclidean, 1e-6 added to each difference. Outside the clip the sound is zero. A clip
-    with fewer than about 30 windows is therefore compared with zeros in the outer shifts.
+    The distance is torch's `pairwise_distance`: Euclidean, with 1e-6 added to each difference. Outside the clip, the
+    sound embeddings are zero. Therefore many lips of a short clip, with fewer than about 30 windows, are compared with
+    zeros at the largest shifts.
 
     Args:
         lip, sound: (T, D), same shape, T >= 1.
-        vshift: frames to each side.
+        vshift: the largest shift to each side, in frames.
 
     Returns:
-        (2 * vshift + 1,) float64; entry vshift + k pairs lip[i] with sound[i + k].
+        (2 * vshift + 1,) float64; entry vshift + k compares lip[i] with sound[i + k].
     """
     if lip.shape != sound.shape or lip.ndim != 2 or not len(lip):
         raise ValueError(f"lip and sound must both be (T >= 1, D), got {lip.shape} and {sound.shape}")
@@ -94,7 +98,9 @@ def shifted_distances(lip: np.ndarray, sound: np.ndarray, vshift: int = VSHIFT) 
 
 
 def lip_sync(lip: np.ndarray, sound: np.ndarray, vshift: int = VSHIFT) -> LipSync:
-    """Confidence, distance and offset from embeddings: lip, sound (T, D). Not the mean of per-frame confidences.
+    """Confidence, distance and offset from the embeddings of lips and sound, (T, D) each.
+
+    The confidence is computed from the mean distances; it is not the mean of per-frame confidences.
 
     Example:
         >>> eye = np.eye(60)
@@ -109,9 +115,10 @@ def lip_sync(lip: np.ndarray, sound: np.ndarray, vshift: int = VSHIFT) -> LipSyn
 
 
 def check_sound(frames: int, audio: np.ndarray, name: str) -> int:
-    """The number of the first `frames` frames that have sound.
+    """How many of the first `frames` frames have sound.
 
     Args:
+        frames: number of frames.
         audio: (N,) int16 at 16 kHz, sample 0 at the first frame.
         name: of the clip, for messages.
 
@@ -154,19 +161,19 @@ def _variants() -> dict[str, Variant]:
 class Lse(SyncMetric):
     """LSE-C (confidence), LSE-D (distance) and the offset between sound and lips, by a lip-sync network.
 
-    `confidence`: the higher, the more clearly one shift fits better than the others. `distance`: the mean distance of
-    lips and sound at the best shift. `offset`: the frames by which the sound is early or late, either way; the signed
-    offset of the original is in the stats. The network trained on the corpus has embeddings of length 1: LSE-C is 0
-    to about 1, LSE-D 0 to 2.
+    `confidence` is high if one shift of the sound fits much better than the other shifts. `distance` is the mean
+    distance between lips and sound at the best shift. `offset` is the number of frames by which the sound is early or
+    late, without a sign; the stats contain the offset with its sign. The network trained on the corpus has embeddings of length 1, so
+    its LSE-C is 0 to about 1 and its LSE-D is 0 to 2.
 
-    A clip gets `no-audio`, `silent`, `too-short` (under 6 frames of picture and sound), `rate-mismatch` (not 25
-    frames/s), `length-mismatch` (sound under half the frames), `no-face`, `few-faces` or `missing-weights`.
-    `audio="source"` scores against the sound of the sample given as target, which must then be the source clip.
-    Stats: windows, offset (signed), confidence, distance, frames, heard (frames that have sound).
+    Reasons: `no-audio`, `silent`, `too-short` (fewer than 6 frames with picture and sound), `rate-mismatch` (not 25
+    frames/s), `length-mismatch` (sound for less than half of the frames), `no-face`, `few-faces`, `missing-weights`.
+    With `audio="source"`, the lips are compared with the sound of `target`, which must then be the source clip.
+    Stats: windows, offset (signed), confidence, distance, frames, heard (number of frames that have sound).
     """
 
     measure: Measure = "confidence"
-    crop: Crop = "track"  # track: S3FD's; crop: the whole frame; lm: around MediaPipe's points; mouth: the corpus's
+    crop: Crop = "track"  # track: S3FD's boxes; crop: whole frame; lm: MediaPipe's points; mouth: for network=corpus
     network: Network = "syncnet"
     audio: Sound = "driving"
 
@@ -208,7 +215,7 @@ class Lse(SyncMetric):
 
     @property
     def needs_target(self) -> bool:
-        return self.audio == "source" or self.evaluator is not None  # to look it up in the training data
+        return self.audio == "source" or self.evaluator is not None  # its clip may be training data
 
     @property
     def evaluator(self) -> Kind | None:
@@ -229,7 +236,7 @@ class Lse(SyncMetric):
         return trained_evaluators.load_lip_sync(self.files) if self.network == "corpus" else syncnet(self.files)
 
     def network_tag(self) -> str:
-        """Its `tag`, without loading it."""
+        """The `tag` of the network, without loading the network."""
         return trained_evaluators.tag("syncnet", self.files) if self.network == "corpus" else syncnet_tag()
 
     def settings(self) -> Settings:
@@ -261,11 +268,11 @@ class Lse(SyncMetric):
         return Score(values[self.measure], sync.windows, None, detail, stats)
 
     def compare(self, pred: Sample, sound: Sample) -> tuple[LipSync, dict[str, float], str]:
-        """One pass for all three measures: the result, its stats and a detail for the user.
+        """Compute all three measures at once. Returns the result, its stats and a detail for the user.
 
         Args:
-            pred: gives the frames.
-            sound: gives the sound.
+            pred: the sample whose frames are used.
+            sound: the sample whose sound is used.
         """
         need_uint8(pred, "lip-sync metrics")
         if pred.fps != 25:

@@ -1,4 +1,4 @@
-"""LPIPS of frames: a learned perceptual distance. The file is not named `lpips`, which is the package it follows."""
+"""LPIPS of frames: a learned perceptual distance. This file is not named `lpips`, because that is a package's name."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from talking_face.pretrained.store import weight_tag
 
 @dataclass(frozen=True, kw_only=True)
 class Lpips(FrameByFrame):
-    """Mean over frames of the frame's LPIPS 0.1 on AlexNet, then mean over clips. Stats: lpips (sum), frames."""
+    """LPIPS 0.1 on AlexNet: the mean over frames, then the mean over clips. Stats: lpips (sum), frames."""
 
     name = "lpips"
     title = "LPIPS"

@@ -1,5 +1,7 @@
-"""PSNR: peak signal-to-noise ratio in dB, as the mean of the frames' values or from the pooled squared error, of the
-whole frame, its lower half, or a square on the mouth."""
+"""PSNR: peak signal-to-noise ratio in dB, of the whole frame, its lower half, or a square on the mouth.
+
+The value of a clip is the mean of its frames' PSNR, or the PSNR of the squared error pooled over its frames.
+"""
 
 from __future__ import annotations
 
@@ -21,13 +23,13 @@ from talking_face.reasons import ClipError, Reason
 Region = Literal["full", "lower-half", "mouth"]
 Pooling = Literal["frame-mean", "pooled"]
 
-MOUTH_SIDE = 1.2  # side of the mouth's square, in distances between the eye centres: lips and 0.2 of cheek each side
-# A clip gets a reason where fewer than this share of the target's frames has a face.
+MOUTH_SIDE = 1.2  # side of the mouth's square, in eye distances: the lips plus 0.2 of cheek on each side
+# A clip gets a reason if fewer than this share of the target's frames has a face.
 MIN_VALID = 0.5
 
 
 def squared_error(pred: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Sum of squared differences of each frame.
+    """The sum of the squared differences between two clips, for each frame.
 
     Args:
         pred, target: (T, H, W, C), uint8 or float, same shape.
@@ -40,7 +42,8 @@ def squared_error(pred: np.ndarray, target: np.ndarray) -> np.ndarray:
     out = np.empty(len(pred))
     for t, (a, b) in enumerate(zip(pred, target, strict=True)):
         if a.dtype == np.uint8 and b.dtype == np.uint8:
-            # OpenCV adds uint8 in integers, ten times as fast as a float64 copy; channel order does not matter.
+            # OpenCV adds uint8 values as integers, ten times as fast as numpy with a float64 copy. The order of the
+            # channels does not change the sum.
             out[t] = cv2.norm(a, b, cv2.NORM_L2SQR)
         else:
             d = a.astype(np.float64) - b.astype(np.float64)
@@ -49,14 +52,14 @@ def squared_error(pred: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 
 def psnr(pred: np.ndarray, target: np.ndarray, data_range: float = 255.0) -> np.ndarray:
-    """PSNR of each frame: 10 log10(data_range^2 / MSE), the MSE over all pixels and channels of the frame.
+    """PSNR of each frame: 10 log10(data_range^2 / MSE), where MSE is the mean over all pixels and channels.
 
     Args:
         pred, target: (T, H, W, 3), uint8 or float, any colour order, same shape.
-        data_range: the largest value a pixel can have.
+        data_range: the largest value that a pixel can have.
 
     Returns:
-        (T,) float64 in dB; inf where the frames are identical, NaN where one has a NaN.
+        (T,) float64 in dB; inf if the frames are identical, NaN if one of them contains NaN.
 
     Example:
         >>> black = np.zeros((1, 16, 16, 3), np.uint8)
@@ -69,16 +72,16 @@ def psnr(pred: np.ndarray, target: np.ndarray, data_range: float = 255.0) -> np.
 
 
 def mouth_boxes(target: Sample, files: ModelFiles) -> tuple[np.ndarray, int]:
-    """A square on the real clip's mouth: of one size for the clip, moved with the mouth.
+    """A square around the mouth in the real clip. Its size is constant, and its position follows the mouth.
 
     Args:
-        target: the real clip; MediaPipe's points are found on its frames, once a sample.
+        target: the real clip; MediaPipe's points are found on its frames, once per sample.
         files: where the landmarker's file is searched.
 
     Returns:
-        (T, 2) float64, the left upper corner (x, y) in whole px, NaN in frames without a face; and the side in px. The
-        square is 1.2 times the clip's median distance between the eye centres (at most the frame), centred on the mean
-        of the 20 mouth points, and kept inside the frame.
+        (T, 2) float64, the left upper corner (x, y) in whole px, NaN for frames without a face; and the side in px. The
+        side is 1.2 times the clip's median distance between the eye centres, but not more than the frame's height or
+        width. The square's centre is the mean of the 20 mouth points; near an edge, the square is moved into the frame.
 
     Raises:
         ClipError: no-face or few-faces.
@@ -94,17 +97,18 @@ def mouth_boxes(target: Sample, files: ModelFiles) -> tuple[np.ndarray, int]:
 
 @dataclass(frozen=True, kw_only=True)
 class Psnr(FrameByFrame):
-    """PSNR of the whole frame, of the rows from H // 2 down, or of a square on the real clip's mouth.
+    """PSNR of the whole frame, of the rows from H // 2 downwards, or of a square on the real clip's mouth.
 
-    `frame-mean`: the mean over frames of the frame's PSNR, then the mean over clips. A frame identical to its target
-    has no finite PSNR: it is counted (`identical`) and left out of the clip's mean. A clip of identical frames only is
-    `infinite`, counted and left out of the mean over clips.
+    `frame-mean`: the mean of the frames' PSNR, then the mean over clips. A frame that is identical to its target has no
+    finite PSNR. It is counted in the stats as `identical` and left out of the clip's mean. If all frames are identical,
+    the clip has no value (reason `infinite`) and is left out of the mean over clips.
 
-    `pooled`: the PSNR of the squared error pooled over all frames of a clip, and over all clips of a set. Identical
-    frames enter with an error of zero. A clip without a value of its own (`infinite`) still enters the pool; only a set
-    that is identical as a whole has no value.
+    `pooled`: the squared error is pooled over all frames of a clip, or of all clips in a set, and gives one PSNR.
+    Identical frames have an error of zero and are included. A clip without a value (reason `infinite`) is included too.
+    A set has no value only if all its frames are identical.
 
-    Stats: db (sum), frames, identical, squared_error, elements (pixels times channels).
+    Stats: db (sum), frames (number of frames that are not identical), identical, squared_error (sum), elements (pixels
+    times channels).
     """
 
     region: Region = "full"
@@ -194,7 +198,7 @@ class Psnr(FrameByFrame):
         }
 
     def _crops(self, pred: Sample, target: Sample) -> tuple[np.ndarray, np.ndarray]:
-        """The region in both clips; `mouth` leaves out frames in which the target has no face."""
+        """The region in both clips. For `mouth`, frames in which the target has no face are left out."""
         if self.region != "mouth":
             a, b = self.paired(pred, target)
             top = a.shape[1] // 2 if self.region == "lower-half" else 0

@@ -1,7 +1,7 @@
-"""The record of a metric: every fact that boards, calibration and commands need to know about it.
+"""The record of a metric: all facts about it that boards, calibration and commands need.
 
-Each fact is an attribute. A metric class overrides it with a plain class attribute, or with a property where the fact
-depends on the constructor's arguments.
+Each fact is an attribute. A metric class overrides it with a plain class attribute. If the fact depends on the
+constructor's arguments, the class overrides it with a property.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ from talking_face.pretrained.trained_evaluators import Kind
 from talking_face.reasons import UserError
 
 Profile = Literal["embedded", "paper"]
-DEFAULT_FILES = ModelFiles()  # the cache folder and installed distributions only
-LAST = 1000  # the default place on boards: after the metrics of this suite
+DEFAULT_FILES = ModelFiles()  # searches only the cache folder and the installed packages
+LAST = 1000  # the default position on boards: after the metrics of this suite
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One known variant of a metric class: what it measures, and the constructor's arguments that make it."""
+    """One known variant of a metric class: a summary, and the constructor's arguments that create it."""
 
     summary: str  # one line for listings
-    arguments: Mapping[str, object] = field(default_factory=dict)  # those that differ from the class's defaults
+    arguments: Mapping[str, object] = field(default_factory=dict)  # arguments that differ from the class's defaults
 
 
 @dataclass(frozen=True, kw_only=True)
 class MetricRecord(ABC):
-    """The facts of a metric. Arguments of the constructor are the fields of the dataclass."""
+    """The facts of a metric. The fields of the dataclass are the arguments of the constructor."""
 
     files: ModelFiles = DEFAULT_FILES  # where pretrained files and trained evaluators are searched
 
-    # The known variants by key, `name:variant`. The first key of a name is that name's default. Empty for a metric of
-    # the user's own, which has one variant and whose key is `module:Class`.
+    # The known variants by key, `name:variant`. The first variant listed for a name is its default. A user's own metric
+    # class has no entries here: it has one variant, and its key is `module:Class`.
     variants: ClassVar[Mapping[str, Variant]] = {}
 
     def __post_init__(self) -> None:
@@ -52,7 +52,7 @@ class MetricRecord(ABC):
     @property
     @abstractmethod
     def name(self) -> str:
-        """The family's name in keys and signatures, such as `m_lmd`."""
+        """The name of the metric family in keys and signatures, such as `m_lmd`."""
 
     @property
     @abstractmethod
@@ -61,7 +61,7 @@ class MetricRecord(ABC):
 
     @property
     def summary(self) -> str:
-        """One line for listings; without known variants, the first line of the class's docstring."""
+        """One line for listings. If the class has no known variants: the first line of its docstring."""
         variant = type(self).variants.get(self._base_key)
         return variant.summary if variant else (type(self).__doc__ or "").strip().partition("\n")[0]
 
@@ -77,7 +77,7 @@ class MetricRecord(ABC):
 
     @property
     def bibtex(self) -> str:
-        """BibTeX of the paper that defines the metric or the network that it uses; empty without a paper."""
+        """BibTeX of the paper that defines the metric or its network; empty if there is no paper."""
         return ""
 
     # -- How to read the number ----------------------------------------------------------------------------------------
@@ -90,34 +90,34 @@ class MetricRecord(ABC):
     @property
     @abstractmethod
     def higher_is_better(self) -> bool:
-        """The direction. Ignored where `ideal` is a number."""
+        """Whether higher values are better. Ignored if `ideal` is a number."""
 
     @property
     def ideal(self) -> float | None:
-        """The right value, for metrics where nearer to a value is better; else None."""
+        """The best value, for metrics whose best value is neither the highest nor the lowest; else None."""
         return None
 
     @property
     def order(self) -> int:
-        """The place of the column on boards, lowest first."""
+        """A number that sets the position of the column on boards; the column with the lowest number is first."""
         return LAST
 
     @property
     def variants_are_protocols(self) -> bool:
-        """Whether the variants of this name are protocols for one quantity, so that boards compare their rankings."""
+        """Whether the variants of this name measure the same quantity. Boards then compare their rankings of methods."""
         return True
 
     @property
     def counts_predictions(self) -> bool:
-        """Whether the stats count predictions as `TRUTH>PREDICTION`, from which confusion matrices are made."""
+        """Whether the stats have entries `TRUTH>PREDICTION`, from which confusion matrices are computed."""
         return False
 
     @property
     def profile(self) -> Profile | Literal["both"]:
-        """The evaluator profile that has this metric.
+        """The evaluator profile that this metric is part of.
 
-        `embedded`: the network comes from the package index or was trained on the corpus. `paper`: the network is
-        downloaded, or its authors hand it out. `both`: no network, or landmarks by dlib or MediaPipe only.
+        `embedded`: its network is in the package index or was trained on the corpus. `paper`: its network must be
+        downloaded or requested from its authors. `both`: it has no network other than dlib's or MediaPipe's landmarks.
         """
         return "both"
 
@@ -125,7 +125,7 @@ class MetricRecord(ABC):
 
     @property
     def needs_target(self) -> bool:
-        """Whether `target` is read. If False, a clip without a ground truth has a score."""
+        """Whether `target` is read. If False, a clip without a ground truth can be scored."""
         return True
 
     @property
@@ -145,42 +145,42 @@ class MetricRecord(ABC):
 
     @property
     def valid_in(self) -> frozenset[str]:
-        """Names of settings in which the metric is valid, in addition to the settings that list it themselves."""
+        """Names of settings in which the metric is valid, in addition to the settings whose files list it."""
         return frozenset()
 
     @property
     def weights(self) -> tuple[str, ...]:
-        """Names of the pretrained files that are used, as registered in `talking_face/pretrained/weights.toml`."""
+        """Names of the pretrained files that the metric uses, from `talking_face/pretrained/weights.toml`."""
         return ()
 
     @property
     def evaluator(self) -> Kind | None:
-        """The evaluator trained on the corpus that is used. Clips that it was trained on get the reason trained-on."""
+        """The evaluator trained on the corpus, if the metric uses one. Its training clips get the reason trained-on."""
         return None
 
     # -- Claims that calibration tests ---------------------------------------------------------------------------------
 
     @property
     def worsened_by(self) -> frozenset[str]:
-        """Degradations (`cmet_eval.calibration.degradations`) whose strongest step must make the value worse."""
+        """Names of degradations (`cmet_eval.calibration.degradations`) whose strongest step must worsen the value."""
         return frozenset()
 
     @property
     def unchanged_by(self) -> frozenset[str]:
-        """Degradations whose strongest step must leave the value inside its noise band."""
+        """Names of degradations whose strongest step must not move the value out of its noise band."""
         return frozenset()
 
     @property
     def measures_offset(self) -> bool:
-        """Whether the value is the offset between picture and sound; the stats then hold `offset` with its sign."""
+        """Whether the value is the offset between picture and sound. The stats then contain `offset` with its sign."""
         return False
 
     @property
     def slow(self) -> bool:
-        """Whether a video takes seconds, so that calibration computes it for the strongest steps only."""
+        """Whether one video takes seconds. Calibration then uses only the strongest step of each degradation."""
         return False
 
-    # -- The key, which follows from the arguments ---------------------------------------------------------------------
+    # -- The key, which depends on the arguments -----------------------------------------------------------------------
 
     @property
     def arguments(self) -> dict[str, object]:
@@ -191,8 +191,9 @@ class MetricRecord(ABC):
     def key(self) -> str:
         """The name in commands and result rows: `ssim:skimage`, or `ssim:skimage,frames=linspace`.
 
-        The known variant that shares most arguments, then those that differ from it. Equal arguments give equal keys.
-        A class without known variants has the key `module:Class`.
+        The key starts with the known variant that has the most arguments in common with this metric. After it, the key
+        lists the arguments that differ. Equal arguments give equal keys. A class without known variants has the key
+        `module:Class`.
         """
         base = self._base_key
         if base not in type(self).variants:
@@ -203,7 +204,7 @@ class MetricRecord(ABC):
 
     @property
     def variant(self) -> str:
-        """The variant in signatures: the part of the known key after the colon."""
+        """The variant in signatures: the part after the colon of the known variant's key."""
         base = self._base_key
         return base.partition(":")[2] if base in type(self).variants else base.replace(":", ".")
 
@@ -229,7 +230,7 @@ def arguments_of(cls: type[MetricRecord], key: str) -> dict[str, object]:
 
 @cache
 def choices(cls: type[MetricRecord], name: str) -> tuple[object, ...]:
-    """The values that the argument `name` may have; the type `int` among them means any positive whole number."""
+    """The allowed values of the argument `name`. If the type `int` is among them, any positive integer is allowed."""
     return tuple(_choices(get_type_hints(cls)[name]))
 
 
@@ -244,14 +245,14 @@ def _choices(hint: object) -> Iterator[object]:
 
 
 def parse_options(cls: type[MetricRecord], key: str, options: str) -> dict[str, object]:
-    """The arguments in `frames=linspace,region=mouth`.
+    """Parse options such as `frames=linspace,region=mouth` into arguments.
 
     Args:
-        key: the whole key, for messages.
-        options: the text after the first comma.
+        key: the whole key, for error messages.
+        options: the part of the key after the first comma.
 
     Raises:
-        UserError: an unknown argument or value; the message lists the known ones.
+        UserError: the argument or its value is unknown; the message lists the known ones.
     """
     names = [item.name for item in fields(cls) if item.name != "files"]
     out: dict[str, object] = {}

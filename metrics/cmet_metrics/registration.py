@@ -1,7 +1,8 @@
-"""Registration residual: shift, difference in size and in-plane turn between the generated head and the real one.
+"""Registration residual: shift, size difference and in-plane rotation between the generated and the real head.
 
-PSNR falls by several dB for a shift of one pixel; these three numbers show whether such a shift is the cause.
-Not from a paper: the fit is Umeyama's least-squares similarity (1991, eqs. 38-43) of the face's rigid points.
+If the head is shifted by one pixel, PSNR falls by several dB. These three values show whether this is the reason for a
+low PSNR. The metric is not from a paper. It fits a similarity transform to the face's rigid points, by Umeyama's
+least-squares method (1991, eqs. 38-43).
 """
 
 from __future__ import annotations
@@ -16,23 +17,26 @@ from cmet_metrics.frames import FrameRule, pair_frames
 from cmet_metrics.landmarks import RIGID, mediapipe_68, need_faces, points_id
 from talking_face.faces.eat import similarity
 
-MIN_VALID = 0.5  # share of frames that must have a face in both clips
+MIN_VALID = 0.5  # minimum share of frame pairs that have a face in both clips
 Measure = Literal["shift", "scale", "rotation"]
 
 
 class Residual(NamedTuple):
-    """Of each frame, NaN without a face: the similarity that takes the real rigid points to the generated ones."""
+    """The similarity transforms that map the real rigid points to the generated ones, one per frame.
 
-    shift: np.ndarray  # (T, 2) px, x and y, of the points' mean: it depends on no choice of origin
-    scale: np.ndarray  # (T,) size of the generated over the real, 1 where equal
-    rotation: np.ndarray  # (T,) degrees, positive clockwise on the picture
+    A frame without a face has NaN.
+    """
+
+    shift: np.ndarray  # (T, 2) px, x and y: the shift of the points' mean, which needs no choice of an origin
+    scale: np.ndarray  # (T,) size of the generated head divided by the size of the real head
+    rotation: np.ndarray  # (T,) degrees; positive is clockwise in the picture
 
 
 def residual(pred: np.ndarray, target: np.ndarray) -> Residual:
-    """Shift, scale and rotation between two tracks of points.
+    """Shift, scale and rotation between the points of two clips, for each frame.
 
     Args:
-        pred, target: (T, 68, 2) in the same pixels, NaN in frames without a face.
+        pred, target: (T, 68, 2) in pixels of frames of equal size, NaN for frames without a face.
 
     Example:
         >>> points = np.random.default_rng(0).normal(size=(1, 68, 2))
@@ -53,14 +57,15 @@ def residual(pred: np.ndarray, target: np.ndarray) -> Residual:
 
 @dataclass(frozen=True, kw_only=True)
 class Registration(Metric):
-    """Mean over frames of one part of the residual, as a size without its sign.
+    """Mean over frames of one absolute difference between the generated and the real head.
 
-    `shift`: its length in px of the frame. `scale`: the difference in size in percent of the real head's. `rotation`:
-    the in-plane turn between the heads in degrees. All three come from one pass. Frames without a face in either clip
-    are left out; with fewer than half of them left: `few-faces`.
+    `shift`: the length of the shift in px of the frame. `scale`: the difference in size, in percent of the real head's
+    size. `rotation`: the in-plane rotation between the heads, in degrees. Pairs of frames in which one has no face are
+    left out. If fewer than half of the pairs remain, the reason is `few-faces`, or `no-face` if none remains.
 
-    Stats: frames, pairs, shift, scale, rotation (sums of sizes), dx, dy, log_scale, turn (sums with their signs, so
-    that a constant error shows: dx of 100 frames at 200 is 2 px to the right throughout).
+    Stats: frames, pairs; the sums of absolute values shift, scale and rotation; and the sums of signed values dx, dy,
+    log_scale and turn. The signed sums show a constant error: for example, dx = 200 over 100 frames means that the
+    generated head is 2 px too far to the right on average.
     """
 
     measure: Measure = "shift"

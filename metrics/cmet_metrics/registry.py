@@ -1,7 +1,7 @@
-"""Every metric by its key: `name:variant`, with options `name:variant,option=value`, or the user's own `module:Class`.
+"""Finds metrics by key: `name:variant`, `name:variant,option=value`, or a user's own class, `module:Class`.
 
-A metric file of this package is found by itself: it lists its classes in `METRICS`, and each class lists its known keys
-in `variants`.
+Each metric file of this package lists its classes in `METRICS`, and each class lists its known keys in `variants`. The
+registry finds these files without further registration.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PROFILES: tuple[Profile, ...] = get_args(Profile)
 
 
 def _classes() -> Iterator[type[Metric]]:
-    """The classes in the table `METRICS` of every module of this package that has one."""
+    """The classes listed in `METRICS`, for every module of this package that has a tuple of this name."""
     for module in sorted(item.name for item in pkgutil.iter_modules(cmet_metrics.__path__)):
         if module != "registry":
             yield from getattr(importlib.import_module(f"cmet_metrics.{module}"), "METRICS", ())
@@ -44,9 +44,9 @@ def _known() -> dict[str, type[Metric]]:
     return {key: found[key] for key in sorted(found, key=lambda key: order[key])}
 
 
-# Every known key and its class, in the order of boards; the variants of a name in the order of their class's table.
+# Every known key and its class, in the order of boards. Variants with the same name have the order of `variants`.
 KEYS: dict[str, type[Metric]] = _known()
-_loaded: dict[str, type[Metric]] = {}  # classes of the user's own by key, so that a module is imported once
+_loaded: dict[str, type[Metric]] = {}  # a user's own classes by key, so that each module is imported only once
 METRICS: tuple[Metric, ...] = tuple(_made(cls, arguments_of(cls, key)) for key, cls in KEYS.items())
 
 
@@ -54,16 +54,16 @@ def get_metric(key: str, files: ModelFiles = DEFAULT_FILES, *, imports: bool = T
     """The metric with the key `key`.
 
     Args:
-        key: a known key, `ssim:wang2004`; a name for its default variant, `ssim`; either with options,
-            `ssim:skimage,frames=linspace`; or `module:Class` for a metric class of the user's own, which is imported
-            from the Python path or the current folder.
-        files: where pretrained files and trained evaluators are searched. A command makes them once, by
-            `ModelFiles.from_environment`; the default has no folders, and the environment is not read.
-        imports: False for a key that was read from a file, which must not choose the code that runs. A class of the
-            user's own is then found only if this process has loaded it before.
+        key: a known key, such as `ssim:wang2004`; a name, such as `ssim`, for its default variant; one of these with
+            options, such as `ssim:skimage,frames=linspace`; or `module:Class` for a user's own metric class, which is
+            imported from the Python path or the current folder.
+        files: where pretrained files and trained evaluators are searched. A command creates this object once, with
+            `ModelFiles.from_environment`. The default has no folders and does not read the environment.
+        imports: whether a user's own class can be imported. Use False for a key that was read from a file, because a
+            file must not decide which code runs. The class is then found only if this process has already loaded it.
 
     Raises:
-        UserError: no such metric, option or value; the message lists near or known ones.
+        UserError: the metric, option or value is unknown; the message lists similar or known ones.
     """
     base, comma, options = key.partition(",")
     known = base if base in KEYS else default_variants().get(base)
@@ -80,14 +80,15 @@ def get_metric(key: str, files: ModelFiles = DEFAULT_FILES, *, imports: bool = T
 
 
 def is_own(key: str) -> bool:
-    """Whether the key names a class of the user's own, `module:Class`, and not a metric of this suite."""
+    """Whether the key is that of a user's own class, `module:Class`, and not of a metric of this suite."""
     return key.partition(":")[0] not in default_variants()
 
 
 def find_record(key: str) -> Metric | None:
-    """The metric of a result row's key, or that of its name if the variant is unknown here; None for unknown names.
+    """The metric for a result row's key. If the variant is unknown: the default metric of that name. Else None.
 
-    For facts of old or foreign rows: title, place and the like. Imports nothing.
+    Boards use it for the facts of a metric, such as its title, when rows come from another version of the suite or from
+    another user. It imports no code.
     """
     for text in (key, key.partition(":")[0]):
         try:
@@ -99,7 +100,7 @@ def find_record(key: str) -> Metric | None:
 
 @cache
 def default_variants() -> dict[str, str]:
-    """The default key of every name: its first variant."""
+    """{name: key of its default variant, which is its first variant}."""
     out: dict[str, str] = {}
     for key in KEYS:
         out.setdefault(key.partition(":")[0], key)
@@ -107,15 +108,20 @@ def default_variants() -> dict[str, str]:
 
 
 def in_profile(profile: Profile) -> tuple[str, ...]:
-    """Keys of all metrics of a profile."""
+    """The keys of all metrics that are part of a profile."""
     return tuple(metric.key for metric in METRICS if metric.profile in ("both", profile))
 
 
 def common_profile(keys: Iterable[str], profile: Profile | None = None) -> Profile:
-    """The profile that all these metrics have; the one asked for, or `embedded`, where both would do.
+    """The profile that all these metrics are part of.
+
+    Args:
+        keys: of the metrics.
+        profile: the profile that the user asked for, or None. If the metrics are part of both profiles, this one is
+            returned, or `embedded` for None.
 
     Raises:
-        UserError: one metric has the embedded profile only and another, or the one asked for, is paper.
+        UserError: the metrics and `profile` have no profile in common.
     """
     profiles = ((get_metric(key).profile, key) for key in keys)
     only = {found: key for found, key in profiles if found != "both"} | ({profile: ""} if profile else {})
@@ -129,16 +135,16 @@ def common_profile(keys: Iterable[str], profile: Profile | None = None) -> Profi
 
 
 def _own_class(key: str) -> type[Metric] | None:
-    """The class that `module:Class` names; None if the key has another form or its module does not exist.
+    """The class of the key `module:Class`; None if the key has another form or its module does not exist.
 
-    Raises UserError for a module that cannot be imported, an absent class, or one that is not a `Metric`.
+    Raises UserError if the module cannot be imported, if it does not have the class, or if the class is not a `Metric`.
     """
     module, _, name = key.partition(":")
     if not all(part.isidentifier() for part in (*module.split("."), name)):
         return None
     folder = str(Path.cwd())
     if folder not in sys.path:
-        sys.path.append(folder)  # last, so that it replaces no installed module
+        sys.path.append(folder)  # at the end, so that files in the folder do not replace installed modules
     try:
         importlib.invalidate_caches()
         if importlib.util.find_spec(module) is None:

@@ -1,6 +1,7 @@
-"""SSIM: `wang2004` as Wang, Bovik, Sheikh and Simoncelli define it, and the variants of three libraries.
+"""SSIM: structural similarity as Wang, Bovik, Sheikh and Simoncelli define it, and the variants of three libraries.
 
-`skimage` is scikit-image's default, `y` is basicsr's on luma, `torchmetrics` is torchmetrics'.
+`wang2004` is the definition of the paper. `skimage` is the default of scikit-image, `y` is basicsr's SSIM on luma, and
+`torchmetrics` is the SSIM of torchmetrics.
 """
 
 from __future__ import annotations
@@ -29,18 +30,19 @@ _PAD = WINDOW // 2
 def ssim(pred: np.ndarray, target: np.ndarray, data_range: float = 255.0, border: Border = "valid") -> np.ndarray:
     """Mean structural similarity of each frame (Wang et al. 2004, eq. 13 with the constants of section III-B).
 
-    Per channel, over every position where the 11x11 Gaussian window (sigma 1.5) is inside the frame, with population
-    variances; then the mean over positions and channels. Equal to scikit-image's
-    `structural_similarity(gaussian_weights=True, sigma=1.5, use_sample_covariance=False, channel_axis=-1)` to 1e-6 for
-    uint8 (1e-7 on camera pictures) and 1e-9 for float.
+    SSIM is computed per channel, with population variances, at every position where the 11x11 Gaussian window (sigma
+    1.5) is inside the frame. The result is the mean over positions and channels. It equals scikit-image's
+    `structural_similarity(gaussian_weights=True, sigma=1.5, use_sample_covariance=False, channel_axis=-1)` to within
+    1e-6 for uint8 (1e-7 on camera pictures) and 1e-9 for float.
 
     Args:
         pred, target: (T, H, W, C), uint8 or float, 1 to 4 channels in any order, same shape, H and W at least 11.
-        data_range: the largest value a pixel can have.
-        border: `reflect` takes every pixel as a centre, the frame mirrored about its edge pixels: torchmetrics'.
+        data_range: the largest value that a pixel can have.
+        border: with `reflect`, every pixel is the centre of a window, and the frame is mirrored about its edge pixels,
+            as in torchmetrics.
 
     Returns:
-        (T,) float64 in [-1, 1]; 1 for identical frames, NaN where one has a NaN.
+        (T,) float64 in [-1, 1]; 1 for identical frames, NaN if one of the frames contains NaN.
 
     Example:
         >>> black = np.zeros((1, 16, 16, 3), np.uint8)
@@ -48,7 +50,7 @@ def ssim(pred: np.ndarray, target: np.ndarray, data_range: float = 255.0, border
         [1.0]
     """
     _check(pred, target, WINDOW)
-    # The bounds of `_Moments.doubtful` are those of SSIM's usual constants.
+    # Use float32 only if SSIM's constants are near the usual ones: the limits in `_Moments._doubtful` fit these.
     single = pred.dtype == target.dtype == np.uint8 and data_range >= 128
     inside = slice(_PAD, -_PAD) if border == "valid" else slice(None)
     moments = _Moments(pred.shape[1:], np.float32 if single else np.float64, data_range, inside)
@@ -61,13 +63,16 @@ def ssim(pred: np.ndarray, target: np.ndarray, data_range: float = 255.0, border
 
 
 class _Moments:
-    """SSIM from the moments of s = a + b and d = a - b, in arrays kept from frame to frame (fresh ones for each frame
-    cost more in page faults than the arithmetic).
+    """SSIM of two frames a and b, computed from the moments of s = a + b and d = a - b.
 
-    With S, D the blurred s, d and R, T their variances, SSIM = (S^2 - D^2 + 2 c1) (R - T + 2 c2) / ((S^2 + D^2 + 2 c1)
-    (R + T + 2 c2)). A rounding error of R cancels where the frames agree, one of T is small there; so float32 is
-    enough. It is not for the moments of a and b: those are off by 1e-5 on flat areas. Float32 filters are three times
-    as fast.
+    Let S and D be the blurred s and d, and let R and T be the variances of s and d. Then
+    SSIM = (S^2 - D^2 + 2 c1) (R - T + 2 c2) / ((S^2 + D^2 + 2 c1) (R + T + 2 c2)).
+    Where the frames agree, a rounding error of R cancels and a rounding error of T is small, so float32 is accurate
+    enough. With the moments of a and b instead of s and d, float32 would cause errors of 1e-5 in flat areas. Float32
+    filters are three times as fast as float64 filters.
+
+    The arrays are reused for all frames, because new arrays for each frame would take more time (page faults) than the
+    arithmetic.
     """
 
     def __init__(self, shape: tuple[int, ...], dtype: type[np.floating[Any]], data_range: float, inside: slice) -> None:
@@ -81,13 +86,13 @@ class _Moments:
         x = np.arange(-_PAD, _PAD + 1)
         kernel = np.exp(-0.5 * (x / SIGMA) ** 2)
         self.kernel = (kernel / kernel.sum()).astype(dtype)
-        # Rounded weights must still add up to 1: their error counts twice in the mean of squares.
+        # The rounded weights must still add up to 1, because an error of their sum counts twice in the variance.
         self.kernel[_PAD] = 1.0 - 2.0 * self.kernel[:_PAD].sum(dtype=np.float64)
 
     def ssim(self, a: np.ndarray, b: np.ndarray) -> float | None:
-        """SSIM of one pair of frames, (H, W, C); None where float32 may be off by more than 5e-7."""
+        """SSIM of one pair of frames, (H, W, C); None if the error of float32 can be larger than 5e-7."""
         s, d, mean_s, mean_d, r, t, p, q = self.arrays
-        # Variances do not change with the grey level, their rounding errors do: put the means near 0.
+        # Subtract the mean grey levels: this does not change the variances but makes their rounding errors smaller.
         level_a, level_b = (_mean_level(x) if self.single else 0 for x in (a, b))
         cv2.addWeighted(a, 1, b, 1, -level_a - level_b, dst=s, dtype=self.depth)
         cv2.addWeighted(a, 1, b, -1, level_b - level_a, dst=d, dtype=self.depth)
@@ -95,7 +100,7 @@ class _Moments:
         self._blur(d, mean_d)
         cv2.multiply(s, s, dst=s)
         cv2.multiply(d, d, dst=d)
-        self._blur(s, r, self.c2)  # a filter's offset is free
+        self._blur(s, r, self.c2)  # the filter adds 2 c2 at no cost
         self._blur(d, t)
         cv2.multiply(mean_s, mean_s, dst=p)
         cv2.multiply(mean_d, mean_d, dst=q)
@@ -118,10 +123,10 @@ class _Moments:
         return sum(cv2.sumElems(mean_s[self.inside, self.inside])) / self.count
 
     def _doubtful(self, r: np.ndarray, t: np.ndarray, p: np.ndarray, q: np.ndarray) -> bool:
-        """Whether many windows are flat and far from the mean level, tested on every 8th position.
+        """Whether many windows are flat and far from the mean grey level, tested at every 8th position.
 
-        Only there float32's errors add up (4e-5 at worst) and do not average out. Drawings of other colours have such
-        windows, camera pictures rarely.
+        In such windows, float32's errors do not average out; they add up to 4e-5 in the worst case. Drawings whose
+        colours differ have such windows. Camera pictures rarely have them.
         """
         z = slice(_PAD, -_PAD, 8)
         r, t, p, q = (x[z, z] for x in (r, t, p, q))
@@ -137,10 +142,10 @@ def _mean_level(frame: np.ndarray) -> int:
 
 
 def ssim_box(pred: np.ndarray, target: np.ndarray, data_range: float = 255.0) -> np.ndarray:
-    """SSIM of each frame with a 7x7 uniform window and sample covariances, at every position where the window is
-    inside the frame: scikit-image's `structural_similarity(data_range=..., channel_axis=-1)`, all else at its default.
+    """SSIM of each frame as scikit-image's `structural_similarity(data_range=..., channel_axis=-1)` computes it.
 
-    Args, returns: as `ssim`, H and W at least 7.
+    The other parameters have scikit-image's defaults: a 7x7 uniform window, sample covariances, and every position
+    where the window is inside the frame. The arguments and the result are those of `ssim`, but H and W are at least 7.
     """
     _check(pred, target, BOX)
     c1, c2 = (K1 * data_range) ** 2, (K2 * data_range) ** 2
@@ -149,7 +154,7 @@ def ssim_box(pred: np.ndarray, target: np.ndarray, data_range: float = 255.0) ->
     out = np.empty(len(pred))
     for t, frames in enumerate(zip(pred, target, strict=True)):
         a, b = (np.asarray(x, np.float64) for x in frames)
-        # Sums, not means: of whole numbers they are exact.
+        # Compute sums and not means, because sums of whole numbers are exact.
         ma, mb, ab, sq = (
             np.atleast_3d(cv2.boxFilter(x, cv2.CV_64F, (BOX, BOX), normalize=False))[pad:-pad, pad:-pad] / n
             for x in (a, b, a * b, a * a + b * b)
@@ -161,7 +166,9 @@ def ssim_box(pred: np.ndarray, target: np.ndarray, data_range: float = 255.0) ->
 
 
 def luma(frames: np.ndarray) -> np.ndarray:
-    """BT.601 luma in studio range, 16 + (65.481 R + 128.553 G + 24.966 B) / 255, not rounded: basicsr's `to_y_channel`.
+    """BT.601 luma in studio range, not rounded, as in basicsr's `to_y_channel`.
+
+    The formula is 16 + (65.481 R + 128.553 G + 24.966 B) / 255.
 
     Args:
         frames: (T, H, W, 3) RGB, 0-255.
@@ -182,14 +189,16 @@ def _check(pred: np.ndarray, target: np.ndarray, window: int) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Ssim(FrameByFrame):
-    """Mean over frames of the frame's SSIM, then mean over clips. Stats: ssim (sum), frames.
+    """SSIM: the mean over frames, then the mean over clips. Stats: ssim (sum), frames.
 
-    `skimage` is scikit-image's `structural_similarity` with its default window, `data_range=255` and `channel_axis=-1`;
-    `y` is basicsr's `calculate_ssim(..., crop_border=0, test_y_channel=True)`; `torchmetrics` is torchmetrics'
-    `StructuralSimilarityIndexMeasure(data_range=255)`, which reflects the frame beyond its edge.
+    The variants equal these library functions:
+    - `skimage`: scikit-image's `structural_similarity` with its default window, `data_range=255`, `channel_axis=-1`.
+    - `y`: basicsr's `calculate_ssim(..., crop_border=0, test_y_channel=True)`.
+    - `torchmetrics`: torchmetrics' `StructuralSimilarityIndexMeasure(data_range=255)`, which mirrors the frame at its
+      edges.
     """
 
-    window: Window = "gaussian-11"  # uniform-7 has sample covariances, gaussian-11 those of the population
+    window: Window = "gaussian-11"  # uniform-7 uses sample covariances, gaussian-11 population covariances
     border: Border = "valid"
     colour: Colour = "rgb"  # y: BT.601 luma, see `luma`
 
@@ -225,7 +234,7 @@ class Ssim(FrameByFrame):
 
     @property
     def version(self) -> str:
-        # 1.1.0: float32 moments for uint8 moved the values of wang2004 by up to 1e-7
+        # 1.1.0: float32 moments for uint8 frames changed the values of wang2004 by up to 1e-7
         return "1.1.0" if self.variant == "wang2004" else "1.0.0"
 
     def settings(self) -> Settings:

@@ -1,4 +1,4 @@
-"""The base of metrics that compare the mouth with the driving sound: their facts and claims."""
+"""The base class of lip-sync metrics, which compare the mouth with the driving sound: their common facts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from cmet_metrics.base import Metric
 
 @dataclass(frozen=True, kw_only=True)
 class SyncMetric(Metric):
-    """Either how well mouth and sound agree, or the offset between them in frames (`measures_offset`)."""
+    """A metric of how well mouth and sound agree, or of the offset between them in frames (`measures_offset`)."""
 
     needs_audio = True
 

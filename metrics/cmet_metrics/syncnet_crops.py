@@ -1,4 +1,4 @@
-"""The crops of the face that lip-sync networks are given; each gives another scale of LSE-C and LSE-D.
+"""The crops of the face for lip-sync networks. The scale of LSE-C and LSE-D depends on the crop.
 
 Sources: joonson/syncnet_python at 1fbfc08, run_pipeline.py (`track`); Rudrabha/Wav2Lip at 3048445,
 evaluation/scores_LSE/SyncNetInstance_calc_scores.py (`crop`).
@@ -23,27 +23,30 @@ from talking_face.pretrained.s3fd import detect_faces_s3fd
 from talking_face.reasons import ClipError, Reason
 
 SIZE = 224  # px
-MIN_VALID = 0.5  # share of the frames that must have a face; the others get a crop between their neighbours'
-# Those of the original pipeline, except the shortest track. The original needs more than 100 frames, 4 s, which most
-# clips of CREMA-D and many of MEAD do not have.
+MIN_VALID = 0.5  # minimum share of frames with a face; the crops of the other frames are interpolated
+# The values of the original pipeline, except MIN_TRACK. The original needs a track of more than 100 frames (4 s), but
+# most clips of CREMA-D and many clips of MEAD are shorter.
 MIN_TRACK, MAX_MISSED, MIN_FACE_PX, MIN_IOU = 5, 25, 100, 0.5
 
 
 @dataclass(frozen=True)
 class LipCrops:
-    """The face of frames `start`, `start + 1`, ... of a clip."""
+    """The crops of a face in K consecutive frames of a clip; the first frame has the index `start`."""
 
-    crops: np.ndarray  # (K, 224, 224, 3) uint8 RGB; of `corpus_mouths` (K, 96, 96) uint8 grey
+    crops: np.ndarray  # (K, 224, 224, 3) uint8 RGB; from `corpus_mouths` (K, 96, 96) uint8 grey
     start: int = 0
 
 
 def whole_frame(sample: Sample, _files: ModelFiles) -> LipCrops:
-    """The whole frame stretched to 224 x 224, bilinear: Wav2Lip's script for clips that are face crops already."""
+    """The whole frame, resized to 224 x 224 by bilinear interpolation without keeping the aspect ratio.
+
+    Wav2Lip's script does this for clips that are already face crops.
+    """
     return LipCrops(np.stack([cv2.resize(frame, (SIZE, SIZE)) for frame in sample.frames]))
 
 
 def from_landmarks(sample: Sample, files: ModelFiles) -> LipCrops:
-    """`track`'s crop around MediaPipe's points, whose extent is used as the detector's box.
+    """The crop of `from_track`, but with the bounding box of MediaPipe's points instead of S3FD's box.
 
     Raises ClipError no-face or few-faces.
     """
@@ -57,10 +60,10 @@ def from_landmarks(sample: Sample, files: ModelFiles) -> LipCrops:
 
 
 def from_track(sample: Sample, files: ModelFiles) -> LipCrops:
-    """The original pipeline's crop: S3FD's boxes joined to a track. Raises ClipError no-face, or MissingWeights.
+    """The original pipeline's crop around S3FD's boxes, joined to a track. Raises ClipError no-face, or MissingWeights.
 
-    The clip is treated as one scene. Of several tracks the longest counts, and of equal ones the first. Frames before
-    and after the track are left out, as in the original.
+    The clip is treated as one scene. If there are several tracks, the longest one is used; among equally long tracks,
+    the first one. Frames before and after the track are left out, as in the original.
     """
     tracks = join_boxes([detect_faces_s3fd(frame, files) for frame in sample.frames])
     if not tracks:
@@ -78,14 +81,15 @@ def corpus_mouths(sample: Sample, files: ModelFiles) -> LipCrops:
     return LipCrops(evaluator_networks.mouth_crops(sample.frames, points))
 
 
-Track = dict[int, Box]  # frame to box, in order
+Track = dict[int, Box]  # {index of the frame: box of the face}, sorted by index
 
 
 def join_boxes(boxes: Sequence[Sequence[Box]]) -> list[Track]:
-    """Tracks of faces through frames, from each frame's boxes: `track_shot` of the original.
+    """Join the boxes of all frames into tracks of one face each, as `track_shot` of the original does.
 
-    A face belongs to the track if its box overlaps the track's last one by more than 0.5 (intersection over union) and
-    that is at most 25 frames old. A track counts with more than 5 boxes and a mean side of more than 100 px.
+    A box is added to a track under two conditions: its intersection over union with the last box of the track is more
+    than 0.5, and that last box is at most 25 frames old. A track is returned only if it has more than 5 boxes and the
+    longer side of its mean box is more than 100 px.
     """
     left = [list(faces) for faces in boxes]
     out: list[Track] = []
@@ -106,10 +110,11 @@ def join_boxes(boxes: Sequence[Sequence[Box]]) -> list[Track]:
 
 
 def crop_track(frames: np.ndarray, track: Track) -> LipCrops:
-    """The 224 px crops from a track's first to its last frame; boxes between detections are interpolated.
+    """The 224 px crops from the first to the last frame of a track; boxes between detections are interpolated.
 
-    b is half the longer side of the box. It and the centre are filtered by the median of 13 frames. The crop reaches
-    from b above the centre to 1.8 b below, and 1.4 b to each side, in whole pixels; outside the picture it is grey 110.
+    Let b be half of the longer side of the box. A median filter over 13 frames smooths b and the centre of the box. The
+    crop extends from b above the centre to 1.8 b below it, and 1.4 b to each side, in whole pixels. Its parts outside
+    the picture are grey (110).
     """
     start, stop = min(track), max(track) + 1
     corners = np.full((stop - start, 2, 2), np.nan)
@@ -131,7 +136,7 @@ def _iou(a: Box, b: Box) -> float:
 
 
 def _side(track: Track) -> float:
-    """The longer side of the mean box, over all frames from the first to the last."""
+    """The longer side of the track's mean box; the mean is over all frames from the first to the last, interpolated."""
     frames = np.arange(min(track), max(track) + 1)
     sides = ([getattr(box, name) for box in track.values()] for name in ("width", "height"))
     return max(float(np.interp(frames, list(track), values).mean()) for values in sides)
