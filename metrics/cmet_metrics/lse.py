@@ -163,8 +163,8 @@ class Lse(SyncMetric):
 
     `confidence` is high if one shift of the sound fits much better than the other shifts. `distance` is the mean
     distance between lips and sound at the best shift. `offset` is the number of frames by which the sound is early or
-    late, without a sign; the stats contain the offset with its sign. The network trained on the corpus has embeddings of length 1, so
-    its LSE-C is 0 to about 1 and its LSE-D is 0 to 2.
+    late, without a sign; the stats contain the offset with its sign. The network trained on the corpus has embeddings
+    of length 1, so its LSE-C is 0 to about 1 and its LSE-D is 0 to 2.
 
     Reasons: `no-audio`, `silent`, `too-short` (fewer than 6 frames with picture and sound), `rate-mismatch` (not 25
     frames/s), `length-mismatch` (sound for less than half of the frames), `no-face`, `few-faces`, `missing-weights`.

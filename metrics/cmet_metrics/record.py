@@ -104,7 +104,7 @@ class MetricRecord(ABC):
 
     @property
     def variants_are_protocols(self) -> bool:
-        """Whether the variants of this name measure the same quantity. Boards then compare their rankings of methods."""
+        """Whether the variants of this name measure the same quantity. Boards then compare their rankings."""
         return True
 
     @property
