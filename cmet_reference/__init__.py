@@ -1,1 +1,4 @@
-"""The reference models and the evaluators trained on the corpus: networks, losses, training. Needs torch."""
+"""The reference models C-MET and CEM-Net, and the evaluators trained on a shard set: networks, losses and training.
+
+It needs torch.
+"""

@@ -15,24 +15,24 @@ from talking_face.media.reading import AUDIO_RATE
 from talking_face.progress import Progress
 from talking_face.reasons import UserError
 
-MIN_VALID = 0.8  # share of frames with a face; clips below it are mostly interpolated
-MIN_FRAMES = 15
+MIN_VALID = 0.8  # least share of frames with a face; in clips with fewer, too many landmarks are interpolated
+MIN_FRAMES = 15  # shorter clips are not used
 FPS = 25
 SAMPLES_A_FRAME = AUDIO_RATE // FPS
 
 
 @dataclass(frozen=True)
 class ClipArrays:
-    """One clip, cut to the T frames that both video and audio have."""
+    """One clip, truncated to the T frames for which both video and audio exist."""
 
-    folder: Path  # of the shard set
+    folder: Path  # the folder of the shard set
     clip_id: str
     dataset: str
     speaker: str
-    emotion: str | None  # one of EMOTIONS or a data set's own; None where unlabelled
-    intensity: int | None
-    sentence_id: str | None  # None where unknown
-    landmarks: np.ndarray  # (T, 478, 3) float32, crop px, smoothed, no NaN
+    emotion: str | None  # one of EMOTIONS, or another label of the data set; None if unlabelled
+    intensity: int | None  # None if unlabelled
+    sentence_id: str | None  # None if unknown
+    landmarks: np.ndarray  # (T, 478, 3) float32, pixels of the crop, smoothed over time, no NaN
     blendshapes: np.ndarray  # (T, 52) float32 in [0, 1], no NaN
     audio: np.ndarray  # (640 T,) int16, 16 kHz
 
@@ -41,7 +41,11 @@ class ClipArrays:
 
 
 def read_clip(shards: ShardSet, row: Mapping[Hashable, Any]) -> ClipArrays:
-    """One clip of the set, by its row of `shards.clips`. Frames without a face are interpolated."""
+    """Read one clip of the set. Landmarks and blendshapes of frames without a face are interpolated.
+
+    Args:
+        row: the clip's row of `shards.clips`.
+    """
     clip_id = str(row["clip_id"])
     landmarks, audio = shards.landmarks(clip_id, smoothed=True), shards.audio(clip_id)
     n = min(len(landmarks), len(audio) // SAMPLES_A_FRAME)
@@ -63,10 +67,10 @@ def read_clip(shards: ShardSet, row: Mapping[Hashable, Any]) -> ClipArrays:
 def read_clips(
     folders: Iterable[Path], split: str = "train", min_frames: int = MIN_FRAMES, quiet: bool = True
 ) -> list[ClipArrays]:
-    """All usable clips of a split, sorted by id; a clip of 3 s takes 1 MB.
+    """All usable clips of a split, sorted by id within each shard set. A clip of 3 s takes 1 MB of memory.
 
     Raises:
-        UserError: a set has no usable clip.
+        UserError: a shard set has no usable clip.
     """
     out = []
     for folder in folders:
@@ -82,20 +86,20 @@ def read_clips(
 
 
 def read_held_out(folders: Iterable[Path], quiet: bool = True) -> list[ClipArrays]:
-    """The clips of the test splits, as `read_clips` reads them; [] where no set has a test split."""
+    """The usable clips of the test splits. Shard sets without a test split are ignored; [] if no set has one."""
     tested = [folder for folder in folders if len(_usable(ShardSet(folder), "test"))]
     return read_clips(tested, "test", quiet=quiet)
 
 
 def _usable(shards: ShardSet, split: str, min_frames: int = MIN_FRAMES) -> pd.DataFrame:
-    """The rows of the split's clips that are long enough and show a face."""
+    """The rows of the split's clips that are long enough and show a face in at least MIN_VALID of their frames."""
     rows = shards.clips
     long, seen = rows["n_frames"] >= min_frames, rows["valid_fraction"] >= MIN_VALID
     return rows[long & seen & (rows["split"] == split)]
 
 
 def by_speaker(clips: Iterable[ClipArrays]) -> dict[str, list[ClipArrays]]:
-    """Each speaker's clips, in the order given; speakers sorted."""
+    """Groups the clips by speaker. Speakers are sorted; the clips of a speaker keep the order of `clips`."""
     out: dict[str, list[ClipArrays]] = {}
     for clip in clips:
         out.setdefault(clip.speaker, []).append(clip)
@@ -103,9 +107,10 @@ def by_speaker(clips: Iterable[ClipArrays]) -> dict[str, list[ClipArrays]]:
 
 
 def interpolated(track: np.ndarray) -> np.ndarray:
-    """Replaces the NaN rows of (T, ...): linear between valid rows, and the nearest valid row at the ends.
+    """Replaces the rows of (T, ...) that contain NaN.
 
-    Raises ValueError where no row is valid.
+    Rows between two valid rows are interpolated linearly. Rows before the first or after the last valid row are copies
+    of that row. Raises ValueError if no row is valid.
     """
     flat = track.reshape(len(track), -1)
     good = np.isfinite(flat).all(axis=1)

@@ -1,7 +1,9 @@
-"""Separates landmarks into a head pose and a face in the head's frame, and joins them again.
+"""Separates landmarks into a head pose and a face without pose, and joins them again.
 
-The fit is Umeyama's least-squares similarity (1991, eqs. 38-43) in three dimensions, on points that speech and
-expression hardly move. MediaPipe's z has the scale of x, so that a rotated head is a rotated set of points.
+The face without pose has coordinates in the head's frame: a coordinate system that moves with the head. The pose is a
+similarity: scale, rotation and shift. It is fitted by least squares in three dimensions (Umeyama 1991, eqs. 38-43), on
+points that speech and expression hardly move. MediaPipe's z has the same scale as x. Therefore a rotation of the head
+rotates the three-dimensional points.
 """
 
 from __future__ import annotations
@@ -11,30 +13,30 @@ from typing import NamedTuple
 
 import numpy as np
 
-# Inner and outer eye corners, bridge, tip and base of the nose, roots of its wings, temples: expressions move them by
-# less than 2 % of the eye distance.
+# Inner and outer eye corners; bridge, tip and base of the nose; roots of the nose's wings; temples. Expressions move
+# these points by less than 2 % of the distance between the outer eye corners.
 RIGID = (33, 133, 263, 362, 6, 168, 197, 195, 5, 4, 1, 94, 98, 327, 127, 356, 162, 389)
-EYES = (33, 263)  # outer corners; their distance is the unit of the head's frame
+EYES = (33, 263)  # outer eye corners; the distance between them is the unit of length in the head's frame
 
 
 class Pose(NamedTuple):
-    """The map from the head's frame to the picture, per frame: points @ rotation.T * scale + shift."""
+    """Maps points from the head's frame to the picture, for T video frames: points @ rotation.T * scale + shift."""
 
-    scale: np.ndarray  # (T,) px per eye distance
+    scale: np.ndarray  # (T,) px per unit of the head's frame
     rotation: np.ndarray  # (T, 3, 3)
     shift: np.ndarray  # (T, 3) px
 
     def part(self, index: slice | np.ndarray) -> Pose:
-        """The pose of some frames."""
+        """The pose of the chosen video frames."""
         return Pose(self.scale[index], self.rotation[index], self.shift[index])
 
 
 def fit_pose(landmarks: np.ndarray, template: np.ndarray) -> Pose:
-    """The similarity that maps the template's rigid points to each frame's.
+    """The similarity, for each video frame, that maps the rigid points of the template to those of the landmarks.
 
     Args:
         landmarks: (T, 478, 3) px, no NaN.
-        template: (478, 3) in the head's frame, in units of the distance between the outer eye corners.
+        template: (478, 3), a mean face in the head's frame; see `template_of`.
     """
     target = landmarks[:, RIGID].astype(np.float64)
     source = template[list(RIGID)].astype(np.float64)
@@ -52,22 +54,26 @@ def fit_pose(landmarks: np.ndarray, template: np.ndarray) -> Pose:
 
 
 def to_head(landmarks: np.ndarray, pose: Pose) -> np.ndarray:
-    """(T, 478, 3) px to (T, 478, 3) float32 in the head's frame."""
+    """Maps (T, 478, 3) px to (T, 478, 3) float32 in the head's frame."""
     flat = (landmarks - pose.shift[:, None]) / pose.scale[:, None, None]
     return np.einsum("tpi,tij->tpj", flat, pose.rotation).astype(np.float32)
 
 
 def to_picture(points: np.ndarray, pose: Pose) -> np.ndarray:
-    """(T, 478, 3) in the head's frame to (T, 478, 3) float32 px. The inverse of `to_head`."""
+    """Maps (T, 478, 3) in the head's frame to (T, 478, 3) float32 px. The inverse of `to_head`."""
     turned = np.einsum("tpj,tij->tpi", points, pose.rotation)
     return (turned * pose.scale[:, None, None] + pose.shift[:, None]).astype(np.float32)
 
 
 def template_of(landmarks: np.ndarray, rounds: int = 3) -> np.ndarray:
-    """A mean face in the head's frame, (478, 3) float32: outer eye corners level, at distance 1, centred at the origin.
+    """A mean face in the head's frame, (478, 3) float32.
+
+    The distance between its outer eye corners is 1, and the point halfway between them is the origin. The axes are
+    those of the picture at the first frame.
 
     Args:
-        landmarks: (T, 478, 3) px of any heads, no NaN.
+        landmarks: (T, 478, 3) px, of one or several people, no NaN.
+        rounds: number of times that the mean is computed and the poses are fitted to it again.
     """
     template = _upright(landmarks[0].astype(np.float64))
     for _ in range(rounds):
@@ -76,16 +82,16 @@ def template_of(landmarks: np.ndarray, rounds: int = 3) -> np.ndarray:
 
 
 def mean_face(tracks: Sequence[np.ndarray], frames: int = 512) -> np.ndarray:
-    """`template_of` of some frames of many clips, evenly spread over all of them.
+    """The result of `template_of` for frames that are evenly spaced over all clips together.
 
     Args:
-        tracks: (T, 478, 3) px each, no NaN, at least one frame in all.
-        frames: their number; frames are repeated where there are fewer.
+        tracks: the landmarks of each clip, (T, 478, 3) px, no NaN. There must be at least one frame in total.
+        frames: the number of frames to use. Frames are used more than once if there are fewer.
     """
     ends = np.cumsum([len(track) for track in tracks])
     at = np.linspace(0, ends[-1] - 1, frames).round().astype(int)
     of = np.searchsorted(ends, at, side="right")
-    return template_of(np.stack([tracks[k][i - ends[k]] for k, i in zip(of, at, strict=True)]))  # counted from the end
+    return template_of(np.stack([tracks[k][i - ends[k]] for k, i in zip(of, at, strict=True)]))  # a negative index
 
 
 def _upright(points: np.ndarray) -> np.ndarray:

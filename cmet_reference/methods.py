@@ -1,7 +1,8 @@
-"""Makes C-MET and CEM-Net methods of the suite: from a case's inputs to a video, with checkpoints next to the data.
+"""Adds C-MET and CEM-Net to the suite as methods: each method turns the inputs of a case into a video.
 
-They have the members of `cmet_baselines.method.Method` and need no import from there. A checkpoint is searched when it
-is needed, so that a new one is found. `revision` is a digest of the files and of the renderer's revision.
+The classes have the members of `cmet_baselines.method.Method`, but this file does not import that module. The
+checkpoints are stored next to the data. They are searched at each use, so that a newly trained checkpoint is found.
+`revision` is a digest of the checkpoint files and of the renderer's revision.
 """
 
 from __future__ import annotations
@@ -56,7 +57,11 @@ class Case(Protocol):
 
 
 class TrainedMethod:
-    """A method whose weights are checkpoints. The face is drawn over the source video, cut or held to the length."""
+    """A method whose weights are checkpoints of this package.
+
+    The face is drawn over the source video. A source video that is too long is truncated to the output's length. If it
+    is too short, its last frame is repeated.
+    """
 
     name: str
     files: tuple[str, ...]  # names of its checkpoints
@@ -68,11 +73,11 @@ class TrainedMethod:
         return checkpoints.find(stage, self._model_files)
 
     def paths(self) -> list[Path]:
-        """The method's checkpoints, and those that they were built on.
+        """Paths of the method's checkpoints, and of the earlier checkpoints that they were trained with.
 
         Raises:
-            MissingWeights: one is not trained.
-            UserError: one was trained with another revision of an earlier one than the one found.
+            MissingWeights: a checkpoint does not exist yet.
+            UserError: a checkpoint was trained with an earlier checkpoint whose file has changed since then.
         """
         found = {name: self._find(name) for name in self.files}
         for name in self.files:
@@ -87,7 +92,7 @@ class TrainedMethod:
 
     @property
     def revision(self) -> str:
-        """Twelve hex digits over the checkpoints and the renderer."""
+        """A digest of the checkpoints and the renderer, 12 hexadecimal digits."""
         return digest([*(_revision(*_stamp(path)) for path in self.paths()), self.renderer().revision], 12)
 
     @property
@@ -96,7 +101,7 @@ class TrainedMethod:
         return frozenset().union(*(_header(*_stamp(path)).get("clips", ()) for path in self.paths()))
 
     def renderer(self) -> Renderer:
-        """The renderer: the mesh, with the trained appearance where the method has one."""
+        """The mesh renderer, with the trained appearance if the method has one. Subclasses may return another."""
         if "appearance" not in self.files:
             return MeshRenderer()
         return _mesh(_stamp(self._find("appearance")), _stamp(self._find("skin")))
@@ -113,7 +118,11 @@ class TrainedMethod:
         return self.renderer().frames(landmarks, case.reference_frames, case.reference_landmarks, base, points)
 
     def landmarks(self, case: Case, base: np.ndarray) -> np.ndarray:
-        """The landmarks to draw, (n_frames, 478, 3) px, given those of the base picture."""
+        """The landmarks to draw, (n_frames, 478, 3) px.
+
+        Args:
+            base: (n_frames, 478, 3) px, the landmarks of the source frames that the face is drawn over.
+        """
         raise NotImplementedError
 
 
@@ -139,7 +148,7 @@ class CMet(TrainedMethod):
 
 
 class CemNet(TrainedMethod):
-    """CEM-Net: predicts lips and jaw from audio, and adds the audio's emotion from a memory."""
+    """CEM-Net: predicts lips and jaw from the audio, then adds the audio's emotion, which it reads from a memory."""
 
     name = "cem-net"
     files: tuple[str, ...] = ("audio2mouth", "aee", "ebm", "appearance", "skin")
@@ -151,7 +160,7 @@ class CemNet(TrainedMethod):
 
 
 class CemNetFlow(CemNet):
-    """CEM-Net with its own flow renderer."""
+    """CEM-Net with its own flow renderer instead of the mesh renderer."""
 
     name = "cem-net-flow"
     files = ("audio2mouth", "aee", "ebm", "renderer")
@@ -161,9 +170,10 @@ class CemNetFlow(CemNet):
 
 
 class GroundTruthFace(TrainedMethod):
-    """Draws the ground truth's face on the source video in the source's pose: the result of perfect landmarks.
+    """Draws the ground truth's face on the source video, in the head pose of the source.
 
-    It is not a method. It shows the upper bound of a landmark model with the mesh renderer.
+    It is a control, because it reads the ground truth. Its score is the upper bound of a model that predicts landmarks
+    and draws them with the mesh renderer.
     """
 
     name = "ground-truth-face"
@@ -179,7 +189,7 @@ class GroundTruthFace(TrainedMethod):
 
 # Cache of loaded files -----------------------------------------------------------------------------------------------
 
-Stamp = tuple[Path, int, int]  # path, modification time in ns and size; it changes when the file is written again
+Stamp = tuple[Path, int, int]  # path, modification time in ns, size in bytes; a rewritten file has another stamp
 
 
 def _stamp(path: Path) -> Stamp:

@@ -1,4 +1,4 @@
-"""Measures the prosody of audio for both models: pitch, loudness, breath and brightness."""
+"""Measures the prosody of audio for C-MET and CEM-Net: pitch, loudness, breathiness and brightness."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from talking_face.reasons import ClipError, Reason
 
 _FRAME, _HOP, _FFT = 1024, 320, 2048  # samples: 64 ms, 20 ms
 _LOWEST, _HIGHEST = 60, 500  # Hz
-_OCTAVE = 0.05  # of a peak's height, for each doubling of the period (Praat: 0.01; these voices have strong overtones)
-_VOICED = 0.5  # of a frame's energy that repeats after one period
-_AUDIBLE = 30.0  # dB below the loudest frame
+# Penalty on the autocorrelation (1 at most) for each doubling of the period. Praat uses 0.01; these voices have strong
+# overtones and need more.
+_OCTAVE = 0.05
+_VOICED = 0.5  # a frame is voiced if more than this share of its energy repeats after one period
+_AUDIBLE = 30.0  # a frame counts as voiced only if it is less than this many dB below the loudest frame
 
-PoolRule = Literal["mean", "emotions"]  # how a pool of utterances is encoded; see `cmet_reference.cmet.speech`
+PoolRule = Literal["mean", "emotions"]  # how a pool of utterances is encoded; see `cmet.speech.PoolEncoder`
 
 
 PROSODY = (
@@ -33,11 +35,11 @@ PROSODY = (
 
 
 class Prosody:
-    """Encodes the prosody of an utterance as ten numbers: pitch, loudness, their movement, breath and brightness.
+    """Encodes the prosody of an utterance as ten numbers: pitch, loudness, their movement, breathiness and brightness.
 
-    Means and deviations of 13 cepstra, added to the first eight numbers, lowered the accuracy on held-out speakers from
-    70 % to 63 % (nearest label, one clip minus the speaker's neutral mean). They depend more on voice and sentence than
-    on emotion.
+    Cepstra are left out, because they depend more on voice and sentence than on emotion. In a test, the means and
+    standard deviations of 13 cepstra were added to the first eight numbers. The accuracy on held-out speakers fell from
+    70 % to 63 % (nearest emotion, one clip minus the speaker's neutral mean).
     """
 
     name = "prosody-1"
@@ -45,14 +47,14 @@ class Prosody:
     pool_rule: PoolRule = "emotions"
 
     def encode(self, audio: np.ndarray, clip_id: str | None = None) -> np.ndarray:
-        """(10,) float32 of (N,) int16 at 16 kHz. Raises ClipError where it is shorter than a frame."""
+        """Encodes audio, (N,) int16 at 16 kHz, as (10,) float32. Raises the errors of `checked`."""
         return prosody(*pitch_track(checked(audio)))
 
 
 def prosody(pitch: np.ndarray, strength: np.ndarray, level: np.ndarray, tilt: np.ndarray) -> np.ndarray:
-    """The ten numbers of PROSODY, float32, from the results of `pitch_track`, (T,) each."""
+    """The ten numbers listed in PROSODY, (10,) float32. The arguments are the results of `pitch_track`, (T,) each."""
     voiced = (strength > _VOICED) & (level > level.max() - _AUDIBLE)
-    tones = pitch[voiced] if voiced.sum() >= 3 else np.full(3, np.log(150.0))  # whisper, silence: no movement
+    tones = pitch[voiced] if voiced.sum() >= 3 else np.full(3, np.log(150.0))  # whisper or silence: a constant pitch
     low, high = np.percentile(tones, (10, 90))
     top = np.percentile(level, 95)
     loud = level > top - 15
@@ -76,17 +78,19 @@ def prosody(pitch: np.ndarray, strength: np.ndarray, level: np.ndarray, tilt: np
 
 
 def pitch_track(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Pitch by autocorrelation, loudness and brightness, every 20 ms.
+    """Measures pitch by autocorrelation, loudness and brightness, every 20 ms.
 
-    Windows of 64 ms under a Hann taper, their autocorrelation divided by the taper's own (Boersma 1993, eq. 9); the
-    highest peak between 60 and 500 Hz.
+    The audio is split into windows of 64 ms, which are multiplied by a Hann window. Their autocorrelation is divided by
+    the autocorrelation of the Hann window (Boersma 1993, eq. 9). The pitch is the highest peak between 60 and 500 Hz,
+    after a penalty for long periods.
 
     Args:
         samples: (N,) int16, 16 kHz.
 
     Returns:
-        pitch in log Hz; the peak's height: the share of energy that repeats; level in dB of the squared sample; tilt in
-        dB. (1 + N // 320,) each.
+        four arrays, (1 + N // 320,) each: pitch in log Hz; height of the peak, which is the share of the energy that
+        repeats; level, the mean squared sample in dB; spectral tilt, the energy from 1 to 5 kHz relative to that from
+        50 Hz to 1 kHz in dB.
     """
     wave = np.pad(samples.astype(np.float64), _FRAME // 2)
     frames = np.lib.stride_tricks.sliding_window_view(wave, _FRAME)[::_HOP]
@@ -98,7 +102,7 @@ def pitch_track(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray
     repeat /= (repeat[:, :1] + 1e-9) * (own / own[0] + 1e-3)
     first = AUDIO_RATE // _HIGHEST
     lags = np.arange(first, AUDIO_RATE // _LOWEST)
-    # A tone repeats after two periods as well as after one: an octave down costs.
+    # A tone repeats after two periods as well as after one. The penalty prevents a pitch that is an octave too low.
     period = (repeat[:, lags] - _OCTAVE * np.log2(lags)).argmax(axis=1) + first
     hertz = np.fft.rfftfreq(_FFT, 1 / AUDIO_RATE)
     low, high = (power[:, (hertz >= a) & (hertz < b)].sum(axis=1) for a, b in ((50, 1000), (1000, 5000)))
@@ -111,7 +115,7 @@ def pitch_track(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray
 
 
 def checked(audio: np.ndarray) -> np.ndarray:
-    """The audio, (N,) int16. Raises ClipError where it has another form or less than 640 samples."""
+    """Returns the audio unchanged. Raises ClipError if it is not (N,) int16 or has less than 640 samples (40 ms)."""
     if audio.ndim != 1 or audio.dtype != np.int16 or len(audio) < 640:
         raise ClipError(
             Reason.TOO_SHORT, f"an utterance is (N,) int16 with 640 samples or more, got {audio.shape} {audio.dtype}"

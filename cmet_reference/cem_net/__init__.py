@@ -1,1 +1,1 @@
-"""CEM-Net: predicts emotion-agnostic lips from audio, and adds emotion from a memory read by audio and picture."""
+"""CEM-Net: predicts lips without emotion from audio, then adds emotion, which audio and picture select in a memory."""

@@ -1,1 +1,1 @@
-"""C-MET: maps directions of emotion in speech to directions of a face's expression code."""
+"""C-MET: maps a change of emotion in speech (a direction) to a change of a face's expression code."""

@@ -1,7 +1,9 @@
-"""Trains and prints C-MET's tables in miniature: ablations of reference tokens and losses on held-out speakers.
+"""Trains and prints two small ablation tables of C-MET, measured on held-out speakers.
 
-`python -m cmet_reference.cmet.ablation DATA references` trains `released`, `zero` and `predicted`; `losses` trains the
-paper's Table 6 (reconstruction, + contrast, + direction). All figures are of `figures.directions`, over the seeds.
+`python -m cmet_reference.cmet.ablation DATA references` compares the three kinds of reference tokens: `released`,
+`zero` and `predicted`. `... DATA losses` compares the losses of the paper's Table 6: reconstruction alone, with the
+contrastive loss, and with both other losses. The figures are those of `figures.directions`, as mean and standard
+deviation over the seeds.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ Figures = dict[str, dict[str, list[float]]]  # by row and column, one value per 
 
 
 def variants(table: str, settings: CMetSettings) -> dict[str, CMetSettings]:
-    """The rows of a table; each changes one setting."""
+    """The settings of each row of a table, by the name of the row."""
     if table == "references":
         return {
             name: replace(settings, sampling=replace(settings.sampling, reference=name))
@@ -42,7 +44,9 @@ def variants(table: str, settings: CMetSettings) -> dict[str, CMetSettings]:
 
 
 def run(table: str, data: Path, settings: CMetSettings, seeds: Sequence[int], out: Path, quiet: bool = True) -> Figures:
-    """Train every row of a table with every seed, below `out`. Finished trainings there are kept.
+    """Train every row of a table with every seed, and store the trainings in folders below `out`.
+
+    A finished training in such a folder is not repeated.
 
     Returns:
         figures by row and name, one value per seed.

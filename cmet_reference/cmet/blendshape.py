@@ -1,10 +1,11 @@
-"""The default face codec: encodes MediaPipe's 52 coefficients as ten numbers, and decodes them to landmarks.
+"""The default face codec: encodes MediaPipe's 52 coefficients as ten numbers, and decodes these to landmarks.
 
-An expression lasts longer than sounds and blinks. Therefore coefficients are averaged over two seconds before they are
-projected, and the codes give a slow displacement of the landmarks. Audio2Mouth gives the motion of the lips, as a
-displacement from the clip's own mean, so that the two can be added.
+An expression lasts longer than sounds and blinks. Therefore the coefficients are averaged over two seconds and then
+projected to a code. A code gives a slow displacement of the landmarks. Audio2Mouth gives the motion of the lips as a
+displacement from their mean position, so that both displacements can be added.
 
-`python -m cmet_reference.cmet.blendshape DATA` fits it and prints the variance that it explains on held-out speakers.
+`python -m cmet_reference.cmet.blendshape DATA` fits the codec and prints the variance that it explains on held-out
+speakers.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ from cmet_reference.geometry import Pose, fit_pose, to_head, to_picture
 from cmet_reference.render.base import Renderer
 from talking_face.reasons import UserError
 
-SLOW = 51  # frames: 2 s; of 25, 51 and 101 it explains most of held-out landmarks
-RIDGE = 0.1  # of the mean variance of a predictor; 0.001 to 0.1 differ by 0.02 in held-out R2
-SPEECH_SIZE = 12  # principal motions of lips and jaw that carry the skin around them
+SLOW = 51  # frames (2 s) in the mean; compared with 25 and 101, it explains most of the held-out landmarks' variance
+RIDGE = 0.1  # penalty relative to the mean variance of a predictor; 0.001 to 0.1 change the held-out R2 by 0.02
+SPEECH_SIZE = 12  # number of principal motions of lips and jaw from which the motion of the skin is predicted
 _NOSE_TIP, _PHILTRUM, _CHIN = 4, 164, 152
 
 REGIONS: Mapping[str, tuple[int, ...]] = {
@@ -44,26 +45,27 @@ class BlendshapeModel:
     """The fitted codec: float32 arrays. Their names are stored in checkpoints."""
 
     template: np.ndarray  # (478, 3) mean face in the head's frame
-    centre: np.ndarray  # (52,) coefficients of the code 0
-    to_code: np.ndarray  # (52, C)
-    to_points: np.ndarray  # (C, 478, 3) eye distances a unit of the code
+    centre: np.ndarray  # (52,) coefficients of a face whose code is zero
+    to_code: np.ndarray  # (52, C) projection of coefficients to a code
+    to_points: np.ndarray  # (C, 478, 3) displacement of the landmarks per unit of the code, in eye distances
     speech: np.ndarray  # (57 * 3, K) principal motions of lips and jaw
-    speech_to_points: np.ndarray  # (K, 478, 3) how the skin follows them
+    speech_to_points: np.ndarray  # (K, 478, 3) displacement of the face per unit of each principal motion
 
     @property
     def size(self) -> int:
         return self.to_code.shape[1]
 
     def codes(self, blendshapes: np.ndarray) -> np.ndarray:
-        """(T, 52) coefficients to (T, C) float32 codes; each code covers the two seconds around its frame."""
+        """Encodes (T, 52) coefficients as (T, C) float32; each code is for the two seconds around its frame."""
         return ((slow(blendshapes) - self.centre) @ self.to_code).astype(np.float32)
 
     def displaced(self, codes: np.ndarray) -> np.ndarray:
-        """(T, C) differences of codes to (T, 478, 3) displacements in the head's frame."""
+        """Converts differences of codes, (T, C), to displacements in the head's frame, (T, 478, 3)."""
         return np.tensordot(codes, self.to_points, axes=1).astype(np.float32)
 
     def upper(self) -> np.ndarray:
-        """(478,): 1 for points that speech does not move, down to the tip of the nose; 0 from the philtrum on."""
+        """(478,) weights of the points: 1 above the tip of the nose, where speech moves none of them; 0 below the
+        philtrum; linear between tip and philtrum."""
         y = self.template[:, 1]
         return np.clip((y[_PHILTRUM] - y) / (y[_PHILTRUM] - y[_NOSE_TIP]), 0, 1).astype(np.float32)
 
@@ -73,7 +75,7 @@ class BlendshapeModel:
 
 
 def slow(track: np.ndarray, width: int = SLOW) -> np.ndarray:
-    """(T, ...), each frame the mean of the `width` frames around it; near the ends of those that exist."""
+    """Replaces each frame of (T, ...) by the mean of the `width` frames around it, or of those of them that exist."""
     n = len(track)
     total = np.concatenate([np.zeros((1, *track.shape[1:])), np.cumsum(track, axis=0, dtype=np.float64)])
     at = np.arange(n)
@@ -82,16 +84,22 @@ def slow(track: np.ndarray, width: int = SLOW) -> np.ndarray:
 
 
 def fit_model(clips: Sequence[ClipArrays], size: int = 10) -> BlendshapeModel:
-    """The codec of a training split.
+    """Fits the codec to a training split.
 
-    Codes: principal components of the clips' mean coefficients, each clip minus its speaker's neutral mean, so
-    that neither speaker nor content is a component. Coefficients are divided by the root of their standard deviation
-    first (Pareto scaling). Without scaling, brows and nose are lost, whose coefficients are small; with standardised
-    ones, coefficients that hardly move get in. Codes have a mean variance of 1, which is the unit of the losses.
+    Codes are principal components of the clips' mean coefficients. The neutral mean of the speaker is subtracted first,
+    and the mean over a clip removes the content, so that neither speaker nor content becomes a component. Coefficients
+    are also divided by the square root of their standard deviation (Pareto scaling). Without this scaling, the small
+    coefficients of brows and nose would have no effect. With a division by the standard deviation itself, coefficients
+    that hardly move would have too much effect. Codes have a mean variance of 1, which is the unit of the losses.
 
-    Points: ridge regression of slow displacements from the speaker's neutral mean, codes to landmarks.
+    Landmarks are predicted from codes by ridge regression. Both are averaged over two seconds and are relative to the
+    speaker's neutral mean.
 
-    Raises UserError where there are too few clips.
+    Args:
+        size: C, the number of components.
+
+    Raises:
+        UserError: there are not more clips than components.
     """
     if len(clips) <= size:
         raise UserError(f"{len(clips)} clips of the training split are too few for {size} expression components")
@@ -117,10 +125,10 @@ def fit_model(clips: Sequence[ClipArrays], size: int = 10) -> BlendshapeModel:
 
 
 def explained(model: BlendshapeModel, clips: Sequence[ClipArrays]) -> dict[str, float]:
-    """The share of the landmarks' slow variance around each speaker's neutral mean that the codes explain, by region.
+    """The share of the landmarks' slow motion that the codes explain, for each region of the face.
 
-    R2 = 1 - sum |true - predicted|^2 / sum |true|^2 over clips, frames and coordinates; the baseline is the speaker's
-    own neutral mean.
+    R2 = 1 - sum |true - predicted|^2 / sum |true|^2 over clips, frames and coordinates. The displacements are relative
+    to the speaker's neutral mean, so that a codec that always predicts this mean has R2 = 0.
     """
     heads = [to_head(c.landmarks, fit_pose(c.landmarks, model.template)) for c in clips]
     codes, points = _from_rest(clips, heads, lambda c: model.codes(c.blendshapes))
@@ -134,7 +142,12 @@ def explained(model: BlendshapeModel, clips: Sequence[ClipArrays]) -> dict[str, 
 def _from_rest(
     clips: Sequence[ClipArrays], heads: Sequence[np.ndarray], coded: Callable[[ClipArrays], np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Slow codes (R, C) and points (R, 478, 3) of every fifth frame, minus the speaker's neutral mean."""
+    """Slow codes (R, C) and slow points (R, 478, 3) of every fifth frame, minus the speaker's neutral mean.
+
+    Args:
+        heads: (T, 478, 3) of each clip, in the head's frame.
+        coded: computes the slow codes of a clip.
+    """
     codes = [coded(c)[::5] for c in clips]
     points = [slow(h)[::5] for h in heads]
     rest_codes = _rests(clips, np.stack([c.mean(axis=0) for c in codes]))
@@ -146,7 +159,10 @@ def _from_rest(
 
 
 def _rests(clips: Sequence[ClipArrays], means: np.ndarray) -> np.ndarray:
-    """(N, ...) means of clips to the neutral mean of each clip's speaker; without neutral clips, the mean of all."""
+    """The neutral mean of each clip's speaker, (N, ...), from the means of the clips, (N, ...).
+
+    If a speaker has no neutral clip, it is the mean of all clips of that speaker.
+    """
     out = np.empty_like(means)
     for speaker in {c.speaker for c in clips}:
         own = [i for i, c in enumerate(clips) if c.speaker == speaker]
@@ -156,7 +172,7 @@ def _rests(clips: Sequence[ClipArrays], means: np.ndarray) -> np.ndarray:
 
 
 def _ridge(x: np.ndarray, y: np.ndarray, penalty: float = RIDGE) -> np.ndarray:
-    """Ridge regression of (N, B) on (N, A): (A, B)."""
+    """The (A, B) coefficients of a ridge regression that predicts y, (N, B), from x, (N, A)."""
     square = x.T @ x
     return np.linalg.solve(square + penalty * np.trace(square) / len(square) * np.eye(len(square)), x.T @ y)
 
@@ -183,15 +199,16 @@ class BlendshapeCodec:
         landmarks = identity.need("landmarks", "Audio2Mouth")
         known = to_head(landmarks, fit_pose(landmarks, template))
         take = np.linspace(0, len(known) - 1, self.mouth.settings.references).round().astype(int)
-        # The pose comes from the upper face alone. Its mean is held, so that only speech moves the mouth.
+        # Audio2Mouth also reads the upper face. It gets the same mean face in each frame, so that only speech moves the
+        # mouth.
         held_still = np.repeat(known.mean(axis=0, keepdims=True), frames, axis=0)
         return self.mouth.mouth(audio, known, held_still, frames) - known[take][:, POINTS].mean(axis=0)
 
     def points(self, identity: Face, lips: np.ndarray, pose: Face, codes: np.ndarray) -> np.ndarray:
-        """The face's landmarks: (T, 478, 3) px of the pose's picture.
+        """The face's landmarks: (T, 478, 3) px of the picture of `pose`.
 
-        The sum of: the identity's mean face; the displacement of the codes; the lips with the skin around them; and the
-        fast motion of the upper face in the pose's video (blinks, gaze).
+        The face is the sum of four parts: the mean face of `identity`; the displacement of the codes; the lips, with
+        the skin that they move; and the fast motion of the upper face in the video of `pose` (blinks, gaze).
         """
         n, model = len(lips), self.model
         landmarks = identity.need("landmarks", self.name)

@@ -1,7 +1,8 @@
-"""The interface of face codecs: encode a video's expression as a few numbers per frame, and draw a face from them.
+"""The interface of face codecs, which encode an expression as a few numbers per frame and draw a face from them.
 
-C-MET changes codes and never sees pictures. `blendshape` is the default and needs no download. `edtalk` (the paper's
-codec) and `pd_fgc` (its plug-in test) load the authors' weights.
+C-MET changes only these codes; its network does not read pictures. `blendshape` is the default codec and needs no
+download. `edtalk` is the paper's codec, and `pd_fgc` is the codec of the paper's plug-in test. These two load the
+authors' weights.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ from talking_face.reasons import ClipError, Reason
 
 @dataclass(frozen=True)
 class Face:
-    """The known parts of a video of one person, T frames at 25 frames/s; a codec asks for those that it needs."""
+    """The data that is known about a video of one person: T frames at 25 frames/s. Each codec uses what it needs."""
 
     frames: np.ndarray | None = None  # (T, H, W, 3) uint8 RGB
     landmarks: np.ndarray | None = None  # (T, 478, 3) px, no NaN
     blendshapes: np.ndarray | None = None  # (T, 52) in [0, 1], no NaN
 
     def need(self, part: str, who: str) -> np.ndarray:
-        """The part. Raises ClipError where it is absent or empty."""
+        """The array called `part`. Raises ClipError if it is absent or empty; the message names the user `who`."""
         value = getattr(self, part)
         if value is None or not len(value):
             raise ClipError(Reason.MISSING_FILE, f"{who} needs {part} of the video, which are absent")
@@ -34,33 +35,33 @@ class FaceCodec(Protocol):
     """Encodes and decodes the expression of a face."""
 
     name: str
-    size: int  # numbers of a code
+    size: int  # number of values in a code
 
     def encode(self, face: Face) -> np.ndarray:
-        """(T, size) float32 expression codes."""
+        """The expression codes of a face, (T, size) float32."""
         ...
 
     def lips(self, audio: np.ndarray, identity: Face, frames: int) -> np.ndarray:
-        """The lip motion of audio, (N,) int16 at 16 kHz: (frames, ...) in the codec's own form."""
+        """The lip motion for audio, (N,) int16 at 16 kHz. Returns (frames, ...); the form depends on the codec."""
         ...
 
     def decode(self, identity: Face, lips: np.ndarray, pose: Face, codes: np.ndarray) -> np.ndarray:
-        """(T, H, W, 3) uint8 RGB of a face with this identity, lip motion, head pose and expression.
+        """Draws a face with this identity, lip motion, head pose and expression: (T, H, W, 3) uint8 RGB.
 
-        T is the number of lip motions. Shorter codes (T', size) and poses hold their last frame.
+        T is the number of frames of `lips`. If `codes` or `pose` have fewer frames, their last frame is repeated.
         """
         ...
 
 
 def held(track: np.ndarray, frames: int) -> np.ndarray:
-    """A track cut to `frames` frames, or its last row repeated: (T, ...) to (frames, ...)."""
+    """Truncates a track (T, ...) to (frames, ...), or repeats its last row until it has that length."""
     return track[np.minimum(np.arange(frames), len(track) - 1)]
 
 
 def smoothed_lips(lips: np.ndarray) -> np.ndarray:
-    """(T, C) under a three-tap Gaussian of deviation 1: .274, .452, .274. Source: conv_feat in src/util.py of C-MET.
+    """Smooths (T, C) over time with a Gaussian of three weights, 0.274, 0.452 and 0.274 (standard deviation 1).
 
-    Beyond the ends are zeros, as there.
+    Source: conv_feat in src/util.py of C-MET. As in that function, values beyond the ends are zero.
     """
     taps = np.exp(-np.array([1.0, 0.0, 1.0]) / 2)
     taps /= taps.sum()

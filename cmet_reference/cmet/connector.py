@@ -1,8 +1,8 @@
 """C-MET's connector network, the only trained part: maps a direction of speech to a direction of expression codes.
 
-Compare src/connector.py of ChanHyeok-Choi/C-MET. Tokens, tokenizers and the order of operations are the released ones.
-A code of another size than 10 leaves several positions after the strided convolutions, and their mean is used; with 10
-there is one. The released class cannot read such codes.
+Tokens, tokenizers and the order of operations are those of src/connector.py in ChanHyeok-Choi/C-MET. One thing is
+added: codes of another size than 10, which the released class cannot read. After the strided convolutions, a code of
+size 10 has one position. A larger code has several positions, and their mean is used.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ import torch
 from torch import Tensor, nn
 
 REFERENCE, SPEECH, INPUT = 1, 2, 3  # rows of the modality embedding; row 0 is its unused padding
-_MAX_LENGTH = 512  # of the position table
+_MAX_LENGTH = 512  # rows of the table of positions
 
 
 @dataclass(frozen=True)
 class ConnectorSettings:
-    """The defaults are the paper's: 27,691,096 parameters."""
+    """Sizes of the network. The defaults are the paper's and give 27,691,096 parameters."""
 
-    code: int = 10  # numbers of an expression code: EDTalk and blendshapes 10, PD-FGC 30
-    speech: int = 1024  # numbers of an utterance vector: emotion2vec_plus_large 1024
+    code: int = 10  # values in an expression code: 10 for EDTalk and blendshapes, 30 for PD-FGC
+    speech: int = 1024  # values in the speech input: 1024 for emotion2vec_plus_large
     width: int = 1024
     layers: int = 4
     heads: int = 4
     feed_forward: int = 1024
     dropout: float = 0.1
-    window: int = 5  # frames of a block
+    window: int = 5  # frames per block
 
 
 class Tokens(NamedTuple):
-    """The tokenizers' outputs before positions are added, for the contrastive loss. Each (B, n, width)."""
+    """The tokenizers' outputs before positions are added, (B, n, width) each. The contrastive loss needs them."""
 
     reference: Tensor
     speech: Tensor
@@ -42,7 +42,7 @@ class Tokens(NamedTuple):
 
 
 class ConvBlock(nn.Module):
-    """Convolution, batch norm, the input added where `residual`, activation."""
+    """A convolution, batch norm and an activation. With `residual`, the input is added before the activation."""
 
     def __init__(
         self, n_in: int, n_out: int, size: int, stride: int, pad: int, residual: bool = False, tanh: bool = False
@@ -54,20 +54,21 @@ class ConvBlock(nn.Module):
         self.act = nn.Tanh() if tanh else nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, n_in, L) to (N, n_out, L')."""
+        """Maps (N, n_in, L) to (N, n_out, L'), where L' depends on the stride."""
         out = self.norm(self.conv(x))
         return self.act(out + x if self.residual else out)
 
 
 class VisualTokenizer(nn.Module):
-    """One code to one token, each frame alone, by 13 convolutions along the code: length 10, 5, 3, 1.
+    """Encodes the code of each frame as one token, by 13 convolutions along the values of the code.
 
-    Batch norm mixes all frames of a batch while training.
+    The strided convolutions shorten a code from 10 values to 5, 3 and 1. Frames are encoded separately, except that
+    batch norm uses the statistics of all frames of a batch during training.
     """
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        # Below a width of 1024 the last layers have at most this width.
+        # In a network narrower than 512, the last layers have at most `width` channels.
         c = [min(n, width) for n in (64, 128, 256, 512)]
         self.blocks = nn.Sequential(
             ConvBlock(1, 4, 3, 1, 1),
@@ -86,13 +87,13 @@ class VisualTokenizer(nn.Module):
         )
 
     def forward(self, codes: Tensor) -> Tensor:
-        """(B, n, code) to (B, n, width)."""
+        """Maps codes (B, n, code) to tokens (B, n, width)."""
         batch, n, size = codes.shape
         return self.blocks(codes.reshape(batch * n, 1, size)).mean(dim=-1).reshape(batch, n, -1)
 
 
 class SpeechTokenizer(nn.Module):
-    """Linear, GELU, layer norm: the activation is before the norm."""
+    """A linear layer, GELU, then layer norm."""
 
     def __init__(self, speech: int, width: int) -> None:
         super().__init__()
@@ -101,12 +102,12 @@ class SpeechTokenizer(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, vector: Tensor) -> Tensor:
-        """(B, 1, speech) to (B, 1, width)."""
+        """Maps a speech input (B, 1, speech) to a token (B, 1, width)."""
         return self.norm(self.act(self.linear(vector)))
 
 
 class Connector(nn.Module):
-    """A transformer over {reference directions} || {speech direction} || {input codes}: 5 + 1 + 5 tokens."""
+    """A transformer over 11 tokens: 5 of reference directions, 1 of the speech direction, and 5 of input codes."""
 
     position: Tensor
 
@@ -122,19 +123,19 @@ class Connector(nn.Module):
         self.speech_tokenizer = SpeechTokenizer(s.speech, s.width)
         self.head = nn.Sequential(nn.Linear(s.width, s.code), nn.GELU(), nn.Linear(s.code, s.code))
         self.apply(_initialise)
-        self.visual_norm = nn.LayerNorm(s.width)  # one for both visual tokenizers
+        self.visual_norm = nn.LayerNorm(s.width)  # shared by both visual tokenizers
         self.register_buffer("position", _sinusoids(_MAX_LENGTH, s.width), persistent=False)
 
     def forward(self, reference: Tensor, speech: Tensor, codes: Tensor) -> tuple[Tensor, Tokens]:
         """The direction to add to the codes.
 
         Args:
-            reference: (B, window, code) directions of the block before, zeros for the first.
-            speech: (B, 1, speech) utterance vectors of the target emotion minus those of the source emotion.
+            reference: (B, window, code) directions of the block before; zeros for the first block.
+            speech: (B, 1, speech) encoding of the target emotion's utterances minus that of the source emotion's.
             codes: (B, window, code) expression codes to change.
 
         Returns:
-            (B, window, code) direction, and the tokens.
+            the direction, (B, window, code), and the tokens.
         """
         tokens = Tokens(
             self.visual_norm(self.reference_tokenizer(reference)),
@@ -147,7 +148,7 @@ class Connector(nn.Module):
             [
                 tokens.reference + self.position[: reference.shape[1]] + kind[REFERENCE],
                 tokens.speech + kind[SPEECH],  # no position
-                tokens.input + self.position[:n] + kind[INPUT],  # counts from 0 again
+                tokens.input + self.position[:n] + kind[INPUT],  # positions start at 0 again
             ],
             dim=1,
         )
@@ -155,14 +156,17 @@ class Connector(nn.Module):
 
 
 def _initialise(module: nn.Module) -> None:
-    """Xavier normal and bias 0 for every nn.Linear; attention's in_proj has another type and keeps torch's values."""
+    """Initialises every nn.Linear with Xavier-normal weights and bias 0.
+
+    The attention's in_proj is not an nn.Linear, so it keeps torch's initial values.
+    """
     if isinstance(module, nn.Linear):
         nn.init.xavier_normal_(module.weight)
         nn.init.zeros_(module.bias)
 
 
 def _sinusoids(length: int, width: int) -> Tensor:
-    """(length, width): sines in the even columns, cosines in the odd ones (Vaswani et al. 2017, section 3.5)."""
+    """Position encodings, (length, width): sines in even columns, cosines in odd columns (Vaswani et al. 2017, 3.5)."""
     frequency = torch.exp(torch.arange(0, width, 2).float() * -(math.log(10000.0) / width))
     angle = torch.arange(length).float()[:, None] * frequency
     return torch.stack([angle.sin(), angle.cos()], dim=-1).reshape(length, width)
@@ -181,11 +185,11 @@ _RELEASED = (
 
 
 def from_released(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The authors' state dict (entry `state_dict` of their checkpoint) under the names used here."""
+    """Renames the tensors of the authors' state dict (entry `state_dict` of their checkpoint) to this file's names."""
     out = {}
     for name, value in state.items():
         if name.endswith((".position_r.pe", ".position_e.pe")):
-            continue  # a table, computed here
+            continue  # the table of positions, which is computed here
         old, new = next(((old, new) for old, new in _RELEASED if name.startswith(old)), ("", ""))
         if not old:
             raise KeyError(f"{name} is not a tensor of C-MET's connector")

@@ -1,9 +1,10 @@
 """Draws C-MET's training samples, as a pure function of (seed, step).
 
-Source: src/dataset_emo12.py of ChanHyeok-Choi/C-MET. Two of its properties are kept, because the published numbers
-depend on them. The direction is constant over time, and the reference tokens are its own rows before the window: unless
-the window starts at frame 0, the input contains the answer. And the speech vectors come from all speakers of the split.
-`reference` and `speech_speakers` change these.
+Source: src/dataset_emo12.py of ChanHyeok-Choi/C-MET. Two properties of that code are kept as defaults, because the
+published numbers depend on them. First, the reference tokens are the true direction in the frames before the window.
+The direction is constant over time, so the input contains the answer unless the window starts at frame 0. The setting
+`reference` changes this. Second, the speech vectors come from all speakers of the split. The setting `speech_speakers`
+changes this.
 """
 
 from __future__ import annotations
@@ -19,43 +20,45 @@ from cmet_reference.cmet.speech import PoolEncoder
 from talking_face.emotions import EMOTIONS
 from talking_face.reasons import UserError
 
-# Clip numbers of MEAD: those of an epoch, and those whose codes are averaged.
+# Clip numbers in MEAD: _EPOCH has the clips that are drawn in an epoch, _MEAN those whose codes are averaged.
 _EPOCH = {"neutral": {*range(1, 4), *range(31, 41)}, "emotional": {*range(1, 4), *range(21, 31)}}
 _MEAN = {"neutral": {*range(1, 11), *range(31, 41)}, "emotional": {*range(1, 11), *range(21, 31)}}
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How samples are drawn. The defaults are the released training's, except `takes`, which only MEAD has."""
+    """How samples are drawn. The defaults are those of the released code, except `takes`, which is only for MEAD."""
 
     batch: int = 128
     window: int = 5
-    clips: int = 10  # whose codes are averaged, for each emotion; drawn with replacement
-    direction: Literal["average", "first", "max", "random", "raw"] = "average"
-    identity: Literal["same", "different"] = "same"  # speaker of the codes: the indexed clip's, or any
-    speech_clips: int = 10
-    # "some": ten utterances, drawn with replacement, of a few speakers, who are drawn for each sample and are the same
-    # for both emotions. With few speakers the released pools hardly vary, and the network memorises their noise.
+    clips: int = 10  # clips per emotion whose codes are averaged; drawn with replacement
+    direction: Literal["average", "first", "max", "random", "raw"] = "average"  # see `_direction`
+    identity: Literal["same", "different"] = "same"  # the codes are of the drawn clip's speaker, or of a random speaker
+    speech_clips: int = 10  # utterances per pool
+    # Speakers of the utterances. "all": everybody; "same": the drawn clip's speaker. "some": a few speakers, drawn for
+    # each sample and used for both emotions; their utterances are drawn with replacement. Pools of "all" hardly vary if
+    # there are few speakers, and the network then memorises their noise.
     speech_speakers: Literal["all", "same", "some"] = "all"
-    speech_stride: int = 7  # between the target emotion's utterances in the pool; 1 for the source emotion
-    scale_intensity: bool = False  # unit vectors, and their difference times the level, instead of raw differences
+    speech_stride: int = 7  # step between the target emotion's utterances in its list; 1 for the source emotion
+    scale_intensity: bool = False  # normalise utterance vectors to length 1, and their difference to the level
     reference: Literal["released", "zero", "predicted"] = "released"
-    # Standard deviation of an offset that is added to all codes of a sample, source and target alike, in units of the
-    # codes. It imitates other people; the released code has none. With four training speakers the input codes otherwise
-    # identify the speaker.
+    # Standard deviation, in units of the codes, of a random offset. The same offset is added to all codes of a sample,
+    # in the source and in the target emotion. It imitates other people; the released code has no such offset. Without
+    # it, the input codes identify the speaker if there are only four training speakers.
     identity_noise: float = 0.0
-    takes: Literal["all", "released"] = "all"  # "released": an epoch has MEAD's numbers 1-3, 21-30 (neutral 31-40)
+    # "released": an epoch has only MEAD's clips 1-3 and 21-30; for neutral, clips 1-3 and 31-40.
+    takes: Literal["all", "released"] = "all"
 
 
 @dataclass(frozen=True)
 class CodedClips:
-    """The sampler's form of clips; all sequences have one length and the order of the clip ids."""
+    """Clips in the form that the sampler needs. All sequences have one entry per clip, in the order of `clip_ids`."""
 
     clip_ids: Sequence[str]
     speakers: Sequence[str]
     emotions: Sequence[str]
-    levels: Sequence[int]  # 1 to 3; 1 for neutral and where the data set has none
-    codes: Sequence[np.ndarray]  # (T, C) float32
+    levels: Sequence[int]  # intensity, 1 to 3; 1 for neutral clips and for clips without a label
+    codes: Sequence[np.ndarray]  # (T, C) float32 expression codes
     speech: np.ndarray  # (N, R) float32, the utterance vector of each clip
 
     def __len__(self) -> int:
@@ -63,10 +66,11 @@ class CodedClips:
 
 
 class Sampler:
-    """Draws batches from grouped clips; `batch` is a pure function of the step."""
+    """Draws batches. Clips are grouped by speaker, emotion and level. `batch` is a pure function of the step."""
 
     def __init__(self, clips: CodedClips, sampling: Sampling, seed: int, pools: PoolEncoder) -> None:
-        """Raises UserError where no speaker shows two emotions, or `scale_intensity` does not fit the pool rule."""
+        """Raises UserError if no speaker shows two emotions at one level, or if `scale_intensity` is on and the pool
+        rule is not `mean`."""
         if sampling.scale_intensity and pools.rule != "mean":
             raise UserError("scale_intensity needs the pool rule `mean`: speech = emotion2vec:FOLDER or stored:FOLDER")
         self.clips, self.sampling, self.seed, self.pool_encoder = clips, sampling, seed, pools
@@ -82,7 +86,7 @@ class Sampler:
         self.index = [i for i in range(len(clips)) if self._counts(i, _EPOCH) and self._targets(i)]
         if not self.index:
             raise UserError("no speaker of the training split shows two emotions at one level; C-MET learns from pairs")
-        # Only whole batches (drop_last), if there is one.
+        # An epoch has only whole batches (drop_last), unless the clips are fewer than a batch.
         n = len(self.index)
         self.epoch = n - n % sampling.batch if n >= sampling.batch else n
         self._order = lru_cache(maxsize=2)(self._shuffled)
@@ -91,12 +95,15 @@ class Sampler:
         """The samples of a step.
 
         Returns:
-            speech (B, 1, D): the encoding of the target emotion's pool minus that of the source emotion's.
-            source, target (B, W, C): codes in the two emotions; direction (B, W, C): from the first to the second.
-            reference (B, W, C): the direction's rows before the window (zeros unless `reference = released`).
-            before_source, before_target (B, W, C), has_before (B,) float32: the block before the window, from which
-                `reference = predicted` predicts; half of the samples have none, like a clip's first block.
-            label (B,) int64: target emotion, a position in EMOTIONS.
+            speech (B, 1, D): the encoding of the target emotion's pool minus the encoding of the source emotion's pool.
+            source, target (B, W, C): codes in the source and in the target emotion.
+            direction (B, W, C): the direction from the source codes to the target codes.
+            reference (B, W, C): the direction in the frames before the window; zeros unless `reference = released`.
+            label (B,) int64: target emotion, an index of EMOTIONS.
+            before_source, before_target (B, W, C): only with `reference = predicted`, the codes of the block before the
+                window, for which the network predicts the reference tokens.
+            has_before (B,) float32: only with `reference = predicted`, 1 if these codes are used. It is 0 with a
+                probability of at least one half; such a sample is treated like the first block of a clip.
         """
         draw = np.random.default_rng((self.seed, step))
         size = self.sampling.batch
@@ -109,10 +116,10 @@ class Sampler:
     def speech_direction(
         self, source: str, target: str, level: int, offset: int, speaker: str | None = None
     ) -> np.ndarray:
-        """(D,): the direction between fixed pools of both emotions. Source: get_raw_e2v and get_e2v.
+        """(D,): the direction of speech between pools that depend only on `offset`. Source: get_raw_e2v and get_e2v.
 
-        The k-th utterances are the entries offset + k and offset + 7 k of the emotions' pools, which are cyclic. The
-        neutral pool has stride 1.
+        The utterances of each emotion are a cyclic list. The k-th utterance has index offset + k for the source emotion
+        and for neutral, and index offset + 7 k for the target emotion (`speech_stride`).
         """
         s = self.sampling
         k = np.arange(s.speech_clips)
@@ -127,7 +134,10 @@ class Sampler:
         return out * (level / np.linalg.norm(out)) if s.scale_intensity else out
 
     def drawn_speech(self, source: str, target: str, level: int, draw: np.random.Generator) -> np.ndarray:
-        """(D,): the direction between drawn pools, for `speech_speakers = some`, of speakers who show both emotions."""
+        """(D,): the direction of speech between random pools, for `speech_speakers = some`.
+
+        The pools are drawn from a random subset of the speakers who show both emotions.
+        """
         keys = [(e, _level(e, level)) for e in (source, target)]
         both = [p for p in sorted(set(self.clips.speakers)) if all((p, *key) in self.pools for key in keys)]
         some = draw.permutation(len(both))[: int(draw.integers(len(both))) + 1]
@@ -138,12 +148,12 @@ class Sampler:
         return self.pool_encoder.direction(*vectors_of)
 
     def _clips_of(self, speakers: Sequence[str | None]) -> list[int]:
-        """All clips of the speakers, as the neutral pool where nobody is neutral."""
+        """Indices of all clips of the speakers (None: everybody). They replace a pool that would be empty."""
         return [i for i, s in enumerate(self.clips.speakers) if s in speakers or None in speakers]
 
     def _sample(self, index: int, draw: np.random.Generator) -> dict[str, np.ndarray]:
         clips, s = self.clips, self.sampling
-        chosen = self.index[int(draw.integers(len(self.index)))]  # the epoch's index sets the speech offset alone
+        chosen = self.index[int(draw.integers(len(self.index)))]  # `index` sets only the speech offset
         source, level, speaker = clips.emotions[chosen], clips.levels[chosen], clips.speakers[chosen]
         target = str(draw.choice(self._targets(chosen)))
         if s.identity == "different":
@@ -191,7 +201,10 @@ class Sampler:
         return {name: np.asarray(value) for name, value in out.items()}
 
     def _mean(self, cell: list[int], draw: np.random.Generator) -> np.ndarray:
-        """Codes averaged over clips drawn from a cell; shorter ones are repeated."""
+        """The mean codes of random clips of a cell. Clips shorter than the longest one are repeated to its length.
+
+        A cell is the list of the clips of one speaker, emotion and level.
+        """
         tracks = [self.clips.codes[cell[i]] for i in draw.integers(len(cell), size=self.sampling.clips)]
         n = max(len(t) for t in tracks)
         repeated = [t if len(t) == n else t[np.arange(n) % len(t)] for t in tracks]
@@ -201,7 +214,7 @@ class Sampler:
         return self.cells.get((speaker, emotion, _level(emotion, level)))
 
     def _targets(self, i: int) -> list[str]:
-        """Emotions that the clip's speaker also shows, at the clip's level."""
+        """The other emotions that the clip's speaker shows at the clip's level."""
         speaker, own, level = self.clips.speakers[i], self.clips.emotions[i], self.clips.levels[i]
         if self._cell(speaker, own, level) is None:
             return []
@@ -224,7 +237,11 @@ def _level(emotion: str, level: int) -> int:
 
 
 def _direction(first: np.ndarray, second: np.ndarray, rule: str, draw: np.random.Generator) -> np.ndarray:
-    """(T, C) from one emotion's codes to the other's; constant over time except for `raw`."""
+    """The direction (T, C) from the codes `first` to the codes `second`. It is constant over time except for `raw`.
+
+    `raw` is the difference in every frame. `average` is its mean over time, `first` its first frame, and `max` its
+    frame with the largest mean. `random` is the difference of two random frames.
+    """
     gap = second - first
     if rule == "raw":
         return gap

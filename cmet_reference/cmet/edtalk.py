@@ -1,8 +1,9 @@
-"""The EDTalk codec of C-MET: ten expression weights per frame, and EDTalk's generator. Needs the authors' weights.
+"""The EDTalk codec of C-MET: a code is EDTalk's ten expression weights per frame; EDTalk's generator draws the face.
 
-This file has no code of EDTalk. The user names a checkout of tanshuai0219/EDTalk or of ChanHyeok-Choi/C-MET, which
-contains its networks. Its code and weights run in this process, so name only a checkout that you trust.
-Source of the calls: networks/generator.py (compute_alpha_D, test_EDTalk_AV_use_exp_weight), inference.py of C-MET.
+This file has no code of EDTalk. The user names a checkout with the authors' weights: of tanshuai0219/EDTalk, or of
+ChanHyeok-Choi/C-MET, which contains EDTalk's networks. The checkout's code runs in this process, so name only a
+checkout that you trust. Source of the calls: networks/generator.py of EDTalk (compute_alpha_D,
+test_EDTalk_AV_use_exp_weight) and inference.py of C-MET.
 """
 
 from __future__ import annotations
@@ -24,19 +25,19 @@ from cmet_reference.cmet.codec import Face, held, smoothed_lips
 from talking_face.reasons import UserError
 
 SIZE = 256
-_PACKAGES = ("src/EDTalk/networks", "networks")  # in C-MET's checkout and in EDTalk's own
+_PACKAGES = ("src/EDTalk/networks", "networks")  # the networks in a checkout of C-MET, and in one of EDTalk
 _WEIGHTS = ("pretrained_weights", "ckpts")
 _BATCH = 16
 
 
 class EDTalkCodec:
-    """EDTalk's encoder, audio-to-lip network and generator."""
+    """Runs EDTalk's encoder, audio-to-lip network and generator."""
 
     name = "edtalk"
     size = 10
 
     def __init__(self, checkout: Path, device: str = "cpu") -> None:
-        """Raises UserError where the checkout lacks the code or a weight file, or a file does not fit."""
+        """Raises UserError if the checkout lacks the code or a weight file, or if a weight file does not fit."""
         checkout = Path(checkout)
         folder = next((checkout / p for p in _PACKAGES if (checkout / p / "generator.py").is_file()), None)
         if folder is None:
@@ -65,15 +66,18 @@ class EDTalkCodec:
 
     @torch.inference_mode()
     def lips(self, audio: np.ndarray, identity: Face, frames: int) -> np.ndarray:
-        """(frames, 20) lip weights of the audio, smoothed as released."""
+        """(frames, 20) lip weights of the audio, smoothed as in C-MET."""
         mels = sound.mel_windows(sound.mel(sound.to_length(audio, frames)), np.arange(frames))
         given = torch.from_numpy(mels)[:, None].to(self.device)
         return smoothed_lips(self.audio2lip(given, 1, frames)[0].cpu().numpy())
 
     @torch.inference_mode()
     def decode(self, identity: Face, lips: np.ndarray, pose: Face, codes: np.ndarray) -> np.ndarray:
-        """(T, 256, 256, 3) uint8 RGB. The identity is its first frame; values are clamped, not stretched over the video
-        as C-MET's save_video does."""
+        """Draws (T, 256, 256, 3) uint8 RGB. Only the first frame of `identity` is used.
+
+        The generator's values are clamped to [-1, 1]. C-MET's save_video instead stretches the values of each video to
+        the full range.
+        """
         net, n = self.net, len(lips)
         who = _pictures(identity.need("frames", self.name)[:1]).to(self.device)
         poses = _pictures(pose.need("frames", self.name)[:n])
@@ -101,7 +105,7 @@ class EDTalkCodec:
 
 @contextmanager
 def stays_on(device: torch.device) -> Iterator[None]:
-    """Inside the block `tensor.cuda()` is `tensor.to(device)`: the authors' layers call it on every machine."""
+    """Inside the block, `tensor.cuda()` does `tensor.to(device)`, because the authors' layers always call `cuda()`."""
     before = torch.Tensor.cuda
     torch.Tensor.cuda = lambda self, *_, **__: self.to(device)  # type: ignore[method-assign,assignment]
     try:
@@ -111,7 +115,7 @@ def stays_on(device: torch.device) -> Iterator[None]:
 
 
 def _pictures(frames: np.ndarray) -> Tensor:
-    """(T, H, W, 3) uint8 RGB to (T, 3, 256, 256) float32 in [-1, 1]."""
+    """Converts (T, H, W, 3) uint8 RGB to (T, 3, 256, 256) float32 in [-1, 1]."""
     fit = np.stack([cv2.resize(f, (SIZE, SIZE), interpolation=cv2.INTER_AREA) for f in frames])
     return torch.from_numpy(fit).permute(0, 3, 1, 2).contiguous().float() / 127.5 - 1
 
@@ -127,7 +131,7 @@ def _weights(checkout: Path, file: str) -> Path:
 
 
 def _fill(net: nn.Module, path: Path, key: str) -> None:
-    """The state dict under `key` of a torch file, read as tensors only."""
+    """Load the state dict called `key` of a torch file into the network. Only tensors are read; no code is run."""
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
         state = found[key]
@@ -136,12 +140,15 @@ def _fill(net: nn.Module, path: Path, key: str) -> None:
         net.load_state_dict(state)
     except (KeyError, TypeError, RuntimeError, ValueError, EOFError) as error:
         raise UserError(f"{path} is not the expected file ({str(error).splitlines()[0]})") from None
-    except Exception as error:  # pickle.UnpicklingError: the file has more than tensors
+    except Exception as error:  # e.g. pickle.UnpicklingError, if the file has more than tensors
         raise UserError(f"{path} cannot be read as tensors ({str(error).splitlines()[0]})") from None
 
 
 def import_from(folder: Path, name: str) -> ModuleType:
-    """A module of the checkout's package, under a unique package name; its modules import each other relatively."""
+    """Imports a module of the checkout's package under a unique package name.
+
+    The name must be a package's, because the modules of the checkout import each other relatively.
+    """
     package = f"_edtalk_{abs(hash(folder.resolve())):x}"
     if package not in sys.modules:
         parent = ModuleType(package)

@@ -1,4 +1,7 @@
-"""Measures predicted expression directions on held-out speakers."""
+"""Measures how well C-MET predicts expression directions on held-out speakers.
+
+A direction is a difference between two expression codes: from one emotion to another.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,8 @@ from cmet_reference.cmet.data import CodedClips
 from cmet_reference.cmet.speech import PoolEncoder
 from talking_face.emotions import EMOTIONS
 
-POOL = 10  # utterances of an emotion, as in C-MET's inference
-MOST_FRAMES = 50  # of a neutral clip: ten blocks
+POOL = 10  # utterances per emotion, as in C-MET's inference
+MOST_FRAMES = 50  # only the first frames of a neutral clip are used: ten blocks
 FIGURES = (
     "cosine",
     "cosine_own",
@@ -28,13 +31,14 @@ FIGURES = (
 def predict(connector: Connector, speech: np.ndarray, codes: np.ndarray, reference: str = "previous") -> np.ndarray:
     """Predicts the direction of every frame, block by block.
 
-    A block's reference tokens are the prediction for the block before, zeros for the first. An incomplete last block is
-    filled with its last frame (the released inference drops it; see `generate`).
+    The reference tokens of a block are the prediction for the block before it; those of the first block are zeros. An
+    incomplete last block is filled with copies of its last frame. The released inference discards such a block; see
+    `generate`.
 
     Args:
-        speech: (N, D) utterance directions in the network's units, of N cases.
-        codes: (N, T, C), T >= 1.
-        reference: "previous", or "zero": every block is predicted like the first one.
+        speech: (N, D) directions of speech for N cases, the differences of two results of `PoolEncoder`.
+        codes: (N, T, C) expression codes to change, T >= 1.
+        reference: "previous" as above, or "zero": the reference tokens of all blocks are zeros.
 
     Returns:
         (N, T, C) float32.
@@ -62,20 +66,28 @@ def predict(connector: Connector, speech: np.ndarray, codes: np.ndarray, referen
 def directions(
     connector: Connector, clips: CodedClips, lookup: np.ndarray, pools: PoolEncoder, reference: str = "previous"
 ) -> dict[str, float]:
-    """The quality of predicted directions, compared with a lookup by label that was fitted on the training split.
+    """The quality of predicted directions, compared with a lookup by emotion label.
 
-    For every speaker and target emotion: from the speaker's first neutral clip to the emotion, with speech pools of ten
-    clips of all speakers given, highest level first, as at inference. The truth is the speaker's mean code in the
-    emotion minus the neutral mean.
+    One direction is predicted for every speaker and target emotion, from the speaker's first neutral clip. The speech
+    pools have up to ten clips of all speakers, those with the highest level first, as at inference. The true direction
+    is the speaker's mean code in the target emotion minus the speaker's mean neutral code.
 
-    Directions are centred: each speaker's truth and prediction minus its mean over target emotions, so that a direction
-    that is the same for all emotions scores 0. `cosine` is the mean over speakers and emotions. `emotion_accuracy` is
-    the share of directions whose nearest one in the lookup (cosine, both centred) has the right label. `_own` uses
-    pools of the speaker alone, `_lookup` and `_truth` replace the prediction.
+    Directions are centred before the comparison: for each speaker, the mean over target emotions is subtracted. A
+    prediction that is the same for all emotions therefore scores 0. The figures are means over speakers and emotions:
+
+    - `cosine`: the cosine between the predicted and the true direction.
+    - `cosine_own`: the same, with speech pools of the speaker alone.
+    - `cosine_lookup`: the same, with the lookup's direction in place of the prediction.
+    - `emotion_accuracy`: the share of directions whose nearest direction in the lookup (by cosine) has the correct
+      emotion. `emotion_accuracy_own` uses pools of the speaker alone; `emotion_accuracy_truth` is for true directions.
+    - `length_ratio`: the length of the predicted direction divided by that of the true one, both not centred.
+
+    Args:
+        lookup: (8, C) mean direction of each emotion in the training split; see `label_codes`.
 
     Returns:
-        the figures; {} where no training speaker shows neutral and an emotion, or no held-out speaker shows neutral and
-        all of these.
+        the figures; {} if no training speaker shows neutral and another emotion, or if no held-out speaker shows
+        neutral and all emotions of the lookup.
     """
     targets = [e for e in EMOTIONS if e != "neutral" and np.abs(lookup[EMOTIONS.index(e)]).sum() > 0]
     if not targets:
@@ -101,7 +113,10 @@ def _predicted(
     pools: PoolEncoder,
     reference: str,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Directions from a speaker's first neutral clip to the targets, (N, T, C) twice: with pools of all, and of one."""
+    """Predicted directions from a speaker's first neutral clip to the N target emotions, (N, T, C) each.
+
+    The first array is predicted with speech pools of all speakers, the second with pools of this speaker alone.
+    """
     first = next(i for i in range(len(clips)) if (clips.speakers[i], clips.emotions[i]) == (speaker, "neutral"))
     speech = np.stack(
         [
@@ -120,8 +135,8 @@ def _speaker_rows(of_all: np.ndarray, of_own: np.ndarray, raw: np.ndarray, label
     """The values of FIGURES for each target emotion of one speaker.
 
     Args:
-        of_all, of_own: (N, T, C) predicted directions.
-        raw: (N, C) true directions.
+        of_all, of_own: (N, T, C) predicted directions, the results of `_predicted`.
+        raw: (N, C) true directions, not centred.
         labels: (N, C) centred directions of the lookup.
     """
     truth = centred(raw)
@@ -141,7 +156,10 @@ def _speaker_rows(of_all: np.ndarray, of_own: np.ndarray, raw: np.ndarray, label
 
 
 def pool(clips: CodedClips, emotion: str, speaker: str | None = None) -> np.ndarray:
-    """(N, R) utterance vectors of up to ten clips of an emotion, highest level first; speakers take turns."""
+    """(N, R) utterance vectors of up to ten clips of an emotion, of one speaker or of all.
+
+    Clips of the highest level come first. Among clips of one level, the speakers alternate.
+    """
     rows = [i for i in range(len(clips)) if clips.emotions[i] == emotion and speaker in (None, clips.speakers[i])]
     seen: dict[tuple[str, int], int] = {}
     keys = {}
@@ -153,7 +171,7 @@ def pool(clips: CodedClips, emotion: str, speaker: str | None = None) -> np.ndar
 
 
 def means(clips: CodedClips, speaker: str) -> dict[str, np.ndarray]:
-    """The speaker's mean code in each emotion."""
+    """The speaker's mean code for each emotion that the speaker shows."""
     out: dict[str, list[np.ndarray]] = {}
     for i in range(len(clips)):
         if clips.speakers[i] == speaker:
@@ -162,7 +180,10 @@ def means(clips: CodedClips, speaker: str) -> dict[str, np.ndarray]:
 
 
 def label_codes(clips: CodedClips) -> np.ndarray:
-    """(8, C) mean direction from neutral to each emotion, over the speakers who show both; zeros where nobody does."""
+    """(8, C) direction of codes from neutral to each emotion, the mean over the speakers who show both.
+
+    It is zero for an emotion if there is no such speaker.
+    """
     every = [means(clips, s) for s in sorted(set(clips.speakers))]
     out = np.zeros((len(EMOTIONS), clips.codes[0].shape[1]), np.float32)
     for k, emotion in enumerate(EMOTIONS):
@@ -173,13 +194,13 @@ def label_codes(clips: CodedClips) -> np.ndarray:
 
 
 def neutral_speech(clips: CodedClips) -> np.ndarray:
-    """(M, R) utterance vectors of the neutral clips; of all clips where there is no neutral one."""
+    """(M, R) utterance vectors of the neutral clips, or of all clips if there is no neutral clip."""
     neutral = [i for i in range(len(clips)) if clips.emotions[i] == "neutral"]
     return np.asarray(clips.speech[neutral or slice(None)])
 
 
 def label_speech(clips: CodedClips, pools: PoolEncoder) -> np.ndarray:
-    """(8, D) direction of speech from neutral to each emotion; zeros where nobody shows it."""
+    """(8, D) direction of speech from neutral to each emotion; zeros for an emotion that no clip shows."""
     if pools.rule == "emotions":
         rows = np.eye(len(EMOTIONS)) - np.eye(len(EMOTIONS))[EMOTIONS.index("neutral")]
     else:
@@ -190,12 +211,12 @@ def label_speech(clips: CodedClips, pools: PoolEncoder) -> np.ndarray:
 
 
 def centred(rows: np.ndarray) -> np.ndarray:
-    """(N, C) minus their mean."""
+    """Subtracts the mean of the N rows from (N, C)."""
     return rows - rows.mean(axis=0)
 
 
 def cosine(a: np.ndarray, b: np.ndarray) -> float:
-    """The cosine of two vectors; 0 where one is zero."""
+    """The cosine of two vectors; 0 if one of them is zero."""
     length = float(np.linalg.norm(a) * np.linalg.norm(b))
     return float(a @ b) / length if length > 1e-12 else 0.0
 

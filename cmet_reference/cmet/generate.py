@@ -1,6 +1,7 @@
-"""C-MET's inference: gives the face of a video another emotion, in blocks of five frames; the lips follow the audio.
+"""C-MET's inference: changes the emotion of a face in a video, in blocks of five frames. The lips follow the audio.
 
-Source: inference.py of ChanHyeok-Choi/C-MET. Its peculiarities are settings; `RELEASED` has all of them.
+Source: inference.py of ChanHyeok-Choi/C-MET. The released code has some peculiarities, each of which is a setting here.
+`RELEASED` turns all of them on.
 """
 
 from __future__ import annotations
@@ -29,17 +30,17 @@ from talking_face.reasons import ClipError, Reason, UserError
 
 @dataclass(frozen=True)
 class Inference:
-    """How a track of codes is made. The defaults are ours; `RELEASED` is that of inference.py."""
+    """How the output codes are computed. The defaults are ours; `RELEASED` has the values of inference.py."""
 
-    reference: Literal["previous", "zero"] = "previous"
-    # Where the direction starts. "neutral": at neutral, whatever the source shows, so that the target's emotion adds to
-    # the source's. "seen": at the source's emotion, which is estimated from its coefficients and its own audio. In
-    # training too, directions lead from any emotion to any other.
+    reference: Literal["previous", "zero"] = "previous"  # reference tokens of a block; see `figures.predict`
+    # The emotion at which the direction starts. "neutral": neutral, even if the source shows another emotion. The
+    # target's emotion is then added to that of the source. "seen": the source's emotion, which is estimated from its
+    # blendshapes and its own audio. This agrees with training, where directions lead from any emotion to any other.
     source: Literal["seen", "neutral"] = "seen"
-    strength: float | None = None  # factor of the direction; None: the checkpoint's (1 without a checkpoint)
-    whole_blocks: bool = False  # leave out the frames after the last full block
-    drop_last: int = 0  # frames cut off the end of the track (released: 20)
-    extend: Literal["hold", "mirror"] = "hold"  # of a short track: hold its last frame, or play it back and forth
+    strength: float | None = None  # factor of the direction; None: the factor in the checkpoint (1 without one)
+    whole_blocks: bool = False  # discard the frames after the last full block
+    drop_last: int = 0  # number of frames to discard at the end of the track (released: 20)
+    extend: Literal["hold", "mirror"] = "hold"  # lengthen a short track: repeat its last frame, or play back and forth
 
 
 RELEASED = Inference(source="neutral", strength=1.0, whole_blocks=True, drop_last=20, extend="mirror")
@@ -51,15 +52,15 @@ def expression_track(
     """The source's codes with the emotion added.
 
     Args:
-        direction: (D,) utterance direction in the network's units.
-        codes: (T, C) of the source video.
+        direction: (D,) direction of speech, the difference of two results of `PoolEncoder`.
+        codes: (T, C) expression codes of the source video.
         frames: the number of output frames.
 
     Returns:
         (frames, C) float32.
 
     Raises:
-        ClipError: no frame of the source remains (the released code then does not terminate).
+        ClipError: no frame of the source remains. In this case the released code does not terminate.
     """
     if settings.whole_blocks:
         codes = codes[: len(codes) - len(codes) % connector.settings.window]
@@ -91,10 +92,12 @@ class CMetFace:
         """Load the networks.
 
         Args:
-            folder: holds cmet.safetensors and audio2mouth.safetensors; where it does not, `files` are searched.
-            settings: of the inference.
-            renderer: draws `video`.
+            folder: the folder of cmet.safetensors and audio2mouth.safetensors. A file that is not there is searched in
+                `files`.
+            settings: how the output codes are computed.
+            renderer: draws the pictures of `video`.
             device: a torch device.
+            files: the folders that are searched for checkpoints.
 
         Raises:
             MissingWeights: a checkpoint is absent.
@@ -130,11 +133,12 @@ class CMetFace:
         self.revision = "-".join([*(r[:8] for r in revisions), self.codec.name])
 
     def direction(self, emotion_audio: Sequence[np.ndarray], neutral_audio: Sequence[np.ndarray] = ()) -> np.ndarray:
-        """(D,): the direction from the neutral utterances to the emotional ones.
+        """(D,): the direction of speech from the neutral utterances to the emotional utterances.
 
         Args:
-            emotion_audio: (N,) int16 at 16 kHz each, one or more.
-            neutral_audio: the same, preferably of the same people; default: the training split's.
+            emotion_audio: one or more utterances, (N,) int16 at 16 kHz each.
+            neutral_audio: neutral utterances, preferably of the same speakers. If there are none, neutral utterances of
+                the training split are used.
         """
         if not len(emotion_audio):
             raise ClipError(Reason.NO_AUDIO, "C-MET needs an utterance in the target emotion")
@@ -144,9 +148,9 @@ class CMetFace:
     def source_direction(
         self, source: Face, source_audio: np.ndarray | None, neutral_audio: Sequence[np.ndarray] = ()
     ) -> np.ndarray:
-        """(D,): the direction from neutral to the source's estimated emotion.
+        """(D,): the direction of speech from neutral to the estimated emotion of the source.
 
-        Zeros where `settings.source` is neutral or the source's audio is unknown.
+        Zeros if `settings.source` is "neutral", or if the source's audio or blendshapes are unknown.
         """
         if self.settings.source == "neutral" or source_audio is None or source.blendshapes is None:
             return np.zeros(self.pool_encoder.size, np.float32)
@@ -155,7 +159,7 @@ class CMetFace:
     def source_probabilities(
         self, source: Face, source_audio: np.ndarray, neutral_audio: Sequence[np.ndarray] = ()
     ) -> np.ndarray:
-        """(8,): the probability of each of EMOTIONS in the source; `neutral_audio` as in `direction`."""
+        """(8,): the probability of each of EMOTIONS in the source. For `neutral_audio`, see `direction`."""
         seen = source.need("blendshapes", "the estimate of the source's emotion").mean(axis=0)
         scores = self.pool_encoder.scores(self._encoded([source_audio]), self._rest(neutral_audio))
         return speech.softmax(scores + np.append(seen, 1) @ self._buffer("seen"))
@@ -168,7 +172,7 @@ class CMetFace:
         neutral_audio: Sequence[np.ndarray] = (),
         source_audio: np.ndarray | None = None,
     ) -> np.ndarray:
-        """(frames, C) expression codes of the source in the emotion of `emotion_audio`."""
+        """(frames, C): the source's expression codes, changed to the emotion of `emotion_audio`."""
         start = self.source_direction(source, source_audio, neutral_audio)
         direction = self.direction(emotion_audio, neutral_audio) - start
         return expression_track(self.net.connector, direction, self.codec.encode(source), frames, self.settings)
@@ -185,15 +189,18 @@ class CMetFace:
         """The landmarks of a face that speaks `audio` in another emotion.
 
         Args:
-            audio: (N,) int16, 16 kHz, which the lips follow.
-            source: landmarks and blendshapes of the video; they give identity, pose, blinks and expression.
+            audio: (N,) int16, 16 kHz. The lips follow it.
+            source: landmarks and blendshapes of the source video. They give identity, pose, blinks and expression.
             emotion_audio: utterances in the target emotion, of any speaker; default: `audio`.
             neutral_audio: neutral utterances of the same speakers and of the person in the source video.
             source_audio: the source video's own audio; see `Inference.source`.
-            frames: default: the length of the audio.
+            frames: number of output frames T; default: the length of the audio.
 
         Returns:
-            (T, 478, 3) float32 px of the source's picture. Only with the blendshape codec; others have no landmarks.
+            (T, 478, 3) float32 px of the source's picture.
+
+        Raises:
+            UserError: the codec is not the blendshape codec. Other codecs give no landmarks.
         """
         if not isinstance(self.codec, BlendshapeCodec):
             raise UserError(f"the {self.codec.name} codec makes no landmarks; ask for video")
@@ -210,17 +217,20 @@ class CMetFace:
         source_audio: np.ndarray | None = None,
         frames: int | None = None,
     ) -> np.ndarray:
-        """The same as pictures, (T, H, W, 3) uint8 RGB, with any codec; `source` needs frames too."""
+        """The face that `landmarks` describes, as pictures, (T, H, W, 3) uint8 RGB.
+
+        Arguments as in `landmarks`, except that `source` also needs frames. It works with every codec.
+        """
         n = frames or len(audio) // SAMPLES_A_FRAME
         codes = self.codes(n, source, emotion_audio or [audio], neutral_audio, source_audio)
         return self.codec.decode(source, self.codec.lips(audio, source, n), source, codes)
 
     def _encoded(self, utterances: Sequence[np.ndarray]) -> np.ndarray:
-        """The utterance vectors, (N, R)."""
+        """The vectors of the utterances, (N, R)."""
         return np.stack([self.encoder.encode(u) for u in utterances])
 
     def _rest(self, neutral_audio: Sequence[np.ndarray]) -> np.ndarray:
-        """The neutral utterance vectors, (M, R)."""
+        """The vectors of the neutral utterances, (M, R); those of the training split if there are none."""
         return self._encoded(neutral_audio) if len(neutral_audio) else self._buffer("neutral_speech")
 
     def _buffer(self, name: str) -> np.ndarray:

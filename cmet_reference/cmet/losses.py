@@ -1,6 +1,9 @@
-"""The losses of C-MET: reconstruction both ways, supervised contrast of speech and vision, opposite directions.
+"""The losses of C-MET: reconstruction of the direction, a contrastive loss, and a loss for opposite directions.
 
-Source: loss.py and train.py of ChanHyeok-Choi/C-MET; where the paper's formula differs, it is a setting.
+The connector predicts a forward direction (source to target emotion) and a backward direction (target to source). Both
+are reconstructed. The contrastive loss compares speech tokens with visual tokens. The last loss asks that the two
+directions are opposite. Source: loss.py and train.py of ChanHyeok-Choi/C-MET. If the paper's formula differs from the
+code, a setting chooses between them.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from torch.nn import functional
 
 from cmet_reference.cmet.connector import Tokens
 
-# Of `wmse`, by the target emotion (class_weights in loss.py).
+# Weights of the loss `wmse`, by target emotion (class_weights in loss.py).
 EMOTION_WEIGHTS: Mapping[str, float] = {
     "angry": 0.5,
     "contempt": 1.0,
@@ -26,42 +29,50 @@ EMOTION_WEIGHTS: Mapping[str, float] = {
     "sad": 1.0,
     "surprised": 2.0,
 }
-NOISE_SIGMA = 8.0  # initial value of bmse's learnt deviation
+NOISE_SIGMA = 8.0  # initial value of the standard deviation that the loss `bmse` learns
 
 
 @dataclass(frozen=True)
 class LossSettings:
-    """The defaults are the released training's."""
+    """Kinds and weights of the losses. The defaults are those of the released code."""
 
     reconstruction: Literal["focal_mse", "mse", "wmse", "bmse"] = "focal_mse"
-    both_ways: bool = True  # False: the forward direction alone is reconstructed (`--train unidir`)
-    contrast: float = 0.1
-    direction: float = 0.05
-    direction_form: Literal["code", "paper"] = "code"
-    temperature: float = 0.1
+    both_ways: bool = True  # False: reconstruct only the forward direction (`--train unidir` in the released code)
+    contrast: float = 0.1  # weight of the contrastive loss
+    direction: float = 0.05  # weight of the loss for opposite directions
+    direction_form: Literal["code", "paper"] = "code"  # see `opposite`
+    temperature: float = 0.1  # of the contrastive loss
     focal_beta: float = 0.2
     focal_gamma: float = 1.0
 
 
 def focal_mse(predicted: Tensor, target: Tensor, beta: float = 0.2, gamma: float = 1.0) -> Tensor:
-    """mean((x - y)^2 (2 sigmoid(beta |x - y|) - 1)^gamma), the default reconstruction: near 0.1 |e|^3 for small e.
+    """The default reconstruction loss: mean(e^2 (2 sigmoid(beta |e|) - 1)^gamma) of the errors e.
 
-    Source: weighted_focal_mse_loss(activate="sigmoid") in loss.py.
+    With the default values it is near 0.1 |e|^3 for small e. Source: weighted_focal_mse_loss(activate="sigmoid") in
+    loss.py.
     """
     error = predicted - target
     return (error**2 * (2 * torch.sigmoid(beta * error.abs()) - 1) ** gamma).mean()
 
 
 def weighted_mse(predicted: Tensor, target: Tensor, weights: Tensor) -> Tensor:
-    """mean over rows of weight times the row's mean squared error: (N, C), (N, C), (N,). Source: WeightedMSELoss."""
+    """The mean over rows of the row's weight times the row's mean squared error. Source: WeightedMSELoss in loss.py.
+
+    Args:
+        predicted, target: (N, C).
+        weights: (N,).
+    """
     return (((predicted - target) ** 2).mean(dim=-1) * weights).mean()
 
 
 def balanced_mse(predicted: Tensor, target: Tensor, sigma: Tensor) -> Tensor:
-    """Cross-entropy of each prediction's target among the batch's, under an isotropic Gaussian of deviation `sigma`.
+    """Balanced MSE: the cross-entropy with which each prediction selects its own target among all targets of the batch.
 
-    Source: bmc_loss_md in loss.py (Ren et al. 2022, Balanced MSE, eq. 10), without the factor 2 sigma^2 that is
-    commented out there. The Gaussian's factor is the same for all targets and cancels in the softmax.
+    The likelihood of a target is an isotropic Gaussian around the prediction, with standard deviation `sigma`. Source:
+    bmc_loss_md in loss.py (Ren et al. 2022, Balanced MSE, eq. 10). The factor 2 sigma^2 of the paper is left out,
+    because it is commented out in that function. The Gaussian's normalisation is the same for all targets and cancels
+    in the softmax.
 
     Args:
         predicted, target: (N, C).
@@ -74,7 +85,8 @@ def balanced_mse(predicted: Tensor, target: Tensor, sigma: Tensor) -> Tensor:
 def contrastive(visual: Tensor, speech: Tensor, labels: Tensor, temperature: float = 0.1) -> Tensor:
     """Supervised contrastive loss over both modalities (Khosla et al. 2020, eq. 2). Source: CntLoss in loss.py.
 
-    All 2B features have length 1 and are compared with each other; the positives of one are all others with its label.
+    The 2B features are normalised to length 1, and each is compared with all others. The positives of a feature are all
+    other features with the same label.
 
     Args:
         visual, speech: (B, D).
@@ -90,8 +102,10 @@ def contrastive(visual: Tensor, speech: Tensor, labels: Tensor, temperature: flo
 
 
 def opposite(forward: Tensor, backward: Tensor, form: Literal["code", "paper"] = "code") -> Tensor:
-    """The deviation of the two predictions from opposite directions, per frame: mean((1 + cos)^2), in the paper
-    mean(1 + cos). Source: DirectionalLoss in loss.py.
+    """A loss that is 0 if the two predictions are opposite in every frame. Source: DirectionalLoss in loss.py.
+
+    `cos` is the cosine between the two predictions of a frame. The form "code" is mean((1 + cos)^2); the form "paper"
+    is mean(1 + cos).
 
     Args:
         forward, backward: (N, C).
@@ -107,7 +121,12 @@ def reconstruction(
     weights: Tensor | None = None,
     sigma: Tensor | None = None,
 ) -> Tensor:
-    """The chosen reconstruction of (N, C) directions; `weights` (N,) for wmse, `sigma` () for bmse."""
+    """The reconstruction loss that the settings choose, for (N, C) directions.
+
+    Args:
+        weights: (N,), only for `wmse`.
+        sigma: scalar, only for `bmse`.
+    """
     if settings.reconstruction == "focal_mse":
         return focal_mse(predicted, target, settings.focal_beta, settings.focal_gamma)
     if settings.reconstruction == "mse":
@@ -122,7 +141,10 @@ def reconstruction(
 
 
 def both_contrasts(forward: Tokens, backward: Tokens, labels: Tensor, temperature: float = 0.1) -> Tensor:
-    """(L_va + L_av) / 2 of train.py: +speech is matched with -vision and the other way round.
+    """The mean of two contrastive losses, (L_va + L_av) / 2 in train.py.
+
+    The visual feature is the difference of the input tokens, target minus source emotion. As in train.py, the forward
+    speech tokens are compared with the negative visual feature, and the backward speech tokens with the positive one.
 
     Args:
         forward: tokens of connector(reference, speech, codes of the source emotion).
@@ -147,11 +169,13 @@ def total(
     """The total loss of C-MET, and its parts.
 
     Args:
-        directions, tokens: the connector's outputs for the forward and for the reversed input, (B, T, C) each.
-        target: (B, T, C) direction from the source to the target emotion.
+        directions: (B, T, C) each, the connector's outputs for the forward and for the backward input.
+        tokens: the connector's tokens for these inputs.
+        target: (B, T, C) true direction from the source to the target emotion.
         labels: (B,) int64 target emotions.
-        weights: (B,) of wmse.
-        sigma: () of bmse.
+        settings: kinds and weights of the losses.
+        weights: (B,), only for `wmse`.
+        sigma: scalar, only for `bmse`.
     """
     forward, backward = (d.flatten(0, 1) for d in directions)
     rows = target.flatten(0, 1)

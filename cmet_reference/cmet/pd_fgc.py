@@ -1,7 +1,8 @@
-"""The PD-FGC codec of C-MET's plug-in test: 30 emotion numbers per frame. Needs a checkout with the authors' weights.
+"""The PD-FGC codec of C-MET's plug-in test: a code is the 30 emotion values that PD-FGC computes per frame.
 
-This file has no code of PD-FGC. The user's checkout of Dorniwang/PD-FGC-inference gives code and weights, and both run
-in this process. Source of the calls: lib/inferencer.py (Tester) and lib/data/voxtest_dataset.py.
+This file has no code of PD-FGC. The user names a checkout of Dorniwang/PD-FGC-inference with the authors' weights. The
+checkout's code runs in this process, so name only a checkout that you trust. Source of the calls: lib/inferencer.py
+(Tester) and lib/data/voxtest_dataset.py.
 """
 
 from __future__ import annotations
@@ -31,13 +32,13 @@ _BATCH = 8
 
 
 class PDFGCCodec:
-    """PD-FGC's motion network, audio network and generator."""
+    """Runs PD-FGC's appearance network, motion network, audio network and generator."""
 
     name = "pd-fgc"
     size = 30
 
     def __init__(self, checkout: Path, device: str = "cpu") -> None:
-        """Raises UserError where the checkout lacks code, configuration or a weight file."""
+        """Raises UserError if the checkout has no code, no configuration, or lacks a weight file."""
         checkout = Path(checkout)
         config = checkout / "configs/inference.yaml"
         if not (checkout / "lib/model_builder.py").is_file() or not config.is_file():
@@ -65,12 +66,12 @@ class PDFGCCodec:
 
     @torch.inference_mode()
     def lips(self, audio: np.ndarray, identity: Face, frames: int) -> np.ndarray:
-        """(frames, 500) mouth embeddings of the audio, times 1.5, smoothed as released.
+        """(frames, 500) mouth embeddings of the audio, multiplied by 1.5 and smoothed as in C-MET.
 
-        The first and last two frames have no whole window of five and use their neighbours' window.
+        An embedding needs a window of five frames. The first two and the last two frames use the nearest full window.
         """
         wave = self._audio.audio_normalize(audio.astype(np.float64) / 32768)
-        rows = np.asarray(self._audio.audio_to_spectrogram(wave), np.float32)  # (4 a frame, 80)
+        rows = np.asarray(self._audio.audio_to_spectrogram(wave), np.float32)  # (4 per frame, 80)
         a_frame, window = self._audio.num_bins_per_frame, 5 * self._audio.num_bins_per_frame
         if len(rows) < window:
             raise UserError(f"PD-FGC needs five frames of audio, got {len(rows) // a_frame}")
@@ -81,7 +82,7 @@ class PDFGCCodec:
 
     @torch.inference_mode()
     def decode(self, identity: Face, lips: np.ndarray, pose: Face, codes: np.ndarray) -> np.ndarray:
-        """(T, 224, 224, 3) uint8 RGB. The identity is its first frame."""
+        """Draws (T, 224, 224, 3) uint8 RGB. Only the first frame of `identity` is used."""
         n = len(lips)
         who = _pictures(identity.need("frames", self.name)[:1]).to(self.device)
         with stays_on(self.device):
@@ -111,7 +112,11 @@ class PDFGCCodec:
 
 
 def _pictures(frames: np.ndarray) -> Tensor:
-    """(T, H, W, 3) uint8 RGB to (T, 3, 224, 224) float32 in [-1, 1]: resized, 16 px cut off the sides and 32 below."""
+    """Converts (T, H, W, 3) uint8 RGB to (T, 3, 224, 224) float32 in [-1, 1].
+
+    Pictures are resized to 224 px. Then 16 px are removed from the left and the right side and 32 px from the bottom,
+    and the rest is resized to 224 px again.
+    """
     out = []
     for frame in frames:
         fit = cv2.resize(frame, (SIZE, SIZE))[: SIZE - 2 * MARGIN, MARGIN : SIZE - MARGIN]
@@ -120,12 +125,12 @@ def _pictures(frames: np.ndarray) -> Tensor:
 
 
 def _three_means(track: np.ndarray) -> np.ndarray:
-    """(T, C), each frame the mean of itself and its neighbours; at the ends of two frames."""
+    """Replaces each frame of (T, C) by the mean of itself and its two neighbours, or its one neighbour at the ends."""
     return np.stack([track[max(0, i - 1) : i + 2].mean(axis=0) for i in range(len(track))])
 
 
 def _settings(path: Path) -> Any:
-    """The checkout's YAML as nested attributes."""
+    """The checkout's YAML file as an object with nested attributes."""
     try:
         import yaml
     except ImportError:
@@ -139,7 +144,10 @@ def _settings(path: Path) -> Any:
 
 @contextmanager
 def _importing(checkout: Path) -> Iterator[Callable[[str], ModuleType]]:
-    """Imports of the checkout, whose package is called `lib`; other modules of that name are restored afterwards."""
+    """Gives a function that imports modules of the checkout, whose package is called `lib`.
+
+    Other loaded modules called `lib` are hidden during the block and restored afterwards.
+    """
     taken = {name: sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] == "lib"}
     sys.path.insert(0, str(checkout))
 

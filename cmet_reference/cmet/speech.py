@@ -1,8 +1,9 @@
-"""Encodes utterances as vectors, and pools of them as C-MET's speech input; directions are differences.
+"""Encodes utterances as vectors, and pools of utterances as C-MET's speech input.
 
-The paper uses emotion2vec. `StoredVectors` reads vectors that were computed elsewhere, `Prosody` needs no download, and
-`AeeEncoder` is CEM-Net's audio emotion extractor, trained on the same clips. `PoolEncoder` makes the network's input of
-their vectors. `figures.directions` measures an encoder; it is part of every training's held-out figures.
+There are four encoders of utterances. `Emotion2Vec` is the paper's. `StoredVectors` reads vectors that were computed
+elsewhere. `Prosody` needs no download. `AeeEncoder` is CEM-Net's audio emotion extractor, trained on the same clips.
+`PoolEncoder` encodes several vectors of one emotion as the network's speech input. A direction of speech is the
+difference of two such inputs. `figures.directions` measures the quality of an encoder; every training reports it.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class SpeechEncoder(Protocol):
     pool_rule: PoolRule  # see `PoolEncoder`
 
     def encode(self, audio: np.ndarray, clip_id: str | None = None) -> np.ndarray:
-        """(size,) float32 of (N,) int16 at 16 kHz mono. `clip_id` for encoders that look vectors up."""
+        """Encodes mono audio, (N,) int16 at 16 kHz, as (size,) float32. Only `StoredVectors` needs `clip_id`."""
         ...
 
 
@@ -43,19 +44,20 @@ class SpeechEncoder(Protocol):
 
 
 class Emotion2Vec:
-    """`iic/emotion2vec_plus_large` through FunASR: the mean over time of the last layer's features at 50 Hz.
+    """Runs `iic/emotion2vec_plus_large` through FunASR.
 
-    Source: extract_e2v+L.py of ChanHyeok-Choi/C-MET; funasr/models/emotion2vec/model.py drops the ten extra tokens and
-    normalises the waveform where the model's configuration says so.
+    The vector is the mean over time of the last layer's features, which have a rate of 50 Hz. Source: extract_e2v+L.py
+    of ChanHyeok-Choi/C-MET. FunASR (funasr/models/emotion2vec/model.py) removes the ten extra tokens. It normalises the
+    waveform if the model's configuration asks for that.
     """
 
     size = 1024
     pool_rule: PoolRule = "mean"
 
     def __init__(self, folder: Path, device: str = "cpu") -> None:
-        """`folder`: holds the fetched model, config.yaml and model.pt. Nothing is downloaded.
+        """`folder`: the folder of the model's config.yaml and model.pt. Nothing is downloaded.
 
-        Raises UserError where FunASR or the model is absent.
+        Raises UserError if FunASR is not installed or the model is absent.
         """
         weights = Path(folder) / "model.pt"
         if not weights.is_file():
@@ -86,7 +88,7 @@ class Emotion2Vec:
 
 @contextmanager
 def tensors_only() -> Iterator[None]:
-    """Inside the block torch.load reads only tensors and runs no code, whatever its caller asks for."""
+    """Inside the block, torch.load reads only tensors and runs no code from the file, whatever its arguments are."""
     name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
     before = os.environ.get(name)
     os.environ[name] = "1"
@@ -103,12 +105,15 @@ def tensors_only() -> Iterator[None]:
 
 
 class StoredVectors:
-    """Reads vectors from .npy files by clip id: FOLDER/CLIP_ID.npy, or the paths of C-MET's extraction."""
+    """Reads vectors from .npy files by clip id: FOLDER/CLIP_ID.npy, or the paths of C-MET's extraction script."""
 
     pool_rule: PoolRule = "mean"
 
     def __init__(self, folder: Path, released: str = "emotion2vec+large_features") -> None:
-        """`released`: the folder's name next to MEAD's clips. Raises UserError where the folder has no vector."""
+        """`released`: name of the folder with the vectors, next to MEAD's clips, in the paths of C-MET's script.
+
+        Raises UserError if the folder has no vector.
+        """
         self._folder, self._released = Path(folder), released
         first = min(self._folder.rglob("*.npy"), default=None)
         if first is None:
@@ -175,7 +180,7 @@ def make_encoder(setting: str, folder: Path | None = None, *, files: ModelFiles)
     """The encoder that the settings name: `prosody`, `aee`, `emotion2vec:FOLDER` or `stored:FOLDER`.
 
     Args:
-        folder: the checkpoints of this training, for `aee`; where it has none, `files` are searched.
+        folder: where the checkpoint of `aee` is searched first; then `files` are searched.
 
     Raises:
         UserError: the setting is unknown, or its files cannot be used.
@@ -195,60 +200,66 @@ def make_encoder(setting: str, folder: Path | None = None, *, files: ModelFiles)
 
 # -- pools of utterances ----------------------------------------------------------------------------------------------
 
-SHRINK = 0.3  # of the scatter, replaced by its diagonal; 0.1 to 0.6 differ by 0.01 in cosine
-# Probability that an utterance's speaker is not in the neutral pool; a neutral utterance of the training split then
-# replaces it. With ten clips and ten neutral ones of half of the speakers, the emotion of left-out speakers' pools is
-# recognised in 94 %, in 85 % without this (six speakers to train and to test on; with all speakers in the neutral pool
-# 96 % and 94 %).
+SHRINK = 0.3  # share of the covariance that is replaced by its diagonal; values of 0.1 to 0.6 change the cosine by 0.01
+# Assumed probability that the speaker of an utterance has no utterance in the neutral pool. In that case the utterance
+# is compared with neutral utterances of the training split. Effect on pools of ten clips of held-out speakers (six
+# speakers in training, six in the test): if the ten neutral utterances are of half of the speakers, the emotion is
+# recognised in 94 % of the pools, and in 85 % without this rule. If all speakers are in the neutral pool, it is
+# recognised in 96 %, and in 94 % without this rule.
 STRANGER = 0.2
-KNOWN = 64  # neutral utterances of the training split that are stored for this
-ALIKE = 0.1  # correlation between the utterances of a pool: ten count as 5.3, one as one
+KNOWN = 64  # number of neutral utterances of the training split that are stored for this rule
+# Assumed correlation between the utterances of a pool. Ten utterances therefore count as 5.3 independent ones.
+ALIKE = 0.1
 
 
 @dataclass(frozen=True)
 class PoolEncoder:
     """Encodes a pool of utterances of one emotion as the network's speech input, (D,).
 
-    The rule `mean` gives the mean of the vectors, (R,), as released. The rule `emotions` gives the probability of each
-    emotion, (8,). emotion2vec_plus_large was trained on emotions, so that pools of one emotion are similar for all
-    speakers. Prosody differs between speakers, and four training speakers are too few to learn that difference.
-    Therefore emotions are classified before the network, relative to neutral speech. docs/experiments/cmet.md has
-    the effect.
+    The rule `mean` returns the mean of the vectors, (R,), as the released code does. The rule `emotions` returns the
+    probability of each emotion, (8,).
+
+    The rule `mean` suits emotion2vec_plus_large, which was trained on emotions: its vectors of one emotion are similar
+    for all speakers. Prosody differs between speakers, and four training speakers are too few to learn that difference.
+    Therefore the rule `emotions` classifies the emotion before the network, relative to neutral speech.
+    docs/experiments/cmet.md reports the effect.
     """
 
     rule: PoolRule
-    mean: np.ndarray  # (R,) float32
-    white: np.ndarray  # (R, R) whitening: vectors @ white have variance 1 within an emotion, neutral means removed
-    centres: np.ndarray  # (8, R) in these units: mean offset of each emotion from its speakers' neutral means
+    mean: np.ndarray  # (R,) float32, mean of all training utterances
+    # (R, R) whitening matrix: after multiplication, vectors have variance 1 within an emotion. It is fitted to vectors
+    # minus the mean neutral vector of their speaker.
+    white: np.ndarray
+    centres: np.ndarray  # (8, R) whitened; mean offset of each emotion from the neutral means of its speakers
     known: np.ndarray  # (K, R) neutral utterances of the training split; see STRANGER
 
     def __call__(self, pool: np.ndarray, rest: np.ndarray) -> np.ndarray:
-        """(D,): the R numbers of a mean, or 8 probabilities.
+        """(D,): the mean vector (R,), or the probabilities of the emotions (8,).
 
         Args:
-            pool: (N, R) utterance vectors, one or more, of one emotion.
-            rest: (M, R) neutral ones, one or more, preferably of the same people.
+            pool: (N, R) vectors of one or more utterances of one emotion.
+            rest: (M, R) vectors of one or more neutral utterances, preferably of the same speakers.
         """
         if self.rule == "mean":
             return np.asarray(pool.mean(axis=0))
         return softmax(self.scores(pool, rest))
 
     def direction(self, source: np.ndarray, target: np.ndarray, rest: np.ndarray) -> np.ndarray:
-        """(D,): the encoding of the target's pool minus that of the source's."""
+        """(D,): the encoding of the target emotion's pool minus the encoding of the source emotion's pool."""
         return self(target, rest) - self(source, rest)
 
     @property
     def size(self) -> int:
-        """D."""
+        """D, the number of values in an encoding."""
         return len(EMOTIONS) if self.rule == "emotions" else len(self.mean)
 
     def scores(self, pool: np.ndarray, rest: np.ndarray) -> np.ndarray:
-        """(8,) log likelihood of each of EMOTIONS, up to a constant. Arguments as in a call.
+        """(8,) log likelihood of each of EMOTIONS, up to a constant. Arguments as in `__call__`.
 
-        The neutral utterance of the same speaker is unknown, so an utterance is compared with each: p(x | emotion) is
-        the mean over neutral n of a normal density of x - n around the emotion's centre, with twice the variance of one
-        utterance. Possibly no speaker in `rest` is the same: see STRANGER. A pool's utterances are not independent: see
-        ALIKE.
+        It is unknown which neutral utterance has the same speaker, so an utterance x is compared with every neutral
+        utterance n. p(x | emotion) is the mean, over n, of a normal density of x - n. The density is centred on the
+        emotion's centre and has twice the variance of one utterance. Two corrections follow: `rest` may have no
+        utterance of the speaker (see STRANGER), and the utterances of a pool are not independent (see ALIKE).
         """
         log = self._log_likelihood(pool, rest)
         if len(self.known):
@@ -256,14 +267,14 @@ class PoolEncoder:
         return np.asarray(log.sum(axis=0) / (1 + ALIKE * (len(log) - 1)))
 
     def _log_likelihood(self, pool: np.ndarray, rest: np.ndarray) -> np.ndarray:
-        """(N, 8) log p(x | emotion) of each utterance, if its speaker is one of `rest`."""
+        """(N, 8) log p(x | emotion) of each utterance, on the assumption that `rest` has its speaker."""
         x, n = (np.asarray((v - self.mean) @ self.white, np.float64) for v in (pool, rest))
         distance = ((x[:, None, None] - n[None, :, None] - self.centres) ** 2).sum(axis=-1)  # (N, M, 8)
         return np.asarray(np.logaddexp.reduce(-distance / (2 * 2), axis=1) - np.log(len(n)))
 
 
 def softmax(scores: np.ndarray) -> np.ndarray:
-    """(8,) float32 probabilities of log likelihoods, for equally likely emotions."""
+    """Converts log likelihoods to (8,) float32 probabilities. All emotions are equally likely beforehand."""
     odds = np.exp(scores - scores.max())
     return np.asarray(odds / odds.sum(), np.float32)
 
@@ -271,10 +282,12 @@ def softmax(scores: np.ndarray) -> np.ndarray:
 def fit_pool_encoder(
     rule: PoolRule, vectors: np.ndarray, speakers: Sequence[str], emotions: Sequence[str]
 ) -> PoolEncoder:
-    """Fits the encoder to the training split. An emotion that it does not show has a probability of 0.
+    """Fits the encoder to the training split. An emotion that the split does not show will have probability 0.
 
     Args:
-        vectors: (N, R), with the speaker and the emotion of each.
+        vectors: (N, R), one vector per utterance.
+        speakers: the speaker of each utterance.
+        emotions: the emotion of each utterance.
     """
     mean, labels, who = vectors.mean(axis=0), np.array(emotions), np.array(speakers)
     offset = np.asarray(vectors - mean, np.float64)
@@ -296,4 +309,4 @@ def fit_pool_encoder(
     return PoolEncoder(rule, *(np.asarray(a, np.float32) for a in (mean, white, centres, vectors[kept])))
 
 
-_OUT_OF_REACH = 1e3  # standard deviations from all utterances
+_OUT_OF_REACH = 1e3  # centre of an unseen emotion: so many standard deviations away that it is never recognised

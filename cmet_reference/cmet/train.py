@@ -1,4 +1,4 @@
-"""C-MET's stage of the training loop: the connector, and everything that inference needs next to it in one file."""
+"""Trains C-MET: the connector network, and the fitted arrays that inference needs, in one checkpoint file."""
 
 from __future__ import annotations
 
@@ -28,28 +28,32 @@ from talking_face.reasons import UserError
 
 KIND = "cmet"
 STAGES = (KIND,)  # in training order
-_VISUAL = 0.05  # weight of the face next to the audio for a source's emotion: as confident, and far less accurate
+# Weight of the face's scores relative to those of the audio, in the estimate of the source's emotion. The face alone
+# would be equally confident, but is far less accurate.
+_VISUAL = 0.05
 
 
 @dataclass(frozen=True)
 class CMetSettings:
-    """The settings of a training; `read_settings` makes them from TOML. The defaults are the released training's."""
+    """The settings of a training; `read_settings` makes them from TOML. The defaults are the released values."""
 
     steps: int = 200_000
     rate: float = 1e-4  # learning rate
     weight_decay: float = 1e-5
-    annealed: bool = False  # see training.stage.Optimizer
+    annealed: bool = False  # let the learning rate rise and fall; see training.stage.Optimizer
     codec: str = "blendshape"  # or edtalk:CHECKOUT, pd-fgc:CHECKOUT
     code: int = 10  # size of the blendshape codec's codes; the other codecs have a fixed size
     speech: str = "prosody"  # or aee, emotion2vec:FOLDER, stored:FOLDER
-    strength: float = 1.0  # factor of the direction at inference; a squared error makes uncertain directions short
-    connector: ConnectorSettings = field(default_factory=ConnectorSettings)  # code and speech are set from the above
+    # At inference the predicted direction is multiplied by this factor. Above 1 it compensates the squared error, which
+    # makes uncertain directions too short.
+    strength: float = 1.0
+    connector: ConnectorSettings = field(default_factory=ConnectorSettings)  # its `code` and `speech` are overwritten
     sampling: Sampling = field(default_factory=Sampling)
     losses: LossSettings = field(default_factory=LossSettings)
 
 
 def read_settings(config: Mapping[str, Any]) -> CMetSettings:
-    """The settings of a parsed TOML: top-level fields and the tables connector, sampling and losses.
+    """The settings in a parsed TOML file: top-level fields, and the tables connector, sampling and losses.
 
     Raises UserError for an unknown field.
     """
@@ -62,16 +66,20 @@ def read_settings(config: Mapping[str, Any]) -> CMetSettings:
 
 
 class CMetNet(nn.Module):
-    """The connector, with the fitted codec, pool encoder and label means as buffers. Their names are stored."""
+    """The connector, with the fitted codec, the fitted pool encoder and means per emotion as buffers.
 
-    speech_mean: Tensor  # (R,): see speech.PoolEncoder
+    The names of the buffers are stored in checkpoints. D is the size of the connector's speech input, R the size of an
+    utterance vector, C the size of an expression code.
+    """
+
+    speech_mean: Tensor  # (R,); for the four arrays speech_*, see speech.PoolEncoder
     speech_white: Tensor  # (R, R)
     speech_centres: Tensor  # (8, R)
     speech_known: Tensor  # (K, R)
     neutral_speech: Tensor  # (M, R) utterance vectors of neutral clips
-    label_speech: Tensor  # (8, D) direction from neutral to each emotion; zeros where nobody shows it
-    label_codes: Tensor  # (8, C) the same for codes, mean over training speakers: the lookup
-    seen: Tensor  # (52 + 1, 8) discriminant of a source's emotion; the last row is the bias
+    label_speech: Tensor  # (8, D) direction of speech from neutral to each emotion; zeros if no training clip shows it
+    label_codes: Tensor  # (8, C) mean direction of the training speakers' codes, the same way: the lookup baseline
+    seen: Tensor  # (52 + 1, 8) linear discriminant: the source's emotion from its blendshapes; the last row is the bias
 
     def __init__(
         self, connector: ConnectorSettings, codec: str, learnt_noise: bool = False, encoded: int = 1, neutral: int = 1
@@ -79,7 +87,7 @@ class CMetNet(nn.Module):
         """Args:
         connector: sizes of the connector.
         codec: name of the face codec.
-        learnt_noise: learn the deviation of bmse.
+        learnt_noise: learn the standard deviation of the loss `bmse`.
         encoded: size of an utterance vector, R.
         neutral: number of neutral utterances, M.
         """
@@ -105,16 +113,16 @@ class CMetNet(nn.Module):
             self.register_buffer(name, torch.zeros(shape))
 
     def fill(self, name: str, values: np.ndarray) -> None:
-        """Set a buffer."""
+        """Copy values into the buffer called `name`."""
         getattr(self, name).copy_(torch.from_numpy(np.asarray(values, np.float32)))
 
     def pool_encoder(self, rule: PoolRule) -> PoolEncoder:
-        """The fitted pool encoder."""
+        """The fitted pool encoder, from the buffers."""
         names = ("mean", "white", "centres", "known")
         return PoolEncoder(rule, *(getattr(self, f"speech_{name}").cpu().numpy() for name in names))
 
     def blendshape_model(self) -> BlendshapeModel:
-        """The fitted codec."""
+        """The fitted blendshape codec, from the buffers."""
         names = BlendshapeModel.__dataclass_fields__
         return BlendshapeModel(**{name: getattr(self, f"codec_{name}").cpu().numpy() for name in names})
 
@@ -133,9 +141,9 @@ class CMetStage:
         test: Sequence[ClipArrays],
         seed: int,
     ) -> None:
-        """`codec`: fitted or loaded; a BlendshapeCodec's arrays go into the checkpoint.
+        """`codec`: a fitted or loaded codec; the arrays of a BlendshapeCodec are stored in the checkpoint.
 
-        Raises UserError where no clip has a label.
+        Raises UserError if no training clip has an emotion label.
         """
         train = [c for c in train if c.emotion in EMOTIONS]
         if not train:
@@ -195,7 +203,7 @@ class CMetStage:
         )
 
     def _predicted_before(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """The prediction for the block before, as at inference; zeros where there is no such block."""
+        """The predictions for the block before the window, as at inference; zeros if there is no such block."""
         connector, spoken = self.net.connector, batch["speech"]
         training, zeros = connector.training, torch.zeros_like(batch["reference"])
         connector.eval()
@@ -228,10 +236,10 @@ class CMetStage:
 
 
 def coded(clips: Sequence[ClipArrays], codec: FaceCodec, vectors: np.ndarray) -> CodedClips:
-    """The sampler's form of clips; pictures are read where the codec needs them.
+    """Converts clips to the form that the sampler needs. Pictures are read only if the codec needs them.
 
     Args:
-        vectors: (N, R) utterance vectors.
+        vectors: (N, R), the utterance vector of each clip.
     """
     return CodedClips(
         [c.clip_id for c in clips],
@@ -244,20 +252,24 @@ def coded(clips: Sequence[ClipArrays], codec: FaceCodec, vectors: np.ndarray) ->
 
 
 def level_of(clip: ClipArrays) -> int:
-    """The intensity, 1 to 3; 1 for neutral and where the data set has no levels."""
+    """The intensity of a clip, 1 to 3. It is 1 for neutral clips and for clips without an intensity label."""
     return 1 if clip.emotion == "neutral" else (clip.intensity or 1)
 
 
 def face_of(clip: ClipArrays, pictures: bool) -> Face:
-    """The codecs' form of a clip."""
+    """Converts a clip to the form that codecs need. `pictures`: also read the frames."""
     frames = ShardSet(clip.folder).frames(clip.clip_id)[: len(clip)] if pictures else None
     return Face(frames, clip.landmarks, clip.blendshapes)
 
 
 def discriminant(train: Sequence[ClipArrays], emotions: Sequence[str], shrink: float = 0.2) -> np.ndarray:
-    """A linear discriminant of a clip's emotion on its 52 mean coefficients, (53, 8); the last row is the bias.
+    """A linear discriminant, (53, 8), that predicts a clip's emotion from its 52 mean coefficients.
 
-    It is scaled for the sum with the audio's scores. An emotion that the training split does not show scores -1e4.
+    The last row is the bias. The discriminant is multiplied by `_VISUAL`, because its scores are added to the audio's
+    scores. The bias is -1e4 for an emotion that the training split does not show, so that it is never predicted.
+
+    Args:
+        shrink: share of the covariance that is replaced by its diagonal.
     """
     labels = np.array([EMOTIONS.index(e) for e in emotions])
     x = np.stack([c.blendshapes.mean(axis=0) for c in train]).astype(np.float64)
@@ -272,14 +284,14 @@ def discriminant(train: Sequence[ClipArrays], emotions: Sequence[str], shrink: f
 
 
 def codec_of(settings: CMetSettings, train: Sequence[ClipArrays]) -> FaceCodec:
-    """The codec that the settings name; `blendshape` is fitted on the training split."""
+    """The codec that the settings name. The `blendshape` codec is fitted on the training split here."""
     if settings.codec == BlendshapeCodec.name:
         return BlendshapeCodec(blendshape.fit_model(train, settings.code))
     return codec_named(settings.codec)
 
 
 def codec_named(setting: str) -> FaceCodec:
-    """A codec of the authors' weights: `edtalk:CHECKOUT` or `pd-fgc:CHECKOUT`."""
+    """A codec with its authors' code and weights: `edtalk:CHECKOUT` or `pd-fgc:CHECKOUT`."""
     kind, _, where = setting.partition(":")
     if kind not in ("edtalk", "pd-fgc"):
         raise UserError(f"codec = {setting!r}; known: blendshape, edtalk:CHECKOUT and pd-fgc:CHECKOUT")
@@ -302,7 +314,7 @@ def stages(
     quiet: bool,
     files: ModelFiles,
 ) -> list[Callable[[], CMetStage]]:
-    """The factory of `cmet-eval train cmet`: one stage, trained on the training splits of all folders together."""
+    """The stage factories of `cmet-eval train cmet`: one stage, trained on the training splits of all `folders`."""
     settings = read_settings(config)
 
     def stage() -> CMetStage:
