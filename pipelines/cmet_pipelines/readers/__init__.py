@@ -1,6 +1,7 @@
-"""Dataset readers: they find clips and label them from file names and label files. Readers never open media.
+"""Finds and labels the clips of a dataset. Each dataset has a reader, which uses file names and label files.
 
-A reader is one module of this folder with a `READER`; docs/how_to/add_a_dataset.md shows a complete one.
+Readers do not decode media. A reader is one module of this folder that defines `READER`. docs/how_to/add_a_dataset.md
+shows a complete reader.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from talking_face.reasons import Reason, UserError
 
 __all__ = ["READERS", "Discovery", "Reader", "ReaderOptions", "Skipped", "discover", "get_reader"]
 
-# Reasons of an archive that could not be read, or only in part.
+# Skip reasons of an archive that could not be read, or could be read only in part.
 _UNREAD = frozenset(
     {
         *(Reason.COMPRESSED, Reason.TRUNCATED, Reason.NOT_MEDIA, Reason.UNREADABLE),
@@ -30,7 +31,7 @@ _UNREAD = frozenset(
 
 
 def _registered() -> Iterator[Reader]:
-    """The `READER` of every module of this folder that has one."""
+    """The `READER` of every module of this folder that defines one."""
     for module in pkgutil.iter_modules(__path__):
         reader = getattr(importlib.import_module(f"{__name__}.{module.name}"), "READER", None)
         if isinstance(reader, Reader):
@@ -54,12 +55,12 @@ def discover(dataset: str, root: Path, options: ReaderOptions | None = None, *, 
     Args:
         dataset: a reader's name.
         root: folder of the dataset.
-        options: of that reader; None for the defaults.
-        defects: leave out the clips that the dataset's table of known defects names.
+        options: options of that reader; None for the defaults.
+        defects: whether clips in the dataset's table of known defects are left out.
 
     Raises:
-        UserError: an unknown dataset, a root that is not a readable folder, or no clip was found.
-        TypeError: options of another reader.
+        UserError: if the dataset is unknown, the root is not a folder, or no clip is found.
+        TypeError: if the options belong to another reader.
     """
     reader = get_reader(dataset)
     options = reader.options() if options is None else options
@@ -81,7 +82,7 @@ def discover(dataset: str, root: Path, options: ReaderOptions | None = None, *, 
 
 
 def _leave_out_defects(dataset: str, found: Discovery) -> None:
-    """Moves the clips that the dataset's defect table names from `clips` to `skipped`."""
+    """Moves the clips that are in the dataset's table of known defects from `clips` to `skipped`."""
     kept = []
     for clip in found.clips:
         defect = known_defects.find(dataset, clip.clip_id)
@@ -96,7 +97,7 @@ def _leave_out_defects(dataset: str, found: Discovery) -> None:
 
 
 def _name_below(root: Path, found: Discovery) -> None:
-    """Makes paths of skipped files relative to the root, so that ledgers do not depend on where the dataset is."""
+    """Makes the paths of skipped files relative to the root, so that the ledger does not depend on the root."""
     found.skipped = [
         dataclasses.replace(skip, path=skip.path.removeprefix(f"{root}/"), detail=skip.detail.replace(f"{root}/", ""))
         for skip in found.skipped

@@ -1,7 +1,7 @@
-"""Finds files inside tar archives without unpacking them: whole tars, tars in tars, and tars split into part files.
+"""Finds files inside tar archives without unpacking them. Tars can be nested, or split into part files.
 
 Only headers are read. A tar stores its members unchanged, so a member of a nested tar is a range of bytes of the outer
-file. Compressed archives cannot be read this way; they are reported with the command that unpacks them.
+file. Compressed archives cannot be read this way. They are reported with the command that unpacks them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from talking_face.media.source import ByteRange
 from talking_face.reasons import Reason
 
 _SUFFIXES = (".tar", ".tgz", ".tbz", ".tbz2", ".txz", ".gz", ".bz2", ".xz", ".zst", ".zip", ".7z", ".rar")
-_DEEPEST = 4  # tars in tars; MEAD's are two deep
+_DEEPEST = 4  # maximum number of tars around a tar; MEAD has two levels, that is, tars in a tar
 
 # First bytes of compressed archives, and the commands that unpack them. A tar.gz is often named .tar.
 _COMPRESSED = {
@@ -32,15 +32,15 @@ _COMPRESSED = {
     b"Rar!": "unrar x",
 }
 
-# lrs2_v1_partaa, video.tar.part01, video.tar.aa, video.tar.001
+# Names of part files: lrs2_v1_partaa, video.tar.part01, video.tar.aa, video.tar.001
 _PART = re.compile(r"(.*part[._-]?|.+\.tar\.)((?!gz|bz|xz|lz)[a-z]{2}|\d{1,3})")
 
 
 def files(root: Path, into: Discovery) -> list[Found]:
-    """Every file under `root` (resolved): first those on disk, then those in tars.
+    """Every file under `root` (resolved): first the files on disk, then the files in tars.
 
-    So an extracted file comes before the same file in an archive. Part files with consecutive names (partaa, partab)
-    are read as one tar.
+    Because of this order, an extracted file comes before the same file in an archive. Part files with consecutive names
+    (partaa, partab) are read as one tar.
     """
     loose: list[Found] = []
     whole: list[Found] = []
@@ -63,16 +63,21 @@ def files(root: Path, into: Discovery) -> list[Found]:
 
 
 def is_archive(name: str) -> bool:
-    """Whether a file with this name goes to `tar_members`, which reports how to unpack a compressed one."""
+    """Whether the name is that of an archive. `tar_members` reads it, or reports how to unpack a compressed archive."""
     return name.lower().endswith(_SUFFIXES)
 
 
 def tar_members(found: Found, into: Discovery, parts: Sequence[Found] = ()) -> Iterator[Found]:
-    """The files inside a tar and inside tars in it, in the order of the tar. `parts` are the files that continue it.
+    """The files inside a tar, in the order of the tar, including the files of nested tars.
 
-    Names are shown as `outer.tar!inner.tar!member`; a tar counts as a folder. A truncated tar yields its whole members.
-    Everything else is recorded in `into.skipped`: links, names that leave the archive, a cut-off member, a file that is
-    not an archive. Raises nothing.
+    A file's name has the form `outer.tar!inner.tar!member`. If the tar is truncated, its complete members are yielded.
+    Everything else is recorded in `into.skipped`: links, names that leave the archive, a truncated member, a file that
+    is not an archive. A broken archive does not raise an error.
+
+    Args:
+        found: the tar.
+        into: records what is skipped.
+        parts: the following part files, if the tar is split into part files.
     """
     for part in parts:
         into.skip(part.name, Reason.NOT_A_CLIP, f"continues {found.name}, with which it is read")
@@ -87,18 +92,18 @@ def tar_members(found: Found, into: Discovery, parts: Sequence[Found] = ()) -> I
 
 @dataclass
 class _Archive:
-    """One tar under way."""
+    """One tar while it is read."""
 
-    name: str  # as shown to the user
+    name: str  # name of the tar in messages
     folder: tuple[str, ...]  # folders above its members
     source: MediaSource  # the whole tar as a range of bytes
-    size: int  # of that range
-    depth: int  # tars around it
-    whole: int = 0  # members read so far that are not cut off
+    size: int  # number of bytes in that range
+    depth: int  # number of tars around it
+    whole: int = 0  # number of complete (not truncated) members read so far
 
 
 def _members(name: str, folder: tuple[str, ...], source: MediaSource, into: Discovery, depth: int) -> Iterator[Found]:
-    """The files inside the tar that `source` holds as a range of bytes; see `tar_members`."""
+    """The files inside the tar at the byte range of `source`; see `tar_members`."""
     assert source.offset is not None and source.size is not None
     archive = _Archive(name, folder, source, source.size, depth)
     before = len(into.skipped)
@@ -111,7 +116,7 @@ def _members(name: str, folder: tuple[str, ...], source: MediaSource, into: Disc
             file.seek(0)
             with tarfile.open(fileobj=file, mode="r:") as tar:
                 while (member := tar.next()) is not None:
-                    tar.members.clear()  # type: ignore[attr-defined] # else it keeps every header: 300 MB for LRS2
+                    tar.members.clear()  # type: ignore[attr-defined] # otherwise tar keeps every header: 300 MB for LRS2
                     yield from _member(archive, member, into)
                 end = tar.offset
             _check_end(archive, file, end, into, unmentioned=len(into.skipped) == before)
@@ -124,7 +129,7 @@ def _members(name: str, folder: tuple[str, ...], source: MediaSource, into: Disc
 
 
 def _member(archive: _Archive, member: tarfile.TarInfo, into: Discovery) -> Iterator[Found]:
-    """The file that one header describes, or the files inside it where it is a tar; else it is skipped.
+    """The file that one header describes, or the files inside it if it is a tar. Other members are skipped.
 
     Raises tarfile.ReadError for a broken header.
     """
@@ -138,7 +143,7 @@ def _member(archive: _Archive, member: tarfile.TarInfo, into: Discovery) -> Iter
         return
     room = archive.size - member.offset_data
     source = _source_of(archive.source, member, room)
-    if is_archive(path.name) and room > 0:  # of a nested tar that is cut off, the whole members are used
+    if is_archive(path.name) and room > 0:  # if a nested tar is truncated, its complete members are used
         yield from _members(shown, (*archive.folder, *path.parts[:-1]), source, into, archive.depth + 1)
     elif member.size > room:
         into.skip(shown, Reason.TRUNCATED, "the archive ends inside this member; download it again")
@@ -148,7 +153,7 @@ def _member(archive: _Archive, member: tarfile.TarInfo, into: Discovery) -> Iter
 
 
 def _refused(member: tarfile.TarInfo, path: PurePosixPath) -> str | None:
-    """Why a member is not read, or None."""
+    """The reason to skip a member, or None."""
     if path.is_absolute() or ".." in path.parts or not path.parts:
         return "a name that leaves the archive"
     if not member.isfile() or member.issparse():
@@ -157,23 +162,24 @@ def _refused(member: tarfile.TarInfo, path: PurePosixPath) -> str | None:
 
 
 def _source_of(archive: MediaSource, member: tarfile.TarInfo, room: int) -> MediaSource:
-    """The member as a range of bytes of the outermost file. `room`: bytes of the archive behind the header."""
+    """The member as a range of bytes of the outermost file. `room` is the number of archive bytes after the header."""
     assert archive.offset is not None
     inside = member.name if archive.member is None else f"{archive.member}!{member.name}"
     return replace(archive, member=inside, offset=archive.offset + member.offset_data, size=min(member.size, room))
 
 
 def _check_end(archive: _Archive, file: ByteRange, end: int, into: Discovery, unmentioned: bool) -> None:
-    """Records an archive that is cut off or broken, and one without files.
+    """Records an archive that is truncated, broken or empty.
 
-    tarfile takes a cut or broken header for the end, which is really marked by a block of zeros.
+    A complete archive ends with a block of zeros. tarfile stops without an error also at a truncated or broken header,
+    so this function checks for the block of zeros.
 
     Args:
-        archive: the archive, with its members counted.
-        file: its bytes.
-        end: where tarfile stopped.
+        archive: the archive, with the number of its complete members.
+        file: the bytes of the archive.
+        end: position at which tarfile stopped.
         into: records the archive.
-        unmentioned: nothing of the archive has been skipped.
+        unmentioned: whether nothing in the archive was skipped.
     """
     file.seek(end)
     if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
@@ -185,7 +191,7 @@ def _check_end(archive: _Archive, file: ByteRange, end: int, into: Discovery, un
 
 
 def _no_tar(name: str, head: bytes, depth: int) -> tuple[Reason, str] | None:
-    """Why a file with these first bytes is not read as a tar, or None."""
+    """The reason not to read a file with these first bytes as a tar, or None."""
     if not head:
         return Reason.EMPTY_FILE, "an empty file; download it again"
     if head.startswith(b"version https://git-lfs"):
@@ -200,7 +206,7 @@ def _no_tar(name: str, head: bytes, depth: int) -> tuple[Reason, str] | None:
 
 
 def _unbroken(numbered: dict[str, Found]) -> tuple[list[Found], list[Found]]:
-    """(the consecutive parts from the first on, the parts after a gap)."""
+    """(the consecutive parts, starting with the first part; all parts after the first gap)."""
     names = sorted(numbered, key=lambda text: (len(text), text))
     values = [int(text) if text.isdigit() else 26 * (ord(text[0]) - 97) + ord(text[1]) - 97 for text in names]
     start = 1 if values[0] == 1 and names[0].isdigit() else 0

@@ -1,4 +1,4 @@
-"""Types that all readers share, and a walk over the files of a folder. Files inside tars: archives.py."""
+"""Defines the types that all readers share, and lists the files of a folder (archives.py: the files inside tars)."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ HIDDEN_FOLDERS = frozenset({"_truth", "__MACOSX"})
 
 @dataclass(frozen=True)
 class Skipped:
-    """A file under the root that gives no clip, and the reason; `path` is `archive!member` in a tar.
+    """A file under the root that gives no clip, and the reason. For a file in a tar, `path` is `archive!member`.
 
-    `clip` is set where the file is a clip that a table of known defects, a list or an option leaves out.
+    `clip` is set if the file is a clip, but a table of known defects, a list or an option leaves it out.
     """
 
     path: str
@@ -35,28 +35,28 @@ class Skipped:
 
 
 class ReaderOptions(BaseModel):
-    """Options of one dataset. A reader with options declares a subclass; its fields become `cmet-eval` options.
+    """Options of one dataset. A reader with options declares a subclass. Its fields become options of `cmet-eval`.
 
-    Each field has a type, a default, and a description, which `--help` prints. A bool gives `--name/--no-name`.
+    Each field has a type, a default, and a description that `--help` prints. A bool field becomes `--name/--no-name`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     def content(self) -> dict[str, object]:
-        """The options that change labels or the choice of clips, JSON-ready: they enter the digest of the shard set.
+        """The options that change labels or the choice of clips, JSON-ready. The digest of the shard set includes them.
 
-        A subclass leaves out where a file is stored, and replaces a file's name by the hash of its content.
+        A subclass does not include the path of a file. It includes the hash of the file's content instead, if needed.
         """
         return self.model_dump(mode="json")
 
 
 @dataclass
 class Discovery:
-    """The result of a reader. Every file under the root is the video or the sound of a clip, or in `skipped`."""
+    """The result of a reader. Every file under the root is the video or the sound of a clip, or it is in `skipped`."""
 
     clips: list[Clip] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)  # lines for the user: the layout recognised, defaults taken
+    notes: list[str] = field(default_factory=list)  # lines for the user: the recognised layout, facts about labels
 
     def skip(self, path: str, reason: Reason, detail: str) -> None:
         """Records a file that is not a clip."""
@@ -67,7 +67,7 @@ class Discovery:
         self.skipped.append(Skipped(str(clip.video), reason, detail, clip))
 
     def finish(self) -> Discovery:
-        """Sorts by clip_id, and moves the second and later clips with one id into `skipped`."""
+        """Sorts the clips by clip_id. If several clips have the same id, all but the first move to `skipped`."""
         seen: dict[str, Clip] = {}
         for clip in sorted(self.clips, key=lambda clip: (clip.clip_id, clip.video.member is not None, str(clip.video))):
             if clip.clip_id in seen:
@@ -82,26 +82,27 @@ class Discovery:
 
 @dataclass(frozen=True)
 class Reader:
-    """One dataset's reader; a module of this folder assigns it to `READER`, which registers it."""
+    """One dataset's reader. To register it, a module of this folder assigns it to `READER`."""
 
-    name: str  # as in `cmet-eval preprocess NAME`; also Clip.dataset and the first part of every clip_id
+    name: str  # NAME in `cmet-eval preprocess NAME`, Clip.dataset, and the first part of every clip_id
     discover: Callable[..., Discovery]  # called with the resolved root and an instance of `options`
     options: type[ReaderOptions] = ReaderOptions
 
 
 @dataclass(frozen=True)
 class Found:
-    """One readable file, on disk or inside a tar. `parts`: its path below the root; a tar counts as a folder."""
+    """One file, on disk or inside a tar."""
 
-    name: str  # relative to the root, with `!member`
-    parts: tuple[str, ...]
+    name: str  # path relative to the root, or `archive!member` for a file in a tar
+    parts: tuple[str, ...]  # folders and file name below the root, without the names of tars
     source: MediaSource
 
 
 def walk(root: Path, into: Discovery) -> Iterator[Found]:
-    """Every file under `root` in sorted order. Hidden files and links that leave the root go into `into.skipped`.
+    """Every regular file under `root` in sorted order. `root` must be resolved.
 
-    `root` must be resolved. Links to folders are not followed.
+    Other files are added to `into.skipped`: hidden files, side files of a corpus (HIDDEN_FOLDERS), links out of the
+    root, and special files. Links to folders are not followed and are added too.
     """
     for folder, subfolders, files in os.walk(root, followlinks=False):
         for linked in sorted(name for name in subfolders if (Path(folder) / name).is_symlink()):
@@ -126,7 +127,7 @@ def walk(root: Path, into: Discovery) -> Iterator[Found]:
 
 
 def hidden(parts: tuple[str, ...]) -> str | None:
-    """Why a file with this path below the root is skipped, or None."""
+    """The reason to skip a file with this path below the root, or None."""
     if parts[-1].startswith("._"):
         return "an AppleDouble file, not media"
     if any(part.startswith(".") for part in parts):
@@ -137,7 +138,10 @@ def hidden(parts: tuple[str, ...]) -> str | None:
 
 
 def read_text(source: MediaSource) -> str:
-    """A small UTF-8 text file, on disk or in a tar; invalid bytes become U+FFFD. Raises ClipError."""
+    """The text of a small UTF-8 file, on disk or in a tar. Invalid bytes become U+FFFD.
+
+    Raises ClipError if the file cannot be read.
+    """
     with open_source(source) as opened:
         data = Path(opened).read_bytes() if isinstance(opened, str) else opened.read()
     return data.decode("utf-8-sig", errors="replace")

@@ -1,11 +1,12 @@
-"""Reader of any folder of clips in any container, with labels from an optional CSV.
+"""Reads any folder of clips in any container format, with labels from an optional CSV file.
 
-The CSV is the one of `--labels`, or `labels.csv` in the root.
+The CSV file is given by `--labels`, or it is `labels.csv` in the root. Its columns are file, clip_id, speaker, emotion,
+intensity, take, view, sentence_id, transcript, split and audio. Only `file` is required. Unknown columns are ignored,
+with a note. `file` and `audio` are paths relative to the root. The path of a file in a tar is built as if the tar were
+unpacked into a folder with its name: a.mp4 in day1.tar is day1/a.mp4.
 
-CSV columns: file, clip_id, speaker, emotion, intensity, take, view, sentence_id, transcript, split, audio. Only `file`
-is needed; other columns are ignored, with a note. `file` and `audio` are paths below the root. A file in a tar is named
-as if the tar were unpacked into a folder with its name: a.mp4 in day1.tar is day1/a.mp4. Without a CSV, the speaker is
-the folder of a file, or the name of the file where it is directly in the root.
+If a clip has no speaker label, the speaker is the folder of the file. For a file directly in the root, the speaker is
+the file's name without the suffix.
 """
 
 from __future__ import annotations
@@ -41,12 +42,12 @@ class ClipsOptions(ReaderOptions):
     labels: Path | None = Field(default=None, description=f"CSV of labels (default: ROOT/{LABELS_NAME})")
 
     def content(self) -> dict[str, object]:
-        """Nothing: labels are stored with every clip, wherever their file is."""
+        """Empty: labels are stored with every clip, so the path of their file does not change the content."""
         return {}
 
 
 def discover(root: Path, options: ClipsOptions) -> Discovery:
-    """All files under `root` (resolved) that are, or look like, video, also in tars."""
+    """All videos under `root` (resolved), also in tars. A video has a video suffix, a label row or video content."""
     into = Discovery()
     labels_path = options.labels or (root / LABELS_NAME if (root / LABELS_NAME).is_file() else None)
     labels = _read_labels(labels_path, root, into) if labels_path else {}
@@ -61,7 +62,7 @@ def discover(root: Path, options: ClipsOptions) -> Discovery:
 def _sort(
     root: Path, labels_path: Path | None, labels: dict[str, dict[str, str]], into: Discovery
 ) -> tuple[list[Found], dict[str, Found]]:
-    """(videos, sounds by path); other files and second sounds are skipped."""
+    """(videos, sounds by path). Other files are skipped, and so is a second sound with the same path."""
     videos: list[Found] = []
     sounds: dict[str, Found] = {}
     for found in files(root, into):
@@ -83,7 +84,7 @@ def _sort(
 def _label(
     videos: list[Found], sounds: dict[str, Found], labels: dict[str, dict[str, str]], into: Discovery
 ) -> set[str]:
-    """Adds a clip for each video. Returns the paths that are part of a clip, or of a row with a wrong label."""
+    """Adds one clip per video, unless its labels are wrong. Returns the paths of all videos and of the used sounds."""
     by_stem = {_stem(name): sound for name, sound in sounds.items()}
     used: set[str] = set()
     for found in videos:
@@ -108,7 +109,7 @@ def _label(
 def _record_unused(
     labels: dict[str, dict[str, str]], sounds: dict[str, Found], used: set[str], into: Discovery
 ) -> None:
-    """Skips rows of the label file without a video, and sounds without a clip."""
+    """Records label rows without a video, and sounds that no clip uses, as skipped."""
     used = set(used)
     for name in labels.keys() - used:
         if name in sounds:
@@ -121,7 +122,7 @@ def _record_unused(
 
 
 def _describe(labels_path: Path | None, into: Discovery) -> None:
-    """Adds notes: the source of the labels, and emotions beyond the eight."""
+    """Adds notes about the source of the labels, and about emotions outside the eight that the suite knows."""
     where = f"labels from {labels_path}" if labels_path else f"no {LABELS_NAME}, so emotions are unknown"
     into.notes.append(f"{len(into.clips)} clips; {where}")
     if not labels_path:
@@ -131,12 +132,12 @@ def _describe(labels_path: Path | None, into: Discovery) -> None:
 
 
 def _tidy(name: str) -> str:
-    """A path below the root in one spelling: slashes, no `./`, composed accents (macOS stores them decomposed)."""
+    """A normalised path: with slashes, without `./`, with composed accents. (macOS stores accents decomposed.)"""
     return unicodedata.normalize("NFC", str(PurePosixPath(name.replace("\\", "/"))))
 
 
 def _path(found: Found) -> str:
-    """The path of the file, as if each tar were unpacked into a folder with its name."""
+    """The path of the file below the root, as if each tar were unpacked into a folder with its name."""
     return _tidy(re.sub(r"(\.tar)?!", "/", found.name, flags=re.IGNORECASE))
 
 
@@ -145,7 +146,7 @@ def _stem(path: str) -> str:
 
 
 def _clip(found: Found, row: dict[str, str], audio: MediaSource | None) -> Clip | str:
-    """The labelled clip, or a sentence about a label that is not allowed."""
+    """The labelled clip. If a label is not allowed, a message about it."""
     path = PurePosixPath(_path(found))
     intensity = row.get("intensity") or None
     if intensity is not None and not intensity.isdecimal():
@@ -171,7 +172,7 @@ def _clip(found: Found, row: dict[str, str], audio: MediaSource | None) -> Clip 
 
 
 def _read_labels(path: Path, root: Path, into: Discovery) -> dict[str, dict[str, str]]:
-    """CSV rows by `file`. Raises UserError where the file is not such a table."""
+    """The rows of the CSV file, by the path in their column `file`. Raises UserError if it is not a table of labels."""
     try:
         text = path.read_text("utf-8-sig")
     except FileNotFoundError:
@@ -204,7 +205,7 @@ def _read_labels(path: Path, root: Path, into: Discovery) -> dict[str, dict[str,
 
 
 def _lines(reader: csv.DictReader, path: Path) -> Iterator[tuple[int, dict]]:
-    """(line number, row) of every line. Raises UserError for too many cells and for broken quotes."""
+    """(line number, row) of every line that is not empty. Raises UserError for too many cells and for broken quotes."""
     try:
         for row in reader:
             if any((cell or "").strip() for cell in row.get(None) or ()):  # type: ignore[call-overload]
@@ -217,7 +218,7 @@ def _lines(reader: csv.DictReader, path: Path) -> Iterator[tuple[int, dict]]:
 
 
 def _looks_like_video(source: MediaSource) -> bool:
-    """Whether the first bytes are those of a common container; such a file is tried with any name."""
+    """Whether the file begins like a common container format. Such a file is used as a video, whatever its suffix."""
     try:
         with open_source(source) as opened:
             if isinstance(opened, str):

@@ -1,11 +1,13 @@
-"""Reader of CREMA-D: VideoFlash/*.flv with sound from AudioWAV/*.wav, and copies that keep the files' names.
+"""Reads CREMA-D: VideoFlash/*.flv with sound from AudioWAV/*.wav, and copies that keep the files' names.
 
-A clip is <actor>_<sentence>_<emotion>_<level> in any folder: 1015_DFA_ANG_XX.flv, or
-crema_test/test/s15/1015_DFA_ANG_XX.mp4. Of several files of a clip, that of the release is used. The WAV is used where
-it is present: 28 FLV were silent until December 2020. MP3s are never used: several actors share silent ones.
+A clip is a file with the name <actor>_<sentence>_<emotion>_<level> in any folder, for example 1015_DFA_ANG_XX.flv or
+crema_test/test/s15/1015_DFA_ANG_XX.mp4. If a clip has several files, the file of the release is used.
 
-The emotion is the one that the actor was asked for. `--emotion-label voted` uses the one that most viewers named, from
-processedResults/summaryTable.csv. A tie has no voted label.
+The sound comes from the WAV file if there is one, because 28 FLV files were silent until December 2020. MP3 files are
+never used, because some are silent and are the same for several actors.
+
+The label is the emotion that the actor was asked to show. With `--emotion-label voted`, it is the emotion that most
+viewers named, from processedResults/summaryTable.csv. If the votes are tied, the clip has no voted label.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from talking_face.emotions import DATASET_LABELS
 from talking_face.media.source import open_source
 from talking_face.reasons import ClipError, Reason, UserError
 
-# The release's README.
+# The sentences by their code; source: the README of the release.
 SENTENCES = {
     "IEO": "It's eleven o'clock.",
     "TIE": "That is exactly what happened.",
@@ -41,12 +43,12 @@ SENTENCES = {
     "TSI": "The surface is slick.",
     "WSI": "We'll stop in a couple of minutes.",
 }
-INTENSITY = {"XX": None, "LO": 1, "MD": 2, "HI": 3}  # XX: no level was asked for
+INTENSITY = {"XX": None, "LO": 1, "MD": 2, "HI": 3}  # XX: the actor was not asked for a level
 VOTES = {"A": "angry", "D": "disgusted", "F": "fear", "H": "happy", "N": "neutral", "S": "sad"}
 TABLE = "summaryTable.csv"
 
 _NAME = re.compile(r"(1\d{3})_([A-Z]{3})_([A-Z]{3})_([A-Z]{1,2})")
-_POINTER = 200  # bytes; a pointer has 131 or 132, the smallest file of the release 4262
+_POINTER = 200  # bytes; a git-lfs pointer has 131 or 132, the smallest media file has 4262
 _FETCH = (
     "a git-lfs pointer, not media; in the clone run: git lfs pull (or clone gitlab.com/cs-cooper-lab/crema-d-mirror)"
 )
@@ -74,19 +76,19 @@ class _Name:
 
 @dataclass
 class _Sorted:
-    """The files of the dataset by kind; videos and sounds by the name of their clip."""
+    """The files of the dataset by kind. Videos and sounds are stored by the name of their clip."""
 
     names: dict[str, _Name] = field(default_factory=dict)
     videos: defaultdict[str, list[Found]] = field(default_factory=lambda: defaultdict(list))
     sounds: defaultdict[str, list[Found]] = field(default_factory=lambda: defaultdict(list))
-    tables: list[Found] = field(default_factory=list)  # of votes
+    tables: list[Found] = field(default_factory=list)  # files with the viewers' votes
     pointers: int = 0  # git-lfs pointers in place of media
 
 
 def discover(root: Path, options: CremaDOptions) -> Discovery:
     """All clips under `root` (resolved).
 
-    Raises UserError where the table of votes is needed and missing, and where the only files are pointers or sound.
+    Raises UserError if there is no video but only git-lfs pointers or sound, or if the votes are needed and missing.
     """
     into = Discovery()
     by_kind = _sort(root, into)
@@ -111,7 +113,7 @@ def discover(root: Path, options: CremaDOptions) -> Discovery:
 
 
 def _sort(root: Path, into: Discovery) -> _Sorted:
-    """The files under the root by kind; all others are skipped."""
+    """The media files and tables under the root by kind. All other files are skipped."""
     by_kind = _Sorted()
     for found in files(root, into):
         suffix = Path(found.parts[-1]).suffix.lower()
@@ -133,7 +135,7 @@ def _sort(root: Path, into: Discovery) -> _Sorted:
 
 
 def _check_complete(root: Path, by_kind: _Sorted) -> None:
-    """Raises UserError where the only files are git-lfs pointers, or sound."""
+    """Raises UserError if there is no video, but there are git-lfs pointers or sounds."""
     if by_kind.videos:
         return
     if by_kind.pointers:
@@ -145,13 +147,13 @@ def _check_complete(root: Path, by_kind: _Sorted) -> None:
 
 
 def _name(file: str) -> _Name | str:
-    """The labels in a file's name, or a sentence that says why it has none."""
+    """The labels in a file's name. If the name has no valid labels, a message with the reason."""
     stem = Path(file).stem
     match = _NAME.fullmatch(stem.upper())
     if match is None:
         return f"file name {file!r} is not <actor>_<sentence>_<emotion>_<level>, as in 1015_DFA_ANG_XX"
     actor, sentence, emotion, level = match.groups()
-    level = "XX" if level == "X" else level  # AudioWAV/1040_ITH_SAD_X.wav, until October 2022
+    level = "XX" if level == "X" else level  # until October 2022 the release had AudioWAV/1040_ITH_SAD_X.wav
     if sentence not in SENTENCES:
         return f"sentence {sentence!r} is none of CREMA-D's twelve"
     if emotion not in DATASET_LABELS["crema-d"]:
@@ -162,7 +164,7 @@ def _name(file: str) -> _Name | str:
 
 
 def _is_pointer(found: Found) -> bool:
-    """Whether the file is a git-lfs pointer instead of media."""
+    """Whether the file is a git-lfs pointer and not media."""
     try:
         size = found.source.size if found.source.member is not None else Path(found.source.path).stat().st_size
         if size is None or not 0 < size < _POINTER:
@@ -171,12 +173,16 @@ def _is_pointer(found: Found) -> bool:
             return False
     except ClipError as error:
         return error.reason is Reason.LFS_POINTER
-    except OSError:  # a broken link: reading the clip reports it
+    except OSError:  # for example a broken link; the error is reported when the clip is read
         return False
 
 
 def _first(choice: list[Found], folder: str, suffix: str, into: Discovery) -> Found | None:
-    """The file to use: first that of the release by folder and kind, then on disk before in a tar, then by name."""
+    """The file to use. The other files are skipped as duplicates.
+
+    A file with the release's folder and suffix comes first, then a file with the release's suffix in another folder.
+    If several files remain, a file on disk comes before a file in a tar, and then the file names decide.
+    """
     if not choice:
         return None
 
@@ -206,7 +212,7 @@ def _clip(name: _Name, video: Found, sound: Found | None, vote: str | None) -> C
 
 
 def _read_votes(tables: list[Found], into: Discovery) -> dict[str, str | None]:
-    """Name of a clip to the emotion that most viewers named, None at a tie. The first table is read."""
+    """By clip name, the emotion that most viewers named, or None for a tie. Only the first table is read."""
     votes: dict[str, str | None] = {}
     for index, found in enumerate(tables):
         if index:
@@ -217,7 +223,7 @@ def _read_votes(tables: list[Found], into: Discovery) -> dict[str, str | None]:
         except ClipError as error:
             raise UserError(f"votes cannot be read: {error.detail}") from None
         reader = csv.DictReader(lines)
-        columns = {name.strip().lower(): name for name in reader.fieldnames or ()}  # FileName, fileName in the README
+        columns = {name.strip().lower(): name for name in reader.fieldnames or ()}  # the README has fileName
         if not {"filename", "multimodalvote"} <= columns.keys():
             raise UserError(
                 f"{found.source} has no columns FileName and MultiModalVote; take it from the release again"
@@ -236,7 +242,7 @@ def _read_votes(tables: list[Found], into: Discovery) -> dict[str, str | None]:
 
 
 def _describe(into: Discovery, votes: dict[str, str | None] | None, label: str) -> None:
-    """Adds notes: the files, the source of the sound, and how far votes and intended emotions agree."""
+    """Adds notes about the files, the source of the sound, and the agreement of votes and intended emotions."""
     suffixes = Counter(Path(clip.video.member or clip.video.path).suffix.lower() for clip in into.clips)
     silent = sum(clip.audio is None for clip in into.clips)
     what = ", ".join(f"{count} {suffix}" for suffix, count in sorted(suffixes.items()))

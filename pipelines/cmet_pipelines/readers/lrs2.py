@@ -1,10 +1,12 @@
-"""Reader of LRS2: main/ and pretrain/<programme>/<number>.mp4 with a transcript for each, unpacked or in tar parts.
+"""Reads LRS2: the videos <subset>/<programme>/<number>.mp4 with their transcripts, unpacked or in parts of a tar.
 
-Only the last three parts of a path count, so mvlrs_v1 may be anywhere below the root, or be the root. Different clips
-of main and pretrain have the same programme and number, so the clip_id names the subset. Splits come from train.txt,
-val.txt and test.txt, a separate download that is mostly stored next to mvlrs_v1; all of pretrain is in train.
+The subset is main or pretrain. Only the last three parts of a path are used, so the folder mvlrs_v1 can be the root or
+anywhere below it. The clip_id contains the subset, because a clip of main and a different clip of pretrain can have the
+same programme and number. The splits come from train.txt, val.txt and test.txt. These lists are a separate download,
+which is usually stored next to mvlrs_v1. All clips of pretrain are in the split train.
 
-LRS2 has no speaker ids. The programme is used as speaker. It may show several people, and a person may be in several.
+LRS2 has no speaker ids, so the programme is used as the speaker. A programme can show several people, and a person can
+appear in several programmes.
 """
 
 from __future__ import annotations
@@ -30,12 +32,12 @@ from talking_face.clip import Clip
 from talking_face.reasons import ClipError, Reason
 
 SUBSETS = ("main", "pretrain")
-# List to the subset of its clips. A clip in two lists of main belongs to the one that comes first here.
+# Name of each list, and the subset of its clips. If a clip is in two lists of main, the first list gives its split.
 LISTS = {"test.txt": "main", "val.txt": "main", "train.txt": "main", "pretrain.txt": "pretrain"}
 
 _PROGRAMME = re.compile(r"\d{19}")
 _NUMBER = re.compile(r"\d{5}")
-_MARKS = re.compile(r"\{[^{}]*\}|[{}]")  # {NS}, {LG}: noise and laughter
+_MARKS = re.compile(r"\{[^{}]*\}|[{}]")  # removed from transcripts: {NS} is noise, {LG} is laughter
 
 _Key = tuple[str, str, str]  # subset, programme, number
 
@@ -90,7 +92,7 @@ def discover(root: Path, options: Lrs2Options) -> Discovery:
 
 
 def _key(found: Found, root_name: str) -> _Key | None:
-    """The key in the path of a clip or a transcript; None for any other file."""
+    """The key in the path of a video, sound or transcript of a clip. None for any other file."""
     path = (root_name, *found.parts)
     name = Path(path[-1])
     if len(path) < 3 or path[-3] not in SUBSETS or not _PROGRAMME.fullmatch(path[-2]):
@@ -100,7 +102,7 @@ def _key(found: Found, root_name: str) -> _Key | None:
 
 
 def _read_lists(lists: dict[str, list[Found]], into: Discovery) -> dict[str, set[_Key]]:
-    """The clips of each list. Of several lists with one name, the one nearest to the root is read."""
+    """The clips of each list. If several lists have the same name, the list nearest to the root is read."""
     read: dict[str, set[_Key]] = {}
     for name, subset in LISTS.items():
         if not lists.get(name):
@@ -115,7 +117,7 @@ def _read_lists(lists: dict[str, list[Found]], into: Discovery) -> dict[str, set
             continue
         keys: set[_Key] = set()
         unread = 0
-        for first, *_ in lines:  # in test.txt a flag follows, NF or MV
+        for first, *_ in lines:  # in test.txt a flag (NF or MV) follows the clip
             programme, _, number = first.removesuffix(".mp4").rpartition("/")
             programme = programme.rpartition("/")[2]
             if _PROGRAMME.fullmatch(programme) and _NUMBER.fullmatch(number):
@@ -129,9 +131,10 @@ def _read_lists(lists: dict[str, list[Found]], into: Discovery) -> dict[str, set
 
 
 def _transcript(key: _Key, found: Found, has_video: bool, into: Discovery) -> str | None:
-    """The words of a transcript, in the file's capitals; None where it has none. Its file is recorded as skipped.
+    """The words of a transcript, in capitals as in the file. None if there are no words.
 
-    The first line is `Text:  WORDS`, the second `Conf:  5`. In pretrain a table of words and times follows.
+    The first line of the file is `Text:  WORDS`, the second line is `Conf:  5`. In pretrain a table of words and times
+    follows. The file is recorded as skipped, because it is not a clip.
     """
     if not has_video:
         into.skip(found.name, Reason.NOT_A_CLIP, "the transcript of a clip without a video")
@@ -173,7 +176,7 @@ def _clip(key: _Key, found: Found, words: str | None, split: str | None) -> Clip
 
 
 def _note_missing(listed: dict[str, set[_Key]], videos: dict[_Key, list[Found]], asked: str, into: Discovery) -> None:
-    """Records each listed clip without a file; a list of which no clip was found gives one note."""
+    """Records each listed clip that has no file. If no clip of a list is found, adds one note for the whole list."""
     for name, keys in listed.items():
         subset = LISTS[name]
         absent = sorted(keys - videos.keys())
@@ -188,7 +191,7 @@ def _note_missing(listed: dict[str, set[_Key]], videos: dict[_Key, list[Found]],
 
 
 def _describe(listed: dict[str, set[_Key]], into: Discovery) -> None:
-    """Adds notes: the clips and lists that were found, and missing labels."""
+    """Adds notes about the clips and lists that were found, and about missing labels."""
     counts = Counter(clip.clip_id.split("/")[1] for clip in into.clips)
     clips = ", ".join(f"{counts[subset]} clips in {subset}" for subset in SUBSETS if counts[subset])
     lists = ", ".join(f"{name} {len(keys)}" for name, keys in listed.items())

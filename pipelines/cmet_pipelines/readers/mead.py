@@ -1,11 +1,14 @@
-"""Reader of MEAD: folders or tars, any nesting, every view. File numbers are takes, not sentences.
+"""Reads MEAD from folders or tars with any nesting, in every view. A file's number is its take, not its sentence.
 
-Files are recognised from the end of a path, so that `M003/video/front/...`, `Part0/M003/video/1/front/...`,
-`W009_video/video/front/...` and tar members (`M003/video.tar!video/front/...`) all work:
+A file is recognised from the last parts of its path:
     <view>/<emotion>/level_<n>/<number>.mp4       video
     audio/<emotion>/level_<n>/<number>.m4a        sound, shared by all views of the take
-The actor is the nearest folder or archive above with an actor's name. The flat names of two projects hold all labels
-but the view, which is front there: EAT's `W009_con_3_028.mp4` and EDTalk's `W009#contempt#level_3#028.mp4`.
+So `M003/video/front/...`, `Part0/M003/video/1/front/...`, `W009_video/video/front/...` and tar members
+(`M003/video.tar!video/front/...`) are all recognised. The actor is the name of the nearest folder or archive above the
+file that is named like an actor.
+
+The file names of two projects contain all labels except the view: EAT's `W009_con_3_028.mp4` and EDTalk's
+`W009#contempt#level_3#028.mp4`. Their view is front.
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ from talking_face.reasons import Reason, UserError
 VIEWS = ("front", "down", "top", "left_30", "left_60", "right_30", "right_60")
 
 _ID = r"[MW]\d{3}(?:-\d(?!\d))?"
-# M003, M026-2, W009_video, M003-20210510T101500Z-001 (a drive's zip), M003.tar
+# Examples: M003, M026-2, W009_video, M003.tar, M003-20210510T101500Z-001 (from a zip file of Google Drive)
 _ACTOR = re.compile(rf"({_ID})(?:[_ .-].*)?")
 _EDTALK = re.compile(rf"({_ID})#(\w+)#level_([1-3])#(\d{{3}})")
 _EAT = re.compile(rf"({_ID})_([a-z]{{3}})_([1-3])_(\d{{3}})")
@@ -45,35 +48,35 @@ class MeadOptions(ReaderOptions):
     numbering: str | None = Field(default=None, description="sentences of numbers: cmet, cmet-release, or a CSV")
 
     def content(self) -> dict[str, object]:
-        """The view, and the name of the numbering or the hash of its CSV."""
+        """The view, and the name of the numbering or the hash of its CSV file."""
         return {"view": self.view, "numbering": self.numbering and lists.identity(self.numbering)}
 
 
 class Take(NamedTuple):
-    """One recording, with one sound, from up to seven views."""
+    """One recording: one sound, and videos from up to seven views."""
 
     actor: str
-    emotion: str  # as MEAD names it
+    emotion: str  # MEAD's name of the emotion
     level: int
     number: str
 
 
 class _NotAClip(Exception):
-    """(reason, detail): why a file is not a clip."""
+    """Raised for a file that is not a clip, with the arguments (reason, detail)."""
 
 
 @dataclass
 class _Sorted:
     """The recognised files of the dataset."""
 
-    videos: list[tuple[Take, str, Found]] = field(default_factory=list)  # with the view
+    videos: list[tuple[Take, str, Found]] = field(default_factory=list)  # take, view, file
     sounds: dict[Take, Found] = field(default_factory=dict)
     numbers: defaultdict[numbering.Folder, set[int]] = field(default_factory=lambda: defaultdict(set))
-    places: Counter[str] = field(default_factory=Counter)  # files in archives and in folders
+    places: Counter[str] = field(default_factory=Counter)  # numbers of files in archives and in folders
 
 
 def discover(root: Path, options: MeadOptions) -> Discovery:
-    """All clips of the view in `options` under `root` (resolved), each with its m4a where it has one."""
+    """All clips under `root` (resolved) of the view in `options`, each with its sound file if there is one."""
     if options.view != "all" and options.view not in VIEWS:
         raise UserError(f"MEAD has no view {options.view!r}; it has {', '.join(VIEWS)}, or all")
     into = Discovery()
@@ -93,7 +96,7 @@ def discover(root: Path, options: MeadOptions) -> Discovery:
 
 
 def _sort(root: Path, into: Discovery) -> _Sorted:
-    """The videos and sounds under the root; all other files are skipped."""
+    """The videos and sounds under the root. All other files are skipped."""
     recognised = _Sorted()
     for found in files(root, into):
         try:
@@ -129,8 +132,8 @@ def _clip(take: Take, view: str, found: Found, sound: Found | None) -> Clip:
 
 
 def _label(found: Found, root: Path) -> tuple[Take, str | None]:
-    """(the take, its view or None for sound). Raises _NotAClip for any other file."""
-    parts = (*root.parts, *found.parts)  # the root may be inside an actor's folder
+    """(take, view), with None as the view of a sound. Raises _NotAClip for any other file."""
+    parts = (*root.parts, *found.parts)  # the root can be inside an actor's folder
     name = Path(parts[-1])
     suffix = name.suffix.lower()
     if suffix not in VIDEO_SUFFIXES and suffix not in AUDIO_SUFFIXES:
@@ -153,7 +156,7 @@ def _label(found: Found, root: Path) -> tuple[Take, str | None]:
         raise _NotAClip(Reason.BAD_LABEL, f"level folder {level_name!r} is not level_1 to level_3")
     if not _NUMBER.fullmatch(name.stem):
         raise _NotAClip(Reason.NOT_A_CLIP, f"file name {name.name!r} is not a three-digit number")
-    # Folders and archives, from the file upwards; last the folders above the root.
+    # Search the actor's name in the folders and archives above the file, nearest first, also above the root.
     above = [*root.parts, *re.split("[/!]", found.name)]
     for folder in reversed(above[:-4]):
         if actor_name := _ACTOR.fullmatch(folder):
@@ -164,7 +167,7 @@ def _label(found: Found, root: Path) -> tuple[Take, str | None]:
 
 
 def _describe(into: Discovery, view: str, recognised: _Sorted) -> None:
-    """Adds notes for the user: the layout, and facts about the labels."""
+    """Adds notes about the layout, the number of clips, missing sound files, and file numbers that are not ranks."""
     places = ", ".join(f"{count} files in {place}" for place, count in recognised.places.items())
     into.notes.append(f"MEAD layout: {places or 'none'}")
     actors = {clip.speaker for clip in into.clips}

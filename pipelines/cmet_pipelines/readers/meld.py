@@ -1,7 +1,8 @@
-"""Reader of MELD: the three split folders, flat or nested, and the three CSVs of labels in any folder.
+"""Reads MELD: the folders of the three splits, flat or nested, and the three CSV files of labels in any folder.
 
-A clip is (split, dialogue, utterance): the same file name occurs in all splits. Labels come from <split>_sent_emo.csv
-anywhere below the root, or from `--labels` (the folder of the CSVs, or one of them). Times in the CSVs are not used.
+A clip is identified by (split, dialogue, utterance), because the same file name occurs in all splits. The labels come
+from <split>_sent_emo.csv anywhere below the root. `--labels` can name another folder of these CSV files, or one of the
+files. The times in the CSV files are not used.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ from talking_face.emotions import DATASET_LABELS
 from talking_face.media.source import open_source
 from talking_face.reasons import ClipError, Reason, UserError
 
-SPLITS = {"train": "train", "dev": "val", "test": "test"}  # MELD's name of a split to ours
+SPLITS = {"train": "train", "dev": "val", "test": "test"}  # MELD's name of each split, and its name in this suite
 
-# Names of the split folders in the archives, after usual renaming, and in mirrors.
+# Folder names of the splits in the release's archives, in mirrors, and after common renaming.
 _FOLDERS = {
     **{name: "train" for name in ("train_splits", "train")},
     **{name: "dev" for name in ("dev_splits_complete", "dev_splits", "dev", "val")},
@@ -35,7 +36,8 @@ _NAME = re.compile(r"(final_videos_test)?_?dia(\d+)_utt(\d+)", re.IGNORECASE)
 _LABELS = re.compile(r"(train|dev|test)_sent_emo\.csv", re.IGNORECASE)
 _COLUMNS = ("Utterance", "Speaker", "Emotion", "Dialogue_ID", "Utterance_ID")
 
-# Files from before November 2020, and the copies in the raw archives, hold Windows-1252 text that was read as Latin-1.
+# The label files from before November 2020, and the copies in the raw archives, contain Windows-1252 text that was
+# decoded as Latin-1. This table replaces the wrong control characters by the Windows-1252 characters.
 _C1 = {code: bytes([code]).decode("cp1252", "ignore") for code in range(0x80, 0xA0)}
 _QUOTES = str.maketrans("‘’“”", "''\"\"")
 
@@ -48,7 +50,7 @@ class MeldOptions(ReaderOptions):
     labels: Path | None = Field(default=None, description="folder of the label CSVs, or one of them")
 
     def content(self) -> dict[str, object]:
-        """Nothing: labels are stored with every clip, wherever their files are."""
+        """Empty: labels are stored with every clip, so the path of their files does not change the content."""
         return {}
 
 
@@ -60,9 +62,9 @@ class _Labels:
 
 
 def discover(root: Path, options: MeldOptions) -> Discovery:
-    """All clips under `root` (resolved) that have a row of labels."""
+    """All clips under `root` (resolved) that have a row in a label file."""
     into = Discovery()
-    # Of several copies, the one on disk comes before one in an archive, and the one nearer to the root comes first.
+    # The first of several copies is used. Files on disk come before files in archives, then files nearer to the root.
     below = sorted(files(root, into), key=lambda f: (f.source.member is not None, len(f.parts), f.name))
     rows, labelled = _read_labels(_given_labels(options.labels), below, into)
     videos: defaultdict[_Key, list[Found]] = defaultdict(list)
@@ -89,7 +91,7 @@ def discover(root: Path, options: MeldOptions) -> Discovery:
 
 
 def _key(found: Found, root: Path) -> _Key | str:
-    """(split, dialogue, utterance), or a sentence that says why the file is not a clip."""
+    """(split, dialogue, utterance). If the file is not a clip, a message with the reason."""
     name = Path(found.parts[-1])
     suffix = name.suffix.lower()
     if suffix in AUDIO_SUFFIXES:
@@ -106,7 +108,11 @@ def _key(found: Found, root: Path) -> _Key | str:
 
 
 def _choose(choice: list[Found], into: Discovery) -> Found:
-    """The file of a clip that is used: of two cuts the one named final_videos_test, of copies the first."""
+    """The file that is used for a clip. The other files are skipped as duplicates.
+
+    If there are two versions of a clip, the version named final_videos_test... is used, because it fits the labels. Of
+    several copies, the first is used.
+    """
     final = {video.name: video.parts[-1].lower().startswith("final") for video in choice}
     best = min(choice, key=lambda video: not final[video.name])
     for video in choice:
@@ -121,7 +127,7 @@ def _choose(choice: list[Found], into: Discovery) -> Found:
 
 
 def _clip(key: _Key, video: Found, row: _Labels | None, labelled: bool) -> Clip | tuple[Reason, str]:
-    """The clip, or why its file is not one."""
+    """The clip. If the file is not a clip, the reason and a message."""
     split, dialogue, utterance = key
     take = f"dia{dialogue}_utt{utterance}"
     table = f"{split}_sent_emo.csv"
@@ -145,7 +151,7 @@ def _clip(key: _Key, video: Found, row: _Labels | None, labelled: bool) -> Clip 
 
 
 def _given_labels(labels: Path | None) -> list[Found]:
-    """The CSVs that `--labels` names. Raises UserError where it names none."""
+    """The CSV files that `--labels` names. Raises UserError if it names no such file."""
     if labels is None:
         return []
     paths = [labels] if labels.is_file() else sorted(labels.glob("*.csv")) if labels.is_dir() else []
@@ -156,7 +162,7 @@ def _given_labels(labels: Path | None) -> list[Found]:
 
 
 def _read_labels(asked: list[Found], below: list[Found], into: Discovery) -> tuple[dict[_Key, _Labels], set[str]]:
-    """(rows of the first CSV of each split, the splits that have one)."""
+    """(rows of the first CSV file of each split, the splits that have a CSV file)."""
     rows: dict[_Key, _Labels] = {}
     read: dict[str, tuple[Found, str]] = {}
     for found in (*asked, *below):
@@ -177,14 +183,17 @@ def _read_labels(asked: list[Found], below: list[Found], into: Discovery) -> tup
 
 
 def _read(split: str, source: MediaSource, rows: dict[_Key, _Labels]) -> str:
-    """Adds the rows of one CSV; returns a description of it. Raises UserError where it is not such a table."""
+    """Adds the rows of one CSV file to `rows`, and returns a description of the file.
+
+    Raises UserError if the file cannot be read or is not a table of labels.
+    """
     try:
         with open_source(source) as opened:
             data = Path(opened).read_bytes() if isinstance(opened, str) else opened.read()
     except ClipError as error:
         raise UserError(f"labels cannot be read: {error.detail}") from None
     text, how = _decode(data)
-    # Not split by str.splitlines, which takes the ellipsis of the older files (U+0085) for the end of a line.
+    # Do not use str.splitlines: it treats U+0085, which is an ellipsis in the older files, as the end of a line.
     reader = csv.DictReader(io.StringIO(text, newline=""))
     reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
     if lacking := [name for name in _COLUMNS if name not in reader.fieldnames]:
@@ -215,7 +224,7 @@ def _lines(reader: csv.DictReader, source: MediaSource) -> Iterator[dict[str, st
 
 
 def _decode(data: bytes) -> tuple[str, str]:
-    """(text, name of its encoding); restores the characters that the older files lost."""
+    """(text, name of its encoding). Restores the Windows-1252 characters that are wrong in the older files."""
     try:
         text, how = data.decode("utf-8-sig"), "UTF-8"
     except UnicodeDecodeError:
@@ -227,7 +236,7 @@ def _decode(data: bytes) -> tuple[str, str]:
 def _note_missing(
     rows: dict[_Key, _Labels], videos: dict[_Key, list[Found]], layouts: Counter[tuple[str, str]], into: Discovery
 ) -> None:
-    """Records each row without a file; a split of which no clip was found gives one note."""
+    """Records each row that has no file. If no clip of a split is found, adds one note for the whole split."""
     for split in SPLITS:
         theirs = [key for key in rows if key[0] == split]
         folders = [(count, folder) for (name, folder), count in layouts.items() if name == split]
@@ -240,7 +249,7 @@ def _note_missing(
 
 
 def _describe(labelled: set[str], layouts: Counter[tuple[str, str]], into: Discovery) -> None:
-    """Adds notes: the folders of the splits, and that splits share speakers."""
+    """Adds notes about the folders of the splits, missing labels, and speakers that are in several splits."""
     where = [f"{split} in {folder} ({count} files)" for (split, folder), count in sorted(layouts.items())]
     into.notes.append(f"MELD layout: {'; '.join(where[:6]) or 'none'}{' and more' if where[6:] else ''}")
     if lacking := sorted({split for split, _ in layouts} - labelled):
