@@ -1,1 +1,1 @@
-"""The roof: the command line, the evaluation run and the demo. The only room that knows all the others."""
+"""The command line, the evaluation run and the demo. Only this package imports all the others."""

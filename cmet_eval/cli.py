@@ -1,6 +1,7 @@
-"""The `cmet-eval` command: finds the command's file, runs it, and turns every foreseen failure into one or two lines.
+"""The `cmet-eval` command: imports the file of a command, runs it, and prints expected failures as short messages.
 
-Exit codes: 0 done, 1 done with failures above the allowed share or stopped by the machine, 2 wrong use.
+Exit codes: 0: done. 1: done, but with failures (`preprocess`: above the allowed share), or stopped by the machine (such
+as by a full disk). 2: wrong use. 130: stopped with Ctrl-C.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from talking_face.reasons import ClipError, UserError
 
 P = ParamSpec("P")
 
-# Name -> its line in `cmet-eval --help`. The file is commands/<name>.py. It is imported only for its own command:
-# the import of the whole stack takes seconds.
+# Name of a command -> its line in `cmet-eval --help`. Its code is commands/<name>.py. Only the file of the called
+# command is imported, because importing all of them takes seconds.
 COMMANDS: dict[str, str] = {
     "doctor": "What is installed, which weights are here, what will not work and why.",
     "demo": "The whole job on the embedded corpus, to a leaderboard.",
@@ -42,7 +43,7 @@ COMMANDS: dict[str, str] = {
 
 
 def build(wanted: str | None) -> typer.Typer:
-    """The application with `wanted` loaded in full and every other command as a line of help."""
+    """The application. The command `wanted` is loaded in full; every other command has only its line of help."""
     app = typer.Typer(
         no_args_is_help=True,
         add_completion=False,
@@ -91,7 +92,7 @@ def _version(
 
 
 def _interruptible(command: Callable[P, None]) -> Callable[P, None]:
-    """The command with Ctrl-C as one line; typer alone would end it without a word."""
+    """The command, changed so that Ctrl-C prints one line. Without this change typer ends it without a message."""
 
     @functools.wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -104,7 +105,7 @@ def _interruptible(command: Callable[P, None]) -> Callable[P, None]:
 
 
 def _other() -> None:
-    """Never runs: the placeholder of a command that the user did not ask for."""
+    """Placeholder for a command that the user did not call. It never runs."""
 
 
 def _stop(message: str, code: int) -> None:

@@ -1,4 +1,4 @@
-"""Makes the embedded corpus, its shards and the models trained on it where they are absent: for `demo` and `run`."""
+"""For `demo` and `run`: makes the embedded corpus, its shards and the models trained on it, if they are absent."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from talking_face.reasons import UserError
 from talking_face.threads import limit_threads
 
 FOLDER = Path("work/demo")
-PAIRS = 64  # of each setting in a `run` without --data, with one seed: a quarter of an hour
-# Landmark distances use MediaPipe's points. `eat` needs dlib's detector twice a frame: it costs five times as much and
-# misses a third of the drawn faces in its own tight 128 px crop.
+PAIRS = 64  # pairs per setting in a `run` without --data; with one seed it takes a quarter of an hour
+# The landmark distances use MediaPipe's landmarks. The variant `eat` runs dlib's detector twice per frame. It takes
+# five times as long, and in its tight 128 px crop it does not find a third of the drawn faces.
 METRICS = (
     *("psnr:frame-mean", "ssim:wang2004", "m_lmd:eat-mp", "f_lmd:eat-mp", "lse_c:corpus", "ea:corpus"),
     *("emotion_leak:corpus", "csim:dlib"),
 )
-# The checkpoints that each method needs: stages of `cmet-eval train`, in training order. The last two belong to the
-# mesh renderer.
+# The checkpoints that each method needs: stages of `cmet-eval train`, in training order. `appearance` and `skin` belong
+# to the mesh renderer.
 STAGES: dict[str, tuple[str, ...]] = {
     "cmet": ("audio2mouth", "cmet", "appearance", "skin"),
     "cem-net": ("audio2mouth", "aee", "ebm", "appearance", "skin"),
@@ -38,9 +38,10 @@ STAGES: dict[str, tuple[str, ...]] = {
 def default_run(
     methods: Sequence[str], draw: Draw, scoring: Scoring, options: RunOptions
 ) -> tuple[Path, Draw, Scoring]:
-    """The data, draw and metrics of a `run` without --data. Makes the corpus, its shards and its models where absent.
+    """The data, draw and metrics of a `run` without --data.
 
-    The user's own options stay; the others take the demo's values, which need a quarter of an hour.
+    Makes the corpus, its shards and its models if they are absent. Options that the user gave are kept. The others get
+    the demo's values, with which the run takes a quarter of an hour.
     """
     print(f"no --data: using the embedded corpus in {FOLDER}, made first where it is absent")
     print(make_corpus(FOLDER, options))
@@ -67,9 +68,10 @@ def make_shards(folder: Path, options: RunOptions) -> PreprocessSummary:
 
 
 def train_networks(folder: Path, methods: Iterable[str], options: RunOptions) -> Iterator[str]:
-    """Trains the methods' checkpoints and the evaluators, at the same time where there are two workers.
+    """Trains the methods' checkpoints and the evaluators, both at the same time if there are two workers.
 
-    Yields one line for each. Raises as `train_checkpoints` and `train_evaluators` do.
+    Yields one line of text for the checkpoints and one for the evaluators. Raises the same errors as
+    `train_checkpoints` and `train_evaluators`.
     """
     second = get_context("spawn").Process(target=_evaluators_on_one_core, args=(folder,), daemon=True)
     if options.workers > 1:
@@ -83,21 +85,20 @@ def train_networks(folder: Path, methods: Iterable[str], options: RunOptions) ->
         if second.is_alive():
             second.terminate()
             second.join()
-    yield train_evaluators(folder, options.quiet)  # where the second process failed, this trains, or raises its error
+    yield train_evaluators(folder, options.quiet)  # if the second process failed, this trains or raises the error
 
 
 def _evaluators_on_one_core(folder: Path) -> None:
     limit_threads(1)
-    with suppress(UserError):  # the first process meets the same error, and raises it
+    with suppress(UserError):  # the first process gets the same error and raises it
         train_evaluators(folder, quiet=True)
 
 
 def train_evaluators(folder: Path, quiet: bool = False) -> str:
-    """Trains the evaluators of the `:corpus` metrics on `folder`/shards. Those that were trained on them are kept.
+    """Trains the evaluators of the `:corpus` metrics on `folder`/shards. Evaluators are kept if they were trained
+    on these shards before. If CMET_EVAL_WEIGHTS names other evaluators, these are used, and nothing is trained.
 
-    Where CMET_EVAL_WEIGHTS names others, those are used, and nothing is trained.
-
-    Returns a line that says which evaluators are used.
+    Returns a line of text that names the evaluators in use.
     """
     from cmet_pipelines.shards import ShardSet
     from talking_face.pretrained import trained_evaluators
@@ -111,7 +112,7 @@ def train_evaluators(folder: Path, quiet: bool = False) -> str:
         if {evaluator.trained_on.data for evaluator in found} == {ShardSet(shards).digest}:
             return f"trained before: {', '.join(evaluator.tag for evaluator in found)}"
     except (trained_evaluators.MissingWeights, UserError):
-        pass  # not there, or of an earlier version
+        pass  # the evaluators are absent, or of an earlier version
     from cmet_reference.evaluators import train
 
     cards = train.train_evaluators(shards, quiet=quiet)
@@ -120,9 +121,10 @@ def train_evaluators(folder: Path, quiet: bool = False) -> str:
 
 
 def train_checkpoints(folder: Path, methods: Iterable[str], quiet: bool = False) -> str:
-    """Trains the demo checkpoints that the methods need on `folder`/shards; checkpoints of these shards are kept.
+    """Trains on `folder`/shards the demo checkpoints that the methods need.
 
-    Returns a line that says what was trained; empty where no method needs a checkpoint.
+    Checkpoints are kept if they were trained on these shards before. Returns a line of text that states what was
+    trained; it is empty if no method needs a checkpoint.
 
     Raises:
         UserError: a package that training needs is absent, or training fails.

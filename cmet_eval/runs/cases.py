@@ -1,4 +1,4 @@
-"""Makes the case of a pair: what a method is given, read from the shards when the method asks for it."""
+"""Makes the `Case` of a pair: the inputs of a method, each read from the shards when the method asks for it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from talking_face.clip import Pair
 from talking_face.reasons import ClipError, Reason
 from talking_face.signature import digest
 
-_TRAINING_CLIPS = 512  # that retrieval chooses from: 50 MB of sound
+_TRAINING_CLIPS = 512  # most clips that retrieval chooses from; their sound takes 50 MB
 
 
 def make_case(
@@ -34,8 +34,8 @@ def make_case(
         shards: the shard set that the pair was drawn from.
         n_frames: frames wanted, at 25 frames/s.
         sees: the inputs that the method declares.
-        stopwatch: counts the time of reading inputs; None: nobody measures it.
-        log: where an outside program's output is kept; None: nowhere.
+        stopwatch: measures the time that reading the inputs takes; None: the time is not measured.
+        log: file for the output of an outside program; None: the output is not kept.
     """
     inputs = PairInputs(shards, pair)
     timed: Callable[[Callable], Callable] = stopwatch.reads if stopwatch else lambda loader: loader
@@ -57,9 +57,9 @@ def make_case(
 
 
 class PairInputs:
-    """Reads the inputs of one pair from the shards: a method for each name of `cmet_baselines.method.ARRAYS`.
+    """Reads the inputs of one pair from the shards, with one function for each name in `cmet_baselines.method.ARRAYS`.
 
-    `Case` states the shapes. Every method raises ClipError where the pair or the shards lack the input.
+    `Case` states the shapes. Every function raises ClipError if the pair or the shards do not have the input.
     """
 
     def __init__(self, shards: ShardSet, pair: Pair) -> None:
@@ -148,7 +148,7 @@ def _without_gaps(clip_id: str, track: np.ndarray) -> np.ndarray:
 
 
 def _other_take(shards: ShardSet, pair: Pair, truth: str) -> str:
-    """Another clip of the speaker in the target emotion, of another sentence where sentences are known; by hash."""
+    """Another clip of the speaker with the target emotion, chosen by hash. Clips of the same sentence are left out."""
     clips = shards.clips
     sentence = clips.set_index("clip_id").at[truth, "sentence_id"]
     rows = clips[(clips["speaker"] == pair.speaker) & (clips["emotion"] == pair.target_emotion)]
@@ -159,7 +159,7 @@ def _other_take(shards: ShardSet, pair: Pair, truth: str) -> str:
 
 
 def _training_clips(shards: ShardSet) -> list[str]:
-    """Labelled clips of the training split by id; of more than 512, those whose ids hash lowest."""
+    """Labelled clips of the training split, sorted by id; at most the 512 clips whose ids have the smallest hashes."""
     rows = shards.clips[(shards.clips["split"] == "train") & shards.clips["emotion"].notna()]
     if rows.empty:
         raise ClipError(Reason.UNLABELLED, f"{shards.folder} has no labelled clip in a training split")

@@ -1,12 +1,12 @@
 """The evaluation run: draws pairs, lets methods generate, scores the videos, and writes result rows.
 
     OUT/pairs/SETTING.parquet                    the pairs
-    OUT/videos/METHOD/SETTING/PAIR.mp4           the generated videos; OUT/records/... has a record of each
+    OUT/videos/METHOD/SETTING/PAIR.mp4           the generated videos; OUT/records/... has a record of each video
     OUT/scores/../KEY.json                       the scores of one video; KEY is a digest of everything they depend on
-    OUT/results/SETTING/METHOD@....parquet       result rows, for boards
+    OUT/results/SETTING/METHOD@....parquet       result rows, from which boards are built
 
-The same command finishes a run that was killed: a video or a score whose key is still right is kept, anything else is
-made again.
+If a run was killed, the same command finishes it. A video or a score is kept if its key is still correct; all others
+are made again.
 """
 
 from __future__ import annotations
@@ -41,17 +41,17 @@ class RunSummary:
     scores: Scored
     pairs: int
     generated: int
-    kept: int  # videos of an earlier run; scores, where the videos are from elsewhere
+    kept: int  # videos kept from an earlier run; if another program made the videos: scores kept from an earlier run
     seconds: float
-    aitv: tuple[Aitv, ...] = ()  # of the methods that ran here
+    aitv: tuple[Aitv, ...] = ()  # inference times of the run's methods
 
     @property
     def lost(self) -> Mapping[tuple[str, str], Loss]:
-        """Scores without a value, by (method, reason). Infinite or not asked for is not lost."""
+        """Scores without a value, by (method, reason). Infinite scores and scores not asked for do not count."""
         return self.scores.lost
 
     def __str__(self) -> str:
-        elsewhere = Reason.MISSING_WEIGHTS.value  # these have lines of their own, in `to_get`
+        elsewhere = Reason.MISSING_WEIGHTS.value  # `to_get` reports the missing weight files
         lost = [f"{who}: {why}, {loss}" for (who, why), loss in sorted(self.lost.items()) if why != elsewhere]
         state = "scores are missing:" if self.lost else "every score is there"
         return (
@@ -79,23 +79,23 @@ def run(
         settings: names, or paths of TOML files.
         data: folder of a shard set.
         out: the run's folder; see the module's docstring.
-        draw: number of pairs and seeds, and the split; None: the settings' own.
-        scoring: metrics, profile and model files; None: the default metrics. A metric that means nothing in a setting
-            is left out.
-        options: workers and output.
-        fresh: generate again the videos that are there already.
+        draw: number of pairs, number of seeds, and the split; None: the values of each setting.
+        scoring: metrics, profile and model files; None: the default metrics. A metric that is not valid in a
+            setting is left out there.
+        options: worker processes, and whether progress is printed.
+        fresh: generate all videos, also those that exist already.
 
     Raises:
-        UserError: a name is unknown, or no pair can be drawn. A failure of one video becomes rows with a reason.
+        UserError: a name is unknown, or no pair can be drawn. If only one video fails, its rows get a reason instead.
     """
     started = time.monotonic()
     draw, scoring, options = draw or Draw(), scoring or Scoring(), options or RunOptions()
-    request = check_request(methods, settings, scoring, scoring.model_files(data))  # before any work starts
+    request = check_request(methods, settings, scoring, scoring.model_files(data))  # first: stops at a wrong name
     shards = ShardSet(data)
     side_by_side = 0 if options.scheduler else max(1, options.workers)
     plan = plan_run(request, shards, draw, out, fresh=fresh, side_by_side=side_by_side)
     for method in request.methods.values():
-        if isinstance(method, OwnProcessMethod):  # this process needed its name only; the workers start their own
+        if isinstance(method, OwnProcessMethod):  # only its name was needed here; each worker starts its own
             method.close()
     failures = _generate(plan, options)
     submissions = [_with_failures(submission, failures) for submission in plan.submissions]
@@ -141,12 +141,12 @@ def score(
     """Scores a folder of videos that were generated elsewhere.
 
     Args:
-        submission: the videos and their pairs; see `from_elsewhere`. An absent file becomes rows with `missing-output`.
+        submission: the videos and their pairs; see `from_elsewhere`. The rows of an absent file have `missing-output`.
         data: folder of the shard set that the pairs were drawn from.
         out, scoring, options: as in `run`.
 
     Raises:
-        UserError: the pairs belong to other data or other rules, the folder is absent or holds none of the files.
+        UserError: the pairs were drawn from other data or by other rules, or the folder is absent or holds no video.
     """
     started = time.monotonic()
     scoring, options, shards = scoring or Scoring(), options or RunOptions(), ShardSet(data)
@@ -159,7 +159,7 @@ def score(
 
 
 def _check_submission(submission: Submission, shards: ShardSet) -> None:
-    """Raises UserError where videos from elsewhere do not belong to these shards and rules."""
+    """Raises UserError if the videos do not belong to these shards and to the rules of this setting."""
     pair_list, setting, videos, pattern = submission.pairs, submission.setting, submission.videos, submission.pattern
     if pair_list.data_digest != shards.digest:
         raise UserError(

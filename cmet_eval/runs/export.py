@@ -1,6 +1,6 @@
 """Exports a pair list as plain files, for methods that run in their own environment on another machine.
 
-    DIR/pairs.csv                 one row a pair: the files below, the label, frames wanted, the name to write
+    DIR/pairs.csv                 one row per pair: the files below, emotions, frames wanted, file name of the output
     DIR/PAIR/reference_0.png ...  reference frames
     DIR/PAIR/source.mp4           source clip with its own sound
     DIR/PAIR/driving.wav          driving audio, 16 kHz mono
@@ -29,14 +29,14 @@ COLUMNS = (
     *("pair_id", "output", "reference_images", "source_video", "driving_audio", "speaker", "reference_emotion"),
     *("target_emotion", "intensity", "n_frames", "fps", "height", "width", "seed"),
 )
-_SAMPLES = round(AUDIO_RATE / FPS)  # of sound a frame
+_SAMPLES = round(AUDIO_RATE / FPS)  # audio samples per frame
 
 
 def export_pairs(pair_list: PairList, shards: ShardSet, folder: Path, *, quiet: bool = False) -> Path:
     """Writes every pair's inputs below `folder`; existing files are kept. Returns the path of pairs.csv.
 
-    `output` is the file name that `cmet-eval score` expects. pairs.csv is written last: where it exists, the export is
-    complete.
+    The column `output` is the file name that `cmet-eval score` expects. pairs.csv is written last: if it exists, the
+    export is complete.
     """
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, fieldnames=COLUMNS, lineterminator="\n")
@@ -83,7 +83,7 @@ def _export(pair: Pair, shards: ShardSet, folder: Path) -> dict[str, str | int]:
 
 
 def _write_picture(path: Path, frame: np.ndarray) -> None:
-    """Writes an (H, W, 3) uint8 RGB frame as PNG where the file is absent."""
+    """Writes an (H, W, 3) uint8 RGB frame as PNG if the file is absent."""
     if path.exists():
         return
     with replacing(path) as temporary:

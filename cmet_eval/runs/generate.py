@@ -1,4 +1,4 @@
-"""Generates the video of one pair by one method, in a worker's child process: a video file and a record of how."""
+"""Generates the video of one pair with one method, in a worker's child process, and writes a record of it."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class VideoFormat(TypedDict):
     preset: str
 
 
-# Near-lossless, so that the format costs little next to any method's error, with full chroma.
+# Nearly lossless and with full chroma, so that the error of encoding is small compared with the error of any method.
 WRITER: VideoFormat = {"codec": "h264", "pix_fmt": "yuv444p", "crf": 10, "preset": "veryfast"}
 CODEC = "h264-yuv444p-crf10"
 
-warm_methods: set[str] = set()  # that have made a video in this process
+warm_methods: set[str] = set()  # methods that have already made a video in this process
 
 
 @dataclass(frozen=True)
@@ -46,30 +46,30 @@ class GenerationJob:
     method: str  # name of the catalogue, path of a .toml, or module:Class
     pair: Pair
     data: str  # folder of the shard set
-    n_frames: int  # wanted
+    n_frames: int  # number of frames wanted
     video: str  # path of the file to write
-    record: str  # path of its record
-    key: str  # of `generation_key`
-    files: ModelFiles  # where the method's models are searched
-    workers: int = 0  # processes that may run at the same time, for the record's times; 0: not known
+    record: str  # path of the video's record
+    key: str  # result of `generation_key`
+    files: ModelFiles  # folders in which the method's models are searched
+    workers: int = 0  # number of processes that can run at the same time, for the record's times; 0: unknown
 
 
 @lru_cache(maxsize=2)
 def open_shards(folder: str) -> ShardSet:
-    """The shard set of that folder, opened once a process."""
+    """The shard set of that folder, opened once per process."""
     return ShardSet(folder)
 
 
 def generation_key(method: str, revision: str, pair: Pair, data_digest: str) -> str:
-    """Digest of everything a generated video depends on; a record with another key is out of date."""
+    """Digest of everything that a generated video depends on. A record with another key is out of date."""
     return digest([method, revision, pair.to_row(), data_digest, WRITER])
 
 
 def generate_pair(job: GenerationJob) -> None:
-    """Generates one video with the driving audio as its sound, then writes its record, each by an atomic rename.
+    """Generates one video with the driving audio as its sound, then writes its record, both by an atomic rename.
 
     Raises:
-        ClipError: method-failed with the method's own message, or what reading and writing raise.
+        ClipError: the method failed (method-failed, with the method's own message), or reading or writing failed.
     """
     shards = open_shards(job.data)
     stopwatch, warm = Stopwatch(), job.method in warm_methods
@@ -96,7 +96,7 @@ def generate_pair(job: GenerationJob) -> None:
 def _call_method(job: GenerationJob, shards: ShardSet, stopwatch: Stopwatch) -> tuple[Method, Case, np.ndarray]:
     """The method, its case and its checked frames. Any failure of the method becomes a ClipError."""
     try:
-        # Inside the clock: a method may load its weights when it is made.
+        # The method is made while the clock runs, because it may load its weights here.
         with stopwatch:
             method = _method(job.method, job.files)
             refuse_training_clips(method, job.pair)
@@ -111,7 +111,7 @@ def _call_method(job: GenerationJob, shards: ShardSet, stopwatch: Stopwatch) -> 
 
 
 def refuse_training_clips(method: Method, pair: Pair) -> None:
-    """Raises ClipError where the method's weights were fitted to a clip of the pair."""
+    """Raises ClipError if the method was trained on a clip of the pair."""
     learnt: frozenset[str] = getattr(method, "trained_on", frozenset())
     clips = {pair.reference_clip, pair.source_clip, pair.driving_clip, pair.ground_truth_clip}
     if both := sorted(clip for clip in clips if clip in learnt):

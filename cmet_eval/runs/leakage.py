@@ -1,4 +1,4 @@
-"""Finds evaluators that were trained on the clips that a method shows: they may not judge it."""
+"""Finds evaluators that were trained on clips that a method shows, because they must not score this method."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from talking_face.reasons import UserError
 
 
 def unfair_metrics(method: Mapping[str, object], metrics: Sequence[Metric], shards: ShardSet) -> frozenset[str]:
-    """Keys of the metrics whose evaluator was trained on the training split, where the method shows clips of it."""
+    """Keys of the metrics that must not score the method.
+
+    The method shows clips of the training split, and the evaluators of these metrics were trained on this split.
+    """
     if not method.get("trained_on_split"):
         return frozenset()
     asked = {(metric.evaluator, metric.files) for metric in metrics}
@@ -23,13 +26,14 @@ def unfair_metrics(method: Mapping[str, object], metrics: Sequence[Metric], shar
 def knows_training_split(kind: trained_evaluators.Kind, shards: ShardSet, files: ModelFiles) -> bool:
     """Whether the evaluator was trained on clips of this training split, which a method may show.
 
-    It was if it knows a clip's id and, among the clips that it knows, a sound. Corpora drawn by the same rules have the
-    same ids, so ids alone would exclude the evaluators of another seed. At most as many clips are read as it was
-    trained on. Not found: a clip that it knows under another id, or that has other samples here (cut or resampled
-    otherwise).
+    True if it was trained on this very shard set. Otherwise the clips are compared whose ids also occur in its training
+    data: True if the sound of one of them occurs there too. Ids alone do not suffice, because corpora that were drawn
+    with another seed have the same ids but other sounds. At most as many clips are read as the evaluator was trained
+    on. A training clip is not recognized if it has another id here, or other samples (for example because it was
+    trimmed or resampled differently).
 
     Returns:
-        False without an evaluator: the metric's own reason, missing-weights, explains more.
+        False if there is no evaluator; the metric then has the reason missing-weights, which explains more.
     """
     try:
         trained_on = trained_evaluators.find(kind, files).trained_on

@@ -18,9 +18,10 @@ from talking_face.reasons import UserError
 class Scoring:
     """The metrics that the user asked for."""
 
-    metrics: Sequence[str] | None = None  # `name:variant`; None: all of the profile, or the defaults without one
-    profile: Profile | None = None  # evaluator profile, part of every row; None: the one that the metrics belong to
-    # Where the models of metrics and methods are searched; None: by the environment, then next to the data.
+    metrics: Sequence[str] | None = None  # keys, `name:variant`; None: all of the profile, or else the default metrics
+    profile: Profile | None = None  # evaluator profile, part of every row; None: the metrics' own profile
+    # Folders of the models of metrics and methods; None: those that the environment variables name, then those in the
+    # shard set.
     files: ModelFiles | None = None
 
     def model_files(self, data: Path) -> ModelFiles:
@@ -28,10 +29,10 @@ class Scoring:
         return with_hashes(self.files or ModelFiles.from_environment(data))
 
     def in_setting(self, setting: Setting, files: ModelFiles) -> list[Metric]:
-        """The metrics that mean something in the setting, with the model files of a run.
+        """The metrics that are valid in the setting, made with the model files of a run.
 
         Raises:
-            UserError: none of them does, a name is unknown, or they belong to different profiles.
+            UserError: no metric is valid in the setting, a name is unknown, or the metrics have different profiles.
         """
         default = in_profile(self.profile) if self.profile else DEFAULT_METRICS
         metrics = list(dict.fromkeys(get_metric(name, files) for name in self.metrics or default))
@@ -43,5 +44,5 @@ class Scoring:
         return allowed
 
     def common_profile(self, metrics: Sequence[Metric]) -> Profile:
-        """The profile that all these metrics belong to. Raises UserError where there is none."""
+        """The profile that all these metrics belong to. Raises UserError if they have no common profile."""
         return common_profile((metric.key for metric in metrics), self.profile)

@@ -23,8 +23,8 @@ from talking_face.files import STRAY, sha256_of
 from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import UserError
 
-_DEADLINE_S = 300.0  # of one video; a trivial method takes 0.2 s
-_MARGIN_S = 60.0  # after a method's own deadline
+_DEADLINE_S = 300.0  # for one video; a trivial method takes 0.2 s
+_MARGIN_S = 60.0  # added to a method's own deadline
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Request:
 
     methods: Mapping[str, Method]  # by the name that the user gave
     settings: tuple[Setting, ...]
-    metrics: Mapping[str, Sequence[Metric]]  # setting's name -> those that mean something in it
+    metrics: Mapping[str, Sequence[Metric]]  # name of a setting -> the metrics that are valid in it
     files: ModelFiles
 
 
@@ -41,14 +41,17 @@ class Request:
 class Plan:
     """The work of a run."""
 
-    submissions: tuple[Submission, ...]  # one a method and setting
-    tasks: tuple[Task, ...]  # of `generate_pair`; named by `Submission.key`
-    pairs: int  # of all settings
-    kept: int  # videos of an earlier run that are still right
+    submissions: tuple[Submission, ...]  # one per method and setting
+    tasks: tuple[Task, ...]  # calls of `generate_pair`, named by `Submission.key`
+    pairs: int  # number of pairs in all settings
+    kept: int  # number of videos of an earlier run that are still valid
 
 
 def check_request(methods: Sequence[str], settings: Sequence[str], scoring: Scoring, files: ModelFiles) -> Request:
-    """Looks up every name. Raises UserError where one is unknown, nothing is asked for, or two methods share a name."""
+    """Looks up every name.
+
+    Raises UserError if a name is unknown, if no method or no setting is given, or if two methods have the same name.
+    """
     rules = tuple(get_setting(name) for name in dict.fromkeys(settings))
     chosen = {name: get_method(name, files) for name in dict.fromkeys(methods)}
     if not chosen or not rules:
@@ -63,9 +66,9 @@ def plan_run(request: Request, shards: ShardSet, draw: Draw, out: Path, *, fresh
     """Draws and writes the pair lists, and lists the videos that are absent or out of date.
 
     Args:
-        out: the run's folder; what a killed run left half written in it is removed.
-        fresh: also list the videos that are still right.
-        side_by_side: processes that may generate at the same time; 0: not known.
+        out: the run's folder; half-written files of a killed run are removed from it.
+        fresh: also list the videos that are still valid, so that they are generated again.
+        side_by_side: number of processes that can generate at the same time; 0: unknown.
     """
     submissions: list[Submission] = []
     tasks: list[Task] = []
@@ -83,7 +86,7 @@ def plan_run(request: Request, shards: ShardSet, draw: Draw, out: Path, *, fresh
             jobs = _jobs(submission, given, method, shards, request.files, side_by_side)
             todo = jobs if fresh else [job for job in jobs if not _is_current(job)]
             kept += len(jobs) - len(todo)
-            # A method that has a deadline of its own ends by it, with its own message.
+            # A method with its own deadline must be able to stop with its own message before the task ends.
             deadline = max(_DEADLINE_S, _MARGIN_S + getattr(method, "deadline_s", 0.0))
             tasks += [Task(submission.key(job.pair), (job,), deadline) for job in todo]
     return Plan(tuple(submissions), tuple(tasks), n_pairs, kept)
@@ -91,7 +94,7 @@ def plan_run(request: Request, shards: ShardSet, draw: Draw, out: Path, *, fresh
 
 def _write_lists(pair_list: PairList, folder: Path) -> None:
     write_pairs(pair_list, folder / f"{pair_list.setting}.parquet")
-    # The rows of earlier draws into this folder can still be verified.
+    # Lists of earlier draws are kept under their digests, so that their rows can still be verified.
     write_pairs(pair_list, folder / "drawn" / f"{pair_list.setting}-{pair_list.digest}.parquet")
 
 
@@ -103,7 +106,7 @@ def _submission(
 
 
 def _command(method: str, setting: Setting, draw: Draw) -> str:
-    """The command that makes these numbers again. The data's place is left open: its digest is what counts."""
+    """The command that makes these numbers again. DATA is a placeholder: only the data's digest matters."""
     parts = ["cmet-eval", "run", "--method", method, "--setting", setting.name, "--data", "DATA"]
     for option, value in (("--max-pairs", draw.max_pairs), ("--seeds", draw.seeds), ("--split", draw.split)):
         parts += [option, str(value)] if value is not None else []
@@ -111,7 +114,7 @@ def _command(method: str, setting: Setting, draw: Draw) -> str:
 
 
 def _remove_strays(submission: Submission) -> None:
-    """Removes what a killed process left half written. A run owns the folders of its methods."""
+    """Removes half-written files of a killed process. This is safe: only this run writes into these folders."""
     assert submission.records is not None
     for folder in (submission.videos, submission.records):
         for stray in folder.glob(STRAY):
@@ -121,7 +124,7 @@ def _remove_strays(submission: Submission) -> None:
 def _jobs(
     submission: Submission, given: str, method: Method, shards: ShardSet, files: ModelFiles, side_by_side: int
 ) -> list[GenerationJob]:
-    """One job a pair."""
+    """One job per pair."""
     n_frames = {str(k): int(v) for k, v in shards.clips.set_index("clip_id")["n_frames"].items()}
     return [
         GenerationJob(
@@ -140,6 +143,6 @@ def _jobs(
 
 
 def _is_current(job: GenerationJob) -> bool:
-    """Whether the job's video is there and was made from the same inputs."""
+    """Whether the job's video exists and was made from the same inputs."""
     record, video = read_generation(Path(job.record)), Path(job.video)
     return record is not None and record.key == job.key and video.exists() and sha256_of(video) == record.video_sha256

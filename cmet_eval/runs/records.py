@@ -1,6 +1,7 @@
 """The JSON records of a run: how one video was generated, and the scores of one video.
 
-The readers check every field; a record that is absent, unreadable or of another form is None, so that it is made again.
+The readers check every field. For a record that is absent, unreadable or of another form they return None, so that it
+is made again.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ class Timing:
     """How long the generation of one video took, and on which machine."""
 
     seconds: float  # from the case to the frames
-    reading: float  # of these, the reading of inputs from the shards
+    reading: float  # part of `seconds` in which inputs were read from the shards
     warm: bool  # false for the first video of a process
     hardware: str
-    workers: int  # processes that may run at the same time; 0: not known
+    workers: int  # number of processes that could run at the same time; 0: unknown
 
 
 @dataclass(frozen=True)
@@ -39,9 +40,9 @@ class GenerationRecord:
     pair_id: str = ""
     codec: str = ""
     n_frames_wanted: int = 0
-    notes: list[str] = field(default_factory=list)  # what the method reports of this video
+    notes: list[str] = field(default_factory=list)  # the method's notes on this video
     video_sha256: str = ""
-    timing: Timing | None = None  # None in records of other versions
+    timing: Timing | None = None  # None in records that other versions of the suite wrote
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,8 @@ class VideoScores:
     """The scores of one video, as they are stored."""
 
     key: str  # digest of everything the scores depend on
-    codec: str  # of the video file
-    notes: list[str]  # what was done to the video before scoring
+    codec: str  # codec of the video file
+    notes: list[str]  # how the video was changed before scoring, such as resampling
     video_sha256: str
     scores: list[StoredScore]
 
@@ -78,12 +79,12 @@ def write_record(path: Path, record: GenerationRecord | VideoScores) -> None:
 
 
 def read_generation(path: Path) -> GenerationRecord | None:
-    """The generation record in a file; None where there is no valid one."""
+    """The generation record in a file; None if the file has no valid record."""
     return _read(path, _GENERATION)
 
 
 def read_scores(path: Path) -> VideoScores | None:
-    """The scores in a file; None where there are no valid ones."""
+    """The scores in a file; None if the file has no valid scores."""
     return _read(path, _SCORES)
 
 

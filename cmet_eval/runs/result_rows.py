@@ -17,7 +17,8 @@ from talking_face.clip import Pair
 from talking_face.reasons import ClipError, Reason
 
 Outcome = VideoScores | ClipError
-# The value is not a finite number, or nothing was to be measured: not the method's fault, and final.
+# Reasons that do not count as a loss: the value is infinite, or there was nothing to measure. Scoring again would give
+# the same result.
 _NOT_LOST = (Reason.INFINITE.value, Reason.NOT_ASKED.value)
 
 
@@ -25,10 +26,10 @@ _NOT_LOST = (Reason.INFINITE.value, Reason.NOT_ASKED.value)
 class Loss:
     """The scores that one method lost for one reason."""
 
-    videos: int  # in how many of its videos, of all settings
-    of: int
-    metrics: tuple[str, ...]  # sorted; empty: all that were asked for
-    example: str  # the first detail
+    videos: int  # number of the method's videos that lost a score, in all settings
+    of: int  # number of all videos of the method, in all settings
+    metrics: tuple[str, ...]  # keys of the lost metrics, sorted; empty: all metrics that were asked for
+    example: str  # the detail of the first lost score
 
     def __str__(self) -> str:
         where = f" in {', '.join(self.metrics)}" if self.metrics else ""
@@ -52,13 +53,13 @@ class SharedFields(TypedDict):
 
 @dataclass(frozen=True)
 class RowMaker:
-    """Makes the rows of one submission, one a pair and metric."""
+    """Makes the rows of one submission, one per pair and metric."""
 
     submission: Submission
     metrics: Sequence[Metric]
     shared: SharedFields
     signatures: Mapping[str, str]  # by metric key
-    unfair: frozenset[str]  # keys of metrics whose evaluator may not judge this method
+    unfair: frozenset[str]  # keys of metrics whose evaluator was trained on clips that this method shows
 
     @classmethod
     def of(
@@ -72,7 +73,7 @@ class RowMaker:
             dataset=", ".join(sorted({str(name) for name in shards.clips["dataset"]})),
             data_digest=shards.digest,
             data_signature=shards.signature,
-            pairs_digest=submission.pairs.digest,  # once a submission: 1,143 pairs take 30 ms
+            pairs_digest=submission.pairs.digest,  # computed once per submission, because 1,143 pairs take 30 ms
             rules=submission.setting.digest,
             profile=profile,
             suite_version=suite,
@@ -81,7 +82,7 @@ class RowMaker:
         return cls(submission, metrics, shared, signatures, unfair_metrics(submission.method, metrics, shards))
 
     def rows(self, outcomes: Mapping[str, Outcome]) -> Iterator[ResultRow]:
-        """The rows of all pairs; `outcomes` by `Submission.key`."""
+        """The rows of all pairs. `outcomes` is keyed by `Submission.key`."""
         for pair in self.submission.pairs.pairs:
             outcome = outcomes[self.submission.key(pair)]
             record = self.submission.record(pair)
@@ -132,7 +133,10 @@ def _without_value(metric: Metric, reason: Reason, detail: str) -> StoredScore:
 
 
 def losses(rows: Sequence[ResultRow]) -> dict[tuple[str, str], Loss]:
-    """Rows without a value, by (method, reason); infinite values and metrics that were not asked for are not losses."""
+    """Summarizes the rows without a value, by (method, reason).
+
+    Infinite values and metrics that were not asked for do not count.
+    """
     videos: dict[str, set[tuple[str, str]]] = {}
     asked: dict[str, set[str]] = {}
     found: dict[tuple[str, str], list[ResultRow]] = {}
@@ -154,7 +158,7 @@ def losses(rows: Sequence[ResultRow]) -> dict[tuple[str, str], Loss]:
 
 
 def weights_to_get(rows: Iterable[ResultRow]) -> tuple[str, ...]:
-    """A line for each file without which metrics have no value."""
+    """One line of text per missing weight file, with the metrics that need the file."""
     absent: dict[str, set[str]] = {}
     for row in rows:
         if row.reason == Reason.MISSING_WEIGHTS.value:

@@ -1,8 +1,8 @@
 """Scores generated videos with every metric, in a worker's child process.
 
-A video is decoded once for all metrics, and the metrics share landmarks through the sample. A task holds videos that
-share a ground truth: dlib's points cost about 25 ms a frame, and those of the ground truth are found once for all
-methods.
+A video is decoded once for all metrics, and the metrics share the landmarks that the `Sample` keeps. A task scores
+videos with the same ground truth, so that the landmarks of the ground truth are computed once for all methods. dlib's
+landmarks take about 25 ms per frame.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from talking_face.reasons import ClipError, Reason
 from talking_face.signature import digest
 
 FPS = 25.0
-# How a video of another rate, size or length than the ground truth is handled. Part of the scores' key.
+# How a video is handled whose frame rate, size or length differs from the ground truth's. Part of the scoring key.
 FRAME_RULE = "fps:nearest-25,size:as-is"
 _NO_LABELS = Labels()
 
@@ -35,8 +35,8 @@ _NO_LABELS = Labels()
 class Expected:
     """The part of a pair that the metrics read in addition to the video.
 
-    Labels, reference and ground truth stay empty where no metric reads them. So a video that several pairs share (most
-    often a ground truth) is scored once.
+    Labels, reference and ground truth stay empty if no metric reads them. So a video that several pairs share (most
+    often a ground truth) is scored only once.
     """
 
     ground_truth_clip: str | None
@@ -61,20 +61,26 @@ class Expected:
 class Job:
     """One video to score."""
 
-    key: str  # of `scoring_key`
+    key: str  # result of `scoring_key`
     video: str
     expected: Expected
     out: str  # JSON path for the scores; named after the key
-    metrics: tuple[str, ...]  # keys
+    metrics: tuple[str, ...]  # keys of the metrics
 
 
 def scoring_key(video_sha256: str, expected: Expected, data_digest: str, how: Sequence[str]) -> str:
-    """Digest of everything the scores of one video depend on; `how` holds metric signatures and the suite's version."""
+    """Digest of everything that the scores of one video depend on.
+
+    `how` holds the signatures of the metrics and the version of the suite.
+    """
     return digest([video_sha256, asdict(expected), data_digest, sorted(how), FRAME_RULE], 32)
 
 
 def stored_scores(job: Job) -> VideoScores | None:
-    """The valid scores of an earlier run; None also where a weight file was absent then and may be here now."""
+    """The scores of an earlier run; None if there are none with the same key.
+
+    Also None if a weight file was absent in the earlier run, because the file may exist now.
+    """
     stored = read_scores(Path(job.out))
     if stored is None or stored.key != job.key:
         return None
@@ -83,7 +89,7 @@ def stored_scores(job: Job) -> VideoScores | None:
 
 
 def score_group(jobs: Sequence[Job], data: str, files: ModelFiles) -> None:
-    """Scores videos that share one ground truth, whose landmarks are then found once.
+    """Scores videos that share one ground truth, so that its landmarks are computed only once.
 
     Each video's scores are written as soon as they are ready, so that they survive a kill; see `score_video`.
     """
@@ -96,9 +102,9 @@ def score_video(job: Job, data: str, files: ModelFiles) -> VideoScores:
     """Scores one video and writes the scores to `job.out` by an atomic rename.
 
     Args:
-        job: the video; any container, rate and size.
+        job: the video to score; it can have any container, frame rate and size.
         data: folder of the shard set that holds the ground truth.
-        files: where the metrics' models are searched.
+        files: folders in which the metrics' models are searched.
     """
     path = Path(job.video)
     metrics = [get_metric(key, files) for key in job.metrics]
@@ -110,7 +116,7 @@ def score_video(job: Job, data: str, files: ModelFiles) -> VideoScores:
         if info.video is None:
             raise ClipError(Reason.NO_VIDEO, f"{path.name} has no picture")
         codec = f"{info.video.codec}-{info.video.pix_fmt}"
-        # Rates such as 24.999 come from containers with coarse clocks.
+        # Small differences, such as 24.999, come from containers with coarse clocks and need no note.
         if abs(info.video.fps - FPS) > 0.01:
             notes.append(f"resampled from {info.video.fps:g} to {FPS:g} frames/s, nearest frame")
         scores = _scores(path, job.expected, data, metrics)
@@ -149,13 +155,13 @@ def _scores(path: Path, expected: Expected, data: str, metrics: Sequence[Metric]
     }
 
 
-@lru_cache(maxsize=2)  # a group needs one; 2 s at 256 px are 10 MB
+@lru_cache(maxsize=2)  # a group of jobs needs one ground truth; 2 s at 256 px take 10 MB
 def _target(data: str, clip_id: str) -> Sample:
     shards = open_shards(data)
     return Sample(shards.frames(clip_id), fps=FPS, audio=shards.audio(clip_id), name=clip_id)
 
 
-@lru_cache(maxsize=2)  # shared by the methods of a pair
+@lru_cache(maxsize=2)  # the videos of all methods for one pair use the same reference frames
 def _reference(data: str, clip_id: str, frames: tuple[int, ...]) -> Sample:
     return Sample(open_shards(data).frames(clip_id, list(frames)), fps=FPS, name=f"reference {clip_id}")
 

@@ -1,7 +1,7 @@
 """Scores the videos of submissions on workers, and writes their result rows.
 
-Scores are stored one file a video, named after a digest of everything they depend on, so a killed run loses at most the
-videos that were being scored.
+The scores of each video are stored in one file. Its name is a digest of everything that the scores depend on. So a
+killed run loses only the scores of the videos that were being scored.
 """
 
 from __future__ import annotations
@@ -26,27 +26,27 @@ from talking_face.pretrained.model_files import ModelFiles
 from talking_face.progress import Progress
 from talking_face.reasons import ClipError, Reason
 
-_DEADLINE_S = 300.0  # of one video; scoring one takes 2 s
+_DEADLINE_S = 300.0  # for one video; scoring it takes 2 s
 _MORE_S = 60.0  # for each further video of a group
-_GROUP = 16  # videos of one ground truth in a task: enough to share its landmarks
+_GROUP = 16  # most videos per task; they have the same ground truth, whose landmarks are computed once
 
 
 @dataclass(frozen=True)
 class Scored:
-    """The outcome of `score_submissions`. Values that are infinite or not asked for are not losses."""
+    """The outcome of `score_submissions`. Infinite values and values that were not asked for do not count as lost."""
 
     results: tuple[Path, ...]  # files of result rows
     scored: int
     kept: int
     lost: Mapping[tuple[str, str], Loss]  # by (method, reason)
-    to_get: tuple[str, ...]  # a line for each file without which metrics have no value
+    to_get: tuple[str, ...]  # one line of text per missing weight file
 
 
 @dataclass(frozen=True)
 class _Work:
-    """Which videos have to be scored, and the outcomes that are known before."""
+    """The videos that have to be scored, and the outcomes that are known without scoring."""
 
-    known: Mapping[str, Outcome]  # by `Submission.key`: stored scores, or why there is no video
+    known: Mapping[str, Outcome]  # by `Submission.key`: stored scores, or why there is no video to score
     waiting: Mapping[str, str]  # `Submission.key` -> scoring key, of the videos that have to be scored
     jobs: Mapping[str, Job]  # by scoring key
 
@@ -63,9 +63,9 @@ def score_submissions(
     """Scores the videos that have no valid scores yet, and writes the result rows of every submission.
 
     Args:
-        metrics: setting's name -> the metrics to score with.
-        scoring: the profile for the rows.
-        files: those that the metrics were made with.
+        metrics: name of a setting -> the metrics that score its videos.
+        scoring: gives the evaluator profile that is written into the rows.
+        files: the model files that the metrics were made with.
         out: the run's folder; scores go to scores/, rows to results/.
     """
     suite = version("cmet-eval")
@@ -112,24 +112,24 @@ def _find_work(
             if (stored := stored_scores(job)) is not None:
                 known[name] = stored
                 continue
-            # The same video for the same clips is scored once: the key does not depend on the setting.
+            # The key does not depend on the setting, so the same video with the same clips is scored only once.
             jobs.setdefault(key, job)
             waiting[name] = key
     return _Work(known, waiting, jobs)
 
 
 def _outcome(job: Job, failed: Mapping[str, ClipError]) -> Outcome:
-    """The scores of a job that ran, or why there are none."""
+    """The scores of a job that ran, or the reason why it has no scores."""
     return failed.get(job.key) or read_scores(Path(job.out)) or ClipError(Reason.CRASHED, "no score; run again")
 
 
 def _score_jobs(
     jobs: Mapping[str, Job], inputs: tuple[str, ModelFiles], options: RunOptions, progress: Progress
 ) -> dict[str, ClipError]:
-    """Scores all jobs, those of one ground truth together; returns the failures by scoring key.
+    """Scores all jobs in groups with the same ground truth; returns the failures by scoring key.
 
-    A video that hangs or crashes its process ends its whole group, so the rest of a failed group is then scored one
-    video at a time.
+    If a video hangs or crashes its process, its whole group ends. The unscored videos of this group are then scored one
+    at a time.
     """
     groups = _groups(jobs)
     failed: dict[str, ClipError] = {}
@@ -152,7 +152,7 @@ def _score_jobs(
 
 
 def _groups(jobs: Mapping[str, Job]) -> list[list[Job]]:
-    """Jobs that share a ground truth and metrics, at most _GROUP in one; without a ground truth each is alone."""
+    """Groups of at most _GROUP jobs with the same ground truth and metrics; without a ground truth, one job each."""
     by_truth: dict[tuple[str, tuple[str, ...]], list[Job]] = {}
     for job in sorted(jobs.values(), key=lambda job: job.video):
         by_truth.setdefault((job.expected.ground_truth_clip or job.key, job.metrics), []).append(job)
@@ -165,7 +165,7 @@ def _is_scored(job: Job) -> bool:
 
 
 def _board_record(submission: Submission) -> dict[str, object]:
-    """What boards show of a submission; stored with its rows."""
+    """The facts about a submission that boards show. They are stored with its rows."""
     pairs = submission.pairs
     return {
         "method": dict(submission.method),

@@ -1,9 +1,10 @@
 """Measures AITV, the average inference time per video, and averages it over the generation records.
 
-There are two numbers, because the field's own is hard to compare. `cmet` is the wall clock from the case to the frames,
-as C-MET's evaluation README states it. It includes reading, preprocessing and, for the first video of a process,
-loading the weights; it does not include writing the file. `warm` leaves out each process's first video, and the time in
-which the suite reads the inputs from its shards. The clock waits for an accelerator before it starts and stops.
+There are two numbers, because the number that papers report is hard to compare. `cmet` is the wall-clock time from the
+case to the frames, as C-MET's evaluation README defines it. It includes reading, preprocessing and, for the first video
+of a process, loading the weights. It does not include writing the file. `warm` leaves out the first video of each
+process. It also leaves out the time in which the suite reads the inputs from its shards. Before the clock starts and
+before it stops, it waits until the accelerator has finished its work.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class Stopwatch:
         self.seconds = self.reading = 0.0
 
     def reads(self, loader: Callable[P, T]) -> Callable[P, T]:
-        """`loader`, its time counted as reading."""
+        """A function that calls `loader` and adds the time of the call to `reading`."""
 
         def load(*args: P.args, **kwargs: P.kwargs) -> T:
             started = time.perf_counter()
@@ -55,14 +56,14 @@ class Stopwatch:
 
 
 def synchronize() -> None:
-    """Waits until an accelerator of this process has finished its work. Only where torch uses one already."""
+    """Waits until an accelerator of this process has finished its work. Does nothing if torch does not use one yet."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
         torch.cuda.synchronize()
 
 
 def hardware() -> str:
-    """The machine that this process computes on: accelerator where torch uses one, processor, cores, threads."""
+    """Text about the machine of this process: accelerator (if torch uses one), processor, cores, threads."""
     torch = sys.modules.get("torch")
     parts = []
     if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
@@ -83,20 +84,20 @@ def _processor() -> str:
 
 @dataclass(frozen=True)
 class Aitv:
-    """Times of one method in one setting on one kind of machine. Seconds a video."""
+    """Times of one method in one setting on one kind of machine, in seconds per video."""
 
     method: str
     revision: str
     setting: str
     hardware: str
-    workers: int  # processes that may have run at the same time; 0: not known
-    n: int
-    frames: float  # mean frames a video
-    cmet: float  # mean over all n
-    n_warm: int
-    warm: float | None  # mean over the warm ones, without reading
-    warm_median: float | None
-    warm_per_frame: float | None
+    workers: int  # number of processes that could run at the same time; 0: unknown
+    n: int  # number of videos
+    frames: float  # mean number of frames per video
+    cmet: float  # mean over all n videos
+    n_warm: int  # number of warm videos
+    warm: float | None  # mean over the warm videos, without reading
+    warm_median: float | None  # median over the warm videos, without reading
+    warm_per_frame: float | None  # over the warm videos, without reading; seconds per frame
 
     def __str__(self) -> str:
         warm = "none warm" if self.warm is None else f"{self.warm:.3g} s over {self.n_warm} warm ones without reading"
@@ -109,8 +110,8 @@ class Aitv:
 def summarize(records: Path, method: str | None = None) -> list[Aitv]:
     """Averages the generation records below a folder, METHOD/SETTING/*.json.
 
-    Returns one entry a method, revision, setting and machine, sorted. Records without times (of other versions) are
-    left out.
+    Returns one entry per method, revision, setting, machine and number of workers, sorted. Records without times (which
+    other versions of the suite wrote) are left out.
     """
     groups: dict[tuple[str, str, str, str, int], list[tuple[Timing, int]]] = {}
     for path in sorted(records.glob(f"{method or '*'}/*/*.json")):

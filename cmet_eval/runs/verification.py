@@ -1,4 +1,4 @@
-"""Verifies result rows: hashes and scores again some of the videos behind them, drawn by a seed."""
+"""Verifies result rows: draws some of the scored videos with a seed, and hashes and scores them again."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from talking_face.progress import Progress
 from talking_face.reasons import UserError
 from talking_face.signature import digest
 
-TOLERANCE = 1e-6  # of max(1, |value|): the same machine gives the same bits, another one may round otherwise
+TOLERANCE = 1e-6  # times max(1, |value|): the same machine gives the same bits, another machine can round differently
 _DEADLINE_S = 600.0
 
 
@@ -51,18 +51,18 @@ class Verified:
     """The outcome of `verify`."""
 
     drawn: int  # videos that were checked
-    videos: int  # of so many
+    videos: int  # videos from which they were drawn
     values: int  # numbers that were compared
-    exact: int  # of these, the same to the bit
+    exact: int  # compared numbers that are equal to the last bit
     faults: tuple[Fault, ...]
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """Which videos are checked. The draw depends on the seed, the method and the pair list alone."""
+    """Which videos are checked. The draw depends only on the seed, the method and the pair list."""
 
-    method: str | None = None  # only this one
-    share: float = 0.05  # of each method's videos in each table, at least one
+    method: str | None = None  # check only the videos of this method; None: of all methods
+    share: float = 0.05  # part of each method's videos in each table that is checked; at least one video
     seed: int = 0
 
 
@@ -82,7 +82,7 @@ class Check:
     method: str
     pair: Pair
     video: Path
-    sha256: str  # by the rows
+    sha256: str  # SHA-256 of the scored video, from the rows
     rows: Mapping[str, CheckedRow]  # by metric key
 
     def fault(self, what: str) -> Fault:
@@ -100,20 +100,20 @@ def verify(
     options: RunOptions | None = None,
     files: ModelFiles | None = None,
 ) -> Verified:
-    """Scores a share of the videos behind `results` again.
+    """Scores a share of the videos again, and compares their hashes and values with the result rows.
 
     Args:
-        results: the rows to check.
+        results: the result rows to check.
         videos: folder with METHOD/SETTING/, with SETTING/, or with the videos themselves.
         data: the shard set.
-        pairs: the pair lists; each table's is found by its digest.
-        sampling: which videos; None: 5 % of every method's.
-        pattern: file name of a pair; see `video_name`.
-        options: workers and output.
-        files: where the metrics' models are searched; None: by the environment, then next to the data.
+        pairs: files of pair lists. The list of each table is found by its digest.
+        sampling: which videos are checked; None: 5 % of the videos of every method in each table.
+        pattern: form of the videos' file names; see `video_name`.
+        options: worker processes, and whether progress is printed.
+        files: folders of the metrics' models; None: those that the environment variables name, then those in `data`.
 
     Raises:
-        UserError: the shards or pair lists are not those of the rows, or no row is left to check.
+        UserError: the rows were made from other shards or pair lists, or there is no scored video to check.
     """
     sampling, options = sampling or Sampling(), options or RunOptions()
     shards = ShardSet(data)
@@ -145,7 +145,10 @@ def verify(
 def _tables(
     results: Results, shards: ShardSet, pairs: Sequence[Path], method: str | None
 ) -> Iterator[tuple[Grid, PairList]]:
-    """The tables that hold the method, each with its pair list. Raises UserError where data or list are others."""
+    """The tables that contain the method, each with its pair list.
+
+    Raises UserError if the rows were made on other data, or if their pair list is not given.
+    """
     lists = {found.digest: found for found in map(read_pairs, pairs)}
     for grid in grids(results):
         if method is not None and method not in {name for name, _ in grid.methods}:
@@ -171,7 +174,7 @@ def _folder(videos: Path, method: str, setting: str) -> Path:
 def _draw(
     grid: Grid, m: int, pair_list: PairList, folder: Path, pattern: str, sampling: Sampling
 ) -> tuple[list[Check], int]:
-    """The checks of the m-th method of a table, and the number of its videos there."""
+    """The drawn checks of a table's m-th method, and the number of videos of this method in the table."""
     pairs = {pair.pair_id: pair for pair in pair_list.pairs}
     shas = _shas(grid, m)
     known = sorted(pair_id for pair_id in shas if pair_id in pairs)
@@ -189,7 +192,7 @@ def _draw(
 
 
 def _shas(grid: Grid, m: int) -> dict[str, str]:
-    """Pair -> SHA-256 of the video that was scored; pairs without a video are left out."""
+    """Pair -> SHA-256 of the scored video. Pairs without a video are left out."""
     first = grid.row[m].max(axis=0)
     found = grid.table["video_sha256"]
     shas = {pair: found[int(row)].as_py() for pair, row in zip(grid.pair_ids, first, strict=True) if row >= 0}
@@ -204,7 +207,7 @@ def _rows(grid: Grid, m: int, p: int) -> dict[str, CheckedRow]:
 
 
 def _file_fault(check: Check) -> str:
-    """Why the file is not the video that was scored; empty where it is."""
+    """Why the file differs from the scored video; an empty text if it is the same."""
     if not check.video.exists():
         return f"no file {check.video}"
     found = sha256_of(check.video)
@@ -214,7 +217,7 @@ def _file_fault(check: Check) -> str:
 
 
 def _metrics(check: Check, files: ModelFiles) -> list[Metric]:
-    """The metrics that this suite computes under the same signature as the rows."""
+    """The metrics of the rows that this suite computes with the same signature."""
     found = []
     for key, row in check.rows.items():
         try:
@@ -229,7 +232,7 @@ def _metrics(check: Check, files: ModelFiles) -> list[Metric]:
 def _score_again(
     checks: Sequence[Check], data: Path, options: RunOptions, files: ModelFiles
 ) -> list[Mapping[str, StoredScore]]:
-    """The new scores of each check, by metric key; empty where scoring failed."""
+    """The new scores of each check, by metric key; empty if scoring failed."""
     with tempfile.TemporaryDirectory() as name:
         places = [Path(name) / f"{i}.json" for i in range(len(checks))]
         tasks = []
@@ -240,13 +243,13 @@ def _score_again(
                 tasks.append(Task(place.stem, ([job], str(data), files), _DEADLINE_S))
         with Progress(len(tasks), unit="videos", label="verify", quiet=options.quiet) as progress:
             for _ in run_tasks("cmet_eval.runs.score:score_group", tasks, workers=options.workers, progress=progress):
-                pass  # a task that failed leaves no file, which is a fault below
+                pass  # a failed task writes no file; `_compare` reports this as a fault
         stored = [read_scores(place) for place in places]
     return [scores.by_metric if scores else {} for scores in stored]
 
 
 def _compare(check: Check, scores: Mapping[str, StoredScore], files: ModelFiles) -> tuple[int, int, list[str]]:
-    """(values compared, the same to the bit, differences)."""
+    """(number of compared values, number of values equal to the last bit, texts of the differences)."""
     possible = {metric.key for metric in _metrics(check, files)}
     compared = exact = 0
     wrong = []
