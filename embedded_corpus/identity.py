@@ -7,13 +7,14 @@ chosen.
 
 from __future__ import annotations
 
-import hashlib
 import tomllib
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+
+from talking_face.files import sha256_of
 
 # name -> (lowest, highest) for men, for women. Anthropometric means plus or minus about three standard deviations:
 # two speakers differ as much as two people do.
@@ -99,7 +100,7 @@ class Identity:
 
 def key_seed(*parts: object) -> int:
     """A 64-bit seed from a readable key: every clip and every identity has a seed from its name."""
-    return int.from_bytes(hashlib.sha256("/".join(map(str, parts)).encode()).digest()[:8], "big")
+    return int(sha256_of("/".join(map(str, parts)).encode())[:16], 16)
 
 
 def sample_identity(name: str, seed: int) -> Identity:

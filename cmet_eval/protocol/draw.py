@@ -8,7 +8,6 @@ in one setting is due to its reference.
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from cmet_eval.protocol.setting import Setting
 from cmet_pipelines.shards import ShardSet
 from talking_face.clip import Pair
 from talking_face.emotions import emotion_order
+from talking_face.files import sha256_of
 from talking_face.reasons import UserError
 
 HasFace = Callable[[str], np.ndarray]  # clip_id -> (T,) bool, the frames that show a face
@@ -326,7 +326,7 @@ def _source(by_id: pd.DataFrame, others: Sequence[str], reference: str, truth: s
     return min(same, key=lambda clip: (clip != reference, clip)) if same else reference
 
 
-def _pool_rank(by_id: pd.DataFrame, clip: str, seed: int) -> tuple[int, bytes, str]:
+def _pool_rank(by_id: pd.DataFrame, clip: str, seed: int) -> tuple[int, str, str]:
     """Highest intensity first, then by hash; the same for every pair of a seed, so a neutral target's pools agree."""
     return (-(_int_or_none(by_id.at[clip, "intensity"]) or 0), _hash(seed, "audio-pool", clip), clip)
 
@@ -335,9 +335,9 @@ def _ranked(clips: Iterable[str], *key: object) -> list[str]:
     return sorted(clips, key=lambda clip: (_hash(*key, clip), clip))
 
 
-def _hash(*parts: object) -> bytes:
+def _hash(*parts: object) -> str:
     # The unit separator keeps ("a", "bc") and ("ab", "c") different.
-    return hashlib.sha256("\x1f".join(str(part) for part in parts).encode()).digest()
+    return sha256_of("\x1f".join(str(part) for part in parts).encode())
 
 
 def _int_or_none(value: object) -> int | None:

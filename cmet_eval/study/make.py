@@ -10,7 +10,6 @@ which of two). A rater's answers stay in the browser; a button saves them as one
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -25,7 +24,7 @@ from cmet_eval.study.key import FILE, StudyKey, read_key, write_key
 from cmet_eval.study.plan import Design, choose_pairs, plan
 from cmet_pipelines.shards import ShardSet
 from talking_face.clip import Pair
-from talking_face.files import write_bytes, write_text
+from talking_face.files import sha256_of, write_bytes, write_text
 from talking_face.progress import Progress
 from talking_face.reasons import UserError
 
@@ -151,7 +150,7 @@ def _claim(out: Path, new: StudyKey) -> StudyKey:
 
 def _place(key: StudyKey, pair_id: str, what: str, suffix: str) -> str:
     """Path of a file below the study's folder; its name reveals nothing."""
-    return f"media/{hashlib.sha256(f'{key.salt} {pair_id} {what}'.encode()).hexdigest()[:16]}{suffix}"
+    return f"media/{sha256_of(f'{key.salt} {pair_id} {what}'.encode())[:16]}{suffix}"
 
 
 def _copy_picture(pair: Pair, data: ShardSet, out: Path, key: StudyKey) -> str:

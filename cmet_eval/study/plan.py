@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ import numpy as np
 
 from cmet_eval.study.key import Kind
 from talking_face.clip import Pair
+from talking_face.files import sha256_of
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Item:
 
 def choose_pairs(pairs: Sequence[Pair], design: Design) -> list[Pair]:
     """At most `max_pairs` pairs by hash. Speakers and emotions take turns, so that a small study shows several."""
-    order = sorted(pairs, key=lambda p: hashlib.sha256(f"{design.seed} {p.pair_id}".encode()).digest())
+    order = sorted(pairs, key=lambda p: sha256_of(f"{design.seed} {p.pair_id}".encode()))
     turns: dict[tuple[str, str], int] = {}
     ranked: list[tuple[int, int, Pair]] = []
     for pair in order:

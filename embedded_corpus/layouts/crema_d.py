@@ -6,7 +6,6 @@ the others at level XX, as in the release. CREMA-D does not have contempt and su
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -20,7 +19,7 @@ from embedded_corpus.identity import key_seed
 from embedded_corpus.layouts import TRUTH, write_once, write_truth
 from embedded_corpus.voice import resampled
 from talking_face.emotions import DATASET_LABELS
-from talking_face.files import write_text
+from talking_face.files import sha256_of, write_text
 from talking_face.media import AUDIO_RATE, read_audio, read_frames
 from talking_face.media.writing import Encoding, write_audio, write_video
 from talking_face.reasons import UserError
@@ -199,5 +198,5 @@ def _write_mp3(path: Path) -> None:
 
 def _pointer(path: Path) -> bytes:
     data = path.read_bytes()
-    oid = hashlib.sha256(data).hexdigest()
+    oid = sha256_of(data)
     return f"version https://git-lfs.github.com/spec/v1\noid sha256:{oid}\nsize {len(data)}\n".encode()

@@ -6,7 +6,6 @@ registry finds these files without further registration.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import importlib.util
 import inspect
@@ -20,6 +19,7 @@ from typing import Any, get_args
 import cmet_metrics
 from cmet_metrics.base import Metric, Profile
 from cmet_metrics.record import DEFAULT_FILES, arguments_of, parse_options
+from talking_face.names import did_you_mean
 from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import UserError
 
@@ -71,7 +71,7 @@ def get_metric(key: str, files: ModelFiles = DEFAULT_FILES, *, imports: bool = T
         if base not in _loaded and imports and not comma and (cls := _own_class(base)) is not None:
             _loaded[base] = cls
         if base not in _loaded or comma:
-            raise UserError(f"no metric is called {key!r}; {_hint(base)}")
+            raise UserError(f"no metric is called {key!r}{_hint(base)}")
         own = _loaded[base]
         return own(files=files) if "files" in inspect.signature(own).parameters else own()
     cls = KEYS[known]
@@ -165,6 +165,9 @@ def _own_class(key: str) -> type[Metric] | None:
 
 def _hint(key: str) -> str:
     names = default_variants()
-    near = difflib.get_close_matches(key.lower().replace("-", "_"), [*KEYS, *names], n=3)
-    near = near or [known for known in KEYS if known.partition(":")[0] == key.partition(":")[0]]
-    return f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(KEYS)}; or your own as module:Class"
+    variants = [known for known in KEYS if known.partition(":")[0] == key.partition(":")[0]]
+    return (
+        did_you_mean(key.lower().replace("-", "_"), [*KEYS, *names], at_most=3)
+        or (f"; did you mean {' or '.join(variants)}?" if variants else "")
+        or f"; there are {', '.join(KEYS)}; or your own as module:Class"
+    )

@@ -6,7 +6,8 @@ from functools import cache
 
 import numpy as np
 
-RATE = 16000  # Hz
+from talking_face.media.reading import AUDIO_RATE
+
 STEP = 160  # samples from one row to the next: 10 ms
 _LENGTH, _FFT = 400, 512
 _FILTERS, _KEPT, _LIFTER = 26, 13, 22
@@ -55,8 +56,8 @@ def _floor(energy: np.ndarray) -> np.ndarray:
 def _mel_filters() -> np.ndarray:
     """(26, 257) triangular filters. Their corners are evenly spaced in mel = 2595 lg(1 + f/700), then rounded down to
     whole Fourier points."""
-    mel = np.linspace(0, 2595 * np.log10(1 + RATE / 2 / 700.0), _FILTERS + 2)
-    corner = np.floor((_FFT + 1) * 700 * (10 ** (mel / 2595.0) - 1) / RATE)
+    mel = np.linspace(0, 2595 * np.log10(1 + AUDIO_RATE / 2 / 700.0), _FILTERS + 2)
+    corner = np.floor((_FFT + 1) * 700 * (10 ** (mel / 2595.0) - 1) / AUDIO_RATE)
     point = np.arange(_FFT // 2 + 1)
     left, middle, right = corner[:-2, None], corner[1:-1, None], corner[2:, None]
     return np.maximum(0, np.minimum((point - left) / (middle - left), (right - point) / (right - middle)))
