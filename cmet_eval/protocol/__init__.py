@@ -1,1 +1,1 @@
-"""The protocol of an evaluation: its settings, the pairs they draw, and the rows that papers publish."""
+"""The protocol of an evaluation: settings, the pairs that are drawn for them, and the lists that papers publish."""

@@ -1,9 +1,9 @@
 """Draws the evaluation pairs of a setting from the clips of a shard set.
 
-Every choice is an argmin over SHA-256 hashes of names, never a random state: the same clips give the same pairs on
-every machine and library version, and a clip added to the set changes only the cells it wins. The ground-truth clip
-depends on seed, speaker and target emotion alone, so all settings score against the same recordings, and a lower score
-in one setting is due to its reference.
+Every choice takes the clips whose names have the smallest SHA-256 hashes; there is no random generator. So the same
+clips give the same pairs on every machine and with every library version. A clip that is added to the set changes only
+the cells in which it is chosen. The ground-truth clip depends only on seed, speaker and target emotion. So all settings
+use the same ground-truth recordings, and a lower score in one setting is due to its reference.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from talking_face.emotions import emotion_order
 from talking_face.files import sha256_of
 from talking_face.reasons import UserError
 
-HasFace = Callable[[str], np.ndarray]  # clip_id -> (T,) bool, the frames that show a face
+HasFace = Callable[[str], np.ndarray]  # clip_id -> (T,) bool: True for frames that show a face
 
 
 @dataclass(frozen=True)
 class Draw:
-    """How many pairs of a setting are drawn, and from which split. None takes the setting's own value."""
+    """How many pairs of a setting are drawn, and from which split. None: all pairs, or the setting's own value."""
 
-    max_pairs: int | None = None  # a subset of this size, see `balanced_subset`; None keeps all pairs
-    seeds: int | None = None  # draws with the seeds 0..seeds-1
-    split: str | None = None  # "all" takes every clip
+    max_pairs: int | None = None  # size of the subset, see `balanced_subset`; None: all pairs
+    seeds: int | None = None  # number of draws; they have the seeds 0..seeds-1
+    split: str | None = None  # name of the split; "all": every clip
 
 
 def draw_from_shards(shards: ShardSet, setting: Setting, draw: Draw) -> PairList:
-    """The pairs of a setting from all clips of a shard set. Raises UserError as `draw_pairs` does."""
+    """The pairs of a setting from all clips of a shard set. Raises the same errors as `draw_pairs`."""
     return draw_pairs(shards.clips, setting, draw, data_digest=shards.digest, has_face=shards.valid)
 
 
@@ -52,15 +52,16 @@ def draw_pairs(
     """Draws the pairs of a setting.
 
     Args:
-        clips: one row a clip with clip_id, speaker, emotion, intensity, split, n_frames (25 frames/s) and, optional,
-            valid_fraction and sentence_id.
-        setting: the rules.
-        draw: number of pairs and seeds, and the split.
+        clips: one row per clip with the columns clip_id, speaker, emotion, intensity, split and n_frames (at 25
+            frames/s). The columns valid_fraction and sentence_id are optional.
+        setting: the rules of the draw.
+        draw: number of pairs, number of seeds, and the split; None: the setting's own values.
         data_digest: digest of the shard set, stored in the list.
-        has_face: called only where valid_fraction is below 1, so that a reference frame always shows a face.
+        has_face: returns the frames that show a face, so that every reference frame shows one. It is called only for
+            clips whose valid_fraction is below 1.
 
     Raises:
-        UserError: no clip carries the label of the split, or no pair can be drawn.
+        UserError: no clip with an emotion label is in the split, or no pair can be drawn.
     """
     draw = draw or Draw()
     split, seeds = draw.split or setting.split, setting.seeds if draw.seeds is None else draw.seeds
@@ -92,7 +93,7 @@ def draw_pairs(
 
 @dataclass(frozen=True)
 class _Roles:
-    """The clips of one pair, by their use."""
+    """The clip ids of one pair, by the role of the clip."""
 
     reference: str
     source: str
@@ -101,7 +102,10 @@ class _Roles:
 
 
 class _Drawing:
-    """Draws the pairs of one setting from one set of clips, seed by seed. Collects `missing` and `notes` meanwhile."""
+    """Draws the pairs of one setting from one set of clips, one seed at a time.
+
+    While it draws, it collects `missing` and `notes` for the pair list.
+    """
 
     def __init__(self, setting: Setting, usable: pd.DataFrame, has_face: HasFace | None) -> None:
         self.setting, self.usable, self.has_face = setting, usable, has_face
@@ -116,7 +120,7 @@ class _Drawing:
         self._pools: dict[int, dict[str, list[str]]] = {}
 
     def cells(self, seed: int) -> Iterable[Pair]:
-        """One pair a speaker, reference emotion, target emotion and ground-truth clip."""
+        """One pair per speaker, reference emotion, target emotion and ground-truth clip."""
         setting = self.setting
         for speaker in self.speakers:
             for source, target in _cells(setting, self.emotions, self.targets):
@@ -125,7 +129,7 @@ class _Drawing:
                     self.missing.add(f"{speaker} has no {target} clip")
                 for index, truth in enumerate(truths[: setting.clips_per_cell]):
                     name = f"{setting.name}/{speaker}/{source}>{target}/s{seed}/{index + 1:04d}"
-                    # The reference is never the ground-truth clip, whatever the emotions are.
+                    # The reference is never the ground-truth clip, even if both have the same emotion.
                     others = [clip for clip in self.groups.get((speaker, source), ()) if clip != truth]
                     ranked = _ranked(others, seed, speaker, source, truth, "reference")
                     reference, frames = self._first_usable(ranked, (seed, name))
@@ -136,7 +140,7 @@ class _Drawing:
                     yield self._pair(name, seed, frames, _Roles(reference, moving, truth, truth), target)
 
     def clips(self, seed: int) -> Iterable[Pair]:
-        """One pair a clip. Every seed takes the same clips; the seed draws their frames."""
+        """One pair per clip. All seeds use the same clips; only the reference frames depend on the seed."""
         taken = 0
         for clip in _ranked(self.by_id.index, "clips"):
             if taken == self.setting.clips:
@@ -151,7 +155,7 @@ class _Drawing:
             self.notes.add(f"{taken} clips are there, {self.setting.clips} were asked for")
 
     def listed(self, seed: int) -> Iterable[Pair]:
-        """The rows of the published list; where it names none of the speakers here, pairs by the list's rule."""
+        """One pair per row of the published list. If no speaker of the list is here, pairs by the rule of the list."""
         rows = self.setting.row_list
         found = find_in_clips(rows, self.usable)
         if not set(self.speakers) & {row.speaker for row in rows}:
@@ -170,12 +174,12 @@ class _Drawing:
             yield self._pair(name, seed, frames, _Roles(source, source, source, truth), row.emotion)
 
     def no_truth(self, seed: int) -> Iterable[Pair]:
-        """One pair a speaker, neutral clip and target emotion, without a ground truth."""
+        """One pair per speaker, neutral clip and target emotion, without a ground truth."""
         for target in self.targets:
             if not self._pool(seed, target, None):
                 self.notes.add(f"no clip is labelled {target}: its pairs have no emotion-audio")
         for speaker in self.speakers:
-            # One neutral clip for all target emotions of a speaker and seed, so that they differ in nothing else.
+            # All target emotions of a speaker and seed use the same neutral clips, so that only the emotion differs.
             sources = _ranked(self.groups.get((speaker, "neutral"), ()), seed, speaker, "source")
             usable = [clip for clip in sources if self._frames(clip, (seed, speaker))]
             if not usable:
@@ -207,7 +211,7 @@ class _Drawing:
         )
 
     def _pool(self, seed: int, emotion: str, truth: str | None) -> tuple[str, ...]:
-        """Clips whose sound shows a method the emotion, without the ground truth."""
+        """Clips whose sound gives a method examples of the emotion. The ground truth is left out."""
         if seed not in self._pools:
             self._pools[seed] = {
                 str(emotion): sorted(group["clip_id"], key=lambda clip: _pool_rank(self.by_id, clip, seed))
@@ -218,14 +222,14 @@ class _Drawing:
         return tuple([clip for clip in ranked[: n + 1] if clip != truth][:n])
 
     def _first_usable(self, ranked: Sequence[str], key: tuple[object, ...]) -> tuple[str | None, tuple[int, ...]]:
-        """The first clip with enough frames that show a face, and its reference frames."""
+        """The first clip with enough frames that show a face, and its reference frames; (None, ()) if there is none."""
         for clip in ranked:
             if frames := self._frames(clip, key):
                 return clip, frames
         return None, ()
 
     def _frames(self, clip: str, key: tuple[object, ...]) -> tuple[int, ...]:
-        """Indices of the reference frames, ascending; empty where too few frames show a face."""
+        """Indices of the reference frames, ascending; empty if too few frames show a face."""
         setting = self.setting
         indices = np.arange(int(self.by_id.at[clip, "n_frames"]))
         fraction = self.by_id.at[clip, "valid_fraction"] if "valid_fraction" in self.by_id.columns else 1.0
@@ -241,11 +245,12 @@ class _Drawing:
 
 
 def balanced_subset(pairs: Sequence[Pair], n: int) -> list[Pair]:
-    """At most `n` pairs that keep speakers and target emotions balanced, in the order of their ids.
+    """Chooses at most `n` pairs with balanced speakers and target emotions; returns them in the order of their ids.
 
-    Greedy: the next pair is the one whose speaker x target cell has been taken least often, then whose speaker, target,
-    source emotion and seed have, then the smallest hash of its id. Speakers differ by at most one pair where the list
-    itself is balanced, and a smaller subset is contained in every larger one.
+    The choice is greedy. The next pair is the pair whose combination of speaker and target emotion was chosen least
+    often so far. Ties are decided by the smallest count of its speaker, then of its target emotion, of its reference
+    emotion and of its seed, and at last by the smallest hash of its id. If the list itself is balanced, the numbers of
+    pairs of two speakers differ by at most one. A smaller subset is contained in every larger subset.
     """
     left = sorted(pairs, key=lambda pair: (_hash("subset", pair.pair_id), pair.pair_id))
     # The more important properties come first.
@@ -256,19 +261,19 @@ def balanced_subset(pairs: Sequence[Pair], n: int) -> list[Pair]:
     taken: list[Pair] = []
     while left and len(taken) < n:
         counts = [[count[value] for count, value in zip(taken_of, values, strict=True)] for values in properties]
-        best = counts.index(min(counts))  # the first of the least
+        best = counts.index(min(counts))  # the first pair with the smallest counts
         taken.append(left.pop(best))
         for count, value in zip(taken_of, properties.pop(best), strict=True):
             count[value] += 1
     return sorted(taken, key=lambda pair: pair.pair_id)
 
 
-# What a setting may promise about training, and the column that shows whether it holds.
+# Value of a setting's `disjoint` -> the column that shows whether two splits share it.
 _SHARED_BY = {"speaker": "speaker", "sentence": "sentence_id"}
 
 
 def _usable(clips: pd.DataFrame, split: str, setting: Setting) -> pd.DataFrame:
-    """The clips of the split that have a label and a frame. Raises UserError where there are none."""
+    """The clips of the split that have a label and at least one frame. Raises UserError if there are none."""
     labelled = clips[clips["n_frames"] >= 1]
     if setting.unlabelled is not None:
         labelled = labelled.assign(emotion=labelled["emotion"].fillna(setting.unlabelled))
@@ -293,7 +298,7 @@ def _usable(clips: pd.DataFrame, split: str, setting: Setting) -> pd.DataFrame:
 
 
 def _check_promises(setting: Setting, split: str, chosen: pd.DataFrame, rest: pd.DataFrame) -> None:
-    """Raises UserError where the other splits share what the setting promises to be unseen in training."""
+    """Raises UserError if another split has the same speakers or sentences although the setting excludes this."""
     for name, column in _SHARED_BY.items():
         if name not in setting.disjoint or column not in chosen:
             continue
@@ -316,7 +321,7 @@ def _cells(setting: Setting, emotions: Sequence[str], targets: Sequence[str]) ->
 
 
 def _source(by_id: pd.DataFrame, others: Sequence[str], reference: str, truth: str, setting: Setting) -> str:
-    """The clip that a method which edits a video is given: one of `others`, or the reference clip."""
+    """The source clip, for methods that edit a video: one of `others`, or the reference clip."""
     if setting.source == "reference-clip" or "sentence_id" not in by_id.columns:
         return reference
     sentence = by_id.at[truth, "sentence_id"]
@@ -327,7 +332,10 @@ def _source(by_id: pd.DataFrame, others: Sequence[str], reference: str, truth: s
 
 
 def _pool_rank(by_id: pd.DataFrame, clip: str, seed: int) -> tuple[int, str, str]:
-    """Highest intensity first, then by hash; the same for every pair of a seed, so a neutral target's pools agree."""
+    """Sort key of the clips in a pool: highest intensity first, then by hash.
+
+    It is the same for every pair of a seed. So for a neutral target both pools are equal.
+    """
     return (-(_int_or_none(by_id.at[clip, "intensity"]) or 0), _hash(seed, "audio-pool", clip), clip)
 
 

@@ -32,7 +32,10 @@ Fields: TypeAlias = dict[str, Any]  # the fields of a `Pair`, or the file's meta
 
 
 def write_pairs(pair_list: PairList, path: Path) -> None:
-    """Writes the list as Parquet, or as CSV where the name ends in .csv. Atomic, and the same bytes every time."""
+    """Writes the list as CSV if the file name ends in .csv, else as Parquet.
+
+    The write is atomic, and the same list always gives the same bytes.
+    """
     meta = {
         "setting": pair_list.setting,
         "data_digest": pair_list.data_digest,
@@ -54,7 +57,7 @@ def write_pairs(pair_list: PairList, path: Path) -> None:
 
 
 def read_pairs(path: Path) -> PairList:
-    """The inverse of `write_pairs`. Raises UserError where the file is not a pair list or was changed by hand."""
+    """Reads a file of `write_pairs`. Raises UserError if the file is not a pair list or was changed by hand."""
     try:
         if path.suffix == ".csv":
             rows, meta = _from_csv(path.read_text(encoding="utf-8"))
@@ -85,7 +88,7 @@ def _to_pair(row: Fields) -> Pair:
 
 
 def _to_csv(rows: list[Fields], meta: Fields) -> str:
-    """Lists as JSON, None as an empty cell; the first line `# {...}` holds the metadata."""
+    """CSV text. Lists are JSON, and None is an empty cell. The first line, `# {...}`, holds the metadata."""
     buffer = io.StringIO()
     buffer.write(f"# {canonical_json(meta)}\n")
     writer = csv.DictWriter(buffer, fieldnames=_SCHEMA.names, lineterminator="\n")

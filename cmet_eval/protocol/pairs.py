@@ -1,4 +1,4 @@
-"""The pair list: evaluation cases of one setting, and the file name of a pair."""
+"""The pair list, which holds the evaluation cases of one setting, and the file name of a pair."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from functools import cached_property
 from talking_face.clip import Pair
 from talking_face.signature import digest
 
-_FILE_NAME_LIMIT = 200  # bytes; file systems stop at 255, and suffixes follow
+_FILE_NAME_LIMIT = 200  # bytes; file systems allow 255, and suffixes are added
 
 
 @dataclass(frozen=True)
 class PairList:
-    """Pairs of one setting, and what they were drawn from."""
+    """Pairs of one setting, and the data, rules and split that they were drawn from."""
 
     setting: str
     data_digest: str  # of the shard set's content
@@ -21,22 +21,22 @@ class PairList:
     rules: str = ""  # digest of the setting's rules
     split: str = "test"
     seeds: int = 1
-    drawn: int = 0  # pairs before a subset was taken
-    missing: tuple[str, ...] = field(default=(), compare=False)  # names of the cells without a clip
+    drawn: int = 0  # number of pairs before a subset was chosen
+    missing: tuple[str, ...] = field(default=(), compare=False)  # texts about the cells without a clip
     notes: tuple[str, ...] = field(default=(), compare=False)  # other facts about the drawing
 
     @cached_property
     def digest(self) -> str:
-        """16 hex digits over the pairs themselves; the same list in Parquet and in CSV has the same digest."""
+        """16 hex digits, computed from the pairs only. A list has the same digest in Parquet and in CSV."""
         return digest([pair.to_row() for pair in self.pairs])
 
 
 def pair_file_name(pair_id: str) -> str:
     """A flat file name (no suffix) for a pair id, the same on every system and different for different ids.
 
-    `/` becomes `__`, `>` becomes `_to_`, anything outside A-Z a-z 0-9 . - becomes `_xHH` for each UTF-8 byte:
-    `neutral-base/M903/neutral>happy/s0/0001` is `neutral-base__M903__neutral_to_happy__s0__0001`. Names above 200 bytes
-    are cut and end in 16 hex digits of the id's SHA-256.
+    A-Z a-z 0-9 . - stay, `/` becomes `__`, and `>` becomes `_to_`. Of other characters, each UTF-8 byte becomes `_xHH`.
+    For example, `neutral-base/M903/neutral>happy/s0/0001` becomes `neutral-base__M903__neutral_to_happy__s0__0001`.
+    Names above 200 bytes are truncated and end in 16 hex digits of the id's SHA-256.
     """
     out = []
     for char in pair_id:

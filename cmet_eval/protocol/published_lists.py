@@ -1,9 +1,11 @@
 """Reads the lists of evaluation rows that papers publish, and finds their clips in a shard set.
 
-A list is a CSV that states which clip is edited towards which emotion. Its columns: speaker, emotion (the target's),
-ground_truth_clip, source_clip (clip_ids), and sentence_id, or empty. Both clips say that sentence, in the numbering of
-cmet_pipelines/numbering.toml for the list. Where the clips carry sentence ids of that numbering, a row is found by its
-sentence, so that data with other numbers than the list still gives the row's recording; else by clip_id.
+A list is a CSV file that states which clip is edited towards which emotion. Its columns are speaker, emotion (the
+target emotion), ground_truth_clip and source_clip (both clip_ids), and sentence_id (which can be empty). Both clips of
+a row contain its sentence. The sentence ids follow the numbering of the list in cmet_pipelines/numbering.toml.
+
+If the clips of the shard set have sentence ids of this numbering, a row is found by its sentence. So the correct
+recording is found even if the data numbers its clips differently from the list. Otherwise a row is found by clip_id.
 """
 
 from __future__ import annotations
@@ -31,16 +33,16 @@ class ListRow(NamedTuple):
 
 
 class Found(NamedTuple):
-    """The rows of a list that the clips hold."""
+    """The rows of a list that were found among the clips."""
 
-    rows: list[ListRow]  # with the clip_ids that they are found under
-    missing: list[str]  # rows that are not there: a line a speaker and emotion, which names every clip
+    rows: list[ListRow]  # with the clip_ids of the shard set
+    missing: list[str]  # one line of text per speaker and emotion, with the clips that were not found
     notes: list[str]  # how the rows were found
 
 
 @lru_cache(maxsize=8)
 def read_list(path: Path) -> tuple[ListRow, ...]:
-    """The rows of a CSV, in its order. Raises UserError where the file is not such a list."""
+    """The rows of a list, in the order of the file. Raises UserError if the file is not such a list."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
             rows = tuple(ListRow(*(line[name] or "" for name in ListRow._fields)) for line in csv.DictReader(file))
@@ -56,9 +58,9 @@ def read_list(path: Path) -> tuple[ListRow, ...]:
 class _Finder:
     """Finds the clips of a list: by sentence in folders whose sentences are known, else by clip_id.
 
-    A folder is a clip_id without its last part. Where its sentences show that it is numbered otherwise than the list,
-    a row without a sentence is found only among the numbers before the last one that agrees with the list: after a gap
-    a number means nothing.
+    A folder is a clip_id without its last part. The sentences of a folder can show that the data numbers its clips
+    differently from the list. Then a row without a sentence is found only below the last number that is known to agree
+    with the list before the first difference. After a difference, the same number can mean another recording.
     """
 
     def __init__(self, rows: Iterable[ListRow], clips: pd.DataFrame) -> None:
@@ -73,14 +75,14 @@ class _Finder:
         for clip, sentence in {(clip, row.sentence_id) for row in rows for clip in row[2:4]}:
             if (there := self.by_sentence.get((_folder(clip), sentence))) is not None:
                 (kept if there == clip else renumbered)[_folder(clip)].add(clip)
-        # Below it a folder is numbered as the list; clip_ids end in numbers of one width.
+        # Folder -> the clip_id below which its numbers agree with the list. Clip_ids end in numbers of equal width.
         self.last_sure = {
             folder: max((clip for clip in kept[folder] if clip < min(others)), default="")
             for folder, others in renumbered.items()
         }
 
     def find(self, clip: str, sentence: str) -> str | None:
-        """The clip_id under which the list's clip is here; None where it is not."""
+        """The clip_id that the list's clip has in the shard set; None if the clip is not found."""
         folder = _folder(clip)
         if sentence and folder in self.with_sentences:
             return self.by_sentence.get((folder, sentence))
@@ -88,9 +90,10 @@ class _Finder:
 
 
 def find_in_clips(rows: tuple[ListRow, ...], clips: pd.DataFrame) -> Found:
-    """The rows among the clips (columns clip_id, speaker, emotion, and optional sentence_id); see `_Finder`.
+    """Finds the rows of a list among the clips, by the rules of `_Finder`.
 
-    One line names the speakers of whom there is no clip at all.
+    The columns of `clips` are clip_id, speaker, emotion and, optionally, sentence_id. One line of `missing` names the
+    speakers of whom there is no clip at all.
     """
     finder, speakers = _Finder(rows, clips), set(clips["speaker"])
     found, lost, total = [], defaultdict[tuple[str, str], list[str]](list), Counter[tuple[str, str]]()
@@ -120,9 +123,10 @@ def find_in_clips(rows: tuple[ListRow, ...], clips: pd.DataFrame) -> Found:
 
 
 def list_by_rule(clips: pd.DataFrame) -> Found:
-    """Rows by the rule of the lists, for other speakers: every emotional clip with a neutral one of its sentence.
+    """Makes rows for other speakers by the rule of the lists.
 
-    The source is the first, by clip_id, of the neutral clips that say the sentence.
+    Every emotional clip is paired with a neutral clip of the same speaker and sentence. If there are several such
+    neutral clips, the source is the first of them by clip_id.
     """
     if "sentence_id" not in clips:
         clips = clips.assign(sentence_id=None)

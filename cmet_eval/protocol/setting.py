@@ -1,7 +1,7 @@
-"""Evaluation settings: how pairs are drawn, and which metrics mean something. One TOML file each.
+"""Evaluation settings: how pairs are drawn, and which metrics are valid. Each setting is one TOML file.
 
-`settings/*.toml` ships with the package; a path to another TOML file works wherever a setting's name does. A published
-list of rows (`rows`) is a CSV in the folder of its TOML.
+The files `settings/*.toml` ship with the package. Wherever a setting's name is accepted, a path to another TOML file is
+accepted too. A published list of rows (`rows`) is a CSV file in the folder of the TOML file.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _FOLDER = Path(__file__).parent / "settings"
 
 
 class Setting(BaseModel):
-    """One evaluation setting. Unknown fields are an error, so a misspelt rule cannot be ignored."""
+    """One evaluation setting. Unknown fields are an error, so that a misspelt rule is not ignored."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -32,40 +32,43 @@ class Setting(BaseModel):
     summary: str  # one sentence, shown on the board
     protocol: str = ""  # where the rule comes from
 
-    split: str = "test"  # the value of the clips' split column that pairs are drawn from; "all" takes every clip
-    # cells: by speaker, reference emotion and target emotion. The ground truth is a clip of the target emotion; its
-    #   sound drives the lips.
-    # clips: one pair a clip, which is its own reference, source and ground truth.
-    # rows: the rows of a published list. The source clip's own sound drives the lips, so the ground truth says the same
-    #   sentence at another pace, and nothing can be compared frame by frame.
-    # no-truth: by speaker and target emotion. The source clip's sound drives the lips; there is no ground truth.
+    split: str = "test"  # pairs are drawn from the clips with this value in the split column; "all": every clip
+    # cells: pairs for each speaker, reference emotion and target emotion. The ground truth is a clip of the target
+    #   emotion; its sound drives the lips.
+    # clips: one pair per clip. The clip is its own reference, source and ground truth.
+    # rows: one pair per row of a published list. The source clip's own sound drives the lips. The ground truth has the
+    #   same sentence at another speed, so nothing can be compared frame by frame.
+    # no-truth: pairs for each speaker and target emotion. The source clip's sound drives the lips; there is no ground
+    #   truth.
     draw: Literal["cells", "clips", "rows", "no-truth"] = "cells"
     rows: str | None = None  # draw = "rows": the list, a CSV in the TOML's folder; see published_lists.py
-    clips: int | None = Field(default=None, ge=1)  # draw = "clips": that many, by hash; None: all of the split
-    unlabelled: str | None = None  # the emotion that a clip without a label counts as; None: it is left out
+    clips: int | None = Field(default=None, ge=1)  # draw = "clips": number of clips, chosen by hash; None: all
+    unlabelled: str | None = None  # emotion of clips without a label; None: these clips are left out
     reference: Literal["neutral", "other-emotion", "itself"]  # the clip that gives the identity
-    # With reference = "other-emotion": every emotion but the target's, or every one but the target's and neutral.
+    # Only for reference = "other-emotion". any-other: every emotion except the target emotion. non-neutral: every
+    # emotion except the target emotion and neutral.
     reference_emotions: Literal["any-other", "non-neutral"] | None = None
     reference_frames: int = Field(default=5, ge=1)
-    # first-and-random: the first frame, for methods that take one picture, and others at random.
+    # first-and-random: the first frame, for methods that take one picture, and other frames at random.
     reference_frame_rule: Literal["random", "first", "first-and-random"] = "random"
-    # The video that a method which edits one is given. same-sentence: the clip in the reference's emotion that says the
-    # driving clip's sentence, where sentences are known (C-MET's test rows do so), else the reference clip.
+    # The source clip, for methods that edit a video. same-sentence: the clip with the reference's emotion and the
+    # driving clip's sentence, as in C-MET's test rows; if sentences are not known, the reference clip.
     source: Literal["reference-clip", "same-sentence"] = "same-sentence"
     target_emotions: Literal["all"] | tuple[str, ...] = "all"
-    clips_per_cell: int = Field(default=1, ge=1)  # ground-truth clips a speaker, emotion cell and seed
+    clips_per_cell: int = Field(default=1, ge=1)  # ground-truth clips per speaker, emotion cell and seed
     seeds: int = Field(default=5, ge=1)
-    # Clips in each of C-MET's two pools of sound, target emotion and neutral: of the pair's split, any speaker, highest
-    # intensity first, never the ground truth. C-MET's own pools are level 3 clips of its four test speakers.
+    # Number of clips in each of C-MET's two pools of sound: the pool of the target emotion and the neutral pool. The
+    # clips come from the pair's split and from any speaker, highest intensity first. The ground truth is never in a
+    # pool. C-MET's own pools hold level 3 clips of its four test speakers.
     emotion_audio_clips: int = Field(default=10, ge=0)
-    visible: Literal["none", "upper-half", "all"] = "none"  # what of the ground truth a method may see
+    visible: Literal["none", "upper-half", "all"] = "none"  # part of the ground truth that a method is given
 
-    disjoint: tuple[Literal["speaker", "sentence", "clip"], ...] = ()  # what training and test do not share
-    shared: tuple[Literal["speaker", "sentence", "clip"], ...] = ()  # what training and test share
+    disjoint: tuple[Literal["speaker", "sentence", "clip"], ...] = ()  # training and test have none of these in common
+    shared: tuple[Literal["speaker", "sentence", "clip"], ...] = ()  # training and test have these in common
 
-    metrics: tuple[str, ...]  # metrics that mean something here: families (the part before the colon), or whole keys
+    metrics: tuple[str, ...]  # metrics that are valid here: families (the part before the colon), or whole keys
 
-    _folder: Path = PrivateAttr(default=_FOLDER)  # of the TOML
+    _folder: Path = PrivateAttr(default=_FOLDER)  # folder of the TOML file
 
     @model_validator(mode="after")
     def _reference_rule(self) -> Self:
@@ -87,20 +90,21 @@ class Setting(BaseModel):
 
     @property
     def digest(self) -> str:
-        """Eight hex digits of the setting's rules and rows. Title and prose do not count."""
+        """Eight hex digits, computed from the setting's rules and rows, without title, summary and protocol."""
         rules = self.model_dump(mode="json", exclude={"title", "summary", "protocol"})
         return digest(rules | {"rows": [list(row) for row in self.row_list]}, 8)
 
     @property
     def row_list(self) -> tuple[ListRow, ...]:
-        """The rows of the list; none without one. Raises UserError where it cannot be read."""
+        """The rows of the published list; empty if the setting has no list. Raises UserError if it cannot be read."""
         return read_list(self._folder / self.rows) if self.rows else ()
 
     def allows(self, metric_key: str) -> bool:
-        """Whether the metric means something in this setting, by its key, `ssim:wang2004`, or by its family, `ssim`.
+        """Whether the metric is valid in this setting.
 
-        Options after a comma do not count. A metric's record may name further settings (`valid_in`). A metric of the
-        user's own, `module:Class`, is valid in every setting.
+        It is valid if the setting lists its key, such as `ssim:wang2004`, or its family, such as `ssim`. Options after
+        a comma are ignored. The metric's record can name further settings (`valid_in`). A user's own metric,
+        `module:Class`, is valid in every setting.
         """
         key = metric_key.partition(",")[0]
         if key in self.metrics or key.split(":")[0] in self.metrics or is_own(key):
@@ -118,7 +122,10 @@ def setting_names() -> tuple[str, ...]:
 
 
 def get_setting(name: str) -> Setting:
-    """The setting of that name, or in that TOML file. Raises UserError with the nearest name, or with what is wrong."""
+    """The setting with this name, or from this TOML file.
+
+    Raises UserError with the most similar name, or with the error in the file.
+    """
     path = Path(name) if name.endswith(".toml") else _FOLDER / f"{name}.toml"
     if not name.endswith(".toml") and name not in setting_names():
         hint = did_you_mean(name, setting_names())
