@@ -35,7 +35,9 @@ def run(
     profile: Profile = None,
     workers: Workers = 2,
     scheduler: Scheduler = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="generate again the videos that are there already")] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="generate every video again (scores of equal videos are kept)")
+    ] = False,
     quiet: Quiet = False,
 ) -> None:
     if data is None:

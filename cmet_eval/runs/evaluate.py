@@ -19,6 +19,7 @@ from pathlib import Path
 from cmet_baselines.adapters.own_process import OwnProcessMethod
 from cmet_baselines.registry import catalogue
 from cmet_eval.protocol.draw import Draw
+from cmet_eval.protocol.setting import Setting
 from cmet_eval.runs.metrics import Scoring
 from cmet_eval.runs.plan import Plan, check_request, plan_run
 from cmet_eval.runs.result_rows import Loss
@@ -28,6 +29,7 @@ from cmet_eval.runs.timing import Aitv, summarize
 from cmet_pipelines.shards import ShardSet
 from talking_face.execution.options import RunOptions
 from talking_face.execution.workers import run_tasks
+from talking_face.pretrained.model_files import ModelFiles
 from talking_face.progress import Progress
 from talking_face.reasons import ClipError, Reason, UserError
 
@@ -44,6 +46,7 @@ class RunSummary:
     kept: int  # videos kept from an earlier run; if another program made the videos: scores kept from an earlier run
     seconds: float
     aitv: tuple[Aitv, ...] = ()  # inference times of the run's methods
+    not_computed: tuple[str, ...] = ()  # a line for each setting in which metrics that the user named are not valid
 
     @property
     def lost(self) -> Mapping[tuple[str, str], Loss]:
@@ -57,7 +60,7 @@ class RunSummary:
         return (
             f"{self.pairs} pairs; {self.generated} videos generated, {self.scores.scored} scored, "
             f"{self.kept} kept from an earlier run, in {self.seconds:.0f} s; {state}"
-            + "".join(f"\n{line}" for line in (*lost, *self.aitv, *self.scores.to_get))
+            + "".join(f"\n{line}" for line in (*lost, *self.aitv, *self.scores.to_get, *self.not_computed))
         )
 
 
@@ -81,7 +84,7 @@ def run(
         out: the run's folder; see the module's docstring.
         draw: number of pairs, number of seeds, and the split; None: the values of each setting.
         scoring: metrics, profile and model files; None: the default metrics. A metric that is not valid in a
-            setting is left out there.
+            setting is left out there. If the user named it, the summary has a line about it.
         options: worker processes, and whether progress is printed.
         fresh: generate all videos, also those that exist already.
 
@@ -112,7 +115,12 @@ def run(
             for times in summarize(out / "records", method.name)
             if times.setting in request.metrics and times.revision == str(method.revision)
         ),
+        not_computed=_not_computed(scoring, request.settings, request.files),
     )
+
+
+def _not_computed(scoring: Scoring, settings: Sequence[Setting], files: ModelFiles) -> tuple[str, ...]:
+    return tuple(line for setting in settings if (line := scoring.not_computed_in(setting, files)))
 
 
 def _generate(plan: Plan, options: RunOptions) -> dict[str, ClipError]:
@@ -154,8 +162,14 @@ def score(
     files = scoring.model_files(data)
     wanted = {submission.setting.name: scoring.in_setting(submission.setting, files)}
     scored = score_submissions([submission], wanted, scoring, shards, out, options, files)
-    seconds = time.monotonic() - started
-    return RunSummary(scored, pairs=len(submission.pairs.pairs), generated=0, kept=scored.kept, seconds=seconds)
+    return RunSummary(
+        scored,
+        pairs=len(submission.pairs.pairs),
+        generated=0,
+        kept=scored.kept,
+        seconds=time.monotonic() - started,
+        not_computed=_not_computed(scoring, [submission.setting], files),
+    )
 
 
 def _check_submission(submission: Submission, shards: ShardSet) -> None:

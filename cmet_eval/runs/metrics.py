@@ -34,14 +34,30 @@ class Scoring:
         Raises:
             UserError: no metric is valid in the setting, a name is unknown, or the metrics have different profiles.
         """
-        default = in_profile(self.profile) if self.profile else DEFAULT_METRICS
-        metrics = list(dict.fromkeys(get_metric(name, files) for name in self.metrics or default))
+        metrics = self._wanted(files)
         self.common_profile(metrics)
         allowed = [metric for metric in metrics if setting.allows(metric.key)]
         if not allowed:
             asked = ", ".join(metric.key for metric in metrics)
             raise UserError(f"none of {asked} means anything in {setting.name}; it takes {', '.join(setting.metrics)}")
         return allowed
+
+    def not_computed_in(self, setting: Setting, files: ModelFiles) -> str:
+        """A line about the metrics that the user named and that are not valid in the setting; empty without one."""
+        keys = [metric.key for metric in self._wanted(files) if not setting.allows(metric.key)] if self.metrics else []
+        if not keys:
+            return ""
+        are, they = ("is", "it") if len(keys) == 1 else ("are", "them")
+        return (
+            f"{', '.join(keys)} {are} not among the metrics of {setting.name} and {are} not computed there; to allow "
+            f"{they}, add the setting's name to `valid_in` of the metric's class, or the metric to `metrics` of a "
+            "setting of your own"
+        )
+
+    def _wanted(self, files: ModelFiles) -> list[Metric]:
+        """The metrics that the user named, each once; else all of the profile, or the defaults."""
+        default = in_profile(self.profile) if self.profile else DEFAULT_METRICS
+        return list(dict.fromkeys(get_metric(name, files) for name in self.metrics or default))
 
     def common_profile(self, metrics: Sequence[Metric]) -> Profile:
         """The profile that all these metrics belong to. Raises UserError if they have no common profile."""

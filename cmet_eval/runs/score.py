@@ -7,6 +7,8 @@ landmarks take about 25 ms per frame.
 
 from __future__ import annotations
 
+import sys
+import traceback
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
@@ -79,13 +81,14 @@ def scoring_key(video_sha256: str, expected: Expected, data_digest: str, how: Se
 def stored_scores(job: Job) -> VideoScores | None:
     """The scores of an earlier run; None if there are none with the same key.
 
-    Also None if a weight file was absent in the earlier run, because the file may exist now.
+    Also None if a weight file was absent in the earlier run, because the file may exist now, or if a metric crashed,
+    because it may be repaired now.
     """
     stored = read_scores(Path(job.out))
     if stored is None or stored.key != job.key:
         return None
-    absent = any(score.reason == Reason.MISSING_WEIGHTS.value for score in stored.scores)
-    return None if absent else stored
+    again = (Reason.MISSING_WEIGHTS.value, Reason.CRASHED.value)
+    return None if any(score.reason in again for score in stored.scores) else stored
 
 
 def score_group(jobs: Sequence[Job], data: str, files: ModelFiles) -> None:
@@ -101,6 +104,8 @@ def score_group(jobs: Sequence[Job], data: str, files: ModelFiles) -> None:
 def score_video(job: Job, data: str, files: ModelFiles) -> VideoScores:
     """Scores one video and writes the scores to `job.out` by an atomic rename.
 
+    A metric that raises an error has the reason `crashed`; the other metrics keep their values.
+
     Args:
         job: the video to score; it can have any container, frame rate and size.
         data: folder of the shard set that holds the ground truth.
@@ -110,7 +115,7 @@ def score_video(job: Job, data: str, files: ModelFiles) -> VideoScores:
     metrics = [get_metric(key, files) for key in job.metrics]
     notes: list[str] = []
     codec = ""
-    scores: dict[str, Score]
+    scores: list[StoredScore]
     try:
         info = probe(path)
         if info.video is None:
@@ -121,14 +126,13 @@ def score_video(job: Job, data: str, files: ModelFiles) -> VideoScores:
             notes.append(f"resampled from {info.video.fps:g} to {FPS:g} frames/s, nearest frame")
         scores = _scores(path, job.expected, data, metrics)
     except ClipError as error:
-        scores = {metric.key: Score.missing(error.reason, error.detail) for metric in metrics}
-    stored = [_stored(name, score) for name, score in scores.items()]
-    result = VideoScores(job.key, codec, notes, sha256_of(path), stored)
+        scores = [_stored(metric.key, Score.missing(error.reason, error.detail)) for metric in metrics]
+    result = VideoScores(job.key, codec, notes, sha256_of(path), scores)
     write_record(Path(job.out), result)
     return result
 
 
-def _scores(path: Path, expected: Expected, data: str, metrics: Sequence[Metric]) -> dict[str, Score]:
+def _scores(path: Path, expected: Expected, data: str, metrics: Sequence[Metric]) -> list[StoredScore]:
     with_audio = any(metric.needs_audio for metric in metrics)
     target = _target(data, expected.ground_truth_clip) if expected.ground_truth_clip is not None else None
     frames = read_frames(path, FPS)
@@ -149,10 +153,30 @@ def _scores(path: Path, expected: Expected, data: str, metrics: Sequence[Metric]
         if expected.reference_clip
         else None,
     )
-    return {
-        metric.key: wrong_size if wrong_size and metric.needs_target else metric.score(pred, target)
+    return [
+        _stored(metric.key, wrong_size) if wrong_size and metric.needs_target else _score(metric, pred, target)
         for metric in metrics
-    }
+    ]
+
+
+def _score(metric: Metric, pred: Sample, target: Sample | None) -> StoredScore:
+    """The score of one metric. An error of the metric becomes the reason `crashed`, with the place of the error."""
+    try:
+        score: object = metric.score(pred, target)
+        if isinstance(score, Score):
+            return _stored(metric.key, score)
+        detail = f"compute returned a {type(score).__name__}, not a Score"
+    except Exception as error:
+        detail = f"{type(error).__name__}: {error} ({_place(metric, error)})"
+    return _stored(metric.key, Score.missing(Reason.CRASHED, f"{metric.key}: {detail}"))
+
+
+def _place(metric: Metric, error: Exception) -> str:
+    """`file.py:LINE` of the error: the last line in the metric's own file, else the last line of all."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if frame.filename == getattr(sys.modules[type(metric).__module__], "__file__", "")]
+    frame = (own or frames)[-1]
+    return f"{Path(frame.filename).name}:{frame.lineno}"
 
 
 @lru_cache(maxsize=2)  # a group of jobs needs one ground truth; 2 s at 256 px take 10 MB
@@ -178,9 +202,9 @@ def _audio(path: Path) -> np.ndarray | None:
 def _stored(name: str, score: Score) -> StoredScore:
     return StoredScore(
         metric=name,
-        value=score.value,
+        value=None if score.value is None else float(score.value),
         reason=score.reason.value if score.reason else None,
         detail=score.detail,
-        n=score.n,
+        n=int(score.n),
         stats={name: float(value) for name, value in score.stats.items()},
     )

@@ -3,17 +3,22 @@ there; and videos without a ground truth, or of another size, have the scores th
 
 from __future__ import annotations
 
+import re
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
 import numpy as np
+import pytest
 from skimage.data import astronaut
 
-from cmet_eval.runs import leakage
+from cmet_eval.protocol.setting import get_setting
+from cmet_eval.runs import leakage, score
+from cmet_eval.runs.metrics import Scoring
 from cmet_eval.runs.result_rows import losses
-from cmet_eval.runs.score import Expected, Job, score_video, scoring_key
+from cmet_eval.runs.score import Expected, Job, score_video, scoring_key, stored_scores
 from cmet_metrics.base import Labels, Sample
 from cmet_metrics.jitter import Jitter
 from cmet_metrics.lse import Lse
@@ -127,6 +132,72 @@ def test_a_pair_without_a_ground_truth_has_the_scores_that_need_none(shards: Pat
         scores = score_video(job, str(shards), ModelFiles()).by_metric
         assert [scores[key].reason for key in keys] == [why, None, why, None]
         assert scores["jitter:output"].value > 1 and scores["ea:fer"].n == 4
+
+
+BROKEN = """
+import numpy as np
+from cmet_metrics.base import Metric, Score
+
+
+class Broken(Metric):
+    name = "broken"
+    title = "Broken"
+    higher_is_better = True
+
+    def settings(self):
+        return {}
+
+    def compute(self, pred, target):
+        return np.zeros(3) @ np.zeros(4)
+
+
+class Number(Broken):
+    def compute(self, pred, target):
+        return 0.5
+
+
+class Half(Broken):
+    def compute(self, pred, target):
+        return Score(np.float32(0.5), 1)
+
+
+class Stats(Broken):
+    def compute(self, pred, target):
+        return Score(0.5, 1, stats={"a": None})
+"""
+
+
+def test_a_metric_that_crashes_is_one_reason_and_the_others_keep_their_values(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken_metric.py").write_text(BROKEN)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    write_video(tmp_path / "a.mp4", face())
+    own = [f"broken_metric:{name}" for name in ("Broken", "Number", "Half", "Stats")]
+    job = Job("k", str(tmp_path / "a.mp4"), Expected("clips/A/happy/1"), str(tmp_path / "a.json"), ("jitter", *own))
+    with pytest.MonkeyPatch.context() as same_size:
+        same_size.setattr(score, "_target", lambda data, clip: Sample(face()))
+        scores = score_video(job, str(shards), ModelFiles()).by_metric
+    assert scores["jitter:output"].value is not None and scores[own[2]].value == 0.5
+    details = [scores[key].detail for key in (own[0], own[1], own[3])]
+    assert {scores[key].reason for key in (own[0], own[1], own[3])} == {"crashed"}
+    assert re.fullmatch(r"broken_metric:Broken: ValueError: .+ \(broken_metric\.py:15\)", details[0])
+    assert details[1] == "broken_metric:Number: compute returned a float, not a Score"
+    assert details[2].startswith("broken_metric:Stats: TypeError: ") and str(tmp_path) not in "".join(details)
+    assert stored_scores(job) is None, "scored again, because the metric may be mended"
+
+
+def test_a_named_metric_that_is_not_valid_in_a_setting_has_a_line() -> None:
+    setting, files = get_setting("cmet-mead"), ModelFiles()
+    named = Scoring(["psnr", "jitter:output", "ssim"])
+    assert [metric.key for metric in named.in_setting(setting, files)] == ["jitter:output"]
+    assert named.not_computed_in(setting, files).startswith(
+        "psnr:frame-mean, ssim:wang2004 are not among the metrics of cmet-mead and are not computed there; "
+    )
+    assert "`valid_in` of the metric's class" in named.not_computed_in(setting, files)
+    assert not named.not_computed_in(get_setting("cross-emotion"), files)
+    assert not Scoring(profile="embedded").not_computed_in(setting, files), "the user named none"
 
 
 def test_a_metric_that_needs_no_ground_truth_gives_the_same_number_with_any() -> None:
