@@ -1,9 +1,10 @@
-"""Trains and prints CEM-Net's Table IV in miniature: ablations of AEE and of the memory on held-out speakers.
+"""Trains and prints a small version of CEM-Net's Table IV: ablations of AEE and of the memory on held-out speakers.
 
-`python -m cmet_reference.cem_net.ablation DATA --seeds 3` trains the stages of each seed. It trains the memory twice,
-with and without the emotion of the audio. The row without EBM is the emotion-agnostic face and needs no training of its
-own. Figures are of landmarks. `--pictures N` adds figures of N videos per row and seed, drawn by the mesh renderer and
-scored by `m_lmd:eat-mp` and `ea:corpus`; train the evaluators first: `cmet-eval train evaluators --data DATA`.
+`python -m cmet_reference.cem_net.ablation DATA --seeds 3` trains the stages for each seed. It trains the memory twice,
+with and without the emotion of the audio. The row without EBM is the face without emotion and needs no extra training.
+The figures are computed from landmarks. `--pictures N` adds figures of N videos per row and seed. These videos are
+drawn by the mesh renderer and scored by `m_lmd:eat-mp` and `ea:corpus`. For `--pictures`, train the evaluators first:
+`cmet-eval train evaluators --data DATA`.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ from talking_face.reasons import UserError
 
 LANDMARKS = ("M-LMD", "all points", "emotion")
 PICTURES = ("M-LMD, px", "EA")
-REFERENCES = 5  # frames of the source clip, evenly spread
+REFERENCES = 5  # reference frames, evenly spaced in the source clip
 
 Figures = dict[str, dict[str, list[float]]]  # by row and column, one value per seed
 
@@ -59,11 +60,11 @@ class Ablation:
 
     @cached_property
     def files(self) -> ModelFiles:
-        """The folders that are searched for the evaluators and the pretrained networks."""
+        """Where the evaluators and the pretrained networks are searched."""
         return ModelFiles.from_environment(self.data)
 
     def run(self, seeds: Sequence[int]) -> Figures:
-        """Train every row with every seed; see `run`."""
+        """Train every row with every seed; see the function `run`."""
         if not (ShardSet(self.data).clips["split"] == "test").any():
             raise UserError(f"{self.data} has no test split, whose speakers the table needs")
         mesh = self._mesh() if self.pictures else MeshRenderer()
@@ -95,13 +96,16 @@ class Ablation:
         return MeshRenderer(expression=skin_stage.corrected(*files))
 
     def _train_memory(self, settings: Table, folder: Path, where: Path, seed: int, first: int) -> EbmStage:
-        """Train the stages from number `first` to the memory into `where`; earlier ones are read from `folder`."""
+        """Train the stages from number `first` up to the memory, and write them to `where`.
+
+        Earlier stages are read from `folder`.
+        """
         factories = stages(settings, {"main": self.data}, folder, seed, self.quiet, self.files)[first:3]
         trained = [self.train(factory, settings, where, seed) for factory in factories]
         return cast(EbmStage, trained[-1])
 
     def train(self, factory: StageFactory | None, settings: Table, out: Path, seed: int) -> Stage:
-        """A stage, trained as `cmet-eval train` does on the CPU. A finished one with the same settings is kept."""
+        """Train a stage on the CPU, as `cmet-eval train` does. A finished stage with the same settings is kept."""
         assert factory is not None
         options = TrainOptions(seed, device="cpu", quiet=self.quiet)
         stage, built_on = make_stage(factory, options)
@@ -118,7 +122,7 @@ class Ablation:
         return figures
 
     def _add_landmarks(self, memory: EbmStage) -> None:
-        """The four rows that the full model's held-out figures give."""
+        """Add the four rows whose values are in the held-out figures of the full model."""
         figures = self._held_out(memory)
         for row, suffix in (("full", ""), ("without EBM", "_without"), ("source's face, still", "_still")):
             self._add(row, LANDMARKS, [figures[name + suffix] for name in ("mouth", "error", "emotion")])
@@ -134,22 +138,24 @@ class Ablation:
 
 
 def _without_audio_emotion(settings: Table) -> Table:
-    """The settings with a memory whose key lacks the emotion of the audio."""
+    """The same settings, except that the memory's key does not contain the emotion of the audio."""
     memory = cast(Table, settings["ebm"])
     return {**settings, "ebm": {**memory, "net": {**cast(Table, memory.get("net", {})), "audio_emotion": 0}}}
 
 
 def run(data: Path, settings: Table, seeds: Sequence[int], out: Path, pictures: int = 0, quiet: bool = True) -> Figures:
-    """Train every row with every seed, below `out`. Finished trainings there are kept.
+    """Train every row with every seed, and store the trainings in folders below `out`.
+
+    A finished training in such a folder is not repeated.
 
     Args:
-        pictures: held-out targets that are drawn for each row and seed.
+        pictures: number of held-out targets that are drawn and scored for each row and seed.
 
     Returns:
-        by row and name, one value per seed. `M-LMD` is the mean distance of lips and jaw, `all points` that of the
-        face, both in percent of the eye distance and without the pose. `emotion` is the share of faces in whose mean
-        shape a linear discriminant of the training split recognises the target's emotion. With `pictures`, `M-LMD, px`
-        and `EA` are the metrics' means.
+        by row and name, one value per seed. `M-LMD` is the mean distance of the points of lips and jaw from the truth,
+        `all points` the mean distance of all points. Both are in percent of the eye distance, in the head's frame.
+        `emotion` is the share of faces whose target emotion is recognised from their mean shape, by a linear
+        discriminant of the training split. With `pictures`, `M-LMD, px` and `EA` are the means of the two metrics.
 
     Raises:
         MissingWeights: `pictures` is given, and the evaluators are absent.
@@ -161,10 +167,10 @@ def run(data: Path, settings: Table, seeds: Sequence[int], out: Path, pictures: 
 def score_pictures(
     face: CemNetFace | None, pairs: Sequence[Pair], data: Path, mesh: MeshRenderer, files: ModelFiles
 ) -> list[float]:
-    """Means of the metrics of PICTURES over videos of the pairs' targets.
+    """Draws a video for each pair, and returns the mean of each metric of PICTURES over these videos.
 
     Args:
-        face: the model; None scores a video in which the source's first frame stays.
+        face: the model; None scores videos that only repeat the first frame of the source.
     """
     shards, rows = ShardSet(data), []
     metrics = [get_metric(key, files) for key in ("m_lmd:eat-mp", "ea:corpus")]

@@ -1,10 +1,13 @@
-"""CEM-Net's audio emotion extractor: disentangles emotion, speaker and content by cross-reconstruction of clip pairs.
+"""CEM-Net's audio emotion extractor (AEE): separates emotion, speaker and content by cross-reconstruction of clip
+pairs.
 
-The paper's second module: encoders of emotion, timbre and content with 8 convolutions and 3 linear layers each, and a
-decoder. Two clips (e0, t0, c0) and (e1, t1, c1) give eight combinations (timbre i, emotion j, content k); each is
-decoded and compared with the real clip of that combination, warped in time onto the clip that gave the content. The
-scheme is EVP's (Ji et al. 2021; jixinya/EVP, train/disentanglement), which has no timbre and four combinations. The
-pairs of inputs and targets in its released code contradict its text, so this follows the paper.
+It is the paper's second module. There are three encoders, of emotion, timbre and content, and a decoder. Each encoder
+has 8 convolutions and 3 linear layers. Two clips with their emotions, timbres and contents give eight combinations
+(timbre i, emotion j, content k). Each combination is decoded and compared with a real clip that has this combination.
+That clip is first aligned in time with the clip that gave the content.
+
+The scheme is EVP's (Ji et al. 2021; jixinya/EVP, train/disentanglement). EVP has no timbre, and therefore only four
+combinations. EVP's released code pairs inputs and targets differently from its paper; this file follows the paper.
 """
 
 from __future__ import annotations
@@ -24,17 +27,18 @@ from cmet_reference.cem_net.aee_settings import AeeNetSettings, Labels
 from cmet_reference.training import checkpoints
 
 KIND = "aee"
-LETTERS = " abcdefghijklmnopqrstuvwxyz'"  # of transcripts; 0 is CTC's blank
-# Of the network of `manner_hidden`, in training: dropout of its units, and noise on its input in standard deviations.
-# docs/experiments/cem_net.md has their effect.
+LETTERS = " abcdefghijklmnopqrstuvwxyz'"  # of transcripts; classes start at 1, because class 0 is the blank of CTC
+# For the network with `manner_hidden` units, in training only: dropout of its units, and standard deviation of the
+# noise that is added to its standardised input. docs/experiments/cem_net.md reports their effect.
 _HIDDEN_DROPOUT, _HIDDEN_NOISE = 0.4, 0.3
 
 
 class AEE(nn.Module):
     """The three encoders, the decoder and the classifiers. Names of layers and buffers are stored in checkpoints.
 
-    Buffers: `mean`, `std` (F,): of the features in the training split; `whole_mean`, `whole_std` (22 + 2 F,): of
-    `clip_features`. `of_whole` and `bent` are the linear map and the network on `clip_features`.
+    Buffers `mean` and `std`, (F,), are the mean and standard deviation of the input features in the training split.
+    `whole_mean` and `whole_std`, (22 + 2 F,), are those of `clip_features`. Layer `of_whole` is the linear map from
+    `clip_features` to the emotion embedding, and `bent` is the network that is added to it.
     """
 
     mean: Tensor
@@ -76,23 +80,23 @@ class AEE(nn.Module):
         self.register_buffer("std", torch.from_numpy(np.ones(shape[1], np.float32) if std is None else std))
 
     def standard(self, windows: Tensor) -> Tensor:
-        """(..., 28, F) features, standardised."""
+        """Standardises input features, (..., 28, F): subtracts the mean, divides by the standard deviation."""
         return (windows - self.mean) / self.std
 
     def encode(self, encoder: nn.Module, windows: Tensor) -> Tensor:
-        """(B, K, 28, F) standardised windows to (B, D): the mean embedding of a clip's K windows."""
+        """The mean embedding of a clip's K windows: (B, K, 28, F), standardised, to (B, D)."""
         return encoder(windows.flatten(0, 1)).unflatten(0, windows.shape[:2]).mean(dim=1)
 
     def standard_clip(self, clip: Tensor) -> Tensor:
-        """(..., 22 + 2 F) of `clip_features`, standardised and clipped to 4 standard deviations."""
+        """Standardises `clip_features`, (..., 22 + 2 F), and clips them to 4 standard deviations."""
         return ((clip - self.whole_mean) / self.whole_std).clamp(-4, 4)
 
     def emotion_embedding(self, windows: Tensor, clip: Tensor | None) -> Tensor:
-        """The emotion's embedding, (B, D).
+        """The emotion embedding, (B, D).
 
         Args:
             windows: (B, K, 28, F), standardised.
-            clip: (B, 22 + 2 F) `clip_features`, where the settings have `manner`.
+            clip: (B, 22 + 2 F) `clip_features`; needed only if the settings have `manner`.
         """
         found = self.encode(self.emotion_encoder, windows)
         if self.of_whole is None:
@@ -106,10 +110,11 @@ class AEE(nn.Module):
 
     @torch.no_grad()
     def init_as_linear_rule(self, rule: np.ndarray) -> None:
-        """Initialise as a linear classifier of `clip_features`; the windows start without effect.
+        """Initialise the emotion's path as a linear classifier of `clip_features`. The windows have no effect at first.
 
         Args:
-            rule: (22 + 2 F + 1, C), log odds of each emotion from `standard_clip`; the last row is the bias.
+            rule: (22 + 2 F + 1, C) coefficients of the log odds of each emotion, for the values of `standard_clip`; the
+                last row is the bias.
         """
         assert self.of_whole is not None
         nn.init.orthogonal_(self.to_emotion.weight)
@@ -122,7 +127,11 @@ class AEE(nn.Module):
 
     @torch.inference_mode()
     def emotion(self, audio: np.ndarray) -> np.ndarray:
-        """The emotion embedding of audio: (N,) int16 at 16 kHz to (D,) float32, the mean over one window per frame."""
+        """The emotion embedding of audio, (D,) float32: the mean over one window per video frame.
+
+        Args:
+            audio: (N,) int16, 16 kHz.
+        """
         self.eval()
         frames = np.arange(max(1, len(audio) // sound.SAMPLES_A_FRAME))
         rows = features_of(audio, self.settings)
@@ -137,12 +146,12 @@ class AEE(nn.Module):
         return self.to_emotion(embedding).softmax(dim=0).cpu().numpy()
 
     def record(self) -> dict[str, object]:
-        """What `build` needs next to the tensors."""
+        """JSON values that `build` needs in addition to the tensors."""
         return {"settings": asdict(self.settings), "labels": asdict(self.labels)}
 
 
 def build(record: Mapping[str, Any], state: Mapping[str, Tensor]) -> AEE:
-    """The network of a checkpoint, in evaluation mode."""
+    """The network of a loaded checkpoint, in evaluation mode. `record`: the result of `AEE.record`."""
     labels = record["labels"]
     emotions, speakers, sentences = (tuple(labels[k]) for k in ("emotions", "speakers", "sentences"))
     net = AEE(AeeNetSettings(**record["settings"]), Labels(emotions, speakers, sentences, labels["transcripts"]))
@@ -151,14 +160,14 @@ def build(record: Mapping[str, Any], state: Mapping[str, Tensor]) -> AEE:
 
 
 def load(path: Path) -> AEE:
-    """The network of a checkpoint file. Raises UserError where it cannot be used."""
+    """The network of a checkpoint file, in evaluation mode. Raises UserError if the file cannot be used."""
     state, record = checkpoints.load(path, KIND)
     with checkpoints.as_saved(path, KIND):
         return build(record, state)
 
 
 def _halved(shape: tuple[int, int], times: int = 4) -> list[tuple[int, int]]:
-    """Sizes of a window after each halving; a side of 4 or less is not halved."""
+    """The sizes of a window before and after each halving. A side of 4 or less is not halved."""
     out = [shape]
     for _ in range(times):
         h, w = out[-1]
@@ -167,7 +176,7 @@ def _halved(shape: tuple[int, int], times: int = 4) -> list[tuple[int, int]]:
 
 
 class Encoder(nn.Module):
-    """8 convolutions, every other one with a stride, and 3 linear layers: (B, 28, F) to (B, D)."""
+    """8 convolutions and 3 linear layers: (B, 28, F) to (B, D). Every second convolution has a stride."""
 
     def __init__(self, shape: tuple[int, int], width: int, hidden: int, out: int, timeless: bool = False) -> None:
         super().__init__()
@@ -195,7 +204,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """A linear layer, two transposed convolutions and a convolution: (B, D) to (B, 28, F), standardised features."""
+    """A linear layer, two transposed convolutions and a convolution: (B, D) to standardised features, (B, 28, F)."""
 
     def __init__(self, shape: tuple[int, int], n_in: int, width: int) -> None:
         super().__init__()

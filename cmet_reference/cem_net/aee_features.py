@@ -10,13 +10,16 @@ from cmet_reference.voice import checked, pitch_track, prosody
 
 
 def window_shape(settings: AeeNetSettings) -> tuple[int, int]:
-    """(steps, features) of a window."""
+    """The shape of a window: (steps, features)."""
     return (sound.CEPSTRUM_STEPS, sound.CEPSTRA if settings.features == "mfcc" else sound.MELS // settings.merge)
 
 
 def features_of(audio: np.ndarray, settings: AeeNetSettings) -> np.ndarray:
-    """(N,) int16 to (R, F) float32: 100 rows a second of 12 cepstra, or 80 a second of 80 mel bands, over
-    `pool` and `merge`."""
+    """Computes the input features of audio, (N,) int16 at 16 kHz: (R, F) float32.
+
+    With "mfcc" they are 12 cepstra, 100 rows per second; with "mel", 80 mel bands, 80 rows per second. Then each `pool`
+    successive rows and, for "mel", each `merge` neighbouring bands are averaged.
+    """
     if settings.features == "mfcc":
         rows = sound.cepstra(audio)
     else:
@@ -26,10 +29,17 @@ def features_of(audio: np.ndarray, settings: AeeNetSettings) -> np.ndarray:
 
 
 def feature_windows(rows: np.ndarray, frames: np.ndarray, settings: AeeNetSettings) -> np.ndarray:
-    """(R, F) to (len(frames), 28, F), centred on frames of 40 ms; rows beyond an end repeat the last one."""
+    """Windows of 28 rows centred on video frames of 40 ms: (len(frames), 28, F).
+
+    Rows beyond an end are copies of the first or last row.
+
+    Args:
+        rows: (R, F), the result of `features_of`.
+        frames: integer frame numbers.
+    """
     if settings.features == "mfcc" and settings.pool == 1:
         return sound.cepstrum_windows(rows, frames)
-    # Cepstra start 0.12 s early, and a row's middle is 12.5 ms after its start.
+    # The first row of cepstra starts 0.12 s before the audio, and the middle of a row is 12.5 ms after its start.
     step, before = (160, 1920 - 200) if settings.features == "mfcc" else (sound.MEL_HOP, 0)
     middle = ((np.asarray(frames) + 0.5) * sound.SAMPLES_A_FRAME + before) / (step * settings.pool)
     start = np.round(middle - sound.CEPSTRUM_STEPS / 2).astype(int)
@@ -37,11 +47,11 @@ def feature_windows(rows: np.ndarray, frames: np.ndarray, settings: AeeNetSettin
 
 
 def clip_features(audio: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Features of a whole clip: its `prosody_features`, and the mean and standard deviation of its features over time.
+    """Features of a whole clip: its prosody, and the mean and standard deviation over time of its input features.
 
     Args:
         audio: (N,) int16, 16 kHz.
-        rows: (R, F), its `features_of`.
+        rows: (R, F), the result of `features_of` for this audio.
 
     Returns:
         (22 + 2 F,) float32.
@@ -55,12 +65,17 @@ N_PROSODY = 22
 def prosody_features(audio: np.ndarray) -> np.ndarray:
     """The prosody of a whole clip, (22,) float32.
 
-    The ten numbers of `cmet_reference.voice.Prosody`; the slopes of pitch and level over the clip; four percentiles (5,
-    25, 75, 95) of pitch about its median and its standard deviation; three quartiles of the share of energy that
-    repeats in voiced frames; the standard deviation of their tilt; the correlation of pitch and level.
+    The numbers are, in this order:
+
+    - the ten numbers of `cmet_reference.voice.Prosody`;
+    - the slopes of pitch and of level over the clip;
+    - percentiles 5, 25, 75 and 95 of the pitch minus its median, and the standard deviation of the pitch;
+    - the three quartiles of the share of energy that repeats, in voiced frames;
+    - the standard deviation of the spectral tilt in voiced frames;
+    - the correlation between pitch and level.
 
     Args:
-        audio: (N,) int16, 16 kHz, one frame of 40 ms or more.
+        audio: (N,) int16, 16 kHz, at least one video frame (40 ms) long.
     """
     pitch, strength, level, tilt = pitch_track(checked(audio))
     voiced = (strength > 0.5) & (level > level.max() - 30)
@@ -76,15 +91,16 @@ def prosody_features(audio: np.ndarray) -> np.ndarray:
 
 
 def _slope(values: np.ndarray) -> float:
-    """The slope of a line through the values, per half of their length."""
+    """The slope of a line fitted to the values; the unit of time is half of their length."""
     return float(np.polyfit(np.linspace(-1, 1, len(values)), values, 1)[0]) if len(values) > 1 else 0.0
 
 
 def warp(rows: np.ndarray, onto: np.ndarray) -> np.ndarray:
-    """Dynamic time warping: `rows` (R, F) in the time of `onto` (S, F), to (S, F).
+    """Aligns `rows` (R, F) in time with `onto` (S, F) by dynamic time warping. Returns (S, F).
 
-    L1 costs between rows, steps (1, 0), (0, 1) and (1, 1) of equal weight; where several rows map to one, the last
-    is kept, as in jixinya/EVP, MFCC_dtw.py. Cost: R x S; 2 ms for 200 x 200.
+    The cost of a match is the L1 distance between the two rows. Steps (1, 0), (0, 1) and (1, 1) have equal weight. If
+    several rows match one row of `onto`, the last of them is kept, as in jixinya/EVP, MFCC_dtw.py. The time is
+    proportional to R * S: 2 ms for 200 * 200.
     """
     from scipy.spatial.distance import cdist
 
@@ -92,7 +108,7 @@ def warp(rows: np.ndarray, onto: np.ndarray) -> np.ndarray:
     n, m = cost.shape
     total = np.full((n + 1, m + 1), np.inf)
     total[0, 0] = 0
-    for d in range(2, n + m + 1):  # along anti-diagonals: i + j = d
+    for d in range(2, n + m + 1):  # anti-diagonal by anti-diagonal: i + j = d
         i = np.arange(max(1, d - m), min(n, d - 1) + 1)
         j = d - i
         before = np.minimum(np.minimum(total[i - 1, j], total[i, j - 1]), total[i - 1, j - 1])

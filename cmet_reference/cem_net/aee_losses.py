@@ -15,13 +15,16 @@ from cmet_reference.cem_net.aee_settings import AeeLossWeights
 def cross_reconstruction(
     net: AEE, batch: Mapping[str, Tensor], weights: AeeLossWeights
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """All losses of the main training.
+    """The losses of the training after the pretraining: their weighted sum, and the parts.
 
     Args:
-        batch: `corners` (B, 2, 2, 2, 28, F): windows of the clips with timbre i, emotion j and content k, those of one
-            content aligned; `known` (B, 2, 2, 2): 1 where such a clip exists; `windows` (B, 2, K, 28, F) of the two
-            clips that are encoded, for emotion and timbre; `clip` (B, 2, 22 + 2 F), their `clip_features`, where used;
-            `emotion`, `speaker` (B, 2): their classes.
+        batch: arrays of B pairs of clips:
+            `corners` (B, 2, 2, 2, 28, F): entry (i, j, k) is a window of the clip that has the timbre of clip i, the
+            emotion of clip j and the content of clip k of the pair. Windows of the same content are aligned in time.
+            `known` (B, 2, 2, 2): 1 if such a clip exists, else 0.
+            `windows` (B, 2, K, 28, F): windows of the two clips, from which emotion and timbre are encoded.
+            `clip` (B, 2, 22 + 2 F): `clip_features` of the two clips, only if the network uses them.
+            `emotion`, `speaker` (B, 2): classes of the two clips.
     """
     corners, windows = net.standard(batch["corners"]), net.standard(batch["windows"]).flatten(0, 1)
     known = batch["known"]
@@ -29,7 +32,7 @@ def cross_reconstruction(
     clip = batch["clip"].flatten(0, 1) if net.of_whole else None
     emotion = net.emotion_embedding(windows, clip).unflatten(0, pair)
     timbre = net.encode(net.timbre_encoder, windows).unflatten(0, pair)
-    # Content of the two clips, and of the clips that share it and nothing else.
+    # Content embeddings of the two clips, and of their twins: clips with the same content, another voice and emotion.
     own = torch.stack([corners[:, 0, 0, 0], corners[:, 1, 1, 1]], dim=1)
     twin = torch.stack([corners[:, 1, 1, 0], corners[:, 0, 0, 1]], dim=1)
     content, content_twin = (
@@ -51,12 +54,16 @@ def cross_reconstruction(
 
 
 def content_triplet(content: Tensor, twin: Tensor, known: Tensor, margin: float) -> Tensor:
-    """max(margin + |own - same content| - |own - other content|, 0), mean over the known; Euclidean, on unit vectors.
+    """The triplet loss max(margin + near - far, 0), averaged over the clips that have a twin.
+
+    `near` is the distance between the embeddings of a clip and its twin, `far` the distance to the other clip's twin.
+    Embeddings are normalised to length 1; distances are Euclidean.
 
     Args:
-        content: (B, 2, D), of the two clips.
-        twin: (B, 2, D), of clips with the same content and another voice and emotion.
-        known: (B, 2), 1 where such a clip exists.
+        content: (B, 2, D), content embeddings of the two clips of each pair.
+        twin: (B, 2, D), those of their twins: clips with the same content, another voice and another emotion.
+        known: (B, 2), 1 if the twin exists, else 0.
+        margin: see `AeeLossWeights`.
     """
     content, twin = functional.normalize(content, dim=2), functional.normalize(twin, dim=2)
     near = (content - twin).add(1e-6).norm(dim=2)
@@ -65,13 +72,18 @@ def content_triplet(content: Tensor, twin: Tensor, known: Tensor, margin: float)
 
 
 def pretraining(net: AEE, batch: Mapping[str, Tensor], weights: AeeLossWeights) -> tuple[Tensor, dict[str, Tensor]]:
-    """The three pretraining tasks: emotion and identity from K windows of a clip, and its text.
+    """The losses of the three pretraining tasks: their weighted sum, and the parts.
+
+    The tasks are to recognise the emotion and the identity of a clip from K windows, and its text.
 
     Args:
-        batch: `windows` (B, K, 28, F); `emotion_windows`, the same shape, for the emotion, with `clip` (B, 22 + 2 F)
-            where used; `emotion` and `speaker` (B,), -100 where unlabelled; for the text either
-            `sentence` (B,), or `text_windows` (B, S, 28, F), one window per frame, with their `lengths` (B,), and
-            `letters` (B, L) with `n_letters` (B,).
+        batch: arrays of B clips; a task whose arrays are missing is left out:
+            `windows` (B, K, 28, F), for identity and sentence.
+            `emotion_windows` (B, K, 28, F), for the emotion; `clip` (B, 22 + 2 F) `clip_features`, if used.
+            `emotion`, `speaker` (B,): classes; -100 if unlabelled.
+            `sentence` (B,): class of the sentence, if there are no transcripts; -100 if unlabelled.
+            `text_windows` (B, S, 28, F): one window per frame, if there are transcripts; `lengths` (B,): number of
+            frames; `letters` (B, L) and `n_letters` (B,): the transcripts.
     """
     parts: dict[str, Tensor] = {}
     windows = net.standard(batch["windows"])
@@ -100,5 +112,5 @@ def pretraining(net: AEE, batch: Mapping[str, Tensor], weights: AeeLossWeights) 
 
 
 def classification(logits: Tensor, classes: Tensor) -> Tensor:
-    """Mean cross-entropy over the labelled samples; a class of -100 is unlabelled. 0 where all samples are."""
+    """Mean cross-entropy over the labelled samples; class -100 means unlabelled. It is 0 if no sample has a label."""
     return functional.cross_entropy(logits, classes, reduction="sum") / (classes >= 0).sum().clamp(min=1)

@@ -1,4 +1,4 @@
-"""The records of AEE: network settings, classes and loss weights."""
+"""The settings of AEE, CEM-Net's audio emotion extractor: network sizes, classes and loss weights."""
 
 from __future__ import annotations
 
@@ -10,29 +10,33 @@ from typing import Literal
 class AeeNetSettings:
     """The input features of the encoders, and the sizes of the networks."""
 
-    # "mfcc": EVP's cepstra, (28, 12) every 10 ms, without pitch and loudness; "mel": (28, 80) every 12.5 ms.
+    # Features of a window, (steps, features). "mfcc": EVP's cepstra, (28, 12), one step per 10 ms, without pitch and
+    # loudness. "mel": a mel spectrogram, (28, 80), one step per 12.5 ms.
     features: Literal["mfcc", "mel"] = "mfcc"
-    # Rows that are averaged to one step of a window. With 1 a window is 0.3 s; with 4 of "mel" it is 1.4 s, long enough
-    # for intonation, which generalises to other speakers better than single sounds.
+    # Number of successive spectra that are averaged to one step of a window. With 1, a window is 0.3 s long. With 4 and
+    # "mel" it is 1.4 s long, enough for intonation, which generalises to other speakers better than single sounds.
     pool: int = 1
-    merge: int = 1  # neighbouring mel bands that are averaged to one; 5 leaves 16 of 80, too coarse for formants
-    timeless: bool = False  # emotion and timbre: average the convolutions' outputs over time
-    width: int = 64  # channels of the first two convolutions, doubled by every two (EVP's encoders: 64 to 512)
-    hidden: int = 2048  # of the first linear layer (EVP); the second has a quarter
-    content: int = 256  # EVP
-    emotion: int = 128  # EVP
-    timbre: int = 128  # the emotion's size: the paper gives none, EVP has no timbre
+    # Number of neighbouring mel bands that are averaged to one. With 5, 16 of 80 bands remain, too few to show
+    # formants.
+    merge: int = 1
+    timeless: bool = False  # in the encoders of emotion and timbre: average the convolutions' outputs over time
+    width: int = 64  # channels of the first two convolutions; every two layers double them (EVP: 64 to 512)
+    hidden: int = 2048  # units of the first linear layer (EVP); the second linear layer has a quarter of them
+    content: int = 256  # size of the content embedding (EVP)
+    emotion: int = 128  # size of the emotion embedding (EVP)
+    timbre: int = 128  # size of the timbre embedding: the paper gives none and EVP has no timbre, so as `emotion`
     dropout: float = 0.0  # before the emotion's classifier
-    # Add features of the whole clip (`clip_features`): pitch, loudness, their movement, and the mean and standard
-    # deviation of the features. Windows of 1.5 s are too short for a median or a range.
+    # Add features of the whole clip to the emotion (`clip_features`): pitch, loudness, their movement, and the mean and
+    # standard deviation of the input features. A window of 1.5 s is too short for a median or a range of the pitch.
     manner: bool = False
-    # Hidden units of a network from these to the emotion's embedding, added to a linear map; its output starts at zero.
+    # A linear layer maps the clip features to the emotion embedding. Above 0, the output of a network with this number
+    # of hidden units is added to it; this output is zero at the start of the training.
     manner_hidden: int = 0
 
 
 @dataclass(frozen=True)
 class Labels:
-    """The classes of the classifiers, in the order of their outputs."""
+    """The classes of AEE's classifiers, in the order of their outputs. `transcripts`: the text task uses letters."""
 
     emotions: tuple[str, ...]
     speakers: tuple[str, ...]
@@ -42,10 +46,10 @@ class Labels:
 
 @dataclass(frozen=True)
 class AeeLossWeights:
-    """Weights of the losses; the paper gives none.
+    """Weights of the losses. They are ours, because the paper gives none.
 
-    Features are standardised, so that a reconstruction starts near 1 and a classification near the logarithm of the
-    number of classes, 1.4 to 2.1. Weights of 1 balance them.
+    Input features are standardised, so the reconstruction loss starts near 1. A classification loss starts near the
+    logarithm of the number of classes, 1.4 to 2.1. Therefore weights of 1 balance the losses.
     """
 
     reconstruction: float = 1.0
@@ -53,6 +57,6 @@ class AeeLossWeights:
     identity: float = 1.0
     content: float = 1.0
     text: float = 1.0
-    # Of the triplet loss. Distances between embeddings of unit length are 0 to 2, so the same content must be a quarter
-    # of the range nearer than other content.
+    # Margin of the triplet loss for content. Embeddings have length 1, so distances between them are 0 to 2. With 0.5,
+    # an embedding of the same content must be nearer than one of other content by a quarter of this range.
     margin: float = 0.5

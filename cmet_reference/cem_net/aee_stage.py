@@ -1,4 +1,7 @@
-"""Trains AEE: pretraining tasks, then cross-reconstruction of clip pairs; with held-out accuracy."""
+"""Trains AEE, CEM-Net's audio emotion extractor: first the pretraining tasks, then cross-reconstruction of clip pairs.
+
+It also measures the accuracy of the recognised emotion on held-out clips.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from cmet_reference.training.stage import Optimizer
 from talking_face.emotions import EMOTIONS
 from talking_face.reasons import UserError
 
-Sample = dict[str, np.ndarray | int]  # the arrays of one clip or pair by name
+Sample = dict[str, np.ndarray | int]  # the arrays of one clip or of one pair of clips, by name
 Batch = dict[str, list[np.ndarray | int]]
 
 
@@ -25,23 +28,25 @@ Batch = dict[str, list[np.ndarray | int]]
 class AeeSettings:
     """How AEE is trained."""
 
-    steps: int  # of the cross-reconstruction
+    steps: int  # steps of the cross-reconstruction, after the pretraining
     pretrain_steps: int
-    batch: int = 16  # clips, or pairs of clips, a step (EVP)
-    windows: int = 1  # K, of a clip, for emotion and timbre; a window is 0.3 s
-    rate: float = 2e-4  # learning rate: the paper's after pretraining, used for both
-    betas: tuple[float, float] = (0.5, 0.999)  # EVP
+    batch: int = 16  # clips per pretraining step, or pairs of clips per later step (EVP's number)
+    windows: int = 1  # K, windows per clip, for emotion and timbre; a window is 0.3 s
+    rate: float = 2e-4  # learning rate: the paper gives it for the steps after pretraining; here it is used for all
+    betas: tuple[float, float] = (0.5, 0.999)  # of Adam (EVP)
     weight_decay: float = 0.0
-    pretrain: tuple[str, ...] = ("emotion", "identity", "text")  # the paper's three tasks
-    text_frames: int = 150  # of a transcribed clip; LRS2's longest has 155
-    # Pretraining: mix a clip's windows with those of another clip of the same emotion, by a share between 0 and this.
-    # With few speakers the network otherwise learns speakers in place of emotions.
+    pretrain: tuple[str, ...] = ("emotion", "identity", "text")  # the paper's three pretraining tasks
+    text_frames: int = 150  # frames of a transcribed clip that are used; the longest clip of LRS2 has 155
+    # In pretraining, the windows of a clip are mixed with those of another clip of the same emotion. The other clip's
+    # share is drawn between 0 and this value. With few speakers, the network otherwise learns to recognise speakers
+    # instead of emotions.
     mixing: float = 0.0
-    gain: float = 0.0  # see augmented_voice; mel only
+    gain: float = 0.0  # for `gain` and `bands`, see augmented_voice; only for mel features
     bands: int = 0
-    annealed: bool = False
-    # With `manner`: start the emotion as a linear discriminant of the clip features (`calibrated`), whose covariance is
-    # shrunk by this towards the identity. None: start from random weights.
+    annealed: bool = False  # see training.stage.Optimizer
+    # Only if the network has `manner`. A number: the emotion is initialised as a linear discriminant of the clip
+    # features (see `calibrated`), and this share of the covariance is replaced by a multiple of the identity. None: the
+    # emotion starts from random weights.
     shrink: float | None = None
 
 
@@ -60,9 +65,9 @@ class AeeStage:
         seed: int,
         transcripts: Mapping[str, str] | None = None,
     ) -> None:
-        """`transcripts`: texts of clips by id; without any, the text task is to recognise the sentence.
+        """`transcripts`: texts of clips by id. If there are none, the text task is to recognise the sentence's id.
 
-        Raises UserError where no clip has an emotion label.
+        Raises UserError if no training clip has an emotion label.
         """
         self.settings, self.weights, self.seed = settings, weights, seed
         self.steps = settings.pretrain_steps + settings.steps
@@ -91,7 +96,10 @@ class AeeStage:
         )
 
     def _fit_clip_features(self) -> None:
-        """Compute the clip features with their scale; with `shrink` the network starts as their discriminant."""
+        """Compute the clip features, their mean and standard deviation.
+
+        If `shrink` is set, the network is initialised as a linear discriminant of these features.
+        """
         pairs = zip(self.train, self.rows, strict=True)
         self.clip_features = np.stack([aee_features.clip_features(c.audio, rows) for c, rows in pairs])
         self.net.whole_mean.copy_(torch.from_numpy(self.clip_features.mean(axis=0)))
@@ -107,7 +115,7 @@ class AeeStage:
             self.net.init_as_linear_rule(calibrated(x, classes, speakers, len(emotions), self.settings.shrink))
 
     def _group(self) -> None:
-        """Index the clips: by speaker, emotion and sentence; by emotion; and the speakers by shared sentences."""
+        """Index the clips by speaker, emotion and sentence, and by emotion; find the partners of each speaker."""
         train = self.train
         self._clips_of: dict[tuple[str, str | None, str | None], list[int]] = {}
         for i, c in enumerate(train):
@@ -117,7 +125,8 @@ class AeeStage:
         for i in self.labelled:
             self._same_emotion.setdefault(train[i].emotion, []).append(i)
             sentences.setdefault(train[i].speaker, set()).add(train[i].sentence_id)
-        # The speakers who share two sentences with this one; where nobody does, the speaker alone.
+        # The partners of a speaker are the others who spoke at least two of the same sentences. Without such others, it
+        # is the speaker alone.
         self._partners = {
             x: [y for y in sentences if y != x and len((sentences[x] & sentences[y]) - {None}) > 1] or [x]
             for x in sentences
@@ -143,7 +152,7 @@ class AeeStage:
         return self.net.record()
 
     def _clips(self, rng: np.random.Generator) -> Batch:
-        """A batch of the pretraining tasks."""
+        """Draw a batch of clips for the pretraining tasks."""
         out: Batch = {"windows": []}
         for i in rng.integers(len(self.train), size=self.settings.batch):
             windows = self._windows(i, rng)
@@ -159,7 +168,7 @@ class AeeStage:
         return out
 
     def _emotion_task(self, i: int, windows: np.ndarray, rng: np.random.Generator) -> Sample:
-        """The clip's label, and its windows mixed with those of another clip of the same emotion."""
+        """The clip's emotion label, and its windows, mixed with those of a random clip of the same emotion."""
         emotion = self.train[i].emotion
         same = self._same_emotion.get(emotion, [i])
         other = same[int(rng.integers(len(same)))]
@@ -172,7 +181,7 @@ class AeeStage:
         return out
 
     def _text_task(self, i: int) -> Sample:
-        """The clip's transcript with a window per frame, or its sentence; {} without either."""
+        """The clip's transcript with one window per frame, or else its sentence's class; {} if there are no labels."""
         c, labels, most = self.train[i], self.net.labels, self.settings.text_frames
         if not self.texts:
             return {"sentence": class_of(c.sentence_id, labels.sentences)} if labels.sentences else {}
@@ -190,11 +199,13 @@ class AeeStage:
         return {name: [pair[name] for pair in drawn] for name in drawn[0]}
 
     def _pair(self, rng: np.random.Generator) -> Sample:
-        """Two clips of another emotion, sentence and, where possible, voice; with the six combinations that exist.
+        """Two clips that differ in emotion, sentence and, if possible, voice, with the clips of their combinations.
 
-        The second voice is a speaker's who shares two sentences with the first, if there is one. Where no speakers
-        share sentences (the embedded corpus with 4 training speakers), both voices are one person's: the timbre of one
-        recording must then fit another recording of that person.
+        Voice, emotion and sentence of the two clips have eight combinations. Two are the clips themselves; for each of
+        the other six a clip is searched, and `known` is 0 if there is none. The second voice is preferably a partner of
+        the first speaker (see `_group`). If no speakers share sentences, as in the embedded corpus with 4 training
+        speakers, both clips are of one person. The timbre of one recording must then fit another recording of that
+        person.
         """
         first, second = self._two(rng)
         a, b = self.train[first], self.train[second]
@@ -220,7 +231,7 @@ class AeeStage:
         return out
 
     def _two(self, rng: np.random.Generator) -> tuple[int, int]:
-        """The indices of a pair's clips."""
+        """Draw the indices of the two clips of a pair."""
         first = self.labelled[int(rng.integers(len(self.labelled)))]
         a = self.train[first]
         different = [i for i in self.labelled if self.train[i].emotion != a.emotion] or self.labelled
@@ -229,7 +240,11 @@ class AeeStage:
         return first, (partners or different)[int(rng.integers(len(partners or different)))]
 
     def _windows(self, i: int, rng: np.random.Generator, start: int | None = None) -> np.ndarray:
-        """(K, 28, F): windows of a clip at random places, the first at frame `start` if given; K = settings.windows."""
+        """Windows of a clip at random frames, (K, 28, F), where K is settings.windows.
+
+        Args:
+            start: frame of the first window; None: it is random too.
+        """
         at = rng.integers(len(self.train[i]), size=self.settings.windows)
         if start is not None:
             at[0] = start
@@ -241,7 +256,7 @@ class AeeStage:
 
 
 def emotion_figures(net: aee.AEE, clips: Sequence[ClipArrays]) -> dict[str, float]:
-    """The share of clips whose emotion is recognised in their audio, overall and by intensity."""
+    """The share of clips whose emotion the network recognises from their audio, over all clips and by intensity."""
     rows = [
         (net.labels.emotions[int(net.probabilities(c.audio).argmax())] == c.emotion, c.intensity)
         for c in clips
@@ -256,13 +271,14 @@ def emotion_figures(net: aee.AEE, clips: Sequence[ClipArrays]) -> dict[str, floa
 def discriminant(x: np.ndarray, classes: np.ndarray, n: int, shrink: float) -> np.ndarray:
     """Fisher's linear discriminant for equally likely classes.
 
-    The covariance within classes is shrunk towards its mean variance times the identity, as in
+    A share of the covariance within classes is replaced by the mean variance times the identity, as in
     `cmet_reference.evaluators.emotion`. A class without an example is never predicted.
 
     Args:
         x: (N, D).
         classes: (N,), 0 to n - 1.
-        shrink: 0 to 1.
+        n: the number of classes.
+        shrink: the share of the covariance that is replaced, 0 to 1.
 
     Returns:
         (D + 1, n) weights; the last row is the bias.
@@ -280,11 +296,12 @@ def discriminant(x: np.ndarray, classes: np.ndarray, n: int, shrink: float) -> n
 
 
 def calibrated(x: np.ndarray, classes: np.ndarray, speakers: np.ndarray, n: int, shrink: float) -> np.ndarray:
-    """`discriminant`, scaled so that its log odds are calibrated for new speakers.
+    """The result of `discriminant`, multiplied by a factor that calibrates its log odds for new speakers.
 
-    The factor, 0.05 to 2, has the least cross-entropy on speakers left out one by one; it is 1 with a single speaker.
-    Fitted to 32 clips of each of four speakers the discriminant is overconfident on a fifth. Clips of a class that only
-    one speaker shows do not count, since without that speaker the class is unknown.
+    Without the factor, a discriminant that is fitted to 32 clips of each of four speakers is overconfident on a fifth
+    speaker. The factor is between 0.05 and 2. It is the one with the least cross-entropy if each speaker in turn is
+    left out of the fit and classified. Clips of a class that only one speaker shows are ignored, since without that
+    speaker the class is unknown. If all clips are ignored, the factor is 1.
     """
     shown_by = np.array([len(set(speakers[classes == k].tolist())) for k in range(n)])
     shared = shown_by[classes] > 1
@@ -301,7 +318,12 @@ def calibrated(x: np.ndarray, classes: np.ndarray, speakers: np.ndarray, n: int,
 
 
 def cross_entropy(scores: np.ndarray, classes: np.ndarray) -> float:
-    """Mean cross-entropy in nats of (N, C) log odds, up to a constant a row, and (N,) true classes."""
+    """Mean cross-entropy in nats.
+
+    Args:
+        scores: (N, C) log odds; a constant may be added to each row.
+        classes: (N,) true classes.
+    """
     high = scores.max(axis=1)
     return float(
         np.mean(high + np.log(np.exp(scores - high[:, None]).sum(axis=1)) - scores[np.arange(len(scores)), classes])
@@ -309,5 +331,5 @@ def cross_entropy(scores: np.ndarray, classes: np.ndarray) -> float:
 
 
 def class_of(name: str | None, names: Sequence[str]) -> int:
-    """The index of a label; -100, which the cross-entropy ignores, for a missing or unknown one."""
+    """The index of a label in `names`; -100, which the cross-entropy ignores, if the label is missing or unknown."""
     return names.index(name) if name in names else -100

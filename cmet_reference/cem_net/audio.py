@@ -1,7 +1,7 @@
-"""Computes CEM-Net's audio features: Wav2Lip's mel spectrogram for the lips, EVP's cepstra for the emotion.
+"""Computes CEM-Net's audio features with numpy: Wav2Lip's mel spectrogram for the lips, EVP's cepstra for the emotion.
 
-Sources: Rudrabha/Wav2Lip and Weizhi-Zhong/IP_LAP, models/audio.py (mel); jixinya/EVP,
-train/disentanglement/dtw/MFCC_dtw.py (cepstra). numpy only.
+Sources of the mel spectrogram: Rudrabha/Wav2Lip and Weizhi-Zhong/IP_LAP, models/audio.py. Source of the cepstra:
+jixinya/EVP, train/disentanglement/dtw/MFCC_dtw.py.
 """
 
 from __future__ import annotations
@@ -14,20 +14,21 @@ from cmet_reference.clips import FPS, SAMPLES_A_FRAME
 from talking_face.media.reading import AUDIO_RATE
 from talking_face.pretrained.mfcc import mfcc
 
-MELS, MEL_HOP, MEL_STEPS = 80, 200, 16  # 16 columns are 0.2 s: five frames
+MELS, MEL_HOP, MEL_STEPS = 80, 200, 16  # bands, samples per column, columns per window (0.2 s, or five video frames)
 _FFT, _FMIN, _FMAX, _PREEMPHASIS = 800, 55.0, 7600.0, 0.97
 _MIN_DB, _REF_DB, _MAX_ABS = -100.0, 20.0, 4.0
 
-CEPSTRA, CEPSTRUM_STEPS, CEPSTRUM_HOP = 12, 28, 4  # 28 rows of 10 ms; one window per frame, every 40 ms
+CEPSTRA, CEPSTRUM_STEPS, CEPSTRUM_HOP = 12, 28, 4  # values per row, rows of 10 ms per window, rows per video frame
 _MARGIN = 1920  # samples of silence at both ends
 
 
 def mel(audio: np.ndarray) -> np.ndarray:
-    """The normalised mel spectrogram, 80 columns a second.
+    """The normalised mel spectrogram, 80 columns per second.
 
-    Pre-emphasis 0.97; magnitude of a Fourier transform of 800 Hann-weighted samples every 200, zeros beyond the ends
-    (librosa's default since 0.9, which IP-LAP pins; the 0.7 of Wav2Lip reflects, which moves two columns at each end);
-    80 triangles from 55 to 7600 Hz on Slaney's scale with unit area; decibels, -80 to 120 dB mapped to -4 to 4.
+    Steps: pre-emphasis with 0.97. The magnitude of a Fourier transform of 800 samples with a Hann window, every 200
+    samples. 80 triangular filters from 55 to 7600 Hz on Slaney's scale, each with unit area. Decibels, where -80 to
+    120 dB are mapped to -4 to 4. Samples beyond the ends are zero, as in librosa since version 0.9, which IP-LAP uses.
+    Wav2Lip uses librosa 0.7, which mirrors the audio at the ends; this changes two columns at each end.
 
     Args:
         audio: (N,) int16, 16 kHz.
@@ -48,13 +49,14 @@ def mel(audio: np.ndarray) -> np.ndarray:
 
 
 def mel_windows(spectrogram: np.ndarray, frames: np.ndarray) -> np.ndarray:
-    """The 16 columns around each frame: from int(80 (i - 2) / 25) on; an index beyond an end takes the last column.
+    """The window of 16 columns around each video frame. The window of frame i starts at column int(80 (i - 2) / 25).
 
-    Source of the index: Weizhi-Zhong/IP_LAP, train_landmarks_generator.py, which leaves out frames near the ends.
+    Columns beyond an end are copies of the first or last column. Source of the formula: Weizhi-Zhong/IP_LAP,
+    train_landmarks_generator.py, which instead leaves out frames near the ends.
 
     Args:
-        spectrogram: (80, C).
-        frames: (F,) whole frame numbers at 25 frames/s, of any size.
+        spectrogram: (80, C), the result of `mel`.
+        frames: (F,) integer frame numbers at 25 frames/s; they may be negative or beyond the end of the clip.
 
     Returns:
         (F, 80, 16), float32.
@@ -65,9 +67,9 @@ def mel_windows(spectrogram: np.ndarray, frames: np.ndarray) -> np.ndarray:
 
 
 def cepstra(audio: np.ndarray) -> np.ndarray:
-    """Cepstra 1 to 12 every 10 ms, of the audio with 0.12 s of silence before and after it.
+    """Cepstra 1 to 12 every 10 ms. The audio is padded with 0.12 s of silence at both ends.
 
-    The zeroth, which python_speech_features replaces by the energy, is dropped, so that loudness has no effect.
+    Cepstrum 0, which python_speech_features replaces by the energy, is removed, so that loudness has no effect.
 
     Args:
         audio: (N,) int16, 16 kHz.
@@ -79,11 +81,11 @@ def cepstra(audio: np.ndarray) -> np.ndarray:
 
 
 def cepstrum_windows(rows: np.ndarray, frames: np.ndarray) -> np.ndarray:
-    """The 28 rows centred on each frame; an index beyond an end takes the last row.
+    """The window of 28 rows centred on each video frame. Rows beyond an end are copies of the first or last row.
 
     Args:
-        rows: (R, 12) of `cepstra`.
-        frames: (F,) whole frame numbers; EVP takes every one whose 28 rows are all there.
+        rows: (R, 12), the result of `cepstra`.
+        frames: (F,) integer frame numbers. EVP instead uses only frames whose 28 rows all exist.
 
     Returns:
         (F, 28, 12), float32.
@@ -93,14 +95,17 @@ def cepstrum_windows(rows: np.ndarray, frames: np.ndarray) -> np.ndarray:
 
 
 def to_length(audio: np.ndarray, frames: int) -> np.ndarray:
-    """Audio (N,) int16, cut or padded with zeros to (640 frames,)."""
+    """Truncates audio, (N,) int16, to 640 samples per video frame, or pads it with zeros to that length."""
     audio = audio[: frames * SAMPLES_A_FRAME]
     return np.pad(audio, (0, frames * SAMPLES_A_FRAME - len(audio)))
 
 
 @cache
 def _triangles() -> np.ndarray:
-    """(80, 401): librosa.filters.mel(sr=16000, n_fft=800, n_mels=80, fmin=55, fmax=7600), htk=False, norm="slaney"."""
+    """The mel filters, (80, 401).
+
+    They equal librosa.filters.mel(sr=16000, n_fft=800, n_mels=80, fmin=55, fmax=7600, htk=False, norm="slaney").
+    """
     ends = _to_mel(np.array([_FMIN, _FMAX]))
     corner = _to_hertz(np.linspace(ends[0], ends[1], MELS + 2))
     hertz = np.fft.rfftfreq(_FFT, 1 / AUDIO_RATE)
@@ -109,7 +114,7 @@ def _triangles() -> np.ndarray:
     return peak * 2 / (right - left)
 
 
-# Slaney's scale (Auditory Toolbox, 1998): linear below 1000 Hz, 15 mel there, logarithmic above.
+# Slaney's scale (Auditory Toolbox, 1998) is linear below 1000 Hz, which is 15 mel, and logarithmic above.
 _LINEAR, _KNEE, _STEP = 200 / 3, 1000.0, np.log(6.4) / 27
 
 

@@ -1,9 +1,10 @@
 """Audio2Mouth, CEM-Net's lip network: predicts lips and jaw from audio, reference faces, and the upper face.
 
-It is IP-LAP's landmark generator (Weizhi-Zhong/IP_LAP, models/landmark_generator.py) with N = T = 5. The coordinates
-differ from both: points are in the head's frame of `cmet_reference.geometry`, in three dimensions, as displacements
-from the mean of the references. Four training speakers then suffice for a fifth. In a crop's pixels, a network of this
-size memorises the speakers' faces.
+It is IP-LAP's landmark generator (Weizhi-Zhong/IP_LAP, models/landmark_generator.py) with N = 5 references and windows
+of T = 5 frames. The coordinates differ from those of CEM-Net and IP-LAP: points are three-dimensional, in the head's
+frame of `cmet_reference.geometry`, and the output is a displacement from the mean of the references. With these
+coordinates, a network that is trained on four speakers also works for a fifth. With pixels of a crop, a network of this
+size memorises the faces of the training speakers.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from torch import Tensor, nn
 from cmet_reference.cem_net import audio as sound
 from cmet_reference.training import checkpoints
 
-# MediaPipe's indices in IP-LAP's order (train_landmarks_generator.py, ori_sequence_idx), which runs along the curves:
-# neighbours in a list are neighbours on the face, as the convolutions need.
+# MediaPipe's indices in the order of IP-LAP (train_landmarks_generator.py, ori_sequence_idx). The order follows the
+# lines of the face. Neighbours in a list are neighbours on the face, because the convolutions run along the list.
 # fmt: off
 JAW = (132, 58, 172, 136, 150, 149, 176, 148, 152, 377, 400, 378, 379, 365, 397, 288, 361)
 LIPS = (
@@ -36,34 +37,35 @@ UPPER = (
     362, 398, 384, 385, 386, 387, 388, 466, 263, 249, 390, 373, 374, 380, 381, 382,
 )
 # fmt: on
-POINTS = JAW + LIPS  # 57 points: the output
-_ALL = UPPER + POINTS  # 131 points: a reference
+POINTS = JAW + LIPS  # the 57 points of the output
+_ALL = UPPER + POINTS  # the 131 points of a reference
 
 KIND = "audio2mouth"
 
 
 @dataclass(frozen=True)
 class Audio2MouthNetSettings:
-    """The network's sizes. The defaults are the paper's, or IP-LAP's where it gives none."""
+    """The network's sizes. The defaults are the paper's values, or IP-LAP's if the paper gives none."""
 
-    references: int = 5  # N (IP-LAP: 15)
-    frames: int = 5  # T
+    references: int = 5  # N, number of reference faces (IP-LAP: 15)
+    frames: int = 5  # T, frames per window
     width: int = 512
     heads: int = 4
     layers: int = 4  # IP-LAP
     feed_forward: int = 1024  # IP-LAP
     dropout: float = 0.1  # IP-LAP
-    # The output tokens that give the mouth. "pose": all of it from the last T tokens, as in the paper's formula
-    # z_(N+T+t); "ip-lap": the lips from the audio's tokens and the jaw from the pose's, as in its code.
+    # The output tokens from which lips and jaw are predicted. "pose": both from the last T tokens, those of the pose,
+    # as in the paper's formula z_(N+T+t). "ip-lap": the lips from the audio tokens and the jaw from the pose tokens, as
+    # in IP-LAP's code.
     read: Literal["pose", "ip-lap"] = "pose"
 
 
 class Audio2Mouth(nn.Module):
-    """The network, with the template of its head frame and the unit of its outputs as buffers."""
+    """The network. Two buffers hold the template of the head's frame and the unit of the outputs."""
 
     template: Tensor  # (478, 3)
     positions: Tensor  # (T, width)
-    unit: Tensor  # (): standard deviation of the mouth's displacements, in eye distances
+    unit: Tensor  # scalar: standard deviation of the mouth's displacements, in eye distances
 
     def __init__(
         self,
@@ -76,8 +78,8 @@ class Audio2Mouth(nn.Module):
         self.mel_encoder = _mel_encoder(s.width)
         self.reference_encoder = _point_encoder(s.width, strided_from=1)
         self.pose_encoder = _point_encoder(s.width, strided_from=2)
-        self.norm = nn.LayerNorm(s.width)  # one for all three, as IP-LAP has it
-        self.modality = nn.Embedding(3, s.width)  # pose, audio, reference
+        self.norm = nn.LayerNorm(s.width)  # shared by all three encoders, as in IP-LAP
+        self.modality = nn.Embedding(3, s.width)  # rows: pose, audio, reference
         self.dropout = nn.Dropout(s.dropout)
         layer = nn.TransformerEncoderLayer(s.width, s.heads, s.feed_forward, s.dropout, batch_first=True)
         self.fusion = nn.TransformerEncoder(layer, s.layers, enable_nested_tensor=False)
@@ -92,32 +94,37 @@ class Audio2Mouth(nn.Module):
         """The mouth's displacement from the references' mean.
 
         Args:
-            mels: (B, T, 80, 16), -4 to 4.
-            references: (B, N, 131, 3) in the head's frame, the upper face's points first.
-            upper: (B, T, 74, 3) in the head's frame.
+            mels: (B, T, 80, 16) windows of the mel spectrogram, -4 to 4.
+            references: (B, N, 131, 3) in the head's frame; points of the upper face, then jaw, then lips.
+            upper: (B, T, 74, 3) points of the upper face in the head's frame.
 
         Returns:
-            (B, T, 57, 3) in eye distances, jaw first.
+            (B, T, 57, 3) in eye distances; jaw, then lips.
         """
         return self.fuse(self.reference_tokens(references), self.audio_tokens(mels), self.pose_tokens(upper))
 
     def audio_tokens(self, mels: Tensor) -> Tensor:
-        """(B, T, 80, 16) to tokens (B, T, width)."""
+        """Encodes mel windows (B, T, 80, 16) as tokens (B, T, width)."""
         return self._tokens(self.mel_encoder(mels.flatten(0, 1)[:, None]), len(mels))
 
     def reference_tokens(self, references: Tensor) -> Tensor:
-        """(B, N, 131, 3) to tokens (B, N, width)."""
+        """Encodes reference faces (B, N, 131, 3) as tokens (B, N, width)."""
         return self._tokens(self.reference_encoder(self._standard(references, _ALL)), len(references))
 
     def pose_tokens(self, upper: Tensor) -> Tensor:
-        """(B, T, 74, 3) to tokens (B, T, width)."""
+        """Encodes upper faces (B, T, 74, 3) as tokens (B, T, width)."""
         return self._tokens(self.pose_encoder(self._standard(upper, UPPER)), len(upper))
 
     def fuse(self, references: Tensor, audio: Tensor, pose: Tensor) -> Tensor:
-        """The tokens of B windows, (B, N or T, width), to displacements (B, T, 57, 3)."""
+        """Predicts displacements (B, T, 57, 3) from the tokens of B windows.
+
+        Args:
+            references: (B, N, width).
+            audio, pose: (B, T, width).
+        """
         n, t, kind = references.shape[1], audio.shape[1], self.modality.weight
         at = self.positions[:t]
-        # The references are a set and have no position.
+        # References get no position, because their order has no meaning.
         tokens = torch.cat([references + kind[2], audio + at + kind[1], pose + at + kind[0]], dim=1)
         out = self.fusion(self.dropout(tokens))
         of_pose = out[:, n + t :]
@@ -128,21 +135,22 @@ class Audio2Mouth(nn.Module):
         return self.norm(encoded.flatten(1)).unflatten(0, (batch, -1))
 
     def _standard(self, points: Tensor, index: tuple[int, ...]) -> Tensor:
-        """(B, S, P, 3) to (B S, 3, P), relative to the template, in units of the mouth's movement."""
+        """Converts points (B, S, P, 3) to (B S, 3, P), relative to the template and divided by `unit`."""
         return ((points - self.template[list(index)]) / self.unit).flatten(0, 1).transpose(1, 2)
 
     @torch.inference_mode()
     def mouth(self, audio: np.ndarray, references: np.ndarray, upper: np.ndarray, frames: int) -> np.ndarray:
-        """Lips and jaw of a whole clip.
+        """Predicts lips and jaw of a whole clip.
 
-        The network predicts every window of T frames, and a frame is the mean of its predictions in up to T windows.
-        IP-LAP's inference uses adjacent windows, which leaves a jump every T frames.
+        The network predicts every possible window of T frames. The result for a frame is the mean of its predictions in
+        T windows. IP-LAP's inference uses windows that do not overlap, which causes a jump every T frames.
 
         Args:
-            audio: (N,) int16, 16 kHz; 640 samples per frame, cut or padded with silence.
-            references: (N, 478, 3) float32 in the head's frame of this network's template, no NaN. Five of them,
-                evenly spread, are read; the displacement is added to the mean of these five.
-            upper: (F, 478, 3) in the same frame: the source of the head's pose, held or cut to `frames`.
+            audio: (N,) int16, 16 kHz, 640 samples per frame. It is truncated to `frames`, or padded with silence.
+            references: (R, 478, 3) float32 in the head's frame of this network's template, no NaN. Only N of them,
+                evenly spaced, are read (5 by default). The displacement is added to their mean.
+            upper: (F, 478, 3) in the same head's frame: the face whose upper part is read in each frame. It is
+                truncated to `frames`, or its last frame is repeated.
             frames: the number of output frames.
 
         Returns:
@@ -153,7 +161,7 @@ class Audio2Mouth(nn.Module):
         t = self.settings.frames
         take = np.linspace(0, len(references) - 1, self.settings.references).round().astype(int)
         known = torch.from_numpy(np.ascontiguousarray(references[take][:, _ALL], np.float32)).to(device)
-        # Windows may start before the first frame and end after the last, so that every frame is in T of them.
+        # The first windows start before the clip and the last ones end after it, so that every frame is in T windows.
         at = np.arange(1 - t, frames + t - 1)
         mels = torch.from_numpy(sound.mel_windows(sound.mel(sound.to_length(audio, frames)), at)).to(device)
         held = np.clip(at, 0, min(frames, len(upper)) - 1)
@@ -173,36 +181,37 @@ class Audio2Mouth(nn.Module):
         return (mean + total[t - 1 : t - 1 + frames] / t).cpu().numpy()
 
     def record(self) -> dict[str, object]:
-        """What `build` needs next to the tensors."""
+        """JSON values that `build` needs in addition to the tensors."""
         return asdict(self.settings)
 
 
 def build(record: Mapping[str, Any], state: Mapping[str, Tensor]) -> Audio2Mouth:
-    """The network of a checkpoint, in evaluation mode."""
+    """The network of a loaded checkpoint, in evaluation mode. `record`: the result of `Audio2Mouth.record`."""
     net = Audio2Mouth(Audio2MouthNetSettings(**record))
     net.load_state_dict(dict(state))
     return net.eval()
 
 
 def load(path: Path) -> Audio2Mouth:
-    """The network of a checkpoint file. Raises UserError where it cannot be used."""
+    """The network of a checkpoint file, in evaluation mode. Raises UserError if the file cannot be used."""
     state, record = checkpoints.load(path, KIND)
     with checkpoints.as_saved(path, KIND):
         return build(record, state)
 
 
 def loss(predicted: Tensor, truth: Tensor, weight: float = 1.0) -> tuple[Tensor, dict[str, Tensor]]:
-    """L1 + weight x continuity (the paper; IP-LAP's velocity loss, weight 1 in both).
+    """The loss L1 + weight * continuity, and both parts, in the units of the arguments.
 
-    Continuity is the mean over neighbouring frames of the length of the difference between the predicted and the true
-    step, as one vector of all points. In the units of the arguments.
+    The continuity loss compares the steps between successive frames. A step is one vector with the motion of all
+    points. The loss is the length of the difference between predicted and true step, averaged over steps. It is the
+    paper's loss and IP-LAP's velocity loss; the weight is 1 in both papers.
 
     Args:
         predicted, truth: (B, T, P, 3).
     """
     far = (predicted - truth).abs().mean()
     steps = (predicted.diff(dim=1) - truth.diff(dim=1)).flatten(2)
-    # The 1e-6 that torch's pairwise_distance adds keeps the root's slope finite at zero.
+    # As in torch's pairwise_distance, 1e-6 is added, so that the gradient of the root is finite at zero.
     jump = (steps + 1e-6).norm(dim=2).mean()
     return far + weight * jump, {"l1": far, "continuity": jump}
 
@@ -211,7 +220,7 @@ def loss(predicted: Tensor, truth: Tensor, weight: float = 1.0) -> tuple[Tensor,
 
 
 class _Conv(nn.Module):
-    """Convolution, batch norm, the input added where it fits, activation."""
+    """A convolution, batch norm and an activation. The input is added before the activation if the shapes are equal."""
 
     def __init__(
         self,
@@ -237,7 +246,10 @@ class _Conv(nn.Module):
 
 
 def _mel_encoder(width: int) -> nn.Sequential:
-    """13 two-dimensional convolutions, (B, 1, 80, 16) to (B, width, 1, 1). At 512: 32, 64, 128, 256, 512 channels."""
+    """13 two-dimensional convolutions that map (B, 1, 80, 16) to (B, width, 1, 1).
+
+    At a width of 512 they have 32, 64, 128, 256 and 512 channels.
+    """
     a, b, c, d = (max(4, width // k) for k in (16, 8, 4, 2))
     return nn.Sequential(
         *(_Conv(2, 1, a), _Conv(2, a, a), _Conv(2, a, a)),
@@ -249,11 +261,12 @@ def _mel_encoder(width: int) -> nn.Sequential:
 
 
 def _point_encoder(width: int, strided_from: int) -> nn.Sequential:
-    """One-dimensional convolutions along the points, (B, 3, 131 or 74) to (B, width, 1).
+    """One-dimensional convolutions along the list of points: (B, 3, 131 or 74) to (B, width, 1).
 
-    Channels double from 4 to half the width in seven levels at width 512; the levels from `strided_from` on halve the
-    points, to 3, which the last but one convolution joins. IP-LAP: 20 layers for the references, 21 for the pose, whose
-    last adds its input.
+    There are seven levels. From level to level the number of channels doubles, at width 512 from 4 to 256. Each level
+    from number `strided_from` on halves the number of points. The last 3 positions are joined by the last convolution
+    but one. As in IP-LAP, there are 20 layers for the references and 21 for the pose. In the encoder of the pose, the
+    last layer adds its input.
     """
     channels = [max(4, width >> k) for k in range(7, 0, -1)]
     layers: list[nn.Module] = [_Conv(1, 3, channels[0])]
@@ -270,6 +283,6 @@ def _point_encoder(width: int, strided_from: int) -> nn.Sequential:
 
 
 def _positions(n: int, width: int) -> Tensor:
-    """(n, width) sinusoids (Vaswani et al. 2017, section 3.5)."""
+    """Position encodings, (n, width): sines in even columns, cosines in odd columns (Vaswani et al. 2017, 3.5)."""
     at = torch.arange(n)[:, None] * torch.exp(torch.arange(0, width, 2) * (-np.log(10000.0) / width))
     return torch.stack([at.sin(), at.cos()], dim=2).flatten(1).float()

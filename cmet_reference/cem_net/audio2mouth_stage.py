@@ -1,4 +1,4 @@
-"""Trains Audio2Mouth on windows of clips with references of the same clip; with held-out figures."""
+"""Trains Audio2Mouth on windows of clips, with references from the same clip, and measures it on held-out clips."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from cmet_reference.cem_net.data import Face, mean_face, outside, prepare
 from cmet_reference.clips import ClipArrays
 from cmet_reference.training.stage import Optimizer
 
-ALL = [*UPPER, *POINTS]  # every point: those above the mouth, then lips and jaw
-_INNER = (LIPS.index(13), LIPS.index(14))  # middle of the inner lips, upper and lower
+ALL = [*UPPER, *POINTS]  # the points of a reference: upper face, then jaw, then lips
+_INNER = (LIPS.index(13), LIPS.index(14))  # middle of the inner edge of the upper and of the lower lip
 
 
 @dataclass(frozen=True)
@@ -25,24 +25,26 @@ class Audio2MouthSettings:
     """How Audio2Mouth is trained."""
 
     steps: int
-    batch: int = 128  # windows a step (IP-LAP)
-    rate: float = 1e-4  # learning rate, with Adam (the paper)
-    continuity: float = 1.0  # the paper's lambda
-    # The emotion of the clips, or "all". A reference comes from the clip itself, so the constant displacement of an
-    # emotion cancels: "all" is emotion-agnostic too, and has eight times the data of "neutral".
+    batch: int = 128  # windows per step (IP-LAP)
+    rate: float = 1e-4  # learning rate of Adam (the paper)
+    continuity: float = 1.0  # weight of the continuity loss, the paper's lambda
+    # The emotion of the training clips, or "all". The references are from the same clip, so the constant displacement
+    # of an emotion is in the references too and cancels. Therefore "all" also gives lips without emotion, and has eight
+    # times the data of "neutral".
     emotions: str = "all"
-    # Augmentation for few voices: loudness in decibels, and a shift of the spectrum by whole mel bands (one band is 4
-    # to 6 % of pitch and formants). The paper has none, with LRS2.
+    # Augmentation, for data with few voices: `gain` is a change of loudness in decibels, `bands` a shift of the
+    # spectrum by whole mel bands. A shift by one band changes pitch and formants by 4 to 6 %. The paper trains on LRS2
+    # without augmentation.
     gain: float = 0.0
     bands: int = 0
-    annealed: bool = False  # see Optimizer; the paper's rate is constant
+    annealed: bool = False  # see training.stage.Optimizer; the paper's learning rate is constant
 
 
 def augmented_voice(mels: np.ndarray, gain: float, bands: int, rng: np.random.Generator) -> np.ndarray:
-    """Augments windows of a mel spectrogram, (..., mel bands, S), all alike: another pitch and loudness.
+    """Changes pitch and loudness of mel spectrogram windows, (..., mel bands, S). All windows get the same change.
 
     Args:
-        gain: greatest change in decibels; 12.5 dB are one unit of the spectrogram.
+        gain: greatest change of loudness in decibels; 12.5 dB are one unit of the spectrogram.
         bands: greatest shift in mel bands.
     """
     shift = int(rng.integers(-bands, bands + 1))
@@ -52,7 +54,10 @@ def augmented_voice(mels: np.ndarray, gain: float, bands: int, rng: np.random.Ge
 
 
 class Audio2MouthStage:
-    """Audio2Mouth on windows of T frames; references are drawn from the same clip outside of the window. A `Stage`."""
+    """Trains Audio2Mouth on windows of T frames. Implements `Stage`.
+
+    The references of a window are random frames of the same clip outside of the window.
+    """
 
     name = audio2mouth.KIND
 
@@ -92,7 +97,7 @@ class Audio2MouthStage:
         return dict(zip(("mels", "references", "upper", "moved"), map(np.stack, zip(*rows, strict=True)), strict=True))
 
     def loss(self, batch: Mapping[str, Tensor], optimizer: str) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """See `audio2mouth.loss`; in units of the mouth's displacements."""
+        """See `audio2mouth.loss`. Displacements are divided by the network's `unit` first."""
         moved = self.net(batch["mels"], batch["references"], batch["upper"])
         return audio2mouth.loss(moved / self.net.unit, batch["moved"] / self.net.unit, self.settings.continuity)
 
@@ -104,17 +109,26 @@ class Audio2MouthStage:
 
 
 def opening(points: np.ndarray) -> np.ndarray:
-    """The opening of the mouth: (T, 57, 3) to (T,), the distance between the middles of the inner lips."""
+    """The opening of the mouth in each frame, (T,): the distance between the middles of the inner lips.
+
+    Args:
+        points: (T, 57, 3), the points `POINTS`.
+    """
     lips = points[:, -len(LIPS) :]
     return np.linalg.norm(lips[:, _INNER[0]] - lips[:, _INNER[1]], axis=1)
 
 
 def mouth_figures(net: Audio2Mouth, faces: Sequence[Face], most: int = 64) -> dict[str, float]:
-    """Figures of Audio2Mouth on held-out clips; the references are five frames of the clip.
+    """Figures of Audio2Mouth on held-out clips. The references are evenly spaced frames of the clip itself.
 
-    `error`: mean distance of lips and jaw in percent of the eye distance. `opening_r`: correlation of the mouth's
-    opening with the true one, mean over clips. `_shuffled`: with the audio of another clip of the speaker. `_still`:
-    for the references' mean.
+    - `error`: mean distance of the points of lips and jaw from the truth, in percent of the eye distance.
+    - `error_shuffled`: the same, if the network gets the audio of another clip of the speaker.
+    - `error_still`: the same, for a still mouth, the mean of the references.
+    - `opening_r`: correlation of the mouth's opening with the true opening, mean over clips.
+    - `opening_r_shuffled`: the same, with the audio of another clip.
+
+    Args:
+        most: greatest number of clips that are used.
     """
     rows = []
     chosen = [faces[i] for i in np.linspace(0, len(faces) - 1, min(most, len(faces))).round().astype(int)]

@@ -15,24 +15,24 @@ from talking_face.pretrained.model_files import ModelFiles
 
 @dataclass(frozen=True)
 class Face:
-    """The networks' form of a clip of T frames."""
+    """A clip of T frames in the form that CEM-Net's networks need."""
 
     clip: ClipArrays
-    head: np.ndarray  # (T, 478, 3) float32, head's frame
-    mel: np.ndarray  # (80, C) float32
-    cepstra: np.ndarray  # (R, 12) float32
+    head: np.ndarray  # (T, 478, 3) float32, landmarks in the head's frame
+    mel: np.ndarray  # (80, C) float32, see audio.mel
+    cepstra: np.ndarray  # (R, 12) float32, see audio.cepstra
 
     def __len__(self) -> int:
         return len(self.head)
 
 
 def mean_face(clips: Sequence[ClipArrays]) -> np.ndarray:
-    """The template of a training split, (478, 3) float32, a function of the clips alone."""
+    """The mean face of a training split in the head's frame, (478, 3) float32. It depends only on the clips."""
     return geometry.mean_face([c.landmarks for c in clips])
 
 
 def prepare(clips: Sequence[ClipArrays], template: np.ndarray) -> list[Face]:
-    """Clips in the frame of a template; a clip of 2 s takes 4 ms."""
+    """Converts clips: landmarks to the head's frame of a template, audio to features. A clip of 2 s takes 4 ms."""
     return [
         Face(
             c,
@@ -45,18 +45,22 @@ def prepare(clips: Sequence[ClipArrays], template: np.ndarray) -> list[Face]:
 
 
 def outside(length: int, start: int, width: int, n: int, rng: np.random.Generator) -> np.ndarray:
-    """`n` random frames of a clip outside of [start, start + width); repeated only where there are fewer than `n`."""
+    """Draws `n` random frames of a clip outside of [start, start + width).
+
+    A frame is drawn more than once only if there are fewer than `n` frames outside.
+    """
     left = np.concatenate([np.arange(start), np.arange(start + width, length)])
     return rng.choice(left if len(left) else np.arange(length), n, replace=len(left) < n)
 
 
 def identity_of(picture: np.ndarray, landmarks: np.ndarray, kind: str, files: ModelFiles) -> np.ndarray:
-    """The identity embedding of a face, of length 1: (128,) float32 of dlib's face ResNet, (512,) of ArcFace.
+    """The identity embedding of a face, a float32 vector of length 1.
 
     Args:
         picture: (H, W, 3) uint8 RGB.
-        landmarks: (478, 3) px in it.
-        kind: "dlib" or "arcface".
+        landmarks: (478, 3) px of the picture.
+        kind: "dlib" for dlib's face ResNet (128 values), or "arcface" for ArcFace (512 values).
+        files: where the network is searched.
 
     Raises:
         MissingWeights: the network's file is absent.
@@ -64,7 +68,8 @@ def identity_of(picture: np.ndarray, landmarks: np.ndarray, kind: str, files: Mo
     if kind == "dlib":
         from talking_face.pretrained.dlib_models import Box, face_embedding
 
-        # Similar to the box of dlib's own detector: centred on the points, slightly smaller than their extent.
+        # A box that is similar to the box of dlib's own detector: centred on the landmarks, and slightly smaller than
+        # their extent.
         low, high = landmarks[:, :2].min(axis=0), landmarks[:, :2].max(axis=0)
         middle, side = (low + high) / 2, float((high - low).max()) * 0.95
         vector = face_embedding(picture, Box(*(middle - side / 2), *(middle + side / 2)), files)

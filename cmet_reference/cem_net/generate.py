@@ -1,4 +1,4 @@
-"""CEM-Net's inference: predicts landmarks from audio, reference pictures and the pose of a head."""
+"""CEM-Net's inference: predicts landmarks from audio, reference pictures and the head pose of a source video."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cmet_reference.training import checkpoints
 from talking_face.pretrained.face_landmarker import FaceLandmarker
 from talking_face.pretrained.model_files import ModelFiles
 
-# Eyelids and irises. They follow the source's blinks and gaze, relative to its mean.
+# Points of eyelids and irises. The motion of these points in the source (blinks, gaze) is added to the predicted face.
 EYES = (
     *(33, 246, 161, 160, 159, 158, 157, 173, 133, 155, 154, 153, 145, 144, 163, 7),
     *(362, 398, 384, 385, 386, 387, 388, 466, 263, 249, 390, 373, 374, 380, 381, 382),
@@ -31,14 +31,15 @@ class CemNetFace:
         """Load the networks.
 
         Args:
-            folder: holds audio2mouth, aee and ebm .safetensors.
-            memory: False leaves the emotion out (the paper's "w/o EBM"). For "w/o AEE" train a memory without it:
-                `[ebm.net] audio_emotion = 0`.
+            folder: the folder of audio2mouth.safetensors, aee.safetensors and ebm.safetensors.
+            memory: False adds no emotion (the paper's "w/o EBM"). For the paper's "w/o AEE", train a memory whose key
+                has no emotion of the audio: `[ebm.net] audio_emotion = 0`.
             device: a torch device.
-            files: where the networks of faces are searched.
+            files: where the networks for identity and blendshapes are searched.
 
         Raises:
-            UserError: a file is not such a checkpoint.
+            MissingWeights: a file is absent.
+            UserError: a file cannot be used.
         """
         paths = [folder / f"{kind}.safetensors" for kind in (audio2mouth.KIND, ebm.KIND, aee.KIND)]
         self.device, self.use_memory, self.model_files = device, memory, files
@@ -61,12 +62,13 @@ class CemNetFace:
         """The face that speaks the audio.
 
         Args:
-            audio: (N,) int16, 16 kHz; the face shows its emotion.
+            audio: (N,) int16, 16 kHz. The lips follow it, and the face shows its emotion.
             reference_landmarks: (R, 478, 3) px, no NaN: the speaker in one expression.
-            source_landmarks: (S, 478, 3) px of the output, no NaN: head pose, blinks and gaze; held after its end.
+            source_landmarks: (S, 478, 3) px of the output, no NaN: head pose, blinks and gaze. The last frame is
+                repeated if they are too few.
             frames: the number of output frames.
-            reference_frames: (R, H, W, 3) uint8 RGB; they give identity and expression.
-            reference_blendshapes: (R, 52) in [0, 1], MediaPipe's; default: measured in the frames.
+            reference_frames: (R, H, W, 3) uint8 RGB. They give the identity and, by default, the expression.
+            reference_blendshapes: (R, 52) in [0, 1], MediaPipe's; default: measured in `reference_frames`.
 
         Returns:
             (frames, 478, 3) float32 px.
@@ -77,7 +79,7 @@ class CemNetFace:
         source = to_head(held, pose)
         known = to_head(reference_landmarks, fit_pose(reference_landmarks, template))
         take = np.linspace(0, len(known) - 1, self.mouths.settings.references).round().astype(int)
-        references = known[take]  # those that Audio2Mouth reads
+        references = known[take]  # the references that Audio2Mouth reads
         rest = references.mean(axis=0)
         lips = self.mouths.mouth(audio, references, source, frames) - rest[list(POINTS)]
         if self.use_memory:
@@ -98,7 +100,7 @@ class CemNetFace:
         pictures: np.ndarray | None,
         blendshapes: np.ndarray | None,
     ) -> dict[str, torch.Tensor]:
-        """The parts of the memory's key next to the lips."""
+        """The inputs of the memory's key, except the lips."""
         key = {}
         reads_pictures = self.memory.picture is not None or self.memory.settings.neutral
         if pictures is None and (self.identity != "none" or (reads_pictures and blendshapes is None)):
@@ -121,14 +123,17 @@ class CemNetFace:
 
 
 def audio_emotion_of(encoder: aee.AEE, memory: ebm.EBM, audio: np.ndarray) -> torch.Tensor:
-    """The emotion embedding of audio for the memory's key: (N,) int16 at 16 kHz to (E,)."""
+    """The emotion embedding of audio for the memory's key, (E,), from (N,) int16 at 16 kHz."""
     device = memory.template.device
     vector, shares = (torch.from_numpy(x).to(device) for x in (encoder.emotion(audio), encoder.probabilities(audio)))
     return memory.decided_embedding(vector, shares)
 
 
 def blendshapes_of(pictures: np.ndarray, files: ModelFiles) -> np.ndarray:
-    """MediaPipe's blendshapes: (N, H, W, 3) uint8 RGB to (M, 52) float32 of those with a face; one row of 0 if none."""
+    """MediaPipe's blendshapes of N pictures, (N, H, W, 3) uint8 RGB.
+
+    Returns (M, 52) float32, one row for each picture with a face, or one row of zeros if no picture has a face.
+    """
     with FaceLandmarker("image", files=files) as landmarker:
         found = [mesh.blendshapes for picture in pictures if (mesh := landmarker.detect(picture)) is not None]
     return np.stack(found) if found else np.zeros((1, ebm.BLENDSHAPES), np.float32)

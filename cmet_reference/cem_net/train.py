@@ -1,7 +1,7 @@
-"""Makes CEM-Net's stages from its settings, in training order.
+"""Makes CEM-Net's training stages from its settings, in training order.
 
-The stages are Audio2Mouth, AEE, EBM, `appearance` and `skin` of the mesh renderer, which C-MET uses too, and the flow
-renderer if the settings have one.
+The stages are Audio2Mouth, AEE, EBM, and then `appearance` and `skin`, which belong to the mesh renderer and are also
+used by C-MET. The last stage is the flow renderer, if the settings have a table for it.
 """
 
 from __future__ import annotations
@@ -35,10 +35,11 @@ def stages(
     quiet: bool,
     files: ModelFiles,
 ) -> list[StageFactory | None]:
-    """The factories of `cmet-eval train cem-net`; None where the settings leave a stage out.
+    """The stage factories of `cmet-eval train cem-net`; None for a stage without settings.
 
-    Audio2Mouth, the renderer and the text of AEE learn from the shard set called `lrs2` if it is given, as in
-    the paper. The other stages learn from the main one and any others.
+    If there is a shard set called `lrs2`, then Audio2Mouth and the flow renderer learn from it alone, as in the paper.
+    AEE learns from it too, in addition to the other shard sets, for its text task. The other stages learn from all
+    other shard sets.
     """
     emotional = [folder for name, folder in folders.items() if name != "lrs2"]
     speech = [folders["lrs2"]] if "lrs2" in folders else emotional
@@ -80,7 +81,7 @@ def stages(
 
 
 def transcripts_of(folders: Iterable[Path]) -> dict[str, str]:
-    """The transcripts of the clips that have one, by clip id."""
+    """The transcripts by clip id, for the clips that have one."""
     out: dict[str, str] = {}
     for folder in sorted(folders):
         rows = ShardSet(folder).clips
@@ -89,7 +90,7 @@ def transcripts_of(folders: Iterable[Path]) -> dict[str, str]:
     return out
 
 
-# The records of a stage's table: the network's settings, the training's settings, the weights of the losses.
+# The classes for a stage's table in the TOML: settings of the network, settings of the training, weights of the losses.
 _TABLES: Mapping[str, tuple[type | None, type, type | None]] = {
     "audio2mouth": (audio2mouth.Audio2MouthNetSettings, Audio2MouthSettings, None),
     "aee": (aee_settings.AeeNetSettings, AeeSettings, aee_settings.AeeLossWeights),
@@ -100,7 +101,8 @@ _TABLES: Mapping[str, tuple[type | None, type, type | None]] = {
 
 
 def stage_settings(config: Mapping[str, Any], name: str) -> list[Any]:
-    """The records of a stage's table: the network's (in `net`), the training's, and the loss weights (in `weights`).
+    """The settings in a stage's table: of the network (inner table `net`), of the training, and the loss weights (inner
+    table `weights`).
 
     Raises UserError for an unknown field.
     """
