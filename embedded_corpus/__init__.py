@@ -1,1 +1,4 @@
-"""The embedded corpus: deterministic, drawn talking faces with sound, written in the folders of a dataset."""
+"""Generates the embedded corpus: drawn talking faces with sound, stored in the folder layout of a real dataset.
+
+The corpus is deterministic: the same settings give the same files.
+"""

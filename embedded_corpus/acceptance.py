@@ -1,7 +1,7 @@
 """Measures the embedded corpus with networks trained on real people: `python -m embedded_corpus.acceptance CORPUS`.
 
-CORPUS is a folder in layout "mead". `--clips N` measures N evenly spaced clips. It prints one line for each acceptance
-point, and exits with 1 if a point is missed.
+CORPUS is a folder in layout "mead". `--clips N` measures N evenly spaced clips. The program prints one line per
+acceptance point, and exits with 1 if a point fails.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from talking_face.progress import Progress
 from talking_face.reasons import UserError
 from talking_face.threads import limit_threads
 
-HOG_EVERY = 5  # frames; HOG takes about 25 ms a frame
+HOG_EVERY = 5  # run HOG only on every fifth frame, because it takes about 25 ms per frame
 INNER_LIPS, CORNERS, LIP_MIDDLE = (13, 14), (61, 291), (0, 17)
 EYES, TOP_AND_CHIN = (33, 263), (10, 152)
 
@@ -40,17 +40,17 @@ class ClipMeasurement:
     mesh_found: int
     hog_tried: int
     hog_found: int
-    mouth_r: float
-    corner: float  # median height of the lip corners above the lips' middle, over the distance of the outer eye corners
+    mouth_r: float  # correlation of the measured with the true mouth opening
+    corner: float  # median of `corner_height` over the frames
     embeddings: np.ndarray  # (E, 128)
-    energy_r: float
+    energy_r: float  # correlation of the sound's energy with the true mouth opening
     pitch: float  # median, Hz
-    energy: float  # root mean square of the speech, of full scale
-    tempo: float  # phones a second
+    energy: float  # root mean square of the sound; full scale is 1
+    tempo: float  # phones per second
 
 
 def measure_clip(video: Path, truth_file: Path, embeddings: int = 2, *, files: ModelFiles) -> ClipMeasurement:
-    """Measures one clip; `embeddings` faces are embedded, evenly spaced in time."""
+    """Measures one clip. Computes the embeddings of at most `embeddings` faces, evenly spaced in time."""
     truth: ClipTruth = json.loads(truth_file.read_text(encoding="utf-8"))
     fps = float(truth["fps"])
     wanted = {round((k + 0.5) * len(truth["frames"]["time"]) / embeddings) for k in range(embeddings)}
@@ -97,7 +97,10 @@ def _gap(points: np.ndarray) -> float:
 
 
 def corner_height(points: np.ndarray) -> float:
-    """Height of the lip corners above the lips' middle, along the vertical of the face, from (478, 3) points."""
+    """Height of the lip corners above the middle of the lips, from (478, 3) points.
+
+    The height is measured along the face's vertical axis, and divided by the distance of the outer eye corners.
+    """
     down = points[TOP_AND_CHIN[1]] - points[TOP_AND_CHIN[0]]
     down = down / np.linalg.norm(down)
     lift = points[list(LIP_MIDDLE)].mean(0) - points[list(CORNERS)].mean(0)
@@ -105,7 +108,7 @@ def corner_height(points: np.ndarray) -> float:
 
 
 def _sound(sound: np.ndarray, opening: np.ndarray, fps: float) -> tuple[float, float, float]:
-    """(median pitch in Hz, energy, correlation of a frame's energy with the true opening) of 16 kHz sound."""
+    """(median pitch in Hz, energy, correlation of the energy per frame with the true mouth opening) of 16 kHz sound."""
     hop = AUDIO_RATE / fps
     power = np.array([np.sqrt(np.mean(sound[round(k * hop) : round((k + 1) * hop)] ** 2)) for k in range(len(opening))])
     r = float(np.corrcoef(power, opening)[0, 1])
@@ -118,7 +121,7 @@ def _sound(sound: np.ndarray, opening: np.ndarray, fps: float) -> tuple[float, f
         shape = np.fft.irfft(spectrum)[:400]
         lag = 40 + int(np.argmax(shape[40:230]))  # 70 to 400 Hz
         half = shape[lag // 2] if lag >= 80 else 0.0
-        if half > 0.9 * shape[lag]:  # an octave too low
+        if half > 0.9 * shape[lag]:  # the found pitch is an octave too low
             lag //= 2
         if shape[lag] > 0.4 * shape[0]:
             pitches.append(AUDIO_RATE / lag)
@@ -126,7 +129,10 @@ def _sound(sound: np.ndarray, opening: np.ndarray, fps: float) -> tuple[float, f
 
 
 def identity_numbers(clips: list[ClipMeasurement]) -> dict[str, float]:
-    """Nearest neighbours and distances of the dlib embeddings; a neighbour is always in another clip."""
+    """Measures how well dlib's embeddings separate the speakers: nearest neighbours and distances.
+
+    The nearest neighbour of a face is searched only in other clips.
+    """
     vectors = np.concatenate([c.embeddings for c in clips])
     clip = np.concatenate([[k] * len(c.embeddings) for k, c in enumerate(clips)])
     who = np.array([clips[k].truth["speaker"] for k in clip])
@@ -149,7 +155,10 @@ def identity_numbers(clips: list[ClipMeasurement]) -> dict[str, float]:
 
 
 def lip_separation(clips: list[ClipMeasurement]) -> dict[str, float]:
-    """Per speaker: the lowest happy clip's corner height minus the highest sad one's; positive separates them."""
+    """By speaker, the lowest corner height of a happy clip minus the highest corner height of a sad clip.
+
+    If the difference is positive, the lip corners separate happy from sad.
+    """
     out = {}
     for name in sorted({c.truth["speaker"] for c in clips}):
         of = {
@@ -162,7 +171,7 @@ def lip_separation(clips: list[ClipMeasurement]) -> dict[str, float]:
 
 
 def draw_time(speaker: str, width: int = 640, height: int = 360) -> float:
-    """Milliseconds of processor time to draw a frame, without textures: the median of three clips."""
+    """Processor time to draw one frame, ms, without the drawing of textures: the median of three clips."""
     import cv2
 
     from embedded_corpus.clip import ClipSpec, render_clip
@@ -185,7 +194,7 @@ def _draw_times(speakers: list[str]) -> list[float]:
 
 
 def report(clips: list[ClipMeasurement], draw_ms: list[float]) -> list[tuple[str, str, str, bool]]:
-    """(point, requirement, measured, passed) lines."""
+    """One line per acceptance point: (point, requirement, measured value, passed)."""
     lines: list[tuple[str, str, str, bool]] = []
 
     def add(point: str, required: str, measured: str, passed: bool | np.bool_ = True) -> None:
@@ -228,7 +237,7 @@ def report(clips: list[ClipMeasurement], draw_ms: list[float]) -> list[tuple[str
 
 
 def _pitch_errors(clips: list[ClipMeasurement]) -> list[float]:
-    """Relative error of each speaker's median neutral pitch."""
+    """By how much the median pitch of each speaker's neutral clips differs from the speaker's pitch, as a fraction."""
     from embedded_corpus.identity import get_identity
 
     neutral: dict[str, list[float]] = {}
@@ -239,7 +248,7 @@ def _pitch_errors(clips: list[ClipMeasurement]) -> list[float]:
 
 
 def _voice_change(clips: list[ClipMeasurement], emotion: str) -> str:
-    """Pitch, energy and tempo of level 2 and 3 relative to the same speakers' neutral clips."""
+    """Pitch, energy and tempo of an emotion at levels 2 and 3, relative to the same speakers' neutral clips."""
     ratios = []
     for c in clips:
         if c.truth["emotion"] == emotion and c.truth["level"] >= 2:

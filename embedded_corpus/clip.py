@@ -1,4 +1,4 @@
-"""Renders one clip: frames, sound and ground truth, as a pure function of its key and the seed."""
+"""Renders one clip: frames, sound and ground truth. The result depends only on the clip's `ClipSpec`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _MOUTH_OPENERS = ("open", "jaw", "lower_drop", "upper_raise")
 
 @dataclass(frozen=True, slots=True)
 class ClipSpec:
-    """The content of one clip. `sentence_ids` are spoken in order, as many as fit into `seconds`."""
+    """The content of one clip. Of `sentence_ids`, as many sentences are spoken, in order, as fit into `seconds`."""
 
     speaker: str
     emotion: str
@@ -37,12 +37,12 @@ class ClipSpec:
 
     @property
     def key(self) -> str:
-        """M901/front/happy/level_3/001."""
+        """The clip's key, for example M901/front/happy/level_3/001."""
         return f"{self.speaker}/front/{self.emotion}/level_{self.level}/{self.take:03d}"
 
 
 class PhoneTruth(TypedDict):
-    """A spoken phone; times in s."""
+    """A spoken phone, with its start and end in s."""
 
     phone: str
     viseme: str
@@ -62,25 +62,25 @@ class ClipTruth(TypedDict):
     fps: float
     size: list[int]  # width, height
     phones: list[PhoneTruth]
-    frames: dict[str, list]  # name -> one value for each frame
+    frames: dict[str, list]  # by name of the measure, one value per frame
 
 
 @lru_cache(maxsize=2)
 def renderer(speaker: str, width: int, height: int) -> Renderer:
-    """The speaker's renderer. Its textures take about 1.6 s to draw, so the last two renderers are cached."""
+    """The speaker's renderer. The last two renderers are cached, because drawing textures takes about 1.6 s."""
     return Renderer(get_identity(speaker), width, height)
 
 
 @dataclass(frozen=True, slots=True)
 class Performance:
-    """The motion and sound of a clip before it is drawn: a row of `weights` and a pose for each frame."""
+    """The motion and the sound of a clip before it is drawn: one row of `weights` and one pose per frame."""
 
     spec: ClipSpec
     fps: float
     times: np.ndarray  # (T,) s, the middle of each frame
     weights: np.ndarray  # (T, len(ACTIONS)) float32
     poses: list[Pose]
-    strength: np.ndarray  # (T,) of the expression
+    strength: np.ndarray  # (T,) strength of the expression
     phones: list[Phone]
     spoken: list[str]  # sentence ids
     sound: np.ndarray  # (N,) int16 mono at 48 kHz
@@ -88,12 +88,15 @@ class Performance:
 
 
 def perform(spec: ClipSpec, fps: float = FPS, silent: bool = False) -> Performance:
-    """The performance of round(seconds * fps) frames. `silent`: the face moves, but the mouth is shut and silent."""
+    """The performance, with round(seconds * fps) frames.
+
+    If `silent`, the face moves, but the mouth stays shut and the sound is zero.
+    """
     person = get_identity(spec.speaker)
     rng = np.random.default_rng(key_seed("clip", spec.seed, spec.key))
     how = manner(spec.emotion, spec.level)
     count = round(spec.seconds * fps)
-    times = (np.arange(count) + 0.5) / fps  # a frame shows the middle of its interval
+    times = (np.arange(count) + 0.5) / fps  # a frame is drawn for the middle of its interval
     spoken, phones = time_phones(list(spec.sentence_ids), person.tempo * how.tempo, spec.seconds, rng)
     if silent:
         spoken, phones = [], [Phone("sil", "sil", 0.0, spec.seconds, 0.0)]
@@ -114,14 +117,14 @@ def perform(spec: ClipSpec, fps: float = FPS, silent: bool = False) -> Performan
 
 
 def draw(act: Performance) -> Iterator[np.ndarray]:
-    """The pictures, (height, width, 3) uint8 RGB, in front of the speaker's backdrop."""
+    """The pictures, each (height, width, 3) uint8 RGB, with the speaker's own background."""
     artist = renderer(act.spec.speaker, act.spec.width, act.spec.height)
     for k, (weights, pose) in enumerate(zip(act.weights, act.poses, strict=True)):
         yield artist.frame(weights, pose, act.grain + k)
 
 
 def truth(act: Performance) -> ClipTruth:
-    """The ground truth: sentence, phones with times, and for each frame the mouth, expression and pose."""
+    """The ground truth: the sentences, the phones with their times, and mouth, expression and pose per frame."""
     spec = act.spec
     artist = renderer(spec.speaker, spec.width, spec.height)
     return {
@@ -141,9 +144,9 @@ def truth(act: Performance) -> ClipTruth:
 def render_clip(spec: ClipSpec, fps: float = FPS) -> tuple[Iterator[np.ndarray], np.ndarray, ClipTruth]:
     """(frames, sound, truth) of a clip.
 
-    frames: iterator of round(seconds * fps) pictures (height, width, 3) uint8 RGB at `fps` frames/s.
-    sound: (N,) int16 mono at 48 kHz, N = round(seconds * 48000); the same at every frame rate.
-    truth: sentence, phones with times, visemes, and for each frame the mouth, the expression and the pose.
+    frames: iterator of round(seconds * fps) pictures, each (height, width, 3) uint8 RGB, at `fps` frames/s.
+    sound: (N,) int16 mono at 48 kHz, N = round(seconds * 48000). It does not depend on the frame rate.
+    truth: sentences, phones with times, visemes, and per frame the mouth, the expression and the pose.
     """
     act = perform(spec, fps)
     return draw(act), act.sound, truth(act)
@@ -157,11 +160,12 @@ def _frame_truth(
     strength: np.ndarray,
     phones: list[Phone],
 ) -> dict[str, list]:
-    """Per-frame ground truth. Openings and heights are in the frame of the head, in units of 100 mm.
+    """Ground truth per frame. Openings and heights are in head coordinates, in units of 100 mm.
 
-    mouth_open: gap between the inner lips at the middle. mouth_open_px: the same in the picture.
-    lip_corner: mean height of the two corners above the lips' middle.
-    expression: strength, 0 neutral, 1.08 at full level 3. action/*: the rig's weights.
+    mouth_open: gap between the inner lips, at their middle. mouth_open_px: the same gap in the picture, px.
+    lip_corner: mean height of the two lip corners above the middle of the lips.
+    expression: strength of the expression; 0 is neutral, 1.08 is the full strength of level 3.
+    action/*: weight of each action of the rig.
     """
     opens, opens_px, corners, corner_l, corner_r = [], [], [], [], []
     for w, pose in zip(weights, poses, strict=True):

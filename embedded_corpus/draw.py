@@ -1,4 +1,4 @@
-"""Draws one frame of a speaker: the moving face on the head, the head turned in depth over body and background."""
+"""Draws one frame of a speaker: the face on the head, and the rotated head in front of body and background."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from embedded_corpus.identity import Identity
 from embedded_corpus.pose import Pose
 from embedded_corpus.textures import Scale, bake_head, bake_inside, bake_rig, bake_scene
 
-PIVOT = np.array([0.0, 0.72, -0.65], np.float32)  # the point around which the head turns, at the top of the neck
+PIVOT = np.array([0.0, 0.72, -0.65], np.float32)  # the point around which the head rotates, at the top of the neck
 
 
 class Renderer:
-    """Draws one speaker at one size. Its textures take about 1.6 s to draw, a frame takes about 10 ms."""
+    """Draws one speaker at one picture size. The textures are drawn once in about 1.6 s; a frame takes about 10 ms."""
 
     def __init__(self, person: Identity, width: int = 640, height: int = 360, detail: float = 360.0) -> None:
-        """`detail`: pixels per unit at which skin and hair are drawn before they are scaled down."""
+        """Draws the textures. `detail` is the resolution at which skin and hair are drawn first, in pixels per unit."""
         self.width, self.height = width, height
         scale = Scale.of(height)
         self.unit, self.res = scale.unit, scale.res
-        self.centre = (width / 2, 0.455 * height)  # output pixel of the face's origin
+        self.centre = (width / 2, 0.455 * height)  # position of the face's origin in the picture, px
         self._head = bake_head(person, scale, detail)
         self._rig = bake_rig(person, scale, self._head.face_shape)
         inside = bake_inside(person, scale, self._head.face_shape, self._rig.patches[0])
@@ -31,7 +31,10 @@ class Renderer:
         self._face = FaceDrawer(person, scale.res, self._head, self._rig, inside)
 
     def marks(self, weights: np.ndarray) -> np.ndarray:
-        """(5, 2) units, in the head's frame: inner lips' middle (upper, lower), corners (left, right), chin."""
+        """Five points (5, 2) in head coordinates, units.
+
+        They are the middle of the upper and of the lower inner lip, the left and the right lip corner, and the chin.
+        """
         return self._rig.mark_points + np.einsum("k,kdn->nd", weights, self._rig.mark_fields)
 
     def frame(
@@ -40,9 +43,10 @@ class Renderer:
         """One picture, (H, W, 3) uint8 RGB.
 
         Args:
-            weights: (len(ACTIONS),) float32.
-            index: chooses the camera's grain.
-            background: (H, W, 3) uint8 RGB to draw over; by default the speaker's own backdrop.
+            weights: (len(ACTIONS),) float32, weights of the rig's actions.
+            pose: the pose of the head.
+            index: number that selects the pattern of the camera noise.
+            background: (H, W, 3) uint8 RGB picture behind the speaker; None for the speaker's own background.
         """
         w = np.asarray(weights, np.float32)
         head, scene = self._head.whole, self._scene
@@ -59,9 +63,9 @@ class Renderer:
         return np.ascontiguousarray(cv2.subtract(picture, less, dst=picture))
 
     def _affine(self, picture: np.ndarray, layer: np.ndarray, dx: float, dy: float, roll: float) -> None:
-        """Draws a layer of BODY_BOX over the picture, shifted (units) and turned (radians) about the pivot."""
+        """Draws a layer of BODY_BOX over the picture, shifted (units) and rotated (radians) around the pivot."""
         c, s = np.cos(roll), np.sin(roll)
-        # Layer pixel -> units -> turned about the pivot -> output pixel.
+        # The transform goes from layer pixels to units, rotates around the pivot, and goes on to picture pixels.
         to_units = np.array(
             [
                 [1 / self.unit, 0, BODY_BOX[0] + 0.5 / self.unit],
@@ -89,7 +93,7 @@ class Renderer:
         blend_over(picture[y0:y1, x0:x1], part)
 
     def _turn_head(self, picture: np.ndarray, head: np.ndarray, r: np.ndarray, pose: Pose) -> None:
-        """Draws the head's texture over the picture, turned in depth by the rotation `r` and shifted by the pose."""
+        """Draws the head's texture over the picture, rotated in 3D by the matrix `r` and shifted by the pose."""
         u, (cx, cy) = self.unit, self.centre
         pad = 0.12
         x0 = max(0, int(cx + (HEAD_BOX[0] - pad + pose.dx) * u))
@@ -107,7 +111,7 @@ class Renderer:
         blend_over(picture[y0:y1, x0:x1], cv2.remap(head, *tables, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT))
 
     def _untilt(self, gx: np.ndarray, gy: np.ndarray, r: np.ndarray, pose: Pose) -> np.ndarray:
-        """Head coordinates (h, w, 2) of picture points in units: the turned surface, solved by fixed point."""
+        """Head coordinates (h, w, 2) of the rotated surface at picture points (units), by fixed-point iteration."""
         qx = (gx - pose.dx - PIVOT[0]) / pose.scale
         qy = (gy - pose.dy - PIVOT[1]) / pose.scale
         inv = np.linalg.inv(r[:2, :2])
@@ -122,7 +126,7 @@ class Renderer:
         return at
 
     def project(self, points: np.ndarray, pose: Pose) -> np.ndarray:
-        """(N, 2) output pixels of head points (N, 2) in units; depth is looked up on the surface."""
+        """Picture positions (N, 2), px, of points (N, 2) on the head, units. The head's surface gives the depth."""
         sx = self._head.depth.shape[1] / (HEAD_BOX[2] - HEAD_BOX[0])
         sy = self._head.depth.shape[0] / (HEAD_BOX[3] - HEAD_BOX[1])
         mx = ((points[:, 0] - HEAD_BOX[0]) * sx - 0.5).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Eight emotions at three levels, as rig weights, head pose, manner of speech, blinks and gaze."""
+"""Defines eight emotions at three levels: rig weights, head pose, manner of speech, blinks and gaze."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from embedded_corpus.rig import ACTION_INDEX, ACTIONS
 from embedded_corpus.speech import MOUTH
 
 LEVELS = {1: 0.50, 2: 0.78, 3: 1.08}
-# Weights at strength 1. "eye" is a change of both lids' opening. In `contempt`, one side only acts.
+# Weights of the actions at strength 1. "eye" is added to the opening of both eyes. In `contempt`, only one lip corner
+# rises, and the outer brow on the other side.
 _FACES: dict[str, dict[str, float]] = {
     "neutral": {},
     "happy": {
@@ -48,16 +49,16 @@ _FACES: dict[str, dict[str, float]] = {
 
 @dataclass(frozen=True, slots=True)
 class Manner:
-    """How an emotion at strength 1 changes motion and speech. Factors are relative to the neutral manner."""
+    """Changes of motion and speech by an emotion at strength 1. Factors are relative to the neutral manner."""
 
     pitch: float = 1.0
     swing: float = 1.0  # range of the intonation
     energy_db: float = 0.0
-    tempo: float = 1.0  # above 1 is slower
-    effort: float = 1.0  # articulation
+    tempo: float = 1.0  # factor of the phones' lengths: above 1 is slower
+    effort: float = 1.0  # factor of the mouth's movements
     breath: float = 1.0
-    bright: float = 0.0  # spectral tilt, -1 dull .. 1 pressed
-    head_pitch: float = 0.0  # radians, down
+    bright: float = 0.0  # spectral tilt, from -1 (dull) to 1 (pressed voice)
+    head_pitch: float = 0.0  # radians, positive is down
     head_roll: float = 0.0
     head_yaw: float = 0.0
     lean: float = 0.0  # change of scale
@@ -83,7 +84,10 @@ def manner(emotion: str, level: int) -> Manner:
 
 
 def strength_track(emotion: str, level: int, times: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """(T,) strength of the expression: 0.35 of it at the start, full after about half a second, then drifting."""
+    """(T,) strength of the expression. It starts at 0.35 of the level's strength and is full after about half a second.
+
+    Then it varies slowly.
+    """
     if emotion == "neutral":
         return np.zeros(len(times), np.float32)
     rise = np.clip(times / rng.uniform(0.35, 0.60), 0, 1)
@@ -94,7 +98,15 @@ def strength_track(emotion: str, level: int, times: np.ndarray, rng: np.random.G
 def weight_track(
     person: Identity, emotion: str, strength: np.ndarray, mouth: np.ndarray, blink: np.ndarray
 ) -> np.ndarray:
-    """(T, len(ACTIONS)) float32 rig weights from strength (T,), the mouth's track (T, len(MOUTH)) and blinks (T,)."""
+    """(T, len(ACTIONS)) float32 weights of the rig's actions.
+
+    Args:
+        person: the speaker, who has individual habits: gains of the actions, the side of contempt, uneven eyes.
+        emotion: the emotion.
+        strength: (T,) strength of the expression.
+        mouth: (T, len(MOUTH)) movements of the mouth for the speech.
+        blink: (T,) closing of the eyes, 0 to 1.
+    """
     habit = np.random.default_rng(key_seed("habit", person.name, person.seed))
     out = np.zeros((len(strength), len(ACTIONS)), np.float32)
     gains = dict(zip(ACTIONS, habit.uniform(0.88, 1.12, len(ACTIONS)), strict=True))
@@ -108,7 +120,8 @@ def weight_track(
             name = name[:-1] + ("r" if name.endswith("_l") else "l")
         out[:, ACTION_INDEX[name]] += value * gains[name] * strength
     closed = mouth[:, MOUTH.index("press")] / 0.75
-    # Lips close for b, p, m in every emotion. Rounding reduces spreading.
+    # For b, p and m the lips close in every emotion, so the actions that open them are reduced. Rounded lips reduce the
+    # action "wide".
     for name in ("open", "upper_raise", "lower_drop"):
         out[:, ACTION_INDEX[name]] *= 1 - closed
     out[:, ACTION_INDEX["wide"]] *= 1 - 0.7 * mouth[:, MOUTH.index("round")]
@@ -124,7 +137,10 @@ def weight_track(
 
 
 def blink_track(times: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """(T,) 0 open .. 1 shut: a blink every 2 to 4 s, 70 ms down, 40 ms shut, 130 ms up."""
+    """(T,) closing of the eyes, from 0 (open) to 1 (shut).
+
+    There is a blink every 2 to 4 s. The eyes close in 70 ms, stay shut for 40 ms and open in 130 ms.
+    """
     out = np.zeros(len(times), np.float32)
     at = float(rng.uniform(0.25, 2.2))
     while at < times[-1] + 0.2:
@@ -137,7 +153,10 @@ def blink_track(times: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def pose_track(
     emotion: str, level: int, times: np.ndarray, strength: np.ndarray, energy: np.ndarray, rng: np.random.Generator
 ) -> list[Pose]:
-    """A head pose for each frame: posture of the emotion, slow drift, and nods on loud syllables (`energy`, 0..1)."""
+    """One head pose per frame: the posture of the emotion, a slow drift, and nods at loud syllables.
+
+    `energy` is the loudness of the speech per frame, 0 to 1.
+    """
     m = manner(emotion, level)
     k = strength / max(LEVELS[level], 1e-6) if emotion != "neutral" else np.zeros(len(times))
     nod = np.convolve(energy, np.hanning(9) / np.hanning(9).sum(), "same")
@@ -160,7 +179,7 @@ def pose_track(
 
 
 def _drift(times: np.ndarray, rng: np.random.Generator, hertz: float) -> np.ndarray:
-    """Smooth noise within about -1..1: three sines near `hertz`."""
+    """Smooth noise between -1 and 1: the sum of three sines with frequencies near `hertz`."""
     rates = hertz * rng.uniform(0.4, 1.5, 3)
     phases = rng.uniform(0, 2 * np.pi, 3)
     return np.sin(2 * np.pi * times[:, None] * rates + phases) @ np.array([0.5, 0.3, 0.2])

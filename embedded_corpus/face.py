@@ -1,7 +1,7 @@
 """Draws the moving part of a face from the weights of its actions.
 
-The face's texture has two layers that part at the lips and lids. Eyeballs and the inside of the mouth show between
-them.
+The face's texture has two layers, which separate at the lips and at the eyelids. The eyeballs and the inside of the
+mouth are visible between the layers.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from embedded_corpus.textures import FaceRig, HeadTexture, InsideTexture
 
 
 class FaceDrawer:
-    """Draws the moving face of one speaker at one size."""
+    """Draws the moving face of one speaker at one picture size."""
 
     def __init__(self, person: Identity, res: float, head: HeadTexture, rig: FaceRig, inside: InsideTexture) -> None:
         self._person, self._res = person, res
@@ -28,7 +28,7 @@ class FaceDrawer:
         self._source = np.empty(0, np.uint8)
 
     def draw(self, weights: np.ndarray, pose: Pose) -> np.ndarray:
-        """(h, w, 4) uint8 premultiplied RGBA with hair and glasses; `pose` gives the gaze only."""
+        """(h, w, 4) uint8 premultiplied RGBA of the face, with hair and glasses. Only the gaze of `pose` is used."""
         head, rig = self._head, self._rig
         source = self._shaded(weights)
         up = self._map(rig.fields_up, weights)
@@ -56,7 +56,10 @@ class FaceDrawer:
         return cv2.merge([*cv2.split(rgb), cv2.max(alpha, head.over_alpha)])
 
     def _shaded(self, weights: np.ndarray) -> np.ndarray:
-        """The texture with the creases of this expression. It is drawn again when a weight changes by 1/24."""
+        """The texture with the creases of this expression.
+
+        The weights of the creases are rounded to 1/24. The texture is drawn again only if a rounded weight changes.
+        """
         shades = np.rint(shade_weights(weights) * 24) / 24
         key = shades.tobytes()
         if key != self._shade_key:
@@ -67,7 +70,7 @@ class FaceDrawer:
         return self._source
 
     def _map(self, basis: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Fixed-point remap tables (h, w) from weights."""
+        """Remap tables (h, w), in OpenCV's fixed-point form, for the weights of the actions."""
         h, w = self._head.face_shape
         gx, gy = self._rig.gx, self._rig.gy
         at = invert((weights @ basis).reshape(*gx.shape, 2), gx, gy, FACE_BOX, 10)
@@ -75,7 +78,10 @@ class FaceDrawer:
         return fixed_point(cv2.resize(pixels, (w, h), interpolation=cv2.INTER_LINEAR))
 
     def _eye(self, k: int, pose: Pose, above: np.ndarray) -> np.ndarray:
-        """The eyeball in patch `k` (1 left, 2 right), with the shadow of the upper lid; `above`: cover of the lid."""
+        """The eyeball in patch `k` (1 left, 2 right), with the shadow of the upper lid.
+
+        `above` is the alpha of the skin above the slit, which casts the shadow.
+        """
         p, res = self._person, self._res
         rows, cols = self._rig.patches[k]
         behind = self._inside.behind[rows, cols].copy()
@@ -91,7 +97,10 @@ class FaceDrawer:
         return _shadowed(behind, above, max(1, round(0.026 * res)), 3, 0.52)
 
     def _mouth(self, weights: np.ndarray, above: np.ndarray) -> np.ndarray:
-        """The inside of the mouth, with the shadow of the upper lip; `above`: cover of the lip."""
+        """The inside of the mouth, with the shadow of the upper lip.
+
+        `above` is the alpha of the skin above the slit, which casts the shadow.
+        """
         behind = self._inside.behind[self._rig.patches[0]].copy()
         open_, jaw, tuck = (float(weights[ACTION_INDEX[name]]) for name in ("open", "jaw", "tuck"))
         drop = (0.060 * open_ + 0.045 * jaw - 0.01 * tuck) * self._res
@@ -105,20 +114,20 @@ def _shifted(layer: np.ndarray, shift: np.ndarray, like: np.ndarray) -> np.ndarr
 
 
 def _shadowed(picture: np.ndarray, above: np.ndarray, down: int, width: int, strength: float) -> np.ndarray:
-    """The picture, darkened below the skin that covers it: `above`, moved by `down` px and blurred."""
+    """The picture with a shadow of the skin above it: the alpha `above`, moved down by `down` px and blurred."""
     moved = np.vstack([np.ones((down, above.shape[1]), np.float32), above[:-down]])
     shadow = cv2.blur(moved, (width, down | 1))
     return cv2.multiply(picture, cv2.merge([1 - strength * shadow] * 3), dtype=cv2.CV_8U)
 
 
 def fixed_point(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """OpenCV's fixed-point form of a remap table (h, w, 2) float32: a third faster to apply."""
-    whole, part = cv2.convertMaps(pixels, cast(np.ndarray, None), cv2.CV_16SC2)  # OpenCV takes None, its stub does not
+    """A remap table (h, w, 2) float32 in OpenCV's fixed-point form, which is a third faster to apply."""
+    whole, part = cv2.convertMaps(pixels, cast(np.ndarray, None), cv2.CV_16SC2)  # the type stub does not allow None
     return np.asarray(whole), np.asarray(part)
 
 
 def blend_over(under: np.ndarray, layer: np.ndarray) -> None:
-    """Premultiplied RGBA over RGB, in place."""
+    """Draws a premultiplied RGBA layer over the RGB picture `under`, in place."""
     r, g, b, a = cv2.split(layer)
     keep = cv2.merge([cv2.bitwise_not(a)] * 3)
     under[:] = cv2.add(cv2.multiply(np.ascontiguousarray(under), keep, scale=1 / 255), cv2.merge([r, g, b]))

@@ -1,4 +1,4 @@
-"""Fits talking_face/faces/speaking.csv on the embedded corpus, so that every real clip can test it.
+"""Fits talking_face/faces/speaking.csv on the embedded corpus, so that every real clip can be used to test it.
 
 cmet-eval synth clips CORPUS && cmet-eval preprocess clips CORPUS SHARDS
 python -m embedded_corpus.fit_speaking SHARDS
@@ -14,11 +14,12 @@ import numpy as np
 from cmet_pipelines.shards import ShardSet
 from talking_face.faces import speaking
 
-_RIDGE = 100.0  # added to the squares of 50 standardised inputs, over about 10,000 frames
+# Ridge penalty: added to the sum of squares of each of the 50 standardised inputs, over about 10,000 frames.
+_RIDGE = 100.0
 
 
 def fit(shards: ShardSet) -> tuple[np.ndarray, np.ndarray]:
-    """(50, 5) map from sound to mouth motion by ridge regression, and its (5,) squared correlations."""
+    """Fits mouth motion from sound by ridge regression. Returns the (50, 5) matrix and (5,) squared correlations."""
     inputs, outputs = [], []
     for clip in shards.clips["clip_id"]:
         landmarks, valid = shards.landmarks(clip), shards.valid(clip)
@@ -31,7 +32,7 @@ def fit(shards: ShardSet) -> tuple[np.ndarray, np.ndarray]:
 
 
 def write(path: Path, table: np.ndarray, weights: np.ndarray) -> None:
-    """Writes the weights, then a row for each of five frames and ten bands."""
+    """Writes one row of weights, then one row per input: five frames times ten bands."""
     names = ",".join(name for name, _, _ in speaking.DISTANCES)
     lines = [
         "# From the log power of the sound in ten mel bands, over five frames, to the motion of five mouth distances.",

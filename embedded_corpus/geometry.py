@@ -1,6 +1,7 @@
-"""The shape of a face at rest: outline, lip and lid lines, and a height field z(x, y) that is lit and turned.
+"""Defines the shape of a face at rest: outline, lip and lid lines, and a height field z(x, y).
 
-Arrays are (H, W) float32 on a grid in units of 100 mm (see identity.py); z points to the viewer.
+The height field is used to light the skin and to rotate the head. Arrays are (H, W) float32 on a grid in units of
+100 mm (see identity.py). z points to the viewer.
 """
 
 from __future__ import annotations
@@ -10,12 +11,12 @@ from scipy.interpolate import PchipInterpolator
 
 from embedded_corpus.identity import Identity
 
-# Extent of the head texture, units: with hair above and beard below.
+# Extent of the head texture, units. It includes the hair above and the beard below.
 HEAD_BOX = (-1.30, -1.66, 1.30, 1.50)
 
 
 def grid(box: tuple[float, float, float, float], res: float) -> tuple[np.ndarray, np.ndarray]:
-    """Pixel-centre coordinates X, Y (H, W) float32 of a box at `res` pixels a unit."""
+    """(X, Y), each (H, W) float32: coordinates of the pixel centres of a box at `res` pixels per unit."""
     x0, y0, x1, y1 = box
     xs = x0 + (np.arange(round((x1 - x0) * res), dtype=np.float32) + 0.5) / res
     ys = y0 + (np.arange(round((y1 - y0) * res), dtype=np.float32) + 0.5) / res
@@ -24,7 +25,7 @@ def grid(box: tuple[float, float, float, float], res: float) -> tuple[np.ndarray
 
 
 def smoothstep(value: np.ndarray, low: float | np.ndarray, high: float | np.ndarray) -> np.ndarray:
-    """0 below low, 1 above high, smooth between; low > high reverses it."""
+    """0 below `low`, 1 above `high`, and smooth between them. If low > high, it falls from 1 to 0."""
     t = np.clip((value - low) / (high - low), 0.0, 1.0)
     return t * t * (3.0 - 2.0 * t)
 
@@ -35,15 +36,16 @@ def gauss(x: np.ndarray, y: np.ndarray, x0: float, y0: float, sx: float, sy: flo
 
 
 def both(x: np.ndarray, y: np.ndarray, x0: float, y0: float, sx: float, sy: float) -> np.ndarray:
-    """The same bump on both sides of the face."""
+    """A bump of height 1 at (x0, y0), and the same bump at (-x0, y0) on the other side of the face."""
     return gauss(np.abs(x), y, x0, y0, sx, sy)
 
 
 def half_width(person: Identity, y: np.ndarray) -> np.ndarray:
-    """Half breadth of the skull and face at height y; 0 above the crown and below the chin."""
+    """Half the width of the skull and face at height y. 0 above the crown and below the chin."""
     w, crown, mid = person.face_width, -1.24, 0.06
     at = np.linspace(crown, person.chin_y, 2048)
-    # Above: a rounded skull. Below: the superellipse (w / W)^b + s^a = 1 that has the jaw's breadth at s = 0.62.
+    # The upper part is a rounded skull. The lower part is the superellipse (w / W)^b + s^a = 1 that has the jaw's width
+    # at s = 0.62.
     knots = [(-1.0, 0.0), (-0.985, 0.22), (-0.90, 0.55), (-0.74, 0.82), (-0.55, 0.965), (-0.36, 1.015), (0.0, 1.0)]
     skull = PchipInterpolator(*zip(*knots, strict=True))
     temple = 1 + (person.temple - 1) * np.exp(-(((at + 0.50) / 0.30) ** 2))
@@ -56,18 +58,18 @@ def half_width(person: Identity, y: np.ndarray) -> np.ndarray:
 
 
 def lip_line(person: Identity, x: np.ndarray) -> np.ndarray:
-    """y of the closed mouth's line; a soft M with the tubercle in the middle."""
+    """y of the line of the closed mouth. It has the shape of a soft M, with the tubercle in the middle."""
     t = np.clip(np.abs(x) / person.mouth_width, 0, 1.3)
     return mouth_centre(person) + 0.012 * np.exp(-((t / 0.22) ** 2)) - 0.008 * np.exp(-(((t - 0.5) / 0.3) ** 2))
 
 
 def mouth_centre(person: Identity) -> float:
-    """y of the mouth's middle."""
+    """y of the middle of the mouth."""
     return person.nose_y + person.mouth_y
 
 
 def lip_edges(person: Identity, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """y of the upper lip's upper edge (with Cupid's bow) and the lower lip's lower edge."""
+    """(y of the upper edge of the upper lip, with Cupid's bow; y of the lower edge of the lower lip)."""
     t = np.clip(np.abs(x) / person.mouth_width, 0.0, 1.0)
     line = lip_line(person, x)
     bow = (1 - t**1.35) * (1.0 - 0.24 * np.exp(-((t / 0.15) ** 2))) + 0.10 * np.exp(-(((t - 0.24) / 0.14) ** 2))
@@ -76,21 +78,21 @@ def lip_edges(person: Identity, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def lid_line(person: Identity, x: np.ndarray) -> np.ndarray:
-    """y of the closed eye's line at |x|: the lower lid's arc, with the outer corner raised by the eye's tilt."""
+    """y of the line of the closed eye at |x|: the arc of the lower lid, with the outer corner raised by `eye_tilt`."""
     u = np.abs(x) - person.eye_x
     t = np.clip(u / person.eye_width, -1.25, 1.25)
     return person.eye_y - person.eye_tilt * u + 0.028 * (1 - t**2)
 
 
 def brow_line(person: Identity, x: np.ndarray) -> np.ndarray:
-    """y of the brow's middle at |x|."""
+    """y of the middle line of the brow at |x|."""
     u = (np.abs(x) - person.eye_x) / 0.22
     y = person.eye_y - person.brow_gap - person.brow_tilt * 0.22 * u
     return y - person.brow_arch * (1 - (u - 0.25) ** 2)
 
 
 def height_field(person: Identity, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """z of the head with its features; units, 0 at the forehead, negative towards the ears."""
+    """z of the head with its features, units. It is 0 at the forehead and negative towards the ears."""
     p = person
     width = np.maximum(half_width(p, y), 0.02)
     u = np.clip(np.abs(x) / width, 0, 1)
@@ -100,7 +102,7 @@ def height_field(person: Identity, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     z -= 0.095 * both(x, y, p.eye_x * 0.96, p.eye_y - 0.015, 0.185, 0.105)
     z -= 0.050 * both(x, y, 0.125, p.eye_y - 0.01, 0.055, 0.085)
     z += 0.062 * both(x, y, p.eye_x, p.eye_y + 0.002, 0.115, 0.075)
-    # Nose: a ridge that grows from the root to the tip, a ball, two wings.
+    # Nose: a ridge that rises from the root to the tip, a ball at the tip, and two wings.
     root, sub = p.eye_y - 0.10, p.nose_y
     tip = sub - 0.085
     t = np.clip((y - root) / (tip - root), 0, 1)
@@ -111,7 +113,7 @@ def height_field(person: Identity, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     z += 0.050 * gauss(x, y, 0.0, tip + 0.01, 0.075, 0.060)
     wing = smoothstep(y, sub + 0.015, sub - 0.03)
     z += 0.095 * both(x, y, 0.74 * p.nose_width, sub - 0.050, 0.058, 0.060) * wing
-    # Cheeks, muzzle, chin.
+    # Cheeks, the area around the mouth, and the chin.
     z += 0.055 * p.cheek * both(x, y, 0.40, p.eye_y + 0.24, 0.20, 0.14)
     z -= 0.045 * p.hollow * both(x, y, 0.46, mouth_centre(p) - 0.10, 0.15, 0.20)
     mouth = mouth_centre(p)
@@ -127,7 +129,7 @@ def height_field(person: Identity, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     b = np.clip((y - line) / np.maximum(lower - line, 1e-3), 0, 1)
     z += inside * np.where(y < line, 0.040 * np.sin(np.pi * a**0.8), 0.055 * np.sin(np.pi * b**0.75))
     z -= inside * 0.030 * np.exp(-(((y - line) / 0.012) ** 2))
-    # The fold from the nose's wing past the corner of the mouth; deeper with age.
+    # The nasolabial fold, from the wing of the nose past the corner of the mouth. It is deeper with age.
     fold = fold_distance(p, x, y)
     z -= (
         (0.010 + 0.028 * p.age)
@@ -139,7 +141,7 @@ def height_field(person: Identity, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def fold_distance(person: Identity, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Horizontal distance to the nasolabial fold, a slightly bowed line."""
+    """Horizontal distance to the nasolabial fold, which is a slightly curved line. Negative on the inner side."""
     top, low = person.nose_y - 0.08, mouth_centre(person) + 0.06
     t = np.clip((y - top) / (low - top), -0.2, 1.2)
     at = (

@@ -1,6 +1,6 @@
-"""Hair, glasses and clothes: layers over, behind and below the bare head, drawn once per identity.
+"""Draws hair, glasses and clothes as layers over, behind and below the bare head, once per identity.
 
-Hair consists of thousands of anti-aliased strands, which follow a direction field over a shaded base shape.
+Hair consists of a shaded shape and thousands of anti-aliased strands on it, which follow a direction field.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from embedded_corpus.geometry import HEAD_BOX, gauss, grid, half_width, smoothst
 from embedded_corpus.identity import Identity
 from embedded_corpus.skin import fractal, hair_colour, skin_colour, strokes
 
-# Extent of the texture of neck, shoulders and the hair behind them, units.
+# Extent of the textures of the body (neck and shoulders) and of the hair behind it, units.
 BODY_BOX = (-2.6, -1.6, 2.6, 2.7)
 
 
@@ -23,7 +23,7 @@ class _Style:
     volume: float  # hair beyond the skull at the top
     side: float  # hair beyond the skull at the sides
     bottom: float  # y of the lower end of the hair at the sides
-    back: float  # y of the lower end of the hair behind; below -1: none
+    back: float  # y of the lower end of the hair behind the head; below -1: no hair behind
 
 
 _STYLES = {
@@ -40,13 +40,13 @@ _STYLES = {
 
 
 def hairline(p: Identity, x: np.ndarray) -> np.ndarray:
-    """y of the hair's lower edge over the forehead."""
+    """y of the lower edge of the hair on the forehead."""
     style = p.styles["hair"]
     t = np.abs(x) / p.face_width
     line = p.hairline_y + 0.05 * np.cos(9 * x)
     if style == "fringe":
         return np.full_like(x, p.eye_y - p.brow_gap - 0.055) + 0.05 * (t - 0.3) ** 2 + 0.012 * np.sin(31 * x)
-    if style in ("long", "bob"):  # hair falls to both sides of a parting
+    if style in ("long", "bob"):  # the hair falls to both sides of a parting
         part = 0.18 * (1 if p.seed % 2 else -1)
         far = np.abs(x - part) / p.face_width
         return p.hairline_y - 0.10 + 0.95 * np.clip(far - 0.05, 0, 2) ** 1.7
@@ -56,12 +56,12 @@ def hairline(p: Identity, x: np.ndarray) -> np.ndarray:
 
 
 def hair_mask(p: Identity, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Signed distance, about units, to the hair's region in front: positive inside."""
+    """Approximate signed distance, units, to the edge of the hair in front of the head. Positive inside the hair."""
     s = _STYLES[p.styles["hair"]]
     if p.styles["hair"] == "bald":
         return np.full_like(x, -1.0)
     high = np.clip((-0.2 - y) / 0.9, 0, 1)
-    # The skull, enlarged: the outline of a pixel is read at a point nearer to the axis.
+    # The hair's outline is an enlarged skull. So the skull's width is computed at a height nearer to the centre.
     grow = s.side + (s.volume - s.side) * high
     scale = 1 + grow / 0.9
     centre = -0.25
@@ -78,7 +78,7 @@ def hair_mask(p: Identity, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def bake_hair(p: Identity, res: float) -> tuple[np.ndarray, np.ndarray]:
-    """(rgb (H, W, 3), alpha (H, W)) float32 of the hair in front, in HEAD_BOX."""
+    """(rgb (H, W, 3), alpha (H, W)) float32 of the hair in front of the head, in HEAD_BOX."""
     x, y = grid(HEAD_BOX, res)
     style = p.styles["hair"]
     rng = np.random.default_rng(p.seed + 1)
@@ -119,7 +119,10 @@ def bake_hair(p: Identity, res: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _strands(p: Identity, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """(curves (N, K, 2) in units, keep (N,)) that follow the style's direction field."""
+    """(strands as curves (N, K, 2), units; keep (N,) bool, True for strands that start in the hair).
+
+    The strands follow the direction field of the hair style.
+    """
     style = p.styles["hair"]
     n, steps = (7000, 9) if style != "crop" else (14000, 3)
     x0 = rng.uniform(-1.15, 1.15, n)
@@ -158,7 +161,7 @@ def _strands(p: Identity, rng: np.random.Generator) -> tuple[np.ndarray, np.ndar
 
 
 def bake_body(p: Identity, res: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """(body rgb, body alpha, hair-behind rgb, hair-behind alpha) float32 in BODY_BOX."""
+    """(RGB of the body, its alpha, RGB of the hair behind the body, its alpha), float32 in BODY_BOX."""
     x, y = grid(BODY_BOX, res)
     rng = np.random.default_rng(p.seed + 2)
     neck = (0.40 if p.female else 0.53) * (p.face_width / 0.68) ** 0.8
@@ -174,12 +177,12 @@ def bake_body(p: Identity, res: float) -> tuple[np.ndarray, np.ndarray, np.ndarr
     u = np.clip(x / np.maximum(half, 0.1), -1, 1)
     shade = 0.50 + 0.36 * np.sqrt(np.clip(1 - u**2, 0, 1)) - 0.16 * u
     shade *= 0.50 + 0.50 * smoothstep(y - 0.50 * x**2, p.chin_y - 0.02, p.chin_y + 0.62)  # the chin's shadow
-    for side in (-1, 1):  # the two cords of the neck
+    for side in (-1, 1):  # the two muscles at the sides of the neck
         cord = np.exp(-(((x - side * (0.30 - 0.20 * (y - 0.9))) / 0.06) ** 2)) * smoothstep(y, 0.95, 1.25)
         shade *= 1 + 0.10 * cord * (1 if side < 0 else 0.7)
     tone = skin_colour(p) * np.array([0.96, 0.90, 0.88], np.float32)
     rgb = tone * shade[..., None]
-    # Clothes: a round or a V collar, folds and weave.
+    # Clothes: a round or V-shaped collar, folds and the texture of the cloth.
     hue = np.array(
         [[int(p.clothes * 179), 110 + int(90 * ((p.clothes * 7) % 1)), 60 + int(130 * ((p.clothes * 13) % 1))]],
         np.uint8,
@@ -220,7 +223,7 @@ def _hair_behind(p: Identity, x: np.ndarray, y: np.ndarray, rng: np.random.Gener
 
 
 def bake_glasses(p: Identity, res: float) -> tuple[np.ndarray, np.ndarray] | None:
-    """(rgb, alpha) float32 in HEAD_BOX: frames, and a faint reflection on the lenses; None without glasses."""
+    """(rgb, alpha) float32 in HEAD_BOX: the frame, and a weak reflection on the lenses. None without glasses."""
     style = p.styles["glasses"]
     if style == "none":
         return None
