@@ -1,1 +1,1 @@
-"""The ground floor: vocabulary, media, faces, pretrained networks and task execution. It imports no other room."""
+"""Foundation of the suite: vocabulary, media, faces, networks, task execution. It imports no other suite package."""

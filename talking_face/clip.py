@@ -12,9 +12,9 @@ class MediaSource:
 
     path: str  # absolute path of the file, or of the archive
     member: str | None = None  # name inside the archive, `inner.tar!name` in a nested one; None for a plain file
-    offset: int | None = None  # first byte of the member in the archive, so that reading it scans nothing
+    offset: int | None = None  # first byte of the member in the archive, so that the archive is not scanned
     size: int | None = None  # bytes of the member
-    parts: tuple[str, ...] = ()  # files that continue `path`, for a split archive; `offset` counts through them
+    parts: tuple[str, ...] = ()  # files that follow `path` in a split archive; `offset` counts through all files
 
     def __str__(self) -> str:
         return self.path if self.member is None else f"{self.path}!{self.member}"
@@ -22,17 +22,17 @@ class MediaSource:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clip:
-    """One recording of one speaker. A reader fills it from file names and label files; it does not open media."""
+    """One recording of one speaker. Dataset readers make it from file names and label files only."""
 
     clip_id: str  # stable and readable: mead/M003/front/angry/3/001
     dataset: str
     speaker: str
     video: MediaSource
-    audio: MediaSource | None = None  # a separate sound file; None means the video's own track
-    emotion: str | None = None  # talking_face.emotions.EMOTIONS, or an extended label; None where unlabelled
-    emotion_voted: str | None = None  # the label that most raters gave; None without raters or at a tie
-    intensity: int | None = None  # 1..3 in MEAD; None where the dataset has no levels
-    take: str = ""  # the dataset's own number for the clip; not a sentence
+    audio: MediaSource | None = None  # a separate sound file; None: the sound track of the video
+    emotion: str | None = None  # one of talking_face.emotions.EMOTIONS, or an extended label; None: no label
+    emotion_voted: str | None = None  # the label that most raters gave; None if there are no raters or a tie
+    intensity: int | None = None  # 1..3 in MEAD; None if the dataset has no levels
+    take: str = ""  # the dataset's own number for the clip; it does not identify the sentence
     view: str | None = None
     sentence_id: str | None = None  # None unless the dataset states it
     transcript: str | None = None
@@ -41,13 +41,13 @@ class Clip:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pair:
-    """One evaluation case. All clips are named by clip_id and live in one shard set."""
+    """One evaluation case. All clips are named by their clip_id and are in one shard set."""
 
     pair_id: str  # neutral-base/M903/neutral>happy/s0/0001
     setting: str
     seed: int
     speaker: str
-    reference_clip: str  # the identity that the method sees
+    reference_clip: str  # the clip that gives the method the identity
     reference_frames: tuple[int, ...]  # indices into the reference clip's 25 fps frames
     reference_emotion: str
     source_clip: str  # pose or source video, for methods that edit a video
@@ -57,7 +57,7 @@ class Pair:
     ground_truth_clip: str | None  # None in the extended setting
     emotion_audio: tuple[str, ...] = ()  # C-MET's pool of clips with the target emotion
     neutral_audio: tuple[str, ...] = ()  # C-MET's pool of neutral clips
-    visible: str = "none"  # part of the ground truth that a method may see: none | upper-half | all
+    visible: str = "none"  # part of the ground truth that the method is given: none | upper-half | all
 
     def to_row(self) -> dict[str, object]:
         """A flat row for CSV or Parquet; tuples become lists."""

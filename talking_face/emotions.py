@@ -1,14 +1,14 @@
-"""The emotion vocabulary, with a map from the labels of each dataset and to the labels of each classifier.
+"""The suite's emotion labels, with tables that convert labels of datasets to them and them to labels of classifiers.
 
-A label outside `EMOTIONS` is an extended label (`sarcastic`, ...): these datasets have no ground truth for it. Where a
-classifier does not support a label, the metric's rule for unsupported labels decides the score.
+A label outside `EMOTIONS` is an extended label (`sarcastic`, ...): the datasets in this module have no ground truth for
+it. If a classifier does not support a label, the metric's rule for unsupported labels determines the score.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-# The one order of emotions: of boards, confusion matrices, one-hot vectors and clip numbers.
+# Boards, confusion matrices, one-hot vectors and clip numbers use this order.
 EMOTIONS: tuple[str, ...] = ("neutral", "angry", "contempt", "disgusted", "fear", "happy", "sad", "surprised")
 
 
@@ -17,7 +17,7 @@ def emotion_order(name: str) -> tuple[int, str]:
     return (EMOTIONS.index(name) if name in EMOTIONS else len(EMOTIONS), name)
 
 
-# Dataset spelling -> ours. MEAD's own folder names are ours already.
+# Label of the dataset -> label of the suite. MEAD's folder names are equal to the labels of the suite.
 DATASET_LABELS: Mapping[str, Mapping[str, str]] = {
     "mead": {name: name for name in EMOTIONS},
     "crema-d": {"ANG": "angry", "DIS": "disgusted", "FEA": "fear", "HAP": "happy", "NEU": "neutral", "SAD": "sad"},
@@ -32,7 +32,8 @@ DATASET_LABELS: Mapping[str, Mapping[str, str]] = {
     },
 }
 
-# Ours -> classifier's spelling. DeepFace and FER mini-Xception share one seven-label set without contempt.
+# Label of the suite -> label of the classifier. DeepFace and FER mini-Xception have the same seven labels, without
+# contempt.
 _FER2013 = {
     "angry": "angry",
     "disgusted": "disgust",
@@ -50,7 +51,7 @@ CLASSIFIER_LABELS: Mapping[str, Mapping[str, str]] = {
     "emotion-fan-8": {name: name for name in EMOTIONS},
 }
 
-# What people write in a CSV of their own clips -> ours.
+# Labels that users write in a CSV file of their own clips -> label of the suite.
 _LOOSE = {
     **{name: name for name in EMOTIONS},
     **DATASET_LABELS["meld"],
@@ -65,12 +66,12 @@ _LOOSE = {
 
 
 def canonical(label: str) -> str:
-    """Our spelling of a free-text emotion label; an unknown one is kept, lower-cased, as an extended label."""
+    """The suite's label for a free-text emotion label. An unknown label, in lower case, is an extended label."""
     text = label.strip().lower().replace(" ", "-")
     return _LOOSE.get(text, text)
 
 
 def from_classifier(classifier: str, label: str) -> str:
-    """Our spelling of a classifier's label. Raises KeyError for an unknown classifier or label."""
+    """The suite's label for a classifier's label. Raises KeyError for an unknown classifier or label."""
     theirs = {their: ours for ours, their in CLASSIFIER_LABELS[classifier].items()}
     return theirs[label]

@@ -1,4 +1,4 @@
-"""Reads and writes whole files: the one atomic write, SHA-256 and JSON form of the tree."""
+"""Reads and writes whole files: the atomic write, the SHA-256 and the JSON form that all modules use."""
 
 from __future__ import annotations
 
@@ -12,20 +12,22 @@ from typing import Any
 
 from talking_face.signature import canonical_json
 
-STRAY = ".*.part*"  # glob pattern of what `replacing` leaves when its process is killed
+STRAY = ".*.part*"  # glob pattern of the temporary files that `replacing` leaves when its process is killed
 
 
 @contextmanager
 def replacing(path: Path, *, durable: bool = False) -> Iterator[Path]:
     """Yields a temporary path in the folder of `path`; at the end of the block it is renamed to `path`.
 
-    Readers see the old file or the whole new one. When the block fails the temporary file is removed and `path` stays
-    as it was. Parent folders are made. The temporary name keeps the suffix, from which encoders choose a container.
+    A reader finds either the old file or the complete new file. If the block fails, the temporary file is removed and
+    `path` is unchanged. Missing parent folders are created. The temporary name has the same suffix, because encoders
+    choose the container by the suffix.
 
     Args:
         path: the file to write or replace.
-        durable: flush the file to the disk before the rename. A killed process never leaves half a file, either way;
-            without `durable` a power cut may leave an empty one, so use it for what cannot be computed again.
+        durable: flush the file to the disk before the rename. Without it, a power failure can leave an empty file, so
+            use it for data that cannot be computed again. A killed process never leaves an incomplete file, with or
+            without `durable`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
@@ -47,7 +49,7 @@ def write_bytes(path: Path, data: bytes, *, durable: bool = False) -> None:
 
 
 def write_text(path: Path, text: str, *, durable: bool = False) -> None:
-    """Writes UTF-8 text by an atomic rename, line ends as they are; see `replacing`."""
+    """Writes UTF-8 text by an atomic rename, with unchanged line ends; see `replacing`."""
     write_bytes(path, text.encode(), durable=durable)
 
 
@@ -57,7 +59,7 @@ def write_json(path: Path, value: Mapping[str, object], *, durable: bool = False
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object that `write_json` wrote; {} where the file is absent or unreadable, so that it is made again."""
+    """The object that `write_json` wrote. Returns {} if it is absent or unreadable: it can be made again."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -66,7 +68,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def sha256_of(data: bytes | Path) -> str:
-    """SHA-256, 64 hex digits, of bytes or of a file's content. Raises OSError where the file cannot be read."""
+    """SHA-256, 64 hex digits, of bytes or of a file's content. Raises OSError if the file cannot be read."""
     if isinstance(data, Path):
         with data.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

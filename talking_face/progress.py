@@ -19,11 +19,11 @@ PLAIN_LINE_EVERY_S = 5.0  # seldom enough for a log file, often enough for a per
 class Progress:
     """Counts finished units. Use it as a context manager, and call `advance` from one thread only.
 
-    Everything is printed to stderr, so that a command's output stays clean in a pipe. `quiet` silences the count but
+    Everything is printed to stderr, so that a command's output stays clean in a pipe. `quiet` suppresses the count, but
     not the notes. The speed is the mean since the start; the end time is a time of day.
 
     Args:
-        already: units that an earlier run finished. They count as done, but not into the speed.
+        already: units that an earlier run finished. They are counted as done, but not used for the speed.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Progress:
 
 
 def _rich_bar(unit: str, stream: TextIO) -> RichProgress | None:
-    """A rich progress bar, or None where rich is not installed."""
+    """A rich progress bar, or None if rich is not installed."""
     try:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TextColumn, TimeElapsedColumn

@@ -1,4 +1,4 @@
-"""Reason codes: why a clip was dropped, or why a score has no value. Every loss has one of these codes."""
+"""Reason codes: why a clip was excluded, or why a score has no value. Each such case has one of these codes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class Reason(StrEnum):
-    """The codes. Ledgers and result rows store their values, so a value is never renamed, only added."""
+    """The codes. Ledgers and result rows store their values, so a value is never renamed; new values may be added."""
 
     MISSING_FILE = "missing-file"
     EMPTY_FILE = "empty-file"
@@ -47,7 +47,7 @@ class Reason(StrEnum):
 
 
 class ClipError(Exception):
-    """One clip cannot be used. `reason` is the code, `detail` explains it so that a user can act on it."""
+    """One clip cannot be used. `reason` is the code; `detail` explains it and, where possible, how to correct it."""
 
     def __init__(self, reason: Reason, detail: str) -> None:
         super().__init__(f"{reason.value}: {detail}")
@@ -55,9 +55,9 @@ class ClipError(Exception):
         self.detail = detail
 
     def __reduce__(self) -> tuple[type[ClipError], tuple[Reason, str]]:
-        # By default, an exception pickles its message only: the reason would be lost between processes.
+        # By default only the message of an exception is pickled, and the reason would be lost between processes.
         return type(self), (self.reason, self.detail)
 
 
 class UserError(Exception):
-    """The command cannot do what was asked. The message is one or two lines with a remedy. Exit code 2."""
+    """The command cannot do what the user asked for. The message is one or two lines with a remedy. Exit code 2."""

@@ -1,7 +1,7 @@
-"""Signatures `name|key:value|...|version:x`: the part of a score that states how it was made.
+"""Signatures `name|key:value|...|version:x`: the part of a score that states how it was computed.
 
-The form is that of sacrebleu: short, readable, comparable as a string. Two scores with different signatures never
-share a column on a board.
+As in sacrebleu, they are short, readable and comparable as strings. Two scores with different signatures are never in
+the same column of a board.
 """
 
 from __future__ import annotations
@@ -50,12 +50,12 @@ class Signature:
 
 
 def canonical_json(value: object) -> str:
-    """JSON with sorted keys and no spaces: the same value gives the same bytes on every machine."""
+    """JSON with sorted keys and without spaces, so that the same value gives the same bytes on every machine."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def digest(value: object, length: int = 16) -> str:
-    """First `length` hex digits of the SHA-256 of bytes, or of the canonical JSON of anything else."""
+    """First `length` hex digits of a SHA-256. Bytes are hashed directly, other values as canonical JSON."""
     data = value if isinstance(value, bytes) else canonical_json(value).encode()
     return hashlib.sha256(data).hexdigest()[:length]
 

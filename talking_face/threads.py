@@ -1,7 +1,7 @@
 """Limits the thread pools of native libraries, in one place.
 
-FFmpeg, XNNPACK, OpenMP, BLAS and OpenCV each start as many threads as the machine has cores. With W workers, that is W
-times too many. A worker process calls `limit_threads(1)` before it imports these libraries.
+FFmpeg, XNNPACK, OpenMP, BLAS and OpenCV each start as many threads as the machine has cores. With W workers, there are
+W times too many threads. A worker process calls `limit_threads(1)` before it imports these libraries.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ VARIABLES = (
     "TF_NUM_INTEROP_THREADS",
 )
 
-# Read by talking_face.media at each open, because FFmpeg has no global setting.
+# talking_face.media reads this value for each file that it opens, because FFmpeg has no global setting.
 _codec_threads = 1
 
 

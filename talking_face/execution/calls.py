@@ -21,7 +21,7 @@ def load(function: str) -> Callable[..., object]:
 
 
 def call_guarded(call: Callable[..., object], args: tuple[object, ...]) -> Outcome:
-    """Calls it. An exception becomes a reason and one line; its traceback goes to the log."""
+    """Calls `call(*args)`. An exception becomes a reason and one line of detail; its traceback is logged."""
     try:
         return call(*args), None
     except ClipError as error:

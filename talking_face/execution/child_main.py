@@ -1,7 +1,7 @@
 """Main program of a child process: answers calls of one function until its input ends.
 
 Run as `python -m talking_face.execution.child_main FUNCTION READ_FD WRITE_FD`; `child_process.Child` starts it. A child
-never outlives its worker by long: the kernel kills it with its parent (Linux), and it exits at the end of its input.
+ends soon after its worker: on Linux the kernel kills it when its parent ends, and it exits at the end of its input.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def main(function: str, read_fd: int, write_fd: int) -> None:
     threading.Thread(target=_listen, args=(read_fd, requests), daemon=True).start()
     while True:
         outcome = call_guarded(call, requests.get())
-        # The output so far belongs to calls that ended well.
+        # Delete the printed output, so that the report of a later crash contains only the output of that call.
         with contextlib.suppress(OSError):
             os.ftruncate(1, 0)
             os.lseek(1, 0, os.SEEK_SET)
@@ -45,7 +45,7 @@ def main(function: str, read_fd: int, write_fd: int) -> None:
 
 
 def _listen(read_fd: int, requests: queue.SimpleQueue[tuple[object, ...]]) -> None:
-    """Passes requests on; ends the process at the end of the input, also during a call."""
+    """Puts requests into the queue. Ends the process at the end of the input, even during a call."""
     with os.fdopen(read_fd, "rb") as incoming:
         try:
             while True:
@@ -55,7 +55,7 @@ def _listen(read_fd: int, requests: queue.SimpleQueue[tuple[object, ...]]) -> No
 
 
 def _die_with_parent() -> None:
-    """Asks Linux to kill this process when its parent ends; on other systems the end of the input does it."""
+    """Asks Linux to kill this process when its parent ends. Other systems rely on the end of the input."""
     parent = os.getppid()
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -1,7 +1,8 @@
 """The persistent child process of a worker: started once, called over pipes, killed at a deadline.
 
-This is the worker's side; `child_main` is the child's. Started with subprocess, not multiprocessing: Dask's workers are
-daemons and may have no children of that kind, and a fork would copy the state of native thread pools.
+This module runs in the worker; `child_main` runs in the child. The child is started with subprocess, not
+multiprocessing, for two reasons: Dask's workers are daemons, which cannot have children of multiprocessing, and a fork
+would copy the state of native thread pools.
 """
 
 from __future__ import annotations
@@ -22,34 +23,35 @@ from typing import cast
 
 from talking_face.execution.messages import ANSWER, HEADER, Outcome, write_message
 
-START_DEADLINE_S = 180.0  # importing the stack takes 1 s, and much more on a cold network disk
-# The C library returns the memory of pictures to the kernel each time and gets it again, zeroed: 700 page faults and 2
-# of 22 ms for a 1080p frame. A child keeps its memory; the next clip needs it again. Arrays above 16 MB, which only
-# long clips have, are still returned.
+START_DEADLINE_S = 180.0  # importing the libraries takes 1 s, and much longer from a network disk without cache
+# By default, the C library returns the memory of each picture to the kernel and requests it again, zeroed. For a 1080p
+# frame this causes 700 page faults and takes 2 of 22 ms. With these settings a child keeps its memory, because the next
+# clip needs it again. Arrays above 16 MB, which occur only in long clips, are still returned.
 _KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(16 << 20), "MALLOC_TRIM_THRESHOLD_": str(1 << 32)}
 
 
 class ChildDied(Exception):
-    """The child ended before it answered. The message says how; `stage` is the last one that the call entered."""
+    """The child ended before it answered. The message states how. `stage` is the last stage that the call entered."""
 
     stage = ""
 
 
 class DeadlinePassed(Exception):
-    """The child did not answer in time and was killed. `stage` is the last one that the call entered."""
+    """The child did not answer in time and was killed. `stage` is the last stage that the call entered."""
 
     stage = ""
 
 
 class Child:
-    """A running child process for one function. Raises ChildDied where it does not start."""
+    """A running child process for one function. Raises ChildDied if the process does not start."""
 
     def __init__(self, function: str) -> None:
         self.function = function
         ours_read, theirs_write = os.pipe()
         theirs_read, ours_write = os.pipe()
         self._output = tempfile.TemporaryFile()  # noqa: SIM115 - printed lines, for the detail of a crash
-        # -P: a `metrics` folder in the current directory must not replace an installed package.
+        # -P: no import from the current directory, so that a folder `metrics` there does not replace an installed
+        # package.
         program = [sys.executable, "-P", "-m", "talking_face.execution.child_main"]
         self._process = subprocess.Popen(
             [*program, function, str(theirs_read), str(theirs_write)],
@@ -65,13 +67,13 @@ class Child:
         self._from = os.fdopen(ours_read, "rb", buffering=0)
         self._stage = ""
         try:
-            self._receive(START_DEADLINE_S)  # start-up counts towards no task's deadline
+            self._receive(START_DEADLINE_S)  # the start is not part of a task's deadline
         except DeadlinePassed:
             raise ChildDied(f"did not start within {START_DEADLINE_S:g} s") from None
 
     @property
     def alive(self) -> bool:
-        """Whether the process still runs."""
+        """True while the process runs."""
         return self._process.poll() is None
 
     def call(self, args: tuple[object, ...], deadline_s: float) -> Outcome:
@@ -97,7 +99,7 @@ class Child:
                 file.close()
 
     def _receive(self, deadline_s: float) -> object:
-        """The next answer; stages that arrive before it are kept. Raises DeadlinePassed, ChildDied."""
+        """The next answer. Stages that arrive before it are stored in `_stage`. Raises DeadlinePassed, ChildDied."""
         end = time.monotonic() + deadline_s
         while True:
             (length,) = HEADER.unpack(self._read_bytes(HEADER.size, end))
@@ -122,7 +124,7 @@ class Child:
         return b"".join(parts)
 
     def _how_it_ended(self) -> str:
-        """The signal or exit status, and the last line of output; closes this child."""
+        """Closes this child. Returns its signal or exit status, and the last line that it printed."""
         try:
             code = self._process.wait(timeout=5)
         except subprocess.TimeoutExpired:
@@ -138,13 +140,13 @@ class Child:
 
 
 _children: dict[int, Child] = {}
-# The kernel's death signal follows the thread that started a child, so one thread that never ends starts all of them.
+# Linux kills a child when the thread that started it ends. Therefore one thread that never ends starts all children.
 _starter: ThreadPoolExecutor | None = None
 _lock = threading.Lock()
 
 
 def child_of_this_thread(function: str) -> Child:
-    """This thread's child for `function`, started where there is none. Raises ChildDied where it does not start."""
+    """This thread's child for `function`, started if there is none. Raises ChildDied if it does not start."""
     global _starter
     me = threading.get_ident()
     child = _children.get(me)

@@ -1,6 +1,6 @@
-"""Messages between a worker and its child process: pickles with their length in front, over pipes.
+"""Messages between a worker and its child process: pickles over pipes, each with its length before it.
 
-Both ends are this program on one machine, and no other process holds the pipes.
+Reading pickles is safe here, because both ends are this program on one machine and no other process has the pipes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ HEADER = struct.Struct("<Q")  # length of the pickle that follows, bytes
 ANSWER, STAGE = "answer", "stage"  # kinds of messages from a child: (kind, content)
 
 Failure = tuple[str, str]  # code of a talking_face.reasons.Reason, detail
-Outcome = tuple[object, Failure | None]  # value of a call, or why it has none
+Outcome = tuple[object, Failure | None]  # (value of a call, None) or (None, failure)
 
 
 def write_message(file: BinaryIO, message: object) -> None:

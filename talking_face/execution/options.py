@@ -1,4 +1,4 @@
-"""How a command spreads its work and what it prints meanwhile."""
+"""Options of a command: how it distributes its work, and whether it prints progress."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reports which part of a task is under way, so that a crash or a passed deadline can name it."""
+"""Reports the current stage of a task, so that the report of a crash or a passed deadline can name the stage."""
 
 from __future__ import annotations
 
@@ -16,6 +16,6 @@ def report_stages_to(file: BinaryIO) -> None:
 
 
 def enter_stage(name: str) -> None:
-    """Begins the stage `name`; a task's function calls this. Does nothing outside a child process."""
+    """Reports that the stage `name` begins; a task's function calls this. Does nothing outside a child process."""
     if _answers is not None:
         write_message(_answers, (STAGE, name))

@@ -1,8 +1,8 @@
 """Runs one function over many tasks on Dask workers, each with a persistent child that can be killed at a deadline.
 
-A decoder can hang forever, and native code can crash; neither may end the run. So a Dask worker never runs the
-function itself. Each thread of a worker owns one child process, which imports the function once. A child that dies, or
-whose task passes its deadline, is killed and replaced.
+A decoder can hang forever, and native code can crash, but neither must end the run. Therefore a Dask worker never runs
+the function itself. Each thread of a worker has one child process, which imports the function once. If a child dies or
+its task passes the deadline, the child is killed and replaced.
     main process -> Dask scheduler -> worker process (1 thread) -> child process (runs the function)
 This module knows nothing about datasets: preprocessing and scoring both use it.
 """
@@ -32,13 +32,13 @@ from talking_face.threads import limit_threads
 if TYPE_CHECKING:
     from distributed import Client, Future
 
-_QUEUED_PER_WORKER = 3  # one running and two waiting: a worker never idles, and the scheduler's list stays short
+_QUEUED_PER_WORKER = 3  # one runs and two wait, so that a worker is never idle and the scheduler's list stays short
 _LOGGERS = ("distributed", "distributed.worker", "distributed.nanny", "distributed.scheduler", "distributed.core")
 
 
 @dataclass(frozen=True)
 class Task:
-    """One call: `key` names it in results, `args` are pickled, `deadline_s` counts from the call's start."""
+    """One call. `key` names it in results, `args` are pickled, and `deadline_s` is its time limit from its start."""
 
     key: str
     args: tuple[object, ...]
@@ -47,9 +47,9 @@ class Task:
 
 @dataclass(frozen=True)
 class TaskResult:
-    """Result of one task: `value`, or `error` with its reason. `seconds`: wall time on the worker.
+    """Result of one task: `value`, or `error` with its reason. `seconds` is the wall time on the worker.
 
-    `stage` is the last one that the function entered (`stage.enter_stage`) before it died or was stopped.
+    `stage` is the last stage that the function entered (`stage.enter_stage`) before its process died or was killed.
     """
 
     key: str
@@ -70,16 +70,17 @@ def run_tasks(
     """Calls `function` for every task and yields results in order of completion.
 
     Args:
-        function: "package.module:callable". Arguments and results must pickle. A result should be small; write large
-            data to a file that every machine sees.
+        function: "package.module:callable". Arguments and results must be picklable. Results should be small; write
+            large data to a file that every machine can read.
         tasks: keys must be unique.
         workers: local worker processes; 0 runs everything in this process, without deadlines, for debugging.
         scheduler: address of a running Dask scheduler, tcp://host:8786; `workers` is then ignored.
-        progress: advances by one at each result.
+        progress: it is advanced by one per result.
 
-    A ClipError raised by the function is the result's error. Any other exception, a child that dies twice, or a lost
-    worker gives Reason.CRASHED; a task past its deadline Reason.DEADLINE. Raises UserError where no cluster starts.
-    Leaving the iterator early stops the workers.
+    A ClipError raised by the function becomes the error of the result. The reason is CRASHED after another exception,
+    if a child dies twice, or if a worker is lost; OSErrors can also have the reasons NO_SPACE and UNREADABLE. The
+    reason is DEADLINE if a task passes its deadline. Raises UserError if no cluster can be started or reached. Closing
+    the iterator early stops the workers.
     """
     if len({task.key for task in tasks}) != len(tasks):
         raise ValueError("task keys must be unique")
@@ -104,12 +105,12 @@ def _run_here(function: str, tasks: Sequence[Task]) -> Iterator[TaskResult]:
 
 
 def _run_on_dask(function: str, tasks: Sequence[Task], workers: int, scheduler: str | None) -> Iterator[TaskResult]:
-    """Keeps a few tasks for each worker thread with Dask, and submits the next one for every finished one."""
+    """Submits a few tasks per worker thread to Dask, and one more task whenever a task is finished."""
     from distributed import as_completed
 
     with _client(workers, scheduler) as client:
         run = uuid.uuid4().hex[:12]
-        names: dict[str, str] = {}  # Dask's key to ours
+        names: dict[str, str] = {}  # Dask's key -> key of the task
         todo = iter(tasks)
         pending = as_completed([], loop=client.loop)
 
@@ -135,7 +136,7 @@ _Report = tuple[object, Failure | None, float, str]  # value, failure, seconds, 
 
 
 def _report_of(future: Future) -> _Report:
-    """The report of a finished future; a lost worker is a crash."""
+    """The report of a finished future. A lost worker is reported as a crash."""
     try:
         report: _Report = future.result()
     except Exception as lost:  # only Dask's own errors: `_on_worker` never raises
@@ -169,11 +170,12 @@ def _on_worker(function: str, args: tuple[object, ...], deadline_s: float) -> _R
 @contextmanager
 def _client(workers: int, scheduler: str | None) -> Iterator[Client]:
     """A Dask client on `scheduler`, or on a local cluster of single-threaded processes without a dashboard."""
-    if scheduler is not None and "://" not in scheduler:  # Dask would try for half a minute, and end with a traceback
+    # Check this first, because Dask would try for half a minute and end with a traceback.
+    if scheduler is not None and "://" not in scheduler:
         raise UserError(f"{scheduler!r} is not the address of a Dask scheduler; it looks like tcp://HOST:8786")
     import dask
 
-    # Dask warns and logs about normal events here: long tasks, a worker that was killed, closed connections.
+    # Silence Dask, which reports normal events of this module: long tasks, a killed worker, closed connections.
     for name in _LOGGERS:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     with (
@@ -207,9 +209,9 @@ def _dask_settings(scheduler: str | None) -> dict[str, object]:
 
 
 def _connect(workers: int, scheduler: str | None, scratch: str, opened: ExitStack) -> Client:
-    """Starts the local cluster where there is no `scheduler`, and a client; `opened` closes both.
+    """Connects a client to `scheduler`, or to a local cluster that it starts. `opened` closes client and cluster.
 
-    Raises UserError where the scheduler has no worker.
+    Raises UserError if the scheduler has no worker.
     """
     from distributed import Client, LocalCluster
 
@@ -227,7 +229,7 @@ def _connect(workers: int, scheduler: str | None, scratch: str, opened: ExitStac
             threads_per_worker=1,
             processes=True,
             dashboard_address=None,
-            memory_limit=0,  # the memory is the child's, not the worker's
+            memory_limit=0,  # no limit: the child uses the memory, not the worker
             local_directory=scratch,
             silence_logs=logging.CRITICAL,
         )
@@ -239,17 +241,18 @@ def _connect(workers: int, scheduler: str | None, scratch: str, opened: ExitStac
 
 @contextmanager
 def _interrupt_later() -> Iterator[None]:
-    """Delays Ctrl-C until the block ends: a half-started cluster cannot be closed without a traceback.
+    """Delays Ctrl-C until the block ends, because a half-started cluster cannot be closed without a traceback.
 
-    Processes started inside never receive Ctrl-C, which a terminal sends to all of them; this process stops them.
+    A terminal sends Ctrl-C to all processes, but processes that are started inside the block never receive it. This
+    process stops them.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    resource_tracker.ensure_running()  # it unblocks SIGINT when it starts, so it must not start inside
+    resource_tracker.ensure_running()  # start it here, because it unblocks SIGINT when it starts
     received: list[int] = []
     before = signal.signal(signal.SIGINT, lambda number, _: received.append(number))
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # threads and processes inherit it
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # new threads and processes inherit the mask
     try:
         yield
     finally:

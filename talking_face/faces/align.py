@@ -1,11 +1,12 @@
-"""Named alignments: a transform for each frame from the landmarks of a clip, and the crop from picture and transform.
+"""Named alignments: computes a transform per frame from the landmarks of a clip, and crops pictures with it.
 
 Coordinates of points and transforms are continuous, with 0 at the left or top edge of the picture. A pixel's centre is
 at +0.5, so that crop = transform @ (x, y, 1) holds at every size. `_between_edges` converts from code whose pixels have
 whole-number centres.
 
-A mode has the geometry of the code that it is named after, given the same points. `AlignMode.points` names the detector
-of the points. Where the original uses another detector, docs/reference/faces.md states how much the crops differ.
+With the same points, a mode gives the same geometry as the code that it is named after. `AlignMode.points` names the
+detector of the points. If the original code uses another detector, docs/reference/faces.md states how much crops
+differ.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from talking_face.pretrained.model_files import ModelFiles
 
 Region = tuple[int, int, int, int]  # left, top, right, bottom, whole source px
 
-# Five points of ArcFace's 112 px crop: eye, eye, nose tip, mouth corner, mouth corner, left to right in the picture.
+# Five points of ArcFace's 112 px crop: left eye, right eye, nose tip, left and right mouth corner (of the picture).
 # Source: deepinsight/insightface, python-package/insightface/utils/face_align.py (`arcface_src`).
 ARCFACE_POINTS = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]], np.float32
@@ -47,25 +48,26 @@ IP_LAP_POINTS: tuple[int, ...] = (
     78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308, 324, 318, 402, 317, 14, 87, 178, 88, 95,      # inner lip
 )
 # fmt: on
-_IP_LAP_MARGIN = 5  # px added on each side; inference_single.py adds 25, preprocess_video.py, which made the data, 5
+_IP_LAP_MARGIN = 5  # px added on each side, as in preprocess_video.py, which made the data; inference_single.py adds 25
 
-# Source: joonson/syncnet_python, run_pipeline.py (crop_scale, the medfilt kernel, the padding's grey).
+# Source: joonson/syncnet_python, run_pipeline.py (crop_scale, kernel size of medfilt, grey level of the padding).
 _SYNCNET_SCALE, _SYNCNET_MEDIAN, _SYNCNET_GREY = 0.40, 13, 110
 
-# Source: NVlabs/ffhq-dataset, download_ffhq.py: half the crop's side is the larger of 2.0 times the distance of
-# the eyes and 1.8 times the distance from eyes to mouth. The crop's centre is 0.1 of the way from eyes to mouth.
+# Source: NVlabs/ffhq-dataset, download_ffhq.py: half the crop's side is 2.0 times the distance between
+# the eyes or 1.8 times the distance from eyes to mouth, whichever is larger. The crop's centre is 0.1 of the way from
+# eyes to mouth.
 _FFHQ_EYES, _FFHQ_MOUTH, _FFHQ_DOWN = 2.0, 1.8, 0.1
 
 
 @dataclass(frozen=True)
 class AlignMode:
-    """One way to cut the face out of every frame."""
+    """One way to crop the face from each frame of a clip."""
 
     name: str
     size: int | None  # side of the square crop, px; None: chosen by the caller
     points: str  # mp478 (landmarks of the track) or dlib68 (detected in every frame)
     place: Callable[[np.ndarray, np.ndarray, tuple[int, int], int, float], np.ndarray]
-    warp: Callable[[np.ndarray, np.ndarray, int], np.ndarray] | None  # None: crop_picture, in whole source pixels
+    warp: Callable[[np.ndarray, np.ndarray, int], np.ndarray] | None  # None: `crop_picture`, whole source px
     source: str
 
 
@@ -77,15 +79,16 @@ def transforms(
     size: int,
     enlarge: float,
 ) -> np.ndarray:
-    """Source pixels to crop pixels, for every frame of a clip.
+    """Transforms from source pixels to crop pixels, one per frame of a clip.
 
     Args:
-        points: (T, 478, 2 or 3), or (T, 68, 2) for a mode on dlib's points; source pixels, anything where not valid.
-        valid: (T,) bool. A frame without a face gets a crop between those of its neighbours; at the ends, that of
-            the nearest frame.
+        points: (T, 478, 2 or 3), or (T, 68, 2) for a mode on dlib's points, in source pixels. Points of frames that are
+            not valid are ignored.
+        valid: (T,) bool, True for frames with a face. Points of the other frames are interpolated between the nearest
+            valid frames. Before the first and after the last valid frame, the nearest valid frame's points are used.
         picture: (height, width) of the source, px.
-        size: side of the crop, px; a mode with a fixed size ignores it.
-        enlarge: the crop's side over the face's extent; used by `box` only.
+        size: side of the crop, px; modes with a fixed size ignore it.
+        enlarge: ratio of the crop's side to the face's extent; only the mode `box` uses it.
 
     Returns:
         (T, 2, 3) float64. Raises ValueError without a valid frame.
@@ -96,11 +99,14 @@ def transforms(
 
 
 def source_region(transform: np.ndarray, size: int, picture: tuple[int, int]) -> Region:
-    """The part of the picture, (height, width), that a crop of `size` px shows: even numbers, at least 2x2 px."""
+    """The part of a picture, of size (height, width), that a crop of `size` px shows.
+
+    It has even coordinates, except where it ends at the picture's edge, and at least 2x2 px.
+    """
     height, width = picture
     corners = np.array([[0, 0, size, size], [0, size, 0, size], [1, 1, 1, 1]])
     x, y = invert(transform).astype(np.float64) @ corners
-    # Two pixels more on each side: bilinear reads one, and rounding may ask for another.
+    # Two more pixels on each side: bilinear interpolation reads one, and rounding can require another.
     low, high = (math.floor(x.min()) - 2, math.floor(y.min()) - 2), (math.ceil(x.max()) + 2, math.ceil(y.max()) + 2)
     left, top = (max(0, min(v, n - 2)) // 2 * 2 for v, n in zip(low, (width, height), strict=True))
     right, bottom = (min(n, max(v, 2) + v % 2) for v, n in zip(high, (width, height), strict=True))
@@ -112,7 +118,7 @@ def cut(
 ) -> np.ndarray:
     """The (size, size, 3) uint8 RGB crop of a picture by its (2, 3) transform.
 
-    `offset`: source coordinates of the picture's left and top edge, for a picture that is a part of the source.
+    `offset`: source coordinates of the picture's left and top edge, if the picture is only a part of the source frame.
     """
     if mode.warp is None:
         return crop_picture(picture, _box_of(transform, size), size, offset)
@@ -126,7 +132,7 @@ def cut(
 
 
 def region_of(mode: AlignMode, transform: np.ndarray, size: int, picture: tuple[int, int]) -> Region:
-    """The part of the picture, (height, width), that `cut` reads."""
+    """The part of a picture, of size (height, width), that `cut` reads."""
     if mode.warp is not None:
         return source_region(transform, size, picture)
     box, (height, width) = _box_of(transform, size), picture
@@ -134,7 +140,10 @@ def region_of(mode: AlignMode, transform: np.ndarray, size: int, picture: tuple[
 
 
 def find_dlib68(frame: np.ndarray, files: ModelFiles) -> np.ndarray | None:
-    """(68, 2) float32 points of the strongest face of a whole (H, W, 3) uint8 RGB frame, as EAT finds them, or None."""
+    """(68, 2) float32 points of the face with the highest score in an (H, W, 3) uint8 RGB frame, or None.
+
+    The frame must be complete, as in EAT's evaluation.
+    """
     points = eat.find_points(eat.to_grey(frame), eat.FIND_UPSAMPLE, files)
     return None if points is None else points + np.float32(0.5)
 
@@ -164,7 +173,7 @@ def _place_ffhq(points: np.ndarray, valid: np.ndarray, _p: tuple[int, int], size
     left_eye, right_eye = p[:, 36:42].mean(axis=1), p[:, 42:48].mean(axis=1)
     eyes = (left_eye + right_eye) / 2
     across, down = right_eye - left_eye, (p[:, 48] + p[:, 54]) / 2 - eyes
-    # The mean of two directions that show the tilt of the head: eye to eye, and eyes to mouth turned by 90 degrees.
+    # The head's tilt is the mean of two directions: eye to eye, and eyes to mouth after a rotation by 90 degrees.
     tilt = across + np.stack([down[:, 1], -down[:, 0]], axis=1)
     x = tilt / np.linalg.norm(tilt, axis=1, keepdims=True)
     y = np.stack([-x[:, 1], x[:, 0]], axis=1)
@@ -197,7 +206,7 @@ def _place_syncnet(points: np.ndarray, valid: np.ndarray, _p: tuple[int, int], s
     low, high = p.min(axis=1), p.max(axis=1)
     half, centre = (high - low).max(axis=1) / 2, (low + high) / 2
     track = np.stack([half, centre[:, 0], centre[:, 1]])
-    # medfilt adds zeros at the ends. In a clip under seven frames, the zeros would be the median.
+    # medfilt adds zeros at the ends. In a clip of fewer than seven frames, its median would be one of these zeros.
     if len(p) > _SYNCNET_MEDIAN // 2:
         bs, mx, my = (medfilt(row, _SYNCNET_MEDIAN) for row in track)
     else:
@@ -209,7 +218,7 @@ def _place_syncnet(points: np.ndarray, valid: np.ndarray, _p: tuple[int, int], s
 
 
 def five_points(points: np.ndarray) -> np.ndarray:
-    """Eye centres, nose tip and mouth corners, (T, 5, 2), of (T, 68, 2) iBUG points."""
+    """Eye centres, nose tip and mouth corners, (T, 5, 2), from (T, 68, 2) iBUG points."""
     eyes = [points[:, start : start + 6].mean(axis=1) for start in (36, 42)]
     return np.stack([*eyes, points[:, 30], points[:, 48], points[:, 54]], axis=1)
 
@@ -219,7 +228,7 @@ def _as_68(points: np.ndarray) -> np.ndarray:
 
 
 def _bridged(points: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    """(T, P, 2) float64. Frames that are not valid are interpolated between the nearest valid ones."""
+    """Points, (T, P, 2) float64. Frames that are not valid are interpolated between the nearest valid frames."""
     points = points.astype(np.float64)
     if valid.all():
         return points
@@ -232,7 +241,7 @@ def _bridged(points: np.ndarray, valid: np.ndarray) -> np.ndarray:
 
 
 def _slices(low: np.ndarray, high: np.ndarray, size: int) -> np.ndarray:
-    """Transforms of whole-pixel rectangles, corners (T, 2), stretched to the square: (T, 2, 3)."""
+    """Transforms, (T, 2, 3), from rectangles with corners `low` and `high`, (T, 2) in whole px, to the square crop."""
     out = np.zeros((len(low), 2, 3))
     scale = size / (high - low)
     out[:, 0, 0], out[:, 1, 1] = scale[:, 0], scale[:, 1]
@@ -258,7 +267,7 @@ def _between_centres(transform: np.ndarray) -> np.ndarray:
 
 
 def _warp_bilinear(view: np.ndarray, transform: np.ndarray, size: int) -> np.ndarray:
-    """As norm_crop of insightface: black outside the picture, no averaging when it shrinks."""
+    """Like insightface's norm_crop: bilinear, black outside the picture, without averaging when it shrinks."""
     return cv2.warpAffine(view, _between_centres(transform), (size, size), flags=cv2.INTER_LINEAR)
 
 
@@ -270,7 +279,7 @@ def _warp_eat(view: np.ndarray, transform: np.ndarray, size: int) -> np.ndarray:
 
 
 def _warp_mirror(view: np.ndarray, transform: np.ndarray, size: int) -> np.ndarray:
-    """Bilinear with supersampling, mirrored outside the picture.
+    """Bilinear with supersampling. Outside the picture, it is mirrored.
 
     FFHQ supersamples too (Lanczos, from 4096 px). It also blurs the mirrored border; this function does not.
     """
@@ -286,7 +295,7 @@ def _warp_mirror(view: np.ndarray, transform: np.ndarray, size: int) -> np.ndarr
 
 
 def _warp_slice(view: np.ndarray, transform: np.ndarray, size: int) -> np.ndarray:
-    """A rectangle of whole pixels, grey outside the picture, scaled by cv2.resize (bilinear)."""
+    """Crop a rectangle of whole pixels, grey outside the picture, and scale it with cv2.resize (bilinear)."""
     scale = np.array([transform[0, 0], transform[1, 1]])
     left, top = (int(v) for v in np.rint(-transform[:, 2] / scale))
     right, bottom = (int(a + b) for a, b in zip((left, top), np.rint(size / scale), strict=True))

@@ -13,14 +13,14 @@ import numpy as np
 
 from talking_face.media.picture import Picture
 
-# The crop's side over the larger of the face's height (hairline to chin) and width. The face then fills two thirds of
-# the picture, as in the usual 256 px crops.
+# Ratio of the crop's side to the face's height (hairline to chin) or width, whichever is larger. The face fills two
+# thirds of the crop, as in the usual 256 px crops.
 ENLARGE = 1.5
 
 
 @dataclass(frozen=True, slots=True)
 class CropBox:
-    """A square of source pixels. Where it reaches beyond the picture, the edge pixels are repeated."""
+    """A square of source pixels. Outside the picture, the edge pixels are repeated."""
 
     left: int
     top: int
@@ -35,12 +35,13 @@ class CropBox:
 def stable_box(
     landmarks: np.ndarray, valid: np.ndarray, enlarge: float = ENLARGE, picture: tuple[int, int] | None = None
 ) -> CropBox:
-    """The clip's crop box from its track: (T, P, 2 or 3) landmarks in source pixels and (T,) bool.
+    """The clip's crop box from its track: landmarks (T, P, 2 or 3) in source pixels, and valid frames (T,) bool.
 
     With `picture`, (height, width), the box is moved inside the picture if it fits, so that no edge pixel is repeated.
 
-    The side follows the median size of the face, so that one wide-open mouth does not change the whole clip. It grows
-    only until the face is inside in 98% of the frames. Raises ValueError without a valid frame.
+    The side is proportional to the median size of the face, so that one wide-open mouth does not change the whole clip.
+    It is increased only if the box would not contain the face in 98% of the frames. Raises ValueError if there is no
+    valid frame.
     """
     if not valid.any():
         raise ValueError("no valid frame to place a crop on")
@@ -50,9 +51,10 @@ def stable_box(
     reach_low, reach_high = np.percentile(low, 1, axis=0), np.percentile(high, 99, axis=0)
     side = max(side, 1.05 * float((reach_high - reach_low).max()))
     centre = np.median((low + high) / 2, axis=0)
-    # For a moving head, the whole path is inside, rather than the median position in the centre.
+    # If the head moves, the box contains its whole path; its median position is then not in the box's centre.
     centre = np.clip(centre, reach_high - side / 2, reach_low + side / 2)
-    # Even numbers, between the chroma samples of 4:2:0: the pixels are the same before and after colour conversion.
+    # With even numbers the edges are between chroma samples of 4:2:0, so that cropping before the colour conversion
+    # gives the same pixels as cropping after it.
     side_px = max(2, 2 * round(side / 2))
     left, top = (2 * round((float(middle) - side_px / 2) / 2) for middle in centre)
     if picture is not None:
@@ -63,7 +65,7 @@ def stable_box(
 
 
 def crop_picture(picture: Picture, box: CropBox, size: int, offset: tuple[int, int] = (0, 0)) -> np.ndarray:
-    """(size, size, 3) uint8 RGB, C-contiguous: area average where it shrinks, cubic where it enlarges.
+    """Crop `box` to (size, size, 3) uint8 RGB, C-contiguous. Shrinking averages areas; enlarging is cubic.
 
     `offset`: left and top edge of the picture, in the coordinates of the box.
     """
@@ -72,7 +74,7 @@ def crop_picture(picture: Picture, box: CropBox, size: int, offset: tuple[int, i
     inside = picture.snap(left, top, right, bottom)
     if inside == (left, top, right, bottom):
         return picture.window(*inside, (size, size))
-    # Partly outside: cut at the scale of the picture, repeat the edge pixels, then scale.
+    # The box is partly outside the picture: crop without scaling, repeat the edge pixels, then scale.
     x0, y0 = min(max(left, 0), picture.width - 1), min(max(top, 0), picture.height - 1)
     x1, y1 = max(min(right, picture.width), x0 + 1), max(min(bottom, picture.height), y0 + 1)
     view = picture.rgb()[y0:y1, x0:x1]
@@ -86,7 +88,7 @@ def crop_picture(picture: Picture, box: CropBox, size: int, offset: tuple[int, i
 
 
 def apply_transform(transform: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Map (..., 2 or 3) points by a (2, 3) or broadcastable (..., 2, 3) transform; z has the scale of x."""
+    """Apply a (2, 3) or broadcastable (..., 2, 3) transform to (..., 2 or 3) points. z is scaled like x."""
     linear, shift = transform[..., :2], transform[..., 2]
     xy = np.einsum("...ij,...pj->...pi", linear, points[..., :2]) + shift[..., None, :]
     if points.shape[-1] == 2:

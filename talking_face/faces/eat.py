@@ -1,12 +1,12 @@
-"""Aligns faces as the evaluation of EAT does: template, fit and warp, with the same rounding.
+"""Aligns faces in the same way as EAT's evaluation: the same template, fit, warp and rounding.
 
 Source of every step and constant: github.com/yuangan/evaluation_eat at e39b004, code/utils_crop.py (`crop_and_align`).
-The arithmetic follows scikit-image's `SimilarityTransform` and bilinear `warp`, because a pixel that is one level off
-can move a point that dlib rounds to whole pixels. Coordinates are those of scikit-image and dlib: a pixel's centre is a
-whole number.
+The arithmetic follows scikit-image's `SimilarityTransform` and bilinear `warp` exactly. A pixel that differs by one
+level can move a point by a whole pixel, because dlib rounds its points. As in scikit-image and dlib, the centre of a
+pixel has whole-number coordinates.
 
-The source has another template for closed eyes. At that commit both templates have the same numbers, so that rule is
-not implemented here.
+The source has another template for closed eyes. At that commit both templates have the same numbers, so
+closed eyes are not treated differently here.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ import numpy as np
 from talking_face.pretrained.model_files import ModelFiles
 
 WARPED = 163  # px, side of the template's image
-CROP = slice(1, 129)  # rows and columns of it that are kept
-ALIGN_POINTS = slice(27, 45)  # nose, left eye of the image, half of the right eye; 45 is excluded, as in the source
-FIND_UPSAMPLE = 1  # the frame is doubled before the face is detected
+CROP = slice(1, 129)  # rows and columns of the template's image that are kept
+ALIGN_POINTS = slice(27, 45)  # as in the source: nose, eye on the image's left, half of the other eye
+FIND_UPSAMPLE = 1  # the frame is enlarged to twice its size once before face detection
 
 
 @cache
 def template() -> np.ndarray:
-    """(68, 2) float32: coordinates of the points in the 163x163 image."""
+    """(68, 2) float32: coordinates of the 68 points in the 163x163 image."""
     table = np.loadtxt(Path(__file__).with_name("eat_template.csv"), delimiter=",", skiprows=4, dtype=np.float32)
     return table[:, 1:]
 
 
 def similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """The 3x3 similarity that takes `source` (N, 2) to `target` (N, 2) with the least squared error.
+    """The 3x3 similarity transform that maps `source` (N, 2) to `target` (N, 2) with the least squared error.
 
     Umeyama 1991, eqs. 38-43, for points that are not all equal. It computes in the precision of the input.
     """
@@ -52,7 +52,7 @@ def similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 
 def warp_crop(image: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """The kept 128x128 part of the 163x163 bilinear warp.
+    """Warp a picture (bilinear) to the template's 163x163 image and return the 128x128 part that is kept.
 
     Args:
         image: (H, W, 3) uint8.
@@ -84,7 +84,7 @@ def warp_crop(image: np.ndarray, matrix: np.ndarray) -> np.ndarray:
 
 
 def find_points(grey: np.ndarray, upsample: int, files: ModelFiles) -> np.ndarray | None:
-    """(68, 2) float32 whole-pixel points of the strongest face in (H, W) uint8, or None."""
+    """(68, 2) float32 points of the face with the highest score in (H, W) uint8, in whole px, or None."""
     from talking_face.pretrained.dlib_models import detect_faces_hog, landmarks68
 
     boxes = detect_faces_hog(grey, upsample)

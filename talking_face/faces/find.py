@@ -1,8 +1,9 @@
-"""Finds faces coarsely, in pictures where the landmarker alone finds none.
+"""Finds faces coarsely, including small faces that the landmarker alone does not find.
 
-The detector of the landmarker gets the whole picture at 128 px, and misses every face under 0.15 of that. Here the same
-detector also gets squares of the picture, on four levels, each half as long as those of the level before. A square of
-1/8 of the picture's longer side shows faces of 1/53 of it (24 px of 1280). docs/reference/faces.md has recall and cost.
+The landmarker's detector receives the whole picture at 128 px and finds no face below 0.15 of its side. Here the same
+detector also receives squares of the picture, on four levels. The side of the squares is halved from level to level.
+With squares of 1/8 of the picture's longer side, it finds faces of 1/53 of that side (24 px of 1280). For recall and
+time see docs/reference/faces.md.
 """
 
 from __future__ import annotations
@@ -17,32 +18,35 @@ from talking_face.pretrained.dlib_models import Box
 from talking_face.pretrained.face_detector import INPUT_PX, FaceDetector
 from talking_face.pretrained.model_files import ModelFiles
 
-# Squares of the longer side over 1, 2, 4, 8. The first two levels (7 squares of 16:9, 17 ms) are always used, so
-# that people of similar size are found together. The others (18: 45 ms; 66: 160 ms) are used until a face is found.
+# The side of a square is the picture's longer side divided by 1, 2, 4 or 8. The first two levels (7 squares in a 16:9
+# picture, 17 ms) are always searched, so that people of similar size are found together. The third level (18 squares,
+# 45 ms) and the fourth level (66 squares, 160 ms) are searched only if no face was found before.
 _LEVELS, _ALWAYS = 4, 2
-# A face of up to 0.3 of a square's side is complete in at least one square; the next level finds half of that size.
+# Overlap of neighbouring squares, as a share of their side. A face of up to this size is complete in at least one
+# square. Squares of the next level find faces of half this size.
 _OVERLAP = 0.3
-# On GRID faces of 30 to 300 px, the score is at least 0.88 on one level. On coloured noise it is at most 0.74 on the
-# first three levels, and above 0.7 once per picture on the last.
+# The lowest accepted score. GRID faces of 30 to 300 px have a score of at least 0.88 on at least one level. Coloured
+# noise has scores of at most 0.74 on the first three levels, and on the last level one score above 0.7 per picture.
 MIN_SCORE = 0.75
 _MIN_PICTURE_PX = 16
-# The detector's box is 0.9 of the mesh's height. track.py expects boxes of dlib, which are 0.8 of it.
+# Factor from the detector's boxes (0.9 of the face mesh's height) to dlib's boxes (0.8 of it), which track.py expects.
 _SHRINK = 0.89
 
 
 def find_face(picture: Picture, files: ModelFiles) -> Box | None:
-    """The main face of a picture, in its pixels, or None.
+    """The box of the main face of a picture, in px of the picture, or None.
 
-    The main face is the largest. Among faces within 20% of that size, it is the one nearest to the picture's centre.
+    Among the faces within 20% of the largest width, the main face is the one nearest to the picture's centre.
     """
     found = main_first(find_faces(picture, files), picture.width, picture.height)
     return found[0] if found else None
 
 
 def find_faces(picture: Picture, files: ModelFiles) -> list[Box]:
-    """The faces of a picture, in its pixels, brow to chin, largest first.
+    """The boxes of the faces in a picture, brows to chin, in px of the picture, largest first.
 
-    It finds all faces down to 0.075 of the longer side. Where there is none, it finds the largest ones down to 0.02.
+    It finds all faces of at least 0.075 of the picture's longer side. If there are none, it finds the largest of the
+    smaller faces, down to 0.02 of that side.
     """
     whole = picture.snap(0, 0, picture.width, picture.height)
     width, height = whole[2], whole[3]
@@ -82,7 +86,7 @@ def _in_picture(box: Box, x: int, y: int, scale: float) -> Box:
 
 
 def _distinct(boxes: list[Box]) -> list[Box]:
-    """The boxes without those whose centre is within half a face of one with a higher score."""
+    """The boxes without duplicates: a box is removed if a box with a higher score is within half a face of it."""
     kept: list[Box] = []
     for box in sorted(boxes, key=lambda box: -box.score):
         if all(centre_distance(box, other) > 0.5 * max(box.width, other.width) for other in kept):
@@ -96,7 +100,7 @@ def centre_distance(a: Box, b: Box) -> float:
 
 
 def main_first(boxes: list[Box], width: int, height: int) -> list[Box]:
-    """The boxes of a picture of that size: the main one, then the others by size."""
+    """The boxes in a picture of `width` x `height` px: the main face first, then the others by decreasing width."""
     if not boxes:
         return []
     ordered = sorted(boxes, key=lambda box: -box.width)

@@ -1,13 +1,13 @@
-"""The 478 MediaPipe face points to the 68 points of iBUG 300-W (dlib's), as a readable table.
+"""Converts the 478 MediaPipe face points to the 68 points of iBUG 300-W (dlib's) with a readable table.
 
-Numbering follows the picture, not the subject: point 0 is the jaw at the left edge of the image, 36 the outer corner of
-the eye on the left of the image, 48 the mouth corner on the left of the image, in both sets.
+Left and right are those of the picture, not of the person. Point 0 is the left end of the jaw, 36 is the outer corner
+of the left eye and 48 is the left mouth corner.
 
 How the table was made: for each iBUG point, the MediaPipe points of the same contour were candidates (face oval, upper
 brow row, nose bridge, nostrils, lids, outer and inner lip). The mirror-symmetric pair with the smallest RMS distance to
-dlib's point was chosen, on 99 frames of ten people of GRID. The remaining RMS distance, in percent of the distance
-between the eye centres, is: eyes 2.9, nose 3.4, mouth 5.2, brows 10.1, jaw 9.9. Jaw and brows differ most because dlib
-draws the visible outline of a turned head, and MediaPipe a line fixed on the skin.
+dlib's point was chosen, measured on 99 frames of ten people of GRID. The remaining RMS distance, in percent of the
+distance between the eye centres, is: eyes 2.9, nose 3.4, mouth 5.2, brows 10.1, jaw 9.9. Jaw and brows differ most
+because dlib draws the visible outline of a turned head, and MediaPipe a line fixed on the skin.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def to_68(landmarks: np.ndarray) -> np.ndarray:
         landmarks: (..., 478, 2 or 3) in any unit; 468 points (without irises) also work.
 
     Returns:
-        (..., 68, 2), same dtype and unit; a third coordinate is dropped. NaN stays NaN.
+        (..., 68, 2), same dtype and unit; a third coordinate is removed. NaN stays NaN.
     """
     if landmarks.ndim < 2 or landmarks.shape[-2] < 468 or landmarks.shape[-1] not in (2, 3):
         raise ValueError(f"landmarks must be (..., 478, 2 or 3), got {landmarks.shape}")

@@ -1,9 +1,9 @@
-"""Chooses the speaking face among several: the one whose mouth moves as the sound predicts.
+"""Chooses the speaking face among several faces: the face whose mouth moves most as the sound predicts.
 
 A linear map predicts from ten bands of the sound how fast five distances of the mouth change. The changes of each face
-are correlated with the prediction. On 110 ordered pairs of GRID clips where both people talk, this is right in 108. A
-simpler measure, lip opening against loudness, is right in 65. The table speaking.csv is fitted on the embedded corpus
-only (embedded_corpus/fit_speaking.py). docs/reference/faces.md has more.
+are correlated with the prediction. In 110 ordered pairs of GRID clips, in which both people talk, the choice is correct
+108 times. A simpler measure, the correlation of lip opening and loudness, is correct 65 times. The table speaking.csv
+is fitted on the embedded corpus only (embedded_corpus/fit_speaking.py). For details see docs/reference/faces.md.
 """
 
 from __future__ import annotations
@@ -19,17 +19,18 @@ import numpy as np
 from talking_face.media.reading import AUDIO_RATE
 
 FPS = 25  # frames/s at which the table was fitted, with sound at AUDIO_RATE
-BANDS, CONTEXT = 10, 2  # mel bands of the sound, and its frames before and after the predicted one
+BANDS, CONTEXT = 10, 2  # mel bands of the sound; frames of sound used before, and after, the predicted frame
 # Distances between mesh points that speech changes.
 DISTANCES: tuple[tuple[str, int, int], ...] = (
     *(("inner_opening", 13, 14), ("outer_opening", 0, 17), ("width", 61, 291)),
     *(("jaw", 2, 152), ("inner_width", 78, 308)),
 )
-MAX_LAG = 5  # frames by which the sound may be ahead of the picture, or behind it
-_LAG_COST = 0.02  # of correlation for each frame: in most files, sound and picture are in sync
-# The best face must be this much better than the next: in 110 GRID pairs, the largest margin of a wrong face was 0.016.
+MAX_LAG = 5  # frames; the sound may be this much earlier or later than the picture
+_LAG_COST = 0.02  # subtracted from the correlation per frame of lag, because most files are in sync
+# The best face's score must exceed the second best score by this much. In the 110 GRID pairs, the largest margin of a
+# wrong face was 0.016.
 MIN_MARGIN = 0.02
-MIN_VALID = 0.5  # share of frames that must show a candidate
+MIN_VALID = 0.5  # share of frames in which a candidate's face must be found
 _HIGHEST_HZ, _LOWEST_HZ, _WINDOW = 7600.0, 80.0, 1024
 _FLOOR = 1e-4  # share of the sound's power that is added to every band before the logarithm
 
@@ -42,18 +43,22 @@ class Choice:
 
     index: int
     how: How
-    margin: float | None  # correlation minus that of the next best; negative where the largest face is not the best
+    # Score of the chosen face minus the best score of the other faces; negative if the chosen face, the main one, does
+    # not have the best score. None if no scores were computed.
+    margin: float | None
 
 
 def choose_speaker(
     landmarks: Sequence[np.ndarray], valid: Sequence[np.ndarray], audio: np.ndarray | None, fps: float = FPS
 ) -> Choice:
-    """The speaking face of a clip if one clearly speaks, or else the first.
+    """The speaking face of a clip if one clearly speaks, or else the first candidate.
+
+    A candidate is ignored if its face is found in too few frames (`MIN_VALID`).
 
     Args:
-        landmarks: (T, 478, 2 or 3) for each candidate, the main one first; pixels.
-        valid: (T,) bool for each.
-        audio: (N,) int16 mono, 16 kHz, from the first frame on; None where there is no sound.
+        landmarks: (T, 478, 2 or 3) px for each candidate; the main face is first.
+        valid: (T,) bool for each candidate, True for frames in which its face was found.
+        audio: (N,) int16 mono, 16 kHz, that starts with the first frame; None if there is no sound.
     """
     usable = [i for i, seen in enumerate(valid) if len(seen) and seen.mean() >= MIN_VALID]
     if len(usable) < 2:
@@ -91,7 +96,7 @@ def agreement(motion: np.ndarray, predicted: np.ndarray) -> float:
 def mouth_motion(landmarks: np.ndarray, valid: np.ndarray) -> np.ndarray:
     """Changes of the five distances from frame to frame, (T, 5), each with mean 0 and standard deviation 1.
 
-    Frames without a face are 0.
+    The rows of frames without a face are 0.
     """
     points = landmarks[..., :2].astype(np.float64)
     height = np.nanmedian(np.ptp(points[..., 1], axis=1))

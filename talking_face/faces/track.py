@@ -1,8 +1,8 @@
 """Tracks one face through a clip: landmarks and blendshapes for every frame, with a flag for frames without a face.
 
-The face is found coarsely once; then the landmarker tracks it in a square window. The window moves only when the face
-comes near its edge, because after each move the landmarker has to find the face again. Where the first picture shows
-several people, each is tracked with a separate landmarker until the speaker is chosen.
+A coarse detector finds the face once; then the landmarker tracks it in a square window. The window moves only when the
+face comes near its edge, because after each move the landmarker has to find the face again. If the first picture with a
+face shows several people, each person is tracked with a separate landmarker until the speaker is chosen.
 """
 
 from __future__ import annotations
@@ -23,23 +23,26 @@ from talking_face.pretrained.dlib_models import Box
 from talking_face.pretrained.face_landmarker import BLENDSHAPE_NAMES, N_POINTS, FaceLandmarker, FaceMesh
 from talking_face.pretrained.model_files import ModelFiles
 
-# The window's side over the found face's width (HOG boxes run from brow to chin): room for hair and small moves.
-# Next to another face it is smaller, so that it does not contain the middle of the other.
+# Ratio of the window's side to the width of the face's box (brows to chin). It leaves room for hair and small
+# movements. Near another face the ratio is smaller, down to _MIN_WINDOW, so that the window does not contain the other
+# face's centre.
 _WINDOW, _MIN_WINDOW = 2.4, 1.5
 # The landmarker scales its input to 256 px. A window of 384 px shows the face at more than 150 px.
 _WINDOW_PX = 384
 # The window moves when a landmark is nearer to its edge than this share of its side.
 _MARGIN = 0.06
-# While no face is seen, the coarse finder (25 to 230 ms) runs on the first three frames, then on every fifth, and after
-# two seconds on every 25th.
+# While no face is found, the coarse detector (25 to 230 ms per run) runs on the first three frames, then on every fifth
+# frame, and after two seconds on every 25th frame.
 _EAGER, _STRIDE, _LONG, _LONG_STRIDE = 3, 5, 50, 25
-# A smaller face, in px, is noise.
+# A face of smaller height, in px, is treated as noise.
 _MIN_FACE_PX = 16.0
-# Gaps of up to 5 frames (0.2 s) are bridged in the smoothed landmarks.
+# Smoothed landmarks are interpolated over gaps of up to 5 frames (0.2 s).
 MAX_GAP = 5
-# Of several people, at most four are tracked, none smaller than 0.4 of the largest, and for at most 10 s.
+# If there are several people, at most four are tracked, for at most 10 s. A face narrower than 0.4 of the widest face
+# is ignored.
 _MAX_FACES, _MIN_SHARE, _DECIDE_S = 4, 0.4, 10.0
-# A lost face is searched within so many widths of its last place. Two tracks closer than _SAME heights are the same.
+# A lost face is searched within _REACH face widths of its last position. Two tracks whose distance is below _SAME face
+# heights follow the same face.
 _REACH, _SAME = 1.5, 0.3
 
 
@@ -51,7 +54,7 @@ class FaceTrack:
     blendshapes: np.ndarray  # (T, 52) float32
     valid: np.ndarray  # (T,) bool
     size: tuple[int, int]  # height, width of the source frames
-    n_faces: int = 1  # people who could be tracked from the first picture with a face
+    n_faces: int = 1  # people in the first picture with a face who could be tracked
     choice: Choice = Choice(0, "only", None)  # noqa: RUF009 - frozen
 
     def __len__(self) -> int:
@@ -69,15 +72,16 @@ def track_face(
     *,
     files: ModelFiles,
 ) -> FaceTrack:
-    """Track one face through a stream of pictures of one size: the speaking one, or else the main one.
+    """Track one face through pictures of one size: the speaking face if one clearly speaks, or else the main face.
 
     Args:
         on_picture: called for every picture with the window in which the face is searched, so that a caller can keep
             the pixels that it needs later. The window is None while several faces are tracked.
-        sound: returns (N,) int16 mono at 16 kHz from the first picture on, or None. It is called only where there are
-            several faces. Without it, the main face is tracked.
+        sound: returns the clip's sound, (N,) int16 mono at 16 kHz that starts with the first picture, or None. It is
+            called only if there are several faces. Without sound, the main face is tracked.
 
-    The same pictures give the same track: no state is left from an earlier clip. Raises ValueError without a picture.
+    The same pictures give the same track, because no state is kept from an earlier clip. Raises ValueError if there is
+    no picture.
     """
     size = (0, 0)
     count = 0
@@ -133,7 +137,7 @@ class _Follower:
         self.landmarks = [_NO_POINTS] * start
         self.blendshapes = [_NO_SHAPES] * start
         self.seen = [False] * start
-        self.missing = 0  # frames since the face was last seen
+        self.missing = 0  # frames since the face was last found
 
     def step(self, picture: Picture, time_ms: int) -> None:
         """Tracks the face in the next picture; `time_ms` must increase."""
@@ -171,7 +175,7 @@ def _candidates(boxes: list[Box], picture: Picture) -> list[Box]:
 
 
 def _search_lost(faces: list[_Follower], picture: Picture, files: ModelFiles) -> None:
-    """Moves the window of each lost face to a face near its last place; a single track takes any face."""
+    """Moves the window of each lost face to a face near its last position. A single track may move to any face."""
     boxes = main_first(find_faces(picture, files), picture.width, picture.height)
     free = [box for box in boxes if all(face.missing or not _near(box, face.box, 0.5) for face in faces)]
     for face in faces:
@@ -185,7 +189,7 @@ def _search_lost(faces: list[_Follower], picture: Picture, files: ModelFiles) ->
 
 
 def _distinct(faces: list[_Follower]) -> list[_Follower]:
-    """The tracks without those that track the same face as an earlier one."""
+    """The tracks without duplicates: of the tracks that follow the same face, only the first is kept."""
     kept: list[_Follower] = []
     for face in faces:
         points = np.stack(face.landmarks)[..., :2]
@@ -212,10 +216,10 @@ def smooth_landmarks(landmarks: np.ndarray, valid: np.ndarray, max_gap: int = MA
     Args:
         landmarks: (T, P, D) float32, NaN where not valid.
         valid: (T,) bool.
-        max_gap: gaps of up to this many frames between valid ones are bridged linearly; longer ones stay NaN.
+        max_gap: gaps of up to this many frames are interpolated linearly; longer gaps stay NaN.
 
     Returns:
-        (T, P, D) float32. Runs shorter than 5 frames are not filtered.
+        (T, P, D) float32. A run of fewer than 5 usable frames is not filtered.
     """
     from scipy.signal import savgol_filter
 
@@ -230,8 +234,8 @@ def smooth_landmarks(landmarks: np.ndarray, valid: np.ndarray, max_gap: int = MA
 def jitter(landmarks: np.ndarray, valid: np.ndarray) -> float:
     """Frame-to-frame tracking noise in pixels, after the common motion of the face is removed.
 
-    It is the median over frames of the points' mean distance to the average of the frames before and after. NaN where
-    no 3 frames in a row are valid.
+    It is the median over frames of the points' mean distance to the average of the frames before and after. NaN if no
+    three consecutive frames are valid.
     """
     xy = landmarks[..., :2] - landmarks[..., :2].mean(axis=1, keepdims=True)
     second = xy[1:-1] - (xy[:-2] + xy[2:]) / 2
@@ -246,9 +250,9 @@ _NO_SHAPES: np.ndarray = np.full(len(BLENDSHAPE_NAMES), np.nan, np.float32)
 
 
 def search_window(box: Box, others: Iterable[Box] = ()) -> Window:
-    """The square in which the face of a coarse box is searched, with room for the forehead, hair and small moves.
+    """The square in which the face of a coarse box is searched, with room for forehead, hair and small movements.
 
-    As far as possible, it does not contain the middle of any of the `others`.
+    As far as possible, it does not contain the centre of any box in `others`.
     """
     width = max(box.width, box.height)
     x, y = (box.left + box.right) / 2, (box.top + box.bottom) / 2
@@ -266,7 +270,7 @@ def search_window(box: Box, others: Iterable[Box] = ()) -> Window:
 def face_box(points: np.ndarray) -> Box:
     """The box of a mesh's points, (478, 2 or 3), as the HOG detector of dlib would return it.
 
-    The extent of the mesh includes the forehead: it is 1.25 times that box.
+    The mesh includes the forehead; its extent is 1.25 times the side of dlib's box.
     """
     (left, top), (right, bottom) = points[:, :2].min(axis=0), points[:, :2].max(axis=0)
     x, y, half = (left + right) / 2, (top + bottom) / 2, max(right - left, bottom - top) / 2 / 1.25
@@ -290,13 +294,13 @@ def _look(landmarker: FaceLandmarker, picture: Picture, window: Window, time_ms:
     mesh = landmarker.detect(picture.window(left, top, right, bottom, size), time_ms)
     if mesh is None:
         return None
-    # Whole pixels of the view are not whole pixels of the source: each axis has its own exact scale.
+    # The size of the view was rounded to whole pixels, so that each axis has its own scale.
     back = np.array([width / size[0], height / size[1], width / size[0]])
     return FaceMesh((mesh.landmarks * back + (left, top, 0)).astype(np.float32), mesh.blendshapes)
 
 
 def _bridge(landmarks: np.ndarray, valid: np.ndarray, max_gap: int) -> np.ndarray:
-    """Fill short gaps of `landmarks` in place; returns the frames that are now usable, (T,) bool."""
+    """Fill short gaps of `landmarks` in place. Returns (T,) bool, True for valid frames and filled frames."""
     usable = valid.copy()
     known = np.flatnonzero(valid)
     for before, after in itertools.pairwise(known):

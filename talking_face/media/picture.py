@@ -1,7 +1,7 @@
-"""One picture of a video, of which only the requested window is converted to RGB.
+"""Pictures of a video. Only the window that a caller requests is converted to RGB.
 
-A whole 1080p frame in RGB costs 9 ms and 6 MB. A window around the face costs 2 to 3 ms: FFmpeg cuts it out and scales
-it before it converts the colours. Without scaling, the window has the same pixels as that part of the whole picture.
+A whole 1080p frame in RGB costs 9 ms and 6 MB. A window around the face costs 2 to 3 ms: FFmpeg crops and scales it
+before it converts the colours. An unscaled window has the same pixels as that part of the whole picture in RGB.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import cv2
 import numpy as np
 from av.video.frame import VideoFrame
 
-# FFmpeg's averaging filter is within 2 of 255 of OpenCV's INTER_AREA.
+# FFmpeg's averaging filter differs from OpenCV's INTER_AREA by at most 2 of 255 levels.
 _SHRINK, _ENLARGE = "area", "bicubic"
 # Without these flags, a scaled picture would have half of its colour resolution.
 _CHROMA = "full_chroma_int+full_chroma_inp"
-_UNSCALED = "bilinear"  # the flag with which PyAV's to_ndarray converts
-_KEPT_GRAPHS = 8  # a clip uses three or four; a moved window needs another
+_UNSCALED = "bilinear"  # the flag that PyAV's to_ndarray uses
+_KEPT_GRAPHS = 8  # a clip uses three or four; each new position of a window needs another graph
 
 
 class Picture:
@@ -34,18 +34,18 @@ class Picture:
         raise NotImplementedError
 
     def thumbnail(self, width: int, height: int) -> np.ndarray:
-        """The whole picture as (height, width) uint8 luma of single pixels, without averaging. Takes 0.05 ms."""
+        """Luma of the whole picture, (height, width) uint8. Pixels are picked, not averaged. Takes 0.05 ms."""
         raise NotImplementedError
 
     def window(self, left: int, top: int, right: int, bottom: int, size: tuple[int, int] | None = None) -> np.ndarray:
-        """A window, scaled to `size` (width, height) where given: (h, w, 3) uint8 RGB, C-contiguous.
+        """A window as (h, w, 3) uint8 RGB, C-contiguous, scaled to `size` (width, height) if it is given.
 
-        It averages to shrink and interpolates (cubic) to enlarge. Call `snap` on the window first.
+        Shrinking averages pixels; enlarging is cubic interpolation. Call `snap` on the window first.
         """
         raise NotImplementedError
 
     def snap(self, left: int, top: int, right: int, bottom: int) -> tuple[int, int, int, int]:
-        """The largest window inside this one and the picture, with edges between whole chroma samples."""
+        """The largest window inside the given window and the picture whose edges do not split a chroma sample."""
         return max(0, left), max(0, top), min(self.width, right), min(self.height, bottom)
 
     def copy(self, left: int, top: int, right: int, bottom: int) -> Picture:
@@ -119,7 +119,8 @@ class FramePicture(Picture):
 
 def picture_of(frame: VideoFrame, scaler: Scaler) -> Picture:
     """The picture of a decoded frame, with the container's rotation applied."""
-    # 4:1:1 and similar formats share one chroma sample among four columns; no dataset here has them.
+    # In 4:1:1 and similar formats, four columns share a chroma sample and `snap` would be wrong. No dataset here has
+    # them.
     shared = max((frame.width // max(1, part.width) for part in frame.format.components), default=1)
     if not frame.rotation and shared <= 2:
         return FramePicture(frame, scaler)
@@ -128,7 +129,7 @@ def picture_of(frame: VideoFrame, scaler: Scaler) -> Picture:
 
 
 class Scaler:
-    """FFmpeg filter graphs that cut out, scale and convert: one for each combination in use."""
+    """Crops, scales and converts frames with FFmpeg filter graphs. Each combination of settings has a graph."""
 
     def __init__(self) -> None:
         self._graphs: OrderedDict[tuple[object, ...], av.filter.Graph] = OrderedDict()
@@ -136,7 +137,10 @@ class Scaler:
     def run(
         self, frame: VideoFrame, window: tuple[int, int, int, int] | None, size: tuple[int, int], pixels: str
     ) -> np.ndarray:
-        """`window` (left, top, width, height) of `frame` at `size`: an array in the pixel format, C-contiguous."""
+        """Crop `window` (left, top, width, height), scale it to `size` (width, height) and convert it to `pixels`.
+
+        Returns a C-contiguous array. Without a window, the whole frame is used.
+        """
         source = window[2:] if window else (frame.width, frame.height)
         how = _SHRINK if size[0] <= source[0] and size[1] <= source[1] else _ENLARGE
         at = f"{size[0]}:{size[1]}:flags="
@@ -144,7 +148,7 @@ class Scaler:
         if size == source:
             steps = [("scale", at + _UNSCALED)]
         elif pixels == "rgb24" and name.startswith("yuv"):
-            # Scaling first and converting then costs two thirds of doing both in one step.
+            # Scaling first and converting afterwards takes two thirds of the time of doing both in one step.
             between = "yuvj444p" if name.startswith("yuvj") else "yuv444p"
             steps = [("scale", at + how), ("format", between), ("scale", at + _CHROMA)]
         else:
@@ -152,12 +156,12 @@ class Scaler:
         return np.ascontiguousarray(self._filter(frame, window, [*steps, ("format", pixels)]).to_ndarray())
 
     def sample(self, frame: VideoFrame, size: tuple[int, int]) -> np.ndarray:
-        """Luma of single pixels of the whole frame, (height, width) of `size`."""
+        """Luma of the whole frame at `size` (width, height), as (height, width). Pixels are picked, not averaged."""
         steps = [("scale", f"{size[0]}:{size[1]}:flags=neighbor"), ("format", "gray")]
         return np.ascontiguousarray(self._filter(frame, None, steps).to_ndarray())
 
     def copy(self, frame: VideoFrame, window: tuple[int, int, int, int]) -> VideoFrame:
-        """`window` of `frame` in the pixel format of the frame, with its own memory."""
+        """A copy of `window` (left, top, width, height) in the pixel format of the frame, with its own memory."""
         return self._filter(frame, window, [("copy", "")])
 
     def _filter(

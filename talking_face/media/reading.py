@@ -1,7 +1,7 @@
 """Decodes any container to RGB frames on an exact time grid, and to 16 kHz mono sound that starts with the picture.
 
-Only this module decodes. It returns C-contiguous arrays: PyAV can return a strided view (for a clip 360 px wide), which
-MediaPipe reads as noise without an error.
+Only this module decodes. It returns C-contiguous arrays, because PyAV can return a strided view (for a clip 360 px
+wide), and MediaPipe reads such a view as noise without an error.
 """
 
 from __future__ import annotations
@@ -24,13 +24,14 @@ from talking_face.media.source import Source, as_source, open_source
 from talking_face.reasons import ClipError, Reason
 from talking_face.threads import codec_threads
 
-FPS = 25.0  # every method and metric of the field that uses SyncNet assumes 25 frames/s
+FPS = 25.0  # frames/s; all methods and metrics of the field that use SyncNet assume 25
 AUDIO_RATE = 16000  # Hz; the one sample rate of stored, scored and generated sound
-# A truncated file loses its tail. The header of a good file may count 1 or 2 frames more than are decoded.
+# A file counts as truncated if more than both limits are missing at its end. The header of a complete file can state 1
+# or 2 frames more than are decoded.
 _MAX_LOST_FRAMES = 2
 _MAX_LOST_SHARE = 0.05
-_MAX_LOST_S = Fraction(1, 10)  # for containers that state seconds instead
-# Timestamps of contiguous audio frames jitter by rounding; a real gap is longer than this.
+_MAX_LOST_S = Fraction(1, 10)  # for containers that state a length in s in place of a number of frames
+# Rounding makes the timestamps of contiguous audio frames vary; a real gap is longer than this.
 _AUDIO_GAP_S = 0.02
 
 
@@ -43,7 +44,7 @@ class VideoInfo:
     fps: float
     codec: str
     pix_fmt: str
-    n_frames: int  # 0 where the header does not state it
+    n_frames: int  # 0 if the header does not state it
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ class AudioInfo:
 
 @dataclass(frozen=True, slots=True)
 class MediaInfo:
-    """Header of one file; `duration` in seconds, 0 where unknown."""
+    """Header of one file. `duration` is in seconds; 0 if it is unknown."""
 
     container: str
     duration: float
@@ -67,7 +68,7 @@ class MediaInfo:
 
 
 def probe(source: Source) -> MediaInfo:
-    """Read the headers of `source` without decoding. Raises ClipError when it is not readable media."""
+    """Read the headers of `source` without decoding. Raises ClipError if it is not readable media."""
     with _open(source) as container:
         video = audio = None
         if container.streams.video:
@@ -84,7 +85,7 @@ def probe(source: Source) -> MediaInfo:
                 n_frames=stream.frames,
             )
         context_a = container.streams.audio[0].codec_context if container.streams.audio else None
-        if context_a is not None:  # sound in an unknown codec counts as absent
+        if context_a is not None:  # sound in an unknown codec is treated as absent
             audio = AudioInfo(
                 rate=context_a.sample_rate,
                 channels=context_a.layout.nb_channels,
@@ -96,20 +97,21 @@ def probe(source: Source) -> MediaInfo:
 
 
 def iter_pictures(source: Source, fps: float | None = FPS) -> Iterator[Picture]:
-    """Decode the first video stream and yield pictures on a constant grid, holding one source frame at a time.
+    """Decode the first video stream and yield pictures at constant time steps, holding one source frame at a time.
 
     Args:
         source: file or tar member.
-        fps: output rate in frames/s. Output frame k is the source frame nearest in time to k/fps after the first one
-            (ties to the earlier), so it is off by at most half a source frame; the number of frames is the
-            stream's length times fps, rounded, and at least 1. None gives the source's own frames.
+        fps: output rate in frames/s. Output frame k is the source frame that is nearest to the time k/fps after the
+            first frame; in a tie, the earlier frame. The error is at most half a source frame. The number of output
+            frames is the stream's length times fps, rounded, and at least 1. With None, the source frames are yielded
+            unchanged.
 
     Yields:
-        Pictures, upright (the container's rotation applied), whose colours are converted with the stream's own matrix
-        and range (BT.601, as FFmpeg, where it names none). A repeated frame is the same object.
+        Upright pictures: the container's rotation is applied. Colours are converted with the matrix and range that the
+        stream names, or with BT.601 if it names none, as FFmpeg does. A repeated frame is the same object.
 
     Raises:
-        ClipError: no-video, truncated, decode-error, or what `open_source` raises.
+        ClipError: no-video, truncated, decode-error, or a reason of `open_source`.
     """
     scaler = Scaler()
     if fps is None:
@@ -155,7 +157,7 @@ def iter_frames(source: Source, fps: float | None = FPS) -> Iterator[np.ndarray]
 
 
 def read_frames(source: Source, fps: float | None = FPS) -> np.ndarray:
-    """All frames of `iter_frames`: (T, H, W, 3) uint8 RGB. For clips of seconds; stream longer ones."""
+    """All frames of `iter_frames`: (T, H, W, 3) uint8 RGB. For long clips use `iter_frames`: it needs less memory."""
     frames = list(iter_frames(source, fps))
     if not frames:
         raise ClipError(Reason.DECODE_ERROR, f"{as_source(source)} has a video stream without a frame")
@@ -168,19 +170,18 @@ def read_audio(source: Source, rate: int = AUDIO_RATE, start: float | Fraction |
     Args:
         source: file or tar member, with or without video.
         rate: Hz of the result.
-        start: time on the file's own clock that becomes sample 0. Default: the first video frame's time where there is
-            video, else 0, so that sample n belongs to time n/rate of the picture. Zeros precede sound that starts
-            later; earlier sound is cut.
+        start: time of sample 0, in seconds on the file's own clock. The default is the time of the first video frame,
+            or 0 without video, so that sample n belongs to time n/rate of the picture. If the sound starts later, zeros
+            are added before it. Sound before `start` is removed.
 
     Returns:
-        (N,) int16. Surround gives its centre channel, which holds the speech; other layouts give the mean of
-        their channels.
-        Resampled by a zero-phase polyphase filter, so nothing is delayed.
+        (N,) int16. For surround sound it is the centre channel, which contains the speech; for other layouts it is the
+        mean of the channels. Resampling uses a zero-phase polyphase filter, which adds no delay.
 
     Raises:
-        ClipError: no-audio, decode-error, or what `open_source` raises.
+        ClipError: no-audio, decode-error, or a reason of `open_source`.
     """
-    # Takes 40 ms to import; metrics and landmarks do not need it.
+    # Imported here because the import takes 40 ms, and metrics and landmarks do not need it.
     from scipy.signal import resample_poly
 
     with _open(source) as container:
@@ -224,7 +225,7 @@ def _open(source: Source) -> Iterator[InputContainer]:
 
 
 def _decoded(source: Source) -> Iterator[tuple[Fraction, VideoFrame]]:
-    """(presentation time in s, frame) of the first video stream, in order; raises on a cut or broken stream."""
+    """Yields (presentation time in s, frame) of the first video stream; ClipError if it is truncated or damaged."""
     name = as_source(source)
     with _open(source) as container:
         if not container.streams.video:
@@ -234,7 +235,8 @@ def _decoded(source: Source) -> Iterator[tuple[Fraction, VideoFrame]]:
             raise _unknown_codec(source, "picture")
         stream.codec_context.thread_count = codec_threads()
         stream.codec_context.thread_type = "AUTO" if codec_threads() > 1 else "NONE"
-        # AVI stores a frame rate but no times. With B-frames, the times that FFmpeg derives are in coding order.
+        # AVI stores a frame rate but no times, and with B-frames the times that FFmpeg derives are in coding order.
+        # Therefore the times of AVI frames are computed from their index.
         timed = container.format.name != "avi"
         count = 0
         last: Fraction | None = None
@@ -251,7 +253,7 @@ def _decoded(source: Source) -> Iterator[tuple[Fraction, VideoFrame]]:
                 for frame in stream.decode(packet):
                     time = _time(frame, stream, count, timed)
                     if last is not None and time <= last:
-                        continue  # a repeated or backward stamp adds no picture time
+                        continue  # skip a frame whose time is not later than the last one
                     last = time
                     count += 1
                     yield time, frame
@@ -264,7 +266,7 @@ def _decoded(source: Source) -> Iterator[tuple[Fraction, VideoFrame]]:
                 Reason.TRUNCATED,
                 f"{name} gives {count} of the {stream.frames} frames its header counts; fetch it again",
             )
-        # Matroska and WebM do not count frames, but state the length of the whole file, sound included.
+        # Matroska and WebM state no number of frames, but the length of the whole file, including its sound.
         stated = Fraction(container.duration or 0, av.time_base)
         if not stream.frames and stated and end - (first or 0) < stated * Fraction(1 - _MAX_LOST_SHARE) - _MAX_LOST_S:
             raise ClipError(
@@ -301,7 +303,7 @@ def _decode_mono(container: InputContainer, source: Source, start: Fraction) -> 
     """((N,) float32 in [-1, 1), rate in Hz) with sample 0 at time `start` of the container's clock."""
     stream = container.streams.audio[0]
     rate = stream.codec_context.sample_rate
-    resampler = av.AudioResampler(format="fltp")  # sample format only: same rate, same layout
+    resampler = av.AudioResampler(format="fltp")  # converts the sample format only; rate and layout stay the same
     pieces: list[np.ndarray] = []
     cursor = 0  # samples placed so far, counted from `start`
     try:
@@ -334,7 +336,7 @@ def _decode_mono(container: InputContainer, source: Source, start: Fraction) -> 
 
 
 def _to_mono(planes: np.ndarray, channels: list[str]) -> np.ndarray:
-    """(C, N) float32 to (N,) float32: the centre of a surround layout, otherwise the mean."""
+    """(C, N) float32 to (N,) float32: the centre channel of a surround layout, otherwise the mean of the channels."""
     if len(channels) >= 3 and "FC" in channels:
         return planes[channels.index("FC")]
     return planes.mean(axis=0, dtype=np.float32) if len(planes) > 1 else planes[0]

@@ -22,14 +22,14 @@ _LFS = b"version https://git-lfs"
 class ByteRange(io.RawIOBase):
     """A read-only, seekable view of `size` bytes from `offset`: an uncompressed tar member.
 
-    `parts` are the files that continue `path`; `offset` counts through all of them.
+    `parts` are the files that follow `path` in a split archive; `offset` counts the bytes of all files.
     """
 
     def __init__(self, path: str, offset: int, size: int, parts: tuple[str, ...] = ()) -> None:
         super().__init__()
         self._paths = (path, *parts)
         self._starts = [0, *accumulate(Path(part).stat().st_size for part in self._paths)][:-1]
-        self._part = 0  # which of `_paths` is open
+        self._part = 0  # index in `_paths` of the open file
         self._file = Path(path).open("rb")  # noqa: SIM115 - closed in close()
         self._offset, self._size, self._at = offset, size, 0
 
@@ -60,7 +60,7 @@ class ByteRange(io.RawIOBase):
         return done
 
     def _read(self, at: int, wanted: int) -> bytes:
-        """Up to `wanted` bytes from `at`, counted from the start of the first file; b"" after the end of the last."""
+        """Up to `wanted` bytes from `at`, counted from the start of the first file; b"" after the last file."""
         part = bisect_right(self._starts, at) - 1
         if part != self._part:
             self._file.close()
@@ -83,7 +83,7 @@ def as_source(source: Source) -> MediaSource:
 
 @contextmanager
 def open_source(source: Source) -> Iterator[str | BinaryIO]:
-    """A path that PyAV can open, or a seekable file of the bytes of a tar member.
+    """A path that PyAV can open, or a seekable file object for a tar member.
 
     Raises ClipError (missing-file, empty-file, lfs-pointer, unreadable) before any decoder sees the bytes.
     """

@@ -18,14 +18,14 @@ from av.video.stream import VideoStream
 from talking_face.files import replacing
 from talking_face.media.reading import AUDIO_RATE, FPS
 
-# FFmpeg's names differ from what people write.
+# Usual codec name -> FFmpeg's name of the encoder.
 _CODECS = {"h264": "libx264", "h265": "libx265", "flv1": "flv"}
 _AUDIO_CHUNK = 1024  # samples; the length of an AAC frame
 
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
-    """How `write_video` encodes pictures and sound. The default keeps about 47 dB on faces."""
+    """How `write_video` encodes pictures and sound. With the default, the PSNR on faces is about 47 dB."""
 
     codec: str = "h264"
     crf: int = 10  # quality, 0 is lossless; used by H.264 and H.265 only
@@ -48,10 +48,10 @@ def write_video(
     audio_rate: int = AUDIO_RATE,
     encoding: Encoding = _DEFAULT,
 ) -> None:
-    """Write frames, and optional sound, to the container that the suffix of `path` names.
+    """Write frames, and optional sound, to a file whose container is chosen by the suffix of `path`.
 
     Args:
-        path: written by an atomic rename.
+        path: the file; it is written by an atomic rename.
         frames: (T, H, W, 3) uint8 RGB, or an iterable of (H, W, 3); at least one.
         fps: frames/s.
         audio: (N,) int16 mono, or (N, C) int16.
@@ -93,8 +93,8 @@ def _video_stream(container: OutputContainer, rate: Fraction, size: tuple[int, .
     if encoding.codec in ("h264", "h265"):
         options = {"crf": str(encoding.crf), "preset": encoding.preset}
     if encoding.codec == "h264":
-        # x264's vector code for mbtree reads past the last blocks of a picture: with it, the same frames gave 13
-        # different files in 15 runs at 320x240.
+        # No mbtree: x264's vector code for it reads past the last blocks of a picture, so that the output is not
+        # reproducible. With mbtree, 15 runs with the same frames at 320x240 gave 13 different files.
         options["x264-params"] = "mbtree=0"
     codec = _CODECS.get(encoding.codec, encoding.codec)
     stream = container.add_stream(codec, rate=rate, options={**options, **encoding.options})
@@ -117,7 +117,7 @@ def write_audio(
 ) -> None:
     """Write (N,) or (N, C) int16 samples to .m4a (codec "aac") or .wav ("pcm_s16le").
 
-    The rename is atomic and the bytes are the same every time.
+    The file is written by an atomic rename. The same samples give the same bytes.
     """
     encoding = Encoding(audio_codec=codec, audio_channels=channels, audio_bitrate=bitrate)
     with _container(Path(path)) as container:
@@ -125,7 +125,7 @@ def write_audio(
 
 
 class _AudioTrack:
-    """One audio stream, written in step with the picture so that players and FFmpeg's muxer need no large buffer."""
+    """One audio stream, written in turns with the picture so that players and FFmpeg's muxer need no large buffer."""
 
     def __init__(self, container: OutputContainer, samples: np.ndarray, rate: int, encoding: Encoding) -> None:
         """Adds the stream. `samples`: (N,) or (N, C) int16. Raises ValueError for another shape or type."""
@@ -152,7 +152,7 @@ class _AudioTrack:
             self._write(_AUDIO_CHUNK)
 
     def finish(self) -> None:
-        """Writes the rest and closes the stream."""
+        """Writes the remaining samples and flushes the encoder."""
         while self._at < len(self._samples):
             self._write(min(_AUDIO_CHUNK, len(self._samples) - self._at))
         self._container.mux(self._stream.encode(None))
