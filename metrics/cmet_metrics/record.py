@@ -212,7 +212,8 @@ class MetricRecord(ABC):
     def _base_key(self) -> str:
         cls, mine = type(self), self.arguments
         same_name = [key for key in cls.variants if key.partition(":")[0] == self.name]
-        if not same_name:
+        # The variants of a user's own class are not known to commands.
+        if not same_name or not cls.__module__.startswith("cmet_metrics."):
             return f"{cls.__module__}:{cls.__qualname__}"
 
         def different(key: str) -> int:
@@ -257,10 +258,14 @@ def parse_options(cls: type[MetricRecord], key: str, options: str) -> dict[str, 
     names = [item.name for item in fields(cls) if item.name != "files"]
     out: dict[str, object] = {}
     for option in options.split(","):
-        name, _, text = option.partition("=")
+        name, equals, text = option.partition("=")
         if name not in names:
             known = ", ".join(names) or "none"
             raise UserError(f"{key}: unknown option {name!r}{did_you_mean(name, names)}; known: {known}")
+        if not equals:
+            raise UserError(f"{key}: {name} has no value; give {name}=VALUE; known: {_listed(choices(cls, name))}")
+        if name in out:
+            raise UserError(f"{key}: {name} is given twice")
         out[name] = _parse_value(cls, key, name, text)
     return out
 

@@ -68,12 +68,13 @@ def get_metric(key: str, files: ModelFiles = DEFAULT_FILES, *, imports: bool = T
     base, comma, options = key.partition(",")
     known = base if base in KEYS else default_variants().get(base)
     if known is None:
+        if comma and (base in _loaded or _names_class(base)):
+            raise UserError(f"--metrics {key}: a class of your own takes no options")
         if base not in _loaded and imports and not comma and (cls := _own_class(base)) is not None:
             _loaded[base] = cls
         if base not in _loaded or comma:
             raise UserError(f"no metric is called {key!r}{_hint(base)}")
-        own = _loaded[base]
-        return own(files=files) if "files" in inspect.signature(own).parameters else own()
+        return _own_metric(_loaded[base], files)
     cls = KEYS[known]
     arguments = arguments_of(cls, known) | (parse_options(cls, key, options) if comma else {})
     return _made(cls, arguments, files)
@@ -134,13 +135,34 @@ def common_profile(keys: Iterable[str], profile: Profile | None = None) -> Profi
     return next((found for found in PROFILES if found in only), "embedded")
 
 
+def _own_metric(cls: type[Metric], files: ModelFiles) -> Metric:
+    """A metric of a user's own class, with the arguments of its first variant if it has variants."""
+    first = next(iter(cls.variants), None)
+    arguments = arguments_of(cls, first) if first else {}
+    return _made(cls, arguments, files) if "files" in inspect.signature(cls).parameters else cls()
+
+
+def _names_class(key: str) -> bool:
+    """Whether the key can only be `module:Class`: its class is capitalized, and its module is not a metric's name."""
+    module, _, name = key.partition(":")
+    identifiers = all(part.isidentifier() for part in (*module.split("."), name))
+    return identifiers and name[0].isupper() and module not in default_variants()
+
+
 def _own_class(key: str) -> type[Metric] | None:
     """The class of the key `module:Class`; None if the key has another form or its module does not exist.
 
-    Raises UserError if the module cannot be imported, if it does not have the class, or if the class is not a `Metric`.
+    Raises UserError if the module cannot be imported, if it does not have the class, if the class is not a `Metric`, or
+    if the module has the name of a metric of this suite.
     """
     module, _, name = key.partition(":")
+    if module.endswith(".py"):
+        raise UserError(f"--metrics {key}: write the module's name without .py, {Path(module).stem}:{name}")
     if not all(part.isidentifier() for part in (*module.split("."), name)):
+        return None
+    if module in default_variants():
+        if name[0].isupper() and Path(f"{module}.py").is_file():
+            raise UserError(f"--metrics {key}: {module} is a metric of this suite; give {module}.py another name")
         return None
     folder = str(Path.cwd())
     if folder not in sys.path:
@@ -149,21 +171,26 @@ def _own_class(key: str) -> type[Metric] | None:
         importlib.invalidate_caches()
         if importlib.util.find_spec(module) is None:
             return None
-        cls = getattr(importlib.import_module(module), name, None)
+        loaded = importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name and module.startswith(error.name):
             return None
         raise UserError(f"--metrics {key}: {module} cannot be imported ({error})") from error
     except Exception as error:
         raise UserError(f"--metrics {key}: {module} cannot be imported ({type(error).__name__}: {error})") from error
-    if not (isinstance(cls, type) and issubclass(cls, Metric)):
-        raise UserError(f"--metrics {key}: {module} has no class {name} that is a cmet_metrics.base.Metric")
+    classes = {text: cls for text, cls in vars(loaded).items() if isinstance(cls, type) and issubclass(cls, Metric)}
+    if name not in classes:
+        hint = did_you_mean(name, classes.keys() - {"Metric"})
+        raise UserError(f"--metrics {key}: {module} has no class {name} that is a cmet_metrics.base.Metric{hint}")
+    cls = classes[name]
     if missing := sorted(cls.__abstractmethods__):
         raise UserError(f"--metrics {key}: the class does not define {', '.join(missing)}")
     return cls
 
 
 def _hint(key: str) -> str:
+    if _names_class(key):
+        return f"; there is no module {key.partition(':')[0]} on the Python path or in the current folder"
     names = default_variants()
     variants = [known for known in KEYS if known.partition(":")[0] == key.partition(":")[0]]
     return (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import importlib
+import re
 import sys
 from dataclasses import fields
 from pathlib import Path
@@ -116,7 +117,13 @@ def test_options_override_arguments() -> None:
         ("ea:emotion-fan-8,per=frame", "per=video only"),
         ("lse_c:corpus,crop=lm", "crop=mouth goes with network=corpus, and only with it"),
         ("fid:dataset", "no metric is called 'fid:dataset'.*fid:cmet-pair"),
+        ("ssim:skimage,frames=min,frames=exact", "frames is given twice"),
+        ("ssim:skimage,frames", "frames has no value; give frames=VALUE; known: exact, linspace, min"),
         ("json:nothing", "json has no class nothing"),
+        ("cmet_metrics.ssim:Ssin", r"no class Ssin .*; did you mean Ssim\?"),
+        ("brightnes:Brightness", "there is no module brightnes on the Python path or in the current folder"),
+        ("made/brightness.py:Brightness", "write the module's name without .py, brightness:Brightness"),
+        ("brightness:Brightness,frames=min", "a class of your own takes no options"),
         ("json:JSONDecoder", "no class JSONDecoder that is a cmet_metrics.base.Metric"),
     ],
 )
@@ -165,7 +172,10 @@ def test_a_metric_of_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert find_record("own_metrics_here:Half") is None, "a key in a file imports nothing"
     clip = np.zeros((3, 8, 8, 3), np.uint8)
     assert metric.score(Sample(clip + 2), Sample(clip)).value == 2
+    (tmp_path / "ssim.py").write_text(OWN)
     for key, message in (
+        ("ssim:Brightness", "give ssim.py another name"),
+        ("own_metrics_here:Brightness,x=1", "takes no options"),
         ("own_metrics_here:Half", "does not define .*compute.*title"),
         ("own_metrics_here:Nothing", "no class Nothing"),
         ("broken_here:Any", "broken_here cannot be imported .*nothing_of_this_name"),
@@ -173,6 +183,18 @@ def test_a_metric_of_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     ):
         with pytest.raises(UserError, match=message):
             get_metric(key)
+
+
+def test_a_users_own_class_with_variants_is_its_first_variant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = Path(__file__).parents[2] / "docs" / "how_to" / "add_a_metric.md"
+    _, example = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    (tmp_path / "own_level_here.py").write_text(example.replace('mean level"', 'mean level", {"channel": "red"}'))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    metric = get_metric("own_level_here:Level")
+    assert metric.key == "own_level_here:Level" == get_metric(metric.key).key
+    assert metric.signature().fields["variant"] == "own_level_here.Level"
+    assert metric.arguments == {"statistic": "mean", "channel": "red"}
 
 
 def test_every_file_with_metrics_lists_them() -> None:
