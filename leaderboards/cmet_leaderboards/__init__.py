@@ -1,1 +1,1 @@
-"""Result rows, statistics over them, and the boards rendered from them."""
+"""Stores result rows, computes statistics from them, and writes leaderboards."""

@@ -14,37 +14,39 @@ _CALIBRATION = Path(__file__).parents[2] / "docs" / "experiments" / "calibration
 
 @dataclass(frozen=True)
 class Bands:
-    """Metric signature -> band, in the metric's unit. `about` names the file that they are from."""
+    """The noise bands by metric signature, in the unit of the metric. `about` names the file with the bands."""
 
     by_signature: dict[str, float] = field(default_factory=dict)
     about: str = ""
 
     def of(self, signature: str) -> float:
-        """The band; 0 for an unknown signature, so that every difference counts."""
+        """The band of a metric; 0 if the signature is unknown, so that every difference counts."""
         return self.by_signature.get(signature, 0.0)
 
 
 def known_bands() -> Path | None:
-    """The calibration in the source tree; None in an installation without it."""
+    """The file of noise bands in the source tree; None if the installation does not have it."""
     return _CALIBRATION if _CALIBRATION.is_file() else None
 
 
 def load_bands(path: Path | None = None, source: str | None = None) -> Bands | None:
-    """Bands from a file; without a path from the source tree, or None where it has no calibration.
+    """Read bands from `path`.
+
+    If `path` is None, read the file in the source tree. If this file does not exist, return None.
 
     Raises:
-        UserError: as `read_bands`.
+        UserError: the same errors as `read_bands`.
     """
     path = path or known_bands()
     return read_bands(path, source) if path else None
 
 
 def read_bands(path: Path, source: str | None = None) -> Bands:
-    """Bands from the CSV that `cmet-eval calibrate` writes: columns signature, source and band.
+    """Read bands from the CSV file that `cmet-eval calibrate` writes, with the columns signature, source and band.
 
     Args:
         path: the file.
-        source: the clips of the calibration, such as `embedded`; None takes the largest band over all sources.
+        source: the clips that calibration used, such as `embedded`. If None, the largest band of all sources is used.
 
     Raises:
         UserError: the file cannot be read, or has no band of that source.

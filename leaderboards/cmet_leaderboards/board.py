@@ -1,6 +1,6 @@
 """Builds boards from result rows: Markdown, CSV, Parquet, JSON and one self-contained HTML page.
 
-The same rows and noise bands give the same bytes: no time, machine or folder enters a board.
+The same rows and noise bands give the same bytes: a board contains no time, machine name or folder.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ def build(
     gallery: Gallery | None = None,
     published: Sequence[Mapping[str, object]] = (),
 ) -> Path:
-    """Rebuild every board from the result rows under `results`.
+    """Write all boards again from the result rows under `results`.
 
-    Writes index.html and board.md, .csv, .parquet and .json with all settings into `out`, the same five files for each
-    setting, and the schema of the JSON.
+    The folder `out` gets index.html, board.md, board.csv, board.parquet and board.json with all settings. It also gets
+    the same five files for each setting, named by the setting, and the schema of the JSON.
 
     Args:
-        results: folder of result rows, searched in depth.
+        results: the folder of result rows; its subfolders are searched too.
         out: the folder of the boards.
-        bands: noise bands inside which two methods tie; None: no bands.
-        gallery: videos that the pages play, see `cmet_leaderboards.html.Gallery`; None: no videos.
+        bands: noise bands; two methods tie if their difference is inside the band. None: no bands.
+        gallery: the videos that the pages play, see `cmet_leaderboards.html.Gallery`. None: no videos.
         published: numbers that papers print, see `cmet_leaderboards.published.published_tables`.
 
     Returns:
         the path of index.html.
 
     Raises:
-        UserError: there are no rows, or rows contradict each other.
+        UserError: there are no rows, or some rows contradict each other.
     """
     tables = build_tables(read_results(results), bands or Bands(), published)
     rows = list(records(tables))
@@ -57,7 +57,7 @@ def build(
 def _files(
     page: str, stem: str, tables: Sequence[Table], rows: Sequence[BoardRow], gallery: Gallery | None
 ) -> dict[str, bytes]:
-    """The five files of some tables by name; `page` names the HTML page, `stem` the others."""
+    """{file name: content} of the five files. `page` is the name of the HTML page, `stem` the name of the others."""
     return {
         f"{stem}.md": to_markdown(tables).encode(),
         f"{stem}.csv": to_csv(rows).encode(),

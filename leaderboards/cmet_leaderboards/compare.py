@@ -1,4 +1,4 @@
-"""Compares two methods: paired differences of every metric on the pairs that both have."""
+"""Compares two methods: the paired differences of every metric, on the pairs that both methods have."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from talking_face.reasons import UserError
 
 @dataclass(frozen=True)
 class Extreme:
-    """A pair for which the two methods have very different values."""
+    """One of the pairs for which the values of the two methods differ most."""
 
     pair_id: str
     a: float
@@ -27,22 +27,23 @@ class Extreme:
 
 @dataclass(frozen=True)
 class MetricComparison:
-    """The two methods under one metric."""
+    """The comparison of the two methods by one metric."""
 
     column: Column
-    a: float | None  # means on the common pairs
-    b: float | None
-    scored: tuple[int, int]  # pairs with a finite or infinite value, of A and of B
-    # The difference is loss of A minus loss of B; Holm's correction is over metrics. None without a common finite pair.
+    a: float | None  # mean of method A on the common pairs
+    b: float | None  # mean of method B on the common pairs
+    scored: tuple[int, int]  # number of pairs with a finite or infinite value, for A and for B
+    # The difference is the loss of A minus the loss of B. Holm's correction is over the metrics. None if no pair has a
+    # finite value for both methods.
     paired: PairwiseComparison | None
-    extremes: tuple[Extreme, ...]  # the pairs that differ most, largest difference first
+    extremes: tuple[Extreme, ...]  # sorted, the largest difference first
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The methods A and B in one table of rows that may be compared."""
+    """The comparison of the methods A and B in one table, whose rows are comparable."""
 
-    grid: Grid  # of these two methods only
+    grid: Grid  # contains only these two methods
     expected: int
     metrics: tuple[MetricComparison, ...]
 
@@ -54,19 +55,19 @@ class Comparison:
 def compare(
     results: Results, a: str, b: str, *, setting: str | None = None, bands: Bands | None = None, extremes: int = 3
 ) -> list[Comparison]:
-    """Compare methods `a` and `b` in every table that has both.
+    """Compare the methods `a` and `b` in every table that contains both.
 
     Args:
         results: result rows.
-        a: a name, or name@revision.
-        b: as `a`.
-        setting: only this setting; None: all.
-        bands: noise bands; a smaller difference is a tie.
-        extremes: how many of the most different pairs to name for each metric.
+        a: the name of a method, or name@revision.
+        b: the same for the other method.
+        setting: the only setting to compare in; None: all settings.
+        bands: noise bands; a difference inside its band is a tie.
+        extremes: for each metric, the number of pairs to list among those that differ most.
 
     Raises:
-        UserError: a name is unknown or ambiguous, or no table has both methods. The message says in what their rows
-            differ.
+        UserError: a name is unknown or ambiguous, or no table contains both methods. For the last case, the message
+            names the keys in which the rows of the two methods differ.
     """
     every = [grid for grid in grids(results) if setting is None or grid.key["setting"] == setting]
     if not every:
@@ -92,7 +93,7 @@ def _method(every: Sequence[Grid], name: str) -> MethodId:
 
 
 def _no_common_table(every: Sequence[Grid], one: MethodId, two: MethodId) -> str:
-    """The message that says in which keys the nearest tables of the two methods differ."""
+    """The error message. It names the keys in which the two most similar tables of the two methods differ."""
     first, second = ([g.key for g in every if method in g.methods] for method in (one, two))
     near = min(
         ([k for k in TABLE_KEYS if x[k] != y[k]] for x in first for y in second),
@@ -112,7 +113,7 @@ def _compare(grid: Grid, one: MethodId, two: MethodId, bands: Bands, extremes: i
 
 
 def _paired(pair: Grid, columns: Sequence[int], bands: Bands) -> dict[int, PairwiseComparison]:
-    """The paired differences of the columns that have common finite pairs; Holm's correction is over these columns."""
+    """The paired differences of all columns with common finite pairs. Holm's correction is over these columns."""
     found = {c: result for c in columns if (result := pair.difference(0, 1, c)) is not None}
     corrected = holm([difference.p for difference, _ in found.values()])
     return {
@@ -145,7 +146,7 @@ HEAD = ("metric", "A", "B", "A better by", "95% interval", "p", "p (Holm)", "pai
 
 
 def lines(comparison: Comparison) -> list[tuple[str, ...]]:
-    """One line for each metric, with HEAD's columns. `A better by` is the fall of the loss: positive is good for A."""
+    """One line per metric, with the columns of HEAD. `A better by` is positive if A is better."""
     out: list[tuple[str, ...]] = []
     for metric in comparison.metrics:
         column, paired = metric.column, metric.paired
@@ -175,7 +176,7 @@ def _p(p: float) -> str:
 
 
 def to_markdown(comparison: Comparison) -> str:
-    """A title, the table of `lines`, and the pairs that differ most."""
+    """The comparison as Markdown: a title, the table of `lines`, and the pairs that differ most."""
     (a, a_revision), (b, b_revision) = comparison.grid.methods
     key = comparison.grid.key
     out = [f"# {a} and {b}, {key['setting']}", ""]

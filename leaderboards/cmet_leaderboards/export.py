@@ -1,4 +1,4 @@
-"""Writes boards for programs: one long table (CSV, Parquet), and one JSON document with a schema.
+"""Writes boards in formats that programs read: one long table (CSV and Parquet), and one JSON file with a schema.
 
 The same tables give the same bytes.
 """
@@ -25,7 +25,7 @@ from cmet_leaderboards.statistics import Interval
 from cmet_leaderboards.tables import Breakdown, Cell, MethodRow, Table
 from talking_face.arrow import schema_of
 
-SCHEMA_FILE = Path(__file__).parent / "board.schema.json"  # the schema of the document that `to_json` makes
+SCHEMA_FILE = Path(__file__).parent / "board.schema.json"  # the schema of the document that `to_json` writes
 FORMAT = "cmet-eval-board-1"
 Json = dict[str, object]
 
@@ -34,7 +34,8 @@ Json = dict[str, object]
 class BoardRow:
     """One number of a board. Its fields are the columns of the CSV and Parquet files.
 
-    A row with neither emotions nor a speaker is a cell of the board; the other rows are parts of such a cell.
+    A row without emotions and without a speaker is a cell of the board. The other rows are for some of the pairs of
+    such a cell: the pairs with these emotions, or with this speaker.
     """
 
     setting: str
@@ -59,8 +60,8 @@ class BoardRow:
     compared: bool
     best: bool
     rank: int | None
-    ties: str | None  # titles of the methods that it ties with
-    distance: float | None  # mean distance from the ideal, where the metric has one
+    ties: str | None  # titles of the methods that tie with this method
+    distance: float | None  # mean distance from the ideal value, if the metric has one
     dataset: str
     data_digest: str
     data_signature: str
@@ -74,7 +75,7 @@ FIELDS = schema_of(BoardRow, nullable=True)
 
 
 def records(tables: Sequence[Table]) -> Iterator[BoardRow]:
-    """Every method and metric over all pairs, by target emotion, by speaker, and by both emotions."""
+    """The rows of every method and metric: over all pairs, by target emotion, by speaker, and by both emotions."""
     for table in tables:
         methods = {row.title: (row.method, row.revision) for row in table.rows}
         for i, column in enumerate(table.columns):
@@ -129,7 +130,7 @@ def _transfer_records(table: Table, transfer: EmotionTransfer) -> Iterator[Board
 
 
 def to_csv(rows: Sequence[BoardRow]) -> str:
-    """`records` as CSV; numbers in full, nothing for null."""
+    """`records` as CSV. Numbers have all their digits, and null is an empty cell."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(FIELDS.names)

@@ -1,4 +1,4 @@
-"""The record in a result file: which method, setting and pairs its rows are from, as far as boards print it."""
+"""The record of a result file: the facts about its method, setting and pairs that boards print."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class MethodFacts:
-    """What the catalogue says about a method."""
+    """The facts about a method from the catalogue."""
 
     title: str = ""  # empty: the method's name is its title
     role: str = "method"
     summary: str = ""
-    sees: tuple[str, ...] = ()
+    sees: tuple[str, ...] = ()  # names of the inputs that the method uses
 
 
 @dataclass(frozen=True)
 class SettingFacts:
-    """What a setting's TOML says about it."""
+    """The facts about a setting from its TOML file."""
 
     title: str = ""  # empty: the setting's name is its title
     summary: str = ""
     protocol: str = ""
-    disjoint: tuple[str, ...] = ()  # what training and test clips do not share
-    shared: tuple[str, ...] = ()  # what they do share
+    disjoint: tuple[str, ...] = ()  # what training clips and test clips do not have in common
+    shared: tuple[str, ...] = ()  # what training clips and test clips have in common
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class PairFacts:
     """How the pairs were drawn."""
 
     drawn: int = 0  # pairs before a subset was taken
-    missing: tuple[str, ...] = ()  # cells of the setting without a clip
+    missing: tuple[str, ...] = ()  # combinations of speaker and emotions that have no clip
     notes: tuple[str, ...] = ()
 
 
@@ -40,18 +40,18 @@ class PairFacts:
 class FileRecord:
     """The record of one result file."""
 
-    key: Mapping[str, str]  # the table's keys, `method` and `revision`, of the file's rows; empty without a row
+    key: Mapping[str, str]  # TABLE_KEYS, `method` and `revision` of the file's rows; empty if there is no row
     method: MethodFacts
-    setting: SettingFacts | None  # None where the record names no setting
+    setting: SettingFacts | None  # None if the record has no setting
     pairs: PairFacts
     command: str
 
     @classmethod
     def of(cls, stored: Mapping[str, object], key: Mapping[str, object]) -> FileRecord:
-        """The record from a file's JSON, with defaults for what is absent.
+        """The record from the JSON in a file. Missing facts get defaults.
 
         Args:
-            stored: `method`, `setting`, `pairs` (objects) and `command` (text), as `write_results` got them.
+            stored: `method`, `setting`, `pairs` (objects) and `command` (text), as they were given to `write_results`.
             key: the values of the key columns in the file's first row.
         """
         method, setting, pairs = (_object(stored.get(name)) for name in ("method", "setting", "pairs"))

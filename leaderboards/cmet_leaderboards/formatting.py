@@ -1,4 +1,4 @@
-"""Formats numbers and facts for every board: digits, intervals, coverage, and the rules that explain them."""
+"""Formats numbers and facts for all boards: digits, intervals, coverage, and the texts that explain them."""
 
 from __future__ import annotations
 
@@ -55,12 +55,12 @@ RULES: tuple[tuple[str, str], ...] = (
 
 
 def decimals(column: Column) -> int:
-    """Digits after the point: two for dB, px and the like, three for ratios."""
+    """The number of digits after the decimal point: two if the metric has a unit, such as dB or px, else three."""
     return 2 if column.unit else 3
 
 
 def number(value: float | None, column: Column) -> str:
-    """A value of that column; an en dash for None. Never `-0.00`."""
+    """A value of this column as text; an en dash for None. The text is never `-0.00`."""
     if value is None:
         return "–"
     text = f"{value:.{decimals(column)}f}"
@@ -68,7 +68,7 @@ def number(value: float | None, column: Column) -> str:
 
 
 def rank(cell: Cell) -> str:
-    """`1`, `1 =` for a tie with a method, `1 ≈` for ties by the noise band only; empty without a rank."""
+    """The rank as text: `1`; `1 =` with a tie; `1 ≈` if all ties are caused by the noise band; empty if unranked."""
     if cell.rank is None:
         return ""
     mark = "" if not cell.ties else " ≈" if set(cell.ties.values()) == {"noise"} else " ="
@@ -76,7 +76,7 @@ def rank(cell: Cell) -> str:
 
 
 def ties(cell: Cell) -> str:
-    """The methods that it ties with, as text; empty without a tie."""
+    """The methods that tie with this cell's method, as text; empty if there is no tie."""
     tied = [name for name, why in cell.ties.items() if why == "tie"]
     inside = [name for name, why in cell.ties.items() if why == "noise"]
     parts = [f"not distinguished from {', '.join(tied)}"] if tied else []
@@ -85,25 +85,25 @@ def ties(cell: Cell) -> str:
 
 
 def distance(cell: Cell, column: Column) -> str:
-    """`0.12 from 1` for a metric with an ideal value; else empty."""
+    """The distance from the ideal value, such as `0.12 from 1`; empty if the metric has no ideal value."""
     if column.ideal is None or cell.loss is None:
         return ""
     return f"{number(cell.loss, column)} from {column.ideal:g}"
 
 
 def signed(value: float, column: Column) -> str:
-    """As `number`, with a plus sign where it is above 0."""
+    """The same text as `number`, with a plus sign if the value is above 0."""
     text = number(value, column)
     return f"+{text}" if value > 0 and float(text) else text.replace("-", "−")
 
 
 def half_width(cell: Cell) -> float | None:
-    """Half the length of the interval; None without an interval."""
+    """Half of the length of the interval; None if there is no interval."""
     return None if cell.interval is None else (cell.interval.high - cell.interval.low) / 2
 
 
 def coverage(cell: Cell) -> str:
-    """`32/32`, with infinite and common pairs where these differ: `30/32 · ∞ on 2 of 30 · mean of 28 common`."""
+    """The coverage as text: `32/32`, or with more details `30/32 · ∞ on 2 of 30 · mean of 28 common`."""
     parts = [f"{cell.scored}/{cell.expected}"]
     if cell.infinite:
         parts.append(f"∞ on {cell.infinite} of {cell.scored}")
@@ -115,7 +115,7 @@ def coverage(cell: Cell) -> str:
 
 
 def interval_note(table: Table) -> str:
-    """A sentence that says what the intervals of a table are over."""
+    """A sentence that states the unit of the table's intervals: speakers or clips."""
     kinds = {cell.interval.over for row in table.rows for cell in row.cells if cell is not None and cell.interval}
     if kinds == {"clips"}:
         return f"Intervals are over clips: they hold for these {table.speakers} speaker(s) only."
@@ -126,18 +126,18 @@ def interval_note(table: Table) -> str:
 
 
 def column_title(column: Column) -> str:
-    """`M-LMD (eat, px)`; with the differing fields where a metric has several signatures."""
+    """The title, such as `M-LMD (eat, px)`. If the metric has several signatures, the differing fields are added."""
     parts = [part for part in (column.variant, column.unit, column.short_signature) if part]
     return f"{column.name} ({', '.join(parts)})"
 
 
 def column_label(column: Column) -> str:
-    """`M-LMD (eat, px) ↓`: the title with the direction."""
+    """The title with the direction, such as `M-LMD (eat, px) ↓`."""
     return f"{column_title(column)} {column.arrow}"
 
 
 def facts(table: Table) -> str:
-    """One line of counts and names: pairs, speakers, seeds, data."""
+    """One line with the table's facts: numbers of pairs, speakers and seeds, the data, the pair list and the suite."""
     pairs = f"{table.pairs} pairs" + (f" of {table.drawn} drawn" if table.drawn > table.pairs else "")
     return " · ".join(
         [
@@ -152,5 +152,5 @@ def facts(table: Table) -> str:
 
 
 def named_values(mapping: Mapping[str, str]) -> str:
-    """`data digest abc, profile paper`: names and values in one line."""
+    """Names and values in one line, such as `data digest abc, profile paper`."""
     return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in mapping.items())

@@ -1,7 +1,7 @@
-"""Holds the result rows of one table as arrays over methods, metrics and pairs, and computes means and differences.
+"""Stores the result rows of one table in arrays over methods, metrics and pairs, and computes means and differences.
 
-All numbers of a board are computed from these arrays. A million rows take about fifty megabytes, and a mean over some
-of the pairs is a slice.
+All numbers of a board are computed from these arrays. A million rows take about fifty megabytes. A mean over some of
+the pairs needs only a slice of an array.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from cmet_leaderboards.statistics import (
 )
 from talking_face.reasons import Reason
 
-# States of a method, metric and pair: no row; a row with a reason; an infinite value; a value.
+# The states of one method, metric and pair: no row; a row with a reason; an infinite value; a finite value.
 ABSENT, FAILED, INFINITE, SCORED = range(4)
 MethodId = tuple[str, str]  # name, revision
 Values = TypeVar("Values", float, np.ndarray)
@@ -44,8 +44,8 @@ class Column:
     signature: str
     higher_is_better: bool
     unit: str
-    short_signature: str = ""  # the fields in which it differs from other columns of the same metric; else empty
-    ideal: float | None = None  # the best value, for metrics of which a value nearer to it is better
+    short_signature: str = ""  # the fields in which it differs from other columns of the same metric; or empty
+    ideal: float | None = None  # the best value, if it is neither the highest nor the lowest
 
     @property
     def family(self) -> str:
@@ -53,7 +53,7 @@ class Column:
 
     @property
     def name(self) -> str:
-        """`M-LMD` for `m_lmd:eat`, `Emotion leak` for `emotion_leak:fer`."""
+        """The metric's title, such as `M-LMD` for `m_lmd:eat` and `Emotion leak` for `emotion_leak:fer`."""
         return metric_facts.title(self.metric)
 
     @property
@@ -71,7 +71,11 @@ class Column:
         return "higher is better" if self.higher_is_better else "lower is better"
 
     def loss(self, values: Values) -> Values:
-        """Values as losses, where lower is better: the distance from the ideal value where the metric has one."""
+        """The values as losses, for which lower is better.
+
+        If the metric has an ideal value, the loss is the distance from it. If higher is better, the loss is the
+        negative value.
+        """
         if self.ideal is not None:
             return abs(values - self.ideal)
         return -values if self.higher_is_better else values
@@ -79,11 +83,11 @@ class Column:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A statistic over pairs: the mean, or a pooled metric's value from its sums."""
+    """A statistic over pairs: the mean, or, for a pooled metric, the value that is computed from sums."""
 
     mean: float | None
     interval: Interval | None
-    n: int  # pairs it is computed from
+    n: int  # number of pairs from which it is computed
     loss: float | None = None  # lower is better; for a metric with an ideal value, the mean distance from it
 
 
@@ -96,23 +100,23 @@ class Grid:
     columns: tuple[Column, ...]
     pair_ids: tuple[str, ...]
     speaker: np.ndarray  # (P,) text
-    target: np.ndarray  # (P,) emotion, "" where unknown
-    reference: np.ndarray  # (P,) emotion
+    target: np.ndarray  # (P,) target emotion, "" if unknown
+    reference: np.ndarray  # (P,) reference emotion, "" if unknown
     seed: np.ndarray  # (P,) int
-    truth: tuple[str | None, ...]  # (P,) ground-truth clip
+    truth: tuple[str | None, ...]  # (P,) the ground-truth clip's id
     value: np.ndarray  # (M, C, P) float64; NaN unless SCORED
-    state: np.ndarray  # (M, C, P) uint8
-    row: np.ndarray  # (M, C, P) int64, index into `table`; -1 where ABSENT
+    state: np.ndarray  # (M, C, P) uint8: ABSENT, FAILED, INFINITE or SCORED
+    row: np.ndarray  # (M, C, P) int64, the index of the row in `table`; -1 if ABSENT
     table: pa.Table = field(repr=False)
 
     @cached_property
     def compared(self) -> np.ndarray:
-        """(M, C) bool: which methods take part in a column's comparison; see `statistics.common_pairs`."""
+        """(M, C) bool: True for the methods that are compared in a column; see `statistics.common_pairs`."""
         return self._common[0]
 
     @cached_property
     def common(self) -> np.ndarray:
-        """(C, P) bool: the pairs that all compared methods of a column have a value for."""
+        """(C, P) bool: True for the pairs for which all compared methods of a column have a value."""
         return self._common[1]
 
     @cached_property
@@ -128,7 +132,7 @@ class Grid:
         return compared, common
 
     def with_methods(self, methods: Sequence[int]) -> Grid:
-        """The same pairs and columns with some of the methods, given by index; only these are then compared."""
+        """A grid with the same pairs and columns, but only the methods with these indices."""
         some = list(methods)
         return replace(
             self,
@@ -139,15 +143,19 @@ class Grid:
         )
 
     def use(self, m: int, c: int) -> np.ndarray:
-        """(P,) bool: the pairs of a method's mean: the common pairs, or its own pairs if it is not compared."""
+        """(P,) bool: True for the pairs that a method's mean includes.
+
+        These are the common pairs of the column. If the method is not compared, they are all pairs for which it has a
+        value.
+        """
         return self.common[c] if self.compared[m, c] else self.state[m, c] >= INFINITE
 
     def pooled(self, c: int) -> metric_facts.Pooled | None:
-        """The function that makes a pooled metric's value from its sums; None for a plain mean over pairs."""
+        """The function that computes a pooled metric's value from sums; None if the metric is a mean over pairs."""
         return metric_facts.pooled(self.columns[c].metric)
 
     def sums(self, c: int) -> dict[str, np.ndarray]:
-        """The statistics of a column by name, each (M, P) float64; 0 where a pair has no such statistic."""
+        """{name: array} of a column's statistics, (M, P) float64 each; 0 if a pair does not have the statistic."""
         if c not in self._sums:
             there = self.row[:, c] >= 0
             rows = pc.take(self.table["stats"], pa.array(self.row[:, c][there])).combine_chunks()
@@ -164,7 +172,7 @@ class Grid:
         return {}
 
     def estimate(self, m: int, c: int, keep: np.ndarray, interval: bool = True) -> Estimate:
-        """A method's statistic over the pairs of `keep`, (P,) bool, that it has a value for."""
+        """A method's statistic over the pairs that it has a value for and that `keep`, (P,) bool, selects."""
         pooled, column = self.pooled(c), self.columns[c]
         if pooled is None:
             index = np.flatnonzero(keep & (self.state[m, c] == SCORED))
@@ -184,9 +192,10 @@ class Grid:
         return Estimate(value, found if good else None, len(index), float(column.loss(value)))
 
     def mean_loss(self, m: int, c: int, index: np.ndarray) -> float:
-        """The loss of a method over the pairs with these indices. It must have a value for all of them."""
+        """The loss of a method over the pairs with these indices. The method must have a value for all these pairs."""
         if self.pooled(c) is None:
-            # The exact sum does not depend on the order: the ground truth has the same loss in two settings.
+            # math.fsum is exact, so the order of the pairs does not matter. Therefore the ground truth has the same
+            # loss in two settings with the same clips.
             return math.fsum(self.columns[c].loss(self.value[m, c, index])) / len(index)
         return float(self.columns[c].loss(self._pooled_estimator(m, c, index)(np.arange(len(index)))))
 
@@ -194,7 +203,7 @@ class Grid:
         """The loss of method `a` minus that of `b` over their common pairs, and the number of these pairs.
 
         Returns:
-            None where the two have no pair with a finite value in common.
+            None if there is no pair for which both methods have a finite value.
         """
         column = self.columns[c]
         both = self.use(a, c) & self.use(b, c)
@@ -213,11 +222,11 @@ class Grid:
 
     @cached_property
     def codes(self) -> np.ndarray:
-        """(P,) int: the speakers as integers."""
+        """(P,) int: the number of each pair's speaker."""
         return np.unique(self.speaker, return_inverse=True)[1]
 
     def _pooled_estimator(self, m: int, c: int, index: np.ndarray) -> Callable[[np.ndarray], float]:
-        """A function of indices into `index`: the pooled statistic over these pairs."""
+        """A function that computes the pooled statistic over some pairs, given as positions in `index`."""
         pooled, sums = self.pooled(c), {name: column[m, index] for name, column in self.sums(c).items()}
         assert pooled is not None
 
@@ -229,7 +238,7 @@ class Grid:
 
 
 def grids(results: Results) -> list[Grid]:
-    """One grid for each combination of the TABLE_KEYS, sorted by these keys."""
+    """One grid for each combination of values of the TABLE_KEYS, sorted by these keys."""
     table = results.table
     number, keys = grouped(table, TABLE_KEYS)
     order = np.argsort(number, kind="stable")
@@ -279,7 +288,7 @@ def _grid(key: dict[str, str], table: pa.Table) -> Grid:
 
 
 def _columns(found: Sequence[tuple[Hashable, ...]]) -> list[Column]:
-    """The columns of (metric, signature, higher_is_better, unit, ideal)."""
+    """The columns, from tuples of metric, signature, higher_is_better, unit and ideal."""
     several = Counter(metric for metric, *_ in found)
     out = []
     for metric, signature, higher, unit, ideal in found:
@@ -295,6 +304,6 @@ def _column_order(column: Column) -> tuple[int, str, str]:
 
 
 def _distinct_fields(signature: str, others: Sequence[str]) -> str:
-    """The fields of a signature that not all the other signatures have."""
+    """The fields of a signature that are not in all of the signatures `others`, which include `signature`."""
     shared = set.intersection(*(set(text.split("|")) for text in others))
     return "|".join(part for part in signature.split("|") if part not in shared)

@@ -1,6 +1,6 @@
 """Writes the board as one self-contained HTML page, without external files, scripts or fonts.
 
-The template `board.html.j2` escapes every value. The `...View` records are what it reads.
+The template `board.html.j2` reads the `...View` records of this module and escapes every value.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from cmet_leaderboards.published import HEADING, NOTE, PublishedTable
 from cmet_leaderboards.sections import Confusion, EmotionTransfer, Sensitivity
 from cmet_leaderboards.tables import UNRANKED_ROLES, Breakdown, Cell, MethodRow, MissingValues, Table
 
-# The strip under a number, in its own units; the mean's dot stays inside the edges.
+# Width of the bar under a number, and the margin at both ends for the mean's dot, in SVG units.
 _WIDTH, _EDGE = 96.0, 5.0
 
 
@@ -33,7 +33,7 @@ class GalleryVideo(TypedDict):
 
 
 class GalleryCase(TypedDict):
-    """A pair whose videos the page plays."""
+    """One pair, with the videos that the page plays."""
 
     pair: str
     speaker: str
@@ -50,7 +50,7 @@ class ColumnView:
     """The head of a column."""
 
     name: str
-    detail: str  # variant, unit, and the fields in which it differs from other columns of the metric
+    detail: str  # variant, unit, and the signature's fields that distinguish the metric's columns
     arrow: str
     direction: str
     higher: bool
@@ -60,18 +60,18 @@ class ColumnView:
 
 @dataclass(frozen=True)
 class StripView:
-    """The bar under a number: where interval and mean are on the column's scale, as SVG numbers."""
+    """The bar under a number. It shows interval and mean on the column's scale, as SVG numbers in text form."""
 
-    off: str  # "left" or "right" where the whole interval is outside the scale; else empty
-    x: str
-    w: str
-    end: str
-    m: str
+    off: str  # "left" or "right" if the whole interval is outside the scale on that side; else empty
+    x: str  # left end of the interval
+    w: str  # width of the interval
+    end: str  # right end of the interval
+    m: str  # the mean
 
 
 @dataclass(frozen=True)
 class CellView:
-    """One number of the score table. A cell without a score has `there` false."""
+    """One number of the score table. `there` is False if the cell has no score."""
 
     label: str
     there: bool = False
@@ -105,13 +105,13 @@ class RowView:
 
 @dataclass(frozen=True)
 class HeatCellView:
-    """One number of a breakdown or of a confusion matrix; `heat` in [0, 1] sets the tint."""
+    """One number of a breakdown or of a confusion matrix. `heat`, 0 to 1 as text, sets the colour of the cell."""
 
     text: str
     heat: str
     coverage: str = ""
     complete: bool = True
-    correct: bool = False  # in a confusion matrix: the prediction is the emotion asked for
+    correct: bool = False  # in a confusion matrix: the prediction is the target emotion
 
 
 @dataclass(frozen=True)
@@ -121,16 +121,16 @@ class HeatRowView:
     title: str
     cells: list[HeatCellView]
     ceiling: bool = False
-    clips: str = ""  # of a confusion matrix
+    clips: str = ""  # in a confusion matrix: the number of clips
 
 
 @dataclass(frozen=True)
 class HeatView:
-    """One heat map behind a tab: a metric by emotion or speaker, or a confusion matrix."""
+    """One heat map, which a tab of the page opens: a metric by emotion or speaker, or a confusion matrix."""
 
     tab: str
     label: str
-    groups: list[tuple[str, int]]  # column heads with their pairs; a confusion matrix has no pairs
+    groups: list[tuple[str, int]]  # head and number of pairs of each column; in a confusion matrix the number is 0
     rows: list[HeatRowView]
 
 
@@ -149,7 +149,7 @@ class DropCellView:
 
     text: str
     half: str = ""
-    kind: str = ""  # "worse" or "better" where the interval excludes 0
+    kind: str = ""  # "worse" or "better" if the interval excludes 0
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ class SensitivityView:
 
     name: str
     variants: list[str]
-    lines: list[tuple[str, list[tuple[str, str]]]]  # variant, (tau, heat) by variant
+    lines: list[tuple[str, list[tuple[str, str]]]]  # variant, and (tau, heat) for each variant
     methods: int
     sentences: list[str]
 
@@ -202,12 +202,12 @@ class TableView:
 
 
 def to_html(tables: Sequence[Table], stem: str, gallery: Gallery | None = None) -> str:
-    """The page of these tables.
+    """The HTML page with these tables.
 
     Args:
-        tables: what it shows.
-        stem: the name of the CSV, JSON, Parquet and Markdown files next to it, without an ending.
-        gallery: the videos that it plays.
+        tables: the tables to show.
+        stem: the name, without suffix, of the CSV, JSON, Parquet and Markdown files next to the page.
+        gallery: the videos that the page plays.
     """
     views = [_table(table, i, (gallery or {}).get(table.key["setting"], ())) for i, table in enumerate(tables)]
     return (
@@ -236,7 +236,7 @@ def _environment() -> Environment:
 
 
 def _gallery(table: Table, cases: Sequence[GalleryCase]) -> list[dict[str, object]]:
-    """The cases with the methods' titles; without videos of methods that are not in the table."""
+    """The cases with the methods' titles added and without videos of methods that are not in the table."""
     titles = {row.method: row.title for row in table.rows}
     shown = []
     for case in cases:
@@ -310,9 +310,10 @@ Scale = tuple[float, float]  # the values at the left and right end of a column'
 
 
 def _scale(table: Table, index: int) -> Scale | None:
-    """One scale for a whole column: the range of the methods below the ceiling.
+    """One scale for a whole column: the range of all methods except ceilings and controls.
 
-    A ceiling would press the methods together: 45 dB above methods between 19 and 25.
+    With a ceiling in the range, the methods would be too close to each other: for example, the ceiling has 45 dB and
+    the methods have 19 to 25 dB.
     """
     below = [row.cells[index] for row in table.rows if row.role not in UNRANKED_ROLES]
     for cells in (below, [row.cells[index] for row in table.rows]):
@@ -354,7 +355,7 @@ def _cell(cell: Cell | None, column: Column, scale: Scale | None) -> CellView:
         rank=formatting.rank(cell),
         ties=formatting.ties(cell),
         distance=formatting.distance(cell, column),
-        # A method that is identical to the target everywhere is above every finite number.
+        # A method whose frames are all identical to the target is sorted above every finite number.
         sort=repr(shown) if shown is not None else ("Infinity" if cell.infinite else ""),
         value=formatting.number(cell.mean, column) if cell.mean is not None else ("∞" if cell.infinite else "–"),
         half=None if half is None else formatting.number(half, column),
@@ -383,7 +384,7 @@ def _strip(cell: Cell, mean: float, scale: Scale) -> StripView:
 
 
 def _breakdown(part: Breakdown, table: Table) -> HeatView:
-    """A metric by emotion or speaker; the tints span the methods below the ceiling."""
+    """A metric by emotion or speaker. The colours cover the range of all methods except ceilings and controls."""
     ceilings = {row.title for row in table.rows if row.role in UNRANKED_ROLES}
     below = [cell for title, cells in part.rows if title not in ceilings for cell in cells]
     losses = [cell.loss for cell in below if cell is not None and cell.loss is not None]
@@ -430,7 +431,7 @@ def _confusion(table: Table, one: Confusion) -> HeatView:
 
 
 def _drops(table: Table) -> list[DropRowView]:
-    """One line for each method; empty without such a section."""
+    """One line per method; empty if the table has no drops."""
     if not table.drops:
         return []
     return [DropRowView(row.title, [_drop(table, row, column) for column in table.columns]) for row in table.rows]
@@ -458,7 +459,7 @@ def _sensitivity(table: Table, found: Sensitivity) -> SensitivityView:
 
 
 def _plots(table: Table) -> str:
-    """JSON for the scatter and the heat maps that the page's script draws, safe inside a script element."""
+    """JSON for the scatter plot and the heat maps that the page's script draws. `<` is escaped, as scripts require."""
     columns = [
         {
             "label": formatting.column_label(c),
@@ -477,7 +478,7 @@ def _plots(table: Table) -> str:
 
 
 def _point(cell: Cell | None) -> list[float] | None:
-    """Mean, low and high end."""
+    """The mean and the two ends of the interval."""
     if cell is None or cell.mean is None:
         return None
     return [cell.mean, *((cell.interval.low, cell.interval.high) if cell.interval else (cell.mean, cell.mean))]

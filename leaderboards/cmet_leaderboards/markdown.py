@@ -22,11 +22,11 @@ from cmet_leaderboards.published import HEADING, NOTE
 from cmet_leaderboards.sections import Confusion, MethodPair, Sensitivity
 from cmet_leaderboards.tables import UNRANKED_ROLES, Breakdown, Cell, Table
 
-_NAMED = 8  # comparisons that a sentence lists; the JSON has all of them
+_NAMED = 8  # the most comparisons that a sentence lists; the JSON file has all of them
 
 
 def to_markdown(tables: Sequence[Table]) -> str:
-    """All tables, each with its breakdowns, missing values and signatures."""
+    """The Markdown of all tables, each with its breakdowns, missing values and signatures."""
     out = ["# Leaderboard", ""]
     for table in tables:
         out += _markdown_table(table)
@@ -35,7 +35,7 @@ def to_markdown(tables: Sequence[Table]) -> str:
 
 
 def _markdown_table(table: Table) -> list[str]:
-    """A title, the scores, the sections below them, and the signatures."""
+    """One table as Markdown: a title, the scores, the sections below them, and the signatures."""
     out = [f"## {_escape(table.title)}", "", _escape(table.setting.summary), "", facts(table), ""]
     if table.differing_keys:
         out += [f"Not comparable with the setting's other tables: {named_values(table.differing_keys)}.", ""]
@@ -79,7 +79,7 @@ def _signatures(table: Table) -> list[str]:
 
 
 def _grid(head: Sequence[str], body: Iterable[Sequence[str]]) -> list[str]:
-    """A Markdown table and an empty line."""
+    """A Markdown table, followed by an empty line."""
     lines = ["| " + " | ".join(map(_escape, line)) + " |" for line in (head, *body)]
     return [lines[0], "|---" * len(head) + "|", *lines[1:], ""]
 
@@ -109,7 +109,7 @@ def _breakdown(part: Breakdown) -> list[str]:
 
 
 def _drops(table: Table) -> list[str]:
-    """How much worse each method is than in neutral-base; empty without such a section."""
+    """The section that shows how much worse each method is than in neutral-base; empty if the table has no drops."""
     if not table.drops:
         return []
     body = []
@@ -152,7 +152,7 @@ def _sensitivity(table: Table, found: Sensitivity) -> list[str]:
 
 
 def agreement(table: Table, found: Sensitivity) -> list[str]:
-    """Sentences that say how far the variants agree on each comparison of two methods."""
+    """Sentences that state how far the variants of a metric agree on the comparisons of two methods."""
     total = sum(map(len, (found.agreed, found.opposed, found.partly, found.open)))
 
     def line(start: str, some: Sequence[MethodPair], between: str) -> str:
@@ -182,7 +182,7 @@ def _code(text: str) -> str:
 
 
 def _escape(text: str) -> str:
-    """Table cells hold no pipe, no line break and no HTML."""
+    """The text for a table cell: pipes and HTML are escaped, and line breaks become spaces."""
     for a, b in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("|", "\\|"), ("\n", " ")):
         text = text.replace(a, b)
     return text

@@ -1,6 +1,7 @@
-"""Reads from a metric's record what boards need: its title, its place among the columns, and how it is pooled.
+"""Reads the facts about a metric that boards need: its title, the position of its column, and how it is pooled.
 
-Every function takes the key in a result row, which may be of a metric or a variant that is unknown here.
+The argument of every function is the metric's key in a result row. The metric or its variant can be unknown to this
+version of the suite.
 """
 
 from __future__ import annotations
@@ -18,34 +19,34 @@ _record = cache(find_record)
 
 
 def title(metric: str) -> str:
-    """The name in a column's head: `M-LMD` for `m_lmd:eat`; the key's family for an unknown metric."""
+    """The name in a column's head, such as `M-LMD` for `m_lmd:eat`. For an unknown metric: the family in the key."""
     found = _record(metric)
     return found.title if found else metric.partition(":")[0]
 
 
 def place(metric: str) -> int:
-    """The place of the metric's column on a board, lowest first; unknown metrics come last."""
+    """The position of the metric's column on a board: lower numbers are first, and unknown metrics are last."""
     found = _record(metric)
     return found.order if found else LAST
 
 
 def variants_are_protocols(metric: str) -> bool:
-    """Whether the variants of the metric's family are protocols for one quantity, so that boards compare rankings."""
+    """Whether the variants of the metric's family measure the same quantity. Boards then compare their rankings."""
     found = _record(metric)
     return found is None or found.variants_are_protocols
 
 
 def counts_predictions(metric: str) -> bool:
-    """Whether the statistics count a classifier's predictions, so that a confusion matrix can be made from them."""
+    """Whether the statistics contain a classifier's predictions, from which a confusion matrix can be computed."""
     found = _record(metric)
     return found is not None and found.counts_predictions
 
 
 def pooled(metric: str) -> Pooled | None:
-    """The function that makes a pooled metric's value from its sums.
+    """The function that computes a pooled metric's value from sums.
 
     Returns:
-        None for an unknown metric and for a metric that is the plain mean over pairs.
+        the function; None if the metric is unknown, or if its value is the mean over pairs.
     """
     found: Metric | None = _record(metric)
     return found.mean_of if found is not None and found.key == metric and found.pooled else None

@@ -1,4 +1,4 @@
-"""Compares every two methods under one metric: paired differences, corrected p-values, ranks and ties."""
+"""Compares every two methods by one metric: paired differences, corrected p-values, ranks and ties."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from cmet_leaderboards.statistics import ALPHA, Interval, holm, ranks
 
 @dataclass(frozen=True)
 class PairwiseComparison:
-    """Two methods under one metric, on their common pairs.
+    """The comparison of two methods by one metric, on their common pairs.
 
-    The difference is a difference of losses: below 0, the first method is better.
+    The difference is the loss of the first method minus the loss of the second. If it is below 0, the first is better.
     """
 
     first: int  # index in the grid's methods
-    second: int
+    second: int  # index in the grid's methods
     difference: float
     interval: Interval | None
-    n: int  # common pairs
+    n: int  # number of common pairs
     p: float
     p_holm: float  # p after Holm's correction
-    band: float  # the metric's noise band; 0 where none is known
+    band: float  # the metric's noise band; 0 if it is unknown
 
     @property
     def verdict(self) -> str:
-        """The better method, "first" or "second"; else "tie", or "noise" for a difference inside the noise band."""
+        """Which method is better: "first" or "second". "noise": the difference is inside the noise band. Else "tie"."""
         if self.band and abs(self.difference) <= self.band:
             return "noise"
         if self.p_holm >= ALPHA:
@@ -40,7 +40,10 @@ class PairwiseComparison:
 def pairwise_comparisons(
     grid: Grid, c: int, contestants: Sequence[int], bands: Bands
 ) -> tuple[PairwiseComparison, ...]:
-    """Every two of the compared contestants under column `c`. Holm's correction is over all of these comparisons."""
+    """The comparisons of every two contestants in column `c`, without contestants that are not compared.
+
+    Holm's correction is over all of these comparisons.
+    """
     names = [m for m in contestants if grid.compared[m, c]]
     made = [(a, b, grid.difference(a, b, c)) for a, b in itertools.combinations(names, 2)]
     found = [(a, b, result) for a, b, result in made if result is not None]
@@ -56,7 +59,8 @@ def ranks_and_ties(comparisons: Sequence[PairwiseComparison]) -> dict[int, tuple
     """The rank and the ties of each method in the comparisons of one column.
 
     Returns:
-        method -> (rank, {tied method: "tie" or "noise"}). The rank is 1 + the number of methods shown to be better.
+        {method: (rank, {tied method: "tie" or "noise"})}. The rank is 1 + the number of methods that are significantly
+        better.
     """
     names = sorted({m for comparison in comparisons for m in (comparison.first, comparison.second)})
     beats: dict[str, set[str]] = {str(name): set() for name in names}

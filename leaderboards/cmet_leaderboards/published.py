@@ -1,4 +1,4 @@
-"""Tables of numbers that papers print. They never share a column with numbers that are measured here."""
+"""Tables of numbers that papers print. They are never in the same column as numbers that this suite measures."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ class PublishedTable:
     """One table of a paper."""
 
     title: str  # paper, table and data set
-    protocol: str  # how the numbers were made, as far as that is known
+    protocol: str  # how the numbers were measured, as far as it is known
     metrics: tuple[str, ...]
-    methods: tuple[tuple[str, tuple[float | None, ...]], ...]  # method, by metric; None where nothing is printed
+    methods: tuple[tuple[str, tuple[float | None, ...]], ...]  # method, and a number or None per metric
 
     def lines(self) -> list[tuple[str, ...]]:
-        """Method and numbers as text, with as many digits as the record has; an en dash where nothing is printed."""
+        """Each method and its numbers as text, with the digits of the record; an en dash if there is no number."""
         return [(method, *("–" if v is None else f"{v:g}" for v in values)) for method, values in self.methods]
 
 
 def published_tables(records: Iterable[Mapping[str, object]], setting: str) -> tuple[PublishedTable, ...]:
-    """The tables that belong to a setting. Methods and metrics are in the order of the records.
+    """The published tables to show with a setting. Methods and metrics are in the order of the records.
 
     Args:
-        records: one for each number: `board` (the setting of this suite that it is shown under), `paper`, `table`,
+        records: one per number, with `board` (the setting of this suite with which it is shown), `paper`, `table`,
             `dataset`, `method`, `title` (of the metric, with unit and direction), `value` and `protocol`.
-        setting: its name.
+        setting: the name of the setting.
     """
     records = list(records)
     order = list(dict.fromkeys(str(record["title"]) for record in records))

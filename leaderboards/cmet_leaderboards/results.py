@@ -1,8 +1,8 @@
-"""Reads and writes result rows: one row for each method, pair and metric, in Parquet files.
+"""Reads and writes result rows: one row per method, pair and metric, in Parquet files.
 
-One file holds one method (and revision) in one setting, on one data set, pair list and suite version. Writing to a file
-again replaces the rows of the same pair and signature and keeps the others, so results accumulate. The bytes depend on
-the rows alone.
+One file contains the rows of one revision of a method in one setting, on one data set, pair list and suite version. If
+new rows are written to an existing file, they replace the rows with the same pair and signature. The other rows stay,
+so results accumulate. The bytes of a file depend only on its rows and its record.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from talking_face.signature import canonical_json
 
 @dataclass(frozen=True, kw_only=True)
 class ResultRow:
-    """One metric on one pair of one method: a value or a reason, and how it was made. Its fields are the columns."""
+    """The result of one metric for one pair of one method. The fields are the columns of the Parquet files."""
 
     setting: str
     method: str
@@ -41,17 +41,17 @@ class ResultRow:
     intensity: int | None
     ground_truth_clip: str | None
     metric: str  # name:variant
-    signature: str  # the metric's
+    signature: str  # the metric's signature
     higher_is_better: bool
-    ideal: float | None = None  # the right value where neither up nor down is better (1 of a ratio); else null
+    ideal: float | None = None  # the best value (1 of a ratio) if it is neither the highest nor the lowest; else null
     unit: str
-    value: float | None  # null where there is a reason
+    value: float | None  # null if there is a reason
     reason: str | None  # talking_face.reasons.Reason
     detail: str
-    n: int  # frames (or the metric's own unit) in the value
-    stats: Mapping[str, float]  # sums; pooled metrics are made from these
-    notes: str  # what was done to the video: cut, held, resampled
-    codec: str  # of the file that was scored
+    n: int  # number of frames (or other units of the metric) in the value
+    stats: Mapping[str, float]  # sums, from which pooled metrics are computed
+    notes: str  # changes to the video: truncated, last frame repeated, resampled
+    codec: str  # codec of the scored video file
     video_sha256: str | None
     dataset: str
     data_digest: str
@@ -63,12 +63,12 @@ class ResultRow:
 
     @classmethod
     def of(cls, stored: Mapping[str, Any]) -> ResultRow:
-        """The row of a mapping with these keys; `stats` may be a list of pairs, as Arrow returns it."""
+        """The row from a mapping with these keys. `stats` is a mapping or, as Arrow returns it, a list of pairs."""
         return cls(**{**stored, "stats": dict(stored["stats"] or ())})
 
 
 SCHEMA = schema_of(ResultRow, nullable=True)
-# Rows that differ in one of these never share a table, let alone a column.
+# Rows that differ in one of these keys are never in the same table.
 TABLE_KEYS = (
     "setting",
     "rules",
@@ -81,25 +81,25 @@ TABLE_KEYS = (
 )
 _FILE_KEYS = ("setting", "method", "revision", "data_digest", "pairs_digest", "suite_version", "profile")
 _META_KEY = b"cmet_eval.results"
-BOARD_KEY = b"cmet_eval.board"  # marks a Parquet file as a board's
+BOARD_KEY = b"cmet_eval.board"  # marks a Parquet file as a board
 
 
 @dataclass(frozen=True)
 class Results:
     """All rows under a folder, and the records of their files."""
 
-    table: pa.Table  # SCHEMA with text as dictionaries; unique by TABLE_KEYS, method, revision, pair and signature
-    records: tuple[FileRecord, ...]  # one for each file
+    table: pa.Table  # SCHEMA, text as dictionaries; one row per TABLE_KEYS, method, revision, pair, signature
+    records: tuple[FileRecord, ...]  # one per file
 
     def frame(self) -> pd.DataFrame:
-        """The rows as plain text and numbers, without `stats`, which is slow to turn into Python objects."""
+        """The rows as plain text and numbers, without `stats`, because its conversion to Python objects is slow."""
         table = self.table.drop_columns(["stats"])
         frame: pd.DataFrame = table.cast(pa.schema([SCHEMA.field(name) for name in table.schema.names])).to_pandas()
         return frame
 
 
 def codes(column: pa.ChunkedArray) -> tuple[np.ndarray, list[Hashable]]:
-    """Integers for the values of a column.
+    """Replaces the values of a column by integers.
 
     Returns:
         codes: (n,) int64, the index of each row's value; -1 for null.
@@ -109,7 +109,7 @@ def codes(column: pa.ChunkedArray) -> tuple[np.ndarray, list[Hashable]]:
     joined = joined.combine_chunks() if isinstance(joined, pa.ChunkedArray) else joined
     indices = pc.fill_null(joined.indices, -1).to_numpy(zero_copy_only=False)
     values = joined.dictionary.to_pylist()
-    # A slice of a table keeps the dictionary of the whole table.
+    # A slice of a table has the dictionary of the whole table, so keep only the values that occur.
     used = np.flatnonzero(np.bincount(indices[indices >= 0], minlength=len(values)))
     order = sorted(used, key=lambda i: values[i])
     rank = np.full(len(values) + 1, -1, np.int64)
@@ -118,11 +118,11 @@ def codes(column: pa.ChunkedArray) -> tuple[np.ndarray, list[Hashable]]:
 
 
 def grouped(table: pa.Table, names: Sequence[str]) -> tuple[np.ndarray, list[tuple[Hashable, ...]]]:
-    """As `codes`, for the combinations of several columns that occur, sorted by the first column first."""
+    """The same as `codes`, but for combinations of the values of several columns, sorted by these columns in order."""
     total, parts = np.zeros(table.num_rows, np.int64), [codes(table[name]) for name in names]
     for numbers, values in parts:
         if numbers.min(initial=0) < numbers.max(initial=0):
-            # Numbered again at each step, so that the product stays far below 2**63.
+            # Number the combinations again at each step, so that the product stays far below 2**63.
             total = np.unique(total * (len(values) + 1) + numbers + 1, return_inverse=True)[1]
     first = np.unique(total, return_index=True)[1]
     found = [tuple(values[numbers[i]] if numbers[i] >= 0 else None for numbers, values in parts) for i in first]
@@ -130,10 +130,10 @@ def grouped(table: pa.Table, names: Sequence[str]) -> tuple[np.ndarray, list[tup
 
 
 def write_results(rows: Iterable[ResultRow], folder: Path, record: Mapping[str, object]) -> Path:
-    """Write the rows of one method in one setting under `folder`, merged with the rows that are there already.
+    """Write the rows of one method in one setting under `folder`, merged with the rows in the existing file.
 
     Args:
-        rows: all must agree in method, revision, setting, data, pairs, version and profile.
+        rows: all rows must have the same method, revision, setting, data, pairs, version and profile.
         folder: the results folder.
         record: `method`, `setting`, `pairs` (dicts of plain values) and `command` (text), printed on the board.
 
@@ -149,7 +149,8 @@ def write_results(rows: Iterable[ResultRow], folder: Path, record: Mapping[str, 
     path = folder / _safe(setting) / _safe(name)
     merged = {(row.pair_id, row.signature): row for row in rows}
     if path.exists():
-        # An older row stays only where it measured the same video: a board row never mixes two versions of a method.
+        # Keep an older row only if it is for the same video, because a row of a board must not mix two versions of a
+        # method.
         videos = {row.pair_id: row.video_sha256 for row in rows}
         for stored in _read(path).to_pylist():
             old = ResultRow.of(stored)
@@ -162,10 +163,10 @@ def write_results(rows: Iterable[ResultRow], folder: Path, record: Mapping[str, 
 
 
 def read_results(folder: Path) -> Results:
-    """Every result file under `folder`, or the one file.
+    """Read all result files under `folder`, or the file itself if `folder` is a file.
 
     Raises:
-        UserError: there is no file, a file holds no result rows, or two files contradict each other.
+        UserError: there is no file, a file does not contain result rows, or two files contradict each other.
     """
     found = [folder] if folder.is_file() else folder.rglob("*.parquet")
     paths = sorted(path for path in found if not path.match(STRAY) and not _is_board(path))
@@ -184,15 +185,16 @@ def read_results(folder: Path) -> Results:
 
 
 def _without_copies(table: pa.Table, source: np.ndarray, paths: Sequence[Path]) -> pa.Table:
-    """The rows, each once: a row that was copied into two files counts once.
+    """The rows without repeated ones: a row that is in two files is kept once.
 
     Args:
         table: the rows of all files.
         source: (n,) the index in `paths` of each row's file.
 
     Raises:
-        UserError: rows contradict each other: two values of one number, two videos for one pair of a method, or two
-            meanings of one signature. The message names both files.
+        UserError: two rows contradict each other. They have different values of the same metric for the same pair,
+            different videos for the same pair and method, or different metric facts for the same signature. The message
+            names both files.
     """
     video, videos = grouped(table, [*TABLE_KEYS, "method", "revision", "pair_id"])
     signature, signatures = grouped(table, ["signature"])
@@ -226,7 +228,7 @@ def _without_copies(table: pa.Table, source: np.ndarray, paths: Sequence[Path]) 
 
 
 def _conflict(groups: np.ndarray, values: np.ndarray) -> np.ndarray | None:
-    """The indices (2,) of two rows of one group with different values; None where every group has a single value.
+    """The indices, (2,), of two rows in one group with different values; None if no group has different values.
 
     Args:
         groups: (n,) int, the group of each row.
@@ -240,7 +242,7 @@ def _conflict(groups: np.ndarray, values: np.ndarray) -> np.ndarray | None:
 
 
 def _table(rows: Iterable[ResultRow]) -> pa.Table:
-    """The rows as Arrow, sorted, with the statistics of each row sorted by name."""
+    """The rows as a sorted Arrow table. The statistics of each row are sorted by name."""
     ordered = sorted(rows, key=lambda row: (row.metric, row.signature, row.pair_id))
     stored = [
         vars(row) | {"stats": sorted((name, float(value)) for name, value in row.stats.items())} for row in ordered
@@ -249,14 +251,14 @@ def _table(rows: Iterable[ResultRow]) -> pa.Table:
 
 
 def _read(path: Path) -> pa.Table:
-    """The rows of one file, text as dictionaries: a million rows then take a tenth of the memory."""
+    """The rows of one file. Text columns become dictionaries, so that a million rows need a tenth of the memory."""
     text = [field.name for field in SCHEMA if field.type == pa.string()]
     try:
         there = pq.read_schema(path).names
         table = pq.ParquetFile(path, read_dictionary=[name for name in text if name in there]).read()
     except (OSError, pa.ArrowException) as error:
         raise UserError(f"{path} is not a readable Parquet file: {error}") from error
-    if "ideal" not in table.schema.names and "unit" in table.schema.names:  # a file of a suite without such metrics
+    if "ideal" not in table.schema.names and "unit" in table.schema.names:  # a file of an older suite
         at = table.schema.names.index("unit")
         table = table.add_column(at, SCHEMA.field("ideal"), pa.nulls(table.num_rows, pa.float64()))
     if table.schema.names != SCHEMA.names:
@@ -266,7 +268,7 @@ def _read(path: Path) -> pa.Table:
 
 
 def _is_board(path: Path) -> bool:
-    """Whether the file is a board: boards may be written below the rows that they are made from."""
+    """Whether the file is a board. A board can be stored under the folder of the rows that it is computed from."""
     try:
         return BOARD_KEY in (pq.read_schema(path).metadata or {})
     except (OSError, pa.ArrowException):
@@ -274,5 +276,5 @@ def _is_board(path: Path) -> bool:
 
 
 def _safe(name: str) -> str:
-    """The name with only letters, digits and `-_.@`, as a file name."""
+    """The name as a file name: characters other than ASCII letters, digits and `-_.@` become `_`."""
     return "".join(char if char.isascii() and (char.isalnum() or char in "-_.@") else "_" for char in name)

@@ -1,7 +1,7 @@
-"""Computes a board's sections below the scores, as plain records from the arrays of a Grid.
+"""Computes the sections of a board that follow the scores, as plain records from the arrays of a Grid.
 
-These are: means by reference and target emotion, the drop from neutral base to cross-emotion, confusion matrices, and
-how much the ranking depends on the variant of a metric.
+The sections are the means by reference and target emotion, the drop from neutral-base to cross-emotion, the confusion
+matrices, and the dependence of the ranking on the variant of a metric.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from cmet_leaderboards.statistics import Difference, kendall_tau, paired_estimat
 from cmet_metrics.emotion import confusion
 from talking_face.emotions import EMOTIONS
 
-DROP = ("neutral-base", "cross-emotion")  # settings: from, to
-TOO_FEW = 3  # methods: with two, tau is 1 or -1 for any two methods
+DROP = ("neutral-base", "cross-emotion")  # the two settings: before the drop, after the drop
+TOO_FEW = 3  # number of methods below which tau is not computed: with two methods, it is always 1 or -1
 MethodPair = tuple[MethodId, MethodId]
 
 
@@ -31,13 +31,13 @@ class EmotionTransfer:
     column: Column
     references: tuple[str, ...]
     targets: tuple[str, ...]
-    pairs: np.ndarray  # (R, T) int, expected
-    rows: tuple[tuple[MethodId, np.ndarray, np.ndarray], ...]  # method, means (R, T) with NaN for no pair, pairs (R, T)
+    pairs: np.ndarray  # (R, T) int, expected number of pairs
+    rows: tuple[tuple[MethodId, np.ndarray, np.ndarray], ...]  # method; (R, T) means, NaN if no pair; (R, T) pairs
 
 
 @dataclass(frozen=True)
 class Drop:
-    """How much worse a method is in another setting: the rise of its loss."""
+    """How much worse a method is in another setting: the increase of its loss."""
 
     method: MethodId
     column: Column
@@ -46,13 +46,13 @@ class Drop:
 
 @dataclass(frozen=True)
 class Confusion:
-    """How a classifier labelled one method's clips."""
+    """The predictions of a classifier for the clips of one method."""
 
     column: Column
     method: MethodId
-    targets: tuple[str, ...]  # emotions asked for
+    targets: tuple[str, ...]  # target emotions
     predictions: tuple[str, ...]  # emotions that the classifier predicted
-    clips: np.ndarray  # (targets, predictions) float64
+    clips: np.ndarray  # (targets, predictions) float64, number of clips
 
 
 @dataclass(frozen=True)
@@ -60,10 +60,10 @@ class Sensitivity:
     """The rankings of the same videos under each of the C variants of one metric."""
 
     columns: tuple[Column, ...]
-    tau: tuple[tuple[float | None, ...], ...]  # (C, C); None with fewer than TOO_FEW methods, or where all tie
+    tau: tuple[tuple[float | None, ...], ...]  # (C, C); None if fewer than TOO_FEW methods, or if all tie
     methods: tuple[tuple[int, ...], ...]  # (C, C) number of ranked methods
-    pairs: tuple[tuple[int, ...], ...]  # (C, C) pairs of videos in both rankings
-    # Pairs of methods, the better one first where that is known.
+    pairs: tuple[tuple[int, ...], ...]  # (C, C) number of evaluation pairs in both rankings
+    # The pairs of methods. If a better method is known, it is the first of its pair.
     agreed: tuple[MethodPair, ...]  # all variants find the same method better
     opposed: tuple[MethodPair, ...]  # variants find different methods better
     partly: tuple[MethodPair, ...]  # some variants find the first method better, the others a tie
@@ -71,13 +71,13 @@ class Sensitivity:
 
 
 def in_order(names: Iterable[str]) -> tuple[str, ...]:
-    """The emotions, each once: known ones in the order of EMOTIONS, then others by name."""
+    """The emotions without repetitions: first the ones in EMOTIONS, in its order; then the others, sorted by name."""
     known = {name: index for index, name in enumerate(EMOTIONS)}
     return tuple(sorted(set(map(str, names)), key=lambda name: (known.get(name, len(known)), name)))
 
 
 def emotion_transfer(grid: Grid, c: int, references: Sequence[str], targets: Sequence[str]) -> EmotionTransfer:
-    """Means by emotion of the reference and of the target."""
+    """The means of column `c` for each combination of a reference emotion and a target emotion."""
     cells = [[(grid.reference == r) & (grid.target == t) for t in targets] for r in references]
     rows = []
     for m, method in enumerate(grid.methods):
@@ -97,10 +97,10 @@ def emotion_transfer(grid: Grid, c: int, references: Sequence[str], targets: Seq
 
 
 def drops(before: Grid, after: Grid) -> tuple[Drop, ...]:
-    """The rise of the loss from one setting to another, for each method and signature that both settings have.
+    """The increase of the loss from one setting to another, for each method and signature that both settings have.
 
-    The two settings have different pairs of the same speakers. The jackknife leaves each speaker out of both settings
-    at once, so that differences between speakers cancel.
+    The two settings have different pairs but the same speakers. The jackknife removes one speaker at a time from both
+    settings. Therefore the differences between speakers cancel.
     """
     out = []
     for (c, column), (m, method) in itertools.product(enumerate(after.columns), enumerate(after.methods)):
@@ -114,7 +114,12 @@ def drops(before: Grid, after: Grid) -> tuple[Drop, ...]:
 
 
 def _change(before: tuple[Grid, int, int], after: tuple[Grid, int, int]) -> Difference | None:
-    """The rise of the loss between two cells, each given as grid, method and column; None without a common speaker."""
+    """The increase of the loss from one cell to another; None if they have no common speaker.
+
+    Args:
+        before: grid, index of the method and index of the column.
+        after: the same for the other cell.
+    """
     sides = (before, after)
     state = SCORED if before[0].pooled(before[2]) is None else INFINITE
     uses = [grid.use(m, c) & (grid.state[m, c] >= state) for grid, m, c in sides]
@@ -140,7 +145,7 @@ def _change(before: tuple[Grid, int, int], after: tuple[Grid, int, int]) -> Diff
 
 
 def confusions(grid: Grid, c: int) -> tuple[Confusion, ...]:
-    """One confusion matrix for each method, where the column's statistics count predictions; else nothing."""
+    """One confusion matrix per method; empty if the column's statistics do not contain predictions."""
     sums = grid.sums(c) if metric_facts.counts_predictions(grid.columns[c].metric) else {}
     if not any(">" in name for name in sums):
         return ()
@@ -167,7 +172,12 @@ def confusions(grid: Grid, c: int) -> tuple[Confusion, ...]:
 def sensitivities(
     grid: Grid, contestants: Sequence[int], comparisons: Mapping[int, Sequence[PairwiseComparison]]
 ) -> tuple[Sensitivity, ...]:
-    """One record for each metric with several variants. `comparisons` has those of each column."""
+    """One record for each metric with several variants.
+
+    Args:
+        contestants: indices of the methods that are ranked.
+        comparisons: {index of the column: its comparisons of two methods}.
+    """
     families: dict[str, list[int]] = {}
     for c, column in enumerate(grid.columns):
         if metric_facts.variants_are_protocols(column.metric) and any(grid.compared[m, c] for m in contestants):
@@ -184,7 +194,7 @@ def _sensitivity(
     comparisons: Mapping[int, Sequence[PairwiseComparison]],
 ) -> Sensitivity:
     def rank_correlation(a: int, b: int) -> tuple[float | None, int, int]:
-        """Kendall's tau of two columns, the methods in it, and the pairs of videos."""
+        """Kendall's tau of two columns, the number of methods in it, and the number of evaluation pairs."""
         keep = grid.common[a] & grid.common[b]
         losses = [
             (grid.estimate(m, a, keep, interval=False).loss, grid.estimate(m, b, keep, interval=False).loss)
@@ -210,7 +220,7 @@ def _sensitivity(
 
 
 def _agreement(grid: Grid, by_column: Sequence[Sequence[PairwiseComparison]]) -> list[tuple[MethodPair, ...]]:
-    """The pairs of methods that every column compares: agreed, opposed, partly agreed, undecided."""
+    """The pairs of methods that are compared in every column, in four groups: agreed, opposed, partly, undecided."""
     verdicts: dict[tuple[int, int], list[str]] = {}
     for comparisons in by_column:
         for comparison in comparisons:

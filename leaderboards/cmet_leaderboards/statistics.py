@@ -1,10 +1,13 @@
 """Computes means, 95% intervals, paired tests, ranks and coverage. Pure functions on arrays.
 
-Clips of one speaker resemble each other, so the unit of the interval is the speaker. A bootstrap over few speakers
-covers too rarely: a 95% interval covers about 57% of the time with 2 speakers, and 78% with 4. The interval here is
-Student's t over a delete-one-speaker jackknife. With equally many clips for each speaker it equals the textbook
-t-interval on speaker means. It also applies to ratios and pooled statistics. The paired test is the same t on the
-difference of two methods. Its p-value can be arbitrarily small; a sign-flip test over 4 speakers cannot go below 2/16.
+Clips of the same speaker are similar to each other, so the intervals are over speakers and not over clips. A bootstrap
+over few speakers gives intervals that are too short: its 95% interval contains the true value in about 57% of cases
+with 2 speakers and in 78% with 4. Therefore the interval is Student's t over a jackknife that leaves out one speaker at
+a time. If all speakers have equally many clips, it equals the usual t-interval on speaker means. It can also be used
+for ratios and pooled statistics.
+
+The paired test applies the same t to the difference between two methods. Its p-value can be arbitrarily small. The
+p-value of a sign-flip test over 4 speakers cannot be smaller than 2/16.
 """
 
 from __future__ import annotations
@@ -16,44 +19,49 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
-MIN_SPEAKERS = 3  # with fewer speakers the interval is over clips, and does not extend to other speakers
-MIN_COVERAGE = 0.5  # a method with less coverage is shown but not compared: it would leave few common pairs
-ALPHA = 0.05  # two methods tie unless the p-value of their difference, with Holm's correction, is below this
+MIN_SPEAKERS = 3  # with fewer speakers, the interval is over clips and is not valid for other speakers
+MIN_COVERAGE = 0.5  # a method with less coverage is not compared, because it would leave few common pairs
+ALPHA = 0.05  # two methods tie unless the p-value of their difference, after Holm's correction, is below it
 
 Estimator = Callable[[np.ndarray], float]  # indices of rows -> the statistic of these rows
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A 95% interval. `over` is the unit that is left out in turn: "speakers", or "clips" of these speakers only."""
+    """A 95% interval.
+
+    `over` is the unit that the jackknife leaves out: "speakers" or "clips". An interval over clips is valid for these
+    speakers only.
+    """
 
     low: float
     high: float
     over: str
-    units: int
+    units: int  # number of speakers or clips
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A paired difference: its estimate, its interval, and the two-sided p-value of no difference by the same t."""
+    """A paired difference: its estimate, its interval, and the two-sided p-value of a t-test against no difference."""
 
     mean: float
-    interval: Interval | None  # None for fewer than two units
-    p: float  # 1.0 where there is no interval
+    interval: Interval | None  # None if there are fewer than two units
+    p: float  # 1.0 if there is no interval
 
 
 def mean_interval(
     values: np.ndarray, speakers: Sequence[str] | np.ndarray, level: float = 0.95
 ) -> tuple[float, Interval | None]:
-    """The mean over clips with its interval.
+    """The mean over clips and its interval.
 
     Args:
-        values: (n,) finite, one for each clip.
-        speakers: (n,) the speaker of each clip: names, or integers of at least 0, which are faster.
+        values: (n,) finite, one value per clip.
+        speakers: (n,) the speaker of each clip: names, or integers of at least 0. Integers are faster.
         level: the wanted coverage of the interval.
 
     Returns:
-        the mean over clips, each with equal weight, and its interval; None for fewer than two clips.
+        the mean, in which all clips have equal weight, and its interval. The interval is None if there are fewer than
+        two clips.
 
     Raises:
         ValueError: `values` is empty or not finite.
@@ -70,9 +78,9 @@ def jackknife_interval(
 ) -> Interval | None:
     """The delete-one-unit jackknife interval around `estimate` of all rows.
 
-    SE^2 = (g - 1)/g * sum_k (estimate without unit k - their mean)^2, and the interval is estimate +- t(g - 1) * SE for
-    g units (Efron 1982, chapter 3; Student's t because g is small). The units are speakers if there are at least
-    MIN_SPEAKERS of them, else clips.
+    For g units, let e_k be the estimate without unit k. Then SE^2 = (g - 1)/g * sum_k (e_k - mean of all e_k)^2, and
+    the interval is estimate +- t(g - 1) * SE (Efron 1982, chapter 3). Student's t is used because g is small. The units
+    are speakers if there are at least MIN_SPEAKERS speakers, else clips.
     """
     left_out, over = _leave_out(estimate, speakers)
     return _interval(estimate(np.arange(len(speakers))), left_out, over, level)
@@ -81,12 +89,12 @@ def jackknife_interval(
 def paired_means(a: np.ndarray, b: np.ndarray, speakers: Sequence[str] | np.ndarray) -> Difference:
     """The mean of a - b over clips, with the paired t-test on speaker means.
 
-    The jackknife weights speakers by their number of clips. The test agrees with the interval: p < 0.05 where the
+    The jackknife weights each speaker by its number of clips. The test agrees with the interval: p < 0.05 if the
     interval excludes 0.
 
     Args:
-        a: (n,) finite, one for each clip.
-        b: as `a`.
+        a: (n,) finite, one value per clip.
+        b: the same for the other method.
         speakers: (n,) the speaker of each clip.
 
     Raises:
@@ -99,12 +107,12 @@ def paired_means(a: np.ndarray, b: np.ndarray, speakers: Sequence[str] | np.ndar
 
 
 def paired_estimates(estimate: Estimator, speakers: Sequence[str] | np.ndarray) -> Difference:
-    """As `paired_means`, for the difference of any two statistics of the same rows."""
+    """The same as `paired_means`, for any estimate of a difference between two statistics of the same rows."""
     return _difference(estimate(np.arange(len(speakers))), *_leave_out(estimate, speakers))
 
 
 def holm(p: Sequence[float] | np.ndarray) -> np.ndarray:
-    """Holm's (1979) step-down correction: (n,) p-values to (n,) corrected ones, monotone, at most 1."""
+    """Holm's (1979) step-down correction: (n,) p-values to (n,) corrected p-values, in the same order, at most 1."""
     p = np.asarray(p, float)
     order = np.argsort(p, kind="stable")
     steps = np.maximum.accumulate(p[order] * (len(p) - np.arange(len(p))))
@@ -114,17 +122,17 @@ def holm(p: Sequence[float] | np.ndarray) -> np.ndarray:
 
 
 def ranks(names: Sequence[str], beats: Mapping[str, frozenset[str]]) -> dict[str, int]:
-    """The rank of each name: 1 + the number of names that are shown to be better.
+    """The rank of each name: 1 + the number of names that are significantly better.
 
     Args:
         names: all names.
-        beats: name -> the names that it is better than; all others are ties.
+        beats: {name: the names that it is significantly better than}.
     """
     return {name: 1 + sum(name in beaten for beaten in beats.values()) for name in names}
 
 
 def kendall_tau(a: Sequence[float], b: Sequence[float]) -> float | None:
-    """Kendall's tau-b of two orderings of the same items; None where all values of one ordering are equal."""
+    """Kendall's tau-b of two orderings of the same items; None if all values of one ordering are equal."""
     x, y = (np.asarray(v, float) for v in (a, b))
     one, two = (np.sign(v[:, None] - v[None, :]) for v in (x, y))
     weight = math.sqrt(float((one**2).sum()) * float((two**2).sum()))
@@ -135,11 +143,12 @@ def common_pairs(scored: dict[str, frozenset[str]], expected: int) -> tuple[froz
     """Which methods are compared, and on which pairs.
 
     Args:
-        scored: method -> ids of the pairs that it has a value for; an infinite value counts as scored.
+        scored: {method: ids of the pairs for which it has a finite or infinite value}.
         expected: number of expected pairs.
 
     Returns:
-        the methods with at least MIN_COVERAGE of the pairs, and the pairs that all of these methods have.
+        the methods with values for at least MIN_COVERAGE of the pairs, and the pairs for which all of these methods
+        have a value.
     """
     compared = frozenset(name for name, ids in scored.items() if ids and len(ids) >= MIN_COVERAGE * expected)
     shared = frozenset.intersection(*(scored[name] for name in compared)) if compared else frozenset()
@@ -147,7 +156,7 @@ def common_pairs(scored: dict[str, frozenset[str]], expected: int) -> tuple[froz
 
 
 def _units(speakers: Sequence[str] | np.ndarray) -> tuple[np.ndarray, int, str]:
-    """The unit of each row, (n,) int; the number of units; and their kind, "speakers" or "clips"."""
+    """The unit of each row, (n,) int; the number of units; and the kind of the units, "speakers" or "clips"."""
     codes = np.asarray(speakers)
     if codes.dtype.kind != "i":
         codes = np.unique(codes, return_inverse=True)[1]
@@ -159,9 +168,9 @@ def _units(speakers: Sequence[str] | np.ndarray) -> tuple[np.ndarray, int, str]:
 
 
 def _leave_out_means(values: np.ndarray, speakers: Sequence[str] | np.ndarray) -> tuple[np.ndarray, str]:
-    """The means without each unit in turn, (units,), computed from sums in one pass; and the kind of the units."""
+    """(units,) means, each without one unit, computed from sums; and the kind of the units."""
     codes, units, over = _units(speakers)
-    # Sums of differences from the mean: sums of equal values would differ by rounding, and so have a spread.
+    # Add up differences from the mean. Sums of the values would have rounding errors, so equal values would seem to vary.
     centre = values.mean()
     sums, counts = np.bincount(codes, values - centre, units), np.bincount(codes, minlength=units)
     if units < 2:
@@ -170,7 +179,7 @@ def _leave_out_means(values: np.ndarray, speakers: Sequence[str] | np.ndarray) -
 
 
 def _leave_out(estimate: Estimator, speakers: Sequence[str] | np.ndarray) -> tuple[np.ndarray, str]:
-    """As `_leave_out_means`, for any statistic."""
+    """The same as `_leave_out_means`, for any statistic."""
     codes, units, over = _units(speakers)
     if units < 2:
         return np.empty(0), over
@@ -196,6 +205,6 @@ def _difference(centre: float, left_out: np.ndarray, over: str) -> Difference:
     if interval is None:
         return Difference(centre, None, 1.0)
     error = _error(left_out)
-    # Without variation, any difference other than 0 is certain.
+    # If the estimates do not vary, any difference other than 0 is certain.
     t = abs(centre) / error if error > 0 else (math.inf if centre else 0.0)
     return Difference(centre, interval, 2 * float(special.stdtr(len(left_out) - 1, -t)))

@@ -1,7 +1,7 @@
-"""Builds the tables of a board from result rows: which rows may share a table, and what each cell contains.
+"""Builds the tables of a board from result rows: which rows are in the same table, and what each cell contains.
 
-Everything is computed here, in `pairwise` and in `sections`, as plain records. Other modules only write the records in
-a file format.
+This module, `pairwise` and `sections` compute everything on a board, as plain records. The other modules only write
+the records in a file format.
 """
 
 from __future__ import annotations
@@ -34,28 +34,28 @@ from cmet_leaderboards.sections import (
 )
 from cmet_leaderboards.statistics import Difference, Interval
 
-# Roles of methods that see the ground truth: they have no rank and are never the best.
+# Roles of methods that receive the ground truth. These methods have no rank and are never marked as the best.
 UNRANKED_ROLES = ("ceiling", "control")
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One method under one metric.
+    """The value of one metric for one method.
 
-    `mean` is over the table's common pairs where the method is compared, else over the method's own pairs. It is None
-    where no pair has a finite value.
+    If the method is compared, `mean` is over the common pairs of all compared methods. Else it is over all pairs for
+    which the method has a value. It is None if no pair has a finite value.
     """
 
     mean: float | None
     interval: Interval | None
-    n: int  # pairs in the mean
-    scored: int  # pairs with a finite or infinite value
-    expected: int
-    infinite: int  # scored pairs that are identical to the target, and so are left out of the mean
+    n: int  # number of pairs in the mean
+    scored: int  # number of pairs with a finite or infinite value
+    expected: int  # number of all pairs
+    infinite: int  # number of pairs identical to the target; only the mean of a pooled metric has them
     compared: bool = True
     best: bool = False  # the best mean of the column
-    rank: int | None = None  # 1 + the number of methods shown to be better; None without a rank
-    ties: Mapping[str, str] = field(default_factory=dict)  # title of a tied method -> "tie" or "noise" (in the band)
+    rank: int | None = None  # 1 + the number of significantly better methods; None: no rank
+    ties: Mapping[str, str] = field(default_factory=dict)  # {title of a tied method: "tie", or "noise" (in the band)}
     loss: float | None = None  # lower is better; for a metric with an ideal value, the mean distance from it
 
     @property
@@ -75,8 +75,8 @@ class MethodRow:
     sees: tuple[str, ...]
     command: str
     codec: str
-    notes: tuple[tuple[str, int], ...]  # what was done to videos, and to how many videos
-    cells: tuple[Cell | None, ...]  # by column; None where the metric was not asked for
+    notes: tuple[tuple[str, int], ...]  # a change to videos, and the number of videos with it
+    cells: tuple[Cell | None, ...]  # by column; None if the metric was not requested
 
 
 @dataclass(frozen=True)
@@ -85,24 +85,24 @@ class Breakdown:
 
     column: Column
     groups: tuple[str, ...]
-    pairs: tuple[int, ...]  # expected, by group
+    pairs: tuple[int, ...]  # expected number of pairs, by group
     rows: tuple[tuple[str, tuple[Cell | None, ...]], ...]  # (method title, cells by group)
 
 
 @dataclass(frozen=True)
 class MissingValues:
-    """Pairs of one method that have no value for one reason."""
+    """The pairs of one method that have no value for the same reason."""
 
     method: str
     metrics: tuple[str, ...]
     reason: str
     count: int
-    detail: str  # one of the pairs, and its message
+    detail: str  # one of the pairs and its message, as an example
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows that may be compared: one setting, data set, pair list, profile and suite version."""
+    """Comparable rows: all have the same setting, data set, pair list, profile and suite version."""
 
     key: Mapping[str, str]
     setting: SettingFacts
@@ -110,22 +110,22 @@ class Table:
     drawn: int  # pairs before a subset was taken
     speakers: int
     seeds: int
-    missing_cells: tuple[str, ...]  # cells of the setting without a clip
+    missing_cells: tuple[str, ...]  # combinations of speaker and emotions that have no clip
     pair_notes: tuple[str, ...]  # other facts about how the pairs were drawn
     columns: tuple[Column, ...]
     rows: tuple[MethodRow, ...]
-    by_emotion: tuple[Breakdown, ...]  # one for each column
-    by_speaker: tuple[Breakdown, ...]  # one for each column
-    comparisons: tuple[tuple[PairwiseComparison, ...], ...]  # by column; their indices are those of `methods`
-    transfers: tuple[EmotionTransfer, ...]  # one for each column; empty with a single reference emotion
+    by_emotion: tuple[Breakdown, ...]  # one per column
+    by_speaker: tuple[Breakdown, ...]  # one per column
+    comparisons: tuple[tuple[PairwiseComparison, ...], ...]  # by column; `first` and `second` are indices of `methods`
+    transfers: tuple[EmotionTransfer, ...]  # one per column; empty if there is only one reference emotion
     confusions: tuple[tuple[Confusion, ...], ...]  # by column
     sensitivity: tuple[Sensitivity, ...]
     missing: tuple[MissingValues, ...]
     methods: tuple[MethodId, ...]
     bands: str = ""  # the file of the noise bands
     drops: tuple[Drop, ...] = ()
-    differing_keys: Mapping[str, str] = field(default_factory=dict)  # keys that other tables of the setting differ in
-    published: tuple[PublishedTable, ...] = ()  # numbers of papers, with the first table of the setting
+    differing_keys: Mapping[str, str] = field(default_factory=dict)  # keys in which the setting's tables differ
+    published: tuple[PublishedTable, ...] = ()  # numbers from papers; only in the setting's first table
 
     @property
     def title(self) -> str:
@@ -136,7 +136,7 @@ class Table:
         return next(row.title for row in self.rows if (row.method, row.revision) == method)
 
     def drop(self, row: MethodRow, column: Column) -> Difference | None:
-        """The drop of a method under a metric; None where the other setting lacks one of them."""
+        """The drop of a method by a metric; None if the other setting does not have this method or metric."""
         method = (row.method, row.revision)
         found = (d.change for d in self.drops if (d.method, d.column.signature) == (method, column.signature))
         return next(found, None)
@@ -150,11 +150,11 @@ def build_tables(
     """All tables, sorted by setting.
 
     Rows with different data, pairs, rules, profiles or suite versions are in different tables. Metrics with different
-    signatures are in different columns. Published numbers are in tables of their own.
+    signatures are in different columns. Published numbers are in separate tables.
 
     Args:
         results: the result rows.
-        bands: noise bands; a smaller difference is a tie.
+        bands: noise bands; a difference inside its band is a tie.
         published: records of published numbers, see `cmet_leaderboards.published.published_tables`.
     """
     every = grids(results)
@@ -221,7 +221,7 @@ def _build_table(grid: Grid, records: Sequence[FileRecord], bands: Bands) -> Tab
 
 
 def _titles(methods: Sequence[MethodId], records: Mapping[MethodId, FileRecord]) -> dict[MethodId, str]:
-    """The methods' titles, with the revision where a board has several revisions of a method."""
+    """The methods' titles. If the table has several revisions of a method, the revision is added to the title."""
     several = Counter(name for name, _ in methods)
     out = {}
     for method in methods:
@@ -237,7 +237,7 @@ def _column_cells(
     comparisons: Sequence[PairwiseComparison],
     titles: Mapping[MethodId, str],
 ) -> list[Cell | None]:
-    """The cells of one column by method; the contestants with rank and ties, and the best mean marked."""
+    """The cells of one column, one per method. Contestants get their rank and ties, and the best mean is marked."""
     every = np.ones(len(grid.pair_ids), bool)
     cells = [_cell(grid, m, c, every) for m in range(len(grid.methods))]
     places = ranks_and_ties(comparisons)
@@ -252,7 +252,7 @@ def _column_cells(
 
 
 def _cell(grid: Grid, m: int, c: int, where: np.ndarray) -> Cell | None:
-    """One method and metric over the pairs `where`, (P,) bool; None where the metric was not asked for at all."""
+    """The cell of a method and metric over the pairs `where`, (P,) bool; None if the metric was not requested."""
     state = grid.state[m, c]
     if (state == ABSENT).all():
         return None
@@ -266,7 +266,7 @@ def _cell(grid: Grid, m: int, c: int, where: np.ndarray) -> Cell | None:
 def _breakdowns(
     grid: Grid, labels: np.ndarray, groups: Sequence[str], order: Sequence[int], titles: Mapping[MethodId, str]
 ) -> tuple[Breakdown, ...]:
-    """Each column by the groups of its pairs.
+    """One breakdown per column: its cells for each group of pairs.
 
     Args:
         labels: (P,) text, the group of each pair.
@@ -296,7 +296,7 @@ def _method_row(
     method = grid.methods[m]
     facts = record.method if record else MethodFacts()
     there = grid.row[m] >= 0
-    first = grid.row[m][there.argmax(axis=0), np.arange(there.shape[1])]  # one row for each pair
+    first = grid.row[m][there.argmax(axis=0), np.arange(there.shape[1])]  # one row per pair
     mine = grid.table.select(["notes", "codec"]).take(pa.array(first[first >= 0]))
     notes = Counter(_note_kind(text) for text in mine["notes"].to_pylist() if text)
     return MethodRow(
@@ -314,12 +314,18 @@ def _method_row(
 
 
 def _note_kind(text: str) -> str:
-    """A note without its frame counts, so that equal notes can be counted: `cut from 54 to 50 frames` has `n to n`."""
+    """A note with its frame counts replaced by `n`, so that notes of the same kind can be counted.
+
+    For example, `cut from 54 to 50 frames` becomes `cut from n to n frames`.
+    """
     return re.sub(r"(?<![\d.])\d+(?= (?:to \d+ )?frames\b(?!/))|(?<=held to )\d+", "n", text)
 
 
 def _missing_values(grid: Grid, titles: Mapping[MethodId, str]) -> tuple[MissingValues, ...]:
-    """The pairs without a value by method and reason; metrics that miss the same pairs share a record."""
+    """The pairs without a value, by method and reason.
+
+    Metrics with the same number of such pairs and the same example are in one record.
+    """
     failed = np.sort(grid.row[grid.state == FAILED])
     names = ["method", "revision", "metric", "reason", "pair_id", "detail"]
     rows = grid.table.select(names).take(pa.array(failed))
@@ -338,6 +344,6 @@ def _missing_values(grid: Grid, titles: Mapping[MethodId, str]) -> tuple[Missing
 
 
 def _differing_keys(table: Table, tables: Sequence[Table]) -> dict[str, str]:
-    """The keys of a table in which tables of the same setting differ."""
+    """The keys and values of `table` for the keys in which the tables of its setting differ."""
     same = [other.key for other in tables if other.key["setting"] == table.key["setting"]]
     return {k: table.key[k] for k in TABLE_KEYS if len({key[k] for key in same}) > 1}
