@@ -170,7 +170,8 @@ def _units(speakers: Sequence[str] | np.ndarray) -> tuple[np.ndarray, int, str]:
 def _leave_out_means(values: np.ndarray, speakers: Sequence[str] | np.ndarray) -> tuple[np.ndarray, str]:
     """(units,) means, each without one unit, computed from sums; and the kind of the units."""
     codes, units, over = _units(speakers)
-    # Add up differences from the mean. Sums of the values would have rounding errors, so equal values would seem to vary.
+    # Add up differences from the mean. Because of rounding errors in sums of the values, equal values would
+    # seem to vary.
     centre = values.mean()
     sums, counts = np.bincount(codes, values - centre, units), np.bincount(codes, minlength=units)
     if units < 2:
