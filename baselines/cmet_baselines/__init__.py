@@ -1,1 +1,1 @@
-"""The Method interface, the trivial methods, and the catalogue of pinned baselines."""
+"""The `Method` interface, the methods without a network, and the catalogue of baselines with fixed revisions."""

@@ -1,4 +1,4 @@
-"""The form of a catalogue entry: one TOML file for each method, checked against these models."""
+"""The form of a catalogue entry. Each method has one TOML file, which is checked against the models in this module."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from talking_face.reasons import UserError
 
 NAME = r"^[a-z0-9][a-z0-9.-]*$"
 TARGET = r"^[\w.]+:\w+$"  # module:Class
-FROM_CHECKPOINT = "checkpoint"  # a revision that is the hash of trained weights
+FROM_CHECKPOINT = "checkpoint"  # as `revision` in an entry: the revision is the hash of the trained weights
 
 
 class _Table(BaseModel):
@@ -37,7 +37,7 @@ class Code(_Table):
 
     released: bool
     repository: str | None = None  # owner/name
-    commit: str | None = None  # the commit that our notes describe; None: not recorded
+    commit: str | None = None  # the commit that the notes of the entry describe; None: not recorded
     note: str = ""
 
     @model_validator(mode="after")
@@ -48,7 +48,7 @@ class Code(_Table):
 
 
 class WeightFile(_Table):
-    """A file of the method's weights. An unknown size or hash is left out."""
+    """A file of the method's weights. `bytes` or `sha256` is None if it is unknown."""
 
     file: str
     bytes: int | None = None
@@ -57,43 +57,44 @@ class WeightFile(_Table):
 
 
 class OutputForm(_Table):
-    """The form of a method's output, before it is converted to the setting's form."""
+    """The form of a method's output before this suite converts it to the form that the setting requires."""
 
     # "not-known": neither the authors' code nor their paper states it.
     fps: Annotated[float, Field(gt=0)] | Literal["as-source", "not-known"] = 25.0
-    size: int | Literal["as-setting", "as-source", "not-known"] = "as-setting"  # pixels of a square
-    crop: str = ""  # where the face is in the picture
-    length: str = "as-driving-audio"  # or the name of the rule that brings it there
+    size: int | Literal["as-setting", "as-source", "not-known"] = "as-setting"  # side of a square picture, px
+    crop: str = ""  # the position of the face in the picture
+    length: str = "as-driving-audio"  # or the name of the rule that changes the length to it
 
 
 class Entry(_Table):
-    """One method. Unknown fields are an error."""
+    """The entry of one method. Unknown fields are an error."""
 
     name: str = Field(pattern=NAME)
     title: str
     summary: str  # one sentence, shown on the board
-    # built-in: a class of this suite. python: an outside class, in its own process. command: a command line.
-    # videos: a folder of finished videos. published: only numbers of papers; a user's own TOML can run the method.
+    # built-in: a class of this suite. python: a class from outside, which runs in its own process. command: a command
+    # line. videos: a folder of finished videos. published: the entry has only the numbers that papers print; to run the
+    # method, a user writes a TOML file.
     kind: Literal["built-in", "python", "command", "videos", "published"]
     revision: str
-    # A ceiling and a control see the ground truth: they have no rank and are never the best.
+    # A ceiling or a control receives the ground truth. It has no rank and is never marked as the best.
     role: Literal["ceiling", "control", "floor", "method"] = "method"
-    trained_on_split: bool = False  # its pictures are training clips, which the corpus evaluators know
+    trained_on_split: bool = False  # True: its output is training clips, on which the corpus evaluators were trained
     licence: str
-    sees: tuple[str, ...]
-    target: str | None = Field(default=None, pattern=TARGET)  # called without arguments
+    sees: tuple[str, ...]  # names of the inputs that it receives
+    target: str | None = Field(default=None, pattern=TARGET)  # the class; it is called without arguments
     process: PythonRun | None = None
     command: CommandRun | None = None
     videos: VideosRun | None = None
     output: OutputForm = OutputForm()
-    inputs: str = ""  # what it receives in the papers' comparisons
-    how_to_run: str = ""  # facts from its repository, for a user who writes a [command]
-    # published: a [command] as a start for a user's own TOML. The suite does not run it, but checks it in the same way.
+    inputs: str = ""  # the inputs that it receives in the comparisons of papers
+    how_to_run: str = ""  # facts from its repository that help a user to write a [command]
+    # Only for `published`: a [command] that a user can copy into a TOML file. The suite checks it but does not run it.
     example: CommandRun | None = None
     paper: Paper | None = None
     code: Code | None = None
     weights: tuple[WeightFile, ...] = ()
-    published_as: tuple[str, ...] = ()  # its names in published.csv
+    published_as: tuple[str, ...] = ()  # the names of the method in published.csv
     notes: tuple[str, ...] = ()
 
     @field_validator("sees")
@@ -118,10 +119,10 @@ class Entry(_Table):
 
 
 def read_entry(path: Path) -> Entry:
-    """The entry of a TOML file; folders in it are relative to the file.
+    """Read an entry from a TOML file. Folders in the file are relative to the file's folder.
 
     Raises:
-        UserError: the file cannot be read, or is not a valid entry. The message names the wrong field.
+        UserError: the file cannot be read or is not a valid entry. The message names the wrong field.
     """
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))

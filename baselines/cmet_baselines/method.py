@@ -1,7 +1,8 @@
 """The `Method` interface: the inputs that a talking-face method receives, and the video that it must return.
 
-A method is any object with the four members of `Method`; it need not import this file. Its `sees` names the inputs that
-it uses. A `Case` returns these inputs and raises an error for all others, so the board's "sees" is always true.
+A method is any object with the four members of `Method`; it does not have to import this file. Its member `sees`
+names the inputs that it uses. A `Case` returns only these inputs and raises an error for other inputs. Therefore the
+list of inputs that a board prints for a method is always correct.
 """
 
 from __future__ import annotations
@@ -17,20 +18,20 @@ from talking_face.media.reading import AUDIO_RATE
 
 Loader = Callable[..., np.ndarray | list[np.ndarray]]
 
-# All inputs that a case has.
+# The names of all inputs that a case can have.
 INPUTS: tuple[str, ...] = (
-    "reference-frames",  # still frames of the speaker: the identity
+    "reference-frames",  # still frames of the speaker, which show the identity
     "source-video",  # a clip of the speaker to edit, or to copy the head pose from
-    "driving-audio",  # the speech the lips follow
+    "driving-audio",  # the speech that the lips must follow
     "emotion-label",  # target emotion and intensity
-    "emotion-audio",  # other speech in the target emotion: C-MET's first pool
-    "neutral-audio",  # neutral speech: C-MET's second pool
+    "emotion-audio",  # other speech in the target emotion (a pool of sound of C-MET)
+    "neutral-audio",  # neutral speech (the other pool of sound of C-MET)
     "upper-half",  # the real clip without its lower half, for methods that draw the lower half
     "ground-truth-pose",  # the position of the real head, without its expression
-    "ground-truth",  # the real clip, and another clip of the speaker in the emotion: for ceilings and controls only
-    "training-split",  # clips of the speakers that methods may learn from: for retrieval
+    "ground-truth",  # the real clip, and another real clip with the target emotion; only for ceilings, controls
+    "training-split",  # clips of the training speakers, for retrieval methods
 )
-# Array of a case -> the input that it belongs to.
+# {name of an array of `Case`: the input that it belongs to}
 ARRAYS: Mapping[str, str] = {
     "reference_frames": "reference-frames",
     "reference_landmarks": "reference-frames",
@@ -52,30 +53,31 @@ ARRAYS: Mapping[str, str] = {
 
 
 class UndeclaredInput(RuntimeError):
-    """A method asked for an input that its `sees` does not name."""
+    """Raised if a method reads an input that its `sees` does not name."""
 
 
 @runtime_checkable
 class Method(Protocol):
-    """A program that makes one talking-face video for each case."""
+    """A program that generates one talking-face video per case."""
 
-    name: str  # short, lower case, with hyphens: the row of the board
-    revision: str  # a version, a commit or a checkpoint's hash; it must change when the output may change
-    sees: frozenset[str]  # a subset of INPUTS
+    name: str  # the name of the row on boards: short, in lower case, with hyphens
+    revision: str  # a version, a commit or a checkpoint's hash; must change if the output can change
+    sees: frozenset[str]  # names of the inputs that it uses, a subset of INPUTS
 
     def generate(self, case: Case) -> np.ndarray:
         """The video of one case.
 
         Returns:
-            (T, H, W, 3) uint8 RGB, 0 to 255, 25 frames/s. T should be `case.n_frames`, and (H, W) `case.size`. Another
-            length or size is kept, and each metric's signature states how it treats them.
+            (T, H, W, 3) uint8 RGB, 0 to 255, 25 frames/s. T should be `case.n_frames`, and (H, W) should be
+            `case.size`. A video with another length or size is not changed; each metric's signature states what the
+            metric does with it.
         """
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class CaseSpec:
-    """Which video a case asks for; `Case` has the meaning of the fields."""
+    """Describes the video that a method must generate. `Case` explains the fields."""
 
     pair_id: str
     setting: str
@@ -85,33 +87,36 @@ class CaseSpec:
     seed: int
     target_emotion: str
     intensity: int | None
-    file_name: str = ""  # empty: the pair's id
+    file_name: str = ""  # if empty, the pair's id is used
     log: Path | None = None
 
 
 class Case:
-    """One evaluation case as a method gets it. Inputs are loaded on first use, and only those the method declares.
+    """One evaluation case, as a method receives it.
+
+    An input is loaded when the method first uses it. Only inputs that the method declares in `sees` can be used.
 
     Attributes:
-        pair_id, setting, speaker: names, for logs. They contain the emotions; a method must not read the emotions from
-            them.
-        n_frames: frames wanted, at 25 frames/s: the length of the driving audio.
-        size: (height, width) wanted, pixels.
-        seed: for a method that draws random numbers.
-        notes: what the method did that a reader of the scores should know; see `note`.
-        file_name: the pair's id as a file name without an ending.
-        log: the file for an outside program's output; None: the output is not kept.
+        pair_id, setting, speaker: names, for logs. They contain the names of the emotions, but a method must not use
+            them as a source of emotions.
+        n_frames: the required number of frames at 25 frames/s, equal to the length of the driving audio.
+        size: the required (height, width), px.
+        seed: the seed for a method that uses random numbers.
+        notes: changes of the video that a reader of the scores should know; see `note`.
+        file_name: the pair's id as a file name without suffix.
+        log: the file for the printed output of an outside program; None: this output is not kept.
     """
 
     fps: float = 25.0
     audio_rate: int = AUDIO_RATE
 
     def __init__(self, spec: CaseSpec, loaders: Mapping[str, Loader], sees: frozenset[str]) -> None:
-        """A case of the arrays that `loaders` returns.
+        """Create a case whose arrays come from `loaders`.
 
         Args:
-            spec: which video is asked for.
-            loaders: by the names in `ARRAYS`; `training_frames` takes an index of `training_audio`.
+            spec: the video that the method must generate.
+            loaders: {name in `ARRAYS`: function that loads the array}. `training_frames` is an additional name; its
+                function has an argument, the index of a clip in `training_audio`.
             sees: the inputs that the method declares.
 
         Raises:
@@ -129,7 +134,7 @@ class Case:
 
     @property
     def reference_frames(self) -> np.ndarray:
-        """(N, H, W, 3) uint8 RGB, in order of time."""
+        """(N, H, W, 3) uint8 RGB, sorted by time."""
         return self._array("reference_frames")
 
     @property
@@ -144,12 +149,12 @@ class Case:
 
     @property
     def source_landmarks(self) -> np.ndarray:
-        """(T, 478, 3) float32, MediaPipe's points in pixels of the source frames; gaps are bridged."""
+        """(T, 478, 3) float32, MediaPipe's points, px of the source frames; interpolated in frames without a face."""
         return self._array("source_landmarks")
 
     @property
     def source_blendshapes(self) -> np.ndarray:
-        """(T, 52) float32 in [0, 1], MediaPipe's coefficients of the source frames; gaps are bridged."""
+        """(T, 52) float32 in [0, 1], MediaPipe's coefficients; interpolated in frames without a face."""
         return self._array("source_blendshapes")
 
     @property
@@ -159,12 +164,12 @@ class Case:
 
     @property
     def driving_audio(self) -> np.ndarray:
-        """(N,) int16, 16 kHz mono: 640 samples for each frame wanted."""
+        """(N,) int16, 16 kHz mono: 640 samples per frame of the required video."""
         return self._array("driving_audio")
 
     @property
     def emotion_audio(self) -> list[np.ndarray]:
-        """(N,) int16 each, 16 kHz mono: clips spoken in the target emotion, never the driving audio itself."""
+        """(N,) int16 each, 16 kHz mono: other clips in the target emotion, without the driving audio."""
         return self._list("emotion_audio")
 
     @property
@@ -174,15 +179,15 @@ class Case:
 
     @property
     def upper_half_frames(self) -> np.ndarray:
-        """(T, H, W, 3) uint8 RGB, 25 frames/s: the real clip, black from the middle row down."""
+        """(T, H, W, 3) uint8 RGB, 25 frames/s: the real clip, black from the middle row downwards."""
         return self._array("upper_half_frames")
 
     @property
     def ground_truth_pose(self) -> np.ndarray:
-        """(T, 3, 4) float64: for each real frame, rotation times scale, and shift in pixels.
+        """(T, 3, 4) float64: one matrix per real frame, with rotation times scale, and shift in pixels.
 
-        They map points in the speaker's head frame to the picture. The head frame is that of `cmet_reference.geometry`,
-        and its template is the mean of the reference landmarks.
+        The matrices map points from the speaker's head frame to the picture. `cmet_reference.geometry` defines the head
+        frame; the template is the mean of the reference landmarks.
         """
         return self._array("ground_truth_pose")
 
@@ -193,12 +198,14 @@ class Case:
 
     @property
     def ground_truth_landmarks(self) -> np.ndarray:
-        """(T, 478, 3) float32, MediaPipe's points in pixels of the real frames; gaps are bridged."""
+        """(T, 478, 3) float32, MediaPipe's points, px of the real frames; interpolated in frames without a face."""
         return self._array("ground_truth_landmarks")
 
     @property
     def other_take_frames(self) -> np.ndarray:
-        """(T, H, W, 3) uint8 RGB, 25 frames/s: the speaker with the target emotion and another sentence."""
+        """(T, H, W, 3) uint8 RGB, 25 frames/s: another clip of the speaker with the target emotion, but another
+        sentence.
+        """
         return self._array("other_take_frames")
 
     @property
@@ -208,11 +215,11 @@ class Case:
 
     @property
     def training_emotions(self) -> np.ndarray:
-        """(K,) str: the emotion of each clip of `training_audio`."""
+        """(K,) str, K clips: the emotion of each clip in `training_audio`."""
         return self._array("training_emotions")
 
     def training_frames(self, index: int) -> np.ndarray:
-        """(T, H, W, 3) uint8 RGB, 25 frames/s: the frames of one clip of `training_audio`, by index."""
+        """(T, H, W, 3) uint8 RGB, 25 frames/s: the frames of the clip with this index in `training_audio`."""
         self._check("training-split")
         return np.asarray(self._loaders["training_frames"](index))
 
@@ -224,16 +231,16 @@ class Case:
 
     @property
     def intensity(self) -> int | None:
-        """1 to 3; None for a dataset without levels."""
+        """1 to 3; None if the dataset has no levels of intensity."""
         self._check("emotion-label")
         return self._emotion[1]
 
     def offered(self) -> list[str]:
-        """The arrays that the method may ask for, by their names in `ARRAYS`."""
+        """The names, as in `ARRAYS`, of the arrays that the method can read."""
         return [name for name, seen in ARRAYS.items() if seen in self._sees and name in self._loaders]
 
     def note(self, text: str) -> None:
-        """Record a change that was made to reach the wanted form. It is stored with every score of this case."""
+        """Record a change that gave the video its required form. Every score of the case stores the note."""
         self.notes.append(text)
 
     def _check(self, name: str) -> None:
@@ -252,19 +259,19 @@ class Case:
         if name not in self._loaded:
             loaded = self._loaders[name]()
             for array in loaded if isinstance(loaded, list) else [loaded]:
-                array.setflags(write=False)  # a method that edits its input in place must not change another's
+                array.setflags(write=False)  # a method must not change the inputs of other methods
             self._loaded[name] = loaded
         return self._loaded[name]
 
 
 def check_output(frames: object) -> np.ndarray:
-    """Checks that a method returned a video, and returns it.
+    """Check that the output of a method is a video, and return it.
 
     Args:
-        frames: (T, H, W, 3) uint8 RGB with T >= 1.
+        frames: the output; a video is (T, H, W, 3) uint8 RGB with T >= 1.
 
     Raises:
-        ValueError: it is something else.
+        ValueError: the output is not a video.
     """
     if not isinstance(frames, np.ndarray):
         raise ValueError(f"generate should return a numpy array, not {type(frames).__name__}")

@@ -1,7 +1,7 @@
-"""Reads the numbers that papers print, one in each row of published.csv, and does arithmetic on them.
+"""Reads the numbers that papers print, one per row of published.csv, and computes with them.
 
-They never share a column with measured numbers. docs/reference/published.md states how each paper's protocol differs
-from ours, and where papers contradict themselves.
+These numbers are never in the same column as measured numbers. docs/reference/published.md states how the protocol of
+each paper differs from this suite's, and where papers contradict themselves.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from cmet_metrics.registry import get_metric
 from talking_face.reasons import UserError
 
 _FILE = Path(__file__).parent / "published.csv"
-# Settings of rows that measure a dataset instead of a method.
+# Settings in published.csv whose rows describe a dataset and not a method.
 OF_DATA = ("emotion-proportion",)
-# Rows of C-MET's test list on each dataset: an accuracy is k of these rows, in percent.
+# Number of rows in C-MET's test list of each dataset. An accuracy is k of these rows, in percent.
 ROWS = {"MEAD": 1143, "CREMA-D": 1546}
-# The same by target emotion (C-MET's test lists; cmet_eval/protocol/settings/cmet-*.csv).
+# Number of rows in the same lists, by target emotion ( cmet_eval/protocol/settings/cmet-*.csv).
 CLASS_ROWS = {
     "MEAD": {
         **{"angry": 159, "contempt": 166, "disgusted": 161, "fear": 159, "happy": 168, "sad": 165, "surprised": 165},
@@ -45,7 +45,7 @@ class PublishedNumber(NamedTuple):
 
 @cache
 def numbers() -> tuple[PublishedNumber, ...]:
-    """Every row, in the order of the file."""
+    """All rows of published.csv, in the order of the file."""
     with _FILE.open(encoding="utf-8", newline="") as file:
         return tuple(
             PublishedNumber(**{name: line[name] for name in PublishedNumber._fields[:-1]}, value=float(line["value"]))
@@ -54,7 +54,7 @@ def numbers() -> tuple[PublishedNumber, ...]:
 
 
 def of_entry(name: str) -> list[PublishedNumber]:
-    """The rows of a catalogue entry, by its `published_as`. Raises UserError for an unknown entry."""
+    """The rows for the names in `published_as` of a catalogue entry. Raises UserError if the entry is unknown."""
     if name not in catalogue():
         raise UserError(f"no method named {name!r} in the catalogue")
     names = catalogue()[name].published_as
@@ -62,11 +62,12 @@ def of_entry(name: str) -> list[PublishedNumber]:
 
 
 def published_rows() -> list[dict[str, object]]:
-    """The rows of methods as plain records for boards.
+    """The rows about methods, as plain records for boards.
 
     Returns:
-        the fields of each row, and: `entry`, the method's name in the catalogue; `board`, the setting of this suite
-        that shows it, or empty; `title` of the metric; `protocol`, how the number was made.
+        one record per row, with the row's fields and four more: `entry`, the method's name in the catalogue; `board`,
+        the setting of this suite whose board shows the row, or empty; `title`, the title of the metric; `protocol`, how
+        the number was measured.
     """
     known = tomllib.loads(_FILE.with_suffix(".toml").read_text(encoding="utf-8"))
     protocols = {(part["paper"], part["dataset"]): part for part in known["protocols"]}
@@ -88,7 +89,7 @@ def published_rows() -> list[dict[str, object]]:
 
 
 def by_table(rows: Iterable[PublishedNumber]) -> dict[tuple[str, str, str, str], list[PublishedNumber]]:
-    """Rows by (paper, table, dataset, setting), in the order of the file."""
+    """{(paper, table, dataset, setting): rows}, in the order of the file."""
     found: dict[tuple[str, str, str, str], list[PublishedNumber]] = {}
     for row in rows:
         found.setdefault((row.paper, row.table, row.dataset, row.setting), []).append(row)
@@ -99,7 +100,7 @@ def by_table(rows: Iterable[PublishedNumber]) -> dict[tuple[str, str, str, str],
 
 
 def hits(percent: float, rows: int, digits: int = 2) -> int | None:
-    """The k for which k / rows, in percent to `digits` places, is the printed number; None if no k fits.
+    """The k for which 100 * k / rows, rounded to `digits` decimal places, is `percent`; None if there is no such k.
 
     Example:
         >>> hits(55.91, 1143), hits(33.36, 1143)
@@ -111,10 +112,13 @@ def hits(percent: float, rows: int, digits: int = 2) -> int | None:
 
 
 def differences(first: str, second: str, paper: str = "CEM-Net") -> list[tuple[PublishedNumber, float]]:
-    """Rows of table `second` that table `first` of the paper prints with another number: (row, second - first).
+    """The rows of table `second` for which table `first` of the same paper prints a different number.
 
-    A number with fewer digits does not count as another number: .89 and .8962 differ by .0062, less than the last
-    printed digit.
+    Numbers that differ by less than 0.01 do not count as different, because one table prints fewer digits: for example,
+    .89 and .8962.
+
+    Returns:
+        (row, number in `second` minus number in `first`).
     """
     rows = [row for row in numbers() if row.paper.startswith(paper)]
     known = {(r.dataset, r.setting, r.method, r.metric): r.value for r in rows if r.table == first}
@@ -127,10 +131,11 @@ def differences(first: str, second: str, paper: str = "CEM-Net") -> list[tuple[P
 
 
 def repeated(metrics: Sequence[str], digits: int = 4) -> list[tuple[PublishedNumber, PublishedNumber]]:
-    """Pairs of rows in one paper with the same number of one metric, of different methods or data sets.
+    """Pairs of rows in the same paper with equal numbers of a metric, for different methods, data sets or settings.
 
-    Only numbers with at least `digits` significant digits count, because shorter numbers repeat by chance. Ground truth
-    is left out. Tables III and V of CEM-Net print the same runs, so table V is left out.
+    Only numbers with at least `digits` significant digits are compared, because shorter numbers are often equal by
+    chance. The rows of the ground truth are left out. Table V of CEM-Net is left out too, because it prints the same
+    runs as table III.
     """
     rows = [r for r in numbers() if r.metric in metrics and r.method != "Ground truth" and r.table not in ("V", "6")]
     long = [r for r in rows if len(f"{r.value:g}".replace(".", "").lstrip("0")) >= digits]
@@ -144,7 +149,7 @@ def repeated(metrics: Sequence[str], digits: int = 4) -> list[tuple[PublishedNum
 
 
 def better(one: str, other: str, setting: str, dataset: str = "MEAD", table: str = "II") -> list[str]:
-    """Metrics by which method `one` is better than `other` in a table of CEM-Net."""
+    """The metrics for which method `one` has a better number than method `other` in a table of CEM-Net."""
     value = {
         (r.method, r.metric): r.value for r in numbers() if (r.table, r.dataset, r.setting) == (table, dataset, setting)
     }

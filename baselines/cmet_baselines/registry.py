@@ -1,4 +1,4 @@
-"""Finds methods by name: the catalogue, a user's own TOML file, or a class as `module:Class`."""
+"""Finds methods by a name in the catalogue, by the path of a user's TOML file, or by `module:Class`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import ClipError, UserError
 from talking_face.signature import digest
 
-# In a checkout the catalogue is a folder next to the package; an installed wheel contains it.
+# In a checkout, the catalogue is a folder next to the package. In an installed wheel, it is inside the package.
 _HERE = Path(__file__).resolve().parent
 _FOLDER = next(folder for folder in (_HERE / "catalogue", _HERE.parent / "catalogue") if folder.is_dir())
 
@@ -26,7 +26,7 @@ _FOLDER = next(folder for folder in (_HERE / "catalogue", _HERE.parent / "catalo
 class MethodRecord(TypedDict, total=False):
     """A method's facts as plain values, for boards and for `baselines show`.
 
-    A method with an entry has all fields of `cmet_baselines.entry.Entry` but `process` and `videos`.
+    A method with an entry has all fields of `cmet_baselines.entry.Entry` except `process` and `videos`.
     """
 
     name: Required[str]
@@ -53,7 +53,7 @@ class MethodRecord(TypedDict, total=False):
 
 @cache
 def catalogue() -> dict[str, Entry]:
-    """Every entry by name, sorted. Raises UserError that names a wrong file."""
+    """{name: entry} of all entries, sorted by name. Raises UserError if a file is wrong; the message names the file."""
     entries: dict[str, Entry] = {}
     for path in sorted(_FOLDER.glob("*.toml")):
         entry = read_entry(path)
@@ -64,28 +64,28 @@ def catalogue() -> dict[str, Entry]:
 
 
 def get_method(name: str, files: ModelFiles | None = None) -> Method:
-    """The method of that name.
+    """The method with this name.
 
     Args:
         name: a name in the catalogue, the path of a user's `.toml`, or `module:Class` in the current folder.
-        files: where a built-in method with trained weights finds them; None: where the environment names them.
+        files: where a built-in method searches its trained weights. None: in the places that the environment names.
 
     Raises:
-        UserError: the name is unknown (with the nearest name), the method cannot be run, or the class lacks a member
-            of `Method`.
+        UserError: the name is unknown (the message has the most similar name), the method cannot be run, or the class
+            does not have all members of `Method`.
     """
     return _method(name, Path.cwd(), files or ModelFiles.from_environment())
 
 
 def describe(name: str, files: ModelFiles | None = None) -> MethodRecord:
-    """The record of a method: the facts of its entry, or those that a `module:Class` has.
+    """The record of a method: the facts of its entry or, for `module:Class`, the facts of the class.
 
     Args:
-        name: as for `get_method`.
-        files: as for `get_method`.
+        name: the same as for `get_method`.
+        files: the same as for `get_method`.
 
     Raises:
-        UserError: as `get_method`, but not for a published method.
+        UserError: the same errors as `get_method`, but no error for a published method.
     """
     entry = _entry(name)
     if entry is not None and entry.kind == "published":
@@ -108,7 +108,7 @@ def describe(name: str, files: ModelFiles | None = None) -> MethodRecord:
 
 
 def _entry(name: str) -> Entry | None:
-    """The entry of a name or of the path of a TOML file; None for `module:Class`. Raises UserError for other names."""
+    """The entry with this name or in this TOML file; None for `module:Class`. Raises UserError for other names."""
     if name.endswith(".toml"):
         given = read_entry(Path(name))
         if (ours := catalogue().get(given.name)) is not None and ours.kind == "built-in":
@@ -129,7 +129,7 @@ def _entry(name: str) -> Entry | None:
 
 @lru_cache(maxsize=64)
 def _method(name: str, _folder: Path, files: ModelFiles) -> Method:
-    """The method of a name in the current folder; one object for each name, as weights load slowly."""
+    """The method with this name. There is only one object per name and current folder, because weights load slowly."""
     entry = _entry(name)
     if entry is None:
         return _outside_class(name, None)
@@ -147,7 +147,7 @@ def _method(name: str, _folder: Path, files: ModelFiles) -> Method:
 
 
 def _why_not_run(entry: Entry) -> str:
-    """The message for a published method."""
+    """The error message for a published method, which cannot be run."""
     if entry.code is None or not entry.code.released:
         way = "its code was never released"
     else:
@@ -159,7 +159,7 @@ def _why_not_run(entry: Entry) -> str:
 
 
 def _class_of(entry: Entry, files: ModelFiles) -> Method:
-    """The method of an entry with a `target`. Raises UserError where class and entry contradict each other."""
+    """The method of an entry with a `target`. Raises UserError if the class and the entry contradict each other."""
     target = str(entry.target)
     method = _outside_class(target, entry.process) if entry.kind == "python" else _built_in(entry, files)
     revision = method.revision if entry.revision == FROM_CHECKPOINT else entry.revision
@@ -169,7 +169,7 @@ def _class_of(entry: Entry, files: ModelFiles) -> Method:
 
 
 def _built_in(entry: Entry, files: ModelFiles) -> Method:
-    """A method of this suite. The class of one with trained weights takes the model files, other classes nothing."""
+    """A method of this suite. Only the classes with trained weights have an argument, the model files."""
     module_name, _, class_name = str(entry.target).partition(":")
     made = getattr(importlib.import_module(module_name), class_name)
     method: Method = made(files) if entry.revision == FROM_CHECKPOINT else made()
@@ -177,7 +177,7 @@ def _built_in(entry: Entry, files: ModelFiles) -> Method:
 
 
 def _outside_class(target: str, run: PythonRun | None) -> Method:
-    """A class outside of the suite, in its own process. Raises UserError where it lacks a member of `Method`."""
+    """A class from outside the suite, in its own process. Raises UserError if a member of `Method` is missing."""
     try:
         method = OwnProcessMethod(target, run)
     except ClipError as error:

@@ -1,4 +1,4 @@
-"""Methods without a network: the ceiling, the floors and the controls that a board compares real methods with."""
+"""Methods without a network: the ceiling, the floors and the controls, with which boards compare other methods."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from talking_face.pretrained.mfcc import mfcc
 
 
 class GroundTruth:
-    """The real clip: the ceiling.
+    """The real clip: a ceiling.
 
-    It is written to and read from the same file format as the output of any method, so its scores are the best scores
-    that this format allows.
+    It is written to the same video format as the output of every method and read again before scoring. Therefore its
+    scores are the best scores that this format allows.
     """
 
     name = "ground-truth"
@@ -26,7 +26,7 @@ class GroundTruth:
 
 
 class StaticReference:
-    """The first reference frame, repeated for the length of the driving audio: a floor for videos without motion."""
+    """The first reference frame, repeated for the length of the driving audio: a floor, a video without motion."""
 
     name = "static-reference"
     revision = "1"
@@ -38,7 +38,7 @@ class StaticReference:
 
 
 class SourceVideo:
-    """The source clip, unedited: a floor for the right person with another sentence and emotion."""
+    """The source clip without changes: a floor, with the correct person but another sentence and emotion."""
 
     name = "source-video"
     revision = "1"
@@ -49,9 +49,9 @@ class SourceVideo:
 
 
 class ShuffledAudio:
-    """The speaker's real clip of another sentence in the target emotion: a control for lip sync.
+    """Another real clip of the speaker, with the target emotion but another sentence: a control for lip sync.
 
-    Face and emotion are right, and the lips do not follow the driving sound.
+    The face and the emotion are correct, but the lips do not follow the driving sound.
     """
 
     name = "shuffled-audio"
@@ -63,9 +63,9 @@ class ShuffledAudio:
 
 
 class GroundTruthLips:
-    """The real clip's lips and jaw on the source video's face, drawn by the mesh renderer.
+    """The lips and the jaw of the real clip on the face of the source video, drawn by the mesh renderer.
 
-    It shows what a perfect lip model can reach that does not change the upper face.
+    It shows the best scores that a method can reach if it has perfect lips but does not change the upper face.
     """
 
     name = "ground-truth-lips"
@@ -78,7 +78,7 @@ class GroundTruthLips:
         template = template_of(case.reference_landmarks)
         pose = fit_pose(base, template)
         own, copied = to_head(base, pose), to_head(real, fit_pose(real, template))
-        # The share of the real motion: 1 below the upper lip, 0 above the tip of the nose.
+        # The share of each point that comes from the real clip: 1 below the upper lip, 0 above the tip of the nose.
         nose, lip = template[4, 1], template[0, 1]
         share = np.clip((template[:, 1] - nose) / (lip - nose), 0, 1)[:, None]
         landmarks = to_picture(own + share * (copied - own), pose)
@@ -87,9 +87,9 @@ class GroundTruthLips:
 
 
 class Retrieval:
-    """The training clip in the target emotion with the nearest sound, unedited.
+    """The training clip whose sound is most similar to the driving sound, among clips with the target emotion.
 
-    It shows another person with the right emotion and another sentence.
+    The clip is not changed. It shows another person, with the correct emotion but another sentence.
     """
 
     name = "retrieval"
@@ -109,7 +109,10 @@ class Retrieval:
 
 
 class RetrievalBySound(Retrieval):
-    """The training clip of any emotion with the nearest sound: the emotion must be in the sound."""
+    """The training clip whose sound is most similar, among clips of all emotions.
+
+    It does not use the emotion label, so only the sound can lead to a clip with the target emotion.
+    """
 
     name = "retrieval-by-sound"
     revision = "1"
@@ -120,18 +123,18 @@ class RetrievalBySound(Retrieval):
 
 
 def sound_distance(a: np.ndarray, b: np.ndarray) -> float:
-    """Mean distance between the rows of two cepstra, (N, 13) and (M, 13); the second is stretched to N rows."""
+    """Mean distance between the rows of two cepstra, (N, 13) and (M, 13); `b` is resampled to N rows."""
     rows = np.round(np.linspace(0, len(b) - 1, len(a))).astype(int)
     return float(np.linalg.norm(a - b[rows], axis=1).mean())
 
 
 def fit_length(frames: np.ndarray, case: Case, rule: str = "cut-or-hold-last") -> np.ndarray:
-    """The video in the case's length, with a note where the length changed.
+    """Change a video to the length that the case requires. If the length changes, add a note to the case.
 
     Args:
         frames: (T, H, W, 3).
-        case: gives the length, and receives the note.
-        rule: `cut-or-hold-last`, or `as-is`, which keeps the length.
+        case: has the required length and gets the note.
+        rule: `cut-or-hold-last` removes frames at the end or repeats the last frame; `as-is` keeps the length.
 
     Returns:
         (n_frames, H, W, 3); with `as-is`, the same video.
@@ -146,6 +149,6 @@ def fit_length(frames: np.ndarray, case: Case, rule: str = "cut-or-hold-last") -
 
 
 def cut_or_hold_last(frames: np.ndarray, n: int) -> np.ndarray:
-    """The first `n` frames; a shorter array repeats its last frame. (T, ...) -> (n, ...), T >= 1, n >= 1."""
+    """The first `n` frames. If there are fewer, the last frame is repeated. (T, ...) -> (n, ...), T >= 1, n >= 1."""
     indices = np.minimum(np.arange(n), len(frames) - 1)
     return frames[: len(indices)] if len(frames) >= n else frames[indices]

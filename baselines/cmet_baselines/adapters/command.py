@@ -1,7 +1,7 @@
-"""The `command` adapter: runs a command line once for each pair, in its own environment.
+"""The `command` adapter: runs a command line once per pair, with the environment variables of the entry.
 
-The inputs are written as files into a work folder that is made for the command. What it prints is written to the log
-of the pair.
+For each run, the inputs are written as files into a new work folder. The output that the command prints is written to
+the log of the pair.
 """
 
 from __future__ import annotations
@@ -24,36 +24,36 @@ from cmet_baselines.method import Case
 from talking_face.media.writing import Encoding, write_audio, write_video
 from talking_face.reasons import ClipError, Reason
 
-# Placeholder -> the input that a method sees through it; None: it shows no clip of the case.
+# {placeholder: the input that a command receives through it}; None: the placeholder gives no input of `INPUTS`.
 PLACEHOLDERS: Mapping[str, str | None] = {
-    "reference_image": "reference-frames",  # PNG, the first reference frame
-    "reference_images": "reference-frames",  # folder of 0.png, 1.png ...
+    "reference_image": "reference-frames",  # PNG file, the first reference frame
+    "reference_images": "reference-frames",  # folder with 0.png, 1.png ...
     "source_video": "source-video",  # MP4, H.264 4:4:4, 25 frames/s
     "driving_audio": "driving-audio",  # WAV, 16 kHz mono
-    "emotion_audio": "emotion-audio",  # folder of 0.wav, 1.wav ...: the target emotion
-    "neutral_audio": "neutral-audio",
+    "emotion_audio": "emotion-audio",  # folder with 0.wav, 1.wav ... in the target emotion
+    "neutral_audio": "neutral-audio",  # folder with 0.wav, 1.wav ... in neutral speech
     "target_emotion": "emotion-label",  # translated by `emotions`
     "intensity": "emotion-label",  # 1 to 3, or empty
-    "output": None,  # the MP4 to write
-    "work": None,  # the folder, for the method's own files
+    "output": None,  # the MP4 file that the command must write
+    "work": None,  # the work folder, in which the command can write files
     "n_frames": None,
     "seed": None,
     "width": None,
     "height": None,
 }
-_TAIL = 300  # characters of the log that a failure quotes
+_TAIL = 300  # number of the log's last characters in an error message
 
 
 class CommandRun(BaseModel):
-    """How a command line is run: the table `[command]` of an entry, or `[example]`. Unknown fields are an error."""
+    """The table `[command]` or `[example]` of an entry: how a command line is run. Unknown fields are an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    command: tuple[str, ...]  # a list, or one line that is split as a shell would; it runs without a shell
+    command: tuple[str, ...]  # a list, or one line that is split by the rules of a shell; no shell runs it
     folder: Path | None = None  # the working directory; default: the work folder
-    environment: dict[str, str] = Field(default_factory=dict)  # added to ours
-    emotions: dict[str, str] = Field(default_factory=dict)  # our label -> the method's word
-    deadline_s: float = Field(default=600.0, gt=0)  # of one pair; then the command and its child processes are killed
+    environment: dict[str, str] = Field(default_factory=dict)  # variables added to this process's
+    emotions: dict[str, str] = Field(default_factory=dict)  # {this suite's label: the method's name of the emotion}
+    deadline_s: float = Field(default=600.0, gt=0)  # per pair; then the command and its child processes are killed
     size: SizeRule = "as-is"
     length: LengthRule = "as-is"
 
@@ -73,7 +73,7 @@ class CommandRun(BaseModel):
         return value
 
     def sees(self) -> frozenset[str]:
-        """The inputs that the placeholders of the command show."""
+        """The inputs that the command receives through its placeholders."""
         return frozenset(seen for name in placeholders(self.command) if (seen := PLACEHOLDERS[name]))
 
 
@@ -88,7 +88,7 @@ class CommandMethod:
         """Write the inputs, run the command, and read the video that it wrote.
 
         Raises:
-            ClipError: method-failed with the end of its output, deadline, or a reason of `read_output`.
+            ClipError: method-failed, with the end of the command's output; deadline; or a reason of `read_output`.
         """
         with tempfile.TemporaryDirectory(prefix="cmet-eval-") as folder:
             work = Path(folder)
@@ -105,21 +105,21 @@ class CommandMethod:
 
 
 def placeholders(command: tuple[str, ...]) -> set[str]:
-    """The names in braces of a command."""
+    """The names in braces in a command."""
     return {name for part in command for _, name, _, _ in string.Formatter().parse(part) if name is not None}
 
 
 def write_inputs(case: Case, work: Path, names: set[str], emotions: Mapping[str, str]) -> dict[str, str]:
-    """Write the input files that a command asks for.
+    """Write the input files that a command needs.
 
     Args:
-        case: the inputs; only those of `names` are loaded.
+        case: the inputs; only the inputs for `names` are loaded.
         work: an empty folder.
-        names: placeholders of the command.
-        emotions: our label -> the method's word.
+        names: the placeholders of the command.
+        emotions: {this suite's label: the method's name of the emotion}.
 
     Returns:
-        placeholder -> its value, as text.
+        {placeholder: its value as text}.
     """
     values = {
         "output": str(work / "output.mp4"),
@@ -151,7 +151,7 @@ def write_inputs(case: Case, work: Path, names: set[str], emotions: Mapping[str,
 
 
 def _write_references(case: Case, folder: Path) -> dict[str, str]:
-    """Write the reference frames as PNG files; returns the values of their placeholders."""
+    """Write the reference frames as PNG files, and return the values of their placeholders."""
     folder.mkdir()
     for i, frame in enumerate(case.reference_frames):
         if not cv2.imwrite(str(folder / f"{i}.png"), cv2.cvtColor(frame, cv2.COLOR_RGB2BGR)):
@@ -160,10 +160,10 @@ def _write_references(case: Case, folder: Path) -> dict[str, str]:
 
 
 def run_logged(command: list[str], folder: Path, environment: Mapping[str, str], deadline_s: float, log: Path) -> int:
-    """Run a command with its output in `log`, and return its exit status. Its child processes end with it.
+    """Run a command with its output in `log`, and return its exit status. Then kill its remaining child processes.
 
     Raises:
-        ClipError: method-failed where it cannot be started; deadline where it took too long.
+        ClipError: method-failed if the command cannot be started; deadline if it takes too long.
     """
     with log.open("wb") as out:
         try:
@@ -187,7 +187,7 @@ def run_logged(command: list[str], folder: Path, environment: Mapping[str, str],
 
 
 def kill_group(process: subprocess.Popen[bytes]) -> None:
-    """Kill a process with its whole session, so that no child process outlives its pair."""
+    """Kill a process and its whole session, so that no child process still runs when the pair is done."""
     try:
         os.killpg(process.pid, signal.SIGKILL)
     except ProcessLookupError:

@@ -20,28 +20,30 @@ from talking_face.reasons import ClipError, Reason
 SizeRule = Literal["as-is", "resize", "landmark-similarity"]
 LengthRule = Literal["as-is", "cut-or-hold-last"]
 
-_SAMPLED = 8  # frames of each clip whose landmarks are found: their median is accurate to 0.2 px
-_RATE_TOLERANCE = 0.01  # frames/s: containers with coarse clocks report 24.999
+_SAMPLED = 8  # number of frames per clip in which landmarks are found; their median is accurate to 0.2 px
+_RATE_TOLERANCE = 0.01  # frames/s; needed because some video containers report 24.999
 
 
 def read_output(path: Path, case: Case, size: SizeRule, length: LengthRule) -> np.ndarray:
     """Read the video that a method wrote for a case.
 
-    Another frame rate is always converted to 25 frames/s by the nearest frame in time, because metrics need that rate.
+    A video with another frame rate is always converted to 25 frames/s, because metrics need this rate. For each new
+    frame, the frame that is nearest in time is used.
 
     Args:
         path: the file.
-        case: the case; it receives the notes.
-        size: `as-is` keeps the size, and then metrics against the ground truth have the reason size-mismatch. `resize`
-            scales the whole picture. `landmark-similarity` is for methods that crop faces in their own way: one
-            rotation, scale and shift for the whole clip moves eyes and nose to their places in the reference frames.
+        case: has the required size and length, and gets the notes.
+        size: `as-is` keeps the size; if it differs from the ground truth's, metrics that compare frames have the reason
+            size-mismatch. `resize` scales the whole picture. `landmark-similarity` is for methods that have another
+            crop of the face: it rotates, scales and shifts the whole clip in the same way, so that the eyes and the
+            nose have the same position as in the reference frames.
         length: `as-is`, or `cut-or-hold-last`.
 
     Returns:
         (T, H, W, 3) uint8 RGB, 25 frames/s.
 
     Raises:
-        ClipError: missing-output, empty-file, no-video; no-face where the size rule needs a face; or a reason of the
+        ClipError: missing-output, empty-file, no-video; no-face if the size rule needs a face; or a reason of the
             decoder.
     """
     if not path.is_file():
@@ -57,7 +59,7 @@ def read_output(path: Path, case: Case, size: SizeRule, length: LengthRule) -> n
 
 
 def fit_size(frames: np.ndarray, case: Case, rule: SizeRule) -> np.ndarray:
-    """The video in the case's size, by the rule: (T, h, w, 3) to (T, H, W, 3) uint8 RGB. See `read_output`."""
+    """Change a video to the case's size, (T, h, w, 3) to (T, H, W, 3) uint8 RGB. `read_output` explains the rules."""
     height, width = case.size
     if rule == "as-is" or (rule == "resize" and frames.shape[1:3] == case.size):
         return frames
@@ -70,7 +72,7 @@ def fit_size(frames: np.ndarray, case: Case, rule: SizeRule) -> np.ndarray:
     matrix = similarity(points, _face_points(case.reference_frames, "the reference"))[:2]
     scale = float(np.hypot(matrix[0, 0], matrix[1, 0]))
     case.note(f"size: landmark-similarity, scale {scale:.3f}, from {frames.shape[2]}x{frames.shape[1]}")
-    if scale < 1:  # warping samples single pixels: without a blur, small details would flicker
+    if scale < 1:  # blur first: warping reads single pixels, so small details would flicker
         frames = np.stack([cv2.GaussianBlur(frame, (0, 0), 0.4 / scale) for frame in frames])
     matrix = matrix.astype(np.float64)
     return np.stack(
@@ -79,7 +81,7 @@ def fit_size(frames: np.ndarray, case: Case, rule: SizeRule) -> np.ndarray:
 
 
 def _face_points(frames: np.ndarray, name: str) -> np.ndarray:
-    """The corners of the eyes and the nose, (13, 2) float64, pixels: the median over frames."""
+    """(13, 2) float64, px: the corners of the eyes and the points of the nose, as the median over frames."""
     from cmet_metrics.base import Sample
     from cmet_metrics.landmarks import RIGID, mediapipe_68
     from talking_face.pretrained.model_files import ModelFiles

@@ -1,11 +1,11 @@
-"""Runs an outside class in its own process: the child's side of the `python` adapter.
+"""Runs a class from outside in its own process: the child process of the `python` adapter.
 
     PYTHON host.py MODULE:CLASS FOLDER...
 
-The interpreter of the method's environment runs this file, so it needs only the standard library and numpy. The
-method's folders are first on the import path, so its repository may contain a `metrics` or a `pipelines`. Each case is
-one JSON line on standard input, and its answer is one line on a copy of standard output. The method's own output goes
-to standard error.
+The interpreter of the method's environment runs this file. Therefore the file uses only the standard library and numpy.
+The method's folders are first on the import path, so its repository can have packages with the same names as packages
+of this suite. The child reads each case as one JSON line from standard input, and writes each answer as one JSON line
+to a copy of standard output. Everything that the method prints goes to standard error.
 """
 
 from __future__ import annotations
@@ -50,21 +50,22 @@ class Case:
         return loaded
 
     def note(self, text: str) -> None:
-        """Record something that a reader of the scores should know."""
+        """Record a fact that a reader of the scores should know."""
         self.notes.append(text)
 
 
 def main() -> None:
-    """Load the class, then answer cases until the input ends."""
+    """Load the class, and answer one case per line until the input ends."""
     target, folders = sys.argv[1], sys.argv[2:]
     parent = os.getppid()
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: the process ends with its worker
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: this process is killed when its parent ends
         if os.getppid() != parent:
             sys.exit(1)
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    # The folder of this file is first on the path; its modules `command`, `videos` ... would hide the method's.
+    # Replace the first folder on the path, which is the folder of this file. Its modules, such as `command` and
+    # `videos`, would hide modules of the method.
     sys.path[0:1] = folders
     method = None
     for line in sys.stdin:
@@ -84,7 +85,7 @@ def main() -> None:
 
 
 def describe(method: object) -> dict:
-    """The members of the method; null for an absent member."""
+    """The members of the method; null for a missing member."""
     return {
         **{key: getattr(method, key, None) for key in ("name", "revision", "title")},
         "sees": sorted(getattr(method, "sees", [])),

@@ -1,7 +1,7 @@
-"""The `python` adapter: runs a class of an outside repository in its own process.
+"""The `python` adapter: runs a class from another repository in its own process.
 
-This is the parent's side; `host.py` is the child's. Arrays travel as .npy files in a temporary folder, so the method's
-interpreter needs only numpy, and nothing is unpickled.
+This module is for the parent process; `host.py` is the program of the child process. Arrays are exchanged as .npy files
+in a temporary folder. Therefore the method's interpreter needs only numpy, and no pickle is loaded.
 """
 
 from __future__ import annotations
@@ -27,38 +27,38 @@ from cmet_baselines.method import Case
 from talking_face.reasons import ClipError, Reason
 
 _HOST = Path(__file__).with_name("host.py")
-_START_S = 300.0  # to import the method and make it, with weights on a slow disk
-_TAIL = 300  # characters of the output that a failure quotes
+_START_S = 300.0  # time to import the class and to create the method, with weights on a slow disk
+_TAIL = 300  # number of the output's last characters in an error message
 
 
 class PythonRun(BaseModel):
-    """How an outside class is run: the table `[process]` of a `python` entry. Unknown fields are an error."""
+    """The table `[process]` of a `python` entry: how the class is run. Unknown fields are an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    folders: tuple[Path, ...] = ()  # of its repository, first on its import path; it runs in the first folder
-    python: Path = Path(sys.executable)  # of its environment, which needs numpy
-    environment: dict[str, str] = Field(default_factory=dict)  # added to ours
-    deadline_s: float = Field(default=600.0, gt=0)  # of one pair
+    folders: tuple[Path, ...] = ()  # its repository: first on the import path; it runs in the first one
+    python: Path = Path(sys.executable)  # the interpreter of its environment, which needs numpy
+    environment: dict[str, str] = Field(default_factory=dict)  # variables added to this process's
+    deadline_s: float = Field(default=600.0, gt=0)  # per pair
 
 
 class OwnProcessMethod:
-    """A class of an outside repository. Its process starts with the first case and lives as long as ours.
+    """A class from another repository, in a child process that ends when this process ends.
 
     Attributes:
-        title, summary: the class's `title`, and the first line of its docstring; empty where absent.
-        missing_members: members of `Method` that the class lacks.
+        title, summary: the class's `title`, and the first line of its docstring; empty if they are missing.
+        missing_members: the members of `Method` that the class does not have.
     """
 
     def __init__(self, target: str, run: PythonRun | None = None) -> None:
-        """Starts the process and asks the class for its name, revision and `sees`.
+        """Start the child process and read the name, revision and `sees` of the class.
 
         Args:
-            target: `module:Class`, called without arguments.
-            run: how; None: in the current folder, with our interpreter.
+            target: `module:Class`; the class is called without arguments.
+            run: how the class is run. None: in the current folder, with the interpreter of this process.
 
         Raises:
-            ClipError: the class cannot be loaded; the message is its own.
+            ClipError: the class cannot be loaded; the message contains the error of the child process.
         """
         self.target, self._run = target, run or PythonRun(folders=(Path.cwd(),))
         self.deadline_s = self._run.deadline_s
@@ -77,7 +77,7 @@ class OwnProcessMethod:
         """The array that the method returns for the case.
 
         Raises:
-            ClipError: method-failed with the method's message; crashed where its process died; deadline.
+            ClipError: method-failed, with the method's message; crashed, if its process ended; deadline.
         """
         try:
             arrays = {name: self._save(name, getattr(case, name)) for name in case.offered()}
@@ -96,7 +96,7 @@ class OwnProcessMethod:
                 path.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """End the process and remove its folder."""
+        """End the child process and delete the temporary folder."""
         self._kill()
         shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -106,7 +106,7 @@ class OwnProcessMethod:
             self._process = None
 
     def _save(self, name: str, value: np.ndarray | list[np.ndarray]) -> str | list[str]:
-        """Write an input; returns its path, or the paths of its parts."""
+        """Write an input, and return the path of its file. For a list of arrays, return one path per array."""
         if isinstance(value, list):
             return [self._save_array(f"{name}-{i}", item) for i, item in enumerate(value)]
         return self._save_array(name, value)
@@ -117,7 +117,7 @@ class OwnProcessMethod:
         return str(path)
 
     def _request(self, message: Mapping[str, object], deadline_s: float, log: Path | None) -> dict[str, Any]:
-        """Send one JSON line to the child and return its answer; what it printed is written to `log`."""
+        """Send one JSON line to the child and return its answer. The child's printed output is written to `log`."""
         process = self._running_process()
         printed = self._folder / "printed.txt"
         before = printed.stat().st_size
@@ -142,7 +142,7 @@ class OwnProcessMethod:
         return dict(answer)
 
     def _read_line(self, process: subprocess.Popen[bytes], deadline_s: float) -> bytes:
-        """The next line of the child's answers; empty where it ended. Kills it at the deadline."""
+        """The next line from the child; empty if the child has ended. At the deadline, the child is killed."""
         assert process.stdout is not None
         end = time.monotonic() + deadline_s
         while b"\n" not in self._unread:
@@ -158,12 +158,12 @@ class OwnProcessMethod:
         return line
 
     def _running_process(self) -> subprocess.Popen[bytes]:
-        """The child; started where it is not running."""
+        """The child process. If it is not running, it is started."""
         if self._process is None or self._process.poll() is not None:
             self._unread = b""
             self._folder.mkdir(exist_ok=True)
             with (self._folder / "printed.txt").open("ab") as printed:
-                # Without -I, which would also hide environment variables that the method may need.
+                # Python's option -I is not used, because it ignores environment variables that the method can need.
                 self._process = subprocess.Popen(
                     [str(self._run.python), str(_HOST), self.target, *map(str, self._run.folders)],
                     cwd=self._run.folders[0] if self._run.folders else None,

@@ -1,4 +1,4 @@
-"""The `videos` adapter: reads a method's finished videos from a folder, one file for each pair."""
+"""The `videos` adapter: reads a method's finished videos from a folder, one file per pair."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from talking_face.files import sha256_of
 
 
 class VideosRun(BaseModel):
-    """Where the videos are stored: the table `[videos]` of an entry. Unknown fields are an error."""
+    """The table `[videos]` of an entry: where the videos are stored. Unknown fields are an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     folder: Path
-    pattern: str = "{setting}/{pair}.mp4"  # below the folder; {pair} is the file name of `cmet-eval pairs --export`
+    pattern: str = "{setting}/{pair}.mp4"  # path in the folder; {pair}: file name as in `cmet-eval pairs --export`
     size: SizeRule = "as-is"
     length: LengthRule = "as-is"
 
@@ -35,22 +35,22 @@ class VideosRun(BaseModel):
 
 
 class VideosMethod:
-    """A method with finished videos. Its revision changes with the files, so that a changed file is scored again."""
+    """A method with finished videos. If a file changes, the revision changes, so that the videos are scored again."""
 
     def __init__(self, name: str, revision: str, sees: frozenset[str], run: VideosRun) -> None:
         self.name, self.revision, self.sees, self.run = name, revision, sees, run
 
     def generate(self, case: Case) -> np.ndarray:
-        """The pair's video. Raises ClipError as `read_output` does."""
+        """The video of the case. Raises the same ClipErrors as `read_output`."""
         return read_output(self.path(case), case, self.run.size, self.run.length)
 
     def path(self, case: Case) -> Path:
-        """The path where the pair's video is expected."""
+        """The expected path of the case's video."""
         return self.run.folder / self.run.pattern.format(pair=case.file_name, setting=case.setting)
 
 
 def folder_revision(folder: Path) -> str:
-    """A hash, 12 hex digits, of names, sizes and modification times of the folder's files."""
+    """A hash (12 hex digits) of the names, sizes and modification times of all files in the folder."""
     lines = sorted(
         f"{path.relative_to(folder)}\0{status.st_size}\0{status.st_mtime_ns}"
         for path in folder.rglob("*")
