@@ -1,7 +1,7 @@
 """Makes the Arrow schema of a file from the type of its rows: a TypedDict or a dataclass.
 
 The schema has one column per field, in the same order. The field's type gives the Arrow type. A type with `None` gives
-a nullable column. `Annotated` adds what a Python type lacks: the width of an integer, a description, an array's form.
+a nullable column. `Annotated` adds what a Python type lacks: an integer's width, a description, an array's stored form.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ class Flat:
 def schema_of(record: type, metadata: Mapping[str, str] | None = None, *, nullable: bool = False) -> pa.Schema:
     """The Arrow schema of a record type.
 
-    Known types: `str`, `int` (32 bits, or as annotated), `float` (64 bits), `bool`, `Mapping[str, float]`, lists of
+    Supported types: `str`, `int` (32 bits, or as annotated), `float` (64 bits), `bool`, `Mapping[str, float]`, lists of
     these, and arrays annotated with `Flat`; each also as `... | None`.
 
     Args:
         record: a TypedDict or a dataclass.
         metadata: stored with the schema.
-        nullable: whether every column may contain null; else only those whose type contains None.
+        nullable: True if every column can contain null; otherwise only columns whose type contains None can.
 
     Raises:
         TypeError: a field has a type without an Arrow type.
@@ -97,7 +97,7 @@ def _list_of(item: pa.DataType) -> pa.DataType:
 
 
 def _split(hint: object) -> tuple[object, tuple[object, ...]]:
-    """(the type, its annotations)."""
+    """Splits a type into the plain type and the notes of `Annotated`."""
     if get_origin(hint) is Annotated:
         inner, *notes = get_args(hint)
         return inner, tuple(notes)

@@ -12,7 +12,7 @@ class MediaSource:
 
     path: str  # absolute path of the file, or of the archive
     member: str | None = None  # name inside the archive, `inner.tar!name` in a nested one; None for a plain file
-    offset: int | None = None  # first byte of the member in the archive, so that the archive is not scanned
+    offset: int | None = None  # first byte of the member in the archive; without it, the archive is scanned
     size: int | None = None  # bytes of the member
     parts: tuple[str, ...] = ()  # files that follow `path` in a split archive; `offset` counts through all files
 

@@ -1,4 +1,4 @@
-"""The suite's emotion labels, with tables that convert labels of datasets to them and them to labels of classifiers.
+"""The suite's emotion labels, and tables that convert from datasets' labels and to classifiers' labels.
 
 A label outside `EMOTIONS` is an extended label (`sarcastic`, ...): the datasets in this module have no ground truth for
 it. If a classifier does not support a label, the metric's rule for unsupported labels determines the score.

@@ -59,7 +59,7 @@ def write_json(path: Path, value: Mapping[str, object], *, durable: bool = False
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object that `write_json` wrote. Returns {} if it is absent or unreadable: it can be made again."""
+    """The object that `write_json` wrote. Returns {} if the file is absent or unreadable."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

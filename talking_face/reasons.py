@@ -60,4 +60,4 @@ class ClipError(Exception):
 
 
 class UserError(Exception):
-    """The command cannot do what the user asked for. The message is one or two lines with a remedy. Exit code 2."""
+    """The command cannot do what the user asked for. Its message contains a remedy. The exit code is 2."""

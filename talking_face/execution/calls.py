@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 
 def load(function: str) -> Callable[..., object]:
-    """The callable that "package.module:name" names."""
+    """Imports a function that is named as "package.module:name"."""
     module, _, name = function.partition(":")
     found: Callable[..., object] = getattr(importlib.import_module(module), name)
     return found

@@ -1,7 +1,7 @@
 """The persistent child process of a worker: started once, called over pipes, killed at a deadline.
 
 This module runs in the worker; `child_main` runs in the child. The child is started with subprocess, not
-multiprocessing, for two reasons: Dask's workers are daemons, which cannot have children of multiprocessing, and a fork
+multiprocessing, for two reasons: Dask's workers are daemons, which cannot have multiprocessing children, and a fork
 would copy the state of native thread pools.
 """
 
@@ -23,7 +23,7 @@ from typing import cast
 
 from talking_face.execution.messages import ANSWER, HEADER, Outcome, write_message
 
-START_DEADLINE_S = 180.0  # importing the libraries takes 1 s, and much longer from a network disk without cache
+START_DEADLINE_S = 180.0  # importing the libraries takes 1 s, and much longer from a network disk that is not cached
 # By default, the C library returns the memory of each picture to the kernel and requests it again, zeroed. For a 1080p
 # frame this causes 700 page faults and takes 2 of 22 ms. With these settings a child keeps its memory, because the next
 # clip needs it again. Arrays above 16 MB, which occur only in long clips, are still returned.

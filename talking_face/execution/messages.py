@@ -1,6 +1,7 @@
 """Messages between a worker and its child process: pickles over pipes, each with its length before it.
 
-Reading pickles is safe here, because both ends are this program on one machine and no other process has the pipes.
+Reading pickles is safe here, because both ends are this program on one machine and no other process has access to the
+pipes.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Runs one function over many tasks on Dask workers, each with a persistent child that can be killed at a deadline.
 
-A decoder can hang forever, and native code can crash, but neither must end the run. Therefore a Dask worker never runs
-the function itself. Each thread of a worker has one child process, which imports the function once. If a child dies or
-its task passes the deadline, the child is killed and replaced.
+A decoder can hang forever, and native code can crash. The run must continue in both cases. Therefore a Dask worker
+never runs the function itself. Each thread of a worker has one child process, which imports the function once. If a
+child dies or its task passes the deadline, the child is killed and replaced.
     main process -> Dask scheduler -> worker process (1 thread) -> child process (runs the function)
 This module knows nothing about datasets: preprocessing and scoring both use it.
 """
@@ -38,7 +38,7 @@ _LOGGERS = ("distributed", "distributed.worker", "distributed.nanny", "distribut
 
 @dataclass(frozen=True)
 class Task:
-    """One call. `key` names it in results, `args` are pickled, and `deadline_s` is its time limit from its start."""
+    """One call. `key` names it in results, `args` are pickled, and `deadline_s` is the time limit of the call."""
 
     key: str
     args: tuple[object, ...]
@@ -53,7 +53,7 @@ class TaskResult:
     """
 
     key: str
-    value: Any  # what the function returned; the caller knows its type
+    value: Any  # return value of the function; the caller knows its type
     error: ClipError | None
     seconds: float
     stage: str = ""

@@ -48,7 +48,7 @@ IP_LAP_POINTS: tuple[int, ...] = (
     78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308, 324, 318, 402, 317, 14, 87, 178, 88, 95,      # inner lip
 )
 # fmt: on
-_IP_LAP_MARGIN = 5  # px added on each side, as in preprocess_video.py, which made the data; inference_single.py adds 25
+_IP_LAP_MARGIN = 5  # px added on each side, as in preprocess_video.py (inference_single.py adds 25)
 
 # Source: joonson/syncnet_python, run_pipeline.py (crop_scale, kernel size of medfilt, grey level of the padding).
 _SYNCNET_SCALE, _SYNCNET_MEDIAN, _SYNCNET_GREY = 0.40, 13, 110
@@ -67,7 +67,7 @@ class AlignMode:
     size: int | None  # side of the square crop, px; None: chosen by the caller
     points: str  # mp478 (landmarks of the track) or dlib68 (detected in every frame)
     place: Callable[[np.ndarray, np.ndarray, tuple[int, int], int, float], np.ndarray]
-    warp: Callable[[np.ndarray, np.ndarray, int], np.ndarray] | None  # None: `crop_picture`, whole source px
+    warp: Callable[[np.ndarray, np.ndarray, int], np.ndarray] | None  # None: `crop_picture` is used
     source: str
 
 
@@ -148,7 +148,7 @@ def find_dlib68(frame: np.ndarray, files: ModelFiles) -> np.ndarray | None:
     return None if points is None else points + np.float32(0.5)
 
 
-# -- places ------------------------------------------------------------------------------------------------------------
+# -- places: transforms (T, 2, 3) from points and valid frames ---------------------------------------------------------
 
 
 def _place_box(
@@ -279,7 +279,7 @@ def _warp_eat(view: np.ndarray, transform: np.ndarray, size: int) -> np.ndarray:
 
 
 def _warp_mirror(view: np.ndarray, transform: np.ndarray, size: int) -> np.ndarray:
-    """Bilinear with supersampling. Outside the picture, it is mirrored.
+    """Warp with bilinear supersampling. Outside the picture, its content is mirrored.
 
     FFHQ supersamples too (Lanczos, from 4096 px). It also blurs the mirrored border; this function does not.
     """

@@ -51,7 +51,7 @@ def stable_box(
     reach_low, reach_high = np.percentile(low, 1, axis=0), np.percentile(high, 99, axis=0)
     side = max(side, 1.05 * float((reach_high - reach_low).max()))
     centre = np.median((low + high) / 2, axis=0)
-    # If the head moves, the box contains its whole path; its median position is then not in the box's centre.
+    # If the head moves, shift the box so that it contains the whole path, even if the median position is off-centre.
     centre = np.clip(centre, reach_high - side / 2, reach_low + side / 2)
     # With even numbers the edges are between chroma samples of 4:2:0, so that cropping before the colour conversion
     # gives the same pixels as cropping after it.

@@ -1,7 +1,7 @@
 """Finds faces coarsely, including small faces that the landmarker alone does not find.
 
-The landmarker's detector receives the whole picture at 128 px and finds no face below 0.15 of its side. Here the same
-detector also receives squares of the picture, on four levels. The side of the squares is halved from level to level.
+The landmarker's detector receives the whole picture at 128 px and finds only faces of at least 0.15 of that size. Here
+the same detector also receives squares of the picture, on four levels. Their side is halved from one level to the next.
 With squares of 1/8 of the picture's longer side, it finds faces of 1/53 of that side (24 px of 1280). For recall and
 time see docs/reference/faces.md.
 """
@@ -100,7 +100,7 @@ def centre_distance(a: Box, b: Box) -> float:
 
 
 def main_first(boxes: list[Box], width: int, height: int) -> list[Box]:
-    """The boxes in a picture of `width` x `height` px: the main face first, then the others by decreasing width."""
+    """The boxes in a picture of `width` x `height` px: first the main face, then the others by width."""
     if not boxes:
         return []
     ordered = sorted(boxes, key=lambda box: -box.width)

@@ -7,7 +7,7 @@ How the table was made: for each iBUG point, the MediaPipe points of the same co
 brow row, nose bridge, nostrils, lids, outer and inner lip). The mirror-symmetric pair with the smallest RMS distance to
 dlib's point was chosen, measured on 99 frames of ten people of GRID. The remaining RMS distance, in percent of the
 distance between the eye centres, is: eyes 2.9, nose 3.4, mouth 5.2, brows 10.1, jaw 9.9. Jaw and brows differ most
-because dlib draws the visible outline of a turned head, and MediaPipe a line fixed on the skin.
+because dlib's points follow the visible outline of a turned head, and MediaPipe's points are fixed on the skin.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Chooses the speaking face among several faces: the face whose mouth moves most as the sound predicts.
+"""Chooses the speaking face among several faces: the face whose mouth movements agree best with the sound.
 
 A linear map predicts from ten bands of the sound how fast five distances of the mouth change. The changes of each face
 are correlated with the prediction. In 110 ordered pairs of GRID clips, in which both people talk, the choice is correct
@@ -126,7 +126,7 @@ def sound_bands(audio: np.ndarray, n_frames: int) -> np.ndarray:
 
 
 def with_context(bands: np.ndarray) -> np.ndarray:
-    """(T, 50): the bands of the two frames before, of the frame, and of the two after it."""
+    """(T, 50): for each frame, the bands of the two frames before it, of itself, and of the two frames after it."""
     padded = np.pad(bands, ((CONTEXT, CONTEXT), (0, 0)), mode="edge")
     return np.concatenate([padded[k : k + len(bands)] for k in range(2 * CONTEXT + 1)], axis=1)
 

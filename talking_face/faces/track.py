@@ -61,7 +61,7 @@ class FaceTrack:
         return len(self.valid)
 
 
-Window = tuple[int, int, int, int]  # left, top, right, bottom in source px; may reach beyond the picture
+Window = tuple[int, int, int, int]  # left, top, right, bottom in source px; can extend beyond the picture
 
 
 def track_face(
@@ -234,8 +234,9 @@ def smooth_landmarks(landmarks: np.ndarray, valid: np.ndarray, max_gap: int = MA
 def jitter(landmarks: np.ndarray, valid: np.ndarray) -> float:
     """Frame-to-frame tracking noise in pixels, after the common motion of the face is removed.
 
-    It is the median over frames of the points' mean distance to the average of the frames before and after. NaN if no
-    three consecutive frames are valid.
+    For each frame, each point is compared with the average of its positions in the frames before and after. The
+    distances are averaged over the points. The result is the median over the frames, or NaN if no three consecutive
+    frames are valid.
     """
     xy = landmarks[..., :2] - landmarks[..., :2].mean(axis=1, keepdims=True)
     second = xy[1:-1] - (xy[:-2] + xy[2:]) / 2
@@ -250,7 +251,7 @@ _NO_SHAPES: np.ndarray = np.full(len(BLENDSHAPE_NAMES), np.nan, np.float32)
 
 
 def search_window(box: Box, others: Iterable[Box] = ()) -> Window:
-    """The square in which the face of a coarse box is searched, with room for forehead, hair and small movements.
+    """The square in which the landmarker searches the face of `box`, with room for forehead, hair and small movements.
 
     As far as possible, it does not contain the centre of any box in `others`.
     """

@@ -1,6 +1,6 @@
 """Pictures of a video. Only the window that a caller requests is converted to RGB.
 
-A whole 1080p frame in RGB costs 9 ms and 6 MB. A window around the face costs 2 to 3 ms: FFmpeg crops and scales it
+Converting a whole 1080p frame takes 9 ms and 6 MB. A window around the face takes 2 to 3 ms: FFmpeg crops and scales it
 before it converts the colours. An unscaled window has the same pixels as that part of the whole picture in RGB.
 """
 
@@ -45,7 +45,7 @@ class Picture:
         raise NotImplementedError
 
     def snap(self, left: int, top: int, right: int, bottom: int) -> tuple[int, int, int, int]:
-        """The largest window inside the given window and the picture whose edges do not split a chroma sample."""
+        """Shrink a window until it is inside the picture and its edges do not split a chroma sample."""
         return max(0, left), max(0, top), min(self.width, right), min(self.height, bottom)
 
     def copy(self, left: int, top: int, right: int, bottom: int) -> Picture:

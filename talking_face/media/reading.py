@@ -25,9 +25,9 @@ from talking_face.reasons import ClipError, Reason
 from talking_face.threads import codec_threads
 
 FPS = 25.0  # frames/s; all methods and metrics of the field that use SyncNet assume 25
-AUDIO_RATE = 16000  # Hz; the one sample rate of stored, scored and generated sound
-# A file counts as truncated if more than both limits are missing at its end. The header of a complete file can state 1
-# or 2 frames more than are decoded.
+AUDIO_RATE = 16000  # Hz; sample rate of all stored, scored and generated sound
+# A file counts as truncated if the number of missing frames is above both limits. The header of a complete file can
+# state 1 or 2 frames more than are decoded.
 _MAX_LOST_FRAMES = 2
 _MAX_LOST_SHARE = 0.05
 _MAX_LOST_S = Fraction(1, 10)  # for containers that state a length in s in place of a number of frames
@@ -266,7 +266,8 @@ def _decoded(source: Source) -> Iterator[tuple[Fraction, VideoFrame]]:
                 Reason.TRUNCATED,
                 f"{name} gives {count} of the {stream.frames} frames its header counts; fetch it again",
             )
-        # Matroska and WebM state no number of frames, but the length of the whole file, including its sound.
+        # Matroska and WebM do not state the number of frames. They state the length of the whole file, including its
+        # sound.
         stated = Fraction(container.duration or 0, av.time_base)
         if not stream.frames and stated and end - (first or 0) < stated * Fraction(1 - _MAX_LOST_SHARE) - _MAX_LOST_S:
             raise ClipError(

@@ -77,7 +77,7 @@ class ByteRange(io.RawIOBase):
 
 
 def as_source(source: Source) -> MediaSource:
-    """A MediaSource for a path, or the source itself."""
+    """A MediaSource for a path; a MediaSource is returned unchanged."""
     return source if isinstance(source, MediaSource) else MediaSource(str(source))
 
 
@@ -85,7 +85,7 @@ def as_source(source: Source) -> MediaSource:
 def open_source(source: Source) -> Iterator[str | BinaryIO]:
     """A path that PyAV can open, or a seekable file object for a tar member.
 
-    Raises ClipError (missing-file, empty-file, lfs-pointer, unreadable) before any decoder sees the bytes.
+    Raises ClipError (missing-file, empty-file, lfs-pointer, unreadable) before a decoder reads the bytes.
     """
     source = as_source(source)
     try:

@@ -89,8 +89,8 @@ def tilt_of(face_bgr: np.ndarray, files: ModelFiles) -> float:
 def _levelled(image: np.ndarray, box: tuple[int, int, int, int], tilt: float) -> np.ndarray:
     """The content of `box` after a rotation of the image by `tilt` degrees about the centre of the box.
 
-    The box is (left, top, width, height) in px. Half its size on each side is rotated with it; pixels outside the image
-    are black.
+    `box` is (left, top, width, height) in px. The rotated region is larger than the box by half its size on each side.
+    Pixels outside the image are black.
     """
     x, y, width, height = box
     more_x, more_y = width // 2, height // 2

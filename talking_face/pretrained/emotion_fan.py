@@ -56,7 +56,7 @@ def face_chip(frame_rgb: np.ndarray, files: ModelFiles) -> np.ndarray | None:
 def stretched(image: np.ndarray) -> np.ndarray:
     """Stretch the levels so that the first channel's darkest level becomes 0 and its brightest level becomes 255.
 
-    All channels use the same table. The level 255 is ignored in the search, because the source's histogram ends at 254.
+    All channels use the same table. Level 255 is not counted as brightest, because the source's histogram ends at 254.
     """
     seen = image[..., 0][image[..., 0] < 255]
     low, high = (int(seen.min()), int(seen.max())) if seen.size else (0, 255)

@@ -40,7 +40,7 @@ def landmarks_fan(frame: np.ndarray, files: ModelFiles) -> np.ndarray | None:
         frame: (H, W, 3) uint8 RGB.
 
     Returns:
-        (68, 2) float32, whole-numbered px of the frame, or None if no face is found. Raises MissingWeights.
+        (68, 2) float32, whole px of the frame, or None if no face is found. Raises MissingWeights.
     """
     import torch
 

@@ -68,7 +68,7 @@ def _forward(crops: np.ndarray, w: Weights) -> np.ndarray:
 def _windows(x: np.ndarray, stride: int, padding: str, fill: float = 0.0) -> np.ndarray:
     """3x3 neighbourhoods of (N, H, W, C): (N, H', W', 3, 3, C).
 
-    `same` pads as Keras does: an odd row or column of padding is added at the end.
+    `same` pads as Keras does: if the number of added rows or columns is odd, one more is added at the end.
     """
     if padding == "same":
         pads = [max(0, (-(-n // stride) - 1) * stride + 3 - n) for n in x.shape[1:3]]

@@ -1,4 +1,4 @@
-"""I3D (Carreira & Zisserman 2017) on Kinetics-400: the 400 logits of a clip that FVD is computed from.
+"""I3D (Carreira & Zisserman 2017) on Kinetics-400: 400 logits per clip, from which FVD is computed.
 
 Sources: google-research/google-research, frechet_video_distance/frechet_video_distance.py (the network's input
 and the output that FVD uses); google-deepmind/kinetics-i3d, i3d.py (the network). The weights are those of the
@@ -125,9 +125,10 @@ def build() -> Any:
     from torch.nn import functional
 
     def padded(x: torch.Tensor, kernel: tuple[int, ...], stride: tuple[int, ...]) -> torch.Tensor:
-        """Pad with zeros as TensorFlow's SAME does: ceil(n / stride) outputs, and an odd zero is added at the end.
+        """Pad with zeros as TensorFlow's SAME does, so that there are ceil(n / stride) outputs per axis.
 
-        Max pools may be padded with zeros too, because their inputs are outputs of a ReLU.
+        If the number of zeros is odd, one more zero is added at the end than at the start. Max pools may be padded with
+        zeros too, because their inputs are outputs of a ReLU.
         """
         sides: list[int] = []
         for n, k, s in zip(x.shape[2:], kernel, stride, strict=True):

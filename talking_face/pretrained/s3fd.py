@@ -20,7 +20,7 @@ CONFIDENCE, SCALE = 0.9, 0.25
 def detect_faces_s3fd(frame: np.ndarray, files: ModelFiles) -> list[Box]:
     """Face boxes in px of an (H, W, 3) uint8 RGB frame, highest score first. Raises MissingWeights.
 
-    syncnet_python's own code does the channel order, the mean subtraction and the non-maximum suppression at 0.1.
+    syncnet_python's code orders the channels, subtracts the mean, and removes boxes that overlap by more than 0.1.
     """
     detector = _detector(weight_file("s3fd", files))
     with inference():

@@ -75,7 +75,7 @@ def weight_file(name: str, files: ModelFiles) -> WeightFile:
 
     Raises:
         MissingWeights: no searched folder has the file.
-        UserError: the first file found has another hash than the registered or pinned one.
+        UserError: the hash of the first file found differs from the registered or pinned hash.
     """
     entry = weight(name)
     for path in _candidates(entry, files):
