@@ -1,1 +1,1 @@
-"""Calibration: known degradations of clips, and whether each metric answers them as it claims."""
+"""Calibration: degrades clips in known ways, and checks whether each metric changes as its record claims."""

@@ -1,4 +1,4 @@
-"""The answers of metrics to degraded clips, and their file values.csv."""
+"""The answers of metrics to degraded clips, and their file values.csv. An answer is the value on one clip."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from talking_face.files import write_text
 # Names in the column `degradation`.
 BASE = "none"  # the clip as this suite writes it
 STAND_IN = "stand-in"  # a plausible output of a method, around which noise is measured
-EVALUATOR = "evaluator"  # the kind of noise that another seed of an evaluator's training is
+EVALUATOR = "evaluator"  # the noise of training an evaluator with another seed
 NO_STEP = ""
-SOUND_ONLY = "-sound"  # end of the group's name for clips of which the sound alone was shifted
-NOT_MAKEABLE = "not-makeable"  # instead of a reason, for a clip that cannot be degraded so
+SOUND_ONLY = "-sound"  # suffix of the group's name for clips whose sound was shifted and nothing else
+NOT_MAKEABLE = "not-makeable"  # stored as the reason if a clip cannot be degraded in this way
 
 
 @dataclass(frozen=True)
@@ -27,20 +27,20 @@ class Answer:
     metric: str
     degradation: str  # a name of DEGRADATIONS, BASE, STAND_IN, or STAND_IN+NOISE such as "stand-in+move"
     step: str
-    group: str  # kind of clips: "embedded" or "real", with SOUND_ONLY at its end or without
+    group: str  # kind of clips: "embedded" or "real", with or without the suffix SOUND_ONLY
     clip: str
     value: float | None
     reason: str
-    offset: float | None  # with its sign, of the metrics that measure one
+    offset: float | None  # signed, in frames; only for metrics that measure an offset
 
 
 def label(step: Step) -> str:
-    """The step as the tables print it."""
+    """The text of a step in the tables."""
     return step if isinstance(step, str) else f"{step:g}"
 
 
 def groups(answers: Sequence[Answer]) -> list[str]:
-    """The kinds of clips whose pictures were degraded too, sorted."""
+    """The groups of clips whose pictures were degraded, sorted: all groups without the suffix SOUND_ONLY."""
     return sorted({a.group for a in answers if not a.group.endswith(SOUND_ONLY)})
 
 
@@ -65,7 +65,7 @@ def write_values(out: Path, answers: Sequence[Answer]) -> Path:
 def read_values(path: Path) -> list[Answer]:
     """The answers of a values.csv, so that tables and plots can be made again without the videos.
 
-    Raises KeyError, ValueError or OSError where the file is not a values.csv.
+    Raises KeyError, ValueError or OSError if the file is not a values.csv.
     """
     with path.open(newline="", encoding="utf-8") as file:
         return [

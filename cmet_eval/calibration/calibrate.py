@@ -1,8 +1,8 @@
-"""Calibrates metrics: whether each of them measures what it claims.
+"""Calibrates metrics: checks whether each metric measures what its record claims.
 
-Clips are degraded in known steps (degradations.py), and every metric is computed on each. Writes values.csv (metric,
-degradation, step, clip, value or reason), bands.csv (metric, signature, source -> noise band), noise.csv (the change by
-each kind of noise), tables.md and a plot a metric. The same input gives the same bytes.
+Clips are degraded in known steps (degradations.py), and every metric is computed on each degraded clip. The results are
+values.csv (metric, degradation, step, clip, value or reason), bands.csv (metric, signature, source -> noise band),
+noise.csv (the change by each kind of noise), tables.md and one plot per metric. The same input gives the same bytes.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from talking_face.pretrained.model_files import ModelFiles
 from talking_face.progress import Progress
 from talking_face.reasons import UserError
 
-# Their model files come with packages, and they are fast enough: 1 to 2 s a video of 50 frames.
+# Metrics whose model files come with packages and that are fast enough: 1 to 2 s per video of 50 frames.
 DEFAULT_METRICS: tuple[str, ...] = (
     *("psnr:frame-mean", "ssim:wang2004", "m_lmd:eat-mp", "m_lmd:native-mp", "f_lmd:native-mp"),
     *("registration:shift", "registration:scale", "registration:rotation", "jitter:output"),
     *("lip_energy:correlation", "lip_energy:offset", "csim:dlib", "ea:fer", "emotion_leak:fer"),
 )
-# Computed where evaluators trained on a corpus are given.
+# These are also computed if evaluators that were trained on a corpus are given.
 CORPUS_METRICS: tuple[str, ...] = tuple(metric.key for metric in METRICS if metric.evaluator is not None)
 
 
@@ -39,9 +39,9 @@ CORPUS_METRICS: tuple[str, ...] = tuple(metric.key for metric in METRICS if metr
 class Extent:
     """How much of each shard set is used."""
 
-    clips: int = 4  # degraded in every way
-    frames: int = 50  # of a clip
-    sounds: int = 0  # further clips, of which the sound alone is shifted
+    clips: int = 4  # number of clips that are degraded in every way
+    frames: int = 50  # number of frames per clip
+    sounds: int = 0  # number of further clips, whose sound is shifted and nothing else
 
 
 def run(
@@ -57,9 +57,10 @@ def run(
     """Calibrates on clips of each shard set and writes into `out`; returns the files' paths.
 
     Args:
-        metric_keys: `name:variant`; none takes the default metrics.
-        evaluators: folders of evaluators trained on a corpus. The first is used; the others are its noise.
-        files: where the metrics' models are searched; None: by the environment.
+        metric_keys: `name:variant`; empty: the default metrics.
+        evaluators: folders of evaluators trained on a corpus. The evaluators in the first folder are used. The others
+            have other seeds and give the noise of the training.
+        files: folders of the metrics' models; None: those that the environment variables name.
     """
     extent, files = extent or Extent(), files or ModelFiles.from_environment()
     keys = metric_keys or (*DEFAULT_METRICS, *(CORPUS_METRICS if evaluators else ()))
@@ -69,7 +70,7 @@ def run(
     with Progress(total, "clips", "calibrate", quiet=quiet) as progress:
         seen = _training_clips(evaluators)
         picked = [pick_clips(folder, extent.clips, extent.frames, seen) for folder in data]
-        # The sets take turns, so that a stopped calibration has values of every set.
+        # The shard sets take turns, so that a calibration that is stopped has values of every set.
         for clip in (some[k] for k in range(extent.clips) for some in picked if k < len(some)):
             answers += calibrate([clip], metrics, other_evaluators=evaluators[1:])
             write_values(out, answers)
@@ -79,7 +80,7 @@ def run(
                 answers += shifted_sound([clip], metrics)
                 progress.advance()
             write_values(out, answers)
-    # From the rounded values of the file, so that the file alone gives the same tables.
+    # The tables are made from the rounded values in the file, so that the file alone gives the same tables.
     return again([out / "values.csv"], out, evaluators, files)
 
 
@@ -97,9 +98,9 @@ def _training_clips(evaluators: Sequence[Path]) -> frozenset[str]:
 def again(
     values: Sequence[Path], out: Path, evaluators: Sequence[Path] = (), files: ModelFiles | None = None
 ) -> list[Path]:
-    """Bands, tables and plots from the values.csv of earlier calibrations together, also of one that was stopped.
+    """Makes bands, tables and plots from the values.csv of one or more earlier calibrations.
 
-    Of the evaluators only the hashes are needed, for the signatures.
+    A calibration that was stopped can be used too. Only the hashes of the evaluators are needed, for the signatures.
     """
     answers: list[Answer] = []
     for path in values:

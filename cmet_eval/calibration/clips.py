@@ -24,9 +24,9 @@ _SEED = 0
 
 
 def pick_clips(folder: Path, count: int, frames: int, seen: frozenset[str] = frozenset()) -> list[CalibrationClip]:
-    """`count` clips of a shard set, two a speaker where there are two, of the highest intensity that the set has.
+    """Picks at most `count` clips of a shard set, up to two per speaker, with the highest intensity in the set.
 
-    The choice is drawn with a fixed seed. Clips are cut to `frames` frames.
+    The choice is drawn with a fixed seed. Longer clips are truncated to `frames` frames.
 
     Args:
         seen: ids of clips that an evaluator was trained on; they are left out.
@@ -44,7 +44,10 @@ def pick_clips(folder: Path, count: int, frames: int, seen: frozenset[str] = fro
 
 
 def _strong(clips: pd.DataFrame, frames: int, seen: frozenset[str]) -> list[ClipRow]:
-    """The clips that are long enough and show an emotion at the highest intensity; all where none does."""
+    """The clips that are long enough and show an emotion at the highest intensity.
+
+    If no clip shows one, all clips that are long enough are returned.
+    """
     long = clips[clips["n_frames"] >= min(frames, int(clips["n_frames"].max()))]
     long = long[~long["clip_id"].isin(seen)]
     strong = long[(long["intensity"] == long["intensity"].max()) & (long["emotion"] != "neutral")]
@@ -52,7 +55,10 @@ def _strong(clips: pd.DataFrame, frames: int, seen: frozenset[str]) -> list[Clip
 
 
 def _clip(shards: ShardSet, row: ClipRow, rows: list[ClipRow], frames: int) -> CalibrationClip:
-    """The clip of a row. An embedded one can be drawn again; a real one gets the frames of another speaker's clip."""
+    """The clip of a row.
+
+    A clip of the embedded corpus can be drawn again. A real clip takes its other face from a clip of another speaker.
+    """
     pictures = shards.frames(row.clip_id)[:frames]
     emotion = row.emotion if row.emotion in EMOTIONS else None
     drawn = redrawn(row, pictures, shards.crop_transform(row.clip_id)[:frames]) if emotion else None
@@ -76,7 +82,7 @@ def _clip(shards: ShardSet, row: ClipRow, rows: list[ClipRow], frames: int) -> C
 
 
 def pick_sounds(folder: Path, count: int, frames: int, seen: frozenset[str] = frozenset()) -> list[CalibrationClip]:
-    """`count` clips of a shard set for `shifted_sound`, of any emotion and intensity; drawn with a fixed seed."""
+    """Picks at most `count` clips for `shifted_sound`, of any emotion and intensity, with a fixed seed."""
     shards = open_shards(str(folder))
     table = shards.clips[(shards.clips["valid_fraction"] >= 0.5) & ~shards.clips["clip_id"].isin(seen)]
     order = np.random.default_rng(_SEED).permutation(len(table))[:count]
@@ -91,6 +97,6 @@ def pick_sounds(folder: Path, count: int, frames: int, seen: frozenset[str] = fr
 
 
 def _frames_of(shards: ShardSet, clip_id: str, count: int) -> np.ndarray:
-    """`count` frames of another clip; its last one is held where it is shorter."""
+    """The first `count` frames of another clip. If the clip is shorter, its last frame is repeated."""
     frames = shards.frames(clip_id)
     return frames[np.minimum(np.arange(count), len(frames) - 1)]

@@ -1,7 +1,7 @@
-"""Known ways to degrade a video: pure functions of a clip and a step, in one table.
+"""Known ways to degrade a video. Each is a pure function of a clip and a step; DEGRADATIONS lists them.
 
-A step of 0 (1 for the mouth's amplitude) changes nothing. Pictures are (T, H, W, 3) uint8 RGB at 25 frames/s, sound
-(N,) int16 mono at 16 kHz.
+Step 0 changes nothing; for the amplitude of the mouth, it is step 1. Pictures are (T, H, W, 3) uint8 RGB at 25
+frames/s, sound (N,) int16 mono at 16 kHz.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from talking_face.media.reading import AUDIO_RATE, FPS, read_frames
 from talking_face.media.writing import Encoding, write_video
 
 Step = float | str
-SAMPLES = round(AUDIO_RATE / FPS)  # of sound a frame
+SAMPLES = round(AUDIO_RATE / FPS)  # audio samples per frame
 
 
 class Video(NamedTuple):
@@ -36,24 +36,22 @@ class Video(NamedTuple):
 
 @dataclass(frozen=True)
 class CalibrationClip:
-    """A clip to degrade. The functions return (T, H, W, 3) pictures; None where the clip cannot be drawn again."""
+    """A clip to degrade. Its functions return (T, H, W, 3) pictures; None: the clip cannot be changed in this way."""
 
     name: str
-    group: str  # "embedded" where it can be drawn again, else "real"
+    group: str  # "embedded" for a clip of the embedded corpus, else "real"
     frames: np.ndarray
     audio: np.ndarray
     points: np.ndarray  # (T, 68, 2) px, NaN without a face
     labels: Labels = field(default_factory=Labels)
-    with_mouth: Callable[[float], np.ndarray] | None = None  # the mouth's movement times a factor, nothing else changed
-    with_other_face: Callable[[], np.ndarray] | None = None  # another speaker
-    with_other_emotion: Callable[[], np.ndarray] | None = None  # labels.reference_emotion
-    mesh: tuple[np.ndarray, np.ndarray] | None = (
-        None  # (T, 478, 3) points and (T, 52) blendshapes, where they are known
-    )
+    with_mouth: Callable[[float], np.ndarray] | None = None  # the mouth's movement times a factor; nothing else changes
+    with_other_face: Callable[[], np.ndarray] | None = None  # shows another speaker
+    with_other_emotion: Callable[[], np.ndarray] | None = None  # shows labels.reference_emotion
+    mesh: tuple[np.ndarray, np.ndarray] | None = None  # (T, 478, 3) points and (T, 52) blendshapes, if they are known
 
 
 class NotMakeable(Exception):
-    """This clip cannot be degraded so: it cannot be drawn again."""
+    """The clip cannot be degraded in this way, because it cannot be drawn again."""
 
 
 def encoded(frames: np.ndarray, encoding: Encoding, suffix: str = ".mkv") -> np.ndarray:
@@ -65,40 +63,43 @@ def encoded(frames: np.ndarray, encoding: Encoding, suffix: str = ".mkv") -> np.
 
 
 def as_written(frames: np.ndarray) -> np.ndarray:
-    """As any method's output is written by this suite."""
+    """The frames after the encoding that this suite uses for the output of every method."""
     return encoded(frames, Encoding(**WRITER))
 
 
 def stand_in(frames: np.ndarray) -> np.ndarray:
-    """A plausible output of a method: softer (sigma 2 px) and two frames late. Noise bands are taken around it, because
-    around the ground truth itself PSNR falls by 10 dB for what costs a method under 1."""
+    """A plausible output of a method: blurred (sigma 2 px) and two frames late.
+
+    Noise bands are measured on it, because a change that lowers a method's PSNR by less than 1 dB lowers the PSNR of
+    the ground truth itself by 10 dB.
+    """
     late = frames[np.maximum(np.arange(len(frames)) - 2, 0)]
     return np.stack([cv2.GaussianBlur(frame, (0, 0), 2.0) for frame in late])
 
 
 def reencode(clip: CalibrationClip, crf: Step) -> Video:
-    """H.264 4:2:0 at `crf`; 0: not at all."""
+    """Encodes the pictures as H.264 4:2:0 with the quality `crf`; 0: no change."""
     if crf == 0:
         return Video(clip.frames, clip.audio)
     return Video(encoded(clip.frames, Encoding(crf=int(crf), pix_fmt="yuv420p")), clip.audio)
 
 
 def move(clip: CalibrationClip, px: Step) -> Video:
-    """Pictures `px` to the right; the edge's pixels continue."""
+    """Moves the pictures `px` pixels to the right; the pixels of the left edge are repeated."""
     k = int(px)
     padded = np.pad(clip.frames, ((0, 0), (0, 0), (k, 0), (0, 0)), mode="edge")
     return Video(np.ascontiguousarray(padded[:, :, : clip.frames.shape[2]]), clip.audio)
 
 
 def blur(clip: CalibrationClip, sigma: Step) -> Video:
-    """Gaussian, `sigma` px."""
+    """Gaussian blur with `sigma` px; 0: no change."""
     if sigma == 0:
         return Video(clip.frames, clip.audio)
     return Video(np.stack([cv2.GaussianBlur(f, (0, 0), float(sigma)) for f in clip.frames]), clip.audio)
 
 
 def jpeg(clip: CalibrationClip, quality: Step) -> Video:
-    """Each frame through JPEG; 0: not at all."""
+    """Encodes each frame as JPEG with this quality; 0: no change."""
     if quality == 0:
         return Video(clip.frames, clip.audio)
     flags = [cv2.IMWRITE_JPEG_QUALITY, int(quality)]
@@ -107,7 +108,7 @@ def jpeg(clip: CalibrationClip, quality: Step) -> Video:
 
 
 def change_codec(clip: CalibrationClip, name: Step) -> Video:
-    """`name` of _CODECS; 0: not at all."""
+    """Encodes the pictures with the codec `name` of _CODECS; 0: no change."""
     if name == 0:
         return Video(clip.frames, clip.audio)
     return Video(encoded(clip.frames, *_CODECS[str(name)]), clip.audio)
@@ -124,7 +125,7 @@ _CODECS: dict[str, tuple[Encoding, str]] = {
 
 
 def hold(clip: CalibrationClip, n: Step) -> Video:
-    """Every n-th frame dropped and the one before shown again, as a player does; 0: none."""
+    """Replaces every n-th frame by the frame before it, like a player that skips frames; 0: no change."""
     index = np.arange(len(clip.frames))
     if n:
         index[int(n) - 1 :: int(n)] -= 1
@@ -132,14 +133,14 @@ def hold(clip: CalibrationClip, n: Step) -> Video:
 
 
 def remove(clip: CalibrationClip, k: Step) -> Video:
-    """`k` frames, evenly spread, taken out: the clip becomes shorter than its ground truth."""
+    """Removes `k` evenly spread frames, so that the clip becomes shorter than its ground truth."""
     count = int(k)
     gone = ((np.arange(count) + 0.5) * len(clip.frames) / max(count, 1)).astype(int)
     return Video(np.delete(clip.frames, gone, axis=0) if count else clip.frames, clip.audio)
 
 
 def shift_sound(clip: CalibrationClip, k: Step) -> Video:
-    """Sound `k` frames earlier (later where negative), silence where none is left: SyncNet's offset grows by k."""
+    """Shifts the sound `k` frames earlier (later if negative) and fills with silence. SyncNet's offset grows by k."""
     n = int(k) * SAMPLES
     out = np.zeros_like(clip.audio)
     if n >= 0:
@@ -150,9 +151,10 @@ def shift_sound(clip: CalibrationClip, k: Step) -> Video:
 
 
 def freeze_mouth(clip: CalibrationClip, share: Step) -> Video:
-    """The first frame's mouth in all frames, carried along by the head's rigid points, `share` of it (1: opaque).
+    """Draws the mouth of the first frame over all frames, with the opacity `share` (1: opaque).
 
-    The patch is the hull of both mouths, 0.2 of the distance between the eyes wider, with a soft edge.
+    The rigid points of the head give the position of the mouth in each frame. The patch is the hull of both mouths. It
+    is widened by 0.2 of the distance between the eyes, and has a soft edge.
     """
     out = clip.frames.copy()
     seen = np.flatnonzero(np.isfinite(clip.points).all(axis=(1, 2)))
@@ -175,21 +177,25 @@ def freeze_mouth(clip: CalibrationClip, share: Step) -> Video:
 
 
 def scale_mouth(clip: CalibrationClip, factor: Step) -> Video:
-    """Drawn again with the mouth's movement times `factor`; 1 is the control: drawn again and nothing changed."""
+    """Draws the clip again with the mouth's movement times `factor`. Factor 1 is the control: no change."""
     if clip.with_mouth is None:
         raise NotMakeable
     return Video(clip.with_mouth(float(factor)), clip.audio)
 
 
 def swap_identity(clip: CalibrationClip, _: Step) -> Video:
-    """Another speaker. Drawn: the same performance by another face. Real: another clip, so another sentence too."""
+    """Shows another speaker.
+
+    For an embedded clip, another face gives the same performance. For a real clip, the frames of another clip are used,
+    so the sentence is another too.
+    """
     if clip.with_other_face is None:
         raise NotMakeable
     return Video(clip.with_other_face(), clip.audio)
 
 
 def swap_emotion(clip: CalibrationClip, _: Step) -> Video:
-    """The emotion `labels.reference_emotion` on the same face with the same mouth and head."""
+    """Shows the emotion `labels.reference_emotion` on the same face, with the same movement of mouth and head."""
     if clip.with_other_emotion is None:
         raise NotMakeable
     return Video(clip.with_other_emotion(), clip.audio)
@@ -197,18 +203,19 @@ def swap_emotion(clip: CalibrationClip, _: Step) -> Video:
 
 @dataclass(frozen=True)
 class Degradation:
-    """One way to degrade a clip. What a metric claims of it is in the metric's record, by this name."""
+    """One way to degrade a clip. The record of a metric states, by `name`, how the metric should react."""
 
     name: str
-    unit: str  # of the steps
+    unit: str  # unit of the steps
     steps: tuple[Step, ...]  # weak to strong
     apply: Callable[[CalibrationClip, Step], Video]
-    sound_only: bool = False  # the pictures stay the same: only metrics that need the sound are computed
+    sound_only: bool = False  # the pictures stay the same, so only metrics that need the sound are computed
 
 
 _REENCODE = Degradation("reencode", "crf", (18, 23, 33), reencode)
 _MOVE = Degradation("move", "px", (1, 2), move)
-# Their answers around the stand-in are noise; calibrate.py defines which make the band. Crf 33 is damage, not noise.
+# The changes that these make to the stand-in are noise; noise.py defines which of them count for the band. Crf 33 is
+# left out, because it is damage and more than noise.
 NOISE: tuple[Degradation, ...] = (replace(_REENCODE, steps=(18, 23)), _MOVE)
 DEGRADATIONS: tuple[Degradation, ...] = (
     _REENCODE,

@@ -33,12 +33,14 @@ def calibrate(
     noise: Sequence[Degradation] = NOISE,
     other_evaluators: Sequence[Path] = (),
 ) -> Iterable[Answer]:
-    """Every metric on every degradation of every clip.
+    """Computes every metric on every degradation of every clip.
 
-    The clip is degraded as the suite writes videos, so that PSNR is finite; the target is the clip itself.
+    A clip is first encoded as the suite encodes videos, so that PSNR is finite, and then degraded. The target is the
+    clip itself.
 
     Args:
-        other_evaluators: folders of evaluators trained with other seeds; their answers to the stand-in are noise too.
+        other_evaluators: folders of evaluators trained with other seeds; the changes that they make to the
+            answers on the stand-in are noise too.
     """
     for clip in clips:
         target = Sample(clip.frames, FPS, clip.audio, clip.name, clip.labels)
@@ -58,7 +60,7 @@ def _noise(
     other_evaluators: Sequence[Path],
     target: Sample,
 ) -> Iterable[Answer]:
-    """The answers around the stand-in."""
+    """The answers on the stand-in, without and with each kind of noise."""
     clip = replace(written, frames=stand_in(written.frames))
     start = _sample(clip, clip.frames, clip.audio)
     yield from _answers(clip, STAND_IN, NO_STEP, metrics, start, target)
@@ -72,14 +74,15 @@ def _noise(
 
 
 def evaluators_first(folders: Sequence[Path], files: ModelFiles) -> ModelFiles:
-    """The same model files, with the evaluators of these folders before all others."""
+    """The same model files, but the evaluators in these folders are found before all others."""
     return replace(files, weights=(*folders, *files.weights))
 
 
 def shifted_sound(clips: Iterable[CalibrationClip], metrics: Sequence[Metric]) -> Iterable[Answer]:
-    """The offset that each metric finds as the sound is shifted. Pictures are processed once: cheap for many clips.
+    """Computes the offset that each metric finds when the sound is shifted.
 
-    The pictures are those of the shards, with the clip's stored landmarks where it has them.
+    The pictures of a clip are processed only once, so that many clips can be measured. They are the pictures in the
+    shards. Stored landmarks are used if the clip has them.
     """
     how = next(how for how in DEGRADATIONS if how.sound_only)
     measuring = [metric for metric in metrics if metric.measures_offset]
@@ -107,12 +110,12 @@ def _degraded(
         sample = _sample(clip, video.frames, video.audio)
         if how.sound_only and asked:
             mediapipe_landmarks(base, asked[0].files)
-            sample.copy_cached(base, is_of_pictures)  # the pictures are the same
+            sample.copy_cached(base, is_of_pictures)  # the pictures are the same, so their results are reused
         yield from _answers(clip, name, label(step), asked, sample, target)
 
 
 def _asked(metric: Metric, how: Degradation, step: Step, noise: bool) -> bool:
-    """Whether the metric is computed: a slow one only at the last step and for its noise band."""
+    """Whether the metric is computed. A slow metric is computed only at the last step and for its noise band."""
     if how.sound_only:
         return metric.needs_audio
     return noise or not metric.slow or step == how.steps[-1]

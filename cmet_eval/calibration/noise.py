@@ -1,7 +1,8 @@
 """Derives noise bands and verdicts from the answers of a calibration.
 
-A noise band is the change of a metric by something that no viewer sees: re-encoding, a crop moved by 1 px, or another
-seed of an evaluator's training. A difference between two methods inside the band has no meaning.
+A noise band is the size of the change of a metric without a visible cause: by re-encoding, by a crop moved by 1 px, or
+by another seed in the training of an evaluator. A difference between two methods has no meaning if it is smaller than
+the band.
 """
 
 from __future__ import annotations
@@ -15,32 +16,33 @@ from cmet_eval.calibration.answers import BASE, EVALUATOR, NO_STEP, STAND_IN, An
 from cmet_eval.calibration.degradations import NOISE, Degradation
 from cmet_metrics.base import Metric
 
-# Reported, but not part of the band: 2 px cost 3 to 4 dB of PSNR, and no two methods would differ.
+# These kinds are reported, but do not count for the band. Moving by 2 px costs 3 to 4 dB of PSNR; with such a band, no
+# two methods would differ.
 NOT_IN_BAND = frozenset({("move", "2")})
 
 Claim = Literal["worse", "unchanged", ""]
 
 
 class Verdict(NamedTuple):
-    """How a metric did under a degradation."""
+    """Whether the claim of a metric about a degradation holds."""
 
     wrong: str  # why the claim failed; empty where it holds or there is no claim
     change: float | None  # median difference over clips at the last step; None where it is not known
 
 
 class Offsets(NamedTuple):
-    """How well a metric finds a shift of the sound by k frames, counted over clips and shifts."""
+    """How often a metric finds a shift of the sound by k frames. A video is one clip with one shift."""
 
-    videos: int
-    exact: int  # the offset is k
-    near: int  # at most 1 from k
-    relative: int  # k more than the clip's own offset
+    videos: int  # number of all videos
+    exact: int  # videos whose offset is k
+    near: int  # videos whose offset differs from k by at most 1
+    relative: int  # videos whose offset is k more than the offset of the clip without a shift
 
 
 def differences(
     answers: Sequence[Answer], metric: str, start: str, degradation: tuple[str, str], group: str | None
 ) -> np.ndarray:
-    """(n,) values at (name, step) minus values at `start`, clip by clip, of the clips that have both."""
+    """(n,) for each clip with both values: the value at `degradation` (name, step) minus the value at `start`."""
     after: dict[str, float] = {}
     before: dict[str, float] = {}
     for a in answers:
@@ -53,19 +55,19 @@ def differences(
 
 
 def band_of(answers: Sequence[Answer], metric: str, noise: str, step: str, group: str | None) -> float | None:
-    """Mean size of the change that a kind of noise makes to the stand-in, over clips; None without a clip."""
+    """Mean size, over clips, of the change that a kind of noise makes on the stand-in; None if there is no clip."""
     found = differences(answers, metric, STAND_IN, (f"{STAND_IN}+{noise}", step), group)
     return float(np.abs(found).mean()) if len(found) else None
 
 
 def kinds_of_noise(answers: Sequence[Answer]) -> list[tuple[str, str]]:
-    """(name, step) of NOISE, and of the other evaluators in the answers."""
+    """(name, step) of all kinds of noise: the degradations in NOISE, and the other evaluators in the answers."""
     seeds = sorted({a.step for a in answers if a.degradation == f"{STAND_IN}+{EVALUATOR}"})
     return [(how.name, label(step)) for how in NOISE for step in how.steps] + [(EVALUATOR, seed) for seed in seeds]
 
 
 def noise_of(answers: Sequence[Answer], metric: str, group: str | None) -> dict[tuple[str, str], float]:
-    """The change that each kind of noise makes, where it is known."""
+    """(name, step) of a kind of noise -> the change that it makes; kinds without values are left out."""
     found = {kind: band_of(answers, metric, *kind, group) for kind in kinds_of_noise(answers)}
     return {kind: value for kind, value in found.items() if value is not None}
 
@@ -77,7 +79,7 @@ def whole_band(answers: Sequence[Answer], metric: str, group: str | None) -> flo
 
 
 def bands(answers: Sequence[Answer], metrics: Sequence[Metric]) -> list[dict[str, str]]:
-    """The rows of bands.csv, which boards read: one a metric and source (the kind of clips)."""
+    """The rows of bands.csv, which boards read: one per metric and source (the kind of clips)."""
     out = []
     for metric in metrics:
         for group in groups(answers):
@@ -89,7 +91,7 @@ def bands(answers: Sequence[Answer], metrics: Sequence[Metric]) -> list[dict[str
 
 
 def noise_table(answers: Sequence[Answer], metrics: Sequence[Metric]) -> list[dict[str, str]]:
-    """The rows of noise.csv: the change by each kind of noise, and whether the band counts it."""
+    """The rows of noise.csv: the change by each kind of noise, and whether this kind counts for the band."""
     return [
         {
             "metric": metric.key,
@@ -107,15 +109,15 @@ def noise_table(answers: Sequence[Answer], metrics: Sequence[Metric]) -> list[di
 
 
 def claim_of(metric: Metric, how: Degradation) -> Claim:
-    """What the metric claims of the last step of a degradation."""
+    """What the metric's record claims about the last step of a degradation; empty if it claims nothing."""
     return "worse" if how.name in metric.worsened_by else "unchanged" if how.name in metric.unchanged_by else ""
 
 
 def verdict(answers: Sequence[Answer], metric: Metric, how: Degradation, group: str) -> Verdict:
     """Whether the metric's claim holds at the last step of a degradation.
 
-    "worse" fails where the median became worse by no more than re-encoding makes it. "unchanged" fails where the median
-    changed, in either direction, by more than the whole noise band.
+    The claim "worse" fails if the median becomes worse by at most the change that re-encoding makes. The claim
+    "unchanged" fails if the median changes, in either direction, by more than the whole noise band.
     """
     found = differences(answers, metric.key, BASE, (how.name, label(how.steps[-1])), group)
     noise = noise_of(answers, metric.key, group)
@@ -125,7 +127,7 @@ def verdict(answers: Sequence[Answer], metric: Metric, how: Degradation, group: 
         return Verdict("", None)
     change = float(np.median(found))
     worse = -change if metric.higher_is_better else change
-    if metric.ideal is not None:  # an undamaged clip has it, so any change is for the worse
+    if metric.ideal is not None:  # an undamaged clip has the ideal value, so every change is worse
         worse = abs(change)
     claim = claim_of(metric, how)
     if claim == "worse" and worse <= coding:

@@ -1,4 +1,7 @@
-"""Plots a calibration, one picture a metric: a panel for each degradation, a thin line a clip, the median thick."""
+"""Plots a calibration: one picture per metric, with one panel per degradation.
+
+Each clip is a thin line; the thick line is the median.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +20,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.lines import Line2D
 
-COLOURS = {"embedded": "#2166ac", "real": "#c2540a"}  # different for the colour-blind too
+COLOURS = {"embedded": "#2166ac", "real": "#c2540a"}  # colour-blind readers can distinguish them
 _COLUMNS = 4
 
 
 def plot(path: Path, answers: Sequence[Answer], metric: Metric) -> Path:
-    """Writes the metric's picture, PNG; no date or version enters the file."""
+    """Writes the metric's picture as PNG. The file has no date or version, so the same values give the same bytes."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -58,7 +61,7 @@ def _handle(colour: str) -> Line2D:
 
 
 def _panel(axis: Axes, answers: Sequence[Answer], mine: Sequence[Answer], metric: Metric, how: Degradation) -> None:
-    """One degradation: `mine` are the metric's own answers."""
+    """Draws the panel of one degradation. `mine` are the answers of this metric."""
     names, start = _positions(how)
     wrong = []
     for group, colour in COLOURS.items():
@@ -88,16 +91,16 @@ def _panel(axis: Axes, answers: Sequence[Answer], mine: Sequence[Answer], metric
 
 
 def _positions(how: Degradation) -> tuple[list[str], int]:
-    """The labels of the x axis, and the position of the clip that is not degraded."""
+    """The labels of the x axis, and the position of the clip without degradation."""
     steps = [label(step) for step in how.steps]
     if not how.sound_only:
         return ["none", *steps], 0
-    half = len(steps) // 2  # shifts go from negative to positive
+    half = len(steps) // 2  # shifts go from negative to positive; the clip without a shift is in the middle
     return [*steps[:half], "0", *steps[half:]], half
 
 
 def _table(answers: Sequence[Answer], how: Degradation, names: Sequence[str], start: int) -> np.ndarray:
-    """(clips, positions) values, NaN where there is none."""
+    """(clips, positions) values; NaN if there is no value."""
     at: dict[tuple[str, int], float] = {}
     for a in answers:
         if a.value is None:
@@ -111,7 +114,7 @@ def _table(answers: Sequence[Answer], how: Degradation, names: Sequence[str], st
 
 
 def _write_losses(axis: Axes, mine: Sequence[Answer], how: Degradation, names: Sequence[str]) -> None:
-    """Writes why values are absent at a step: a gap in a line would not show it."""
+    """Writes into the panel why values are absent at a step, because a gap in a line does not show the reason."""
     scored = {a.clip for a in mine if a.degradation == BASE and a.value is not None}
     for k, name in enumerate(names):
         here = [a for a in mine if (a.degradation, a.step) == (how.name, name)]

@@ -16,9 +16,10 @@ from embedded_corpus.rig import ACTION_INDEX
 from embedded_corpus.speech import mouth_track
 from talking_face.media.reading import FPS
 
-SAME_DB = 30.0  # a clip drawn again from its name alone is at least this near; another clip is under 20
+# PSNR in dB: a clip that is drawn again from its name reaches at least this value; another clip stays below 20.
+SAME_DB = 30.0
 _EYES = [ACTION_INDEX["eye_l"], ACTION_INDEX["eye_r"]]
-# The emotion that a clip gets in the swap of emotions: one that the face shows by other muscles.
+# Emotion of a clip -> its emotion after the swap. The face shows the two emotions with different muscles.
 _OTHER = {
     "happy": "angry", "angry": "happy", "sad": "surprised", "surprised": "sad", "fear": "happy",
     "disgusted": "surprised", "contempt": "surprised", "neutral": "happy",
@@ -26,7 +27,7 @@ _OTHER = {
 
 
 class ClipRow(Protocol):
-    """The columns of a shard set's row that are read here."""
+    """The columns of a shard set's row that this module reads."""
 
     clip_id: str
     speaker: str
@@ -36,21 +37,23 @@ class ClipRow(Protocol):
 
 
 def other_emotion(emotion: str) -> str:
-    """The emotion that the swap gives in place of `emotion`."""
+    """The emotion that replaces `emotion` in the swap."""
     return _OTHER[emotion]
 
 
 def other_speaker(speaker: str) -> str:
-    """The next speaker of the corpus of the same sex."""
+    """The next speaker of the corpus who has the same sex as `speaker`."""
     names = [name for name in speaker_names(8) if name[0] == speaker[0]]
     return names[(names.index(speaker) + 1) % len(names)] if speaker in names else names[0]
 
 
 def changed_weights(act: Performance, mouth: float = 1.0, emotion: str | None = None) -> np.ndarray:
-    """The performance's weights with the mouth's movement times `mouth`, or another emotion at the same strength.
+    """The weights of a performance after a change: the mouth's movement times `mouth`, or another emotion.
+
+    The other emotion has the same strength. Blinks are kept.
 
     Returns:
-        (T, len(ACTIONS)) float32; exactly `act.weights` where nothing changes. Blinks are kept.
+        (T, len(ACTIONS)) float32; exactly `act.weights` if nothing changes.
     """
     spec = act.spec
     if mouth == 1 and emotion in (None, spec.emotion):
@@ -69,7 +72,7 @@ def changed_weights(act: Performance, mouth: float = 1.0, emotion: str | None = 
         strength = np.full_like(strength, LEVELS[3])
     old, new = weights(spec.emotion, 1.0, act.strength), weights(emotion or spec.emotion, mouth, strength)
     out = act.weights + new - old
-    # A blink multiplies the opening of the eyes.
+    # A blink multiplies the opening of the eyes, so the eyes are changed by a factor.
     out[:, _EYES] = act.weights[:, _EYES] * new[:, _EYES] / old[:, _EYES]
     return np.asarray(out, np.float32)
 
@@ -78,7 +81,7 @@ class Redrawn:
     """One clip of the corpus, as pictures in the crop of its shard."""
 
     def __init__(self, spec: ClipSpec, crop_transform: np.ndarray, size: int, fps: float = 30.0) -> None:
-        """crop_transform: (T, 2, 3) of the T frames at 25 frames/s; fps: at which the clip was drawn."""
+        """`crop_transform`: (T, 2, 3), for T frames at 25 frames/s. `fps`: frame rate at which the clip was drawn."""
         self.spec, self._transform, self._size = spec, crop_transform, size
         self._act = perform(spec, fps)
         self._kept = np.minimum(np.round(np.arange(len(crop_transform)) * fps / FPS), len(self._act.poses) - 1)
@@ -97,16 +100,16 @@ class Redrawn:
 
     def _cut(self, picture: np.ndarray, transform: np.ndarray) -> np.ndarray:
         matrix = transform.astype(np.float64)
-        # From edges at 0, as shards have it, to pixel centres at 0, as OpenCV has it.
+        # In shards, coordinate 0 is the edge of the first pixel; in OpenCV, it is the centre of this pixel.
         matrix[:, 2] += 0.5 * matrix[:, :2].sum(axis=1) - 0.5
         size = (self._size, self._size)
         return cv2.warpAffine(picture, matrix, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
 
 
 def redrawn(row: ClipRow, frames: np.ndarray, crop_transform: np.ndarray) -> Redrawn | None:
-    """The clip of a shard set's row where it belongs to the embedded corpus in its usual form; else None.
+    """The clip of a shard set's row, if it belongs to the embedded corpus in its usual form; else None.
 
-    A name proves nothing, so the middle frame is drawn and compared: under SAME_DB it is another clip.
+    The name alone does not prove this. So the middle frame is drawn and compared; below SAME_DB, it is another clip.
     """
     key = f"{row.speaker}/front/{row.emotion}/level_{row.intensity}/{row.take}"
     if row.speaker not in speaker_names(8):

@@ -1,1 +1,1 @@
-"""One file a command; each holds one function of the command's name, whose arguments are the command's options."""
+"""One file per command. Each has a function with the command's name; its arguments are the command's options."""

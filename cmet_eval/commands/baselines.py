@@ -42,7 +42,7 @@ def baselines(
 
 
 def catalogue_text() -> str:
-    """All methods of the catalogue, by the way they run."""
+    """The text of `baselines list`: all methods of the catalogue, grouped by the way they run."""
     lines = []
     for kind, title in KINDS.items():
         entries = [entry for entry in catalogue().values() if entry.kind == kind]
@@ -55,11 +55,11 @@ def catalogue_text() -> str:
 
 
 def method_text(name: str, files: ModelFiles) -> str:
-    """The record of a method, its example command, and its published numbers.
+    """The text of `baselines show`: the record of a method, its example command, and its published numbers.
 
     Args:
-        name: as for `cmet_baselines.registry.get_method`.
-        files: where trained weights are searched.
+        name: a name as `cmet_baselines.registry.get_method` accepts it.
+        files: folders in which trained weights are searched.
 
     Raises:
         UserError: the method is unknown, or cannot be run as it is described.
@@ -76,7 +76,7 @@ def method_text(name: str, files: ModelFiles) -> str:
 
 
 def published_text(rows: list[PublishedNumber]) -> str:
-    """The printed numbers by table of their paper, under a line that states what they are."""
+    """The published numbers, grouped by paper and table, after a line that explains them."""
     lines = ["Published numbers, as the papers print them; none is comparable with ours (docs/reference/published.md):"]
     for (paper, table, dataset, setting), group in by_table(rows).items():
         lines.append(f"  {paper}, {_table(table)}, {dataset}, {setting}")

@@ -31,7 +31,7 @@ def demo(
     workers: Workers = 2,
     quiet: Quiet = False,
 ) -> None:
-    limit_threads(1)  # as `train`: the same networks, whichever command trained them
+    limit_threads(1)  # like `train`, so that every command trains the same networks
     from cmet_baselines.published import published_rows
     from cmet_eval import demo as embedded
     from cmet_eval.protocol.draw import Draw
@@ -55,7 +55,7 @@ def demo(
     for line in embedded.train_networks(out, METHODS, options):
         print(line)
     step(f"4/5 {len(METHODS)} methods in {' and '.join(SETTINGS)}: {', '.join(METHODS)}")
-    # One seed keeps the demo short; the settings' own number is five.
+    # One seed keeps the demo short; the settings themselves use five.
     draw, scoring = Draw(max_pairs, seeds=1), Scoring(embedded.METRICS)
     print(evaluate.run(METHODS, SETTINGS, data=out / "shards", out=out, draw=draw, scoring=scoring, options=options))
     step("5/5 the leaderboard")

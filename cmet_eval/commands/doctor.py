@@ -22,7 +22,7 @@ from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import UserError
 from talking_face.threads import VARIABLES
 
-# Distribution -> what needs it.
+# Package -> the parts of the suite that need it.
 PACKAGES = {
     "numpy": "everything",
     "scipy": "sound, smoothing, statistics",
@@ -50,11 +50,11 @@ PACKAGES = {
     "face-recognition-models": "dlib weights",
     "fer": "fer_mini_xception weights",
 }
-# Without these nothing starts; without the rest, what the table says is missing.
+# Without these packages nothing starts. Without another package, only the parts that PACKAGES names do not work.
 _ESSENTIAL = {"numpy", "scipy", "opencv-contrib-python-headless", "av", "mediapipe", "dlib-bin", "pydantic", "pooch",
               "dask", "distributed", "pyarrow", "pandas", "jinja2"}  # fmt: skip
 _ESSENTIAL_WEIGHTS = {"face_landmarker", "dlib_68"}
-# Shared library -> Debian package. libmediapipe needs both, on servers too.
+# Shared library -> Debian package. libmediapipe needs both libraries, also on servers.
 _LIBRARIES = {"libEGL.so.1": "libegl1", "libGLESv2.so.2": "libgles2"}
 _OPENCVS = ("opencv-python", "opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless")
 

@@ -17,8 +17,8 @@ from talking_face.reasons import Reason, UserError
 
 SHEET = "contact_sheet.png"
 STATUSES = ("kept", "dropped", "excluded", "skipped")
-_THUMB = 192  # px; a landmark dot of 1 px is still visible
-_LABEL = 18  # px of text under each row
+_THUMB = 192  # px; at this size a landmark dot of 1 px is visible
+_LABEL = 18  # px; height of the text below each row
 
 
 def inspect(
@@ -82,7 +82,7 @@ def _print_ledger(shards: ShardSet) -> None:
     print("ledger     " + ", ".join(f"{counts.get(status, 0)} {status}" for status in STATUSES))
     lost = ledger[ledger["status"] != "kept"]
     groups = lost.groupby(["status", "reason"], sort=True)
-    # Mostly readmes and side files: last.
+    # Files that are not clips come last, because they are mostly readmes and side files.
     for (status, reason), rows in sorted(groups, key=lambda group: group[0][1] == Reason.NOT_A_CLIP):
         stages = ", ".join(sorted(set(rows["stage"]) - {""}))
         print(f"  {status}, {reason} ({stages}): {len(rows)}")
@@ -119,7 +119,10 @@ def _print_missing(shards: ShardSet) -> None:
 
 
 def contact_sheet(shards: ShardSet, n_clips: int = 24, n_frames: int = 4) -> np.ndarray:
-    """(H, W, 3) uint8 RGB: frames of clips spread over the set, with 68 face points, or a red frame without a face."""
+    """(H, W, 3) uint8 RGB: frames of clips that are spread over the set.
+
+    A frame with a valid face shows its 68 face points. A frame without one has a red border.
+    """
     ids = list(shards.clips["clip_id"])
     picked = [ids[i] for i in np.unique(np.linspace(0, len(ids) - 1, min(n_clips, len(ids))).round().astype(int))]
     strips = [_strip(shards, clip_id, n_frames) for clip_id in picked]

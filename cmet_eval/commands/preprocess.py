@@ -21,13 +21,13 @@ from cmet_pipelines.readers import READERS
 from talking_face.execution.options import RunOptions
 from talking_face.reasons import UserError
 
-# Settings that are options of the command line; --config reaches all of them.
+# Settings that are options of the command line. A --config file can change all settings.
 SETTINGS = ("split", "defects", "clips", "align", "size", "codec", "require_audio", "deadline_s")
 
 
 @dataclass(frozen=True)
 class CommandOptions:
-    """Options that are not settings: they do not change the content of the shards, or are short for a setting."""
+    """Options that are not settings. They do not change the content of the shards, or they abbreviate a setting."""
 
     config: Annotated[
         Path | None, typer.Option(help="TOML file of settings and reader options; the command line wins over it.")
@@ -54,8 +54,8 @@ def preprocess(
 ) -> None:
     """Reads DATASET under ROOT and writes shards, ledger and card into OUT.
 
-    `given` holds an option for each field of `CommandOptions`, for each of `SETTINGS`, and for each reader's options;
-    None: not given.
+    `given` holds the fields of `CommandOptions`, the `SETTINGS`, and the options of all readers. None means that the
+    user did not give the option.
     """
     started = time.monotonic()
     command = CommandOptions(**{field.name: given.pop(field.name) for field in fields(CommandOptions)})  # type: ignore[arg-type]
@@ -111,7 +111,7 @@ def _report(summary: PreprocessSummary, seconds: float) -> None:
 
 
 def _parameters() -> Iterator[inspect.Parameter]:
-    """What typer reads instead of `given`: one keyword parameter for each option."""
+    """The parameters that typer reads instead of `given`: one keyword parameter per option."""
     hints = get_type_hints(CommandOptions, include_extras=True)
     for own in fields(CommandOptions):
         assert own.default is not MISSING
@@ -130,7 +130,7 @@ def _parameters() -> Iterator[inspect.Parameter]:
 
 
 def _parameter(name: str, field: FieldInfo, about: str, default: object) -> inspect.Parameter:
-    """One option. Its default is None, so that a settings file counts where the option is not given."""
+    """One option. Its default is None, so that the value in a settings file is used if the option is not given."""
     flag = _flag(name)
     names = f"{flag}/--no-{flag.removeprefix('--')}" if field.annotation is bool else flag
     shown: bool | str = False if default is None else _shown(flag, default)
@@ -153,7 +153,7 @@ def _shown(flag: str, default: object) -> str:
 
 
 def _flag(name: str) -> str:
-    """`deadline_s` is `--deadline`."""
+    """The option of a setting; for example, `deadline_s` is `--deadline`."""
     return f"--{name.removesuffix('_s').replace('_', '-')}"
 
 

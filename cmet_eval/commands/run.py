@@ -41,7 +41,7 @@ def run(
     quiet: Quiet = False,
 ) -> None:
     if data is None:
-        limit_threads(1)  # as `train`: the same networks, whichever command trained them
+        limit_threads(1)  # like `train`, so that every command trains the same networks
     from cmet_eval import demo
     from cmet_eval.protocol.draw import Draw
     from cmet_eval.runs import evaluate

@@ -33,7 +33,7 @@ class What(StrEnum):
     EVALUATORS = "evaluators"
 
 
-MAIN = "main"  # the name of the shard set that is given without one
+MAIN = "main"  # the name of the shard set that is given without a name
 
 
 # long: typer makes one command-line option of each parameter
@@ -66,7 +66,7 @@ def train(
     _refuse(what, of_models if what is What.EVALUATORS else of_evaluators)
     folders = _folders(data)
     if what is not What.EVALUATORS:
-        limit_threads(threads or 1)  # before numpy starts its own threads: closed-form fits are sums too
+        limit_threads(threads or 1)  # before numpy starts threads: their number changes the sums in closed-form fits
     _require_torch()
     if what is What.EVALUATORS:
         if list(folders) != [MAIN]:
@@ -81,7 +81,7 @@ def train(
     from cmet_reference.training.models import train_model
     from cmet_reference.training.options import TrainOptions
 
-    main = int(os.environ.get("RANK", 0)) == 0  # of several processes one prints
+    main = int(os.environ.get("RANK", 0)) == 0  # if there are several processes, only one prints
     default = TrainOptions()
     options = TrainOptions(
         seed=seed,
@@ -100,7 +100,7 @@ def train(
 
 
 def _refuse(what: What, foreign: Mapping[str, object]) -> None:
-    """Raises UserError where an option was given that this training does not have."""
+    """Raises UserError if an option was given that this training does not have."""
     for name, value in foreign.items():
         if value is not None:
             raise UserError(f"{name} is not an option of `train {what}`; see `cmet-eval train --help`")
@@ -115,7 +115,7 @@ def _require_torch() -> None:
 
 
 def _folders(given: list[str]) -> dict[str, Path]:
-    """The values of --data by name; the one without a name first, as `main`."""
+    """Name -> folder, from the values of --data. The folder without a name comes first, as `main`."""
     found: dict[str, Path] = {}
     for value in given:
         named = re.fullmatch(r"([a-z][a-z0-9-]*)=(.+)", value)

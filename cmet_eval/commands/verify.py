@@ -64,5 +64,5 @@ def verify(
 
 
 def _run_of(results: Path) -> Path:
-    """The run's folder, where `results` is RUN/results, below it, or a file in it."""
+    """The run's folder. `results` is RUN/results, a folder below it, or a file in it."""
     return next((place.parent for place in (results, *results.parents) if place.name == "results"), results.parent)

@@ -30,7 +30,7 @@ def folders(given: Sequence[str], default: Path, methods: Sequence[str]) -> dict
 
 
 def sheet(comparison: Comparison, videos: dict[str, Path], data: Path, clips: int) -> np.ndarray | None:
-    """(H, W, 3) uint8 RGB contact sheet; None where there is no video at all.
+    """(H, W, 3) uint8 RGB contact sheet; None if there is no video at all.
 
     The ground truth comes from the shards in `data`, or from the videos of the method `ground-truth`.
     """

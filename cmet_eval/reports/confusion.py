@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Matrix = Mapping[str, Mapping[str, float]]  # emotion asked for -> prediction -> clips
+Matrix = Mapping[str, Mapping[str, float]]  # emotion asked for -> prediction -> number of clips
 # The column names are part of the file format: `said` is the classifier's prediction.
 HEAD = (
     *("setting", "method", "revision", "metric", "asked_for", "said", "clips", "clips_asked_for", "compared"),
@@ -49,7 +49,10 @@ class _Confusion(NamedTuple):
 
 
 def confusion_tables(results: Results) -> Report:
-    """Accuracy by class and the confusion matrix of every method under every `ea` signature, from the rows' stats."""
+    """Accuracy by class and the confusion matrix of every method under every `ea` signature.
+
+    Both are computed from the `stats` of the result rows.
+    """
     frame = results.frame()
     frame = of_metrics(frame, lambda metric: metric.counts_predictions)
     if frame["value"].notna().sum() == 0:
@@ -100,7 +103,7 @@ def _table(one: _Confusion) -> str:
 
 
 def _rows(one: _Confusion, part: MetricRows) -> Iterator[Line]:
-    """One row a pair of emotions."""
+    """One row per emotion asked for and predicted emotion."""
     names = (part.key["setting"], one.method, one.revision, part.metric)
     for emotion in one.asked:
         for name in one.predicted:
@@ -109,7 +112,7 @@ def _rows(one: _Confusion, part: MetricRows) -> Iterator[Line]:
 
 
 def _heat_maps(matrices: Sequence[tuple[str, Matrix]], title: str) -> Figure:
-    """Confusion matrices side by side, rows scaled to 100%; the right answer is framed."""
+    """Confusion matrices side by side. Each row is scaled to 100%; correct predictions have a red frame."""
     asked = sorted({emotion for _, matrix in matrices for emotion in matrix}, key=emotion_order)
     predicted = {name for _, matrix in matrices for row in matrix.values() for name in row}
     columns = sorted(predicted, key=emotion_order)

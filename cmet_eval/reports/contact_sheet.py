@@ -1,4 +1,4 @@
-"""A contact sheet of the clips on which two methods differ most: frames of the ground truth, of A and of B."""
+"""A contact sheet of the clips on which two methods differ most: frames of the ground truth and of both methods."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from talking_face.reasons import ClipError, UserError
 _THUMB, _LINE, _MARGIN, _NAME = 128, 18, 10, 96  # px
 _FRAMES = 6
 _INK, _PAPER, _SOFT = (28, 29, 32), (255, 254, 251), (98, 100, 106)
-Frames = Callable[[str], "np.ndarray | str"]  # pair id -> (T, H, W, 3) uint8 RGB, or why there are none
+Frames = Callable[[str], "np.ndarray | str"]  # pair id -> (T, H, W, 3) uint8 RGB, or the reason why there are none
 
 
 def pick_pairs(comparison: Comparison, count: int) -> dict[str, list[str]]:
-    """At most `count` pairs, taken from each metric's extremes in turn, with their captions."""
+    """At most `count` pairs with their captions. The metrics take turns: each adds the next pair of its extremes."""
     a, b = comparison.names
     captions: dict[str, list[str]] = {}
     depth = max((len(metric.extremes) for metric in comparison.metrics), default=0)
@@ -38,12 +38,12 @@ def pick_pairs(comparison: Comparison, count: int) -> dict[str, list[str]]:
 
 
 def contact_sheet(captions_of: Mapping[str, Sequence[str]], sources: Mapping[str, Frames]) -> np.ndarray:
-    """(H, W, 3) uint8 RGB: for each pair its captions, then a line of frames from each source."""
+    """(H, W, 3) uint8 RGB: for each pair its captions, then one line of frames per source."""
     return np.vstack([_block(pair, captions, sources) for pair, captions in captions_of.items()])
 
 
 def video_frames(folder: Path, shas: Mapping[str, str | None]) -> Frames:
-    """Frames of a method's videos, `folder`/PAIR.mp4; only of files that are still those that were scored."""
+    """A function that reads the frames of a method's videos, `folder`/PAIR.mp4, if they are still the scored videos."""
 
     def frames(pair_id: str) -> np.ndarray | str:
         path = folder / f"{pair_file_name(pair_id)}.mp4"
@@ -60,7 +60,7 @@ def video_frames(folder: Path, shas: Mapping[str, str | None]) -> Frames:
 
 
 def truth_frames(data: Path, clips: Mapping[str, str | None], digest: str) -> Frames:
-    """Frames of the pairs' ground-truth clips. Raises UserError where the shards are other data than was scored on."""
+    """A function that reads the frames of ground truths. Raises UserError if the rows were made on other data."""
     shards = ShardSet(data)
     if shards.digest != digest:
         raise UserError(f"{data} holds data {shards.digest[:12]}, the rows were made on {digest[:12]}")
@@ -95,7 +95,7 @@ def _row(name: str, frames: np.ndarray | str, width: int) -> np.ndarray:
 
 
 def _square(image: np.ndarray) -> np.ndarray:
-    """The whole picture in a square; the rest is the paper's colour."""
+    """The whole picture, scaled to fit into a square. The rest of the square has the background colour."""
     factor = _THUMB / max(image.shape[:2])
     size = (max(1, round(image.shape[1] * factor)), max(1, round(image.shape[0] * factor)))
     small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
@@ -106,5 +106,5 @@ def _square(image: np.ndarray) -> np.ndarray:
 
 
 def _write(image: np.ndarray, text: str, x: int, y: int, size: float, colour: tuple[int, int, int]) -> None:
-    plain = text.replace("±", "+-").encode("ascii", "replace").decode()  # all that OpenCV's font has
+    plain = text.replace("±", "+-").encode("ascii", "replace").decode()  # OpenCV's font has only ASCII characters
     cv2.putText(image, plain, (x, y), cv2.FONT_HERSHEY_SIMPLEX, size, colour, 1, cv2.LINE_AA)

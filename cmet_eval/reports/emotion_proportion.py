@@ -31,19 +31,19 @@ _SIZE = 256  # px; every frame is scaled to it
 class Selection(NamedTuple):
     """The clips of the data set that are classified."""
 
-    split: str = "all"  # or one value of the clips' split column
-    per_label: int | None = None  # clips of a label at most, spread over them; None takes all
+    split: str = "all"  # value of the clips' split column; "all": every clip
+    per_label: int | None = None  # largest number of clips per label, spread evenly over its clips; None: all
 
 
 class _Sums(NamedTuple):
     """A classifier's confidences over the frames of one clip."""
 
-    frames: int  # with a face
-    sums: np.ndarray  # (classes,)
+    frames: int  # number of frames with a face
+    sums: np.ndarray  # (classes,) sum of the confidences over these frames
 
 
 def classifiers() -> dict[str, Classifier]:
-    """Every classifier that needs no evaluator trained on the corpus, by name."""
+    """Name -> classifier, for every classifier that needs no evaluator trained on the corpus."""
     return {classifier.name: classifier for classifier in CLASSIFIERS.values() if classifier.evaluator is None}
 
 
@@ -55,15 +55,15 @@ def emotion_proportion(
     options: RunOptions | None = None,
     files: ModelFiles | None = None,
 ) -> Report:
-    """Mean confidence of each of a classifier's classes over all frames of a shard set, by the clips' label.
+    """For each label of the clips, the mean confidence of each class of a classifier over all frames with a face.
 
     Args:
         data: folder of the shard set.
-        classifier: a name of `classifiers`.
-        out: the sums of each clip are kept below OUT/emotion-proportion, for the next time.
-        selection: which clips; None takes all.
-        options: workers and output.
-        files: where the classifier's files are searched; None: by the environment.
+        classifier: a name in `classifiers`.
+        out: the sums of each clip are stored in OUT/emotion-proportion, so that the next call can use them.
+        selection: which clips are classified; None: all clips.
+        options: worker processes, and whether progress is printed.
+        files: folders of the classifier's files; None: those that the environment variables name.
     """
     selection, options = selection or Selection(), options or RunOptions()
     if classifier not in classifiers():
@@ -117,13 +117,13 @@ def _path(out: Path, key: str) -> Path:
 
 
 def _read_sums(path: Path, n_classes: int) -> _Sums:
-    """The sums of one clip; zero frames where the classifier failed."""
+    """The sums of one clip; with zero frames if the classifier failed."""
     stored = read_json(path)
     return _Sums(stored.get("frames", 0), np.asarray(stored.get("sums", np.zeros(n_classes)), float))
 
 
 def _labels(clips: pd.DataFrame, per_label: int | None) -> dict[str, str]:
-    """clip_id -> its label or "unlabelled", of the clips that are taken."""
+    """clip_id -> the clip's label or "unlabelled", for the selected clips."""
     labels = clips["emotion"].where(clips["emotion"].notna(), "unlabelled")
     if per_label is not None:
         taken = []
@@ -135,7 +135,10 @@ def _labels(clips: pd.DataFrame, per_label: int | None) -> dict[str, str]:
 
 
 def _rows(label_of: Mapping[str, str], sums_of: Mapping[str, _Sums]) -> list[Line]:
-    """One row a label: (label, clips, with a face, frames, share of each class), and one of all labels together."""
+    """One row per label: (label, clips, clips with a face, frames, share of each class).
+
+    If there are several labels, a last row counts all of them together.
+    """
     sums: dict[str, list[_Sums]] = {}
     for clip, label in label_of.items():
         sums.setdefault(label, []).append(sums_of[clip])
@@ -156,7 +159,7 @@ def _row(label: str, items: Sequence[_Sums]) -> Line:
 
 
 def _stacked_bars(rows: Sequence[Line], classes: Sequence[str], name: str) -> Figure:
-    """One horizontal bar a label, divided by class."""
+    """One horizontal bar per label, divided by class."""
     from matplotlib import colormaps
 
     figure = new_figure(9, 1.2 + 0.42 * len(rows))

@@ -1,4 +1,4 @@
-"""Makes the gallery of the board: the same few pairs by every method, as small videos inside the page."""
+"""Makes the gallery of the board: small videos of the same few pairs by every method, stored inside the page."""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ from cmet_leaderboards.html import GalleryCase, GalleryVideo
 from talking_face.clip import Pair
 from talking_face.reasons import ClipError
 
-# 256 px for 2 s come to 15 to 40 KB: eight methods of four pairs in two settings are about 2 MB of page.
+# A video of 256 px and 2 s takes 15 to 40 KB. Eight methods with four pairs in two settings add about 2 MB to the page.
 _CRF = 28
 _FIRST = ("ground-truth",)  # shown first; its sound is the driving audio of all methods
 
 
 def gallery(out: Path, per_setting: int = 4) -> dict[str, list[GalleryCase]]:
-    """Pairs of each setting of a run, with every method's video of them.
+    """A few pairs of each setting of a run, with the videos of every method.
 
     Args:
         out: folder of `cmet-eval run`: pairs/SETTING.parquet and videos/METHOD/SETTING/PAIR.mp4.
-        per_setting: pairs at most. Pairs that most methods have come first; speakers and emotions take turns.
+        per_setting: largest number of pairs per setting. The pairs with videos of the most
+            methods come first; among these, emotions and speakers take turns.
 
     Returns:
-        setting -> [{"pair", "speaker", "reference_emotion", "target_emotion", "videos": [{"method", "data"}]}], with
-        the MP4 in base64. The same videos give the same bytes.
+        setting -> [{"pair", "speaker", "reference_emotion", "target_emotion", "videos": [{"method", "data"}]}]. `data`
+        is the MP4 file in base64. The same videos give the same bytes.
     """
     methods = [folder.name for folder in (out / "videos").iterdir()] if (out / "videos").is_dir() else []
     ordered = sorted(methods, key=lambda m: (m not in _FIRST, m))
@@ -50,7 +51,11 @@ def gallery(out: Path, per_setting: int = 4) -> dict[str, list[GalleryCase]]:
 def choose(
     pairs: Sequence[Pair], methods: Sequence[str], files: Mapping[tuple[str, str], Path], most: int
 ) -> list[Pair]:
-    """At most `most` pairs: first those of which most methods have a video, then by turns of emotion and speaker."""
+    """Chooses at most `most` pairs.
+
+    Pairs with videos of many methods come first. Among pairs with equally many videos, emotions and then speakers
+    take turns.
+    """
     chosen: list[Pair] = []
     left = [p for p in pairs if any((p.pair_id, m) in files for m in methods)]
     while left and len(chosen) < most:
@@ -75,7 +80,7 @@ def _shown(pair: Pair, methods: Sequence[str], files: Mapping[tuple[str, str], P
             target = Path(folder) / "small.mp4"
             try:
                 write_web_video(source, target, crf=_CRF)
-            except (ClipError, OSError):  # a damaged file has its reason in the rows
+            except (ClipError, OSError):  # a damaged file is left out; the result rows state the reason
                 continue
             videos.append({"method": method, "data": base64.b64encode(target.read_bytes()).decode("ascii")})
     return {

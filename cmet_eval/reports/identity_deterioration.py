@@ -1,4 +1,4 @@
-"""Report: how much identity is lost by a change of emotion, 1 - cosine to the reference (CEM-Net, Table I)."""
+"""Report: how much identity a change of emotion costs, as 1 - cosine to the reference (CEM-Net, Table I)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ HEAD = (
 
 
 def identity_deterioration(results: Results) -> Report:
-    """1 - cosine to the reference frames, mean over the pairs that change the emotion; from `csim:*-ref` rows."""
+    """The mean of 1 - cosine to the reference frames, over the pairs that change the emotion, for each method.
+
+    It is computed from the result rows of the `csim:*-ref` metrics.
+    """
     frame = results.frame()
     frame = of_metrics(frame, lambda metric: metric.name == "csim" and metric.needs_reference)
     frame = frame[frame["reference_emotion"].notna() & (frame["reference_emotion"] != frame["target_emotion"])]
@@ -58,7 +61,7 @@ def identity_deterioration(results: Results) -> Report:
 
 
 def _bars(rows: Sequence[tuple[str, float, float | None, float | None]]) -> Figure:
-    """One horizontal bar a row of (label, value, low, high), with its interval."""
+    """One horizontal bar with its interval per row of (label, value, low, high)."""
     figure = new_figure(9, 0.8 + 0.36 * len(rows))
     axes = figure.subplots()
     y = np.arange(len(rows))[::-1]

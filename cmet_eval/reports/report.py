@@ -1,4 +1,4 @@
-"""What every report shares: its files, its tables, its figures, and the work on many clips.
+"""Shared code of all reports: their files, tables and figures, and the processing of many clips.
 
 The same inputs give the same bytes: nothing in a report depends on the time or the folder.
 """
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 Cell: TypeAlias = str | int | float | bool | None
 Line: TypeAlias = tuple[Cell, ...]
 
-_DEADLINE_S = 300.0  # of one clip; DeepFace takes 2 s, Inception 15
+_DEADLINE_S = 300.0  # for one clip; DeepFace takes 2 s, Inception 15 s
 
 
 @dataclass(frozen=True)
 class Report:
-    """A table with its text and plots. `write` makes the files NAME.md, NAME.csv and one PNG a plot."""
+    """A table with its text and plots. `write` makes the files NAME.md, NAME.csv and one PNG per plot."""
 
     name: str
     markdown: str  # without the pictures
@@ -60,7 +60,7 @@ def text(*parts: str) -> str:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:
-    """A Markdown table; numbers with four digits, None as a dash."""
+    """A Markdown table. Floating-point numbers have four significant digits; None is a dash."""
 
     def cell(value: Cell) -> str:
         if value is None:
@@ -72,7 +72,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of that size in inches, drawn without a display."""
+    """An empty figure of this size in inches, which needs no display."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -84,7 +84,7 @@ def new_figure(width: float, height: float) -> Figure:
 def work_on_clips(function: str, tasks: Mapping[str, tuple[object, ...]], label: str, options: RunOptions) -> None:
     """Calls `function` with the arguments of every task on worker processes.
 
-    A task that fails leaves its result absent, and a line is printed.
+    If tasks fail, their results are absent, and one line about them is printed.
 
     Raises:
         UserError: a task needs a weight file that is absent.

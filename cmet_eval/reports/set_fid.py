@@ -1,4 +1,4 @@
-"""Report: FID over the set of all videos of a method, pooled over their frames."""
+"""Report: FID of each method, computed from the frames of all its videos together."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class _Features(NamedTuple):
 
 @dataclass
 class _Store:
-    """Where features are kept, RUN/features, and the tasks that make the absent ones."""
+    """The folder of stored features, RUN/features, and the tasks that compute the absent features."""
 
     run: Path
     data: Path
@@ -51,7 +51,11 @@ class _Store:
     tasks: dict[str, tuple[object, ...]] = field(default_factory=dict)
 
     def path(self, kind: str, place: str, what: Sequence[str]) -> Path:
-        """File of the features of a video (`kind` video, `place` its path) or clip (its id); `what` identifies it."""
+        """The file of the features of a video or a clip; if it is absent, a task that makes it is added.
+
+        `kind` is "video" or "clip". `place` is the path of the video or the id of the clip. `what` identifies the
+        content.
+        """
         key = digest([kind, *what, self.signature], 32)
         path = self.run / "features" / key[:2] / f"{key}.npy"
         if not path.exists():
@@ -60,15 +64,16 @@ class _Store:
 
 
 def dataset_fid(run: Path, data: Path, options: RunOptions | None = None, files: ModelFiles | None = None) -> Report:
-    """`fid:dataset` of every method in every setting of a run: frames of its videos against those of the ground truths.
+    """`fid:dataset` of every method in every setting of a run.
 
-    Each pair brings its ground truth, so a clip that several pairs share counts several times on both sides. The
-    features of each video and clip are kept below RUN/features: 8 kB a frame. `files`: where the Inception network is
-    searched; None: by the environment.
+    The frames of a method's videos are compared with the frames of their ground truths. Each pair adds its own ground
+    truth. So a ground truth that several pairs share counts several times. The features of each video and clip are
+    stored in RUN/features; they take 8 kB per frame. `files`: folders of the Inception network; None: those that the
+    environment variables name.
 
     Raises:
         MissingWeights: the file of the Inception network is absent.
-        UserError: the folder holds no pair lists, or lists of other data.
+        UserError: the folder holds no pair lists, or pair lists of other data.
     """
     from talking_face.pretrained import inception
     from talking_face.pretrained.store import weight_path
@@ -96,7 +101,7 @@ def dataset_fid(run: Path, data: Path, options: RunOptions | None = None, files:
 
 
 def _features(pair_list: PairList, shards: ShardSet, store: _Store) -> dict[str, dict[str, _Features]]:
-    """Method -> pair_id -> its feature files, of the pairs that have a video and a ground truth."""
+    """Method -> pair_id -> the pair's feature files, for pairs that have a video and a ground truth."""
     if pair_list.data_digest != shards.digest:
         raise UserError(f"the pairs of {pair_list.setting} were drawn from other data than {shards.folder}")
     found: dict[str, dict[str, _Features]] = {}
@@ -113,7 +118,7 @@ def _features(pair_list: PairList, shards: ShardSet, store: _Store) -> dict[str,
 
 
 def _rows(pair_list: PairList, found: Mapping[str, Mapping[str, _Features]], signature: str) -> list[Line]:
-    """One row a method."""
+    """One row per method."""
     expected = sum(pair.ground_truth_clip is not None for pair in pair_list.pairs)
     complete = {m: {pair: files for pair, files in by.items() if files.exist()} for m, by in found.items()}
     compared, shared = common_pairs({m: frozenset(by) for m, by in complete.items()}, expected)

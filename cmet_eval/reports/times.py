@@ -1,4 +1,4 @@
-"""Report: AITV, seconds a video, by method, setting and machine."""
+"""Report: AITV, the average inference time per video in seconds, by method, setting and machine."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HEAD = (
 
 
 def aitv(run: Path) -> Report:
-    """Seconds a video, by method, setting and machine, from a run's generation records."""
+    """Seconds per video, by method, setting and machine, from the generation records of a run."""
     times = summarize(run / "records")
     if not times:
         raise UserError(f"no times in {run / 'records'}; they are kept where cmet-eval run generated the videos")

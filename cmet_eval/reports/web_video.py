@@ -1,4 +1,7 @@
-"""Copies videos into a form that every browser plays: H.264 4:2:0 with AAC. Few play the suite's own 4:4:4 files."""
+"""Copies videos into a form that every browser plays: H.264 4:2:0 with AAC.
+
+Few browsers play the 4:4:4 files that this suite writes.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from talking_face.reasons import ClipError
 
 
 def write_web_video(source: Path, target: Path, crf: int = 18) -> None:
-    """Writes a copy at 25 frames/s with even sides; without sound where the source has none.
+    """Writes a copy at 25 frames/s. Odd sides are cropped by one pixel. The copy has no sound if the source has none.
 
     Raises:
         ClipError: the source cannot be read.

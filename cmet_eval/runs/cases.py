@@ -17,7 +17,7 @@ from talking_face.clip import Pair
 from talking_face.reasons import ClipError, Reason
 from talking_face.signature import digest
 
-_TRAINING_CLIPS = 512  # most clips that retrieval chooses from; their sound takes 50 MB
+_TRAINING_CLIPS = 512  # largest number of clips that retrieval chooses from; their sound takes 50 MB
 
 
 def make_case(

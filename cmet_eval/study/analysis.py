@@ -39,7 +39,7 @@ class Answer:
     rater: int
     question: str
     pair: str
-    methods: tuple[str, ...]  # shown, left to right
+    methods: tuple[str, ...]  # the methods shown, left to right
     value: int  # the rating, or the index of the preferred method
 
 
@@ -50,18 +50,18 @@ class Result:
     question: str
     method: str
     against: str | None  # the method that `method` is preferred to; None for ratings
-    mean: float  # of the raters' means
-    half_width: float  # of the 95 % t-interval over raters; NaN for one rater
-    raters: int
-    answers: int
-    alpha: float  # Krippendorff's, of the question
+    mean: float  # mean of the raters' means
+    half_width: float  # half the width of the 95 % t-interval over raters; NaN for one rater
+    raters: int  # number of raters
+    answers: int  # number of answers
+    alpha: float  # Krippendorff's alpha of the question
 
 
 def read_answers(study: Path, answers: Iterable[Path]) -> tuple[StudyKey, list[Answer]]:
     """The study's key and all answers.
 
     Raises:
-        UserError: a file does not hold answers of this study, or two files are of one rater.
+        UserError: a file does not hold answers of this study, or two files are from the same rater.
     """
     key = read_key(study)
     found: list[Answer] = []
@@ -92,15 +92,15 @@ def _answers_of(given: _RaterFile, key: StudyKey, file: Path) -> Iterator[Answer
 
 
 def analyse(key: StudyKey, answers: Sequence[Answer]) -> list[Result]:
-    """The analysis of the study's design."""
+    """Analyses the answers by the study's design: ratings or preferences."""
     by_design = analyse_ratings if key.design == "rating" else analyse_preferences
     return by_design(answers, key.methods)
 
 
 def analyse_ratings(answers: Sequence[Answer], methods: Sequence[str]) -> list[Result]:
-    """One row a question and method: mean of the raters' means, 95 % t-interval over raters, number of answers.
+    """One row per question and method: mean of the raters' means, 95 % t-interval over raters, number of answers.
 
-    Each question has one Krippendorff's alpha (ordinal) over all videos.
+    Each question has one Krippendorff's alpha (ordinal), computed over all videos.
     """
     results = []
     for question, asked in _by_question(answers):
@@ -115,9 +115,10 @@ def analyse_ratings(answers: Sequence[Answer], methods: Sequence[str]) -> list[R
 
 
 def analyse_preferences(answers: Sequence[Answer], methods: Sequence[str]) -> list[Result]:
-    """One row a question and two methods: share of answers that prefer the first, 95 % t-interval over raters' shares.
+    """One row per question and two methods.
 
-    Each question has one Krippendorff's alpha (nominal).
+    A row holds the share of answers that prefer the first method, and its 95 % t-interval over the raters' shares. Each
+    question has one Krippendorff's alpha (nominal).
     """
     results = []
     codes = {method: i for i, method in enumerate(methods)}
@@ -143,7 +144,10 @@ def _by_question(answers: Sequence[Answer]) -> Iterator[tuple[str, list[Answer]]
 def _result(
     question: str, method: str, against: str | None, values: Mapping[int, Sequence[float]], alpha: float
 ) -> Result:
-    """Mean of the raters' means and half of its 95 % t-interval: raters differ more than one rater's answers do."""
+    """One row: the mean of the raters' means, and half the width of its 95 % t-interval.
+
+    The interval is taken over raters, because raters differ more from each other than the answers of one rater do.
+    """
     from scipy import stats
 
     means = [float(np.mean(v)) for v in values.values()]
@@ -154,7 +158,10 @@ def _result(
 
 
 def krippendorff_alpha(judged: Sequence[tuple[int, Hashable, int]], level: Literal["nominal", "ordinal"]) -> float:
-    """Krippendorff's alpha of (rater, unit, value); NaN where no unit has two raters, or all values are equal."""
+    """Krippendorff's alpha of judgements (rater, unit, value).
+
+    NaN if no unit was judged by two raters, or if all values are equal.
+    """
     import krippendorff
 
     raters = sorted({rater for rater, _, _ in judged})
@@ -168,7 +175,7 @@ def krippendorff_alpha(judged: Sequence[tuple[int, Hashable, int]], level: Liter
 
 
 def to_markdown(results: Sequence[Result]) -> str:
-    """The analysis as a table."""
+    """The analysis as a Markdown table."""
     versus = results[0].against is not None
     lines = [
         f"| question | method |{' preferred to |' if versus else ''} mean | 95% | raters | answers | alpha |",

@@ -17,24 +17,24 @@ FILE = "key.json"
 
 @dataclass(frozen=True)
 class StudyKey:
-    """What a study shows, and the secret that its file names are made from."""
+    """The content of a study, and the secret that its file names are made from."""
 
     version: int
     design: Kind
     setting: str
     pairs_digest: str
     methods: list[str]
-    pairs: list[str]  # ids
+    pairs: list[str]  # ids of the pairs
     raters: int
-    per_rater: int
+    per_rater: int  # videos, or pairs of videos, per rater
     seed: int
-    salt: str  # file names are hashes of it, so that they reveal nothing
+    salt: str  # the secret: file names are hashes that include it, so that they reveal nothing
     study: str  # the study's id, which every rater's file repeats
     videos: dict[str, tuple[str, str]] = field(default_factory=dict)  # file -> (pair_id, method)
 
 
 def read_key(folder: Path) -> StudyKey:
-    """The key in a study's folder. Raises UserError where it is absent or damaged."""
+    """The key in a study's folder. Raises UserError if it is absent or damaged."""
     path = folder / FILE
     try:
         return TypeAdapter(StudyKey).validate_json(path.read_text("utf-8"))

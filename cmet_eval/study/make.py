@@ -2,10 +2,11 @@
 
     STUDY/index.html     the page; works from a web server or from the disk, and sends nothing to a server
     STUDY/media/         videos and reference pictures, under names that reveal nothing
-    STUDY/key.json       which name is which method and pair: keep it from the raters
+    STUDY/key.json       method and pair of each file name; do not show it to raters
 
-There are two designs, as in the papers: `rating` (CEM-Net: lip sync, emotion, identity, 1 to 5) and `pairwise` (C-MET:
-which of two). A rater's answers stay in the browser; a button saves them as one JSON file.
+There are two designs. In `rating`, as in CEM-Net, a rater scores lip sync, emotion and identity from 1 to 5. In
+`pairwise`, as in C-MET, a rater chooses one of two videos. A rater's answers stay in the browser; a button saves them
+as one JSON file.
 """
 
 from __future__ import annotations
@@ -60,16 +61,17 @@ def make_study(
     design: Design | None = None,
     quiet: bool = False,
 ) -> Path:
-    """Writes the study and returns the page's path. Only pairs of which every method has a video are shown.
+    """Writes the study and returns the page's path. Only pairs with a video of every method are shown.
 
     Args:
-        run: folder of `cmet-eval run`, or one with videos/METHOD/SETTING/PAIR.mp4 of the same form.
-        methods: at least one; two for `pairwise`. `ground-truth` among them anchors the scale.
+        run: folder of `cmet-eval run`, or another folder with videos/METHOD/SETTING/PAIR.mp4.
+        methods: at least one; at least two for `pairwise`. If `ground-truth` is one of them, it gives the scale a known
+            reference.
         data: the shard set of the run, for the reference pictures.
         out: the study's folder.
 
     Raises:
-        UserError: too few methods, no pair that all have, or the folder holds another study.
+        UserError: there are too few methods, no pair has a video of every method, or the folder holds another study.
     """
     design = design or Design()
     _check_methods(methods, design)
@@ -103,7 +105,7 @@ def _video(run: Path, pair_list: PairList, pair: Pair, method: str) -> Path:
 
 
 def _with_all_videos(run: Path, pair_list: PairList, methods: Sequence[str]) -> list[Pair]:
-    """The pairs of which every method has a video. Raises UserError where there are none."""
+    """The pairs with a video of every method. Raises UserError if there are none."""
     have = {
         (pair.pair_id, method)
         for pair in pair_list.pairs
@@ -134,7 +136,7 @@ def _new_key(pair_list: PairList, methods: Sequence[str], chosen: Sequence[Pair]
 
 
 def _claim(out: Path, new: StudyKey) -> StudyKey:
-    """The key of the study in `out`: the existing one, because names must not change under raters who have begun.
+    """The key of the study in `out`. An existing key is kept, so that file names stay the same for the raters.
 
     Raises:
         UserError: the folder holds another study, or its key is damaged.
@@ -154,7 +156,7 @@ def _place(key: StudyKey, pair_id: str, what: str, suffix: str) -> str:
 
 
 def _copy_picture(pair: Pair, data: ShardSet, out: Path, key: StudyKey) -> str:
-    """Writes the pair's first reference frame as PNG where it is absent; returns its place."""
+    """Writes the pair's first reference frame as PNG if the file is absent; returns the path below the folder `out`."""
     place = _place(key, pair.pair_id, "picture", ".png")
     if not (out / place).exists():
         frame = data.frames(pair.reference_clip, [pair.reference_frames[0]])[0]
@@ -165,7 +167,7 @@ def _copy_picture(pair: Pair, data: ShardSet, out: Path, key: StudyKey) -> str:
 
 
 def _copy_video(pair: Pair, method: str, source: Path, out: Path, key: StudyKey) -> str:
-    """Writes a copy that browsers play where it is absent; returns its place."""
+    """Writes a copy that browsers play if the file is absent; returns the path below the folder `out`."""
     place = _place(key, pair.pair_id, method, ".mp4")
     if not (out / place).exists():
         write_web_video(source, out / place)
@@ -173,7 +175,7 @@ def _copy_video(pair: Pair, method: str, source: Path, out: Path, key: StudyKey)
 
 
 def _write_page(path: Path, shown: Sequence[Page], key: StudyKey, design: Design) -> None:
-    """The page for all raters. It holds no name of a method or pair."""
+    """Writes the page for all raters. It contains no names of methods or pairs."""
     plans = [
         [
             Page(

@@ -15,7 +15,7 @@ from talking_face.files import sha256_of
 
 @dataclass(frozen=True)
 class Design:
-    """How a study is laid out. 30 raters and 64 videos are CEM-Net's."""
+    """The design of a study. 30 raters with 64 videos each are the numbers of CEM-Net's study."""
 
     kind: Kind = "rating"
     raters: int = 30
@@ -33,7 +33,10 @@ class Item:
 
 
 def choose_pairs(pairs: Sequence[Pair], design: Design) -> list[Pair]:
-    """At most `max_pairs` pairs by hash. Speakers and emotions take turns, so that a small study shows several."""
+    """Chooses at most `max_pairs` pairs by hash.
+
+    Combinations of speaker and emotion take turns, so that a small study also shows several speakers and emotions.
+    """
     order = sorted(pairs, key=lambda p: sha256_of(f"{design.seed} {p.pair_id}".encode()))
     turns: dict[tuple[str, str], int] = {}
     ranked: list[tuple[int, int, Pair]] = []
@@ -45,11 +48,12 @@ def choose_pairs(pairs: Sequence[Pair], design: Design) -> list[Pair]:
 
 
 def plan(n_pairs: int, n_methods: int, rater: int, design: Design) -> list[Item]:
-    """The pages of one rater, in order. Two raters never see the same order; counts are balanced.
+    """The pages of one rater, in the order of that rater. The numbers of pages are balanced.
 
-    The pairs come in an order of the rater's own. Every method (or unordered pair of methods, its sides taking turns)
-    comes up equally often, up to one, in each rater's list. Over as many raters as there are methods, every video is
-    seen equally often: the method shown is a Latin square over raters and pairs.
+    In the list of each rater, the numbers of pages of two methods differ by at most one. In a pairwise study, this
+    holds for the unordered pairs of methods, and left and right side alternate. Over as many raters as there are
+    methods (or pairs of methods), every video is shown equally often: the methods form a Latin square over raters and
+    pairs.
     """
     shown = (
         [(m,) for m in range(n_methods)]
@@ -57,7 +61,7 @@ def plan(n_pairs: int, n_methods: int, rater: int, design: Design) -> list[Item]
         else list(itertools.combinations(range(n_methods), 2))
     )
     rng = np.random.default_rng((design.seed, rater))
-    # Round after round over all pairs, each round with the next method, until the rater's share is full.
+    # Several rounds over all pairs, each round with the next method, until the rater has enough pages.
     cells = [
         (pair, shown[(pair + rater + turn) % len(shown)]) for turn in range(len(shown)) for pair in range(n_pairs)
     ][: min(design.per_rater, n_pairs * len(shown))]
