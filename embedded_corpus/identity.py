@@ -1,8 +1,8 @@
-"""The parameters of a speaker: face, hair, clothes and voice, sampled from a seed or read from a table.
+"""Defines the parameters of a speaker (face, hair, clothes, voice), sampled from a seed or read from a table.
 
-Lengths are in units of 100 mm in the face plane: x to the right, y down, the origin between the eyes' level and the
-face's axis. The default speakers are in `identities.toml`; `docs/reference/embedded_corpus.md` describes how they were
-chosen.
+Lengths are in units of 100 mm in the plane of the face: x to the right, y down. The origin is on the vertical axis of
+the face, slightly below the eyes. The default speakers are in `identities.toml`.
+`docs/reference/embedded_corpus.md` describes how they were chosen.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ import numpy as np
 
 from talking_face.files import sha256_of
 
-# name -> (lowest, highest) for men, for women. Anthropometric means plus or minus about three standard deviations:
-# two speakers differ as much as two people do.
+# Name of each parameter, with its (lowest, highest) value for men and for women. The ranges are anthropometric means
+# plus or minus about three standard deviations, so that two speakers differ as much as two real people.
 RANGES: dict[str, tuple[tuple[float, float], tuple[float, float]]] = {
-    "face_width": ((0.61, 0.81), (0.57, 0.75)),  # half breadth at the cheekbones
-    "jaw_width": ((0.76, 0.93), (0.70, 0.88)),  # of face_width, 62 % of the way down to the chin
-    "chin_width": ((0.22, 0.46), (0.17, 0.38)),  # 0.17 pointed, 0.46 square
+    "face_width": ((0.61, 0.81), (0.57, 0.75)),  # half the width at the cheekbones
+    "jaw_width": ((0.76, 0.93), (0.70, 0.88)),  # share of face_width, at 62 % of the way down to the chin
+    "chin_width": ((0.22, 0.46), (0.17, 0.38)),  # 0.17 is pointed, 0.46 is square
     "chin_y": ((0.9, 1.15), (0.86, 1.08)),
     "hairline_y": ((-0.98, -0.66), (-0.95, -0.64)),
-    "temple": ((0.88, 1.04), (0.86, 1.02)),  # breadth at the temples, of face_width
+    "temple": ((0.88, 1.04), (0.86, 1.02)),  # width at the temples, as a share of face_width
     "eye_x": ((0.265, 0.37), (0.265, 0.37)),
     "eye_y": ((-0.16, -0.04), (-0.15, -0.02)),
-    "eye_width": ((0.11, 0.16), (0.12, 0.18)),  # half the length of the fissure
+    "eye_width": ((0.11, 0.16), (0.12, 0.18)),  # half the width of the eye opening
     "eye_open": ((0.06, 0.115), (0.07, 0.14)),
-    "eye_tilt": ((-0.1, 0.16), (-0.06, 0.22)),  # outer corner up, as a slope
-    "lid_fold": ((0.0, 1.0), (0.0, 1.0)),  # 0: no visible fold above the eye, 1: deep
-    "brow_gap": ((0.11, 0.21), (0.14, 0.27)),  # brow above the eye
+    "eye_tilt": ((-0.1, 0.16), (-0.06, 0.22)),  # slope of the eye; positive if the outer corner is higher
+    "lid_fold": ((0.0, 1.0), (0.0, 1.0)),  # fold above the eye: 0 not visible, 1 deep
+    "brow_gap": ((0.11, 0.21), (0.14, 0.27)),  # height of the brow above the eye
     "brow_thick": ((0.03, 0.085), (0.012, 0.055)),
     "brow_tilt": ((-0.12, 0.14), (-0.05, 0.22)),
     "brow_arch": ((0.0, 0.05), (0.01, 0.08)),
@@ -42,7 +42,7 @@ RANGES: dict[str, tuple[tuple[float, float], tuple[float, float]]] = {
     "nose_height": ((0.12, 0.3), (0.1, 0.26)),
     "nose_y": ((0.25, 0.45), (0.23, 0.41)),  # base of the nose
     "mouth_width": ((0.205, 0.33), (0.205, 0.31)),
-    "mouth_y": ((0.17, 0.28), (0.16, 0.26)),  # below the base of the nose
+    "mouth_y": ((0.17, 0.28), (0.16, 0.26)),  # distance of the mouth below the base of the nose
     "lip_upper": ((0.03, 0.09), (0.055, 0.12)),
     "lip_lower": ((0.045, 0.125), (0.055, 0.145)),
     "cheek": ((0.0, 1.9), (0.2, 2.1)),
@@ -58,8 +58,8 @@ RANGES: dict[str, tuple[tuple[float, float], tuple[float, float]]] = {
     "hair_grey": ((0.0, 1.0), (0.0, 0.8)),
     "iris": ((0.0, 1.0), (0.0, 1.0)),
     "clothes": ((0.0, 1.0), (0.0, 1.0)),
-    "pitch": ((88.0, 142.0), (172.0, 246.0)),  # median of the voice, Hz
-    "tract": ((0.96, 1.06), (1.12, 1.23)),  # formants, relative to a tract of 17.5 cm
+    "pitch": ((88.0, 142.0), (172.0, 246.0)),  # median pitch of the voice, Hz
+    "tract": ((0.96, 1.06), (1.12, 1.23)),  # factor of the formants, relative to a vocal tract of 17.5 cm
     "breath": ((0.02, 0.10), (0.04, 0.16)),
     "tempo": ((0.90, 1.12), (0.92, 1.14)),
 }
@@ -75,10 +75,10 @@ STYLES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """One speaker. `values` and `styles` hold every name of RANGES and STYLES."""
+    """One speaker. `values` has every name in RANGES, and `styles` every name in STYLES."""
 
-    name: str  # M901, W903: as in MEAD, with numbers that no released actor has
-    seed: int  # of the skin's grain, the single hairs and the like
+    name: str  # such as M901 or W903: MEAD's form, with numbers that no actor of the release has
+    seed: int  # seed of the random details, such as the skin's grain and the single hairs
     values: dict[str, float]
     styles: dict[str, str]
 
@@ -99,20 +99,20 @@ class Identity:
 
 
 def key_seed(*parts: object) -> int:
-    """A 64-bit seed from a readable key: every clip and every identity has a seed from its name."""
+    """A 64-bit seed from a readable key. It gives every clip and every identity a seed that depends on its name."""
     return int(sha256_of("/".join(map(str, parts)).encode())[:16], 16)
 
 
 def sample_identity(name: str, seed: int) -> Identity:
-    """A speaker drawn at random; `name` starts with M or W and sets the ranges."""
+    """A random speaker. `name` starts with M or W, which selects the ranges of men or women."""
     rng = np.random.default_rng(seed)
     sex = int(name.startswith("W"))
-    # Beta(0.8, 0.8) slightly prefers the ends of the ranges, because faces near the mean look alike.
+    # Beta(0.8, 0.8) slightly prefers the ends of the ranges, because faces near the mean look similar to each other.
     values = {
         k: round(float(lo + (hi - lo) * rng.beta(0.8, 0.8)), 4)
         for k, (lo, hi) in ((k, r[sex]) for k, r in RANGES.items())
     }
-    if values["melanin"] > 0.45:  # dark skin comes with dark hair and brown eyes
+    if values["melanin"] > 0.45:  # dark skin is combined with dark hair and brown eyes
         values["hair_dark"] = round(0.75 + 0.25 * values["hair_dark"], 4)
         values["hair_red"] = round(0.3 * values["hair_red"], 4)
         values["iris"] = round(0.25 * values["iris"], 4)
@@ -123,7 +123,10 @@ def sample_identity(name: str, seed: int) -> Identity:
 
 
 def distance(a: Identity, b: Identity) -> float:
-    """Root mean square difference of parameters, each scaled to its range, plus 0.1 for each style that differs."""
+    """Root mean square difference of the parameters of the face, plus 0.1 per style that differs.
+
+    Each parameter is divided by the width of its range. Clothes and voice are ignored.
+    """
     keys = [k for k in RANGES if k not in ("clothes", "pitch", "tract", "breath", "tempo")]
     spans = [max(RANGES[k][0][1], RANGES[k][1][1]) - min(RANGES[k][0][0], RANGES[k][1][0]) for k in keys]
     gaps = [(a.values[k] - b.values[k]) / s for k, s in zip(keys, spans, strict=True)]
@@ -131,7 +134,7 @@ def distance(a: Identity, b: Identity) -> float:
 
 
 def speaker_names(count: int) -> list[str]:
-    """M901, W901, M902, W902, ...: as many men as women, or one man more."""
+    """The names M901, W901, M902, W902, ... There are as many men as women, or one man more."""
     if not 1 <= count <= 198:
         raise ValueError(f"speakers must be 1 to 198, got {count}")
     return [f"{'MW'[k % 2]}{901 + k // 2}" for k in range(count)]
@@ -149,7 +152,11 @@ def _table() -> dict[str, Identity]:
 
 @lru_cache(maxsize=256)
 def get_identity(name: str) -> Identity:
-    """The speaker of that name: from the table, or the first of 200 samples that differs enough from all before it."""
+    """The speaker with that name.
+
+    A default speaker is read from the table. For another name, up to 200 speakers are sampled, and the first that
+    differs enough from all earlier speakers is used. If none does, the sample that differs most is used.
+    """
     table = _table()
     if name in table:
         return table[name]

@@ -1,6 +1,6 @@
-"""Draws what parted skin shows: eyeballs and irises, the mouth's cavity, teeth and tongue. Once per identity.
+"""Draws the parts behind the skin that open eyes and an open mouth show: eyeballs, irises, mouth cavity, teeth, tongue.
 
-Colours are RGB float32, 0..1; RGBA layers are premultiplied.
+They are drawn once per identity. Colours are RGB float32, 0..1. RGBA layers are premultiplied.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from embedded_corpus.geometry import gauss, lip_line, mouth_centre, smoothstep
 from embedded_corpus.identity import Identity
 from embedded_corpus.skin import iris_colour
 
-IRIS_RADIUS = 0.060  # units: 12 mm across, as in every adult
+IRIS_RADIUS = 0.060  # units; the diameter is 12 mm, as in all adults
 
 
 def bake_behind(p: Identity, x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """(H, W, 3): eyeballs without irises above, the mouth's cavity with the upper teeth below."""
+    """(H, W, 3): the eyeballs without irises, and below them the cavity of the mouth with the upper teeth."""
     r = np.hypot((np.abs(x) - p.eye_x) / 0.155, (y - p.eye_y) / 0.125)
     white = np.array([0.90, 0.87, 0.85], np.float32) * (1 - 0.06 * p.melanin)
     far_side = 0.10 * (x > 0) * np.clip((np.abs(x) - p.eye_x) / 0.155, 0, 1)
@@ -32,7 +32,7 @@ def bake_behind(p: Identity, x: np.ndarray, y: np.ndarray, rng: np.random.Genera
 
 
 def bake_tongue(p: Identity, x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """(H, W, 4): the tongue and the lower teeth, at their place with the mouth shut."""
+    """(H, W, 4): the tongue and the lower teeth, at their position when the mouth is shut."""
     y = y - float(lip_line(p, np.zeros(1))[0])
     bulge = gauss(x, y, 0, 0.125, 0.17, 0.085) ** 0.5
     cover = smoothstep(bulge, 0.50, 0.60)
@@ -45,7 +45,7 @@ def bake_tongue(p: Identity, x: np.ndarray, y: np.ndarray, rng: np.random.Genera
 
 
 def bake_iris(p: Identity, res: float, rng: np.random.Generator) -> np.ndarray:
-    """(2k+1, 2k+1, 4): fibres, a dark limbus and the pupil, at `res` pixels a unit."""
+    """(2k+1, 2k+1, 4): an iris with fibres, a dark edge and the pupil, at `res` pixels per unit."""
     k = round(1.25 * IRIS_RADIUS * res)
     y, x = np.mgrid[-k : k + 1, -k : k + 1].astype(np.float32) / res
     r, angle = np.hypot(x, y) / IRIS_RADIUS, np.arctan2(y, x)
@@ -74,5 +74,5 @@ def _teeth(x: np.ndarray, y: np.ndarray, rng: np.random.Generator, upper: bool) 
 
 
 def to_bytes(image: np.ndarray) -> np.ndarray:
-    """0..1 floats to contiguous uint8."""
+    """The image, from floats in 0..1 to contiguous uint8."""
     return np.ascontiguousarray(np.clip(np.rint(image * 255), 0, 255).astype(np.uint8))

@@ -1,4 +1,4 @@
-"""Plans an embedded corpus: which clips it has, of which size and length."""
+"""Plans an embedded corpus: the list of its clips, their size and their length."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ if TYPE_CHECKING:
     from embedded_corpus.layouts import Layout
 
 SIZES = {"360p": (640, 360), "720p": (1280, 720), "1080p": (1920, 1080)}
-GENERATOR = 5  # increases when the same settings give other bytes
-_LEVEL_TAKES = {1: 1, 2: 1, 3: 2}  # clips of each emotion but neutral; neutral has four of level 1
+GENERATOR = 5  # version of the generator: increase it when the same settings give other bytes
+_LEVEL_TAKES = {1: 1, 2: 1, 3: 2}  # clips per level of an emotion, without neutral, which has four clips of level 1
 
 
 @dataclass(frozen=True)
 class CorpusPlan:
-    """What to write. Two runs with the same plan write the same bytes."""
+    """The settings of a corpus. Two runs with the same plan write the same bytes."""
 
     layout: str  # one of embedded_corpus.layouts.LAYOUTS
     speakers: int = 8  # 1 to 198
-    takes: int = 1  # multiplies the clips of a speaker, 32 at 1
-    size: str | None = None  # "1080p" or WIDTHxHEIGHT; None: the size of the layout
+    takes: int = 1  # a speaker has 32 * takes clips
+    size: str | None = None  # "1080p" or WIDTHxHEIGHT; None: the default size of the layout
     seconds: float = 2.0  # length of each clip, 0.4 to 60
-    seed: int = 0  # another seed gives other speech and motion with the same faces
+    seed: int = 0  # another seed gives other speech and motion, but the same faces
     defects: bool = False  # also write the dataset's known bad clips and damaged files
-    only: tuple[str, ...] | None = None  # clip keys, or parts of keys such as "M901/" or "/happy/", to write
+    only: tuple[str, ...] | None = None  # write only clips whose key contains one of these, such as "/happy/"
 
     def settings(self, size: str) -> dict[str, object]:
-        """The JSON that a folder keeps, with the size in use: a folder holds one plan only."""
+        """The settings that are stored in the corpus folder as JSON, because a folder holds only one corpus."""
         return {
             "generator": GENERATOR, "layout": self.layout, "speakers": self.speakers, "takes": self.takes, "size": size,
             "seconds": self.seconds, "seed": self.seed, "only": None if self.only is None else sorted(self.only),
@@ -40,7 +40,7 @@ class CorpusPlan:
         }  # fmt: skip
 
     def specs(self, tree: Layout, size: str) -> list[ClipSpec]:
-        """The clips to write. Raises UserError on a number out of range, or where `only` matches no clip."""
+        """The clips to write. Raises UserError if a number is out of range, or if `only` matches no clip."""
         if not 1 <= self.speakers <= 198 or self.takes < 1 or not 0.4 <= self.seconds <= 60:
             raise UserError("speakers: 1 to 198; takes: 1 or more; seconds: 0.4 to 60")
         specs = tree.select(clip_specs(self.speakers, self.takes, size, self.seconds, self.seed))
@@ -56,11 +56,12 @@ class CorpusPlan:
 def clip_specs(
     speakers: int = 8, takes: int = 1, size: str = "640x360", seconds: float = 2.0, seed: int = 0
 ) -> list[ClipSpec]:
-    """All clips of a corpus, sorted by key. 32 * takes clips per speaker.
+    """All clips of a corpus, sorted by key. There are 32 * takes clips per speaker.
 
-    A speaker says four sentences (four more with each further take). All of them are spoken neutrally, and each emotion
-    says them too, spread over the levels. So every emotional clip has a neutral clip of the same sentence and speaker.
-    A file's number gives its sentence: number n says sentence 1 + (n - 1) mod 16 first (cmet_pipelines/numbering.toml).
+    A speaker speaks four sentences per take. Each sentence is spoken once neutrally and once in every emotion, and the
+    sentences of an emotion are distributed over its levels. So every emotional clip has a neutral clip of the same
+    sentence and speaker. The number of a clip defines its first sentence: number n begins with sentence
+    1 + (n - 1) mod 16 (cmet_pipelines/numbering.toml).
     """
     from embedded_corpus.clip import ClipSpec
     from embedded_corpus.identity import speaker_names
@@ -82,7 +83,7 @@ def clip_specs(
 
 
 def parse_size(size: str) -> tuple[int, int]:
-    """(width, height) of "1080p" or "640x360". Raises UserError."""
+    """(width, height) of a size such as "1080p" or "640x360". Raises UserError for any other text."""
     if size in SIZES:
         return SIZES[size]
     match = re.fullmatch(r"(\d{2,5})x(\d{2,5})", size)

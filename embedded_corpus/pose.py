@@ -1,4 +1,4 @@
-"""The pose of a head in one frame: rotation, shift, scale and gaze."""
+"""Defines the pose of a head in one frame: rotation, shift, scale and gaze."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ import numpy as np
 
 @dataclass(frozen=True, slots=True)
 class Pose:
-    """Head rotation in radians (yaw right, pitch down, roll clockwise), shift in units, scale, gaze in units."""
+    """Head rotation in radians, shift of the head in units, its scale, and the gaze as a shift of the irises in units.
+
+    Yaw is positive to the right, pitch is positive downwards, and roll is positive clockwise.
+    """
 
     yaw: float = 0.0
     pitch: float = 0.0
@@ -21,7 +24,7 @@ class Pose:
     gaze_y: float = 0.0
 
     def matrix(self) -> np.ndarray:
-        """(3, 3) rotation."""
+        """(3, 3) float32 rotation matrix: first yaw, then pitch, then roll."""
         cy, sy, cp, sp, cr, sr = (f(a) for a in (self.yaw, self.pitch, self.roll) for f in (np.cos, np.sin))
         yaw = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
         pitch = np.array([[1, 0, 0], [0, cp, sp], [0, -sp, cp]])

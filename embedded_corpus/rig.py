@@ -1,7 +1,8 @@
-"""The rig of a face: a displacement field for each action, and the inverse, which parts the skin at lips and lids.
+"""Defines the rig of a face: one displacement field per action, and the inverse of a displacement.
 
-Each action has two fields, one for the skin above a slit (mouth, eyes) and one for the skin below. Away from the slits
-the two agree; along a slit they differ, and the gap shows eyeballs, teeth and tongue.
+An action is a movement such as "jaw" or "brow_down". Each action has two fields, one for the skin above a slit and one
+for the skin below it. The slits are the lines of the shut mouth and of the shut eyes. Far from the slits the two fields
+are equal. Along a slit they differ, so the skin opens there, and eyeballs, teeth and tongue become visible.
 Displacements are in units of 100 mm for a weight of 1.
 """
 
@@ -22,15 +23,18 @@ ACTIONS = (
     "eye_l", "eye_r", "lid_low",
 )  # fmt: skip
 ACTION_INDEX = {name: k for k, name in enumerate(ACTIONS)}
-# Light and dark lines of the actions; see shade_maps.
+# Names of the light and dark lines that actions cause; see shade_maps.
 SHADES = ("forehead", "frown", "fold", "crow", "bunny", "chin", "cheek")
 
 
-Field = tuple[np.ndarray | float, np.ndarray | float]  # (dx, dy) of an action of weight 1
+Field = tuple[np.ndarray | float, np.ndarray | float]  # displacement (dx, dy) of an action with weight 1
 
 
 def fields(p: Identity, x: np.ndarray, y: np.ndarray, above: bool) -> np.ndarray:
-    """(K, 2, ...) displacements (dx, dy) of points x, y, for skin above (True) or below the nearest slit."""
+    """(len(ACTIONS), 2, ...) displacements (dx, dy) of the points x, y by each action.
+
+    `above` selects the field: True for the skin above the nearest slit, False for the skin below it.
+    """
     out = np.zeros((len(ACTIONS), 2, *x.shape), np.float32)
     parts = (_lips(p, x, y, above), _sides(p, x, y), _lids(p, x, y, above), _cheeks_and_nose(p, x, y), _brows(p, x, y))
     for part in parts:
@@ -47,8 +51,9 @@ def _lips(p: Identity, x: np.ndarray, y: np.ndarray, above: bool) -> dict[str, F
     t = np.abs(x) / mw
     slit = np.clip(1 - t**2, 0, 1) ** 0.75
     lip_zone = np.exp(-(((y - my) / 0.17) ** 2)) * np.exp(-((t / 1.45) ** 4))
-    # How far the skin above the mouth follows the upper lip, and the skin below it the lower lip. Each fades past the
-    # slit too, gently enough to be inverted, and is zero before the next slit.
+    # follow_up is the share by which the skin above the mouth follows the upper lip; follow_low is the same for the
+    # lower lip. Both also decrease on the other side of the slit. The decrease is slow, so that the field can be
+    # inverted, and it ends before the next slit.
     follow_up = smoothstep(y, sub - 0.03, my - 0.06) * smoothstep(y, my + 0.28, my + 0.04)
     follow_low = smoothstep(y, chin - 0.02, my + p.lip_lower) * smoothstep(y, my - 0.38, my - 0.02)
     mouth = slit * (follow_up if above else follow_low)
@@ -72,7 +77,7 @@ def _lips(p: Identity, x: np.ndarray, y: np.ndarray, above: bool) -> dict[str, F
 
 
 def _sides(p: Identity, x: np.ndarray, y: np.ndarray) -> dict[str, Field]:
-    """Actions of one side only: the lip corners and the outer brows."""
+    """Actions that move one side of the face: the lip corners and the outer brows."""
     mw, my = p.mouth_width, mouth_centre(p)
     brow_y = float(brow_line(p, np.array([0.36]))[0])
     out: dict[str, Field] = {}
@@ -119,7 +124,7 @@ def _cheeks_and_nose(p: Identity, x: np.ndarray, y: np.ndarray) -> dict[str, Fie
 
 
 def _brows(p: Identity, x: np.ndarray, y: np.ndarray) -> dict[str, Field]:
-    """The inner brows, and both brows down."""
+    """Raising of the inner brows, and lowering of both brows."""
     side = np.sign(x)
     inner = float(brow_line(p, np.array([0.14]))[0])
     down = 0.052 * both(x, y, 0.14, inner, 0.17, 0.095) + 0.022 * both(x, y, 0.36, inner, 0.16, 0.09)
@@ -133,7 +138,7 @@ def _brows(p: Identity, x: np.ndarray, y: np.ndarray) -> dict[str, Field]:
 
 
 def shade_maps(p: Identity, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """(len(SHADES), H, W) float32, change of brightness (-1..1) for a weight of 1."""
+    """(len(SHADES), H, W) float32: change of brightness (-1..1) by each crease or shade at a weight of 1."""
     my, mw, ey = mouth_centre(p), p.mouth_width, p.eye_y
     brow = float(brow_line(p, np.array([0.2]))[0])
 
@@ -186,10 +191,11 @@ def shade_weights(w: np.ndarray) -> np.ndarray:
 def invert(
     field: np.ndarray, gx: np.ndarray, gy: np.ndarray, box: tuple[float, float, float, float], rounds: int
 ) -> np.ndarray:
-    """Texture coordinates (h, w, 2) of the points gx, gy of the moved face: c with c + field(c) = (gx, gy).
+    """Texture coordinates (h, w, 2) of the points gx, gy of the moved face: the c with c + field(c) = (gx, gy).
 
-    `field` is (h, w, 2) on the same regular grid over `box`. Fixed-point iteration, c <- q - field(c). Every
-    other step is damped, so that it converges where the skin is stretched most (the corners of an open smile).
+    `field` is (h, w, 2) on the same regular grid over `box`. The solution is found by fixed-point iteration, where each
+    step sets c to (gx, gy) - field(c). Every other step is damped. Without damping, it does not converge where the skin
+    is stretched most (at the corners of an open smile).
     """
     h, w = gx.shape
     sx, sy = w / (box[2] - box[0]), h / (box[3] - box[1])
@@ -204,7 +210,10 @@ def invert(
 
 
 def above_mask(p: Identity, x: np.ndarray, y: np.ndarray, res: float) -> np.ndarray:
-    """0..1: 1 for skin above the slit of an eye or the mouth. Between the slits both fields agree."""
+    """A mask in 0..1: 1 for skin above the slit of an eye or of the mouth, 0 for skin below it.
+
+    The mask switches from the eyes to the mouth at a height between the slits, where both fields are equal.
+    """
     split = p.eye_y + 0.16
     eyes = np.clip((lid_line(p, x) - y) * res + 0.5, 0, 1)
     mouth = np.clip((lip_line(p, x) - y) * res + 0.5, 0, 1)
@@ -212,7 +221,10 @@ def above_mask(p: Identity, x: np.ndarray, y: np.ndarray, res: float) -> np.ndar
 
 
 def landmarks(p: Identity) -> tuple[np.ndarray, np.ndarray]:
-    """(points (5, 2), above (5,) bool): inner lips' middle (upper, lower), corners (left, right), chin."""
+    """(points (5, 2) at rest, above (5,) bool, which selects the field of each point).
+
+    The points are the middle of the upper and of the lower inner lip, the left and the right lip corner, and the chin.
+    """
     mid = float(lip_line(p, np.zeros(1))[0])
     at = float(lip_line(p, np.array([p.mouth_width]))[0])
     points = np.array([[0, mid], [0, mid], [-p.mouth_width, at], [p.mouth_width, at], [0, p.chin_y]], np.float32)

@@ -1,7 +1,7 @@
-"""Draws the skin of a head at rest: colour, light, pores, freckles, brows, lids, lips, beard. Once per identity.
+"""Draws the skin of a head at rest, once per identity: colour, light, pores, freckles, brows, lids, lips, beard.
 
-Everything is drawn at rest: mouth and eyes shut, since opening them parts the texture along the lip and lid lines
-(see rig.py). Colours are RGB float32, 0..1.
+At rest, mouth and eyes are shut. When they open, the texture is separated along the lines of the lips and lids (see
+rig.py). Colours are RGB float32, 0..1.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from embedded_corpus.geometry import (
 )
 from embedded_corpus.identity import Identity
 
-# Skin under neutral light from light to dark, sRGB.
+# Colours of skin in neutral light, from light to dark skin, sRGB.
 _SKIN = (
     np.array(
         [[250, 218, 198], [240, 197, 168], [223, 172, 135], [193, 138, 98], [146, 96, 64], [100, 63, 44], [66, 42, 32]],
@@ -41,25 +41,25 @@ LIGHT = np.array([-0.42, -0.50, 0.76], np.float32)  # the key light of all speak
 
 
 def ramp(colours: np.ndarray, at: float) -> np.ndarray:
-    """A colour from a table of equally spaced ones, at 0..1."""
+    """The colour at position `at`, 0 to 1, interpolated in a table of equally spaced colours."""
     k = np.clip(at, 0, 1) * (len(colours) - 1)
     low = min(int(k), len(colours) - 2)
     return colours[low] + (k - low) * (colours[low + 1] - colours[low])
 
 
 def skin_colour(person: Identity) -> np.ndarray:
-    """(3,) RGB under neutral light."""
+    """(3,) RGB colour of the speaker's skin in neutral light."""
     tint = np.array([0.035, -0.020, -0.025], np.float32) * (person.redness - 0.4)
     return np.clip(ramp(_SKIN, person.melanin) + tint, 0.02, 1)
 
 
 def iris_colour(person: Identity) -> np.ndarray:
-    """(3,) RGB."""
+    """(3,) RGB colour of the speaker's irises."""
     return ramp(_IRIS, person.iris)
 
 
 def hair_colour(person: Identity) -> np.ndarray:
-    """(3,) RGB."""
+    """(3,) RGB colour of the speaker's hair."""
     dark, red = person.hair_dark, person.hair_red
     light = np.array([0.80, 0.65, 0.42], np.float32)
     brown = np.array([0.36, 0.22, 0.13], np.float32)
@@ -74,7 +74,7 @@ def hair_colour(person: Identity) -> np.ndarray:
 
 
 def fractal(rng: np.random.Generator, shape: tuple[int, int], cells: float, octaves: int) -> np.ndarray:
-    """Smooth noise of about unit variance; `cells` cells across the height in the coarsest octave."""
+    """Smooth noise with a variance of about 1. The coarsest octave has `cells` cells over the height."""
     total = np.zeros(shape, np.float32)
     weight = 0.0
     for k in range(octaves):
@@ -89,14 +89,14 @@ def fractal(rng: np.random.Generator, shape: tuple[int, int], cells: float, octa
 
 
 def strokes(image: np.ndarray, curves: np.ndarray, colours: np.ndarray, thickness: np.ndarray) -> None:
-    """Draw N anti-aliased curves (N, K, 2) in pixels onto a uint8 image, in order; colours (N, C)."""
+    """Draws N anti-aliased curves (N, K, 2), px, onto a uint8 image, in order, with colours (N, C)."""
     points = np.round(curves * 16).astype(np.int32)
     for curve, colour, width in zip(points, colours.tolist(), thickness.tolist(), strict=True):
         cv2.polylines(image, [curve], False, colour, int(width), cv2.LINE_AA, 4)
 
 
 def _wide_blur(image: np.ndarray, sigma: float) -> np.ndarray:
-    """Gaussian blur. A wide one works on a smaller image: a tenth of the cost, a difference below 1 %."""
+    """Gaussian blur. A wide blur works on a smaller image, which takes a tenth of the time; the error is below 1 %."""
     shrink = max(1, int(sigma / 5))
     if shrink == 1:
         return cv2.GaussianBlur(image, (0, 0), sigma)
@@ -106,7 +106,10 @@ def _wide_blur(image: np.ndarray, sigma: float) -> np.ndarray:
 
 
 def light_skin(z: np.ndarray, res: float, person: Identity) -> tuple[np.ndarray, np.ndarray]:
-    """(diffuse (H, W, 3), specular (H, W)) of a height field: soft key, fill, occlusion, blood under the skin."""
+    """(diffuse light (H, W, 3), specular light (H, W)) on a height field.
+
+    The model has a soft key light, a fill light, occlusion, and red light that scatters in the skin.
+    """
     zs = cv2.GaussianBlur(z, (0, 0), 0.010 * res)
     gy, gx = np.gradient(zs * res)
     norm = 1 / np.sqrt(gx**2 + gy**2 + 1)
@@ -120,7 +123,7 @@ def light_skin(z: np.ndarray, res: float, person: Identity) -> tuple[np.ndarray,
         k * (_wide_blur(zs, size * res) - zs) / size for size, k in ((0.025, 0.22), (0.07, 0.45), (0.16, 0.30))
     )
     occlusion = np.clip(1 - 0.95 * np.clip(hollow, -0.1, 1), 0.50, 1.08)
-    bounce = np.clip(normal @ np.array([0.0, 0.70, 0.71], np.float32), 0, 1)  # from the clothes and the floor
+    bounce = np.clip(normal @ np.array([0.0, 0.70, 0.71], np.float32), 0, 1)  # light from the clothes and the floor
     shade = (0.70 * wrap + 0.18 * fill + 0.14 * sky + 0.17 * bounce) * occlusion
     soft = [
         cv2.GaussianBlur(shade, (0, 0), s * res) for s in (0.022, 0.010, 0.006)
@@ -134,7 +137,7 @@ def light_skin(z: np.ndarray, res: float, person: Identity) -> tuple[np.ndarray,
 
 
 def bake_skin(person: Identity, res: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(rgb (H, W, 3), alpha (H, W), z (H, W)) of the bare head in HEAD_BOX at `res` pixels a unit, float32."""
+    """(rgb (H, W, 3), alpha (H, W), z (H, W)) of the bare head in HEAD_BOX at `res` pixels per unit, float32."""
     p = person
     x, y = grid(HEAD_BOX, res)
     rng = np.random.default_rng(p.seed)
@@ -165,7 +168,7 @@ def _lip_mask(p: Identity, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _albedo(p: Identity, x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Skin colour before light: blood in cheeks, nose and lips, shadowed lids, blotches, freckles, a shaven chin."""
+    """Colour of the skin without lighting: red cheeks, nose and lips, dark lids, blotches, freckles, a shaven chin."""
     colour = np.broadcast_to(skin_colour(p), (*x.shape, 3)).astype(np.float32).copy()
     mouth = mouth_centre(p)
     blush = 0.9 * both(x, y, 0.40, 0.22, 0.22, 0.17) + 0.8 * gauss(x, y, 0, p.nose_y - 0.08, 0.13, 0.12)
@@ -194,7 +197,7 @@ def _albedo(p: Identity, x: np.ndarray, y: np.ndarray, rng: np.random.Generator)
         colour *= 1 - shadow[..., None] * np.array([0.55, 0.50, 0.45], np.float32) * (0.3 + 0.7 * p.hair_dark)
     lips = _lip_mask(p, x, y)[..., None]
     natural = skin_colour(p) * np.array([0.86, 0.60, 0.58], np.float32)
-    # Lighter on dark skin, so that parted lips are visible.
+    # Lips are lighter on dark skin, so that open lips are visible.
     natural = natural + 0.9 * p.melanin**2 * np.array([0.12, 0.05, 0.055], np.float32)
     rouge = np.array([0.66, 0.13, 0.20], np.float32) * (1 - 0.35 * p.melanin)
     strength = max(0.0, p.lip_red - 0.35) / 0.65 * 0.85 if p.female else 0.0
@@ -213,7 +216,7 @@ def _albedo(p: Identity, x: np.ndarray, y: np.ndarray, rng: np.random.Generator)
 
 
 def _wrinkles(p: Identity, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Depth of permanent wrinkles, units: forehead, crow's feet, under the eyes; it increases with age."""
+    """Depth of the permanent wrinkles, units: on the forehead, next to the eyes, below the eyes. It rises with age."""
     if p.age < 0.3:
         return np.zeros_like(x)
     deep = (p.age - 0.3) * 0.007
@@ -226,7 +229,7 @@ def _wrinkles(p: Identity, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def beard_region(p: Identity, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """0..1: where the beard of this man would grow, shaven parts included."""
+    """A mask in 0..1 of the region where the beard of this man grows, including shaven parts."""
     mouth = mouth_centre(p)
     upper, lower = lip_edges(p, x)
     lip = smoothstep(y, p.nose_y + 0.01, p.nose_y + 0.05) * smoothstep(
@@ -249,7 +252,7 @@ def beard_region(p: Identity, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 def _ears(
     p: Identity, x: np.ndarray, y: np.ndarray, rgb: np.ndarray, alpha: np.ndarray, res: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Ears behind the face's outline."""
+    """The head with ears drawn behind the outline of the face."""
     tall, deep = 0.27 * p.ear, 0.11 * p.ear
     cy = 0.10
     cx = half_width(p, np.full(1, cy, np.float32))[0] + 0.035 * p.ear
@@ -268,7 +271,7 @@ def _ears(
 def _line_work(
     p: Identity, x: np.ndarray, y: np.ndarray, rgb: np.ndarray, rng: np.random.Generator, res: float
 ) -> np.ndarray:
-    """Lash line, the fold above the eye, the lower lid's wet edge, and the soft part of the brows."""
+    """Draws the line of the lashes, the fold above the eye, and the edge of the lower lid."""
     line = lid_line(p, x)
     across = (np.abs(x) - p.eye_x) / p.eye_width
     within = smoothstep(np.abs(across), 1.10, 0.92)
@@ -292,7 +295,7 @@ def _line_work(
 
 
 def _stroke_work(p: Identity, image: np.ndarray, rng: np.random.Generator, res: float) -> None:
-    """Single hairs of brows, lashes and beard, drawn in place on the uint8 image."""
+    """Draws the single hairs of brows and beard onto the uint8 image, in place."""
     colour = hair_colour(p)
     dark = np.clip(colour * (0.55 if p.hair_grey < 0.4 else 0.8), 0, 1)
     origin = np.array([HEAD_BOX[0], HEAD_BOX[1]], np.float32)
@@ -338,7 +341,7 @@ def _beard(p: Identity, image: np.ndarray, rng: np.random.Generator, res: float,
     angle = np.where(on_lip, np.pi / 2 - 0.9 * np.clip(ax / p.mouth_width, -1, 1), np.pi / 2 + 0.5 * ax) + rng.normal(
         0, 0.3, n
     )
-    # Trimmed at the lip, because hair over the mouth would hide its opening.
+    # Hairs end at the lip, because hair over the mouth would hide its opening.
     room = np.maximum(lip_edges(p, ax)[0] - ay - 0.006, 0.006)
     length = np.where(on_lip, np.minimum(length, np.where(np.abs(ax) < p.mouth_width, room, 0.05)), length)
     k = np.linspace(0, 1, 4)[None, :]

@@ -1,8 +1,8 @@
-"""Speech: sentences as phones with times, and the track of the mouth that belongs to them, with coarticulation.
+"""Turns sentences into phones with times, and computes the matching motion of the mouth, with coarticulation.
 
-Phones are ARPAbet; visemes the fifteen common ones (sil PP FF TH DD kk CH SS nn RR aa E ih oh ou). Coarticulation is a
-blend by dominance (Cohen and Massaro 1993): every phone pulls towards its shape with a weight that decreases with
-distance in time. For b, p and m the lips always close.
+Phones are ARPAbet phones. Visemes are the fifteen common visemes (sil PP FF TH DD kk CH SS nn RR aa E ih oh ou).
+Coarticulation uses dominance (Cohen and Massaro 1993): the mouth is a weighted mean of the shapes of all phones, and
+the weight of a phone decreases with its distance in time. For b, p and m the lips always close.
 """
 
 from __future__ import annotations
@@ -17,12 +17,15 @@ import numpy as np
 CREMA_D_SENTENCES = "sentences_crema_d.csv"  # the twelve sentences of CREMA-D
 MOUTH = ("open", "wide", "round", "upper_raise", "lower_drop", "press", "tuck")
 _DIPHTHONGS = {"AY": ("AA", "IH"), "AW": ("AA", "UH"), "EY": ("EH", "IY"), "OW": ("AO", "UW"), "OY": ("AO", "IH")}
-_SHARE = {0: 0.62, 1: 0.55}  # length of the halves of a diphthong, relative to their vowels
+_SHARE = {0: 0.62, 1: 0.55}  # length of the first and second half of a diphthong, relative to the single vowel
 
 
 @dataclass(frozen=True, slots=True)
 class PhoneKind:
-    """One row of phones.csv. Openings and lip shapes are weights of the rig; formants in Hz for a 17.5 cm tract."""
+    """One row of phones.csv.
+
+    Openings and lip shapes are weights of the rig. Formants are in Hz, for a vocal tract of 17.5 cm.
+    """
 
     phone: str
     viseme: str
@@ -44,18 +47,18 @@ class PhoneKind:
 
 @dataclass(frozen=True, slots=True)
 class Phone:
-    """A spoken phone; times in seconds from the clip's start."""
+    """A spoken phone, with its start and end in seconds from the start of the clip."""
 
     phone: str
     viseme: str
     start: float
     end: float
-    stress: float  # 0..1: accent of voice and jaw
+    stress: float  # accent of voice and jaw, 0..1
 
 
 @cache
 def phone_kinds() -> dict[str, PhoneKind]:
-    """The table phones.csv, by phone."""
+    """The rows of phones.csv, by phone."""
     with (Path(__file__).parent / "phones.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     texts = ("phone", "viseme", "kind")
@@ -64,7 +67,10 @@ def phone_kinds() -> dict[str, PhoneKind]:
 
 @cache
 def sentences(table: str = "sentences.csv") -> dict[str, tuple[str, tuple[str, ...]]]:
-    """sentence_id -> (text, phones), with diphthongs split: the sixteen of the corpus, or those of another table."""
+    """(text, phones) by sentence_id, with each diphthong split into two vowels.
+
+    The default table has the sixteen sentences of the corpus.
+    """
     out = {}
     with (Path(__file__).parent / table).open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
@@ -76,7 +82,7 @@ def sentences(table: str = "sentences.csv") -> dict[str, tuple[str, tuple[str, .
 
 
 def sentence(sentence_id: str) -> tuple[str, tuple[str, ...]]:
-    """(text, phones) of a sentence of any table."""
+    """(text, phones) of a sentence of the corpus or of CREMA-D."""
     own = sentences()
     return own[sentence_id] if sentence_id in own else sentences(CREMA_D_SENTENCES)[sentence_id]
 
@@ -84,9 +90,11 @@ def sentence(sentence_id: str) -> tuple[str, tuple[str, ...]]:
 def time_phones(
     ids: list[str], tempo: float, seconds: float, rng: np.random.Generator
 ) -> tuple[list[str], list[Phone]]:
-    """(ids spoken, phones with times). Speaks `ids` in order while they fit, and shortens the first one if necessary.
+    """(ids of the spoken sentences, phones with times).
 
-    `tempo` 1 is about 12 phones a second; a larger value is slower. Silence before, between and after is included.
+    As many sentences of `ids` are spoken, in order, as fit into `seconds`. The first sentence is always spoken; if it
+    does not fit, it is spoken faster. A `tempo` of 1 is about 12 phones per second; a larger value is slower. The
+    phones include the silence before, between and after the sentences.
     """
     lead, tail = float(rng.uniform(0.10, 0.20)), 0.10
     spoken: list[str] = []
@@ -126,7 +134,7 @@ def time_phones(
 
 
 def _stress(vowels: list[bool], rng: np.random.Generator) -> np.ndarray:
-    """About every second vowel carries an accent."""
+    """The stress of each phone, 0..1. Every second vowel is accented; consonants have a stress of 0."""
     out = np.zeros(len(vowels))
     turn = int(rng.integers(2))
     for k, vowel in enumerate(vowels):
@@ -139,7 +147,10 @@ def _stress(vowels: list[bool], rng: np.random.Generator) -> np.ndarray:
 
 
 def mouth_track(phones: list[Phone], times: np.ndarray, effort: float) -> np.ndarray:
-    """(len(times), len(MOUTH)) weights of speech without expression; `effort` scales the opening (1 is normal)."""
+    """(len(times), len(MOUTH)) weights of the mouth's actions for speech without expression.
+
+    `effort` is a factor of the mouth's opening; 1 is normal.
+    """
     kinds = [phone_kinds()[p.phone] for p in phones]
     centre = np.array([(p.start + p.end) / 2 for p in phones])
     length = np.array([p.end - p.start for p in phones])
@@ -147,7 +158,7 @@ def mouth_track(phones: list[Phone], times: np.ndarray, effort: float) -> np.nda
     opening = np.array([k.open for k in kinds]) * effort * (0.82 + 0.34 * stress)
     target = np.column_stack([opening, *(np.array([getattr(k, n) for k in kinds]) for n in MOUTH[1:5])])
     strong = np.array([{"vowel": 1.0, "silence": 2.0, "glide": 1.1}.get(k.kind, 0.7) for k in kinds])
-    # Beyond half the length of a phone, its pull decreases over about 55 ms.
+    # The weight of a phone is highest around its middle, and then decreases over about 55 ms.
     away = np.maximum(np.abs(times[:, None] - centre) - 0.28 * length, 0)
     pull = strong * np.exp(-((away / (0.032 + 0.24 * np.minimum(length, 0.12))) ** 1.4))
     track = pull @ target / (pull.sum(1, keepdims=True) + 1e-9)
@@ -159,7 +170,7 @@ def mouth_track(phones: list[Phone], times: np.ndarray, effort: float) -> np.nda
 
 
 def _gate(phones: list[Phone], times: np.ndarray, names: set[str]) -> np.ndarray:
-    """0..1: 1 inside the named phones, with ramps of 65 ms, the speed of real lips."""
+    """A track in 0..1: 1 in the middle of the named phones, with ramps of 65 ms, which is the speed of real lips."""
     out = np.zeros(len(times))
     for phone in phones:
         if phone.phone in names:

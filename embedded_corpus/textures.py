@@ -1,7 +1,7 @@
-"""Draws the textures of one speaker at one size, once: head, hair, eyes, mouth, body and background.
+"""Draws the textures of one speaker at one picture size: head, hair, eyes, mouth, body and background.
 
-`draw.Renderer` and `face.FaceDrawer` move these textures for each frame. Textures are uint8 RGB; layers with an alpha
-channel are premultiplied RGBA.
+The textures are drawn once. `draw.Renderer` and `face.FaceDrawer` deform and combine them for each frame. Textures are
+uint8 RGB. Layers with an alpha channel are premultiplied RGBA.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from embedded_corpus.inside import bake_behind, bake_iris, bake_tongue, to_bytes
 from embedded_corpus.rig import ACTIONS, FACE_BOX, above_mask, fields, landmarks, shade_maps
 from embedded_corpus.skin import bake_skin
 
-UNIT = 0.282  # share of the picture's height that is 100 mm: hairline to chin is then 0.52 of the height
-TEXTURE = 1.5  # texture pixels for each output pixel; the surplus allows a second resampling
+UNIT = 0.282  # 100 mm as a share of the picture's height; the face from hairline to chin is then 0.52 of the height
+TEXTURE = 1.5  # texture pixels per output pixel; above 1, because the texture is resampled twice
 
 Area = tuple[slice, slice]  # rows and columns of a texture
 
@@ -40,17 +40,17 @@ class Scale:
 
 @dataclass(frozen=True)
 class HeadTexture:
-    """The head at rest, and the part of it that moves, cut out."""
+    """The texture of the head at rest, and the textures of its moving part, the face."""
 
-    whole: np.ndarray  # (H, W, 4) uint8 premultiplied; `face_at` is replaced in each frame
-    depth: np.ndarray  # (h, w) float32 units, on a grid of `coarse` output pixels
+    whole: np.ndarray  # (H, W, 4) uint8 premultiplied; the area `face_at` is replaced in each frame
+    depth: np.ndarray  # (h, w) float32 units, on a grid with a spacing of `coarse` output pixels
     coarse: float
-    face_at: Area  # of the face in `whole`
+    face_at: Area  # area of the face in `whole`
     face_rgb: np.ndarray  # (h, w, 3) float32, 0..255
     face_alpha: np.ndarray  # (h, w) uint8
-    over: np.ndarray  # (h, w, 3) uint8 hair and glasses over the face
-    over_keep: np.ndarray  # (h, w, 3) uint8: share of the skin that hair and glasses leave visible
-    over_alpha: np.ndarray  # (h, w) uint8
+    over: np.ndarray  # (h, w, 3) uint8 premultiplied: hair and glasses over the face
+    over_keep: np.ndarray  # (h, w, 3) uint8: share of the skin that is visible through hair and glasses
+    over_alpha: np.ndarray  # (h, w) uint8: alpha of hair and glasses
 
     @property
     def face_shape(self) -> tuple[int, int]:
@@ -62,38 +62,38 @@ class HeadTexture:
 class FaceRig:
     """Displacements, creases and landmarks of one face, on the grids that `face.FaceDrawer` uses."""
 
-    gx: np.ndarray  # (gh, gw) units: the coarse grid of the displacements
-    gy: np.ndarray
-    fields_up: np.ndarray  # (len(ACTIONS), gh * gw * 2): skin above the slits
-    fields_low: np.ndarray  # the same for skin below the slits
+    gx: np.ndarray  # (gh, gw) units: x of the points of the coarse displacement grid
+    gy: np.ndarray  # (gh, gw) units: y of the points
+    fields_up: np.ndarray  # (len(ACTIONS), gh * gw * 2): displacements of the skin above the slits
+    fields_low: np.ndarray  # (len(ACTIONS), gh * gw * 2): displacements of the skin below the slits
     above: np.ndarray  # (h, w) float32: 1 for skin above a slit
-    shades: np.ndarray  # (len(SHADES), h * w)
-    mark_points: np.ndarray  # (5, 2) units at rest
-    mark_fields: np.ndarray  # (len(ACTIONS), 2, 5)
-    patches: tuple[Area, ...]  # mouth, left eye, right eye: the only places where a slit can open
+    shades: np.ndarray  # (len(SHADES), h * w): from rig.shade_maps
+    mark_points: np.ndarray  # (5, 2) units: the landmarks at rest, from rig.landmarks
+    mark_fields: np.ndarray  # (len(ACTIONS), 2, 5): displacements of the landmarks
+    patches: tuple[Area, ...]  # areas of the mouth, the left eye and the right eye: only there a slit can open
 
 
 @dataclass(frozen=True)
 class InsideTexture:
-    """Eyeballs, irises, the cavity of the mouth and the tongue, which parted skin shows."""
+    """The parts behind the skin, which are visible when eyes and mouth are open."""
 
-    behind: np.ndarray  # (h, w, 3) uint8
-    tongue: np.ndarray  # (ph, pw, 4) uint8, in the mouth's patch
+    behind: np.ndarray  # (h, w, 3) uint8: eyeballs, mouth cavity and upper teeth
+    tongue: np.ndarray  # (ph, pw, 4) uint8: tongue and lower teeth, in the mouth's patch
     iris: np.ndarray  # (2k+1, 2k+1, 4) uint8
 
 
 @dataclass(frozen=True)
 class Scene:
-    """What surrounds the head: background, body, hair behind the head and the camera's grain."""
+    """The surroundings of the head: background, body, hair behind the body, and the camera noise."""
 
     backdrop: np.ndarray  # (H, W, 3) uint8
     body: np.ndarray  # (h, w, 4) uint8
     behind: np.ndarray | None  # (h, w, 4) uint8: long hair behind the body; None for short hair
-    grain: tuple[np.ndarray, np.ndarray]  # uint8 (H+61, W+97, 3): what is added, and what is subtracted
+    grain: tuple[np.ndarray, np.ndarray]  # camera noise, uint8 (H+61, W+97, 3): the added and the subtracted part
 
 
 def bake_head(person: Identity, scale: Scale, detail: float) -> HeadTexture:
-    """The head's texture. `detail`: pixels per unit at which skin and hair are drawn before they are scaled down."""
+    """The head's texture. Skin and hair are drawn at `detail` pixels per unit, or finer, and then scaled down."""
     fine = max(detail, scale.res)
     rgb, alpha, z = bake_skin(person, fine)
     hair, hair_alpha = bake_hair(person, fine)
@@ -125,7 +125,7 @@ def bake_head(person: Identity, scale: Scale, detail: float) -> HeadTexture:
 
 
 def _smooth_depth(z: np.ndarray, unit: float, coarse: float) -> np.ndarray:
-    """The height field on a coarse grid. Its slopes are below 2.2, so that a turn of the head can be inverted."""
+    """The height field on a coarse grid. Its slopes are below 2.2, so that the rotation of the head can be inverted."""
     small = cv2.resize(z, _size(HEAD_BOX, unit / coarse), interpolation=cv2.INTER_AREA)
     return cv2.GaussianBlur(np.maximum(small, -0.62), (0, 0), 0.035 * unit / coarse)
 
@@ -135,7 +135,7 @@ def bake_rig(person: Identity, scale: Scale, shape: tuple[int, int]) -> FaceRig:
     p, (h, w) = person, shape
     step = max(3.0, scale.res / 50)
     gx, gy = grid(FACE_BOX, scale.res / step)
-    # The soft border keeps the moving face joined to the fixed part of the head.
+    # Displacements decrease to 0 at the border, so that the moving face stays joined to the rest of the head.
     border = smoothstep(np.abs(gx), 0.82, 0.70) * smoothstep(gy, -0.80, -0.62)
     fields_up, fields_low = (
         np.ascontiguousarray((fields(p, gx, gy, above) * border).transpose(0, 2, 3, 1).reshape(len(ACTIONS), -1))
@@ -165,7 +165,7 @@ def bake_rig(person: Identity, scale: Scale, shape: tuple[int, int]) -> FaceRig:
 
 
 def _patch(box: tuple[float, float, float, float], res: float, shape: tuple[int, int]) -> Area:
-    """The rows and columns of a box, in units, in the face's texture."""
+    """The rows and columns of the face's texture that a box, in units, covers."""
     left, top = ((box[k] - FACE_BOX[k]) * res for k in (0, 1))
     right, low = ((box[k + 2] - FACE_BOX[k]) * res for k in (0, 1))
     h, w = shape
@@ -173,7 +173,7 @@ def _patch(box: tuple[float, float, float, float], res: float, shape: tuple[int,
 
 
 def bake_inside(person: Identity, scale: Scale, shape: tuple[int, int], mouth: Area) -> InsideTexture:
-    """What parted skin shows. `mouth` is the first of `FaceRig.patches`."""
+    """The textures of the parts behind the skin. `mouth` is the first of `FaceRig.patches`."""
     h, w = shape
     x, y = grid(FACE_BOX, scale.res)
     x, y = x[:h, :w], y[:h, :w]

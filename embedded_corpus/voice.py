@@ -1,7 +1,8 @@
-"""The voice: a formant synthesizer that speaks the same phones as the face, at 48 kHz.
+"""Synthesizes the voice at 48 kHz: a formant synthesizer that speaks the same phones as the face.
 
-A glottal pulse train (Rosenberg's shape, differentiated) and breath pass five resonators in cascade (Klatt 1980);
-frication and bursts are band-passed noise in parallel. Parameters change every 4 ms; filters keep their state.
+The source is a train of glottal pulses (the derivative of Rosenberg's pulse) with breath noise. It passes through five
+resonators in cascade (Klatt 1980). Frication and bursts are band-passed noise, added in parallel. The parameters change
+every 4 ms, and the filters keep their state between these steps.
 """
 
 from __future__ import annotations
@@ -17,16 +18,16 @@ from embedded_corpus.identity import Identity
 from embedded_corpus.speech import Phone, PhoneKind, phone_kinds
 
 RATE = 48_000
-STEP = 192  # samples: 4 ms
+STEP = 192  # samples per step of the parameters: 4 ms
 _BANDS = (900.0, 1800.0, 3400.0, 6700.0)  # centres of the noise bands, Hz
 
 
 def speak(
     person: Identity, phones: list[Phone], manner: Manner, opening: np.ndarray, seconds: float, rng: np.random.Generator
 ) -> np.ndarray:
-    """(N,) int16 mono at 48 kHz, N = round(seconds * RATE).
+    """The speech: (N,) int16 mono at 48 kHz, N = round(seconds * RATE).
 
-    `opening`: the mouth's opening of speech (rig weights), every 4 ms. A wider mouth is louder.
+    `opening` is the opening of the mouth for the speech (rig weight), one value per 4 ms. A wider opening is louder.
     """
     n = round(seconds * RATE)
     steps = int(np.ceil(n / STEP))
@@ -52,26 +53,26 @@ def speak(
         gain = np.interp(np.arange(n) / STEP, np.arange(steps) + 0.5, gaussian_filter1d(share, 1.0))
         band = butter(2, [hertz * 0.62, min(hertz * 1.55, RATE * 0.45)], "band", fs=RATE, output="sos")
         out += 0.16 * gain * sosfilt(band, hiss)
-    out += 0.0006 * rng.standard_normal(n)  # the room
+    out += 0.0006 * rng.standard_normal(n)  # background noise of the room
     return np.clip(np.rint(np.tanh(out * 1.1) * 22_000), -32768, 32767).astype(np.int16)
 
 
 def resampled(sound: np.ndarray, rate: int) -> np.ndarray:
-    """(N,) int16 at RATE to `rate` Hz, by a zero-phase polyphase filter."""
+    """The sound (N,) int16, resampled from RATE to `rate` Hz by a zero-phase polyphase filter."""
     common = gcd(RATE, rate)
     samples = resample_poly(sound.astype(float), rate // common, RATE // common)
     return np.clip(np.rint(samples), -32768, 32767).astype(np.int16)
 
 
 def _hold(values: np.ndarray, index: np.ndarray, rows: list[PhoneKind]) -> np.ndarray:
-    """Silence keeps the formants of its neighbours, so that words do not start with a sweep."""
+    """Fills the formants in silence from the neighbouring phones, so that words do not start with a sweep."""
     quiet = np.array([r.kind == "silence" for r in rows])[index]
     good = np.nonzero(~quiet)[0]
     return np.interp(np.arange(len(values)), good, values[good])
 
 
 def _amplitudes(phones: list[Phone], index: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(voice, noise) amplitudes a step. A stop is silent, then bursts in its last third."""
+    """(voice, noise) amplitudes per step. The noise of a stop is 0 at first, and a burst in its last third."""
     kinds = [phone_kinds()[p.phone] for p in phones]
     start = np.array([p.start for p in phones])[index]
     length = np.array([max(p.end - p.start, 1e-3) for p in phones])[index]
@@ -90,7 +91,7 @@ def _pitch(
     manner: Manner,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """Fundamental frequency, Hz, a step: a falling line, accents on stressed vowels, flutter."""
+    """Fundamental frequency per step, Hz: a falling line, accents on stressed vowels, and flutter."""
     accent = gaussian_filter1d(np.array([p.stress for p in phones])[index], 9.0)
     speech = [p for p in phones if p.phone != "sil"]
     along = np.clip((times - speech[0].start) / max(speech[-1].end - speech[0].start, 1e-3), 0, 1)
@@ -103,7 +104,10 @@ def _pitch(
 def _glottis(
     pitch: np.ndarray, voiced: np.ndarray, breath: float, bright: float, n: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """(n,) source: derivative of Rosenberg's pulse, with breath noise in the open phase; tilt by `bright`."""
+    """(n,) source signal: the derivative of Rosenberg's pulse, with breath noise mainly in the open phase.
+
+    `bright` changes the spectral tilt.
+    """
     at = np.arange(n) / STEP
     centre = np.arange(len(pitch)) + 0.5
     hertz = np.interp(at, centre, pitch)
@@ -125,7 +129,10 @@ def _glottis(
 
 
 def _cascade(source: np.ndarray, formants: list[np.ndarray], nasal: np.ndarray, n: int) -> np.ndarray:
-    """Five two-pole resonators in a row, new coefficients in each step, state kept; unity gain at 0 Hz."""
+    """The source after five two-pole resonators in series, each with a gain of 1 at 0 Hz.
+
+    The coefficients change in each step, and the filters keep their state.
+    """
     widths = (75.0, 95.0, 130.0, 220.0, 300.0)
     out = source
     for k, track in enumerate(formants):

@@ -1,7 +1,7 @@
-"""Writes an embedded corpus into the folders of a dataset (embedded_corpus/layouts).
+"""Writes an embedded corpus in the folder layout of a dataset (embedded_corpus/layouts).
 
-Ground truth is written to `_truth/`, a folder that every reader ignores, with the settings in `_truth/synth.json`.
-Every file appears by an atomic rename, and an existing file is kept: the same command finishes an interrupted run.
+The ground truth is written to `_truth/`, a folder that every reader ignores. The settings are in `_truth/synth.json`.
+Every file is written by an atomic rename, and an existing file is kept. So the same command resumes an interrupted run.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CorpusSummary:
-    """What `write_corpus` did."""
+    """The result of `write_corpus`."""
 
     out: Path
-    clips: int
-    written: int
-    seconds: float  # of one clip
+    clips: int  # number of clips of the corpus
+    written: int  # number of clips that this run wrote
+    seconds: float  # length of each clip
     speakers: tuple[str, ...]
 
     def __str__(self) -> str:
@@ -46,15 +46,16 @@ class CorpusSummary:
 
 
 def write_corpus(plan: CorpusPlan, out: str | Path, *, workers: int = 2, quiet: bool = False) -> CorpusSummary:
-    """Write the corpus into the folder `out`; existing files are kept.
+    """Writes the corpus into the folder `out`. Existing files are kept.
 
     Args:
-        plan: layout, speakers, size, length.
-        workers: processes; 0 works in this process. The bytes do not depend on it.
-        quiet: no progress lines.
+        plan: layout, speakers, size and length of the corpus.
+        out: folder of the corpus.
+        workers: number of processes; 0 renders in this process. The bytes do not depend on it.
+        quiet: whether progress lines are omitted.
 
     Raises:
-        UserError: an unknown layout, a size or number out of range, or a folder that holds another corpus.
+        UserError: if the layout is unknown, a size or number is out of range, or the folder holds other files.
     """
     out = Path(out)
     tree = layout(plan.layout)
@@ -73,7 +74,10 @@ def write_corpus(plan: CorpusPlan, out: str | Path, *, workers: int = 2, quiet: 
 
 
 def _claim(out: Path, settings: dict[str, object]) -> None:
-    """Reserves the folder for these settings, or refuses it; removes the temporary files of a killed run."""
+    """Stores the settings in the folder, or checks them if it holds a corpus. Removes temporary files of a killed run.
+
+    Raises UserError if the folder holds a corpus with other settings, or other files.
+    """
     note = out / TRUTH / "synth.json"
     if note.is_file():
         before = read_json(note)
@@ -92,14 +96,15 @@ def _claim(out: Path, settings: dict[str, object]) -> None:
 
 
 def _render_all(name: str, out: Path, specs: list[ClipSpec], workers: int, progress: Progress) -> None:
-    """Renders the clips in this process, or in `workers` processes with one task per speaker."""
+    """Renders the clips in this process, or in `workers` processes with one task per group of clips."""
     groups = _groups(specs, workers)
     if workers == 0 or not groups:
         for spec in specs:
             layout(name).write(out, spec)
             progress.advance()
         return
-    # Before the children start: BLAS reads these when it is loaded, and its second thread doubles the cost of a frame.
+    # Limit the threads before the worker processes start, because BLAS reads the limit when it is loaded. A second
+    # thread of BLAS doubles the processor time per frame.
     limit_threads(1)
     context = multiprocessing.get_context("spawn")
     done: SimpleQueue[int] = context.SimpleQueue()
@@ -122,7 +127,10 @@ def _render_all(name: str, out: Path, specs: list[ClipSpec], workers: int, progr
 
 
 def _groups(specs: Sequence[ClipSpec], workers: int) -> list[list[ClipSpec]]:
-    """The clips by speaker, so that textures are drawn once; halved while there are fewer groups than workers."""
+    """The clips in groups of one speaker each, so that a speaker's textures are drawn once per group.
+
+    If there are fewer groups than workers, the groups are divided into halves.
+    """
     groups = [list(group) for _, group in groupby(specs, key=lambda spec: spec.speaker)]
     while workers and 0 < len(groups) < workers and max(map(len, groups)) > 1:
         groups = [half for g in groups for half in (g[: (len(g) + 1) // 2], g[(len(g) + 1) // 2 :]) if half]
@@ -130,7 +138,7 @@ def _groups(specs: Sequence[ClipSpec], workers: int) -> list[list[ClipSpec]]:
 
 
 def _advance(progress: Progress, done: SimpleQueue[int]) -> None:
-    """Counts the clips that the workers reported."""
+    """Advances the progress by the number of clips that the workers reported."""
     while not done.empty():
         done.get()
         progress.advance()
@@ -149,7 +157,7 @@ def _start_worker(done: SimpleQueue[int]) -> None:
 
 
 def _render_group(name: str, out: Path, specs: list[ClipSpec]) -> None:
-    """Renders the clips of one task in a worker. Stops when the command was killed."""
+    """Renders the clips of one task in a worker process. Stops if the parent process was killed."""
     parent = multiprocessing.parent_process()
     for spec in specs:
         if parent is not None and not parent.is_alive():

@@ -1,6 +1,6 @@
-"""Lays out the embedded corpus in the folders and containers of a dataset: one module for each dataset.
+"""Writes the embedded corpus in the folders and container formats of a dataset. There is one module per dataset.
 
-Each module is a `Layout`. `TRUTH` is the folder of the ground truth, which every reader ignores.
+Each module has the functions of `Layout`. `TRUTH` is the folder of the ground truth, which every reader ignores.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ LAYOUTS = ("mead", "crema-d", "lrs2", "meld", "clips")
 class Layout(Protocol):
     """The functions of a layout's module."""
 
-    SIZE: str  # the default picture size, as the dataset's own
+    SIZE: str  # default picture size, as "WIDTHxHEIGHT"
 
     def select(self, specs: Sequence[ClipSpec]) -> list[ClipSpec]:
-        """The clips of the corpus that the dataset could contain: CREMA-D has no contempt."""
+        """The clips that are possible in the dataset. For example, CREMA-D has no contempt."""
 
     def paths(self, out: Path, spec: ClipSpec) -> tuple[Path, ...]:
-        """Every file of one clip, the truth last. A clip whose files all exist is not written again."""
+        """The files of one clip; the last is the ground truth. If all of them exist, the clip is not written again."""
 
     def write(self, out: Path, spec: ClipSpec) -> None:
         """Renders one clip and writes its files, each by an atomic rename."""
 
     def finish(self, out: Path, specs: Sequence[ClipSpec]) -> None:
-        """Writes the label files and lists."""
+        """Writes the files for the whole dataset, such as label files and lists of clips."""
 
     def add_defects(self, out: Path, specs: Sequence[ClipSpec]) -> None:
-        """Adds damaged and mislabelled files as the real dataset has them, made from the bytes of good clips."""
+        """Adds the kinds of damaged and mislabelled files that the real dataset has, made from good clips."""
 
 
 def layout(name: str) -> Layout:
@@ -52,7 +52,7 @@ def layout(name: str) -> Layout:
 
 
 def write_once(path: Path, data: bytes) -> None:
-    """Writes a file by an atomic rename; an existing file is kept."""
+    """Writes a file by an atomic rename. An existing file is kept."""
     if not path.is_file():
         write_bytes(path, data)
 
@@ -63,9 +63,12 @@ def write_truth(path: Path, truth: Mapping[str, object]) -> None:
 
 
 def tar_of(members: Mapping[str, bytes], form: int, links: Mapping[str, str] | None = None) -> bytes:
-    """A tar archive in a format of `tarfile`. The same members give the same bytes.
+    """A tar archive. The same arguments give the same bytes.
 
-    `links`: names of symbolic links, with their targets, at the end of the archive.
+    Args:
+        members: content of the files, by name.
+        form: a format constant of `tarfile`, such as `tarfile.PAX_FORMAT`.
+        links: targets of symbolic links, by name. They are at the end of the archive.
     """
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=form) as archive:

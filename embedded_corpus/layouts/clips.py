@@ -24,18 +24,18 @@ SIZE = "640x360"
 
 
 def select(specs: Sequence[ClipSpec]) -> list[ClipSpec]:
-    """All clips."""
+    """All clips, because this layout has no restriction."""
     return list(specs)
 
 
 def paths(out: Path, spec: ClipSpec) -> tuple[Path, ...]:
-    """Video and truth."""
+    """The files of a clip: video and ground truth."""
     name = f"{spec.speaker}_{spec.emotion}_{spec.level}_{spec.take:03d}"
     return out / f"{name}.mp4", out / TRUTH / f"{name}.json"
 
 
 def write(out: Path, spec: ClipSpec) -> None:
-    """The same files as in MEAD's layout, under flat names."""
+    """Writes the video as in MEAD's layout, but without folders and without a separate sound file."""
     frames, sound, truth = render_clip(spec)
     video, truth_file = paths(out, spec)
     encoding = Encoding(crf=18, preset="ultrafast", pix_fmt="yuvj444p", audio_channels=2)
@@ -44,12 +44,12 @@ def write(out: Path, spec: ClipSpec) -> None:
 
 
 def finish(out: Path, specs: Sequence[ClipSpec]) -> None:
-    """labels.csv."""
+    """Writes labels.csv."""
     _write_labels(out, [_row(out, spec) for spec in specs])
 
 
 def add_defects(out: Path, specs: Sequence[ClipSpec]) -> None:
-    """odd/: the first clip in other containers, and the damaged and foreign files that such folders contain."""
+    """Writes the folder odd/: the first clip in other containers, damaged files, and files that are not clips."""
     clip = paths(out, specs[0])[0]
     rows = [_row(out, spec) for spec in specs]
     odd = _OddFolder(out / "odd", clip, clip.read_bytes(), read_audio(clip, RATE), rows)
@@ -69,22 +69,22 @@ _H264 = Encoding(crf=18, preset="ultrafast", pix_fmt="yuv420p")
 
 @dataclass
 class _OddFolder:
-    """The folder odd/ and the clip that its files are made from."""
+    """The folder odd/, and the clip from which its files are made."""
 
     folder: Path
     clip: Path
-    good: bytes  # of the clip
+    good: bytes  # content of the clip's file
     sound: np.ndarray  # (N,) int16 mono at RATE
-    rows: list[dict[str, str]]  # of labels.csv
+    rows: list[dict[str, str]]  # rows of labels.csv
 
     def put(self, name: str, data: bytes, **labels: str) -> None:
-        """Writes a file; with labels, also a row."""
+        """Writes a file. If labels are given, also adds a row to labels.csv."""
         write_once(self.folder / name, data)
         if labels:
             self.add_row(name, **labels)
 
     def add_row(self, name: str, **labels: str) -> None:
-        """The first clip's row under another file name, with other labels."""
+        """Adds the first clip's row again, with another file name and with the given labels changed."""
         self.rows.append(self.rows[0] | {"file": f"odd/{name}"} | labels)
 
     def make(self, name: str, frames: Iterable[np.ndarray], encoding: Encoding, with_sound: bool = True) -> bytes:
@@ -99,7 +99,10 @@ class _OddFolder:
 
 
 def _add_containers(odd: _OddFolder) -> bytes:
-    """Good files: other containers and codecs, a wrong suffix and none. Returns the bytes of the Matroska file."""
+    """Adds good files: other container formats and codecs, a file with a wrong suffix, a file without a suffix.
+
+    Returns the bytes of the Matroska file.
+    """
     bits = {"b": "2000000"}
     fast = {"deadline": "realtime", "cpu-used": "8"}
     mkv = odd.make("a.mkv", odd.pictures(), replace(_H264, audio_codec="flac"))
@@ -116,7 +119,7 @@ def _add_containers(odd: _OddFolder) -> bytes:
 
 
 def _add_archives(odd: _OddFolder) -> bytes:
-    """A tar of clips, and one that is cut within its second member. Returns the bytes of the first."""
+    """Adds a tar of clips, and a tar that is truncated in its second member. Returns the bytes of the complete tar."""
     good, resource = odd.good, b"\0\5\x16\7"
     members = {"one.mp4": good, "deep/two.mp4": good, "._one.mp4": resource, "x.txt": b"x", "../out.mp4": good}
     tar = tar_of(members, tarfile.USTAR_FORMAT, {"link.mp4": "one.mp4"})
@@ -127,7 +130,7 @@ def _add_archives(odd: _OddFolder) -> bytes:
 
 
 def _add_damaged(odd: _OddFolder, mkv: bytes, silent: bytes, wav: bytes) -> None:
-    """Files whose damage shows only when they are read."""
+    """Adds files with defects that are found only when the files are read."""
     odd.put("cut.mp4", odd.good[: len(odd.good) * 2 // 3])
     odd.put("half.mkv", mkv[: len(mkv) // 2])
     odd.put("empty.mp4", b"")
@@ -140,7 +143,7 @@ def _add_damaged(odd: _OddFolder, mkv: bytes, silent: bytes, wav: bytes) -> None
 
 
 def _add_mislabelled(odd: _OddFolder, wav: bytes, tar: bytes) -> None:
-    """Files with impossible labels, and files that are not clips."""
+    """Adds files with impossible labels, and files that are not clips."""
     odd.put("bad_level.mp4", odd.good, intensity="high")
     odd.put("bad_split.mp4", odd.good, split="exam")
     odd.put("bad_sound.mp4", odd.good, audio="odd/gone.wav")
@@ -171,7 +174,7 @@ def _row(out: Path, spec: ClipSpec) -> dict[str, str]:
 
 
 def _write_labels(out: Path, rows: Sequence[dict[str, str]]) -> None:
-    """labels.csv, with a column for each label that any row has."""
+    """Writes labels.csv, with one column per label that any row has."""
     text = io.StringIO()
     table = csv.DictWriter(text, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")
     table.writeheader()

@@ -1,7 +1,7 @@
 """Writes the embedded corpus as CREMA-D: VideoFlash/<actor>_<sentence>_<emotion>_<level>.flv, AudioWAV/ and the votes.
 
-Actors have numbers from 1901 on, which no real actor has, and say the sentences of CREMA-D: IEO at all three levels,
-the others at level XX, as in the release. CREMA-D does not have contempt and surprise.
+Actors have the numbers 1901 and up, which no real actor has. They speak the sentences of CREMA-D: IEO at all three
+levels, and the other sentences at level XX, as in the release. CREMA-D has no contempt and no surprise.
 """
 
 from __future__ import annotations
@@ -32,14 +32,15 @@ _CODES = {ours: code for code, ours in DATASET_LABELS["crema-d"].items()}
 _LEVELS = {1: "LO", 2: "MD", 3: "HI"}
 _OTHERS = tuple(code for code in SENTENCES if code != "IEO")
 _SPARE = 1999  # the actor of the damaged files
-_ACTORS = 98  # number of speakers that fit; 1999 is reserved
+_ACTORS = 98  # maximum number of speakers (1901 to 1998); 1999 is reserved
 
 
 def select(specs: Sequence[ClipSpec]) -> list[ClipSpec]:
-    """Clips of the six emotions, with CREMA-D's sentences. Every emotional clip has a neutral one of its sentence.
+    """The clips of the six emotions, with CREMA-D's sentences.
 
-    Neutral is IEO, then other sentences, three to a speaker at the default number of takes. An emotion is IEO once at
-    each level, then those other sentences in turn. CREMA-D has no takes, so a second take is left out.
+    A speaker's neutral clips have the sentence IEO and other sentences; with one take these are three. The clips of an
+    emotion have IEO once per level, and otherwise one of the three other sentences. So every emotional clip has a
+    neutral clip of the same sentence. CREMA-D has no takes, so a second clip with the same labels is left out.
     """
     taken: set[tuple[Path, ...]] = set()
     count: Counter[tuple[str, str]] = Counter()
@@ -66,13 +67,16 @@ def select(specs: Sequence[ClipSpec]) -> list[ClipSpec]:
 
 
 def paths(out: Path, spec: ClipSpec) -> tuple[Path, ...]:
-    """Video, sound and truth."""
+    """The files of a clip: video, sound and ground truth."""
     name = _name(spec)
     return out / "VideoFlash" / f"{name}.flv", out / "AudioWAV" / f"{name}.wav", out / TRUTH / f"{name}.json"
 
 
 def write(out: Path, spec: ClipSpec) -> None:
-    """Sorenson H.263 at 30000/1001 frames/s with MP3 at 44.1 kHz in FLV, and a WAV of 16 kHz, mono, 16 bits."""
+    """Writes one FLV file and one WAV file.
+
+    FLV: Sorenson H.263 at 30000/1001 frames/s, with MP3 at 44.1 kHz. WAV: 16 kHz, mono, 16 bits.
+    """
     frames, sound, truth = render_clip(spec, _FPS)
     video, audio, truth_file = paths(out, spec)
     _write_flv(video, frames, resampled(sound, _FLV_RATE))
@@ -81,7 +85,10 @@ def write(out: Path, spec: ClipSpec) -> None:
 
 
 def finish(out: Path, specs: Sequence[ClipSpec]) -> None:
-    """SentenceFilenames.csv and processedResults/summaryTable.csv, with votes that agree as often as the real ones."""
+    """Writes SentenceFilenames.csv, and processedResults/summaryTable.csv with votes.
+
+    The votes agree with the intended emotion as often as in the release.
+    """
     names = [_name(spec) for spec in specs]
     lines = [f'{number},"{name}"\n' for number, name in enumerate(names, 1)]
     write_text(out / "SentenceFilenames.csv", '"Stimulus_Number","Filename"\n' + "".join(lines))
@@ -92,9 +99,9 @@ def finish(out: Path, specs: Sequence[ClipSpec]) -> None:
 
 
 def add_defects(out: Path, specs: Sequence[ClipSpec]) -> None:
-    """The known bad clips under their real names, and actor 1999 with damaged files.
+    """Writes the known bad clips with their real names, and damaged files of actor 1999.
 
-    All are made from the bytes of the first actor's clips, of which at least eight are needed.
+    All are made from the clips of the first actor. At least eight clips with different labels are needed.
     """
     clips = {_name(spec)[5:]: paths(out, spec)[:2] for spec in reversed(specs)}  # key: the name without the actor
     some = sorted(clips, key=lambda rest: (not rest.endswith("XX"), rest))
@@ -108,7 +115,7 @@ def add_defects(out: Path, specs: Sequence[ClipSpec]) -> None:
     def sound(name: str) -> Path:
         return out / "AudioWAV" / f"{name}.wav"
 
-    # Two names, two pictures, one sound.
+    # Each pair of clips has two names and two videos, but the same sound.
     pairs = ("1006_TIE_HAP_XX", "1006_TIE_NEU_XX", "1013_WSI_DIS_XX", "1013_WSI_SAD_XX", "1017_IWW_ANG_XX")
     for index, name in enumerate((*pairs, "1017_IWW_FEA_XX")):
         write_once(video(name), flv[index].read_bytes())
@@ -117,44 +124,46 @@ def add_defects(out: Path, specs: Sequence[ClipSpec]) -> None:
     grey = np.full_like(base, 128)
     broken = {
         "1076_MTI_NEU_XX": base[:4],  # very short
-        "1076_MTI_SAD_XX": grey[:20],  # an error picture
-        "1064_TIE_SAD_XX": base[:1],  # no duration
-        "1064_IEO_DIS_MD": np.concatenate([base] * 6),  # far too long; the real one lasts a minute
+        "1076_MTI_SAD_XX": grey[:20],  # only grey pictures, as from a decoding error
+        "1064_TIE_SAD_XX": base[:1],  # a single picture, so no duration
+        "1064_IEO_DIS_MD": np.concatenate([base] * 6),  # far too long; the real clip lasts a minute
     }
     for name, frames in broken.items():
         _write_flv(video(name), frames, None)
         write_once(sound(name), wav[0].read_bytes())
 
     spare = [f"{_SPARE}_{rest}" for rest in some]
-    # The spelling of 1040_ITH_SAD_X.wav until October 2022, and a second upload next to the file of the release.
+    # A sound with the level X in place of XX, as 1040_ITH_SAD_X.wav had until October 2022. Then a copy of the clip in
+    # another folder, in addition to the file of the release.
     write_once(video(spare[0]), flv[0].read_bytes())
     write_once(sound(spare[0].removesuffix("X")), wav[0].read_bytes())
     upload = out / "crema_test" / "test" / f"s{_SPARE % 100}"
     _write_mp4(upload / f"{spare[0]}.mp4", flv[0])
-    # Silent, as 28 FLV were until December 2020; the WAV is good.
+    # A silent FLV, as 28 files were until December 2020. Its WAV is good.
     _write_flv(video(spare[1]), read_frames(flv[1], None), None)
     write_once(sound(spare[1]), wav[1].read_bytes())
     _write_mp3(out / "AudioMP3" / f"{spare[1]}.mp3")
-    # Pointers in place of the sound, and of the picture.
+    # A git-lfs pointer in place of the sound, and one in place of the video.
     write_once(video(spare[2]), flv[2].read_bytes())
     write_once(sound(spare[2]), _pointer(wav[2]))
     write_once(video(spare[3]), _pointer(flv[3]))
     write_once(sound(spare[3]), wav[3].read_bytes())
-    # A second upload only; a truncated file; an empty file; an error picture that is not in the table of defects.
+    # A clip that exists only as a copy; a truncated file; an empty file; a clip of grey pictures that is not in the
+    # table of known defects.
     _write_mp4(upload / f"{spare[4]}.mp4", flv[4])
     write_once(video(spare[5]), flv[5].read_bytes()[: flv[5].stat().st_size // 2])
     write_once(video(spare[6]), b"")
     _write_flv(video(spare[7]), grey[:30], None)
     for index in (4, 5, 6, 7):
         write_once(sound(spare[index]), wav[index].read_bytes())
-    for name in ("XYZ_HAP_XX", "IEO_JOY_HI", "IEO_HAP_ZZ", "IEO_HAP"):  # no such sentence, emotion, level; too short
+    for name in ("XYZ_HAP_XX", "IEO_JOY_HI", "IEO_HAP_ZZ", "IEO_HAP"):  # unknown sentence, emotion, level; no level
         write_once(video(f"{_SPARE}_{name}"), flv[0].read_bytes())
     write_once(out / "VideoFlash" / f"._{spare[0]}.flv", b"\0\5\x16\7" + bytes(60))
     write_text(out / "README.md", "The embedded corpus as CREMA-D, with what is wrong with CREMA-D.\n")
 
 
 def _number(spec: ClipSpec) -> int:
-    """1901 for M901, 1902 for W901, 1903 for M902: men are odd."""
+    """The actor's number: 1901 for M901, 1902 for W901, 1903 for M902. Men have odd numbers."""
     return 1900 + 2 * (int(spec.speaker[1:]) - 901) + (1 if spec.speaker.startswith("M") else 2)
 
 
@@ -165,7 +174,10 @@ def _name(spec: ClipSpec) -> str:
 
 
 def _votes(name: str) -> tuple[str, ...]:
-    """Vote and level by voice, face, and both. They agree with the name as often as the real ones: 42, 66 and 72 %."""
+    """Vote and level from the voice, the face, and both together.
+
+    The votes agree with the intended emotion as often as in the release: 42, 66 and 72 %.
+    """
     letters = tuple(VOTES)
     asked = next(letter for letter, ours in VOTES.items() if _CODES[ours] == name[9:12])
     cells: list[str] = []
@@ -191,7 +203,7 @@ def _write_mp4(path: Path, flv: Path) -> None:
 
 
 def _write_mp3(path: Path) -> None:
-    """A second of silence."""
+    """Writes one second of silence."""
     if not path.is_file():
         write_audio(path, np.zeros(_FLV_RATE, np.int16), _FLV_RATE, codec="libmp3lame")
 

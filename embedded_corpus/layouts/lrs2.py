@@ -1,7 +1,8 @@
-"""Writes the embedded corpus as LRS2: mvlrs_v1/main and /pretrain with a transcript for each clip, and four lists.
+"""Writes the embedded corpus as LRS2: mvlrs_v1/main and mvlrs_v1/pretrain, one transcript per clip, and four lists.
 
-A speaker is one programme of nineteen digits that begin with 9000; real programmes do not. Clips of test speakers are
-listed in test.txt and stored in main. Of the other speakers, clips of level 2 are in pretrain.
+Each speaker is one programme. Its number has nineteen digits and begins with 9000, unlike the numbers of real
+programmes. The clips of test speakers are stored in main and listed in test.txt. The clips of the other speakers are
+in pretrain if their level is 2, and in main otherwise.
 """
 
 from __future__ import annotations
@@ -25,25 +26,28 @@ from talking_face.media.writing import Encoding, write_video
 SIZE = "160x160"
 
 _FPS = 25.0
-_ZOOM = 1.3  # drawn larger by this factor and cropped, because heads fill the pictures of LRS2
-_TOP = 0.35  # share of the cropped rows that is above
+_ZOOM = 1.3  # pictures are drawn larger by this factor and then cropped, because heads fill the pictures of LRS2
+_TOP = 0.35  # share of the removed rows that are at the top
 _HOME = "mvlrs_v1"
 _WORDS = "WORD START END ASDSCORE"
 
 
 def select(specs: Sequence[ClipSpec]) -> list[ClipSpec]:
-    """Neutral clips, and emotions at the levels 2 and 3: 25 a speaker. LRS2 does not label emotions; the truth does."""
+    """The neutral clips, and the clips of emotions at levels 2 and 3: 25 clips per speaker.
+
+    LRS2 has no labels of emotions. They are only in the ground truth.
+    """
     return [spec for spec in specs if spec.emotion == "neutral" or spec.level > 1]
 
 
 def paths(out: Path, spec: ClipSpec) -> tuple[Path, ...]:
-    """Video, transcript and truth."""
+    """The files of a clip: video, transcript and ground truth."""
     clip = f"{_subset(spec)}/{_key(spec)}"
     return out / _HOME / f"{clip}.mp4", out / _HOME / f"{clip}.txt", out / TRUTH / f"{clip}.json"
 
 
 def write(out: Path, spec: ClipSpec) -> None:
-    """MPEG-4 part 2 at 25 frames/s with AAC, 16 kHz mono; the transcript in main's or pretrain's form."""
+    """Writes the video (MPEG-4 part 2 at 25 frames/s, AAC at 16 kHz mono) and the transcript in its subset's format."""
     video, text, truth_file = paths(out, spec)
     size = [2 * round(_ZOOM * side / 2) for side in (spec.width, spec.height)]
     frames, sound, truth = render_clip(replace(spec, width=size[0], height=size[1]), _FPS)
@@ -55,19 +59,17 @@ def write(out: Path, spec: ClipSpec) -> None:
 
 
 def finish(out: Path, specs: Sequence[ClipSpec]) -> None:
-    """pretrain.txt, train.txt, val.txt and test.txt; lines of test.txt end with a flag.
-
-    An empty list is not written.
-    """
+    """Writes the lists pretrain.txt, train.txt, val.txt and test.txt. An empty list is not written."""
     for name in ("pretrain", "train", "val", "test"):
         if text := "".join(list_lines(specs, name)):
             write_text(out / f"{name}.txt", text)
 
 
 def add_defects(out: Path, specs: Sequence[ClipSpec]) -> None:
-    """Defects of LRS2, made from the bytes of the first four clips in main.
+    """Writes defects of LRS2, made from the first four clips in main.
 
-    Programme 9...9990 has damaged clips. Programme 9991 is only in the parts of the tar, 9992 only in a list.
+    Programme 9...9990 has damaged clips. Programme 9...9991 is only in the part files of a tar. Programme 9...9992 is
+    only in a list.
     """
     good = [paths(out, spec)[:2] for spec in specs if _subset(spec) == "main"]
     mp4, txt = [path.read_bytes() for path, _ in good[:4]], [path.read_bytes() for _, path in good[:4]]
@@ -82,14 +84,14 @@ def add_defects(out: Path, specs: Sequence[ClipSpec]) -> None:
             write_once(path.with_suffix(".txt"), text)
         return path
 
-    # The same programme and number in both subsets, for different clips.
+    # A clip in pretrain with the programme and number of a different clip in main.
     twin = pretrain / good[0][0].relative_to(main)
     write_once(twin, mp4[1])
     write_once(twin.with_suffix(".txt"), txt[1] + f"\n{_WORDS}\n".encode())
     put(1, mp4[0], None)  # no transcript
     put(2, mp4[1], b"Text:  {NS} GOOD EVENING {LG} AND {WELCOME\nConf:  3\n")
-    put(3, mp4[2], b"GOOD EVENING\n")  # a transcript in no known form
-    put(4, mp4[3][: len(mp4[3]) // 2], txt[3])  # cut
+    put(3, mp4[2], b"GOOD EVENING\n")  # a transcript in an unknown format
+    put(4, mp4[3][: len(mp4[3]) // 2], txt[3])  # truncated
     put(5, b"", txt[3])
     frames = read_frames(good[0][0], None)
     silent = put(6, None, txt[0])
@@ -100,20 +102,20 @@ def add_defects(out: Path, specs: Sequence[ClipSpec]) -> None:
         _write_mp4(short, frames[:3], np.zeros(1920, np.int16))
     put(8, None, txt[0])  # no video
     put(9, mp4[0], txt[0])  # in no list
-    # Files of other tools: the sound next to the clip, frames in a folder with the name of the clip.
+    # Files that other tools write: the sound next to the clip, and frames in a folder with the name of the clip.
     write_once(main / broken / "00001.wav", b"RIFF")
     write_once(main / broken / "00001" / "0.jpg", b"\xff\xd8\xff\xe0")
     write_once(main / broken / "._00001.mp4", b"\0\5\x16\7")
     listed = [f"{broken}/{number:05d}" for number in range(1, 9)] + [f"{packed}/00001", f"{absent}/00001"]
     more = [f"{listed[0]}.mp4\r\n", *(f"{name}\n" for name in listed[1:]), "# end of the list\n"]
     write_text(out / "train.txt", "".join([*list_lines(specs, "train"), *more]))
-    write_text(out / _HOME / "train.txt", "".join(list_lines(specs, "train")))  # a second copy, inside
+    write_text(out / _HOME / "train.txt", "".join(list_lines(specs, "train")))  # a second copy, inside mvlrs_v1
     members = {
         f"{_HOME}/main/{packed}/00001.mp4": mp4[1],
         f"{_HOME}/main/{packed}/00001.txt": txt[1],
         f"{_HOME}/pretrain/{packed}/00001.mp4": mp4[2],
         f"{_HOME}/pretrain/{packed}/00001.txt": txt[2] + f"\n{_WORDS}\n".encode(),
-        f"{_HOME}/main/{broken}/00009.mp4": mp4[0],  # extracted already
+        f"{_HOME}/main/{broken}/00009.mp4": mp4[0],  # a clip that is also on disk
         f"../main/{packed}/00002.mp4": mp4[0],
     }
     data = tar_of(members, tarfile.GNU_FORMAT)
@@ -132,13 +134,19 @@ def _subset(spec: ClipSpec) -> str:
 
 
 def _key(spec: ClipSpec) -> str:
-    """Programme and number: 9...0901 for M901, 9...1901 for W901, and a number for emotion, level and take."""
+    """`programme/number` of a clip.
+
+    The programme is 9...0901 for M901 and 9...1901 for W901. The number encodes emotion, level and take.
+    """
     programme = int(spec.speaker[1:]) + (1000 if spec.speaker.startswith("W") else 0)
     return f"9{programme:018d}/{(EMOTIONS.index(spec.emotion) * 3 + spec.level - 1) * 1000 + spec.take:05d}"
 
 
 def list_lines(specs: Sequence[ClipSpec], name: str) -> Iterator[str]:
-    """The lines of one list. Clips of surprise that are not for testing are in val."""
+    """The lines of one list. The lines of test.txt end with a flag.
+
+    Clips in main are in the list test if their speaker is a test speaker, else in val for surprise, else in train.
+    """
     for index, spec in enumerate(sorted(specs, key=_key)):
         trains = "val" if spec.emotion == "surprised" else "train"
         where = "pretrain" if _subset(spec) == "pretrain" else "test" if _is_tested(spec) else trains
@@ -147,7 +155,10 @@ def list_lines(specs: Sequence[ClipSpec], name: str) -> Iterator[str]:
 
 
 def _transcript(truth: ClipTruth, timed: bool) -> str:
-    """`Text:` and `Conf:`; where `timed`, also each word's times, spread evenly over the speech by letters."""
+    """A transcript with the lines `Text:` and `Conf:`. If `timed`, also a table with the times of each word.
+
+    The times divide the speech in proportion to the number of letters of each word.
+    """
     words = "".join(char for char in truth["text"].upper() if char.isalpha() or char in " '").split()
     head = f"Text:  {' '.join(words)}\nConf:  5\n"
     if not timed:

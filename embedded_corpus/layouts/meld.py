@@ -1,7 +1,8 @@
 """Writes the embedded corpus as MELD: train/train_splits/dia0_utt0.mp4 ..., and three CSV files of labels.
 
-It has the difficulties of MELD: small faces, two people of whom one speaks, speech in the centre channel of six, and a
-CSV file in an older encoding. Speakers keep their names (M901), which no speaker of MELD has. MELD has no contempt.
+It has the difficulties of MELD: small faces, two people of whom only one speaks, speech in the centre channel of six
+channels, and a CSV file in an older encoding. Speakers keep their names (such as M901), which no speaker of MELD has.
+MELD has no contempt.
 """
 
 from __future__ import annotations
@@ -31,25 +32,26 @@ SIZE = "1280x720"
 
 FOLDERS = {"train": "train/train_splits", "dev": "dev/dev_splits_complete", "test": "test/output_repeated_splits_test"}
 TABLES = {"train": "train/train_sent_emo.csv", "dev": "dev_sent_emo.csv", "test": "test_sent_emo.csv"}
-_OLDER = "train"  # the CSV file whose Windows-1252 characters are decoded as Latin-1
+_OLDER = "train"  # the split whose CSV file has Windows-1252 characters that were decoded as Latin-1
 _COLUMNS = "Sr No.,Utterance,Speaker,Emotion,Sentiment,Dialogue_ID,Utterance_ID,Season,Episode,StartTime,EndTime"
 
 _FPS, _FPS_SMALL = 24000 / 1001, 25.0
 _ENCODING = Encoding(crf=20, preset="ultrafast", pix_fmt="yuv420p")
-_SMALL = (496, 384)  # size of a few dialogues, for a height of 720 px
+_SMALL = (496, 384)  # picture size of a few dialogues, if the size of the corpus has a height of 720 px
 _LABELS = {ours: theirs for theirs, ours in DATASET_LABELS["meld"].items()}
-# The clips of a speaker: (emotion, level, index among these). Four of them are a dialogue.
+# The clips of a speaker: (emotion, level, index among the clips with this emotion and level). Each four are a dialogue.
 _TAKEN = (
     *(("neutral", 1, 0), ("angry", 3, 0), ("sad", 2, 0), ("happy", 3, 0)),
     *(("neutral", 1, 1), ("surprised", 3, 0), ("disgusted", 2, 0), ("fear", 3, 0)),
 )
-# Heights at which speakers are drawn, px of 720. The face (hairline to chin) is half of that, 90 to 200 px.
+# Heights at which speakers are drawn, px, in a picture of 720 px. The face from hairline to chin has half this height,
+# which is 90 to 200 px.
 _HEIGHTS = (320, 250, 430, 290, 220, 350, 185, 270)
-_AROUND_DB = -18.0  # noise of the other channels, relative to full scale
+_AROUND_DB = -18.0  # level of the noise in the other channels, dB relative to full scale
 
 
 def select(specs: Sequence[ClipSpec]) -> list[ClipSpec]:
-    """Eight clips a speaker; with 8 speakers 64."""
+    """Eight clips per speaker; 8 speakers have 64 clips."""
     chosen = []
     for emotion, level, nth in _TAKEN:
         for speaker in sorted({spec.speaker for spec in specs}):
@@ -59,14 +61,17 @@ def select(specs: Sequence[ClipSpec]) -> list[ClipSpec]:
 
 
 def paths(out: Path, spec: ClipSpec) -> tuple[Path, ...]:
-    """Video and truth."""
+    """The files of a clip: video and ground truth."""
     split, dialogue, utterance = _key(spec)
     name = f"dia{dialogue}_utt{utterance}"
     return out / FOLDERS[split] / f"{name}.mp4", out / TRUTH / split / f"{name}.json"
 
 
 def write(out: Path, spec: ClipSpec) -> None:
-    """H.264 at 24000/1001 frames/s with AAC at 48 kHz, 5.1 in three of four clips and stereo in the fourth."""
+    """Writes H.264 at 24000/1001 frames/s with AAC at 48 kHz. Three of four clips have 5.1 sound, the others stereo.
+
+    The small dialogues have 25 frames/s.
+    """
     scene = _scene(spec)
     video, truth_file = paths(out, spec)
     sound = _surround(spec, scene.people[0].act.sound)
@@ -76,12 +81,15 @@ def write(out: Path, spec: ClipSpec) -> None:
 
 
 def finish(out: Path, specs: Sequence[ClipSpec]) -> None:
-    """The three CSV files."""
+    """Writes the three CSV files."""
     _write_tables(out, [_row(out, spec) for spec in specs])
 
 
 def add_defects(out: Path, specs: Sequence[ClipSpec]) -> None:
-    """The known bad clips under their real numbers, the odd files of the archives, and dialogue 700: damaged files."""
+    """Writes the known bad clips with their real numbers, the errors of the archives, and damaged files.
+
+    The damaged files are dialogue 700.
+    """
     mine, other = paths(out, specs[0])[0], paths(out, specs[-1])[0]
     good, second = mine.read_bytes(), other.read_bytes()
     rows = [_row(out, spec) for spec in specs]
@@ -102,7 +110,7 @@ def add_defects(out: Path, specs: Sequence[ClipSpec]) -> None:
     def pictures() -> Iterator[np.ndarray]:
         return iter_frames(mine, None)
 
-    # Clips in pipelines/cmet_pipelines/defects/meld.csv.
+    # These clips are in the table of known defects, pipelines/cmet_pipelines/defects/meld.csv.
     put("train", 125, 3, _without_index(good))
     make(put("train", 71, 0, None, replace(like, seconds=0.084)), islice(pictures(), 2), _noise(0.084))
     make(
@@ -152,7 +160,7 @@ def _without_index(mp4: bytes) -> bytes:
 
 
 def _noise(seconds: float) -> np.ndarray:
-    """(N,) int16 at 48 kHz."""
+    """Noise: (N,) int16 at 48 kHz."""
     return (
         np.random.default_rng(key_seed("meld noise", seconds)).normal(0, 3000, round(seconds * RATE)).astype(np.int16)
     )
@@ -178,7 +186,7 @@ class _Scene:
 
 
 def _scene(spec: ClipSpec) -> _Scene:
-    """Places the people. Half of the clips show a second person, whose face moves but whose mouth is shut."""
+    """Places the people. About half of the clips show a second person, whose face moves and whose mouth is shut."""
     number, (_, dialogue, utterance) = _number(spec.speaker), _key(spec)
     small = number in (0, 4) and dialogue % 2 == 1
     share = spec.height / 720
@@ -204,7 +212,10 @@ def _scene(spec: ClipSpec) -> _Scene:
 
 
 def _drawn(spec: ClipSpec, number: int, share: float) -> ClipSpec:
-    """The spec with the size of the speaker's drawing. It is always the same, so that textures are reused."""
+    """The spec with the size at which the speaker is drawn.
+
+    The size depends only on the speaker and on the corpus's picture size, so that the textures can be reused.
+    """
     height = 2 * round(max(120, share * _HEIGHTS[number % len(_HEIGHTS)]) / 2)
     return replace(spec, width=2 * round(0.7 * height), height=height)
 
@@ -233,7 +244,10 @@ def _frames(scene: _Scene) -> Iterator[np.ndarray]:
 
 
 def _truth(scene: _Scene) -> dict[str, object]:
-    """The truth of the speaker, and the place of each person. Boxes are hairline to chin and ear to ear at rest."""
+    """The ground truth of the speaking person, and the box of each person.
+
+    A box goes from hairline to chin and from ear to ear, for the head at rest.
+    """
     people = []
     for person in scene.people:
         act = person.act
@@ -255,7 +269,7 @@ def _truth(scene: _Scene) -> dict[str, object]:
 
 
 def _surround(spec: ClipSpec, speech: np.ndarray) -> np.ndarray:
-    """(N, 6) int16 with speech in the centre channel and noise in the others, or (N, 2) with speech in both."""
+    """The sound, int16: (N, 6) with speech in the centre channel and noise in the others, or (N, 2) stereo speech."""
     rng = np.random.default_rng(key_seed("meld room", spec.seed, spec.key))
     around = 10 ** (_AROUND_DB / 20) * 32767
     if (_number(spec.speaker) + _key(spec)[2]) % 4 == 3:
@@ -270,7 +284,7 @@ def _surround(spec: ClipSpec, speech: np.ndarray) -> np.ndarray:
 
 
 def _number(speaker: str) -> int:
-    """0 for M901, 1 for W901, 2 for M902."""
+    """The index of a speaker: 0 for M901, 1 for W901, 2 for M902."""
     return 2 * (int(speaker[1:]) - 901) + speaker.startswith("W")
 
 
@@ -279,9 +293,11 @@ def _partner(speaker: str) -> str:
 
 
 def _key(spec: ClipSpec) -> tuple[str, int, int]:
-    """(split, dialogue, utterance). A speaker has two dialogues of four; the second of a training woman is in dev.
+    """(split, dialogue, utterance) of a clip.
 
-    Numbers start at 0 in each split, so that the same file name occurs in several splits.
+    A speaker has two dialogues of four clips each. Test speakers are in the split test. Of the other speakers, the
+    second dialogue of each woman is in dev, and all other dialogues are in train. Dialogue numbers start at 0 both for
+    the test speakers and for the others, so that the same file name occurs in several splits.
     """
     at = next(i for i, (emotion, level, _) in enumerate(_TAKEN) if (emotion, level) == (spec.emotion, spec.level))
     if spec.emotion == "neutral" and _nth(spec):
@@ -295,7 +311,7 @@ def _key(spec: ClipSpec) -> tuple[str, int, int]:
 
 
 def _nth(spec: ClipSpec) -> int:
-    """Index of a neutral clip in its block: takes of block k start at 4 k + 1."""
+    """Index of a neutral clip among the four of its block. The takes of block k start at 4 k + 1."""
     return (spec.take - 1) % 4
 
 
@@ -306,7 +322,7 @@ class _Row:
     utterance: int
     text: str
     speaker: str
-    emotion: str  # in MELD's spelling
+    emotion: str  # MELD's name of the emotion
     seconds: float
 
 
@@ -317,7 +333,10 @@ def _row(out: Path, spec: ClipSpec) -> _Row:
 
 
 def _write_tables(out: Path, rows: Sequence[_Row]) -> None:
-    """Lines end in CRLF. Hours have one or two digits, and one time has two decimals, as in the release."""
+    """Writes the CSV files in the format of the release.
+
+    Lines end with CRLF. Hours have one or two digits. One time per file has two decimals, all others have three.
+    """
     for split, name in TABLES.items():
         text = io.StringIO(newline="")
         text.write(_COLUMNS + "\r\n")
