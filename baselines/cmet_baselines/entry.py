@@ -63,7 +63,7 @@ class OutputForm(_Table):
     fps: Annotated[float, Field(gt=0)] | Literal["as-source", "not-known"] = 25.0
     size: int | Literal["as-setting", "as-source", "not-known"] = "as-setting"  # side of a square picture, px
     crop: str = ""  # the position of the face in the picture
-    length: str = "as-driving-audio"  # or the name of the rule that changes the length to it
+    length: str = "as-driving-audio"  # or the rule that changes the length to that of the driving audio
 
 
 class Entry(_Table):

@@ -65,7 +65,7 @@ class Method(Protocol):
     sees: frozenset[str]  # names of the inputs that it uses, a subset of INPUTS
 
     def generate(self, case: Case) -> np.ndarray:
-        """The video of one case.
+        """Generate the video of one case.
 
         Returns:
             (T, H, W, 3) uint8 RGB, 0 to 255, 25 frames/s. T should be `case.n_frames`, and (H, W) should be
@@ -97,8 +97,8 @@ class Case:
     An input is loaded when the method first uses it. Only inputs that the method declares in `sees` can be used.
 
     Attributes:
-        pair_id, setting, speaker: names, for logs. They contain the names of the emotions, but a method must not use
-            them as a source of emotions.
+        pair_id, setting, speaker: names, for logs. They contain the names of the emotions, but a method must not read
+            the emotions from them.
         n_frames: the required number of frames at 25 frames/s, equal to the length of the driving audio.
         size: the required (height, width), px.
         seed: the seed for a method that uses random numbers.

@@ -22,7 +22,7 @@ _FILE = Path(__file__).parent / "published.csv"
 OF_DATA = ("emotion-proportion",)
 # Number of rows in C-MET's test list of each dataset. An accuracy is k of these rows, in percent.
 ROWS = {"MEAD": 1143, "CREMA-D": 1546}
-# Number of rows in the same lists, by target emotion ( cmet_eval/protocol/settings/cmet-*.csv).
+# Number of rows in the same lists, by target emotion (cmet_eval/protocol/settings/cmet-*.csv).
 CLASS_ROWS = {
     "MEAD": {
         **{"angry": 159, "contempt": 166, "disgusted": 161, "fear": 159, "happy": 168, "sad": 165, "surprised": 165},

@@ -1,4 +1,4 @@
-"""Noise bands of metrics: how much re-encoding a video, or moving its crop by a pixel, changes a value."""
+"""Noise bands of metrics: the change of a value that re-encoding, or a crop moved by one pixel, causes."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def read_bands(path: Path, source: str | None = None) -> Bands:
         source: the clips that calibration used, such as `embedded`. If None, the largest band of all sources is used.
 
     Raises:
-        UserError: the file cannot be read, or has no band of that source.
+        UserError: the file cannot be read or has no band for this source.
     """
     if not path.is_file():
         raise UserError(f"no file {path} of noise bands; `cmet-eval calibrate` writes one")

@@ -34,8 +34,8 @@ Json = dict[str, object]
 class BoardRow:
     """One number of a board. Its fields are the columns of the CSV and Parquet files.
 
-    A row without emotions and without a speaker is a cell of the board. The other rows are for some of the pairs of
-    such a cell: the pairs with these emotions, or with this speaker.
+    A row without emotions and without a speaker is a cell of the board. A row with emotions or
+    with a speaker is for the part of the cell's pairs that have these emotions or this speaker.
     """
 
     setting: str

@@ -31,9 +31,9 @@ class SettingFacts:
 class PairFacts:
     """How the pairs were drawn."""
 
-    drawn: int = 0  # pairs before a subset was taken
+    drawn: int = 0  # number of pairs before a subset was selected
     missing: tuple[str, ...] = ()  # combinations of speaker and emotions that have no clip
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # other facts about how the pairs were drawn
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ Values = TypeVar("Values", float, np.ndarray)
 
 @dataclass(frozen=True)
 class Column:
-    """One metric under one signature."""
+    """One metric with one signature."""
 
     metric: str  # name:variant
     signature: str
@@ -200,7 +200,7 @@ class Grid:
         return float(self.columns[c].loss(self._pooled_estimator(m, c, index)(np.arange(len(index)))))
 
     def difference(self, a: int, b: int, c: int) -> tuple[Difference, int] | None:
-        """The loss of method `a` minus that of `b` over their common pairs, and the number of these pairs.
+        """The loss of method `a` minus the loss of method `b`, over their common pairs, and the number of these pairs.
 
         Returns:
             None if there is no pair for which both methods have a finite value.

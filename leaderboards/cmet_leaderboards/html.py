@@ -130,7 +130,7 @@ class HeatView:
 
     tab: str
     label: str
-    groups: list[tuple[str, int]]  # head and number of pairs of each column; in a confusion matrix the number is 0
+    groups: list[tuple[str, int]]  # title and number of pairs of each column; in a confusion matrix the number is 0
     rows: list[HeatRowView]
 
 
@@ -145,7 +145,7 @@ class GroupView:
 
 @dataclass(frozen=True)
 class DropCellView:
-    """The drop of one method under one metric."""
+    """The drop of one method by one metric."""
 
     text: str
     half: str = ""
@@ -306,7 +306,7 @@ def _column(column: Column) -> ColumnView:
     )
 
 
-Scale = tuple[float, float]  # the values at the left and right end of a column's strips
+Scale = tuple[float, float]  # the values at the left and right ends of the bars in a column
 
 
 def _scale(table: Table, index: int) -> Scale | None:

@@ -21,7 +21,7 @@ from scipy import special
 
 MIN_SPEAKERS = 3  # with fewer speakers, the interval is over clips and is not valid for other speakers
 MIN_COVERAGE = 0.5  # a method with less coverage is not compared, because it would leave few common pairs
-ALPHA = 0.05  # two methods tie unless the p-value of their difference, after Holm's correction, is below it
+ALPHA = 0.05  # two methods tie if the p-value of their difference, after Holm's correction, is not below it
 
 Estimator = Callable[[np.ndarray], float]  # indices of rows -> the statistic of these rows
 
@@ -57,7 +57,7 @@ def mean_interval(
     Args:
         values: (n,) finite, one value per clip.
         speakers: (n,) the speaker of each clip: names, or integers of at least 0. Integers are faster.
-        level: the wanted coverage of the interval.
+        level: the probability with which the interval should contain the true mean.
 
     Returns:
         the mean, in which all clips have equal weight, and its interval. The interval is None if there are fewer than

@@ -107,7 +107,7 @@ class Table:
     key: Mapping[str, str]
     setting: SettingFacts
     pairs: int
-    drawn: int  # pairs before a subset was taken
+    drawn: int  # number of pairs before a subset was selected
     speakers: int
     seeds: int
     missing_cells: tuple[str, ...]  # combinations of speaker and emotions that have no clip
@@ -122,7 +122,7 @@ class Table:
     sensitivity: tuple[Sensitivity, ...]
     missing: tuple[MissingValues, ...]
     methods: tuple[MethodId, ...]
-    bands: str = ""  # the file of the noise bands
+    bands: str = ""  # the name of the file with the noise bands
     drops: tuple[Drop, ...] = ()
     differing_keys: Mapping[str, str] = field(default_factory=dict)  # keys in which the setting's tables differ
     published: tuple[PublishedTable, ...] = ()  # numbers from papers; only in the setting's first table

@@ -2,8 +2,8 @@
 
 A metric compares two samples and returns a `Score`: a finite value, or a reason why there is no value. A list of scores
 becomes an `Aggregate`: the mean, its coverage (n scored clips out of N expected clips), and the number of clips without
-a value for each reason. An aggregate is computed from sums only. Therefore the aggregates of parts of the data can be
-merged, and every division into parts gives the same result.
+a value for each reason. An aggregate is computed from sums only. Therefore aggregates of parts of the
+data can be merged, and the result does not depend on how the data were divided.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ class Aggregate:
     N: int
     infinite: int  # number of clips without a value because they are identical to the target (infinite PSNR)
     by_reason: Mapping[str, int]
-    sums: Mapping[str, float]  # of values (number of values), value, value_squared, and each of the scores' stats
+    sums: Mapping[str, float]  # sums of value, value_squared and all stats; values: the number of values
 
     @property
     def std(self) -> float | None:
@@ -146,7 +146,7 @@ class Metric(MetricRecord):
 
     @abstractmethod
     def settings(self) -> Settings:
-        """The fields of the signature between `variant` and `version`: everything that changes a value."""
+        """The fields of the signature between `variant` and `version`. They state everything that changes a value."""
 
     @abstractmethod
     def compute(self, pred: Sample, target: Sample) -> Score:

@@ -47,7 +47,9 @@ def jitter(points: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, kw_only=True)
 class Jitter(Metric):
-    """Mean jitter of the generated clip's inner frames (`output`), or that mean divided by the real clip's (`ratio`).
+    """Mean jitter of the generated clip (`output`), or this mean divided by the mean of the real clip (`ratio`).
+
+    The mean is over the inner frames: all frames except the first and the last.
 
     A low `output` is not always good: a still picture has 0. Compare it with the ground truth's row on the board, or
     use `ratio`. A ratio of 1 means that the generated head is as steady as the real head. A ratio above 1 means that it

@@ -65,7 +65,7 @@ def need_faces(name: str, found: np.ndarray, share: float) -> None:
     """Raises ClipError no-face or few-faces if too few frames have a face.
 
     Args:
-        name: of the clip, for the message.
+        name: the clip's name, for the error message.
         found: (T,) bool, True for frames with a face.
         share: the minimum share of frames with a face.
     """

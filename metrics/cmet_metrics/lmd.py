@@ -161,7 +161,9 @@ class Lmd(Metric):
     evaluation. With `align="none"`, all frames are paired, and pairs without two faces are left out. If too few pairs
     have a face in both frames, the reason is `no-face` or `few-faces`.
 
-    Stats: distance (sum over frames), frames, pairs, pred_frames, pred_dropped, target_frames, target_dropped.
+    Stats: distance (sum over frames), frames (number of scored pairs of frames), pairs (length of the shorter clip),
+    and the numbers of all frames and of removed frames in both clips (pred_frames, pred_dropped, target_frames,
+    target_dropped).
     """
 
     region: Region = "mouth"

@@ -26,13 +26,13 @@ from talking_face.reasons import ClipError, Reason, UserError
 
 VSHIFT = 15  # the largest shift that is tried, in frames, to each side
 SAMPLES_A_FRAME = 640  # samples of sound per frame, at 16 kHz and 25 frames/s
-# The original scores windows 0 to length - 6. It leaves out the last possible window, because the cepstra of a window
-# need sound up to 15 ms after its last frame.
+# The number of frames minus the number of windows. The original scores windows 0 to length - 6. It leaves out the last
+# possible window, because the cepstra of a window need sound up to 15 ms after its last frame.
 LOST_FRAMES = 5
 # If the sound ends early, only the frames with sound are scored, as in the original. A clip gets a reason if fewer than
 # this share of its frames have sound.
 MIN_HEARD = 0.5
-SILENCE = 32  # of 32768, -60 dB; sound below this level has dither and codec noise, but no speech
+SILENCE = 32  # of 32768, -60 dB; a sound that is always below this level is silent: it is dither or noise
 
 Crop = Literal["track", "crop", "lm", "mouth"]
 Network = Literal["syncnet", "corpus"]
@@ -80,7 +80,7 @@ def shifted_distances(lip: np.ndarray, sound: np.ndarray, vshift: int = VSHIFT) 
     """Mean over time of the distance between lip and sound embeddings, for every shift of the sound.
 
     The distance is torch's `pairwise_distance`: Euclidean, with 1e-6 added to each difference. Outside the clip, the
-    sound embeddings are zero. Therefore many lips of a short clip, with fewer than about 30 windows, are compared with
+    sound embeddings are zero. Therefore, if a clip has fewer than about 30 windows, its lips are compared mostly with
     zeros at the largest shifts.
 
     Args:
@@ -120,7 +120,7 @@ def check_sound(frames: int, audio: np.ndarray, name: str) -> int:
     Args:
         frames: number of frames.
         audio: (N,) int16 at 16 kHz, sample 0 at the first frame.
-        name: of the clip, for messages.
+        name: the clip's name, for error messages.
 
     Raises:
         ClipError: too-short, length-mismatch or silent.
@@ -215,7 +215,7 @@ class Lse(SyncMetric):
 
     @property
     def needs_target(self) -> bool:
-        return self.audio == "source" or self.evaluator is not None  # its clip may be training data
+        return self.audio == "source" or self.evaluator is not None  # to check if it was trained on
 
     @property
     def evaluator(self) -> Kind | None:

@@ -52,7 +52,9 @@ def squared_error(pred: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 
 def psnr(pred: np.ndarray, target: np.ndarray, data_range: float = 255.0) -> np.ndarray:
-    """PSNR of each frame: 10 log10(data_range^2 / MSE), where MSE is the mean over all pixels and channels.
+    """PSNR of each frame: 10 log10(data_range^2 / MSE).
+
+    MSE is the mean squared error over all pixels and channels of the frame.
 
     Args:
         pred, target: (T, H, W, 3), uint8 or float, any colour order, same shape.

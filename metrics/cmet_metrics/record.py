@@ -37,8 +37,8 @@ class MetricRecord(ABC):
 
     files: ModelFiles = DEFAULT_FILES  # where pretrained files and trained evaluators are searched
 
-    # The known variants by key, `name:variant`. The first variant listed for a name is its default. A user's own metric
-    # class has no entries here: it has one variant, and its key is `module:Class`.
+    # The known variants by key, `name:variant`. The first variant listed for a name is its default. A metric class of a
+    # user does not need variants: its key is `module:Class`, and commands use its first variant if it has one.
     variants: ClassVar[Mapping[str, Variant]] = {}
 
     def __post_init__(self) -> None:
@@ -117,7 +117,7 @@ class MetricRecord(ABC):
         """The evaluator profile that this metric is part of.
 
         `embedded`: its network is in the package index or was trained on the corpus. `paper`: its network must be
-        downloaded or requested from its authors. `both`: it has no network other than dlib's or MediaPipe's landmarks.
+        downloaded or obtained from its authors. `both`: it has no network other than dlib's or MediaPipe's landmarks.
         """
         return "both"
 
@@ -193,7 +193,7 @@ class MetricRecord(ABC):
 
         The key starts with the known variant that has the most arguments in common with this metric. After it, the key
         lists the arguments that differ. Equal arguments give equal keys. A class without known variants has the key
-        `module:Class`.
+        `module:Class`, and so has a user's own class.
         """
         base = self._base_key
         if base not in type(self).variants:
@@ -212,7 +212,7 @@ class MetricRecord(ABC):
     def _base_key(self) -> str:
         cls, mine = type(self), self.arguments
         same_name = [key for key in cls.variants if key.partition(":")[0] == self.name]
-        # The variants of a user's own class are not known to commands.
+        # Commands do not know the variants of a user's own class.
         if not same_name or not cls.__module__.startswith("cmet_metrics."):
             return f"{cls.__module__}:{cls.__qualname__}"
 

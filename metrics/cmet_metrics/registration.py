@@ -1,8 +1,8 @@
 """Registration residual: shift, size difference and in-plane rotation between the generated and the real head.
 
-If the head is shifted by one pixel, PSNR falls by several dB. These three values show whether this is the reason for a
-low PSNR. The metric is not from a paper. It fits a similarity transform to the face's rigid points, by Umeyama's
-least-squares method (1991, eqs. 38-43).
+If the head is shifted by one pixel, PSNR falls by several dB. These three values show whether such a shift is the
+reason for a low PSNR. The metric is not from a paper. It fits a similarity transform to the face's rigid points,
+by Umeyama's least-squares method (1991, eqs. 38-43).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Measure = Literal["shift", "scale", "rotation"]
 class Residual(NamedTuple):
     """The similarity transforms that map the real rigid points to the generated ones, one per frame.
 
-    A frame without a face has NaN.
+    The values are NaN if one of the two frames has no face.
     """
 
     shift: np.ndarray  # (T, 2) px, x and y: the shift of the points' mean, which needs no choice of an origin

@@ -1,7 +1,7 @@
 """Finds metrics by key: `name:variant`, `name:variant,option=value`, or a user's own class, `module:Class`.
 
 Each metric file of this package lists its classes in `METRICS`, and each class lists its known keys in `variants`. The
-registry finds these files without further registration.
+registry finds a new file of this package by itself.
 """
 
 from __future__ import annotations
@@ -86,10 +86,11 @@ def is_own(key: str) -> bool:
 
 
 def find_record(key: str) -> Metric | None:
-    """The metric for a result row's key. If the variant is unknown: the default metric of that name. Else None.
+    """The metric for the key of a result row; None if the metric's name is unknown.
 
-    Boards use it for the facts of a metric, such as its title, when rows come from another version of the suite or from
-    another user. It imports no code.
+    If only the variant is unknown, the default variant is returned. Boards use this function
+    for the facts of a metric, such as its title, when rows come from another version of the suite or from another user.
+    It imports no code.
     """
     for text in (key, key.partition(":")[0]):
         try:
@@ -117,7 +118,7 @@ def common_profile(keys: Iterable[str], profile: Profile | None = None) -> Profi
     """The profile that all these metrics are part of.
 
     Args:
-        keys: of the metrics.
+        keys: the keys of the metrics.
         profile: the profile that the user asked for, or None. If the metrics are part of both profiles, this one is
             returned, or `embedded` for None.
 

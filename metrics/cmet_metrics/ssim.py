@@ -65,7 +65,8 @@ def ssim(pred: np.ndarray, target: np.ndarray, data_range: float = 255.0, border
 class _Moments:
     """SSIM of two frames a and b, computed from the moments of s = a + b and d = a - b.
 
-    Let S and D be the blurred s and d, and let R and T be the variances of s and d. Then
+    Let S and D be the blurred s and d, and let R and T be the variances of s and d in the window. c1 and c2 are SSIM's
+    constants; the attributes of the same names contain 2 c1 and 2 c2. Then
     SSIM = (S^2 - D^2 + 2 c1) (R - T + 2 c2) / ((S^2 + D^2 + 2 c1) (R + T + 2 c2)).
     Where the frames agree, a rounding error of R cancels and a rounding error of T is small, so float32 is accurate
     enough. With the moments of a and b instead of s and d, float32 would cause errors of 1e-5 in flat areas. Float32

@@ -32,7 +32,7 @@ PLACEHOLDERS: Mapping[str, str | None] = {
     "driving_audio": "driving-audio",  # WAV, 16 kHz mono
     "emotion_audio": "emotion-audio",  # folder with 0.wav, 1.wav ... in the target emotion
     "neutral_audio": "neutral-audio",  # folder with 0.wav, 1.wav ... in neutral speech
-    "target_emotion": "emotion-label",  # translated by `emotions`
+    "target_emotion": "emotion-label",  # the label, renamed as in `emotions`
     "intensity": "emotion-label",  # 1 to 3, or empty
     "output": None,  # the MP4 file that the command must write
     "work": None,  # the work folder, in which the command can write files

@@ -21,7 +21,7 @@ SizeRule = Literal["as-is", "resize", "landmark-similarity"]
 LengthRule = Literal["as-is", "cut-or-hold-last"]
 
 _SAMPLED = 8  # number of frames per clip in which landmarks are found; their median is accurate to 0.2 px
-_RATE_TOLERANCE = 0.01  # frames/s; needed because some video containers report 24.999
+_RATE_TOLERANCE = 0.01  # frames/s; some video containers report 24.999 for 25
 
 
 def read_output(path: Path, case: Case, size: SizeRule, length: LengthRule) -> np.ndarray:
