@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,9 +16,10 @@ import pytest
 import cmet_pipelines
 from cmet_pipelines.configure import Value, configure, read_config, reader_fields
 from cmet_pipelines.processing import ProcessingSettings
-from cmet_pipelines.readers import READERS, Reader, ReaderOptions, discover
+from cmet_pipelines.readers import READERS, Discovery, Reader, ReaderOptions, discover
 from cmet_pipelines.readers.mead import MeadOptions
 from cmet_pipelines.shards import ShardSet
+from talking_face.clip import Clip, MediaSource
 from talking_face.reasons import UserError
 
 PAGE = Path(__file__).parents[2] / "docs" / "how_to" / "add_a_dataset.md"
@@ -85,6 +87,29 @@ def test_a_readers_option_may_not_have_the_name_of_a_setting(monkeypatch: pytest
         reader_fields()
 
 
+@pytest.mark.parametrize(
+    ("changed", "rule"),
+    [
+        ({"emotion": 99}, r"emotion of own/a is 99; it must be of type str \| None"),
+        ({"video": "a.mp4"}, "video of own/a is 'a.mp4'; it must be of type MediaSource"),
+        ({"clip_id": "a"}, "clip_id 'a' must start with 'own/'"),
+        ({"dataset": "owns"}, "dataset of own/a is 'owns'; it must be 'own'"),
+        ({"clip_id": "own/b"}, r"two clips have the id own/b; finish\(\) keeps one"),
+        ({"clip_id": "own/c"}, r"not sorted by clip_id; return into\.finish\(\)"),
+    ],
+)
+def test_a_reader_that_breaks_a_rule_is_named(
+    changed: dict[str, object], rule: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clips = [Clip(clip_id=f"own/{name}", dataset="own", speaker=name, video=MediaSource("x.mp4")) for name in "ab"]
+    reader = Reader("own", lambda root, options: Discovery(list(clips)))
+    monkeypatch.setattr("cmet_pipelines.readers.READERS", {"own": reader})
+    assert discover("own", tmp_path).clips == clips
+    clips[0] = replace(clips[0], **changed)
+    with pytest.raises(UserError, match=f"the reader of own breaks a rule: .*{rule}"):
+        discover("own", tmp_path)
+
+
 def test_help_names_every_readers_options() -> None:
     printed = " ".join(_run("--help", COLUMNS="100").stdout.split())
     for name, owners in reader_fields().items():
@@ -112,6 +137,7 @@ def test_the_reader_of_the_how_to_works_from_one_new_file(small_mead: Path, tmp_
     package = tmp_path / "packages" / "cmet_pipelines"
     shutil.copytree(Path(cmet_pipelines.__file__).parent, package)
     (package / "readers" / "ravdess.py").write_text(code)
+    (package / "readers" / "draft.py").write_text("")
     root = tmp_path / "ravdess" / "Actor_12"
     root.mkdir(parents=True)
     video = sorted(small_mead.rglob("*.mp4"))[0]
@@ -128,4 +154,5 @@ def test_the_reader_of_the_how_to_works_from_one_new_file(small_mead: Path, tmp_
     assert dict(shards.ledger["status"].value_counts()) == {"kept": 1, "excluded": 1, "skipped": 1}
     assert shards.card["settings"]["songs"] is False
     again = _run(*arguments, "--songs", PYTHONPATH=path)
+    assert "readers/draft.py does not define READER" in _run("draft", root, tmp_path / "d", PYTHONPATH=path).stderr
     assert again.returncode == 2 and "songs: False there, True asked for" in again.stderr

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from cmet_pipelines import defects as known_defects
 from cmet_pipelines.readers.archives import is_archive
-from cmet_pipelines.readers.base import Discovery, Reader, ReaderOptions, Skipped
+from cmet_pipelines.readers.base import Discovery, Reader, ReaderOptions, Skipped, check_rules
 from talking_face.names import did_you_mean
 from talking_face.reasons import Reason, UserError
 
@@ -30,22 +30,26 @@ _UNREAD = frozenset(
 )
 
 
-def _registered() -> Iterator[Reader]:
-    """The `READER` of every module of this folder that defines one."""
+_SHARED = frozenset({"archives", "base"})  # modules of this folder that are not readers
+
+
+def _modules() -> Iterator[tuple[str, Reader | None]]:
+    """The name of every reader module of this folder, and its `READER`; None if it does not define one."""
     for module in pkgutil.iter_modules(__path__):
-        reader = getattr(importlib.import_module(f"{__name__}.{module.name}"), "READER", None)
-        if isinstance(reader, Reader):
-            yield reader
+        if module.name not in _SHARED:
+            reader = getattr(importlib.import_module(f"{__name__}.{module.name}"), "READER", None)
+            yield module.name, reader if isinstance(reader, Reader) else None
 
 
-READERS: Mapping[str, Reader] = {reader.name: reader for reader in _registered()}
+READERS: Mapping[str, Reader] = {reader.name: reader for _, reader in _modules() if reader}
 
 
 def get_reader(dataset: str) -> Reader:
     """The dataset's reader. Raises UserError for an unknown name."""
     if dataset not in READERS:
         near = did_you_mean(dataset.lower(), READERS)
-        raise UserError(f"unknown dataset {dataset!r}{near}; there are {', '.join(sorted(READERS))}")
+        without = "".join(f"; readers/{name}.py does not define READER" for name, reader in _modules() if not reader)
+        raise UserError(f"unknown dataset {dataset!r}{near}; there are {', '.join(sorted(READERS))}{without}")
     return READERS[dataset]
 
 
@@ -59,7 +63,7 @@ def discover(dataset: str, root: Path, options: ReaderOptions | None = None, *, 
         defects: whether clips in the dataset's table of known defects are left out.
 
     Raises:
-        UserError: if the dataset is unknown, the root is not a folder, or no clip is found.
+        UserError: if the dataset is unknown, the root is not a folder, no clip is found, or the reader breaks a rule.
         TypeError: if the options belong to another reader.
     """
     reader = get_reader(dataset)
@@ -72,6 +76,7 @@ def discover(dataset: str, root: Path, options: ReaderOptions | None = None, *, 
     if not root.is_dir():
         raise UserError(f"{root} is a file; give the folder that holds the {dataset} files")
     found = reader.discover(root.resolve(), options)
+    check_rules(reader, found)
     if defects:
         _leave_out_defects(dataset, found)
     _name_below(root.resolve(), found)

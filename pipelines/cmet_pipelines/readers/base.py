@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
+from typing import get_type_hints
 
 from pydantic import BaseModel, ConfigDict
 
 from talking_face.clip import Clip, MediaSource
 from talking_face.media.source import open_source
-from talking_face.reasons import Reason
+from talking_face.reasons import Reason, UserError
 
 _VIDEO = "mp4 m4v mov mkv webm avi flv f4v mpg mpeg vob ts m2ts mts wmv asf 3gp 3g2 ogv mxf dv y4m rm nut gif"
 _AUDIO = "m4a wav aac mp3 flac ogg opus wma aif aiff ac3 mka"
@@ -87,6 +89,33 @@ class Reader:
     name: str  # NAME in `cmet-eval preprocess NAME`, Clip.dataset, and the first part of every clip_id
     discover: Callable[..., Discovery]  # called with the resolved root and an instance of `options`
     options: type[ReaderOptions] = ReaderOptions
+
+
+def check_rules(reader: Reader, found: Discovery) -> None:
+    """Checks the clips that a reader found: names of the dataset, types of labels, and unique, sorted ids.
+
+    Raises UserError that names the reader, the clip and the rule.
+    """
+    types = get_type_hints(Clip)
+    for clip in (*found.clips, *(skip.clip for skip in found.skipped if skip.clip)):
+        for name, expected in types.items():
+            value = getattr(clip, name)
+            if not isinstance(value, expected):
+                wanted = getattr(expected, "__name__", None) or str(expected)
+                raise _broken_rule(reader, f"{name} of {clip.clip_id} is {value!r}; it must be of type {wanted}")
+        if clip.dataset != reader.name:
+            raise _broken_rule(reader, f"dataset of {clip.clip_id} is {clip.dataset!r}; it must be {reader.name!r}")
+        if not clip.clip_id.startswith(f"{reader.name}/"):
+            raise _broken_rule(reader, f"clip_id {clip.clip_id!r} must start with '{reader.name}/'")
+    for first, second in pairwise(found.clips):
+        if first.clip_id == second.clip_id:
+            raise _broken_rule(reader, f"two clips have the id {first.clip_id}; finish() keeps one of them")
+        if first.clip_id > second.clip_id:
+            raise _broken_rule(reader, "the clips are not sorted by clip_id; return into.finish()")
+
+
+def _broken_rule(reader: Reader, rule: str) -> UserError:
+    return UserError(f"the reader of {reader.name} breaks a rule: {rule} (docs/how_to/add_a_dataset.md)")
 
 
 @dataclass(frozen=True)
