@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class Reason(StrEnum):
-    """The codes. Ledgers and result rows store their values, so a value is never renamed; new values may be added."""
+    """The codes. Ledgers and result rows store their values, so a value is never renamed; new values can be added."""
 
     MISSING_FILE = "missing-file"
     EMPTY_FILE = "empty-file"

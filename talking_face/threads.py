@@ -40,5 +40,5 @@ def limit_threads(n: int = 1) -> None:
 
 
 def codec_threads() -> int:
-    """Threads that each FFmpeg decoder may use: 1, or the number of the last call of `limit_threads`."""
+    """Threads that each FFmpeg decoder may use: 1, or the number that `limit_threads` was last called with."""
     return _codec_threads

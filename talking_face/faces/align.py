@@ -116,7 +116,7 @@ def source_region(transform: np.ndarray, size: int, picture: tuple[int, int]) ->
 def cut(
     mode: AlignMode, picture: Picture, transform: np.ndarray, size: int, offset: tuple[int, int] = (0, 0)
 ) -> np.ndarray:
-    """The (size, size, 3) uint8 RGB crop of a picture by its (2, 3) transform.
+    """Crop a picture with its (2, 3) transform to (size, size, 3) uint8 RGB.
 
     `offset`: source coordinates of the picture's left and top edge, if the picture is only a part of the source frame.
     """

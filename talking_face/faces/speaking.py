@@ -25,7 +25,7 @@ DISTANCES: tuple[tuple[str, int, int], ...] = (
     *(("inner_opening", 13, 14), ("outer_opening", 0, 17), ("width", 61, 291)),
     *(("jaw", 2, 152), ("inner_width", 78, 308)),
 )
-MAX_LAG = 5  # frames; the sound may be this much earlier or later than the picture
+MAX_LAG = 5  # frames; lags of the sound up to this one, in both directions, are tried
 _LAG_COST = 0.02  # subtracted from the correlation per frame of lag, because most files are in sync
 # The best face's score must exceed the second best score by this much. In the 110 GRID pairs, the largest margin of a
 # wrong face was 0.016.

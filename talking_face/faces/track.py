@@ -175,7 +175,7 @@ def _candidates(boxes: list[Box], picture: Picture) -> list[Box]:
 
 
 def _search_lost(faces: list[_Follower], picture: Picture, files: ModelFiles) -> None:
-    """Moves the window of each lost face to a face near its last position. A single track may move to any face."""
+    """Moves the window of each lost face to a face near its last position. A single track can move to any face."""
     boxes = main_first(find_faces(picture, files), picture.width, picture.height)
     free = [box for box in boxes if all(face.missing or not _near(box, face.box, 0.5) for face in faces)]
     for face in faces:

@@ -134,7 +134,7 @@ def to_tensor(chips_rgb: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(chips_rgb.transpose(0, 3, 1, 2)).astype(np.float32) / 255
 
 
-# long: the layers of the published network, as classes that need torch, which is imported here
+# long: defines all layers of the published network, as local classes because torch is imported inside
 def build(name: str) -> Any:
     """The untrained network in evaluation mode, with the parameter names of its checkpoint.
 

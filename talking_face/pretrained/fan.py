@@ -133,7 +133,7 @@ def cached_boxes_network(file: WeightFile) -> tuple[Any, str]:
     return load_network(file, s3fd_network), device()
 
 
-# long: the layers of the published network, as classes that need torch, which is imported here
+# long: defines all layers of the published network, as local classes because torch is imported inside
 def fan_network(stacks: int = 4) -> Any:
     """FAN with the parameter names of the published file; (N, 3, 256, 256) -> (N, 68, 64, 64) heat maps."""
     import torch

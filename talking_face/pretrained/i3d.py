@@ -117,7 +117,7 @@ def resize_tf1(frames: np.ndarray, size: int) -> np.ndarray:
     return out
 
 
-# long: the layers of the published network, as classes that need torch, which is imported here
+# long: defines all layers of the published network, as local classes because torch is imported inside
 def build() -> Any:
     """The untrained network as a torch module in evaluation mode: (N, 3, T, 224, 224) in [-1, 1] to (N, 400)."""
     import torch
@@ -127,7 +127,7 @@ def build() -> Any:
     def padded(x: torch.Tensor, kernel: tuple[int, ...], stride: tuple[int, ...]) -> torch.Tensor:
         """Pad with zeros as TensorFlow's SAME does, so that there are ceil(n / stride) outputs per axis.
 
-        If the number of zeros is odd, one more zero is added at the end than at the start. Max pools may be padded with
+        If the number of zeros is odd, one more zero is added at the end than at the start. Max pools can be padded with
         zeros too, because their inputs are outputs of a ReLU.
         """
         sides: list[int] = []

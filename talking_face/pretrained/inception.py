@@ -116,7 +116,7 @@ def inception_features(frames_rgb: np.ndarray, files: ModelFiles) -> np.ndarray:
     return run_batches(network, frames_rgb, _BATCH, lambda batch: batch.permute(0, 3, 1, 2).float() / 255)
 
 
-# long: the layers of the published network, as classes that need torch, which is imported here
+# long: defines all layers of the published network, as local classes because torch is imported inside
 def build() -> Any:
     """The untrained network as a torch module in evaluation mode: (N, 3, H, W) in [0, 1] to (N, 2048)."""
     import torch

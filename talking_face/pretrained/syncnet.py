@@ -102,8 +102,8 @@ class SyncNet:
         """Embeddings of all windows of five consecutive frames.
 
         Args:
-            crops: (T, 224, 224, 3) uint8 RGB, T >= 5. The network was trained on BGR, 0-255, without any scaling; its
-                first convolution is reordered instead of the pixels.
+            crops: (T, 224, 224, 3) uint8 RGB, T >= 5. The network was trained on BGR, 0-255, without any scaling. The
+                weights of its first convolution are reordered to RGB, so that the pixels need not be reordered.
 
         Returns:
             (T - 4, 1024) float32; row i is the embedding of frames i to i + 4.

@@ -36,7 +36,7 @@ FILES: dict[Kind, str] = {"syncnet": "corpus_syncnet.safetensors", "emotion": "c
 
 @dataclass(frozen=True)
 class TrainedOn:
-    """The record in a file's header: the training data, none of which the evaluator may score."""
+    """The record in a file's header: the training data. The evaluator must not score any clip of it."""
 
     kind: Kind
     data: str  # content digest of the shard set
