@@ -7,7 +7,7 @@ has 8 convolutions and 3 linear layers. Two clips with their emotions, timbres a
 That clip is first aligned in time with the clip that gave the content.
 
 The scheme is EVP's (Ji et al. 2021; jixinya/EVP, train/disentanglement). EVP has no timbre, and therefore only four
-combinations. EVP's released code pairs inputs and targets differently from its paper; this file follows the paper.
+combinations. The pairs of inputs and targets in EVP's released code contradict EVP's paper and are not used here.
 """
 
 from __future__ import annotations

@@ -1,9 +1,12 @@
 """EBM, CEM-Net's emotion memory: predicts an emotional face from lips, the audio's emotion and the source's face.
 
-The paper's third module. A value memory stores the displacements that emotions add to a face. Training reads it with
-the true displacement (`values`). Inference reads it with the inputs (`keys`): the emotion of the target's audio (AEE),
-the emotion of the source's picture, the identity, and the emotion-agnostic lips. The network learns to align the two.
-The memories have the form of External Attention (Guo et al. 2021): two linear layers and a softmax.
+It is the paper's third module. The memory has K slots, each with a key vector and a value vector. The value vectors
+encode displacements that emotions add to a face. In training, the true displacement is encoded, and the slots are
+weighted by the similarity of this vector to their values. At inference the true displacement is unknown. There the
+slots are weighted by the similarity of a query to their keys. The query is computed from the emotion of the target's
+audio (by AEE), the emotion of the source's picture, the identity, and the lips without emotion. The network learns to
+make both weightings equal. The memory has the form of External Attention (Guo et al. 2021): two linear layers and a
+softmax.
 """
 
 from __future__ import annotations
@@ -25,49 +28,57 @@ from cmet_reference.cem_net.audio2mouth import POINTS
 KIND = "ebm"
 N_POINTS, BLENDSHAPES = 478, 52
 N_MOUTH = 3 * len(POINTS)
-NOSE = (4, 2)  # MediaPipe's points: its tip and its base
+NOSE = (4, 2)  # MediaPipe's points of the tip and the base of the nose
 
 
 @dataclass(frozen=True)
 class EbmNetSettings:
-    """The network's sizes, and the parts of its key. The paper gives no sizes."""
+    """The network's sizes, and the inputs of its key. The paper gives no sizes."""
 
-    slots: int = 64  # K: External Attention's
-    width: int = 512  # D: Audio2Mouth's
-    # Of the softmax over cosines: at 0.1 a slot that fits (cosine 1) weighs e^10 times one at right angles to it, so
-    # that one slot or few slots are read; at 1 (External Attention, which has no cosine) all slots are always read.
+    slots: int = 64  # K, as in External Attention
+    width: int = 512  # D, as in Audio2Mouth
+    # Temperature of the softmax over cosines. At 0.1, a slot with cosine 1 weighs e^10 times a slot with cosine 0, so
+    # that one slot or a few slots are read. At 1, all slots are always read. External Attention, which has no cosine,
+    # has no temperature either.
     temperature: float = 0.1
-    hidden: int = 512  # of the encoders and the decoder
+    hidden: int = 512  # units per hidden layer of the encoders and the decoder
     audio_emotion: int = 128  # size of AEE's embedding; 0: no emotion of the audio in the key (the paper's "w/o AEE")
-    picture_emotion: int = 32  # size of the embedding of the source's blendshapes; 0: none
-    identity: int = 0  # 128 (dlib's face ResNet), 512 (ArcFace); 0: none
-    emotions: int = 8
+    picture_emotion: int = 32  # size of the emotion embedding from the source's blendshapes; 0: not in the key
+    identity: int = 0  # size of the identity embedding: 128 (dlib's face ResNet), 512 (ArcFace); 0: not in the key
+    emotions: int = 8  # number of emotions, C
     # "lower-half": the decoder moves the points below the middle of the eyes, as the paper's pictures show.
     # "whole-face": it moves all 478 points, since brows and eyes show emotion too.
     region: Literal["whole-face", "lower-half"] = "whole-face"
-    dropout: float = 0.0  # of the key's parts
-    # The embedding of the audio's emotion in the key. 0: AEE's own, as in the paper. Above 0: the mean of the emotions'
-    # centres, weighted by this power of AEE's probabilities: 1 gives the expected emotion, 100 the likeliest one alone.
-    # An embedding between two emotions reads the mean of both displacements, which is nearly zero. Training uses the
-    # centre of the clip's label.
+    dropout: float = 0.0  # of the key's inputs
+    # The embedding of the audio's emotion that the key reads. 0: AEE's embedding, as in the paper. Above 0: the mean of
+    # the centres of the emotions, weighted by AEE's probabilities to this power. With 1 it is the expected centre, with
+    # 100 nearly the centre of the most probable emotion. A clear decision helps, because an embedding between two
+    # emotions reads the mean of two displacements, which is nearly zero. Above 0, training uses the centre of the
+    # clip's labelled emotion.
     decision: float = 0.0
-    # Subtract the emotion that the source's blendshapes show (`emotion_shares`, `shown`) before the new one is added.
-    # The memory then learns eight emotions on a neutral face, instead of 56 changes from one emotion to another.
+    # Subtract the source's expression before the new emotion is added. The expression is estimated from the source's
+    # blendshapes (see `emotion_shares`, `shown`). The memory then learns eight emotions on a neutral face, instead of
+    # 56 changes from one emotion to another.
     neutral: bool = False
-    strength: float = 1.0  # at inference, the factor of the memory's displacement
-    # At inference, the share of the change that is applied below the nose. A wrong emotion costs most at the mouth,
-    # which speech moves.
+    strength: float = 1.0  # at inference, the memory's displacement is multiplied by this factor
+    # At inference, the share of the change that is applied below the nose. It is less than 1 in the demo, because a
+    # wrong emotion does most harm at the mouth, which also moves with speech.
     mouth: float = 1.0
 
 
 class EBM(nn.Module):
-    """The memory. All points are in the head's frame, in eye distances. Names of layers and buffers are stored.
+    """The memory. All points are in the head's frame, in eye distances.
 
-    Buffers: `template` (478, 3); `unit` (): standard deviation of a coordinate of the displacement; `spread`
-    (171, 1434): the linear map from lips and jaw to the whole face; `moves` (478,): 1 where the decoder may move a
-    point; `mean`, `std` (52,): of the log odds of blendshapes; `tells` (53, C): a linear discriminant of emotions on
-    standardised log odds and a 1; `shown` (C, 1434): mean displacement of each emotion from the same people's neutral
-    faces; `centres` (C, E): AEE's mean embedding of each emotion.
+    Names of layers and buffers are stored in checkpoints. The buffers are:
+
+    - `template` (478, 3): the mean face in the head's frame.
+    - `unit`, scalar: standard deviation of a coordinate of the displacement.
+    - `spread` (171, 1434): the linear map from the motion of lips and jaw to the motion of the whole face.
+    - `moves` (478,): 1 for points that the decoder may move, else 0.
+    - `mean`, `std` (52,): mean and standard deviation of the log odds of blendshapes.
+    - `tells` (53, C): a linear discriminant of the emotion from standardised log odds; the last row is the bias.
+    - `shown` (C, 1434): mean displacement of the face in each emotion from the same person's neutral face.
+    - `centres` (C, E): AEE's mean embedding of each emotion.
     """
 
     template: Tensor
@@ -101,7 +112,7 @@ class EBM(nn.Module):
         self.keys = nn.Parameter(torch.randn(s.slots, s.width) / s.width**0.5)  # M_k
         self.values = nn.Parameter(torch.randn(s.slots, s.width) / s.width**0.5)  # M_v
         self.decoder = _mlp(s.width + N_MOUTH, s.hidden, 3 * N_POINTS)
-        self.table = nn.Linear(s.width, 3 * N_POINTS, bias=False)  # added to the decoder; see `init_as_table`
+        self.table = nn.Linear(s.width, 3 * N_POINTS, bias=False)  # added to the decoder's output: `init_as_table`
         self.register_buffer("template", torch.zeros(N_POINTS, 3))
         self.register_buffer("mean", torch.zeros(BLENDSHAPES))
         self.register_buffer("std", torch.ones(BLENDSHAPES))
@@ -113,28 +124,36 @@ class EBM(nn.Module):
         self.register_buffer("centres", torch.zeros(s.emotions, s.audio_emotion))
 
     def base(self, rest: Tensor, lips: Tensor) -> Tensor:
-        """The emotion-agnostic face: the references' mean (B, 478, 3), moved with the mouth by (B, T, 57, 3).
+        """The face without the emotion: the mean of the references, moved by the lips.
 
-        Returns (B, T, 478, 3).
+        Args:
+            rest: (B, 478, 3), the references' mean.
+            lips: (B, T, 57, 3), displacements of lips and jaw from it.
+
+        Returns:
+            (B, T, 478, 3).
         """
         return rest[:, None] + (lips.flatten(2) @ self.spread).unflatten(2, (-1, 3))
 
     def standard(self, shapes: Tensor) -> Tensor:
-        """(B, 52) of `log_odds`, standardised and clipped to 4 standard deviations."""
+        """Standardises results of `log_odds`, (B, 52), and clips them to 4 standard deviations."""
         return ((shapes - self.mean) / self.std).clamp(-4, 4)
 
     def picture_emotion(self, blendshapes: Tensor) -> Tensor:
-        """The emotion embedding of a source's face: (B, 52) of `log_odds` to (B, E)."""
+        """The emotion embedding of the source's face, (B, E), from results of `log_odds`, (B, 52)."""
         assert self.picture is not None
         return self.picture(self.standard(blendshapes))  # type: ignore[no-any-return]
 
     def emotion_shares(self, blendshapes: Tensor) -> Tensor:
-        """The discriminant's probability of each emotion in a source: (B, 52) of `log_odds` to (B, C)."""
+        """The probability of each emotion in the source's face, (B, C), from results of `log_odds`, (B, 52)."""
         ones = torch.ones_like(blendshapes[:, :1])
         return (torch.cat([self.standard(blendshapes), ones], dim=1) @ self.tells).softmax(dim=1)
 
     def start(self, rest: Tensor, lips: Tensor, blendshapes: Tensor | None) -> Tensor:
-        """The face before the memory's displacement, (B, T, 478, 3); with `neutral`, without its expression."""
+        """The face before the memory's displacement is added, (B, T, 478, 3).
+
+        It is the result of `base`. With the setting `neutral`, the source's estimated expression is subtracted.
+        """
         base = self.base(rest, lips)
         if not self.settings.neutral:
             return base
@@ -143,9 +162,11 @@ class EBM(nn.Module):
         return base - (expression * self.moves[:, None])[:, None]
 
     def decided_embedding(self, vector: Tensor, probabilities: Tensor) -> Tensor:
-        """The audio's emotion embedding for the key: AEE's (E,) and its probabilities (C,) to (E,).
+        """The audio's emotion embedding for the key, (E,); see `EbmNetSettings.decision`.
 
-        See `EbmNetSettings.decision`.
+        Args:
+            vector: (E,), AEE's embedding.
+            probabilities: (C,), AEE's probabilities of the emotions.
         """
         power = self.settings.decision
         if not power:
@@ -157,7 +178,13 @@ class EBM(nn.Module):
     def query(
         self, lips: Tensor, audio_emotion: Tensor | None, picture_emotion: Tensor | None, identity: Tensor | None
     ) -> Tensor:
-        """f_e: (B, T, 57, 3) lips and the clip's embeddings, (B, ...) each, to (B, T, D)."""
+        """The query for the keys, (B, T, D), f_e in the paper.
+
+        Args:
+            lips: (B, T, 57, 3), displacements of lips and jaw.
+            audio_emotion, picture_emotion, identity: embeddings of the clip, (B, size) each; None if the key does not
+                read them.
+        """
         parts = [self.lips((lips / self.unit).flatten(2))]
         for layer, given in ((self.feeling, audio_emotion), (self.seen, picture_emotion), (self.who, identity)):
             if layer is not None:
@@ -166,31 +193,44 @@ class EBM(nn.Module):
         return self.key(torch.cat(parts, dim=2))
 
     def encode(self, added: Tensor) -> Tensor:
-        """f_dlip: the true displacement from the emotion-agnostic face, (B, T, 478, 3), to (B, T, D).
+        """Encodes the true displacement, (B, T, 478, 3), as (B, T, D), f_dlip in the paper.
 
-        With `lower-half` only lips and jaw are read, as in the paper.
+        The displacement is relative to the face without emotion. With `lower-half`, only lips and jaw are encoded, as
+        in the paper.
         """
         part = added[:, :, list(POINTS)] if self.settings.region == "lower-half" else added
         return self.added((part / self.unit).flatten(2))
 
     def address(self, feature: Tensor, memory: Tensor) -> Tensor:
-        """Logarithm of the slots' weights, (B, T, K): log softmax of cosine / temperature."""
+        """The logarithm of the slots' weights, (B, T, K): log softmax of cosine / temperature.
+
+        Args:
+            feature: (B, T, D).
+            memory: (K, D), the keys or the values.
+        """
         cosine = functional.normalize(feature, dim=-1) @ functional.normalize(memory, dim=-1).T
         return (cosine / self.settings.temperature).log_softmax(dim=-1)
 
     def decode(self, feature: Tensor, lips: Tensor) -> Tensor:
-        """(B, T, D) read from the memory, and the lips (B, T, 57, 3), to the displacement (B, T, 478, 3)."""
+        """The displacement of the face, (B, T, 478, 3).
+
+        Args:
+            feature: (B, T, D), the weighted sum of the memory's values.
+            lips: (B, T, 57, 3).
+        """
         moved = self.decoder(torch.cat([feature, (lips / self.unit).flatten(2)], dim=2)) + self.table(feature)
         moved = moved.unflatten(2, (-1, 3))
         return moved * self.unit * self.moves[:, None]
 
     @torch.no_grad()
     def init_as_table(self) -> None:
-        """Initialise as a table: slot k adds the displacement of emotion k mod C (`shown`); its key is AEE's centre.
+        """Initialise the memory as a table of emotions.
 
-        With random slots and keys the network reads the same for all emotions during the first hundreds of steps, since
-        it learns the mean over emotions first. Given the true label of speakers left out of training, the demo's memory
-        showed it in 17 % of the clips after 200 steps, and in 83 % after 150 steps where it began as a table.
+        Slot k gives the mean displacement of emotion k mod C (`shown`). Its key is the query for AEE's centre of this
+        emotion. With random slots and keys, the network gives the same displacement for all emotions during the first
+        hundreds of steps, since it learns the mean over emotions first. In a test with the demo's settings, the memory
+        got the true emotion of speakers left out of training. After 200 steps from random values, the face showed this
+        emotion in 17 % of the clips. After 150 steps from a table, it did so in 83 %.
         """
         s, training = self.settings, self.training
         self.eval()
@@ -200,7 +240,7 @@ class EBM(nn.Module):
         for weight in self.decoder[-1].parameters():
             weight.zero_()
         if self.feeling is not None:
-            self.feeling.weight.mul_(4 / self.centres.std().clamp(min=1e-6))  # louder than the lips
+            self.feeling.weight.mul_(4 / self.centres.std().clamp(min=1e-6))  # more weight than the lips
             self.feeling.bias.copy_(-self.feeling.weight @ self.centres.mean(dim=0))
             n = len(self.centres)
             seen = self.picture_emotion(self.mean.expand(n, -1)) if self.picture is not None else None
@@ -227,10 +267,10 @@ class EBM(nn.Module):
 
         Args:
             rest: (B, 478, 3), the references' mean.
-            lips: (B, T, 57, 3), Audio2Mouth's displacements from there.
+            lips: (B, T, 57, 3), Audio2Mouth's displacements from the references' mean.
             blendshapes: (B, 52), `log_odds` of the references' blendshapes.
-            audio_emotion: (B, E), AEE's embedding of the target's audio.
-            identity: (B, I).
+            audio_emotion: (B, E), emotion embedding of the target's audio; see `decided_embedding`.
+            identity: (B, I), identity embedding.
 
         Returns:
             (B, T, 478, 3).
@@ -242,51 +282,56 @@ class EBM(nn.Module):
         return base + self.change_share()[:, None] * change
 
     def change_share(self) -> Tensor:
-        """(478,): 1 above the tip of the nose, `EbmNetSettings.mouth` below its base, linear between them."""
+        """The share of the change that is applied to each point, (478,).
+
+        It is 1 above the tip of the nose, `EbmNetSettings.mouth` below the base of the nose, and linear between them.
+        """
         height = self.template[:, 1]
         tip, under = height[NOSE[0]], height[NOSE[1]]
         down = ((height - tip) / (under - tip).clamp(min=1e-6)).clamp(0, 1)
         return 1 - (1 - self.settings.mouth) * down
 
     def record(self) -> dict[str, object]:
-        """What `load` needs next to the tensors."""
+        """JSON values that `load` needs in addition to the tensors."""
         return asdict(self.settings)
 
 
 def log_odds(blendshapes: np.ndarray) -> np.ndarray:
-    """Log odds of blendshapes, the mean over frames: (N, 52) in [0, 1] to (52,) float32.
+    """The mean log odds of blendshapes over N frames: (N, 52) in [0, 1] to (52,) float32.
 
-    0.01 is added on either side. Brows and nose move between 0.001 and 0.1, a range that log odds resolve. Leaving
-    training speakers out, a linear discriminant recognises 64 % of the emotions (of 8) with 4 speakers, 47 % with 12.
+    The formula is log((x + 0.01) / (1.01 - x)). The blendshapes of brows and nose vary between 0.001 and 0.1, and log
+    odds enlarge the differences in this range. In a test, one training speaker at a time was left out, and a linear
+    discriminant of these values classified this speaker's clips into 8 emotions. It was correct for 64 % of the clips
+    with 4 speakers and for 47 % with 12 speakers.
     """
     return np.log((blendshapes + 0.01) / (1.01 - blendshapes)).mean(axis=0).astype(np.float32)
 
 
 @dataclass(frozen=True)
 class EbmLossWeights:
-    """Weights of the losses. The paper names the terms and gives no weights.
+    """Weights of the losses. The paper names the losses and gives no weights.
 
-    All losses are of the order of 1 in their units (standard deviations of the displacement, unit vectors, nats), so
+    All losses have a magnitude near 1 in their units (standard deviations of the displacement, unit vectors, nats), so
     the weights need not balance them.
     """
 
-    landmarks: float = 1.0  # L_a2m of the decoded landmarks
-    continuity: float = 1.0  # inside it: the paper's lambda
-    reconstruction: float = 1.0  # |f_dlip - f_hat|^2
-    alignment: float = 1.0  # KL(alpha_k || alpha_v)
-    # L_a2m of the face decoded through the keys, as at inference. 0 in the paper, which trains the decoder with the
-    # values alone and relies on the alignment.
+    landmarks: float = 1.0  # L_a2m (see audio2mouth.loss) of the landmarks decoded from the values' weights
+    continuity: float = 1.0  # weight of the continuity loss inside L_a2m, the paper's lambda
+    reconstruction: float = 1.0  # squared distance between the encoded displacement and the sum read from the memory
+    alignment: float = 1.0  # KL divergence between the keys' weights and the values' weights of the slots
+    # L_a2m of the landmarks decoded from the keys' weights, as at inference. The paper has no such loss: it trains the
+    # decoder only with the values' weights and relies on the alignment.
     through_keys: float = 0.0
-    picture: float = 1.0  # cross-entropy of the source's emotion in its face; it trains the extractor
+    picture: float = 1.0  # cross-entropy of the source's emotion, as recognised in its face; trains that classifier
 
 
 def loss(net: EBM, batch: Mapping[str, Tensor], weights: EbmLossWeights) -> tuple[Tensor, dict[str, Tensor]]:
-    """All losses of the memory.
+    """All losses of the memory: their weighted sum, and the parts.
 
     Args:
-        batch: `rest` (B, 478, 3); `blendshapes` (B, 52); `lips` (B, T, 57, 3); `truth` (B, T, 478, 3);
-            `audio_emotion` (B, E) and `identity` (B, I) where the key has them; `source` (B,): class of the source's
-            emotion, -100 where unlabelled.
+        batch: `rest` (B, 478, 3), `blendshapes` (B, 52) and `lips` (B, T, 57, 3), see `EBM.forward`; `truth`
+            (B, T, 478, 3), the true face; `audio_emotion` (B, E) and `identity` (B, I), if the key reads them; `source`
+            (B,), class of the source's emotion, -100 if unlabelled.
     """
     rest, lips = batch["rest"], batch["lips"]
     added = (batch["truth"] - net.start(rest, lips, batch.get("blendshapes"))) * net.moves[:, None]
@@ -311,12 +356,16 @@ def loss(net: EBM, batch: Mapping[str, Tensor], weights: EbmLossWeights) -> tupl
 
 
 def alignment(log_keys: Tensor, log_values: Tensor) -> Tensor:
-    """KL(alpha_k || alpha_v) in nats, mean over frames; from logarithms (..., K)."""
+    """The KL divergence of the keys' weights from the values' weights, KL(alpha_k || alpha_v) in nats, mean over
+    frames.
+
+    The arguments are the logarithms of the weights, (..., K) each.
+    """
     return (log_keys.exp() * (log_keys - log_values)).sum(dim=-1).mean()
 
 
 def _landmarks(net: EBM, predicted: Tensor, added: Tensor, continuity: float) -> Tensor:
-    """L_a2m in units of the displacement, over the points that may move."""
+    """The loss L_a2m of the displacements, divided by `unit`, over the points that the decoder may move."""
     kept = net.moves.bool()
     return audio2mouth.loss(predicted[:, :, kept] / net.unit, added[:, :, kept] / net.unit, continuity)[0]
 
@@ -324,7 +373,7 @@ def _landmarks(net: EBM, predicted: Tensor, added: Tensor, continuity: float) ->
 def load(path: Path) -> tuple[EBM, str]:
     """The network of a checkpoint file in evaluation mode, and the kind of its identity: none, dlib or arcface.
 
-    Raises UserError where the file cannot be used.
+    Raises UserError if the file cannot be used.
     """
     from cmet_reference.training import checkpoints
 

@@ -1,4 +1,7 @@
-"""Trains the emotion memory: faces of one emotion to faces of another, read through keys and through values."""
+"""Trains EBM, CEM-Net's emotion memory, on pairs of a source clip and a target clip of one speaker.
+
+It also measures the memory on held-out speakers.
+"""
 
 from __future__ import annotations
 
@@ -30,31 +33,33 @@ class EbmSettings:
     """How the memory is trained."""
 
     steps: int
-    batch: int = 64  # windows of T frames; the paper gives no number
-    rate: float = 1e-4  # learning rate: Audio2Mouth's; the paper gives none
+    batch: int = 64  # windows of T frames per step; the paper gives no number
+    rate: float = 1e-4  # learning rate, that of Audio2Mouth; the paper gives none
     weight_decay: float = 0.0
-    annealed: bool = False
-    sources: int = 2  # source clips of the speaker for each target clip, drawn once; they give the references
-    # Standard deviation of noise on the source's blendshapes, one draw per window, in units of theirs: another person's
-    # neutral face. It replaces EAMM's augmentation of pictures, which keeps the extractor from recognising people.
+    annealed: bool = False  # see training.stage.Optimizer
+    sources: int = 2  # source clips of the same speaker per target clip, drawn once; they give the references
+    # Standard deviation of random noise on the source's blendshapes, in units of their own standard deviation. It is
+    # drawn once per window and imitates another person's neutral face, so that the classifier of the source's emotion
+    # does not learn to recognise people. EAMM augments the pictures for this purpose.
     noise: float = 0.0
     identity: Literal["none", "dlib", "arcface"] = "none"
-    # Shrinkage of the discriminant of the source's emotion towards a multiple of the identity. Leaving training
-    # speakers out, it is right for 64 % of the clips with 0.1, 56 % with 0.3 (4 speakers; with 12, 47 % with either).
+    # The discriminant of the source's emotion: the share of the covariance that is replaced by a multiple of the
+    # identity. In a test that left out one of 4 training speakers at a time, it was correct for 64 % of the clips with
+    # 0.1 and for 56 % with 0.3. With 12 speakers it was correct for 47 % with both values.
     shrink: float = 0.1
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A target clip, and the inputs that a source clip of the same speaker gives. E, I: sizes of the embeddings."""
+    """A target clip, and the inputs that a source clip of the same speaker gives. E and I are sizes of embeddings."""
 
-    face: Face  # the target
-    rest: np.ndarray  # (478, 3), mean of the source's references
-    blendshapes: np.ndarray  # (52,), `ebm.log_odds` of their blendshapes
-    lips: np.ndarray  # (T, 57, 3), displacements by Audio2Mouth from there
-    audio_emotion: np.ndarray  # (E,), AEE's embedding of the target's audio
+    face: Face  # the target clip
+    rest: np.ndarray  # (478, 3), mean of the references, which are frames of the source clip
+    blendshapes: np.ndarray  # (52,), `ebm.log_odds` of the references' blendshapes
+    lips: np.ndarray  # (T, 57, 3), Audio2Mouth's displacements from the mean of the references
+    audio_emotion: np.ndarray  # (E,), emotion embedding of the target's audio
     source: ClipArrays
-    identity: np.ndarray  # (I,)
+    identity: np.ndarray  # (I,), identity embedding of the source
 
 
 @dataclass(frozen=True)
@@ -62,12 +67,12 @@ class FixedNetworks:
     """The networks that the memory is built on. They are not trained."""
 
     mouths: Audio2Mouth
-    encoder: aee.AEE | None  # gives the emotion of the audio; None leaves it out of the key
+    encoder: aee.AEE | None  # gives the emotion of the audio; None: the key does not read this emotion
     files: ModelFiles  # where the identity networks are searched
 
 
 class EbmStage:
-    """The emotion memory on pairs of clips. Audio2Mouth and AEE are fixed. Implements `Stage`."""
+    """Trains the emotion memory on pairs of clips. Audio2Mouth and AEE are not trained. Implements `Stage`."""
 
     name = ebm.KIND
 
@@ -114,18 +119,18 @@ class EbmStage:
         self.noise = settings.noise * self.net.std.numpy(force=True)
 
     def _training_embeddings(self, encoder: aee.AEE | None, train: Sequence[ClipArrays]) -> dict[str, np.ndarray]:
-        """The audio embedding of every training clip by id. Fills the network's centres."""
+        """The audio's emotion embedding of every training clip, by id. It also fills the network's buffer `centres`."""
         vectors = [encoder.emotion(c.audio) for c in train] if encoder else [np.zeros(0, np.float32)] * len(train)
         if encoder and self.emotions:
             labels = np.array([class_of(c.emotion, self.emotions) for c in train])
             centres = np.stack([np.stack(vectors)[labels == k].mean(axis=0) for k in range(len(self.emotions))])
             self.net.centres.copy_(torch.from_numpy(centres))
-            if self.net.settings.decision:  # the memory learns the effect of each emotion, not AEE's mistakes
+            if self.net.settings.decision:  # so that AEE's mistakes have no effect on the training
                 vectors = [centres[k] if k >= 0 else vector for k, vector in zip(labels, vectors, strict=True)]
         return {c.clip_id: vector for c, vector in zip(train, vectors, strict=True)}
 
     def _fill_buffers(self, template: np.ndarray, faces: Sequence[Face]) -> None:
-        """Everything of the network that is fitted to the training split before training."""
+        """Compute the network's buffers from the training split, before the training."""
         net = self.net
         net.template.copy_(torch.from_numpy(template))
         net.spread.copy_(torch.from_numpy(mouth_spread(faces)))
@@ -167,14 +172,16 @@ class EbmStage:
         return ebm.loss(self.net, batch, self.weights)
 
     def held_out(self) -> Mapping[str, float]:
-        """Figures of pairs whose source shows another emotion than the target.
+        """Figures of held-out pairs in which source and target have different emotions.
 
-        Errors are mean distances in percent of the eye distance, over all points (`error`) and over lips and jaw
-        (`mouth`): of the memory's face, of the emotion-agnostic one (`_without`), and of the source's still face
-        (`_still`). `direction` is the cosine between the mean displacement that the memory adds to a clip and the true
-        one. `emotion` is the share of faces whose target emotion `ShapeClassifier` recognises: of the memory's, the
-        emotion-agnostic, the still and the real ones (`_truth`). `picture` is the share of sources whose emotion the
-        network recognises in their blendshapes.
+        - `error`: mean distance of all points from the truth, in percent of the eye distance.
+        - `mouth`: the same, for the points of lips and jaw.
+        - `direction`: cosine between the mean displacement that the memory adds to a clip and the true displacement.
+        - `emotion`: share of clips whose target emotion `ShapeClassifier` recognises.
+        - `picture`: share of sources whose emotion the network recognises in their blendshapes.
+
+        These figures are for the memory's face. Names with `_without` are for the face without emotion, `_still` for
+        the source's face without motion, and `_truth` for the real face.
         """
         errors, recognised, pictures = [], [], []
         for p in self.held_pairs:
@@ -203,7 +210,10 @@ class EbmStage:
         return {"net": self.net.record(), "identity": self.settings.identity, "emotions": list(self.emotions)}
 
     def _predict(self, p: Pair) -> tuple[np.ndarray, int | None]:
-        """The memory's face, (T, 478, 3), and the class of the source's emotion (None: without an extractor)."""
+        """The memory's face, (T, 478, 3), and the predicted class of the source's emotion.
+
+        The class is None if the network has no classifier for it.
+        """
         device = self.net.template.device
         arrays = (p.rest, p.lips, p.blendshapes, p.audio_emotion, p.identity)
         given = [torch.from_numpy(np.asarray(x))[None].to(device) for x in arrays]
@@ -227,15 +237,16 @@ def _cosine(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def mouth_spread(faces: Sequence[Face], ridge: float = 1e-3) -> np.ndarray:
-    """The linear map from lips and jaw to the whole face, (171, 1434) float32, by ridge regression within clips.
+    """The linear map from the motion of lips and jaw to that of the whole face, (171, 1434) float32.
 
-    The points of lips and jaw themselves are copied.
+    It is a ridge regression of displacements from the mean face of each clip. The motion of the points of lips and jaw
+    themselves is copied.
 
     Args:
-        ridge: in units of the mean variance of the lips' and jaw's coordinates.
+        ridge: the penalty, in units of the mean variance of the coordinates of lips and jaw.
     """
     square, product = np.zeros((3 * len(POINTS),) * 2), np.zeros((3 * len(POINTS), 3 * ebm.N_POINTS))
-    for f in faces:  # clip by clip: a large corpus has 30 GB of frames
+    for f in faces:  # one clip at a time, because the frames of a large corpus need 30 GB
         moved = (f.head - f.head.mean(axis=0)).astype(np.float64)
         x = moved[:, POINTS].reshape(len(moved), -1)
         square += x.T @ x
@@ -247,7 +258,7 @@ def mouth_spread(faces: Sequence[Face], ridge: float = 1e-3) -> np.ndarray:
 
 
 def neutral_faces(faces: Sequence[Face]) -> dict[str, np.ndarray]:
-    """The mean neutral face of each speaker who has a neutral clip, (478, 3) in the head's frame."""
+    """The mean neutral face by speaker, (478, 3) in the head's frame. Speakers without a neutral clip are left out."""
     found: dict[str, list[np.ndarray]] = {}
     for f in faces:
         if f.clip.emotion == "neutral":
@@ -256,7 +267,7 @@ def neutral_faces(faces: Sequence[Face]) -> dict[str, np.ndarray]:
 
 
 def emotion_displacements(faces: Sequence[Face], emotions: Sequence[str]) -> np.ndarray:
-    """(C, 1434) float32: the mean displacement of the face from the same person's neutral face, for each emotion."""
+    """The mean displacement of the face from the same person's neutral face, for each emotion: (C, 1434) float32."""
     neutral = neutral_faces(faces)
     out = np.zeros((len(emotions), 3 * ebm.N_POINTS), np.float32)
     for k, emotion in enumerate(emotions):
@@ -271,10 +282,10 @@ def emotion_displacements(faces: Sequence[Face], emotions: Sequence[str]) -> np.
 
 
 class ShapeClassifier:
-    """Classifies the emotion of a clip by its landmarks, for held-out figures; it needs the neutral face.
+    """Classifies the emotion of a clip from its landmarks, for the held-out figures.
 
-    A linear discriminant on the displacement of the mean shape from the same person's neutral shape, in the first
-    principal components of the training split.
+    The input is the displacement of the clip's mean face from the same person's neutral face. The displacement is
+    projected to the first principal components of the training split. A linear discriminant classifies the result.
     """
 
     def __init__(self, faces: Sequence[Face], emotions: Sequence[str], parts: int = 15, shrink: float = 0.1) -> None:
@@ -291,13 +302,13 @@ class ShapeClassifier:
             self.weights = discriminant((gaps - self.middle) @ self.axes, classes, len(emotions), shrink)
 
     def __call__(self, head: np.ndarray, neutral: np.ndarray) -> str:
-        """The emotion of a face (T, 478, 3), given the neutral one (478, 3), both in the head's frame."""
+        """The emotion of a face, (T, 478, 3), given the person's neutral face, (478, 3), both in the head's frame."""
         x = ((head.mean(axis=0) - neutral).ravel() - self.middle) @ self.axes
         return self.emotions[int((x @ self.weights[:-1] + self.weights[-1]).argmax())]
 
 
 class Identities:
-    """Identity embeddings of clips, each computed once, from the clip's first picture."""
+    """Computes identity embeddings of clips from their first picture, once per clip."""
 
     def __init__(self, kind: Literal["none", "dlib", "arcface"], files: ModelFiles) -> None:
         self.kind, self.files = kind, files
@@ -305,7 +316,7 @@ class Identities:
         self._known: dict[str, np.ndarray] = {}
 
     def of(self, clip: ClipArrays) -> np.ndarray:
-        """(I,) float32; empty where the kind is `none`."""
+        """The identity embedding of a clip, (I,) float32; empty if the kind is `none`."""
         if self.kind == "none":
             return np.zeros(0, np.float32)
         if clip.clip_id not in self._known:
@@ -330,13 +341,14 @@ class PairMaker:
         count: int,
         cross: bool = False,
     ) -> list[Pair]:
-        """Target clips with source clips of the same speaker.
+        """Combines target clips with random source clips of the same speaker.
 
         Args:
-            sources: the faces that the source clips are drawn from.
-            embedding: the emotion embedding of a clip's audio.
-            count: sources per target.
-            cross: only sources of another emotion than the target's.
+            targets: the target clips.
+            sources: the clips from which the source clips are drawn.
+            embedding: computes the emotion embedding of a clip's audio.
+            count: number of source clips per target clip.
+            cross: use only sources whose emotion differs from the target's.
         """
         out = []
         of: dict[str, list[Face]] = {}
