@@ -1,1 +1,1 @@
-"""Finds and tracks faces, smooths their landmarks, and crops them with a transform to source pixels."""
+"""Finds and tracks faces, smooths their landmarks, and crops them with transforms from source pixels to crop pixels."""

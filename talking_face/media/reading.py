@@ -103,8 +103,8 @@ def iter_pictures(source: Source, fps: float | None = FPS) -> Iterator[Picture]:
         source: file or tar member.
         fps: output rate in frames/s. Output frame k is the source frame that is nearest to the time k/fps after the
             first frame; in a tie, the earlier frame. The error is at most half a source frame. The number of output
-            frames is the stream's length times fps, rounded, and at least 1. With None, the source frames are yielded
-            unchanged.
+            frames is the stream's length times fps, rounded, and at least 1. With None, each source frame
+            is yielded once.
 
     Yields:
         Upright pictures: the container's rotation is applied. Colours are converted with the matrix and range that the
@@ -169,7 +169,7 @@ def read_audio(source: Source, rate: int = AUDIO_RATE, start: float | Fraction |
 
     Args:
         source: file or tar member, with or without video.
-        rate: Hz of the result.
+        rate: sample rate of the result, Hz.
         start: time of sample 0, in seconds on the file's own clock. The default is the time of the first video frame,
             or 0 without video, so that sample n belongs to time n/rate of the picture. If the sound starts later, zeros
             are added before it. Sound before `start` is removed.

@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     class SyncNetModule(nn.Module):
-        """The module of `build_syncnet`."""
+        """The type of the module that `build_syncnet` returns."""
 
         def lips(self, x: Tensor) -> Tensor: ...
         def sound(self, x: Tensor) -> Tensor: ...
 
     class EmotionModule(nn.Module):
-        """The module of `build_emotion`."""
+        """The type of the module that `build_emotion` returns."""
 
         moved: nn.Linear
         seen: nn.Linear
