@@ -1,7 +1,7 @@
 """The `cmet-eval` command: imports the file of a command, runs it, and prints expected failures as short messages.
 
-Exit codes: 0: done. 1: done, but with failures (`preprocess`: above the allowed share), or stopped by the machine (such
-as by a full disk). 2: wrong use. 130: stopped with Ctrl-C.
+Exit codes: 0: done. 1: there were failures (in `preprocess`: more than the allowed share), or the machine stopped the
+command, for example because of a full disk. 2: wrong use. 130: stopped with Ctrl-C.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The answers of metrics to degraded clips, and their file values.csv. An answer is the value on one clip."""
+"""The answers of metrics to degraded clips, and their file values.csv. An answer is a metric's value on a clip."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from talking_face.files import write_text
 
 # Names in the column `degradation`.
 BASE = "none"  # the clip as this suite writes it
-STAND_IN = "stand-in"  # a plausible output of a method, around which noise is measured
+STAND_IN = "stand-in"  # a plausible output of a method, on which noise is measured
 EVALUATOR = "evaluator"  # the noise of training an evaluator with another seed
 NO_STEP = ""
 SOUND_ONLY = "-sound"  # suffix of the group's name for clips whose sound was shifted and nothing else

@@ -1,7 +1,7 @@
 """Known ways to degrade a video. Each is a pure function of a clip and a step; DEGRADATIONS lists them.
 
-Step 0 changes nothing; for the amplitude of the mouth, it is step 1. Pictures are (T, H, W, 3) uint8 RGB at 25
-frames/s, sound (N,) int16 mono at 16 kHz.
+Step 0 changes nothing; for the mouth's amplitude, step 1 changes nothing. Pictures are (T, H, W, 3) uint8 RGB at 25
+frames/s; sound is (N,) int16 mono at 16 kHz.
 """
 
 from __future__ import annotations
@@ -187,7 +187,7 @@ def swap_identity(clip: CalibrationClip, _: Step) -> Video:
     """Shows another speaker.
 
     For an embedded clip, another face gives the same performance. For a real clip, the frames of another clip are used,
-    so the sentence is another too.
+    so the sentence differs too.
     """
     if clip.with_other_face is None:
         raise NotMakeable
@@ -215,7 +215,7 @@ class Degradation:
 _REENCODE = Degradation("reencode", "crf", (18, 23, 33), reencode)
 _MOVE = Degradation("move", "px", (1, 2), move)
 # The changes that these make to the stand-in are noise; noise.py defines which of them count for the band. Crf 33 is
-# left out, because it is damage and more than noise.
+# left out, because it is damage, which is more than noise.
 NOISE: tuple[Degradation, ...] = (replace(_REENCODE, steps=(18, 23)), _MOVE)
 DEGRADATIONS: tuple[Degradation, ...] = (
     _REENCODE,

@@ -26,8 +26,8 @@ Claim = Literal["worse", "unchanged", ""]
 class Verdict(NamedTuple):
     """Whether the claim of a metric about a degradation holds."""
 
-    wrong: str  # why the claim failed; empty where it holds or there is no claim
-    change: float | None  # median difference over clips at the last step; None where it is not known
+    wrong: str  # why the claim failed; empty if it holds or if there is no claim
+    change: float | None  # median difference over clips at the last step; None if it is not known
 
 
 class Offsets(NamedTuple):
@@ -73,7 +73,7 @@ def noise_of(answers: Sequence[Answer], metric: str, group: str | None) -> dict[
 
 
 def whole_band(answers: Sequence[Answer], metric: str, group: str | None) -> float | None:
-    """The noise band: the largest of re-encoding, a crop moved by 1 px and another evaluator's seed."""
+    """The noise band: the largest change by re-encoding, by a crop moved by 1 px, or by another evaluator's seed."""
     found = noise_of(answers, metric, group)
     return max((value for kind, value in found.items() if kind not in NOT_IN_BAND), default=None)
 

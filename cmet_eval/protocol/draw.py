@@ -3,7 +3,7 @@
 Every choice takes the clips whose names have the smallest SHA-256 hashes; there is no random generator. So the same
 clips give the same pairs on every machine and with every library version. A clip that is added to the set changes only
 the cells in which it is chosen. The ground-truth clip depends only on seed, speaker and target emotion. So all settings
-use the same ground-truth recordings, and a lower score in one setting is due to its reference.
+use the same ground-truth recordings, and a lower score in one setting is due to its reference clips.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ HasFace = Callable[[str], np.ndarray]  # clip_id -> (T,) bool: True for frames t
 
 @dataclass(frozen=True)
 class Draw:
-    """How many pairs of a setting are drawn, and from which split. None: all pairs, or the setting's own value."""
+    """How many pairs of a setting are drawn, and from which split."""
 
     max_pairs: int | None = None  # size of the subset, see `balanced_subset`; None: all pairs
-    seeds: int | None = None  # number of draws; they have the seeds 0..seeds-1
-    split: str | None = None  # name of the split; "all": every clip
+    seeds: int | None = None  # number of draws, with the seeds 0..seeds-1; None: the setting's number
+    split: str | None = None  # name of the split, or "all" for every clip; None: the setting's split
 
 
 def draw_from_shards(shards: ShardSet, setting: Setting, draw: Draw) -> PairList:
@@ -155,7 +155,10 @@ class _Drawing:
             self.notes.add(f"{taken} clips are there, {self.setting.clips} were asked for")
 
     def listed(self, seed: int) -> Iterable[Pair]:
-        """One pair per row of the published list. If no speaker of the list is here, pairs by the rule of the list."""
+        """One pair per row of the published list.
+
+        If the shard set has no speaker of the list, the pairs follow the rule of the list; see `list_by_rule`.
+        """
         rows = self.setting.row_list
         found = find_in_clips(rows, self.usable)
         if not set(self.speakers) & {row.speaker for row in rows}:

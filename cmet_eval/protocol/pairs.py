@@ -16,7 +16,7 @@ class PairList:
     """Pairs of one setting, and the data, rules and split that they were drawn from."""
 
     setting: str
-    data_digest: str  # of the shard set's content
+    data_digest: str  # digest of the shard set's content
     pairs: tuple[Pair, ...]
     rules: str = ""  # digest of the setting's rules
     split: str = "test"

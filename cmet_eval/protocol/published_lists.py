@@ -93,7 +93,7 @@ def find_in_clips(rows: tuple[ListRow, ...], clips: pd.DataFrame) -> Found:
     """Finds the rows of a list among the clips, by the rules of `_Finder`.
 
     The columns of `clips` are clip_id, speaker, emotion and, optionally, sentence_id. One line of `missing` names the
-    speakers of whom there is no clip at all.
+    speakers without any clip.
     """
     finder, speakers = _Finder(rows, clips), set(clips["speaker"])
     found, lost, total = [], defaultdict[tuple[str, str], list[str]](list), Counter[tuple[str, str]]()

@@ -36,7 +36,7 @@ class _Confusion(NamedTuple):
     revision: str
     matrix: Matrix
     by_class: Mapping[str, tuple[float, float]]  # emotion asked for -> (accuracy, clips)
-    n: int  # pairs
+    n: int  # number of pairs
     compared: bool
 
     @property

@@ -55,7 +55,7 @@ def emotion_proportion(
     options: RunOptions | None = None,
     files: ModelFiles | None = None,
 ) -> Report:
-    """For each label of the clips, the mean confidence of each class of a classifier over all frames with a face.
+    """Mean confidence of each class of a classifier, for each label of the clips, over all frames with a face.
 
     Args:
         data: folder of the shard set.

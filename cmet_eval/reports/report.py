@@ -32,7 +32,7 @@ class Report:
     """A table with its text and plots. `write` makes the files NAME.md, NAME.csv and one PNG per plot."""
 
     name: str
-    markdown: str  # without the pictures
+    markdown: str  # the text without the pictures
     head: tuple[str, ...]
     rows: tuple[Line, ...]
     plots: Mapping[str, Callable[[], Figure]] = field(default_factory=dict)  # file stem -> its figure
@@ -55,7 +55,7 @@ def write(report: Report, out: Path) -> Path:
 
 
 def text(*parts: str) -> str:
-    """Paragraphs of Markdown."""
+    """Joins paragraphs of Markdown into one text."""
     return "\n\n".join(parts) + "\n"
 
 

@@ -46,7 +46,7 @@ class RunSummary:
     kept: int  # videos kept from an earlier run; if another program made the videos: scores kept from an earlier run
     seconds: float
     aitv: tuple[Aitv, ...] = ()  # inference times of the run's methods
-    not_computed: tuple[str, ...] = ()  # a line for each setting in which metrics that the user named are not valid
+    not_computed: tuple[str, ...] = ()  # one line per setting in which metrics named by the user are not valid
 
     @property
     def lost(self) -> Mapping[tuple[str, str], Loss]:
@@ -93,12 +93,14 @@ def run(
     """
     started = time.monotonic()
     draw, scoring, options = draw or Draw(), scoring or Scoring(), options or RunOptions()
-    request = check_request(methods, settings, scoring, scoring.model_files(data))  # first: stops at a wrong name
+    # Check all names first, so that a wrong name stops the run before any work.
+    request = check_request(methods, settings, scoring, scoring.model_files(data))
     shards = ShardSet(data)
     side_by_side = 0 if options.scheduler else max(1, options.workers)
     plan = plan_run(request, shards, draw, out, fresh=fresh, side_by_side=side_by_side)
+    # This process needed only the names of the methods. Each worker starts its own process of a method.
     for method in request.methods.values():
-        if isinstance(method, OwnProcessMethod):  # only its name was needed here; each worker starts its own
+        if isinstance(method, OwnProcessMethod):
             method.close()
     failures = _generate(plan, options)
     submissions = [_with_failures(submission, failures) for submission in plan.submissions]
@@ -149,7 +151,7 @@ def score(
     """Scores a folder of videos that were generated elsewhere.
 
     Args:
-        submission: the videos and their pairs; see `from_elsewhere`. The rows of an absent file have `missing-output`.
+        submission: the videos and their pairs; see `from_elsewhere`. Rows of an absent file get `missing-output`.
         data: folder of the shard set that the pairs were drawn from.
         out, scoring, options: as in `run`.
 

@@ -14,7 +14,8 @@ from talking_face.reasons import UserError
 def unfair_metrics(method: Mapping[str, object], metrics: Sequence[Metric], shards: ShardSet) -> frozenset[str]:
     """Keys of the metrics that must not score the method.
 
-    The method shows clips of the training split, and the evaluators of these metrics were trained on this split.
+    There are such metrics only if the method shows clips of the training split. They are the metrics whose evaluators
+    were trained on this split.
     """
     if not method.get("trained_on_split"):
         return frozenset()
@@ -24,13 +25,13 @@ def unfair_metrics(method: Mapping[str, object], metrics: Sequence[Metric], shar
 
 
 def knows_training_split(kind: trained_evaluators.Kind, shards: ShardSet, files: ModelFiles) -> bool:
-    """Whether the evaluator was trained on clips of this training split, which a method may show.
+    """Whether the evaluator was trained on clips of this training split, which some methods show.
 
-    True if it was trained on this very shard set. Otherwise the clips are compared whose ids also occur in its training
-    data: True if the sound of one of them occurs there too. Ids alone do not suffice, because corpora that were drawn
-    with another seed have the same ids but other sounds. At most as many clips are read as the evaluator was trained
-    on. A training clip is not recognized if it has another id here, or other samples (for example because it was
-    trimmed or resampled differently).
+    True if it was trained on this very shard set. Otherwise the function compares the clips whose ids also
+    occur in the training data: True if the sound of one of them occurs there too. Ids alone do not suffice, because
+    corpora that were drawn with another seed have the same ids but other sounds. At most as many clips are read as the
+    evaluator was trained on. A training clip is not recognized if it has another id here, or other samples (for example
+    because it was trimmed or resampled differently).
 
     Returns:
         False if there is no evaluator; the metric then has the reason missing-weights, which explains more.

@@ -18,7 +18,8 @@ from talking_face.reasons import UserError
 class Scoring:
     """The metrics that the user asked for."""
 
-    metrics: Sequence[str] | None = None  # keys, `name:variant`; None: all of the profile, or else the default metrics
+    # Keys, `name:variant`. None: all metrics of the profile; without a profile, the default metrics.
+    metrics: Sequence[str] | None = None
     profile: Profile | None = None  # evaluator profile, part of every row; None: the metrics' own profile
     # Folders of the models of metrics and methods; None: those that the environment variables name, then those in the
     # shard set.
@@ -43,7 +44,7 @@ class Scoring:
         return allowed
 
     def not_computed_in(self, setting: Setting, files: ModelFiles) -> str:
-        """A line about the metrics that the user named and that are not valid in the setting; empty without one."""
+        """A line about metrics that the user named but that are not valid in the setting; empty if there are none."""
         keys = [metric.key for metric in self._wanted(files) if not setting.allows(metric.key)] if self.metrics else []
         if not keys:
             return ""
@@ -55,7 +56,7 @@ class Scoring:
         )
 
     def _wanted(self, files: ModelFiles) -> list[Metric]:
-        """The metrics that the user named, each once; else all of the profile, or the defaults."""
+        """The metrics that the user named, each once; without names, all metrics of the profile or the defaults."""
         default = in_profile(self.profile) if self.profile else DEFAULT_METRICS
         return list(dict.fromkeys(get_metric(name, files) for name in self.metrics or default))
 

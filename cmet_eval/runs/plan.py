@@ -31,7 +31,7 @@ _MARGIN_S = 60.0  # added to a method's own deadline
 class Request:
     """The methods, settings and metrics of a run; every name is checked."""
 
-    methods: Mapping[str, Method]  # by the name that the user gave
+    methods: Mapping[str, Method]  # name that the user gave -> method
     settings: tuple[Setting, ...]
     metrics: Mapping[str, Sequence[Metric]]  # name of a setting -> the metrics that are valid in it
     files: ModelFiles

@@ -22,7 +22,7 @@ T = TypeVar("T")
 class Timing:
     """How long the generation of one video took, and on which machine."""
 
-    seconds: float  # from the case to the frames
+    seconds: float  # time from the case to the frames
     reading: float  # part of `seconds` in which inputs were read from the shards
     warm: bool  # false for the first video of a process
     hardware: str
@@ -53,7 +53,7 @@ class StoredScore:
     value: float | None
     reason: str | None
     detail: str
-    n: int  # units (frames) that entered the value
+    n: int  # number of units (frames) from which the value was computed
     stats: dict[str, float]
 
 

@@ -65,7 +65,7 @@ class RowMaker:
     def of(
         cls, submission: Submission, metrics: Sequence[Metric], shards: ShardSet, profile: Profile, suite: str
     ) -> RowMaker:
-        """`suite`: the suite's version."""
+        """The row maker of a submission. `suite` is the version of the suite."""
         shared = SharedFields(
             setting=submission.setting.name,
             method=submission.name,

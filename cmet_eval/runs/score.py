@@ -81,8 +81,8 @@ def scoring_key(video_sha256: str, expected: Expected, data_digest: str, how: Se
 def stored_scores(job: Job) -> VideoScores | None:
     """The scores of an earlier run; None if there are none with the same key.
 
-    Also None if a weight file was absent in the earlier run, because the file may exist now, or if a metric crashed,
-    because it may be repaired now.
+    Also None if a weight file was absent or a metric crashed in the earlier run, because the file can exist now, and
+    the metric can be repaired now.
     """
     stored = read_scores(Path(job.out))
     if stored is None or stored.key != job.key:
@@ -104,7 +104,7 @@ def score_group(jobs: Sequence[Job], data: str, files: ModelFiles) -> None:
 def score_video(job: Job, data: str, files: ModelFiles) -> VideoScores:
     """Scores one video and writes the scores to `job.out` by an atomic rename.
 
-    A metric that raises an error has the reason `crashed`; the other metrics keep their values.
+    A metric that raises an error gets the reason `crashed`; the other metrics keep their values.
 
     Args:
         job: the video to score; it can have any container, frame rate and size.
@@ -121,7 +121,7 @@ def score_video(job: Job, data: str, files: ModelFiles) -> VideoScores:
         if info.video is None:
             raise ClipError(Reason.NO_VIDEO, f"{path.name} has no picture")
         codec = f"{info.video.codec}-{info.video.pix_fmt}"
-        # Small differences, such as 24.999, come from containers with coarse clocks and need no note.
+        # Small differences, such as 24.999 frames/s, come from containers with coarse clocks and need no note.
         if abs(info.video.fps - FPS) > 0.01:
             notes.append(f"resampled from {info.video.fps:g} to {FPS:g} frames/s, nearest frame")
         scores = _scores(path, job.expected, data, metrics)
@@ -172,7 +172,7 @@ def _score(metric: Metric, pred: Sample, target: Sample | None) -> StoredScore:
 
 
 def _place(metric: Metric, error: Exception) -> str:
-    """`file.py:LINE` of the error: the last line in the metric's own file, else the last line of all."""
+    """`file.py:LINE` of the error: the last traceback line in the metric's own file, else the last traceback line."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if frame.filename == getattr(sys.modules[type(metric).__module__], "__file__", "")]
     frame = (own or frames)[-1]

@@ -27,7 +27,7 @@ from talking_face.progress import Progress
 from talking_face.reasons import ClipError, Reason
 
 _DEADLINE_S = 300.0  # for one video; scoring it takes 2 s
-_MORE_S = 60.0  # for each further video of a group
+_MORE_S = 60.0  # added for each further video of a group
 _GROUP = 16  # largest number of videos per task; they have the same ground truth, whose landmarks are computed once
 
 

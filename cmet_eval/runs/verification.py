@@ -30,7 +30,9 @@ from talking_face.progress import Progress
 from talking_face.reasons import UserError
 from talking_face.signature import digest
 
-TOLERANCE = 1e-6  # times max(1, |value|): the same machine gives the same bits, another machine can round differently
+# Allowed difference, times max(1, |value|). The same machine gives the same bits; another machine can round
+# differently.
+TOLERANCE = 1e-6
 _DEADLINE_S = 600.0
 
 
