@@ -237,7 +237,7 @@ def report(clips: list[ClipMeasurement], draw_ms: list[float]) -> list[tuple[str
 
 
 def _pitch_errors(clips: list[ClipMeasurement]) -> list[float]:
-    """By how much the median pitch of each speaker's neutral clips differs from the speaker's pitch, as a fraction."""
+    """Relative error per speaker: the median pitch of the neutral clips, compared with the speaker's defined pitch."""
     from embedded_corpus.identity import get_identity
 
     neutral: dict[str, list[float]] = {}

@@ -84,7 +84,7 @@ class Performance:
     phones: list[Phone]
     spoken: list[str]  # sentence ids
     sound: np.ndarray  # (N,) int16 mono at 48 kHz
-    grain: int  # index of the first frame's camera grain
+    grain: int  # index that selects the camera noise of the first frame
 
 
 def perform(spec: ClipSpec, fps: float = FPS, silent: bool = False) -> Performance:

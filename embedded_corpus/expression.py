@@ -12,8 +12,8 @@ from embedded_corpus.rig import ACTION_INDEX, ACTIONS
 from embedded_corpus.speech import MOUTH
 
 LEVELS = {1: 0.50, 2: 0.78, 3: 1.08}
-# Weights of the actions at strength 1. "eye" is added to the opening of both eyes. In `contempt`, only one lip corner
-# rises, and the outer brow on the other side.
+# Weights of the actions at strength 1. "eye" is added to the opening of both eyes. In `contempt`, one lip corner rises,
+# and the outer brow rises on the other side.
 _FACES: dict[str, dict[str, float]] = {
     "neutral": {},
     "happy": {
@@ -61,7 +61,7 @@ class Manner:
     head_pitch: float = 0.0  # radians, positive is down
     head_roll: float = 0.0
     head_yaw: float = 0.0
-    lean: float = 0.0  # change of scale
+    lean: float = 0.0  # change of the head's scale
     motion: float = 1.0
 
 

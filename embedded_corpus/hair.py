@@ -61,7 +61,7 @@ def hair_mask(p: Identity, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     if p.styles["hair"] == "bald":
         return np.full_like(x, -1.0)
     high = np.clip((-0.2 - y) / 0.9, 0, 1)
-    # The hair's outline is an enlarged skull. So the skull's width is computed at a height nearer to the centre.
+    # The hair has the outline of an enlarged skull: its width at y is the width of the skull nearer to the centre.
     grow = s.side + (s.volume - s.side) * high
     scale = 1 + grow / 0.9
     centre = -0.25

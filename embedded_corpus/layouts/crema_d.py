@@ -124,7 +124,7 @@ def add_defects(out: Path, specs: Sequence[ClipSpec]) -> None:
     grey = np.full_like(base, 128)
     broken = {
         "1076_MTI_NEU_XX": base[:4],  # very short
-        "1076_MTI_SAD_XX": grey[:20],  # only grey pictures, as from a decoding error
+        "1076_MTI_SAD_XX": grey[:20],  # grey in place of the error picture of the real clip
         "1064_TIE_SAD_XX": base[:1],  # a single picture, so no duration
         "1064_IEO_DIS_MD": np.concatenate([base] * 6),  # far too long; the real clip lasts a minute
     }

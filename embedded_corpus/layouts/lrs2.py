@@ -145,7 +145,8 @@ def _key(spec: ClipSpec) -> str:
 def list_lines(specs: Sequence[ClipSpec], name: str) -> Iterator[str]:
     """The lines of one list. The lines of test.txt end with a flag.
 
-    Clips in main are in the list test if their speaker is a test speaker, else in val for surprise, else in train.
+    The list pretrain has the clips of pretrain. The list test has the clips of test speakers. Of the other clips, those
+    of surprise are in val, and the rest are in train.
     """
     for index, spec in enumerate(sorted(specs, key=_key)):
         trains = "val" if spec.emotion == "surprised" else "train"

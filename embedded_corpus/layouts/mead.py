@@ -54,7 +54,7 @@ def add_defects(out: Path, specs: Sequence[ClipSpec]) -> None:
     """Writes additional actors in every form of the download, and damaged files in the folders of the first speaker.
 
     All are made from the first two clips of the first speaker. The number of an additional clip is the number of its
-    source plus a multiple of sixteen, so that both numbers stand for the same sentence.
+    source plus a multiple of sixteen, so that both numbers mean the same sentence.
     """
     first, second = specs[0], specs[min(1, len(specs) - 1)]
     takes = []

@@ -39,7 +39,7 @@ _FPS, _FPS_SMALL = 24000 / 1001, 25.0
 _ENCODING = Encoding(crf=20, preset="ultrafast", pix_fmt="yuv420p")
 _SMALL = (496, 384)  # picture size of a few dialogues, if the size of the corpus has a height of 720 px
 _LABELS = {ours: theirs for theirs, ours in DATASET_LABELS["meld"].items()}
-# The clips of a speaker: (emotion, level, index among the clips with this emotion and level). Each four are a dialogue.
+# The clips of a speaker: (emotion, level, index among the clips with this emotion and level). Each line is a dialogue.
 _TAKEN = (
     *(("neutral", 1, 0), ("angry", 3, 0), ("sad", 2, 0), ("happy", 3, 0)),
     *(("neutral", 1, 1), ("surprised", 3, 0), ("disgusted", 2, 0), ("fear", 3, 0)),

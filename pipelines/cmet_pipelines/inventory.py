@@ -20,7 +20,8 @@ from talking_face.reasons import Reason, UserError
 from talking_face.signature import digest
 
 LOCK = ".lock"
-# The cause of these reasons can be the machine and not the clip. So `retry` processes such clips again.
+# A clip that was dropped for one of these reasons can be good, because the machine can be the cause. So `retry`
+# processes these clips again.
 TRANSIENT = frozenset({Reason.DEADLINE, Reason.CRASHED, Reason.UNREADABLE, Reason.MISSING_FILE})
 
 
@@ -152,7 +153,7 @@ class Inventory:
         return self.staging.has_record(clip_id) or clip_id in self.places
 
     def _resized(self, outcomes: Mapping[str, ClipOutcome]) -> set[str]:
-        """Ids of the clips whose file has another size than in its outcome. They are new clips with an old name."""
+        """Ids of the clips whose file size differs from the size in their outcome: the file was replaced since then."""
         changed = set()
         for clip_id, outcome in outcomes.items():
             clip = self.job.by_id.get(clip_id)

@@ -34,7 +34,7 @@ class Job:
     skipped: Sequence[Skipped]
     preset: str  # name of the split
     notes: list[str]  # lines for the user
-    files: ModelFiles  # where the face networks are searched
+    files: ModelFiles  # the folders of the face networks' files
 
     @cached_property
     def by_id(self) -> dict[str, Clip]:

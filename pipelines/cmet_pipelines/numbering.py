@@ -18,7 +18,7 @@ from talking_face.reasons import UserError
 Folder = tuple[str, str, int]  # actor, emotion, level
 
 LONGEST = {"neutral": 40}  # number of sentences per folder; 30 for every other emotion
-_SHOWN = 6  # at most so many folders are named in a line for the user
+_SHOWN = 6  # maximum number of folders that are named in a line for the user
 
 
 class Scheme(TypedDict, total=False):

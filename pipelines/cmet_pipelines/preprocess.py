@@ -33,7 +33,8 @@ from talking_face.pretrained.model_files import ModelFiles
 from talking_face.progress import Progress
 from talking_face.reasons import Reason, UserError
 
-# If the first so many clips all crash with the same message, the cause is not in the clips, and the run stops.
+# If this many clips crash with the same message, and no clip has another outcome, the run stops: the cause is not in
+# the clips.
 MOST_EQUAL_CRASHES = 10
 
 
@@ -41,7 +42,7 @@ MOST_EQUAL_CRASHES = 10
 class Selection:
     """Selects the clips of a run, and defines how the run treats clips of earlier runs."""
 
-    limit: int | None = None  # process only so many clips: the first in the order of clip_id
+    limit: int | None = None  # maximum number of clips: the first clips in the order of clip_id are processed
     retry: bool = False  # process clips again that an earlier run dropped for a transient reason (deadline, crash)
     prune: bool = False  # remove clips from a finished set if they are not selected now or not under the root any more
 
@@ -100,7 +101,7 @@ def preprocess(
         options: options of the dataset's reader; None for the defaults.
         run: workers and output. A scheduler's workers must have access to `root` and `out`.
         selection: the selection of clips; None for all clips.
-        files: the place of the face networks; None for the place that the environment variables name.
+        files: the folders of the face networks' files; None for the folders that the environment variables name.
 
     Raises UserError
         for a wrong argument: an unknown dataset, split or list of clips, or `out` inside `root`;

@@ -53,7 +53,7 @@ class ClipWork:
     settings: ProcessingSettings
     root: str  # folder of the dataset
     stages: StageLog
-    files: ModelFiles  # where the face networks are searched
+    files: ModelFiles  # the folders of the face networks' files
     sha256: str = ""  # SHA-256 of the video file
     warnings: list[str] = field(default_factory=list)
 
@@ -124,7 +124,7 @@ def process_clip(
         root: folder of the dataset. The record stores paths relative to it.
         sha256: SHA-256 of the video file; the record stores it.
         stages: receives the current stage. After an error it holds the stage that failed.
-        files: where the face networks are searched.
+        files: the folders of the face networks' files.
 
     Raises ClipError if the clip cannot be used.
     """

@@ -18,11 +18,11 @@ THUMBNAIL = (64, 36)  # width, height, px; single pixels of the picture, not ave
 # speakers in front of the same blue wall at least 8.3 levels and 6.4 times.
 CUT_LEVELS, CUT_TIMES = 5.0, 3.0
 _AROUND = 6  # frames on each side of a possible cut with which its change is compared
-_FLASH = 3  # frames; if the earlier picture returns within so many frames, the change was a flash
+_FLASH = 3  # frames; if the earlier picture returns within this time, the change was a flash
 # As in FFmpeg's blackdetect, a frame is black if 98% of its pixels are below 10% of white.
 _BLACK_LEVEL, _BLACK_SHARE = 25.5, 0.98
-# JUMP: if a face moves between two frames by more than this share of its height, it is possibly another face. In GRID
-# and the embedded corpus faces move by at most 0.06. LOST: so is a face that returns after more than so many frames
+# Two signs of another face. JUMP: the face moves between two frames by more than this share of its height. In GRID and
+# in the embedded corpus, faces move by at most 0.06. LOST: the face returns after more than this number of frames
 # without a face. The smoothing of landmarks bridges gaps of up to the same number of frames.
 JUMP, LOST = 0.5, 5
 # SAME_PERSON is dlib's limit for its network: faces with a smaller distance show the same person. At most
@@ -104,7 +104,7 @@ def identity_distance(crops: Sequence[np.ndarray], landmarks: Sequence[np.ndarra
     Args:
         crops: each (S, S, 3) uint8 RGB.
         landmarks: landmarks in each crop, each (478, 2 or 3), px of the crop.
-        files: where dlib's network is searched.
+        files: the folders of model files.
     """
     from talking_face.faces.track import face_box
     from talking_face.pretrained.dlib_models import face_embedding

@@ -1,4 +1,4 @@
-"""Named splits: assigns speakers or sentences to train, val and test, from the data table splits.toml."""
+"""Assigns clips to train, val and test by their speaker or sentence, from the named splits in splits.toml."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ def files(root: Path, into: Discovery) -> list[Found]:
 
 
 def is_archive(name: str) -> bool:
-    """Whether the name is that of an archive. `tar_members` reads it, or reports how to unpack a compressed archive."""
+    """Whether a file name has the suffix of an archive, also of a compressed one, which `tar_members` only reports."""
     return name.lower().endswith(_SUFFIXES)
 
 

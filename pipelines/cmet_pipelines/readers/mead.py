@@ -1,4 +1,4 @@
-"""Reads MEAD from folders or tars with any nesting, in every view. A file's number is its take, not its sentence.
+"""Reads MEAD from folders or tars with any nesting, in every view. A file's number gives its take, not its sentence.
 
 A file is recognised from the last parts of its path:
     <view>/<emotion>/level_<n>/<number>.mp4       video
@@ -156,7 +156,7 @@ def _label(found: Found, root: Path) -> tuple[Take, str | None]:
         raise _NotAClip(Reason.BAD_LABEL, f"level folder {level_name!r} is not level_1 to level_3")
     if not _NUMBER.fullmatch(name.stem):
         raise _NotAClip(Reason.NOT_A_CLIP, f"file name {name.name!r} is not a three-digit number")
-    # Search the actor's name in the folders and archives above the file, nearest first, also above the root.
+    # Look for the actor's name in the folders and archives above the file, nearest first, also above the root.
     above = [*root.parts, *re.split("[/!]", found.name)]
     for folder in reversed(above[:-4]):
         if actor_name := _ACTOR.fullmatch(folder):
@@ -167,7 +167,7 @@ def _label(found: Found, root: Path) -> tuple[Take, str | None]:
 
 
 def _describe(into: Discovery, view: str, recognised: _Sorted) -> None:
-    """Adds notes about the layout, the number of clips, missing sound files, and file numbers that are not ranks."""
+    """Adds notes about the layout, the number of clips, missing sound files, and folders with gaps in their numbers."""
     places = ", ".join(f"{count} files in {place}" for place, count in recognised.places.items())
     into.notes.append(f"MEAD layout: {places or 'none'}")
     actors = {clip.speaker for clip in into.clips}
