@@ -40,7 +40,7 @@ _MIN_FACE_PX = 16.0
 MAX_GAP = 5
 # If there are several people, at most four are tracked, for at most 10 s. A face narrower than 0.4 of the widest face
 # is ignored.
-_MAX_FACES, _MIN_SHARE, _DECIDE_S = 4, 0.4, 10.0
+_MAX_FACES, _MIN_SHARE, DECIDE_S = 4, 0.4, 10.0
 # A lost face is searched within _REACH face widths of its last position. Two tracks whose distance is below _SAME face
 # heights follow the same face.
 _REACH, _SAME = 1.5, 0.3
@@ -87,7 +87,7 @@ def track_face(
     count = 0
     faces: list[_Follower] = []
     n_faces, choice = 1, Choice(0, "only", None)
-    decide_at = round((_DECIDE_S if sound is not None else 0.2) * fps)
+    decide_at = round((DECIDE_S if sound is not None else 0.2) * fps)
 
     def decide() -> None:
         nonlocal n_faces, choice

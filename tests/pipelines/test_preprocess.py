@@ -201,7 +201,7 @@ def test_new_lost_and_changed_clips_are_followed(
 def test_when_every_clip_crashes_alike_the_run_stops_and_loses_nothing(
     small_mead: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(*_: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise RuntimeError("no such library")
 
     monkeypatch.setattr("cmet_pipelines.process_clip.track_face", broken)

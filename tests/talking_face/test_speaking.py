@@ -73,7 +73,7 @@ def test_tracking_takes_the_speaker_of_a_two_person_picture(
 def test_a_long_clip_is_decided_on_the_way_and_lost_faces_are_taken_up_again(
     spoken: list[tuple[np.ndarray, FaceTrack, np.ndarray]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("talking_face.faces.track._DECIDE_S", 2.0)
+    monkeypatch.setattr("talking_face.faces.track.DECIDE_S", 2.0)
     (frames, alone, sound), (other, _, _) = spoken[1], spoken[2]
     both = np.concatenate([other, frames], axis=2)
     both[10:13, :, 360:] = 0  # the speaker is gone for a while before it is decided
