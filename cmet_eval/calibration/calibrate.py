@@ -60,7 +60,7 @@ def run(
         metric_keys: `name:variant`; empty: the default metrics.
         evaluators: folders of evaluators trained on a corpus. The evaluators in the first folder are used. The others
             have other seeds and give the noise of the training.
-        files: folders of the metrics' models; None: those that the environment variables name.
+        files: folders of the metrics' models; None: the folders in the environment variables.
     """
     extent, files = extent or Extent(), files or ModelFiles.from_environment()
     keys = metric_keys or (*DEFAULT_METRICS, *(CORPUS_METRICS if evaluators else ()))

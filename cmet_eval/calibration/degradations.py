@@ -44,7 +44,7 @@ class CalibrationClip:
     audio: np.ndarray
     points: np.ndarray  # (T, 68, 2) px, NaN without a face
     labels: Labels = field(default_factory=Labels)
-    with_mouth: Callable[[float], np.ndarray] | None = None  # the mouth's movement times a factor; nothing else changes
+    with_mouth: Callable[[float], np.ndarray] | None = None  # scales the mouth's movement by a factor, nothing else
     with_other_face: Callable[[], np.ndarray] | None = None  # shows another speaker
     with_other_emotion: Callable[[], np.ndarray] | None = None  # shows labels.reference_emotion
     mesh: tuple[np.ndarray, np.ndarray] | None = None  # (T, 478, 3) points and (T, 52) blendshapes, if they are known

@@ -63,7 +63,7 @@ def emotion_proportion(
         out: the sums of each clip are stored in OUT/emotion-proportion, so that the next call can use them.
         selection: which clips are classified; None: all clips.
         options: worker processes, and whether progress is printed.
-        files: folders of the classifier's files; None: those that the environment variables name.
+        files: folders of the classifier's files; None: the folders in the environment variables.
     """
     selection, options = selection or Selection(), options or RunOptions()
     if classifier not in classifiers():

@@ -68,8 +68,8 @@ def dataset_fid(run: Path, data: Path, options: RunOptions | None = None, files:
 
     The frames of a method's videos are compared with the frames of their ground truths. Each pair adds its own ground
     truth. So a ground truth that several pairs share counts several times. The features of each video and clip are
-    stored in RUN/features; they take 8 kB per frame. `files`: folders of the Inception network; None: those that the
-    environment variables name.
+    stored in RUN/features; they take 8 kB per frame. `files`: folders of the Inception network; None: the folders in
+    the environment variables.
 
     Raises:
         MissingWeights: the file of the Inception network is absent.

@@ -96,7 +96,7 @@ def generate_pair(job: GenerationJob) -> None:
 def _call_method(job: GenerationJob, shards: ShardSet, stopwatch: Stopwatch) -> tuple[Method, Case, np.ndarray]:
     """The method, its case and its checked frames. Any failure of the method becomes a ClipError."""
     try:
-        # The method is made while the clock runs, because it may load its weights here.
+        # The method is made while the clock runs, because some methods load their weights here.
         with stopwatch:
             method = _method(job.method, job.files)
             refuse_training_clips(method, job.pair)

@@ -21,8 +21,8 @@ class Scoring:
     # Keys, `name:variant`. None: all metrics of the profile; without a profile, the default metrics.
     metrics: Sequence[str] | None = None
     profile: Profile | None = None  # evaluator profile, part of every row; None: the metrics' own profile
-    # Folders of the models of metrics and methods; None: those that the environment variables name, then those in the
-    # shard set.
+    # Folders of the models of metrics and methods; None: first the folders in the environment
+    # variables, then the folders in the shard set.
     files: ModelFiles | None = None
 
     def model_files(self, data: Path) -> ModelFiles:

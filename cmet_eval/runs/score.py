@@ -28,7 +28,7 @@ from talking_face.reasons import ClipError, Reason
 from talking_face.signature import digest
 
 FPS = 25.0
-# How a video is handled whose frame rate, size or length differs from the ground truth's. Part of the scoring key.
+# Rule for videos whose frame rate, size or length differs from the ground truth's. It is part of the scoring key.
 FRAME_RULE = "fps:nearest-25,size:as-is"
 _NO_LABELS = Labels()
 

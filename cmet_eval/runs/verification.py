@@ -112,7 +112,7 @@ def verify(
         sampling: which videos are checked; None: 5 % of the videos of every method in each table.
         pattern: form of the videos' file names; see `video_name`.
         options: worker processes, and whether progress is printed.
-        files: folders of the metrics' models; None: those that the environment variables name, then those in `data`.
+        files: folders of the metrics' models; None: first the folders in the environment variables, then `data`.
 
     Raises:
         UserError: the rows were made from other shards or pair lists, or there is no scored video to check.
