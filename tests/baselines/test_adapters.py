@@ -255,7 +255,7 @@ def test_the_methods_of_the_how_to_run(tmp_path: Path, monkeypatch: pytest.Monke
         (tmp_path / name).write_text(text.replace("/path/to/its/python", sys.executable))
     monkeypatch.chdir(tmp_path)
     write_video(tmp_path / "made" / "s" / "p.mp4", np.full((6, 8, 8, 3), 99, np.uint8), 25)
-    for name in ("shake:Shake", "shake-class.toml", "still.toml", "finished.toml"):
+    for name in ("sway:Sway", "sway-class.toml", "still.toml", "finished.toml"):
         method = get_method(name)
         case = make_case(method.sees)
         assert method.generate(case).shape == (6, 8, 8, 3), name

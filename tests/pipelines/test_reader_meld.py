@@ -114,7 +114,7 @@ def test_one_split_folder_as_root_with_labels_elsewhere(tmp_path: Path) -> None:
     for labels in (tmp_path, tmp_path / "dev_sent_emo.csv"):
         found = discover("meld", root, MeldOptions(labels=labels))
         assert [clip.clip_id for clip in found.clips] == ["meld/dev/dia0_utt0"]
-    with pytest.raises(UserError, match=r"no folder that holds train_sent_emo\.csv"):
+    with pytest.raises(UserError, match=r"is not a folder with train_sent_emo\.csv"):
         discover("meld", root, MeldOptions(labels=root))
 
 
