@@ -1,4 +1,4 @@
-"""Feeds the training loop: batches as tensors, prepared in this process or in worker processes."""
+"""Prepares the batches of the training loop as tensors, in this process or in worker processes."""
 
 from __future__ import annotations
 
@@ -21,28 +21,29 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TimedBatch:
-    """One step's batch on the device, and the time it took."""
+    """The batch of one step, on the device, and the time that the loop waited for it."""
 
     tensors: Mapping[str, Tensor]
-    samples: int
-    waited: float  # seconds until the loader returned it
+    samples: int  # number of samples in the batch
+    waited: float  # seconds until the loader returned the batch
 
 
 def loader(stage: Stage, steps: Sequence[int], workers: int, pin: bool = False) -> DataLoader:
     """A DataLoader of the batches of these steps, in order, as tensors on the CPU.
 
-    Where a batch fails with a UserError or ClipError, the loader yields the exception in its place, for the caller to
-    raise.
+    If a batch fails with a UserError or ClipError, the loader yields the exception instead of the batch, and the caller
+    must raise it.
 
     Args:
-        workers: processes that prepare batches; 0 prepares them in this process.
+        steps: the numbers of the steps.
+        workers: number of processes that prepare batches; 0 prepares them in this process.
         pin: put the tensors into pinned memory.
     """
     from torch.utils.data import DataLoader
 
     if workers and "cv2" in sys.modules:
-        # A fork does not copy OpenCV's thread pool, and the child would wait for it forever. One thread needs no pool.
-        # torch handles its own pool.
+        # A fork does not copy OpenCV's thread pool, so a forked worker would wait for the pool forever. With one
+        # thread, OpenCV uses no pool. torch handles its own pool correctly.
         sys.modules["cv2"].setNumThreads(1)
     return DataLoader(
         _StepBatches(stage, steps),  # type: ignore[arg-type]
@@ -50,13 +51,13 @@ def loader(stage: Stage, steps: Sequence[int], workers: int, pin: bool = False) 
         collate_fn=_identity,
         num_workers=workers,
         pin_memory=pin,
-        # Forked workers share the clips in memory; spawned ones would each receive a copy.
+        # Forked workers share the clips in memory. Spawned workers would each receive a copy.
         multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
     )
 
 
 def timed_batches(stage: Stage, steps: Sequence[int], workers: int, device: torch.device) -> Iterator[TimedBatch]:
-    """The batches of these steps on the device. Worker processes start at the call, before the first `next`."""
+    """The batches of these steps on the device. Worker processes start at the call, not at the first `next`."""
     pin = device.type == "cuda"
     return _timed(iter(loader(stage, steps, workers, pin)), len(steps), device, pin)
 
@@ -73,7 +74,7 @@ def _timed(batches: Iterator, steps: int, device: torch.device, pin: bool) -> It
 
 
 class _StepBatches:
-    """The batches of a stage as a map-style data set."""
+    """The batches of a stage as a data set for DataLoader: item i is the batch of `steps[i]`."""
 
     def __init__(self, stage: Stage, steps: Sequence[int]) -> None:
         self.stage, self.steps = stage, steps

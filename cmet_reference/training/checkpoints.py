@@ -1,6 +1,8 @@
-"""Saves, loads and finds checkpoints: tensors as safetensors, the rest as JSON in the file's header, and a card file.
+"""Saves, loads and finds checkpoints.
 
-Loading runs no code from the file: tensors are numbers and the header is JSON. Both are checked before use.
+A checkpoint is a safetensors file with the tensors; all other values are JSON in its header. Next to it there is a
+card, a JSON file about the training. Loading runs no code from the file: tensors are numbers and the header is JSON.
+Both are checked before use.
 """
 
 from __future__ import annotations
@@ -21,9 +23,9 @@ from talking_face.signature import canonical_json
 if TYPE_CHECKING:
     from torch import Tensor
 
-VERSION = "1"  # of the header; `load` refuses a file of another version
-FOLDER = CHECKPOINTS_FOLDER  # below a shard set
-_HEADER_BYTES = 100 << 20  # the format's own limit
+VERSION = "1"  # version of the header; `load` refuses a file of another version
+FOLDER = CHECKPOINTS_FOLDER  # name of the folder for checkpoints in a shard set
+_HEADER_BYTES = 100 << 20  # greatest length of a header in the safetensors format
 
 _recorders: list[dict[str, str]] = []
 
@@ -51,9 +53,9 @@ class Card(TypedDict):
     sha256: str
     parameters: int
     held_out: Mapping[str, float]
-    seconds: float  # in steps, or in a closed form's `solve`
+    seconds: float  # time for the steps, or for `solve` of a `ClosedForm`
     samples_per_second: float
-    waiting_share: float  # of `seconds`, spent waiting for batches
+    waiting_share: float  # share of `seconds` spent waiting for batches
     workers: int
     device: str
     peak_device_mb: int | None
@@ -66,7 +68,7 @@ class Card(TypedDict):
 class _Header(TypedDict):
     kind: str
     version: str
-    record: dict[str, Any]  # of the stage's own form
+    record: dict[str, Any]  # the fields depend on the stage
     trained_on: TrainedOn
 
 
@@ -77,26 +79,28 @@ def save(
     card: Mapping[str, object] | None = None,
     kind: str = "",
 ) -> str:
-    """Write a checkpoint, and its card as PATH.json, each by an atomic rename. The same content gives the same bytes.
+    """Write a checkpoint NAME.safetensors and its card NAME.json, each with an atomic rename.
+
+    The same content gives the same bytes.
 
     Args:
         path: NAME.safetensors.
         net_state: tensors by name, on any device.
-        record: JSON values that a loader needs next to the tensors. They go into the header, as the card's `trained_on`
-            does, so that the file's hash covers both.
-        card: JSON values; `file`, `kind` and `sha256` are filled in. None: no card.
-        kind: what `load` must ask for; default: the file's name without its suffix.
+        record: JSON values that a loader needs in addition to the tensors. They are stored in the header, together with
+            the card's `trained_on`, so that the file's hash covers both.
+        card: JSON values of the card; `file`, `kind` and `sha256` are added to them. None: write no card.
+        kind: kind of the checkpoint, which `load` compares; default: the file's name without its suffix.
 
     Returns:
-        the SHA-256 of the file, in hex.
+        the SHA-256 of the file, in hexadecimal digits.
     """
     from safetensors.torch import save as to_bytes
 
-    # Tied weights share memory, which the format cannot store: copy each tensor.
+    # Each tensor is copied, because the format cannot store tensors that share memory (tied weights).
     tensors = {name: value.detach().to("cpu", copy=True).contiguous() for name, value in net_state.items()}
     kind = kind or path.stem
     header = {"kind": kind, "version": VERSION, "record": record, "trained_on": (card or {}).get("trained_on", {})}
-    # One key: the format does not fix the order of several.
+    # There is only one key, because the format does not fix the order of keys.
     data = to_bytes(tensors, metadata={"checkpoint": canonical_json(header)})
     sha256 = sha256_of(data)
     write_bytes(path, data, durable=True)
@@ -136,7 +140,7 @@ def load(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def trained_on(path: Path) -> TrainedOn:
-    """The inputs and settings of a checkpoint's training. Reads only the header.
+    """The inputs and settings of a checkpoint's training. It reads only the header of the file.
 
     Raises:
         UserError: the file is not a checkpoint of this suite.
@@ -147,7 +151,7 @@ def trained_on(path: Path) -> TrainedOn:
 
 
 def read_card(path: Path) -> Card | None:
-    """The card of a checkpoint; None where it is absent. Raises UserError where it is not a card."""
+    """The card of a checkpoint; None if it is absent. Raises UserError if the file is not a card."""
     card_path = path.with_suffix(".json")
     try:
         card = json.loads(card_path.read_text("utf-8"))
@@ -161,15 +165,16 @@ def read_card(path: Path) -> Card | None:
 
 
 def revision(path: Path) -> str:
-    """The first 12 hex digits of the file's SHA-256: the name of a checkpoint in results."""
+    """The first 12 hexadecimal digits of the file's SHA-256. Results refer to a checkpoint by this revision."""
     return sha256_of(path)[:12]
 
 
 @contextmanager
 def as_saved(path: Path, kind: str) -> Iterator[None]:
-    """For the block that makes a network from a loaded checkpoint: a missing field or tensor becomes a UserError.
+    """Raises a UserError if a field or tensor of a loaded checkpoint is missing or does not fit.
 
-    VERSION covers the header alone; the records of the stages change more often.
+    Put it around the block that makes a network from the checkpoint. VERSION does not detect such files: it is only the
+    version of the header, and the records of the stages change more often.
     """
     try:
         yield
@@ -179,7 +184,7 @@ def as_saved(path: Path, kind: str) -> Iterator[None]:
 
 @contextmanager
 def record_loaded() -> Iterator[dict[str, str]]:
-    """Kind and revision of every checkpoint that is loaded inside the block; a new stage is built on them."""
+    """Records the revision of every checkpoint that is loaded inside the block, by kind."""
     loaded: dict[str, str] = {}
     _recorders.append(loaded)
     try:
@@ -189,7 +194,7 @@ def record_loaded() -> Iterator[dict[str, str]]:
 
 
 def model_of(stage: str) -> str:
-    """The model that a stage belongs to, as `cmet-eval train` names it."""
+    """The model that a stage belongs to: its name in the command `cmet-eval train`."""
     return "cmet" if stage == "cmet" else "cem-net"
 
 
@@ -199,9 +204,9 @@ def command(stage: str) -> str:
 
 
 def find(stage: str, files: ModelFiles) -> Path:
-    """The checkpoint of a stage, in the first of the folders `files.checkpoints` that has one.
+    """The checkpoint of a stage, in the first folder of `files.checkpoints` that has it.
 
-    Raises MissingWeights where none has one.
+    Raises MissingWeights if no folder has it.
     """
     for folder in files.checkpoints:
         path = folder / f"{stage}.safetensors"
@@ -213,7 +218,7 @@ def find(stage: str, files: ModelFiles) -> Path:
 
 
 def commit() -> str:
-    """The commit of this code, with `+` where files differ from it; `unknown` outside a checkout."""
+    """The git commit of this code, followed by `+` if tracked files were changed; `unknown` outside a checkout."""
     here = Path(__file__).resolve().parent
 
     def git(*words: str) -> str:
@@ -226,7 +231,7 @@ def commit() -> str:
 
 
 def _header(path: Path, data: bytes) -> _Header:
-    """The JSON in the header of a safetensors file: 8 bytes of length, then the header."""
+    """Reads the JSON header of a safetensors file: 8 bytes with the length of the header, then the header."""
     try:
         outer = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
         found = json.loads(outer["__metadata__"]["checkpoint"])

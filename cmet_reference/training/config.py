@@ -1,4 +1,8 @@
-"""Loads a model's settings from TOML: the named ones of its package, or a user's file that changes a named one."""
+"""Loads a model's settings from TOML.
+
+Each model's package has TOML files with named settings (demo, paper). A user's TOML file names one of them and changes
+some of its values.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from pathlib import Path
 from talking_face.names import did_you_mean
 from talking_face.reasons import UserError
 
-BASE = "base"  # the key with which a user's file names the settings that it changes
+BASE = "base"  # the key in a user's file that names the settings which the file changes
 
 Table = dict[str, object]  # a parsed TOML table
 
@@ -20,12 +24,13 @@ def load(package: str, wanted: str) -> Table:
 
     Args:
         package: the model's package, which holds its TOML files.
-        wanted: a name (demo, paper), or the path of a TOML file. A file needs `base = "paper"` or another name, and
-            holds only the values that differ from it.
+        wanted: a name (demo, paper), or the path of a TOML file. Such a file has `base = "paper"` or another name, and
+            only the values that differ from these named settings.
 
     Raises:
-        UserError: the settings do not exist; a key or type occurs in none of the named ones. Inside a table, keys that
-            the named ones leave at their defaults pass, and the model accepts or refuses them.
+        UserError: the settings do not exist; a key of the file occurs in none of the named settings; a value has
+            another type than in these. A key inside a table may be new, because the named settings leave some keys at
+            their defaults. The model accepts or refuses such a key.
     """
     if not wanted.endswith(".toml"):
         return _named(package, wanted)
@@ -44,7 +49,7 @@ def load(package: str, wanted: str) -> Table:
 
 
 def names(package: str) -> list[str]:
-    """The names of the settings that come with a model."""
+    """The names of the settings in a model's package."""
     return sorted(file.name[:-5] for file in resources.files(package).iterdir() if file.name.endswith(".toml"))
 
 
@@ -59,7 +64,7 @@ def _named(package: str, name: str) -> Table:
 
 
 def _all_keys(tables: Iterable[Table]) -> Table:
-    """All keys of several tables, each with one of its values."""
+    """A table with all keys of several tables, each with the value from one of them."""
     out: Table = {}
     for table in tables:
         for key, value in table.items():
@@ -68,11 +73,17 @@ def _all_keys(tables: Iterable[Table]) -> Table:
 
 
 def _changed(base: Table, changes: Table, known: Table, where: str, inside: bool = False) -> Table:
-    """`base` with the values of `changes`; `known` has an example of every key. `inside`: it is an inner table."""
+    """A copy of `base` with the values of `changes`.
+
+    Args:
+        known: a table with an example of every known key.
+        where: name of the file and table, for errors.
+        inside: this is an inner table, in which new keys are allowed.
+    """
     out = dict(base)
     for key, value in changes.items():
         if key not in known and inside:
-            out[key] = value  # at its default in all named settings, or unknown: the model decides
+            out[key] = value  # a default in all named settings, or unknown: the model decides
             continue
         if key not in known:
             hint = did_you_mean(key, known) or f"; known: {', '.join(known)}"

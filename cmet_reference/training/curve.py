@@ -1,4 +1,4 @@
-"""The training curve: mean losses over a few steps as rows of a CSV file."""
+"""The training curve: a CSV file with the mean losses over a few steps in each row."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class LossMeter:
-    """Mean losses over the steps since the last row, and their cost."""
+    """Collects the losses of the steps since the last row of the curve, and the time that these steps took."""
 
     def __init__(self) -> None:
         self.began = time.perf_counter()
@@ -27,14 +27,14 @@ class LossMeter:
         self.samples, self.waited, self.seconds = 0, 0.0, 0.0
 
     def add(self, losses: Mapping[str, Tensor | float]) -> None:
-        """Add the losses of one step. Sums stay on the device, so that the CPU waits for it only once a row."""
+        """Add the losses of one step. Sums stay on the device, so that the CPU waits for it only once per row."""
         for key, value in losses.items():
             value = float(value) if isinstance(value, (int, float)) else value.detach().float()
             self.sums[key] = self.sums.get(key, 0.0) + value
             self.steps[key] = self.steps.get(key, 0) + 1
 
     def means(self, accelerator: Accelerator) -> dict[str, float]:
-        """The losses, means over steps and processes, with `samples_per_second` and `waiting_share`."""
+        """The mean losses over steps and processes, and `samples_per_second` and `waiting_share`."""
         import torch
 
         means = torch.stack(
@@ -47,17 +47,20 @@ class LossMeter:
 
 
 class Curve:
-    """A CSV file with one row for several steps. `step` is the last of them; losses are means. No step occurs twice."""
+    """The CSV file. A row has the mean losses over several steps; its `step` is the last of these steps."""
 
     def __init__(self, path: Path, last_step: int) -> None:
-        """Drop the rows after `last_step`: the run that wrote them did not reach its next checkpoint."""
+        """Open the file, and delete its rows after `last_step`.
+
+        Such rows are from a killed run that did not reach its next checkpoint; their steps are repeated.
+        """
         self.path = path
         self.rows = [row for row in read_curve(path) if row["step"] <= last_step] if last_step else []
         self.columns = list(dict.fromkeys(key for row in self.rows for key in row))
         self._write()
 
     def add(self, row: Mapping[str, float], durable: bool = False) -> None:
-        """Append a row. With `durable` it is on the disk when this returns."""
+        """Append a row. With `durable`, the row is on the disk when this function returns."""
         self.rows.append(dict(row))
         new = [key for key in row if key not in self.columns]
         if new:
@@ -82,7 +85,7 @@ class Curve:
 
 
 def read_curve(path: Path) -> list[dict[str, float]]:
-    """The rows of a curve, without empty cells and without a truncated last line; [] where the file is absent."""
+    """The rows of a curve; [] if the file is absent. Empty cells are left out, and so is a truncated last line."""
     if not path.is_file():
         return []
     with path.open(encoding="utf-8", newline="") as file:

@@ -1,8 +1,9 @@
-"""The training loop of all stages, on Accelerate: one process or several, any precision, killed at any time.
+"""The training loop of all stages. It uses Accelerate, with one or several processes and any precision.
 
-A killed run resumes from its last checkpoint on the same curve and, on the CPU, ends in the same bytes. Batches are
-drawn from (seed, step), torch's generators are seeded again at each step, and the checkpoint holds networks, optimizers
-and the scaler of float16.
+A run may be killed at any time. The next run resumes from the last checkpoint and continues the same curve. On the CPU
+it ends with the same bytes as a run without interruption, for three reasons. Batches depend only on seed and step.
+torch's random generators are seeded again at each step. The checkpoint contains the network, the optimizers and the
+gradient scaler of float16.
 """
 
 from __future__ import annotations
@@ -40,19 +41,21 @@ ROW_EVERY = 10  # steps per row of the curve
 def fit(stage: Stage, out: Path, options: TrainOptions | None = None, provenance: Provenance | None = None) -> Card:
     """Train a stage and write OUT/NAME.safetensors, its card NAME.json and its curve NAME.csv.
 
-    A finished training with the same settings is kept, an interrupted one is resumed; see `finished_card`. Under
-    `accelerate launch` every process draws its own batches: W processes see W times the samples per step.
+    A finished training with the same settings is kept (see `finished_card`). An interrupted training is resumed. With
+    `accelerate launch`, every process draws its own batches, so W processes use W times as many samples per step.
 
     Args:
-        stage: its network is trained in place and left in evaluation mode on the CPU.
-        out: folder of the three files; an unfinished run keeps its checkpoints in OUT/NAME.unfinished.
+        stage: the stage to train. At the end its network is in evaluation mode on the CPU.
+        out: folder of the three files; an unfinished run stores its checkpoints in OUT/NAME.unfinished.
+        options: how to train.
+        provenance: the settings, data and earlier checkpoints to record.
 
     Returns:
         the card.
 
     Raises:
         UserError: an unfinished run has other settings; a file of an earlier training is damaged; a loss is not finite;
-            a worker died; the device is absent; the GPU's memory is full.
+            a worker process died; the device is absent; the GPU's memory is full.
     """
     import torch
 
@@ -72,7 +75,7 @@ def fit(stage: Stage, out: Path, options: TrainOptions | None = None, provenance
 
 
 def header_of(stage: Stage, options: TrainOptions, provenance: Provenance, processes: int) -> TrainedOn:
-    """The record of a training for its checkpoint's header."""
+    """The inputs and settings of a training, for the header of its checkpoint."""
     shard_sets = {name: ShardSet(folder) for name, folder in provenance.data.items()}
     seen = [shards.clips[shards.clips["split"] == "train"] for shards in shard_sets.values()]
     trained_on: TrainedOn = {
@@ -87,12 +90,12 @@ def header_of(stage: Stage, options: TrainOptions, provenance: Provenance, proce
         "clips": sorted({str(i) for clips in seen for i in clips["clip_id"]}),
         "speakers": sorted({str(i) for clips in seen for i in clips["speaker"]}),
     }
-    return cast(TrainedOn, json.loads(canonical_json(trained_on)))  # as a reader of the header gets it: no tuples
+    return cast(TrainedOn, json.loads(canonical_json(trained_on)))  # as read from a header: no tuples
 
 
 @contextmanager
 def _explained(stage: str) -> Iterator[None]:
-    """Turns a full GPU and a dead worker process into a UserError."""
+    """Raises a UserError in place of torch's errors for a full GPU and for a dead worker process."""
     import torch
 
     try:
@@ -102,7 +105,7 @@ def _explained(stage: str) -> Iterator[None]:
             f"{stage}: the GPU's memory is full; give its settings a smaller batch, or train in bf16"
         ) from None
     except (RuntimeError, ConnectionError, EOFError) as error:
-        # A worker that dies while it sends a batch breaks the connection first.
+        # A worker that dies while it sends a batch causes a ConnectionError or EOFError instead of a RuntimeError.
         if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
             raise
         raise UserError(
@@ -112,7 +115,7 @@ def _explained(stage: str) -> Iterator[None]:
 
 
 class TrainingRun:
-    """One stage in training: the prepared network, its optimizers, its counters and its files."""
+    """The training of one stage, with the network, the optimizers and the files of the run."""
 
     def __init__(self, stage: Stage, out: Path, options: TrainOptions) -> None:
         import torch
@@ -129,7 +132,7 @@ class TrainingRun:
         for name, optimizer in self.optimizers.items():
             if any(id(parameter) not in known for parameter in optimizer.parameters):
                 raise ValueError(f"{stage.name}: {name} has parameters outside of `net`, which would not be saved")
-            # AdamW without weight decay is Adam.
+            # AdamW with a weight decay of 0 equals Adam.
             made[name] = torch.optim.AdamW(
                 list(optimizer.parameters),
                 lr=optimizer.learning_rate,
@@ -139,7 +142,7 @@ class TrainingRun:
         self.learner = Learner(stage.net, made, self.accelerator.scaler)
 
     def train(self, state: RunState | None, trained_on: TrainedOn) -> Card:
-        """Do the remaining steps, then write checkpoint and card."""
+        """Do the remaining steps, then write checkpoint and card. `state`: the run to resume; None: start at step 0."""
         import torch
 
         stage, accelerator = self.stage, self.accelerator
@@ -170,11 +173,16 @@ class TrainingRun:
         print(f"{self.stage.name}: {text}", file=sys.stderr)
 
     def _run_steps(self, state: RunState, curve: Curve | None, trained_on: TrainedOn) -> Mapping[str, float] | None:
-        """The remaining steps; returns the held-out figures after the last one (None: no step, or not the main one)."""
+        """Do the remaining steps and write the curve and the checkpoints.
+
+        Returns the held-out figures after the last step. They are None if no step remained, or if this is not the main
+        process.
+        """
         stage, processes = self.stage, self.accelerator.num_processes
         meter, held_out = LossMeter(), None
         quiet, already = self.options.quiet or not self.main, state.step
-        batches = self._batches(state.step)  # forks the workers, before the progress bar starts its thread
+        # This forks the workers. It must come before the progress bar, which starts a thread.
+        batches = self._batches(state.step)
         with Progress(stage.steps, "steps", stage.name, quiet, already=already) as progress:
             stage.net.train()
             for batch in batches:
@@ -204,7 +212,7 @@ class TrainingRun:
         return timed_batches(self.stage, steps, self.options.workers, self.accelerator.device)
 
     def _step(self, step: int, batch: TimedBatch, meter: LossMeter) -> None:
-        """One update by each optimizer in turn, with its losses added to the meter."""
+        """Update the parameters with each optimizer in turn, and add the losses to the meter."""
         import torch
 
         seed = np.random.SeedSequence((self.options.seed, step, self.accelerator.process_index))
@@ -220,7 +228,10 @@ class TrainingRun:
             meter.add({f"{prefix}{key}": value for key, value in {"loss": loss, **parts}.items()})
 
     def _row(self, state: RunState, meter: LossMeter) -> dict[str, float]:
-        """The meter's means, counted in the run's totals. Raises UserError where a loss is not finite."""
+        """The mean losses in the meter, for a row of the curve. It also adds the meter's time and samples to `state`.
+
+        Raises UserError if a loss is not finite.
+        """
         row = meter.means(self.accelerator)
         bad = [key for key, value in row.items() if not np.isfinite(value)]
         if bad:
@@ -244,7 +255,7 @@ class TrainingRun:
         return figures
 
     def _write(self, state: RunState, trained_on: TrainedOn, held_out: Mapping[str, float]) -> None:
-        """The checkpoint with its card; the unfinished run's folder is then deleted."""
+        """Write the checkpoint and its card, then delete the folder of the unfinished run."""
         import accelerate
         import torch
 
@@ -269,7 +280,10 @@ class TrainingRun:
 
 
 def _loss_module(stage: Stage) -> nn.Module:
-    """The stage's loss as a module's forward, so that autocast and the exchange of gradients cover it."""
+    """A module whose forward computes the stage's loss.
+
+    Accelerate needs a module to apply autocast, and to exchange gradients between processes.
+    """
     from torch import nn
 
     class Loss(nn.Module):
@@ -279,7 +293,7 @@ def _loss_module(stage: Stage) -> nn.Module:
 
         def forward(self, batch: Mapping[str, Tensor], optimizer: str) -> tuple[Tensor, dict[str, Tensor]]:
             loss, parts = stage.loss(batch, optimizer)
-            # To the exchange of gradients only the loss must look used.
+            # The parts are detached, so that only the loss counts as used in the exchange of gradients.
             return loss, {key: v.detach() if hasattr(v, "detach") else v for key, v in parts.items()}
 
     return Loss()

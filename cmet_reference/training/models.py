@@ -1,4 +1,4 @@
-"""The reference models by name: trains all stages of one, or a single stage."""
+"""Trains a reference model by its name: all its stages in order, or a single stage."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from cmet_reference.training.stage import Stage
 from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import UserError
 
-# Each package has `train.STAGES`, the names of its stages in training order, and `train.stages`, a `StagesOf`.
+# The package of each model. It has a module `train` with `STAGES`, the names of the stages in training order, and the
+# function `stages`, a `StagesOf`.
 PACKAGES = {"cmet": "cmet_reference.cmet", "cem-net": "cmet_reference.cem_net"}
 
 StageFactory = Callable[[], Stage]
@@ -34,17 +35,17 @@ class StagesOf(Protocol):
         quiet: bool,
         files: ModelFiles,
     ) -> list[StageFactory | None]:
-        """A factory for each of STAGES; None where the settings leave the stage out."""
+        """A factory for each stage of STAGES; None for a stage that the settings leave out."""
         ...
 
 
 def stage_names(model: str) -> tuple[str, ...]:
-    """The stages of a model, in training order."""
+    """The names of a model's stages, in training order."""
     return tuple(importlib.import_module(f"{PACKAGES[model]}.train").STAGES)
 
 
 def stages_of(model: str) -> StagesOf:
-    """The function that makes the factories of a model's stages."""
+    """The function that makes the stage factories of a model."""
     made: StagesOf = importlib.import_module(f"{PACKAGES[model]}.train").stages
     return made
 
@@ -60,23 +61,25 @@ def train_model(
     report: Callable[[str, Card], None] = lambda name, card: None,
     files: ModelFiles | None = None,
 ) -> dict[str, Card]:
-    """Train a model's stages in order. A finished stage is kept.
+    """Train a model's stages in order. A stage that was already trained with the same settings is kept.
 
     Args:
         model: cmet or cem-net.
         folders: shard sets by name, the main one first.
-        out: folder of the files; default: FOLDER/reference of the main shard set, where evaluation runs find them.
+        out: folder of the checkpoints; default: the folder `reference` in the main shard set, where evaluation runs
+            search it.
         settings: demo, paper, or the path of a TOML file (see `config.load`).
-        only: train this stage alone; the checkpoints of the ones before it must exist.
-        report: called with a stage's name and card as soon as it is trained.
-        files: where pretrained files and earlier checkpoints are searched; None: by the environment, then next to the
-            main shard set.
+        only: train only this stage; the checkpoints of the stages before it must exist.
+        options: how to train.
+        report: called after each stage, with its name and card.
+        files: where pretrained files and earlier checkpoints are searched. None: in the folders that the environment
+            variables name, then next to the main shard set.
 
     Returns:
         the cards by stage.
 
     Raises:
-        UserError: an unknown stage; wrong settings; unusable data; and the errors of `fit`.
+        UserError: the stage is unknown; the settings are wrong; the data cannot be used; and the errors of `fit`.
     """
     options = options or TrainOptions()
     names = stage_names(model)
@@ -102,10 +105,10 @@ def train_model(
 def train_stage(
     factory: StageFactory, out: Path, config: Mapping[str, object], folders: Mapping[str, Path], options: TrainOptions
 ) -> Card:
-    """Make a stage and train it, with the checkpoints that it loads in its header.
+    """Make a stage and train it. The revisions of the checkpoints that it loads are recorded in its own checkpoint.
 
     Args:
-        config: all settings of the model; a stage with a table of its name is trained on that table.
+        config: all settings of the model. If they have a table with the name of the stage, only this table is recorded.
     """
     stage, built_on = make_stage(factory, options)
     own = config.get(stage.name, config)
@@ -114,7 +117,10 @@ def train_stage(
 
 
 def make_stage(factory: StageFactory, options: TrainOptions) -> tuple[Stage, Mapping[str, str]]:
-    """The stage, made with the options' seed and threads, and the revisions of the checkpoints that it loaded."""
+    """Make a stage with the seed and threads of the options.
+
+    Returns the stage, and the revisions of the checkpoints that it loaded, by kind.
+    """
     import torch
 
     with repeatable(options.threads), checkpoints.record_loaded() as built_on:

@@ -1,4 +1,4 @@
-"""Prepares torch and Accelerate for a training: device, precision, threads, random state."""
+"""Prepares torch and Accelerate for a training: device, precision, number of threads, random state."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from talking_face.reasons import UserError
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-PRECISIONS = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}  # our name: Accelerate's name
+PRECISIONS = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}  # from our names to Accelerate's names
 
 
 @contextmanager
 def repeatable(threads: int = 1) -> Iterator[None]:
-    """Inside the block torch has a fixed number of threads; its random state is restored afterwards."""
+    """Inside the block, torch uses a fixed number of threads. Afterwards its random state and threads are restored."""
     import torch
 
     before = torch.get_num_threads()
@@ -31,7 +31,7 @@ def repeatable(threads: int = 1) -> Iterator[None]:
 
 
 def make_accelerator(device: str, precision: str) -> Accelerator:
-    """An Accelerator for one stage. Accelerate's process-wide state is reset before.
+    """An Accelerator for one stage. Accelerate's global state is reset first.
 
     Raises:
         UserError: Accelerate is not installed; the device is absent; the precision is unknown or needs a GPU.
@@ -51,7 +51,7 @@ def make_accelerator(device: str, precision: str) -> Accelerator:
         return Accelerator(
             cpu=device == "cpu",
             mixed_precision=PRECISIONS[precision],
-            # The loss of one optimizer reaches only its own part of the network.
+            # The loss of one optimizer gives gradients only for its own part of the network.
             kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
         )
     finally:

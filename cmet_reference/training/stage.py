@@ -1,4 +1,4 @@
-"""The interface between a model and the training loop: one `Stage` for each network that is trained."""
+"""The interface between a model and the training loop: there is one `Stage` for each network that is trained."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Optimizer:
-    """AdamW (Adam where `weight_decay` is 0) over some of the parameters of the stage's `net`."""
+    """The settings of an AdamW optimizer for some of the parameters of the stage's `net`. It is Adam if the weight
+    decay is 0."""
 
     parameters: Sequence[nn.Parameter]
     learning_rate: float
     weight_decay: float = 0.0
     betas: tuple[float, float] = (0.9, 0.999)
-    # The learning rate rises during the first twentieth of the steps. It then falls along half a cosine to a hundredth.
-    # For short runs, which end in the noise of a constant learning rate. The papers' learning rates are constant.
+    # True: the learning rate rises during the first twentieth of the steps, and then falls along half a cosine to one
+    # hundredth. This helps short runs, because a constant learning rate leaves noise in the last weights. The papers'
+    # learning rates are constant.
     annealed: bool = False
 
     def learning_rate_at(self, step: int, steps: int) -> float:
@@ -35,11 +37,11 @@ class Optimizer:
 class Stage(Protocol):
     """One network with its data, its losses and its held-out figures.
 
-    A batch is a pure function of the settings and the step. A killed run therefore resumes on the same curve, and any
+    A batch is a pure function of the settings and the step. Therefore a resumed run continues the same curve, and any
     number of worker processes can prepare batches in any order.
     """
 
-    name: str  # cmet, audio2mouth, aee, ebm, appearance, skin, renderer: the checkpoint's name
+    name: str  # the checkpoint's name: cmet, audio2mouth, aee, ebm, appearance, skin or renderer
     steps: int
 
     @property
@@ -48,34 +50,34 @@ class Stage(Protocol):
         ...
 
     def optimizers(self) -> Mapping[str, Optimizer]:
-        """The optimizers by name, in the order in which they step: {"net": ...}, or a critic and a generator."""
+        """The optimizers by name, in the order of their updates: {"net": ...}, or a critic and a generator."""
         ...
 
     def batch(self, step: int) -> Mapping[str, np.ndarray]:
-        """The arrays of a step, drawn with numpy.random.default_rng((seed, step))."""
+        """The batch of a step as arrays, drawn with numpy.random.default_rng((seed, step))."""
         ...
 
     def loss(self, batch: Mapping[str, Tensor], optimizer: str) -> tuple[Tensor, Mapping[str, Tensor]]:
         """The loss that the named optimizer minimises, and its parts by name.
 
         Args:
-            batch: the arrays of `batch` as tensors on the network's device.
+            batch: the result of the method `batch`, as tensors on the network's device.
             optimizer: a key of `optimizers`.
         """
         ...
 
     def held_out(self) -> Mapping[str, float]:
-        """Figures on speakers that were not trained on, for the curve and the card."""
+        """Figures for the curve and the card, measured on speakers that are not in the training split."""
         ...
 
     def record(self) -> Mapping[str, object]:
-        """JSON values that a loader needs next to the tensors to build the network; stored in the file's header."""
+        """JSON values that a loader needs in addition to the tensors. They are stored in the file's header."""
         ...
 
 
 @runtime_checkable
 class ClosedForm(Stage, Protocol):
-    """A stage without steps, whose network is computed at once. To construct the stage is cheap; `solve` is not."""
+    """A stage without training steps: `solve` computes the whole network. The constructor is fast, `solve` is slow."""
 
     def solve(self) -> None:
         """Fill the network. The same settings and clips give the same numbers."""

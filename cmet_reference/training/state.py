@@ -1,4 +1,4 @@
-"""The resumable state of a training: networks, optimizers and counters, and the checkpoints of an unfinished run."""
+"""Saves and restores the state of a training: the network, the optimizers and the counters of an unfinished run."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ if TYPE_CHECKING:
     from torch.amp import GradScaler
     from torch.optim import Optimizer
 
-KEPT = 2  # checkpoints of an unfinished run: the last one, and the one before in case the last is damaged
+KEPT = 2  # number of checkpoints of an unfinished run; the older one is used if the newer one is damaged
 
 
 @dataclass
 class RunState:
-    """Counters of a run after `step` steps. The field names are stored."""
+    """Counters of a run after `step` steps. The names of the fields are stored in checkpoints."""
 
     step: int = 0
     seconds: float = 0.0
-    waited: float = 0.0
+    waited: float = 0.0  # seconds of waiting for batches
     samples: int = 0
 
 
 @dataclass(frozen=True)
 class Learner:
-    """Everything of a run that has tensors: the network, its optimizers, and the scaler of float16."""
+    """The parts of a run that change at each step: the network, its optimizers, and the gradient scaler of float16."""
 
     net: nn.Module
     optimizers: Mapping[str, Optimizer]
     scaler: GradScaler | None
 
     def tensors(self) -> dict[str, Tensor]:
-        """The tensors of network and optimizers under their stored names."""
+        """The tensors of the network and the optimizers, by the names under which they are stored."""
         tensors = {f"net/{key}": value for key, value in self.net.state_dict().items()}
         for name, optimizer in self.optimizers.items():
             for index, entries in optimizer.state_dict()["state"].items():
@@ -50,14 +50,17 @@ class Learner:
         return tensors
 
     def settings(self) -> dict[str, object]:
-        """The JSON half of the state: parameter groups of the optimizers, and the scaler."""
+        """The JSON values of the state: the optimizers' parameter groups, and the state of the scaler."""
         return {
             "groups": {name: optimizer.state_dict()["param_groups"] for name, optimizer in self.optimizers.items()},
             "scaler": self.scaler.state_dict() if self.scaler is not None else {},
         }
 
     def fill(self, tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -> None:
-        """The inverse of `tensors` and `settings`. Raises RuntimeError, ValueError or KeyError where they differ."""
+        """Restore the state from the results of `tensors` and `settings`.
+
+        Raises RuntimeError, ValueError or KeyError if they do not fit the network or the optimizers.
+        """
         self.net.load_state_dict({key[4:]: value for key, value in tensors.items() if key.startswith("net/")})
         for name, optimizer in self.optimizers.items():
             state: dict[int, dict[str, Tensor]] = {}
@@ -72,14 +75,14 @@ class Learner:
 
 
 class UnfinishedRun:
-    """The folder of a run that has not ended: its last checkpoints."""
+    """The folder with the last checkpoints of a run that has not ended."""
 
     def __init__(self, out: Path, stage: str) -> None:
         self.folder, self.stage = out / f"{stage}.unfinished", stage
         self.kind = f"{stage}-unfinished"
 
     def save(self, learner: Learner, state: RunState, trained_on: TrainedOn) -> None:
-        """Write a checkpoint and remove the oldest ones."""
+        """Write a checkpoint, and delete all but the newest KEPT checkpoints."""
         record = {"state": vars(state), **learner.settings(), "trained_on": trained_on}
         path = self.folder / f"step-{state.step:09d}.safetensors"
         checkpoints.save(path, learner.tensors(), record, kind=self.kind)
@@ -87,13 +90,15 @@ class UnfinishedRun:
             old.unlink()
 
     def restore(self, learner: Learner, trained_on: TrainedOn, report: bool) -> RunState | None:
-        """Fill the learner from the newest undamaged checkpoint; None where the folder has none.
+        """Restore the learner from the newest undamaged checkpoint. Returns None if the folder has none.
 
         Args:
+            learner: its network and optimizers are filled.
+            trained_on: the settings of this training; those in the checkpoint must be equal.
             report: print a line about each damaged checkpoint.
 
         Raises:
-            UserError: the run has other settings, or its checkpoint does not fit the network.
+            UserError: the checkpoint has other settings, or does not fit the network.
         """
         for path in self._newest_first():
             try:
@@ -123,15 +128,19 @@ class UnfinishedRun:
 
 
 def finished_card(path: Path, net: nn.Module, trained_on: TrainedOn, report: bool) -> Card | None:
-    """The card of a complete training with these settings, whose tensors are then in `net`; None where to train.
+    """Checks whether a stage was already trained with these settings.
 
-    No file: train. A complete file with these settings: keep it. A file with other settings, or one whose card was not
-    written before the process was killed: train, after a line that says so. A file that is damaged, of another version
-    or of another network is an error: only --fresh replaces it.
+    Returns the card of that training, or None if the stage must be trained:
+
+    - There is no file: None.
+    - The file is complete and has these settings: the card. Its tensors are loaded into `net`.
+    - The file has other settings: None, and a line on stderr.
+    - The file has no card, because the process was killed before it wrote one: None, and a line on stderr.
+    - The file is damaged, of another version or of another network: an error. Only --fresh replaces such a file.
 
     Args:
         path: OUT/NAME.safetensors.
-        report: print these lines.
+        report: print the lines.
 
     Raises:
         UserError: the checkpoint or its card cannot be used; the message names the file and the cause.
@@ -163,5 +172,5 @@ def differing(before: Mapping[str, object], after: Mapping[str, object]) -> str:
 
 
 def misfit(path: Path, stage: str, error: Exception) -> UserError:
-    """The error for a checkpoint whose tensors are not those of the network."""
+    """The error for a checkpoint whose tensors do not fit the network."""
     return UserError(f"{path} does not fit the network of {stage} ({str(error).splitlines()[0]}); train with --fresh")
