@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
 
 from cmet_baselines.adapters.command import CommandRun
 from cmet_baselines.adapters.own_process import PythonRun
 from cmet_baselines.adapters.videos import VideosRun
 from cmet_baselines.method import INPUTS
+from talking_face.names import did_you_mean
 from talking_face.reasons import UserError
 
 NAME = r"^[a-z0-9][a-z0-9.-]*$"
 TARGET = r"^[\w.]+:\w+$"  # module:Class
+SHA256 = r"^[0-9a-f]{64}$"
 FROM_CHECKPOINT = "checkpoint"  # as `revision` in an entry: the revision is the hash of the trained weights
 
 
@@ -52,7 +56,7 @@ class WeightFile(_Table):
 
     file: str
     bytes: int | None = None
-    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    sha256: str | None = Field(default=None, pattern=SHA256)
     source: str = ""
 
 
@@ -135,7 +139,33 @@ def read_entry(path: Path) -> Entry:
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
     except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, item['loc'])) or 'entry'}: {item['msg']}" for item in error.errors())
+        wrong = "; ".join(f"{'.'.join(map(str, item['loc'])) or 'entry'}: {_message(item)}" for item in error.errors())
         raise UserError(f"{path} is not a valid method: {wrong}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not TOML: {error}") from None
+
+
+# A text for each pattern, because a regular expression is hard to read.
+_FORMS = {
+    NAME: "it may contain a-z, 0-9, '.' and '-', and starts with a letter or a digit",
+    TARGET: "it must be module:Class",
+    SHA256: "it must be 64 hexadecimal digits",
+}
+
+
+def _message(error: ErrorDetails) -> str:
+    """One error of a field as plain English, with the nearest known field for an unknown one."""
+    if error["type"] == "extra_forbidden":
+        return f"unknown field{did_you_mean(str(error['loc'][-1]), _fields(error['loc'][:-1]))}"
+    if error["type"] == "string_pattern_mismatch":
+        return _FORMS.get(error["ctx"]["pattern"], error["msg"])
+    return error["msg"].removeprefix("Value error, ")
+
+
+def _fields(table: Sequence[int | str]) -> list[str]:
+    """Names of the fields of an entry, or of one of its tables; empty for a table inside a table."""
+    if not table:
+        return list(Entry.model_fields)
+    hint = Entry.model_fields[str(table[0])].annotation if len(table) == 1 else None
+    models = [part for part in (hint, *get_args(hint)) if isinstance(part, type) and issubclass(part, BaseModel)]
+    return [name for model in models for name in model.model_fields]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
@@ -30,10 +30,12 @@ class Loss:
     of: int  # number of all videos of the method, in all settings
     metrics: tuple[str, ...]  # keys of the lost metrics, sorted; empty: all metrics that were asked for
     example: str  # the detail of the first lost score
+    log: str = ""  # path of the log of the example, relative to the run\'s folder
 
     def __str__(self) -> str:
         where = f" in {', '.join(self.metrics)}" if self.metrics else ""
-        return f"{self.videos} of {self.of} videos{where}, such as: {self.example}"
+        log = f" (log: {self.log})" if self.log else ""
+        return f"{self.videos} of {self.of} videos{where}, such as: {self.example}{log}"
 
 
 class SharedFields(TypedDict):
@@ -132,8 +134,10 @@ def _without_value(metric: Metric, reason: Reason, detail: str) -> StoredScore:
     return StoredScore(metric.key, None, reason.value, detail, 0, {})
 
 
-def losses(rows: Sequence[ResultRow]) -> dict[tuple[str, str], Loss]:
-    """Summarizes the rows without a value, by (method, reason).
+def losses(
+    rows: Sequence[ResultRow], log_of: Callable[[ResultRow], str] = lambda row: ""
+) -> dict[tuple[str, str], Loss]:
+    """Summarizes the rows without a value, by (method, reason). `log_of` returns the path of a pair's log, or "".
 
     Infinite values and metrics that were not asked for do not count.
     """
@@ -153,6 +157,7 @@ def losses(rows: Sequence[ResultRow]) -> dict[tuple[str, str], Loss]:
             of=len(videos[method]),
             metrics=() if metrics == asked[method] else tuple(sorted(metrics)),
             example=" ".join(lost[0].detail.split())[:200],
+            log=log_of(lost[0]) if reason == Reason.METHOD_FAILED.value else "",
         )
     return result
 

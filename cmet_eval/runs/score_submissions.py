@@ -6,11 +6,12 @@ killed run loses only the scores of the videos that were being scored.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+from cmet_eval.protocol.pairs import pair_file_name
 from cmet_eval.runs.metrics import Scoring
 from cmet_eval.runs.records import VideoScores, read_scores
 from cmet_eval.runs.result_rows import Loss, Outcome, RowMaker, losses, weights_to_get
@@ -81,7 +82,20 @@ def score_submissions(
         every += rows
         written.append(write_results(rows, out / "results", _board_record(submission)))
     kept = sum(isinstance(outcome, VideoScores) for outcome in work.known.values())
-    return Scored(tuple(written), len(work.jobs), kept, losses(every), weights_to_get(every))
+    lost = losses(every, _log_finder(submissions, out))
+    return Scored(tuple(written), len(work.jobs), kept, lost, weights_to_get(every))
+
+
+def _log_finder(submissions: Sequence[Submission], out: Path) -> Callable[[ResultRow], str]:
+    """A function that returns the path of a pair's log relative to `out`, or "" if there is no log."""
+    folders = {(one.name, one.setting.name): one.records for one in submissions}
+
+    def find(row: ResultRow) -> str:
+        folder = folders[row.method, row.setting]
+        log = folder / f"{pair_file_name(row.pair_id)}.log" if folder else None
+        return log.relative_to(out).as_posix() if log and log.is_file() else ""
+
+    return find
 
 
 def _find_work(

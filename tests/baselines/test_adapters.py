@@ -131,14 +131,18 @@ def test_a_command_that_does_not_exist(tmp_path: Path, case: Case) -> None:
         ('"{output}"', '"x"', "needs {output}"),
         ('"driving-audio", ', "", "given driving-audio, which `sees` does not name"),
         ('kind = "command"', 'kind = "videos"', "has no `command`"),
-        ("deadline_s", "dead_line_s", "dead_line_s: Extra inputs"),
+        ("deadline_s", "dead_line_s", r"command\.dead_line_s: unknown field; did you mean deadline_s\?"),
+        ("licence", "license", r"license: unknown field; did you mean licence\?"),
+        ('name = "', 'name = "A ', "name: it may contain a-z"),
+        ("summary = ", "sumary = 1 #", r"summary: Field required; .*sumary: unknown field; did you mean summary\?"),
     ],
 )
 def test_a_wrong_entry_is_an_error_that_names_the_field(tmp_path: Path, old: str, new: str, words: str) -> None:
     path = command_method(tmp_path, "")
     path.write_text(path.read_text().replace(old, new))
-    with pytest.raises(UserError, match=words):
+    with pytest.raises(UserError, match=words) as caught:
         read_entry(path)
+    assert "Value error" not in str(caught.value)
 
 
 def test_one_line_commands_are_split_without_a_shell() -> None:

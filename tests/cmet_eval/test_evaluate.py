@@ -156,6 +156,8 @@ def test_a_method_that_fails_ends_as_rows_with_reasons(
         options=RunOptions(1, quiet=True),
     )
     assert sum(loss.videos for loss in summary.lost.values()) == 6
+    log = summary.lost["troubled", "method-failed"].log
+    assert (tmp_path / "o" / log).read_text().endswith("CUDA out of memory\n") and f"(log: {log})" in str(summary)
     frame = read_results(tmp_path / "o" / "results").frame()
     lost = frame.dropna(subset=["reason"])
     got = {(r.speaker + r.target_emotion[0]): (r.reason, r.detail) for r in lost.itertuples()}
