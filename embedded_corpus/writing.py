@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from embedded_corpus.layouts import TRUTH, layout
 from embedded_corpus.plan import CorpusPlan
 from talking_face.files import STRAY, read_json, write_text
+from talking_face.names import counted
 from talking_face.progress import Progress
 from talking_face.reasons import UserError
 from talking_face.threads import limit_threads
@@ -41,7 +42,7 @@ class CorpusSummary:
     def __str__(self) -> str:
         kept = self.clips - self.written
         there = f", {kept} were there" if kept else ""
-        what = f"{self.clips} clips of {self.seconds:g} s by {len(self.speakers)} speakers"
+        what = f"{counted(self.clips, 'clip')} of {self.seconds:g} s by {counted(len(self.speakers), 'speaker')}"
         return f"{self.out}: {what} ({self.written} written{there})"
 
 

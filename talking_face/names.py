@@ -1,4 +1,4 @@
-"""Suggestions for names that a user mistyped."""
+"""Suggestions for names that a user mistyped, and nouns after a number."""
 
 from __future__ import annotations
 
@@ -20,3 +20,13 @@ def did_you_mean(name: str, known: Iterable[str], at_most: int = 1) -> str:
     """
     near = difflib.get_close_matches(name, list(known), n=at_most)
     return f"; did you mean {' or '.join(near)}?" if near else ""
+
+
+def counted(count: int, noun: str) -> str:
+    """The number and the noun, with the ending `s` unless the number is 1.
+
+    Example:
+        >>> counted(1, "pair"), counted(2, "pair")
+        ('1 pair', '2 pairs')
+    """
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

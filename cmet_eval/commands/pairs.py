@@ -11,6 +11,7 @@ from cmet_eval.commands.options import MaxPairs, Quiet, Seeds, ShardSetFolder, S
 from cmet_eval.protocol.draw import Draw, draw_from_shards
 from cmet_eval.protocol.pair_files import write_pairs
 from cmet_eval.protocol.setting import get_setting, setting_names
+from talking_face.names import counted
 from talking_face.reasons import UserError
 
 
@@ -39,7 +40,7 @@ def pairs(
     for note in drawn.notes:
         print(note)
     subset = f" of {drawn.drawn} drawn" if drawn.drawn > len(drawn.pairs) else ""
-    print(f"{len(drawn.pairs)} pairs{subset}, digest {drawn.digest}: {output}")
+    print(f"{counted(len(drawn.pairs), 'pair')}{subset}, digest {drawn.digest}: {output}")
     if export is not None:
         from cmet_eval.runs.export import export_pairs
 

@@ -29,6 +29,7 @@ from cmet_eval.runs.timing import Aitv, summarize
 from cmet_pipelines.shards import ShardSet
 from talking_face.execution.options import RunOptions
 from talking_face.execution.workers import run_tasks
+from talking_face.names import counted
 from talking_face.pretrained.model_files import ModelFiles
 from talking_face.progress import Progress
 from talking_face.reasons import ClipError, Reason, UserError
@@ -58,8 +59,8 @@ class RunSummary:
         lost = [f"{who}: {why}, {loss}" for (who, why), loss in sorted(self.lost.items()) if why != elsewhere]
         state = "scores are missing:" if self.lost else "every score is there"
         return (
-            f"{self.pairs} pairs; {self.generated} videos generated, {self.scores.scored} scored, "
-            f"{self.kept} kept from an earlier run, in {self.seconds:.0f} s; {state}"
+            f"{counted(self.pairs, 'pair')}; {counted(self.generated, 'video')} generated, "
+            f"{self.scores.scored} scored, {self.kept} kept from an earlier run, in {self.seconds:.0f} s; {state}"
             + "".join(f"\n{line}" for line in (*lost, *self.aitv, *self.scores.to_get, *self.not_computed))
         )
 

@@ -16,9 +16,11 @@ from skimage.data import astronaut
 
 from cmet_eval.protocol.setting import get_setting
 from cmet_eval.runs import leakage, score
+from cmet_eval.runs.evaluate import RunSummary
 from cmet_eval.runs.metrics import Scoring
 from cmet_eval.runs.result_rows import losses
 from cmet_eval.runs.score import Expected, Job, score_video, scoring_key, stored_scores
+from cmet_eval.runs.score_submissions import Scored
 from cmet_metrics.base import Labels, Sample
 from cmet_metrics.jitter import Jitter
 from cmet_metrics.lse import Lse
@@ -198,6 +200,16 @@ def test_a_named_metric_that_is_not_valid_in_a_setting_has_a_line() -> None:
     assert "`valid_in` of the metric's class" in named.not_computed_in(setting, files)
     assert not named.not_computed_in(get_setting("cross-emotion"), files)
     assert not Scoring(profile="embedded").not_computed_in(setting, files), "the user named none"
+
+
+def test_the_summary_of_a_run_names_metrics_that_are_not_computed() -> None:
+    line = Scoring(["psnr", "jitter:output"]).not_computed_in(get_setting("extended"), ModelFiles())
+    summary = RunSummary(Scored((), 0, 0, {}, ()), pairs=1, generated=2, kept=0, seconds=0, not_computed=(line,))
+    assert str(summary).splitlines() == [
+        "1 pair; 2 videos generated, 0 scored, 0 kept from an earlier run, in 0 s; every score is there",
+        line,
+    ]
+    assert line.startswith("psnr:frame-mean is not among the metrics of extended and is not computed there; ")
 
 
 def test_a_metric_that_needs_no_ground_truth_gives_the_same_number_with_any() -> None:
