@@ -1,4 +1,4 @@
-"""Reads the examples of the evaluators into memory: mouths, faces, audio and blendshapes of clips."""
+"""Reads the clips for the evaluators' training and test into memory: mouths, faces, audio and blendshapes."""
 
 from __future__ import annotations
 
@@ -14,35 +14,42 @@ from talking_face.pretrained import evaluator_networks, trained_evaluators
 from talking_face.progress import Progress
 from talking_face.reasons import UserError
 
-MAX_CLIPS = 384  # to train on
-MAX_TEST_CLIPS = 256  # of the emotion classifier, which has 8 emotions at 3 levels
-MAX_SHIFTED_CLIPS = 64  # of the lip-sync network, each with 21 shifts
-MAX_FRAMES = 75  # of a clip: 384 such clips have 265 MB of mouths
-MIN_FRAMES = 15  # a shorter clip has too few windows to distinguish shifts
-MIN_VALID = 0.8  # share of the frames with a face
+MAX_CLIPS = 384  # greatest number of training clips
+MAX_TEST_CLIPS = 256  # greatest number of clips for the test of the emotion classifier (8 emotions at 3 levels)
+MAX_SHIFTED_CLIPS = 64  # greatest number of clips for the test of the lip-sync network, each with 21 shifts
+MAX_FRAMES = 75  # frames per clip that are used; the mouths of 384 such clips need 265 MB
+MIN_FRAMES = 15  # shorter clips are not used: they have too few windows to distinguish shifts
+MIN_VALID = 0.8  # least share of frames with a face
 
 
 @dataclass(frozen=True)
 class Example:
-    """The inputs of both evaluators for one clip."""
+    """The data of one clip that both evaluators need. T is at most MAX_FRAMES."""
 
     clip_id: str
     speaker: str
-    emotion: str | None
-    mouths: np.ndarray  # (T, 96, 96) uint8
-    samples: np.ndarray  # (N,) int16, N == 640 T
-    cepstra: np.ndarray  # (R, 13) float32 of all samples
-    faces: np.ndarray  # (8, 128, 128) uint8
-    blendshapes: np.ndarray  # (T', 52) float32 of the whole clip
+    emotion: str | None  # one of EMOTIONS; None if the label is missing or another one
+    mouths: np.ndarray  # (T, 96, 96) uint8 grey mouth crops
+    samples: np.ndarray  # (N,) int16 audio at 16 kHz, N == 640 T
+    cepstra: np.ndarray  # (R, 13) float32, computed from `samples`
+    faces: np.ndarray  # (8, 128, 128) uint8 grey face crops
+    blendshapes: np.ndarray  # (T', 52) float32, of the whole clip
     sound_id: str  # digest of the whole clip's audio
     intensity: int | None = None
 
 
 def choose(clips: pd.DataFrame, training: bool, most: int, seed: int) -> list[str]:
-    """Ids of at most `most` clips of the training split, or of the others; sorted.
+    """Chooses clips, and returns their ids, sorted.
 
-    Where there are more, speakers and emotions take turns in an order drawn by the seed. The test has no speaker of the
-    training split.
+    If there are more than `most` usable clips, the choice alternates between speakers and emotions. Among the clips of
+    one speaker and emotion, it is random.
+
+    Args:
+        clips: the table of all clips.
+        training: True: choose from the training split. False: choose from the other splits, without the speakers of the
+            training split.
+        most: greatest number of clips.
+        seed: of the random choice.
     """
     rows = clips[(clips["n_frames"] >= MIN_FRAMES) & (clips["valid_fraction"] >= MIN_VALID)]
     train = rows["split"] == "train"
@@ -56,7 +63,7 @@ def choose(clips: pd.DataFrame, training: bool, most: int, seed: int) -> list[st
 
 
 def load(shards: ShardSet, clip_ids: Sequence[str], label: str, quiet: bool) -> list[Example]:
-    """Read and crop the clips, about 20 per second; only their first MAX_FRAMES frames."""
+    """Read and crop the clips, about 20 per second. `label`: the text of the progress bar."""
     rows = shards.clips.set_index("clip_id")
     out = []
     with Progress(len(clip_ids), unit="clips", label=label, quiet=quiet) as progress:
@@ -70,7 +77,7 @@ def load(shards: ShardSet, clip_ids: Sequence[str], label: str, quiet: bool) -> 
 
 
 def example(shards: ShardSet, clip_id: str, speaker: str, emotion: str | None, intensity: int | None = None) -> Example:
-    """One clip of the set."""
+    """Read and crop one clip of the shard set."""
     landmarks, audio = shards.landmarks(clip_id), shards.audio(clip_id)
     n = min(len(landmarks), len(audio) // 640, MAX_FRAMES)
     samples = audio[: n * 640]
@@ -90,7 +97,7 @@ def example(shards: ShardSet, clip_id: str, speaker: str, emotion: str | None, i
 
 
 def need(examples: Sequence[Example], what: str) -> None:
-    """Raises UserError where there are too few clips to train on."""
+    """Raises UserError if there are too few training clips. `what`: the evaluator's name, for the message."""
     if len(examples) < 2:
         raise UserError(
             f"{len(examples)} clips of the training split can be used for {what}; at least 2 are needed, of "

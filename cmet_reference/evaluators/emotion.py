@@ -19,10 +19,11 @@ from talking_face.pretrained.evaluator_networks import EmotionEvaluator
 
 
 def fit_emotion(train: Sequence[Example], labels: Sequence[str], settings: EvaluatorSettings) -> Any:
-    """The emotion classifier: two linear discriminants, in closed form, on the CPU. Clips without a label are left out.
+    """Fits the emotion classifier: two linear discriminants, computed in closed form on the CPU.
 
-    The covariance within emotions includes the differences between speakers. With four speakers these are as large as
-    the differences between emotions, and the discriminant avoids their directions.
+    Clips without one of the labels are ignored. The covariance within emotions also contains the differences between
+    speakers. With four speakers these are as large as the differences between emotions. The discriminant gives little
+    weight to features in which speakers differ.
 
     Args:
         labels: the classes, in the order of the outputs.
@@ -44,12 +45,14 @@ def fit_emotion(train: Sequence[Example], labels: Sequence[str], settings: Evalu
 def fill_discriminant(layer: nn.Linear, x: Tensor, classes: Tensor, shrink: float) -> None:
     """Fill a linear layer with Fisher's discriminant for equally likely classes.
 
-    Coordinates are divided by their standard deviations. The covariance within classes is a mix of itself (1 - shrink)
-    and its mean variance times the identity (shrink), so that fewer clips than coordinates suffice.
+    The features are first divided by their standard deviations. The share `shrink` of the covariance within classes is
+    replaced by the mean variance times the identity. The fit then also works with fewer clips than features.
 
     Args:
-        x: (N, D) float64.
+        layer: D inputs, one output per class.
+        x: (N, D) float64 features.
         classes: (N,), indices of the layer's outputs.
+        shrink: 0 to 1.
     """
     mean, std = x.mean(dim=0), x.std(dim=0) + 1e-6
     x = (x - mean) / std
@@ -65,9 +68,10 @@ def fill_discriminant(layer: nn.Linear, x: Tensor, classes: Tensor, shrink: floa
 
 
 def _augmented(pictures: np.ndarray, draw: np.random.Generator) -> np.ndarray:
-    """The faces of a clip, (8, 128, 128) uint8, all augmented alike, as other landmarks and another light would.
+    """Augments the faces of a clip, (8, 128, 128) uint8. All faces of the clip get the same random change.
 
-    Rotation up to 4 degrees, scale 0.94 to 1.06, shift up to 3 px, gamma 0.6 to 1.6.
+    The change imitates errors of the landmarks and another light: rotation up to 4 degrees, scale 0.94 to 1.06, shift
+    up to 3 px, gamma 0.6 to 1.6.
     """
     size = pictures.shape[1]
     turn = cv2.getRotationMatrix2D((size / 2, size / 2), draw.uniform(-4, 4), draw.uniform(0.94, 1.06))
@@ -79,13 +83,14 @@ def _augmented(pictures: np.ndarray, draw: np.random.Generator) -> np.ndarray:
 
 
 def accuracy_figures(net: EmotionEvaluator, test: Sequence[Example]) -> dict[str, object]:
-    """Accuracy on held-out clips: overall, by intensity (neutral excluded), by emotion; and the predictions by emotion.
+    """Accuracy of the emotion classifier on held-out clips.
 
-    Every clip of an emotion that was not trained on counts as wrong.
+    A clip counts as wrong if the classifier was not trained on its emotion.
 
     Returns:
-        `clips`, `accuracy` (where there are clips), `by_intensity`, `by_emotion`, and `said`: counts of the predicted
-        labels for each true one.
+        `clips`: number of clips with a label. `accuracy`: share of correct predictions; missing if there are no clips.
+        `by_intensity` and `by_emotion`: the same for each intensity (without neutral clips) and for each emotion.
+        `said`: for each true emotion, how often each label was predicted.
     """
     predictions = [
         (e, net.labels[int(net.probabilities(evaluator_networks.emotion_features(e.faces, e.blendshapes)).argmax())])

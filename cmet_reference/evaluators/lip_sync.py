@@ -1,4 +1,4 @@
-"""Trains and tests the lip-sync evaluator: a small SyncNet on mouths and cepstra."""
+"""Trains and tests the lip-sync evaluator, a small SyncNet that reads mouth crops and cepstra of the audio."""
 
 from __future__ import annotations
 
@@ -18,20 +18,21 @@ from talking_face.pretrained import evaluator_networks
 from talking_face.pretrained.evaluator_networks import ROWS, ROWS_A_FRAME
 from talking_face.progress import Progress
 
-SHIFTS = range(-10, 11)  # frames, of the held-out test
+SHIFTS = range(-10, 11)  # shifts of the audio in the held-out test, in frames
 
 
 def fit_syncnet(train: Sequence[Example], settings: EvaluatorSettings, device: str = "cpu", quiet: bool = True) -> Any:
-    """The lip-sync network, trained to find the audio of every five frames among all audio windows of the batch.
+    """Trains the lip-sync network to find the audio window that belongs to a window of five frames.
 
-    The loss is a mean of cross-entropies over the similarities of lips and audio, in both directions: among the windows
-    of one clip (the shifts that LSE measures), and among those of all clips.
+    The loss is the mean of four cross-entropies over the similarities of lips and audio. Lips select audio, and audio
+    selects lips, each among the windows of the same clip and among the windows of all clips of the batch. The windows
+    of the same clip are the shifts that LSE measures.
 
     Args:
         device: a torch device.
 
     Returns:
-        the network in evaluation mode; its `losses` are the losses of all steps.
+        the network in evaluation mode. Its attribute `losses` is the list of the losses of all steps.
     """
     net = _seeded(evaluator_networks.build_syncnet, settings.seed).to(device)
     rows = np.concatenate([e.cepstra for e in train])
@@ -56,10 +57,10 @@ def fit_syncnet(train: Sequence[Example], settings: EvaluatorSettings, device: s
 
 
 def _training_part(e: Example, frames: int, draw: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Some successive frames of a clip with their cepstra, augmented: (frames, 96, 96) uint8 and (R, 13) float32."""
+    """Draws successive frames of a clip and augments them: mouths (frames, 96, 96) uint8, cepstra (R, 13) float32."""
     start = int(draw.integers(0, len(e.mouths) - frames + 1))
     mouths = _augmented(e.mouths[start : start + frames], draw)
-    # The last window's cepstra reach beyond its frames; at the clip's end the last row is repeated.
+    # The cepstra of the last window end after its frames. If the clip has not enough of them, the last row is repeated.
     need = ROWS_A_FRAME * (frames - evaluator_networks.WINDOW) + ROWS
     sound = e.cepstra[ROWS_A_FRAME * start :][:need].copy()
     if len(sound) < need:
@@ -69,7 +70,12 @@ def _training_part(e: Example, frames: int, draw: np.random.Generator) -> tuple[
 
 
 def _contrast(lip: Tensor, sound: Tensor, scale: Tensor) -> Tensor:
-    """The loss of (B, W, D) embeddings of lips and audio; `scale` is the inverse temperature."""
+    """The loss of `fit_syncnet`.
+
+    Args:
+        lip, sound: (B, W, D) embeddings of B clips with W windows each.
+        scale: the inverse temperature.
+    """
     clips, windows, size = lip.shape
     own = torch.arange(windows, device=lip.device).repeat(clips)
     within = scale * lip @ sound.transpose(1, 2)
@@ -84,12 +90,14 @@ def _contrast(lip: Tensor, sound: Tensor, scale: Tensor) -> Tensor:
 
 
 def shift_figures(net: LipSyncNet, test: Sequence[Example]) -> dict[str, float]:
-    """Accuracy of the offset found for audio that was shifted by -10 to 10 frames, on held-out clips.
+    """Tests whether the network finds the offset of held-out clips whose audio was shifted by -10 to 10 frames.
 
-    Audio that is `k` frames late must give an offset of -k, by SyncNet's sign. Silence fills the gap.
+    With SyncNet's sign, audio that is `k` frames late must give the offset -k. The shifted audio is filled up with
+    silence.
 
     Returns:
-        `clips`, `shifts` (how many were tried), and the shares `offset_exact` and `offset_within_1`.
+        `clips` and `shifts`: the numbers of clips and of shifted clips. `offset_exact` and `offset_within_1`: the
+        shares of shifted clips whose offset is correct, or wrong by at most one frame.
     """
     right = near = tried = 0
     for e in test:
@@ -107,7 +115,7 @@ def shift_figures(net: LipSyncNet, test: Sequence[Example]) -> dict[str, float]:
 
 
 def delayed(samples: np.ndarray, k: int) -> np.ndarray:
-    """The audio `k` frames later, of the same length; silence fills the gap. (N,) int16 at 16 kHz."""
+    """Shifts audio, (N,) int16 at 16 kHz, to `k` frames later. The length stays the same; silence fills the gap."""
     by = k * SAMPLES_A_FRAME
     out = np.zeros_like(samples)
     if by >= 0:
@@ -118,10 +126,11 @@ def delayed(samples: np.ndarray, k: int) -> np.ndarray:
 
 
 def _augmented(pictures: np.ndarray, draw: np.random.Generator) -> np.ndarray:
-    """The mouths of a clip, (T, 96, 96) uint8, all augmented alike, because the training speakers are few.
+    """Augments the mouths of a clip, (T, 96, 96) uint8, because there are few training speakers.
 
-    Rotation up to 6 degrees, scale 0.85 to 1.15, shift up to 6 px, mirrored with probability 0.5, gamma 0.5 to 2. A
-    smooth pattern of up to 40 grey levels imitates another skin, beard or light.
+    All frames get the same random change: rotation up to 6 degrees, scale 0.85 to 1.15, shift up to 6 px, mirroring
+    with probability 0.5, gamma 0.5 to 2. A smooth pattern of up to 40 grey levels is added, which imitates another
+    skin, beard or light.
     """
     size = pictures.shape[1]
     turn = cv2.getRotationMatrix2D((size / 2, size / 2), draw.uniform(-6, 6), draw.uniform(0.85, 1.15))
@@ -138,7 +147,10 @@ def _augmented(pictures: np.ndarray, draw: np.random.Generator) -> np.ndarray:
 
 
 def _adamw_steps(parameters: Sequence[nn.Parameter], learning_rate: float, steps: int) -> Iterator[int]:
-    """Yields the number of each step, then steps AdamW. Its learning rate rises for 5 % of the steps, then falls."""
+    """Yields the number of each step, then updates the parameters with AdamW.
+
+    The learning rate rises during the first 5 % of the steps, then falls.
+    """
     optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.02)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, max(2, steps), pct_start=0.05)
     for step in range(steps):
@@ -150,7 +162,7 @@ def _adamw_steps(parameters: Sequence[nn.Parameter], learning_rate: float, steps
 
 
 def _seeded(build: Callable[[], Any], seed: int) -> Any:
-    """A network with weights drawn by the seed, in training mode."""
+    """Builds a network whose initial weights depend only on the seed, in training mode."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return build().train()

@@ -1,4 +1,7 @@
-"""Trains both evaluators on a shard set and writes their files and cards. Same data, settings and seed: same bytes."""
+"""Trains both evaluators on a shard set, and writes their files and cards.
+
+On the CPU, the same data, settings and seed give the same bytes.
+"""
 
 from __future__ import annotations
 
@@ -34,21 +37,21 @@ EvaluatorCard = dict[str, Any]  # the JSON file next to an evaluator
 
 @dataclass(frozen=True)
 class Examples:
-    """The clips of a training, in memory."""
+    """The clips that are used, in memory."""
 
     train: Sequence[Example]
-    test: Sequence[Example]  # of held-out speakers
-    shifted: Sequence[Example]  # those of `test` on which the lip-sync network is tested
+    test: Sequence[Example]  # clips of held-out speakers, for the test of the emotion classifier
+    shifted: Sequence[Example]  # the clips of `test` that are used for the test of the lip-sync network
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The emotions of the training split, in the common order."""
+        """The emotions of the training clips, in the order of EMOTIONS."""
         return tuple(name for name in EMOTIONS if any(e.emotion == name for e in self.train))
 
 
 @dataclass(frozen=True)
 class Trained:
-    """One trained evaluator."""
+    """A trained evaluator, with the figures of its test."""
 
     kind: Kind
     net: nn.Module
@@ -64,15 +67,17 @@ def train_evaluators(
     device: str = "cpu",
     quiet: bool = False,
 ) -> dict[Kind, EvaluatorCard]:
-    """Train both on a shard set's training split and write files and cards.
+    """Train both evaluators on the training split of a shard set, and write their files and cards.
 
     Args:
         folder: the shard set.
-        out: where the files go; default FOLDER/evaluators, where scoring finds them.
-        device: of the training. Only the CPU gives the same bytes from run to run.
+        out: folder of the files; default: FOLDER/evaluators, where scoring searches them.
+        settings: default: `EvaluatorSettings()`.
+        device: a torch device for the lip-sync network. Only the CPU gives the same bytes in each run.
+        quiet: show no progress bars.
 
     Returns:
-        the cards, as written next to the files.
+        the cards by evaluator; each is also written next to its file.
 
     Raises:
         UserError: the training split has too few clips or emotions.
@@ -100,7 +105,7 @@ def train_evaluators(
 
 
 def _read(shards: ShardSet, settings: EvaluatorSettings, quiet: bool) -> Examples:
-    """The clips to train and to test on. Raises UserError where too few can be trained on."""
+    """Read the clips for training and test. Raises UserError if there are too few training clips."""
     train_ids = data.choose(shards.clips, True, settings.max_clips, settings.seed)
     test_ids = data.choose(shards.clips, False, data.MAX_TEST_CLIPS, settings.seed)
     shifted_ids = data.choose(shards.clips, False, data.MAX_SHIFTED_CLIPS, settings.seed)
@@ -118,7 +123,7 @@ def _write(
     settings: EvaluatorSettings,
     device: str,
 ) -> EvaluatorCard:
-    """Write one evaluator's file and card; returns the card."""
+    """Write the file and the card of one evaluator. Returns the card."""
     trained_on = TrainedOn(
         trained.kind,
         shards.digest,

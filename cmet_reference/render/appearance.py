@@ -1,16 +1,16 @@
-"""Models the parts of an expression that landmarks lack: the detector's response and the creases of the skin.
+"""The appearance model of the mesh renderer: two effects of an expression that landmarks do not describe.
 
-Both are linear in the displacement of the points in the head's frame, and are fitted in closed form on a training
-split.
+The effects are the detector's response and the creases of the skin. Both are linear in the displacement of the points
+in the head's frame. They are fitted in closed form on a training split.
 
-*Response.* A landmark detector expects usual faces and underestimates motion: it finds brows that were moved by 1 to be
-moved by 0.7. A picture that is moved by detected landmarks therefore moves too little. The response is measured on
-pictures that the mesh drew, and its inverse enlarges the motion.
+*Response.* A landmark detector expects typical faces and underestimates motion. For example, if brows in a picture are
+moved by 1, it finds a motion of 0.7. If a picture is warped by the difference of detected landmarks, it therefore moves
+too little. The response is measured on pictures that the mesh renderer drew. Its inverse enlarges the motion.
 
-*Creases.* The ratio of two pictures of the same skin, with and without an expression, is the change of its light,
-independent of the skin's colour (Liu, Shan, Zhang 2001, Expressive Expression Mapping with Ratio Images, sec. 3). It
-transfers to other people. Its logarithm is stored on a square onto which all faces are aligned. A network that sees the
-skin (`skin`) corrects it for one person.
+*Creases.* The ratio of two pictures of the same skin, with and without an expression, is the change of its light. It is
+independent of the skin's colour and can be transferred to other people (Liu, Shan, Zhang 2001, Expressive Expression
+Mapping with Ratio Images, sec. 3). The logarithm of the ratio is stored on a square, onto which all faces are aligned.
+A network that reads the skin of one person (`skin`) corrects the creases for this person.
 """
 
 from __future__ import annotations
@@ -25,18 +25,19 @@ import numpy as np
 from cmet_reference.geometry import EYES, fit_pose, to_head, to_picture
 from cmet_reference.render.triangles import N_SKIN, back_to_front, drawn_ids, mapped, sampled
 
-SIDE = 128  # of the square, px
+SIDE = 128  # side of the square, px
 _SCALE, _DOWN = (
     52.0,
     0.40,
-)  # px per eye distance; position of the eyes' middle below the upper edge, as a share of the side
-_FINEST = 2.5 * _SCALE  # most px per eye distance for direct sampling; 256 px crops have 74 to 112
-_SLOW = 13  # frames over which a displacement is averaged for its creases, which speech does not cause
+)  # px per eye distance; distance of the eyes from the square's upper edge, as a share of its side
+# Pictures with more px per eye distance are scaled down before sampling. Crops of 256 px have 74 to 112.
+_FINEST = 2.5 * _SCALE
+_SLOW = 13  # frames over which a displacement is averaged for the creases, because speech causes no creases
 DARKEST = 0.6  # greatest absolute log ratio
-_LOOK = (-5, 0, 5)  # offsets of the frames whose mean is the skin around a frame
-_STEP = 6  # frames between two skins; the light between them is interpolated
-_HALF = np.array([0.5, 0.5, 0], np.float32)  # makes pixel centres whole numbers
-_DARK = 8.0  # grey levels added before the logarithm, against noise in black
+_LOOK = (-5, 0, 5)  # the skin at a frame is the mean over the frames with these offsets
+_STEP = 6  # the light is computed for every sixth frame, and interpolated between these frames
+_HALF = np.array([0.5, 0.5, 0], np.float32)  # subtracted from landmarks, so that pixel centres are whole numbers
+_DARK = 8.0  # grey levels that are added before the logarithm, against noise in black regions
 
 
 class Correction(Protocol):
@@ -52,11 +53,14 @@ class Appearance:
         self, arrays: Mapping[str, np.ndarray], correction: Correction | None = None, revision: str = ""
     ) -> None:
         """Args:
-        arrays: `template` (478, 3) of the head's frame; `unit` (468,), a point's usual displacement in eye distances;
-            `axes` (K, 936), orthonormal, of displacements (x, y) in those units; `further` (K, K): from coordinates
-            on these axes to those by which to move the mesh; `creases` (K, 128, 128): log ratio for each.
-        correction: corrects the creases for the skin in the picture; None: mean creases of all people.
-        revision: of the checkpoints.
+        arrays: the fitted arrays:
+            `template` (478, 3): mean face in the head's frame.
+            `unit` (468,): typical size of each point's displacement, in eye distances.
+            `axes` (K, 936): orthonormal axes of displacements (x, y), which are divided by `unit`.
+            `further` (K, K): the map from coordinates on these axes to the coordinates by which the mesh must move.
+            `creases` (K, 128, 128): log ratio of the light per unit of each coordinate.
+        correction: corrects the creases for the skin in the picture; None: use the mean creases of all people.
+        revision: revision of the checkpoints.
         """
         self.template, self.unit, self.axes, self.further, self.creases = (
             np.asarray(arrays[name], np.float32) for name in ("template", "unit", "axes", "further", "creases")
@@ -65,28 +69,37 @@ class Appearance:
 
     @cached_property
     def square(self) -> Square:
-        """The map between the square's pixels and a face."""
+        """The square onto which faces are aligned."""
         return Square(self.template)
 
     def coordinates(self, displacement: np.ndarray) -> np.ndarray:
-        """The coordinates of displacements: (T, 468, 2 or 3) in the head's frame to (T, K)."""
+        """The coordinates of displacements on the axes, (T, K), from (T, 468, 2 or 3) in the head's frame."""
         flat = displacement[..., :2] / self.unit[:, None]
         return np.asarray(flat.reshape(len(flat), -1) @ self.axes.T)
 
     def expression(self, head: np.ndarray) -> np.ndarray:
-        """The expression of landmarks: (T, 478, 3) in the head's frame to (T, K), averaged over half a second."""
+        """The expression of a face in each frame, (T, K): its coordinates, averaged over half a second.
+
+        Args:
+            head: (T, 478, 3), landmarks in the head's frame.
+        """
         return _slow(self.coordinates((head - self.template)[:, :N_SKIN]))
 
     def ratio(self, change: np.ndarray) -> np.ndarray:
-        """The mean creases as log ratios of light: (N, K) changes of expression to (N, 128, 128)."""
+        """The mean creases of all people for N changes of expression: (N, K) to log ratios (N, 128, 128)."""
         return np.asarray(np.tensordot(change, self.creases, 1).clip(-DARKEST, DARKEST))
 
     def mean_skin(self, frames: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
-        """The mean skin of some frames, (128, 128): (N, H, W, 3) uint8 RGB and (N, 478, 3) px."""
+        """The mean skin of N frames on the square, (128, 128) log brightness.
+
+        Args:
+            frames: (N, H, W, 3) uint8 RGB.
+            landmarks: (N, 478, 3) px.
+        """
         return self.square.image(self.square.skin(frames, landmarks))
 
     def moved(self, target: np.ndarray, base: np.ndarray, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """See `Expression`; the square has 128 px."""
+        """See `Expression.moved`. The side S of the square is 128."""
         pose = fit_pose(target, self.template)
         points, before = to_head(target, pose), to_head(base, fit_pose(base, self.template))
         source, wanted = self.expression(before), self.expression(points)
@@ -105,7 +118,7 @@ class Appearance:
         return to_picture(points, pose), np.exp(light)
 
     def lit(self, picture: np.ndarray, points: np.ndarray, light: np.ndarray) -> np.ndarray:
-        """See `Expression`."""
+        """See `Expression.lit`."""
         order = back_to_front(points)
         height, width = picture.shape[:2]
         ids = drawn_ids(points[order][..., :2], height, width)
@@ -119,18 +132,22 @@ class Appearance:
 
 
 def frames_around(t: int, n: int) -> np.ndarray:
-    """(3,): the indices of the frames whose mean is the skin of frame t of n."""
+    """The indices, (3,), of the frames whose mean is the skin at frame t of a clip with n frames."""
     return np.clip(t + np.array(_LOOK), 0, n - 1)
 
 
 def _slow(track: np.ndarray) -> np.ndarray:
-    """(T, K) averaged over half a second; the end values are repeated."""
+    """Averages (T, K) over half a second around each frame. The first and last values are repeated beyond the ends."""
     held = np.pad(track, ((_SLOW // 2, _SLOW // 2), (0, 0)), mode="edge")
     return np.lib.stride_tricks.sliding_window_view(held, _SLOW, axis=0).mean(-1)
 
 
 def interpolated_between(values: np.ndarray, keys: np.ndarray) -> np.ndarray:
-    """Linear interpolation of (N, ...) at the indices `keys` to (T, ...); the first key is 0, the last one T - 1."""
+    """Interpolates values (N, ...) linearly to all T frames, (T, ...).
+
+    Args:
+        keys: (N,), the frames of the values; the first is 0, the last is T - 1.
+    """
     t = np.arange(keys[-1] + 1)
     after = np.searchsorted(keys, t).clip(1) if len(keys) > 1 else np.zeros(1, int)
     share = ((t - keys[after - 1]) / np.maximum(keys[after] - keys[after - 1], 1)).astype(np.float32)
@@ -139,7 +156,10 @@ def interpolated_between(values: np.ndarray, keys: np.ndarray) -> np.ndarray:
 
 
 class Square:
-    """The square onto which all faces are aligned: the template's face, seen from the front."""
+    """The square onto which all faces are aligned: it contains the template's face, seen from the front.
+
+    P is the number of its pixels that are on the face.
+    """
 
     def __init__(self, template: np.ndarray) -> None:
         self.points = (template[:N_SKIN, :2] * _SCALE + SIDE * np.array([0.5, _DOWN])).astype(np.float32)
@@ -150,31 +170,32 @@ class Square:
         self._at = np.stack([self.x, self.y], 1).astype(np.float32)
         inside = cv2.erode((ids > 0).astype(np.uint8), np.ones((5, 5), np.uint8)).astype(np.float32)
         soft = cv2.GaussianBlur(inside, (0, 0), 2.0) * (ids > 0)
-        self.edge = soft[self.y, self.x]  # (P,) 1 on the face, falling to 0 at its edge and at the openings
+        self.edge = soft[self.y, self.x]  # (P,) 1 on the face, falling to 0 at its edge and its openings
 
     def __len__(self) -> int:
         return len(self.x)
 
     def image(self, values: np.ndarray) -> np.ndarray:
-        """(P,) to (128, 128), 0 outside of the face."""
+        """Puts the values of the face's pixels, (P,), into a picture, (128, 128). Pixels outside of the face are 0."""
         out = np.zeros((SIDE, SIDE), np.float32)
         out[self.y, self.x] = values
         return out
 
     def skin(self, frames: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
-        """(P,) mean `brightness` of some frames: (N, H, W, 3) uint8 RGB and (N, 478, 3) px."""
+        """The mean `brightness` of N frames, (P,), from (N, H, W, 3) uint8 RGB and landmarks, (N, 478, 3) px."""
         points = landmarks[:, :N_SKIN] - _HALF
         return np.asarray(np.mean([self.brightness(p, q) for p, q in zip(frames, points, strict=True)], axis=0))
 
     def brightness(self, picture: np.ndarray, points: np.ndarray) -> np.ndarray:
-        """(P,) natural logarithm of the grey level of a picture, (H, W, 3) uint8 RGB.
+        """The natural logarithm of a picture's grey level at the square's pixels on the face, (P,).
 
         Args:
-            points: (468, 2 or 3) px of the face; pixel centres are whole numbers.
+            picture: (H, W, 3) uint8 RGB.
+            points: (468, 2 or 3) px of the face in the picture; pixel centres are whole numbers.
         """
         points = points[:, :2]
         eyes = float(np.linalg.norm(points[EYES[0]] - points[EYES[1]]))
-        if eyes > _FINEST:  # every third pixel alone is too noisy
+        if eyes > _FINEST:  # to read only every third pixel would be too noisy
             old = np.array(picture.shape[1::-1])
             new = np.maximum(1, np.round(old * (_FINEST / eyes)).astype(int))
             picture = cv2.resize(picture, (int(new[0]), int(new[1])), interpolation=cv2.INTER_AREA)

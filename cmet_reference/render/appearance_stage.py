@@ -1,6 +1,7 @@
-"""Fits `Appearance` to a training split: its response on pictures that the mesh drew, its creases on emotional clips.
+"""Fits the appearance model of the mesh renderer, `Appearance`, to a training split.
 
-The fit has a closed form, so it is a stage without steps: the training loop solves it, and writes its file and card.
+The response is fitted to pictures that the mesh renderer draws, and the creases to the clips. The fit has a closed
+form, so this is a stage without steps: the training loop calls `solve`, then writes the file and the card.
 """
 
 from __future__ import annotations
@@ -29,36 +30,37 @@ from talking_face.progress import Progress
 from talking_face.reasons import UserError
 
 KIND = "appearance"
-_TEMPLATE_FRAMES = 4096  # at most; every tenth one of a small corpus
+_TEMPLATE_FRAMES = 4096  # greatest number of frames for the template; at most every tenth frame is used
 
 
 @dataclass(frozen=True)
 class AppearanceSettings:
     """How the appearance model is fitted."""
 
-    axes: int = 16  # of displacements, K
-    drawn: int = 400  # pictures that are drawn and measured, over all speakers
-    held_drawn: int = 60  # the same for held-out speakers, for the figures
-    gain: tuple[float, float] = (0.8, 1.8)  # least and greatest factor of their displacements
+    axes: int = 16  # K, number of axes that describe displacements of the face
+    drawn: int = 400  # number of pictures that are drawn and measured for the response, over all speakers
+    held_drawn: int = 60  # the same number for held-out speakers, for the figures
+    gain: tuple[float, float] = (0.8, 1.8)  # least and greatest factor of the displacements in these pictures
     least_unit: float = (
-        0.004  # eye distances added to a point's usual displacement, so that still points are not enlarged
+        0.004  # eye distances that are added to each point's unit, so that noise of still points is not enlarged
     )
-    # Smaller singular values of the response are replaced by this, so that noise is enlarged at most 2.5 times.
+    # Singular values of the response below this value are replaced by it, so that noise is enlarged at most 2.5 times.
     least_response: float = 0.4
-    clips: int = 64  # of a speaker, for the creases
-    frames: int = 6  # of each
-    # Where a speaker's own skin changes by more than this from pixel to pixel (log units: brows, frames of glasses,
-    # hair), a displacement by a pixel outweighs any crease, and other people's skin counts more.
+    clips: int = 64  # greatest number of clips per speaker, for the creases
+    frames: int = 6  # frames per clip, for the creases
+    # Change of brightness from pixel to pixel, in log units, above which a pixel of a speaker gets little weight. Such
+    # pixels are at brows, frames of glasses and hair. There, a shift by one pixel changes more than any crease, so the
+    # skin of other people should count more.
     edge: float = 0.06
-    ridge: float = 0.1  # relative to the coordinates' variance, where every speaker's skin is smooth
+    ridge: float = 0.1  # penalty relative to the variance of the coordinates, for pixels with full weight
 
 
 def load(path: Path, correction: Correction | None = None, suffix: str = "") -> Appearance:
-    """The model of a checkpoint.
+    """Load the appearance model of a checkpoint.
 
     Args:
-        correction: of its creases.
-        suffix: of its revision: the correction's revision.
+        correction: corrects the model's creases for one person.
+        suffix: text that is added to the model's revision, for the correction.
 
     Raises:
         UserError: the file cannot be used.
@@ -70,7 +72,7 @@ def load(path: Path, correction: Correction | None = None, suffix: str = "") -> 
 
 
 class AppearanceNet(nn.Module):
-    """The model's arrays as buffers."""
+    """The arrays of the appearance model as buffers of a module, so that the training loop can save them."""
 
     def __init__(self, axes: int) -> None:
         super().__init__()
@@ -86,7 +88,7 @@ class AppearanceNet(nn.Module):
 
 
 class AppearanceStage:
-    """The appearance model of a training split. Implements `ClosedForm`."""
+    """Fits the appearance model of a training split. Implements `ClosedForm`."""
 
     name = KIND
     steps = 0
@@ -107,7 +109,7 @@ class AppearanceStage:
         self.response = np.zeros(0)
 
     def solve(self) -> None:
-        """Fit the model. Raises UserError where too few drawn pictures show a face."""
+        """Fit the model. Raises UserError if a face is found in too few of the drawn pictures."""
         settings, train, quiet = self.settings, self.train, self.quiet
         draw = np.random.default_rng(self.seed)
         tracks = [clip.landmarks[::10] for clip in train]
@@ -138,9 +140,10 @@ class AppearanceStage:
         raise AssertionError("a closed form has no steps")
 
     def held_out(self) -> Mapping[str, float]:
-        """The share of the requested motion that the detector finds on held-out speakers, as a slope; 1 is perfect.
+        """The share of the requested motion that the landmark detector finds in pictures of held-out speakers.
 
-        `response`: the mesh moves to the requested points; `further`: to those of this model.
+        It is the slope of a regression; 1 is perfect. There is a figure for each region of PARTS. In `response_*`, the
+        mesh moves to the requested landmarks. In `further_*`, it moves further, as this model demands.
         """
         if not self.test:
             return {}
@@ -198,17 +201,22 @@ def response_samples(
     *,
     files: ModelFiles,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Moves frames of a speaker to the faces of other frames of the same speaker, and measures the motion.
+    """Measures how much of a requested motion the landmark detector finds in pictures drawn by the mesh renderer.
+
+    For each picture, two frames of one speaker are drawn. The first frame is warped towards the face of the second one,
+    and the detector measures the landmarks before and after.
 
     Args:
-        clips: of several speakers, who take turns.
-        template: (478, 3) of the head's frame.
+        clips: clips of several speakers; the pictures alternate between speakers.
+        template: (478, 3), mean face in the head's frame.
         n: number of pictures.
-        gain: least and greatest factor of the displacements.
-        expression: of the renderer.
+        gain: least and greatest factor of the displacements between the two faces.
+        draw: the random generator.
+        expression: the appearance model that the renderer uses; None: no model.
 
     Returns:
-        (N, 468, 2) requested and found displacements in the head's frame; N is at most `n`.
+        requested and found displacements in the head's frame, (N, 468, 2) each. N is less than `n` if the detector
+        does not find a face in some pictures.
     """
     of = by_speaker(clips)
     opened, renderer, asked, found = cache(ShardSet), MeshRenderer(expression=expression), [], []
@@ -235,18 +243,22 @@ def response_samples(
 
 
 def _seen(shards: ShardSet, clip: ClipArrays) -> np.ndarray:
-    """The clip's frames with a face; the others' landmarks are interpolated."""
+    """Indices of the clip's frames in which a face was detected. Landmarks of all other frames are interpolated."""
     return np.flatnonzero(shards.valid(clip.clip_id)[: len(clip)])
 
 
 def inverse_response(asked: np.ndarray, found: np.ndarray, least: float) -> tuple[np.ndarray, np.ndarray]:
-    """The matrix (K, K) from wanted coordinates to those to request, and the response's singular values.
+    """The inverse of the detector's response, and the singular values of the response.
 
-    `found` is regressed on `asked`, which has no noise; the opposite regression would underestimate the slopes.
+    The response is the linear map from requested to found coordinates. `found` is regressed on `asked`, because `asked`
+    has no noise; the opposite regression would underestimate the slopes.
 
     Args:
-        asked, found: (N, K).
-        least: replaces smaller singular values of the response.
+        asked, found: (N, K) coordinates of the requested and of the found displacements.
+        least: singular values of the response below this value are replaced by it.
+
+    Returns:
+        (K, K), the map from wanted coordinates to the coordinates to request; (K,), the singular values.
     """
     inner = asked.T @ asked
     response = np.linalg.solve(inner + 1e-3 * np.trace(inner) / len(inner) * np.eye(len(inner)), asked.T @ found)
@@ -266,10 +278,11 @@ def fit_creases(
     draw: np.random.Generator,
     quiet: bool = True,
 ) -> np.ndarray:
-    """The creases, (K, 128, 128): log ratio to the speaker's neutral skin, by weighted ridge regression on coordinates.
+    """The creases, (K, 128, 128): change of the log brightness of the skin per unit of each coordinate.
 
-    A clip is one observation: the mean over some frames. A speaker without neutral clips is compared with the mean of
-    all their clips.
+    They are fitted by weighted ridge regression, for each pixel of the square. A clip is one observation: the mean skin
+    and the mean coordinates of some frames, relative to the speaker's neutral clips. If a speaker has no neutral clips,
+    they are relative to the mean of all clips of the speaker.
     """
     square, opened = Square(template), cache(ShardSet)
     of = by_speaker(clips)
@@ -304,7 +317,10 @@ def fit_creases(
 
 
 def choose_clips(own: Sequence[ClipArrays], n: int, draw: np.random.Generator) -> list[ClipArrays]:
-    """`n` random clips of a speaker who has more: neutral ones first, up to a quarter, then any others."""
+    """Draws `n` clips of a speaker who has more than `n`. Up to a quarter are neutral clips, if there are any.
+
+    The rest are drawn from all remaining clips.
+    """
     neutral = np.flatnonzero([clip.emotion == "neutral" for clip in own])
     first = draw.choice(neutral, min(len(neutral), max(1, n // 4)), replace=False)
     rest = draw.choice(np.setdiff1d(np.arange(len(own)), first), n - len(first), replace=False)
@@ -312,6 +328,11 @@ def choose_clips(own: Sequence[ClipArrays], n: int, draw: np.random.Generator) -
 
 
 def smooth_skin(skin: np.ndarray, edge: float) -> np.ndarray:
-    """(128, 128) in (0, 1]: the weight of each pixel; small where a small shift changes the brightness much."""
+    """The weight of each pixel, (128, 128) in (0, 1]. It is small where a small shift changes the brightness much.
+
+    Args:
+        skin: (128, 128), log brightness of a speaker's skin.
+        edge: change of brightness from pixel to pixel at which the weight is one half.
+    """
     steep = cv2.Sobel(skin, cv2.CV_32F, 1, 0) ** 2 + cv2.Sobel(skin, cv2.CV_32F, 0, 1) ** 2
     return np.asarray(1 / (1 + cv2.GaussianBlur(steep / 64, (0, 0), 1.5) / edge**2))
