@@ -1,1 +1,1 @@
-"""Renders pictures from landmarks: one interface, a mesh warp for the CPU, and CEM-Net's flow renderer."""
+"""Renders pictures from landmarks: an interface, a mesh renderer for the CPU, and CEM-Net's flow renderer."""

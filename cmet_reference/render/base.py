@@ -8,9 +8,9 @@ import numpy as np
 
 
 class Renderer(Protocol):
-    """Draws a known face at given landmarks."""
+    """Draws the face of a known person at given landmarks."""
 
-    revision: str  # changes whenever the pictures may change
+    revision: str  # a text that differs between versions which can draw different pictures
 
     def frames(
         self,
@@ -20,15 +20,15 @@ class Renderer(Protocol):
         base_frames: np.ndarray | None = None,
         base_landmarks: np.ndarray | None = None,
     ) -> np.ndarray:
-        """The face of the references at the landmarks.
+        """Draws the face of the reference frames at the landmarks.
 
         Args:
             landmarks: (T, 478, 3) px of the output.
-            reference_frames: (N, H, W, 3) uint8 RGB of the same person: skin, teeth, open and closed mouths.
-            reference_landmarks: (N, 478, 3) px in them, no NaN.
-            base_frames: (T, H, W, 3) uint8 RGB that are changed: backdrop, hair and neck stay. Default: the first
-                reference, held.
-            base_landmarks: (T, 478, 3) px in them.
+            reference_frames: (N, H, W, 3) uint8 RGB of the same person. They show skin, teeth, open and closed mouths.
+            reference_landmarks: (N, 478, 3) px of the reference frames, no NaN.
+            base_frames: (T, H, W, 3) uint8 RGB of the same person, over which the face is drawn. Backdrop, hair and
+                neck are kept. Default: T copies of the first reference frame.
+            base_landmarks: (T, 478, 3) px of the base frames.
 
         Returns:
             (T, H, W, 3) uint8 RGB.
@@ -43,10 +43,10 @@ def base_of(
     base_frames: np.ndarray | None,
     base_landmarks: np.ndarray | None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The base of `n` frames and its landmarks; without one the first reference, held.
+    """The base frames and base landmarks of `n` output frames. If they are None, `n` copies of the first reference.
 
     Raises:
-        ValueError: only one of the two is given, or their lengths are not `n`.
+        ValueError: only one of `base_frames` and `base_landmarks` is None, or their lengths are not `n`.
     """
     if (base_frames is None) != (base_landmarks is None):
         raise ValueError("base frames and base landmarks come together")

@@ -12,20 +12,20 @@ from cmet_reference.render.flow_nets import RendererSettings
 from cmet_reference.render.triangles import OVAL
 from talking_face.pretrained.face_landmarker import tasks
 
-_MARGIN = 0.06  # around the face in its crop, as a share of its size
+_MARGIN = 0.06  # margin around the face in its crop, as a share of the face's size
 
 
 @dataclass
 class FaceCrops:
-    """One clip: crops (T, size, size, 3) uint8 and points (T, 478, 2) px in them."""
+    """The face crops of one clip, and the landmarks in these crops."""
 
-    pictures: np.ndarray
-    points: np.ndarray
+    pictures: np.ndarray  # (T, size, size, 3) uint8 RGB
+    points: np.ndarray  # (T, 478, 2) px of the crops
 
 
 @cache
 def _edges() -> tuple[tuple[np.ndarray, tuple[int, int, int]], ...]:
-    """Edges between landmarks, (n, 2) each, with their RGB colour in a sketch."""
+    """The lines of a sketch: for each part of the face, pairs of landmark indices (n, 2), and an RGB colour."""
     known = tasks()[0].FaceLandmarksConnections
     colours = {
         "FACE_OVAL": (255, 255, 255),
@@ -43,7 +43,7 @@ def _edges() -> tuple[tuple[np.ndarray, tuple[int, int, int]], ...]:
 
 
 def sketch(points: np.ndarray, size: int) -> np.ndarray:
-    """Draws landmarks, (478, 2 or 3) px, as lines: (size, size, 3) uint8 RGB, one colour for each part of the face."""
+    """Draws landmarks, (478, 2 or 3) px, as lines: (size, size, 3) uint8 RGB. Each part of the face has one colour."""
     out = np.zeros((size, size, 3), np.uint8)
     whole = np.round((points[:, :2] - 0.5) * 16).astype(np.int32)
     for edges, colour in _edges():
@@ -52,7 +52,10 @@ def sketch(points: np.ndarray, size: int) -> np.ndarray:
 
 
 def square(landmarks: np.ndarray, *more: np.ndarray) -> np.ndarray:
-    """The square around all points of (T, 478, 3) tracks, with a margin: (3,) left, top and side in px."""
+    """The square around all points of the tracks, (T, 478, 3) each, with a margin.
+
+    Returns (3,): left, top and side, in px.
+    """
     points = np.concatenate([track[..., :2].reshape(-1, 2) for track in (landmarks, *more)])
     low, high = points.min(axis=0), points.max(axis=0)
     side = (high - low).max() * (1 + 2 * _MARGIN)
@@ -60,13 +63,14 @@ def square(landmarks: np.ndarray, *more: np.ndarray) -> np.ndarray:
 
 
 def crop_matrix(box: np.ndarray, size: int) -> np.ndarray:
-    """(2, 3) float64: the map from picture to crop, in coordinates of pixel centres."""
+    """The affine map from picture to crop, (2, 3) float64. In both, pixel centres are whole numbers."""
     scale = size / box[2]
     return np.array([[scale, 0, (0.5 - box[0]) * scale - 0.5], [0, scale, (0.5 - box[1]) * scale - 0.5]], np.float64)
 
 
 def crop(frames: np.ndarray, box: np.ndarray, size: int) -> np.ndarray:
-    """(T, H, W, 3) to (T, size, size, 3) uint8. Outside of the picture its edge is repeated."""
+    """Crops the square `box` from frames (T, H, W, 3): (T, size, size, 3) uint8. Outside, the picture's edge is
+    repeated."""
     matrix = crop_matrix(box, size)
     if box[2] > size:  # blur before downscaling, as INTER_AREA would
         frames = np.stack([cv2.GaussianBlur(f, (0, 0), 0.4 * float(box[2]) / size) for f in frames])
@@ -79,15 +83,16 @@ def crop(frames: np.ndarray, box: np.ndarray, size: int) -> np.ndarray:
 
 
 def in_crop(landmarks: np.ndarray, box: np.ndarray, size: int) -> np.ndarray:
-    """(T, 478, 3) px of the picture to (T, 478, 2) px of the crop."""
+    """Converts landmarks from px of the picture, (T, 478, 3), to px of the crop, (T, 478, 2)."""
     return ((landmarks[..., :2] - box[:2]) * (size / box[2])).astype(np.float32)
 
 
 def drawn_part(points: np.ndarray, settings: RendererSettings, *more: np.ndarray) -> np.ndarray:
-    """The pixels that the renderer draws: (size, size) bool, for points (478, 2) px of the crop.
+    """The pixels that the renderer draws: (size, size) bool.
 
     Args:
-        more: points of the base, whose face is drawn over too.
+        points: (478, 2) px of the crop, the landmarks to draw.
+        more: landmarks of the base picture in the crop, so that the old face is also drawn over.
     """
     mask = np.zeros((settings.size, settings.size), np.uint8)
     if settings.region == "lower":
@@ -101,12 +106,14 @@ def drawn_part(points: np.ndarray, settings: RendererSettings, *more: np.ndarray
 def network_inputs(
     base: FaceCrops, known: FaceCrops, at: int, window: np.ndarray, references: np.ndarray, s: RendererSettings
 ) -> dict[str, np.ndarray]:
-    """The network's inputs for frame `at`, and `real`, the base's own picture.
+    """The network's inputs for one frame, and `real`, the true picture.
 
     Args:
-        base, known: the clip that is drawn, and the one with the references.
-        window: frames of the base whose sketches are given.
-        references: frames of `known`.
+        base: the clip to draw.
+        known: the clip of the references.
+        at: the frame of `base` to draw.
+        window: frames of `base` whose sketches are inputs.
+        references: frames of `known` that are the references.
     """
     real = base.pictures[at]
     masked = np.where(drawn_part(base.points[at], s)[..., None], 0, real)
@@ -122,5 +129,5 @@ def network_inputs(
 
 
 def to_channels_first(pictures: np.ndarray) -> np.ndarray:
-    """(..., H, W, C) uint8 to (..., C, H, W) float32 in [0, 1]."""
+    """Converts (..., H, W, C) uint8 to (..., C, H, W) float32 in [0, 1]."""
     return np.ascontiguousarray(np.moveaxis(pictures, -1, -3), np.float32) / np.float32(255)

@@ -1,4 +1,4 @@
-"""Draws faces with a trained flow renderer: CEM-Net's own way from landmarks to pictures."""
+"""Draws faces with the trained flow renderer, the renderer of CEM-Net's paper."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class FlowRenderer:
     """A trained renderer. Implements `cmet_reference.render.base.Renderer`."""
 
     def __init__(self, path: Path, device: str = "cpu") -> None:
-        """Raises what `checkpoints.load` does."""
+        """`path`: the checkpoint. Raises the same errors as `checkpoints.load`."""
         state, record = checkpoints.load(path, KIND)
         with checkpoints.as_saved(path, KIND):
             self.settings = RendererSettings(**record["settings"])
@@ -49,7 +49,7 @@ class FlowRenderer:
         base_frames: np.ndarray | None = None,
         base_landmarks: np.ndarray | None = None,
     ) -> np.ndarray:
-        """See `Renderer.frames`. Only the region of the settings is drawn; the rest is the base."""
+        """See `Renderer.frames`. Only the region of the settings is drawn; all other pixels are those of the base."""
         s = self.settings
         base_frames, base_landmarks = base_of(
             len(landmarks), reference_frames, reference_landmarks, base_frames, base_landmarks
@@ -68,12 +68,12 @@ class FlowRenderer:
         return np.stack([_pasted(b, f, p, box) for b, f, p in zip(base_frames, faces, parts, strict=True)])
 
     def _faces(self, masked: np.ndarray, points: np.ndarray, known: FaceCrops) -> np.ndarray:
-        """The drawn crops: (T, size, size, 3) uint8.
+        """Draws the crops, (T, size, size, 3) uint8.
 
         Args:
-            masked: (T, size, size, 3) uint8, the base's crops without the part to draw.
-            points: (T, 478, 2) px of the crops.
-            known: the references.
+            masked: (T, size, size, 3) uint8, crops of the base frames in which the part to draw is black.
+            points: (T, 478, 2) px of the crops, the landmarks to draw.
+            known: crops of the reference frames.
         """
         n, window, device = len(points), self.settings.window, next(self.net.parameters()).device
         sketches = self._sketches(points)
@@ -96,11 +96,18 @@ class FlowRenderer:
 
 
 def _pasted(picture: np.ndarray, face: np.ndarray, part: np.ndarray, box: np.ndarray) -> np.ndarray:
-    """The drawn part of a crop (size, size, 3) blended into the picture (H, W, 3)."""
+    """Blends the drawn part of a crop into the base picture.
+
+    Args:
+        picture: (H, W, 3) uint8, the base frame.
+        face: (size, size, 3) uint8, the drawn crop.
+        part: (size, size) bool, the pixels of the crop that are drawn.
+        box: the crop's square in the picture; see `crops.square`.
+    """
     size = len(face)
     height, width = picture.shape[:2]
     mask = part.astype(np.float32)
-    # The crop's sides are an edge too.
+    # The outermost pixels are not drawn, so that the sides of the crop are blended too.
     mask[:, [0, -1]], mask[[0, -1]] = 0, 0
     mask = np.clip(2 * cv2.GaussianBlur(mask, (0, 0), _FEATHER * size) - 1, 0, 1)
     back = cv2.invertAffineTransform(crop_matrix(box, size))

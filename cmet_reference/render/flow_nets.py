@@ -1,10 +1,14 @@
 """The networks of CEM-Net's flow renderer: flow estimator, generator and critic.
 
-A learnt flow warps the references to the landmarks, the warped references are weighted, and a generator draws the face.
-The paper gives one sentence and points to IP-LAP (Weizhi-Zhong/IP_LAP, models/video_renderer.py), so the networks are
-IP-LAP's, written anew, with three differences. The audio is not an input, as the paper names none. A flow of zero is
-the identity: IP-LAP samples a grid of corner-aligned coordinates as if they were not. And one square crops a face for
-the whole clip, where IP-LAP has a box for each frame, so that the crop does not tremble.
+A learnt flow warps the reference pictures to the landmarks. Their weighted mean is an input of the generator, which
+draws the face. The paper describes the renderer in one sentence and refers to IP-LAP (Weizhi-Zhong/IP_LAP,
+models/video_renderer.py). Therefore the networks are those of IP-LAP, implemented again, with three differences:
+
+- The audio is not an input, because the paper names no such input.
+- A flow of zero changes nothing. In IP-LAP it does, because a grid for aligned corners is sampled without aligned
+corners.
+- The crop of a face is the same square in all frames of a clip, so that it does not tremble. IP-LAP has a box per
+frame.
 """
 
 from __future__ import annotations
@@ -22,41 +26,46 @@ from cmet_reference.render import losses
 
 @dataclass(frozen=True)
 class RendererSettings:
-    """Sizes and training of the flow renderer. The defaults are the paper's, or IP-LAP's where it states none."""
+    """Sizes and training of the flow renderer. The defaults are the paper's, or IP-LAP's if the paper has none."""
 
-    size: int = 128  # px of the crop
-    region: Literal["lower", "whole"] = "lower"  # to draw: the lower half of the crop, or the face up to its outline
-    references: int = 3  # in training; inference uses all references
-    window: int = 5  # sketches around the frame that is drawn
-    narrow: int = 32  # channels at full size, before the flow
-    wide: int = 256  # channels at half size; a quarter of them at full size again
-    hidden: int = 256  # channels between a picture and a normalisation
+    size: int = 128  # side of the crop, px
+    region: Literal["lower", "whole"] = "lower"  # the part to draw: lower half of the crop, or the face in its outline
+    references: int = 3  # number of references in training; inference uses all references
+    window: int = 5  # number of sketches: the frame to draw and its neighbours
+    narrow: int = 32  # channels of the first layer, at full size
+    wide: int = 256  # channels at half size; after the return to full size, a quarter of them remain
+    hidden: int = 256  # hidden channels of `Spade`, between the picture and the scales and shifts
     critic: int = 64  # channels of the critic's first layer
     steps: int = 100_000
     batch: int = 96
     rate: float = 1e-4  # learning rate
-    warm_up: int = 12_000  # steps on the warped references alone (IP-LAP: 25 epochs)
-    perceptual: Literal["vgg19", "pixels"] = "vgg19"  # pixels: mean absolute difference instead, no download
-    w_warp: float = 2.5  # of the warped references (IP-LAP; the paper names no such loss)
-    w_per: float = 4.0
-    w_gan: float = 0.25
-    w_fm: float = 1.0
-    kept: int = 256  # clips whose crops stay in memory: 2.5 MB each at 128 px and 2 s
+    warm_up: int = 12_000  # first steps, in which only the loss of the warped references is used (IP-LAP: 25 epochs)
+    # How drawn and real pictures are compared. "pixels" is the mean absolute difference, which needs no download.
+    perceptual: Literal["vgg19", "pixels"] = "vgg19"
+    w_warp: float = 2.5  # weight of the loss of the warped references (IP-LAP; the paper names no such loss)
+    w_per: float = 4.0  # weight of the perceptual loss
+    w_gan: float = 0.25  # weight of the adversarial loss
+    w_fm: float = 1.0  # weight of the feature matching loss
+    kept: int = 256  # greatest number of clips whose crops stay in memory: 2.5 MB per clip of 2 s at 128 px
 
 
 class Spade(nn.Module):
-    """Two convolutions. Each input is normalised, then scaled and shifted pixel by pixel by a picture (SPADE)."""
+    """Two convolutions with SPADE normalisation.
+
+    The input of each convolution is normalised, then scaled and shifted. Scale and shift of each pixel are computed
+    from a picture.
+    """
 
     def __init__(self, channels: int, picture: int, hidden: int) -> None:
         super().__init__()
         self.norm = nn.InstanceNorm2d(channels)
         self.read = nn.ModuleList(nn.Conv2d(picture, hidden, 3, padding=1) for _ in range(2))
         self.turn = nn.ModuleList(nn.Conv2d(hidden, 2 * channels, 3, padding=1) for _ in range(2))
-        # No biases: the next norm would remove them.
+        # The convolutions have no biases, because the next normalisation would remove them.
         self.convolutions = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1, bias=False) for _ in range(2))
 
     def forward(self, x: Tensor, picture: Tensor) -> Tensor:
-        """(B, C, h, w) and (B, P, H, W), brought to h x w, to (B, C, h, w)."""
+        """Maps (B, C, h, w) to (B, C, h, w). The picture, (B, P, H, W), is resized to h x w first."""
         picture = F.interpolate(picture, x.shape[-2:])
         for read, turn, convolution in zip(self.read, self.turn, self.convolutions, strict=True):
             scale, shift = turn(read(picture)).chunk(2, dim=1)  # linear, as in IP-LAP
@@ -71,7 +80,7 @@ def _down(channels: int, s: RendererSettings) -> nn.ModuleList:
 
 
 class FlowEstimator(nn.Module):
-    """For every reference the flow to the wanted picture, and its weight at each pixel."""
+    """Estimates, for every reference, the flow to the wanted picture and the reference's weight at each pixel."""
 
     def __init__(self, s: RendererSettings) -> None:
         super().__init__()
@@ -87,14 +96,15 @@ class FlowEstimator(nn.Module):
             self.flow.weight *= 0.1
 
     def forward(self, pictures: Tensor, sketches: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """References warped to the wanted sketches, and their weighted mean.
+        """Warps the references to the wanted sketches, and computes the weighted mean over the references.
 
         Args:
-            pictures, sketches: (B, N, 3, H, W) in [0, 1], of the references.
-            wanted: (B, 3 T, H, W), T sketches around the wanted frame.
+            pictures, sketches: (B, N, 3, H, W) in [0, 1], the references and their sketches.
+            wanted: (B, 3 T, H, W), the sketches of the wanted frame and its neighbours.
 
         Returns:
-            (B, narrow, H, W) and (B, wide, H/2, W/2) features, (B, 3, H, W) pictures.
+            the weighted means of the warped features, (B, narrow, H, W) and (B, wide, H/2, W/2), and of the warped
+            pictures, (B, 3, H, W).
         """
         b, n = pictures.shape[:2]
         flat = pictures.flatten(0, 1)
@@ -119,7 +129,11 @@ class FlowEstimator(nn.Module):
 
 
 def sampling_grid(flow: Tensor) -> Tensor:
-    """A flow, (B, 2, H, W) px, x first, as the grid of `grid_sample` without aligned corners: (B, H, W, 2)."""
+    """Converts a flow to the grid of `grid_sample` with `align_corners=False`: (B, H, W, 2).
+
+    Args:
+        flow: (B, 2, H, W) px, x first.
+    """
     h, w = flow.shape[-2:]
     y = (torch.arange(h, device=flow.device, dtype=flow.dtype) + 0.5)[:, None].expand(h, w)
     x = (torch.arange(w, device=flow.device, dtype=flow.dtype) + 0.5)[None].expand(h, w)
@@ -142,7 +156,13 @@ class Generator(nn.Module):
         self.last = nn.Conv2d(s.wide // 4, 3, 7, padding=3)
 
     def forward(self, masked: Tensor, wanted: Tensor, full: Tensor, half: Tensor, picture: Tensor) -> Tensor:
-        """(B, 3, H, W) masked, the wanted sketches and the outputs of `FlowEstimator`, to (B, 3, H, W) in [0, 1]."""
+        """Draws the face, (B, 3, H, W) in [0, 1].
+
+        Args:
+            masked: (B, 3, H, W), the picture without the part to draw.
+            wanted: (B, 3 T, H, W), the sketches.
+            full, half, picture: the outputs of `FlowEstimator`.
+        """
         x = self.down[1](self.down[0](torch.cat([masked, wanted], dim=1)))
         x = F.pixel_shuffle(self.coarse(x, half), 2)
         for block, seen in zip(self.fine, (full, picture), strict=True):
@@ -159,6 +179,9 @@ class RendererNet(nn.Module):
         self.critic = losses.PatchCritic(settings.critic)
 
     def forward(self, masked: Tensor, wanted: Tensor, pictures: Tensor, sketches: Tensor) -> tuple[Tensor, Tensor]:
-        """The face (B, 3, H, W) and the warped references' mean, in [0, 1]; arguments as in the two networks."""
+        """The drawn face and the mean of the warped references, (B, 3, H, W) in [0, 1] each.
+
+        Arguments as in `FlowEstimator.forward` and `Generator.forward`.
+        """
         full, half, picture = self.flow(pictures, sketches, wanted)
         return self.generator(masked, wanted, full, half, picture), picture

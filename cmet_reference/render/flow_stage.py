@@ -1,4 +1,4 @@
-"""Trains CEM-Net's flow renderer."""
+"""Trains CEM-Net's flow renderer to draw each frame of a clip from other frames of this clip."""
 
 from __future__ import annotations
 
@@ -27,7 +27,11 @@ KIND = "renderer"
 
 @dataclass
 class RendererStage:
-    """Trains the renderer on windows of the training split: it draws every frame from other frames of its clip."""
+    """Trains the flow renderer on windows of training clips. Implements `Stage`.
+
+    The frame in the middle of a window is drawn from the sketches of the window and from random frames of the same
+    clip.
+    """
 
     settings: RendererSettings
     train: Sequence[ClipArrays]
@@ -38,7 +42,7 @@ class RendererStage:
     crops: dict[tuple[str, str], FaceCrops] = field(default_factory=dict, repr=False)  # by shard set and clip
 
     def __post_init__(self) -> None:
-        """Raises UserError where no clip is longer than a window and its references."""
+        """Raises UserError if no clip has enough frames for a window and its references."""
         self.steps = self.settings.steps
         enough = self.settings.window + self.settings.references
         self.train = [c for c in self.train if len(c) >= enough]
@@ -62,8 +66,13 @@ class RendererStage:
         }
 
     def batch(self, step: int) -> Mapping[str, np.ndarray]:
-        """masked, real (B, 3, H, W), wanted (B, 3 T, H, W), pictures, sketches (B, N, 3, H, W), all float32 in [0, 1];
-        whole (): whether the warm-up is over."""
+        """The batch of a step: float32 arrays in [0, 1].
+
+        Returns:
+            masked (B, 3, H, W): the crops without the part to draw. real (B, 3, H, W): the whole crops. wanted
+            (B, 3 T, H, W): the sketches of the T frames of the window. pictures, sketches (B, N, 3, H, W): the
+            references and their sketches. whole, a scalar: 1 if the warm-up is over, else 0.
+        """
         rng = np.random.default_rng((self.seed, step))
         chosen = [self.train[i] for i in rng.integers(len(self.train), size=self.settings.batch)]
         out = _stacked([self._sample(clip, rng) for clip in chosen])
@@ -91,7 +100,10 @@ class RendererStage:
         return s.w_warp * parts["warp"] + whole * drawn, parts
 
     def held_out(self) -> Mapping[str, float]:
-        """PSNR of the drawn part on held-out speakers: of the drawing, the warped and the first reference."""
+        """PSNR on held-out speakers, in the part that is drawn.
+
+        It is measured for the drawing (`psnr`), for the warped references and for the first reference.
+        """
         if not self.test:
             return {}
         rng = np.random.default_rng(self.seed)
@@ -138,7 +150,7 @@ def _stacked(rows: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
 
 
 def vgg19(files: ModelFiles) -> losses.Vgg19 | None:
-    """VGG19 with torchvision's weights; None where its file is absent."""
+    """VGG19 with torchvision's weights; None if the file of the weights is absent."""
     try:
         path = weight_path("vgg19", files)
     except MissingWeights:
@@ -154,7 +166,7 @@ def make_stage(
     *,
     files: ModelFiles,
 ) -> RendererStage:
-    """The stage of a table of settings. Raises UserError for an unknown field."""
+    """Makes the stage from the table `renderer` of the settings. Raises UserError for an unknown field."""
     try:
         return RendererStage(RendererSettings(**settings), train, test, seed, files=files)
     except TypeError as error:

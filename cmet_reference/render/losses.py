@@ -1,7 +1,8 @@
-"""Losses of the flow renderer: perceptual distance on VGG19, least-squares patch critic, feature matching.
+"""Losses of the flow renderer: perceptual distance with VGG19, adversarial loss of a patch critic, feature matching.
 
-Sources: CEM-Net (arXiv 2508.12368) gives only the three names and their weights 4, 0.25, 1. The forms and the other
-weights are IP-LAP's (Weizhi-Zhong/IP_LAP: models/video_renderer.py, train_video_renderer.py).
+Sources: the paper of CEM-Net (arXiv 2508.12368) gives only the names of these three losses and their weights 4, 0.25
+and 1. The formulas and the other weights are those of IP-LAP (Weizhi-Zhong/IP_LAP: models/video_renderer.py,
+train_video_renderer.py).
 """
 
 from __future__ import annotations
@@ -12,17 +13,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-# Runs of convolutions that end in relu_1_1, 2_1, 3_1, 4_1 and 5_1; "M" is max pooling.
+# The layers of VGG19 in five parts, which end in relu_1_1, 2_1, 3_1, 4_1 and 5_1. A number is the channels of a
+# convolution; "M" is max pooling.
 _VGG19 = ((64,), (64, "M", 128), (128, "M", 256), (256, 256, 256, "M", 512), (512, 512, 512, "M", 512))
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, RGB 0 to 1
-STYLE = 250.0  # weight of the Gram matrices relative to the features: IP-LAP's
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, RGB in [0, 1]
+STYLE = 250.0  # weight of the Gram matrices relative to the features, as in IP-LAP
 
 
 class Vgg19(nn.Module):
-    """The features of VGG19 up to relu_5_1, frozen. Images are RGB in [0, 1].
+    """Computes the features of VGG19 up to relu_5_1; it is not trained. Images are RGB in [0, 1].
 
-    IP-LAP applies a normalisation for [-1, 1] to images in [0, 1]; here images are normalised as in the training of the
-    network.
+    Images are normalised as in the training of VGG19. IP-LAP instead applies a normalisation for [-1, 1] to images in
+    [0, 1].
     """
 
     mean: Tensor
@@ -32,7 +34,7 @@ class Vgg19(nn.Module):
         super().__init__()
         self.parts = nn.ModuleList()
         before, index = 3, 0
-        self.indices: list[int] = []  # of the convolutions in torchvision's `features`
+        self.indices: list[int] = []  # positions of the convolutions in torchvision's `features`
         for run in _VGG19:
             layers: list[nn.Module] = []
             for wanted in run:
@@ -57,7 +59,10 @@ class Vgg19(nn.Module):
         return self
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """(B, 3, H, W) to five maps of 64, 128, 256, 512 and 512 channels, each half as high as the one before."""
+        """Maps images (B, 3, H, W) to five feature maps with 64, 128, 256, 512 and 512 channels.
+
+        Each feature map has half the height and width of the one before.
+        """
         x, out = (images - self.mean) / self.std, []
         for part in self.parts:
             x = part(x)
@@ -68,8 +73,8 @@ class Vgg19(nn.Module):
 def perceptual(network: Vgg19, drawn: Tensor, real: Tensor, style: float = STYLE) -> Tensor:
     """Perceptual loss of images, (B, 3, H, W) in [0, 1].
 
-    The mean absolute difference of features, summed over five layers at full and half size, plus `style` times that of
-    their Gram matrices at full size.
+    It is the mean absolute difference of the features, summed over five layers and over images at full and at half
+    size. Added to it is `style` times the mean absolute difference of the features' Gram matrices, only at full size.
     """
     loss = drawn.new_zeros(())
     for scale in range(2):
@@ -85,15 +90,16 @@ def perceptual(network: Vgg19, drawn: Tensor, real: Tensor, style: float = STYLE
 
 
 def gram(features: Tensor) -> Tensor:
-    """Gram matrices of features: (B, C, H, W) to (B, C, C), divided by the number of values."""
+    """Gram matrices of features: (B, C, H, W) to (B, C, C). They are divided by the number of values, C H W."""
     flat = features.flatten(2)
     return flat @ flat.transpose(1, 2) / (flat.shape[1] * flat.shape[2])
 
 
 class PatchCritic(nn.Module):
-    """pix2pixHD's critic: `scales` networks of `layers` + 2 convolutions, each at half the size of the one before.
+    """The critic of pix2pixHD: `scales` networks with `layers` + 2 convolutions each.
 
-    Instance norm, leaky ReLU 0.2. The paper gives no sizes; IP-LAP's are 64, 3 and 2.
+    Each network reads the image at half the size of the network before. They use instance norm and leaky ReLU with
+    slope 0.2. The paper gives no sizes; the defaults are those of IP-LAP.
     """
 
     def __init__(self, width: int = 64, layers: int = 3, scales: int = 2) -> None:
@@ -102,7 +108,10 @@ class PatchCritic(nn.Module):
         self.networks = nn.ModuleList(nn.ModuleList(_critic(width, layers)) for _ in range(scales))
 
     def forward(self, images: Tensor) -> list[list[Tensor]]:
-        """(B, 3, H, W) to the maps of every layer for each scale; the last one is the score (B, 1, h, w)."""
+        """Maps images (B, 3, H, W) to the outputs of every layer, for each scale. The last output is the score.
+
+        The score is a map (B, 1, h, w), with one value per patch.
+        """
         out = []
         for number, network in enumerate(self.networks):
             if number:
@@ -120,7 +129,7 @@ def _critic(width: int, layers: int) -> list[nn.Module]:
     for number in range(1, layers + 1):
         wider = min(8 * 64, 2 * width)
         stride = 2 if number < layers else 1
-        # No bias before a norm that subtracts the mean.
+        # The convolution has no bias, because the norm after it subtracts the mean.
         block = (nn.Conv2d(width, wider, 4, stride, 2, bias=False), nn.InstanceNorm2d(wider), nn.LeakyReLU(0.2))
         out.append(nn.Sequential(*block))
         width = wider
@@ -128,15 +137,16 @@ def _critic(width: int, layers: int) -> list[nn.Module]:
 
 
 def least_squares(maps: Sequence[Sequence[Tensor]], real: bool) -> Tensor:
-    """The mean squared distance of the critic's scores from 1 (`real`) or 0, summed over scales."""
+    """The mean squared difference between the critic's scores and 1 (if `real`) or 0, summed over scales."""
     wanted = 1.0 if real else 0.0
     return torch.stack([(scale[-1] - wanted).square().mean() for scale in maps]).sum()
 
 
 def feature_matching(made: Sequence[Sequence[Tensor]], real: Sequence[Sequence[Tensor]]) -> Tensor:
-    """The mean absolute difference of the critic's maps except the scores, as in pix2pixHD.
+    """The mean absolute difference of the critic's outputs for drawn and real images, as in pix2pixHD.
 
-    It is the mean over scales of 4 / (layers + 1) times the sum over maps.
+    The scores are left out. For each scale, the sum over the other outputs is multiplied by 4 / (layers + 1). The loss
+    is the mean over scales.
     """
     total = [
         torch.stack([F.l1_loss(x, y.detach()) for x, y in zip(a[:-1], b[:-1], strict=True)]).sum() * 4 / (len(a) - 1)

@@ -1,7 +1,8 @@
-"""Draws faces by warping the base picture with a triangle mesh; no network, one CPU core.
+"""The mesh renderer: draws faces by warping the base picture with a triangle mesh. It uses no network and one CPU core.
 
-Around the face two rings of points let the motion fade into hair, neck and backdrop. An opening that is wider than in
-the base (mouth, eyes) is filled from the most similar picture of the same person, or from a drawn mouth (`openings`).
+Two rings of points around the face let the motion fade into hair, neck and backdrop. If the mouth or an eye must open
+wider than in the base picture, its inside is copied from the most similar picture of the same person, or from a drawn
+mouth (see `openings`).
 """
 
 from __future__ import annotations
@@ -16,41 +17,46 @@ from cmet_reference.render.mesh_settings import MeshSettings
 from cmet_reference.render.openings import cheek_colour, choose_donors, fill_opening, plan_donors
 from cmet_reference.render.triangles import HOLES, MOUTH, N_SKIN, OVAL, drawn_ids, mapped, mesh_triangles, sampled
 
-REVISION = "mesh-1"  # of the pictures, without an expression's model
+REVISION = "mesh-1"  # revision of the renderer without an `Expression`
 _CENTRE = 4  # tip of the nose
 
 
 class Expression(Protocol):
-    """The effects of an expression on a picture that a detector's landmarks do not show."""
+    """The effects of an expression on a picture that landmarks do not describe; see `appearance`."""
 
     revision: str
 
     def moved(self, target: np.ndarray, base: np.ndarray, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Where to move the picture's points so that a detector finds them at `target`, and the change of the light.
+        """The points to which the picture must be warped, so that a detector finds landmarks at `target`; and the
+        light.
 
         Args:
-            target, base: (T, 478, 3) px, 0 at the picture's edge: the wanted points, and those of the base picture.
-            frames: (T, H, W, 3) uint8 RGB, the base picture.
+            target: (T, 478, 3) px, the wanted landmarks; coordinate 0 is the picture's edge.
+            base: (T, 478, 3) px, the landmarks of the base frames.
+            frames: (T, H, W, 3) uint8 RGB, the base frames.
 
         Returns:
-            (T, 478, 3) float32 px; (T, S, S) float32 factors on a square of the model's own.
+            the points, (T, 478, 3) float32 px; the change of the light as factors, (T, S, S) float32, on the square of
+            the model.
         """
         ...
 
     def lit(self, picture: np.ndarray, points: np.ndarray, light: np.ndarray) -> np.ndarray:
-        """The picture, (H, W, 3) uint8 RGB, with the face multiplied by one frame's factors (S, S).
+        """Multiplies the face in a picture by the factors of the light.
 
         Args:
-            points: (468, 3) px of the face in it, pixel centres at whole numbers.
+            picture: (H, W, 3) uint8 RGB.
+            points: (468, 3) px of the face in the picture; pixel centres are whole numbers.
+            light: (S, S), the factors of one frame from `moved`.
         """
         ...
 
 
 class MeshRenderer:
-    """Landmarks to pictures by piecewise affine motion. Implements `cmet_reference.render.base.Renderer`."""
+    """Draws landmarks as pictures by piecewise affine motion. Implements `cmet_reference.render.base.Renderer`."""
 
     def __init__(self, settings: MeshSettings | None = None, expression: Expression | None = None) -> None:
-        """`expression`: corrects the displacement and adds creases; None moves the points to the landmarks."""
+        """`expression`: corrects the displacement and adds creases. With None, the points move to the landmarks."""
         self.settings, self.expression = settings or MeshSettings(), expression
         self.revision = REVISION + (f"-{expression.revision}" if expression else "")
 
@@ -62,13 +68,13 @@ class MeshRenderer:
         base_frames: np.ndarray | None = None,
         base_landmarks: np.ndarray | None = None,
     ) -> np.ndarray:
-        """See `Renderer.frames`. Without a base, head motion moves the first reference within the outer ring only."""
+        """See `Renderer.frames`. Without base frames, the head moves in the first reference, inside the outer ring."""
         n = len(landmarks)
         base_frames, base_landmarks = base_of(n, reference_frames, reference_landmarks, base_frames, base_landmarks)
         lights: np.ndarray | None = None
         if self.expression:
             landmarks, lights = self.expression.moved(landmarks, base_landmarks, base_frames)
-        # From here on pixel centres are whole numbers; the landmarks' zero is the picture's edge.
+        # From here on, pixel centres are whole numbers. In the arguments, coordinate 0 is the picture's edge.
         half = np.array([0.5, 0.5, 0], np.float32)
         target, source, references = (
             points[:, :N_SKIN].astype(np.float32) - half for points in (landmarks, base_landmarks, reference_landmarks)
@@ -92,9 +98,10 @@ class MeshRenderer:
 
 
 def _with_rings(source: np.ndarray, target: np.ndarray, settings: MeshSettings) -> tuple[np.ndarray, np.ndarray]:
-    """Adds two rings of points around the face: (T, 468, 3) twice to (T, 540, 2) twice.
+    """Adds two rings of points around the face, to `source` and `target`: (T, 468, 3) to (T, 540, 2).
 
-    The inner ring moves with the head and with a share of the outline's own motion; the outer ring stays.
+    The inner ring moves with the head, and with a share of the motion of the face's outline relative to the head. The
+    outer ring does not move.
     """
     oval, moved = source[:, OVAL, :2], target[:, OVAL, :2]
     centre = source[:, _CENTRE, None, :2]
@@ -109,7 +116,10 @@ def _with_rings(source: np.ndarray, target: np.ndarray, settings: MeshSettings) 
 
 
 def _similarity(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """(2, 3): the least-squares rotation, scale and shift from a to b, (n, 2) each, as complex numbers."""
+    """The least-squares rotation, scale and shift from points a to points b, (n, 2) each, as a matrix (2, 3).
+
+    It is computed with complex numbers x + iy.
+    """
     p, q = a[:, 0] + 1j * a[:, 1], b[:, 0] + 1j * b[:, 1]
     flat = p - p.mean()
     turn = np.vdot(flat, q - q.mean()) / np.vdot(flat, flat)
@@ -118,12 +128,12 @@ def _similarity(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _warp(picture: np.ndarray, source: np.ndarray, target: np.ndarray, depth: np.ndarray) -> np.ndarray:
-    """The picture with the mesh moved from `source` (540, 2) to `target`; outside of the mesh nothing changes.
+    """Warps the picture inside the mesh, so that the points `source` move to `target`, (540, 2) each.
 
-    Triangles are drawn from back to front, so that a turned head hides its far side.
+    Triangles are drawn from back to front, so that the far side of a rotated head is hidden.
 
     Args:
-        depth: (468,) z of the target's points.
+        depth: (468,), z of the target's points.
     """
     triangles, under = mesh_triangles()
     height, width = picture.shape[:2]

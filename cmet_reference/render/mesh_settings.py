@@ -7,16 +7,21 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class MeshSettings:
-    """Lengths in units of the face's radius, openings in units of the eyes' distance, costs in log ratios."""
+    """The settings. The cost of a picture is the absolute log ratio of its opening to the wanted opening, plus other
+    costs.
+
+    Sizes of openings (mouth, eyes) are in units of the distance between the outer eye corners.
+    """
 
     rings: tuple[float, float] = (
         1.3,
         1.9,
-    )  # scales of the face's outline about the nose; nothing moves outside of the outer ring
-    follow: float = 0.4  # share of the outline's own motion (a jaw that opens) that the inner ring follows
-    slack: float = 0.01  # an opening of this size counts as closed
-    own: float = 0.25  # advantage of the picture itself over others: its inside moves as it should
-    change: float = 0.5  # cost of another picture than in the frame before
-    drawn: float = 1.1  # cost of the drawn mouth: chosen where every other mouth is less than a third as open
-    width: float = 2.0  # cost of a mouth that is wider or narrower by one eyes' distance
-    donors: int = 6  # pictures of the base video that may be copied from, by quantiles of the opening
+    )  # sizes of the two rings relative to the face's outline, from the nose; outside of the outer ring nothing moves
+    follow: float = 0.4  # share of the outline's own motion (of an opening jaw) that is added to the inner ring's motion
+    slack: float = 0.01  # added to all openings; openings smaller than this are nearly equal to closed ones
+    own: float = 0.25  # subtracted from the cost of the base picture itself, because its inside moves correctly
+    change: float = 0.5  # added to the cost if the picture is another one than in the frame before
+    # Cost of the drawn mouth. It is therefore chosen if all other mouths are less than a third as open as wanted.
+    drawn: float = 1.1
+    width: float = 2.0  # cost per eye distance by which a mouth is wider or narrower than wanted
+    donors: int = 6  # number of base frames that can be copied from, chosen by quantiles of the opening

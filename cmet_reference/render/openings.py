@@ -1,4 +1,7 @@
-"""Fills mouth and eyes that open wider than in the base picture, from other pictures of the person or a drawing."""
+"""Fills a mouth or an eye that opens wider than in the base picture.
+
+Its inside is copied from other pictures of the same person, the donors, or from a drawn mouth.
+"""
 
 from __future__ import annotations
 
@@ -20,20 +23,25 @@ from cmet_reference.render.triangles import (
     sampled,
 )
 
-_EYES = (33, 263)  # outer corners; their distance is the unit of openings
-_CHEEKS = (50, 280, 101, 330, 205, 425, 117, 346)  # skin that shows the light
+_EYES = (33, 263)  # outer eye corners; the distance between them is the unit of openings
+_CHEEKS = (50, 280, 101, 330, 205, 425, 117, 346)  # points whose mean colour shows the light in a picture
 
 
 class Donors(NamedTuple):
-    """Pictures from which the inside of an opening may be copied."""
+    """The K pictures from which the inside of an opening can be copied, and a drawn mouth."""
 
-    frames: list[np.ndarray]  # (H, W, 3) uint8 RGB
-    points: np.ndarray  # (K, 468, 3)
+    frames: list[np.ndarray]  # (H, W, 3) uint8 RGB each
+    points: np.ndarray  # (K, 468, 3) px of the pictures
     light: np.ndarray  # (K, 3) mean colour of the cheeks
-    drawn: tuple[np.ndarray, np.ndarray]  # a drawn mouth and its points
+    drawn: tuple[np.ndarray, np.ndarray]  # the drawn mouth and its points
 
     def source(self, index: int, light: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Picture, points (468, 2) and colour factor (3,) of a donor, for cheeks of the colour `light`."""
+        """The picture of a donor, its points (468, 2), and the factor (3,) that adapts its colours to `light`.
+
+        Args:
+            index: the donor; K is the drawn mouth.
+            light: (3,), mean colour of the cheeks in the picture to fill.
+        """
         if index < len(self.frames):
             return self.frames[index], self.points[index, :, :2], light / self.light[index]
         return self.drawn[0], self.drawn[1][:, :2], np.ones(3, np.float32)
@@ -42,9 +50,15 @@ class Donors(NamedTuple):
 def choose_donors(
     frames: np.ndarray, points: np.ndarray, base: np.ndarray, base_points: np.ndarray, settings: MeshSettings
 ) -> Donors:
-    """The references, and the base frames at quantiles of each opening."""
+    """The donors: all reference frames, and for each opening some base frames, at quantiles of the opening's height.
+
+    Args:
+        frames, points: the reference frames and their points.
+        base, base_points: the base frames and their points.
+        settings: `donors` is the number of base frames per opening.
+    """
     chosen: set[int] = set()
-    if not np.array_equal(base[0], base[-1]):  # a still picture adds no donor
+    if not np.array_equal(base[0], base[-1]):  # a still picture is not needed as a donor
         for hole in HOLES:
             order = np.argsort(opening_size(hole, base_points)[:, 0], kind="stable")
             chosen |= {int(order[round(q)]) for q in np.linspace(0, len(order) - 1, settings.donors)}
@@ -55,10 +69,10 @@ def choose_donors(
 
 
 def opening_size(hole: Hole, points: np.ndarray) -> np.ndarray:
-    """(T, 2): mean height and width of an opening, in units of the distance between the outer eye corners."""
+    """Mean height and width of an opening in each frame, (T, 2), in units of the distance between outer eye corners."""
     unit = np.linalg.norm(points[:, _EYES[0]] - points[:, _EYES[1]], axis=-1)
     gaps = points[:, hole.lower[1:-1]] - points[:, hole.upper[1:-1]]
-    # Measured along the face's vertical: lips that overlap are closed.
+    # Heights are measured along the line from forehead to chin. Where lips overlap, the height is 0.
     up = points[:, 152] - points[:, 10]
     up /= np.linalg.norm(up, axis=-1, keepdims=True)
     height = np.einsum("tpi,ti->tp", gaps, up).clip(0).mean(1)
@@ -69,9 +83,18 @@ def opening_size(hole: Hole, points: np.ndarray) -> np.ndarray:
 def plan_donors(
     hole: Hole, target: np.ndarray, source: np.ndarray, donors: Donors, settings: MeshSettings, drawable: bool
 ) -> list[dict[int, float]]:
-    """For each frame the donors of an opening with their weights: -1 is the base picture itself, K the drawn mouth.
+    """For each frame, the donors of an opening with their weights.
 
-    The path of least cost through the frames (Viterbi), smoothed over three frames against flicker.
+    The donors are the path of least total cost through the frames (Viterbi). The weights smooth the choice over three
+    frames, against flicker.
+
+    Args:
+        target, source: (T, 468, 3) px, the points to draw and the points of the base frames.
+        settings: the costs; see `MeshSettings`.
+        drawable: the drawn mouth is allowed.
+
+    Returns:
+        for each frame, weights by index of the donor. -1 is the base picture itself, K the drawn mouth.
     """
     want, own, others = opening_size(hole, target), opening_size(hole, source), opening_size(hole, donors.points)
 
@@ -97,7 +120,12 @@ def plan_donors(
 
 
 def cheapest_path(costs: np.ndarray, change: float) -> np.ndarray:
-    """(T, K) costs to (T,) choices with the least sum. Every change of the choice costs `change`."""
+    """The choices, (T,), with the least sum of costs.
+
+    Args:
+        costs: (T, K), the cost of each choice in each frame.
+        change: added to the sum whenever the choice differs from that of the frame before.
+    """
     total, back = costs[0].copy(), np.zeros(costs.shape, int)
     for t in range(1, len(costs)):
         best = int(total.argmin())
@@ -114,12 +142,12 @@ def cheapest_path(costs: np.ndarray, change: float) -> np.ndarray:
 def fill_opening(
     picture: np.ndarray, hole: Hole, target: np.ndarray, plan: dict[int, float], donors: Donors, light: np.ndarray
 ) -> None:
-    """Copy the donors' inside into an opening of `picture`, in place.
+    """Copy the inside of an opening from the donors into `picture`, in place.
 
     Args:
         target: (468, 3) px of the face in the picture.
-        plan: weights of the donors, of `plan_donors`.
-        light: (3,) mean colour of the picture's cheeks.
+        plan: weights of the donors for this frame, from `plan_donors`.
+        light: (3,) mean colour of the cheeks in the picture.
     """
     if set(plan) == {-1}:
         return
@@ -150,7 +178,7 @@ def fill_opening(
             mixed += weight * picture[y + low[1], x + low[0]]
             continue
         frame, place, gain = donors.source(index, light)
-        # A map of the whole box: OpenCV accepts at most 32767 places in a row.
+        # The places are sampled as a map of the whole box, because OpenCV accepts at most 32767 places in one row.
         at = np.zeros((size[1], size[0], 2), np.float32)
         at[y, x] = mapped(points, target[where, :2], place[where])
         taken = sampled(frame, at, cv2.INTER_LINEAR)[y, x]
@@ -161,7 +189,7 @@ def fill_opening(
 
 
 def cheek_colour(picture: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """(3,) float32: mean colour of the cheeks, at least 1."""
+    """The mean colour of the cheeks, (3,) float32. Values are at least 1, because other colours are divided by them."""
     at = points[list(_CHEEKS), None, :2]
     near = np.concatenate([at + np.array([dx, dy], np.float32) for dx in (-2, 0, 2) for dy in (-2, 0, 2)])
     colours = sampled(picture, near, cv2.INTER_LINEAR)
@@ -169,10 +197,11 @@ def cheek_colour(picture: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 
 def _drawn_mouth(frames: list[np.ndarray], points: np.ndarray, light: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A drawn inside of a mouth, (40, 80, 3) uint8 RGB, dark with upper teeth and a tongue; and its edge, (468, 3) px.
+    """Draws the inside of a mouth, (40, 80, 3) uint8 RGB. Also returns the places of its edge, (468, 3) px.
 
-    The teeth have the colour of the brightest tenth of the widest open mouth, if that is brighter than half of the
-    cheeks' brightness. Otherwise they have two thirds of the cheeks' brightness, slightly yellow.
+    The drawing is dark, with upper teeth and a tongue. The colour of the teeth is that of the brightest tenth of the
+    pixels in the widest open mouth of the pictures, if it has more than half of the cheeks' brightness. Otherwise the
+    teeth have two thirds of the cheeks' brightness and are slightly yellow.
     """
     hole, shape = HOLES[MOUTH], (40, 80)
     opening = opening_size(hole, points)[:, 0]

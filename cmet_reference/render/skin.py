@@ -1,8 +1,8 @@
-"""A small network that corrects the creases of `Appearance` for one person's skin.
+"""A small network that corrects the creases of the appearance model for one person's skin.
 
-The creases of `Appearance` are the same for everyone, and lines in the source's picture stay. The network predicts a
-correction from these creases, the skin in the picture, and both expressions. Its prediction for equal expressions is
-subtracted, so that a picture without a change of expression does not change.
+The creases of `Appearance` are the same for everyone, and they do not remove lines that are in the source's picture.
+The network predicts a correction from these creases, the skin in the picture, and both expressions. Its prediction for
+two equal expressions is subtracted. Therefore a picture does not change if the expression does not change.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from torch.nn import functional
 
 from cmet_reference.render.appearance import DARKEST, SIDE
 
-_AT_ONCE = 32  # skins per batch at inference; activations take 4 MB each
-_FAINT = 0.03  # log ratio at which creases start
-_CREASE_GAIN = 3.0  # creases are a tenth of the differences between skins
+_AT_ONCE = 32  # skins per batch at inference; the activations need 4 MB per skin
+_FAINT = 0.03  # least log ratio of a visible crease
+_CREASE_GAIN = 3.0  # factor of the creases in the input, because they are a tenth of the differences between skins
 
 
 @dataclass(frozen=True)
@@ -26,22 +26,25 @@ class SkinNetSettings:
     """Sizes of the network, and the factor of its output."""
 
     width: int = 24  # channels at half of the square's resolution
-    place: int = 8  # learnt maps of the position on the face
-    hidden: int = 64
-    # Factor of the output: uncertain creases are predicted too faint.
+    place: int = 8  # number of learnt channels that depend only on the position on the face
+    hidden: int = 64  # hidden units of the network that reads the expressions
+    # Factor of the output at inference. It is above 1, because uncertain creases are predicted too faint.
     strength: float = 1.6
 
 
 class Skin(nn.Module):
-    """Predicts corrected creases, the log ratio of the light: (B, 128, 128). Names of layers and buffers are stored."""
+    """Predicts corrected creases as log ratios of the light, (B, 128, 128).
 
-    middle: Tensor  # (K,) mean of coordinates
-    spread: Tensor  # (K,) their standard deviation, mostly between people
-    apart: Tensor  # (K,) standard deviation of the differences between one person's expressions
-    face: Tensor  # (128, 128): 1 on the face, falling to 0 at its edge and openings
+    The names of layers and buffers are stored in checkpoints.
+    """
+
+    middle: Tensor  # (K,) mean of the coordinates of expressions
+    spread: Tensor  # (K,) standard deviation of the coordinates, mostly due to differences between people
+    apart: Tensor  # (K,) standard deviation of the difference between two expressions of one person
+    face: Tensor  # (128, 128): 1 on the face, falling to 0 at its edge and its openings
 
     def __init__(self, settings: SkinNetSettings, axes: int) -> None:
-        """`axes`: K, coordinates of an expression (`Appearance.coordinates`)."""
+        """`axes`: K, the number of coordinates of an expression (see `Appearance.coordinates`)."""
         super().__init__()
         self.settings = settings
         w = settings.width
@@ -53,7 +56,7 @@ class Skin(nn.Module):
         self.more = nn.Conv2d(2 * w, 2 * w, 3, 1, 1)
         self.up = nn.Conv2d(2 * w, w, 1)
         self.joined = nn.Conv2d(w, w, 3, 1, 1)
-        self.last = nn.Conv2d(w, 4, 3, 1, 1, bias=False)  # it would cancel in the difference
+        self.last = nn.Conv2d(w, 4, 3, 1, 1, bias=False)  # a bias would cancel in the difference
         self._sizes = [w, 2 * w, 2 * w, w]  # channels that the expression scales and shifts
         turns = nn.Linear(settings.hidden, 2 * sum(self._sizes))
         self.told = nn.Sequential(nn.Linear(2 * axes, settings.hidden), nn.SiLU(), turns)
@@ -69,16 +72,16 @@ class Skin(nn.Module):
     ) -> Tensor:
         """Args:
         skin: (B, 128, 128) natural logarithm of the grey level, 0 outside of the face.
-        creases: (B, 128, 128) its change by the mean creases.
-        source, target: (B, K) coordinates of the current expression and of the wanted one.
-        doubt: (B, K) noise on the source's coordinates, in standard deviations: half of an unknown person's are the
-            shape of the face.
+        creases: (B, 128, 128) mean creases, as log ratios of the light.
+        source, target: (B, K) coordinates of the current and of the wanted expression.
+        doubt: (B, K) noise that is added to the source's coordinates in training, in standard deviations. For an
+            unknown person, half of these coordinates come from the shape of the face, not from the expression.
         """
         level = (skin * self.face).sum(dim=(1, 2), keepdim=True) / self.face.sum()
         shown = (skin - level) * self.face
         at = (source - self.middle) / self.spread + (0 if doubt is None else doubt)
         change = (target - source) / self.apart
-        # With the change, and without.
+        # The first half of the batch has the change of expression, the second half has none.
         seen = torch.stack(
             [shown.repeat(2, 1, 1), _CREASE_GAIN * torch.cat([creases, torch.zeros_like(creases)])], dim=1
         )
@@ -89,7 +92,12 @@ class Skin(nn.Module):
         return creases + with_change - without
 
     def _predict(self, seen: Tensor, expressions: Tensor) -> Tensor:
-        """Skins with creases (B, 2, 128, 128), and source with change (B, 2K), to corrections (B, 128, 128)."""
+        """Predicts corrections (B, 128, 128).
+
+        Args:
+            seen: (B, 2, 128, 128), the skin and the creases.
+            expressions: (B, 2K), the source's expression and the change of expression.
+        """
         modulation = self.told(expressions)
         scales = [part.chunk(2, dim=1) for part in modulation.split([2 * n for n in self._sizes], dim=1)]
 
@@ -98,7 +106,7 @@ class Skin(nn.Module):
             return functional.silu(x * (1 + scale) + shift)
 
         x = torch.cat([functional.pixel_unshuffle(seen, 2), self.where.expand(len(seen), -1, -1, -1)], dim=1)
-        x = x.contiguous(memory_format=torch.channels_last)  # a third less time on a CPU
+        x = x.contiguous(memory_format=torch.channels_last)  # saves a third of the time on a CPU
         x = modulated(self.fine(functional.silu(self.first(x))), 0)
         low = modulated(self.down(x), 1)
         low = low + modulated(self.coarse(low), 2)
@@ -109,7 +117,10 @@ class Skin(nn.Module):
 
     @torch.inference_mode()
     def change(self, skin: np.ndarray, creases: np.ndarray, source: np.ndarray, target: np.ndarray) -> np.ndarray:
-        """The change of the light: (N, 128, 128) float32 log ratios, clipped to 0.6. Arguments as in `forward`."""
+        """The change of the light as log ratios, (N, 128, 128) float32, clipped to [-0.6, 0.6].
+
+        Arguments as in `forward`, as arrays.
+        """
         device, out = self.face.device, []
         for at in range(0, len(skin), _AT_ONCE):
             part = (x[at : at + _AT_ONCE] for x in (skin, creases, source, target))
@@ -120,15 +131,19 @@ class Skin(nn.Module):
 
 
 def fine(x: Tensor) -> Tensor:
-    """(B, 128, 128) minus its mean over 9 x 9 px: creases without the light of a turned head."""
+    """Subtracts from each pixel of (B, 128, 128) the mean over 9 x 9 px around it.
+
+    This keeps creases and removes smooth changes of the light, such as those of a rotated head.
+    """
     return x - functional.avg_pool2d(x[:, None], 9, 1, 4)[:, 0]
 
 
 def loss(predicted: Tensor, change: Tensor, weight: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-    """The loss of log ratios plus twice that of their fine part, and both parts.
+    """The loss of the log ratios plus twice the loss of their fine part (see `fine`), and both parts.
 
-    It is L1 above 0.03, where creases start, and quadratic below. Most of a skin does not change, and a network that
-    starts at zero would stay at that median.
+    The loss is L1 for errors above 0.03, where creases become visible, and quadratic below. A pure L1 loss would not
+    work, because most of a skin does not change: the median of the change is zero, and a network that starts with
+    output zero would keep it.
 
     Args:
         predicted, change, weight: (B, 128, 128).

@@ -1,4 +1,7 @@
-"""Trains `Skin` on pairs of one person's skin in two expressions, on the square of the appearance model."""
+"""Trains `Skin`, the correction of the creases, on pairs of skins of one person in two expressions.
+
+A skin is the log brightness of a face on the square of the appearance model.
+"""
 
 from __future__ import annotations
 
@@ -33,27 +36,28 @@ class SkinSettings:
     batch: int = 6
     rate: float = 2.5e-3  # learning rate
     weight_decay: float = 0.01
-    annealed: bool = True
-    doubt: float = 0.5  # standard deviation of noise on the source's coordinates, in units of theirs
-    clips: int = 64  # per speaker
-    looks: int = 3  # skins per clip, L
-    # Where a speaker's own skin changes by more than this from pixel to pixel (log units: brows, frames of glasses,
-    # hair), a displacement by a pixel outweighs any crease: it has less weight, at least `least`.
+    annealed: bool = True  # see training.stage.Optimizer
+    doubt: float = 0.5  # standard deviation of noise on the source's coordinates, in units of their standard deviation
+    clips: int = 64  # greatest number of clips per speaker
+    looks: int = 3  # L, skins per clip
+    # Change of brightness from pixel to pixel, in log units, above which a pixel of a speaker gets little weight, but
+    # at least `least`. Such pixels are at brows, frames of glasses and hair. There, a shift by one pixel changes more
+    # than any crease.
     edge: float = 0.06
     least: float = 0.08
 
 
 class Seen(NamedTuple):
-    """Skins of N clips, L of each."""
+    """The skins of N clips, L skins per clip."""
 
-    skins: np.ndarray  # (N, L, 128, 128) float16
-    expressions: np.ndarray  # (N, L, K) float32
-    speakers: np.ndarray  # (N,)
-    weights: Mapping[str, np.ndarray]  # (128, 128) float32 by speaker
+    skins: np.ndarray  # (N, L, 128, 128) float16, log brightness
+    expressions: np.ndarray  # (N, L, K) float32, coordinates of the expression; see Appearance.expression
+    speakers: np.ndarray  # (N,), the speaker of each clip
+    weights: Mapping[str, np.ndarray]  # (128, 128) float32 by speaker, the weight of each pixel in the loss
 
 
 def load(path: Path, device: str = "cpu") -> skin.Skin:
-    """The network of a checkpoint. Raises UserError where it cannot be used."""
+    """The network of a checkpoint file, in evaluation mode. Raises UserError if the file cannot be used."""
     state, record = checkpoints.load(path, KIND)
     with checkpoints.as_saved(path, KIND):
         net = skin.Skin(skin.SkinNetSettings(**record["settings"]), record["axes"])
@@ -62,7 +66,15 @@ def load(path: Path, device: str = "cpu") -> skin.Skin:
 
 
 def corrected(appearance: Path, path: Path) -> Appearance:
-    """A fitted `Appearance` with a trained correction. Raises UserError where a file cannot be used."""
+    """The appearance model of a checkpoint, with the trained correction of another checkpoint.
+
+    Args:
+        appearance: the checkpoint of the appearance model.
+        path: the checkpoint of the correction.
+
+    Raises:
+        UserError: a file cannot be used.
+    """
     return appearance_stage.load(appearance, load(path), f"-{KIND}-{checkpoints.revision(path)}")
 
 
@@ -81,9 +93,9 @@ class SkinStage:
         seed: int,
         quiet: bool = True,
     ) -> None:
-        """`appearance`: has the square, the coordinates and the mean creases.
+        """`appearance`: the fitted appearance model, which gives the square, the coordinates and the mean creases.
 
-        Raises UserError where no speaker has two clips with a face.
+        Raises UserError if no speaker has two clips with a face.
         """
         self.settings, self.seed, self.steps, self.appearance = settings, seed, settings.steps, appearance
         draw = np.random.default_rng(seed)
@@ -118,9 +130,10 @@ class SkinStage:
 
     @torch.no_grad()
     def held_out(self) -> Mapping[str, float]:
-        """The explained share of the squared change of held-out speakers' skin, in total and of its fine part.
+        """The share of the squared change of held-out speakers' skin that the network explains.
 
-        `_alike`: explained by the mean creases alone.
+        `explained` is for the whole change, `explained_fine` for its fine part (see `skin.fine`). Names with `_alike`
+        are the shares that the mean creases explain without the network.
         """
         others = _others(self.test.speakers)
         if not others:
@@ -142,8 +155,14 @@ class SkinStage:
 def pairs(
     seen: Seen, others: Mapping[int, np.ndarray], appearance: Appearance, n: int, draw: np.random.Generator
 ) -> dict[str, np.ndarray]:
-    """`n` random pairs of skins of one person: `skin`, `creases`, `change` and `weight` (n, 128, 128), `source` and
-    `target` (n, K). A pair may be of one clip, with little change.
+    """Draws `n` random pairs of skins, each of one person.
+
+    Both skins of a pair can be from the same clip; their difference is then small.
+
+    Returns:
+        `skin`, the first skin; `creases`, the mean creases for the change of expression; `change`, the true difference
+        of the skins; `weight`, the weight of each pixel: (n, 128, 128) each. `source` and `target`, the coordinates of
+        both expressions: (n, K) each.
     """
     a = draw.choice(np.array(list(others)), n)
     b = np.array([draw.choice(others[int(i)]) for i in a])
@@ -157,7 +176,10 @@ def pairs(
 
 
 def _others(speakers: np.ndarray) -> dict[int, np.ndarray]:
-    """From a clip's index to those of all clips of its speaker, itself included; without speakers of one clip."""
+    """For the index of each clip, the indices of all clips of its speaker, including the clip itself.
+
+    Clips of speakers with only one clip are left out.
+    """
     of = {speaker: np.flatnonzero(speakers == speaker) for speaker in sorted(set(speakers.tolist()))}
     return {int(i): own for own in of.values() if len(own) > 1 for i in own}
 
@@ -169,9 +191,10 @@ def read_skins(
     draw: np.random.Generator,
     quiet: bool = True,
 ) -> Seen:
-    """The skins of clips at the middles of equal parts of their frames with a face.
+    """Reads the skins of clips.
 
-    Of a speaker with more than `settings.clips` clips, that many are drawn.
+    The frames of a clip with a face are divided into L equal parts, and the skin is read at the middle of each part. If
+    a speaker has more than `settings.clips` clips, this number of clips is drawn at random.
     """
     of = by_speaker(clips)
     square, opened = appearance.square, cache(ShardSet)

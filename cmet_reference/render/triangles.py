@@ -1,4 +1,4 @@
-"""The triangle mesh of a face: MediaPipe's topology, rasterising, and maps between triangles."""
+"""The triangle mesh of a face: MediaPipe's triangles, rasterisation, and maps between triangles."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import numpy as np
 
 from talking_face.pretrained.face_landmarker import tasks
 
-N_SKIN = 468  # MediaPipe's points without the irises, whose place the eyelids give well enough
-_RIGHT = (338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377)  # forehead to chin
-_LEFT = (148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109)  # and back
+N_SKIN = 468  # number of MediaPipe's points without the irises; the eyelids give the irises' place well enough
+_RIGHT = (338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377)  # from forehead to chin
+_LEFT = (148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109)  # from chin to forehead
 OVAL = (10, *_RIGHT, 152, *_LEFT)
-SHIFT = 4  # fillConvexPoly and fillPoly take coordinates in 1/16 px
-_LEAST_AREA = 0.02  # px^2
+SHIFT = 4  # OpenCV draws polygons with coordinates in units of 1/16 px: 4 fractional bits
+_LEAST_AREA = 0.02  # px^2; smaller triangles are not drawn
 
 
 class Hole(NamedTuple):
-    """An opening: its edge from corner to corner, above and below; the corners are in both."""
+    """An opening of the face: its upper and its lower edge, each from corner to corner, as indices of points."""
 
     upper: tuple[int, ...]
     lower: tuple[int, ...]
@@ -35,35 +35,42 @@ MOUTH = 0
 
 @cache
 def skin_triangles() -> np.ndarray:
-    """(n, 3) int: the triangles of MediaPipe's tesselation, without the eyes and the inside of the mouth."""
+    """MediaPipe's triangles of the skin, (n, 3) int. They leave out the eyes and the inside of the mouth."""
     edges = tasks()[0].FaceLandmarksConnections.FACE_LANDMARKS_TESSELATION
     return np.array([[edge.start for edge in edges[i : i + 3]] for i in range(0, len(edges), 3)])
 
 
 def back_to_front(points: np.ndarray) -> np.ndarray:
-    """(n, 3) int: the skin's triangles in the order to draw them, the farthest first, for points (468, 3)."""
+    """The triangles of the skin in the order of drawing, (n, 3) int: those farthest from the camera come first.
+
+    Args:
+        points: (468, 3), whose z gives the distance.
+    """
     triangles = skin_triangles()
     return np.asarray(triangles[np.argsort(-points[triangles][:, :, 2].mean(1), kind="stable")])
 
 
 def _strip(upper: np.ndarray, lower: np.ndarray) -> np.ndarray:
-    """(2 (n - 1), 3): triangles between two lines of n points."""
+    """The triangles between two lines of n points, (2 (n - 1), 3), without those that have two equal corners."""
     first = np.stack([upper[:-1], upper[1:], lower[:-1]], 1)
     second = np.stack([upper[1:], lower[1:], lower[:-1]], 1)
     triangles = np.concatenate([first, second])
-    proper = [(len(set(triangle)) == 3) for triangle in triangles.tolist()]  # the corners are in both lines
+    proper = [(len(set(triangle)) == 3) for triangle in triangles.tolist()]  # an opening's corners are in both lines
     return triangles[proper]
 
 
 @cache
 def hole_triangles(hole: Hole) -> np.ndarray:
-    """(n, 3) int: the triangles between the upper and the lower edge of an opening."""
+    """The triangles between the upper and the lower edge of an opening, (n, 3) int."""
     return _strip(np.array(hole.upper), np.array(hole.lower))
 
 
 @cache
 def mesh_triangles() -> tuple[np.ndarray, int]:
-    """All triangles, (n, 3), and how many come first that skin may cover: those of the rings and the holes."""
+    """All triangles of the mesh, (n, 3), and the number of triangles in rings and openings.
+
+    The triangles of rings and openings come first, because the skin is drawn over them.
+    """
     oval = np.array([*OVAL, OVAL[0]])
     count = len(OVAL)
     rings = [np.append(np.arange(count), 0) + N_SKIN + count * i for i in range(2)]
@@ -73,9 +80,11 @@ def mesh_triangles() -> tuple[np.ndarray, int]:
 
 
 def drawn_ids(corners: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Rasterises triangles: (height, width) int32, 1 + the index of the last one on each pixel, 0 for no triangle.
+    """Rasterises triangles: (height, width) int32.
 
-    The pixels of the edges count as inside, so that neighbours leave no gap. Triangles without an area are skipped.
+    The value of a pixel is 1 + the index of the last triangle that covers it, or 0 if no triangle covers it. Pixels on
+    the edge of a triangle count as covered, so that there are no gaps between neighbours. Triangles without an area are
+    not drawn.
 
     Args:
         corners: (n, 3, 2) px.
@@ -90,14 +99,15 @@ def drawn_ids(corners: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def mapped(points: np.ndarray, target: np.ndarray, source: np.ndarray) -> np.ndarray:
-    """Maps points from triangles to other triangles by their barycentric coordinates: (n, 2).
+    """Maps points from the triangles `target` to the triangles `source` by barycentric coordinates. Returns (n, 2).
 
-    A pixel on an edge may be half a pixel outside, which is far where a thin triangle maps to a wide one. Such a point
-    takes the place of the nearest point inside, plus the distance to it in pixels.
+    A pixel on an edge can be up to half a pixel outside of its triangle. If a thin triangle is mapped to a wide one,
+    the result would be far outside. Therefore the nearest point inside is mapped, and the small distance to it is
+    added.
 
     Args:
-        points: (n, 2), one in each triangle of `target`.
-        target, source: (n, 3, 2) corners; those of `target` have an area.
+        points: (n, 2), one point in each triangle of `target`.
+        target, source: (n, 3, 2), the corners of the triangles. Triangles of `target` must have an area.
     """
     origin = target[:, 0]
     a, b, p = target[:, 1] - origin, target[:, 2] - origin, points - origin
@@ -111,5 +121,10 @@ def mapped(points: np.ndarray, target: np.ndarray, source: np.ndarray) -> np.nda
 
 
 def sampled(picture: np.ndarray, at: np.ndarray, how: int) -> np.ndarray:
-    """Colours of the picture at (h, w, 2) float32 places, x first: (h, w, 3) uint8. Outside, the edge is repeated."""
+    """Samples the colours of a picture: (h, w, 3) uint8. Outside of the picture, its edge is repeated.
+
+    Args:
+        at: (h, w, 2) float32, the places in the picture, x first.
+        how: OpenCV's interpolation.
+    """
     return cv2.remap(picture, at[..., 0], at[..., 1], how, borderMode=cv2.BORDER_REPLICATE)
