@@ -1,10 +1,9 @@
-"""CEM-Net's audio emotion extractor (AEE): separates emotion, speaker and content by cross-reconstruction of clip
-pairs.
+"""CEM-Net's audio emotion extractor (AEE): separates emotion, speaker and content.
 
-It is the paper's second module. There are three encoders, of emotion, timbre and content, and a decoder. Each encoder
-has 8 convolutions and 3 linear layers. Two clips with their emotions, timbres and contents give eight combinations
-(timbre i, emotion j, content k). Each combination is decoded and compared with a real clip that has this combination.
-That clip is first aligned in time with the clip that gave the content.
+It is the paper's second module, trained by cross-reconstruction of clip pairs. There are three encoders, of emotion,
+timbre and content, and a decoder. Each encoder has 8 convolutions and 3 linear layers. Two clips with their emotions,
+timbres and contents give eight combinations (timbre i, emotion j, content k). Each combination is decoded and compared
+with a real clip that has this combination. That clip is first aligned in time with the clip that gave the content.
 
 The scheme is EVP's (Ji et al. 2021; jixinya/EVP, train/disentanglement). EVP has no timbre, and therefore only four
 combinations. The pairs of inputs and targets in EVP's released code contradict EVP's paper and are not used here.

@@ -356,8 +356,7 @@ def loss(net: EBM, batch: Mapping[str, Tensor], weights: EbmLossWeights) -> tupl
 
 
 def alignment(log_keys: Tensor, log_values: Tensor) -> Tensor:
-    """The KL divergence of the keys' weights from the values' weights, KL(alpha_k || alpha_v) in nats, mean over
-    frames.
+    """The KL divergence KL(alpha_k || alpha_v) between the keys' and the values' weights, in nats, mean over frames.
 
     The arguments are the logarithms of the weights, (..., K) each.
     """

@@ -101,8 +101,10 @@ _TABLES: Mapping[str, tuple[type | None, type, type | None]] = {
 
 
 def stage_settings(config: Mapping[str, Any], name: str) -> list[Any]:
-    """The settings in a stage's table: of the network (inner table `net`), of the training, and the loss weights (inner
-    table `weights`).
+    """The settings in a stage's table: of the network, of the training, and the weights of the losses.
+
+    The inner tables `net` and `weights` have the settings of the network and the weights of the losses.
+
 
     Raises UserError for an unknown field.
     """

@@ -64,8 +64,10 @@ class BlendshapeModel:
         return np.tensordot(codes, self.to_points, axes=1).astype(np.float32)
 
     def upper(self) -> np.ndarray:
-        """(478,) weights of the points: 1 above the tip of the nose, where speech moves none of them; 0 below the
-        philtrum; linear between tip and philtrum."""
+        """The weight of each point, (478,): 1 if speech does not move it, 0 if it does.
+
+        It is 1 above the tip of the nose, 0 below the philtrum, and linear between them.
+        """
         y = self.template[:, 1]
         return np.clip((y[_PHILTRUM] - y) / (y[_PHILTRUM] - y[_NOSE_TIP]), 0, 1).astype(np.float32)
 

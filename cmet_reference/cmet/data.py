@@ -69,8 +69,11 @@ class Sampler:
     """Draws batches. Clips are grouped by speaker, emotion and level. `batch` is a pure function of the step."""
 
     def __init__(self, clips: CodedClips, sampling: Sampling, seed: int, pools: PoolEncoder) -> None:
-        """Raises UserError if no speaker shows two emotions at one level, or if `scale_intensity` is on and the pool
-        rule is not `mean`."""
+        """Groups the clips.
+
+        Raises UserError if no speaker shows two emotions at one level, or if `scale_intensity` is on and the pool rule
+        is not `mean`.
+        """
         if sampling.scale_intensity and pools.rule != "mean":
             raise UserError("scale_intensity needs the pool rule `mean`: speech = emotion2vec:FOLDER or stored:FOLDER")
         self.clips, self.sampling, self.seed, self.pool_encoder = clips, sampling, seed, pools

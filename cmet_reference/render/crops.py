@@ -69,8 +69,10 @@ def crop_matrix(box: np.ndarray, size: int) -> np.ndarray:
 
 
 def crop(frames: np.ndarray, box: np.ndarray, size: int) -> np.ndarray:
-    """Crops the square `box` from frames (T, H, W, 3): (T, size, size, 3) uint8. Outside, the picture's edge is
-    repeated."""
+    """Crops the square `box` from frames (T, H, W, 3): (T, size, size, 3) uint8.
+
+    Where the square is outside of the picture, the picture's edge is repeated.
+    """
     matrix = crop_matrix(box, size)
     if box[2] > size:  # blur before downscaling, as INTER_AREA would
         frames = np.stack([cv2.GaussianBlur(f, (0, 0), 0.4 * float(box[2]) / size) for f in frames])

@@ -27,8 +27,9 @@ class Expression(Protocol):
     revision: str
 
     def moved(self, target: np.ndarray, base: np.ndarray, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The points to which the picture must be warped, so that a detector finds landmarks at `target`; and the
-        light.
+        """The points to which the picture must be warped, and the change of the light.
+
+        A detector then finds the landmarks `target` in the warped picture.
 
         Args:
             target: (T, 478, 3) px, the wanted landmarks; coordinate 0 is the picture's edge.

@@ -14,8 +14,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Optimizer:
-    """The settings of an AdamW optimizer for some of the parameters of the stage's `net`. It is Adam if the weight
-    decay is 0."""
+    """The settings of an AdamW optimizer for some of the parameters of the stage's `net`.
+
+    With a weight decay of 0 it is Adam.
+    """
 
     parameters: Sequence[nn.Parameter]
     learning_rate: float
