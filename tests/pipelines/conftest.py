@@ -46,6 +46,7 @@ def unaccounted() -> Callable[[Path, Discovery], list[str]]:
             + [f"{name}: a clip {count} times" for name, count in videos.items() if count > 1]
             + [f"{name}: a clip, and skipped" for name in videos.keys() & skipped]
             + [f"{name}: skipped without a reason" for name in (s.path for s in found.skipped if not s.detail.strip())]
+            + [note for note in found.notes if "neither part of a clip nor skipped" in note]
         )
 
     return check

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,10 +18,11 @@ import cmet_pipelines
 from cmet_pipelines.configure import Value, configure, read_config, reader_fields
 from cmet_pipelines.processing import ProcessingSettings
 from cmet_pipelines.readers import READERS, Discovery, Reader, ReaderOptions, discover
+from cmet_pipelines.readers.archives import files
 from cmet_pipelines.readers.mead import MeadOptions
 from cmet_pipelines.shards import ShardSet
 from talking_face.clip import Clip, MediaSource
-from talking_face.reasons import UserError
+from talking_face.reasons import Reason, UserError
 
 PAGE = Path(__file__).parents[2] / "docs" / "how_to" / "add_a_dataset.md"
 COMMAND = [sys.executable, "-m", "cmet_eval.cli", "preprocess"]
@@ -108,6 +110,28 @@ def test_a_reader_that_breaks_a_rule_is_named(
     clips[0] = replace(clips[0], **changed)
     with pytest.raises(UserError, match=f"the reader of own breaks a rule: .*{rule}"):
         discover("own", tmp_path)
+
+
+def test_a_file_that_a_reader_does_not_mention_is_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a.mp4", "a.wav", "b.txt", "forgotten.mp4"):
+        (tmp_path / name).write_text(name)
+    with tarfile.open(tmp_path / "c.tar", "w") as archive:
+        for name in ("a.mp4", "b.txt"):
+            archive.add(tmp_path / name, arcname=f"in/{name}")
+
+    def find(root: Path, options: ReaderOptions) -> Discovery:
+        into = Discovery()
+        found = {file.name: file.source for file in files(root, into)}
+        sound = found["a.wav"]
+        for name, audio in (("a.mp4", sound), ("c.tar!in/a.mp4", None)):
+            clip_id = f"own/{name.partition('!')[0]}"
+            into.clips.append(Clip(clip_id=clip_id, dataset="own", speaker="a", video=found[name], audio=audio))
+        into.skip("b.txt", Reason.NOT_A_CLIP, "a text")
+        return into.finish()
+
+    monkeypatch.setattr("cmet_pipelines.readers.READERS", {"own": Reader("own", find)})
+    (note,) = discover("own", tmp_path).notes
+    assert note.startswith("2 files are neither part of a clip nor skipped with a reason, such as c.tar!in/b.txt")
 
 
 def test_help_names_every_readers_options() -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from cmet_pipelines import defects as known_defects
 from cmet_pipelines.readers.archives import is_archive
-from cmet_pipelines.readers.base import Discovery, Reader, ReaderOptions, Skipped, check_rules
+from cmet_pipelines.readers.base import Discovery, Reader, ReaderOptions, Skipped, check_rules, unmentioned
 from talking_face.names import did_you_mean
 from talking_face.reasons import Reason, UserError
 
@@ -83,6 +83,7 @@ def discover(dataset: str, root: Path, options: ReaderOptions | None = None, *, 
     if not found.clips:
         raise _no_clips(dataset, root, found)
     _note_unread_archives(found)
+    _note_unmentioned(dataset, root.resolve(), found)
     return found
 
 
@@ -114,6 +115,14 @@ def _no_clips(dataset: str, root: Path, found: Discovery) -> UserError:
     most = "; ".join(f"{count} times: {detail}" for detail, count in reasons.most_common(3))
     looked = f"{len(found.skipped)} files looked at"
     return UserError(f"no {dataset} clip under {root} ({looked}{'; ' + most if most else ''})")
+
+
+def _note_unmentioned(dataset: str, root: Path, found: Discovery) -> None:
+    if names := unmentioned(root, found):
+        found.notes.append(
+            f"{len(names)} files are neither part of a clip nor skipped with a reason, such as {names[0]}; this is a "
+            f"mistake in the reader of {dataset}"
+        )
 
 
 def _note_unread_archives(found: Discovery) -> None:

@@ -148,6 +148,7 @@ def _member(archive: _Archive, member: tarfile.TarInfo, into: Discovery) -> Iter
     elif member.size > room:
         into.skip(shown, Reason.TRUNCATED, "the archive ends inside this member; download it again")
     else:
+        into.listed.add(shown)
         yield Found(shown, (*archive.folder, *path.parts), source)
     archive.whole += member.size <= room
 

@@ -60,6 +60,8 @@ class Discovery:
     skipped: list[Skipped] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)  # lines for the user: the recognised layout, facts about labels
 
+    listed: set[str] = field(default_factory=set, repr=False, compare=False)  # names of the files that `files` found
+
     def skip(self, path: str, reason: Reason, detail: str) -> None:
         """Records a file that is not a clip."""
         self.skipped.append(Skipped(path, reason, detail))
@@ -114,6 +116,18 @@ def check_rules(reader: Reader, found: Discovery) -> None:
             raise _broken_rule(reader, "the clips are not sorted by clip_id; return into.finish()")
 
 
+def unmentioned(root: Path, found: Discovery) -> list[str]:
+    """Names of the listed files that are not the video or the sound of a clip and not skipped, sorted.
+
+    The paths in `found.skipped` must be relative to `root`, which must be resolved.
+    """
+    clips = (*found.clips, *(skip.clip for skip in found.skipped if skip.clip))
+    sources = (source for clip in clips for source in (clip.video, clip.audio) if source)
+    mentioned = {str(source).removeprefix(f"{root}/") for source in sources} | {skip.path for skip in found.skipped}
+    archives = {name[:at] for name in mentioned for at, char in enumerate(name) if char == "!"}
+    return sorted(found.listed - mentioned - archives)
+
+
 def _broken_rule(reader: Reader, rule: str) -> UserError:
     return UserError(f"the reader of {reader.name} breaks a rule: {rule} (docs/how_to/add_a_dataset.md)")
 
@@ -152,6 +166,7 @@ def walk(root: Path, into: Discovery) -> Iterator[Found]:
             elif not path.is_symlink() and not path.is_file():
                 into.skip(shown, Reason.NOT_A_CLIP, "not a regular file")
             else:
+                into.listed.add(shown)
                 yield Found(shown, relative.parts, MediaSource(str(path)))
 
 
