@@ -7,7 +7,7 @@ levels, and the other sentences at level XX, as in the release. CREMA-D has no c
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -115,23 +115,7 @@ def add_defects(out: Path, specs: Sequence[ClipSpec]) -> None:
     def sound(name: str) -> Path:
         return out / "AudioWAV" / f"{name}.wav"
 
-    # Each pair of clips has two names and two videos, but the same sound.
-    pairs = ("1006_TIE_HAP_XX", "1006_TIE_NEU_XX", "1013_WSI_DIS_XX", "1013_WSI_SAD_XX", "1017_IWW_ANG_XX")
-    for index, name in enumerate((*pairs, "1017_IWW_FEA_XX")):
-        write_once(video(name), flv[index].read_bytes())
-        write_once(sound(name), wav[index - index % 2].read_bytes())
-    base = read_frames(flv[0], None)
-    grey = np.full_like(base, 128)
-    broken = {
-        "1076_MTI_NEU_XX": base[:4],  # very short
-        "1076_MTI_SAD_XX": grey[:20],  # grey in place of the error picture of the real clip
-        "1064_TIE_SAD_XX": base[:1],  # a single picture, so no duration
-        "1064_IEO_DIS_MD": np.concatenate([base] * 6),  # far too long; the real clip lasts a minute
-    }
-    for name, frames in broken.items():
-        _write_flv(video(name), frames, None)
-        write_once(sound(name), wav[0].read_bytes())
-
+    grey = _add_known_defects(video, sound, flv, wav)
     spare = [f"{_SPARE}_{rest}" for rest in some]
     # A sound with the level X in place of XX, as 1040_ITH_SAD_X.wav had until October 2022. Then a copy of the clip in
     # another folder, in addition to the file of the release.
@@ -160,6 +144,29 @@ def add_defects(out: Path, specs: Sequence[ClipSpec]) -> None:
         write_once(video(f"{_SPARE}_{name}"), flv[0].read_bytes())
     write_once(out / "VideoFlash" / f"._{spare[0]}.flv", b"\0\5\x16\7" + bytes(60))
     write_text(out / "README.md", "The embedded corpus as CREMA-D, with what is wrong with CREMA-D.\n")
+
+
+def _add_known_defects(
+    video: Callable[[str], Path], sound: Callable[[str], Path], flv: Sequence[Path], wav: Sequence[Path]
+) -> np.ndarray:
+    """Writes the clips that cmet_pipelines/defects/crema-d.csv names; returns grey pictures, (T, H, W, 3) uint8."""
+    # Each pair of clips has two names and two videos, but the same sound.
+    pairs = ("1006_TIE_HAP_XX", "1006_TIE_NEU_XX", "1013_WSI_DIS_XX", "1013_WSI_SAD_XX", "1017_IWW_ANG_XX")
+    for index, name in enumerate((*pairs, "1017_IWW_FEA_XX")):
+        write_once(video(name), flv[index].read_bytes())
+        write_once(sound(name), wav[index - index % 2].read_bytes())
+    base = read_frames(flv[0], None)
+    grey = np.full_like(base, 128)
+    broken = {
+        "1076_MTI_NEU_XX": base[:4],  # very short
+        "1076_MTI_SAD_XX": grey[:20],  # grey in place of the error picture of the real clip
+        "1064_TIE_SAD_XX": base[:1],  # a single picture, so no duration
+        "1064_IEO_DIS_MD": np.concatenate([base] * 6),  # far too long; the real clip lasts a minute
+    }
+    for name, frames in broken.items():
+        _write_flv(video(name), frames, None)
+        write_once(sound(name), wav[0].read_bytes())
+    return grey
 
 
 def _number(spec: ClipSpec) -> int:

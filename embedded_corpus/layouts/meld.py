@@ -113,9 +113,8 @@ def add_defects(out: Path, specs: Sequence[ClipSpec]) -> None:
     # These clips are in the table of known defects, pipelines/cmet_pipelines/defects/meld.csv.
     put("train", 125, 3, _without_index(good))
     make(put("train", 71, 0, None, replace(like, seconds=0.084)), islice(pictures(), 2), _noise(0.084))
-    make(
-        put("train", 309, 0, None, replace(like, seconds=41.04)), repeat(next(pictures())[::4, ::4], 984), _noise(41.04)
-    )
+    long = put("train", 309, 0, None, replace(like, seconds=41.04))
+    make(long, repeat(next(pictures())[::4, ::4], 984), _noise(41.04))
     make(put("train", 793, 0, None), pictures(), _noise(like.seconds))
     put("test", 155, 3, good, replace(like, seconds=0.0))
     put("test", 220, 1, good, unlike)

@@ -179,7 +179,7 @@ def test_a_metric_that_crashes_is_one_reason_and_the_others_keep_their_values(
     own = [f"broken_metric:{name}" for name in ("Broken", "Number", "Half", "Stats")]
     job = Job("k", str(tmp_path / "a.mp4"), Expected("clips/A/happy/1"), str(tmp_path / "a.json"), ("jitter", *own))
     with pytest.MonkeyPatch.context() as same_size:
-        same_size.setattr(score, "_target", lambda data, clip: Sample(face()))
+        same_size.setattr(score, "target_sample", lambda data, clip: Sample(face()))
         scores = score_video(job, str(shards), ModelFiles()).by_metric
     assert scores["jitter:output"].value is not None and scores[own[2]].value == 0.5
     details = [scores[key].detail for key in (own[0], own[1], own[3])]
