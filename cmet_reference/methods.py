@@ -97,7 +97,7 @@ class TrainedMethod:
 
     @property
     def trained_on(self) -> frozenset[str]:
-        """Ids of all clips that any of the checkpoints was trained on."""
+        """Ids of all clips with which any of the checkpoints was trained."""
         return frozenset().union(*(_header(*_stamp(path)).get("clips", ()) for path in self.paths()))
 
     def renderer(self) -> Renderer:
@@ -107,7 +107,7 @@ class TrainedMethod:
         return _mesh(_stamp(self._find("appearance")), _stamp(self._find("skin")))
 
     def generate(self, case: Case) -> np.ndarray:
-        """The video: (n_frames, H, W, 3) uint8 RGB."""
+        """The video of a case, (n_frames, H, W, 3) uint8 RGB."""
         n, given = case.n_frames, len(case.source_landmarks)
         if given != n:
             change = f"cut from {given} to {n} frames" if given > n else f"last of {given} frames held to {n}"

@@ -9,8 +9,8 @@ import numpy as np
 from talking_face.media.reading import AUDIO_RATE
 from talking_face.reasons import ClipError, Reason
 
-_FRAME, _HOP, _FFT = 1024, 320, 2048  # samples: 64 ms, 20 ms
-_LOWEST, _HIGHEST = 60, 500  # Hz
+_FRAME, _HOP, _FFT = 1024, 320, 2048  # samples per window (64 ms), between windows (20 ms), in the Fourier transform
+_LOWEST, _HIGHEST = 60, 500  # Hz, limits of the pitch
 # Penalty on the autocorrelation (1 at most) for each doubling of the period. Praat uses 0.01; these voices have strong
 # overtones and need more.
 _OCTAVE = 0.05

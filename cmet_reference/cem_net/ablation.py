@@ -49,7 +49,7 @@ Figures = dict[str, dict[str, list[float]]]  # by row and column, one value per 
 
 @dataclass(frozen=True)
 class Ablation:
-    """The data, the settings and the figures of one table."""
+    """Trains the rows of one table, and collects their figures."""
 
     data: Path
     settings: Table
@@ -88,8 +88,11 @@ class Ablation:
         return self.figures
 
     def _mesh(self) -> MeshRenderer:
-        """The mesh renderer with its trained appearance. Raises MissingWeights where the evaluators are absent."""
-        trained_evaluators.find("emotion", self.files)  # fail before the hours of training
+        """Train the appearance model, and make the mesh renderer with it.
+
+        Raises MissingWeights if the evaluators are absent.
+        """
+        trained_evaluators.find("emotion", self.files)  # raises an error now, not after hours of training
         for factory in stages(self.settings, {"main": self.data}, self.out, 0, self.quiet, self.files)[3:5]:
             self.train(factory, self.settings, self.out, 0)
         files = (self.out / f"{kind}.safetensors" for kind in (appearance_stage.KIND, skin_stage.KIND))

@@ -81,7 +81,7 @@ def prosody_features(audio: np.ndarray) -> np.ndarray:
     voiced = (strength > 0.5) & (level > level.max() - 30)
     more = np.zeros(12)
     more[1] = _slope(level)
-    if voiced.sum() >= 5:  # 0.1 s
+    if voiced.sum() >= 5:  # 0.1 s of voice
         tones, loud = pitch[voiced], level[voiced]
         together = np.corrcoef(tones, loud)[0, 1] if tones.std() > 0 and loud.std() > 0 else 0.0
         more[0] = _slope(tones)

@@ -51,7 +51,7 @@ class AeeSettings:
 
 
 class AeeStage:
-    """AEE: first the three pretraining tasks, then the eight-way cross-reconstruction. Implements `Stage`."""
+    """Trains AEE: first on the three pretraining tasks, then by cross-reconstruction of clip pairs. A `Stage`."""
 
     name = aee.KIND
 

@@ -19,7 +19,7 @@ _FFT, _FMIN, _FMAX, _PREEMPHASIS = 800, 55.0, 7600.0, 0.97
 _MIN_DB, _REF_DB, _MAX_ABS = -100.0, 20.0, 4.0
 
 CEPSTRA, CEPSTRUM_STEPS, CEPSTRUM_HOP = 12, 28, 4  # values per row, rows of 10 ms per window, rows per video frame
-_MARGIN = 1920  # samples of silence at both ends
+_MARGIN = 1920  # samples of silence that are added at each end before the cepstra are computed
 
 
 def mel(audio: np.ndarray) -> np.ndarray:

@@ -63,8 +63,8 @@ class Audio2MouthNetSettings:
 class Audio2Mouth(nn.Module):
     """The network. Two buffers hold the template of the head's frame and the unit of the outputs."""
 
-    template: Tensor  # (478, 3)
-    positions: Tensor  # (T, width)
+    template: Tensor  # (478, 3), mean face in the head's frame
+    positions: Tensor  # (T, width), position encodings
     unit: Tensor  # scalar: standard deviation of the mouth's displacements, in eye distances
 
     def __init__(
@@ -166,7 +166,7 @@ class Audio2Mouth(nn.Module):
         mels = torch.from_numpy(sound.mel_windows(sound.mel(sound.to_length(audio, frames)), at)).to(device)
         held = np.clip(at, 0, min(frames, len(upper)) - 1)
         pose = torch.from_numpy(np.ascontiguousarray(upper[held][:, UPPER], np.float32)).to(device)
-        # A frame's tokens are the same in every window.
+        # The tokens of a frame are the same in all windows, so they are computed only once.
         references_of, audio_of, pose_of = (
             self.reference_tokens(known[None]),
             self.audio_tokens(mels[None]),

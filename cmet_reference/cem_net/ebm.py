@@ -109,8 +109,8 @@ class EBM(nn.Module):
             nn.ReLU(),
             nn.Linear(s.hidden, s.width),
         )
-        self.keys = nn.Parameter(torch.randn(s.slots, s.width) / s.width**0.5)  # M_k
-        self.values = nn.Parameter(torch.randn(s.slots, s.width) / s.width**0.5)  # M_v
+        self.keys = nn.Parameter(torch.randn(s.slots, s.width) / s.width**0.5)  # M_k in the paper
+        self.values = nn.Parameter(torch.randn(s.slots, s.width) / s.width**0.5)  # M_v in the paper
         self.decoder = _mlp(s.width + N_MOUTH, s.hidden, 3 * N_POINTS)
         self.table = nn.Linear(s.width, 3 * N_POINTS, bias=False)  # added to the decoder's output: `init_as_table`
         self.register_buffer("template", torch.zeros(N_POINTS, 3))

@@ -64,7 +64,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class FixedNetworks:
-    """The networks that the memory is built on. They are not trained."""
+    """The networks that the memory uses, which this stage does not train."""
 
     mouths: Audio2Mouth
     encoder: aee.AEE | None  # gives the emotion of the audio; None: the key does not read this emotion
@@ -147,7 +147,7 @@ class EbmStage:
             classes = np.array([class_of(c.emotion, self.emotions) for c in known])
             rule = discriminant(seen, classes, len(self.emotions), self.settings.shrink)
             net.tells.copy_(torch.from_numpy(rule))
-        some = self.pairs[:: 1 + len(self.pairs) // 2048]  # 0.2 GB of frames are enough
+        some = self.pairs[:: 1 + len(self.pairs) // 2048]  # these pairs are enough: 0.2 GB of frames
         added = [p.face.head[::5] - self._start(p)[::5] for p in some]
         net.unit.fill_(float(np.concatenate(added).std()))
 

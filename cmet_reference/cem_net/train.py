@@ -23,7 +23,7 @@ from cmet_reference.training.models import StageFactory
 from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import UserError
 
-# In training order.
+# The names of the stages, in training order.
 STAGES = (audio2mouth.KIND, aee.KIND, ebm.KIND, appearance_stage.KIND, skin_stage.KIND, flow_stage.KIND)
 
 
@@ -104,7 +104,6 @@ def stage_settings(config: Mapping[str, Any], name: str) -> list[Any]:
     """The settings in a stage's table: of the network, of the training, and the weights of the losses.
 
     The inner tables `net` and `weights` have the settings of the network and the weights of the losses.
-
 
     Raises UserError for an unknown field.
     """

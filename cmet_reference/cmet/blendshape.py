@@ -72,7 +72,7 @@ class BlendshapeModel:
         return np.clip((y[_PHILTRUM] - y) / (y[_PHILTRUM] - y[_NOSE_TIP]), 0, 1).astype(np.float32)
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """The arrays by name, for a checkpoint; `BlendshapeModel(**arrays)` is the inverse."""
+        """The arrays by name, for a checkpoint. `BlendshapeModel(**arrays)` makes the model again."""
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
 
@@ -180,7 +180,7 @@ def _ridge(x: np.ndarray, y: np.ndarray, penalty: float = RIDGE) -> np.ndarray:
 
 
 class BlendshapeCodec:
-    """The fitted model, with Audio2Mouth for the lips and a renderer for the pictures. Implements `FaceCodec`."""
+    """The codec: the fitted model, Audio2Mouth for lips, and a renderer for pictures. Implements `FaceCodec`."""
 
     name = "blendshape"
 
@@ -194,7 +194,10 @@ class BlendshapeCodec:
         return self.model.codes(face.need("blendshapes", "the blendshape codec"))
 
     def lips(self, audio: np.ndarray, identity: Face, frames: int) -> np.ndarray:
-        """(frames, 57, 3) displacements of Audio2Mouth's points from the identity's mean, in the head's frame."""
+        """The lip motion, (frames, 57, 3): displacements of Audio2Mouth's points from their mean in `identity`.
+
+        They are in the head's frame.
+        """
         if self.mouth is None:
             raise UserError("lips need Audio2Mouth: run `cmet-eval train cem-net --data SHARDS --stage audio2mouth`")
         template = self.mouth.template.cpu().numpy()

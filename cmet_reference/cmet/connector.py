@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-REFERENCE, SPEECH, INPUT = 1, 2, 3  # rows of the modality embedding; row 0 is its unused padding
+REFERENCE, SPEECH, INPUT = 1, 2, 3  # rows of the embedding of token kinds; row 0 is not used
 _MAX_LENGTH = 512  # rows of the table of positions
 
 
@@ -147,7 +147,7 @@ class Connector(nn.Module):
         joined = torch.cat(
             [
                 tokens.reference + self.position[: reference.shape[1]] + kind[REFERENCE],
-                tokens.speech + kind[SPEECH],  # no position
+                tokens.speech + kind[SPEECH],  # one token, which needs no position
                 tokens.input + self.position[:n] + kind[INPUT],  # positions start at 0 again
             ],
             dim=1,

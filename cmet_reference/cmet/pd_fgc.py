@@ -101,7 +101,7 @@ class PDFGCCodec:
         return np.ascontiguousarray(video.permute(0, 2, 3, 1).numpy())
 
     def _motion(self, face: Face) -> tuple[Tensor, Tensor, Tensor]:
-        """Head pose (T, 6), eyes (T, 6) and emotion (T, 30) of a video."""
+        """The head pose, (T, 6), the motion of the eyes, (T, 6), and the emotion, (T, 30), of a video."""
         parts = []
         for part in _pictures(face.need("frames", self.name)).split(_BATCH):
             with stays_on(self.device):

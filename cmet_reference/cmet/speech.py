@@ -31,7 +31,7 @@ EMOTION2VEC = "iic/emotion2vec_plus_large"
 class SpeechEncoder(Protocol):
     """Encodes the audio of an utterance as one vector."""
 
-    name: str  # recorded in checkpoints; encoders of different names are not interchangeable
+    name: str  # stored in checkpoints, which can be used only with an encoder of the same name
     size: int
     pool_rule: PoolRule  # see `PoolEncoder`
 
@@ -154,7 +154,7 @@ def _read_vector(path: Path, clip_id: str) -> np.ndarray:
     return vector.reshape(-1).astype(np.float32)
 
 
-# -- without a download ------------------------------------------------------------------------------------------------
+# -- CEM-Net's audio emotion extractor ---------------------------------------------------------------------------------
 
 
 class AeeEncoder:
@@ -173,7 +173,7 @@ class AeeEncoder:
         return np.asarray(self._net.emotion(checked(audio)), np.float32).reshape(-1)
 
 
-# -- choosing one ------------------------------------------------------------------------------------------------------
+# -- choice of an encoder ----------------------------------------------------------------------------------------------
 
 
 def make_encoder(setting: str, folder: Path | None = None, *, files: ModelFiles) -> SpeechEncoder:

@@ -1,4 +1,4 @@
-"""Fits and tests the emotion evaluator: two linear discriminants on blendshapes and on image gradients of faces."""
+"""Fits and tests the emotion evaluator: one linear discriminant reads blendshapes, another image gradients of faces."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ def _training_part(e: Example, frames: int, draw: np.random.Generator) -> tuple[
     sound = e.cepstra[ROWS_A_FRAME * start :][:need].copy()
     if len(sound) < need:
         sound = np.concatenate([sound, np.repeat(sound[-1:], need - len(sound), axis=0)])
-    sound[:, 0] += draw.uniform(-2.0, 2.0)  # natural log of the energy: -9 to 9 dB
+    sound[:, 0] += draw.uniform(-2.0, 2.0)  # cepstrum 0 is the natural log of the energy: a change of -9 to 9 dB
     return mouths, sound
 
 

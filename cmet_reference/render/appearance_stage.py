@@ -150,7 +150,7 @@ class AppearanceStage:
         learnt = Appearance({name: values.cpu().numpy() for name, values in self.net.state_dict().items()})
         out = {}
         for kind, expression in (("response", None), ("further", learnt)):
-            draw = np.random.default_rng(self.seed)  # the same faces twice
+            draw = np.random.default_rng(self.seed)  # the same random faces for both kinds
             samples = response_samples(
                 self.test,
                 learnt.template,

@@ -74,7 +74,7 @@ def crop(frames: np.ndarray, box: np.ndarray, size: int) -> np.ndarray:
     Where the square is outside of the picture, the picture's edge is repeated.
     """
     matrix = crop_matrix(box, size)
-    if box[2] > size:  # blur before downscaling, as INTER_AREA would
+    if box[2] > size:  # warpAffine does not average pixels when it scales down, so blur first
         frames = np.stack([cv2.GaussianBlur(f, (0, 0), 0.4 * float(box[2]) / size) for f in frames])
     return np.stack(
         [

@@ -28,7 +28,7 @@ _FRAMES_AT_ONCE = 8
 
 
 class FlowRenderer:
-    """A trained renderer. Implements `cmet_reference.render.base.Renderer`."""
+    """Draws with a trained flow renderer. Implements `cmet_reference.render.base.Renderer`."""
 
     def __init__(self, path: Path, device: str = "cpu") -> None:
         """`path`: the checkpoint. Raises the same errors as `checkpoints.load`."""

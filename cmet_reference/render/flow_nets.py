@@ -68,7 +68,7 @@ class Spade(nn.Module):
         """Maps (B, C, h, w) to (B, C, h, w). The picture, (B, P, H, W), is resized to h x w first."""
         picture = F.interpolate(picture, x.shape[-2:])
         for read, turn, convolution in zip(self.read, self.turn, self.convolutions, strict=True):
-            scale, shift = turn(read(picture)).chunk(2, dim=1)  # linear, as in IP-LAP
+            scale, shift = turn(read(picture)).chunk(2, dim=1)  # no activation between them, as in IP-LAP
             x = convolution(F.leaky_relu(self.norm(x) * (1 + scale) + shift, 0.2))
         return x
 
@@ -146,7 +146,7 @@ def _resized_grid(grid: Tensor, size: Sequence[int]) -> Tensor:
 
 
 class Generator(nn.Module):
-    """Draws the face from the sketches, the rest of the picture, and the warped references."""
+    """Draws the face from the sketches, the part of the picture that is not drawn, and the warped references."""
 
     def __init__(self, s: RendererSettings) -> None:
         super().__init__()

@@ -39,7 +39,7 @@ class RendererStage:
     seed: int = 0
     files: ModelFiles = field(kw_only=True)
     name: str = KIND
-    crops: dict[tuple[str, str], FaceCrops] = field(default_factory=dict, repr=False)  # by shard set and clip
+    crops: dict[tuple[str, str], FaceCrops] = field(default_factory=dict, repr=False)  # by (shard set, clip)
 
     def __post_init__(self) -> None:
         """Raises UserError if no clip has enough frames for a window and its references."""

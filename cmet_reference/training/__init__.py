@@ -1,1 +1,1 @@
-"""Trains the stages of the reference models and the evaluators: the loop, its checkpoints, cards and curves."""
+"""Trains the stages of the reference models: the training loop, its checkpoints, cards and curves."""

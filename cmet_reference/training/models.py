@@ -93,7 +93,7 @@ def train_model(
     for name, factory in zip(names, factories, strict=True):
         if only and name != only:
             continue
-        if factory is None:  # the settings leave it out
+        if factory is None:  # the settings leave this stage out
             if only:
                 raise UserError(f"the settings {settings} have no stage {only} of {model}; see --config")
             continue

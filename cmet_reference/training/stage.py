@@ -29,7 +29,7 @@ class Optimizer:
     annealed: bool = False
 
     def learning_rate_at(self, step: int, steps: int) -> float:
-        """The learning rate of a step, counted from 0."""
+        """The learning rate of step number `step`, counted from 0, in a training of `steps` steps."""
         if not self.annealed:
             return self.learning_rate
         fall = 0.505 + 0.495 * np.cos(np.pi * step / max(1, steps))
