@@ -134,7 +134,7 @@ def score_video(job: Job, data: str, files: ModelFiles) -> VideoScores:
 
 def _scores(path: Path, expected: Expected, data: str, metrics: Sequence[Metric]) -> list[StoredScore]:
     with_audio = any(metric.needs_audio for metric in metrics)
-    target = target_sample(data, expected.ground_truth_clip) if expected.ground_truth_clip is not None else None
+    target = _target(data, expected.ground_truth_clip) if expected.ground_truth_clip is not None else None
     frames = read_frames(path, FPS)
     wrong_size = None
     if target is not None and frames.shape[1:3] != target.frames.shape[1:3]:
@@ -180,7 +180,7 @@ def _place(metric: Metric, error: Exception) -> str:
 
 
 @lru_cache(maxsize=2)  # a group of jobs needs one ground truth; 2 s at 256 px take 10 MB
-def target_sample(data: str, clip_id: str) -> Sample:
+def _target(data: str, clip_id: str) -> Sample:
     shards = open_shards(data)
     return Sample(shards.frames(clip_id), fps=FPS, audio=shards.audio(clip_id), name=clip_id)
 

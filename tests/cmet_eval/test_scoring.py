@@ -15,7 +15,7 @@ import pytest
 from skimage.data import astronaut
 
 from cmet_eval.protocol.setting import get_setting
-from cmet_eval.runs import leakage, score
+from cmet_eval.runs import leakage
 from cmet_eval.runs.evaluate import RunSummary
 from cmet_eval.runs.metrics import Scoring
 from cmet_eval.runs.result_rows import losses
@@ -175,13 +175,11 @@ def test_a_metric_that_crashes_is_one_reason_and_the_others_keep_their_values(
     (tmp_path / "broken_metric.py").write_text(BROKEN)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    write_video(tmp_path / "a.mp4", face())
+    write_video(tmp_path / "a.mp4", face(12, 64))
     own = [f"broken_metric:{name}" for name in ("Broken", "Number", "Half", "Stats")]
-    job = Job("k", str(tmp_path / "a.mp4"), Expected("clips/A/happy/1"), str(tmp_path / "a.json"), ("jitter", *own))
-    with pytest.MonkeyPatch.context() as same_size:
-        same_size.setattr(score, "target_sample", lambda data, clip: Sample(face()))
-        scores = score_video(job, str(shards), ModelFiles()).by_metric
-    assert scores["jitter:output"].value is not None and scores[own[2]].value == 0.5
+    job = Job("k", str(tmp_path / "a.mp4"), Expected("clips/A/happy/1"), str(tmp_path / "a.json"), ("psnr", *own))
+    scores = score_video(job, str(shards), ModelFiles()).by_metric
+    assert scores["psnr:frame-mean"].value is not None and scores[own[2]].value == 0.5
     details = [scores[key].detail for key in (own[0], own[1], own[3])]
     assert {scores[key].reason for key in (own[0], own[1], own[3])} == {"crashed"}
     assert re.fullmatch(r"broken_metric:Broken: ValueError: .+ \(broken_metric\.py:15\)", details[0])
