@@ -32,7 +32,7 @@ class Pose(NamedTuple):
 
 
 def fit_pose(landmarks: np.ndarray, template: np.ndarray) -> Pose:
-    """The similarity, for each video frame, that maps the rigid points of the template to those of the landmarks.
+    """For each video frame, the similarity that maps the rigid points of the template to the same points of the face.
 
     Args:
         landmarks: (T, 478, 3) px, no NaN.

@@ -38,8 +38,8 @@ class EbmNetSettings:
     slots: int = 64  # K, as in External Attention
     width: int = 512  # D, as in Audio2Mouth
     # Temperature of the softmax over cosines. At 0.1, a slot with cosine 1 weighs e^10 times a slot with cosine 0, so
-    # that one slot or a few slots are read. At 1, all slots are always read. External Attention, which has no cosine,
-    # has no temperature either.
+    # that one slot or a few slots are read. At 1, as in External Attention (which has no cosine), all slots are always
+    # read.
     temperature: float = 0.1
     hidden: int = 512  # units per hidden layer of the encoders and the decoder
     audio_emotion: int = 128  # size of AEE's embedding; 0: no emotion of the audio in the key (the paper's "w/o AEE")

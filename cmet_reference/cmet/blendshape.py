@@ -77,7 +77,7 @@ class BlendshapeModel:
 
 
 def slow(track: np.ndarray, width: int = SLOW) -> np.ndarray:
-    """Replaces each frame of (T, ...) by the mean of the `width` frames around it, or of those of them that exist."""
+    """Replaces each frame of (T, ...) by the mean of the `width` frames around it; fewer near the ends."""
     n = len(track)
     total = np.concatenate([np.zeros((1, *track.shape[1:])), np.cumsum(track, axis=0, dtype=np.float64)])
     at = np.arange(n)

@@ -5,10 +5,10 @@ draws the face. The paper describes the renderer in one sentence and refers to I
 models/video_renderer.py). Therefore the networks are those of IP-LAP, implemented again, with three differences:
 
 - The audio is not an input, because the paper names no such input.
-- A flow of zero changes nothing. In IP-LAP it does, because a grid for aligned corners is sampled without aligned
-corners.
-- The crop of a face is the same square in all frames of a clip, so that it does not tremble. IP-LAP has a box per
-frame.
+- A flow of zero leaves a picture unchanged. In IP-LAP it does not, because a grid that is made for aligned corners is
+  sampled without aligned corners.
+- The crop of a face is the same square in all frames of a clip, so that it does not tremble. IP-LAP uses one box per
+  frame.
 """
 
 from __future__ import annotations
