@@ -50,6 +50,15 @@ class AeeSettings:
     shrink: float | None = None
 
 
+def _labels(train: Sequence[ClipArrays], labelled: Sequence[int], texts: bool) -> aee_settings.Labels:
+    return aee_settings.Labels(
+        tuple(e for e in EMOTIONS if any(c.emotion == e for c in train)),
+        tuple(sorted({train[i].speaker for i in labelled})),
+        tuple(sorted({c.sentence_id for c in train if c.sentence_id})),
+        texts,
+    )
+
+
 class AeeStage:
     """Trains AEE: first on the three pretraining tasks, then by cross-reconstruction of clip pairs. A `Stage`."""
 
@@ -77,23 +86,15 @@ class AeeStage:
         self.labelled = [i for i, c in enumerate(train) if c.emotion in EMOTIONS]
         if not self.labelled:
             raise UserError("AEE learns from emotion labels, and no clip of the training split has one")
+        labels = _labels(self.train, self.labelled, bool(self.texts))
         every = np.concatenate(self.rows)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.net = aee.AEE(net, self._labels(), every.mean(axis=0), every.std(axis=0) + np.float32(1e-3))
+            self.net = aee.AEE(net, labels, every.mean(axis=0), every.std(axis=0) + np.float32(1e-3))
         if net.manner:
             self._fit_clip_features()
         self._group()
         self._warped = lru_cache(maxsize=4096)(lambda i, onto: aee_features.warp(self.rows[i], self.rows[onto]))
-
-    def _labels(self) -> aee_settings.Labels:
-        train = self.train
-        return aee_settings.Labels(
-            tuple(e for e in EMOTIONS if any(c.emotion == e for c in train)),
-            tuple(sorted({train[i].speaker for i in self.labelled})),
-            tuple(sorted({c.sentence_id for c in train if c.sentence_id})),
-            bool(self.texts),
-        )
 
     def _fit_clip_features(self) -> None:
         """Compute the clip features, their mean and standard deviation.

@@ -222,39 +222,6 @@ class EBM(nn.Module):
         moved = moved.unflatten(2, (-1, 3))
         return moved * self.unit * self.moves[:, None]
 
-    @torch.no_grad()
-    def init_as_table(self) -> None:
-        """Initialise the memory as a table of emotions.
-
-        Slot k gives the mean displacement of emotion k mod C (`shown`). Its key is the query for AEE's centre of this
-        emotion. With random slots and keys, the network gives the same displacement for all emotions during the first
-        hundreds of steps, since it learns the mean over emotions first. In a test with the demo's settings, the memory
-        got the true emotion of speakers left out of training. After 200 steps from random values, the face showed this
-        emotion in 17 % of the clips. After 150 steps from a table, it did so in 83 %.
-        """
-        s, training = self.settings, self.training
-        self.eval()
-        which = torch.arange(s.slots) % s.emotions
-        nn.init.orthogonal_(self.values)
-        self.table.weight.copy_((self.shown / self.unit)[which].T @ self.values)
-        for weight in self.decoder[-1].parameters():
-            weight.zero_()
-        if self.feeling is not None:
-            self.feeling.weight.mul_(4 / self.centres.std().clamp(min=1e-6))  # more weight than the lips
-            self.feeling.bias.copy_(-self.feeling.weight @ self.centres.mean(dim=0))
-            n = len(self.centres)
-            seen = self.picture_emotion(self.mean.expand(n, -1)) if self.picture is not None else None
-            found = self.query(
-                torch.zeros(n, 1, len(POINTS), 3),
-                self.centres,
-                seen,
-                torch.zeros(n, s.identity) if s.identity else None,
-            )[:, 0]
-            middle = found.mean(dim=0)
-            self.key[-1].bias.sub_(middle)  # type: ignore[operator]
-            self.keys.copy_((found - middle)[which])
-        self.train(training)
-
     def forward(
         self,
         rest: Tensor,
@@ -294,6 +261,40 @@ class EBM(nn.Module):
     def record(self) -> dict[str, object]:
         """JSON values that `load` needs in addition to the tensors."""
         return asdict(self.settings)
+
+
+@torch.no_grad()
+def init_as_table(net: EBM) -> None:
+    """Initialise the memory as a table of emotions.
+
+    Slot k gives the mean displacement of emotion k mod C (`shown`). Its key is the query for AEE's centre of this
+    emotion. With random slots and keys, the network gives the same displacement for all emotions during the first
+    hundreds of steps, since it learns the mean over emotions first. In a test with the demo's settings, the memory
+    got the true emotion of speakers left out of training. After 200 steps from random values, the face showed this
+    emotion in 17 % of the clips. After 150 steps from a table, it did so in 83 %.
+    """
+    s, training = net.settings, net.training
+    net.eval()
+    which = torch.arange(s.slots) % s.emotions
+    nn.init.orthogonal_(net.values)
+    net.table.weight.copy_((net.shown / net.unit)[which].T @ net.values)
+    for weight in net.decoder[-1].parameters():
+        weight.zero_()
+    if net.feeling is not None:
+        net.feeling.weight.mul_(4 / net.centres.std().clamp(min=1e-6))  # more weight than the lips
+        net.feeling.bias.copy_(-net.feeling.weight @ net.centres.mean(dim=0))
+        n = len(net.centres)
+        seen = net.picture_emotion(net.mean.expand(n, -1)) if net.picture is not None else None
+        found = net.query(
+            torch.zeros(n, 1, len(POINTS), 3),
+            net.centres,
+            seen,
+            torch.zeros(n, s.identity) if s.identity else None,
+        )[:, 0]
+        middle = found.mean(dim=0)
+        net.key[-1].bias.sub_(middle)  # type: ignore[operator]
+        net.keys.copy_((found - middle)[which])
+    net.train(training)
 
 
 def log_odds(blendshapes: np.ndarray) -> np.ndarray:

@@ -114,7 +114,7 @@ class EbmStage:
         self._fill_buffers(template, faces)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.net.init_as_table()
+            ebm.init_as_table(self.net)
         self.classifier, self.neutral = ShapeClassifier(faces, self.emotions), neutral_faces(held_out)
         self.noise = settings.noise * self.net.std.numpy(force=True)
 

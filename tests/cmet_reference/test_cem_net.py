@@ -444,7 +444,7 @@ def table(**changes) -> ebm.EBM:
     torch.manual_seed(4)
     net.centres.copy_(torch.randn(3, 5))
     net.shown.copy_(torch.randn(3, 1434))
-    net.init_as_table()
+    ebm.init_as_table(net)
     return net
 
 
