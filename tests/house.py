@@ -1,7 +1,8 @@
 """Prints the figures of the house: long functions, large classes, wide signatures, uses of `Any`.
 
-Run `python -m tests.house` for every place, or `python -m tests.house --check` to fail on a place over its limit. A
-place that must stay long carries a comment `# long: REASON` on the line of its `def` or `class`, or on the line above.
+Run `python -m tests.house` for every place, or `python -m tests.house --check` to fail on a place over its limit.
+`--root FOLDER` measures another checkout, for example one of an older commit. A place that must stay long carries a
+comment `# long: REASON` on the line of its `def` or `class`, or on the line above.
 """
 
 from __future__ import annotations
@@ -114,11 +115,12 @@ def main(argv: list[str] | None = None) -> int:
     """Prints the figures. With `--check`, prints the violations only. Returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.house", description=__doc__)
     parser.add_argument("--check", action="store_true", help="print places over a limit without a reason, exit with 1")
+    parser.add_argument("--root", type=Path, default=ROOT, help="checkout to measure; default: this one")
     options = parser.parse_args(argv)
     if not options.check:
-        print(report())
+        print(report(options.root.resolve()))
         return 0
-    found = violations()
+    found = violations(options.root.resolve())
     print("\n".join(found) if found else "every figure is within its limit")
     return 1 if found else 0
 
