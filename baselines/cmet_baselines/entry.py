@@ -1,4 +1,4 @@
-"""The form of a catalogue entry. Each method has one TOML file, which is checked against the models in this module."""
+"""Defines the form of a catalogue entry. Each method has one TOML file, which is checked against these models."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Paper(_Table):
 
 
 class Code(_Table):
-    """The authors' code, or the statement that it was not released."""
+    """The authors' code, or the statement that the code was not released."""
 
     released: bool
     repository: str | None = None  # owner/name
@@ -63,11 +63,11 @@ class WeightFile(_Table):
 class OutputForm(_Table):
     """The form of a method's output before this suite converts it to the form that the setting requires."""
 
-    # "not-known": neither the authors' code nor their paper states it.
+    # "not-known": neither the authors' code nor their paper states this fact.
     fps: Annotated[float, Field(gt=0)] | Literal["as-source", "not-known"] = 25.0
     size: int | Literal["as-setting", "as-source", "not-known"] = "as-setting"  # side of a square picture, px
     crop: str = ""  # the position of the face in the picture
-    length: str = "as-driving-audio"  # or the rule that changes the length to that of the driving audio
+    length: str = "as-driving-audio"  # or the rule that makes the video as long as the driving audio
 
 
 class Entry(_Table):
@@ -83,16 +83,16 @@ class Entry(_Table):
     revision: str
     # A ceiling or a control receives the ground truth. It has no rank and is never marked as the best.
     role: Literal["ceiling", "control", "floor", "method"] = "method"
-    trained_on_split: bool = False  # True: its output is training clips, on which the corpus evaluators were trained
+    trained_on_split: bool = False  # True: it returns training clips, on which the corpus evaluators were trained
     licence: str
-    sees: tuple[str, ...]  # names of the inputs that it receives
-    target: str | None = Field(default=None, pattern=TARGET)  # the class; it is called without arguments
+    sees: tuple[str, ...]  # names of the inputs that the method receives
+    target: str | None = Field(default=None, pattern=TARGET)  # the class, which is called without arguments
     process: PythonRun | None = None
     command: CommandRun | None = None
     videos: VideosRun | None = None
     output: OutputForm = OutputForm()
-    inputs: str = ""  # the inputs that it receives in the comparisons of papers
-    how_to_run: str = ""  # facts from its repository that help a user to write a [command]
+    inputs: str = ""  # the inputs that the method receives in the comparisons of papers
+    how_to_run: str = ""  # facts from the method's repository that help a user to write a [command]
     # Only for `published`: a [command] that a user can copy into a TOML file. The suite checks it but does not run it.
     example: CommandRun | None = None
     paper: Paper | None = None

@@ -1,4 +1,4 @@
-"""The `Method` interface: the inputs that a talking-face method receives, and the video that it must return.
+"""Defines the `Method` interface: the inputs that a talking-face method receives, and the video that it must return.
 
 A method is any object with the four members of `Method`; it does not have to import this file. Its member `sees`
 names the inputs that it uses. A `Case` returns only these inputs and raises an error for other inputs. Therefore the
@@ -28,7 +28,7 @@ INPUTS: tuple[str, ...] = (
     "neutral-audio",  # neutral speech (the other pool of sound of C-MET)
     "upper-half",  # the real clip without its lower half, for methods that draw the lower half
     "ground-truth-pose",  # the position of the real head, without its expression
-    "ground-truth",  # the real clip, and another real clip with the target emotion; only for ceilings, controls
+    "ground-truth",  # the real clip and another clip with the target emotion; only ceilings and controls use it
     "training-split",  # clips of the training speakers, for retrieval methods
 )
 # {name of an array of `Case`: the input that it belongs to}
@@ -115,8 +115,8 @@ class Case:
 
         Args:
             spec: the video that the method must generate.
-            loaders: {name in `ARRAYS`: function that loads the array}. `training_frames` is an additional name; its
-                function has an argument, the index of a clip in `training_audio`.
+            loaders: {name in `ARRAYS`: function that loads the array}. The additional name `training_frames` has a
+                function with one argument, the index of a clip in `training_audio`.
             sees: the inputs that the method declares.
 
         Raises:

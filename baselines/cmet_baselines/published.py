@@ -1,4 +1,4 @@
-"""Reads the numbers that papers print, one per row of published.csv, and computes with them.
+"""Reads the numbers that papers print, one number per row of published.csv, and compares them.
 
 These numbers are never in the same column as measured numbers. docs/reference/published.md states how the protocol of
 each paper differs from this suite's, and where papers contradict themselves.
@@ -20,7 +20,7 @@ from talking_face.reasons import UserError
 _FILE = Path(__file__).parent / "published.csv"
 # Settings in published.csv whose rows describe a dataset and not a method.
 OF_DATA = ("emotion-proportion",)
-# Number of rows in C-MET's test list of each dataset. An accuracy is k of these rows, in percent.
+# Number of rows in C-MET's test list of each dataset. An accuracy is 100 * k / rows for an integer k.
 ROWS = {"MEAD": 1143, "CREMA-D": 1546}
 # Number of rows in the same lists, by target emotion (cmet_eval/protocol/settings/cmet-*.csv).
 CLASS_ROWS = {
@@ -118,7 +118,7 @@ def differences(first: str, second: str, paper: str = "CEM-Net") -> list[tuple[P
     .89 and .8962.
 
     Returns:
-        (row, number in `second` minus number in `first`).
+        a list of (row, number in `second` minus number in `first`).
     """
     rows = [row for row in numbers() if row.paper.startswith(paper)]
     known = {(r.dataset, r.setting, r.method, r.metric): r.value for r in rows if r.table == first}

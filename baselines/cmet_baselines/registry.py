@@ -67,12 +67,13 @@ def get_method(name: str, files: ModelFiles | None = None) -> Method:
     """The method with this name.
 
     Args:
-        name: a name in the catalogue, the path of a user's `.toml`, or `module:Class` in the current folder.
-        files: where a built-in method searches its trained weights. None: in the places that the environment names.
+        name: name of a method in the catalogue, path of a user's .toml file, or `module:Class` in the current folder.
+        files: where trained weights of a built-in method are searched for. None: in the folders that the environment
+            variables name.
 
     Raises:
-        UserError: the name is unknown (the message has the most similar name), the method cannot be run, or the class
-            does not have all members of `Method`.
+        UserError: the name is unknown, the method cannot be run, or the class does not have all members of `Method`.
+            For an unknown name, the message contains the most similar name.
     """
     return _method(name, Path.cwd(), files or ModelFiles.from_environment())
 

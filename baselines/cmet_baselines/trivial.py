@@ -1,4 +1,4 @@
-"""Methods without a network: the ceiling, the floors and the controls, with which boards compare other methods."""
+"""Defines the methods without a network: ceiling, floors and controls. Boards compare other methods with them."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from talking_face.pretrained.mfcc import mfcc
 class GroundTruth:
     """The real clip: a ceiling.
 
-    It is written to the same video format as the output of every method and read again before scoring. Therefore its
-    scores are the best scores that this format allows.
+    The clip is written to the same video format as the output of every method and read again before scoring. Therefore
+    its scores are the best scores that this format allows.
     """
 
     name = "ground-truth"
@@ -65,7 +65,7 @@ class ShuffledAudio:
 class GroundTruthLips:
     """The lips and the jaw of the real clip on the face of the source video, drawn by the mesh renderer.
 
-    It shows the best scores that a method can reach if it has perfect lips but does not change the upper face.
+    Its scores are the best scores for a method that has perfect lips but does not change the upper face.
     """
 
     name = "ground-truth-lips"
@@ -111,7 +111,7 @@ class Retrieval:
 class RetrievalBySound(Retrieval):
     """The training clip whose sound is most similar, among clips of all emotions.
 
-    It does not use the emotion label, so only the sound can lead to a clip with the target emotion.
+    This method does not use the emotion label, so only the sound can lead to a clip with the target emotion.
     """
 
     name = "retrieval-by-sound"
@@ -133,7 +133,7 @@ def fit_length(frames: np.ndarray, case: Case, rule: str = "cut-or-hold-last") -
 
     Args:
         frames: (T, H, W, 3).
-        case: has the required length and gets the note.
+        case: states the required length. The note is added to this case.
         rule: `cut-or-hold-last` removes frames at the end or repeats the last frame; `as-is` keeps the length.
 
     Returns:
@@ -149,6 +149,6 @@ def fit_length(frames: np.ndarray, case: Case, rule: str = "cut-or-hold-last") -
 
 
 def cut_or_hold_last(frames: np.ndarray, n: int) -> np.ndarray:
-    """The first `n` frames. If there are fewer, the last frame is repeated. (T, ...) -> (n, ...), T >= 1, n >= 1."""
+    """The first `n` frames. A shorter video is extended with its last frame. (T, ...) -> (n, ...), T >= 1, n >= 1."""
     indices = np.minimum(np.arange(n), len(frames) - 1)
     return frames[: len(indices)] if len(frames) >= n else frames[indices]

@@ -1,4 +1,4 @@
-"""Noise bands of metrics: the change of a value that re-encoding, or a crop moved by one pixel, causes."""
+"""Reads the noise bands of metrics: the change of a value that re-encoding, or a crop moved by one pixel, causes."""
 
 from __future__ import annotations
 

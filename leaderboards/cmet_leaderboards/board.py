@@ -26,11 +26,11 @@ def build(
 ) -> Path:
     """Write all boards again from the result rows under `results`.
 
-    The folder `out` gets index.html, board.md, board.csv, board.parquet and board.json with all settings. It also gets
-    the same five files for each setting, named by the setting, and the schema of the JSON.
+    The folder `out` gets index.html, board.md, board.csv, board.parquet and board.json with all settings. For each
+    setting, it gets five more such files, named after the setting. It also gets the schema of the JSON files.
 
     Args:
-        results: the folder of result rows; its subfolders are searched too.
+        results: the folder of result rows; rows in its subfolders are read too.
         out: the folder of the boards.
         bands: noise bands; two methods tie if their difference is inside the band. None: no bands.
         gallery: the videos that the pages play, see `cmet_leaderboards.html.Gallery`. None: no videos.
@@ -57,7 +57,7 @@ def build(
 def _files(
     page: str, stem: str, tables: Sequence[Table], rows: Sequence[BoardRow], gallery: Gallery | None
 ) -> dict[str, bytes]:
-    """{file name: content} of the five files. `page` is the name of the HTML page, `stem` the name of the others."""
+    """{file name: content} of the five files. `page` names the HTML page, `stem` the other four files."""
     return {
         f"{stem}.md": to_markdown(tables).encode(),
         f"{stem}.csv": to_csv(rows).encode(),

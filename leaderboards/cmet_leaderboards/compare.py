@@ -18,7 +18,7 @@ from talking_face.reasons import UserError
 
 @dataclass(frozen=True)
 class Extreme:
-    """One of the pairs for which the values of the two methods differ most."""
+    """One pair for which the values of the two methods differ most."""
 
     pair_id: str
     a: float
@@ -27,7 +27,7 @@ class Extreme:
 
 @dataclass(frozen=True)
 class MetricComparison:
-    """The comparison of the two methods by one metric."""
+    """The comparison of methods A and B by one metric."""
 
     column: Column
     a: float | None  # mean of method A on the common pairs
@@ -60,14 +60,14 @@ def compare(
     Args:
         results: result rows.
         a: the name of a method, or name@revision.
-        b: the same for the other method.
-        setting: the only setting to compare in; None: all settings.
+        b: the name of the other method, or name@revision.
+        setting: the setting in which the methods are compared; None: all settings.
         bands: noise bands; a difference inside its band is a tie.
-        extremes: for each metric, the number of pairs to list among those that differ most.
+        extremes: for each metric, the number of listed pairs; the pairs with the largest differences are listed.
 
     Raises:
-        UserError: a name is unknown or ambiguous, or no table contains both methods. For the last case, the message
-            names the keys in which the rows of the two methods differ.
+        UserError: a name is unknown or ambiguous, or no table contains both methods. If no table contains both, the
+            message names the keys in which the result rows of the two methods differ.
     """
     every = [grid for grid in grids(results) if setting is None or grid.key["setting"] == setting]
     if not every:
@@ -113,7 +113,7 @@ def _compare(grid: Grid, one: MethodId, two: MethodId, bands: Bands, extremes: i
 
 
 def _paired(pair: Grid, columns: Sequence[int], bands: Bands) -> dict[int, PairwiseComparison]:
-    """The paired differences of all columns with common finite pairs. Holm's correction is over these columns."""
+    """{column: paired difference} for the columns with common finite pairs. Holm's correction is over these columns."""
     found = {c: result for c in columns if (result := pair.difference(0, 1, c)) is not None}
     corrected = holm([difference.p for difference, _ in found.values()])
     return {

@@ -35,7 +35,7 @@ class BoardRow:
     """One number of a board. Its fields are the columns of the CSV and Parquet files.
 
     A row without emotions and without a speaker is a cell of the board. A row with emotions or
-    with a speaker is for the part of the cell's pairs that have these emotions or this speaker.
+    with a speaker is computed from the part of the cell's pairs with these emotions or this speaker.
     """
 
     setting: str

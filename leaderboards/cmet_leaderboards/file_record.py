@@ -1,4 +1,4 @@
-"""The record of a result file: the facts about its method, setting and pairs that boards print."""
+"""Defines the record of a result file: the facts about its method, setting and pairs that boards print."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class PairFacts:
 class FileRecord:
     """The record of one result file."""
 
-    key: Mapping[str, str]  # TABLE_KEYS, `method` and `revision` of the file's rows; empty if there is no row
+    key: Mapping[str, str]  # TABLE_KEYS, `method` and `revision` of the file's rows; empty if the file has no row
     method: MethodFacts
     setting: SettingFacts | None  # None if the record has no setting
     pairs: PairFacts

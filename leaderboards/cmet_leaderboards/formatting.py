@@ -68,7 +68,7 @@ def number(value: float | None, column: Column) -> str:
 
 
 def rank(cell: Cell) -> str:
-    """The rank as text: `1`; `1 =` with a tie; `1 ≈` if all ties are caused by the noise band; empty if unranked."""
+    """The rank as text, such as `1`. A tie adds ` =`, or ` ≈` if the noise band causes all ties. Empty if unranked."""
     if cell.rank is None:
         return ""
     mark = "" if not cell.ties else " ≈" if set(cell.ties.values()) == {"noise"} else " ="

@@ -1,7 +1,7 @@
 """Stores the result rows of one table in arrays over methods, metrics and pairs, and computes means and differences.
 
-All numbers of a board are computed from these arrays. A million rows take about fifty megabytes. A mean over some of
-the pairs needs only a slice of an array.
+All numbers of a board are computed from these arrays. A million result rows take about fifty megabytes. A mean over
+some of the pairs needs only a slice of an array.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class Estimate:
 
     mean: float | None
     interval: Interval | None
-    n: int  # number of pairs from which it is computed
+    n: int  # number of pairs from which the statistic is computed
     loss: float | None = None  # lower is better; for a metric with an ideal value, the mean distance from it
 
 
@@ -145,8 +145,8 @@ class Grid:
     def use(self, m: int, c: int) -> np.ndarray:
         """(P,) bool: True for the pairs that a method's mean includes.
 
-        These are the common pairs of the column. If the method is not compared, they are all pairs for which it has a
-        value.
+        If the method is compared, these pairs are the common pairs of the column. If it is not compared, they are all
+        pairs for which it has a value.
         """
         return self.common[c] if self.compared[m, c] else self.state[m, c] >= INFINITE
 
@@ -172,7 +172,7 @@ class Grid:
         return {}
 
     def estimate(self, m: int, c: int, keep: np.ndarray, interval: bool = True) -> Estimate:
-        """A method's statistic over the pairs that it has a value for and that `keep`, (P,) bool, selects."""
+        """A method's statistic over the pairs that `keep`, (P,) bool, selects and for which the method has a value."""
         pooled, column = self.pooled(c), self.columns[c]
         if pooled is None:
             index = np.flatnonzero(keep & (self.state[m, c] == SCORED))
@@ -200,7 +200,7 @@ class Grid:
         return float(self.columns[c].loss(self._pooled_estimator(m, c, index)(np.arange(len(index)))))
 
     def difference(self, a: int, b: int, c: int) -> tuple[Difference, int] | None:
-        """The loss of method `a` minus the loss of method `b`, over their common pairs, and the number of these pairs.
+        """The loss of method `a` minus the loss of method `b`, over their common pairs, and the number of common pairs.
 
         Returns:
             None if there is no pair for which both methods have a finite value.

@@ -42,7 +42,7 @@ class GalleryCase(TypedDict):
     videos: list[GalleryVideo]
 
 
-Gallery = Mapping[str, Sequence[GalleryCase]]  # by setting
+Gallery = Mapping[str, Sequence[GalleryCase]]  # {name of the setting: its cases}
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,7 @@ def _scores(table: Table) -> list[str]:
 
 
 def _signatures(table: Table) -> list[str]:
-    """How the numbers were made: metric signatures, keys of the table, and commands."""
+    """How the numbers were computed: metric signatures, keys of the table, and commands."""
     out = ["### Signatures", ""]
     out += [f"- {_escape(column_title(column))}: {_code(column.signature)}" for column in table.columns]
     out += [f"- {name.replace('_', ' ')}: {_code(value)}" for name, value in table.key.items() if name != "setting"]
@@ -109,7 +109,7 @@ def _breakdown(part: Breakdown) -> list[str]:
 
 
 def _drops(table: Table) -> list[str]:
-    """The section that shows how much worse each method is than in neutral-base; empty if the table has no drops."""
+    """The section on how much worse each method is than in neutral-base; empty if the table has no drops."""
     if not table.drops:
         return []
     body = []

@@ -15,7 +15,8 @@ from cmet_leaderboards.statistics import ALPHA, Interval, holm, ranks
 class PairwiseComparison:
     """The comparison of two methods by one metric, on their common pairs.
 
-    The difference is the loss of the first method minus the loss of the second. If it is below 0, the first is better.
+    The difference is the loss of the first method minus the loss of the second. If it is below 0, the first method is
+    better.
     """
 
     first: int  # index in the grid's methods
@@ -40,7 +41,7 @@ class PairwiseComparison:
 def pairwise_comparisons(
     grid: Grid, c: int, contestants: Sequence[int], bands: Bands
 ) -> tuple[PairwiseComparison, ...]:
-    """The comparisons of every two contestants in column `c`, without contestants that are not compared.
+    """The comparisons of every two contestants in column `c`. Contestants that are not compared are left out.
 
     Holm's correction is over all of these comparisons.
     """

@@ -1,4 +1,4 @@
-"""Tables of numbers that papers print. They are never in the same column as numbers that this suite measures."""
+"""Builds tables of numbers from papers. These numbers never share a column with numbers that this suite measures."""
 
 from __future__ import annotations
 

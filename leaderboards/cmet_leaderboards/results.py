@@ -1,8 +1,8 @@
 """Reads and writes result rows: one row per method, pair and metric, in Parquet files.
 
 One file contains the rows of one revision of a method in one setting, on one data set, pair list and suite version. If
-new rows are written to an existing file, they replace the rows with the same pair and signature. The other rows stay,
-so results accumulate. The bytes of a file depend only on its rows and its record.
+new rows are written to an existing file, they replace the rows with the same pair and signature. The other rows are
+kept, so results accumulate. The bytes of a file depend only on its rows and its record.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class ResultRow:
     metric: str  # name:variant
     signature: str  # the metric's signature
     higher_is_better: bool
-    ideal: float | None = None  # the best value (1 of a ratio) if it is neither the highest nor the lowest; else null
+    ideal: float | None = None  # the best value, for example 1, if it is neither the highest nor the lowest; else null
     unit: str
     value: float | None  # null if there is a reason
     reason: str | None  # talking_face.reasons.Reason
@@ -99,7 +99,7 @@ class Results:
 
 
 def codes(column: pa.ChunkedArray) -> tuple[np.ndarray, list[Hashable]]:
-    """Replaces the values of a column by integers.
+    """Replace the values of a column by integers.
 
     Returns:
         codes: (n,) int64, the index of each row's value; -1 for null.
@@ -185,7 +185,7 @@ def read_results(folder: Path) -> Results:
 
 
 def _without_copies(table: pa.Table, source: np.ndarray, paths: Sequence[Path]) -> pa.Table:
-    """The rows without repeated ones: a row that is in two files is kept once.
+    """The rows without repetitions: a row that is in two files is kept once.
 
     Args:
         table: the rows of all files.

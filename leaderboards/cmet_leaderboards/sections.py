@@ -57,10 +57,10 @@ class Confusion:
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """The rankings of the same videos under each of the C variants of one metric."""
+    """How the ranking of the methods depends on the variant: one metric with C variants, on the same videos."""
 
     columns: tuple[Column, ...]
-    tau: tuple[tuple[float | None, ...], ...]  # (C, C); None if fewer than TOO_FEW methods, or if all tie
+    tau: tuple[tuple[float | None, ...], ...]  # (C, C); None if fewer than TOO_FEW methods, or if all methods tie
     methods: tuple[tuple[int, ...], ...]  # (C, C) number of ranked methods
     pairs: tuple[tuple[int, ...], ...]  # (C, C) number of evaluation pairs in both rankings
     # The pairs of methods. If a better method is known, it is the first of its pair.
@@ -71,7 +71,7 @@ class Sensitivity:
 
 
 def in_order(names: Iterable[str]) -> tuple[str, ...]:
-    """The emotions without repetitions: first the ones in EMOTIONS, in its order; then the others, sorted by name."""
+    """The emotions without repetitions. Those in EMOTIONS are first, in that order; others follow, sorted by name."""
     known = {name: index for index, name in enumerate(EMOTIONS)}
     return tuple(sorted(set(map(str, names)), key=lambda name: (known.get(name, len(known)), name)))
 
@@ -220,7 +220,7 @@ def _sensitivity(
 
 
 def _agreement(grid: Grid, by_column: Sequence[Sequence[PairwiseComparison]]) -> list[tuple[MethodPair, ...]]:
-    """The pairs of methods that are compared in every column, in four groups: agreed, opposed, partly, undecided."""
+    """The pairs of methods that are compared in every column, in four groups: agreed, opposed, partly, open."""
     verdicts: dict[tuple[int, int], list[str]] = {}
     for comparisons in by_column:
         for comparison in comparisons:

@@ -1,7 +1,7 @@
 """Builds the tables of a board from result rows: which rows are in the same table, and what each cell contains.
 
-This module, `pairwise` and `sections` compute everything on a board, as plain records. The other modules only write
-the records in a file format.
+This module, `pairwise` and `sections` compute everything on a board, as plain records. Other modules only write these
+records in a file format.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ UNRANKED_ROLES = ("ceiling", "control")
 class Cell:
     """The value of one metric for one method.
 
-    If the method is compared, `mean` is over the common pairs of all compared methods. Else it is over all pairs for
-    which the method has a value. It is None if no pair has a finite value.
+    If the method is compared, `mean` is over the common pairs of all compared methods. Else `mean` is over all pairs
+    for which the method has a value. `mean` is None if no pair has a finite value.
     """
 
     mean: float | None
@@ -51,7 +51,7 @@ class Cell:
     n: int  # number of pairs in the mean
     scored: int  # number of pairs with a finite or infinite value
     expected: int  # number of all pairs
-    infinite: int  # number of pairs identical to the target; only the mean of a pooled metric has them
+    infinite: int  # number of pairs identical to the target; only the mean of a pooled metric includes them
     compared: bool = True
     best: bool = False  # the best mean of the column
     rank: int | None = None  # 1 + the number of significantly better methods; None: no rank
@@ -75,7 +75,7 @@ class MethodRow:
     sees: tuple[str, ...]
     command: str
     codec: str
-    notes: tuple[tuple[str, int], ...]  # a change to videos, and the number of videos with it
+    notes: tuple[tuple[str, int], ...]  # (a change to videos, the number of videos with this change)
     cells: tuple[Cell | None, ...]  # by column; None if the metric was not requested
 
 
@@ -102,7 +102,7 @@ class MissingValues:
 
 @dataclass(frozen=True)
 class Table:
-    """Comparable rows: all have the same setting, data set, pair list, profile and suite version."""
+    """A table of comparable rows, which have the same setting, data set, pair list, profile and suite version."""
 
     key: Mapping[str, str]
     setting: SettingFacts
@@ -324,7 +324,7 @@ def _note_kind(text: str) -> str:
 def _missing_values(grid: Grid, titles: Mapping[MethodId, str]) -> tuple[MissingValues, ...]:
     """The pairs without a value, by method and reason.
 
-    Metrics with the same number of such pairs and the same example are in one record.
+    Metrics with the same number of such pairs and the same example share one record.
     """
     failed = np.sort(grid.row[grid.state == FAILED])
     names = ["method", "revision", "metric", "reason", "pair_id", "detail"]

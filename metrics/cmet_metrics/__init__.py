@@ -1,1 +1,1 @@
-"""All metrics: pure functions on arrays, and small classes with each metric's name, signature and aggregate."""
+"""Contains all metrics: pure functions on arrays, and small classes with the name and signature of each metric."""

@@ -1,9 +1,9 @@
-"""Score, Sample, Metric and Aggregate: the types that every metric uses.
+"""Defines the types that every metric uses: Score, Sample, Metric and Aggregate.
 
 A metric compares two samples and returns a `Score`: a finite value, or a reason why there is no value. A list of scores
-becomes an `Aggregate`: the mean, its coverage (n scored clips out of N expected clips), and the number of clips without
-a value for each reason. An aggregate is computed from sums only. Therefore aggregates of parts of the
-data can be merged, and the result does not depend on how the data were divided.
+is combined into an `Aggregate`. An aggregate contains the mean, the coverage (n scored clips out of N expected clips)
+and, for each reason, the number of clips without a value. An aggregate is computed from sums only. Therefore aggregates
+of parts of the data can be merged, and the result does not depend on how the data were divided.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Score:
     n: int  # number of units (usually frames) from which the value was computed
     reason: Reason | None = None
     detail: str = ""
-    stats: Mapping[str, float] = field(default_factory=dict)  # can be summed over clips; see the metric class
+    stats: Mapping[str, float] = field(default_factory=dict)  # can be added up over clips; the metric class lists them
 
     def __post_init__(self) -> None:
         if (self.value is None) == (self.reason is None):
@@ -76,7 +76,7 @@ class Labels:
 
 @dataclass(frozen=True)
 class Sample:
-    """One clip, as the input of metrics. It is immutable except its cache, through which metrics share landmarks.
+    """One clip, as the input of metrics. A sample is immutable, except its cache of results such as landmarks.
 
     To compute the landmarks of a target only once, use the same target sample for all methods of a pair.
     """
@@ -84,7 +84,7 @@ class Sample:
     frames: np.ndarray  # (T, H, W, 3) RGB; uint8, or float with values from 0 to 255
     fps: float = 25.0
     audio: np.ndarray | None = None  # (N,) int16 mono, 16 kHz, sample 0 at the first frame
-    name: str = "clip"  # appears in messages
+    name: str = "clip"  # the name of the clip in messages
     labels: Labels = Labels()
     reference: Sample | None = None  # the reference frames, for metrics with needs_reference
     _cache: dict[Hashable, tuple[object, ClipError | None]] = field(default_factory=dict, repr=False, compare=False)
@@ -95,7 +95,7 @@ class Sample:
             raise ValueError(f"{self.name}: frames must be (T, H, W, 3) uint8 or float, got {f.shape} {f.dtype}")
 
     def cached(self, key: Hashable, function: Callable[[Sample], T]) -> T:
-        """`function(self)`, computed once per key. A ClipError of the function is stored and raised again."""
+        """The result of `function(self)`, computed once per key. A ClipError is stored, too, and raised again later."""
         if key not in self._cache:
             try:
                 self._cache[key] = (function(self), None)
@@ -107,20 +107,20 @@ class Sample:
         return cast(T, value)
 
     def copy_cached(self, other: Sample, keep: Callable[[Hashable], bool]) -> None:
-        """Copy the results that `other` has cached, for the keys that `keep` accepts."""
+        """Copy results from the cache of the sample `other`, for all keys for which `keep` returns True."""
         self._cache.update({key: value for key, value in other._cache.items() if keep(key)})
 
 
 @dataclass(frozen=True)
 class Aggregate:
-    """The mean over clips and its coverage. `n` of `N` clips count; `by_reason` has the numbers of the others."""
+    """The mean over clips and its coverage: `n` of `N` clips. `by_reason` counts clips without a value by reason."""
 
-    mean: float | None  # None if no clip counts
+    mean: float | None  # None if it cannot be computed
     n: int
     N: int
     infinite: int  # number of clips without a value because they are identical to the target (infinite PSNR)
     by_reason: Mapping[str, int]
-    sums: Mapping[str, float]  # sums of value, value_squared and all stats; values: the number of values
+    sums: Mapping[str, float]  # sums of value, value_squared and all stats; `values` is the number of values
 
     @property
     def std(self) -> float | None:
@@ -139,7 +139,7 @@ class Aggregate:
 
 @dataclass(frozen=True, kw_only=True)
 class Metric(MetricRecord):
-    """A metric: the facts about it, the function that scores a clip, and the mean over clips.
+    """A metric: its facts, the method that scores a clip, and the methods that compute the mean over clips.
 
     A subclass defines the facts of `MetricRecord` and the methods `settings` and `compute`.
     """
@@ -167,9 +167,9 @@ class Metric(MetricRecord):
             target: the real clip, or None if there is none.
 
         Returns:
-            a score with a value or with a reason; `check_pair` and the metric's class list the reasons. A missing model
-            file does not raise an error: the reason is `missing-weights`, so that the other metrics continue. If the
-            metric needs a target and `target` is None, the reason is `no-ground-truth`.
+            a score with a value or with a reason; `check_pair` and the metric's class list the reasons. If a model
+            file is missing, the score has the reason `missing-weights`, and no error is raised, so that other metrics
+            can still be computed. If the metric needs a target and `target` is None, the reason is `no-ground-truth`.
         """
         try:
             if not self.needs_target:
@@ -189,7 +189,7 @@ class Metric(MetricRecord):
         """The mean over clips, with coverage.
 
         Args:
-            scores: one per clip.
+            scores: one score per clip.
             expected: the expected number of clips. Clips without a score count as `missing-output`.
         """
         n = total = infinite = 0
@@ -220,7 +220,7 @@ class Metric(MetricRecord):
     def merge(self, parts: Sequence[Aggregate]) -> Aggregate:
         """The aggregate of all clips, from the aggregates of disjoint parts.
 
-        It equals the result of `aggregate` over all clips, except for rounding.
+        The merged aggregate equals the result of `aggregate` over all clips, except for rounding.
         """
         by_reason: dict[str, int] = {}
         terms: dict[str, list[float]] = {}
@@ -240,21 +240,24 @@ class Metric(MetricRecord):
         )
 
     def enters(self, score: Score) -> bool:
-        """Whether a clip counts in `n` and in the sums of the stats. Default: True for clips with a value."""
+        """Whether a clip is included in `n` and in the sums of the stats. Default: True for clips with a value."""
         return score.value is not None
 
     @property
     def pooled(self) -> bool:
-        """Whether the mean over clips is computed from the sums of their stats instead of from their values."""
+        """Whether the mean over clips is computed from the sums of the clips' stats, not from the clips' values."""
         return type(self).mean_of is not Metric.mean_of
 
     def mean_of(self, sums: Mapping[str, float]) -> float | None:
-        """The mean, computed from the sums. Default: the mean of the clips' values, with equal weights."""
+        """The mean, computed from the sums. By default, this is the mean of the clips' values, with equal weights."""
         return sums["value"] / sums["values"] if sums.get("values") else None
 
 
 def check_pair(pred: Sample, target: Sample) -> None:
-    """Check the conditions of all metrics. Raises ClipError too-short, rate-mismatch or not-finite."""
+    """Check the conditions that all metrics require.
+
+    Raises ClipError with reason too-short, rate-mismatch or not-finite.
+    """
     for sample in (pred, target):
         if len(sample.frames) < MIN_FRAMES:
             raise ClipError(Reason.TOO_SHORT, f"{sample.name} has {len(sample.frames)} frame(s); {MIN_FRAMES} needed")
@@ -269,10 +272,10 @@ def check_pair(pred: Sample, target: Sample) -> None:
 
 
 def check_held_out(kind: Kind, pred: Sample, target: Sample, files: ModelFiles) -> None:
-    """Raises ClipError trained-on if `pred` or `target` is in the evaluator's training data.
+    """Raises ClipError with reason trained-on if `pred` or `target` is in the evaluator's training data.
 
-    Clips are compared by name and by sound. If the evaluator was trained on the ground truth, the generated video has
-    no value either, whatever its name is.
+    A clip is recognized by its name or its sound. If the evaluator was trained on the ground truth, the generated video
+    gets no value either.
     """
     trained_on = trained_evaluators.find(kind, files).trained_on
     for sample in (pred, target):
@@ -293,6 +296,6 @@ def check_same_size(pred: Sample, target: Sample, at_least: int = 1) -> None:
 
 
 def need_uint8(sample: Sample, who: str) -> None:
-    """Raises ValueError unless the frames are uint8. `who` names the metrics that need uint8, for the message."""
+    """Raises ValueError unless the frames are uint8. In the message, `who` is the name of the metrics."""
     if sample.frames.dtype != np.uint8:
         raise ValueError(f"{sample.name}: {who} need uint8 frames, got {sample.frames.dtype}")

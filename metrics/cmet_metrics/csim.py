@@ -1,7 +1,7 @@
 """CSIM: cosine similarity between the identity embeddings of generated frames and of real frames or reference frames.
 
 The variants use different networks and crops:
-- `aligned`: insightface's ArcFace on faces that are aligned to its template.
+- `aligned`: insightface's ArcFace on faces that are aligned to ArcFace's template.
 - `vico`: the computation of dc3ea9f/vico_challenge_baseline at 16424c0, evaluations/arcface_torch/compute_csim.py, with
   ArcFace on whole frames without alignment.
 - `dlib`: dlib's face ResNet, whose weights are available from the Python package index.
@@ -35,7 +35,7 @@ Network = Literal["arcface-aligned", "arcface-whole-frame", "dlib"]
 
 
 def cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Cosine similarity along the last axis; other axes broadcast. Two (..., D) arrays to (...), float64 in [-1, 1].
+    """Cosine similarity of embeddings: from two (..., D) arrays, which are broadcast, to (...), float64 in [-1, 1].
 
     The result is NaN if an embedding contains NaN or is zero.
     """
@@ -46,7 +46,7 @@ def cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def spread(n: int, most: int) -> np.ndarray:
-    """Indices of at most `most` of n frames: the middle frames of equal parts of the clip."""
+    """Indices of at most `most` of n frames. The clip is divided into equal parts; the middle frame of each is used."""
     k = min(n, most)
     return ((np.arange(k) + 0.5) * n / k).astype(int)
 
@@ -85,11 +85,14 @@ class Embedding(ABC):
 
     @abstractmethod
     def embed(self, sample: Sample, index: np.ndarray, files: ModelFiles) -> np.ndarray:
-        """(len(index), D) float32 embeddings of these frames; NaN for a frame without a face. Raises MissingWeights."""
+        """(len(index), D) float32 embeddings of the frames `index`; NaN if a frame has no face.
+
+        Raises MissingWeights.
+        """
 
 
 class ArcFaceAligned(Embedding):
-    """insightface's ArcFace (w600k_r50) on faces aligned to its template."""
+    """insightface's ArcFace (w600k_r50) on faces that are aligned to ArcFace's template."""
 
     profile = "paper"
     weights = (arcface.R50, "face_landmarker")
@@ -113,7 +116,7 @@ class ArcFaceAligned(Embedding):
 class ArcFaceWholeFrame(Embedding):
     """ArcFace's iresnet100 on whole frames, resized to 112x112.
 
-    It does not measure identity alone: hair, clothes, background and the position of the head change the value too.
+    The similarity depends not only on the identity, but also on hair, clothes, background and position of the head.
     """
 
     profile = "paper"
@@ -127,7 +130,7 @@ class ArcFaceWholeFrame(Embedding):
 
 
 class DlibEmbedding(Embedding):
-    """dlib's face ResNet on dlib's 150 px crop, aligned by dlib's 68 points. It takes 0.1 s per face."""
+    """dlib's face ResNet on dlib's 150 px crop, aligned by dlib's 68 points. One face takes 0.1 s."""
 
     profile = "embedded"
     weights = ("dlib_face_resnet", "dlib_68")
@@ -169,9 +172,9 @@ _VICO: dict[str, object] = {"network": "arcface-whole-frame", "looked_at": "all"
 
 @dataclass(frozen=True, kw_only=True)
 class Csim(Metric):
-    """Mean cosine similarity between each generated frame and its ground-truth frame, or all reference frames.
+    """Mean cosine similarity between the generated frames and the ground-truth frames, or the reference frames.
 
-    `against="reference"` measures whether the method kept the person's identity. It does not use the ground truth.
+    `against="reference"` measures whether the method kept the person's identity, and needs no ground truth.
     If one of two compared frames has no face, this pair of frames is left out of the clip's mean. The scale of the
     values depends on the network: with dlib, even two different people have a similarity of 0.8 to 0.9.
     Stats: cosine (sum), frames, looked_at (number of compared frames).

@@ -1,4 +1,4 @@
-"""The face alignment of EAT's evaluation, and dlib's 68 points on the aligned frames.
+"""Aligns faces as EAT's evaluation does, and finds dlib's 68 points on the aligned frames.
 
 Source: github.com/yuangan/evaluation_eat at e39b004, code/utils_crop.py (`crop_and_align`) and code/test_lmd.py
 (`get_lmk`). The geometry of `crop_and_align` is in talking_face/faces/eat.py.
@@ -23,7 +23,7 @@ ALIGNED_UPSAMPLE = 0
 class AlignedTrack:
     """The points of one clip's aligned frames. Frames in which no face was found are not included."""
 
-    landmarks: np.ndarray  # (K, 68, 2) float64, px of the 128 px crop; NaN if the crop has no detected face
+    landmarks: np.ndarray  # (K, 68, 2) float64, px of the 128 px crop; NaN if no face is detected in the crop
     n_frames: int  # number of frames of the clip
     dropped: int  # number of frames without a face; K = n_frames - dropped
 
@@ -41,13 +41,13 @@ def track(frames: np.ndarray, files: ModelFiles) -> AlignedTrack:
 
     Args:
         frames: (T, H, W, 3) uint8 RGB.
-        files: where dlib's file is searched.
+        files: where dlib's file is searched for.
     """
     found: list[np.ndarray] = []
     missing = np.full((68, 2), np.nan)
     points: np.ndarray | None = None
     for t, frame in enumerate(frames):
-        # A repeated frame has the points of the previous frame. A comparison takes 20 us, a detection 25 ms.
+        # A repeated frame gets the points of the previous frame: comparing takes 20 us, detecting takes 25 ms.
         if t == 0 or not np.array_equal(frame, frames[t - 1]):
             crop = align(frame, files)
             points = None

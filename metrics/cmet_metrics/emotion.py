@@ -1,4 +1,4 @@
-"""Emotion accuracy (EA) and emotion leak, measured with an emotion classifier.
+"""Measures emotion accuracy (EA) and emotion leak with an emotion classifier.
 
 EA is high if the classifier predicts the target emotion. Per frame, EA is the share of the clip's frames that are
 classified as the target emotion. Per video, EA is 1 if the majority vote of the frames is the target emotion, else 0.
@@ -29,9 +29,9 @@ Unsupported = Literal["wrong", "left-out"]
 
 
 def vote(probabilities: np.ndarray) -> int:
-    """The index of the class that is predicted for most frames.
+    """The index of the class that is predicted for the largest number of frames.
 
-    Among classes with equal counts, the class with the largest sum of probabilities is returned.
+    If several classes have this number of frames, the class with the largest sum of probabilities is returned.
 
     Args:
         probabilities: (T, C), one row per frame, at least one row.
@@ -55,8 +55,8 @@ def shares(probabilities: np.ndarray, per: Literal["frame", "video"]) -> np.ndar
 def confusion(sums: Mapping[str, float]) -> dict[str, dict[str, float]]:
     """{target emotion: {predicted emotion: number of clips}}, from the stats of a score or the sums of an aggregate.
 
-    Each clip adds 1 in total. If EA is computed per frame, this 1 is divided among the emotions that are predicted for
-    the clip, in proportion to their numbers of frames.
+    The entries of one clip sum to 1. If EA is computed per frame, the 1 is divided among the emotions that are
+    predicted for the clip, in proportion to their numbers of frames.
     """
     out: dict[str, dict[str, float]] = {}
     for key, value in sums.items():
@@ -80,8 +80,8 @@ def by_class(sums: Mapping[str, float]) -> dict[str, tuple[float, float]]:
 class EmotionMetric(Metric):
     """The base class of metrics that compare a classifier's predictions for the generated clip with the pair's labels.
 
-    The frames of the ground truth are not read. Only `classifier="corpus"` needs the target, to check by its name and
-    its sound whether this classifier was trained on it.
+    The frames of the ground truth are not read. Only `classifier="corpus"` needs the ground truth: the name and the
+    sound of this clip show whether this classifier was trained on it.
     """
 
     classifier: ClassifierName = "fer"
@@ -92,7 +92,7 @@ class EmotionMetric(Metric):
 
     @property
     def network(self) -> Classifier:
-        """The classifier itself."""
+        """The object with the name `classifier`."""
         return CLASSIFIERS[self.classifier]
 
     @property
@@ -222,8 +222,8 @@ class EmotionLeak(EmotionMetric):
     """Share of frames that are classified as the emotion of the reference frames instead of the target emotion.
 
     A pair whose reference frames show the target emotion has no value (reason `not-asked`). The classifier sometimes
-    predicts the reference's emotion for real clips too, and the value is not corrected for this. Therefore compare it
-    with the value of the ground truth, which has its own row on the board.
+    predicts the reference's emotion for real clips too, and emotion leak is not corrected for this. Therefore compare
+    the value of a method with the value of the ground truth, which has its own row on the board.
 
     Stats: frames, leaked (number of frames classified as the reference's emotion), kept (number of frames classified as
     the target emotion).

@@ -1,4 +1,4 @@
-"""FID: the Frechet distance between Inception features of generated and real frames, per pair or over a whole set.
+"""Computes FID: the Frechet distance between Inception features of generated and real frames, per pair or per set.
 
 Two different numbers are called FID. `cmet-pair` compares the frames of one video with the frames of its ground truth,
 then averages over pairs; its values are 50 to 160. The usual FID pools the frames of all videos; its values are about
@@ -42,8 +42,8 @@ def frechet_distance(mean_a: np.ndarray, cov_a: np.ndarray, mean_b: np.ndarray, 
 def frechet_distance_of(a: np.ndarray, b: np.ndarray) -> float:
     """`frechet_distance` for two sets of features, (N, D) and (M, D), from their means and sample covariances.
 
-    It is fast for few features in many dimensions, because it uses the singular values of an (N, M) matrix: it takes
-    10 ms instead of 10 s. The sample covariance is divided by n - 1.
+    For few features in many dimensions, this function takes 10 ms instead of 10 s, because it uses the singular values
+    of an (N, M) matrix. The sample covariance is divided by n - 1.
     """
     a, b = (np.asarray(x, np.float64) for x in (a, b))
     if len(a) < 2 or len(b) < 2:
@@ -59,7 +59,7 @@ def _distance(difference: np.ndarray, trace_a: float, trace_b: float, root: floa
 
 @dataclass(frozen=True)
 class FeatureSums:
-    """The sums over frames from which the FID of a set is computed. They take 34 MB in 2048 dimensions.
+    """The sums over frames from which the FID of a set is computed: 34 MB for 2048 dimensions.
 
     The sums of the parts of a set add up to the sums of the whole set.
     """
@@ -89,7 +89,7 @@ class FeatureSums:
         return (self.outer - np.outer(self.total, self.total) / self.n) / (self.n - 1)
 
     def save(self, path: Path) -> None:
-        """Write an npz file. The file is replaced by an atomic rename."""
+        """Write an .npz file, which gets its final name by an atomic rename."""
         buffer = io.BytesIO()
         np.savez(buffer, n=self.n, total=self.total, outer=self.outer)
         write_bytes(path, buffer.getvalue())
@@ -155,10 +155,10 @@ class PairFid(Metric):
 class DatasetFid:
     """The usual FID, `fid:dataset`: the frames of all generated videos against the frames of all real videos.
 
-    It is not a `Metric` with one result row per pair, because it is not a mean of the clips' values and its sums are
-    matrices. Add up the sums of all generated videos and, separately, the sums of all real videos, in any order and in
-    any number of processes. Then compute the value. With fewer than about 10,000 generated or real frames, the value is
-    biased upwards. Therefore compare methods on the same videos only.
+    This class is not a `Metric` with one result row per pair, because this FID is not a mean of the clips' values and
+    its sums are matrices. Add up the sums of all generated videos and, separately, the sums of all real videos, in any
+    order and in any number of processes. Then compute the value. With fewer than about 10,000 generated or real frames,
+    the value is biased upwards. Therefore compare methods on the same videos only.
     """
 
     files: ModelFiles = DEFAULT_FILES
@@ -173,7 +173,7 @@ class DatasetFid:
         return FeatureSums.of(inception_features(sample, self.files))
 
     def value(self, generated: FeatureSums, real: FeatureSums) -> float:
-        """The value over all videos. It takes 10 s in 2048 dimensions."""
+        """The FID over all videos. The computation takes 10 s for 2048 dimensions."""
         return frechet_distance(generated.mean, generated.covariance, real.mean, real.covariance)
 
 

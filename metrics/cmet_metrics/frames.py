@@ -1,4 +1,4 @@
-"""Frame rules, which pair the frames of a clip and its ground truth, and the base class of metrics that use them."""
+"""Defines frame rules, which pair the frames of a clip and its ground truth, and a base class of frame metrics."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def pair_frames(n_pred: int, n_target: int, rule: FrameRule) -> tuple[np.ndarray
     if rule == "exact" and n_pred != n_target:
         raise ClipError(Reason.LENGTH_MISMATCH, f"{n_pred} frames against {n_target}; frames:exact needs equal lengths")
     if rule == "linspace":
-        # With float steps, as in EAT's evaluation: the floor of k * (N / n) can be one lower than k * N // n.
+        # Use float steps, as EAT's evaluation does: the floor of k * (N / n) can be one lower than k * N // n.
         return tuple(np.linspace(0, m, n, endpoint=False).astype(np.int64) for m in (n_pred, n_target))  # type: ignore[return-value]
     return np.arange(n), np.arange(n)
 
 
 @dataclass(frozen=True, kw_only=True)
 class FrameByFrame(Metric):
-    """The base class of metrics that compare RGB frames, 0-255, in pairs of equal size, by a frame rule."""
+    """The base class of metrics that compare RGB frames (0-255, equal size). A frame rule pairs the frames."""
 
     frames: FrameRule = "exact"
 
@@ -49,7 +49,10 @@ class FrameByFrame(Metric):
         return {"colour": "rgb", "range": 255, "frames": self.frames}
 
     def paired(self, pred: Sample, target: Sample, at_least: int = 1) -> tuple[np.ndarray, np.ndarray]:
-        """The frames to compare, (K, H, W, 3) each. Raises ClipError length-mismatch or size-mismatch."""
+        """The frames of both clips to compare, (K, H, W, 3) each.
+
+        Raises ClipError with reason length-mismatch or size-mismatch.
+        """
         check_same_size(pred, target, at_least)
         i, j = pair_frames(len(pred.frames), len(target.frames), self.frames)
         return pred.frames[i], target.frames[j]

@@ -1,4 +1,4 @@
-"""FVD: the Frechet distance between I3D logits of a generated and a real video, as in C-MET's evaluation."""
+"""Computes FVD: the Frechet distance between I3D logits of a generated and a real video, as in C-MET's evaluation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FRAMES, SIDE = 15, 64
 def shown_clip(frames_rgb: np.ndarray) -> np.ndarray:
     """The 15 frames of a clip that the network receives, evenly spaced from the first to the last frame.
 
-    If the clip has fewer than 15 frames, all its frames are used and the last one is repeated.
+    If the clip has fewer than 15 frames, all its frames are used and the last frame is repeated.
 
     Args:
         frames_rgb: (T, H, W, 3) uint8 RGB.
@@ -42,8 +42,8 @@ class PairFvd(Metric):
     """FVD between one video and its ground truth, as C-MET's evaluation computes it. The lengths can differ.
 
     C-MET's evaluation calls google-research's code with a batch of 16 copies of one clip. The covariance of equal
-    copies is 0, so the Frechet distance is the squared distance between two vectors of logits. This class computes it
-    from one copy. The value does not compare distributions, so compare it only with values that have the same
+    copies is 0, so the Frechet distance is the squared distance between two vectors of logits. This class computes this
+    distance from one copy. The value does not compare distributions, so compare it only with values that have the same
     signature. Stats: frames, target_frames.
     """
 

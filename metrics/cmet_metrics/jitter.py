@@ -1,4 +1,4 @@
-"""Landmark jitter: how much the rigid points of the face tremble from frame to frame.
+"""Measures landmark jitter: how much the rigid points of the face tremble from frame to frame.
 
 The metric is not from a paper. It measures the second difference of each point's position over time. A point that moves
 at constant speed has a second difference of 0. If independent noise with standard deviation s is added to each
@@ -52,8 +52,9 @@ class Jitter(Metric):
     The mean is over the inner frames: all frames except the first and the last.
 
     A low `output` is not always good: a still picture has 0. Compare it with the ground truth's row on the board, or
-    use `ratio`. A ratio of 1 means that the generated head is as steady as the real head. A ratio above 1 means that it
-    trembles more. A ratio below 1 means that it moves more smoothly; 0 is a still picture. If the real clip has no
+    use `ratio`. A ratio of 1 means that the generated head is as steady as the real head. A ratio above 1 means that
+    the generated head trembles more. A ratio below 1 means that the generated head moves more smoothly; 0 is a still
+    picture. If the real clip has no
     jitter at all, `ratio` has no value (reason `not-finite`).
     Stats: jitter (sum), frames; for `ratio` also real_jitter (sum) and real_frames.
     """
@@ -117,7 +118,10 @@ class Jitter(Metric):
         return Score(value / float(real.mean()), frames, None, "", stats)
 
     def _inner(self, sample: Sample) -> np.ndarray:
-        """The jitter of the inner frames that have a value. Raises ClipError too-short, no-face or few-faces."""
+        """The jitter of the inner frames that have a value.
+
+        Raises ClipError with reason too-short, no-face or few-faces.
+        """
         if len(sample.frames) < MIN_FRAMES:
             short = f"{sample.name} has {len(sample.frames)} frames; {MIN_FRAMES} needed"
             raise ClipError(Reason.TOO_SHORT, short)

@@ -1,4 +1,4 @@
-"""MediaPipe landmarks of a sample, computed once for all metrics that use them."""
+"""Finds the MediaPipe landmarks of a sample once, for all metrics that use landmarks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from talking_face.reasons import ClipError, Reason
 _LEFT, _RIGHT = slice(36, 42), slice(42, 48)
 # Points that speech and blinks do not move: the nose and the corners of the eyes.
 RIGID = (*range(27, 36), 36, 39, 42, 45)
-MESH = "mediapipe-mesh"  # key in `Sample.cached` of the pair (points, blendshapes)
+MESH = "mediapipe-mesh"  # the key of (points, blendshapes) in `Sample.cached`
 
 Mesh = tuple[np.ndarray, np.ndarray]
 
@@ -36,12 +36,12 @@ def mediapipe_68(sample: Sample, files: ModelFiles) -> np.ndarray:
 
 
 def mediapipe_blendshapes(sample: Sample, files: ModelFiles) -> np.ndarray:
-    """(T, 52) float32 in [0, 1], NaN for frames without a face. One run gives these and `mediapipe_landmarks`."""
+    """(T, 52) float32 in [0, 1], NaN for frames without a face. The run that finds the landmarks gives them too."""
     return _mesh(sample, files)[1]
 
 
 def points_id(files: ModelFiles) -> str:
-    """The name of these points in signatures."""
+    """The name of MediaPipe's points in signatures."""
     return f"mediapipe478-68@{weight_hash('face_landmarker', files)[:8]}"
 
 
@@ -62,7 +62,7 @@ def eye_distance(points: np.ndarray) -> np.ndarray:
 
 
 def need_faces(name: str, found: np.ndarray, share: float) -> None:
-    """Raises ClipError no-face or few-faces if too few frames have a face.
+    """Raises ClipError with reason no-face or few-faces if too few frames have a face.
 
     Args:
         name: the clip's name, for the error message.

@@ -1,4 +1,4 @@
-"""Lip-sync without a network: the mouth's opening is compared with a prediction from the energy of the driving sound.
+"""Measures lip-sync without a network: it predicts the mouth's motion from the energy of the driving sound.
 
 The metric is not from a paper. A linear map predicts how fast the mouth opens, from the sound's energy in ten frequency
 bands around the frame. The map was fitted on the embedded corpus (talking_face/faces/speaking.py). The metric is the
@@ -7,8 +7,8 @@ correlation of loudness with the mouth's opening, finds the lag of drawn clips o
 fails for half of the GRID clips.
 
 The metric measures whether the mouth opens at the correct time. It does not measure whether the mouth's shape fits the
-spoken sounds; the networks of `lse_c` and `lse_d` measure this. Use this metric if their weights are missing, or to
-check the offset that they find.
+spoken sounds; the networks of `lse_c` and `lse_d` measure this. Use this metric if the weights of the
+networks are missing, or to check the offset that the networks find.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ from talking_face.media.reading import AUDIO_RATE
 from talking_face.reasons import ClipError, Reason
 
 MAX_LAG = 15  # largest lag in frames, to each side; the same as SyncNet's
-MIN_OVERLAP = 20  # frames in which mouth and sound must still overlap at the largest lag
+MIN_OVERLAP = 20  # number of frames that mouth and sound must have in common at the largest lag
 MIN_VALID = 0.8  # minimum share of frames with a face; in the other frames the motion is 0
 SILENCE = 33  # int16 amplitude, -60 dB; a clip whose sound is always below it is silent
 Measure = Literal["correlation", "offset"]
 
-_OPENING = 0  # column of the distance between the inner lips, among the distances in speaking.py
+_OPENING = 0  # the column of speaking.py's arrays that belongs to the distance between the inner lips
 
 
 class Match(NamedTuple):
     """The correlation between the motion of the mouth and its prediction from the sound."""
 
-    correlation: float  # at the best lag
+    correlation: float  # at the lag with the highest correlation
     offset: int  # frames; as in SyncNet, it is positive if the picture is later than the sound
     by_lag: np.ndarray  # (2 * MAX_LAG + 1,); entry MAX_LAG + k compares mouth[i] with sound[i + k]
 
@@ -72,7 +72,7 @@ def match(mouth: np.ndarray, sound: np.ndarray) -> Match:
 
 @cache
 def map_tag() -> str:
-    """First 8 hex digits of the SHA-256 of the linear map's file. Another fit of the map gives another tag."""
+    """First 8 hex digits of the SHA-256 of the linear map's file. A map with other numbers has another tag."""
     return sha256_of(Path(speaking.__file__).with_name("speaking.csv"))[:8]
 
 

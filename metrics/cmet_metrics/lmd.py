@@ -1,8 +1,8 @@
-"""M-LMD and F-LMD: mean distance between the landmarks of two faces, for the mouth (M, 20 points) or the face (F, 68).
+"""Computes M-LMD and F-LMD: the mean distance between landmarks of the mouth (20 points) or of the face (68 points).
 
 In all variants except `vico`, each set of landmarks is first shifted so that its mean is 0. The variants are:
 - `eat`: equal to the value of EAT's evaluation (github.com/yuangan/evaluation_eat at e39b004, code/test_lmd.py), on
-  frames that are aligned as in its code/utils_crop.py.
+  frames that are aligned as in code/utils_crop.py of the same repository.
 - `eat-mp`: the same formula with MediaPipe's points.
 - `atvgnet`: the metric of the repository that introduced it (github.com/lelechen63/ATVGnet at b2c758b,
   evaluation_matrix.py).
@@ -106,8 +106,8 @@ def _native_dlib(sample: Sample, files: ModelFiles) -> AlignedTrack:
     def find(frame: np.ndarray) -> np.ndarray | None:
         grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
         boxes = detect_faces_hog(grey, 1)
-        # ATVGnet writes the points of each face to the same file, so the points of the last face remain. This is
-        # the face with dlib's lowest score.
+        # ATVGnet writes the points of each face to the same file, so the points of the last face remain. The last
+        # face is the face with dlib's lowest score.
         return landmarks68(grey, boxes[-1], files) if boxes else None
 
     return _native(sample, find)
@@ -130,7 +130,7 @@ def _map_mediapipe(sample: Sample, files: ModelFiles) -> AlignedTrack:
     mapped = np.empty_like(points)
     for t, p in enumerate(points):
         # EAT fits the similarity from the template to the frame and inverts it to warp the image. A fit from the frame
-        # to the template has another scale.
+        # to the template would have another scale.
         back = np.linalg.inv(similarity(fixed, p[ALIGN_POINTS]))
         mapped[t] = p @ back[:2, :2].T + back[:2, 2] - 1
     return AlignedTrack(mapped, len(sample.frames), len(sample.frames) - len(points))
@@ -158,7 +158,7 @@ class Lmd(Metric):
     """M-LMD, over the mouth's points 48-67, or F-LMD, over all 68 points.
 
     With `align="eat-128"`, the frames without a face are removed before the other frames are paired, as in EAT's
-    evaluation. With `align="none"`, all frames are paired, and pairs without two faces are left out. If too few pairs
+    evaluation. With `align="none"`, all frames are paired, and pairs with a missing face are left out. If too few pairs
     have a face in both frames, the reason is `no-face` or `few-faces`.
 
     Stats: distance (sum over frames), frames (number of scored pairs of frames), pairs (length of the shorter clip),

@@ -1,4 +1,4 @@
-"""LSE-C (confidence), LSE-D (distance) and the offset between sound and lips in frames, by SyncNet.
+"""Computes LSE-C (confidence), LSE-D (distance) and the offset between sound and lips in frames, by SyncNet.
 
 Source: joonson/syncnet_python at 1fbfc08, SyncNetInstance.py (`evaluate`), which Wav2Lip's evaluation copies. The
 functions use the embeddings of any network with one branch for lips and one for sound. The class `Lse` scores a
@@ -26,13 +26,13 @@ from talking_face.reasons import ClipError, Reason, UserError
 
 VSHIFT = 15  # the largest shift that is tried, in frames, to each side
 SAMPLES_A_FRAME = 640  # samples of sound per frame, at 16 kHz and 25 frames/s
-# The number of frames minus the number of windows. The original scores windows 0 to length - 6. It leaves out the last
-# possible window, because the cepstra of a window need sound up to 15 ms after its last frame.
+# The number of frames minus the number of windows. The original scores windows 0 to length - 6. The original leaves out
+# the last possible window, because the cepstra of a window need sound up to 15 ms after its last frame.
 LOST_FRAMES = 5
 # If the sound ends early, only the frames with sound are scored, as in the original. A clip gets a reason if fewer than
 # this share of its frames have sound.
 MIN_HEARD = 0.5
-SILENCE = 32  # of 32768, -60 dB; a sound that is always below this level is silent: it is dither or noise
+SILENCE = 32  # of 32768, -60 dB; a sound that is always below this level is only dither or noise, so it is silent
 
 Crop = Literal["track", "crop", "lm", "mouth"]
 Network = Literal["syncnet", "corpus"]
@@ -54,10 +54,10 @@ class LipSyncNet(Protocol):
     tag: str  # names the weights in signatures
 
     def lip(self, crops: np.ndarray) -> np.ndarray:
-        """Crops of T frames, as in `LipCrops.crops`, to (T - 4, D) embeddings. Row i is for frames i to i + 4."""
+        """(T - 4, D) embeddings of crops of T frames, as in `LipCrops.crops`. Row i belongs to frames i to i + 4."""
 
     def sound(self, samples: np.ndarray, windows: int) -> np.ndarray:
-        """(N,) int16 at 16 kHz to (windows, D) embeddings. Row i is for the sound of frames i to i + 4."""
+        """(windows, D) embeddings of sound, (N,) int16 at 16 kHz. Row i belongs to the sound of frames i to i + 4."""
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,9 @@ class LipSync:
 
     confidence: float  # LSE-C: median of `by_shift` minus its minimum
     distance: float  # LSE-D: minimum of `by_shift`
-    offset: int  # number of frames by which the sound is early; if it is late by k frames, -k
+    offset: int  # number of frames by which the sound is early; negative if the sound is late
     windows: int
-    by_shift: np.ndarray  # (2 * vshift + 1,) mean distances; entry vshift + k: lip window i, sound window i + k
+    by_shift: np.ndarray  # (2 * vshift + 1,) mean distance for each shift; see `shifted_distances`
 
 
 def n_windows(n_frames: int, n_samples: int) -> int:
@@ -115,7 +115,7 @@ def lip_sync(lip: np.ndarray, sound: np.ndarray, vshift: int = VSHIFT) -> LipSyn
 
 
 def check_sound(frames: int, audio: np.ndarray, name: str) -> int:
-    """How many of the first `frames` frames have sound.
+    """The number of frames, among the first `frames` frames, that have sound.
 
     Args:
         frames: number of frames.
@@ -215,7 +215,7 @@ class Lse(SyncMetric):
 
     @property
     def needs_target(self) -> bool:
-        return self.audio == "source" or self.evaluator is not None  # to check if it was trained on
+        return self.audio == "source" or self.evaluator is not None  # to check whether the evaluator was trained on it
 
     @property
     def evaluator(self) -> Kind | None:
@@ -268,7 +268,7 @@ class Lse(SyncMetric):
         return Score(values[self.measure], sync.windows, None, detail, stats)
 
     def compare(self, pred: Sample, sound: Sample) -> tuple[LipSync, dict[str, float], str]:
-        """Compute all three measures at once. Returns the result, its stats and a detail for the user.
+        """Compute all three measures at once. Returns the result, its stats and a note for the user.
 
         Args:
             pred: the sample whose frames are used.

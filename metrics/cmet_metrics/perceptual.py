@@ -1,4 +1,4 @@
-"""LPIPS of frames: a learned perceptual distance. This file is not named `lpips`, because that is a package's name."""
+"""Computes LPIPS, a learned distance between frames. The file is not named `lpips`, because a package has this name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""PSNR: peak signal-to-noise ratio in dB, of the whole frame, its lower half, or a square on the mouth.
+"""Computes PSNR: the peak signal-to-noise ratio in dB, of the whole frame, its lower half, or a square on the mouth.
 
 The value of a clip is the mean of its frames' PSNR, or the PSNR of the squared error pooled over its frames.
 """
@@ -23,7 +23,7 @@ from talking_face.reasons import ClipError, Reason
 Region = Literal["full", "lower-half", "mouth"]
 Pooling = Literal["frame-mean", "pooled"]
 
-MOUTH_SIDE = 1.2  # side of the mouth's square, in eye distances: the lips plus 0.2 of cheek on each side
+MOUTH_SIDE = 1.2  # side of the square on the mouth, in eye distances: the lips plus 0.2 on each side
 # A clip gets a reason if fewer than this share of the target's frames has a face.
 MIN_VALID = 0.5
 
@@ -78,7 +78,7 @@ def mouth_boxes(target: Sample, files: ModelFiles) -> tuple[np.ndarray, int]:
 
     Args:
         target: the real clip; MediaPipe's points are found on its frames, once per sample.
-        files: where the landmarker's file is searched.
+        files: where the landmarker's file is searched for.
 
     Returns:
         (T, 2) float64, the left upper corner (x, y) in whole px, NaN for frames without a face; and the side in px. The
@@ -200,7 +200,7 @@ class Psnr(FrameByFrame):
         }
 
     def _crops(self, pred: Sample, target: Sample) -> tuple[np.ndarray, np.ndarray]:
-        """The region in both clips. For `mouth`, frames in which the target has no face are left out."""
+        """The region of the frames of both clips. For `mouth`, frames in which the target has no face are left out."""
         if self.region != "mouth":
             a, b = self.paired(pred, target)
             top = a.shape[1] // 2 if self.region == "lower-half" else 0

@@ -1,7 +1,7 @@
-"""The record of a metric: all facts about it that boards, calibration and commands need.
+"""Defines the record of a metric: all facts about the metric that boards, calibration and commands need.
 
-Each fact is an attribute. A metric class overrides it with a plain class attribute. If the fact depends on the
-constructor's arguments, the class overrides it with a property.
+Each fact is an attribute. A metric class overrides a fact with a plain class attribute. If the fact depends on the
+constructor's arguments, the class overrides the fact with a property.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ class Variant:
 class MetricRecord(ABC):
     """The facts of a metric. The fields of the dataclass are the arguments of the constructor."""
 
-    files: ModelFiles = DEFAULT_FILES  # where pretrained files and trained evaluators are searched
+    files: ModelFiles = DEFAULT_FILES  # where pretrained files and trained evaluators are searched for
 
-    # The known variants by key, `name:variant`. The first variant listed for a name is its default. A metric class of a
-    # user does not need variants: its key is `module:Class`, and commands use its first variant if it has one.
+    # The known variants by key, `name:variant`. The first variant listed for a name is its default. The key of
+    # a user's own class is `module:Class`. If such a class has variants, commands use the first variant.
     variants: ClassVar[Mapping[str, Variant]] = {}
 
     def __post_init__(self) -> None:
@@ -116,8 +116,9 @@ class MetricRecord(ABC):
     def profile(self) -> Profile | Literal["both"]:
         """The evaluator profile that this metric is part of.
 
-        `embedded`: its network is in the package index or was trained on the corpus. `paper`: its network must be
-        downloaded or obtained from its authors. `both`: it has no network other than dlib's or MediaPipe's landmarks.
+        `embedded`: the metric's network is in the package index or was trained on the corpus. `paper`: the network must
+        be downloaded or obtained from its authors. `both`: the metric uses no network, or only dlib's or MediaPipe's
+        landmarks.
         """
         return "both"
 
@@ -177,7 +178,7 @@ class MetricRecord(ABC):
 
     @property
     def slow(self) -> bool:
-        """Whether one video takes seconds. Calibration then uses only the strongest step of each degradation."""
+        """Whether scoring a video takes seconds. Calibration then uses only the strongest step of each degradation."""
         return False
 
     # -- The key, which depends on the arguments -----------------------------------------------------------------------
@@ -191,9 +192,9 @@ class MetricRecord(ABC):
     def key(self) -> str:
         """The name in commands and result rows: `ssim:skimage`, or `ssim:skimage,frames=linspace`.
 
-        The key starts with the known variant that has the most arguments in common with this metric. After it, the key
-        lists the arguments that differ. Equal arguments give equal keys. A class without known variants has the key
-        `module:Class`, and so has a user's own class.
+        The key starts with the known variant that has the most arguments in common with this metric. After the variant,
+        the key lists the arguments that differ. Equal arguments give equal keys. A class without known variants and a
+        user's own class have the key `module:Class`.
         """
         base = self._base_key
         if base not in type(self).variants:

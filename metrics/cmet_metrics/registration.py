@@ -1,4 +1,4 @@
-"""Registration residual: shift, size difference and in-plane rotation between the generated and the real head.
+"""Measures the shift, the size difference and the in-plane rotation between the generated and the real head.
 
 If the head is shifted by one pixel, PSNR falls by several dB. These three values show whether such a shift is the
 reason for a low PSNR. The metric is not from a paper. It fits a similarity transform to the face's rigid points,
@@ -22,7 +22,7 @@ Measure = Literal["shift", "scale", "rotation"]
 
 
 class Residual(NamedTuple):
-    """The similarity transforms that map the real rigid points to the generated ones, one per frame.
+    """The similarity transforms that map the real rigid points to the generated points, one transform per frame.
 
     The values are NaN if one of the two frames has no face.
     """
@@ -60,8 +60,9 @@ class Registration(Metric):
     """Mean over frames of one absolute difference between the generated and the real head.
 
     `shift`: the length of the shift in px of the frame. `scale`: the difference in size, in percent of the real head's
-    size. `rotation`: the in-plane rotation between the heads, in degrees. Pairs of frames in which one has no face are
-    left out. If fewer than half of the pairs remain, the reason is `few-faces`, or `no-face` if none remains.
+    size. `rotation`: the in-plane rotation between the heads, in degrees. Pairs of frames in which one frame has no
+    face are left out. If fewer than half of the pairs remain, the reason is `few-faces`. If no pair remains, it is
+    `no-face`.
 
     Stats: frames, pairs; the sums of absolute values shift, scale and rotation; and the sums of signed values dx, dy,
     log_scale and turn. The signed sums show a constant error: for example, dx = 200 over 100 frames means that the

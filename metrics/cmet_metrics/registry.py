@@ -1,7 +1,7 @@
-"""Finds metrics by key: `name:variant`, `name:variant,option=value`, or a user's own class, `module:Class`.
+"""Finds metrics by key: `name:variant`, `name:variant,option=value`, or `module:Class` for a user's own class.
 
-Each metric file of this package lists its classes in `METRICS`, and each class lists its known keys in `variants`. The
-registry finds a new file of this package by itself.
+Each metric file of this package lists its classes in `METRICS`, and each class lists its known keys in `variants`. A
+new file in this package is found without a change in the registry.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def _known() -> dict[str, type[Metric]]:
     return {key: found[key] for key in sorted(found, key=lambda key: order[key])}
 
 
-# Every known key and its class, in the order of boards. Variants with the same name have the order of `variants`.
+# Every known key and its class, in the order of boards. Variants of one class are in the order of its `variants`.
 KEYS: dict[str, type[Metric]] = _known()
 _loaded: dict[str, type[Metric]] = {}  # a user's own classes by key, so that each module is imported only once
 METRICS: tuple[Metric, ...] = tuple(_made(cls, arguments_of(cls, key)) for key, cls in KEYS.items())
@@ -54,11 +54,11 @@ def get_metric(key: str, files: ModelFiles = DEFAULT_FILES, *, imports: bool = T
     """The metric with the key `key`.
 
     Args:
-        key: a known key, such as `ssim:wang2004`; a name, such as `ssim`, for its default variant; one of these with
-            options, such as `ssim:skimage,frames=linspace`; or `module:Class` for a user's own metric class, which is
-            imported from the Python path or the current folder.
-        files: where pretrained files and trained evaluators are searched. A command creates this object once, with
-            `ModelFiles.from_environment`. The default has no folders and does not read the environment.
+        key: a known key, such as `ssim:wang2004`, or a name, such as `ssim`, for the default variant. Options can
+            follow, such as `ssim:skimage,frames=linspace`. The key of a user's own metric class is `module:Class`. The
+            class is imported from the Python path or the current folder.
+        files: where pretrained files and trained evaluators are searched for. A command creates this object once,
+            with `ModelFiles.from_environment`. The default value has no folders and does not read the environment.
         imports: whether a user's own class can be imported. Use False for a key that was read from a file, because a
             file must not decide which code runs. The class is then found only if this process has already loaded it.
 
@@ -81,7 +81,7 @@ def get_metric(key: str, files: ModelFiles = DEFAULT_FILES, *, imports: bool = T
 
 
 def is_own(key: str) -> bool:
-    """Whether the key is that of a user's own class, `module:Class`, and not of a metric of this suite."""
+    """Whether the key belongs to a user's own class, `module:Class`, and not to a metric of this suite."""
     return key.partition(":")[0] not in default_variants()
 
 
@@ -89,8 +89,8 @@ def find_record(key: str) -> Metric | None:
     """The metric for the key of a result row; None if the metric's name is unknown.
 
     If only the variant is unknown, the default variant is returned. Boards use this function
-    for the facts of a metric, such as its title, when rows come from another version of the suite or from another user.
-    It imports no code.
+    to find the facts of a metric, such as its title, for result rows from another version of the suite or from another
+    user. The function imports no code.
     """
     for text in (key, key.partition(":")[0]):
         try:
@@ -102,7 +102,7 @@ def find_record(key: str) -> Metric | None:
 
 @cache
 def default_variants() -> dict[str, str]:
-    """{name: key of its default variant, which is its first variant}."""
+    """{metric name: key of the default variant}. The default variant of a name is its first variant."""
     out: dict[str, str] = {}
     for key in KEYS:
         out.setdefault(key.partition(":")[0], key)
@@ -119,8 +119,8 @@ def common_profile(keys: Iterable[str], profile: Profile | None = None) -> Profi
 
     Args:
         keys: the keys of the metrics.
-        profile: the profile that the user asked for, or None. If the metrics are part of both profiles, this one is
-            returned, or `embedded` for None.
+        profile: the requested profile, or None. If all metrics are part of both profiles, the requested profile is
+            returned; for None, `embedded` is returned.
 
     Raises:
         UserError: the metrics and `profile` have no profile in common.
@@ -144,7 +144,7 @@ def _own_metric(cls: type[Metric], files: ModelFiles) -> Metric:
 
 
 def _names_class(key: str) -> bool:
-    """Whether the key can only be `module:Class`: its class is capitalized, and its module is not a metric's name."""
+    """Whether the key can only be `module:Class`: the class is capitalized, and the module is not a metric's name."""
     module, _, name = key.partition(":")
     identifiers = all(part.isidentifier() for part in (*module.split("."), name))
     return identifiers and name[0].isupper() and module not in default_variants()

@@ -1,4 +1,4 @@
-"""SSIM: structural similarity as Wang, Bovik, Sheikh and Simoncelli define it, and the variants of three libraries.
+"""Computes SSIM: structural similarity as Wang, Bovik, Sheikh and Simoncelli define it, or as three libraries do.
 
 `wang2004` is the definition of the paper. `skimage` is the default of scikit-image, `y` is basicsr's SSIM on luma, and
 `torchmetrics` is the SSIM of torchmetrics.
@@ -50,7 +50,7 @@ def ssim(pred: np.ndarray, target: np.ndarray, data_range: float = 255.0, border
         [1.0]
     """
     _check(pred, target, WINDOW)
-    # Use float32 only if SSIM's constants are near the usual ones: the limits in `_Moments._doubtful` fit these.
+    # Use float32 only if SSIM's constants are near their usual values, for which `_Moments._doubtful` was adjusted.
     single = pred.dtype == target.dtype == np.uint8 and data_range >= 128
     inside = slice(_PAD, -_PAD) if border == "valid" else slice(None)
     moments = _Moments(pred.shape[1:], np.float32 if single else np.float64, data_range, inside)
@@ -146,7 +146,8 @@ def ssim_box(pred: np.ndarray, target: np.ndarray, data_range: float = 255.0) ->
     """SSIM of each frame as scikit-image's `structural_similarity(data_range=..., channel_axis=-1)` computes it.
 
     The other parameters have scikit-image's defaults: a 7x7 uniform window, sample covariances, and every position
-    where the window is inside the frame. The arguments and the result are those of `ssim`, but H and W are at least 7.
+    where the window is inside the frame. The arguments and the result are the same as for `ssim`, but H and W must be
+    at least 7.
     """
     _check(pred, target, BOX)
     c1, c2 = (K1 * data_range) ** 2, (K2 * data_range) ** 2

@@ -1,4 +1,4 @@
-"""The base class of lip-sync metrics, which compare the mouth with the driving sound: their common facts."""
+"""Defines the base class of lip-sync metrics, which compare the mouth with the driving sound."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from cmet_metrics.base import Metric
 
 @dataclass(frozen=True, kw_only=True)
 class SyncMetric(Metric):
-    """A metric of how well mouth and sound agree, or of the offset between them in frames (`measures_offset`)."""
+    """A metric of how well mouth and sound agree, or of their offset in frames (`measures_offset`)."""
 
     needs_audio = True
 

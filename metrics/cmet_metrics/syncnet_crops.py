@@ -1,4 +1,4 @@
-"""The crops of the face for lip-sync networks. The scale of LSE-C and LSE-D depends on the crop.
+"""Crops the face for lip-sync networks. The scale of LSE-C and LSE-D depends on the crop.
 
 Sources: joonson/syncnet_python at 1fbfc08, run_pipeline.py (`track`); Rudrabha/Wav2Lip at 3048445,
 evaluation/scores_LSE/SyncNetInstance_calc_scores.py (`crop`).
@@ -48,7 +48,7 @@ def whole_frame(sample: Sample, _files: ModelFiles) -> LipCrops:
 def from_landmarks(sample: Sample, files: ModelFiles) -> LipCrops:
     """The crop of `from_track`, but with the bounding box of MediaPipe's points instead of S3FD's box.
 
-    Raises ClipError no-face or few-faces.
+    Raises ClipError with reason no-face or few-faces.
     """
     points = mediapipe_landmarks(sample, files)[..., :2]
     valid = np.isfinite(points).all(axis=(1, 2))
@@ -60,10 +60,12 @@ def from_landmarks(sample: Sample, files: ModelFiles) -> LipCrops:
 
 
 def from_track(sample: Sample, files: ModelFiles) -> LipCrops:
-    """The original pipeline's crop around S3FD's boxes, joined to a track. Raises ClipError no-face, or MissingWeights.
+    """The original pipeline's crop around a track of S3FD's face boxes.
 
-    The clip is treated as one scene. If there are several tracks, the longest one is used; among equally long tracks,
-    the first one. Frames before and after the track are left out, as in the original.
+    Raises ClipError with reason no-face, or MissingWeights.
+
+    The clip is treated as one scene. If there are several tracks, the longest track is used. Among equally long
+    tracks, the first track is used. Frames before and after the track are left out, as in the original.
     """
     tracks = join_boxes([detect_faces_s3fd(frame, files) for frame in sample.frames])
     if not tracks:
@@ -75,7 +77,7 @@ def from_track(sample: Sample, files: ModelFiles) -> LipCrops:
 
 
 def corpus_mouths(sample: Sample, files: ModelFiles) -> LipCrops:
-    """The grey mouth crops of the network trained on the corpus. Raises ClipError no-face or few-faces."""
+    """The grey mouth crops of the network trained on the corpus. Raises ClipError with reason no-face or few-faces."""
     points = mediapipe_landmarks(sample, files)
     need_faces(sample.name, np.isfinite(points).all(axis=(1, 2)), MIN_VALID)
     return LipCrops(evaluator_networks.mouth_crops(sample.frames, points))

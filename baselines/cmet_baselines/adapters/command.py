@@ -1,6 +1,6 @@
 """The `command` adapter: runs a command line once per pair, with the environment variables of the entry.
 
-For each run, the inputs are written as files into a new work folder. The output that the command prints is written to
+For each run, the inputs are written as files into a new work folder. The printed output of the command is written to
 the log of the pair.
 """
 
@@ -24,7 +24,7 @@ from cmet_baselines.method import Case
 from talking_face.media.writing import Encoding, write_audio, write_video
 from talking_face.reasons import ClipError, Reason
 
-# {placeholder: the input that a command receives through it}; None: the placeholder gives no input of `INPUTS`.
+# {placeholder: the input that a command receives through this placeholder}; None: no input of `INPUTS`.
 PLACEHOLDERS: Mapping[str, str | None] = {
     "reference_image": "reference-frames",  # PNG file, the first reference frame
     "reference_images": "reference-frames",  # folder with 0.png, 1.png ...
@@ -187,7 +187,7 @@ def run_logged(command: list[str], folder: Path, environment: Mapping[str, str],
 
 
 def kill_group(process: subprocess.Popen[bytes]) -> None:
-    """Kill a process and its whole session, so that no child process still runs when the pair is done."""
+    """Kill a process and all processes of its session, so that no child process still runs when the pair is done."""
     try:
         os.killpg(process.pid, signal.SIGKILL)
     except ProcessLookupError:

@@ -20,7 +20,7 @@ from talking_face.reasons import ClipError, Reason
 SizeRule = Literal["as-is", "resize", "landmark-similarity"]
 LengthRule = Literal["as-is", "cut-or-hold-last"]
 
-_SAMPLED = 8  # number of frames per clip in which landmarks are found; their median is accurate to 0.2 px
+_SAMPLED = 8  # number of frames per clip in which landmarks are found; the landmarks' median is accurate to 0.2 px
 _RATE_TOLERANCE = 0.01  # frames/s; some video containers report 24.999 for 25
 
 
@@ -32,12 +32,12 @@ def read_output(path: Path, case: Case, size: SizeRule, length: LengthRule) -> n
 
     Args:
         path: the file.
-        case: has the required size and length, and gets the notes.
-        size: `as-is` keeps the size; if it differs from the ground truth's, metrics that compare frames have the reason
+        case: states the required size and length. Notes about changes are added to this case.
+        size: `as-is` keeps the size; if it differs from the ground truth's, metrics that compare frames give the reason
             size-mismatch. `resize` scales the whole picture. `landmark-similarity` is for methods that have another
             crop of the face: it rotates, scales and shifts the whole clip in the same way, so that the eyes and the
             nose have the same position as in the reference frames.
-        length: `as-is`, or `cut-or-hold-last`.
+        length: `as-is` or `cut-or-hold-last`; `cmet_baselines.trivial.fit_length` explains these rules.
 
     Returns:
         (T, H, W, 3) uint8 RGB, 25 frames/s.

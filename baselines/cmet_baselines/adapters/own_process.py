@@ -1,6 +1,6 @@
 """The `python` adapter: runs a class from another repository in its own process.
 
-This module is for the parent process; `host.py` is the program of the child process. Arrays are exchanged as .npy files
+This module runs in the parent process, and `host.py` runs in the child process. Arrays are exchanged as .npy files
 in a temporary folder. Therefore the method's interpreter needs only numpy, and no pickle is loaded.
 """
 
@@ -36,8 +36,8 @@ class PythonRun(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    folders: tuple[Path, ...] = ()  # its repository: first on the import path; it runs in the first one
-    python: Path = Path(sys.executable)  # the interpreter of its environment, which needs numpy
+    folders: tuple[Path, ...] = ()  # of its repository; first on the import path; it runs in the first folder
+    python: Path = Path(sys.executable)  # the interpreter of its environment, which must have numpy
     environment: dict[str, str] = Field(default_factory=dict)  # variables added to this process's
     deadline_s: float = Field(default=600.0, gt=0)  # per pair
 

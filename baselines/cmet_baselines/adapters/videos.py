@@ -18,7 +18,7 @@ class VideosRun(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     folder: Path
-    pattern: str = "{setting}/{pair}.mp4"  # path in the folder; {pair}: file name as in `cmet-eval pairs --export`
+    pattern: str = "{setting}/{pair}.mp4"  # a video's path in the folder; {pair}: name from `cmet-eval pairs --export`
     size: SizeRule = "as-is"
     length: LengthRule = "as-is"
 
