@@ -1,4 +1,4 @@
-"""Defines the form of a catalogue entry. Each method has one TOML file, which is checked against these models."""
+"""Defines the form of a catalogue entry, which is one TOML file per method, and checks entries against this form."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class Entry(_Table):
     # method, a user writes a TOML file.
     kind: Literal["built-in", "python", "command", "videos", "published"]
     revision: str
-    # A ceiling or a control receives the ground truth. It has no rank and is never marked as the best.
+    # A ceiling or a control receives the ground truth, so it has no rank and is never marked as the best.
     role: Literal["ceiling", "control", "floor", "method"] = "method"
     trained_on_split: bool = False  # True: it returns training clips, on which the corpus evaluators were trained
     licence: str

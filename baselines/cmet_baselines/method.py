@@ -62,7 +62,7 @@ class Method(Protocol):
 
     name: str  # the name of the row on boards: short, in lower case, with hyphens
     revision: str  # a version, a commit or a checkpoint's hash; must change if the output can change
-    sees: frozenset[str]  # names of the inputs that it uses, a subset of INPUTS
+    sees: frozenset[str]  # names of the inputs that the method uses, a subset of INPUTS
 
     def generate(self, case: Case) -> np.ndarray:
         """Generate the video of one case.
@@ -70,7 +70,7 @@ class Method(Protocol):
         Returns:
             (T, H, W, 3) uint8 RGB, 0 to 255, 25 frames/s. T should be `case.n_frames`, and (H, W) should be
             `case.size`. A video with another length or size is not changed; each metric's signature states what the
-            metric does with it.
+            metric does with such a video.
         """
         ...
 

@@ -164,7 +164,7 @@ def lines(comparison: Comparison) -> list[tuple[str, ...]]:
 
 
 def verdict(comparison: Comparison, paired: PairwiseComparison, column: Column) -> str:
-    """Which method is better, or why they tie."""
+    """A text that states which method is better, or why the methods tie."""
     a, b = comparison.names
     if paired.verdict == "noise":
         return f"tie: inside the noise band of {number(paired.band, column)}"

@@ -149,7 +149,7 @@ def to_parquet(rows: Sequence[BoardRow]) -> bytes:
 
 
 def to_json(tables: Sequence[Table]) -> str:
-    """Everything on the board, as SCHEMA_FILE describes it."""
+    """All numbers and facts of the board as JSON, in the form that SCHEMA_FILE describes."""
     return json.dumps({"format": FORMAT, "tables": [_table(table) for table in tables]}, allow_nan=False) + "\n"
 
 

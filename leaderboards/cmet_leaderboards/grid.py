@@ -44,7 +44,7 @@ class Column:
     signature: str
     higher_is_better: bool
     unit: str
-    short_signature: str = ""  # the fields in which it differs from other columns of the same metric; or empty
+    short_signature: str = ""  # the fields that differ between the signatures of the same metric; or empty
     ideal: float | None = None  # the best value, if it is neither the highest nor the lowest
 
     @property

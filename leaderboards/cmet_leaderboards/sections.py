@@ -20,7 +20,7 @@ from cmet_metrics.emotion import confusion
 from talking_face.emotions import EMOTIONS
 
 DROP = ("neutral-base", "cross-emotion")  # the two settings: before the drop, after the drop
-TOO_FEW = 3  # number of methods below which tau is not computed: with two methods, it is always 1 or -1
+TOO_FEW = 3  # number of methods below which tau is not computed: with two methods, tau is always 1 or -1
 MethodPair = tuple[MethodId, MethodId]
 
 

@@ -133,8 +133,8 @@ class EmotionAccuracy(EmotionMetric):
     if the majority vote of the frames is correct, else 0.
 
     The target emotion can be an unsupported label: the classifier has no class for it. With `unsupported="wrong"`, such
-    a clip counts as wrong. With `unsupported="left-out"`, it has no value (reason `unsayable`). A label that is not in
-    `talking_face.emotions.EMOTIONS` and not a class of the classifier never has a value.
+    a clip counts as wrong. With `unsupported="left-out"`, the clip has no value (reason `unsayable`). A label that is
+    not in `talking_face.emotions.EMOTIONS` and not a class of the classifier never has a value.
 
     Stats: frames, and one entry TRUTH>PREDICTION per class of the classifier. These entries are shares and sum to 1.
     """

@@ -122,8 +122,8 @@ class PairFid(Metric):
     """FID between the frames of one video and the frames of its ground truth, as C-MET's evaluation computes it.
 
     The two videos can have different lengths. A video has only about 75 features in 2048 dimensions. Therefore both
-    covariances are singular, and the value is far from the FID of a whole data set. Compare it only with values that
-    have the same signature. Stats: frames, target_frames.
+    covariances are singular, and the value is far from the FID of a whole data set. Compare the value only with values
+    that have the same signature. Stats: frames, target_frames.
     """
 
     name = "fid"

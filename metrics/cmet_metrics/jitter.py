@@ -51,7 +51,7 @@ class Jitter(Metric):
 
     The mean is over the inner frames: all frames except the first and the last.
 
-    A low `output` is not always good: a still picture has 0. Compare it with the ground truth's row on the board, or
+    A low `output` is not always good: a still picture has 0. Compare `output` with the value of the ground truth, or
     use `ratio`. A ratio of 1 means that the generated head is as steady as the real head. A ratio above 1 means that
     the generated head trembles more. A ratio below 1 means that the generated head moves more smoothly; 0 is a still
     picture. If the real clip has no

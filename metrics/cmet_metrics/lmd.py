@@ -79,7 +79,7 @@ def dlib_track(sample: Sample, files: ModelFiles) -> AlignedTrack:
 def native_dlib_track(sample: Sample, files: ModelFiles) -> AlignedTrack:
     """dlib's points on the frames without alignment, NaN for frames without a face.
 
-    If a frame has several faces, the last one is used, as in ATVGnet.
+    If a frame has several faces, the last face is used, as in ATVGnet.
     """
     need_uint8(sample, "landmark metrics")
     return sample.cached("native-dlib68", lambda s: _native_dlib(s, files))

@@ -102,8 +102,8 @@ class Psnr(FrameByFrame):
     """PSNR of the whole frame, of the rows from H // 2 downwards, or of a square on the real clip's mouth.
 
     `frame-mean`: the mean of the frames' PSNR, then the mean over clips. A frame that is identical to its target has no
-    finite PSNR. It is counted in the stats as `identical` and left out of the clip's mean. If all frames are identical,
-    the clip has no value (reason `infinite`) and is left out of the mean over clips.
+    finite PSNR. Such a frame is counted in the stats as `identical` and left out of the mean. If all frames are
+    identical, the clip has no value (reason `infinite`) and is left out of the mean over clips.
 
     `pooled`: the squared error is pooled over all frames of a clip, or of all clips in a set, and gives one PSNR.
     Identical frames have an error of zero and are included. A clip without a value (reason `infinite`) is included too.

@@ -61,7 +61,7 @@ class MetricRecord(ABC):
 
     @property
     def summary(self) -> str:
-        """One line for listings. If the class has no known variants: the first line of its docstring."""
+        """One line for listings. Without known variants, it is the first line of the class's docstring."""
         variant = type(self).variants.get(self._base_key)
         return variant.summary if variant else (type(self).__doc__ or "").strip().partition("\n")[0]
 
@@ -254,7 +254,7 @@ def parse_options(cls: type[MetricRecord], key: str, options: str) -> dict[str, 
         options: the part of the key after the first comma.
 
     Raises:
-        UserError: the argument or its value is unknown; the message lists the known ones.
+        UserError: the argument or its value is unknown; the message lists the known arguments or values.
     """
     names = [item.name for item in fields(cls) if item.name != "files"]
     out: dict[str, object] = {}

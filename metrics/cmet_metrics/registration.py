@@ -61,8 +61,8 @@ class Registration(Metric):
 
     `shift`: the length of the shift in px of the frame. `scale`: the difference in size, in percent of the real head's
     size. `rotation`: the in-plane rotation between the heads, in degrees. Pairs of frames in which one frame has no
-    face are left out. If fewer than half of the pairs remain, the reason is `few-faces`. If no pair remains, it is
-    `no-face`.
+    face are left out. If fewer than half of the pairs remain, the reason is `few-faces`. If no pair remains, the
+    reason is `no-face`.
 
     Stats: frames, pairs; the sums of absolute values shift, scale and rotation; and the sums of signed values dx, dy,
     log_scale and turn. The signed sums show a constant error: for example, dx = 200 over 100 frames means that the

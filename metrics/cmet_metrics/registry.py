@@ -63,7 +63,7 @@ def get_metric(key: str, files: ModelFiles = DEFAULT_FILES, *, imports: bool = T
             file must not decide which code runs. The class is then found only if this process has already loaded it.
 
     Raises:
-        UserError: the metric, option or value is unknown; the message lists similar or known ones.
+        UserError: the metric, option or value is unknown; the message lists similar or known names.
     """
     base, comma, options = key.partition(",")
     known = base if base in KEYS else default_variants().get(base)

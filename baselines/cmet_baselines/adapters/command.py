@@ -49,11 +49,11 @@ class CommandRun(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    command: tuple[str, ...]  # a list, or one line that is split by the rules of a shell; no shell runs it
+    command: tuple[str, ...]  # a list, or one line that is split as in a shell; it runs without a shell
     folder: Path | None = None  # the working directory; default: the work folder
-    environment: dict[str, str] = Field(default_factory=dict)  # variables added to this process's
+    environment: dict[str, str] = Field(default_factory=dict)  # variables that are added to this process's environment
     emotions: dict[str, str] = Field(default_factory=dict)  # {this suite's label: the method's name of the emotion}
-    deadline_s: float = Field(default=600.0, gt=0)  # per pair; then the command and its child processes are killed
+    deadline_s: float = Field(default=600.0, gt=0)  # per pair; after it, the command and its child processes are killed
     size: SizeRule = "as-is"
     length: LengthRule = "as-is"
 

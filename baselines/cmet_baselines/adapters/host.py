@@ -1,4 +1,4 @@
-"""Runs a class from outside in its own process: the child process of the `python` adapter.
+"""Runs the class of an outside method, in the child process of the `python` adapter.
 
     PYTHON host.py MODULE:CLASS FOLDER...
 

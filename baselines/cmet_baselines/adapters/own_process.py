@@ -38,12 +38,12 @@ class PythonRun(BaseModel):
 
     folders: tuple[Path, ...] = ()  # of its repository; first on the import path; it runs in the first folder
     python: Path = Path(sys.executable)  # the interpreter of its environment, which must have numpy
-    environment: dict[str, str] = Field(default_factory=dict)  # variables added to this process's
+    environment: dict[str, str] = Field(default_factory=dict)  # variables that are added to this process's environment
     deadline_s: float = Field(default=600.0, gt=0)  # per pair
 
 
 class OwnProcessMethod:
-    """A class from another repository, in a child process that ends when this process ends.
+    """A class from another repository, in a child process that ends when the parent process ends.
 
     Attributes:
         title, summary: the class's `title`, and the first line of its docstring; empty if they are missing.
@@ -55,7 +55,7 @@ class OwnProcessMethod:
 
         Args:
             target: `module:Class`; the class is called without arguments.
-            run: how the class is run. None: in the current folder, with the interpreter of this process.
+            run: how the class is run. None: it runs in the current folder, with the interpreter of this process.
 
         Raises:
             ClipError: the class cannot be loaded; the message contains the error of the child process.
