@@ -1,7 +1,11 @@
 """The `cmet-eval` command: imports the file of a command, runs it, and prints expected failures as short messages.
 
-Exit codes: 0: done. 1: there were failures (in `preprocess`: more than the allowed share), or the machine stopped the
-command, for example because of a full disk. 2: wrong use. 130: stopped with Ctrl-C.
+Exit codes:
+
+    0      done
+    1      there were failures (in `preprocess`: more than the allowed share), or, for example, the disk is full
+    2      wrong use
+    130    stopped with Ctrl-C
 """
 
 from __future__ import annotations
@@ -19,8 +23,8 @@ from talking_face.reasons import ClipError, UserError
 
 P = ParamSpec("P")
 
-# Name of a command -> its line in `cmet-eval --help`. Its code is commands/<name>.py. Only the file of the called
-# command is imported, because importing all of them takes seconds.
+# Name of a command -> its line in `cmet-eval --help`. The code of a command is in commands/<name>.py. Only the file of
+# the called command is imported, because importing the files of all commands takes seconds.
 COMMANDS: dict[str, str] = {
     "doctor": "What is installed, which weights are here, what will not work and why.",
     "demo": "The whole job on the embedded corpus, to a leaderboard.",
@@ -43,7 +47,7 @@ COMMANDS: dict[str, str] = {
 
 
 def build(wanted: str | None) -> typer.Typer:
-    """The application. The command `wanted` is loaded in full; every other command has only its line of help."""
+    """The typer application. Only the code of the command `wanted` is loaded. Other commands have only a help line."""
     app = typer.Typer(
         no_args_is_help=True,
         add_completion=False,
@@ -92,7 +96,7 @@ def _version(
 
 
 def _interruptible(command: Callable[P, None]) -> Callable[P, None]:
-    """The command, changed so that Ctrl-C prints one line. Without this change typer ends it without a message."""
+    """The command, changed so that Ctrl-C prints a message. Without this change, typer prints no message."""
 
     @functools.wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -105,7 +109,7 @@ def _interruptible(command: Callable[P, None]) -> Callable[P, None]:
 
 
 def _other() -> None:
-    """Placeholder for a command that the user did not call. It never runs."""
+    """Placeholder for a command that the user did not call. This function is never called."""
 
 
 def _stop(message: str, code: int) -> None:

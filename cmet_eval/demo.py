@@ -1,4 +1,4 @@
-"""For `demo` and `run`: makes the embedded corpus, its shards and the models trained on it, if they are absent."""
+"""For `demo` and `run`: creates the embedded corpus, its shards and the models trained on it, if they are absent."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from talking_face.reasons import UserError
 from talking_face.threads import limit_threads
 
 FOLDER = Path("work/demo")
-PAIRS = 64  # pairs per setting in a `run` without --data; with one seed it takes a quarter of an hour
-# The landmark distances use MediaPipe's landmarks. The variant `eat` runs dlib's detector twice per frame. It takes
-# five times as long, and in its tight 128 px crop it does not find a third of the drawn faces.
+PAIRS = 64  # pairs per setting in a `run` without --data; with one seed, the run takes a quarter of an hour
+# The landmark distances use MediaPipe's landmarks (`eat-mp`). The variant `eat` runs dlib's detector twice per frame
+# and takes five times as long. In the tight 128 px crop of `eat`, dlib does not find a third of the drawn faces.
 METRICS = (
     *("psnr:frame-mean", "ssim:wang2004", "m_lmd:eat-mp", "f_lmd:eat-mp", "lse_c:corpus", "ea:corpus"),
     *("emotion_leak:corpus", "csim:dlib"),
 )
-# The checkpoints that each method needs: stages of `cmet-eval train`, in training order. `appearance` and `skin` belong
-# to the mesh renderer.
+# Method -> the stages of `cmet-eval train` whose checkpoints the method needs, in training order. The mesh renderer
+# uses `appearance` and `skin`.
 STAGES: dict[str, tuple[str, ...]] = {
     "cmet": ("audio2mouth", "cmet", "appearance", "skin"),
     "cem-net": ("audio2mouth", "aee", "ebm", "appearance", "skin"),
@@ -38,10 +38,10 @@ STAGES: dict[str, tuple[str, ...]] = {
 def default_run(
     methods: Sequence[str], draw: Draw, scoring: Scoring, options: RunOptions
 ) -> tuple[Path, Draw, Scoring]:
-    """The data, draw and metrics of a `run` without --data.
+    """Returns the data, draw and metrics of a `run` without --data.
 
-    Makes the corpus, its shards and its models if they are absent. Options that the user gave are kept. The others get
-    the demo's values, with which the run takes a quarter of an hour.
+    If the corpus, its shards or its models are absent, the function creates them. Options that the user gave are kept.
+    The other options get the demo's values; with these values, the run takes a quarter of an hour.
     """
     print(f"no --data: using the embedded corpus in {FOLDER}, made first where it is absent")
     print(make_corpus(FOLDER, options))
@@ -56,7 +56,7 @@ def default_run(
 
 
 def make_corpus(folder: Path, options: RunOptions) -> CorpusSummary:
-    """Writes the corpus into `folder`/corpus in MEAD's layout; existing files are kept."""
+    """Writes the embedded corpus into `folder`/corpus, in the layout of MEAD. Existing files are kept."""
     return write_corpus(CorpusPlan("mead"), folder / "corpus", workers=options.workers, quiet=options.quiet)
 
 
@@ -68,7 +68,7 @@ def make_shards(folder: Path, options: RunOptions) -> PreprocessSummary:
 
 
 def train_networks(folder: Path, methods: Iterable[str], options: RunOptions) -> Iterator[str]:
-    """Trains the methods' checkpoints and the evaluators, both at the same time if there are two workers.
+    """Trains the methods' checkpoints and the evaluators. With two or more workers, both run at the same time.
 
     Yields one line of text for the checkpoints and one for the evaluators. Raises the same errors as
     `train_checkpoints` and `train_evaluators`.
@@ -85,7 +85,7 @@ def train_networks(folder: Path, methods: Iterable[str], options: RunOptions) ->
         if second.is_alive():
             second.terminate()
             second.join()
-    yield train_evaluators(folder, options.quiet)  # if the second process failed, this trains or raises the error
+    yield train_evaluators(folder, options.quiet)  # if the second process failed, this call trains or raises the error
 
 
 def _evaluators_on_one_core(folder: Path) -> None:
@@ -95,8 +95,10 @@ def _evaluators_on_one_core(folder: Path) -> None:
 
 
 def train_evaluators(folder: Path, quiet: bool = False) -> str:
-    """Trains the evaluators of the `:corpus` metrics on `folder`/shards. Evaluators are kept if they were trained
-    on these shards before. If CMET_EVAL_WEIGHTS names other evaluators, these are used, and nothing is trained.
+    """Trains the evaluators of the `:corpus` metrics on `folder`/shards.
+
+    If evaluators were trained on these shards before, these evaluators are kept. If CMET_EVAL_WEIGHTS names other
+    evaluators, these other evaluators are used, and nothing is trained.
 
     Returns a line of text that names the evaluators in use.
     """
@@ -112,7 +114,7 @@ def train_evaluators(folder: Path, quiet: bool = False) -> str:
         if {evaluator.trained_on.data for evaluator in found} == {ShardSet(shards).digest}:
             return f"trained before: {', '.join(evaluator.tag for evaluator in found)}"
     except (trained_evaluators.MissingWeights, UserError):
-        pass  # the evaluators are absent, or of an earlier version
+        pass  # train, because the evaluators are absent or were written by an earlier version
     from cmet_reference.evaluators import train
 
     cards = train.train_evaluators(shards, quiet=quiet)
@@ -121,10 +123,10 @@ def train_evaluators(folder: Path, quiet: bool = False) -> str:
 
 
 def train_checkpoints(folder: Path, methods: Iterable[str], quiet: bool = False) -> str:
-    """Trains on `folder`/shards the demo checkpoints that the methods need.
+    """Trains the checkpoints that the methods need on `folder`/shards, with the demo settings.
 
-    Checkpoints are kept if they were trained on these shards before. Returns a line of text that states what was
-    trained; it is empty if no method needs a checkpoint.
+    If a checkpoint was trained on these shards before, the checkpoint is kept. Returns a line of text that states what
+    was trained; the text is empty if no method needs a checkpoint.
 
     Raises:
         UserError: a package that training needs is absent, or training fails.

@@ -1,4 +1,7 @@
-"""The answers of metrics to degraded clips, and their file values.csv. An answer is a metric's value on a clip."""
+"""The answers of metrics to degraded clips, and the file values.csv, which stores the answers.
+
+An answer is the value of a metric on a degraded clip.
+"""
 
 from __future__ import annotations
 
@@ -12,17 +15,17 @@ from cmet_eval.calibration.degradations import Step
 from talking_face.files import write_text
 
 # Names in the column `degradation`.
-BASE = "none"  # the clip as this suite writes it
+BASE = "none"  # the clip without degradation, encoded as this suite encodes generated videos
 STAND_IN = "stand-in"  # a plausible output of a method, on which noise is measured
-EVALUATOR = "evaluator"  # the noise of training an evaluator with another seed
+EVALUATOR = "evaluator"  # noise that comes from training an evaluator with another seed
 NO_STEP = ""
-SOUND_ONLY = "-sound"  # suffix of the group's name for clips whose sound was shifted and nothing else
-NOT_MAKEABLE = "not-makeable"  # stored as the reason if a clip cannot be degraded in this way
+SOUND_ONLY = "-sound"  # suffix of the group's name for clips of which only the sound was shifted
+NOT_MAKEABLE = "not-makeable"  # stored as the reason if the degradation is impossible for a clip
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One metric's answer to one degraded clip: a value, or a reason and no number."""
+    """The answer of one metric to one degraded clip: a value, or the reason why there is no value."""
 
     metric: str
     degradation: str  # a name of DEGRADATIONS, BASE, STAND_IN, or STAND_IN+NOISE such as "stand-in+move"
@@ -31,7 +34,7 @@ class Answer:
     clip: str
     value: float | None
     reason: str
-    offset: float | None  # signed, in frames; only for metrics that measure an offset
+    offset: float | None  # measured offset between sound and pictures, signed, in frames; None for other metrics
 
 
 def label(step: Step) -> str:
@@ -40,7 +43,7 @@ def label(step: Step) -> str:
 
 
 def groups(answers: Sequence[Answer]) -> list[str]:
-    """The groups of clips whose pictures were degraded, sorted: all groups without the suffix SOUND_ONLY."""
+    """The sorted groups of clips whose pictures were degraded. Groups with the suffix SOUND_ONLY are left out."""
     return sorted({a.group for a in answers if not a.group.endswith(SOUND_ONLY)})
 
 
@@ -63,7 +66,7 @@ def write_values(out: Path, answers: Sequence[Answer]) -> Path:
 
 
 def read_values(path: Path) -> list[Answer]:
-    """The answers of a values.csv, so that tables and plots can be made again without the videos.
+    """Reads the answers in a values.csv, so that tables and plots can be created again without the videos.
 
     Raises KeyError, ValueError or OSError if the file is not a values.csv.
     """
@@ -79,7 +82,7 @@ def read_values(path: Path) -> list[Answer]:
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, str]]) -> Path:
-    """Writes rows of the same columns as CSV; returns the path."""
+    """Writes rows with the same columns as a CSV file; returns the path."""
     buffer = io.StringIO()
     if rows:
         table = csv.DictWriter(buffer, list(rows[0]), lineterminator="\n")

@@ -1,8 +1,13 @@
 """Calibrates metrics: checks whether each metric measures what its record claims.
 
-Clips are degraded in known steps (degradations.py), and every metric is computed on each degraded clip. The results are
-values.csv (metric, degradation, step, clip, value or reason), bands.csv (metric, signature, source -> noise band),
-noise.csv (the change by each kind of noise), tables.md and one plot per metric. The same input gives the same bytes.
+Clips are degraded in known steps (degradations.py), and every metric is computed on each degraded clip. The same input
+gives the same bytes. The results are:
+
+    values.csv    the value or the reason for each metric, degradation, step and clip
+    bands.csv     the noise band for each metric, signature and source
+    noise.csv     the change of each metric by each kind of noise
+    tables.md     tables of the noise bands and the changes
+    METRIC.png    one plot per metric
 """
 
 from __future__ import annotations
@@ -25,23 +30,24 @@ from talking_face.pretrained.model_files import ModelFiles
 from talking_face.progress import Progress
 from talking_face.reasons import UserError
 
-# Metrics whose model files come with packages and that are fast enough: 1 to 2 s per video of 50 frames.
+# These metrics need no download, because their model files are in packages, and they are fast: 1 to 2 s per video of 50
+# frames.
 DEFAULT_METRICS: tuple[str, ...] = (
     *("psnr:frame-mean", "ssim:wang2004", "m_lmd:eat-mp", "m_lmd:native-mp", "f_lmd:native-mp"),
     *("registration:shift", "registration:scale", "registration:rotation", "jitter:output"),
     *("lip_energy:correlation", "lip_energy:offset", "csim:dlib", "ea:fer", "emotion_leak:fer"),
 )
-# These are also computed if evaluators that were trained on a corpus are given.
+# These metrics are also computed if the user gives evaluators that were trained on a corpus.
 CORPUS_METRICS: tuple[str, ...] = tuple(metric.key for metric in METRICS if metric.evaluator is not None)
 
 
 @dataclass(frozen=True)
 class Extent:
-    """How much of each shard set is used."""
+    """How many clips and frames of each shard set are used."""
 
     clips: int = 4  # number of clips that are degraded in every way
     frames: int = 50  # number of frames per clip
-    sounds: int = 0  # number of further clips, whose sound is shifted and nothing else
+    sounds: int = 0  # number of further clips of which only the sound is shifted
 
 
 def run(
@@ -54,13 +60,13 @@ def run(
     quiet: bool = False,
     files: ModelFiles | None = None,
 ) -> list[Path]:
-    """Calibrates on clips of each shard set and writes into `out`; returns the files' paths.
+    """Calibrates the metrics on clips of each shard set in `data`; writes the results into `out`; returns the paths.
 
     Args:
         metric_keys: `name:variant`; empty: the default metrics.
-        evaluators: folders of evaluators trained on a corpus. The evaluators in the first folder are used. The others
-            have other seeds and give the noise of the training.
-        files: folders of the metrics' models; None: the folders in the environment variables.
+        evaluators: folders of evaluators trained on a corpus. The metrics use the evaluators in the first folder. The
+            evaluators in the other folders were trained with other seeds; they show the noise of the training.
+        files: folders with the metrics' model files; None: the folders in the environment variables.
     """
     extent, files = extent or Extent(), files or ModelFiles.from_environment()
     keys = metric_keys or (*DEFAULT_METRICS, *(CORPUS_METRICS if evaluators else ()))
@@ -70,7 +76,7 @@ def run(
     with Progress(total, "clips", "calibrate", quiet=quiet) as progress:
         seen = _training_clips(evaluators)
         picked = [pick_clips(folder, extent.clips, extent.frames, seen) for folder in data]
-        # The shard sets take turns, so that a calibration that is stopped has values of every set.
+        # The shard sets take turns. So if a calibration is stopped, there are values of every shard set.
         for clip in (some[k] for k in range(extent.clips) for some in picked if k < len(some)):
             answers += calibrate([clip], metrics, other_evaluators=evaluators[1:])
             write_values(out, answers)
@@ -80,12 +86,12 @@ def run(
                 answers += shifted_sound([clip], metrics)
                 progress.advance()
             write_values(out, answers)
-    # The tables are made from the rounded values in the file, so that the file alone gives the same tables.
+    # The tables are computed from the rounded values in values.csv, so that `again` gives the same tables.
     return again([out / "values.csv"], out, evaluators, files)
 
 
 def _training_clips(evaluators: Sequence[Path]) -> frozenset[str]:
-    """Ids of all clips that any of the evaluators was trained on."""
+    """Ids of all clips on which one or more of the evaluators were trained."""
     out: set[str] = set()
     for folder in evaluators:
         files = ModelFiles((folder,))
@@ -98,9 +104,10 @@ def _training_clips(evaluators: Sequence[Path]) -> frozenset[str]:
 def again(
     values: Sequence[Path], out: Path, evaluators: Sequence[Path] = (), files: ModelFiles | None = None
 ) -> list[Path]:
-    """Makes bands, tables and plots from the values.csv of one or more earlier calibrations.
+    """Computes bands, tables and plots from the values.csv of one or more earlier calibrations.
 
-    A calibration that was stopped can be used too. Only the hashes of the evaluators are needed, for the signatures.
+    The values.csv of a stopped calibration can be used too. `evaluators` are used only for the metrics' signatures,
+    which contain the hashes of the evaluators.
     """
     answers: list[Answer] = []
     for path in values:

@@ -1,4 +1,4 @@
-"""Picks the clips of a shard set that a calibration degrades."""
+"""Chooses the clips of a shard set that a calibration degrades."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _SEED = 0
 
 
 def pick_clips(folder: Path, count: int, frames: int, seen: frozenset[str] = frozenset()) -> list[CalibrationClip]:
-    """Picks at most `count` clips of a shard set, up to two per speaker, with the highest intensity in the set.
+    """Chooses at most `count` clips of a shard set, at most two per speaker, with the highest intensity.
 
-    The choice is drawn with a fixed seed. Longer clips are truncated to `frames` frames.
+    The clips are drawn with a fixed seed. Longer clips are truncated to `frames` frames.
 
     Args:
-        seen: ids of clips that an evaluator was trained on; they are left out.
+        seen: ids of clips on which an evaluator was trained; these clips are left out.
     """
     shards = open_shards(str(folder))
     rows = _strong(shards.clips, frames, seen)
@@ -46,7 +46,7 @@ def pick_clips(folder: Path, count: int, frames: int, seen: frozenset[str] = fro
 def _strong(clips: pd.DataFrame, frames: int, seen: frozenset[str]) -> list[ClipRow]:
     """The clips that are long enough and show an emotion at the highest intensity.
 
-    If no clip shows one, all clips that are long enough are returned.
+    If no clip shows an emotion, all clips that are long enough are returned.
     """
     long = clips[clips["n_frames"] >= min(frames, int(clips["n_frames"].max()))]
     long = long[~long["clip_id"].isin(seen)]
@@ -55,9 +55,10 @@ def _strong(clips: pd.DataFrame, frames: int, seen: frozenset[str]) -> list[Clip
 
 
 def _clip(shards: ShardSet, row: ClipRow, rows: list[ClipRow], frames: int) -> CalibrationClip:
-    """The clip of a row.
+    """The calibration clip for a row of the shard set.
 
-    A clip of the embedded corpus can be drawn again. A real clip takes its other face from a clip of another speaker.
+    A clip of the embedded corpus can be drawn again with another face. For a real clip, the other face comes from a
+    clip of another speaker.
     """
     pictures = shards.frames(row.clip_id)[:frames]
     emotion = row.emotion if row.emotion in EMOTIONS else None
@@ -82,7 +83,7 @@ def _clip(shards: ShardSet, row: ClipRow, rows: list[ClipRow], frames: int) -> C
 
 
 def pick_sounds(folder: Path, count: int, frames: int, seen: frozenset[str] = frozenset()) -> list[CalibrationClip]:
-    """Picks at most `count` clips for `shifted_sound`, of any emotion and intensity, with a fixed seed."""
+    """Chooses at most `count` clips for `shifted_sound` with a fixed seed. All emotions and intensities are allowed."""
     shards = open_shards(str(folder))
     table = shards.clips[(shards.clips["valid_fraction"] >= 0.5) & ~shards.clips["clip_id"].isin(seen)]
     order = np.random.default_rng(_SEED).permutation(len(table))[:count]
@@ -97,6 +98,6 @@ def pick_sounds(folder: Path, count: int, frames: int, seen: frozenset[str] = fr
 
 
 def _frames_of(shards: ShardSet, clip_id: str, count: int) -> np.ndarray:
-    """The first `count` frames of another clip. If the clip is shorter, its last frame is repeated."""
+    """The first `count` frames of a clip. If the clip is shorter, its last frame is repeated."""
     frames = shards.frames(clip_id)
     return frames[np.minimum(np.arange(count), len(frames) - 1)]

@@ -1,6 +1,6 @@
-"""Known ways to degrade a video. Each is a pure function of a clip and a step; DEGRADATIONS lists them.
+"""Known ways to degrade a video. Each way is a pure function of a clip and a step. DEGRADATIONS lists all ways.
 
-Step 0 changes nothing; for the mouth's amplitude, step 1 changes nothing. Pictures are (T, H, W, 3) uint8 RGB at 25
+Step 0 changes nothing. In `scale_mouth`, step 1 changes nothing. Pictures are (T, H, W, 3) uint8 RGB at 25
 frames/s; sound is (N,) int16 mono at 16 kHz.
 """
 
@@ -36,7 +36,7 @@ class Video(NamedTuple):
 
 @dataclass(frozen=True)
 class CalibrationClip:
-    """A clip to degrade. Its functions return (T, H, W, 3) pictures; None: the clip cannot be changed in this way."""
+    """A clip to degrade. Its functions return (T, H, W, 3) pictures; None: this change is impossible for the clip."""
 
     name: str
     group: str  # "embedded" for a clip of the embedded corpus, else "real"
@@ -44,18 +44,18 @@ class CalibrationClip:
     audio: np.ndarray
     points: np.ndarray  # (T, 68, 2) px, NaN without a face
     labels: Labels = field(default_factory=Labels)
-    with_mouth: Callable[[float], np.ndarray] | None = None  # scales the mouth's movement by a factor, nothing else
+    with_mouth: Callable[[float], np.ndarray] | None = None  # scales only the mouth's movement, by a factor
     with_other_face: Callable[[], np.ndarray] | None = None  # shows another speaker
     with_other_emotion: Callable[[], np.ndarray] | None = None  # shows labels.reference_emotion
     mesh: tuple[np.ndarray, np.ndarray] | None = None  # (T, 478, 3) points and (T, 52) blendshapes, if they are known
 
 
 class NotMakeable(Exception):
-    """The clip cannot be degraded in this way, because it cannot be drawn again."""
+    """The degradation is impossible for the clip, because the clip cannot be drawn again."""
 
 
 def encoded(frames: np.ndarray, encoding: Encoding, suffix: str = ".mkv") -> np.ndarray:
-    """The frames after encoding and decoding; `suffix` chooses the container, Matroska by default."""
+    """The frames after encoding and decoding. `suffix` determines the container; the default is Matroska."""
     with tempfile.TemporaryDirectory(prefix="cmet-calibrate-") as folder:
         path = Path(folder) / f"clip{suffix}"
         write_video(path, frames, FPS, encoding=encoding)
@@ -63,15 +63,15 @@ def encoded(frames: np.ndarray, encoding: Encoding, suffix: str = ".mkv") -> np.
 
 
 def as_written(frames: np.ndarray) -> np.ndarray:
-    """The frames after the encoding that this suite uses for the output of every method."""
+    """The frames after encoding and decoding with the settings that this suite uses for every generated video."""
     return encoded(frames, Encoding(**WRITER))
 
 
 def stand_in(frames: np.ndarray) -> np.ndarray:
-    """A plausible output of a method: blurred (sigma 2 px) and two frames late.
+    """Frames similar to the output of a method: the clip's frames, blurred (sigma 2 px) and two frames late.
 
-    Noise bands are measured on it, because a change that lowers a method's PSNR by less than 1 dB lowers the PSNR of
-    the ground truth itself by 10 dB.
+    Noise bands are measured on the stand-in and not on the ground truth. The reason is that the same change lowers the
+    PSNR of a method by less than 1 dB and the PSNR of the ground truth by 10 dB.
     """
     late = frames[np.maximum(np.arange(len(frames)) - 2, 0)]
     return np.stack([cv2.GaussianBlur(frame, (0, 0), 2.0) for frame in late])
@@ -85,7 +85,7 @@ def reencode(clip: CalibrationClip, crf: Step) -> Video:
 
 
 def move(clip: CalibrationClip, px: Step) -> Video:
-    """Moves the pictures `px` pixels to the right; the pixels of the left edge are repeated."""
+    """Moves the pictures `px` pixels to the right. The gap on the left is filled with the pixels of the left edge."""
     k = int(px)
     padded = np.pad(clip.frames, ((0, 0), (0, 0), (k, 0), (0, 0)), mode="edge")
     return Video(np.ascontiguousarray(padded[:, :, : clip.frames.shape[2]]), clip.audio)
@@ -108,7 +108,7 @@ def jpeg(clip: CalibrationClip, quality: Step) -> Video:
 
 
 def change_codec(clip: CalibrationClip, name: Step) -> Video:
-    """Encodes the pictures with the codec `name` of _CODECS; 0: no change."""
+    """Encodes the pictures with the codec `name` in _CODECS; 0: no change."""
     if name == 0:
         return Video(clip.frames, clip.audio)
     return Video(encoded(clip.frames, *_CODECS[str(name)]), clip.audio)
@@ -133,14 +133,17 @@ def hold(clip: CalibrationClip, n: Step) -> Video:
 
 
 def remove(clip: CalibrationClip, k: Step) -> Video:
-    """Removes `k` evenly spread frames, so that the clip becomes shorter than its ground truth."""
+    """Removes `k` evenly spread frames, so that the clip is shorter than its ground truth."""
     count = int(k)
     gone = ((np.arange(count) + 0.5) * len(clip.frames) / max(count, 1)).astype(int)
     return Video(np.delete(clip.frames, gone, axis=0) if count else clip.frames, clip.audio)
 
 
 def shift_sound(clip: CalibrationClip, k: Step) -> Video:
-    """Shifts the sound `k` frames earlier (later if negative) and fills with silence. SyncNet's offset grows by k."""
+    """Moves the sound `k` frames earlier, or later if `k` is negative. The gap is silent.
+
+    The offset that SyncNet measures grows by k.
+    """
     n = int(k) * SAMPLES
     out = np.zeros_like(clip.audio)
     if n >= 0:
@@ -151,10 +154,11 @@ def shift_sound(clip: CalibrationClip, k: Step) -> Video:
 
 
 def freeze_mouth(clip: CalibrationClip, share: Step) -> Video:
-    """Draws the mouth of the first frame over all frames, with the opacity `share` (1: opaque).
+    """Draws the mouth of the first frame with a face over the mouth in all frames. `share`: opacity, 1 is opaque.
 
-    The rigid points of the head give the position of the mouth in each frame. The patch is the hull of both mouths. It
-    is widened by 0.2 of the distance between the eyes, and has a soft edge.
+    The position of the drawn mouth follows those landmarks that do not move with the expression. The drawn area is the
+    convex hull of the drawn mouth and the frame's mouth, widened by 0.2 of the distance between the eyes. Its edge is
+    soft.
     """
     out = clip.frames.copy()
     seen = np.flatnonzero(np.isfinite(clip.points).all(axis=(1, 2)))
@@ -177,7 +181,7 @@ def freeze_mouth(clip: CalibrationClip, share: Step) -> Video:
 
 
 def scale_mouth(clip: CalibrationClip, factor: Step) -> Video:
-    """Draws the clip again with the mouth's movement times `factor`. Factor 1 is the control: no change."""
+    """Draws the clip again with the mouth's movement times `factor`. The control, factor 1, changes nothing."""
     if clip.with_mouth is None:
         raise NotMakeable
     return Video(clip.with_mouth(float(factor)), clip.audio)
@@ -186,8 +190,8 @@ def scale_mouth(clip: CalibrationClip, factor: Step) -> Video:
 def swap_identity(clip: CalibrationClip, _: Step) -> Video:
     """Shows another speaker.
 
-    For an embedded clip, another face gives the same performance. For a real clip, the frames of another clip are used,
-    so the sentence differs too.
+    A clip of the embedded corpus is drawn again with another face and the same movements. A real clip is replaced by
+    the frames of another clip, so the sentence differs too.
     """
     if clip.with_other_face is None:
         raise NotMakeable
@@ -203,19 +207,19 @@ def swap_emotion(clip: CalibrationClip, _: Step) -> Video:
 
 @dataclass(frozen=True)
 class Degradation:
-    """One way to degrade a clip. The record of a metric states, by `name`, how the metric should react."""
+    """One way to degrade a clip. The record of a metric states how the metric should react to it."""
 
     name: str
     unit: str  # unit of the steps
     steps: tuple[Step, ...]  # weak to strong
     apply: Callable[[CalibrationClip, Step], Video]
-    sound_only: bool = False  # the pictures stay the same, so only metrics that need the sound are computed
+    sound_only: bool = False  # only the sound changes, so only metrics that need the sound are computed
 
 
 _REENCODE = Degradation("reencode", "crf", (18, 23, 33), reencode)
 _MOVE = Degradation("move", "px", (1, 2), move)
-# The changes that these make to the stand-in are noise; noise.py defines which of them count for the band. Crf 33 is
-# left out, because it is damage, which is more than noise.
+# The changes of a metric by these degradations of the stand-in are noise; NOT_IN_BAND in noise.py lists changes that do
+# not count for the noise band. Crf 33 is left out, because it is real damage and not only noise.
 NOISE: tuple[Degradation, ...] = (replace(_REENCODE, steps=(18, 23)), _MOVE)
 DEGRADATIONS: tuple[Degradation, ...] = (
     _REENCODE,

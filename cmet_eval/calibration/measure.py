@@ -35,12 +35,12 @@ def calibrate(
 ) -> Iterable[Answer]:
     """Computes every metric on every degradation of every clip.
 
-    A clip is first encoded as the suite encodes videos, so that PSNR is finite, and then degraded. The target is the
-    clip itself.
+    A clip is first encoded as the suite encodes generated videos, so that PSNR is finite, and then degraded. The
+    degraded clip is compared with the unchanged clip.
 
     Args:
-        other_evaluators: folders of evaluators trained with other seeds; the changes that they make to the
-            answers on the stand-in are noise too.
+        other_evaluators: folders of evaluators trained with other seeds. If such an evaluator changes an answer on the
+            stand-in, this change is noise too.
     """
     for clip in clips:
         target = Sample(clip.frames, FPS, clip.audio, clip.name, clip.labels)
@@ -74,15 +74,15 @@ def _noise(
 
 
 def evaluators_first(folders: Sequence[Path], files: ModelFiles) -> ModelFiles:
-    """The same model files, but the evaluators in these folders are found before all others."""
+    """The same model files, but evaluators are searched for in `folders` first."""
     return replace(files, weights=(*folders, *files.weights))
 
 
 def shifted_sound(clips: Iterable[CalibrationClip], metrics: Sequence[Metric]) -> Iterable[Answer]:
     """Computes the offset that each metric finds when the sound is shifted.
 
-    The pictures of a clip are processed only once, so that many clips can be measured. They are the pictures in the
-    shards. Stored landmarks are used if the clip has them.
+    To save time, the pictures of a clip are processed only once. The pictures are those in the shards. If the clip has
+    stored landmarks, these landmarks are used.
     """
     how = next(how for how in DEGRADATIONS if how.sound_only)
     measuring = [metric for metric in metrics if metric.measures_offset]
@@ -110,12 +110,12 @@ def _degraded(
         sample = _sample(clip, video.frames, video.audio)
         if how.sound_only and asked:
             mediapipe_landmarks(base, asked[0].files)
-            sample.copy_cached(base, is_of_pictures)  # the pictures are the same, so their results are reused
+            sample.copy_cached(base, is_of_pictures)  # reuse the results of the unchanged pictures
         yield from _answers(clip, name, label(step), asked, sample, target)
 
 
 def _asked(metric: Metric, how: Degradation, step: Step, noise: bool) -> bool:
-    """Whether the metric is computed. A slow metric is computed only at the last step and for its noise band."""
+    """Whether the metric is computed. A slow metric is computed only at the last step and for the noise band."""
     if how.sound_only:
         return metric.needs_audio
     return noise or not metric.slow or step == how.steps[-1]

@@ -1,8 +1,8 @@
 """Derives noise bands and verdicts from the answers of a calibration.
 
-A noise band is the size of the change of a metric without a visible cause: by re-encoding, by a crop moved by 1 px, or
-by another seed in the training of an evaluator. A difference between two methods has no meaning if it is smaller than
-the band.
+A noise band is the size of the change of a metric by a cause that does not visibly change a video. The causes are
+re-encoding, a crop that is moved by 1 px, and another seed in the training of an evaluator. If the difference between
+two methods is smaller than the noise band, the difference has no meaning.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from cmet_eval.calibration.answers import BASE, EVALUATOR, NO_STEP, STAND_IN, An
 from cmet_eval.calibration.degradations import NOISE, Degradation
 from cmet_metrics.base import Metric
 
-# These kinds are reported, but do not count for the band. Moving by 2 px costs 3 to 4 dB of PSNR; with such a band, no
-# two methods would differ.
+# These kinds of noise are reported, but do not count for the band. A crop that is moved by 2 px lowers the PSNR by 3 to
+# 4 dB. With such a wide band, no two methods would differ.
 NOT_IN_BAND = frozenset({("move", "2")})
 
 Claim = Literal["worse", "unchanged", ""]
@@ -26,23 +26,23 @@ Claim = Literal["worse", "unchanged", ""]
 class Verdict(NamedTuple):
     """Whether the claim of a metric about a degradation holds."""
 
-    wrong: str  # why the claim failed; empty if it holds or if there is no claim
-    change: float | None  # median difference over clips at the last step; None if it is not known
+    wrong: str  # why the claim failed; empty if the claim holds or if there is no claim
+    change: float | None  # median difference over clips at the last step; None if there are no values
 
 
 class Offsets(NamedTuple):
-    """How often a metric finds a shift of the sound by k frames. A video is one clip with one shift."""
+    """How often a metric finds a shift of the sound by k frames. Each video is one clip with one shift."""
 
     videos: int  # number of all videos
-    exact: int  # videos whose offset is k
-    near: int  # videos whose offset differs from k by at most 1
-    relative: int  # videos whose offset is k more than the offset of the clip without a shift
+    exact: int  # videos with the measured offset k
+    near: int  # videos whose measured offset differs from k by at most 1
+    relative: int  # videos whose measured offset is k more than that of the clip without a shift
 
 
 def differences(
     answers: Sequence[Answer], metric: str, start: str, degradation: tuple[str, str], group: str | None
 ) -> np.ndarray:
-    """(n,) for each clip with both values: the value at `degradation` (name, step) minus the value at `start`."""
+    """(n,) value at `degradation` (name, step) minus value at `start`, for all clips that have both values."""
     after: dict[str, float] = {}
     before: dict[str, float] = {}
     for a in answers:
@@ -55,13 +55,13 @@ def differences(
 
 
 def band_of(answers: Sequence[Answer], metric: str, noise: str, step: str, group: str | None) -> float | None:
-    """Mean size, over clips, of the change that a kind of noise makes on the stand-in; None if there is no clip."""
+    """Mean over clips of the absolute change that a kind of noise makes on the stand-in; None if there is no clip."""
     found = differences(answers, metric, STAND_IN, (f"{STAND_IN}+{noise}", step), group)
     return float(np.abs(found).mean()) if len(found) else None
 
 
 def kinds_of_noise(answers: Sequence[Answer]) -> list[tuple[str, str]]:
-    """(name, step) of all kinds of noise: the degradations in NOISE, and the other evaluators in the answers."""
+    """(name, step) of all kinds of noise: the degradations in NOISE, and the evaluators with other seeds."""
     seeds = sorted({a.step for a in answers if a.degradation == f"{STAND_IN}+{EVALUATOR}"})
     return [(how.name, label(step)) for how in NOISE for step in how.steps] + [(EVALUATOR, seed) for seed in seeds]
 
@@ -79,7 +79,7 @@ def whole_band(answers: Sequence[Answer], metric: str, group: str | None) -> flo
 
 
 def bands(answers: Sequence[Answer], metrics: Sequence[Metric]) -> list[dict[str, str]]:
-    """The rows of bands.csv, which boards read: one per metric and source (the kind of clips)."""
+    """The rows of bands.csv, one per metric and kind of clips. The leaderboard reads bands.csv."""
     out = []
     for metric in metrics:
         for group in groups(answers):
@@ -109,7 +109,7 @@ def noise_table(answers: Sequence[Answer], metrics: Sequence[Metric]) -> list[di
 
 
 def claim_of(metric: Metric, how: Degradation) -> Claim:
-    """What the metric's record claims about the last step of a degradation; empty if it claims nothing."""
+    """What the metric's record claims about the last step of a degradation; empty if there is no claim."""
     return "worse" if how.name in metric.worsened_by else "unchanged" if how.name in metric.unchanged_by else ""
 
 
@@ -138,7 +138,7 @@ def verdict(answers: Sequence[Answer], metric: Metric, how: Degradation, group: 
 
 
 def offsets(answers: Sequence[Answer], metric: str, group: str) -> Offsets:
-    """How well the metric finds shifts of the sound."""
+    """Counts how often the metric finds the shift of the sound."""
     found = [(a, a.offset) for a in answers if (a.metric, a.group) == (metric, group) and a.offset is not None]
     own = {a.clip: offset for a, offset in found if a.degradation == BASE}
     errors = [

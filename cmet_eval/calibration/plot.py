@@ -114,7 +114,7 @@ def _table(answers: Sequence[Answer], how: Degradation, names: Sequence[str], st
 
 
 def _write_losses(axis: Axes, mine: Sequence[Answer], how: Degradation, names: Sequence[str]) -> None:
-    """Writes into the panel why values are absent at a step, because a gap in a line does not show the reason."""
+    """Writes the reasons for absent values into the panel, because a gap in a line does not show the reason."""
     scored = {a.clip for a in mine if a.degradation == BASE and a.value is not None}
     for k, name in enumerate(names):
         here = [a for a in mine if (a.degradation, a.step) == (how.name, name)]

@@ -16,10 +16,10 @@ from embedded_corpus.rig import ACTION_INDEX
 from embedded_corpus.speech import mouth_track
 from talking_face.media.reading import FPS
 
-# PSNR in dB: a clip that is drawn again from its name reaches at least this value; another clip stays below 20.
+# PSNR in dB. If a clip is drawn again from its name, the PSNR is at least SAME_DB. For another clip, it is below 20 dB.
 SAME_DB = 30.0
 _EYES = [ACTION_INDEX["eye_l"], ACTION_INDEX["eye_r"]]
-# Emotion of a clip -> its emotion after the swap. The face shows the two emotions with different muscles.
+# Emotion of a clip -> the emotion after `swap_emotion`. The face shows the two emotions with different muscles.
 _OTHER = {
     "happy": "angry", "angry": "happy", "sad": "surprised", "surprised": "sad", "fear": "happy",
     "disgusted": "surprised", "contempt": "surprised", "neutral": "happy",
@@ -27,7 +27,7 @@ _OTHER = {
 
 
 class ClipRow(Protocol):
-    """The columns of a shard set's row that this module reads."""
+    """The columns of a shard set's table of clips that this module reads."""
 
     clip_id: str
     speaker: str
@@ -37,7 +37,7 @@ class ClipRow(Protocol):
 
 
 def other_emotion(emotion: str) -> str:
-    """The emotion that replaces `emotion` in the swap."""
+    """The emotion that replaces `emotion` in `swap_emotion`."""
     return _OTHER[emotion]
 
 
@@ -50,7 +50,7 @@ def other_speaker(speaker: str) -> str:
 def changed_weights(act: Performance, mouth: float = 1.0, emotion: str | None = None) -> np.ndarray:
     """The weights of a performance after a change: the mouth's movement times `mouth`, or another emotion.
 
-    The other emotion has the same strength. Blinks are kept.
+    The other emotion has the same strength as the first emotion. Blinks are kept.
 
     Returns:
         (T, len(ACTIONS)) float32; exactly `act.weights` if nothing changes.
@@ -72,13 +72,13 @@ def changed_weights(act: Performance, mouth: float = 1.0, emotion: str | None = 
         strength = np.full_like(strength, LEVELS[3])
     old, new = weights(spec.emotion, 1.0, act.strength), weights(emotion or spec.emotion, mouth, strength)
     out = act.weights + new - old
-    # A blink multiplies the opening of the eyes, so the eyes are changed by a factor.
+    # A blink multiplies the weights of the eyes by a factor, so the emotion is changed by a factor too.
     out[:, _EYES] = act.weights[:, _EYES] * new[:, _EYES] / old[:, _EYES]
     return np.asarray(out, np.float32)
 
 
 class Redrawn:
-    """One clip of the corpus, as pictures in the crop of its shard."""
+    """One clip of the embedded corpus, which can be drawn again in the crop of its shard."""
 
     def __init__(self, spec: ClipSpec, crop_transform: np.ndarray, size: int, fps: float = 30.0) -> None:
         """`crop_transform`: (T, 2, 3), for T frames at 25 frames/s. `fps`: frame rate at which the clip was drawn."""
@@ -100,16 +100,17 @@ class Redrawn:
 
     def _cut(self, picture: np.ndarray, transform: np.ndarray) -> np.ndarray:
         matrix = transform.astype(np.float64)
-        # In shards, coordinate 0 is the edge of the first pixel; in OpenCV, it is the centre of this pixel.
+        # In shards, coordinate 0 is the edge of the first pixel. In OpenCV, coordinate 0 is the centre of this pixel.
         matrix[:, 2] += 0.5 * matrix[:, :2].sum(axis=1) - 0.5
         size = (self._size, self._size)
         return cv2.warpAffine(picture, matrix, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
 
 
 def redrawn(row: ClipRow, frames: np.ndarray, crop_transform: np.ndarray) -> Redrawn | None:
-    """The clip of a shard set's row, if it belongs to the embedded corpus in its usual form; else None.
+    """The clip of a shard set's row, ready to be drawn again; None if it is not a clip of the default embedded corpus.
 
-    The name alone does not prove this. So the middle frame is drawn and compared; below SAME_DB, it is another clip.
+    The clip's name does not prove this. So the middle frame is drawn and compared with the stored middle frame. If the
+    PSNR is below SAME_DB, the row is another clip.
     """
     key = f"{row.speaker}/front/{row.emotion}/level_{row.intensity}/{row.take}"
     if row.speaker not in speaker_names(8):

@@ -15,7 +15,7 @@ _MARKS = {"worse": "↑ ", "unchanged": "= ", "": ""}
 
 
 def tables(answers: Sequence[Answer], metrics: Sequence[Metric]) -> str:
-    """Markdown text: the noise bands and the changes at the last steps, by kind of clips; then the sound offsets."""
+    """Markdown text with three tables: the noise bands, the changes at the last steps, and the offsets of the sound."""
     lines: list[str] = []
     for group in groups(answers):
         mine = [a for a in answers if a.group == group]
@@ -52,7 +52,7 @@ def _change_lines(answers: Sequence[Answer], metrics: Sequence[Metric], group: s
 
 
 def _change(answers: Sequence[Answer], metric: Metric, how: Degradation, group: str) -> str:
-    """The median change, with a mark for the claim; bold if the claim fails."""
+    """The cell of a table: the median change with a mark for the claim, in bold if the claim fails."""
     wrong, change = verdict(answers, metric, how, group)
     if change is None:
         return "-"

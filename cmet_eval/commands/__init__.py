@@ -1,1 +1,1 @@
-"""One file per command. Each has a function with the command's name; its arguments are the command's options."""
+"""One file per command. Each file has a function with the command's name. The parameters are the command's options."""

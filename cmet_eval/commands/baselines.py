@@ -59,10 +59,10 @@ def method_text(name: str, files: ModelFiles) -> str:
 
     Args:
         name: a name as `cmet_baselines.registry.get_method` accepts it.
-        files: folders in which trained weights are searched.
+        files: folders in which trained weights are searched for.
 
     Raises:
-        UserError: the method is unknown, or cannot be run as it is described.
+        UserError: the method is unknown, or its description has an error.
     """
     record = describe(name, files)
     example = record.pop("example", None)

@@ -31,7 +31,7 @@ def demo(
     workers: Workers = 2,
     quiet: Quiet = False,
 ) -> None:
-    limit_threads(1)  # like `train`, so that every command trains the same networks
+    limit_threads(1)  # as in `train`, so that all commands train the same networks
     from cmet_baselines.published import published_rows
     from cmet_eval import demo as embedded
     from cmet_eval.protocol.draw import Draw

@@ -50,17 +50,17 @@ PACKAGES = {
     "face-recognition-models": "dlib weights",
     "fer": "fer_mini_xception weights",
 }
-# Without these packages nothing starts. Without another package, only the parts that PACKAGES names do not work.
+# Without these packages, nothing works. If another package is absent, only the parts that PACKAGES lists do not work.
 _ESSENTIAL = {"numpy", "scipy", "opencv-contrib-python-headless", "av", "mediapipe", "dlib-bin", "pydantic", "pooch",
               "dask", "distributed", "pyarrow", "pandas", "jinja2"}  # fmt: skip
 _ESSENTIAL_WEIGHTS = {"face_landmarker", "dlib_68"}
-# Shared library -> Debian package. libmediapipe needs both libraries, also on servers.
+# Shared library -> Debian package. libmediapipe needs both libraries, even on machines without a display.
 _LIBRARIES = {"libEGL.so.1": "libegl1", "libGLESv2.so.2": "libgles2"}
 _OPENCVS = ("opencv-python", "opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless")
 
 
 class Problem(NamedTuple):
-    """Something that will not work here."""
+    """Something that will not work on this machine."""
 
     stops_demo: bool
     text: str

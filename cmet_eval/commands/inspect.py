@@ -49,7 +49,7 @@ def inspect(
 
 
 def _print_clips(shards: ShardSet) -> None:
-    """Prints numbers and labels of the kept clips."""
+    """Prints the numbers and the labels of the kept clips."""
     table = shards.clips
     seconds = float((table["n_frames"] / table["fps"]).sum())
     print(f"clips      {len(table)}, {int(table['n_frames'].sum())} frames, {seconds:.1f} s")
@@ -82,7 +82,7 @@ def _print_ledger(shards: ShardSet) -> None:
     print("ledger     " + ", ".join(f"{counts.get(status, 0)} {status}" for status in STATUSES))
     lost = ledger[ledger["status"] != "kept"]
     groups = lost.groupby(["status", "reason"], sort=True)
-    # Files that are not clips come last, because they are mostly readmes and side files.
+    # Print files that are not clips last, because most of these files are readmes and other additional files.
     for (status, reason), rows in sorted(groups, key=lambda group: group[0][1] == Reason.NOT_A_CLIP):
         stages = ", ".join(sorted(set(rows["stage"]) - {""}))
         print(f"  {status}, {reason} ({stages}): {len(rows)}")
@@ -93,7 +93,7 @@ def _print_ledger(shards: ShardSet) -> None:
 
 
 def _print_missing(shards: ShardSet) -> None:
-    """Prints how many clips of the release were not found."""
+    """Prints how many clips of the dataset's published release were not found."""
     dataset = shards.card["dataset"]
     found = shards.ledger[shards.ledger["status"].isin(["kept", "dropped", "excluded"])]
     lacking = contents.missing(dataset, found.to_dict("records"))
@@ -121,7 +121,7 @@ def _print_missing(shards: ShardSet) -> None:
 def contact_sheet(shards: ShardSet, n_clips: int = 24, n_frames: int = 4) -> np.ndarray:
     """(H, W, 3) uint8 RGB: frames of clips that are spread over the set.
 
-    A frame with a valid face shows its 68 face points. A frame without one has a red border.
+    A frame with a valid face shows its 68 face points. A frame without a valid face has a red border.
     """
     ids = list(shards.clips["clip_id"])
     picked = [ids[i] for i in np.unique(np.linspace(0, len(ids) - 1, min(n_clips, len(ids))).round().astype(int))]
@@ -134,7 +134,7 @@ def contact_sheet(shards: ShardSet, n_clips: int = 24, n_frames: int = 4) -> np.
 
 
 def _strip(shards: ShardSet, clip_id: str, n_frames: int) -> np.ndarray:
-    """One clip: `n_frames` thumbnails in a row, with its name below."""
+    """One clip: `n_frames` thumbnails side by side, with the clip's name below."""
     landmarks, valid = shards.landmarks(clip_id), shards.valid(clip_id)
     indices = np.linspace(0, len(valid) - 1, n_frames).round().astype(int)
     images = shards.frames(clip_id, indices.tolist())

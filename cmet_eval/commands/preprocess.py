@@ -27,7 +27,7 @@ SETTINGS = ("split", "defects", "clips", "align", "size", "codec", "require_audi
 
 @dataclass(frozen=True)
 class CommandOptions:
-    """Options that are not settings. They do not change the content of the shards, or they abbreviate a setting."""
+    """Options that are not settings: they leave the content of the shards unchanged, or are short forms of settings."""
 
     config: Annotated[
         Path | None, typer.Option(help="TOML file of settings and reader options; the command line wins over it.")
@@ -107,7 +107,7 @@ def _report(summary: PreprocessSummary, seconds: float) -> None:
     print(f"{work}; digest {summary.digest}")
 
 
-# -- options from their declarations -----------------------------------------------------------------------------------
+# -- options from the declared fields ----------------------------------------------------------------------------------
 
 
 def _parameters() -> Iterator[inspect.Parameter]:
@@ -139,7 +139,7 @@ def _parameter(name: str, field: FieldInfo, about: str, default: object) -> insp
 
 
 def _kind(field: FieldInfo) -> object:
-    """The type that typer reads from the command line; pydantic checks the value itself."""
+    """The type of an option for typer. The value is checked later by pydantic."""
     for kind in (bool, int, float, Path):
         if field.annotation in (kind, kind | None):
             return kind | None
@@ -153,7 +153,7 @@ def _shown(flag: str, default: object) -> str:
 
 
 def _flag(name: str) -> str:
-    """The option of a setting; for example, `deadline_s` is `--deadline`."""
+    """The name of a setting's option; for example, `--deadline` for `deadline_s`."""
     return f"--{name.removesuffix('_s').replace('_', '-')}"
 
 

@@ -12,7 +12,7 @@ from talking_face.execution.options import RunOptions
 from talking_face.threads import limit_threads
 
 
-# long: typer makes one command-line option of each parameter
+# This function has many parameters, because typer turns each parameter into a command-line option.
 def run(
     method: Annotated[
         list[str], typer.Option(help="a name of the catalogue, a .toml of yours, or module:Class; repeatable")
@@ -41,7 +41,7 @@ def run(
     quiet: Quiet = False,
 ) -> None:
     if data is None:
-        limit_threads(1)  # like `train`, so that every command trains the same networks
+        limit_threads(1)  # as in `train`, so that all commands train the same networks
     from cmet_eval import demo
     from cmet_eval.protocol.draw import Draw
     from cmet_eval.runs import evaluate

@@ -33,10 +33,10 @@ class What(StrEnum):
     EVALUATORS = "evaluators"
 
 
-MAIN = "main"  # the name of the shard set that is given without a name
+MAIN = "main"  # the name for the shard set that the user gives without a name
 
 
-# long: typer makes one command-line option of each parameter
+# This function has many parameters, because typer turns each parameter into a command-line option.
 def train(
     what: What = typer.Argument(...),
     data: list[str] = typer.Option(
@@ -66,7 +66,8 @@ def train(
     _refuse(what, of_models if what is What.EVALUATORS else of_evaluators)
     folders = _folders(data)
     if what is not What.EVALUATORS:
-        limit_threads(threads or 1)  # before numpy starts threads: their number changes the sums in closed-form fits
+        # Do this before numpy starts threads, because the number of threads changes the sums in closed-form fits.
+        limit_threads(threads or 1)
     _require_torch()
     if what is What.EVALUATORS:
         if list(folders) != [MAIN]:
@@ -81,7 +82,7 @@ def train(
     from cmet_reference.training.models import train_model
     from cmet_reference.training.options import TrainOptions
 
-    main = int(os.environ.get("RANK", 0)) == 0  # if there are several processes, only one prints
+    main = int(os.environ.get("RANK", 0)) == 0  # if there are several processes, only the first process prints
     default = TrainOptions()
     options = TrainOptions(
         seed=seed,
@@ -100,7 +101,7 @@ def train(
 
 
 def _refuse(what: What, foreign: Mapping[str, object]) -> None:
-    """Raises UserError if an option was given that this training does not have."""
+    """Raises UserError if the user gave an option that this training does not have."""
     for name, value in foreign.items():
         if value is not None:
             raise UserError(f"{name} is not an option of `train {what}`; see `cmet-eval train --help`")

@@ -11,7 +11,7 @@ from cmet_eval.commands.options import OwnMetrics, Pattern, Quiet, WorkersOrNone
 from talking_face.execution.options import RunOptions
 
 
-# long: typer makes one command-line option of each parameter
+# This function has many parameters, because typer turns each parameter into a command-line option.
 def verify(
     results: Annotated[Path, typer.Argument(help="folder of result rows, or one file")],
     videos: Annotated[Path, typer.Option(help="folder of the videos, or of METHOD/SETTING/ as a run writes them")],
@@ -64,5 +64,5 @@ def verify(
 
 
 def _run_of(results: Path) -> Path:
-    """The run's folder. `results` is RUN/results, a folder below it, or a file in it."""
+    """The run's folder, RUN. `results` is RUN/results, or a folder or file below RUN/results."""
     return next((place.parent for place in (results, *results.parents) if place.name == "results"), results.parent)

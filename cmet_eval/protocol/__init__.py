@@ -1,1 +1,1 @@
-"""The protocol of an evaluation: settings, the pairs that are drawn for them, and the lists that papers publish."""
+"""The protocol of an evaluation: settings, drawing of evaluation pairs, and lists of pairs that papers publish."""

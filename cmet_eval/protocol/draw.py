@@ -1,9 +1,10 @@
 """Draws the evaluation pairs of a setting from the clips of a shard set.
 
-Every choice takes the clips whose names have the smallest SHA-256 hashes; there is no random generator. So the same
-clips give the same pairs on every machine and with every library version. A clip that is added to the set changes only
-the cells in which it is chosen. The ground-truth clip depends only on seed, speaker and target emotion. So all settings
-use the same ground-truth recordings, and a lower score in one setting is due to its reference clips.
+Every choice takes the clips with the smallest SHA-256 hash of a text that contains the clip's id. There is no random
+number generator. So the same clips give the same pairs on every machine and with every library version. If a clip is
+added to the shard set, only the pairs that use this clip change. In settings with the rule `cells`, the ground-truth
+clip depends only on seed, speaker and target emotion. So these settings use the same ground-truth clips, and a lower
+score in one setting is caused by its reference clips.
 """
 
 from __future__ import annotations
@@ -24,15 +25,15 @@ from talking_face.emotions import emotion_order
 from talking_face.files import sha256_of
 from talking_face.reasons import UserError
 
-HasFace = Callable[[str], np.ndarray]  # clip_id -> (T,) bool: True for frames that show a face
+HasFace = Callable[[str], np.ndarray]  # clip_id -> (T,) bool: True for a frame that shows a face
 
 
 @dataclass(frozen=True)
 class Draw:
     """How many pairs of a setting are drawn, and from which split."""
 
-    max_pairs: int | None = None  # size of the subset, see `balanced_subset`; None: all pairs
-    seeds: int | None = None  # number of draws, with the seeds 0..seeds-1; None: the setting's number
+    max_pairs: int | None = None  # size of the subset that `balanced_subset` chooses; None: all pairs
+    seeds: int | None = None  # pairs are drawn with the seeds 0 to seeds-1; None: the setting's number of seeds
     split: str | None = None  # name of the split, or "all" for every clip; None: the setting's split
 
 
@@ -57,8 +58,8 @@ def draw_pairs(
         setting: the rules of the draw.
         draw: number of pairs, number of seeds, and the split; None: the setting's own values.
         data_digest: digest of the shard set, stored in the list.
-        has_face: returns the frames that show a face, so that every reference frame shows one. It is called only for
-            clips whose valid_fraction is below 1.
+        has_face: states which frames of a clip show a face; only these frames can be reference frames. The function
+            is called only for clips whose valid_fraction is below 1. None: all frames can be reference frames.
 
     Raises:
         UserError: no clip with an emotion label is in the split, or no pair can be drawn.
@@ -104,7 +105,7 @@ class _Roles:
 class _Drawing:
     """Draws the pairs of one setting from one set of clips, one seed at a time.
 
-    While it draws, it collects `missing` and `notes` for the pair list.
+    The texts for the pair list's fields `missing` and `notes` are collected during the draw.
     """
 
     def __init__(self, setting: Setting, usable: pd.DataFrame, has_face: HasFace | None) -> None:
@@ -140,7 +141,7 @@ class _Drawing:
                     yield self._pair(name, seed, frames, _Roles(reference, moving, truth, truth), target)
 
     def clips(self, seed: int) -> Iterable[Pair]:
-        """One pair per clip. All seeds use the same clips; only the reference frames depend on the seed."""
+        """One pair per clip. All seeds use the same clips. Only the reference frames depend on the seed."""
         taken = 0
         for clip in _ranked(self.by_id.index, "clips"):
             if taken == self.setting.clips:
@@ -157,7 +158,7 @@ class _Drawing:
     def listed(self, seed: int) -> Iterable[Pair]:
         """One pair per row of the published list.
 
-        If the shard set has no speaker of the list, the pairs follow the rule of the list; see `list_by_rule`.
+        If the shard set has no speaker of the list, `list_by_rule` makes rows for the speakers of the shard set.
         """
         rows = self.setting.row_list
         found = find_in_clips(rows, self.usable)
@@ -214,7 +215,7 @@ class _Drawing:
         )
 
     def _pool(self, seed: int, emotion: str, truth: str | None) -> tuple[str, ...]:
-        """Clips whose sound gives a method examples of the emotion. The ground truth is left out."""
+        """Clips whose sound is an example of the emotion for a method. The ground truth is left out."""
         if seed not in self._pools:
             self._pools[seed] = {
                 str(emotion): sorted(group["clip_id"], key=lambda clip: _pool_rank(self.by_id, clip, seed))
@@ -250,13 +251,14 @@ class _Drawing:
 def balanced_subset(pairs: Sequence[Pair], n: int) -> list[Pair]:
     """Chooses at most `n` pairs with balanced speakers and target emotions; returns them in the order of their ids.
 
-    The choice is greedy. The next pair is the pair whose combination of speaker and target emotion was chosen least
-    often so far. Ties are decided by the smallest count of its speaker, then of its target emotion, of its reference
-    emotion and of its seed, and at last by the smallest hash of its id. If the list itself is balanced, the numbers of
-    pairs of two speakers differ by at most one. A smaller subset is contained in every larger subset.
+    The pairs are chosen one after the other. The next pair is always the pair whose combination of speaker and target
+    emotion was chosen least often so far. Among several such pairs, the pair whose speaker was chosen least often is
+    taken. Further ties are decided in the same way by the target emotion, the reference emotion and the seed, and
+    finally by the smallest hash of the pair's id. If `pairs` is balanced, the numbers of chosen pairs of two speakers
+    differ by at most one. A smaller subset is contained in every larger subset.
     """
     left = sorted(pairs, key=lambda pair: (_hash("subset", pair.pair_id), pair.pair_id))
-    # The more important properties come first.
+    # The counts are compared in this order.
     properties = [
         ((p.speaker, p.target_emotion), p.speaker, p.target_emotion, p.reference_emotion, p.seed) for p in left
     ]
@@ -271,12 +273,12 @@ def balanced_subset(pairs: Sequence[Pair], n: int) -> list[Pair]:
     return sorted(taken, key=lambda pair: pair.pair_id)
 
 
-# Value of a setting's `disjoint` -> the column that shows whether two splits share it.
+# Value of a setting's `disjoint` -> the column whose values must differ between two splits.
 _SHARED_BY = {"speaker": "speaker", "sentence": "sentence_id"}
 
 
 def _usable(clips: pd.DataFrame, split: str, setting: Setting) -> pd.DataFrame:
-    """The clips of the split that have a label and at least one frame. Raises UserError if there are none."""
+    """The clips of the split that have a label and at least one frame. Raises UserError if there is no such clip."""
     labelled = clips[clips["n_frames"] >= 1]
     if setting.unlabelled is not None:
         labelled = labelled.assign(emotion=labelled["emotion"].fillna(setting.unlabelled))
@@ -301,7 +303,7 @@ def _usable(clips: pd.DataFrame, split: str, setting: Setting) -> pd.DataFrame:
 
 
 def _check_promises(setting: Setting, split: str, chosen: pd.DataFrame, rest: pd.DataFrame) -> None:
-    """Raises UserError if another split has the same speakers or sentences although the setting excludes this."""
+    """Raises UserError if `rest` and `chosen` have a speaker or sentence in common and the setting forbids this."""
     for name, column in _SHARED_BY.items():
         if name not in setting.disjoint or column not in chosen:
             continue
@@ -313,7 +315,7 @@ def _check_promises(setting: Setting, split: str, chosen: pd.DataFrame, rest: pd
 
 
 def _cells(setting: Setting, emotions: Sequence[str], targets: Sequence[str]) -> Iterable[tuple[str, str]]:
-    """(reference emotion, target emotion) of every cell of one speaker and seed."""
+    """All combinations (reference emotion, target emotion) that the setting draws for one speaker and seed."""
     for target in targets:
         if setting.reference == "neutral":
             yield "neutral", target
@@ -337,7 +339,8 @@ def _source(by_id: pd.DataFrame, others: Sequence[str], reference: str, truth: s
 def _pool_rank(by_id: pd.DataFrame, clip: str, seed: int) -> tuple[int, str, str]:
     """Sort key of the clips in a pool: highest intensity first, then by hash.
 
-    It is the same for every pair of a seed. So for a neutral target both pools are equal.
+    The key depends only on the clip and the seed. So if the target emotion is neutral, the pool of the target emotion
+    and the neutral pool are equal.
     """
     return (-(_int_or_none(by_id.at[clip, "intensity"]) or 0), _hash(seed, "audio-pool", clip), clip)
 
@@ -347,7 +350,7 @@ def _ranked(clips: Iterable[str], *key: object) -> list[str]:
 
 
 def _hash(*parts: object) -> str:
-    # The unit separator keeps ("a", "bc") and ("ab", "c") different.
+    # Join the parts with a separator, so that ("a", "bc") and ("ab", "c") give different hashes.
     return sha256_of("\x1f".join(str(part) for part in parts).encode())
 
 

@@ -34,7 +34,7 @@ Fields: TypeAlias = dict[str, Any]  # the fields of a `Pair`, or the file's meta
 def write_pairs(pair_list: PairList, path: Path) -> None:
     """Writes the list as CSV if the file name ends in .csv, else as Parquet.
 
-    The write is atomic, and the same list always gives the same bytes.
+    The file is written atomically, and the same list always gives the same bytes.
     """
     meta = {
         "setting": pair_list.setting,
@@ -57,7 +57,7 @@ def write_pairs(pair_list: PairList, path: Path) -> None:
 
 
 def read_pairs(path: Path) -> PairList:
-    """Reads a file of `write_pairs`. Raises UserError if the file is not a pair list or was changed by hand."""
+    """Reads a file that `write_pairs` wrote. Raises UserError if the file is not a pair list or was changed by hand."""
     try:
         if path.suffix == ".csv":
             rows, meta = _from_csv(path.read_text(encoding="utf-8"))
@@ -88,7 +88,7 @@ def _to_pair(row: Fields) -> Pair:
 
 
 def _to_csv(rows: list[Fields], meta: Fields) -> str:
-    """CSV text. Lists are JSON, and None is an empty cell. The first line, `# {...}`, holds the metadata."""
+    """CSV text. Lists are written as JSON; None is an empty cell. The first line, `# {...}`, contains the metadata."""
     buffer = io.StringIO()
     buffer.write(f"# {canonical_json(meta)}\n")
     writer = csv.DictWriter(buffer, fieldnames=_SCHEMA.names, lineterminator="\n")

@@ -1,4 +1,4 @@
-"""The pair list, which holds the evaluation cases of one setting, and the file name of a pair."""
+"""The pair list, which contains the evaluation cases of one setting, and the file name of a pair."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from functools import cached_property
 from talking_face.clip import Pair
 from talking_face.signature import digest
 
-_FILE_NAME_LIMIT = 200  # bytes; file systems allow 255, and suffixes are added
+_FILE_NAME_LIMIT = 200  # bytes; less than the 255 bytes that file systems allow, because suffixes are added
 
 
 @dataclass(frozen=True)
 class PairList:
-    """Pairs of one setting, and the data, rules and split that they were drawn from."""
+    """The pairs of one setting, and the data, rules and split from which these pairs were drawn."""
 
     setting: str
     data_digest: str  # digest of the shard set's content
@@ -22,21 +22,21 @@ class PairList:
     split: str = "test"
     seeds: int = 1
     drawn: int = 0  # number of pairs before a subset was chosen
-    missing: tuple[str, ...] = field(default=(), compare=False)  # texts about the cells without a clip
-    notes: tuple[str, ...] = field(default=(), compare=False)  # other facts about the drawing
+    missing: tuple[str, ...] = field(default=(), compare=False)  # texts about pairs without a usable clip
+    notes: tuple[str, ...] = field(default=(), compare=False)  # other texts about the draw
 
     @cached_property
     def digest(self) -> str:
-        """16 hex digits, computed from the pairs only. A list has the same digest in Parquet and in CSV."""
+        """16 hex digits, computed only from the pairs. The Parquet and the CSV file of a list have the same digest."""
         return digest([pair.to_row() for pair in self.pairs])
 
 
 def pair_file_name(pair_id: str) -> str:
-    """A flat file name (no suffix) for a pair id, the same on every system and different for different ids.
+    """A file name for a pair id, without folder and suffix. Different ids give different names.
 
-    A-Z a-z 0-9 . - stay, `/` becomes `__`, and `>` becomes `_to_`. Of other characters, each UTF-8 byte becomes `_xHH`.
+    A-Z a-z 0-9 . - stay, `/` becomes `__`, and `>` becomes `_to_`. Each UTF-8 byte of other characters becomes `_xHH`.
     For example, `neutral-base/M903/neutral>happy/s0/0001` becomes `neutral-base__M903__neutral_to_happy__s0__0001`.
-    Names above 200 bytes are truncated and end in 16 hex digits of the id's SHA-256.
+    A name longer than 200 bytes is truncated and ends with 16 hex digits of the id's SHA-256.
     """
     out = []
     for char in pair_id:

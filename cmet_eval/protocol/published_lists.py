@@ -1,11 +1,12 @@
 """Reads the lists of evaluation rows that papers publish, and finds their clips in a shard set.
 
-A list is a CSV file that states which clip is edited towards which emotion. Its columns are speaker, emotion (the
-target emotion), ground_truth_clip and source_clip (both clip_ids), and sentence_id (which can be empty). Both clips of
-a row contain its sentence. The sentence ids follow the numbering of the list in cmet_pipelines/numbering.toml.
+A list is a CSV file that states which clip is edited towards which emotion. The columns are speaker, emotion (the
+target emotion), ground_truth_clip and source_clip (clip_ids), and sentence_id (which can be empty). In both clips of a
+row, the speaker speaks the sentence of the row. cmet_pipelines/numbering.toml defines the sentence ids.
 
-If the clips of the shard set have sentence ids of this numbering, a row is found by its sentence. So the correct
-recording is found even if the data numbers its clips differently from the list. Otherwise a row is found by clip_id.
+If the clips of the shard set also have these sentence ids, the clips of a row are found by the sentence id. So the
+correct recordings are found even if the data numbers its clips differently from the list. Otherwise the clips of a row
+are found by clip_id.
 """
 
 from __future__ import annotations
@@ -35,14 +36,14 @@ class ListRow(NamedTuple):
 class Found(NamedTuple):
     """The rows of a list that were found among the clips."""
 
-    rows: list[ListRow]  # with the clip_ids of the shard set
+    rows: list[ListRow]  # the rows, with the clip_ids of the shard set
     missing: list[str]  # one line of text per speaker and emotion, with the clips that were not found
-    notes: list[str]  # how the rows were found
+    notes: list[str]  # texts that state how the rows were found
 
 
 @lru_cache(maxsize=8)
 def read_list(path: Path) -> tuple[ListRow, ...]:
-    """The rows of a list, in the order of the file. Raises UserError if the file is not such a list."""
+    """The rows of a list, in the order of the file. Raises UserError if the file is not a list of this form."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
             rows = tuple(ListRow(*(line[name] or "" for name in ListRow._fields)) for line in csv.DictReader(file))
@@ -56,11 +57,12 @@ def read_list(path: Path) -> tuple[ListRow, ...]:
 
 
 class _Finder:
-    """Finds the clips of a list: by sentence in folders whose sentences are known, else by clip_id.
+    """Finds the clips of a list: by sentence id in folders whose sentence ids are known, else by clip_id.
 
-    A folder is a clip_id without its last part. The sentences of a folder can show that the data numbers its clips
-    differently from the list. Then a row without a sentence is found only below the last number that is known to agree
-    with the list before the first difference. After a difference, the same number can mean another recording.
+    A folder is a clip_id without its last part, which is the number of the recording. The sentence ids of a folder can
+    show that the data numbers its recordings differently from the list. After the first different number, the same
+    number can mean another recording. So in such a folder, a row without a sentence id is found only if its number is
+    smaller than the last number that agrees with the list before the first different number.
     """
 
     def __init__(self, rows: Iterable[ListRow], clips: pd.DataFrame) -> None:
@@ -75,7 +77,8 @@ class _Finder:
         for clip, sentence in {(clip, row.sentence_id) for row in rows for clip in row[2:4]}:
             if (there := self.by_sentence.get((_folder(clip), sentence))) is not None:
                 (kept if there == clip else renumbered)[_folder(clip)].add(clip)
-        # Folder -> the clip_id below which its numbers agree with the list. Clip_ids end in numbers of equal width.
+        # Folder -> the clip_id below which the folder's numbers agree with the list. Text order is the order of the
+        # numbers, because all clip_ids end in numbers with the same number of digits.
         self.last_sure = {
             folder: max((clip for clip in kept[folder] if clip < min(others)), default="")
             for folder, others in renumbered.items()
@@ -93,7 +96,7 @@ def find_in_clips(rows: tuple[ListRow, ...], clips: pd.DataFrame) -> Found:
     """Finds the rows of a list among the clips, by the rules of `_Finder`.
 
     The columns of `clips` are clip_id, speaker, emotion and, optionally, sentence_id. One line of `missing` names the
-    speakers without any clip.
+    speakers that have no clip at all.
     """
     finder, speakers = _Finder(rows, clips), set(clips["speaker"])
     found, lost, total = [], defaultdict[tuple[str, str], list[str]](list), Counter[tuple[str, str]]()
@@ -123,7 +126,7 @@ def find_in_clips(rows: tuple[ListRow, ...], clips: pd.DataFrame) -> Found:
 
 
 def list_by_rule(clips: pd.DataFrame) -> Found:
-    """Makes rows for other speakers by the rule of the lists.
+    """Makes rows for clips whose speakers are not in a published list, by the rule of the published lists.
 
     Every emotional clip is paired with a neutral clip of the same speaker and sentence. If there are several such
     neutral clips, the source is the first of them by clip_id.

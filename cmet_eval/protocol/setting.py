@@ -1,4 +1,4 @@
-"""Evaluation settings: how pairs are drawn, and which metrics are valid. Each setting is one TOML file.
+"""Evaluation settings. A setting is a TOML file that states how pairs are drawn, and which metrics are valid.
 
 The files `settings/*.toml` ship with the package. Wherever a setting's name is accepted, a path to another TOML file is
 accepted too. A published list of rows (`rows`) is a CSV file in the folder of the TOML file.
@@ -30,43 +30,44 @@ class Setting(BaseModel):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")
     title: str
     summary: str  # one sentence, shown on the board
-    protocol: str = ""  # where the rule comes from
+    protocol: str = ""  # source of the rules, for example a paper
 
     split: str = "test"  # pairs are drawn from the clips with this value in the split column; "all": every clip
-    # cells: pairs for each speaker, reference emotion and target emotion. The ground truth is a clip of the target
-    #   emotion; its sound drives the lips.
+    # cells: pairs for each speaker, reference emotion and target emotion. The ground truth is a clip with the target
+    #   emotion. The sound of the ground truth drives the lips.
     # clips: one pair per clip. The clip is its own reference, source and ground truth.
     # rows: one pair per row of a published list. The source clip's own sound drives the lips. The ground truth has the
-    #   same sentence at another speed, so nothing can be compared frame by frame.
+    #   same sentence at another speed, so the video and the ground truth cannot be compared frame by frame.
     # no-truth: pairs for each speaker and target emotion. The source clip's sound drives the lips; there is no ground
     #   truth.
     draw: Literal["cells", "clips", "rows", "no-truth"] = "cells"
-    rows: str | None = None  # draw = "rows": the list, a CSV in the TOML's folder; see published_lists.py
+    rows: str | None = None  # draw = "rows": name of the list, a CSV file in the folder of the TOML file
     clips: int | None = Field(default=None, ge=1)  # draw = "clips": number of clips, chosen by hash; None: all
-    unlabelled: str | None = None  # emotion of clips without a label; None: these clips are left out
+    unlabelled: str | None = None  # emotion that clips without a label get; None: clips without a label are left out
     reference: Literal["neutral", "other-emotion", "itself"]  # the clip that gives the identity
     # Only for reference = "other-emotion". any-other: every emotion except the target emotion. non-neutral: every
     # emotion except the target emotion and neutral.
     reference_emotions: Literal["any-other", "non-neutral"] | None = None
     reference_frames: int = Field(default=5, ge=1)
-    # first-and-random: the first frame, for methods that take one picture, and other frames at random.
+    # first-and-random: the first frame, for methods that use only one picture, and further frames at random.
     reference_frame_rule: Literal["random", "first", "first-and-random"] = "random"
-    # The source clip, for methods that edit a video. same-sentence: the clip with the reference's emotion and the
-    # driving clip's sentence, as in C-MET's test rows; if sentences are not known, the reference clip.
+    # The source clip, for methods that edit a video. same-sentence: a clip with the emotion of the reference
+    # clip and the sentence of the driving clip, as in C-MET's test rows. If there is no such clip or no sentence is
+    # known, the source clip is the reference clip.
     source: Literal["reference-clip", "same-sentence"] = "same-sentence"
     target_emotions: Literal["all"] | tuple[str, ...] = "all"
-    clips_per_cell: int = Field(default=1, ge=1)  # ground-truth clips per speaker, emotion cell and seed
+    clips_per_cell: int = Field(default=1, ge=1)  # number of ground-truth clips per cell and seed
     seeds: int = Field(default=5, ge=1)
     # Number of clips in each of C-MET's two pools of sound: the pool of the target emotion and the neutral pool. The
     # clips come from the pair's split and from any speaker, highest intensity first. The ground truth is never in a
-    # pool. C-MET's own pools hold level 3 clips of its four test speakers.
+    # pool. C-MET's own pools contain clips of intensity 3 of C-MET's four test speakers.
     emotion_audio_clips: int = Field(default=10, ge=0)
-    visible: Literal["none", "upper-half", "all"] = "none"  # part of the ground truth that a method is given
+    visible: Literal["none", "upper-half", "all"] = "none"  # part of the ground truth that a method receives as input
 
-    disjoint: tuple[Literal["speaker", "sentence", "clip"], ...] = ()  # training and test have none of these in common
-    shared: tuple[Literal["speaker", "sentence", "clip"], ...] = ()  # training and test have these in common
+    disjoint: tuple[Literal["speaker", "sentence", "clip"], ...] = ()  # training and test share no value of these
+    shared: tuple[Literal["speaker", "sentence", "clip"], ...] = ()  # training and test share values of these
 
-    metrics: tuple[str, ...]  # metrics that are valid here: families (the part before the colon), or whole keys
+    metrics: tuple[str, ...]  # valid metrics: families (the part of a key before the colon), or whole keys
 
     _folder: Path = PrivateAttr(default=_FOLDER)  # folder of the TOML file
 
@@ -90,21 +91,21 @@ class Setting(BaseModel):
 
     @property
     def digest(self) -> str:
-        """Eight hex digits, computed from the setting's rules and rows, without title, summary and protocol."""
+        """Eight hex digits, computed from the rows and from all fields except title, summary and protocol."""
         rules = self.model_dump(mode="json", exclude={"title", "summary", "protocol"})
         return digest(rules | {"rows": [list(row) for row in self.row_list]}, 8)
 
     @property
     def row_list(self) -> tuple[ListRow, ...]:
-        """The rows of the published list; empty if the setting has no list. Raises UserError if it cannot be read."""
+        """The rows of the published list; empty if there is no list. Raises UserError if reading the list fails."""
         return read_list(self._folder / self.rows) if self.rows else ()
 
     def allows(self, metric_key: str) -> bool:
         """Whether the metric is valid in this setting.
 
-        It is valid if the setting lists its key, such as `ssim:wang2004`, or its family, such as `ssim`. Options after
-        a comma are ignored. The metric's record can name further settings (`valid_in`). A user's own metric,
-        `module:Class`, is valid in every setting.
+        A metric is valid if `metrics` contains its key, such as `ssim:wang2004`, or its family, such as `ssim`. Options
+        after a comma are ignored. The metric is also valid if the field `valid_in` of its record names the setting. A
+        user's own metric, `module:Class`, is valid in every setting.
         """
         key = metric_key.partition(",")[0]
         if key in self.metrics or key.split(":")[0] in self.metrics or is_own(key):
@@ -115,16 +116,16 @@ class Setting(BaseModel):
 
 @cache
 def setting_names() -> tuple[str, ...]:
-    """Names of the settings that ship with the package, sorted, neutral-base first."""
+    """Names of the settings that ship with the package, sorted; `neutral-base` is the first name."""
     return tuple(
         sorted((path.stem for path in _FOLDER.glob("*.toml")), key=lambda name: (name != "neutral-base", name))
     )
 
 
 def get_setting(name: str) -> Setting:
-    """The setting with this name, or from this TOML file.
+    """The setting with this name, or the setting in this TOML file.
 
-    Raises UserError with the most similar name, or with the error in the file.
+    Raises UserError if the name is unknown or the file has an error.
     """
     path = Path(name) if name.endswith(".toml") else _FOLDER / f"{name}.toml"
     if not name.endswith(".toml") and name not in setting_names():

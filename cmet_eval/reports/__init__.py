@@ -1,1 +1,1 @@
-"""Reports for people: tables, comparisons of two methods, contact sheets, the board's gallery."""
+"""Reports about results: tables, comparisons of two methods, contact sheets, and the gallery of the leaderboard."""

@@ -1,4 +1,4 @@
-"""Groups result rows into tables of one signature, and keeps the pairs that all compared methods have."""
+"""Groups result rows by the metric's signature, and selects the pairs for which all compared methods have a value."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from cmet_metrics.registry import find_record
 
 
 class MetricRows(NamedTuple):
-    """The rows of one metric that can be compared in one table."""
+    """The result rows of one metric that can be compared in one table."""
 
     key: dict[str, str]  # values of TABLE_KEYS
     signature: str
     rows: pd.DataFrame
-    expected: int  # number of pairs in the table, with or without a value
+    expected: int  # number of pairs in the table, including pairs without a value
 
     @property
     def metric(self) -> str:
@@ -28,7 +28,7 @@ class MetricRows(NamedTuple):
 
 
 class MethodRows(NamedTuple):
-    """The rows of one method that have a value. If the method is compared, only the rows of the common pairs."""
+    """The result rows of one method that have a value. If the method is compared: only the rows of the common pairs."""
 
     method: str
     revision: str
@@ -37,14 +37,14 @@ class MethodRows(NamedTuple):
 
 
 def of_metrics(frame: pd.DataFrame, condition: Callable[[Metric], bool]) -> pd.DataFrame:
-    """The rows of those metrics whose record fulfils the condition."""
+    """The result rows of all metrics whose record fulfils the condition."""
     records = {key: find_record(key) for key in frame["metric"].unique()}
     keys = [key for key, record in records.items() if record is not None and condition(record)]
     return frame[frame["metric"].isin(keys)]
 
 
 def by_signature(frame: pd.DataFrame) -> Iterator[MetricRows]:
-    """Groups of rows that can be compared with each other, sorted."""
+    """Groups of result rows, sorted. The rows of one group can be compared with each other."""
     expected = frame.groupby(list(TABLE_KEYS), dropna=False)["pair_id"].nunique()
     for values, part in frame.groupby([*TABLE_KEYS, "signature"], sort=True, dropna=False):
         key = dict(zip(TABLE_KEYS, map(str, values), strict=False))
@@ -52,7 +52,7 @@ def by_signature(frame: pd.DataFrame) -> Iterator[MetricRows]:
 
 
 def by_method(part: MetricRows) -> Iterator[MethodRows]:
-    """The methods of a table, sorted. A method with too few pairs is not compared and keeps all its rows."""
+    """The methods of a table, sorted. A method with too few pairs is not compared and keeps its rows of all pairs."""
     have = part.rows[part.rows["value"].notna()]
     groups = {
         str(i): (name, have.loc[rows.index.intersection(have.index)])

@@ -1,4 +1,4 @@
-"""The files of `cmet-eval compare`: finds the videos, makes the contact sheet, writes table and text."""
+"""Creates the files of `cmet-eval compare`: a text, a table and a contact sheet of the methods' videos."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from talking_face.reasons import UserError
 
 
 def folders(given: Sequence[str], default: Path, methods: Sequence[str]) -> dict[str, Path]:
-    """The folders of `--videos`: method -> folder of its videos; "" -> the folder that holds METHOD/SETTING/."""
+    """The folders in the values of `--videos`: method -> its videos; "" -> the folder that contains METHOD/SETTING/."""
     found = {"": default}
     for text in given:
         name, equals, place = text.rpartition("=")
@@ -30,9 +30,10 @@ def folders(given: Sequence[str], default: Path, methods: Sequence[str]) -> dict
 
 
 def sheet(comparison: Comparison, videos: dict[str, Path], data: Path, clips: int) -> np.ndarray | None:
-    """(H, W, 3) uint8 RGB contact sheet; None if there is no video at all.
+    """The contact sheet, (H, W, 3) uint8 RGB; None if there are no videos or no pairs.
 
-    The ground truth comes from the shards in `data`, or from the videos of the method `ground-truth`.
+    The ground truth is read from the shards in `data`. If the folder `data` is absent, the videos of the method
+    `ground-truth` are used.
     """
     grid = comparison.grid
     setting, table = grid.key["setting"], grid.table

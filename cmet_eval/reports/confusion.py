@@ -1,4 +1,4 @@
-"""Report: emotion accuracy by class and confusion matrices, from the result rows of the `ea` metrics."""
+"""Report: emotion accuracy of each class, and confusion matrices, from the result rows of the `ea` metrics."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Matrix = Mapping[str, Mapping[str, float]]  # emotion asked for -> prediction -> number of clips
-# The column names are part of the file format: `said` is the classifier's prediction.
+Matrix = Mapping[str, Mapping[str, float]]  # target emotion -> predicted emotion -> number of clips
+# The column names are part of the file format: `asked_for` is the target emotion, `said` is the predicted emotion.
 HEAD = (
     *("setting", "method", "revision", "metric", "asked_for", "said", "clips", "clips_asked_for", "compared"),
     *("signature", "pairs_digest"),
@@ -30,12 +30,12 @@ HEAD = (
 
 
 class _Confusion(NamedTuple):
-    """The confusion of one method under one metric."""
+    """The confusion matrix of one method and one metric."""
 
     method: str
     revision: str
     matrix: Matrix
-    by_class: Mapping[str, tuple[float, float]]  # emotion asked for -> (accuracy, clips)
+    by_class: Mapping[str, tuple[float, float]]  # target emotion -> (accuracy, number of clips)
     n: int  # number of pairs
     compared: bool
 
@@ -49,9 +49,9 @@ class _Confusion(NamedTuple):
 
 
 def confusion_tables(results: Results) -> Report:
-    """Accuracy by class and the confusion matrix of every method under every `ea` signature.
+    """The accuracy of each class and the confusion matrix, for every method and every signature of an `ea` metric.
 
-    Both are computed from the `stats` of the result rows.
+    The report is computed from the column `stats` of the result rows.
     """
     frame = results.frame()
     frame = of_metrics(frame, lambda metric: metric.counts_predictions)
@@ -103,7 +103,7 @@ def _table(one: _Confusion) -> str:
 
 
 def _rows(one: _Confusion, part: MetricRows) -> Iterator[Line]:
-    """One row per emotion asked for and predicted emotion."""
+    """One row for each combination of target emotion and predicted emotion."""
     names = (part.key["setting"], one.method, one.revision, part.metric)
     for emotion in one.asked:
         for name in one.predicted:
@@ -112,7 +112,7 @@ def _rows(one: _Confusion, part: MetricRows) -> Iterator[Line]:
 
 
 def _heat_maps(matrices: Sequence[tuple[str, Matrix]], title: str) -> Figure:
-    """Confusion matrices side by side. Each row is scaled to 100%; correct predictions have a red frame."""
+    """Draws confusion matrices side by side. Each row adds up to 100%. Correct predictions have a red frame."""
     asked = sorted({emotion for _, matrix in matrices for emotion in matrix}, key=emotion_order)
     predicted = {name for _, matrix in matrices for row in matrix.values() for name in row}
     columns = sorted(predicted, key=emotion_order)

@@ -1,4 +1,7 @@
-"""A contact sheet of the clips on which two methods differ most: frames of the ground truth and of both methods."""
+"""Creates a contact sheet of the clips on which two methods differ most.
+
+The contact sheet shows frames of the ground truth and of both methods.
+"""
 
 from __future__ import annotations
 
@@ -20,11 +23,14 @@ from talking_face.reasons import ClipError, UserError
 _THUMB, _LINE, _MARGIN, _NAME = 128, 18, 10, 96  # px
 _FRAMES = 6
 _INK, _PAPER, _SOFT = (28, 29, 32), (255, 254, 251), (98, 100, 106)
-Frames = Callable[[str], "np.ndarray | str"]  # pair id -> (T, H, W, 3) uint8 RGB, or the reason why there are none
+Frames = Callable[[str], "np.ndarray | str"]  # pair id -> (T, H, W, 3) uint8 RGB, or the reason why there are no frames
 
 
 def pick_pairs(comparison: Comparison, count: int) -> dict[str, list[str]]:
-    """At most `count` pairs with their captions. The metrics take turns: each adds the next pair of its extremes."""
+    """Chooses at most `count` pairs, with captions.
+
+    The metrics take turns. In its turn, a metric adds the next pair of its list `extremes`.
+    """
     a, b = comparison.names
     captions: dict[str, list[str]] = {}
     depth = max((len(metric.extremes) for metric in comparison.metrics), default=0)
@@ -38,12 +44,12 @@ def pick_pairs(comparison: Comparison, count: int) -> dict[str, list[str]]:
 
 
 def contact_sheet(captions_of: Mapping[str, Sequence[str]], sources: Mapping[str, Frames]) -> np.ndarray:
-    """(H, W, 3) uint8 RGB: for each pair its captions, then one line of frames per source."""
+    """The contact sheet, (H, W, 3) uint8 RGB. A pair has its captions, then one line of frames for each source."""
     return np.vstack([_block(pair, captions, sources) for pair, captions in captions_of.items()])
 
 
 def video_frames(folder: Path, shas: Mapping[str, str | None]) -> Frames:
-    """A function that reads the frames of a method's videos, `folder`/PAIR.mp4, if they are still the scored videos."""
+    """A function that reads the frames of `folder`/PAIR.mp4. The function returns a text if the file cannot be used."""
 
     def frames(pair_id: str) -> np.ndarray | str:
         path = folder / f"{pair_file_name(pair_id)}.mp4"
@@ -60,7 +66,7 @@ def video_frames(folder: Path, shas: Mapping[str, str | None]) -> Frames:
 
 
 def truth_frames(data: Path, clips: Mapping[str, str | None], digest: str) -> Frames:
-    """A function that reads the frames of ground truths. Raises UserError if the rows were made on other data."""
+    """A function that reads the frames of ground truths. Raises UserError if the result rows belong to other data."""
     shards = ShardSet(data)
     if shards.digest != digest:
         raise UserError(f"{data} holds data {shards.digest[:12]}, the rows were made on {digest[:12]}")

@@ -1,4 +1,4 @@
-"""Report: what an emotion classifier predicts for the clips of a data set (CEM-Net, Fig. 2)."""
+"""Report: the predictions of an emotion classifier for the clips of a data set, by label (CEM-Net, Fig. 2)."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ from talking_face.signature import digest
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_SIZE = 256  # px; every frame is scaled to it
+_SIZE = 256  # px; every frame is scaled to this size
 
 
 class Selection(NamedTuple):
     """The clips of the data set that are classified."""
 
-    split: str = "all"  # value of the clips' split column; "all": every clip
-    per_label: int | None = None  # largest number of clips per label, spread evenly over its clips; None: all
+    split: str = "all"  # clips with this value in the column `split`; "all": every clip
+    per_label: int | None = None  # largest number of clips per label, spread evenly over the label's clips; None: all
 
 
 class _Sums(NamedTuple):
-    """A classifier's confidences over the frames of one clip."""
+    """The sums of a classifier's confidences over the frames of one clip."""
 
     frames: int  # number of frames with a face
-    sums: np.ndarray  # (classes,) sum of the confidences over these frames
+    sums: np.ndarray  # (classes,) sum of the confidences over the frames with a face
 
 
 def classifiers() -> dict[str, Classifier]:
-    """Name -> classifier, for every classifier that needs no evaluator trained on the corpus."""
+    """Name -> classifier. Classifiers that have to be trained on a corpus first are left out."""
     return {classifier.name: classifier for classifier in CLASSIFIERS.values() if classifier.evaluator is None}
 
 
@@ -60,7 +60,7 @@ def emotion_proportion(
     Args:
         data: folder of the shard set.
         classifier: a name in `classifiers`.
-        out: the sums of each clip are stored in OUT/emotion-proportion, so that the next call can use them.
+        out: the sums of each clip are stored in the folder `out`/emotion-proportion, and the next call uses them.
         selection: which clips are classified; None: all clips.
         options: worker processes, and whether progress is printed.
         files: folders of the classifier's files; None: the folders in the environment variables.
@@ -98,7 +98,7 @@ def emotion_proportion(
 
 
 def clip_emotions(data: str, clip_id: str, classifier: str, path: str, files: ModelFiles) -> None:
-    """Sums a classifier's confidences over one clip's frames; runs in a worker's child process."""
+    """Writes the sums of a classifier's confidences over the frames of one clip; runs in a worker's child process."""
     import cv2
 
     frames = open_shards(data).frames(clip_id)
@@ -117,13 +117,13 @@ def _path(out: Path, key: str) -> Path:
 
 
 def _read_sums(path: Path, n_classes: int) -> _Sums:
-    """The sums of one clip; with zero frames if the classifier failed."""
+    """Reads the sums of one clip. If the classifier failed on the clip, the number of frames is 0."""
     stored = read_json(path)
     return _Sums(stored.get("frames", 0), np.asarray(stored.get("sums", np.zeros(n_classes)), float))
 
 
 def _labels(clips: pd.DataFrame, per_label: int | None) -> dict[str, str]:
-    """clip_id -> the clip's label or "unlabelled", for the selected clips."""
+    """clip_id of every selected clip -> its label, or "unlabelled"."""
     labels = clips["emotion"].where(clips["emotion"].notna(), "unlabelled")
     if per_label is not None:
         taken = []
@@ -137,7 +137,7 @@ def _labels(clips: pd.DataFrame, per_label: int | None) -> dict[str, str]:
 def _rows(label_of: Mapping[str, str], sums_of: Mapping[str, _Sums]) -> list[Line]:
     """One row per label: (label, clips, clips with a face, frames, share of each class).
 
-    If there are several labels, a last row counts all of them together.
+    If there are several labels, the last row is for the clips of all labels together.
     """
     sums: dict[str, list[_Sums]] = {}
     for clip, label in label_of.items():

@@ -1,4 +1,4 @@
-"""Makes the gallery of the board: small videos of the same few pairs by every method, stored inside the page."""
+"""Creates the gallery of the leaderboard: for a few pairs, a small video of every method, stored inside the page."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from talking_face.reasons import ClipError
 
 # A video of 256 px and 2 s takes 15 to 40 KB. Eight methods with four pairs in two settings add about 2 MB to the page.
 _CRF = 28
-_FIRST = ("ground-truth",)  # shown first; its sound is the driving audio of all methods
+_FIRST = ("ground-truth",)  # shown first, because its sound is the driving audio of all methods
 
 
 def gallery(out: Path, per_setting: int = 4) -> dict[str, list[GalleryCase]]:
@@ -24,8 +24,7 @@ def gallery(out: Path, per_setting: int = 4) -> dict[str, list[GalleryCase]]:
 
     Args:
         out: folder of `cmet-eval run`: pairs/SETTING.parquet and videos/METHOD/SETTING/PAIR.mp4.
-        per_setting: largest number of pairs per setting. The pairs with videos of the most
-            methods come first; among these, emotions and speakers take turns.
+        per_setting: largest number of pairs per setting; see `choose`.
 
     Returns:
         setting -> [{"pair", "speaker", "reference_emotion", "target_emotion", "videos": [{"method", "data"}]}]. `data`
@@ -53,8 +52,9 @@ def choose(
 ) -> list[Pair]:
     """Chooses at most `most` pairs.
 
-    Pairs with videos of many methods come first. Among pairs with equally many videos, emotions and then speakers
-    take turns.
+    The next pair is always the pair with videos of the most methods. Among pairs with the same number of videos, the
+    pair is chosen whose target emotion was chosen least often so far, and then the pair whose speaker was chosen least
+    often.
     """
     chosen: list[Pair] = []
     left = [p for p in pairs if any((p.pair_id, m) in files for m in methods)]
@@ -80,7 +80,7 @@ def _shown(pair: Pair, methods: Sequence[str], files: Mapping[tuple[str, str], P
             target = Path(folder) / "small.mp4"
             try:
                 write_web_video(source, target, crf=_CRF)
-            except (ClipError, OSError):  # a damaged file is left out; the result rows state the reason
+            except (ClipError, OSError):  # leave a damaged file out; its result rows already state the reason
                 continue
             videos.append({"method": method, "data": base64.b64encode(target.read_bytes()).decode("ascii")})
     return {

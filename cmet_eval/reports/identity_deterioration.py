@@ -1,4 +1,7 @@
-"""Report: how much identity a change of emotion costs, as 1 - cosine to the reference (CEM-Net, Table I)."""
+"""Report: how much the identity changes when a method changes the emotion (CEM-Net, Table I).
+
+The measure is 1 - cosine to the reference frames.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +26,9 @@ HEAD = (
 
 
 def identity_deterioration(results: Results) -> Report:
-    """The mean of 1 - cosine to the reference frames, over the pairs that change the emotion, for each method.
+    """For each method, the mean of 1 - cosine to the reference frames over all pairs that change the emotion.
 
-    It is computed from the result rows of the `csim:*-ref` metrics.
+    The mean is computed from the result rows of the `csim:*-ref` metrics.
     """
     frame = results.frame()
     frame = of_metrics(frame, lambda metric: metric.name == "csim" and metric.needs_reference)
@@ -61,7 +64,7 @@ def identity_deterioration(results: Results) -> Report:
 
 
 def _bars(rows: Sequence[tuple[str, float, float | None, float | None]]) -> Figure:
-    """One horizontal bar with its interval per row of (label, value, low, high)."""
+    """Draws one horizontal bar with an interval for each row (label, value, low, high)."""
     figure = new_figure(9, 0.8 + 0.36 * len(rows))
     axes = figure.subplots()
     y = np.arange(len(rows))[::-1]

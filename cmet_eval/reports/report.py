@@ -1,6 +1,6 @@
-"""Shared code of all reports: their files, tables and figures, and the processing of many clips.
+"""Shared code of all reports: writing of files, tables and figures, and calls of a function for many clips.
 
-The same inputs give the same bytes: nothing in a report depends on the time or the folder.
+The same inputs give the same bytes: nothing in a report depends on the date or on the path of a folder.
 """
 
 from __future__ import annotations
@@ -24,22 +24,25 @@ if TYPE_CHECKING:
 Cell: TypeAlias = str | int | float | bool | None
 Line: TypeAlias = tuple[Cell, ...]
 
-_DEADLINE_S = 300.0  # for one clip; DeepFace takes 2 s, Inception 15 s
+_DEADLINE_S = 300.0  # for one clip; DeepFace takes 2 s per clip, Inception 15 s
 
 
 @dataclass(frozen=True)
 class Report:
-    """A table with its text and plots. `write` makes the files NAME.md, NAME.csv and one PNG per plot."""
+    """A table with its text and plots. `write` creates the files NAME.md and NAME.csv, and one PNG file per plot."""
 
     name: str
     markdown: str  # the text without the pictures
     head: tuple[str, ...]
     rows: tuple[Line, ...]
-    plots: Mapping[str, Callable[[], Figure]] = field(default_factory=dict)  # file stem -> its figure
+    plots: Mapping[str, Callable[[], Figure]] = field(default_factory=dict)  # file stem -> function
 
 
 def write(report: Report, out: Path) -> Path:
-    """Writes the files into `out`, each by an atomic rename; returns the Markdown file's path."""
+    """Writes the report's files into `out`; returns the path of the Markdown file.
+
+    Each file gets its final name by an atomic rename.
+    """
     markdown = report.markdown
     for stem, plot in report.plots.items():
         buffer = io.BytesIO()
@@ -60,7 +63,7 @@ def text(*parts: str) -> str:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:
-    """A Markdown table. Floating-point numbers have four significant digits; None is a dash."""
+    """A Markdown table. Floating-point numbers are printed with four significant digits, and None as a dash."""
 
     def cell(value: Cell) -> str:
         if value is None:
@@ -72,7 +75,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of this size in inches, which needs no display."""
+    """An empty figure; width and height are in inches. It can be drawn on a machine without a display."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -82,12 +85,12 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def work_on_clips(function: str, tasks: Mapping[str, tuple[object, ...]], label: str, options: RunOptions) -> None:
-    """Calls `function` with the arguments of every task on worker processes.
+    """Calls `function` in worker processes, once for each task. `tasks`: name of a task -> arguments of the call.
 
-    If tasks fail, their results are absent, and one line about them is printed.
+    If tasks fail, one line with their number and the first error is printed. The results of failed tasks are absent.
 
     Raises:
-        UserError: a task needs a weight file that is absent.
+        UserError: a weight file that a task needs is absent.
     """
     failed = []
     with Progress(len(tasks), unit="clips", label=label, quiet=options.quiet) as progress:

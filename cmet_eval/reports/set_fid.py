@@ -1,4 +1,4 @@
-"""Report: FID of each method, computed from the frames of all its videos together."""
+"""Report: FID of each method, computed from the frames of all videos of the method together."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ HEAD = (
 
 
 class _Features(NamedTuple):
-    """Files with the features of one pair's video and of its ground truth."""
+    """The files with the Inception features of one pair: one file for the video, one file for the ground truth."""
 
     video: Path
     truth: Path
@@ -42,7 +42,7 @@ class _Features(NamedTuple):
 
 @dataclass
 class _Store:
-    """The folder of stored features, RUN/features, and the tasks that compute the absent features."""
+    """The folder of stored features, RUN/features, and the tasks that compute features without a stored file."""
 
     run: Path
     data: Path
@@ -51,10 +51,10 @@ class _Store:
     tasks: dict[str, tuple[object, ...]] = field(default_factory=dict)
 
     def path(self, kind: str, place: str, what: Sequence[str]) -> Path:
-        """The file of the features of a video or a clip; if it is absent, a task that makes it is added.
+        """The file of the features of a video or a clip. If the file is absent, a task that writes the file is added.
 
-        `kind` is "video" or "clip". `place` is the path of the video or the id of the clip. `what` identifies the
-        content.
+        `kind` is "video" or "clip". `place` is the path of the video or the id of the clip. `what` holds values that
+        identify the content, for example a hash.
         """
         key = digest([kind, *what, self.signature], 32)
         path = self.run / "features" / key[:2] / f"{key}.npy"
@@ -66,14 +66,19 @@ class _Store:
 def dataset_fid(run: Path, data: Path, options: RunOptions | None = None, files: ModelFiles | None = None) -> Report:
     """`fid:dataset` of every method in every setting of a run.
 
-    The frames of a method's videos are compared with the frames of their ground truths. Each pair adds its own ground
-    truth. So a ground truth that several pairs share counts several times. The features of each video and clip are
-    stored in RUN/features; they take 8 kB per frame. `files`: folders of the Inception network; None: the folders in
-    the environment variables.
+    The frames of all videos of a method are compared with the frames of the ground truths of these videos. If several
+    pairs have the same ground truth, its frames count several times. The features of each video and clip are stored in
+    RUN/features; they take 8 kB per frame.
+
+    Args:
+        run: folder of `cmet-eval run`.
+        data: folder of the shard set from which the run's pairs were drawn.
+        options: worker processes, and whether progress is printed.
+        files: folders with the file of the Inception network; None: the folders in the environment variables.
 
     Raises:
         MissingWeights: the file of the Inception network is absent.
-        UserError: the folder holds no pair lists, or pair lists of other data.
+        UserError: the folder `run` contains no pair lists, or its pairs were drawn from other data.
     """
     from talking_face.pretrained import inception
     from talking_face.pretrained.store import weight_path
@@ -101,7 +106,7 @@ def dataset_fid(run: Path, data: Path, options: RunOptions | None = None, files:
 
 
 def _features(pair_list: PairList, shards: ShardSet, store: _Store) -> dict[str, dict[str, _Features]]:
-    """Method -> pair_id -> the pair's feature files, for pairs that have a video and a ground truth."""
+    """Method -> pair_id -> the pair's feature files. Pairs without a video or without a ground truth are left out."""
     if pair_list.data_digest != shards.digest:
         raise UserError(f"the pairs of {pair_list.setting} were drawn from other data than {shards.folder}")
     found: dict[str, dict[str, _Features]] = {}
@@ -118,7 +123,7 @@ def _features(pair_list: PairList, shards: ShardSet, store: _Store) -> dict[str,
 
 
 def _rows(pair_list: PairList, found: Mapping[str, Mapping[str, _Features]], signature: str) -> list[Line]:
-    """One row per method."""
+    """The report's rows for one setting, one per method."""
     expected = sum(pair.ground_truth_clip is not None for pair in pair_list.pairs)
     complete = {m: {pair: files for pair, files in by.items() if files.exist()} for m, by in found.items()}
     compared, shared = common_pairs({m: frozenset(by) for m, by in complete.items()}, expected)
@@ -136,7 +141,7 @@ def _rows(pair_list: PairList, found: Mapping[str, Mapping[str, _Features]], sig
 
 
 def video_features(kind: str, data: str, place: str, path: str, files: ModelFiles) -> None:
-    """Saves the Inception features (T, 2048) of one video or clip; runs in a worker's child process."""
+    """Writes the Inception features, (T, 2048), of one video or clip to `path`; runs in a worker's child process."""
     from cmet_metrics.fid import inception_features
 
     frames = open_shards(data).frames(place) if kind == "clip" else read_frames(Path(place), 25.0)

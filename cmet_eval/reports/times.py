@@ -15,7 +15,7 @@ HEAD = (
 
 
 def aitv(run: Path) -> Report:
-    """Seconds per video, by method, setting and machine, from the generation records of a run."""
+    """The AITV of each method in each setting and on each machine, from the generation records of a run."""
     times = summarize(run / "records")
     if not times:
         raise UserError(f"no times in {run / 'records'}; they are kept where cmet-eval run generated the videos")

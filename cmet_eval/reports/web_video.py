@@ -1,6 +1,6 @@
-"""Copies videos into a form that every browser plays: H.264 4:2:0 with AAC.
+"""Writes copies of videos that every browser can play: H.264 4:2:0 with AAC sound.
 
-Few browsers play the 4:4:4 files that this suite writes.
+The videos that this suite generates are H.264 4:4:4, and few browsers can play this format.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from talking_face.reasons import ClipError
 
 
 def write_web_video(source: Path, target: Path, crf: int = 18) -> None:
-    """Writes a copy at 25 frames/s. Odd sides are cropped by one pixel. The copy has no sound if the source has none.
+    """Writes a copy of `source` at 25 frames/s. An odd width or height is cropped by one pixel.
+
+    If the source has no sound, the copy has no sound.
 
     Raises:
         ClipError: the source cannot be read.

@@ -1,4 +1,7 @@
-"""Makes the `Case` of a pair: the inputs of a method, each read from the shards when the method asks for it."""
+"""Creates the `Case` of a pair, which gives a method its inputs.
+
+An input is read from the shards when the method uses it.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from talking_face.clip import Pair
 from talking_face.reasons import ClipError, Reason
 from talking_face.signature import digest
 
-_TRAINING_CLIPS = 512  # largest number of clips that retrieval chooses from; their sound takes 50 MB
+_TRAINING_CLIPS = 512  # largest number of clips from which `retrieval` chooses; the sound of 512 clips takes 50 MB
 
 
 def make_case(
@@ -32,10 +35,10 @@ def make_case(
 
     Args:
         shards: the shard set that the pair was drawn from.
-        n_frames: frames wanted, at 25 frames/s.
+        n_frames: number of frames that the method must generate, at 25 frames/s.
         sees: the inputs that the method declares.
-        stopwatch: measures the time that reading the inputs takes; None: the time is not measured.
-        log: file for the output of an outside program; None: the output is not kept.
+        stopwatch: measures the time for reading the inputs; None: the time is not measured.
+        log: file for the printed output of a method that is an outside program; None: the output is not kept.
     """
     inputs = PairInputs(shards, pair)
     timed: Callable[[Callable], Callable] = stopwatch.reads if stopwatch else lambda loader: loader
@@ -57,9 +60,10 @@ def make_case(
 
 
 class PairInputs:
-    """Reads the inputs of one pair from the shards, with one function for each name in `cmet_baselines.method.ARRAYS`.
+    """Reads the inputs of one pair from the shards.
 
-    `Case` states the shapes. Every function raises ClipError if the pair or the shards do not have the input.
+    There is one function for each name in `cmet_baselines.method.ARRAYS`. The docstring of `Case` states the
+    shapes. Every function raises ClipError if the pair or the shards do not have the input.
     """
 
     def __init__(self, shards: ShardSet, pair: Pair) -> None:
@@ -148,7 +152,7 @@ def _without_gaps(clip_id: str, track: np.ndarray) -> np.ndarray:
 
 
 def _other_take(shards: ShardSet, pair: Pair, truth: str) -> str:
-    """Another clip of the speaker with the target emotion, chosen by hash. Clips of the same sentence are left out."""
+    """Another clip of the same speaker with the target emotion, chosen by hash. Its sentence is not that of `truth`."""
     clips = shards.clips
     sentence = clips.set_index("clip_id").at[truth, "sentence_id"]
     rows = clips[(clips["speaker"] == pair.speaker) & (clips["emotion"] == pair.target_emotion)]
@@ -159,7 +163,7 @@ def _other_take(shards: ShardSet, pair: Pair, truth: str) -> str:
 
 
 def _training_clips(shards: ShardSet) -> list[str]:
-    """Labelled clips of the training split, sorted by id; at most the 512 clips whose ids have the smallest hashes."""
+    """At most 512 labelled clips of the training split, sorted by id; clips with the smallest hashes are chosen."""
     rows = shards.clips[(shards.clips["split"] == "train") & shards.clips["emotion"].notna()]
     if rows.empty:
         raise ClipError(Reason.UNLABELLED, f"{shards.folder} has no labelled clip in a training split")

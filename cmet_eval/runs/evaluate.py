@@ -1,12 +1,13 @@
-"""The evaluation run: draws pairs, lets methods generate, scores the videos, and writes result rows.
+"""The evaluation run: draws pairs, generates a video per method and pair, scores the videos, and writes result rows.
 
     OUT/pairs/SETTING.parquet                    the pairs
-    OUT/videos/METHOD/SETTING/PAIR.mp4           the generated videos; OUT/records/... has a record of each video
-    OUT/scores/../KEY.json                       the scores of one video; KEY is a digest of everything they depend on
-    OUT/results/SETTING/METHOD@....parquet       result rows, from which boards are built
+    OUT/videos/METHOD/SETTING/PAIR.mp4           the generated videos
+    OUT/records/METHOD/SETTING/PAIR.json         how each video was generated
+    OUT/scores/../KEY.json                       scores of one video; KEY is a digest of everything that determines them
+    OUT/results/SETTING/METHOD@....parquet       result rows, from which the leaderboard is built
 
-If a run was killed, the same command finishes it. A video or a score is kept if its key is still correct; all others
-are made again.
+If a run was killed, the same command finishes it. An existing video or score is kept if its inputs are unchanged. All
+other videos and scores are computed again.
 """
 
 from __future__ import annotations
@@ -44,18 +45,18 @@ class RunSummary:
     scores: Scored
     pairs: int
     generated: int
-    kept: int  # videos kept from an earlier run; if another program made the videos: scores kept from an earlier run
+    kept: int  # videos of an earlier run that are kept; in `score`: scores of an earlier run that are kept
     seconds: float
     aitv: tuple[Aitv, ...] = ()  # inference times of the run's methods
-    not_computed: tuple[str, ...] = ()  # one line per setting in which metrics named by the user are not valid
+    not_computed: tuple[str, ...] = ()  # one line per setting in which some of the user's metrics are not valid
 
     @property
     def lost(self) -> Mapping[tuple[str, str], Loss]:
-        """Scores without a value, by (method, reason). Infinite scores and scores not asked for do not count."""
+        """Scores without a value, by (method, reason). Infinite and unrequested scores do not count."""
         return self.scores.lost
 
     def __str__(self) -> str:
-        elsewhere = Reason.MISSING_WEIGHTS.value  # `to_get` reports the missing weight files
+        elsewhere = Reason.MISSING_WEIGHTS.value  # left out, because `to_get` lists the missing weight files
         lost = [f"{who}: {why}, {loss}" for (who, why), loss in sorted(self.lost.items()) if why != elsewhere]
         state = "scores are missing:" if self.lost else "every score is there"
         return (
@@ -76,21 +77,23 @@ def run(
     options: RunOptions | None = None,
     fresh: bool = False,
 ) -> RunSummary:
-    """Generates and scores every pair of every setting with every method.
+    """Generates one video per method, setting and pair, and scores the videos.
 
     Args:
-        methods: names from the catalogue, paths of .toml files, or `module:Class`.
-        settings: names, or paths of TOML files.
+        methods: names of methods in the catalogue, paths of .toml files, or `module:Class`.
+        settings: names of settings, or paths of TOML files.
         data: folder of a shard set.
         out: the run's folder; see the module's docstring.
         draw: number of pairs, number of seeds, and the split; None: the values of each setting.
-        scoring: metrics, profile and model files; None: the default metrics. A metric that is not valid in a
-            setting is left out there. If the user named it, the summary has a line about it.
+        scoring: metrics, profile and model files; None: the default metrics. A metric is computed only in
+            the settings in which the metric is valid. The summary has a line about each setting in which a
+            metric that the user named is not valid.
         options: worker processes, and whether progress is printed.
-        fresh: generate all videos, also those that exist already.
+        fresh: generate all videos again, also the videos of an earlier run.
 
     Raises:
-        UserError: a name is unknown, or no pair can be drawn. If only one video fails, its rows get a reason instead.
+        UserError: a name is unknown, or no pair can be drawn. If the generation of a video fails, there is no error:
+            the result rows of this video get a reason.
     """
     started = time.monotonic()
     draw, scoring, options = draw or Draw(), scoring or Scoring(), options or RunOptions()
@@ -99,7 +102,8 @@ def run(
     shards = ShardSet(data)
     side_by_side = 0 if options.scheduler else max(1, options.workers)
     plan = plan_run(request, shards, draw, out, fresh=fresh, side_by_side=side_by_side)
-    # This process needed only the names of the methods. Each worker starts its own process of a method.
+    # Stop the methods' own processes: this process needed only the methods' names, and each worker starts its own
+    # process of a method.
     for method in request.methods.values():
         if isinstance(method, OwnProcessMethod):
             method.close()
@@ -152,12 +156,14 @@ def score(
     """Scores a folder of videos that were generated elsewhere.
 
     Args:
-        submission: the videos and their pairs; see `from_elsewhere`. Rows of an absent file get `missing-output`.
+        submission: the videos and their pairs; see `from_elsewhere`. If a video file is absent, its result rows get the
+            reason `missing-output`.
         data: folder of the shard set that the pairs were drawn from.
         out, scoring, options: as in `run`.
 
     Raises:
-        UserError: the pairs were drawn from other data or by other rules, or the folder is absent or holds no video.
+        UserError: the pairs were drawn from other data or with other rules; or the folder is absent; or the folder
+            contains no video.
     """
     started = time.monotonic()
     scoring, options, shards = scoring or Scoring(), options or RunOptions(), ShardSet(data)

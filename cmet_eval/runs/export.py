@@ -1,9 +1,10 @@
 """Exports a pair list as plain files, for methods that run in their own environment on another machine.
 
-    DIR/pairs.csv                 one row per pair: the files below, emotions, frames wanted, file name of the output
+    DIR/pairs.csv                 one row per pair: input files, emotions, number of frames, output file name
     DIR/PAIR/reference_0.png ...  reference frames
     DIR/PAIR/source.mp4           source clip with its own sound
     DIR/PAIR/driving.wav          driving audio, 16 kHz mono
+
 The ground truth is not exported.
 """
 
@@ -35,8 +36,8 @@ _SAMPLES = round(AUDIO_RATE / FPS)  # audio samples per frame
 def export_pairs(pair_list: PairList, shards: ShardSet, folder: Path, *, quiet: bool = False) -> Path:
     """Writes every pair's inputs below `folder`; existing files are kept. Returns the path of pairs.csv.
 
-    The column `output` is the file name that `cmet-eval score` expects. pairs.csv is written last: if it exists, the
-    export is complete.
+    The column `output` is the file name that `cmet-eval score` expects. pairs.csv is written last: if
+    pairs.csv exists, the export is complete.
     """
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, fieldnames=COLUMNS, lineterminator="\n")

@@ -1,4 +1,7 @@
-"""Generates the video of one pair with one method, in a worker's child process, and writes a record of it."""
+"""Generates the video of one pair with one method, and writes a record of the video.
+
+The functions run in the child process of a worker.
+"""
 
 from __future__ import annotations
 
@@ -32,44 +35,47 @@ class VideoFormat(TypedDict):
     preset: str
 
 
-# Nearly lossless and with full chroma, so that the error of encoding is small compared with the error of any method.
+# Nearly lossless and with full colour resolution: the encoding error is small compared with the error of any method.
 WRITER: VideoFormat = {"codec": "h264", "pix_fmt": "yuv444p", "crf": 10, "preset": "veryfast"}
 CODEC = "h264-yuv444p-crf10"
 
-warm_methods: set[str] = set()  # methods that have already made a video in this process
+warm_methods: set[str] = set()  # methods that have already generated a video in this process
 
 
 @dataclass(frozen=True)
 class GenerationJob:
     """One video to generate."""
 
-    method: str  # name of the catalogue, path of a .toml, or module:Class
+    method: str  # name of a method in the catalogue, path of a .toml file, or module:Class
     pair: Pair
     data: str  # folder of the shard set
     n_frames: int  # number of frames wanted
     video: str  # path of the file to write
     record: str  # path of the video's record
     key: str  # result of `generation_key`
-    files: ModelFiles  # folders in which the method's models are searched
-    workers: int = 0  # number of processes that can run at the same time, for the record's times; 0: unknown
+    files: ModelFiles  # folders in which the method's model files are searched for
+    workers: int = 0  # number of processes that can run at the same time, stored with the times; 0: unknown
 
 
 @lru_cache(maxsize=2)
 def open_shards(folder: str) -> ShardSet:
-    """The shard set of that folder, opened once per process."""
+    """The shard set in the folder. Each process opens it only once."""
     return ShardSet(folder)
 
 
 def generation_key(method: str, revision: str, pair: Pair, data_digest: str) -> str:
-    """Digest of everything that a generated video depends on. A record with another key is out of date."""
+    """Digest of everything that a generated video depends on. If a record has another key, its video is out of date."""
     return digest([method, revision, pair.to_row(), data_digest, WRITER])
 
 
 def generate_pair(job: GenerationJob) -> None:
-    """Generates one video with the driving audio as its sound, then writes its record, both by an atomic rename.
+    """Generates one video with the driving audio as its sound, then writes the video's record.
+
+    Each file gets its final name by an atomic rename.
 
     Raises:
-        ClipError: the method failed (method-failed, with the method's own message), or reading or writing failed.
+        ClipError: the method failed (reason `method-failed`, with the method's message), or a file could not be read or
+            written.
     """
     shards = open_shards(job.data)
     stopwatch, warm = Stopwatch(), job.method in warm_methods
@@ -94,9 +100,9 @@ def generate_pair(job: GenerationJob) -> None:
 
 
 def _call_method(job: GenerationJob, shards: ShardSet, stopwatch: Stopwatch) -> tuple[Method, Case, np.ndarray]:
-    """The method, its case and its checked frames. Any failure of the method becomes a ClipError."""
+    """Creates the method and the case, and generates the frames. An exception of the method becomes a ClipError."""
     try:
-        # The method is made while the clock runs, because some methods load their weights here.
+        # The creation of the method is included in the measured time, because some methods load their weights then.
         with stopwatch:
             method = _method(job.method, job.files)
             refuse_training_clips(method, job.pair)

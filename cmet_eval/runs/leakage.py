@@ -1,4 +1,4 @@
-"""Finds evaluators that were trained on clips that a method shows, because they must not score this method."""
+"""Finds metrics that must not score a method: the method shows clips on which the metric's evaluator was trained."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from talking_face.reasons import UserError
 def unfair_metrics(method: Mapping[str, object], metrics: Sequence[Metric], shards: ShardSet) -> frozenset[str]:
     """Keys of the metrics that must not score the method.
 
-    There are such metrics only if the method shows clips of the training split. They are the metrics whose evaluators
-    were trained on this split.
+    If the method shows clips of the training split, the result contains the metrics whose evaluator was trained on this
+    split. Otherwise the result is empty.
     """
     if not method.get("trained_on_split"):
         return frozenset()
@@ -25,16 +25,16 @@ def unfair_metrics(method: Mapping[str, object], metrics: Sequence[Metric], shar
 
 
 def knows_training_split(kind: trained_evaluators.Kind, shards: ShardSet, files: ModelFiles) -> bool:
-    """Whether the evaluator was trained on clips of this training split, which some methods show.
+    """Whether the evaluator was trained on clips of the training split of `shards`.
 
-    True if it was trained on this very shard set. Otherwise the function compares the clips whose ids also
-    occur in the training data: True if the sound of one of them occurs there too. Ids alone do not suffice, because
-    corpora that were drawn with another seed have the same ids but other sounds. At most as many clips are read as the
-    evaluator was trained on. A training clip is not recognized if it has another id here, or other samples (for example
-    because it was trimmed or resampled differently).
+    True if the evaluator was trained on the same shard set. Otherwise the function looks for training clips of the
+    evaluator whose ids are also in `shards`, and returns True if one of these clips has the same sound. Equal ids alone
+    prove nothing: an embedded corpus with another seed has the same ids but other sounds. The function reads at most
+    as many clips as the evaluator was trained on. A training clip is not recognized if its id or its sound samples
+    differ in `shards`, for example because the clip was trimmed or resampled.
 
     Returns:
-        False if there is no evaluator; the metric then has the reason missing-weights, which explains more.
+        False if there is no evaluator. The result rows of the metric then get the reason `missing-weights`.
     """
     try:
         trained_on = trained_evaluators.find(kind, files).trained_on

@@ -16,21 +16,22 @@ from talking_face.reasons import UserError
 
 @dataclass(frozen=True)
 class Scoring:
-    """The metrics that the user asked for."""
+    """The metrics that the user chose."""
 
-    # Keys, `name:variant`. None: all metrics of the profile; without a profile, the default metrics.
+    # Keys of metrics, `name:variant`. None: all metrics of the profile. If there is no profile either: the default
+    # metrics.
     metrics: Sequence[str] | None = None
-    profile: Profile | None = None  # evaluator profile, part of every row; None: the metrics' own profile
-    # Folders of the models of metrics and methods; None: first the folders in the environment
-    # variables, then the folders in the shard set.
+    profile: Profile | None = None  # evaluator profile, stored in every result row; None: the profile of the metrics
+    # Folders with the model files of metrics and methods. None: the folders in the environment variables, then the
+    # folders in the shard set.
     files: ModelFiles | None = None
 
     def model_files(self, data: Path) -> ModelFiles:
-        """The model files of one run on the shard set `data`, with the evaluators' hashes."""
+        """The model files for one run on the shard set `data`, with the hashes of the evaluators."""
         return with_hashes(self.files or ModelFiles.from_environment(data))
 
     def in_setting(self, setting: Setting, files: ModelFiles) -> list[Metric]:
-        """The metrics that are valid in the setting, made with the model files of a run.
+        """The metrics that are valid in the setting. The metrics use the model files `files`.
 
         Raises:
             UserError: no metric is valid in the setting, a name is unknown, or the metrics have different profiles.
@@ -44,7 +45,7 @@ class Scoring:
         return allowed
 
     def not_computed_in(self, setting: Setting, files: ModelFiles) -> str:
-        """A line about metrics that the user named but that are not valid in the setting; empty if there are none."""
+        """A line about the metrics that the user named and that are not valid in the setting; else an empty text."""
         keys = [metric.key for metric in self._wanted(files) if not setting.allows(metric.key)] if self.metrics else []
         if not keys:
             return ""
@@ -56,10 +57,10 @@ class Scoring:
         )
 
     def _wanted(self, files: ModelFiles) -> list[Metric]:
-        """The metrics that the user named, each once; without names, all metrics of the profile or the defaults."""
+        """The metrics that the user named, without repetitions; see `metrics` for the case without names."""
         default = in_profile(self.profile) if self.profile else DEFAULT_METRICS
         return list(dict.fromkeys(get_metric(name, files) for name in self.metrics or default))
 
     def common_profile(self, metrics: Sequence[Metric]) -> Profile:
-        """The profile that all these metrics belong to. Raises UserError if they have no common profile."""
+        """The profile that all these metrics belong to. Raises UserError if the metrics have no common profile."""
         return common_profile((metric.key for metric in metrics), self.profile)

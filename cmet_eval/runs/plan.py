@@ -23,17 +23,17 @@ from talking_face.files import STRAY, sha256_of
 from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import UserError
 
-_DEADLINE_S = 300.0  # for one video; a trivial method takes 0.2 s
+_DEADLINE_S = 300.0  # for one video; the simplest methods take 0.2 s
 _MARGIN_S = 60.0  # added to a method's own deadline
 
 
 @dataclass(frozen=True)
 class Request:
-    """The methods, settings and metrics of a run; every name is checked."""
+    """The methods, settings and metrics of a run, after all names were checked."""
 
     methods: Mapping[str, Method]  # name that the user gave -> method
     settings: tuple[Setting, ...]
-    metrics: Mapping[str, Sequence[Metric]]  # name of a setting -> the metrics that are valid in it
+    metrics: Mapping[str, Sequence[Metric]]  # name of a setting -> the metrics that are valid in this setting
     files: ModelFiles
 
 
@@ -42,13 +42,13 @@ class Plan:
     """The work of a run."""
 
     submissions: tuple[Submission, ...]  # one per method and setting
-    tasks: tuple[Task, ...]  # calls of `generate_pair`, named by `Submission.key`
+    tasks: tuple[Task, ...]  # calls of `generate_pair`; the name of a task is its `Submission.key`
     pairs: int  # number of pairs in all settings
     kept: int  # number of videos of an earlier run that are still valid
 
 
 def check_request(methods: Sequence[str], settings: Sequence[str], scoring: Scoring, files: ModelFiles) -> Request:
-    """Looks up every name.
+    """Finds the method, setting or metric of every name.
 
     Raises UserError if a name is unknown, if no method or no setting is given, or if two methods have the same name.
     """
@@ -66,7 +66,7 @@ def plan_run(request: Request, shards: ShardSet, draw: Draw, out: Path, *, fresh
     """Draws and writes the pair lists, and lists the videos that are absent or out of date.
 
     Args:
-        out: the run's folder; half-written files of a killed run are removed from it.
+        out: the run's folder. If an earlier run was killed, its half-written files are removed.
         fresh: also list the videos that are still valid, so that they are generated again.
         side_by_side: number of processes that can generate at the same time; 0: unknown.
     """
@@ -86,7 +86,8 @@ def plan_run(request: Request, shards: ShardSet, draw: Draw, out: Path, *, fresh
             jobs = _jobs(submission, given, method, shards, request.files, side_by_side)
             todo = jobs if fresh else [job for job in jobs if not _is_current(job)]
             kept += len(jobs) - len(todo)
-            # A method with its own deadline must be able to stop with its own message before the task ends.
+            # The task's deadline is later than the method's own deadline, so that the method can stop and report its
+            # own message.
             deadline = max(_DEADLINE_S, _MARGIN_S + getattr(method, "deadline_s", 0.0))
             tasks += [Task(submission.key(job.pair), (job,), deadline) for job in todo]
     return Plan(tuple(submissions), tuple(tasks), n_pairs, kept)
@@ -94,7 +95,8 @@ def plan_run(request: Request, shards: ShardSet, draw: Draw, out: Path, *, fresh
 
 def _write_lists(pair_list: PairList, folder: Path) -> None:
     write_pairs(pair_list, folder / f"{pair_list.setting}.parquet")
-    # Lists of earlier draws are kept under their digests, so that their rows can still be verified.
+    # The pair lists of earlier draws are kept; each file name contains the digest. So result rows of an earlier draw
+    # can still be verified.
     write_pairs(pair_list, folder / "drawn" / f"{pair_list.setting}-{pair_list.digest}.parquet")
 
 
@@ -106,7 +108,7 @@ def _submission(
 
 
 def _command(method: str, setting: Setting, draw: Draw) -> str:
-    """The command that makes these numbers again. DATA is a placeholder: only the data's digest matters."""
+    """The command that reproduces the results. DATA is a placeholder, because the path of the data has no influence."""
     parts = ["cmet-eval", "run", "--method", method, "--setting", setting.name, "--data", "DATA"]
     for option, value in (("--max-pairs", draw.max_pairs), ("--seeds", draw.seeds), ("--split", draw.split)):
         parts += [option, str(value)] if value is not None else []
@@ -114,7 +116,7 @@ def _command(method: str, setting: Setting, draw: Draw) -> str:
 
 
 def _remove_strays(submission: Submission) -> None:
-    """Removes half-written files of a killed process. This is safe: only this run writes into these folders."""
+    """Removes half-written files of a killed process. This is safe, because no other run writes into these folders."""
     assert submission.records is not None
     for folder in (submission.videos, submission.records):
         for stray in folder.glob(STRAY):
@@ -124,7 +126,7 @@ def _remove_strays(submission: Submission) -> None:
 def _jobs(
     submission: Submission, given: str, method: Method, shards: ShardSet, files: ModelFiles, side_by_side: int
 ) -> list[GenerationJob]:
-    """One job per pair."""
+    """The generation jobs of a submission, one per pair."""
     n_frames = {str(k): int(v) for k, v in shards.clips.set_index("clip_id")["n_frames"].items()}
     return [
         GenerationJob(
@@ -143,6 +145,6 @@ def _jobs(
 
 
 def _is_current(job: GenerationJob) -> bool:
-    """Whether the job's video exists and was made from the same inputs."""
+    """Whether the job's video exists and was generated from the same inputs."""
     record, video = read_generation(Path(job.record)), Path(job.video)
     return record is not None and record.key == job.key and video.exists() and sha256_of(video) == record.video_sha256

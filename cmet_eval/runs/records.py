@@ -1,7 +1,7 @@
 """The JSON records of a run: how one video was generated, and the scores of one video.
 
-The readers check every field. For a record that is absent, unreadable or of another form they return None, so that it
-is made again.
+`read_generation` and `read_scores` check every field. If a record is absent, damaged or has other fields, they return
+None. The run then computes the video or the scores again.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ T = TypeVar("T")
 class Timing:
     """How long the generation of one video took, and on which machine."""
 
-    seconds: float  # time from the case to the frames
+    seconds: float  # time from the creation of the method to the last frame
     reading: float  # part of `seconds` in which inputs were read from the shards
-    warm: bool  # false for the first video of a process
+    warm: bool  # false for the first video that the method generates in a process
     hardware: str
     workers: int  # number of processes that could run at the same time; 0: unknown
 
@@ -36,7 +36,7 @@ class GenerationRecord:
     method: str
     revision: str
     n_frames: int
-    key: str = ""  # digest of everything the video depends on
+    key: str = ""  # digest of everything that the video depends on
     pair_id: str = ""
     codec: str = ""
     n_frames_wanted: int = 0
@@ -47,7 +47,7 @@ class GenerationRecord:
 
 @dataclass(frozen=True)
 class StoredScore:
-    """The score of one metric: a value, or a reason and no value."""
+    """The score of one metric: a value, or the reason why there is no value."""
 
     metric: str  # key, `name:variant`
     value: float | None
@@ -59,17 +59,17 @@ class StoredScore:
 
 @dataclass(frozen=True)
 class VideoScores:
-    """The scores of one video, as they are stored."""
+    """The stored scores of one video."""
 
-    key: str  # digest of everything the scores depend on
+    key: str  # digest of everything that the scores depend on
     codec: str  # codec of the video file
-    notes: list[str]  # how the video was changed before scoring, such as resampling
+    notes: list[str]  # changes of the video before scoring, for example resampling
     video_sha256: str
     scores: list[StoredScore]
 
     @property
     def by_metric(self) -> Mapping[str, StoredScore]:
-        """The scores by the metrics' keys."""
+        """Key of a metric -> its score."""
         return {score.metric: score for score in self.scores}
 
 

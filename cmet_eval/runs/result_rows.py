@@ -1,4 +1,4 @@
-"""Makes the result rows of a submission from its scores, and summarizes the rows without a value."""
+"""Creates the result rows of a submission from its scores, and summarizes the result rows without a value."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from talking_face.clip import Pair
 from talking_face.reasons import ClipError, Reason
 
 Outcome = VideoScores | ClipError
-# Reasons that do not count as a loss: the value is infinite, or there was nothing to measure. Scoring again would give
-# the same result.
+# Reasons that do not count as a loss: the value is infinite, or the pair has nothing that the metric can measure. In
+# both cases, scoring again would give the same result.
 _NOT_LOST = (Reason.INFINITE.value, Reason.NOT_ASKED.value)
 
 
@@ -26,11 +26,11 @@ _NOT_LOST = (Reason.INFINITE.value, Reason.NOT_ASKED.value)
 class Loss:
     """The scores that one method lost for one reason."""
 
-    videos: int  # number of the method's videos that lost a score, in all settings
+    videos: int  # number of the method's videos with a lost score, in all settings
     of: int  # number of all videos of the method, in all settings
-    metrics: tuple[str, ...]  # keys of the lost metrics, sorted; empty: all metrics that were asked for
-    example: str  # the detail of the first lost score
-    log: str = ""  # path of the log of the example, relative to the run\'s folder
+    metrics: tuple[str, ...]  # keys of the lost metrics, sorted; empty: all requested metrics are lost
+    example: str  # message of the first lost score
+    log: str = ""  # path of the log file of the example, relative to the run\'s folder
 
     def __str__(self) -> str:
         where = f" in {', '.join(self.metrics)}" if self.metrics else ""
@@ -55,13 +55,13 @@ class SharedFields(TypedDict):
 
 @dataclass(frozen=True)
 class RowMaker:
-    """Makes the rows of one submission, one per pair and metric."""
+    """Creates the result rows of one submission, one per pair and metric."""
 
     submission: Submission
     metrics: Sequence[Metric]
     shared: SharedFields
     signatures: Mapping[str, str]  # by metric key
-    unfair: frozenset[str]  # keys of metrics whose evaluator was trained on clips that this method shows
+    unfair: frozenset[str]  # keys of metrics that must not score the method; see leakage.py
 
     @classmethod
     def of(
@@ -84,7 +84,7 @@ class RowMaker:
         return cls(submission, metrics, shared, signatures, unfair_metrics(submission.method, metrics, shards))
 
     def rows(self, outcomes: Mapping[str, Outcome]) -> Iterator[ResultRow]:
-        """The rows of all pairs. `outcomes` is keyed by `Submission.key`."""
+        """The result rows of all pairs. The keys of `outcomes` are results of `Submission.key`."""
         for pair in self.submission.pairs.pairs:
             outcome = outcomes[self.submission.key(pair)]
             record = self.submission.record(pair)
@@ -137,9 +137,10 @@ def _without_value(metric: Metric, reason: Reason, detail: str) -> StoredScore:
 def losses(
     rows: Sequence[ResultRow], log_of: Callable[[ResultRow], str] = lambda row: ""
 ) -> dict[tuple[str, str], Loss]:
-    """Summarizes the rows without a value, by (method, reason). `log_of` returns the path of a pair's log, or "".
+    """Summarizes the result rows without a value, by (method, reason).
 
-    Infinite values and metrics that were not asked for do not count.
+    Infinite values and metrics that were not requested do not count. `log_of` returns the path of the log file of a
+    row's pair; it returns "" if there is no log file.
     """
     videos: dict[str, set[tuple[str, str]]] = {}
     asked: dict[str, set[str]] = {}

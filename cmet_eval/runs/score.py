@@ -1,8 +1,8 @@
 """Scores generated videos with every metric, in a worker's child process.
 
-A video is decoded once for all metrics, and the metrics share the landmarks that the `Sample` keeps. A task scores
-videos with the same ground truth, so that the landmarks of the ground truth are computed once for all methods. dlib's
-landmarks take about 25 ms per frame.
+A video is decoded once for all metrics. The metrics share the landmarks that are stored in the `Sample`. The videos
+of one task have the same ground truth, so that the landmarks of the ground truth are computed only once. This saves
+time, because dlib's landmarks take about 25 ms per frame.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ from talking_face.reasons import ClipError, Reason
 from talking_face.signature import digest
 
 FPS = 25.0
-# Rule for videos whose frame rate, size or length differs from the ground truth's. It is part of the scoring key.
+# The rule for a video that differs from its ground truth in frame rate or size. It is part of the scoring key.
 FRAME_RULE = "fps:nearest-25,size:as-is"
 _NO_LABELS = Labels()
 
 
 @dataclass(frozen=True)
 class Expected:
-    """The part of a pair that the metrics read in addition to the video.
+    """The fields of a pair that the metrics read in addition to the video.
 
-    Labels, reference and ground truth stay empty if no metric reads them. So a video that several pairs share (most
-    often a ground truth) is scored only once.
+    Labels, reference and ground truth stay empty if no metric reads them. So if several pairs have the same video, the
+    video is scored only once. Such pairs are common for the method `ground-truth`.
     """
 
     ground_truth_clip: str | None
     labels: Labels = _NO_LABELS
     reference_clip: str | None = None
-    reference_frames: tuple[int, ...] = ()  # indices into the reference clip
+    reference_frames: tuple[int, ...] = ()  # indices of frames in the reference clip
 
     @classmethod
     def of(cls, pair: Pair, metrics: Sequence[Metric]) -> Expected:
@@ -66,7 +66,7 @@ class Job:
     key: str  # result of `scoring_key`
     video: str
     expected: Expected
-    out: str  # JSON path for the scores; named after the key
+    out: str  # path of the JSON file for the scores; its name is the key
     metrics: tuple[str, ...]  # keys of the metrics
 
 
@@ -79,10 +79,10 @@ def scoring_key(video_sha256: str, expected: Expected, data_digest: str, how: Se
 
 
 def stored_scores(job: Job) -> VideoScores | None:
-    """The scores of an earlier run; None if there are none with the same key.
+    """The scores that an earlier run stored with the same key; None if there are no such scores.
 
-    Also None if a weight file was absent or a metric crashed in the earlier run, because the file can exist now, and
-    the metric can be repaired now.
+    Also None if a weight file was absent or a metric crashed in the earlier run: since then, the user can have added
+    the file or repaired the metric.
     """
     stored = read_scores(Path(job.out))
     if stored is None or stored.key != job.key:
@@ -92,9 +92,10 @@ def stored_scores(job: Job) -> VideoScores | None:
 
 
 def score_group(jobs: Sequence[Job], data: str, files: ModelFiles) -> None:
-    """Scores videos that share one ground truth, so that its landmarks are computed only once.
+    """Scores videos with the same ground truth; the landmarks of the ground truth are computed only once.
 
-    Each video's scores are written as soon as they are ready, so that they survive a kill; see `score_video`.
+    The scores of each video are written before the next video is scored. If the process is killed, these scores are
+    kept.
     """
     for job in jobs:
         if stored_scores(job) is None:
@@ -104,12 +105,12 @@ def score_group(jobs: Sequence[Job], data: str, files: ModelFiles) -> None:
 def score_video(job: Job, data: str, files: ModelFiles) -> VideoScores:
     """Scores one video and writes the scores to `job.out` by an atomic rename.
 
-    A metric that raises an error gets the reason `crashed`; the other metrics keep their values.
+    If a metric raises an error, its score has no value and the reason `crashed`. The other metrics keep their values.
 
     Args:
-        job: the video to score; it can have any container, frame rate and size.
-        data: folder of the shard set that holds the ground truth.
-        files: folders in which the metrics' models are searched.
+        job: the video to score; any container, frame rate and size is accepted.
+        data: folder of the shard set that contains the ground truth.
+        files: folders in which the metrics' model files are searched for.
     """
     path = Path(job.video)
     metrics = [get_metric(key, files) for key in job.metrics]
@@ -121,7 +122,7 @@ def score_video(job: Job, data: str, files: ModelFiles) -> VideoScores:
         if info.video is None:
             raise ClipError(Reason.NO_VIDEO, f"{path.name} has no picture")
         codec = f"{info.video.codec}-{info.video.pix_fmt}"
-        # Small differences, such as 24.999 frames/s, come from containers with coarse clocks and need no note.
+        # Write no note about 24.999 frames/s and similar values: some containers store times with low precision.
         if abs(info.video.fps - FPS) > 0.01:
             notes.append(f"resampled from {info.video.fps:g} to {FPS:g} frames/s, nearest frame")
         scores = _scores(path, job.expected, data, metrics)
@@ -160,7 +161,7 @@ def _scores(path: Path, expected: Expected, data: str, metrics: Sequence[Metric]
 
 
 def _score(metric: Metric, pred: Sample, target: Sample | None) -> StoredScore:
-    """The score of one metric. An error of the metric becomes the reason `crashed`, with the place of the error."""
+    """The score of one metric. If the metric raises an error, the score has no value and the reason `crashed`."""
     try:
         score: object = metric.score(pred, target)
         if isinstance(score, Score):
@@ -172,20 +173,20 @@ def _score(metric: Metric, pred: Sample, target: Sample | None) -> StoredScore:
 
 
 def _place(metric: Metric, error: Exception) -> str:
-    """`file.py:LINE` of the error: the last traceback line in the metric's own file, else the last traceback line."""
+    """Where the error was raised, as `file.py:LINE`. A line in the metric's own file is preferred."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if frame.filename == getattr(sys.modules[type(metric).__module__], "__file__", "")]
     frame = (own or frames)[-1]
     return f"{Path(frame.filename).name}:{frame.lineno}"
 
 
-@lru_cache(maxsize=2)  # a group of jobs needs one ground truth; 2 s at 256 px take 10 MB
+@lru_cache(maxsize=2)  # 2 are enough, because a group of jobs has one ground truth; 2 s at 256 px take 10 MB
 def _target(data: str, clip_id: str) -> Sample:
     shards = open_shards(data)
     return Sample(shards.frames(clip_id), fps=FPS, audio=shards.audio(clip_id), name=clip_id)
 
 
-@lru_cache(maxsize=2)  # the videos of all methods for one pair use the same reference frames
+@lru_cache(maxsize=2)  # the videos of all methods for the same pair use the same reference frames
 def _reference(data: str, clip_id: str, frames: tuple[int, ...]) -> Sample:
     return Sample(open_shards(data).frames(clip_id, list(frames)), fps=FPS, name=f"reference {clip_id}")
 

@@ -1,7 +1,7 @@
-"""Scores the videos of submissions on workers, and writes their result rows.
+"""Scores the videos of submissions in worker processes, and writes the result rows.
 
-The scores of each video are stored in one file. Its name is a digest of everything that the scores depend on. So a
-killed run loses only the scores of the videos that were being scored.
+The scores of each video are stored in one file. The file's name is a digest of everything that the scores depend on.
+If a run is killed, only the scores of the unfinished videos are lost.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from talking_face.pretrained.model_files import ModelFiles
 from talking_face.progress import Progress
 from talking_face.reasons import ClipError, Reason
 
-_DEADLINE_S = 300.0  # for one video; scoring it takes 2 s
+_DEADLINE_S = 300.0  # for one video; scoring a video takes 2 s
 _MORE_S = 60.0  # added for each further video of a group
-_GROUP = 16  # largest number of videos per task; they have the same ground truth, whose landmarks are computed once
+_GROUP = 16  # largest number of videos per task; all videos of a task have the same ground truth
 
 
 @dataclass(frozen=True)
 class Scored:
-    """The outcome of `score_submissions`. Infinite values and values that were not asked for do not count as lost."""
+    """The outcome of `score_submissions`. Infinite values and values that were not requested do not count as lost."""
 
     results: tuple[Path, ...]  # files of result rows
     scored: int
@@ -47,8 +47,8 @@ class Scored:
 class _Work:
     """The videos that have to be scored, and the outcomes that are known without scoring."""
 
-    known: Mapping[str, Outcome]  # by `Submission.key`: stored scores, or why there is no video to score
-    waiting: Mapping[str, str]  # `Submission.key` -> scoring key, of the videos that have to be scored
+    known: Mapping[str, Outcome]  # by `Submission.key`: stored scores, or the reason why there is no video
+    waiting: Mapping[str, str]  # `Submission.key` -> scoring key, for the videos that have to be scored
     jobs: Mapping[str, Job]  # by scoring key
 
 
@@ -61,13 +61,13 @@ def score_submissions(
     options: RunOptions,
     files: ModelFiles,
 ) -> Scored:
-    """Scores the videos that have no valid scores yet, and writes the result rows of every submission.
+    """Scores the videos without valid stored scores, and writes the result rows of every submission.
 
     Args:
-        metrics: name of a setting -> the metrics that score its videos.
-        scoring: gives the evaluator profile that is written into the rows.
-        files: the model files that the metrics were made with.
-        out: the run's folder; scores go to scores/, rows to results/.
+        metrics: name of a setting -> the metrics for the videos of this setting.
+        scoring: contains the evaluator profile that is written into the result rows.
+        files: the model files that the metrics use.
+        out: the run's folder. Scores are written to `out`/scores, result rows to `out`/results.
     """
     suite = version("cmet-eval")
     work = _find_work(submissions, metrics, shards, out / "scores", suite)
@@ -126,7 +126,8 @@ def _find_work(
             if (stored := stored_scores(job)) is not None:
                 known[name] = stored
                 continue
-            # The key does not depend on the setting, so the same video with the same clips is scored only once.
+            # The scoring key does not contain the setting. So if two settings have the same video with the same clips,
+            # the video is scored only once.
             jobs.setdefault(key, job)
             waiting[name] = key
     return _Work(known, waiting, jobs)
@@ -142,8 +143,8 @@ def _score_jobs(
 ) -> dict[str, ClipError]:
     """Scores all jobs in groups with the same ground truth; returns the failures by scoring key.
 
-    If a video hangs or crashes its process, its whole group ends. The unscored videos of this group are then scored one
-    at a time.
+    If one video crashes the process or reaches the deadline, the task of the whole group ends. The unscored videos of
+    this group are then scored one at a time.
     """
     groups = _groups(jobs)
     failed: dict[str, ClipError] = {}
@@ -166,7 +167,7 @@ def _score_jobs(
 
 
 def _groups(jobs: Mapping[str, Job]) -> list[list[Job]]:
-    """Groups of at most _GROUP jobs with the same ground truth and metrics; without a ground truth, one job each."""
+    """Groups of at most _GROUP jobs with the same ground truth and metrics. Without ground truth, one job per group."""
     by_truth: dict[tuple[str, tuple[str, ...]], list[Job]] = {}
     for job in sorted(jobs.values(), key=lambda job: job.video):
         by_truth.setdefault((job.expected.ground_truth_clip or job.key, job.metrics), []).append(job)
@@ -179,7 +180,7 @@ def _is_scored(job: Job) -> bool:
 
 
 def _board_record(submission: Submission) -> dict[str, object]:
-    """The facts about a submission that boards show. They are stored with its rows."""
+    """The facts about a submission that the leaderboard shows. These facts are stored with the result rows."""
     pairs = submission.pairs
     return {
         "method": dict(submission.method),

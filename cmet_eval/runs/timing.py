@@ -1,10 +1,10 @@
 """Measures AITV, the average inference time per video, and averages it over the generation records.
 
-There are two numbers, because the number that papers report is hard to compare. `cmet` is the wall-clock time from the
-case to the frames, as C-MET's evaluation README defines it. It includes reading, preprocessing and, for the first video
-of a process, loading the weights. It does not include writing the file. `warm` leaves out the first video of each
-process. It also leaves out the time in which the suite reads the inputs from its shards. Before the clock starts and
-before it stops, it waits until the accelerator has finished its work.
+There are two numbers, `cmet` and `warm`, because the number in papers is hard to compare. `cmet` is the wall-clock time
+from the case to the frames, as C-MET's evaluation README defines it. `cmet` includes reading and preprocessing. For the
+first video of a process, `cmet` also includes loading the weights. `cmet` does not include writing the file. `warm`
+leaves out the first video of each process, and the time in which the suite reads the inputs from its shards. Before the
+start and before the end of each measurement, the process waits until the accelerator has finished its work.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 
 class Stopwatch:
-    """Measures the time of one video, and the part of it that the suite spent on reading inputs."""
+    """Measures the time for generating one video, and the part of this time in which the suite reads inputs."""
 
     def __init__(self) -> None:
         self.seconds = self.reading = 0.0
@@ -63,7 +63,7 @@ def synchronize() -> None:
 
 
 def hardware() -> str:
-    """Text about the machine of this process: accelerator (if torch uses one), processor, cores, threads."""
+    """Description of the machine: accelerator (only if torch uses it in this process), processor, cores, threads."""
     torch = sys.modules.get("torch")
     parts = []
     if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
@@ -97,7 +97,7 @@ class Aitv:
     n_warm: int  # number of warm videos
     warm: float | None  # mean over the warm videos, without reading
     warm_median: float | None  # median over the warm videos, without reading
-    warm_per_frame: float | None  # over the warm videos, without reading; seconds per frame
+    warm_per_frame: float | None  # mean over the warm videos, without reading, in seconds per frame
 
     def __str__(self) -> str:
         warm = "none warm" if self.warm is None else f"{self.warm:.3g} s over {self.n_warm} warm ones without reading"
@@ -108,10 +108,10 @@ class Aitv:
 
 
 def summarize(records: Path, method: str | None = None) -> list[Aitv]:
-    """Averages the generation records below a folder, METHOD/SETTING/*.json.
+    """Averages the times in the generation records METHOD/SETTING/*.json of the folder `records`.
 
-    Returns one entry per method, revision, setting, machine and number of workers, sorted. Records without times (which
-    other versions of the suite wrote) are left out.
+    Returns one entry per method, revision, setting, machine and number of workers, sorted. Records of other versions of
+    the suite can be without times; such records are left out.
     """
     groups: dict[tuple[str, str, str, str, int], list[tuple[Timing, int]]] = {}
     for path in sorted(records.glob(f"{method or '*'}/*/*.json")):

@@ -1,4 +1,4 @@
-"""Verifies result rows: draws some of the scored videos with a seed, and hashes and scores them again."""
+"""Verifies result rows: draws some of the scored videos at random, checks their hashes, and scores them again."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ from talking_face.progress import Progress
 from talking_face.reasons import UserError
 from talking_face.signature import digest
 
-# Allowed difference, times max(1, |value|). The same machine gives the same bits; another machine can round
-# differently.
+# The allowed difference is TOLERANCE * max(1, |value|). The same machine gives exactly the same values; another machine
+# can round differently.
 TOLERANCE = 1e-6
 _DEADLINE_S = 600.0
 
 
 @dataclass(frozen=True)
 class Fault:
-    """A difference between a row and its video, for one pair of one method."""
+    """A difference between the result rows of one pair and the pair's video."""
 
     method: str
     pair_id: str
@@ -53,18 +53,18 @@ class Verified:
     """The outcome of `verify`."""
 
     drawn: int  # videos that were checked
-    videos: int  # videos from which they were drawn
+    videos: int  # videos from which the checked videos were drawn
     values: int  # numbers that were compared
-    exact: int  # compared numbers that are equal to the last bit
+    exact: int  # compared numbers without any difference
     faults: tuple[Fault, ...]
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """Which videos are checked. The draw depends only on the seed, the method and the pair list."""
+    """Which videos are checked. The random choice depends only on the seed, the method and the pair list."""
 
     method: str | None = None  # check only the videos of this method; None: of all methods
-    share: float = 0.05  # part of each method's videos in each table that is checked; at least one video
+    share: float = 0.05  # checked share of each method's videos in each table; at least one video is checked
     seed: int = 0
 
 
@@ -84,7 +84,7 @@ class Check:
     method: str
     pair: Pair
     video: Path
-    sha256: str  # SHA-256 of the scored video, from the rows
+    sha256: str  # SHA-256 of the scored video, as the result rows state it
     rows: Mapping[str, CheckedRow]  # by metric key
 
     def fault(self, what: str) -> Fault:
@@ -102,20 +102,20 @@ def verify(
     options: RunOptions | None = None,
     files: ModelFiles | None = None,
 ) -> Verified:
-    """Scores a share of the videos again, and compares their hashes and values with the result rows.
+    """Scores a share of the videos again, and compares the videos' hashes and values with the result rows.
 
     Args:
         results: the result rows to check.
-        videos: folder with METHOD/SETTING/, with SETTING/, or with the videos themselves.
+        videos: folder that contains the folders METHOD/SETTING/, the folders SETTING/, or the video files.
         data: the shard set.
         pairs: files of pair lists. The list of each table is found by its digest.
         sampling: which videos are checked; None: 5 % of the videos of every method in each table.
         pattern: form of the videos' file names; see `video_name`.
         options: worker processes, and whether progress is printed.
-        files: folders of the metrics' models; None: first the folders in the environment variables, then `data`.
+        files: folders with the metrics' model files; None: the folders in the environment variables, then `data`.
 
     Raises:
-        UserError: the rows were made from other shards or pair lists, or there is no scored video to check.
+        UserError: the result rows belong to other shards or pair lists, or there is no scored video to check.
     """
     sampling, options = sampling or Sampling(), options or RunOptions()
     shards = ShardSet(data)
@@ -149,7 +149,7 @@ def _tables(
 ) -> Iterator[tuple[Grid, PairList]]:
     """The tables that contain the method, each with its pair list.
 
-    Raises UserError if the rows were made on other data, or if their pair list is not given.
+    Raises UserError if the result rows belong to other data, or if their pair list is not in `pairs`.
     """
     lists = {found.digest: found for found in map(read_pairs, pairs)}
     for grid in grids(results):
@@ -176,7 +176,7 @@ def _folder(videos: Path, method: str, setting: str) -> Path:
 def _draw(
     grid: Grid, m: int, pair_list: PairList, folder: Path, pattern: str, sampling: Sampling
 ) -> tuple[list[Check], int]:
-    """The drawn checks of a table's m-th method, and the number of videos of this method in the table."""
+    """Draws videos of the table's m-th method; returns their checks, and the number of all videos of the method."""
     pairs = {pair.pair_id: pair for pair in pair_list.pairs}
     shas = _shas(grid, m)
     known = sorted(pair_id for pair_id in shas if pair_id in pairs)
@@ -194,7 +194,7 @@ def _draw(
 
 
 def _shas(grid: Grid, m: int) -> dict[str, str]:
-    """Pair -> SHA-256 of the scored video. Pairs without a video are left out."""
+    """Id of a pair -> SHA-256 of the scored video. Pairs without a video are left out."""
     first = grid.row[m].max(axis=0)
     found = grid.table["video_sha256"]
     shas = {pair: found[int(row)].as_py() for pair, row in zip(grid.pair_ids, first, strict=True) if row >= 0}
@@ -209,7 +209,7 @@ def _rows(grid: Grid, m: int, p: int) -> dict[str, CheckedRow]:
 
 
 def _file_fault(check: Check) -> str:
-    """Why the file differs from the scored video; an empty text if it is the same."""
+    """How the file differs from the scored video; an empty text if the file is the scored video."""
     if not check.video.exists():
         return f"no file {check.video}"
     found = sha256_of(check.video)
@@ -219,7 +219,7 @@ def _file_fault(check: Check) -> str:
 
 
 def _metrics(check: Check, files: ModelFiles) -> list[Metric]:
-    """The metrics of the rows that this suite computes with the same signature."""
+    """The metrics of the rows. A metric is left out if its signature in this version of the suite is another one."""
     found = []
     for key, row in check.rows.items():
         try:
@@ -251,7 +251,7 @@ def _score_again(
 
 
 def _compare(check: Check, scores: Mapping[str, StoredScore], files: ModelFiles) -> tuple[int, int, list[str]]:
-    """(number of compared values, number of values equal to the last bit, texts of the differences)."""
+    """(number of compared values, number of exactly equal values, texts about the differences)."""
     possible = {metric.key for metric in _metrics(check, files)}
     compared = exact = 0
     wrong = []

@@ -1,1 +1,1 @@
-"""The user study: makes a blind page for raters, and analyses their answers."""
+"""The user study: writes a blind page for raters, and analyses the raters' answers."""

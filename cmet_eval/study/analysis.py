@@ -1,4 +1,4 @@
-"""Analyses the answers of a user study: means, intervals over raters, and Krippendorff's alpha."""
+"""Analyses the answers of a user study: means, confidence intervals over raters, and Krippendorff's alpha."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from talking_face.reasons import UserError
 
 
 class _Page(BaseModel):
-    """One page of a rater's file."""
+    """The answers of one page in a rater's file."""
 
     videos: list[str]
     values: dict[str, int]  # question -> answer
@@ -49,19 +49,19 @@ class Result:
 
     question: str
     method: str
-    against: str | None  # the method that `method` is preferred to; None for ratings
+    against: str | None  # the method that `method` is compared with; None for ratings
     mean: float  # mean of the raters' means
     half_width: float  # half the width of the 95 % t-interval over raters; NaN for one rater
     raters: int  # number of raters
     answers: int  # number of answers
-    alpha: float  # Krippendorff's alpha of the question
+    alpha: float  # Krippendorff's alpha of the question: the agreement between raters
 
 
 def read_answers(study: Path, answers: Iterable[Path]) -> tuple[StudyKey, list[Answer]]:
     """The study's key and all answers.
 
     Raises:
-        UserError: a file does not hold answers of this study, or two files are from the same rater.
+        UserError: a file does not contain answers of this study, or two files are from the same rater.
     """
     key = read_key(study)
     found: list[Answer] = []
@@ -92,7 +92,7 @@ def _answers_of(given: _RaterFile, key: StudyKey, file: Path) -> Iterator[Answer
 
 
 def analyse(key: StudyKey, answers: Sequence[Answer]) -> list[Result]:
-    """Analyses the answers by the study's design: ratings or preferences."""
+    """Analyses the answers as ratings or as preferences, according to the study's design."""
     by_design = analyse_ratings if key.design == "rating" else analyse_preferences
     return by_design(answers, key.methods)
 
@@ -100,7 +100,7 @@ def analyse(key: StudyKey, answers: Sequence[Answer]) -> list[Result]:
 def analyse_ratings(answers: Sequence[Answer], methods: Sequence[str]) -> list[Result]:
     """One row per question and method: mean of the raters' means, 95 % t-interval over raters, number of answers.
 
-    Each question has one Krippendorff's alpha (ordinal), computed over all videos.
+    Krippendorff's alpha (ordinal) is computed once per question, over all videos.
     """
     results = []
     for question, asked in _by_question(answers):
@@ -115,10 +115,10 @@ def analyse_ratings(answers: Sequence[Answer], methods: Sequence[str]) -> list[R
 
 
 def analyse_preferences(answers: Sequence[Answer], methods: Sequence[str]) -> list[Result]:
-    """One row per question and two methods.
+    """One row per question and unordered pair of methods.
 
-    A row holds the share of answers that prefer the first method, and its 95 % t-interval over the raters' shares. Each
-    question has one Krippendorff's alpha (nominal).
+    A row contains the share of answers that prefer the first method, and the 95 % t-interval of this share over raters.
+    Krippendorff's alpha (nominal) is computed once per question.
     """
     results = []
     codes = {method: i for i, method in enumerate(methods)}
@@ -146,7 +146,7 @@ def _result(
 ) -> Result:
     """One row: the mean of the raters' means, and half the width of its 95 % t-interval.
 
-    The interval is taken over raters, because raters differ more from each other than the answers of one rater do.
+    The interval is computed over raters and not over answers, because the answers of one rater are similar.
     """
     from scipy import stats
 
@@ -158,7 +158,7 @@ def _result(
 
 
 def krippendorff_alpha(judged: Sequence[tuple[int, Hashable, int]], level: Literal["nominal", "ordinal"]) -> float:
-    """Krippendorff's alpha of judgements (rater, unit, value).
+    """Krippendorff's alpha of judgements (rater, unit, value). A unit is a judged video or two compared videos.
 
     NaN if no unit was judged by two raters, or if all values are equal.
     """

@@ -1,4 +1,4 @@
-"""The key of a study, key.json: which file shows which pair and method. Raters must not see it."""
+"""The key of a study, key.json, states which file shows which pair and method. Raters must not see this file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FILE = "key.json"
 
 @dataclass(frozen=True)
 class StudyKey:
-    """The content of a study, and the secret that its file names are made from."""
+    """The content of a study, and the secret from which the file names are computed."""
 
     version: int
     design: Kind
@@ -28,13 +28,13 @@ class StudyKey:
     raters: int
     per_rater: int  # videos, or pairs of videos, per rater
     seed: int
-    salt: str  # the secret: file names are hashes that include it, so that they reveal nothing
-    study: str  # the study's id, which every rater's file repeats
+    salt: str  # the secret; file names are hashes that include the salt, so that raters cannot guess the method
+    study: str  # the study's id, which is also stored in every rater's file
     videos: dict[str, tuple[str, str]] = field(default_factory=dict)  # file -> (pair_id, method)
 
 
 def read_key(folder: Path) -> StudyKey:
-    """The key in a study's folder. Raises UserError if it is absent or damaged."""
+    """The key in a study's folder. Raises UserError if key.json is absent or damaged."""
     path = folder / FILE
     try:
         return TypeAdapter(StudyKey).validate_json(path.read_text("utf-8"))

@@ -1,12 +1,12 @@
-"""Writes a user study as a static page, blind and balanced. `analysis.py` reads the raters' answers.
+"""Writes a blind and balanced user study as a static page. `analysis.py` reads the raters' answers.
 
-    STUDY/index.html     the page; works from a web server or from the disk, and sends nothing to a server
-    STUDY/media/         videos and reference pictures, under names that reveal nothing
-    STUDY/key.json       method and pair of each file name; do not show it to raters
+    STUDY/index.html     the page; it works on a web server or as a local file, and sends nothing to a server
+    STUDY/media/         videos and reference pictures; the file names do not reveal the method
+    STUDY/key.json       method and pair of each file name; raters must not see this file
 
 There are two designs. In `rating`, as in CEM-Net, a rater scores lip sync, emotion and identity from 1 to 5. In
-`pairwise`, as in C-MET, a rater chooses one of two videos. A rater's answers stay in the browser; a button saves them
-as one JSON file.
+`pairwise`, as in C-MET, a rater chooses one of two videos. A rater's answers stay in the browser. A button saves the
+answers as one JSON file.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from talking_face.progress import Progress
 from talking_face.reasons import UserError
 
 VERSION = 1
-# (key, the question, the ends of the scale). `{emotion}` is the pair's target emotion.
+# (key, question, meaning of the lowest score, meaning of the highest score). `{emotion}` is the target emotion.
 QUESTIONS: tuple[tuple[str, str, str, str], ...] = (
     ("lip_sync", "How well do the lips follow the speech?", "not at all", "perfectly"),
     ("emotion", "How clearly does the face show this emotion: {emotion}?", "not at all", "very clearly"),
@@ -44,11 +44,11 @@ PREFERENCES: tuple[tuple[str, str], ...] = (
 
 
 class Page(TypedDict):
-    """One page of a rater, as index.html reads it."""
+    """A pair with its picture and its videos, as index.html reads it."""
 
     emotion: str
     picture: str  # path of the reference picture
-    videos: list[str]  # paths, left to right
+    videos: list[str]  # paths of the videos, from left to right
 
 
 def make_study(
@@ -61,17 +61,17 @@ def make_study(
     design: Design | None = None,
     quiet: bool = False,
 ) -> Path:
-    """Writes the study and returns the page's path. Only pairs with a video of every method are shown.
+    """Writes the study and returns the path of the page. Only pairs with a video of every method are shown.
 
     Args:
         run: folder of `cmet-eval run`, or another folder with videos/METHOD/SETTING/PAIR.mp4.
-        methods: at least one; at least two for `pairwise`. If `ground-truth` is one of them, it gives the scale a known
-            reference.
-        data: the shard set of the run, for the reference pictures.
+        methods: at least one method, or at least two for `pairwise`. Include `ground-truth` to learn how raters judge
+            real videos.
+        data: the shard set of the run, from which the reference pictures are read.
         out: the study's folder.
 
     Raises:
-        UserError: there are too few methods, no pair has a video of every method, or the folder holds another study.
+        UserError: there are too few methods, no pair has a video of every method, or `out` contains another study.
     """
     design = design or Design()
     _check_methods(methods, design)
@@ -105,7 +105,7 @@ def _video(run: Path, pair_list: PairList, pair: Pair, method: str) -> Path:
 
 
 def _with_all_videos(run: Path, pair_list: PairList, methods: Sequence[str]) -> list[Pair]:
-    """The pairs with a video of every method. Raises UserError if there are none."""
+    """The pairs with a video of every method. Raises UserError if there is no such pair."""
     have = {
         (pair.pair_id, method)
         for pair in pair_list.pairs
@@ -136,10 +136,11 @@ def _new_key(pair_list: PairList, methods: Sequence[str], chosen: Sequence[Pair]
 
 
 def _claim(out: Path, new: StudyKey) -> StudyKey:
-    """The key of the study in `out`. An existing key is kept, so that file names stay the same for the raters.
+    """Writes the key `new` into `out` and returns the key. If `out` already has a key of this study, that key is kept
+    and returned, so that the file names do not change.
 
     Raises:
-        UserError: the folder holds another study, or its key is damaged.
+        UserError: the folder contains another study, or its key is damaged.
     """
     if not (out / FILE).exists():
         write_key(out, new)
@@ -151,12 +152,12 @@ def _claim(out: Path, new: StudyKey) -> StudyKey:
 
 
 def _place(key: StudyKey, pair_id: str, what: str, suffix: str) -> str:
-    """Path of a file below the study's folder; its name reveals nothing."""
+    """Path of a file, relative to the study's folder. The file name is a hash and does not reveal the method."""
     return f"media/{sha256_of(f'{key.salt} {pair_id} {what}'.encode())[:16]}{suffix}"
 
 
 def _copy_picture(pair: Pair, data: ShardSet, out: Path, key: StudyKey) -> str:
-    """Writes the pair's first reference frame as PNG if the file is absent; returns the path below the folder `out`."""
+    """If the file is absent, writes the pair's first reference frame as PNG. Returns the path relative to `out`."""
     place = _place(key, pair.pair_id, "picture", ".png")
     if not (out / place).exists():
         frame = data.frames(pair.reference_clip, [pair.reference_frames[0]])[0]
@@ -167,7 +168,7 @@ def _copy_picture(pair: Pair, data: ShardSet, out: Path, key: StudyKey) -> str:
 
 
 def _copy_video(pair: Pair, method: str, source: Path, out: Path, key: StudyKey) -> str:
-    """Writes a copy that browsers play if the file is absent; returns the path below the folder `out`."""
+    """If the file is absent, writes a copy of the video that browsers can play. Returns the path relative to `out`."""
     place = _place(key, pair.pair_id, method, ".mp4")
     if not (out / place).exists():
         write_web_video(source, out / place)
@@ -175,7 +176,7 @@ def _copy_video(pair: Pair, method: str, source: Path, out: Path, key: StudyKey)
 
 
 def _write_page(path: Path, shown: Sequence[Page], key: StudyKey, design: Design) -> None:
-    """Writes the page for all raters. It contains no names of methods or pairs."""
+    """Writes the page for all raters. The page contains no names of methods or pairs."""
     plans = [
         [
             Page(

@@ -1,4 +1,4 @@
-"""Plans a study: which pairs are shown, and which videos each rater sees in which order."""
+"""Plans a study: chooses the pairs, and the videos of each rater in the order in which the rater sees them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from talking_face.files import sha256_of
 
 @dataclass(frozen=True)
 class Design:
-    """The design of a study. 30 raters with 64 videos each are the numbers of CEM-Net's study."""
+    """The design of a study. The defaults are those of CEM-Net's study: 30 raters, and 64 videos per rater."""
 
     kind: Kind = "rating"
     raters: int = 30
@@ -26,16 +26,17 @@ class Design:
 
 @dataclass(frozen=True)
 class Item:
-    """One page of a rater: a pair, and the method or the two methods shown."""
+    """One page of a rater: a pair, and the method or the two methods whose videos the page shows."""
 
-    pair: int  # index into the study's pairs
-    methods: tuple[int, ...]  # indices, left to right
+    pair: int  # index of the pair in the list of the study's pairs
+    methods: tuple[int, ...]  # indices of the methods, from left to right
 
 
 def choose_pairs(pairs: Sequence[Pair], design: Design) -> list[Pair]:
     """Chooses at most `max_pairs` pairs by hash.
 
-    Combinations of speaker and emotion take turns, so that a small study also shows several speakers and emotions.
+    The choice takes one pair of each combination of speaker and emotion, then a second pair of each combination, and so
+    on. So a small study also shows several speakers and emotions.
     """
     order = sorted(pairs, key=lambda p: sha256_of(f"{design.seed} {p.pair_id}".encode()))
     turns: dict[tuple[str, str], int] = {}
@@ -48,12 +49,12 @@ def choose_pairs(pairs: Sequence[Pair], design: Design) -> list[Pair]:
 
 
 def plan(n_pairs: int, n_methods: int, rater: int, design: Design) -> list[Item]:
-    """The pages of one rater, in the order of that rater. The numbers of pages are balanced.
+    """The pages of one rater, in the order in which the rater sees the pages. The numbers of pages are balanced.
 
-    In the list of each rater, the numbers of pages of two methods differ by at most one. In a pairwise study, this
-    holds for the unordered pairs of methods, and left and right side alternate. Over as many raters as there are
-    methods (or pairs of methods), every video is shown equally often: the methods form a Latin square over raters and
-    pairs.
+    For each rater, the numbers of pages of two methods differ by at most one. In a pairwise study, the numbers of pages
+    of two unordered pairs of methods differ by at most one, and the left and the right side alternate. With N methods
+    (or N pairs of methods), N successive raters together see all videos of a pair equally often, because the methods
+    form a Latin square over raters and pairs.
     """
     shown = (
         [(m,) for m in range(n_methods)]
@@ -61,7 +62,7 @@ def plan(n_pairs: int, n_methods: int, rater: int, design: Design) -> list[Item]
         else list(itertools.combinations(range(n_methods), 2))
     )
     rng = np.random.default_rng((design.seed, rater))
-    # Several rounds over all pairs, each round with the next method, until the rater has enough pages.
+    # Go through all pairs several times, each time with the next method, until the rater has enough pages.
     cells = [
         (pair, shown[(pair + rater + turn) % len(shown)]) for turn in range(len(shown)) for pair in range(n_pairs)
     ][: min(design.per_rater, n_pairs * len(shown))]
