@@ -1,1 +1,1 @@
-"""The `Method` interface, the methods without a network, and the catalogue of baselines with fixed revisions."""
+"""Contains the `Method` interface, methods without a network, and the catalogue of baselines at fixed revisions."""

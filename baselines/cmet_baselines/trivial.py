@@ -123,7 +123,7 @@ class RetrievalBySound(Retrieval):
 
 
 def sound_distance(a: np.ndarray, b: np.ndarray) -> float:
-    """Mean distance between the rows of two cepstra, (N, 13) and (M, 13); `b` is resampled to N rows."""
+    """Mean distance between rows of two cepstra (sound features), (N, 13) and (M, 13); `b` is resampled to N rows."""
     rows = np.round(np.linspace(0, len(b) - 1, len(a))).astype(int)
     return float(np.linalg.norm(a - b[rows], axis=1).mean())
 

@@ -30,7 +30,7 @@ from cmet_leaderboards.statistics import (
 )
 from talking_face.reasons import Reason
 
-# The states of one method, metric and pair: no row; a row with a reason; an infinite value; a finite value.
+# States of one method, metric and pair, in this order: no row, a row with a reason, an infinite or a finite value.
 ABSENT, FAILED, INFINITE, SCORED = range(4)
 MethodId = tuple[str, str]  # name, revision
 Values = TypeVar("Values", float, np.ndarray)
@@ -145,8 +145,8 @@ class Grid:
     def use(self, m: int, c: int) -> np.ndarray:
         """(P,) bool: True for the pairs that a method's mean includes.
 
-        If the method is compared, these pairs are the common pairs of the column. If it is not compared, they are all
-        pairs for which it has a value.
+        If the method is compared, these pairs are the common pairs of the column. If the method is not
+        compared, these pairs are all pairs for which the method has a value.
         """
         return self.common[c] if self.compared[m, c] else self.state[m, c] >= INFINITE
 

@@ -60,7 +60,7 @@ class ColumnView:
 
 @dataclass(frozen=True)
 class StripView:
-    """The bar under a number. It shows interval and mean on the column's scale, as SVG numbers in text form."""
+    """The bar under a number. The bar shows interval and mean on the column's scale, as SVG numbers in text form."""
 
     off: str  # "left" or "right" if the whole interval is outside the scale on that side; else empty
     x: str  # left end of the interval

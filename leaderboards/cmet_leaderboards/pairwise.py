@@ -41,9 +41,9 @@ class PairwiseComparison:
 def pairwise_comparisons(
     grid: Grid, c: int, contestants: Sequence[int], bands: Bands
 ) -> tuple[PairwiseComparison, ...]:
-    """The comparisons of every two contestants in column `c`. Contestants that are not compared are left out.
+    """The comparisons of every two contestants (methods with a rank) in column `c`.
 
-    Holm's correction is over all of these comparisons.
+    Contestants with too low coverage are left out. Holm's correction is over all these comparisons.
     """
     names = [m for m in contestants if grid.compared[m, c]]
     made = [(a, b, grid.difference(a, b, c)) for a, b in itertools.combinations(names, 2)]

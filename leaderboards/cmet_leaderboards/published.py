@@ -22,7 +22,7 @@ class PublishedTable:
     methods: tuple[tuple[str, tuple[float | None, ...]], ...]  # method, and a number or None per metric
 
     def lines(self) -> list[tuple[str, ...]]:
-        """Each method and its numbers as text, with the digits of the record; an en dash if there is no number."""
+        """Each method and its numbers as text, with all digits of the record; an en dash if there is no number."""
         return [(method, *("–" if v is None else f"{v:g}" for v in values)) for method, values in self.methods]
 
 

@@ -4,8 +4,8 @@ EA is high if the classifier predicts the target emotion. Per frame, EA is the s
 classified as the target emotion. Per video, EA is 1 if the majority vote of the frames is the target emotion, else 0.
 Emotion leak is the share of frames that are classified as the emotion of the reference frames.
 
-The stats of EA contain the predictions for each target emotion. Their sums over clips give confusion matrices and the
-accuracy of each class.
+The stats of EA contain the predictions for each target emotion. The sums of the stats over clips give confusion
+matrices and the accuracy of each class.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class EmotionMetric(Metric):
 
     @property
     def network(self) -> Classifier:
-        """The object with the name `classifier`."""
+        """The classifier object whose name is `classifier`."""
         return CLASSIFIERS[self.classifier]
 
     @property

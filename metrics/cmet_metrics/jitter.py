@@ -53,9 +53,8 @@ class Jitter(Metric):
 
     A low `output` is not always good: a still picture has 0. Compare `output` with the value of the ground truth, or
     use `ratio`. A ratio of 1 means that the generated head is as steady as the real head. A ratio above 1 means that
-    the generated head trembles more. A ratio below 1 means that the generated head moves more smoothly; 0 is a still
-    picture. If the real clip has no
-    jitter at all, `ratio` has no value (reason `not-finite`).
+    the generated head trembles more. A ratio below 1 means that the generated head moves more smoothly. A still
+    picture has a ratio of 0. If the real clip has no jitter at all, `ratio` has no value (reason `not-finite`).
     Stats: jitter (sum), frames; for `ratio` also real_jitter (sum) and real_frames.
     """
 

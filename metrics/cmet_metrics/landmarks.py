@@ -36,7 +36,7 @@ def mediapipe_68(sample: Sample, files: ModelFiles) -> np.ndarray:
 
 
 def mediapipe_blendshapes(sample: Sample, files: ModelFiles) -> np.ndarray:
-    """(T, 52) float32 in [0, 1], NaN for frames without a face. They come from the same run as the landmarks."""
+    """(T, 52) float32 in [0, 1], NaN for frames without a face; from the same run as the landmarks."""
     return _mesh(sample, files)[1]
 
 

@@ -7,8 +7,8 @@ correlation of loudness with the mouth's opening, finds the lag of drawn clips o
 fails for half of the GRID clips.
 
 The metric measures whether the mouth opens at the correct time. It does not measure whether the mouth's shape fits the
-spoken sounds; the networks of `lse_c` and `lse_d` measure this. Use this metric if the weights of the
-networks are missing, or to check the offset that the networks find.
+spoken sounds; the networks of `lse_c` and `lse_d` measure this fit. Use this metric if the weights of the networks are
+missing, or to check the offset that the networks find.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ class Residual(NamedTuple):
     The values are NaN if one of the two frames has no face.
     """
 
-    shift: np.ndarray  # (T, 2) px, x and y: the shift of the points' mean, which needs no choice of an origin
+    shift: np.ndarray  # (T, 2) px, x and y: the shift of the mean point, so that no origin must be chosen
     scale: np.ndarray  # (T,) size of the generated head divided by the size of the real head
     rotation: np.ndarray  # (T,) degrees; positive is clockwise in the picture
 

@@ -1,4 +1,4 @@
-"""The `command` adapter: runs a command line once per pair, with the environment variables of the entry.
+"""Defines the `command` adapter, which runs a command line once per pair, with the entry's environment variables.
 
 For each run, the inputs are written as files into a new work folder. The printed output of the command is written to
 the log of the pair.

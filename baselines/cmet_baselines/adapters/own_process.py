@@ -1,4 +1,4 @@
-"""The `python` adapter: runs a class from another repository in its own process.
+"""Defines the `python` adapter, which runs a class from another repository in its own process.
 
 This module runs in the parent process, and `host.py` runs in the child process. Arrays are exchanged as .npy files
 in a temporary folder. Therefore the method's interpreter needs only numpy, and no pickle is loaded.
@@ -36,8 +36,9 @@ class PythonRun(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    folders: tuple[Path, ...] = ()  # of its repository; first on the import path; it runs in the first folder
-    python: Path = Path(sys.executable)  # the interpreter of its environment, which must have numpy
+    # The folders of the class's repository. They are first on the import path. The class runs in the first folder.
+    folders: tuple[Path, ...] = ()
+    python: Path = Path(sys.executable)  # the interpreter of the class's environment, which must have numpy
     environment: dict[str, str] = Field(default_factory=dict)  # variables that are added to this process's environment
     deadline_s: float = Field(default=600.0, gt=0)  # per pair
 

@@ -1,4 +1,4 @@
-"""The `videos` adapter: reads a method's finished videos from a folder, one file per pair."""
+"""Defines the `videos` adapter, which reads a method's finished videos from a folder, one file per pair."""
 
 from __future__ import annotations
 
