@@ -65,9 +65,9 @@ def published_rows() -> list[dict[str, object]]:
     """The rows about methods, as plain records for boards.
 
     Returns:
-        one record per row, with the row's fields and four more: `entry`, the method's name in the catalogue; `board`,
-        the setting of this suite whose board shows the row, or empty; `title`, the title of the metric; `protocol`, how
-        the number was measured.
+        one record per row, with the row's fields and four more. `entry` is the method's name in the catalogue. `board`
+        is the setting of this suite whose board shows the row, or empty. `title` is the title of the metric. `protocol`
+        states how the number was measured.
     """
     known = tomllib.loads(_FILE.with_suffix(".toml").read_text(encoding="utf-8"))
     protocols = {(part["paper"], part["dataset"]): part for part in known["protocols"]}

@@ -156,7 +156,7 @@ def common_pairs(scored: dict[str, frozenset[str]], expected: int) -> tuple[froz
 
 
 def _units(speakers: Sequence[str] | np.ndarray) -> tuple[np.ndarray, int, str]:
-    """The unit of each row, (n,) int; the number of units; and the kind of the units, "speakers" or "clips"."""
+    """The unit of each row as (n,) int, the number of units, and the kind of the units ("speakers" or "clips")."""
     codes = np.asarray(speakers)
     if codes.dtype.kind != "i":
         codes = np.unique(codes, return_inverse=True)[1]

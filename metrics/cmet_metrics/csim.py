@@ -1,4 +1,4 @@
-"""CSIM: cosine similarity between the identity embeddings of generated frames and of real frames or reference frames.
+"""Computes CSIM, the cosine similarity of identity embeddings of generated frames to real or reference frames.
 
 The variants use different networks and crops:
 - `aligned`: insightface's ArcFace on faces that are aligned to ArcFace's template.

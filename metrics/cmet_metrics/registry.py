@@ -153,8 +153,8 @@ def _names_class(key: str) -> bool:
 def _own_class(key: str) -> type[Metric] | None:
     """The class of the key `module:Class`; None if the key has another form or its module does not exist.
 
-    Raises UserError if the module cannot be imported, if it does not have the class, if the class is not a `Metric`, or
-    if the module has the name of a metric of this suite.
+    Raises UserError if the module cannot be imported, has the name of a metric of this suite, or does not contain the
+    class, or if the class is not a `Metric`.
     """
     module, _, name = key.partition(":")
     if module.endswith(".py"):

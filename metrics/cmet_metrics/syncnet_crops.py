@@ -89,9 +89,9 @@ Track = dict[int, Box]  # {index of the frame: box of the face}, sorted by index
 def join_boxes(boxes: Sequence[Sequence[Box]]) -> list[Track]:
     """Join the boxes of all frames into tracks of one face each, as `track_shot` of the original does.
 
-    A box is added to a track under two conditions: its intersection over union with the last box of the track is more
-    than 0.5, and that last box is at most 25 frames old. A track is returned only if it has more than 5 boxes and the
-    longer side of its mean box is more than 100 px.
+    A box is added to a track if the last box of the track is at most 25 frames old and the intersection over union of
+    the two boxes is more than 0.5. A track is returned only if it has more than 5 boxes and the longer side of
+    its mean box is more than 100 px.
     """
     left = [list(faces) for faces in boxes]
     out: list[Track] = []

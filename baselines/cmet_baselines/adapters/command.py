@@ -88,7 +88,8 @@ class CommandMethod:
         """Write the inputs, run the command, and read the video that it wrote.
 
         Raises:
-            ClipError: method-failed, with the end of the command's output; deadline; or a reason of `read_output`.
+            ClipError: method-failed (the message contains the end of the command's output), deadline, or a reason of
+                `read_output`.
         """
         with tempfile.TemporaryDirectory(prefix="cmet-eval-") as folder:
             work = Path(folder)

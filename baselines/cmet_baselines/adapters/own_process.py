@@ -78,7 +78,7 @@ class OwnProcessMethod:
         """The array that the method returns for the case.
 
         Raises:
-            ClipError: method-failed, with the method's message; crashed, if its process ended; deadline.
+            ClipError: method-failed (the message is the method's message), crashed (the child process ended), deadline.
         """
         try:
             arrays = {name: self._save(name, getattr(case, name)) for name in case.offered()}
