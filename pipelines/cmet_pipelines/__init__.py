@@ -1,1 +1,1 @@
-"""Turns datasets into Parquet shards. The package has readers, the processing of clips, shards and the ledger."""
+"""Turns datasets into Parquet shards: finds the clips, processes each clip, and writes shards and a ledger."""

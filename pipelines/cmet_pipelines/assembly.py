@@ -15,11 +15,11 @@ from talking_face.files import replacing
 
 
 class Assembly:
-    """The shards of a job that are still to be written.
+    """The shards of a job. Each shard is written when its last clip is finished.
 
     Args:
-        inventory: inventory of the output folder. The assembly adds the places of the clips that it writes.
-        outcomes: outcomes of the clips that are finished already, by clip_id. `add` adds the other clips to it.
+        inventory: inventory of the output folder. When a shard is written, its clips are added to `inventory.places`.
+        outcomes: outcomes of the clips that are already finished, by clip_id. `add` adds further clips to this mapping.
     """
 
     def __init__(self, inventory: Inventory, outcomes: dict[str, ClipOutcome]) -> None:
@@ -36,7 +36,7 @@ class Assembly:
                 self._write(index)
 
     def add(self, outcome: ClipOutcome) -> None:
-        """Adds one finished clip. Writes its shard if this clip was the last unfinished clip of the shard."""
+        """Adds one finished clip. If no other clip of the same shard is unfinished, writes the shard."""
         self.outcomes[outcome["clip_id"]] = outcome
         index = self._shard_of[outcome["clip_id"]]
         self._unfinished[index] -= 1
@@ -44,7 +44,7 @@ class Assembly:
             self._write(index)
 
     def _write(self, index: int) -> None:
-        """Writes a shard whose clips are all finished. If no clip of the shard was kept, no file is written."""
+        """Writes a shard whose clips are all finished. If all clips of the shard were dropped, no file is written."""
         kept = kept_of(self._job.shards[index], self.outcomes)
         path = self._job.out / SHARDS / self._job.shard_name(index)
         unchanged = path.name in self._written_before and all(

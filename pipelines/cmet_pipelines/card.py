@@ -27,7 +27,7 @@ _VERSIONS = ("cmet-eval", "av", "mediapipe", "numpy", "pyarrow")
 
 
 def write_unfinished_card(job: Job, labels: Mapping[str, str]) -> None:
-    """Writes the card of an unfinished set. `labels` holds the digest of each clip's labels from an earlier card."""
+    """Writes the card of an unfinished set. `labels`: from an earlier card, the digest of each clip's labels."""
     _write_card(job.out, {**card_head(job), "complete": False, "labels": dict(labels)})
 
 
@@ -99,7 +99,7 @@ def _skipped_row(job: Job, skip: Skipped) -> dict[str, object]:
 
 
 def _content_digest(job: Job, index: pa.Table, outcomes: Mapping[str, ClipOutcome]) -> str:
-    """Digest of the whole set: its settings, and per clip its digest, or stage and reason if it was dropped."""
+    """Digest of the settings and of all clips: the digest of a kept clip, or the stage and reason of a dropped clip."""
     digests = dict(zip(index["clip_id"].to_pylist(), index["clip_digest"].to_pylist(), strict=True))
     results = [
         [clip_id, digests.get(clip_id) or [outcomes[clip_id]["stage"], outcomes[clip_id]["reason"]]]

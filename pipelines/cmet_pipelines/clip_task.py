@@ -1,4 +1,4 @@
-"""The task that a worker runs per clip: process it, store its record in the staging folder, return its outcome."""
+"""Defines the task that a worker runs for each clip: process the clip, store the result, and return the outcome."""
 
 from __future__ import annotations
 
@@ -25,9 +25,10 @@ log = logging.getLogger(__name__)
 def process_to_staging(
     clip: Clip, settings: ProcessingSettings, staging: str, root: str, files: ModelFiles
 ) -> ClipOutcome:
-    """Processes a clip and stores its record in the staging folder. Returns its outcome, also if the clip fails.
+    """Processes a clip and stores its record in the staging folder. Returns the clip's outcome.
 
-    Raises OSError only if the disk is full, because a full disk is not the clip's fault.
+    If the processing fails, the outcome contains the error. Only a full disk raises OSError, because a full disk is not
+    an error of the clip.
     """
     started = time.perf_counter()
     stages = StageLog("probe")
@@ -53,7 +54,7 @@ def process_to_staging(
 
 
 def new_outcome(clip: Clip, root: str) -> ClipOutcome:
-    """The outcome of a clip that is not processed yet: only its id and its source are filled."""
+    """The outcome of a clip that is not processed yet. Only the fields `clip_id` and `source` have real values."""
     return {
         "clip_id": clip.clip_id,
         "source": relative_path(clip.video, root),
@@ -68,6 +69,6 @@ def new_outcome(clip: Clip, root: str) -> ClipOutcome:
 
 
 def drop(outcome: ClipOutcome, stage: str, reason: Reason, detail: str) -> None:
-    """Marks the clip as dropped."""
+    """Marks the clip of `outcome` as dropped, with the stage, the reason and a message."""
     outcome["status"] = "dropped"
     outcome["stage"], outcome["reason"], outcome["detail"] = stage, reason.value, detail

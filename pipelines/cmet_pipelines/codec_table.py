@@ -1,10 +1,10 @@
-"""Measures the frame codecs on real face crops and prints a Markdown table.
+"""Measures size, speed and quality of the frame codecs on face crops of real clips, and prints a Markdown table.
 
 Run as `python -m cmet_pipelines.codec_table CLIPS...`.
 
-Each clip is decoded, tracked and cropped as in preprocessing. Then its crops are encoded and decoded with every codec
-on one thread. PSNR compares the decoded crop with the crop before encoding, in RGB. It is computed per frame and
-averaged over each clip. The table prints the value of the clip with the lowest mean.
+Each clip is decoded, tracked and cropped as in preprocessing. Then the crops of the clip are encoded and decoded with
+every codec on one thread. PSNR compares the decoded crop with the crop before encoding, in RGB. PSNR is computed per
+frame and averaged over each clip. The table prints the lowest of these averages.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def crops(path: Path, size: int, files: ModelFiles) -> np.ndarray:
 
 
 def mean_psnr(crop: np.ndarray, stored: np.ndarray) -> float:
-    """Mean over frames of the PSNR in dB. If any frame is stored without an error, the result is infinite."""
+    """Mean over frames of the PSNR in dB. If any decoded frame equals its crop exactly, the result is infinite."""
     error = ((crop.astype(np.float32) - stored) ** 2).mean(axis=(1, 2, 3))
     return float(np.mean(10 * np.log10(255**2 / error))) if (error > 0).all() else float("inf")
 

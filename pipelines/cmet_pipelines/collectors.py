@@ -11,9 +11,9 @@ from talking_face.faces.align import AlignMode, cut, region_of
 from talking_face.faces.track import Window
 from talking_face.media import Picture
 
-# Windows around the face are kept from tracking to cropping. A window of a 1080p 4:4:4 frame takes 2 MB, so 8 s of MEAD
-# fit. If the windows need more bytes than this, they are deleted and the clip is decoded a second time (6 ms per
-# frame). This limits the memory that a long clip needs.
+# The windows around the face are kept in memory from tracking to cropping. If the windows of a clip need more bytes
+# than this limit, the windows are deleted and the clip is decoded a second time, which takes 6 ms per frame. So a long
+# clip does not fill the memory. A window of a 1080p 4:4:4 frame takes 2 MB, so the windows of 8 s of MEAD fit.
 _KEEP_BYTES = 384 << 20
 _FIGURES_EVERY = 5  # measure every fifth frame: sharpness and brightness hardly change within 0.2 s
 
@@ -21,8 +21,8 @@ _FIGURES_EVERY = 5  # measure every fifth frame: sharpness and brightness hardly
 class FaceWindows:
     """Keeps the window around the face of every picture, in the picture's pixel format, until the crop is known.
 
-    The crop is one box for the whole clip, so it is known only after the last frame is tracked. Whole frames would
-    need too much memory, so only the windows are kept.
+    The whole clip has one crop box, so the box is known only after the last frame is tracked. Whole frames would need
+    too much memory, so only the windows are kept.
     """
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class FaceWindows:
         """Keeps the window of one picture. `track_face` calls this method for every picture."""
         if self._parts is None:
             return
-        if self._parts and self._last == (picture, window):  # a repeated frame: use the same copy again
+        if self._parts and self._last == (picture, window):  # a repeated frame: use the copy of the last window again
             self._parts.append(self._parts[-1])
             return
         self._last = (picture, window)
@@ -51,10 +51,10 @@ class FaceWindows:
     def crops(
         self, mode: AlignMode, transforms: np.ndarray, picture: tuple[int, int], size: int
     ) -> Iterator[np.ndarray] | None:
-        """The crops, each (size, size, 3) uint8 RGB. None if the windows were deleted, or do not contain a whole crop.
+        """The crops, each (size, size, 3) uint8 RGB. None if the windows were deleted, or if a crop exceeds its window.
 
         Args:
-            mode: the align mode, which defines how faces are cropped.
+            mode: the align mode; it defines how faces are cropped.
             transforms: (T, 2, 3) float64, from source px to crop px.
             picture: height and width of the source frames, px.
             size: side of the crop, px.
@@ -78,7 +78,7 @@ class Thumbnails:
         self._small: list[np.ndarray] = []
 
     def collect(self, pictures: Iterator[Picture]) -> Iterator[Picture]:
-        """Yields the pictures unchanged and keeps a thumbnail of each."""
+        """Yields the pictures unchanged, and keeps a thumbnail of each picture."""
         last: Picture | None = None
         for picture in pictures:
             self._small.append(self._small[-1] if picture is last else picture.thumbnail(*quality.THUMBNAIL))
@@ -107,6 +107,6 @@ class CropFigures:
             yield crop
 
     def medians(self) -> tuple[float, float]:
-        """(sharpness, brightness): their medians over the measured crops."""
+        """(median sharpness, median brightness) of the measured crops."""
         sharpness, brightness = np.median(self._figures, axis=0)
         return float(sharpness), float(brightness)

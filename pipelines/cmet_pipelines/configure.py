@@ -1,7 +1,7 @@
-"""Builds the settings and the reader options of a run from option values of a command line and of a TOML file.
+"""Builds the settings and the reader options of a run from the options of a command line and of a TOML file.
 
-Each option is a field of `ProcessingSettings`, or a field of the options of a dataset's reader. A reader's option has
-no effect on another dataset, so it raises an error there.
+Each option is a field of `ProcessingSettings`, or a field of the options of a dataset's reader. If the user sets an
+option of another dataset's reader, an error is raised, because this option would have no effect.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ class Value:
 
 
 def reader_fields() -> dict[str, dict[str, FieldInfo]]:
-    """Every option of every reader: a dictionary from option name to a dictionary from dataset to field.
+    """The options of all readers: `result[name][dataset]` is the field of option `name` in that dataset's reader.
 
-    Raises TypeError if a reader declares an option with the name of a setting.
+    Raises TypeError if a reader's option has the same name as a field of `ProcessingSettings`.
     """
     found: dict[str, dict[str, FieldInfo]] = {}
     for dataset, reader in READERS.items():
@@ -63,9 +63,9 @@ def read_config(path: Path) -> dict[str, Value]:
 
 
 def configure(dataset: str, values: Mapping[str, Value]) -> tuple[ProcessingSettings, ReaderOptions]:
-    """(settings, options of the dataset's reader) from values by name. A missing name gets its default value.
+    """(settings, options of the dataset's reader), from `values` by name. A missing option gets the default value.
 
-    Raises UserError for an unknown dataset, for a value that is not allowed, and for another dataset's option.
+    Raises UserError for an unknown dataset, for a value that is not allowed, and for an option of another dataset.
     """
     reader = get_reader(dataset)
     of_settings = {name: value for name, value in values.items() if name in ProcessingSettings.model_fields}
@@ -76,7 +76,7 @@ def configure(dataset: str, values: Mapping[str, Value]) -> tuple[ProcessingSett
 
 
 def _check_unused(dataset: str, name: str, value: Value) -> None:
-    """Raises UserError for an unknown option, and for another dataset's option whose value is not the default."""
+    """Raises UserError if the option is unknown, or belongs to another dataset and does not have the default value."""
     owners = reader_fields().get(name)
     if owners is None:
         raise UserError(f"unknown setting {value.shown}{did_you_mean(name, reader_fields())}")

@@ -1,8 +1,8 @@
-"""Encodes and decodes the face crops of a clip for shards. Each format has a named codec.
+"""Encodes the face crops of a clip for storage in shards, and decodes the stored crops. Each format has a named codec.
 
 A codec name is `<kind>-<parameter>`, for example `x264-q14`. Encoded frames are a list of byte strings. A still-image
 codec gives one byte string per frame. A video codec gives one byte string per clip: an mp4 or mkv file in memory. The
-page on shards in docs/ compares the codecs; `python -m cmet_pipelines.codec_table` prints that table.
+page on shards in docs/ compares the codecs in a table. `python -m cmet_pipelines.codec_table` prints this table.
 
 Every encoder runs on one thread with bit-exact flags, so the same frames give the same bytes.
 """
@@ -31,7 +31,7 @@ LOSSLESS_CODEC = "ffv1"
 
 @dataclass(frozen=True)
 class FrameCodec:
-    """One format in which frames are stored. Tests check that the codecs with `lossless` really are lossless."""
+    """One format in which frames are stored. Tests check that lossless codecs return the frames unchanged."""
 
     name: str
     kind: str  # png | webp | jpeg | jpeg420 | x264 | x264rgb | ffv1
@@ -49,7 +49,7 @@ class FrameCodec:
         return self.kind in ("png", "webp", "jpeg", "jpeg420")
 
     def encode(self, frames: Iterable[Frames]) -> list[bytes]:
-        """Encodes T >= 1 frames, each (H, W, 3) uint8 RGB. Returns T byte strings; a video codec returns one."""
+        """Encodes T >= 1 frames, each (H, W, 3) uint8 RGB. Returns T byte strings, or one for a video codec."""
         if self.per_frame:
             blobs = [_encode_image(frame, self.kind, self.quality) for frame in _checked(frames)]
         else:
@@ -59,9 +59,13 @@ class FrameCodec:
         return blobs
 
     def decode(self, blobs: Sequence[bytes], indices: Sequence[int] | None = None) -> Frames:
-        """The frames at `indices`, in that order, or all frames if None: (N, H, W, 3) uint8 RGB, C-contiguous.
+        """The frames: (N, H, W, 3) uint8 RGB, C-contiguous.
 
-        Raises IndexError on an index outside the clip.
+        Args:
+            blobs: the byte strings that `encode` returned.
+            indices: indices of the frames to decode, in the order of the result; None for all frames.
+
+        Raises IndexError for an index outside the clip.
         """
         if self.per_frame:
             wanted = range(len(blobs)) if indices is None else indices
@@ -70,7 +74,7 @@ class FrameCodec:
 
 
 def get_codec(name: str) -> FrameCodec:
-    """The codec with that name. Raises ValueError for an unknown name; its message lists the known forms."""
+    """The codec with that name. Raises ValueError for an unknown name. The error message lists the known names."""
     match = re.fullmatch(r"(png|webp|jpeg|jpeg420|x264|x264rgb|ffv1)(?:-(lossless|q\d{1,3}))?(?:-gop(\d{1,3}))?", name)
     if match:
         kind, level, gop = match.group(1), match.group(2), int(match.group(3) or 1)
@@ -143,8 +147,8 @@ def _encode_video(frames: Iterator[Frames], codec: FrameCodec) -> bytes:
         options: dict[str, object] = {"threads": "1", "flags": "+bitexact"}
         if codec.kind != "ffv1":
             quality = str(codec.quality or 0)
-            # If every frame is a key frame, use a constant quantiser (qp) and no rate factor (crf). The quantiser does
-            # not need to look at later frames.
+            # If every frame is a key frame, use a constant quantiser (qp) in place of a rate factor (crf), because the
+            # encoder then does not need to analyse later frames.
             options |= {"preset": "veryfast", "crf" if codec.gop > 1 else "qp": quality, "bf": "0"}
             options["x264-params"] = f"keyint={codec.gop}:min-keyint={codec.gop}:scenecut=0:threads=1"
         stream.options = options
@@ -167,7 +171,10 @@ def _encode_video(frames: Iterator[Frames], codec: FrameCodec) -> bytes:
 
 
 def _decode_video(data: bytes, indices: Sequence[int] | None) -> Frames:
-    """The frames at `indices`, or all frames, of a video file in memory. Seeks only if the next index is far away."""
+    """The frames at `indices` of a video file in memory; None for all frames.
+
+    If the next index is near, the frames before it are decoded too, because a seek would be slower.
+    """
     with av.open(io.BytesIO(data), "r") as source:
         stream = source.streams.video[0]
         stream.thread_count = 1
@@ -176,7 +183,7 @@ def _decode_video(data: bytes, indices: Sequence[int] | None) -> Frames:
         found: dict[int, Frames] = {}
         base = cast(Fraction, stream.time_base)
         length = stream.frames or 1 << 30
-        position = length  # next frame of the decoder; it starts past the end, so that the first index seeks
+        position = length  # index of the decoder's next frame; a start value past the end makes the first index seek
         frames = iter(source.decode(stream))
         for index in sorted(set(indices)):
             if not 0 <= index < length:

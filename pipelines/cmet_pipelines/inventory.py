@@ -20,15 +20,15 @@ from talking_face.reasons import Reason, UserError
 from talking_face.signature import digest
 
 LOCK = ".lock"
-# A clip that was dropped for one of these reasons can be good, because the machine can be the cause. So `retry`
-# processes these clips again.
+# If a clip was dropped for one of these reasons, the cause was possibly the machine and not the clip. So the option
+# `retry` processes such clips again.
 TRANSIENT = frozenset({Reason.DEADLINE, Reason.CRASHED, Reason.UNREADABLE, Reason.MISSING_FILE})
 
 
 class Inventory:
     """The results of earlier runs with the same settings in the output folder of a job.
 
-    Raises UserError if the folder holds other files, a damaged card, or shards made with other settings.
+    Raises UserError if the folder holds other files, a damaged card, or shards that were computed with other settings.
     """
 
     def __init__(self, job: Job) -> None:
@@ -38,12 +38,12 @@ class Inventory:
         self.places: dict[str, tuple[Path, int]] = {}  # file and row group of every clip that is in a shard
 
     def kept_before(self) -> set[str]:
-        """Ids of the kept clips of the finished set in the folder. Empty if there is no finished set."""
+        """Ids of the kept clips in the finished set of the folder. Empty if there is no finished set."""
         path = self.job.out / CLIPS
         return set(pq.read_table(path, columns=["clip_id"]).column(0).to_pylist()) if path.is_file() else set()
 
     def is_current(self) -> bool:
-        """Whether the folder holds a finished set of exactly the job's clips, with all its files."""
+        """Whether the folder holds a finished set of exactly the job's clips, and no file of the set is missing."""
         card, out = self.card, self.job.out
         if card is None or not card.get("complete"):
             return False
@@ -53,7 +53,7 @@ class Inventory:
         )
         return (
             card.get("manifest") == self.job.manifest
-            and "excluded" in card.get("counts", {})  # absent in a card of an earlier version: write the card again
+            and "excluded" in card.get("counts", {})  # cards of an earlier version lack this key and are written again
             and card.get("skipped") == skipped_digest(self.job.skipped)
             and present
             and (out / CLIPS).is_file()
@@ -79,16 +79,16 @@ class Inventory:
             path.unlink(missing_ok=True)
 
     def finished(self, retry: bool) -> dict[str, ClipOutcome]:
-        """Outcomes of clips that need no more work. They are in the staging folder or in the set of an earlier run.
+        """Outcomes of the finished clips, from the staging folder and from the shard set of an earlier run.
 
-        Clips in the staging folder that cannot be used again are removed.
+        Clips in the staging folder that cannot be used again are removed from the folder.
 
         Args:
             retry: whether clips that were dropped for a transient reason are processed again.
         """
         outcomes = self.staging.outcomes()
         self.places.update(self._clips_in_shards())
-        if self.card:  # of an earlier run, maybe with other clips: its ledger is valid until this run replaces it
+        if self.card:  # the ledger of the earlier run is valid until this run replaces it
             labels = self.card.get("labels", {})
             for clip_id, outcome in self.ledger.items():
                 clip = self.job.by_id.get(clip_id)
@@ -153,7 +153,7 @@ class Inventory:
         return self.staging.has_record(clip_id) or clip_id in self.places
 
     def _resized(self, outcomes: Mapping[str, ClipOutcome]) -> set[str]:
-        """Ids of the clips whose file size differs from the size in their outcome: the file was replaced since then."""
+        """Ids of the clips whose file size differs from the size in the outcome, because the file was replaced."""
         changed = set()
         for clip_id, outcome in outcomes.items():
             clip = self.job.by_id.get(clip_id)
@@ -167,7 +167,7 @@ class Inventory:
 
 
 def is_transient(outcome: ClipOutcome) -> bool:
-    """Whether the clip was dropped for a reason whose cause can be the machine."""
+    """Whether the clip was dropped for one of the reasons in TRANSIENT."""
     return outcome["status"] == "dropped" and outcome["reason"] in TRANSIENT
 
 

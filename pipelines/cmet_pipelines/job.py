@@ -1,4 +1,4 @@
-"""Plans one preprocessing job: discovers and selects the clips, and derives the names of the job's files."""
+"""Plans one preprocessing job: finds and selects the clips, and defines the names of the shards."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ STAGING = ".staging"
 
 @dataclass(frozen=True)
 class Job:
-    """The task of one run: its clips, its settings and its output folder."""
+    """The task of one run: the clips, the settings and the output folder."""
 
     dataset: str
     root: Path  # resolved folder of the dataset
@@ -43,12 +43,12 @@ class Job:
 
     @cached_property
     def key(self) -> str:
-        """Hash of `content`, 8 hex digits. It is part of every shard's name."""
+        """Hash of `content`, 8 hex digits. The file name of every shard begins with this hash."""
         return digest(self.content, 8)
 
     @cached_property
     def manifest(self) -> str:
-        """Digest of all clips with their labels and files."""
+        """Digest of the labels and files of all clips."""
         return digest([clip_labels(clip) | {"source": self.relative(clip)} for clip in self.clips])
 
     @cached_property
@@ -80,9 +80,9 @@ def plan_job(
     *,
     files: ModelFiles,
 ) -> Job:
-    """Discovers the clips under `root`, assigns splits, and applies the list of clips and the limit.
+    """Finds the clips under `root`, assigns splits, and selects clips by `settings.clips` and by `limit`.
 
-    Raises UserError for wrong arguments; `cmet_pipelines.preprocess.preprocess` lists the cases.
+    Raises UserError for wrong arguments; the docstring of `cmet_pipelines.preprocess.preprocess` lists the cases.
     """
     found = readers.discover(dataset, root, options, defects=settings.defects)
     root = root.resolve()
@@ -110,7 +110,7 @@ def _only_listed(name_or_file: str, clips: list[Clip], found: Discovery, notes: 
 
 
 def _leave_out(clips: list[Clip], taken: list[Clip], why: str, found: Discovery) -> list[Clip]:
-    """Returns `taken`, and moves the other clips to `found.skipped`."""
+    """Returns `taken`, and adds the other clips to `found.skipped` with the reason `why`."""
     asked = {clip.clip_id for clip in taken}
     for clip in clips:
         if clip.clip_id not in asked:

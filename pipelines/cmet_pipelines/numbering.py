@@ -47,14 +47,14 @@ def schemes() -> dict[str, Scheme]:
 def name_sentences(
     numbering: str | None, clips: Sequence[Clip], numbers: Mapping[Folder, Collection[int]]
 ) -> tuple[list[Clip], list[str]]:
-    """(the clips, with their `sentence_id` if it is known; lines for the user).
+    """(the clips, each with a `sentence_id` if the sentence is known; lines that are printed for the user).
 
     Args:
         numbering: a scheme's name, or the path of a CSV file with the columns clip_id and sentence_id. None uses only
             the schemes that always apply.
         clips: the clips to label.
-        numbers: by folder, the file numbers of all videos and sounds in it, in any view. They show whether the folder
-            is numbered as the scheme expects.
+        numbers: by folder, the file numbers of the folder's videos and sounds, in any view. These numbers show whether
+            the folder is numbered as the scheme expects.
 
     Raises UserError if `numbering` is neither a scheme nor a readable file.
     """
@@ -91,10 +91,10 @@ def name_sentences(
 
 
 def gapped(numbers: Mapping[Folder, Collection[int]]) -> list[Folder]:
-    """Folders whose highest file number is above their number of sentences.
+    """Folders whose highest file number is greater than the number of sentences in a folder.
 
-    A third of the release's actors have such folders. Numbers are missing in them, so a number is not a position in
-    the script: 021-030 are other sentences than in a folder with the numbers 001 to 030.
+    A third of the release's actors have such folders. Some numbers are missing in such a folder, so a file number is
+    not a position in the script. For example, file 021 has another sentence than file 021 of a folder without gaps.
     """
     own = [table for table in schemes().values() if table.get("by_itself")]
     return sorted(

@@ -1,7 +1,7 @@
-"""Turns a raw dataset into a shard set: discovers clips, processes them on workers, writes shards, ledger and card.
+"""Turns a raw dataset into a shard set: finds the clips, processes each clip on a worker, writes shards and ledger.
 
-A run can be killed at any moment. The next run with the same settings resumes the work and writes the same bytes. A
-run with other settings into the same folder raises an error.
+A run can be killed at any moment. The next run with the same settings resumes the work, and the finished shards have
+the same bytes as after a run without interruption. A run with other settings into the same folder raises an error.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ from talking_face.pretrained.model_files import ModelFiles
 from talking_face.progress import Progress
 from talking_face.reasons import Reason, UserError
 
-# If this many clips crash with the same message, and no clip has another outcome, the run stops: the cause is not in
-# the clips.
+# If this many clips crash with the same message, and no clip has another outcome, the run stops, because the cause is
+# probably not in the clips.
 MOST_EQUAL_CRASHES = 10
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Selects the clips of a run, and defines how the run treats clips of earlier runs."""
+    """Defines which clips a run processes, and how the run treats clips of earlier runs."""
 
-    limit: int | None = None  # maximum number of clips: the first clips in the order of clip_id are processed
-    retry: bool = False  # process clips again that an earlier run dropped for a transient reason (deadline, crash)
+    limit: int | None = None  # maximum number of clips: the first `limit` clips in the order of clip_id are used
+    retry: bool = False  # process clips again that an earlier run dropped for a transient reason (inventory.TRANSIENT)
     prune: bool = False  # remove clips from a finished set if they are not selected now or not under the root any more
 
 
@@ -99,13 +99,13 @@ def preprocess(
         out: folder of the shard set. It is created if it does not exist.
         settings: settings of the processing; None for the defaults.
         options: options of the dataset's reader; None for the defaults.
-        run: workers and output. A scheduler's workers must have access to `root` and `out`.
-        selection: the selection of clips; None for all clips.
+        run: number of workers and amount of output. The workers of a Dask scheduler need access to `root` and `out`.
+        selection: which clips are processed; None for all clips.
         files: the folders of the face networks' files; None for the folders that the environment variables name.
 
     Raises UserError
         for a wrong argument: an unknown dataset, split or list of clips, or `out` inside `root`;
-        if `out` was made with other settings, or another run is writing to it;
+        if `out` holds a shard set with other settings, or another run is writing to `out`;
         if kept clips of a finished set are not selected now, and `prune` is False;
         if the disk is full, or every clip crashes in the same way.
     """
@@ -175,7 +175,7 @@ def _outcomes(job: Job, todo: Sequence[Clip], run: RunOptions, progress: Progres
 
 
 def _failed(job: Job, result: TaskResult) -> ClipOutcome:
-    """The outcome of a clip whose process died or was stopped at its deadline."""
+    """The outcome of a clip whose process died or was stopped at the deadline."""
     assert result.error is not None
     outcome = new_outcome(job.by_id[result.key], str(job.root))
     drop(outcome, result.stage, result.error.reason, result.error.detail)
@@ -184,7 +184,7 @@ def _failed(job: Job, result: TaskResult) -> ClipOutcome:
 
 
 class EqualCrashes:
-    """Stops a run if every clip so far crashed with the same message, because then the cause is not in the clips."""
+    """Stops a run if every clip so far crashed with the same message: the cause is then probably not in the clips."""
 
     def __init__(self, staging: Staging) -> None:
         self._staging = staging
@@ -192,7 +192,7 @@ class EqualCrashes:
         self._message = ""
 
     def check(self, outcome: ClipOutcome) -> None:
-        """Checks one outcome. Raises UserError after MOST_EQUAL_CRASHES; then these clips count as unfinished."""
+        """Checks one outcome. After MOST_EQUAL_CRASHES, marks the crashed clips as unfinished and raises UserError."""
         if self._clips is None:
             return
         if outcome["reason"] != Reason.CRASHED or (self._clips and outcome["detail"] != self._message):
@@ -235,7 +235,7 @@ def _summary(job: Job, card: Card, computed: int) -> PreprocessSummary:
 
 @contextmanager
 def _disk_errors(out: Path) -> Iterator[None]:
-    """Raises UserError in place of OSError if the disk is full or the folder cannot be written."""
+    """Replaces an OSError by a UserError if the disk is full or the folder cannot be written."""
     try:
         yield
     except OSError as error:

@@ -30,11 +30,11 @@ from talking_face.media.reading import VideoInfo
 from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import ClipError, Reason, UserError
 
-_AUDIO_TOLERANCE = AUDIO_RATE // 5  # samples; if the lengths of sound and picture differ more, a warning is stored
+_AUDIO_TOLERANCE = AUDIO_RATE // 5  # samples; a larger difference between sound and video length gives a warning
 
 
 class StageLog:
-    """The current stage of a clip. The worker gets it too, because the ledger needs the stage if the process dies."""
+    """The current stage of a clip. The worker also gets the stage, because the ledger needs it if the process dies."""
 
     def __init__(self, name: str = "") -> None:
         self.name = name
@@ -63,8 +63,8 @@ class OpenedClip:
     """The headers of the video, and the source of the sound."""
 
     video: VideoInfo
-    sound: MediaSource | None  # the file whose sound is used; None without sound
-    samples: Callable[[], np.ndarray | None]  # (N,) int16, 16 kHz mono, read at the first call; None without sound
+    sound: MediaSource | None  # the file whose sound is used; None if there is no sound
+    samples: Callable[[], np.ndarray | None]  # returns (N,) int16, 16 kHz mono, or None; reads the file at first call
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class EncodedCrops:
     brightness: float
     black_frames: int
     scene_cuts: list[int]  # the first frame of every shot except the first shot
-    identity_distance: float | None  # None if there was no reason to compare faces, or the network is missing
+    identity_distance: float | None  # None if no faces were compared, or if dlib's network is missing
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class FittedAudio:
     """The sound, shortened or padded with zeros to the length of the pictures."""
 
     samples: np.ndarray  # (N,) int16, 16 kHz mono, N = round(T / fps * 16000)
-    surplus: int | None  # number of samples removed (positive) or zeros added (negative); None without sound
+    surplus: int | None  # number of samples removed (positive) or zeros added (negative); None if there is no sound
 
 
 def process_clip(
@@ -121,7 +121,7 @@ def process_clip(
     Args:
         clip: the clip.
         settings: settings of the processing.
-        root: folder of the dataset. The record stores paths relative to it.
+        root: folder of the dataset. The record stores paths relative to this folder.
         sha256: SHA-256 of the video file; the record stores it.
         stages: receives the current stage. After an error it holds the stage that failed.
         files: the folders of the face networks' files.
@@ -145,8 +145,8 @@ def process_clip(
 def open_clip(work: ClipWork) -> OpenedClip:
     """Reads the headers and chooses the source of the sound.
 
-    Raises ClipError if there is no picture, if the clip is too long, or if the settings require sound and there is no
-    sound.
+    Raises ClipError if the video has no picture, if the clip is too long, or if the clip has no sound although the
+    settings require sound.
     """
     clip, settings = work.clip, work.settings
     work.stages.enter("probe")
@@ -175,7 +175,8 @@ def open_clip(work: ClipWork) -> OpenedClip:
 def _sound_source(clip: Clip, video_has_sound: bool, warnings: list[str]) -> MediaSource | None:
     """The file whose sound is used: the clip's sound file, or else the video, or None if neither has sound.
 
-    A sound file that cannot be used gives a warning. Raises ClipError if it cannot be read and the video has no sound.
+    If the sound file cannot be used, a warning is stored. Raises ClipError if the sound file cannot be read and the
+    video has no sound.
     """
     if clip.audio is not None:
         try:
@@ -202,7 +203,7 @@ def track_clip(work: ClipWork, opened: OpenedClip) -> TrackedClip:
 
 
 def _pictures(source: MediaSource, settings: ProcessingSettings) -> Iterator[Picture]:
-    """The clip's pictures. Raises ClipError after the maximum length, because the headers can give a wrong length."""
+    """The clip's pictures. Raises ClipError after `max_seconds`; the length in the headers can be wrong."""
     limit = math.ceil(settings.max_seconds * settings.fps)
     for index, picture in enumerate(iter_pictures(source, settings.fps)):
         if index >= limit:
@@ -247,8 +248,8 @@ def place_crop(work: ClipWork, track: FaceTrack) -> Placement:
 def _transforms(work: ClipWork, mode: AlignMode, track: FaceTrack) -> np.ndarray:
     """The transforms from source px to crop px: (T, 2, 3) float64.
 
-    If the align mode uses dlib's points, dlib's finder runs on every picture. In pictures where it finds no face,
-    MediaPipe's points are used, and a warning is stored.
+    If the align mode uses dlib's points, dlib's face detector runs on every picture. In pictures without a detected
+    face, MediaPipe's points are used, and a warning is stored.
     """
     settings = work.settings
     points, valid = track.landmarks, track.valid
@@ -276,7 +277,7 @@ def encode_crops(work: ClipWork, tracked: TrackedClip, placement: Placement) -> 
 
 
 def _crops(work: ClipWork, tracked: TrackedClip, placement: Placement) -> Iterator[np.ndarray]:
-    """The clip's crops, each (size, size, 3) uint8 RGB. Decodes the clip again if its windows were not kept."""
+    """The clip's crops, each (size, size, 3) uint8 RGB. If the face windows were not kept, decodes the clip again."""
     mode, settings = placement.mode, work.settings
     crops = tracked.windows.crops(mode, placement.transforms, tracked.track.size, settings.size)
     if crops is None:
@@ -287,9 +288,10 @@ def _crops(work: ClipWork, tracked: TrackedClip, placement: Placement) -> Iterat
 
 
 def _identity_distance(work: ClipWork, figures: CropFigures, landmarks: np.ndarray) -> float | None:
-    """The largest distance between two faces of the clip.
+    """The largest distance between dlib's embeddings of two faces of the clip.
 
-    None if there was no reason to compare faces. If dlib's network is missing, the result is also None, with a warning.
+    None if no faces are compared (see `quality.identity_samples`). If dlib's network is missing, the result is None and
+    a warning is stored.
     """
     if not figures.crops:
         return None
@@ -305,7 +307,10 @@ def _identity_distance(work: ClipWork, figures: CropFigures, landmarks: np.ndarr
 
 
 def fit_audio(work: ClipWork, opened: OpenedClip, n_frames: int) -> FittedAudio:
-    """Shortens the sound, or adds zeros, to the length of the pictures. A difference above 0.2 s gives a warning."""
+    """Makes the sound as long as the video: removes samples or adds zeros at the end.
+
+    If the lengths differ by more than 0.2 s, a warning is stored.
+    """
     work.stages.enter("audio")
     wanted = round(n_frames / work.settings.fps * AUDIO_RATE)
     read = opened.samples()
@@ -398,7 +403,7 @@ def make_record(
 
 
 def _jitter(track: FaceTrack, placement: Placement) -> float | None:
-    """Tracking noise of the raw landmarks in crop pixels. None if it cannot be measured."""
+    """Tracking noise of the raw landmarks in crop pixels. None if the noise cannot be measured."""
     scale = float(np.median(np.linalg.norm(placement.transforms[:, :, 0], axis=1)))
     noise = jitter(track.landmarks, track.valid) * scale
     return None if math.isnan(noise) else noise

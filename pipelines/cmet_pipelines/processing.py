@@ -21,13 +21,13 @@ VERSION = "1.2.0"  # version of the processing: increase it when the same settin
 
 _SIZE = 256  # side of the crop, px, for align modes without a fixed size
 
-# Reader options and their defaults. `content` includes them for every dataset, also if its reader does not have them.
-# Do not change them, because the digests of existing shard sets include them.
+# Reader options with their default values. `content` includes these values for every dataset, even if the dataset's
+# reader does not have the option. Do not change the values, because the digests of existing shard sets include them.
 _IN_EVERY_SET: Mapping[str, object] = {"view": "front", "numbering": None, "emotion_label": "intended", "subset": "all"}
 
 
 class ProcessingSettings(BaseModel):
-    """Settings of the processing of clips. `signature` identifies the content; see docs/reference/shards.md."""
+    """Settings for the processing of clips. docs/reference/shards.md explains their signature."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -92,7 +92,7 @@ class ProcessingSettings(BaseModel):
         return {**values, **own, "dataset": dataset}
 
     def signature(self) -> Signature:
-        """Identifies how the clips were processed. Clips of shard sets with equal signatures can be mixed."""
+        """States how the clips were processed. Clips of two shard sets can be mixed if the signatures are equal."""
         return Signature(
             "shards",
             {

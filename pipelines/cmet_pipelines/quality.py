@@ -1,6 +1,7 @@
-"""Measures signs of a bad clip: scene cuts, black frames, a change of person, low sharpness. These drop no clip.
+"""Measures signs of a bad clip: scene cuts, black frames, a change of person, low sharpness.
 
-All functions are pure functions on arrays. The measurements behind the thresholds: docs/experiments/preprocessing.md.
+The measured values are stored with the clip. No clip is dropped because of these values. All functions are pure
+functions on arrays. docs/experiments/preprocessing.md contains the measurements that give the thresholds.
 """
 
 from __future__ import annotations
@@ -12,21 +13,22 @@ import numpy as np
 
 from talking_face.pretrained.model_files import ModelFiles
 
-THUMBNAIL = (64, 36)  # width, height, px; single pixels of the picture, not averaged; the aspect ratio is not preserved
-# At a cut, pixels change on average by at least CUT_LEVELS (of 255), and by at least CUT_TIMES the change between the
-# frames around the cut. Measured on GRID: inside clips at most 1.9 levels and 1.1 times. At joins of clips of two
-# speakers in front of the same blue wall at least 8.3 levels and 6.4 times.
+THUMBNAIL = (64, 36)  # width, height, px; pixels are picked and not averaged; the aspect ratio is not preserved
+# At a cut, the mean change of the pixels is at least CUT_LEVELS (of 255) and at least CUT_TIMES the usual change
+# between the frames around the cut. Measured on the dataset GRID: inside clips, the change is at most 1.9 levels and
+# 1.1 times the usual change. Where clips of two speakers in front of the same blue wall are joined, the change is at
+# least 8.3 levels and 6.4 times the usual change.
 CUT_LEVELS, CUT_TIMES = 5.0, 3.0
-_AROUND = 6  # frames on each side of a possible cut with which its change is compared
-_FLASH = 3  # frames; if the earlier picture returns within this time, the change was a flash
+_AROUND = 6  # number of frames on each side of a possible cut from which the usual change is computed
+_FLASH = 3  # frames; if the earlier picture returns within this number of frames, the change was a flash
 # As in FFmpeg's blackdetect, a frame is black if 98% of its pixels are below 10% of white.
 _BLACK_LEVEL, _BLACK_SHARE = 25.5, 0.98
-# Two signs of another face. JUMP: the face moves between two frames by more than this share of its height. In GRID and
-# in the embedded corpus, faces move by at most 0.06. LOST: the face returns after more than this number of frames
-# without a face. The smoothing of landmarks bridges gaps of up to the same number of frames.
+# Two signs of another face. JUMP: the face moves between two frames by more than this share of the face's height. In
+# GRID and in the embedded corpus, faces move by at most 0.06 of the height. LOST: the face returns after more than this
+# number of frames without a face. The smoothing of landmarks bridges gaps of up to the same number of frames.
 JUMP, LOST = 0.5, 5
-# SAME_PERSON is dlib's limit for its network: faces with a smaller distance show the same person. At most
-# IDENTITY_SAMPLES frames of a clip are compared.
+# SAME_PERSON is the limit that dlib states for its face network: two faces with a smaller distance show one person. At
+# most IDENTITY_SAMPLES frames of a clip are compared.
 SAME_PERSON, IDENTITY_SAMPLES = 0.6, 5
 
 
@@ -38,8 +40,8 @@ def black_frames(thumbnails: np.ndarray) -> np.ndarray:
 def scene_cuts(thumbnails: np.ndarray) -> list[int]:
     """The first frame of every shot except the first shot, from (T, h, w) uint8 thumbnails.
 
-    Black frames between two shots are skipped. A flash is not a cut. A fade or a camera movement is not a cut either,
-    because it takes many frames.
+    Black frames between two shots are skipped. A flash is not a cut. Fades and camera movements are not cuts either,
+    because fades and movements take many frames.
     """
     shown = np.flatnonzero(~black_frames(thumbnails))
     pictures = thumbnails[shown].astype(np.int16)
@@ -47,8 +49,8 @@ def scene_cuts(thumbnails: np.ndarray) -> list[int]:
     cuts = []
     for k in np.flatnonzero(change >= CUT_LEVELS):
         around = np.concatenate([change[max(0, k - _AROUND) : k], change[k + 1 : k + 1 + _AROUND]])
-        # Use the third largest change around the cut. Then neither repeated frames, whose change is 0, nor another cut
-        # nearby have an effect.
+        # The usual change is the third largest change around the cut. So repeated frames, whose change is 0, have no
+        # effect, and another cut nearby has no effect either.
         usual = np.sort(around)[-3] if len(around) > 2 else 0.0
         back = [np.abs(later - pictures[k]).mean() for later in pictures[k + 2 : k + 2 + _FLASH]]
         flash = any(value < change[k] / 3 for value in back)
@@ -61,9 +63,9 @@ def scene_cuts(thumbnails: np.ndarray) -> list[int]:
 
 
 def doubtful_frames(landmarks: np.ndarray, valid: np.ndarray, cuts: Sequence[int]) -> list[int]:
-    """Frames from which another person is possibly visible.
+    """Frames at which a different person possibly appears.
 
-    They are cuts, jumps of the face, and returns of the face after more than LOST frames.
+    Such frames are cuts, jumps of the face, and returns of the face after more than LOST frames.
 
     Args:
         landmarks: (T, P, 2 or 3), source px.
@@ -84,8 +86,9 @@ def doubtful_frames(landmarks: np.ndarray, valid: np.ndarray, cuts: Sequence[int
 def identity_samples(valid: np.ndarray, starts: Sequence[int]) -> list[int]:
     """The frames whose faces are compared, in order.
 
-    The frames of `starts` divide the clip into stretches. From each of the longest stretches, the middle one of its
-    frames with a face is used. The result is empty if there are fewer than two frames to compare.
+    A new stretch of the clip begins at each frame of `starts`. From each of the IDENTITY_SAMPLES longest stretches, the
+    middle frame of all frames with a face is used. If this gives fewer than two frames, the result is empty, because a
+    comparison needs two faces.
     """
     if not starts:
         return []
@@ -97,9 +100,9 @@ def identity_samples(valid: np.ndarray, starts: Sequence[int]) -> list[int]:
 
 
 def identity_distance(crops: Sequence[np.ndarray], landmarks: Sequence[np.ndarray], files: ModelFiles) -> float:
-    """The largest distance between two of the faces, as dlib's 128-dimensional embeddings. Takes 0.11 s per face.
+    """The largest distance between dlib's 128-dimensional embeddings of any two of the faces.
 
-    Faces with a distance above 0.6 show two people.
+    If the distance is above 0.6, the two faces show two people. The embedding of a face takes 0.11 s.
 
     Args:
         crops: each (S, S, 3) uint8 RGB.
@@ -114,11 +117,11 @@ def identity_distance(crops: Sequence[np.ndarray], landmarks: Sequence[np.ndarra
 
 
 def face_height(landmarks: np.ndarray, valid: np.ndarray) -> float:
-    """Median height of the face mesh from hairline to chin, in the px of the landmarks: (T, P, 2 or 3)."""
+    """Median height of the face from hairline to chin, px, over the frames of landmarks (T, P, 2 or 3) with a face."""
     return float(np.median(np.ptp(landmarks[valid][..., 1], axis=1)))
 
 
 def sharpness_and_brightness(crop: np.ndarray) -> tuple[float, float]:
-    """(variance of the Laplacian, mean grey level from 0 to 255) of an (S, S, 3) uint8 RGB crop in grey."""
+    """(variance of the Laplacian, mean grey level from 0 to 255) of an (S, S, 3) uint8 RGB crop, converted to grey."""
     grey = cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY)
     return float(cv2.Laplacian(grey, cv2.CV_64F).var()), float(grey.mean())

@@ -1,7 +1,7 @@
-"""Defines the types of everything that a shard set stores, and makes the Arrow schemas from them.
+"""Defines the rows and the card of a shard set as TypedDicts, and creates the Arrow schemas from the TypedDicts.
 
-A schema has one column per key of its TypedDict, in the same order. The key's type gives the Arrow type of the column.
-If the type includes `None`, the column is nullable. `About` gives the column's description.
+A schema has one column per key of the TypedDict, in the same order. The type of the key gives the Arrow type of the
+column. If the type includes `None`, the column is nullable. `About` gives the description of the column.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ SCHEMA_VERSION = "2"
 
 
 class ClipIdentity(TypedDict):
-    """All values of a clip except its arrays. They are the columns of clips.parquet without `shard` and `row_group`."""
+    """All values of a clip except the arrays. clips.parquet has these columns and also `shard` and `row_group`."""
 
     clip_id: str
     dataset: str
@@ -61,7 +61,7 @@ class ClipIdentity(TypedDict):
 
 
 class ClipArrays(TypedDict):
-    """The arrays of a clip. A shard stores each as a flat list; `Flat.shape` is the shape of the array."""
+    """The arrays of a clip. A shard stores each array as a flat list; `Flat.shape` is the shape of the array."""
 
     frames: Annotated[
         list[bytes], Flat(pa.binary(), "T or 1"), About("encoded RGB frames; one blob a clip for video codecs")
@@ -77,11 +77,11 @@ class ClipArrays(TypedDict):
 
 
 class ClipRecord(ClipIdentity, ClipArrays):
-    """One row of a shard: one clip with its arrays."""
+    """One row of a shard: all values and arrays of one clip."""
 
 
 class ClipOutcome(TypedDict):
-    """The result of processing one clip. It is the clip's ledger row without the labels."""
+    """The result of processing one clip: the clip's ledger row without the labels."""
 
     clip_id: str
     source: str

@@ -16,8 +16,8 @@ from talking_face.signature import canonical_json
 
 SHARD_BYTES = 128 << 20
 ROW_GROUP_CLIPS = 1
-# Shards are planned before any clip is processed, so the size of a typical clip is assumed: 4 s, which are 100 frames,
-# and this many stored bytes per frame for landmarks and other numbers.
+# The clips are assigned to shards before any clip is processed, so the size of a typical clip is assumed. These values
+# are its number of frames (4 s), and the stored bytes per frame for landmarks and other numbers.
 _PLANNED_FRAMES, _PLANNED_NUMBERS = 100, 9_300
 _FLOATS = ("landmarks", "landmarks_smoothed", "blendshapes", "crop_transform")
 
@@ -36,7 +36,7 @@ def to_table(record: Mapping[str, object]) -> pa.Table:
 
 
 def clip_digest(record: Mapping[str, object]) -> str:
-    """SHA-256 of all columns except `clip_digest`, before they are stored, in the schema's order; 64 hex digits."""
+    """SHA-256 of the values of all columns except `clip_digest`, in the order of the schema; 64 hex digits."""
     sha = hashlib.sha256()
     for field in SCHEMA:
         if field.name == "clip_digest":
@@ -55,7 +55,7 @@ def clip_digest(record: Mapping[str, object]) -> str:
 
 
 def clips_per_shard(size: int, codec: FrameCodec) -> int:
-    """Number of clips in a shard of about 128 MB. It depends only on the settings, so every run makes the same plan."""
+    """Number of clips in a shard of about 128 MB. Only the settings change this number, so every run plans the same."""
     bytes_per_pixel = {"png": 1.2, "ffv1": 0.7, "webp": 0.35, "jpeg": 0.48, "jpeg420": 0.35}.get(codec.kind, 0.45)
     if codec.lossless:
         bytes_per_pixel = max(bytes_per_pixel, 0.7)
@@ -70,13 +70,13 @@ def plan(clip_ids: Sequence[str], per_shard: int) -> list[list[str]]:
 
 
 def write_rows(file: BinaryIO, rows: Iterable[pa.Table]) -> None:
-    """Writes tables of one row each as one shard, one table at a time. The same rows give the same bytes."""
+    """Writes one shard from tables of one row each, one table at a time. The same rows give the same bytes."""
     leaves = {field.name: f"{field.name}.list.element" for field in ARRAY_FIELDS}
     compression = {field.name: "zstd" for field in IDENTITY_FIELDS} | {leaf: "zstd" for leaf in leaves.values()}
     for field in IDENTITY_FIELDS:
         if pa.types.is_list(field.type):
             compression[f"{field.name}.list.element"] = compression.pop(field.name)
-    compression[leaves["frames"]] = "none"  # already encoded: zstd saves less than 1% and slows every reader
+    compression[leaves["frames"]] = "none"  # frames are already encoded; zstd saves less than 1% and slows reading
     encoding = {leaves[name]: "BYTE_STREAM_SPLIT" for name in _FLOATS} | {leaves["audio"]: "DELTA_BINARY_PACKED"}
     with pq.ParquetWriter(
         file,

@@ -1,13 +1,12 @@
 """Reads a folder of shards: `ShardSet` gives the clips, the ledger and every clip's arrays.
 
-Schema: docs/reference/shards.md.
-
-A folder that preprocessing wrote contains
+docs/reference/shards.md explains every column. A folder that preprocessing wrote contains
     dataset.json      card: settings, signature, counts, digest, versions
     clips.parquet     identity columns of every clip, with its shard and row group
     ledger.parquet    one row per clip and per other file that was found, with its outcome
     shards/*.parquet  the clips
-Every clip is one row group. So the reader can load one clip, or one column of a clip, without the rest of the file.
+Every clip is one row group of its Parquet file. So one clip, or one column of a clip, can be loaded without the rest of
+the file.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ _OPEN_SHARDS = 16
 
 
 class ShardSet:
-    """Reads one preprocessed dataset. Opens shards when they are needed. Do not share an instance between threads.
+    """Reads one preprocessed dataset. A shard is opened at its first use. Do not share an instance between threads.
 
     Raises UserError if the folder is not a finished shard set, and KeyError for an unknown clip_id.
     """
@@ -59,7 +58,7 @@ class ShardSet:
 
     @property
     def signature(self) -> str:
-        """The settings with which the content was made, as one line; see docs/reference/shards.md."""
+        """The settings with which the clips were processed, as one line; docs/reference/shards.md explains the line."""
         return self.card["signature"]
 
     @cached_property
@@ -76,7 +75,7 @@ class ShardSet:
         return len(self.clips)
 
     def frames(self, clip_id: str, indices: Sequence[int] | None = None) -> np.ndarray:
-        """The face crops at `indices`, in that order, or all crops if None: (N, S, S, 3) uint8 RGB."""
+        """The face crops at `indices`, in the order of `indices`; None for all crops. (N, S, S, 3) uint8 RGB."""
         column = self._column(clip_id, "frames")
         blobs = [value.as_buffer() for value in column.values]
         return get_codec(self._codec(clip_id)).decode(cast(Sequence[bytes], blobs), indices)
@@ -102,7 +101,7 @@ class ShardSet:
         return self._numbers(clip_id, "crop_transform").reshape(-1, 2, 3)
 
     def verify(self, clip_id: str) -> bool:
-        """Whether the stored row still has the digest that was computed when it was written."""
+        """Whether the digest of the stored row equals the digest that was computed when the row was written."""
         shard, group = self._where[clip_id]
         row = self._open(shard).read_row_group(group)
         record: dict[str, object] = {}
@@ -130,7 +129,7 @@ class ShardSet:
         return self._codecs[clip_id]
 
     def _open(self, shard: str) -> pq.ParquetFile:
-        """The shard, opened. If too many shards are open, the least recently used shard is closed."""
+        """The opened shard. If too many shards are open, the least recently used shard is closed."""
         if shard in self._files:
             self._files.move_to_end(shard)
             return self._files[shard]

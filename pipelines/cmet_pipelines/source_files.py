@@ -16,7 +16,7 @@ _BLOCK = 1 << 20  # bytes per read
 def relative_path(source: MediaSource, root: str) -> str:
     """The source's path relative to the root; `archive!member` for a file in a tar.
 
-    Shards store this path, so they do not depend on the place of the dataset.
+    Shards store this relative path, so the content of a shard does not depend on the folder of the dataset.
     """
     path = os.path.relpath(source.path, root).replace(os.sep, "/")
     return path if source.member is None else f"{path}!{source.member}"

@@ -39,7 +39,7 @@ def presets() -> dict[str, Preset]:
 
 
 def resolve(split: str, dataset: str, clips: Sequence[Clip]) -> str:
-    """The name of the preset for these clips. For `auto` it is the first preset that matches all speakers, or `none`.
+    """The name of the preset for these clips. `auto` gives the first preset that matches all speakers, or `none`.
 
     Raises UserError for a name that is not a preset of the dataset.
     """
@@ -62,7 +62,8 @@ def assign(preset: str, clips: Sequence[Clip]) -> list[Clip]:
         return list(clips)
     table = presets()[preset]
     exact = {name: split for split in ("train", "val", "test") for name in table.get(split, ())}  # type: ignore[attr-defined]
-    # The list may contain M026-2 and the disk M026, or the reverse. They are the same person, so they get one split.
+    # M026-2 and M026 are the same person, so both names get the same split. The preset possibly contains one of these
+    # names and the dataset the other name.
     person = {base_actor(name): split for name, split in exact.items()}
 
     def split_of(clip: Clip) -> str | None:

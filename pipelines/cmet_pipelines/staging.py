@@ -1,8 +1,8 @@
 """Stores finished clips until their shard is complete, so that a killed run loses only the clips in progress.
 
-Every finished clip has a file `<name>.json` with its outcome. A kept clip also has a file `<name>.arrow` with its row.
-The outcome is written last, so its file shows that the clip is finished. Both files are written atomically and synced
-to the disk.
+Every finished clip has a file `<name>.json` with the outcome of the clip. A kept clip also has a file `<name>.arrow`
+with the row of the clip. The outcome is written last, so the json file shows that the clip is finished. Both files are
+written atomically and synced to the disk.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from talking_face.files import STRAY, replacing, sha256_of, write_text
 
 
 class Staging:
-    """The staging folder of one job, that is, of one choice of settings and clips (`Job.staging`)."""
+    """The staging folder of one job (`Job.staging`). Jobs with other settings or other clips have other folders."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def put(self, outcome: ClipOutcome, record: ClipRecord | None) -> None:
-        """Stores a finished clip. Raises OSError if the disk is full; then the clip counts as unfinished."""
+        """Stores a finished clip. If the disk is full, raises OSError, and the clip counts as unfinished."""
         name = _file_name(outcome["clip_id"])
         if record is not None:
             table = to_table(record)
@@ -45,7 +45,7 @@ class Staging:
             try:
                 outcome: ClipOutcome = json.loads(path.read_text("utf-8"))
                 found[outcome["clip_id"]] = outcome
-            except (ValueError, KeyError):  # truncated by a power failure, so the clip counts as unfinished
+            except (ValueError, KeyError):  # a power failure truncated the file, so the clip counts as unfinished
                 path.unlink(missing_ok=True)
         return found
 
@@ -59,7 +59,7 @@ class Staging:
             return pa.ipc.open_file(file).read_all()
 
     def drop_records(self, clip_ids: Iterable[str]) -> None:
-        """Removes the rows of clips that are in a shard; their outcomes stay."""
+        """Removes the rows of clips that are in a shard. The outcomes of these clips stay."""
         for clip_id in clip_ids:
             (self.folder / f"{_file_name(clip_id)}.arrow").unlink(missing_ok=True)
 
@@ -75,5 +75,5 @@ class Staging:
 
 
 def _file_name(clip_id: str) -> str:
-    """The clip's file name without suffix. It is a hash, because clip ids contain slashes and can be long."""
+    """The clip's file name without suffix. The name is a hash, because clip ids contain slashes and can be long."""
     return sha256_of(clip_id.encode())[:24]

@@ -1,8 +1,8 @@
-"""Finds clips that are missing from a folder, from tables with the number of clips in each dataset's release.
+"""Finds out which clips of a dataset's release are missing from a user's folder.
 
-There is one CSV file per dataset. Its label columns are some of `speaker`, `emotion`, `intensity`, `view` and `split`.
-Its column `clips` is the number of clips with these labels in the release. The page on datasets in docs/ names the
-sources.
+This folder has one CSV file per dataset, with the number of clips in the release. The label columns of the file are
+some of `speaker`, `emotion`, `intensity`, `view` and `split`. The column `clips` is the number of clips that have the
+labels of the row. The page on datasets in docs/ names the sources of these numbers.
 """
 
 from __future__ import annotations
@@ -27,15 +27,17 @@ def expected(dataset: str) -> pd.DataFrame | None:
 
 
 def missing(dataset: str, clips: Iterable[Mapping[str, object]]) -> pd.DataFrame | None:
-    """Groups with fewer clips than the release. Columns: the table's labels, `clips` (in the release), and `found`.
+    """The groups of clips with equal labels that have fewer clips than in the release.
+
+    The columns are the table's labels, `clips` (number of clips in the release) and `found` (number of found clips).
 
     Args:
         dataset: a reader's name.
         clips: the labels of every clip that was found, including dropped and excluded ones.
 
     Returns:
-        An empty table if nothing is missing. None if the dataset has no table. None also if no clip of the release was
-        found, because then the folder holds another corpus, such as the embedded corpus.
+        An empty table if no clip is missing. None if the dataset has no table. The result is also None if no clip of
+        the release was found: the folder then holds another corpus, such as the embedded corpus.
     """
     table = expected(dataset)
     if table is None:

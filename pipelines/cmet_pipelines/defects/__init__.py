@@ -1,8 +1,8 @@
 """Looks up known defects of the datasets' clips. Clips with a known defect are left out, except with `--no-defects`.
 
-There is one CSV file per dataset. Its columns are `key`, a clip_id in which * matches any text; `reason`, a sentence;
-and `source`, which names who reports the defect. A table lists only clips that cannot be used. It does not list defects
-that a reader repairs, such as a silent video with a good sound file.
+This folder has one CSV file per dataset. The column `key` is a clip_id in which * matches any text. The column `reason`
+describes the defect in a sentence. The column `source` names who reports the defect. A file lists only clips that
+cannot be used. A file does not list defects that a reader repairs, such as a silent video with a good sound file.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from importlib import resources
 
 @dataclass(frozen=True, slots=True)
 class Defect:
-    """One row of a table."""
+    """One row of a dataset's table of defects."""
 
     key: str
     reason: str
@@ -34,7 +34,7 @@ def table(dataset: str) -> tuple[Defect, ...]:
 
 
 def find(dataset: str, clip_id: str) -> Defect | None:
-    """The row whose key matches the clip, or None. A key without * comes first, then the first pattern that matches."""
+    """The row whose key matches the clip, or None. A key without * is preferred to a key with *."""
     exact, patterns = _index(dataset)
     if clip_id in exact:
         return exact[clip_id]

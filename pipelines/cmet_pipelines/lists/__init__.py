@@ -1,6 +1,7 @@
-"""Selects the clips of a list (`preprocess --clips`): a named list of a paper in this folder, or a user's CSV file.
+"""Selects only the clips of a list (`preprocess --clips`).
 
-Each list is one CSV file. Its columns are `clip_id` and optionally `emotion`, which replaces the dataset's label.
+A list is a CSV file: a named list of a paper, stored in this folder, or a user's file. The file has the column
+`clip_id` and optionally the column `emotion`. The value of `emotion` replaces the dataset's emotion label.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ def names() -> list[str]:
 
 
 def identity(name_or_file: str) -> str:
-    """The value that the settings of a shard set store for a list: its name, or the hash of the user's file."""
+    """The value that the settings of a shard set store for a list: the list's name, or the hash of the user's file."""
     if name_or_file in names() or not Path(name_or_file).is_file():
         return name_or_file
     return f"sha256:{sha256_of(Path(name_or_file))[:16]}"
@@ -34,7 +35,7 @@ def select(name_or_file: str, clips: Sequence[Clip]) -> tuple[list[Clip], list[s
     """(the clips of the list, ids in the list that are not in `clips`).
 
     The clips are in the order of `clips` and have the list's emotions. Raises UserError if the list cannot be read, or
-    if none of its clips is in `clips`.
+    if no clip of the list is in `clips`.
     """
     path = resources.files(__package__).joinpath(f"{name_or_file}.csv") if name_or_file in names() else None
     try:

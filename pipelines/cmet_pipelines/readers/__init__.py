@@ -1,7 +1,7 @@
-"""Finds and labels the clips of a dataset. Each dataset has a reader, which uses file names and label files.
+"""Finds and labels the clips of a dataset with the dataset's reader.
 
-Readers do not decode media. A reader is one module of this folder that defines `READER`. docs/how_to/add_a_dataset.md
-shows a complete reader.
+A reader uses file names and label files, and does not decode media. Each reader is a module of this folder that defines
+`READER`. docs/how_to/add_a_dataset.md shows a complete reader.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from talking_face.reasons import Reason, UserError
 
 __all__ = ["READERS", "Discovery", "Reader", "ReaderOptions", "Skipped", "discover", "get_reader"]
 
-# Skip reasons of an archive that could not be read, or could be read only in part.
+# The reasons for which an archive is skipped, if the archive could not be read or could be read only in part.
 _UNREAD = frozenset(
     {
         *(Reason.COMPRESSED, Reason.TRUNCATED, Reason.NOT_MEDIA, Reason.UNREADABLE),
@@ -34,7 +34,7 @@ _SHARED = frozenset({"archives", "base"})  # modules of this folder that are not
 
 
 def _modules() -> Iterator[tuple[str, Reader | None]]:
-    """The name of every reader module of this folder, and its `READER`; None if it does not define one."""
+    """(name, `READER`) of every reader module of this folder; None in place of `READER` if it is not defined."""
     for module in pkgutil.iter_modules(__path__):
         if module.name not in _SHARED:
             reader = getattr(importlib.import_module(f"{__name__}.{module.name}"), "READER", None)
@@ -54,7 +54,7 @@ def get_reader(dataset: str) -> Reader:
 
 
 def discover(dataset: str, root: Path, options: ReaderOptions | None = None, *, defects: bool = True) -> Discovery:
-    """Every clip under `root`, sorted by clip_id, and every other file with the reason why it is not a clip.
+    """Every clip under `root`, sorted by clip_id, and every other file with the reason why the file is not a clip.
 
     Args:
         dataset: a reader's name.

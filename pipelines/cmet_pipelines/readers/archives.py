@@ -1,7 +1,8 @@
-"""Finds files inside tar archives without unpacking them. Tars can be nested, or split into part files.
+"""Finds files inside tar archives without unpacking the archives. Tars can be nested, or split into part files.
 
 Only headers are read. A tar stores its members unchanged, so a member of a nested tar is a range of bytes of the outer
-file. Compressed archives cannot be read this way. They are reported with the command that unpacks them.
+file. Compressed archives cannot be read without unpacking. Each compressed archive is reported to the user, with the
+command that unpacks it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from talking_face.media.source import ByteRange
 from talking_face.reasons import Reason
 
 _SUFFIXES = (".tar", ".tgz", ".tbz", ".tbz2", ".txz", ".gz", ".bz2", ".xz", ".zst", ".zip", ".7z", ".rar")
-_DEEPEST = 4  # maximum number of tars around a tar; MEAD has two levels, that is, tars in a tar
+_DEEPEST = 4  # maximum number of tars that contain a tar; in MEAD, a tar is inside at most one other tar
 
 # First bytes of compressed archives, and the commands that unpack them. A tar.gz is often named .tar.
 _COMPRESSED = {
@@ -39,8 +40,8 @@ _PART = re.compile(r"(.*part[._-]?|.+\.tar\.)((?!gz|bz|xz|lz)[a-z]{2}|\d{1,3})")
 def files(root: Path, into: Discovery) -> list[Found]:
     """Every file under `root` (resolved): first the files on disk, then the files in tars.
 
-    Because of this order, an extracted file comes before the same file in an archive. Part files with consecutive names
-    (partaa, partab) are read as one tar.
+    So an unpacked file comes before the same file in an archive. Part files with consecutive names, such as partaa and
+    partab, are read as one tar.
     """
     loose: list[Found] = []
     whole: list[Found] = []
@@ -63,21 +64,21 @@ def files(root: Path, into: Discovery) -> list[Found]:
 
 
 def is_archive(name: str) -> bool:
-    """Whether a file name has the suffix of an archive, also of a compressed one, which `tar_members` only reports."""
+    """Whether a file name has the suffix of an archive, either a tar or a compressed archive."""
     return name.lower().endswith(_SUFFIXES)
 
 
 def tar_members(found: Found, into: Discovery, parts: Sequence[Found] = ()) -> Iterator[Found]:
     """The files inside a tar, in the order of the tar, including the files of nested tars.
 
-    A file's name has the form `outer.tar!inner.tar!member`. If the tar is truncated, its complete members are yielded.
-    Everything else is recorded in `into.skipped`: links, names that leave the archive, a truncated member, a file that
-    is not an archive. A broken archive does not raise an error.
+    A file's name has the form `outer.tar!inner.tar!member`. If the tar is truncated, the complete members are yielded.
+    All other entries are recorded in `into.skipped`: links, paths that point outside the archive, a truncated member, a
+    file that is not an archive. A broken archive does not raise an error.
 
     Args:
         found: the tar.
-        into: records what is skipped.
-        parts: the following part files, if the tar is split into part files.
+        into: its list `skipped` gets the entries that are not yielded.
+        parts: if the tar is split into part files, the second and all later part files.
     """
     for part in parts:
         into.skip(part.name, Reason.NOT_A_CLIP, f"continues {found.name}, with which it is read")
@@ -129,7 +130,7 @@ def _members(name: str, folder: tuple[str, ...], source: MediaSource, into: Disc
 
 
 def _member(archive: _Archive, member: tarfile.TarInfo, into: Discovery) -> Iterator[Found]:
-    """The file that one header describes, or the files inside it if it is a tar. Other members are skipped.
+    """The file that one header describes. If the file is a tar, the files inside the tar. Other members are skipped.
 
     Raises tarfile.ReadError for a broken header.
     """
@@ -143,7 +144,7 @@ def _member(archive: _Archive, member: tarfile.TarInfo, into: Discovery) -> Iter
         return
     room = archive.size - member.offset_data
     source = _source_of(archive.source, member, room)
-    if is_archive(path.name) and room > 0:  # if a nested tar is truncated, its complete members are used
+    if is_archive(path.name) and room > 0:  # if this nested tar is truncated, yield the complete members of the tar
         yield from _members(shown, (*archive.folder, *path.parts[:-1]), source, into, archive.depth + 1)
     elif member.size > room:
         into.skip(shown, Reason.TRUNCATED, "the archive ends inside this member; download it again")
@@ -172,8 +173,8 @@ def _source_of(archive: MediaSource, member: tarfile.TarInfo, room: int) -> Medi
 def _check_end(archive: _Archive, file: ByteRange, end: int, into: Discovery, unmentioned: bool) -> None:
     """Records an archive that is truncated, broken or empty.
 
-    A complete archive ends with a block of zeros. tarfile stops without an error also at a truncated or broken header,
-    so this function checks for the block of zeros.
+    A complete archive ends with a block of zeros. The module tarfile also stops without an error at a truncated or
+    broken header. So this function checks whether the archive ends with a block of zeros.
 
     Args:
         archive: the archive, with the number of its complete members.
@@ -192,7 +193,7 @@ def _check_end(archive: _Archive, file: ByteRange, end: int, into: Discovery, un
 
 
 def _no_tar(name: str, head: bytes, depth: int) -> tuple[Reason, str] | None:
-    """The reason not to read a file with these first bytes as a tar, or None."""
+    """The reason why a file with the first bytes `head` cannot be read as a tar, or None if it can be read."""
     if not head:
         return Reason.EMPTY_FILE, "an empty file; download it again"
     if head.startswith(b"version https://git-lfs"):
@@ -207,7 +208,7 @@ def _no_tar(name: str, head: bytes, depth: int) -> tuple[Reason, str] | None:
 
 
 def _unbroken(numbered: dict[str, Found]) -> tuple[list[Found], list[Found]]:
-    """(the consecutive parts, starting with the first part; all parts after the first gap)."""
+    """(the consecutive part files, starting with the first part; all part files after the first missing part)."""
     names = sorted(numbered, key=lambda text: (len(text), text))
     values = [int(text) if text.isdigit() else 26 * (ord(text[0]) - 97) + ord(text[1]) - 97 for text in names]
     start = 1 if values[0] == 1 and names[0].isdigit() else 0

@@ -1,4 +1,7 @@
-"""Defines the types that all readers share, and lists the files of a folder (archives.py: the files inside tars)."""
+"""Defines the types that all readers share, and lists the files of a folder.
+
+The files inside tars are listed by `cmet_pipelines.readers.archives`.
+"""
 
 from __future__ import annotations
 
@@ -25,9 +28,11 @@ HIDDEN_FOLDERS = frozenset({"_truth", "__MACOSX"})
 
 @dataclass(frozen=True)
 class Skipped:
-    """A file under the root that gives no clip, and the reason. For a file in a tar, `path` is `archive!member`.
+    """A file under the root that is not used as a clip, and the reason.
 
-    `clip` is set if the file is a clip, but a table of known defects, a list or an option leaves it out.
+    For a file in a tar, `path` is `archive!member`.
+
+    If the file is a clip that a table of known defects, a list or an option leaves out, `clip` holds this clip.
     """
 
     path: str
@@ -37,7 +42,7 @@ class Skipped:
 
 
 class ReaderOptions(BaseModel):
-    """Options of one dataset. A reader with options declares a subclass. Its fields become options of `cmet-eval`.
+    """Options of one dataset. A reader with options declares a subclass, whose fields become options of `cmet-eval`.
 
     Each field has a type, a default, and a description that `--help` prints. A bool field becomes `--name/--no-name`.
     """
@@ -47,14 +52,14 @@ class ReaderOptions(BaseModel):
     def content(self) -> dict[str, object]:
         """The options that change labels or the choice of clips, JSON-ready. The digest of the shard set includes them.
 
-        A subclass does not include the path of a file. It includes the hash of the file's content instead, if needed.
+        A subclass must not include the path of a file. If the content of a file matters, include a hash of the content.
         """
         return self.model_dump(mode="json")
 
 
 @dataclass
 class Discovery:
-    """The result of a reader. Every file under the root is the video or the sound of a clip, or it is in `skipped`."""
+    """The result of a reader. Every file under the root is the video or the sound of a clip, or is in `skipped`."""
 
     clips: list[Clip] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
@@ -67,11 +72,11 @@ class Discovery:
         self.skipped.append(Skipped(path, reason, detail))
 
     def exclude(self, clip: Clip, reason: Reason, detail: str) -> None:
-        """Records a clip that is left out although its files are present."""
+        """Records a clip that is left out although the clip's files are present."""
         self.skipped.append(Skipped(str(clip.video), reason, detail, clip))
 
     def finish(self) -> Discovery:
-        """Sorts the clips by clip_id. If several clips have the same id, all but the first move to `skipped`."""
+        """Sorts the clips by clip_id. If several clips have the same id, all clips but the first are skipped."""
         seen: dict[str, Clip] = {}
         for clip in sorted(self.clips, key=lambda clip: (clip.clip_id, clip.video.member is not None, str(clip.video))):
             if clip.clip_id in seen:
@@ -86,7 +91,7 @@ class Discovery:
 
 @dataclass(frozen=True)
 class Reader:
-    """One dataset's reader. To register it, a module of this folder assigns it to `READER`."""
+    """The reader of one dataset. A reader is registered if a module of this folder assigns the reader to `READER`."""
 
     name: str  # NAME in `cmet-eval preprocess NAME`, Clip.dataset, and the first part of every clip_id
     discover: Callable[..., Discovery]  # called with the resolved root and an instance of `options`
@@ -94,9 +99,9 @@ class Reader:
 
 
 def check_rules(reader: Reader, found: Discovery) -> None:
-    """Checks the clips that a reader found: names of the dataset, types of labels, and unique, sorted ids.
+    """Checks the clips that a reader found: name of the dataset, types of the labels, unique and sorted ids.
 
-    Raises UserError that names the reader, the clip and the rule.
+    If a rule is broken, raises UserError. The message names the reader, the clip and the rule.
     """
     types = get_type_hints(Clip)
     for clip in (*found.clips, *(skip.clip for skip in found.skipped if skip.clip)):
@@ -117,7 +122,7 @@ def check_rules(reader: Reader, found: Discovery) -> None:
 
 
 def unmentioned(root: Path, found: Discovery) -> list[str]:
-    """Names of the listed files that are not the video or the sound of a clip and not skipped, sorted.
+    """Sorted names of the listed files that are neither used by a clip (as video or sound) nor in `found.skipped`.
 
     The paths in `found.skipped` must be relative to `root`, which must be resolved.
     """
@@ -144,8 +149,8 @@ class Found:
 def walk(root: Path, into: Discovery) -> Iterator[Found]:
     """Every regular file under `root` in sorted order. `root` must be resolved.
 
-    Other files are added to `into.skipped`: hidden files, side files of a corpus (HIDDEN_FOLDERS), links out of the
-    root, and special files. Links to folders are not followed and are added too.
+    Other entries are added to `into.skipped`: hidden files, files in HIDDEN_FOLDERS (such as the ground truth of the
+    embedded corpus), links to files outside the root, links to folders, and special files.
     """
     for folder, subfolders, files in os.walk(root, followlinks=False):
         for linked in sorted(name for name in subfolders if (Path(folder) / name).is_symlink()):

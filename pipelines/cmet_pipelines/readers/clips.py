@@ -1,12 +1,12 @@
 """Reads any folder of clips in any container format, with labels from an optional CSV file.
 
-The CSV file is given by `--labels`, or it is `labels.csv` in the root. Its columns are file, clip_id, speaker, emotion,
-intensity, take, view, sentence_id, transcript, split and audio. Only `file` is required. Unknown columns are ignored,
-with a note. `file` and `audio` are paths relative to the root. The path of a file in a tar is built as if the tar were
-unpacked into a folder with its name: a.mp4 in day1.tar is day1/a.mp4.
+The CSV file is the file that `--labels` names, or else `labels.csv` in the root. The columns of the CSV file are file,
+clip_id, speaker, emotion, intensity, take, view, sentence_id, transcript, split and audio. Only `file` is required.
+Unknown columns are ignored, and a note lists the unknown columns. `file` and `audio` are paths relative to the root. In
+the path of a file in a tar, the name of the tar without its suffix is a folder: a.mp4 in day1.tar is day1/a.mp4.
 
-If a clip has no speaker label, the speaker is the folder of the file. For a file directly in the root, the speaker is
-the file's name without the suffix.
+If a clip has no speaker label, the name of the file's folder is used as the speaker. For a file directly in the root,
+the file's name without the suffix is used as the speaker.
 """
 
 from __future__ import annotations
@@ -42,12 +42,15 @@ class ClipsOptions(ReaderOptions):
     labels: Path | None = Field(default=None, description=f"CSV of labels (default: ROOT/{LABELS_NAME})")
 
     def content(self) -> dict[str, object]:
-        """Empty: labels are stored with every clip, so the path of their file does not change the content."""
+        """Empty: labels are stored with every clip, so the path of the label file does not change the content."""
         return {}
 
 
 def discover(root: Path, options: ClipsOptions) -> Discovery:
-    """All videos under `root` (resolved), also in tars. A video has a video suffix, a label row or video content."""
+    """All videos under `root` (resolved), also in tars.
+
+    A file is a video if it has the suffix of a video, a row in the label file, or the first bytes of a video.
+    """
     into = Discovery()
     labels_path = options.labels or (root / LABELS_NAME if (root / LABELS_NAME).is_file() else None)
     labels = _read_labels(labels_path, root, into) if labels_path else {}
@@ -62,7 +65,7 @@ def discover(root: Path, options: ClipsOptions) -> Discovery:
 def _sort(
     root: Path, labels_path: Path | None, labels: dict[str, dict[str, str]], into: Discovery
 ) -> tuple[list[Found], dict[str, Found]]:
-    """(videos, sounds by path). Other files are skipped, and so is a second sound with the same path."""
+    """(videos, sounds by path). All other files are skipped. A second sound with the same path is also skipped."""
     videos: list[Found] = []
     sounds: dict[str, Found] = {}
     for found in files(root, into):
@@ -84,7 +87,7 @@ def _sort(
 def _label(
     videos: list[Found], sounds: dict[str, Found], labels: dict[str, dict[str, str]], into: Discovery
 ) -> set[str]:
-    """Adds one clip per video, unless its labels are wrong. Returns the paths of all videos and of the used sounds."""
+    """Adds one clip per video with valid labels. Returns the paths of all videos and of the sounds that clips use."""
     by_stem = {_stem(name): sound for name, sound in sounds.items()}
     used: set[str] = set()
     for found in videos:
@@ -122,7 +125,7 @@ def _record_unused(
 
 
 def _describe(labels_path: Path | None, into: Discovery) -> None:
-    """Adds notes about the source of the labels, and about emotions outside the eight that the suite knows."""
+    """Adds notes about the source of the labels, and about emotions that are not among the suite's eight emotions."""
     where = f"labels from {labels_path}" if labels_path else f"no {LABELS_NAME}, so emotions are unknown"
     into.notes.append(f"{len(into.clips)} clips; {where}")
     if not labels_path:
@@ -132,12 +135,15 @@ def _describe(labels_path: Path | None, into: Discovery) -> None:
 
 
 def _tidy(name: str) -> str:
-    """A normalised path: with slashes, without `./`, with composed accents. (macOS stores accents decomposed.)"""
+    """A path in normal form: with slashes, without `./`, and with composed Unicode characters.
+
+    macOS stores the accents of file names as separate (decomposed) characters.
+    """
     return unicodedata.normalize("NFC", str(PurePosixPath(name.replace("\\", "/"))))
 
 
 def _path(found: Found) -> str:
-    """The path of the file below the root, as if each tar were unpacked into a folder with its name."""
+    """The path of the file below the root. The name of a tar without its suffix is used as a folder of the path."""
     return _tidy(re.sub(r"(\.tar)?!", "/", found.name, flags=re.IGNORECASE))
 
 
@@ -146,7 +152,7 @@ def _stem(path: str) -> str:
 
 
 def _clip(found: Found, row: dict[str, str], audio: MediaSource | None) -> Clip | str:
-    """The labelled clip. If a label is not allowed, a message about it."""
+    """The labelled clip. If a label is not allowed, the result is an error message."""
     path = PurePosixPath(_path(found))
     intensity = row.get("intensity") or None
     if intensity is not None and not intensity.isdecimal():
@@ -172,7 +178,7 @@ def _clip(found: Found, row: dict[str, str], audio: MediaSource | None) -> Clip 
 
 
 def _read_labels(path: Path, root: Path, into: Discovery) -> dict[str, dict[str, str]]:
-    """The rows of the CSV file, by the path in their column `file`. Raises UserError if it is not a table of labels."""
+    """The rows of the CSV file, by the path in the column `file`. Raises UserError if the file is not a label table."""
     try:
         text = path.read_text("utf-8-sig")
     except FileNotFoundError:
@@ -218,7 +224,7 @@ def _lines(reader: csv.DictReader, path: Path) -> Iterator[tuple[int, dict]]:
 
 
 def _looks_like_video(source: MediaSource) -> bool:
-    """Whether the file begins like a common container format. Such a file is used as a video, whatever its suffix."""
+    """Whether the first bytes are those of a common container format. The suffix of such a file does not matter."""
     try:
         with open_source(source) as opened:
             if isinstance(opened, str):

@@ -1,13 +1,13 @@
-"""Reads CREMA-D: VideoFlash/*.flv with sound from AudioWAV/*.wav, and copies that keep the files' names.
+"""Reads CREMA-D: the release (VideoFlash/*.flv and AudioWAV/*.wav), and copies of it that keep the file names.
 
 A clip is a file with the name <actor>_<sentence>_<emotion>_<level> in any folder, for example 1015_DFA_ANG_XX.flv or
 crema_test/test/s15/1015_DFA_ANG_XX.mp4. If a clip has several files, the file of the release is used.
 
-The sound comes from the WAV file if there is one, because 28 FLV files were silent until December 2020. MP3 files are
-never used, because some are silent and are the same for several actors.
+If there is a WAV file, the sound is read from the WAV file, because 28 FLV files were silent until December 2020. MP3
+files are never used, because some MP3 files are silent and some are equal for several actors.
 
-The label is the emotion that the actor was asked to show. With `--emotion-label voted`, it is the emotion that most
-viewers named, from processedResults/summaryTable.csv. If the votes are tied, the clip has no voted label.
+The label is the emotion that the actor was asked to show. With `--emotion-label voted`, the label is the emotion that
+most viewers named, from processedResults/summaryTable.csv. If the votes are tied, the clip has no label.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ VOTES = {"A": "angry", "D": "disgusted", "F": "fear", "H": "happy", "N": "neutra
 TABLE = "summaryTable.csv"
 
 _NAME = re.compile(r"(1\d{3})_([A-Z]{3})_([A-Z]{3})_([A-Z]{1,2})")
-_POINTER = 200  # bytes; a git-lfs pointer has 131 or 132, the smallest media file has 4262
+_POINTER = 200  # bytes; a git-lfs pointer has 131 or 132 bytes, and the smallest media file has 4262 bytes
 _FETCH = (
     "a git-lfs pointer, not media; in the clone run: git lfs pull (or clone gitlab.com/cs-cooper-lab/crema-d-mirror)"
 )
@@ -88,7 +88,8 @@ class _Sorted:
 def discover(root: Path, options: CremaDOptions) -> Discovery:
     """All clips under `root` (resolved).
 
-    Raises UserError if there is no video but only git-lfs pointers or sound, or if the votes are needed and missing.
+    Raises UserError if the root has only git-lfs pointers or sounds and no video. Also raises UserError if the option
+    `voted` needs the table of votes and the table is missing.
     """
     into = Discovery()
     by_kind = _sort(root, into)
@@ -113,7 +114,7 @@ def discover(root: Path, options: CremaDOptions) -> Discovery:
 
 
 def _sort(root: Path, into: Discovery) -> _Sorted:
-    """The media files and tables under the root by kind. All other files are skipped."""
+    """The media files and the tables under the root, separated by kind. All other files are skipped."""
     by_kind = _Sorted()
     for found in files(root, into):
         suffix = Path(found.parts[-1]).suffix.lower()
@@ -147,7 +148,7 @@ def _check_complete(root: Path, by_kind: _Sorted) -> None:
 
 
 def _name(file: str) -> _Name | str:
-    """The labels in a file's name. If the name has no valid labels, a message with the reason."""
+    """The labels in a file's name. If the name has no valid labels, the result is an error message."""
     stem = Path(file).stem
     match = _NAME.fullmatch(stem.upper())
     if match is None:
@@ -164,7 +165,7 @@ def _name(file: str) -> _Name | str:
 
 
 def _is_pointer(found: Found) -> bool:
-    """Whether the file is a git-lfs pointer and not media."""
+    """Whether the file is a git-lfs pointer, that is, a small text file in place of media."""
     try:
         size = found.source.size if found.source.member is not None else Path(found.source.path).stat().st_size
         if size is None or not 0 < size < _POINTER:
@@ -180,8 +181,9 @@ def _is_pointer(found: Found) -> bool:
 def _first(choice: list[Found], folder: str, suffix: str, into: Discovery) -> Found | None:
     """The file to use. The other files are skipped as duplicates.
 
-    A file with the release's folder and suffix comes first, then a file with the release's suffix in another folder.
-    If several files remain, a file on disk comes before a file in a tar, and then the file names decide.
+    A file with the release's folder and suffix is preferred, then a file with the release's suffix in another folder.
+    Among equal files, a file on disk is preferred to a file in a tar. If several files remain, the first file in the
+    order of names is used.
     """
     if not choice:
         return None
@@ -212,7 +214,7 @@ def _clip(name: _Name, video: Found, sound: Found | None, vote: str | None) -> C
 
 
 def _read_votes(tables: list[Found], into: Discovery) -> dict[str, str | None]:
-    """By clip name, the emotion that most viewers named, or None for a tie. Only the first table is read."""
+    """The emotion that most viewers named, by clip name; None for a tie. Only the first table is read."""
     votes: dict[str, str | None] = {}
     for index, found in enumerate(tables):
         if index:

@@ -1,12 +1,12 @@
 """Reads LRS2: the videos <subset>/<programme>/<number>.mp4 with their transcripts, unpacked or in parts of a tar.
 
 The subset is main or pretrain. Only the last three parts of a path are used, so the folder mvlrs_v1 can be the root or
-anywhere below it. The clip_id contains the subset, because a clip of main and a different clip of pretrain can have the
-same programme and number. The splits come from train.txt, val.txt and test.txt. These lists are a separate download,
-which is usually stored next to mvlrs_v1. All clips of pretrain are in the split train.
+any folder below the root. The clip_id contains the subset, because a clip of main and a different clip of pretrain can
+have the same programme and number. The splits of main are read from train.txt, val.txt and test.txt. These lists are a
+separate download, which is usually stored next to mvlrs_v1. All clips of pretrain are in the split train.
 
-LRS2 has no speaker ids, so the programme is used as the speaker. A programme can show several people, and a person can
-appear in several programmes.
+LRS2 has no speaker ids, so the number of the television programme is used as the speaker. A programme can show several
+people, and a person can appear in several programmes.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ from talking_face.clip import Clip
 from talking_face.reasons import ClipError, Reason
 
 SUBSETS = ("main", "pretrain")
-# Name of each list, and the subset of its clips. If a clip is in two lists of main, the first list gives its split.
+# Name of each list, and the subset of the list's clips. If a clip is in two lists of main, the first list gives the
+# split.
 LISTS = {"test.txt": "main", "val.txt": "main", "train.txt": "main", "pretrain.txt": "pretrain"}
 
 _PROGRAMME = re.compile(r"\d{19}")
@@ -92,7 +93,7 @@ def discover(root: Path, options: Lrs2Options) -> Discovery:
 
 
 def _key(found: Found, root_name: str) -> _Key | None:
-    """The key in the path of a video, sound or transcript of a clip. None for any other file."""
+    """(subset, programme, number), from the path of a clip's video, sound or transcript. None for any other file."""
     path = (root_name, *found.parts)
     name = Path(path[-1])
     if len(path) < 3 or path[-3] not in SUBSETS or not _PROGRAMME.fullmatch(path[-2]):
@@ -102,7 +103,7 @@ def _key(found: Found, root_name: str) -> _Key | None:
 
 
 def _read_lists(lists: dict[str, list[Found]], into: Discovery) -> dict[str, set[_Key]]:
-    """The clips of each list. If several lists have the same name, the list nearest to the root is read."""
+    """The clips of each list. If several lists have the same name, the list with the shortest path is read."""
     read: dict[str, set[_Key]] = {}
     for name, subset in LISTS.items():
         if not lists.get(name):
@@ -133,8 +134,8 @@ def _read_lists(lists: dict[str, list[Found]], into: Discovery) -> dict[str, set
 def _transcript(key: _Key, found: Found, has_video: bool, into: Discovery) -> str | None:
     """The words of a transcript, in capitals as in the file. None if there are no words.
 
-    The first line of the file is `Text:  WORDS`, the second line is `Conf:  5`. In pretrain a table of words and times
-    follows. The file is recorded as skipped, because it is not a clip.
+    The first line of the file is `Text:  WORDS`, and the second line is `Conf:  5`. In pretrain, a table of words and
+    times follows. The transcript file is recorded as skipped, because a transcript is not a clip.
     """
     if not has_video:
         into.skip(found.name, Reason.NOT_A_CLIP, "the transcript of a clip without a video")
@@ -176,7 +177,7 @@ def _clip(key: _Key, found: Found, words: str | None, split: str | None) -> Clip
 
 
 def _note_missing(listed: dict[str, set[_Key]], videos: dict[_Key, list[Found]], asked: str, into: Discovery) -> None:
-    """Records each listed clip that has no file. If no clip of a list is found, adds one note for the whole list."""
+    """Records each listed clip that has no file. If no clip of a list has a file, adds one note for the whole list."""
     for name, keys in listed.items():
         subset = LISTS[name]
         absent = sorted(keys - videos.keys())

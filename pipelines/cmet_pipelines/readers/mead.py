@@ -1,14 +1,16 @@
-"""Reads MEAD from folders or tars with any nesting, in every view. A file's number gives its take, not its sentence.
+"""Reads MEAD from folders or tars with any nesting, in every view.
+
+The number of a file gives the take of the clip. The number does not give the sentence; numbering.py finds the sentence.
 
 A file is recognised from the last parts of its path:
     <view>/<emotion>/level_<n>/<number>.mp4       video
     audio/<emotion>/level_<n>/<number>.m4a        sound, shared by all views of the take
-So `M003/video/front/...`, `Part0/M003/video/1/front/...`, `W009_video/video/front/...` and tar members
-(`M003/video.tar!video/front/...`) are all recognised. The actor is the name of the nearest folder or archive above the
-file that is named like an actor.
+So `M003/video/front/...`, `Part0/M003/video/1/front/...`, `W009_video/video/front/...` and tar members such as
+`M003/video.tar!video/front/...` are all recognised. The actor is read from the name of a folder or archive above the
+file. If several of these names contain an actor, the name nearest to the file is used.
 
-The file names of two projects contain all labels except the view: EAT's `W009_con_3_028.mp4` and EDTalk's
-`W009#contempt#level_3#028.mp4`. Their view is front.
+Two other projects, EAT and EDTalk, put all labels except the view into the file name: `W009_con_3_028.mp4` and
+`W009#contempt#level_3#028.mp4`. The view of such files is front.
 """
 
 from __future__ import annotations
@@ -48,12 +50,12 @@ class MeadOptions(ReaderOptions):
     numbering: str | None = Field(default=None, description="sentences of numbers: cmet, cmet-release, or a CSV")
 
     def content(self) -> dict[str, object]:
-        """The view, and the name of the numbering or the hash of its CSV file."""
+        """The view, and either the name of the numbering scheme or the hash of the user's CSV file."""
         return {"view": self.view, "numbering": self.numbering and lists.identity(self.numbering)}
 
 
 class Take(NamedTuple):
-    """One recording: one sound, and videos from up to seven views."""
+    """One recording of an actor: one sound, and videos from up to seven views."""
 
     actor: str
     emotion: str  # MEAD's name of the emotion
@@ -76,7 +78,7 @@ class _Sorted:
 
 
 def discover(root: Path, options: MeadOptions) -> Discovery:
-    """All clips under `root` (resolved) of the view in `options`, each with its sound file if there is one."""
+    """All clips under `root` (resolved) of the view in `options`. A clip includes its sound file if there is one."""
     if options.view != "all" and options.view not in VIEWS:
         raise UserError(f"MEAD has no view {options.view!r}; it has {', '.join(VIEWS)}, or all")
     into = Discovery()
@@ -132,7 +134,7 @@ def _clip(take: Take, view: str, found: Found, sound: Found | None) -> Clip:
 
 
 def _label(found: Found, root: Path) -> tuple[Take, str | None]:
-    """(take, view), with None as the view of a sound. Raises _NotAClip for any other file."""
+    """(take, view) of a video, or (take, None) of a sound. Raises _NotAClip for any other file."""
     parts = (*root.parts, *found.parts)  # the root can be inside an actor's folder
     name = Path(parts[-1])
     suffix = name.suffix.lower()

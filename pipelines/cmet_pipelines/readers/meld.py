@@ -1,8 +1,8 @@
 """Reads MELD: the folders of the three splits, flat or nested, and the three CSV files of labels in any folder.
 
-A clip is identified by (split, dialogue, utterance), because the same file name occurs in all splits. The labels come
-from <split>_sent_emo.csv anywhere below the root. `--labels` can name another folder of these CSV files, or one of the
-files. The times in the CSV files are not used.
+A clip is identified by (split, dialogue, utterance), because the same file name occurs in all splits. The labels are
+read from the files <split>_sent_emo.csv in any folder below the root. `--labels` can name another folder with these CSV
+files, or a single CSV file. The times in the CSV files are not used.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ _NAME = re.compile(r"(final_videos_test)?_?dia(\d+)_utt(\d+)", re.IGNORECASE)
 _LABELS = re.compile(r"(train|dev|test)_sent_emo\.csv", re.IGNORECASE)
 _COLUMNS = ("Utterance", "Speaker", "Emotion", "Dialogue_ID", "Utterance_ID")
 
-# The label files from before November 2020, and the copies in the raw archives, contain Windows-1252 text that was
-# decoded as Latin-1. This table replaces the wrong control characters by the Windows-1252 characters.
+# Label files from before November 2020, and the label files in the raw archives, contain Windows-1252 text that was
+# wrongly decoded as Latin-1. This table replaces the wrong control characters by the Windows-1252 characters.
 _C1 = {code: bytes([code]).decode("cp1252", "ignore") for code in range(0x80, 0xA0)}
 _QUOTES = str.maketrans("‘’“”", "''\"\"")
 
@@ -50,7 +50,7 @@ class MeldOptions(ReaderOptions):
     labels: Path | None = Field(default=None, description="folder of the label CSVs, or one of them")
 
     def content(self) -> dict[str, object]:
-        """Empty: labels are stored with every clip, so the path of their files does not change the content."""
+        """Empty: labels are stored with every clip, so the path of the CSV files does not change the content."""
         return {}
 
 
@@ -64,7 +64,8 @@ class _Labels:
 def discover(root: Path, options: MeldOptions) -> Discovery:
     """All clips under `root` (resolved) that have a row in a label file."""
     into = Discovery()
-    # The first of several copies is used. Files on disk come before files in archives, then files nearer to the root.
+    # If a file has several copies, the first copy in this order is used: files on disk come before files in archives,
+    # and then files nearer to the root come first.
     below = sorted(files(root, into), key=lambda f: (f.source.member is not None, len(f.parts), f.name))
     rows, labelled = _read_labels(_given_labels(options.labels), below, into)
     videos: defaultdict[_Key, list[Found]] = defaultdict(list)
@@ -91,7 +92,7 @@ def discover(root: Path, options: MeldOptions) -> Discovery:
 
 
 def _key(found: Found, root: Path) -> _Key | str:
-    """(split, dialogue, utterance). If the file is not a clip, a message with the reason."""
+    """(split, dialogue, utterance). If the file is not a clip, the result is a message with the reason."""
     name = Path(found.parts[-1])
     suffix = name.suffix.lower()
     if suffix in AUDIO_SUFFIXES:
@@ -110,8 +111,8 @@ def _key(found: Found, root: Path) -> _Key | str:
 def _choose(choice: list[Found], into: Discovery) -> Found:
     """The file that is used for a clip. The other files are skipped as duplicates.
 
-    If there are two versions of a clip, the version named final_videos_test... is used, because it fits the labels. Of
-    several copies, the first is used.
+    If there are two versions of a clip, the version named final_videos_test... is used, because this version fits the
+    labels. If there are several equal copies, the first copy is used.
     """
     final = {video.name: video.parts[-1].lower().startswith("final") for video in choice}
     best = min(choice, key=lambda video: not final[video.name])
@@ -127,7 +128,7 @@ def _choose(choice: list[Found], into: Discovery) -> Found:
 
 
 def _clip(key: _Key, video: Found, row: _Labels | None, labelled: bool) -> Clip | tuple[Reason, str]:
-    """The clip. If the file is not a clip, the reason and a message."""
+    """The clip. If the file is not a clip, the result is the reason and a message."""
     split, dialogue, utterance = key
     take = f"dia{dialogue}_utt{utterance}"
     table = f"{split}_sent_emo.csv"
@@ -151,7 +152,7 @@ def _clip(key: _Key, video: Found, row: _Labels | None, labelled: bool) -> Clip 
 
 
 def _given_labels(labels: Path | None) -> list[Found]:
-    """The CSV files that `--labels` names. Raises UserError if it names no such file."""
+    """The CSV files that `--labels` names. Raises UserError if `--labels` names no label file of MELD."""
     if labels is None:
         return []
     paths = [labels] if labels.is_file() else sorted(labels.glob("*.csv")) if labels.is_dir() else []
@@ -162,7 +163,7 @@ def _given_labels(labels: Path | None) -> list[Found]:
 
 
 def _read_labels(asked: list[Found], below: list[Found], into: Discovery) -> tuple[dict[_Key, _Labels], set[str]]:
-    """(rows of the first CSV file of each split, the splits that have a CSV file)."""
+    """(label rows, splits that have a CSV file). If a split has several CSV files, only the first file is read."""
     rows: dict[_Key, _Labels] = {}
     read: dict[str, tuple[Found, str]] = {}
     for found in (*asked, *below):
@@ -193,7 +194,7 @@ def _read(split: str, source: MediaSource, rows: dict[_Key, _Labels]) -> str:
     except ClipError as error:
         raise UserError(f"labels cannot be read: {error.detail}") from None
     text, how = _decode(data)
-    # Do not use str.splitlines: it treats U+0085, which is an ellipsis in the older files, as the end of a line.
+    # Do not use str.splitlines here: U+0085 is an ellipsis in the older files, and splitlines would end a line at it.
     reader = csv.DictReader(io.StringIO(text, newline=""))
     reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
     if lacking := [name for name in _COLUMNS if name not in reader.fieldnames]:
@@ -224,7 +225,7 @@ def _lines(reader: csv.DictReader, source: MediaSource) -> Iterator[dict[str, st
 
 
 def _decode(data: bytes) -> tuple[str, str]:
-    """(text, name of its encoding). Restores the Windows-1252 characters that are wrong in the older files."""
+    """(text, name of the encoding). Repairs the Windows-1252 characters that are wrong in the older files."""
     try:
         text, how = data.decode("utf-8-sig"), "UTF-8"
     except UnicodeDecodeError:
@@ -236,7 +237,7 @@ def _decode(data: bytes) -> tuple[str, str]:
 def _note_missing(
     rows: dict[_Key, _Labels], videos: dict[_Key, list[Found]], layouts: Counter[tuple[str, str]], into: Discovery
 ) -> None:
-    """Records each row that has no file. If no clip of a split is found, adds one note for the whole split."""
+    """Records each row that has no video. If a split has no video at all, adds one note for the whole split."""
     for split in SPLITS:
         theirs = [key for key in rows if key[0] == split]
         folders = [(count, folder) for (name, folder), count in layouts.items() if name == split]
