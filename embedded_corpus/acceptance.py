@@ -1,7 +1,8 @@
-"""Measures the embedded corpus with networks trained on real people: `python -m embedded_corpus.acceptance CORPUS`.
+"""Checks the embedded corpus with networks trained on real people: `python -m embedded_corpus.acceptance CORPUS`.
 
-CORPUS is a folder in layout "mead". `--clips N` measures N evenly spaced clips. The program prints one line per
-acceptance point, and exits with 1 if a point fails.
+CORPUS is a folder in layout "mead". `--clips N` measures N clips, evenly spaced in the list of clips. The program
+checks several requirements, such as the share of frames in which a network finds the face. The program prints one line
+per requirement, and exits with 1 if a requirement is not met.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from talking_face.progress import Progress
 from talking_face.reasons import UserError
 from talking_face.threads import limit_threads
 
-HOG_EVERY = 5  # run HOG only on every fifth frame, because it takes about 25 ms per frame
+HOG_EVERY = 5  # dlib's HOG face detector runs only on every fifth frame, because it takes about 25 ms per frame
 INNER_LIPS, CORNERS, LIP_MIDDLE = (13, 14), (61, 291), (0, 17)
 EYES, TOP_AND_CHIN = (33, 263), (10, 152)
 
@@ -40,11 +41,11 @@ class ClipMeasurement:
     mesh_found: int
     hog_tried: int
     hog_found: int
-    mouth_r: float  # correlation of the measured with the true mouth opening
+    mouth_r: float  # correlation between the measured and the true mouth opening
     corner: float  # median of `corner_height` over the frames
     embeddings: np.ndarray  # (E, 128)
-    energy_r: float  # correlation of the sound's energy with the true mouth opening
-    pitch: float  # median, Hz
+    energy_r: float  # correlation between the energy of the sound and the true mouth opening
+    pitch: float  # median pitch of the voice, Hz
     energy: float  # root mean square of the sound; full scale is 1
     tempo: float  # phones per second
 
@@ -99,7 +100,8 @@ def _gap(points: np.ndarray) -> float:
 def corner_height(points: np.ndarray) -> float:
     """Height of the lip corners above the middle of the lips, from (478, 3) points.
 
-    The height is measured along the face's vertical axis, and divided by the distance of the outer eye corners.
+    The height is measured along the vertical axis of the face, and divided by the distance between the outer eye
+    corners.
     """
     down = points[TOP_AND_CHIN[1]] - points[TOP_AND_CHIN[0]]
     down = down / np.linalg.norm(down)
@@ -108,7 +110,7 @@ def corner_height(points: np.ndarray) -> float:
 
 
 def _sound(sound: np.ndarray, opening: np.ndarray, fps: float) -> tuple[float, float, float]:
-    """(median pitch in Hz, energy, correlation of the energy per frame with the true mouth opening) of 16 kHz sound."""
+    """(median pitch in Hz, energy, correlation between energy and true mouth opening per frame) of 16 kHz sound."""
     hop = AUDIO_RATE / fps
     power = np.array([np.sqrt(np.mean(sound[round(k * hop) : round((k + 1) * hop)] ** 2)) for k in range(len(opening))])
     r = float(np.corrcoef(power, opening)[0, 1])
@@ -121,7 +123,7 @@ def _sound(sound: np.ndarray, opening: np.ndarray, fps: float) -> tuple[float, f
         shape = np.fft.irfft(spectrum)[:400]
         lag = 40 + int(np.argmax(shape[40:230]))  # 70 to 400 Hz
         half = shape[lag // 2] if lag >= 80 else 0.0
-        if half > 0.9 * shape[lag]:  # the found pitch is an octave too low
+        if half > 0.9 * shape[lag]:  # the pitch of `lag` is an octave too low, because half the lag fits nearly as well
             lag //= 2
         if shape[lag] > 0.4 * shape[0]:
             pitches.append(AUDIO_RATE / lag)
@@ -129,9 +131,9 @@ def _sound(sound: np.ndarray, opening: np.ndarray, fps: float) -> tuple[float, f
 
 
 def identity_numbers(clips: list[ClipMeasurement]) -> dict[str, float]:
-    """Measures how well dlib's embeddings separate the speakers: nearest neighbours and distances.
+    """Measures how well dlib's face embeddings separate the speakers, with nearest neighbours and distances.
 
-    The nearest neighbour of a face is searched only in other clips.
+    The nearest neighbour of a face is searched for only among the faces of other clips.
     """
     vectors = np.concatenate([c.embeddings for c in clips])
     clip = np.concatenate([[k] * len(c.embeddings) for k, c in enumerate(clips)])
@@ -155,9 +157,9 @@ def identity_numbers(clips: list[ClipMeasurement]) -> dict[str, float]:
 
 
 def lip_separation(clips: list[ClipMeasurement]) -> dict[str, float]:
-    """By speaker, the lowest corner height of a happy clip minus the highest corner height of a sad clip.
+    """The lowest corner height of all happy clips minus the highest corner height of all sad clips, by speaker.
 
-    If the difference is positive, the lip corners separate happy from sad.
+    If the difference is positive, the lip corners are higher in every happy clip than in every sad clip.
     """
     out = {}
     for name in sorted({c.truth["speaker"] for c in clips}):
@@ -171,7 +173,7 @@ def lip_separation(clips: list[ClipMeasurement]) -> dict[str, float]:
 
 
 def draw_time(speaker: str, width: int = 640, height: int = 360) -> float:
-    """Processor time to draw one frame, ms, without the drawing of textures: the median of three clips."""
+    """Processor time to draw one frame, ms: the median of three clips. The drawing of the textures is not included."""
     import cv2
 
     from embedded_corpus.clip import ClipSpec, render_clip
@@ -188,13 +190,13 @@ def draw_time(speaker: str, width: int = 640, height: int = 360) -> float:
 
 
 def _draw_times(speakers: list[str]) -> list[float]:
-    """`draw_time` of each speaker, in a process whose libraries have one thread."""
+    """`draw_time` of each speaker, measured in a process whose libraries use one thread."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return list(pool.map(draw_time, speakers))
 
 
 def report(clips: list[ClipMeasurement], draw_ms: list[float]) -> list[tuple[str, str, str, bool]]:
-    """One line per acceptance point: (point, requirement, measured value, passed)."""
+    """One line per requirement: (name of the measured property, requirement, measured value, whether it is met)."""
     lines: list[tuple[str, str, str, bool]] = []
 
     def add(point: str, required: str, measured: str, passed: bool | np.bool_ = True) -> None:
@@ -237,7 +239,7 @@ def report(clips: list[ClipMeasurement], draw_ms: list[float]) -> list[tuple[str
 
 
 def _pitch_errors(clips: list[ClipMeasurement]) -> list[float]:
-    """Relative error per speaker: the median pitch of the neutral clips, compared with the speaker's defined pitch."""
+    """Relative difference per speaker between the median pitch of the neutral clips and the speaker's defined pitch."""
     from embedded_corpus.identity import get_identity
 
     neutral: dict[str, list[float]] = {}

@@ -23,7 +23,7 @@ _MOUTH_OPENERS = ("open", "jaw", "lower_drop", "upper_raise")
 
 @dataclass(frozen=True, slots=True)
 class ClipSpec:
-    """The content of one clip. Of `sentence_ids`, as many sentences are spoken, in order, as fit into `seconds`."""
+    """The content of one clip. The sentences of `sentence_ids` are spoken in order, as many as fit into `seconds`."""
 
     speaker: str
     emotion: str
@@ -42,7 +42,7 @@ class ClipSpec:
 
 
 class PhoneTruth(TypedDict):
-    """A spoken phone, with its start and end in s."""
+    """A spoken phone, with its start and end in seconds from the start of the clip."""
 
     phone: str
     viseme: str
@@ -62,18 +62,21 @@ class ClipTruth(TypedDict):
     fps: float
     size: list[int]  # width, height
     phones: list[PhoneTruth]
-    frames: dict[str, list]  # by name of the measure, one value per frame
+    frames: dict[str, list]  # one value per frame, by name of the value (see `_frame_truth`)
 
 
 @lru_cache(maxsize=2)
 def renderer(speaker: str, width: int, height: int) -> Renderer:
-    """The speaker's renderer. The last two renderers are cached, because drawing textures takes about 1.6 s."""
+    """The renderer of a speaker. The last two renderers are cached, because drawing textures takes about 1.6 s."""
     return Renderer(get_identity(speaker), width, height)
 
 
 @dataclass(frozen=True, slots=True)
 class Performance:
-    """The motion and the sound of a clip before it is drawn: one row of `weights` and one pose per frame."""
+    """The motion and the sound of a clip, before the pictures are drawn.
+
+    There is one row of `weights` and one pose per frame.
+    """
 
     spec: ClipSpec
     fps: float
@@ -88,9 +91,9 @@ class Performance:
 
 
 def perform(spec: ClipSpec, fps: float = FPS, silent: bool = False) -> Performance:
-    """The performance, with round(seconds * fps) frames.
+    """Computes the motion and the sound of a clip, with round(seconds * fps) frames.
 
-    If `silent`, the face moves, but the mouth stays shut and the sound is zero.
+    If `silent`, the face moves, but the mouth stays shut and all samples of the sound are zero.
     """
     person = get_identity(spec.speaker)
     rng = np.random.default_rng(key_seed("clip", spec.seed, spec.key))
@@ -145,7 +148,7 @@ def render_clip(spec: ClipSpec, fps: float = FPS) -> tuple[Iterator[np.ndarray],
     """(frames, sound, truth) of a clip.
 
     frames: iterator of round(seconds * fps) pictures, each (height, width, 3) uint8 RGB, at `fps` frames/s.
-    sound: (N,) int16 mono at 48 kHz, N = round(seconds * 48000). It does not depend on the frame rate.
+    sound: (N,) int16 mono at 48 kHz, N = round(seconds * 48000). The sound does not depend on the frame rate.
     truth: sentences, phones with times, visemes, and per frame the mouth, the expression and the pose.
     """
     act = perform(spec, fps)
@@ -162,7 +165,7 @@ def _frame_truth(
 ) -> dict[str, list]:
     """Ground truth per frame. Openings and heights are in head coordinates, in units of 100 mm.
 
-    mouth_open: gap between the inner lips, at their middle. mouth_open_px: the same gap in the picture, px.
+    mouth_open: gap between the inner lips at the middle of the mouth. mouth_open_px: the same gap in the picture, px.
     lip_corner: mean height of the two lip corners above the middle of the lips.
     expression: strength of the expression; 0 is neutral, 1.08 is the full strength of level 3.
     action/*: weight of each action of the rig.

@@ -1,4 +1,4 @@
-"""Draws one frame of a speaker: the face on the head, and the rotated head in front of body and background."""
+"""Draws one frame of a speaker: the moving face on the head, and the rotated head in front of body and background."""
 
 from __future__ import annotations
 
@@ -16,10 +16,13 @@ PIVOT = np.array([0.0, 0.72, -0.65], np.float32)  # the point around which the h
 
 
 class Renderer:
-    """Draws one speaker at one picture size. The textures are drawn once in about 1.6 s; a frame takes about 10 ms."""
+    """Draws one speaker at one picture size.
+
+    The textures are drawn once, which takes about 1.6 s. After that, a frame takes about 10 ms.
+    """
 
     def __init__(self, person: Identity, width: int = 640, height: int = 360, detail: float = 360.0) -> None:
-        """Draws the textures. `detail` is the resolution at which skin and hair are drawn first, in pixels per unit."""
+        """Draws the textures. Skin and hair are drawn at `detail` pixels per unit, or finer, and then scaled down."""
         self.width, self.height = width, height
         scale = Scale.of(height)
         self.unit, self.res = scale.unit, scale.res
@@ -31,9 +34,9 @@ class Renderer:
         self._face = FaceDrawer(person, scale.res, self._head, self._rig, inside)
 
     def marks(self, weights: np.ndarray) -> np.ndarray:
-        """Five points (5, 2) in head coordinates, units.
+        """Five points of the face (5, 2) in head coordinates, units.
 
-        They are the middle of the upper and of the lower inner lip, the left and the right lip corner, and the chin.
+        The points are the middle of the upper and of the lower inner lip, the left and the right lip corner, the chin.
         """
         return self._rig.mark_points + np.einsum("k,kdn->nd", weights, self._rig.mark_fields)
 
@@ -65,7 +68,7 @@ class Renderer:
     def _affine(self, picture: np.ndarray, layer: np.ndarray, dx: float, dy: float, roll: float) -> None:
         """Draws a layer of BODY_BOX over the picture, shifted (units) and rotated (radians) around the pivot."""
         c, s = np.cos(roll), np.sin(roll)
-        # The transform goes from layer pixels to units, rotates around the pivot, and goes on to picture pixels.
+        # The transform has three steps: layer pixels to units, rotation around the pivot, units to picture pixels.
         to_units = np.array(
             [
                 [1 / self.unit, 0, BODY_BOX[0] + 0.5 / self.unit],
@@ -126,7 +129,10 @@ class Renderer:
         return at
 
     def project(self, points: np.ndarray, pose: Pose) -> np.ndarray:
-        """Picture positions (N, 2), px, of points (N, 2) on the head, units. The head's surface gives the depth."""
+        """Picture positions (N, 2), px, of points (N, 2) on the head, units.
+
+        The depth of each point is read from the height field of the head.
+        """
         sx = self._head.depth.shape[1] / (HEAD_BOX[2] - HEAD_BOX[0])
         sy = self._head.depth.shape[0] / (HEAD_BOX[3] - HEAD_BOX[1])
         mx = ((points[:, 0] - HEAD_BOX[0]) * sx - 0.5).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Defines eight emotions at three levels: rig weights, head pose, manner of speech, blinks and gaze."""
+"""Defines how eight emotions look and sound at three levels: rig weights, head pose, manner of speech, blinks, gaze."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from embedded_corpus.rig import ACTION_INDEX, ACTIONS
 from embedded_corpus.speech import MOUTH
 
 LEVELS = {1: 0.50, 2: 0.78, 3: 1.08}
-# Weights of the actions at strength 1. "eye" is added to the opening of both eyes. In `contempt`, one lip corner rises,
-# and the outer brow rises on the other side.
+# Weights of the rig's actions at strength 1. The value "eye" is added to the opening of both eyes. In `contempt`, one
+# lip corner rises on one side of the face, and the outer brow rises on the other side.
 _FACES: dict[str, dict[str, float]] = {
     "neutral": {},
     "happy": {
@@ -49,16 +49,16 @@ _FACES: dict[str, dict[str, float]] = {
 
 @dataclass(frozen=True, slots=True)
 class Manner:
-    """Changes of motion and speech by an emotion at strength 1. Factors are relative to the neutral manner."""
+    """How an emotion at strength 1 changes motion and speech. Factors are relative to the neutral manner."""
 
     pitch: float = 1.0
     swing: float = 1.0  # range of the intonation
     energy_db: float = 0.0
-    tempo: float = 1.0  # factor of the phones' lengths: above 1 is slower
+    tempo: float = 1.0  # factor of the lengths of the phones; speech with a factor above 1 is slower
     effort: float = 1.0  # factor of the mouth's movements
     breath: float = 1.0
     bright: float = 0.0  # spectral tilt, from -1 (dull) to 1 (pressed voice)
-    head_pitch: float = 0.0  # radians, positive is down
+    head_pitch: float = 0.0  # radians; the head nods downwards if positive
     head_roll: float = 0.0
     head_yaw: float = 0.0
     lean: float = 0.0  # change of the head's scale
@@ -78,15 +78,16 @@ _MANNERS = {
 
 
 def manner(emotion: str, level: int) -> Manner:
-    """The manner of an emotion at a level, interpolated from the neutral manner by the strength of the level."""
+    """The manner of an emotion at a level: the neutral manner plus the level's strength times the full difference."""
     full, plain, k = _MANNERS[emotion], Manner(), LEVELS[level]
     return Manner(*(getattr(plain, n) + k * (getattr(full, n) - getattr(plain, n)) for n in Manner.__slots__))
 
 
 def strength_track(emotion: str, level: int, times: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """(T,) strength of the expression. It starts at 0.35 of the level's strength and is full after about half a second.
+    """(T,) strength of the expression, from the level of the emotion.
 
-    Then it varies slowly.
+    The expression starts at 0.35 of the level's strength and has the full strength after about half a second. Then the
+    strength varies slowly.
     """
     if emotion == "neutral":
         return np.zeros(len(times), np.float32)
@@ -101,11 +102,11 @@ def weight_track(
     """(T, len(ACTIONS)) float32 weights of the rig's actions.
 
     Args:
-        person: the speaker, who has individual habits: gains of the actions, the side of contempt, uneven eyes.
+        person: the speaker. Each speaker has individual gains of the actions, side of contempt and uneven eyes.
         emotion: the emotion.
         strength: (T,) strength of the expression.
-        mouth: (T, len(MOUTH)) movements of the mouth for the speech.
-        blink: (T,) closing of the eyes, 0 to 1.
+        mouth: (T, len(MOUTH)) weights of the mouth's actions for the speech.
+        blink: (T,) closing of the eyes, from 0 (open) to 1 (shut).
     """
     habit = np.random.default_rng(key_seed("habit", person.name, person.seed))
     out = np.zeros((len(strength), len(ACTIONS)), np.float32)
@@ -120,8 +121,8 @@ def weight_track(
             name = name[:-1] + ("r" if name.endswith("_l") else "l")
         out[:, ACTION_INDEX[name]] += value * gains[name] * strength
     closed = mouth[:, MOUTH.index("press")] / 0.75
-    # For b, p and m the lips close in every emotion, so the actions that open them are reduced. Rounded lips reduce the
-    # action "wide".
+    # For b, p and m, the lips close in every emotion, so the actions that open the lips are reduced. If the lips are
+    # rounded, the action "wide" is reduced.
     for name in ("open", "upper_raise", "lower_drop"):
         out[:, ACTION_INDEX[name]] *= 1 - closed
     out[:, ACTION_INDEX["wide"]] *= 1 - 0.7 * mouth[:, MOUTH.index("round")]
@@ -153,7 +154,7 @@ def blink_track(times: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def pose_track(
     emotion: str, level: int, times: np.ndarray, strength: np.ndarray, energy: np.ndarray, rng: np.random.Generator
 ) -> list[Pose]:
-    """One head pose per frame: the posture of the emotion, a slow drift, and nods at loud syllables.
+    """One head pose per frame: the sum of the emotion's posture, a slow drift, and nods at loud syllables.
 
     `energy` is the loudness of the speech per frame, 0 to 1.
     """

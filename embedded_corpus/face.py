@@ -1,7 +1,7 @@
-"""Draws the moving part of a face from the weights of its actions.
+"""Draws the moving part of a face from the weights of the rig's actions.
 
-The face's texture has two layers, which separate at the lips and at the eyelids. The eyeballs and the inside of the
-mouth are visible between the layers.
+The texture of the face has two layers, which separate at the lips and at the eyelids when the mouth or the eyes open.
+The eyeballs and the inside of the mouth are then visible between the layers.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class FaceDrawer:
         self._source = np.empty(0, np.uint8)
 
     def draw(self, weights: np.ndarray, pose: Pose) -> np.ndarray:
-        """(h, w, 4) uint8 premultiplied RGBA of the face, with hair and glasses. Only the gaze of `pose` is used."""
+        """The face with hair and glasses: (h, w, 4) uint8 premultiplied RGBA. Of `pose`, only the gaze is used."""
         head, rig = self._head, self._rig
         source = self._shaded(weights)
         up = self._map(rig.fields_up, weights)
@@ -56,9 +56,10 @@ class FaceDrawer:
         return cv2.merge([*cv2.split(rgb), cv2.max(alpha, head.over_alpha)])
 
     def _shaded(self, weights: np.ndarray) -> np.ndarray:
-        """The texture with the creases of this expression.
+        """The texture with the creases that the weights cause.
 
-        The weights of the creases are rounded to 1/24. The texture is drawn again only if a rounded weight changes.
+        To save time, the weights of the creases are rounded to multiples of 1/24. The texture is drawn again only if a
+        rounded weight changes.
         """
         shades = np.rint(shade_weights(weights) * 24) / 24
         key = shades.tobytes()
@@ -70,7 +71,7 @@ class FaceDrawer:
         return self._source
 
     def _map(self, basis: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Remap tables (h, w), in OpenCV's fixed-point form, for the weights of the actions."""
+        """Tables (h, w) for OpenCV's remap, in fixed-point form: the texture position of each pixel of the face."""
         h, w = self._head.face_shape
         gx, gy = self._rig.gx, self._rig.gy
         at = invert((weights @ basis).reshape(*gx.shape, 2), gx, gy, FACE_BOX, 10)
@@ -114,14 +115,17 @@ def _shifted(layer: np.ndarray, shift: np.ndarray, like: np.ndarray) -> np.ndarr
 
 
 def _shadowed(picture: np.ndarray, above: np.ndarray, down: int, width: int, strength: float) -> np.ndarray:
-    """The picture with a shadow of the skin above it: the alpha `above`, moved down by `down` px and blurred."""
+    """The picture with the shadow of the skin above the slit.
+
+    The shadow is the alpha `above` of this skin, moved down by `down` px and blurred.
+    """
     moved = np.vstack([np.ones((down, above.shape[1]), np.float32), above[:-down]])
     shadow = cv2.blur(moved, (width, down | 1))
     return cv2.multiply(picture, cv2.merge([1 - strength * shadow] * 3), dtype=cv2.CV_8U)
 
 
 def fixed_point(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A remap table (h, w, 2) float32 in OpenCV's fixed-point form, which is a third faster to apply."""
+    """Converts a remap table (h, w, 2) float32 to OpenCV's fixed-point form, with which remapping is a third faster."""
     whole, part = cv2.convertMaps(pixels, cast(np.ndarray, None), cv2.CV_16SC2)  # the type stub does not allow None
     return np.asarray(whole), np.asarray(part)
 

@@ -1,4 +1,6 @@
-"""Fits talking_face/faces/speaking.csv on the embedded corpus, so that every real clip can be used to test it.
+"""Fits the table talking_face/faces/speaking.csv, which predicts the motion of the mouth from sound.
+
+The table is fitted on the embedded corpus only, so that every real clip can be used to test the table:
 
 cmet-eval synth clips CORPUS && cmet-eval preprocess clips CORPUS SHARDS
 python -m embedded_corpus.fit_speaking SHARDS
@@ -14,12 +16,15 @@ import numpy as np
 from cmet_pipelines.shards import ShardSet
 from talking_face.faces import speaking
 
-# Ridge penalty: added to the sum of squares of each of the 50 standardised inputs, over about 10,000 frames.
+# Ridge penalty. It is added to the sum of squares of each of the 50 standardised inputs, over about 10,000 frames.
 _RIDGE = 100.0
 
 
 def fit(shards: ShardSet) -> tuple[np.ndarray, np.ndarray]:
-    """Fits mouth motion from sound by ridge regression. Returns the (50, 5) matrix and (5,) squared correlations."""
+    """Predicts mouth motion from sound by ridge regression.
+
+    Returns the (50, 5) matrix and the (5,) squared correlations between predicted and true motion.
+    """
     inputs, outputs = [], []
     for clip in shards.clips["clip_id"]:
         landmarks, valid = shards.landmarks(clip), shards.valid(clip)

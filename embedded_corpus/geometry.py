@@ -1,4 +1,4 @@
-"""Defines the shape of a face at rest: outline, lip and lid lines, and a height field z(x, y).
+"""Defines the shape of a face at rest: the outline, the lines of lips and lids, and a height field z(x, y).
 
 The height field is used to light the skin and to rotate the head. Arrays are (H, W) float32 on a grid in units of
 100 mm (see identity.py). z points to the viewer.
@@ -25,13 +25,13 @@ def grid(box: tuple[float, float, float, float], res: float) -> tuple[np.ndarray
 
 
 def smoothstep(value: np.ndarray, low: float | np.ndarray, high: float | np.ndarray) -> np.ndarray:
-    """0 below `low`, 1 above `high`, and smooth between them. If low > high, it falls from 1 to 0."""
+    """0 below `low`, 1 above `high`, and a smooth step between. If low > high, the step falls from 1 to 0."""
     t = np.clip((value - low) / (high - low), 0.0, 1.0)
     return t * t * (3.0 - 2.0 * t)
 
 
 def gauss(x: np.ndarray, y: np.ndarray, x0: float, y0: float, sx: float, sy: float) -> np.ndarray:
-    """A bump of height 1 at (x0, y0)."""
+    """A Gaussian bump of height 1 at (x0, y0), with the standard deviations sx and sy."""
     return np.exp(-(((x - x0) / sx) ** 2) - ((y - y0) / sy) ** 2)
 
 
@@ -44,8 +44,8 @@ def half_width(person: Identity, y: np.ndarray) -> np.ndarray:
     """Half the width of the skull and face at height y. 0 above the crown and below the chin."""
     w, crown, mid = person.face_width, -1.24, 0.06
     at = np.linspace(crown, person.chin_y, 2048)
-    # The upper part is a rounded skull. The lower part is the superellipse (w / W)^b + s^a = 1 that has the jaw's width
-    # at s = 0.62.
+    # The upper part is a rounded skull. The lower part is a superellipse (w / W)^b + s^a = 1, where s is 1 at the chin.
+    # The exponent a is chosen so that the width at s = 0.62 is the width of the jaw.
     knots = [(-1.0, 0.0), (-0.985, 0.22), (-0.90, 0.55), (-0.74, 0.82), (-0.55, 0.965), (-0.36, 1.015), (0.0, 1.0)]
     skull = PchipInterpolator(*zip(*knots, strict=True))
     temple = 1 + (person.temple - 1) * np.exp(-(((at + 0.50) / 0.30) ** 2))
@@ -58,7 +58,7 @@ def half_width(person: Identity, y: np.ndarray) -> np.ndarray:
 
 
 def lip_line(person: Identity, x: np.ndarray) -> np.ndarray:
-    """y of the line of the closed mouth. It has the shape of a soft M, with the tubercle in the middle."""
+    """y of the line of the closed mouth. The line has the shape of a soft M; the upper lip is lowest in the middle."""
     t = np.clip(np.abs(x) / person.mouth_width, 0, 1.3)
     return mouth_centre(person) + 0.012 * np.exp(-((t / 0.22) ** 2)) - 0.008 * np.exp(-(((t - 0.5) / 0.3) ** 2))
 
@@ -92,7 +92,7 @@ def brow_line(person: Identity, x: np.ndarray) -> np.ndarray:
 
 
 def height_field(person: Identity, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """z of the head with its features, units. It is 0 at the forehead and negative towards the ears."""
+    """z of the head with nose, lips and other features, units. z is 0 at the forehead and negative towards the ears."""
     p = person
     width = np.maximum(half_width(p, y), 0.02)
     u = np.clip(np.abs(x) / width, 0, 1)
@@ -129,7 +129,7 @@ def height_field(person: Identity, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     b = np.clip((y - line) / np.maximum(lower - line, 1e-3), 0, 1)
     z += inside * np.where(y < line, 0.040 * np.sin(np.pi * a**0.8), 0.055 * np.sin(np.pi * b**0.75))
     z -= inside * 0.030 * np.exp(-(((y - line) / 0.012) ** 2))
-    # The nasolabial fold, from the wing of the nose past the corner of the mouth. It is deeper with age.
+    # The nasolabial fold, from the wing of the nose past the corner of the mouth. The fold is deeper in older people.
     fold = fold_distance(p, x, y)
     z -= (
         (0.010 + 0.028 * p.age)

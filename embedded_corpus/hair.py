@@ -1,6 +1,7 @@
-"""Draws hair, glasses and clothes as layers over, behind and below the bare head, once per identity.
+"""Draws hair, glasses and clothes once per speaker, as layers in front of, behind and below the bare head.
 
-Hair consists of a shaded shape and thousands of anti-aliased strands on it, which follow a direction field.
+The hair is a shaded shape with thousands of anti-aliased strands. The direction of the strands depends on the style of
+the hair.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from embedded_corpus.geometry import HEAD_BOX, gauss, grid, half_width, smoothst
 from embedded_corpus.identity import Identity
 from embedded_corpus.skin import fractal, hair_colour, skin_colour, strokes
 
-# Extent of the textures of the body (neck and shoulders) and of the hair behind it, units.
+# Extent of two textures, units: the body (neck and shoulders), and the hair behind the body.
 BODY_BOX = (-2.6, -1.6, 2.6, 2.7)
 
 
@@ -61,7 +62,8 @@ def hair_mask(p: Identity, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     if p.styles["hair"] == "bald":
         return np.full_like(x, -1.0)
     high = np.clip((-0.2 - y) / 0.9, 0, 1)
-    # The hair has the outline of an enlarged skull: its width at y is the width of the skull nearer to the centre.
+    # The hair has the outline of an enlarged skull. So the width of the hair at a height y is the width of the skull at
+    # a height that is nearer to `centre`.
     grow = s.side + (s.volume - s.side) * high
     scale = 1 + grow / 0.9
     centre = -0.25
@@ -78,7 +80,7 @@ def hair_mask(p: Identity, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def bake_hair(p: Identity, res: float) -> tuple[np.ndarray, np.ndarray]:
-    """(rgb (H, W, 3), alpha (H, W)) float32 of the hair in front of the head, in HEAD_BOX."""
+    """(RGB (H, W, 3), alpha (H, W)) float32 of the hair in front of the head. The pictures cover HEAD_BOX."""
     x, y = grid(HEAD_BOX, res)
     style = p.styles["hair"]
     rng = np.random.default_rng(p.seed + 1)
@@ -121,7 +123,7 @@ def bake_hair(p: Identity, res: float) -> tuple[np.ndarray, np.ndarray]:
 def _strands(p: Identity, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """(strands as curves (N, K, 2), units; keep (N,) bool, True for strands that start in the hair).
 
-    The strands follow the direction field of the hair style.
+    Each hair style has a formula for the direction of the strands.
     """
     style = p.styles["hair"]
     n, steps = (7000, 9) if style != "crop" else (14000, 3)
@@ -161,7 +163,7 @@ def _strands(p: Identity, rng: np.random.Generator) -> tuple[np.ndarray, np.ndar
 
 
 def bake_body(p: Identity, res: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """(RGB of the body, its alpha, RGB of the hair behind the body, its alpha), float32 in BODY_BOX."""
+    """(RGB of the body, alpha of the body, RGB of the hair behind the body, alpha of the hair): float32 in BODY_BOX."""
     x, y = grid(BODY_BOX, res)
     rng = np.random.default_rng(p.seed + 2)
     neck = (0.40 if p.female else 0.53) * (p.face_width / 0.68) ** 0.8
@@ -223,7 +225,7 @@ def _hair_behind(p: Identity, x: np.ndarray, y: np.ndarray, rng: np.random.Gener
 
 
 def bake_glasses(p: Identity, res: float) -> tuple[np.ndarray, np.ndarray] | None:
-    """(rgb, alpha) float32 in HEAD_BOX: the frame, and a weak reflection on the lenses. None without glasses."""
+    """(RGB, alpha) float32 in HEAD_BOX: the frame, and a weak reflection on the lenses. None without glasses."""
     style = p.styles["glasses"]
     if style == "none":
         return None

@@ -1,8 +1,9 @@
-"""Defines the parameters of a speaker (face, hair, clothes, voice), sampled from a seed or read from a table.
+"""Defines the parameters of a speaker: face, hair, clothes and voice.
 
-Lengths are in units of 100 mm in the plane of the face: x to the right, y down. The origin is on the vertical axis of
-the face, slightly below the eyes. The default speakers are in `identities.toml`.
-`docs/reference/embedded_corpus.md` describes how they were chosen.
+The parameters of a default speaker are read from `identities.toml`; `docs/reference/embedded_corpus.md` describes how
+the default speakers were chosen. The parameters of any other speaker are sampled from a seed. Lengths are in units of
+100 mm in the plane of the face: x to the right, y down. The origin is on the vertical axis of the face, slightly below
+the eyes.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ import numpy as np
 
 from talking_face.files import sha256_of
 
-# Name of each parameter, with its (lowest, highest) value for men and for women. The ranges are anthropometric means
-# plus or minus about three standard deviations, so that two speakers differ as much as two real people.
+# Name of each parameter, with the (lowest, highest) value for men and then for women. The ranges are anthropometric
+# means plus or minus about three standard deviations, so that two speakers differ as much as two real people.
 RANGES: dict[str, tuple[tuple[float, float], tuple[float, float]]] = {
     "face_width": ((0.61, 0.81), (0.57, 0.75)),  # half the width at the cheekbones
     "jaw_width": ((0.76, 0.93), (0.70, 0.88)),  # share of face_width, at 62 % of the way down to the chin
@@ -29,7 +30,7 @@ RANGES: dict[str, tuple[tuple[float, float], tuple[float, float]]] = {
     "eye_y": ((-0.16, -0.04), (-0.15, -0.02)),
     "eye_width": ((0.11, 0.16), (0.12, 0.18)),  # half the width of the eye opening
     "eye_open": ((0.06, 0.115), (0.07, 0.14)),
-    "eye_tilt": ((-0.1, 0.16), (-0.06, 0.22)),  # slope of the eye; positive if the outer corner is higher
+    "eye_tilt": ((-0.1, 0.16), (-0.06, 0.22)),  # slope of the eye; positive if the outer corner is the higher corner
     "lid_fold": ((0.0, 1.0), (0.0, 1.0)),  # fold above the eye: 0 not visible, 1 deep
     "brow_gap": ((0.11, 0.21), (0.14, 0.27)),  # height of the brow above the eye
     "brow_thick": ((0.03, 0.085), (0.012, 0.055)),
@@ -99,7 +100,7 @@ class Identity:
 
 
 def key_seed(*parts: object) -> int:
-    """A 64-bit seed from a readable key. It gives every clip and every identity a seed that depends on its name."""
+    """A 64-bit seed from a readable key, such as the name of a speaker or of a clip."""
     return int(sha256_of("/".join(map(str, parts)).encode())[:16], 16)
 
 
@@ -112,7 +113,7 @@ def sample_identity(name: str, seed: int) -> Identity:
         k: round(float(lo + (hi - lo) * rng.beta(0.8, 0.8)), 4)
         for k, (lo, hi) in ((k, r[sex]) for k, r in RANGES.items())
     }
-    if values["melanin"] > 0.45:  # dark skin is combined with dark hair and brown eyes
+    if values["melanin"] > 0.45:  # a speaker with dark skin gets dark hair and brown eyes
         values["hair_dark"] = round(0.75 + 0.25 * values["hair_dark"], 4)
         values["hair_red"] = round(0.3 * values["hair_red"], 4)
         values["iris"] = round(0.25 * values["iris"], 4)
@@ -123,7 +124,7 @@ def sample_identity(name: str, seed: int) -> Identity:
 
 
 def distance(a: Identity, b: Identity) -> float:
-    """Root mean square difference of the parameters of the face, plus 0.1 per style that differs.
+    """Root mean square difference between the face parameters of two speakers, plus 0.1 per style that differs.
 
     Each parameter is divided by the width of its range. Clothes and voice are ignored.
     """
@@ -134,7 +135,7 @@ def distance(a: Identity, b: Identity) -> float:
 
 
 def speaker_names(count: int) -> list[str]:
-    """The names M901, W901, M902, W902, ... There are as many men as women, or one man more."""
+    """The names M901, W901, M902, W902, ... If `count` is odd, there is one man more than women."""
     if not 1 <= count <= 198:
         raise ValueError(f"speakers must be 1 to 198, got {count}")
     return [f"{'MW'[k % 2]}{901 + k // 2}" for k in range(count)]
@@ -154,8 +155,8 @@ def _table() -> dict[str, Identity]:
 def get_identity(name: str) -> Identity:
     """The speaker with that name.
 
-    A default speaker is read from the table. For another name, up to 200 speakers are sampled, and the first that
-    differs enough from all earlier speakers is used. If none does, the sample that differs most is used.
+    A default speaker is read from the table. For any other name, up to 200 speakers are sampled. The first sample that
+    differs enough from all earlier speakers is used. If no sample differs enough, the most different sample is used.
     """
     table = _table()
     if name in table:

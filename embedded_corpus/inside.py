@@ -1,6 +1,6 @@
-"""Draws the parts behind the skin that open eyes and an open mouth show: eyeballs, irises, mouth cavity, teeth, tongue.
+"""Draws the parts that are visible when eyes and mouth are open: eyeballs, irises, mouth cavity, teeth and tongue.
 
-They are drawn once per identity. Colours are RGB float32, 0..1. RGBA layers are premultiplied.
+The parts are drawn once per speaker. Colours are RGB float32, 0..1. RGBA layers are premultiplied.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def bake_behind(p: Identity, x: np.ndarray, y: np.ndarray, rng: np.random.Genera
 
 
 def bake_tongue(p: Identity, x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """(H, W, 4): the tongue and the lower teeth, at their position when the mouth is shut."""
+    """(H, W, 4): the tongue and the lower teeth, at the positions that they have when the mouth is shut."""
     y = y - float(lip_line(p, np.zeros(1))[0])
     bulge = gauss(x, y, 0, 0.125, 0.17, 0.085) ** 0.5
     cover = smoothstep(bulge, 0.50, 0.60)
@@ -58,7 +58,7 @@ def bake_iris(p: Identity, res: float, rng: np.random.Generator) -> np.ndarray:
 
 
 def _teeth(x: np.ndarray, y: np.ndarray, rng: np.random.Generator, upper: bool) -> tuple[np.ndarray, np.ndarray]:
-    """(rgb, alpha) of a row of teeth whose biting edge is at y = 0."""
+    """(RGB, alpha) of a row of teeth whose biting edge is at y = 0."""
     wide, height = (0.085 if upper else 0.058), 0.105
     place = np.abs(x) / wide
     tooth = place - np.floor(place)
@@ -74,5 +74,5 @@ def _teeth(x: np.ndarray, y: np.ndarray, rng: np.random.Generator, upper: bool) 
 
 
 def to_bytes(image: np.ndarray) -> np.ndarray:
-    """The image, from floats in 0..1 to contiguous uint8."""
+    """Converts an image of floats in 0..1 to contiguous uint8."""
     return np.ascontiguousarray(np.clip(np.rint(image * 255), 0, 255).astype(np.uint8))

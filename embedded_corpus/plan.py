@@ -1,4 +1,4 @@
-"""Plans an embedded corpus: the list of its clips, their size and their length."""
+"""Plans an embedded corpus: the list of clips, the picture size and the length of the clips."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class CorpusPlan:
     takes: int = 1  # a speaker has 32 * takes clips
     size: str | None = None  # "1080p" or WIDTHxHEIGHT; None: the default size of the layout
     seconds: float = 2.0  # length of each clip, 0.4 to 60
-    seed: int = 0  # another seed gives other speech and motion, but the same faces
+    seed: int = 0  # a different seed changes the speech and the motion, but not the faces
     defects: bool = False  # also write the dataset's known bad clips and damaged files
-    only: tuple[str, ...] | None = None  # write only clips whose key contains one of these, such as "/happy/"
+    only: tuple[str, ...] | None = None  # write only clips whose key contains one of these texts, such as "/happy/"
 
     def settings(self, size: str) -> dict[str, object]:
         """The settings that are stored in the corpus folder as JSON, because a folder holds only one corpus."""
@@ -58,10 +58,10 @@ def clip_specs(
 ) -> list[ClipSpec]:
     """All clips of a corpus, sorted by key. There are 32 * takes clips per speaker.
 
-    A speaker speaks four sentences per take. Each sentence is spoken once neutrally and once in every emotion, and the
-    sentences of an emotion are distributed over its levels. So every emotional clip has a neutral clip of the same
-    sentence and speaker. The number of a clip defines its first sentence: number n begins with sentence
-    1 + (n - 1) mod 16 (cmet_pipelines/numbering.toml).
+    A speaker speaks four sentences per take. Each sentence is spoken once neutrally and once in every emotion. The four
+    sentences of an emotion are distributed over the three levels. So every emotional clip has a neutral clip of the
+    same sentence and speaker. The number of a clip defines the first sentence of the clip: clip number n begins with
+    sentence 1 + (n - 1) mod 16 (cmet_pipelines/numbering.toml).
     """
     from embedded_corpus.clip import ClipSpec
     from embedded_corpus.identity import speaker_names

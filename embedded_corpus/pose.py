@@ -9,7 +9,7 @@ import numpy as np
 
 @dataclass(frozen=True, slots=True)
 class Pose:
-    """Head rotation in radians, shift of the head in units, its scale, and the gaze as a shift of the irises in units.
+    """Rotation (radians), shift (units of 100 mm) and scale of the head, and the gaze as a shift of the irises (units).
 
     Yaw is positive to the right, pitch is positive downwards, and roll is positive clockwise.
     """

@@ -1,9 +1,9 @@
 """Defines the rig of a face: one displacement field per action, and the inverse of a displacement.
 
-An action is a movement such as "jaw" or "brow_down". Each action has two fields, one for the skin above a slit and one
-for the skin below it. The slits are the lines of the shut mouth and of the shut eyes. Far from the slits the two fields
-are equal. Along a slit they differ, so the skin opens there, and eyeballs, teeth and tongue become visible.
-Displacements are in units of 100 mm for a weight of 1.
+An action is a movement of the face such as "jaw" or "brow_down". The slits are the lines of the shut mouth and of the
+shut eyes. Each action has two displacement fields: one field for the skin above a slit and one field for the skin below
+the slit. Far from the slits, the two fields are equal. Along a slit, the two fields differ, so the skin opens at the
+slit, and eyeballs, teeth or tongue become visible. Displacements are in units of 100 mm for a weight of 1.
 """
 
 from __future__ import annotations
@@ -45,15 +45,15 @@ def fields(p: Identity, x: np.ndarray, y: np.ndarray, above: bool) -> np.ndarray
 
 
 def _lips(p: Identity, x: np.ndarray, y: np.ndarray, above: bool) -> dict[str, Field]:
-    """Jaw, chin and lips, without the lips' corners."""
+    """The actions of jaw, chin and lips. `_sides` has the actions of the lip corners."""
     mw, my, sub, chin = p.mouth_width, mouth_centre(p), p.nose_y, p.chin_y
     line = lip_line(p, x)
     t = np.abs(x) / mw
     slit = np.clip(1 - t**2, 0, 1) ** 0.75
     lip_zone = np.exp(-(((y - my) / 0.17) ** 2)) * np.exp(-((t / 1.45) ** 4))
-    # follow_up is the share by which the skin above the mouth follows the upper lip; follow_low is the same for the
-    # lower lip. Both also decrease on the other side of the slit. The decrease is slow, so that the field can be
-    # inverted, and it ends before the next slit.
+    # follow_up is the share by which the skin above the mouth follows the upper lip. follow_low is the share by which
+    # the skin below the mouth follows the lower lip. On the other side of the slit, each share decreases slowly, so
+    # that the field can be inverted. The decrease ends before the next slit.
     follow_up = smoothstep(y, sub - 0.03, my - 0.06) * smoothstep(y, my + 0.28, my + 0.04)
     follow_low = smoothstep(y, chin - 0.02, my + p.lip_lower) * smoothstep(y, my - 0.38, my - 0.02)
     mouth = slit * (follow_up if above else follow_low)
@@ -92,7 +92,7 @@ def _sides(p: Identity, x: np.ndarray, y: np.ndarray) -> dict[str, Field]:
 
 
 def _lids(p: Identity, x: np.ndarray, y: np.ndarray, above: bool) -> dict[str, Field]:
-    """The opening of each eye, and the lower lids."""
+    """The actions of the eyelids: the opening of each eye, and the movement of the lower lids."""
     lid = lid_line(p, x)
     out: dict[str, Field] = {}
     for name, sign in (("l", -1), ("r", 1)):
@@ -124,7 +124,7 @@ def _cheeks_and_nose(p: Identity, x: np.ndarray, y: np.ndarray) -> dict[str, Fie
 
 
 def _brows(p: Identity, x: np.ndarray, y: np.ndarray) -> dict[str, Field]:
-    """Raising of the inner brows, and lowering of both brows."""
+    """The actions of the brows: the inner brows are raised, or both brows are lowered."""
     side = np.sign(x)
     inner = float(brow_line(p, np.array([0.14]))[0])
     down = 0.052 * both(x, y, 0.14, inner, 0.17, 0.095) + 0.022 * both(x, y, 0.36, inner, 0.16, 0.09)
@@ -191,11 +191,11 @@ def shade_weights(w: np.ndarray) -> np.ndarray:
 def invert(
     field: np.ndarray, gx: np.ndarray, gy: np.ndarray, box: tuple[float, float, float, float], rounds: int
 ) -> np.ndarray:
-    """Texture coordinates (h, w, 2) of the points gx, gy of the moved face: the c with c + field(c) = (gx, gy).
+    """Texture coordinates (h, w, 2) of the points (gx, gy) of the moved face: solves c + field(c) = (gx, gy) for c.
 
-    `field` is (h, w, 2) on the same regular grid over `box`. The solution is found by fixed-point iteration, where each
-    step sets c to (gx, gy) - field(c). Every other step is damped. Without damping, it does not converge where the skin
-    is stretched most (at the corners of an open smile).
+    `field` is (h, w, 2) on the same regular grid over `box`. The equation is solved by fixed-point iteration: each step
+    sets c to (gx, gy) - field(c). Every other step is damped, because the iteration without damping does not converge
+    where the skin is stretched most, for example at the corners of an open smile.
     """
     h, w = gx.shape
     sx, sy = w / (box[2] - box[0]), h / (box[3] - box[1])
@@ -221,7 +221,7 @@ def above_mask(p: Identity, x: np.ndarray, y: np.ndarray, res: float) -> np.ndar
 
 
 def landmarks(p: Identity) -> tuple[np.ndarray, np.ndarray]:
-    """(points (5, 2) at rest, above (5,) bool, which selects the field of each point).
+    """(points (5, 2) at rest; above (5,) bool, True for points above a slit).
 
     The points are the middle of the upper and of the lower inner lip, the left and the right lip corner, and the chin.
     """

@@ -1,7 +1,7 @@
-"""Draws the skin of a head at rest, once per identity: colour, light, pores, freckles, brows, lids, lips, beard.
+"""Draws the skin of a head at rest, once per speaker: colour, light, pores, freckles, brows, lids, lips, beard.
 
-At rest, mouth and eyes are shut. When they open, the texture is separated along the lines of the lips and lids (see
-rig.py). Colours are RGB float32, 0..1.
+At rest, mouth and eyes are shut. When mouth or eyes open, the texture is separated along the lines of the lips or lids
+(see rig.py). Colours are RGB float32, 0..1.
 """
 
 from __future__ import annotations
@@ -89,14 +89,14 @@ def fractal(rng: np.random.Generator, shape: tuple[int, int], cells: float, octa
 
 
 def strokes(image: np.ndarray, curves: np.ndarray, colours: np.ndarray, thickness: np.ndarray) -> None:
-    """Draws N anti-aliased curves (N, K, 2), px, onto a uint8 image, in order, with colours (N, C)."""
+    """Draws N anti-aliased curves (N, K, 2), px, with colours (N, C), onto a uint8 image in the order of the array."""
     points = np.round(curves * 16).astype(np.int32)
     for curve, colour, width in zip(points, colours.tolist(), thickness.tolist(), strict=True):
         cv2.polylines(image, [curve], False, colour, int(width), cv2.LINE_AA, 4)
 
 
 def _wide_blur(image: np.ndarray, sigma: float) -> np.ndarray:
-    """Gaussian blur. A wide blur works on a smaller image, which takes a tenth of the time; the error is below 1 %."""
+    """Gaussian blur. A blur with a large sigma works on a smaller image: a tenth of the time, an error below 1 %."""
     shrink = max(1, int(sigma / 5))
     if shrink == 1:
         return cv2.GaussianBlur(image, (0, 0), sigma)
@@ -106,9 +106,9 @@ def _wide_blur(image: np.ndarray, sigma: float) -> np.ndarray:
 
 
 def light_skin(z: np.ndarray, res: float, person: Identity) -> tuple[np.ndarray, np.ndarray]:
-    """(diffuse light (H, W, 3), specular light (H, W)) on a height field.
+    """(diffuse light (H, W, 3), specular light (H, W)) on the height field `z`.
 
-    The model has a soft key light, a fill light, occlusion, and red light that scatters in the skin.
+    The light model has a soft key light, a fill light, occlusion, and red light that scatters in the skin.
     """
     zs = cv2.GaussianBlur(z, (0, 0), 0.010 * res)
     gy, gx = np.gradient(zs * res)
@@ -137,7 +137,7 @@ def light_skin(z: np.ndarray, res: float, person: Identity) -> tuple[np.ndarray,
 
 
 def bake_skin(person: Identity, res: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(rgb (H, W, 3), alpha (H, W), z (H, W)) of the bare head in HEAD_BOX at `res` pixels per unit, float32."""
+    """(RGB (H, W, 3), alpha (H, W), z (H, W)) of the bare head in HEAD_BOX at `res` pixels per unit, float32."""
     p = person
     x, y = grid(HEAD_BOX, res)
     rng = np.random.default_rng(p.seed)
@@ -216,7 +216,7 @@ def _albedo(p: Identity, x: np.ndarray, y: np.ndarray, rng: np.random.Generator)
 
 
 def _wrinkles(p: Identity, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Depth of the permanent wrinkles, units: on the forehead, next to the eyes, below the eyes. It rises with age."""
+    """Depth of the wrinkles on the forehead, next to the eyes and below the eyes, units. The depth rises with age."""
     if p.age < 0.3:
         return np.zeros_like(x)
     deep = (p.age - 0.3) * 0.007
@@ -229,7 +229,7 @@ def _wrinkles(p: Identity, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def beard_region(p: Identity, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """A mask in 0..1 of the region where the beard of this man grows, including shaven parts."""
+    """A mask in 0..1 of the region where the beard of a man grows, including shaven parts."""
     mouth = mouth_centre(p)
     upper, lower = lip_edges(p, x)
     lip = smoothstep(y, p.nose_y + 0.01, p.nose_y + 0.05) * smoothstep(
@@ -301,7 +301,7 @@ def _stroke_work(p: Identity, image: np.ndarray, rng: np.random.Generator, res: 
     origin = np.array([HEAD_BOX[0], HEAD_BOX[1]], np.float32)
     for side in (-1, 1):
         n = int(420 * (p.brow_thick / 0.045) * p.brow_dense)
-        s = rng.uniform(-1.05, 1.05, n)  # inner end to outer end
+        s = rng.uniform(-1.05, 1.05, n)  # position along the brow, from the inner end to the outer end
         ax = p.eye_x + 0.01 + 0.205 * s
         thick = p.brow_thick * np.clip(1.15 - 0.55 * np.abs(s + 0.15) ** 1.6, 0.15, 1) * np.where(s > 0.5, 1.5 - s, 1)
         v = rng.uniform(-0.5, 0.5, n)

@@ -1,8 +1,9 @@
-"""Turns sentences into phones with times, and computes the matching motion of the mouth, with coarticulation.
+"""Turns sentences into phones with times, and computes the motion of the mouth for these phones.
 
-Phones are ARPAbet phones. Visemes are the fifteen common visemes (sil PP FF TH DD kk CH SS nn RR aa E ih oh ou).
-Coarticulation uses dominance (Cohen and Massaro 1993): the mouth is a weighted mean of the shapes of all phones, and
-the weight of a phone decreases with its distance in time. For b, p and m the lips always close.
+A phone is a speech sound, written in ARPAbet. A viseme is the mouth shape of a phone; the fifteen common visemes are
+used (sil PP FF TH DD kk CH SS nn RR aa E ih oh ou). Coarticulation is the influence of neighbouring phones on the mouth
+shape. It uses dominance (Cohen and Massaro 1993): the mouth shape is a weighted mean of the shapes of all phones, and
+the weight of a phone decreases with its distance in time. For b, p and m, the lips always close.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 CREMA_D_SENTENCES = "sentences_crema_d.csv"  # the twelve sentences of CREMA-D
 MOUTH = ("open", "wide", "round", "upper_raise", "lower_drop", "press", "tuck")
 _DIPHTHONGS = {"AY": ("AA", "IH"), "AW": ("AA", "UH"), "EY": ("EH", "IY"), "OW": ("AO", "UW"), "OY": ("AO", "IH")}
-_SHARE = {0: 0.62, 1: 0.55}  # length of the first and second half of a diphthong, relative to the single vowel
+_SHARE = {0: 0.62, 1: 0.55}  # length of the first and of the second half of a diphthong, relative to a single vowel
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +93,9 @@ def time_phones(
 ) -> tuple[list[str], list[Phone]]:
     """(ids of the spoken sentences, phones with times).
 
-    As many sentences of `ids` are spoken, in order, as fit into `seconds`. The first sentence is always spoken; if it
-    does not fit, it is spoken faster. A `tempo` of 1 is about 12 phones per second; a larger value is slower. The
-    phones include the silence before, between and after the sentences.
+    The sentences of `ids` are spoken in order, as many as fit into `seconds`. The first sentence is always spoken. If
+    the first sentence does not fit, it is spoken faster. A `tempo` of 1 is about 12 phones per second, and a larger
+    value is slower. The phones include the silence before, between and after the sentences.
     """
     lead, tail = float(rng.uniform(0.10, 0.20)), 0.10
     spoken: list[str] = []
@@ -134,7 +135,7 @@ def time_phones(
 
 
 def _stress(vowels: list[bool], rng: np.random.Generator) -> np.ndarray:
-    """The stress of each phone, 0..1. Every second vowel is accented; consonants have a stress of 0."""
+    """The stress of each phone, 0..1. Every second vowel is accented, and consonants have a stress of 0."""
     out = np.zeros(len(vowels))
     turn = int(rng.integers(2))
     for k, vowel in enumerate(vowels):
@@ -149,7 +150,7 @@ def _stress(vowels: list[bool], rng: np.random.Generator) -> np.ndarray:
 def mouth_track(phones: list[Phone], times: np.ndarray, effort: float) -> np.ndarray:
     """(len(times), len(MOUTH)) weights of the mouth's actions for speech without expression.
 
-    `effort` is a factor of the mouth's opening; 1 is normal.
+    `effort` is a factor of the mouth's opening. The value 1 means normal speech.
     """
     kinds = [phone_kinds()[p.phone] for p in phones]
     centre = np.array([(p.start + p.end) / 2 for p in phones])
@@ -158,7 +159,7 @@ def mouth_track(phones: list[Phone], times: np.ndarray, effort: float) -> np.nda
     opening = np.array([k.open for k in kinds]) * effort * (0.82 + 0.34 * stress)
     target = np.column_stack([opening, *(np.array([getattr(k, n) for k in kinds]) for n in MOUTH[1:5])])
     strong = np.array([{"vowel": 1.0, "silence": 2.0, "glide": 1.1}.get(k.kind, 0.7) for k in kinds])
-    # The weight of a phone is highest around its middle, and then decreases over about 55 ms.
+    # The weight of a phone is highest around the middle of the phone, and then decreases over about 55 ms.
     away = np.maximum(np.abs(times[:, None] - centre) - 0.28 * length, 0)
     pull = strong * np.exp(-((away / (0.032 + 0.24 * np.minimum(length, 0.12))) ** 1.4))
     track = pull @ target / (pull.sum(1, keepdims=True) + 1e-9)

@@ -1,7 +1,7 @@
 """Draws the textures of one speaker at one picture size: head, hair, eyes, mouth, body and background.
 
-The textures are drawn once. `draw.Renderer` and `face.FaceDrawer` deform and combine them for each frame. Textures are
-uint8 RGB. Layers with an alpha channel are premultiplied RGBA.
+The textures are drawn once. For each frame, `draw.Renderer` and `face.FaceDrawer` deform and combine the textures.
+Textures are uint8 RGB. Layers with an alpha channel are premultiplied RGBA.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from embedded_corpus.inside import bake_behind, bake_iris, bake_tongue, to_bytes
 from embedded_corpus.rig import ACTIONS, FACE_BOX, above_mask, fields, landmarks, shade_maps
 from embedded_corpus.skin import bake_skin
 
-UNIT = 0.282  # 100 mm as a share of the picture's height; the face from hairline to chin is then 0.52 of the height
-TEXTURE = 1.5  # texture pixels per output pixel; above 1, because the texture is resampled twice
+UNIT = 0.282  # length of 100 mm, as a share of the picture's height; a face then has 0.52 of the picture's height
+TEXTURE = 1.5  # texture pixels per output pixel; the value is above 1, because the texture is resampled twice
 
 Area = tuple[slice, slice]  # rows and columns of a texture
 
@@ -42,7 +42,7 @@ class Scale:
 class HeadTexture:
     """The texture of the head at rest, and the textures of its moving part, the face."""
 
-    whole: np.ndarray  # (H, W, 4) uint8 premultiplied; the area `face_at` is replaced in each frame
+    whole: np.ndarray  # (H, W, 4) uint8 premultiplied; the area `face_at` is drawn again for each frame
     depth: np.ndarray  # (h, w) float32 units, on a grid with a spacing of `coarse` output pixels
     coarse: float
     face_at: Area  # area of the face in `whole`
@@ -63,14 +63,14 @@ class FaceRig:
     """Displacements, creases and landmarks of one face, on the grids that `face.FaceDrawer` uses."""
 
     gx: np.ndarray  # (gh, gw) units: x of the points of the coarse displacement grid
-    gy: np.ndarray  # (gh, gw) units: y of the points
+    gy: np.ndarray  # (gh, gw) units: y of the points of the coarse displacement grid
     fields_up: np.ndarray  # (len(ACTIONS), gh * gw * 2): displacements of the skin above the slits
     fields_low: np.ndarray  # (len(ACTIONS), gh * gw * 2): displacements of the skin below the slits
     above: np.ndarray  # (h, w) float32: 1 for skin above a slit
     shades: np.ndarray  # (len(SHADES), h * w): from rig.shade_maps
     mark_points: np.ndarray  # (5, 2) units: the landmarks at rest, from rig.landmarks
     mark_fields: np.ndarray  # (len(ACTIONS), 2, 5): displacements of the landmarks
-    patches: tuple[Area, ...]  # areas of the mouth, the left eye and the right eye: only there a slit can open
+    patches: tuple[Area, ...]  # areas of the mouth, the left eye and the right eye, in which the slits can open
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Scene:
 
 
 def bake_head(person: Identity, scale: Scale, detail: float) -> HeadTexture:
-    """The head's texture. Skin and hair are drawn at `detail` pixels per unit, or finer, and then scaled down."""
+    """The texture of the head. Skin and hair are drawn at `detail` pixels per unit, or finer, and then scaled down."""
     fine = max(detail, scale.res)
     rgb, alpha, z = bake_skin(person, fine)
     hair, hair_alpha = bake_hair(person, fine)
@@ -131,7 +131,7 @@ def _smooth_depth(z: np.ndarray, unit: float, coarse: float) -> np.ndarray:
 
 
 def bake_rig(person: Identity, scale: Scale, shape: tuple[int, int]) -> FaceRig:
-    """The rig of a face whose texture has `shape`, (height, width)."""
+    """The rig of a face. `shape` is the (height, width) of the face's texture in pixels."""
     p, (h, w) = person, shape
     step = max(3.0, scale.res / 50)
     gx, gy = grid(FACE_BOX, scale.res / step)
@@ -165,7 +165,7 @@ def bake_rig(person: Identity, scale: Scale, shape: tuple[int, int]) -> FaceRig:
 
 
 def _patch(box: tuple[float, float, float, float], res: float, shape: tuple[int, int]) -> Area:
-    """The rows and columns of the face's texture that a box, in units, covers."""
+    """The rows and columns of the face's texture that are inside `box`, which is given in units."""
     left, top = ((box[k] - FACE_BOX[k]) * res for k in (0, 1))
     right, low = ((box[k + 2] - FACE_BOX[k]) * res for k in (0, 1))
     h, w = shape

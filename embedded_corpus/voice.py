@@ -1,4 +1,4 @@
-"""Synthesizes the voice at 48 kHz: a formant synthesizer that speaks the same phones as the face.
+"""Synthesizes the voice at 48 kHz, by a formant synthesizer that speaks the same phones as the drawn face.
 
 The source is a train of glottal pulses (the derivative of Rosenberg's pulse) with breath noise. It passes through five
 resonators in cascade (Klatt 1980). Frication and bursts are band-passed noise, added in parallel. The parameters change
@@ -27,7 +27,8 @@ def speak(
 ) -> np.ndarray:
     """The speech: (N,) int16 mono at 48 kHz, N = round(seconds * RATE).
 
-    `opening` is the opening of the mouth for the speech (rig weight), one value per 4 ms. A wider opening is louder.
+    `opening` is the opening of the mouth for the speech (rig weight), one value per 4 ms. A wider opening makes the
+    speech louder.
     """
     n = round(seconds * RATE)
     steps = int(np.ceil(n / STEP))
@@ -65,14 +66,14 @@ def resampled(sound: np.ndarray, rate: int) -> np.ndarray:
 
 
 def _hold(values: np.ndarray, index: np.ndarray, rows: list[PhoneKind]) -> np.ndarray:
-    """Fills the formants in silence from the neighbouring phones, so that words do not start with a sweep."""
+    """In silence, takes the formants from the neighbouring phones, so that words do not start with a sweep."""
     quiet = np.array([r.kind == "silence" for r in rows])[index]
     good = np.nonzero(~quiet)[0]
     return np.interp(np.arange(len(values)), good, values[good])
 
 
 def _amplitudes(phones: list[Phone], index: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(voice, noise) amplitudes per step. The noise of a stop is 0 at first, and a burst in its last third."""
+    """(voice, noise) amplitudes per step. The noise of a stop such as p or t is 0, except a burst in the last third."""
     kinds = [phone_kinds()[p.phone] for p in phones]
     start = np.array([p.start for p in phones])[index]
     length = np.array([max(p.end - p.start, 1e-3) for p in phones])[index]
@@ -129,7 +130,7 @@ def _glottis(
 
 
 def _cascade(source: np.ndarray, formants: list[np.ndarray], nasal: np.ndarray, n: int) -> np.ndarray:
-    """The source after five two-pole resonators in series, each with a gain of 1 at 0 Hz.
+    """The source signal, filtered by five two-pole resonators in series, each with a gain of 1 at 0 Hz.
 
     The coefficients change in each step, and the filters keep their state.
     """

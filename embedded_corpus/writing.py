@@ -1,7 +1,8 @@
-"""Writes an embedded corpus in the folder layout of a dataset (embedded_corpus/layouts).
+"""Writes an embedded corpus in the folder layout of a real dataset (embedded_corpus/layouts).
 
-The ground truth is written to `_truth/`, a folder that every reader ignores. The settings are in `_truth/synth.json`.
-Every file is written by an atomic rename, and an existing file is kept. So the same command resumes an interrupted run.
+The ground truth is written to the folder `_truth/`, which every reader ignores. The settings are stored in
+`_truth/synth.json`. Every file gets its final name by an atomic rename, and an existing file is kept. So the same
+command resumes an interrupted run.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def write_corpus(plan: CorpusPlan, out: str | Path, *, workers: int = 2, quiet: 
     Args:
         plan: layout, speakers, size and length of the corpus.
         out: folder of the corpus.
-        workers: number of processes; 0 renders in this process. The bytes do not depend on it.
+        workers: number of processes; 0 renders in this process. The bytes do not depend on the number of processes.
         quiet: whether progress lines are omitted.
 
     Raises:
@@ -75,7 +76,7 @@ def write_corpus(plan: CorpusPlan, out: str | Path, *, workers: int = 2, quiet: 
 
 
 def _claim(out: Path, settings: dict[str, object]) -> None:
-    """Stores the settings in the folder, or checks them if it holds a corpus. Removes temporary files of a killed run.
+    """Stores the settings in the folder, and removes temporary files of a killed run.
 
     Raises UserError if the folder holds a corpus with other settings, or other files.
     """
@@ -104,8 +105,8 @@ def _render_all(name: str, out: Path, specs: list[ClipSpec], workers: int, progr
             layout(name).write(out, spec)
             progress.advance()
         return
-    # Limit the threads before the worker processes start, because BLAS reads the limit when it is loaded. A second
-    # thread of BLAS doubles the processor time per frame.
+    # Limit the threads before the worker processes start, because the library BLAS reads the limit when BLAS is loaded.
+    # A second thread of BLAS doubles the processor time per frame.
     limit_threads(1)
     context = multiprocessing.get_context("spawn")
     done: SimpleQueue[int] = context.SimpleQueue()
@@ -128,7 +129,7 @@ def _render_all(name: str, out: Path, specs: list[ClipSpec], workers: int, progr
 
 
 def _groups(specs: Sequence[ClipSpec], workers: int) -> list[list[ClipSpec]]:
-    """The clips in groups of one speaker each, so that a speaker's textures are drawn once per group.
+    """Groups of clips. All clips of a group have the same speaker, so that the textures are drawn once per group.
 
     If there are fewer groups than workers, the groups are divided into halves.
     """
@@ -139,7 +140,7 @@ def _groups(specs: Sequence[ClipSpec], workers: int) -> list[list[ClipSpec]]:
 
 
 def _advance(progress: Progress, done: SimpleQueue[int]) -> None:
-    """Advances the progress by the number of clips that the workers reported."""
+    """Advances the progress display by the number of clips that the workers have reported."""
     while not done.empty():
         done.get()
         progress.advance()
@@ -158,7 +159,7 @@ def _start_worker(done: SimpleQueue[int]) -> None:
 
 
 def _render_group(name: str, out: Path, specs: list[ClipSpec]) -> None:
-    """Renders the clips of one task in a worker process. Stops if the parent process was killed."""
+    """Renders the clips of one task in a worker process. If the parent process was killed, the rendering stops."""
     parent = multiprocessing.parent_process()
     for spec in specs:
         if parent is not None and not parent.is_alive():

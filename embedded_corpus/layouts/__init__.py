@@ -1,6 +1,7 @@
-"""Writes the embedded corpus in the folders and container formats of a dataset. There is one module per dataset.
+"""Writes the embedded corpus in the folders and container formats of a real dataset.
 
-Each module has the functions of `Layout`. `TRUTH` is the folder of the ground truth, which every reader ignores.
+This folder has one module per dataset. Each module defines the functions of `Layout`. `TRUTH` is the name of the folder
+with the ground truth; every reader ignores this folder.
 """
 
 from __future__ import annotations
@@ -29,19 +30,19 @@ class Layout(Protocol):
     SIZE: str  # default picture size, as "WIDTHxHEIGHT"
 
     def select(self, specs: Sequence[ClipSpec]) -> list[ClipSpec]:
-        """The clips that are possible in the dataset. For example, CREMA-D has no contempt."""
+        """Those of the clips `specs` that the dataset can contain. For example, CREMA-D has no contempt."""
 
     def paths(self, out: Path, spec: ClipSpec) -> tuple[Path, ...]:
-        """The files of one clip; the last is the ground truth. If all of them exist, the clip is not written again."""
+        """The files of one clip. The last is the ground truth. If all files exist, the clip is not written again."""
 
     def write(self, out: Path, spec: ClipSpec) -> None:
-        """Renders one clip and writes its files, each by an atomic rename."""
+        """Renders one clip and writes the clip's files. Each file gets its final name by an atomic rename."""
 
     def finish(self, out: Path, specs: Sequence[ClipSpec]) -> None:
         """Writes the files for the whole dataset, such as label files and lists of clips."""
 
     def add_defects(self, out: Path, specs: Sequence[ClipSpec]) -> None:
-        """Adds the kinds of damaged and mislabelled files that the real dataset has, made from good clips."""
+        """Adds damaged and mislabelled files, made from good clips. The real dataset has files with such defects."""
 
 
 def layout(name: str) -> Layout:
@@ -52,7 +53,7 @@ def layout(name: str) -> Layout:
 
 
 def write_once(path: Path, data: bytes) -> None:
-    """Writes a file by an atomic rename. An existing file is kept."""
+    """Writes a file, which gets its final name by an atomic rename. An existing file is kept."""
     if not path.is_file():
         write_bytes(path, data)
 
@@ -68,7 +69,7 @@ def tar_of(members: Mapping[str, bytes], form: int, links: Mapping[str, str] | N
     Args:
         members: content of the files, by name.
         form: a format constant of `tarfile`, such as `tarfile.PAX_FORMAT`.
-        links: targets of symbolic links, by name. They are at the end of the archive.
+        links: targets of symbolic links, by name. The links are written at the end of the archive.
     """
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=form) as archive:

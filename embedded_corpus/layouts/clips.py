@@ -35,7 +35,7 @@ def paths(out: Path, spec: ClipSpec) -> tuple[Path, ...]:
 
 
 def write(out: Path, spec: ClipSpec) -> None:
-    """Writes the video as in MEAD's layout, but without folders and without a separate sound file."""
+    """Writes the video in the same encoding as MEAD's layout, but without folders and without a separate sound file."""
     frames, sound, truth = render_clip(spec)
     video, truth_file = paths(out, spec)
     encoding = Encoding(crf=18, preset="ultrafast", pix_fmt="yuvj444p", audio_channels=2)
@@ -69,7 +69,7 @@ _H264 = Encoding(crf=18, preset="ultrafast", pix_fmt="yuv420p")
 
 @dataclass
 class _OddFolder:
-    """The folder odd/, and the clip from which its files are made."""
+    """The folder odd/, and the clip from which the files of this folder are made."""
 
     folder: Path
     clip: Path
@@ -84,11 +84,11 @@ class _OddFolder:
             self.add_row(name, **labels)
 
     def add_row(self, name: str, **labels: str) -> None:
-        """Adds the first clip's row again, with another file name and with the given labels changed."""
+        """Adds a copy of the first clip's row of labels, with the file name `name` and with `labels` changed."""
         self.rows.append(self.rows[0] | {"file": f"odd/{name}"} | labels)
 
     def make(self, name: str, frames: Iterable[np.ndarray], encoding: Encoding, with_sound: bool = True) -> bytes:
-        """Encodes a file. Returns its bytes."""
+        """Encodes a video file. Returns the bytes of the file."""
         path = self.folder / name
         if not path.is_file():
             write_video(path, frames, FPS, self.sound if with_sound else None, RATE, encoding)

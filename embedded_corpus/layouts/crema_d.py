@@ -1,7 +1,8 @@
 """Writes the embedded corpus as CREMA-D: VideoFlash/<actor>_<sentence>_<emotion>_<level>.flv, AudioWAV/ and the votes.
 
-Actors have the numbers 1901 and up, which no real actor has. They speak the sentences of CREMA-D: IEO at all three
-levels, and the other sentences at level XX, as in the release. CREMA-D has no contempt and no surprise.
+Actors have the numbers 1901 and up, which no real actor has. The actors speak the sentences of CREMA-D. As in the
+release, the sentence IEO is spoken at all three levels, and the other sentences at level XX. CREMA-D has no contempt
+and no surprise.
 """
 
 from __future__ import annotations
@@ -31,16 +32,16 @@ _FLV_RATE = 44100  # Hz
 _CODES = {ours: code for code, ours in DATASET_LABELS["crema-d"].items()}
 _LEVELS = {1: "LO", 2: "MD", 3: "HI"}
 _OTHERS = tuple(code for code in SENTENCES if code != "IEO")
-_SPARE = 1999  # the actor of the damaged files
-_ACTORS = 98  # maximum number of speakers (1901 to 1998); 1999 is reserved
+_SPARE = 1999  # number of the actor whose files are damaged
+_ACTORS = 98  # maximum number of speakers (1901 to 1998); 1999 is reserved for the damaged files
 
 
 def select(specs: Sequence[ClipSpec]) -> list[ClipSpec]:
     """The clips of the six emotions, with CREMA-D's sentences.
 
-    A speaker's neutral clips have the sentence IEO and other sentences; with one take these are three. The clips of an
-    emotion have IEO once per level, and otherwise one of the three other sentences. So every emotional clip has a
-    neutral clip of the same sentence. CREMA-D has no takes, so a second clip with the same labels is left out.
+    A speaker's neutral clips have the sentence IEO and other sentences; with one take, there are three other sentences.
+    The clips of an emotion have IEO once per level, and otherwise one of these three sentences. So every emotional clip
+    has a neutral clip of the same sentence. CREMA-D has no takes, so a second clip with the same labels is left out.
     """
     taken: set[tuple[Path, ...]] = set()
     count: Counter[tuple[str, str]] = Counter()
@@ -85,7 +86,7 @@ def write(out: Path, spec: ClipSpec) -> None:
 
 
 def finish(out: Path, specs: Sequence[ClipSpec]) -> None:
-    """Writes SentenceFilenames.csv, and processedResults/summaryTable.csv with votes.
+    """Writes SentenceFilenames.csv, and processedResults/summaryTable.csv with the votes of viewers.
 
     The votes agree with the intended emotion as often as in the release.
     """
@@ -99,9 +100,9 @@ def finish(out: Path, specs: Sequence[ClipSpec]) -> None:
 
 
 def add_defects(out: Path, specs: Sequence[ClipSpec]) -> None:
-    """Writes the known bad clips with their real names, and damaged files of actor 1999.
+    """Writes the known bad clips with the names of the release, and damaged files of actor 1999.
 
-    All are made from the clips of the first actor. At least eight clips with different labels are needed.
+    All these files are made from the clips of the first actor. At least eight clips with different labels are needed.
     """
     clips = {_name(spec)[5:]: paths(out, spec)[:2] for spec in reversed(specs)}  # key: the name without the actor
     some = sorted(clips, key=lambda rest: (not rest.endswith("XX"), rest))
@@ -117,23 +118,23 @@ def add_defects(out: Path, specs: Sequence[ClipSpec]) -> None:
 
     grey = _add_known_defects(video, sound, flv, wav)
     spare = [f"{_SPARE}_{rest}" for rest in some]
-    # A sound with the level X in place of XX, as 1040_ITH_SAD_X.wav had until October 2022. Then a copy of the clip in
-    # another folder, in addition to the file of the release.
+    # Write a sound with the level X in place of XX, as in the name 1040_ITH_SAD_X.wav until October 2022. Then write a
+    # copy of the clip into another folder.
     write_once(video(spare[0]), flv[0].read_bytes())
     write_once(sound(spare[0].removesuffix("X")), wav[0].read_bytes())
     upload = out / "crema_test" / "test" / f"s{_SPARE % 100}"
     _write_mp4(upload / f"{spare[0]}.mp4", flv[0])
-    # A silent FLV, as 28 files were until December 2020. Its WAV is good.
+    # Write a silent FLV file with a good WAV file, because 28 FLV files of the release were silent until December 2020.
     _write_flv(video(spare[1]), read_frames(flv[1], None), None)
     write_once(sound(spare[1]), wav[1].read_bytes())
     _write_mp3(out / "AudioMP3" / f"{spare[1]}.mp3")
-    # A git-lfs pointer in place of the sound, and one in place of the video.
+    # Write a git-lfs pointer in place of a sound, and another git-lfs pointer in place of a video.
     write_once(video(spare[2]), flv[2].read_bytes())
     write_once(sound(spare[2]), _pointer(wav[2]))
     write_once(video(spare[3]), _pointer(flv[3]))
     write_once(sound(spare[3]), wav[3].read_bytes())
-    # A clip that exists only as a copy; a truncated file; an empty file; a clip of grey pictures that is not in the
-    # table of known defects.
+    # Write four files: a clip that is only in another folder, a truncated file, an empty file, and a clip of grey
+    # pictures that is not in the table of known defects.
     _write_mp4(upload / f"{spare[4]}.mp4", flv[4])
     write_once(video(spare[5]), flv[5].read_bytes()[: flv[5].stat().st_size // 2])
     write_once(video(spare[6]), b"")
@@ -149,8 +150,8 @@ def add_defects(out: Path, specs: Sequence[ClipSpec]) -> None:
 def _add_known_defects(
     video: Callable[[str], Path], sound: Callable[[str], Path], flv: Sequence[Path], wav: Sequence[Path]
 ) -> np.ndarray:
-    """Writes the clips that cmet_pipelines/defects/crema-d.csv names; returns grey pictures, (T, H, W, 3) uint8."""
-    # Each pair of clips has two names and two videos, but the same sound.
+    """Writes the clips that cmet_pipelines/defects/crema-d.csv names. Returns grey pictures, (T, H, W, 3) uint8."""
+    # The two clips of a pair have different names and videos, but the same sound.
     pairs = ("1006_TIE_HAP_XX", "1006_TIE_NEU_XX", "1013_WSI_DIS_XX", "1013_WSI_SAD_XX", "1017_IWW_ANG_XX")
     for index, name in enumerate((*pairs, "1017_IWW_FEA_XX")):
         write_once(video(name), flv[index].read_bytes())
@@ -159,9 +160,9 @@ def _add_known_defects(
     grey = np.full_like(base, 128)
     broken = {
         "1076_MTI_NEU_XX": base[:4],  # very short
-        "1076_MTI_SAD_XX": grey[:20],  # grey in place of the error picture of the real clip
-        "1064_TIE_SAD_XX": base[:1],  # a single picture, so no duration
-        "1064_IEO_DIS_MD": np.concatenate([base] * 6),  # far too long; the real clip lasts a minute
+        "1076_MTI_SAD_XX": grey[:20],  # grey pictures; the real clip shows an error picture
+        "1064_TIE_SAD_XX": base[:1],  # a single picture, so the file states no duration
+        "1064_IEO_DIS_MD": np.concatenate([base] * 6),  # far too long; the real clip has a length of one minute
     }
     for name, frames in broken.items():
         _write_flv(video(name), frames, None)
@@ -181,9 +182,9 @@ def _name(spec: ClipSpec) -> str:
 
 
 def _votes(name: str) -> tuple[str, ...]:
-    """Vote and level from the voice, the face, and both together.
+    """(vote, level) for the voice alone, then for the face alone, then for voice and face together.
 
-    The votes agree with the intended emotion as often as in the release: 42, 66 and 72 %.
+    The votes agree with the intended emotion as often as in the release: in 42, 66 and 72 % of the clips.
     """
     letters = tuple(VOTES)
     asked = next(letter for letter, ours in VOTES.items() if _CODES[ours] == name[9:12])

@@ -1,8 +1,8 @@
 """Writes the embedded corpus as LRS2: mvlrs_v1/main and mvlrs_v1/pretrain, one transcript per clip, and four lists.
 
-Each speaker is one programme. Its number has nineteen digits and begins with 9000, unlike the numbers of real
-programmes. The clips of test speakers are stored in main and listed in test.txt. The clips of the other speakers are
-in pretrain if their level is 2, and in main otherwise.
+Each speaker is one television programme. The number of the programme has nineteen digits and begins with 9000, unlike
+the numbers of real programmes. The clips of test speakers are stored in main and listed in test.txt. A clip of any
+other speaker is stored in pretrain if the clip's level is 2, and in main otherwise.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SIZE = "160x160"
 
 _FPS = 25.0
 _ZOOM = 1.3  # pictures are drawn larger by this factor and then cropped, because heads fill the pictures of LRS2
-_TOP = 0.35  # share of the removed rows that are at the top
+_TOP = 0.35  # share of the removed picture rows that are removed at the top
 _HOME = "mvlrs_v1"
 _WORDS = "WORD START END ASDSCORE"
 
@@ -35,7 +35,7 @@ _WORDS = "WORD START END ASDSCORE"
 def select(specs: Sequence[ClipSpec]) -> list[ClipSpec]:
     """The neutral clips, and the clips of emotions at levels 2 and 3: 25 clips per speaker.
 
-    LRS2 has no labels of emotions. They are only in the ground truth.
+    LRS2 has no emotion labels, so the emotions are stored only in the ground truth.
     """
     return [spec for spec in specs if spec.emotion == "neutral" or spec.level > 1]
 
@@ -47,7 +47,10 @@ def paths(out: Path, spec: ClipSpec) -> tuple[Path, ...]:
 
 
 def write(out: Path, spec: ClipSpec) -> None:
-    """Writes the video (MPEG-4 part 2 at 25 frames/s, AAC at 16 kHz mono) and the transcript in its subset's format."""
+    """Writes the video (MPEG-4 part 2 at 25 frames/s, AAC at 16 kHz mono) and the transcript.
+
+    The transcript has the format of the clip's subset, main or pretrain.
+    """
     video, text, truth_file = paths(out, spec)
     size = [2 * round(_ZOOM * side / 2) for side in (spec.width, spec.height)]
     frames, sound, truth = render_clip(replace(spec, width=size[0], height=size[1]), _FPS)
@@ -84,7 +87,7 @@ def add_defects(out: Path, specs: Sequence[ClipSpec]) -> None:
             write_once(path.with_suffix(".txt"), text)
         return path
 
-    # A clip in pretrain with the programme and number of a different clip in main.
+    # Write a clip into pretrain with the same programme and number as a different clip in main.
     twin = pretrain / good[0][0].relative_to(main)
     write_once(twin, mp4[1])
     write_once(twin.with_suffix(".txt"), txt[1] + f"\n{_WORDS}\n".encode())
@@ -102,7 +105,7 @@ def add_defects(out: Path, specs: Sequence[ClipSpec]) -> None:
         _write_mp4(short, frames[:3], np.zeros(1920, np.int16))
     put(8, None, txt[0])  # no video
     put(9, mp4[0], txt[0])  # in no list
-    # Files that other tools write: the sound next to the clip, and frames in a folder with the name of the clip.
+    # Write files that other tools leave: the sound next to the clip, and frames in a folder with the name of the clip.
     write_once(main / broken / "00001.wav", b"RIFF")
     write_once(main / broken / "00001" / "0.jpg", b"\xff\xd8\xff\xe0")
     write_once(main / broken / "._00001.mp4", b"\0\5\x16\7")
@@ -145,8 +148,8 @@ def _key(spec: ClipSpec) -> str:
 def list_lines(specs: Sequence[ClipSpec], name: str) -> Iterator[str]:
     """The lines of one list. The lines of test.txt end with a flag.
 
-    The list pretrain has the clips of pretrain. The list test has the clips of test speakers. Of the other clips, those
-    of surprise are in val, and the rest are in train.
+    The list pretrain has the clips of pretrain, and the list test has the clips of test speakers. The remaining clips
+    are in the list val if the emotion is surprise, and in the list train otherwise.
     """
     for index, spec in enumerate(sorted(specs, key=_key)):
         trains = "val" if spec.emotion == "surprised" else "train"
@@ -158,7 +161,7 @@ def list_lines(specs: Sequence[ClipSpec], name: str) -> Iterator[str]:
 def _transcript(truth: ClipTruth, timed: bool) -> str:
     """A transcript with the lines `Text:` and `Conf:`. If `timed`, also a table with the times of each word.
 
-    The times divide the speech in proportion to the number of letters of each word.
+    The time of each word is its share of the speech, in proportion to the number of letters of the word.
     """
     words = "".join(char for char in truth["text"].upper() if char.isalpha() or char in " '").split()
     head = f"Text:  {' '.join(words)}\nConf:  5\n"

@@ -16,8 +16,8 @@ from embedded_corpus.voice import RATE
 from talking_face.media.writing import Encoding, write_audio, write_video
 
 SIZE = "640x360"  # MEAD has 1080p; this size draws nine times faster
-# "ultrafast" gives the size and quality of the slower presets (0.3 MB, 44 dB) in half their time. For comparison, a
-# clip is drawn in 0.4 s.
+# The preset "ultrafast" gives the same file size and quality as slower presets (0.3 MB, 44 dB) in half the time. For
+# comparison, the drawing of a clip takes 0.4 s.
 _ENCODING = Encoding(crf=18, preset="ultrafast", pix_fmt="yuvj444p", audio_channels=2)
 
 
@@ -53,8 +53,8 @@ def finish(out: Path, specs: Sequence[ClipSpec]) -> None:
 def add_defects(out: Path, specs: Sequence[ClipSpec]) -> None:
     """Writes additional actors in every form of the download, and damaged files in the folders of the first speaker.
 
-    All are made from the first two clips of the first speaker. The number of an additional clip is the number of its
-    source plus a multiple of sixteen, so that both numbers mean the same sentence.
+    All these files are made from the first two clips of the first speaker. If the file number of such a clip is new,
+    the number differs from the original number by a multiple of sixteen, so that both numbers mean the same sentence.
     """
     first, second = specs[0], specs[min(1, len(specs) - 1)]
     takes = []
@@ -70,7 +70,7 @@ def _at(spec: ClipSpec, more: int = 0) -> str:
 
 
 def _add_archives(out: Path, takes: Sequence[tuple[str, bytes, bytes]]) -> None:
-    """Writes the actors M900, W900, M900-1, ... as archives: as downloaded, split, nested, truncated, compressed."""
+    """Writes the actors M900, W900, M900-1, ... as tars that are complete, split, nested, truncated or compressed."""
     (one, video, sound), (two, other, _) = takes
     sounds = _tar({f"audio/{at}.m4a": m4a for at, _, m4a in takes})
     for actor in ("M900", "W900", "M900-1", "M900-2"):
@@ -102,7 +102,7 @@ def _add_archives(out: Path, takes: Sequence[tuple[str, bytes, bytes]]) -> None:
 def _add_damaged(out: Path, spec: ClipSpec, video: bytes, sound: bytes) -> None:
     """Writes incomplete and damaged files of the first speaker, and a clip of another view.
 
-    It also writes an actor whose name has a suffix, a folder without an actor's name, and a known bad clip.
+    Also writes an actor whose name has a suffix, a folder without an actor's name, and a known bad clip.
     """
     home = out / spec.speaker
     mute = _without_sound(video)

@@ -1,8 +1,8 @@
 """Writes the embedded corpus as MELD: train/train_splits/dia0_utt0.mp4 ..., and three CSV files of labels.
 
-It has the difficulties of MELD: small faces, two people of whom only one speaks, speech in the centre channel of six
-channels, and a CSV file in an older encoding. Speakers keep their names (such as M901), which no speaker of MELD has.
-MELD has no contempt.
+The clips have the difficulties of MELD: small faces, two people of whom only one speaks, speech in the centre channel
+of six channels, and a CSV file in an older encoding. The speakers have the same names as in the other layouts, such as
+M901; no speaker of MELD has such a name. MELD has no contempt.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ _COLUMNS = "Sr No.,Utterance,Speaker,Emotion,Sentiment,Dialogue_ID,Utterance_ID,
 
 _FPS, _FPS_SMALL = 24000 / 1001, 25.0
 _ENCODING = Encoding(crf=20, preset="ultrafast", pix_fmt="yuv420p")
-_SMALL = (496, 384)  # picture size of a few dialogues, if the size of the corpus has a height of 720 px
+_SMALL = (496, 384)  # picture size of a few dialogues, if the other pictures of the corpus have a height of 720 px
 _LABELS = {ours: theirs for theirs, ours in DATASET_LABELS["meld"].items()}
 # The clips of a speaker: (emotion, level, index among the clips with this emotion and level). Each line is a dialogue.
 _TAKEN = (
     *(("neutral", 1, 0), ("angry", 3, 0), ("sad", 2, 0), ("happy", 3, 0)),
     *(("neutral", 1, 1), ("surprised", 3, 0), ("disgusted", 2, 0), ("fear", 3, 0)),
 )
-# Heights at which speakers are drawn, px, in a picture of 720 px. The face from hairline to chin has half this height,
-# which is 90 to 200 px.
+# Heights at which speakers are drawn, px, if the picture has a height of 720 px. The face from hairline to chin has
+# half this height, so the faces are 90 to 200 px high.
 _HEIGHTS = (320, 250, 430, 290, 220, 350, 185, 270)
-_AROUND_DB = -18.0  # level of the noise in the other channels, dB relative to full scale
+_AROUND_DB = -18.0  # level of the noise in all channels except the centre, dB relative to full scale
 
 
 def select(specs: Sequence[ClipSpec]) -> list[ClipSpec]:
@@ -68,9 +68,10 @@ def paths(out: Path, spec: ClipSpec) -> tuple[Path, ...]:
 
 
 def write(out: Path, spec: ClipSpec) -> None:
-    """Writes H.264 at 24000/1001 frames/s with AAC at 48 kHz. Three of four clips have 5.1 sound, the others stereo.
+    """Writes H.264 video at 24000/1001 frames/s with AAC sound at 48 kHz.
 
-    The small dialogues have 25 frames/s.
+    Three of four clips have 5.1 sound, and the other clips have stereo sound. The dialogues with small pictures have 25
+    frames/s.
     """
     scene = _scene(spec)
     video, truth_file = paths(out, spec)
@@ -86,9 +87,9 @@ def finish(out: Path, specs: Sequence[ClipSpec]) -> None:
 
 
 def add_defects(out: Path, specs: Sequence[ClipSpec]) -> None:
-    """Writes the known bad clips with their real numbers, the errors of the archives, and damaged files.
+    """Writes the known bad clips with the numbers of the release, the errors of the archives, and damaged files.
 
-    The damaged files are dialogue 700.
+    The damaged files have the dialogue number 700.
     """
     mine, other = paths(out, specs[0])[0], paths(out, specs[-1])[0]
     good, second = mine.read_bytes(), other.read_bytes()
@@ -120,7 +121,7 @@ def add_defects(out: Path, specs: Sequence[ClipSpec]) -> None:
     put("test", 220, 1, good, unlike)
     for utterance in (4, 5, 6):
         put("test", 71, utterance, good)
-    # Errors that the reader finds: a row without a file, files without a row, two versions of a clip.
+    # Write the errors that the reader finds: a row without a file, files without a row, two versions of a clip.
     put("dev", 110, 7, None)
     put("dev", 49, 4, good, None)
     put("test", 93, 5, good, None)
@@ -137,7 +138,7 @@ def add_defects(out: Path, specs: Sequence[ClipSpec]) -> None:
     write_text(out / "README.txt", "The embedded corpus as MELD, with what is wrong with MELD.\n")
     if not (extracted := out / FOLDERS["test"] / "dia90_utt0.wav").is_file():
         write_audio(extracted, read_audio(mine), AUDIO_RATE, codec="pcm_s16le")
-    # Errors that only decoding finds: empty, too short, silent, truncated, without a face.
+    # Write the errors that only decoding finds: files that are empty, too short, silent, truncated or without a face.
     put("train", 700, 0, b"")
     make(put("train", 700, 1, None), islice(pictures(), 2), _noise(0.084))
     make(put("train", 700, 2, None), pictures(), None)
@@ -148,7 +149,7 @@ def add_defects(out: Path, specs: Sequence[ClipSpec]) -> None:
 
 
 def _without_index(mp4: bytes) -> bytes:
-    """The file without its index (box `moov`)."""
+    """The mp4 file without the box `moov`, which is the index of an mp4 file."""
     at, kept = 0, []
     while at < len(mp4):
         size = int.from_bytes(mp4[at : at + 4], "big")
@@ -185,7 +186,7 @@ class _Scene:
 
 
 def _scene(spec: ClipSpec) -> _Scene:
-    """Places the people. About half of the clips show a second person, whose face moves and whose mouth is shut."""
+    """Places the people. About half of the clips show a second person, whose face moves but whose mouth stays shut."""
     number, (_, dialogue, utterance) = _number(spec.speaker), _key(spec)
     small = number in (0, 4) and dialogue % 2 == 1
     share = spec.height / 720
@@ -211,7 +212,7 @@ def _scene(spec: ClipSpec) -> _Scene:
 
 
 def _drawn(spec: ClipSpec, number: int, share: float) -> ClipSpec:
-    """The spec with the size at which the speaker is drawn.
+    """The spec of a clip with the size at which the speaker is drawn.
 
     The size depends only on the speaker and on the corpus's picture size, so that the textures can be reused.
     """
@@ -245,7 +246,7 @@ def _frames(scene: _Scene) -> Iterator[np.ndarray]:
 def _truth(scene: _Scene) -> dict[str, object]:
     """The ground truth of the speaking person, and the box of each person.
 
-    A box goes from hairline to chin and from ear to ear, for the head at rest.
+    A box extends from hairline to chin and from ear to ear, for the head at rest.
     """
     people = []
     for person in scene.people:
@@ -268,7 +269,7 @@ def _truth(scene: _Scene) -> dict[str, object]:
 
 
 def _surround(spec: ClipSpec, speech: np.ndarray) -> np.ndarray:
-    """The sound, int16: (N, 6) with speech in the centre channel and noise in the others, or (N, 2) stereo speech."""
+    """The sound, int16: (N, 6) with speech in the centre channel and noise in the other channels, or (N, 2) stereo."""
     rng = np.random.default_rng(key_seed("meld room", spec.seed, spec.key))
     around = 10 ** (_AROUND_DB / 20) * 32767
     if (_number(spec.speaker) + _key(spec)[2]) % 4 == 3:
@@ -294,9 +295,9 @@ def _partner(speaker: str) -> str:
 def _key(spec: ClipSpec) -> tuple[str, int, int]:
     """(split, dialogue, utterance) of a clip.
 
-    A speaker has two dialogues of four clips each. Test speakers are in the split test. Of the other speakers, the
-    second dialogue of each woman is in dev, and all other dialogues are in train. Dialogue numbers start at 0 both for
-    the test speakers and for the others, so that the same file name occurs in several splits.
+    Each speaker has two dialogues of four clips. Test speakers are in the split test. The second dialogue of any other
+    woman is in dev, and all remaining dialogues are in train. Dialogue numbers start at 0 for the test speakers and
+    again at 0 for the other speakers, so that the same file name occurs in several splits.
     """
     at = next(i for i, (emotion, level, _) in enumerate(_TAKEN) if (emotion, level) == (spec.emotion, spec.level))
     if spec.emotion == "neutral" and _nth(spec):
@@ -310,7 +311,7 @@ def _key(spec: ClipSpec) -> tuple[str, int, int]:
 
 
 def _nth(spec: ClipSpec) -> int:
-    """Index of a neutral clip among the four of its block. The takes of block k start at 4 k + 1."""
+    """Index of a neutral clip among the four clips of its block. The take numbers of block k start at 4 k + 1."""
     return (spec.take - 1) % 4
 
 
@@ -334,7 +335,7 @@ def _row(out: Path, spec: ClipSpec) -> _Row:
 def _write_tables(out: Path, rows: Sequence[_Row]) -> None:
     """Writes the CSV files in the format of the release.
 
-    Lines end with CRLF. Hours have one or two digits. One time per file has two decimals, all others have three.
+    Lines end with CRLF. Hours have one or two digits. One time per file has two decimals; all other times have three.
     """
     for split, name in TABLES.items():
         text = io.StringIO(newline="")

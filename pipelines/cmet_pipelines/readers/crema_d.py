@@ -7,7 +7,7 @@ If there is a WAV file, the sound is read from the WAV file, because 28 FLV file
 files are never used, because some MP3 files are silent and some are equal for several actors.
 
 The label is the emotion that the actor was asked to show. With `--emotion-label voted`, the label is the emotion that
-most viewers named, from processedResults/summaryTable.csv. If the votes are tied, the clip has no label.
+most viewers named, from processedResults/summaryTable.csv. If the votes are tied, the clip is then unlabelled.
 """
 
 from __future__ import annotations
