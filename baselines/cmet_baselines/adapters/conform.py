@@ -43,8 +43,8 @@ def read_output(path: Path, case: Case, size: SizeRule, length: LengthRule) -> n
         (T, H, W, 3) uint8 RGB, 25 frames/s.
 
     Raises:
-        ClipError: missing-output, empty-file, no-video, or a reason of the decoder. If the size rule needs a face and
-            no face is found, the reason is no-face.
+        ClipError: missing-output, empty-file, no-video, or a reason of the decoder; also no-face if the size rule
+            needs a face.
     """
     if not path.is_file():
         raise ClipError(Reason.MISSING_OUTPUT, f"the method wrote no {path.name}")
