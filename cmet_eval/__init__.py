@@ -1,1 +1,1 @@
-"""The command line, the evaluation run and the demo. Only this package imports all the others."""
+"""The command line, the evaluation run and the demo. Only `cmet_eval` imports all other packages."""

@@ -68,9 +68,9 @@ def make_shards(folder: Path, options: RunOptions) -> PreprocessSummary:
 
 
 def train_networks(folder: Path, methods: Iterable[str], options: RunOptions) -> Iterator[str]:
-    """Trains the methods' checkpoints and the evaluators. With two or more workers, both run at the same time.
+    """Trains the methods' checkpoints and the evaluators; with two or more workers, both trainings run in parallel.
 
-    Yields one line of text for the checkpoints and one for the evaluators. Raises the same errors as
+    Yields one line of text for the checkpoints and one line for the evaluators. Raises the same errors as
     `train_checkpoints` and `train_evaluators`.
     """
     second = get_context("spawn").Process(target=_evaluators_on_one_core, args=(folder,), daemon=True)
@@ -123,7 +123,7 @@ def train_evaluators(folder: Path, quiet: bool = False) -> str:
 
 
 def train_checkpoints(folder: Path, methods: Iterable[str], quiet: bool = False) -> str:
-    """Trains the checkpoints that the methods need on `folder`/shards, with the demo settings.
+    """Trains, on `folder`/shards and with the demo settings, the checkpoints that the methods need.
 
     If a checkpoint was trained on these shards before, the checkpoint is kept. Returns a line of text that states what
     was trained; the text is empty if no method needs a checkpoint.

@@ -65,7 +65,7 @@ def run(
     Args:
         metric_keys: `name:variant`; empty: the default metrics.
         evaluators: folders of evaluators trained on a corpus. The metrics use the evaluators in the first folder. The
-            evaluators in the other folders were trained with other seeds; they show the noise of the training.
+            evaluators in the other folders were trained with other seeds; the differences are the noise of training.
         files: folders with the metrics' model files; None: the folders in the environment variables.
     """
     extent, files = extent or Extent(), files or ModelFiles.from_environment()

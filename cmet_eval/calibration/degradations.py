@@ -51,7 +51,7 @@ class CalibrationClip:
 
 
 class NotMakeable(Exception):
-    """The degradation is impossible for the clip, because the clip cannot be drawn again."""
+    """The degradation is impossible for the clip, for example because the clip cannot be drawn again."""
 
 
 def encoded(frames: np.ndarray, encoding: Encoding, suffix: str = ".mkv") -> np.ndarray:
@@ -207,7 +207,7 @@ def swap_emotion(clip: CalibrationClip, _: Step) -> Video:
 
 @dataclass(frozen=True)
 class Degradation:
-    """One way to degrade a clip. The record of a metric states how the metric should react to it."""
+    """One way to degrade a clip. The record of a metric states how the metric should react."""
 
     name: str
     unit: str  # unit of the steps

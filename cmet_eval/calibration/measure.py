@@ -81,8 +81,8 @@ def evaluators_first(folders: Sequence[Path], files: ModelFiles) -> ModelFiles:
 def shifted_sound(clips: Iterable[CalibrationClip], metrics: Sequence[Metric]) -> Iterable[Answer]:
     """Computes the offset that each metric finds when the sound is shifted.
 
-    To save time, the pictures of a clip are processed only once. The pictures are those in the shards. If the clip has
-    stored landmarks, these landmarks are used.
+    To save time, the pictures of a clip are processed only once. The pictures are used as they are stored in the
+    shards. If the clip has stored landmarks, these landmarks are used.
     """
     how = next(how for how in DEGRADATIONS if how.sound_only)
     measuring = [metric for metric in metrics if metric.measures_offset]

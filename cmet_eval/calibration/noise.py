@@ -116,8 +116,8 @@ def claim_of(metric: Metric, how: Degradation) -> Claim:
 def verdict(answers: Sequence[Answer], metric: Metric, how: Degradation, group: str) -> Verdict:
     """Whether the metric's claim holds at the last step of a degradation.
 
-    The claim "worse" fails if the median becomes worse by at most the change that re-encoding makes. The claim
-    "unchanged" fails if the median changes, in either direction, by more than the whole noise band.
+    The claim "worse" holds if the median becomes worse by more than the change that re-encoding makes. The claim
+    "unchanged" holds if the change of the median, in either direction, is not larger than the whole noise band.
     """
     found = differences(answers, metric.key, BASE, (how.name, label(how.steps[-1])), group)
     noise = noise_of(answers, metric.key, group)

@@ -109,8 +109,8 @@ class Redrawn:
 def redrawn(row: ClipRow, frames: np.ndarray, crop_transform: np.ndarray) -> Redrawn | None:
     """The clip of a shard set's row, ready to be drawn again; None if it is not a clip of the default embedded corpus.
 
-    The clip's name does not prove this. So the middle frame is drawn and compared with the stored middle frame. If the
-    PSNR is below SAME_DB, the row is another clip.
+    The clip's name does not prove that the clip is from the embedded corpus. So the middle frame is drawn and compared
+    with the stored middle frame. If the PSNR is below SAME_DB, the row is another clip.
     """
     key = f"{row.speaker}/front/{row.emotion}/level_{row.intensity}/{row.take}"
     if row.speaker not in speaker_names(8):

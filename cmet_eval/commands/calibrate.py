@@ -11,7 +11,7 @@ from cmet_eval.commands.options import Quiet
 from talking_face.reasons import UserError
 
 
-# This function has many parameters, because typer turns each parameter into a command-line option.
+# long: typer turns each parameter into a command-line option
 def calibrate(
     data: Annotated[list[Path] | None, typer.Option(help="a shard set; repeatable")] = None,
     values: Annotated[

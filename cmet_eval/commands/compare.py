@@ -10,7 +10,7 @@ import typer
 from cmet_eval.commands.options import BandsFile, BandsSource, OwnMetrics, ResultRows
 
 
-# This function has many parameters, because typer turns each parameter into a command-line option.
+# long: typer turns each parameter into a command-line option
 def compare(
     a: Annotated[str, typer.Argument(help="a method of the result rows, or METHOD@REVISION")],
     b: Annotated[str, typer.Argument(help="the other method")],

@@ -27,7 +27,7 @@ class Kind(StrEnum):
     AITV = "aitv"
 
 
-# This function has many parameters, because typer turns each parameter into a command-line option.
+# long: typer turns each parameter into a command-line option
 def report(
     kind: Annotated[Kind, typer.Argument()],
     run: Annotated[Path, typer.Option(help="folder of a run: result rows, videos, records")] = Path("work/run"),

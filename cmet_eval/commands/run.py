@@ -12,7 +12,7 @@ from talking_face.execution.options import RunOptions
 from talking_face.threads import limit_threads
 
 
-# This function has many parameters, because typer turns each parameter into a command-line option.
+# long: typer turns each parameter into a command-line option
 def run(
     method: Annotated[
         list[str], typer.Option(help="a name of the catalogue, a .toml of yours, or module:Class; repeatable")

@@ -13,7 +13,7 @@ from talking_face.execution.options import RunOptions
 from talking_face.reasons import UserError
 
 
-# This function has many parameters, because typer turns each parameter into a command-line option.
+# long: typer turns each parameter into a command-line option
 def score(
     videos: Annotated[Path, typer.Option(help="folder with one video a pair")],
     pairs: Annotated[Path, typer.Option(help="the list that cmet-eval pairs wrote")],

@@ -26,7 +26,7 @@ class Action(StrEnum):
     ANALYSE = "analyse"
 
 
-# This function has many parameters, because typer turns each parameter into a command-line option.
+# long: typer turns each parameter into a command-line option
 def study(
     action: Annotated[Action, typer.Argument()],
     out: Annotated[Path, typer.Option(help="the study's folder")] = Path("work/study"),

@@ -11,7 +11,7 @@ from pathlib import Path
 import typer
 
 
-# This function has many parameters, because typer turns each parameter into a command-line option.
+# long: typer turns each parameter into a command-line option
 def synth(
     layout: str = typer.Argument(help="mead | crema-d | lrs2 | meld | clips"),
     out: Path = typer.Argument(help="folder to write into"),

@@ -36,7 +36,7 @@ class What(StrEnum):
 MAIN = "main"  # the name for the shard set that the user gives without a name
 
 
-# This function has many parameters, because typer turns each parameter into a command-line option.
+# long: typer turns each parameter into a command-line option
 def train(
     what: What = typer.Argument(...),
     data: list[str] = typer.Option(

@@ -11,7 +11,7 @@ from cmet_eval.commands.options import OwnMetrics, Pattern, Quiet, WorkersOrNone
 from talking_face.execution.options import RunOptions
 
 
-# This function has many parameters, because typer turns each parameter into a command-line option.
+# long: typer turns each parameter into a command-line option
 def verify(
     results: Annotated[Path, typer.Argument(help="folder of result rows, or one file")],
     videos: Annotated[Path, typer.Option(help="folder of the videos, or of METHOD/SETTING/ as a run writes them")],

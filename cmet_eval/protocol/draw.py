@@ -215,7 +215,7 @@ class _Drawing:
         )
 
     def _pool(self, seed: int, emotion: str, truth: str | None) -> tuple[str, ...]:
-        """Clips whose sound is an example of the emotion for a method. The ground truth is left out."""
+        """The pool of sound: clips from which a method hears the emotion. The ground truth is left out."""
         if seed not in self._pools:
             self._pools[seed] = {
                 str(emotion): sorted(group["clip_id"], key=lambda clip: _pool_rank(self.by_id, clip, seed))

@@ -45,7 +45,7 @@ class Setting(BaseModel):
     clips: int | None = Field(default=None, ge=1)  # draw = "clips": number of clips, chosen by hash; None: all
     unlabelled: str | None = None  # emotion that clips without a label get; None: clips without a label are left out
     reference: Literal["neutral", "other-emotion", "itself"]  # the clip that gives the identity
-    # Only for reference = "other-emotion". any-other: every emotion except the target emotion. non-neutral: every
+    # Only used if reference = "other-emotion". any-other: every emotion except the target emotion. non-neutral: every
     # emotion except the target emotion and neutral.
     reference_emotions: Literal["any-other", "non-neutral"] | None = None
     reference_frames: int = Field(default=5, ge=1)
@@ -59,8 +59,8 @@ class Setting(BaseModel):
     clips_per_cell: int = Field(default=1, ge=1)  # number of ground-truth clips per cell and seed
     seeds: int = Field(default=5, ge=1)
     # Number of clips in each of C-MET's two pools of sound: the pool of the target emotion and the neutral pool. The
-    # clips come from the pair's split and from any speaker, highest intensity first. The ground truth is never in a
-    # pool. C-MET's own pools contain clips of intensity 3 of C-MET's four test speakers.
+    # clips come from the pair's split and from any speaker. Clips with the highest intensity are chosen first. The
+    # ground truth is never in a pool. C-MET's own pools contain clips of intensity 3 of C-MET's four test speakers.
     emotion_audio_clips: int = Field(default=10, ge=0)
     visible: Literal["none", "upper-half", "all"] = "none"  # part of the ground truth that a method receives as input
 

@@ -52,7 +52,7 @@ def by_signature(frame: pd.DataFrame) -> Iterator[MetricRows]:
 
 
 def by_method(part: MetricRows) -> Iterator[MethodRows]:
-    """The methods of a table, sorted. A method with too few pairs is not compared and keeps its rows of all pairs."""
+    """The methods of a table, sorted. If a method has too few pairs, it is not compared and keeps all its rows."""
     have = part.rows[part.rows["value"].notna()]
     groups = {
         str(i): (name, have.loc[rows.index.intersection(have.index)])

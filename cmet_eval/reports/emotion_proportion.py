@@ -159,7 +159,7 @@ def _row(label: str, items: Sequence[_Sums]) -> Line:
 
 
 def _stacked_bars(rows: Sequence[Line], classes: Sequence[str], name: str) -> Figure:
-    """One horizontal bar per label, divided by class."""
+    """Draws one horizontal bar per label; the parts of the bar are the shares of the classes."""
     from matplotlib import colormaps
 
     figure = new_figure(9, 1.2 + 0.42 * len(rows))

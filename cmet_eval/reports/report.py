@@ -75,7 +75,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure; width and height are in inches. It can be drawn on a machine without a display."""
+    """An empty figure; width and height are in inches. The figure can be drawn on a machine without a display."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

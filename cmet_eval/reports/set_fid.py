@@ -68,7 +68,7 @@ def dataset_fid(run: Path, data: Path, options: RunOptions | None = None, files:
 
     The frames of all videos of a method are compared with the frames of the ground truths of these videos. If several
     pairs have the same ground truth, its frames count several times. The features of each video and clip are stored in
-    RUN/features; they take 8 kB per frame.
+    RUN/features. The features take 8 kB per frame.
 
     Args:
         run: folder of `cmet-eval run`.

@@ -1,4 +1,4 @@
-"""Writes copies of videos that every browser can play: H.264 4:2:0 with AAC sound.
+"""Copies videos into a format that every browser can play: H.264 4:2:0 with AAC sound.
 
 The videos that this suite generates are H.264 4:4:4, and few browsers can play this format.
 """

@@ -1,1 +1,1 @@
-"""Runs an evaluation: plans it, generates the videos, scores them, times them, verifies them."""
+"""The evaluation run: plans the run, generates and scores the videos, measures times, and verifies results."""

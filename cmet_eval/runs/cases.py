@@ -31,12 +31,12 @@ def make_case(
     stopwatch: Stopwatch | None = None,
     log: Path | None = None,
 ) -> Case:
-    """The case of a pair.
+    """Creates the case of a pair.
 
     Args:
         shards: the shard set that the pair was drawn from.
         n_frames: number of frames that the method must generate, at 25 frames/s.
-        sees: the inputs that the method declares.
+        sees: names of the inputs that the method declares.
         stopwatch: measures the time for reading the inputs; None: the time is not measured.
         log: file for the printed output of a method that is an outside program; None: the output is not kept.
     """

@@ -131,7 +131,7 @@ def _not_computed(scoring: Scoring, settings: Sequence[Setting], files: ModelFil
 
 
 def _generate(plan: Plan, options: RunOptions) -> dict[str, ClipError]:
-    """Generates the plan's videos; returns the failures by `Submission.key`."""
+    """Generates the plan's videos; returns the error of each failed video, by `Submission.key`."""
     function = "cmet_eval.runs.generate:generate_pair"
     with Progress(len(plan.tasks), unit="videos", label="generate", quiet=options.quiet) as progress:
         results = run_tasks(

@@ -49,7 +49,7 @@ class GenerationJob:
     method: str  # name of a method in the catalogue, path of a .toml file, or module:Class
     pair: Pair
     data: str  # folder of the shard set
-    n_frames: int  # number of frames wanted
+    n_frames: int  # number of frames that the method must generate
     video: str  # path of the file to write
     record: str  # path of the video's record
     key: str  # result of `generation_key`

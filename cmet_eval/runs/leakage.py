@@ -1,4 +1,4 @@
-"""Finds metrics that must not score a method: the method shows clips on which the metric's evaluator was trained."""
+"""Finds metrics that must not score a method, because it shows clips on which the metric's evaluator was trained."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import UserError
 
 _DEADLINE_S = 300.0  # for one video; the simplest methods take 0.2 s
-_MARGIN_S = 60.0  # added to a method's own deadline
+_MARGIN_S = 60.0  # added to a method's own deadline to get the deadline of the task
 
 
 @dataclass(frozen=True)

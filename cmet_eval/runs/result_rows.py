@@ -67,7 +67,7 @@ class RowMaker:
     def of(
         cls, submission: Submission, metrics: Sequence[Metric], shards: ShardSet, profile: Profile, suite: str
     ) -> RowMaker:
-        """The row maker of a submission. `suite` is the version of the suite."""
+        """Creates the row maker of a submission. `suite` is the version of the suite."""
         shared = SharedFields(
             setting=submission.setting.name,
             method=submission.name,
@@ -75,7 +75,7 @@ class RowMaker:
             dataset=", ".join(sorted({str(name) for name in shards.clips["dataset"]})),
             data_digest=shards.digest,
             data_signature=shards.signature,
-            pairs_digest=submission.pairs.digest,  # computed once per submission, because 1,143 pairs take 30 ms
+            pairs_digest=submission.pairs.digest,  # computed only once, because it takes 30 ms for 1,143 pairs
             rules=submission.setting.digest,
             profile=profile,
             suite_version=suite,

@@ -28,7 +28,7 @@ from talking_face.progress import Progress
 from talking_face.reasons import ClipError, Reason
 
 _DEADLINE_S = 300.0  # for one video; scoring a video takes 2 s
-_MORE_S = 60.0  # added for each further video of a group
+_MORE_S = 60.0  # added to the deadline for each further video of a group
 _GROUP = 16  # largest number of videos per task; all videos of a task have the same ground truth
 
 
@@ -87,7 +87,7 @@ def score_submissions(
 
 
 def _log_finder(submissions: Sequence[Submission], out: Path) -> Callable[[ResultRow], str]:
-    """A function that returns the path of a pair's log relative to `out`, or "" if there is no log."""
+    """A function that returns the path of a pair's log file, relative to `out`; "" if there is no log file."""
     folders = {(one.name, one.setting.name): one.records for one in submissions}
 
     def find(row: ResultRow) -> str:
@@ -134,7 +134,7 @@ def _find_work(
 
 
 def _outcome(job: Job, failed: Mapping[str, ClipError]) -> Outcome:
-    """The scores of a job that ran, or the reason why it has no scores."""
+    """The scores of a job that ran, or the reason why the job has no scores."""
     return failed.get(job.key) or read_scores(Path(job.out)) or ClipError(Reason.CRASHED, "no score; run again")
 
 

@@ -1,4 +1,4 @@
-"""Measures AITV, the average inference time per video, and averages it over the generation records.
+"""Measures AITV, the average inference time per video, and averages the times in the generation records.
 
 There are two numbers, `cmet` and `warm`, because the number in papers is hard to compare. `cmet` is the wall-clock time
 from the case to the frames, as C-MET's evaluation README defines it. `cmet` includes reading and preprocessing. For the
@@ -56,7 +56,7 @@ class Stopwatch:
 
 
 def synchronize() -> None:
-    """Waits until an accelerator of this process has finished its work. Does nothing if torch does not use one yet."""
+    """Waits until an accelerator of this process has finished its work. Does nothing if torch uses no accelerator."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
         torch.cuda.synchronize()

@@ -52,10 +52,10 @@ class Fault:
 class Verified:
     """The outcome of `verify`."""
 
-    drawn: int  # videos that were checked
-    videos: int  # videos from which the checked videos were drawn
-    values: int  # numbers that were compared
-    exact: int  # compared numbers without any difference
+    drawn: int  # number of videos that were checked
+    videos: int  # number of videos from which the checked videos were drawn
+    values: int  # number of compared values
+    exact: int  # number of compared values that are exactly equal
     faults: tuple[Fault, ...]
 
 
@@ -63,7 +63,7 @@ class Verified:
 class Sampling:
     """Which videos are checked. The random choice depends only on the seed, the method and the pair list."""
 
-    method: str | None = None  # check only the videos of this method; None: of all methods
+    method: str | None = None  # check only the videos of this method; None: the videos of all methods
     share: float = 0.05  # checked share of each method's videos in each table; at least one video is checked
     seed: int = 0
 

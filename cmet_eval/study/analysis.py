@@ -39,7 +39,7 @@ class Answer:
     rater: int
     question: str
     pair: str
-    methods: tuple[str, ...]  # the methods shown, left to right
+    methods: tuple[str, ...]  # the methods shown, from left to right
     value: int  # the rating, or the index of the preferred method
 
 
@@ -144,7 +144,7 @@ def _by_question(answers: Sequence[Answer]) -> Iterator[tuple[str, list[Answer]]
 def _result(
     question: str, method: str, against: str | None, values: Mapping[int, Sequence[float]], alpha: float
 ) -> Result:
-    """One row: the mean of the raters' means, and half the width of its 95 % t-interval.
+    """One row: the mean of the raters' means, and half the width of the 95 % t-interval of this mean.
 
     The interval is computed over raters and not over answers, because the answers of one rater are similar.
     """
