@@ -1,4 +1,4 @@
-"""The reference models C-MET and CEM-Net, and the evaluators trained on a shard set: networks, losses and training.
+"""Networks, losses and training of the reference models C-MET and CEM-Net, and of the evaluators.
 
-It needs torch.
+This package needs torch.
 """

@@ -15,7 +15,7 @@ from talking_face.media.reading import AUDIO_RATE
 from talking_face.progress import Progress
 from talking_face.reasons import UserError
 
-MIN_VALID = 0.8  # least share of frames with a face; in clips with fewer, too many landmarks are interpolated
+MIN_VALID = 0.8  # least share of frames with a face; otherwise too many landmarks would be interpolated
 MIN_FRAMES = 15  # shorter clips are not used
 FPS = 25
 SAMPLES_A_FRAME = AUDIO_RATE // FPS
@@ -107,10 +107,10 @@ def by_speaker(clips: Iterable[ClipArrays]) -> dict[str, list[ClipArrays]]:
 
 
 def interpolated(track: np.ndarray) -> np.ndarray:
-    """Replaces the rows of (T, ...) that contain NaN.
+    """Replaces the rows of an array (T, ...) that contain NaN.
 
     Rows between two valid rows are interpolated linearly. Rows before the first or after the last valid row are copies
-    of that row. Raises ValueError if no row is valid.
+    of the nearest valid row. Raises ValueError if no row is valid.
     """
     flat = track.reshape(len(track), -1)
     good = np.isfinite(flat).all(axis=1)

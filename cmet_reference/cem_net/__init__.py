@@ -1,1 +1,1 @@
-"""CEM-Net: predicts lips without emotion from audio, then adds emotion, which audio and picture select in a memory."""
+"""CEM-Net predicts lips without emotion from audio, then adds an emotion that it reads from a trained memory."""

@@ -1,10 +1,11 @@
-"""Trains and prints a small version of CEM-Net's Table IV: ablations of AEE and of the memory on held-out speakers.
+"""Prints a small version of Table IV of the CEM-Net paper, which compares the model with models that lack a part.
 
-`python -m cmet_reference.cem_net.ablation DATA --seeds 3` trains the stages for each seed. It trains the memory twice,
-with and without the emotion of the audio. The row without EBM is the face without emotion and needs no extra training.
-The figures are computed from landmarks. `--pictures N` adds figures of N videos per row and seed. These videos are
-drawn by the mesh renderer and scored by `m_lmd:eat-mp` and `ea:corpus`. For `--pictures`, train the evaluators first:
-`cmet-eval train evaluators --data DATA`.
+`python -m cmet_reference.cem_net.ablation DATA --seeds 3` trains all networks once per seed. The parts that the models
+lack are the audio emotion extractor (AEE) and the emotion memory (EBM). The memory is therefore trained twice per seed,
+with and without the emotion of the audio. A model without EBM needs no extra training: its face has no emotion. The
+figures are computed from the landmarks of held-out speakers. `--pictures N` adds the metrics `m_lmd:eat-mp` and
+`ea:corpus` of N videos per row and seed. The mesh renderer draws these videos. For `--pictures`, train the evaluators
+first: `cmet-eval train evaluators --data DATA`.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ LANDMARKS = ("M-LMD", "all points", "emotion")
 PICTURES = ("M-LMD, px", "EA")
 REFERENCES = 5  # reference frames, evenly spaced in the source clip
 
-Figures = dict[str, dict[str, list[float]]]  # by row and column, one value per seed
+Figures = dict[str, dict[str, list[float]]]  # keys: row, then column; each list has one value per seed
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Ablation:
 
     @cached_property
     def files(self) -> ModelFiles:
-        """Where the evaluators and the pretrained networks are searched."""
+        """The folders in which evaluators and pretrained networks are searched for."""
         return ModelFiles.from_environment(self.data)
 
     def run(self, seeds: Sequence[int]) -> Figures:
@@ -88,7 +89,7 @@ class Ablation:
         return self.figures
 
     def _mesh(self) -> MeshRenderer:
-        """Train the appearance model, and make the mesh renderer with it.
+        """Train the appearance model, and create the mesh renderer with this model.
 
         Raises MissingWeights if the evaluators are absent.
         """
@@ -108,7 +109,7 @@ class Ablation:
         return cast(EbmStage, trained[-1])
 
     def train(self, factory: StageFactory | None, settings: Table, out: Path, seed: int) -> Stage:
-        """Train a stage on the CPU, as `cmet-eval train` does. A finished stage with the same settings is kept."""
+        """Train a stage on the CPU, like `cmet-eval train`. A finished stage with the same settings is not repeated."""
         assert factory is not None
         options = TrainOptions(seed, device="cpu", quiet=self.quiet)
         stage, built_on = make_stage(factory, options)
@@ -141,7 +142,7 @@ class Ablation:
 
 
 def _without_audio_emotion(settings: Table) -> Table:
-    """The same settings, except that the memory's key does not contain the emotion of the audio."""
+    """Returns the same settings, except that the memory's query does not contain the emotion of the audio."""
     memory = cast(Table, settings["ebm"])
     return {**settings, "ebm": {**memory, "net": {**cast(Table, memory.get("net", {})), "audio_emotion": 0}}}
 
@@ -155,14 +156,15 @@ def run(data: Path, settings: Table, seeds: Sequence[int], out: Path, pictures: 
         pictures: number of held-out targets that are drawn and scored for each row and seed.
 
     Returns:
-        by row and name, one value per seed. `M-LMD` is the mean distance of the points of lips and jaw from the truth,
-        `all points` the mean distance of all points. Both are in percent of the eye distance, in the head's frame.
-        `emotion` is the share of faces whose target emotion is recognised from their mean shape, by a linear
-        discriminant of the training split. With `pictures`, `M-LMD, px` and `EA` are the means of the two metrics.
+        one value per seed for each row and column. Column `M-LMD` is the mean distance of the points of lips and jaw
+        from the truth, and `all points` is the mean distance of all points. These distances are in percent of the eye
+        distance, in the head's frame. `emotion` is the share of faces whose mean shape shows the target emotion. A
+        linear discriminant decides this; it is fitted to the training split. With `pictures`, there are also the
+        columns `M-LMD, px` and `EA`: the means of `m_lmd:eat-mp` and `ea:corpus`.
 
     Raises:
         MissingWeights: `pictures` is given, and the evaluators are absent.
-        UserError: there is no test split, or no speaker in it shows neutral and other emotions.
+        UserError: there is no test split, or no speaker of the test split shows neutral and other emotions.
     """
     return Ablation(data, settings, out, pictures, quiet).run(seeds)
 
@@ -173,7 +175,7 @@ def score_pictures(
     """Draws a video for each pair, and returns the mean of each metric of PICTURES over these videos.
 
     Args:
-        face: the model; None scores videos that only repeat the first frame of the source.
+        face: the model; None scores videos that only repeat the first frame of the source clip.
     """
     shards, rows = ShardSet(data), []
     metrics = [get_metric(key, files) for key in ("m_lmd:eat-mp", "ea:corpus")]
@@ -195,7 +197,7 @@ def score_pictures(
 
 
 def table_of(rows: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
-    """The table in Markdown: mean and standard deviation over the seeds."""
+    """The table in Markdown. A cell has the mean and the standard deviation over the seeds."""
     figures = [*LANDMARKS, *(PICTURES if any("EA" in values for values in rows.values()) else ())]
     lines = ["| | " + " | ".join(figures) + " |", "|---|" + "---|" * len(figures)]
     for row, values in rows.items():

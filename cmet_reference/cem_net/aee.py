@@ -1,12 +1,14 @@
 """CEM-Net's audio emotion extractor (AEE): separates emotion, speaker and content.
 
-It is the paper's second module, trained by cross-reconstruction of clip pairs. There are three encoders, of emotion,
-timbre and content, and a decoder. Each encoder has 8 convolutions and 3 linear layers. Two clips with their emotions,
-timbres and contents give eight combinations (timbre i, emotion j, content k). Each combination is decoded and compared
-with a real clip that has this combination. That clip is first aligned in time with the clip that gave the content.
+AEE is the second module of the CEM-Net paper. It has a decoder and three encoders, which encode emotion, timbre and
+content. Each encoder has 8 convolutions and 3 linear layers. AEE is trained by cross-reconstruction of clip pairs: The
+timbres, emotions and contents of two clips have eight combinations. The decoder decodes the embeddings of each
+combination, and its output is compared with a real clip that has this combination. The real clip is first aligned in
+time with the clip that gave the content.
 
-The scheme is EVP's (Ji et al. 2021; jixinya/EVP, train/disentanglement). EVP has no timbre, and therefore only four
-combinations. The pairs of inputs and targets in EVP's released code contradict EVP's paper and are not used here.
+The training scheme is that of EVP (Ji et al. 2021; jixinya/EVP, train/disentanglement). EVP has no timbre, and
+therefore only four combinations. EVP's released code pairs inputs and targets in a way that contradicts EVP's paper;
+AEE does not use these pairs.
 """
 
 from __future__ import annotations
@@ -26,9 +28,9 @@ from cmet_reference.cem_net.aee_settings import AeeNetSettings, Labels
 from cmet_reference.training import checkpoints
 
 KIND = "aee"
-LETTERS = " abcdefghijklmnopqrstuvwxyz'"  # of transcripts; classes start at 1, because class 0 is the blank of CTC
-# For the network with `manner_hidden` units, in training only: dropout of its units, and standard deviation of the
-# noise that is added to its standardised input. docs/experiments/cem_net.md reports their effect.
+LETTERS = " abcdefghijklmnopqrstuvwxyz'"  # letters of transcripts; their classes start at 1, class 0 is CTC's blank
+# For the network with `manner_hidden` units, only in training: the dropout of its units, and the standard deviation of
+# the noise that is added to its standardised input. docs/experiments/cem_net.md reports their effect.
 _HIDDEN_DROPOUT, _HIDDEN_NOISE = 0.4, 0.3
 
 
@@ -36,8 +38,9 @@ class AEE(nn.Module):
     """The three encoders, the decoder and the classifiers. Names of layers and buffers are stored in checkpoints.
 
     Buffers `mean` and `std`, (F,), are the mean and standard deviation of the input features in the training split.
-    `whole_mean` and `whole_std`, (22 + 2 F,), are those of `clip_features`. Layer `of_whole` is the linear map from
-    `clip_features` to the emotion embedding, and `bent` is the network that is added to it.
+    `whole_mean` and `whole_std`, (22 + 2 F,), are the mean and standard deviation of `clip_features`. Layer `of_whole`
+    is the linear map from `clip_features` to the emotion embedding, and `bent` is a network whose output is added to
+    the result of `of_whole`.
     """
 
     mean: Tensor
@@ -83,7 +86,7 @@ class AEE(nn.Module):
         return (windows - self.mean) / self.std
 
     def encode(self, encoder: nn.Module, windows: Tensor) -> Tensor:
-        """The mean embedding of a clip's K windows: (B, K, 28, F), standardised, to (B, D)."""
+        """The mean embedding of the K windows of each clip: standardised windows, (B, K, 28, F), to (B, D)."""
         return encoder(windows.flatten(0, 1)).unflatten(0, windows.shape[:2]).mean(dim=1)
 
     def standard_clip(self, clip: Tensor) -> Tensor:
@@ -109,7 +112,9 @@ class AEE(nn.Module):
 
     @torch.no_grad()
     def init_as_linear_rule(self, rule: np.ndarray) -> None:
-        """Initialise the emotion's path as a linear classifier of `clip_features`. The windows have no effect at first.
+        """Initialise the emotion embedding as a linear classifier of `clip_features`.
+
+        The windows have no effect before the training.
 
         Args:
             rule: (22 + 2 F + 1, C) coefficients of the log odds of each emotion, for the values of `standard_clip`; the
@@ -166,7 +171,7 @@ def load(path: Path) -> AEE:
 
 
 def _halved(shape: tuple[int, int], times: int = 4) -> list[tuple[int, int]]:
-    """The sizes of a window before and after each halving. A side of 4 or less is not halved."""
+    """The sizes of a window before and after each halving. A side that is at most 4 is not halved."""
     out = [shape]
     for _ in range(times):
         h, w = out[-1]
@@ -175,7 +180,7 @@ def _halved(shape: tuple[int, int], times: int = 4) -> list[tuple[int, int]]:
 
 
 class Encoder(nn.Module):
-    """8 convolutions and 3 linear layers: (B, 28, F) to (B, D). Every second convolution has a stride."""
+    """8 convolutions and 3 linear layers: (B, 28, F) to (B, D). Every second convolution halves the size."""
 
     def __init__(self, shape: tuple[int, int], width: int, hidden: int, out: int, timeless: bool = False) -> None:
         super().__init__()

@@ -17,8 +17,9 @@ def window_shape(settings: AeeNetSettings) -> tuple[int, int]:
 def features_of(audio: np.ndarray, settings: AeeNetSettings) -> np.ndarray:
     """Computes the input features of audio, (N,) int16 at 16 kHz: (R, F) float32.
 
-    With "mfcc" they are 12 cepstra, 100 rows per second; with "mel", 80 mel bands, 80 rows per second. Then each `pool`
-    successive rows and, for "mel", each `merge` neighbouring bands are averaged.
+    If `settings.features` is "mfcc", the features are 12 cepstra with 100 rows per second. If it is "mel", they are 80
+    mel bands with 80 rows per second. Then each group of `pool` successive rows is averaged. With "mel", each group of
+    `merge` neighbouring bands is averaged too.
     """
     if settings.features == "mfcc":
         rows = sound.cepstra(audio)
@@ -31,7 +32,7 @@ def features_of(audio: np.ndarray, settings: AeeNetSettings) -> np.ndarray:
 def feature_windows(rows: np.ndarray, frames: np.ndarray, settings: AeeNetSettings) -> np.ndarray:
     """Windows of 28 rows centred on video frames of 40 ms: (len(frames), 28, F).
 
-    Rows beyond an end are copies of the first or last row.
+    Rows before the start of the clip are copies of the first row; rows after the end are copies of the last row.
 
     Args:
         rows: (R, F), the result of `features_of`.
@@ -47,7 +48,7 @@ def feature_windows(rows: np.ndarray, frames: np.ndarray, settings: AeeNetSettin
 
 
 def clip_features(audio: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Features of a whole clip: its prosody, and the mean and standard deviation over time of its input features.
+    """Features of a whole clip: its prosody, and the mean and standard deviation of its input features over time.
 
     Args:
         audio: (N,) int16, 16 kHz.
@@ -70,7 +71,7 @@ def prosody_features(audio: np.ndarray) -> np.ndarray:
     - the ten numbers of `cmet_reference.voice.Prosody`;
     - the slopes of pitch and of level over the clip;
     - percentiles 5, 25, 75 and 95 of the pitch minus its median, and the standard deviation of the pitch;
-    - the three quartiles of the share of energy that repeats, in voiced frames;
+    - the three quartiles, over voiced frames, of the share of energy that repeats after one period;
     - the standard deviation of the spectral tilt in voiced frames;
     - the correlation between pitch and level.
 
@@ -91,7 +92,7 @@ def prosody_features(audio: np.ndarray) -> np.ndarray:
 
 
 def _slope(values: np.ndarray) -> float:
-    """The slope of a line fitted to the values; the unit of time is half of their length."""
+    """The slope of a line fitted to the values; the unit of time is half of the whole duration."""
     return float(np.polyfit(np.linspace(-1, 1, len(values)), values, 1)[0]) if len(values) > 1 else 0.0
 
 
@@ -108,7 +109,7 @@ def warp(rows: np.ndarray, onto: np.ndarray) -> np.ndarray:
     n, m = cost.shape
     total = np.full((n + 1, m + 1), np.inf)
     total[0, 0] = 0
-    for d in range(2, n + m + 1):  # anti-diagonal by anti-diagonal: i + j = d
+    for d in range(2, n + m + 1):  # computes one anti-diagonal per step: i + j = d
         i = np.arange(max(1, d - m), min(n, d - 1) + 1)
         j = d - i
         before = np.minimum(np.minimum(total[i - 1, j], total[i, j - 1]), total[i - 1, j - 1])

@@ -1,4 +1,4 @@
-"""The losses of AEE: cross-reconstruction of clip pairs, and the pretraining tasks."""
+"""The losses of AEE, CEM-Net's audio emotion extractor, for pretraining and for cross-reconstruction of clip pairs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cmet_reference.cem_net.aee_settings import AeeLossWeights
 def cross_reconstruction(
     net: AEE, batch: Mapping[str, Tensor], weights: AeeLossWeights
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The losses of the training after the pretraining: their weighted sum, and the parts.
+    """The losses of the training after the pretraining: the weighted sum of the losses, and each loss by name.
 
     Args:
         batch: arrays of B pairs of clips:
@@ -32,7 +32,7 @@ def cross_reconstruction(
     clip = batch["clip"].flatten(0, 1) if net.of_whole else None
     emotion = net.emotion_embedding(windows, clip).unflatten(0, pair)
     timbre = net.encode(net.timbre_encoder, windows).unflatten(0, pair)
-    # Content embeddings of the two clips, and of their twins: clips with the same content, another voice and emotion.
+    # Content embeddings of the two clips, and of their twins. A twin has the same content, another voice and emotion.
     own = torch.stack([corners[:, 0, 0, 0], corners[:, 1, 1, 1]], dim=1)
     twin = torch.stack([corners[:, 1, 1, 0], corners[:, 0, 0, 1]], dim=1)
     content, content_twin = (
@@ -61,7 +61,8 @@ def content_triplet(content: Tensor, twin: Tensor, known: Tensor, margin: float)
 
     Args:
         content: (B, 2, D), content embeddings of the two clips of each pair.
-        twin: (B, 2, D), those of their twins: clips with the same content, another voice and another emotion.
+        twin: (B, 2, D), content embeddings of the twins. A twin is a clip with the same content, another voice and
+            another emotion.
         known: (B, 2), 1 if the twin exists, else 0.
         margin: see `AeeLossWeights`.
     """
@@ -72,18 +73,19 @@ def content_triplet(content: Tensor, twin: Tensor, known: Tensor, margin: float)
 
 
 def pretraining(net: AEE, batch: Mapping[str, Tensor], weights: AeeLossWeights) -> tuple[Tensor, dict[str, Tensor]]:
-    """The losses of the three pretraining tasks: their weighted sum, and the parts.
+    """The losses of the three pretraining tasks: the weighted sum of the losses, and each loss by name.
 
-    The tasks are to recognise the emotion and the identity of a clip from K windows, and its text.
+    The tasks are to recognise the emotion and the speaker of a clip from K windows, and the text of the clip.
 
     Args:
-        batch: arrays of B clips; a task whose arrays are missing is left out:
-            `windows` (B, K, 28, F), for identity and sentence.
-            `emotion_windows` (B, K, 28, F), for the emotion; `clip` (B, 22 + 2 F) `clip_features`, if used.
+        batch: arrays of B clips. A task is left out if its arrays are missing:
+            `windows` (B, K, 28, F), for the speaker and the sentence.
+            `emotion_windows` (B, K, 28, F), for the emotion.
+            `clip` (B, 22 + 2 F): `clip_features`, if the network uses them.
             `emotion`, `speaker` (B,): classes; -100 if unlabelled.
             `sentence` (B,): class of the sentence, if there are no transcripts; -100 if unlabelled.
-            `text_windows` (B, S, 28, F): one window per frame, if there are transcripts; `lengths` (B,): number of
-            frames; `letters` (B, L) and `n_letters` (B,): the transcripts.
+            `text_windows` (B, S, 28, F): one window per frame, if there are transcripts.
+            `lengths` (B,): number of frames. `letters` (B, L), `n_letters` (B,): the transcripts and their lengths.
     """
     parts: dict[str, Tensor] = {}
     windows = net.standard(batch["windows"])

@@ -1,6 +1,6 @@
 """Trains AEE, CEM-Net's audio emotion extractor: first the pretraining tasks, then cross-reconstruction of clip pairs.
 
-It also measures the accuracy of the recognised emotion on held-out clips.
+The module also measures how often AEE recognises the emotion of held-out clips.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ class AeeSettings:
     pretrain_steps: int
     batch: int = 16  # clips per pretraining step, or pairs of clips per later step (EVP's number)
     windows: int = 1  # K, windows per clip, for emotion and timbre; a window is 0.3 s
-    rate: float = 2e-4  # learning rate: the paper gives it for the steps after pretraining; here it is used for all
-    betas: tuple[float, float] = (0.5, 0.999)  # of Adam (EVP)
+    rate: float = 2e-4  # learning rate of all steps; the paper gives it for the steps after pretraining
+    betas: tuple[float, float] = (0.5, 0.999)  # betas of the optimizer Adam (EVP)
     weight_decay: float = 0.0
     pretrain: tuple[str, ...] = ("emotion", "identity", "text")  # the paper's three pretraining tasks
     text_frames: int = 150  # frames of a transcribed clip that are used; the longest clip of LRS2 has 155
-    # In pretraining, the windows of a clip are mixed with those of another clip of the same emotion. The other clip's
-    # share is drawn between 0 and this value. With few speakers, the network otherwise learns to recognise speakers
-    # instead of emotions.
+    # In pretraining, the windows of a clip are mixed with the windows of another clip of the same emotion. The share of
+    # the other clip is drawn between 0 and this value. Without the mixing and with few speakers, the network learns to
+    # recognise speakers instead of emotions.
     mixing: float = 0.0
-    gain: float = 0.0  # for `gain` and `bands`, see augmented_voice; only for mel features
+    gain: float = 0.0  # `gain` and `bands`: arguments of `augmented_voice`; only for mel features
     bands: int = 0
     annealed: bool = False  # see training.stage.Optimizer
-    # Only if the network has `manner`. A number: the emotion is initialised as a linear discriminant of the clip
-    # features (see `calibrated`), and this share of the covariance is replaced by a multiple of the identity. None: the
-    # emotion starts from random weights.
+    # Used only if the network setting `manner` is on. If it is a number, the emotion encoder is initialised as a linear
+    # discriminant of the clip features (see `calibrated`). The number is the share of the covariance that is replaced
+    # by a multiple of the identity. If it is None, the emotion encoder starts from random weights.
     shrink: float | None = None
 
 
@@ -74,7 +74,7 @@ class AeeStage:
         seed: int,
         transcripts: Mapping[str, str] | None = None,
     ) -> None:
-        """`transcripts`: texts of clips by id. If there are none, the text task is to recognise the sentence's id.
+        """`transcripts`: texts of clips by id. Without transcripts, the text task is to recognise the sentence's id.
 
         Raises UserError if no training clip has an emotion label.
         """
@@ -97,7 +97,7 @@ class AeeStage:
         self._warped = lru_cache(maxsize=4096)(lambda i, onto: aee_features.warp(self.rows[i], self.rows[onto]))
 
     def _fit_clip_features(self) -> None:
-        """Compute the clip features, their mean and standard deviation.
+        """Compute the clip features, and the mean and standard deviation of these features.
 
         If `shrink` is set, the network is initialised as a linear discriminant of these features.
         """
@@ -126,8 +126,8 @@ class AeeStage:
         for i in self.labelled:
             self._same_emotion.setdefault(train[i].emotion, []).append(i)
             sentences.setdefault(train[i].speaker, set()).add(train[i].sentence_id)
-        # The partners of a speaker are the others who spoke at least two of the same sentences. Without such others, it
-        # is the speaker alone.
+        # The partners of a speaker are the other speakers who spoke at least two of the same sentences. If there is no
+        # such speaker, the only partner is the speaker himself or herself.
         self._partners = {
             x: [y for y in sentences if y != x and len((sentences[x] & sentences[y]) - {None}) > 1] or [x]
             for x in sentences
@@ -169,7 +169,7 @@ class AeeStage:
         return out
 
     def _emotion_task(self, i: int, windows: np.ndarray, rng: np.random.Generator) -> Sample:
-        """The clip's emotion label, and its windows, mixed with those of a random clip of the same emotion."""
+        """The clip's emotion label, and its windows, mixed with the windows of a random clip of the same emotion."""
         emotion = self.train[i].emotion
         same = self._same_emotion.get(emotion, [i])
         other = same[int(rng.integers(len(same)))]
@@ -182,7 +182,10 @@ class AeeStage:
         return out
 
     def _text_task(self, i: int) -> Sample:
-        """The clip's transcript with one window per frame, or else its sentence's class; {} if there are no labels."""
+        """The clip's transcript with one window per frame, or the sentence's class if there are no transcripts.
+
+        It is {} if the clip has no label.
+        """
         c, labels, most = self.train[i], self.net.labels, self.settings.text_frames
         if not self.texts:
             return {"sentence": class_of(c.sentence_id, labels.sentences)} if labels.sentences else {}
@@ -200,13 +203,13 @@ class AeeStage:
         return {name: [pair[name] for pair in drawn] for name in drawn[0]}
 
     def _pair(self, rng: np.random.Generator) -> Sample:
-        """Two clips that differ in emotion, sentence and, if possible, voice, with the clips of their combinations.
+        """Draws two clips of different emotion, sentence and, if possible, voice, and the clips with mixed properties.
 
-        Voice, emotion and sentence of the two clips have eight combinations. Two are the clips themselves; for each of
-        the other six a clip is searched, and `known` is 0 if there is none. The second voice is preferably a partner of
-        the first speaker (see `_group`). If no speakers share sentences, as in the embedded corpus with 4 training
-        speakers, both clips are of one person. The timbre of one recording must then fit another recording of that
-        person.
+        The voices, emotions and sentences of the two clips have eight combinations. Two combinations are the clips
+        themselves. For each of the other six combinations, a clip is searched for; if there is no such clip, `known` is
+        0. The second speaker is preferably a partner of the first speaker (see `_group`). If no speakers share
+        sentences, both clips are of one person; this is so in the embedded corpus with 4 training speakers. Then the
+        timbre of one recording is used to reconstruct another recording of the same person.
         """
         first, second = self._two(rng)
         a, b = self.train[first], self.train[second]
@@ -244,7 +247,7 @@ class AeeStage:
         """Windows of a clip at random frames, (K, 28, F), where K is settings.windows.
 
         Args:
-            start: frame of the first window; None: it is random too.
+            start: frame of the first window; None: a random frame.
         """
         at = rng.integers(len(self.train[i]), size=self.settings.windows)
         if start is not None:
@@ -257,7 +260,7 @@ class AeeStage:
 
 
 def emotion_figures(net: aee.AEE, clips: Sequence[ClipArrays]) -> dict[str, float]:
-    """The share of clips whose emotion the network recognises from their audio, over all clips and by intensity."""
+    """The share of clips whose emotion the network recognises in the audio, for all clips and for each intensity."""
     rows = [
         (net.labels.emotions[int(net.probabilities(c.audio).argmax())] == c.emotion, c.intensity)
         for c in clips
@@ -270,10 +273,10 @@ def emotion_figures(net: aee.AEE, clips: Sequence[ClipArrays]) -> dict[str, floa
 
 
 def discriminant(x: np.ndarray, classes: np.ndarray, n: int, shrink: float) -> np.ndarray:
-    """Fisher's linear discriminant for equally likely classes.
+    """Computes Fisher's linear discriminant. All classes are assumed to be equally likely.
 
-    A share of the covariance within classes is replaced by the mean variance times the identity, as in
-    `cmet_reference.evaluators.emotion`. A class without an example is never predicted.
+    As in `cmet_reference.evaluators.emotion`, a share of the covariance within classes is replaced by the mean variance
+    times the identity. A class without an example is never predicted.
 
     Args:
         x: (N, D).
@@ -300,9 +303,10 @@ def calibrated(x: np.ndarray, classes: np.ndarray, speakers: np.ndarray, n: int,
     """The result of `discriminant`, multiplied by a factor that calibrates its log odds for new speakers.
 
     Without the factor, a discriminant that is fitted to 32 clips of each of four speakers is overconfident on a fifth
-    speaker. The factor is between 0.05 and 2. It is the one with the least cross-entropy if each speaker in turn is
-    left out of the fit and classified. Clips of a class that only one speaker shows are ignored, since without that
-    speaker the class is unknown. If all clips are ignored, the factor is 1.
+    speaker. The factor is between 0.05 and 2. To choose the factor, each speaker in turn is left out of the fit, and
+    then the clips of this speaker are classified. The factor with the least cross-entropy is used. If only one speaker
+    shows a class, the clips of this class are ignored, because without this speaker the class is unknown. If all clips
+    are ignored, the factor is 1.
     """
     shown_by = np.array([len(set(speakers[classes == k].tolist())) for k in range(n)])
     shared = shown_by[classes] > 1

@@ -25,10 +25,11 @@ _MARGIN = 1920  # samples of silence that are added at each end before the cepst
 def mel(audio: np.ndarray) -> np.ndarray:
     """The normalised mel spectrogram, 80 columns per second.
 
-    Steps: pre-emphasis with 0.97. The magnitude of a Fourier transform of 800 samples with a Hann window, every 200
-    samples. 80 triangular filters from 55 to 7600 Hz on Slaney's scale, each with unit area. Decibels, where -80 to
-    120 dB are mapped to -4 to 4. Samples beyond the ends are zero, as in librosa since version 0.9, which IP-LAP uses.
-    Wav2Lip uses librosa 0.7, which mirrors the audio at the ends; this changes two columns at each end.
+    First, the audio is filtered with a pre-emphasis of 0.97. Every 200 samples, the magnitude of a Fourier transform of
+    800 samples with a Hann window is computed. Then 80 triangular filters are applied, from 55 to 7600 Hz on Slaney's
+    scale, each with unit area. The result is converted to decibels, and -80 to 120 dB are mapped to -4 to 4. Samples
+    before the start and after the end of the audio are zero. IP-LAP does the same, because librosa does so since
+    version 0.9. Wav2Lip uses librosa 0.7, which mirrors the audio at the ends; this changes two columns at each end.
 
     Args:
         audio: (N,) int16, 16 kHz.
@@ -51,8 +52,9 @@ def mel(audio: np.ndarray) -> np.ndarray:
 def mel_windows(spectrogram: np.ndarray, frames: np.ndarray) -> np.ndarray:
     """The window of 16 columns around each video frame. The window of frame i starts at column int(80 (i - 2) / 25).
 
-    Columns beyond an end are copies of the first or last column. Source of the formula: Weizhi-Zhong/IP_LAP,
-    train_landmarks_generator.py, which instead leaves out frames near the ends.
+    Columns before the start are copies of the first column, and columns after the end are copies of the last column.
+    Source of the formula: Weizhi-Zhong/IP_LAP, train_landmarks_generator.py. In that file, frames near the ends are
+    left out.
 
     Args:
         spectrogram: (80, C), the result of `mel`.
@@ -81,7 +83,9 @@ def cepstra(audio: np.ndarray) -> np.ndarray:
 
 
 def cepstrum_windows(rows: np.ndarray, frames: np.ndarray) -> np.ndarray:
-    """The window of 28 rows centred on each video frame. Rows beyond an end are copies of the first or last row.
+    """The window of 28 rows centred on each video frame.
+
+    Rows before the start are copies of the first row, and rows after the end are copies of the last row.
 
     Args:
         rows: (R, 12), the result of `cepstra`.

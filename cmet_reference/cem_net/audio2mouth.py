@@ -1,10 +1,10 @@
 """Audio2Mouth, CEM-Net's lip network: predicts lips and jaw from audio, reference faces, and the upper face.
 
-It is IP-LAP's landmark generator (Weizhi-Zhong/IP_LAP, models/landmark_generator.py) with N = 5 references and windows
-of T = 5 frames. The coordinates differ from those of CEM-Net and IP-LAP: points are three-dimensional, in the head's
-frame of `cmet_reference.geometry`, and the output is a displacement from the mean of the references. With these
-coordinates, a network that is trained on four speakers also works for a fifth. With pixels of a crop, a network of this
-size memorises the faces of the training speakers.
+Audio2Mouth is IP-LAP's landmark generator (Weizhi-Zhong/IP_LAP, models/landmark_generator.py) with N = 5 references and
+windows of T = 5 frames. Its coordinates differ from the coordinates in CEM-Net and IP-LAP: points are three-dimensional
+and in the head's frame (see `cmet_reference.geometry`). The output is a displacement from the mean of the references.
+With these coordinates, a network that is trained on four speakers also works for a fifth. With pixels of a crop, a
+network of this size memorises the faces of the training speakers.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from cmet_reference.cem_net import audio as sound
 from cmet_reference.training import checkpoints
 
 # MediaPipe's indices in the order of IP-LAP (train_landmarks_generator.py, ori_sequence_idx). The order follows the
-# lines of the face. Neighbours in a list are neighbours on the face, because the convolutions run along the list.
+# lines of the face, so that neighbours in a list are neighbours on the face. This matters, because the convolutions run
+# along the list.
 # fmt: off
 JAW = (132, 58, 172, 136, 150, 149, 176, 148, 152, 377, 400, 378, 379, 365, 397, 288, 361)
 LIPS = (
@@ -54,14 +55,14 @@ class Audio2MouthNetSettings:
     layers: int = 4  # IP-LAP
     feed_forward: int = 1024  # IP-LAP
     dropout: float = 0.1  # IP-LAP
-    # The output tokens from which lips and jaw are predicted. "pose": both from the last T tokens, those of the pose,
-    # as in the paper's formula z_(N+T+t). "ip-lap": the lips from the audio tokens and the jaw from the pose tokens, as
-    # in IP-LAP's code.
+    # The output tokens from which lips and jaw are predicted. "pose": lips and jaw are predicted from the pose tokens,
+    # which are the last T tokens, as in the paper's formula z_(N+T+t). "ip-lap": the lips are predicted from the audio
+    # tokens and the jaw from the pose tokens, as in IP-LAP's code.
     read: Literal["pose", "ip-lap"] = "pose"
 
 
 class Audio2Mouth(nn.Module):
-    """The network. Two buffers hold the template of the head's frame and the unit of the outputs."""
+    """The network that predicts the motion of lips and jaw from audio, reference faces and the upper face."""
 
     template: Tensor  # (478, 3), mean face in the head's frame
     positions: Tensor  # (T, width), position encodings
@@ -147,10 +148,10 @@ class Audio2Mouth(nn.Module):
 
         Args:
             audio: (N,) int16, 16 kHz, 640 samples per frame. It is truncated to `frames`, or padded with silence.
-            references: (R, 478, 3) float32 in the head's frame of this network's template, no NaN. Only N of them,
-                evenly spaced, are read (5 by default). The displacement is added to their mean.
-            upper: (F, 478, 3) in the same head's frame: the face whose upper part is read in each frame. It is
-                truncated to `frames`, or its last frame is repeated.
+            references: (R, 478, 3) float32 in the head's frame of this network's template, no NaN. Only N evenly spaced
+                references are read (5 by default). The displacement is added to the mean of these N references.
+            upper: (F, 478, 3) in the same head's frame: the face whose upper part is read in each frame. If there are
+                more than `frames` frames, the rest is ignored; if there are fewer, the last frame is repeated.
             frames: the number of output frames.
 
         Returns:
@@ -161,7 +162,8 @@ class Audio2Mouth(nn.Module):
         t = self.settings.frames
         take = np.linspace(0, len(references) - 1, self.settings.references).round().astype(int)
         known = torch.from_numpy(np.ascontiguousarray(references[take][:, _ALL], np.float32)).to(device)
-        # The first windows start before the clip and the last ones end after it, so that every frame is in T windows.
+        # The first windows start before the clip, and the last windows end after the clip, so every frame is in T
+        # windows.
         at = np.arange(1 - t, frames + t - 1)
         mels = torch.from_numpy(sound.mel_windows(sound.mel(sound.to_length(audio, frames)), at)).to(device)
         held = np.clip(at, 0, min(frames, len(upper)) - 1)
@@ -200,18 +202,18 @@ def load(path: Path) -> Audio2Mouth:
 
 
 def loss(predicted: Tensor, truth: Tensor, weight: float = 1.0) -> tuple[Tensor, dict[str, Tensor]]:
-    """The loss L1 + weight * continuity, and both parts, in the units of the arguments.
+    """Returns the loss L1 + weight * continuity, and its two parts by name, in the units of the arguments.
 
     The continuity loss compares the steps between successive frames. A step is one vector with the motion of all
-    points. The loss is the length of the difference between predicted and true step, averaged over steps. It is the
-    paper's loss and IP-LAP's velocity loss; the weight is 1 in both papers.
+    points. The continuity loss is the length of the difference between predicted and true step, averaged over steps.
+    CEM-Net's paper uses this loss; IP-LAP calls it the velocity loss. The weight is 1 in both papers.
 
     Args:
         predicted, truth: (B, T, P, 3).
     """
     far = (predicted - truth).abs().mean()
     steps = (predicted.diff(dim=1) - truth.diff(dim=1)).flatten(2)
-    # As in torch's pairwise_distance, 1e-6 is added, so that the gradient of the root is finite at zero.
+    # As in torch's pairwise_distance, 1e-6 is added, so that the gradient of the square root is finite at zero.
     jump = (steps + 1e-6).norm(dim=2).mean()
     return far + weight * jump, {"l1": far, "continuity": jump}
 
@@ -263,10 +265,10 @@ def _mel_encoder(width: int) -> nn.Sequential:
 def _point_encoder(width: int, strided_from: int) -> nn.Sequential:
     """One-dimensional convolutions along the list of points: (B, 3, 131 or 74) to (B, width, 1).
 
-    There are seven levels. From level to level the number of channels doubles, at width 512 from 4 to 256. Each level
-    from number `strided_from` on halves the number of points. The last 3 positions are joined by the last convolution
-    but one. As in IP-LAP, there are 20 layers for the references and 21 for the pose. In the encoder of the pose, the
-    last layer adds its input.
+    The encoder has seven levels. From level to level the number of channels doubles; at width 512 it rises from 4 to
+    256. Level `strided_from` and all later levels halve the number of points. The second-to-last convolution joins the
+    last 3 positions. As in IP-LAP, the encoder of the references has 20 layers and the encoder of the pose has 21. The
+    last layer of the pose encoder adds its input to its output.
     """
     channels = [max(4, width >> k) for k in range(7, 0, -1)]
     layers: list[nn.Module] = [_Conv(1, 3, channels[0])]

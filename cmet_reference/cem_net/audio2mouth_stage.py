@@ -1,4 +1,4 @@
-"""Trains Audio2Mouth on windows of clips, with references from the same clip, and measures it on held-out clips."""
+"""Trains Audio2Mouth, CEM-Net's lip network, on windows of clips, and measures its errors on held-out clips."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cmet_reference.clips import ClipArrays
 from cmet_reference.training.stage import Optimizer
 
 ALL = [*UPPER, *POINTS]  # the points of a reference: upper face, then jaw, then lips
-_INNER = (LIPS.index(13), LIPS.index(14))  # middle of the inner edge of the upper and of the lower lip
+_INNER = (LIPS.index(13), LIPS.index(14))  # middle points of the inner edges of the upper and the lower lip
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,9 @@ class Audio2MouthSettings:
     batch: int = 128  # windows per step (IP-LAP)
     rate: float = 1e-4  # learning rate of Adam (the paper)
     continuity: float = 1.0  # weight of the continuity loss, the paper's lambda
-    # The emotion of the training clips, or "all". The references are from the same clip, so the constant displacement
-    # of an emotion is in the references too and cancels. Therefore "all" also gives lips without emotion, and has eight
-    # times the data of "neutral".
+    # The emotion of the training clips, or "all". The references are from the same clip. So the references contain the
+    # constant displacement of the clip's emotion, and this displacement cancels. Therefore lips without emotion are
+    # learnt from "all" too, which has eight times the data of "neutral".
     emotions: str = "all"
     # Augmentation, for data with few voices: `gain` is a change of loudness in decibels, `bands` a shift of the
     # spectrum by whole mel bands. A shift by one band changes pitch and formants by 4 to 6 %. The paper trains on LRS2
@@ -56,7 +56,7 @@ def augmented_voice(mels: np.ndarray, gain: float, bands: int, rng: np.random.Ge
 class Audio2MouthStage:
     """Trains Audio2Mouth on windows of T frames. Implements `Stage`.
 
-    The references of a window are random frames of the same clip outside of the window.
+    The references of a window are random frames of the same clip that are outside of the window.
     """
 
     name = audio2mouth.KIND
@@ -122,10 +122,10 @@ def mouth_figures(net: Audio2Mouth, faces: Sequence[Face], most: int = 64) -> di
     """Figures of Audio2Mouth on held-out clips. The references are evenly spaced frames of the clip itself.
 
     - `error`: mean distance of the points of lips and jaw from the truth, in percent of the eye distance.
-    - `error_shuffled`: the same, if the network gets the audio of another clip of the speaker.
-    - `error_still`: the same, for a still mouth, the mean of the references.
+    - `error_shuffled`: the same error, if the network gets the audio of another clip of the speaker.
+    - `error_still`: the same error of a still mouth, namely the mean of the references.
     - `opening_r`: correlation of the mouth's opening with the true opening, mean over clips.
-    - `opening_r_shuffled`: the same, with the audio of another clip.
+    - `opening_r_shuffled`: the same correlation, if the network gets the audio of another clip.
 
     Args:
         most: greatest number of clips that are used.

@@ -1,12 +1,12 @@
 """EBM, CEM-Net's emotion memory: predicts an emotional face from lips, the audio's emotion and the source's face.
 
-It is the paper's third module. The memory has K slots, each with a key vector and a value vector. The value vectors
-encode displacements that emotions add to a face. In training, the true displacement is encoded, and the slots are
-weighted by the similarity of this vector to their values. At inference the true displacement is unknown. There the
-slots are weighted by the similarity of a query to their keys. The query is computed from the emotion of the target's
-audio (by AEE), the emotion of the source's picture, the identity, and the lips without emotion. The network learns to
-make both weightings equal. The memory has the form of External Attention (Guo et al. 2021): two linear layers and a
-softmax.
+EBM is the third module of the CEM-Net paper. The memory has K slots, and each slot has a key vector and a value vector.
+The value vectors encode displacements that emotions add to a face. In training, the true displacement is encoded as a
+vector, and the weight of a slot is the similarity of this vector to the slot's value. At inference, the true
+displacement is unknown. Then the weight of a slot is the similarity of a query to the slot's key. The query is computed
+from the emotion of the target's audio (by AEE), the emotion of the source's picture, the identity, and the lips without
+emotion. The network learns to give each slot the same weight in both ways. The memory has the form of External
+Attention (Guo et al. 2021): two linear layers and a softmax.
 """
 
 from __future__ import annotations
@@ -33,41 +33,41 @@ NOSE = (4, 2)  # MediaPipe's points of the tip and the base of the nose
 
 @dataclass(frozen=True)
 class EbmNetSettings:
-    """The network's sizes, and the inputs of its key. The paper gives no sizes."""
+    """The sizes of the network, and the inputs of the query. The paper gives no sizes."""
 
     slots: int = 64  # K, as in External Attention
     width: int = 512  # D, as in Audio2Mouth
-    # Temperature of the softmax over cosines. At 0.1, a slot with cosine 1 weighs e^10 times a slot with cosine 0, so
-    # that one slot or a few slots are read. At 1, as in External Attention (which has no cosine), all slots are always
-    # read.
+    # Temperature of the softmax over cosines. At 0.1, a slot with cosine 1 has e^10 times the weight of a slot with
+    # cosine 0, so that only one slot or a few slots have an effect. At 1, all slots always have an effect. External
+    # Attention uses no cosine and a temperature of 1.
     temperature: float = 0.1
     hidden: int = 512  # units per hidden layer of the encoders and the decoder
-    audio_emotion: int = 128  # size of AEE's embedding; 0: no emotion of the audio in the key (the paper's "w/o AEE")
-    picture_emotion: int = 32  # size of the emotion embedding from the source's blendshapes; 0: not in the key
-    identity: int = 0  # size of the identity embedding: 128 (dlib's face ResNet), 512 (ArcFace); 0: not in the key
+    audio_emotion: int = 128  # size of AEE's embedding; 0: none in the query (the paper's "w/o AEE")
+    picture_emotion: int = 32  # size of the emotion embedding of the source's blendshapes; 0: not in the query
+    identity: int = 0  # size of the identity embedding: 128 (dlib's face ResNet), 512 (ArcFace), or 0: none
     emotions: int = 8  # number of emotions, C
     # "lower-half": the decoder moves the points below the middle of the eyes, as the paper's pictures show.
-    # "whole-face": it moves all 478 points, since brows and eyes show emotion too.
+    # "whole-face": the decoder moves all 478 points, since brows and eyes show emotion too.
     region: Literal["whole-face", "lower-half"] = "whole-face"
-    dropout: float = 0.0  # of the key's inputs
-    # The embedding of the audio's emotion that the key reads. 0: AEE's embedding, as in the paper. Above 0: the mean of
-    # the centres of the emotions, weighted by AEE's probabilities to this power. With 1 it is the expected centre, with
-    # 100 nearly the centre of the most probable emotion. A clear decision helps, because an embedding between two
-    # emotions reads the mean of two displacements, which is nearly zero. Above 0, training uses the centre of the
-    # clip's labelled emotion.
+    dropout: float = 0.0  # dropout of the query's inputs
+    # Chooses the embedding of the audio's emotion in the query. With 0, it is AEE's embedding, as in the paper. Above
+    # 0, it is the weighted mean of the centres of the emotions; the weights are AEE's probabilities to the power of
+    # this number. With 1, the embedding is the expected centre. With 100, it is nearly the centre of the most probable
+    # emotion. A clear decision helps: an embedding between two emotions selects the mean of two displacements, which is
+    # nearly zero. If the number is above 0, training uses the centre of the clip's labelled emotion.
     decision: float = 0.0
-    # Subtract the source's expression before the new emotion is added. The expression is estimated from the source's
-    # blendshapes (see `emotion_shares`, `shown`). The memory then learns eight emotions on a neutral face, instead of
-    # 56 changes from one emotion to another.
+    # If True, the source's expression is subtracted before the new emotion is added. The expression is estimated from
+    # the source's blendshapes (see `emotion_shares`, `shown`). The memory then learns eight emotions on a neutral face,
+    # instead of 56 changes from one emotion to another.
     neutral: bool = False
     strength: float = 1.0  # at inference, the memory's displacement is multiplied by this factor
-    # At inference, the share of the change that is applied below the nose. It is less than 1 in the demo, because a
-    # wrong emotion does most harm at the mouth, which also moves with speech.
+    # At inference, the share of the change that is applied below the nose. The demo uses less than 1, because a wrong
+    # emotion does most harm at the mouth, and the mouth also moves with speech.
     mouth: float = 1.0
 
 
 class EBM(nn.Module):
-    """The memory. All points are in the head's frame, in eye distances.
+    """The emotion memory. All points are in the head's frame, in units of the eye distance.
 
     Names of layers and buffers are stored in checkpoints. The buffers are:
 
@@ -128,7 +128,7 @@ class EBM(nn.Module):
 
         Args:
             rest: (B, 478, 3), the references' mean.
-            lips: (B, T, 57, 3), displacements of lips and jaw from it.
+            lips: (B, T, 57, 3), displacements of lips and jaw from `rest`.
 
         Returns:
             (B, T, 478, 3).
@@ -152,7 +152,7 @@ class EBM(nn.Module):
     def start(self, rest: Tensor, lips: Tensor, blendshapes: Tensor | None) -> Tensor:
         """The face before the memory's displacement is added, (B, T, 478, 3).
 
-        It is the result of `base`. With the setting `neutral`, the source's estimated expression is subtracted.
+        The face is the result of `base`. With the setting `neutral`, the source's estimated expression is subtracted.
         """
         base = self.base(rest, lips)
         if not self.settings.neutral:
@@ -162,7 +162,7 @@ class EBM(nn.Module):
         return base - (expression * self.moves[:, None])[:, None]
 
     def decided_embedding(self, vector: Tensor, probabilities: Tensor) -> Tensor:
-        """The audio's emotion embedding for the key, (E,); see `EbmNetSettings.decision`.
+        """The audio's emotion embedding for the query, (E,); see `EbmNetSettings.decision`.
 
         Args:
             vector: (E,), AEE's embedding.
@@ -178,12 +178,12 @@ class EBM(nn.Module):
     def query(
         self, lips: Tensor, audio_emotion: Tensor | None, picture_emotion: Tensor | None, identity: Tensor | None
     ) -> Tensor:
-        """The query for the keys, (B, T, D), f_e in the paper.
+        """The query that is compared with the keys, (B, T, D); f_e in the paper.
 
         Args:
             lips: (B, T, 57, 3), displacements of lips and jaw.
-            audio_emotion, picture_emotion, identity: embeddings of the clip, (B, size) each; None if the key does not
-                read them.
+            audio_emotion, picture_emotion, identity: embeddings of the clip, (B, size) each; None for an embedding that
+                the settings leave out.
         """
         parts = [self.lips((lips / self.unit).flatten(2))]
         for layer, given in ((self.feeling, audio_emotion), (self.seen, picture_emotion), (self.who, identity)):
@@ -267,11 +267,12 @@ class EBM(nn.Module):
 def init_as_table(net: EBM) -> None:
     """Initialise the memory as a table of emotions.
 
-    Slot k gives the mean displacement of emotion k mod C (`shown`). Its key is the query for AEE's centre of this
-    emotion. With random slots and keys, the network gives the same displacement for all emotions during the first
-    hundreds of steps, since it learns the mean over emotions first. In a test with the demo's settings, the memory
-    got the true emotion of speakers left out of training. After 200 steps from random values, the face showed this
-    emotion in 17 % of the clips. After 150 steps from a table, it did so in 83 %.
+    Slot k gives the mean displacement of emotion k mod C (`shown`). The key of the slot is the query for AEE's centre
+    of this emotion. If slots and keys start from random values, the network first learns the mean over emotions, and
+    gives the same displacement for all emotions during the first hundreds of steps. In a test with the demo's settings,
+    the true emotion was an input, and the speakers were left out of training. After 200 steps from random values, the
+    face showed the true emotion in 17 % of the clips. After 150 steps from a table, the face showed the true emotion in
+    83 % of the clips.
     """
     s, training = net.settings, net.training
     net.eval()
@@ -281,7 +282,7 @@ def init_as_table(net: EBM) -> None:
     for weight in net.decoder[-1].parameters():
         weight.zero_()
     if net.feeling is not None:
-        net.feeling.weight.mul_(4 / net.centres.std().clamp(min=1e-6))  # more weight than the lips
+        net.feeling.weight.mul_(4 / net.centres.std().clamp(min=1e-6))  # gives the emotion more weight than the lips
         net.feeling.bias.copy_(-net.feeling.weight @ net.centres.mean(dim=0))
         n = len(net.centres)
         seen = net.picture_emotion(net.mean.expand(n, -1)) if net.picture is not None else None
@@ -301,9 +302,9 @@ def log_odds(blendshapes: np.ndarray) -> np.ndarray:
     """The mean log odds of blendshapes over N frames: (N, 52) in [0, 1] to (52,) float32.
 
     The formula is log((x + 0.01) / (1.01 - x)). The blendshapes of brows and nose vary between 0.001 and 0.1, and log
-    odds enlarge the differences in this range. In a test, one training speaker at a time was left out, and a linear
-    discriminant of these values classified this speaker's clips into 8 emotions. It was correct for 64 % of the clips
-    with 4 speakers and for 47 % with 12 speakers.
+    odds enlarge the differences in this range. In a test, one training speaker at a time was left out. A linear
+    discriminant of the log odds classified the clips of this speaker into 8 emotions. The result was correct for 64 %
+    of the clips with 4 speakers, and for 47 % with 12 speakers.
     """
     return np.log((blendshapes + 0.01) / (1.01 - blendshapes)).mean(axis=0).astype(np.float32)
 
@@ -312,8 +313,8 @@ def log_odds(blendshapes: np.ndarray) -> np.ndarray:
 class EbmLossWeights:
     """Weights of the losses. The paper names the losses and gives no weights.
 
-    All losses have a magnitude near 1 in their units (standard deviations of the displacement, unit vectors, nats), so
-    the weights need not balance them.
+    Each loss has a magnitude near 1 in its unit, so the weights need not balance the losses. The units are standard
+    deviations of the displacement, lengths of unit vectors, and nats.
     """
 
     landmarks: float = 1.0  # L_a2m (see audio2mouth.loss) of the landmarks decoded from the values' weights
@@ -323,16 +324,16 @@ class EbmLossWeights:
     # L_a2m of the landmarks decoded from the keys' weights, as at inference. The paper has no such loss: it trains the
     # decoder only with the values' weights and relies on the alignment.
     through_keys: float = 0.0
-    picture: float = 1.0  # cross-entropy of the source's emotion, as recognised in its face; trains that classifier
+    picture: float = 1.0  # cross-entropy of the emotion that is recognised in the source's face
 
 
 def loss(net: EBM, batch: Mapping[str, Tensor], weights: EbmLossWeights) -> tuple[Tensor, dict[str, Tensor]]:
-    """All losses of the memory: their weighted sum, and the parts.
+    """All losses of the memory: the weighted sum of the losses, and each loss by name.
 
     Args:
         batch: `rest` (B, 478, 3), `blendshapes` (B, 52) and `lips` (B, T, 57, 3), see `EBM.forward`; `truth`
-            (B, T, 478, 3), the true face; `audio_emotion` (B, E) and `identity` (B, I), if the key reads them; `source`
-            (B,), class of the source's emotion, -100 if unlabelled.
+            (B, T, 478, 3), the true face; `audio_emotion` (B, E) and `identity` (B, I), if the query uses them;
+            `source` (B,), class of the source's emotion, -100 if unlabelled.
     """
     rest, lips = batch["rest"], batch["lips"]
     added = (batch["truth"] - net.start(rest, lips, batch.get("blendshapes"))) * net.moves[:, None]
@@ -371,7 +372,7 @@ def _landmarks(net: EBM, predicted: Tensor, added: Tensor, continuity: float) ->
 
 
 def load(path: Path) -> tuple[EBM, str]:
-    """The network of a checkpoint file in evaluation mode, and the kind of its identity: none, dlib or arcface.
+    """The network of a checkpoint file in evaluation mode, and its kind of identity embedding: none, dlib or arcface.
 
     Raises UserError if the file cannot be used.
     """

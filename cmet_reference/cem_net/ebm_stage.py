@@ -1,6 +1,6 @@
 """Trains EBM, CEM-Net's emotion memory, on pairs of a source clip and a target clip of one speaker.
 
-It also measures the memory on held-out speakers.
+The module also measures the memory's errors on held-out speakers.
 """
 
 from __future__ import annotations
@@ -34,24 +34,24 @@ class EbmSettings:
 
     steps: int
     batch: int = 64  # windows of T frames per step; the paper gives no number
-    rate: float = 1e-4  # learning rate, that of Audio2Mouth; the paper gives none
+    rate: float = 1e-4  # learning rate, the same as for Audio2Mouth; the paper gives none
     weight_decay: float = 0.0
     annealed: bool = False  # see training.stage.Optimizer
-    sources: int = 2  # source clips of the same speaker per target clip, drawn once; they give the references
-    # Standard deviation of random noise on the source's blendshapes, in units of their own standard deviation. It is
-    # drawn once per window and imitates another person's neutral face, so that the classifier of the source's emotion
-    # does not learn to recognise people. EAMM augments the pictures for this purpose.
+    sources: int = 2  # number of source clips of the same speaker per target clip, drawn once before training
+    # Standard deviation of random noise on the source's blendshapes, in units of the blendshapes' own standard
+    # deviation. The noise is drawn once per window. It imitates another person's neutral face, so that the classifier
+    # of the source's emotion does not learn to recognise people. EAMM augments the pictures for this purpose.
     noise: float = 0.0
     identity: Literal["none", "dlib", "arcface"] = "none"
-    # The discriminant of the source's emotion: the share of the covariance that is replaced by a multiple of the
-    # identity. In a test that left out one of 4 training speakers at a time, it was correct for 64 % of the clips with
-    # 0.1 and for 56 % with 0.3. With 12 speakers it was correct for 47 % with both values.
+    # The share of the covariance that is replaced by a multiple of the identity, in the discriminant of the source's
+    # emotion. In a test that left out one of 4 training speakers at a time, the discriminant was correct for 64 % of
+    # the clips with 0.1, and for 56 % with 0.3. With 12 speakers, it was correct for 47 % with 0.1 and with 0.3.
     shrink: float = 0.1
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A target clip, and the inputs that a source clip of the same speaker gives. E and I are sizes of embeddings."""
+    """A target clip, and the inputs from a source clip of the same speaker. E and I are the sizes of two embeddings."""
 
     face: Face  # the target clip
     rest: np.ndarray  # (478, 3), mean of the references, which are frames of the source clip
@@ -64,11 +64,11 @@ class Pair:
 
 @dataclass(frozen=True)
 class FixedNetworks:
-    """The networks that the memory uses, which this stage does not train."""
+    """The networks that the memory uses but that this stage does not train."""
 
     mouths: Audio2Mouth
-    encoder: aee.AEE | None  # gives the emotion of the audio; None: the key does not read this emotion
-    files: ModelFiles  # where the identity networks are searched
+    encoder: aee.AEE | None  # gives the emotion of the audio; None: the query does not use it
+    files: ModelFiles  # folders in which the identity networks are searched for
 
 
 class EbmStage:
@@ -125,7 +125,7 @@ class EbmStage:
             labels = np.array([class_of(c.emotion, self.emotions) for c in train])
             centres = np.stack([np.stack(vectors)[labels == k].mean(axis=0) for k in range(len(self.emotions))])
             self.net.centres.copy_(torch.from_numpy(centres))
-            if self.net.settings.decision:  # so that AEE's mistakes have no effect on the training
+            if self.net.settings.decision:  # use the labels, so that AEE's mistakes have no effect
                 vectors = [centres[k] if k >= 0 else vector for k, vector in zip(labels, vectors, strict=True)]
         return {c.clip_id: vector for c, vector in zip(train, vectors, strict=True)}
 
@@ -175,13 +175,13 @@ class EbmStage:
         """Figures of held-out pairs in which source and target have different emotions.
 
         - `error`: mean distance of all points from the truth, in percent of the eye distance.
-        - `mouth`: the same, for the points of lips and jaw.
+        - `mouth`: the same distance, for the points of lips and jaw.
         - `direction`: cosine between the mean displacement that the memory adds to a clip and the true displacement.
         - `emotion`: share of clips whose target emotion `ShapeClassifier` recognises.
         - `picture`: share of sources whose emotion the network recognises in their blendshapes.
 
-        These figures are for the memory's face. Names with `_without` are for the face without emotion, `_still` for
-        the source's face without motion, and `_truth` for the real face.
+        These figures describe the face that the memory predicts. Names with `_without` describe the face without
+        emotion, names with `_still` the source's face without motion, and names with `_truth` the real face.
         """
         errors, recognised, pictures = [], [], []
         for p in self.held_pairs:
@@ -210,9 +210,9 @@ class EbmStage:
         return {"net": self.net.record(), "identity": self.settings.identity, "emotions": list(self.emotions)}
 
     def _predict(self, p: Pair) -> tuple[np.ndarray, int | None]:
-        """The memory's face, (T, 478, 3), and the predicted class of the source's emotion.
+        """The face that the memory predicts, (T, 478, 3), and the predicted class of the source's emotion.
 
-        The class is None if the network has no classifier for it.
+        The class is None if the network does not classify the source's emotion.
         """
         device = self.net.template.device
         arrays = (p.rest, p.lips, p.blendshapes, p.audio_emotion, p.identity)
@@ -237,16 +237,16 @@ def _cosine(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def mouth_spread(faces: Sequence[Face], ridge: float = 1e-3) -> np.ndarray:
-    """The linear map from the motion of lips and jaw to that of the whole face, (171, 1434) float32.
+    """The linear map from the motion of lips and jaw to the motion of the whole face, (171, 1434) float32.
 
-    It is a ridge regression of displacements from the mean face of each clip. The motion of the points of lips and jaw
-    themselves is copied.
+    The map is a ridge regression of displacements from the mean face of each clip. The points of lips and jaw are exact
+    copies of the input.
 
     Args:
         ridge: the penalty, in units of the mean variance of the coordinates of lips and jaw.
     """
     square, product = np.zeros((3 * len(POINTS),) * 2), np.zeros((3 * len(POINTS), 3 * ebm.N_POINTS))
-    for f in faces:  # one clip at a time, because the frames of a large corpus need 30 GB
+    for f in faces:  # one clip at a time, because all frames of a large corpus need 30 GB
         moved = (f.head - f.head.mean(axis=0)).astype(np.float64)
         x = moved[:, POINTS].reshape(len(moved), -1)
         square += x.T @ x
@@ -308,7 +308,7 @@ class ShapeClassifier:
 
 
 class Identities:
-    """Computes identity embeddings of clips from their first picture, once per clip."""
+    """Computes the identity embedding of each clip once, from the first picture of the clip."""
 
     def __init__(self, kind: Literal["none", "dlib", "arcface"], files: ModelFiles) -> None:
         self.kind, self.files = kind, files

@@ -16,7 +16,8 @@ from cmet_reference.training import checkpoints
 from talking_face.pretrained.face_landmarker import FaceLandmarker
 from talking_face.pretrained.model_files import ModelFiles
 
-# Points of eyelids and irises. The motion of these points in the source (blinks, gaze) is added to the predicted face.
+# Points of eyelids and irises. The motion of these points in the source clip (blinks, gaze) is added to the predicted
+# face.
 EYES = (
     *(33, 246, 161, 160, 159, 158, 157, 173, 133, 155, 154, 153, 145, 144, 163, 7),
     *(362, 398, 384, 385, 386, 387, 388, 466, 263, 249, 390, 373, 374, 380, 381, 382),
@@ -32,10 +33,10 @@ class CemNetFace:
 
         Args:
             folder: the folder of audio2mouth.safetensors, aee.safetensors and ebm.safetensors.
-            memory: False adds no emotion (the paper's "w/o EBM"). For the paper's "w/o AEE", train a memory whose key
+            memory: False adds no emotion (the paper's "w/o EBM"). For the paper's "w/o AEE", train a memory whose query
                 has no emotion of the audio: `[ebm.net] audio_emotion = 0`.
             device: a torch device.
-            files: where the networks for identity and blendshapes are searched.
+            files: the folders in which the networks for identity and blendshapes are searched for.
 
         Raises:
             MissingWeights: a file is absent.
@@ -59,15 +60,15 @@ class CemNetFace:
         reference_frames: np.ndarray | None = None,
         reference_blendshapes: np.ndarray | None = None,
     ) -> np.ndarray:
-        """The face that speaks the audio.
+        """The landmarks of a face that speaks the audio.
 
         Args:
-            audio: (N,) int16, 16 kHz. The lips follow it, and the face shows its emotion.
+            audio: (N,) int16, 16 kHz. The lips follow this audio, and the face shows the emotion of this audio.
             reference_landmarks: (R, 478, 3) px, no NaN: the speaker in one expression.
-            source_landmarks: (S, 478, 3) px of the output, no NaN: head pose, blinks and gaze. The last frame is
-                repeated if they are too few.
+            source_landmarks: (S, 478, 3) px of the output, no NaN: head pose, blinks and gaze. If there are fewer than
+                `frames`, the last frame is repeated.
             frames: the number of output frames.
-            reference_frames: (R, H, W, 3) uint8 RGB. They give the identity and, by default, the expression.
+            reference_frames: (R, H, W, 3) uint8 RGB. These pictures give the identity and, by default, the expression.
             reference_blendshapes: (R, 52) in [0, 1], MediaPipe's; default: measured in `reference_frames`.
 
         Returns:
@@ -100,7 +101,7 @@ class CemNetFace:
         pictures: np.ndarray | None,
         blendshapes: np.ndarray | None,
     ) -> dict[str, torch.Tensor]:
-        """The inputs of the memory's key, except the lips."""
+        """The inputs of the memory's query, except the lips."""
         key = {}
         reads_pictures = self.memory.picture is not None or self.memory.settings.neutral
         if pictures is None and (self.identity != "none" or (reads_pictures and blendshapes is None)):
@@ -123,7 +124,7 @@ class CemNetFace:
 
 
 def audio_emotion_of(encoder: aee.AEE, memory: ebm.EBM, audio: np.ndarray) -> torch.Tensor:
-    """The emotion embedding of audio for the memory's key, (E,), from (N,) int16 at 16 kHz."""
+    """The emotion embedding of audio for the memory's query, (E,), from (N,) int16 at 16 kHz."""
     device = memory.template.device
     vector, shares = (torch.from_numpy(x).to(device) for x in (encoder.emotion(audio), encoder.probabilities(audio)))
     return memory.decided_embedding(vector, shares)

@@ -1,7 +1,7 @@
-"""Makes CEM-Net's training stages from its settings, in training order.
+"""Creates CEM-Net's training stages from the settings, in training order.
 
-The stages are Audio2Mouth, AEE, EBM, and then `appearance` and `skin`, which belong to the mesh renderer and are also
-used by C-MET. The last stage is the flow renderer, if the settings have a table for it.
+The first three stages are Audio2Mouth, AEE and EBM. Then come `appearance` and `skin`, two networks of the mesh
+renderer, which C-MET uses too. The last stage is the flow renderer, if the settings have the table `renderer`.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ def stages(
     """The stage factories of `cmet-eval train cem-net`; None for a stage without settings.
 
     If there is a shard set called `lrs2`, then Audio2Mouth and the flow renderer learn from it alone, as in the paper.
-    AEE learns from it too, in addition to the other shard sets, for its text task. The other stages learn from all
-    other shard sets.
+    AEE learns from `lrs2` and from all other shard sets, because its text task needs transcripts. The other stages
+    learn from all shard sets except `lrs2`.
     """
     emotional = [folder for name, folder in folders.items() if name != "lrs2"]
     speech = [folders["lrs2"]] if "lrs2" in folders else emotional
@@ -81,7 +81,7 @@ def stages(
 
 
 def transcripts_of(folders: Iterable[Path]) -> dict[str, str]:
-    """The transcripts by clip id, for the clips that have one."""
+    """The transcripts by clip id, for the clips that have a transcript."""
     out: dict[str, str] = {}
     for folder in sorted(folders):
         rows = ShardSet(folder).clips
@@ -90,7 +90,7 @@ def transcripts_of(folders: Iterable[Path]) -> dict[str, str]:
     return out
 
 
-# The classes for a stage's table in the TOML: settings of the network, settings of the training, weights of the losses.
+# The settings classes of each stage: for the network, for the training and for the weights of the losses.
 _TABLES: Mapping[str, tuple[type | None, type, type | None]] = {
     "audio2mouth": (audio2mouth.Audio2MouthNetSettings, Audio2MouthSettings, None),
     "aee": (aee_settings.AeeNetSettings, AeeSettings, aee_settings.AeeLossWeights),
@@ -101,9 +101,10 @@ _TABLES: Mapping[str, tuple[type | None, type, type | None]] = {
 
 
 def stage_settings(config: Mapping[str, Any], name: str) -> list[Any]:
-    """The settings in a stage's table: of the network, of the training, and the weights of the losses.
+    """The settings in the table of a stage: of the network, of the training, and the weights of the losses.
 
-    The inner tables `net` and `weights` have the settings of the network and the weights of the losses.
+    The settings of the network are in the inner table `net`, and the weights of the losses in the inner table
+    `weights`.
 
     Raises UserError for an unknown field.
     """

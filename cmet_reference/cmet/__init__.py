@@ -1,1 +1,1 @@
-"""C-MET: maps a change of emotion in speech (a direction) to a change of a face's expression code."""
+"""C-MET maps a change of emotion in speech, called a direction, to a change of the face's expression code."""

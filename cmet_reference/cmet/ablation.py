@@ -1,9 +1,10 @@
-"""Trains and prints two small ablation tables of C-MET, measured on held-out speakers.
+"""Trains variants of C-MET and prints how well each variant predicts the directions of held-out speakers.
 
 `python -m cmet_reference.cmet.ablation DATA references` compares the three kinds of reference tokens: `released`,
-`zero` and `predicted`. `... DATA losses` compares the losses of the paper's Table 6: reconstruction alone, with the
-contrastive loss, and with both other losses. The figures are those of `figures.directions`, as mean and standard
-deviation over the seeds.
+`zero` and `predicted`. `python -m cmet_reference.cmet.ablation DATA losses` compares three losses, as Table 6 of the
+paper does: the reconstruction loss alone, with the contrastive loss, and with the contrastive loss and the loss for
+opposite directions. The columns are the figures of `figures.directions`, each as mean and standard deviation over the
+seeds.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from talking_face.files import write_text
 from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import UserError
 
-Figures = dict[str, dict[str, list[float]]]  # by row and column, one value per seed
+Figures = dict[str, dict[str, list[float]]]  # keys: row, then column; each list has one value per seed
 
 
 def variants(table: str, settings: CMetSettings) -> dict[str, CMetSettings]:
@@ -49,10 +50,10 @@ def run(table: str, data: Path, settings: CMetSettings, seeds: Sequence[int], ou
     A finished training in such a folder is not repeated.
 
     Returns:
-        figures by row and name, one value per seed.
+        one value per seed for each row and column.
 
     Raises:
-        UserError: there is no test split, or no speaker in it shows neutral and other emotions.
+        UserError: there is no test split, or no speaker of the test split shows neutral and other emotions.
     """
     train, test = read_clips([data], quiet=quiet), read_clips([data], "test", quiet=quiet)
     files = ModelFiles.from_environment(data)
@@ -74,7 +75,7 @@ def run(table: str, data: Path, settings: CMetSettings, seeds: Sequence[int], ou
 
 
 def table_of(figures: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
-    """The table in Markdown: mean and standard deviation over the seeds."""
+    """The table in Markdown. A cell has the mean and the standard deviation over the seeds."""
     names = list(next(iter(figures.values())))
     lines = ["| | " + " | ".join(names) + " |", "|---|" + "---|" * len(names)]
     for row, values in figures.items():

@@ -1,11 +1,12 @@
-"""The default face codec: encodes MediaPipe's 52 coefficients as ten numbers, and decodes these to landmarks.
+"""The default face codec encodes MediaPipe's 52 coefficients of an expression as ten numbers, and decodes landmarks.
 
-An expression lasts longer than sounds and blinks. Therefore the coefficients are averaged over two seconds and then
-projected to a code. A code gives a slow displacement of the landmarks. Audio2Mouth gives the motion of the lips as a
-displacement from their mean position, so that both displacements can be added.
+The ten numbers are called a code. An expression lasts longer than sounds and blinks. Therefore the coefficients are
+averaged over two seconds before they are projected to a code. A code gives a slow displacement of the landmarks. The
+network Audio2Mouth gives the motion of the lips, as a displacement from the mean position of the lips. The two
+displacements are added.
 
-`python -m cmet_reference.cmet.blendshape DATA` fits the codec and prints the variance that it explains on held-out
-speakers.
+`python -m cmet_reference.cmet.blendshape DATA` fits the codec and prints the share of variance that the codec explains
+on held-out speakers.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ from cmet_reference.geometry import Pose, fit_pose, to_head, to_picture
 from cmet_reference.render.base import Renderer
 from talking_face.reasons import UserError
 
-SLOW = 51  # frames (2 s) in the mean; compared with 25 and 101, it explains most of the held-out landmarks' variance
+SLOW = 51  # frames (2 s) in the mean; 25 and 101 explain less variance of held-out landmarks
 RIDGE = 0.1  # penalty relative to the mean variance of a predictor; 0.001 to 0.1 change the held-out R2 by 0.02
-SPEECH_SIZE = 12  # number of principal motions of lips and jaw from which the motion of the skin is predicted
+SPEECH_SIZE = 12  # number of principal components of the motion of lips and jaw; they predict the skin
 _NOSE_TIP, _PHILTRUM, _CHIN = 4, 164, 152
 
 REGIONS: Mapping[str, tuple[int, ...]] = {
@@ -42,7 +43,7 @@ REGIONS: Mapping[str, tuple[int, ...]] = {
 
 @dataclass(frozen=True)
 class BlendshapeModel:
-    """The fitted codec: float32 arrays. Their names are stored in checkpoints."""
+    """The float32 arrays of the fitted codec. The names of the arrays are stored in checkpoints."""
 
     template: np.ndarray  # (478, 3) mean face in the head's frame
     centre: np.ndarray  # (52,) coefficients of a face whose code is zero
@@ -56,7 +57,7 @@ class BlendshapeModel:
         return self.to_code.shape[1]
 
     def codes(self, blendshapes: np.ndarray) -> np.ndarray:
-        """Encodes (T, 52) coefficients as (T, C) float32; each code is for the two seconds around its frame."""
+        """Encodes (T, 52) coefficients as (T, C) float32. Each code describes the two seconds around its frame."""
         return ((slow(blendshapes) - self.centre) @ self.to_code).astype(np.float32)
 
     def displaced(self, codes: np.ndarray) -> np.ndarray:
@@ -64,20 +65,21 @@ class BlendshapeModel:
         return np.tensordot(codes, self.to_points, axes=1).astype(np.float32)
 
     def upper(self) -> np.ndarray:
-        """The weight of each point, (478,): 1 if speech does not move it, 0 if it does.
+        """The weight of each point, (478,): 1 for points that speech does not move, 0 for points that speech moves.
 
-        It is 1 above the tip of the nose, 0 below the philtrum, and linear between them.
+        The weight is 1 above the tip of the nose and 0 below the philtrum. It changes linearly between these two
+        heights.
         """
         y = self.template[:, 1]
         return np.clip((y[_PHILTRUM] - y) / (y[_PHILTRUM] - y[_NOSE_TIP]), 0, 1).astype(np.float32)
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """The arrays by name, for a checkpoint. `BlendshapeModel(**arrays)` makes the model again."""
+        """The arrays by name, for a checkpoint. `BlendshapeModel(**arrays)` creates the model again."""
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
 
 def slow(track: np.ndarray, width: int = SLOW) -> np.ndarray:
-    """Replaces each frame of (T, ...) by the mean of the `width` frames around it; fewer near the ends."""
+    """Replaces each frame of (T, ...) by the mean of the `width` frames around this frame; near the ends, of fewer."""
     n = len(track)
     total = np.concatenate([np.zeros((1, *track.shape[1:])), np.cumsum(track, axis=0, dtype=np.float64)])
     at = np.arange(n)
@@ -88,20 +90,21 @@ def slow(track: np.ndarray, width: int = SLOW) -> np.ndarray:
 def fit_model(clips: Sequence[ClipArrays], size: int = 10) -> BlendshapeModel:
     """Fits the codec to a training split.
 
-    Codes are principal components of the clips' mean coefficients. The neutral mean of the speaker is subtracted first,
-    and the mean over a clip removes the content, so that neither speaker nor content becomes a component. Coefficients
-    are also divided by the square root of their standard deviation (Pareto scaling). Without this scaling, the small
-    coefficients of brows and nose would have no effect. With a division by the standard deviation itself, coefficients
-    that hardly move would have too much effect. Codes have a mean variance of 1, which is the unit of the losses.
+    Codes are principal components of the mean coefficients of the clips. Neither speaker nor content should become a
+    component. Therefore the neutral mean of the speaker is subtracted first, and the mean over a clip removes the
+    content. Coefficients are also divided by the square root of their standard deviation (Pareto scaling). Without this
+    scaling, the small coefficients of brows and nose would have no effect. If coefficients were divided by the standard
+    deviation itself, coefficients that hardly change would have too much effect. Codes are scaled to a mean variance of
+    1, which is the unit of the losses.
 
-    Landmarks are predicted from codes by ridge regression. Both are averaged over two seconds and are relative to the
-    speaker's neutral mean.
+    A ridge regression predicts landmarks from codes. For this regression, landmarks and codes are averaged over two
+    seconds and are relative to the speaker's neutral mean.
 
     Args:
         size: C, the number of components.
 
     Raises:
-        UserError: there are not more clips than components.
+        UserError: the number of clips is not greater than `size`.
     """
     if len(clips) <= size:
         raise UserError(f"{len(clips)} clips of the training split are too few for {size} expression components")
@@ -130,7 +133,7 @@ def explained(model: BlendshapeModel, clips: Sequence[ClipArrays]) -> dict[str, 
     """The share of the landmarks' slow motion that the codes explain, for each region of the face.
 
     R2 = 1 - sum |true - predicted|^2 / sum |true|^2 over clips, frames and coordinates. The displacements are relative
-    to the speaker's neutral mean, so that a codec that always predicts this mean has R2 = 0.
+    to the speaker's neutral mean. Therefore a codec that always predicts this mean has R2 = 0.
     """
     heads = [to_head(c.landmarks, fit_pose(c.landmarks, model.template)) for c in clips]
     codes, points = _from_rest(clips, heads, lambda c: model.codes(c.blendshapes))
@@ -163,7 +166,7 @@ def _from_rest(
 def _rests(clips: Sequence[ClipArrays], means: np.ndarray) -> np.ndarray:
     """The neutral mean of each clip's speaker, (N, ...), from the means of the clips, (N, ...).
 
-    If a speaker has no neutral clip, it is the mean of all clips of that speaker.
+    If a speaker has no neutral clip, the mean of all clips of that speaker is returned instead.
     """
     out = np.empty_like(means)
     for speaker in {c.speaker for c in clips}:
@@ -196,7 +199,7 @@ class BlendshapeCodec:
     def lips(self, audio: np.ndarray, identity: Face, frames: int) -> np.ndarray:
         """The lip motion, (frames, 57, 3): displacements of Audio2Mouth's points from their mean in `identity`.
 
-        They are in the head's frame.
+        The displacements are in the head's frame.
         """
         if self.mouth is None:
             raise UserError("lips need Audio2Mouth: run `cmet-eval train cem-net --data SHARDS --stage audio2mouth`")
@@ -204,16 +207,17 @@ class BlendshapeCodec:
         landmarks = identity.need("landmarks", "Audio2Mouth")
         known = to_head(landmarks, fit_pose(landmarks, template))
         take = np.linspace(0, len(known) - 1, self.mouth.settings.references).round().astype(int)
-        # Audio2Mouth also reads the upper face. It gets the same mean face in each frame, so that only speech moves the
-        # mouth.
+        # Audio2Mouth also reads the upper face. Here it gets the same mean face in every frame, so that only speech
+        # moves the mouth.
         held_still = np.repeat(known.mean(axis=0, keepdims=True), frames, axis=0)
         return self.mouth.mouth(audio, known, held_still, frames) - known[take][:, POINTS].mean(axis=0)
 
     def points(self, identity: Face, lips: np.ndarray, pose: Face, codes: np.ndarray) -> np.ndarray:
         """The face's landmarks: (T, 478, 3) px of the picture of `pose`.
 
-        The face is the sum of four parts: the mean face of `identity`; the displacement of the codes; the lips, with
-        the skin that they move; and the fast motion of the upper face in the video of `pose` (blinks, gaze).
+        The face is the sum of four parts. The first part is the mean face of `identity`. The second part is the
+        displacement of the codes. The third part is the motion of the lips and of the skin around the lips. The fourth
+        part is the fast motion of the upper face (blinks, gaze) in the video of `pose`.
         """
         n, model = len(lips), self.model
         landmarks = identity.need("landmarks", self.name)
@@ -247,7 +251,7 @@ class BlendshapeCodec:
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, dict[str, float]]:
-    """Fit on the training split; print R2 on it and on the other split's speakers as JSON."""
+    """Fit the codec on the training split; print R2 as JSON for this split and for the speakers of the other split."""
     parser = argparse.ArgumentParser(prog="python -m cmet_reference.cmet.blendshape", description=main.__doc__)
     parser.add_argument("data", type=Path, help="a shard set")
     parser.add_argument("--split", default="test", help="the split of held-out speakers")

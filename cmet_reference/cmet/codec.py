@@ -1,8 +1,8 @@
 """The interface of face codecs, which encode an expression as a few numbers per frame and draw a face from them.
 
-C-MET changes only these codes; its network does not read pictures. `blendshape` is the default codec and needs no
-download. `edtalk` is the paper's codec, and `pd_fgc` is the codec of the paper's plug-in test. These two load the
-authors' weights.
+C-MET changes only these numbers, which are called a code; the network of C-MET does not read pictures. `blendshape` is
+the default codec and needs no download. `edtalk` is the codec of the C-MET paper, and `pd_fgc` is a second codec with
+which the paper tests C-MET. `edtalk` and `pd_fgc` load the weights of their authors.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from talking_face.reasons import ClipError, Reason
 
 @dataclass(frozen=True)
 class Face:
-    """The data that is known about a video of one person: T frames at 25 frames/s. Each codec uses what it needs."""
+    """The known data of a video of one person: T frames at 25 frames/s. Each codec uses only some of the arrays."""
 
     frames: np.ndarray | None = None  # (T, H, W, 3) uint8 RGB
     landmarks: np.ndarray | None = None  # (T, 478, 3) px, no NaN
     blendshapes: np.ndarray | None = None  # (T, 52) in [0, 1], no NaN
 
     def need(self, part: str, who: str) -> np.ndarray:
-        """The array called `part`. Raises ClipError if it is absent or empty; the message names the user `who`."""
+        """The array called `part`. Raises ClipError if it is absent or empty; the message names its user, `who`."""
         value = getattr(self, part)
         if value is None or not len(value):
             raise ClipError(Reason.MISSING_FILE, f"{who} needs {part} of the video, which are absent")
@@ -61,7 +61,7 @@ def held(track: np.ndarray, frames: int) -> np.ndarray:
 def smoothed_lips(lips: np.ndarray) -> np.ndarray:
     """Smooths (T, C) over time with a Gaussian of three weights, 0.274, 0.452 and 0.274 (standard deviation 1).
 
-    Source: conv_feat in src/util.py of C-MET. As in that function, values beyond the ends are zero.
+    Source: conv_feat in src/util.py of C-MET. As in that function, values before the start and after the end are zero.
     """
     taps = np.exp(-np.array([1.0, 0.0, 1.0]) / 2)
     taps /= taps.sum()

@@ -1,8 +1,8 @@
-"""C-MET's connector network, the only trained part: maps a direction of speech to a direction of expression codes.
+"""The connector is the only trained network of C-MET: it maps a direction of speech to a direction of expression codes.
 
 Tokens, tokenizers and the order of operations are those of src/connector.py in ChanHyeok-Choi/C-MET. One thing is
-added: codes of another size than 10, which the released class cannot read. After the strided convolutions, a code of
-size 10 has one position. A larger code has several positions, and their mean is used.
+added: codes can have another size than 10, which the released class cannot read. After the strided convolutions, a code
+of size 10 has one position. A larger code has several positions, and the mean over these positions is used.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-REFERENCE, SPEECH, INPUT = 1, 2, 3  # rows of the embedding of token kinds; row 0 is not used
-_MAX_LENGTH = 512  # rows of the table of positions
+REFERENCE, SPEECH, INPUT = 1, 2, 3  # row of each kind of token in the embedding of kinds; row 0 is not used
+_MAX_LENGTH = 512  # greatest number of positions that are encoded
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class ConnectorSettings:
 
 
 class Tokens(NamedTuple):
-    """The tokenizers' outputs before positions are added, (B, n, width) each. The contrastive loss needs them."""
+    """The tokenizers' outputs before positions are added, (B, n, width) each. Inputs of the contrastive loss."""
 
     reference: Tensor
     speech: Tensor
@@ -131,7 +131,8 @@ class Connector(nn.Module):
 
         Args:
             reference: (B, window, code) directions of the block before; zeros for the first block.
-            speech: (B, 1, speech) encoding of the target emotion's utterances minus that of the source emotion's.
+            speech: (B, 1, speech) encoding of the target emotion's utterances minus the encoding of the source
+                emotion's utterances.
             codes: (B, window, code) expression codes to change.
 
         Returns:
@@ -148,7 +149,7 @@ class Connector(nn.Module):
             [
                 tokens.reference + self.position[: reference.shape[1]] + kind[REFERENCE],
                 tokens.speech + kind[SPEECH],  # one token, which needs no position
-                tokens.input + self.position[:n] + kind[INPUT],  # positions start at 0 again
+                tokens.input + self.position[:n] + kind[INPUT],  # positions start at 0 too
             ],
             dim=1,
         )
@@ -158,7 +159,7 @@ class Connector(nn.Module):
 def _initialise(module: nn.Module) -> None:
     """Initialises every nn.Linear with Xavier-normal weights and bias 0.
 
-    The attention's in_proj is not an nn.Linear, so it keeps torch's initial values.
+    The layer in_proj of the attention is not an nn.Linear, so in_proj keeps torch's initial values.
     """
     if isinstance(module, nn.Linear):
         nn.init.xavier_normal_(module.weight)

@@ -1,10 +1,10 @@
 """Draws C-MET's training samples, as a pure function of (seed, step).
 
 Source: src/dataset_emo12.py of ChanHyeok-Choi/C-MET. Two properties of that code are kept as defaults, because the
-published numbers depend on them. First, the reference tokens are the true direction in the frames before the window.
-The direction is constant over time, so the input contains the answer unless the window starts at frame 0. The setting
-`reference` changes this. Second, the speech vectors come from all speakers of the split. The setting `speech_speakers`
-changes this.
+published numbers depend on these properties. First, the reference tokens are the true direction in the frames before
+the window. The direction is constant over time, so the reference tokens contain the answer, unless the window starts at
+frame 0. The setting `reference` can replace these tokens. Second, the speech vectors come from all speakers of the
+split. The setting `speech_speakers` can restrict the speakers.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from cmet_reference.cmet.speech import PoolEncoder
 from talking_face.emotions import EMOTIONS
 from talking_face.reasons import UserError
 
-# Clip numbers in MEAD: _EPOCH has the clips that are drawn in an epoch, _MEAN those whose codes are averaged.
+# Clip numbers in MEAD: _EPOCH has the clips that are drawn in an epoch, _MEAN has the clips whose codes are averaged.
 _EPOCH = {"neutral": {*range(1, 4), *range(31, 41)}, "emotional": {*range(1, 4), *range(21, 31)}}
 _MEAN = {"neutral": {*range(1, 11), *range(31, 41)}, "emotional": {*range(1, 11), *range(21, 31)}}
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How samples are drawn. The defaults are those of the released code, except `takes`, which is only for MEAD."""
+    """How samples are drawn. The defaults are those of the released code, except the default of `takes`."""
 
     batch: int = 128
     window: int = 5
@@ -35,16 +35,17 @@ class Sampling:
     direction: Literal["average", "first", "max", "random", "raw"] = "average"  # see `_direction`
     identity: Literal["same", "different"] = "same"  # the codes are of the drawn clip's speaker, or of a random speaker
     speech_clips: int = 10  # utterances per pool
-    # Speakers of the utterances. "all": everybody; "same": the drawn clip's speaker. "some": a few speakers, drawn for
-    # each sample and used for both emotions; their utterances are drawn with replacement. Pools of "all" hardly vary if
-    # there are few speakers, and the network then memorises their noise.
+    # The speakers whose utterances are used. "all": all speakers. "same": the speaker of the drawn clip. "some": a few
+    # speakers, who are drawn for each sample and used for source and target emotion; utterances are drawn with
+    # replacement. If there are few speakers, the pools of "all" hardly vary, and the network memorises the noise of
+    # these pools.
     speech_speakers: Literal["all", "same", "some"] = "all"
-    speech_stride: int = 7  # step between the target emotion's utterances in its list; 1 for the source emotion
-    scale_intensity: bool = False  # normalise utterance vectors to length 1, and their difference to the level
+    speech_stride: int = 7  # step in the list of the target emotion's utterances; the source emotion's step is 1
+    scale_intensity: bool = False  # scale utterance vectors to length 1, and their difference to the intensity
     reference: Literal["released", "zero", "predicted"] = "released"
     # Standard deviation, in units of the codes, of a random offset. The same offset is added to all codes of a sample,
-    # in the source and in the target emotion. It imitates other people; the released code has no such offset. Without
-    # it, the input codes identify the speaker if there are only four training speakers.
+    # in the source and in the target emotion. The offset imitates other people; the released code has no such offset.
+    # If there are only four training speakers and no offset, the network can identify the speaker from the input codes.
     identity_noise: float = 0.0
     # "released": an epoch has only MEAD's clips 1-3 and 21-30; for neutral, clips 1-3 and 31-40.
     takes: Literal["all", "released"] = "all"
@@ -52,7 +53,7 @@ class Sampling:
 
 @dataclass(frozen=True)
 class CodedClips:
-    """Clips in the form that the sampler needs. All sequences have one entry per clip, in the order of `clip_ids`."""
+    """The clips, as the sampler needs them. All sequences have one entry per clip, in the order of `clip_ids`."""
 
     clip_ids: Sequence[str]
     speakers: Sequence[str]
@@ -66,7 +67,7 @@ class CodedClips:
 
 
 class Sampler:
-    """Draws batches. Clips are grouped by speaker, emotion and level. `batch` is a pure function of the step."""
+    """Draws batches of clips, grouped by speaker, emotion and intensity. `batch` is a pure function of the step."""
 
     def __init__(self, clips: CodedClips, sampling: Sampling, seed: int, pools: PoolEncoder) -> None:
         """Groups the clips.
@@ -89,7 +90,7 @@ class Sampler:
         self.index = [i for i in range(len(clips)) if self._counts(i, _EPOCH) and self._targets(i)]
         if not self.index:
             raise UserError("no speaker of the training split shows two emotions at one level; C-MET learns from pairs")
-        # An epoch has only whole batches (drop_last), unless the clips are fewer than a batch.
+        # An epoch has only whole batches, unless there are fewer clips than a batch needs.
         n = len(self.index)
         self.epoch = n - n % sampling.batch if n >= sampling.batch else n
         self._order = lru_cache(maxsize=2)(self._shuffled)
@@ -105,8 +106,9 @@ class Sampler:
             label (B,) int64: target emotion, an index of EMOTIONS.
             before_source, before_target (B, W, C): only with `reference = predicted`, the codes of the block before the
                 window, for which the network predicts the reference tokens.
-            has_before (B,) float32: only with `reference = predicted`, 1 if these codes are used. It is 0 with a
-                probability of at least one half; such a sample is treated like the first block of a clip.
+            has_before (B,) float32: only with `reference = predicted`. It is 1 if the codes of the block before are
+                used. It is 0 with a probability of at least one half; then the sample is treated like the first block
+                of a clip.
         """
         draw = np.random.default_rng((self.seed, step))
         size = self.sampling.batch
@@ -151,7 +153,10 @@ class Sampler:
         return self.pool_encoder.direction(*vectors_of)
 
     def _clips_of(self, speakers: Sequence[str | None]) -> list[int]:
-        """Indices of all clips of the speakers (None: everybody). They replace a pool that would be empty."""
+        """Indices of all clips of the speakers; the speaker None means all speakers.
+
+        These clips are used if a pool would be empty.
+        """
         return [i for i, s in enumerate(self.clips.speakers) if s in speakers or None in speakers]
 
     def _sample(self, index: int, draw: np.random.Generator) -> dict[str, np.ndarray]:
@@ -204,9 +209,9 @@ class Sampler:
         return {name: np.asarray(value) for name, value in out.items()}
 
     def _mean(self, cell: list[int], draw: np.random.Generator) -> np.ndarray:
-        """The mean codes of random clips of a cell. Clips shorter than the longest one are repeated to its length.
+        """The mean codes of random clips of a cell. Short clips are repeated to the length of the longest clip.
 
-        A cell is the list of the clips of one speaker, emotion and level.
+        A cell is the list of the clips of one speaker, emotion and intensity.
         """
         tracks = [self.clips.codes[cell[i]] for i in draw.integers(len(cell), size=self.sampling.clips)]
         n = max(len(t) for t in tracks)
@@ -242,8 +247,9 @@ def _level(emotion: str, level: int) -> int:
 def _direction(first: np.ndarray, second: np.ndarray, rule: str, draw: np.random.Generator) -> np.ndarray:
     """The direction (T, C) from the codes `first` to the codes `second`. It is constant over time except for `raw`.
 
-    `raw` is the difference in every frame. `average` is its mean over time, `first` its first frame, and `max` its
-    frame with the largest mean. `random` is the difference of two random frames.
+    `raw` is the difference in every frame. `average` is the mean of this difference over time, `first` is the
+    difference in the first frame, and `max` is the difference in the frame where its mean is largest. `random` is the
+    difference of two random frames.
     """
     gap = second - first
     if rule == "raw":

@@ -1,8 +1,8 @@
-"""The EDTalk codec of C-MET: a code is EDTalk's ten expression weights per frame; EDTalk's generator draws the face.
+"""C-MET's EDTalk codec: the code of a frame is EDTalk's ten expression weights, and EDTalk's generator draws the face.
 
-This file has no code of EDTalk. The user names a checkout with the authors' weights: of tanshuai0219/EDTalk, or of
-ChanHyeok-Choi/C-MET, which contains EDTalk's networks. The checkout's code runs in this process, so name only a
-checkout that you trust. Source of the calls: networks/generator.py of EDTalk (compute_alpha_D,
+This file has no code of EDTalk. The user names a git checkout with the authors' weights. It is a checkout of
+tanshuai0219/EDTalk, or of ChanHyeok-Choi/C-MET, which contains EDTalk's networks. The code of the checkout runs in this
+process, so name only a checkout that you trust. Source of the calls: networks/generator.py of EDTalk (compute_alpha_D,
 test_EDTalk_AV_use_exp_weight) and inference.py of C-MET.
 """
 
@@ -25,7 +25,7 @@ from cmet_reference.cmet.codec import Face, held, smoothed_lips
 from talking_face.reasons import UserError
 
 SIZE = 256
-_PACKAGES = ("src/EDTalk/networks", "networks")  # the networks in a checkout of C-MET, and in one of EDTalk
+_PACKAGES = ("src/EDTalk/networks", "networks")  # folders of the networks in C-MET's and EDTalk's checkout
 _WEIGHTS = ("pretrained_weights", "ckpts")
 _BATCH = 16
 
@@ -131,7 +131,7 @@ def _weights(checkout: Path, file: str) -> Path:
 
 
 def _fill(net: nn.Module, path: Path, key: str) -> None:
-    """Load the state dict called `key` of a torch file into the network. Only tensors are read; no code is run."""
+    """Load the state dict called `key` of a torch file into the network. Only tensors are read; code in the file never runs."""
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
         state = found[key]
@@ -147,7 +147,7 @@ def _fill(net: nn.Module, path: Path, key: str) -> None:
 def import_from(folder: Path, name: str) -> ModuleType:
     """Imports a module of the checkout's package under a unique package name.
 
-    The name must be a package's, because the modules of the checkout import each other relatively.
+    The unique name must be the name of a package, because the modules of the checkout import each other relatively.
     """
     package = f"_edtalk_{abs(hash(folder.resolve())):x}"
     if package not in sys.modules:

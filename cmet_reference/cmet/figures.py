@@ -1,6 +1,6 @@
 """Measures how well C-MET predicts expression directions on held-out speakers.
 
-A direction is a difference between two expression codes: from one emotion to another.
+A direction is the difference between the expression codes of two emotions.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from cmet_reference.cmet.data import CodedClips
 from cmet_reference.cmet.speech import PoolEncoder
 from talking_face.emotions import EMOTIONS
 
-POOL = 10  # utterances per emotion, as in C-MET's inference
+POOL = 10  # number of utterances per emotion, as in C-MET's inference
 MOST_FRAMES = 50  # only the first frames of a neutral clip are used: ten blocks
 FIGURES = (
     "cosine",
@@ -31,14 +31,15 @@ FIGURES = (
 def predict(connector: Connector, speech: np.ndarray, codes: np.ndarray, reference: str = "previous") -> np.ndarray:
     """Predicts the direction of every frame, block by block.
 
-    The reference tokens of a block are the prediction for the block before it; those of the first block are zeros. An
-    incomplete last block is filled with copies of its last frame. The released inference discards such a block; see
-    `generate`.
+    The reference tokens of a block are the prediction for the block before. The reference tokens of the first block are
+    zeros. An incomplete last block is filled with copies of its last frame. The released inference discards an
+    incomplete block; see `generate`.
 
     Args:
         speech: (N, D) directions of speech for N cases, the differences of two results of `PoolEncoder`.
         codes: (N, T, C) expression codes to change, T >= 1.
-        reference: "previous" as above, or "zero": the reference tokens of all blocks are zeros.
+        reference: "previous": the prediction for the block before. "zero": the reference tokens of all blocks are
+            zeros.
 
     Returns:
         (N, T, C) float32.
@@ -66,28 +67,30 @@ def predict(connector: Connector, speech: np.ndarray, codes: np.ndarray, referen
 def directions(
     connector: Connector, clips: CodedClips, lookup: np.ndarray, pools: PoolEncoder, reference: str = "previous"
 ) -> dict[str, float]:
-    """The quality of predicted directions, compared with a lookup by emotion label.
+    """The quality of predicted directions, and of a lookup table of mean directions by emotion label.
 
-    One direction is predicted for every speaker and target emotion, from the speaker's first neutral clip. The speech
-    pools have up to ten clips of all speakers, those with the highest level first, as at inference. The true direction
-    is the speaker's mean code in the target emotion minus the speaker's mean neutral code.
+    One direction is predicted for every speaker and target emotion, from the speaker's first neutral clip. As at
+    inference, a speech pool has up to ten clips of all speakers, and clips of the highest intensity are chosen first.
+    The true direction is the speaker's mean code in the target emotion minus the speaker's mean neutral code.
 
     Directions are centred before the comparison: for each speaker, the mean over target emotions is subtracted. A
     prediction that is the same for all emotions therefore scores 0. The figures are means over speakers and emotions:
 
     - `cosine`: the cosine between the predicted and the true direction.
-    - `cosine_own`: the same, with speech pools of the speaker alone.
-    - `cosine_lookup`: the same, with the lookup's direction in place of the prediction.
-    - `emotion_accuracy`: the share of directions whose nearest direction in the lookup (by cosine) has the correct
-      emotion. `emotion_accuracy_own` uses pools of the speaker alone; `emotion_accuracy_truth` is for true directions.
-    - `length_ratio`: the length of the predicted direction divided by that of the true one, both not centred.
+    - `cosine_own`: the same cosine, with speech pools of the speaker alone.
+    - `cosine_lookup`: the same cosine, with the direction of the lookup table in place of the prediction.
+    - `emotion_accuracy`: the share of predicted directions whose nearest direction in the lookup table (by cosine) has
+      the correct emotion. `emotion_accuracy_own` uses pools of the speaker alone; `emotion_accuracy_truth` is for true
+      directions.
+    - `length_ratio`: the length of the predicted direction divided by the length of the true direction, before
+      centring.
 
     Args:
         lookup: (8, C) mean direction of each emotion in the training split; see `label_codes`.
 
     Returns:
         the figures; {} if no training speaker shows neutral and another emotion, or if no held-out speaker shows
-        neutral and all emotions of the lookup.
+        neutral and all emotions of the lookup table.
     """
     targets = [e for e in EMOTIONS if e != "neutral" and np.abs(lookup[EMOTIONS.index(e)]).sum() > 0]
     if not targets:
@@ -137,7 +140,7 @@ def _speaker_rows(of_all: np.ndarray, of_own: np.ndarray, raw: np.ndarray, label
     Args:
         of_all, of_own: (N, T, C) predicted directions, the results of `_predicted`.
         raw: (N, C) true directions, not centred.
-        labels: (N, C) centred directions of the lookup.
+        labels: (N, C) centred directions of the lookup table.
     """
     truth = centred(raw)
     with_all, with_own = (centred(x.mean(axis=1)) for x in (of_all, of_own))
@@ -156,9 +159,9 @@ def _speaker_rows(of_all: np.ndarray, of_own: np.ndarray, raw: np.ndarray, label
 
 
 def pool(clips: CodedClips, emotion: str, speaker: str | None = None) -> np.ndarray:
-    """(N, R) utterance vectors of up to ten clips of an emotion, of one speaker or of all.
+    """(N, R) utterance vectors of up to ten clips of an emotion, from one speaker or from all speakers.
 
-    Clips of the highest level come first. Among clips of one level, the speakers alternate.
+    Clips of the highest intensity come first. Among clips of the same intensity, the speakers alternate.
     """
     rows = [i for i in range(len(clips)) if clips.emotions[i] == emotion and speaker in (None, clips.speakers[i])]
     seen: dict[tuple[str, int], int] = {}
@@ -182,7 +185,7 @@ def means(clips: CodedClips, speaker: str) -> dict[str, np.ndarray]:
 def label_codes(clips: CodedClips) -> np.ndarray:
     """(8, C) direction of codes from neutral to each emotion, the mean over the speakers who show both.
 
-    It is zero for an emotion if there is no such speaker.
+    If no speaker shows neutral and the emotion, the direction of the emotion is zero.
     """
     every = [means(clips, s) for s in sorted(set(clips.speakers))]
     out = np.zeros((len(EMOTIONS), clips.codes[0].shape[1]), np.float32)

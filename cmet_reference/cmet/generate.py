@@ -1,7 +1,7 @@
 """C-MET's inference: changes the emotion of a face in a video, in blocks of five frames. The lips follow the audio.
 
-Source: inference.py of ChanHyeok-Choi/C-MET. The released code has some peculiarities, each of which is a setting here.
-`RELEASED` turns all of them on.
+Source: inference.py of ChanHyeok-Choi/C-MET. The released code has some peculiarities. Each of these peculiarities is a
+setting of `Inference`, and `RELEASED` turns all of them on.
 """
 
 from __future__ import annotations
@@ -33,11 +33,12 @@ class Inference:
     """How the output codes are computed. The defaults are ours; `RELEASED` has the values of inference.py."""
 
     reference: Literal["previous", "zero"] = "previous"  # reference tokens of a block; see `figures.predict`
-    # The emotion at which the direction starts. "neutral": neutral, even if the source shows another emotion. The
-    # target's emotion is then added to that of the source. "seen": the source's emotion, which is estimated from its
-    # blendshapes and its own audio. This agrees with training, where directions lead from any emotion to any other.
+    # The emotion from which the direction starts. "neutral": the direction starts from neutral, even if the source
+    # shows another emotion; then the target emotion is added to the source's emotion. "seen": the direction starts from
+    # the source's emotion, which is estimated from the source's blendshapes and audio. "seen" agrees with the training,
+    # where directions lead from any emotion to any other emotion.
     source: Literal["seen", "neutral"] = "seen"
-    strength: float | None = None  # factor of the direction; None: the factor in the checkpoint (1 without one)
+    strength: float | None = None  # factor of the direction; None: the factor in the checkpoint, or 1 if it has none
     whole_blocks: bool = False  # discard the frames after the last full block
     drop_last: int = 0  # number of frames to discard at the end of the track (released: 20)
     extend: Literal["hold", "mirror"] = "hold"  # lengthen a short track: repeat its last frame, or play back and forth
@@ -60,7 +61,7 @@ def expression_track(
         (frames, C) float32.
 
     Raises:
-        ClipError: no frame of the source remains. In this case the released code does not terminate.
+        ClipError: no frame of the source remains. The released code does not terminate in this case.
     """
     if settings.whole_blocks:
         codes = codes[: len(codes) - len(codes) % connector.settings.window]
@@ -92,8 +93,8 @@ class CMetFace:
         """Load the networks.
 
         Args:
-            folder: the folder of cmet.safetensors and audio2mouth.safetensors. A file that is not there is searched in
-                `files`.
+            folder: the folder of cmet.safetensors and audio2mouth.safetensors. A file that is not in this folder is
+                searched for in `files`.
             settings: how the output codes are computed.
             renderer: draws the pictures of `video`.
             device: a torch device.
@@ -189,8 +190,8 @@ class CMetFace:
         """The landmarks of a face that speaks `audio` in another emotion.
 
         Args:
-            audio: (N,) int16, 16 kHz. The lips follow it.
-            source: landmarks and blendshapes of the source video. They give identity, pose, blinks and expression.
+            audio: (N,) int16, 16 kHz. The lips follow this audio.
+            source: landmarks and blendshapes of the source video, which give identity, pose, blinks and expression.
             emotion_audio: utterances in the target emotion, of any speaker; default: `audio`.
             neutral_audio: neutral utterances of the same speakers and of the person in the source video.
             source_audio: the source video's own audio; see `Inference.source`.
@@ -219,7 +220,8 @@ class CMetFace:
     ) -> np.ndarray:
         """The face that `landmarks` describes, as pictures, (T, H, W, 3) uint8 RGB.
 
-        Arguments as in `landmarks`, except that `source` also needs frames. It works with every codec.
+        The arguments are the same as for `landmarks`, except that `source` also needs frames. This method works with
+        every codec.
         """
         n = frames or len(audio) // SAMPLES_A_FRAME
         codes = self.codes(n, source, emotion_audio or [audio], neutral_audio, source_audio)
@@ -230,7 +232,7 @@ class CMetFace:
         return np.stack([self.encoder.encode(u) for u in utterances])
 
     def _rest(self, neutral_audio: Sequence[np.ndarray]) -> np.ndarray:
-        """The vectors of the neutral utterances, (M, R); those of the training split if there are none."""
+        """The vectors of the neutral utterances, (M, R). Without utterances: vectors of the training split."""
         return self._encoded(neutral_audio) if len(neutral_audio) else self._buffer("neutral_speech")
 
     def _buffer(self, name: str) -> np.ndarray:

@@ -1,9 +1,10 @@
 """The losses of C-MET: reconstruction of the direction, a contrastive loss, and a loss for opposite directions.
 
-The connector predicts a forward direction (source to target emotion) and a backward direction (target to source). Both
-are reconstructed. The contrastive loss compares speech tokens with visual tokens. The last loss asks that the two
-directions are opposite. Source: loss.py and train.py of ChanHyeok-Choi/C-MET. If the paper's formula differs from the
-code, a setting chooses between them.
+The connector predicts a forward direction (source to target emotion) and a backward direction (target to source). The
+reconstruction loss compares both predictions with the true directions. The contrastive loss compares speech tokens with
+visual tokens. The last loss is small if the two predicted directions are opposite. Source: loss.py and train.py of
+ChanHyeok-Choi/C-MET. If the formula in the paper differs from the formula in the code, a setting chooses one of the two
+formulas.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class LossSettings:
     contrast: float = 0.1  # weight of the contrastive loss
     direction: float = 0.05  # weight of the loss for opposite directions
     direction_form: Literal["code", "paper"] = "code"  # see `opposite`
-    temperature: float = 0.1  # of the contrastive loss
+    temperature: float = 0.1  # temperature of the contrastive loss
     focal_beta: float = 0.2
     focal_gamma: float = 1.0
 
@@ -144,7 +145,8 @@ def both_contrasts(forward: Tokens, backward: Tokens, labels: Tensor, temperatur
     """The mean of two contrastive losses, (L_va + L_av) / 2 in train.py.
 
     The visual feature is the difference of the input tokens, target minus source emotion. As in train.py, the forward
-    speech tokens are compared with the negative visual feature, and the backward speech tokens with the positive one.
+    speech tokens are compared with the negative visual feature, and the backward speech tokens with the positive visual
+    feature.
 
     Args:
         forward: tokens of connector(reference, speech, codes of the source emotion).
@@ -166,7 +168,7 @@ def total(
     weights: Tensor | None = None,
     sigma: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The total loss of C-MET, and its parts.
+    """The total loss of C-MET, and each part of the loss by name.
 
     Args:
         directions: (B, T, C) each, the connector's outputs for the forward and for the backward input.

@@ -1,8 +1,9 @@
-"""The PD-FGC codec of C-MET's plug-in test: a code is the 30 emotion values that PD-FGC computes per frame.
+"""C-MET's PD-FGC codec: the code of a frame is the 30 emotion values that PD-FGC computes for the frame.
 
-This file has no code of PD-FGC. The user names a checkout of Dorniwang/PD-FGC-inference with the authors' weights. The
-checkout's code runs in this process, so name only a checkout that you trust. Source of the calls: lib/inferencer.py
-(Tester) and lib/data/voxtest_dataset.py.
+The C-MET paper tests with this codec whether the connector also works with another face generator than EDTalk. This
+file has no code of PD-FGC. The user names a git checkout of Dorniwang/PD-FGC-inference with the authors' weights. The
+code of the checkout runs in this process, so name only a checkout that you trust. Source of the calls:
+lib/inferencer.py (Tester) and lib/data/voxtest_dataset.py.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class PDFGCCodec:
     size = 30
 
     def __init__(self, checkout: Path, device: str = "cpu") -> None:
-        """Raises UserError if the checkout has no code, no configuration, or lacks a weight file."""
+        """Raises UserError if the checkout has no code, no configuration or no weight file."""
         checkout = Path(checkout)
         config = checkout / "configs/inference.yaml"
         if not (checkout / "lib/model_builder.py").is_file() or not config.is_file():
@@ -114,8 +115,8 @@ class PDFGCCodec:
 def _pictures(frames: np.ndarray) -> Tensor:
     """Converts (T, H, W, 3) uint8 RGB to (T, 3, 224, 224) float32 in [-1, 1].
 
-    Pictures are resized to 224 px. Then 16 px are removed from the left and the right side and 32 px from the bottom,
-    and the rest is resized to 224 px again.
+    Pictures are resized to 224 px. Then 16 px are removed from the left side, 16 px from the right side and 32 px from
+    the bottom. The rest is resized to 224 px again.
     """
     out = []
     for frame in frames:
@@ -125,7 +126,7 @@ def _pictures(frames: np.ndarray) -> Tensor:
 
 
 def _three_means(track: np.ndarray) -> np.ndarray:
-    """Replaces each frame of (T, C) by the mean of itself and its two neighbours, or its one neighbour at the ends."""
+    """Replaces each frame of (T, C) by the mean of the frame and its neighbours: two, or one at the ends."""
     return np.stack([track[max(0, i - 1) : i + 2].mean(axis=0) for i in range(len(track))])
 
 
