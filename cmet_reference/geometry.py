@@ -1,9 +1,9 @@
 """Separates landmarks into a head pose and a face without pose, and joins them again.
 
 The face without pose has coordinates in the head's frame: a coordinate system that moves with the head. The pose is a
-similarity: scale, rotation and shift. It is fitted by least squares in three dimensions (Umeyama 1991, eqs. 38-43), on
-points that speech and expression hardly move. MediaPipe's z has the same scale as x. Therefore a rotation of the head
-rotates the three-dimensional points.
+similarity: scale, rotation and shift. The pose is fitted by least squares in three dimensions (Umeyama 1991, eqs.
+38-43), to points that speech and expression hardly move. MediaPipe's z has the same scale as x. Therefore a rotation of
+the head rotates the three-dimensional points.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Pose(NamedTuple):
 
 
 def fit_pose(landmarks: np.ndarray, template: np.ndarray) -> Pose:
-    """For each video frame, the similarity that maps the rigid points of the template to the same points of the face.
+    """Computes, for each video frame, the similarity that maps the rigid points of the template to those of the face.
 
     Args:
         landmarks: (T, 478, 3) px, no NaN.
@@ -69,11 +69,11 @@ def template_of(landmarks: np.ndarray, rounds: int = 3) -> np.ndarray:
     """A mean face in the head's frame, (478, 3) float32.
 
     The distance between its outer eye corners is 1, and the point halfway between them is the origin. The axes are
-    those of the picture at the first frame.
+    parallel to the axes of the picture in the first frame.
 
     Args:
         landmarks: (T, 478, 3) px, of one or several people, no NaN.
-        rounds: number of times that the mean is computed and the poses are fitted to it again.
+        rounds: number of times that the mean is computed and the poses are fitted to this mean.
     """
     template = _upright(landmarks[0].astype(np.float64))
     for _ in range(rounds):
@@ -86,7 +86,7 @@ def mean_face(tracks: Sequence[np.ndarray], frames: int = 512) -> np.ndarray:
 
     Args:
         tracks: the landmarks of each clip, (T, 478, 3) px, no NaN. There must be at least one frame in total.
-        frames: the number of frames to use. Frames are used more than once if there are fewer.
+        frames: the number of frames to use. If the clips have fewer frames, some frames are used more than once.
     """
     ends = np.cumsum([len(track) for track in tracks])
     at = np.linspace(0, ends[-1] - 1, frames).round().astype(int)

@@ -1,8 +1,8 @@
 """Adds C-MET and CEM-Net to the suite as methods: each method turns the inputs of a case into a video.
 
 The classes have the members of `cmet_baselines.method.Method`, but this file does not import that module. The
-checkpoints are stored next to the data. They are searched at each use, so that a newly trained checkpoint is found.
-`revision` is a digest of the checkpoint files and of the renderer's revision.
+checkpoints are stored next to the data. Each use of a method searches for the checkpoints again, so that a newly
+trained checkpoint is found. `revision` is a digest of the checkpoint files and of the renderer's revision.
 """
 
 from __future__ import annotations
@@ -59,12 +59,12 @@ class Case(Protocol):
 class TrainedMethod:
     """A method whose weights are checkpoints of this package.
 
-    The face is drawn over the source video. A source video that is too long is truncated to the output's length. If it
-    is too short, its last frame is repeated.
+    The face is drawn over the source video. If the source video is longer than the output, the rest of it is ignored.
+    If the source video is too short, its last frame is repeated.
     """
 
     name: str
-    files: tuple[str, ...]  # names of its checkpoints
+    files: tuple[str, ...]  # names of the method's checkpoints
 
     def __init__(self, model_files: ModelFiles) -> None:
         self._model_files = model_files
@@ -73,7 +73,7 @@ class TrainedMethod:
         return checkpoints.find(stage, self._model_files)
 
     def paths(self) -> list[Path]:
-        """Paths of the method's checkpoints, and of the earlier checkpoints that they were trained with.
+        """Paths of the method's checkpoints, and of the earlier checkpoints that were used to train these checkpoints.
 
         Raises:
             MissingWeights: a checkpoint does not exist yet.
@@ -101,7 +101,7 @@ class TrainedMethod:
         return frozenset().union(*(_header(*_stamp(path)).get("clips", ()) for path in self.paths()))
 
     def renderer(self) -> Renderer:
-        """The mesh renderer, with the trained appearance if the method has one. Subclasses may return another."""
+        """The mesh renderer, with the trained appearance model if the method has one; subclasses can override this."""
         if "appearance" not in self.files:
             return MeshRenderer()
         return _mesh(_stamp(self._find("appearance")), _stamp(self._find("skin")))
@@ -148,7 +148,7 @@ class CMet(TrainedMethod):
 
 
 class CemNet(TrainedMethod):
-    """CEM-Net: predicts lips and jaw from the audio, then adds the audio's emotion, which it reads from a memory."""
+    """CEM-Net: predicts lips and jaw from the audio, then adds the emotion of the audio, with the help of a memory."""
 
     name = "cem-net"
     files: tuple[str, ...] = ("audio2mouth", "aee", "ebm", "appearance", "skin")
@@ -170,10 +170,10 @@ class CemNetFlow(CemNet):
 
 
 class GroundTruthFace(TrainedMethod):
-    """Draws the ground truth's face on the source video, in the head pose of the source.
+    """Draws the face of the ground truth on the source video, in the head pose of the source video.
 
-    It is a control, because it reads the ground truth. Its score is the upper bound of a model that predicts landmarks
-    and draws them with the mesh renderer.
+    This method is a control, because it reads the ground truth. Its score is the upper bound for all models that
+    predict landmarks and draw these landmarks with the mesh renderer.
     """
 
     name = "ground-truth-face"

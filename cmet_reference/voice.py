@@ -9,10 +9,10 @@ import numpy as np
 from talking_face.media.reading import AUDIO_RATE
 from talking_face.reasons import ClipError, Reason
 
-_FRAME, _HOP, _FFT = 1024, 320, 2048  # samples per window (64 ms), between windows (20 ms), in the Fourier transform
+_FRAME, _HOP, _FFT = 1024, 320, 2048  # samples per window (64 ms), from window to window (20 ms), per Fourier transform
 _LOWEST, _HIGHEST = 60, 500  # Hz, limits of the pitch
-# Penalty on the autocorrelation (1 at most) for each doubling of the period. Praat uses 0.01; these voices have strong
-# overtones and need more.
+# Penalty on the autocorrelation for each doubling of the period; the autocorrelation is at most 1. The program Praat
+# uses 0.01. Voices with strong overtones need a higher penalty.
 _OCTAVE = 0.05
 _VOICED = 0.5  # a frame is voiced if more than this share of its energy repeats after one period
 _AUDIBLE = 30.0  # a frame counts as voiced only if it is less than this many dB below the loudest frame
@@ -39,7 +39,7 @@ class Prosody:
 
     Cepstra are left out, because they depend more on voice and sentence than on emotion. In a test, the means and
     standard deviations of 13 cepstra were added to the first eight numbers. The accuracy on held-out speakers fell from
-    70 % to 63 % (nearest emotion, one clip minus the speaker's neutral mean).
+    70 % to 63 % (the nearest emotion is chosen for one clip minus the speaker's neutral mean).
     """
 
     name = "prosody-1"
@@ -80,17 +80,17 @@ def prosody(pitch: np.ndarray, strength: np.ndarray, level: np.ndarray, tilt: np
 def pitch_track(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Measures pitch by autocorrelation, loudness and brightness, every 20 ms.
 
-    The audio is split into windows of 64 ms, which are multiplied by a Hann window. Their autocorrelation is divided by
-    the autocorrelation of the Hann window (Boersma 1993, eq. 9). The pitch is the highest peak between 60 and 500 Hz,
-    after a penalty for long periods.
+    The audio is split into windows of 64 ms, which are multiplied by a Hann window. The autocorrelation of each window
+    is divided by the autocorrelation of the Hann window (Boersma 1993, eq. 9). The pitch is the highest peak between 60
+    and 500 Hz, after a penalty for long periods.
 
     Args:
         samples: (N,) int16, 16 kHz.
 
     Returns:
         four arrays, (1 + N // 320,) each: pitch in log Hz; height of the peak, which is the share of the energy that
-        repeats; level, the mean squared sample in dB; spectral tilt, the energy from 1 to 5 kHz relative to that from
-        50 Hz to 1 kHz in dB.
+        repeats; level, the mean squared sample in dB; spectral tilt, the energy from 1 to 5 kHz relative to the energy
+        from 50 Hz to 1 kHz, in dB.
     """
     wave = np.pad(samples.astype(np.float64), _FRAME // 2)
     frames = np.lib.stride_tricks.sliding_window_view(wave, _FRAME)[::_HOP]

@@ -131,7 +131,7 @@ def _weights(checkout: Path, file: str) -> Path:
 
 
 def _fill(net: nn.Module, path: Path, key: str) -> None:
-    """Load the state dict called `key` of a torch file into the network. Only tensors are read; code in the file never runs."""
+    """Load the state dict called `key` of a torch file into the network. Only tensors are read, no code runs."""
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
         state = found[key]

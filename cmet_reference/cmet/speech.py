@@ -1,9 +1,10 @@
 """Encodes utterances as vectors, and pools of utterances as C-MET's speech input.
 
-There are four encoders of utterances. `Emotion2Vec` is the paper's. `StoredVectors` reads vectors that were computed
-elsewhere. `Prosody` needs no download. `AeeEncoder` is CEM-Net's audio emotion extractor, trained on the same clips.
-`PoolEncoder` encodes several vectors of one emotion as the network's speech input. A direction of speech is the
-difference of two such inputs. `figures.directions` measures the quality of an encoder; every training reports it.
+There are four encoders of utterances. `Emotion2Vec` is the encoder of the C-MET paper. `StoredVectors` reads vectors
+from files that another program has written. `Prosody` needs no download. `AeeEncoder` is CEM-Net's audio emotion
+extractor, trained on the same clips. `PoolEncoder` encodes several vectors of one emotion as the network's speech
+input. A direction of speech is the difference of two speech inputs. Every training reports the quality of its encoder,
+which `figures.directions` measures.
 """
 
 from __future__ import annotations
@@ -47,8 +48,8 @@ class Emotion2Vec:
     """Runs `iic/emotion2vec_plus_large` through FunASR.
 
     The vector is the mean over time of the last layer's features, which have a rate of 50 Hz. Source: extract_e2v+L.py
-    of ChanHyeok-Choi/C-MET. FunASR (funasr/models/emotion2vec/model.py) removes the ten extra tokens. It normalises the
-    waveform if the model's configuration asks for that.
+    of ChanHyeok-Choi/C-MET. FunASR (funasr/models/emotion2vec/model.py) removes the ten extra tokens. FunASR normalises
+    the waveform if the configuration of the model demands this.
     """
 
     size = 1024
@@ -88,7 +89,7 @@ class Emotion2Vec:
 
 @contextmanager
 def tensors_only() -> Iterator[None]:
-    """Inside the block, torch.load reads only tensors and runs no code from the file, whatever its arguments are."""
+    """Inside the block, torch.load reads only tensors and runs no code from the file, for all arguments."""
     name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
     before = os.environ.get(name)
     os.environ[name] = "1"
@@ -180,7 +181,7 @@ def make_encoder(setting: str, folder: Path | None = None, *, files: ModelFiles)
     """The encoder that the settings name: `prosody`, `aee`, `emotion2vec:FOLDER` or `stored:FOLDER`.
 
     Args:
-        folder: where the checkpoint of `aee` is searched first; then `files` are searched.
+        folder: the first folder in which the checkpoint of `aee` is searched for; then it is searched for in `files`.
 
     Raises:
         UserError: the setting is unknown, or its files cannot be used.
@@ -202,13 +203,14 @@ def make_encoder(setting: str, folder: Path | None = None, *, files: ModelFiles)
 
 SHRINK = 0.3  # share of the covariance that is replaced by its diagonal; values of 0.1 to 0.6 change the cosine by 0.01
 # Assumed probability that the speaker of an utterance has no utterance in the neutral pool. In that case the utterance
-# is compared with neutral utterances of the training split. Effect on pools of ten clips of held-out speakers (six
-# speakers in training, six in the test): if the ten neutral utterances are of half of the speakers, the emotion is
-# recognised in 94 % of the pools, and in 85 % without this rule. If all speakers are in the neutral pool, it is
-# recognised in 96 %, and in 94 % without this rule.
+# is compared with neutral utterances of the training split. A test of this rule used pools of ten clips of six held-out
+# speakers, after training on six other speakers. If only half of the speakers are in the neutral pool, the emotion is
+# recognised in 94 % of the pools with this rule, and in 85 % without it. If all speakers are in the neutral pool, the
+# emotion is recognised in 96 % of the pools with this rule, and in 94 % without it.
 STRANGER = 0.2
 KNOWN = 64  # number of neutral utterances of the training split that are stored for this rule
-# Assumed correlation between the utterances of a pool. Ten utterances therefore count as 5.3 independent ones.
+# Assumed correlation between the utterances of a pool. Because of it, ten utterances count as 5.3 independent
+# utterances.
 ALIKE = 0.1
 
 
@@ -216,13 +218,13 @@ ALIKE = 0.1
 class PoolEncoder:
     """Encodes a pool of utterances of one emotion as the network's speech input, (D,).
 
-    The rule `mean` returns the mean of the vectors, (R,), as the released code does. The rule `emotions` returns the
-    probability of each emotion, (8,).
+    If the pool rule is `mean`, the encoder returns the mean of the vectors, (R,), as the released code does. If it is
+    `emotions`, the encoder returns the probability of each emotion, (8,).
 
-    The rule `mean` suits emotion2vec_plus_large, which was trained on emotions: its vectors of one emotion are similar
-    for all speakers. Prosody differs between speakers, and four training speakers are too few to learn that difference.
-    Therefore the rule `emotions` classifies the emotion before the network, relative to neutral speech.
-    docs/experiments/cmet.md reports the effect.
+    The rule `mean` suits emotion2vec_plus_large. This network was trained to recognise emotions, and its vectors of one
+    emotion are similar for all speakers. Prosody differs between speakers, and four training speakers are too few to
+    learn this difference. Therefore the rule `emotions` classifies the emotion before the network, relative to neutral
+    speech. docs/experiments/cmet.md reports the effect.
     """
 
     rule: PoolRule
@@ -254,12 +256,13 @@ class PoolEncoder:
         return len(EMOTIONS) if self.rule == "emotions" else len(self.mean)
 
     def scores(self, pool: np.ndarray, rest: np.ndarray) -> np.ndarray:
-        """(8,) log likelihood of each of EMOTIONS, up to a constant. Arguments as in `__call__`.
+        """(8,) log likelihood of each of EMOTIONS, up to a constant. The arguments are those of `__call__`.
 
-        It is unknown which neutral utterance has the same speaker, so an utterance x is compared with every neutral
-        utterance n. p(x | emotion) is the mean, over n, of a normal density of x - n. The density is centred on the
-        emotion's centre and has twice the variance of one utterance. Two corrections follow: `rest` may have no
-        utterance of the speaker (see STRANGER), and the utterances of a pool are not independent (see ALIKE).
+        It is unknown which neutral utterance has the same speaker as the utterance x. Therefore x is compared with
+        every neutral utterance n: p(x | emotion) is the mean, over n, of a normal density of x - n. The density is
+        centred on the emotion's centre and has twice the variance of one utterance. Two corrections follow. STRANGER
+        corrects for the case that `rest` has no utterance of the speaker. ALIKE corrects for the correlation between
+        the utterances of a pool.
         """
         log = self._log_likelihood(pool, rest)
         if len(self.known):
@@ -274,7 +277,7 @@ class PoolEncoder:
 
 
 def softmax(scores: np.ndarray) -> np.ndarray:
-    """Converts log likelihoods to (8,) float32 probabilities. All emotions are equally likely beforehand."""
+    """Converts log likelihoods to (8,) float32 probabilities. The prior probabilities of all emotions are equal."""
     odds = np.exp(scores - scores.max())
     return np.asarray(odds / odds.sum(), np.float32)
 
@@ -282,7 +285,7 @@ def softmax(scores: np.ndarray) -> np.ndarray:
 def fit_pool_encoder(
     rule: PoolRule, vectors: np.ndarray, speakers: Sequence[str], emotions: Sequence[str]
 ) -> PoolEncoder:
-    """Fits the encoder to the training split. An emotion that the split does not show will have probability 0.
+    """Fits the encoder to the training split. An emotion that does not occur in the split always gets probability 0.
 
     Args:
         vectors: (N, R), one vector per utterance.
@@ -309,4 +312,4 @@ def fit_pool_encoder(
     return PoolEncoder(rule, *(np.asarray(a, np.float32) for a in (mean, white, centres, vectors[kept])))
 
 
-_OUT_OF_REACH = 1e3  # centre of an unseen emotion: so many standard deviations away that it is never recognised
+_OUT_OF_REACH = 1e3  # centre of an emotion that does not occur in the training split; it is too far to be chosen

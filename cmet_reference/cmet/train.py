@@ -1,4 +1,4 @@
-"""Trains C-MET: the connector network, and the fitted arrays that inference needs, in one checkpoint file."""
+"""Trains C-MET's connector network, and writes one checkpoint with the network and the fitted arrays for inference."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from talking_face.reasons import UserError
 
 KIND = "cmet"
 STAGES = (KIND,)  # in training order
-# Weight of the face's scores relative to those of the audio, in the estimate of the source's emotion. The face alone
-# would be equally confident, but is far less accurate.
+# Weight of the face's scores relative to the audio's scores, in the estimate of the source's emotion. Without this
+# weight, the face's scores would be as confident as the audio's scores, although they are far less accurate.
 _VISUAL = 0.05
 
 
 @dataclass(frozen=True)
 class CMetSettings:
-    """The settings of a training; `read_settings` makes them from TOML. The defaults are the released values."""
+    """The settings of a training; `read_settings` reads them from TOML. The defaults are the released values."""
 
     steps: int = 200_000
     rate: float = 1e-4  # learning rate
@@ -44,8 +44,8 @@ class CMetSettings:
     codec: str = "blendshape"  # or edtalk:CHECKOUT, pd-fgc:CHECKOUT
     code: int = 10  # size of the blendshape codec's codes; the other codecs have a fixed size
     speech: str = "prosody"  # or aee, emotion2vec:FOLDER, stored:FOLDER
-    # At inference the predicted direction is multiplied by this factor. Above 1 it compensates the squared error, which
-    # makes uncertain directions too short.
+    # At inference the predicted direction is multiplied by this factor. A factor above 1 compensates an effect of the
+    # squared error, which makes uncertain directions too short.
     strength: float = 1.0
     connector: ConnectorSettings = field(default_factory=ConnectorSettings)  # its `code` and `speech` are overwritten
     sampling: Sampling = field(default_factory=Sampling)
@@ -78,7 +78,7 @@ class CMetNet(nn.Module):
     speech_known: Tensor  # (K, R)
     neutral_speech: Tensor  # (M, R) utterance vectors of neutral clips
     label_speech: Tensor  # (8, D) direction of speech from neutral to each emotion; zeros if no training clip shows it
-    label_codes: Tensor  # (8, C) mean direction of the training speakers' codes, the same way: the lookup baseline
+    label_codes: Tensor  # (8, C) mean direction of codes from neutral to each emotion: the lookup table
     seen: Tensor  # (52 + 1, 8) linear discriminant: the source's emotion from its blendshapes; the last row is the bias
 
     def __init__(
@@ -203,7 +203,7 @@ class CMetStage:
         )
 
     def _predicted_before(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """The predictions for the block before the window, as at inference; zeros if there is no such block."""
+        """The predictions for the block before the window, as at inference; zeros if the sample has no block before."""
         connector, spoken = self.net.connector, batch["speech"]
         training, zeros = connector.training, torch.zeros_like(batch["reference"])
         connector.eval()
@@ -236,7 +236,7 @@ class CMetStage:
 
 
 def coded(clips: Sequence[ClipArrays], codec: FaceCodec, vectors: np.ndarray) -> CodedClips:
-    """Converts clips to the form that the sampler needs. Pictures are read only if the codec needs them.
+    """Converts clips to the form that the sampler needs. Pictures are read only if the codec needs pictures.
 
     Args:
         vectors: (N, R), the utterance vector of each clip.
@@ -284,7 +284,7 @@ def discriminant(train: Sequence[ClipArrays], emotions: Sequence[str], shrink: f
 
 
 def codec_of(settings: CMetSettings, train: Sequence[ClipArrays]) -> FaceCodec:
-    """The codec that the settings name. The `blendshape` codec is fitted on the training split here."""
+    """The codec that the settings name. This function fits the `blendshape` codec on the training split."""
     if settings.codec == BlendshapeCodec.name:
         return BlendshapeCodec(blendshape.fit_model(train, settings.code))
     return codec_named(settings.codec)

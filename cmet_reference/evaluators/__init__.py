@@ -1,1 +1,1 @@
-"""Trains the evaluators of the `:corpus` metrics on a shard set: a lip-sync network and an emotion classifier."""
+"""Trains the two evaluators that the `:corpus` metrics use: a lip-sync network and an emotion classifier."""

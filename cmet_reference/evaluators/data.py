@@ -16,9 +16,9 @@ from talking_face.reasons import UserError
 
 MAX_CLIPS = 384  # greatest number of training clips
 MAX_TEST_CLIPS = 256  # greatest number of clips for the test of the emotion classifier (8 emotions at 3 levels)
-MAX_SHIFTED_CLIPS = 64  # greatest number of clips for the test of the lip-sync network, each with 21 shifts
+MAX_SHIFTED_CLIPS = 64  # greatest number of clips for the lip-sync test; each clip is tested with 21 shifts
 MAX_FRAMES = 75  # frames per clip that are used; the mouths of 384 such clips need 265 MB
-MIN_FRAMES = 15  # shorter clips are not used: they have too few windows to distinguish shifts
+MIN_FRAMES = 15  # shorter clips are not used, because they have too few windows to distinguish shifts
 MIN_VALID = 0.8  # least share of frames with a face
 
 
@@ -28,7 +28,7 @@ class Example:
 
     clip_id: str
     speaker: str
-    emotion: str | None  # one of EMOTIONS; None if the label is missing or another one
+    emotion: str | None  # one of EMOTIONS; None if the label is missing or is not in EMOTIONS
     mouths: np.ndarray  # (T, 96, 96) uint8 grey mouth crops
     samples: np.ndarray  # (N,) int16 audio at 16 kHz, N == 640 T
     cepstra: np.ndarray  # (R, 13) float32, computed from `samples`
@@ -41,15 +41,15 @@ class Example:
 def choose(clips: pd.DataFrame, training: bool, most: int, seed: int) -> list[str]:
     """Chooses clips, and returns their ids, sorted.
 
-    If there are more than `most` usable clips, the choice alternates between speakers and emotions. Among the clips of
-    one speaker and emotion, it is random.
+    If there are more than `most` usable clips, the choice alternates between speakers and emotions. The choice among
+    the clips of one speaker and emotion is random.
 
     Args:
         clips: the table of all clips.
-        training: True: choose from the training split. False: choose from the other splits, without the speakers of the
-            training split.
+        training: if True, choose from the training split. If False, choose from the other splits, without the speakers
+            of the training split.
         most: greatest number of clips.
-        seed: of the random choice.
+        seed: seed of the random choice.
     """
     rows = clips[(clips["n_frames"] >= MIN_FRAMES) & (clips["valid_fraction"] >= MIN_VALID)]
     train = rows["split"] == "train"

@@ -1,4 +1,4 @@
-"""Fits and tests the emotion evaluator: one linear discriminant reads blendshapes, another image gradients of faces."""
+"""Fits and tests the emotion evaluator: a discriminant of blendshapes and a discriminant of image gradients."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def fit_emotion(train: Sequence[Example], labels: Sequence[str], settings: Evalu
     """Fits the emotion classifier: two linear discriminants, computed in closed form on the CPU.
 
     Clips without one of the labels are ignored. The covariance within emotions also contains the differences between
-    speakers. With four speakers these are as large as the differences between emotions. The discriminant gives little
-    weight to features in which speakers differ.
+    speakers. With four speakers, the differences between speakers are as large as the differences between emotions.
+    Therefore the discriminant gives little weight to features in which speakers differ.
 
     Args:
         labels: the classes, in the order of the outputs.
@@ -46,7 +46,8 @@ def fill_discriminant(layer: nn.Linear, x: Tensor, classes: Tensor, shrink: floa
     """Fill a linear layer with Fisher's discriminant for equally likely classes.
 
     The features are first divided by their standard deviations. The share `shrink` of the covariance within classes is
-    replaced by the mean variance times the identity. The fit then also works with fewer clips than features.
+    replaced by the mean variance times the identity. With this replacement, the fit also works with fewer clips than
+    features.
 
     Args:
         layer: D inputs, one output per class.
@@ -89,7 +90,8 @@ def accuracy_figures(net: EmotionEvaluator, test: Sequence[Example]) -> dict[str
 
     Returns:
         `clips`: number of clips with a label. `accuracy`: share of correct predictions; missing if there are no clips.
-        `by_intensity` and `by_emotion`: the same for each intensity (without neutral clips) and for each emotion.
+        `by_intensity` and `by_emotion`: `clips` and `accuracy` for each intensity (without neutral clips) and for each
+        emotion.
         `said`: for each true emotion, how often each label was predicted.
     """
     predictions = [

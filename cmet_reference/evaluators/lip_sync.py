@@ -24,9 +24,10 @@ SHIFTS = range(-10, 11)  # shifts of the audio in the held-out test, in frames
 def fit_syncnet(train: Sequence[Example], settings: EvaluatorSettings, device: str = "cpu", quiet: bool = True) -> Any:
     """Trains the lip-sync network to find the audio window that belongs to a window of five frames.
 
-    The loss is the mean of four cross-entropies over the similarities of lips and audio. Lips select audio, and audio
-    selects lips, each among the windows of the same clip and among the windows of all clips of the batch. The windows
-    of the same clip are the shifts that LSE measures.
+    The loss is the mean of four cross-entropies over the similarities of lips and audio. In two of them, a window of
+    lips selects its audio; in the other two, a window of audio selects its lips. The selection is once among the
+    windows of the same clip, and once among the windows of all clips of the batch. The windows of the same clip are
+    those that the metric LSE compares.
 
     Args:
         device: a torch device.
@@ -60,7 +61,8 @@ def _training_part(e: Example, frames: int, draw: np.random.Generator) -> tuple[
     """Draws successive frames of a clip and augments them: mouths (frames, 96, 96) uint8, cepstra (R, 13) float32."""
     start = int(draw.integers(0, len(e.mouths) - frames + 1))
     mouths = _augmented(e.mouths[start : start + frames], draw)
-    # The cepstra of the last window end after its frames. If the clip has not enough of them, the last row is repeated.
+    # The cepstra of the last window end after the last frame. If the clip has too few cepstra, the last row is
+    # repeated.
     need = ROWS_A_FRAME * (frames - evaluator_networks.WINDOW) + ROWS
     sound = e.cepstra[ROWS_A_FRAME * start :][:need].copy()
     if len(sound) < need:
@@ -92,12 +94,13 @@ def _contrast(lip: Tensor, sound: Tensor, scale: Tensor) -> Tensor:
 def shift_figures(net: LipSyncNet, test: Sequence[Example]) -> dict[str, float]:
     """Tests whether the network finds the offset of held-out clips whose audio was shifted by -10 to 10 frames.
 
-    With SyncNet's sign, audio that is `k` frames late must give the offset -k. The shifted audio is filled up with
-    silence.
+    If the audio is `k` frames late, the correct offset is -k, with the sign that SyncNet uses. The gap in the shifted
+    audio is filled with silence.
 
     Returns:
-        `clips` and `shifts`: the numbers of clips and of shifted clips. `offset_exact` and `offset_within_1`: the
-        shares of shifted clips whose offset is correct, or wrong by at most one frame.
+        `clips` and `shifts`: the numbers of clips and of shifted clips. `offset_exact`: the share of shifted clips
+            whose offset is correct. `offset_within_1`: the share of shifted clips whose offset is wrong by at most one
+            frame.
     """
     right = near = tried = 0
     for e in test:

@@ -22,6 +22,6 @@ class EvaluatorSettings:
     # values were chosen in tests that left out one training speaker at a time.
     emotion_shrink_blendshapes: float = 0.1
     emotion_shrink_gradients: float = 0.6
-    # Threads of torch. The last bits of a sum depend on their number. One is enough, because on a busy machine two
-    # threads wait for each other.
+    # Threads of torch. The last bits of a sum depend on the number of threads. More than one thread is not faster on a
+    # busy machine, because the threads wait for each other.
     threads: int = 1

@@ -37,7 +37,7 @@ EvaluatorCard = dict[str, Any]  # the JSON file next to an evaluator
 
 @dataclass(frozen=True)
 class Examples:
-    """The clips that are used, in memory."""
+    """The clips for the training and the tests of both evaluators, in memory."""
 
     train: Sequence[Example]
     test: Sequence[Example]  # clips of held-out speakers, for the test of the emotion classifier
@@ -71,13 +71,14 @@ def train_evaluators(
 
     Args:
         folder: the shard set.
-        out: folder of the files; default: FOLDER/evaluators, where scoring searches them.
+        out: folder of the files; default: the folder `evaluators` in the shard set, where scoring searches for the
+            files.
         settings: default: `EvaluatorSettings()`.
         device: a torch device for the lip-sync network. Only the CPU gives the same bytes in each run.
         quiet: show no progress bars.
 
     Returns:
-        the cards by evaluator; each is also written next to its file.
+        the cards by evaluator. Each card is also written next to the file of its evaluator.
 
     Raises:
         UserError: the training split has too few clips or emotions.

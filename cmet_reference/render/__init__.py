@@ -1,1 +1,1 @@
-"""Renders pictures from landmarks: an interface, a mesh renderer for the CPU, and CEM-Net's flow renderer."""
+"""Draws pictures of faces from landmarks, with a mesh renderer for the CPU or with CEM-Net's flow renderer."""

@@ -1,16 +1,18 @@
-"""The appearance model of the mesh renderer: two effects of an expression that landmarks do not describe.
+"""The appearance model of the mesh renderer corrects two effects of an expression that landmarks do not describe.
 
-The effects are the detector's response and the creases of the skin. Both are linear in the displacement of the points
-in the head's frame. They are fitted in closed form on a training split.
+The first effect is the response of the landmark detector, and the second effect is the creases of the skin. The model
+of each effect is linear in the displacement of the points in the head's frame. The models are fitted in closed form on
+a training split.
 
-*Response.* A landmark detector expects typical faces and underestimates motion. For example, if brows in a picture are
-moved by 1, it finds a motion of 0.7. If a picture is warped by the difference of detected landmarks, it therefore moves
-too little. The response is measured on pictures that the mesh renderer drew. Its inverse enlarges the motion.
+*Response.* A landmark detector expects typical faces and underestimates motion. For example, if the brows in a picture
+move by 1 px, the detector finds a motion of 0.7 px. Therefore a picture that is warped by the difference of detected
+landmarks moves too little. The response is measured on pictures that the mesh renderer drew. The inverse of the
+response enlarges the motion.
 
-*Creases.* The ratio of two pictures of the same skin, with and without an expression, is the change of its light. It is
-independent of the skin's colour and can be transferred to other people (Liu, Shan, Zhang 2001, Expressive Expression
-Mapping with Ratio Images, sec. 3). The logarithm of the ratio is stored on a square, onto which all faces are aligned.
-A network that reads the skin of one person (`skin`) corrects the creases for this person.
+*Creases.* The ratio of two pictures of the same skin, with and without an expression, is the change of the light on the
+skin. This ratio does not depend on the colour of the skin and can be transferred to other people (Liu, Shan, Zhang
+2001, Expressive Expression Mapping with Ratio Images, sec. 3). The logarithm of the ratio is stored on a square, onto
+which all faces are aligned. The module `skin` has a network that corrects the creases for the skin of one person.
 """
 
 from __future__ import annotations
@@ -29,12 +31,12 @@ SIDE = 128  # side of the square, px
 _SCALE, _DOWN = (
     52.0,
     0.40,
-)  # px per eye distance; distance of the eyes from the square's upper edge, as a share of its side
+)  # px per eye distance; distance of the eyes from the upper edge of the square, as a share of the side
 # Pictures with more px per eye distance are scaled down before sampling. Crops of 256 px have 74 to 112.
 _FINEST = 2.5 * _SCALE
 _SLOW = 13  # frames over which a displacement is averaged for the creases, because speech causes no creases
 DARKEST = 0.6  # greatest absolute log ratio
-_LOOK = (-5, 0, 5)  # the skin at a frame is the mean over the frames with these offsets
+_LOOK = (-5, 0, 5)  # the skin of a frame is the mean over three frames at these offsets from the frame
 _STEP = 6  # the light is computed for every sixth frame, and interpolated between these frames
 _HALF = np.array([0.5, 0.5, 0], np.float32)  # subtracted from landmarks, so that pixel centres are whole numbers
 _DARK = 8.0  # grey levels that are added before the logarithm, against noise in black regions
@@ -86,7 +88,7 @@ class Appearance:
         return _slow(self.coordinates((head - self.template)[:, :N_SKIN]))
 
     def ratio(self, change: np.ndarray) -> np.ndarray:
-        """The mean creases of all people for N changes of expression: (N, K) to log ratios (N, 128, 128)."""
+        """The mean creases of all people for N changes of expression, (N, K). Returns log ratios, (N, 128, 128)."""
         return np.asarray(np.tensordot(change, self.creases, 1).clip(-DARKEST, DARKEST))
 
     def mean_skin(self, frames: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
@@ -137,7 +139,7 @@ def frames_around(t: int, n: int) -> np.ndarray:
 
 
 def _slow(track: np.ndarray) -> np.ndarray:
-    """Averages (T, K) over half a second around each frame. The first and last values are repeated beyond the ends."""
+    """Averages (T, K) over half a second around each frame. At the ends, the first and the last value are repeated."""
     held = np.pad(track, ((_SLOW // 2, _SLOW // 2), (0, 0)), mode="edge")
     return np.lib.stride_tricks.sliding_window_view(held, _SLOW, axis=0).mean(-1)
 
@@ -170,7 +172,7 @@ class Square:
         self._at = np.stack([self.x, self.y], 1).astype(np.float32)
         inside = cv2.erode((ids > 0).astype(np.uint8), np.ones((5, 5), np.uint8)).astype(np.float32)
         soft = cv2.GaussianBlur(inside, (0, 0), 2.0) * (ids > 0)
-        self.edge = soft[self.y, self.x]  # (P,) 1 on the face, falling to 0 at its edge and its openings
+        self.edge = soft[self.y, self.x]  # (P,): 1 on the face, falling to 0 at the edge and the openings
 
     def __len__(self) -> int:
         return len(self.x)
@@ -195,7 +197,7 @@ class Square:
         """
         points = points[:, :2]
         eyes = float(np.linalg.norm(points[EYES[0]] - points[EYES[1]]))
-        if eyes > _FINEST:  # to read only every third pixel would be too noisy
+        if eyes > _FINEST:  # scale down first, because reading only every third pixel would be noisy
             old = np.array(picture.shape[1::-1])
             new = np.maximum(1, np.round(old * (_FINEST / eyes)).astype(int))
             picture = cv2.resize(picture, (int(new[0]), int(new[1])), interpolation=cv2.INTER_AREA)

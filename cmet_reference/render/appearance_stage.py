@@ -1,7 +1,8 @@
 """Fits the appearance model of the mesh renderer, `Appearance`, to a training split.
 
 The response is fitted to pictures that the mesh renderer draws, and the creases to the clips. The fit has a closed
-form, so this is a stage without steps: the training loop calls `solve`, then writes the file and the card.
+form, so this stage has no training steps: the training loop calls the method `solve`, then writes the file and the
+card.
 """
 
 from __future__ import annotations
@@ -39,18 +40,19 @@ class AppearanceSettings:
 
     axes: int = 16  # K, number of axes that describe displacements of the face
     drawn: int = 400  # number of pictures that are drawn and measured for the response, over all speakers
-    held_drawn: int = 60  # the same number for held-out speakers, for the figures
+    held_drawn: int = 60  # number of drawn pictures of held-out speakers, for the held-out figures
     gain: tuple[float, float] = (0.8, 1.8)  # least and greatest factor of the displacements in these pictures
     least_unit: float = (
         0.004  # eye distances that are added to each point's unit, so that noise of still points is not enlarged
     )
-    # Singular values of the response below this value are replaced by it, so that noise is enlarged at most 2.5 times.
+    # Singular values of the response below this value are replaced by this value, so that noise is enlarged at most 2.5
+    # times.
     least_response: float = 0.4
     clips: int = 64  # greatest number of clips per speaker, for the creases
     frames: int = 6  # frames per clip, for the creases
     # Change of brightness from pixel to pixel, in log units, above which a pixel of a speaker gets little weight. Such
-    # pixels are at brows, frames of glasses and hair. There, a shift by one pixel changes more than any crease, so the
-    # skin of other people should count more.
+    # pixels are at brows, frames of glasses and hair. At these pixels, a shift by one pixel changes the brightness more
+    # than any crease, so the skin of other people should have more weight.
     edge: float = 0.06
     ridge: float = 0.1  # penalty relative to the variance of the coordinates, for pixels with full weight
 
@@ -142,8 +144,9 @@ class AppearanceStage:
     def held_out(self) -> Mapping[str, float]:
         """The share of the requested motion that the landmark detector finds in pictures of held-out speakers.
 
-        It is the slope of a regression; 1 is perfect. There is a figure for each region of PARTS. In `response_*`, the
-        mesh moves to the requested landmarks. In `further_*`, it moves further, as this model demands.
+        Each figure is the slope of a regression; 1 is perfect. There are two figures for each region of PARTS. For
+        `response_*`, the mesh moves to the requested landmarks. For `further_*`, the mesh moves further, as the
+        appearance model demands.
         """
         if not self.test:
             return {}
@@ -203,8 +206,8 @@ def response_samples(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Measures how much of a requested motion the landmark detector finds in pictures drawn by the mesh renderer.
 
-    For each picture, two frames of one speaker are drawn. The first frame is warped towards the face of the second one,
-    and the detector measures the landmarks before and after.
+    For each picture, two frames of one speaker are chosen at random. The first frame is warped towards the face of the
+    second frame. The detector measures the landmarks before and after the warp.
 
     Args:
         clips: clips of several speakers; the pictures alternate between speakers.
@@ -250,8 +253,8 @@ def _seen(shards: ShardSet, clip: ClipArrays) -> np.ndarray:
 def inverse_response(asked: np.ndarray, found: np.ndarray, least: float) -> tuple[np.ndarray, np.ndarray]:
     """The inverse of the detector's response, and the singular values of the response.
 
-    The response is the linear map from requested to found coordinates. `found` is regressed on `asked`, because `asked`
-    has no noise; the opposite regression would underestimate the slopes.
+    The response is the linear map from requested to found coordinates. The regression predicts `found` from `asked`,
+    because `asked` has no noise. A regression in the opposite direction would underestimate the slopes.
 
     Args:
         asked, found: (N, K) coordinates of the requested and of the found displacements.
@@ -280,9 +283,9 @@ def fit_creases(
 ) -> np.ndarray:
     """The creases, (K, 128, 128): change of the log brightness of the skin per unit of each coordinate.
 
-    They are fitted by weighted ridge regression, for each pixel of the square. A clip is one observation: the mean skin
-    and the mean coordinates of some frames, relative to the speaker's neutral clips. If a speaker has no neutral clips,
-    they are relative to the mean of all clips of the speaker.
+    The creases are fitted by weighted ridge regression, for each pixel of the square. Each clip is one observation: the
+    mean skin and the mean coordinates of some frames, relative to the speaker's neutral clips. If a speaker has no
+    neutral clips, the observation is relative to the mean of all clips of the speaker.
     """
     square, opened = Square(template), cache(ShardSet)
     of = by_speaker(clips)
@@ -317,9 +320,9 @@ def fit_creases(
 
 
 def choose_clips(own: Sequence[ClipArrays], n: int, draw: np.random.Generator) -> list[ClipArrays]:
-    """Draws `n` clips of a speaker who has more than `n`. Up to a quarter are neutral clips, if there are any.
+    """Draws `n` clips of a speaker who has more than `n` clips.
 
-    The rest are drawn from all remaining clips.
+    Up to a quarter of the drawn clips are neutral clips. The other clips are drawn from all remaining clips.
     """
     neutral = np.flatnonzero([clip.emotion == "neutral" for clip in own])
     first = draw.choice(neutral, min(len(neutral), max(1, n // 4)), replace=False)
@@ -328,7 +331,7 @@ def choose_clips(own: Sequence[ClipArrays], n: int, draw: np.random.Generator) -
 
 
 def smooth_skin(skin: np.ndarray, edge: float) -> np.ndarray:
-    """The weight of each pixel, (128, 128) in (0, 1]. It is small where a small shift changes the brightness much.
+    """The weight of each pixel, (128, 128) in (0, 1]. It is small where a small shift strongly changes the brightness.
 
     Args:
         skin: (128, 128), log brightness of a speaker's skin.

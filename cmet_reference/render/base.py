@@ -10,7 +10,7 @@ import numpy as np
 class Renderer(Protocol):
     """Draws the face of a known person at given landmarks."""
 
-    revision: str  # a text that differs between versions which can draw different pictures
+    revision: str  # a text; it differs between two versions if their pictures can differ
 
     def frames(
         self,
@@ -24,7 +24,8 @@ class Renderer(Protocol):
 
         Args:
             landmarks: (T, 478, 3) px of the output.
-            reference_frames: (N, H, W, 3) uint8 RGB of the same person. They show skin, teeth, open and closed mouths.
+            reference_frames: (N, H, W, 3) uint8 RGB of the same person. These frames show skin, teeth, open and closed
+                mouths.
             reference_landmarks: (N, 478, 3) px of the reference frames, no NaN.
             base_frames: (T, H, W, 3) uint8 RGB of the same person, over which the face is drawn. Backdrop, hair and
                 neck are kept. Default: T copies of the first reference frame.
@@ -43,10 +44,11 @@ def base_of(
     base_frames: np.ndarray | None,
     base_landmarks: np.ndarray | None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The base frames and base landmarks of `n` output frames. If they are None, `n` copies of the first reference.
+    """The base frames and base landmarks of `n` output frames. The default is `n` copies of the first reference frame.
 
     Raises:
-        ValueError: only one of `base_frames` and `base_landmarks` is None, or their lengths are not `n`.
+        ValueError: only one of `base_frames` and `base_landmarks` is None, or the length of one of these arrays is not
+            `n`.
     """
     if (base_frames is None) != (base_landmarks is None):
         raise ValueError("base frames and base landmarks come together")

@@ -63,7 +63,7 @@ def square(landmarks: np.ndarray, *more: np.ndarray) -> np.ndarray:
 
 
 def crop_matrix(box: np.ndarray, size: int) -> np.ndarray:
-    """The affine map from picture to crop, (2, 3) float64. In both, pixel centres are whole numbers."""
+    """The affine map from picture to crop, (2, 3) float64. In picture and crop, pixel centres are whole numbers."""
     scale = size / box[2]
     return np.array([[scale, 0, (0.5 - box[0]) * scale - 0.5], [0, scale, (0.5 - box[1]) * scale - 0.5]], np.float64)
 
@@ -74,7 +74,7 @@ def crop(frames: np.ndarray, box: np.ndarray, size: int) -> np.ndarray:
     Where the square is outside of the picture, the picture's edge is repeated.
     """
     matrix = crop_matrix(box, size)
-    if box[2] > size:  # warpAffine does not average pixels when it scales down, so blur first
+    if box[2] > size:  # blur first, because warpAffine does not average pixels when it scales down
         frames = np.stack([cv2.GaussianBlur(f, (0, 0), 0.4 * float(box[2]) / size) for f in frames])
     return np.stack(
         [
@@ -94,7 +94,7 @@ def drawn_part(points: np.ndarray, settings: RendererSettings, *more: np.ndarray
 
     Args:
         points: (478, 2) px of the crop, the landmarks to draw.
-        more: landmarks of the base picture in the crop, so that the old face is also drawn over.
+        more: landmarks of the base picture in the crop. With these landmarks, the drawn part also covers the old face.
     """
     mask = np.zeros((settings.size, settings.size), np.uint8)
     if settings.region == "lower":
@@ -108,7 +108,7 @@ def drawn_part(points: np.ndarray, settings: RendererSettings, *more: np.ndarray
 def network_inputs(
     base: FaceCrops, known: FaceCrops, at: int, window: np.ndarray, references: np.ndarray, s: RendererSettings
 ) -> dict[str, np.ndarray]:
-    """The network's inputs for one frame, and `real`, the true picture.
+    """The network's inputs for one frame, and the true picture with the key `real`.
 
     Args:
         base: the clip to draw.

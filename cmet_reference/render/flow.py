@@ -1,4 +1,4 @@
-"""Draws faces with the trained flow renderer, the renderer of CEM-Net's paper."""
+"""Draws faces with the flow renderer, the trained renderer of the CEM-Net paper."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class FlowRenderer:
         base_frames: np.ndarray | None = None,
         base_landmarks: np.ndarray | None = None,
     ) -> np.ndarray:
-        """See `Renderer.frames`. Only the region of the settings is drawn; all other pixels are those of the base."""
+        """See `Renderer.frames`. Only the region in the settings is drawn; all other pixels come from the base frames."""
         s = self.settings
         base_frames, base_landmarks = base_of(
             len(landmarks), reference_frames, reference_landmarks, base_frames, base_landmarks
@@ -107,7 +107,7 @@ def _pasted(picture: np.ndarray, face: np.ndarray, part: np.ndarray, box: np.nda
     size = len(face)
     height, width = picture.shape[:2]
     mask = part.astype(np.float32)
-    # The outermost pixels are not drawn, so that the sides of the crop are blended too.
+    # The outermost pixels of the crop are not drawn, so that the sides of the crop are blended too.
     mask[:, [0, -1]], mask[[0, -1]] = 0, 0
     mask = np.clip(2 * cv2.GaussianBlur(mask, (0, 0), _FEATHER * size) - 1, 0, 1)
     back = cv2.invertAffineTransform(crop_matrix(box, size))

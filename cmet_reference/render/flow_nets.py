@@ -1,14 +1,15 @@
 """The networks of CEM-Net's flow renderer: flow estimator, generator and critic.
 
-A learnt flow warps the reference pictures to the landmarks. Their weighted mean is an input of the generator, which
-draws the face. The paper describes the renderer in one sentence and refers to IP-LAP (Weizhi-Zhong/IP_LAP,
-models/video_renderer.py). Therefore the networks are those of IP-LAP, implemented again, with three differences:
+A learnt flow (a displacement for each pixel) warps the reference pictures to the landmarks. The weighted mean of the
+warped pictures is an input of the generator, which draws the face. The paper describes the renderer in one sentence and
+refers to IP-LAP (Weizhi-Zhong/IP_LAP, models/video_renderer.py). Therefore the networks are those of IP-LAP,
+implemented again, with three differences:
 
 - The audio is not an input, because the paper names no such input.
-- A flow of zero leaves a picture unchanged. In IP-LAP it does not, because a grid that is made for aligned corners is
-  sampled without aligned corners.
-- The crop of a face is the same square in all frames of a clip, so that it does not tremble. IP-LAP uses one box per
-  frame.
+- A flow of zero leaves a picture unchanged. In IP-LAP, a flow of zero changes the picture slightly, because a grid for
+  aligned corners is sampled without aligned corners.
+- The crop of a face is the same square in all frames of a clip, so that the crop does not tremble. IP-LAP uses one box
+  per frame.
 """
 
 from __future__ import annotations
@@ -29,18 +30,18 @@ class RendererSettings:
     """Sizes and training of the flow renderer. The defaults are the paper's, or IP-LAP's if the paper has none."""
 
     size: int = 128  # side of the crop, px
-    region: Literal["lower", "whole"] = "lower"  # the part to draw: lower half of the crop, or the face in its outline
+    region: Literal["lower", "whole"] = "lower"  # the part to draw: the lower half of the crop, or the whole face
     references: int = 3  # number of references in training; inference uses all references
-    window: int = 5  # number of sketches: the frame to draw and its neighbours
+    window: int = 5  # number of sketches: of the frame to draw and of its neighbours
     narrow: int = 32  # channels of the first layer, at full size
     wide: int = 256  # channels at half size; after the return to full size, a quarter of them remain
-    hidden: int = 256  # hidden channels of `Spade`, between the picture and the scales and shifts
+    hidden: int = 256  # hidden channels of the network in `Spade` that computes scales and shifts
     critic: int = 64  # channels of the critic's first layer
     steps: int = 100_000
     batch: int = 96
     rate: float = 1e-4  # learning rate
-    warm_up: int = 12_000  # first steps, in which only the loss of the warped references is used (IP-LAP: 25 epochs)
-    # How drawn and real pictures are compared. "pixels" is the mean absolute difference, which needs no download.
+    warm_up: int = 12_000  # number of first steps that use only the loss of the warped references (IP-LAP: 25 epochs)
+    # How drawn and real pictures are compared. "pixels" is the mean absolute difference; it needs no download.
     perceptual: Literal["vgg19", "pixels"] = "vgg19"
     w_warp: float = 2.5  # weight of the loss of the warped references (IP-LAP; the paper names no such loss)
     w_per: float = 4.0  # weight of the perceptual loss

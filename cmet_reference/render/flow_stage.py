@@ -1,4 +1,4 @@
-"""Trains CEM-Net's flow renderer to draw each frame of a clip from other frames of this clip."""
+"""Trains CEM-Net's flow renderer: it learns to draw a frame of a clip from landmarks and other frames of the clip."""
 
 from __future__ import annotations
 
@@ -102,7 +102,8 @@ class RendererStage:
     def held_out(self) -> Mapping[str, float]:
         """PSNR on held-out speakers, in the part that is drawn.
 
-        It is measured for the drawing (`psnr`), for the warped references and for the first reference.
+        PSNR is measured for the drawn picture (`psnr`), for the mean of the warped references, and for the first
+        reference.
         """
         if not self.test:
             return {}

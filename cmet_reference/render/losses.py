@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-# The layers of VGG19 in five parts, which end in relu_1_1, 2_1, 3_1, 4_1 and 5_1. A number is the channels of a
-# convolution; "M" is max pooling.
+# The layers of VGG19 in five parts, which end in relu_1_1, 2_1, 3_1, 4_1 and 5_1. A number is a convolution with this
+# number of channels; "M" is max pooling.
 _VGG19 = ((64,), (64, "M", 128), (128, "M", 256), (256, 256, 256, "M", 512), (512, 512, 512, "M", 512))
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, RGB in [0, 1]
 STYLE = 250.0  # weight of the Gram matrices relative to the features, as in IP-LAP
@@ -23,8 +23,8 @@ STYLE = 250.0  # weight of the Gram matrices relative to the features, as in IP-
 class Vgg19(nn.Module):
     """Computes the features of VGG19 up to relu_5_1; it is not trained. Images are RGB in [0, 1].
 
-    Images are normalised as in the training of VGG19. IP-LAP instead applies a normalisation for [-1, 1] to images in
-    [0, 1].
+    Images are normalised as in the training of VGG19. IP-LAP instead applies the normalisation for images in [-1, 1] to
+    images in [0, 1].
     """
 
     mean: Tensor
@@ -74,7 +74,7 @@ def perceptual(network: Vgg19, drawn: Tensor, real: Tensor, style: float = STYLE
     """Perceptual loss of images, (B, 3, H, W) in [0, 1].
 
     It is the mean absolute difference of the features, summed over five layers and over images at full and at half
-    size. Added to it is `style` times the mean absolute difference of the features' Gram matrices, only at full size.
+    size. At full size, `style` times the mean absolute difference of the features' Gram matrices is added.
     """
     loss = drawn.new_zeros(())
     for scale in range(2):
@@ -90,7 +90,7 @@ def perceptual(network: Vgg19, drawn: Tensor, real: Tensor, style: float = STYLE
 
 
 def gram(features: Tensor) -> Tensor:
-    """Gram matrices of features: (B, C, H, W) to (B, C, C). They are divided by the number of values, C H W."""
+    """Gram matrices of features: (B, C, H, W) to (B, C, C). Each matrix is divided by the number of values, C H W."""
     flat = features.flatten(2)
     return flat @ flat.transpose(1, 2) / (flat.shape[1] * flat.shape[2])
 
@@ -98,8 +98,8 @@ def gram(features: Tensor) -> Tensor:
 class PatchCritic(nn.Module):
     """The critic of pix2pixHD: `scales` networks with `layers` + 2 convolutions each.
 
-    Each network reads the image at half the size of the network before. They use instance norm and leaky ReLU with
-    slope 0.2. The paper gives no sizes; the defaults are those of IP-LAP.
+    Each network reads the image at half the size that the network before reads. The networks use instance norm and
+    leaky ReLU with slope 0.2. The paper gives no sizes; the defaults are the sizes in IP-LAP.
     """
 
     def __init__(self, width: int = 64, layers: int = 3, scales: int = 2) -> None:

@@ -1,8 +1,8 @@
-"""The mesh renderer: draws faces by warping the base picture with a triangle mesh. It uses no network and one CPU core.
+"""The mesh renderer draws faces by warping a base picture with a triangle mesh. It uses one CPU core and no network.
 
 Two rings of points around the face let the motion fade into hair, neck and backdrop. If the mouth or an eye must open
-wider than in the base picture, its inside is copied from the most similar picture of the same person, or from a drawn
-mouth (see `openings`).
+wider than in the base picture, the inside of the mouth or eye is copied from the most similar picture of the same
+person. The inside of the mouth can also be copied from a drawn mouth (see `openings`).
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _CENTRE = 4  # tip of the nose
 
 
 class Expression(Protocol):
-    """The effects of an expression on a picture that landmarks do not describe; see `appearance`."""
+    """Effects of an expression that landmarks do not describe; see the module `appearance`."""
 
     revision: str
 
     def moved(self, target: np.ndarray, base: np.ndarray, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The points to which the picture must be warped, and the change of the light.
 
-        A detector then finds the landmarks `target` in the warped picture.
+        The points are chosen so that a detector finds the landmarks `target` in the warped picture.
 
         Args:
             target: (T, 478, 3) px, the wanted landmarks; coordinate 0 is the picture's edge.
@@ -69,13 +69,14 @@ class MeshRenderer:
         base_frames: np.ndarray | None = None,
         base_landmarks: np.ndarray | None = None,
     ) -> np.ndarray:
-        """See `Renderer.frames`. Without base frames, the head moves in the first reference, inside the outer ring."""
+        """See `Renderer.frames`. Without base frames, the head in the first reference frame is moved."""
         n = len(landmarks)
         base_frames, base_landmarks = base_of(n, reference_frames, reference_landmarks, base_frames, base_landmarks)
         lights: np.ndarray | None = None
         if self.expression:
             landmarks, lights = self.expression.moved(landmarks, base_landmarks, base_frames)
-        # From here on, pixel centres are whole numbers. In the arguments, coordinate 0 is the picture's edge.
+        # From here on, pixel centres are whole numbers. In the arguments of this method, coordinate 0 is the picture's
+        # edge.
         half = np.array([0.5, 0.5, 0], np.float32)
         target, source, references = (
             points[:, :N_SKIN].astype(np.float32) - half for points in (landmarks, base_landmarks, reference_landmarks)
@@ -101,8 +102,8 @@ class MeshRenderer:
 def _with_rings(source: np.ndarray, target: np.ndarray, settings: MeshSettings) -> tuple[np.ndarray, np.ndarray]:
     """Adds two rings of points around the face, to `source` and `target`: (T, 468, 3) to (T, 540, 2).
 
-    The inner ring moves with the head, and with a share of the motion of the face's outline relative to the head. The
-    outer ring does not move.
+    The inner ring moves with the head. It also follows a share of the motion of the face's outline relative to the
+    head. The outer ring does not move.
     """
     oval, moved = source[:, OVAL, :2], target[:, OVAL, :2]
     centre = source[:, _CENTRE, None, :2]
@@ -119,7 +120,7 @@ def _with_rings(source: np.ndarray, target: np.ndarray, settings: MeshSettings) 
 def _similarity(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """The least-squares rotation, scale and shift from points a to points b, (n, 2) each, as a matrix (2, 3).
 
-    It is computed with complex numbers x + iy.
+    The fit is computed with complex numbers x + iy.
     """
     p, q = a[:, 0] + 1j * a[:, 1], b[:, 0] + 1j * b[:, 1]
     flat = p - p.mean()

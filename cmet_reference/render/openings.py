@@ -1,6 +1,6 @@
-"""Fills a mouth or an eye that opens wider than in the base picture.
+"""Fills the inside of a mouth or an eye that opens wider than in the base picture.
 
-Its inside is copied from other pictures of the same person, the donors, or from a drawn mouth.
+The inside is copied from other pictures of the same person, which are called donors, or from a drawn mouth.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from cmet_reference.render.triangles import (
 )
 
 _EYES = (33, 263)  # outer eye corners; the distance between them is the unit of openings
-_CHEEKS = (50, 280, 101, 330, 205, 425, 117, 346)  # points whose mean colour shows the light in a picture
+_CHEEKS = (50, 280, 101, 330, 205, 425, 117, 346)  # points on the cheeks; their mean colour measures the light
 
 
 class Donors(NamedTuple):
@@ -50,7 +50,7 @@ class Donors(NamedTuple):
 def choose_donors(
     frames: np.ndarray, points: np.ndarray, base: np.ndarray, base_points: np.ndarray, settings: MeshSettings
 ) -> Donors:
-    """The donors: all reference frames, and for each opening some base frames, at quantiles of the opening's height.
+    """Chooses the donors: all reference frames and, for each opening, base frames at quantiles of the opening's height.
 
     Args:
         frames, points: the reference frames and their points.
@@ -83,10 +83,10 @@ def opening_size(hole: Hole, points: np.ndarray) -> np.ndarray:
 def plan_donors(
     hole: Hole, target: np.ndarray, source: np.ndarray, donors: Donors, settings: MeshSettings, drawable: bool
 ) -> list[dict[int, float]]:
-    """For each frame, the donors of an opening with their weights.
+    """For each frame, the donors of an opening and the weights of these donors.
 
-    The donors are the path of least total cost through the frames (Viterbi). The weights smooth the choice over three
-    frames, against flicker.
+    The Viterbi algorithm chooses the sequence of donors with the least total cost over all frames. Then the choice is
+    smoothed over three frames with weights, to prevent flicker.
 
     Args:
         target, source: (T, 468, 3) px, the points to draw and the points of the base frames.
@@ -94,7 +94,8 @@ def plan_donors(
         drawable: the drawn mouth is allowed.
 
     Returns:
-        for each frame, weights by index of the donor. -1 is the base picture itself, K the drawn mouth.
+        for each frame, weights by index of the donor. Index -1 is the base picture itself, and index K is the drawn
+        mouth.
     """
     want, own, others = opening_size(hole, target), opening_size(hole, source), opening_size(hole, donors.points)
 
@@ -178,7 +179,8 @@ def fill_opening(
             mixed += weight * picture[y + low[1], x + low[0]]
             continue
         frame, place, gain = donors.source(index, light)
-        # The places are sampled as a map of the whole box, because OpenCV accepts at most 32767 places in one row.
+        # All places of the box are sampled as a two-dimensional array, because OpenCV accepts at most 32767 places in
+        # one row.
         at = np.zeros((size[1], size[0], 2), np.float32)
         at[y, x] = mapped(points, target[where, :2], place[where])
         taken = sampled(frame, at, cv2.INTER_LINEAR)[y, x]
@@ -199,9 +201,9 @@ def cheek_colour(picture: np.ndarray, points: np.ndarray) -> np.ndarray:
 def _drawn_mouth(frames: list[np.ndarray], points: np.ndarray, light: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Draws the inside of a mouth, (40, 80, 3) uint8 RGB. Also returns the places of its edge, (468, 3) px.
 
-    The drawing is dark, with upper teeth and a tongue. The colour of the teeth is that of the brightest tenth of the
-    pixels in the widest open mouth of the pictures, if it has more than half of the cheeks' brightness. Otherwise the
-    teeth have two thirds of the cheeks' brightness and are slightly yellow.
+    The drawing is dark, with upper teeth and a tongue. The colour of the teeth is the colour of the brightest tenth of
+    the pixels in the widest open mouth of the pictures. If this colour has at most half of the cheeks' brightness, the
+    teeth get two thirds of the cheeks' brightness and a slightly yellow colour instead.
     """
     hole, shape = HOLES[MOUTH], (40, 80)
     opening = opening_size(hole, points)[:, 0]

@@ -1,8 +1,9 @@
 """A small network that corrects the creases of the appearance model for one person's skin.
 
-The creases of `Appearance` are the same for everyone, and they do not remove lines that are in the source's picture.
-The network predicts a correction from these creases, the skin in the picture, and both expressions. Its prediction for
-two equal expressions is subtracted. Therefore a picture does not change if the expression does not change.
+The creases of `Appearance` are the same for all people, and they do not remove lines of the skin that are already in
+the source's picture. The network predicts a correction from these creases, the skin in the picture, the current
+expression and the wanted expression. The network's prediction for two equal expressions is subtracted, so that a
+picture does not change if the expression does not change.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ class SkinNetSettings:
     width: int = 24  # channels at half of the square's resolution
     place: int = 8  # number of learnt channels that depend only on the position on the face
     hidden: int = 64  # hidden units of the network that reads the expressions
-    # Factor of the output at inference. It is above 1, because uncertain creases are predicted too faint.
+    # Factor of the output at inference. The factor is above 1, because the network predicts uncertain creases too
+    # faint.
     strength: float = 1.6
 
 
@@ -41,7 +43,7 @@ class Skin(nn.Module):
     middle: Tensor  # (K,) mean of the coordinates of expressions
     spread: Tensor  # (K,) standard deviation of the coordinates, mostly due to differences between people
     apart: Tensor  # (K,) standard deviation of the difference between two expressions of one person
-    face: Tensor  # (128, 128): 1 on the face, falling to 0 at its edge and its openings
+    face: Tensor  # (128, 128): 1 on the face, falling to 0 at the edge and the openings
 
     def __init__(self, settings: SkinNetSettings, axes: int) -> None:
         """`axes`: K, the number of coordinates of an expression (see `Appearance.coordinates`)."""
@@ -56,7 +58,7 @@ class Skin(nn.Module):
         self.more = nn.Conv2d(2 * w, 2 * w, 3, 1, 1)
         self.up = nn.Conv2d(2 * w, w, 1)
         self.joined = nn.Conv2d(w, w, 3, 1, 1)
-        self.last = nn.Conv2d(w, 4, 3, 1, 1, bias=False)  # a bias would cancel in the difference
+        self.last = nn.Conv2d(w, 4, 3, 1, 1, bias=False)  # no bias, because it would cancel in the difference
         self._sizes = [w, 2 * w, 2 * w, w]  # channels that the expression scales and shifts
         turns = nn.Linear(settings.hidden, 2 * sum(self._sizes))
         self.told = nn.Sequential(nn.Linear(2 * axes, settings.hidden), nn.SiLU(), turns)
@@ -81,7 +83,7 @@ class Skin(nn.Module):
         shown = (skin - level) * self.face
         at = (source - self.middle) / self.spread + (0 if doubt is None else doubt)
         change = (target - source) / self.apart
-        # The first half of the batch has the change of expression, the second half has none.
+        # The first half of the batch has the change of expression, the second half has a change of zero.
         seen = torch.stack(
             [shown.repeat(2, 1, 1), _CREASE_GAIN * torch.cat([creases, torch.zeros_like(creases)])], dim=1
         )
@@ -119,7 +121,7 @@ class Skin(nn.Module):
     def change(self, skin: np.ndarray, creases: np.ndarray, source: np.ndarray, target: np.ndarray) -> np.ndarray:
         """The change of the light as log ratios, (N, 128, 128) float32, clipped to [-0.6, 0.6].
 
-        Arguments as in `forward`, as arrays.
+        The arguments are those of `forward`, as numpy arrays.
         """
         device, out = self.face.device, []
         for at in range(0, len(skin), _AT_ONCE):
@@ -141,9 +143,9 @@ def fine(x: Tensor) -> Tensor:
 def loss(predicted: Tensor, change: Tensor, weight: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
     """The loss of the log ratios plus twice the loss of their fine part (see `fine`), and both parts.
 
-    The loss is L1 for errors above 0.03, where creases become visible, and quadratic below. A pure L1 loss would not
-    work, because most of a skin does not change: the median of the change is zero, and a network that starts with
-    output zero would keep it.
+    The loss is L1 for errors above 0.03, where creases become visible, and quadratic for smaller errors. A pure L1 loss
+    would not work: most of a skin does not change, so the median of the change is zero, and the network would keep its
+    initial output of zero.
 
     Args:
         predicted, change, weight: (B, 128, 128).

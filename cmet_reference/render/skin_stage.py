@@ -1,6 +1,6 @@
-"""Trains `Skin`, the correction of the creases, on pairs of skins of one person in two expressions.
+"""Trains the network `Skin`, which corrects creases, on pairs of skins of one person in two expressions.
 
-A skin is the log brightness of a face on the square of the appearance model.
+A skin is the logarithm of the brightness of a face, on the square onto which the appearance model aligns all faces.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ class SkinSettings:
     rate: float = 2.5e-3  # learning rate
     weight_decay: float = 0.01
     annealed: bool = True  # see training.stage.Optimizer
-    doubt: float = 0.5  # standard deviation of noise on the source's coordinates, in units of their standard deviation
+    doubt: float = 0.5  # standard deviation of noise on the source's coordinates, relative to that of the coordinates
     clips: int = 64  # greatest number of clips per speaker
     looks: int = 3  # L, skins per clip
     # Change of brightness from pixel to pixel, in log units, above which a pixel of a speaker gets little weight, but
-    # at least `least`. Such pixels are at brows, frames of glasses and hair. There, a shift by one pixel changes more
-    # than any crease.
+    # at least `least`. Such pixels are at brows, frames of glasses and hair. At these pixels, a shift by one pixel
+    # changes the brightness more than any crease.
     edge: float = 0.06
     least: float = 0.08
 
@@ -132,8 +132,9 @@ class SkinStage:
     def held_out(self) -> Mapping[str, float]:
         """The share of the squared change of held-out speakers' skin that the network explains.
 
-        `explained` is for the whole change, `explained_fine` for its fine part (see `skin.fine`). Names with `_alike`
-        are the shares that the mean creases explain without the network.
+        `explained` is the share for the whole change, and `explained_fine` is the share for its fine part (see
+        `skin.fine`). Figures whose names contain `_alike` are the shares that the mean creases explain without the
+        network.
         """
         others = _others(self.test.speakers)
         if not others:
@@ -157,7 +158,7 @@ def pairs(
 ) -> dict[str, np.ndarray]:
     """Draws `n` random pairs of skins, each of one person.
 
-    Both skins of a pair can be from the same clip; their difference is then small.
+    The two skins of a pair can be from the same clip; then the difference of the two skins is small.
 
     Returns:
         `skin`, the first skin; `creases`, the mean creases for the change of expression; `change`, the true difference

@@ -10,7 +10,7 @@ import numpy as np
 
 from talking_face.pretrained.face_landmarker import tasks
 
-N_SKIN = 468  # number of MediaPipe's points without the irises; the eyelids give the irises' place well enough
+N_SKIN = 468  # number of MediaPipe's points without the irises; the eyelids determine the place of the irises
 _RIGHT = (338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377)  # from forehead to chin
 _LEFT = (148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109)  # from chin to forehead
 OVAL = (10, *_RIGHT, 152, *_LEFT)
@@ -19,7 +19,7 @@ _LEAST_AREA = 0.02  # px^2; smaller triangles are not drawn
 
 
 class Hole(NamedTuple):
-    """An opening of the face: its upper and its lower edge, each from corner to corner, as indices of points."""
+    """An opening of the face (mouth or eye): upper and lower edge, from corner to corner, as indices of points."""
 
     upper: tuple[int, ...]
     lower: tuple[int, ...]
@@ -35,7 +35,7 @@ MOUTH = 0
 
 @cache
 def skin_triangles() -> np.ndarray:
-    """MediaPipe's triangles of the skin, (n, 3) int. They leave out the eyes and the inside of the mouth."""
+    """MediaPipe's triangles of the skin, (n, 3) int, without the eyes and the inside of the mouth."""
     edges = tasks()[0].FaceLandmarksConnections.FACE_LANDMARKS_TESSELATION
     return np.array([[edge.start for edge in edges[i : i + 3]] for i in range(0, len(edges), 3)])
 
@@ -55,7 +55,7 @@ def _strip(upper: np.ndarray, lower: np.ndarray) -> np.ndarray:
     first = np.stack([upper[:-1], upper[1:], lower[:-1]], 1)
     second = np.stack([upper[1:], lower[1:], lower[:-1]], 1)
     triangles = np.concatenate([first, second])
-    proper = [(len(set(triangle)) == 3) for triangle in triangles.tolist()]  # an opening's corners are in both lines
+    proper = [(len(set(triangle)) == 3) for triangle in triangles.tolist()]  # corners are in both lines
     return triangles[proper]
 
 
@@ -102,8 +102,8 @@ def mapped(points: np.ndarray, target: np.ndarray, source: np.ndarray) -> np.nda
     """Maps points from the triangles `target` to the triangles `source` by barycentric coordinates. Returns (n, 2).
 
     A pixel on an edge can be up to half a pixel outside of its triangle. If a thin triangle is mapped to a wide one,
-    the result would be far outside. Therefore the nearest point inside is mapped, and the small distance to it is
-    added.
+    the result would be far outside. Therefore the nearest point inside the triangle is mapped, and the small distance
+    from this point to the pixel is added.
 
     Args:
         points: (n, 2), one point in each triangle of `target`.

@@ -43,7 +43,7 @@ def loader(stage: Stage, steps: Sequence[int], workers: int, pin: bool = False) 
 
     if workers and "cv2" in sys.modules:
         # A fork does not copy OpenCV's thread pool, so a forked worker would wait for the pool forever. With one
-        # thread, OpenCV uses no pool. torch handles its own pool correctly.
+        # thread, OpenCV uses no thread pool. torch handles its own thread pool correctly.
         sys.modules["cv2"].setNumThreads(1)
     return DataLoader(
         _StepBatches(stage, steps),  # type: ignore[arg-type]

@@ -1,8 +1,8 @@
 """Saves, loads and finds checkpoints.
 
-A checkpoint is a safetensors file with the tensors; all other values are JSON in its header. Next to it there is a
-card, a JSON file about the training. Loading runs no code from the file: tensors are numbers and the header is JSON.
-Both are checked before use.
+A checkpoint is a safetensors file: it contains the tensors, and in its header all other values as JSON. Next to the
+checkpoint there is a card, a JSON file about the training. Loading a checkpoint runs no code from the file, because
+tensors are numbers and the header is JSON. Tensors and header are checked before use.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def save(
     card: Mapping[str, object] | None = None,
     kind: str = "",
 ) -> str:
-    """Write a checkpoint NAME.safetensors and its card NAME.json, each with an atomic rename.
+    """Write a checkpoint NAME.safetensors and its card NAME.json. Each file gets its final name by an atomic rename.
 
     The same content gives the same bytes.
 
@@ -140,7 +140,7 @@ def load(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def trained_on(path: Path) -> TrainedOn:
-    """The inputs and settings of a checkpoint's training. It reads only the header of the file.
+    """The inputs and settings of a checkpoint's training. Only the header of the file is read.
 
     Raises:
         UserError: the file is not a checkpoint of this suite.
@@ -173,8 +173,8 @@ def revision(path: Path) -> str:
 def as_saved(path: Path, kind: str) -> Iterator[None]:
     """Raises a UserError if a field or tensor of a loaded checkpoint is missing or does not fit.
 
-    Put it around the block that makes a network from the checkpoint. VERSION does not detect such files: it is only the
-    version of the header, and the records of the stages change more often.
+    Put this context manager around the block that creates a network from the checkpoint. A check of VERSION is not
+    enough, because VERSION is only the version of the header, and the records of the stages change more often.
     """
     try:
         yield

@@ -1,7 +1,7 @@
 """Loads a model's settings from TOML.
 
-Each model's package has TOML files with named settings (demo, paper). A user's TOML file names one of them and changes
-some of its values.
+The package of each model has two TOML files with named settings: demo and paper. A user's TOML file names one of these
+settings and changes some of the values.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ def load(package: str, wanted: str) -> Table:
 
     Raises:
         UserError: the settings do not exist; a key of the file occurs in none of the named settings; a value has
-            another type than in these. A key inside a table may be new, because the named settings leave some keys at
-            their defaults. The model accepts or refuses such a key.
+            another type than in the named settings. A key inside a table may be new, because the named settings leave
+            some keys at their defaults. The model accepts or refuses such a key.
     """
     if not wanted.endswith(".toml"):
         return _named(package, wanted)

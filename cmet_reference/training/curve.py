@@ -27,7 +27,7 @@ class LossMeter:
         self.samples, self.waited, self.seconds = 0, 0.0, 0.0
 
     def add(self, losses: Mapping[str, Tensor | float]) -> None:
-        """Add the losses of one step. Sums stay on the device, so that the CPU waits for it only once per row."""
+        """Add the losses of one step. The sums stay on the device; so the CPU waits only once per row."""
         for key, value in losses.items():
             value = float(value) if isinstance(value, (int, float)) else value.detach().float()
             self.sums[key] = self.sums.get(key, 0.0) + value
@@ -52,7 +52,8 @@ class Curve:
     def __init__(self, path: Path, last_step: int) -> None:
         """Open the file, and delete its rows after `last_step`.
 
-        Such rows are from a killed run that did not reach its next checkpoint; their steps are repeated.
+        Such rows are from a killed run that did not reach its next checkpoint. The steps of these rows will be
+        repeated.
         """
         self.path = path
         self.rows = [row for row in read_curve(path) if row["step"] <= last_step] if last_step else []

@@ -1,9 +1,9 @@
-"""The training loop of all stages. It uses Accelerate, with one or several processes and any precision.
+"""The training loop of all stages. It uses the library Accelerate, with one or several processes and any precision.
 
-A run may be killed at any time. The next run resumes from the last checkpoint and continues the same curve. On the CPU
-it ends with the same bytes as a run without interruption, for three reasons. Batches depend only on seed and step.
-torch's random generators are seeded again at each step. The checkpoint contains the network, the optimizers and the
-gradient scaler of float16.
+It is safe to kill a run at any time. The next run resumes from the last checkpoint and continues the same curve. On the
+CPU, the resumed run ends with the same bytes as a run without interruption, for three reasons: Batches depend only on
+seed and step. The random generators of torch are seeded again at each step. The checkpoint contains the network, the
+optimizers and the gradient scaler of float16.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def header_of(stage: Stage, options: TrainOptions, provenance: Provenance, proce
         "clips": sorted({str(i) for clips in seen for i in clips["clip_id"]}),
         "speakers": sorted({str(i) for clips in seen for i in clips["speaker"]}),
     }
-    return cast(TrainedOn, json.loads(canonical_json(trained_on)))  # as read from a header: no tuples
+    return cast(TrainedOn, json.loads(canonical_json(trained_on)))  # as if read from a header, where tuples are lists
 
 
 @contextmanager
@@ -175,13 +175,13 @@ class TrainingRun:
     def _run_steps(self, state: RunState, curve: Curve | None, trained_on: TrainedOn) -> Mapping[str, float] | None:
         """Do the remaining steps and write the curve and the checkpoints.
 
-        Returns the held-out figures after the last step. They are None if no step remained, or if this is not the main
-        process.
+        Returns the held-out figures after the last step. The figures are None if no step remained, or if this is not
+        the main process.
         """
         stage, processes = self.stage, self.accelerator.num_processes
         meter, held_out = LossMeter(), None
         quiet, already = self.options.quiet or not self.main, state.step
-        # This forks the workers. It must come before the progress bar, which starts a thread.
+        # This line forks the workers. It must come before the progress bar, because the progress bar starts a thread.
         batches = self._batches(state.step)
         with Progress(stage.steps, "steps", stage.name, quiet, already=already) as progress:
             stage.net.train()
@@ -228,7 +228,9 @@ class TrainingRun:
             meter.add({f"{prefix}{key}": value for key, value in {"loss": loss, **parts}.items()})
 
     def _row(self, state: RunState, meter: LossMeter) -> dict[str, float]:
-        """The mean losses in the meter, for a row of the curve. It also adds the meter's time and samples to `state`.
+        """The mean losses in the meter, for a row of the curve.
+
+        The method also adds the meter's time and samples to `state`.
 
         Raises UserError if a loss is not finite.
         """

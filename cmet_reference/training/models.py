@@ -16,15 +16,15 @@ from cmet_reference.training.stage import Stage
 from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import UserError
 
-# The package of each model. It has a module `train` with `STAGES`, the names of the stages in training order, and the
-# function `stages`, a `StagesOf`.
+# The package of each model. A package has a module `train` with two members: `STAGES`, the names of the stages in
+# training order, and `stages`, a function of the type `StagesOf`.
 PACKAGES = {"cmet": "cmet_reference.cmet", "cem-net": "cmet_reference.cem_net"}
 
 StageFactory = Callable[[], Stage]
 
 
 class StagesOf(Protocol):
-    """The function `train.stages` of a model's package."""
+    """The type of the function `stages` in the module `train` of a model's package."""
 
     def __call__(
         self,
@@ -45,7 +45,7 @@ def stage_names(model: str) -> tuple[str, ...]:
 
 
 def stages_of(model: str) -> StagesOf:
-    """The function that makes the stage factories of a model."""
+    """The function that returns the stage factories of a model."""
     made: StagesOf = importlib.import_module(f"{PACKAGES[model]}.train").stages
     return made
 
@@ -67,13 +67,13 @@ def train_model(
         model: cmet or cem-net.
         folders: shard sets by name, the main one first.
         out: folder of the checkpoints; default: the folder `reference` in the main shard set, where evaluation runs
-            search it.
+            search for checkpoints.
         settings: demo, paper, or the path of a TOML file (see `config.load`).
         only: train only this stage; the checkpoints of the stages before it must exist.
         options: how to train.
         report: called after each stage, with its name and card.
-        files: where pretrained files and earlier checkpoints are searched. None: in the folders that the environment
-            variables name, then next to the main shard set.
+        files: the folders in which pretrained files and earlier checkpoints are searched for. None: the folders that
+            the environment variables name, then the folder of the main shard set.
 
     Returns:
         the cards by stage.
@@ -93,7 +93,7 @@ def train_model(
     for name, factory in zip(names, factories, strict=True):
         if only and name != only:
             continue
-        if factory is None:  # the settings leave this stage out
+        if factory is None:  # the settings have no such stage
             if only:
                 raise UserError(f"the settings {settings} have no stage {only} of {model}; see --config")
             continue
@@ -105,10 +105,11 @@ def train_model(
 def train_stage(
     factory: StageFactory, out: Path, config: Mapping[str, object], folders: Mapping[str, Path], options: TrainOptions
 ) -> Card:
-    """Make a stage and train it. The revisions of the checkpoints that it loads are recorded in its own checkpoint.
+    """Create a stage and train it. Its checkpoint records the revisions of all checkpoints that the stage loads.
 
     Args:
-        config: all settings of the model. If they have a table with the name of the stage, only this table is recorded.
+        config: all settings of the model. If these settings have a table with the name of the stage, only this table is
+            recorded.
     """
     stage, built_on = make_stage(factory, options)
     own = config.get(stage.name, config)
@@ -117,9 +118,9 @@ def train_stage(
 
 
 def make_stage(factory: StageFactory, options: TrainOptions) -> tuple[Stage, Mapping[str, str]]:
-    """Make a stage with the seed and threads of the options.
+    """Create a stage with the seed and the number of threads in the options.
 
-    Returns the stage, and the revisions of the checkpoints that it loaded, by kind.
+    Returns the stage, and the revisions of the checkpoints that the stage loaded, by kind.
     """
     import torch
 

@@ -11,7 +11,7 @@ from pathlib import Path
 class TrainOptions:
     """How a stage is trained. On the CPU, only `seed`, `precision` and `threads` change the result."""
 
-    seed: int = 0  # of the batches, of dropout and of all other random numbers
+    seed: int = 0  # seed of the batches, of dropout and of all other random numbers
     device: str = "auto"  # auto (a GPU if the machine has one), cpu, cuda or cuda:N
     precision: str = "fp32"  # fp32, bf16 or fp16 (autocast; weights stay float32)
     workers: int = 0  # number of processes that prepare batches; 0: the training process does it between two steps

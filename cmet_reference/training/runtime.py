@@ -13,12 +13,12 @@ from talking_face.reasons import UserError
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-PRECISIONS = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}  # from our names to Accelerate's names
+PRECISIONS = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}  # maps the names of this project to Accelerate's names
 
 
 @contextmanager
 def repeatable(threads: int = 1) -> Iterator[None]:
-    """Inside the block, torch uses a fixed number of threads. Afterwards its random state and threads are restored."""
+    """Inside the block, torch uses a fixed number of threads. The block's end restores threads and random state."""
     import torch
 
     before = torch.get_num_threads()
@@ -51,7 +51,7 @@ def make_accelerator(device: str, precision: str) -> Accelerator:
         return Accelerator(
             cpu=device == "cpu",
             mixed_precision=PRECISIONS[precision],
-            # The loss of one optimizer gives gradients only for its own part of the network.
+            # This setting is needed because the loss of one optimizer gives gradients for only a part of the network.
             kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
         )
     finally:

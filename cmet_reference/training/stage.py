@@ -1,4 +1,4 @@
-"""The interface between a model and the training loop: there is one `Stage` for each network that is trained."""
+"""The interface between a model and the training loop: each network that is trained has a class with these members."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class Optimizer:
     """The settings of an AdamW optimizer for some of the parameters of the stage's `net`.
 
-    With a weight decay of 0 it is Adam.
+    With a weight decay of 0, AdamW equals Adam.
     """
 
     parameters: Sequence[nn.Parameter]
@@ -73,7 +73,7 @@ class Stage(Protocol):
         ...
 
     def record(self) -> Mapping[str, object]:
-        """JSON values that a loader needs in addition to the tensors. They are stored in the file's header."""
+        """JSON values that a loader needs in addition to the tensors. These values are stored in the file's header."""
         ...
 
 

@@ -59,7 +59,7 @@ class Learner:
     def fill(self, tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -> None:
         """Restore the state from the results of `tensors` and `settings`.
 
-        Raises RuntimeError, ValueError or KeyError if they do not fit the network or the optimizers.
+        Raises RuntimeError, ValueError or KeyError if the values do not fit the network or the optimizers.
         """
         self.net.load_state_dict({key[4:]: value for key, value in tensors.items() if key.startswith("net/")})
         for name, optimizer in self.optimizers.items():
@@ -93,8 +93,8 @@ class UnfinishedRun:
         """Restore the learner from the newest undamaged checkpoint. Returns None if the folder has none.
 
         Args:
-            learner: its network and optimizers are filled.
-            trained_on: the settings of this training; those in the checkpoint must be equal.
+            learner: the learner whose network and optimizers are restored.
+            trained_on: the settings of this training; the settings in the checkpoint must be equal.
             report: print a line about each damaged checkpoint.
 
         Raises:
@@ -133,7 +133,7 @@ def finished_card(path: Path, net: nn.Module, trained_on: TrainedOn, report: boo
     Returns the card of that training, or None if the stage must be trained:
 
     - There is no file: None.
-    - The file is complete and has these settings: the card. Its tensors are loaded into `net`.
+    - The file is complete and has these settings: the card. The tensors of the file are loaded into `net`.
     - The file has other settings: None, and a line on stderr.
     - The file has no card, because the process was killed before it wrote one: None, and a line on stderr.
     - The file is damaged, of another version or of another network: an error. Only --fresh replaces such a file.
