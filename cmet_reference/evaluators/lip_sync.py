@@ -99,8 +99,8 @@ def shift_figures(net: LipSyncNet, test: Sequence[Example]) -> dict[str, float]:
 
     Returns:
         `clips` and `shifts`: the numbers of clips and of shifted clips. `offset_exact`: the share of shifted clips
-            whose offset is correct. `offset_within_1`: the share of shifted clips whose offset is wrong by at most one
-            frame.
+        whose offset is correct. `offset_within_1`: the share of shifted clips whose offset is wrong by at most one
+        frame.
     """
     right = near = tried = 0
     for e in test:

@@ -49,7 +49,7 @@ class FlowRenderer:
         base_frames: np.ndarray | None = None,
         base_landmarks: np.ndarray | None = None,
     ) -> np.ndarray:
-        """See `Renderer.frames`. Only the region in the settings is drawn; all other pixels come from the base frames."""
+        """See `Renderer.frames`. Only the region in the settings is drawn; other pixels are copied from the base."""
         s = self.settings
         base_frames, base_landmarks = base_of(
             len(landmarks), reference_frames, reference_landmarks, base_frames, base_landmarks
