@@ -99,7 +99,7 @@ def perform(spec: ClipSpec, fps: float = FPS, silent: bool = False) -> Performan
     rng = np.random.default_rng(key_seed("clip", spec.seed, spec.key))
     how = manner(spec.emotion, spec.level)
     count = round(spec.seconds * fps)
-    times = (np.arange(count) + 0.5) / fps  # a frame is drawn for the middle of its interval
+    times = (np.arange(count) + 0.5) / fps  # a frame shows the middle of its time interval
     spoken, phones = time_phones(list(spec.sentence_ids), person.tempo * how.tempo, spec.seconds, rng)
     if silent:
         spoken, phones = [], [Phone("sil", "sil", 0.0, spec.seconds, 0.0)]

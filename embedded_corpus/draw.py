@@ -1,4 +1,7 @@
-"""Draws one frame of a speaker: the moving face on the head, and the rotated head in front of body and background."""
+"""Draws one frame of a speaker: the moving face on the head, and the rotated head in front of body and background.
+
+One unit of length is 100 mm (see identity.py).
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Draws hair, glasses and clothes once per speaker, as layers in front of, behind and below the bare head.
 
 The hair is a shaded shape with thousands of anti-aliased strands. The direction of the strands depends on the style of
-the hair.
+the hair. One unit of length is 100 mm (see identity.py).
 """
 
 from __future__ import annotations

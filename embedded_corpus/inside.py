@@ -15,7 +15,7 @@ IRIS_RADIUS = 0.060  # units; the diameter is 12 mm, as in all adults
 
 
 def bake_behind(p: Identity, x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """(H, W, 3): the eyeballs without irises, and below them the cavity of the mouth with the upper teeth."""
+    """(H, W, 3): the eyeballs without irises, and the cavity of the mouth with the upper teeth."""
     r = np.hypot((np.abs(x) - p.eye_x) / 0.155, (y - p.eye_y) / 0.125)
     white = np.array([0.90, 0.87, 0.85], np.float32) * (1 - 0.06 * p.melanin)
     far_side = 0.10 * (x > 0) * np.clip((np.abs(x) - p.eye_x) / 0.155, 0, 1)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 SIZES = {"360p": (640, 360), "720p": (1280, 720), "1080p": (1920, 1080)}
 GENERATOR = 5  # version of the generator: increase it when the same settings give other bytes
-_LEVEL_TAKES = {1: 1, 2: 1, 3: 2}  # number of clips per level of an emotion; neutral has four clips of level 1 only
+_LEVEL_TAKES = {1: 1, 2: 1, 3: 2}  # number of clips per level of an emotion; neutral has only level 1, with four clips
 
 
 @dataclass(frozen=True)

@@ -210,9 +210,10 @@ def invert(
 
 
 def above_mask(p: Identity, x: np.ndarray, y: np.ndarray, res: float) -> np.ndarray:
-    """A mask in 0..1: 1 for skin above the slit of an eye or of the mouth, 0 for skin below it.
+    """A mask in 0..1: 1 for skin above the slit of an eye or of the mouth, 0 for skin below the slit.
 
-    The mask switches from the eyes to the mouth at a height between the slits, where both fields are equal.
+    Above a certain height, the slits of the eyes count, and below this height, the slit of the mouth counts. At this
+    height, the fields of the skin above and below a slit are equal.
     """
     split = p.eye_y + 0.16
     eyes = np.clip((lid_line(p, x) - y) * res + 0.5, 0, 1)

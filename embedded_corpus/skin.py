@@ -341,7 +341,7 @@ def _beard(p: Identity, image: np.ndarray, rng: np.random.Generator, res: float,
     angle = np.where(on_lip, np.pi / 2 - 0.9 * np.clip(ax / p.mouth_width, -1, 1), np.pi / 2 + 0.5 * ax) + rng.normal(
         0, 0.3, n
     )
-    # Hairs end at the lip, because hair over the mouth would hide its opening.
+    # Hairs end at the lip, because hair over the mouth would hide the opening of the mouth.
     room = np.maximum(lip_edges(p, ax)[0] - ay - 0.006, 0.006)
     length = np.where(on_lip, np.minimum(length, np.where(np.abs(ax) < p.mouth_width, room, 0.05)), length)
     k = np.linspace(0, 1, 4)[None, :]

@@ -2,8 +2,9 @@
 
 A phone is a speech sound, written in ARPAbet. A viseme is the mouth shape of a phone; the fifteen common visemes are
 used (sil PP FF TH DD kk CH SS nn RR aa E ih oh ou). Coarticulation is the influence of neighbouring phones on the mouth
-shape. It uses dominance (Cohen and Massaro 1993): the mouth shape is a weighted mean of the shapes of all phones, and
-the weight of a phone decreases with its distance in time. For b, p and m, the lips always close.
+shape. The model of coarticulation uses dominance (Cohen and Massaro 1993): the mouth shape is a weighted mean of the
+shapes of all phones, and the weight of a phone decreases with the phone's distance in time. For b, p and m, the lips
+always close.
 """
 
 from __future__ import annotations
@@ -135,7 +136,7 @@ def time_phones(
 
 
 def _stress(vowels: list[bool], rng: np.random.Generator) -> np.ndarray:
-    """The stress of each phone, 0..1. Every second vowel is accented, and consonants have a stress of 0."""
+    """The stress of each phone, 0..1. Every second vowel is stressed, and consonants have a stress of 0."""
     out = np.zeros(len(vowels))
     turn = int(rng.integers(2))
     for k, vowel in enumerate(vowels):

@@ -73,7 +73,7 @@ def _hold(values: np.ndarray, index: np.ndarray, rows: list[PhoneKind]) -> np.nd
 
 
 def _amplitudes(phones: list[Phone], index: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(voice, noise) amplitudes per step. The noise of a stop such as p or t is 0, except a burst in the last third."""
+    """(voice, noise) amplitudes per step. The noise of a stop such as p or t is a burst in the last third, else 0."""
     kinds = [phone_kinds()[p.phone] for p in phones]
     start = np.array([p.start for p in phones])[index]
     length = np.array([max(p.end - p.start, 1e-3) for p in phones])[index]

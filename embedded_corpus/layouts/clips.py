@@ -119,7 +119,7 @@ def _add_containers(odd: _OddFolder) -> bytes:
 
 
 def _add_archives(odd: _OddFolder) -> bytes:
-    """Adds a tar of clips, and a tar that is truncated in its second member. Returns the bytes of the complete tar."""
+    """Adds a tar of clips, and a tar whose second member is truncated. Returns the bytes of the complete tar."""
     good, resource = odd.good, b"\0\5\x16\7"
     members = {"one.mp4": good, "deep/two.mp4": good, "._one.mp4": resource, "x.txt": b"x", "../out.mp4": good}
     tar = tar_of(members, tarfile.USTAR_FORMAT, {"link.mp4": "one.mp4"})

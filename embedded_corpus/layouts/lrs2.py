@@ -161,7 +161,7 @@ def list_lines(specs: Sequence[ClipSpec], name: str) -> Iterator[str]:
 def _transcript(truth: ClipTruth, timed: bool) -> str:
     """A transcript with the lines `Text:` and `Conf:`. If `timed`, also a table with the times of each word.
 
-    The time of each word is its share of the speech, in proportion to the number of letters of the word.
+    The length of each word in seconds is proportional to the number of letters of the word.
     """
     words = "".join(char for char in truth["text"].upper() if char.isalpha() or char in " '").split()
     head = f"Text:  {' '.join(words)}\nConf:  5\n"

@@ -311,7 +311,7 @@ def _key(spec: ClipSpec) -> tuple[str, int, int]:
 
 
 def _nth(spec: ClipSpec) -> int:
-    """Index of a neutral clip among the four clips of its block. The take numbers of block k start at 4 k + 1."""
+    """Index of a neutral clip among the four clips of a block. The take numbers of block k start at 4 k + 1."""
     return (spec.take - 1) % 4
 
 

@@ -1,4 +1,4 @@
-"""Assembles shards from finished clips. A shard is written as soon as all its clips are finished."""
+"""Assembles shards from finished clips. A shard is written as soon as all clips of the shard are finished."""
 
 from __future__ import annotations
 

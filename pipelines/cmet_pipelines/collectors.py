@@ -1,4 +1,4 @@
-"""Collects face windows, thumbnails and measurements of a clip, so that its frames are decoded only once."""
+"""Collects face windows, thumbnails and measurements of a clip, so that the clip is decoded only once."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class FaceWindows:
     """
 
     def __init__(self) -> None:
-        self._parts: list[tuple[Picture, tuple[int, int]]] | None = []  # picture of the window, its left and top
+        self._parts: list[tuple[Picture, tuple[int, int]]] | None = []  # picture, and (left, top) px, of a window
         self._bytes = 0
         self._last: tuple[Picture | None, Window | None] = (None, None)
 

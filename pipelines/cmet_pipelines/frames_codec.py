@@ -173,7 +173,7 @@ def _encode_video(frames: Iterator[Frames], codec: FrameCodec) -> bytes:
 def _decode_video(data: bytes, indices: Sequence[int] | None) -> Frames:
     """The frames at `indices` of a video file in memory; None for all frames.
 
-    If the next index is near, the frames before it are decoded too, because a seek would be slower.
+    If the next index is less than 12 frames ahead, all frames up to this index are decoded, because a seek is slower.
     """
     with av.open(io.BytesIO(data), "r") as source:
         stream = source.streams.video[0]

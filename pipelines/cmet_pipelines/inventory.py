@@ -1,4 +1,4 @@
-"""Lists the clips that earlier runs finished in an output folder, and decides which of them can be used again."""
+"""Lists the clips that earlier runs finished in an output folder, and decides which clips can be used again."""
 
 from __future__ import annotations
 

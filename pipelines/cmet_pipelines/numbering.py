@@ -94,7 +94,7 @@ def gapped(numbers: Mapping[Folder, Collection[int]]) -> list[Folder]:
     """Folders whose highest file number is greater than the number of sentences in a folder.
 
     A third of the release's actors have such folders. Some numbers are missing in such a folder, so a file number is
-    not a position in the script. For example, file 021 has another sentence than file 021 of a folder without gaps.
+    not a position in the script. For example, file 021 has a different sentence than file 021 of a folder without gaps.
     """
     own = [table for table in schemes().values() if table.get("by_itself")]
     return sorted(

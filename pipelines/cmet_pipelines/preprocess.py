@@ -44,7 +44,7 @@ class Selection:
 
     limit: int | None = None  # maximum number of clips: the first `limit` clips in the order of clip_id are used
     retry: bool = False  # process clips again that an earlier run dropped for a transient reason (inventory.TRANSIENT)
-    prune: bool = False  # remove clips from a finished set if they are not selected now or not under the root any more
+    prune: bool = False  # remove those clips from a finished set that this run does not select or does not find
 
 
 @dataclass(frozen=True)
@@ -95,8 +95,8 @@ def preprocess(
 
     Args:
         dataset: a reader's name, `cmet_pipelines.readers.READERS`.
-        root: folder of the dataset; it is never changed.
-        out: folder of the shard set. It is created if it does not exist.
+        root: folder of the dataset. The files in this folder are never changed.
+        out: folder of the shard set. If the folder does not exist, it is created.
         settings: settings of the processing; None for the defaults.
         options: options of the dataset's reader; None for the defaults.
         run: number of workers and amount of output. The workers of a Dask scheduler need access to `root` and `out`.

@@ -123,7 +123,7 @@ def process_clip(
         settings: settings of the processing.
         root: folder of the dataset. The record stores paths relative to this folder.
         sha256: SHA-256 of the video file; the record stores it.
-        stages: receives the current stage. After an error it holds the stage that failed.
+        stages: a log that gets the name of each stage. After an error, the log holds the stage that failed.
         files: the folders of the face networks' files.
 
     Raises ClipError if the clip cannot be used.

@@ -87,8 +87,8 @@ def identity_samples(valid: np.ndarray, starts: Sequence[int]) -> list[int]:
     """The frames whose faces are compared, in order.
 
     A new stretch of the clip begins at each frame of `starts`. From each of the IDENTITY_SAMPLES longest stretches, the
-    middle frame of all frames with a face is used. If this gives fewer than two frames, the result is empty, because a
-    comparison needs two faces.
+    middle frame of all frames with a face is used. If there are fewer than two such frames, the result is empty,
+    because a comparison needs two faces.
     """
     if not starts:
         return []

@@ -16,8 +16,8 @@ from talking_face.signature import canonical_json
 
 SHARD_BYTES = 128 << 20
 ROW_GROUP_CLIPS = 1
-# The clips are assigned to shards before any clip is processed, so the size of a typical clip is assumed. These values
-# are its number of frames (4 s), and the stored bytes per frame for landmarks and other numbers.
+# The clips are assigned to shards before any clip is processed, so the size of a typical clip is assumed. The typical
+# clip has 100 frames (4 s), and 9,300 stored bytes per frame for landmarks and other numbers.
 _PLANNED_FRAMES, _PLANNED_NUMBERS = 100, 9_300
 _FLOATS = ("landmarks", "landmarks_smoothed", "blendshapes", "crop_transform")
 

@@ -151,4 +151,4 @@ class ShardSet:
 
     def _numbers(self, clip_id: str, name: str) -> np.ndarray:
         values = self._column(clip_id, name).values.to_numpy(zero_copy_only=False)
-        return np.array(values)  # a copy: the caller may write into it
+        return np.array(values)  # return a copy, so that the caller can change the array

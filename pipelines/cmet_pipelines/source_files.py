@@ -23,7 +23,7 @@ def relative_path(source: MediaSource, root: str) -> str:
 
 
 def source_bytes(source: MediaSource) -> int | None:
-    """Size of the file or tar member in bytes. None if it cannot be read."""
+    """Size of the file or tar member in bytes. None if the file cannot be read."""
     try:
         return source.size if source.member is not None else Path(source.path).stat().st_size
     except OSError:
@@ -31,7 +31,7 @@ def source_bytes(source: MediaSource) -> int | None:
 
 
 def source_sha256(source: MediaSource) -> str:
-    """SHA-256 of the file or tar member, 64 hex digits. Raises ClipError if it cannot be read."""
+    """SHA-256 of the file or tar member, 64 hex digits. Raises ClipError if the file cannot be read."""
     sha = hashlib.sha256()
     with ExitStack() as stack:
         opened = stack.enter_context(open_source(source))

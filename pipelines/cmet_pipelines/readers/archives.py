@@ -130,7 +130,9 @@ def _members(name: str, folder: tuple[str, ...], source: MediaSource, into: Disc
 
 
 def _member(archive: _Archive, member: tarfile.TarInfo, into: Discovery) -> Iterator[Found]:
-    """The file that one header describes. If the file is a tar, the files inside the tar. Other members are skipped.
+    """Yields the file that one header describes, or the files inside this file if the file is a tar.
+
+    Links, hidden files, names that leave the archive and truncated members are skipped.
 
     Raises tarfile.ReadError for a broken header.
     """
@@ -193,7 +195,7 @@ def _check_end(archive: _Archive, file: ByteRange, end: int, into: Discovery, un
 
 
 def _no_tar(name: str, head: bytes, depth: int) -> tuple[Reason, str] | None:
-    """The reason why a file with the first bytes `head` cannot be read as a tar, or None if it can be read."""
+    """The reason why a file with the first bytes `head` cannot be read as a tar. None if the file can be a tar."""
     if not head:
         return Reason.EMPTY_FILE, "an empty file; download it again"
     if head.startswith(b"version https://git-lfs"):

@@ -50,7 +50,7 @@ class ReaderOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     def content(self) -> dict[str, object]:
-        """The options that change labels or the choice of clips, JSON-ready. The digest of the shard set includes them.
+        """The options that change labels or the choice of clips, JSON-ready. The digest of a shard set includes them.
 
         A subclass must not include the path of a file. If the content of a file matters, include a hash of the content.
         """

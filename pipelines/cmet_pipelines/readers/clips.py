@@ -224,7 +224,7 @@ def _lines(reader: csv.DictReader, path: Path) -> Iterator[tuple[int, dict]]:
 
 
 def _looks_like_video(source: MediaSource) -> bool:
-    """Whether the first bytes are those of a common container format. The suffix of such a file does not matter."""
+    """Whether the file begins with the first bytes of a common container format. The file's suffix does not matter."""
     try:
         with open_source(source) as opened:
             if isinstance(opened, str):

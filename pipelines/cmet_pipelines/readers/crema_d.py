@@ -1,4 +1,4 @@
-"""Reads CREMA-D: the release (VideoFlash/*.flv and AudioWAV/*.wav), and copies of it that keep the file names.
+"""Reads CREMA-D: the release (VideoFlash/*.flv and AudioWAV/*.wav), and copies of the release with the same file names.
 
 A clip is a file with the name <actor>_<sentence>_<emotion>_<level> in any folder, for example 1015_DFA_ANG_XX.flv or
 crema_test/test/s15/1015_DFA_ANG_XX.mp4. If a clip has several files, the file of the release is used.
