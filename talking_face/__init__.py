@@ -1,1 +1,1 @@
-"""Foundation of the suite: vocabulary, media, faces, networks, task execution. It imports no other suite package."""
+"""Foundation of the suite: labels, media, faces, networks, task execution. It does not import the other packages."""

@@ -1,7 +1,8 @@
-"""Makes the Arrow schema of a file from the type of its rows: a TypedDict or a dataclass.
+"""Creates the Arrow schema of a Parquet file from a TypedDict or a dataclass that describes one row of the file.
 
-The schema has one column per field, in the same order. The field's type gives the Arrow type. A type with `None` gives
-a nullable column. `Annotated` adds what a Python type lacks: an integer's width, a description, an array's stored form.
+The schema has one column per field, in the order of the fields. The type of a field determines the Arrow type of its
+column. If the type includes `None`, the column is nullable. `Annotated` adds information that a Python type does not
+contain: the width of an integer, a description of the column, the stored form of an array.
 """
 
 from __future__ import annotations
@@ -35,7 +36,10 @@ class About:
 
 @dataclass(frozen=True)
 class Flat:
-    """The stored form of an array: one flat list of `item` per row. `shape` describes the array before flattening."""
+    """The stored form of an array: each row stores the array as one flat list with elements of the type `item`.
+
+    `shape` describes the array before flattening.
+    """
 
     item: pa.DataType
     shape: str
@@ -44,23 +48,23 @@ class Flat:
 def schema_of(record: type, metadata: Mapping[str, str] | None = None, *, nullable: bool = False) -> pa.Schema:
     """The Arrow schema of a record type.
 
-    Supported types: `str`, `int` (32 bits, or as annotated), `float` (64 bits), `bool`, `Mapping[str, float]`, lists of
-    these, and arrays annotated with `Flat`; each also as `... | None`.
+    Supported types are `str`, `int` (32 bits, or as annotated), `float` (64 bits), `bool`, `Mapping[str, float]`, lists
+    of the types above, and arrays annotated with `Flat`. Each supported type can be combined with `None`.
 
     Args:
         record: a TypedDict or a dataclass.
         metadata: stored with the schema.
-        nullable: True if every column can contain null; otherwise only columns whose type contains None can.
+        nullable: True: every column can contain null. False: only a column whose type includes None can contain null.
 
     Raises:
-        TypeError: a field has a type without an Arrow type.
+        TypeError: a field has an unsupported type.
     """
     hints = get_type_hints(record, include_extras=True)
     return pa.schema([_field(name, hint, nullable) for name, hint in hints.items()], metadata)
 
 
 def _field(name: str, hint: object, nullable: bool) -> pa.Field:
-    """The column of one field. Raises TypeError for a type without an Arrow type."""
+    """The Arrow column of one field. Raises TypeError for an unsupported type."""
     kind, notes = _split(hint)
     metadata: dict[str, str] = {}
     arrow = None

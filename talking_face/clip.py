@@ -11,10 +11,12 @@ class MediaSource:
     """Where media is stored: a file, or a member of a tar archive."""
 
     path: str  # absolute path of the file, or of the archive
-    member: str | None = None  # name inside the archive, `inner.tar!name` in a nested one; None for a plain file
-    offset: int | None = None  # first byte of the member in the archive; without it, the archive is scanned
+    # Name of the member inside the archive; `inner.tar!name` if the member is in a nested archive; None: a plain file.
+    member: str | None = None
+    offset: int | None = None  # first byte of the member in the archive; None: the archive is scanned for the member
     size: int | None = None  # bytes of the member
-    parts: tuple[str, ...] = ()  # files that follow `path` in a split archive; `offset` counts through all files
+    # The files that follow `path` in a split archive. `offset` is counted from the start of the file `path`.
+    parts: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return self.path if self.member is None else f"{self.path}!{self.member}"
@@ -22,7 +24,7 @@ class MediaSource:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clip:
-    """One recording of one speaker. Dataset readers make it from file names and label files only."""
+    """One recording of one speaker. Dataset readers create a `Clip` from file names and label files only."""
 
     clip_id: str  # stable and readable: mead/M003/front/angry/3/001
     dataset: str
@@ -30,18 +32,19 @@ class Clip:
     video: MediaSource
     audio: MediaSource | None = None  # a separate sound file; None: the sound track of the video
     emotion: str | None = None  # one of talking_face.emotions.EMOTIONS, or an extended label; None: no label
-    emotion_voted: str | None = None  # the label that most raters gave; None if there are no raters or a tie
+    # The label that most raters chose. None if the dataset has no raters, or if several labels have the most votes.
+    emotion_voted: str | None = None
     intensity: int | None = None  # 1..3 in MEAD; None if the dataset has no levels
-    take: str = ""  # the dataset's own number for the clip; it does not identify the sentence
+    take: str = ""  # number that the dataset gives to the clip; it does not identify the sentence
     view: str | None = None
-    sentence_id: str | None = None  # None unless the dataset states it
+    sentence_id: str | None = None  # None: the dataset does not state which sentence is spoken
     transcript: str | None = None
     split: str | None = None  # train | val | test, from a named split
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pair:
-    """One evaluation case. All clips are named by their clip_id and are in one shard set."""
+    """One evaluation case. Each clip is given by its clip_id, and all clips are in the same shard set."""
 
     pair_id: str  # neutral-base/M903/neutral>happy/s0/0001
     setting: str
@@ -57,7 +60,7 @@ class Pair:
     ground_truth_clip: str | None  # None in the extended setting
     emotion_audio: tuple[str, ...] = ()  # C-MET's pool of clips with the target emotion
     neutral_audio: tuple[str, ...] = ()  # C-MET's pool of neutral clips
-    visible: str = "none"  # part of the ground truth that the method is given: none | upper-half | all
+    visible: str = "none"  # part of the ground truth that the method receives: none | upper-half | all
 
     def to_row(self) -> dict[str, object]:
         """A flat row for CSV or Parquet; tuples become lists."""

@@ -1,7 +1,8 @@
-"""The suite's emotion labels, and tables that convert from datasets' labels and to classifiers' labels.
+"""The emotion labels of the suite, and tables that convert the labels of datasets and of classifiers.
 
-A label outside `EMOTIONS` is an extended label (`sarcastic`, ...): the datasets in this module have no ground truth for
-it. If a classifier does not support a label, the metric's rule for unsupported labels determines the score.
+A label outside `EMOTIONS` (for example `sarcastic`) is an extended label. The datasets in this module have no ground
+truth for extended labels. If a classifier does not support a label, the metric's rule for unsupported labels determines
+the score.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ EMOTIONS: tuple[str, ...] = ("neutral", "angry", "contempt", "disgusted", "fear"
 
 
 def emotion_order(name: str) -> tuple[int, str]:
-    """Sort key: the emotions in the order of `EMOTIONS`, then other labels by name."""
+    """Sort key: first the emotions in the order of `EMOTIONS`, then other labels in alphabetical order."""
     return (EMOTIONS.index(name) if name in EMOTIONS else len(EMOTIONS), name)
 
 
@@ -46,7 +47,7 @@ _FER2013 = {
 CLASSIFIER_LABELS: Mapping[str, Mapping[str, str]] = {
     "deepface": _FER2013,
     "fer": _FER2013,
-    # Emotion-FAN as fine-tuned for C-MET (no neutral) and for EAT's evaluation.
+    # Emotion-FAN was fine-tuned for C-MET with 7 classes (without neutral), and for EAT's evaluation with 8 classes.
     "emotion-fan-7": {name: name for name in EMOTIONS if name != "neutral"},
     "emotion-fan-8": {name: name for name in EMOTIONS},
 }
@@ -66,7 +67,10 @@ _LOOSE = {
 
 
 def canonical(label: str) -> str:
-    """The suite's label for a free-text emotion label. An unknown label, in lower case, is an extended label."""
+    """The suite's label for a free-text emotion label.
+
+    An unknown label is returned in lower case, with "-" in place of spaces, as an extended label.
+    """
     text = label.strip().lower().replace(" ", "-")
     return _LOOSE.get(text, text)
 

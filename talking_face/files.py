@@ -1,4 +1,4 @@
-"""Reads and writes whole files: the atomic write, the SHA-256 and the JSON form that all modules use."""
+"""Reads, hashes and writes whole files. A written file gets its final name by an atomic rename."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from typing import Any
 
 from talking_face.signature import canonical_json
 
-STRAY = ".*.part*"  # glob pattern of the temporary files that `replacing` leaves when its process is killed
+STRAY = ".*.part*"  # glob pattern of the temporary files that remain if a process is killed inside `replacing`
 
 
 @contextmanager
 def replacing(path: Path, *, durable: bool = False) -> Iterator[Path]:
-    """Yields a temporary path in the folder of `path`; at the end of the block it is renamed to `path`.
+    """Yields a temporary path in the folder of `path`. At the end of the block the temporary file is renamed to `path`.
 
-    A reader finds either the old file or the complete new file. If the block fails, the temporary file is removed and
-    `path` is unchanged. Missing parent folders are created. The temporary name has the same suffix, because encoders
-    choose the container by the suffix.
+    A process that reads `path` finds either the old file or the complete new file. If the block fails, the temporary
+    file is removed and `path` is unchanged. Missing parent folders are created. The temporary name has the suffix of
+    `path`, because encoders choose the container by the suffix.
 
     Args:
         path: the file to write or replace.
-        durable: flush the file to the disk before the rename. Without it, a power failure can leave an empty file, so
-            use it for data that cannot be computed again. A killed process never leaves an incomplete file, with or
-            without `durable`.
+        durable: True: the file is flushed to the disk before the rename. Use True for data that cannot be computed
+            again, because without the flush a power failure can leave an empty file. If only the process is killed,
+            `path` is never incomplete, with or without `durable`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
@@ -59,7 +59,7 @@ def write_json(path: Path, value: Mapping[str, object], *, durable: bool = False
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object that `write_json` wrote. Returns {} if the file is absent or unreadable."""
+    """The object in a JSON file, or {} if the file is absent, unreadable or not a JSON object."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -68,7 +68,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def sha256_of(data: bytes | Path) -> str:
-    """SHA-256, 64 hex digits, of bytes or of a file's content. Raises OSError if the file cannot be read."""
+    """The SHA-256 of bytes or of a file's content, 64 hex digits. Raises OSError if the file cannot be read."""
     if isinstance(data, Path):
         with data.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 def did_you_mean(name: str, known: Iterable[str], at_most: int = 1) -> str:
-    """`; did you mean NAME?` with the known names nearest to `name`; an empty string if no name is near.
+    """The text `; did you mean NAME?` with the known names most similar to `name`, or "" if no name is similar.
 
     Args:
         name: the unknown name.

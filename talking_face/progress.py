@@ -1,4 +1,4 @@
-"""Shows the progress of long work: a bar on a terminal, a plain line every few seconds elsewhere."""
+"""Shows the progress of a long task as a bar on a terminal, or as a line every few seconds in a file or pipe."""
 
 from __future__ import annotations
 
@@ -13,17 +13,23 @@ if TYPE_CHECKING:
     from rich.progress import Task as RichTask
     from rich.progress import TaskID
 
-PLAIN_LINE_EVERY_S = 5.0  # seldom enough for a log file, often enough for a person
+PLAIN_LINE_EVERY_S = 5.0  # s between two progress lines if the output is not a terminal
 
 
 class Progress:
-    """Counts finished units. Use it as a context manager, and call `advance` from one thread only.
+    """Counts and prints the finished units of a task. A context manager; call `advance` from one thread only.
 
-    Everything is printed to stderr, so that a command's output stays clean in a pipe. `quiet` suppresses the count, but
-    not the notes. The speed is the mean since the start; the end time is a time of day.
+    By default everything is printed to stderr, so that stdout contains only the results of the command. The printed
+    speed is the mean speed since the start. The printed end is a time of day.
 
     Args:
-        already: units that an earlier run finished. They are counted as done, but not used for the speed.
+        total: number of units.
+        unit: name of the units.
+        label: text before the count.
+        quiet: True: the count is not printed; notes are still printed.
+        stream: file for the output in place of stderr.
+        already: number of units that an earlier run finished. These units are included in the count, but not in the
+            speed.
     """
 
     def __init__(
@@ -69,7 +75,7 @@ class Progress:
             self._print_line()
 
     def note(self, text: str) -> None:
-        """Prints a line above the bar, in quiet mode too."""
+        """Prints a line above the bar. The line is also printed in quiet mode."""
         if self._bar is not None:
             self._bar.console.print(text, markup=False, highlight=False)
         else:

@@ -1,4 +1,4 @@
-"""Reason codes: why a clip was excluded, or why a score has no value. Each such case has one of these codes."""
+"""Reason codes. Each excluded clip and each score without a value has a code that states the reason."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class Reason(StrEnum):
-    """The codes. Ledgers and result rows store their values, so a value is never renamed; new values can be added."""
+    """The reason codes. Ledgers and result rows store the code's text; therefore a text must never be changed."""
 
     MISSING_FILE = "missing-file"
     EMPTY_FILE = "empty-file"
@@ -31,7 +31,7 @@ class Reason(StrEnum):
     COMPRESSED = "compressed"
     KNOWN_DEFECT = "known-defect"
     NOT_ASKED = "not-asked"
-    # Scoring only.
+    # The codes below occur only in scoring.
     LENGTH_MISMATCH = "length-mismatch"
     RATE_MISMATCH = "rate-mismatch"
     SIZE_MISMATCH = "size-mismatch"
@@ -47,7 +47,7 @@ class Reason(StrEnum):
 
 
 class ClipError(Exception):
-    """One clip cannot be used. `reason` is the code; `detail` explains it and, where possible, how to correct it."""
+    """One clip cannot be used. `reason` is the code. `detail` explains the problem and, if possible, its correction."""
 
     def __init__(self, reason: Reason, detail: str) -> None:
         super().__init__(f"{reason.value}: {detail}")
@@ -55,7 +55,7 @@ class ClipError(Exception):
         self.detail = detail
 
     def __reduce__(self) -> tuple[type[ClipError], tuple[Reason, str]]:
-        # By default only the message of an exception is pickled, and the reason would be lost between processes.
+        # By default, pickle stores only the message of an exception. Between processes, the reason would be lost.
         return type(self), (self.reason, self.detail)
 
 

@@ -1,7 +1,7 @@
-"""Signatures `name|key:value|...|version:x`: the part of a score that states how it was computed.
+"""Signatures: strings of the form `name|key:value|...|version:x`, which state how a score was computed.
 
-As in sacrebleu, they are short, readable and comparable as strings. Two scores with different signatures are never in
-the same column of a board.
+As in the program sacrebleu, a signature is short and readable, and two signatures can be compared as strings. A board
+never shows two scores with different signatures in the same column.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def canonical_json(value: object) -> str:
 
 
 def digest(value: object, length: int = 16) -> str:
-    """First `length` hex digits of a SHA-256. Bytes are hashed directly, other values as canonical JSON."""
+    """The first `length` hex digits of the SHA-256 of a value. Values other than bytes are hashed as canonical JSON."""
     data = value if isinstance(value, bytes) else canonical_json(value).encode()
     return hashlib.sha256(data).hexdigest()[:length]
 

@@ -1,7 +1,8 @@
-"""Limits the thread pools of native libraries, in one place.
+"""Limits the number of threads that native libraries start.
 
-FFmpeg, XNNPACK, OpenMP, BLAS and OpenCV each start as many threads as the machine has cores. With W workers, there are
-W times too many threads. A worker process calls `limit_threads(1)` before it imports these libraries.
+FFmpeg, XNNPACK, OpenMP, BLAS and OpenCV each start as many threads as the machine has cores. With W workers there would
+be W times as many threads as cores. Therefore a worker's child process calls `limit_threads(1)` before it imports the
+libraries.
 """
 
 from __future__ import annotations
@@ -19,15 +20,15 @@ VARIABLES = (
     "TF_NUM_INTEROP_THREADS",
 )
 
-# talking_face.media reads this value for each file that it opens, because FFmpeg has no global setting.
+# talking_face.media passes this value to FFmpeg for each opened file, because FFmpeg has no global thread limit.
 _codec_threads = 1
 
 
 def limit_threads(n: int = 1) -> None:
-    """Give every native library at most `n` threads in this process and in the processes it starts.
+    """Limit every native library to `n` threads, in this process and in the processes that it starts.
 
-    The environment variables act on libraries that are not loaded yet. OpenCV and torch are also set directly when they
-    are loaded.
+    A library reads the environment variables only when the library is loaded. Therefore the limit of OpenCV and of
+    torch is also set directly if the library is already loaded.
     """
     global _codec_threads
     _codec_threads = n
@@ -40,5 +41,5 @@ def limit_threads(n: int = 1) -> None:
 
 
 def codec_threads() -> int:
-    """Threads that each FFmpeg decoder may use: 1, or the number that `limit_threads` was last called with."""
+    """Number of threads per FFmpeg decoder: the value of the last call of `limit_threads`, or 1 before any call."""
     return _codec_threads

@@ -1,1 +1,1 @@
-"""Runs a function over many tasks on Dask workers, each with a child process that can be killed at a deadline."""
+"""Runs a function over many tasks on Dask workers. Each worker keeps a child process, which can be killed."""

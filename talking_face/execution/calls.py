@@ -1,4 +1,4 @@
-"""Calls a task's function and turns an exception into a reason and one line of detail."""
+"""Calls the function of a task and converts an exception to a reason code and one line of detail."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ def load(function: str) -> Callable[..., object]:
 
 
 def call_guarded(call: Callable[..., object], args: tuple[object, ...]) -> Outcome:
-    """Calls `call(*args)`. An exception becomes a reason and one line of detail; its traceback is logged."""
+    """Calls `call(*args)`. An exception is converted to a reason code and one line of detail.
+
+    The traceback is logged, except for a ClipError or a MemoryError.
+    """
     try:
         return call(*args), None
     except ClipError as error:

@@ -1,8 +1,9 @@
-"""The persistent child process of a worker: started once, called over pipes, killed at a deadline.
+"""Starts the child process of a Dask worker, calls a function in the child over pipes, and kills the child.
 
-This module runs in the worker; `child_main` runs in the child. The child is started with subprocess, not
-multiprocessing, for two reasons: Dask's workers are daemons, which cannot have multiprocessing children, and a fork
-would copy the state of native thread pools.
+A child process runs many calls. It is killed if a call passes its deadline. This module runs in the worker, and the
+module `child_main` runs in the child. The child is started with subprocess, not multiprocessing, for two reasons:
+Dask's workers are daemons, which cannot have multiprocessing children, and a fork would copy the state of native thread
+pools.
 """
 
 from __future__ import annotations
@@ -24,20 +25,23 @@ from typing import cast
 from talking_face.execution.messages import ANSWER, HEADER, Outcome, write_message
 
 START_DEADLINE_S = 180.0  # importing the libraries takes 1 s, and much longer from a network disk that is not cached
-# By default, the C library returns the memory of each picture to the kernel and requests it again, zeroed. For a 1080p
-# frame this causes 700 page faults and takes 2 of 22 ms. With these settings a child keeps its memory, because the next
-# clip needs it again. Arrays above 16 MB, which occur only in long clips, are still returned.
+# By default, the C library returns the memory of each picture to the kernel and requests zeroed memory for the next
+# picture. For a 1080p frame this causes 700 page faults and takes 2 of 22 ms. With the settings below, a child keeps
+# freed memory for the next picture. Only arrays above 16 MB, which occur in long clips, are still returned.
 _KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(16 << 20), "MALLOC_TRIM_THRESHOLD_": str(1 << 32)}
 
 
 class ChildDied(Exception):
-    """The child ended before it answered. The message states how. `stage` is the last stage that the call entered."""
+    """The child ended before it answered. The message states how the child ended.
+
+    `stage` is the last stage that the call entered.
+    """
 
     stage = ""
 
 
 class DeadlinePassed(Exception):
-    """The child did not answer in time and was killed. `stage` is the last stage that the call entered."""
+    """The child did not answer before the deadline and was killed. `stage` is the last stage that the call entered."""
 
     stage = ""
 
@@ -49,9 +53,9 @@ class Child:
         self.function = function
         ours_read, theirs_write = os.pipe()
         theirs_read, ours_write = os.pipe()
-        self._output = tempfile.TemporaryFile()  # noqa: SIM115 - printed lines, for the detail of a crash
-        # -P: no import from the current directory, so that a folder `metrics` there does not replace an installed
-        # package.
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115 - lines that the child prints, for the report of a crash
+        # -P: do not import from the current directory, because a folder `metrics` in the current directory would hide
+        # an installed package of the same name.
         program = [sys.executable, "-P", "-m", "talking_face.execution.child_main"]
         self._process = subprocess.Popen(
             [*program, function, str(theirs_read), str(theirs_write)],
@@ -67,7 +71,7 @@ class Child:
         self._from = os.fdopen(ours_read, "rb", buffering=0)
         self._stage = ""
         try:
-            self._receive(START_DEADLINE_S)  # the start is not part of a task's deadline
+            self._receive(START_DEADLINE_S)  # the time of the start does not count towards the deadline of a task
         except DeadlinePassed:
             raise ChildDied(f"did not start within {START_DEADLINE_S:g} s") from None
 
@@ -77,7 +81,10 @@ class Child:
         return self._process.poll() is None
 
     def call(self, args: tuple[object, ...], deadline_s: float) -> Outcome:
-        """One call. After ChildDied or DeadlinePassed this child cannot be used again."""
+        """Calls the function in the child and returns the outcome.
+
+        Raises ChildDied or DeadlinePassed; after either error this child cannot be used again.
+        """
         self._stage = ""
         try:
             try:
@@ -99,7 +106,10 @@ class Child:
                 file.close()
 
     def _receive(self, deadline_s: float) -> object:
-        """The next answer. Stages that arrive before it are stored in `_stage`. Raises DeadlinePassed, ChildDied."""
+        """The next answer of the child. The last stage that the child reports before the answer is stored in `_stage`.
+
+        Raises DeadlinePassed or ChildDied.
+        """
         end = time.monotonic() + deadline_s
         while True:
             (length,) = HEADER.unpack(self._read_bytes(HEADER.size, end))
@@ -124,7 +134,7 @@ class Child:
         return b"".join(parts)
 
     def _how_it_ended(self) -> str:
-        """Closes this child. Returns its signal or exit status, and the last line that it printed."""
+        """Closes this child. Returns the child's signal or exit status, and the last line that the child printed."""
         try:
             code = self._process.wait(timeout=5)
         except subprocess.TimeoutExpired:
@@ -146,7 +156,10 @@ _lock = threading.Lock()
 
 
 def child_of_this_thread(function: str) -> Child:
-    """This thread's child for `function`, started if there is none. Raises ChildDied if it does not start."""
+    """The child process of the current thread for `function`. If there is no such child, a new child is started.
+
+    Raises ChildDied if the new child does not start.
+    """
     global _starter
     me = threading.get_ident()
     child = _children.get(me)

@@ -1,7 +1,6 @@
-"""Messages between a worker and its child process: pickles over pipes, each with its length before it.
+"""Sends messages between a worker and its child process over pipes. A message is a length, followed by a pickle.
 
-Reading pickles is safe here, because both ends are this program on one machine and no other process has access to the
-pipes.
+It is safe to read pickles from these pipes, because only the worker and its child process have access to the pipes.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ Outcome = tuple[object, Failure | None]  # (value of a call, None) or (None, fai
 
 
 def write_message(file: BinaryIO, message: object) -> None:
-    """Writes one message and flushes."""
+    """Writes one message and flushes the file."""
     data = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
     file.write(HEADER.pack(len(data)) + data)
     file.flush()

@@ -6,7 +6,7 @@ from typing import BinaryIO
 
 from talking_face.execution.messages import STAGE, write_message
 
-_answers: BinaryIO | None = None  # pipe to the worker, in a child process; None elsewhere
+_answers: BinaryIO | None = None  # in a child process: the pipe to the worker; in any other process: None
 
 
 def report_stages_to(file: BinaryIO) -> None:
@@ -16,6 +16,9 @@ def report_stages_to(file: BinaryIO) -> None:
 
 
 def enter_stage(name: str) -> None:
-    """Reports that the stage `name` begins; a task's function calls this. Does nothing outside a child process."""
+    """Reports that the stage `name` of a task begins. The function of the task calls `enter_stage`.
+
+    Outside a child process, `enter_stage` does nothing.
+    """
     if _answers is not None:
         write_message(_answers, (STAGE, name))

@@ -1,10 +1,11 @@
-"""Runs one function over many tasks on Dask workers, each with a persistent child that can be killed at a deadline.
+"""Runs one function over many tasks on Dask workers. Each worker keeps a child process, which can be killed.
 
-A decoder can hang forever, and native code can crash. The run must continue in both cases. Therefore a Dask worker
-never runs the function itself. Each thread of a worker has one child process, which imports the function once. If a
-child dies or its task passes the deadline, the child is killed and replaced.
+A video decoder can hang forever, and native code can crash the process. The run must continue if a decoder hangs and
+if a process crashes. Therefore a Dask worker never runs the function itself. Each thread of a worker has one child
+process, which imports the function once. If a task passes its deadline, the child process is killed. A child process
+that was killed or that crashed is replaced by a new child process.
     main process -> Dask scheduler -> worker process (1 thread) -> child process (runs the function)
-This module knows nothing about datasets: preprocessing and scoring both use it.
+Preprocessing and scoring use this module. The module contains nothing that is specific to a dataset.
 """
 
 from __future__ import annotations
@@ -32,13 +33,15 @@ from talking_face.threads import limit_threads
 if TYPE_CHECKING:
     from distributed import Client, Future
 
-_QUEUED_PER_WORKER = 3  # one runs and two wait, so that a worker is never idle and the scheduler's list stays short
+# Tasks per worker: one task runs and two tasks wait. With two waiting tasks a worker is never idle, and the scheduler's
+# list of tasks stays short.
+_QUEUED_PER_WORKER = 3
 _LOGGERS = ("distributed", "distributed.worker", "distributed.nanny", "distributed.scheduler", "distributed.core")
 
 
 @dataclass(frozen=True)
 class Task:
-    """One call. `key` names it in results, `args` are pickled, and `deadline_s` is the time limit of the call."""
+    """One call of the function: a unique key of the task, the picklable arguments, and the time limit in seconds."""
 
     key: str
     args: tuple[object, ...]
@@ -47,9 +50,15 @@ class Task:
 
 @dataclass(frozen=True)
 class TaskResult:
-    """Result of one task: `value`, or `error` with its reason. `seconds` is the wall time on the worker.
+    """Result of one task: a value, or an error with its reason.
 
-    `stage` is the last stage that the function entered (`stage.enter_stage`) before its process died or was killed.
+    Attributes:
+        key: key of the task.
+        value: return value of the function; None if there is an error.
+        error: None if the function returned a value.
+        seconds: wall time on the worker.
+        stage: last stage that the function entered (`stage.enter_stage`) before its process died or was killed; empty
+            in all other cases.
     """
 
     key: str
@@ -70,17 +79,24 @@ def run_tasks(
     """Calls `function` for every task and yields results in order of completion.
 
     Args:
-        function: "package.module:callable". Arguments and results must be picklable. Results should be small; write
-            large data to a file that every machine can read.
-        tasks: keys must be unique.
-        workers: local worker processes; 0 runs everything in this process, without deadlines, for debugging.
+        function: name of the function, "package.module:callable". The function's arguments and return values must be
+            picklable. Return values should be small; the function should write large data to a file that every machine
+            can read.
+        tasks: the tasks; each task must have a different key.
+        workers: number of local worker processes. With 0, all tasks run in the calling process without deadlines,
+            which helps in debugging.
         scheduler: address of a running Dask scheduler, tcp://host:8786; `workers` is then ignored.
-        progress: it is advanced by one per result.
+        progress: the progress display, which is advanced by one per result.
 
-    A ClipError raised by the function becomes the error of the result. The reason is CRASHED after another exception,
-    if a child dies twice, or if a worker is lost; OSErrors can also have the reasons NO_SPACE and UNREADABLE. The
-    reason is DEADLINE if a task passes its deadline. Raises UserError if no cluster can be started or reached. Closing
-    the iterator early stops the workers.
+    An error of a task is returned in the result of the task:
+        - The function raises a ClipError: the result contains the same ClipError.
+        - The function raises an OSError: the reason is NO_SPACE if the disk is full, else UNREADABLE.
+        - The function raises any other exception: the reason is CRASHED.
+        - The child process dies twice in the same task, or the Dask worker is lost: the reason is CRASHED.
+        - The task passes its deadline: the reason is DEADLINE.
+
+    Raises UserError if no cluster can be started or reached. If the caller closes the iterator early, the workers are
+    stopped.
     """
     if len({task.key for task in tasks}) != len(tasks):
         raise ValueError("task keys must be unique")
@@ -136,7 +152,7 @@ _Report = tuple[object, Failure | None, float, str]  # value, failure, seconds, 
 
 
 def _report_of(future: Future) -> _Report:
-    """The report of a finished future. A lost worker is reported as a crash."""
+    """The report of a finished Dask future. If the Dask worker was lost, the report has the reason CRASHED."""
     try:
         report: _Report = future.result()
     except Exception as lost:  # only Dask's own errors: `_on_worker` never raises
@@ -151,7 +167,7 @@ def _result(key: str, report: _Report) -> TaskResult:
 
 
 def _on_worker(function: str, args: tuple[object, ...], deadline_s: float) -> _Report:
-    """Passes the call to the child of this thread of a Dask worker. Never raises."""
+    """Runs in a thread of a Dask worker: passes the call to the child process of the thread. Never raises."""
     started = time.perf_counter()
     for attempt in (1, 2):
         try:
@@ -169,13 +185,14 @@ def _on_worker(function: str, args: tuple[object, ...], deadline_s: float) -> _R
 
 @contextmanager
 def _client(workers: int, scheduler: str | None) -> Iterator[Client]:
-    """A Dask client on `scheduler`, or on a local cluster of single-threaded processes without a dashboard."""
-    # Check this first, because Dask would try for half a minute and end with a traceback.
+    """A Dask client of `scheduler`, or of a new local cluster of single-threaded processes without a dashboard."""
+    # Check the address here, because Dask would try a wrong address for half a minute and then print a traceback.
     if scheduler is not None and "://" not in scheduler:
         raise UserError(f"{scheduler!r} is not the address of a Dask scheduler; it looks like tcp://HOST:8786")
     import dask
 
-    # Silence Dask, which reports normal events of this module: long tasks, a killed worker, closed connections.
+    # Silence Dask's log messages, because Dask also warns about events that are normal in this module: long tasks, a
+    # killed worker, closed connections.
     for name in _LOGGERS:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     with (
@@ -209,9 +226,9 @@ def _dask_settings(scheduler: str | None) -> dict[str, object]:
 
 
 def _connect(workers: int, scheduler: str | None, scratch: str, opened: ExitStack) -> Client:
-    """Connects a client to `scheduler`, or to a local cluster that it starts. `opened` closes client and cluster.
+    """Connects a client to `scheduler`. Without `scheduler`, starts a local cluster and connects the client to it.
 
-    Raises UserError if the scheduler has no worker.
+    Closing `opened` closes the client and the local cluster. Raises UserError if the scheduler has no worker.
     """
     from distributed import Client, LocalCluster
 
@@ -229,7 +246,7 @@ def _connect(workers: int, scheduler: str | None, scratch: str, opened: ExitStac
             threads_per_worker=1,
             processes=True,
             dashboard_address=None,
-            memory_limit=0,  # no limit: the child uses the memory, not the worker
+            memory_limit=0,  # no limit, because Dask would count the worker's memory, not the child process's memory
             local_directory=scratch,
             silence_logs=logging.CRITICAL,
         )
@@ -243,13 +260,14 @@ def _connect(workers: int, scheduler: str | None, scratch: str, opened: ExitStac
 def _interrupt_later() -> Iterator[None]:
     """Delays Ctrl-C until the block ends, because a half-started cluster cannot be closed without a traceback.
 
-    A terminal sends Ctrl-C to all processes, but processes that are started inside the block never receive it. This
-    process stops them.
+    A terminal sends Ctrl-C to all processes of a command. In processes that are started inside the block, Ctrl-C stays
+    blocked; the main process stops these processes.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    resource_tracker.ensure_running()  # start it here, because it unblocks SIGINT when it starts
+    # Start Python's resource tracker before SIGINT is blocked, because the tracker's start would unblock SIGINT again.
+    resource_tracker.ensure_running()
     received: list[int] = []
     before = signal.signal(signal.SIGINT, lambda number, _: received.append(number))
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # new threads and processes inherit the mask

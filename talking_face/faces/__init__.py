@@ -1,1 +1,1 @@
-"""Finds and tracks faces, smooths their landmarks, and crops them with transforms from source pixels to crop pixels."""
+"""Finds and tracks faces, smooths landmarks, and crops faces with transforms from source pixels to crop pixels."""

@@ -1,12 +1,12 @@
-"""Named alignments: computes a transform per frame from the landmarks of a clip, and crops pictures with it.
+"""Crops faces in the same way as published code. A mode computes a transform per frame from the landmarks of a clip.
 
-Coordinates of points and transforms are continuous, with 0 at the left or top edge of the picture. A pixel's centre is
-at +0.5, so that crop = transform @ (x, y, 1) holds at every size. `_between_edges` converts from code whose pixels have
-whole-number centres.
+Coordinates are continuous: 0 is the left or top edge of the picture, and the centre of the first pixel is at 0.5.
+Therefore crop = transform @ (x, y, 1) holds at every size. In some published code, the centre of the first pixel is at
+0; `_between_edges` converts transforms of such code.
 
-With the same points, a mode gives the same geometry as the code that it is named after. `AlignMode.points` names the
-detector of the points. If the original code uses another detector, docs/reference/faces.md states how much crops
-differ.
+Most modes are named after published code. With the same points, a mode gives crops with the same position, scale and
+rotation as the published code. `AlignMode.points` names the detector of the points. If the published code uses a
+different detector, docs/reference/faces.md states how much the crops differ.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from talking_face.pretrained.model_files import ModelFiles
 
 Region = tuple[int, int, int, int]  # left, top, right, bottom, whole source px
 
-# Five points of ArcFace's 112 px crop: left eye, right eye, nose tip, left and right mouth corner (of the picture).
+# Five points in ArcFace's 112 px crop: left eye, right eye, nose tip, left mouth corner and right mouth corner. "Left"
+# and "right" are the sides of the picture.
 # Source: deepinsight/insightface, python-package/insightface/utils/face_align.py (`arcface_src`).
 ARCFACE_POINTS = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]], np.float32
@@ -53,18 +54,18 @@ _IP_LAP_MARGIN = 5  # px added on each side, as in preprocess_video.py (inferenc
 # Source: joonson/syncnet_python, run_pipeline.py (crop_scale, kernel size of medfilt, grey level of the padding).
 _SYNCNET_SCALE, _SYNCNET_MEDIAN, _SYNCNET_GREY = 0.40, 13, 110
 
-# Source: NVlabs/ffhq-dataset, download_ffhq.py: half the crop's side is 2.0 times the distance between
-# the eyes or 1.8 times the distance from eyes to mouth, whichever is larger. The crop's centre is 0.1 of the way from
-# eyes to mouth.
+# Source: NVlabs/ffhq-dataset, download_ffhq.py. Half the crop's side is the larger of two values: 2.0 times the
+# distance between the eyes, and 1.8 times the distance from eyes to mouth. The crop's centre is below the eyes by 0.1
+# of the distance from eyes to mouth.
 _FFHQ_EYES, _FFHQ_MOUTH, _FFHQ_DOWN = 2.0, 1.8, 0.1
 
 
 @dataclass(frozen=True)
 class AlignMode:
-    """One way to crop the face from each frame of a clip."""
+    """One method to crop the face from each frame of a clip."""
 
     name: str
-    size: int | None  # side of the square crop, px; None: chosen by the caller
+    size: int | None  # side of the square crop, px; None: the caller chooses the side
     points: str  # mp478 (landmarks of the track) or dlib68 (detected in every frame)
     place: Callable[[np.ndarray, np.ndarray, tuple[int, int], int, float], np.ndarray]
     warp: Callable[[np.ndarray, np.ndarray, int], np.ndarray] | None  # None: `crop_picture` is used
@@ -82,16 +83,17 @@ def transforms(
     """Transforms from source pixels to crop pixels, one per frame of a clip.
 
     Args:
-        points: (T, 478, 2 or 3), or (T, 68, 2) for a mode on dlib's points, in source pixels. Points of frames that are
-            not valid are ignored.
-        valid: (T,) bool, True for frames with a face. Points of the other frames are interpolated between the nearest
-            valid frames. Before the first and after the last valid frame, the nearest valid frame's points are used.
+        points: landmarks in source pixels, (T, 478, 2 or 3), or (T, 68, 2) for a mode that uses dlib's points. Points
+            of frames that are not valid are ignored.
+        valid: (T,) bool, True for frames with a face. In frames without a face, the points are interpolated between the
+            nearest valid frames. Frames before the first valid frame have the points of the first valid frame, and
+            frames after the last valid frame have the points of the last valid frame.
         picture: (height, width) of the source, px.
-        size: side of the crop, px; modes with a fixed size ignore it.
-        enlarge: ratio of the crop's side to the face's extent; only the mode `box` uses it.
+        size: side of the crop, px; a mode with a fixed size ignores this argument.
+        enlarge: ratio of the crop's side to the size of the face; only the mode `box` uses this argument.
 
     Returns:
-        (T, 2, 3) float64. Raises ValueError without a valid frame.
+        (T, 2, 3) float64. Raises ValueError if no frame is valid.
     """
     if not valid.any():
         raise ValueError("no valid frame to place a crop on")
@@ -99,14 +101,14 @@ def transforms(
 
 
 def source_region(transform: np.ndarray, size: int, picture: tuple[int, int]) -> Region:
-    """The part of a picture, of size (height, width), that a crop of `size` px shows.
+    """The rectangle of a picture that a crop of `size` px needs. `picture` is (height, width) of the picture.
 
-    It has even coordinates, except where it ends at the picture's edge, and at least 2x2 px.
+    The rectangle has even coordinates, except at the edge of the picture, and a size of at least 2x2 px.
     """
     height, width = picture
     corners = np.array([[0, 0, size, size], [0, size, 0, size], [1, 1, 1, 1]])
     x, y = invert(transform).astype(np.float64) @ corners
-    # Two more pixels on each side: bilinear interpolation reads one, and rounding can require another.
+    # Two pixels are added on each side: bilinear interpolation reads one more pixel, and rounding can require a second.
     low, high = (math.floor(x.min()) - 2, math.floor(y.min()) - 2), (math.ceil(x.max()) + 2, math.ceil(y.max()) + 2)
     left, top = (max(0, min(v, n - 2)) // 2 * 2 for v, n in zip(low, (width, height), strict=True))
     right, bottom = (min(n, max(v, 2) + v % 2) for v, n in zip(high, (width, height), strict=True))
@@ -116,9 +118,10 @@ def source_region(transform: np.ndarray, size: int, picture: tuple[int, int]) ->
 def cut(
     mode: AlignMode, picture: Picture, transform: np.ndarray, size: int, offset: tuple[int, int] = (0, 0)
 ) -> np.ndarray:
-    """Crop a picture with its (2, 3) transform to (size, size, 3) uint8 RGB.
+    """Crop a picture with the (2, 3) transform of its frame. Returns (size, size, 3) uint8 RGB.
 
-    `offset`: source coordinates of the picture's left and top edge, if the picture is only a part of the source frame.
+    If the picture is only a part of the source frame, `offset` is the position of the picture's left and top edge in
+    the source frame.
     """
     if mode.warp is None:
         return crop_picture(picture, _box_of(transform, size), size, offset)
@@ -132,7 +135,7 @@ def cut(
 
 
 def region_of(mode: AlignMode, transform: np.ndarray, size: int, picture: tuple[int, int]) -> Region:
-    """The part of a picture, of size (height, width), that `cut` reads."""
+    """The rectangle of a picture that `cut` reads. `picture` is (height, width) of the picture."""
     if mode.warp is not None:
         return source_region(transform, size, picture)
     box, (height, width) = _box_of(transform, size), picture
@@ -140,15 +143,15 @@ def region_of(mode: AlignMode, transform: np.ndarray, size: int, picture: tuple[
 
 
 def find_dlib68(frame: np.ndarray, files: ModelFiles) -> np.ndarray | None:
-    """(68, 2) float32 points of the face with the highest score in an (H, W, 3) uint8 RGB frame, or None.
+    """The 68 points, (68, 2) float32, of the face with the highest score in an (H, W, 3) uint8 RGB frame, or None.
 
-    The frame must be complete, as in EAT's evaluation.
+    As in EAT's evaluation, the points must be found in the whole frame, not in a part of the frame.
     """
     points = eat.find_points(eat.to_grey(frame), eat.FIND_UPSAMPLE, files)
     return None if points is None else points + np.float32(0.5)
 
 
-# -- places: transforms (T, 2, 3) from points and valid frames ---------------------------------------------------------
+# -- place functions: compute the transforms (T, 2, 3) from points and valid frames ------------------------------------
 
 
 def _place_box(
@@ -173,7 +176,8 @@ def _place_ffhq(points: np.ndarray, valid: np.ndarray, _p: tuple[int, int], size
     left_eye, right_eye = p[:, 36:42].mean(axis=1), p[:, 42:48].mean(axis=1)
     eyes = (left_eye + right_eye) / 2
     across, down = right_eye - left_eye, (p[:, 48] + p[:, 54]) / 2 - eyes
-    # The head's tilt is the mean of two directions: eye to eye, and eyes to mouth after a rotation by 90 degrees.
+    # The tilt of the head is the mean of two directions: the direction from eye to eye, and the direction from the eyes
+    # to the mouth, rotated by 90 degrees.
     tilt = across + np.stack([down[:, 1], -down[:, 0]], axis=1)
     x = tilt / np.linalg.norm(tilt, axis=1, keepdims=True)
     y = np.stack([-x[:, 1], x[:, 0]], axis=1)
@@ -206,7 +210,7 @@ def _place_syncnet(points: np.ndarray, valid: np.ndarray, _p: tuple[int, int], s
     low, high = p.min(axis=1), p.max(axis=1)
     half, centre = (high - low).max(axis=1) / 2, (low + high) / 2
     track = np.stack([half, centre[:, 0], centre[:, 1]])
-    # medfilt adds zeros at the ends. In a clip of fewer than seven frames, its median would be one of these zeros.
+    # medfilt adds zeros at both ends. In a clip of fewer than seven frames, the median would be one of the added zeros.
     if len(p) > _SYNCNET_MEDIAN // 2:
         bs, mx, my = (medfilt(row, _SYNCNET_MEDIAN) for row in track)
     else:
@@ -228,7 +232,7 @@ def _as_68(points: np.ndarray) -> np.ndarray:
 
 
 def _bridged(points: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    """Points, (T, P, 2) float64. Frames that are not valid are interpolated between the nearest valid frames."""
+    """Points, (T, P, 2) float64. In frames that are not valid, points are interpolated as in `transforms`."""
     points = points.astype(np.float64)
     if valid.all():
         return points
@@ -250,24 +254,24 @@ def _slices(low: np.ndarray, high: np.ndarray, size: int) -> np.ndarray:
 
 
 def _between_edges(matrix: np.ndarray) -> np.ndarray:
-    """Converts a (2, 3) transform between pixels with whole-number centres to continuous coordinates."""
+    """Converts a (2, 3) transform from coordinates with the first pixel's centre at 0 to continuous coordinates."""
     out = np.array(matrix, np.float64)
     out[:, 2] += 0.5 - out[:, :2] @ [0.5, 0.5]
     return out
 
 
 def _between_centres(transform: np.ndarray) -> np.ndarray:
-    """The inverse of `_between_edges`: the form that cv2.warpAffine expects."""
+    """The inverse of `_between_edges`: returns the transform in the coordinates that cv2.warpAffine expects."""
     out = np.array(transform, np.float64)
     out[:, 2] += out[:, :2] @ [0.5, 0.5] - 0.5
     return out
 
 
-# -- warps: (H, W, 3) uint8 RGB, (2, 3) transform and size to (size, size, 3) uint8 RGB --------------------------------
+# -- warp functions: apply a (2, 3) transform to (H, W, 3) uint8 RGB; return (size, size, 3) uint8 RGB -----------------
 
 
 def _warp_bilinear(view: np.ndarray, transform: np.ndarray, size: int) -> np.ndarray:
-    """Like insightface's norm_crop: bilinear, black outside the picture, without averaging when it shrinks."""
+    """Warp in the same way as insightface's norm_crop: bilinear without averaging, black outside the picture."""
     return cv2.warpAffine(view, _between_centres(transform), (size, size), flags=cv2.INTER_LINEAR)
 
 
@@ -279,9 +283,10 @@ def _warp_eat(view: np.ndarray, transform: np.ndarray, size: int) -> np.ndarray:
 
 
 def _warp_mirror(view: np.ndarray, transform: np.ndarray, size: int) -> np.ndarray:
-    """Warp with bilinear supersampling. Outside the picture, its content is mirrored.
+    """Warp with bilinear supersampling. Outside the picture, the content of the picture is mirrored.
 
-    FFHQ supersamples too (Lanczos, from 4096 px). It also blurs the mirrored border; this function does not.
+    The code of FFHQ also uses supersampling, but with a Lanczos filter and from 4096 px. That code also blurs the
+    mirrored border; `_warp_mirror` does not.
     """
     over = max(1, math.ceil(1 / math.hypot(transform[0, 0], transform[1, 0]) - 1e-6))
     large = cv2.warpAffine(
@@ -295,7 +300,7 @@ def _warp_mirror(view: np.ndarray, transform: np.ndarray, size: int) -> np.ndarr
 
 
 def _warp_slice(view: np.ndarray, transform: np.ndarray, size: int) -> np.ndarray:
-    """Crop a rectangle of whole pixels, grey outside the picture, and scale it with cv2.resize (bilinear)."""
+    """Crop a rectangle of whole pixels and scale the rectangle with cv2.resize (bilinear); grey outside the picture."""
     scale = np.array([transform[0, 0], transform[1, 1]])
     left, top = (int(v) for v in np.rint(-transform[:, 2] / scale))
     right, bottom = (int(a + b) for a, b in zip((left, top), np.rint(size / scale), strict=True))
@@ -330,7 +335,7 @@ ALIGN_MODES: dict[str, AlignMode] = {
 
 
 def align_mode(name: str) -> AlignMode:
-    """The mode of that name. Raises ValueError with the known names."""
+    """The mode with the given name. Raises ValueError, whose message lists the known names."""
     if name not in ALIGN_MODES:
         raise ValueError(
             f"no align mode {name!r}{did_you_mean(name, ALIGN_MODES)}; known modes: {', '.join(ALIGN_MODES)}"

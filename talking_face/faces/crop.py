@@ -1,7 +1,8 @@
-"""The `box` crop: one square of whole source pixels, the same for every frame of a clip, scaled to a fixed size.
+"""Crops faces with the mode `box`: all frames of a clip are cropped with the same square, then scaled to a fixed size.
 
-Coordinates are continuous, with 0 at the left or top edge of the picture, as MediaPipe gives them. A pixel's centre is
-at +0.5, so that crop = transform @ (x, y, 1) is exact at every size.
+The edges of the square are at whole source pixels. Coordinates are continuous, as in MediaPipe: 0 is the left or top
+edge of the picture, and the centre of the first pixel is at 0.5. Therefore crop = transform @ (x, y, 1) is exact at
+every size.
 """
 
 from __future__ import annotations
@@ -13,21 +14,21 @@ import numpy as np
 
 from talking_face.media.picture import Picture
 
-# Ratio of the crop's side to the face's height (hairline to chin) or width, whichever is larger. The face fills two
-# thirds of the crop, as in the usual 256 px crops.
+# Ratio of the crop's side to the size of the face, which is the larger of its height (hairline to chin) and its width.
+# The face fills two thirds of the crop, as in the usual 256 px crops.
 ENLARGE = 1.5
 
 
 @dataclass(frozen=True, slots=True)
 class CropBox:
-    """A square of source pixels. Outside the picture, the edge pixels are repeated."""
+    """A square of source pixels. Where the square extends beyond the picture, the edge pixels are repeated."""
 
     left: int
     top: int
     side: int
 
     def transform(self, size: int) -> np.ndarray:
-        """(2, 3) float32: source coordinates to coordinates of the `size` x `size` crop."""
+        """The transform, (2, 3) float32, from source coordinates to coordinates of the `size` x `size` crop."""
         scale = size / self.side
         return np.array([[scale, 0, -self.left * scale], [0, scale, -self.top * scale]], np.float32)
 
@@ -35,13 +36,20 @@ class CropBox:
 def stable_box(
     landmarks: np.ndarray, valid: np.ndarray, enlarge: float = ENLARGE, picture: tuple[int, int] | None = None
 ) -> CropBox:
-    """The clip's crop box from its track: landmarks (T, P, 2 or 3) in source pixels, and valid frames (T,) bool.
+    """The crop box of a clip.
 
-    With `picture`, (height, width), the box is moved inside the picture if it fits, so that no edge pixel is repeated.
+    The side of the box is proportional to the median size of the face, so that a mouth that is wide open in a few
+    frames does not change the box. The side is increased only if the box would not contain the face in 98% of the
+    frames.
 
-    The side is proportional to the median size of the face, so that one wide-open mouth does not change the whole clip.
-    It is increased only if the box would not contain the face in 98% of the frames. Raises ValueError if there is no
-    valid frame.
+    Args:
+        landmarks: (T, P, 2 or 3) in source pixels.
+        valid: (T,) bool, True for frames with a face.
+        enlarge: ratio of the box's side to the size of the face.
+        picture: (height, width) of the source. If it is given and the box is not larger than the picture, the box is
+            moved inside the picture, so that no edge pixel is repeated.
+
+    Raises ValueError if no frame is valid.
     """
     if not valid.any():
         raise ValueError("no valid frame to place a crop on")
@@ -51,10 +59,11 @@ def stable_box(
     reach_low, reach_high = np.percentile(low, 1, axis=0), np.percentile(high, 99, axis=0)
     side = max(side, 1.05 * float((reach_high - reach_low).max()))
     centre = np.median((low + high) / 2, axis=0)
-    # If the head moves, shift the box so that it contains the whole path, even if the median position is off-centre.
+    # If the head moves, shift the box so that it contains the face at all positions. The median position of the face
+    # need not be at the centre of the box.
     centre = np.clip(centre, reach_high - side / 2, reach_low + side / 2)
-    # With even numbers the edges are between chroma samples of 4:2:0, so that cropping before the colour conversion
-    # gives the same pixels as cropping after it.
+    # The edges of the box have even coordinates. In 4:2:0 video, such edges do not split a chroma sample. Therefore a
+    # crop before the colour conversion gives the same pixels as a crop after the conversion.
     side_px = max(2, 2 * round(side / 2))
     left, top = (2 * round((float(middle) - side_px / 2) / 2) for middle in centre)
     if picture is not None:
@@ -65,16 +74,17 @@ def stable_box(
 
 
 def crop_picture(picture: Picture, box: CropBox, size: int, offset: tuple[int, int] = (0, 0)) -> np.ndarray:
-    """Crop `box` to (size, size, 3) uint8 RGB, C-contiguous. Shrinking averages areas; enlarging is cubic.
+    """Crop `box` from a picture and scale the crop to (size, size, 3) uint8 RGB, C-contiguous.
 
-    `offset`: left and top edge of the picture, in the coordinates of the box.
+    A smaller size is computed by averaging pixels, a larger size by cubic interpolation. `offset` is the position of
+    the picture's left and top edge, in the coordinates of the box.
     """
     left, top = box.left - offset[0], box.top - offset[1]
     right, bottom = left + box.side, top + box.side
     inside = picture.snap(left, top, right, bottom)
     if inside == (left, top, right, bottom):
         return picture.window(*inside, (size, size))
-    # The box is partly outside the picture: crop without scaling, repeat the edge pixels, then scale.
+    # The box is partly outside the picture. Therefore crop without scaling, repeat the edge pixels, then scale.
     x0, y0 = min(max(left, 0), picture.width - 1), min(max(top, 0), picture.height - 1)
     x1, y1 = max(min(right, picture.width), x0 + 1), max(min(bottom, picture.height), y0 + 1)
     view = picture.rgb()[y0:y1, x0:x1]
@@ -88,7 +98,7 @@ def crop_picture(picture: Picture, box: CropBox, size: int, offset: tuple[int, i
 
 
 def apply_transform(transform: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Apply a (2, 3) or broadcastable (..., 2, 3) transform to (..., 2 or 3) points. z is scaled like x."""
+    """Apply a transform, (2, 3) or broadcastable (..., 2, 3), to points, (..., 2 or 3). z is scaled like x."""
     linear, shift = transform[..., :2], transform[..., 2]
     xy = np.einsum("...ij,...pj->...pi", linear, points[..., :2]) + shift[..., None, :]
     if points.shape[-1] == 2:
@@ -98,5 +108,5 @@ def apply_transform(transform: np.ndarray, points: np.ndarray) -> np.ndarray:
 
 
 def invert(transform: np.ndarray) -> np.ndarray:
-    """The inverse of a (2, 3) affine transform: crop coordinates to source coordinates."""
+    """The inverse of a (2, 3) affine transform; it maps crop coordinates to source coordinates."""
     return cv2.invertAffineTransform(np.asarray(transform, np.float64)).astype(np.float32)

@@ -1,9 +1,9 @@
-"""Finds faces coarsely, including small faces that the landmarker alone does not find.
+"""Finds the approximate boxes of faces, including small faces that the landmarker alone does not find.
 
-The landmarker's detector receives the whole picture at 128 px and finds only faces of at least 0.15 of that size. Here
-the same detector also receives squares of the picture, on four levels. Their side is halved from one level to the next.
-With squares of 1/8 of the picture's longer side, it finds faces of 1/53 of that side (24 px of 1280). For recall and
-time see docs/reference/faces.md.
+The landmarker scales the whole picture to 128 px for its face detector, which finds only faces of at least 0.15 of the
+picture. This module passes squares of the picture to the same detector, on four levels. From one level to the next, the
+side of the squares is halved. On the last level, the side of a square is 1/8 of the picture's longer side; the detector
+then finds faces of 1/53 of the longer side, for example 24 of 1280 px. docs/reference/faces.md states recall and time.
 """
 
 from __future__ import annotations
@@ -22,19 +22,21 @@ from talking_face.pretrained.model_files import ModelFiles
 # picture, 17 ms) are always searched, so that people of similar size are found together. The third level (18 squares,
 # 45 ms) and the fourth level (66 squares, 160 ms) are searched only if no face was found before.
 _LEVELS, _ALWAYS = 4, 2
-# Overlap of neighbouring squares, as a share of their side. A face of up to this size is complete in at least one
-# square. Squares of the next level find faces of half this size.
+# Overlap of neighbouring squares, as a share of the side of a square. A face that is not larger than the overlap is
+# complete in at least one square. The overlap of the next level is half as large.
 _OVERLAP = 0.3
-# The lowest accepted score. GRID faces of 30 to 300 px have a score of at least 0.88 on at least one level. Coloured
-# noise has scores of at most 0.74 on the first three levels, and on the last level one score above 0.7 per picture.
+# The lowest accepted score. GRID faces of 30 to 300 px have a score of at least 0.88 on at least one level. In pictures
+# of coloured noise, the scores are at most 0.74 on the first three levels. On the last level, one score per noise
+# picture is above 0.7.
 MIN_SCORE = 0.75
 _MIN_PICTURE_PX = 16
-# Factor from the detector's boxes (0.9 of the face mesh's height) to dlib's boxes (0.8 of it), which track.py expects.
+# Factor from the size of the detector's boxes to the size of dlib's boxes, which track.py expects. A box of the
+# detector has 0.9 of the face mesh's height, and a box of dlib has 0.8 of the mesh's height.
 _SHRINK = 0.89
 
 
 def find_face(picture: Picture, files: ModelFiles) -> Box | None:
-    """The box of the main face of a picture, in px of the picture, or None.
+    """The box of the main face of a picture, in px of the picture, or None if no face is found.
 
     Among the faces within 20% of the largest width, the main face is the one nearest to the picture's centre.
     """
@@ -43,10 +45,11 @@ def find_face(picture: Picture, files: ModelFiles) -> Box | None:
 
 
 def find_faces(picture: Picture, files: ModelFiles) -> list[Box]:
-    """The boxes of the faces in a picture, brows to chin, in px of the picture, largest first.
+    """The boxes of the faces in a picture, from brows to chin, in px of the picture, largest first.
 
-    It finds all faces of at least 0.075 of the picture's longer side. If there are none, it finds the largest of the
-    smaller faces, down to 0.02 of that side.
+    The function finds all faces whose size is at least 0.075 of the picture's longer side. If there is no such face,
+    the function searches for smaller faces, level by level, down to 0.02 of the longer side. It stops at the first
+    level with a face.
     """
     whole = picture.snap(0, 0, picture.width, picture.height)
     width, height = whole[2], whole[3]
@@ -86,7 +89,10 @@ def _in_picture(box: Box, x: int, y: int, scale: float) -> Box:
 
 
 def _distinct(boxes: list[Box]) -> list[Box]:
-    """The boxes without duplicates: a box is removed if a box with a higher score is within half a face of it."""
+    """The boxes without duplicates.
+
+    A box is removed if its centre is within half a face of the centre of a box with a higher score.
+    """
     kept: list[Box] = []
     for box in sorted(boxes, key=lambda box: -box.score):
         if all(centre_distance(box, other) > 0.5 * max(box.width, other.width) for other in kept):
@@ -100,7 +106,7 @@ def centre_distance(a: Box, b: Box) -> float:
 
 
 def main_first(boxes: list[Box], width: int, height: int) -> list[Box]:
-    """The boxes in a picture of `width` x `height` px: first the main face, then the others by width."""
+    """The boxes in a picture of `width` x `height` px: first the main face, then the other faces, widest first."""
     if not boxes:
         return []
     ordered = sorted(boxes, key=lambda box: -box.width)

@@ -1,13 +1,14 @@
-"""Converts the 478 MediaPipe face points to the 68 points of iBUG 300-W (dlib's) with a readable table.
+"""Converts MediaPipe's 478 face points to the 68 points of iBUG 300-W, which dlib also uses, with a table.
 
-Left and right are those of the picture, not of the person. Point 0 is the left end of the jaw, 36 is the outer corner
-of the left eye and 48 is the left mouth corner.
+"Left" and "right" are the sides of the picture, not of the person. Point 0 is the left end of the jaw, point 36 is the
+outer corner of the left eye, and point 48 is the left mouth corner.
 
-How the table was made: for each iBUG point, the MediaPipe points of the same contour were candidates (face oval, upper
-brow row, nose bridge, nostrils, lids, outer and inner lip). The mirror-symmetric pair with the smallest RMS distance to
-dlib's point was chosen, measured on 99 frames of ten people of GRID. The remaining RMS distance, in percent of the
-distance between the eye centres, is: eyes 2.9, nose 3.4, mouth 5.2, brows 10.1, jaw 9.9. Jaw and brows differ most
-because dlib's points follow the visible outline of a turned head, and MediaPipe's points are fixed on the skin.
+The table was found as follows. For each iBUG point, the candidates were the MediaPipe points of the same contour: face
+oval, upper brow row, nose bridge, nostrils, lids, outer lip or inner lip. On 99 frames of ten people of GRID, the
+mirror-symmetric pair of candidates with the smallest RMS distance to dlib's points was chosen. The remaining RMS
+distance, in percent of the distance between the eye centres, is 2.9 for the eyes, 3.4 for the nose, 5.2 for the mouth,
+10.1 for the brows and 9.9 for the jaw. The distances of jaw and brows are largest because dlib's points follow the
+visible outline when the head turns, whereas MediaPipe's points are fixed on the skin.
 """
 
 from __future__ import annotations
@@ -43,13 +44,13 @@ _INDEX = np.array(MEDIAPIPE_OF_IBUG68)
 
 
 def to_68(landmarks: np.ndarray) -> np.ndarray:
-    """MediaPipe's points as iBUG's 68.
+    """Converts MediaPipe's points to the 68 points of iBUG.
 
     Args:
-        landmarks: (..., 478, 2 or 3) in any unit; 468 points (without irises) also work.
+        landmarks: (..., 478, 2 or 3) in any unit. An array of 468 points (without irises) is also accepted.
 
     Returns:
-        (..., 68, 2), same dtype and unit; a third coordinate is removed. NaN stays NaN.
+        (..., 68, 2) with the same dtype and unit. The third coordinate is removed. NaN stays NaN.
     """
     if landmarks.ndim < 2 or landmarks.shape[-2] < 468 or landmarks.shape[-1] not in (2, 3):
         raise ValueError(f"landmarks must be (..., 478, 2 or 3), got {landmarks.shape}")

@@ -1,9 +1,10 @@
 """Chooses the speaking face among several faces: the face whose mouth movements agree best with the sound.
 
-A linear map predicts from ten bands of the sound how fast five distances of the mouth change. The changes of each face
-are correlated with the prediction. In 110 ordered pairs of GRID clips, in which both people talk, the choice is correct
-108 times. A simpler measure, the correlation of lip opening and loudness, is correct 65 times. The table speaking.csv
-is fitted on the embedded corpus only (embedded_corpus/fit_speaking.py). For details see docs/reference/faces.md.
+From ten frequency bands of the sound, a linear map predicts the speed at which five distances of the mouth change. The
+measured changes of each face are correlated with the prediction. The map is in the table speaking.csv, which
+embedded_corpus/fit_speaking.py fitted on the embedded corpus only. In a test on 110 ordered pairs of GRID clips, in
+which both people talk, the choice is correct 108 times. A simpler measure, the correlation of lip opening and loudness,
+is correct 65 times. docs/reference/faces.md gives details.
 """
 
 from __future__ import annotations
@@ -19,16 +20,16 @@ import numpy as np
 from talking_face.media.reading import AUDIO_RATE
 
 FPS = 25  # frames/s at which the table was fitted, with sound at AUDIO_RATE
-BANDS, CONTEXT = 10, 2  # mel bands of the sound; frames of sound used before, and after, the predicted frame
-# Distances between mesh points that speech changes.
+BANDS, CONTEXT = 10, 2  # mel bands of the sound; frames of sound used on each side of the predicted frame
+# Distances between mesh points. Speech changes these distances.
 DISTANCES: tuple[tuple[str, int, int], ...] = (
     *(("inner_opening", 13, 14), ("outer_opening", 0, 17), ("width", 61, 291)),
     *(("jaw", 2, 152), ("inner_width", 78, 308)),
 )
-MAX_LAG = 5  # frames; lags of the sound up to this one, in both directions, are tried
+MAX_LAG = 5  # frames; the largest lag of the sound that is tried, in both directions
 _LAG_COST = 0.02  # subtracted from the correlation per frame of lag, because most files are in sync
-# The best face's score must exceed the second best score by this much. In the 110 GRID pairs, the largest margin of a
-# wrong face was 0.016.
+# The smallest difference between the best and the second best score at which the best face counts as the speaker. In
+# the 110 GRID pairs, the largest such difference of a wrong face was 0.016.
 MIN_MARGIN = 0.02
 MIN_VALID = 0.5  # share of frames in which a candidate's face must be found
 _HIGHEST_HZ, _LOWEST_HZ, _WINDOW = 7600.0, 80.0, 1024
@@ -39,26 +40,26 @@ How = Literal["only", "speaking", "largest"]
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The chosen face, and why."""
+    """The chosen face, and the reason for the choice."""
 
     index: int
     how: How
-    # Score of the chosen face minus the best score of the other faces; negative if the chosen face, the main one, does
-    # not have the best score. None if no scores were computed.
+    # Score of the chosen face minus the best score of the other faces. The difference is negative if the main face was
+    # chosen and does not have the best score. None if no scores were computed.
     margin: float | None
 
 
 def choose_speaker(
     landmarks: Sequence[np.ndarray], valid: Sequence[np.ndarray], audio: np.ndarray | None, fps: float = FPS
 ) -> Choice:
-    """The speaking face of a clip if one clearly speaks, or else the first candidate.
+    """The speaking face of a clip. If no face clearly speaks, the first candidate is chosen.
 
     A candidate is ignored if its face is found in too few frames (`MIN_VALID`).
 
     Args:
-        landmarks: (T, 478, 2 or 3) px for each candidate; the main face is first.
-        valid: (T,) bool for each candidate, True for frames in which its face was found.
-        audio: (N,) int16 mono, 16 kHz, that starts with the first frame; None if there is no sound.
+        landmarks: (T, 478, 2 or 3) px for each candidate. The main face is the first candidate.
+        valid: (T,) bool for each candidate, True for frames in which the candidate's face was found.
+        audio: (N,) int16 mono sound at 16 kHz, which starts with the first frame; None if there is no sound.
     """
     usable = [i for i, seen in enumerate(valid) if len(seen) and seen.mean() >= MIN_VALID]
     if len(usable) < 2:
@@ -94,7 +95,7 @@ def agreement(motion: np.ndarray, predicted: np.ndarray) -> float:
 
 
 def mouth_motion(landmarks: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    """Changes of the five distances from frame to frame, (T, 5), each with mean 0 and standard deviation 1.
+    """Changes of the five distances from frame to frame, (T, 5). Each column has mean 0 and standard deviation 1.
 
     The rows of frames without a face are 0.
     """
@@ -110,7 +111,7 @@ def mouth_motion(landmarks: np.ndarray, valid: np.ndarray) -> np.ndarray:
 
 
 def sound_bands(audio: np.ndarray, n_frames: int) -> np.ndarray:
-    """(n_frames, 10) log power of the sound in mel bands around each frame, standardized over the clip.
+    """Log power of the sound in 10 mel bands at each frame, (n_frames, 10), standardized over the clip.
 
     `audio`: (N,) int16 mono at 16 kHz.
     """
@@ -126,19 +127,19 @@ def sound_bands(audio: np.ndarray, n_frames: int) -> np.ndarray:
 
 
 def with_context(bands: np.ndarray) -> np.ndarray:
-    """(T, 50): for each frame, the bands of the two frames before it, of itself, and of the two frames after it."""
+    """For each frame, the bands of five frames: two frames before, the frame itself and two frames after. (T, 50)."""
     padded = np.pad(bands, ((CONTEXT, CONTEXT), (0, 0)), mode="edge")
     return np.concatenate([padded[k : k + len(bands)] for k in range(2 * CONTEXT + 1)], axis=1)
 
 
 def predict_motion(bands: np.ndarray) -> np.ndarray:
-    """(T, 5) mouth motion that the sound predicts, from (T, 10) `sound_bands`."""
+    """The mouth motion, (T, 5), that the linear map predicts from the result of `sound_bands`, (T, 10)."""
     return with_context(bands) @ _table()[0]
 
 
 @cache
 def _table() -> tuple[np.ndarray, np.ndarray]:
-    """(50, 5) linear map and (5,) weights of the distances."""
+    """The linear map, (50, 5), and the weights of the five distances, (5,)."""
     rows = np.loadtxt(Path(__file__).with_suffix(".csv"), delimiter=",", comments="#", dtype=np.float64)
     return rows[1:], rows[0]
 

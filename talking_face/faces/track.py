@@ -1,8 +1,9 @@
-"""Tracks one face through a clip: landmarks and blendshapes for every frame, with a flag for frames without a face.
+"""Tracks one face through a clip. The result is landmarks and blendshapes per frame, and a flag for each valid frame.
 
-A coarse detector finds the face once; then the landmarker tracks it in a square window. The window moves only when the
-face comes near its edge, because after each move the landmarker has to find the face again. If the first picture with a
-face shows several people, each person is tracked with a separate landmarker until the speaker is chosen.
+A coarse detector finds the face once. Then the landmarker tracks the face in a square window of the picture. The window
+moves only when the face comes near the edge of the window, because after each move the landmarker has to find the face
+again. If the first picture with a face shows several people, each person is tracked with a separate landmarker until
+the speaker is chosen.
 """
 
 from __future__ import annotations
@@ -23,23 +24,24 @@ from talking_face.pretrained.dlib_models import Box
 from talking_face.pretrained.face_landmarker import BLENDSHAPE_NAMES, N_POINTS, FaceLandmarker, FaceMesh
 from talking_face.pretrained.model_files import ModelFiles
 
-# Ratio of the window's side to the width of the face's box (brows to chin). It leaves room for hair and small
-# movements. Near another face the ratio is smaller, down to _MIN_WINDOW, so that the window does not contain the other
-# face's centre.
+# Ratio of the window's side to the width of the face's box, which extends from brows to chin. The ratio _WINDOW leaves
+# room for hair and small movements. Near another face the ratio is smaller, down to _MIN_WINDOW, so that the window
+# does not contain the centre of the other face.
 _WINDOW, _MIN_WINDOW = 2.4, 1.5
-# The landmarker scales its input to 256 px. A window of 384 px shows the face at more than 150 px.
+# The window is scaled to at most 384 px, so that the face is larger than 150 px. The landmarker then scales its input
+# to 256 px.
 _WINDOW_PX = 384
-# The window moves when a landmark is nearer to its edge than this share of its side.
+# The window moves when the distance from a landmark to the window's edge is below this share of the window's side.
 _MARGIN = 0.06
 # While no face is found, the coarse detector (25 to 230 ms per run) runs on the first three frames, then on every fifth
 # frame, and after two seconds on every 25th frame.
 _EAGER, _STRIDE, _LONG, _LONG_STRIDE = 3, 5, 50, 25
-# A face of smaller height, in px, is treated as noise.
+# The smallest height of a face, in px; a smaller face is treated as noise.
 _MIN_FACE_PX = 16.0
 # Smoothed landmarks are interpolated over gaps of up to 5 frames (0.2 s).
 MAX_GAP = 5
-# If there are several people, at most four are tracked, for at most 10 s. A face narrower than 0.4 of the widest face
-# is ignored.
+# If there are several people, at most four people are tracked, for at most 10 s, before the speaker is chosen. A face
+# narrower than 0.4 of the widest face is ignored.
 _MAX_FACES, _MIN_SHARE, DECIDE_S = 4, 0.4, 10.0
 # A lost face is searched within _REACH face widths of its last position. Two tracks whose distance is below _SAME face
 # heights follow the same face.
@@ -48,13 +50,13 @@ _REACH, _SAME = 1.5, 0.3
 
 @dataclass(frozen=True, slots=True)
 class FaceTrack:
-    """The face of a clip, in pixels of its source frames; NaN where `valid` is False."""
+    """The tracked face of a clip. Coordinates are in pixels of the source frames, and NaN where `valid` is False."""
 
     landmarks: np.ndarray  # (T, 478, 3) float32
     blendshapes: np.ndarray  # (T, 52) float32
     valid: np.ndarray  # (T,) bool
     size: tuple[int, int]  # height, width of the source frames
-    n_faces: int = 1  # people in the first picture with a face who could be tracked
+    n_faces: int = 1  # number of people who can be tracked in the first picture with a face
     choice: Choice = Choice(0, "only", None)  # noqa: RUF009 - frozen
 
     def __len__(self) -> int:
@@ -72,16 +74,16 @@ def track_face(
     *,
     files: ModelFiles,
 ) -> FaceTrack:
-    """Track one face through pictures of one size: the speaking face if one clearly speaks, or else the main face.
+    """Track one face through pictures of one size. If no face clearly speaks, the main face is tracked.
 
     Args:
-        on_picture: called for every picture with the window in which the face is searched, so that a caller can keep
-            the pixels that it needs later. The window is None while several faces are tracked.
-        sound: returns the clip's sound, (N,) int16 mono at 16 kHz that starts with the first picture, or None. It is
-            called only if there are several faces. Without sound, the main face is tracked.
+        on_picture: function that is called for every picture with the window in which the face is searched for, so that
+            the caller can keep pixels for later use. The window is None while several faces are tracked.
+        sound: function that returns the clip's sound, (N,) int16 mono at 16 kHz from the first picture on, or None. It
+            is called only if there are several faces. Without sound, the main face is tracked.
 
-    The same pictures give the same track, because no state is kept from an earlier clip. Raises ValueError if there is
-    no picture.
+    The same pictures always give the same track, because no state of an earlier clip is used. Raises ValueError if
+    there is no picture.
     """
     size = (0, 0)
     count = 0
@@ -127,7 +129,7 @@ def track_face(
 
 
 class _Follower:
-    """One face and its own landmarker. A context manager."""
+    """Tracks one face with its own landmarker. A context manager."""
 
     def __init__(self, box: Box, others: list[Box], start: int, files: ModelFiles) -> None:
         self._landmarker = FaceLandmarker("video", files=files)
@@ -169,7 +171,7 @@ def _is_search_frame(missing: int) -> bool:
 
 
 def _candidates(boxes: list[Box], picture: Picture) -> list[Box]:
-    """The faces to track, the main one first."""
+    """The boxes of the faces to track; the main face is the first."""
     ordered = main_first(boxes, picture.width, picture.height)
     return [box for box in ordered if box.width >= _MIN_SHARE * max(b.width for b in boxes)][:_MAX_FACES]
 
@@ -189,7 +191,7 @@ def _search_lost(faces: list[_Follower], picture: Picture, files: ModelFiles) ->
 
 
 def _distinct(faces: list[_Follower]) -> list[_Follower]:
-    """The tracks without duplicates: of the tracks that follow the same face, only the first is kept."""
+    """The tracks without duplicates. If several tracks follow the same face, only the first of these tracks is kept."""
     kept: list[_Follower] = []
     for face in faces:
         points = np.stack(face.landmarks)[..., :2]
@@ -211,7 +213,7 @@ def _near(a: Box, b: Box, widths: float) -> bool:
 
 
 def smooth_landmarks(landmarks: np.ndarray, valid: np.ndarray, max_gap: int = MAX_GAP) -> np.ndarray:
-    """Landmarks without tracking noise: a quadratic Savitzky-Golay filter over 5 frames, without delay.
+    """Removes tracking noise from landmarks with a quadratic Savitzky-Golay filter over 5 frames, without delay.
 
     Args:
         landmarks: (T, P, D) float32, NaN where not valid.
@@ -234,9 +236,9 @@ def smooth_landmarks(landmarks: np.ndarray, valid: np.ndarray, max_gap: int = MA
 def jitter(landmarks: np.ndarray, valid: np.ndarray) -> float:
     """Frame-to-frame tracking noise in pixels, after the common motion of the face is removed.
 
-    For each frame, each point is compared with the average of its positions in the frames before and after. The
-    distances are averaged over the points. The result is the median over the frames, or NaN if no three consecutive
-    frames are valid.
+    For each frame, the distance is computed between each point and the average of the point's positions in the previous
+    and the next frame. The distances are averaged over the points. The result is the median over the frames, or NaN if
+    no three consecutive frames are valid.
     """
     xy = landmarks[..., :2] - landmarks[..., :2].mean(axis=1, keepdims=True)
     second = xy[1:-1] - (xy[:-2] + xy[2:]) / 2
@@ -251,9 +253,10 @@ _NO_SHAPES: np.ndarray = np.full(len(BLENDSHAPE_NAMES), np.nan, np.float32)
 
 
 def search_window(box: Box, others: Iterable[Box] = ()) -> Window:
-    """The square in which the landmarker searches the face of `box`, with room for forehead, hair and small movements.
+    """The square in which the landmarker searches for the face of `box`.
 
-    As far as possible, it does not contain the centre of any box in `others`.
+    The square leaves room for forehead, hair and small movements. If possible, the square does not contain the centre
+    of any box in `others`.
     """
     width = max(box.width, box.height)
     x, y = (box.left + box.right) / 2, (box.top + box.bottom) / 2
@@ -269,9 +272,9 @@ def search_window(box: Box, others: Iterable[Box] = ()) -> Window:
 
 
 def face_box(points: np.ndarray) -> Box:
-    """The box of a mesh's points, (478, 2 or 3), as the HOG detector of dlib would return it.
+    """The box that dlib's HOG detector would return for the face with the mesh points `points`, (478, 2 or 3).
 
-    The mesh includes the forehead; its extent is 1.25 times the side of dlib's box.
+    The mesh includes the forehead; the size of the mesh is 1.25 times the side of dlib's box.
     """
     (left, top), (right, bottom) = points[:, :2].min(axis=0), points[:, :2].max(axis=0)
     x, y, half = (left + right) / 2, (top + bottom) / 2, max(right - left, bottom - top) / 2 / 1.25
@@ -285,7 +288,7 @@ def _near_edge(points: np.ndarray, window: Window) -> bool:
 
 
 def _look(landmarker: FaceLandmarker, picture: Picture, window: Window, time_ms: int) -> FaceMesh | None:
-    """The face in that part of the window that is inside the picture, in source pixels."""
+    """Searches for the face in the part of the window that is inside the picture. The mesh is in source pixels."""
     left, top, right, bottom = picture.snap(*window)
     width, height = right - left, bottom - top
     if width < 2 or height < 2:
@@ -295,7 +298,7 @@ def _look(landmarker: FaceLandmarker, picture: Picture, window: Window, time_ms:
     mesh = landmarker.detect(picture.window(left, top, right, bottom, size), time_ms)
     if mesh is None:
         return None
-    # The size of the view was rounded to whole pixels, so that each axis has its own scale.
+    # The width and the height of the view are rounded to whole pixels, so that the scales of x and y can differ.
     back = np.array([width / size[0], height / size[1], width / size[0]])
     return FaceMesh((mesh.landmarks * back + (left, top, 0)).astype(np.float32), mesh.blendshapes)
 

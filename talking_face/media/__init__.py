@@ -1,4 +1,4 @@
-"""Reads and writes media: decoding to exact frame times, 16 kHz mono sound, deterministic encoding."""
+"""Decodes video to frames at exact times and sound to 16 kHz mono, and encodes both so that files are reproducible."""
 
 from talking_face.media.picture import ArrayPicture, Picture
 from talking_face.media.reading import (

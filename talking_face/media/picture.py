@@ -1,7 +1,8 @@
-"""Pictures of a video. Only the window that a caller requests is converted to RGB.
+"""Decoded pictures of a video. A caller requests a window of a picture, and only this window is converted to RGB.
 
-Converting a whole 1080p frame takes 9 ms and 6 MB. A window around the face takes 2 to 3 ms: FFmpeg crops and scales it
-before it converts the colours. An unscaled window has the same pixels as that part of the whole picture in RGB.
+The conversion of a whole 1080p frame to RGB takes 9 ms and 6 MB. For a window around the face it takes 2 to 3 ms,
+because FFmpeg crops and scales the window before the conversion. An unscaled window has the same pixels as the same
+part of the whole picture in RGB.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ _SHRINK, _ENLARGE = "area", "bicubic"
 # Without these flags, a scaled picture would have half of its colour resolution.
 _CHROMA = "full_chroma_int+full_chroma_inp"
 _UNSCALED = "bilinear"  # the flag that PyAV's to_ndarray uses
-_KEPT_GRAPHS = 8  # a clip uses three or four; each new position of a window needs another graph
+_KEPT_GRAPHS = 8  # filter graphs kept in memory; a clip uses 3 or 4, and each new window position needs a new graph
 
 
 class Picture:
-    """A picture of `width` x `height` px. Windows are (left, top, right, bottom), whole pixels inside the picture."""
+    """A picture of `width` x `height` px. A window is a rectangle inside the picture, in whole pixels."""
 
     width: int
     height: int
@@ -34,13 +35,14 @@ class Picture:
         raise NotImplementedError
 
     def thumbnail(self, width: int, height: int) -> np.ndarray:
-        """Luma of the whole picture, (height, width) uint8. Pixels are picked, not averaged. Takes 0.05 ms."""
+        """Luma of the whole picture, (height, width) uint8: nearest pixels, without averaging. Takes 0.05 ms."""
         raise NotImplementedError
 
     def window(self, left: int, top: int, right: int, bottom: int, size: tuple[int, int] | None = None) -> np.ndarray:
-        """A window as (h, w, 3) uint8 RGB, C-contiguous, scaled to `size` (width, height) if it is given.
+        """A window as (h, w, 3) uint8 RGB, C-contiguous. If `size` (width, height) is given, the window is scaled.
 
-        Shrinking averages pixels; enlarging is cubic interpolation. Call `snap` on the window first.
+        A smaller size is computed by averaging pixels, a larger size by cubic interpolation. The window must be a
+        result of `snap`.
         """
         raise NotImplementedError
 
@@ -49,7 +51,7 @@ class Picture:
         return max(0, left), max(0, top), min(self.width, right), min(self.height, bottom)
 
     def copy(self, left: int, top: int, right: int, bottom: int) -> Picture:
-        """A snapped window as a new picture with its own memory."""
+        """A window as a new picture with its own memory. The window must be a result of `snap`."""
         raise NotImplementedError
 
     @property
@@ -88,7 +90,7 @@ class ArrayPicture(Picture):
 
 
 class FramePicture(Picture):
-    """A decoded, upright frame in the pixel format of its file."""
+    """A decoded, upright frame, which is stored in the pixel format of the file."""
 
     def __init__(self, frame: VideoFrame, scaler: Scaler) -> None:
         self.width, self.height = frame.width, frame.height
@@ -119,8 +121,8 @@ class FramePicture(Picture):
 
 def picture_of(frame: VideoFrame, scaler: Scaler) -> Picture:
     """The picture of a decoded frame, with the container's rotation applied."""
-    # In 4:1:1 and similar formats, four columns share a chroma sample and `snap` would be wrong. No dataset here has
-    # them.
+    # In 4:1:1 and similar formats, four columns share a chroma sample, so that `snap` would be wrong. No supported
+    # dataset uses such a format.
     shared = max((frame.width // max(1, part.width) for part in frame.format.components), default=1)
     if not frame.rotation and shared <= 2:
         return FramePicture(frame, scaler)
@@ -129,7 +131,7 @@ def picture_of(frame: VideoFrame, scaler: Scaler) -> Picture:
 
 
 class Scaler:
-    """Crops, scales and converts frames with FFmpeg filter graphs. Each combination of settings has a graph."""
+    """Crops, scales and converts frames with FFmpeg filter graphs. Each combination of settings has its own graph."""
 
     def __init__(self) -> None:
         self._graphs: OrderedDict[tuple[object, ...], av.filter.Graph] = OrderedDict()
@@ -148,7 +150,7 @@ class Scaler:
         if size == source:
             steps = [("scale", at + _UNSCALED)]
         elif pixels == "rgb24" and name.startswith("yuv"):
-            # Scaling first and converting afterwards takes two thirds of the time of doing both in one step.
+            # A scaling step and then a conversion step take two thirds of the time of one combined step.
             between = "yuvj444p" if name.startswith("yuvj") else "yuv444p"
             steps = [("scale", at + how), ("format", between), ("scale", at + _CHROMA)]
         else:
@@ -156,7 +158,7 @@ class Scaler:
         return np.ascontiguousarray(self._filter(frame, window, [*steps, ("format", pixels)]).to_ndarray())
 
     def sample(self, frame: VideoFrame, size: tuple[int, int]) -> np.ndarray:
-        """Luma of the whole frame at `size` (width, height), as (height, width). Pixels are picked, not averaged."""
+        """Luma of the whole frame, scaled to `size` (width, height) with nearest pixels: (height, width)."""
         steps = [("scale", f"{size[0]}:{size[1]}:flags=neighbor"), ("format", "gray")]
         return np.ascontiguousarray(self._filter(frame, None, steps).to_ndarray())
 

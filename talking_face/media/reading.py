@@ -1,7 +1,7 @@
-"""Decodes any container to RGB frames on an exact time grid, and to 16 kHz mono sound that starts with the picture.
+"""Decodes video files of any format to RGB frames at exact times, and to 16 kHz mono sound that starts with frame 0.
 
-Only this module decodes. It returns C-contiguous arrays, because PyAV can return a strided view (for a clip 360 px
-wide), and MediaPipe reads such a view as noise without an error.
+Only this module decodes media. The module returns C-contiguous arrays. PyAV can return a strided view, for example for
+a clip that is 360 px wide, and MediaPipe would read a strided view as noise without an error.
 """
 
 from __future__ import annotations
@@ -26,12 +26,13 @@ from talking_face.threads import codec_threads
 
 FPS = 25.0  # frames/s; all methods and metrics of the field that use SyncNet assume 25
 AUDIO_RATE = 16000  # Hz; sample rate of all stored, scored and generated sound
-# A file counts as truncated if the number of missing frames is above both limits. The header of a complete file can
-# state 1 or 2 frames more than are decoded.
+# A file counts as truncated if the number of missing frames is above both limits: an absolute number and a share of the
+# frames. The first limit is needed because the header of a complete file can state 1 or 2 frames too many.
 _MAX_LOST_FRAMES = 2
 _MAX_LOST_SHARE = 0.05
-_MAX_LOST_S = Fraction(1, 10)  # for containers that state a length in s in place of a number of frames
-# Rounding makes the timestamps of contiguous audio frames vary; a real gap is longer than this.
+_MAX_LOST_S = Fraction(1, 10)  # in place of a number of frames, for containers that state only the length in seconds
+# s; a longer time between two audio frames is a gap. Shorter times also occur without a gap, because timestamps are
+# rounded.
 _AUDIO_GAP_S = 0.02
 
 
@@ -44,7 +45,7 @@ class VideoInfo:
     fps: float
     codec: str
     pix_fmt: str
-    n_frames: int  # 0 if the header does not state it
+    n_frames: int  # 0 if the header does not state the number of frames
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ class AudioInfo:
 
 @dataclass(frozen=True, slots=True)
 class MediaInfo:
-    """Header of one file. `duration` is in seconds; 0 if it is unknown."""
+    """Header of one file. `duration` is in seconds; 0 if the duration is unknown."""
 
     container: str
     duration: float
@@ -68,7 +69,7 @@ class MediaInfo:
 
 
 def probe(source: Source) -> MediaInfo:
-    """Read the headers of `source` without decoding. Raises ClipError if it is not readable media."""
+    """Read the headers of `source` without decoding. Raises ClipError if `source` is not a readable media file."""
     with _open(source) as container:
         video = audio = None
         if container.streams.video:
@@ -97,18 +98,21 @@ def probe(source: Source) -> MediaInfo:
 
 
 def iter_pictures(source: Source, fps: float | None = FPS) -> Iterator[Picture]:
-    """Decode the first video stream and yield pictures at constant time steps, holding one source frame at a time.
+    """Decode the first video stream and yield pictures at constant time steps.
+
+    Only one source frame is in memory at a time.
 
     Args:
         source: file or tar member.
         fps: output rate in frames/s. Output frame k is the source frame that is nearest to the time k/fps after the
-            first frame; in a tie, the earlier frame. The error is at most half a source frame. The number of output
-            frames is the stream's length times fps, rounded, and at least 1. With None, each source frame
-            is yielded once.
+            first frame. If two source frames are equally near, the earlier frame is used. The time error is at most
+            half a source frame. The number of output frames is the stream's length times fps, rounded, and at least 1.
+            If `fps` is None, each source frame is yielded once.
 
     Yields:
-        Upright pictures: the container's rotation is applied. Colours are converted with the matrix and range that the
-        stream names, or with BT.601 if it names none, as FFmpeg does. A repeated frame is the same object.
+        Upright pictures: the rotation that the container states is applied. Colours are converted with the colour
+        matrix and range that the stream states. If the stream states no matrix, BT.601 is used, as in FFmpeg. If a
+        source frame is used several times, the same object is yielded several times.
 
     Raises:
         ClipError: no-video, truncated, decode-error, or a reason of `open_source`.
@@ -148,7 +152,7 @@ def iter_pictures(source: Source, fps: float | None = FPS) -> Iterator[Picture]:
 
 
 def iter_frames(source: Source, fps: float | None = FPS) -> Iterator[np.ndarray]:
-    """The pictures of `iter_pictures` as (H, W, 3) uint8 RGB, C-contiguous. A repeated frame is the same array."""
+    """The pictures of `iter_pictures` as (H, W, 3) uint8 RGB, C-contiguous. Repeated frames share one array."""
     last: tuple[Picture, np.ndarray] | None = None
     for picture in iter_pictures(source, fps):
         if last is None or picture is not last[0]:
@@ -157,7 +161,7 @@ def iter_frames(source: Source, fps: float | None = FPS) -> Iterator[np.ndarray]
 
 
 def read_frames(source: Source, fps: float | None = FPS) -> np.ndarray:
-    """All frames of `iter_frames`: (T, H, W, 3) uint8 RGB. For long clips use `iter_frames`: it needs less memory."""
+    """All frames of `iter_frames`, (T, H, W, 3) uint8 RGB. For long clips, `iter_frames` itself needs less memory."""
     frames = list(iter_frames(source, fps))
     if not frames:
         raise ClipError(Reason.DECODE_ERROR, f"{as_source(source)} has a video stream without a frame")
@@ -171,17 +175,19 @@ def read_audio(source: Source, rate: int = AUDIO_RATE, start: float | Fraction |
         source: file or tar member, with or without video.
         rate: sample rate of the result, Hz.
         start: time of sample 0, in seconds on the file's own clock. The default is the time of the first video frame,
-            or 0 without video, so that sample n belongs to time n/rate of the picture. If the sound starts later, zeros
-            are added before it. Sound before `start` is removed.
+            or 0 if the file has no video; sample n then belongs to the time n/rate after the first video frame. If the
+            sound starts after `start`, zeros are added before the sound. Sound before `start` is removed.
 
     Returns:
-        (N,) int16. For surround sound it is the centre channel, which contains the speech; for other layouts it is the
-        mean of the channels. Resampling uses a zero-phase polyphase filter, which adds no delay.
+        (N,) int16. Surround sound is converted to mono by taking the centre channel, which contains the speech. Other
+        channel layouts are converted to mono by the mean of the channels. The sample rate is changed with a zero-phase
+        polyphase filter, which adds no delay.
 
     Raises:
         ClipError: no-audio, decode-error, or a reason of `open_source`.
     """
-    # Imported here because the import takes 40 ms, and metrics and landmarks do not need it.
+    # scipy is imported inside the function, because the import takes 40 ms and callers that read only pictures do not
+    # need scipy.
     from scipy.signal import resample_poly
 
     with _open(source) as container:
@@ -191,7 +197,7 @@ def read_audio(source: Source, rate: int = AUDIO_RATE, start: float | Fraction |
             raise _unknown_codec(source, "sound")
         if start is None:
             start = _first_video_time(container, source) if container.streams.video else Fraction(0)
-    # Opened again, because FFmpeg refuses to seek to a time before the first picture of an FLV.
+    # The file is opened again, because FFmpeg cannot seek to a time before the first picture of an FLV file.
     with _open(source) as container:
         native, native_rate = _decode_mono(container, source, Fraction(start))
     if native_rate != rate:
@@ -202,7 +208,7 @@ def read_audio(source: Source, rate: int = AUDIO_RATE, start: float | Fraction |
 
 @contextmanager
 def _open(source: Source) -> Iterator[InputContainer]:
-    """An open container. Errors of FFmpeg become ClipErrors with a reason."""
+    """The opened container of a source. An error of FFmpeg is converted to a ClipError with a reason."""
     source = as_source(source)
     with open_source(source) as target:
         head = b""
@@ -225,7 +231,10 @@ def _open(source: Source) -> Iterator[InputContainer]:
 
 
 def _decoded(source: Source) -> Iterator[tuple[Fraction, VideoFrame]]:
-    """Yields (presentation time in s, frame) of the first video stream; ClipError if it is truncated or damaged."""
+    """Yields (presentation time in s, frame) for each frame of the first video stream.
+
+    Raises ClipError if the file is truncated or damaged.
+    """
     name = as_source(source)
     with _open(source) as container:
         if not container.streams.video:
@@ -235,8 +244,8 @@ def _decoded(source: Source) -> Iterator[tuple[Fraction, VideoFrame]]:
             raise _unknown_codec(source, "picture")
         stream.codec_context.thread_count = codec_threads()
         stream.codec_context.thread_type = "AUTO" if codec_threads() > 1 else "NONE"
-        # AVI stores a frame rate but no times, and with B-frames the times that FFmpeg derives are in coding order.
-        # Therefore the times of AVI frames are computed from their index.
+        # An AVI file stores a frame rate, but not the times of the frames. If the video has B-frames, the times that
+        # FFmpeg derives are in coding order. Therefore the time of an AVI frame is computed from the frame's index.
         timed = container.format.name != "avi"
         count = 0
         last: Fraction | None = None
@@ -253,7 +262,7 @@ def _decoded(source: Source) -> Iterator[tuple[Fraction, VideoFrame]]:
                 for frame in stream.decode(packet):
                     time = _time(frame, stream, count, timed)
                     if last is not None and time <= last:
-                        continue  # skip a frame whose time is not later than the last one
+                        continue  # skip a frame whose time is not later than the time of the previous frame
                     last = time
                     count += 1
                     yield time, frame
@@ -266,8 +275,8 @@ def _decoded(source: Source) -> Iterator[tuple[Fraction, VideoFrame]]:
                 Reason.TRUNCATED,
                 f"{name} gives {count} of the {stream.frames} frames its header counts; fetch it again",
             )
-        # Matroska and WebM do not state the number of frames. They state the length of the whole file, including its
-        # sound.
+        # Matroska and WebM files do not state the number of frames. They state the length of the file in s, including
+        # the sound. Therefore the stated length is compared with the end of the last packet of all streams.
         stated = Fraction(container.duration or 0, av.time_base)
         if not stream.frames and stated and end - (first or 0) < stated * Fraction(1 - _MAX_LOST_SHARE) - _MAX_LOST_S:
             raise ClipError(
@@ -301,12 +310,16 @@ def _first_video_time(container: InputContainer, source: Source) -> Fraction:
 
 
 def _decode_mono(container: InputContainer, source: Source, start: Fraction) -> tuple[np.ndarray, int]:
-    """((N,) float32 in [-1, 1), rate in Hz) with sample 0 at time `start` of the container's clock."""
+    """Decoded mono sound and its rate in Hz: ((N,) float32 in [-1, 1), rate).
+
+    Sample 0 is at the time `start` on the container's clock.
+    """
     stream = container.streams.audio[0]
     rate = stream.codec_context.sample_rate
-    resampler = av.AudioResampler(format="fltp")  # converts the sample format only; rate and layout stay the same
+    # This resampler converts only the sample format; the sample rate and the channel layout stay the same.
+    resampler = av.AudioResampler(format="fltp")
     pieces: list[np.ndarray] = []
-    cursor = 0  # samples placed so far, counted from `start`
+    cursor = 0  # number of samples in `pieces`, counted from `start`
     try:
         for packet_frame in container.decode(stream):
             for frame in resampler.resample(packet_frame):
@@ -337,7 +350,10 @@ def _decode_mono(container: InputContainer, source: Source, start: Fraction) -> 
 
 
 def _to_mono(planes: np.ndarray, channels: list[str]) -> np.ndarray:
-    """(C, N) float32 to (N,) float32: the centre channel of a surround layout, otherwise the mean of the channels."""
+    """Converts (C, N) float32 to mono, (N,) float32.
+
+    The result is the centre channel of a surround layout, or the mean of the channels of another layout.
+    """
     if len(channels) >= 3 and "FC" in channels:
         return planes[channels.index("FC")]
     return planes.mean(axis=0, dtype=np.float32) if len(planes) > 1 else planes[0]
@@ -349,5 +365,5 @@ def _unknown_codec(source: Source, part: str) -> ClipError:
 
 
 def _message(error: Exception) -> str:
-    """The message of FFmpeg without its error number and file name."""
+    """The message of an FFmpeg error without the error number and the file name."""
     return getattr(error, "strerror", None) or str(error)

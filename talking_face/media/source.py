@@ -1,4 +1,4 @@
-"""Opens a MediaSource: a plain file, or a byte range of a tar archive."""
+"""Opens the file of a MediaSource: a plain file, or a member of a tar archive, which is read as a byte range."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _LFS = b"version https://git-lfs"
 
 
 class ByteRange(io.RawIOBase):
-    """A read-only, seekable view of `size` bytes from `offset`: an uncompressed tar member.
+    """A read-only, seekable file object for an uncompressed tar member: `size` bytes from the position `offset`.
 
-    `parts` are the files that follow `path` in a split archive; `offset` counts the bytes of all files.
+    `parts` are the files that follow `path` in a split archive. `offset` is counted from the start of the file `path`.
     """
 
     def __init__(self, path: str, offset: int, size: int, parts: tuple[str, ...] = ()) -> None:
@@ -83,9 +83,10 @@ def as_source(source: Source) -> MediaSource:
 
 @contextmanager
 def open_source(source: Source) -> Iterator[str | BinaryIO]:
-    """A path that PyAV can open, or a seekable file object for a tar member.
+    """Yields a path that PyAV can open or, for a tar member, a seekable file object.
 
-    Raises ClipError (missing-file, empty-file, lfs-pointer, unreadable) before a decoder reads the bytes.
+    Raises ClipError with the reason missing-file, empty-file, lfs-pointer, not-media or unreadable. These errors are
+    found before a decoder reads the file.
     """
     source = as_source(source)
     try:

@@ -1,4 +1,7 @@
-"""Writes video and sound: mp4, mkv, m4a and wav, by an atomic rename, with the same bytes every time."""
+"""Writes video and sound to mp4, mkv, m4a and wav files. The same input always gives a file with the same bytes.
+
+A file gets its final name by an atomic rename.
+"""
 
 from __future__ import annotations
 
@@ -32,9 +35,9 @@ class Encoding:
     pix_fmt: str = "yuv444p"
     preset: str = "veryfast"  # used by H.264 and H.265 only
     audio_codec: str = "aac"
-    audio_channels: int = 1  # mono sound is copied to this many channels
+    audio_channels: int = 1  # number of channels to which mono sound is copied
     audio_bitrate: int = 128_000  # bits/s; used by AAC only
-    options: Mapping[str, str] = field(default_factory=dict)  # more options of the video encoder
+    options: Mapping[str, str] = field(default_factory=dict)  # additional options of the video encoder
 
 
 _DEFAULT = Encoding()
@@ -48,10 +51,10 @@ def write_video(
     audio_rate: int = AUDIO_RATE,
     encoding: Encoding = _DEFAULT,
 ) -> None:
-    """Write frames, and optional sound, to a file whose container is chosen by the suffix of `path`.
+    """Write frames and optional sound to a video file. The suffix of `path` determines the container format.
 
     Args:
-        path: the file; it is written by an atomic rename.
+        path: the file; it gets its final name by an atomic rename.
         frames: (T, H, W, 3) uint8 RGB, or an iterable of (H, W, 3); at least one.
         fps: frames/s.
         audio: (N,) int16 mono, or (N, C) int16.
@@ -59,7 +62,7 @@ def write_video(
         encoding: codecs, quality, pixel format and channels.
 
     Raises:
-        ValueError: there is no frame, or the frames are not uint8 RGB of one size.
+        ValueError: there is no frame, a frame is not uint8 RGB, or the frames have different sizes.
         OSError: the disk is full or not writable.
     """
     path = Path(path)
@@ -93,8 +96,8 @@ def _video_stream(container: OutputContainer, rate: Fraction, size: tuple[int, .
     if encoding.codec in ("h264", "h265"):
         options = {"crf": str(encoding.crf), "preset": encoding.preset}
     if encoding.codec == "h264":
-        # No mbtree: x264's vector code for it reads past the last blocks of a picture, so that the output is not
-        # reproducible. With mbtree, 15 runs with the same frames at 320x240 gave 13 different files.
+        # x264's option mbtree is switched off, because its vector code reads past the last blocks of a picture, so that
+        # the output is not reproducible. With mbtree, 15 runs with the same frames at 320x240 gave 13 different files.
         options["x264-params"] = "mbtree=0"
     codec = _CODECS.get(encoding.codec, encoding.codec)
     stream = container.add_stream(codec, rate=rate, options={**options, **encoding.options})
@@ -115,9 +118,9 @@ def write_audio(
     channels: int = 1,
     bitrate: int = 128_000,
 ) -> None:
-    """Write (N,) or (N, C) int16 samples to .m4a (codec "aac") or .wav ("pcm_s16le").
+    """Write (N,) or (N, C) int16 samples to an .m4a file (codec "aac") or a .wav file (codec "pcm_s16le").
 
-    The file is written by an atomic rename. The same samples give the same bytes.
+    The file gets its final name by an atomic rename. The same samples give the same bytes.
     """
     encoding = Encoding(audio_codec=codec, audio_channels=channels, audio_bitrate=bitrate)
     with _container(Path(path)) as container:
@@ -125,7 +128,7 @@ def write_audio(
 
 
 class _AudioTrack:
-    """One audio stream, written in turns with the picture so that players and FFmpeg's muxer need no large buffer."""
+    """One audio stream. Sound and pictures are written alternately, so that players need no large buffer."""
 
     def __init__(self, container: OutputContainer, samples: np.ndarray, rate: int, encoding: Encoding) -> None:
         """Adds the stream. `samples`: (N,) or (N, C) int16. Raises ValueError for another shape or type."""
@@ -146,7 +149,7 @@ class _AudioTrack:
             self._stream.bit_rate = encoding.audio_bitrate
 
     def write_until(self, seconds: float) -> None:
-        """Writes all whole chunks that end at or before `seconds`."""
+        """Writes all complete chunks that end at or before the time `seconds`."""
         end = min(len(self._samples), int(seconds * self._rate))
         while self._at + _AUDIO_CHUNK <= end:
             self._write(_AUDIO_CHUNK)
@@ -169,7 +172,7 @@ class _AudioTrack:
 
 @contextmanager
 def _container(path: Path) -> Iterator[OutputContainer]:
-    """An output container that replaces `path` when the block ends."""
+    """An open output container. At the end of the block the written file gets the name `path`."""
     options = {"movflags": "+faststart"} if path.suffix in (".mp4", ".mov", ".m4a") else {}
     with (
         replacing(path) as temporary,

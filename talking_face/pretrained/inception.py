@@ -1,7 +1,8 @@
-"""Inception v3 as FID uses it: 2048 pooled features per picture, with the weights that pytorch-fid converted.
+"""The picture network Inception v3 in the form that FID uses: 2048 pooled features per picture.
 
-Source: mseitzer/pytorch-fid 0.3.0, inception.py. It differs from torchvision's network: average pools do not count the
-padding, and the last block has a max pool. This module needs torch, but not torchvision.
+Source of the network and its weights: mseitzer/pytorch-fid 0.3.0, inception.py. The network differs from torchvision's
+Inception v3 in two points: average pools do not count the padding, and the last block has a max pool. This module needs
+torch, but not torchvision.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ DIMS = 2048
 _SIZE = 299
 _BATCH = 16
 
-# A step is a pool's name, a convolution (name, channels, kernel, stride, padding), or a list of parallel convolutions.
+# A step is the name of a pool, or a convolution (name, channels, kernel, stride, padding), or a list of parallel
+# branches.
 _Step = Any
 
 
@@ -106,8 +108,8 @@ def inception_features(frames_rgb: np.ndarray, files: ModelFiles) -> np.ndarray:
     """Features of whole pictures.
 
     Args:
-        frames_rgb: (T, H, W, 3) uint8 RGB, T > 0. They are resized to 299x299 (bilinear, no averaging,
-            aspect ratio not kept) and scaled to [-1, 1].
+        frames_rgb: (T, H, W, 3) uint8 RGB, T > 0. The pictures are resized to 299x299 by bilinear interpolation without
+            averaging, and scaled to [-1, 1]. The aspect ratio is not kept.
 
     Returns:
         (T, 2048) float32. Raises MissingWeights. Takes 0.2 s per frame on one core.
@@ -116,7 +118,7 @@ def inception_features(frames_rgb: np.ndarray, files: ModelFiles) -> np.ndarray:
     return run_batches(network, frames_rgb, _BATCH, lambda batch: batch.permute(0, 3, 1, 2).float() / 255)
 
 
-# long: defines all layers of the published network, as local classes because torch is imported inside
+# long: defines all layers of the published network. The classes are local, because torch is imported in the function
 def build() -> Any:
     """The untrained network as a torch module in evaluation mode: (N, 3, H, W) in [0, 1] to (N, 2048)."""
     import torch

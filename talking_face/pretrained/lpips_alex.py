@@ -1,8 +1,8 @@
-"""LPIPS 0.1 on AlexNet (Zhang, Isola, Efros, Shechtman & Wang 2018): a learned distance between two pictures.
+"""LPIPS 0.1 with AlexNet (Zhang, Isola, Efros, Shechtman & Wang 2018): a learned distance between two pictures.
 
-Source: richzhang/PerceptualSimilarity, the package lpips 0.1.4, lpips.py: `LPIPS(net="alex")`. The five linear heads
-are a file of that package, which is not imported. AlexNet's weights are torchvision's; torchvision itself is not
-needed.
+Source: richzhang/PerceptualSimilarity, the package lpips 0.1.4, lpips.py: `LPIPS(net="alex")`. The weights of the five
+linear heads are a file of the package lpips; the package is not imported. The weights of AlexNet are those of
+torchvision; torchvision is not needed.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from talking_face.pretrained.torch_nets import inference, load_network
 BACKBONE, HEADS = "alexnet", "lpips_alex"
 SMALLEST = 31  # px; on a smaller picture the output of AlexNet's second max pool is empty
 _BATCH = 16
-_MEAN, _STD = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)  # of ImageNet's RGB in [-1, 1]
+_MEAN, _STD = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)  # mean and deviation of ImageNet's RGB in [-1, 1]
 _EPSILON = 1e-10
 # Convolutions by their index in torchvision's `features`: channels, kernel, stride, padding. LPIPS uses the output of
-# the ReLU after each one. A 3x3 max pool of stride 2 comes before the second and before the third convolution.
+# the ReLU after each convolution. A 3x3 max pool of stride 2 comes before the second and before the third convolution.
 _LAYERS: dict[int, tuple[int, int, int, int]] = {
     0: (64, 11, 4, 2),
     3: (192, 5, 1, 2),
@@ -37,10 +37,11 @@ def lpips_alex(a_rgb: np.ndarray, b_rgb: np.ndarray, files: ModelFiles) -> np.nd
     """Distance between the pictures of each pair.
 
     Args:
-        a_rgb, b_rgb: (T, H, W, 3) RGB with values 0-255, H and W at least 31. They are scaled to [-1, 1].
+        a_rgb, b_rgb: (T, H, W, 3) RGB with values 0-255, H and W at least 31. The pictures are scaled to [-1, 1].
 
     Returns:
-        (T,) float32, 0 for equal pictures. Symmetric. Raises MissingWeights.
+        (T,) float32. The distance is 0 for equal pictures, and does not change if `a_rgb` and `b_rgb` are exchanged.
+        Raises MissingWeights.
     """
     if a_rgb.shape != b_rgb.shape or a_rgb.ndim != 4 or a_rgb.shape[-1] != 3 or min(a_rgb.shape[1:3]) < SMALLEST:
         raise ValueError(f"pictures must be (T, H >= {SMALLEST}, W, 3) twice, got {a_rgb.shape} and {b_rgb.shape}")
@@ -72,7 +73,7 @@ def _unit(x: Any) -> Any:
 
 
 def build_features() -> Any:
-    """The untrained backbone without classifier: (N, 3, H, W) to five feature maps. The names are torchvision's."""
+    """The untrained AlexNet without classifier: (N, 3, H, W) to five feature maps. Names are those of torchvision."""
     import torch
     from torch import nn
     from torch.nn import functional
@@ -97,7 +98,7 @@ def build_features() -> Any:
 
 
 def build_heads() -> Any:
-    """The untrained heads: a list of five 1x1 convolutions to one channel without bias."""
+    """The untrained heads: a list of five 1x1 convolutions. Each head has one output channel and no bias."""
     from torch import nn
 
     heads = [nn.Conv2d(channels, 1, 1, bias=False) for channels, *_ in _LAYERS.values()]

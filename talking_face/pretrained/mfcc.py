@@ -1,4 +1,4 @@
-"""Mel-frequency cepstra as python_speech_features 0.6 computes them by default: SyncNet's sound input."""
+"""Mel-frequency cepstra (MFCC), the sound input of SyncNet, equal to the default of python_speech_features 0.6."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ STEP = 160  # samples from one row to the next: 10 ms
 _LENGTH, _FFT = 400, 512
 _FILTERS, _KEPT, _LIFTER = 26, 13, 22
 _PREEMPHASIS = 0.97
-_BLOCK = 4096  # rows transformed at once: 41 s of sound, 34 MB
+_BLOCK = 4096  # number of rows that are computed at once: 41 s of sound, 34 MB
 
 
 def mfcc(samples: np.ndarray) -> np.ndarray:
-    """A row of 13 cepstra per 10 ms. The first value of a row is the log of the energy.
+    """Computes a row of 13 cepstra per 10 ms of sound. The first value of a row is the log of the energy.
 
     Parameters: rectangular windows of 25 ms, pre-emphasis 0.97, 26 triangular mel filters from 0 to 8000 Hz over 512
     Fourier points, orthonormal cosine transform, lifter 22. The last window is padded with zeros.
 
     Args:
-        samples: (N,) int16, mono, 16 kHz, N >= 1. Float samples in [-1, 1] are refused: they
-            would change the first cepstrum by 21, and SyncNet's embeddings would be wrong.
+        samples: (N,) int16, mono, 16 kHz, N >= 1. Float samples in [-1, 1] are refused, because with such samples the
+            first cepstrum would differ by 21 and the embeddings of SyncNet would be wrong.
 
     Returns:
         (1 + max(0, ceil((N - 400) / 160)), 13) float64, equal to `python_speech_features.mfcc(samples)` to 1e-9.
@@ -48,14 +48,20 @@ def _cepstra(windows: np.ndarray) -> np.ndarray:
 
 
 def _floor(energy: np.ndarray) -> np.ndarray:
-    """Replace an energy of 0 (digital silence) by the epsilon of float64, as the library does, so that it has a log."""
+    """Replace an energy of 0 (digital silence) by the epsilon of float64, because 0 has no logarithm.
+
+    python_speech_features does the same.
+    """
     return np.where(energy == 0, np.finfo(np.float64).eps, energy)
 
 
 @cache
 def _mel_filters() -> np.ndarray:
-    """(26, 257) triangular filters. Their corners are evenly spaced in mel = 2595 lg(1 + f/700), then rounded down to
-    whole Fourier points."""
+    """The triangular mel filters, (26, 257).
+
+    The corners of the filters are evenly spaced in mel = 2595 lg(1 + f/700), and then rounded down to whole Fourier
+    points.
+    """
     mel = np.linspace(0, 2595 * np.log10(1 + AUDIO_RATE / 2 / 700.0), _FILTERS + 2)
     corner = np.floor((_FFT + 1) * 700 * (10 ** (mel / 2595.0) - 1) / AUDIO_RATE)
     point = np.arange(_FFT // 2 + 1)
@@ -65,7 +71,7 @@ def _mel_filters() -> np.ndarray:
 
 @cache
 def _cosines() -> np.ndarray:
-    """(13, 26): the first rows of the orthonormal DCT-II."""
+    """The first 13 rows of the orthonormal DCT-II, (13, 26)."""
     k, n = np.arange(_KEPT)[:, None], np.arange(_FILTERS)
     rows = np.sqrt(2 / _FILTERS) * np.cos(np.pi * k * (2 * n + 1) / (2 * _FILTERS))
     rows[0] /= np.sqrt(2)

@@ -1,7 +1,8 @@
-"""The folders in which one command looks for model files: pretrained weights, trained evaluators and checkpoints.
+"""The folders in which a command searches for model files: pretrained weights, trained evaluators and checkpoints.
 
-A command makes one `ModelFiles` and passes it down to metrics, methods and worker tasks, so that a metric's signature
-depends on its arguments only. This is the only module that reads the environment variables of model files.
+A command creates one `ModelFiles` object and passes the object to metrics, methods and worker tasks. Therefore the
+signature of a metric depends only on the metric's arguments. Only this module reads the environment variables that name
+folders of model files.
 """
 
 from __future__ import annotations
@@ -16,16 +17,16 @@ EVALUATORS_FOLDER, CHECKPOINTS_FOLDER = "evaluators", "reference"  # subfolders 
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """The folders in which model files are searched, in order. Hashable and picklable.
+    """The folders in which a command searches for model files. The object is hashable and picklable.
 
     Attributes:
-        weights: folders searched first, for registered pretrained files and for evaluators.
-        cache: folder of downloads and pinned hashes; None means the platform's cache folder.
-        evaluators: folders searched next for the evaluators trained on a corpus.
-        checkpoints: folders searched for the checkpoints of the reference models.
-        hashes: (file name, SHA-256 in hex) of each evaluator when the command started; the hash of an absent file is
-            "". `trained_evaluators.with_hashes` sets it, and a worker then refuses any other file. If empty, no hash is
-            checked.
+        weights: folders in which registered pretrained files and evaluators are searched for first.
+        cache: folder for downloaded files and pinned hashes; None means the platform's cache folder.
+        evaluators: folders in which evaluators that are not in `weights` are searched for.
+        checkpoints: folders in which checkpoints of the reference models are searched for.
+        hashes: (file name, SHA-256 in hex) of each evaluator at the start of the command; the hash of an absent file is
+            "". `trained_evaluators.with_hashes` sets these hashes, and a worker refuses a file with a different hash.
+            If `hashes` is empty, no hash is checked.
     """
 
     weights: tuple[Path, ...] = ()
@@ -39,7 +40,8 @@ class ModelFiles:
         """The folders in CMET_EVAL_WEIGHTS, CMET_EVAL_CACHE and CMET_EVAL_CHECKPOINTS, then the folders of a shard set.
 
         Args:
-            data: a shard set; `data/evaluators` and `data/reference` are searched after the folders in the variables.
+            data: folder of a shard set. The subfolders `evaluators` and `reference` of this folder are searched after
+                the folders in the variables.
         """
         cache = os.environ.get(CACHE)
         return cls(
@@ -51,5 +53,5 @@ class ModelFiles:
 
 
 def _folders(variable: str) -> tuple[Path, ...]:
-    """The folders that an environment variable lists, separated as in PATH."""
+    """The folders in an environment variable. The separator is the same as in the variable PATH."""
     return tuple(Path(folder) for folder in os.environ.get(variable, "").split(os.pathsep) if folder)

@@ -1,4 +1,7 @@
-"""Loads the registry's ONNX networks with onnxruntime, once per process, with at most OMP_NUM_THREADS threads."""
+"""Loads and runs the ONNX networks of the registry with onnxruntime, with OMP_NUM_THREADS threads.
+
+Each process loads a network once. If OMP_NUM_THREADS is not set, onnxruntime uses one thread per core.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from talking_face.pretrained.store import MissingWeights, WeightFile, weight_fil
 
 
 def onnx_session(name: str, files: ModelFiles) -> Any:
-    """An onnxruntime.InferenceSession of the registry's entry `name`, on the GPU if onnxruntime supports one.
+    """An onnxruntime.InferenceSession of the registry entry `name`, on the GPU if onnxruntime supports the GPU.
 
     Raises MissingWeights if the file or onnxruntime is not on this machine.
     """
@@ -21,9 +24,9 @@ def onnx_session(name: str, files: ModelFiles) -> Any:
 
 
 def onnx_run(name: str, batch: np.ndarray, files: ModelFiles) -> np.ndarray:
-    """The output for an (N, ...) batch, of a network with one input and one output.
+    """Runs a network that has one input and one output. Returns the output for an (N, ...) batch.
 
-    If the file fixes the batch size to 1, the items are run one by one.
+    If the network accepts only batches of size 1, the network is run once per item.
     """
     session = onnx_session(name, files)
     port = session.get_inputs()[0]
@@ -43,7 +46,7 @@ def _session(file: WeightFile) -> Any:
     options.log_severity_level = 3
     # 0 means onnxruntime's default: one thread per core.
     options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS") or 0)
-    # Full float32 on the GPU, without TensorFloat-32, as in `torch_nets.inference`.
+    # On the GPU, use full float32 without TensorFloat-32, as in `torch_nets.inference`.
     known: list[Any] = [("CUDAExecutionProvider", {"use_tf32": "0"}), ("CPUExecutionProvider", {})]
     there = onnxruntime.get_available_providers()
     return onnxruntime.InferenceSession(str(file.path), options, providers=[p for p in known if p[0] in there])

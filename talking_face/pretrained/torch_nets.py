@@ -1,4 +1,7 @@
-"""Loads and runs the torch networks of this folder: on the GPU if there is one, in full float32 as on the CPU."""
+"""Loads and runs the torch networks of this package on the GPU, or on the CPU if there is no GPU.
+
+Both devices compute in full float32.
+"""
 
 from __future__ import annotations
 
@@ -34,16 +37,16 @@ def inference() -> Iterator[None]:
 
 
 def load_network(file: WeightFile, build: Callable[[], Any], state: Callable[[Any], Mapping[str, Any]] = dict) -> Any:
-    """The network of `build` with the weights in `file`, in evaluation mode on `device()`.
+    """The network that `build` returns, with the weights in `file`, in evaluation mode on the device `device()`.
 
     Args:
-        file: a file written by torch; it is read with `weights_only`.
-        build: returns the untrained module.
-        state: converts the content of the file to the module's state dict.
+        file: a file that torch has written; the file is read with `weights_only`.
+        build: function that returns the untrained module.
+        state: function that converts the content of the file to the module's state dict.
 
     Raises:
-        MissingWeights: torch is not on this machine.
-        UserError: the file does not contain weights of this network.
+        MissingWeights: torch is not installed.
+        UserError: the file does not contain weights of the network.
     """
 
     def read(path: Path) -> Mapping[str, Any]:
@@ -55,7 +58,7 @@ def load_network(file: WeightFile, build: Callable[[], Any], state: Callable[[An
 
 
 def load_network_by(file: WeightFile, build: Callable[[], Any], read: Callable[[Path], Mapping[str, Any]]) -> Any:
-    """Like `load_network`, but `read` returns the state dict from the file's path."""
+    """Like `load_network`, but the function `read` reads the state dict from the path of the file."""
     if importlib.util.find_spec("torch") is None:
         raise MissingWeights(f"{file.path.name} is here, but torch, which runs it, is not.\nRun `pip install torch`.")
     network = build()
@@ -63,16 +66,17 @@ def load_network_by(file: WeightFile, build: Callable[[], Any], read: Callable[[
         network.load_state_dict(read(file.path))
     except UserError:
         raise
-    except Exception as error:  # reading a foreign file can raise anything
+    except Exception as error:  # if the file is damaged, any exception can occur
         what = " ".join(str(error).split())[:160]
         raise UserError(f"{file.path} does not hold the weights of {file.name}: {what}") from None
     return network.eval().to(device())
 
 
 def run_batches(network: Any, arrays: np.ndarray, batch: int, prepare: Callable[[Any], Any]) -> np.ndarray:
-    """The network's outputs, (N, ...) float32, for (N, ...) arrays.
+    """The outputs of a network, (N, ...) float32, for N arrays, (N, ...).
 
-    `batch` arrays are run at a time. `prepare` converts each batch to the network's input, on the network's device.
+    The network processes `batch` arrays at a time. The function `prepare` converts each batch, which is already on the
+    device of the network, to the input of the network.
     """
     import torch
 

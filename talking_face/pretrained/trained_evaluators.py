@@ -1,7 +1,8 @@
 """Saves, finds and loads the evaluators that are trained on a corpus.
 
-A file is in safetensors format, which is read without pickle. Its header records the training data, so that the file's
-hash also covers the list of clips that the network must not score. The networks are in `evaluator_networks`.
+A file of an evaluator has the safetensors format, which is read without pickle. The header of the file lists the
+training clips, which the evaluator must not score. Therefore the hash of the file also covers the list of training
+clips. The networks are defined in `evaluator_networks`.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from talking_face.signature import canonical_json
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-VERSION = "2"  # of the networks and their inputs; a file of another version is refused
+VERSION = "2"  # version of the networks and their inputs; a file with a different version is refused
 N = TypeVar("N", bound="nn.Module")
 FOLDER = EVALUATORS_FOLDER  # subfolder of a shard set
 
@@ -36,7 +37,7 @@ FILES: dict[Kind, str] = {"syncnet": "corpus_syncnet.safetensors", "emotion": "c
 
 @dataclass(frozen=True)
 class TrainedOn:
-    """The record in a file's header: the training data. The evaluator must not score any clip of it."""
+    """The record of the training data in the header of a file. The evaluator must not score any training clip."""
 
     kind: Kind
     data: str  # content digest of the shard set
@@ -48,18 +49,21 @@ class TrainedOn:
     version: str = VERSION
 
     def holds(self, name: str, audio: np.ndarray | None) -> bool:
-        """True if the clip's id, or a sound with exactly the same samples, is in the training data."""
+        """True if the training data contains the clip's id, or a sound with exactly the same samples."""
         return name in self.clips or (audio is not None and len(audio) > 0 and sound_id(audio) in self.sounds)
 
 
 def sound_id(audio: np.ndarray) -> str:
-    """Digest of a clip's samples, (N,) int16: 16 hex digits."""
+    """The digest of the sound of a clip, (N,) int16, as 16 hex digits."""
     return sha256_of(np.ascontiguousarray(audio).tobytes())[:16]
 
 
 @dataclass(frozen=True)
 class EvaluatorFile:
-    """An evaluator file that was found. Networks are cached per process by this value."""
+    """The file of an evaluator that was found.
+
+    Each process keeps its loaded evaluators in a cache; the key of the cache is an `EvaluatorFile`.
+    """
 
     path: Path
     sha256: str  # 64 hex digits
@@ -72,14 +76,14 @@ class EvaluatorFile:
 
 
 def save(path: Path, state: Mapping[str, Tensor], trained_on: TrainedOn) -> str:
-    """Write an evaluator file atomically and return its SHA-256.
+    """Write the file of an evaluator and return the SHA-256 of the file. The write is atomic.
 
-    The same tensors and record give the same bytes.
+    If the tensors and the record are the same, the bytes of the file are the same.
     """
     from safetensors.torch import save as to_bytes
 
     tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
-    # The metadata has one key only, because the order of several keys in the file would not be fixed.
+    # The metadata has only one key, because the order of several keys in the file would not be fixed.
     data = to_bytes(tensors, metadata={"trained_on": canonical_json(asdict(trained_on))})
     write_bytes(path, data)
     return sha256_of(data)
@@ -89,10 +93,10 @@ def save(path: Path, state: Mapping[str, Tensor], trained_on: TrainedOn) -> str:
 
 
 def find(kind: Kind, files: ModelFiles) -> EvaluatorFile:
-    """The evaluator's file in the first folder that has it: `files.weights` are searched, then `files.evaluators`.
+    """The file of the evaluator `kind`. It is searched for in the folders `files.weights`, then in `files.evaluators`.
 
     Raises:
-        MissingWeights: no folder has the file.
+        MissingWeights: no searched folder contains the file.
         UserError: the file cannot be read, or its hash differs from the hash in `files.hashes`.
     """
     path = _path(kind, files)
@@ -110,13 +114,13 @@ def find(kind: Kind, files: ModelFiles) -> EvaluatorFile:
 
 
 def with_hashes(files: ModelFiles) -> ModelFiles:
-    """The same folders, plus the hashes of the evaluators found there. A command passes this value to its workers."""
+    """A copy of `files` with the hashes of the evaluators in its folders. A command passes the copy to its workers."""
     paths = {name: _path(kind, files) for kind, name in FILES.items()}
     return replace(files, hashes=tuple((name, sha256_of(path) if path else "") for name, path in paths.items()))
 
 
 def tag(kind: Kind, files: ModelFiles) -> str:
-    """The evaluator's name in signatures. If the file is absent, the name ends in `absent` in place of the hash."""
+    """The name of an evaluator in signatures. If its file is absent, the name ends in `absent` in place of the hash."""
     try:
         return find(kind, files).tag
     except MissingWeights:
@@ -124,13 +128,13 @@ def tag(kind: Kind, files: ModelFiles) -> str:
 
 
 def _path(kind: Kind, files: ModelFiles) -> Path | None:
-    """The evaluator's file in the first searched folder that has it, or None."""
+    """The path of the evaluator's file in the first searched folder that contains the file, or None."""
     paths = (folder / FILES[kind] for folder in (*files.weights, *files.evaluators))
     return next((path for path in paths if path.is_file()), None)
 
 
 def _opened(path: Path, kind: Kind) -> EvaluatorFile:
-    """The file with its hash and header, read once per process and content."""
+    """The file with its hash and header. Each process reads the file once, and again if the file changes."""
     status = path.stat()
     return _read(path, kind, status.st_mtime_ns, status.st_size)
 
@@ -180,7 +184,10 @@ def _emotion(found: EvaluatorFile) -> EmotionEvaluator:
 
 
 def _filled(net: N, found: EvaluatorFile) -> N:
-    """The network with the file's weights. Raises UserError if the file changed or has other tensors."""
+    """Loads the weights in a file into the network.
+
+    Raises UserError if the file changed after it was found, or if its tensors do not belong to the network.
+    """
     from safetensors.torch import load
 
     data = found.path.read_bytes()
