@@ -1,4 +1,4 @@
-"""Separates landmarks into a head pose and a face without pose, and joins them again.
+"""Separates landmarks into a head pose and a face without pose, and joins pose and face again.
 
 The face without pose has coordinates in the head's frame: a coordinate system that moves with the head. The pose is a
 similarity: scale, rotation and shift. The pose is fitted by least squares in three dimensions (Umeyama 1991, eqs.
@@ -68,8 +68,8 @@ def to_picture(points: np.ndarray, pose: Pose) -> np.ndarray:
 def template_of(landmarks: np.ndarray, rounds: int = 3) -> np.ndarray:
     """A mean face in the head's frame, (478, 3) float32.
 
-    The distance between its outer eye corners is 1, and the point halfway between them is the origin. The axes are
-    parallel to the axes of the picture in the first frame.
+    The distance between the outer eye corners is 1, and the point halfway between the corners is the origin. The axes
+    are parallel to the axes of the picture in the first frame.
 
     Args:
         landmarks: (T, 478, 3) px, of one or several people, no NaN.

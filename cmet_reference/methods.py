@@ -1,7 +1,7 @@
 """Adds C-MET and CEM-Net to the suite as methods: each method turns the inputs of a case into a video.
 
-The classes have the members of `cmet_baselines.method.Method`, but this file does not import that module. The
-checkpoints are stored next to the data. Each use of a method searches for the checkpoints again, so that a newly
+The classes have all members of the interface `cmet_baselines.method.Method`, but this file does not import that module.
+The checkpoints are stored next to the data. Each use of a method searches for the checkpoints again, so that a newly
 trained checkpoint is found. `revision` is a digest of the checkpoint files and of the renderer's revision.
 """
 
@@ -121,7 +121,7 @@ class TrainedMethod:
         """The landmarks to draw, (n_frames, 478, 3) px.
 
         Args:
-            base: (n_frames, 478, 3) px, the landmarks of the source frames that the face is drawn over.
+            base: (n_frames, 478, 3) px, the landmarks of the source frames over which the face is drawn.
         """
         raise NotImplementedError
 

@@ -131,7 +131,7 @@ class AEE(nn.Module):
 
     @torch.inference_mode()
     def emotion(self, audio: np.ndarray) -> np.ndarray:
-        """The emotion embedding of audio, (D,) float32: the mean over one window per video frame.
+        """The emotion embedding of audio, (D,) float32. It is computed from one window per video frame.
 
         Args:
             audio: (N,) int16, 16 kHz.

@@ -20,7 +20,7 @@ class AeeNetSettings:
     # to show formants.
     merge: int = 1
     timeless: bool = False  # in the encoders of emotion and timbre: average the convolutions' outputs over time
-    width: int = 64  # channels of the first two convolutions; every two layers double them (EVP: 64 to 512)
+    width: int = 64  # channels of the first two layers, doubled after every two layers (EVP: 64 to 512)
     hidden: int = 2048  # units of the first linear layer (EVP); the second linear layer has a quarter of them
     content: int = 256  # size of the content embedding (EVP)
     emotion: int = 128  # size of the emotion embedding (EVP)

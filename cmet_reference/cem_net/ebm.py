@@ -5,8 +5,8 @@ The value vectors encode displacements that emotions add to a face. In training,
 vector, and the weight of a slot is the similarity of this vector to the slot's value. At inference, the true
 displacement is unknown. Then the weight of a slot is the similarity of a query to the slot's key. The query is computed
 from the emotion of the target's audio (by AEE), the emotion of the source's picture, the identity, and the lips without
-emotion. The network learns to give each slot the same weight in both ways. The memory has the form of External
-Attention (Guo et al. 2021): two linear layers and a softmax.
+emotion. The network learns to compute the same weights from the keys as from the values. The memory has the form of
+External Attention (Guo et al. 2021): two linear layers and a softmax.
 """
 
 from __future__ import annotations
@@ -230,7 +230,7 @@ class EBM(nn.Module):
         audio_emotion: Tensor | None = None,
         identity: Tensor | None = None,
     ) -> Tensor:
-        """The emotional face, as at inference.
+        """The emotional face, computed in the same way as at inference.
 
         Args:
             rest: (B, 478, 3), the references' mean.
@@ -251,7 +251,8 @@ class EBM(nn.Module):
     def change_share(self) -> Tensor:
         """The share of the change that is applied to each point, (478,).
 
-        It is 1 above the tip of the nose, `EbmNetSettings.mouth` below the base of the nose, and linear between them.
+        The share is 1 above the tip of the nose and `EbmNetSettings.mouth` below the base of the nose. It changes
+        linearly between tip and base.
         """
         height = self.template[:, 1]
         tip, under = height[NOSE[0]], height[NOSE[1]]
@@ -321,8 +322,9 @@ class EbmLossWeights:
     continuity: float = 1.0  # weight of the continuity loss inside L_a2m, the paper's lambda
     reconstruction: float = 1.0  # squared distance between the encoded displacement and the sum read from the memory
     alignment: float = 1.0  # KL divergence between the keys' weights and the values' weights of the slots
-    # L_a2m of the landmarks decoded from the keys' weights, as at inference. The paper has no such loss: it trains the
-    # decoder only with the values' weights and relies on the alignment.
+    # L_a2m of the landmarks decoded from the keys' weights, as at inference. The paper has no such loss: in the paper,
+    # the decoder is trained only with the values' weights, and the alignment loss must make both kinds of
+    # weights equal.
     through_keys: float = 0.0
     picture: float = 1.0  # cross-entropy of the emotion that is recognised in the source's face
 

@@ -1,4 +1,4 @@
-"""The interface of face codecs, which encode an expression as a few numbers per frame and draw a face from them.
+"""The interface of face codecs: they encode an expression as a few numbers per frame, and draw a face from numbers.
 
 C-MET changes only these numbers, which are called a code; the network of C-MET does not read pictures. `blendshape` is
 the default codec and needs no download. `edtalk` is the codec of the C-MET paper, and `pd_fgc` is a second codec with

@@ -121,7 +121,9 @@ class Sampler:
     def speech_direction(
         self, source: str, target: str, level: int, offset: int, speaker: str | None = None
     ) -> np.ndarray:
-        """(D,): the direction of speech between pools that depend only on `offset`. Source: get_raw_e2v and get_e2v.
+        """(D,): the direction of speech between pools whose utterances depend only on `offset`.
+
+        Source: get_raw_e2v and get_e2v in src/dataset_emo12.py.
 
         The utterances of each emotion are a cyclic list. The k-th utterance has index offset + k for the source emotion
         and for neutral, and index offset + 7 k for the target emotion (`speech_stride`).

@@ -72,8 +72,8 @@ def balanced_mse(predicted: Tensor, target: Tensor, sigma: Tensor) -> Tensor:
 
     The likelihood of a target is an isotropic Gaussian around the prediction, with standard deviation `sigma`. Source:
     bmc_loss_md in loss.py (Ren et al. 2022, Balanced MSE, eq. 10). The factor 2 sigma^2 of the paper is left out,
-    because it is commented out in that function. The Gaussian's normalisation is the same for all targets and cancels
-    in the softmax.
+    because this factor is commented out in bmc_loss_md. The Gaussian's normalisation is the same for all targets and
+    cancels in the softmax.
 
     Args:
         predicted, target: (N, C).
@@ -86,8 +86,8 @@ def balanced_mse(predicted: Tensor, target: Tensor, sigma: Tensor) -> Tensor:
 def contrastive(visual: Tensor, speech: Tensor, labels: Tensor, temperature: float = 0.1) -> Tensor:
     """Supervised contrastive loss over both modalities (Khosla et al. 2020, eq. 2). Source: CntLoss in loss.py.
 
-    The 2B features are normalised to length 1, and each is compared with all others. The positives of a feature are all
-    other features with the same label.
+    The 2B features are normalised to length 1, and each feature is compared with all other features. The positives of a
+    feature are all other features with the same label.
 
     Args:
         visual, speech: (B, D).

@@ -24,10 +24,10 @@ SHIFTS = range(-10, 11)  # shifts of the audio in the held-out test, in frames
 def fit_syncnet(train: Sequence[Example], settings: EvaluatorSettings, device: str = "cpu", quiet: bool = True) -> Any:
     """Trains the lip-sync network to find the audio window that belongs to a window of five frames.
 
-    The loss is the mean of four cross-entropies over the similarities of lips and audio. In two of them, a window of
-    lips selects its audio; in the other two, a window of audio selects its lips. The selection is once among the
-    windows of the same clip, and once among the windows of all clips of the batch. The windows of the same clip are
-    those that the metric LSE compares.
+    The loss is the mean of four cross-entropies over the similarities of lips and audio. In two of these losses, a
+    window of lips selects its audio. In the other two losses, a window of audio selects its lips. In both cases,
+    one loss selects among the windows of the same clip, as the metric LSE does, and the other loss selects among the
+    windows of all clips of the batch.
 
     Args:
         device: a torch device.

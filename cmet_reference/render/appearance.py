@@ -34,7 +34,7 @@ _SCALE, _DOWN = (
 )  # px per eye distance; distance of the eyes from the upper edge of the square, as a share of the side
 # Pictures with more px per eye distance are scaled down before sampling. Crops of 256 px have 74 to 112.
 _FINEST = 2.5 * _SCALE
-_SLOW = 13  # frames over which a displacement is averaged for the creases, because speech causes no creases
+_SLOW = 13  # frames over which a displacement is averaged for the creases; this removes speech, which causes no creases
 DARKEST = 0.6  # greatest absolute log ratio
 _LOOK = (-5, 0, 5)  # the skin of a frame is the mean over three frames at these offsets from the frame
 _STEP = 6  # the light is computed for every sixth frame, and interpolated between these frames

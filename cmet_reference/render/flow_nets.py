@@ -34,7 +34,7 @@ class RendererSettings:
     references: int = 3  # number of references in training; inference uses all references
     window: int = 5  # number of sketches: of the frame to draw and of its neighbours
     narrow: int = 32  # channels of the first layer, at full size
-    wide: int = 256  # channels at half size; after the return to full size, a quarter of them remain
+    wide: int = 256  # channels at half size; back at full size, there are a quarter of these channels
     hidden: int = 256  # hidden channels of the network in `Spade` that computes scales and shifts
     critic: int = 64  # channels of the critic's first layer
     steps: int = 100_000
@@ -69,7 +69,7 @@ class Spade(nn.Module):
         """Maps (B, C, h, w) to (B, C, h, w). The picture, (B, P, H, W), is resized to h x w first."""
         picture = F.interpolate(picture, x.shape[-2:])
         for read, turn, convolution in zip(self.read, self.turn, self.convolutions, strict=True):
-            scale, shift = turn(read(picture)).chunk(2, dim=1)  # no activation between them, as in IP-LAP
+            scale, shift = turn(read(picture)).chunk(2, dim=1)  # no activation between the two layers, as in IP-LAP
             x = convolution(F.leaky_relu(self.norm(x) * (1 + scale) + shift, 0.2))
         return x
 

@@ -20,7 +20,7 @@ class MeshSettings:
     )  # sizes of the two rings relative to the face's outline; outside of the outer ring nothing moves
     follow: float = 0.4  # the inner ring adds this share of the outline's own motion, e.g. of an opening jaw
     slack: float = 0.01  # added to the size of all openings; smaller openings are treated almost as closed
-    own: float = 0.25  # subtracted from the cost of the base picture itself, because its inside moves correctly
+    own: float = 0.25  # subtracted from the cost of the base picture, because its mouth and eyes move correctly
     change: float = 0.5  # added to the cost if the picture differs from the picture chosen for the frame before
     # Cost of the drawn mouth. With this cost, the drawn mouth is chosen if all other mouths are less than a third as
     # open as wanted.

@@ -125,7 +125,7 @@ def cheapest_path(costs: np.ndarray, change: float) -> np.ndarray:
 
     Args:
         costs: (T, K), the cost of each choice in each frame.
-        change: added to the sum whenever the choice differs from that of the frame before.
+        change: added to the sum whenever the choice differs from the choice in the frame before.
     """
     total, back = costs[0].copy(), np.zeros(costs.shape, int)
     for t in range(1, len(costs)):

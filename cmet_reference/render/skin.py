@@ -135,13 +135,13 @@ class Skin(nn.Module):
 def fine(x: Tensor) -> Tensor:
     """Subtracts from each pixel of (B, 128, 128) the mean over 9 x 9 px around it.
 
-    This keeps creases and removes smooth changes of the light, such as those of a rotated head.
+    This keeps creases and removes smooth changes of the light, for example if the head is rotated.
     """
     return x - functional.avg_pool2d(x[:, None], 9, 1, 4)[:, 0]
 
 
 def loss(predicted: Tensor, change: Tensor, weight: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-    """The loss of the log ratios plus twice the loss of their fine part (see `fine`), and both parts.
+    """The loss of the log ratios plus twice the loss of their fine part (see `fine`), and these two losses by name.
 
     The loss is L1 for errors above 0.03, where creases become visible, and quadratic for smaller errors. A pure L1 loss
     would not work: most of a skin does not change, so the median of the change is zero, and the network would keep its

@@ -31,7 +31,7 @@ _recorders: list[dict[str, str]] = []
 
 
 class TrainedOn(TypedDict):
-    """The inputs and settings of a training. Two trainings with equal records give the same bytes on the CPU."""
+    """The inputs and settings of a training. If these are equal, two trainings on the CPU give the same bytes."""
 
     config: Mapping[str, object]
     steps: int
@@ -87,7 +87,7 @@ def save(
         path: NAME.safetensors.
         net_state: tensors by name, on any device.
         record: JSON values that a loader needs in addition to the tensors. They are stored in the header, together with
-            the card's `trained_on`, so that the file's hash covers both.
+            the card's `trained_on`, so that the file's hash covers the record and `trained_on`.
         card: JSON values of the card; `file`, `kind` and `sha256` are added to them. None: write no card.
         kind: kind of the checkpoint, which `load` compares; default: the file's name without its suffix.
 
@@ -100,7 +100,7 @@ def save(
     tensors = {name: value.detach().to("cpu", copy=True).contiguous() for name, value in net_state.items()}
     kind = kind or path.stem
     header = {"kind": kind, "version": VERSION, "record": record, "trained_on": (card or {}).get("trained_on", {})}
-    # There is only one key, because the format does not fix the order of keys.
+    # The header has only one key, because the format does not fix the order of keys.
     data = to_bytes(tensors, metadata={"checkpoint": canonical_json(header)})
     sha256 = sha256_of(data)
     write_bytes(path, data, durable=True)
@@ -194,7 +194,7 @@ def record_loaded() -> Iterator[dict[str, str]]:
 
 
 def model_of(stage: str) -> str:
-    """The model that a stage belongs to: its name in the command `cmet-eval train`."""
+    """The name of the model that a stage belongs to, as in the command `cmet-eval train`."""
     return "cmet" if stage == "cmet" else "cem-net"
 
 

@@ -64,7 +64,7 @@ def _named(package: str, name: str) -> Table:
 
 
 def _all_keys(tables: Iterable[Table]) -> Table:
-    """A table with all keys of several tables, each with the value from one of them."""
+    """A table with all keys of several tables. The value of a key is its value in one of these tables."""
     out: Table = {}
     for table in tables:
         for key, value in table.items():
@@ -78,12 +78,12 @@ def _changed(base: Table, changes: Table, known: Table, where: str, inside: bool
     Args:
         known: a table with an example of every known key.
         where: name of the file and table, for errors.
-        inside: this is an inner table, in which new keys are allowed.
+        inside: True for an inner table, in which new keys are allowed.
     """
     out = dict(base)
     for key, value in changes.items():
         if key not in known and inside:
-            out[key] = value  # a default in all named settings, or unknown: the model decides
+            out[key] = value  # no named setting has this key: the model accepts or refuses it
             continue
         if key not in known:
             hint = did_you_mean(key, known) or f"; known: {', '.join(known)}"

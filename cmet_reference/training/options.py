@@ -14,7 +14,7 @@ class TrainOptions:
     seed: int = 0  # seed of the batches, of dropout and of all other random numbers
     device: str = "auto"  # auto (a GPU if the machine has one), cpu, cuda or cuda:N
     precision: str = "fp32"  # fp32, bf16 or fp16 (autocast; weights stay float32)
-    workers: int = 0  # number of processes that prepare batches; 0: the training process does it between two steps
+    workers: int = 0  # number of processes that prepare batches; 0: the training process prepares them
     checkpoint_every: int = 1000  # steps between two checkpoints; at each checkpoint the curve gets held-out figures
     threads: int = 1  # number of torch's threads on the CPU; the last bits of a sum depend on it
     resume: bool = True  # False ignores and replaces earlier results of the stage

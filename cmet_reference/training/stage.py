@@ -48,7 +48,7 @@ class Stage(Protocol):
 
     @property
     def net(self) -> nn.Module:
-        """The network. Everything in its state dict is saved."""
+        """The network. All values in the network's state dict are saved."""
         ...
 
     def optimizers(self) -> Mapping[str, Optimizer]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch.amp import GradScaler
     from torch.optim import Optimizer
 
-KEPT = 2  # number of checkpoints of an unfinished run; the older one is used if the newer one is damaged
+KEPT = 2  # number of checkpoints of an unfinished run; if the newer file is damaged, the older is used
 
 
 @dataclass
