@@ -12,7 +12,7 @@ def did_you_mean(name: str, known: Iterable[str], at_most: int = 1) -> str:
     Args:
         name: the unknown name.
         known: all names that exist.
-        at_most: number of names to suggest.
+        at_most: maximum number of names to suggest.
 
     Example:
         >>> did_you_mean("psnrr", ["psnr", "ssim"])

@@ -15,7 +15,7 @@ _TOKEN = re.compile(r"^[A-Za-z0-9_.,+@=/\-]+$")
 
 
 class Signature:
-    """A name and ordered `key:value` fields. Two signatures are equal if their texts are equal."""
+    """A name and a sequence of `key:value` fields. Two signatures are equal if their texts are equal."""
 
     def __init__(self, name: str, fields: Mapping[str, object]) -> None:
         self.name = name

@@ -10,5 +10,5 @@ class RunOptions:
     """Options for the workers and the printed output of one command. Results do not depend on these options."""
 
     workers: int = 2  # local worker processes; 0 runs everything in this process, without deadlines
-    scheduler: str | None = None  # address of a running Dask scheduler, tcp://host:8786; `workers` is then ignored
+    scheduler: str | None = None  # address of a running Dask scheduler, tcp://host:8786; if given, `workers` is ignored
     quiet: bool = False  # True: print no progress lines

@@ -10,7 +10,7 @@ _answers: BinaryIO | None = None  # in a child process: the pipe to the worker; 
 
 
 def report_stages_to(file: BinaryIO) -> None:
-    """Sends the stages of this process to `file`; a child process calls this when it starts."""
+    """Sets the file to which this process reports its stages. A child process calls this function at its start."""
     global _answers
     _answers = file
 

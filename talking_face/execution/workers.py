@@ -1,9 +1,9 @@
 """Runs one function over many tasks on Dask workers. Each worker keeps a child process, which can be killed.
 
-A video decoder can hang forever, and native code can crash the process. The run must continue if a decoder hangs and
-if a process crashes. Therefore a Dask worker never runs the function itself. Each thread of a worker has one child
-process, which imports the function once. If a task passes its deadline, the child process is killed. A child process
-that was killed or that crashed is replaced by a new child process.
+A video decoder can hang forever, and native code can crash its process. In both situations the remaining tasks must
+still be run. Therefore a Dask worker does not run the function itself. Each thread of a worker has one child process,
+which imports the function once. If a task passes its deadline, the child process is killed. A child process that was
+killed or that crashed is replaced by a new child process.
     main process -> Dask scheduler -> worker process (1 thread) -> child process (runs the function)
 Preprocessing and scoring use this module. The module contains nothing that is specific to a dataset.
 """
@@ -85,7 +85,7 @@ def run_tasks(
         tasks: the tasks; each task must have a different key.
         workers: number of local worker processes. With 0, all tasks run in the calling process without deadlines,
             which helps in debugging.
-        scheduler: address of a running Dask scheduler, tcp://host:8786; `workers` is then ignored.
+        scheduler: address of a running Dask scheduler, tcp://host:8786. If it is given, `workers` is ignored.
         progress: the progress display, which is advanced by one per result.
 
     An error of a task is returned in the result of the task:
@@ -121,7 +121,7 @@ def _run_here(function: str, tasks: Sequence[Task]) -> Iterator[TaskResult]:
 
 
 def _run_on_dask(function: str, tasks: Sequence[Task], workers: int, scheduler: str | None) -> Iterator[TaskResult]:
-    """Submits a few tasks per worker thread to Dask, and one more task whenever a task is finished."""
+    """Submits `_QUEUED_PER_WORKER` tasks per worker thread to Dask, and then one more task per finished task."""
     from distributed import as_completed
 
     with _client(workers, scheduler) as client:

@@ -108,7 +108,8 @@ def source_region(transform: np.ndarray, size: int, picture: tuple[int, int]) ->
     height, width = picture
     corners = np.array([[0, 0, size, size], [0, size, 0, size], [1, 1, 1, 1]])
     x, y = invert(transform).astype(np.float64) @ corners
-    # Two pixels are added on each side: bilinear interpolation reads one more pixel, and rounding can require a second.
+    # Two pixels are added on each side. Bilinear interpolation reads one more pixel, and rounding can require a second
+    # pixel.
     low, high = (math.floor(x.min()) - 2, math.floor(y.min()) - 2), (math.ceil(x.max()) + 2, math.ceil(y.max()) + 2)
     left, top = (max(0, min(v, n - 2)) // 2 * 2 for v, n in zip(low, (width, height), strict=True))
     right, bottom = (min(n, max(v, 2) + v % 2) for v, n in zip(high, (width, height), strict=True))
@@ -222,7 +223,7 @@ def _place_syncnet(points: np.ndarray, valid: np.ndarray, _p: tuple[int, int], s
 
 
 def five_points(points: np.ndarray) -> np.ndarray:
-    """Eye centres, nose tip and mouth corners, (T, 5, 2), from (T, 68, 2) iBUG points."""
+    """The eye centres, the nose tip and the mouth corners, (T, 5, 2), computed from the 68 iBUG points, (T, 68, 2)."""
     eyes = [points[:, start : start + 6].mean(axis=1) for start in (36, 42)]
     return np.stack([*eyes, points[:, 30], points[:, 48], points[:, 54]], axis=1)
 
@@ -245,7 +246,10 @@ def _bridged(points: np.ndarray, valid: np.ndarray) -> np.ndarray:
 
 
 def _slices(low: np.ndarray, high: np.ndarray, size: int) -> np.ndarray:
-    """Transforms, (T, 2, 3), from rectangles with corners `low` and `high`, (T, 2) in whole px, to the square crop."""
+    """Transforms, (T, 2, 3), that map rectangles to the square crop.
+
+    `low` and `high` are the top left and bottom right corners of the rectangles, (T, 2) in whole px.
+    """
     out = np.zeros((len(low), 2, 3))
     scale = size / (high - low)
     out[:, 0, 0], out[:, 1, 1] = scale[:, 0], scale[:, 1]

@@ -46,8 +46,8 @@ def stable_box(
         landmarks: (T, P, 2 or 3) in source pixels.
         valid: (T,) bool, True for frames with a face.
         enlarge: ratio of the box's side to the size of the face.
-        picture: (height, width) of the source. If it is given and the box is not larger than the picture, the box is
-            moved inside the picture, so that no edge pixel is repeated.
+        picture: (height, width) of the source, or None. With a size, a box that is not larger than the picture is moved
+            inside the picture, so that no edge pixel is repeated.
 
     Raises ValueError if no frame is valid.
     """

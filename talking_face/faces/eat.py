@@ -96,6 +96,8 @@ def find_points(grey: np.ndarray, upsample: int, files: ModelFiles) -> np.ndarra
 
 
 def to_grey(rgb: np.ndarray) -> np.ndarray:
-    """An RGB picture as grey, (H, W) uint8. The weights of red and blue are exchanged, because the source code does so:
-    it converts RGB as if it were BGR."""
+    """Converts an RGB picture to grey, (H, W) uint8, with the weights of red and blue exchanged.
+
+    The weights are exchanged because the source code passes RGB pictures to a conversion for BGR pictures.
+    """
     return cv2.cvtColor(rgb, cv2.COLOR_BGR2GRAY)

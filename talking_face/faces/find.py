@@ -48,8 +48,8 @@ def find_faces(picture: Picture, files: ModelFiles) -> list[Box]:
     """The boxes of the faces in a picture, from brows to chin, in px of the picture, largest first.
 
     The function finds all faces whose size is at least 0.075 of the picture's longer side. If there is no such face,
-    the function searches for smaller faces, level by level, down to 0.02 of the longer side. It stops at the first
-    level with a face.
+    the function searches for smaller faces, level by level, down to 0.02 of the longer side. The search ends at the
+    first level on which a face is found.
     """
     whole = picture.snap(0, 0, picture.width, picture.height)
     width, height = whole[2], whole[3]

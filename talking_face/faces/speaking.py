@@ -19,7 +19,7 @@ import numpy as np
 
 from talking_face.media.reading import AUDIO_RATE
 
-FPS = 25  # frames/s at which the table was fitted, with sound at AUDIO_RATE
+FPS = 25  # frames/s of the clips on which the table was fitted; the rate of their sound is AUDIO_RATE
 BANDS, CONTEXT = 10, 2  # mel bands of the sound; frames of sound used on each side of the predicted frame
 # Distances between mesh points. Speech changes these distances.
 DISTANCES: tuple[tuple[str, int, int], ...] = (
@@ -27,7 +27,7 @@ DISTANCES: tuple[tuple[str, int, int], ...] = (
     *(("jaw", 2, 152), ("inner_width", 78, 308)),
 )
 MAX_LAG = 5  # frames; the largest lag of the sound that is tried, in both directions
-_LAG_COST = 0.02  # subtracted from the correlation per frame of lag, because most files are in sync
+_LAG_COST = 0.02  # per frame of lag, this cost is subtracted from the correlation, because most files are in sync
 # The smallest difference between the best and the second best score at which the best face counts as the speaker. In
 # the 110 GRID pairs, the largest such difference of a wrong face was 0.016.
 MIN_MARGIN = 0.02
@@ -52,9 +52,9 @@ class Choice:
 def choose_speaker(
     landmarks: Sequence[np.ndarray], valid: Sequence[np.ndarray], audio: np.ndarray | None, fps: float = FPS
 ) -> Choice:
-    """The speaking face of a clip. If no face clearly speaks, the first candidate is chosen.
+    """The speaking face of a clip. If no face clearly speaks, the first candidate that is not ignored is chosen.
 
-    A candidate is ignored if its face is found in too few frames (`MIN_VALID`).
+    A candidate is ignored if the candidate's face is found in a smaller share of the frames than `MIN_VALID`.
 
     Args:
         landmarks: (T, 478, 2 or 3) px for each candidate. The main face is the first candidate.
@@ -127,7 +127,7 @@ def sound_bands(audio: np.ndarray, n_frames: int) -> np.ndarray:
 
 
 def with_context(bands: np.ndarray) -> np.ndarray:
-    """For each frame, the bands of five frames: two frames before, the frame itself and two frames after. (T, 50)."""
+    """The bands of five frames per frame, (T, 50): two frames before, the frame itself and two frames after."""
     padded = np.pad(bands, ((CONTEXT, CONTEXT), (0, 0)), mode="edge")
     return np.concatenate([padded[k : k + len(bands)] for k in range(2 * CONTEXT + 1)], axis=1)
 
@@ -146,7 +146,7 @@ def _table() -> tuple[np.ndarray, np.ndarray]:
 
 @cache
 def _filters() -> np.ndarray:
-    """(513, 10) triangular filters of equal width on the mel scale."""
+    """Triangular filters of equal width on the mel scale, (513, 10)."""
     low_mel, high_mel = (2595 * np.log10(1 + hz / 700) for hz in (_LOWEST_HZ, _HIGHEST_HZ))
     edges = 700 * (10 ** (np.linspace(low_mel, high_mel, BANDS + 2) / 2595) - 1)
     hz = np.arange(_WINDOW // 2 + 1)[:, None] * AUDIO_RATE / _WINDOW

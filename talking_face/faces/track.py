@@ -43,8 +43,8 @@ MAX_GAP = 5
 # If there are several people, at most four people are tracked, for at most 10 s, before the speaker is chosen. A face
 # narrower than 0.4 of the widest face is ignored.
 _MAX_FACES, _MIN_SHARE, DECIDE_S = 4, 0.4, 10.0
-# A lost face is searched within _REACH face widths of its last position. Two tracks whose distance is below _SAME face
-# heights follow the same face.
+# A lost face is searched for within _REACH face widths of its last position. If the distance of two tracks is below
+# _SAME face heights, the two tracks follow the same face.
 _REACH, _SAME = 1.5, 0.3
 
 
@@ -139,7 +139,7 @@ class _Follower:
         self.landmarks = [_NO_POINTS] * start
         self.blendshapes = [_NO_SHAPES] * start
         self.seen = [False] * start
-        self.missing = 0  # frames since the face was last found
+        self.missing = 0  # number of frames since the face was last found
 
     def step(self, picture: Picture, time_ms: int) -> None:
         """Tracks the face in the next picture; `time_ms` must increase."""
@@ -177,7 +177,10 @@ def _candidates(boxes: list[Box], picture: Picture) -> list[Box]:
 
 
 def _search_lost(faces: list[_Follower], picture: Picture, files: ModelFiles) -> None:
-    """Moves the window of each lost face to a face near its last position. A single track can move to any face."""
+    """Moves the window of each lost face to a detected face near the last position of the lost face.
+
+    If only one face is tracked, its window can move to any detected face.
+    """
     boxes = main_first(find_faces(picture, files), picture.width, picture.height)
     free = [box for box in boxes if all(face.missing or not _near(box, face.box, 0.5) for face in faces)]
     for face in faces:
@@ -218,7 +221,8 @@ def smooth_landmarks(landmarks: np.ndarray, valid: np.ndarray, max_gap: int = MA
     Args:
         landmarks: (T, P, D) float32, NaN where not valid.
         valid: (T,) bool.
-        max_gap: gaps of up to this many frames are interpolated linearly; longer gaps stay NaN.
+        max_gap: largest number of consecutive frames without a face for which landmarks are interpolated linearly. In
+            longer gaps, landmarks stay NaN.
 
     Returns:
         (T, P, D) float32. A run of fewer than 5 usable frames is not filtered.
@@ -234,11 +238,12 @@ def smooth_landmarks(landmarks: np.ndarray, valid: np.ndarray, max_gap: int = MA
 
 
 def jitter(landmarks: np.ndarray, valid: np.ndarray) -> float:
-    """Frame-to-frame tracking noise in pixels, after the common motion of the face is removed.
+    """The tracking noise from frame to frame, in pixels.
 
-    For each frame, the distance is computed between each point and the average of the point's positions in the previous
-    and the next frame. The distances are averaged over the points. The result is the median over the frames, or NaN if
-    no three consecutive frames are valid.
+    To remove the motion of the whole face, the mean of all points is subtracted in each frame. Then the distance is
+    computed between each point and the average of the point's positions in the previous and the next frame. The
+    distances are averaged over the points. The result is the median over the frames, or NaN if no three consecutive
+    frames are valid.
     """
     xy = landmarks[..., :2] - landmarks[..., :2].mean(axis=1, keepdims=True)
     second = xy[1:-1] - (xy[:-2] + xy[2:]) / 2

@@ -1,8 +1,8 @@
 """Decoded pictures of a video. A caller requests a window of a picture, and only this window is converted to RGB.
 
-The conversion of a whole 1080p frame to RGB takes 9 ms and 6 MB. For a window around the face it takes 2 to 3 ms,
-because FFmpeg crops and scales the window before the conversion. An unscaled window has the same pixels as the same
-part of the whole picture in RGB.
+The conversion of a whole 1080p frame to RGB takes 9 ms and 6 MB. The conversion of a window around the face takes 2 to
+3 ms, because FFmpeg crops and scales the window before the conversion. If a window is not scaled, its pixels are the
+same as in the whole picture in RGB.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Picture:
         raise NotImplementedError
 
     def snap(self, left: int, top: int, right: int, bottom: int) -> tuple[int, int, int, int]:
-        """Shrink a window until it is inside the picture and its edges do not split a chroma sample."""
+        """Reduce a window so that the window is inside the picture and its edges do not split a chroma sample."""
         return max(0, left), max(0, top), min(self.width, right), min(self.height, bottom)
 
     def copy(self, left: int, top: int, right: int, bottom: int) -> Picture:

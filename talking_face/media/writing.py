@@ -131,7 +131,7 @@ class _AudioTrack:
     """One audio stream. Sound and pictures are written alternately, so that players need no large buffer."""
 
     def __init__(self, container: OutputContainer, samples: np.ndarray, rate: int, encoding: Encoding) -> None:
-        """Adds the stream. `samples`: (N,) or (N, C) int16. Raises ValueError for another shape or type."""
+        """Adds the stream. `samples`: (N,) or (N, C) int16. Raises ValueError for any other shape or type."""
         self._container, self._rate, self._at = container, rate, 0
         samples = np.asarray(samples)
         if samples.dtype != np.int16 or samples.ndim not in (1, 2):

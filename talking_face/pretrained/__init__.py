@@ -1,1 +1,1 @@
-"""Published networks with fixed weights: a registry of weight files, a store that finds them, a module per network."""
+"""Published networks with fixed weights: a registry and a store of the weight files, and a module per network."""

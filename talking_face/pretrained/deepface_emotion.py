@@ -75,7 +75,8 @@ def face(frame_bgr: np.ndarray, files: ModelFiles) -> np.ndarray | None:
 def tilt_of(face_bgr: np.ndarray, files: ModelFiles) -> float:
     """Tilt of the line between the two largest eye detections, in degrees.
 
-    It is positive if the eye on the picture's right side is lower. It is 0 if fewer than two eyes are found.
+    The tilt is positive if the eye on the picture's right side is lower. If fewer than two eyes are found, the tilt is
+    0.
     """
     cascade = _cascade(weight_file("haar_eye", files))
     eyes = cascade.detectMultiScale(cv2.cvtColor(face_bgr, cv2.COLOR_BGR2GRAY), *_SEARCH)

@@ -215,7 +215,7 @@ def cached_network(file: WeightFile) -> Any:
 
     def state(held: Any) -> dict[str, Any]:
         out = {key.removeprefix("module."): value for key, value in held.get("state_dict", held).items()}
-        if file.name == EIGHT:  # unused last layer of the network from which it was fine-tuned
+        if file.name == EIGHT:  # remove the unused last layer of the ResNet-18 that was fine-tuned to this network
             out = {key: value for key, value in out.items() if not key.startswith("fc.")}
         return out
 

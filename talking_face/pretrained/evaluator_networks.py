@@ -159,7 +159,7 @@ def cepstra(samples: np.ndarray) -> np.ndarray:
 
 
 # -- networks ----------------------------------------------------------------------------------------------------------
-# Names of submodules must not change, because stored state dicts use them as keys.
+# The names of submodules must not change, because the keys of stored state dicts contain these names.
 
 
 def _standardized(crops: Tensor) -> Tensor:

@@ -271,7 +271,7 @@ def s3fd_network() -> Any:
             out = []
             for name, _, _ in heads:
                 classes = getattr(self, f"{name}_mbox_conf")(seen[name])
-                if classes.shape[1] == 4:  # there are three background classes: keep the highest of their scores
+                if classes.shape[1] == 4:  # of the scores of the three background classes, keep the highest
                     classes = torch.cat([classes[:, :3].amax(dim=1, keepdim=True), classes[:, 3:]], dim=1)
                 out.append((classes, getattr(self, f"{name}_mbox_loc")(seen[name])))
             return out

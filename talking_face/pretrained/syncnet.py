@@ -62,11 +62,11 @@ _HEAD = ((0, (512, 512)), (3, (1024, 512)))  # Linear, batch norm, ReLU; Linear
 _EPS = 1e-5  # the constant that torch's batch norm adds to the variance
 
 # The kernel of the first convolution spans five frames, so that four windows need 20 convolutions of one frame each.
-# The Toom-Cook scheme treats the convolution over time as a product of two polynomials, which it computes at eight
-# points. Therefore it needs only eight convolutions. The sums before and after the eight convolutions take a tenth of
-# the time of the convolutions. With the points below, the float32 error is 1e-5 of the largest value, as small as in a
-# direct computation.
-_TILE = 4  # windows
+# The Toom-Cook scheme treats the convolution over time as a product of two polynomials. The product is computed at
+# eight points, so that only eight convolutions are needed. The sums before and after the eight convolutions take a
+# tenth of the time of the convolutions. With the points below, the float32 error is 1e-5 of the largest value, as small
+# as in a direct computation.
+_TILE = 4  # number of windows that are computed together
 _TIMES = (0.0, 1.0, -1.0, 2.0, -2.0, 0.5, -0.5)  # the eighth point is infinity
 # Number of rows after pooling, and number of these rows that are computed at once (a band). With this size of a band,
 # the eight products of a band (6 MB) stay in the CPU's cache.

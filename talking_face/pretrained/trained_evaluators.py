@@ -96,7 +96,7 @@ def find(kind: Kind, files: ModelFiles) -> EvaluatorFile:
     """The file of the evaluator `kind`. It is searched for in the folders `files.weights`, then in `files.evaluators`.
 
     Raises:
-        MissingWeights: no searched folder contains the file.
+        MissingWeights: the file is not in any of these folders.
         UserError: the file cannot be read, or its hash differs from the hash in `files.hashes`.
     """
     path = _path(kind, files)
