@@ -10,6 +10,7 @@ of equal files, one line for each difference, and exits with 1 where there is an
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import re
 import sys
@@ -20,7 +21,8 @@ from typing import Any
 
 # The top folders' packages were renamed once: `baselines.trivial` became `cmet_baselines.trivial`.
 NEUTRAL = ((re.compile(r"\bcmet_(baselines|leaderboards|metrics|pipelines)\b"), r"\1"),)
-TIMES = {"seconds", "timing", "commit", "seconds_per_step", "steps_per_second", "versions", "hardware"}
+# Fields of JSON and columns of tables that hold a time, a speed, a commit or versions.
+TIMES = {"seconds", "timing", "commit", "samples_per_second", "waiting_share", "versions", "hardware"}
 NOT_RESULTS = ("corpus/_", ".lock", ".log", "records/")  # records hold times; videos and scores are compared themselves
 
 
@@ -36,6 +38,11 @@ def without_times(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: without_times(part) for key, part in value.items() if key not in TIMES}
     return [without_times(part) for part in value] if isinstance(value, list) else value
+
+
+def table_without_times(text: str) -> list[dict[str, str]]:
+    """The rows of a CSV without the columns that hold a time or a speed."""
+    return [{key: cell for key, cell in row.items() if key not in TIMES} for row in csv.DictReader(text.splitlines())]
 
 
 def reword(text: bytes, reworded: Sequence[tuple[str, str]]) -> bytes:
@@ -58,7 +65,11 @@ def difference(before: Path, after: Path, reworded: Sequence[tuple[str, str]] = 
     if before.suffix == ".json":
         x, y = (without_times(json.loads(neutral(data.decode()))) for data in (a, b))
         return "" if x == y else "JSON differs"
-    if before.suffix in (".md", ".csv", ".html", ".txt"):
+    if before.suffix == ".csv":
+        x, y = (table_without_times(neutral(data.decode())) for data in (a, b))
+        wrong = [i for i, (p, q) in enumerate(zip(x, y, strict=False)) if p != q]
+        return f"{len(wrong)} rows differ, and {len(x)} rows became {len(y)}" if wrong or len(x) != len(y) else ""
+    if before.suffix in (".md", ".html", ".txt"):
         x, y = (neutral(data.decode()).splitlines() for data in (a, b))
         wrong = [i for i, (p, q) in enumerate(zip(x, y, strict=False)) if p != q]
         if not wrong and len(x) == len(y):
@@ -74,6 +85,7 @@ def parquet_difference(before: Path, after: Path) -> str:
     a, b = pq.read_table(before), pq.read_table(after)
     if a.schema.remove_metadata() != b.schema.remove_metadata():
         return "columns differ"
+    a, b = (table.select([name for name in table.column_names if name not in TIMES]) for table in (a, b))
     if not a.equals(b):
         return "rows differ: " + ", ".join(name for name in a.column_names if not a[name].equals(b[name]))
     x, y = ({k: neutral(v.decode()) for k, v in (t.schema.metadata or {}).items()} for t in (a, b))
