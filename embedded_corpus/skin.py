@@ -96,7 +96,7 @@ def strokes(image: np.ndarray, curves: np.ndarray, colours: np.ndarray, thicknes
 
 
 def _wide_blur(image: np.ndarray, sigma: float) -> np.ndarray:
-    """Gaussian blur. A blur with a large sigma works on a smaller image: a tenth of the time, an error below 1 %."""
+    """Gaussian blur. With a large sigma, a smaller copy is blurred: this takes a tenth of the time, error below 1 %."""
     shrink = max(1, int(sigma / 5))
     if shrink == 1:
         return cv2.GaussianBlur(image, (0, 0), sigma)
@@ -168,7 +168,7 @@ def _lip_mask(p: Identity, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _albedo(p: Identity, x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Colour of the skin without lighting: red cheeks, nose and lips, dark lids, blotches, freckles, a shaven chin."""
+    """Colour of the unlit skin: red cheeks, nose and lips, dark eyelids, irregular spots, freckles, shaved beard."""
     colour = np.broadcast_to(skin_colour(p), (*x.shape, 3)).astype(np.float32).copy()
     mouth = mouth_centre(p)
     blush = 0.9 * both(x, y, 0.40, 0.22, 0.22, 0.17) + 0.8 * gauss(x, y, 0, p.nose_y - 0.08, 0.13, 0.12)
@@ -216,7 +216,7 @@ def _albedo(p: Identity, x: np.ndarray, y: np.ndarray, rng: np.random.Generator)
 
 
 def _wrinkles(p: Identity, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Depth of the wrinkles on the forehead, next to the eyes and below the eyes, units. The depth rises with age."""
+    """Depth of the wrinkles on the forehead, next to and below the eyes, in units of geometry.py. It rises with age."""
     if p.age < 0.3:
         return np.zeros_like(x)
     deep = (p.age - 0.3) * 0.007
@@ -275,7 +275,7 @@ def _line_work(
     line = lid_line(p, x)
     across = (np.abs(x) - p.eye_x) / p.eye_width
     within = smoothstep(np.abs(across), 1.10, 0.92)
-    up = line - y  # above the closed line
+    up = line - y  # height above the line where the closed lids meet
     lash = (
         (0.95 if p.female else 0.72) * np.exp(-((np.clip(up - 0.004, -0.05, 1) / 0.010) ** 2)) * within * (up > -0.006)
     )

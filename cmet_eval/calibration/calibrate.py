@@ -1,4 +1,4 @@
-"""Calibrates metrics: checks whether each metric measures what its record claims.
+"""Calibrates metrics: checks whether each metric reacts to known damage as its facts state.
 
 Clips are degraded in known steps (degradations.py), and every metric is computed on each degraded clip. The same input
 gives the same bytes. The results are:
@@ -65,7 +65,7 @@ def run(
     Args:
         metric_keys: `name:variant`; empty: the default metrics.
         evaluators: folders of evaluators trained on a corpus. The metrics use the evaluators in the first folder. The
-            evaluators in the other folders were trained with other seeds; the differences are the noise of training.
+            evaluators in the other folders were trained with other seeds. Their values differ by training noise.
         files: folders with the metrics' model files; None: the folders in the environment variables.
     """
     extent, files = extent or Extent(), files or ModelFiles.from_environment()
@@ -76,7 +76,7 @@ def run(
     with Progress(total, "clips", "calibrate", quiet=quiet) as progress:
         seen = _training_clips(evaluators)
         picked = [pick_clips(folder, extent.clips, extent.frames, seen) for folder in data]
-        # The shard sets take turns. So if a calibration is stopped, there are values of every shard set.
+        # One clip of each shard set, then the next clip of each: a stopped calibration has values of every set.
         for clip in (some[k] for k in range(extent.clips) for some in picked if k < len(some)):
             answers += calibrate([clip], metrics, other_evaluators=evaluators[1:])
             write_values(out, answers)
@@ -86,7 +86,7 @@ def run(
                 answers += shifted_sound([clip], metrics)
                 progress.advance()
             write_values(out, answers)
-    # The tables are computed from the rounded values in values.csv, so that `again` gives the same tables.
+    # The tables are computed from the rounded values in values.csv. So a later call of `again` gives the same tables.
     return again([out / "values.csv"], out, evaluators, files)
 
 

@@ -14,7 +14,8 @@ class AeeNetSettings:
     # contain pitch and loudness. "mel": a mel spectrogram, (28, 80), one step per 12.5 ms.
     features: Literal["mfcc", "mel"] = "mfcc"
     # Number of successive spectra that are averaged to one step of a window. With 1, a window is 0.3 s long. With 4 and
-    # "mel" it is 1.4 s long, enough for intonation, which generalises to other speakers better than single sounds.
+    # "mel", a window is 1.4 s long. It then contains intonation, which generalises to other speakers better than
+    # single phonemes do.
     pool: int = 1
     # Number of neighbouring mel bands that are averaged to one band. With 5, 16 of 80 bands remain. These are too few
     # to show formants.
@@ -24,7 +25,7 @@ class AeeNetSettings:
     hidden: int = 2048  # units of the first linear layer (EVP); the second linear layer has a quarter of them
     content: int = 256  # size of the content embedding (EVP)
     emotion: int = 128  # size of the emotion embedding (EVP)
-    timbre: int = 128  # size of the timbre embedding; no source, therefore as for `emotion`
+    timbre: int = 128  # size of the timbre embedding; no paper states it, so it equals `emotion`
     dropout: float = 0.0  # dropout before the classifier of the emotion
     # Whether the emotion embedding is also computed from features of the whole clip (`clip_features`): pitch, loudness,
     # their changes over time, and the mean and standard deviation of the input features. A window of 1.5 s is too short
@@ -39,7 +40,7 @@ class AeeNetSettings:
 class Labels:
     """The classes of AEE's classifiers, in the order of the outputs.
 
-    `transcripts` is True if the text task uses letters.
+    `transcripts` is True if the text classifier predicts letters, and False if it predicts the sentence.
     """
 
     emotions: tuple[str, ...]
@@ -62,5 +63,5 @@ class AeeLossWeights:
     content: float = 1.0
     text: float = 1.0
     # Margin of the triplet loss for content. Embeddings have length 1, so distances between them are 0 to 2. With 0.5,
-    # an embedding of the same content must be nearer than an embedding of other content, by a quarter of this range.
+    # the distance to an embedding of the same content must be at least 0.5 smaller than the distance to one of other content.
     margin: float = 0.5

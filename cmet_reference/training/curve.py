@@ -34,7 +34,7 @@ class LossMeter:
             self.steps[key] = self.steps.get(key, 0) + 1
 
     def means(self, accelerator: Accelerator) -> dict[str, float]:
-        """The mean losses over steps and processes, and `samples_per_second` and `waiting_share`."""
+        """The mean losses over steps and processes, `samples_per_second`, and `waiting_share`: time without a batch."""
         import torch
 
         means = torch.stack(

@@ -15,7 +15,7 @@ class TrainOptions:
     device: str = "auto"  # auto (a GPU if the machine has one), cpu, cuda or cuda:N
     precision: str = "fp32"  # fp32, bf16 or fp16 (autocast; weights stay float32)
     workers: int = 0  # number of processes that prepare batches; 0: the training process prepares them
-    checkpoint_every: int = 1000  # steps between two checkpoints; at each checkpoint the curve gets held-out figures
+    checkpoint_every: int = 1000  # steps between two checkpoints; each adds the losses on held-out clips to the curve
     threads: int = 1  # number of torch's threads on the CPU; the last bits of a sum depend on it
     resume: bool = True  # False ignores and replaces earlier results of the stage
     quiet: bool = False  # no progress lines

@@ -1,7 +1,8 @@
 """Writes the embedded corpus as CREMA-D: VideoFlash/<actor>_<sentence>_<emotion>_<level>.flv, AudioWAV/ and the votes.
 
 Actors have the numbers 1901 and up, which no real actor has. The actors speak the sentences of CREMA-D. As in the
-release, the sentence IEO is spoken at all three levels, and the other sentences at level XX. CREMA-D has no contempt
+release, the sentence IEO is spoken at three levels (LO, MD, HI). The other sentences have the level XX: no level is
+specified. CREMA-D has no contempt
 and no surprise.
 """
 
@@ -41,7 +42,8 @@ def select(specs: Sequence[ClipSpec]) -> list[ClipSpec]:
 
     A speaker's neutral clips have the sentence IEO and other sentences; with one take, there are three other sentences.
     The clips of an emotion have IEO once per level, and otherwise one of these three sentences. So every emotional clip
-    has a neutral clip of the same sentence. CREMA-D has no takes, so a second clip with the same labels is left out.
+    has a neutral clip of the same sentence. CREMA-D's file names have no take number. Therefore,
+    of two clips with the same actor, sentence, emotion and level, only the first is kept.
     """
     taken: set[tuple[Path, ...]] = set()
     count: Counter[tuple[str, str]] = Counter()
@@ -118,8 +120,8 @@ def add_defects(out: Path, specs: Sequence[ClipSpec]) -> None:
 
     grey = _add_known_defects(video, sound, flv, wav)
     spare = [f"{_SPARE}_{rest}" for rest in some]
-    # Write a sound with the level X in place of XX, as in the name 1040_ITH_SAD_X.wav until October 2022. Then write a
-    # copy of the clip into another folder.
+    # Write a sound file whose name ends in X instead of XX. Until October 2022 the release had such a file,
+    # 1040_ITH_SAD_X.wav. Then write a copy of the clip into another folder.
     write_once(video(spare[0]), flv[0].read_bytes())
     write_once(sound(spare[0].removesuffix("X")), wav[0].read_bytes())
     upload = out / "crema_test" / "test" / f"s{_SPARE % 100}"

@@ -153,7 +153,7 @@ def _encode_video(frames: Iterator[Frames], codec: FrameCodec) -> bytes:
             options["x264-params"] = f"keyint={codec.gop}:min-keyint={codec.gop}:scenecut=0:threads=1"
         stream.options = options
         if codec.kind == "x264":
-            stream.codec_context.color_range = 2  # full range: the PSNR of RGB is about 1 dB higher with 8 bits
+            stream.codec_context.color_range = 2  # with 8 bits, the RGB's PSNR is 1 dB above that of limited range
             stream.codec_context.colorspace = 1  # BT.709
         for index, image in enumerate(itertools.chain([first], frames)):
             frame = av.VideoFrame.from_ndarray(image, format="rgb24")
@@ -183,7 +183,7 @@ def _decode_video(data: bytes, indices: Sequence[int] | None) -> Frames:
         found: dict[int, Frames] = {}
         base = cast(Fraction, stream.time_base)
         length = stream.frames or 1 << 30
-        position = length  # index of the decoder's next frame; a start value past the end makes the first index seek
+        position = length  # of the frame that the decoder returns next; past the end, so that the first read seeks
         frames = iter(source.decode(stream))
         for index in sorted(set(indices)):
             if not 0 <= index < length:

@@ -1,8 +1,8 @@
 """Crops faces with the mode `box`: all frames of a clip are cropped with the same square, then scaled to a fixed size.
 
 The edges of the square are at whole source pixels. Coordinates are continuous, as in MediaPipe: 0 is the left or top
-edge of the picture, and the centre of the first pixel is at 0.5. Therefore crop = transform @ (x, y, 1) is exact at
-every size.
+edge of the picture, and the centre of the first pixel is at 0.5. Therefore crop_xy = transform @ (x, y, 1) gives
+exact crop coordinates for every crop size.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ def stable_box(
     """The crop box of a clip.
 
     The side of the box is proportional to the median size of the face, so that a mouth that is wide open in a few
-    frames does not change the box. The side is increased only if the box would not contain the face in 98% of the
-    frames.
+    frames does not change the box. The side is increased only if the face would be inside the box in fewer than
+    98% of the frames.
 
     Args:
         landmarks: (T, P, 2 or 3) in source pixels.
@@ -76,8 +76,8 @@ def stable_box(
 def crop_picture(picture: Picture, box: CropBox, size: int, offset: tuple[int, int] = (0, 0)) -> np.ndarray:
     """Crop `box` from a picture and scale the crop to (size, size, 3) uint8 RGB, C-contiguous.
 
-    A smaller size is computed by averaging pixels, a larger size by cubic interpolation. `offset` is the position of
-    the picture's left and top edge, in the coordinates of the box.
+    A smaller size is computed by averaging pixels, a larger size by cubic interpolation. `offset` is the left and
+    top edge of the picture, in the source coordinates in which `box` is given.
     """
     left, top = box.left - offset[0], box.top - offset[1]
     right, bottom = left + box.side, top + box.side

@@ -352,4 +352,4 @@ def test_ctrl_c_ends_with_one_line(small_mead: Path, tmp_path: Path) -> None:
         time.sleep(0.02)
     os.killpg(run.pid, signal.SIGINT)  # as a terminal does: to all of them
     printed, _ = run.communicate(timeout=30)
-    assert run.returncode == 130 and printed.count("\n") == 1 and "the same command takes up" in printed
+    assert run.returncode == 130 and printed.count("\n") == 1 and "the same command resumes" in printed
