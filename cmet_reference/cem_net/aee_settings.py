@@ -63,5 +63,5 @@ class AeeLossWeights:
     content: float = 1.0
     text: float = 1.0
     # Margin of the triplet loss for content. Embeddings have length 1, so distances between them are 0 to 2. With 0.5,
-    # the distance to an embedding of the same content must be at least 0.5 smaller than the distance to one of other content.
+    # the distance to an embedding of the same content must be at least 0.5 smaller than to one of other content.
     margin: float = 0.5
