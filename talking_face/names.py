@@ -1,9 +1,113 @@
-"""Suggestions for names that a user mistyped, and nouns after a number."""
+"""Names that enter from outside: their rules, their file names, their printable form, and suggestions for wrong names.
+
+A name on disk is a sequence of bytes. Python decodes the bytes that are not UTF-8 to lone surrogates (U+DC80 to
+U+DCFF), which cannot be printed or stored; `printable` replaces them.
+"""
 
 from __future__ import annotations
 
 import difflib
+import hashlib
+import re
 from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator
+
+from talking_face.reasons import UserError
+
+_LONGEST_NAME = 100  # characters
+_LONGEST_FILE_NAME = 120  # bytes of one encoded name, because a file name holds up to 255 bytes and several names
+_PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.")
+# A path of at least two parts that begins at the root, in a folder of a home, or on a Windows drive.
+_FOLDERS = re.compile(r"(?<![\w.~<>/\\-])(?:~?/|[A-Za-z]:\\)(?:[^/\\\s'\"`,;:()<>]+[/\\])+(?=[^/\\\s])")
+_QUOTED = re.compile(r"(?<=['\"`])(?:~?/|[A-Za-z]:\\)[^'\"`\n]*[/\\]([^/\\'\"`\n]+)(?=['\"`])")  # may hold spaces
+
+
+def check_label(text: str) -> str:
+    """The text, if it can be the label of a revision, a file or a clip.
+
+    A label is 1 to 100 printable characters without a space at its ends. The first character is not one of `=+-@`,
+    because spreadsheets would compute a cell that begins with it.
+
+    Raises ValueError for other text.
+    """
+    if not 1 <= len(text) <= _LONGEST_NAME:
+        raise ValueError(f"{printable(text[:40])!r} has {len(text)} characters; a name has 1 to {_LONGEST_NAME}")
+    if not text.isprintable() or text != text.strip():
+        raise ValueError(f"{printable(text)!r} holds characters that cannot be printed, or a space at its end")
+    if text[0] in "=+-@":
+        raise ValueError(f"{text!r} begins with {text[0]!r}, which spreadsheets read as a formula; choose another name")
+    return text
+
+
+def check_name(text: str) -> str:
+    """The text, if it can be the name of a method, setting, metric or speaker: a label that is not a path.
+
+    Raises ValueError for other text.
+    """
+    check_label(text)
+    if "/" in text or "\\" in text or text.startswith("."):
+        raise ValueError(
+            f"{text!r} is a path or begins with a dot; a name has no / or \\ and begins with a letter or digit"
+        )
+    return text
+
+
+Label = Annotated[str, AfterValidator(check_label)]  # pydantic type of a text that `check_label` accepts
+Name = Annotated[str, AfterValidator(check_name)]  # pydantic type of a text that `check_name` accepts
+
+
+def file_name_of(*names: str) -> str:
+    """One file name for one or several names, joined by `@`. Different names have different file names.
+
+    ASCII letters, digits, `-`, `_` and `.` are kept, except a dot at the beginning. Each other byte of the UTF-8 text
+    becomes `%` and two hex digits. A name whose encoded form has over 120 bytes is cut, and ends in `~` and 32 digits
+    of its SHA-256.
+
+    Example:
+        >>> file_name_of("my method", "a/b")
+        'my%20method@a%2Fb'
+    """
+    return "@".join(map(_encoded, names))
+
+
+def _encoded(name: str) -> str:
+    data = name.encode("utf-8", "surrogateescape")
+    text = "".join(chr(b) if b in _PLAIN and not (i == 0 and b == 0x2E) else f"%{b:02X}" for i, b in enumerate(data))
+    if len(text) > _LONGEST_FILE_NAME:
+        return f"{text[:80]}~{hashlib.sha256(data).hexdigest()[:32]}"
+    return text
+
+
+def inside(root: Path, *names: str) -> Path:
+    """The path `root/names...`, which is certain to be inside `root`.
+
+    Raises UserError if a name is absolute, has a part `..`, or leads through a link to a place outside `root`.
+    """
+    path = root.joinpath(*names)
+    folder = root.resolve()
+    parts = path.relative_to(root).parts if path.is_relative_to(root) else ("..",)
+    if ".." in parts or not path.resolve().is_relative_to(folder) or path.resolve() == folder:
+        raise UserError(f"{printable('/'.join(names))!r} is not a path inside {printable(str(root))}")
+    return path
+
+
+def printable(text: str) -> str:
+    r"""The text with escapes in place of bytes that are not UTF-8 (`\xe9`) and of control characters (`\n`)."""
+    whole = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in whole)
+
+
+def without_folders(text: str) -> str:
+    """The text with only the last part of each absolute path, so that it names no home folder and no user.
+
+    Example:
+        >>> without_folders("/home/me/data/a.mp4 is empty")
+        'a.mp4 is empty'
+    """
+    return _FOLDERS.sub("", _QUOTED.sub(r"\1", text))
 
 
 def did_you_mean(name: str, known: Iterable[str], at_most: int = 1) -> str:

@@ -1,0 +1,144 @@
+"""Writes JSON and Parquet files that contain a digest of themselves, and checks the digest when a file is read.
+
+A changed bit anywhere in such a file is found by its reader. The digest protects against damage, not against a person
+who writes a new file with a new digest.
+
+A JSON file holds the digest in the member `sha256`: the SHA-256 of the canonical JSON of all other members. A Parquet
+file holds the digest in its key-value metadata under `sha256`: the SHA-256 of the bytes of the file, in which the 64
+digits of the digest are replaced by zeros.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from talking_face.files import replacing, sha256_of, write_text
+from talking_face.reasons import UserError
+from talking_face.signature import canonical_json
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SEAL = "sha256"  # the member or metadata key that holds the digest
+_BLANK = "0" * 64
+# Key and value in the footer of a Parquet file. In Thrift's compact protocol, 0x18 is a text field, 0x40 its length.
+_STORED_SEAL = re.compile(SEAL.encode() + rb"\x18\x40([0-9a-f]{64})")
+
+
+class Damaged(UserError):
+    """A stored file is not what was written. The message names the file and the remedy, in one line."""
+
+    def __init__(self, path: Path, problem: str, remedy: str) -> None:
+        super().__init__(f"{path} is damaged ({problem}); {remedy}")
+        self.path, self.problem, self.remedy = path, problem, remedy
+
+    def __reduce__(self) -> tuple[type[Damaged], tuple[Path, str, str]]:
+        # By default, pickle calls the class with the message alone.
+        return type(self), (self.path, self.problem, self.remedy)
+
+
+def sealed(value: Mapping[str, object]) -> dict[str, object]:
+    """The JSON object with the member `sha256`. An old member `sha256` is replaced."""
+    rest = {key: item for key, item in value.items() if key != SEAL}
+    return {**rest, SEAL: sha256_of(canonical_json(rest).encode())}
+
+
+def write_sealed_json(
+    path: Path, value: Mapping[str, object], *, indent: int | None = None, durable: bool = False
+) -> None:
+    """Writes a JSON object with its digest by an atomic rename; see `talking_face.files.replacing`.
+
+    Args:
+        path: the file.
+        value: the object. Its values are JSON values, without NaN and infinity.
+        indent: spaces per level for a file that people read; None: canonical JSON on one line.
+        durable: flush the file to the disk before the rename.
+    """
+    whole = sealed(value)
+    text = canonical_json(whole) if indent is None else json.dumps(whole, indent=indent, ensure_ascii=False)
+    write_text(path, text + "\n", durable=durable)
+
+
+def read_sealed_json(path: Path, remedy: str) -> dict[str, Any]:
+    """The object in a file of `write_sealed_json`, without the digest.
+
+    Args:
+        path: the file.
+        remedy: what the user can do about a damaged file, for the message, for example `score the video again`.
+
+    Raises:
+        FileNotFoundError: the file is absent.
+        Damaged: the file is not a JSON object, has no digest, or has another digest.
+        OSError: the file cannot be read.
+    """
+    try:
+        value = json.loads(path.read_bytes().decode("utf-8"))
+        if not isinstance(value, dict):
+            raise Damaged(path, "it is not a JSON object", remedy)
+        if SEAL not in value:
+            raise Damaged(path, f"it has no {SEAL}", remedy)
+        found = value.pop(SEAL)
+        if found != sha256_of(canonical_json(value).encode()):
+            raise Damaged(path, f"its {SEAL} is not that of its content", remedy)
+    except (ValueError, RecursionError) as error:
+        raise Damaged(path, f"it is not JSON: {' '.join(str(error).split())[:100]}", remedy) from None
+    return value
+
+
+def write_sealed_table(table: pa.Table, path: Path, **options: Any) -> None:
+    """Writes a Parquet file with its digest by an atomic rename. The same table gives the same bytes.
+
+    Args:
+        table: the rows. The metadata of its schema is stored too.
+        path: the file.
+        options: options of `pyarrow.parquet.ParquetWriter`; by default the compression is zstd.
+    """
+    import pyarrow.parquet as pq
+
+    with replacing(path) as temporary:
+        with pq.ParquetWriter(temporary, table.schema, **{"compression": "zstd", **options}) as writer:
+            writer.write_table(table)
+            writer.add_key_value_metadata({SEAL: _BLANK})
+        data = temporary.read_bytes()
+        *_, place = _STORED_SEAL.finditer(data)
+        with temporary.open("r+b") as file:
+            file.seek(place.start(1))
+            file.write(sha256_of(data).encode())
+
+
+def read_sealed_table(path: Path, remedy: str, columns: Sequence[str] | None = None, **options: Any) -> pa.Table:
+    """The rows in a file of `write_sealed_table`. All bytes of the file are checked, also if `columns` is given.
+
+    Args:
+        path: the file.
+        remedy: what the user can do about a damaged file, for the message.
+        columns: names of the columns to read; None for all.
+        options: options of `pyarrow.parquet.ParquetFile`.
+
+    Raises:
+        FileNotFoundError: the file is absent.
+        Damaged: the file is not a Parquet file, has no digest, or has another digest.
+        OSError: the file cannot be read.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    data = path.read_bytes()
+    # The digest is found in the bytes and checked before Arrow reads the file: damaged bytes can crash a parser.
+    places = list(_STORED_SEAL.finditer(data))
+    if not places:
+        raise Damaged(path, f"it is not a Parquet file with a {SEAL}", remedy)
+    start, end = places[-1].span(1)
+    if sha256_of(data[:start] + _BLANK.encode() + data[end:]).encode() != data[start:end]:
+        raise Damaged(path, f"its {SEAL} is not that of its content", remedy)
+    try:
+        with pq.ParquetFile(pa.BufferReader(data), **options) as file:
+            table = file.read(columns=None if columns is None else list(columns))
+    except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
+        raise Damaged(path, f"it is not a Parquet file: {' '.join(str(error).split())[:100]}", remedy) from None
+    metadata = {key: value for key, value in (table.schema.metadata or {}).items() if key != SEAL.encode()}
+    return table.replace_schema_metadata(metadata or None)
