@@ -110,6 +110,16 @@ def without_folders(text: str) -> str:
     return _FOLDERS.sub("", _QUOTED.sub(r"\1", text))
 
 
+def storable(text: str, most: int = 1000) -> str:
+    """The text as it is stored in records and rows: one printable line without folders, of at most `most` characters.
+
+    Example:
+        >>> storable("cannot read\\n /home/me/a.mp4")
+        'cannot read a.mp4'
+    """
+    return printable(" ".join(without_folders(text).split()))[:most]
+
+
 def did_you_mean(name: str, known: Iterable[str], at_most: int = 1) -> str:
     """The text `; did you mean NAME?` with the known names most similar to `name`, or "" if no name is similar.
 

@@ -10,13 +10,15 @@ digits of the digest are replaced by zeros.
 
 from __future__ import annotations
 
+import io
 import json
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from talking_face.files import replacing, sha256_of, write_text
+from talking_face.files import sha256_of, write_bytes, write_text
 from talking_face.reasons import UserError
 from talking_face.signature import canonical_json
 
@@ -39,6 +41,12 @@ class Damaged(UserError):
     def __reduce__(self) -> tuple[type[Damaged], tuple[Path, str, str]]:
         # By default, pickle calls the class with the message alone.
         return type(self), (self.path, self.problem, self.remedy)
+
+
+def discard(error: Damaged) -> None:
+    """Removes a damaged file that the running command makes again, and prints its message to stderr."""
+    print(f"cmet-eval: {error}", file=sys.stderr, flush=True)
+    error.path.unlink(missing_ok=True)
 
 
 def sealed(value: Mapping[str, object]) -> dict[str, object]:
@@ -89,35 +97,39 @@ def read_sealed_json(path: Path, remedy: str) -> dict[str, Any]:
     return value
 
 
-def write_sealed_table(table: pa.Table, path: Path, **options: Any) -> None:
-    """Writes a Parquet file with its digest by an atomic rename. The same table gives the same bytes.
+def table_bytes(table: pa.Table, **options: Any) -> bytes:
+    """The bytes of a Parquet file with its digest. The same table gives the same bytes.
 
     Args:
         table: the rows. The metadata of its schema is stored too.
-        path: the file.
         options: options of `pyarrow.parquet.ParquetWriter`; by default the compression is zstd.
     """
     import pyarrow.parquet as pq
 
-    with replacing(path) as temporary:
-        with pq.ParquetWriter(temporary, table.schema, **{"compression": "zstd", **options}) as writer:
-            writer.write_table(table)
-            writer.add_key_value_metadata({SEAL: _BLANK})
-        data = temporary.read_bytes()
-        *_, place = _STORED_SEAL.finditer(data)
-        with temporary.open("r+b") as file:
-            file.seek(place.start(1))
-            file.write(sha256_of(data).encode())
+    buffer = io.BytesIO()
+    with pq.ParquetWriter(buffer, table.schema, **{"compression": "zstd", **options}) as writer:
+        writer.write_table(table)
+        writer.add_key_value_metadata({SEAL: _BLANK})
+    data = buffer.getvalue()
+    *_, place = _STORED_SEAL.finditer(data)
+    return data[: place.start(1)] + sha256_of(data).encode() + data[place.end(1) :]
 
 
-def read_sealed_table(path: Path, remedy: str, columns: Sequence[str] | None = None, **options: Any) -> pa.Table:
+def write_sealed_table(table: pa.Table, path: Path, **options: Any) -> None:
+    """Writes the bytes of `table_bytes` by an atomic rename."""
+    write_bytes(path, table_bytes(table, **options))
+
+
+def read_sealed_table(
+    path: Path, remedy: str, columns: Sequence[str] | None = None, *, dictionaries: bool = False
+) -> pa.Table:
     """The rows in a file of `write_sealed_table`. All bytes of the file are checked, also if `columns` is given.
 
     Args:
         path: the file.
         remedy: what the user can do about a damaged file, for the message.
         columns: names of the columns to read; None for all.
-        options: options of `pyarrow.parquet.ParquetFile`.
+        dictionaries: True: columns of text become dictionaries, so that repeated texts need less memory.
 
     Raises:
         FileNotFoundError: the file is absent.
@@ -136,9 +148,11 @@ def read_sealed_table(path: Path, remedy: str, columns: Sequence[str] | None = N
     if sha256_of(data[:start] + _BLANK.encode() + data[end:]).encode() != data[start:end]:
         raise Damaged(path, f"its {SEAL} is not that of its content", remedy)
     try:
-        with pq.ParquetFile(pa.BufferReader(data), **options) as file:
+        buffer = pa.BufferReader(data)
+        text = [field.name for field in pq.read_schema(buffer) if field.type == pa.string()] if dictionaries else []
+        with pq.ParquetFile(buffer, read_dictionary=text or None) as file:
             table = file.read(columns=None if columns is None else list(columns))
-    except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
+    except (pa.ArrowException, OSError, ValueError, KeyError, MemoryError) as error:
         raise Damaged(path, f"it is not a Parquet file: {' '.join(str(error).split())[:100]}", remedy) from None
     metadata = {key: value for key, value in (table.schema.metadata or {}).items() if key != SEAL.encode()}
     return table.replace_schema_metadata(metadata or None)
