@@ -18,6 +18,7 @@ from pydantic import AfterValidator
 from talking_face.reasons import UserError
 
 _LONGEST_NAME = 100  # characters
+_LONGEST_ID = 1000  # characters
 _LONGEST_FILE_NAME = 120  # bytes of one encoded name, because a file name holds up to 255 bytes and several names
 _PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.")
 # A path of at least two parts that begins at the root, in a folder of a home, or on a Windows drive.
@@ -55,7 +56,22 @@ def check_name(text: str) -> str:
     return text
 
 
+def check_id(text: str) -> str:
+    """The text, if it can be the id of a clip or of a pair: 1 to 1,000 printable characters in the form of a path.
+
+    An id can hold `/`. It does not begin with `/`, has no part `..`, and does not begin with one of `=+-@`.
+
+    Raises ValueError for other text.
+    """
+    if not 1 <= len(text) <= _LONGEST_ID or not text.isprintable():
+        raise ValueError(f"{printable(text[:60])!r} is not an id: 1 to {_LONGEST_ID} printable characters")
+    if text[0] in "=+-@/" or ".." in text.replace("\\", "/").split("/"):
+        raise ValueError(f"{text[:60]!r} is not an id: it begins with {text[0]!r} or has a part '..'")
+    return text
+
+
 Label = Annotated[str, AfterValidator(check_label)]  # pydantic type of a text that `check_label` accepts
+Id = Annotated[str, AfterValidator(check_id)]  # pydantic type of a text that `check_id` accepts
 Name = Annotated[str, AfterValidator(check_name)]  # pydantic type of a text that `check_name` accepts
 
 

@@ -15,6 +15,7 @@ from cmet_leaderboards.markdown import to_markdown
 from cmet_leaderboards.results import read_results
 from cmet_leaderboards.tables import Table, build_tables
 from talking_face.files import write_bytes
+from talking_face.names import file_name_of, inside
 
 
 def build(
@@ -47,10 +48,11 @@ def build(
     files = _files("index", "board", tables, rows, gallery)
     for name in dict.fromkeys(table.key["setting"] for table in tables):
         some = [table for table in tables if table.key["setting"] == name]
-        files |= _files(name, name, some, [row for row in rows if row.setting == name], gallery)
+        stem = file_name_of(name)
+        files |= _files(stem, stem, some, [row for row in rows if row.setting == name], gallery)
     files[SCHEMA_FILE.name] = SCHEMA_FILE.read_bytes()
     for name, content in files.items():
-        write_bytes(out / name, content)
+        write_bytes(inside(out, name), content)
     return out / "index.html"
 
 

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from cmet_leaderboards.escaping import csv_cell
 from cmet_leaderboards.grid import Column, MethodId
 from cmet_leaderboards.pairwise import PairwiseComparison
 from cmet_leaderboards.results import BOARD_KEY
@@ -24,6 +24,7 @@ from cmet_leaderboards.sections import Confusion, Drop, EmotionTransfer, MethodP
 from cmet_leaderboards.statistics import Interval
 from cmet_leaderboards.tables import Breakdown, Cell, MethodRow, Table
 from talking_face.arrow import schema_of
+from talking_face.sealed import sealed, table_bytes
 
 SCHEMA_FILE = Path(__file__).parent / "board.schema.json"  # the schema of the document that `to_json` writes
 FORMAT = "cmet-eval-board-1"
@@ -130,27 +131,25 @@ def _transfer_records(table: Table, transfer: EmotionTransfer) -> Iterator[Board
 
 
 def to_csv(rows: Sequence[BoardRow]) -> str:
-    """`records` as CSV. Numbers have all their digits, and null is an empty cell."""
+    """`records` as CSV. Numbers have all their digits, and null is an empty cell; see `escaping.csv_cell`."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(FIELDS.names)
     for row in rows:
-        values = (getattr(row, name) for name in FIELDS.names)
-        writer.writerow(["" if v is None else repr(v) if isinstance(v, float) else v for v in values])
+        writer.writerow([csv_cell(getattr(row, name)) for name in FIELDS.names])
     return buffer.getvalue()
 
 
 def to_parquet(rows: Sequence[BoardRow]) -> bytes:
-    """`records` as Parquet."""
-    buffer = io.BytesIO()
-    table = pa.Table.from_pylist([vars(row) for row in rows], schema=FIELDS.with_metadata({BOARD_KEY: FORMAT}))
-    pq.write_table(table, buffer, compression="zstd")
-    return buffer.getvalue()
+    """`records` as Parquet, with a digest; see `talking_face.sealed`."""
+    schema = FIELDS.with_metadata({BOARD_KEY: FORMAT})
+    return table_bytes(pa.Table.from_pylist([vars(row) for row in rows], schema=schema))
 
 
 def to_json(tables: Sequence[Table]) -> str:
-    """All numbers and facts of the board as JSON, in the form that SCHEMA_FILE describes."""
-    return json.dumps({"format": FORMAT, "tables": [_table(table) for table in tables]}, allow_nan=False) + "\n"
+    """All numbers and facts of the board as JSON with a digest, in the form that SCHEMA_FILE describes."""
+    document = sealed({"format": FORMAT, "tables": [_table(table) for table in tables]})
+    return json.dumps(document, allow_nan=False) + "\n"
 
 
 def _table(table: Table) -> Json:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+ROLES = ("ceiling", "control", "floor", "method")
+_LONGEST = 1000  # characters of one text
+
 
 @dataclass(frozen=True)
 class MethodFacts:
@@ -47,39 +50,64 @@ class FileRecord:
     command: str
 
     @classmethod
-    def of(cls, stored: Mapping[str, object], key: Mapping[str, object]) -> FileRecord:
+    def of(cls, stored: object, key: Mapping[str, object]) -> FileRecord:
         """The record from the JSON in a file. Missing facts get defaults.
 
         Args:
             stored: `method`, `setting`, `pairs` (objects) and `command` (text), as they were given to `write_results`.
             key: the values of the key columns in the file's first row.
+
+        Raises:
+            ValueError: a fact has another type, is longer than 1,000 characters, or cannot be printed.
         """
-        method, setting, pairs = (_object(stored.get(name)) for name in ("method", "setting", "pairs"))
+        facts = _object(stored)
+        method, setting, pairs = (_object(facts.get(name)) for name in ("method", "setting", "pairs"))
+        role = _text(method.get("role"), "method")
+        if role not in ROLES:
+            raise ValueError(f"{role!r} is not a role: {', '.join(ROLES)}")
+        drawn = pairs.get("drawn", 0)
+        if not isinstance(drawn, int) or drawn < 0:
+            raise ValueError("the number of drawn pairs is not a number")
         return cls(
             key={name: str(value) for name, value in key.items()},
             method=MethodFacts(
-                title=str(method.get("title", "")),
-                role=str(method.get("role", "method")),
-                summary=str(method.get("summary", "")),
-                sees=_texts(method.get("sees")),
+                _text(method.get("title")), role, _text(method.get("summary")), _texts(method.get("sees"))
             ),
             setting=SettingFacts(
-                title=str(setting.get("title") or ""),
-                summary=str(setting.get("summary", "")),
-                protocol=str(setting.get("protocol", "")),
+                title=_text(setting.get("title")),
+                summary=_text(setting.get("summary")),
+                protocol=_text(setting.get("protocol")),
                 disjoint=_texts(setting.get("disjoint")),
                 shared=_texts(setting.get("shared")),
             )
             if setting
             else None,
-            pairs=PairFacts(int(str(pairs.get("drawn", 0))), _texts(pairs.get("missing")), _texts(pairs.get("notes"))),
-            command=str(stored.get("command", "")),
+            pairs=PairFacts(drawn, _texts(pairs.get("missing")), _texts(pairs.get("notes"))),
+            command=_text(facts.get("command")),
         )
 
 
 def _object(value: object) -> Mapping[str, object]:
-    return value if isinstance(value, Mapping) else {}
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{value!r} is not a JSON object")
+    return value
+
+
+def _text(value: object, default: str = "") -> str:
+    if value is None:
+        return default
+    if not isinstance(value, str):
+        raise ValueError(f"{str(value)[:60]!r} is not a text")
+    if len(value) > _LONGEST or not value.isprintable():
+        raise ValueError(f"the text {value[:60]!r} is longer than {_LONGEST} characters or cannot be printed")
+    return value
 
 
 def _texts(value: object) -> tuple[str, ...]:
-    return tuple(map(str, value)) if isinstance(value, list | tuple) else ()
+    if value is None:
+        return ()
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"{str(value)[:60]!r} is not a list of texts")
+    return tuple(map(_text, value))

@@ -6,10 +6,12 @@ The template `board.html.j2` reads the `...View` records of this module and esca
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TypedDict
+from urllib.parse import quote
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -20,6 +22,7 @@ from cmet_leaderboards.markdown import agreement
 from cmet_leaderboards.published import HEADING, NOTE, PublishedTable
 from cmet_leaderboards.sections import Confusion, EmotionTransfer, Sensitivity
 from cmet_leaderboards.tables import UNRANKED_ROLES, Breakdown, Cell, MethodRow, MissingValues, Table
+from talking_face.names import file_name_of
 
 # Width of the bar under a number, and the margin at both ends for the mean's dot, in SVG units.
 _WIDTH, _EDGE = 96.0, 5.0
@@ -28,7 +31,7 @@ _WIDTH, _EDGE = 96.0, 5.0
 class GalleryVideo(TypedDict):
     """One method's video of a pair."""
 
-    method: str
+    method: str  # name of the method's folder, `file_name_of` of the method's name
     data: str  # MP4, base64
 
 
@@ -217,7 +220,7 @@ def to_html(tables: Sequence[Table], stem: str, gallery: Gallery | None = None) 
             tables=views,
             rules=formatting.RULES,
             published={"heading": HEADING, "note": NOTE},
-            stem=stem,
+            stem=quote(stem),
             versions=sorted({table.key["suite_version"] for table in tables}),
         )
     )
@@ -237,7 +240,7 @@ def _environment() -> Environment:
 
 def _gallery(table: Table, cases: Sequence[GalleryCase]) -> list[dict[str, object]]:
     """The cases with the methods' titles added and without videos of methods that are not in the table."""
-    titles = {row.method: row.title for row in table.rows}
+    titles = {file_name_of(row.method): row.title for row in table.rows}
     shown = []
     for case in cases:
         videos = [{**video, "title": titles[video["method"]]} for video in case["videos"] if video["method"] in titles]
@@ -249,7 +252,7 @@ def _gallery(table: Table, cases: Sequence[GalleryCase]) -> list[dict[str, objec
 def _table(table: Table, index: int, gallery: Sequence[GalleryCase]) -> TableView:
     scales = [_scale(table, i) for i in range(len(table.columns))]
     return TableView(
-        id=f"{table.key['setting']}-{index + 1}",
+        id=f"{re.sub(r'[^A-Za-z0-9.-]', '-', table.key['setting'])}-{index + 1}",
         title=table.title,
         summary=table.setting.summary,
         protocol=table.setting.protocol,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from cmet_leaderboards.escaping import code, markdown
 from cmet_leaderboards.formatting import (
     RULES,
     column_label,
@@ -36,13 +37,13 @@ def to_markdown(tables: Sequence[Table]) -> str:
 
 def _markdown_table(table: Table) -> list[str]:
     """One table as Markdown: a title, the scores, the sections below them, and the signatures."""
-    out = [f"## {_escape(table.title)}", "", _escape(table.setting.summary), "", facts(table), ""]
+    out = [f"## {markdown(table.title)}", "", markdown(table.setting.summary), "", markdown(facts(table)), ""]
     if table.differing_keys:
-        out += [f"Not comparable with the setting's other tables: {named_values(table.differing_keys)}.", ""]
+        out += [f"Not comparable with the setting's other tables: {markdown(named_values(table.differing_keys))}.", ""]
     out += _scores(table)
     for name, parts in (("target emotion", table.by_emotion), ("speaker", table.by_speaker)):
         for part in parts:
-            out += [f"### {column_label(part.column)} by {name}", "", *_breakdown(part)]
+            out += [f"### {markdown(column_label(part.column))} by {name}", "", *_breakdown(part)]
     out += _drops(table)
     for confusions in table.confusions:
         for confusion in confusions:
@@ -54,7 +55,7 @@ def _markdown_table(table: Table) -> list[str]:
     if table.missing:
         lines = [[x.method, ", ".join(x.metrics), str(x.count), x.reason, x.detail] for x in table.missing]
         out += ["### What is missing", "", *_grid(["Method", "Metrics", "Pairs", "Reason", "For example"], lines)]
-    out += [f"Pairs: {_escape(note)}." for note in table.pair_notes] + [""] * bool(table.pair_notes)
+    out += [f"Pairs: {markdown(note)}." for note in table.pair_notes] + [""] * bool(table.pair_notes)
     out += _published(table)
     return [*out, *_signatures(table), ""]
 
@@ -65,7 +66,7 @@ def _scores(table: Table) -> list[str]:
         name = f"{row.title} ({row.role})" if row.role in UNRANKED_ROLES else row.title
         cells = zip(table.columns, row.cells, strict=True)
         body.append([name, *(_markdown_cell(column, cell) for column, cell in cells)])
-    bands = f" Noise bands: {table.bands}." if table.bands else " No noise band applies."
+    bands = f" Noise bands: {markdown(table.bands)}." if table.bands else " No noise band applies."
     note = interval_note(table) + bands + " Rank after #, coverage in brackets."
     return [*_grid(["Method", *map(column_label, table.columns)], body), note, ""]
 
@@ -73,14 +74,14 @@ def _scores(table: Table) -> list[str]:
 def _signatures(table: Table) -> list[str]:
     """How the numbers were computed: metric signatures, keys of the table, and commands."""
     out = ["### Signatures", ""]
-    out += [f"- {_escape(column_title(column))}: {_code(column.signature)}" for column in table.columns]
-    out += [f"- {name.replace('_', ' ')}: {_code(value)}" for name, value in table.key.items() if name != "setting"]
-    return out + [f"- {_escape(row.title)}: {_code(row.command)}" for row in table.rows if row.command]
+    out += [f"- {markdown(column_title(column))}: {code(column.signature)}" for column in table.columns]
+    out += [f"- {name.replace('_', ' ')}: {code(value)}" for name, value in table.key.items() if name != "setting"]
+    return out + [f"- {markdown(row.title)}: {code(row.command)}" for row in table.rows if row.command]
 
 
 def _grid(head: Sequence[str], body: Iterable[Sequence[str]]) -> list[str]:
     """A Markdown table, followed by an empty line."""
-    lines = ["| " + " | ".join(map(_escape, line)) + " |" for line in (head, *body)]
+    lines = ["| " + " | ".join(map(markdown, line)) + " |" for line in (head, *body)]
     return [lines[0], "|---" * len(head) + "|", *lines[1:], ""]
 
 
@@ -135,7 +136,7 @@ def _confusion(table: Table, one: Confusion) -> list[str]:
     for target, line in zip(one.targets, one.clips, strict=True):
         total = float(line.sum())
         body.append([target, f"{total:g}", *(f"{100 * x / total:.0f}%" if total else "–" for x in line)])
-    title = f"### Confusion of {column_title(one.column)}: {_escape(table.name(one.method))}"
+    title = f"### Confusion of {markdown(column_title(one.column))}: {markdown(table.name(one.method))}"
     return [title, "", *_grid(["asked for", "clips", *one.predictions], body)]
 
 
@@ -145,9 +146,9 @@ def _sensitivity(table: Table, found: Sensitivity) -> list[str]:
         [name, *("–" if tau is None else f"{tau:.2f} ({n})" for tau, n in zip(taus, counts, strict=True))]
         for name, taus, counts in zip(names, found.tau, found.methods, strict=True)
     ]
-    out = [f"### Does the ranking survive the choice of {found.columns[0].name}?", ""]
+    out = [f"### Does the ranking survive the choice of {markdown(found.columns[0].name)}?", ""]
     out += ["Kendall's tau between the rankings of the same videos (methods ranked):", "", *_grid(["", *names], body)]
-    out += [f"- {_escape(text)}" for text in agreement(table, found)]
+    out += [f"- {markdown(text)}" for text in agreement(table, found)]
     return [*out, ""]
 
 
@@ -172,17 +173,6 @@ def agreement(table: Table, found: Sensitivity) -> list[str]:
 def _published(table: Table) -> list[str]:
     out = [f"### {HEADING}", "", NOTE, ""] if table.published else []
     for part in table.published:
-        out += [f"#### {_escape(part.title)}", "", *_grid(["Method", *part.metrics], part.lines())]
-        out += [_escape(part.protocol), ""]
+        out += [f"#### {markdown(part.title)}", "", *_grid(["Method", *part.metrics], part.lines())]
+        out += [markdown(part.protocol), ""]
     return out
-
-
-def _code(text: str) -> str:
-    return "`" + text.replace("`", "'").replace("\n", " ") + "`"
-
-
-def _escape(text: str) -> str:
-    """The text for a table cell: pipes and HTML are escaped, and line breaks become spaces."""
-    for a, b in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("|", "\\|"), ("\n", " ")):
-        text = text.replace(a, b)
-    return text

@@ -2,13 +2,15 @@
 
 One file contains the rows of one revision of a method in one setting, on one data set, pair list and suite version. If
 new rows are written to an existing file, they replace the rows with the same pair and signature. The other rows are
-kept, so results accumulate. The bytes of a file depend only on its rows and its record.
+kept, so results accumulate. The bytes of a file depend only on its rows and its record. Every file contains a digest of
+itself, which is checked when the file is read; see `talking_face.sealed`. Rows can come from a stranger, so they are
+checked too; see `row_checks.check_rows`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,13 +19,15 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from cmet_leaderboards.file_record import FileRecord
+from cmet_leaderboards.row_checks import check_rows
 from talking_face.arrow import schema_of
-from talking_face.files import STRAY, replacing
+from talking_face.files import STRAY
+from talking_face.names import file_name_of, inside, storable
 from talking_face.reasons import UserError
-from talking_face.signature import canonical_json
+from talking_face.sealed import Damaged, discard, read_sealed_table, write_sealed_table
+from talking_face.signature import canonical_json, digest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +83,9 @@ TABLE_KEYS = (
     "profile",
     "suite_version",
 )
-_FILE_KEYS = ("setting", "method", "revision", "data_digest", "pairs_digest", "suite_version", "profile")
+_FILE_KEYS = (*TABLE_KEYS, "method", "revision")  # all rows of a file agree in these keys
+_REQUIRED = tuple(field.name for field in schema_of(ResultRow) if not field.nullable)  # columns without nulls
+_REMEDY = "score the method again, or move the file out of the folder"
 _META_KEY = b"cmet_eval.results"
 BOARD_KEY = b"cmet_eval.board"  # marks a Parquet file as a board
 
@@ -132,56 +138,96 @@ def grouped(table: pa.Table, names: Sequence[str]) -> tuple[np.ndarray, list[tup
 def write_results(rows: Iterable[ResultRow], folder: Path, record: Mapping[str, object]) -> Path:
     """Write the rows of one method in one setting under `folder`, merged with the rows in the existing file.
 
+    If the existing file is damaged, one line is printed to stderr, and the new rows replace the file.
+
     Args:
-        rows: all rows must have the same method, revision, setting, data, pairs, version and profile.
+        rows: all rows must have the same method, revision, setting, rules, data, pairs, version and profile.
         folder: the results folder.
         record: `method`, `setting`, `pairs` (dicts of plain values) and `command` (text), printed on the board.
 
     Returns:
-        the file's path: `SETTING/METHOD@REVISION--data-...--pairs-...--suite-....parquet`.
+        the file's path: `SETTING/METHOD@REVISION--data-...--pairs-...--suite-...--PROFILE--DIGEST.parquet`. The last
+        part is a digest of all keys, so rows with different keys are never in the same file.
+
+    Raises:
+        ValueError: the rows have different keys, or a value that `check_rows` does not allow.
     """
     rows = list(rows)
     keys = {tuple(str(getattr(row, name)) for name in _FILE_KEYS) for row in rows}
     if len(keys) != 1:
         raise ValueError(f"rows of one file must agree in {', '.join(_FILE_KEYS)}; got {len(keys)} combinations")
-    setting, method, revision, data, pairs, version, profile = keys.pop()
-    name = f"{method}@{revision}--data-{data[:8]}--pairs-{pairs[:8]}--suite-{version}--{profile}.parquet"
-    path = folder / _safe(setting) / _safe(name)
+    key = dict(zip(_FILE_KEYS, keys.pop(), strict=True))
+    path = _path(folder, key)
     merged = {(row.pair_id, row.signature): row for row in rows}
-    if path.exists():
-        # Keep an older row only if it is for the same video, because a row of a board must not mix two versions of a
-        # method.
-        videos = {row.pair_id: row.video_sha256 for row in rows}
-        for stored in _read(path).to_pylist():
-            old = ResultRow.of(stored)
-            if videos.get(old.pair_id, old.video_sha256) == old.video_sha256:
-                merged.setdefault((old.pair_id, old.signature), old)
-    table = _table(merged.values()).replace_schema_metadata({_META_KEY: canonical_json(dict(record)).encode()})
-    with replacing(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd")
+    # Keep an older row only if it is for the same video: a row of a board must not mix two versions of a method.
+    videos = {row.pair_id: row.video_sha256 for row in rows}
+    for old in _older_rows(path, key):
+        if videos.get(old.pair_id, old.video_sha256) == old.video_sha256:
+            merged.setdefault((old.pair_id, old.signature), old)
+    table = _table(merged.values())
+    check_rows(table, SCHEMA, _REQUIRED, _FILE_KEYS)
+    write_sealed_table(table.replace_schema_metadata({_META_KEY: canonical_json(dict(record)).encode()}), path)
     return path
+
+
+def _path(folder: Path, key: Mapping[str, str]) -> Path:
+    """The file of the rows with these keys. The names of a file can have 255 bytes, so the readable part is cut."""
+    name = file_name_of(key["method"], key["revision"])[:100]
+    data, pairs = (file_name_of(key[name][:8]) for name in ("data_digest", "pairs_digest"))
+    version, profile = (file_name_of(key[name])[:20] for name in ("suite_version", "profile"))
+    stem = f"{name}--data-{data}--pairs-{pairs}--suite-{version}--{profile}--{digest(key)}"
+    return inside(folder, file_name_of(key["setting"]), f"{stem}.parquet")
+
+
+def _older_rows(path: Path, key: Mapping[str, str]) -> Iterator[ResultRow]:
+    """The rows in the existing file; none if the file is absent or damaged."""
+    try:
+        table = _read(path, "the new rows replace it; score the other metrics of this method again")
+    except FileNotFoundError:
+        return
+    except Damaged as error:
+        discard(error)
+        return
+    for stored in table.to_pylist():
+        if any(stored[name] != value for name, value in key.items()):
+            raise UserError(f"{path} holds rows with another {', '.join(key)}; move it out of the folder")
+        yield ResultRow.of(stored)
 
 
 def read_results(folder: Path) -> Results:
     """Read all result files under `folder`, or the file itself if `folder` is a file.
 
     Raises:
+        Damaged: a file is not what was written.
         UserError: there is no file, a file does not contain result rows, or two files contradict each other.
     """
     found = [folder] if folder.is_file() else folder.rglob("*.parquet")
-    paths = sorted(path for path in found if not path.match(STRAY) and not _is_board(path))
+    paths, tables, records = [], [], []
+    for path in sorted(path for path in found if not path.match(STRAY)):
+        table = _read(path, _REMEDY)
+        metadata = table.schema.metadata or {}
+        if BOARD_KEY in metadata:  # a board can be stored under the folder of the rows that it is computed from
+            continue
+        paths.append(path)
+        records.append(_record(path, table, metadata.get(_META_KEY, b"{}")))
+        tables.append(table.replace_schema_metadata(None))
     if not paths:
         raise UserError(f"no result rows under {folder}; make some with cmet-eval run or cmet-eval score")
-    tables, records = [], []
-    for path in paths:
-        table = _read(path)
-        stored = json.loads((table.schema.metadata or {}).get(_META_KEY, b"{}"))
-        first = table.slice(0, 1).select([*TABLE_KEYS, "method", "revision"]).to_pylist()
-        records.append(FileRecord.of(stored, first[0] if first else {}))
-        tables.append(table.replace_schema_metadata(None))
     table = pa.concat_tables(tables).unify_dictionaries()
     source = np.repeat(np.arange(len(paths)), [part.num_rows for part in tables])
     return Results(_without_copies(table, source, paths), tuple(records))
+
+
+def _record(path: Path, table: pa.Table, stored: bytes) -> FileRecord:
+    first = table.slice(0, 1).select(_FILE_KEYS).to_pylist()
+    try:
+        return FileRecord.of(json.loads(stored), first[0] if first else {})
+    except (ValueError, RecursionError) as error:
+        raise UserError(_not_rows(path, f"its record: {error}")) from None
+
+
+def _not_rows(path: Path, problem: str) -> str:
+    return f"{path} does not hold result rows ({' '.join(problem.split())[:300]}); move it out of the folder"
 
 
 def _without_copies(table: pa.Table, source: np.ndarray, paths: Sequence[Path]) -> pa.Table:
@@ -245,36 +291,20 @@ def _table(rows: Iterable[ResultRow]) -> pa.Table:
     """The rows as a sorted Arrow table. The statistics of each row are sorted by name."""
     ordered = sorted(rows, key=lambda row: (row.metric, row.signature, row.pair_id))
     stored = [
-        vars(row) | {"stats": sorted((name, float(value)) for name, value in row.stats.items())} for row in ordered
+        vars(row)
+        | {"detail": storable(row.detail), "notes": storable(row.notes)}
+        | {"stats": sorted((name, float(value)) for name, value in row.stats.items())}
+        for row in ordered
     ]
     return pa.Table.from_pylist(stored, schema=SCHEMA)
 
 
-def _read(path: Path) -> pa.Table:
-    """The rows of one file. Text columns become dictionaries, so that a million rows need a tenth of the memory."""
-    text = [field.name for field in SCHEMA if field.type == pa.string()]
-    try:
-        there = pq.read_schema(path).names
-        table = pq.ParquetFile(path, read_dictionary=[name for name in text if name in there]).read()
-    except (OSError, pa.ArrowException) as error:
-        raise UserError(f"{path} is not a readable Parquet file: {error}") from error
-    if "ideal" not in table.schema.names and "unit" in table.schema.names:  # a file of an older suite
-        at = table.schema.names.index("unit")
-        table = table.add_column(at, SCHEMA.field("ideal"), pa.nulls(table.num_rows, pa.float64()))
-    if table.schema.names != SCHEMA.names:
-        wrong = sorted(set(table.schema.names) ^ set(SCHEMA.names))
-        raise UserError(f"{path} does not hold result rows (columns {', '.join(wrong)}); move it out of the folder")
+def _read(path: Path, remedy: str) -> pa.Table:
+    """The rows of one file, or a board. Text columns become dictionaries: a million rows need a tenth of the memory."""
+    table = read_sealed_table(path, remedy, dictionaries=True)
+    if BOARD_KEY not in (table.schema.metadata or {}):
+        try:
+            check_rows(table, SCHEMA, _REQUIRED, _FILE_KEYS)
+        except (ValueError, pa.ArrowException) as error:
+            raise UserError(_not_rows(path, str(error))) from None
     return table
-
-
-def _is_board(path: Path) -> bool:
-    """Whether the file is a board. A board can be stored under the folder of the rows that it is computed from."""
-    try:
-        return BOARD_KEY in (pq.read_schema(path).metadata or {})
-    except (OSError, pa.ArrowException):
-        return False
-
-
-def _safe(name: str) -> str:
-    """The name as a file name: characters other than ASCII letters, digits and `-_.@` become `_`."""
-    return "".join(char if char.isascii() and (char.isalnum() or char in "-_.@") else "_" for char in name)

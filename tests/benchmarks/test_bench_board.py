@@ -70,7 +70,11 @@ def make_rows(setting: str, method: int, n_pairs: int) -> Iterator[ResultRow]:
                 {
                     **pair,
                     **{"metric": metric.key, "signature": str(metric.signature()), "unit": metric.unit},
-                    **{"higher_is_better": metric.higher_is_better, "value": None if lost else value},
+                    **{
+                        "higher_is_better": metric.higher_is_better,
+                        "ideal": metric.ideal,
+                        "value": None if lost else value,
+                    },
                     **{"reason": "no-face" if lost else None, "stats": {} if lost else stats},
                 }
             )

@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from cmet_leaderboards.board import build
 from cmet_leaderboards.results import SCHEMA, ResultRow, read_results, write_results
 from cmet_leaderboards.tables import build_tables
 from talking_face.reasons import UserError
+from talking_face.sealed import write_sealed_table
 
 EMOTIONS = ("neutral", "happy", "sad")
 SPEAKERS = ("A", "B", "C", "D")
@@ -196,18 +196,16 @@ def test_a_result_file_has_these_bytes(tmp_path: Path) -> None:
     types["map<string,double>"] = pa.map_(pa.string(), pa.float64())
     schema = pa.schema([(name, types[kind]) for name, _, kind in (c.partition(":") for c in COLUMNS.split())])
     metadata = {b"cmet_eval.results": json.dumps(record("good"), sort_keys=True, separators=(",", ":")).encode()}
-    pq.write_table(
-        pa.Table.from_pylist(ordered, schema=schema.with_metadata(metadata)), tmp_path / "x", compression="zstd"
-    )
+    write_sealed_table(pa.Table.from_pylist(ordered, schema=schema.with_metadata(metadata)), tmp_path / "x")
     assert path.read_bytes() == (tmp_path / "x").read_bytes()
-    assert path.name == "good@1--data-dddddddd--pairs-pppppppp--suite-0.1.0--embedded.parquet"
+    assert path.name == "good@1--data-dddddddd--pairs-pppppppp--suite-0.1.0--embedded--ac89a520108c9535.parquet"
 
 
 def test_no_rows_and_foreign_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no result rows"):
         read_results(tmp_path)
     (tmp_path / "x.parquet").write_text("no")
-    with pytest.raises(UserError, match=r"x\.parquet is not a readable"):
+    with pytest.raises(UserError, match=r"x\.parquet is damaged \(it is not a Parquet file"):
         read_results(tmp_path)
 
 

@@ -1,0 +1,41 @@
+"""Escapes texts for Markdown and CSV files, because titles and names can come from a stranger.
+
+The page is escaped by its template; see `html.py`.
+"""
+
+from __future__ import annotations
+
+# Spreadsheets compute a cell that begins with one of these characters.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_MARKDOWN = {
+    **{"\\": "\\\\", "&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "\\|"},
+    **{"[": "\\[", "]": "\\]", "`": "\\`", "\n": " ", "\r": " "},
+}
+
+
+def markdown(text: str) -> str:
+    """The text for a cell or a line of Markdown: without HTML, links, code and line breaks. `*` still marks bold text.
+
+    Example:
+        >>> markdown("a|b <script>")
+        'a\\\\|b &lt;script&gt;'
+    """
+    return "".join(_MARKDOWN.get(char, char) for char in text)
+
+
+def code(text: str) -> str:
+    """The text as code in Markdown, on one line. In a cell of a table, `|` would still divide the cell."""
+    return "`" + text.replace("`", "'").replace("\n", " ").replace("\r", " ") + "`"
+
+
+def csv_cell(value: object) -> object:
+    """The value for a cell of a CSV file: None becomes an empty cell, and a number keeps all its digits.
+
+    A text that begins with `=`, `+`, `-`, `@`, a tab or a line break gets a `'` before it, so that no spreadsheet
+    computes it. Programs that need the exact text read the Parquet or JSON file.
+    """
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return repr(value)
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
