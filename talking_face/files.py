@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -67,9 +70,31 @@ def read_json(path: Path) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def open_regular(path: Path | str) -> BufferedReader:
+    """Opens a regular file, or a link to one, for reading.
+
+    Reading a FIFO would wait for a writer, and reading /dev/zero would never end. Therefore every other kind of file is
+    refused before it is opened.
+
+    Raises:
+        IsADirectoryError: the path is a folder.
+        OSError: the file is a FIFO, a device or a socket (EINVAL), or cannot be opened.
+    """
+    mode = Path(path).stat().st_mode
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, "is a folder", str(path))
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "is not a regular file", str(path))
+    # O_NONBLOCK: if the file was replaced by a FIFO since the check, the call still returns at once.
+    return open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
+
+
 def sha256_of(data: bytes | Path) -> str:
-    """The SHA-256 of bytes or of a file's content, 64 hex digits. Raises OSError if the file cannot be read."""
+    """The SHA-256 of bytes or of a regular file's content, 64 hex digits.
+
+    Raises OSError if the file cannot be read or is not a regular file; see `open_regular`.
+    """
     if isinstance(data, Path):
-        with data.open("rb") as file:
+        with open_regular(data) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     return hashlib.sha256(data).hexdigest()

@@ -18,6 +18,7 @@ class Reason(StrEnum):
     NO_AUDIO = "no-audio"
     TOO_SHORT = "too-short"
     TOO_LONG = "too-long"
+    TOO_LARGE = "too-large"  # more pixels or more bytes than are taken
     NO_FACE = "no-face"
     FEW_FACES = "few-faces"
     DEADLINE = "deadline"

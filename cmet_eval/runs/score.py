@@ -22,7 +22,9 @@ from cmet_metrics.base import Labels, Metric, Sample, Score
 from cmet_metrics.registry import get_metric
 from talking_face.clip import Pair
 from talking_face.files import sha256_of
-from talking_face.media.reading import probe, read_audio, read_frames
+from talking_face.media import Limits, probe, read_frames, read_sound
+from talking_face.media.reading import AUDIO_RATE, Sound
+from talking_face.media.sound import is_nearly_silent, level
 from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import ClipError, Reason
 from talking_face.signature import digest
@@ -30,6 +32,9 @@ from talking_face.signature import digest
 FPS = 25.0
 # The rule for a video that differs from its ground truth in frame rate or size. It is part of the scoring key.
 FRAME_RULE = "fps:nearest-25,size:as-is"
+# A video that is longer than twice its ground truth plus 10 s is not decoded.
+_MAX_RATIO, _MORE_S = 2, 10.0
+_SOUND_TOLERANCE_S = 0.2  # a larger difference between the lengths of sound and picture is noted
 _NO_LABELS = Labels()
 
 
@@ -125,7 +130,8 @@ def score_video(job: Job, data: str, files: ModelFiles) -> VideoScores:
         # Write no note about 24.999 frames/s and similar values: some containers store times with low precision.
         if abs(info.video.fps - FPS) > 0.01:
             notes.append(f"resampled from {info.video.fps:g} to {FPS:g} frames/s, nearest frame")
-        scores = _scores(path, job.expected, data, metrics)
+        notes += info.video.notes
+        scores = _scores(path, job.expected, data, metrics, notes)
     except ClipError as error:
         scores = [_stored(metric.key, Score.missing(error.reason, error.detail)) for metric in metrics]
     result = VideoScores(job.key, codec, notes, sha256_of(path), scores)
@@ -133,10 +139,13 @@ def score_video(job: Job, data: str, files: ModelFiles) -> VideoScores:
     return result
 
 
-def _scores(path: Path, expected: Expected, data: str, metrics: Sequence[Metric]) -> list[StoredScore]:
-    with_audio = any(metric.needs_audio for metric in metrics)
+def _scores(
+    path: Path, expected: Expected, data: str, metrics: Sequence[Metric], notes: list[str]
+) -> list[StoredScore]:
     target = _target(data, expected.ground_truth_clip) if expected.ground_truth_clip is not None else None
-    frames = read_frames(path, FPS)
+    limits = limits_for(None if target is None else len(target.frames) / FPS)
+    frames = read_frames(path, FPS, limits)
+    audio = _audio(path, limits, len(frames), notes) if any(metric.needs_audio for metric in metrics) else None
     wrong_size = None
     if target is not None and frames.shape[1:3] != target.frames.shape[1:3]:
         (h, w), (gh, gw) = frames.shape[1:3], target.frames.shape[1:3]
@@ -147,7 +156,7 @@ def _scores(path: Path, expected: Expected, data: str, metrics: Sequence[Metric]
     pred = Sample(
         frames,
         fps=FPS,
-        audio=_audio(path) if with_audio else None,
+        audio=audio,
         name=path.name,
         labels=expected.labels,
         reference=_reference(data, expected.reference_clip, expected.reference_frames)
@@ -191,13 +200,31 @@ def _reference(data: str, clip_id: str, frames: tuple[int, ...]) -> Sample:
     return Sample(open_shards(data).frames(clip_id, list(frames)), fps=FPS, name=f"reference {clip_id}")
 
 
-def _audio(path: Path) -> np.ndarray | None:
+def limits_for(seconds: float | None) -> Limits:
+    """The limits of the video of a pair. `seconds`: length of the ground truth, or None if it is not known."""
+    return Limits() if seconds is None else Limits(seconds=_MAX_RATIO * seconds + _MORE_S)
+
+
+def _audio(path: Path, limits: Limits, n_frames: int, notes: list[str]) -> np.ndarray | None:
+    """The sound of a video of `n_frames` frames, or None. Doubts about the sound are added to `notes`."""
     try:
-        return read_audio(path)
+        sound = read_sound(path, limits=limits)
     except ClipError as error:
         if error.reason is Reason.NO_AUDIO:
             return None
         raise
+    notes += (*sound.notes, *_doubts(sound, n_frames))
+    return sound.samples
+
+
+def _doubts(sound: Sound, n_frames: int) -> list[str]:
+    doubts = []
+    surplus = len(sound.samples) / AUDIO_RATE - n_frames / FPS
+    if abs(surplus) > _SOUND_TOLERANCE_S:
+        doubts.append(f"sound {abs(surplus):.2f} s {'longer' if surplus > 0 else 'shorter'} than the picture")
+    if is_nearly_silent(sound.samples, AUDIO_RATE):
+        doubts.append(f"nearly silent, level {level(sound.samples):.0f} of 32768")
+    return doubts
 
 
 def _stored(name: str, score: Score) -> StoredScore:

@@ -25,8 +25,9 @@ from talking_face.faces.align import AlignMode, align_mode, cut, find_dlib68, tr
 from talking_face.faces.crop import apply_transform
 from talking_face.faces.points68 import to_68
 from talking_face.faces.track import FaceTrack, jitter, smooth_landmarks, track_face
-from talking_face.media import AUDIO_RATE, Picture, iter_pictures, probe, read_audio
+from talking_face.media import AUDIO_RATE, Limits, Picture, iter_pictures, probe, read_sound
 from talking_face.media.reading import VideoInfo
+from talking_face.media.sound import is_nearly_silent, level
 from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import ClipError, Reason, UserError
 
@@ -56,6 +57,15 @@ class ClipWork:
     files: ModelFiles  # the folders of the face networks' files
     sha256: str = ""  # SHA-256 of the video file
     warnings: list[str] = field(default_factory=list)
+
+    def pictures(self) -> Iterator[Picture]:
+        """The clip's pictures at the frame rate of the settings. Raises ClipError; see `iter_pictures`."""
+        return iter_pictures(self.clip.video, self.settings.fps, self.limits)
+
+    @property
+    def limits(self) -> Limits:
+        """The limits of every decoder of the clip."""
+        return Limits(seconds=self.settings.max_seconds)
 
 
 @dataclass(frozen=True)
@@ -150,13 +160,14 @@ def open_clip(work: ClipWork) -> OpenedClip:
     """
     clip, settings = work.clip, work.settings
     work.stages.enter("probe")
-    info = probe(clip.video)
+    info = probe(clip.video, work.limits)
     if info.video is None:
         raise ClipError(Reason.NO_VIDEO, f"{clip.video} has no picture")
     if info.duration > settings.max_seconds:
         raise ClipError(
             Reason.TOO_LONG, f"{clip.video} lasts {info.duration:.1f} s; at most {settings.max_seconds:g} s are taken"
         )
+    work.warnings += info.video.notes
     sound = _sound_source(clip, info.audio is not None, work.warnings)
     if sound is None and settings.require_audio:
         raise ClipError(Reason.NO_AUDIO, f"{clip.video} has no sound, and there is no sound file beside it")
@@ -165,9 +176,10 @@ def open_clip(work: ClipWork) -> OpenedClip:
     def samples() -> np.ndarray | None:
         before = work.stages.name
         work.stages.enter("audio")
-        read = None if sound is None else read_audio(sound, AUDIO_RATE)
+        read = None if sound is None else read_sound(sound, AUDIO_RATE, limits=work.limits)
+        work.warnings += () if read is None else read.notes
         work.stages.enter(before)
-        return read
+        return None if read is None else read.samples
 
     return OpenedClip(info.video, sound, samples)
 
@@ -196,21 +208,10 @@ def track_clip(work: ClipWork, opened: OpenedClip) -> TrackedClip:
     """Tracks the face through the clip. If there are several people, chooses the person whose mouth fits the sound."""
     work.stages.enter("track")
     windows, thumbnails = FaceWindows(), Thumbnails()
-    pictures = thumbnails.collect(_pictures(work.clip.video, work.settings))
+    pictures = thumbnails.collect(work.pictures())
     sound = opened.samples if opened.sound is not None else None
     track = track_face(pictures, work.settings.fps, windows.add, sound, files=work.files)
     return TrackedClip(track, windows, thumbnails.stack() if len(track) else np.zeros((0, 0, 0), np.uint8))
-
-
-def _pictures(source: MediaSource, settings: ProcessingSettings) -> Iterator[Picture]:
-    """The clip's pictures. Raises ClipError after `max_seconds`; the length in the headers can be wrong."""
-    limit = math.ceil(settings.max_seconds * settings.fps)
-    for index, picture in enumerate(iter_pictures(source, settings.fps)):
-        if index >= limit:
-            raise ClipError(
-                Reason.TOO_LONG, f"{source} lasts more than {settings.max_seconds:g} s, which is what is taken"
-            )
-        yield picture
 
 
 def check_face(work: ClipWork, track: FaceTrack) -> None:
@@ -254,7 +255,7 @@ def _transforms(work: ClipWork, mode: AlignMode, track: FaceTrack) -> np.ndarray
     settings = work.settings
     points, valid = track.landmarks, track.valid
     if mode.points == "dlib68":
-        found = [find_dlib68(picture.rgb(), work.files) for picture in iter_pictures(work.clip.video, settings.fps)]
+        found = [find_dlib68(picture.rgb(), work.files) for picture in work.pictures()]
         points = np.stack([mesh if own is None else own for own, mesh in zip(found, to_68(points), strict=True)])
         if missed := sum(own is None and seen for own, seen in zip(found, track.valid, strict=True)):
             work.warnings.append(f"aligned-on-mediapipe-{missed}")
@@ -281,8 +282,7 @@ def _crops(work: ClipWork, tracked: TrackedClip, placement: Placement) -> Iterat
     mode, settings = placement.mode, work.settings
     crops = tracked.windows.crops(mode, placement.transforms, tracked.track.size, settings.size)
     if crops is None:
-        wholes = iter_pictures(work.clip.video, settings.fps)
-        pairs = zip(wholes, placement.transforms, strict=True)
+        pairs = zip(work.pictures(), placement.transforms, strict=True)
         crops = (cut(mode, whole, transform, settings.size) for whole, transform in pairs)
     return crops
 
@@ -309,7 +309,7 @@ def _identity_distance(work: ClipWork, figures: CropFigures, landmarks: np.ndarr
 def fit_audio(work: ClipWork, opened: OpenedClip, n_frames: int) -> FittedAudio:
     """Makes the sound as long as the video: removes samples or adds zeros at the end.
 
-    If the lengths differ by more than 0.2 s, a warning is stored.
+    If the lengths differ by more than 0.2 s, or if the sound is nearly silent, a warning is stored.
     """
     work.stages.enter("audio")
     wanted = round(n_frames / work.settings.fps * AUDIO_RATE)
@@ -323,6 +323,8 @@ def fit_audio(work: ClipWork, opened: OpenedClip, n_frames: int) -> FittedAudio:
         work.warnings.append(f"audio-{'longer' if surplus > 0 else 'shorter'}-by-{seconds:.2f}s")
     fitted = np.zeros(wanted, np.int16)
     fitted[: min(wanted, len(samples))] = samples[:wanted]
+    if opened.sound is not None and is_nearly_silent(fitted, AUDIO_RATE):
+        work.warnings.append(f"nearly-silent-level-{level(fitted):.0f}")
     return FittedAudio(fitted, surplus if opened.sound is not None else None)
 
 

@@ -17,7 +17,7 @@ from talking_face.faces.crop import ENLARGE
 from talking_face.pretrained.store import registered_hash
 from talking_face.signature import Signature
 
-VERSION = "1.2.0"  # version of the processing: increase it when the same settings give other content
+VERSION = "1.3.0"  # version of the processing: increase it when the same settings give other content
 
 _SIZE = 256  # side of the crop, px, for align modes without a fixed size
 

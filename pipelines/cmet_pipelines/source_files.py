@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-from contextlib import ExitStack
 from pathlib import Path
 
 from talking_face.clip import MediaSource
-from talking_face.media.source import open_source
+from talking_face.media.source import open_source, reading
 
 _BLOCK = 1 << 20  # bytes per read
 
@@ -33,9 +32,7 @@ def source_bytes(source: MediaSource) -> int | None:
 def source_sha256(source: MediaSource) -> str:
     """SHA-256 of the file or tar member, 64 hex digits. Raises ClipError if the file cannot be read."""
     sha = hashlib.sha256()
-    with ExitStack() as stack:
-        opened = stack.enter_context(open_source(source))
-        file = stack.enter_context(Path(opened).open("rb")) if isinstance(opened, str) else opened
+    with open_source(source) as file, reading(source):
         while block := file.read(_BLOCK):
             sha.update(block)
     return sha.hexdigest()

@@ -18,6 +18,7 @@ from typing import Literal
 import numpy as np
 
 from talking_face.media.reading import AUDIO_RATE
+from talking_face.media.sound import is_nearly_silent
 
 FPS = 25  # frames/s of the clips on which the table was fitted; the rate of their sound is AUDIO_RATE
 BANDS, CONTEXT = 10, 2  # mel bands of the sound; frames of sound used on each side of the predicted frame
@@ -59,12 +60,13 @@ def choose_speaker(
     Args:
         landmarks: (T, 478, 2 or 3) px for each candidate. The main face is the first candidate.
         valid: (T,) bool for each candidate, True for frames in which the candidate's face was found.
-        audio: (N,) int16 mono sound at 16 kHz, which starts with the first frame; None if there is no sound.
+        audio: (N,) int16 mono sound at 16 kHz, which starts with the first frame; None if there is no sound. Sound that
+            is nearly silent while the faces are seen counts as no sound: mouths would be compared with noise.
     """
     usable = [i for i, seen in enumerate(valid) if len(seen) and seen.mean() >= MIN_VALID]
     if len(usable) < 2:
         return Choice(usable[0] if usable else 0, "only", None)
-    if audio is None:
+    if audio is None or is_nearly_silent(audio[: round(len(valid[0]) / fps * AUDIO_RATE)], AUDIO_RATE):
         return Choice(usable[0], "largest", None)
     predicted = predict_motion(sound_bands(audio, round(len(valid[0]) / fps * FPS)))
     scores = []

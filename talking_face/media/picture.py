@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections import OrderedDict
+from fractions import Fraction
 
 import av
 import av.filter
@@ -16,11 +17,14 @@ import cv2
 import numpy as np
 from av.video.frame import VideoFrame
 
+from talking_face.media.container import display_size
+
 # FFmpeg's averaging filter differs from OpenCV's INTER_AREA by at most 2 of 255 levels.
 _SHRINK, _ENLARGE = "area", "bicubic"
 # Without these flags, a scaled picture would have half of its colour resolution.
 _CHROMA = "full_chroma_int+full_chroma_inp"
 _UNSCALED = "bilinear"  # the flag that PyAV's to_ndarray uses
+_SQUARE = Fraction(1)
 _KEPT_GRAPHS = 8  # filter graphs kept in memory; a clip uses 3 or 4, and each new window position needs a new graph
 
 
@@ -119,15 +123,22 @@ class FramePicture(Picture):
         return sum(plane.buffer_size for plane in self._frame.planes)
 
 
-def picture_of(frame: VideoFrame, scaler: Scaler) -> Picture:
-    """The picture of a decoded frame, with the container's rotation applied."""
+def picture_of(frame: VideoFrame, scaler: Scaler, aspect: Fraction = _SQUARE) -> Picture:
+    """The picture of a decoded frame, with square pixels, and with the container's rotation applied.
+
+    `aspect`: width of a pixel of the frame over its height.
+    """
+    rotation = frame.rotation
+    size = display_size(frame.width, frame.height, aspect)
+    if size != (frame.width, frame.height):
+        frame = scaler.stretch(frame, size)
     # In 4:1:1 and similar formats, four columns share a chroma sample, so that `snap` would be wrong. No supported
     # dataset uses such a format.
     shared = max((frame.width // max(1, part.width) for part in frame.format.components), default=1)
-    if not frame.rotation and shared <= 2:
+    if not rotation and shared <= 2:
         return FramePicture(frame, scaler)
     rgb = frame.to_ndarray(format="rgb24")
-    return ArrayPicture(np.ascontiguousarray(np.rot90(rgb, round(frame.rotation / 90) % 4)))
+    return ArrayPicture(np.ascontiguousarray(np.rot90(rgb, round(rotation / 90) % 4)))
 
 
 class Scaler:
@@ -165,6 +176,10 @@ class Scaler:
     def copy(self, frame: VideoFrame, window: tuple[int, int, int, int]) -> VideoFrame:
         """A copy of `window` (left, top, width, height) in the pixel format of the frame, with its own memory."""
         return self._filter(frame, window, [("copy", "")])
+
+    def stretch(self, frame: VideoFrame, size: tuple[int, int]) -> VideoFrame:
+        """The whole frame, enlarged to `size` (width, height) in its own pixel format by cubic interpolation."""
+        return self._filter(frame, None, [("scale", f"{size[0]}:{size[1]}:flags={_ENLARGE}+{_CHROMA}")])
 
     def _filter(
         self, frame: VideoFrame, window: tuple[int, int, int, int] | None, steps: list[tuple[str, str]]

@@ -152,7 +152,7 @@ def test_content_of_a_set_is_what_it_was() -> None:
             '{"fps": 25.0, "align": "box", "size": 256, "enlarge": 1.5, "codec": "jpeg-q97", "require_audio": true, '
             '"min_frames": 5, "max_seconds": 600.0, "min_valid_fraction": 0.5, "view": "front", "split": "auto", '
             '"numbering": null, "emotion_label": "intended", "subset": "all", "defects": true, "clips": null, '
-            f'"version": "1.2.0", "dataset": "{dataset}"}}'
+            f'"version": "1.3.0", "dataset": "{dataset}"}}'
         )
 
 

@@ -117,7 +117,7 @@ def test_archives_as_downloaded(tmp_path: Path, unaccounted: Unaccounted) -> Non
         assert (clip.audio is None) == (clip.speaker == "W009")
         for source in filter(None, (clip.video, clip.audio)):
             with open_source(source) as file:
-                assert not isinstance(file, str) and source.member
+                assert source.member
                 assert file.read() == _bytes(source.member.rpartition("!")[2])
     assert [skip.detail for skip in found.skipped] == ["an AppleDouble file, not media"]
 

@@ -14,13 +14,14 @@ import numpy as np
 from cmet_baselines.method import Case
 from cmet_baselines.trivial import fit_length
 from talking_face.faces.eat import similarity
-from talking_face.media.reading import probe, read_frames
+from talking_face.media import Limits, probe, read_frames
 from talking_face.reasons import ClipError, Reason
 
 SizeRule = Literal["as-is", "resize", "landmark-similarity"]
 LengthRule = Literal["as-is", "cut-or-hold-last"]
 
 _SAMPLED = 8  # number of frames per clip in which landmarks are found; the landmarks' median is accurate to 0.2 px
+_MAX_RATIO, _MORE_S = 2, 10.0  # a video longer than twice the required length plus 10 s is refused
 _RATE_TOLERANCE = 0.01  # frames/s; some video containers report 24.999 for 25
 
 
@@ -55,7 +56,8 @@ def read_output(path: Path, case: Case, size: SizeRule, length: LengthRule) -> n
         raise ClipError(Reason.NO_VIDEO, f"{path.name} has no picture")
     if abs(video.fps - case.fps) > _RATE_TOLERANCE:
         case.note(f"rate: nearest frame, from {video.fps:g} to {case.fps:g} frames/s")
-    return fit_length(fit_size(read_frames(path, case.fps), case, size), case, length)
+    limits = Limits(seconds=_MAX_RATIO * case.n_frames / case.fps + _MORE_S)
+    return fit_length(fit_size(read_frames(path, case.fps, limits), case, size), case, length)
 
 
 def fit_size(frames: np.ndarray, case: Case, rule: SizeRule) -> np.ndarray:

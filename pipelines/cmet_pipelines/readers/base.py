@@ -15,7 +15,7 @@ from typing import get_type_hints
 from pydantic import BaseModel, ConfigDict
 
 from talking_face.clip import Clip, MediaSource
-from talking_face.media.source import open_source
+from talking_face.media.source import read_source
 from talking_face.reasons import Reason, UserError
 
 _VIDEO = "mp4 m4v mov mkv webm avi flv f4v mpg mpeg vob ts m2ts mts wmv asf 3gp 3g2 ogv mxf dv y4m rm nut gif"
@@ -191,6 +191,4 @@ def read_text(source: MediaSource) -> str:
 
     Raises ClipError if the file cannot be read.
     """
-    with open_source(source) as opened:
-        data = Path(opened).read_bytes() if isinstance(opened, str) else opened.read()
-    return data.decode("utf-8-sig", errors="replace")
+    return read_source(source).decode("utf-8-sig", errors="replace")

@@ -226,12 +226,8 @@ def _lines(reader: csv.DictReader, path: Path) -> Iterator[tuple[int, dict]]:
 def _looks_like_video(source: MediaSource) -> bool:
     """Whether the file begins with the first bytes of a common container format. The file's suffix does not matter."""
     try:
-        with open_source(source) as opened:
-            if isinstance(opened, str):
-                with Path(opened).open("rb") as file:
-                    head = file.read(16)
-            else:
-                head = opened.read(16)
+        with open_source(source) as file:
+            head = file.read(16)
     except (ClipError, OSError):
         return False
     return (

@@ -21,7 +21,7 @@ from cmet_pipelines.readers.archives import files
 from cmet_pipelines.readers.base import AUDIO_SUFFIXES, VIDEO_SUFFIXES, Discovery, Found, Reader, ReaderOptions
 from talking_face.clip import Clip, MediaSource
 from talking_face.emotions import DATASET_LABELS
-from talking_face.media.source import open_source
+from talking_face.media.source import read_source
 from talking_face.reasons import ClipError, Reason, UserError
 
 SPLITS = {"train": "train", "dev": "val", "test": "test"}  # MELD's name of each split, and its name in this suite
@@ -189,8 +189,7 @@ def _read(split: str, source: MediaSource, rows: dict[_Key, _Labels]) -> str:
     Raises UserError if the file cannot be read or is not a table of labels.
     """
     try:
-        with open_source(source) as opened:
-            data = Path(opened).read_bytes() if isinstance(opened, str) else opened.read()
+        data = read_source(source)
     except ClipError as error:
         raise UserError(f"labels cannot be read: {error.detail}") from None
     text, how = _decode(data)
