@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import stat
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from io import BufferedReader
@@ -43,6 +44,26 @@ def replacing(path: Path, *, durable: bool = False) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def check_writable(folder: Path) -> None:
+    """Raises OSError if the folder cannot be made, or files cannot be made in it. Nothing is left there.
+
+    A command checks its output folder before its work, because the first file may be written only after minutes.
+    """
+    place = Path(os.path.abspath(folder))  # noqa: PTH100 - `resolve` fails for a loop of links
+    while True:
+        try:
+            status = place.stat()
+            break
+        except FileNotFoundError:
+            if place.is_symlink():
+                raise
+            place = place.parent
+    if not stat.S_ISDIR(status.st_mode):
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(place))
+    with tempfile.TemporaryDirectory(prefix=".cmet-eval-", dir=place):
+        return
 
 
 def write_bytes(path: Path, data: bytes, *, durable: bool = False) -> None:

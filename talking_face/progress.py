@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from datetime import datetime, timedelta
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from rich.progress import Task as RichTask
     from rich.progress import TaskID
 
+log = logging.getLogger(__name__)
 PLAIN_LINE_EVERY_S = 5.0  # s between two progress lines if the output is not a terminal
 
 
@@ -65,6 +67,7 @@ class Progress:
             self._bar = None
         elif not self.quiet and self.done > self._already:
             self._print_line(final=True)
+        log.info(self._line(final=True))
 
     def advance(self, n: int = 1) -> None:
         """Counts `n` more finished units."""
@@ -75,7 +78,8 @@ class Progress:
             self._print_line()
 
     def note(self, text: str) -> None:
-        """Prints a line above the bar. The line is also printed in quiet mode."""
+        """Prints a line above the bar and logs it. The line is also printed in quiet mode."""
+        log.info(text)
         if self._bar is not None:
             self._bar.console.print(text, markup=False, highlight=False)
         else:
@@ -83,10 +87,12 @@ class Progress:
 
     def _print_line(self, final: bool = False) -> None:
         self._printed = time.monotonic()
+        print(self._line(final), file=self._stream, flush=True)
+
+    def _line(self, final: bool) -> str:
         head = f"{self.label}: " if self.label else ""
         tail = f"in {timedelta(seconds=round(time.monotonic() - self._started))}" if final else self._end_text()
-        line = f"{head}{self.done}/{self.total} {self.unit}, {self._speed_text()}, {tail}"
-        print(line, file=self._stream, flush=True)
+        return f"{head}{self.done}/{self.total} {self.unit}, {self._speed_text()}, {tail}"
 
     def _speed(self) -> float:
         return (self.done - self._already) / max(time.monotonic() - self._started, 1e-6)

@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 
 from cmet_eval.commands.options import Quiet
+from talking_face.files import check_writable
+from talking_face.logs import write_log_into
 from talking_face.reasons import UserError
 
 
@@ -31,6 +33,8 @@ def calibrate(
     sounds: Annotated[int, typer.Option(min=0, help="further clips of each set whose sound alone is shifted")] = 0,
     quiet: Quiet = False,
 ) -> None:
+    check_writable(out)
+    write_log_into(out)
     from cmet_eval.calibration.calibrate import Extent, again, run
     from cmet_metrics.registry import get_metric
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from cmet_eval.commands.options import BandsFile, BandsSource, OwnMetrics, ResultRows
+from talking_face.files import check_writable
 
 
 # long: typer turns each parameter into a command-line option
@@ -42,6 +43,7 @@ def compare(
     for key in metrics or ():
         get_metric(key)
     out = out or results.parent / "compare" / f"{a}-{b}".replace("/", "_")
+    check_writable(out)
     folders = comparison.folders(videos or [], results.parent / "videos", (a, b))
     known = load_bands(bands, bands_of)
     for found in compare_methods(read_results(results), a, b, setting=setting, bands=known):

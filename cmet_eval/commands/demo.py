@@ -14,6 +14,8 @@ import typer
 
 from cmet_eval.commands.options import Quiet, Workers
 from talking_face.execution.options import RunOptions
+from talking_face.files import check_writable
+from talking_face.logs import write_log_into
 from talking_face.threads import limit_threads
 
 METHODS = (
@@ -31,6 +33,8 @@ def demo(
     workers: Workers = 2,
     quiet: Quiet = False,
 ) -> None:
+    check_writable(out)
+    write_log_into(out)
     limit_threads(1)  # as in `train`, so that all commands train the same networks
     from cmet_baselines.published import published_rows
     from cmet_eval import demo as embedded

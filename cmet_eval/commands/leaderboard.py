@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from cmet_eval.commands.options import BandsFile, BandsSource, OwnMetrics, ResultRows
+from talking_face.files import check_writable
 
 
 def leaderboard(
@@ -23,6 +24,7 @@ def leaderboard(
     ] = None,
     metrics: OwnMetrics = None,
 ) -> None:
+    check_writable(out)
     from cmet_baselines.published import published_rows
     from cmet_eval.reports.gallery import gallery
     from cmet_leaderboards.bands import load_bands

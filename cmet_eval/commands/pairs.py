@@ -11,6 +11,7 @@ from cmet_eval.commands.options import MaxPairs, Quiet, Seeds, ShardSetFolder, S
 from cmet_eval.protocol.draw import Draw, draw_from_shards
 from cmet_eval.protocol.pair_files import write_pairs
 from cmet_eval.protocol.setting import get_setting, setting_names
+from talking_face.files import check_writable
 from talking_face.names import counted
 from talking_face.reasons import UserError
 
@@ -29,6 +30,7 @@ def pairs(
 ) -> None:
     from cmet_pipelines.shards import ShardSet
 
+    check_writable(output.parent)
     if output.suffix not in (".parquet", ".csv"):
         raise UserError(f"{output} should end in .parquet or .csv")
     rules = get_setting(setting)

@@ -11,6 +11,7 @@ import typer
 
 from cmet_eval.commands.options import Quiet, Workers
 from talking_face.execution.options import RunOptions
+from talking_face.files import check_writable
 from talking_face.reasons import UserError
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def report(
     from cmet_eval.reports.report import write
 
     out, options = out or run / "reports", RunOptions(workers, quiet=quiet)
+    check_writable(out)
     if kind is Kind.EMOTION_PROPORTION:
         found = emotion_proportion(_shards(run, data), classifier, out, Selection(split, clips), options)
     else:

@@ -9,6 +9,8 @@ import typer
 
 from cmet_eval.commands.options import MaxPairs, Metrics, Profile, Quiet, RunFolder, Scheduler, Seeds, Split, Workers
 from talking_face.execution.options import RunOptions
+from talking_face.files import check_writable
+from talking_face.logs import write_log_into
 from talking_face.threads import limit_threads
 
 
@@ -40,6 +42,8 @@ def run(
     ] = False,
     quiet: Quiet = False,
 ) -> None:
+    check_writable(out)
+    write_log_into(out)
     if data is None:
         limit_threads(1)  # as in `train`, so that all commands train the same networks
     from cmet_eval import demo

@@ -10,6 +10,8 @@ import typer
 
 from cmet_eval.commands.options import Metrics, Pattern, Profile, Quiet, RunFolder, Scheduler, Workers
 from talking_face.execution.options import RunOptions
+from talking_face.files import check_writable
+from talking_face.logs import write_log_into
 from talking_face.reasons import UserError
 
 
@@ -30,6 +32,8 @@ def score(
     scheduler: Scheduler = None,
     quiet: Quiet = False,
 ) -> None:
+    check_writable(out)
+    write_log_into(out)
     from cmet_eval.protocol.pair_files import read_pairs
     from cmet_eval.protocol.setting import get_setting
     from cmet_eval.runs import evaluate

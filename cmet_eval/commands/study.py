@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from cmet_eval.commands.options import Quiet
+from talking_face.files import check_writable
 from talking_face.reasons import UserError
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ def study(
     if action is Action.ANALYSE:
         _analyse(out, answers)
     else:
+        check_writable(out)
         _make(run, setting, method or [], data, out, Design(design, raters, per_rater, pairs, seed), quiet)
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import typer
 
+from talking_face.files import check_writable
+
 
 # long: typer turns each parameter into a command-line option
 def synth(
@@ -24,6 +26,7 @@ def synth(
     workers: int = typer.Option(2, min=1, help="processes"),
     quiet: bool = typer.Option(False, "--quiet", help="no progress"),
 ) -> None:
+    check_writable(out)
     from embedded_corpus.plan import CorpusPlan
     from embedded_corpus.writing import write_corpus
 

@@ -17,6 +17,9 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from talking_face.files import check_writable
+from talking_face.logs import write_log_into
+from talking_face.pretrained.model_files import CHECKPOINTS_FOLDER, EVALUATORS_FOLDER
 from talking_face.reasons import UserError
 from talking_face.threads import limit_threads
 
@@ -65,6 +68,9 @@ def train(
     of_evaluators: dict[str, object] = {"--steps": steps, "--max-clips": max_clips}
     _refuse(what, of_models if what is What.EVALUATORS else of_evaluators)
     folders = _folders(data)
+    out = out or folders[MAIN] / (EVALUATORS_FOLDER if what is What.EVALUATORS else CHECKPOINTS_FOLDER)
+    check_writable(out)
+    write_log_into(out)
     if what is not What.EVALUATORS:
         # Do this before numpy starts threads, because the number of threads changes the sums in closed-form fits.
         limit_threads(threads or 1)
@@ -78,7 +84,6 @@ def train(
         settings = EvaluatorSettings(seed=seed, **{key: value for key, value in given.items() if value})
         _train_evaluators(folders[MAIN], out, settings, device or "cpu", quiet)
         return
-    from cmet_reference.training.checkpoints import FOLDER
     from cmet_reference.training.models import train_model
     from cmet_reference.training.options import TrainOptions
 
@@ -97,7 +102,7 @@ def train(
     report = _print_card if main else lambda name, card: None
     train_model(what.value, folders, out, settings=config or "demo", only=stage or "", options=options, report=report)
     if main:
-        print(f"checkpoints, cards and curves: {out or folders[MAIN] / FOLDER}")
+        print(f"checkpoints, cards and curves: {out}")
 
 
 def _refuse(what: What, foreign: Mapping[str, object]) -> None:
@@ -140,7 +145,7 @@ def _print_card(name: str, card: Card) -> None:
     )
 
 
-def _train_evaluators(data: Path, out: Path | None, settings: EvaluatorSettings, device: str, quiet: bool) -> None:
+def _train_evaluators(data: Path, out: Path, settings: EvaluatorSettings, device: str, quiet: bool) -> None:
     import torch
 
     from cmet_reference.evaluators.train import train_evaluators
@@ -155,4 +160,4 @@ def _train_evaluators(data: Path, out: Path | None, settings: EvaluatorSettings,
             f"{kind}: {card['parameters']} parameters, {card['seconds']:.0f} s on {len(card['trained_on']['clips'])} "
             f"clips; held out, {clips} clips of {people} other speakers: {figures or '-'}"
         )
-    print(f"files and cards: {out or data / 'evaluators'}")
+    print(f"files and cards: {out}")
