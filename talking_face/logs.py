@@ -20,7 +20,14 @@ from talking_face.names import printable
 
 FOLDER = "logs"
 VARIABLE = "CMET_EVAL_LOG"  # environment variable with the path of the log, for the processes of the command
-PACKAGES = ("talking_face", "cmet_pipelines", "cmet_metrics", "cmet_baselines", "cmet_leaderboards", "cmet_reference")
+PACKAGES: tuple[str, ...] = (
+    "talking_face",
+    "cmet_pipelines",
+    "cmet_metrics",
+    "cmet_baselines",
+    "cmet_leaderboards",
+    "cmet_reference",
+)
 PACKAGES += ("embedded_corpus", "cmet_eval")
 _VERSIONS = ("numpy", "av", "opencv-contrib-python-headless", "mediapipe", "torch", "pyarrow", "dask")
 _KEPT = 1000  # lines that are kept in memory until the folder exists

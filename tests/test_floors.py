@@ -35,7 +35,7 @@ STEPS: tuple[tuple[str, ...], ...] = (
     ("calibration", "reports"),
     ("study",),
     ("demo",),
-    ("commands",),
+    ("commands", "failures"),
     ("cli",),
 )
 STEP_OF = {room: step for step, rooms in enumerate(STEPS) for room in rooms}
