@@ -14,6 +14,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
+from talking_face.reasons import ClipError, Reason
 from talking_face.signature import canonical_json
 
 STRAY = ".*.part*"  # glob pattern of the temporary files that remain if a process is killed inside `replacing`
@@ -108,6 +109,30 @@ def open_regular(path: Path | str) -> BufferedReader:
         raise OSError(errno.EINVAL, "is not a regular file", str(path))
     # O_NONBLOCK: if the file was replaced by a FIFO since the check, the call still returns at once.
     return open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
+
+
+@contextmanager
+def unchanged(path: Path, sha256: str) -> Iterator[None]:
+    """A block that reads `path`. Its result belongs to the content with this SHA-256.
+
+    The file is hashed before and after the block.
+
+    Raises:
+        ClipError: the file has another SHA-256 before or after the block, or cannot be read; the reason is `changed`.
+    """
+    _check_content(path, sha256)
+    yield
+    _check_content(path, sha256)
+
+
+def _check_content(path: Path, sha256: str) -> None:
+    try:
+        found = sha256_of(path)
+    except OSError as error:
+        raise ClipError(Reason.CHANGED, f"{path.name} cannot be read any more ({error.strerror})") from None
+    if found != sha256:
+        detail = f"{path.name} was changed after its SHA-256 was computed; run the same command again"
+        raise ClipError(Reason.CHANGED, detail)
 
 
 def sha256_of(data: bytes | Path) -> str:

@@ -126,14 +126,21 @@ def without_folders(text: str) -> str:
     return _FOLDERS.sub("", _QUOTED.sub(r"\1", text))
 
 
-def storable(text: str, most: int = 1000) -> str:
-    """The text as it is stored in records and rows: one printable line without folders, of at most `most` characters.
+def storable(text: str, most: int = 1000, folders: Iterable[Path] = ()) -> str:
+    """The text as it is stored in records and rows: one printable line without folders.
+
+    Args:
+        text: a message, a note or a title.
+        most: maximum number of characters; the rest is cut.
+        folders: folders that the text can name, also relative ones and ones whose names have spaces.
 
     Example:
         >>> storable("cannot read\\n /home/me/a.mp4")
         'cannot read a.mp4'
     """
-    return printable(" ".join(without_folders(text).split()))[:most]
+    for folder in map(str, folders):
+        text = text.replace(f"{folder}/", "") if folder not in (".", "/") else text
+    return printable(" ".join(without_folders(text).split()))[:most].strip()
 
 
 def did_you_mean(name: str, known: Iterable[str], at_most: int = 1) -> str:

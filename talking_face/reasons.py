@@ -38,6 +38,7 @@ class Reason(StrEnum):
     SIZE_MISMATCH = "size-mismatch"
     NO_GROUND_TRUTH = "no-ground-truth"
     MISSING_OUTPUT = "missing-output"
+    CHANGED = "changed"  # the video was changed while it was scored
     METHOD_FAILED = "method-failed"
     MISSING_WEIGHTS = "missing-weights"
     INFINITE = "infinite"

@@ -13,7 +13,7 @@ from cmet_baselines.adapters.own_process import OwnProcessMethod, PythonRun
 from cmet_baselines.adapters.videos import VideosMethod, folder_revision
 from cmet_baselines.entry import FROM_CHECKPOINT, TARGET, Entry, read_entry
 from cmet_baselines.method import INPUTS, Method
-from talking_face.names import did_you_mean
+from talking_face.names import check_label, check_name, did_you_mean
 from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import ClipError, UserError
 from talking_face.signature import digest
@@ -61,6 +61,11 @@ def catalogue() -> dict[str, Entry]:
             raise UserError(f"{path} should be named {entry.name}.toml")
         entries[entry.name] = entry
     return entries
+
+
+def shown(name: str) -> str:
+    """The name of a method as records and messages show it: of a .toml file only the file's name, without folders."""
+    return Path(name).name if name.endswith(".toml") else name
 
 
 def get_method(name: str, files: ModelFiles | None = None) -> Method:
@@ -119,7 +124,7 @@ def _entry(name: str) -> Entry | None:
         return given
     if (entry := catalogue().get(name)) is not None:
         return entry
-    if re.match(TARGET, name):
+    if re.fullmatch(TARGET, name):
         return None
     known = ", ".join(catalogue())
     raise UserError(
@@ -186,6 +191,11 @@ def _outside_class(target: str, run: PythonRun | None) -> Method:
     if method.missing_members:
         lacking = ", ".join(method.missing_members)
         raise UserError(f"{target} is not a method: it has no {lacking} (see docs/how_to/add_a_method.md)")
+    try:
+        check_name(method.name)
+        check_label(method.revision)
+    except ValueError as error:
+        raise UserError(f"{target}: {error}") from None
     if not method.sees <= set(INPUTS):
         raise UserError(f"{target}: sees must be a set of {', '.join(INPUTS)}; it is {', '.join(sorted(method.sees))}")
     return method

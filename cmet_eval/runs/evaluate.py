@@ -119,8 +119,8 @@ def run(
         aitv=tuple(
             times
             for method in request.methods.values()
-            for times in summarize(out / "records", method.name)
-            if times.setting in request.metrics and times.revision == str(method.revision)
+            for times in summarize(out / "records", method.name, request.metrics)
+            if times.revision == str(method.revision)
         ),
         not_computed=_not_computed(scoring, request.settings, request.files),
     )

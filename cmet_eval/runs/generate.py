@@ -13,7 +13,7 @@ from typing import TypedDict
 import numpy as np
 
 from cmet_baselines.method import Case, Method, check_output
-from cmet_baselines.registry import get_method
+from cmet_baselines.registry import get_method, shown
 from cmet_eval.runs.cases import make_case
 from cmet_eval.runs.records import GenerationRecord, Timing, write_record
 from cmet_eval.runs.timing import Stopwatch, hardware
@@ -21,6 +21,7 @@ from cmet_pipelines.shards import ShardSet
 from talking_face.clip import Pair
 from talking_face.files import sha256_of
 from talking_face.media.writing import Encoding, write_video
+from talking_face.names import storable
 from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import ClipError, Reason
 from talking_face.signature import digest
@@ -87,12 +88,12 @@ def generate_pair(job: GenerationJob) -> None:
     record = GenerationRecord(
         key=job.key,
         pair_id=job.pair.pair_id,
-        method=job.method,
+        method=method.name,
         revision=method.revision,
         codec=CODEC,
         n_frames=len(frames),
         n_frames_wanted=job.n_frames,
-        notes=case.notes,
+        notes=[storable(note, folders=(path.parent, Path(job.data))) for note in case.notes],
         video_sha256=sha256_of(path),
         timing=Timing(stopwatch.seconds, stopwatch.reading, warm, hardware(), job.workers),
     )
@@ -113,7 +114,7 @@ def _call_method(job: GenerationJob, shards: ShardSet, stopwatch: Stopwatch) -> 
         raise
     except Exception as error:
         text = " ".join(str(error).split())[:500]
-        raise ClipError(Reason.METHOD_FAILED, f"{job.method}: {type(error).__name__}: {text}") from None
+        raise ClipError(Reason.METHOD_FAILED, f"{shown(job.method)}: {type(error).__name__}: {text}") from None
 
 
 def refuse_training_clips(method: Method, pair: Pair) -> None:

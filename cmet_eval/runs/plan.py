@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cmet_baselines.method import Method
-from cmet_baselines.registry import describe, get_method
+from cmet_baselines.registry import describe, get_method, shown
 from cmet_eval.protocol.draw import Draw, draw_from_shards
 from cmet_eval.protocol.pair_files import write_pairs
 from cmet_eval.protocol.pairs import PairList
 from cmet_eval.protocol.setting import Setting, get_setting
 from cmet_eval.runs.generate import GenerationJob, generation_key
 from cmet_eval.runs.metrics import Scoring
-from cmet_eval.runs.records import read_generation
+from cmet_eval.runs.records import usable_generation
 from cmet_eval.runs.submissions import Submission
 from cmet_metrics.base import Metric
 from cmet_pipelines.shards import ShardSet
 from talking_face.execution.workers import Task
 from talking_face.files import STRAY, sha256_of
+from talking_face.names import file_name_of, inside
 from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import UserError
 
@@ -84,7 +86,7 @@ def plan_run(request: Request, shards: ShardSet, draw: Draw, out: Path, *, fresh
             submissions.append(submission)
             _remove_strays(submission)
             jobs = _jobs(submission, given, method, shards, request.files, side_by_side)
-            todo = jobs if fresh else [job for job in jobs if not _is_current(job)]
+            todo = [job for job in jobs if not _is_current(job) or fresh]
             kept += len(jobs) - len(todo)
             # The task's deadline is later than the method's own deadline, so that the method can stop and report its
             # own message.
@@ -94,25 +96,30 @@ def plan_run(request: Request, shards: ShardSet, draw: Draw, out: Path, *, fresh
 
 
 def _write_lists(pair_list: PairList, folder: Path) -> None:
-    write_pairs(pair_list, folder / f"{pair_list.setting}.parquet")
+    name = file_name_of(pair_list.setting)
+    write_pairs(pair_list, inside(folder, f"{name}.parquet"))
     # The pair lists of earlier draws are kept; each file name contains the digest. So result rows of an earlier draw
     # can still be verified.
-    write_pairs(pair_list, folder / "drawn" / f"{pair_list.setting}-{pair_list.digest}.parquet")
+    write_pairs(pair_list, inside(folder, "drawn", f"{name}-{pair_list.digest}.parquet"))
 
 
 def _submission(
     record: Mapping[str, object], method: Method, setting: Setting, pairs: PairList, out: Path
 ) -> Submission:
-    tail = Path(method.name) / setting.name
-    return Submission(record, setting, pairs, videos=out / "videos" / tail, records=out / "records" / tail)
+    names = file_name_of(method.name), file_name_of(setting.name)
+    videos, records = inside(out / "videos", *names), inside(out / "records", *names)
+    return Submission(record, setting, pairs, videos=videos, records=records)
 
 
 def _command(method: str, setting: Setting, draw: Draw) -> str:
-    """The command that reproduces the results. DATA is a placeholder, because the path of the data has no influence."""
-    parts = ["cmet-eval", "run", "--method", method, "--setting", setting.name, "--data", "DATA"]
+    """The command that reproduces the results, without folders of this machine.
+
+    DATA is a placeholder, because the path of the data has no influence.
+    """
+    parts = ["cmet-eval", "run", "--method", shown(method), "--setting", setting.name, "--data", "DATA"]
     for option, value in (("--max-pairs", draw.max_pairs), ("--seeds", draw.seeds), ("--split", draw.split)):
         parts += [option, str(value)] if value is not None else []
-    return " ".join(parts)
+    return shlex.join(parts)
 
 
 def _remove_strays(submission: Submission) -> None:
@@ -146,5 +153,5 @@ def _jobs(
 
 def _is_current(job: GenerationJob) -> bool:
     """Whether the job's video exists and was generated from the same inputs."""
-    record, video = read_generation(Path(job.record)), Path(job.video)
+    record, video = usable_generation(Path(job.record)), Path(job.video)
     return record is not None and record.key == job.key and video.exists() and sha256_of(video) == record.video_sha256

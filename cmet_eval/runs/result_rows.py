@@ -14,6 +14,7 @@ from cmet_metrics.base import Metric
 from cmet_metrics.registry import Profile
 from cmet_pipelines.shards import ShardSet
 from talking_face.clip import Pair
+from talking_face.names import storable
 from talking_face.reasons import ClipError, Reason
 
 Outcome = VideoScores | ClipError
@@ -120,7 +121,7 @@ class RowMaker:
             ideal=metric.ideal,
             unit=metric.unit,
             value=score.value,
-            reason=score.reason,
+            reason=score.reason.value if score.reason else None,
             detail=score.detail,
             n=score.n,
             stats=score.stats,
@@ -131,7 +132,7 @@ class RowMaker:
 
 
 def _without_value(metric: Metric, reason: Reason, detail: str) -> StoredScore:
-    return StoredScore(metric.key, None, reason.value, detail, 0, {})
+    return StoredScore(metric.key, None, reason, storable(detail), 0, {})
 
 
 def losses(

@@ -17,14 +17,15 @@ from pathlib import Path
 import numpy as np
 
 from cmet_eval.runs.generate import open_shards
-from cmet_eval.runs.records import StoredScore, VideoScores, read_scores, write_record
+from cmet_eval.runs.records import StoredScore, VideoScores, usable_scores, write_record
 from cmet_metrics.base import Labels, Metric, Sample, Score
 from cmet_metrics.registry import get_metric
 from talking_face.clip import Pair
-from talking_face.files import sha256_of
+from talking_face.files import unchanged
 from talking_face.media import Limits, probe, read_frames, read_sound
 from talking_face.media.reading import AUDIO_RATE, Sound
 from talking_face.media.sound import is_nearly_silent, level
+from talking_face.names import storable
 from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import ClipError, Reason
 from talking_face.signature import digest
@@ -70,6 +71,7 @@ class Job:
 
     key: str  # result of `scoring_key`
     video: str
+    video_sha256: str  # SHA-256 of the video, from which the key was computed
     expected: Expected
     out: str  # path of the JSON file for the scores; its name is the key
     metrics: tuple[str, ...]  # keys of the metrics
@@ -89,7 +91,7 @@ def stored_scores(job: Job) -> VideoScores | None:
     Also None if a weight file was absent or a metric crashed in the earlier run: since then, the user can have added
     the file or repaired the metric.
     """
-    stored = read_scores(Path(job.out))
+    stored = usable_scores(Path(job.out))
     if stored is None or stored.key != job.key:
         return None
     again = (Reason.MISSING_WEIGHTS.value, Reason.CRASHED.value)
@@ -116,7 +118,17 @@ def score_video(job: Job, data: str, files: ModelFiles) -> VideoScores:
         job: the video to score; any container, frame rate and size is accepted.
         data: folder of the shard set that contains the ground truth.
         files: folders in which the metrics' model files are searched for.
+
+    Raises:
+        ClipError: the video has not, or no longer, the content from which the key was computed. No scores are written.
     """
+    with unchanged(Path(job.video), job.video_sha256):
+        result = _video_scores(job, data, files)
+    write_record(Path(job.out), result)
+    return result
+
+
+def _video_scores(job: Job, data: str, files: ModelFiles) -> VideoScores:
     path = Path(job.video)
     metrics = [get_metric(key, files) for key in job.metrics]
     notes: list[str] = []
@@ -134,9 +146,10 @@ def score_video(job: Job, data: str, files: ModelFiles) -> VideoScores:
         scores = _scores(path, job.expected, data, metrics, notes)
     except ClipError as error:
         scores = [_stored(metric.key, Score.missing(error.reason, error.detail)) for metric in metrics]
-    result = VideoScores(job.key, codec, notes, sha256_of(path), scores)
-    write_record(Path(job.out), result)
-    return result
+    folders = (path.parent, Path(data))
+    scores = [replace(score, detail=storable(score.detail, folders=folders)) for score in scores]
+    notes = [storable(note, folders=folders) for note in notes]
+    return VideoScores(job.key, codec, notes, job.video_sha256, scores)
 
 
 def _scores(
@@ -231,7 +244,7 @@ def _stored(name: str, score: Score) -> StoredScore:
     return StoredScore(
         metric=name,
         value=None if score.value is None else float(score.value),
-        reason=score.reason.value if score.reason else None,
+        reason=score.reason,
         detail=score.detail,
         n=int(score.n),
         stats={name: float(value) for name, value in score.stats.items()},

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from cmet_eval.protocol.pairs import pair_file_name
 from cmet_eval.runs.metrics import Scoring
-from cmet_eval.runs.records import VideoScores, read_scores
+from cmet_eval.runs.records import VideoScores, usable_scores
 from cmet_eval.runs.result_rows import Loss, Outcome, RowMaker, losses, weights_to_get
 from cmet_eval.runs.score import Expected, Job, scoring_key, stored_scores
 from cmet_eval.runs.submissions import Submission
@@ -23,6 +23,7 @@ from cmet_pipelines.shards import ShardSet
 from talking_face.execution.options import RunOptions
 from talking_face.execution.workers import Task, run_tasks
 from talking_face.files import sha256_of
+from talking_face.names import storable
 from talking_face.pretrained.model_files import ModelFiles
 from talking_face.progress import Progress
 from talking_face.reasons import ClipError, Reason
@@ -120,9 +121,10 @@ def _find_work(
                 known[name] = ClipError(Reason.MISSING_OUTPUT, f"expected {video.name} in {submission.videos.name}/")
                 continue
             expected = Expected.of(pair, own)
-            key = scoring_key(sha256_of(video), expected, shards.digest, how)
+            sha256 = sha256_of(video)
+            key = scoring_key(sha256, expected, shards.digest, how)
             path = scores / key[:2] / f"{key}.json"
-            job = Job(key, str(video), expected, str(path), tuple(metric.key for metric in own))
+            job = Job(key, str(video), sha256, expected, str(path), tuple(metric.key for metric in own))
             if (stored := stored_scores(job)) is not None:
                 known[name] = stored
                 continue
@@ -135,7 +137,7 @@ def _find_work(
 
 def _outcome(job: Job, failed: Mapping[str, ClipError]) -> Outcome:
     """The scores of a job that ran, or the reason why the job has no scores."""
-    return failed.get(job.key) or read_scores(Path(job.out)) or ClipError(Reason.CRASHED, "no score; run again")
+    return failed.get(job.key) or usable_scores(Path(job.out)) or ClipError(Reason.CRASHED, "no score; run again")
 
 
 def _score_jobs(
@@ -175,22 +177,30 @@ def _groups(jobs: Mapping[str, Job]) -> list[list[Job]]:
 
 
 def _is_scored(job: Job) -> bool:
-    scores = read_scores(Path(job.out))
+    scores = usable_scores(Path(job.out))
     return scores is not None and scores.key == job.key
 
 
 def _board_record(submission: Submission) -> dict[str, object]:
     """The facts about a submission that the leaderboard shows. These facts are stored with the result rows."""
-    pairs = submission.pairs
+    pairs, setting, method = submission.pairs, submission.setting, submission.method
     return {
-        "method": dict(submission.method),
-        "setting": submission.setting.model_dump(mode="json"),
+        "method": {
+            **{name: storable(str(method.get(name) or "")) for name in ("name", "revision", "title", "summary")},
+            "role": method.get("role", "method"),
+            "sees": method.get("sees", []),
+        },
+        "setting": {
+            **{name: storable(getattr(setting, name)) for name in ("name", "title", "summary", "protocol")},
+            "disjoint": list(setting.disjoint),
+            "shared": list(setting.shared),
+        },
         "pairs": {
             "drawn": pairs.drawn,
             "split": pairs.split,
             "seeds": pairs.seeds,
-            "missing": list(pairs.missing),
-            "notes": list(pairs.notes),
+            "missing": list(map(storable, pairs.missing)),
+            "notes": list(map(storable, pairs.notes)),
         },
-        "command": submission.command,
+        "command": storable(submission.command),
     }

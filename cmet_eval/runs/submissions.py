@@ -12,7 +12,8 @@ from pathlib import Path
 from cmet_eval.protocol.pairs import PairList, pair_file_name
 from cmet_eval.protocol.setting import Setting, get_setting
 from talking_face.clip import Pair
-from talking_face.reasons import ClipError
+from talking_face.names import check_label, check_name
+from talking_face.reasons import ClipError, UserError
 
 
 @dataclass(frozen=True)
@@ -61,9 +62,17 @@ def from_elsewhere(
         method: the method's record, with at least `name` and `revision`.
         setting: the setting of the pair list; None: the setting whose name is stored in the pair list.
         pattern: form of the videos' file names; see `video_name`.
+
+    Raises:
+        UserError: the method's name, revision or title is not a name.
     """
     setting = setting or get_setting(pair_list.setting)
-    name = str(method["name"])
+    try:
+        name = check_name(str(method["name"]))
+        check_label(str(method["revision"]))
+        check_label(str(method.get("title", name)))
+    except ValueError as error:
+        raise UserError(str(error)) from None
     command = f"cmet-eval score --videos VIDEOS --pairs {setting.name}.parquet --data DATA --method-name {name}"
     return Submission(method, setting, pair_list, videos, pattern, command=command)
 

@@ -13,7 +13,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -21,6 +21,7 @@ from statistics import median
 from typing import ParamSpec, TypeVar
 
 from cmet_eval.runs.records import Timing, read_generation
+from talking_face.names import file_name_of
 from talking_face.threads import VARIABLES
 
 P = ParamSpec("P")
@@ -107,14 +108,26 @@ class Aitv:
         )
 
 
-def summarize(records: Path, method: str | None = None) -> list[Aitv]:
+def summarize(records: Path, method: str = "", settings: Collection[str] = ()) -> list[Aitv]:
     """Averages the times in the generation records METHOD/SETTING/*.json of the folder `records`.
 
-    Returns one entry per method, revision, setting, machine and number of workers, sorted. Records of other versions of
-    the suite can be without times; such records are left out.
+    Args:
+        records: the folder of the records.
+        method: only this method; "": every method.
+        settings: only these settings; (): every setting.
+
+    Returns:
+        one entry per method, revision, setting, machine and number of workers, sorted. Records without times are left
+        out.
+
+    Raises:
+        Damaged: a record is not what was written.
     """
     groups: dict[tuple[str, str, str, str, int], list[tuple[Timing, int]]] = {}
-    for path in sorted(records.glob(f"{method or '*'}/*/*.json")):
+    folders = {file_name_of(setting) for setting in settings}
+    for path in sorted(records.glob(f"{file_name_of(method) or '*'}/*/*.json")):
+        if folders and path.parent.name not in folders:
+            continue
         record = read_generation(path)
         if record is not None and (timing := record.timing) is not None:
             key = (record.method, record.revision, path.parent.name, timing.hardware, timing.workers)

@@ -12,7 +12,7 @@ import numpy as np
 
 from cmet_eval.protocol.pair_files import read_pairs
 from cmet_eval.protocol.pairs import PairList
-from cmet_eval.runs.records import StoredScore, read_scores
+from cmet_eval.runs.records import StoredScore, usable_scores
 from cmet_eval.runs.score import Expected, Job
 from cmet_eval.runs.submissions import video_name
 from cmet_leaderboards.grid import ABSENT, Grid, grids
@@ -24,6 +24,7 @@ from talking_face.clip import Pair
 from talking_face.execution.options import RunOptions
 from talking_face.execution.workers import Task, run_tasks
 from talking_face.files import sha256_of
+from talking_face.names import file_name_of
 from talking_face.pretrained.model_files import ModelFiles
 from talking_face.pretrained.trained_evaluators import with_hashes
 from talking_face.progress import Progress
@@ -169,6 +170,7 @@ def _tables(
 
 
 def _folder(videos: Path, method: str, setting: str) -> Path:
+    method, setting = file_name_of(method), file_name_of(setting)
     places = (videos / method / setting, videos / setting, videos)
     return next(place for place in places if place.is_dir() or place == videos)
 
@@ -241,12 +243,13 @@ def _score_again(
         for place, check in zip(places, checks, strict=True):
             if metrics := _metrics(check, files):
                 keys = tuple(metric.key for metric in metrics)
-                job = Job(place.stem, str(check.video), Expected.of(check.pair, metrics), str(place), keys)
+                expected = Expected.of(check.pair, metrics)
+                job = Job(place.stem, str(check.video), check.sha256, expected, str(place), keys)
                 tasks.append(Task(place.stem, ([job], str(data), files), _DEADLINE_S))
         with Progress(len(tasks), unit="videos", label="verify", quiet=options.quiet) as progress:
             for _ in run_tasks("cmet_eval.runs.score:score_group", tasks, workers=options.workers, progress=progress):
                 pass  # a failed task writes no file; `_compare` reports this as a fault
-        stored = [read_scores(place) for place in places]
+        stored = [usable_scores(place) for place in places]
     return [scores.by_metric if scores else {} for scores in stored]
 
 

@@ -25,6 +25,7 @@ from cmet_pipelines.shards import ShardSet
 from embedded_corpus.layouts import layout
 from embedded_corpus.plan import clip_specs
 from talking_face.clip import Clip, MediaSource
+from talking_face.files import sha256_of
 from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import ClipError, UserError
 from tests.cmet_eval.conftest import T, make_record, write_shard_set
@@ -262,7 +263,8 @@ def test_end_to_end(name: str, folder: Path, tmp_path: Path) -> None:
         make("ground-truth")
     metrics = {"reconstruction": "psnr:frame-mean", "extended": "lse_c:crop"}.get(name, "fid:cmet-pair")
     expected = Expected.of(pair, [get_metric(metrics)])
-    job = Job("key", str(make("static-reference")), expected, str(tmp_path / "scores.json"), (metrics,))
+    video = make("static-reference")
+    job = Job("key", str(video), sha256_of(video), expected, str(tmp_path / "scores.json"), (metrics,))
     (score,) = score_video(job, str(data), files).scores
     assert score.value is not None or score.reason == "missing-weights"
     assert name != "reconstruction" or 5 < score.value < 50

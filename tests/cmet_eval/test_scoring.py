@@ -28,6 +28,7 @@ from cmet_metrics.psnr import Psnr
 from cmet_metrics.registry import METRICS
 from cmet_pipelines.shards import ShardSet
 from talking_face.clip import Pair
+from talking_face.files import sha256_of
 from talking_face.media.writing import write_video
 from talking_face.pretrained import trained_evaluators
 from talking_face.pretrained.model_files import ModelFiles
@@ -130,7 +131,14 @@ def test_a_pair_without_a_ground_truth_has_the_scores_that_need_none(shards: Pat
     keys = ("psnr:frame-mean", "jitter:output", "jitter:ratio", "ea:fer")
     write_video(tmp_path / "a.mp4", face())
     for truth, why in ((None, "no-ground-truth"), ("clips/A/happy/1", "size-mismatch")):  # 192 px against 64
-        job = Job("k", str(tmp_path / "a.mp4"), Expected(truth, Labels("happy")), str(tmp_path / "a.json"), keys)
+        job = Job(
+            "k",
+            str(tmp_path / "a.mp4"),
+            sha256_of(tmp_path / "a.mp4"),
+            Expected(truth, Labels("happy")),
+            str(tmp_path / "a.json"),
+            keys,
+        )
         scores = score_video(job, str(shards), ModelFiles()).by_metric
         assert [scores[key].reason for key in keys] == [why, None, why, None]
         assert scores["jitter:output"].value > 1 and scores["ea:fer"].n == 4
@@ -177,7 +185,14 @@ def test_a_metric_that_crashes_is_one_reason_and_the_others_keep_their_values(
     monkeypatch.setattr(sys, "path", list(sys.path))
     write_video(tmp_path / "a.mp4", face(12, 64))
     own = [f"broken_metric:{name}" for name in ("Broken", "Number", "Half", "Stats")]
-    job = Job("k", str(tmp_path / "a.mp4"), Expected("clips/A/happy/1"), str(tmp_path / "a.json"), ("psnr", *own))
+    job = Job(
+        "k",
+        str(tmp_path / "a.mp4"),
+        sha256_of(tmp_path / "a.mp4"),
+        Expected("clips/A/happy/1"),
+        str(tmp_path / "a.json"),
+        ("psnr", *own),
+    )
     scores = score_video(job, str(shards), ModelFiles()).by_metric
     assert scores["psnr:frame-mean"].value is not None and scores[own[2]].value == 0.5
     details = [scores[key].detail for key in (own[0], own[1], own[3])]

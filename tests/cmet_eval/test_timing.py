@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from cmet_eval.protocol.draw import Draw
 from cmet_eval.runs import evaluate
 from cmet_eval.runs import generate as generation
 from cmet_eval.runs.metrics import Scoring
+from cmet_eval.runs.records import GenerationRecord, Timing, write_record
 from cmet_eval.runs.timing import Stopwatch, hardware, summarize
 from talking_face.execution.options import RunOptions
 
@@ -45,13 +46,11 @@ def test_a_run_times_its_methods_and_names_the_hardware(
 
 
 def test_machines_are_not_mixed(tmp_path: Path) -> None:
+    whole = GenerationRecord("m", "1", 10, "key", "p", "h264", 10, "0" * 64)
     for i, (machine, seconds) in enumerate((("a", 2.0), ("a", 4.0), ("b", 50.0))):
-        timing = {"seconds": seconds, "reading": 1.0, "warm": i > 0, "hardware": machine, "workers": 1}
-        record = {"method": "m", "revision": "1", "n_frames": 10, "timing": timing}
-        path = tmp_path / "m" / "s" / f"{i}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(record))
-    path.with_name("old.json").write_text('{"method": "m", "revision": "1", "n_frames": 10}')
+        timing = Timing(seconds, reading=1.0, warm=i > 0, hardware=machine, workers=1)
+        write_record(tmp_path / "m" / "s" / f"{i}.json", replace(whole, timing=timing))
+    write_record(tmp_path / "m" / "s" / "without.json", whole)
     a, b = summarize(tmp_path)
     assert (a.hardware, a.n, a.cmet, a.n_warm, a.warm, a.warm_per_frame) == ("a", 2, 3.0, 1, 3.0, 0.3)
     assert (b.hardware, b.n, b.cmet, b.warm_median) == ("b", 1, 50.0, 49.0)
