@@ -10,23 +10,28 @@ digits of the digest are replaced by zeros.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-from talking_face.files import sha256_of, write_bytes, write_text
+from talking_face.files import replacing, sha256_of, write_bytes, write_text
 from talking_face.reasons import UserError
 from talking_face.signature import canonical_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
 SEAL = "sha256"  # the member or metadata key that holds the digest
 _BLANK = "0" * 64
+_BLOCK = 1 << 20  # bytes per read
+_TAIL = 8  # bytes at the end of a Parquet file: the length of the footer, and PAR1
 # Key and value in the footer of a Parquet file. In Thrift's compact protocol, 0x18 is a text field, 0x40 its length.
 _STORED_SEAL = re.compile(SEAL.encode() + rb"\x18\x40([0-9a-f]{64})")
 
@@ -97,6 +102,26 @@ def read_sealed_json(path: Path, remedy: str) -> dict[str, Any]:
     return value
 
 
+@contextmanager
+def sealed_writer(
+    path: Path, schema: pa.Schema, *, durable: bool = False, **options: Any
+) -> Iterator[pq.ParquetWriter]:
+    """A Parquet writer. At the end of the block, the file gets its digest, and then its name by an atomic rename.
+
+    The same rows give the same bytes. Every page of the file also has a checksum, which other readers of Parquet check.
+
+    Args:
+        path: the file.
+        schema: columns and metadata of the file.
+        durable: flush the file to the disk before the rename.
+        options: options of `pyarrow.parquet.ParquetWriter`; by default the compression is zstd.
+    """
+    with replacing(path, durable=durable) as temporary, temporary.open("w+b") as file:
+        with _unsealed_writer(file, schema, options) as writer:
+            yield writer
+        _write_seal(file)
+
+
 def table_bytes(table: pa.Table, **options: Any) -> bytes:
     """The bytes of a Parquet file with its digest. The same table gives the same bytes.
 
@@ -104,20 +129,48 @@ def table_bytes(table: pa.Table, **options: Any) -> bytes:
         table: the rows. The metadata of its schema is stored too.
         options: options of `pyarrow.parquet.ParquetWriter`; by default the compression is zstd.
     """
+    buffer = io.BytesIO()
+    with _unsealed_writer(buffer, table.schema, options) as writer:
+        writer.write_table(table)
+    _write_seal(buffer)
+    return buffer.getvalue()
+
+
+def write_sealed_table(table: pa.Table, path: Path, *, durable: bool = False, **options: Any) -> None:
+    """Writes the bytes of `table_bytes` by an atomic rename."""
+    write_bytes(path, table_bytes(table, **options), durable=durable)
+
+
+@contextmanager
+def _unsealed_writer(file: BinaryIO, schema: pa.Schema, options: Mapping[str, Any]) -> Iterator[pq.ParquetWriter]:
+    """A Parquet writer that reserves the place of the digest."""
     import pyarrow.parquet as pq
 
-    buffer = io.BytesIO()
-    with pq.ParquetWriter(buffer, table.schema, **{"compression": "zstd", **options}) as writer:
-        writer.write_table(table)
+    with pq.ParquetWriter(file, schema, **{"compression": "zstd", "write_page_checksum": True, **options}) as writer:
+        yield writer
         writer.add_key_value_metadata({SEAL: _BLANK})
-    data = buffer.getvalue()
-    *_, place = _STORED_SEAL.finditer(data)
-    return data[: place.start(1)] + sha256_of(data).encode() + data[place.end(1) :]
 
 
-def write_sealed_table(table: pa.Table, path: Path, **options: Any) -> None:
-    """Writes the bytes of `table_bytes` by an atomic rename."""
-    write_bytes(path, table_bytes(table, **options))
+def _write_seal(file: BinaryIO) -> None:
+    """Replaces the zeros at the place of the digest by the digest."""
+    file.flush()
+    place = _seal_place(file)
+    assert place is not None
+    sha = _sha256_with_blank(file, place)
+    file.seek(place)
+    file.write(sha.encode())
+
+
+def check_sealed_table(path: Path, remedy: str) -> None:
+    """Reads all bytes of a file of `sealed_writer` and compares its digest. Takes about 1 s per GB.
+
+    Raises:
+        FileNotFoundError: the file is absent.
+        Damaged: the file has no digest, or has another digest.
+        OSError: the file cannot be read.
+    """
+    with path.open("rb") as file:
+        _check_seal(file, path, remedy)
 
 
 def read_sealed_table(
@@ -141,12 +194,7 @@ def read_sealed_table(
 
     data = path.read_bytes()
     # The digest is found in the bytes and checked before Arrow reads the file: damaged bytes can crash a parser.
-    places = list(_STORED_SEAL.finditer(data))
-    if not places:
-        raise Damaged(path, f"it is not a Parquet file with a {SEAL}", remedy)
-    start, end = places[-1].span(1)
-    if sha256_of(data[:start] + _BLANK.encode() + data[end:]).encode() != data[start:end]:
-        raise Damaged(path, f"its {SEAL} is not that of its content", remedy)
+    _check_seal(io.BytesIO(data), path, remedy)
     try:
         buffer = pa.BufferReader(data)
         text = [field.name for field in pq.read_schema(buffer) if field.type == pa.string()] if dictionaries else []
@@ -156,3 +204,47 @@ def read_sealed_table(
         raise Damaged(path, f"it is not a Parquet file: {' '.join(str(error).split())[:100]}", remedy) from None
     metadata = {key: value for key, value in (table.schema.metadata or {}).items() if key != SEAL.encode()}
     return table.replace_schema_metadata(metadata or None)
+
+
+def parquet_footer(file: BinaryIO) -> bytes:
+    """The bytes from the beginning of a Parquet file's footer to the end of the file; b"" if there is no footer."""
+    end = file.seek(0, io.SEEK_END)
+    file.seek(max(0, end - _TAIL))
+    tail = file.read(_TAIL)
+    length = int.from_bytes(tail[:4], "little") + _TAIL
+    if len(tail) < _TAIL or not tail.endswith(b"PAR1") or length > end:
+        return b""
+    file.seek(end - length)
+    return file.read(length)
+
+
+def _seal_place(file: BinaryIO) -> int | None:
+    """The position of the digest's 64 digits in a Parquet file; None if there is no digest."""
+    footer = parquet_footer(file)
+    places = list(_STORED_SEAL.finditer(footer))
+    return file.seek(0, io.SEEK_END) - len(footer) + places[-1].start(1) if places else None
+
+
+def _sha256_with_blank(file: BinaryIO, place: int) -> str:
+    """The SHA-256 of a file whose 64 bytes from `place` on are replaced by zeros (the digit)."""
+    sha = hashlib.sha256()
+    file.seek(0)
+    left = place
+    while block := file.read(min(_BLOCK, left)):
+        sha.update(block)
+        left -= len(block)
+    sha.update(_BLANK.encode())
+    file.seek(place + len(_BLANK))
+    while block := file.read(_BLOCK):
+        sha.update(block)
+    return sha.hexdigest()
+
+
+def _check_seal(file: BinaryIO, path: Path, remedy: str) -> None:
+    """Raises Damaged if the Parquet file has no digest, or has another digest."""
+    place = _seal_place(file)
+    if place is None:
+        raise Damaged(path, f"it is not a Parquet file with a {SEAL}", remedy)
+    file.seek(place)
+    if file.read(len(_BLANK)).decode() != _sha256_with_blank(file, place):
+        raise Damaged(path, f"its {SEAL} is not that of its content", remedy)
