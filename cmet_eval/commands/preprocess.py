@@ -42,6 +42,10 @@ class CommandOptions:
     prune: Annotated[
         bool, typer.Option("--prune", help="Remove finished clips from OUT that are not asked for now.")
     ] = False
+    check: Annotated[
+        bool,
+        typer.Option(help="Compare every byte of finished shards with their digests (1 s per GB), or only sizes."),
+    ] = True
     allow_failures: Annotated[
         float, typer.Option(min=0, max=1, help="Share of clips that may drop before the exit code is 1.")
     ] = 0.05
@@ -75,7 +79,7 @@ def preprocess(
         settings,
         options,
         run=RunOptions(command.workers, command.scheduler, command.quiet),
-        selection=Selection(command.limit, command.retry, command.prune),
+        selection=Selection(command.limit, command.retry, command.prune, command.check),
     )
     if not command.quiet:
         for note in summary.notes:

@@ -9,9 +9,9 @@ import pyarrow.parquet as pq
 
 from cmet_pipelines.inventory import Inventory
 from cmet_pipelines.records import ClipOutcome
-from cmet_pipelines.shard_files import write_rows
-from cmet_pipelines.shards import SHARDS
-from talking_face.files import replacing
+from cmet_pipelines.shard_files import row_is_sound, write_shard
+from cmet_pipelines.shards import REMEDY, SHARDS
+from talking_face.sealed import Damaged
 
 
 class Assembly:
@@ -25,7 +25,6 @@ class Assembly:
     def __init__(self, inventory: Inventory, outcomes: dict[str, ClipOutcome]) -> None:
         self._job, self._staging, self._places = inventory.job, inventory.staging, inventory.places
         self.outcomes = outcomes
-        self._written_before = inventory.shards_on_disk()
         self._unfinished = [sum(clip_id not in outcomes for clip_id in ids) for ids in self._job.shards]
         self._shard_of = {clip_id: index for index, ids in enumerate(self._job.shards) for clip_id in ids}
 
@@ -47,13 +46,14 @@ class Assembly:
         """Writes a shard whose clips are all finished. If all clips of the shard were dropped, no file is written."""
         kept = kept_of(self._job.shards[index], self.outcomes)
         path = self._job.out / SHARDS / self._job.shard_name(index)
-        unchanged = path.name in self._written_before and all(
-            clip_id in self._places and self._places[clip_id][0] == path and not self._staging.has_record(clip_id)
-            for clip_id in kept
+        unchanged = all(
+            self._places.get(clip_id) == (path, group) and not self._staging.has_record(clip_id)
+            for group, clip_id in enumerate(kept)
         )
-        if kept and not unchanged:
-            with replacing(path, durable=True) as temporary, temporary.open("wb") as file:
-                write_rows(file, map(self._row, kept))
+        if not kept:
+            path.unlink(missing_ok=True)
+        elif not unchanged:
+            write_shard(path, map(self._row, kept))
             self._places.update({clip_id: (path, group) for group, clip_id in enumerate(kept)})
         self._staging.drop_records(kept)
 
@@ -61,8 +61,11 @@ class Assembly:
         if self._staging.has_record(clip_id):
             return self._staging.record(clip_id)
         path, group = self._places[clip_id]
-        with pq.ParquetFile(path) as file:
-            return file.read_row_group(group)
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            row = file.read_row_group(group)
+        if not row_is_sound(row):
+            raise Damaged(path, f"clip {clip_id}: it is not what was written", REMEDY)
+        return row
 
 
 def kept_of(clip_ids: list[str], outcomes: Mapping[str, ClipOutcome]) -> list[str]:

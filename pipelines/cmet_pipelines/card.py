@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,39 +10,47 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cmet_pipelines.job import Job, clip_labels, skipped_digest
+from cmet_pipelines.job import Job, skipped_digest
 from cmet_pipelines.readers import Skipped
-from cmet_pipelines.records import IDENTITY_FIELDS, LEDGER_SCHEMA, Card, CardHead, ClipOutcome, Counts
+from cmet_pipelines.records import (
+    IDENTITY_FIELDS,
+    INDEX_SCHEMA,
+    LEDGER_SCHEMA,
+    Card,
+    CardHead,
+    ClipOutcome,
+    Counts,
+)
+from cmet_pipelines.shard_files import describe
 from cmet_pipelines.shards import CARD, CLIPS, LEDGER, SHARDS
-from cmet_pipelines.source_files import relative_path
+from cmet_pipelines.source_files import relative_path, storable
 from talking_face.clip import Clip
-from talking_face.files import replacing, write_text
+from talking_face.names import printable
+from talking_face.sealed import write_sealed_json, write_sealed_table
 from talking_face.signature import digest
 
-_INDEX_SCHEMA = pa.schema([*IDENTITY_FIELDS, pa.field("shard", pa.string()), pa.field("row_group", pa.int32())])
 _LEDGER_LABELS = ("speaker", "emotion", "intensity", "view", "split")
 _VERSIONS = ("cmet-eval", "av", "mediapipe", "numpy", "pyarrow")
 
 
-def write_unfinished_card(job: Job, labels: Mapping[str, str]) -> None:
-    """Writes the card of an unfinished set. `labels`: from an earlier card, the digest of each clip's labels."""
-    _write_card(job.out, {**card_head(job), "complete": False, "labels": dict(labels)})
+def write_unfinished_card(job: Job) -> None:
+    """Writes the card of an unfinished set."""
+    _write_card(job.out, {**card_head(job), "complete": False})
 
 
 def write_tables_and_card(job: Job, outcomes: Mapping[str, ClipOutcome]) -> Card:
     """Writes clips.parquet, ledger.parquet and the finished card. Every clip must have an outcome."""
-    names = [job.shard_name(index) for index in range(len(job.shards))]
-    sizes = {name: path.stat().st_size for name in names if (path := job.out / SHARDS / name).is_file()}
-    index = index_table(job.out / SHARDS, list(sizes))
-    _write_table(job.out / CLIPS, index)
-    _write_table(job.out / LEDGER, ledger_table(job, outcomes))
+    paths = [job.out / SHARDS / job.shard_name(index) for index in range(len(job.shards))]
+    shards = {path.name: describe(path) for path in paths if path.is_file()}
+    index = index_table(job.out / SHARDS, list(shards), outcomes)
+    write_sealed_table(index, job.out / CLIPS, durable=True)
+    write_sealed_table(ledger_table(job, outcomes), job.out / LEDGER, durable=True)
     card: Card = {
         **card_head(job),
         "complete": True,
         "digest": _content_digest(job, index, outcomes),
         "counts": _counts(index, outcomes, job.skipped),
-        "shards": dict(sorted(sizes.items())),
-        "labels": {clip.clip_id: digest(clip_labels(clip), 8) for clip in job.clips},
+        "shards": dict(sorted(shards.items())),
     }
     _write_card(job.out, card)
     return card
@@ -60,20 +66,28 @@ def card_head(job: Job) -> CardHead:
         "split_preset": job.preset,
         "manifest": job.manifest,
         "skipped": skipped_digest(job.skipped),
-        "notes": job.notes,
+        "notes": [storable(note, str(job.root)) for note in job.notes],
         "versions": {name: _version(name) for name in _VERSIONS},
     }
 
 
-def index_table(folder: Path, names: Sequence[str]) -> pa.Table:
-    """Identity columns of every clip in the shards `names`, with the clip's `shard` and `row_group`."""
+def index_table(folder: Path, names: Sequence[str], outcomes: Mapping[str, ClipOutcome]) -> pa.Table:
+    """clips.parquet: the identity columns of every clip in the shards `names`, and the columns of INDEX_SCHEMA."""
     columns = [field.name for field in IDENTITY_FIELDS]
     tables = []
     for name in names:
-        table = pq.read_table(folder / name, columns=columns)
-        table = table.append_column("shard", pa.array([name] * len(table), pa.string()))
-        tables.append(table.append_column("row_group", pa.array(range(len(table)), pa.int32())))
-    return pa.concat_tables([t.cast(_INDEX_SCHEMA) for t in tables]) if tables else _INDEX_SCHEMA.empty_table()
+        table = pq.read_table(folder / name, columns=columns, page_checksum_verification=True)
+        clips = [outcomes[clip_id] for clip_id in table["clip_id"].to_pylist()]
+        added = {
+            "shard": [name] * len(table),
+            "row_group": list(range(len(table))),
+            "entry": [outcome["entry"] for outcome in clips],
+            "audio_sha256": [outcome["audio_sha256"] for outcome in clips],
+        }
+        for column, values in added.items():
+            table = table.append_column(column, pa.array(values, INDEX_SCHEMA.field(column).type))
+        tables.append(table.cast(INDEX_SCHEMA))
+    return pa.concat_tables(tables) if tables else INDEX_SCHEMA.empty_table()
 
 
 def ledger_table(job: Job, outcomes: Mapping[str, ClipOutcome]) -> pa.Table:
@@ -91,8 +105,10 @@ def _ledger_labels(job: Job, clip: Clip) -> dict[str, object]:
 
 def _skipped_row(job: Job, skip: Skipped) -> dict[str, object]:
     path = Path(skip.path)
-    shown = Path(os.path.relpath(path, job.root)).as_posix() if path.is_absolute() else skip.path
-    row: dict[str, object] = {"source": shown, "stage": "discover", "reason": skip.reason.value, "detail": skip.detail}
+    inside = path.is_absolute() and path.is_relative_to(job.root)
+    shown = str(path.relative_to(job.root)) if inside else path.name if path.is_absolute() else skip.path
+    row: dict[str, object] = {"source": printable(shown), "stage": "discover", "reason": skip.reason.value}
+    row["detail"] = storable(skip.detail, str(job.root))
     if skip.clip is None:
         return {**row, "status": "skipped"}
     return {**row, "status": "excluded", "clip_id": skip.clip.clip_id, **_ledger_labels(job, skip.clip)}
@@ -134,10 +150,5 @@ def _version(name: str) -> str:
         return "absent"
 
 
-def _write_table(path: Path, table: pa.Table) -> None:
-    with replacing(path, durable=True) as temporary, temporary.open("wb") as file:
-        pq.write_table(table, file, compression="zstd")
-
-
 def _write_card(out: Path, card: Card) -> None:
-    write_text(out / CARD, json.dumps(card, indent=1, ensure_ascii=False) + "\n", durable=True)
+    write_sealed_json(out / CARD, card, indent=1, durable=True)

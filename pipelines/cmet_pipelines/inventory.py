@@ -1,76 +1,77 @@
-"""Lists the clips that earlier runs finished in an output folder, and decides which clips can be used again."""
+"""Lists the clips that earlier runs finished in an output folder, and decides which clips can be used again.
+
+A finished clip is used again if its labels, its source files and its stored row are unchanged. Damaged files are
+treated as absent, so the run repairs them: the clips of a damaged shard are processed again, and tables and card are
+written again.
+"""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
+from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cmet_pipelines.job import STAGING, Job, clip_labels, skipped_digest
-from cmet_pipelines.records import Card, ClipOutcome
-from cmet_pipelines.shards import CARD, CLIPS, LEDGER, SHARDS
-from cmet_pipelines.source_files import source_bytes
+from cmet_pipelines.job import STAGING, Job, skipped_digest
+from cmet_pipelines.out_folder import LOCK
+from cmet_pipelines.records import Card, ClipOutcome, ShardFile
+from cmet_pipelines.shards import CARD, CLIPS, LEDGER, SHARDS, shard_problem
+from cmet_pipelines.source_files import file_state, hash_or_none
 from cmet_pipelines.staging import Staging
+from talking_face.clip import Clip
 from talking_face.files import STRAY
+from talking_face.progress import Progress
 from talking_face.reasons import Reason, UserError
-from talking_face.signature import digest
+from talking_face.sealed import Damaged, check_sealed_table, read_sealed_json, read_sealed_table
 
-LOCK = ".lock"
 # If a clip was dropped for one of these reasons, the cause was possibly the machine and not the clip. So the option
 # `retry` processes such clips again.
 TRANSIENT = frozenset({Reason.DEADLINE, Reason.CRASHED, Reason.UNREADABLE, Reason.MISSING_FILE})
+_REPAIR = "it is repaired now"  # the remedy of damage that this run finds
 
 
 class Inventory:
     """The results of earlier runs with the same settings in the output folder of a job.
 
-    Raises UserError if the folder holds other files, a damaged card, or shards that were computed with other settings.
+    Args:
+        job: the job.
+        check: True: every byte of the shards is compared with the shard's digest, about 1 s per GB. False: only the
+            size and the footer of every shard that a finished card names.
+        quiet: True: the progress of the check is not printed.
+
+    Raises UserError if the folder holds other files, or shards that were computed with other settings.
     """
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, *, check: bool = True, quiet: bool = False) -> None:
         self.job = job
         self.staging = Staging(job.staging)
+        self.damage: list[Damaged] = []  # damaged files that this run repairs
         self.card = self._read_card()
-        self.places: dict[str, tuple[Path, int]] = {}  # file and row group of every clip that is in a shard
+        self.places: dict[str, tuple[Path, int]] = {}  # file and row group of every clip that is in a sound shard
+        self._check, self._quiet = check, quiet
+        self._touched = False  # whether a source has a new time, but its old content
 
     def kept_before(self) -> set[str]:
         """Ids of the kept clips in the finished set of the folder. Empty if there is no finished set."""
-        path = self.job.out / CLIPS
-        return set(pq.read_table(path, columns=["clip_id"]).column(0).to_pylist()) if path.is_file() else set()
+        return {clip_id for clip_id, outcome in self._recorded.items() if outcome["status"] == "kept"}
 
-    def is_current(self) -> bool:
-        """Whether the folder holds a finished set of exactly the job's clips, and no file of the set is missing."""
+    def is_complete(self, outcomes: Mapping[str, ClipOutcome]) -> bool:
+        """Whether the folder holds a finished, undamaged set of exactly the job's clips, with these usable outcomes."""
         card, out = self.card, self.job.out
-        if card is None or not card.get("complete"):
-            return False
-        present = all(
-            (path := out / SHARDS / name).is_file() and path.stat().st_size == size
-            for name, size in card.get("shards", {}).items()
-        )
         return (
-            card.get("manifest") == self.job.manifest
-            and "excluded" in card.get("counts", {})  # cards of an earlier version lack this key and are written again
-            and card.get("skipped") == skipped_digest(self.job.skipped)
-            and present
+            card is not None
+            and bool(card.get("complete"))
+            and not self.damage
+            and not self._touched
+            and card["manifest"] == self.job.manifest
+            and card["skipped"] == skipped_digest(self.job.skipped)
+            and outcomes.keys() == self.job.by_id.keys()
             and (out / CLIPS).is_file()
             and (out / LEDGER).is_file()
-            and not self._resized(self.ledger)
         )
-
-    def has_transient_failures(self) -> bool:
-        """Whether the finished set dropped a clip for a transient reason."""
-        return any(is_transient(outcome) for outcome in self.ledger.values())
-
-    @cached_property
-    def ledger(self) -> dict[str, ClipOutcome]:
-        """Outcomes of all clips in the folder's ledger, by clip_id."""
-        path = self.job.out / LEDGER
-        rows = pq.read_table(path).to_pylist() if path.is_file() else []
-        return {row["clip_id"]: _outcome_of(row) for row in rows if row["status"] in ("kept", "dropped")}
 
     def remove_strays(self) -> None:
         """Removes temporary files that a killed run left."""
@@ -86,43 +87,54 @@ class Inventory:
         Args:
             retry: whether clips that were dropped for a transient reason are processed again.
         """
-        outcomes = self.staging.outcomes()
         self.places.update(self._clips_in_shards())
-        if self.card:  # the ledger of the earlier run is valid until this run replaces it
-            labels = self.card.get("labels", {})
-            for clip_id, outcome in self.ledger.items():
-                clip = self.job.by_id.get(clip_id)
-                if clip is not None and labels.get(clip_id) == digest(clip_labels(clip), 8):
-                    outcomes.setdefault(clip_id, outcome)
-        resized = self._resized(outcomes)
+        # The staging folder is emptied at the end of a run. So an outcome in this folder is newer than the ledger.
+        outcomes = {**self._recorded, **self.staging.outcomes()}
         for clip_id, outcome in list(outcomes.items()):
+            clip = self.job.by_id.get(clip_id)
             lost = outcome["status"] == "kept" and not self._is_stored(clip_id)
             again = retry and is_transient(outcome)
-            if clip_id in resized or lost or again or clip_id not in self.job.by_id:
+            if clip is None or lost or again or not self._is_unchanged(clip, outcome):
                 self.staging.forget(clip_id)
                 del outcomes[clip_id]
         return outcomes
 
-    def shards_on_disk(self) -> set[str]:
-        """Names of this job's shards that an earlier run wrote."""
-        names = (self.job.shard_name(index) for index in range(len(self.job.shards)))
-        return {name for name in names if (self.job.out / SHARDS / name).is_file()}
+    @cached_property
+    def _recorded(self) -> dict[str, ClipOutcome]:
+        """The outcomes in ledger.parquet. For kept clips that are not there, the outcomes in clips.parquet."""
+        ledger, index = self._table(LEDGER), self._table(CLIPS)
+        kept = {"status": "kept", "stage": "", "reason": "", "detail": ""}
+        rows = [{**row, **kept} for row in index] + [row for row in ledger if row["status"] in ("kept", "dropped")]
+        return {row["clip_id"]: _outcome_of(row) for row in rows}
+
+    def _table(self, name: str) -> list[dict[str, Any]]:
+        path = self.job.out / name
+        try:
+            return read_sealed_table(path, _REPAIR).to_pylist()
+        except FileNotFoundError:
+            return []
+        except Damaged as damage:
+            self.damage.append(damage)
+            return []
 
     def _read_card(self) -> Card | None:
         """The card of an earlier run with the same settings. None if no earlier run finished a clip."""
-        job = self.job
-        path = job.out / CARD
+        job, path = self.job, self.job.out / CARD
         try:
-            card: Card = json.loads(path.read_text("utf-8"))
+            card = cast(Card, read_sealed_json(path, _REPAIR))
         except FileNotFoundError:
-            if others := _other_files(job.out):
+            others = _other_files(job.out)
+            if others and not self._has_begun(job.key):
                 raise UserError(
                     f"{job.out} holds other files ({others[0]}, ...); give an empty or a new folder"
                 ) from None
             return None
-        except ValueError:
-            raise UserError(f"{path} is damaged; remove {job.out} and run again") from None
-        theirs, ours = card.get("settings", {}), job.content
+        except Damaged as damage:
+            if not self._has_begun(job.key):  # then the settings of the folder are unknown
+                raise Damaged(path, damage.problem, f"remove {job.out}, or give a new folder, and run again") from None
+            self.damage.append(damage)
+            return None
+        theirs, ours = card["settings"], job.content
         if theirs == ours:
             return card
         if not (card.get("complete") or self._has_begun()):
@@ -133,37 +145,62 @@ class Inventory:
             f"{job.out} was made with other settings ({lines}).\nGive another folder, or the same settings."
         )
 
-    def _has_begun(self) -> bool:
+    def _has_begun(self, key: str = "*") -> bool:
+        """Whether a run with the settings' hash `key` stored a clip; by default, any run."""
         out = self.job.out
-        return any((out / SHARDS).glob("[!.]*.parquet")) or any((out / STAGING).glob("*/[!.]*.json"))
+        begun = f"{key}-*.parquet" if key != "*" else "[!.]*.parquet"
+        return any((out / SHARDS).glob(begun)) or any((out / STAGING).glob(f"{key}/[!.]*.json"))
 
     def _clips_in_shards(self) -> dict[str, tuple[Path, int]]:
-        """File and row group of every clip in the shards on disk, including shards of an earlier selection of clips."""
+        """File and row group of every clip in the sound shards on disk, also in shards of an earlier selection."""
         places: dict[str, tuple[Path, int]] = {}
-        for path in sorted((self.job.out / SHARDS).glob(f"{self.job.key}-*.parquet")):
-            try:
-                ids = pq.read_table(path, columns=["clip_id"]).column(0).to_pylist()
-            except (pa.ArrowInvalid, OSError):
-                path.unlink(missing_ok=True)
-                continue
-            places.update({clip_id: (path, group) for group, clip_id in enumerate(ids)})
+        paths = sorted((self.job.out / SHARDS).glob(f"{self.job.key}-*.parquet"))
+        named = self.card.get("shards", {}) if self.card else {}
+        absent = named.keys() - {path.name for path in paths}
+        self.damage += [Damaged(self.job.out / SHARDS / name, "it is missing", _REPAIR) for name in sorted(absent)]
+        with Progress(len(paths), "shards", "checking", self._quiet) as progress:
+            for path in paths:
+                try:
+                    places.update(self._clips_in(path, named.get(path.name)))
+                except Damaged as damage:
+                    self.damage.append(damage)
+                progress.advance()
         return places
+
+    def _clips_in(self, path: Path, expected: ShardFile | None) -> dict[str, tuple[Path, int]]:
+        """File and row group of every clip in a shard. Raises Damaged."""
+        if expected is not None and (problem := shard_problem(path, expected)):
+            raise Damaged(path, problem, _REPAIR)
+        if self._check or expected is None:
+            check_sealed_table(path, _REPAIR)
+        try:
+            ids = pq.read_table(path, columns=["clip_id"]).column(0).to_pylist()
+        except (pa.ArrowException, OSError) as error:
+            raise Damaged(path, " ".join(str(error).split())[:100], _REPAIR) from None
+        return {clip_id: (path, group) for group, clip_id in enumerate(ids)}
 
     def _is_stored(self, clip_id: str) -> bool:
         return self.staging.has_record(clip_id) or clip_id in self.places
 
-    def _resized(self, outcomes: Mapping[str, ClipOutcome]) -> set[str]:
-        """Ids of the clips whose file size differs from the size in the outcome, because the file was replaced."""
-        changed = set()
-        for clip_id, outcome in outcomes.items():
-            clip = self.job.by_id.get(clip_id)
-            before = outcome.get("source_bytes")
-            if clip is None or before is None:
+    def _is_unchanged(self, clip: Clip, outcome: ClipOutcome) -> bool:
+        """Whether labels, names and source files of a clip are those of the outcome.
+
+        A file with another time but the same size and hash is unchanged; the outcome gets the new time.
+        """
+        if outcome["entry"] != self.job.entries[clip.clip_id]:
+            return False
+        sources = {"source": clip.video} | ({"audio": clip.audio} if clip.audio else {})
+        found = cast(dict[str, object], outcome)
+        for kind, source in sources.items():
+            state = file_state(source)
+            before = (found[f"{kind}_bytes"], found[f"{kind}_mtime_ns"])
+            if state is None or state == before:
                 continue
-            size = source_bytes(clip.video)
-            if size is not None and size != before:
-                changed.add(clip_id)
-        return changed
+            if before[0] not in (None, state.bytes) or hash_or_none(source) != found[f"{kind}_sha256"]:
+                return False
+            found[f"{kind}_bytes"], found[f"{kind}_mtime_ns"] = state
+            self._touched = True
+        return True
 
 
 def is_transient(outcome: ClipOutcome) -> bool:

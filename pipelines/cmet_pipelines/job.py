@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -47,9 +48,17 @@ class Job:
         return digest(self.content, 8)
 
     @cached_property
+    def entries(self) -> dict[str, str]:
+        """For every clip_id, a digest of the clip's labels and of the names of its picture and sound files.
+
+        Transcripts, rows of label files and lists are labels here: their content is in the digest.
+        """
+        return {clip.clip_id: digest(clip_labels(clip) | self._names(clip), 16) for clip in self.clips}
+
+    @cached_property
     def manifest(self) -> str:
-        """Digest of the labels and files of all clips."""
-        return digest([clip_labels(clip) | {"source": self.relative(clip)} for clip in self.clips])
+        """Digest of the entries of all clips."""
+        return digest(self.entries)
 
     @cached_property
     def shards(self) -> list[list[str]]:
@@ -58,8 +67,8 @@ class Job:
 
     @property
     def staging(self) -> Path:
-        """Folder for finished clips whose shard is not written yet."""
-        return self.out / STAGING / f"{self.key}-{self.manifest}"
+        """Folder of the finished clips whose shard is not written yet. It does not depend on the selected clips."""
+        return self.out / STAGING / self.key
 
     def shard_name(self, index: int) -> str:
         """File name of a shard."""
@@ -68,6 +77,10 @@ class Job:
     def relative(self, clip: Clip) -> str:
         """The path of the clip's video, relative to the root."""
         return relative_path(clip.video, str(self.root))
+
+    def _names(self, clip: Clip) -> dict[str, str | None]:
+        sound = relative_path(clip.audio, str(self.root)) if clip.audio is not None else None
+        return {"source": self.relative(clip), "audio_source": sound}
 
 
 def plan_job(
@@ -86,7 +99,7 @@ def plan_job(
     """
     found = readers.discover(dataset, root, options, defects=settings.defects)
     root = root.resolve()
-    if out.resolve() == root or root in out.resolve().parents:
+    if Path(os.path.realpath(out)).is_relative_to(root):  # Path.resolve fails for a link that leads to itself
         raise UserError(f"{out} is inside {root}; write shards outside the dataset, which is never changed")
     preset = splits.resolve(settings.split, dataset, found.clips)
     clips = splits.assign(preset, found.clips)

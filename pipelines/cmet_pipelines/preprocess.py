@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import errno
-import fcntl
 import shutil
+import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,12 +18,14 @@ from cmet_pipelines import readers
 from cmet_pipelines.assembly import Assembly
 from cmet_pipelines.card import write_tables_and_card, write_unfinished_card
 from cmet_pipelines.clip_task import TASK, drop, new_outcome
-from cmet_pipelines.inventory import LOCK, TRANSIENT, Inventory
+from cmet_pipelines.inventory import TRANSIENT, Inventory
 from cmet_pipelines.job import STAGING, Job, plan_job
+from cmet_pipelines.out_folder import disk_error, output_folder
 from cmet_pipelines.processing import ProcessingSettings
 from cmet_pipelines.readers import ReaderOptions
 from cmet_pipelines.records import Card, ClipOutcome
 from cmet_pipelines.shards import SHARDS
+from cmet_pipelines.source_files import storable
 from cmet_pipelines.staging import Staging
 from talking_face.clip import Clip
 from talking_face.execution.options import RunOptions
@@ -45,6 +46,7 @@ class Selection:
     limit: int | None = None  # maximum number of clips: the first `limit` clips in the order of clip_id are used
     retry: bool = False  # process clips again that an earlier run dropped for a transient reason (inventory.TRANSIENT)
     prune: bool = False  # remove those clips from a finished set that this run does not select or does not find
+    check: bool = True  # compare every byte of finished shards with their digests, not only sizes and footers
 
 
 @dataclass(frozen=True)
@@ -107,34 +109,35 @@ def preprocess(
         for a wrong argument: an unknown dataset, split or list of clips, or `out` inside `root`;
         if `out` holds a shard set with other settings, or another run is writing to `out`;
         if kept clips of a finished set are not selected now, and `prune` is False;
-        if the disk is full, or every clip crashes in the same way.
+        if the disk is full or `out` cannot be written, or every clip crashes in the same way.
     """
     run, selection = run or RunOptions(), selection or Selection()
     options = options or readers.get_reader(dataset).options()
     settings, files = settings or ProcessingSettings(), files or ModelFiles.from_environment()
     job = plan_job(dataset, Path(root), Path(out), settings, options, selection.limit, files=files)
-    with _disk_errors(job.out):
-        job.out.mkdir(parents=True, exist_ok=True)
-        with _locked(job.out):
-            return _run(job, run, selection)
+    with output_folder(job.out):
+        return _run(job, run, selection)
 
 
 def _run(job: Job, run: RunOptions, selection: Selection) -> PreprocessSummary:
     """Finishes the shard set. The output folder must be locked."""
-    inventory = Inventory(job)
+    inventory = Inventory(job, check=selection.check, quiet=run.quiet)
     gone = inventory.kept_before() - job.by_id.keys()
     if gone and not selection.prune:
         raise UserError(
             f"{len(gone)} finished clips in {job.out} are not asked for now, or no longer under {job.root} "
             f"({min(gone)}).\nGive another folder, or --prune to remove them."
         )
-    if inventory.is_current() and not (selection.retry and inventory.has_transient_failures()):
+    inventory.remove_strays()
+    finished = inventory.finished(selection.retry)
+    if inventory.is_complete(finished):
         assert inventory.card is not None
         return _summary(job, inventory.card, computed=0)
-    inventory.remove_strays()
+    for damage in inventory.damage:
+        print(damage, file=sys.stderr)
     (job.out / SHARDS).mkdir(exist_ok=True)
-    write_unfinished_card(job, inventory.card.get("labels", {}) if inventory.card else {})
-    assembly = Assembly(inventory, inventory.finished(selection.retry))
+    write_unfinished_card(job)
+    assembly = Assembly(inventory, finished)
     computed = _process_missing(job, run, assembly)
     card = write_tables_and_card(job, assembly.outcomes)
     _remove_leftovers(job, card)
@@ -160,7 +163,12 @@ def _outcomes(job: Job, todo: Sequence[Clip], run: RunOptions, progress: Progres
     crashes = EqualCrashes(staging)
     folder, root = str(job.staging.resolve()), str(job.root)
     tasks = [
-        Task(clip.clip_id, (clip, job.settings, folder, root, job.files), job.settings.deadline_s) for clip in todo
+        Task(
+            clip.clip_id,
+            (clip, job.entries[clip.clip_id], job.settings, folder, root, job.files),
+            job.settings.deadline_s,
+        )
+        for clip in todo
     ]
     for result in run_tasks(TASK, tasks, workers=run.workers, scheduler=run.scheduler, progress=progress):
         if result.error is None:
@@ -168,7 +176,7 @@ def _outcomes(job: Job, todo: Sequence[Clip], run: RunOptions, progress: Progres
             yield result.value
             continue
         if result.error.reason is Reason.NO_SPACE:
-            raise _no_space(job.out)
+            raise disk_error(job.out, OSError(errno.ENOSPC, result.error.detail))
         outcome = _failed(job, result)
         staging.put(outcome, None)
         yield outcome
@@ -177,8 +185,8 @@ def _outcomes(job: Job, todo: Sequence[Clip], run: RunOptions, progress: Progres
 def _failed(job: Job, result: TaskResult) -> ClipOutcome:
     """The outcome of a clip whose process died or was stopped at the deadline."""
     assert result.error is not None
-    outcome = new_outcome(job.by_id[result.key], str(job.root))
-    drop(outcome, result.stage, result.error.reason, result.error.detail)
+    outcome = new_outcome(job.by_id[result.key], job.entries[result.key], str(job.root))
+    drop(outcome, result.stage, result.error.reason, storable(result.error.detail, str(job.root)))
     outcome["seconds"] = result.seconds
     return outcome
 
@@ -231,38 +239,3 @@ def _summary(job: Job, card: Card, computed: int) -> PreprocessSummary:
         counts["reasons"],
         notes=job.notes,
     )
-
-
-@contextmanager
-def _disk_errors(out: Path) -> Iterator[None]:
-    """Replaces an OSError by a UserError if the disk is full or the folder cannot be written."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise _no_space(out) from None
-        if error.errno in (errno.EACCES, errno.EROFS, errno.EEXIST, errno.ENOTDIR):
-            raise UserError(f"cannot write to {out}: {error.strerror}") from None
-        raise
-
-
-def _no_space(out: Path) -> UserError:
-    free = shutil.disk_usage(out).free / 1e6
-    return UserError(
-        f"the disk of {out} is full ({free:.1f} MB free). No half-written file is left.\n"
-        "Free some space and run the same command again: it resumes where it stopped."
-    )
-
-
-@contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    """Locks the folder, so that a second run cannot write to it.
-
-    The kernel releases the lock when this process ends, also if the process is killed.
-    """
-    with (out / LOCK).open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"another run is writing to {out}; wait for it, or give another folder") from None
-        yield

@@ -17,7 +17,7 @@ from cmet_pipelines.collectors import CropFigures, FaceWindows, Thumbnails
 from cmet_pipelines.frames_codec import get_codec
 from cmet_pipelines.processing import ProcessingSettings
 from cmet_pipelines.records import ClipRecord
-from cmet_pipelines.shard_files import clip_digest
+from cmet_pipelines.shard_files import set_digests
 from cmet_pipelines.source_files import relative_path
 from talking_face.clip import Clip, MediaSource
 from talking_face.execution.stage import enter_stage
@@ -392,6 +392,7 @@ def make_record(
         "identity_distance": encoded.identity_distance,
         "warnings": work.warnings,
         "clip_digest": "",
+        "column_digests": [],
         "frames": encoded.frames,
         "landmarks": placed.landmarks,
         "landmarks_smoothed": placed.smoothed,
@@ -400,7 +401,7 @@ def make_record(
         "crop_transform": placed.stored,
         "audio": audio.samples,
     }
-    record["clip_digest"] = clip_digest(record)
+    set_digests(record)
     return record
 
 

@@ -13,11 +13,11 @@ import pyarrow as pa
 
 from talking_face.arrow import About, Flat, Int8, Int32, Int64, schema_of
 
-SCHEMA_VERSION = "2"
+SCHEMA_VERSION = "3"
 
 
 class ClipIdentity(TypedDict):
-    """All values of a clip except the arrays. clips.parquet has these columns and also `shard` and `row_group`."""
+    """All values of a clip except the arrays. INDEX_SCHEMA adds the columns that only clips.parquet has."""
 
     clip_id: str
     dataset: str
@@ -57,7 +57,8 @@ class ClipIdentity(TypedDict):
     scene_cuts: Annotated[list[Int32], About("frames with which another shot begins")]
     identity_distance: Annotated[float | None, About("dlib, across cuts and jumps; over 0.6: two people")]
     warnings: Annotated[list[str], About("what was noticed, in short")]
-    clip_digest: Annotated[str, About("SHA-256 of all other columns")]
+    clip_digest: Annotated[str, About("SHA-256 of all other columns except column_digests")]
+    column_digests: Annotated[list[str], About("of each array column, in their order: 32 digits of the SHA-256")]
 
 
 class ClipArrays(TypedDict):
@@ -90,8 +91,13 @@ class ClipOutcome(TypedDict):
     reason: str
     detail: str
     source_bytes: int | None
+    source_mtime_ns: int | None
     source_sha256: str | None
-    seconds: float
+    audio_bytes: int | None
+    audio_mtime_ns: int | None
+    audio_sha256: str | None
+    entry: str
+    seconds: float | None
 
 
 class LedgerRow(TypedDict):
@@ -110,7 +116,12 @@ class LedgerRow(TypedDict):
     split: str | None
     audio_source: Annotated[str | None, About("the clip's separate sound file, used or not")]
     source_bytes: Int64 | None
+    source_mtime_ns: Annotated[Int64 | None, About("time of the last change of the video or archive, ns since 1970")]
     source_sha256: str | None
+    audio_bytes: Annotated[Int64 | None, About("of the separate sound file, as the next two columns")]
+    audio_mtime_ns: Int64 | None
+    audio_sha256: str | None
+    entry: Annotated[str | None, About("digest of the clip's labels and of the names of its files")]
     seconds: float | None
 
 
@@ -129,6 +140,13 @@ class Counts(TypedDict):
     speaker: dict[str, int]
     split: dict[str, int]
     reasons: dict[str, int]  # number of dropped clips per reason
+
+
+class ShardFile(TypedDict):
+    """What a reader of a shard compares before it parses the shard."""
+
+    bytes: int  # size of the file
+    footer: str  # SHA-256 of the file's footer, which names the places of all columns
 
 
 class CardHead(TypedDict):
@@ -151,11 +169,18 @@ class Card(CardHead, total=False):
     complete: bool
     digest: str
     counts: Counts
-    shards: dict[str, int]  # size in bytes by file name
-    labels: dict[str, str]  # digest of the clip's labels by clip_id
+    shards: dict[str, ShardFile]  # by file name
 
 
 IDENTITY_FIELDS: tuple[pa.Field, ...] = tuple(schema_of(ClipIdentity))
 ARRAY_FIELDS: tuple[pa.Field, ...] = tuple(schema_of(ClipArrays))
 SCHEMA = pa.schema([*IDENTITY_FIELDS, *ARRAY_FIELDS], {"schema_version": SCHEMA_VERSION})
 LEDGER_SCHEMA = schema_of(LedgerRow)
+# clips.parquet. With `entry` and `audio_sha256`, a lost ledger can be replaced for the kept clips.
+INDEX_SCHEMA = pa.schema(
+    [
+        *IDENTITY_FIELDS,
+        *(pa.field("shard", pa.string()), pa.field("row_group", pa.int32())),
+        *(pa.field("entry", pa.string()), pa.field("audio_sha256", pa.string())),
+    ]
+)

@@ -1,17 +1,19 @@
-"""Writes shards: assigns clips to files, makes tables of one row per clip, and writes them with fixed encodings."""
+"""Writes shards: assigns clips to files, makes tables of one row per clip with digests, and writes sealed files."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import BinaryIO, cast
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from cmet_pipelines.frames_codec import FrameCodec
-from cmet_pipelines.records import ARRAY_FIELDS, IDENTITY_FIELDS, SCHEMA
+from cmet_pipelines.records import ARRAY_FIELDS, IDENTITY_FIELDS, SCHEMA, ClipRecord, ShardFile
+from talking_face.files import sha256_of
+from talking_face.sealed import parquet_footer, sealed_writer
 from talking_face.signature import canonical_json
 
 SHARD_BYTES = 128 << 20
@@ -28,18 +30,58 @@ def to_table(record: Mapping[str, object]) -> pa.Table:
     for field in SCHEMA:
         value = record[field.name]
         if isinstance(value, np.ndarray):
-            values = pa.array(value.reshape(-1), field.type.value_type)
+            values = _arrow(value, field)
             columns.append(pa.ListArray.from_arrays(pa.array([0, len(values)], pa.int32()), values, type=field.type))
         else:
             columns.append(pa.array([value], field.type))
     return pa.table(columns, schema=SCHEMA)
 
 
-def clip_digest(record: Mapping[str, object]) -> str:
-    """SHA-256 of the values of all columns except `clip_digest`, in the order of the schema; 64 hex digits."""
+def _arrow(value: object, field: pa.Field) -> pa.Array:
+    """The elements of an array column as a flat Arrow array."""
+    return pa.array(value.reshape(-1) if isinstance(value, np.ndarray) else value, field.type.value_type)
+
+
+def set_digests(record: dict[str, Any] | ClipRecord) -> None:
+    """Computes the values of `clip_digest` and `column_digests` from all other columns of the record."""
+    values: Mapping[str, object] = {**record}
+    record["clip_digest"] = _clip_digest(values)
+    record["column_digests"] = [column_digest(_arrow(values[field.name], field)) for field in ARRAY_FIELDS]
+
+
+def column_digest(values: pa.Array) -> str:
+    """32 hex digits of the SHA-256 of one array column of one clip: of its numbers, or of its blobs and their sizes."""
+    sha = hashlib.sha256()
+    if pa.types.is_binary(values.type):
+        _, offsets, data = values.buffers()
+        ends = np.frombuffer(offsets, np.int32)[values.offset : values.offset + len(values) + 1]
+        sha.update(np.diff(ends).tobytes())
+        sha.update(memoryview(data)[ends[0] : ends[-1]] if len(values) else b"")
+    else:
+        numbers = values.to_numpy(zero_copy_only=False)
+        sha.update(numbers.dtype.str.encode())
+        sha.update(numbers.tobytes())
+    return sha.hexdigest()[:32]
+
+
+def row_is_sound(row: pa.Table) -> bool:
+    """Whether the `clip_digest` of a stored row is the digest of the other columns of this row."""
+    record: dict[str, object] = {}
+    for field in SCHEMA:
+        cell = row.column(field.name)[0]
+        if field in ARRAY_FIELDS and field.name != "frames":
+            shape = [int(side) if side.isdigit() else -1 for side in field.metadata[b"shape"].decode().split(",")]
+            record[field.name] = cell.values.to_numpy(zero_copy_only=False).reshape(shape)
+        else:
+            record[field.name] = cell.as_py()
+    return _clip_digest(record) == record["clip_digest"]
+
+
+def _clip_digest(record: Mapping[str, object]) -> str:
+    """SHA-256 of the values of all columns except the digests, in the order of the schema; 64 hex digits."""
     sha = hashlib.sha256()
     for field in SCHEMA:
-        if field.name == "clip_digest":
+        if field.name in ("clip_digest", "column_digests"):
             continue
         value = record[field.name]
         sha.update(f"\0{field.name}\0".encode())
@@ -69,8 +111,8 @@ def plan(clip_ids: Sequence[str], per_shard: int) -> list[list[str]]:
     return [ordered[start : start + per_shard] for start in range(0, len(ordered), per_shard)]
 
 
-def write_rows(file: BinaryIO, rows: Iterable[pa.Table]) -> None:
-    """Writes one shard from tables of one row each, one table at a time. The same rows give the same bytes."""
+def write_shard(path: Path, rows: Iterable[pa.Table]) -> None:
+    """Writes one sealed shard from tables of one row each, one table at a time. The same rows give the same bytes."""
     leaves = {field.name: f"{field.name}.list.element" for field in ARRAY_FIELDS}
     compression = {field.name: "zstd" for field in IDENTITY_FIELDS} | {leaf: "zstd" for leaf in leaves.values()}
     for field in IDENTITY_FIELDS:
@@ -78,9 +120,10 @@ def write_rows(file: BinaryIO, rows: Iterable[pa.Table]) -> None:
             compression[f"{field.name}.list.element"] = compression.pop(field.name)
     compression[leaves["frames"]] = "none"  # frames are already encoded; zstd saves less than 1% and slows reading
     encoding = {leaves[name]: "BYTE_STREAM_SPLIT" for name in _FLOATS} | {leaves["audio"]: "DELTA_BINARY_PACKED"}
-    with pq.ParquetWriter(
-        file,
+    with sealed_writer(
+        path,
         SCHEMA,
+        durable=True,
         compression=compression,
         compression_level={name: 3 for name, kind in compression.items() if kind == "zstd"},
         use_dictionary=False,
@@ -91,3 +134,9 @@ def write_rows(file: BinaryIO, rows: Iterable[pa.Table]) -> None:
     ) as writer:
         for row in rows:
             writer.write_table(row, row_group_size=ROW_GROUP_CLIPS)
+
+
+def describe(path: Path) -> ShardFile:
+    """The size of a shard and the digest of its footer, as the card stores them. Raises OSError if there is no file."""
+    with path.open("rb") as file:
+        return {"bytes": path.stat().st_size, "footer": sha256_of(parquet_footer(file))}

@@ -7,16 +7,21 @@ docs/reference/shards.md explains every column. A folder that preprocessing wrot
     shards/*.parquet  the clips
 Every clip is one row group of its Parquet file. So one clip, or one column of a clip, can be loaded without the rest of
 the file.
+
+Everything that is read is checked before it is used, so that a changed bit never changes a value:
+    dataset.json, clips.parquet, ledger.parquet: the digest of the whole file (`talking_face.sealed`)
+    the footer of a shard: its digest in dataset.json, each time the shard is opened
+    an array column of a clip: its digest in clips.parquet, once in each ShardSet
 """
 
 from __future__ import annotations
 
-import json
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import cast
+from typing import NamedTuple, cast
 
 import numpy as np
 import pandas as pd
@@ -24,32 +29,46 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cmet_pipelines.frames_codec import get_codec
-from cmet_pipelines.records import ARRAY_FIELDS, SCHEMA, Card
-from cmet_pipelines.shard_files import clip_digest
+from cmet_pipelines.records import ARRAY_FIELDS, Card, ShardFile
+from cmet_pipelines.shard_files import column_digest, describe, row_is_sound
 from talking_face.reasons import UserError
+from talking_face.sealed import Damaged, check_sealed_table, read_sealed_json, read_sealed_table
 
 CARD, CLIPS, LEDGER, SHARDS = "dataset.json", "clips.parquet", "ledger.parquet", "shards"
+REMEDY = "run the same `cmet-eval preprocess` again, which repairs it"
 _OPEN_SHARDS = 16
+_COLUMNS = {field.name: place for place, field in enumerate(ARRAY_FIELDS)}  # position in the list `column_digests`
+
+
+class _OpenShard(NamedTuple):
+    """One shard, opened twice, because pyarrow checks the checksums of pages in all columns of a file or in none.
+
+    The blobs of frames are stored uncompressed, so they are checked by their digest alone. Checking the checksum of
+    their pages too would take as long as the digest: 1 s per GB.
+    """
+
+    frames: pq.ParquetFile
+    numbers: pq.ParquetFile  # with checksums, because damaged pages must not reach the decompressor
 
 
 class ShardSet:
     """Reads one preprocessed dataset. A shard is opened at its first use. Do not share an instance between threads.
 
-    Raises UserError if the folder is not a finished shard set, and KeyError for an unknown clip_id.
+    Raises UserError if the folder is not a finished shard set, Damaged if a stored file is not what was written, and
+    KeyError for an unknown clip_id.
     """
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         path = self.folder / CARD
         try:
-            self.card: Card = json.loads(path.read_text("utf-8"))
-        except FileNotFoundError:
+            self.card = cast(Card, read_sealed_json(path, REMEDY))
+        except (FileNotFoundError, NotADirectoryError):
             raise UserError(f"{self.folder} holds no shards ({CARD} is missing); run `cmet-eval preprocess`") from None
-        except ValueError:
-            raise UserError(f"{path} is damaged; run the same `cmet-eval preprocess` again") from None
         if not self.card.get("complete"):
             raise UserError(f"{self.folder} is not finished; run the same `cmet-eval preprocess` again to finish it")
-        self._files: OrderedDict[str, pq.ParquetFile] = OrderedDict()
+        self._files: OrderedDict[str, _OpenShard] = OrderedDict()
+        self._checked: set[tuple[str, str]] = set()  # clip_id and column
 
     @property
     def digest(self) -> str:
@@ -64,20 +83,19 @@ class ShardSet:
     @cached_property
     def clips(self) -> pd.DataFrame:
         """Identity columns of every clip, sorted by clip_id, with the clip's `shard` and `row_group`."""
-        return pq.read_table(self.folder / CLIPS).to_pandas()
+        return self._table(CLIPS)
 
     @cached_property
     def ledger(self) -> pd.DataFrame:
         """The ledger: one row per clip, and one row per other file that was found."""
-        return pq.read_table(self.folder / LEDGER).to_pandas()
+        return self._table(LEDGER)
 
     def __len__(self) -> int:
         return len(self.clips)
 
     def frames(self, clip_id: str, indices: Sequence[int] | None = None) -> np.ndarray:
         """The face crops at `indices`, in the order of `indices`; None for all crops. (N, S, S, 3) uint8 RGB."""
-        column = self._column(clip_id, "frames")
-        blobs = [value.as_buffer() for value in column.values]
+        blobs = [value.as_buffer() for value in self._column(clip_id, "frames")]
         return get_codec(self._codec(clip_id)).decode(cast(Sequence[bytes], blobs), indices)
 
     def audio(self, clip_id: str) -> np.ndarray:
@@ -103,17 +121,8 @@ class ShardSet:
     def verify(self, clip_id: str) -> bool:
         """Whether the digest of the stored row equals the digest that was computed when the row was written."""
         shard, group = self._where[clip_id]
-        row = self._open(shard).read_row_group(group)
-        record: dict[str, object] = {}
-        shapes = {"landmarks": (-1, 478, 3), "landmarks_smoothed": (-1, 478, 3), "blendshapes": (-1, 52)}
-        shapes |= {"crop_transform": (-1, 2, 3)}
-        for field in SCHEMA:
-            cell = row.column(field.name)[0]
-            if field in ARRAY_FIELDS and field.name != "frames":
-                record[field.name] = cell.values.to_numpy(zero_copy_only=False).reshape(shapes.get(field.name, (-1,)))
-            else:
-                record[field.name] = cell.as_py()
-        return clip_digest(record) == record["clip_digest"]
+        with self._reading(shard, clip_id):
+            return row_is_sound(self._open(shard).numbers.read_row_group(group))
 
     @cached_property
     def _where(self) -> dict[str, tuple[str, int]]:
@@ -122,33 +131,102 @@ class ShardSet:
         return dict(zip(table["clip_id"], places, strict=True))
 
     @cached_property
+    def _digests(self) -> dict[str, Sequence[str]]:
+        return dict(zip(self.clips["clip_id"], self.clips["column_digests"], strict=True))
+
+    @cached_property
     def _codecs(self) -> dict[str, str]:
         return dict(zip(self.clips["clip_id"], self.clips["codec"], strict=True))
 
     def _codec(self, clip_id: str) -> str:
         return self._codecs[clip_id]
 
-    def _open(self, shard: str) -> pq.ParquetFile:
+    def _table(self, name: str) -> pd.DataFrame:
+        path = self.folder / name
+        try:
+            return read_sealed_table(path, REMEDY).to_pandas()
+        except FileNotFoundError:
+            raise Damaged(path, "it is missing", REMEDY) from None
+
+    def _open(self, shard: str) -> _OpenShard:
         """The opened shard. If too many shards are open, the least recently used shard is closed."""
         if shard in self._files:
             self._files.move_to_end(shard)
             return self._files[shard]
         path = self.folder / SHARDS / shard
-        try:
-            file = pq.ParquetFile(path, memory_map=True)
-        except FileNotFoundError:
-            raise UserError(f"{path} is missing; run the same `cmet-eval preprocess` again") from None
-        except pa.ArrowInvalid:
-            raise UserError(f"{path} is damaged; remove it and run the same `cmet-eval preprocess` again") from None
-        self._files[shard] = file
+        if problem := shard_problem(path, self.card["shards"].get(shard)):
+            raise Damaged(path, problem, REMEDY)
+        frames = pq.ParquetFile(path, memory_map=True)
+        numbers = pq.ParquetFile(path, memory_map=True, metadata=frames.metadata, page_checksum_verification=True)
+        self._files[shard] = _OpenShard(frames, numbers)
         if len(self._files) > _OPEN_SHARDS:
-            self._files.popitem(last=False)[1].close()
-        return file
+            _, (frames, numbers) = self._files.popitem(last=False)
+            frames.close()
+            numbers.close()
+        return self._files[shard]
 
-    def _column(self, clip_id: str, name: str) -> pa.ListScalar:
+    def _column(self, clip_id: str, name: str) -> pa.Array:
+        """The elements of an array column. At the first call, compares them with the digest in clips.parquet."""
         shard, group = self._where[clip_id]
-        return self._open(shard).read_row_group(group, columns=[name]).column(0)[0]
+        with self._reading(shard, clip_id):
+            opened = self._open(shard)
+            file = opened.frames if name == "frames" else opened.numbers
+            values = file.read_row_group(group, columns=[name]).column(0)[0].values
+        if (clip_id, name) not in self._checked:
+            if column_digest(values) != self._digests[clip_id][_COLUMNS[name]]:
+                raise self._damaged(shard, clip_id, f"its {name} are not what was written")
+            self._checked.add((clip_id, name))
+        return values
 
     def _numbers(self, clip_id: str, name: str) -> np.ndarray:
-        values = self._column(clip_id, name).values.to_numpy(zero_copy_only=False)
+        values = self._column(clip_id, name).to_numpy(zero_copy_only=False)
         return np.array(values)  # return a copy, so that the caller can change the array
+
+    @contextmanager
+    def _reading(self, shard: str, clip_id: str) -> Iterator[None]:
+        """Replaces the errors of pyarrow by Damaged, with the clip."""
+        try:
+            yield
+        except (pa.ArrowException, OSError, ValueError, IndexError, MemoryError) as error:
+            raise self._damaged(shard, clip_id, " ".join(str(error).split())[:100]) from None
+
+    def _damaged(self, shard: str, clip_id: str, problem: str) -> Damaged:
+        return Damaged(self.folder / SHARDS / shard, f"clip {clip_id}: {problem}", REMEDY)
+
+
+def shard_problem(path: Path, expected: ShardFile | None) -> str:
+    """What is wrong with the size or the footer of a shard, in a few words; "" if nothing is wrong.
+
+    Args:
+        path: the shard.
+        expected: the shard's entry in the card; None if the card does not name the shard.
+    """
+    try:
+        found = describe(path)
+    except FileNotFoundError:
+        return "it is missing"
+    if expected is None:
+        return f"{CARD} does not name it"
+    if found["bytes"] != expected["bytes"]:
+        return f"it has {found['bytes']} bytes, not {expected['bytes']}"
+    return "" if found["footer"] == expected["footer"] else "its footer is not what was written"
+
+
+def damaged_files(folder: Path) -> list[Damaged]:
+    """The damaged or missing files of a finished set. Reads every byte, about 1 s per GB.
+
+    Raises UserError if the folder is not a finished shard set, and Damaged if the card is damaged.
+    """
+    shards = ShardSet(folder).card["shards"]
+    problems = {folder / SHARDS / name: shard_problem(folder / SHARDS / name, file) for name, file in shards.items()}
+    found = []
+    for path in (folder / CLIPS, folder / LEDGER, *problems):
+        try:
+            if problem := problems.get(path):
+                raise Damaged(path, problem, REMEDY)
+            check_sealed_table(path, REMEDY)
+        except FileNotFoundError:
+            found.append(Damaged(path, "it is missing", REMEDY))
+        except Damaged as damage:
+            found.append(damage)
+    return found

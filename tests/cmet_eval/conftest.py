@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from cmet_pipelines.frames_codec import get_codec
 from cmet_pipelines.records import IDENTITY_FIELDS
-from cmet_pipelines.shard_files import clip_digest, to_table, write_rows
+from cmet_pipelines.shard_files import describe, set_digests, to_table, write_shard
 from cmet_pipelines.shards import CARD, CLIPS, SHARDS
+from talking_face.sealed import write_sealed_json, write_sealed_table
 
 T, SIZE = 12, 64
 CODEC = "png"
@@ -52,19 +51,20 @@ def make_record(seed: int, n: int, **labels: Any) -> dict[str, Any]:
         "audio": (8000 * np.sin(np.arange(n * 640) / 9)).astype(np.int16),
         **labels,
     }
-    record["clip_digest"] = clip_digest(record)
+    set_digests(record)
     return record
 
 
 def write_shard_set(folder: Path, records: list[dict[str, Any]]) -> Path:
     """A shard set of these clips, one shard."""
     (folder / SHARDS).mkdir(parents=True)
-    with (folder / SHARDS / "part.parquet").open("wb") as file:
-        write_rows(file, [to_table(record) for record in records])
+    shard = folder / SHARDS / "part.parquet"
+    write_shard(shard, [to_table(record) for record in records])
     columns = {field.name: pa.array([r[field.name] for r in records], field.type) for field in IDENTITY_FIELDS}
     places = {"shard": ["part.parquet"] * len(records), "row_group": list(range(len(records)))}
-    pq.write_table(pa.table({**columns, **places}), folder / CLIPS)
-    (folder / CARD).write_text(json.dumps({"complete": True, "digest": "d" * 32, "signature": "shards|version:test"}))
+    write_sealed_table(pa.table({**columns, **places}), folder / CLIPS)
+    card = {"complete": True, "digest": "d" * 32, "signature": "shards|version:test"}
+    write_sealed_json(folder / CARD, {**card, "shards": {shard.name: describe(shard)}})
     return folder
 
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
@@ -18,7 +17,7 @@ from cmet_eval.cli import build
 from cmet_metrics.base import Labels, Sample
 from cmet_pipelines.frames_codec import get_codec
 from cmet_pipelines.records import IDENTITY_FIELDS
-from cmet_pipelines.shard_files import clip_digest, to_table, write_rows
+from cmet_pipelines.shard_files import describe, set_digests, to_table, write_shard
 from cmet_pipelines.shards import CARD, CLIPS, SHARDS, ShardSet
 from cmet_reference.evaluators import data
 from cmet_reference.evaluators.emotion import fill_discriminant
@@ -27,6 +26,7 @@ from cmet_reference.evaluators.train import EvaluatorSettings, train_evaluators
 from talking_face.faces.points68 import MEDIAPIPE_OF_IBUG68
 from talking_face.pretrained import evaluator_networks, trained_evaluators
 from talking_face.reasons import UserError
+from talking_face.sealed import write_sealed_json, write_sealed_table
 from talking_face.signature import canonical_json
 from tests.metrics.by_key import by_key
 from tests.models import models
@@ -76,15 +76,16 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
             **{"landmarks_smoothed": landmarks, "blendshapes": blendshapes(emotion, seed)},
             **{"valid": np.ones(T, bool), "crop_transform": np.zeros((T, 2, 3), np.float32)},
         }
-        record["clip_digest"] = clip_digest(record)
+        set_digests(record)
         records.append(record)
     (folder / SHARDS).mkdir()
-    with (folder / SHARDS / "part.parquet").open("wb") as file:
-        write_rows(file, [to_table(record) for record in records])
+    shard = folder / SHARDS / "part.parquet"
+    write_shard(shard, [to_table(record) for record in records])
     columns = {field.name: pa.array([r[field.name] for r in records], field.type) for field in IDENTITY_FIELDS}
     places = {"shard": ["part.parquet"] * len(records), "row_group": list(range(len(records)))}
-    pq.write_table(pa.table({**columns, **places}), folder / CLIPS)
-    (folder / CARD).write_text(json.dumps({"complete": True, "digest": "d" * 32, "signature": "shards|version:test"}))
+    write_sealed_table(pa.table({**columns, **places}), folder / CLIPS)
+    card = {"complete": True, "digest": "d" * 32, "signature": "shards|version:test"}
+    write_sealed_json(folder / CARD, {**card, "shards": {shard.name: describe(shard)}})
     return folder
 
 

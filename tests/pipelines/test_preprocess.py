@@ -212,15 +212,6 @@ def test_when_every_clip_crashes_alike_the_run_stops_and_loses_nothing(
     assert preprocess("mead", small_mead, tmp_path / "out", run=QUIET).kept == 8
 
 
-def test_a_card_of_an_earlier_form_is_written_anew_without_work(small_mead: Path, tmp_path: Path) -> None:
-    made = preprocess("mead", small_mead, tmp_path / "out", run=QUIET, selection=Selection(limit=2))
-    card = json.loads((made.out / "dataset.json").read_text())
-    del card["counts"]["excluded"]
-    (made.out / "dataset.json").write_text(json.dumps(card))
-    again = preprocess("mead", small_mead, made.out, run=QUIET, selection=Selection(limit=2))
-    assert (again.digest, again.computed, again.excluded) == (made.digest, 0, made.excluded)
-
-
 def test_a_run_that_never_began_does_not_hold_the_folder(small_mead: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     with pytest.raises(UserError, match="cannot reach the Dask scheduler"):
