@@ -23,7 +23,7 @@ from cmet_pipelines.records import (
 )
 from cmet_pipelines.shard_files import describe
 from cmet_pipelines.shards import CARD, CLIPS, LEDGER, SHARDS
-from cmet_pipelines.source_files import relative_path, storable
+from cmet_pipelines.source_files import below, relative_path
 from talking_face.clip import Clip
 from talking_face.names import printable
 from talking_face.sealed import write_sealed_json, write_sealed_table
@@ -66,7 +66,7 @@ def card_head(job: Job) -> CardHead:
         "split_preset": job.preset,
         "manifest": job.manifest,
         "skipped": skipped_digest(job.skipped),
-        "notes": [storable(note, str(job.root)) for note in job.notes],
+        "notes": [below(str(job.root), note) for note in job.notes],
         "versions": {name: _version(name) for name in _VERSIONS},
     }
 
@@ -108,7 +108,7 @@ def _skipped_row(job: Job, skip: Skipped) -> dict[str, object]:
     inside = path.is_absolute() and path.is_relative_to(job.root)
     shown = str(path.relative_to(job.root)) if inside else path.name if path.is_absolute() else skip.path
     row: dict[str, object] = {"source": printable(shown), "stage": "discover", "reason": skip.reason.value}
-    row["detail"] = storable(skip.detail, str(job.root))
+    row["detail"] = below(str(job.root), skip.detail)
     if skip.clip is None:
         return {**row, "status": "skipped"}
     return {**row, "status": "excluded", "clip_id": skip.clip.clip_id, **_ledger_labels(job, skip.clip)}

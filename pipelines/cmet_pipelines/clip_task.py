@@ -10,7 +10,7 @@ from cmet_pipelines.out_folder import FULL
 from cmet_pipelines.process_clip import StageLog, process_clip
 from cmet_pipelines.processing import ProcessingSettings
 from cmet_pipelines.records import ClipOutcome, ClipRecord
-from cmet_pipelines.source_files import file_state, hash_or_none, relative_path, source_sha256, storable
+from cmet_pipelines.source_files import below, file_state, hash_or_none, relative_path, source_sha256
 from cmet_pipelines.staging import Staging
 from talking_face.clip import Clip, MediaSource
 from talking_face.pretrained.model_files import ModelFiles
@@ -40,13 +40,13 @@ def process_to_staging(
         _check_unchanged(clip, outcome)
         outcome["status"] = "kept"
     except ClipError as error:
-        drop(outcome, stages.name, error.reason, storable(error.detail, root))
+        drop(outcome, stages.name, error.reason, below(root, error.detail))
         record = None
     except Exception as error:
         if isinstance(error, OSError) and error.errno in FULL:
             raise
         log.exception("%s: stage %s", clip.clip_id, stages.name)
-        message = storable(" ".join(str(error).split())[:200], root)
+        message = below(root, str(error))[:200]
         drop(outcome, stages.name, Reason.CRASHED, f"{stages.name} failed: {type(error).__name__}: {message}")
     outcome["seconds"] = time.perf_counter() - started
     Staging(Path(staging)).put(outcome, record)

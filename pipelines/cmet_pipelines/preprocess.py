@@ -25,7 +25,7 @@ from cmet_pipelines.processing import ProcessingSettings
 from cmet_pipelines.readers import ReaderOptions
 from cmet_pipelines.records import Card, ClipOutcome
 from cmet_pipelines.shards import SHARDS
-from cmet_pipelines.source_files import storable
+from cmet_pipelines.source_files import below
 from cmet_pipelines.staging import Staging
 from talking_face.clip import Clip
 from talking_face.execution.options import RunOptions
@@ -134,7 +134,7 @@ def _run(job: Job, run: RunOptions, selection: Selection) -> PreprocessSummary:
         assert inventory.card is not None
         return _summary(job, inventory.card, computed=0)
     for damage in inventory.damage:
-        print(damage, file=sys.stderr)
+        print(f"cmet-eval: {damage}", file=sys.stderr, flush=True)
     (job.out / SHARDS).mkdir(exist_ok=True)
     write_unfinished_card(job)
     assembly = Assembly(inventory, finished)
@@ -186,7 +186,7 @@ def _failed(job: Job, result: TaskResult) -> ClipOutcome:
     """The outcome of a clip whose process died or was stopped at the deadline."""
     assert result.error is not None
     outcome = new_outcome(job.by_id[result.key], job.entries[result.key], str(job.root))
-    drop(outcome, result.stage, result.error.reason, storable(result.error.detail, str(job.root)))
+    drop(outcome, result.stage, result.error.reason, below(str(job.root), result.error.detail))
     outcome["seconds"] = result.seconds
     return outcome
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from talking_face.clip import MediaSource
 from talking_face.media.source import open_source, reading
-from talking_face.names import printable, without_folders
+from talking_face.names import printable, storable
 from talking_face.reasons import ClipError
 
 _BLOCK = 1 << 20  # bytes per read
@@ -29,12 +29,9 @@ def relative_path(source: MediaSource, root: str) -> str:
     return printable(path if source.member is None else f"{path}!{source.member}")
 
 
-def storable(text: str, root: str = "") -> str:
-    """A message as a shard set stores it: one line that can be printed, without folders of this machine.
-
-    Paths below `root` stay, relative to `root`. Of other absolute paths, only the name of the file stays.
-    """
-    return printable(without_folders(text.replace(f"{root}{os.sep}", "") if root else text))
+def below(root: str, text: str) -> str:
+    """A message as a shard set stores it: paths below `root` become relative to `root`; see `names.storable`."""
+    return storable(text.replace(f"{root}{os.sep}", ""))
 
 
 class FileState(NamedTuple):

@@ -13,7 +13,6 @@ of proportional set sizes of the process tree.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import signal
@@ -26,7 +25,6 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from cmet_eval.protocol.draw import Draw, draw_pairs
 from cmet_eval.protocol.pair_files import write_pairs
@@ -38,10 +36,11 @@ from cmet_eval.runs.score_submissions import score_submissions
 from cmet_eval.runs.submissions import Submission
 from cmet_leaderboards.results import read_results
 from cmet_pipelines.records import IDENTITY_FIELDS
-from cmet_pipelines.shard_files import to_table, write_rows
+from cmet_pipelines.shard_files import describe, to_table, write_shard
 from cmet_pipelines.shards import CARD, CLIPS, SHARDS, ShardSet
 from talking_face.execution.options import RunOptions
 from talking_face.media.writing import Encoding, write_video
+from talking_face.sealed import write_sealed_json, write_sealed_table
 from tests.benchmarks.thousand_pairs import count, report
 from tests.cmet_eval.conftest import make_record, picture
 
@@ -103,15 +102,16 @@ def prepare(out: Path) -> None:
         some = [
             make_record(start + i, FRAMES, clip_id=n, **clips[n]) for i, n in enumerate(names[start:][:CLIPS_A_SHARD])
         ]
-        with (folder / SHARDS / shard).open("wb") as file:
-            write_rows(file, [to_table(record) for record in some])
+        write_shard(folder / SHARDS / shard, [to_table(record) for record in some])
         kept = {field.name for field in IDENTITY_FIELDS}
         records += [
             {k: v for k, v in r.items() if k in kept} | {"shard": shard, "row_group": i} for i, r in enumerate(some)
         ]
     fields = [*IDENTITY_FIELDS, pa.field("shard", pa.string()), pa.field("row_group", pa.int64())]
-    pq.write_table(pa.Table.from_pylist(records, schema=pa.schema(fields)), folder / CLIPS)
-    (folder / CARD).write_text(json.dumps({"complete": True, "digest": "5" * 32, "signature": "shards|version:scale"}))
+    write_sealed_table(pa.Table.from_pylist(records, schema=pa.schema(fields)), folder / CLIPS)
+    shards = {path.name: describe(path) for path in sorted((folder / SHARDS).iterdir())}
+    card = {"complete": True, "digest": "5" * 32, "signature": "shards|version:scale", "shards": shards}
+    write_sealed_json(folder / CARD, card)
     folder.rename(out / "shards")
 
 

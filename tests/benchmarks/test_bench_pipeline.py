@@ -95,7 +95,9 @@ def pipeline(root: Path, out: Path, workers: int) -> tuple[Cost, int]:
     ledger = shards.ledger[shards.ledger["status"] == "kept"]
     working = ledger["seconds"].sum() / workers
     frames = int(shards.clips["n_frames"].sum())
-    return Cost(frames, wall, working, cpu, peak), sum(shards.card["shards"].values()) // len(shards)
+    return Cost(frames, wall, working, cpu, peak), sum(file["bytes"] for file in shards.card["shards"].values()) // len(
+        shards
+    )
 
 
 def window_of(path: Path) -> list[int]:

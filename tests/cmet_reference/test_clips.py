@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from cmet_reference.clips import read_clips, read_held_out
 from talking_face.reasons import UserError
+from talking_face.sealed import write_sealed_json, write_sealed_table
 
 
 def shard_set(folder: Path, splits: list[str], n_frames: list[int]) -> Path:
     """A set whose table names clips, and whose shard is not there."""
     folder.mkdir()
-    (folder / "dataset.json").write_text(json.dumps({"complete": True}))
+    write_sealed_json(folder / "dataset.json", {"complete": True, "shards": {}})
     n = len(splits)
     rows = {"clip_id": [f"a/{k}" for k in range(n)], "dataset": ["clips"] * n, "speaker": ["a"] * n}
     rows |= {"split": splits, "n_frames": n_frames, "valid_fraction": [1.0] * n}
     rows |= {"emotion": ["happy"] * n, "sentence_id": [None] * n, "intensity": [None] * n}
-    pq.write_table(
-        pa.table(rows | {"shard": ["gone.parquet"] * n, "row_group": list(range(n))}), folder / "clips.parquet"
-    )
+    table = pa.table(rows | {"shard": ["gone.parquet"] * n, "row_group": list(range(n))})
+    write_sealed_table(table, folder / "clips.parquet")
     return folder
 
 
@@ -33,5 +31,5 @@ def test_nothing_is_held_out_only_where_there_is_nothing(tmp_path: Path) -> None
     assert read_held_out([plain]) == []
     with pytest.raises(UserError, match="no clip of the test split"):
         read_clips([plain], "test")
-    with pytest.raises(UserError, match=r"gone\.parquet is missing"):
+    with pytest.raises(UserError, match=r"gone\.parquet is damaged .*missing"):
         read_held_out([plain, both])

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
 from click.testing import Result
@@ -33,6 +32,7 @@ from cmet_reference.training.stage import Optimizer
 from talking_face.pretrained.model_files import CHECKPOINTS, ModelFiles
 from talking_face.pretrained.store import MissingWeights
 from talking_face.reasons import ClipError, Reason, UserError
+from talking_face.sealed import write_sealed_json, write_sealed_table
 
 SPAWN = multiprocessing.get_context("spawn")  # a fork would wait for threads that earlier tests started
 
@@ -471,9 +471,10 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setitem(models.PACKAGES, "cmet", "tiny_model")
     shards = tmp_path / "shards"
     shards.mkdir()
-    (shards / "dataset.json").write_text(json.dumps({"complete": True, "digest": "d1", "signature": "shards"}))
+    card = {"complete": True, "digest": "d1", "signature": "shards", "shards": {}}
+    write_sealed_json(shards / "dataset.json", card)
     rows = {"clip_id": ["a/1", "a/2", "b/1"], "speaker": ["a", "a", "b"], "split": ["train", "train", "test"]}
-    pq.write_table(pa.table(rows), shards / "clips.parquet")
+    write_sealed_table(pa.table(rows), shards / "clips.parquet")
     return shards
 
 
