@@ -14,8 +14,10 @@ from cmet_pipelines.preprocess import PreprocessSummary, preprocess
 from embedded_corpus.plan import CorpusPlan
 from embedded_corpus.writing import CorpusSummary, write_corpus
 from talking_face.execution.options import RunOptions
+from talking_face.packages import require
 from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import UserError
+from talking_face.sealed import Damaged
 from talking_face.threads import limit_threads
 
 FOLDER = Path("work/demo")
@@ -115,6 +117,7 @@ def train_evaluators(folder: Path, quiet: bool = False) -> str:
             return f"trained before: {', '.join(evaluator.tag for evaluator in found)}"
     except (trained_evaluators.MissingWeights, UserError):
         pass  # train, because the evaluators are absent or were written by an earlier version
+    require("torch", "training", "'cmet-eval[reference]'")
     from cmet_reference.evaluators import train
 
     cards = train.train_evaluators(shards, quiet=quiet)
@@ -134,6 +137,7 @@ def train_checkpoints(folder: Path, methods: Iterable[str], quiet: bool = False)
     wanted = list(dict.fromkeys(stage for method in methods for stage in STAGES.get(method, ())))
     if not wanted:
         return ""
+    require("torch", "training", "'cmet-eval[reference]'")
     from cmet_pipelines.shards import ShardSet
     from cmet_reference.training import checkpoints, config
     from cmet_reference.training.models import PACKAGES, train_model
@@ -145,19 +149,30 @@ def train_checkpoints(folder: Path, methods: Iterable[str], quiet: bool = False)
     for stage in wanted:
         model, path = checkpoints.model_of(stage), out / f"{stage}.safetensors"
         settings = config.load(PACKAGES[model], "demo")
-        if path.is_file():
-            known = checkpoints.trained_on(path)
-            same = known["config"] == settings.get(stage, settings) and digest in known["data"].values()
-            earlier = ((out / f"{name}.safetensors", wanted) for name, wanted in known.get("built_on", {}).items())
-            if same and all(file.is_file() and checkpoints.revision(file) == wanted for file, wanted in earlier):
-                continue
-        print(f"training {stage} of {model} with its demo settings, once, for a minute or two: {path}", flush=True)
+        fresh = False
         try:
-            card = train_model(model, {"main": shards}, settings="demo", only=stage, options=TrainOptions(quiet=quiet))[
-                stage
-            ]
-        except ImportError as error:
-            raise UserError(f"{model} needs {error.name}; run `pip install 'cmet-eval[reference]'`") from None
+            if path.is_file() and _is_trained(path, settings.get(stage, settings), digest):
+                continue
+        except Damaged as error:
+            fresh = True
+            print(f"{path} is damaged ({error.problem}); {stage} is trained again", flush=True)
+        print(f"training {stage} of {model} with its demo settings, once, for a minute or two: {path}", flush=True)
+        options = TrainOptions(quiet=quiet, resume=not fresh)
+        card = train_model(model, {"main": shards}, settings="demo", only=stage, options=options)[stage]
         trained.append(f"{stage} in {card['seconds']:.0f} s")
     names = ", ".join(wanted)
     return f"trained on the embedded corpus: {', '.join(trained)}" if trained else f"trained before: {names} in {out}"
+
+
+def _is_trained(path: Path, settings: object, digest: str) -> bool:
+    """Whether a checkpoint was trained with these settings, on these shards, and on the earlier checkpoints beside it.
+
+    Raises Damaged if one of the files is damaged.
+    """
+    from cmet_reference.training import checkpoints
+
+    known = checkpoints.trained_on(path)
+    if known["config"] != settings or digest not in known["data"].values():
+        return False
+    earlier = ((path.with_name(f"{name}.safetensors"), wanted) for name, wanted in known.get("built_on", {}).items())
+    return all(file.is_file() and checkpoints.revision(file) == wanted for file, wanted in earlier)

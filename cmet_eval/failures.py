@@ -8,7 +8,7 @@ import sys
 from typing import NamedTuple
 
 from talking_face.names import printable
-from talking_face.reasons import ClipError, UserError
+from talking_face.reasons import ClipError, NoSpace, UserError
 
 # Errors of a path that the user gave: wrong use, exit status 2.
 _WRONG_PATH = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST}
@@ -28,7 +28,7 @@ class Failure(NamedTuple):
 def failure_of(error: Exception) -> Failure:
     """The failure that an exception means. Only the text of a UserError can have several lines."""
     if isinstance(error, UserError):
-        return Failure("\n".join(map(printable, str(error).split("\n"))), 2)
+        return Failure("\n".join(map(printable, str(error).split("\n"))), 1 if isinstance(error, NoSpace) else 2)
     if isinstance(error, ClipError):
         return Failure(f"{one_line(error.detail)} ({error.reason.value})", 1)
     if isinstance(error, OSError):

@@ -63,3 +63,7 @@ class ClipError(Exception):
 
 class UserError(Exception):
     """The command cannot do what the user asked for. Its message contains a remedy. The exit code is 2."""
+
+
+class NoSpace(UserError):
+    """The disk is full. The message says which work is kept. The exit code is 1."""

@@ -54,14 +54,14 @@ def discard(error: Damaged) -> None:
     error.path.unlink(missing_ok=True)
 
 
-def sealed(value: Mapping[str, object]) -> dict[str, object]:
-    """The JSON object with the member `sha256`. An old member `sha256` is replaced."""
-    rest = {key: item for key, item in value.items() if key != SEAL}
-    return {**rest, SEAL: sha256_of(canonical_json(rest).encode())}
+def sealed(value: Mapping[str, object], seal: str = SEAL) -> dict[str, object]:
+    """The JSON object with its digest in the member `seal`. An old member of this name is replaced."""
+    rest = {key: item for key, item in value.items() if key != seal}
+    return {**rest, seal: sha256_of(canonical_json(rest).encode())}
 
 
 def write_sealed_json(
-    path: Path, value: Mapping[str, object], *, indent: int | None = None, durable: bool = False
+    path: Path, value: Mapping[str, object], *, indent: int | None = None, durable: bool = False, seal: str = SEAL
 ) -> None:
     """Writes a JSON object with its digest by an atomic rename; see `talking_face.files.replacing`.
 
@@ -70,18 +70,20 @@ def write_sealed_json(
         value: the object. Its values are JSON values, without NaN and infinity.
         indent: spaces per level for a file that people read; None: canonical JSON on one line.
         durable: flush the file to the disk before the rename.
+        seal: the member that holds the digest, for an object that has a member `sha256` of its own.
     """
-    whole = sealed(value)
+    whole = sealed(value, seal)
     text = canonical_json(whole) if indent is None else json.dumps(whole, indent=indent, ensure_ascii=False)
     write_text(path, text + "\n", durable=durable)
 
 
-def read_sealed_json(path: Path, remedy: str) -> dict[str, Any]:
+def read_sealed_json(path: Path, remedy: str, seal: str = SEAL) -> dict[str, Any]:
     """The object in a file of `write_sealed_json`, without the digest.
 
     Args:
         path: the file.
         remedy: what the user can do about a damaged file, for the message, for example `score the video again`.
+        seal: the member that holds the digest.
 
     Raises:
         FileNotFoundError: the file is absent.
@@ -92,11 +94,11 @@ def read_sealed_json(path: Path, remedy: str) -> dict[str, Any]:
         value = json.loads(path.read_bytes().decode("utf-8"))
         if not isinstance(value, dict):
             raise Damaged(path, "it is not a JSON object", remedy)
-        if SEAL not in value:
-            raise Damaged(path, f"it has no {SEAL}", remedy)
-        found = value.pop(SEAL)
+        if seal not in value:
+            raise Damaged(path, f"it has no {seal}", remedy)
+        found = value.pop(seal)
         if found != sha256_of(canonical_json(value).encode()):
-            raise Damaged(path, f"its {SEAL} is not that of its content", remedy)
+            raise Damaged(path, f"its {seal} is not that of its content", remedy)
     except (ValueError, RecursionError) as error:
         raise Damaged(path, f"it is not JSON: {' '.join(str(error).split())[:100]}", remedy) from None
     return value

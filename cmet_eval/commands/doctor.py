@@ -99,7 +99,8 @@ def _weights() -> Iterator[Problem]:
     for entry in store.registry().values():
         essential = entry.name in _ESSENTIAL_WEIGHTS
         try:
-            where = str(store.weight_path(entry.name, files))
+            found = store.weight_file(entry.name, files)
+            where = f"{found.path} ({found.check})"
         except store.MissingWeights:
             where = "absent"
             if essential:
@@ -107,7 +108,7 @@ def _weights() -> Iterator[Problem]:
             else:
                 absent.append(entry.name)
         except UserError as error:
-            where = "WRONG HASH"
+            where = "cannot be used"
             yield Problem(essential, str(error))
         print(f"  {entry.name:32} {where}")
     if absent:
@@ -161,8 +162,12 @@ def _machine() -> Iterator[Problem]:
         torch = importlib.import_module("torch")
         gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none"
         print(f"  GPU seen by torch                {gpu}")
-    except ImportError:
+    except ModuleNotFoundError:
         print("  GPU seen by torch                torch is absent")
+    except Exception as error:  # for example, a CUDA library is absent, or the driver is too old
+        words = " ".join(str(error).split())[:300]
+        print("  GPU seen by torch                torch cannot be loaded")
+        yield Problem(False, f"torch is installed but cannot be loaded ({words}); install it again for this machine")
 
 
 def _installed(name: str) -> str | None:

@@ -19,6 +19,7 @@ import typer
 
 from talking_face.files import check_writable
 from talking_face.logs import write_log_into
+from talking_face.packages import require
 from talking_face.pretrained.model_files import CHECKPOINTS_FOLDER, EVALUATORS_FOLDER
 from talking_face.reasons import UserError
 from talking_face.threads import limit_threads
@@ -46,7 +47,7 @@ def train(
         ..., "--data", help="shard set that `cmet-eval preprocess` wrote; NAME=OUT for a second one (cem-net: lrs2=OUT)"
     ),
     out: Path = typer.Option(None, "--out", help="folder for the files; default: DATA/reference, DATA/evaluators"),
-    seed: int = typer.Option(0, "--seed", min=0),
+    seed: int = typer.Option(0, "--seed", min=0, max=2**63 - 1),
     device: str = typer.Option(
         None, "--device", help="auto, cpu, cuda or cuda:N; evaluators: cpu by default. Only cpu gives the same bytes"
     ),
@@ -55,9 +56,11 @@ def train(
         None, "--config", help="models: demo (default), paper, or a .toml file that changes one"
     ),
     precision: str = typer.Option(None, "--precision", help="models: fp32 (default), bf16 or fp16"),
-    workers: int = typer.Option(None, "--workers", min=0, help="models: processes that prepare batches; default 0"),
+    workers: int = typer.Option(
+        None, "--workers", min=0, max=256, help="models: processes that prepare batches; default 0"
+    ),
     every: int = typer.Option(None, "--every", min=1, help="models: steps between checkpoints; default 1000"),
-    threads: int = typer.Option(None, "--threads", min=1, help="models: of torch on the CPU; default 1"),
+    threads: int = typer.Option(None, "--threads", min=1, max=1024, help="models: of torch on the CPU; default 1"),
     fresh: bool = typer.Option(None, "--fresh", help="models: discard earlier results and start again"),
     steps: int = typer.Option(None, "--steps", min=2, help="evaluators: of the lip-sync network; default 300"),
     max_clips: int = typer.Option(None, "--max-clips", min=2, help="evaluators: clips to train on; default 384"),
@@ -74,7 +77,8 @@ def train(
     if what is not What.EVALUATORS:
         # Do this before numpy starts threads, because the number of threads changes the sums in closed-form fits.
         limit_threads(threads or 1)
-    _require_torch()
+    for package in ("torch", "safetensors"):
+        require(package, "training", "'cmet-eval[reference]'")
     if what is What.EVALUATORS:
         if list(folders) != [MAIN]:
             raise UserError("the evaluators are trained on one shard set: --data OUT, without a name")
@@ -110,14 +114,6 @@ def _refuse(what: What, foreign: Mapping[str, object]) -> None:
     for name, value in foreign.items():
         if value is not None:
             raise UserError(f"{name} is not an option of `train {what}`; see `cmet-eval train --help`")
-
-
-def _require_torch() -> None:
-    try:
-        import safetensors  # noqa: F401
-        import torch  # noqa: F401
-    except ImportError as error:
-        raise UserError(f"training needs {error.name}; run `pip install 'cmet-eval[reference]'`") from None
 
 
 def _folders(given: list[str]) -> dict[str, Path]:

@@ -33,7 +33,8 @@ def weights(
             print(f"{entry.name}: {store.fetch(entry.name, files)}")
             continue
         try:
-            where = f"present, hash checked: {store.weight_path(entry.name, files)}"
+            found = store.weight_file(entry.name, files)
+            where = f"present, {found.check}: {found.path}"
         except store.MissingWeights:
             where = "absent"
             failed = failed or bool(names)

@@ -58,7 +58,7 @@ def run(table: str, data: Path, settings: CMetSettings, seeds: Sequence[int], ou
     train, test = read_clips([data], quiet=quiet), read_clips([data], "test", quiet=quiet)
     files = ModelFiles.from_environment(data)
     with checkpoints.record_loaded() as built_on:
-        codec, encoder = codec_of(settings, train), speech.make_encoder(settings.speech, files=files)
+        codec, encoder = codec_of(settings, train, files), speech.make_encoder(settings.speech, files=files)
     figures: Figures = {}
     for row, changed in variants(table, settings).items():
         for seed in seeds:

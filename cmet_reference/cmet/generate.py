@@ -130,7 +130,7 @@ class CMetFace:
             revisions.append(checkpoints.revision(mouth))
             self.codec = BlendshapeCodec(self.net.blendshape_model(), audio2mouth.load(mouth), renderer)
         else:
-            self.codec = codec_named(record["codec_setting"])
+            self.codec = codec_named(record["codec_setting"], files)
         self.revision = "-".join([*(r[:8] for r in revisions), self.codec.name])
 
     def direction(self, emotion_audio: Sequence[np.ndarray], neutral_audio: Sequence[np.ndarray] = ()) -> np.ndarray:

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from cmet_reference.voice import PoolRule, Prosody, checked
 from talking_face.emotions import EMOTIONS
 from talking_face.files import sha256_of
 from talking_face.media.reading import AUDIO_RATE
+from talking_face.packages import require
 from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import ClipError, Reason, UserError
 
@@ -66,15 +67,10 @@ class Emotion2Vec:
                 f"{weights} is absent. Fetch {EMOTION2VEC} (modelscope download --model {EMOTION2VEC} --local_dir "
                 f"{folder}), or set speech = 'prosody'"
             )
-        try:
-            from funasr import AutoModel
-        except ImportError as error:
-            raise UserError(
-                f"emotion2vec needs FunASR ({error}): pip install funasr; or set speech = 'prosody'"
-            ) from None
+        funasr: Any = require("funasr", "emotion2vec (speech = 'prosody' needs less)")
         self.name = f"emotion2vec@{sha256_of(weights)[:8]}"
         with tensors_only():
-            self._model = AutoModel(model=str(folder), device=device, disable_update=True, disable_pbar=True)
+            self._model = funasr.AutoModel(model=str(folder), device=device, disable_update=True, disable_pbar=True)
 
     def encode(self, audio: np.ndarray, clip_id: str | None = None) -> np.ndarray:
         wave = checked(audio).astype(np.float32) / 32768
@@ -195,7 +191,8 @@ def make_encoder(setting: str, folder: Path | None = None, *, files: ModelFiles)
     if kind in ("emotion2vec", "stored"):
         if not where:
             raise UserError(f"speech = {setting!r} names no folder: {kind}:FOLDER")
-        return Emotion2Vec(Path(where)) if kind == "emotion2vec" else StoredVectors(Path(where))
+        place = files.folder(where)
+        return Emotion2Vec(place) if kind == "emotion2vec" else StoredVectors(place)
     raise UserError(f"speech = {setting!r}; there are prosody, aee, emotion2vec:FOLDER and stored:FOLDER")
 
 

@@ -23,7 +23,7 @@ from cmet_reference.cmet.speech import PoolEncoder, SpeechEncoder
 from cmet_reference.training.stage import Optimizer
 from cmet_reference.voice import PoolRule
 from talking_face.emotions import EMOTIONS
-from talking_face.pretrained.model_files import ModelFiles
+from talking_face.pretrained.model_files import ModelFiles, folder_name
 from talking_face.reasons import UserError
 
 KIND = "cmet"
@@ -225,8 +225,8 @@ class CMetStage:
             "connector": asdict(self.settings.connector),
             "codec": self.codec_name,
             "speech": self.encoder_name,
-            "speech_setting": self.settings.speech,
-            "codec_setting": self.settings.codec,
+            "speech_setting": folder_name(self.settings.speech),
+            "codec_setting": folder_name(self.settings.codec),
             "learnt_noise": self.net.sigma is not None,
             "strength": self.settings.strength,
             "heard": self.pool_encoder.rule,
@@ -283,14 +283,14 @@ def discriminant(train: Sequence[ClipArrays], emotions: Sequence[str], shrink: f
     return out
 
 
-def codec_of(settings: CMetSettings, train: Sequence[ClipArrays]) -> FaceCodec:
+def codec_of(settings: CMetSettings, train: Sequence[ClipArrays], files: ModelFiles) -> FaceCodec:
     """The codec that the settings name. This function fits the `blendshape` codec on the training split."""
     if settings.codec == BlendshapeCodec.name:
         return BlendshapeCodec(blendshape.fit_model(train, settings.code))
-    return codec_named(settings.codec)
+    return codec_named(settings.codec, files)
 
 
-def codec_named(setting: str) -> FaceCodec:
+def codec_named(setting: str, files: ModelFiles) -> FaceCodec:
     """A codec with its authors' code and weights: `edtalk:CHECKOUT` or `pd-fgc:CHECKOUT`."""
     kind, _, where = setting.partition(":")
     if kind not in ("edtalk", "pd-fgc"):
@@ -300,10 +300,10 @@ def codec_named(setting: str) -> FaceCodec:
     if kind == "edtalk":
         from cmet_reference.cmet.edtalk import EDTalkCodec
 
-        return EDTalkCodec(Path(where))
+        return EDTalkCodec(files.folder(where))
     from cmet_reference.cmet.pd_fgc import PDFGCCodec
 
-    return PDFGCCodec(Path(where))
+    return PDFGCCodec(files.folder(where))
 
 
 def stages(
@@ -322,7 +322,7 @@ def stages(
         test = read_held_out(folders.values(), quiet=quiet)
         return CMetStage(
             settings,
-            codec_of(settings, train),
+            codec_of(settings, train, files),
             speech.make_encoder(settings.speech, out, files=files),
             train,
             test,

@@ -5,7 +5,6 @@ On the CPU, the same data, settings and seed give the same bytes.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -21,14 +20,15 @@ from cmet_reference.evaluators.data import Example
 from cmet_reference.evaluators.emotion import accuracy_figures, fit_emotion
 from cmet_reference.evaluators.lip_sync import fit_syncnet, shift_figures
 from cmet_reference.evaluators.settings import EvaluatorSettings
-from cmet_reference.training.checkpoints import commit
+from cmet_reference.training.checkpoints import CARD_SEAL, commit
 from cmet_reference.training.runtime import repeatable
 from talking_face.emotions import EMOTIONS
-from talking_face.files import write_text
+from talking_face.files import check_writable
 from talking_face.pretrained import trained_evaluators
 from talking_face.pretrained.evaluator_networks import EmotionEvaluator, LipSyncEvaluator
 from talking_face.pretrained.trained_evaluators import Kind, TrainedOn
 from talking_face.reasons import UserError
+from talking_face.sealed import write_sealed_json
 
 __all__ = ["EvaluatorSettings", "train_evaluators"]
 
@@ -82,10 +82,12 @@ def train_evaluators(
 
     Raises:
         UserError: the training split has too few clips or emotions.
+        OSError: the folder of the files cannot be written; this is checked before the training.
     """
     settings = settings or EvaluatorSettings()
     shards = ShardSet(folder)
     out = out or folder / trained_evaluators.FOLDER
+    check_writable(out)
     examples = _read(shards, settings, quiet)
     labels = examples.labels
     if len(labels) < 2:
@@ -148,7 +150,7 @@ def _write(
         "torch": torch.__version__,
         "seconds": round(trained.seconds, 1),
     }
-    write_text(path.with_suffix(".json"), json.dumps(card, indent=1) + "\n")
+    write_sealed_json(path.with_suffix(".json"), card, indent=1, seal=CARD_SEAL)
     return card
 
 

@@ -2,30 +2,31 @@
 
 A checkpoint is a safetensors file: it contains the tensors, and in its header all other values as JSON. Next to the
 checkpoint there is a card, a JSON file about the training. Loading a checkpoint runs no code from the file, because
-tensors are numbers and the header is JSON. Tensors and header are checked before use.
+tensors are numbers and the header is JSON. Checkpoint and card contain a digest of themselves, which every reader
+checks.
 """
 
 from __future__ import annotations
 
-import json
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, cast
 
-from talking_face.files import sha256_of, write_bytes, write_text
 from talking_face.pretrained.model_files import CHECKPOINTS, CHECKPOINTS_FOLDER, ModelFiles
 from talking_face.pretrained.store import MissingWeights
+from talking_face.pretrained.tensor_files import TensorFile, read_sealed_tensors, write_sealed_tensors
 from talking_face.reasons import UserError
-from talking_face.signature import canonical_json
+from talking_face.sealed import Damaged, read_sealed_json, write_sealed_json
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-VERSION = "1"  # version of the header; `load` refuses a file of another version
+VERSION = "2"  # version of the header; `load` refuses a file of another version
 FOLDER = CHECKPOINTS_FOLDER  # name of the folder for checkpoints in a shard set
-_HEADER_BYTES = 100 << 20  # greatest length of a header in the safetensors format
+CARD_SEAL = "card_sha256"  # the member of a card with the card's digest; `sha256` is the hash of the checkpoint
+_REMEDY = "train with --fresh"
 
 _recorders: list[dict[str, str]] = []
 
@@ -94,19 +95,12 @@ def save(
     Returns:
         the SHA-256 of the file, in hexadecimal digits.
     """
-    from safetensors.torch import save as to_bytes
-
-    # Each tensor is copied, because the format cannot store tensors that share memory (tied weights).
-    tensors = {name: value.detach().to("cpu", copy=True).contiguous() for name, value in net_state.items()}
     kind = kind or path.stem
     header = {"kind": kind, "version": VERSION, "record": record, "trained_on": (card or {}).get("trained_on", {})}
-    # The header has only one key, because the format does not fix the order of keys.
-    data = to_bytes(tensors, metadata={"checkpoint": canonical_json(header)})
-    sha256 = sha256_of(data)
-    write_bytes(path, data, durable=True)
+    sha256 = write_sealed_tensors(path, net_state, header, durable=True)
     if card is not None:
-        text = json.dumps({"file": path.name, "kind": kind, "sha256": sha256, **card}, indent=1)
-        write_text(path.with_suffix(".json"), text + "\n", durable=True)
+        whole = {"file": path.name, "kind": kind, "sha256": sha256, **card}
+        write_sealed_json(path.with_suffix(".json"), whole, indent=1, durable=True, seal=CARD_SEAL)
     return sha256
 
 
@@ -115,58 +109,51 @@ def load(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
     Raises:
         MissingWeights: the file is absent.
-        UserError: the file is not a checkpoint, is damaged, or is of another kind or version.
+        Damaged: the file is not a checkpoint, or is damaged.
+        UserError: the file is of another kind or version.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load as from_bytes
-
     try:
-        data = path.read_bytes()
+        file = _checked(path)
     except FileNotFoundError:
         raise MissingWeights(f"{path} is absent; `cmet-eval train` trains it, stage by stage") from None
-    header = _header(path, data)
+    header = cast(_Header, file.record)
     if (header["kind"], header["version"]) != (kind, VERSION):
         raise UserError(
             f"{path} is of kind {header['kind']}, version {header['version']}, not of kind {kind}, version {VERSION}; "
-            "train with --fresh"
+            f"{_REMEDY}"
         )
-    try:
-        tensors = from_bytes(data)
-    except SafetensorError as error:
-        raise UserError(f"{path} is damaged ({error}); train with --fresh") from None
+    tensors = file.tensors()
     for loaded in _recorders:
-        loaded[kind] = sha256_of(data)[:12]
+        loaded[kind] = file.sha256[:12]
     return tensors, header["record"]
 
 
 def trained_on(path: Path) -> TrainedOn:
-    """The inputs and settings of a checkpoint's training. Only the header of the file is read.
+    """The inputs and settings of a checkpoint's training. The digest of the whole file is checked.
 
     Raises:
-        UserError: the file is not a checkpoint of this suite.
+        Damaged: the file is not a checkpoint, or is damaged.
     """
-    with path.open("rb") as file:
-        length = int.from_bytes(size := file.read(8), "little")
-        return _header(path, size + file.read(min(length, _HEADER_BYTES)))["trained_on"]
+    return cast(_Header, _checked(path).record)["trained_on"]
 
 
 def read_card(path: Path) -> Card | None:
-    """The card of a checkpoint; None if it is absent. Raises UserError if the file is not a card."""
-    card_path = path.with_suffix(".json")
+    """The card of a checkpoint; None if it is absent. Raises Damaged if the file is not a card, or is damaged."""
     try:
-        card = json.loads(card_path.read_text("utf-8"))
+        card = read_sealed_json(card_path := path.with_suffix(".json"), _REMEDY, seal=CARD_SEAL)
     except FileNotFoundError:
         return None
-    except ValueError as error:
-        raise UserError(f"{card_path} is damaged ({error}); train with --fresh") from None
-    if not isinstance(card, dict) or not {"sha256", "trained_on"} <= card.keys():
-        raise UserError(f"{card_path} is not the card of a checkpoint; train with --fresh")
+    if not isinstance(card.get("sha256"), str) or not isinstance(card.get("trained_on"), dict):
+        raise Damaged(card_path, "it is not the card of a checkpoint", _REMEDY)
     return cast(Card, card)
 
 
 def revision(path: Path) -> str:
-    """The first 12 hexadecimal digits of the file's SHA-256. Results refer to a checkpoint by this revision."""
-    return sha256_of(path)[:12]
+    """The first 12 hexadecimal digits of the file's SHA-256. Results refer to a checkpoint by this revision.
+
+    Raises Damaged if the file is damaged: a damaged file has no revision.
+    """
+    return _checked(path).sha256[:12]
 
 
 @contextmanager
@@ -230,13 +217,10 @@ def commit() -> str:
         return "unknown"
 
 
-def _header(path: Path, data: bytes) -> _Header:
-    """Reads the JSON header of a safetensors file: 8 bytes with the length of the header, then the header."""
-    try:
-        outer = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-        found = json.loads(outer["__metadata__"]["checkpoint"])
-        if not isinstance(found["record"], dict) or not isinstance(found["trained_on"], dict):
-            raise TypeError
-        return cast(_Header, {"kind": str(found["kind"]), "version": str(found["version"]), **found})
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f"{path} is not a checkpoint of this suite, or is damaged; train with --fresh") from None
+def _checked(path: Path) -> TensorFile:
+    """The content of a checkpoint. Raises Damaged if it is not a checkpoint, or is damaged."""
+    file = read_sealed_tensors(path, _REMEDY)
+    types = {"kind": str, "version": str, "record": dict, "trained_on": dict}
+    if not all(isinstance(file.record.get(name), form) for name, form in types.items()):
+        raise Damaged(path, "it is not a checkpoint of this suite", _REMEDY)
+    return file

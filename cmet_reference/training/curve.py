@@ -1,20 +1,25 @@
-"""The training curve: a CSV file with the mean losses over a few steps in each row."""
+"""The training curve: a CSV file with the mean losses over a few steps in each row.
+
+The last column, `check`, holds a digest of the row. If a bit of the file is changed, its reader leaves out the row.
+"""
 
 from __future__ import annotations
 
-import csv
-import io
 import os
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from talking_face.files import write_text
+from talking_face.files import sha256_of, write_text
+from talking_face.names import counted
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
     from torch import Tensor
+
+CHECK = "check"  # the column with the digest of a row
 
 
 class LossMeter:
@@ -75,26 +80,41 @@ class Curve:
                 os.fsync(file.fileno())
 
     def _write(self) -> None:
-        head = ",".join(self.columns) + "\n" if self.columns else ""
+        head = ",".join([*self.columns, CHECK]) + "\n" if self.columns else ""
         write_text(self.path, head + self._text(self.rows), durable=True)
 
     def _text(self, rows: Sequence[Mapping[str, float]]) -> str:
-        out = io.StringIO()
-        writer = csv.writer(out, lineterminator="\n")
-        writer.writerows([[repr(row[key]) if key in row else "" for key in self.columns] for row in rows])
-        return out.getvalue()
+        lines = []
+        for row in rows:
+            cells = [repr(row[key]) if key in row else "" for key in self.columns]
+            lines.append(",".join([*cells, _check(dict(zip(self.columns, cells, strict=True)))]) + "\n")
+        return "".join(lines)
 
 
 def read_curve(path: Path) -> list[dict[str, float]]:
-    """The rows of a curve; [] if the file is absent. Empty cells are left out, and so is a truncated last line."""
+    """The rows of a curve; [] if the file is absent. Empty cells are left out.
+
+    A row whose `check` does not fit its cells is damaged, or its process was killed while it wrote. The row is left
+    out, and a line on stderr gives the number of such rows.
+    """
     if not path.is_file():
         return []
-    with path.open(encoding="utf-8", newline="") as file:
-        lines = list(csv.reader(file))
-    rows = []
-    for line in lines[1:]:
+    head, *lines = path.read_bytes().decode("utf-8", "replace").split("\n")
+    rows, damaged = [], 0
+    for line in filter(None, lines):
         try:
-            rows.append({key: float(cell) for key, cell in zip(lines[0], line, strict=True) if cell})
-        except ValueError:
-            continue
-    return [{**row, "step": int(row["step"])} for row in rows if "step" in row]
+            cells = dict(zip(head.split(","), line.split(","), strict=True))
+            if cells.pop(CHECK) != _check(cells):
+                raise ValueError
+            row = {key: float(cell) for key, cell in cells.items() if cell}
+            rows.append({**row, "step": int(row["step"])})
+        except (ValueError, KeyError):
+            damaged += 1
+    if damaged:
+        print(f"{path}: {counted(damaged, 'row')} left out (incomplete or damaged)", file=sys.stderr)
+    return rows
+
+
+def _check(cells: Mapping[str, str]) -> str:
+    """The first 8 hex digits of the SHA-256 of a row: its names and cells, without empty cells."""
+    return sha256_of("\n".join(f"{name},{cells[name]}" for name in sorted(cells) if cells[name]).encode())[:8]

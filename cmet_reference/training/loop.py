@@ -8,6 +8,7 @@ optimizers and the gradient scaler of float16.
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 import time
@@ -27,15 +28,17 @@ from cmet_reference.training.options import Provenance, TrainOptions
 from cmet_reference.training.runtime import make_accelerator, repeatable
 from cmet_reference.training.stage import ClosedForm, Stage
 from cmet_reference.training.state import Learner, RunState, UnfinishedRun, finished_card
-from talking_face.files import STRAY
+from talking_face.files import STRAY, check_writable
+from talking_face.pretrained.model_files import folder_name
 from talking_face.progress import Progress
-from talking_face.reasons import UserError
-from talking_face.signature import canonical_json
+from talking_face.reasons import NoSpace, UserError
+from talking_face.signature import canonical_json, digest
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 ROW_EVERY = 10  # steps per row of the curve
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def fit(stage: Stage, out: Path, options: TrainOptions | None = None, provenance: Provenance | None = None) -> Card:
@@ -56,6 +59,8 @@ def fit(stage: Stage, out: Path, options: TrainOptions | None = None, provenance
     Raises:
         UserError: an unfinished run has other settings; a file of an earlier training is damaged; a loss is not finite;
             a worker process died; the device is absent; the GPU's memory is full.
+        NoSpace: the disk is full; the last checkpoint is kept.
+        OSError: a file cannot be read, or the folder cannot be written; this is checked before the training.
     """
     import torch
 
@@ -65,8 +70,10 @@ def fit(stage: Stage, out: Path, options: TrainOptions | None = None, provenance
         trained_on = header_of(stage, options, provenance, run.accelerator.num_processes)
         card = finished_card(run.path, stage.net, trained_on, run.main) if options.resume else None
         if card is None:
+            if run.main:
+                run.check_places()
             state = run.unfinished.restore(run.learner, trained_on, run.main) if options.resume else None
-            with _explained(stage.name):
+            with _explained(stage.name, run.unfinished):
                 card = run.train(state, trained_on)
         elif run.main and not options.quiet:
             run.say("trained before with these settings; --fresh trains it again")
@@ -79,7 +86,7 @@ def header_of(stage: Stage, options: TrainOptions, provenance: Provenance, proce
     shard_sets = {name: ShardSet(folder) for name, folder in provenance.data.items()}
     seen = [shards.clips[shards.clips["split"] == "train"] for shards in shard_sets.values()]
     trained_on: TrainedOn = {
-        "config": provenance.config,
+        "config": {key: _without_paths(value) for key, value in provenance.config.items()},
         "steps": stage.steps,
         "seed": options.seed,
         "precision": options.precision,
@@ -93,9 +100,21 @@ def header_of(stage: Stage, options: TrainOptions, provenance: Provenance, proce
     return cast(TrainedOn, json.loads(canonical_json(trained_on)))  # as if read from a header, where tuples are lists
 
 
+def _without_paths(value: object) -> object:
+    """A setting with only the last part of each absolute path, because checkpoints are published.
+
+    A digest of the whole setting is added, so that settings with different paths stay different.
+    """
+    if isinstance(value, Mapping):
+        return {key: _without_paths(item) for key, item in value.items()}
+    if not isinstance(value, str) or value == folder_name(value):
+        return value
+    return f"{folder_name(value)} ({digest(value, 8)})"
+
+
 @contextmanager
-def _explained(stage: str) -> Iterator[None]:
-    """Raises a UserError in place of torch's errors for a full GPU and for a dead worker process."""
+def _explained(stage: str, unfinished: UnfinishedRun) -> Iterator[None]:
+    """Raises a UserError in place of the errors for a full disk, a full GPU and a dead worker process."""
     import torch
 
     try:
@@ -111,6 +130,13 @@ def _explained(stage: str) -> Iterator[None]:
         raise UserError(
             f"{stage}: a process that prepares batches died, as when memory or /dev/shm is full; train with fewer "
             "--workers"
+        ) from None
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise NoSpace(
+            f"{stage}: a file could not be written ({error.strerror}); {unfinished.kept()}. Make room on the disk and "
+            "run the same command again"
         ) from None
 
 
@@ -167,6 +193,14 @@ class TrainingRun:
             self._write(state, trained_on, self._held_out() if held_out is None else held_out)
         accelerator.wait_for_everyone()
         return cast(Card, checkpoints.read_card(self.path))
+
+    def check_places(self) -> None:
+        """Raises UserError or OSError if a file of the run cannot be written, before the training takes its time."""
+        check_writable(self.path.parent)
+        check_writable(self.unfinished.folder)
+        for path in (self.path.with_suffix(suffix) for suffix in (".safetensors", ".json", ".csv")):
+            if path.is_dir():
+                raise UserError(f"{path} is a folder, and a file must be written there; remove or rename the folder")
 
     def say(self, text: str) -> None:
         """Print a line about this stage on stderr."""

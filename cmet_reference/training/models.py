@@ -13,6 +13,7 @@ from cmet_reference.training.loop import fit
 from cmet_reference.training.options import Provenance, TrainOptions
 from cmet_reference.training.runtime import repeatable
 from cmet_reference.training.stage import Stage
+from talking_face.files import check_writable
 from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import UserError
 
@@ -97,6 +98,8 @@ def train_model(
             if only:
                 raise UserError(f"the settings {settings} have no stage {only} of {model}; see --config")
             continue
+        if not options.resume or not (out / f"{name}.safetensors").is_file():
+            check_writable(out)  # a stage reads its clips for minutes before `fit` checks the folder
         cards[name] = train_stage(factory, out, chosen, folders, options)
         report(name, cards[name])
     return cards

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from talking_face.packages import require
 from talking_face.reasons import UserError
 
 if TYPE_CHECKING:
@@ -36,13 +37,12 @@ def make_accelerator(device: str, precision: str) -> Accelerator:
     Raises:
         UserError: Accelerate is not installed; the device is absent; the precision is unknown or needs a GPU.
     """
+    for package in ("torch", "accelerate"):
+        require(package, "training", "'cmet-eval[reference]'")
     import torch
+    from accelerate import Accelerator, DistributedDataParallelKwargs
+    from accelerate.state import AcceleratorState
 
-    try:
-        from accelerate import Accelerator, DistributedDataParallelKwargs
-        from accelerate.state import AcceleratorState
-    except ImportError as error:
-        raise UserError(f"training needs {error.name}; run `pip install 'cmet-eval[reference]'`") from None
     _check_device(device, precision)
     AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
     added = {"ACCELERATE_TORCH_DEVICE": device} if ":" in device else {}

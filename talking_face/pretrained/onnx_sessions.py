@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from talking_face.packages import require
 from talking_face.pretrained.model_files import ModelFiles
 from talking_face.pretrained.store import MissingWeights, WeightFile, weight_file
 
@@ -36,12 +37,7 @@ def onnx_run(name: str, batch: np.ndarray, files: ModelFiles) -> np.ndarray:
 
 @cache
 def _session(file: WeightFile) -> Any:
-    try:
-        import onnxruntime
-    except ModuleNotFoundError:
-        raise MissingWeights(
-            f"{file.path.name} is here, but onnxruntime, which runs it, is not.\nRun `pip install onnxruntime`."
-        ) from None
+    onnxruntime: Any = require("onnxruntime", file.path.name, kind=MissingWeights)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     # 0 means onnxruntime's default: one thread per core.

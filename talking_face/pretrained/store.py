@@ -8,22 +8,32 @@ and again if the file changes. The computation takes 0.1 s for the largest file.
 from __future__ import annotations
 
 import importlib.metadata
-import json
+import re
 import tomllib
 import zipfile
+import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from talking_face.files import sha256_of, write_bytes, write_text
+from talking_face.files import sha256_of, write_bytes
 from talking_face.names import did_you_mean
 from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import UserError
+from talking_face.sealed import Damaged, read_sealed_json, write_sealed_json
 
 REGISTRY = Path(__file__).with_name("weights.toml")
+# `hash checked`: the file has the registered hash. The registry has no hash of the other files: `same as pinned` means
+# that the file is the one that was used first on this machine, `pinned now` that this is the first use.
+Check = Literal["hash checked", "same as pinned", "pinned now"]
+PINS = "pins.json"  # in the cache folder
+_LARGEST = 2 << 30  # bytes of a file that the registry gives no size for
+_OTHER_CACHE = "set CMET_EVAL_CACHE to a folder that can be written"
 
 
 class Weight(BaseModel):
@@ -64,6 +74,7 @@ class WeightFile:
     name: str  # name of the entry in the registry
     path: Path
     sha256: str  # 64 hex digits
+    check: Check = field(default="hash checked", compare=False)  # what the hash was compared with
 
 
 class MissingWeights(UserError):
@@ -90,12 +101,16 @@ def weight_file(name: str, files: ModelFiles) -> WeightFile:
 
     Raises:
         MissingWeights: no searched folder has the file.
-        UserError: the hash of the first file found differs from the registered or pinned hash.
+        UserError: the hash of the first file found differs from the registered or pinned hash; or the hash cannot be
+            pinned, because the cache folder is not writable or its pins.json is damaged.
     """
     entry = weight(name)
     for path in _candidates(entry, files):
         if path.is_file():
-            return WeightFile(name, path, _checked_hash(entry, path, files))
+            try:
+                return WeightFile(name, path, *_checked_hash(entry, path, files))
+            except OSError as error:
+                raise UserError(f"{path} cannot be read ({error.strerror or error})") from None
     raise MissingWeights(missing_message(entry))
 
 
@@ -164,17 +179,16 @@ def fetch(name: str, files: ModelFiles, *, progress: bool = True) -> Path:
         if not entry.url:
             raise
     folder = cache_folder(files)
-    folder.mkdir(parents=True, exist_ok=True)
-    part = _download(entry, entry.url, folder, progress)
-    try:
-        sha256 = _checked_hash(entry, part, files)
-    except UserError:
-        part.unlink(missing_ok=True)
-        raise
-    target = folder / entry.file
-    part.replace(target)
-    if not entry.sha256:
-        _pin(entry, sha256, files)
+    with _cache_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        part = _download(entry, entry.url, folder, progress)
+        try:
+            _checked_hash(entry, part, files)
+        except UserError:
+            part.unlink(missing_ok=True)
+            raise
+        target = folder / entry.file
+        part.replace(target)
     return target
 
 
@@ -189,7 +203,10 @@ def _download(entry: Weight, url: str, folder: Path, progress: bool) -> Path:
         )
     except Exception as error:
         raise UserError(f"{entry.name}: download from {url} failed ({error}).\n{missing_message(entry)}") from None
-    return _unzip(Path(part), entry, folder) if entry.url_member else Path(part)
+    try:
+        return _unzip(Path(part), entry, folder) if entry.url_member else Path(part)
+    except (zipfile.BadZipFile, EOFError, zlib.error, RuntimeError, NotImplementedError) as error:
+        raise UserError(f"{entry.url} is not a whole zip archive ({error}); fetch {entry.name} again") from None
 
 
 def _candidates(entry: Weight, files: ModelFiles) -> Iterator[Path]:
@@ -212,8 +229,8 @@ def _in_distribution(distribution: str, inside: str) -> Path | None:
         return None
 
 
-def _checked_hash(entry: Weight, path: Path, files: ModelFiles) -> str:
-    """The SHA-256 of a file. Raises UserError if it differs from the registered or pinned hash.
+def _checked_hash(entry: Weight, path: Path, files: ModelFiles) -> tuple[str, Check]:
+    """The SHA-256 of a file, and its check. Raises UserError if it differs from the registered or pinned hash.
 
     If the entry has no registered hash and no pinned hash, the hash of this file is stored (pinned). Later calls
     compare the file with the pinned hash.
@@ -223,26 +240,48 @@ def _checked_hash(entry: Weight, path: Path, files: ModelFiles) -> str:
     expected = entry.sha256 or _pins(files).get(entry.name)
     if expected is None:
         _pin(entry, found, files)
-    elif found != expected:
+        return found, "pinned now"
+    if found != expected:
         raise UserError(
-            f"{path} is not the registered {entry.name}: sha256 {found[:16]}..., expected {expected[:16]}...\n"
-            "It is damaged or another version; remove it and fetch it again."
+            f"{path} is not the {'registered' if entry.sha256 else 'pinned'} {entry.name}: sha256 {found[:16]}..., "
+            f"expected {expected[:16]}...; it is damaged or another version; remove it and fetch it again"
         )
-    return found
+    return found, "hash checked" if entry.sha256 else "same as pinned"
 
 
 def _pins(files: ModelFiles) -> dict[str, str]:
     """The pinned hashes; the keys are the names of the entries.
 
     If an entry has no registered hash, the hash of its file is pinned when the file is first used on this machine.
+    Raises UserError if the file of the pins is damaged or cannot be read: its files are not pinned again in silence.
     """
-    path = cache_folder(files) / "pins.json"
-    return dict(json.loads(path.read_text())) if path.is_file() else {}
+    path = cache_folder(files) / PINS
+    remedy = "check the files of `cmet-eval weights list`, then delete it: the next use pins them again"
+    try:
+        pins = read_sealed_json(path, remedy)
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}); {_OTHER_CACHE}") from None
+    if not all(isinstance(pin, str) and re.fullmatch("[0-9a-f]{64}", pin) for pin in pins.values()):
+        raise Damaged(path, "a pin is not a SHA-256", remedy)
+    return pins
 
 
 def _pin(entry: Weight, sha256: str, files: ModelFiles) -> None:
-    pins = {**_pins(files), entry.name: sha256}
-    write_text(cache_folder(files) / "pins.json", json.dumps(pins, indent=1, sort_keys=True))
+    """Stores the hash of a file. Raises UserError if the cache folder cannot be written."""
+    folder = cache_folder(files)
+    with _cache_errors(folder):
+        write_sealed_json(folder / PINS, {**_pins(files), entry.name: sha256}, indent=1)
+
+
+@contextmanager
+def _cache_errors(folder: Path) -> Iterator[None]:
+    """Raises a UserError in place of an error of the file system in the cache folder."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written ({error.strerror or error}); {_OTHER_CACHE}") from None
 
 
 def _unzip(archive: Path, entry: Weight, folder: Path) -> Path:
@@ -254,6 +293,8 @@ def _unzip(archive: Path, entry: Weight, folder: Path) -> Path:
     with zipfile.ZipFile(archive) as zipped:
         for member in zipped.infolist():
             if Path(member.filename).name == entry.url_member:
+                if member.file_size > (entry.bytes or _LARGEST):
+                    raise UserError(f"{entry.url}: {entry.url_member} has {member.file_size} bytes, which is too large")
                 target = folder / f".{entry.file}.unzipped"
                 write_bytes(target, zipped.read(member))
                 archive.unlink()

@@ -5,7 +5,6 @@ Both devices compute in full float32.
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from talking_face.packages import require
 from talking_face.pretrained.store import MissingWeights, WeightFile
 from talking_face.reasons import UserError
 
@@ -45,7 +45,7 @@ def load_network(file: WeightFile, build: Callable[[], Any], state: Callable[[An
         state: function that converts the content of the file to the module's state dict.
 
     Raises:
-        MissingWeights: torch is not installed.
+        MissingWeights: torch is not installed, or cannot be loaded.
         UserError: the file does not contain weights of the network.
     """
 
@@ -59,8 +59,7 @@ def load_network(file: WeightFile, build: Callable[[], Any], state: Callable[[An
 
 def load_network_by(file: WeightFile, build: Callable[[], Any], read: Callable[[Path], Mapping[str, Any]]) -> Any:
     """Like `load_network`, but the function `read` reads the state dict from the path of the file."""
-    if importlib.util.find_spec("torch") is None:
-        raise MissingWeights(f"{file.path.name} is here, but torch, which runs it, is not.\nRun `pip install torch`.")
+    require("torch", file.path.name, kind=MissingWeights)
     network = build()
     try:
         network.load_state_dict(read(file.path))

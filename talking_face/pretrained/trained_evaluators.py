@@ -2,12 +2,12 @@
 
 A file of an evaluator has the safetensors format, which is read without pickle. The header of the file lists the
 training clips, which the evaluator must not score. Therefore the hash of the file also covers the list of training
-clips. The networks are defined in `evaluator_networks`.
+clips. The file contains a digest of itself, which is checked before use (`tensor_files.py`). The networks are defined
+in `evaluator_networks`.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 
 import numpy as np
 
-from talking_face.files import sha256_of, write_bytes
+from talking_face.files import sha256_of
 from talking_face.pretrained import torch_nets
 from talking_face.pretrained.evaluator_networks import EmotionEvaluator, LipSyncEvaluator, build_emotion, build_syncnet
 from talking_face.pretrained.model_files import EVALUATORS_FOLDER, ModelFiles
 from talking_face.pretrained.store import MissingWeights
+from talking_face.pretrained.tensor_files import TensorFile, read_sealed_tensors, write_sealed_tensors
 from talking_face.reasons import UserError
-from talking_face.signature import canonical_json
+from talking_face.sealed import Damaged
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -32,6 +33,7 @@ N = TypeVar("N", bound="nn.Module")
 FOLDER = EVALUATORS_FOLDER  # subfolder of a shard set
 
 Kind = Literal["syncnet", "emotion"]
+_REMEDY = "train it again: `cmet-eval train evaluators --data SHARDS`"
 FILES: dict[Kind, str] = {"syncnet": "corpus_syncnet.safetensors", "emotion": "corpus_emotion.safetensors"}
 
 
@@ -80,13 +82,7 @@ def save(path: Path, state: Mapping[str, Tensor], trained_on: TrainedOn) -> str:
 
     If the tensors and the record are the same, the bytes of the file are the same.
     """
-    from safetensors.torch import save as to_bytes
-
-    tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
-    # The metadata has only one key, because the order of several keys in the file would not be fixed.
-    data = to_bytes(tensors, metadata={"trained_on": canonical_json(asdict(trained_on))})
-    write_bytes(path, data)
-    return sha256_of(data)
+    return write_sealed_tensors(path, state, asdict(trained_on))
 
 
 # -- finding -----------------------------------------------------------------------------------------------------------
@@ -141,21 +137,19 @@ def _opened(path: Path, kind: Kind) -> EvaluatorFile:
 
 @lru_cache(maxsize=8)
 def _read(path: Path, kind: Kind, _changed: int, _size: int) -> EvaluatorFile:
-    data = path.read_bytes()
-    return EvaluatorFile(path, sha256_of(data), _header(path, data, kind))
+    file = read_sealed_tensors(path, _REMEDY)
+    return EvaluatorFile(path, file.sha256, _record_of(file, kind))
 
 
-def _header(path: Path, data: bytes, kind: Kind) -> TrainedOn:
-    """The training record in the header. A safetensors file starts with 8 bytes of length, then a JSON header."""
+def _record_of(file: TensorFile, kind: Kind) -> TrainedOn:
+    """The training record in the header of a file."""
     try:
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-        record = json.loads(header["__metadata__"]["trained_on"])
-        record |= {name: tuple(record[name]) for name in ("clips", "sounds", "labels")}
+        record = {**file.record, **{name: tuple(file.record[name]) for name in ("clips", "sounds", "labels")}}
         trained_on = TrainedOn(**record)
-    except (ValueError, KeyError, TypeError, UnicodeDecodeError):
-        raise UserError(f"{path} is not an evaluator of this suite, or is damaged; train it again") from None
+    except (KeyError, TypeError):
+        raise Damaged(file.path, "it is not an evaluator of this suite", _REMEDY) from None
     if trained_on.kind != kind or trained_on.version != VERSION:
-        raise UserError(f"{path} is a {trained_on.kind} of version {trained_on.version}, not {kind} {VERSION}")
+        raise UserError(f"{file.path} is a {trained_on.kind} of version {trained_on.version}, not {kind} {VERSION}")
     return trained_on
 
 
@@ -188,13 +182,11 @@ def _filled(net: N, found: EvaluatorFile) -> N:
 
     Raises UserError if the file changed after it was found, or if its tensors do not belong to the network.
     """
-    from safetensors.torch import load
-
-    data = found.path.read_bytes()
-    if sha256_of(data) != found.sha256:
+    file = read_sealed_tensors(found.path, _REMEDY)
+    if file.sha256 != found.sha256:
         raise UserError(f"{found.path} changed while it was in use; run the same command again")
     try:
-        net.load_state_dict(load(data))
+        net.load_state_dict(file.tensors())
     except RuntimeError as error:
         raise UserError(f"{found.path} does not hold this network: {str(error).splitlines()[0]}") from None
     return net

@@ -31,6 +31,7 @@ from cmet_reference.training.options import TrainOptions
 from cmet_reference.training.stage import Optimizer
 from talking_face.pretrained.model_files import CHECKPOINTS, ModelFiles
 from talking_face.pretrained.store import MissingWeights
+from talking_face.pretrained.tensor_files import read_sealed_tensors, write_sealed_tensors
 from talking_face.reasons import ClipError, Reason, UserError
 from talking_face.sealed import write_sealed_json, write_sealed_table
 
@@ -188,27 +189,35 @@ class Wide(Line):
         self.net = nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Dropout(0.2), nn.Linear(8, 1))
 
 
-def header_version(data: bytes, version: str) -> bytes:
-    return data.replace(b'version\\":\\"1', f'version\\":\\"{version}'.encode())
+def resealed(path: Path, **changes: Any) -> bytes:
+    """The bytes of a checkpoint with another header or other tensors, and a digest that fits."""
+    file = read_sealed_tensors(path, "")
+    other = path.with_name("other")
+    write_sealed_tensors(other, changes.pop("tensors", file.tensors()), {**file.record, **changes})
+    data = other.read_bytes()
+    other.unlink()
+    return data
 
 
 @pytest.mark.parametrize(
     ("damage", "cause"),
     [
-        (lambda data: data[:-1], "is damaged"),
-        (lambda data: data[:20], "is not a checkpoint of this suite, or is damaged"),
-        (lambda data: data[:-1] + bytes([data[-1] ^ 1]), "SHA-256 is not the one in line.json"),
-        (lambda data: header_version(data, "0"), "is of kind line, version 0, not of kind line, version 1"),
+        (lambda path: path.read_bytes()[:-1], "is damaged"),
+        (lambda path: path.read_bytes()[:20], "is not a safetensors file with a sha256"),
+        (lambda path: path.read_bytes()[:-1] + bytes([path.read_bytes()[-1] ^ 1]), "sha256 is not that of its content"),
+        (lambda path: resealed(path, tensors={"w": torch.zeros(1)}), "SHA-256 is not the one in line.json"),
+        (lambda path: resealed(path, version="0"), "is of kind line, version 0, not of kind line, version 2"),
     ],
 )
 def test_a_damaged_file_is_named_and_replaced_only_with_fresh(tmp_path: Path, damage: Any, cause: str) -> None:
     path = finished(tmp_path)
     whole = path.read_bytes()
-    path.write_bytes(damage(whole))
-    assert path.read_bytes() != whole
+    damaged = damage(path)
+    path.write_bytes(damaged)
+    assert damaged != whole
     with pytest.raises(UserError, match=f"{re.escape(str(path))} .*{cause}.*--fresh"):
         fit(Line(), tmp_path, TrainOptions(quiet=True))
-    assert path.read_bytes() == damage(whole)  # untouched
+    assert path.read_bytes() == damaged  # untouched
     fit(Line(), tmp_path, TrainOptions(resume=False, quiet=True))
     assert path.read_bytes() == whole
 
@@ -404,19 +413,19 @@ def test_files_that_are_no_checkpoint_are_refused(tmp_path: Path, monkeypatch: p
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "x.safetensors"
     checkpoints.save(path, {"a": torch.zeros(9)}, {})
-    with pytest.raises(UserError, match="is of kind x, version 1, not of kind y, version 1"):
+    with pytest.raises(UserError, match="is of kind x, version 2, not of kind y, version 2"):
         checkpoints.load(path, "y")
     data = path.read_bytes()
-    for bad in (b"", b"\xff" * 40, data[:20], pickle.dumps(Evil()), data.replace(b"checkpoint", b"chockpeint")):
+    for bad in (b"", b"\xff" * 40, data[:20], pickle.dumps(Evil()), data.replace(b"sealed", b"sailed")):
         path.write_bytes(bad)
         for read in (lambda: checkpoints.load(path, "x"), lambda: checkpoints.trained_on(path)):
-            with pytest.raises(UserError, match="not a checkpoint of this suite"):
+            with pytest.raises(UserError, match="not a safetensors file with a sha256"):
                 read()
     path.write_bytes(data[:-1])
     with pytest.raises(UserError, match="is damaged"):
         checkpoints.load(path, "x")
     torch.save(Evil(), path)
-    with pytest.raises(UserError, match="not a checkpoint"):
+    with pytest.raises(UserError, match="not a safetensors file"):
         checkpoints.load(path, "x")
     assert not Path("ran").exists()
 

@@ -48,7 +48,7 @@ def test_a_file_without_a_known_hash_is_pinned_on_first_use(sandbox: Path) -> No
     path.write_bytes(b"first")
     assert store.weight_path("deepface_emotion", files=models()) == path
     path.write_bytes(b"another")
-    with pytest.raises(UserError, match="not the registered"):
+    with pytest.raises(UserError, match="not the pinned"):
         store.weight_path("deepface_emotion", files=models())
 
 
