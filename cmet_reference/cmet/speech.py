@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -67,7 +67,7 @@ class Emotion2Vec:
                 f"{weights} is absent. Fetch {EMOTION2VEC} (modelscope download --model {EMOTION2VEC} --local_dir "
                 f"{folder}), or set speech = 'prosody'"
             )
-        funasr: Any = require("funasr", "emotion2vec (speech = 'prosody' needs less)")
+        funasr = require("funasr", "emotion2vec (speech = 'prosody' needs less)")
         self.name = f"emotion2vec@{sha256_of(weights)[:8]}"
         with tensors_only():
             self._model = funasr.AutoModel(model=str(folder), device=device, disable_update=True, disable_pbar=True)

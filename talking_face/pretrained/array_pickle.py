@@ -102,12 +102,12 @@ class _Machine:
     """The stack machine of a pickle, with the instructions that arrays in containers need."""
 
     def __init__(self) -> None:
-        self.stack: list[Any] = []
+        self.stack: list[object] = []
         self.marks: list[int] = []  # positions in the stack
-        self.memo: dict[int, Any] = {}
+        self.memo: dict[object, object] = {}
         self.spare = 0  # bytes that arrays may still take: together not more than the file has
 
-    def run(self, data: bytes) -> Any:
+    def run(self, data: bytes) -> object:
         """The object that the pickle describes."""
         self.spare = len(data)
         for opcode, argument, _ in pickletools.genops(data):
@@ -117,7 +117,7 @@ class _Machine:
             self.step(opcode.name, argument)
         raise _Refused("it has no end")
 
-    def step(self, name: str, argument: Any) -> None:
+    def step(self, name: str, argument: object) -> None:
         """Carries out one instruction."""
         stack = self.stack
         if name in ("PROTO", "FRAME"):
@@ -141,10 +141,11 @@ class _Machine:
         else:
             self.combine(name, argument)
 
-    def combine(self, name: str, argument: Any) -> None:
+    def combine(self, name: str, argument: object) -> None:
         """Carries out an instruction that calls something, or that adds to the object below the top of the stack."""
         if name in ("GLOBAL", "STACK_GLOBAL"):
-            self.stack.append(_Global(argument if name == "GLOBAL" else " ".join(map(_text, self.taken(2)))))
+            names = [argument] if name == "GLOBAL" else self.taken(2)
+            self.stack.append(_Global(" ".join(map(_text, names))))
         elif name == "REDUCE":
             self.stack.append(_called(*self.taken(2)))
         elif name == "BUILD":
@@ -172,7 +173,7 @@ class _Machine:
             if self.spare < 0:
                 raise _Refused("arrays with more bytes than the file")
 
-    def taken(self, count: int) -> list[Any]:
+    def taken(self, count: int) -> list[object]:
         """Removes the last `count` values from the stack, and returns them."""
         if len(self.stack) - (self.marks[-1] if self.marks else 0) < count:
             raise _Refused("an instruction without its values")
@@ -180,7 +181,7 @@ class _Machine:
         del self.stack[len(self.stack) - count :]
         return values
 
-    def since_mark(self) -> list[Any]:
+    def since_mark(self) -> list[object]:
         """Removes the values after the last mark from the stack, and returns them."""
         if not self.marks:
             raise _Refused("an instruction without its mark")
@@ -208,7 +209,7 @@ def _text(value: object) -> str:
     return value
 
 
-def _finished(value: Any, done: dict[int, Any], depth: int = 0) -> Any:
+def _finished(value: object, done: dict[int, object], depth: int = 0) -> object:
     """The object with arrays in place of `_Array`.
 
     Args:

