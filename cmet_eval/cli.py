@@ -117,6 +117,10 @@ def _run(interrupts: Interrupts) -> None:
                 raise
             _fail(error, log)
         finally:
+            # A worker that was killed cannot remove its temporary folders.
+            from talking_face.scratch import remove_abandoned
+
+            remove_abandoned()
             _flush()
 
 

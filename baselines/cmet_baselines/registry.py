@@ -142,7 +142,7 @@ def _method(name: str, _folder: Path, files: ModelFiles) -> Method:
     if entry.kind == "published":
         raise UserError(_why_not_run(entry))
     if entry.command is not None:
-        revision = f"{entry.revision}+{digest(entry.command.model_dump(mode='json'), 8)}"
+        revision = f"{entry.revision}+{digest(entry.command.model_dump(mode='json', exclude={'environment_from'}), 8)}"
         return CommandMethod(entry.name, revision, frozenset(entry.sees), entry.command)
     if entry.videos is not None:
         if not entry.videos.folder.is_dir():

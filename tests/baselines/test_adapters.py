@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 import sys
 import textwrap
 import time
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cmet_baselines.adapters import command
 from cmet_baselines.adapters.command import CommandRun
 from cmet_baselines.adapters.conform import fit_size
 from cmet_baselines.entry import read_entry
@@ -149,6 +151,142 @@ def test_one_line_commands_are_split_without_a_shell() -> None:
     run = CommandRun.model_validate({"command": "conda run -n eat python 'my demo.py' {source_video} {output}; rm x"})
     assert run.command[5] == "my demo.py" and run.command[-2:] == ("rm", "x")
     assert run.sees() == {"source-video"}
+
+
+# -- processes, environment and sizes ---------------------------------------------------------------------------------
+
+# Starts a process in a session of its own whose parents have ended, as a daemon does.
+DAEMON = """
+import os, time
+def daemon(path):
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            open(path, "w").write(str(os.getpid()))
+            time.sleep(600)
+        os._exit(0)
+    os.wait()
+    while not os.path.exists(path) or not open(path).read():
+        time.sleep(0.01)
+"""
+
+
+def alive(pid_file: Path) -> bool:
+    """True if the process runs after at most 3 s."""
+    end = time.monotonic() + 3
+    while time.monotonic() < end:
+        try:
+            state = Path(f"/proc/{pid_file.read_text()}/stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            return False
+        if state == "Z":
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def test_a_daemon_of_a_command_ends_with_its_pair(tmp_path: Path, case: Case) -> None:
+    script = f"{DAEMON}\ndaemon({str(tmp_path / 'pid')!r})\nsys.exit(3)"
+    with pytest.raises(ClipError, match="ended with 3"):
+        get_method(str(command_method(tmp_path, script))).generate(case)
+    assert not alive(tmp_path / "pid")
+
+
+@pytest.mark.parametrize("kind", ["command", "class"])
+def test_no_process_and_no_folder_is_left_when_the_suite_is_killed(tmp_path: Path, kind: str, outside: Path) -> None:
+    pid = tmp_path / "pid"
+    work = f"{DAEMON}\ndaemon({str(pid)!r})\ntime.sleep(600)\n"
+    if kind == "command":
+        entry = command_method(tmp_path, work)
+    else:
+        (outside.parent / "repo" / "mine.py").write_text(work)
+        entry = outside
+    (tmp_path / "tmp").mkdir()
+    code = (
+        "import sys; from cmet_baselines.registry import get_method\n"
+        "from tests.baselines.test_methods import make_case\n"
+        "m = get_method(sys.argv[1]); m.generate(make_case(m.sees))"
+    )
+    suite = subprocess.Popen(
+        [sys.executable, "-c", code, str(entry)],
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "TMPDIR": str(tmp_path / "tmp")},
+    )
+    while not pid.exists() or not pid.read_text():
+        assert suite.poll() is None
+        time.sleep(0.02)
+    suite.kill()
+    suite.wait()
+    assert not alive(pid)
+    environment = {**os.environ, "TMPDIR": str(tmp_path / "tmp")}
+    sweep = "from talking_face.scratch import remove_abandoned; remove_abandoned()"
+    subprocess.run([sys.executable, "-c", sweep], env=environment, check=True, cwd=Path(__file__).parents[2])
+    assert not list((tmp_path / "tmp").iterdir())
+
+
+def test_a_method_receives_no_credentials_unless_they_are_named(tmp_path: Path, case: Case, monkeypatch) -> None:
+    secrets = ("AWS_SECRET_ACCESS_KEY", "WANDB_API_KEY", "HF_TOKEN", "SSH_AUTH_SOCK", "HF_HUB_TOKEN", "MY_LICENCE")
+    for name in (*secrets, "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS"):
+        monkeypatch.setenv(name, "0")
+    path = command_method(tmp_path, "import os; print(sorted(os.environ)); sys.exit(3)")
+    path.write_text(path.read_text() + 'environment_from = ["MY_LICENCE"]\n[command.environment]\nOWN = "1"\n')
+    with pytest.raises(ClipError):
+        get_method(str(path)).generate(case)
+    assert case.log is not None
+    text = case.log.read_text()
+    assert not [name for name in secrets[:-1] if f"'{name}'" in text]
+    assert all(f"'{name}'" in text for name in ("MY_LICENCE", "OWN", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "PATH"))
+
+
+def test_a_command_that_prints_or_writes_without_end_is_stopped(tmp_path: Path, case: Case, monkeypatch) -> None:
+    monkeypatch.setattr(command, "OUTPUT_BYTES", 1 << 20)
+    for script, words in (
+        ("while True: print('x' * 100000)", "printed over 16 MB"),
+        ("f = open(output, 'wb')\nwhile True: f.truncate(f.tell() + 2000000); f.seek(0, 2)", "wrote an output of over"),
+    ):
+        with pytest.raises(ClipError, match=words) as caught:
+            get_method(str(command_method(tmp_path, script))).generate(case)
+        assert caught.value.reason is Reason.METHOD_FAILED
+    assert case.log is not None and case.log.stat().st_size <= command.LOG_BYTES
+
+
+# What a class can do to the files and pipes that it shares with the suite. `answers` is the pipe of host.py.
+FORGED = {
+    "answers.write('x' * 5_000_000); answers.flush(); time.sleep(600)": "answered over 1 MB",
+    "answers.write('[1]\\n'); answers.flush(); time.sleep(600)": "wrote to the pipe of its answers",
+    "np.save = lambda path, *a, **k: open(path, 'wb').write(huge)": r"no readable array: \(1000000, 1000000, 1000, 3\)",
+    "np.save = lambda path, *a, **k: keep(path, np.array([{}, {}], object), allow_pickle=True)": "no readable array: ",
+    "np.save = lambda *a, **k: None": "no readable array: .*No such file",
+}
+
+
+@pytest.mark.parametrize("line", FORGED)
+def test_forged_answers_of_a_class_are_reasons(outside: Path, line: str) -> None:
+    at_import, in_call = (line, "pass") if line.startswith("np.save") else ("", line)
+    text = f"""
+import io, sys, time
+import numpy as np
+keep = np.save
+head = io.BytesIO()
+np.lib.format.write_array_header_1_0(
+    head, {{"shape": (1000000, 1000000, 1000, 3), "fortran_order": False, "descr": "|u1"}}
+)
+huge = head.getvalue()
+{at_import}
+
+class Mine:
+    name, revision, sees = "mine", "7", {{"reference-frames", "driving-audio"}}
+
+    def generate(self, case):
+        answers = sys._getframe(2).f_locals["answers"]
+        {in_call}
+        return case.reference_frames
+"""
+    (outside.parent / "repo" / "mine.py").write_text(text)
+    method = get_method(str(outside))
+    with pytest.raises(ClipError, match=FORGED[line]) as caught:
+        method.generate(make_case(method.sees))
+    assert caught.value.reason is Reason.METHOD_FAILED
 
 
 # -- classes -----------------------------------------------------------------------------------------------------------

@@ -1,17 +1,16 @@
-"""Defines the `command` adapter, which runs a command line once per pair, with the entry's environment variables.
+"""Defines the `command` adapter, which runs a command line once per pair.
 
 For each run, the inputs are written as files into a new work folder. The printed output of the command is written to
-the log of the pair.
+the log of the pair. When the command ends, every process that it started is ended, too.
 """
 
 from __future__ import annotations
 
 import os
 import shlex
-import signal
 import string
 import subprocess
-import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -20,9 +19,12 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from cmet_baselines.adapters.conform import LengthRule, SizeRule, read_output
+from cmet_baselines.adapters.environment import method_environment
 from cmet_baselines.method import Case
+from talking_face.execution.processes import GuardedProcess
 from talking_face.media.writing import Encoding, write_audio, write_video
 from talking_face.reasons import ClipError, Reason
+from talking_face.scratch import scratch_folder
 
 # {placeholder: the input that a command receives through this placeholder}; None: no input of `INPUTS`.
 PLACEHOLDERS: Mapping[str, str | None] = {
@@ -41,6 +43,9 @@ PLACEHOLDERS: Mapping[str, str | None] = {
     "width": None,
     "height": None,
 }
+LOG_BYTES = 16 << 20  # largest printed output of one pair; the log is also kept in memory for the error message
+OUTPUT_BYTES = 4 << 30  # largest output file of one pair; a minute of 1080p without loss has 2 GB
+WATCH_S = 0.1  # s between two looks at the sizes of these files
 _TAIL = 300  # number of the log's last characters in an error message
 
 
@@ -51,9 +56,10 @@ class CommandRun(BaseModel):
 
     command: tuple[str, ...]  # a list, or one line that is split as in a shell; it runs without a shell
     folder: Path | None = None  # the working directory; default: the work folder
-    environment: dict[str, str] = Field(default_factory=dict)  # variables that are added to this process's environment
+    environment: dict[str, str] = Field(default_factory=dict)  # variables that the command receives
+    environment_from: tuple[str, ...] = ()  # names of this process's variables that the command also receives
     emotions: dict[str, str] = Field(default_factory=dict)  # {this suite's label: the method's name of the emotion}
-    deadline_s: float = Field(default=600.0, gt=0)  # per pair; after it, the command and its child processes are killed
+    deadline_s: float = Field(default=600.0, gt=0)  # per pair; after it, the command and all its processes are ended
     size: SizeRule = "as-is"
     length: LengthRule = "as-is"
 
@@ -91,18 +97,19 @@ class CommandMethod:
             ClipError: method-failed (the message contains the end of the command's output), deadline, or a reason of
                 `read_output`.
         """
-        with tempfile.TemporaryDirectory(prefix="cmet-eval-") as folder:
-            work = Path(folder)
+        with scratch_folder() as work:
             values = write_inputs(case, work, placeholders(self.run.command), self.run.emotions)
             command = [part.format_map(values) for part in self.run.command]
             log = case.log or work / "log.txt"
             log.parent.mkdir(parents=True, exist_ok=True)
-            status = run_logged(command, self.run.folder or work, self.run.environment, self.run.deadline_s, log)
+            environment = method_environment(os.environ, self.run.environment, self.run.environment_from)
+            folder, output = self.run.folder or work, work / "output.mp4"
+            status = run_logged(command, folder, environment, self.run.deadline_s, log, output)
             if status != 0:
                 tail = log.read_text("utf-8", "replace").strip()[-_TAIL:]
                 text = " ".join(tail.split()) or "it printed nothing"
                 raise ClipError(Reason.METHOD_FAILED, f"{self.name} ended with {status}: {text}")
-            return read_output(work / "output.mp4", case, self.run.size, self.run.length)
+            return read_output(output, case, self.run.size, self.run.length)
 
 
 def placeholders(command: tuple[str, ...]) -> set[str]:
@@ -160,37 +167,48 @@ def _write_references(case: Case, folder: Path) -> dict[str, str]:
     return {"reference_images": str(folder), "reference_image": str(folder / "0.png")}
 
 
-def run_logged(command: list[str], folder: Path, environment: Mapping[str, str], deadline_s: float, log: Path) -> int:
-    """Run a command with its output in `log`, and return its exit status. Then kill its remaining child processes.
+def run_logged(
+    command: list[str], folder: Path, environment: Mapping[str, str], deadline_s: float, log: Path, output: Path
+) -> int:
+    """Run a command with its printed output in `log`, and return its exit status. No process of it is left running.
 
     Raises:
-        ClipError: method-failed if the command cannot be started; deadline if it takes too long.
+        ClipError: method-failed if the command cannot be started, or prints or writes too much; deadline if it takes
+            too long.
     """
     with log.open("wb") as out:
         try:
-            process = subprocess.Popen(
-                command,
-                cwd=folder,
-                env={**os.environ, **environment},
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+            guarded = GuardedProcess(command, cwd=folder, env=environment, stdout=out, stderr=subprocess.STDOUT)
         except OSError as error:
-            raise ClipError(Reason.METHOD_FAILED, f"cannot start {command[0]}: {error}") from None
-        try:
-            return process.wait(deadline_s)
-        except subprocess.TimeoutExpired:
-            raise ClipError(Reason.DEADLINE, f"{command[0]} took over {deadline_s:g} s and was killed") from None
-        finally:
-            kill_group(process)
-
-
-def kill_group(process: subprocess.Popen[bytes]) -> None:
-    """Kill a process and all processes of its session, so that no child process still runs when the pair is done."""
+            raise ClipError(Reason.METHOD_FAILED, f"cannot start {command[0]}: {error.strerror}") from None
+    end = time.monotonic() + deadline_s
     try:
-        os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
-    process.wait()
+        while True:
+            try:
+                status = guarded.process.wait(WATCH_S)
+                check_sizes(command[0], log, output)
+                return status
+            except subprocess.TimeoutExpired:
+                check_sizes(command[0], log, output)
+            if time.monotonic() > end:
+                raise ClipError(Reason.DEADLINE, f"{command[0]} took over {deadline_s:g} s and was stopped")
+    finally:
+        guarded.end()
+        if file_size(log) > LOG_BYTES:
+            os.truncate(log, LOG_BYTES)
+
+
+def check_sizes(name: str, log: Path, output: Path) -> None:
+    """Raises ClipError, method-failed, if the printed output or the output file of a method is too large."""
+    if file_size(log) > LOG_BYTES:
+        raise ClipError(Reason.METHOD_FAILED, f"{name} printed over {LOG_BYTES >> 20} MB and was stopped")
+    if file_size(output) > OUTPUT_BYTES:
+        raise ClipError(Reason.METHOD_FAILED, f"{name} wrote an output of over {OUTPUT_BYTES >> 30} GB and was stopped")
+
+
+def file_size(path: Path) -> int:
+    """Size of a file, bytes; 0 if there is no such file."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0

@@ -1,19 +1,19 @@
 """Defines the `python` adapter, which runs a class from another repository in its own process.
 
 This module runs in the parent process, and `host.py` runs in the child process. Arrays are exchanged as .npy files
-in a temporary folder. Therefore the method's interpreter needs only numpy, and no pickle is loaded.
+in a temporary folder. Therefore the method's interpreter needs only numpy, and no pickle is loaded. What the child
+answers is code of others: its size, its form and the header of its arrays are checked before they are used.
 """
 
 from __future__ import annotations
 
 import atexit
 import json
+import math
 import os
 import select
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,12 +22,16 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from cmet_baselines.adapters.command import kill_group
+from cmet_baselines.adapters.command import OUTPUT_BYTES, WATCH_S, check_sizes
+from cmet_baselines.adapters.environment import method_environment
 from cmet_baselines.method import Case
+from talking_face.execution.processes import GuardedProcess
 from talking_face.reasons import ClipError, Reason
+from talking_face.scratch import Scratch
 
 _HOST = Path(__file__).with_name("host.py")
 _START_S = 300.0  # time to import the class and to create the method, with weights on a slow disk
+_ANSWER_BYTES = 1 << 20  # largest answer of the child, one JSON line
 _TAIL = 300  # number of the output's last characters in an error message
 
 
@@ -39,12 +43,13 @@ class PythonRun(BaseModel):
     # The folders of the class's repository. They are first on the import path. The class runs in the first folder.
     folders: tuple[Path, ...] = ()
     python: Path = Path(sys.executable)  # the interpreter of the class's environment, which must have numpy
-    environment: dict[str, str] = Field(default_factory=dict)  # variables that are added to this process's environment
+    environment: dict[str, str] = Field(default_factory=dict)  # variables that the class's process receives
+    environment_from: tuple[str, ...] = ()  # names of this process's variables that the class's process also receives
     deadline_s: float = Field(default=600.0, gt=0)  # per pair
 
 
 class OwnProcessMethod:
-    """A class from another repository, in a child process that ends when the parent process ends.
+    """A class from another repository, in a child process. The child and all its processes end with this process.
 
     Attributes:
         title, summary: the class's `title`, and the first line of its docstring; empty if they are missing.
@@ -63,16 +68,17 @@ class OwnProcessMethod:
         """
         self.target, self._run = target, run or PythonRun(folders=(Path.cwd(),))
         self.deadline_s = self._run.deadline_s
-        self._process: subprocess.Popen[bytes] | None = None
-        self._folder = Path(tempfile.mkdtemp(prefix="cmet-eval-method-"))
-        self._unread = b""
+        self._guarded: GuardedProcess | None = None
+        self._scratch = Scratch()
+        self._folder = self._scratch.path
         atexit.register(self.close)
         about = self._request({"describe": True}, _START_S, None)
-        self.missing_members = [member for member in ("name", "revision") if not isinstance(about[member], str)]
-        self.missing_members += [] if about["generates"] else ["generate"]
-        self.name, self.revision = str(about["name"]), str(about["revision"])
-        self.title, self.summary = str(about["title"] or ""), str(about["summary"])
-        self.sees = frozenset(map(str, about["sees"]))
+        self.missing_members = [member for member in ("name", "revision") if not isinstance(about.get(member), str)]
+        self.missing_members += [] if about.get("generates") else ["generate"]
+        self.name, self.revision = str(about.get("name")), str(about.get("revision"))
+        self.title, self.summary = str(about.get("title") or ""), str(about.get("summary") or "")
+        sees = about.get("sees")
+        self.sees = frozenset(map(str, sees if isinstance(sees, list) else ()))
 
     def generate(self, case: Case) -> np.ndarray:
         """The array that the method returns for the case.
@@ -86,25 +92,36 @@ class OwnProcessMethod:
             plain |= {"n_frames": case.n_frames, "size": list(case.size), "seed": case.seed}
             if "emotion-label" in self.sees:
                 plain |= {"target_emotion": case.target_emotion, "intensity": case.intensity}
-            output = self._folder / "output.npy"
-            output.unlink(missing_ok=True)
-            message = {"plain": plain, "arrays": arrays, "output": str(output)}
+            self._output.unlink(missing_ok=True)
+            message = {"plain": plain, "arrays": arrays, "output": str(self._output)}
             answer = self._request(message, self.deadline_s, case.log)
-            case.notes.extend(str(note) for note in answer["notes"])
-            return np.asarray(np.load(output, allow_pickle=False))
+            notes = answer.get("notes")
+            case.notes.extend(str(note) for note in (notes if isinstance(notes, list) else ()))
+            return read_array(self._output, self.target)
         finally:
             for path in self._folder.glob("*.npy"):
                 path.unlink(missing_ok=True)
 
     def close(self) -> None:
         """End the child process and delete the temporary folder."""
-        self._kill()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._end()
+        self._scratch.remove()
 
-    def _kill(self) -> None:
-        if self._process is not None:
-            kill_group(self._process)
-            self._process = None
+    def _end(self) -> int | None:
+        """Ends the child and all processes that it started. Returns the exit status of the child."""
+        if self._guarded is None:
+            return None
+        guarded, self._guarded = self._guarded, None
+        guarded.end()
+        return guarded.process.returncode
+
+    @property
+    def _output(self) -> Path:
+        return self._folder / "output.npy"
+
+    @property
+    def _printed(self) -> Path:
+        return self._folder / "printed.txt"
 
     def _save(self, name: str, value: np.ndarray | list[np.ndarray]) -> str | list[str]:
         """Write an input, and return the path of its file. For a list of arrays, return one path per array."""
@@ -120,8 +137,7 @@ class OwnProcessMethod:
     def _request(self, message: Mapping[str, object], deadline_s: float, log: Path | None) -> dict[str, Any]:
         """Send one JSON line to the child and return its answer. The child's printed output is written to `log`."""
         process = self._running_process()
-        printed = self._folder / "printed.txt"
-        before = printed.stat().st_size
+        os.truncate(self._printed, 0)
         try:
             assert process.stdin is not None
             process.stdin.write(json.dumps(message).encode() + b"\n")
@@ -129,49 +145,91 @@ class OwnProcessMethod:
             line = self._read_line(process, deadline_s)
         except BrokenPipeError:
             line = b""
-        text = printed.read_bytes()[before:]
+        text = self._printed.read_bytes()
         if log is not None and text:
             log.parent.mkdir(parents=True, exist_ok=True)
             log.write_bytes(text)
         if not line:
-            self._kill()
             tail = " ".join(text.decode("utf-8", "replace").split())[-_TAIL:] or "it printed nothing"
-            raise ClipError(Reason.CRASHED, f"the process of {self.target} ended with {process.returncode}: {tail}")
-        answer = json.loads(line)
+            raise ClipError(Reason.CRASHED, f"the process of {self.target} ended with {self._end()}: {tail}")
+        answer = self._parsed(line)
         if "error" in answer:
             raise ClipError(Reason.METHOD_FAILED, f"{self.target}: {answer['error']}")
-        return dict(answer)
+        return answer
+
+    def _parsed(self, line: bytes) -> dict[str, Any]:
+        try:
+            answer = json.loads(line)
+        except (ValueError, RecursionError):
+            answer = None
+        if not isinstance(answer, dict):
+            self._end()
+            raise ClipError(Reason.METHOD_FAILED, f"{self.target} wrote to the pipe of its answers")
+        return answer
 
     def _read_line(self, process: subprocess.Popen[bytes], deadline_s: float) -> bytes:
-        """The next line from the child; empty if the child has ended. At the deadline, the child is killed."""
+        """The next line from the child; empty if the child has ended. At a limit, the child is ended."""
         assert process.stdout is not None
-        end = time.monotonic() + deadline_s
-        while b"\n" not in self._unread:
-            ready, _, _ = select.select([process.stdout], [], [], max(0.0, end - time.monotonic()))
-            if not ready:
-                self._kill()
-                raise ClipError(Reason.DEADLINE, f"{self.target} took over {deadline_s:g} s and was killed")
-            part = process.stdout.read1(1 << 16)  # type: ignore[attr-defined]
-            if not part:
-                return b""
-            self._unread += part
-        line, _, self._unread = self._unread.partition(b"\n")
-        return line
+        end, unread = time.monotonic() + deadline_s, b""
+        try:
+            while b"\n" not in unread:
+                ready, _, _ = select.select([process.stdout], [], [], WATCH_S)
+                check_sizes(self.target, self._printed, self._output)
+                if time.monotonic() > end:
+                    raise ClipError(Reason.DEADLINE, f"{self.target} took over {deadline_s:g} s and was stopped")
+                if not ready:
+                    continue
+                part = process.stdout.read1(1 << 16)  # type: ignore[attr-defined]
+                if not part:
+                    return b""
+                unread += part
+                if len(unread) > _ANSWER_BYTES:
+                    raise ClipError(Reason.METHOD_FAILED, f"{self.target} answered over {_ANSWER_BYTES >> 20} MB")
+        except ClipError:
+            self._end()
+            raise
+        return unread.partition(b"\n")[0]  # the child writes nothing after an answer until the next request
 
     def _running_process(self) -> subprocess.Popen[bytes]:
         """The child process. If it is not running, it is started."""
-        if self._process is None or self._process.poll() is not None:
-            self._unread = b""
-            self._folder.mkdir(exist_ok=True)
-            with (self._folder / "printed.txt").open("ab") as printed:
+        if self._guarded is None or self._guarded.process.poll() is not None:
+            self._end()
+            self._guarded = self._start()
+        return self._guarded.process
+
+    def _start(self) -> GuardedProcess:
+        run = self._run
+        with self._printed.open("ab") as printed:
+            try:
                 # Python's option -I is not used, because it ignores environment variables that the method can need.
-                self._process = subprocess.Popen(
-                    [str(self._run.python), str(_HOST), self.target, *map(str, self._run.folders)],
-                    cwd=self._run.folders[0] if self._run.folders else None,
-                    env={**os.environ, **self._run.environment},
+                return GuardedProcess(
+                    [str(run.python), str(_HOST), self.target, *map(str, run.folders)],
+                    cwd=run.folders[0] if run.folders else None,
+                    env=method_environment(os.environ, run.environment, run.environment_from),
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=printed,
-                    start_new_session=True,
                 )
-        return self._process
+            except OSError as error:
+                raise ClipError(Reason.METHOD_FAILED, f"cannot start {run.python}: {error.strerror}") from None
+
+
+def read_array(path: Path, target: str) -> np.ndarray:
+    """The array that a method has saved as .npy. Its header is checked against the size of the file before it is read.
+
+    Raises:
+        ClipError: method-failed, the file is not such an array.
+    """
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            version = np.lib.format.read_magic(file)
+            header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, _, dtype = header(file)
+            wanted = math.prod(shape) * dtype.itemsize
+            if dtype.hasobject or wanted != size - file.tell() or size > OUTPUT_BYTES:
+                raise ValueError(f"{shape} {dtype} in {size} bytes")
+        return np.asarray(np.load(path, allow_pickle=False))
+    except (OSError, ValueError, EOFError) as error:
+        text = " ".join(str(error).split())[:_TAIL]
+        raise ClipError(Reason.METHOD_FAILED, f"{target} saved no readable array: {text}") from None
