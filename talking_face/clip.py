@@ -5,10 +5,15 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
+from talking_face.names import printable
+
 
 @dataclass(frozen=True, slots=True)
 class MediaSource:
-    """Where media is stored: a file, or a member of a tar archive."""
+    """Where media is stored: a file, or a member of a tar archive.
+
+    The names are as on disk: bytes that are not UTF-8 are lone surrogates. `str(source)` is printable.
+    """
 
     path: str  # absolute path of the file, or of the archive
     # Name of the member inside the archive; `inner.tar!name` if the member is in a nested archive; None: a plain file.
@@ -19,7 +24,7 @@ class MediaSource:
     parts: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return self.path if self.member is None else f"{self.path}!{self.member}"
+        return printable(self.path if self.member is None else f"{self.path}!{self.member}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -56,22 +56,24 @@ CLASSIFIER_LABELS: Mapping[str, Mapping[str, str]] = {
 _LOOSE = {
     **{name: name for name in EMOTIONS},
     **DATASET_LABELS["meld"],
-    "anger": "angry",
-    "disgust": "disgusted",
-    "fearful": "fear",
-    "afraid": "fear",
-    "happiness": "happy",
-    "surprise": "surprised",
-    "calm": "neutral",
+    **{code.lower(): name for code, name in DATASET_LABELS["crema-d"].items()},
+    **dict.fromkeys(("neutrality", "calm"), "neutral"),
+    **dict.fromkeys(("angered", "mad"), "angry"),
+    **dict.fromkeys(("con", "contemptuous"), "contempt"),
+    **dict.fromkeys(("disgusting",), "disgusted"),
+    **dict.fromkeys(("fearful", "afraid", "scared", "frightened"), "fear"),
+    **dict.fromkeys(("happiness", "joyful"), "happy"),
+    **dict.fromkeys(("sur", "surprised", "surprising"), "surprised"),
 }
 
 
 def canonical(label: str) -> str:
     """The suite's label for a free-text emotion label.
 
-    An unknown label is returned in lower case, with "-" in place of spaces, as an extended label.
+    An unknown label is returned in lower case, with "-" in place of spaces, as an extended label. Stops, commas and
+    quotes at its ends are left out.
     """
-    text = label.strip().lower().replace(" ", "-")
+    text = "-".join(label.lower().split()).strip(".,;:!?'\"")
     return _LOOSE.get(text, text)
 
 

@@ -112,6 +112,8 @@ def inside(root: Path, *names: str) -> Path:
 
 def printable(text: str) -> str:
     r"""The text with escapes in place of bytes that are not UTF-8 (`\xe9`) and of control characters (`\n`)."""
+    if text.isprintable():
+        return text
     whole = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in whole)
 

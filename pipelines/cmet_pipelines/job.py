@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from cmet_pipelines import lists, readers, splits
+from cmet_pipelines import clip_ids, lists, readers, splits
 from cmet_pipelines.frames_codec import get_codec
 from cmet_pipelines.processing import ProcessingSettings
 from cmet_pipelines.readers import Discovery, ReaderOptions, Skipped
@@ -115,10 +115,10 @@ def plan_job(
 
 def _only_listed(name_or_file: str, clips: list[Clip], found: Discovery, notes: list[str]) -> list[Clip]:
     named, absent = lists.select(name_or_file, clips)
-    taken = _leave_out(clips, named, f"not in the list {name_or_file}", found)
-    notes.append(f"only the {len(taken)} clips of the list {name_or_file}, as asked")
+    taken = _leave_out(clips, named, f"not in {lists.shown(name_or_file)}", found)
+    notes.append(f"only the {len(taken)} clips of {lists.shown(name_or_file)}, as asked")
     if absent:
-        notes.append(f"{len(absent)} clips of the list are not here: {', '.join(absent[:5])}")
+        notes.append(f"{lists.shown(name_or_file)}: {clip_ids.absent_rows(absent)}")
     return taken
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
+import os
 import re
 import tomllib
 from collections.abc import Collection, Mapping, Sequence
@@ -12,7 +12,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Required, TypedDict, cast
 
+from cmet_pipelines import clip_ids, tables
 from talking_face.clip import Clip
+from talking_face.names import printable
 from talking_face.reasons import UserError
 
 Folder = tuple[str, str, int]  # actor, emotion, level
@@ -58,14 +60,15 @@ def name_sentences(
 
     Raises UserError if `numbering` is neither a scheme nor a readable file.
     """
-    tables = {name: table for name, table in schemes().items() if table.get("by_itself") or name == numbering}
+    known = {name: table for name, table in schemes().items() if table.get("by_itself") or name == numbering}
     own: dict[str, str] = {}
-    if numbering is not None and numbering not in tables:
-        own = _read(numbering)
+    notes: list[str] = []
+    if numbering is not None and numbering not in known:
+        own, notes = _read(numbering, clips)
     broken = {
         folder
         for folder, there in numbers.items()
-        for table in tables.values()
+        for table in known.values()
         if _covers(table, folder) and not _matches(table, folder, there)
     }
 
@@ -73,16 +76,15 @@ def name_sentences(
         folder = (clip.speaker, clip.emotion or "", clip.intensity or 0)
         sentence = own.get(clip.clip_id)
         if folder not in broken and sentence is None:
-            found = (_sentence(table, folder, int(clip.take)) for table in tables.values())
+            found = (_sentence(table, folder, int(clip.take)) for table in known.values())
             sentence = next(filter(None, found), None)
         return dataclasses.replace(clip, sentence_id=sentence)
 
     clips = [named(clip) for clip in clips]
-    notes = []
     if numbering is not None:
-        known = sum(clip.sentence_id is not None for clip in clips)
-        limits = f" ({schemes()[numbering]['limits']})" if not own else ""
-        notes.append(f"numbering {numbering}: {known} of {len(clips)} clips have a sentence{limits}")
+        count = sum(clip.sentence_id is not None for clip in clips)
+        limits = f" ({schemes()[numbering]['limits']})" if numbering in known else ""
+        notes.append(f"numbering {Path(numbering).name}: {count} of {len(clips)} clips have a sentence{limits}")
     if broken:
         names = sorted("/".join(map(str, folder)) for folder in broken)
         more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
@@ -143,15 +145,22 @@ def _sentence(table: Scheme, folder: Folder, number: int) -> str | None:
     return next(inside, None)
 
 
-def _read(path: str) -> dict[str, str]:
-    """The sentence_id of each clip_id in a user's CSV file."""
-    try:
-        rows = list(csv.DictReader(Path(path).read_text("utf-8-sig").splitlines()))
-    except (OSError, UnicodeDecodeError):
+def _read(path: str, clips: Sequence[Clip]) -> tuple[dict[str, str], list[str]]:
+    """(the sentence_id of each clip_id in a user's CSV file, lines for the user about rows that no clip has).
+
+    Raises UserError if the file is not such a table, or if no row has the clip_id of a clip.
+    """
+    if not os.path.exists(path):  # noqa: PTH110 - Path.exists raises for long names
         names = ", ".join(schemes())
         raise UserError(
             f"unknown numbering {path!r}: give one of {names}, or a CSV with the columns clip_id and sentence_id"
-        ) from None
-    if not rows or not {"clip_id", "sentence_id"} <= rows[0].keys():
-        raise UserError(f"{path} needs the columns clip_id and sentence_id")
-    return {row["clip_id"]: row["sentence_id"] for row in rows if row["sentence_id"]}
+        )
+    name = f"the numbering {Path(path).name}"
+    table = tables.read_table(Path(path), name, ("clip_id", "sentence_id"))
+    sentences = {row.cells["clip_id"]: row.cells["sentence_id"] for row in table.rows}
+    found, absent = clip_ids.match(sentences, [clip.clip_id for clip in clips])
+    if clips and not found:
+        raise UserError(clip_ids.none_matches(name, sentences, clips))
+    notes = [f"{name}: {clip_ids.absent_rows(absent)}"] if absent else []
+    own = {clip_id: printable(sentences[given]) for given, clip_id in found.items()}
+    return {clip_id: sentence for clip_id, sentence in own.items() if tables.has_value(sentence)}, notes

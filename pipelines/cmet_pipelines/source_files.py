@@ -20,10 +20,10 @@ _BLOCK = 1 << 20  # bytes per read
 
 
 def relative_path(source: MediaSource, root: str) -> str:
-    """The source's path relative to the root; `archive!member` for a file in a tar.
+    """The source's path relative to the root, printable; `archive!member` for a file in a tar.
 
     Shards store this relative path, so the content of a shard does not depend on the folder of the dataset. Bytes that
-    are not UTF-8 and control characters are replaced (`talking_face.names.printable`).
+    are not UTF-8 and control characters are escaped as in `talking_face.names.printable`.
     """
     path = os.path.relpath(source.path, root).replace(os.sep, "/")
     return printable(path if source.member is None else f"{path}!{source.member}")

@@ -112,7 +112,7 @@ def test_lists_are_selected_by_name_or_file(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"give one of .*cmet-sarcastic"):
         lists.select("cmet-ironic", clips)
     own.write_text("file\nx\n")
-    with pytest.raises(UserError, match="no column clip_id"):
+    with pytest.raises(UserError, match="no column `clip_id`"):
         lists.select(str(own), clips)
     with pytest.raises(UserError, match="none of the 12 clips"):
         lists.select("cmet-sarcastic", clips[1:2])
@@ -133,5 +133,5 @@ def test_clips_that_were_not_asked_for_stand_in_the_ledger(small_mead: Path, tmp
     assert list(shards.clips["clip_id"]) == ["mead/M901/front/happy/2/003"]
     assert list(shards.clips["emotion"]) == ["smug"]
     left_out = shards.ledger[shards.ledger["reason"] == "not-asked"]
-    assert Counter(left_out["detail"]) == {f"not in the list {own}": 6, "not of the first 1 clips": 1}
+    assert Counter(left_out["detail"]) == {"not in the list own.csv": 6, "not of the first 1 clips": 1}
     assert set(left_out["status"]) == {"excluded"}

@@ -182,7 +182,7 @@ def test_re_uploads_old_names_and_pointers(tmp_path: Path, unaccounted: Callable
     [
         (["VideoFlash/1001_IEO_HAP_HI.flv", "AudioWAV/1001_IEO_HAP_HI.wav"], POINTER, "2 files .* git lfs pull"),
         (["AudioWAV/1001_IEO_HAP_HI.wav"], b"RIFF", "no video; VideoFlash/"),
-        (["VideoFlash/1001_IEO_HAP_HI.flv", "summaryTable.csv"], b"a,b\n1,2\n", "no columns FileName"),
+        (["VideoFlash/1001_IEO_HAP_HI.flv", "summaryTable.csv"], b"a,b\n1,2\n", "no column `FileName`"),
     ],
 )
 def test_a_download_without_its_media_is_told(tmp_path: Path, files: list[str], data: bytes, words: str) -> None:
@@ -208,7 +208,7 @@ def test_votes(tmp_path: Path) -> None:
         "1001_IEO_ANG_HI": None, "1001_IEO_HAP_HI": "happy", "1001_IEO_SAD_HI": None, "1040_ITH_SAD_XX": "neutral",
     }  # fmt: skip
     (table,) = [skip for skip in found.skipped if skip.path.endswith(".csv")]
-    assert table.detail == "votes on 3 clips, read, and 1 lines that cannot be read"
+    assert table.detail == "votes on 3 clips, read, and 1 line that cannot be read"
     assert any("agree on 1 of 3 clips (33.3%), 1 are ties; 1 clips stand in no vote" in note for note in found.notes)
 
 

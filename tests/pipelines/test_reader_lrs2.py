@@ -134,7 +134,7 @@ def test_what_is_listed_and_what_is_there_may_differ(
     assert "none of the 2 clips of pretrain.txt is here" in notes
     assert "1 clips of main stand in no list" in notes and "2 clips have no transcript" in notes
     (detail,) = [skip.detail for skip in found.skipped if skip.path == "train.txt"]
-    assert detail == "the list of 3 clips, read, and 1 lines that name none"
+    assert detail == "the list of 3 clips, read, and 1 line naming none"
     assert unaccounted(tmp_path, found) == []
 
 

@@ -203,7 +203,7 @@ def test_numbers_are_no_sentences_unless_a_scheme_is_named(tmp_path: Path) -> No
     table.write_text("clip_id,sentence_id\nmead/M005/front/angry/1/002,It was dark\n")
     assert _sentences(str(table), "M005", "angry", 1, (1, 2)) == {2: "It was dark"}
     table.write_text("clip_id\nx\n")
-    with pytest.raises(UserError, match="needs the columns"):
+    with pytest.raises(UserError, match="no column `sentence_id`"):
         _sentences(str(table), "M005", "angry", 1, (1, 2))
 
 

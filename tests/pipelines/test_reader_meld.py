@@ -173,7 +173,10 @@ def test_archives_are_read_or_told_how_to_unpack(tmp_path: Path, unaccounted: Un
 
 def test_damaged_labels_are_told(tmp_path: Path) -> None:
     _tree(tmp_path)
-    for data, words in ((b"a;b\r\n1;2\r\n", "has no column Utterance"), (b"version https://git-lfs\n", "git lfs pull")):
+    for data, words in (
+        (b"a;b\r\n1;2\r\n", "has no column `Utterance`"),
+        (b"version https://git-lfs\n", "git lfs pull"),
+    ):
         _write(tmp_path, "dev_sent_emo.csv", data)
         with pytest.raises(UserError, match=words):
             discover("meld", tmp_path)

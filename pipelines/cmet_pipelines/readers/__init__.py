@@ -15,8 +15,8 @@ from pathlib import Path
 
 from cmet_pipelines import defects as known_defects
 from cmet_pipelines.readers.archives import is_archive
-from cmet_pipelines.readers.base import Discovery, Reader, ReaderOptions, Skipped, check_rules, unmentioned
-from talking_face.names import did_you_mean
+from cmet_pipelines.readers.base import LINK_LEFT, Discovery, Reader, ReaderOptions, Skipped, check_rules, unmentioned
+from talking_face.names import counted, did_you_mean, printable
 from talking_face.reasons import Reason, UserError
 
 __all__ = ["READERS", "Discovery", "Reader", "ReaderOptions", "Skipped", "discover", "get_reader"]
@@ -24,13 +24,19 @@ __all__ = ["READERS", "Discovery", "Reader", "ReaderOptions", "Skipped", "discov
 # The reasons for which an archive is skipped, if the archive could not be read or could be read only in part.
 _UNREAD = frozenset(
     {
-        *(Reason.COMPRESSED, Reason.TRUNCATED, Reason.NOT_MEDIA, Reason.UNREADABLE),
+        *(Reason.COMPRESSED, Reason.TRUNCATED, Reason.NOT_MEDIA),
         *(Reason.EMPTY_FILE, Reason.LFS_POINTER),
     }
 )
+# What a note says about skipped rows of these reasons, because they are clips or labels that are lost.
+_LOST = {
+    Reason.UNREADABLE: "cannot be read, so clips are missing; give read permission and run again",
+    Reason.BAD_LABEL: "left out for a label or a name that cannot be read",
+    Reason.MISSING_FILE: "named in a label file or list, or linked, but absent",
+}
+_NAMED = 5  # names in a note
 
-
-_SHARED = frozenset({"archives", "base"})  # modules of this folder that are not readers
+_SHARED = frozenset({"archives", "base", "label_paths", "tar_headers"})  # modules of this folder that are not readers
 
 
 def _modules() -> Iterator[tuple[str, Reader | None]]:
@@ -63,28 +69,42 @@ def discover(dataset: str, root: Path, options: ReaderOptions | None = None, *, 
         defects: whether clips in the dataset's table of known defects are left out.
 
     Raises:
-        UserError: if the dataset is unknown, the root is not a folder, no clip is found, or the reader breaks a rule.
+        UserError: if the dataset is unknown, the root is not a folder that can be read, no clip is found, no row of a
+            label table matches a file, or the reader breaks a rule.
         TypeError: if the options belong to another reader.
     """
     reader = get_reader(dataset)
     options = reader.options() if options is None else options
     if not isinstance(options, reader.options):
         raise TypeError(f"{dataset} takes {reader.options.__name__}, got {type(options).__name__}")
-    root = Path(root)
-    if not root.exists():
-        raise UserError(f"{root} does not exist; give the folder that holds the {dataset} files")
-    if not root.is_dir():
-        raise UserError(f"{root} is a file; give the folder that holds the {dataset} files")
-    found = reader.discover(root.resolve(), options)
+    root = _folder(dataset, Path(root))
+    found = reader.discover(root, options)
     check_rules(reader, found)
     if defects:
         _leave_out_defects(dataset, found)
-    _name_below(root.resolve(), found)
+    _name_below(root, found)
     if not found.clips:
         raise _no_clips(dataset, root, found)
+    _note_lost(found)
     _note_unread_archives(found)
-    _note_unmentioned(dataset, root.resolve(), found)
+    _note_unmentioned(dataset, root, found)
+    found.notes = [printable(note) for note in found.notes]
     return found
+
+
+def _folder(dataset: str, root: Path) -> Path:
+    """The resolved root. Raises UserError if it is not a folder."""
+    try:
+        whole = root.resolve(strict=True)
+        is_folder = whole.is_dir()
+    except FileNotFoundError:
+        raise UserError(f"{root} does not exist; give the folder that holds the {dataset} files") from None
+    except (OSError, RuntimeError, ValueError) as error:  # pathlib raises RuntimeError for a loop of links
+        why = getattr(error, "strerror", None) or str(error)
+        raise UserError(f"{root} cannot be read: {why}; give the folder that holds the {dataset} files") from None
+    if not is_folder:
+        raise UserError(f"{root} is a file; give the folder that holds the {dataset} files")
+    return whole
 
 
 def _leave_out_defects(dataset: str, found: Discovery) -> None:
@@ -103,18 +123,35 @@ def _leave_out_defects(dataset: str, found: Discovery) -> None:
 
 
 def _name_below(root: Path, found: Discovery) -> None:
-    """Makes the paths of skipped files relative to the root, so that the ledger does not depend on the root."""
-    found.skipped = [
-        dataclasses.replace(skip, path=skip.path.removeprefix(f"{root}/"), detail=skip.detail.replace(f"{root}/", ""))
-        for skip in found.skipped
-    ]
+    """Makes the paths of skipped files relative to the root, so that the ledger does not depend on the root.
+
+    The texts become printable.
+    """
+    folder = f"{printable(str(root))}/"
+
+    def below(skip: Skipped) -> Skipped:
+        path, detail = printable(skip.path), printable(skip.detail)
+        return dataclasses.replace(skip, path=path.removeprefix(folder), detail=detail.replace(folder, ""))
+
+    found.skipped = [below(skip) for skip in found.skipped]
 
 
 def _no_clips(dataset: str, root: Path, found: Discovery) -> UserError:
     reasons = Counter(skip.detail for skip in found.skipped)
     most = "; ".join(f"{count} times: {detail}" for detail, count in reasons.most_common(3))
     looked = f"{len(found.skipped)} files looked at"
-    return UserError(f"no {dataset} clip under {root} ({looked}{'; ' + most if most else ''})")
+    links = sum(skip.detail == LINK_LEFT for skip in found.skipped)
+    cure = f"; {counted(links, 'link')} left out: give --follow-links to read them" if links else ""
+    return UserError(f"no {dataset} clip under {root} ({looked}{'; ' + most if most else ''}){cure}")
+
+
+def _note_lost(found: Discovery) -> None:
+    """Adds a note for each reason of `_LOST`, with the number of rows and the first names."""
+    for reason, what in _LOST.items():
+        rows = [skip for skip in found.skipped if skip.reason is reason]
+        if rows:
+            names = ", ".join(skip.path for skip in rows[:_NAMED]) + (", ..." if rows[_NAMED:] else "")
+            found.notes.append(f"{len(rows)} {what} ({reason}): {names}; first: {rows[0].detail}")
 
 
 def _note_unmentioned(dataset: str, root: Path, found: Discovery) -> None:
@@ -128,5 +165,5 @@ def _note_unmentioned(dataset: str, root: Path, found: Discovery) -> None:
 def _note_unread_archives(found: Discovery) -> None:
     unread = [skip.path for skip in found.skipped if is_archive(skip.path) and skip.reason in _UNREAD]
     if unread:
-        named = ", ".join(unread[:5]) + (f" and {len(unread) - 5} more" if len(unread) > 5 else "")
+        named = ", ".join(unread[:_NAMED]) + (f" and {len(unread) - _NAMED} more" if unread[_NAMED:] else "")
         found.notes.append(f"{len(unread)} archives could not be read, or not whole (the ledger says why): {named}")

@@ -1,22 +1,24 @@
 """Finds files inside tar archives without unpacking the archives. Tars can be nested, or split into part files.
 
-Only headers are read. A tar stores its members unchanged, so a member of a nested tar is a range of bytes of the outer
-file. Compressed archives cannot be read without unpacking. Each compressed archive is reported to the user, with the
-command that unpacks it.
+Only headers are read (`cmet_pipelines.readers.tar_headers`). A tar stores its members unchanged, so a member of a
+nested tar is a range of bytes of the outer file. Compressed archives cannot be read without unpacking. Each compressed
+archive is reported to the user, with the command that unpacks it.
 """
 
 from __future__ import annotations
 
 import re
-import tarfile
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from cmet_pipelines.readers.base import Discovery, Found, hidden, walk
+from cmet_pipelines.readers import tar_headers
+from cmet_pipelines.readers.base import Discovery, Found, ReaderOptions, hidden, walk
+from cmet_pipelines.readers.tar_headers import BadHeader, Cut, Member, Tail
 from talking_face.clip import MediaSource
 from talking_face.media.source import ByteRange
+from talking_face.names import counted, printable
 from talking_face.reasons import Reason
 
 _SUFFIXES = (".tar", ".tgz", ".tbz", ".tbz2", ".txz", ".gz", ".bz2", ".xz", ".zst", ".zip", ".7z", ".rar")
@@ -37,16 +39,21 @@ _COMPRESSED = {
 _PART = re.compile(r"(.*part[._-]?|.+\.tar\.)((?!gz|bz|xz|lz)[a-z]{2}|\d{1,3})")
 
 
-def files(root: Path, into: Discovery) -> list[Found]:
+def files(root: Path, into: Discovery, options: ReaderOptions | None = None) -> list[Found]:
     """Every file under `root` (resolved): first the files on disk, then the files in tars.
 
     So an unpacked file comes before the same file in an archive. Part files with consecutive names, such as partaa and
     partab, are read as one tar.
+
+    Args:
+        root: the folder, resolved.
+        into: gets a row for every other entry.
+        options: options of the reader, for the option that follows links; None for the defaults.
     """
     loose: list[Found] = []
     whole: list[Found] = []
     series: defaultdict[tuple[tuple[str, ...], str], dict[str, Found]] = defaultdict(dict)
-    for found in walk(root, into):
+    for found in walk(root, into, options):
         name = found.parts[-1]
         if part := _PART.fullmatch(name):
             series[found.parts[:-1], part[1]][part[2]] = found
@@ -88,7 +95,8 @@ def tar_members(found: Found, into: Discovery, parts: Sequence[Found] = ()) -> I
     except OSError as error:
         into.skip(found.name, Reason.UNREADABLE, f"the archive cannot be read: {error.strerror}")
         return
-    yield from _members(found.name, found.parts[:-1], replace(source, offset=0, size=size), into, 0)
+    source = replace(source, offset=0, size=size)
+    yield from _members(_Archive(found.name, found.parts[:-1], found.place, source, size, 0), into)
 
 
 @dataclass
@@ -97,114 +105,99 @@ class _Archive:
 
     name: str  # name of the tar in messages
     folder: tuple[str, ...]  # folders above its members
+    place: tuple[str, ...]  # as `Found.place`
     source: MediaSource  # the whole tar as a range of bytes
     size: int  # number of bytes in that range
     depth: int  # number of tars around it
     whole: int = 0  # number of complete (not truncated) members read so far
 
 
-def _members(name: str, folder: tuple[str, ...], source: MediaSource, into: Discovery, depth: int) -> Iterator[Found]:
-    """The files inside the tar at the byte range of `source`; see `tar_members`."""
-    assert source.offset is not None and source.size is not None
-    archive = _Archive(name, folder, source, source.size, depth)
-    before = len(into.skipped)
+def _members(archive: _Archive, into: Discovery) -> Iterator[Found]:
+    """The files inside a tar; see `tar_members`."""
+    source, before = archive.source, len(into.skipped)
     try:
-        with ByteRange(source.path, source.offset, source.size, source.parts) as file:
-            head = file.read(64) or b""
-            if why := _no_tar(name, head, depth):
-                into.skip(name, *why)
+        with ByteRange(source.path, source.offset or 0, archive.size, source.parts) as file:
+            if why := _no_tar(archive, file.read(64) or b""):
+                into.skip(archive.name, *why)
                 return
-            file.seek(0)
-            with tarfile.open(fileobj=file, mode="r:") as tar:
-                while (member := tar.next()) is not None:
-                    tar.members.clear()  # type: ignore[attr-defined] # otherwise tar keeps every header: 300 MB for LRS2
-                    yield from _member(archive, member, into)
-                end = tar.offset
-            _check_end(archive, file, end, into, unmentioned=len(into.skipped) == before)
-    except (tarfile.TarError, EOFError, ValueError) as error:
-        used = f"cut or broken after {archive.whole} whole members, which are used"
-        detail = f"{f'the archive is {used}' if archive.whole else 'no tar archive'}: {error}; download it again"
-        into.skip(name, Reason.TRUNCATED if archive.whole else Reason.NOT_MEDIA, detail)
+            for member in tar_headers.members(file, archive.size):
+                yield from _member(archive, member, into)
+            if not archive.whole and len(into.skipped) == before:
+                into.skip(archive.name, Reason.EMPTY_FILE, "an archive without files")
+    except BadHeader as error:
+        into.skip(archive.name, *_unread(archive, error))
     except OSError as error:
-        into.skip(name, Reason.UNREADABLE, f"the archive cannot be read: {error.strerror}")
+        into.skip(archive.name, Reason.UNREADABLE, f"the archive cannot be read: {error.strerror}")
 
 
-def _member(archive: _Archive, member: tarfile.TarInfo, into: Discovery) -> Iterator[Found]:
+def _unread(archive: _Archive, error: BadHeader) -> tuple[Reason, str]:
+    """The reason and the message of an archive whose end is not read.
+
+    After a damaged header, the next block that looks like a header can belong to an archive inside the lost member. Its
+    files would then get the labels of another folder. So nothing after a damaged header is used.
+    """
+    left = f"{max(0, archive.size - error.at):,} bytes are not read"
+    if isinstance(error, Tail):
+        return Reason.NOT_MEDIA, f"{error} after {counted(archive.whole, 'whole member')}, which are used; {left}"
+    if not archive.whole and error.at == 0:
+        return Reason.NOT_MEDIA, f"no tar archive: {error}; download it again"
+    how = "cut" if isinstance(error, Cut) else "broken"
+    used = f"the archive is {how} after {counted(archive.whole, 'whole member')}, which are used"
+    return Reason.TRUNCATED, f"{used}: {error} at byte {error.at:,}, and {left}; download it again"
+
+
+def _member(archive: _Archive, member: Member, into: Discovery) -> Iterator[Found]:
     """Yields the file that one header describes, or the files inside this file if the file is a tar.
 
     Links, hidden files, names that leave the archive and truncated members are skipped.
-
-    Raises tarfile.ReadError for a broken header.
     """
-    if member.size < 0:
-        raise tarfile.ReadError("a member of negative size")
-    if member.isdir():
+    if member.kind == tar_headers.FOLDER:
         return
-    shown, path = f"{archive.name}!{member.name}", PurePosixPath(member.name)
+    shown, path = f"{archive.name}!{printable(member.name)}", PurePosixPath(member.name)
     if refused := _refused(member, path):
         into.skip(shown, Reason.NOT_A_CLIP, refused)
         return
-    room = archive.size - member.offset_data
+    room = archive.size - member.offset
     source = _source_of(archive.source, member, room)
+    place = (*archive.place, member.name)
     if is_archive(path.name) and room > 0:  # if this nested tar is truncated, yield the complete members of the tar
-        yield from _members(shown, (*archive.folder, *path.parts[:-1]), source, into, archive.depth + 1)
+        folder = (*archive.folder, *path.parts[:-1])
+        yield from _members(_Archive(shown, folder, place, source, min(member.size, room), archive.depth + 1), into)
     elif member.size > room:
         into.skip(shown, Reason.TRUNCATED, "the archive ends inside this member; download it again")
     else:
-        into.listed.add(shown)
-        yield Found(shown, (*archive.folder, *path.parts), source)
+        into.list(shown)
+        yield Found(shown, (*archive.folder, *path.parts), source, place)
     archive.whole += member.size <= room
 
 
-def _refused(member: tarfile.TarInfo, path: PurePosixPath) -> str | None:
+def _refused(member: Member, path: PurePosixPath) -> str | None:
     """The reason to skip a member, or None."""
     if path.is_absolute() or ".." in path.parts or not path.parts:
         return "a name that leaves the archive"
-    if not member.isfile() or member.issparse():
-        return "a link, a device or a sparse file in an archive"
+    if member.kind != tar_headers.FILE:
+        return f"{member.kind} in an archive"
     return hidden(path.parts)
 
 
-def _source_of(archive: MediaSource, member: tarfile.TarInfo, room: int) -> MediaSource:
+def _source_of(archive: MediaSource, member: Member, room: int) -> MediaSource:
     """The member as a range of bytes of the outermost file. `room` is the number of archive bytes after the header."""
     assert archive.offset is not None
     inside = member.name if archive.member is None else f"{archive.member}!{member.name}"
-    return replace(archive, member=inside, offset=archive.offset + member.offset_data, size=min(member.size, room))
+    return replace(archive, member=inside, offset=archive.offset + member.offset, size=min(member.size, max(0, room)))
 
 
-def _check_end(archive: _Archive, file: ByteRange, end: int, into: Discovery, unmentioned: bool) -> None:
-    """Records an archive that is truncated, broken or empty.
-
-    A complete archive ends with a block of zeros. The module tarfile also stops without an error at a truncated or
-    broken header. So this function checks whether the archive ends with a block of zeros.
-
-    Args:
-        archive: the archive, with the number of its complete members.
-        file: the bytes of the archive.
-        end: position at which tarfile stopped.
-        into: records the archive.
-        unmentioned: whether nothing in the archive was skipped.
-    """
-    file.seek(end)
-    if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-        how = "cut" if archive.size - end < tarfile.BLOCKSIZE else "broken"
-        detail = f"the archive is {how} after {archive.whole} whole members, which are used; download it again"
-        into.skip(archive.name, Reason.TRUNCATED, detail)
-    elif not archive.whole and unmentioned:
-        into.skip(archive.name, Reason.EMPTY_FILE, "an archive without files")
-
-
-def _no_tar(name: str, head: bytes, depth: int) -> tuple[Reason, str] | None:
-    """The reason why a file with the first bytes `head` cannot be read as a tar. None if the file can be a tar."""
+def _no_tar(archive: _Archive, head: bytes) -> tuple[Reason, str] | None:
+    """Why the tar whose first bytes are `head` is not read: (reason, message). None: it is read."""
     if not head:
         return Reason.EMPTY_FILE, "an empty file; download it again"
     if head.startswith(b"version https://git-lfs"):
         return Reason.LFS_POINTER, "a git-lfs pointer, not an archive; run `git lfs pull`"
-    if depth > _DEEPEST:
+    if archive.depth > _DEEPEST:
         return Reason.NOT_A_CLIP, f"an archive more than {_DEEPEST} deep in others; unpack it"
     for magic, command in _COMPRESSED.items():
         if head.startswith(magic):
-            last = re.split("[/!]", name)[-1]
+            last = re.split("[/!]", archive.name)[-1]
             return Reason.COMPRESSED, f"compressed, so it cannot be read in place; unpack it: {command} {last}"
     return None
 

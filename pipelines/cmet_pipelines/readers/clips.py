@@ -3,7 +3,8 @@
 The CSV file is the file that `--labels` names, or else `labels.csv` in the root. The columns of the CSV file are file,
 clip_id, speaker, emotion, intensity, take, view, sentence_id, transcript, split and audio. Only `file` is required.
 Unknown columns are ignored, and a note lists the unknown columns. `file` and `audio` are paths relative to the root. In
-the path of a file in a tar, the name of the tar without its suffix is a folder: a.mp4 in day1.tar is day1/a.mp4.
+the path of a file in a tar, the name of the tar without its suffix is a folder: a.mp4 in day1.tar is day1/a.mp4. A path
+in another form is accepted if only one file fits it (`cmet_pipelines.readers.label_paths`).
 
 If a clip has no speaker label, the name of the file's folder is used as the speaker. For a file directly in the root,
 the file's name without the suffix is used as the speaker.
@@ -11,20 +12,22 @@ the file's name without the suffix is used as the speaker.
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from pydantic import Field
 
+from cmet_pipelines import tables
+from cmet_pipelines.readers import label_paths
 from cmet_pipelines.readers.archives import files
 from cmet_pipelines.readers.base import AUDIO_SUFFIXES, VIDEO_SUFFIXES, Discovery, Found, Reader, ReaderOptions
 from talking_face.clip import Clip, MediaSource
 from talking_face.emotions import EMOTIONS, canonical
 from talking_face.media.source import open_source
+from talking_face.names import check_id, check_label, counted, printable
 from talking_face.reasons import ClipError, Reason, UserError
 
 COLUMNS = (
@@ -34,6 +37,7 @@ COLUMNS = (
 LABELS_NAME = "labels.csv"
 
 _SPLITS = ("train", "val", "test")
+_WORDS = ("file", "clip_id", "speaker", "transcript", "audio")  # columns in which `nan` or `None` can be meant
 
 
 class ClipsOptions(ReaderOptions):
@@ -46,92 +50,131 @@ class ClipsOptions(ReaderOptions):
         return {}
 
 
+@dataclass(frozen=True)
+class _Labels:
+    """The rows of the label file, by the path of their video as the label file spells it."""
+
+    name: str  # file name of the label file
+    path: str  # its real path
+    rows: Mapping[str, Mapping[str, str]]
+
+
 def discover(root: Path, options: ClipsOptions) -> Discovery:
     """All videos under `root` (resolved), also in tars.
 
     A file is a video if it has the suffix of a video, a row in the label file, or the first bytes of a video.
     """
     into = Discovery()
-    labels_path = options.labels or (root / LABELS_NAME if (root / LABELS_NAME).is_file() else None)
-    labels = _read_labels(labels_path, root, into) if labels_path else {}
-    videos, sounds = _sort(root, labels_path, labels, into)
-    used = _label(videos, sounds, labels, into)
-    _record_unused(labels, sounds, used, into)
+    labels = _read_labels(options.labels, root, into)
+    videos, sounds = _sort(root, labels, into, options)
+    rows = _rows_of_videos(labels, videos, sounds, into) if labels else {}
+    used = _label(videos, sounds, rows, into)
+    for name in sounds.keys() - used:
+        into.skip(sounds[name].name, Reason.NOT_A_CLIP, "sound without a video of the same name")
     into.finish()
-    _describe(labels_path, into)
+    _describe(labels, rows, into)
     return into
 
 
 def _sort(
-    root: Path, labels_path: Path | None, labels: dict[str, dict[str, str]], into: Discovery
+    root: Path, labels: _Labels | None, into: Discovery, options: ClipsOptions
 ) -> tuple[list[Found], dict[str, Found]]:
     """(videos, sounds by path). All other files are skipped. A second sound with the same path is also skipped."""
     videos: list[Found] = []
     sounds: dict[str, Found] = {}
-    for found in files(root, into):
-        suffix = Path(found.parts[-1]).suffix.lower()
-        if labels_path and found.source == MediaSource(str(labels_path.resolve())):
-            into.skip(found.name, Reason.NOT_A_CLIP, "the label file, read")
+    for found in files(root, into, options):
+        suffix = Path(found.parts[-1]).suffix.strip().lower()
+        if labels and found.source == MediaSource(labels.path):
+            into.skip(found.name, Reason.NOT_A_CLIP, f"the label file of {counted(len(labels.rows), 'row')}, read")
         elif suffix in AUDIO_SUFFIXES:
             if _path(found) in sounds:
                 into.skip(found.name, Reason.DUPLICATE_ID, f"the same sound as {sounds[_path(found)].name}")
             else:
                 sounds[_path(found)] = found
-        elif suffix in VIDEO_SUFFIXES or _path(found) in labels or _looks_like_video(found.source):
+        elif suffix in VIDEO_SUFFIXES or (labels and _path(found) in labels.rows) or _looks_like_video(found.source):
             videos.append(found)
         else:
-            into.skip(found.name, Reason.NOT_A_CLIP, f"a {suffix or 'suffixless'} file, not media")
+            into.skip(found.name, Reason.NOT_A_CLIP, f"a {printable(suffix) or 'suffixless'} file, not media")
     return videos, sounds
 
 
+def _rows_of_videos(
+    labels: _Labels, videos: list[Found], sounds: dict[str, Found], into: Discovery
+) -> dict[str, Mapping[str, str]]:
+    """The row of each video, by the video's path. Rows without a video are recorded as skipped.
+
+    Raises UserError if there are videos, and no row names one of them.
+    """
+    paths = {_path(found) for found in videos}
+    matches = label_paths.match(labels.rows.keys(), paths)
+    if videos and labels.rows and not matches.file:
+        raise UserError(
+            f"no row of {labels.name} names a file under the folder; the column `file` has "
+            f"{_some(labels.rows)}, and the folder has {_some(paths)}"
+        )
+    for name in labels.rows.keys() - matches.file.keys():
+        shown = printable(name)
+        if several := matches.ambiguous.get(name):
+            into.skip(shown, Reason.BAD_LABEL, f"a row of the label file that can mean {_some(several)}; not used")
+        elif name in sounds:
+            into.skip(shown, Reason.NO_VIDEO, "the label file names it as a clip, but it is sound alone")
+        else:
+            into.skip(shown, Reason.MISSING_FILE, "named in the label file, but not under the folder")
+    if matches.respelt:
+        pairs = (f"{printable(name)!r} for {printable(matches.file[name])!r}" for name in sorted(matches.respelt)[:3])
+        some = counted(len(matches.respelt), "row")
+        into.notes.append(f"{some} of {labels.name} spelt another way than the file, such as {', '.join(pairs)}")
+    return {file: labels.rows[name] for name, file in matches.file.items()}
+
+
 def _label(
-    videos: list[Found], sounds: dict[str, Found], labels: dict[str, dict[str, str]], into: Discovery
+    videos: list[Found], sounds: dict[str, Found], rows: Mapping[str, Mapping[str, str]], into: Discovery
 ) -> set[str]:
-    """Adds one clip per video with valid labels. Returns the paths of all videos and of the sounds that clips use."""
+    """Adds one clip per video with valid labels. Returns the paths of the sounds that have a row or a clip.
+
+    A sound is found by the column `audio`, or by the name of the video.
+    """
     by_stem = {_stem(name): sound for name, sound in sounds.items()}
-    used: set[str] = set()
+    asked = {_tidy(row["audio"]) for row in rows.values() if tables.has_value(row.get("audio", ""))}
+    named = label_paths.match(asked, sounds.keys()).file
+    used = {_tidy(skip.path) for skip in into.skipped if skip.reason is Reason.NO_VIDEO}
     for found in videos:
         path = _path(found)
-        row = labels.get(path, {})
-        used.add(path)
-        named = _tidy(row.get("audio", ""))
-        sound = sounds.get(named) or by_stem.get(_stem(path))
-        if row.get("audio") and named not in sounds:
-            into.skip(found.name, Reason.BAD_LABEL, f"its sound file {named!r} is no sound file under the folder")
-            continue
-        clip = _clip(found, row, sound.source if sound else None)
-        if isinstance(clip, str):
-            into.skip(found.name, Reason.BAD_LABEL, clip)
+        row = rows.get(path, {})
+        sound = by_stem.get(_stem(path))
+        if tables.has_value(audio := row.get("audio", "")):
+            if _tidy(audio) not in named:
+                detail = f"its sound file {printable(audio)!r} is no sound file under the folder"
+                into.skip(found.name, Reason.BAD_LABEL, detail)
+                continue
+            sound = sounds[named[_tidy(audio)]]
+        try:
+            into.clips.append(_clip(found, row, sound.source if sound else None))
+        except ValueError as error:
+            into.skip(found.name, Reason.BAD_LABEL, str(error))
             continue
         if sound:
             used.add(_path(sound))
-        into.clips.append(clip)
     return used
 
 
-def _record_unused(
-    labels: dict[str, dict[str, str]], sounds: dict[str, Found], used: set[str], into: Discovery
-) -> None:
-    """Records label rows without a video, and sounds that no clip uses, as skipped."""
-    used = set(used)
-    for name in labels.keys() - used:
-        if name in sounds:
-            into.skip(sounds[name].name, Reason.NO_VIDEO, "the label file names it as a clip, but it is sound alone")
-            used.add(name)
-        else:
-            into.skip(name, Reason.MISSING_FILE, "named in the label file, but not under the folder")
-    for name in sounds.keys() - used:
-        into.skip(sounds[name].name, Reason.NOT_A_CLIP, "sound without a video of the same name")
-
-
-def _describe(labels_path: Path | None, into: Discovery) -> None:
+def _describe(labels: _Labels | None, rows: Mapping[str, Mapping[str, str]], into: Discovery) -> None:
     """Adds notes about the source of the labels, and about emotions that are not among the suite's eight emotions."""
-    where = f"labels from {labels_path}" if labels_path else f"no {LABELS_NAME}, so emotions are unknown"
+    where = f"no {LABELS_NAME}, so emotions are unknown"
+    if labels:
+        where = f"labels from {labels.name}: {len(rows)} of {counted(len(labels.rows), 'row')} name a video"
     into.notes.append(f"{len(into.clips)} clips; {where}")
-    if not labels_path:
+    if not labels:
         into.notes.append("speaker: the folder a file lies in; the file's own name for files directly in the root")
+    elif unlabelled := sum(clip.emotion is None for clip in into.clips):
+        into.notes.append(f"{unlabelled} of {counted(len(into.clips), 'clip')} without an emotion label")
     if others := sorted({clip.emotion for clip in into.clips if clip.emotion} - set(EMOTIONS)):
         into.notes.append(f"emotions beyond the eight, kept as they are: {', '.join(others[:12])}")
+
+
+def _some(names: Mapping[str, object] | set[str] | list[str]) -> str:
+    shown = [repr(printable(name)) for name in sorted(names)[:3]]
+    return ", ".join(shown) + (", ..." if len(names) > len(shown) else "")
 
 
 def _tidy(name: str) -> str:
@@ -144,83 +187,87 @@ def _tidy(name: str) -> str:
 
 def _path(found: Found) -> str:
     """The path of the file below the root. The name of a tar without its suffix is used as a folder of the path."""
-    return _tidy(re.sub(r"(\.tar)?!", "/", found.name, flags=re.IGNORECASE))
+    *tars, last = found.place
+    folders = (re.sub(r"\.tar$", "", tar, flags=re.IGNORECASE) for tar in tars)
+    return unicodedata.normalize("NFC", str(PurePosixPath(*folders, last)))
 
 
 def _stem(path: str) -> str:
     return str(PurePosixPath(path).with_suffix(""))
 
 
-def _clip(found: Found, row: dict[str, str], audio: MediaSource | None) -> Clip | str:
-    """The labelled clip. If a label is not allowed, the result is an error message."""
+def _clip(found: Found, row: Mapping[str, str], audio: MediaSource | None) -> Clip:
+    """The labelled clip. Raises ValueError if a label is not allowed."""
     path = PurePosixPath(_path(found))
-    intensity = row.get("intensity") or None
-    if intensity is not None and not intensity.isdecimal():
-        return f"intensity {intensity!r} is not a whole number"
-    split = row.get("split") or None
+    labels = {name: text for name, text in row.items() if name not in _WORDS and tables.has_value(text)}
+    speaker = row.get("speaker", "")
+    speaker = "" if speaker.lower() in ("nan", "n/a") else speaker  # `None` and `NA` can be names
+    split = labels.get("split", "").lower() or None
     if split is not None and split not in _SPLITS:
-        return f"split {split!r} is not one of {', '.join(_SPLITS)}"
-    default_speaker = path.parent.as_posix() if len(path.parts) > 1 else path.stem
+        raise ValueError(f"split {split!r} is not one of {', '.join(_SPLITS)}")
+    own_id = (row.get("clip_id") or str(path.with_suffix(""))).removeprefix("clips/")
     return Clip(
-        clip_id=row.get("clip_id") or f"clips/{path.with_suffix('')}",
+        clip_id=check_id(f"clips/{printable(own_id)}"),
         dataset="clips",
-        speaker=row.get("speaker") or default_speaker,
+        speaker=printable(speaker or (path.parent.as_posix() if len(path.parts) > 1 else path.stem)),
         video=found.source,
         audio=audio,
-        emotion=canonical(row["emotion"]) if row.get("emotion") else None,
-        intensity=int(intensity) if intensity is not None else None,
-        take=row.get("take") or path.stem,
-        view=row.get("view") or None,
-        sentence_id=row.get("sentence_id") or None,
+        emotion=_emotion(labels["emotion"]) if "emotion" in labels else None,
+        intensity=_intensity(labels["intensity"]) if "intensity" in labels else None,
+        take=printable(labels.get("take") or path.stem),
+        view=_label_of(labels, "view"),
+        sentence_id=_label_of(labels, "sentence_id"),
         transcript=row.get("transcript") or None,
         split=split,
     )
 
 
-def _read_labels(path: Path, root: Path, into: Discovery) -> dict[str, dict[str, str]]:
-    """The rows of the CSV file, by the path in the column `file`. Raises UserError if the file is not a label table."""
+def _emotion(text: str) -> str:
+    emotion = canonical(text)
     try:
-        text = path.read_text("utf-8-sig")
-    except FileNotFoundError:
-        raise UserError(f"the label file {path} does not exist") from None
-    except UnicodeDecodeError:
-        raise UserError(f"the label file {path} is not UTF-8 text; save it as CSV in UTF-8") from None
-    except OSError as error:
-        raise UserError(f"the label file {path} cannot be read: {error.strerror}; give a CSV") from None
-    reader = csv.DictReader(io.StringIO(text, newline=""))
-    columns = [name.strip().lower() for name in reader.fieldnames or ()]
-    if "file" not in columns:
-        has = ", ".join(columns) or "nothing"
-        cure = "separate columns by commas" if len(columns) == 1 and re.search("[;\t|]", has) else "name one so"
-        raise UserError(f"{path} has no column `file` (it has: {has}); {cure}")
-    reader.fieldnames = columns
-    if unknown := [name for name in columns if name not in COLUMNS]:
-        into.notes.append(f"columns of {path.name} that mean nothing here: {', '.join(unknown)}")
-    rows: dict[str, dict[str, str]] = {}
-    for line, row in _lines(reader, path):
-        given = (row.get("file") or "").strip()
-        if not given:
-            raise UserError(f"{path} names no file in line {line}; fill the column `file`, or remove the line")
-        name = _tidy(given)
-        if PurePosixPath(name).is_relative_to(root):
-            name = str(PurePosixPath(name).relative_to(root))
-        if name in rows:
-            raise UserError(f"{path} names {name!r} twice (line {line}); keep one row a file")
-        rows[name] = {key: (value or "").strip() for key, value in row.items() if key in COLUMNS}
-    return rows
+        return check_label(emotion)
+    except ValueError as error:
+        raise ValueError(f"emotion {error}") from None
 
 
-def _lines(reader: csv.DictReader, path: Path) -> Iterator[tuple[int, dict]]:
-    """(line number, row) of every line that is not empty. Raises UserError for too many cells and for broken quotes."""
-    try:
-        for row in reader:
-            if any((cell or "").strip() for cell in row.get(None) or ()):  # type: ignore[call-overload]
-                detail = "has more cells than columns; put text with commas in quotes"
-                raise UserError(f"{path} line {reader.line_num} {detail}")
-            if any((value or "").strip() for key, value in row.items() if key is not None):
-                yield reader.line_num, row
-    except csv.Error as error:
-        raise UserError(f"{path} is not a CSV after line {reader.line_num}: {error}") from None
+def _intensity(text: str) -> int:
+    """The level of a cell such as `3` or `3.0`. Raises ValueError for other text, and for a level over 100."""
+    number = re.fullmatch(r"(\d{1,3})(?:\.0*)?", text)
+    if number is None or int(number[1]) > 100:
+        raise ValueError(f"intensity {printable(text[:40])!r} is not a whole number from 0 to 100")
+    return int(number[1])
+
+
+def _label_of(labels: Mapping[str, str], name: str) -> str | None:
+    return printable(labels[name]) if name in labels else None
+
+
+def _read_labels(given: Path | None, root: Path, into: Discovery) -> _Labels | None:
+    """The rows of the label file. None if no file is given, and the root has none.
+
+    Raises UserError if the file is not a label table.
+    """
+    path = given or root / LABELS_NAME
+    if not given and not path.is_file():
+        return None
+    name = f"the label file {printable(path.name)}"
+    table = tables.read_table(path, name, ("file",), raw=("file", "audio"))
+    if not table.rows:
+        raise UserError(f"{name} has no row; fill it, or remove it")
+    if unknown := [column for column in table.columns if column and column not in COLUMNS]:
+        shown = printable(", ".join(unknown))[:300]
+        into.notes.append(f"columns of {printable(path.name)} that mean nothing here: {shown}")
+    rows: dict[str, Mapping[str, str]] = {}
+    for row in table.rows:
+        if not row.cells["file"]:
+            raise UserError(f"{name} names no file in line {row.line}; fill the column `file`, or remove the line")
+        file = _tidy(row.cells["file"])
+        if PurePosixPath(file).is_relative_to(root):
+            file = str(PurePosixPath(file).relative_to(root))
+        if file in rows:
+            raise UserError(f"{name} names {printable(file)!r} twice (line {row.line}); keep one row a file")
+        rows[file] = row.cells
+    return _Labels(name, str(path.resolve()), rows)
 
 
 def _looks_like_video(source: MediaSource) -> bool:

@@ -12,7 +12,6 @@ most viewers named, from processedResults/summaryTable.csv. If the votes are tie
 
 from __future__ import annotations
 
-import csv
 import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field, replace
@@ -21,11 +20,13 @@ from typing import Literal
 
 from pydantic import Field
 
+from cmet_pipelines import tables
 from cmet_pipelines.readers.archives import files
-from cmet_pipelines.readers.base import VIDEO_SUFFIXES, Discovery, Found, Reader, ReaderOptions, read_text
+from cmet_pipelines.readers.base import LINK_LEFT, VIDEO_SUFFIXES, Discovery, Found, Reader, ReaderOptions
 from talking_face.clip import Clip
-from talking_face.emotions import DATASET_LABELS
+from talking_face.emotions import DATASET_LABELS, canonical
 from talking_face.media.source import open_source
+from talking_face.names import counted, printable
 from talking_face.reasons import ClipError, Reason, UserError
 
 # The sentences by their code; source: the README of the release.
@@ -92,9 +93,9 @@ def discover(root: Path, options: CremaDOptions) -> Discovery:
     `voted` needs the table of votes and the table is missing.
     """
     into = Discovery()
-    by_kind = _sort(root, into)
-    _check_complete(root, by_kind)
-    votes = _read_votes(by_kind.tables, into)
+    by_kind = _sort(root, into, options)
+    _check_complete(root, by_kind, into)
+    votes = _read_votes(by_kind, into)
     if options.emotion_label == "voted" and not by_kind.tables:
         raise UserError(
             f"{TABLE} is missing under {root}, so the votes are unknown; take processedResults/ from the release,\n"
@@ -113,10 +114,10 @@ def discover(root: Path, options: CremaDOptions) -> Discovery:
     return into.finish()
 
 
-def _sort(root: Path, into: Discovery) -> _Sorted:
+def _sort(root: Path, into: Discovery, options: CremaDOptions) -> _Sorted:
     """The media files and the tables under the root, separated by kind. All other files are skipped."""
     by_kind = _Sorted()
-    for found in files(root, into):
+    for found in files(root, into, options):
         suffix = Path(found.parts[-1]).suffix.lower()
         if found.parts[-1] == TABLE:
             by_kind.tables.append(found)
@@ -135,9 +136,9 @@ def _sort(root: Path, into: Discovery) -> _Sorted:
     return by_kind
 
 
-def _check_complete(root: Path, by_kind: _Sorted) -> None:
-    """Raises UserError if there is no video, but there are git-lfs pointers or sounds."""
-    if by_kind.videos:
+def _check_complete(root: Path, by_kind: _Sorted, into: Discovery) -> None:
+    """Raises UserError if there is no video, but there are git-lfs pointers or sounds, and no link was left out."""
+    if by_kind.videos or any(skip.detail == LINK_LEFT for skip in into.skipped):
         return
     if by_kind.pointers:
         raise UserError(f"{by_kind.pointers} files under {root} are git-lfs pointers, and no video is there: {_FETCH}")
@@ -213,34 +214,44 @@ def _clip(name: _Name, video: Found, sound: Found | None, vote: str | None) -> C
     )
 
 
-def _read_votes(tables: list[Found], into: Discovery) -> dict[str, str | None]:
-    """The emotion that most viewers named, by clip name; None for a tie. Only the first table is read."""
+def _read_votes(by_kind: _Sorted, into: Discovery) -> dict[str, str | None]:
+    """The emotion that most viewers named, by clip name; None for a tie. Only the first table is read.
+
+    Raises UserError if the table cannot be read, or if no row of the table names a clip under the root.
+    """
+    if not by_kind.tables:
+        return {}
+    first, *others = by_kind.tables
+    for found in others:
+        into.skip(found.name, Reason.NOT_A_CLIP, f"votes once more; {first.name} is read")
+    table = tables.read_table(first.source, f"the table of votes {first.name}", ("FileName", "MultiModalVote"))
     votes: dict[str, str | None] = {}
-    for index, found in enumerate(tables):
-        if index:
-            into.skip(found.name, Reason.NOT_A_CLIP, f"votes once more; {tables[0].name} is read")
-            continue
-        try:
-            lines = read_text(found.source).splitlines()
-        except ClipError as error:
-            raise UserError(f"votes cannot be read: {error.detail}") from None
-        reader = csv.DictReader(lines)
-        columns = {name.strip().lower(): name for name in reader.fieldnames or ()}  # the README has fileName
-        if not {"filename", "multimodalvote"} <= columns.keys():
-            raise UserError(
-                f"{found.source} has no columns FileName and MultiModalVote; take it from the release again"
-            )
-        unread = 0
-        for row in reader:
-            name = _name((row[columns["filename"]] or "").strip())
-            letters = (row[columns["multimodalvote"]] or "").strip().split(":")  # A:D is a tie
-            if isinstance(name, str) or not set(letters) <= VOTES.keys():
-                unread += 1
-                continue
-            votes[str(name)] = VOTES[letters[0]] if len(letters) == 1 else None
-        bad = f", and {unread} lines that cannot be read" if unread else ""
-        into.skip(found.name, Reason.NOT_A_CLIP, f"votes on {len(votes)} clips, read{bad}")
+    unread = []
+    for row in table.rows:
+        name = _name(row.cells["filename"].replace("\\", "/"))
+        letters = [_vote(text) for text in row.cells["multimodalvote"].split(":")]  # A:D is a tie
+        if isinstance(name, str) or None in letters:
+            unread.append(row.line)
+        else:
+            votes[str(name)] = letters[0] if len(letters) == 1 else None
+    if by_kind.videos and not votes.keys() & by_kind.videos.keys():
+        named = printable(table.rows[0].cells["filename"][:60]) if table.rows else "no row"
+        raise UserError(
+            f"no row of {table.name} names a clip under the folder; the table has {named!r}, and the folder has "
+            f"{min(by_kind.videos)!r}; take processedResults/ from the release, or remove the table"
+        )
+    bad = f", and {counted(len(unread), 'line')} that cannot be read" if unread else ""
+    into.skip(first.name, Reason.NOT_A_CLIP, f"votes on {len(votes)} clips, read{bad}")
+    if unread:
+        lines = ", ".join(map(str, unread[:5])) + (", ..." if unread[5:] else "")
+        into.notes.append(f"{counted(len(unread), 'line')} of {first.name} that cannot be read: line {lines}")
     return votes
+
+
+def _vote(text: str) -> str | None:
+    """The emotion of a vote, `A` or `anger`. None if it is not an emotion of CREMA-D."""
+    emotion = VOTES.get(text.strip().upper()) or canonical(text)
+    return emotion if emotion in VOTES.values() else None
 
 
 def _describe(into: Discovery, votes: dict[str, str | None] | None, label: str) -> None:

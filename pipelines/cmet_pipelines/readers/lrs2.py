@@ -29,7 +29,8 @@ from cmet_pipelines.readers.base import (
     read_text,
 )
 from talking_face.clip import Clip
-from talking_face.reasons import ClipError, Reason
+from talking_face.names import counted, printable
+from talking_face.reasons import ClipError, Reason, UserError
 
 SUBSETS = ("main", "pretrain")
 # Name of each list, and the subset of the list's clips. If a clip is in two lists of main, the first list gives the
@@ -38,6 +39,7 @@ LISTS = {"test.txt": "main", "val.txt": "main", "train.txt": "main", "pretrain.t
 
 _PROGRAMME = re.compile(r"\d{19}")
 _NUMBER = re.compile(r"\d{5}")
+_LISTED = re.compile(r"(?:.*/)?(\d{19})/(\d{5})(?:\.mp4)?", re.IGNORECASE)  # a line of a list
 _MARKS = re.compile(r"\{[^{}]*\}|[{}]")  # removed from transcripts: {NS} is noise, {LG} is laughter
 
 _Key = tuple[str, str, str]  # subset, programme, number
@@ -55,7 +57,7 @@ def discover(root: Path, options: Lrs2Options) -> Discovery:
     videos: defaultdict[_Key, list[Found]] = defaultdict(list)
     texts: dict[_Key, Found] = {}
     lists: defaultdict[str, list[Found]] = defaultdict(list)
-    for found in files(root, into):
+    for found in files(root, into, options):
         name = Path(found.parts[-1])
         suffix = name.suffix.lower()
         key = _key(found, root.name)
@@ -79,6 +81,7 @@ def discover(root: Path, options: Lrs2Options) -> Discovery:
         else:
             texts[key] = found
     listed = _read_lists(lists, into)
+    _check_matches(listed, videos)
     words = {key: _transcript(key, found, key in videos, into) for key, found in texts.items()}
     for key, copies in videos.items():
         for clip in (_clip(key, found, words.get(key), _split(key, listed)) for found in copies):
@@ -117,18 +120,34 @@ def _read_lists(lists: dict[str, list[Found]], into: Discovery) -> dict[str, set
             into.skip(best.name, error.reason, error.detail)
             continue
         keys: set[_Key] = set()
-        unread = 0
+        unread = []
         for first, *_ in lines:  # in test.txt a flag (NF or MV) follows the clip
-            programme, _, number = first.removesuffix(".mp4").rpartition("/")
-            programme = programme.rpartition("/")[2]
-            if _PROGRAMME.fullmatch(programme) and _NUMBER.fullmatch(number):
-                keys.add((subset, programme, number))
+            if match := _LISTED.fullmatch(first.strip("\"',;").replace("\\", "/")):
+                keys.add((subset, match[1], match[2]))
             else:
-                unread += 1
+                unread.append(first)
         read[name] = keys
-        bad = f", and {unread} lines that name none" if unread else ""
+        bad = f", and {counted(len(unread), 'line')} naming none" if unread else ""
         into.skip(best.name, Reason.NOT_A_CLIP, f"the list of {len(keys)} clips, read{bad}")
+        if unread:
+            shown = printable(unread[0][:60])
+            into.notes.append(f"{counted(len(unread), 'line')} of {best.name} name no clip, such as {shown!r}")
     return read
+
+
+def _check_matches(listed: dict[str, set[_Key]], videos: dict[_Key, list[Found]]) -> None:
+    """Raises UserError if there are lists and clips of main, and no list names one of the clips.
+
+    A single list without a clip here is usual: parts of the release are often copied.
+    """
+    named = set().union(*(keys for name, keys in listed.items() if LISTS[name] == "main"))
+    there = {key for key in videos if key[0] == "main"}
+    if there and listed.keys() & {name for name, subset in LISTS.items() if subset == "main"} and not named & there:
+        theirs = "/".join(min(named)[1:]) if named else "no clip"
+        raise UserError(
+            f"no list of LRS2 (train.txt, val.txt, test.txt) names a clip under the folder: the lists have {theirs}, "
+            f"and the folder has {'/'.join(min(there)[1:])}; give the lists of the release, or remove them"
+        )
 
 
 def _transcript(key: _Key, found: Found, has_video: bool, into: Discovery) -> str | None:

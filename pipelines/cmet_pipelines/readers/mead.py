@@ -27,7 +27,7 @@ from cmet_pipelines import lists, numbering
 from cmet_pipelines.readers.archives import files
 from cmet_pipelines.readers.base import AUDIO_SUFFIXES, VIDEO_SUFFIXES, Discovery, Found, Reader, ReaderOptions
 from talking_face.clip import Clip
-from talking_face.emotions import DATASET_LABELS
+from talking_face.emotions import DATASET_LABELS, canonical
 from talking_face.reasons import Reason, UserError
 
 VIEWS = ("front", "down", "top", "left_30", "left_60", "right_30", "right_60")
@@ -37,7 +37,7 @@ _ID = r"[MW]\d{3}(?:-\d(?!\d))?"
 _ACTOR = re.compile(rf"({_ID})(?:[_ .-].*)?")
 _EDTALK = re.compile(rf"({_ID})#(\w+)#level_([1-3])#(\d{{3}})")
 _EAT = re.compile(rf"({_ID})_([a-z]{{3}})_([1-3])_(\d{{3}})")
-_LEVEL = re.compile(r"level_([1-3])")
+_LEVEL = re.compile(r"level[_ -]?([1-3])", re.IGNORECASE)
 _NUMBER = re.compile(r"\d{3}")
 _SHORT = {name[:3]: name for name in DATASET_LABELS["mead"]}
 _WHERE = "not in <view>/<emotion>/level_<n>/ or audio/<emotion>/level_<n>/"
@@ -82,7 +82,7 @@ def discover(root: Path, options: MeadOptions) -> Discovery:
     if options.view != "all" and options.view not in VIEWS:
         raise UserError(f"MEAD has no view {options.view!r}; it has {', '.join(VIEWS)}, or all")
     into = Discovery()
-    recognised = _sort(root, into)
+    recognised = _sort(root, into, options)
     clips = [_clip(take, view, found, recognised.sounds.get(take)) for take, view, found in recognised.videos]
     clips, notes = numbering.name_sentences(options.numbering, clips, recognised.numbers)
     for clip in clips:
@@ -97,10 +97,10 @@ def discover(root: Path, options: MeadOptions) -> Discovery:
     return into.finish()
 
 
-def _sort(root: Path, into: Discovery) -> _Sorted:
+def _sort(root: Path, into: Discovery, options: MeadOptions) -> _Sorted:
     """The videos and sounds under the root. All other files are skipped."""
     recognised = _Sorted()
-    for found in files(root, into):
+    for found in files(root, into, options):
         try:
             take, view = _label(found, root)
         except _NotAClip as error:
@@ -143,29 +143,34 @@ def _label(found: Found, root: Path) -> tuple[Take, str | None]:
     is_sound = suffix in AUDIO_SUFFIXES
     if flat := _EDTALK.fullmatch(name.stem) or _EAT.fullmatch(name.stem):
         actor, emotion, level, number = flat.groups()
-        take = Take(actor, _SHORT.get(emotion, emotion), int(level), number)
-        if take.emotion not in DATASET_LABELS["mead"]:
-            raise _NotAClip(Reason.BAD_LABEL, f"emotion {emotion!r} is none of MEAD's eight")
+        take = Take(actor, _emotion(_SHORT.get(emotion, emotion)), int(level), number)
         return take, None if is_sound else "front"
-    if len(parts) < 4 or (parts[-4] not in VIEWS and parts[-4] != "audio"):
+    kind, emotion, level_name = (parts[-4].lower(), *parts[-3:-1]) if len(parts) >= 4 else ("", "", "")
+    if kind not in VIEWS and kind != "audio":
         raise _NotAClip(Reason.NOT_A_CLIP, _WHERE)
-    kind, emotion, level_name = parts[-4:-1]
     if (kind == "audio") != is_sound:
         raise _NotAClip(Reason.NOT_A_CLIP, f"a {suffix} file under {kind}/")
-    if emotion not in DATASET_LABELS["mead"]:
-        raise _NotAClip(Reason.BAD_LABEL, f"emotion folder {emotion!r} is none of MEAD's eight")
+    emotion = _emotion(emotion)
     if not (numbered := _LEVEL.fullmatch(level_name)):
         raise _NotAClip(Reason.BAD_LABEL, f"level folder {level_name!r} is not level_1 to level_3")
     if not _NUMBER.fullmatch(name.stem):
         raise _NotAClip(Reason.NOT_A_CLIP, f"file name {name.name!r} is not a three-digit number")
     # Look for the actor's name in the folders and archives above the file, nearest first, also above the root.
-    above = [*root.parts, *re.split("[/!]", found.name)]
+    above = [*root.parts, *(part for place in found.place for part in place.split("/"))]
     for folder in reversed(above[:-4]):
         if actor_name := _ACTOR.fullmatch(folder):
             return Take(actor_name[1], emotion, int(numbered[1]), name.stem), None if is_sound else kind
     raise _NotAClip(
         Reason.BAD_LABEL, "actor unknown: no folder above is named like M003 or W021-1; name one after its actor"
     )
+
+
+def _emotion(name: str) -> str:
+    """MEAD's emotion for the name of a folder or file, such as `angry`, `Angry` or `anger`. Raises _NotAClip."""
+    emotion = canonical(name)
+    if emotion not in DATASET_LABELS["mead"]:
+        raise _NotAClip(Reason.BAD_LABEL, f"emotion {name!r} is none of MEAD's eight")
+    return emotion
 
 
 def _describe(into: Discovery, view: str, recognised: _Sorted) -> None:

@@ -7,22 +7,20 @@ files, or a single CSV file. The times in the CSV files are not used.
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import Field
 
+from cmet_pipelines import tables
 from cmet_pipelines.readers.archives import files
 from cmet_pipelines.readers.base import AUDIO_SUFFIXES, VIDEO_SUFFIXES, Discovery, Found, Reader, ReaderOptions
 from talking_face.clip import Clip, MediaSource
-from talking_face.emotions import DATASET_LABELS
-from talking_face.media.source import read_source
-from talking_face.reasons import ClipError, Reason, UserError
+from talking_face.emotions import DATASET_LABELS, canonical
+from talking_face.names import counted, printable
+from talking_face.reasons import Reason, UserError
 
 SPLITS = {"train": "train", "dev": "val", "test": "test"}  # MELD's name of each split, and its name in this suite
 
@@ -66,7 +64,7 @@ def discover(root: Path, options: MeldOptions) -> Discovery:
     into = Discovery()
     # If a file has several copies, the first copy in this order is used: files on disk come before files in archives,
     # and then files nearer to the root come first.
-    below = sorted(files(root, into), key=lambda f: (f.source.member is not None, len(f.parts), f.name))
+    below = sorted(files(root, into, options), key=lambda f: (f.source.member is not None, len(f.parts), f.name))
     rows, labelled = _read_labels(_given_labels(options.labels), below, into)
     videos: defaultdict[_Key, list[Found]] = defaultdict(list)
     for found in below:
@@ -77,6 +75,7 @@ def discover(root: Path, options: MeldOptions) -> Discovery:
             videos[key].append(found)
         else:
             into.skip(found.name, Reason.BAD_LABEL if key.startswith("split") else Reason.NOT_A_CLIP, key)
+    _check_matches(rows, videos, into)
     layouts: Counter[tuple[str, str]] = Counter()
     for key, choice in videos.items():
         video = _choose(choice, into)
@@ -136,8 +135,8 @@ def _clip(key: _Key, video: Found, row: _Labels | None, labelled: bool) -> Clip 
         return Reason.UNLABELLED, f"no {table} is below the folder; put it there, or name its folder with --labels"
     if row is None:
         return Reason.UNLABELLED, f"{table} has no row for dialogue {dialogue}, utterance {utterance}"
-    emotion = DATASET_LABELS["meld"].get(row.emotion.lower())
-    if emotion is None:
+    emotion = canonical(row.emotion) if tables.has_value(row.emotion) else None
+    if emotion not in (*DATASET_LABELS["meld"].values(), None):
         return Reason.BAD_LABEL, f"emotion {row.emotion!r} in {table} is none of MELD's seven"
     return Clip(
         clip_id=f"meld/{split}/{take}",
@@ -155,11 +154,15 @@ def _given_labels(labels: Path | None) -> list[Found]:
     """The CSV files that `--labels` names. Raises UserError if `--labels` names no label file of MELD."""
     if labels is None:
         return []
-    paths = [labels] if labels.is_file() else sorted(labels.glob("*.csv")) if labels.is_dir() else []
-    paths = [path.resolve() for path in paths if _LABELS.fullmatch(path.name)]
+    try:
+        folder = labels if labels.is_dir() else labels.parent
+        names = [labels.name] if folder != labels else sorted(path.name for path in folder.iterdir())
+    except OSError as error:
+        raise UserError(f"the labels {labels} cannot be read: {error.strerror}") from None
+    paths = [(folder / name).resolve() for name in names if _LABELS.fullmatch(name) and (folder / name).is_file()]
     if not paths:
         raise UserError(f"{labels} is not a folder with train_sent_emo.csv, dev_sent_emo.csv or test_sent_emo.csv")
-    return [Found(str(path), (path.name,), MediaSource(str(path))) for path in paths]
+    return [Found(printable(str(path)), (path.name,), MediaSource(str(path)), (str(path),)) for path in paths]
 
 
 def _read_labels(asked: list[Found], below: list[Found], into: Discovery) -> tuple[dict[_Key, _Labels], set[str]]:
@@ -172,7 +175,7 @@ def _read_labels(asked: list[Found], below: list[Found], into: Discovery) -> tup
             continue
         split = match[1].lower()
         if split not in read:
-            read[split] = found, _read(split, found.source, rows)
+            read[split] = found, _read(split, found, rows, into)
         if found in asked:
             continue
         first, words = read[split]
@@ -183,54 +186,67 @@ def _read_labels(asked: list[Found], below: list[Found], into: Discovery) -> tup
     return rows, set(read)
 
 
-def _read(split: str, source: MediaSource, rows: dict[_Key, _Labels]) -> str:
+def _read(split: str, found: Found, rows: dict[_Key, _Labels], into: Discovery) -> str:
     """Adds the rows of one CSV file to `rows`, and returns a description of the file.
 
     Raises UserError if the file cannot be read or is not a table of labels.
     """
-    try:
-        data = read_source(source)
-    except ClipError as error:
-        raise UserError(f"labels cannot be read: {error.detail}") from None
-    text, how = _decode(data)
-    # Do not use str.splitlines here: U+0085 is an ellipsis in the older files, and splitlines would end a line at it.
-    reader = csv.DictReader(io.StringIO(text, newline=""))
-    reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
-    if lacking := [name for name in _COLUMNS if name not in reader.fieldnames]:
-        raise UserError(f"{source} has no column {', '.join(lacking)}; it has {', '.join(reader.fieldnames) or 'none'}")
+    name = f"the label file {found.parts[-1]}"
+    text, how = _decode(tables.read_bytes(found.source, name), name)
     good = 0
     bad: list[int] = []
-    for row in _lines(reader, source):
-        try:
-            key = (split, int(row["Dialogue_ID"]), int(row["Utterance_ID"]))
-        except (TypeError, ValueError):
-            bad.append(reader.line_num)
-            continue
-        if key in rows or not row["Speaker"]:
-            bad.append(reader.line_num)
+    for row in tables.parse(text, name, _COLUMNS, strict=False).rows:
+        words = {name: " ".join(row.cells[name.lower()].translate(_QUOTES).split()) for name in _COLUMNS}
+        numbers = [_number(words[name]) for name in ("Dialogue_ID", "Utterance_ID")]
+        if None in numbers or (key := (split, *numbers)) in rows or not words["Speaker"]:
+            bad.append(row.line)
             continue
         good += 1
-        words = {name: " ".join((row[name] or "").translate(_QUOTES).split()) for name in _COLUMNS[:3]}
-        rows[key] = _Labels(words["Speaker"], words["Emotion"], words["Utterance"])
-    unread = f", and not line {', '.join(map(str, bad[:5]))}{' and more' if bad[5:] else ''}" if bad else ""
-    return f"{good} rows, {how}{unread}"
+        rows[key] = _Labels(printable(words["Speaker"]), printable(words["Emotion"]), words["Utterance"])  # type: ignore[index]
+    if not bad:
+        return f"{good} rows, {how}"
+    lines = f"line {', '.join(map(str, bad[:5]))}{' and more' if bad[5:] else ''}"
+    into.notes.append(
+        f"{counted(len(bad), 'row')} of {found.parts[-1]} without numbers or speaker, or repeated: {lines}"
+    )
+    return f"{good} rows, {how}, and not {lines}"
 
 
-def _lines(reader: csv.DictReader, source: MediaSource) -> Iterator[dict[str, str]]:
-    try:
-        yield from reader
-    except csv.Error as error:
-        raise UserError(f"{source} is not a CSV after line {reader.line_num} ({error}); download it again") from None
+def _number(text: str) -> int | None:
+    """The number of a dialogue or utterance, `3` or `3.0`. None for other text."""
+    match = re.fullmatch(r"(\d{1,6})(?:\.0*)?", text)
+    return int(match[1]) if match else None
 
 
-def _decode(data: bytes) -> tuple[str, str]:
-    """(text, name of the encoding). Repairs the Windows-1252 characters that are wrong in the older files."""
-    try:
-        text, how = data.decode("utf-8-sig"), "UTF-8"
-    except UnicodeDecodeError:
+def _decode(data: bytes, name: str) -> tuple[str, str]:
+    """(text, name of the encoding). Repairs the Windows-1252 characters that are wrong in the older files.
+
+    Lines end at line feeds only: U+0085 is an ellipsis in the older files.
+    """
+    text, how = tables.decode(data, name), "UTF-8"
+    if not tables.is_utf8(text):
         text, how = data.decode("latin-1"), "Windows-1252"
     mended = text.translate(_C1)
     return mended, how if mended == text or how != "UTF-8" else "UTF-8 with Windows-1252 characters, mended"
+
+
+def _check_matches(rows: dict[_Key, _Labels], videos: dict[_Key, list[Found]], into: Discovery) -> None:
+    """Adds a note for each split that has labels and videos, but no row of a video.
+
+    Raises UserError if this holds for every split with labels and videos.
+    """
+    both = {key[0] for key in rows} & {key[0] for key in videos}
+    strange = sorted(both - {key[0] for key in rows.keys() & videos.keys()})
+    lines = []
+    for split in strange:
+        row, file = (min(key for key in keys if key[0] == split) for keys in (rows, videos))
+        lines.append(
+            f"no row of {split}_sent_emo.csv names a clip here: the rows begin with dia{row[1]}_utt{row[2]}, "
+            f"and the files of {split} with dia{file[1]}_utt{file[2]}; take the labels of the release"
+        )
+    if lines and len(strange) == len(both):
+        raise UserError(lines[0])
+    into.notes += lines
 
 
 def _note_missing(
