@@ -23,6 +23,7 @@ from cmet_pipelines.source_files import file_state, hash_or_none
 from cmet_pipelines.staging import Staging
 from talking_face.clip import Clip
 from talking_face.files import STRAY
+from talking_face.logs import FOLDER as LOGS
 from talking_face.progress import Progress
 from talking_face.reasons import Reason, UserError
 from talking_face.sealed import Damaged, check_sealed_table, read_sealed_json, read_sealed_table
@@ -30,6 +31,7 @@ from talking_face.sealed import Damaged, check_sealed_table, read_sealed_json, r
 # If a clip was dropped for one of these reasons, the cause was possibly the machine and not the clip. So the option
 # `retry` processes such clips again.
 TRANSIENT = frozenset({Reason.DEADLINE, Reason.CRASHED, Reason.UNREADABLE, Reason.MISSING_FILE})
+_SAID_FROM = 2 << 30  # bytes of shards from which the progress of the check is printed; checking them takes 2 s
 _REPAIR = "it is repaired now"  # the remedy of damage that this run finds
 
 
@@ -158,7 +160,8 @@ class Inventory:
         named = self.card.get("shards", {}) if self.card else {}
         absent = named.keys() - {path.name for path in paths}
         self.damage += [Damaged(self.job.out / SHARDS / name, "it is missing", _REPAIR) for name in sorted(absent)]
-        with Progress(len(paths), "shards", "checking", self._quiet) as progress:
+        few = sum(path.stat().st_size for path in paths) < _SAID_FROM
+        with Progress(len(paths), "shards", "checking", self._quiet or few) as progress:
             for path in paths:
                 try:
                     places.update(self._clips_in(path, named.get(path.name)))
@@ -216,4 +219,4 @@ def _outcome_of(row: Mapping[str, object]) -> ClipOutcome:
 def _other_files(out: Path) -> list[str]:
     """Names of the files in the folder that preprocessing did not write."""
     strays = {path.name for path in out.glob(STRAY)}
-    return [path.name for path in out.iterdir() if path.name not in {STAGING, LOCK, SHARDS} | strays]
+    return [path.name for path in out.iterdir() if path.name not in {STAGING, LOCK, SHARDS, LOGS} | strays]
