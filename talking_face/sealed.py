@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from talking_face.files import replacing, sha256_of, write_bytes, write_text
+from talking_face.files import open_regular, replacing, sha256_of, write_bytes, write_text
 from talking_face.reasons import UserError
 from talking_face.signature import canonical_json
 
@@ -91,7 +91,8 @@ def read_sealed_json(path: Path, remedy: str, seal: str = SEAL) -> dict[str, Any
         OSError: the file cannot be read.
     """
     try:
-        value = json.loads(path.read_bytes().decode("utf-8"))
+        with open_regular(path) as file:
+            value = json.loads(file.read().decode("utf-8"))
         if not isinstance(value, dict):
             raise Damaged(path, "it is not a JSON object", remedy)
         if seal not in value:
@@ -194,7 +195,8 @@ def read_sealed_table(
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    data = path.read_bytes()
+    with open_regular(path) as file:
+        data = file.read()
     # The digest is found in the bytes and checked before Arrow reads the file: damaged bytes can crash a parser.
     _check_seal(io.BytesIO(data), path, remedy)
     try:

@@ -39,10 +39,12 @@ def compare(
     from cmet_leaderboards.compare import to_markdown
     from cmet_leaderboards.results import read_results
     from cmet_metrics.registry import get_metric
+    from talking_face.names import file_name_of, inside
 
     for key in metrics or ():
         get_metric(key)
-    out = out or results.parent / "compare" / f"{a}-{b}".replace("/", "_")
+    names = "-".join(file_name_of(*name.split("@", 1)) for name in (a, b))
+    out = out or inside(results.parent / "compare", names)
     check_writable(out)
     folders = comparison.folders(videos or [], results.parent / "videos", (a, b))
     known = load_bands(bands, bands_of)

@@ -12,7 +12,9 @@ import numpy as np
 
 from cmet_eval.reports.contact_sheet import Frames, contact_sheet, pick_pairs, truth_frames, video_frames
 from cmet_leaderboards.compare import Comparison
+from cmet_leaderboards.escaping import csv_cell
 from talking_face.files import write_bytes
+from talking_face.names import file_name_of, inside
 from talking_face.reasons import UserError
 
 
@@ -41,11 +43,11 @@ def sheet(comparison: Comparison, videos: dict[str, Path], data: Path, clips: in
     if data.is_dir():
         clip_of = dict(zip(grid.pair_ids, grid.truth, strict=True))
         sources["ground truth"] = truth_frames(data, clip_of, grid.key["data_digest"])
-    elif (truth := videos[""] / "ground-truth" / setting).is_dir():
+    elif (truth := videos[""] / "ground-truth" / file_name_of(setting)).is_dir():
         sources["ground truth"] = video_frames(truth, {})
     any_video = False
     for m, (name, _) in enumerate(grid.methods):
-        folder = videos.get(name, videos[""] / name / setting)
+        folder = videos.get(name, videos[""] / file_name_of(name) / file_name_of(setting))
         any_video = any_video or folder.is_dir()
         rows = grid.row[m].max(axis=0)
         shas = [table["video_sha256"][int(row)].as_py() if row >= 0 else None for row in rows]
@@ -67,11 +69,12 @@ def write(comparison: Comparison, text: str, picture: np.ndarray | None, out: Pa
         if paired is not None:
             ends = (paired.interval.low, paired.interval.high) if paired.interval else (None, None)
             row += [paired.difference, *ends, paired.p, paired.p_holm, paired.n, paired.verdict]
-        writer.writerow(["" if v is None else repr(v) if isinstance(v, float) else v for v in row])
-    files = {out / f"{setting}.md": text.encode(), out / f"{setting}.csv": buffer.getvalue().encode()}
+        writer.writerow(map(csv_cell, row))
+    paths = {suffix: inside(out, f"{file_name_of(setting)}{suffix}") for suffix in (".md", ".csv", ".png")}
+    files = {paths[".md"]: text.encode(), paths[".csv"]: buffer.getvalue().encode()}
     if picture is not None:
         png = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1].tobytes()
-        files[out / f"{setting}.png"] = png
+        files[paths[".png"]] = png
     for path, content in files.items():
         write_bytes(path, content)
     return list(files)

@@ -11,9 +11,11 @@ import pyarrow.compute as pc
 
 from cmet_eval.reports.common_pairs import MetricRows, by_method, by_signature, of_metrics
 from cmet_eval.reports.report import Line, Report, new_figure, table, text
+from cmet_leaderboards.escaping import code, markdown
 from cmet_leaderboards.results import Results
 from cmet_metrics.emotion import by_class, confusion
 from talking_face.emotions import emotion_order
+from talking_face.names import file_name_of
 from talking_face.reasons import UserError
 from talking_face.signature import digest
 
@@ -67,14 +69,15 @@ def confusion_tables(results: Results) -> Report:
     for part in by_signature(frame):
         setting, metric = part.key["setting"], part.metric
         found = list(_confusions(part, results))
-        parts.append(f"## {setting}, {metric}")
+        parts.append(f"## {markdown(setting)}, {markdown(metric)}")
         for one in found:
             note = "" if one.compared else ", too few to be compared"
-            parts.append(f"### {one.method} @ {one.revision} ({one.n} of {part.expected}{note})")
+            parts.append(f"### {markdown(one.method)} @ {markdown(one.revision)} ({one.n} of {part.expected}{note})")
             parts.append(_table(one))
             rows += _rows(one, part)
-        parts.append(f"Signature: `{part.signature}`.")
-        stem = f"confusion-{setting}-{metric.replace(':', '-')}-{digest([part.key, part.signature], 6)}"
+        parts.append(f"Signature: {code(part.signature)}.")
+        names = f"{file_name_of(setting)}-{file_name_of(metric.replace(':', '-'))}"
+        stem = f"confusion-{names}-{digest([part.key, part.signature], 6)}"
         plots[stem] = partial(_heat_maps, [(one.method, one.matrix) for one in found], f"{metric}, {setting}")
     return Report("confusion", text(*parts), HEAD, tuple(rows), plots)
 

@@ -16,9 +16,9 @@ from cmet_eval.protocol.pairs import pair_file_name
 from cmet_leaderboards.compare import Comparison
 from cmet_leaderboards.formatting import column_title, number
 from cmet_pipelines.shards import ShardSet
-from talking_face.files import sha256_of
+from talking_face.files import sha256_of, unchanged
 from talking_face.media.reading import read_frames
-from talking_face.reasons import ClipError, UserError
+from talking_face.reasons import ClipError, Reason, UserError
 
 _THUMB, _LINE, _MARGIN, _NAME = 128, 18, 10, 96  # px
 _FRAMES = 6
@@ -55,12 +55,11 @@ def video_frames(folder: Path, shas: Mapping[str, str | None]) -> Frames:
         path = folder / f"{pair_file_name(pair_id)}.mp4"
         if not path.exists():
             return "no video here"
-        if shas.get(pair_id) not in (None, sha256_of(path)):
-            return "another video than was scored"
         try:
-            return read_frames(path, 25.0)
+            with unchanged(path, shas.get(pair_id) or sha256_of(path)):
+                return read_frames(path, 25.0)
         except ClipError as error:
-            return error.reason.value
+            return "another video than was scored" if error.reason is Reason.CHANGED else error.reason.value
 
     return frames
 

@@ -16,10 +16,10 @@ from cmet_metrics.classifiers import CLASSIFIERS, Classifier
 from cmet_pipelines.shards import ShardSet
 from talking_face.emotions import EMOTIONS
 from talking_face.execution.options import RunOptions
-from talking_face.files import read_json, write_json
 from talking_face.pretrained.model_files import ModelFiles
 from talking_face.pretrained.store import MissingWeights
 from talking_face.reasons import ClipError, Reason, UserError
+from talking_face.sealed import Damaged, discard, read_sealed_json, write_sealed_json
 from talking_face.signature import digest
 
 if TYPE_CHECKING:
@@ -77,11 +77,14 @@ def emotion_proportion(
         raise UserError(f"{data} has no clip in split {selection.split!r}")
     paths = {clip: _path(out, digest([shards.digest, clip, how], 32)) for clip in label_of}
     absent = {
-        clip: (str(data), clip, classifier, str(path), files) for clip, path in paths.items() if not path.exists()
+        clip: (str(data), clip, classifier, str(path), files)
+        for clip, path in paths.items()
+        if _read_sums(path, len(classes)) is None
     }
     work_on_clips("cmet_eval.reports.emotion_proportion:clip_emotions", absent, "classify", options)
 
-    rows = _rows(label_of, {clip: _read_sums(path, len(classes)) for clip, path in paths.items()})
+    nothing = _Sums(0, np.zeros(len(classes)))
+    rows = _rows(label_of, {clip: _read_sums(path, len(classes)) or nothing for clip, path in paths.items()})
     names = ", ".join(sorted(set(clips["dataset"])))
     head = ("label", "clips", "with a face", "frames", *classes)
     markdown = text(
@@ -109,17 +112,27 @@ def clip_emotions(data: str, clip_id: str, classifier: str, path: str, files: Mo
     except MissingWeights as error:
         raise ClipError(Reason.MISSING_WEIGHTS, str(error)) from None
     valid = rows[np.isfinite(rows).all(axis=1)].astype(np.float64)
-    write_json(Path(path), {"frames": len(valid), "sums": valid.sum(axis=0).tolist()})
+    write_sealed_json(Path(path), {"frames": len(valid), "sums": valid.sum(axis=0).tolist()})
 
 
 def _path(out: Path, key: str) -> Path:
     return out / "emotion-proportion" / key[:2] / f"{key}.json"
 
 
-def _read_sums(path: Path, n_classes: int) -> _Sums:
-    """Reads the sums of one clip. If the classifier failed on the clip, the number of frames is 0."""
-    stored = read_json(path)
-    return _Sums(stored.get("frames", 0), np.asarray(stored.get("sums", np.zeros(n_classes)), float))
+def _read_sums(path: Path, n_classes: int) -> _Sums | None:
+    """The sums of one clip; None if the file is absent or damaged. A damaged file is removed with a message."""
+    remedy = "the report classifies the clip again"
+    try:
+        stored = read_sealed_json(path, remedy)
+        frames, sums = stored.get("frames"), stored.get("sums")
+        if not isinstance(frames, int) or not isinstance(sums, list) or len(sums) != n_classes:
+            raise Damaged(path, f"it has no sums of {n_classes} classes", remedy)
+    except FileNotFoundError:
+        return None
+    except Damaged as error:
+        discard(error)
+        return None
+    return _Sums(frames, np.asarray(sums, float))
 
 
 def _labels(clips: pd.DataFrame, per_label: int | None) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,9 +11,12 @@ from pathlib import Path
 from cmet_eval.protocol.pair_files import read_pairs
 from cmet_eval.protocol.pairs import pair_file_name
 from cmet_eval.reports.web_video import write_web_video
+from cmet_eval.runs.records import read_generation
 from cmet_leaderboards.html import GalleryCase, GalleryVideo
 from talking_face.clip import Pair
+from talking_face.files import sha256_of, unchanged
 from talking_face.reasons import ClipError
+from talking_face.sealed import Damaged
 
 # A video of 256 px and 2 s takes 15 to 40 KB. Eight methods with four pairs in two settings add about 2 MB to the page.
 _CRF = 28
@@ -34,14 +38,16 @@ def gallery(out: Path, per_setting: int = 4) -> dict[str, list[GalleryCase]]:
     ordered = sorted(methods, key=lambda m: (m not in _FIRST, m))
     found: dict[str, list[GalleryCase]] = {}
     for path in sorted((out / "pairs").glob("*.parquet")):
-        setting, pairs = path.stem, read_pairs(path).pairs
+        pair_list = read_pairs(path)
+        setting, pairs = pair_list.setting, pair_list.pairs
         files = {
             (pair.pair_id, method): file
             for pair in pairs
             for method in ordered
-            if (file := out / "videos" / method / setting / f"{pair_file_name(pair.pair_id)}.mp4").is_file()
+            if (file := out / "videos" / method / path.stem / f"{pair_file_name(pair.pair_id)}.mp4").is_file()
         }
-        shown = [_shown(pair, ordered, files) for pair in choose(pairs, ordered, files, per_setting)]
+        chosen = choose(pairs, ordered, files, per_setting)
+        shown = [_shown(pair, ordered, files, out / "records") for pair in chosen]
         if shown := [item for item in shown if item["videos"]]:
             found[setting] = shown
     return found
@@ -71,7 +77,7 @@ def choose(
     return chosen
 
 
-def _shown(pair: Pair, methods: Sequence[str], files: Mapping[tuple[str, str], Path]) -> GalleryCase:
+def _shown(pair: Pair, methods: Sequence[str], files: Mapping[tuple[str, str], Path], records: Path) -> GalleryCase:
     videos: list[GalleryVideo] = []
     for method in methods:
         if (source := files.get((pair.pair_id, method))) is None:
@@ -79,8 +85,12 @@ def _shown(pair: Pair, methods: Sequence[str], files: Mapping[tuple[str, str], P
         with tempfile.TemporaryDirectory() as folder:
             target = Path(folder) / "small.mp4"
             try:
-                write_web_video(source, target, crf=_CRF)
-            except (ClipError, OSError):  # leave a damaged file out; its result rows already state the reason
+                made = read_generation(records / method / source.parent.name / f"{source.stem}.json")
+                with unchanged(source, made.video_sha256 if made else sha256_of(source)):
+                    write_web_video(source, target, crf=_CRF)
+            except (ClipError, OSError, Damaged) as error:
+                # The video is left out. Its result rows state why it has no scores, but not a change after scoring.
+                print(f"cmet-eval: {pair.pair_id} of {method} is not on the page: {error}", file=sys.stderr)
                 continue
             videos.append({"method": method, "data": base64.b64encode(target.read_bytes()).decode("ascii")})
     return {

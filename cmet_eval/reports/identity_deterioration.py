@@ -12,6 +12,8 @@ import numpy as np
 
 from cmet_eval.reports.common_pairs import by_method, by_signature, of_metrics
 from cmet_eval.reports.report import Line, Report, new_figure, table, text
+from cmet_leaderboards.escaping import code
+from cmet_leaderboards.escaping import markdown as escape
 from cmet_leaderboards.results import Results
 from cmet_leaderboards.statistics import mean_interval
 from talking_face.reasons import UserError
@@ -57,7 +59,7 @@ def identity_deterioration(results: Results) -> Report:
         "CEM-Net's Table I gives, by ArcFace, Interface 0.19, MyStyle 0.21, EmoStyle 0.12; which weights, alignment "
         "and data are not given. Only numbers of one signature compare.",
         table(HEAD[:10], [r[:10] for r in rows]),
-        *(f"- {m}: `{s}`" for m, s in sorted({(str(r[3]), str(r[10])) for r in rows})),
+        *(f"- {escape(m)}: {code(s)}" for m, s in sorted({(str(r[3]), str(r[10])) for r in rows})),
     )
     plots = {"identity-deterioration": lambda: _bars(bars)}
     return Report("identity-deterioration", markdown, HEAD, tuple(rows), plots)

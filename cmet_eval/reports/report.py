@@ -11,10 +11,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
+from urllib.parse import quote
 
+from cmet_leaderboards.escaping import csv_cell
+from cmet_leaderboards.escaping import markdown as escape
 from talking_face.execution.options import RunOptions
 from talking_face.execution.workers import Task, run_tasks
 from talking_face.files import write_bytes, write_text
+from talking_face.names import inside
 from talking_face.progress import Progress
 from talking_face.reasons import Reason, UserError
 
@@ -47,11 +51,11 @@ def write(report: Report, out: Path) -> Path:
     for stem, plot in report.plots.items():
         buffer = io.BytesIO()
         plot().savefig(buffer, format="png", dpi=110, metadata={"Software": None})
-        write_bytes(out / f"{stem}.png", buffer.getvalue())
-        markdown += f"\n![{stem}]({stem}.png)\n"
+        write_bytes(inside(out, f"{stem}.png"), buffer.getvalue())
+        markdown += f"\n![{escape(stem)}]({quote(stem)}.png)\n"
     buffer_csv = io.StringIO()
     writer = csv.writer(buffer_csv, lineterminator="\n")
-    writer.writerows([report.head, *(["" if v is None else v for v in row] for row in report.rows)])
+    writer.writerows([report.head, *([csv_cell(v) for v in row] for row in report.rows)])
     write_text(out / f"{report.name}.csv", buffer_csv.getvalue())
     write_text(out / f"{report.name}.md", markdown)
     return out / f"{report.name}.md"
@@ -68,9 +72,9 @@ def table(head: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:
     def cell(value: Cell) -> str:
         if value is None:
             return "–"
-        return f"{value:.4g}" if isinstance(value, float) else str(value).replace("|", "\\|")
+        return f"{value:.4g}" if isinstance(value, float) else escape(str(value))
 
-    lines = [head, ["---"] * len(head), *([cell(v) for v in row] for row in rows)]
+    lines = [[cell(name) for name in head], ["---"] * len(head), *([cell(v) for v in row] for row in rows)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 

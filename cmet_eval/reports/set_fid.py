@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
 
 from cmet_eval.protocol.pair_files import read_pairs
 from cmet_eval.protocol.pairs import PairList, pair_file_name
@@ -19,10 +19,12 @@ from cmet_metrics.base import Sample
 from cmet_metrics.fid import DatasetFid, FeatureSums
 from cmet_pipelines.shards import ShardSet
 from talking_face.execution.options import RunOptions
-from talking_face.files import sha256_of, write_bytes
+from talking_face.files import sha256_of, unchanged
 from talking_face.media.reading import read_frames
+from talking_face.names import file_name_of
 from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import UserError
+from talking_face.sealed import Damaged, discard, read_sealed_table, write_sealed_table
 from talking_face.signature import digest
 
 HEAD = (
@@ -57,9 +59,9 @@ class _Store:
         identify the content, for example a hash.
         """
         key = digest([kind, *what, self.signature], 32)
-        path = self.run / "features" / key[:2] / f"{key}.npy"
-        if not path.exists():
-            self.tasks[key] = (kind, str(self.data), place, str(path), self.files)
+        path = self.run / "features" / key[:2] / f"{key}.parquet"
+        if _read_features(path) is None:
+            self.tasks[key] = (kind, str(self.data), place, what[0], str(path), self.files)
         return path
 
 
@@ -110,7 +112,7 @@ def _features(pair_list: PairList, shards: ShardSet, store: _Store) -> dict[str,
     if pair_list.data_digest != shards.digest:
         raise UserError(f"the pairs of {pair_list.setting} were drawn from other data than {shards.folder}")
     found: dict[str, dict[str, _Features]] = {}
-    for folder in sorted(store.run.glob(f"videos/*/{pair_list.setting}")):
+    for folder in sorted(store.run.glob(f"videos/*/{file_name_of(pair_list.setting)}")):
         for pair in pair_list.pairs:
             video, clip = folder / f"{pair_file_name(pair.pair_id)}.mp4", pair.ground_truth_clip
             if clip is not None and video.exists():
@@ -140,19 +142,44 @@ def _rows(pair_list: PairList, found: Mapping[str, Mapping[str, _Features]], sig
     return rows
 
 
-def video_features(kind: str, data: str, place: str, path: str, files: ModelFiles) -> None:
-    """Writes the Inception features, (T, 2048), of one video or clip to `path`; runs in a worker's child process."""
+def video_features(kind: str, data: str, place: str, sha256: str, path: str, files: ModelFiles) -> None:
+    """Writes the Inception features, (T, 2048), of one video or clip to `path`; runs in a worker's child process.
+
+    Raises ClipError if the video has not, or no longer, the SHA-256 `sha256`. For a clip, `sha256` is not used.
+    """
     from cmet_metrics.fid import inception_features
 
-    frames = open_shards(data).frames(place) if kind == "clip" else read_frames(Path(place), 25.0)
-    found = inception_features(Sample(frames, name=Path(place).name), files)
-    buffer = io.BytesIO()
-    np.save(buffer, found.astype(np.float32), allow_pickle=False)
-    write_bytes(Path(path), buffer.getvalue())
+    if kind == "clip":
+        frames = open_shards(data).frames(place)
+    else:
+        with unchanged(Path(place), sha256):
+            frames = read_frames(Path(place), 25.0)
+    found = inception_features(Sample(frames, name=Path(place).name), files).astype(np.float32)
+    column = pa.FixedSizeListArray.from_arrays(pa.array(found.ravel()), found.shape[1])
+    write_sealed_table(pa.table({"features": column}), Path(path), compression="none")
+
+
+def _read_features(path: Path) -> np.ndarray | None:
+    """The features in a file, (T, 2048) float32; None if it is absent or damaged.
+
+    A damaged file is removed with a message.
+    """
+    try:
+        column = read_sealed_table(path, "the report computes the features again")["features"].combine_chunks()
+    except FileNotFoundError:
+        return None
+    except Damaged as error:
+        discard(error)
+        return None
+    return column.flatten().to_numpy().reshape(len(column), -1)
 
 
 def _pooled(paths: Sequence[Path]) -> FeatureSums:
-    total = FeatureSums.of(np.load(paths[0], allow_pickle=False))
-    for path in paths[1:]:
-        total = total + FeatureSums.of(np.load(path, allow_pickle=False))
+    total: FeatureSums | None = None
+    for path in paths:
+        features = _read_features(path)
+        if features is None:
+            raise UserError(f"{path} was removed while the report was made; run the same command again")
+        total = FeatureSums.of(features) if total is None else total + FeatureSums.of(features)
+    assert total is not None
     return total

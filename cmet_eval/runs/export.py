@@ -19,11 +19,13 @@ import numpy as np
 
 from cmet_eval.protocol.pairs import PairList, pair_file_name
 from cmet_eval.runs.generate import WRITER
+from cmet_leaderboards.escaping import csv_cell
 from cmet_pipelines.shards import ShardSet
 from talking_face.clip import Pair
 from talking_face.files import replacing, write_text
 from talking_face.media.reading import AUDIO_RATE, FPS
 from talking_face.media.writing import Encoding, write_audio, write_video
+from talking_face.names import inside
 from talking_face.progress import Progress
 
 COLUMNS = (
@@ -44,7 +46,7 @@ def export_pairs(pair_list: PairList, shards: ShardSet, folder: Path, *, quiet: 
     writer.writeheader()
     with Progress(len(pair_list.pairs), unit="pairs", label="export", quiet=quiet) as progress:
         for pair in pair_list.pairs:
-            writer.writerow(_export(pair, shards, folder))
+            writer.writerow({name: csv_cell(value) for name, value in _export(pair, shards, folder).items()})
             progress.advance()
     write_text(folder / "pairs.csv", buffer.getvalue())
     return folder / "pairs.csv"
@@ -53,7 +55,7 @@ def export_pairs(pair_list: PairList, shards: ShardSet, folder: Path, *, quiet: 
 def _export(pair: Pair, shards: ShardSet, folder: Path) -> dict[str, str | int]:
     """Writes the inputs of one pair; returns its row of pairs.csv."""
     name = pair_file_name(pair.pair_id)
-    target = folder / name
+    target = inside(folder, name)
     target.mkdir(parents=True, exist_ok=True)
     references = shards.frames(pair.reference_clip, list(pair.reference_frames))
     images = [target / f"reference_{index}.png" for index in range(len(references))]

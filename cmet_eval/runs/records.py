@@ -106,12 +106,12 @@ def read_generation(path: Path) -> GenerationRecord | None:
 
 
 def usable_generation(path: Path) -> GenerationRecord | None:
-    """The generation record in a file; None if the file is absent or damaged. A damaged file is removed and told."""
+    """The generation record in a file; None if it is absent or damaged. A damaged file is removed with a message."""
     return _usable(path, _GENERATION)
 
 
 def usable_scores(path: Path) -> VideoScores | None:
-    """The scores in a file; None if the file is absent or damaged. A damaged file is removed and told."""
+    """The scores in a file; None if the file is absent or damaged. A damaged file is removed with a message."""
     return _usable(path, _SCORES)
 
 

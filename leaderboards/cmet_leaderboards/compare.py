@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cmet_leaderboards.bands import Bands
+from cmet_leaderboards.escaping import code, markdown
 from cmet_leaderboards.formatting import column_label, number, signed
 from cmet_leaderboards.grid import ABSENT, INFINITE, SCORED, Column, Grid, MethodId, grids
 from cmet_leaderboards.pairwise import PairwiseComparison
@@ -179,14 +180,14 @@ def to_markdown(comparison: Comparison) -> str:
     """The comparison as Markdown: a title, the table of `lines`, and the pairs that differ most."""
     (a, a_revision), (b, b_revision) = comparison.grid.methods
     key = comparison.grid.key
-    out = [f"# {a} and {b}, {key['setting']}", ""]
-    out += [
+    out = [markdown(f"# {a} and {b}, {key['setting']}"), ""]
+    facts = (
         f"A: {a} @ {a_revision}. B: {b} @ {b_revision}. Data {key['dataset']} {key['data_digest'][:8]}, pair list "
-        f"{key['pairs_digest'][:8]}, suite {key['suite_version']}.",
-        "",
-    ]
+        f"{key['pairs_digest'][:8]}, suite {key['suite_version']}."
+    )
+    out += [markdown(facts), ""]
     table: list[tuple[str, ...]] = [HEAD, ("---",) * len(HEAD), *lines(comparison)]
-    out += ["| " + " | ".join(line) + " |" for line in table]
+    out += ["| " + " | ".join(map(markdown, line)) + " |" for line in table]
     unit = _unit(comparison)
     out += ["", f"On the pairs that both have. Paired t-test over {unit}; Holm's correction is over the metrics.", ""]
     out += ["## Where they differ most", ""]
@@ -194,7 +195,7 @@ def to_markdown(comparison: Comparison) -> str:
         column = metric.column
         for x in metric.extremes:
             values = f"A {number(x.a, column)}, B {number(x.b, column)}"
-            out.append(f"- {column_label(column)}: `{x.pair_id}`, {values}")
+            out.append(f"- {markdown(column_label(column))}: {code(x.pair_id)}, {values}")
     return "\n".join([*out, ""])
 
 

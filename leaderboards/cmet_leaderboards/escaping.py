@@ -32,10 +32,19 @@ def csv_cell(value: object) -> object:
     """The value for a cell of a CSV file: None becomes an empty cell, and a number keeps all its digits.
 
     A text that begins with `=`, `+`, `-`, `@`, a tab or a line break gets a `'` before it, so that no spreadsheet
-    computes it. Programs that need the exact text read the Parquet or JSON file.
+    computes it. `csv_text` gives the text back. Numbers are not changed.
     """
     if value is None:
         return ""
     if isinstance(value, float):
         return repr(value)
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+    return f"'{value}" if isinstance(value, str) and _is_formula(value) else value
+
+
+def csv_text(cell: str) -> str:
+    """The text in a cell that `csv_cell` wrote."""
+    return cell[1:] if cell.startswith("'") and _is_formula(cell) else cell
+
+
+def _is_formula(text: str) -> bool:
+    return text.lstrip("'").startswith(_FORMULA)

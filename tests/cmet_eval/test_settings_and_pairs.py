@@ -197,7 +197,7 @@ def test_an_edited_list_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="was changed"):
         read_pairs(path)
     (tmp_path / "x.parquet").write_text("not parquet")
-    with pytest.raises(UserError, match="not a list that cmet-eval pairs wrote"):
+    with pytest.raises(UserError, match="is damaged"):
         read_pairs(tmp_path / "x.parquet")
 
 
