@@ -23,6 +23,7 @@ class Reason(StrEnum):
     FEW_FACES = "few-faces"
     DEADLINE = "deadline"
     CRASHED = "crashed"
+    OUT_OF_MEMORY = "out-of-memory"
     NO_SPACE = "no-space"
     UNREADABLE = "unreadable"
     BAD_LABEL = "bad-label"

@@ -23,7 +23,7 @@ def load(function: str) -> Callable[..., object]:
 def call_guarded(call: Callable[..., object], args: tuple[object, ...]) -> Outcome:
     """Calls `call(*args)`. An exception is converted to a reason code and one line of detail.
 
-    The traceback is logged, except for a ClipError or a MemoryError.
+    `sys.exit` in the function is converted too. The traceback is logged, except for a ClipError or a MemoryError.
     """
     try:
         return call(*args), None
@@ -34,14 +34,18 @@ def call_guarded(call: Callable[..., object], args: tuple[object, ...]) -> Outco
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             detail = f"no space left on the disk of {error.filename or 'the output folder'}"
             return None, (Reason.NO_SPACE.value, detail)
-        return None, (Reason.UNREADABLE.value, _one_line(error))
+        return None, (Reason.UNREADABLE.value, one_line(error))
     except MemoryError:
-        return None, (Reason.CRASHED.value, "out of memory")
-    except Exception as error:
+        return None, (Reason.OUT_OF_MEMORY.value, "the memory of the machine was not enough")
+    except (Exception, SystemExit) as error:
         log.debug("task failed", exc_info=True)
-        return None, (Reason.CRASHED.value, _one_line(error))
+        return None, (Reason.CRASHED.value, one_line(error))
 
 
-def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split())[:300]
+def one_line(error: BaseException) -> str:
+    """The type and the text of an exception, at most 300 characters of it, in one line."""
+    try:
+        text = " ".join(str(error).split())[:300]
+    except Exception:  # an exception of others, whose text cannot be made
+        text = ""
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -1,69 +1,58 @@
-"""Main program of a child process: answers calls of one function until the pipe from the worker is closed.
+"""Main program of a child process: answers calls of one function until the channel to the worker is closed.
 
-`child_process.Child` starts `python -m talking_face.execution.child_main FUNCTION READ_FD WRITE_FD`. A child process
-ends soon after its worker: the child exits when the pipe from the worker is closed. On Linux, the kernel also kills the
-child when the worker ends.
+`child_process.Child` starts `python -m talking_face.execution.child_main FUNCTION CHANNEL_FD` under a guard, which ends
+this process when the worker ends. The main script of the worker is not imported here.
 """
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import os
-import queue
-import signal
+import pickle
+import socket
 import sys
-import threading
-from typing import cast
+from collections.abc import Callable
+from typing import BinaryIO, cast
 
-from talking_face.execution.calls import call_guarded, load
-from talking_face.execution.messages import ANSWER, read_message, write_message
-from talking_face.execution.stage import report_stages_to
+from talking_face.execution.calls import call_guarded, load, one_line
+from talking_face.execution.messages import ANSWER, Outcome, read_bytes, write_message
+from talking_face.execution.stage import report_to
+from talking_face.reasons import Reason
+from talking_face.threads import limit_threads
 
-_PR_SET_PDEATHSIG = 1
 
-
-def main(function: str, read_fd: int, write_fd: int) -> None:
-    """Answers calls until the pipe `read_fd` is closed."""
-    _die_with_parent()
-    # Ignore Ctrl-C, which a terminal sends to all processes of a command: the worker ends this process.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    from talking_face.threads import limit_threads
-
+def main(function: str, channel_fd: int) -> None:
+    """Answers calls until the channel is closed."""
     limit_threads(1)
-    answers = os.fdopen(write_fd, "wb")
-    report_stages_to(answers)
+    channel = socket.socket(fileno=channel_fd)
+    requests, answers = cast(BinaryIO, channel.makefile("rb")), cast(BinaryIO, channel.makefile("wb"))
+    report_to(answers)
     call = load(function)
     write_message(answers, (ANSWER, "ready"))
-    requests: queue.SimpleQueue[tuple[object, ...]] = queue.SimpleQueue()
-    threading.Thread(target=_listen, args=(read_fd, requests), daemon=True).start()
     while True:
-        outcome = call_guarded(call, requests.get())
-        # Delete the output of the finished call, so that the report of a crash in a later call does not contain it.
-        with contextlib.suppress(OSError):
-            os.ftruncate(1, 0)
-            os.lseek(1, 0, os.SEEK_SET)
-        write_message(answers, (ANSWER, outcome))
-
-
-def _listen(read_fd: int, requests: queue.SimpleQueue[tuple[object, ...]]) -> None:
-    """Puts requests into the queue. Ends this process when the pipe is closed, even during a call."""
-    with os.fdopen(read_fd, "rb") as incoming:
         try:
-            while True:
-                requests.put(cast(tuple[object, ...], read_message(incoming)))
-        except BaseException:
-            os._exit(0)  # the worker has ended, so that no process would read an answer
+            request = read_bytes(requests)
+        except (EOFError, OSError):
+            return
+        _send(answers, _answer(call, request))
 
 
-def _die_with_parent() -> None:
-    """Asks Linux to kill this process when its parent ends. On other systems only `_listen` ends this process."""
-    parent = os.getppid()
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # the parent ended before the call of prctl, so that no signal will come
-        os._exit(1)
+def _answer(call: Callable[..., object], request: bytes) -> Outcome:
+    try:
+        args = cast(tuple[object, ...], pickle.loads(request))
+    except Exception as error:  # the module of an argument cannot be imported here, or there is no memory for it
+        return None, (Reason.CRASHED.value, f"its arguments cannot be read ({one_line(error)})")
+    return call_guarded(call, args)
+
+
+def _send(answers: BinaryIO, outcome: Outcome) -> None:
+    """Sends the outcome. A value that cannot be sent is replaced by a failure."""
+    try:
+        write_message(answers, (ANSWER, outcome))
+    except OSError:  # the worker has ended
+        raise
+    except Exception as error:
+        failure = (Reason.CRASHED.value, f"its result cannot be sent ({one_line(error)})")
+        write_message(answers, (ANSWER, (None, failure)))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+    main(sys.argv[1], int(sys.argv[2]))
