@@ -8,8 +8,22 @@ from typing import Annotated, Literal
 import typer
 
 Workers = Annotated[int, typer.Option("--workers", min=1, help="worker processes")]
-WorkersOrNone = Annotated[int, typer.Option("--workers", min=0, help="processes; 0: in this one, without deadlines")]
-Scheduler = Annotated[str | None, typer.Option("--scheduler", help="address of a running Dask scheduler")]
+WorkersOrNone = Annotated[int, typer.Option("--workers", min=0, help="processes; 0: in this one, without limits")]
+Scheduler = Annotated[
+    str | None, typer.Option("--scheduler", help="a running Dask scheduler, tls://HOST:PORT or tcp://HOST:PORT")
+]
+Memory = Annotated[
+    float | None,
+    typer.Option(
+        "--memory",
+        min=0.1,
+        help="GB of memory that each worker process may take; default: 80% of the machine's, for all workers",
+    ),
+]
+Deadline = Annotated[
+    float | None,
+    typer.Option("--deadline", min=0.1, help="seconds for one video; default: follows from its length"),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", help="no progress")]
 ShardSetFolder = Annotated[Path, typer.Option("--data", help="folder that cmet-eval preprocess wrote")]
 RunFolder = Annotated[Path, typer.Option("--out", help="videos, scores and result rows go here")]

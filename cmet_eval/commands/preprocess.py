@@ -34,8 +34,17 @@ class CommandOptions:
     config: Annotated[
         Path | None, typer.Option(help="TOML file of settings and reader options; the command line wins over it.")
     ] = None
-    workers: Annotated[int, typer.Option(min=0, help="Worker processes; 0: in this process, without deadlines.")] = 2
-    scheduler: Annotated[str | None, typer.Option(help="A running Dask scheduler, tcp://HOST:PORT.")] = None
+    workers: Annotated[int, typer.Option(min=0, help="Worker processes; 0: in this process, without limits.")] = 2
+    scheduler: Annotated[
+        str | None, typer.Option(help="A running Dask scheduler, tls://HOST:PORT or tcp://HOST:PORT.")
+    ] = None
+    memory: Annotated[
+        float | None,
+        typer.Option(
+            min=0.1,
+            help="GB of memory that each worker process may take; default: 80% of the machine's, for all workers.",
+        ),
+    ] = None
     lossless: Annotated[bool, typer.Option("--lossless", help=f"Short for --codec {LOSSLESS_CODEC}.")] = False
     limit: Annotated[int | None, typer.Option(min=1, help="Take only the first N clips.")] = None
     retry: Annotated[bool, typer.Option("--retry", help="Try clips dropped by a deadline or crash again.")] = False
@@ -78,7 +87,7 @@ def preprocess(
         out,
         settings,
         options,
-        run=RunOptions(command.workers, command.scheduler, command.quiet),
+        run=RunOptions(command.workers, command.scheduler, command.quiet, command.memory),
         selection=Selection(command.limit, command.retry, command.prune, command.check),
     )
     if not command.quiet:

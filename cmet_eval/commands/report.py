@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cmet_eval.commands.options import Quiet, Workers
+from cmet_eval.commands.options import Memory, Quiet, Workers
 from talking_face.execution.options import RunOptions
 from talking_face.files import check_writable
 from talking_face.reasons import UserError
@@ -40,12 +40,13 @@ def report(
     split: Annotated[str, typer.Option(help="for emotion-proportion: clips of this split only")] = "all",
     clips: Annotated[int | None, typer.Option(min=1, help="for emotion-proportion: at most so many a label")] = None,
     workers: Workers = 2,
+    memory: Memory = None,
     quiet: Quiet = False,
 ) -> None:
     from cmet_eval.reports.emotion_proportion import Selection, emotion_proportion
     from cmet_eval.reports.report import write
 
-    out, options = out or run / "reports", RunOptions(workers, quiet=quiet)
+    out, options = out or run / "reports", RunOptions(workers, quiet=quiet, memory_gb=memory)
     check_writable(out)
     if kind is Kind.EMOTION_PROPORTION:
         found = emotion_proportion(_shards(run, data), classifier, out, Selection(split, clips), options)

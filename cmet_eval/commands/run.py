@@ -7,7 +7,19 @@ from typing import Annotated
 
 import typer
 
-from cmet_eval.commands.options import MaxPairs, Metrics, Profile, Quiet, RunFolder, Scheduler, Seeds, Split, Workers
+from cmet_eval.commands.options import (
+    Deadline,
+    MaxPairs,
+    Memory,
+    Metrics,
+    Profile,
+    Quiet,
+    RunFolder,
+    Scheduler,
+    Seeds,
+    Split,
+    Workers,
+)
 from talking_face.execution.options import RunOptions
 from talking_face.files import check_writable
 from talking_face.logs import write_log_into
@@ -37,6 +49,8 @@ def run(
     profile: Profile = None,
     workers: Workers = 2,
     scheduler: Scheduler = None,
+    deadline: Deadline = None,
+    memory: Memory = None,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="generate every video again (scores of equal videos are kept)")
     ] = False,
@@ -52,7 +66,7 @@ def run(
     from cmet_eval.runs.metrics import Scoring
 
     draw, scoring = Draw(max_pairs, seeds, split), Scoring(metrics, profile)
-    options = RunOptions(workers, scheduler, quiet)
+    options = RunOptions(workers, scheduler, quiet, memory, deadline)
     if data is None:
         data, draw, scoring = demo.default_run(method, draw, scoring, options)
     summary = evaluate.run(

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from cmet_eval.commands.options import Metrics, Pattern, Profile, Quiet, RunFolder, Scheduler, Workers
+from cmet_eval.commands.options import Deadline, Memory, Metrics, Pattern, Profile, Quiet, RunFolder, Scheduler, Workers
 from talking_face.execution.options import RunOptions
 from talking_face.files import check_writable
 from talking_face.logs import write_log_into
@@ -30,6 +30,8 @@ def score(
     profile: Profile = None,
     workers: Workers = 2,
     scheduler: Scheduler = None,
+    deadline: Deadline = None,
+    memory: Memory = None,
     quiet: Quiet = False,
 ) -> None:
     check_writable(out)
@@ -52,7 +54,7 @@ def score(
     }
     own_setting = get_setting(setting) if setting else None
     submission = from_elsewhere(videos, read_pairs(pairs), method, own_setting, pattern)
-    scoring, options = Scoring(metrics, profile), RunOptions(workers, scheduler, quiet)
+    scoring, options = Scoring(metrics, profile), RunOptions(workers, scheduler, quiet, memory, deadline)
     summary = evaluate.score(submission, data=data, out=out, scoring=scoring, options=options)
     print(summary)
     print(f"result rows: {out / 'results'}; board: cmet-eval leaderboard --results {out / 'results'} --out DIR")

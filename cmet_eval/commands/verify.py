@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cmet_eval.commands.options import OwnMetrics, Pattern, Quiet, WorkersOrNone
+from cmet_eval.commands.options import Memory, OwnMetrics, Pattern, Quiet, WorkersOrNone
 from talking_face.execution.options import RunOptions
 
 
@@ -26,6 +26,7 @@ def verify(
     seed: Annotated[int, typer.Option(help="of the draw of videos")] = 0,
     pattern: Pattern = "{pair}.mp4",
     workers: WorkersOrNone = 2,
+    memory: Memory = None,
     quiet: Quiet = False,
     metrics: OwnMetrics = None,
 ) -> None:
@@ -51,7 +52,7 @@ def verify(
         lists,
         sampling=Sampling(method, share, seed),
         pattern=pattern,
-        options=RunOptions(workers, quiet=quiet),
+        options=RunOptions(workers, quiet=quiet, memory_gb=memory),
     )
     for fault in found.faults:
         print(fault)

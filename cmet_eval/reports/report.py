@@ -99,7 +99,9 @@ def work_on_clips(function: str, tasks: Mapping[str, tuple[object, ...]], label:
     failed = []
     with Progress(len(tasks), unit="clips", label=label, quiet=options.quiet) as progress:
         every = [Task(key, args, _DEADLINE_S) for key, args in tasks.items()]
-        for result in run_tasks(function, every, workers=options.workers, progress=progress):
+        for result in run_tasks(
+            function, every, workers=options.workers, memory_bytes=options.memory_bytes, progress=progress
+        ):
             if result.error is not None and result.error.reason is Reason.MISSING_WEIGHTS:
                 raise UserError(result.error.detail)
             if result.error is not None:

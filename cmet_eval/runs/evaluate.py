@@ -101,7 +101,7 @@ def run(
     request = check_request(methods, settings, scoring, scoring.model_files(data))
     shards = ShardSet(data)
     side_by_side = 0 if options.scheduler else max(1, options.workers)
-    plan = plan_run(request, shards, draw, out, fresh=fresh, side_by_side=side_by_side)
+    plan = plan_run(request, shards, draw, out, fresh=fresh, side_by_side=side_by_side, deadline_s=options.deadline_s)
     # Stop the methods' own processes: this process needed only the methods' names, and each worker starts its own
     # process of a method.
     for method in request.methods.values():
@@ -135,7 +135,12 @@ def _generate(plan: Plan, options: RunOptions) -> dict[str, ClipError]:
     function = "cmet_eval.runs.generate:generate_pair"
     with Progress(len(plan.tasks), unit="videos", label="generate", quiet=options.quiet) as progress:
         results = run_tasks(
-            function, plan.tasks, workers=options.workers, scheduler=options.scheduler, progress=progress
+            function,
+            plan.tasks,
+            workers=options.workers,
+            scheduler=options.scheduler,
+            memory_bytes=options.memory_bytes,
+            progress=progress,
         )
         return {result.key: result.error for result in results if result.error is not None}
 

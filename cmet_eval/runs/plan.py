@@ -26,6 +26,7 @@ from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import UserError
 
 _DEADLINE_S = 300.0  # for one video; the simplest methods take 0.2 s
+_S_PER_FRAME = 2.0  # s, added to the deadline; the reference models take 0.05 s per frame
 _MARGIN_S = 60.0  # added to a method's own deadline to get the deadline of the task
 
 
@@ -64,13 +65,23 @@ def check_request(methods: Sequence[str], settings: Sequence[str], scoring: Scor
     return Request(chosen, rules, metrics, files)
 
 
-def plan_run(request: Request, shards: ShardSet, draw: Draw, out: Path, *, fresh: bool, side_by_side: int) -> Plan:
+def plan_run(
+    request: Request,
+    shards: ShardSet,
+    draw: Draw,
+    out: Path,
+    *,
+    fresh: bool,
+    side_by_side: int,
+    deadline_s: float | None = None,
+) -> Plan:
     """Draws and writes the pair lists, and lists the videos that are absent or out of date.
 
     Args:
         out: the run's folder. If an earlier run was killed, its half-written files are removed.
         fresh: also list the videos that are still valid, so that they are generated again.
         side_by_side: number of processes that can generate at the same time; 0: unknown.
+        deadline_s: time for one video; None: a time that follows from its length and from the method's own deadline.
     """
     submissions: list[Submission] = []
     tasks: list[Task] = []
@@ -88,11 +99,16 @@ def plan_run(request: Request, shards: ShardSet, draw: Draw, out: Path, *, fresh
             jobs = _jobs(submission, given, method, shards, request.files, side_by_side)
             todo = [job for job in jobs if not _is_current(job) or fresh]
             kept += len(jobs) - len(todo)
-            # The task's deadline is later than the method's own deadline, so that the method can stop and report its
-            # own message.
-            deadline = max(_DEADLINE_S, _MARGIN_S + getattr(method, "deadline_s", 0.0))
-            tasks += [Task(submission.key(job.pair), (job,), deadline) for job in todo]
+            own = getattr(method, "deadline_s", 0.0)
+            tasks += [
+                Task(submission.key(job.pair), (job,), deadline_s or _deadline(job.n_frames, own)) for job in todo
+            ]
     return Plan(tuple(submissions), tuple(tasks), n_pairs, kept)
+
+
+def _deadline(n_frames: int, own_s: float) -> float:
+    """Seconds for one video. Later than the method's own deadline, so that the method can report its own message."""
+    return max(_DEADLINE_S + _S_PER_FRAME * n_frames, _MARGIN_S + own_s)
 
 
 def _write_lists(pair_list: PairList, folder: Path) -> None:

@@ -21,6 +21,9 @@ from cmet_eval.runs.records import StoredScore, VideoScores, usable_scores, writ
 from cmet_metrics.base import Labels, Metric, Sample, Score
 from cmet_metrics.registry import get_metric
 from talking_face.clip import Pair
+from talking_face.execution.calls import call_guarded
+from talking_face.execution.messages import Failure
+from talking_face.execution.stage import allow_seconds, enter_stage
 from talking_face.files import unchanged
 from talking_face.media import Limits, probe, read_frames, read_sound
 from talking_face.media.reading import AUDIO_RATE, Sound
@@ -37,6 +40,8 @@ FRAME_RULE = "fps:nearest-25,size:as-is"
 _MAX_RATIO, _MORE_S = 2, 10.0
 _SOUND_TOLERANCE_S = 0.2  # a larger difference between the lengths of sound and picture is noted
 _NO_LABELS = Labels()
+_START_S = 120.0  # s of a deadline for loading networks, which takes 10 s, and much longer from a network disk
+_S_PER_FRAME = 2.0  # s of a deadline
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,7 @@ class Job:
     expected: Expected
     out: str  # path of the JSON file for the scores; its name is the key
     metrics: tuple[str, ...]  # keys of the metrics
+    deadline_s: float = 600.0
 
 
 def scoring_key(video_sha256: str, expected: Expected, data_digest: str, how: Sequence[str]) -> str:
@@ -98,15 +104,29 @@ def stored_scores(job: Job) -> VideoScores | None:
     return None if any(score.reason in again for score in stored.scores) else stored
 
 
-def score_group(jobs: Sequence[Job], data: str, files: ModelFiles) -> None:
+def default_deadline(n_frames: int) -> float:
+    """Seconds that a video with so many frames may take. All metrics together take 0.7 s per frame on a free core."""
+    return _START_S + _S_PER_FRAME * n_frames
+
+
+def score_group(jobs: Sequence[Job], data: str, files: ModelFiles) -> dict[str, Failure]:
     """Scores videos with the same ground truth; the landmarks of the ground truth are computed only once.
 
     The scores of each video are written before the next video is scored. If the process is killed, these scores are
-    kept.
+    kept. Each video has its own deadline. The stage of the task is the key of the video.
+
+    Returns:
+        the failures of videos that could not be scored, by key.
     """
+    failures = {}
     for job in jobs:
         if stored_scores(job) is None:
-            score_video(job, data, files)
+            enter_stage(job.key)
+            allow_seconds(job.deadline_s)
+            _, failure = call_guarded(score_video, (job, data, files))
+            if failure is not None:
+                failures[job.key] = failure
+    return failures
 
 
 def score_video(job: Job, data: str, files: ModelFiles) -> VideoScores:

@@ -15,21 +15,19 @@ from cmet_eval.protocol.pairs import pair_file_name
 from cmet_eval.runs.metrics import Scoring
 from cmet_eval.runs.records import VideoScores, usable_scores
 from cmet_eval.runs.result_rows import Loss, Outcome, RowMaker, losses, weights_to_get
-from cmet_eval.runs.score import Expected, Job, scoring_key, stored_scores
+from cmet_eval.runs.score import Expected, Job, default_deadline, scoring_key, stored_scores
 from cmet_eval.runs.submissions import Submission
 from cmet_leaderboards.results import ResultRow, write_results
 from cmet_metrics.base import Metric
 from cmet_pipelines.shards import ShardSet
 from talking_face.execution.options import RunOptions
-from talking_face.execution.workers import Task, run_tasks
+from talking_face.execution.workers import Task, TaskResult, run_tasks
 from talking_face.files import sha256_of
 from talking_face.names import storable
 from talking_face.pretrained.model_files import ModelFiles
 from talking_face.progress import Progress
 from talking_face.reasons import ClipError, Reason
 
-_DEADLINE_S = 300.0  # for one video; scoring a video takes 2 s
-_MORE_S = 60.0  # added to the deadline for each further video of a group
 _GROUP = 16  # largest number of videos per task; all videos of a task have the same ground truth
 
 
@@ -71,7 +69,7 @@ def score_submissions(
         out: the run's folder. Scores are written to `out`/scores, result rows to `out`/results.
     """
     suite = version("cmet-eval")
-    work = _find_work(submissions, metrics, shards, out / "scores", suite)
+    work = _find_work(submissions, metrics, shards, out / "scores", suite, options.deadline_s)
     with Progress(len(work.jobs), unit="videos", label="score", quiet=options.quiet) as progress:
         failed = _score_jobs(work.jobs, (str(shards.folder), files), options, progress)
     outcomes = {**work.known, **{name: _outcome(work.jobs[key], failed) for name, key in work.waiting.items()}}
@@ -105,7 +103,9 @@ def _find_work(
     shards: ShardSet,
     scores: Path,
     suite: str,
+    deadline_s: float | None,
 ) -> _Work:
+    n_frames = {str(clip): int(n) for clip, n in shards.clips.set_index("clip_id")["n_frames"].items()}
     known: dict[str, Outcome] = {}
     waiting: dict[str, str] = {}
     jobs: dict[str, Job] = {}
@@ -124,7 +124,8 @@ def _find_work(
             sha256 = sha256_of(video)
             key = scoring_key(sha256, expected, shards.digest, how)
             path = scores / key[:2] / f"{key}.json"
-            job = Job(key, str(video), sha256, expected, str(path), tuple(metric.key for metric in own))
+            limit = deadline_s or default_deadline(n_frames.get(pair.driving_clip, 0))
+            job = Job(key, str(video), sha256, expected, str(path), tuple(metric.key for metric in own), limit)
             if (stored := stored_scores(job)) is not None:
                 known[name] = stored
                 continue
@@ -145,27 +146,40 @@ def _score_jobs(
 ) -> dict[str, ClipError]:
     """Scores all jobs in groups with the same ground truth; returns the failures by scoring key.
 
-    If one video crashes the process or reaches the deadline, the task of the whole group ends. The unscored videos of
-    this group are then scored one at a time.
+    If a video crashes the process or passes a limit, the task of its group ends. The videos of the group that are not
+    scored yet are then scored in a new task.
     """
     groups = _groups(jobs)
     failed: dict[str, ClipError] = {}
-    for last in (False, True):
-        tasks = [
-            Task(str(i), (group, *inputs), _DEADLINE_S + _MORE_S * (len(group) - 1)) for i, group in enumerate(groups)
-        ]
-        failed = {}
+    while groups:
+        tasks = [Task(str(i), (group, *inputs), group[0].deadline_s) for i, group in enumerate(groups)]
+        again: list[list[Job]] = []
         for result in run_tasks(
-            "cmet_eval.runs.score:score_group", tasks, workers=options.workers, scheduler=options.scheduler
+            "cmet_eval.runs.score:score_group",
+            tasks,
+            workers=options.workers,
+            scheduler=options.scheduler,
+            memory_bytes=options.memory_bytes,
         ):
             group = groups[int(result.key)]
-            undone = [job for job in group if not _is_scored(job)]
-            failed.update({job.key: result.error for job in undone if result.error is not None})
-            progress.advance(len(group) - (0 if last else len(undone)))
-        if not failed:
-            break
-        groups = [[jobs[key]] for key in sorted(failed)]
+            failures, left = _after(group, result)
+            failed.update(failures)
+            again += left
+            progress.advance(len(group) - sum(map(len, left)))
+        groups = again
     return failed
+
+
+def _after(group: list[Job], result: TaskResult) -> tuple[dict[str, ClipError], list[list[Job]]]:
+    """The failures of a finished task, by scoring key, and new groups of the videos that the task did not reach."""
+    if result.error is None:
+        return {key: ClipError(Reason(code), detail) for key, (code, detail) in result.value.items()}, []
+    undone = [job for job in group if not _is_scored(job)]
+    if len(undone) > 1 and result.stage not in {job.key for job in undone}:
+        return {}, [[job] for job in undone]  # it is not known which video ended the task
+    guilty = [job for job in undone if job.key == result.stage or len(undone) == 1]
+    rest = [job for job in undone if job not in guilty]
+    return {job.key: result.error for job in guilty}, [rest] if rest else []
 
 
 def _groups(jobs: Mapping[str, Job]) -> list[list[Job]]:

@@ -247,7 +247,13 @@ def _score_again(
                 job = Job(place.stem, str(check.video), check.sha256, expected, str(place), keys)
                 tasks.append(Task(place.stem, ([job], str(data), files), _DEADLINE_S))
         with Progress(len(tasks), unit="videos", label="verify", quiet=options.quiet) as progress:
-            for _ in run_tasks("cmet_eval.runs.score:score_group", tasks, workers=options.workers, progress=progress):
+            for _ in run_tasks(
+                "cmet_eval.runs.score:score_group",
+                tasks,
+                workers=options.workers,
+                memory_bytes=options.memory_bytes,
+                progress=progress,
+            ):
                 pass  # a failed task writes no file; `_compare` reports this as a fault
         stored = [usable_scores(place) for place in places]
     return [scores.by_metric if scores else {} for scores in stored]

@@ -30,7 +30,7 @@ from talking_face.sealed import Damaged, check_sealed_table, read_sealed_json, r
 
 # If a clip was dropped for one of these reasons, the cause was possibly the machine and not the clip. So the option
 # `retry` processes such clips again.
-TRANSIENT = frozenset({Reason.DEADLINE, Reason.CRASHED, Reason.UNREADABLE, Reason.MISSING_FILE})
+TRANSIENT = frozenset({Reason.DEADLINE, Reason.OUT_OF_MEMORY, Reason.CRASHED, Reason.UNREADABLE, Reason.MISSING_FILE})
 _SAID_FROM = 2 << 30  # bytes of shards from which the progress of the check is printed; checking them takes 2 s
 _REPAIR = "it is repaired now"  # the remedy of damage that this run finds
 

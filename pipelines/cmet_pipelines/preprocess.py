@@ -21,7 +21,7 @@ from cmet_pipelines.clip_task import TASK, drop, new_outcome
 from cmet_pipelines.inventory import TRANSIENT, Inventory
 from cmet_pipelines.job import STAGING, Job, plan_job
 from cmet_pipelines.out_folder import disk_error, output_folder
-from cmet_pipelines.processing import ProcessingSettings
+from cmet_pipelines.processing import OPENING_S, ProcessingSettings
 from cmet_pipelines.readers import ReaderOptions
 from cmet_pipelines.records import Card, ClipOutcome
 from cmet_pipelines.shards import SHARDS
@@ -162,15 +162,20 @@ def _outcomes(job: Job, todo: Sequence[Clip], run: RunOptions, progress: Progres
     staging = Staging(job.staging)
     crashes = EqualCrashes(staging)
     folder, root = str(job.staging.resolve()), str(job.root)
+    # Without a deadline in the settings, `process_clip` sets the deadline when it knows the clip's length.
+    limit = job.settings.deadline_s or OPENING_S
     tasks = [
-        Task(
-            clip.clip_id,
-            (clip, job.entries[clip.clip_id], job.settings, folder, root, job.files),
-            job.settings.deadline_s,
-        )
+        Task(clip.clip_id, (clip, job.entries[clip.clip_id], job.settings, folder, root, job.files), limit)
         for clip in todo
     ]
-    for result in run_tasks(TASK, tasks, workers=run.workers, scheduler=run.scheduler, progress=progress):
+    for result in run_tasks(
+        TASK,
+        tasks,
+        workers=run.workers,
+        scheduler=run.scheduler,
+        memory_bytes=run.memory_bytes,
+        progress=progress,
+    ):
         if result.error is None:
             crashes.check(result.value)
             yield result.value

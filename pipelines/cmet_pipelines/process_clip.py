@@ -20,16 +20,25 @@ from cmet_pipelines.records import ClipRecord
 from cmet_pipelines.shard_files import set_digests
 from cmet_pipelines.source_files import relative_path
 from talking_face.clip import Clip, MediaSource
-from talking_face.execution.stage import enter_stage
+from talking_face.execution.stage import allow_seconds, enter_stage
 from talking_face.faces.align import AlignMode, align_mode, cut, find_dlib68, transforms
 from talking_face.faces.crop import apply_transform
 from talking_face.faces.points68 import to_68
 from talking_face.faces.track import FaceTrack, jitter, smooth_landmarks, track_face
 from talking_face.media import AUDIO_RATE, Limits, Picture, iter_pictures, probe, read_sound
-from talking_face.media.reading import VideoInfo
+from talking_face.media.reading import MediaInfo, VideoInfo
 from talking_face.media.sound import is_nearly_silent, level
 from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import ClipError, Reason, UserError
+
+# Default deadline, after the headers were read: _START_S and 20 times the processor time of the frames.
+# The factor is for machines on which other programs run: with 12 busy processes on 2 cores, a 1080p frame took
+# 0.5 s in place of 0.026 s (box) and 7.4 s in place of 0.5 s (eat-128).
+_START_S = 120.0
+_WAITING = 20.0
+_FASTEST = 240.0  # frames/s; damaged headers state up to 90,000
+# Points that an align mode needs -> processor time in ms per frame, and in addition per megapixel of a frame.
+_MS_PER_FRAME = {"mp478": (20.0, 5.0), "dlib68": (20.0, 250.0)}
 
 _AUDIO_TOLERANCE = AUDIO_RATE // 5  # samples; a larger difference between sound and video length gives a warning
 
@@ -168,6 +177,8 @@ def open_clip(work: ClipWork) -> OpenedClip:
             Reason.TOO_LONG, f"{clip.video} lasts {info.duration:.1f} s; at most {settings.max_seconds:g} s are taken"
         )
     work.warnings += info.video.notes
+    if settings.deadline_s is None:
+        allow_seconds(default_deadline(info, settings))
     sound = _sound_source(clip, info.audio is not None, work.warnings)
     if sound is None and settings.require_audio:
         raise ClipError(Reason.NO_AUDIO, f"{clip.video} has no sound, and there is no sound file beside it")
@@ -182,6 +193,19 @@ def open_clip(work: ClipWork) -> OpenedClip:
         return None if read is None else read.samples
 
     return OpenedClip(info.video, sound, samples)
+
+
+def default_deadline(info: MediaInfo, settings: ProcessingSettings) -> float:
+    """Seconds that a clip may take, from its length, its picture size and the align mode.
+
+    The length is `max_seconds` if the headers do not state it.
+    """
+    assert info.video is not None
+    rate = min(max(settings.fps, info.video.fps), _FASTEST)
+    frames = (info.duration or settings.max_seconds) * rate
+    ms, ms_per_megapixel = _MS_PER_FRAME[align_mode(settings.align).points]
+    megapixels = info.video.width * info.video.height / 1e6
+    return _START_S + _WAITING * frames * (ms + ms_per_megapixel * megapixels) / 1000
 
 
 def _sound_source(clip: Clip, video_has_sound: bool, warnings: list[str]) -> MediaSource | None:

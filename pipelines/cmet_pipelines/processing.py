@@ -19,6 +19,8 @@ from talking_face.signature import Signature
 
 VERSION = "1.3.0"  # version of the processing: increase it when the same settings give other content
 
+# s, default deadline until the headers of a clip are read: its files are hashed before, from a network disk at 20 MB/s.
+OPENING_S = 300.0
 _SIZE = 256  # side of the crop, px, for align modes without a fixed size
 
 # Reader options with their default values. `content` includes these values for every dataset, even if the dataset's
@@ -53,7 +55,9 @@ class ProcessingSettings(BaseModel):
     clips: str | None = Field(
         default=None, description="take only these: a named list, or a CSV with the column clip_id"
     )
-    deadline_s: float = Field(default=300.0, gt=0, description="seconds after which a clip is given up")
+    deadline_s: float | None = Field(
+        default=None, gt=0, description="seconds after which a clip is given up; follows from its length and align mode"
+    )
 
     @field_validator("align")
     @classmethod
