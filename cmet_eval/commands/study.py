@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -18,6 +19,9 @@ from talking_face.reasons import UserError
 
 if TYPE_CHECKING:
     from cmet_eval.study.plan import Design
+
+
+_SHOWN = 50  # refused answers that are named; the others are counted
 
 
 class Action(StrEnum):
@@ -55,11 +59,22 @@ def study(
 
 
 def _analyse(out: Path, answers: Path | None) -> None:
-    from cmet_eval.study.analysis import analyse, read_answers, to_markdown
+    from cmet_eval.study.analysis import analyse, to_markdown
+    from cmet_eval.study.answers import read_answers
 
     if answers is None or not answers.is_dir():
         raise UserError("name the folder of the raters' files with --answers")
-    print(to_markdown(analyse(*read_answers(out, answers.glob("*.json")))), end="")
+    found = read_answers(out, (path for path in answers.iterdir() if path.suffix == ".json"))
+    for line in found.refused[:_SHOWN]:
+        print(f"refused: {line}", file=sys.stderr)
+    if len(found.refused) > _SHOWN:
+        print(f"refused: {len(found.refused) - _SHOWN} more", file=sys.stderr)
+    counts = f"{len(found.counted)} answers counted, {len(found.refused)} refused, {found.missing} missing"
+    if not found.counted:
+        raise UserError(f"{answers}: {counts}; name the folder of the JSON files that the raters saved")
+    print(to_markdown(analyse(found.key, found.counted)), end="")
+    print(counts, file=sys.stderr)
+    raise typer.Exit(1 if found.refused else 0)
 
 
 def _make(

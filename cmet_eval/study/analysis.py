@@ -3,44 +3,15 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from pydantic import BaseModel, ValidationError
 
-from cmet_eval.study.key import StudyKey, read_key
-from talking_face.reasons import UserError
-
-
-class _Page(BaseModel):
-    """The answers of one page in a rater's file."""
-
-    videos: list[str]
-    values: dict[str, int]  # question -> answer
-
-
-class _RaterFile(BaseModel):
-    """The JSON file that a rater saved."""
-
-    study: str
-    rater: int
-    answers: list[_Page]
-
-
-@dataclass(frozen=True)
-class Answer:
-    """One answer of one rater."""
-
-    rater: int
-    question: str
-    pair: str
-    methods: tuple[str, ...]  # the methods shown, from left to right
-    value: int  # the rating, or the index of the preferred method
+from cmet_eval.study.answers import Answer
+from cmet_eval.study.key import StudyKey
 
 
 @dataclass(frozen=True)
@@ -55,40 +26,6 @@ class Result:
     raters: int  # number of raters
     answers: int  # number of answers
     alpha: float  # Krippendorff's alpha of the question: the agreement between raters
-
-
-def read_answers(study: Path, answers: Iterable[Path]) -> tuple[StudyKey, list[Answer]]:
-    """The study's key and all answers.
-
-    Raises:
-        UserError: a file does not contain answers of this study, or two files are from the same rater.
-    """
-    key = read_key(study)
-    found: list[Answer] = []
-    seen: dict[int, Path] = {}
-    for file in sorted(answers):
-        try:
-            given = _RaterFile.model_validate(json.loads(file.read_text("utf-8")))
-        except (OSError, ValueError, ValidationError):
-            raise UserError(f"{file} is not a rater's answers") from None
-        if given.study != key.study:
-            raise UserError(f"{file} belongs to another study ({given.study})")
-        if given.rater in seen:
-            raise UserError(f"{file} and {seen[given.rater]} are both rater {given.rater + 1}; keep one")
-        seen[given.rater] = file
-        found += _answers_of(given, key, file)
-    if not found:
-        raise UserError("no answers; name the JSON files that the raters saved")
-    return key, found
-
-
-def _answers_of(given: _RaterFile, key: StudyKey, file: Path) -> Iterator[Answer]:
-    for page in given.answers:
-        if any(video not in key.videos for video in page.videos):
-            raise UserError(f"{file} names a video that the study does not have")
-        shown = [key.videos[video] for video in page.videos]
-        for question, value in page.values.items():
-            yield Answer(given.rater, question, shown[0][0], tuple(method for _, method in shown), value)
 
 
 def analyse(key: StudyKey, answers: Sequence[Answer]) -> list[Result]:
@@ -182,10 +119,15 @@ def to_markdown(results: Sequence[Result]) -> str:
         f"|---|---|{'---|' if versus else ''}---|---|---|---|---|",
     ]
     for r in results:
-        other = f" {r.against} |" if versus else ""
+        other = f" {_cell(r.against or '')} |" if versus else ""
         interval = "-" if math.isnan(r.half_width) else f"±{r.half_width:.2f}"
         mean = "-" if math.isnan(r.mean) else f"{r.mean:.2f}"
         alpha = "-" if math.isnan(r.alpha) else f"{r.alpha:.2f}"
         counts = f"{r.raters} | {r.answers}"
-        lines.append(f"| {r.question} | {r.method} |{other} {mean} | {interval} | {counts} | {alpha} |")
+        lines.append(f"| {r.question} | {_cell(r.method)} |{other} {mean} | {interval} | {counts} | {alpha} |")
     return "\n".join(lines) + "\n"
+
+
+def _cell(name: str) -> str:
+    """A method's name in a Markdown table, where `|` would end the cell."""
+    return name.replace("|", "\\|")

@@ -8,8 +8,8 @@ from typing import Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from talking_face.files import write_json
 from talking_face.reasons import UserError
+from talking_face.sealed import Damaged, read_sealed_json, write_sealed_json
 
 Kind = Literal["rating", "pairwise"]
 FILE = "key.json"
@@ -30,18 +30,29 @@ class StudyKey:
     seed: int
     salt: str  # the secret; file names are hashes that include the salt, so that raters cannot guess the method
     study: str  # the study's id, which is also stored in every rater's file
+    questions: list[str]  # keys of the questions of each page
+    scale: tuple[int, int]  # the lowest and the highest answer
     videos: dict[str, tuple[str, str]] = field(default_factory=dict)  # file -> (pair_id, method)
 
 
 def read_key(folder: Path) -> StudyKey:
-    """The key in a study's folder. Raises UserError if key.json is absent or damaged."""
+    """The key in a study's folder.
+
+    Raises:
+        UserError: the file is absent or cannot be read.
+        Damaged: the file is damaged, or of another version.
+    """
     path = folder / FILE
+    remedy = "restore your copy of it: without it, the answers cannot be analysed"
     try:
-        return TypeAdapter(StudyKey).validate_json(path.read_text("utf-8"))
-    except (OSError, ValidationError):
-        raise UserError(f"{path} is absent or cannot be read; it was written with the study") from None
+        return TypeAdapter(StudyKey).validate_python(read_sealed_json(path, remedy))
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}); `study make` writes it with the study") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise Damaged(path, f"{'.'.join(map(str, first['loc']))}: {first['msg']}", remedy) from None
 
 
 def write_key(folder: Path, key: StudyKey) -> None:
     """Writes the key into a study's folder."""
-    write_json(folder / FILE, asdict(key))
+    write_sealed_json(folder / FILE, asdict(key), durable=True)

@@ -21,15 +21,17 @@ import cv2
 
 from cmet_eval.protocol.pairs import PairList, pair_file_name
 from cmet_eval.reports.web_video import write_web_video
-from cmet_eval.study.key import FILE, StudyKey, read_key, write_key
+from cmet_eval.study.key import FILE, Kind, StudyKey, read_key, write_key
 from cmet_eval.study.plan import Design, choose_pairs, plan
 from cmet_pipelines.shards import ShardSet
 from talking_face.clip import Pair
-from talking_face.files import sha256_of, write_bytes, write_text
+from talking_face.files import STRAY, sha256_of, write_bytes, write_text
+from talking_face.names import check_name
 from talking_face.progress import Progress
 from talking_face.reasons import UserError
 
-VERSION = 1
+VERSION = 2
+SCALES: dict[Kind, tuple[int, int]] = {"rating": (1, 5), "pairwise": (0, 1)}  # the lowest and the highest answer
 # (key, question, meaning of the lowest score, meaning of the highest score). `{emotion}` is the target emotion.
 QUESTIONS: tuple[tuple[str, str, str, str], ...] = (
     ("lip_sync", "How well do the lips follow the speech?", "not at all", "perfectly"),
@@ -98,6 +100,11 @@ def _check_methods(methods: Sequence[str], design: Design) -> None:
     if len(set(methods)) != len(methods) or len(methods) < least:
         count = "two" if least == 2 else "one"
         raise UserError(f"a {design.kind} study needs {count} or more different --method")
+    try:
+        for method in methods:
+            check_name(method)
+    except ValueError as error:
+        raise UserError(f"--method: {error}") from None
 
 
 def _video(run: Path, pair_list: PairList, pair: Pair, method: str) -> Path:
@@ -132,6 +139,8 @@ def _new_key(pair_list: PairList, methods: Sequence[str], chosen: Sequence[Pair]
         seed=design.seed,
         salt=secrets.token_hex(16),
         study=secrets.token_hex(4),
+        questions=[question[0] for question in _questions(design)],
+        scale=SCALES[design.kind],
     )
 
 
@@ -140,9 +149,11 @@ def _claim(out: Path, new: StudyKey) -> StudyKey:
     and returned, so that the file names do not change.
 
     Raises:
-        UserError: the folder contains another study, or its key is damaged.
+        UserError: the folder contains another study or other files, or its key is damaged.
     """
     if not (out / FILE).exists():
+        if out.exists() and (not out.is_dir() or any(not path.match(STRAY) for path in out.iterdir())):
+            raise UserError(f"{out} exists and is not a study with its {FILE}; use another --out")
         write_key(out, new)
         return new
     key = replace(read_key(out), videos={})
@@ -188,9 +199,13 @@ def _write_page(path: Path, shown: Sequence[Page], key: StudyKey, design: Design
         ]
         for rater in range(design.raters)
     ]
-    questions = QUESTIONS if design.kind == "rating" else tuple((k, text, "", "") for k, text in PREFERENCES)
-    study = {"study": key.study, "design": design.kind, "questions": questions, "plans": plans}
+    study = {"study": key.study, "design": design.kind, "scale": key.scale, "plans": plans}
+    study["questions"] = _questions(design)
     write_text(path, _render(study))
+
+
+def _questions(design: Design) -> tuple[tuple[str, str, str, str], ...]:
+    return QUESTIONS if design.kind == "rating" else tuple((key, text, "", "") for key, text in PREFERENCES)
 
 
 def _render(study: Mapping[str, object]) -> str:

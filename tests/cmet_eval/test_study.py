@@ -12,22 +12,25 @@ from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from cmet_eval.cli import build
 from cmet_eval.protocol.pairs import PairList, pair_file_name
 from cmet_eval.study.analysis import (
     Answer,
     analyse_preferences,
     analyse_ratings,
     krippendorff_alpha,
-    read_answers,
     to_markdown,
 )
-from cmet_eval.study.key import Kind
+from cmet_eval.study.answers import pages_of, read_answers
+from cmet_eval.study.key import Kind, read_key
 from cmet_eval.study.make import make_study
 from cmet_eval.study.plan import Design, plan
 from talking_face.clip import Pair
 from talking_face.media.writing import write_video
 from talking_face.reasons import UserError
+from talking_face.sealed import Damaged
 from tests.browser import needs_chromium, visit
 
 METHODS = ["ground-truth", "mine", "rival"]
@@ -81,6 +84,18 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.parametrize("there", ["file", "other files"])
+def test_a_folder_of_others_is_not_made_a_study(study: Path, tmp_path: Path, there: str) -> None:
+    out = tmp_path / "out"
+    if there == "file":
+        out.touch()
+    else:
+        out.mkdir()
+        (out / "thesis.tex").touch()
+    with pytest.raises(UserError, match=r"out exists and is not a study with its key\.json"):
+        make_study(study.parent, PairList("s", "d", tuple(make_pairs(3))), METHODS, None, out, quiet=True)  # type: ignore[arg-type]
+
+
 def test_the_page_reveals_nothing_to_raters(study: Path) -> None:
     text = (study / "index.html").read_text()
     assert not any(name in text for name in [*METHODS, "neutral>happy", "s/P0"])
@@ -123,24 +138,104 @@ def test_a_rater_goes_through_the_page_and_the_answers_are_read(study: Path, tmp
     assert seen["pages"] == 6 and seen["width"] == 32  # the odd column is cut
     saved = tmp_path / "answers.json"
     saved.write_text(json.dumps(seen["saved"]))
-    key, records = read_answers(study, [saved])
+    answers = read_answers(study, [saved])
+    key, records = answers.key, answers.counted
+    assert answers.refused == [] and answers.missing == 0
     assert len(records) == 18 and {r.value for r in records} == {4} and {r.rater for r in records} == {1}
     rows = analyse_ratings(records, key.methods)
     assert [(r.mean, r.answers) for r in rows] == [(4.0, 2)] * 9 and math.isnan(rows[0].half_width)
 
 
-def test_wrong_answers_are_refused(study: Path, tmp_path: Path) -> None:
-    good = {"study": json.loads((study / "key.json").read_text())["study"], "rater": 0, "answers": []}
-    for name, content, words in (
-        ("a", "{", "not a rater's"),
-        ("b", json.dumps({**good, "study": "x"}), "another study"),
-        ("c", json.dumps({**good, "answers": [{"videos": ["media/no.mp4"], "values": {}}]}), "does not have"),
-        ("d", json.dumps(good), "no answers"),
-    ):
-        path = tmp_path / f"{name}.json"
-        path.write_text(content)
-        with pytest.raises(UserError, match=words):
-            read_answers(study, [path])
+def rater_file(study: Path, folder: Path, rater: int, name: str = "", values: object = None) -> Path:
+    """A whole file of a rater; `values` instead of the answers of the first page."""
+    key = read_key(study)
+    pages = [{"videos": list(videos), "values": dict.fromkeys(key.questions, 3)} for videos in pages_of(key, rater)]
+    if values is not None:
+        pages[0]["values"] = values  # type: ignore[assignment]
+    path = folder / (name or f"{rater}.json")
+    path.write_text(json.dumps({"study": key.study, "rater": rater, "answers": pages}))
+    return path
+
+
+WRONG = [None, "text", "4", 1000, -7, 0, 6, 4.6, 4.0, True, math.nan, math.inf, [3], {"a": 3}, 10**30]
+
+
+@pytest.mark.parametrize("value", WRONG, ids=str)
+def test_a_wrong_answer_is_named_and_the_others_are_counted(study: Path, tmp_path: Path, value: object) -> None:
+    whole = rater_file(study, tmp_path, 0)
+    path = rater_file(study, tmp_path, 1, values={"lip_sync": value, "emotion": 5, "charm": 3})
+    found = read_answers(study, [path, whole])
+    first, second = sorted(found.refused)
+    assert first == "1.json: rater 2, page 1, 'charm': the study does not have this question"
+    assert second.startswith("1.json: rater 2, page 1, lip_sync: ")
+    assert second.endswith(" is not a whole number from 1 to 5")
+    # Of 2 raters, 6 pages and 3 questions: without one answer, and without `identity` of one page.
+    assert (len(found.counted), found.missing) == (2 * 6 * 3 - 2, 1)
+
+
+def test_wrong_files_are_named_and_the_others_are_counted(study: Path, tmp_path: Path) -> None:
+    whole = rater_file(study, tmp_path, 2)
+    text = whole.read_text()
+    bad = {
+        "brace.json": ("{", "it is not the file of a rater's answers"),
+        "null.json": ("null", "it is not the file"),
+        "deep.json": ("[" * 100_000, "it is not the file"),
+        "large.json": (" " * (5 << 20), "it has over 4 MB"),
+        "latin.json": (text.replace("answers", "réponses"), "it is not the file"),
+        "other.json": (text.replace(read_key(study).study, "x"), "it belongs to another study (x)"),
+        "nobody.json": (text.replace('"rater": 2', '"rater": 4'), "there is no rater 5; the study has 4"),
+        "minus.json": (text.replace('"rater": 2', '"rater": -1'), "there is no rater 0; the study has 4"),
+        "half.json": (text.replace('"rater": 2', '"rater": 2.5'), "it is not the file"),
+    }
+    for name, (content, _) in bad.items():
+        (tmp_path / name).write_bytes(content.encode("latin-1"))
+    (tmp_path / "folder.json").mkdir()
+    (tmp_path / "zero.json").symlink_to("/dev/zero")
+    found = read_answers(study, tmp_path.glob("*.json"))
+    assert len(found.counted) == 18 and found.missing == 0
+    lines = dict(line.split(": ", 1) for line in found.refused)
+    assert lines.keys() == bad.keys() | {"folder.json", "zero.json"}
+    assert all(lines[name].startswith(words) for name, (_, words) in bad.items())
+
+
+def test_an_answer_counts_once(study: Path, tmp_path: Path) -> None:
+    """A page fifty times in one file, a file fifty times, and two different files of one rater."""
+    path = rater_file(study, tmp_path, 0)
+    content = json.loads(path.read_text())
+    content["answers"] += [content["answers"][0]] * 49 + [None, {"videos": ["media/no.mp4"], "values": {}}]
+    path.write_text(json.dumps(content))
+    found = read_answers(study, [path])
+    assert len(found.counted) == 18 and len(found.refused) == 51
+    assert "0.json: rater 1, page 7: it repeats page 1" in found.refused
+    assert "0.json: rater 1, page 56: it is not an answer" in found.refused
+    assert "0.json: rater 1, page 57: it has videos that this rater's plan does not have" in found.refused
+    many = [rater_file(study, tmp_path, 1, f"{k:02}.json") for k in range(50)]
+    found = read_answers(study, many)
+    assert len(found.counted) == 18 and len(found.refused) == 49
+    assert found.refused[0] == "01.json: rater 2: the same answers are in 00.json"
+    found = read_answers(study, [*many, rater_file(study, tmp_path, 1, "other.json", {"emotion": 1})])
+    assert found.counted == [] and len(found.refused) == 51
+
+
+def test_the_command_prints_what_is_left_out(study: Path, tmp_path: Path) -> None:
+    for rater in (0, 1):
+        rater_file(study, tmp_path, rater)
+    words = ["study", "analyse", "--out", str(study), "--answers", str(tmp_path)]
+    done = CliRunner().invoke(build("study"), words)
+    assert done.exit_code == 0 and "36 answers counted, 0 refused, 0 missing" in done.stderr
+    rater_file(study, tmp_path, 1, values={"emotion": 1000})
+    done = CliRunner().invoke(build("study"), words)
+    assert done.exit_code == 1 and "| lip_sync |" in done.stdout
+    assert "refused: 1.json: rater 2, page 1, emotion: 1000 is not a whole number from 1 to 5" in done.stderr
+    assert "33 answers counted, 1 refused, 2 missing" in done.stderr
+
+
+def test_a_damaged_key_is_named(study: Path, tmp_path: Path) -> None:
+    text = (study / "key.json").read_text()
+    for bad in (text.replace('"rival"', '"rivel"', 1), "", "null", text.replace('"raters":4', '"raters":8')):
+        (tmp_path / "key.json").write_text(bad)
+        with pytest.raises(Damaged, match=r"key\.json is damaged .*restore your copy"):
+            read_answers(tmp_path, [])
 
 
 def test_ratings_by_hand() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
 import os
@@ -27,13 +28,13 @@ from cmet_reference.training import checkpoints, config, models
 from cmet_reference.training.batches import loader
 from cmet_reference.training.curve import read_curve
 from cmet_reference.training.loop import fit
-from cmet_reference.training.options import TrainOptions
+from cmet_reference.training.options import Provenance, TrainOptions
 from cmet_reference.training.stage import Optimizer
 from talking_face.pretrained.model_files import CHECKPOINTS, ModelFiles
 from talking_face.pretrained.store import MissingWeights
 from talking_face.pretrained.tensor_files import read_sealed_tensors, write_sealed_tensors
-from talking_face.reasons import ClipError, Reason, UserError
-from talking_face.sealed import write_sealed_json, write_sealed_table
+from talking_face.reasons import ClipError, NoSpace, Reason, UserError
+from talking_face.sealed import Damaged, write_sealed_json, write_sealed_table
 
 SPAWN = multiprocessing.get_context("spawn")  # a fork would wait for threads that earlier tests started
 
@@ -445,6 +446,114 @@ def test_where_checkpoints_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyP
         checkpoints.load(checkpoints.find("aee", files), "aee")
     assert checkpoints.find("aee", files) == named and seen == {"aee": checkpoints.revision(named)}
     assert checkpoints.find("aee", of_data) == with_data  # the environment changes no value that was made before
+
+
+def test_a_changed_bit_is_found_by_every_reader(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    checkpoints.save(path, {"a": torch.arange(9.0), "b": torch.ones(2)}, {"n": 1}, {"trained_on": {"clips": ["c"]}})
+    for file, readers in {
+        path: (lambda path: checkpoints.load(path, "x"), checkpoints.trained_on, checkpoints.revision),
+        path.with_suffix(".json"): (checkpoints.read_card,),
+    }.items():
+        whole = file.read_bytes()
+        for bit in range(0, 8 * len(whole), 5):
+            file.write_bytes(flipped(whole, bit))
+            for read in readers:
+                with pytest.raises(Damaged, match=re.escape(f"{file} is damaged (")) as caught:
+                    read(path)
+                assert "\n" not in str(caught.value)
+        file.write_bytes(whole)
+
+
+def flipped(data: bytes, bit: int) -> bytes:
+    at = bit // 8
+    return data[:at] + bytes([data[at] ^ 1 << bit % 8]) + data[at + 1 :]
+
+
+def test_a_damaged_checkpoint_of_an_unfinished_run_is_left_out_with_a_line(tmp_path: Path, capsys) -> None:
+    class Breaks(Line):
+        def batch(self, step: int) -> Mapping[str, np.ndarray]:
+            return super().batch(step) if step < 20 else {}
+
+    with pytest.raises(KeyError):
+        fit(Breaks(), tmp_path, TrainOptions(checkpoint_every=5, quiet=True))
+    last = tmp_path / "line.unfinished" / "step-000000020.safetensors"
+    last.write_bytes(flipped(last.read_bytes(), 8 * last.stat().st_size - 3))  # in the last tensor
+    fit(Line(), tmp_path, TrainOptions(checkpoint_every=5, quiet=True))
+    fit(Line(), tmp_path / "again", TrainOptions(checkpoint_every=5, quiet=True))
+    assert (tmp_path / "line.safetensors").read_bytes() == (tmp_path / "again" / "line.safetensors").read_bytes()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"{last} is damaged (") and line.endswith("; the checkpoint before it is used")
+
+
+def test_a_damaged_row_of_a_curve_is_left_out_with_a_line(whole: Path, tmp_path: Path, capsys) -> None:
+    rows, path = read_curve(whole / "line.csv"), tmp_path / "line.csv"
+    data = (whole / "line.csv").read_bytes()
+    for bit in range(0, 8 * len(data), 41):
+        path.write_bytes(flipped(data, bit))
+        left = read_curve(path)
+        assert len(left) < len(rows) and all(row in rows for row in left)
+        assert re.fullmatch(r"\S+line\.csv: \d+ rows? left out \(incomplete or damaged\)\n", capsys.readouterr().err)
+
+
+# -- disks -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_full_disk_keeps_the_last_checkpoint_and_the_same_command_goes_on(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At each write in turn: the curve, two checkpoints, the last checkpoint and its card."""
+    real, full_at = Path.replace, 0
+    written: list[Path] = []
+
+    def replace(self: Path, target: Path) -> Path:
+        written.append(target)
+        if len(written) == full_at:
+            raise OSError(errno.ENOSPC, "No space left on device", str(self))
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "replace", replace)
+    fit(Line(12), tmp_path / "count", TrainOptions(checkpoint_every=4, quiet=True))
+    for at in range(1, len(written[:]) + 1):
+        full_at, out = at, tmp_path / str(at)
+        written.clear()
+        with pytest.raises(NoSpace, match=r"line: a file could not be written .* Make room") as caught:
+            fit(Line(12), out, TrainOptions(checkpoint_every=4, quiet=True))
+        kept = sorted((out / "line.unfinished").glob("step-*"))
+        assert (f"{kept[-1]} is kept" if kept else "no checkpoint was written before") in str(caught.value)
+        assert not list(out.rglob(".*.part*"))
+        full_at = 0
+        fit(Line(12), out, TrainOptions(checkpoint_every=4, quiet=True))
+        assert (out / "line.safetensors").read_bytes() == (tmp_path / "count" / "line.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("what", ["out", "line.safetensors", "line.csv", "line.json", "line.unfinished"])
+def test_a_place_that_cannot_be_written_is_found_before_the_training(tmp_path: Path, what: str) -> None:
+    stage, out = Line(), tmp_path / "out"
+    stage.loss = None  # type: ignore[assignment,method-assign]
+    if what == "out":
+        out.write_text("a file")
+    elif what == "line.unfinished":
+        out.mkdir()
+        (out / what).write_text("a file")
+    else:
+        (out / what).mkdir(parents=True)
+    with pytest.raises((UserError, NotADirectoryError), match=re.escape(what)):
+        fit(stage, out, TrainOptions(quiet=True))
+
+
+def test_no_file_of_a_training_names_a_folder_outside_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Settings can name folders; two folders with the same last name are different settings."""
+    telltale = tmp_path / "telltale" / "vectors"
+    config = {"speech": f"stored:{telltale}", "inner": {"codec": "edtalk:~/telltale/EDTalk"}, "steps": 3}
+    card = fit(Line(3), tmp_path / "out", TrainOptions(quiet=True), Provenance(config))
+    for path in (tmp_path / "out").rglob("*"):
+        assert not path.is_file() or b"telltale" not in path.read_bytes(), path
+    stored = card["trained_on"]["config"]
+    assert str(stored["speech"]).startswith("stored:vectors (") and stored["steps"] == 3
+    other = {**config, "speech": f"stored:{tmp_path / 'other' / 'vectors'}"}
+    again = fit(Line(3), tmp_path / "out", TrainOptions(quiet=True), Provenance(other))
+    assert again["trained_on"] != card["trained_on"]
 
 
 # -- the command -------------------------------------------------------------------------------------------------------
