@@ -12,7 +12,6 @@ import os
 import random
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -21,31 +20,15 @@ from cmet_eval.cli import build
 from cmet_pipelines import card, clip_task
 from cmet_pipelines.preprocess import PreprocessSummary, Selection, preprocess
 from cmet_pipelines.processing import ProcessingSettings
-from cmet_pipelines.shard_files import set_digests
 from cmet_pipelines.shards import ShardSet
-from cmet_pipelines.source_files import relative_path
-from talking_face.clip import Clip
-from talking_face.reasons import ClipError, Reason, UserError
+from talking_face.reasons import UserError
 from talking_face.sealed import Damaged, read_sealed_table
-from tests.cmet_eval.conftest import CODEC, make_record
+from tests.pipelines.drawn_clips import CODEC, draw
 from tests.pipelines.run_options import QUIET
 
 SETTINGS = ProcessingSettings(codec=CODEC, size=512)  # of this size, a shard has eight clips
 TABLES = ("clips.parquet", "ledger.parquet")
 Made = Callable[[], PreprocessSummary]
-
-
-def draw(clip: Clip, _: object, root: str, sha256: str, *__: object, **___: object) -> dict[str, Any]:
-    """A record of three frames that depends on the bytes of the picture and of the sound."""
-    picture, sound = (Path(source.path).read_bytes() if source else b"" for source in (clip.video, clip.audio))
-    if picture == b"bad":
-        raise ClipError(Reason.NO_FACE, f"no face in {clip.video}, with fonts of /opt/home-of-SECRET/fonts/a.ttf")
-    labels = {"clip_id": clip.clip_id, "speaker": clip.speaker, "emotion": clip.emotion, "take": clip.take}
-    labels |= {"source": relative_path(clip.video, root), "source_sha256": sha256}
-    labels |= {"audio_source": relative_path(clip.audio, root) if clip.audio else None}
-    record = make_record(sum(picture) + 7 * sum(sound), 3, **labels)
-    set_digests(record)
-    return record
 
 
 @pytest.fixture
