@@ -24,6 +24,7 @@ from talking_face.media.writing import Encoding, write_video
 from talking_face.names import storable
 from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import ClipError, Reason
+from talking_face.sealed import Damaged
 from talking_face.signature import digest
 
 
@@ -110,7 +111,7 @@ def _call_method(job: GenerationJob, shards: ShardSet, stopwatch: Stopwatch) -> 
             log = Path(job.record).with_suffix(".log")
             case = make_case(shards, job.pair, job.n_frames, method.sees, stopwatch, log)
             return method, case, check_output(method.generate(case))
-    except (ClipError, MemoryError):
+    except (ClipError, Damaged, MemoryError):
         raise
     except Exception as error:
         text = " ".join(str(error).split())[:500]

@@ -7,8 +7,9 @@ import importlib
 import logging
 from collections.abc import Callable
 
-from talking_face.execution.messages import Outcome
+from talking_face.execution.messages import DAMAGED, Outcome
 from talking_face.reasons import ClipError, Reason
+from talking_face.sealed import Damaged
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +30,8 @@ def call_guarded(call: Callable[..., object], args: tuple[object, ...]) -> Outco
         return call(*args), None
     except ClipError as error:
         return None, (error.reason.value, error.detail)
+    except Damaged as error:
+        return None, (DAMAGED, str(error))
     except OSError as error:
         log.debug("task failed", exc_info=True)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):

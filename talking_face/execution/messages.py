@@ -14,7 +14,8 @@ HEADER = struct.Struct("<Q")  # length of the pickle that follows, bytes
 LARGEST = 256 << 20  # bytes; a longer message is an error: large values belong into files
 ANSWER, STAGE, LIMIT = "answer", "stage", "limit"  # kinds of messages from a child: (kind, content)
 
-Failure = tuple[str, str]  # code of a talking_face.reasons.Reason, detail
+Failure = tuple[str, str]  # code of a talking_face.reasons.Reason, or DAMAGED; detail
+DAMAGED = "damaged"  # a stored file that other tasks need too is damaged, so the run stops
 Outcome = tuple[object, Failure | None]  # (value of a call, None) or (None, failure)
 
 

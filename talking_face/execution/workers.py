@@ -19,10 +19,10 @@ from talking_face.execution.calls import call_guarded, load
 from talking_face.execution.dask_workers import run_on_cluster
 from talking_face.execution.local_workers import run_locally
 from talking_face.execution.memory import default_limit
-from talking_face.execution.messages import Report
+from talking_face.execution.messages import DAMAGED, Report
 from talking_face.execution.task import Task, TaskResult
 from talking_face.progress import Progress
-from talking_face.reasons import ClipError, Reason
+from talking_face.reasons import ClipError, Reason, UserError
 from talking_face.threads import limit_threads
 
 __all__ = ["Task", "TaskResult", "run_tasks"]
@@ -61,8 +61,8 @@ def run_tasks(
           the reason is CRASHED.
         - The task passes its deadline: the reason is DEADLINE.
 
-    Raises UserError if no worker can be started, or the cluster cannot be reached or is lost. If the caller closes the
-    iterator early, the workers are stopped.
+    Raises UserError if no worker can be started, if the cluster cannot be reached or is lost, or if a task finds that a
+    stored file is damaged (`sealed.Damaged`). If the caller closes the iterator early, the workers are stopped.
     """
     if len({task.key for task in tasks}) != len(tasks):
         raise ValueError("task keys must be unique")
@@ -82,6 +82,8 @@ def run_tasks(
         for key, report in reports:
             if progress is not None:
                 progress.advance()
+            if report.failure and report.failure[0] == DAMAGED:
+                raise UserError(report.failure[1])
             error = ClipError(Reason(report.failure[0]), report.failure[1]) if report.failure else None
             yield TaskResult(key, report.value, error, report.seconds, report.stage)
 

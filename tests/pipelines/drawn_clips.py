@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from cmet_pipelines.shard_files import set_digests
+from cmet_pipelines.shards import ShardSet
 from cmet_pipelines.source_files import relative_path
 from talking_face.clip import Clip
 from talking_face.reasons import ClipError, Reason
 from tests.cmet_eval.conftest import CODEC, make_record
 
-__all__ = ["CODEC", "FONT", "draw"]
+__all__ = ["CODEC", "FONT", "draw", "read_frames_of"]
 
 FONT = "/opt/home-of-SECRET/fonts/a.ttf"  # in the message of a dropped clip
 
@@ -30,3 +31,9 @@ def draw(clip: Clip, _: object, root: str, sha256: str, *__: object, **___: obje
     record = make_record(sum(picture) + 7 * sum(sound), 6, **labels)
     set_digests(record)
     return record
+
+
+def read_frames_of(folder: str) -> int:
+    """A task: reads the frames of every clip of a shard set; the number of clips."""
+    shards = ShardSet(folder)
+    return sum(len(shards.frames(clip_id)) > 0 for clip_id in shards.clips["clip_id"])

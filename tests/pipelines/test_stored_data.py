@@ -20,7 +20,9 @@ from cmet_eval.cli import build
 from cmet_pipelines import card, clip_task
 from cmet_pipelines.preprocess import PreprocessSummary, Selection, preprocess
 from cmet_pipelines.processing import ProcessingSettings
+from cmet_pipelines.readers.clips import ClipsOptions
 from cmet_pipelines.shards import ShardSet
+from talking_face.execution.workers import Task, run_tasks
 from talking_face.reasons import UserError
 from talking_face.sealed import Damaged, read_sealed_table
 from tests.pipelines.drawn_clips import CODEC, draw
@@ -177,8 +179,9 @@ def test_every_source_of_a_clip_is_followed(root: Path, run: Made) -> None:
     assert {row["source_mtime_ns"] for row in rows if row["clip_id"]} == {1}
 
 
-def test_no_stored_byte_names_a_folder_of_the_machine(run: Made) -> None:
-    out = run().out
+def test_no_stored_byte_names_a_folder_of_the_machine(root: Path, tmp_path: Path) -> None:
+    outside = (root / "labels.csv").rename(root.parent / "outside.csv")
+    out = preprocess("clips", root, tmp_path / "out", SETTINGS, ClipsOptions(labels=outside), run=QUIET).out
     for path in sorted(out.rglob("*")):
         if path.suffix == ".parquet":
             table = read_sealed_table(path, "")
@@ -187,7 +190,7 @@ def test_no_stored_byte_names_a_folder_of_the_machine(run: Made) -> None:
             assert b"SECRET" not in path.read_bytes(), path
     details = [row["detail"] for row in read_sealed_table(out / "ledger.parquet", "").to_pylist()]
     assert "no face in 7.mp4, with fonts of a.ttf" in details
-    assert "labels from labels.csv" in json.dumps(ShardSet(out).card["notes"])
+    assert "outside.csv: 5 of 5 rows" in json.dumps(ShardSet(out).card["notes"])
 
 
 def _file(out: Path) -> None:
@@ -237,3 +240,16 @@ def test_a_disk_without_locks_is_used_with_a_warning(
     assert run().kept == 9
     told = capfd.readouterr().err
     assert told.count("\n") == 1 and "no locks" in told
+
+
+def test_damaged_ground_truth_stops_generation_and_scoring_with_one_line(run: Made, tmp_path: Path) -> None:
+    out = run().out
+    for shard in (out / "shards").iterdir():
+        data = bytearray(shard.read_bytes())
+        data[len(data) // 3] ^= 1
+        shard.write_bytes(data)
+    task = Task("a", (str(out),))
+    for workers in (0, 1):
+        with pytest.raises(UserError, match=r"parquet is damaged \(clip clips/") as told:
+            list(run_tasks("tests.pipelines.drawn_clips:read_frames_of", [task], workers=workers))
+        assert "\n" not in str(told.value)
