@@ -94,13 +94,13 @@ def scoring_key(video_sha256: str, expected: Expected, data_digest: str, how: Se
 def stored_scores(job: Job) -> VideoScores | None:
     """The scores that an earlier run stored with the same key; None if there are no such scores.
 
-    Also None if a weight file was absent or a metric crashed in the earlier run: since then, the user can have added
-    the file or repaired the metric.
+    Also None if a weight file was absent, a metric crashed, or the memory was not enough in the earlier run: since
+    then, the user can have added the file, repaired the metric, or stopped another program.
     """
     stored = usable_scores(Path(job.out))
     if stored is None or stored.key != job.key:
         return None
-    again = (Reason.MISSING_WEIGHTS.value, Reason.CRASHED.value)
+    again = (Reason.MISSING_WEIGHTS.value, Reason.CRASHED.value, Reason.OUT_OF_MEMORY.value)
     return None if any(score.reason in again for score in stored.scores) else stored
 
 
@@ -203,7 +203,11 @@ def _scores(
 
 
 def _score(metric: Metric, pred: Sample, target: Sample | None) -> StoredScore:
-    """The score of one metric. If the metric raises an error, the score has no value and the reason `crashed`."""
+    """The score of one metric. If the metric raises an error, the score has a reason in place of a value.
+
+    The reason is `out-of-memory` for a MemoryError, else `crashed`.
+    """
+    reason = Reason.CRASHED
     try:
         score: object = metric.score(pred, target)
         if isinstance(score, Score):
@@ -211,7 +215,8 @@ def _score(metric: Metric, pred: Sample, target: Sample | None) -> StoredScore:
         detail = f"compute returned a {type(score).__name__}, not a Score"
     except Exception as error:
         detail = f"{type(error).__name__}: {error} ({_place(metric, error)})"
-    return _stored(metric.key, Score.missing(Reason.CRASHED, f"{metric.key}: {detail}"))
+        reason = Reason.OUT_OF_MEMORY if isinstance(error, MemoryError) else reason
+    return _stored(metric.key, Score.missing(reason, f"{metric.key}: {detail}"))
 
 
 def _place(metric: Metric, error: Exception) -> str:

@@ -184,6 +184,7 @@ def _outcomes(job: Job, todo: Sequence[Clip], run: RunOptions, progress: Progres
             raise disk_error(job.out, OSError(errno.ENOSPC, result.error.detail))
         outcome = _failed(job, result)
         staging.put(outcome, None)
+        crashes.check(outcome)
         yield outcome
 
 

@@ -6,10 +6,12 @@ this process when the worker ends. The main script of the worker is not imported
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import socket
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import BinaryIO, cast
 
 from talking_face.execution.calls import call_guarded, load, one_line
@@ -22,6 +24,9 @@ from talking_face.threads import limit_threads
 def main(function: str, channel_fd: int) -> None:
     """Answers calls until the channel is closed."""
     limit_threads(1)
+    # If the machine has no memory left, the kernel shall end this process, and not the process of the command.
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("500")
     channel = socket.socket(fileno=channel_fd)
     requests, answers = cast(BinaryIO, channel.makefile("rb")), cast(BinaryIO, channel.makefile("wb"))
     report_to(answers)

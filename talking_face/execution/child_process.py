@@ -20,7 +20,7 @@ from typing import cast
 
 from talking_face.execution.calls import one_line
 from talking_face.execution.messages import ANSWER, HEADER, LARGEST, STAGE, Outcome, Report, packed
-from talking_face.execution.processes import GRACE_S, GuardedProcess
+from talking_face.execution.processes import GRACE_S, GuardedProcess, open_standard_streams
 from talking_face.reasons import Reason
 
 START_DEADLINE_S = 180.0  # importing the libraries takes 1 s, and much longer from a network disk that is not cached
@@ -88,6 +88,7 @@ class Child:
         # -P: do not import from the current directory, because a folder `metrics` in the current directory would hide
         # an installed package of the same name.
         program = [sys.executable, "-P", "-m", "talking_face.execution.child_main"]
+        open_standard_streams()
         self._channel, theirs = socket.socketpair()
         with theirs:
             try:

@@ -89,7 +89,7 @@ def _run(
         future.release()
         submit()
         yield names[future.key], report
-    client.run(close_keepers)
+    client.run(close_keepers, on_error="ignore")
 
 
 def _report_of(future: Future) -> Report:

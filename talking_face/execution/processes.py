@@ -61,6 +61,7 @@ class GuardedProcess:
         Raises OSError if the command, or the guard, cannot be started. Then no process is left.
         """
         self._grace_s = grace_s
+        open_standard_streams()
         self._control, theirs = socket.socketpair()
         guard = [sys.executable, "-I", "-S", str(_GUARD), str(theirs.fileno()), str(os.getpid()), str(grace_s)]
         try:
@@ -115,6 +116,13 @@ class GuardedProcess:
         Memory that a process shares with others (files, libraries) is not counted.
         """
         return sum(map(_private_bytes, descendants(self.process.pid)))
+
+
+def open_standard_streams() -> None:
+    """Opens /dev/null for a standard stream that is closed, because a pipe or socket would get its number."""
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(number)
 
 
 def _private_bytes(pid: int) -> int:

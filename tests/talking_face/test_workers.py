@@ -242,9 +242,10 @@ def test_no_process_outlives_the_parent(function: str, tmp_path: Path, number: s
     mark = f"test-{os.getpid()}-{number}"
     parent = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL, env={**os.environ, MARK: mark})
     deadline = time.monotonic() + 60
-    while not started.exists() and time.monotonic() < deadline:
+    # The parent, two guards, two children, and at least two processes below a child.
+    while len(alive(mark)) < 7 and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert len(alive(mark)) >= 7  # this process, two guards, two children, and at least two below a child
+    assert started.exists() and len(alive(mark)) >= 7
     os.kill(parent.pid, number)
     parent.wait(15)
     deadline = time.monotonic() + 15
