@@ -100,6 +100,8 @@ def preprocess(
             "(--allow-failures)"
         )
         raise typer.Exit(1)
+    if summary.unreadable:
+        raise typer.Exit(1)
 
 
 def _lossless(codec: object) -> Value:
@@ -115,6 +117,10 @@ def _report(summary: PreprocessSummary, seconds: float) -> None:
     print(f"{summary.kept} of {total} clips kept, {files}; see `cmet-eval inspect {summary.out}`")
     for reason, count in summary.reasons.items():
         print(f"  dropped, {reason}: {count}")
+    for reason, count in sorted(summary.lost.items()):
+        print(f"  not taken, {reason}: {count}")
+    if summary.unreadable:
+        print(f"  {summary.unreadable} not readable; the ledger names each: give read permission and run again")
     if summary.transient:
         print(f"  {summary.transient} of them for a reason that may be transient; --retry tries them again")
     work = f"{summary.computed} clips processed in {seconds:.1f} s"
@@ -141,7 +147,11 @@ def _parameters() -> Iterator[inspect.Parameter]:
         about = field.description or ""
         yield _parameter(name, field, f"{about[0].upper()}{about[1:]}", default)
     for name, owners in reader_fields().items():
+        texts = {field.description for field in owners.values()}
         about = "; ".join(f"{dataset}: {field.description}" for dataset, field in owners.items())
+        if len(owners) == len(READERS) and len(texts) == 1:
+            about = str(texts.pop())
+            about = f"{about[0].upper()}{about[1:]}"
         field = next(iter(owners.values()))
         yield _parameter(name, field, about, field.default)
 

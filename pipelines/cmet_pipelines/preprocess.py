@@ -10,6 +10,7 @@ import dataclasses
 import errno
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +38,8 @@ from talking_face.reasons import Reason, UserError
 # If this many clips crash with the same message, and no clip has another outcome, the run stops, because the cause is
 # probably not in the clips.
 MOST_EQUAL_CRASHES = 10
+# Reasons of skipped files that are clips, or that can hold clips.
+LOST = frozenset({Reason.UNREADABLE, Reason.BAD_LABEL, Reason.UNLABELLED})
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,7 @@ class PreprocessSummary:
     computed: int
     reasons: dict[str, int]  # number of dropped clips per reason
     removed: int = 0  # kept clips of an earlier run that this run removed
+    lost: dict[str, int] = field(default_factory=dict)  # number of files that are not clips, per reason of LOST
     notes: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
@@ -73,8 +77,17 @@ class PreprocessSummary:
 
     @property
     def failed_share(self) -> float:
-        """Number of dropped clips divided by the number of all clips, 0 to 1."""
-        return self.dropped / max(1, self.kept + self.dropped)
+        """Number of dropped clips divided by the number of all clips, 0 to 1.
+
+        Files without a usable label count as dropped clips.
+        """
+        dropped = self.dropped + self.lost.get(Reason.BAD_LABEL, 0) + self.lost.get(Reason.UNLABELLED, 0)
+        return dropped / max(1, self.kept + dropped)
+
+    @property
+    def unreadable(self) -> int:
+        """Number of clips, files and folders that could not be read. Their clips are missing."""
+        return self.lost.get(Reason.UNREADABLE, 0) + self.reasons.get(Reason.UNREADABLE, 0)
 
     @property
     def transient(self) -> int:
@@ -243,5 +256,6 @@ def _summary(job: Job, card: Card, computed: int) -> PreprocessSummary:
         counts["skipped"],
         computed,
         counts["reasons"],
+        lost=dict(Counter(skip.reason.value for skip in job.skipped if skip.clip is None and skip.reason in LOST)),
         notes=job.notes,
     )

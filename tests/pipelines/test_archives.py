@@ -5,16 +5,20 @@ from __future__ import annotations
 import io
 import random
 import tarfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from cmet_pipelines.readers import discover
 from cmet_pipelines.readers.archives import files
 from cmet_pipelines.readers.base import Discovery, Found
+from cmet_pipelines.readers.tar_headers import FILE, FOLDER, members
 from talking_face.clip import Clip
 from talking_face.media.source import open_source
 from talking_face.reasons import Reason
+from tests.hostile import archives as hostile_archives
 
 Unaccounted = Callable[[Path, Discovery], list[str]]
 
@@ -150,3 +154,109 @@ def test_nothing_outside_is_read_and_nothing_is_lost(tmp_path: Path, unaccounted
     assert reasons["lone_partac"] is Reason.MISSING_FILE and "loop.tar" in reasons
     details = {skip.path: skip.detail for skip in into.skipped}
     assert "tar -xzf MELD.Raw.tar" in details["MELD.Raw.tar"] and "unzip M003.zip" in details["M003.zip"]
+
+
+@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_headers_are_those_that_tarfile_reads(form: int) -> None:
+    rng, out = random.Random(form), io.BytesIO()
+    names = ["a.mp4", "folder/" * 20 + "b.mp4", "é" * 30, "c/", "/abs", "d" * 100, "e/" + "f" * 99]
+    with tarfile.open(fileobj=out, mode="w", format=form) as tar:
+        for name in names + (["g" * 300, "日本" * 100] if form != tarfile.USTAR_FORMAT else []):
+            for kind in (tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE):
+                info = tarfile.TarInfo(name)
+                info.type, info.size, info.mtime = kind, rng.choice((0, 1, 512, 513)), rng.random() * 1e9
+                info.linkname = "l" * rng.choice((5, 100))
+                tar.addfile(info, io.BytesIO(bytes(info.size)))
+    data = out.getvalue() + out.getvalue()  # `cat a.tar b.tar`
+    with tarfile.open(fileobj=io.BytesIO(data), mode="r:", ignore_zeros=True) as tar:
+        theirs = [(info.name.rstrip("/"), info.isfile(), info.isdir(), info.offset_data, info.size) for info in tar]
+    ours = [
+        (member.name.rstrip("/"), member.kind == FILE, member.kind == FOLDER, member.offset, member.size)
+        for member in members(io.BytesIO(data), len(data))
+    ]
+    assert ours == theirs and len(ours) >= 70
+
+
+def _header(name: bytes, size: bytes = b"0", kind: bytes = b"0", more: int = 0) -> bytes:
+    block = bytearray(512)
+    block[: len(name)], block[156:157], block[257:265] = name, kind, b"ustar\x0000"
+    block[124 : 124 + len(size)], block[482] = size, more
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    return bytes(block)
+
+
+EXABYTES = b"\x80" + (8 << 60).to_bytes(11, "big")
+GOOD = _tar("1.mp4")[:-9216]  # without its end
+PAX_BOMB = b"30 GNU.sparse.numblocks=99999\n" + b"22 GNU.sparse.major=1\n" + b"28 GNU.sparse.name=bomb.mp4\n"
+
+
+@pytest.mark.parametrize(
+    ("hostile", "words"),
+    [
+        (_header(b"big.mp4", EXABYTES), "ends inside this member"),
+        (_header(b"x", EXABYTES, b"x"), "extended header of 9223372036854775808 bytes"),
+        (_header(b"x", b"77777777777", b"L"), "a name or extended header of"),
+        (_header(b"x", b"10", b"x") + bytes(512) + b"z" * 512, "whose checksum is not a number"),
+        (_header(b"x", b"3", b"x") + b"9 x".ljust(512, b"\0"), "a damaged extended header"),
+        (_header(b"x", b"%o" % len(PAX_BOMB), b"x") + PAX_BOMB.ljust(512, b"\0") + _header(b"y", b"1000")
+         + b"999999999\n".ljust(512, b"1"), "a sparse file in an archive"),
+        (_header(b"s.mp4", b"0", b"S", more=1) + (b"1" * 512) * 21_000, "a map of more than"),
+        (b"\xff" * 5000, "whose checksum"),
+        (_header(b"neg.mp4", b"\xff" * 12), "size is not a number"),
+        (_header(b"x", b"0", b"x") * 100, "more than 64 extended headers"),
+        (bytes(1024) + b"garbage" * 100, "bytes after its end are not a tar"),
+        (_header(b"fifo", kind=b"6"), "a pipe in an archive"),
+        (_header(b"dev", kind=b"3") + _header(b"hard", kind=b"1"), "a device in an archive"),
+    ],
+)  # fmt: skip
+def test_a_hostile_header_costs_only_the_rest_of_its_archive(hostile: bytes, words: str, tmp_path: Path) -> None:
+    (tmp_path / "a.tar").write_bytes(GOOD + hostile)
+    (tmp_path / "b.tar").write_bytes(_tar("2.mp4"))
+    started = time.monotonic()
+    found, into = _read(tmp_path)
+    assert set(found) == {"a.tar!1.mp4", "b.tar!2.mp4"}
+    assert any(words in skip.detail for skip in into.skipped), into.skipped
+    assert all(skip.path.startswith("a.tar") for skip in into.skipped)
+    assert time.monotonic() - started < 5
+
+
+def test_damage_in_the_middle_states_what_is_not_read(tmp_path: Path) -> None:
+    data = bytearray(_tar("1", "2", "3", "4"))
+    second = tarfile.open(fileobj=io.BytesIO(data)).getmembers()[1].offset  # noqa: SIM115
+    data[second + 10] ^= 1
+    (tmp_path / "a.tar").write_bytes(data)
+    found, into = _read(tmp_path)
+    assert set(found) == {"a.tar!1"}
+    assert f"broken after 1 whole member, which are used: a header whose checksum is wrong at byte {second:,}" in (
+        detail := into.skipped[0].detail
+    )
+    assert f"{len(data) - second:,} bytes are not read" in detail
+
+
+def test_archives_of_holes_end_at_once(tmp_path: Path) -> None:
+    for name, head in (("zeros.tar", b""), ("good.tar", _tar("1")), ("sparse.tar", _header(b"s", EXABYTES, b"S", 1))):
+        with (tmp_path / name).open("wb") as file:
+            file.write(head)
+            file.truncate(100 << 30)
+    started = time.monotonic()
+    found, into = _read(tmp_path)
+    assert set(found) == {"good.tar!1"} and time.monotonic() - started < 5
+    assert set(_reasons(into)) == {"zeros.tar", "good.tar", "sparse.tar", "sparse.tar!s"}
+
+
+def test_texts_in_a_tar_open_no_file(tmp_path: Path) -> None:
+    (tmp_path / "other.mp4").write_bytes(_content("other.mp4"))
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for name, text in (("x.mp4", b"ffconcat version 1.0\nfile other.mp4\n"), ("y.m3u8", b"#EXTM3U\nother.mp4\n")):
+            info = tarfile.TarInfo(name)
+            info.size = len(text)
+            tar.addfile(info, io.BytesIO(text))
+    found = discover("clips", tmp_path)
+    assert {clip.clip_id: clip.video.size for clip in found.clips} == {"clips/a/x": 37 - 1, "clips/other": None}
+    assert {skip.path: skip.reason for skip in found.skipped} == {"a.tar!y.m3u8": Reason.NOT_A_CLIP}
+
+
+def test_damaged_tars_and_tables_end_with_a_line_or_a_row() -> None:
+    for tally in hostile_archives.run(tries=200, seed=7):
+        assert tally.tried == 200 and tally.clean, tally.examples

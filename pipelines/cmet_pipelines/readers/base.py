@@ -59,7 +59,9 @@ class ReaderOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    follow_links: bool = Field(default=False, description="read the folders and files to which links in ROOT lead")
+    follow_links: bool = Field(
+        default=False, description="read the folders and files to which links directly in ROOT lead"
+    )
 
     def content(self) -> dict[str, object]:
         """The options that change labels or the choice of clips, JSON-ready. The digest of a shard set includes them.

@@ -84,7 +84,7 @@ def members(file: Readable, size: int) -> Iterator[Member]:
         try:
             member, at = _member(file, at, block, common)
         except BadHeader as error:
-            raise (Tail(at, "the bytes after its end are no tar") if ended else error) from None
+            raise (Tail(at, "the bytes after its end are not a tar") if ended else error) from None
         ended = False
         yield member
     if not ended:
@@ -129,7 +129,7 @@ def _described(file: Readable, at: int, block: bytes, pax: Mapping[str, bytes]) 
         offset = _after_sparse_map(file, at, block)
     elif any(key.startswith("GNU.sparse.") for key in pax):
         what = _KINDS[b"S"]
-    elif what == FILE and name.endswith(b"/"):
+    elif kind == b"\0" and name.endswith(b"/"):  # as V7 writes folders
         what = FOLDER
     stored = 0 if kind in _WITHOUT_DATA else size
     return Member(name.decode("utf-8", "surrogateescape"), what, offset, size), offset + _padded(stored)
@@ -155,13 +155,13 @@ def _number(field: bytes, at: int, what: str) -> int:
     except ValueError:
         number = -1
     if number < 0:
-        raise BadHeader(at, f"a header whose {what} is no number")
+        raise BadHeader(at, f"a header whose {what} is not a number")
     return number
 
 
 def _decimal(text: bytes, at: int) -> int:
     if not text.isdigit() or len(text) > 20:
-        raise BadHeader(at, "an extended header whose size is no number")
+        raise BadHeader(at, "an extended header whose size is not a number")
     return int(text)
 
 
