@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import re
+import string
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
@@ -20,6 +21,7 @@ from talking_face.reasons import UserError
 _LONGEST_NAME = 100  # characters
 _LONGEST_ID = 1000  # characters
 _LONGEST_FILE_NAME = 120  # bytes of one encoded name, because a file name holds up to 255 bytes and several names
+_KEY = re.compile(r"[a-z0-9][a-z0-9.-]*")
 _PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.")
 # A path of at least two parts that begins at the root, in a folder of a home, or on a Windows drive.
 _FOLDERS = re.compile(r"(?<![\w.~<>/\\-])(?:~?/|[A-Za-z]:\\)(?:[^/\\\s'\"`,;:()<>]+[/\\])+(?=[^/\\\s])")
@@ -70,6 +72,33 @@ def check_id(text: str) -> str:
     return text
 
 
+def check_key(text: str) -> str:
+    """The text, if it can be the name that users write for a method or setting: a-z, 0-9, `.` and `-`.
+
+    Raises ValueError for other text.
+    """
+    check_name(text)
+    if not _KEY.fullmatch(text):
+        raise ValueError(f"{text!r} may contain a-z, 0-9, '.' and '-' only, and has to begin with a letter or a digit")
+    return text
+
+
+def check_pattern(text: str, fields: Iterable[str]) -> str:
+    """The text, if it is a relative path in which only these fields are in braces, each without a format.
+
+    Raises ValueError for other text.
+    """
+    known = tuple(fields)
+    allowed = " and ".join(f"{{{name}}}" for name in known)
+    for _, name, form, conversion in string.Formatter().parse(text):  # raises ValueError for a single brace
+        if name is not None and (name not in known or form or conversion):
+            raise ValueError(f"the pattern {printable(text[:60])!r} may contain {allowed} only")
+    if text.startswith(("/", "~")) or ".." in text.split("/") or "\0" in text:
+        raise ValueError(f"the pattern {printable(text[:60])!r} is not a path inside the folder of the videos")
+    return text
+
+
+Key = Annotated[str, AfterValidator(check_key)]  # pydantic type of a text that `check_key` accepts
 Label = Annotated[str, AfterValidator(check_label)]  # pydantic type of a text that `check_label` accepts
 Id = Annotated[str, AfterValidator(check_id)]  # pydantic type of a text that `check_id` accepts
 Name = Annotated[str, AfterValidator(check_name)]  # pydantic type of a text that `check_name` accepts

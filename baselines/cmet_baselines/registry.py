@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
+import shutil
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Required, TypedDict, cast
@@ -13,7 +14,7 @@ from cmet_baselines.adapters.own_process import OwnProcessMethod, PythonRun
 from cmet_baselines.adapters.videos import VideosMethod, folder_revision
 from cmet_baselines.entry import FROM_CHECKPOINT, TARGET, Entry, read_entry
 from cmet_baselines.method import INPUTS, Method
-from talking_face.names import check_label, check_name, did_you_mean
+from talking_face.names import check_label, check_name, did_you_mean, printable
 from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import ClipError, UserError
 from talking_face.signature import digest
@@ -141,15 +142,32 @@ def _method(name: str, _folder: Path, files: ModelFiles) -> Method:
         return _outside_class(name, None)
     if entry.kind == "published":
         raise UserError(_why_not_run(entry))
+    _check_places(entry)
     if entry.command is not None:
         revision = f"{entry.revision}+{digest(entry.command.model_dump(mode='json', exclude={'environment_from'}), 8)}"
         return CommandMethod(entry.name, revision, frozenset(entry.sees), entry.command)
     if entry.videos is not None:
-        if not entry.videos.folder.is_dir():
-            raise UserError(f"{entry.name}: no folder {entry.videos.folder}")
         revision = f"{entry.revision}+{folder_revision(entry.videos.folder)}"
         return VideosMethod(entry.name, revision, frozenset(entry.sees), entry.videos)
     return _class_of(entry, files)
+
+
+def _check_places(entry: Entry) -> None:
+    """Raises UserError if a folder or a program that the entry names is absent, so that a run stops before any work."""
+    folders = [*(entry.process.folders if entry.process else ())]
+    folders += [run.folder for run in (entry.command, entry.videos) if run is not None and run.folder is not None]
+    for folder in folders:
+        if not folder.is_dir():
+            raise UserError(f"{entry.name}: no folder {printable(str(folder))}")
+    programs = [str(entry.process.python)] if entry.process else []
+    if entry.command is not None and "{" not in entry.command.command[0]:
+        programs.append(entry.command.command[0])
+    # A name without a slash is searched for in PATH; a relative path starts in the working directory.
+    start = folders[0] if folders else Path()
+    search = entry.command.environment.get("PATH") if entry.command else None
+    for program in programs:
+        if shutil.which(program if "/" not in program else str(start / program), path=search) is None:
+            raise UserError(f"{entry.name}: there is no program {printable(program)}, or it cannot be executed")
 
 
 def _why_not_run(entry: Entry) -> str:

@@ -13,6 +13,8 @@ from pathlib import Path
 
 from cmet_eval.calibration.degradations import Step
 from talking_face.files import write_text
+from talking_face.reasons import UserError
+from talking_face.user_files import CsvRow, number, read_csv
 
 # Names in the column `degradation`.
 BASE = "none"  # the clip without degradation, encoded as this suite encodes generated videos
@@ -21,6 +23,8 @@ EVALUATOR = "evaluator"  # noise that comes from training an evaluator with anot
 NO_STEP = ""
 SOUND_ONLY = "-sound"  # suffix of the group's name for clips of which only the sound was shifted
 NOT_MAKEABLE = "not-makeable"  # stored as the reason if the degradation is impossible for a clip
+_NUMBERS = ("value", "offset")
+_COLUMNS = ("metric", "degradation", "step", "group", "clip", "value", "reason", "offset")
 
 
 @dataclass(frozen=True)
@@ -68,17 +72,22 @@ def write_values(out: Path, answers: Sequence[Answer]) -> Path:
 def read_values(path: Path) -> list[Answer]:
     """Reads the answers in a values.csv, so that tables and plots can be created again without the videos.
 
-    Raises KeyError, ValueError or OSError if the file is not a values.csv.
+    Raises:
+        UserError: the file is not a values.csv. The message names the line.
     """
-    with path.open(newline="", encoding="utf-8") as file:
-        return [
-            Answer(
-                **{name: row[name] for name in ("metric", "degradation", "step", "group", "clip", "reason")},
-                value=float(row["value"]) if row["value"] else None,
-                offset=float(row["offset"]) if row["offset"] else None,
-            )
-            for row in csv.DictReader(file)
-        ]
+    rows = read_csv(path, "table of values", _COLUMNS)
+    return [_answer(row, f"{path}, line {row.line}") for row in rows]
+
+
+def _answer(row: CsvRow, where: str) -> Answer:
+    texts = {name: row.cells[name] for name in ("metric", "degradation", "step", "group", "clip", "reason")}
+    for name, text in texts.items():
+        if (not text and name not in ("step", "reason")) or not text.isprintable():
+            raise UserError(f"{where}: {name} is empty or cannot be printed")
+    value, offset = (number(text, f"{where}: {name}") if (text := row.cells[name]) else None for name in _NUMBERS)
+    if (value is None) != bool(texts["reason"]):
+        raise UserError(f"{where}: the row needs a value or a reason, and not both")
+    return Answer(**texts, value=value, offset=offset)
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, str]]) -> Path:

@@ -109,12 +109,9 @@ def again(
     The values.csv of a stopped calibration can be used too. `evaluators` are used only for the metrics' signatures,
     which contain the hashes of the evaluators.
     """
-    answers: list[Answer] = []
-    for path in values:
-        try:
-            answers += read_values(path)
-        except (OSError, KeyError, ValueError) as error:
-            raise UserError(f"{path} is not a values.csv of cmet-eval calibrate ({type(error).__name__})") from None
+    answers = [answer for path in values for answer in read_values(path)]
+    if not answers:
+        raise UserError(f"{', '.join(map(str, values))} holds no values")
     files = evaluators_first(evaluators[:1], files or ModelFiles.from_environment())
     return write(
         out, answers, [get_metric(key, files, imports=False) for key in dict.fromkeys(a.metric for a in answers)]

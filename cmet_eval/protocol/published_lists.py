@@ -11,7 +11,6 @@ are found by clip_id.
 
 from __future__ import annotations
 
-import csv
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from functools import lru_cache
@@ -21,6 +20,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from talking_face.reasons import UserError
+from talking_face.user_files import read_csv
 
 
 class ListRow(NamedTuple):
@@ -31,6 +31,9 @@ class ListRow(NamedTuple):
     ground_truth_clip: str
     source_clip: str
     sentence_id: str
+
+
+_REQUIRED = ("speaker", "emotion", "ground_truth_clip", "source_clip")
 
 
 class Found(NamedTuple):
@@ -44,12 +47,11 @@ class Found(NamedTuple):
 @lru_cache(maxsize=8)
 def read_list(path: Path) -> tuple[ListRow, ...]:
     """The rows of a list, in the order of the file. Raises UserError if the file is not a list of this form."""
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = tuple(ListRow(*(line[name] or "" for name in ListRow._fields)) for line in csv.DictReader(file))
-    except (OSError, KeyError, UnicodeDecodeError) as error:
-        columns = ", ".join(ListRow._fields)
-        raise UserError(f"{path} is not a list of rows with the columns {columns}: {error}") from None
+    found = read_csv(path, "list of rows", ListRow._fields)
+    for row in found:
+        if empty := [name for name in _REQUIRED if not row.cells[name].strip()]:
+            raise UserError(f"the list of rows {path}, line {row.line}: {', '.join(empty)} is empty")
+    rows = tuple(ListRow(*(row.cells[name] for name in ListRow._fields)) for row in found)
     repeated = [clip for clip, times in Counter(row.ground_truth_clip for row in rows).items() if times > 1]
     if not rows or repeated:
         raise UserError(f"{path} holds no rows" if not rows else f"{path} names {repeated[0]} twice")

@@ -6,33 +6,35 @@ accepted too. A published list of rows (`rows`) is a CSV file in the folder of t
 
 from __future__ import annotations
 
-import tomllib
 from functools import cache
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 from cmet_eval.protocol.published_lists import ListRow, read_list
+from cmet_leaderboards.row_checks import check_setting_name
 from cmet_metrics.registry import find_record, is_own
-from talking_face.names import did_you_mean
+from talking_face.names import Key, Name, did_you_mean
 from talking_face.reasons import UserError
 from talking_face.signature import digest
+from talking_face.user_files import Line, Text, checked, read_toml
 
 _FOLDER = Path(__file__).parent / "settings"
+MOST = 1_000_000  # clips; the largest data set in use, LRS2, has 144,000
 
 
 class Setting(BaseModel):
     """One evaluation setting. Unknown fields are an error, so that a misspelt rule is not ignored."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")
-    title: str
-    summary: str  # one sentence, shown on the board
-    protocol: str = ""  # source of the rules, for example a paper
+    name: Annotated[Key, AfterValidator(check_setting_name)]
+    title: Line
+    summary: Text  # one sentence, shown on the board
+    protocol: Text = ""  # source of the rules, for example a paper
 
-    split: str = "test"  # pairs are drawn from the clips with this value in the split column; "all": every clip
+    split: Name = "test"  # pairs are drawn from the clips with this value in the split column; "all": every clip
     # cells: pairs for each speaker, reference emotion and target emotion. The ground truth is a clip with the target
     #   emotion. The sound of the ground truth drives the lips.
     # clips: one pair per clip. The clip is its own reference, source and ground truth.
@@ -41,33 +43,34 @@ class Setting(BaseModel):
     # no-truth: pairs for each speaker and target emotion. The source clip's sound drives the lips; there is no ground
     #   truth.
     draw: Literal["cells", "clips", "rows", "no-truth"] = "cells"
-    rows: str | None = None  # draw = "rows": name of the list, a CSV file in the folder of the TOML file
-    clips: int | None = Field(default=None, ge=1)  # draw = "clips": number of clips, chosen by hash; None: all
-    unlabelled: str | None = None  # emotion that clips without a label get; None: clips without a label are left out
+    rows: Name | None = None  # draw = "rows": name of the list, a CSV file in the folder of the TOML file
+    clips: int | None = Field(default=None, ge=1, le=MOST)  # draw = "clips": number of clips, chosen by hash; None: all
+    unlabelled: Name | None = None  # emotion that clips without a label get; None: clips without a label are left out
     reference: Literal["neutral", "other-emotion", "itself"]  # the clip that gives the identity
     # Only used if reference = "other-emotion". any-other: every emotion except the target emotion. non-neutral: every
     # emotion except the target emotion and neutral.
     reference_emotions: Literal["any-other", "non-neutral"] | None = None
-    reference_frames: int = Field(default=5, ge=1)
+    reference_frames: int = Field(default=5, ge=1, le=1000)
     # first-and-random: the first frame, for methods that use only one picture, and further frames at random.
     reference_frame_rule: Literal["random", "first", "first-and-random"] = "random"
     # The source clip, for methods that edit a video. same-sentence: a clip with the emotion of the reference
     # clip and the sentence of the driving clip, as in C-MET's test rows. If there is no such clip or no sentence is
     # known, the source clip is the reference clip.
     source: Literal["reference-clip", "same-sentence"] = "same-sentence"
-    target_emotions: Literal["all"] | tuple[str, ...] = "all"
-    clips_per_cell: int = Field(default=1, ge=1)  # number of ground-truth clips per cell and seed
-    seeds: int = Field(default=5, ge=1)
+    target_emotions: Literal["all"] | tuple[Name, ...] = "all"
+    clips_per_cell: int = Field(default=1, ge=1, le=MOST)  # number of ground-truth clips per cell and seed
+    seeds: int = Field(default=5, ge=1, le=1000)
     # Number of clips in each of C-MET's two pools of sound: the pool of the target emotion and the neutral pool. The
     # clips come from the pair's split and from any speaker. Clips with the highest intensity are chosen first. The
     # ground truth is never in a pool. C-MET's own pools contain clips of intensity 3 of C-MET's four test speakers.
-    emotion_audio_clips: int = Field(default=10, ge=0)
+    emotion_audio_clips: int = Field(default=10, ge=0, le=1000)
     visible: Literal["none", "upper-half", "all"] = "none"  # part of the ground truth that a method receives as input
 
     disjoint: tuple[Literal["speaker", "sentence", "clip"], ...] = ()  # training and test share no value of these
     shared: tuple[Literal["speaker", "sentence", "clip"], ...] = ()  # training and test share values of these
 
-    metrics: tuple[str, ...]  # valid metrics: families (the part of a key before the colon), or whole keys
+    # Valid metrics: families (the part of a key before the colon), or whole keys.
+    metrics: tuple[Line, ...] = Field(min_length=1)
 
     _folder: Path = PrivateAttr(default=_FOLDER)  # folder of the TOML file
 
@@ -85,6 +88,11 @@ class Setting(BaseModel):
             raise ValueError('draw = "no-truth" needs target_emotions: no clip of the data shows them')
         if self.clips is not None and self.draw != "clips":
             raise ValueError('clips goes with draw = "clips"')
+        for field in ("target_emotions", "metrics", "disjoint", "shared"):
+            if (values := getattr(self, field)) != "all" and len(set(values)) != len(values):
+                raise ValueError(f"{field} names a value twice")
+        if self.target_emotions == ():
+            raise ValueError('target_emotions is empty; leave it out, or write "all"')
         if overlap := set(self.disjoint) & set(self.shared):
             raise ValueError(f"{', '.join(sorted(overlap))} cannot be both disjoint and shared")
         return self
@@ -131,11 +139,8 @@ def get_setting(name: str) -> Setting:
     if not name.endswith(".toml") and name not in setting_names():
         hint = did_you_mean(name, setting_names())
         raise UserError(f"no setting named {name!r}{hint} (known: {', '.join(setting_names())}, or a path to a .toml)")
-    try:
-        setting = Setting.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise UserError(f"cannot read the setting {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, ValidationError) as error:
-        raise UserError(f"{path} is not a valid setting: {error}") from error
+    setting = checked(Setting, read_toml(path, "setting"), f"the setting {path}")
     setting._folder = path.parent
+    if setting.rows:
+        read_list(path.parent / setting.rows)  # a wrong list is reported before any work
     return setting

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from talking_face.reasons import UserError
 from talking_face.signature import digest
+from talking_face.user_files import csv_rows, number, read_text
 
 _CALIBRATION = Path(__file__).parents[2] / "docs" / "experiments" / "calibration" / "bands.csv"
 
@@ -49,20 +49,16 @@ def read_bands(path: Path, source: str | None = None) -> Bands:
         source: the clips that calibration used, such as `embedded`. If None, the largest band of all sources is used.
 
     Raises:
-        UserError: the file cannot be read or has no band for this source.
+        UserError: the file cannot be read, a band is not a number from 0, or there is no band for this source.
     """
-    if not path.is_file():
+    if not path.exists():
         raise UserError(f"no file {path} of noise bands; `cmet-eval calibrate` writes one")
-    try:
-        text = path.read_text(encoding="utf-8")
-        rows = list(csv.DictReader(text.splitlines()))
-        found: dict[str, float] = {}
-        for row in rows:
-            if source not in (None, row["source"]):
-                continue
-            found[row["signature"]] = max(found.get(row["signature"], 0.0), float(row["band"]))
-    except (OSError, UnicodeDecodeError, KeyError, ValueError, TypeError) as error:
-        raise UserError(f"{path} does not hold noise bands (columns signature, source, band): {error!r}") from error
+    text = read_text(path, "file of noise bands")
+    found: dict[str, float] = {}
+    for row in csv_rows(text, str(path), ("signature", "source", "band")):
+        if source in (None, row.cells["source"]):
+            signature, band = row.cells["signature"], number(row.cells["band"], f"{path}, line {row.line}: band", 0.0)
+            found[signature] = max(found.get(signature, 0.0), band)
     if not found:
         raise UserError(f"{path} has no noise band" + (f" of the source {source!r}" if source else ""))
     return Bands(found, f"{path.name} {digest(text.encode(), 8)}" + (f", source {source}" if source else ""))

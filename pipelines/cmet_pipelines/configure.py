@@ -6,19 +6,19 @@ option of another dataset's reader, an error is raised, because this option woul
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from cmet_pipelines.processing import ProcessingSettings
 from cmet_pipelines.readers import READERS, ReaderOptions, get_reader
-from talking_face.names import did_you_mean
+from talking_face.names import did_you_mean, printable
 from talking_face.reasons import UserError
+from talking_face.user_files import WrongValue, checked, read_toml
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -49,16 +49,11 @@ def reader_fields() -> dict[str, dict[str, FieldInfo]]:
 
 def read_config(path: Path) -> dict[str, Value]:
     """The values of a TOML file, by name. Raises UserError if the file cannot be read or has an unknown key."""
-    try:
-        table = tomllib.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise UserError(f"the settings file {path} cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not a TOML file: {error}") from None
+    table = read_toml(path, "settings file")
     known = ProcessingSettings.model_fields.keys() | reader_fields().keys()
     for name in table:
         if name not in known:
-            raise UserError(f"{path}: unknown setting {name}{did_you_mean(name, known)}")
+            raise UserError(f"{path}: unknown setting {printable(name[:60])}{did_you_mean(name, known)}")
     return {name: Value(value, f"{path}: {name}") for name, value in table.items()}
 
 
@@ -85,10 +80,9 @@ def _check_unused(dataset: str, name: str, value: Value) -> None:
 
 
 def _validated(model: type[Model], values: Mapping[str, Value]) -> Model:
+    """The model with these values. The message for a wrong value begins with the option as the user wrote it."""
     try:
-        return model.model_validate({name: value.value for name, value in values.items()})
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = str(first["loc"][0])
-        message = first["msg"].removeprefix("Value error, ")
+        return checked(model, {name: value.value for name, value in values.items()}, "the settings")
+    except WrongValue as error:
+        name, message = error.problems[0]
         raise UserError(f"{values[name].shown if name in values else name}: {message}") from None

@@ -31,7 +31,7 @@ _IN_EVERY_SET: Mapping[str, object] = {"view": "front", "numbering": None, "emot
 class ProcessingSettings(BaseModel):
     """Settings for the processing of clips. docs/reference/shards.md explains their signature."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     fps: float = Field(default=25.0, gt=0, le=120, description="frames/s of the shards")
     align: str = Field(default="box", description=f"how the face is cut out: {', '.join(ALIGN_MODES)}")
@@ -45,8 +45,8 @@ class ProcessingSettings(BaseModel):
     enlarge: float = Field(default=ENLARGE, ge=1.0, le=4.0, description="the crop's side over the face's extent")
     codec: str = Field(default=DEFAULT_CODEC, description="encoding of frames; docs/reference/shards.md compares them")
     require_audio: bool = Field(default=True, description="drop clips without sound")
-    min_frames: int = Field(default=5, ge=1, description="shortest clip that is kept, frames")
-    max_seconds: float = Field(default=600.0, gt=0, description="longest clip that is kept, s")
+    min_frames: int = Field(default=5, ge=1, le=1_000_000, description="shortest clip that is kept, frames")
+    max_seconds: float = Field(default=600.0, gt=0, le=86_400, description="longest clip that is kept, s")
     min_valid_fraction: float = Field(
         default=0.5, ge=0, le=1, description="share of frames that must show a face, 0 to 1"
     )

@@ -7,24 +7,28 @@ the log of the pair. When the command ends, every process that it started is end
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import string
 import subprocess
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated
 
 import cv2
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
 from cmet_baselines.adapters.conform import LengthRule, SizeRule, read_output
 from cmet_baselines.adapters.environment import method_environment
 from cmet_baselines.method import Case
 from talking_face.execution.processes import GuardedProcess
 from talking_face.media.writing import Encoding, write_audio, write_video
+from talking_face.names import Name, printable
 from talking_face.reasons import ClipError, Reason
 from talking_face.scratch import scratch_folder
+from talking_face.user_files import Text
 
 # {placeholder: the input that a command receives through this placeholder}; None: no input of `INPUTS`.
 PLACEHOLDERS: Mapping[str, str | None] = {
@@ -46,32 +50,50 @@ PLACEHOLDERS: Mapping[str, str | None] = {
 LOG_BYTES = 16 << 20  # largest printed output of one pair; the log is also kept in memory for the error message
 OUTPUT_BYTES = 4 << 30  # largest output file of one pair; a minute of 1080p without loss has 2 GB
 WATCH_S = 0.1  # s between two looks at the sizes of these files
+LONGEST_S = 7 * 86_400.0  # a longer deadline for one pair is a slip of the pen
 _TAIL = 300  # number of the log's last characters in an error message
+
+
+def _variable(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", text):
+        raise ValueError(f"{printable(text[:60])!r} is not the name of an environment variable")
+    return text
+
+
+Variable = Annotated[str, AfterValidator(_variable)]  # pydantic type: the name of an environment variable
 
 
 class CommandRun(BaseModel):
     """The table `[command]` or `[example]` of an entry: how a command line is run. Unknown fields are an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     command: tuple[str, ...]  # a list, or one line that is split as in a shell; it runs without a shell
     folder: Path | None = None  # the working directory; default: the work folder
-    environment: dict[str, str] = Field(default_factory=dict)  # variables that the command receives
-    environment_from: tuple[str, ...] = ()  # names of this process's variables that the command also receives
-    emotions: dict[str, str] = Field(default_factory=dict)  # {this suite's label: the method's name of the emotion}
-    deadline_s: float = Field(default=600.0, gt=0)  # per pair; after it, the command and all its processes are ended
+    # Variables that the command receives, and the names of this process's variables that it also receives.
+    environment: dict[Variable, Text] = Field(default_factory=dict)
+    environment_from: tuple[Variable, ...] = ()
+    emotions: dict[Name, Text] = Field(default_factory=dict)  # {this suite's label: the method's name of the emotion}
+    # Per pair; after it, the command and all its processes are ended.
+    deadline_s: float = Field(default=600.0, gt=0, le=LONGEST_S)
     size: SizeRule = "as-is"
     length: LengthRule = "as-is"
 
     @field_validator("command", mode="before")
     @classmethod
     def _as_list(cls, value: object) -> object:
-        return tuple(shlex.split(value)) if isinstance(value, str) else value
+        if isinstance(value, str):
+            return tuple(shlex.split(value))
+        return tuple(value) if isinstance(value, list) else value
 
     @field_validator("command")
     @classmethod
     def _known_placeholders(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         names = placeholders(value)
+        if any("\0" in part for part in value):
+            raise ValueError("the command has a NUL character")
+        if any(form or conversion for part in value for _, _, form, conversion in string.Formatter().parse(part)):
+            raise ValueError("a placeholder has no format; write {seed} and not {seed:03d}")
         if unknown := sorted(names - PLACEHOLDERS.keys()):
             raise ValueError(f"unknown placeholder {', '.join(unknown)}; there are {', '.join(PLACEHOLDERS)}")
         if not value or "output" not in names:

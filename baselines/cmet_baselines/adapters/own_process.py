@@ -22,12 +22,13 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from cmet_baselines.adapters.command import OUTPUT_BYTES, WATCH_S, check_sizes
+from cmet_baselines.adapters.command import LONGEST_S, OUTPUT_BYTES, WATCH_S, Variable, check_sizes
 from cmet_baselines.adapters.environment import method_environment
 from cmet_baselines.method import Case
 from talking_face.execution.processes import GuardedProcess
 from talking_face.reasons import ClipError, Reason
 from talking_face.scratch import Scratch
+from talking_face.user_files import Text
 
 _HOST = Path(__file__).with_name("host.py")
 _START_S = 300.0  # time to import the class and to create the method, with weights on a slow disk
@@ -38,14 +39,15 @@ _TAIL = 300  # number of the output's last characters in an error message
 class PythonRun(BaseModel):
     """The table `[process]` of a `python` entry: how the class is run. Unknown fields are an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     # The folders of the class's repository. They are first on the import path. The class runs in the first folder.
     folders: tuple[Path, ...] = ()
     python: Path = Path(sys.executable)  # the interpreter of the class's environment, which must have numpy
-    environment: dict[str, str] = Field(default_factory=dict)  # variables that the class's process receives
-    environment_from: tuple[str, ...] = ()  # names of this process's variables that the class's process also receives
-    deadline_s: float = Field(default=600.0, gt=0)  # per pair
+    # Variables that the class's process receives, and the names of this process's variables that it also receives.
+    environment: dict[Variable, Text] = Field(default_factory=dict)
+    environment_from: tuple[Variable, ...] = ()
+    deadline_s: float = Field(default=600.0, gt=0, le=LONGEST_S)  # per pair
 
 
 class OwnProcessMethod:

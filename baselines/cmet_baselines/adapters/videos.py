@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, field_validator
 from cmet_baselines.adapters.conform import LengthRule, SizeRule, read_output
 from cmet_baselines.method import Case
 from talking_face.files import sha256_of
+from talking_face.names import check_pattern
 
 
 class VideosRun(BaseModel):
@@ -25,11 +26,7 @@ class VideosRun(BaseModel):
     @field_validator("pattern")
     @classmethod
     def _names_the_pair(cls, value: str) -> str:
-        try:
-            names = {value.format(pair=x, setting="s") for x in "xy"}
-        except (KeyError, IndexError, ValueError) as error:
-            raise ValueError(f"the pattern may contain {{pair}} and {{setting}} only ({error})") from None
-        if len(names) < 2:
+        if "{pair}" not in check_pattern(value, ("pair", "setting")):
             raise ValueError("the pattern needs {pair}")
         return value
 

@@ -57,7 +57,7 @@ class ReaderOptions(BaseModel):
     Each field has a type, a default, and a description that `--help` prints. A bool field becomes `--name/--no-name`.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     follow_links: bool = Field(
         default=False, description="read the folders and files to which links directly in ROOT lead"

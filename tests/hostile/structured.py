@@ -1,0 +1,534 @@
+"""Hands damaged TOML, JSON, CSV, Parquet and safetensors files, and impossible options, to the commands.
+
+    python -m tests.hostile.structured --tries 3000 --seed 1
+
+Every try damages one file of a valid example (tests/hostile/mutate.py) and runs a command that reads the file, in a
+fork of this process with a time limit and a memory limit. A try is silently wrong if the command wrote outside its
+output folder, changed an input, or ended with status 0 although a strict reader must refuse the file.
+`--kind NAME` runs one kind only, `--only N` one try, with its output.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.hostile import mutate
+from tests.hostile.forked import call, command
+from tests.hostile.mutate import Damage
+from tests.hostile.tally import Ended, Tally, report
+from tests.hostile.world import DATA, METRIC, write_world
+
+DEADLINE_S = 30.0  # a valid command takes 0.1 to 6 s on an idle machine
+RUN = ("--data", DATA, "--out", "out", "--max-pairs", "1", "--seeds", "1", "--workers", "1", "--quiet")
+SCORED = ("--videos", "made/neutral-base", "--data", DATA, "--method-name", "mine", "--metrics", METRIC, "--quiet")
+PREPARE = ("--workers", "0", "--allow-failures", "1", "--quiet")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of file and the commands that read it.
+
+    Attributes:
+        files: glob patterns of the files; one matching file is damaged.
+        commands: one is chosen; the word `FILE` is the path of the damaged file.
+        needs: the files and folders of the example that the commands read.
+        strict: True if the file is written by hand, so that an unknown key or an impossible number must be refused.
+        weight: how often the kind is chosen.
+    """
+
+    name: str
+    files: tuple[str, ...]
+    commands: tuple[tuple[str, ...], ...]
+    needs: tuple[str, ...] = ()
+    strict: bool = False
+    weight: float = 1.0
+
+
+KINDS = (
+    Kind("setting", ("setting.toml",), (("pairs", "FILE", "--data", DATA, "-o", "out/p.parquet"),), (DATA,), True, 3),
+    Kind(
+        "setting of a run",
+        ("setting.toml",),
+        (("run", "--setting", "FILE", "--method", "static-reference", "--metrics", METRIC, *RUN),),
+        (DATA,),
+        True,
+        0.5,
+    ),
+    Kind(
+        "rows of a setting",
+        ("rows.csv", "listed.toml"),
+        (("pairs", "listed.toml", "--data", DATA, "-o", "out/p.parquet"),),
+        (DATA, "listed.toml", "rows.csv"),
+    ),
+    Kind(
+        "method",
+        ("program.toml", "class.toml", "finished.toml"),
+        (("baselines", "show", "FILE"),),
+        ("sway.py", "made"),
+        True,
+        3,
+    ),
+    Kind(
+        "method of a run",
+        ("program.toml", "class.toml", "finished.toml"),
+        (("run", "--method", "FILE", "--setting", "neutral-base", "--metrics", METRIC, *RUN),),
+        (DATA, "sway.py", "made"),
+        True,
+        0.5,
+    ),
+    Kind("class of a method", ("sway.py",), (("baselines", "show", "sway:Sway"),), (), False, 0.5),
+    Kind(
+        "metric of a user",
+        ("own_metric.py",),
+        (("leaderboard", "--results", "run/results", "--out", "out", "--metrics", "own_metric:Own"),),
+        ("run",),
+        False,
+        0.5,
+    ),
+    Kind(
+        "settings of preprocessing",
+        ("config.toml",),
+        (("preprocess", "clips", "media", "out", "--config", "FILE", *PREPARE),),
+        ("media",),
+        True,
+        2,
+    ),
+    Kind(
+        "labels",
+        ("labels.csv",),
+        (("preprocess", "clips", "media", "out", "--labels", "FILE", *PREPARE),),
+        ("media",),
+        False,
+        2,
+    ),
+    Kind(
+        "list of clips",
+        ("list.csv",),
+        (("preprocess", "clips", "media", "out", "--clips", "FILE", *PREPARE),),
+        ("media",),
+        False,
+        1.5,
+    ),
+    Kind(
+        "numbering",
+        ("numbering.csv",),
+        (("preprocess", "mead", "mead", "out", "--numbering", "FILE", *PREPARE),),
+        ("mead",),
+        False,
+        1,
+    ),
+    Kind(
+        "tables of datasets",
+        ("meld/train_sent_emo.csv", "crema/processedResults/summaryTable.csv", "lrs2/**/*.txt"),
+        (
+            ("preprocess", "meld", "meld", "out", *PREPARE),
+            ("preprocess", "crema-d", "crema", "out", *PREPARE),
+            ("preprocess", "lrs2", "lrs2", "out", *PREPARE),
+        ),
+        ("meld", "crema", "lrs2"),
+        False,
+        2,
+    ),
+    Kind(
+        "settings of a training",
+        ("cmet.toml",),
+        (("train", "cmet", "--data", DATA, "--config", "FILE", "--out", "out", "--quiet"),),
+        (DATA,),
+        True,
+        1,
+    ),
+    Kind(
+        "settings of stages",
+        ("cem-net.toml",),
+        (
+            (
+                "train",
+                "cem-net",
+                "--data",
+                DATA,
+                "--config",
+                "FILE",
+                "--stage",
+                "audio2mouth",
+                "--out",
+                "out",
+                "--quiet",
+            ),
+        ),
+        (DATA,),
+        True,
+        1,
+    ),
+    Kind(
+        "pair list",
+        ("pairs.parquet", "pairs.csv"),
+        (("score", "--pairs", "FILE", "--out", "out", *SCORED),),
+        (DATA, "made"),
+        False,
+        2,
+    ),
+    Kind(
+        "result rows",
+        ("run/results/**/*.parquet",),
+        (
+            ("leaderboard", "--results", "run/results", "--out", "out"),
+            ("leaderboard", "--results", "run/results", "--out", "out", "--gallery", "0"),
+            ("compare", "static-reference", "source-video", "--results", "run/results", "--out", "out", "--data", DATA),
+            ("verify", "run/results", "--videos", "run/videos", "--data", DATA, "--share", "1", "--workers", "0"),
+            ("report", "confusion", "--run", "run", "--out", "out"),
+            ("report", "identity-deterioration", "--run", "run", "--out", "out"),
+        ),
+        ("run", DATA),
+        False,
+        4,
+    ),
+    Kind(
+        "records of a run",
+        ("run/records/**/*.json", "run/scores/**/*.json", "run/pairs/*.parquet"),
+        (
+            ("report", "aitv", "--run", "run", "--out", "out"),
+            ("verify", "run/results", "--videos", "run/videos", "--data", DATA, "--share", "1", "--workers", "0"),
+            ("leaderboard", "--results", "run/results", "--out", "out"),
+        ),
+        ("run", DATA),
+        False,
+        1.5,
+    ),
+    Kind(
+        "records, resumed",
+        ("run/records/**/*.json", "run/scores/**/*.json"),
+        (
+            (
+                *("run", "--data", DATA, "--out", "run", "--setting", "neutral-base", "--max-pairs", "2", "--seeds"),
+                *("1", "--method", "static-reference", "--metrics", METRIC, "--workers", "1", "--quiet"),
+            ),
+        ),
+        ("run", DATA),
+        False,
+        0.5,
+    ),
+    Kind(
+        "stored sums of a report",
+        ("run/reports/emotion-proportion/**/*.json",),
+        (("report", "emotion-proportion", "--run", "run", "--data", DATA, "--clips", "1", "--quiet"),),
+        ("run", DATA),
+    ),
+    Kind(
+        "study",
+        ("study/key.json", "answers/*.json", "answers/*.json"),
+        (("study", "analyse", "--out", "study", "--answers", "answers"),),
+        ("study", "answers"),
+        False,
+        2.5,
+    ),
+    Kind(
+        "noise bands",
+        ("calibration/bands.csv",),
+        (
+            ("leaderboard", "--results", "run/results", "--out", "out", "--gallery", "0", "--bands", "FILE"),
+            (
+                "compare",
+                "static-reference",
+                "source-video",
+                "--results",
+                "run/results",
+                "--out",
+                "out",
+                "--bands",
+                "FILE",
+            ),
+        ),
+        ("run", DATA),
+        False,
+        1.5,
+    ),
+    Kind(
+        "values of a calibration", ("values.csv",), (("calibrate", "--values", "FILE", "--out", "out"),), (), False, 1.5
+    ),
+    Kind(
+        "shard set",
+        (f"{DATA}/*.parquet", f"{DATA}/dataset.json", f"{DATA}/shards/*.parquet", f"{DATA}/dataset.json"),
+        (
+            ("inspect", DATA, "--clips", "2"),
+            ("inspect", DATA, "--clips", "0", "--verify"),
+            ("pairs", "neutral-base", "--data", DATA, "-o", "out/p.parquet"),
+            ("pairs", "neutral-base", "--data", DATA, "-o", "out/p.parquet", "--export", "out/export", "--quiet"),
+        ),
+        (DATA,),
+        False,
+        3,
+    ),
+    Kind(
+        "ledger",
+        ("dropped/ledger.parquet", "dropped/dataset.json", "dropped/clips.parquet"),
+        (
+            ("inspect", "dropped"),
+            ("preprocess", "clips", "media", "dropped", *PREPARE),
+            ("preprocess", "clips", "media", "dropped", "--retry", *PREPARE),
+        ),
+        ("media", "dropped"),
+        False,
+        2,
+    ),
+    Kind(
+        "checkpoint",
+        (f"{DATA}/reference/*.safetensors", f"{DATA}/reference/*.json", f"{DATA}/reference/*.csv"),
+        (
+            ("baselines", "show", "cmet"),
+            ("train", "cmet", "--data", DATA, "--config", "cmet.toml", "--quiet"),
+            ("run", "--method", "cmet", "--setting", "neutral-base", "--metrics", METRIC, *RUN),
+        ),
+        (DATA, "cmet.toml"),
+        False,
+        1,
+    ),
+    Kind(
+        "evaluator",
+        (f"{DATA}/evaluators/*.safetensors", f"{DATA}/evaluators/*.json"),
+        (("score", "--pairs", "pairs.parquet", "--out", "out", *SCORED, "--metrics", "ea:corpus"),),
+        (DATA, "made", "pairs.parquet"),
+        False,
+        1,
+    ),
+    Kind("pins of weights", ("cache/weights/pins.json",), (("weights", "verify"),), ("cache",), False, 1),
+    Kind("options", ("setting.toml",), (("OPTIONS",),), (DATA, "run", "made", "media", "pairs.parquet"), False, 4),
+)
+
+# A command with the option whose value is damaged at its end.
+OPTIONS: tuple[tuple[str, ...], ...] = (
+    *(("pairs", "neutral-base", "--data", DATA, "-o", "out/p.parquet", f"--{name}") for name in ("max-pairs", "seeds")),
+    ("pairs", "neutral-base", "--data", DATA, "-o", "out/p.parquet", "--split"),
+    ("pairs", "neutral-base", "--data", DATA, "-o"),
+    ("pairs", "neutral-base", "-o", "out/p.parquet", "--data"),
+    ("pairs", "--data", DATA, "-o", "out/p.parquet"),
+    ("score", "--pairs", "pairs.parquet", "--out", "out", *SCORED, "--pattern"),
+    ("score", "--pairs", "pairs.parquet", "--out", "out", *SCORED, "--revision"),
+    ("score", "--pairs", "pairs.parquet", "--out", "out", *SCORED, "--title"),
+    ("score", "--pairs", "pairs.parquet", "--out", "out", *SCORED, "--method-name"),
+    ("score", "--pairs", "pairs.parquet", "--out", "out", *SCORED, "--metrics"),
+    ("score", "--pairs", "pairs.parquet", *SCORED, "--out"),
+    *(
+        ("preprocess", "clips", "media", "out", *PREPARE, f"--{name}")
+        for name in ("deadline", "size", "align", "split")
+    ),
+    *(("preprocess", "clips", "media", "out", *PREPARE, f"--{name}") for name in ("codec", "clips", "labels", "limit")),
+    *(("preprocess", "clips", "media", "out", "--workers", "0", f"--{name}") for name in ("allow-failures", "config")),
+    ("preprocess", "clips", "media", *PREPARE),
+    ("preprocess", "clips", *PREPARE, "out2"),
+    ("leaderboard", "--results", "run/results", "--out", "out", "--gallery"),
+    ("leaderboard", "--results", "run/results", "--out", "out", "--bands-of"),
+    ("leaderboard", "--results", "run/results", "--out"),
+    ("leaderboard", "--out", "out", "--results"),
+    ("compare", "static-reference", "--results", "run/results", "--out", "out"),
+    ("compare", "static-reference", "source-video", "--results", "run/results", "--out", "out", "--videos"),
+    ("compare", "static-reference", "source-video", "--results", "run/results", "--out", "out", "--setting"),
+    ("verify", "run/results", "--videos", "run/videos", "--data", DATA, "--workers", "0", "--share"),
+    ("verify", "run/results", "--videos", "run/videos", "--data", DATA, "--workers", "0", "--seed"),
+    ("verify", "run/results", "--videos", "run/videos", "--data", DATA, "--workers", "0", "--method"),
+    ("baselines", "show"),
+    ("inspect", DATA, "--frames"),
+    ("inspect",),
+    ("report", "aitv", "--out", "out", "--run"),
+    ("report", "emotion-proportion", "--run", "run", "--data", DATA, "--out", "out", "--clips", "1", "--classifier"),
+    ("train", "cmet", "--data", DATA, "--out", "out", "--config"),
+    ("train", "evaluators", "--out", "out", "--data"),
+    ("calibrate", "--out", "out", "--values"),
+    ("study", "analyse", "--out", "study", "--answers"),
+    ("weights", "verify"),
+)
+NUMBERS_AS_TEXT = ("nan", "-1", "1e400", "0", "-inf", "1e-320", "9" * 400, "0.5", "1_0", "0x10", "٣", "2147483648")
+
+
+def choose(kind: Kind, rng: random.Random, folder: Path) -> tuple[Sequence[str], Damage]:
+    """Damages one file of the kind in `folder`. Returns the command that reads the file, and the damage."""
+    if kind.name == "options":
+        words = rng.choice(OPTIONS)
+        value = rng.choice((*NUMBERS_AS_TEXT, *(text for text in mutate.TEXTS if "\0" not in text)))
+        return [*words, value], Damage(f"... {' '.join(words[-1:])} {value[:40]!r}")
+    pattern = rng.choice(kind.files)
+    path = rng.choice(sorted(path for path in folder.glob(pattern) if path.is_file()))
+    reads = [words for words in kind.commands if pattern.split("/")[0] in words or len(kind.commands) < 3]
+    words = rng.choice(reads or kind.commands)
+    if "--config" in words or words[0] == "train":
+        # A number of steps that is only large is not an error, but the training would not end.
+        done = _not_large(path, rng)
+    else:
+        done = mutate.damage(path, rng)
+    shown = str(path.relative_to(folder))
+    return [shown if word == "FILE" else word for word in words], Damage(f"{shown}: {done.about}", done.illegal)
+
+
+def _not_large(path: Path, rng: random.Random) -> Damage:
+    data = path.read_bytes() if path.is_file() else b""
+    while True:
+        done = mutate.damage(path, rng)
+        if not any(word in done.about for word in ("steps = ", "layers = ", "width = ", "batch = ")):
+            return done
+        if "-" in done.about.partition(" = ")[2] or "'" in done.about or "0.5" in done.about or "[" in done.about:
+            return done
+        path.write_bytes(data)
+
+
+class World:
+    """The valid example, and the folder in which every try gets its copy. An existing example is used again."""
+
+    def __init__(self, template: Path, place: Path) -> None:
+        self.template, self.place = template, place
+        if not template.exists():
+            write_world(template)
+
+    def attempt(self, kind: Kind, seed: str) -> tuple[Ended, int, Damage, str]:
+        """One try: (how the command ended, number of orphans, the damage, what was written where it must not be)."""
+        rng = random.Random(seed)
+        shutil.rmtree(self.place, ignore_errors=True)
+        work, temporary = self.place / "work", self.place / "tmp"
+        temporary.mkdir(parents=True)
+        (self.place / "canary").mkdir()
+        for name in {*kind.needs, *(pattern.split("/")[0] for pattern in kind.files)}:
+            for source in self.template.glob(name):
+                target = work / source.relative_to(self.template)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                (shutil.copytree if source.is_dir() else shutil.copy)(source, target)
+        words, done = choose(kind, rng, work)
+        before = _listing(self.place)
+
+        def inside() -> int:
+            os.chdir(work)
+            sys.path.insert(0, str(work))
+            os.environ |= {"TMPDIR": str(temporary), "CMET_EVAL_CACHE": str(work / "cache")}
+            if kind.name == "checkpoint":
+                os.environ["CMET_EVAL_CHECKPOINTS"] = str(work / DATA / "reference")
+            return command(words)()
+
+        ended, orphans = call(inside, self.place / "log", DEADLINE_S)
+        allowed = {"out", DATA, "run", "dropped", "cache"} | (
+            {str(words[-1]).split("/")[0]} if kind.name == "options" else set()
+        )
+        return (
+            ended,
+            orphans,
+            Damage(f"{' '.join(words)[:120]}: {done.about}", done.illegal),
+            self._misplaced(before, allowed),
+        )
+
+    def _misplaced(self, before: dict[str, tuple[int, int]], allowed: set[str]) -> str:
+        """The first file that is new or changed although it is neither in an output folder nor a log."""
+        for name, status in _listing(self.place).items():
+            top, _, rest = name.partition("/")
+            if before.get(name) == status or top == "log" or "__pycache__" in name:
+                continue
+            if top == "tmp":
+                return f"left the temporary file {rest}"
+            if top != "work" or rest.split("/")[0] not in allowed:
+                return f"wrote {name}"
+        return "wrote /tmp/canary-of-hostile" if Path("/tmp/canary-of-hostile").exists() else ""
+
+
+def _listing(folder: Path) -> dict[str, tuple[int, int]]:
+    """The files below a folder, with their sizes and times of change. Folders are listed with zeros."""
+    found = {}
+    for parent, folders, files in os.walk(folder):
+        for name in files:
+            path = Path(parent) / name
+            status = path.lstat()
+            found[path.relative_to(folder).as_posix()] = (status.st_size, status.st_mtime_ns)
+        for name in folders:
+            found[(Path(parent) / name).relative_to(folder).as_posix()] = (0, 0)
+    return found
+
+
+def schedule(tries: int, seed: int, only: str | None) -> Iterator[tuple[Kind, str]]:
+    """The kind and the seed of every try."""
+    kinds = [kind for kind in KINDS if only in (None, kind.name)]
+    total = sum(kind.weight for kind in kinds)
+    for kind in kinds:
+        for number in range(max(1, round(tries * kind.weight / total))):
+            yield kind, f"{seed}:{kind.name}:{number}"
+
+
+def judge(tally: Tally, kind: Kind, ended: Ended, orphans: int, done: Damage, misplaced: str, example: str) -> None:
+    """Counts one try."""
+    example = f"{example}: {done.about}"
+    tally.add(ended, example)
+    last = next((line for line in reversed(ended.text.strip().splitlines()) if line.startswith("cmet-eval:")), "")
+    if "Traceback" not in ended.text and ("unexpected" in last or "this is a fault of" in last):
+        tally.fault("traceback", f"{example}: {last[:200]}")
+    if orphans or misplaced.startswith("left"):
+        tally.fault("orphans", f"{example}: {orphans} processes; {misplaced}")
+    elif misplaced:
+        tally.fault("silently_wrong", f"{example}: {misplaced}")
+    elif kind.strict and done.illegal and ended.status == 0 and not ended.hung:
+        tally.fault("silently_wrong", f"{example}: accepted")
+
+
+def preload() -> None:
+    """Imports what the commands import, so that a fork need not do it."""
+    import importlib
+
+    from cmet_eval.cli import COMMANDS
+    from talking_face.threads import limit_threads
+
+    limit_threads(1)
+    for name in COMMANDS:
+        importlib.import_module(f"cmet_eval.commands.{name}")
+    for name in (
+        *("cmet_eval.runs.evaluate", "cmet_eval.reports.comparison", "cmet_eval.reports.gallery", "scipy.stats"),
+        *("cmet_eval.study.make", "cmet_eval.study.analysis", "cmet_eval.calibration.calibrate", "distributed"),
+        *("cmet_leaderboards.board", "cmet_baselines.published", "cmet_reference.cmet.train", "krippendorff"),
+        *("cmet_reference.cem_net.train", "cmet_reference.methods", "accelerate", "matplotlib.pyplot", "mediapipe"),
+        *("cmet_eval.reports.emotion_proportion", "cmet_eval.runs.export", "cmet_reference.evaluators.train"),
+    ):
+        importlib.import_module(name)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the program; returns its exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tries", type=int, default=3000)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--kind", choices=[kind.name for kind in KINDS])
+    parser.add_argument("--only", type=int, help="the number of one try of --kind; its output is printed")
+    parser.add_argument("--world", type=Path, help="keep the valid examples in this folder, and use them again")
+    parser.add_argument("--json", type=Path, help="also write the table and the examples to this file")
+    options = parser.parse_args(arguments)
+    preload()
+    root = Path(tempfile.mkdtemp(prefix="hostile-structured-"))
+    started, tallies = time.monotonic(), {}
+    try:
+        world = World((options.world or root / "world").resolve(), root / "try")
+        if options.only is not None:
+            kind = next(kind for kind in KINDS if kind.name == options.kind)
+            ended, orphans, done, misplaced = world.attempt(kind, f"{options.seed}:{kind.name}:{options.only}")
+            print(f"{done}\n{ended.text}\n{ended.status} {ended.seconds:.1f} s, {orphans} orphans; {misplaced}")
+            return 0
+        for kind, seed in schedule(options.tries, options.seed, options.kind):
+            tally = tallies.setdefault(kind.name, Tally(kind.name))
+            known = len(tally.examples)
+            judge(tally, kind, *world.attempt(kind, seed), seed)
+            for line in tally.examples[known:]:
+                print(f"{time.monotonic() - started:4.0f} s, {line[:400]}", file=sys.stderr, flush=True)
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+    total = Tally("all")
+    for tally in tallies.values():
+        for name in ("tried", "crashed", "hung", "traceback", "silently_wrong", "orphans"):
+            setattr(total, name, getattr(total, name) + getattr(tally, name))
+    status = report([*tallies.values(), total])
+    print(f"{total.tried} tries in {time.monotonic() - started:.0f} s")
+    if options.json:
+        options.json.write_text(json.dumps({name: vars(tally) for name, tally in tallies.items()}, indent=1))
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
