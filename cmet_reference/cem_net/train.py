@@ -19,9 +19,9 @@ from cmet_reference.clips import ClipArrays, read_clips, read_held_out
 from cmet_reference.render import appearance_stage, flow_stage, skin, skin_stage
 from cmet_reference.render.appearance_stage import AppearanceSettings, AppearanceStage
 from cmet_reference.render.skin_stage import SkinSettings, SkinStage
+from cmet_reference.training.config import settings_of
 from cmet_reference.training.models import StageFactory
 from talking_face.pretrained.model_files import ModelFiles
-from talking_face.reasons import UserError
 
 # The names of the stages, in training order.
 STAGES = (audio2mouth.KIND, aee.KIND, ebm.KIND, appearance_stage.KIND, skin_stage.KIND, flow_stage.KIND)
@@ -43,6 +43,9 @@ def stages(
     """
     emotional = [folder for name, folder in folders.items() if name != "lrs2"]
     speech = [folders["lrs2"]] if "lrs2" in folders else emotional
+
+    for name in _TABLES.keys() & config.keys():
+        stage_settings(config, name)  # a wrong value of the last stage is reported before the first stage is trained
 
     def split(where: Sequence[Path]) -> tuple[list[ClipArrays], list[ClipArrays]]:
         return read_clips(where, quiet=quiet), read_held_out(where, quiet=quiet)
@@ -76,6 +79,8 @@ def stages(
     def make_renderer() -> flow_stage.RendererStage:
         return flow_stage.make_stage(config["renderer"], *split(speech), seed, files=files)
 
+    if "renderer" in config:
+        flow_stage.read_settings(config["renderer"])
     made: list[StageFactory] = [make_audio2mouth, make_aee, make_ebm, make_appearance, make_skin]
     return [*made, make_renderer if "renderer" in config else None]
 
@@ -106,11 +111,10 @@ def stage_settings(config: Mapping[str, Any], name: str) -> list[Any]:
     The settings of the network are in the inner table `net`, and the weights of the losses in the inner table
     `weights`.
 
-    Raises UserError for an unknown field.
+    Raises UserError for an unknown field and for a value that is not allowed.
     """
-    table: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in config[name].items()}
-    own = [table.pop("net", {}), table, table.pop("weights", {})]
-    try:
-        return [kind(**values) for kind, values in zip(_TABLES[name], own, strict=True) if kind]
-    except TypeError as error:
-        raise UserError(f"[{name}] has an unknown field ({error})") from None
+    table = dict(config[name])
+    own = {f"[{name}.net]": table.pop("net", {}), f"[{name}]": table, f"[{name}.weights]": table.pop("weights", {})}
+    return [
+        settings_of(kind, values, at) for kind, (at, values) in zip(_TABLES[name], own.items(), strict=True) if kind
+    ]

@@ -20,6 +20,7 @@ from cmet_reference.cmet.connector import Connector, ConnectorSettings
 from cmet_reference.cmet.data import CodedClips, Sampler, Sampling
 from cmet_reference.cmet.losses import LossSettings
 from cmet_reference.cmet.speech import PoolEncoder, SpeechEncoder
+from cmet_reference.training.config import settings_of
 from cmet_reference.training.stage import Optimizer
 from cmet_reference.voice import PoolRule
 from talking_face.emotions import EMOTIONS
@@ -55,14 +56,12 @@ class CMetSettings:
 def read_settings(config: Mapping[str, Any]) -> CMetSettings:
     """The settings in a parsed TOML file: top-level fields, and the tables connector, sampling and losses.
 
-    Raises UserError for an unknown field.
+    Raises UserError for an unknown field and for a value that is not allowed.
     """
-    parts = {"connector": ConnectorSettings, "sampling": Sampling, "losses": LossSettings}
-    try:
-        values = {name: parts[name](**v) if name in parts else v for name, v in config.items()}
-        return CMetSettings(**values)
-    except TypeError as error:
-        raise UserError(f"the settings of cmet have an unknown field ({error})") from None
+    parts: dict[str, type] = {"connector": ConnectorSettings, "sampling": Sampling, "losses": LossSettings}
+    own = {name: value for name, value in config.items() if name not in parts}
+    tables = [settings_of(kind, config.get(name, {}), f"[{name}]") for name, kind in parts.items()]
+    return replace(settings_of(CMetSettings, own, "the settings of cmet"), **dict(zip(parts, tables, strict=True)))
 
 
 class CMetNet(nn.Module):

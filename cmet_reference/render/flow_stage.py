@@ -17,6 +17,7 @@ from cmet_reference.clips import ClipArrays
 from cmet_reference.render import losses
 from cmet_reference.render.crops import FaceCrops, crop, in_crop, network_inputs, square
 from cmet_reference.render.flow_nets import RendererNet, RendererSettings
+from cmet_reference.training.config import settings_of
 from cmet_reference.training.stage import Optimizer
 from talking_face.pretrained.model_files import ModelFiles
 from talking_face.pretrained.store import MissingWeights, weight_path
@@ -167,8 +168,10 @@ def make_stage(
     *,
     files: ModelFiles,
 ) -> RendererStage:
-    """Makes the stage from the table `renderer` of the settings. Raises UserError for an unknown field."""
-    try:
-        return RendererStage(RendererSettings(**settings), train, test, seed, files=files)
-    except TypeError as error:
-        raise UserError(f"[renderer] has an unknown field ({error})") from None
+    """Makes the stage from the table `renderer` of the settings. Raises the errors of `read_settings`."""
+    return RendererStage(read_settings(settings), train, test, seed, files=files)
+
+
+def read_settings(table: Mapping[str, Any]) -> RendererSettings:
+    """The settings in the table `renderer`. Raises UserError for an unknown field and a value that is not allowed."""
+    return settings_of(RendererSettings, table, "[renderer]")

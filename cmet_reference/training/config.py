@@ -6,17 +6,39 @@ settings and changes some of the values.
 
 from __future__ import annotations
 
+import math
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import resources
 from pathlib import Path
+from typing import Any, TypeVar
 
-from talking_face.names import did_you_mean
+from talking_face.names import did_you_mean, printable
 from talking_face.reasons import UserError
+from talking_face.user_files import Problem, WrongValue, checked, read_toml
 
 BASE = "base"  # the key in a user's file that names the settings which the file changes
 
 Table = dict[str, object]  # a parsed TOML table
+S = TypeVar("S")
+
+# Fields have the same meaning in the settings of all stages. An integer is a size or a count and is at least 1, a real
+# number is a weight or a rate and is at least 0, with the exceptions below.
+_FROM_ZERO = frozenset(
+    {
+        "audio_emotion",
+        "picture_emotion",
+        "identity",
+        "manner_hidden",
+        "bands",
+        "pretrain_steps",
+        "warm_up",
+        "held_drawn",
+    }
+)
+_STEPS = frozenset({"steps", "pretrain_steps", "warm_up"})
+_SHARES = frozenset({"dropout", "mixing", "shrink", "betas"})  # from 0 to below 1
+_MOST_STEPS, _MOST, _GREATEST = 10**9, 10**5, 1e6  # the largest in use: 200,000 steps, a size of 2,048, a factor of 100
 
 
 def load(package: str, wanted: str) -> Table:
@@ -35,17 +57,53 @@ def load(package: str, wanted: str) -> Table:
     if not wanted.endswith(".toml"):
         return _named(package, wanted)
     path = Path(wanted)
-    try:
-        changes: Table = tomllib.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path} is absent") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not TOML: {error}") from None
+    changes: Table = read_toml(path, "settings file")
     base = changes.pop(BASE, None)
     if not isinstance(base, str):
         raise UserError(f"{path} does not name the settings that it changes; begin it with {BASE} = {names(package)}")
     known = _all_keys(_named(package, name) for name in names(package))
     return _changed(_named(package, base), changes, known, str(path))
+
+
+def settings_of(kind: type[S], values: Mapping[str, Any], where: str) -> S:
+    """The values as an object of a dataclass of settings.
+
+    Args:
+        kind: the dataclass.
+        values: the values by field, as TOML gives them. Missing fields get their defaults.
+        where: the name of the table, for messages, for example `[aee.net]`.
+
+    Raises:
+        UserError: a field is unknown or missing, has another type, or has a value that is not allowed.
+    """
+    if not isinstance(values, Mapping):
+        raise UserError(f"{where} should be a table, not {printable(repr(values)[:60])}")
+    known = list(kind.__dataclass_fields__)  # type: ignore[attr-defined]
+    for name in values:
+        if name not in known:
+            raise UserError(f"{where}: there is no {printable(name[:60])}{did_you_mean(name, known)}")
+    found = checked(kind, values, where)
+    if problems := [*_out_of_bounds(vars(found))]:
+        raise WrongValue(where, problems)
+    return found
+
+
+def _out_of_bounds(values: Mapping[str, object]) -> Iterator[Problem]:
+    for name, value in values.items():
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, bool) or not isinstance(number, int | float):
+                continue
+            if isinstance(number, int):
+                least, most = int(name not in _FROM_ZERO), float(_MOST_STEPS if name in _STEPS else _MOST)
+            else:
+                least, most = 0, math.nextafter(1, 0) if name in _SHARES else _GREATEST
+            if not least <= number <= most:
+                yield Problem(
+                    name, f"it should be from {least} to {'below 1' if most < 1 else f'{most:g}'}, not {number}"
+                )
+    width, heads = values.get("width"), values.get("heads")
+    if isinstance(width, int) and isinstance(heads, int) and heads > 0 and width % heads:
+        yield Problem("heads", f"it should divide width, which is {width}, without a remainder, not {heads}")
 
 
 def names(package: str) -> list[str]:
@@ -87,7 +145,7 @@ def _changed(base: Table, changes: Table, known: Table, where: str, inside: bool
             continue
         if key not in known:
             hint = did_you_mean(key, known) or f"; known: {', '.join(known)}"
-            raise UserError(f"{where}: there is no {key}{hint}")
+            raise UserError(f"{where}: there is no {printable(key[:60])}{hint}")
         example = known[key]
         if isinstance(example, dict) and isinstance(value, dict):
             out[key] = _changed(_table(base.get(key, {})), value, example, f"{where}, [{key}]", True)
@@ -96,7 +154,8 @@ def _changed(base: Table, changes: Table, known: Table, where: str, inside: bool
         elif type(example) is float and type(value) is int:
             out[key] = float(value)
         else:
-            raise UserError(f"{where}: {key} is {value!r}, and should be like {example!r}")
+            wanted = "a table" if isinstance(example, dict) else f"like {example!r}"
+            raise UserError(f"{where}: {key} is {printable(repr(value)[:60])}, and should be {wanted}")
     return out
 
 

@@ -55,7 +55,7 @@ def read_bands(path: Path, source: str | None = None) -> Bands:
         raise UserError(f"no file {path} of noise bands; `cmet-eval calibrate` writes one")
     text = read_text(path, "file of noise bands")
     found: dict[str, float] = {}
-    for row in csv_rows(text, str(path), ("signature", "source", "band")):
+    for row in csv_rows(text, f"the file of noise bands {path}", ("signature", "source", "band")):
         if source in (None, row.cells["source"]):
             signature, band = row.cells["signature"], number(row.cells["band"], f"{path}, line {row.line}: band", 0.0)
             found[signature] = max(found.get(signature, 0.0), band)

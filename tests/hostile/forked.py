@@ -89,7 +89,6 @@ def _child(function: Callable[[], int | None], log: Path, mark: str) -> None:
         os.environ[MARK] = mark
         tempfile.tempdir = None  # is found again from TMPDIR
         resource.setrlimit(resource.RLIMIT_DATA, (LIMIT, LIMIT))
-        atexit._clear()
         status = function() or 0
     except BaseException:
         traceback.print_exc()

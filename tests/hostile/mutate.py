@@ -43,6 +43,8 @@ class Damage:
 
 def damage(path: Path, rng: random.Random) -> Damage:
     """Damages the file in one way that suits its suffix, or in a way that suits every file."""
+    if path.suffix == ".py":  # code can do anything; only its text is damaged
+        return rng.choice(TEXT[len(OBJECTS) :])(path, rng)
     own = STRUCTURED.get(path.suffix)
     if own is None or rng.random() < 0.3:
         binary = path.suffix in (".parquet", ".safetensors", ".mp4", ".h5")
@@ -172,8 +174,10 @@ def _deep(data: bytes, rng: random.Random) -> bytes:
     return rng.choice((b"[" * depth, b'{"a":' * depth, b"a = " + b"[" * depth + b"]" * depth, b"a." * depth + b"a = 1"))
 
 
+OBJECTS = (no_file, folder, loop, endless, pipe, huge)  # what is not a file of a usual size
 TEXT: tuple[Callable[[Path, random.Random], Damage], ...] = (
-    *(empty, truncated, truncated, garbage, flipped, no_file, folder, loop, endless, pipe, huge),
+    *OBJECTS,
+    *(empty, truncated, truncated, garbage, flipped),
     _edited("a NUL byte", lambda data, rng: _insert(data, rng, b"\0")),
     _edited("a byte that is not UTF-8", lambda data, rng: _insert(data, rng, rng.choice((b"\xff", b"\xe9", b"\xc3")))),
     _edited("UTF-16", lambda data, rng: data.decode("utf-8", "replace").encode("utf-16")),

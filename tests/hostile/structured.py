@@ -28,7 +28,7 @@ from tests.hostile.mutate import Damage
 from tests.hostile.tally import Ended, Tally, report
 from tests.hostile.world import DATA, METRIC, write_world
 
-DEADLINE_S = 30.0  # a valid command takes 0.1 to 6 s on an idle machine
+DEADLINE_S = 60.0  # a valid command takes 0.1 to 6 s on an idle machine
 RUN = ("--data", DATA, "--out", "out", "--max-pairs", "1", "--seeds", "1", "--workers", "1", "--quiet")
 SCORED = ("--videos", "made/neutral-base", "--data", DATA, "--method-name", "mine", "--metrics", METRIC, "--quiet")
 PREPARE = ("--workers", "0", "--allow-failures", "1", "--quiet")
@@ -406,6 +406,7 @@ class World:
             os.chdir(work)
             sys.path.insert(0, str(work))
             os.environ |= {"TMPDIR": str(temporary), "CMET_EVAL_CACHE": str(work / "cache")}
+            os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(self.place / "log.torch")
             if kind.name == "checkpoint":
                 os.environ["CMET_EVAL_CHECKPOINTS"] = str(work / DATA / "reference")
             return command(words)()
@@ -425,7 +426,7 @@ class World:
         """The first file that is new or changed although it is neither in an output folder nor a log."""
         for name, status in _listing(self.place).items():
             top, _, rest = name.partition("/")
-            if before.get(name) == status or top == "log" or "__pycache__" in name:
+            if before.get(name) == status or top.startswith("log") or "__pycache__" in name:
                 continue
             if top == "tmp":
                 return f"left the temporary file {rest}"
