@@ -60,7 +60,7 @@ def read_settings(config: Mapping[str, Any]) -> CMetSettings:
     """
     parts: dict[str, type] = {"connector": ConnectorSettings, "sampling": Sampling, "losses": LossSettings}
     own = {name: value for name, value in config.items() if name not in parts}
-    tables = [settings_of(kind, config.get(name, {}), f"[{name}]") for name, kind in parts.items()]
+    tables: list[Any] = [settings_of(kind, config.get(name, {}), f"[{name}]") for name, kind in parts.items()]
     return replace(settings_of(CMetSettings, own, "the settings of cmet"), **dict(zip(parts, tables, strict=True)))
 
 
