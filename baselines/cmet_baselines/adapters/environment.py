@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
-# Variables that are passed on. `X*` stands for every name that begins with X.
+# Variables that are passed on. `X*` means every name that begins with X.
 ALLOWED = (
     *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "TERM", "TZ", "LANG", "LANGUAGE", "LC_*", "TMPDIR", "TMP", "TEMP"),
     *("LD_LIBRARY_PATH", "DYLD_*", "PYTHON*", "VIRTUAL_ENV", "CONDA*", "MAMBA*", "XDG_*", "SSL_CERT_*"),
