@@ -93,29 +93,6 @@ class Interrupts:
             sys.__unraisablehook__(args)
 
 
-@contextlib.contextmanager
-def interrupts_wait() -> Iterator[None]:
-    """Delays the signals until the block ends, for steps that cannot be stopped half way. Only in the main thread.
-
-    Processes and threads that are started inside the block do not receive the signals.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    received: list[int] = []
-    numbers = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, lambda got, _: received.append(got)) for number in numbers}
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)  # new threads and processes inherit the mask
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    if received:
-        signal.raise_signal(received[0])
-
-
 def stop_at_once(status: int) -> None:
     """Prints the line and ends the process without cleaning. The processes that it started end with it."""
     with contextlib.suppress(OSError):  # after SIGHUP there is no terminal

@@ -17,6 +17,7 @@ from typing import BinaryIO, cast
 from talking_face.execution.calls import call_guarded, load, one_line
 from talking_face.execution.messages import ANSWER, Outcome, read_bytes, write_message
 from talking_face.execution.stage import report_to
+from talking_face.logs import continue_log
 from talking_face.reasons import Reason
 from talking_face.threads import limit_threads
 
@@ -27,6 +28,7 @@ def main(function: str, channel_fd: int) -> None:
     # If the machine has no memory left, the kernel shall end this process, and not the process of the command.
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("500")
+    continue_log()
     channel = socket.socket(fileno=channel_fd)
     requests, answers = cast(BinaryIO, channel.makefile("rb")), cast(BinaryIO, channel.makefile("wb"))
     report_to(answers)
