@@ -306,6 +306,7 @@ def tries_of(stage: Stage, kind: Kind, count: int, seed: int, folder: Path) -> T
         place = folder / f"{k}"
         check(tally, Attempt(stage, kind, place), number, moment_s, normal)
         shutil.rmtree(place, ignore_errors=True)
+        print(f"{kind.name}: {k + 1}/{count}, {len(tally.examples)} faults", file=sys.stderr, flush=True)
     return tally
 
 
