@@ -103,8 +103,14 @@ def start(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         start_new_session=True,
+        preexec_fn=_listen,
     )
     return process, mark
+
+
+def _listen() -> None:
+    """Makes a command receive Ctrl-C. A shell starts its background jobs deaf to it, and their children are too."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def run(command: Sequence[str], folder: Path, timeout_s: float, environment: Mapping[str, str] | None = None) -> Ended:
