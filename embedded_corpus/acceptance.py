@@ -8,17 +8,18 @@ per requirement, and exits with 1 if a requirement is not met.
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
 from embedded_corpus.clip import ClipTruth
+from embedded_corpus.layouts import read_truth
 from talking_face.media.reading import AUDIO_RATE, iter_frames, read_audio
 from talking_face.pretrained.dlib_models import detect_faces_hog, face_embedding
 from talking_face.pretrained.face_landmarker import FaceLandmarker
@@ -52,7 +53,7 @@ class ClipMeasurement:
 
 def measure_clip(video: Path, truth_file: Path, embeddings: int = 2, *, files: ModelFiles) -> ClipMeasurement:
     """Measures one clip. Computes the embeddings of at most `embeddings` faces, evenly spaced in time."""
-    truth: ClipTruth = json.loads(truth_file.read_text(encoding="utf-8"))
+    truth = cast("ClipTruth", read_truth(truth_file))
     fps = float(truth["fps"])
     wanted = {round((k + 0.5) * len(truth["frames"]["time"]) / embeddings) for k in range(embeddings)}
     gaps, corners, vectors = [], [], []

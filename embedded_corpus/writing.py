@@ -2,12 +2,12 @@
 
 The ground truth is written to the folder `_truth/`, which every reader ignores. The settings are stored in
 `_truth/synth.json`. Every file gets its final name by an atomic rename, and an existing file is kept. So the same
-command resumes an interrupted run.
+command resumes an interrupted run. The settings and the ground truth contain digests of themselves; a clip whose ground
+truth is damaged is drawn again.
 """
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
@@ -18,12 +18,13 @@ from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from embedded_corpus.layouts import TRUTH, layout
+from embedded_corpus.layouts import TRUTH, layout, read_truth
 from embedded_corpus.plan import CorpusPlan
-from talking_face.files import STRAY, read_json, write_text
+from talking_face.files import STRAY
 from talking_face.names import counted
 from talking_face.progress import Progress
 from talking_face.reasons import UserError
+from talking_face.sealed import Damaged, discard, read_sealed_json, write_sealed_json
 from talking_face.threads import limit_threads
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def write_corpus(plan: CorpusPlan, out: str | Path, *, workers: int = 2, quiet: 
         raise UserError("workers: 0 or more")
     specs = plan.specs(tree, size)
     _claim(out, plan.settings(size))
-    missing = [spec for spec in specs if not all(path.is_file() for path in tree.paths(out, spec))]
+    missing = [spec for spec in specs if not _is_whole(tree.paths(out, spec))]
     with Progress(len(missing), "clips", f"synth {plan.layout}", quiet=quiet) as progress:
         _render_all(plan.layout, out, missing, workers, progress)
     tree.finish(out, specs)
@@ -82,7 +83,7 @@ def _claim(out: Path, settings: dict[str, object]) -> None:
     """
     note = out / TRUTH / "synth.json"
     if note.is_file():
-        before = read_json(note)
+        before = read_sealed_json(note, "delete the folder, or give another")
         if before != settings:
             differ = ", ".join(k for k in settings if before.get(k) != settings[k])
             raise UserError(
@@ -94,7 +95,19 @@ def _claim(out: Path, settings: dict[str, object]) -> None:
         return
     if out.exists() and (not out.is_dir() or any(p.name != TRUTH for p in out.iterdir())):
         raise UserError(f"{out} exists and is not an embedded corpus; give a new or an empty folder")
-    write_text(note, json.dumps(settings, indent=1) + "\n")
+    write_sealed_json(note, settings, indent=1)
+
+
+def _is_whole(paths: Sequence[Path]) -> bool:
+    """Whether all files of a clip exist, and its ground truth is not damaged. A damaged ground truth is deleted."""
+    if not all(path.is_file() for path in paths):
+        return False
+    try:
+        read_truth(paths[-1])
+    except Damaged as error:
+        discard(error)
+        return False
+    return True
 
 
 def _render_all(name: str, out: Path, specs: list[ClipSpec], workers: int, progress: Progress) -> None:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import importlib
 import io
-import json
 import tarfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from talking_face.files import write_bytes, write_text
+from talking_face.files import write_bytes
 from talking_face.reasons import UserError
+from talking_face.sealed import read_sealed_json, write_sealed_json
 
 if TYPE_CHECKING:
     from embedded_corpus.clip import ClipSpec
@@ -59,8 +59,13 @@ def write_once(path: Path, data: bytes) -> None:
 
 
 def write_truth(path: Path, truth: Mapping[str, object]) -> None:
-    """Writes the ground truth of a clip as JSON."""
-    write_text(path, json.dumps(truth, separators=(",", ":"), sort_keys=True) + "\n")
+    """Writes the ground truth of a clip as JSON, with a digest of itself."""
+    write_sealed_json(path, truth)
+
+
+def read_truth(path: Path) -> dict[str, Any]:
+    """The ground truth of a clip. Raises Damaged if the file is damaged."""
+    return read_sealed_json(path, "the next `cmet-eval synth` draws the clip again")
 
 
 def tar_of(members: Mapping[str, bytes], form: int, links: Mapping[str, str] | None = None) -> bytes:

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from embedded_corpus.clip import FPS, ClipSpec, render_clip
-from embedded_corpus.layouts import TRUTH, tar_of, write_once, write_truth
+from embedded_corpus.layouts import TRUTH, read_truth, tar_of, write_once, write_truth
 from embedded_corpus.voice import RATE
-from talking_face.files import read_json, write_text
+from talking_face.files import write_text
 from talking_face.media import iter_frames, read_audio
 from talking_face.media.writing import Encoding, write_audio, write_video
 
@@ -162,7 +162,7 @@ def _add_mislabelled(odd: _OddFolder, wav: bytes, tar: bytes) -> None:
 
 def _row(out: Path, spec: ClipSpec) -> dict[str, str]:
     video, truth = paths(out, spec)
-    known = read_json(truth)
+    known = read_truth(truth)
     return {
         "file": video.name,
         "speaker": spec.speaker,

@@ -10,7 +10,6 @@ from __future__ import annotations
 import csv
 import gzip
 import io
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice, repeat
@@ -19,9 +18,9 @@ from pathlib import Path
 import numpy as np
 
 from cmet_pipelines.splits import presets
-from embedded_corpus.clip import ClipSpec, ClipTruth, Performance, perform, renderer, truth
+from embedded_corpus.clip import ClipSpec, Performance, perform, renderer, truth
 from embedded_corpus.identity import get_identity, key_seed
-from embedded_corpus.layouts import TRUTH, write_once, write_truth
+from embedded_corpus.layouts import TRUTH, read_truth, write_once, write_truth
 from embedded_corpus.voice import RATE
 from talking_face.emotions import DATASET_LABELS
 from talking_face.files import write_text
@@ -327,8 +326,7 @@ class _Row:
 
 
 def _row(out: Path, spec: ClipSpec) -> _Row:
-    known: ClipTruth = json.loads(paths(out, spec)[-1].read_text(encoding="utf-8"))
-    text = known["text"].replace("'", "’")
+    text = read_truth(paths(out, spec)[-1])["text"].replace("'", "’")
     return _Row(*_key(spec), text, spec.speaker, _LABELS[spec.emotion], spec.seconds)
 
 

@@ -15,6 +15,7 @@ from embedded_corpus.plan import CorpusPlan, clip_specs
 from embedded_corpus.writing import write_corpus
 from talking_face.media.reading import probe
 from talking_face.reasons import UserError
+from talking_face.sealed import Damaged
 from tests.models import models
 
 SMALL = CorpusPlan("mead", speakers=2, size="320x180", seconds=0.5, only=("/angry/level_1",))
@@ -36,7 +37,7 @@ def test_every_emotional_clip_has_a_neutral_one_of_the_same_sentence() -> None:
     assert len(one) == 32 and sum(s.level == 3 for s in one) == 14 and sum(s.emotion == "neutral" for s in one) == 4
 
 
-def test_same_bytes_with_other_workers_and_after_an_interruption(tmp_path: Path) -> None:
+def test_same_bytes_with_other_workers_and_after_an_interruption(tmp_path: Path, capsys) -> None:
     a, b = tmp_path / "a", tmp_path / "b"
     assert write_corpus(SMALL, a, workers=2, quiet=True).written == 2
     write_corpus(SMALL, b, workers=0, quiet=True)
@@ -47,6 +48,17 @@ def test_same_bytes_with_other_workers_and_after_an_interruption(tmp_path: Path)
     (b / "W901/video/front/angry/level_1/.002.77.part.mp4").write_bytes(b"half")
     assert write_corpus(SMALL, b, workers=0, quiet=True).written == 1
     assert hashes(b) == first
+    # A damaged ground truth is made again; damaged settings are named.
+    truth, note = b / "_truth/M901/front/angry/level_1/002.json", b / "_truth/synth.json"
+    for bad in (truth.read_bytes().replace(b"angry", b"angrz"), b"", b"null"):
+        truth.write_bytes(bad)
+        assert write_corpus(SMALL, b, workers=0, quiet=True).written == 1 and hashes(b) == first
+        assert f"{truth} is damaged (" in capsys.readouterr().err
+    for bad in (note.read_bytes().replace(b"320", b"328"), b"{}", b"[1]", b"\xff"):
+        note.write_bytes(bad)
+        with pytest.raises(Damaged, match=r"synth\.json is damaged .*delete the folder"):
+            write_corpus(SMALL, b, workers=0, quiet=True)
+    note.write_bytes((a / "_truth/synth.json").read_bytes())
     with pytest.raises(UserError, match="other settings \\(seed\\)"):
         write_corpus(replace(SMALL, seed=1), b, quiet=True)
 
