@@ -73,7 +73,8 @@ def fit(stage: Stage, out: Path, options: TrainOptions | None = None, provenance
             if run.main:
                 run.check_places()
             state = run.unfinished.restore(run.learner, trained_on, run.main) if options.resume else None
-            with _explained(stage.name, run.unfinished):
+            # Twice, because torch's handler of dead workers can raise a second time, while the first error is handled.
+            with _explained(stage.name, run.unfinished), _explained(stage.name, run.unfinished):
                 card = run.train(state, trained_on)
         elif run.main and not options.quiet:
             run.say("trained before with these settings; --fresh trains it again")
