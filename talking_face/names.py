@@ -163,15 +163,23 @@ def storable(text: str, most: int = 1000, folders: Iterable[Path] = ()) -> str:
     Args:
         text: a message, a note or a title.
         most: maximum number of characters; the rest is cut.
-        folders: folders that the text can name, also relative ones and ones whose names have spaces.
+        folders: folders that the text can name, also relative ones and ones whose names have spaces. The home folder
+            and the current folder are added.
 
     Example:
         >>> storable("cannot read\\n /home/me/a.mp4")
         'cannot read a.mp4'
     """
-    for folder in map(str, folders):
-        text = text.replace(f"{folder}/", "") if folder not in (".", "/") else text
+    for folder in sorted({*map(str, folders), *_own_folders()} - {".", "/"}, key=len, reverse=True):
+        text = text.replace(f"{folder}/", "")
     return printable(" ".join(without_folders(text).split()))[:most].strip()
+
+
+def _own_folders() -> set[str]:
+    try:
+        return {str(Path.home()), str(Path.cwd())}
+    except (RuntimeError, OSError):  # the user has no home folder, or the current folder was removed
+        return set()
 
 
 def did_you_mean(name: str, known: Iterable[str], at_most: int = 1) -> str:

@@ -79,6 +79,19 @@ def generate_pair(job: GenerationJob) -> None:
         ClipError: the method failed (reason `method-failed`, with the method's message), or a file could not be read or
             written.
     """
+    try:
+        _generate(job)
+    except ClipError as error:
+        raise ClipError(error.reason, storable(error.detail, folders=_folders(job))) from None
+
+
+def _folders(job: GenerationJob) -> tuple[Path, ...]:
+    """The folders that a message of the method or the suite can name."""
+    own = (Path(job.method).parent,) if job.method.endswith(".toml") else ()
+    return (Path(job.video).parent, Path(job.record).parent, Path(job.data), *own)
+
+
+def _generate(job: GenerationJob) -> None:
     shards = open_shards(job.data)
     stopwatch, warm = Stopwatch(), job.method in warm_methods
     method, case, frames = _call_method(job, shards, stopwatch)
@@ -94,7 +107,7 @@ def generate_pair(job: GenerationJob) -> None:
         codec=CODEC,
         n_frames=len(frames),
         n_frames_wanted=job.n_frames,
-        notes=[storable(note, folders=(path.parent, Path(job.data))) for note in case.notes],
+        notes=[storable(note, folders=_folders(job)) for note in case.notes],
         video_sha256=sha256_of(path),
         timing=Timing(stopwatch.seconds, stopwatch.reading, warm, hardware(), job.workers),
     )
