@@ -25,7 +25,7 @@ from cmet_eval.runs.metrics import Scoring
 from cmet_eval.runs.plan import Plan, check_request, plan_run
 from cmet_eval.runs.result_rows import Loss
 from cmet_eval.runs.score_submissions import Scored, score_submissions
-from cmet_eval.runs.submissions import Submission, video_name
+from cmet_eval.runs.submissions import Submission, check_video_pattern
 from cmet_eval.runs.timing import Aitv, summarize
 from cmet_pipelines.shards import ShardSet
 from talking_face.execution.options import RunOptions
@@ -188,7 +188,7 @@ def score(
 
 def _check_submission(submission: Submission, shards: ShardSet) -> None:
     """Raises UserError if the videos do not belong to these shards and to the rules of this setting."""
-    pair_list, setting, videos, pattern = submission.pairs, submission.setting, submission.videos, submission.pattern
+    pair_list, setting, videos = submission.pairs, submission.setting, submission.videos
     if pair_list.data_digest != shards.digest:
         raise UserError(
             f"the pairs were drawn from data {pair_list.data_digest[:12]}, but {shards.folder} is "
@@ -198,12 +198,7 @@ def _check_submission(submission: Submission, shards: ShardSet) -> None:
         raise UserError(f"the pairs follow other rules of {setting.name} ({pair_list.rules}) than this suite has")
     if not videos.is_dir():
         raise UserError(f"no folder {videos}")
-    try:
-        names = {video_name(pattern, pair_id) for pair_id in ("x", "y")}
-    except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
-        raise UserError(f"--pattern {pattern!r} may only hold {{pair}} and {{pair_id}} ({error})") from None
-    if len(names) < 2:
-        raise UserError(f"--pattern {pattern!r} names one file for all pairs; it needs {{pair}} or {{pair_id}}")
+    check_video_pattern(submission.pattern)
     if submission.name in catalogue():
         raise UserError(f"{submission.name} is a method of the catalogue; give your videos another --method-name")
     if not any(submission.video(pair).exists() for pair in pair_list.pairs):

@@ -12,7 +12,7 @@ from pathlib import Path
 from cmet_eval.protocol.pairs import PairList, pair_file_name
 from cmet_eval.protocol.setting import Setting, get_setting
 from talking_face.clip import Pair
-from talking_face.names import check_label, check_name
+from talking_face.names import check_label, check_name, check_pattern, printable
 from talking_face.reasons import ClipError, UserError
 
 
@@ -75,6 +75,18 @@ def from_elsewhere(
         raise UserError(str(error)) from None
     command = f"cmet-eval score --videos VIDEOS --pairs {setting.name}.parquet --data DATA --method-name {name}"
     return Submission(method, setting, pair_list, videos, pattern, command=command)
+
+
+def check_video_pattern(pattern: str) -> None:
+    """Raises UserError if `pattern` is not a form for `video_name`: a path inside the folder of the videos."""
+    try:
+        check_pattern(pattern, ("pair", "pair_id"))
+    except ValueError as error:
+        raise UserError(f"--pattern: {error}") from None
+    if "{pair}" not in pattern and "{pair_id}" not in pattern:
+        raise UserError(
+            f"--pattern {printable(pattern)!r} names one file for all pairs; it needs {{pair}} or {{pair_id}}"
+        )
 
 
 def video_name(pattern: str, pair_id: str) -> str:

@@ -14,7 +14,7 @@ from cmet_eval.protocol.pair_files import read_pairs
 from cmet_eval.protocol.pairs import PairList
 from cmet_eval.runs.records import StoredScore, usable_scores
 from cmet_eval.runs.score import Expected, Job
-from cmet_eval.runs.submissions import video_name
+from cmet_eval.runs.submissions import check_video_pattern, video_name
 from cmet_leaderboards.grid import ABSENT, Grid, grids
 from cmet_leaderboards.results import Results
 from cmet_metrics.base import Metric
@@ -119,6 +119,7 @@ def verify(
         UserError: the result rows belong to other shards or pair lists, or there is no scored video to check.
     """
     sampling, options = sampling or Sampling(), options or RunOptions()
+    check_video_pattern(pattern)
     shards = ShardSet(data)
     files = with_hashes(files or ModelFiles.from_environment(data))
     checks: list[Check] = []
