@@ -304,6 +304,12 @@ KINDS = (
     Kind("options", ("setting.toml",), (("OPTIONS",),), (DATA, "run", "made", "media", "pairs.parquet"), False, 4),
 )
 
+SMALL = "small"  # --kind small: the kinds that need no training and no run, for the tests of the project
+SMALL_KINDS = (
+    *("setting", "rows of a setting", "method", "settings of preprocessing", "labels", "list of clips", "numbering"),
+    *("tables of datasets", "values"),
+)
+
 # A command with the option whose value is damaged at its end.
 OPTIONS: tuple[tuple[str, ...], ...] = (
     *(("pairs", "neutral-base", "--data", DATA, "-o", "out/p.parquet", f"--{name}") for name in ("max-pairs", "seeds")),
@@ -382,10 +388,10 @@ def _not_large(path: Path, rng: random.Random) -> Damage:
 class World:
     """The valid example, and the folder in which every try gets its copy. An existing example is used again."""
 
-    def __init__(self, template: Path, place: Path) -> None:
+    def __init__(self, template: Path, place: Path, small: bool = False) -> None:
         self.template, self.place = template, place
         if not template.exists():
-            write_world(template)
+            write_world(template, small)
 
     def attempt(self, kind: Kind, seed: str) -> tuple[Ended, int, Damage, str]:
         """One try: (how the command ended, number of orphans, the damage, what was written where it must not be)."""
@@ -450,7 +456,7 @@ def _listing(folder: Path) -> dict[str, tuple[int, int]]:
 
 def schedule(tries: int, seed: int, only: str | None) -> Iterator[tuple[Kind, str]]:
     """The kind and the seed of every try."""
-    kinds = [kind for kind in KINDS if only in (None, kind.name)]
+    kinds = [kind for kind in KINDS if only in (None, kind.name) or (only == SMALL and kind.name in SMALL_KINDS)]
     total = sum(kind.weight for kind in kinds)
     for kind in kinds:
         for number in range(max(1, round(tries * kind.weight / total))):
@@ -472,7 +478,7 @@ def judge(tally: Tally, kind: Kind, ended: Ended, orphans: int, done: Damage, mi
         tally.fault("silently_wrong", f"{example}: accepted")
 
 
-def preload() -> None:
+def preload(small: bool) -> None:
     """Imports what the commands import, so that a fork need not do it."""
     import importlib
 
@@ -480,14 +486,18 @@ def preload() -> None:
     from talking_face.threads import limit_threads
 
     limit_threads(1)
-    for name in COMMANDS:
+    for name in ("pairs", "preprocess", "baselines", "calibrate") if small else COMMANDS:
         importlib.import_module(f"cmet_eval.commands.{name}")
     for name in (
-        *("cmet_eval.runs.evaluate", "cmet_eval.reports.comparison", "cmet_eval.reports.gallery", "scipy.stats"),
-        *("cmet_eval.study.make", "cmet_eval.study.analysis", "cmet_eval.calibration.calibrate", "distributed"),
-        *("cmet_leaderboards.board", "cmet_baselines.published", "cmet_reference.cmet.train", "krippendorff"),
-        *("cmet_reference.cem_net.train", "cmet_reference.methods", "accelerate", "matplotlib.pyplot", "mediapipe"),
-        *("cmet_eval.reports.emotion_proportion", "cmet_eval.runs.export", "cmet_reference.evaluators.train"),
+        ()
+        if small
+        else (
+            *("cmet_eval.runs.evaluate", "cmet_eval.reports.comparison", "cmet_eval.reports.gallery", "scipy.stats"),
+            *("cmet_eval.study.make", "cmet_eval.study.analysis", "cmet_eval.calibration.calibrate", "distributed"),
+            *("cmet_leaderboards.board", "cmet_baselines.published", "cmet_reference.cmet.train", "krippendorff"),
+            *("cmet_reference.cem_net.train", "cmet_reference.methods", "accelerate", "matplotlib.pyplot", "mediapipe"),
+            *("cmet_eval.reports.emotion_proportion", "cmet_eval.runs.export", "cmet_reference.evaluators.train"),
+        )
     ):
         importlib.import_module(name)
 
@@ -497,16 +507,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tries", type=int, default=3000)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--kind", choices=[kind.name for kind in KINDS])
+    parser.add_argument("--kind", choices=[SMALL, *(kind.name for kind in KINDS)])
     parser.add_argument("--only", type=int, help="the number of one try of --kind; its output is printed")
     parser.add_argument("--world", type=Path, help="keep the valid examples in this folder, and use them again")
     parser.add_argument("--json", type=Path, help="also write the table and the examples to this file")
     options = parser.parse_args(arguments)
-    preload()
+    small = options.kind == SMALL
+    preload(small)
     root = Path(tempfile.mkdtemp(prefix="hostile-structured-"))
     started, tallies = time.monotonic(), {}
     try:
-        world = World((options.world or root / "world").resolve(), root / "try")
+        world = World((options.world or root / "world").resolve(), root / "try", small)
         if options.only is not None:
             kind = next(kind for kind in KINDS if kind.name == options.kind)
             ended, orphans, done, misplaced = world.attempt(kind, f"{options.seed}:{kind.name}:{options.only}")
