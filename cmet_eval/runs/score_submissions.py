@@ -20,13 +20,14 @@ from cmet_eval.runs.submissions import Submission
 from cmet_leaderboards.results import ResultRow, write_results
 from cmet_metrics.base import Metric
 from cmet_pipelines.shards import ShardSet
+from talking_face.execution.messages import DAMAGED
 from talking_face.execution.options import RunOptions
 from talking_face.execution.workers import Task, TaskResult, run_tasks
 from talking_face.files import sha256_of
 from talking_face.names import storable
 from talking_face.pretrained.model_files import ModelFiles
 from talking_face.progress import Progress
-from talking_face.reasons import ClipError, Reason
+from talking_face.reasons import ClipError, Reason, UserError
 
 _GROUP = 16  # largest number of videos per task; all videos of a task have the same ground truth
 
@@ -171,8 +172,13 @@ def _score_jobs(
 
 
 def _after(group: list[Job], result: TaskResult) -> tuple[dict[str, ClipError], list[list[Job]]]:
-    """The failures of a finished task, by scoring key, and new groups of the videos that the task did not reach."""
+    """The failures of a finished task, by scoring key, and new groups of the videos that the task did not reach.
+
+    Raises UserError if a stored file that the videos need is damaged.
+    """
     if result.error is None:
+        if damaged := [detail for code, detail in result.value.values() if code == DAMAGED]:
+            raise UserError(damaged[0])
         return {key: ClipError(Reason(code), detail) for key, (code, detail) in result.value.items()}, []
     undone = [job for job in group if not _is_scored(job)]
     if len(undone) > 1 and result.stage not in {job.key for job in undone}:

@@ -5,7 +5,7 @@ flat, and how long does it take?
 
 The pairs are C-MET's rows on MEAD, drawn from 1,200 clips of four frames of 64 px, written as shards by the suite's own
 writer. Nothing is generated: each method's video is encoded once and linked to every pair, so that each of the 13,716
-is scored against a ground truth of its own, by PSNR. One Dask worker is killed at a quarter of the scores, the whole
+is scored against a ground truth of its own, by PSNR. One worker is killed at a quarter of the scores, the whole
 run at half; a second run finishes. Then the board is built. Prints, for each eighth of a run's scores, the largest sum
 of proportional set sizes of the process tree.
 """
@@ -185,7 +185,7 @@ def own_mib(pid: int) -> float:
 
 
 def kill_worker(pid: int) -> bool:
-    """Kill one Dask worker below the process: a child that has a child of its own, which does the work."""
+    """Kill one worker below the process: a guard, whose child does the work and is ended with it."""
     workers = [child for child in psutil.Process(pid).children() if child.children()]
     if workers:
         workers[0].kill()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from cmet_leaderboards.results import read_results
 from cmet_pipelines.shards import ShardSet
 from talking_face.execution.options import RunOptions
 from talking_face.media.writing import Encoding, write_video
+from talking_face.reasons import UserError
 
 METRIC = """
 import os, time
@@ -80,6 +82,27 @@ def test_a_bad_video_loses_only_its_own_scores(shards: Path, tmp_path: Path, mon
     }
     assert "after 10 s" in rows.at["hangs", "detail"] and "1.5 GB" in rows.at["grows", "detail"]
     assert "exit status 7" in rows.at["dies", "detail"]
+
+
+def test_a_damaged_shard_stops_scoring_with_one_line(shards: Path, tmp_path: Path) -> None:
+    shutil.copytree(shards, tmp_path / "shards")
+    data, setting = ShardSet(tmp_path / "shards"), get_setting("neutral-base")
+    drawn = draw_from_shards(data, setting, Draw(max_pairs=4, seeds=1))
+    template = from_elsewhere(tmp_path, replace(drawn, pairs=drawn.pairs[:1]), {"name": "x", "revision": "1"})
+    submission = _submission("mine", 90, template, tmp_path / "videos")
+    for shard in (tmp_path / "shards" / "shards").iterdir():
+        content = bytearray(shard.read_bytes())
+        for place in range(1000, len(content) * 3 // 4, 1000):  # in every clip
+            content[place] ^= 1
+        shard.write_bytes(content)
+    scoring = Scoring(["psnr"])
+    files = scoring.model_files(shards)
+    metrics = {setting.name: scoring.in_setting(setting, files)}
+    with pytest.raises(UserError, match="is damaged") as error:
+        score_submissions(
+            [submission], metrics, scoring, data, tmp_path / "out", RunOptions(workers=1, quiet=True), files
+        )
+    assert "\n" not in str(error.value)
 
 
 def test_the_default_deadline_follows_from_the_length() -> None:
