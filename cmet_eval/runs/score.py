@@ -26,7 +26,7 @@ from talking_face.execution.messages import Failure
 from talking_face.execution.stage import allow_seconds, enter_stage
 from talking_face.files import unchanged
 from talking_face.media import Limits, probe, read_frames, read_sound
-from talking_face.media.reading import AUDIO_RATE, Sound
+from talking_face.media.reading import AUDIO_RATE, Sound, VideoInfo
 from talking_face.media.sound import is_nearly_silent, level
 from talking_face.names import storable
 from talking_face.pretrained.model_files import ModelFiles
@@ -34,10 +34,12 @@ from talking_face.reasons import ClipError, Reason
 from talking_face.signature import digest
 
 FPS = 25.0
-# The rule for a video that differs from its ground truth in frame rate or size. It is part of the scoring key.
-FRAME_RULE = "fps:nearest-25,size:as-is"
+# The rule for a video that differs from its ground truth in frame rate, size or pixel shape. It is part of the scoring
+# key.
+FRAME_RULE = "fps:nearest-25,size:as-is,pixels:square"
 # A video that is longer than twice its ground truth plus 10 s is not decoded.
 _MAX_RATIO, _MORE_S = 2, 10.0
+_MAX_BYTES = 2 << 30  # of the frames of one video; 10 s at 256x256 px take 50 MB
 _SOUND_TOLERANCE_S = 0.2  # a larger difference between the lengths of sound and picture is noted
 _NO_LABELS = Labels()
 _START_S = 120.0  # s of a deadline for loading networks, which takes 10 s, and much longer from a network disk
@@ -163,7 +165,7 @@ def _video_scores(job: Job, data: str, files: ModelFiles) -> VideoScores:
         if abs(info.video.fps - FPS) > 0.01:
             notes.append(f"resampled from {info.video.fps:g} to {FPS:g} frames/s, nearest frame")
         notes += info.video.notes
-        scores = _scores(path, job.expected, data, metrics, notes)
+        scores = _scores(path, info.video, job.expected, data, metrics, notes)
     except ClipError as error:
         scores = [_stored(metric.key, Score.missing(error.reason, error.detail)) for metric in metrics]
     folders = (path.parent, Path(data))
@@ -173,23 +175,19 @@ def _video_scores(job: Job, data: str, files: ModelFiles) -> VideoScores:
 
 
 def _scores(
-    path: Path, expected: Expected, data: str, metrics: Sequence[Metric], notes: list[str]
+    path: Path, video: VideoInfo, expected: Expected, data: str, metrics: Sequence[Metric], notes: list[str]
 ) -> list[StoredScore]:
     target = _target(data, expected.ground_truth_clip) if expected.ground_truth_clip is not None else None
+    wrong_size = _size_fault(path.name, (video.height, video.width), target)
+    if wrong_size and all(metric.needs_target for metric in metrics):
+        return [_stored(metric.key, wrong_size) for metric in metrics]
     limits = limits_for(None if target is None else len(target.frames) / FPS)
     frames = read_frames(path, FPS, limits)
-    audio = _audio(path, limits, len(frames), notes) if any(metric.needs_audio for metric in metrics) else None
-    wrong_size = None
-    if target is not None and frames.shape[1:3] != target.frames.shape[1:3]:
-        (h, w), (gh, gw) = frames.shape[1:3], target.frames.shape[1:3]
-        wrong_size = Score.missing(
-            Reason.SIZE_MISMATCH,
-            f"{path.name} is {w}x{h}, the ground truth {gw}x{gh}; videos are scored as they are, so write that size",
-        )
+    wrong_size = _size_fault(path.name, frames.shape[1:3], target)
     pred = Sample(
         frames,
         fps=FPS,
-        audio=audio,
+        audio=_audio(path, limits, len(frames), notes) if any(metric.needs_audio for metric in metrics) else None,
         name=path.name,
         labels=expected.labels,
         reference=_reference(data, expected.reference_clip, expected.reference_frames)
@@ -200,6 +198,17 @@ def _scores(
         _stored(metric.key, wrong_size) if wrong_size and metric.needs_target else _score(metric, pred, target)
         for metric in metrics
     ]
+
+
+def _size_fault(name: str, size: tuple[int, ...], target: Sample | None) -> Score | None:
+    """The score of a video whose (height, width) differs from the ground truth's; None if the sizes are equal."""
+    if target is None or size == target.frames.shape[1:3]:
+        return None
+    (h, w), (gh, gw) = size, target.frames.shape[1:3]
+    return Score.missing(
+        Reason.SIZE_MISMATCH,
+        f"{name} is {w}x{h}, the ground truth {gw}x{gh}; videos are scored as they are, so write that size",
+    )
 
 
 def _score(metric: Metric, pred: Sample, target: Sample | None) -> StoredScore:
@@ -240,7 +249,8 @@ def _reference(data: str, clip_id: str, frames: tuple[int, ...]) -> Sample:
 
 def limits_for(seconds: float | None) -> Limits:
     """The limits of the video of a pair. `seconds`: length of the ground truth, or None if it is not known."""
-    return Limits() if seconds is None else Limits(seconds=_MAX_RATIO * seconds + _MORE_S)
+    limits = Limits(frame_bytes=_MAX_BYTES)
+    return limits if seconds is None else replace(limits, seconds=_MAX_RATIO * seconds + _MORE_S)
 
 
 def _audio(path: Path, limits: Limits, n_frames: int, notes: list[str]) -> np.ndarray | None:

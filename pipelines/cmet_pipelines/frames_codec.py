@@ -23,6 +23,9 @@ import numpy as np
 import numpy.typing as npt
 from av.video.stream import VideoStream
 
+from talking_face.media.container import demuxer_options
+from talking_face.media.limits import LIMITS
+
 Frames = npt.NDArray[np.uint8]
 
 DEFAULT_CODEC = "jpeg-q97"
@@ -175,7 +178,7 @@ def _decode_video(data: bytes, indices: Sequence[int] | None) -> Frames:
 
     If the next index is less than 12 frames ahead, all frames up to this index are decoded, because a seek is slower.
     """
-    with av.open(io.BytesIO(data), "r") as source:
+    with av.open(io.BytesIO(data), "r", options=demuxer_options(LIMITS)) as source:
         stream = source.streams.video[0]
         stream.thread_count = 1
         if indices is None:

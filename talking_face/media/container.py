@@ -42,14 +42,9 @@ def open_container(source: Source, limits: Limits) -> Iterator[InputContainer]:
     Raises ClipError: not-media, truncated, or a reason of `open_source`.
     """
     source = as_source(source)
-    options = {
-        "format_whitelist": ",".join(_DEMUXERS),
-        "protocol_whitelist": "none",  # the source is read through a file object, which needs no protocol of FFmpeg
-        "max_pixels": str(limits.pixels),  # also for the frames that FFmpeg decodes to find out the stream's parameters
-    }
     with open_source(source) as file:
         try:
-            container = av.open(file, "r", options=options, metadata_errors="ignore")
+            container = av.open(file, "r", options=demuxer_options(limits), metadata_errors="ignore")
         except MEDIA_ERRORS as error:
             file.seek(0)
             if file.read(12)[4:8] in (b"ftyp", b"moov", b"mdat"):
@@ -58,6 +53,15 @@ def open_container(source: Source, limits: Limits) -> Iterator[InputContainer]:
             raise ClipError(Reason.NOT_MEDIA, f"{source} is not audio or video ({message(error)})") from None
         with container:
             yield container
+
+
+def demuxer_options(limits: Limits) -> dict[str, str]:
+    """Options of `av.open` for a file object: only self-contained containers, and no other file or address."""
+    return {
+        "format_whitelist": ",".join(_DEMUXERS),
+        "protocol_whitelist": "none",  # a file object needs no protocol of FFmpeg
+        "max_pixels": str(limits.pixels),  # also for the frames that FFmpeg decodes to find out the stream's parameters
+    }
 
 
 def picture_track(container: InputContainer) -> VideoStream | None:

@@ -34,6 +34,8 @@ from talking_face.pretrained import trained_evaluators
 from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import Reason
 from tests.cmet_eval.conftest import make_record, write_shard_set
+from tests.hostile import media_clips as clips
+from tests.hostile.media_clips import Recipe
 from tests.metrics.by_key import by_key
 
 PAIR = Pair(
@@ -142,6 +144,22 @@ def test_a_pair_without_a_ground_truth_has_the_scores_that_need_none(shards: Pat
         scores = score_video(job, str(shards), ModelFiles()).by_metric
         assert [scores[key].reason for key in keys] == [why, None, why, None]
         assert scores["jitter:output"].value > 1 and scores["ea:fer"].n == 4
+
+
+def test_a_video_that_is_too_long_jumps_or_changes_its_size_is_one_reason(shards: Path, tmp_path: Path) -> None:
+    """The ground truth has 12 frames of 64 px. Without limits, the gap of 20 minutes takes 6 GB at 256 px."""
+    plain = Recipe(face(12, 64))
+    stream = replace(plain, suffix="ts", codec="mpeg2video")
+    clips.write(tmp_path / "gap.mp4", replace(plain, times=[*(k / 25 for k in range(11)), 1200.0]))
+    clips.write(tmp_path / "long.mp4", replace(plain, frames=face(500, 64)))
+    for name, frames in (("a", face(12, 64)), ("b", face(12, 32))):
+        clips.write(tmp_path / name, replace(stream, frames=frames))
+    (tmp_path / "sizes.ts").write_bytes((tmp_path / "a").read_bytes() + (tmp_path / "b").read_bytes())
+    for name, why in (("gap.mp4", "decode-error"), ("long.mp4", "too-long"), ("sizes.ts", "decode-error")):
+        path = tmp_path / name
+        job = Job("k", str(path), sha256_of(path), Expected("clips/A/happy/1"), str(tmp_path / "x.json"), ("psnr",))
+        (score,) = score_video(job, str(shards), ModelFiles()).scores
+        assert score.reason == why and name in score.detail, score
 
 
 BROKEN = """
