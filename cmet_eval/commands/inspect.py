@@ -25,7 +25,7 @@ _LABEL = 18  # px; height of the text below each row
 def inspect(
     out: Annotated[Path, typer.Argument(help="Folder that preprocess wrote.")],
     clips: Annotated[int, typer.Option(min=0, help="Clips on the contact sheet, spread over the set.")] = 24,
-    frames: Annotated[int, typer.Option(min=1, help="Frames of each, spread over the clip.")] = 4,
+    frames: Annotated[int, typer.Option(min=1, max=1000, help="Frames of each, spread over the clip.")] = 4,
     verify: Annotated[
         bool, typer.Option("--verify", help="Check every byte of the stored files; about 1 s per GB.")
     ] = False,

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-Workers = Annotated[int, typer.Option("--workers", min=1, help="worker processes")]
-WorkersOrNone = Annotated[int, typer.Option("--workers", min=0, help="processes; 0: in this one, without limits")]
+MOST_WORKERS = 1024  # processes
+
+
+def finite(value: float | None) -> float | None:
+    """The value of an option. Raises BadParameter for NaN and infinity: every comparison with NaN is false."""
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter("it should be a finite number")
+    return value
+
+
+Workers = Annotated[int, typer.Option("--workers", min=1, max=MOST_WORKERS, help="worker processes")]
+WorkersOrNone = Annotated[
+    int, typer.Option("--workers", min=0, max=MOST_WORKERS, help="processes; 0: in this one, without limits")
+]
 Scheduler = Annotated[
     str | None, typer.Option("--scheduler", help="a running Dask scheduler, tls://HOST:PORT or tcp://HOST:PORT")
 ]
@@ -17,12 +30,15 @@ Memory = Annotated[
     typer.Option(
         "--memory",
         min=0.1,
+        callback=finite,
         help="GB of memory that each worker process may take; default: 80% of the machine's, for all workers",
     ),
 ]
 Deadline = Annotated[
     float | None,
-    typer.Option("--deadline", min=0.1, help="seconds for one video; default: follows from its length"),
+    typer.Option(
+        "--deadline", min=0.1, callback=finite, help="seconds for one video; default: follows from its length"
+    ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="no progress")]
 ShardSetFolder = Annotated[Path, typer.Option("--data", help="folder that cmet-eval preprocess wrote")]
@@ -45,7 +61,7 @@ Profile = Annotated[
 MaxPairs = Annotated[
     int | None, typer.Option("--max-pairs", min=1, help="a balanced subset of this size, for each setting")
 ]
-Seeds = Annotated[int | None, typer.Option("--seeds", min=1, help="number of seeds; default: the setting's")]
+Seeds = Annotated[int | None, typer.Option("--seeds", min=1, max=1000, help="number of seeds; default: the setting's")]
 Split = Annotated[str | None, typer.Option("--split", help="draw from this split; 'all' takes every clip")]
 ResultRows = Annotated[Path, typer.Option("--results", help="folder of result rows; searched in depth")]
 BandsFile = Annotated[

@@ -12,6 +12,7 @@ from typing import Annotated, get_type_hints
 import typer
 from pydantic.fields import FieldInfo
 
+from cmet_eval.commands.options import MOST_WORKERS, finite
 from cmet_pipelines.configure import Value, configure, read_config, reader_fields
 from cmet_pipelines.frames_codec import LOSSLESS_CODEC
 from cmet_pipelines.preprocess import PreprocessSummary, Selection
@@ -34,7 +35,9 @@ class CommandOptions:
     config: Annotated[
         Path | None, typer.Option(help="TOML file of settings and reader options; the command line wins over it.")
     ] = None
-    workers: Annotated[int, typer.Option(min=0, help="Worker processes; 0: in this process, without limits.")] = 2
+    workers: Annotated[
+        int, typer.Option(min=0, max=MOST_WORKERS, help="Worker processes; 0: in this process, without limits.")
+    ] = 2
     scheduler: Annotated[
         str | None, typer.Option(help="A running Dask scheduler, tls://HOST:PORT or tcp://HOST:PORT.")
     ] = None
@@ -42,6 +45,7 @@ class CommandOptions:
         float | None,
         typer.Option(
             min=0.1,
+            callback=finite,
             help="GB of memory that each worker process may take; default: 80% of the machine's, for all workers.",
         ),
     ] = None
@@ -56,7 +60,8 @@ class CommandOptions:
         typer.Option(help="Compare every byte of finished shards with their digests (1 s per GB), or only sizes."),
     ] = True
     allow_failures: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of clips that may drop before the exit code is 1.")
+        float,
+        typer.Option(min=0, max=1, callback=finite, help="Share of clips that may drop before the exit code is 1."),
     ] = 0.05
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False
 

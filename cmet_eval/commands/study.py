@@ -42,8 +42,10 @@ def study(
     ] = None,
     method: Annotated[list[str] | None, typer.Option(help="make: repeatable; `ground-truth` anchors the scale")] = None,
     design: Annotated[Literal["rating", "pairwise"], typer.Option(help="make: 1 to 5, or which of two")] = "rating",
-    raters: Annotated[int, typer.Option(min=1, help="make: their numbers are 1 to this")] = 30,
-    per_rater: Annotated[int, typer.Option(min=1, help="make: videos (or pairs of videos) a rater sees")] = 64,
+    raters: Annotated[int, typer.Option(min=1, max=10_000, help="make: their numbers are 1 to this")] = 30,
+    per_rater: Annotated[
+        int, typer.Option(min=1, max=10_000, help="make: videos (or pairs of videos) a rater sees")
+    ] = 64,
     pairs: Annotated[int, typer.Option(min=1, help="make: cases shown, at most")] = 16,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     answers: Annotated[Path | None, typer.Option(help="analyse: folder of the raters' .json files")] = None,

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import typer
 
+from cmet_eval.commands.options import MOST_WORKERS, finite
 from talking_face.files import check_writable
 
 
@@ -17,13 +18,13 @@ from talking_face.files import check_writable
 def synth(
     layout: str = typer.Argument(help="mead | crema-d | lrs2 | meld | clips"),
     out: Path = typer.Argument(help="folder to write into"),
-    speakers: int = typer.Option(8, min=1, help="number of speakers"),
-    takes: int = typer.Option(1, min=1, help="multiplies the clips of each speaker (32 at 1)"),
+    speakers: int = typer.Option(8, min=1, max=10_000, help="number of speakers"),
+    takes: int = typer.Option(1, min=1, max=1000, help="multiplies the clips of each speaker (32 at 1)"),
     size: str | None = typer.Option(None, help="picture size: 640x360, 720p, 1080p or WIDTHxHEIGHT; else LAYOUT's own"),
-    seconds: float = typer.Option(2.0, min=0.4, help="length of a clip"),
+    seconds: float = typer.Option(2.0, min=0.4, max=600.0, callback=finite, help="length of a clip"),
     seed: int = typer.Option(0, help="another seed gives other speech and motion"),
     defects: bool = typer.Option(False, "--defects", help="also write the dataset's known defects and damaged files"),
-    workers: int = typer.Option(2, min=1, help="processes"),
+    workers: int = typer.Option(2, min=1, max=MOST_WORKERS, help="processes"),
     quiet: bool = typer.Option(False, "--quiet", help="no progress"),
 ) -> None:
     check_writable(out)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cmet_eval.commands.options import Memory, OwnMetrics, Pattern, Quiet, WorkersOrNone
+from cmet_eval.commands.options import Memory, OwnMetrics, Pattern, Quiet, WorkersOrNone, finite
 from talking_face.execution.options import RunOptions
 
 
@@ -22,8 +22,10 @@ def verify(
         list[Path] | None, typer.Option(help="pair lists; default: those in pairs/, in the same folder")
     ] = None,
     method: Annotated[str | None, typer.Option(help="only this one")] = None,
-    share: Annotated[float, typer.Option(min=0.0, max=1.0, help="of each method's videos in each setting")] = 0.05,
-    seed: Annotated[int, typer.Option(help="of the draw of videos")] = 0,
+    share: Annotated[
+        float, typer.Option(min=0.0, max=1.0, callback=finite, help="of each method's videos in each setting")
+    ] = 0.05,
+    seed: Annotated[int, typer.Option(min=0, help="of the draw of videos")] = 0,
     pattern: Pattern = "{pair}.mp4",
     workers: WorkersOrNone = 2,
     memory: Memory = None,

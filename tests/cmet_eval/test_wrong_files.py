@@ -6,10 +6,12 @@ import os
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from cmet_baselines.entry import read_entry
 from cmet_baselines.registry import get_method
 from cmet_eval.calibration.answers import read_values
+from cmet_eval.cli import build
 from cmet_eval.protocol.published_lists import read_list
 from cmet_eval.protocol.setting import get_setting
 from cmet_leaderboards.bands import read_bands
@@ -141,3 +143,19 @@ def test_places_that_an_entry_names_are_checked_before_a_run(tmp_path: Path) -> 
         with pytest.raises(UserError) as found:
             get_method(str(tmp_path / name))
         assert str(found.value).replace(str(tmp_path), "PATH") == message
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("preprocess", "clips", "media", "out", "--memory", "inf"),
+        ("preprocess", "clips", "media", "out", "--allow-failures", "nan"),
+        ("score", "--videos", "v", "--pairs", "p", "--data", "d", "--method-name", "m", "--deadline", "inf"),
+        ("verify", "rows", "--videos", "v", "--share", "nan"),
+        ("pairs", "neutral-base", "--data", "d", "-o", "p.csv", "--seeds", "2147483648"),
+        ("run", "--method", "static-reference", "--workers", "2147483648"),
+    ],
+)
+def test_an_option_is_a_finite_number_in_a_range(words: tuple[str, ...]) -> None:
+    result = CliRunner().invoke(build(words[0]), words)
+    assert result.exit_code == 2 and f"Invalid value for '{words[-2]}'" in result.output

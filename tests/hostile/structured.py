@@ -252,9 +252,7 @@ KINDS = (
         False,
         1.5,
     ),
-    Kind(
-        "values of a calibration", ("values.csv",), (("calibrate", "--values", "FILE", "--out", "out"),), (), False, 1.5
-    ),
+    Kind("values", ("values.csv",), (("calibrate", "--values", "FILE", "--out", "out"),), (), False, 1.5),
     Kind(
         "shard set",
         (f"{DATA}/*.parquet", f"{DATA}/dataset.json", f"{DATA}/shards/*.parquet", f"{DATA}/dataset.json"),
@@ -468,7 +466,7 @@ def judge(tally: Tally, kind: Kind, ended: Ended, orphans: int, done: Damage, mi
     example = f"{example}: {done.about}"
     tally.add(ended, example)
     last = next((line for line in reversed(ended.text.strip().splitlines()) if line.startswith("cmet-eval:")), "")
-    if "Traceback" not in ended.text and ("unexpected" in last or "this is a fault of" in last):
+    if "Traceback" not in ended.text and (last.startswith("cmet-eval: unexpected ") or "the traceback is in" in last):
         tally.fault("traceback", f"{example}: {last[:200]}")
     if orphans or misplaced.startswith("left"):
         tally.fault("orphans", f"{example}: {orphans} processes; {misplaced}")
