@@ -21,8 +21,8 @@ from typing import Any
 
 # The top folders' packages were renamed once: `baselines.trivial` became `cmet_baselines.trivial`.
 NEUTRAL = ((re.compile(r"\bcmet_(baselines|leaderboards|metrics|pipelines)\b"), r"\1"),)
-# Fields of JSON and columns of tables that hold a time, a speed, a commit or versions.
-TIMES = {"seconds", "timing", "commit", "samples_per_second", "waiting_share", "versions", "hardware"}
+# Fields of JSON and columns of tables that hold a time, a speed, a commit or versions, and the digest of such a file.
+TIMES = {"seconds", "timing", "commit", "samples_per_second", "waiting_share", "versions", "hardware", "sha256"}
 NOT_RESULTS = ("corpus/_", ".lock", ".log", "records/")  # records hold times; videos and scores are compared themselves
 
 
@@ -89,7 +89,7 @@ def parquet_difference(before: Path, after: Path) -> str:
     if not a.equals(b):
         return "rows differ: " + ", ".join(name for name in a.column_names if not a[name].equals(b[name]))
     x, y = ({k: neutral(v.decode()) for k, v in (t.schema.metadata or {}).items()} for t in (a, b))
-    wrong = sorted(k.decode() for k in x.keys() | y.keys() if x.get(k) != y.get(k))
+    wrong = sorted(k.decode() for k in x.keys() | y.keys() if k != b"sha256" and x.get(k) != y.get(k))
     return f"metadata differs: {', '.join(wrong)}" if wrong else ""
 
 

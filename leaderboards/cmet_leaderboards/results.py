@@ -150,7 +150,8 @@ def write_results(rows: Iterable[ResultRow], folder: Path, record: Mapping[str, 
         part is a digest of all keys, so rows with different keys are never in the same file.
 
     Raises:
-        ValueError: the rows have different keys, or a value that `check_rows` does not allow.
+        ValueError: the rows have different keys.
+        UserError: a row has a value that `check_rows` does not allow, or the existing file holds other rows.
     """
     rows = list(rows)
     keys = {tuple(str(getattr(row, name)) for name in _FILE_KEYS) for row in rows}
@@ -165,7 +166,10 @@ def write_results(rows: Iterable[ResultRow], folder: Path, record: Mapping[str, 
         if videos.get(old.pair_id, old.video_sha256) == old.video_sha256:
             merged.setdefault((old.pair_id, old.signature), old)
     table = _table(merged.values())
-    check_rows(table, SCHEMA, _REQUIRED, _FILE_KEYS)
+    try:
+        check_rows(table, SCHEMA, _REQUIRED, _FILE_KEYS)
+    except (ValueError, pa.ArrowException) as error:
+        raise UserError(f"the rows of {key['method']!r} in {key['setting']!r} cannot be stored: {error}") from None
     write_sealed_table(table.replace_schema_metadata({_META_KEY: canonical_json(dict(record)).encode()}), path)
     return path
 
