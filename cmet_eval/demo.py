@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack
 from dataclasses import replace
-from multiprocessing import get_context
 from pathlib import Path
 
 from cmet_eval.protocol.draw import Draw
@@ -14,6 +15,7 @@ from cmet_pipelines.preprocess import PreprocessSummary, preprocess
 from embedded_corpus.plan import CorpusPlan
 from embedded_corpus.writing import CorpusSummary, write_corpus
 from talking_face.execution.options import RunOptions
+from talking_face.execution.processes import GuardedProcess
 from talking_face.packages import require
 from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import UserError
@@ -75,25 +77,21 @@ def train_networks(folder: Path, methods: Iterable[str], options: RunOptions) ->
     Yields one line of text for the checkpoints and one line for the evaluators. Raises the same errors as
     `train_checkpoints` and `train_evaluators`.
     """
-    second = get_context("spawn").Process(target=_evaluators_on_one_core, args=(folder,), daemon=True)
-    if options.workers > 1:
-        second.start()
-    try:
+    with ExitStack() as ended:
+        if options.workers > 1:
+            words = [sys.executable, "-P", "-m", "cmet_eval.demo", str(folder)]
+            second = GuardedProcess(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            ended.callback(second.end)
         if line := train_checkpoints(folder, methods, options.quiet):
             yield line
         if options.workers > 1:
-            second.join()
-    finally:
-        if second.is_alive():
-            second.terminate()
-            second.join()
+            second.process.wait()
     yield train_evaluators(folder, options.quiet)  # if the second process failed, this call trains or raises the error
 
 
 def _evaluators_on_one_core(folder: Path) -> None:
     limit_threads(1)
-    with suppress(UserError):  # the first process gets the same error and raises it
-        train_evaluators(folder, quiet=True)
+    train_evaluators(folder, quiet=True)  # an error is not printed: the first process gets the same error
 
 
 def train_evaluators(folder: Path, quiet: bool = False) -> str:
@@ -176,3 +174,7 @@ def _is_trained(path: Path, settings: object, digest: str) -> bool:
         return False
     earlier = ((path.with_name(f"{name}.safetensors"), wanted) for name, wanted in known.get("built_on", {}).items())
     return all(file.is_file() and checkpoints.revision(file) == wanted for file, wanted in earlier)
+
+
+if __name__ == "__main__":  # the second process of `train_networks`
+    _evaluators_on_one_core(Path(sys.argv[1]))

@@ -8,27 +8,26 @@ truth is damaged is drawn again.
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from itertools import groupby
-from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from embedded_corpus.layouts import TRUTH, layout, read_truth
 from embedded_corpus.plan import CorpusPlan
+from talking_face.execution.workers import Task, run_tasks
 from talking_face.files import STRAY
 from talking_face.names import counted
 from talking_face.progress import Progress
 from talking_face.reasons import UserError
 from talking_face.sealed import Damaged, discard, read_sealed_json, write_sealed_json
-from talking_face.threads import limit_threads
 
 if TYPE_CHECKING:
     from embedded_corpus.clip import ClipSpec
+
+_GROUP = 8  # clips of a task; drawing the textures takes as long as one to two clips of 640x360
+_SECONDS, _PER_SECOND = 600.0, 120.0  # time limit of a clip, and of each second of it; 1080p needs a tenth of it
 
 
 @dataclass(frozen=True)
@@ -111,72 +110,25 @@ def _is_whole(paths: Sequence[Path]) -> bool:
 
 
 def _render_all(name: str, out: Path, specs: list[ClipSpec], workers: int, progress: Progress) -> None:
-    """Renders the clips in this process, or in `workers` processes with one task per group of clips."""
-    groups = _groups(specs, workers)
-    if workers == 0 or not groups:
-        for spec in specs:
-            layout(name).write(out, spec)
-            progress.advance()
-        return
-    # Limit the threads before the worker processes start, because the library BLAS reads the limit when BLAS is loaded.
-    # A second thread of BLAS doubles the processor time per frame.
-    limit_threads(1)
-    context = multiprocessing.get_context("spawn")
-    done: SimpleQueue[int] = context.SimpleQueue()
-    with ProcessPoolExecutor(min(workers, len(groups)), context, _start_worker, (done,)) as pool:
-        running = {pool.submit(_render_group, name, out, g) for g in sorted(groups, key=len, reverse=True)}
-        try:
-            while running:
-                finished, running = wait(running, timeout=0.3, return_when=FIRST_COMPLETED)
-                _advance(progress, done)
-                for future in finished:
-                    future.result()
-        except BrokenProcessPool:
-            raise UserError(
-                "a drawing process ended abruptly (out of memory?); run the same command again, with --workers 1"
-            ) from None
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-        _advance(progress, done)
+    """Renders the clips on workers with one task per group of clips. Raises ClipError if a group cannot be rendered."""
+    tasks = [
+        Task(str(number), (name, str(out), group), sum(_SECONDS + _PER_SECOND * spec.seconds for spec in group))
+        for number, group in enumerate(_groups(specs))
+    ]
+    for result in run_tasks("embedded_corpus.writing:render_group", tasks, workers=workers):
+        if result.error is not None:
+            raise result.error
+        progress.advance(result.value)
 
 
-def _groups(specs: Sequence[ClipSpec], workers: int) -> list[list[ClipSpec]]:
-    """Groups of clips. All clips of a group have the same speaker, so that the textures are drawn once per group.
-
-    If there are fewer groups than workers, the groups are divided into halves.
-    """
-    groups = [list(group) for _, group in groupby(specs, key=lambda spec: spec.speaker)]
-    while workers and 0 < len(groups) < workers and max(map(len, groups)) > 1:
-        groups = [half for g in groups for half in (g[: (len(g) + 1) // 2], g[(len(g) + 1) // 2 :]) if half]
-    return groups
+def _groups(specs: Sequence[ClipSpec]) -> list[list[ClipSpec]]:
+    """Groups of at most `_GROUP` clips of one speaker. The textures of a speaker are drawn once per group."""
+    speakers = (list(group) for _, group in groupby(specs, key=lambda spec: spec.speaker))
+    return [clips[start : start + _GROUP] for clips in speakers for start in range(0, len(clips), _GROUP)]
 
 
-def _advance(progress: Progress, done: SimpleQueue[int]) -> None:
-    """Advances the progress display by the number of clips that the workers have reported."""
-    while not done.empty():
-        done.get()
-        progress.advance()
-
-
-_done: SimpleQueue[int] | None = None  # set once in each worker process
-
-
-def _start_worker(done: SimpleQueue[int]) -> None:
-    global _done
-    limit_threads(1)
-    import cv2
-
-    cv2.setNumThreads(1)
-    _done = done
-
-
-def _render_group(name: str, out: Path, specs: list[ClipSpec]) -> None:
-    """Renders the clips of one task in a worker process. If the parent process was killed, the rendering stops."""
-    parent = multiprocessing.parent_process()
+def render_group(name: str, out: str, specs: Sequence[ClipSpec]) -> int:
+    """Renders and writes the clips of one task. Returns their number."""
     for spec in specs:
-        if parent is not None and not parent.is_alive():
-            return
-        layout(name).write(out, spec)
-        if _done is not None:
-            _done.put(1)
+        layout(name).write(Path(out), spec)
+    return len(specs)
