@@ -86,15 +86,16 @@ def build(wanted: str | None) -> typer.Typer:
 
 def main() -> None:
     """Entry point of the `cmet-eval` script."""
-    with Interrupts().listening() as interrupts:
-        try:
+    interrupts = Interrupts()
+    try:
+        with interrupts.listening():
             _run(interrupts)
-        except BaseException as end:
-            # After a signal, every exception is a consequence of it. Typer turns the signal's own exception into an
-            # exit, and a library can turn it into another error.
-            if interrupts.status or isinstance(end, KeyboardInterrupt):
-                _exit(LINE, interrupts.status or 130)
-            raise
+    except BaseException as end:
+        # After a signal, every exception is a consequence of it. Typer turns the signal's own exception into an exit,
+        # and a library can turn it into another error.
+        if interrupts.status or isinstance(end, KeyboardInterrupt):
+            _exit(LINE, interrupts.status or 130)
+        raise
 
 
 def _run(interrupts: Interrupts) -> None:

@@ -9,11 +9,13 @@ This module is imported before the signal handlers are set. Therefore it imports
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import signal
 import sys
 import threading
+import time
 
 TYPE_CHECKING = False  # the module typing is not imported, because this takes 10 ms
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 LINE = "cmet-eval: stopped; the same command resumes the work"
 HARD_AFTER_S = 20.0  # s; closing the workers takes below 1 s on a free machine
+_IMPORT_S = 3.0  # s that an import gets to finish; importing torch takes 2 s, and more on a busy machine
 _AGAIN_S = 0.02  # s between two tries to raise the exception
 _IMPORT = "<frozen importlib._bootstrap>"
 
@@ -35,12 +38,13 @@ class Interrupts:
     """Receives the signals of one command. Use one object per process, in the main thread.
 
     Until `begin` is called, nothing needs cleaning, so that a signal ends the process at once. Afterwards a signal
-    raises `Interrupted`, but not inside an import: a library that is half imported can crash, or hide the exception.
+    raises `Interrupted`, if possible not inside an import: a library that is half imported can hide the exception.
     """
 
     def __init__(self) -> None:
         self._begun = False
         self._received = 0  # number of the first signal; 0: none
+        self._import_ends = 0.0  # time at which the exception is raised even inside an import
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[Interrupts]:
@@ -58,6 +62,8 @@ class Interrupts:
                 sys.unraisablehook = hook
                 for number, handler in before.items():
                     signal.signal(number, handler)
+                # While Python ends, its own handler of Ctrl-C would print a traceback.
+                atexit.register(signal.signal, signal.SIGINT, signal.SIG_DFL)
 
     @property
     def status(self) -> int:
@@ -77,10 +83,11 @@ class Interrupts:
         watch = threading.Timer(HARD_AFTER_S, stop_at_once, (self.status,))
         watch.daemon = True
         watch.start()
+        self._import_ends = time.monotonic() + _IMPORT_S
         self._raise(number, frame)
 
     def _raise(self, _: int, frame: FrameType | None) -> None:
-        if _in_import(frame) and hasattr(signal, "setitimer"):
+        if _in_import(frame) and time.monotonic() < self._import_ends and hasattr(signal, "setitimer"):
             signal.setitimer(signal.ITIMER_REAL, _AGAIN_S)
         else:
             raise Interrupted
