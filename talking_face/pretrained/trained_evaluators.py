@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 import numpy as np
 
 from talking_face.files import sha256_of
+from talking_face.packages import require
 from talking_face.pretrained import torch_nets
 from talking_face.pretrained.evaluator_networks import EmotionEvaluator, LipSyncEvaluator, build_emotion, build_syncnet
 from talking_face.pretrained.model_files import EVALUATORS_FOLDER, ModelFiles
@@ -157,22 +158,27 @@ def _record_of(file: TensorFile, kind: Kind) -> TrainedOn:
 
 
 def load_lip_sync(files: ModelFiles) -> LipSyncEvaluator:
-    """The lip-sync network, loaded once per process and file. Raises the same errors as `find`."""
+    """The lip-sync network, loaded once per process and file. Raises the same errors as `find`.
+
+    Raises MissingWeights also if torch cannot be loaded.
+    """
     return _lip_sync(find("syncnet", files))
 
 
 def load_emotion(files: ModelFiles) -> EmotionEvaluator:
-    """The emotion classifier, loaded once per process and file. Raises the same errors as `find`."""
+    """The emotion classifier, loaded once per process and file. Raises the same errors as `load_lip_sync`."""
     return _emotion(find("emotion", files))
 
 
 @lru_cache(maxsize=1)
 def _lip_sync(found: EvaluatorFile) -> LipSyncEvaluator:
+    require("torch", found.path.name, kind=MissingWeights)
     return LipSyncEvaluator(_filled(build_syncnet(), found), found.tag, torch_nets.device())
 
 
 @lru_cache(maxsize=1)
 def _emotion(found: EvaluatorFile) -> EmotionEvaluator:
+    require("torch", found.path.name, kind=MissingWeights)
     labels = found.trained_on.labels
     return EmotionEvaluator(_filled(build_emotion(len(labels)), found), found.tag, labels, torch_nets.device())
 
