@@ -23,10 +23,11 @@ from cmet_reference.evaluators import data
 from cmet_reference.evaluators.emotion import fill_discriminant
 from cmet_reference.evaluators.lip_sync import delayed, fit_syncnet, shift_figures
 from cmet_reference.evaluators.train import EvaluatorSettings, train_evaluators
+from cmet_reference.training.checkpoints import CARD_SEAL
 from talking_face.faces.points68 import MEDIAPIPE_OF_IBUG68
 from talking_face.pretrained import evaluator_networks, trained_evaluators
 from talking_face.reasons import UserError
-from talking_face.sealed import write_sealed_json, write_sealed_table
+from talking_face.sealed import read_sealed_json, write_sealed_json, write_sealed_table
 from talking_face.signature import canonical_json
 from tests.metrics.by_key import by_key
 from tests.models import models
@@ -133,9 +134,8 @@ def test_training_lowers_the_loss_and_nothing_of_the_test_split_is_in_it(shards:
         assert card["parameters"] < 1_000_000
     assert cards["emotion"]["held_out"]["accuracy"] == 1.0
     assert cards["syncnet"]["held_out"]["shifts"] == 6 * 21
-    assert json.loads((shards / "evaluators" / "corpus_syncnet.json").read_text()) == json.loads(
-        canonical_json(cards["syncnet"])
-    )
+    stored = read_sealed_json(shards / "evaluators" / "corpus_syncnet.json", "", seal=CARD_SEAL)
+    assert stored == json.loads(canonical_json(cards["syncnet"]))
 
 
 def test_the_discriminant_by_hand() -> None:

@@ -2,11 +2,11 @@
 
     python -m tests.hostile.bit_flips --tries 600 --seed 1
 
-First the suite's own writers make one file or more of each kind: a shard set (frames are drawn, not decoded), a run of
-two methods with its records, scores, rows and pairs, and a trained checkpoint and evaluator. Each try then flips one
-random bit in one of these files. A child process reads the file. A try is noticed if the reader refuses the file, or
-leaves a part out, with a line that names the file. A try is harmless if all values are those of the undamaged file.
-Otherwise a wrong value was read in silence.
+First the suite's own writers make one file or more of each kind: a shard set (frames are drawn, not decoded), a run
+of two methods with its records, scores, rows and pairs, a trained checkpoint and evaluator, and small files of other
+rooms. Each try then flips one random bit in one of these files. A child process reads the file. A try is noticed if
+the reader refuses the file, or leaves a part out, with a line that names the file. A try is harmless if all values
+are those of the undamaged file. Otherwise a wrong value was read in silence.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from cmet_eval.protocol.pair_files import read_pairs
 from cmet_eval.runs import evaluate
 from cmet_eval.runs.metrics import Scoring
 from cmet_eval.runs.records import read_generation, usable_scores
+from cmet_eval.study.key import StudyKey, read_key, write_key
 from cmet_leaderboards.results import read_results
 from cmet_pipelines import clip_task
 from cmet_pipelines.preprocess import preprocess
@@ -42,8 +43,10 @@ from cmet_reference.training import checkpoints
 from cmet_reference.training.curve import read_curve
 from cmet_reference.training.loop import fit
 from cmet_reference.training.options import TrainOptions
+from embedded_corpus.layouts import read_truth, write_truth
 from talking_face.execution.options import RunOptions
-from talking_face.pretrained import evaluator_networks, trained_evaluators
+from talking_face.files import write_bytes
+from talking_face.pretrained import evaluator_networks, store, trained_evaluators
 from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import UserError
 from tests.cmet_reference.test_training import Line
@@ -51,6 +54,7 @@ from tests.hostile.tally import Tally, report
 from tests.pipelines.drawn_clips import CODEC, draw
 
 _ANSWER_S = 120.0  # time for one file; the slowest, a shard, takes 0.1 s
+_UNREGISTERED = "deepface_emotion"  # a pretrained file of which the registry has no hash
 _OPTIONS = RunOptions(workers=0, quiet=True)
 
 
@@ -84,6 +88,11 @@ def _evaluator(_: Path, path: Path) -> object:
     return [found.tag, found.labels, {name: _sha(t.cpu().numpy()) for name, t in found.net.state_dict().items()}]
 
 
+def _pins(folder: Path, path: Path) -> object:
+    files = ModelFiles(weights=(folder / "weights",), cache=path.parent.parent)
+    return store.weight_file(_UNREGISTERED, files).check
+
+
 def _sha(array: np.ndarray) -> str:
     return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
 
@@ -101,6 +110,9 @@ KINDS: dict[str, Kind] = {
     "checkpoint card": Kind("reference/line.json", 2, lambda _, path: checkpoints.read_card(path)),
     "training curve": Kind("reference/line.csv", 2, lambda _, path: read_curve(path)),
     "evaluator": Kind("evaluators/*.safetensors", 2, _evaluator),
+    "pinned hashes": Kind("cache/weights/pins.json", 2, _pins),
+    "study key": Kind("study/key.json", 2, lambda folder, _: asdict(read_key(folder / "study"))),
+    "ground truth": Kind("truth.json", 2, lambda _, path: read_truth(path)),
 }
 
 
@@ -134,6 +146,11 @@ def make(folder: Path) -> None:
     fit(Line(12), folder / "reference", TrainOptions(quiet=True))
     told = trained_evaluators.TrainedOn("emotion", "d" * 32, ("a",), ("b",), 0, ("neutral", "happy", "sad"))
     net = evaluator_networks.build_emotion(3)
+    write_bytes(folder / "weights" / store.weight(_UNREGISTERED).file, b"weights")
+    store.weight_file(_UNREGISTERED, ModelFiles(weights=(folder / "weights",), cache=folder / "cache"))
+    content = (2, "rating", "s", "d" * 64, ["a", "b"], ["p1", "p2"], 3, 4, 0, "5a17", "1d", ["lip_sync"], (1, 5))
+    write_key(folder / "study", StudyKey(*content, {f"media/{k}.mp4": (f"p{k}", "a") for k in range(4)}))
+    write_truth(folder / "truth.json", {"text": "a sentence", "frames": {"time": [0.0, 0.04], "mouth": [1.5, 2.25]}})
     trained_evaluators.save(folder / "evaluators" / trained_evaluators.FILES["emotion"], net.state_dict(), told)
 
 
