@@ -5,7 +5,8 @@
 Every try damages one file of a valid example (tests/hostile/mutate.py) and runs a command that reads the file, in a
 fork of this process with a time limit and a memory limit. A try is silently wrong if the command wrote outside its
 output folder, changed an input, or ended with status 0 although a strict reader must refuse the file.
-`--kind NAME` runs one kind only, `--only N` one try, with its output.
+`--kind NAME` runs one kind only and can be repeated. `--only N` runs one try of the kind and prints its output. After
+Ctrl-C, the table has the tries up to this moment.
 """
 
 from __future__ import annotations
@@ -452,9 +453,10 @@ def _listing(folder: Path) -> dict[str, tuple[int, int]]:
     return found
 
 
-def schedule(tries: int, seed: int, only: str | None) -> Iterator[tuple[Kind, str]]:
+def schedule(tries: int, seed: int, only: Sequence[str] | None) -> Iterator[tuple[Kind, str]]:
     """The kind and the seed of every try."""
-    kinds = [kind for kind in KINDS if only in (None, kind.name) or (only == SMALL and kind.name in SMALL_KINDS)]
+    wanted = SMALL_KINDS if only == [SMALL] else only
+    kinds = [kind for kind in KINDS if wanted is None or kind.name in wanted]
     total = sum(kind.weight for kind in kinds)
     for kind in kinds:
         for number in range(max(1, round(tries * kind.weight / total))):
@@ -505,19 +507,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tries", type=int, default=3000)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--kind", choices=[SMALL, *(kind.name for kind in KINDS)])
+    parser.add_argument("--kind", action="append", choices=[SMALL, *(kind.name for kind in KINDS)])
     parser.add_argument("--only", type=int, help="the number of one try of --kind; its output is printed")
     parser.add_argument("--world", type=Path, help="keep the valid examples in this folder, and use them again")
     parser.add_argument("--json", type=Path, help="also write the table and the examples to this file")
     options = parser.parse_args(arguments)
-    small = options.kind == SMALL
+    small = options.kind == [SMALL]
     preload(small)
     root = Path(tempfile.mkdtemp(prefix="hostile-structured-"))
     started, tallies = time.monotonic(), {}
     try:
         world = World((options.world or root / "world").resolve(), root / "try", small)
         if options.only is not None:
-            kind = next(kind for kind in KINDS if kind.name == options.kind)
+            kind = next(kind for kind in KINDS if kind.name in options.kind)
             ended, orphans, done, misplaced = world.attempt(kind, f"{options.seed}:{kind.name}:{options.only}")
             print(f"{done}\n{ended.text}\n{ended.status} {ended.seconds:.1f} s, {orphans} orphans; {misplaced}")
             return 0
@@ -527,6 +529,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             judge(tally, kind, *world.attempt(kind, seed), seed)
             for line in tally.examples[known:]:
                 print(f"{time.monotonic() - started:4.0f} s, {line[:400]}", file=sys.stderr, flush=True)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
     finally:
         shutil.rmtree(root, ignore_errors=True)
     total = Tally("all")
