@@ -87,7 +87,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file, or {} if the file is absent, unreadable or not a JSON object."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
 

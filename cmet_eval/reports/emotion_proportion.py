@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import numpy as np
 import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field
 
 from cmet_eval.reports.report import Line, Report, new_figure, table, text, work_on_clips
 from cmet_eval.runs.generate import open_shards
@@ -21,6 +22,7 @@ from talking_face.pretrained.store import MissingWeights
 from talking_face.reasons import ClipError, Reason, UserError
 from talking_face.sealed import Damaged, discard, read_sealed_json, write_sealed_json
 from talking_face.signature import digest
+from talking_face.user_files import WrongValue, checked
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -40,6 +42,15 @@ class _Sums(NamedTuple):
 
     frames: int  # number of frames with a face
     sums: np.ndarray  # (classes,) sum of the confidences over the frames with a face
+
+
+class _Stored(BaseModel):
+    """The form of `_Sums` in a file."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    frames: int = Field(ge=0)
+    sums: list[Annotated[float, Field(ge=0)]]
 
 
 def classifiers() -> dict[str, Classifier]:
@@ -123,16 +134,18 @@ def _read_sums(path: Path, n_classes: int) -> _Sums | None:
     """The sums of one clip; None if the file is absent or damaged. A damaged file is removed with a message."""
     remedy = "the report classifies the clip again"
     try:
-        stored = read_sealed_json(path, remedy)
-        frames, sums = stored.get("frames"), stored.get("sums")
-        if not isinstance(frames, int) or not isinstance(sums, list) or len(sums) != n_classes:
+        stored = checked(_Stored, read_sealed_json(path, remedy), path.name)
+        if len(stored.sums) != n_classes:
             raise Damaged(path, f"it has no sums of {n_classes} classes", remedy)
+    except WrongValue as error:
+        discard(Damaged(path, str(error.problems[0]), remedy))
+        return None
     except FileNotFoundError:
         return None
     except Damaged as error:
         discard(error)
         return None
-    return _Sums(frames, np.asarray(sums, float))
+    return _Sums(stored.frames, np.asarray(stored.sums, float))
 
 
 def _labels(clips: pd.DataFrame, per_label: int | None) -> dict[str, str]:
