@@ -38,8 +38,8 @@ from talking_face.reasons import Reason, UserError
 # If this many clips crash with the same message, and no clip has another outcome, the run stops, because the cause is
 # probably not in the clips.
 MOST_EQUAL_CRASHES = 10
-# Reasons of skipped files that are clips, or that can hold clips.
-LOST = frozenset({Reason.UNREADABLE, Reason.BAD_LABEL, Reason.UNLABELLED})
+# Reasons of skipped files that are clips, that can hold clips, or that a label table or list names.
+LOST = frozenset({Reason.UNREADABLE, Reason.BAD_LABEL, Reason.UNLABELLED, Reason.MISSING_FILE})
 
 
 @dataclass(frozen=True)

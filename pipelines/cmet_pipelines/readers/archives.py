@@ -184,7 +184,8 @@ def _source_of(archive: MediaSource, member: Member, room: int) -> MediaSource:
     """The member as a range of bytes of the outermost file. `room` is the number of archive bytes after the header."""
     assert archive.offset is not None
     inside = member.name if archive.member is None else f"{archive.member}!{member.name}"
-    return replace(archive, member=inside, offset=archive.offset + member.offset, size=min(member.size, max(0, room)))
+    start, size = archive.offset + member.offset, min(member.size, max(0, room))
+    return MediaSource(archive.path, inside, start, size, archive.parts)
 
 
 def _no_tar(archive: _Archive, head: bytes) -> tuple[Reason, str] | None:

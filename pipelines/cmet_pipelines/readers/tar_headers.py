@@ -17,6 +17,8 @@ _MOST_EXTENSIONS = 64  # extended headers before one member
 _MOST_SPARSE_BLOCKS = 20_000  # blocks of a sparse map, 21 segments each
 _MOST_ZEROS = 4 << 20  # bytes of zeros between two archives in one file; tar pads to 10,240 or a chosen multiple
 
+_ZEROS = bytes(BLOCK)
+
 FILE, FOLDER = "a file", "a folder"
 _KINDS = {
     **dict.fromkeys((b"0", b"\0", b"7"), FILE),
@@ -78,7 +80,7 @@ def members(file: Readable, size: int) -> Iterator[Member]:
         block = _read(file, at, BLOCK)
         if len(block) < BLOCK:
             raise (Tail if ended else Cut)(at, f"it ends with {len(block)} bytes of a header")
-        if not any(block):
+        if block == _ZEROS:
             at, ended = _after_zeros(file, at), True
             continue
         try:
@@ -114,12 +116,14 @@ def _member(file: Readable, at: int, block: bytes, common: dict[str, bytes]) -> 
             raise Cut(start, "it ends after an extended header")
     else:
         raise BadHeader(start, f"more than {_MOST_EXTENSIONS} extended headers of one member")
-    return _described(file, at, block, {**common, **own})
+    return _described(file, at, block, (kind, declared), {**common, **own} if common or own else own)
 
 
-def _described(file: Readable, at: int, block: bytes, pax: Mapping[str, bytes]) -> tuple[Member, int]:
-    """(the entry whose own header is at `at`; position of the next header)."""
-    kind, size = _checked(block, at)
+def _described(
+    file: Readable, at: int, block: bytes, checked: tuple[bytes, int], pax: Mapping[str, bytes]
+) -> tuple[Member, int]:
+    """(the entry whose own header is at `at`; position of the next header). `checked`: result of `_checked`."""
+    kind, size = checked
     name = pax.get("GNU.sparse.name") or pax.get("path") or _name(block)
     if "size" in pax:
         size = _decimal(pax["size"], at)
