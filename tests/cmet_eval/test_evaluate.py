@@ -198,7 +198,7 @@ def test_a_folder_of_videos_is_scored_and_what_is_wrong_with_it_is_said(
 
     with pytest.raises(UserError, match=f"should be named {names[0].name}"):
         evaluate.score(from_elsewhere(tmp_path, pair_list, record), **keys)
-    with pytest.raises(UserError, match="may only hold"):
+    with pytest.raises(UserError, match="may contain"):
         evaluate.score(from_elsewhere(videos, pair_list, record, pattern="{clip}.mp4"), **keys)
 
 
