@@ -12,11 +12,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cmet_eval.reports.report import Line, Report, new_figure, table, text, work_on_clips
 from cmet_eval.runs.generate import open_shards
+from cmet_eval.runs.score import default_deadline
 from cmet_metrics.base import Sample
 from cmet_metrics.classifiers import CLASSIFIERS, Classifier
 from cmet_pipelines.shards import ShardSet
 from talking_face.emotions import EMOTIONS
 from talking_face.execution.options import RunOptions
+from talking_face.execution.stage import allow_seconds
 from talking_face.pretrained.model_files import ModelFiles
 from talking_face.pretrained.store import MissingWeights
 from talking_face.reasons import ClipError, Reason, UserError
@@ -116,6 +118,7 @@ def clip_emotions(data: str, clip_id: str, classifier: str, path: str, files: Mo
     import cv2
 
     frames = open_shards(data).frames(clip_id)
+    allow_seconds(default_deadline(len(frames)))
     if frames.shape[1:3] != (_SIZE, _SIZE):
         frames = np.stack([cv2.resize(frame, (_SIZE, _SIZE)) for frame in frames])
     try:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 Cell: TypeAlias = str | int | float | bool | None
 Line: TypeAlias = tuple[Cell, ...]
 
-_DEADLINE_S = 300.0  # for one clip; DeepFace takes 2 s per clip, Inception 15 s
+_DEADLINE_S = 300.0  # until a clip is read; the functions then set a deadline for its length
 
 
 @dataclass(frozen=True)

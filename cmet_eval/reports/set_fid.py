@@ -14,11 +14,13 @@ from cmet_eval.protocol.pair_files import read_pairs
 from cmet_eval.protocol.pairs import PairList, pair_file_name
 from cmet_eval.reports.report import Line, Report, table, text, work_on_clips
 from cmet_eval.runs.generate import open_shards
+from cmet_eval.runs.score import default_deadline
 from cmet_leaderboards.statistics import common_pairs
 from cmet_metrics.base import Sample
 from cmet_metrics.fid import DatasetFid, FeatureSums
 from cmet_pipelines.shards import ShardSet
 from talking_face.execution.options import RunOptions
+from talking_face.execution.stage import allow_seconds
 from talking_face.files import sha256_of, unchanged
 from talking_face.media.reading import read_frames
 from talking_face.names import file_name_of
@@ -154,6 +156,7 @@ def video_features(kind: str, data: str, place: str, sha256: str, path: str, fil
     else:
         with unchanged(Path(place), sha256):
             frames = read_frames(Path(place), 25.0)
+    allow_seconds(default_deadline(len(frames)))
     found = inception_features(Sample(frames, name=Path(place).name), files).astype(np.float32)
     column = pa.FixedSizeListArray.from_arrays(pa.array(found.ravel()), found.shape[1])
     write_sealed_table(pa.table({"features": column}), Path(path), compression="none")

@@ -16,6 +16,7 @@ from cmet_eval.protocol.setting import Setting, get_setting
 from cmet_eval.runs.generate import GenerationJob, generation_key
 from cmet_eval.runs.metrics import Scoring
 from cmet_eval.runs.records import usable_generation
+from cmet_eval.runs.score import frame_counts
 from cmet_eval.runs.submissions import Submission
 from cmet_metrics.base import Metric
 from cmet_pipelines.shards import ShardSet
@@ -150,7 +151,7 @@ def _jobs(
     submission: Submission, given: str, method: Method, shards: ShardSet, files: ModelFiles, side_by_side: int
 ) -> list[GenerationJob]:
     """The generation jobs of a submission, one per pair."""
-    n_frames = {str(k): int(v) for k, v in shards.clips.set_index("clip_id")["n_frames"].items()}
+    n_frames = frame_counts(shards)
     return [
         GenerationJob(
             method=given,

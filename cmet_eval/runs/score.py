@@ -20,17 +20,19 @@ from cmet_eval.runs.generate import open_shards
 from cmet_eval.runs.records import StoredScore, VideoScores, usable_scores, write_record
 from cmet_metrics.base import Labels, Metric, Sample, Score
 from cmet_metrics.registry import get_metric
+from cmet_pipelines.shards import ShardSet
 from talking_face.clip import Pair
 from talking_face.execution.calls import call_guarded
-from talking_face.execution.messages import Failure
+from talking_face.execution.messages import DAMAGED, Failure
 from talking_face.execution.stage import allow_seconds, enter_stage
+from talking_face.execution.task import TaskResult
 from talking_face.files import unchanged
 from talking_face.media import Limits, probe, read_frames, read_sound
 from talking_face.media.reading import AUDIO_RATE, Sound, VideoInfo
 from talking_face.media.sound import is_nearly_silent, level
 from talking_face.names import storable
 from talking_face.pretrained.model_files import ModelFiles
-from talking_face.reasons import ClipError, Reason
+from talking_face.reasons import ClipError, Reason, UserError
 from talking_face.signature import digest
 
 FPS = 25.0
@@ -106,6 +108,11 @@ def stored_scores(job: Job) -> VideoScores | None:
     return None if any(score.reason in again for score in stored.scores) else stored
 
 
+def frame_counts(shards: ShardSet) -> dict[str, int]:
+    """Clip id -> number of frames, for all clips of a shard set."""
+    return {str(clip): int(n) for clip, n in shards.clips.set_index("clip_id")["n_frames"].items()}
+
+
 def default_deadline(n_frames: int) -> float:
     """Seconds that a video with so many frames may take. All metrics together take 0.7 s per frame on a free core."""
     return _START_S + _S_PER_FRAME * n_frames
@@ -129,6 +136,17 @@ def score_group(jobs: Sequence[Job], data: str, files: ModelFiles) -> dict[str, 
             if failure is not None:
                 failures[job.key] = failure
     return failures
+
+
+def failures_of(result: TaskResult) -> dict[str, ClipError]:
+    """The failures that `score_group` returned, by key; empty if the task itself failed.
+
+    Raises UserError if a stored file that the videos need is damaged.
+    """
+    returned: dict[str, Failure] = result.value or {}
+    if damaged := [detail for code, detail in returned.values() if code == DAMAGED]:
+        raise UserError(damaged[0])
+    return {key: ClipError(Reason(code), detail) for key, (code, detail) in returned.items()}
 
 
 def score_video(job: Job, data: str, files: ModelFiles) -> VideoScores:

@@ -15,19 +15,26 @@ from cmet_eval.protocol.pairs import pair_file_name
 from cmet_eval.runs.metrics import Scoring
 from cmet_eval.runs.records import VideoScores, usable_scores
 from cmet_eval.runs.result_rows import Loss, Outcome, RowMaker, losses, weights_to_get
-from cmet_eval.runs.score import Expected, Job, default_deadline, scoring_key, stored_scores
+from cmet_eval.runs.score import (
+    Expected,
+    Job,
+    default_deadline,
+    failures_of,
+    frame_counts,
+    scoring_key,
+    stored_scores,
+)
 from cmet_eval.runs.submissions import Submission
 from cmet_leaderboards.results import ResultRow, write_results
 from cmet_metrics.base import Metric
 from cmet_pipelines.shards import ShardSet
-from talking_face.execution.messages import DAMAGED
 from talking_face.execution.options import RunOptions
 from talking_face.execution.workers import Task, TaskResult, run_tasks
 from talking_face.files import sha256_of
 from talking_face.names import storable
 from talking_face.pretrained.model_files import ModelFiles
 from talking_face.progress import Progress
-from talking_face.reasons import ClipError, Reason, UserError
+from talking_face.reasons import ClipError, Reason
 
 _GROUP = 16  # largest number of videos per task; all videos of a task have the same ground truth
 
@@ -106,7 +113,7 @@ def _find_work(
     suite: str,
     deadline_s: float | None,
 ) -> _Work:
-    n_frames = {str(clip): int(n) for clip, n in shards.clips.set_index("clip_id")["n_frames"].items()}
+    n_frames = frame_counts(shards)
     known: dict[str, Outcome] = {}
     waiting: dict[str, str] = {}
     jobs: dict[str, Job] = {}
@@ -177,9 +184,7 @@ def _after(group: list[Job], result: TaskResult) -> tuple[dict[str, ClipError], 
     Raises UserError if a stored file that the videos need is damaged.
     """
     if result.error is None:
-        if damaged := [detail for code, detail in result.value.values() if code == DAMAGED]:
-            raise UserError(damaged[0])
-        return {key: ClipError(Reason(code), detail) for key, (code, detail) in result.value.items()}, []
+        return failures_of(result), []
     undone = [job for job in group if not _is_scored(job)]
     if len(undone) > 1 and result.stage not in {job.key for job in undone}:
         return {}, [[job] for job in undone]  # it is not known which video ended the task

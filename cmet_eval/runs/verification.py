@@ -13,7 +13,7 @@ import numpy as np
 from cmet_eval.protocol.pair_files import read_pairs
 from cmet_eval.protocol.pairs import PairList
 from cmet_eval.runs.records import StoredScore, usable_scores
-from cmet_eval.runs.score import Expected, Job
+from cmet_eval.runs.score import Expected, Job, default_deadline, failures_of, frame_counts
 from cmet_eval.runs.submissions import check_video_pattern, video_name
 from cmet_leaderboards.grid import ABSENT, Grid, grids
 from cmet_leaderboards.results import Results
@@ -34,7 +34,6 @@ from talking_face.signature import digest
 # The allowed difference is TOLERANCE * max(1, |value|). The same machine gives exactly the same values; another machine
 # can round differently.
 TOLERANCE = 1e-6
-_DEADLINE_S = 600.0
 
 
 @dataclass(frozen=True)
@@ -238,6 +237,7 @@ def _score_again(
     checks: Sequence[Check], data: Path, options: RunOptions, files: ModelFiles
 ) -> list[Mapping[str, StoredScore]]:
     """The new scores of each check, by metric key; empty if scoring failed."""
+    n_frames = frame_counts(ShardSet(data))
     with tempfile.TemporaryDirectory() as name:
         places = [Path(name) / f"{i}.json" for i in range(len(checks))]
         tasks = []
@@ -245,17 +245,18 @@ def _score_again(
             if metrics := _metrics(check, files):
                 keys = tuple(metric.key for metric in metrics)
                 expected = Expected.of(check.pair, metrics)
-                job = Job(place.stem, str(check.video), check.sha256, expected, str(place), keys)
-                tasks.append(Task(place.stem, ([job], str(data), files), _DEADLINE_S))
+                limit = default_deadline(n_frames.get(check.pair.driving_clip, 0))
+                job = Job(place.stem, str(check.video), check.sha256, expected, str(place), keys, limit)
+                tasks.append(Task(place.stem, ([job], str(data), files), limit))
         with Progress(len(tasks), unit="videos", label="verify", quiet=options.quiet) as progress:
-            for _ in run_tasks(
+            for result in run_tasks(
                 "cmet_eval.runs.score:score_group",
                 tasks,
                 workers=options.workers,
                 memory_bytes=options.memory_bytes,
                 progress=progress,
             ):
-                pass  # a failed task writes no file; `_compare` reports this as a fault
+                failures_of(result)  # a failed task writes no file; `_compare` reports this as a fault
         stored = [usable_scores(place) for place in places]
     return [scores.by_metric if scores else {} for scores in stored]
 

@@ -14,7 +14,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from talking_face.execution.guard import descendants, send
 
@@ -23,7 +23,7 @@ _GUARD = Path(__file__).with_name("guard.py")
 _START_S = 60.0  # s; the guard starts in 20 ms, and much later on a machine that has no memory left
 _MARGIN_S = 15.0  # s; longer than the guard waits for a process that it has killed
 
-_Stream = int | IO[Any] | None
+_Stream = int | IO[bytes] | None
 
 
 class GuardedProcess:
