@@ -107,7 +107,7 @@ def read_sealed_json(path: Path, remedy: str, seal: str = SEAL) -> dict[str, Any
 
 @contextmanager
 def sealed_writer(
-    path: Path, schema: pa.Schema, *, durable: bool = False, **options: Any
+    path: Path, schema: pa.Schema, *, durable: bool = False, **options: object
 ) -> Iterator[pq.ParquetWriter]:
     """A Parquet writer. At the end of the block, the file gets its digest, and then its name by an atomic rename.
 
@@ -125,7 +125,7 @@ def sealed_writer(
         _write_seal(file)
 
 
-def table_bytes(table: pa.Table, **options: Any) -> bytes:
+def table_bytes(table: pa.Table, **options: object) -> bytes:
     """The bytes of a Parquet file with its digest. The same table gives the same bytes.
 
     Args:
@@ -139,13 +139,13 @@ def table_bytes(table: pa.Table, **options: Any) -> bytes:
     return buffer.getvalue()
 
 
-def write_sealed_table(table: pa.Table, path: Path, *, durable: bool = False, **options: Any) -> None:
+def write_sealed_table(table: pa.Table, path: Path, *, durable: bool = False, **options: object) -> None:
     """Writes the bytes of `table_bytes` by an atomic rename."""
     write_bytes(path, table_bytes(table, **options), durable=durable)
 
 
 @contextmanager
-def _unsealed_writer(file: BinaryIO, schema: pa.Schema, options: Mapping[str, Any]) -> Iterator[pq.ParquetWriter]:
+def _unsealed_writer(file: BinaryIO, schema: pa.Schema, options: Mapping[str, object]) -> Iterator[pq.ParquetWriter]:
     """A Parquet writer that reserves the place of the digest."""
     import pyarrow.parquet as pq
 
