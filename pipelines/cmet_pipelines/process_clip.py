@@ -416,7 +416,7 @@ def make_record(
         "identity_distance": encoded.identity_distance,
         "warnings": work.warnings,
         "clip_digest": "",
-        "column_digests": [],
+        "column_checksums": [],
         "frames": encoded.frames,
         "landmarks": placed.landmarks,
         "landmarks_smoothed": placed.smoothed,

@@ -57,8 +57,8 @@ class ClipIdentity(TypedDict):
     scene_cuts: Annotated[list[Int32], About("frames with which another shot begins")]
     identity_distance: Annotated[float | None, About("dlib, across cuts and jumps; over 0.6: two people")]
     warnings: Annotated[list[str], About("what was noticed, in short")]
-    clip_digest: Annotated[str, About("SHA-256 of all other columns except column_digests")]
-    column_digests: Annotated[list[str], About("of each array column, in their order: 32 digits of the SHA-256")]
+    clip_digest: Annotated[str, About("SHA-256 of all other columns except column_checksums")]
+    column_checksums: Annotated[list[Int64], About("CRC-32 of each array column, in their order")]
 
 
 class ClipArrays(TypedDict):

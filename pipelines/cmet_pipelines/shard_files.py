@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -43,25 +44,23 @@ def _arrow(value: object, field: pa.Field) -> pa.Array:
 
 
 def set_digests(record: dict[str, Any] | ClipRecord) -> None:
-    """Computes the values of `clip_digest` and `column_digests` from all other columns of the record."""
+    """Computes the values of `clip_digest` and `column_checksums` from all other columns of the record."""
     values: Mapping[str, object] = {**record}
     record["clip_digest"] = _clip_digest(values)
-    record["column_digests"] = [column_digest(_arrow(values[field.name], field)) for field in ARRAY_FIELDS]
+    record["column_checksums"] = [column_checksum(_arrow(values[field.name], field)) for field in ARRAY_FIELDS]
 
 
-def column_digest(values: pa.Array) -> str:
-    """32 hex digits of the SHA-256 of one array column of one clip: of its numbers, or of its blobs and their sizes."""
-    sha = hashlib.sha256()
-    if pa.types.is_binary(values.type):
-        _, offsets, data = values.buffers()
-        ends = np.frombuffer(offsets, np.int32)[values.offset : values.offset + len(values) + 1]
-        sha.update(np.diff(ends).tobytes())
-        sha.update(memoryview(data)[ends[0] : ends[-1]] if len(values) else b"")
-    else:
-        numbers = values.to_numpy(zero_copy_only=False)
-        sha.update(numbers.dtype.str.encode())
-        sha.update(numbers.tobytes())
-    return sha.hexdigest()[:32]
+def column_checksum(values: pa.Array) -> int:
+    """CRC-32 of one array column of one clip: of its numbers, or of the sizes of its blobs and the blobs.
+
+    It is three times as fast as SHA-256 (4 GB/s). It finds every change within 32 neighbouring bits, and misses one in
+    4 billion of other changes. The SHA-256 of the whole shard misses none.
+    """
+    if not pa.types.is_binary(values.type):
+        return zlib.crc32(np.ascontiguousarray(values.to_numpy(zero_copy_only=False)).data)
+    _, offsets, data = values.buffers()
+    ends = np.frombuffer(offsets, np.int32)[values.offset : values.offset + len(values) + 1]
+    return zlib.crc32(memoryview(data)[ends[0] : ends[-1]], zlib.crc32(np.diff(ends).data))
 
 
 def row_is_sound(row: pa.Table) -> bool:
@@ -81,7 +80,7 @@ def _clip_digest(record: Mapping[str, object]) -> str:
     """SHA-256 of the values of all columns except the digests, in the order of the schema; 64 hex digits."""
     sha = hashlib.sha256()
     for field in SCHEMA:
-        if field.name in ("clip_digest", "column_digests"):
+        if field.name in ("clip_digest", "column_checksums"):
             continue
         value = record[field.name]
         sha.update(f"\0{field.name}\0".encode())

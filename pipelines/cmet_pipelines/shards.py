@@ -11,7 +11,7 @@ the file.
 Everything that is read is checked before it is used, so that a changed bit never changes a value:
     dataset.json, clips.parquet, ledger.parquet: the digest of the whole file (`talking_face.sealed`)
     the footer of a shard: its digest in dataset.json, each time the shard is opened
-    an array column of a clip: its digest in clips.parquet, once in each ShardSet
+    an array column of a clip: its checksum in clips.parquet, once in each ShardSet
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ import pyarrow.parquet as pq
 
 from cmet_pipelines.frames_codec import get_codec
 from cmet_pipelines.records import ARRAY_FIELDS, Card, ShardFile
-from cmet_pipelines.shard_files import column_digest, describe, row_is_sound
+from cmet_pipelines.shard_files import column_checksum, describe, row_is_sound
 from talking_face.reasons import UserError
 from talking_face.sealed import Damaged, check_sealed_table, read_sealed_json, read_sealed_table
 
 CARD, CLIPS, LEDGER, SHARDS = "dataset.json", "clips.parquet", "ledger.parquet", "shards"
 REMEDY = "run the same `cmet-eval preprocess` again, which repairs it"
 _OPEN_SHARDS = 16
-_COLUMNS = {field.name: place for place, field in enumerate(ARRAY_FIELDS)}  # position in the list `column_digests`
+_COLUMNS = {field.name: place for place, field in enumerate(ARRAY_FIELDS)}  # position in the list `column_checksums`
 
 
 class _OpenShard(NamedTuple):
     """One shard, opened twice, because pyarrow checks the checksums of pages in all columns of a file or in none.
 
-    The blobs of frames are stored uncompressed, so they are checked by their digest alone. Checking the checksum of
-    their pages too would take as long as the digest: 1 s per GB.
+    The blobs of frames are stored uncompressed, so they are checked by the checksum of their column alone. Checking
+    the checksums of their pages too would take 1 s per GB.
     """
 
     frames: pq.ParquetFile
@@ -131,8 +131,8 @@ class ShardSet:
         return dict(zip(table["clip_id"], places, strict=True))
 
     @cached_property
-    def _digests(self) -> dict[str, Sequence[str]]:
-        return dict(zip(self.clips["clip_id"], self.clips["column_digests"], strict=True))
+    def _checksums(self) -> dict[str, Sequence[int]]:
+        return dict(zip(self.clips["clip_id"], self.clips["column_checksums"], strict=True))
 
     @cached_property
     def _codecs(self) -> dict[str, str]:
@@ -166,14 +166,14 @@ class ShardSet:
         return self._files[shard]
 
     def _column(self, clip_id: str, name: str) -> pa.Array:
-        """The elements of an array column. At the first call, compares them with the digest in clips.parquet."""
+        """The elements of an array column. At the first call, compares them with the checksum in clips.parquet."""
         shard, group = self._where[clip_id]
         with self._reading(shard, clip_id):
             opened = self._open(shard)
             file = opened.frames if name == "frames" else opened.numbers
             values = file.read_row_group(group, columns=[name]).column(0)[0].values
         if (clip_id, name) not in self._checked:
-            if column_digest(values) != self._digests[clip_id][_COLUMNS[name]]:
+            if column_checksum(values) != self._checksums[clip_id][_COLUMNS[name]]:
                 raise self._damaged(shard, clip_id, f"its {name} are not what was written")
             self._checked.add((clip_id, name))
         return values

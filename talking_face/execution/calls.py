@@ -34,7 +34,7 @@ def call_guarded(call: Callable[..., object], args: tuple[object, ...]) -> Outco
         return None, (DAMAGED, str(error))
     except OSError as error:
         log.debug("task failed", exc_info=True)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             detail = f"no space left on the disk of {error.filename or 'the output folder'}"
             return None, (Reason.NO_SPACE.value, detail)
         return None, (Reason.UNREADABLE.value, one_line(error))
