@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -107,9 +107,9 @@ class Inventory:
         ledger, index = self._table(LEDGER), self._table(CLIPS)
         kept = {"status": "kept", "stage": "", "reason": "", "detail": ""}
         rows = [{**row, **kept} for row in index] + [row for row in ledger if row["status"] in ("kept", "dropped")]
-        return {row["clip_id"]: _outcome_of(row) for row in rows}
+        return {str(row["clip_id"]): _outcome_of(row) for row in rows}
 
-    def _table(self, name: str) -> list[dict[str, Any]]:
+    def _table(self, name: str) -> list[dict[str, object]]:
         path = self.job.out / name
         try:
             return read_sealed_table(path, _REPAIR).to_pylist()

@@ -6,7 +6,7 @@ import hashlib
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import pyarrow as pa
@@ -43,7 +43,7 @@ def _arrow(value: object, field: pa.Field) -> pa.Array:
     return pa.array(value.reshape(-1) if isinstance(value, np.ndarray) else value, field.type.value_type)
 
 
-def set_digests(record: dict[str, Any] | ClipRecord) -> None:
+def set_digests(record: dict[str, object] | ClipRecord) -> None:
     """Computes the values of `clip_digest` and `column_checksums` from all other columns of the record."""
     values: Mapping[str, object] = {**record}
     record["clip_digest"] = _clip_digest(values)
