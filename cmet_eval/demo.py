@@ -163,7 +163,7 @@ def train_checkpoints(folder: Path, methods: Iterable[str], quiet: bool = False)
 
 
 def _is_trained(path: Path, settings: object, digest: str) -> bool:
-    """Whether a checkpoint was trained with these settings, on these shards, and on the earlier checkpoints beside it.
+    """Whether a checkpoint was trained with these settings, on these shards, and on the present earlier checkpoints.
 
     Raises Damaged if one of the files is damaged.
     """
