@@ -14,7 +14,6 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 
@@ -53,7 +52,7 @@ class ClipMeasurement:
 
 def measure_clip(video: Path, truth_file: Path, embeddings: int = 2, *, files: ModelFiles) -> ClipMeasurement:
     """Measures one clip. Computes the embeddings of at most `embeddings` faces, evenly spaced in time."""
-    truth = cast("ClipTruth", read_truth(truth_file))
+    truth = read_truth(truth_file)
     fps = float(truth["fps"])
     wanted = {round((k + 0.5) * len(truth["frames"]["time"]) / embeddings) for k in range(embeddings)}
     gaps, corners, vectors = [], [], []

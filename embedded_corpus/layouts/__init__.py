@@ -11,14 +11,14 @@ import io
 import tarfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 from talking_face.files import write_bytes
 from talking_face.reasons import UserError
 from talking_face.sealed import read_sealed_json, write_sealed_json
 
 if TYPE_CHECKING:
-    from embedded_corpus.clip import ClipSpec
+    from embedded_corpus.clip import ClipSpec, ClipTruth
 
 TRUTH = "_truth"
 LAYOUTS = ("mead", "crema-d", "lrs2", "meld", "clips")
@@ -63,9 +63,9 @@ def write_truth(path: Path, truth: Mapping[str, object]) -> None:
     write_sealed_json(path, truth)
 
 
-def read_truth(path: Path) -> dict[str, Any]:
+def read_truth(path: Path) -> ClipTruth:
     """The ground truth of a clip. Raises Damaged if the file is damaged."""
-    return read_sealed_json(path, "the next `cmet-eval synth` draws the clip again")
+    return cast("ClipTruth", read_sealed_json(path, "the next `cmet-eval synth` draws the clip again"))
 
 
 def tar_of(members: Mapping[str, bytes], form: int, links: Mapping[str, str] | None = None) -> bytes:

