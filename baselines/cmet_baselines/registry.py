@@ -27,7 +27,8 @@ _FOLDER = next(folder for folder in (_HERE / "catalogue", _HERE.parent / "catalo
 class MethodRecord(TypedDict, total=False):
     """A method's facts as plain values, for boards and for `baselines show`.
 
-    A method with an entry has all fields of `cmet_baselines.entry.Entry` except `process` and `videos`.
+    A method with an entry has all fields of `cmet_baselines.entry.Entry` except `process`, `videos` and
+    `command.environment`.
     """
 
     name: Required[str]
@@ -99,7 +100,10 @@ def describe(name: str, files: ModelFiles | None = None) -> MethodRecord:
         return cast(MethodRecord, entry.model_dump(mode="json"))
     method = get_method(name, files)
     if entry is not None:
-        stored = entry.model_dump(mode="json", exclude={"process", "videos"})
+        # The values of environment variables can be credentials, and this record is stored in result rows.
+        stored = entry.model_dump(
+            mode="json", exclude={"process": True, "videos": True, "command": {"environment": True}}
+        )
         return cast(MethodRecord, stored | {"revision": method.revision})
     title, summary = (method.title, method.summary) if isinstance(method, OwnProcessMethod) else ("", "")
     return {

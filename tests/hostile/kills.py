@@ -115,7 +115,7 @@ class Stage:
         self._do("pairs", "neutral-base", *words, "-o", "pairs.parquet", "--quiet")
         run_words = ("--setting", "neutral-base", *words, "--metrics", "psnr", "--out", "made", "--quiet")
         self._do("run", "--method", "static-reference", *run_words)
-        (self.folder / "tiny.toml").write_text("steps = 12\n", encoding="utf-8")
+        (self.folder / "tiny.toml").write_text('base = "demo"\nsteps = 12\n', encoding="utf-8")
         self.write_methods()
 
     def write_methods(self) -> None:
@@ -304,7 +304,10 @@ def tries_of(stage: Stage, kind: Kind, count: int, seed: int, folder: Path) -> T
         at_import = k in (1, 2, 4)  # TERM, INT, TERM
         moment_s = IMPORTS[k // 2] if at_import else draw.uniform(0.1, max(0.2, normal.seconds))
         place = folder / f"{k}"
+        known = len(tally.examples)
         check(tally, Attempt(stage, kind, place), number, moment_s, normal)
+        for line in tally.examples[known:]:
+            print(line, file=sys.stderr, flush=True)
         shutil.rmtree(place, ignore_errors=True)
         print(f"{kind.name}: {k + 1}/{count}, {len(tally.examples)} faults", file=sys.stderr, flush=True)
     return tally

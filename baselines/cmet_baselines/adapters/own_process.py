@@ -17,7 +17,6 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -136,7 +135,7 @@ class OwnProcessMethod:
         np.save(path, array, allow_pickle=False)
         return str(path)
 
-    def _request(self, message: Mapping[str, object], deadline_s: float, log: Path | None) -> dict[str, Any]:
+    def _request(self, message: Mapping[str, object], deadline_s: float, log: Path | None) -> dict[str, object]:
         """Send one JSON line to the child and return its answer. The child's printed output is written to `log`."""
         process = self._running_process()
         os.truncate(self._printed, 0)
@@ -159,7 +158,7 @@ class OwnProcessMethod:
             raise ClipError(Reason.METHOD_FAILED, f"{self.target}: {answer['error']}")
         return answer
 
-    def _parsed(self, line: bytes) -> dict[str, Any]:
+    def _parsed(self, line: bytes) -> dict[str, object]:
         try:
             answer = json.loads(line)
         except (ValueError, RecursionError):
