@@ -28,6 +28,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from embedded_corpus.plan import CorpusPlan
+from embedded_corpus.writing import write_corpus
 from talking_face.interrupts import LINE
 from tests.hostile.tally import MARK, Ended, Tally, alive, report, run, start
 from tests.same_results import difference, files
@@ -36,7 +38,6 @@ LONGEST_S = 240.0  # s for one command; several times its usual time on a busy m
 GONE_S = 3.0  # s after the end of the command, in which all its processes must end
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 IMPORTS = (0.3, 1.0, 1.5)  # s; moments at which the command is still importing its libraries
-EMOTIONS = ("neutral", "happy")  # of the drawn clips, these are kept
 
 # An outside method: it starts a daemon (a session of its own, its parents have ended), and repeats the reference.
 DAEMON = """
@@ -105,17 +106,13 @@ class Stage:
         """Draws the corpus and makes the shards and one run; what is there is kept."""
         self.folder.mkdir(parents=True, exist_ok=True)
         if not self.corpus.is_dir():
-            self._do("synth", "mead", "corpus.part", "--speakers", "1", "--seconds", "0.6", "--size", "320x240")
-            for clip in sorted((self.folder / "corpus.part").rglob("*.mp4")):
-                if not set(EMOTIONS) & set(clip.parts) or clip.stem in ("003", "004"):
-                    clip.unlink()
-            (self.folder / "corpus.part").rename(self.corpus)
+            plan = CorpusPlan("mead", speakers=1, size="320x240", seconds=0.8, only=("/neutral/", "/happy/"))
+            write_corpus(plan, self.corpus)
         self._do("preprocess", "mead", "corpus", "shards", "--quiet")
         words = ("--data", "shards", "--split", "all", "--max-pairs", "2", "--seeds", "1")
         self._do("pairs", "neutral-base", *words, "-o", "pairs.parquet", "--quiet")
         run_words = ("--setting", "neutral-base", *words, "--metrics", "psnr", "--out", "made", "--quiet")
         self._do("run", "--method", "static-reference", *run_words)
-        (self.folder / "tiny.toml").write_text('base = "demo"\nsteps = 12\n', encoding="utf-8")
         self.write_methods()
 
     def write_methods(self) -> None:
@@ -136,9 +133,9 @@ class Stage:
         drawn = ("--setting", "neutral-base", *data, "--split", "all", "--max-pairs", "2", "--seeds", "1")
         scored = ("--metrics", "psnr", "--out", "OUT", "--quiet")
         videos = "made/videos/static-reference/neutral-base"
-        trained = ("--config", "tiny.toml", "--every", "3", "--out", "OUT", "--quiet")
+        trained = ("--steps", "6", "--max-clips", "6", "--out", "OUT", "--quiet")
         return [
-            Kind("preprocess", ("preprocess", "mead", "corpus", "OUT", "--quiet")),
+            Kind("preprocess", ("preprocess", "mead", "corpus", "OUT", "--limit", "3", "--quiet")),
             Kind("run", ("run", "--method", "static-reference", *drawn, *scored)),
             Kind("run, command", ("run", "--method", "command.toml", *drawn, *scored)),
             Kind("run, class", ("run", "--method", "class.toml", *drawn, *scored)),
@@ -146,7 +143,7 @@ class Stage:
                 "score",
                 ("score", "--videos", videos, "--pairs", "pairs.parquet", *data, "--method-name", "theirs", *scored),
             ),
-            Kind("train", ("train", "cmet", *data, *trained)),
+            Kind("train", ("train", "evaluators", *data, *trained)),
             Kind("leaderboard", ("leaderboard", "--results", "made/results", "--run", "made", "--out", "OUT")),
         ]
 
