@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import json
 import os
 import stat
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
-from typing import Any
 
 from talking_face.reasons import ClipError, Reason
-from talking_face.signature import canonical_json
 
 STRAY = ".*.part*"  # glob pattern of the temporary files that remain if a process is killed inside `replacing`
 
@@ -76,20 +73,6 @@ def write_bytes(path: Path, data: bytes, *, durable: bool = False) -> None:
 def write_text(path: Path, text: str, *, durable: bool = False) -> None:
     """Writes UTF-8 text by an atomic rename, with unchanged line ends; see `replacing`."""
     write_bytes(path, text.encode(), durable=durable)
-
-
-def write_json(path: Path, value: Mapping[str, object], *, durable: bool = False) -> None:
-    """Writes canonical JSON (sorted keys, one line) by an atomic rename; see `replacing`."""
-    write_text(path, canonical_json(dict(value)) + "\n", durable=durable)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file, or {} if the file is absent, unreadable or not a JSON object."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
 
 
 def open_regular(path: Path | str) -> BufferedReader:
