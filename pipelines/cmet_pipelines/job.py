@@ -109,6 +109,7 @@ def plan_job(
     if limit is not None and limit < len(clips):
         notes.append(f"only the first {limit} of {len(clips)} clips, as asked")
         clips = _leave_out(clips, clips[:limit], f"not of the first {limit} clips", found)
+    readers.name_below(root, found)
     content = settings.content(dataset, options)
     return Job(dataset, root, out, settings, content, clips, found.skipped, preset, notes, files)
 

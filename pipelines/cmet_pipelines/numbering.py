@@ -88,7 +88,8 @@ def name_sentences(
     if broken:
         names = sorted("/".join(map(str, folder)) for folder in broken)
         more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-        notes.append(f"numbered otherwise than {numbering} says, so no sentences: {', '.join(names[:_SHOWN])}{more}")
+        scheme = Path(numbering).name if numbering else None
+        notes.append(f"numbered otherwise than {scheme} says, so no sentences: {', '.join(names[:_SHOWN])}{more}")
     return clips, notes
 
 

@@ -156,6 +156,21 @@ def test_a_root_of_links_alone_names_the_option(tmp_path: Path) -> None:
     assert "--follow-links" in _run("preprocess", "--help").stdout
 
 
+def test_linked_actors_are_stored_without_the_target(small_mead: Path, tmp_path: Path) -> None:
+    root = tmp_path / os.fsdecode(b"r\xe9")
+    root.mkdir()
+    (root / "M901").symlink_to(small_mead / "M901")
+    out = str(tmp_path / "out")
+    command = ("preprocess", "mead", str(root), out, "--follow-links", "--limit", "1", "--workers", "1")
+    ended = _run(*command)
+    assert ended.returncode == 0 and "Traceback" not in ended.stderr, ended.stderr
+    ledger = ShardSet(Path(out)).ledger
+    assert all(source.startswith("M901/") for source in ledger["source"])
+    stored = (tmp_path / "out" / "dataset.json").read_text("utf-8") + ledger.to_string()
+    assert str(small_mead) not in stored and str(tmp_path) not in stored
+    assert "nothing to do" in _run(*command).stdout
+
+
 def _run(*command: str, prefix: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
     whole = [*prefix, sys.executable, "-m", "cmet_eval.cli", *command]
     return subprocess.run(whole, capture_output=True, text=True, errors="replace", check=False, timeout=170)

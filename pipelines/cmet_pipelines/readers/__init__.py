@@ -19,7 +19,7 @@ from cmet_pipelines.readers.base import LINK_LEFT, Discovery, Reader, ReaderOpti
 from talking_face.names import counted, did_you_mean, printable
 from talking_face.reasons import Reason, UserError
 
-__all__ = ["READERS", "Discovery", "Reader", "ReaderOptions", "Skipped", "discover", "get_reader"]
+__all__ = ["READERS", "Discovery", "Reader", "ReaderOptions", "Skipped", "discover", "get_reader", "name_below"]
 
 # The reasons for which an archive is skipped, if the archive could not be read or could be read only in part.
 _UNREAD = frozenset(
@@ -82,7 +82,7 @@ def discover(dataset: str, root: Path, options: ReaderOptions | None = None, *, 
     check_rules(reader, found)
     if defects:
         _leave_out_defects(dataset, found)
-    _name_below(root, found)
+    name_below(root, found)
     if not found.clips:
         raise _no_clips(dataset, root, found)
     _note_lost(found)
@@ -122,10 +122,10 @@ def _leave_out_defects(dataset: str, found: Discovery) -> None:
     found.skipped.sort(key=lambda skip: (skip.path, skip.detail))
 
 
-def _name_below(root: Path, found: Discovery) -> None:
+def name_below(root: Path, found: Discovery) -> None:
     """Makes the paths of skipped files relative to the root, so that the ledger does not depend on the root.
 
-    The texts become printable.
+    The texts become printable. `root` must be resolved.
     """
     folder = f"{printable(str(root))}/"
 
