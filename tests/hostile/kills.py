@@ -105,9 +105,8 @@ class Stage:
     def make(self) -> None:
         """Draws the corpus and makes the shards and one run; what is there is kept."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        if not self.corpus.is_dir():
-            plan = CorpusPlan("mead", speakers=1, size="320x240", seconds=0.8, only=("/neutral/", "/happy/"))
-            write_corpus(plan, self.corpus)
+        plan = CorpusPlan("mead", speakers=1, size="320x240", seconds=0.8, only=("/neutral/", "/happy/"))
+        write_corpus(plan, self.corpus, quiet=True)
         self._do("preprocess", "mead", "corpus", "shards", "--quiet")
         words = ("--data", "shards", "--split", "all", "--max-pairs", "2", "--seeds", "1")
         self._do("pairs", "neutral-base", *words, "-o", "pairs.parquet", "--quiet")
