@@ -300,7 +300,7 @@ class TrainingRun:
         cuda = device.type == "cuda"
         card = {
             "parameters": sum(p.numel() for p in self.stage.net.parameters()),
-            "held_out": held_out,
+            "held_out": {key: value for key, value in held_out.items() if np.isfinite(value)},  # JSON has no NaN
             "seconds": round(state.seconds, 1),
             "samples_per_second": round(state.samples / max(state.seconds, 1e-9), 1),
             "waiting_share": round(state.waited / max(state.seconds, 1e-9), 4),

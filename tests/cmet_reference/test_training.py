@@ -182,6 +182,12 @@ def test_a_training_killed_before_its_card_was_written_is_finished(tmp_path: Pat
     assert path.read_bytes() == before and path.with_suffix(".json").is_file()
 
 
+def test_a_held_out_figure_that_is_not_finite_is_not_in_the_card(tmp_path: Path) -> None:
+    stage = Line(3)
+    stage.held_out = lambda: {"of_no_clips": float("nan"), "loss": 0.5}  # type: ignore[method-assign]
+    assert fit(stage, tmp_path, TrainOptions(quiet=True))["held_out"] == {"loss": 0.5}
+
+
 class Wide(Line):
     """The network of `Line` as after a change to its code."""
 
