@@ -22,7 +22,17 @@ from typing import Any
 # The top folders' packages were renamed once: `baselines.trivial` became `cmet_baselines.trivial`.
 NEUTRAL = ((re.compile(r"\bcmet_(baselines|leaderboards|metrics|pipelines)\b"), r"\1"),)
 # Fields of JSON and columns of tables that hold a time, a speed, a commit or versions, and the digest of such a file.
-TIMES = {"seconds", "timing", "commit", "samples_per_second", "waiting_share", "versions", "hardware", "sha256"}
+TIMES = {
+    "seconds",
+    "timing",
+    "commit",
+    "samples_per_second",
+    "waiting_share",
+    "versions",
+    "hardware",
+    "sha256",
+    "card_sha256",
+}  # the last one is the digest of a card with times
 NOT_RESULTS = ("corpus/_", ".lock", ".log", "records/")  # records hold times; videos and scores are compared themselves
 
 

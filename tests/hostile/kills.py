@@ -186,8 +186,12 @@ class Attempt:
         return Ended(process.returncode, text.decode("utf-8", "replace"), time.monotonic() - started, hung), mark
 
     def temporary(self) -> list[str]:
-        """Names of what is left in the folder of temporary files, without logs of unexpected errors."""
-        return sorted(path.name for path in self._tmp.iterdir() if path.suffix != ".log")
+        """Names of what is left in the folder of temporary files.
+
+        Logs of unexpected errors are left out, and the cache that torch makes for all processes of a user.
+        """
+        names = [path.name for path in self._tmp.iterdir() if path.suffix != ".log"]
+        return sorted(name for name in names if not name.startswith("torchinductor_"))
 
     def _environment(self) -> Mapping[str, str]:
         return {"TMPDIR": str(self._tmp)}
