@@ -25,6 +25,7 @@ from talking_face.names import Id, printable
 from talking_face.reasons import UserError
 from talking_face.sealed import SEAL, Damaged, read_sealed_table, sealed, write_sealed_table
 from talking_face.signature import canonical_json
+from talking_face.user_files import csv_rows
 
 _LISTS = ("reference_frames", "emotion_audio", "neutral_audio")
 _SCHEMA = pa.schema(
@@ -177,14 +178,13 @@ def _from_csv(path: Path, remedy: str) -> tuple[list[Fields], Fields]:
     meta: Fields = json.loads(head[2:])
     if sealed(meta) != meta:
         raise Damaged(path, f"the {SEAL} of its first line is not that of its content", remedy)
-    reader = csv.DictReader(io.StringIO(body), restkey="more", restval=None)
-    rows = [{name: _value(name, cell) for name, cell in row.items()} for row in reader]
+    # An empty line replaces the first line, so that messages have the numbers of the file's lines.
+    found = csv_rows("\n" + body, str(path), _SCHEMA.names)
+    rows = [{name: _value(name, cell) for name, cell in row.cells.items()} for row in found]
     return rows, {name: value for name, value in meta.items() if name != SEAL}
 
 
-def _value(name: str, cell: str | None) -> object:
-    if cell is None:
-        raise ValueError(f"a row has no cell for {name}")
+def _value(name: str, cell: str) -> object:
     if name in _LISTS:
         return json.loads(cell)
     if name in ("seed", "intensity"):

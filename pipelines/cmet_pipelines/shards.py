@@ -31,6 +31,7 @@ import pyarrow.parquet as pq
 from cmet_pipelines.frames_codec import get_codec
 from cmet_pipelines.records import ARRAY_FIELDS, Card, ShardFile
 from cmet_pipelines.shard_files import column_checksum, describe, row_is_sound
+from cmet_pipelines.stored_forms import check_card, check_clips, check_ledger
 from talking_face.reasons import UserError
 from talking_face.sealed import Damaged, check_sealed_table, read_sealed_json, read_sealed_table
 
@@ -67,6 +68,7 @@ class ShardSet:
             raise UserError(f"{self.folder} holds no shards ({CARD} is missing); run `cmet-eval preprocess`") from None
         if not self.card.get("complete"):
             raise UserError(f"{self.folder} is not finished; run the same `cmet-eval preprocess` again to finish it")
+        check_card(path, self.card, REMEDY)
         self._files: OrderedDict[str, _OpenShard] = OrderedDict()
         self._checked: set[tuple[str, str]] = set()  # clip_id and column
 
@@ -144,7 +146,8 @@ class ShardSet:
     def _table(self, name: str) -> pd.DataFrame:
         path = self.folder / name
         try:
-            return read_sealed_table(path, REMEDY).to_pandas()
+            table = read_sealed_table(path, REMEDY)
+            return (check_clips if name == CLIPS else check_ledger)(path, table, REMEDY).to_pandas()
         except FileNotFoundError:
             raise Damaged(path, "it is missing", REMEDY) from None
 

@@ -110,7 +110,13 @@ def prepare(out: Path) -> None:
     fields = [*IDENTITY_FIELDS, pa.field("shard", pa.string()), pa.field("row_group", pa.int64())]
     write_sealed_table(pa.Table.from_pylist(records, schema=pa.schema(fields)), folder / CLIPS)
     shards = {path.name: describe(path) for path in sorted((folder / SHARDS).iterdir())}
-    card = {"complete": True, "digest": "5" * 32, "signature": "shards|version:scale", "shards": shards}
+    card = {
+        "complete": True,
+        "dataset": "clips",
+        "digest": "5" * 32,
+        "signature": "shards|version:scale",
+        "shards": shards,
+    }
     write_sealed_json(folder / CARD, card)
     folder.rename(out / "shards")
 

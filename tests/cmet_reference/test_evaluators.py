@@ -85,7 +85,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     columns = {field.name: pa.array([r[field.name] for r in records], field.type) for field in IDENTITY_FIELDS}
     places = {"shard": ["part.parquet"] * len(records), "row_group": list(range(len(records)))}
     write_sealed_table(pa.table({**columns, **places}), folder / CLIPS)
-    card = {"complete": True, "digest": "d" * 32, "signature": "shards|version:test"}
+    card = {"complete": True, "dataset": "clips", "digest": "d" * 32, "signature": "shards|version:test"}
     write_sealed_json(folder / CARD, {**card, "shards": {shard.name: describe(shard)}})
     return folder
 
