@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 SEAL = "sha256"  # the member or metadata key that holds the digest
 _BLANK = "0" * 64
+_LARGEST_JSON = 256 << 20  # bytes; the card of the largest set in use, LRS2, has less than 1 MB
 _BLOCK = 1 << 20  # bytes per read
 _TAIL = 8  # bytes at the end of a Parquet file: the length of the footer, and PAR1
 # Key and value in the footer of a Parquet file. In Thrift's compact protocol, 0x18 is a text field, 0x40 its length.
@@ -92,7 +93,10 @@ def read_sealed_json(path: Path, remedy: str, seal: str = SEAL) -> dict[str, Any
     """
     try:
         with open_regular(path) as file:
-            value = json.loads(file.read().decode("utf-8"))
+            data = file.read(_LARGEST_JSON + 1)
+        if len(data) > _LARGEST_JSON:
+            raise Damaged(path, f"it has over {_LARGEST_JSON >> 20} MiB", remedy)
+        value = json.loads(data.decode("utf-8"))
         if not isinstance(value, dict):
             raise Damaged(path, "it is not a JSON object", remedy)
         if seal not in value:

@@ -104,7 +104,15 @@ def train(
         quiet=quiet or not main,
     )
     report = _print_card if main else lambda name, card: None
-    train_model(what.value, folders, out, settings=config or "demo", only=stage or "", options=options, report=report)
+    train_model(
+        what.value,
+        folders,
+        out,
+        settings="demo" if config is None else config,
+        only=stage or "",
+        options=options,
+        report=report,
+    )
     if main:
         print(f"checkpoints, cards and curves: {out}")
 

@@ -45,12 +45,17 @@ def read_key(folder: Path) -> StudyKey:
     path = folder / FILE
     remedy = "restore your copy of it: without it, the answers cannot be analysed"
     try:
-        return TypeAdapter(StudyKey).validate_python(read_sealed_json(path, remedy))
+        key = TypeAdapter(StudyKey).validate_python(read_sealed_json(path, remedy))
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); `study make` writes it with the study") from None
     except ValidationError as error:
         first = error.errors()[0]
         raise Damaged(path, f"{'.'.join(map(str, first['loc']))}: {first['msg']}", remedy) from None
+    shown, planned = list(key.videos.values()), {(pair, method) for pair in key.pairs for method in key.methods}
+    # A stopped `study make` leaves a key without videos.
+    if shown and (len(set(shown)) != len(shown) or set(shown) != planned):
+        raise Damaged(path, "its videos are not one video of each pair and method", remedy)
+    return key
 
 
 def write_key(folder: Path, key: StudyKey) -> None:

@@ -20,7 +20,7 @@ from talking_face.user_files import Line, Text, WrongValue, checked
 
 _PLACES = (pa.field("shard", pa.string()), pa.field("row_group", pa.int32()))
 _CLIPS = pa.schema([*IDENTITY_FIELDS, *_PLACES])
-_FILLED = ("clip_id", "speaker", "n_frames", "fps", "size", "codec", "shard", "row_group", "column_digests")
+_FILLED = ("clip_id", "speaker", "n_frames", "fps", "size", "codec", "shard", "row_group", "column_checksums")
 _NOT_NEGATIVE = ("n_frames", "n_valid", "fps", "size", "row_group")
 
 
@@ -38,7 +38,7 @@ class _Card(BaseModel):
 
     complete: Literal[True]
     dataset: Name
-    digest: Annotated[str, Field(pattern=r"^[0-9a-z]{16,64}$")]
+    digest: Line
     signature: Text
     shards: dict[Name, _ShardFile]
     settings: dict[str, Any] = {}
@@ -56,10 +56,10 @@ def check_card(path: Path, value: Mapping[str, object], remedy: str) -> Card:
 
 
 def check_clips(path: Path, table: pa.Table, remedy: str) -> pa.Table:
-    """The table of clips. Raises Damaged for a missing column, another type, an empty cell, and a clip_id twice."""
-    table = _with_types(path, table, _CLIPS, remedy)
+    """The table of clips. Raises Damaged for a column twice, another type, an empty cell, and a clip_id twice."""
+    table = _with_types(path, table, _CLIPS, ("clip_id",), remedy)
     _require_filled(path, table, _FILLED, remedy)
-    for name in _NOT_NEGATIVE:
+    for name in set(_NOT_NEGATIVE) & set(table.schema.names):
         values = pc.fill_null(table[name], 0)
         if not pc.all(pc.and_(pc.greater_equal(values, 0), pc.is_finite(values)), min_count=0).as_py():
             raise Damaged(path, f"a number of {name} is negative or not finite", remedy)
@@ -70,19 +70,19 @@ def check_clips(path: Path, table: pa.Table, remedy: str) -> pa.Table:
 
 def check_ledger(path: Path, table: pa.Table, remedy: str) -> pa.Table:
     """The ledger. Raises Damaged for a missing column, another type, and an empty cell in status or source."""
-    table = _with_types(path, table, LEDGER_SCHEMA, remedy)
+    table = _with_types(path, table, LEDGER_SCHEMA, LEDGER_SCHEMA.names, remedy)
     _require_filled(path, table, ("status", "source"), remedy)
     return table
 
 
-def _with_types(path: Path, table: pa.Table, schema: pa.Schema, remedy: str) -> pa.Table:
+def _with_types(path: Path, table: pa.Table, schema: pa.Schema, needed: Sequence[str], remedy: str) -> pa.Table:
     """The table with the types of the schema. Columns that the schema does not have are kept."""
     names = table.schema.names
-    if lacking := [name for name in schema.names if names.count(name) != 1]:
-        raise Damaged(path, f"it needs one column {lacking[0]}", remedy)
+    if wrong := [name for name in schema.names if names.count(name) > 1 or (name in needed and name not in names)]:
+        raise Damaged(path, f"it needs one column {wrong[0]}", remedy)
     try:
         table.validate(full=True)
-        for field in schema:
+        for field in (field for field in schema if field.name in names):
             column = table[field.name].cast(field.type)
             table = table.set_column(names.index(field.name), field.name, column)
     except (pa.ArrowException, ValueError, TypeError) as error:
@@ -92,5 +92,5 @@ def _with_types(path: Path, table: pa.Table, schema: pa.Schema, remedy: str) -> 
 
 def _require_filled(path: Path, table: pa.Table, names: Sequence[str], remedy: str) -> None:
     for name in names:
-        if table[name].null_count:
+        if name in table.schema.names and table[name].null_count:
             raise Damaged(path, f"a cell of {name} is empty", remedy)

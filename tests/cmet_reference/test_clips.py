@@ -15,7 +15,9 @@ from talking_face.sealed import write_sealed_json, write_sealed_table
 def shard_set(folder: Path, splits: list[str], n_frames: list[int]) -> Path:
     """A set whose table names clips, and whose shard is not there."""
     folder.mkdir()
-    write_sealed_json(folder / "dataset.json", {"complete": True, "shards": {}})
+    write_sealed_json(
+        folder / "dataset.json", {"complete": True, "dataset": "clips", "digest": "d1", "signature": "s", "shards": {}}
+    )
     n = len(splits)
     rows = {"clip_id": [f"a/{k}" for k in range(n)], "dataset": ["clips"] * n, "speaker": ["a"] * n}
     rows |= {"split": splits, "n_frames": n_frames, "valid_fraction": [1.0] * n}

@@ -595,7 +595,7 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setitem(models.PACKAGES, "cmet", "tiny_model")
     shards = tmp_path / "shards"
     shards.mkdir()
-    card = {"complete": True, "digest": "d1", "signature": "shards", "shards": {}}
+    card = {"complete": True, "dataset": "clips", "digest": "d1", "signature": "shards", "shards": {}}
     write_sealed_json(shards / "dataset.json", card)
     rows = {"clip_id": ["a/1", "a/2", "b/1"], "speaker": ["a", "a", "b"], "split": ["train", "train", "test"]}
     write_sealed_table(pa.table(rows), shards / "clips.parquet")
