@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from typer.testing import CliRunner
 
@@ -16,10 +19,12 @@ from cmet_eval.protocol.published_lists import read_list
 from cmet_eval.protocol.setting import get_setting
 from cmet_leaderboards.bands import read_bands
 from cmet_pipelines.configure import configure, read_config
+from cmet_pipelines.shards import ShardSet
 from cmet_reference.cem_net.train import stage_settings
 from cmet_reference.cmet.train import read_settings
 from cmet_reference.training import config
 from talking_face.reasons import UserError
+from talking_face.sealed import Damaged, read_sealed_table, sealed, write_sealed_table
 from tests.hostile.world import TEXTS
 
 KEY = "may contain a-z, 0-9, '.' and '-' only, and has to begin with a letter or a digit"
@@ -159,3 +164,39 @@ def test_places_that_an_entry_names_are_checked_before_a_run(tmp_path: Path) -> 
 def test_an_option_is_a_finite_number_in_a_range(words: tuple[str, ...]) -> None:
     result = CliRunner().invoke(build(words[0]), words)
     assert result.exit_code == 2 and f"Invalid value for '{words[-2]}'" in result.output
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"digest": None}, "digest: it should be a text, not null"),
+        ({"complete": "yes"}, "complete: it should be True, not 'yes'"),
+        ({"dataset": "../x"}, "dataset: '../x' is a path or begins with a dot"),
+        ({"shards": {"part.parquet": "board"}}, "shards: it should be a table, not 'board'"),
+        ({"shards": {"../part.parquet": {}}}, "'../part.parquet' is a path or begins with a dot"),
+    ],
+)
+def test_a_card_of_a_stranger_is_refused(
+    changes: dict[str, object], problem: str, shards: Path, tmp_path: Path
+) -> None:
+    card = json.loads((shards / "dataset.json").read_text())
+    (tmp_path / "dataset.json").write_text(json.dumps(sealed(card | changes)))
+    with pytest.raises(Damaged) as found:
+        ShardSet(tmp_path)
+    assert problem in str(found.value) and "\n" not in str(found.value)
+
+
+def test_a_table_of_clips_of_a_stranger_is_refused(shards: Path, tmp_path: Path) -> None:
+    table = read_sealed_table(shards / "clips.parquet", "")
+    shutil.copy(shards / "dataset.json", tmp_path)
+    names = table.schema.names
+    wrong = {
+        "a cell of speaker is empty": ("speaker", pa.nulls(len(table), pa.string())),
+        "a number of n_frames is negative": ("n_frames", pa.array([-1] * len(table))),
+        "a column has another type": ("row_group", pa.array(["x"] * len(table))),
+        "it has a clip twice": ("clip_id", pa.array(["clips/a"] * len(table))),
+    }
+    for problem, (name, column) in wrong.items():
+        write_sealed_table(table.set_column(names.index(name), name, column), tmp_path / "clips.parquet")
+        with pytest.raises(Damaged, match=problem):
+            _ = ShardSet(tmp_path).clips
