@@ -49,7 +49,7 @@ def test_what_is_missing_is_trained_in_order_and_kept(corpus: Path) -> None:
     assert train_checkpoints(corpus, ["cem-net"]) == "trained on the embedded corpus: aee in 1 s, ebm in 1 s"
 
 
-def test_other_data_or_other_settings_are_trained_again(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_data_other_settings_and_damaged_files_are_trained_again(corpus: Path, capsys) -> None:
     train_checkpoints(corpus, ["cmet"])
     path = corpus / "shards" / checkpoints.FOLDER / "cmet.safetensors"
     header = checkpoints.trained_on(path)
@@ -60,6 +60,9 @@ def test_other_data_or_other_settings_are_trained_again(corpus: Path, monkeypatc
     ):
         checkpoints.save(path, {"w": torch.zeros(1)}, {}, {"trained_on": {**header, **changed}})
         assert train_checkpoints(corpus, ["cmet"]) == "trained on the embedded corpus: cmet in 1 s"
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    assert train_checkpoints(corpus, ["cmet"]) == "trained on the embedded corpus: cmet in 1 s"
+    assert f"{path} is damaged (" in capsys.readouterr().out
 
 
 def test_the_face_of_the_ground_truth_needs_what_the_mesh_learns_alone(corpus: Path) -> None:
