@@ -36,6 +36,7 @@ from talking_face.pretrained.model_files import ModelFiles
 from talking_face.progress import Progress
 from talking_face.reasons import ClipError, Reason
 
+_MAX_BYTES = 8 << 30  # of one video file; 10 s at 1920x1080 px without compression take 1.6 GB
 _GROUP = 16  # largest number of videos per task; all videos of a task have the same ground truth
 
 
@@ -125,11 +126,12 @@ def _find_work(
             if pair.pair_id in submission.failures:
                 known[name] = submission.failures[pair.pair_id]
                 continue
-            if not video.is_file():
-                known[name] = ClipError(Reason.MISSING_OUTPUT, f"expected {video.name} in {submission.videos.name}/")
+            try:
+                sha256 = _video_sha256(video, submission.videos.name)
+            except ClipError as error:
+                known[name] = error
                 continue
             expected = Expected.of(pair, own)
-            sha256 = sha256_of(video)
             key = scoring_key(sha256, expected, shards.digest, how)
             path = scores / key[:2] / f"{key}.json"
             limit = deadline_s or default_deadline(n_frames.get(pair.driving_clip, 0))
@@ -142,6 +144,23 @@ def _find_work(
             jobs.setdefault(key, job)
             waiting[name] = key
     return _Work(known, waiting, jobs)
+
+
+def _video_sha256(video: Path, folder: str) -> str:
+    """The SHA-256 of a video. Raises ClipError: missing-output, unreadable or too-large.
+
+    The size is limited because a sparse file of 1 TB takes 10 minutes to hash.
+    """
+    if not video.is_file():
+        raise ClipError(Reason.MISSING_OUTPUT, f"expected {video.name} in {folder}/")
+    try:
+        if video.stat().st_size > _MAX_BYTES:
+            raise ClipError(
+                Reason.TOO_LARGE, f"{video.name} is larger than {_MAX_BYTES >> 30} GB, which is what is taken"
+            )
+        return sha256_of(video)
+    except OSError as error:
+        raise ClipError(Reason.UNREADABLE, f"{video.name} cannot be read: {error.strerror}") from None
 
 
 def _outcome(job: Job, failed: Mapping[str, ClipError]) -> Outcome:

@@ -9,6 +9,7 @@ is correct 65 times. docs/reference/faces.md gives details.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -32,6 +33,7 @@ _LAG_COST = 0.02  # per frame of lag, this cost is subtracted from the correlati
 # The smallest difference between the best and the second best score at which the best face counts as the speaker. In
 # the 110 GRID pairs, the largest such difference of a wrong face was 0.016.
 MIN_MARGIN = 0.02
+_SETTLING = 5  # frames after a face enters in which the landmarks are not steady
 MIN_VALID = 0.5  # share of frames in which a candidate's face must be found
 _HIGHEST_HZ, _LOWEST_HZ, _WINDOW = 7600.0, 80.0, 1024
 _FLOOR = 1e-4  # share of the sound's power that is added to every band before the logarithm
@@ -69,10 +71,14 @@ def choose_speaker(
     if audio is None or is_nearly_silent(audio[: round(len(valid[0]) / fps * AUDIO_RATE)], AUDIO_RATE):
         return Choice(usable[0], "largest", None)
     predicted = predict_motion(sound_bands(audio, round(len(valid[0]) / fps * FPS)))
+    # If a person enters later, all people are compared only from then on, without the first frames, in which the
+    # landmarks are not steady yet.
+    entered = max(int(np.argmax(valid[i])) for i in usable)
+    start = math.ceil(entered / fps * FPS) + _SETTLING if entered else 0
     scores = []
     for i in usable:
         at = np.minimum(np.rint(np.arange(len(predicted)) / FPS * fps).astype(int), len(valid[i]) - 1)
-        scores.append(agreement(mouth_motion(landmarks[i][at], valid[i][at]), predicted))
+        scores.append(agreement(mouth_motion(landmarks[i][at], valid[i][at])[start:], predicted[start:]))
     order = np.argsort(scores)[::-1]
     margin = float(scores[order[0]] - scores[order[1]])
     if margin >= MIN_MARGIN:

@@ -2,8 +2,8 @@
 
 A coarse detector finds the face once. Then the landmarker tracks the face in a square window of the picture. The window
 moves only when the face comes near the edge of the window, because after each move the landmarker has to find the face
-again. If the first picture with a face shows several people, each person is tracked with a separate landmarker until
-the speaker is chosen.
+again. If several people are found, each person is tracked with a separate landmarker until the speaker is chosen.
+People are searched for in the first picture with a face, and again after 1, 2, 4 and 8 s.
 """
 
 from __future__ import annotations
@@ -43,6 +43,9 @@ MAX_GAP = 5
 # If there are several people, at most four people are tracked, for at most 10 s, before the speaker is chosen. A face
 # narrower than 0.4 of the widest face is ignored.
 _MAX_FACES, _MIN_SHARE, DECIDE_S = 4, 0.4, 10.0
+# s after the first picture with a face; at these times, people who came later are searched for. A search takes 25 to 60
+# ms, so that a clip of 3 s takes 4% longer.
+_LATER = (1.0, 2.0, 4.0, 8.0)
 # A lost face is searched for within _REACH face widths of its last position. If the distance of two tracks is below
 # _SAME face heights, the two tracks follow the same face.
 _REACH, _SAME = 1.5, 0.3
@@ -56,7 +59,7 @@ class FaceTrack:
     blendshapes: np.ndarray  # (T, 52) float32
     valid: np.ndarray  # (T,) bool
     size: tuple[int, int]  # height, width of the source frames
-    n_faces: int = 1  # number of people who can be tracked in the first picture with a face
+    n_faces: int = 1  # number of people who can be tracked, from the first picture with a face or soon after
     choice: Choice = Choice(0, "only", None)  # noqa: RUF009 - frozen
 
     def __len__(self) -> int:
@@ -90,9 +93,11 @@ def track_face(
     faces: list[_Follower] = []
     n_faces, choice = 1, Choice(0, "only", None)
     decide_at = round((DECIDE_S if sound is not None else 0.2) * fps)
+    later = {round(seconds * fps) for seconds in _LATER} if sound is not None else set()
 
     def decide() -> None:
         nonlocal n_faces, choice
+        later.clear()
         faces[:] = _distinct(faces)
         seen = [np.array(face.seen) for face in faces]
         choice = choose_speaker(
@@ -108,6 +113,9 @@ def track_face(
                 if _is_search_frame(count):
                     boxes = _candidates(find_faces(picture, files), picture)
                     faces = [stack.enter_context(_Follower(box, boxes, count, files)) for box in boxes]
+            elif count - faces[0].start in later and len(faces) < _MAX_FACES and not faces[0].missing:
+                boxes = _newcomers(faces, picture, files)
+                faces += [stack.enter_context(_Follower(box, boxes, count, files)) for box in boxes]
             elif any(_is_search_frame(face.missing) for face in faces if face.missing):
                 _search_lost(faces, picture, files)
             if on_picture is not None:
@@ -174,6 +182,16 @@ def _candidates(boxes: list[Box], picture: Picture) -> list[Box]:
     """The boxes of the faces to track; the main face is the first."""
     ordered = main_first(boxes, picture.width, picture.height)
     return [box for box in ordered if box.width >= _MIN_SHARE * max(b.width for b in boxes)][:_MAX_FACES]
+
+
+def _newcomers(faces: list[_Follower], picture: Picture, files: ModelFiles) -> list[Box]:
+    """The boxes of faces that are not tracked yet and are not much smaller than the first tracked face."""
+    boxes = [
+        box
+        for box in find_faces(picture, files)
+        if box.width >= _MIN_SHARE * faces[0].box.width and not any(_near(box, face.box, 0.5) for face in faces)
+    ]
+    return main_first(boxes, picture.width, picture.height)[: _MAX_FACES - len(faces)] if boxes else []
 
 
 def _search_lost(faces: list[_Follower], picture: Picture, files: ModelFiles) -> None:

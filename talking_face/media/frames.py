@@ -11,7 +11,7 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from talking_face.media.container import MEDIA_ERRORS, display_size, message, pixel_aspect
+from talking_face.media.container import MEDIA_ERRORS, display_size, message, pixel_aspect, unknown_codec
 from talking_face.media.limits import Limits
 from talking_face.reasons import ClipError, Reason
 from talking_face.threads import codec_threads
@@ -38,8 +38,7 @@ class Decoder:
         self._container, self._stream, self._name, self._limits = container, stream, name, limits
         context: object = stream.codec_context  # PyAV's type does not state that this can be None
         if context is None:
-            detail = f"{name}: its picture is in a format that FFmpeg does not know: the file is damaged"
-            raise ClipError(Reason.DECODE_ERROR, detail)
+            raise unknown_codec(name, "picture")
         self.aspect = pixel_aspect(stream)[0]
         self._check_size(stream.codec_context.width, stream.codec_context.height)
         # An AVI file stores a frame rate, but not the times of the frames. If the video has B-frames, the times that

@@ -70,6 +70,17 @@ def test_tracking_takes_the_speaker_of_a_two_person_picture(
     assert unheard.choice.how == "largest" and unheard.n_faces == 2
 
 
+def test_a_speaker_who_comes_later_is_considered(spoken: list[tuple[np.ndarray, FaceTrack, np.ndarray]]) -> None:
+    (frames, alone, sound), (other, _, _) = spoken[1], spoken[2]
+    late = frames.copy()
+    late[:22] = 60  # an empty half of the picture for 0.9 s
+    both = [ArrayPicture(np.hstack([o, f])) for o, f in zip(other, late, strict=True)]
+    track = track_face(both, sound=lambda: sound, files=models())
+    assert track.n_faces == 2 and track.choice.how == "speaking"
+    assert not track.valid[:22].any() and track.valid[25:].all()
+    assert np.abs(track.landmarks[25:, :, 0] - other.shape[2] - alone.landmarks[25:, :, 0]).mean() < 2
+
+
 def test_a_long_clip_is_decided_on_the_way_and_lost_faces_are_taken_up_again(
     spoken: list[tuple[np.ndarray, FaceTrack, np.ndarray]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
