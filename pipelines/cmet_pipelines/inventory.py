@@ -21,6 +21,7 @@ from cmet_pipelines.records import Card, ClipOutcome, ShardFile
 from cmet_pipelines.shards import CARD, CLIPS, LEDGER, SHARDS, shard_problem
 from cmet_pipelines.source_files import file_state, hash_or_none
 from cmet_pipelines.staging import Staging
+from cmet_pipelines.stored_forms import check_begun
 from talking_face.clip import Clip
 from talking_face.files import STRAY
 from talking_face.logs import FOLDER as LOGS
@@ -123,7 +124,7 @@ class Inventory:
         """The card of an earlier run with the same settings. None if no earlier run finished a clip."""
         job, path = self.job, self.job.out / CARD
         try:
-            card = cast(Card, read_sealed_json(path, _REPAIR))
+            card = check_begun(path, read_sealed_json(path, _REPAIR), _REPAIR)
         except FileNotFoundError:
             others = _other_files(job.out)
             if others and not self._has_begun(job.key):

@@ -31,6 +31,25 @@ class _ShardFile(BaseModel):
     footer: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
+class _Counts(BaseModel):
+    kept: int
+    dropped: int
+    excluded: int
+    skipped: int
+    reasons: dict[str, int]
+
+
+class _Begun(BaseModel):
+    """The fields of a card that the next run of `preprocess` reads. A card without `complete` has no counts."""
+
+    model_config = ConfigDict(extra="allow", allow_inf_nan=False)
+
+    settings: dict[str, Any]
+    complete: bool = False
+    counts: _Counts | None = None
+    shards: dict[Name, _ShardFile] = {}
+
+
 class _Card(BaseModel):
     """The fields of a finished card that readers use. Other fields are kept as they are."""
 
@@ -50,6 +69,15 @@ def check_card(path: Path, value: Mapping[str, object], remedy: str) -> Card:
     """The card of a finished set. Raises Damaged if a field is missing or has a form that the suite does not write."""
     try:
         checked(_Card, value, path.name)
+    except WrongValue as error:
+        raise Damaged(path, str(error.problems[0]), remedy) from None
+    return cast(Card, value)
+
+
+def check_begun(path: Path, value: Mapping[str, object], remedy: str) -> Card:
+    """The card of a set that can be unfinished. Raises Damaged if a field has a form that the suite does not write."""
+    try:
+        checked(_Begun, value, path.name)
     except WrongValue as error:
         raise Damaged(path, str(error.problems[0]), remedy) from None
     return cast(Card, value)
