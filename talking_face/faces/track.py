@@ -109,14 +109,9 @@ def track_face(
     with ExitStack() as stack:
         for picture in pictures:
             size = (picture.height, picture.width)
-            if not faces:
-                if _is_search_frame(count):
-                    boxes = _candidates(find_faces(picture, files), picture)
-                    faces = [stack.enter_context(_Follower(box, boxes, count, files)) for box in boxes]
-            elif count - faces[0].start in later and len(faces) < _MAX_FACES and not faces[0].missing:
-                boxes = _newcomers(faces, picture, files)
-                faces += [stack.enter_context(_Follower(box, boxes, count, files)) for box in boxes]
-            elif any(_is_search_frame(face.missing) for face in faces if face.missing):
+            boxes = _people_to_add(faces, count, later, picture, files)
+            faces += [stack.enter_context(_Follower(box, boxes, count, files)) for box in boxes]
+            if any(_is_search_frame(face.missing) for face in faces if face.missing):
                 _search_lost(faces, picture, files)
             if on_picture is not None:
                 on_picture(picture, faces[0].window if len(faces) == 1 else None)
@@ -182,6 +177,20 @@ def _candidates(boxes: list[Box], picture: Picture) -> list[Box]:
     """The boxes of the faces to track; the main face is the first."""
     ordered = main_first(boxes, picture.width, picture.height)
     return [box for box in ordered if box.width >= _MIN_SHARE * max(b.width for b in boxes)][:_MAX_FACES]
+
+
+def _people_to_add(
+    faces: list[_Follower], count: int, later: set[int], picture: Picture, files: ModelFiles
+) -> list[Box]:
+    """The boxes of people to track from the picture with the index `count` on.
+
+    `later`: numbers of pictures after the first picture with a face, at which people who came later are searched for.
+    """
+    if not faces:
+        return _candidates(find_faces(picture, files), picture) if _is_search_frame(count) else []
+    if count - faces[0].start in later and len(faces) < _MAX_FACES and not faces[0].missing:
+        return _newcomers(faces, picture, files)
+    return []
 
 
 def _newcomers(faces: list[_Follower], picture: Picture, files: ModelFiles) -> list[Box]:
