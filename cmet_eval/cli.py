@@ -17,6 +17,7 @@ Other modules are imported after the signal handlers are set, so that Ctrl-C dur
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 
@@ -93,8 +94,10 @@ def main() -> None:
     except BaseException as end:
         # After a signal, every exception is a consequence of it. Typer turns the signal's own exception into an exit,
         # and a library can turn it into another error.
-        if interrupts.status or isinstance(end, KeyboardInterrupt):
-            _exit(LINE, interrupts.status or 130)
+        if interrupts.status:
+            _end(interrupts.status)
+        if isinstance(end, KeyboardInterrupt):
+            _exit(LINE, 130)
         raise
 
 
@@ -153,6 +156,20 @@ def _flush() -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), number)
             if not isinstance(error, BrokenPipeError):
                 raise
+
+
+def _end(status: int) -> None:
+    """Prints the line of a signal and ends the process, after the functions of `atexit`.
+
+    Python's own end is left out: if the signal came while a library started its threads, the library's end can abort.
+    """
+    import atexit
+
+    with contextlib.suppress(SystemExit):
+        _exit(LINE, status)
+    atexit._run_exitfuncs()
+    _flush()
+    os._exit(status)
 
 
 def _exit(message: str, status: int) -> None:
