@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 OUT ?= work/demo
 WORKERS ?= 2
 
-.PHONY: demo test lint bench preprocess leaderboard lock clean
+.PHONY: demo test lint bench hostile preprocess leaderboard lock clean
 
 # torch comes first and with its dependencies: pip then takes the CPU or the CUDA build's own set.
 # Everything else is pinned and installed without dependencies, so that exactly one OpenCV arrives.
@@ -38,6 +38,11 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Damaged and impossible input, kills and flipped bits: the tables of docs/experiments/hostile_input.md. Takes hours.
+hostile: $(READY)
+	@for program in media structured bit_flips kills forged faults archives pickles; do \
+	  echo "== $$program"; $(BIN)/python -m tests.hostile.$$program || failed=1; done; exit $${failed:-0}
 
 # Needs uv only here, to resolve; installing uses plain pip.
 lock:

@@ -298,5 +298,5 @@ def test_defects_are_excluded_dropped_or_skipped(corpus: Path, tmp_path: Path, u
     files = {path.relative_to(corpus).as_posix() for path in corpus.rglob("*") if path.is_file()}
     assert files == ledger.keys() - {"dev/dev_splits_complete/dia110_utt7.mp4"}
     corrupt = discover("meld", corpus, defects=False).clips
-    with pytest.raises(ClipError, match="without its index"):
+    with pytest.raises(ClipError, match="without a readable index"):
         probe(next(clip for clip in corrupt if clip.clip_id == "meld/train/dia125_utt3").video)
