@@ -43,7 +43,7 @@ MAX_GAP = 5
 # If there are several people, at most four people are tracked, for at most 10 s, before the speaker is chosen. A face
 # narrower than 0.4 of the widest face is ignored.
 _MAX_FACES, _MIN_SHARE, DECIDE_S = 4, 0.4, 10.0
-# s after the first picture with a face; at these times, people who came later are searched for, with the coarse detector.
+# s after the first picture with a face. At these times, the coarse detector searches for people who came later.
 _LATER = (1.0, 2.0, 4.0, 8.0)
 # A lost face is searched for within _REACH face widths of its last position. If the distance of two tracks is below
 # _SAME face heights, the two tracks follow the same face.

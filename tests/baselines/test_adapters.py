@@ -118,12 +118,12 @@ time.sleep(600)
     assert not status.exists() or "zombie" in status.read_text()
 
 
-def test_a_command_that_does_not_exist(tmp_path: Path, case: Case) -> None:
+def test_a_command_that_does_not_exist(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     text = ENTRY.format(python="/no/such/python", script="x", deadline=9, length="as-is")
     path.write_text(text)
-    with pytest.raises(ClipError, match="cannot start /no/such/python"):
-        get_method(str(path)).generate(case)
+    with pytest.raises(UserError, match="there is no program /no/such/python"):
+        get_method(str(path))
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ import pytest
 from cmet_eval import cli
 from cmet_eval.failures import failure_of
 from talking_face.interrupts import LINE
+from tests.hostile.tally import listen
 
 COMMAND = [sys.executable, "-m", "cmet_eval.cli"]
 
@@ -22,7 +23,12 @@ COMMAND = [sys.executable, "-m", "cmet_eval.cli"]
 def run(*words: str | bytes | Path, **environment: str) -> tuple[int, str]:
     """Exit status, and standard output and error."""
     done = subprocess.run(
-        [*COMMAND, *words], capture_output=True, timeout=120, env={**os.environ, **environment}, check=False
+        [*COMMAND, *words],
+        capture_output=True,
+        timeout=120,
+        env={**os.environ, **environment},
+        check=False,
+        preexec_fn=listen,
     )
     return done.returncode, (done.stdout + done.stderr).decode("utf-8", "replace")
 
@@ -79,7 +85,7 @@ cli.main()
 
 def test_a_signal_while_a_command_works_cleans_up_once(tmp_path: Path) -> None:
     words = [sys.executable, "-c", WORKS, str(tmp_path / "x")]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, preexec_fn=listen)
     assert (done.returncode, done.stdout, done.stderr) == (143, "cleaned\n", f"{LINE}\n")
 
 

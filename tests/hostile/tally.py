@@ -103,14 +103,15 @@ def start(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         start_new_session=True,
-        preexec_fn=_listen,
+        preexec_fn=listen,
     )
     return process, mark
 
 
-def _listen() -> None:
-    """Makes a command receive Ctrl-C. A shell starts its background jobs deaf to it, and their children are too."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+def listen() -> None:
+    """Makes a new process receive Ctrl-C and SIGHUP. The children of a background job would ignore them."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def run(command: Sequence[str], folder: Path, timeout_s: float, environment: Mapping[str, str] | None = None) -> Ended:

@@ -24,6 +24,7 @@ from talking_face.execution.options import RunOptions
 from talking_face.files import STRAY
 from talking_face.media import read_audio, read_frames, write_video
 from talking_face.reasons import UserError
+from tests.hostile.tally import listen
 from tests.pipelines.run_options import QUIET
 
 COMMAND = [sys.executable, "-m", "cmet_eval.cli", "preprocess"]
@@ -339,10 +340,6 @@ def test_ctrl_c_ends_with_one_line(small_mead: Path, tmp_path: Path) -> None:
         shutil.copytree(small_mead / "M901", root / name)
     command = [*COMMAND, "mead", str(root), str(tmp_path / "out"), "--quiet"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-
-    def listen() -> None:  # a shell's background job is started deaf to it, and its children are too
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
     run = subprocess.Popen(command, text=True, start_new_session=True, preexec_fn=listen, **pipes)
     deadline = time.monotonic() + 60
     while not _staged(tmp_path / "out") and time.monotonic() < deadline:
