@@ -33,6 +33,7 @@ from cmet_reference.clips import ClipArrays
 from cmet_reference.training import checkpoints, config
 from talking_face.pretrained.store import MissingWeights
 from talking_face.reasons import UserError
+from talking_face.sealed import read_sealed_json, write_sealed_json
 from tests.cmet_eval.conftest import make_record, write_shard_set
 from tests.cmet_reference.test_training import Line
 from tests.models import models
@@ -665,8 +666,7 @@ def test_settings_of_the_package(name):
 def test_the_ablation_trains_again_with_other_data_or_settings_and_says_first_what_it_lacks(tmp_path, monkeypatch):
     def shards(name, split):
         folder = write_shard_set(tmp_path / name, [make_record(0, 12, clip_id="c", speaker="A", split=split)])
-        card = folder / CARD
-        card.write_text(card.read_text().replace("d" * 32, name * 32))
+        write_sealed_json(folder / CARD, {**read_sealed_json(folder / CARD, ""), "digest": name * 32})
         return folder
 
     def made(data, rate=0.01):
