@@ -149,7 +149,8 @@ def make(folder: Path) -> None:
     write_bytes(folder / "weights" / store.weight(_UNREGISTERED).file, b"weights")
     store.weight_file(_UNREGISTERED, ModelFiles(weights=(folder / "weights",), cache=folder / "cache"))
     content = (2, "rating", "s", "d" * 64, ["a", "b"], ["p1", "p2"], 3, 4, 0, "5a17", "1d", ["lip_sync"], (1, 5))
-    write_key(folder / "study", StudyKey(*content, {f"media/{k}.mp4": (f"p{k}", "a") for k in range(4)}))
+    videos = {f"media/{pair}-{method}.mp4": (pair, method) for pair in ("p1", "p2") for method in ("a", "b")}
+    write_key(folder / "study", StudyKey(*content, videos))
     write_truth(folder / "truth.json", {"text": "a sentence", "frames": {"time": [0.0, 0.04], "mouth": [1.5, 2.25]}})
     trained_evaluators.save(folder / "evaluators" / trained_evaluators.FILES["emotion"], net.state_dict(), told)
 
