@@ -204,5 +204,5 @@ def test_bands_are_read_by_source_or_the_largest(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="source 'x'"):
         read_bands(path, "x")
     path.write_text("metric,band\np,1\n")
-    with pytest.raises(UserError, match="does not hold noise bands"):
+    with pytest.raises(UserError, match="has no column signature, source"):
         read_bands(path)
