@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from talking_face.execution.processes import GuardedProcess
-from tests.hostile.tally import MARK, alive
+from tests.hostile.tally import MARK, alive, listen
 
 # The command leaves three processes: a child, one in a session of its own whose parent has ended, and one that ignores
 # SIGTERM. The last one writes a file when all of them run.
@@ -67,10 +67,12 @@ def test_nothing_outlives_the_caller(tmp_path: Path, number: signal.Signals) -> 
         "import sys, time\nfrom talking_face.execution.processes import GuardedProcess\n"
         "guarded = GuardedProcess(sys.argv[1:], grace_s=0.2)\ntime.sleep(1000)\n"
     )
-    caller = subprocess.Popen([sys.executable, "-c", script, *command], env=env, stderr=subprocess.DEVNULL)
+    caller = subprocess.Popen(
+        [sys.executable, "-c", script, *command], env=env, stderr=subprocess.DEVNULL, preexec_fn=listen
+    )
     _wait_for(tmp_path / "ready")
     os.kill(caller.pid, number)
-    caller.wait()
+    caller.wait(60)
     assert _left(mark) == []
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from talking_face.execution.workers import Task, run_tasks
 from talking_face.reasons import Reason, UserError
-from tests.hostile.tally import MARK, alive
+from tests.hostile.tally import MARK, alive, listen
 
 FUNCTIONS = """
 import os, signal, subprocess, sys, time
@@ -240,7 +240,10 @@ def test_no_process_outlives_the_parent(function: str, tmp_path: Path, number: s
         "list(run_tasks('some_work:work', tasks, workers=2))\n"
     )
     mark = f"test-{os.getpid()}-{number}"
-    parent = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL, env={**os.environ, MARK: mark})
+    environment = {**os.environ, MARK: mark}
+    parent = subprocess.Popen(
+        [sys.executable, "-c", script], stderr=subprocess.DEVNULL, env=environment, preexec_fn=listen
+    )
     deadline = time.monotonic() + 60
     # The parent, two guards, two children, and at least two processes below a child.
     while len(alive(mark)) < 7 and time.monotonic() < deadline:
