@@ -103,9 +103,9 @@ def run(
     side_by_side = 0 if options.scheduler else max(1, options.workers)
     plan = plan_run(request, shards, draw, out, fresh=fresh, side_by_side=side_by_side, deadline_s=options.deadline_s)
     # Stop the methods' own processes: this process needed only the methods' names, and each worker starts its own
-    # process of a method.
+    # process of a method. Without workers, the videos are generated in this process.
     for method in request.methods.values():
-        if isinstance(method, OwnProcessMethod):
+        if isinstance(method, OwnProcessMethod) and (options.workers or options.scheduler):
             method.close()
     failures = _generate(plan, options)
     submissions = [_with_failures(submission, failures) for submission in plan.submissions]

@@ -13,10 +13,13 @@ from cmet_baselines.trivial import sound_distance
 from cmet_eval.protocol.draw import Draw, draw_pairs
 from cmet_eval.protocol.setting import get_setting
 from cmet_eval.runs.cases import make_case
+from cmet_eval.runs.evaluate import run
 from cmet_eval.runs.generate import refuse_training_clips
+from cmet_eval.runs.metrics import Scoring
 from cmet_pipelines.shards import ShardSet
 from cmet_reference.geometry import template_of
 from talking_face.clip import Pair
+from talking_face.execution.options import RunOptions
 from talking_face.reasons import ClipError, Reason
 
 
@@ -109,3 +112,24 @@ def test_a_method_is_not_scored_on_what_it_was_trained_on(pair: Pair) -> None:
     assert caught.value.reason is Reason.TRAINED_ON
     Learnt.trained_on = frozenset({"another"})
     refuse_training_clips(Learnt(), pair)  # type: ignore[arg-type]
+
+
+def test_a_class_in_its_own_process_runs_without_workers(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "import numpy as np\nclass Still:\n    name, revision, sees = 'still', '1', ('reference-frames',)\n"
+    text += (
+        "    def generate(self, case):\n        return np.repeat(case.reference_frames[:1], case.n_frames, axis=0)\n"
+    )
+    (tmp_path / "still_method.py").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    summary = run(
+        ["still_method:Still"],
+        ["cross-emotion"],
+        data=shards,
+        out=tmp_path / "out",
+        draw=Draw(seeds=1, max_pairs=2),
+        scoring=Scoring(("psnr:frame-mean",)),
+        options=RunOptions(workers=0, quiet=True),
+    )
+    assert summary.generated == 2 and not summary.lost
