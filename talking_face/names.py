@@ -1,4 +1,4 @@
-"""Names that enter from outside: their rules, their file names, their printable form, and suggestions for wrong names.
+"""Checks names that come from users and files, and turns them into file names, printable text and suggestions.
 
 A name on disk is a sequence of bytes. Python decodes the bytes that are not UTF-8 to lone surrogates (U+DC80 to
 U+DCFF), which cannot be printed or stored; `printable` replaces them.
@@ -20,19 +20,20 @@ from talking_face.reasons import UserError
 
 _LONGEST_NAME = 100  # characters
 _LONGEST_ID = 1000  # characters
-_LONGEST_FILE_NAME = 120  # bytes of one encoded name, because a file name holds up to 255 bytes and several names
+_LONGEST_FILE_NAME = 120  # bytes of one encoded name; a file name has at most 255 bytes and can join two names
 _KEY = re.compile(r"[a-z0-9][a-z0-9.-]*")
 _PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.")
-# A path of at least two parts that begins at the root, in a folder of a home, or on a Windows drive.
+# The folders of a path that begins with `/`, `~/` or a Windows drive and has at least two parts.
 _FOLDERS = re.compile(r"(?<![\w.~<>/\\-])(?:~?/|[A-Za-z]:\\)(?:[^/\\\s'\"`,;:()<>]+[/\\])+(?=[^/\\\s])")
-_QUOTED = re.compile(r"(?<=['\"`])(?:~?/|[A-Za-z]:\\)[^'\"`\n]*[/\\]([^/\\'\"`\n]+)(?=['\"`])")  # may hold spaces
+# Such a path in quotes. Only here can a path contain spaces, because the quotes show where the path ends.
+_QUOTED = re.compile(r"(?<=['\"`])(?:~?/|[A-Za-z]:\\)[^'\"`\n]*[/\\]([^/\\'\"`\n]+)(?=['\"`])")
 
 
 def check_label(text: str) -> str:
-    """The text, if it can be the label of a revision, a file or a clip.
+    """Checks that a text can be the label of a revision, a file or a clip, and returns the text.
 
     A label is 1 to 100 printable characters without a space at its ends. The first character is not one of `=+-@`,
-    because spreadsheets would compute a cell that begins with it.
+    because a spreadsheet reads a cell that begins with one of these as a formula.
 
     Raises ValueError for other text.
     """
@@ -46,7 +47,9 @@ def check_label(text: str) -> str:
 
 
 def check_name(text: str) -> str:
-    """The text, if it can be the name of a method, setting, metric or speaker: a label that is not a path.
+    """Checks that a text can be the name of a method, setting, metric or speaker, and returns the text.
+
+    A name is a label that is not a path and does not begin with a dot.
 
     Raises ValueError for other text.
     """
@@ -59,9 +62,10 @@ def check_name(text: str) -> str:
 
 
 def check_id(text: str) -> str:
-    """The text, if it can be the id of a clip or of a pair: 1 to 1,000 printable characters in the form of a path.
+    """Checks that a text can be the id of a clip or of a pair, and returns the text.
 
-    An id can hold `/`. It does not begin with `/`, has no part `..`, and does not begin with one of `=+-@`.
+    An id has 1 to 1,000 printable characters and can contain `/`, as a path does. It has no part `..`, and does not
+    begin with one of `=+-@/`.
 
     Raises ValueError for other text.
     """
@@ -73,7 +77,9 @@ def check_id(text: str) -> str:
 
 
 def check_key(text: str) -> str:
-    """The text, if it can be the name that users write for a method or setting: a-z, 0-9, `.` and `-`.
+    """Checks that a text can be the name that users write for a method or setting, and returns the text.
+
+    Such a name contains only a-z, 0-9, `.` and `-`.
 
     Raises ValueError for other text.
     """
@@ -84,7 +90,9 @@ def check_key(text: str) -> str:
 
 
 def check_pattern(text: str, fields: Iterable[str]) -> str:
-    """The text, if it is a relative path in which only these fields are in braces, each without a format.
+    """Checks that a text is a relative path in which braces contain only names of `fields`, and returns the text.
+
+    A format in braces, such as `{pair:03}`, is not allowed.
 
     Raises ValueError for other text.
     """
@@ -127,7 +135,7 @@ def _encoded(name: str) -> str:
 
 
 def inside(root: Path, *names: str) -> Path:
-    """The path `root/names...`, which is certain to be inside `root`.
+    """The path `root/names...`, after a check that the path is inside `root`.
 
     Raises UserError if a name is absolute, has a part `..`, or leads through a link to a place outside `root`.
     """
@@ -163,8 +171,8 @@ def storable(text: str, most: int = 1000, folders: Iterable[Path] = ()) -> str:
     Args:
         text: a message, a note or a title.
         most: maximum number of characters; the rest is cut.
-        folders: folders that the text can name, also relative ones and ones whose names have spaces. The home folder
-            and the current folder are added.
+        folders: more folders to remove from the text, mainly relative folders and folders with spaces in their names,
+            which `without_folders` can miss. The home folder and the current folder are always removed.
 
     Example:
         >>> storable("cannot read\\n /home/me/a.mp4")

@@ -1,11 +1,11 @@
 """Writes JSON and Parquet files that contain a digest of themselves, and checks the digest when a file is read.
 
-A changed bit anywhere in such a file is found by its reader. The digest protects against damage, not against a person
-who writes a new file with a new digest.
+The reader of such a file finds every changed bit. The digest protects against damage, not against a person who writes a
+new file with a new digest.
 
 A JSON file holds the digest in the member `sha256`: the SHA-256 of the canonical JSON of all other members. A Parquet
-file holds the digest in its key-value metadata under `sha256`: the SHA-256 of the bytes of the file, in which the 64
-digits of the digest are replaced by zeros.
+file holds the digest in its key-value metadata under `sha256`. This digest is the SHA-256 of the file with 64 zeros in
+place of the digest.
 """
 
 from __future__ import annotations
@@ -33,24 +33,25 @@ _BLANK = "0" * 64
 _LARGEST_JSON = 256 << 20  # bytes; the card of the largest set in use, LRS2, has less than 1 MB
 _BLOCK = 1 << 20  # bytes per read
 _TAIL = 8  # bytes at the end of a Parquet file: the length of the footer, and PAR1
-# Key and value in the footer of a Parquet file. In Thrift's compact protocol, 0x18 is a text field, 0x40 its length.
+# The key and the value of the digest, as the footer of a Parquet file stores them. The footer is in Thrift's compact
+# protocol: 0x18 begins a text field, and 0x40 states the length of the text, 64.
 _STORED_SEAL = re.compile(SEAL.encode() + rb"\x18\x40([0-9a-f]{64})")
 
 
 class Damaged(UserError):
-    """A stored file is not what was written. The message names the file and the remedy, in one line."""
+    """A stored file has other content than the suite wrote. The message names the file and the remedy, in one line."""
 
     def __init__(self, path: Path, problem: str, remedy: str) -> None:
         super().__init__(f"{path} is damaged ({problem}); {remedy}")
         self.path, self.problem, self.remedy = path, problem, remedy
 
     def __reduce__(self) -> tuple[type[Damaged], tuple[Path, str, str]]:
-        # By default, pickle calls the class with the message alone.
+        # By default, pickle passes only the message to the class, and `__init__` needs the three parts.
         return type(self), (self.path, self.problem, self.remedy)
 
 
 def discard(error: Damaged) -> None:
-    """Removes a damaged file that the running command makes again, and prints its message to stderr."""
+    """Prints the error to stderr and removes the damaged file, so that the running command makes the file again."""
     print(f"cmet-eval: {error}", file=sys.stderr, flush=True)
     error.path.unlink(missing_ok=True)
 
@@ -71,7 +72,7 @@ def write_sealed_json(
         value: the object. Its values are JSON values, without NaN and infinity.
         indent: spaces per level for a file that people read; None: canonical JSON on one line.
         durable: flush the file to the disk before the rename.
-        seal: the member that holds the digest, for an object that has a member `sha256` of its own.
+        seal: the name of the member for the digest; another name is needed if the object already has `sha256`.
     """
     whole = sealed(value, seal)
     text = canonical_json(whole) if indent is None else json.dumps(whole, indent=indent, ensure_ascii=False)
@@ -79,16 +80,17 @@ def write_sealed_json(
 
 
 def read_sealed_json(path: Path, remedy: str, seal: str = SEAL) -> dict[str, Any]:
-    """The object in a file of `write_sealed_json`, without the digest.
+    """The object in a file that `write_sealed_json` wrote, without the digest.
 
     Args:
         path: the file.
-        remedy: what the user can do about a damaged file, for the message, for example `score the video again`.
+        remedy: what the user can do about a damaged file, for example `score the video again`. The message ends
+            with this text.
         seal: the member that holds the digest.
 
     Raises:
         FileNotFoundError: the file is absent.
-        Damaged: the file is not a JSON object, has no digest, or has another digest.
+        Damaged: the file is not a JSON object, has no digest, or its digest does not fit its content.
         OSError: the file cannot be read.
     """
     try:
@@ -113,7 +115,7 @@ def read_sealed_json(path: Path, remedy: str, seal: str = SEAL) -> dict[str, Any
 def sealed_writer(
     path: Path, schema: pa.Schema, *, durable: bool = False, **options: object
 ) -> Iterator[pq.ParquetWriter]:
-    """A Parquet writer. At the end of the block, the file gets its digest, and then its name by an atomic rename.
+    """A Parquet writer. At the end of the block, the digest is added, and an atomic rename gives the file its name.
 
     The same rows give the same bytes. Every page of the file also has a checksum, which other readers of Parquet check.
 
@@ -150,7 +152,7 @@ def write_sealed_table(table: pa.Table, path: Path, *, durable: bool = False, **
 
 @contextmanager
 def _unsealed_writer(file: BinaryIO, schema: pa.Schema, options: Mapping[str, object]) -> Iterator[pq.ParquetWriter]:
-    """A Parquet writer that reserves the place of the digest."""
+    """A Parquet writer that writes 64 zeros at the place of the digest."""
     import pyarrow.parquet as pq
 
     with pq.ParquetWriter(file, schema, **{"compression": "zstd", "write_page_checksum": True, **options}) as writer:
@@ -159,7 +161,7 @@ def _unsealed_writer(file: BinaryIO, schema: pa.Schema, options: Mapping[str, ob
 
 
 def _write_seal(file: BinaryIO) -> None:
-    """Replaces the zeros at the place of the digest by the digest."""
+    """Computes the digest, and writes it over the 64 zeros."""
     file.flush()
     place = _seal_place(file)
     assert place is not None
@@ -169,11 +171,11 @@ def _write_seal(file: BinaryIO) -> None:
 
 
 def check_sealed_table(path: Path, remedy: str) -> None:
-    """Reads all bytes of a file of `sealed_writer` and compares its digest. Takes about 1 s per GB.
+    """Reads all bytes of a file that `sealed_writer` wrote, and compares the digest. Takes about 1 s per GB.
 
     Raises:
         FileNotFoundError: the file is absent.
-        Damaged: the file has no digest, or has another digest.
+        Damaged: the file has no digest, or its digest does not fit its content.
         OSError: the file cannot be read.
     """
     with path.open("rb") as file:
@@ -183,17 +185,17 @@ def check_sealed_table(path: Path, remedy: str) -> None:
 def read_sealed_table(
     path: Path, remedy: str, columns: Sequence[str] | None = None, *, dictionaries: bool = False
 ) -> pa.Table:
-    """The rows in a file of `write_sealed_table`. All bytes of the file are checked, also if `columns` is given.
+    """The rows in a file that `write_sealed_table` wrote. All bytes are checked, also if `columns` is given.
 
     Args:
         path: the file.
-        remedy: what the user can do about a damaged file, for the message.
+        remedy: what the user can do about a damaged file. The message ends with this text.
         columns: names of the columns to read; None for all.
         dictionaries: True: columns of text become dictionaries, so that repeated texts need less memory.
 
     Raises:
         FileNotFoundError: the file is absent.
-        Damaged: the file is not a Parquet file, has no digest, or has another digest.
+        Damaged: the file is not a Parquet file, has no digest, or its digest does not fit its content.
         OSError: the file cannot be read.
     """
     import pyarrow as pa
@@ -234,7 +236,7 @@ def _seal_place(file: BinaryIO) -> int | None:
 
 
 def _sha256_with_blank(file: BinaryIO, place: int) -> str:
-    """The SHA-256 of a file whose 64 bytes from `place` on are replaced by zeros (the digit)."""
+    """The SHA-256 of a file, computed with the digit `0` in place of each of the 64 bytes from `place` on."""
     sha = hashlib.sha256()
     file.seek(0)
     left = place
@@ -249,7 +251,7 @@ def _sha256_with_blank(file: BinaryIO, place: int) -> str:
 
 
 def _check_seal(file: BinaryIO, path: Path, remedy: str) -> None:
-    """Raises Damaged if the Parquet file has no digest, or has another digest."""
+    """Raises Damaged if the Parquet file has no digest, or its digest does not fit its content."""
     place = _seal_place(file)
     if place is None:
         raise Damaged(path, f"it is not a Parquet file with a {SEAL}", remedy)

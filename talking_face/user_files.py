@@ -1,7 +1,7 @@
 """Reads the TOML, JSON and CSV files that users write, and checks values against pydantic models.
 
 Every fault of such a file is a UserError of one line, which names the file, the field or line, and what is allowed.
-Only regular files of at most 64 MB are read, so that a link to `/dev/zero` or a named pipe does not stop a command.
+Only regular files of at most 64 MB are read, because reading `/dev/zero` or a named pipe possibly never ends.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _SHOWN = 4  # problems that a message lists
 _LONGEST_LINE, _LONGEST_TEXT = 300, 10_000  # characters; the longest summary of the suite has 600
 _VALUE = 40  # characters of a wrong value that a message shows
 
-# Words of pydantic, and the words for a user who writes TOML.
+# Words in messages of pydantic, and the words that replace them, because the user writes TOML and not Python.
 _PLAIN = {
     "Input should": "it should",
     "a valid array": "a list",
@@ -70,11 +70,16 @@ def _link(text: str) -> str:
 
 Link = Annotated[str, AfterValidator(_link)]  # pydantic type: owner/name of a repository, or an http(s) address
 Line = Annotated[str, AfterValidator(_line)]  # pydantic type: 1 to 300 printable characters
-Text = Annotated[str, AfterValidator(_text)]  # pydantic type: at most 10,000 characters, also line ends
+Text = Annotated[str, AfterValidator(_text)]  # pydantic type: at most 10,000 printable characters, tabs and line ends
 
 
 class Problem(NamedTuple):
-    """A fault of one value: the path of the field, for example `command.deadline_s`, or "", and what is wrong."""
+    """What is wrong with one value.
+
+    Attributes:
+        field: the path of the field, for example `command.deadline_s`; "" for a fault of the whole value.
+        message: what is wrong.
+    """
 
     field: str
     message: str
@@ -84,7 +89,7 @@ class Problem(NamedTuple):
 
 
 class WrongValue(UserError):
-    """A value does not fit its model. `problems` has every fault."""
+    """A value does not fit its model. The message lists the first faults, and `problems` has every fault."""
 
     def __init__(self, where: str, problems: Sequence[Problem]) -> None:
         more = [f"and {len(problems) - _SHOWN} more"] if len(problems) > _SHOWN else []
@@ -92,7 +97,7 @@ class WrongValue(UserError):
         self.where, self.problems = where, tuple(problems)
 
     def __reduce__(self) -> tuple[type[WrongValue], tuple[str, tuple[Problem, ...]]]:
-        # By default, pickle calls the class with the message alone.
+        # By default, pickle passes only the message to the class, and `__init__` needs the two parts.
         return type(self), (self.where, self.problems)
 
 
@@ -139,7 +144,7 @@ def read_text(path: Path, what: str) -> str:
 
 
 def read_toml(path: Path, what: str) -> dict[str, Any]:
-    """The table in a TOML file. Raises UserError as `read_text`, and if the text is not TOML."""
+    """The table in a TOML file. Raises UserError if `read_text` does, or if the text is not TOML."""
     text = read_text(path, what)
     try:
         return tomllib.loads(text)
@@ -148,7 +153,7 @@ def read_toml(path: Path, what: str) -> dict[str, Any]:
 
 
 def read_json(path: Path, what: str) -> Any:
-    """The value in a JSON file. Raises UserError as `read_text`, and if the text is not JSON."""
+    """The value in a JSON file. Raises UserError if `read_text` does, or if the text is not JSON."""
     text = read_text(path, what)
     try:
         return json.loads(text)
@@ -157,12 +162,12 @@ def read_json(path: Path, what: str) -> Any:
 
 
 def read_csv(path: Path, what: str, columns: Sequence[str]) -> list[CsvRow]:
-    """The rows of a CSV file. Raises UserError as `read_text` and `csv_rows`."""
+    """The rows of a CSV file. Raises UserError if `read_text` or `csv_rows` does."""
     return csv_rows(read_text(path, what), f"the {what} {printable(str(path))}", columns)
 
 
 def csv_rows(text: str, where: str, columns: Sequence[str]) -> list[CsvRow]:
-    """The rows of a CSV text, without empty lines. Names of columns have no spaces at their ends.
+    """The rows of a CSV text, without empty lines. Spaces at the ends of column names are removed.
 
     Args:
         text: the text. The first line has the names of the columns.
@@ -191,7 +196,7 @@ def csv_rows(text: str, where: str, columns: Sequence[str]) -> list[CsvRow]:
 
 
 def number(text: str, what: str, least: float = -math.inf) -> float:
-    """The finite number in a cell. Raises UserError for another text, and for a number below `least`.
+    """The finite number in a cell. Raises UserError if the text is not such a number, or is below `least`.
 
     `what` is the place of the cell, for the message.
     """
@@ -210,14 +215,15 @@ def checked(form: type[T], value: object, where: str) -> T:
 
     Args:
         form: the model. It should forbid unknown fields and numbers that are not finite.
-        value: JSON values, paths and dates.
+        value: a structure of JSON values, paths and dates.
         where: the file, for messages.
 
     Raises:
         WrongValue: a field is unknown, missing or wrong. The message lists the first problems.
     """
     try:
-        # Validation of JSON accepts a list for a tuple and a text for a path also if types are strict.
+        # With strict types, pydantic accepts a list for a tuple, and a text for a path, only in JSON. Therefore the
+        # value is validated as JSON.
         return TypeAdapter(form).validate_json(json.dumps(value, default=str), strict=True)
     except ValidationError as error:
         problems = _of_one_kind(error.errors(include_url=False))
@@ -228,7 +234,8 @@ def checked(form: type[T], value: object, where: str) -> T:
 
 def _problem(form: object, item: ErrorDetails) -> Problem:
     """One problem as plain English: the field, what is allowed, and the wrong value."""
-    # pydantic adds the kinds of a union, such as `int` and `literal['all']`, to the place of the field.
+    # pydantic adds the kinds of a union, such as `int` and `literal['all']`, to the place of the field. They are
+    # removed, because users do not know them.
     place = [part for part in item["loc"] if isinstance(part, int) or (part.isidentifier() and part not in _KINDS)]
     kind, message = item["type"], item["msg"].removeprefix("Value error, ")
     *outer, last = item["loc"] or ("",)
@@ -245,7 +252,11 @@ def _problem(form: object, item: ErrorDetails) -> Problem:
 
 
 def _of_one_kind(problems: list[ErrorDetails]) -> list[ErrorDetails]:
-    """The problems without those of the wrong kind of a union, if another kind has a problem further inside."""
+    """The problems without those of a kind that the user did not mean.
+
+    If a field allows several kinds of value (a union), pydantic reports the problems of each kind. A problem further
+    inside one kind shows that the user meant this kind. Then the report that the value is not a literal is left out.
+    """
     places = [item["loc"] for item in problems]
     return [
         item
@@ -262,7 +273,7 @@ def _in(place: Sequence[int | str]) -> str:
 
 
 def _fields(form: object, place: Sequence[int | str]) -> list[str]:
-    """The names of the fields of the model at a place inside a model; empty if the place has no model."""
+    """The names of the fields that the model `form` allows at `place`; empty if there is no model at this place."""
     for part in place:
         hint = getattr(form, "model_fields", {}).get(part)
         kinds = () if hint is None else (hint.annotation, *get_args(hint.annotation))

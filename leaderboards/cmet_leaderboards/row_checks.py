@@ -1,6 +1,6 @@
 """Checks a table of result rows: the types of its columns, nulls, names, numbers, reasons, and the keys of the file.
 
-Rows can come from a stranger. Text is checked once per value and not once per row, so a million rows take about 0.2 s.
+Rows can come from a stranger. Each different text is checked only once, so a million rows take about 0.2 s.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from talking_face.names import check_id, check_label, check_name, printable
 from talking_face.reasons import Reason
 
 LONGEST_TEXT = 1000  # characters of one text in a row
-BOARD_FILES = ("board", "index", "board.schema")  # file names of boards, which a setting must not have
+BOARD_FILES = ("board", "index", "board.schema")  # names that a setting must not have: files of every board
 _UNPRINTABLE = r"[\p{C}\p{Zl}\p{Zp}]"  # control characters, unassigned characters, line and paragraph separators
 _REASONS = pa.array([reason.value for reason in Reason])
 
 
 def check_setting_name(text: str) -> str:
-    """The text, if it can be the name of a setting: a name that is not the name of a file of every board.
+    """Checks that a text can be the name of a setting, and returns the text. The names in `BOARD_FILES` are refused.
 
     Raises ValueError for other text.
     """
@@ -42,12 +42,12 @@ def check_rows(table: pa.Table, schema: pa.Schema, required: Sequence[str], keys
     Args:
         table: the rows; a column of text can be a dictionary.
         schema: the names and types of the columns.
-        required: the columns without nulls.
+        required: the columns that must not contain nulls.
         keys: the columns in which all rows of a file agree.
 
     Raises:
-        ValueError: a column has another name or type, a text is not a name or cannot be printed, a number is not
-            finite, a row has both a value and a reason or none of them, a reason is unknown, rows disagree in a key,
+        ValueError: a column has a wrong name or type; a text is not a name or cannot be printed; a number is not
+            finite; a row has both a value and a reason, or neither; a reason is unknown; rows differ in a key column;
             or the direction of a metric of this suite is wrong.
     """
     if table.schema.names != schema.names:
@@ -88,7 +88,7 @@ def _check_texts(table: pa.Table, names: Sequence[str]) -> None:
 
 
 def _texts(column: pa.ChunkedArray) -> pa.Array:
-    """The different texts of a column. A dictionary can also hold texts that no row has."""
+    """The different texts of a column. If the column is a dictionary, some of these texts can be in no row."""
     parts = [chunk.dictionary if pa.types.is_dictionary(chunk.type) else chunk.unique() for chunk in column.chunks]
     return pa.concat_arrays([pa.array([], pa.string()), *parts]).drop_null()
 

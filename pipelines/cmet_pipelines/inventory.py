@@ -32,7 +32,8 @@ from talking_face.sealed import Damaged, check_sealed_table, read_sealed_json, r
 # If a clip was dropped for one of these reasons, the cause was possibly the machine and not the clip. So the option
 # `retry` processes such clips again.
 TRANSIENT = frozenset({Reason.DEADLINE, Reason.OUT_OF_MEMORY, Reason.CRASHED, Reason.UNREADABLE, Reason.MISSING_FILE})
-_SAID_FROM = 2 << 30  # bytes of shards from which the progress of the check is printed; checking them takes 2 s
+# bytes; the progress of the check is printed if the shards have at least so many, because the check then takes over 2 s
+_SAID_FROM = 2 << 30
 _REPAIR = "it is repaired now"  # the remedy of damage that this run finds
 
 
@@ -41,8 +42,8 @@ class Inventory:
 
     Args:
         job: the job.
-        check: True: every byte of the shards is compared with the shard's digest, about 1 s per GB. False: only the
-            size and the footer of every shard that a finished card names.
+        check: True: the digest of every shard is checked, which takes about 1 s per GB. False: only the size and the
+            footer are checked of each shard that a card of a finished set names; other shards are checked as with True.
         quiet: True: the progress of the check is not printed.
 
     Raises UserError if the folder holds other files, or shards that were computed with other settings.
@@ -53,7 +54,7 @@ class Inventory:
         self.staging = Staging(job.staging)
         self.damage: list[Damaged] = []  # damaged files that this run repairs
         self.card = self._read_card()
-        self.places: dict[str, tuple[Path, int]] = {}  # file and row group of every clip that is in a sound shard
+        self.places: dict[str, tuple[Path, int]] = {}  # file and row group of every clip in an undamaged shard
         self._check, self._quiet = check, quiet
         self._touched = False  # whether a source has a new time, but its old content
 
@@ -62,7 +63,11 @@ class Inventory:
         return {clip_id for clip_id, outcome in self._recorded.items() if outcome["status"] == "kept"}
 
     def is_complete(self, outcomes: Mapping[str, ClipOutcome]) -> bool:
-        """Whether the folder holds a finished, undamaged set of exactly the job's clips, with these usable outcomes."""
+        """Whether the folder holds a finished and undamaged set of exactly the job's clips.
+
+        Args:
+            outcomes: the outcomes that can be used again.
+        """
         card, out = self.card, self.job.out
         return (
             card is not None
@@ -104,7 +109,7 @@ class Inventory:
 
     @cached_property
     def _recorded(self) -> dict[str, ClipOutcome]:
-        """The outcomes in ledger.parquet. For kept clips that are not there, the outcomes in clips.parquet."""
+        """The outcomes in ledger.parquet. If a kept clip has no row there, its outcome is taken from clips.parquet."""
         ledger, index = self._table(LEDGER), self._table(CLIPS)
         kept = {"status": "kept", "stage": "", "reason": "", "detail": ""}
         rows = [{**row, **kept} for row in index] + [row for row in ledger if row["status"] in ("kept", "dropped")]
@@ -121,7 +126,10 @@ class Inventory:
             return []
 
     def _read_card(self) -> Card | None:
-        """The card of an earlier run with the same settings. None if no earlier run finished a clip."""
+        """The card of an earlier run with the same settings.
+
+        None if the card is absent or damaged, or if no earlier run finished a clip.
+        """
         job, path = self.job, self.job.out / CARD
         try:
             card = check_begun(path, read_sealed_json(path, _REPAIR), _REPAIR)
@@ -155,7 +163,10 @@ class Inventory:
         return any((out / SHARDS).glob(begun)) or any((out / STAGING).glob(f"{key}/[!.]*.json"))
 
     def _clips_in_shards(self) -> dict[str, tuple[Path, int]]:
-        """File and row group of every clip in the sound shards on disk, also in shards of an earlier selection."""
+        """File and row group of every clip in the undamaged shards on disk.
+
+        Shards of an earlier run that selected other clips are included.
+        """
         places: dict[str, tuple[Path, int]] = {}
         paths = sorted((self.job.out / SHARDS).glob(f"{self.job.key}-*.parquet"))
         named = self.card.get("shards", {}) if self.card else {}
@@ -187,7 +198,7 @@ class Inventory:
         return self.staging.has_record(clip_id) or clip_id in self.places
 
     def _is_unchanged(self, clip: Clip, outcome: ClipOutcome) -> bool:
-        """Whether labels, names and source files of a clip are those of the outcome.
+        """Whether a clip still has the labels, file names and source files that its outcome records.
 
         A file with another time but the same size and hash is unchanged; the outcome gets the new time.
         """

@@ -1,17 +1,20 @@
-"""Runs a command, and ends the command and all its descendants when the command or the calling process ends.
+"""Runs a command, and ends its process tree when the command or the calling process ends.
 
     PYTHON -I -S guard.py CONTROL_FD CALLER_PID GRACE_S COMMAND...
 
-`processes.GuardedProcess` starts this program and holds the other end of the socket CONTROL_FD. The guard ends the tree
-when the socket is closed, which the kernel does when the caller ends in any way, also by SIGKILL.
+The process tree is the command and all its descendants. This program is the guard of the tree.
+`processes.GuardedProcess` starts the guard and holds the other end of the socket CONTROL_FD. The guard ends the tree
+when the other end is closed. The kernel closes it when the caller ends in any way, also by SIGKILL.
 
-A separate program is needed for two reasons. A killed process cannot end its own descendants. And the kernel's death
-signal reaches only direct children, and not processes that these children start. The guard runs no code of others, so
-that it neither hangs nor crashes with them. It is the subreaper of the tree (Linux): when a process in the tree ends,
-its children become children of the guard, also in sessions of their own. So the walk over descendants finds them.
-On other systems than Linux, only the process group of the command is ended.
+A separate program is needed for two reasons. A killed process cannot end its own descendants. And the signal that the
+kernel sends when a process dies reaches only direct children, not the processes that these children start. The guard
+runs only the code of this file, so a hang or crash of other code does not affect the guard.
 
-This file imports only a few modules of the standard library: it starts in 20 ms and takes 8 MB.
+On Linux, the guard is the subreaper of the tree: when a process in the tree ends, its children become children of the
+guard, even if they are in another session. Therefore `descendants` finds every process of the tree. On systems other
+than Linux, only the process group of the command is ended.
+
+This file imports only a few modules of the standard library, so that the guard starts in 20 ms and takes 8 MB.
 """
 
 from __future__ import annotations
@@ -28,7 +31,9 @@ from pathlib import Path
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 _POLL_S = 1.0  # s between two checks of the caller; needed only if a fork of the caller holds the socket open
-_KILL_S = 10.0  # s; a process that waits for a disk ends only after its wait, so that the guard stops to wait for it
+# s; the guard waits at most so long after SIGKILL, because a process that waits for a disk does not end before the disk
+# answers.
+_KILL_S = 10.0
 _HAS_CHILDREN_FILE = Path(f"/proc/self/task/{os.getpid()}/children").exists()
 
 
@@ -48,7 +53,7 @@ def descendants(pid: int) -> list[int]:
 
 
 def _children(pid: int) -> list[int]:
-    """The children of a process, from the kernel's list of each thread."""
+    """The children of a process. The kernel lists the children of each thread separately."""
     found: list[int] = []
     try:
         for thread in Path(f"/proc/{pid}/task").iterdir():
@@ -59,7 +64,7 @@ def _children(pid: int) -> list[int]:
 
 
 def _parents() -> dict[int, int]:
-    """Process -> its parent, for all processes. For kernels without the lists of children; takes 15 us a process."""
+    """The parent of every process, for kernels that do not list children. Takes 15 us per process."""
     found = {}
     for entry in Path("/proc").glob("[0-9]*"):
         try:
@@ -94,13 +99,13 @@ class Guard:
         me = os.getpid()
 
         def in_child() -> None:
-            prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # in case that the guard itself is killed
+            prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # ends the command if the guard itself is killed
             if os.getppid() != me:
                 os._exit(1)
 
         process = subprocess.Popen(command, close_fds=False, start_new_session=True, preexec_fn=in_child)
         self._pid = process.pid
-        process.returncode = 0  # `reap` reads the status, so that the destructor must not
+        process.returncode = 0  # stops the destructor from reading the exit status, which `reap` reads
 
     def reap(self) -> None:
         """Reads the status of every ended child; keeps the status of the command."""
@@ -119,7 +124,8 @@ class Guard:
         self.reap()
         send(self._tree(), signal.SIGTERM)
         self._wait(self._grace_s)
-        # A stopped process starts no other process. So after this loop, the walk has found every process.
+        # A stopped process cannot start another process. So the loop ends when every process of the tree is stopped,
+        # and no process can escape the SIGKILL.
         stopped: list[int] = []
         while new := [pid for pid in self._tree() if pid not in stopped]:
             send(new, signal.SIGSTOP)
@@ -135,10 +141,10 @@ class Guard:
             os.killpg(self._pid, 0)
         except (ProcessLookupError, PermissionError):
             return []
-        return [-self._pid]  # as `os.kill` names a process group
+        return [-self._pid]  # for `os.kill`, a negative number means a process group
 
     def _wait(self, seconds: float) -> None:
-        """Waits until the tree is empty, but at most so many seconds."""
+        """Waits until the tree is empty, but at most `seconds`."""
         end = time.monotonic() + seconds
         pause = 0.001
         while self._tree() and time.monotonic() < end:
@@ -148,9 +154,10 @@ class Guard:
 
 
 def main(control: int, caller: int, grace_s: float, command: list[str]) -> None:
-    """Runs the command to its end, or until the caller ends; then ends the tree and exits as the command did.
+    """Runs the command until it ends, the caller ends, or a signal to stop arrives. Then ends the tree and exits.
 
-    One line is written to the socket when the command has started: empty, or the error number and the file.
+    If the command starts, an empty line is written to the socket. Otherwise, the error number and the file are written.
+    The guard exits with the status of the command.
     """
     os.set_inheritable(control, False)
     wake, woken = os.pipe()  # receives one byte for each signal
@@ -178,7 +185,7 @@ def main(control: int, caller: int, grace_s: float, command: list[str]) -> None:
 
 
 def _exit_as(status: int | None) -> None:
-    """Ends this process with the exit status, or by the signal, of the command."""
+    """Ends this process as the command ended: with the same exit status, or by the same signal."""
     code = -signal.SIGKILL if status is None else os.waitstatus_to_exitcode(status)
     if code < 0:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

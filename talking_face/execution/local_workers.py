@@ -1,7 +1,7 @@
-"""Runs tasks on this machine: threads of this process, each with a child process that runs the function.
+"""Runs tasks on this machine, in threads of this process. Each thread has a child process, which runs the function.
 
 The threads wait for their child most of the time. No port is opened: each thread and its child have a channel that no
-other process can reach. The main script may have any form, because no process imports it again.
+other process can reach. The main script needs no `if __name__ == "__main__"`, because no process imports it again.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _PAUSE_S = 1.0  # s between two attempts to start a child process
 
 @dataclass(frozen=True)
 class _GivenUp:
-    """A worker that cannot start its child process. Its task was given back."""
+    """A worker that ended early, mostly because its child process cannot be started. Another worker runs its task."""
 
     why: str
 
@@ -47,24 +47,25 @@ class _Pool:
                 self.finished.put((task, self._report(keeper, task)))
         except Stopped:
             pass
-        except BaseException as error:  # a thread that ended without a word would let the run wait for ever
+        except BaseException as error:  # if this thread ended without a report, the run would wait for ever
             self.waiting.put(task)
             self.finished.put(_GivenUp(str(error) if isinstance(error, ChildNotStarted) else one_line(error)))
         finally:
-            with contextlib.suppress(Exception):  # nothing is lost: the guard of the child ends with this process
+            # An error is harmless here: the guard ends the child when this process ends.
+            with contextlib.suppress(Exception):
                 keeper.close()
 
     def _report(self, keeper: Keeper, task: Task) -> Report:
         """Runs a task. Raises ChildNotStarted if the child process cannot be started in two attempts."""
         try:
             return keeper.report(task.args, task.deadline_s)
-        except ChildNotStarted:  # another program can have taken all memory or all processes for a moment
+        except ChildNotStarted:  # possibly another program uses all memory or all processes for a moment
             if self.stop.wait(_PAUSE_S):
                 raise Stopped from None
         return keeper.report(task.args, task.deadline_s)
 
     def start(self, workers: int) -> list[threading.Thread]:
-        """Starts so many threads, or fewer if the machine allows no more. Raises UserError if it allows none."""
+        """Starts `workers` threads, or as many as the machine allows. Raises UserError if no thread can be started."""
         threads: list[threading.Thread] = []
         for number in range(workers):
             thread = threading.Thread(target=self.work, name=f"worker-{number}", daemon=True)
@@ -87,8 +88,8 @@ def run_locally(
 ) -> Generator[tuple[str, Report], None, None]:
     """Yields the key and the report of each task, in order of completion.
 
-    A worker whose child process cannot be started is given up, with a note; the other workers do its task. When the
-    iterator is closed, all child processes are ended.
+    If the child process of a worker cannot be started, the worker ends with a note, and the other workers run its task.
+    When the iterator is closed, all child processes are ended.
 
     Raises UserError if no worker is left.
     """

@@ -18,8 +18,8 @@ from talking_face.media.limits import Limits
 from talking_face.media.source import Source, as_source, open_source
 from talking_face.reasons import ClipError, Reason
 
-# Names of FFmpeg's demuxers. Each reads one file that contains the media itself. FFmpeg has other demuxers whose file
-# is a list of other files or addresses, for example concat, hls, dash, image2, sdp and imf.
+# The allowed demuxers of FFmpeg. Each reads one file that contains the media itself. Other demuxers are not allowed,
+# because some open the files or addresses that their input lists: for example concat, hls, dash, image2, sdp and imf.
 _DEMUXERS = (
     *("mov", "matroska", "avi", "mpegts", "mpeg", "mpegvideo", "flv", "asf", "ogg", "mxf", "dv", "nut", "gif", "rm"),
     *("yuv4mpegpipe", "wav", "w64", "mp3", "flac", "aac", "ac3", "eac3", "aiff", "au", "caf", "amr"),
@@ -30,7 +30,7 @@ MEDIA_ERRORS = (av.error.FFmpegError, OSError, ValueError, OverflowError)
 _NO_PICTURE = Disposition.attached_pic | Disposition.timed_thumbnails
 _SIDE_SOUND = Disposition.comment | Disposition.visual_impaired | Disposition.descriptions | Disposition.dependent
 _STILL_CODECS = frozenset({"png", "mjpeg", "bmp", "gif", "webp", "tiff", "apng", "jpegxl"})
-_MAX_ASPECT = 3  # the largest ratio of a pixel's sides that is believed; anamorphic films have 2
+_MAX_ASPECT = 3  # the largest ratio of a pixel's sides that is used; anamorphic films have 2
 
 Track = TypeVar("Track", VideoStream, AudioStream)
 
@@ -56,11 +56,12 @@ def open_container(source: Source, limits: Limits) -> Iterator[InputContainer]:
 
 
 def demuxer_options(limits: Limits) -> dict[str, str]:
-    """Options of `av.open` for a file object: only self-contained containers, and no other file or address."""
+    """Options of `av.open` for a file object. With them, FFmpeg uses only `_DEMUXERS`, and no other file or address."""
     return {
         "format_whitelist": ",".join(_DEMUXERS),
         "protocol_whitelist": "none",  # a file object needs no protocol of FFmpeg
-        "max_pixels": str(limits.pixels),  # also for the frames that FFmpeg decodes to find out the stream's parameters
+        # FFmpeg decodes some frames when it opens a file, to find the stream's parameters. This limits them too.
+        "max_pixels": str(limits.pixels),
     }
 
 
@@ -75,7 +76,7 @@ def picture_track(container: InputContainer) -> VideoStream | None:
 
 
 def sound_track(container: InputContainer) -> AudioStream | None:
-    """The sound track that is used; None if there is none in a codec that FFmpeg knows.
+    """The sound track to use; None if no sound track has a codec that FFmpeg knows.
 
     Commentaries and descriptions for blind people are used only if there is no other track. Among several tracks, the
     container's default track is used, or else the first.
@@ -89,14 +90,17 @@ def known_sound(container: InputContainer) -> list[AudioStream]:
 
 
 def track_note(kind: str, chosen: Track | None, tracks: Sequence[Track]) -> list[str]:
-    """A note which of several tracks is used, for example `sound-track-1-of-2`; empty if there is only one."""
+    """A note that names the track in use, for example `sound-track-1-of-2`; empty if there is only one track."""
     if chosen is None or len(tracks) < 2:
         return []
     return [f"{kind}-track-{1 + [one.index for one in tracks].index(chosen.index)}-of-{len(tracks)}"]
 
 
 def pixel_aspect(stream: VideoStream) -> tuple[Fraction, list[str]]:
-    """(width of a pixel over its height, notes). A ratio above 3 or below 1/3 is not believed: the result is then 1."""
+    """The width of a pixel over its height, and notes.
+
+    A ratio above 3 or below 1/3 counts as damage. The result is then 1, with a note.
+    """
     aspect = Fraction(stream.sample_aspect_ratio or 1)
     if aspect <= 0 or not Fraction(1, _MAX_ASPECT) <= aspect <= _MAX_ASPECT:
         return Fraction(1), [f"pixel-aspect-{aspect.numerator}:{aspect.denominator}-ignored"]
@@ -104,10 +108,11 @@ def pixel_aspect(stream: VideoStream) -> tuple[Fraction, list[str]]:
 
 
 def display_size(width: int, height: int, aspect: Fraction) -> tuple[int, int]:
-    """(width, height), px, with square pixels and before rotation.
+    """The width and height of the picture, px, with square pixels and before rotation.
 
-    The side that is too short is enlarged, so that no detail is lost. It is rounded to an even number, because a chroma
-    sample of the usual formats has 2 px. If the change is less than 1 px, the size stays the same.
+    One side is enlarged, and the other side keeps its size, so that no detail is lost. The enlarged side is rounded to
+    an even number, because in the usual formats 2 px share one chroma sample. If the change is less than 1 px, the size
+    stays the same.
     """
     wide, high = (width * aspect, Fraction(height)) if aspect > 1 else (Fraction(width), height / aspect)
     if max(wide - width, high - height) < 1:

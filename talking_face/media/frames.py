@@ -21,8 +21,8 @@ from talking_face.threads import codec_threads
 _MAX_LOST_FRAMES = 2
 _MAX_LOST_SHARE = 0.05
 _MAX_LOST_S = Fraction(1, 10)  # in place of a number of frames, for containers that state only the length in seconds
-# s; a frame whose time is earlier than the time of the previous frame is skipped. If times go back by more than this,
-# the file holds two recordings.
+# s. A frame that is not later than the previous frame is skipped. If the times go back by more than this limit, the
+# file probably holds two recordings, and is refused.
 _BACK_S = 1
 
 
@@ -66,7 +66,8 @@ class Decoder:
     def frames(self) -> Iterator[tuple[Fraction, VideoFrame]]:
         """Yields (presentation time in s, frame) for each frame that is shown. The times increase.
 
-        Raises ClipError: truncated, decode-error, too-long or too-large. Headers are checked before decoding.
+        Raises ClipError: truncated, decode-error, too-long or too-large. The length in the header is checked
+        before the first frame is decoded.
         """
         check_length(self._container, self._stream, self._name, self._limits)
         packets = _Packets()
@@ -93,7 +94,7 @@ class Decoder:
             raise ClipError(reason, detail) from None
 
     def _time(self, frame: VideoFrame) -> Fraction | None:
-        """The time of the next frame, s; None if the frame is skipped. Raises ClipError if the times jump."""
+        """The time of a decoded frame, s; None if it is skipped. Raises ClipError: decode-error or too-long."""
         if not self._timed:
             time = self._count * self._step
         elif frame.pts is not None and frame.time_base is not None:
@@ -133,7 +134,8 @@ class Decoder:
     def _expected_packets(self) -> int:
         """The number of packets of a complete track; 0 if the header does not state it.
 
-        The index of an mp4 counts the packets that its edit list leaves, and the packets needed to decode them.
+        The edit list of an mp4 can leave out packets. The index counts the packets that remain, and the packets
+        that are needed to decode them.
         """
         indexed = self._container.format.name.startswith("mov") and self._stream.frames
         return len(self._stream.index_entries) if indexed else self._stream.frames
@@ -163,7 +165,7 @@ class Decoder:
 
 
 class _Packets:
-    """Counts the packets of one track, and the time from the first to the last packet of all tracks.
+    """Counts the packets of one track, and measures the time from the first to the last packet of all tracks.
 
     Attributes:
         count: number of packets of the track.
@@ -181,7 +183,7 @@ class _Packets:
         return self._end - (self._first or 0)
 
     def add(self, packet: Packet, track: VideoStream) -> None:
-        """Counts a packet of any track."""
+        """Uses the times of a packet of any track. Counts the packet if it belongs to `track`."""
         if packet.pts is not None and packet.time_base is not None:
             at = packet.pts * Fraction(packet.time_base)
             self._first = at if self._first is None else min(self._first, at)
@@ -192,7 +194,10 @@ class _Packets:
 
 
 def check_length(container: InputContainer, stream: VideoStream | None, name: str, limits: Limits) -> None:
-    """Raises ClipError (too-long) if the header states that the track, or else the file, is longer than the limit."""
+    """Raises ClipError (too-long) if the length in the header is above the limit.
+
+    The length of the track is compared, or the length of the file if the header does not state the track's length.
+    """
     stated = Fraction(container.duration or 0, av.time_base)
     if stream is not None and stream.duration and stream.time_base:
         stated = stream.duration * Fraction(stream.time_base)

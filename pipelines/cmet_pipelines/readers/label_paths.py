@@ -1,7 +1,7 @@
 """Finds the file that a label table names, also if the table spells the path in another form.
 
-Other forms are: another case, no suffix, backslashes, a Windows drive, decomposed accents, spaces at an end, more or
-fewer folders in front, and bytes of another encoding.
+Other forms are: capital or small letters, no suffix, backslashes, a Windows drive, decomposed accents, spaces at an
+end, more or fewer folders in front, and bytes of another encoding.
 """
 
 from __future__ import annotations
@@ -23,15 +23,18 @@ _Parts = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Matches:
-    """Which file each name means."""
+    """The result of `match`: which file each name means."""
 
-    file: dict[str, str] = field(default_factory=dict)  # file by name
-    ambiguous: dict[str, list[str]] = field(default_factory=dict)  # by name, several files that it can mean
-    respelt: list[str] = field(default_factory=list)  # names in `file` that are not exactly the path of the file
+    file: dict[str, str] = field(default_factory=dict)  # each name with its file
+    ambiguous: dict[str, list[str]] = field(default_factory=dict)  # each name without a match, and its candidates
+    respelt: list[str] = field(default_factory=list)  # names in `file` that differ from the path of their file
 
 
 def match(names: Collection[str], files: Collection[str]) -> Matches:
-    """The files that the names mean. A name is matched if exactly one file has it, and no other name means that file.
+    """The files that the names mean.
+
+    A name that is the exact path of a file means that file. Another name is matched if it can mean only one file, and
+    no other name means that file.
 
     Args:
         names: paths as a table gives them.
@@ -57,7 +60,7 @@ def match(names: Collection[str], files: Collection[str]) -> Matches:
 
 
 def _index(files: Collection[str]) -> tuple[dict[_Parts, set[str]], dict[_Parts, set[str]]]:
-    """(the files by their whole path, the files by the ends of their paths), in every form."""
+    """Two tables from each form of a path to its files: by the whole path, and by each end of the path."""
     whole: defaultdict[_Parts, set[str]] = defaultdict(set)
     tails: defaultdict[_Parts, set[str]] = defaultdict(set)
     for file in files:
@@ -82,7 +85,7 @@ def _candidates(name: str, whole: dict[_Parts, set[str]], tails: dict[_Parts, se
 
 
 def _forms(path: str) -> set[_Parts]:
-    """The parts of a path in normal form, for each text that its bytes can mean."""
+    """The parts of a path in normal form. Bytes that are not UTF-8 are decoded with each encoding that accepts them."""
     texts = {path}
     if any("\udc80" <= char <= "\udcff" for char in path):
         data = path.encode("utf-8", "surrogateescape")
