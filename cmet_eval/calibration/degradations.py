@@ -6,10 +6,8 @@ frames/s; sound is (N,) int16 mono at 16 kHz.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import NamedTuple
 
 import cv2
@@ -22,6 +20,7 @@ from talking_face.faces.eat import similarity
 from talking_face.faces.points68 import MOUTH
 from talking_face.media.reading import AUDIO_RATE, FPS, read_frames
 from talking_face.media.writing import Encoding, write_video
+from talking_face.scratch import scratch_folder
 
 Step = float | str
 SAMPLES = round(AUDIO_RATE / FPS)  # audio samples per frame
@@ -56,8 +55,8 @@ class NotMakeable(Exception):
 
 def encoded(frames: np.ndarray, encoding: Encoding, suffix: str = ".mkv") -> np.ndarray:
     """The frames after encoding and decoding. `suffix` determines the container; the default is Matroska."""
-    with tempfile.TemporaryDirectory(prefix="cmet-calibrate-") as folder:
-        path = Path(folder) / f"clip{suffix}"
+    with scratch_folder() as folder:
+        path = folder / f"clip{suffix}"
         write_video(path, frames, FPS, encoding=encoding)
         return read_frames(path, None)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from cmet_leaderboards.html import GalleryCase, GalleryVideo
 from talking_face.clip import Pair
 from talking_face.files import sha256_of, unchanged
 from talking_face.reasons import ClipError
+from talking_face.scratch import scratch_folder
 from talking_face.sealed import Damaged
 
 # A video of 256 px and 2 s takes 15 to 40 KB. Eight methods with four pairs in two settings add about 2 MB to the page.
@@ -82,8 +82,8 @@ def _shown(pair: Pair, methods: Sequence[str], files: Mapping[tuple[str, str], P
     for method in methods:
         if (source := files.get((pair.pair_id, method))) is None:
             continue
-        with tempfile.TemporaryDirectory() as folder:
-            target = Path(folder) / "small.mp4"
+        with scratch_folder() as folder:
+            target = folder / "small.mp4"
             try:
                 made = read_generation(records / method / source.parent.name / f"{source.stem}.json")
                 with unchanged(source, made.video_sha256 if made else sha256_of(source)):

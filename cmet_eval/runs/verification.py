@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +28,7 @@ from talking_face.pretrained.model_files import ModelFiles
 from talking_face.pretrained.trained_evaluators import with_hashes
 from talking_face.progress import Progress
 from talking_face.reasons import UserError
+from talking_face.scratch import scratch_folder
 from talking_face.signature import digest
 
 # The allowed difference is TOLERANCE * max(1, |value|). The same machine gives exactly the same values; another machine
@@ -238,8 +238,8 @@ def _score_again(
 ) -> list[Mapping[str, StoredScore]]:
     """The new scores of each check, by metric key; empty if scoring failed."""
     n_frames = frame_counts(ShardSet(data))
-    with tempfile.TemporaryDirectory() as name:
-        places = [Path(name) / f"{i}.json" for i in range(len(checks))]
+    with scratch_folder() as folder:
+        places = [folder / f"{i}.json" for i in range(len(checks))]
         tasks = []
         for place, check in zip(places, checks, strict=True):
             if metrics := _metrics(check, files):
