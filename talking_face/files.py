@@ -60,8 +60,11 @@ def check_writable(folder: Path) -> None:
             place = place.parent
     if not stat.S_ISDIR(status.st_mode):
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(place))
-    with tempfile.TemporaryDirectory(prefix=".cmet-eval-", dir=place):
-        return
+    try:
+        with tempfile.TemporaryDirectory(prefix=".cmet-eval-", dir=place):
+            return
+    except OSError as error:  # its own message names the temporary folder
+        raise OSError(error.errno, f"{error.strerror}; give a folder that you may write", str(folder)) from None
 
 
 def write_bytes(path: Path, data: bytes, *, durable: bool = False) -> None:

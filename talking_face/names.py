@@ -178,7 +178,7 @@ def storable(text: str, most: int = 1000, folders: Iterable[Path] = ()) -> str:
         >>> storable("cannot read\\n /home/me/a.mp4")
         'cannot read a.mp4'
     """
-    for folder in sorted({*map(str, folders), *_own_folders()} - {".", "/"}, key=len, reverse=True):
+    for folder in sorted({*map(str, folders), *_own_folders()} - {"", ".", "/"}, key=len, reverse=True):
         text = text.replace(f"{folder}/", "")
     return printable(" ".join(without_folders(text).split()))[:most].strip()
 

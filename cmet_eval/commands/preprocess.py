@@ -21,7 +21,6 @@ from cmet_pipelines.processing import ProcessingSettings
 from cmet_pipelines.readers import READERS
 from talking_face.execution.options import RunOptions
 from talking_face.files import check_writable
-from talking_face.logs import write_log_into
 from talking_face.reasons import UserError
 
 # Settings that are options of the command line. A --config file can change all settings.
@@ -79,7 +78,6 @@ def preprocess(
     """
     started = time.monotonic()
     check_writable(out)
-    write_log_into(out)
     command = CommandOptions(**{field.name: given.pop(field.name) for field in fields(CommandOptions)})  # type: ignore[arg-type]
     values = read_config(command.config) if command.config else {}
     values |= {name: Value(value, _flag(name)) for name, value in given.items() if value is not None}

@@ -31,6 +31,7 @@ from cmet_pipelines.staging import Staging
 from talking_face.clip import Clip
 from talking_face.execution.options import RunOptions
 from talking_face.execution.workers import Task, TaskResult, run_tasks
+from talking_face.logs import write_log_into
 from talking_face.pretrained.model_files import ModelFiles
 from talking_face.progress import Progress
 from talking_face.reasons import Reason, UserError
@@ -141,6 +142,7 @@ def _run(job: Job, run: RunOptions, selection: Selection) -> PreprocessSummary:
             f"{len(gone)} finished clips in {job.out} are not asked for now, or no longer under {job.root} "
             f"({min(gone)}).\nGive another folder, or --prune to remove them."
         )
+    write_log_into(job.out)  # not before: a folder that is refused stays as it is
     inventory.remove_strays()
     finished = inventory.finished(selection.retry)
     if inventory.is_complete(finished):

@@ -71,7 +71,7 @@ class ProcessingSettings(BaseModel):
         own = mode.size if mode else None
         if own and size not in (None, own):
             raise ValueError(f"align mode {info.data['align']} is {own} px, leave the size out")
-        return own or size or _SIZE
+        return own or (_SIZE if size is None else size)
 
     @field_validator("codec")
     @classmethod

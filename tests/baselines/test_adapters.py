@@ -16,6 +16,7 @@ import pytest
 from cmet_baselines.adapters import command
 from cmet_baselines.adapters.command import CommandRun
 from cmet_baselines.adapters.conform import fit_size
+from cmet_baselines.adapters.environment import method_environment
 from cmet_baselines.entry import read_entry
 from cmet_baselines.method import Case
 from cmet_baselines.registry import describe, get_method
@@ -222,6 +223,11 @@ def test_no_process_and_no_folder_is_left_when_the_suite_is_killed(tmp_path: Pat
     sweep = "from talking_face.scratch import remove_abandoned; remove_abandoned()"
     subprocess.run([sys.executable, "-c", sweep], env=environment, check=True, cwd=Path(__file__).parents[2])
     assert not list((tmp_path / "tmp").iterdir())
+
+
+def test_a_method_does_not_receive_the_library_folders_of_this_suite() -> None:
+    ours = {"LD_LIBRARY_PATH": "/venv/cv2/../../lib64:/opt/cuda/lib64:/venv/cv2/../../lib64:"}
+    assert method_environment(ours, {}) == {"LD_LIBRARY_PATH": "/opt/cuda/lib64"}
 
 
 def test_a_method_receives_no_credentials_unless_they_are_named(tmp_path: Path, case: Case, monkeypatch) -> None:

@@ -187,3 +187,13 @@ def test_a_full_standard_output_is_one_line() -> None:
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run([*COMMAND, "baselines", "list"], stdout=full, stderr=subprocess.PIPE, timeout=60)
     assert done.returncode == 1 and done.stderr.count(b"\n") == 1 and b"no space left" in done.stderr
+
+
+@pytest.mark.parametrize("out", ["data", "foreign"])
+def test_a_folder_that_preprocess_refuses_gets_no_log(tmp_path: Path, out: str) -> None:
+    for name in ("data", "foreign"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "thesis.mp4").write_bytes(b"text")
+    status, text = run("preprocess", "clips", tmp_path / "data", tmp_path / out)
+    assert status == 2 and text.count("\n") == 1
+    assert {path.name for path in (tmp_path / out).iterdir()} - {".lock"} == {"thesis.mp4"}

@@ -420,12 +420,13 @@ class World:
         allowed = {"out", DATA, "run", "dropped", "cache"} | (
             {str(words[-1]).split("/")[0]} if kind.name == "options" else set()
         )
-        return (
-            ended,
-            orphans,
-            Damage(f"{' '.join(words)[:120]}: {done.about}", done.illegal),
-            self._misplaced(before, allowed),
-        )
+        misplaced = self._misplaced(before, allowed)
+        if (
+            not misplaced and _CANARY.exists() and str(_CANARY) not in words
+        ):  # an option may name it as the output folder
+            misplaced = f"wrote {_CANARY}"
+        shutil.rmtree(_CANARY, ignore_errors=True)
+        return ended, orphans, Damage(f"{' '.join(words)[:120]}: {done.about}", done.illegal), misplaced
 
     def _misplaced(self, before: dict[str, tuple[int, int]], allowed: set[str]) -> str:
         """The first file that is new or changed although it is neither in an output folder nor a log."""
@@ -437,7 +438,10 @@ class World:
                 return f"left the temporary file {rest}"
             if top != "work" or rest.split("/")[0] not in allowed:
                 return f"wrote {name}"
-        return "wrote /tmp/canary-of-hostile" if Path("/tmp/canary-of-hostile").exists() else ""
+        return ""
+
+
+_CANARY = Path("/tmp/canary-of-hostile")  # a path of mutate.TEXTS, outside of all folders of a try
 
 
 def _listing(folder: Path) -> dict[str, tuple[int, int]]:

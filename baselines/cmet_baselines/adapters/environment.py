@@ -34,4 +34,7 @@ def method_environment(
         passed_on: names of variables of `ours` that the method receives, too. Names that are not set are left out.
     """
     allowed = {name: value for name, value in ours.items() if _ALLOWED.fullmatch(name) and not _SECRET.search(name)}
+    if "LD_LIBRARY_PATH" in allowed:  # the import of cv2 adds folders of its own package for this process
+        folders = [folder for folder in allowed["LD_LIBRARY_PATH"].split(":") if folder and "/cv2/../" not in folder]
+        allowed["LD_LIBRARY_PATH"] = ":".join(folders)
     return allowed | {name: ours[name] for name in passed_on if name in ours} | dict(added)
