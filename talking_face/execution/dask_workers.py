@@ -179,6 +179,10 @@ def _quiet_dask() -> Generator[None, None, None]:
     """Silences Dask, because Dask also warns about normal events: long tasks, a lost worker, closed connections."""
     import dask
 
+    # distributed adds its defaults to the configuration when it is imported. If this happened inside the block below,
+    # the end of the block would remove the defaults, and a second run in this process would fail.
+    import distributed  # noqa: F401
+
     for name in _LOGGERS:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     settings = {"distributed.comm.timeouts.connect": f"{_CONNECT_S:g}s", "distributed.admin.tick.limit": "1h"}

@@ -326,3 +326,17 @@ def test_a_scheduler_with_tls(function: str, tmp_path: Path) -> None:
 def test_an_address_that_is_none_is_refused_at_once(function: str, address: str) -> None:
     with pytest.raises(UserError, match="tcp://HOST:8786"):
         next(run_tasks(function, [Task("a", ("slow",))], scheduler=address))
+
+
+def test_a_second_run_on_a_cluster_finds_the_same_configuration() -> None:
+    script = (
+        "from talking_face.execution.workers import Task, run_tasks\n"
+        "from talking_face.reasons import UserError\n"
+        "for _ in range(2):\n"
+        "    try:\n"
+        "        list(run_tasks('os:getpid', [Task('a', ())], scheduler='tcp://127.0.0.1:1'))\n"
+        "    except UserError as error:\n"
+        "        print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and len(set(done.stdout.splitlines())) == 1, done.stdout + done.stderr
