@@ -242,7 +242,10 @@ def test_a_disk_without_locks_is_used_with_a_warning(
     assert told.count("\n") == 1 and "no locks" in told
 
 
-def test_damaged_ground_truth_stops_generation_and_scoring_with_one_line(run: Made, tmp_path: Path) -> None:
+def test_damaged_ground_truth_stops_generation_and_scoring_with_one_line(
+    run: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))  # a worker's child imports `tests`
     out = run().out
     for shard in (out / "shards").iterdir():
         data = bytearray(shard.read_bytes())
