@@ -179,7 +179,8 @@ def storable(text: str, most: int = 1000, folders: Iterable[Path] = ()) -> str:
         'cannot read a.mp4'
     """
     for folder in sorted({*map(str, folders), *_own_folders()} - {"", ".", "/"}, key=len, reverse=True):
-        text = text.replace(f"{folder}/", "")
+        # The mark `/-/` makes the rest of a path absolute, so that `without_folders` removes its folders too.
+        text = re.sub(rf"(?<![\w.~/\\-]){re.escape(folder)}/", "/-/", text)
     return printable(" ".join(without_folders(text).split()))[:most].strip()
 
 

@@ -7,11 +7,12 @@ Only regular files of at most 64 MB are read, because reading `/dev/zero` or a n
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import math
+import os
 import re
-import stat
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import Annotated, Any, NamedTuple, TypeVar, get_args
 from pydantic import AfterValidator, BaseModel, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
+from talking_face.files import open_regular
 from talking_face.names import did_you_mean, printable
 from talking_face.reasons import UserError
 
@@ -121,18 +123,19 @@ def read_text(path: Path, what: str) -> str:
     """
     name = f"the {what} {printable(str(path))}"
     try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            kind = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
-            raise UserError(f"{name} is {kind}")
-        if status.st_size > MAX_BYTES:
-            raise UserError(f"{name} has {status.st_size} bytes; at most {MAX_BYTES} are read")
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            data = file.read(MAX_BYTES + 1) if size <= MAX_BYTES else b""
     except FileNotFoundError:
         raise UserError(f"{name} is absent") from None
+    except IsADirectoryError:
+        raise UserError(f"{name} is a folder") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL byte in the path
+        if getattr(error, "errno", None) == errno.EINVAL:
+            raise UserError(f"{name} is not a regular file") from None
         raise UserError(f"{name} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    if max(size, len(data)) > MAX_BYTES:
+        raise UserError(f"{name} has {max(size, len(data))} bytes; at most {MAX_BYTES} are read")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -21,7 +21,7 @@ from cmet_pipelines.records import Card, ClipOutcome, ShardFile
 from cmet_pipelines.shards import CARD, CLIPS, LEDGER, SHARDS, shard_problem
 from cmet_pipelines.source_files import file_state, hash_or_none
 from cmet_pipelines.staging import Staging
-from cmet_pipelines.stored_forms import check_begun
+from cmet_pipelines.stored_forms import check_card
 from talking_face.clip import Clip
 from talking_face.files import STRAY
 from talking_face.logs import FOLDER as LOGS
@@ -132,7 +132,7 @@ class Inventory:
         """
         job, path = self.job, self.job.out / CARD
         try:
-            card = check_begun(path, read_sealed_json(path, _REPAIR), _REPAIR)
+            card = check_card(path, read_sealed_json(path, _REPAIR), _REPAIR, finished=False)
         except FileNotFoundError:
             others = _other_files(job.out)
             if others and not self._has_begun(job.key):

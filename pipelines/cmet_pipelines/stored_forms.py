@@ -65,19 +65,13 @@ class _Card(BaseModel):
     split_preset: Line = "none"
 
 
-def check_card(path: Path, value: Mapping[str, object], remedy: str) -> Card:
-    """The card of a finished set. Raises Damaged if a field is missing or has a form that the suite does not write."""
-    try:
-        checked(_Card, value, path.name)
-    except WrongValue as error:
-        raise Damaged(path, str(error.problems[0]), remedy) from None
-    return cast(Card, value)
+def check_card(path: Path, value: Mapping[str, object], remedy: str, *, finished: bool = True) -> Card:
+    """The card of a set. Raises Damaged if a field is missing or has a form that the suite does not write.
 
-
-def check_begun(path: Path, value: Mapping[str, object], remedy: str) -> Card:
-    """The card of a set that can be unfinished. Raises Damaged if a field has a form that the suite does not write."""
+    If `finished` is False, the card of a set that `preprocess` has not finished is allowed too.
+    """
     try:
-        checked(_Begun, value, path.name)
+        checked(_Card if finished else _Begun, value, path.name)
     except WrongValue as error:
         raise Damaged(path, str(error.problems[0]), remedy) from None
     return cast(Card, value)

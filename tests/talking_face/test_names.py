@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from talking_face.names import check_label, check_name, file_name_of, inside, printable, without_folders
+from talking_face.names import check_label, check_name, file_name_of, inside, printable, storable, without_folders
 from talking_face.reasons import UserError
 
 
@@ -78,3 +78,15 @@ def test_printable_text() -> None:
 )
 def test_text_without_folders(text: str, expected: str) -> None:
     assert without_folders(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("/data/my set/a.mp4 is cut", "a.mp4 is cut"),
+        ("/data/my set/tmp/cmet-eval-x1/output.mp4 is cut", "output.mp4 is cut"),
+        ("s3/clips/a.mp4 of class3/b.mp4", "a.mp4 of class3/b.mp4"),
+    ],
+)
+def test_stored_text_names_no_folder_and_no_part_of_one(text: str, expected: str) -> None:
+    assert storable(text, folders=(Path("/data/my set"), Path("s3"))) == expected
