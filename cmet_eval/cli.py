@@ -4,7 +4,7 @@ Exit codes:
 
     0      done
     1      there were failures (in `preprocess`: more than the allowed share), or, for example, the disk is full
-    2      wrong use
+    2      the command cannot start with what it was given: wrong use, or a damaged file
     129    stopped by SIGHUP, when the terminal was closed
     130    stopped with Ctrl-C
     143    stopped by SIGTERM

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from talking_face.names import printable
-from talking_face.reasons import UserError
+from talking_face.reasons import NoSpace, UserError
 
 LOCK = ".lock"
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})  # the disk, the user's share of it, or a file is full
@@ -51,7 +51,7 @@ def disk_error(out: Path, error: OSError) -> UserError:
     """The message for an error of the disk while a run writes to `out`."""
     where = printable(str(error.filename or out))
     if error.errno in FULL:
-        return UserError(
+        return NoSpace(
             f"the disk of {out} is full, or its limit is reached ({error.strerror}; {_free(out)} free). "
             "No half-written file is left. Free some space and run the same command again: it resumes where it stopped"
         )
