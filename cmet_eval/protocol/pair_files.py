@@ -18,7 +18,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from cmet_eval.protocol.pairs import PairList
 from cmet_leaderboards.escaping import csv_cell, csv_text
-from cmet_leaderboards.row_checks import check_setting_name
+from cmet_leaderboards.row import check_setting_name
 from talking_face.clip import Pair
 from talking_face.files import open_regular, write_text
 from talking_face.names import Id, printable

@@ -15,12 +15,13 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
-
-import pandas as pd
+from typing import TYPE_CHECKING, NamedTuple
 
 from talking_face.reasons import UserError
 from talking_face.user_files import read_csv
+
+if TYPE_CHECKING:  # a setting is read without Pandas
+    import pandas as pd
 
 
 class ListRow(NamedTuple):
@@ -133,6 +134,8 @@ def list_by_rule(clips: pd.DataFrame) -> Found:
     Every emotional clip is paired with a neutral clip of the same speaker and sentence. If there are several such
     neutral clips, the source is the first of them by clip_id.
     """
+    import pandas as pd
+
     if "sentence_id" not in clips:
         clips = clips.assign(sentence_id=None)
     sources: dict[tuple[str, str], str] = {}

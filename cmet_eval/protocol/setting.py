@@ -13,7 +13,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 from cmet_eval.protocol.published_lists import ListRow, read_list
-from cmet_leaderboards.row_checks import check_setting_name
+from cmet_leaderboards.row import check_setting_name
 from cmet_metrics.registry import find_record, is_own
 from talking_face.names import Key, Name, did_you_mean
 from talking_face.reasons import UserError

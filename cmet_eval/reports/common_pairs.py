@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from cmet_leaderboards.results import TABLE_KEYS
+from cmet_leaderboards.row import TABLE_KEYS
 from cmet_leaderboards.statistics import common_pairs
 from cmet_metrics.base import Metric
 from cmet_metrics.registry import find_record

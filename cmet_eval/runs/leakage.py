@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from cmet_metrics.base import Metric
-from cmet_pipelines.shards import ShardSet
 from talking_face.pretrained import trained_evaluators
 from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import UserError
+
+if TYPE_CHECKING:  # imports PyArrow
+    from cmet_pipelines.shards import ShardSet
 
 
 def unfair_metrics(method: Mapping[str, object], metrics: Sequence[Metric], shards: ShardSet) -> frozenset[str]:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 from cmet_eval.runs.leakage import unfair_metrics
 from cmet_eval.runs.records import GenerationRecord, StoredScore, VideoScores, read_generation
 from cmet_eval.runs.submissions import Submission
-from cmet_leaderboards.results import ResultRow
+from cmet_leaderboards.row import ResultRow
 from cmet_metrics.base import Metric
 from cmet_metrics.registry import Profile
-from cmet_pipelines.shards import ShardSet
 from talking_face.clip import Pair
 from talking_face.names import storable
 from talking_face.reasons import ClipError, Reason
+
+if TYPE_CHECKING:  # imports PyArrow
+    from cmet_pipelines.shards import ShardSet
 
 Outcome = VideoScores | ClipError
 # Reasons that do not count as a loss: the value is infinite, or the pair has nothing that the metric can measure. In

@@ -25,7 +25,8 @@ from cmet_eval.runs.score import (
     stored_scores,
 )
 from cmet_eval.runs.submissions import Submission
-from cmet_leaderboards.results import ResultRow, write_results
+from cmet_leaderboards.results import write_results
+from cmet_leaderboards.row import ResultRow
 from cmet_metrics.base import Metric
 from cmet_pipelines.shards import ShardSet
 from talking_face.execution.options import RunOptions

@@ -12,7 +12,8 @@ from cmet_leaderboards.escaping import code, markdown
 from cmet_leaderboards.formatting import column_label, number, signed
 from cmet_leaderboards.grid import ABSENT, INFINITE, SCORED, Column, Grid, MethodId, grids
 from cmet_leaderboards.pairwise import PairwiseComparison
-from cmet_leaderboards.results import TABLE_KEYS, Results
+from cmet_leaderboards.results import Results
+from cmet_leaderboards.row import TABLE_KEYS
 from cmet_leaderboards.statistics import MIN_SPEAKERS, holm
 from talking_face.reasons import UserError
 

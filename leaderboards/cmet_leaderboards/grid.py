@@ -18,7 +18,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cmet_leaderboards import metric_facts
-from cmet_leaderboards.results import TABLE_KEYS, Results, codes, grouped
+from cmet_leaderboards.results import Results, codes, grouped
+from cmet_leaderboards.row import TABLE_KEYS
 from cmet_leaderboards.statistics import (
     Difference,
     Interval,

@@ -13,7 +13,6 @@ import json
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cmet_leaderboards.file_record import FileRecord
+from cmet_leaderboards.row import TABLE_KEYS, ResultRow
 from cmet_leaderboards.row_checks import check_rows
 from talking_face.arrow import schema_of
 from talking_face.files import STRAY
@@ -29,60 +29,7 @@ from talking_face.reasons import UserError
 from talking_face.sealed import Damaged, discard, read_sealed_table, write_sealed_table
 from talking_face.signature import canonical_json, digest
 
-
-@dataclass(frozen=True, kw_only=True)
-class ResultRow:
-    """The result of one metric for one pair of one method. The fields are the columns of the Parquet files."""
-
-    setting: str
-    method: str
-    revision: str
-    pair_id: str
-    seed: int | None
-    speaker: str | None
-    reference_emotion: str | None
-    target_emotion: str | None
-    intensity: int | None
-    ground_truth_clip: str | None
-    metric: str  # name:variant
-    signature: str  # the metric's signature
-    higher_is_better: bool
-    ideal: float | None = None  # the best value, for example 1, if it is neither the highest nor the lowest; else null
-    unit: str
-    value: float | None  # null if there is a reason
-    reason: str | None  # talking_face.reasons.Reason
-    detail: str
-    n: int  # number of frames (or other units of the metric) in the value
-    stats: Mapping[str, float]  # sums, from which pooled metrics are computed
-    notes: str  # changes to the video: truncated, last frame repeated, resampled
-    codec: str  # codec of the scored video file
-    video_sha256: str | None
-    dataset: str
-    data_digest: str
-    data_signature: str
-    pairs_digest: str
-    rules: str  # digest of the setting's rules
-    profile: str  # evaluator profile: embedded | paper
-    suite_version: str
-
-    @classmethod
-    def of(cls, stored: Mapping[str, Any]) -> ResultRow:
-        """The row from a mapping with these keys. `stats` is a mapping or, as Arrow returns it, a list of pairs."""
-        return cls(**{**stored, "stats": dict(stored["stats"] or ())})
-
-
 SCHEMA = schema_of(ResultRow, nullable=True)
-# Rows that differ in one of these keys are never in the same table.
-TABLE_KEYS = (
-    "setting",
-    "rules",
-    "dataset",
-    "data_digest",
-    "data_signature",
-    "pairs_digest",
-    "profile",
-    "suite_version",
-)
 _FILE_KEYS = (*TABLE_KEYS, "method", "revision")  # all rows of a file agree in these keys
 _REQUIRED = tuple(field.name for field in schema_of(ResultRow) if not field.nullable)  # columns without nulls
 _REMEDY = "score the method again, or move the file out of the folder"

@@ -10,24 +10,14 @@ from collections.abc import Callable, Mapping, Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cmet_leaderboards.row import check_setting_name
 from cmet_metrics.registry import find_record
 from talking_face.names import check_id, check_label, check_name, printable
 from talking_face.reasons import Reason
 
 LONGEST_TEXT = 1000  # characters of one text in a row
-BOARD_FILES = ("board", "index", "board.schema")  # names that a setting must not have: files of every board
 _UNPRINTABLE = r"[\p{C}\p{Zl}\p{Zp}]"  # control characters, unassigned characters, line and paragraph separators
 _REASONS = pa.array([reason.value for reason in Reason])
-
-
-def check_setting_name(text: str) -> str:
-    """Checks that a text can be the name of a setting, and returns the text. The names in `BOARD_FILES` are refused.
-
-    Raises ValueError for other text.
-    """
-    if check_name(text).lower() in BOARD_FILES:
-        raise ValueError(f"{text!r} is the name of a file of every board; choose another name")
-    return text
 
 
 _NAMES: Mapping[str, Callable[[str], str]] = {

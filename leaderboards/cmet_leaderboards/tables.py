@@ -19,7 +19,8 @@ from cmet_leaderboards.file_record import FileRecord, MethodFacts, SettingFacts
 from cmet_leaderboards.grid import ABSENT, FAILED, INFINITE, Column, Grid, MethodId, grids
 from cmet_leaderboards.pairwise import PairwiseComparison, pairwise_comparisons, ranks_and_ties
 from cmet_leaderboards.published import PublishedTable, published_tables
-from cmet_leaderboards.results import TABLE_KEYS, Results
+from cmet_leaderboards.results import Results
+from cmet_leaderboards.row import TABLE_KEYS
 from cmet_leaderboards.sections import (
     DROP,
     Confusion,

@@ -24,7 +24,8 @@ import numpy as np
 import pytest
 
 from cmet_leaderboards.board import build
-from cmet_leaderboards.results import ResultRow, write_results
+from cmet_leaderboards.results import write_results
+from cmet_leaderboards.row import ResultRow
 from cmet_metrics.registry import get_metric
 from talking_face.emotions import EMOTIONS
 from talking_face.signature import digest

@@ -20,7 +20,8 @@ from cmet_eval.runs import evaluate
 from cmet_eval.runs.metrics import Scoring
 from cmet_leaderboards.bands import Bands
 from cmet_leaderboards.compare import compare
-from cmet_leaderboards.results import ResultRow, read_results, write_results
+from cmet_leaderboards.results import read_results, write_results
+from cmet_leaderboards.row import ResultRow
 from talking_face.execution.options import RunOptions
 from talking_face.reasons import UserError
 

@@ -22,7 +22,8 @@ from cmet_eval.reports.set_fid import dataset_fid
 from cmet_eval.reports.times import aitv
 from cmet_eval.runs import evaluate
 from cmet_eval.runs.metrics import Scoring
-from cmet_leaderboards.results import ResultRow, Results, read_results, write_results
+from cmet_leaderboards.results import Results, read_results, write_results
+from cmet_leaderboards.row import ResultRow
 from cmet_metrics import fid
 from cmet_metrics.base import Sample, Settings
 from cmet_metrics.classifiers import Classifier

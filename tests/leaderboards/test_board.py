@@ -17,7 +17,8 @@ import pyarrow as pa
 import pytest
 
 from cmet_leaderboards.board import build
-from cmet_leaderboards.results import SCHEMA, ResultRow, read_results, write_results
+from cmet_leaderboards.results import SCHEMA, read_results, write_results
+from cmet_leaderboards.row import ResultRow
 from cmet_leaderboards.tables import build_tables
 from talking_face.reasons import UserError
 from talking_face.sealed import write_sealed_table

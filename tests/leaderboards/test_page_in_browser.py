@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from cmet_leaderboards.board import build
-from cmet_leaderboards.results import ResultRow, write_results
+from cmet_leaderboards.results import write_results
+from cmet_leaderboards.row import ResultRow
 from tests.browser import needs_chromium, visit
 
 PROBE = """

@@ -19,7 +19,8 @@ import pytest
 from cmet_leaderboards.bands import Bands, read_bands
 from cmet_leaderboards.board import build
 from cmet_leaderboards.export import SCHEMA_FILE
-from cmet_leaderboards.results import ResultRow, read_results, write_results
+from cmet_leaderboards.results import read_results, write_results
+from cmet_leaderboards.row import ResultRow
 from cmet_leaderboards.tables import Table, build_tables
 from talking_face.reasons import UserError
 
