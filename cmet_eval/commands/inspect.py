@@ -152,7 +152,7 @@ def _strip(shards: ShardSet, clip_id: str, n_frames: int) -> np.ndarray:
     for index, image in zip(indices, images, strict=True):
         thumb = cv2.resize(image, (_THUMB, _THUMB), interpolation=cv2.INTER_AREA)
         if valid[index]:
-            for x, y in to_68(landmarks[index]) * (_THUMB / image.shape[0]):
+            for x, y in to_68(landmarks[index]) * (_THUMB / np.array(image.shape[1::-1])):
                 cv2.circle(thumb, (round(float(x)), round(float(y))), 1, (60, 255, 60), -1, cv2.LINE_AA)
         else:
             cv2.rectangle(thumb, (0, 0), (_THUMB - 1, _THUMB - 1), (255, 0, 0), 3)

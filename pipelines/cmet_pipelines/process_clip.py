@@ -302,7 +302,10 @@ def encode_crops(work: ClipWork, tracked: TrackedClip, placement: Placement) -> 
 
 
 def _crops(work: ClipWork, tracked: TrackedClip, placement: Placement) -> Iterator[np.ndarray]:
-    """The clip's crops, each (size, size, 3) uint8 RGB. If the face windows were not kept, decodes the clip again."""
+    """The clip's crops, each (size, size, 3) uint8 RGB, or (H, W, 3) if the mode keeps whole pictures.
+
+    If the face windows were not kept, the clip is decoded again.
+    """
     mode, settings = placement.mode, work.settings
     crops = tracked.windows.crops(mode, placement.transforms, tracked.track.size, settings.size)
     if crops is None:

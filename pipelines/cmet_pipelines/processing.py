@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from cmet_pipelines import lists
 from cmet_pipelines.frames_codec import DEFAULT_CODEC, get_codec
 from cmet_pipelines.readers.base import ReaderOptions
-from talking_face.faces.align import ALIGN_MODES, align_mode
+from talking_face.faces.align import ALIGN_MODES, WHOLE, align_mode
 from talking_face.faces.crop import ENLARGE
 from talking_face.pretrained.store import registered_hash
 from talking_face.signature import Signature
@@ -22,6 +22,7 @@ VERSION = "1.3.0"  # version of the processing: increase it when the same settin
 # s, default deadline until the headers of a clip are read: its files are hashed before, from a network disk at 20 MB/s.
 OPENING_S = 300.0
 _SIZE = 256  # side of the crop, px, for align modes without a fixed size
+_SMALLEST, _LARGEST = 16, 2048  # sides of a crop, px
 
 # Reader options with their default values. `content` includes these values for every dataset, even if the dataset's
 # reader does not have the option. Do not change the values, because the digests of existing shard sets include them.
@@ -34,12 +35,13 @@ class ProcessingSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     fps: float = Field(default=25.0, gt=0, le=120, description="frames/s of the shards")
-    align: str = Field(default="box", description=f"how the face is cut out: {', '.join(ALIGN_MODES)}")
+    align: str = Field(
+        default="box",
+        description=f"how the face is cut out: {', '.join(ALIGN_MODES)}; none keeps whole pictures, each at its size",
+    )
     size: int = Field(
         default=None,
         validate_default=True,
-        ge=16,
-        le=2048,
         description=f"side of the face crop, px; {_SIZE} where the align mode has no size of its own",
     )
     enlarge: float = Field(default=ENLARGE, ge=1.0, le=4.0, description="the crop's side over the face's extent")
@@ -69,9 +71,20 @@ class ProcessingSettings(BaseModel):
     def _size_of_mode(cls, size: object, info: ValidationInfo) -> object:
         mode = ALIGN_MODES.get(info.data.get("align", "box"))
         own = mode.size if mode else None
-        if own and size not in (None, own):
-            raise ValueError(f"align mode {info.data['align']} is {own} px, leave the size out")
-        return own or (_SIZE if size is None else size)
+        if own is None:
+            return _SIZE if size is None else size
+        if size not in (None, own):
+            kept = "keeps each picture's own size" if own == WHOLE else f"is {own} px"
+            raise ValueError(f"align mode {info.data['align']} {kept}, leave the size out")
+        return own
+
+    @field_validator("size")
+    @classmethod
+    def _size_in_range(cls, size: int, info: ValidationInfo) -> int:
+        whole = info.data.get("align") in ALIGN_MODES and ALIGN_MODES[info.data["align"]].whole
+        if not whole and not _SMALLEST <= size <= _LARGEST:
+            raise ValueError(f"it should be {_SMALLEST} to {_LARGEST} px")
+        return size
 
     @field_validator("codec")
     @classmethod
@@ -117,4 +130,4 @@ class ProcessingSettings(BaseModel):
             return f"box-{self.enlarge:g}-{self.size}"
         if mode.points == "dlib68":
             return f"{mode.name}@{registered_hash('dlib_68')[:8]}"
-        return mode.name if mode.size else f"{mode.name}-{self.size}"
+        return f"{mode.name}-{self.size}" if mode.size is None else mode.name

@@ -22,6 +22,7 @@ ROW_GROUP_CLIPS = 1
 # The clips are assigned to shards before any clip is processed, so the size of a typical clip is assumed. The typical
 # clip has 100 frames (4 s), and 9,300 stored bytes per frame for landmarks and other numbers.
 _PLANNED_FRAMES, _PLANNED_NUMBERS = 100, 9_300
+_PLANNED_SIDE = 512  # px, of a whole picture; the shards of larger pictures are larger
 _FLOATS = ("landmarks", "landmarks_smoothed", "blendshapes", "crop_transform")
 
 
@@ -96,11 +97,15 @@ def _clip_digest(record: Mapping[str, object]) -> str:
 
 
 def clips_per_shard(size: int, codec: FrameCodec) -> int:
-    """Number of clips in a shard of about 128 MB. Only the settings change this number, so every run plans the same."""
+    """Number of clips in a shard of about 128 MB. Only the settings change this number, so every run plans the same.
+
+    `size`: side of the crop, px; 0 for whole pictures.
+    """
+    side = size or _PLANNED_SIDE
     bytes_per_pixel = {"png": 1.2, "ffv1": 0.7, "webp": 0.35, "jpeg": 0.48, "jpeg420": 0.35}.get(codec.kind, 0.45)
     if codec.lossless:
         bytes_per_pixel = max(bytes_per_pixel, 0.7)
-    clip = _PLANNED_FRAMES * (size * size * bytes_per_pixel + _PLANNED_NUMBERS)
+    clip = _PLANNED_FRAMES * (side * side * bytes_per_pixel + _PLANNED_NUMBERS)
     return int(min(512, max(8, SHARD_BYTES // clip // 8 * 8)))
 
 

@@ -1,5 +1,7 @@
 """Crops faces in the same way as published code. A mode computes a transform per frame from the landmarks of a clip.
 
+The mode `none` does not crop: it returns each picture at its own size, and its transforms are the identity.
+
 Coordinates are continuous: 0 is the left or top edge of the picture, and the centre of the first pixel is at 0.5.
 Therefore crop = transform @ (x, y, 1) holds at every size. In some published code, the centre of the first pixel is at
 0; `_between_edges` converts transforms of such code.
@@ -27,6 +29,8 @@ from talking_face.names import did_you_mean
 from talking_face.pretrained.model_files import ModelFiles
 
 Region = tuple[int, int, int, int]  # left, top, right, bottom, whole source px
+
+WHOLE = 0  # the size of a mode that returns whole pictures
 
 # Five points in ArcFace's 112 px crop: left eye, right eye, nose tip, left mouth corner and right mouth corner. "Left"
 # and "right" are the sides of the picture.
@@ -62,14 +66,23 @@ _FFHQ_EYES, _FFHQ_MOUTH, _FFHQ_DOWN = 2.0, 1.8, 0.1
 
 @dataclass(frozen=True)
 class AlignMode:
-    """One method to crop the face from each frame of a clip."""
+    """One method to crop the face from each frame of a clip.
+
+    If `warp` is None, the mode has no warp of its own: `box` scales its square with `crop_picture`, and a mode whose
+    size is `WHOLE` returns the whole picture.
+    """
 
     name: str
-    size: int | None  # side of the square crop, px; None: the caller chooses the side
+    size: int | None  # side of the square crop, px; None: the caller chooses the side; WHOLE: the picture is not cut
     points: str  # mp478 (landmarks of the track) or dlib68 (detected in every frame)
     place: Callable[[np.ndarray, np.ndarray, tuple[int, int], int, float], np.ndarray]
-    warp: Callable[[np.ndarray, np.ndarray, int], np.ndarray] | None  # None: `crop_picture` is used
+    warp: Callable[[np.ndarray, np.ndarray, int], np.ndarray] | None
     source: str
+
+    @property
+    def whole(self) -> bool:
+        """Whether the mode returns whole pictures, each at its own size, and no square crops."""
+        return self.size == WHOLE
 
 
 def transforms(
@@ -89,7 +102,7 @@ def transforms(
             nearest valid frames. Frames before the first valid frame have the points of the first valid frame, and
             frames after the last valid frame have the points of the last valid frame.
         picture: (height, width) of the source, px.
-        size: side of the crop, px; a mode with a fixed size ignores this argument.
+        size: side of the crop, px; a mode with a fixed size, or with whole pictures, ignores this argument.
         enlarge: ratio of the crop's side to the size of the face; only the mode `box` uses this argument.
 
     Returns:
@@ -121,9 +134,11 @@ def cut(
 ) -> np.ndarray:
     """Crop a picture with the (2, 3) transform of its frame. Returns (size, size, 3) uint8 RGB.
 
-    If the picture is only a part of the source frame, `offset` is the position of the picture's left and top edge in
-    the source frame.
+    A mode with whole pictures returns (H, W, 3): all pixels of the picture, unchanged. If the picture is only a part of
+    the source frame, `offset` is the position of the picture's left and top edge in the source frame.
     """
+    if mode.whole:
+        return picture.rgb()
     if mode.warp is None:
         return crop_picture(picture, _box_of(transform, size), size, offset)
     transform = np.array(transform, np.float64)
@@ -137,6 +152,8 @@ def cut(
 
 def region_of(mode: AlignMode, transform: np.ndarray, size: int, picture: tuple[int, int]) -> Region:
     """The rectangle of a picture that `cut` reads. `picture` is (height, width) of the picture."""
+    if mode.whole:
+        return 0, 0, picture[1], picture[0]
     if mode.warp is not None:
         return source_region(transform, size, picture)
     box, (height, width) = _box_of(transform, size), picture
@@ -160,6 +177,10 @@ def _place_box(
 ) -> np.ndarray:
     one = stable_box(points, valid, enlarge, picture).transform(size)
     return np.repeat(one[None].astype(np.float64), len(points), axis=0)
+
+
+def _place_none(points: np.ndarray, _v: np.ndarray, _p: tuple[int, int], _s: int, _e: float) -> np.ndarray:
+    return np.repeat(np.eye(2, 3)[None], len(points), axis=0)
 
 
 def _place_eat(points: np.ndarray, valid: np.ndarray, _p: tuple[int, int], _s: int, _e: float) -> np.ndarray:
@@ -326,6 +347,7 @@ ALIGN_MODES: dict[str, AlignMode] = {
     mode.name: mode
     for mode in (
         AlignMode("box", None, "mp478", _place_box, None, "one square for the whole clip, whole source pixels"),
+        AlignMode("none", WHOLE, "mp478", _place_none, None, "the whole picture at its own size"),
         AlignMode("eat-128", 128, "dlib68", _place_eat, _warp_eat, "yuangan/evaluation_eat, code/utils_crop.py"),
         AlignMode("eat-128-mp", 128, "mp478", _place_eat, _warp_eat, "eat-128 on MediaPipe's points"),
         AlignMode("ffhq", None, "mp478", _place_ffhq, _warp_mirror, "NVlabs/ffhq-dataset, download_ffhq.py"),

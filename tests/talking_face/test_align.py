@@ -27,7 +27,7 @@ from talking_face.media import ArrayPicture, read_frames
 from tests.models import models
 
 SIZE, ENLARGE = 256, 1.5
-MP_MODES = [name for name, mode in ALIGN_MODES.items() if mode.points == "mp478"]
+MP_MODES = [name for name, mode in ALIGN_MODES.items() if mode.points == "mp478" and not mode.whole]
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +67,15 @@ def test_a_crop_maps_back_to_source_pixels(name: str, frames: np.ndarray, track:
     truncated = 0.5 if name.startswith("eat") else 0.0
     assert inside.mean() > 0.7 and (np.abs(error.mean(axis=0) / pixel + truncated) < 0.15).all()
     assert (np.abs(error) < 1.7 * pixel).all()
+
+
+def test_the_mode_none_returns_every_pixel_of_a_picture_of_any_size(frames: np.ndarray, track: FaceTrack) -> None:
+    mode = align_mode("none")
+    placed = transforms(mode, track.landmarks, track.valid, track.size, SIZE, ENLARGE)
+    assert np.array_equal(placed, np.repeat(np.eye(2, 3)[None], len(frames), axis=0))
+    for picture in (frames[0], frames[0, :101, :77]):
+        assert np.array_equal(cut(mode, ArrayPicture(picture), placed[0], SIZE), picture)
+        assert region_of(mode, placed[0], SIZE, picture.shape[:2]) == (0, 0, picture.shape[1], picture.shape[0])
 
 
 @pytest.mark.parametrize("name", MP_MODES)
@@ -184,7 +193,7 @@ def test_syncnet_crop(frames: np.ndarray, track: FaceTrack) -> None:
 def test_names() -> None:
     assert list(ALIGN_MODES) == [mode.name for mode in ALIGN_MODES.values()]
     assert len(MEDIAPIPE_OF_IBUG68) == 68
-    with pytest.raises(ValueError, match="known modes: box, eat-128"):
+    with pytest.raises(ValueError, match="known modes: box, none, eat-128"):
         align_mode("eat")
 
 
