@@ -30,7 +30,7 @@ ROOMS = {room: ROOT / FOLDERS.get(room, "") / room for room in FLOORS}
 
 # The rooms inside `cmet_eval`, from the lowest to the highest. Rooms of one step do not import each other.
 STEPS: tuple[tuple[str, ...], ...] = (
-    ("protocol",),
+    ("protocol", "measuring"),
     ("runs",),
     ("calibration", "reports"),
     ("study",),

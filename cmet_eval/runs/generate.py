@@ -14,8 +14,9 @@ import numpy as np
 
 from cmet_baselines.method import Case, Method, check_output
 from cmet_baselines.registry import get_method, shown
+from cmet_eval.measuring.score_records import write_record
 from cmet_eval.runs.cases import make_case
-from cmet_eval.runs.records import GenerationRecord, Timing, write_record
+from cmet_eval.runs.records import GenerationRecord, Timing
 from cmet_eval.runs.timing import Stopwatch, hardware
 from cmet_pipelines.shards import ShardSet
 from talking_face.clip import Pair

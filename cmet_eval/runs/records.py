@@ -1,35 +1,18 @@
-"""The JSON records of a run: how one video was generated, and the scores of one video.
+"""The generation record of a video: how one video was generated, in a sealed JSON file.
 
-Each file has a digest of its content, and every field is checked when a file is read. A run removes a damaged file,
-prints one line about it, and computes the video or the scores again.
+Every field is checked when a file is read. A run removes a damaged file, prints one line about it, and generates the
+video again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, TypeVar
 
-from pydantic import AfterValidator, Field, FiniteFloat, TypeAdapter, ValidationError
+from pydantic import FiniteFloat, TypeAdapter
 
-from talking_face.names import Id, Label, Name, storable
-from talking_face.reasons import Reason
-from talking_face.sealed import Damaged, discard, read_sealed_json, write_sealed_json
-
-T = TypeVar("T")
-_REMEDY = "cmet-eval run or score makes it again"
-
-
-def _check_text(text: str) -> str:
-    if text != storable(text):
-        raise ValueError("it is too long, has folders, or cannot be printed")
-    return text
-
-
-Text = Annotated[str, AfterValidator(_check_text)]  # a text that `storable` does not change
-Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]  # SHA-256
-Count = Annotated[int, Field(ge=0)]
+from cmet_eval.measuring.score_records import Count, Hash, Text, read_record, usable_record
+from talking_face.names import Id, Label, Name
 
 
 @dataclass(frozen=True)
@@ -59,80 +42,18 @@ class GenerationRecord:
     timing: Timing | None = None  # None in records that other versions of the suite wrote
 
 
-@dataclass(frozen=True)
-class StoredScore:
-    """The score of one metric: a value, or the reason why there is no value."""
-
-    metric: Label  # key, `name:variant`
-    value: FiniteFloat | None
-    reason: Reason | None
-    detail: Text
-    n: Count  # number of units (frames) from which the value was computed
-    stats: dict[str, FiniteFloat]
-
-    def __post_init__(self) -> None:
-        if (self.value is None) == (self.reason is None):
-            raise ValueError(f"a score has a value or a reason, got {self.value} and {self.reason}")
-
-
-@dataclass(frozen=True)
-class VideoScores:
-    """The stored scores of one video."""
-
-    key: Text  # digest of everything that the scores depend on
-    codec: Text  # codec of the video file
-    notes: list[Text]  # changes of the video before scoring, for example resampling
-    video_sha256: Hash
-    scores: list[StoredScore]
-
-    @property
-    def by_metric(self) -> Mapping[str, StoredScore]:
-        """Key of a metric -> its score."""
-        return {score.metric: score for score in self.scores}
-
-
-def write_record(path: Path, record: GenerationRecord | VideoScores) -> None:
-    """Writes a record as JSON with a digest by an atomic rename."""
-    write_sealed_json(path, asdict(record))
-
-
 def read_generation(path: Path) -> GenerationRecord | None:
     """The generation record in a file; None if the file is absent.
 
     Raises:
         Damaged: the file is not what was written, or has no valid record.
     """
-    return _read(path, _GENERATION)
+    return read_record(path, _GENERATION)
 
 
 def usable_generation(path: Path) -> GenerationRecord | None:
     """The generation record in a file; None if it is absent or damaged. A damaged file is removed with a message."""
-    return _usable(path, _GENERATION)
-
-
-def usable_scores(path: Path) -> VideoScores | None:
-    """The scores in a file; None if the file is absent or damaged. A damaged file is removed with a message."""
-    return _usable(path, _SCORES)
+    return usable_record(path, _GENERATION)
 
 
 _GENERATION = TypeAdapter(GenerationRecord)
-_SCORES = TypeAdapter(VideoScores)
-
-
-def _usable(path: Path, form: TypeAdapter[T]) -> T | None:
-    try:
-        return _read(path, form)
-    except Damaged as error:
-        discard(error)
-        return None
-
-
-def _read(path: Path, form: TypeAdapter[T]) -> T | None:
-    try:
-        return form.validate_python(read_sealed_json(path, _REMEDY))
-    except FileNotFoundError:
-        return None
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise Damaged(path, f"{where}: {first['msg']}", _REMEDY) from None

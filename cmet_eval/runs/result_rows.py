@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypedDict
 
+from cmet_eval.measuring.score_records import StoredScore, VideoScores
 from cmet_eval.runs.leakage import unfair_metrics
-from cmet_eval.runs.records import GenerationRecord, StoredScore, VideoScores, read_generation
+from cmet_eval.runs.records import GenerationRecord, read_generation
 from cmet_eval.runs.submissions import Submission
 from cmet_leaderboards.row import ResultRow
 from cmet_metrics.base import Metric

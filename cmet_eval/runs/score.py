@@ -7,8 +7,6 @@ time, because dlib's landmarks take about 25 ms per frame.
 
 from __future__ import annotations
 
-import sys
-import traceback
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
@@ -16,8 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
+from cmet_eval.measuring.score_records import StoredScore, VideoScores, usable_scores, write_record
+from cmet_eval.measuring.scoring import score_metric, stored_score
 from cmet_eval.runs.generate import open_shards
-from cmet_eval.runs.records import StoredScore, VideoScores, usable_scores, write_record
 from cmet_metrics.base import Labels, Metric, Sample, Score
 from cmet_metrics.registry import get_metric
 from cmet_pipelines.shards import ShardSet
@@ -185,7 +184,7 @@ def _video_scores(job: Job, data: str, files: ModelFiles) -> VideoScores:
         notes += info.video.notes
         scores = _scores(path, info.video, job.expected, data, metrics, notes)
     except ClipError as error:
-        scores = [_stored(metric.key, Score.missing(error.reason, error.detail)) for metric in metrics]
+        scores = [stored_score(metric.key, Score.missing(error.reason, error.detail)) for metric in metrics]
     folders = (path.parent, Path(data))
     scores = [replace(score, detail=storable(score.detail, folders=folders)) for score in scores]
     notes = [storable(note, folders=folders) for note in notes]
@@ -198,7 +197,7 @@ def _scores(
     target = _target(data, expected.ground_truth_clip) if expected.ground_truth_clip is not None else None
     wrong_size = _size_fault(path.name, (video.height, video.width), target)
     if wrong_size and all(metric.needs_target for metric in metrics):
-        return [_stored(metric.key, wrong_size) for metric in metrics]
+        return [stored_score(metric.key, wrong_size) for metric in metrics]
     limits = limits_for(None if target is None else len(target.frames) / FPS)
     frames = read_frames(path, FPS, limits)
     wrong_size = _size_fault(path.name, frames.shape[1:3], target)
@@ -213,7 +212,9 @@ def _scores(
         else None,
     )
     return [
-        _stored(metric.key, wrong_size) if wrong_size and metric.needs_target else _score(metric, pred, target)
+        stored_score(metric.key, wrong_size)
+        if wrong_size and metric.needs_target
+        else score_metric(metric, pred, target)
         for metric in metrics
     ]
 
@@ -227,31 +228,6 @@ def _size_fault(name: str, size: tuple[int, ...], target: Sample | None) -> Scor
         Reason.SIZE_MISMATCH,
         f"{name} is {w}x{h}, the ground truth {gw}x{gh}; videos are scored as they are, so write that size",
     )
-
-
-def _score(metric: Metric, pred: Sample, target: Sample | None) -> StoredScore:
-    """The score of one metric. If the metric raises an error, the score has a reason in place of a value.
-
-    The reason is `out-of-memory` for a MemoryError, else `crashed`.
-    """
-    reason = Reason.CRASHED
-    try:
-        score: object = metric.score(pred, target)
-        if isinstance(score, Score):
-            return _stored(metric.key, score)
-        detail = f"compute returned a {type(score).__name__}, not a Score"
-    except Exception as error:
-        detail = f"{type(error).__name__}: {error} ({_place(metric, error)})"
-        reason = Reason.OUT_OF_MEMORY if isinstance(error, MemoryError) else reason
-    return _stored(metric.key, Score.missing(reason, f"{metric.key}: {detail}"))
-
-
-def _place(metric: Metric, error: Exception) -> str:
-    """Where the error was raised, as `file.py:LINE`. A line in the metric's own file is preferred."""
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if frame.filename == getattr(sys.modules[type(metric).__module__], "__file__", "")]
-    frame = (own or frames)[-1]
-    return f"{Path(frame.filename).name}:{frame.lineno}"
 
 
 @lru_cache(maxsize=2)  # 2 are enough, because a group of jobs has one ground truth; 2 s at 256 px take 10 MB
@@ -291,14 +267,3 @@ def _doubts(sound: Sound, n_frames: int) -> list[str]:
     if is_nearly_silent(sound.samples, AUDIO_RATE):
         doubts.append(f"nearly silent, level {level(sound.samples):.0f} of 32768")
     return doubts
-
-
-def _stored(name: str, score: Score) -> StoredScore:
-    return StoredScore(
-        metric=name,
-        value=None if score.value is None else float(score.value),
-        reason=score.reason,
-        detail=score.detail,
-        n=int(score.n),
-        stats={name: float(value) for name, value in score.stats.items()},
-    )

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+from cmet_eval.measuring.score_records import VideoScores, usable_scores
 from cmet_eval.protocol.pairs import pair_file_name
 from cmet_eval.runs.metrics import Scoring
-from cmet_eval.runs.records import VideoScores, usable_scores
 from cmet_eval.runs.result_rows import Loss, Outcome, RowMaker, losses, weights_to_get
 from cmet_eval.runs.score import (
     Expected,

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+from cmet_eval.measuring.score_records import StoredScore, usable_scores
 from cmet_eval.protocol.pair_files import read_pairs
 from cmet_eval.protocol.pairs import PairList
-from cmet_eval.runs.records import StoredScore, usable_scores
 from cmet_eval.runs.score import Expected, Job, default_deadline, failures_of, frame_counts
 from cmet_eval.runs.submissions import check_video_pattern, video_name
 from cmet_leaderboards.grid import ABSENT, Grid, grids

@@ -8,6 +8,7 @@ from talking_face.media.reading import (
     AudioInfo,
     MediaInfo,
     Sound,
+    Video,
     VideoInfo,
     iter_frames,
     iter_pictures,
@@ -15,6 +16,7 @@ from talking_face.media.reading import (
     read_audio,
     read_frames,
     read_sound,
+    read_video,
 )
 from talking_face.media.writing import Encoding, write_audio, write_video
 
@@ -29,6 +31,7 @@ __all__ = [
     "MediaInfo",
     "Picture",
     "Sound",
+    "Video",
     "VideoInfo",
     "iter_frames",
     "iter_pictures",
@@ -36,6 +39,7 @@ __all__ = [
     "read_audio",
     "read_frames",
     "read_sound",
+    "read_video",
     "write_audio",
     "write_video",
 ]

@@ -6,9 +6,10 @@ for a clip that is 360 px wide, and MediaPipe would read a strided view as noise
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 from math import gcd
 
 import av
@@ -34,6 +35,7 @@ from talking_face.media.source import Source, as_source
 from talking_face.reasons import ClipError, Reason
 
 FPS = 25.0  # frames/s; all methods and metrics of the field that use SyncNet assume 25
+_UNEVEN = 1.5  # ratio of the longest to the shortest time between two frames, above which the rate counts as variable
 AUDIO_RATE = 16000  # Hz; sample rate of all stored, scored and generated sound
 
 
@@ -77,6 +79,21 @@ class MediaInfo:
     duration: float
     video: VideoInfo | None
     audio: AudioInfo | None
+
+
+@dataclass(frozen=True, slots=True)
+class Video:
+    """Decoded frames, and what was noticed while they were read.
+
+    Attributes:
+        frames: (T, H, W, 3) uint8 RGB, upright, with square pixels.
+        fps: frames/s of `frames`.
+        notes: a changed or variable frame rate, and the notes of `VideoInfo`.
+    """
+
+    frames: np.ndarray
+    fps: float
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,8 +222,12 @@ def read_frames(source: Source, fps: float | None = FPS, limits: Limits = LIMITS
 
     Raises ClipError: too-large if the array would be larger than `limits.frame_bytes`, or a reason of `iter_pictures`.
     """
+    return _stacked(iter_frames(source, fps, limits), source, limits)
+
+
+def _stacked(pictures: Iterator[np.ndarray], source: Source, limits: Limits) -> np.ndarray:
     frames: list[np.ndarray] = []
-    for frame in iter_frames(source, fps, limits):
+    for frame in pictures:
         frames.append(frame)
         if len(frames) * frame.nbytes > limits.frame_bytes:
             height, width = frame.shape[:2]
@@ -218,6 +239,58 @@ def read_frames(source: Source, fps: float | None = FPS, limits: Limits = LIMITS
     if not frames:
         raise _no_frame(source)
     return np.stack(frames)
+
+
+def read_video(source: Source, fps: float | None = None, limits: Limits = LIMITS) -> Video:
+    """The frames of a file, their rate, and notes.
+
+    Args:
+        source: file or tar member.
+        fps: output rate in frames/s; see `iter_pictures`. None: every stored frame once, at the file's own rate.
+        limits: as in `read_frames`.
+
+    Raises ClipError: a reason of `probe` or `read_frames`.
+    """
+    info = probe(source, limits).video
+    if info is None:
+        raise ClipError(Reason.NO_VIDEO, f"{as_source(source)} has no picture")
+    if fps is not None:
+        # No note about 24.999 frames/s and similar values: some containers store times with low precision.
+        changed = abs(info.fps - fps) > 0.01
+        notes = (f"resampled from {info.fps:g} to {fps:g} frames/s, nearest frame",) if changed else ()
+        return Video(read_frames(source, fps, limits), fps, (*notes, *info.notes))
+    times: list[Fraction] = []
+    scaler = Scaler()
+
+    def own() -> Iterator[np.ndarray]:
+        for time, frame, aspect in _decoded(source, limits):
+            times.append(time)
+            yield picture_of(frame, scaler, aspect).rgb()
+
+    frames = _stacked(own(), source, limits)
+    steps = [after - before for before, after in pairwise(times)]
+    notes = ("variable frame rate",) if steps and max(steps) > _UNEVEN * min(steps) else ()
+    return Video(frames, own_rate(times, info.fps), (*notes, *info.notes))
+
+
+def own_rate(times: Sequence[Fraction], stated: float) -> float:
+    """The frame rate of a file, frames/s: the rate in the header, or the measured rate if the two differ by over 1%.
+
+    Containers store times with low precision, so that 25 frames/s can read as 24.999. A rate that differs by less than
+    0.05% from a whole number n, or from n * 1000 / 1001, is replaced by that number.
+
+    Args:
+        times: presentation times of the frames, s, increasing.
+        stated: the rate in the header, frames/s; 0 if unknown.
+    """
+    rate = stated
+    if len(times) > 1:
+        measured = float((len(times) - 1) / (times[-1] - times[0]))
+        if abs(stated - measured) > 0.01 * measured:
+            rate = measured
+    usual = (round(rate), round(rate * 1.001) / 1.001)
+    near = [one for one in usual if rate and abs(one - rate) < 0.0005 * rate]
+    return float(min(near, key=lambda one: abs(one - rate))) if near else rate or FPS
 
 
 def read_sound(

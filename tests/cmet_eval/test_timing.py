@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cmet_eval.measuring.score_records import write_record
 from cmet_eval.protocol.draw import Draw
 from cmet_eval.runs import evaluate
 from cmet_eval.runs import generate as generation
 from cmet_eval.runs.metrics import Scoring
-from cmet_eval.runs.records import GenerationRecord, Timing, write_record
+from cmet_eval.runs.records import GenerationRecord, Timing
 from cmet_eval.runs.timing import Stopwatch, hardware, summarize
 from talking_face.execution.options import RunOptions
 

@@ -28,11 +28,12 @@ from unittest import mock
 
 import numpy as np
 
+from cmet_eval.measuring.score_records import usable_scores
 from cmet_eval.protocol.draw import Draw
 from cmet_eval.protocol.pair_files import read_pairs
 from cmet_eval.runs import evaluate
 from cmet_eval.runs.metrics import Scoring
-from cmet_eval.runs.records import read_generation, usable_scores
+from cmet_eval.runs.records import read_generation
 from cmet_eval.study.key import StudyKey, read_key, write_key
 from cmet_leaderboards.results import read_results
 from cmet_pipelines import clip_task

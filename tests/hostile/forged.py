@@ -19,9 +19,10 @@ from typing import Any
 
 import pyarrow as pa
 
+from cmet_eval.measuring.score_records import write_record
 from cmet_eval.protocol.pair_files import write_pairs
 from cmet_eval.protocol.pairs import PairList
-from cmet_eval.runs.records import GenerationRecord, Timing, write_record
+from cmet_eval.runs.records import GenerationRecord, Timing
 from cmet_leaderboards.results import SCHEMA
 from talking_face.clip import Pair
 from talking_face.sealed import read_sealed_json, read_sealed_table, write_sealed_json, write_sealed_table

@@ -1,0 +1,1 @@
+"""Scores video files against video files, without shards: `cmet-eval measure` and `cmet_eval.measure`."""

@@ -1,0 +1,48 @@
+"""Scores two samples with metrics. If a metric raises an error, only this metric has no value."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from pathlib import Path
+
+from cmet_eval.measuring.score_records import StoredScore
+from cmet_metrics.base import Metric, Sample, Score
+from talking_face.reasons import Reason
+
+
+def score_metric(metric: Metric, pred: Sample, target: Sample | None) -> StoredScore:
+    """The score of one metric. If the metric raises an error, the score has a reason in place of a value.
+
+    The reason is `out-of-memory` for a MemoryError, else `crashed`.
+    """
+    reason = Reason.CRASHED
+    try:
+        score: object = metric.score(pred, target)
+        if isinstance(score, Score):
+            return stored_score(metric.key, score)
+        detail = f"compute returned a {type(score).__name__}, not a Score"
+    except Exception as error:
+        detail = f"{type(error).__name__}: {error} ({_place(metric, error)})"
+        reason = Reason.OUT_OF_MEMORY if isinstance(error, MemoryError) else reason
+    return stored_score(metric.key, Score.missing(reason, f"{metric.key}: {detail}"))
+
+
+def _place(metric: Metric, error: Exception) -> str:
+    """Where the error was raised, as `file.py:LINE`. A line in the metric's own file is preferred."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if frame.filename == getattr(sys.modules[type(metric).__module__], "__file__", "")]
+    frame = (own or frames)[-1]
+    return f"{Path(frame.filename).name}:{frame.lineno}"
+
+
+def stored_score(name: str, score: Score) -> StoredScore:
+    """The score in the form in which it is stored. `name`: key of the metric."""
+    return StoredScore(
+        metric=name,
+        value=None if score.value is None else float(score.value),
+        reason=score.reason,
+        detail=score.detail,
+        n=int(score.n),
+        stats={name: float(value) for name, value in score.stats.items()},
+    )
