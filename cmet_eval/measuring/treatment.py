@@ -35,7 +35,7 @@ _FRAMES_OF_RULE = {"shorter": "min", "linspace": "linspace"}  # rule of `pair_fr
 
 @dataclass(frozen=True)
 class Treatment:
-    """The rules by which a video and its ground truth become comparable. They stand in the signature of every score.
+    """The rules by which a video and its ground truth become comparable. The signature of every score contains them.
 
     Attributes:
         rate: `as-is` keeps every stored frame; both files must have the same frame rate. `25` takes, for the time of
@@ -68,7 +68,7 @@ class Treatment:
         return {**rate, "size": size} if self.size == "face-crop" else rate
 
     def signature(self, metric: Metric) -> str:
-        """The signature of a metric's scores under these rules; the rules stand before the version."""
+        """The signature of a metric's scores under these rules; the rules precede the version."""
         own = metric.signature()
         before = {key: value for key, value in own.fields.items() if key != "version"}
         return str(Signature(own.name, {**before, **self.fields(metric), "version": own.fields["version"]}))
