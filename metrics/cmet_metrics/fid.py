@@ -132,6 +132,7 @@ class PairFid(Metric):
     order = 100
     profile = "paper"
     weights = (inception.NAME,)
+    ms_per_frame = 400.0
     worsened_by = frozenset({"reencode", "blur", "jpeg", "identity-swap"})
     source = "Heusel et al. 2017, per pair as in C-MET's evaluation; features of pytorch-fid 0.3.0"
     bibtex = """@inproceedings{heusel2017fid,

@@ -53,6 +53,7 @@ class PairFvd(Metric):
     order = 120
     profile = "paper"
     weights = (i3d.NAME,)
+    ms_per_frame = 50.0  # 2.5 s for a pair of any length
     source = "Unterthiner et al. 2018, per pair as in C-MET's evaluation"
     bibtex = """@article{unterthiner2018fvd,
   author = {Unterthiner, Thomas and van Steenkiste, Sjoerd and Kurach, Karol and Marinier, Raphael and

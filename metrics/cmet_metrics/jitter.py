@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 
 from cmet_metrics.base import Metric, Sample, Score, Settings, Variant
-from cmet_metrics.landmarks import RIGID, eye_distance, mediapipe_68, need_faces, points_id
+from cmet_metrics.landmarks import MEDIAPIPE_MS, RIGID, eye_distance, mediapipe_68, need_faces, points_id
 from talking_face.reasons import ClipError, Reason
 
 MIN_VALID = 0.5  # minimum share of inner frames that have a face and whose two neighbours have a face
@@ -90,6 +90,10 @@ class Jitter(Metric):
     @property
     def needs_target(self) -> bool:
         return self.measure == "ratio"
+
+    @property
+    def ms_per_frame(self) -> float:
+        return MEDIAPIPE_MS if self.measure == "output" else 2 * MEDIAPIPE_MS
 
     @property
     def worsened_by(self) -> frozenset[str]:

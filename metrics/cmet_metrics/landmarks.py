@@ -16,6 +16,7 @@ from talking_face.reasons import ClipError, Reason
 _LEFT, _RIGHT = slice(36, 42), slice(42, 48)
 # Points that speech and blinks do not move: the nose and the corners of the eyes.
 RIGID = (*range(27, 36), 36, 39, 42, 45)
+MEDIAPIPE_MS = 9.0  # processor time for one frame; see `MetricRecord.ms_per_frame`
 MESH = "mediapipe-mesh"  # the key of (points, blendshapes) in `Sample.cached`
 
 Mesh = tuple[np.ndarray, np.ndarray]

@@ -21,7 +21,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from cmet_metrics.base import Sample, Score, Settings, Variant
-from cmet_metrics.landmarks import mediapipe_landmarks, need_faces, points_id
+from cmet_metrics.landmarks import MEDIAPIPE_MS, mediapipe_landmarks, need_faces, points_id
 from cmet_metrics.sync import SyncMetric
 from talking_face.faces import speaking
 from talking_face.faces.speaking import FPS, mouth_motion, predict_motion, sound_bands
@@ -96,6 +96,7 @@ class LipEnergy(SyncMetric):
     order = 140
     needs_target = False
     weights = ("face_landmarker",)
+    ms_per_frame = MEDIAPIPE_MS
     variants_are_protocols = False
     source = "this suite"
     variants = {

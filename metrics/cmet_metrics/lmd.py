@@ -22,7 +22,7 @@ import numpy as np
 from cmet_metrics.base import Metric, Profile, Sample, Score, Settings, Variant, need_uint8
 from cmet_metrics.eat_align import ALIGN_POINTS, AlignedTrack, aligned_track, similarity, template
 from cmet_metrics.frames import FrameRule, pair_frames
-from cmet_metrics.landmarks import eye_distance, mediapipe_68, points_id
+from cmet_metrics.landmarks import MEDIAPIPE_MS, eye_distance, mediapipe_68, points_id
 from talking_face.faces.points68 import MOUTH
 from talking_face.pretrained.model_files import ModelFiles
 from talking_face.pretrained.store import weight_hash, weight_path, weight_tag
@@ -188,17 +188,17 @@ class Lmd(Metric):
         "m_lmd:vico": Variant(
             "mouth landmark difference, 2D-FAN's points, mean absolute coordinate difference, not centred", _VICO
         ),
-        "m_lmd:eat-mp": Variant("mouth landmark distance, MediaPipe's points in the 128 px template", _MEDIAPIPE),
         "m_lmd:native-mp": Variant(
             "mouth landmark distance, MediaPipe's points, in percent of the distance between the eyes", _NATIVE
         ),
+        "m_lmd:eat-mp": Variant("mouth landmark distance, MediaPipe's points in the 128 px template", _MEDIAPIPE),
         "f_lmd:eat": Variant("face landmark distance, dlib's points on 128 px aligned crops", _FACE),
-        "f_lmd:eat-mp": Variant(
-            "face landmark distance, MediaPipe's points in the 128 px template", {**_FACE, **_MEDIAPIPE}
-        ),
         "f_lmd:native-mp": Variant(
             "face landmark distance, MediaPipe's points, in percent of the distance between the eyes",
             {**_FACE, **_NATIVE},
+        ),
+        "f_lmd:eat-mp": Variant(
+            "face landmark distance, MediaPipe's points in the 128 px template", {**_FACE, **_MEDIAPIPE}
         ),
     }
 
@@ -235,6 +235,10 @@ class Lmd(Metric):
     def weights(self) -> tuple[str, ...]:
         names = {"dlib": ("dlib_68",), "mediapipe": ("face_landmarker",), "fan": ("fan_2d_4", "fan_s3fd")}
         return names[self.points]
+
+    @property
+    def ms_per_frame(self) -> float | None:
+        return {"dlib": 45.0, "mediapipe": 2 * MEDIAPIPE_MS, "fan": None}[self.points]
 
     @property
     def source(self) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 
 from cmet_metrics.base import Sample, Score, Settings, Variant, check_same_size
 from cmet_metrics.frames import FrameByFrame, pair_frames
-from cmet_metrics.landmarks import eye_distance, mediapipe_68, need_faces, points_id
+from cmet_metrics.landmarks import MEDIAPIPE_MS, eye_distance, mediapipe_68, need_faces, points_id
 from talking_face.faces.points68 import MOUTH
 from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import ClipError, Reason
@@ -150,6 +150,10 @@ class Psnr(FrameByFrame):
     @property
     def weights(self) -> tuple[str, ...]:
         return ("face_landmarker",) if self.region == "mouth" else ()
+
+    @property
+    def ms_per_frame(self) -> float:
+        return MEDIAPIPE_MS if self.region == "mouth" else 0.05
 
     @property
     def pooled(self) -> bool:

@@ -19,6 +19,8 @@ from talking_face.pretrained.trained_evaluators import Kind
 from talking_face.reasons import UserError
 
 Profile = Literal["embedded", "paper"]
+Cost = Literal["quick", "slow", "unknown"]
+QUICK_MS = 20.0  # the largest `ms_per_frame` of a quick metric: 2 s of a pair, 50 frames, take at most a second
 DEFAULT_FILES = ModelFiles()  # searches only the cache folder and the installed packages
 LAST = 1000  # the default position on boards: after the metrics of this suite
 
@@ -143,6 +145,23 @@ class MetricRecord(ABC):
     def needs_reference(self) -> bool:
         """Whether `pred.reference` is read."""
         return False
+
+    @property
+    def ms_per_frame(self) -> float | None:
+        """Measured processor time in ms for one frame of a clip and the same frame of its target; None: not measured.
+
+        The frames are 256x256, one thread is used, the models are loaded, and nothing else runs on the machine. Metrics
+        on the same landmarks find them only once, so several metrics together take less than the sum of their times.
+        `tests/benchmarks/metric_costs.py` measures this time.
+        """
+        return None
+
+    @property
+    def cost(self) -> Cost:
+        """`quick`: at most 20 ms per frame, so a pair of 50 frames takes at most a second. `slow`: more."""
+        if self.ms_per_frame is None:
+            return "unknown"
+        return "quick" if self.ms_per_frame <= QUICK_MS else "slow"
 
     @property
     def valid_in(self) -> frozenset[str]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from cmet_metrics.base import Metric, Sample, Score, Settings, Variant, check_same_size
 from cmet_metrics.frames import FrameRule, pair_frames
-from cmet_metrics.landmarks import RIGID, mediapipe_68, need_faces, points_id
+from cmet_metrics.landmarks import MEDIAPIPE_MS, RIGID, mediapipe_68, need_faces, points_id
 from talking_face.faces.eat import similarity
 
 MIN_VALID = 0.5  # minimum share of frame pairs that have a face in both clips
@@ -77,6 +77,7 @@ class Registration(Metric):
     higher_is_better = False
     order = 160
     weights = ("face_landmarker",)
+    ms_per_frame = 2 * MEDIAPIPE_MS
     variants_are_protocols = False
     source = "this suite; the fit is Umeyama 1991, eqs. 38-43"
     bibtex = """@article{umeyama1991,

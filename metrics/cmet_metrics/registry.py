@@ -25,6 +25,7 @@ from talking_face.reasons import UserError
 
 DEFAULT_METRICS: tuple[str, ...] = ("psnr:frame-mean", "ssim:wang2004", "m_lmd:eat", "f_lmd:eat")
 PROFILES: tuple[Profile, ...] = get_args(Profile)
+CORE_WEIGHTS = frozenset({"face_landmarker"})  # the pretrained files that the core installation contains
 
 
 def _classes() -> Iterator[type[Metric]]:
@@ -112,6 +113,21 @@ def default_variants() -> dict[str, str]:
 def in_profile(profile: Profile) -> tuple[str, ...]:
     """The keys of all metrics that are part of a profile."""
     return tuple(metric.key for metric in METRICS if metric.profile in ("both", profile))
+
+
+@cache
+def quick_metrics() -> tuple[str, ...]:
+    """The keys of the metrics that any two videos can be measured with, in the order of boards: one key for each name.
+
+    The key of a name is its first variant that is quick, that needs neither labels nor reference frames nor a trained
+    evaluator, and whose pretrained files are in the core installation. Names without such a variant are left out.
+    """
+    out: dict[str, str] = {}
+    for metric in METRICS:
+        needs = metric.needs_labels or metric.needs_reference or metric.evaluator is not None
+        if metric.cost == "quick" and not needs and CORE_WEIGHTS.issuperset(metric.weights):
+            out.setdefault(metric.name, metric.key)
+    return tuple(out.values())
 
 
 def common_profile(keys: Iterable[str], profile: Profile | None = None) -> Profile:

@@ -239,6 +239,10 @@ class Ssim(FrameByFrame):
         # 1.1.0: float32 moments for uint8 frames changed the values of wang2004 by up to 1e-7
         return "1.1.0" if self.variant == "wang2004" else "1.0.0"
 
+    @property
+    def ms_per_frame(self) -> float:
+        return 4.0 if self.window == "uniform-7" else 1.5
+
     def settings(self) -> Settings:
         gaussian = self.window == "gaussian-11"
         return {

@@ -16,7 +16,7 @@ from cmet_metrics.base import DEFAULT_FILES, Metric, Sample
 from cmet_metrics.lmd import Lmd
 from cmet_metrics.psnr import Psnr
 from cmet_metrics.record import LAST, choices
-from cmet_metrics.registry import KEYS, METRICS, find_record, get_metric
+from cmet_metrics.registry import KEYS, METRICS, find_record, get_metric, quick_metrics
 from cmet_metrics.ssim import Ssim
 from talking_face.pretrained import trained_evaluators
 from talking_face.pretrained.model_files import ModelFiles
@@ -213,3 +213,14 @@ def test_every_file_with_metrics_lists_them() -> None:
 def test_find_record_knows_the_name_of_an_unknown_variant() -> None:
     assert (record := find_record("psnr:of-another-suite")) is not None and record.title == "PSNR"
     assert find_record("nothing:known") is None
+
+
+def test_the_quick_metrics_need_only_two_videos_and_the_core_installation() -> None:
+    keys = quick_metrics()
+    assert keys == (
+        *("psnr:frame-mean", "ssim:wang2004", "m_lmd:native-mp", "f_lmd:native-mp"),
+        *("jitter:output", "lip_energy:correlation", "registration:shift"),
+    )
+    for metric in map(get_metric, keys):
+        assert metric.cost == "quick" and set(metric.weights) <= {"face_landmarker"} and metric.profile == "both"
+    assert {get_metric(key).cost for key in ("m_lmd:eat", "csim:dlib", "fid", "fvd")} == {"slow"}
