@@ -157,13 +157,6 @@ class MetricRecord(ABC):
         return None
 
     @property
-    def cost(self) -> Cost:
-        """`quick`: at most 20 ms per frame, so a pair of 50 frames takes at most a second. `slow`: more."""
-        if self.ms_per_frame is None:
-            return "unknown"
-        return "quick" if self.ms_per_frame <= QUICK_MS else "slow"
-
-    @property
     def valid_in(self) -> frozenset[str]:
         """Names of settings in which the metric is valid, in addition to the settings whose files list it."""
         return frozenset()
@@ -240,6 +233,13 @@ class MetricRecord(ABC):
             return sum(mine[name] != value for name, value in arguments_of(cls, key).items())
 
         return min(same_name, key=different)
+
+
+def cost_of(metric: MetricRecord) -> Cost:
+    """`quick`: at most 20 ms per frame, so a pair of 50 frames takes at most a second. `slow`: more."""
+    if metric.ms_per_frame is None:
+        return "unknown"
+    return "quick" if metric.ms_per_frame <= QUICK_MS else "slow"
 
 
 @cache

@@ -18,7 +18,7 @@ from typing import Any, get_args
 
 import cmet_metrics
 from cmet_metrics.base import Metric, Profile
-from cmet_metrics.record import DEFAULT_FILES, arguments_of, parse_options
+from cmet_metrics.record import DEFAULT_FILES, arguments_of, cost_of, parse_options
 from talking_face.names import did_you_mean
 from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import UserError
@@ -125,7 +125,7 @@ def quick_metrics() -> tuple[str, ...]:
     out: dict[str, str] = {}
     for metric in METRICS:
         needs = metric.needs_labels or metric.needs_reference or metric.evaluator is not None
-        if metric.cost == "quick" and not needs and CORE_WEIGHTS.issuperset(metric.weights):
+        if cost_of(metric) == "quick" and not needs and CORE_WEIGHTS.issuperset(metric.weights):
             out.setdefault(metric.name, metric.key)
     return tuple(out.values())
 

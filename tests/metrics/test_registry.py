@@ -15,7 +15,7 @@ import pytest
 from cmet_metrics.base import DEFAULT_FILES, Metric, Sample
 from cmet_metrics.lmd import Lmd
 from cmet_metrics.psnr import Psnr
-from cmet_metrics.record import LAST, choices
+from cmet_metrics.record import LAST, choices, cost_of
 from cmet_metrics.registry import KEYS, METRICS, find_record, get_metric, quick_metrics
 from cmet_metrics.ssim import Ssim
 from talking_face.pretrained import trained_evaluators
@@ -222,5 +222,5 @@ def test_the_quick_metrics_need_only_two_videos_and_the_core_installation() -> N
         *("jitter:output", "lip_energy:correlation", "registration:shift"),
     )
     for metric in map(get_metric, keys):
-        assert metric.cost == "quick" and set(metric.weights) <= {"face_landmarker"} and metric.profile == "both"
-    assert {get_metric(key).cost for key in ("m_lmd:eat", "csim:dlib", "fid", "fvd")} == {"slow"}
+        assert cost_of(metric) == "quick" and set(metric.weights) <= {"face_landmarker"} and metric.profile == "both"
+    assert {cost_of(get_metric(key)) for key in ("m_lmd:eat", "csim:dlib", "fid", "fvd")} == {"slow"}
