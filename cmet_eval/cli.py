@@ -29,27 +29,41 @@ if TYPE_CHECKING:
 
     from talking_face.logs import CommandLog
 
-# Name of a command -> its line in `cmet-eval --help`. The code of a command is in commands/<name>.py. Only the file of
-# the called command is imported, because importing the files of all commands takes seconds.
-COMMANDS: dict[str, str] = {
-    "doctor": "What is installed, which weights are here, what will not work and why.",
-    "demo": "The whole job on the embedded corpus, to a leaderboard.",
-    "synth": "Write the embedded corpus.",
-    "preprocess": "A dataset on disk to Parquet shards and a ledger.",
-    "inspect": "Counts, the ledger by reason, and a contact sheet of a shard set.",
-    "train": "Train on a shard set: the reference models, or the evaluators of the `:corpus` metrics.",
-    "pairs": "Draw a setting's pairs; export them for methods that run elsewhere.",
-    "run": "Generate with a method, then score.",
-    "score": "Score videos generated elsewhere.",
-    "calibrate": "Spoil videos in known steps; see which metrics notice.",
-    "leaderboard": "Rebuild every board from the result rows.",
-    "compare": "Two methods on the pairs that both have, and the clips where they differ most.",
-    "verify": "Score a random share of a submission again; check hashes and values.",
-    "report": "Emotion proportion, identity deterioration, confusion, FID over a set, times.",
-    "study": "A user study as a static page, and its analysis.",
-    "baselines": "List the methods, or show one.",
-    "weights": "List, fetch or verify the pretrained files.",
+# What commands are for -> name of a command -> its line in `cmet-eval --help`. The code of a command is in
+# commands/<name>.py. Only the file of the called command is imported, because importing all files takes seconds.
+GROUPS: dict[str, dict[str, str]] = {
+    "Score videos that you have": {
+        "score": "Score a folder of videos that were generated from a pair list.",
+    },
+    "Run methods": {
+        "demo": "Do the whole job on the embedded corpus, from drawing it to a leaderboard.",
+        "run": "Generate the videos of methods, then score them.",
+        "pairs": "Draw a setting's pairs; export them for methods that run elsewhere.",
+        "baselines": "List the methods, or show one.",
+    },
+    "Prepare data": {
+        "synth": "Write the embedded corpus.",
+        "preprocess": "Turn a dataset on disk into Parquet shards and a ledger.",
+        "inspect": "Show counts, the ledger by reason, and a contact sheet of a shard set.",
+    },
+    "Train": {
+        "train": "Train the reference models, or the evaluators of the `:corpus` metrics.",
+    },
+    "Compare and publish": {
+        "leaderboard": "Build every board from the result rows of a run.",
+        "compare": "Compare two methods on the pairs that both have, and show the clips that differ.",
+        "report": "Write tables: emotion proportion, identity, confusion, FID over a set, times.",
+        "verify": "Score a random share of a submission again; check hashes and values.",
+        "study": "Make a user study as a static page; analyse its answers.",
+        "calibrate": "Damage videos in known steps; see which metrics notice.",
+    },
+    "This machine": {
+        "doctor": "Show what is installed, which weights are here, and what will not work.",
+        "weights": "List, fetch or verify the pretrained files.",
+    },
 }
+COMMANDS: dict[str, str] = {name: line for group in GROUPS.values() for name, line in group.items()}
+COMPLETION = "_CMET_EVAL_COMPLETE"  # set by the shell that asks for completions
 
 
 def build(wanted: str | None) -> typer.Typer:
@@ -58,30 +72,33 @@ def build(wanted: str | None) -> typer.Typer:
 
     import typer
 
+    from cmet_eval.help_pages import NAMES, Command, Group, about, help_and_examples
+
     app = typer.Typer(
-        no_args_is_help=True,
-        add_completion=False,
+        cls=Group,
+        context_settings=NAMES,
+        invoke_without_command=True,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
         help="Preprocess talking-face datasets, score methods with a signed protocol, build leaderboards.",
     )
 
-    def about(
-        version: bool = typer.Option(False, "--version", help="Print the version and exit.", is_eager=True),
-    ) -> None:
-        if version:
-            from importlib.metadata import version as installed
-
-            print(installed("cmet-eval"))
-            raise typer.Exit()
-
     app.callback()(about)
-    for name, line in COMMANDS.items():
-        if name == wanted:
-            module = importlib.import_module(f"cmet_eval.commands.{name}")
-            app.command(name, help=module.__doc__)(getattr(module, name))
-        else:
-            app.command(name, help=line)(_other)
+    for title, commands in GROUPS.items():
+        for name, line in commands.items():
+            function, text, examples = _other, line, ""
+            if name == wanted:
+                module = importlib.import_module(f"cmet_eval.commands.{name}")
+                function, (text, examples) = getattr(module, name), help_and_examples(module.__doc__ or "")
+            app.command(
+                name,
+                cls=Command,
+                context_settings=NAMES,
+                help=text,
+                epilog=examples,
+                short_help=line,
+                rich_help_panel=title,
+            )(function)
     return app
 
 
@@ -108,14 +125,14 @@ def _run(interrupts: Interrupts) -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a character that the terminal's encoding lacks is printed as an escape
             stream.reconfigure(errors="backslashreplace")
-    wanted = next((word for word in sys.argv[1:] if not word.startswith("-")), None)
+    wanted = next((word for word in _words() if not word.startswith("-")), None)
     log = CommandLog(wanted if wanted in COMMANDS else "cmet-eval")
     with logging_to(log):
         log_start(sys.argv[1:])
         try:
             app = build(wanted)
             interrupts.begin()
-            app()
+            sys.exit(app(prog_name="cmet-eval", standalone_mode=False) or 0)
         except Exception as error:
             if interrupts.status:
                 raise
@@ -126,6 +143,13 @@ def _run(interrupts: Interrupts) -> None:
 
             remove_abandoned()
             _flush()
+
+
+def _words() -> list[str]:
+    """The words of the command line; while the shell completes one, the words that were typed so far."""
+    if COMPLETION in os.environ:  # bash sets the first of these variables, other shells the second
+        return (os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS") or "").split()[1:]
+    return sys.argv[1:]
 
 
 def _fail(error: Exception, log: CommandLog) -> None:

@@ -1,0 +1,157 @@
+"""Prints the help of commands and the one line of a wrong use.
+
+A help page names each option with the type of its value in plain words, and ends with examples that work. The page is
+built here because typer's own cuts the summaries of commands and prints types of Python.
+"""
+
+from __future__ import annotations
+
+import enum
+import shlex
+from collections.abc import Iterator
+from typing import Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from talking_face.names import did_you_mean, printable
+
+NAMES = {"help_option_names": ["-h", "--help"]}  # settings of every command
+EXAMPLES = "\n\nExamples:\n"  # in the docstring of a command's file: what follows is printed as it is
+
+
+class Command(TyperCommand):
+    """A command whose help has required options in the usage line, plain types, and examples at its end."""
+
+    def collect_usage_pieces(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]
+        arguments, needed = [], []
+        for param in self.get_params(ctx):
+            if param.param_type_name == "argument":
+                name = f"{_value_name(param)}..." if param.nargs != 1 else _value_name(param)
+                arguments.append(name if param.required else f"[{name}]")
+            elif param.required:
+                needed.append(f"{param.opts[0]} {_value_name(param)}")
+        return [*arguments, *needed, "[OPTIONS]"]
+
+    def format_options(self, ctx: typer.Context, formatter: Any) -> None:  # type: ignore[override]
+        _write_parameters(self, ctx, formatter)
+
+    def format_epilog(self, ctx: typer.Context, formatter: Any) -> None:  # type: ignore[override]
+        if self.epilog:
+            with formatter.section("Examples"):
+                for line in self.epilog.splitlines():
+                    formatter.write(f"  {line}\n" if line else "\n")
+
+
+class Group(TyperGroup):
+    """The command `cmet-eval`: lists all commands in groups, each with its whole summary."""
+
+    def collect_usage_pieces(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]
+        return ["COMMAND [OPTIONS]"]
+
+    def format_options(self, ctx: typer.Context, formatter: Any) -> None:  # type: ignore[override]
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for name in self.list_commands(ctx):
+            command: Any = self.commands[name]
+            groups.setdefault(command.rich_help_panel, []).append((name, command.short_help))
+        for title, rows in groups.items():
+            with formatter.section(title):
+                width = max(len(name) for name in self.commands)
+                formatter.write_dl([(name.ljust(width), line) for name, line in rows])
+        _write_parameters(self, ctx, formatter)
+
+
+def about(
+    ctx: typer.Context,
+    version: bool = typer.Option(False, "--version", help="Print the version and exit.", is_eager=True),
+) -> None:
+    """What `cmet-eval` does without a command: it prints its help, or the version."""
+    if version:
+        from importlib.metadata import version as installed
+
+        print(installed("cmet-eval"))
+        raise typer.Exit()
+    if ctx.invoked_subcommand is None:
+        print(ctx.get_help())
+        raise typer.Exit(2)
+
+
+def help_and_examples(docstring: str) -> tuple[str, str]:
+    """The text and the examples of a command file's docstring. The examples lose their indentation."""
+    text, _, examples = docstring.strip().partition(EXAMPLES)
+    return text, "\n".join(line.removeprefix("    ") for line in examples.splitlines())
+
+
+def _write_parameters(command: Any, ctx: Any, formatter: Any) -> None:
+    rows: dict[str, list[tuple[str, str]]] = {"argument": [], "option": []}
+    for param in command.get_params(ctx):
+        if not getattr(param, "hidden", False):
+            rows[param.param_type_name].append((_name(param), _about(param)))
+    for kind, title in (("argument", "Arguments"), ("option", "Options")):
+        if rows[kind]:
+            with formatter.section(title):
+                formatter.write_dl(rows[kind], col_max=26)
+
+
+def _name(param: Any) -> str:
+    """The names of a parameter, the short one first, and the word for its value."""
+    if param.param_type_name == "argument":
+        return _value_name(param)
+    names = ", ".join(sorted(param.opts, key=lambda name: name.startswith("--")))
+    if param.is_flag:
+        return "/".join([names, *param.secondary_opts])
+    return f"{names} {_value_name(param)}"
+
+
+def _value_name(param: Any) -> str:
+    return str(param.metavar or param.name.upper())
+
+
+def _about(param: Any) -> str:
+    notes = [f"default: {_default(param)}"] if _default(param) else []
+    notes += ["required"] if param.required and param.param_type_name == "option" else []
+    return "  ".join(part for part in (param.help or "", f"[{'; '.join(notes)}]" if notes else "") if part)
+
+
+def _default(param: Any) -> str:
+    """The text of a parameter's default; empty if there is nothing to show."""
+    if isinstance(param.show_default, str):
+        return param.show_default
+    value = param.default
+    if not param.show_default or value is None or value in (False, "", (), []) or callable(value):
+        return ""
+    if isinstance(value, bool):
+        return str(param.opts[0]).lstrip("-") if param.secondary_opts else ""
+    return str(value.value if isinstance(value, enum.Enum) else value)
+
+
+def is_wrong_use(error: BaseException) -> bool:
+    """Whether typer found an error in the words of the command line."""
+    return isinstance(error, typer.BadParameter.__mro__[1])
+
+
+def wrong_use(error: Any) -> str:
+    """The line of a wrong use: what is wrong, and what to type instead."""
+    ctx, param = error.ctx, getattr(error, "param", None)
+    more = f"`{ctx.command_path if ctx else 'cmet-eval'} -h` shows what it takes"
+    text = " ".join(printable(str(error.message)).split()).rstrip(".")
+    text = f"{text[:1].lower()}{text[1:]}"
+    kind = type(error).__name__
+    if kind == "NoSuchOption":
+        known = {name for param in ctx.command.get_params(ctx) for name in param.opts}
+        return f"no option {error.option_name}{did_you_mean(error.option_name, known) or ';'} {more}"
+    if param is None:
+        return f"{text}; {more}"
+    option = f"{param.opts[0]} " if param.param_type_name == "option" else ""
+    if kind == "MissingParameter":
+        example = next(iter((ctx.command.epilog or "").splitlines()), "")
+        return f"{option}{_value_name(param)} is missing; {f'for example: {example}' if example else more}"
+    return f"{option.strip() or _value_name(param)}: {text}; {more}"
+
+
+def options_in(example: str) -> Iterator[list[str]]:
+    """The words of each command of an example, without comments; a line that ends in a backslash is continued."""
+    for line in example.replace("\\\n", " ").splitlines():
+        words = shlex.split(line, comments=True)
+        if words and words[0] == "cmet-eval":
+            yield words[1:]
