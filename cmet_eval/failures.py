@@ -7,7 +7,7 @@ import os
 import sys
 from typing import NamedTuple
 
-from cmet_eval.help_pages import is_wrong_use, wrong_use
+from cmet_eval.help_pages import WRONG_USE, wrong_use
 from talking_face.names import printable
 from talking_face.reasons import ClipError, NoSpace, UserError
 
@@ -30,7 +30,7 @@ def failure_of(error: Exception) -> Failure:
     """The failure that an exception means. Only the text of a UserError can have several lines."""
     if isinstance(error, UserError):
         return Failure("\n".join(map(printable, str(error).split("\n"))), 1 if isinstance(error, NoSpace) else 2)
-    if is_wrong_use(error):
+    if isinstance(error, WRONG_USE):
         return Failure(wrong_use(error), 2)
     if isinstance(error, ClipError):
         return Failure(f"{one_line(error.detail)} ({error.reason.value})", 1)

@@ -7,6 +7,7 @@ built here because typer's own cuts the summaries of commands and prints types o
 from __future__ import annotations
 
 import enum
+import re
 import shlex
 from collections.abc import Iterator
 from typing import Any
@@ -17,6 +18,18 @@ from typer.core import TyperCommand, TyperGroup
 from talking_face.names import did_you_mean, printable
 
 NAMES = {"help_option_names": ["-h", "--help"]}  # settings of every command
+WRONG_USE: Any = typer.BadParameter.__mro__[
+    1
+]  # the class of errors in the words of a command line; typer hides its name
+# What typer prints for a value of the wrong kind -> the same in plain words.
+PLAIN = {
+    r"^input should be a valid integer.*": "it should be a whole number",
+    r"^input should be a valid number.*": "it should be a number",
+    r"^input should be greater than or equal to (\S+)": r"it should be at least \1",
+    r"^input should be less than or equal to (\S+)": r"it should be at most \1",
+    r"^value error, ": "",
+    r"^got unexpected extra arguments? ?(?:\(s\) )?\((.*)\)": r"\1: not expected here",
+}
 EXAMPLES = "\n\nExamples:\n"  # in the docstring of a command's file: what follows is printed as it is
 
 
@@ -32,6 +45,13 @@ class Command(TyperCommand):
             elif param.required:
                 needed.append(f"{param.opts[0]} {_value_name(param)}")
         return [*arguments, *needed, "[OPTIONS]"]
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+        try:
+            return super().parse_args(ctx, args)
+        except WRONG_USE as error:
+            error.ctx = error.ctx or ctx  # typer leaves it out if an option has no value
+            raise
 
     def format_options(self, ctx: typer.Context, formatter: Any) -> None:  # type: ignore[override]
         _write_parameters(self, ctx, formatter)
@@ -125,17 +145,14 @@ def _default(param: Any) -> str:
     return str(value.value if isinstance(value, enum.Enum) else value)
 
 
-def is_wrong_use(error: BaseException) -> bool:
-    """Whether typer found an error in the words of the command line."""
-    return isinstance(error, typer.BadParameter.__mro__[1])
-
-
 def wrong_use(error: Any) -> str:
     """The line of a wrong use: what is wrong, and what to type instead."""
     ctx, param = error.ctx, getattr(error, "param", None)
     more = f"`{ctx.command_path if ctx else 'cmet-eval'} -h` shows what it takes"
     text = " ".join(printable(str(error.message)).split()).rstrip(".")
     text = f"{text[:1].lower()}{text[1:]}"
+    for pattern, plain in PLAIN.items():
+        text = re.sub(pattern, plain, text)
     kind = type(error).__name__
     if kind == "NoSuchOption":
         known = {name for param in ctx.command.get_params(ctx) for name in param.opts}

@@ -35,6 +35,7 @@ STEPS: tuple[tuple[str, ...], ...] = (
     ("calibration", "reports"),
     ("study",),
     ("demo",),
+    ("help_pages",),
     ("commands", "failures"),
     ("cli",),
 )
