@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cmet_eval.commands.options import BandsFile, BandsSource, OwnMetrics, ResultRows
+from cmet_eval.commands.options import BandsFile, BandsSource, MethodFolders, OwnMetrics, ResultRows
 from talking_face.files import check_writable
 
 
@@ -17,13 +17,7 @@ def compare(
     b: Annotated[str, typer.Argument(help="the other method")],
     results: ResultRows = Path("work/run/results"),
     setting: Annotated[str | None, typer.Option("--setting", help="default: every setting that has both")] = None,
-    videos: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--videos",
-            help="DIR with METHOD/SETTING/, or METHOD=DIR with its videos; default: videos/ next to the results",
-        ),
-    ] = None,
+    videos: MethodFolders = None,
     data: Annotated[
         Path | None, typer.Option("--data", help="shard set, for the ground truth; default: next to the results")
     ] = None,
@@ -34,6 +28,7 @@ def compare(
     metrics: OwnMetrics = None,
 ) -> None:
     from cmet_eval.reports import comparison
+    from cmet_eval.reports.method_videos import MethodVideos
     from cmet_leaderboards.bands import load_bands
     from cmet_leaderboards.compare import compare as compare_methods
     from cmet_leaderboards.compare import to_markdown
@@ -46,7 +41,8 @@ def compare(
     names = "-".join(file_name_of(*name.split("@", 1)) for name in (a, b))
     out = out or inside(results.parent / "compare", names)
     check_writable(out)
-    folders = comparison.folders(videos or [], results.parent / "videos", (a, b))
+    methods = {name.split("@", 1)[0] for name in (a, b)}
+    folders = MethodVideos.of(videos or [], results.parent / "videos", methods)
     known = load_bands(bands, bands_of)
     for found in compare_methods(read_results(results), a, b, setting=setting, bands=known):
         text = to_markdown(found)

@@ -40,10 +40,12 @@ def demo(
     from cmet_eval import demo as embedded
     from cmet_eval.protocol.draw import Draw
     from cmet_eval.reports.gallery import gallery
+    from cmet_eval.reports.method_videos import MethodVideos
     from cmet_eval.runs import evaluate
     from cmet_eval.runs.metrics import Scoring
     from cmet_leaderboards.bands import load_bands
     from cmet_leaderboards.board import build
+    from cmet_leaderboards.results import read_results
 
     started = time.monotonic()
     options = RunOptions(workers, quiet=quiet)
@@ -63,11 +65,12 @@ def demo(
     draw, scoring = Draw(max_pairs, seeds=1), Scoring(embedded.METRICS)
     print(evaluate.run(METHODS, SETTINGS, data=out / "shards", out=out, draw=draw, scoring=scoring, options=options))
     step("5/5 the leaderboard")
+    rows = read_results(out / "results")
     path = build(
-        out / "results",
+        rows,
         out / "leaderboard",
         load_bands(),
-        gallery=gallery(out),
+        gallery=gallery(rows, MethodVideos(out / "videos")),
         published=published_rows(),
     )
     step("done")

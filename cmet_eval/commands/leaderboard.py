@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cmet_eval.commands.options import BandsFile, BandsSource, OwnMetrics, ResultRows
+from cmet_eval.commands.options import BandsFile, BandsSource, MethodFolders, OwnMetrics, ResultRows
 from talking_face.files import check_writable
 
 
@@ -20,18 +20,23 @@ def leaderboard(
         int, typer.Option("--gallery", min=0, help="pairs of a setting whose videos the page plays; 0: none")
     ] = 4,
     run: Annotated[
-        Path | None, typer.Option("--run", help="folder with the pairs and videos to play; default: next to RESULTS")
+        Path | None, typer.Option("--run", help="folder of the run whose videos are played; default: next to RESULTS")
     ] = None,
+    videos: MethodFolders = None,
     metrics: OwnMetrics = None,
 ) -> None:
     check_writable(out)
     from cmet_baselines.published import published_rows
     from cmet_eval.reports.gallery import gallery
+    from cmet_eval.reports.method_videos import MethodVideos
     from cmet_leaderboards.bands import load_bands
     from cmet_leaderboards.board import build
+    from cmet_leaderboards.results import read_results
     from cmet_metrics.registry import get_metric
 
     for key in metrics or ():
         get_metric(key)
-    shown = gallery(run or results.parent, cases) if cases else None
-    print(build(results, out, load_bands(bands, bands_of), shown, published_rows()))
+    rows = read_results(results)
+    folders = MethodVideos.of(videos or [], (run or results.parent) / "videos", rows.methods)
+    shown = gallery(rows, folders, cases) if cases else None
+    print(build(rows, out, load_bands(bands, bands_of), shown, published_rows()))

@@ -56,7 +56,8 @@ OwnMetrics = Annotated[
     typer.Option("--metrics", help="your own metric class in the rows, module:Class, to be imported; repeatable"),
 ]
 Profile = Annotated[
-    Literal["embedded", "paper"] | None, typer.Option("--profile", help="all metrics of that evaluator profile")
+    Literal["embedded", "paper"] | None,
+    typer.Option("--profile", help="all metrics of that evaluator profile; not with --metrics"),
 ]
 MaxPairs = Annotated[
     int | None, typer.Option("--max-pairs", min=1, help="a balanced subset of this size, for each setting")
@@ -64,6 +65,15 @@ MaxPairs = Annotated[
 Seeds = Annotated[int | None, typer.Option("--seeds", min=1, max=1000, help="number of seeds; default: the setting's")]
 Split = Annotated[str | None, typer.Option("--split", help="draw from this split; 'all' takes every clip")]
 ResultRows = Annotated[Path, typer.Option("--results", help="folder of result rows; searched in depth")]
+MethodFolders = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--videos",
+        metavar="METHOD=DIR",
+        help="the folder of a method's videos, repeatable; the names of the files do not matter; or DIR with "
+        "METHOD/SETTING/; default: videos/ next to the results",
+    ),
+]
 BandsFile = Annotated[
     Path | None,
     typer.Option(

@@ -4,34 +4,22 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from cmet_eval.reports.contact_sheet import Frames, contact_sheet, pick_pairs, truth_frames, video_frames
+from cmet_eval.reports.method_videos import MethodVideos
 from cmet_leaderboards.compare import Comparison
 from cmet_leaderboards.escaping import csv_cell
 from talking_face.files import write_bytes
 from talking_face.names import file_name_of, inside
-from talking_face.reasons import UserError
+
+_TRUTH = "ground-truth"  # the method whose videos show the ground truth
 
 
-def folders(given: Sequence[str], default: Path, methods: Sequence[str]) -> dict[str, Path]:
-    """The folders in the values of `--videos`: method -> its videos; "" -> the folder that contains METHOD/SETTING/."""
-    found = {"": default}
-    for text in given:
-        name, equals, place = text.rpartition("=")
-        if not Path(place).is_dir():
-            raise UserError(f"--videos {text}: no folder {place}")
-        if equals and name not in methods:
-            raise UserError(f"--videos {text}: {name} is not compared, {' and '.join(methods)} are")
-        found[name if equals else ""] = Path(place)
-    return found
-
-
-def sheet(comparison: Comparison, videos: dict[str, Path], data: Path, clips: int) -> np.ndarray | None:
+def sheet(comparison: Comparison, videos: MethodVideos, data: Path, clips: int) -> np.ndarray | None:
     """The contact sheet, (H, W, 3) uint8 RGB; None if there are no videos or no pairs.
 
     The ground truth is read from the shards in `data`. If the folder `data` is absent, the videos of the method
@@ -39,21 +27,26 @@ def sheet(comparison: Comparison, videos: dict[str, Path], data: Path, clips: in
     """
     grid = comparison.grid
     setting, table = grid.key["setting"], grid.table
+    captions = pick_pairs(comparison, clips)
+    found: dict[str, dict[str, Path]] = {}
+    shas: dict[str, dict[str, str | None]] = {_TRUTH: {}}
+    for m, (name, _) in enumerate(grid.methods):
+        rows = zip(grid.pair_ids, grid.row[m].max(axis=0), strict=True)
+        shas[name] = {pair: table["video_sha256"][int(row)].as_py() if row >= 0 else None for pair, row in rows}
+    for name, known in shas.items():
+        places = {
+            pair: videos.find(name, setting, pair, {sha} if (sha := known.get(pair)) else ()) for pair in captions
+        }
+        found[name] = {pair: place for pair, place in places.items() if place is not None}
     sources: dict[str, Frames] = {}
     if data.is_dir():
         clip_of = dict(zip(grid.pair_ids, grid.truth, strict=True))
         sources["ground truth"] = truth_frames(data, clip_of, grid.key["data_digest"])
-    elif (truth := videos[""] / "ground-truth" / file_name_of(setting)).is_dir():
-        sources["ground truth"] = video_frames(truth, {})
-    any_video = False
-    for m, (name, _) in enumerate(grid.methods):
-        folder = videos.get(name, videos[""] / file_name_of(name) / file_name_of(setting))
-        any_video = any_video or folder.is_dir()
-        rows = grid.row[m].max(axis=0)
-        shas = [table["video_sha256"][int(row)].as_py() if row >= 0 else None for row in rows]
-        sources[name] = video_frames(folder, dict(zip(grid.pair_ids, shas, strict=True)))
-    captions = pick_pairs(comparison, clips)
-    return contact_sheet(captions, sources) if any_video and captions else None
+    elif found[_TRUTH]:
+        sources["ground truth"] = video_frames(found[_TRUTH], {})
+    names = [name for name, _ in grid.methods]
+    sources |= {name: video_frames(found[name], shas[name]) for name in names}
+    return contact_sheet(captions, sources) if captions and any(found[name] for name in names) else None
 
 
 def write(comparison: Comparison, text: str, picture: np.ndarray | None, out: Path) -> list[Path]:

@@ -12,7 +12,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from cmet_eval.protocol.pairs import pair_file_name
 from cmet_leaderboards.compare import Comparison
 from cmet_leaderboards.formatting import column_title, number
 from cmet_pipelines.shards import ShardSet
@@ -48,12 +47,17 @@ def contact_sheet(captions_of: Mapping[str, Sequence[str]], sources: Mapping[str
     return np.vstack([_block(pair, captions, sources) for pair, captions in captions_of.items()])
 
 
-def video_frames(folder: Path, shas: Mapping[str, str | None]) -> Frames:
-    """A function that reads the frames of `folder`/PAIR.mp4. The function returns a text if the file cannot be used."""
+def video_frames(videos: Mapping[str, Path], shas: Mapping[str, str | None]) -> Frames:
+    """A function that reads the frames of a pair's video. The function returns a text if the file cannot be used.
+
+    Args:
+        videos: pair id -> path of its video.
+        shas: pair id -> SHA-256 of the video that was scored; None: any content.
+    """
 
     def frames(pair_id: str) -> np.ndarray | str:
-        path = folder / f"{pair_file_name(pair_id)}.mp4"
-        if not path.exists():
+        path = videos.get(pair_id)
+        if path is None:
             return "no video here"
         try:
             with unchanged(path, shas.get(pair_id) or sha256_of(path)):

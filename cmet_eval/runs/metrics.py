@@ -16,7 +16,7 @@ from talking_face.reasons import UserError
 
 @dataclass(frozen=True)
 class Scoring:
-    """The metrics that the user chose."""
+    """The metrics that the user chose. Raises UserError if `metrics` and `profile` name different metrics."""
 
     # Keys of metrics, `name:variant`. None: all metrics of the profile. If there is no profile either: the default
     # metrics.
@@ -25,6 +25,15 @@ class Scoring:
     # Folders with the model files of metrics and methods. None: the folders in the environment variables, then the
     # folders in the shard set.
     files: ModelFiles | None = None
+
+    def __post_init__(self) -> None:
+        if not self.metrics or not self.profile:
+            return
+        if {get_metric(name).key for name in self.metrics} != set(in_profile(self.profile)):
+            raise UserError(
+                f"--profile {self.profile} means all metrics of that profile, and --metrics names "
+                f"{', '.join(self.metrics)}; give one of the two options"
+            )
 
     def model_files(self, data: Path) -> ModelFiles:
         """The model files for one run on the shard set `data`, with the hashes of the evaluators."""

@@ -12,14 +12,14 @@ from cmet_leaderboards.bands import Bands
 from cmet_leaderboards.export import SCHEMA_FILE, BoardRow, records, to_csv, to_json, to_parquet
 from cmet_leaderboards.html import Gallery, to_html
 from cmet_leaderboards.markdown import to_markdown
-from cmet_leaderboards.results import read_results
+from cmet_leaderboards.results import Results, read_results
 from cmet_leaderboards.tables import Table, build_tables
 from talking_face.files import write_bytes
 from talking_face.names import file_name_of, inside
 
 
 def build(
-    results: Path,
+    results: Path | Results,
     out: Path,
     bands: Bands | None = None,
     gallery: Gallery | None = None,
@@ -31,7 +31,7 @@ def build(
     setting, it gets five more such files, named after the setting. It also gets the schema of the JSON files.
 
     Args:
-        results: the folder of result rows; rows in its subfolders are read too.
+        results: the folder of result rows, or its rows; rows in subfolders are read too.
         out: the folder of the boards.
         bands: noise bands; two methods tie if their difference is inside the band. None: no bands.
         gallery: the videos that the pages play, see `cmet_leaderboards.html.Gallery`. None: no videos.
@@ -43,7 +43,8 @@ def build(
     Raises:
         UserError: there are no rows, or some rows contradict each other.
     """
-    tables = build_tables(read_results(results), bands or Bands(), published)
+    read = results if isinstance(results, Results) else read_results(results)
+    tables = build_tables(read, bands or Bands(), published)
     rows = list(records(tables))
     files = _files("index", "board", tables, rows, gallery)
     for name in dict.fromkeys(table.key["setting"] for table in tables):

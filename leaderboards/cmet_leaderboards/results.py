@@ -44,6 +44,11 @@ class Results:
     table: pa.Table  # SCHEMA, text as dictionaries; one row per TABLE_KEYS, method, revision, pair, signature
     records: tuple[FileRecord, ...]  # one per file
 
+    @property
+    def methods(self) -> list[str]:
+        """The names of the methods, sorted."""
+        return [str(name) for name in codes(self.table["method"])[1]]
+
     def frame(self) -> pd.DataFrame:
         """The rows as plain text and numbers, without `stats`, because its conversion to Python objects is slow."""
         table = self.table.drop_columns(["stats"])

@@ -6,13 +6,17 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
+import pytest
 
-from cmet_eval.protocol.pair_files import write_pairs
-from cmet_eval.protocol.pairs import PairList, pair_file_name
-from cmet_eval.reports.gallery import choose, gallery
+from cmet_eval.protocol.pairs import pair_file_name
+from cmet_eval.reports.gallery import ScoredPair, choose, gallery
+from cmet_eval.reports.method_videos import MethodVideos
 from cmet_leaderboards.board import build
-from cmet_leaderboards.results import write_results
+from cmet_leaderboards.html import GalleryCase
+from cmet_leaderboards.results import read_results, write_results
+from talking_face.files import sha256_of
 from talking_face.media.writing import write_video
+from talking_face.reasons import UserError
 from tests.browser import needs_chromium, visit
 from tests.cmet_eval.test_study import make_pairs
 from tests.leaderboards.test_page_in_browser import make_rows
@@ -47,33 +51,61 @@ Promise.all(ready).then(() => {
 def make_run(folder: Path) -> Path:
     """Two methods, one of which lacks the second of three pairs; a damaged video."""
     pairs = [dataclasses.replace(p, setting="neutral-base") for p in make_pairs(3)]
-    write_pairs(PairList("neutral-base", "d", tuple(pairs)), folder / "pairs" / "neutral-base.parquet")
     for m, method in enumerate(("first", "ground-truth")):
+        rows = []
         for k, pair in enumerate(pairs):
             path = folder / "videos" / method / "neutral-base" / f"{pair_file_name(pair.pair_id)}.mp4"
             if (m, k) == (0, 1):
                 continue
             write_video(path, np.full((200, 64, 64, 3), 50 * m + 9 * k, np.uint8), 25, np.zeros(128000, np.int16))
-            write_results(make_rows(method, 1.0 + m), folder / "results", {"method": {"title": method.title()}})
+            rows += [
+                dataclasses.replace(row, pair_id=pair.pair_id, speaker=pair.speaker, video_sha256=sha256_of(path))
+                for row in make_rows(method, 1.0 + m)[:2]
+            ]
+        write_results([*rows, *make_rows(method, 1.0 + m)], folder / "results", {"method": {"title": method.title()}})
     path.write_bytes(b"damaged")
     return folder
 
 
+def gallery_of(run: Path, *videos: str) -> dict[str, list[GalleryCase]]:
+    rows = read_results(run / "results")
+    return gallery(rows, MethodVideos.of(videos, run / "videos", rows.methods))
+
+
 def test_pairs_that_all_methods_have_come_first(tmp_path: Path) -> None:
-    pairs = make_pairs(3)
+    pairs = [ScoredPair(p.pair_id, p.speaker, p.reference_emotion, p.target_emotion) for p in make_pairs(3)]
     files = {(p.pair_id, m): tmp_path for p in pairs for m in "ab" if (p.speaker, m) != ("P0", "a")}
     assert [p.speaker for p in choose(pairs, "ab", files, 2)] == ["P1", "P2"]
     assert [p.speaker for p in choose(pairs, "ab", files, 9)] == ["P1", "P2", "P0"]
 
 
+def test_the_users_own_folder_is_played_whatever_its_files_are_called(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, mine = make_run(tmp_path / "run"), tmp_path / "mine"
+    (mine / "deep").mkdir(parents=True)
+    for k, file in enumerate(sorted((run / "videos" / "first" / "neutral-base").iterdir())):
+        file.rename(mine / "deep" / f"take {k}.mp4")
+    assert [len(case["videos"]) for case in gallery_of(run)["neutral-base"]] == [1, 1]
+    shown = gallery_of(run, f"first={mine}")["neutral-base"]
+    assert [video["method"] for video in shown[0]["videos"]] == ["ground-truth", "first"]
+    (mine / "deep" / "take 0.mp4").rename(mine / f"{pair_file_name(shown[0]['pair'])}.mp4")
+    (mine / f"{pair_file_name(shown[0]['pair'])}.mp4").write_bytes(b"changed")
+    capsys.readouterr()
+    assert [len(case["videos"]) for case in gallery_of(run, f"first={mine}")["neutral-base"]] == [1, 1, 1]
+    assert "another video than was scored" in capsys.readouterr().err
+    with pytest.raises(UserError, match="did you mean first"):
+        gallery_of(run, f"frist={mine}")
+
+
 @needs_chromium
 def test_the_gallery_plays_in_step(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
-    shown = gallery(run)
+    shown = gallery_of(run)
     assert [len(case["videos"]) for case in shown["neutral-base"]] == [2, 1, 1]  # all; one damaged; one missing
     page = build(run / "results", tmp_path / "a", gallery=shown)
     text = page.read_text()
-    assert build(run / "results", tmp_path / "b", gallery=gallery(run)).read_text() == text
+    assert build(run / "results", tmp_path / "b", gallery=gallery_of(run)).read_text() == text
     seen, console = visit(text, PROBE, tmp_path / "probe.html", "--autoplay-policy=no-user-gesture-required")
     assert seen["errors"] == [] and console == ""
     assert seen["titles"] == ["Ground-Truth", "First"] and seen["width"] == 64

@@ -25,14 +25,14 @@ from cmet_metrics.base import Labels, Sample
 from cmet_metrics.jitter import Jitter
 from cmet_metrics.lse import Lse
 from cmet_metrics.psnr import Psnr
-from cmet_metrics.registry import METRICS
+from cmet_metrics.registry import METRICS, in_profile
 from cmet_pipelines.shards import ShardSet
 from talking_face.clip import Pair
 from talking_face.files import sha256_of
 from talking_face.media.writing import write_video
 from talking_face.pretrained import trained_evaluators
 from talking_face.pretrained.model_files import ModelFiles
-from talking_face.reasons import Reason
+from talking_face.reasons import Reason, UserError
 from tests.cmet_eval.conftest import make_record, write_shard_set
 from tests.hostile import media_clips as clips
 from tests.hostile.media_clips import Recipe
@@ -231,6 +231,12 @@ def test_a_named_metric_that_is_not_valid_in_a_setting_has_a_line() -> None:
     assert "`valid_in` of the metric's class" in named.not_computed_in(setting, files)
     assert not named.not_computed_in(get_setting("cross-emotion"), files)
     assert not Scoring(profile="embedded").not_computed_in(setting, files), "the user named none"
+
+
+def test_a_profile_with_other_metrics_is_refused() -> None:
+    with pytest.raises(UserError, match="--metrics names psnr; give one of the two"):
+        Scoring(["psnr"], "paper")
+    assert Scoring(in_profile("embedded"), "embedded").metrics == in_profile("embedded")
 
 
 def test_the_summary_of_a_run_names_metrics_that_are_not_computed() -> None:

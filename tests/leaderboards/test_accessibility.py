@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 
 from cmet_baselines.published import published_rows
-from cmet_eval.reports.gallery import gallery
 from cmet_leaderboards.board import build
 from tests.browser import needs_chromium, visit
-from tests.cmet_eval.test_gallery import make_run
+from tests.cmet_eval.test_gallery import gallery_of, make_run
 
 _SPEC = importlib.util.find_spec("axe_core_python")
 AXE = Path(_SPEC.origin).parent / "axe.min.js" if _SPEC and _SPEC.origin else None
@@ -38,7 +37,7 @@ def violations(page: str, folder: Path, *options: str) -> tuple[int, list[list[s
 @pytest.mark.parametrize("options", [("--window-size=1280,900",), ("--window-size=390,800", "--force-dark-mode")])
 def test_the_board_is_accessible(tmp_path: Path, options: tuple[str, ...]) -> None:
     run = make_run(tmp_path / "run")
-    page = build(run / "results", tmp_path / "board", gallery=gallery(run), published=published_rows())
+    page = build(run / "results", tmp_path / "board", gallery=gallery_of(run), published=published_rows())
     passes, found = violations(page.read_text(encoding="utf-8"), tmp_path, *options)
     assert found == [] and passes > 20 and "Table II" in page.read_text(encoding="utf-8")
 
