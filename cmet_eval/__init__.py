@@ -1,1 +1,22 @@
-"""The command line, the evaluation run and the demo. Only `cmet_eval` imports all other packages."""
+"""The public interface: `measure` for files, `as_sample` and `MetricSet` for arrays. The commands are in `commands/`.
+
+The names are loaded when they are first used, because the command line imports this package first.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cmet_eval.measuring.api import measure
+
+__all__ = ["measure"]
+
+
+def __getattr__(name: str) -> object:
+    import importlib
+
+    homes = {"measure": "cmet_eval.measuring.api"}
+    if name in homes:
+        return getattr(importlib.import_module(homes[name]), name)
+    raise AttributeError(f"module 'cmet_eval' has no attribute {name!r}")

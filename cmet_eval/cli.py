@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 # commands/<name>.py. Only the file of the called command is imported, because importing all files takes seconds.
 GROUPS: dict[str, dict[str, str]] = {
     "Score videos that you have": {
+        "measure": "Measure videos against real videos: files, folders or a list.",
         "score": "Score a folder of videos that were generated from a pair list.",
     },
     "Run methods": {

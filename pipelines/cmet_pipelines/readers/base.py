@@ -23,11 +23,6 @@ from talking_face.media.source import read_source
 from talking_face.names import counted, printable
 from talking_face.reasons import Reason, UserError
 
-_VIDEO = "mp4 m4v mov mkv webm avi flv f4v mpg mpeg vob ts m2ts mts wmv asf 3gp 3g2 ogv mxf dv y4m rm nut gif"
-_AUDIO = "m4a wav aac mp3 flac ogg opus wma aif aiff ac3 mka"
-VIDEO_SUFFIXES = frozenset(f".{name}" for name in _VIDEO.split(" "))
-AUDIO_SUFFIXES = frozenset(f".{name}" for name in _AUDIO.split(" "))
-
 HIDDEN_FOLDERS = frozenset({"_truth", "__MACOSX", "lost+found"})
 LINK_LEFT = "a link; not followed (--follow-links follows the links directly in ROOT)"
 

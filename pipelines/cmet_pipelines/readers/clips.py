@@ -23,10 +23,11 @@ from pydantic import Field
 from cmet_pipelines import tables
 from cmet_pipelines.readers import label_paths
 from cmet_pipelines.readers.archives import files
-from cmet_pipelines.readers.base import AUDIO_SUFFIXES, VIDEO_SUFFIXES, Discovery, Found, Reader, ReaderOptions
+from cmet_pipelines.readers.base import Discovery, Found, Reader, ReaderOptions
 from talking_face.clip import Clip, MediaSource
 from talking_face.emotions import EMOTIONS, canonical
 from talking_face.media.source import open_source
+from talking_face.media.suffixes import AUDIO_SUFFIXES, VIDEO_SUFFIXES
 from talking_face.names import check_id, check_label, counted, printable
 from talking_face.reasons import ClipError, Reason, UserError
 

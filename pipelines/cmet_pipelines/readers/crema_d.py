@@ -22,10 +22,11 @@ from pydantic import Field
 
 from cmet_pipelines import tables
 from cmet_pipelines.readers.archives import files
-from cmet_pipelines.readers.base import LINK_LEFT, VIDEO_SUFFIXES, Discovery, Found, Reader, ReaderOptions
+from cmet_pipelines.readers.base import LINK_LEFT, Discovery, Found, Reader, ReaderOptions
 from talking_face.clip import Clip
 from talking_face.emotions import DATASET_LABELS, canonical
 from talking_face.media.source import open_source
+from talking_face.media.suffixes import VIDEO_SUFFIXES
 from talking_face.names import counted, printable
 from talking_face.reasons import ClipError, Reason, UserError
 

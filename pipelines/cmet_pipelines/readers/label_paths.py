@@ -12,7 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
-from cmet_pipelines.readers.base import AUDIO_SUFFIXES, VIDEO_SUFFIXES
+from talking_face.media.suffixes import AUDIO_SUFFIXES, VIDEO_SUFFIXES
 
 # Encodings of names that are not UTF-8: Western Europe, China, Japan, Korea, Taiwan, Russia, zip programs.
 _ENCODINGS = ("cp1252", "latin-1", "gb18030", "shift_jis", "euc_jp", "euc_kr", "big5", "cp1251", "koi8-r", "cp437")

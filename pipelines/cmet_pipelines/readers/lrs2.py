@@ -19,16 +19,9 @@ from typing import Literal
 from pydantic import Field
 
 from cmet_pipelines.readers.archives import files
-from cmet_pipelines.readers.base import (
-    AUDIO_SUFFIXES,
-    VIDEO_SUFFIXES,
-    Discovery,
-    Found,
-    Reader,
-    ReaderOptions,
-    read_text,
-)
+from cmet_pipelines.readers.base import Discovery, Found, Reader, ReaderOptions, read_text
 from talking_face.clip import Clip
+from talking_face.media.suffixes import AUDIO_SUFFIXES, VIDEO_SUFFIXES
 from talking_face.names import counted, printable
 from talking_face.reasons import ClipError, Reason, UserError
 

@@ -25,9 +25,10 @@ from pydantic import Field
 
 from cmet_pipelines import lists, numbering
 from cmet_pipelines.readers.archives import files
-from cmet_pipelines.readers.base import AUDIO_SUFFIXES, VIDEO_SUFFIXES, Discovery, Found, Reader, ReaderOptions
+from cmet_pipelines.readers.base import Discovery, Found, Reader, ReaderOptions
 from talking_face.clip import Clip
 from talking_face.emotions import DATASET_LABELS, canonical
+from talking_face.media.suffixes import AUDIO_SUFFIXES, VIDEO_SUFFIXES
 from talking_face.reasons import Reason, UserError
 
 VIEWS = ("front", "down", "top", "left_30", "left_60", "right_30", "right_60")

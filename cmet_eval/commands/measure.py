@@ -1,0 +1,74 @@
+"""Measure videos against real videos, or videos alone: files, folders or a CSV list. No shards and no pair list."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from cmet_eval.commands.options import Deadline, Memory, Profile, Quiet, Workers
+from cmet_eval.measuring.treatment import LengthRule, RateRule, SizeRule, Treatment
+from talking_face.execution.options import RunOptions
+from talking_face.logs import write_log_into
+
+
+# long: typer turns each parameter into a command-line option
+def measure(
+    pred: Annotated[Path, typer.Argument(metavar="PRED", help="a video, a folder of videos, or a .csv list")],
+    target: Annotated[
+        Path | None, typer.Argument(metavar="[TARGET]", help="the real video, or the folder with the real videos")
+    ] = None,
+    metrics: Annotated[
+        list[str] | None,
+        typer.Option("--metrics", metavar="KEY", help="a metric of `cmet-eval metrics`; repeatable"),
+    ] = None,
+    profile: Profile = None,
+    rate: Annotated[
+        RateRule | None, typer.Option("--rate", help="frames as stored (default), or the nearest ones at 25 frames/s")
+    ] = None,
+    size: Annotated[
+        SizeRule | None, typer.Option("--size", help="what to do with another size; default: as-is")
+    ] = None,
+    length: Annotated[
+        LengthRule | None, typer.Option("--length", help="what to do with another length; default: exact")
+    ] = None,
+    start: Annotated[
+        int | None, typer.Option("--start", min=0, metavar="N", help="frame of TARGET that belongs to frame 0 of PRED")
+    ] = None,
+    audio: Annotated[
+        Path | None, typer.Option("--audio", metavar="FILE", help="sound for videos without sound; a file or a folder")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", metavar="NAME", help="name of the method; default: that of PRED")
+    ] = None,
+    revision: Annotated[str, typer.Option("--revision", metavar="TEXT", help="version of the method")] = "unversioned",
+    per_clip: Annotated[bool, typer.Option("--per-clip", help="print the values of each video too")] = False,
+    form: Annotated[
+        Literal["table", "json", "csv", "markdown", "latex"], typer.Option("--format", help="form of the output")
+    ] = "table",
+    out: Annotated[
+        Path | None,
+        typer.Option("--run", "--out", metavar="FOLDER", help="keep result rows, scores and the board in this folder"),
+    ] = None,
+    workers: Workers = 2,
+    deadline: Deadline = None,
+    memory: Memory = None,
+    quiet: Quiet = False,
+) -> None:
+    from cmet_eval.measuring import saving
+    from cmet_eval.measuring.measure import Request, measure_files
+    from cmet_eval.measuring.printing import formatted
+
+    rules = Treatment(rate or "as-is", size or "as-is", length or "exact", start or 0)
+    request = Request(metrics, profile, rules, name, revision)
+    options = RunOptions(workers, None, quiet, memory, deadline)
+    if out is not None:
+        saving.check(out)
+        write_log_into(out)
+    result = measure_files(pred, target, audio, request=request, out=out, options=options)
+    print(formatted(result, form, per_clip))
+    if out is not None:
+        print(f"result rows: {out / 'results'}; board: {saving.save(result, out)}")
+    if result.lost:
+        raise typer.Exit(1)

@@ -1,0 +1,244 @@
+"""Measures video files against video files: finds the cases, scores them in worker processes, and makes result rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TypedDict
+
+from cmet_eval.measuring.cases import Case, Cases, find_cases
+from cmet_eval.measuring.job import MeasureJob
+from cmet_eval.measuring.result import Measured
+from cmet_eval.measuring.score_records import StoredScore, VideoScores
+from cmet_eval.measuring.treatment import Treatment
+from cmet_leaderboards.row import ResultRow
+from cmet_metrics.base import Metric
+from cmet_metrics.registry import Profile, common_profile, get_metric, in_profile, quick_metrics
+from talking_face.execution.options import RunOptions
+from talking_face.execution.workers import Task, TaskResult, run_tasks
+from talking_face.files import sha256_of
+from talking_face.names import check_name, storable
+from talking_face.pretrained.model_files import ModelFiles
+from talking_face.progress import Progress
+from talking_face.reasons import ClipError, Reason, UserError
+from talking_face.signature import digest
+
+SETTING = "measure"  # name of the setting in result rows
+_OPENING_S = 600.0  # s of a deadline until the headers are read: a network disk hashes 8 GB at 20 MB/s in 400 s
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to measure, and how.
+
+    Attributes:
+        metrics: keys of metrics, `name:variant`; None: the metrics of the profile, or else `quick_metrics`, as far as
+            the files allow.
+        profile: all metrics of this profile; not together with `metrics`.
+        rules: the treatment of the files.
+        name: the name of the method in result rows; None: the name of the folder or file.
+        revision: the version of the method.
+    """
+
+    metrics: Sequence[str] | None = None
+    profile: Profile | None = None
+    rules: Treatment = Treatment()  # noqa: RUF009 - frozen
+    name: str | None = None
+    revision: str = "unversioned"
+
+
+def measure_files(
+    pred: Path,
+    target: Path | None = None,
+    audio: Path | None = None,
+    *,
+    request: Request,
+    out: Path | None = None,
+    options: RunOptions | None = None,
+    files: ModelFiles | None = None,
+) -> Measured:
+    """Measures a video, a folder of videos, or the videos of a CSV file.
+
+    Args:
+        pred, target, audio: see `cmet_eval.measuring.cases.find_cases`.
+        request: metrics and rules.
+        out: a folder. Scores are stored in `out`/scores, so that a stopped command can be continued. None: nothing is
+            stored.
+        options: workers and progress.
+        files: where model files are searched for; None: the folders in the environment variables.
+
+    Raises:
+        UserError: a path, a name or an option is wrong. A fault of one video is a row with a reason, and no error.
+    """
+    options, files = options or RunOptions(), files or ModelFiles.from_environment()
+    cases = find_cases(pred, target, audio)
+    metrics = chosen_metrics(request, cases, files)
+    profile = common_profile((metric.key for metric in metrics), request.profile)
+    method = _method_name(request.name or cases.name)
+    suite = version("cmet-eval")
+    keys = tuple(metric.key for metric in metrics)
+    store = None if out is None else out / "scores"
+    jobs = {case.id: MeasureJob(case, keys, request.rules, store, suite) for case in cases.cases if case.lost is None}
+    outcomes = _run(jobs, files, options)
+    maker = _RowMaker(metrics, request, _shared(cases, request, method, profile, suite))
+    return Measured(
+        rows=tuple(row for case in cases.cases for row in maker.rows(case, outcomes.get(case.id))),
+        metrics=tuple(metrics),
+        method=method,
+        target=cases.target,
+        notes=cases.notes,
+    )
+
+
+def chosen_metrics(request: Request, cases: Cases, files: ModelFiles) -> list[Metric]:
+    """The metrics to compute.
+
+    Metrics that the user named are all computed; the others only if some case has what the metric needs.
+
+    Raises:
+        UserError: an unknown name; a named metric needs a ground truth, labels or references that no case has; or both
+            `metrics` and `profile` are given.
+    """
+    if request.metrics and request.profile:
+        raise UserError("--metrics and --profile exclude each other: name metrics, or take all of a profile")
+    if request.metrics:
+        named = list(dict.fromkeys(get_metric(key, files) for key in request.metrics))
+        for metric in named:
+            if lacking := _lacking(metric, cases):
+                raise UserError(f"{metric.key} needs {lacking}")
+        return named
+    keys = in_profile(request.profile) if request.profile else quick_metrics()
+    return [metric for metric in (get_metric(key, files) for key in keys) if not _lacking(metric, cases)]
+
+
+def _lacking(metric: Metric, cases: Cases) -> str:
+    """What the metric needs and no case has; "" if nothing is lacking."""
+    if metric.needs_target and not cases.have_target:
+        return "a ground truth: give TARGET, or the column target of a CSV file"
+    if metric.needs_labels and not any(case.labels.emotion for case in cases.cases):
+        return "the emotion of each video: give a CSV file with the columns pred,target,emotion"
+    if metric.needs_reference and not any(case.reference for case in cases.cases):
+        return "reference frames: give a CSV file with the columns pred,target,reference"
+    return ""
+
+
+def _method_name(name: str) -> str:
+    try:
+        return check_name(name)
+    except ValueError as error:
+        raise UserError(f"--name: {error}") from None
+
+
+def _run(jobs: Mapping[str, MeasureJob], files: ModelFiles, options: RunOptions) -> dict[str, VideoScores | ClipError]:
+    """The outcome of every job, by the id of its case."""
+    tasks = [Task(name, (job, files), options.deadline_s or _OPENING_S) for name, job in jobs.items()]
+    results: dict[str, VideoScores | ClipError] = {}
+    with Progress(len(tasks), unit="videos", label="measure", quiet=options.quiet) as progress:
+        for result in run_tasks(
+            "cmet_eval.measuring.job:measure_case",
+            tasks,
+            workers=options.workers,
+            scheduler=options.scheduler,
+            memory_bytes=options.memory_bytes,
+            progress=progress,
+        ):
+            results[result.key] = _outcome(result)
+    return results
+
+
+def _outcome(result: TaskResult) -> VideoScores | ClipError:
+    outcome: VideoScores | None = result.value
+    if outcome is not None:
+        return outcome
+    return result.error or ClipError(Reason.CRASHED, "no score; run again")
+
+
+class _SharedFields(TypedDict):
+    """The fields that all rows of a measurement have in common; see `ResultRow`."""
+
+    setting: str
+    method: str
+    revision: str
+    dataset: str
+    data_digest: str
+    data_signature: str
+    pairs_digest: str
+    rules: str
+    profile: str
+    suite_version: str
+
+
+def _shared(cases: Cases, request: Request, method: str, profile: Profile, suite: str) -> _SharedFields:
+    """Methods that are measured against the same ground truths have equal fields, so that one board shows them."""
+    compared = [case for case in cases.cases if case.target is not None or not cases.have_target]
+    names = digest([case.id for case in compared])
+    truths = {case.id: content_of(case.target) for case in compared if case.target is not None}
+    return _SharedFields(
+        setting=SETTING,
+        method=method,
+        revision=request.revision,
+        dataset=cases.target or "no ground truth",
+        data_digest=digest(truths) if truths else names,
+        data_signature="files",
+        pairs_digest=names,
+        rules=digest([SETTING]),
+        profile=profile,
+        suite_version=suite,
+    )
+
+
+def content_of(path: Path) -> str:
+    """The SHA-256 of a file; "" if the file cannot be read, which its own case reports."""
+    try:
+        return sha256_of(path)
+    except OSError:
+        return ""
+
+
+@dataclass(frozen=True)
+class _RowMaker:
+    """Makes the result rows of a case, one per metric."""
+
+    metrics: Sequence[Metric]
+    request: Request
+    shared: _SharedFields
+
+    def rows(self, case: Case, outcome: VideoScores | ClipError | None) -> Iterator[ResultRow]:
+        """The rows of a case. `outcome` is None if the case was not measured; `Case.lost` states why."""
+        found = outcome or case.lost or ClipError(Reason.CRASHED, "no score; run again")
+        for metric in self.metrics:
+            yield self._row(case, metric, _score_of(metric, found), None if isinstance(found, ClipError) else found)
+
+    def _row(self, case: Case, metric: Metric, score: StoredScore, scores: VideoScores | None) -> ResultRow:
+        return ResultRow(
+            **self.shared,
+            pair_id=case.id,
+            seed=None,
+            speaker=case.labels.speaker,
+            reference_emotion=case.labels.reference_emotion,
+            target_emotion=case.labels.emotion,
+            intensity=None,
+            ground_truth_clip=case.id if case.target is not None else None,
+            metric=metric.key,
+            signature=self.request.rules.signature(metric),
+            higher_is_better=metric.higher_is_better,
+            ideal=metric.ideal,
+            unit=metric.unit,
+            value=score.value,
+            reason=score.reason.value if score.reason else None,
+            detail=score.detail,
+            n=score.n,
+            stats=score.stats,
+            notes="; ".join(scores.notes) if scores else "",
+            codec=scores.codec if scores else "",
+            video_sha256=scores.video_sha256 if scores else None,
+        )
+
+
+def _score_of(metric: Metric, outcome: VideoScores | ClipError) -> StoredScore:
+    if isinstance(outcome, ClipError):
+        return StoredScore(metric.key, None, outcome.reason, storable(outcome.detail), 0, {})
+    found = outcome.by_metric.get(metric.key)
+    return found or StoredScore(metric.key, None, Reason.CRASHED, "no score; run again", 0, {})

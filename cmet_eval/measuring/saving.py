@@ -1,0 +1,44 @@
+"""Keeps a measurement in a run's folder: result rows, as `run` writes them, and the board made from these rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cmet_eval.measuring.result import Measured
+from talking_face.files import check_writable
+from talking_face.packages import require
+
+
+def check(out: Path) -> None:
+    """Raises UserError if the folder cannot be written, or if a package for rows and boards is absent."""
+    for package in ("pyarrow", "pandas", "jinja2"):
+        require(package, "--out", "cmet-eval[boards]")
+    check_writable(out)
+
+
+def save(result: Measured, out: Path) -> Path:
+    """Writes the rows to `out`/results and the board of all rows there to `out`/leaderboard.
+
+    Returns:
+        the path of the board's page.
+    """
+    # These modules import PyArrow, which the core installation does not have.
+    from cmet_leaderboards.board import build
+    from cmet_leaderboards.results import write_results
+
+    write_results(result.rows, out / "results", _record(result))
+    return build(out / "results", out / "leaderboard")
+
+
+def _record(result: Measured) -> dict[str, object]:
+    against = f"the real videos of {result.target}" if result.target else "no ground truth"
+    return {
+        "method": {"title": result.method, "summary": "Videos that `cmet-eval measure` read.", "role": "method"},
+        "setting": {
+            "title": "Measured files",
+            "summary": f"Videos against {against}, as `cmet-eval measure` read them.",
+            "protocol": "",
+        },
+        "pairs": {"drawn": 0, "missing": [], "notes": list(result.notes)},
+        "command": f"cmet-eval measure PRED {'TARGET ' if result.target else ''}--name {result.method} --out RUN",
+    }
