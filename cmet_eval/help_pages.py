@@ -17,8 +17,9 @@ from typer.core import TyperCommand, TyperGroup
 
 from talking_face.names import did_you_mean, printable
 
+Typer = Any  # an object of a class that typer does not name publicly: a parameter, a context, a formatter
 NAMES = {"help_option_names": ["-h", "--help"]}  # settings of every command
-WRONG_USE: Any = typer.BadParameter.__mro__[
+WRONG_USE: Typer = typer.BadParameter.__mro__[
     1
 ]  # the class of errors in the words of a command line; typer hides its name
 # What typer prints for a value of the wrong kind -> the same in plain words.
@@ -53,10 +54,10 @@ class Command(TyperCommand):
             error.ctx = error.ctx or ctx  # typer leaves it out if an option has no value
             raise
 
-    def format_options(self, ctx: typer.Context, formatter: Any) -> None:  # type: ignore[override]
+    def format_options(self, ctx: typer.Context, formatter: Typer) -> None:  # type: ignore[override]
         _write_parameters(self, ctx, formatter)
 
-    def format_epilog(self, ctx: typer.Context, formatter: Any) -> None:  # type: ignore[override]
+    def format_epilog(self, ctx: typer.Context, formatter: Typer) -> None:  # type: ignore[override]
         if self.epilog:
             with formatter.section("Examples"):
                 for line in self.epilog.splitlines():
@@ -69,10 +70,10 @@ class Group(TyperGroup):
     def collect_usage_pieces(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]
         return ["COMMAND [OPTIONS]"]
 
-    def format_options(self, ctx: typer.Context, formatter: Any) -> None:  # type: ignore[override]
+    def format_options(self, ctx: typer.Context, formatter: Typer) -> None:  # type: ignore[override]
         groups: dict[str, list[tuple[str, str]]] = {}
         for name in self.list_commands(ctx):
-            command: Any = self.commands[name]
+            command: Typer = self.commands[name]
             groups.setdefault(command.rich_help_panel, []).append((name, command.short_help))
         for title, rows in groups.items():
             with formatter.section(title):
@@ -102,7 +103,7 @@ def help_and_examples(docstring: str) -> tuple[str, str]:
     return text, "\n".join(line.removeprefix("    ") for line in examples.splitlines())
 
 
-def _write_parameters(command: Any, ctx: Any, formatter: Any) -> None:
+def _write_parameters(command: Typer, ctx: Typer, formatter: Typer) -> None:
     rows: dict[str, list[tuple[str, str]]] = {"argument": [], "option": []}
     for param in command.get_params(ctx):
         if not getattr(param, "hidden", False):
@@ -113,7 +114,7 @@ def _write_parameters(command: Any, ctx: Any, formatter: Any) -> None:
                 formatter.write_dl(rows[kind], col_max=26)
 
 
-def _name(param: Any) -> str:
+def _name(param: Typer) -> str:
     """The names of a parameter, the short one first, and the word for its value."""
     if param.param_type_name == "argument":
         return _value_name(param)
@@ -123,17 +124,17 @@ def _name(param: Any) -> str:
     return f"{names} {_value_name(param)}"
 
 
-def _value_name(param: Any) -> str:
+def _value_name(param: Typer) -> str:
     return str(param.metavar or param.name.upper())
 
 
-def _about(param: Any) -> str:
+def _about(param: Typer) -> str:
     notes = [f"default: {_default(param)}"] if _default(param) else []
     notes += ["required"] if param.required and param.param_type_name == "option" else []
     return "  ".join(part for part in (param.help or "", f"[{'; '.join(notes)}]" if notes else "") if part)
 
 
-def _default(param: Any) -> str:
+def _default(param: Typer) -> str:
     """The text of a parameter's default; empty if there is nothing to show."""
     if isinstance(param.show_default, str):
         return param.show_default
@@ -145,7 +146,7 @@ def _default(param: Any) -> str:
     return str(value.value if isinstance(value, enum.Enum) else value)
 
 
-def wrong_use(error: Any) -> str:
+def wrong_use(error: Typer) -> str:
     """The line of a wrong use: what is wrong, and what to type instead."""
     ctx, param = error.ctx, getattr(error, "param", None)
     more = f"`{ctx.command_path if ctx else 'cmet-eval'} -h` shows what it takes"

@@ -1,0 +1,72 @@
+"""Finds the folder of a run that a command reads: the folder that the user named, or the newest one below `work/`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from talking_face.names import did_you_mean, printable
+from talking_face.reasons import UserError
+
+WORK = Path("work")  # below the current folder; `demo`, `run` and `score` write there by default
+RESULTS = "results"
+
+
+class FoundRun(NamedTuple):
+    """The folder of a run, and the result rows in it."""
+
+    folder: Path
+    results: Path  # a folder, or one file
+
+
+def run_folder(given: Path | None) -> FoundRun:
+    """The run that the user named with --run; None: the newest run below `work/`, said in a line on standard error.
+
+    Args:
+        given: a folder with a folder `results`, or any folder or file of result rows. For RUN/results and what is below
+            it, the run's folder is RUN. For other result rows, it is the folder that holds them.
+
+    Raises:
+        UserError: there is no such folder, or no run below `work/`.
+    """
+    if given is None:
+        folder = newest_run()
+        if folder is None:
+            raise UserError(
+                f"no run below {WORK}/ here; name its folder with --run, or make one: `cmet-eval demo` takes minutes"
+            )
+        print(f"run: {printable(str(folder))} (the newest; --run names another)", file=sys.stderr)
+        return FoundRun(folder, folder / RESULTS)
+    if (given / RESULTS).is_dir():
+        return FoundRun(given, given / RESULTS)
+    if not given.exists():
+        raise UserError(f"no folder {given}{_similar(given)}; name the folder of a run with --run")
+    above = next((place.parent for place in (given, *given.parents) if place.name == RESULTS), None)
+    return FoundRun(above or (given if given.is_dir() else given.parent), given)
+
+
+def newest_run(work: Path = WORK) -> Path | None:
+    """The folder below `work` whose newest result file is the newest of all; None: there is no folder with results."""
+    times = {results.parent: time for results in _results(work) if (time := _newest_file(results)) is not None}
+    return max(times, key=lambda folder: (times[folder], str(folder)), default=None)
+
+
+def _results(work: Path) -> Iterator[Path]:
+    """The folders `results` one or two levels below `work`. Deeper folders hold datasets and shards."""
+    for pattern in (f"*/{RESULTS}", f"*/*/{RESULTS}"):
+        yield from (path for path in work.glob(pattern) if path.is_dir())
+
+
+def _newest_file(folder: Path) -> float | None:
+    return max((path.stat().st_mtime for path in folder.rglob("*.parquet")), default=None)
+
+
+def _similar(path: Path) -> str:
+    """A suggestion of a folder whose name is similar."""
+    try:
+        known = [str(place) for place in path.parent.iterdir() if place.is_dir()]
+    except OSError:
+        return ""
+    return did_you_mean(str(path), known).rstrip("?")
