@@ -26,7 +26,7 @@ preprocess: $(READY)
 	$(BIN)/cmet-eval preprocess $(DATASET) "$(ROOT)" "$(OUT)" --workers $(WORKERS) $(ARGS)
 
 leaderboard: $(READY)
-	$(BIN)/cmet-eval leaderboard --results $(OUT)/results --out $(OUT)/leaderboard
+	$(BIN)/cmet-eval leaderboard --run $(OUT)
 
 test: $(READY)
 	$(BIN)/python -m pytest

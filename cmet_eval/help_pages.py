@@ -139,7 +139,7 @@ def _default(param: Typer) -> str:
     if isinstance(param.show_default, str):
         return param.show_default
     value = param.default
-    if not param.show_default or value is None or value in (False, "", (), []) or callable(value):
+    if not param.show_default or value is None or value is False or value in ("", (), []) or callable(value):
         return ""
     if isinstance(value, bool):
         return str(param.opts[0]).lstrip("-") if param.secondary_opts else ""

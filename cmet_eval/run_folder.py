@@ -22,7 +22,7 @@ class FoundRun(NamedTuple):
 
 
 def run_folder(given: Path | None) -> FoundRun:
-    """The run that the user named with --run; None: the newest run below `work/`, said in a line on standard error.
+    """The run that the user named with --run; None: the newest run below `work/`, printed in a line on standard error.
 
     Args:
         given: a folder with a folder `results`, or any folder or file of result rows. For RUN/results and what is below

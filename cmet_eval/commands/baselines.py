@@ -1,4 +1,9 @@
-"""Show the methods of the catalogue, or one of them with its published numbers."""
+"""Show the methods of the catalogue, or one of them with its published numbers.
+
+Examples:
+    cmet-eval baselines list
+    cmet-eval baselines show cmet
+"""
 
 from __future__ import annotations
 
@@ -31,7 +36,8 @@ class Action(StrEnum):
 
 
 def baselines(
-    action: Annotated[Action, typer.Argument()] = Action.LIST, name: Annotated[str | None, typer.Argument()] = None
+    action: Annotated[Action, typer.Argument(metavar="ACTION", help="list or show")] = Action.LIST,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="the method to show, or a .toml of yours")] = None,
 ) -> None:
     if action is Action.LIST:
         print(catalogue_text())

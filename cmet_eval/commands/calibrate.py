@@ -1,4 +1,9 @@
-"""Degrade videos in known steps and compute every metric on each: noise bands, tables and a plot a metric."""
+"""Degrade videos in known steps and compute every metric on each: noise bands, tables and a plot for each metric.
+
+Examples:
+    cmet-eval calibrate --data work/demo/shards --clips 2 --metrics psnr --metrics ssim
+    cmet-eval calibrate --values work/calibration/values.csv --out work/again
+"""
 
 from __future__ import annotations
 
@@ -15,22 +20,29 @@ from talking_face.reasons import UserError
 
 # long: typer turns each parameter into a command-line option
 def calibrate(
-    data: Annotated[list[Path] | None, typer.Option(help="a shard set; repeatable")] = None,
+    data: Annotated[list[Path] | None, typer.Option(metavar="FOLDER", help="a shard set; repeatable")] = None,
     values: Annotated[
         list[Path] | None,
-        typer.Option(help="a values.csv, repeatable: bands, tables and plots again, without videos"),
+        typer.Option(metavar="FILE", help="a values.csv, repeatable: bands, tables and plots again, without videos"),
     ] = None,
-    out: Annotated[Path, typer.Option(help="values.csv, bands.csv, noise.csv, tables.md, plots")] = Path(
-        "work/calibration"
-    ),
-    clips: Annotated[int, typer.Option(min=1, help="clips of each shard set")] = 4,
-    frames: Annotated[int, typer.Option(min=2, help="frames of a clip; lip_energy needs 35")] = 50,
-    metrics: Annotated[list[str] | None, typer.Option(help="name:variant or your own module:Class; repeatable")] = None,
+    out: Annotated[
+        Path,
+        typer.Option(metavar="FOLDER", help="values.csv, bands.csv, noise.csv, tables.md and plots are written here"),
+    ] = Path("work/calibration"),
+    clips: Annotated[int, typer.Option(min=1, metavar="N", help="clips of each shard set")] = 4,
+    frames: Annotated[int, typer.Option(min=2, metavar="N", help="frames of a clip; lip_energy needs 35")] = 50,
+    metrics: Annotated[
+        list[str] | None, typer.Option(metavar="KEY", help="name:variant or your own module:Class; repeatable")
+    ] = None,
     evaluators: Annotated[
         list[Path] | None,
-        typer.Option(help="folder of `train evaluators`; repeatable: the first is used, other seeds are noise"),
+        typer.Option(
+            metavar="FOLDER", help="folder of `train evaluators`; repeatable: the first is used, other seeds are noise"
+        ),
     ] = None,
-    sounds: Annotated[int, typer.Option(min=0, help="further clips of each set whose sound alone is shifted")] = 0,
+    sounds: Annotated[
+        int, typer.Option(min=0, metavar="N", help="further clips of each set whose sound alone is shifted")
+    ] = 0,
     quiet: Quiet = False,
 ) -> None:
     check_writable(out)

@@ -1,4 +1,9 @@
-"""Compare two methods on their common pairs: differences, intervals, p-values, and the clips that differ most."""
+"""Compare two methods on their common pairs: differences, intervals, p-values, and the clips that differ most.
+
+Examples:
+    cmet-eval compare cmet cem-net
+    cmet-eval compare cmet source-video --run work/demo --setting cross-emotion --clips 4
+"""
 
 from __future__ import annotations
 
@@ -7,22 +12,28 @@ from typing import Annotated
 
 import typer
 
-from cmet_eval.commands.options import BandsFile, BandsSource, MethodFolders, OwnMetrics, ResultRows
+from cmet_eval.commands.options import BandsFile, BandsSource, MethodFolders, OwnMetrics, RunToRead
+from cmet_eval.run_folder import run_folder
 from talking_face.files import check_writable
 
 
 # long: typer turns each parameter into a command-line option
 def compare(
-    a: Annotated[str, typer.Argument(help="a method of the result rows, or METHOD@REVISION")],
-    b: Annotated[str, typer.Argument(help="the other method")],
-    results: ResultRows = Path("work/run/results"),
-    setting: Annotated[str | None, typer.Option("--setting", help="default: every setting that has both")] = None,
+    a: Annotated[str, typer.Argument(metavar="METHOD", help="a method of the result rows, or METHOD@REVISION")],
+    b: Annotated[str, typer.Argument(metavar="OTHER", help="the other method")],
+    run: RunToRead = None,
+    setting: Annotated[
+        str | None, typer.Option("--setting", metavar="NAME", help="default: every setting that has both")
+    ] = None,
     videos: MethodFolders = None,
     data: Annotated[
-        Path | None, typer.Option("--data", help="shard set, for the ground truth; default: next to the results")
+        Path | None,
+        typer.Option("--data", metavar="FOLDER", help="the shard set, for the ground truth; default: RUN/shards"),
     ] = None,
-    clips: Annotated[int, typer.Option("--clips", min=1, help="pairs on the contact sheet")] = 8,
-    out: Annotated[Path | None, typer.Option("--out", help="default: compare/A-B next to the results")] = None,
+    clips: Annotated[int, typer.Option("--clips", min=1, metavar="N", help="pairs on the contact sheet")] = 8,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FOLDER", help="default: RUN/compare/METHOD-OTHER")
+    ] = None,
     bands: BandsFile = None,
     bands_of: BandsSource = None,
     metrics: OwnMetrics = None,
@@ -38,15 +49,16 @@ def compare(
 
     for key in metrics or ():
         get_metric(key)
+    found_run = run_folder(run)
     names = "-".join(file_name_of(*name.split("@", 1)) for name in (a, b))
-    out = out or inside(results.parent / "compare", names)
+    out = out or inside(found_run.folder / "compare", names)
     check_writable(out)
     methods = {name.split("@", 1)[0] for name in (a, b)}
-    folders = MethodVideos.of(videos or [], results.parent / "videos", methods)
+    folders = MethodVideos.of(videos or [], found_run.folder / "videos", methods)
     known = load_bands(bands, bands_of)
-    for found in compare_methods(read_results(results), a, b, setting=setting, bands=known):
+    for found in compare_methods(read_results(found_run.results), a, b, setting=setting, bands=known):
         text = to_markdown(found)
-        sheet = comparison.sheet(found, folders, data or results.parent / "shards", clips)
+        sheet = comparison.sheet(found, folders, data or found_run.folder / "shards", clips)
         print(text)
         for file in comparison.write(found, text, sheet, out):
             print(file)

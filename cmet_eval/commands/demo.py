@@ -1,7 +1,12 @@
 """The whole job on the embedded corpus: write it, preprocess it, train on it, run every method in two settings, build
 the board.
 
-Everything is written below --out, and the same command finishes an interrupted demo. The last line is the board's path.
+Everything is written into the run's folder, and the same command finishes an interrupted demo. The last line is the
+board's path.
+
+Examples:
+    cmet-eval demo
+    cmet-eval demo --run work/small --max-pairs 4
 """
 
 from __future__ import annotations
@@ -27,9 +32,15 @@ SETTINGS = ("neutral-base", "cross-emotion")
 
 def demo(
     out: Annotated[
-        Path, typer.Option(help="folder for the corpus, the shards, the models, the videos and the board")
+        Path,
+        typer.Option(
+            "--run",
+            "--out",
+            metavar="FOLDER",
+            help="the run's folder: the corpus, the shards, the models, the videos and the board are written here",
+        ),
     ] = Path("work/demo"),
-    max_pairs: Annotated[int, typer.Option(min=4, help="pairs of a setting; a balanced subset")] = 16,
+    max_pairs: Annotated[int, typer.Option(min=4, metavar="N", help="pairs of a setting; a balanced subset")] = 16,
     workers: Workers = 2,
     quiet: Quiet = False,
 ) -> None:

@@ -1,6 +1,9 @@
 """Report what is installed, which OpenCV is in use, which weights are here, the threads, and what will not work.
 
 Exits 0 when the demo and the tests can run here, 1 when they cannot.
+
+Examples:
+    cmet-eval doctor
 """
 
 from __future__ import annotations

@@ -1,4 +1,9 @@
-"""Show the content of a shard set: counts, the ledger by reason, digest and signature, a contact sheet of faces."""
+"""Show the content of a shard set: counts, the ledger by reason, digest and signature, a contact sheet of faces.
+
+Examples:
+    cmet-eval inspect work/demo/shards
+    cmet-eval inspect work/demo/shards --verify --clips 0
+"""
 
 from __future__ import annotations
 
@@ -23,11 +28,13 @@ _LABEL = 18  # px; height of the text below each row
 
 
 def inspect(
-    out: Annotated[Path, typer.Argument(help="Folder that preprocess wrote.")],
-    clips: Annotated[int, typer.Option(min=0, help="Clips on the contact sheet, spread over the set.")] = 24,
-    frames: Annotated[int, typer.Option(min=1, max=1000, help="Frames of each, spread over the clip.")] = 4,
+    out: Annotated[Path, typer.Argument(metavar="SHARDS", help="the folder that preprocess wrote")],
+    clips: Annotated[
+        int, typer.Option(min=0, metavar="N", help="clips on the contact sheet, spread over the set")
+    ] = 24,
+    frames: Annotated[int, typer.Option(min=1, max=1000, metavar="N", help="frames of each, spread over the clip")] = 4,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Check every byte of the stored files; about 1 s per GB.")
+        bool, typer.Option("--verify", help="check every byte of the stored files; about 1 s per GB")
     ] = False,
 ) -> None:
     """Prints the counts of OUT and writes OUT/contact_sheet.png."""

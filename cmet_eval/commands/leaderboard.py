@@ -1,4 +1,9 @@
-"""Rebuild every board (HTML, Markdown, CSV, Parquet, JSON) from the result rows in a folder."""
+"""Build every board (HTML, Markdown, CSV, Parquet, JSON) from the result rows of a run.
+
+Examples:
+    cmet-eval leaderboard
+    cmet-eval leaderboard --run work/demo --videos cmet=my-videos --out board
+"""
 
 from __future__ import annotations
 
@@ -7,24 +12,27 @@ from typing import Annotated
 
 import typer
 
-from cmet_eval.commands.options import BandsFile, BandsSource, MethodFolders, OwnMetrics, ResultRows
+from cmet_eval.commands.options import BandsFile, BandsSource, MethodFolders, OwnMetrics, RunToRead
+from cmet_eval.run_folder import run_folder
 from talking_face.files import check_writable
 
 
 def leaderboard(
-    results: ResultRows = Path("work/run/results"),
-    out: Annotated[Path, typer.Option("--out", help="folder for the boards")] = Path("work/run/leaderboard"),
+    run: RunToRead = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FOLDER", help="folder for the boards; default: RUN/leaderboard")
+    ] = None,
     bands: BandsFile = None,
     bands_of: BandsSource = None,
     cases: Annotated[
-        int, typer.Option("--gallery", min=0, help="pairs of a setting whose videos the page plays; 0: none")
+        int,
+        typer.Option("--gallery", min=0, metavar="N", help="pairs of a setting whose videos the page plays; 0: none"),
     ] = 4,
-    run: Annotated[
-        Path | None, typer.Option("--run", help="folder of the run whose videos are played; default: next to RESULTS")
-    ] = None,
     videos: MethodFolders = None,
     metrics: OwnMetrics = None,
 ) -> None:
+    found = run_folder(run)
+    out = out or found.folder / "leaderboard"
     check_writable(out)
     from cmet_baselines.published import published_rows
     from cmet_eval.reports.gallery import gallery
@@ -36,7 +44,7 @@ def leaderboard(
 
     for key in metrics or ():
         get_metric(key)
-    rows = read_results(results)
-    folders = MethodVideos.of(videos or [], (run or results.parent) / "videos", rows.methods)
+    rows = read_results(found.results)
+    folders = MethodVideos.of(videos or [], found.folder / "videos", rows.methods)
     shown = gallery(rows, folders, cases) if cases else None
     print(build(rows, out, load_bands(bands, bands_of), shown, published_rows()))

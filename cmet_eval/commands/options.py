@@ -27,9 +27,7 @@ WorkersOrNone = Annotated[
 ]
 Scheduler = Annotated[
     str | None,
-    typer.Option(
-        "--scheduler", metavar="ADDRESS", help="a running Dask scheduler, tls://HOST:PORT or tcp://HOST:PORT"
-    ),
+    typer.Option("--scheduler", metavar="ADDRESS", help="a running Dask scheduler, tls://HOST:PORT or tcp://HOST:PORT"),
 ]
 Memory = Annotated[
     float | None,
@@ -88,7 +86,9 @@ OwnMetrics = Annotated[
 ]
 Profile = Annotated[
     Literal["embedded", "paper"] | None,
-    typer.Option("--profile", metavar="NAME", help="all metrics of an evaluator profile: embedded or paper; not with --metrics"),
+    typer.Option(
+        "--profile", metavar="NAME", help="all metrics of an evaluator profile: embedded or paper; not with --metrics"
+    ),
 ]
 MethodFolders = Annotated[
     list[str] | None,

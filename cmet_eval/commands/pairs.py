@@ -1,4 +1,9 @@
-"""Draw a setting's pairs from a shard set, and export them as png, mp4 and wav for methods that run elsewhere."""
+"""Draw a setting's pairs from a shard set, and export them as png, mp4 and wav for methods that run elsewhere.
+
+Examples:
+    cmet-eval pairs cross-emotion --data work/demo/shards -o pairs.parquet
+    cmet-eval pairs neutral-base --data work/demo/shards -o pairs.csv --max-pairs 16 --export inputs
+"""
 
 from __future__ import annotations
 
@@ -17,11 +22,15 @@ from talking_face.reasons import UserError
 
 
 def pairs(
-    setting: Annotated[str, typer.Argument(help=f"{', '.join(setting_names())}, or a path to a setting's .toml")],
+    setting: Annotated[
+        str, typer.Argument(metavar="SETTING", help=f"{', '.join(setting_names())}, or a path to a setting's .toml")
+    ],
     data: ShardSetFolder,
-    output: Annotated[Path, typer.Option("--output", "-o", help="pair list to write: .parquet or .csv")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="pair list to write: .parquet or .csv")
+    ],
     export: Annotated[
-        Path | None, typer.Option(help="folder for reference images, source videos and driving audio")
+        Path | None, typer.Option(metavar="FOLDER", help="folder for reference images, source videos and driving audio")
     ] = None,
     max_pairs: MaxPairs = None,
     seeds: Seeds = None,

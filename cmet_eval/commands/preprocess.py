@@ -1,4 +1,9 @@
-"""Turn a dataset on disk into Parquet shards. Killed at any moment, the same command finishes the work."""
+"""Turn a dataset on disk into Parquet shards. Killed at any moment, the same command finishes the work.
+
+Examples:
+    cmet-eval preprocess mead /data/MEAD work/mead --workers 8
+    cmet-eval preprocess clips my-clips work/mine --align none
+"""
 
 from __future__ import annotations
 
@@ -32,43 +37,52 @@ class CommandOptions:
     """Options that are not settings: they leave the content of the shards unchanged, or are short forms of settings."""
 
     config: Annotated[
-        Path | None, typer.Option(help="TOML file of settings and reader options; the command line wins over it.")
+        Path | None,
+        typer.Option(metavar="FILE", help="TOML file of settings and reader options; the command line wins over it"),
     ] = None
     workers: Annotated[
-        int, typer.Option(min=0, max=MOST_WORKERS, help="Worker processes; 0: in this process, without limits.")
+        int,
+        typer.Option(min=0, max=MOST_WORKERS, metavar="N", help="worker processes; 0: in this process, without limits"),
     ] = 2
     scheduler: Annotated[
-        str | None, typer.Option(help="A running Dask scheduler, tls://HOST:PORT or tcp://HOST:PORT.")
+        str | None, typer.Option(metavar="ADDRESS", help="a running Dask scheduler, tls://HOST:PORT or tcp://HOST:PORT")
     ] = None
     memory: Annotated[
         float | None,
         typer.Option(
             min=0.1,
             callback=finite,
-            help="GB of memory that each worker process may take; default: 80% of the machine's, for all workers.",
+            metavar="GB",
+            help="memory that each worker process may take; default: 80% of the machine's, for all workers",
         ),
     ] = None
-    lossless: Annotated[bool, typer.Option("--lossless", help=f"Short for --codec {LOSSLESS_CODEC}.")] = False
-    limit: Annotated[int | None, typer.Option(min=1, help="Take only the first N clips.")] = None
-    retry: Annotated[bool, typer.Option("--retry", help="Try clips dropped by a deadline or crash again.")] = False
+    lossless: Annotated[bool, typer.Option("--lossless", help=f"short for --codec {LOSSLESS_CODEC}")] = False
+    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="take only the first N clips")] = None
+    retry: Annotated[bool, typer.Option("--retry", help="try clips dropped by a deadline or crash again")] = False
     prune: Annotated[
-        bool, typer.Option("--prune", help="Remove finished clips from OUT that are not asked for now.")
+        bool, typer.Option("--prune", help="remove finished clips from OUT that are not asked for now")
     ] = False
     check: Annotated[
         bool,
-        typer.Option(help="Compare every byte of finished shards with their digests (1 s per GB), or only sizes."),
+        typer.Option(help="compare every byte of finished shards with their digests (1 s per GB), or only sizes"),
     ] = True
     allow_failures: Annotated[
         float,
-        typer.Option(min=0, max=1, callback=finite, help="Share of clips that may drop before the exit code is 1."),
+        typer.Option(
+            min=0,
+            max=1,
+            callback=finite,
+            metavar="SHARE",
+            help="share of clips that may drop before the exit code is 1",
+        ),
     ] = 0.05
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False
+    quiet: Annotated[bool, typer.Option("--quiet", help="no progress")] = False
 
 
 def preprocess(
-    dataset: Annotated[str, typer.Argument(help=f"The reader: {', '.join(sorted(READERS))}.")],
-    root: Annotated[Path, typer.Argument(help="Folder of the dataset; never changed.")],
-    out: Annotated[Path, typer.Argument(help="Folder for the shards.")],
+    dataset: Annotated[str, typer.Argument(metavar="DATASET", help=f"the reader: {', '.join(sorted(READERS))}")],
+    root: Annotated[Path, typer.Argument(metavar="ROOT", help="folder of the dataset; never changed")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="folder for the shards")],
     **given: object,
 ) -> None:
     """Reads DATASET under ROOT and writes shards, ledger and card into OUT.
@@ -147,14 +161,12 @@ def _parameters() -> Iterator[inspect.Parameter]:
     for name in SETTINGS:
         field = ProcessingSettings.model_fields[name]
         default = ProcessingSettings().size if name == "size" else field.default
-        about = field.description or ""
-        yield _parameter(name, field, f"{about[0].upper()}{about[1:]}", default)
+        yield _parameter(name, field, field.description or "", default)
     for name, owners in reader_fields().items():
         texts = {field.description for field in owners.values()}
         about = "; ".join(f"{dataset}: {field.description}" for dataset, field in owners.items())
         if len(owners) == len(READERS) and len(texts) == 1:
             about = str(texts.pop())
-            about = f"{about[0].upper()}{about[1:]}"
         field = next(iter(owners.values()))
         yield _parameter(name, field, about, field.default)
 
@@ -164,16 +176,25 @@ def _parameter(name: str, field: FieldInfo, about: str, default: object) -> insp
     flag = _flag(name)
     names = f"{flag}/--no-{flag.removeprefix('--')}" if field.annotation is bool else flag
     shown: bool | str = False if default is None else _shown(flag, default)
-    option = typer.Option(None, names, help=f"{about}.", show_default=shown)
+    option = typer.Option(None, names, metavar=_metavar(name, field), help=about, show_default=shown)
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=_kind(field))
 
 
 def _kind(field: FieldInfo) -> object:
     """The type of an option for typer. The value is checked later by pydantic."""
-    for kind in (bool, int, float, Path):
-        if field.annotation in (kind, kind | None):
-            return kind | None
-    return str | None
+    return _single(field) | None
+
+
+def _single(field: FieldInfo) -> type:
+    """The type of one value: bool, int, float or Path; str for everything else."""
+    return next((kind for kind in (bool, int, float, Path) if field.annotation in (kind, kind | None)), str)
+
+
+def _metavar(name: str, field: FieldInfo) -> str:
+    """The word for the value of an option on the help page."""
+    if name.endswith("_s"):
+        return "SECONDS"
+    return {int: "N", float: "NUMBER", Path: "FILE"}.get(_single(field), "NAME")
 
 
 def _shown(flag: str, default: object) -> str:

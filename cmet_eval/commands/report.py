@@ -1,5 +1,13 @@
-"""Tables in addition to the boards, as Markdown, CSV and pictures: emotion-proportion of a data set (CEM-Net's Fig. 2),
-identity-deterioration (its Table I), confusion of the emotion classifiers, fid over a set, aitv by machine."""
+"""Write a table in addition to the boards, as Markdown, CSV and pictures.
+
+KIND is emotion-proportion (of a data set, as in CEM-Net's Fig. 2), identity-deterioration (CEM-Net's Table I),
+confusion (of the emotion classifiers), fid (over a whole set) or aitv (inference times by machine).
+
+Examples:
+    cmet-eval report confusion
+    cmet-eval report fid --run work/demo
+    cmet-eval report emotion-proportion --data work/demo/shards --clips 8 --out reports
+"""
 
 from __future__ import annotations
 
@@ -9,7 +17,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cmet_eval.commands.options import Memory, Quiet, Workers
+from cmet_eval.commands.options import Memory, Quiet, RunToRead, Workers
+from cmet_eval.run_folder import RESULTS, WORK, FoundRun, run_folder
 from talking_face.execution.options import RunOptions
 from talking_face.files import check_writable
 from talking_face.reasons import UserError
@@ -30,15 +39,25 @@ class Kind(StrEnum):
 
 # long: typer turns each parameter into a command-line option
 def report(
-    kind: Annotated[Kind, typer.Argument()],
-    run: Annotated[Path, typer.Option(help="folder of a run: result rows, videos, records")] = Path("work/run"),
+    kind: Annotated[Kind, typer.Argument(metavar="KIND", help=", ".join(Kind))],
+    run: RunToRead = None,
     data: Annotated[
-        Path | None, typer.Option(help="folder of shards, for emotion-proportion and fid; default: RUN's")
+        Path | None,
+        typer.Option(metavar="FOLDER", help="the shard set, for emotion-proportion and fid; default: RUN/shards"),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="where the files go; default: RUN/reports")] = None,
-    classifier: Annotated[str, typer.Option(help="for emotion-proportion: fer, deepface, ...")] = "fer",
-    split: Annotated[str, typer.Option(help="for emotion-proportion: clips of this split only")] = "all",
-    clips: Annotated[int | None, typer.Option(min=1, help="for emotion-proportion: at most so many a label")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="where the files go; default: RUN/reports, or work/reports with --data alone"
+        ),
+    ] = None,
+    classifier: Annotated[str, typer.Option(metavar="NAME", help="for emotion-proportion: fer, deepface, ...")] = "fer",
+    split: Annotated[
+        str, typer.Option(metavar="NAME", help="for emotion-proportion: clips of this split only")
+    ] = "all",
+    clips: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="for emotion-proportion: at most so many of each label")
+    ] = None,
     workers: Workers = 2,
     memory: Memory = None,
     quiet: Quiet = False,
@@ -46,18 +65,20 @@ def report(
     from cmet_eval.reports.emotion_proportion import Selection, emotion_proportion
     from cmet_eval.reports.report import write
 
-    out, options = out or run / "reports", RunOptions(workers, quiet=quiet, memory_gb=memory)
+    of_data = kind is Kind.EMOTION_PROPORTION and data is not None and run is None
+    place = FoundRun(WORK, WORK / RESULTS) if of_data else run_folder(run)
+    out, options = out or place.folder / "reports", RunOptions(workers, quiet=quiet, memory_gb=memory)
     check_writable(out)
     if kind is Kind.EMOTION_PROPORTION:
-        found = emotion_proportion(_shards(run, data), classifier, out, Selection(split, clips), options)
+        found = emotion_proportion(_shards(place, data), classifier, out, Selection(split, clips), options)
     else:
-        found = _of_run(kind, run, data, options)
+        found = _of_run(kind, place, data, options)
     path = write(found, out)
     print(found.markdown)
     print(path)
 
 
-def _of_run(kind: Kind, run: Path, data: Path | None, options: RunOptions) -> Report:
+def _of_run(kind: Kind, run: FoundRun, data: Path | None, options: RunOptions) -> Report:
     from cmet_eval.reports.confusion import confusion_tables
     from cmet_eval.reports.identity_deterioration import identity_deterioration
     from cmet_eval.reports.set_fid import dataset_fid
@@ -65,15 +86,15 @@ def _of_run(kind: Kind, run: Path, data: Path | None, options: RunOptions) -> Re
     from cmet_leaderboards.results import read_results
 
     if kind is Kind.FID:
-        return dataset_fid(run, _shards(run, data), options)
+        return dataset_fid(run.folder, _shards(run, data), options)
     if kind is Kind.AITV:
-        return aitv(run)
-    results = read_results(run / "results")
+        return aitv(run.folder)
+    results = read_results(run.results)
     return confusion_tables(results) if kind is Kind.CONFUSION else identity_deterioration(results)
 
 
-def _shards(run: Path, data: Path | None) -> Path:
-    data = data or run / "shards"
+def _shards(run: FoundRun, data: Path | None) -> Path:
+    data = data or run.folder / "shards"
     if not data.is_dir():
         raise UserError(f"no folder {data}; give the shard set with --data")
     return data

@@ -1,4 +1,10 @@
-"""Generate every pair of a setting with a method, then score the videos. The same command finishes a stopped run."""
+"""Generate every pair of a setting with a method, then score the videos. The same command finishes a stopped run.
+
+Examples:
+    cmet-eval run --method source-video
+    cmet-eval run --method my-method.toml --setting cross-emotion --data work/demo/shards
+    cmet-eval run --method cmet --metrics lse_c:corpus --max-pairs 16 --run work/cmet
+"""
 
 from __future__ import annotations
 
@@ -29,16 +35,22 @@ from talking_face.threads import limit_threads
 # long: typer turns each parameter into a command-line option
 def run(
     method: Annotated[
-        list[str], typer.Option(help="a name of the catalogue, a .toml of yours, or module:Class; repeatable")
+        list[str],
+        typer.Option(metavar="NAME", help="a name of the catalogue, a .toml of yours, or module:Class; repeatable"),
     ],
     setting: Annotated[
-        list[str] | None, typer.Option(help="default: neutral-base and cross-emotion; repeatable")
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="a setting, or a .toml of yours; repeatable; default: neutral-base and cross-emotion",
+        ),
     ] = None,
     data: Annotated[
         Path | None,
         typer.Option(
-            help="folder of shards; default: the embedded corpus, made if absent, with 64 pairs of each setting, one "
-            "seed and the demo's metrics"
+            metavar="FOLDER",
+            help="the shard set; default: the embedded corpus, made if absent, with 64 pairs of each setting, one "
+            "seed and the demo's metrics",
         ),
     ] = None,
     out: RunFolder = Path("work/run"),
@@ -80,7 +92,6 @@ def run(
         fresh=fresh,
     )
     print(summary)
-    rows = out / "results"
-    print(f"result rows: {rows}; board: cmet-eval leaderboard --results {rows} --out {out / 'leaderboard'}")
+    print(f"result rows: {out / 'results'}; board: cmet-eval leaderboard --run {out}")
     if summary.lost:
         raise typer.Exit(1)

@@ -1,4 +1,9 @@
-"""Score a folder of videos that were generated elsewhere from a pair list."""
+"""Score a folder of videos that were generated elsewhere from a pair list.
+
+Examples:
+    cmet-eval pairs cross-emotion --data work/demo/shards -o pairs.parquet --export inputs
+    cmet-eval score --videos my-videos --pairs pairs.parquet --data work/demo/shards --method-name mine
+"""
 
 from __future__ import annotations
 
@@ -17,14 +22,16 @@ from talking_face.reasons import UserError
 
 # long: typer turns each parameter into a command-line option
 def score(
-    videos: Annotated[Path, typer.Option(help="folder with one video a pair")],
-    pairs: Annotated[Path, typer.Option(help="the list that cmet-eval pairs wrote")],
-    data: Annotated[Path, typer.Option(help="the shard set that the pairs were drawn from")],
-    method_name: Annotated[str, typer.Option(help="the row of the board: a-z 0-9 . -")],
-    revision: Annotated[str, typer.Option(help="version, commit or checkpoint of the method")] = "unversioned",
-    title: Annotated[str | None, typer.Option(help="how the board writes the method's name")] = None,
+    videos: Annotated[Path, typer.Option(metavar="FOLDER", help="folder with one video for each pair")],
+    pairs: Annotated[Path, typer.Option(metavar="FILE", help="the list that cmet-eval pairs wrote")],
+    data: Annotated[Path, typer.Option(metavar="FOLDER", help="the shard set that the pairs were drawn from")],
+    method_name: Annotated[str, typer.Option(metavar="NAME", help="the row of the board: a-z 0-9 . -")],
+    revision: Annotated[
+        str, typer.Option(metavar="TEXT", help="version, commit or checkpoint of the method")
+    ] = "unversioned",
+    title: Annotated[str | None, typer.Option(metavar="TEXT", help="how the board writes the method's name")] = None,
     pattern: Pattern = "{pair}.mp4",
-    setting: Annotated[str | None, typer.Option(help="path of the setting's .toml where it is your own")] = None,
+    setting: Annotated[str | None, typer.Option(metavar="FILE", help="the setting's .toml, if it is your own")] = None,
     out: RunFolder = Path("work/run"),
     metrics: Metrics = None,
     profile: Profile = None,
@@ -57,6 +64,6 @@ def score(
     scoring, options = Scoring(metrics, profile), RunOptions(workers, scheduler, quiet, memory, deadline)
     summary = evaluate.score(submission, data=data, out=out, scoring=scoring, options=options)
     print(summary)
-    print(f"result rows: {out / 'results'}; board: cmet-eval leaderboard --results {out / 'results'} --out DIR")
+    print(f"result rows: {out / 'results'}; board: cmet-eval leaderboard --run {out}")
     if summary.lost:
         raise typer.Exit(1)

@@ -1,7 +1,11 @@
 """A user study: `study make` writes a static, blind and balanced page; `study analyse` reads what the raters saved.
 
-`make` takes the videos of a run (--run OUT, --setting S, --method repeated) and the shards that it used (--data).
-`analyse` takes the study's folder (--out) and the raters' files (--answers, a folder).
+`make` takes the videos of a run (--run, --setting, and --method for each method) and the shards that it used (--data).
+`analyse` takes the study's folder (--out) and the folder of the raters' files (--answers).
+
+Examples:
+    cmet-eval study make --method cmet --method cem-net --method ground-truth --raters 12
+    cmet-eval study analyse --answers answers
 """
 
 from __future__ import annotations
@@ -13,7 +17,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from cmet_eval.commands.options import Quiet
+from cmet_eval.commands.options import Quiet, RunToRead
+from cmet_eval.run_folder import run_folder
 from talking_face.files import check_writable
 from talking_face.reasons import UserError
 
@@ -33,22 +38,33 @@ class Action(StrEnum):
 
 # long: typer turns each parameter into a command-line option
 def study(
-    action: Annotated[Action, typer.Argument()],
-    out: Annotated[Path, typer.Option(help="the study's folder")] = Path("work/study"),
-    run: Annotated[Path, typer.Option(help="make: the folder that `cmet-eval run --out` wrote")] = Path("work/run"),
-    setting: Annotated[str, typer.Option(help="make: whose pairs are shown")] = "cross-emotion",
+    action: Annotated[Action, typer.Argument(metavar="ACTION", help="make or analyse")],
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="the study's folder")] = Path("work/study"),
+    run: RunToRead = None,
+    setting: Annotated[str, typer.Option(metavar="NAME", help="make: whose pairs are shown")] = "cross-emotion",
     data: Annotated[
-        Path | None, typer.Option(help="make: the shard set of the run, for the reference pictures")
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="make: the shard set of the run, for the reference pictures; default: RUN/shards"
+        ),
     ] = None,
-    method: Annotated[list[str] | None, typer.Option(help="make: repeatable; `ground-truth` anchors the scale")] = None,
-    design: Annotated[Literal["rating", "pairwise"], typer.Option(help="make: 1 to 5, or which of two")] = "rating",
-    raters: Annotated[int, typer.Option(min=1, max=10_000, help="make: their numbers are 1 to this")] = 30,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="make: a method; repeatable; `ground-truth` anchors the scale"),
+    ] = None,
+    design: Annotated[
+        Literal["rating", "pairwise"],
+        typer.Option(metavar="NAME", help="make: rating (1 to 5) or pairwise (which of two)"),
+    ] = "rating",
+    raters: Annotated[int, typer.Option(min=1, max=10_000, metavar="N", help="make: their numbers are 1 to this")] = 30,
     per_rater: Annotated[
-        int, typer.Option(min=1, max=10_000, help="make: videos (or pairs of videos) a rater sees")
+        int, typer.Option(min=1, max=10_000, metavar="N", help="make: videos (or pairs of videos) a rater sees")
     ] = 64,
-    pairs: Annotated[int, typer.Option(min=1, help="make: cases shown, at most")] = 16,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
-    answers: Annotated[Path | None, typer.Option(help="analyse: folder of the raters' .json files")] = None,
+    pairs: Annotated[int, typer.Option(min=1, metavar="N", help="make: cases shown, at most")] = 16,
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="make: of the order of the videos")] = 0,
+    answers: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="analyse: folder of the raters' .json files")
+    ] = None,
     quiet: Quiet = False,
 ) -> None:
     from cmet_eval.study.plan import Design
@@ -80,14 +96,14 @@ def _analyse(out: Path, answers: Path | None) -> None:
 
 
 def _make(
-    run: Path, setting: str, methods: list[str], data: Path | None, out: Path, design: Design, quiet: bool
+    run: Path | None, setting: str, methods: list[str], data: Path | None, out: Path, design: Design, quiet: bool
 ) -> None:
     from cmet_eval.protocol.pair_files import read_pairs
     from cmet_eval.study.make import make_study
     from cmet_pipelines.shards import ShardSet
 
-    if data is None:
-        raise UserError("name the shard set of the run with --data: the reference pictures are in it")
-    pair_list = read_pairs(run / "pairs" / f"{setting}.parquet")
-    page = make_study(run, pair_list, methods, ShardSet(data), out, design=design, quiet=quiet)
+    folder = run_folder(run).folder
+    shards = ShardSet(data or folder / "shards")
+    pair_list = read_pairs(folder / "pairs" / f"{setting}.parquet")
+    page = make_study(folder, pair_list, methods, shards, out, design=design, quiet=quiet)
     print(f"{page}: give raters 1 to {design.raters} a link each (index.html?rater=N); keep key.json from them")

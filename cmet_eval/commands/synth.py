@@ -2,6 +2,10 @@
 
 LAYOUT is a dataset: mead, crema-d, lrs2, meld or clips. Nothing is downloaded. The folder `_truth/` holds the ground
 truth.
+
+Examples:
+    cmet-eval synth mead work/corpus
+    cmet-eval synth clips work/clips --speakers 2 --seconds 1
 """
 
 from __future__ import annotations
@@ -16,15 +20,17 @@ from talking_face.files import check_writable
 
 # long: typer turns each parameter into a command-line option
 def synth(
-    layout: str = typer.Argument(help="mead | crema-d | lrs2 | meld | clips"),
-    out: Path = typer.Argument(help="folder to write into"),
-    speakers: int = typer.Option(8, min=1, max=10_000, help="number of speakers"),
-    takes: int = typer.Option(1, min=1, max=1000, help="multiplies the clips of each speaker (32 at 1)"),
-    size: str | None = typer.Option(None, help="picture size: 640x360, 720p, 1080p or WIDTHxHEIGHT; else LAYOUT's own"),
-    seconds: float = typer.Option(2.0, min=0.4, max=600.0, callback=finite, help="length of a clip"),
-    seed: int = typer.Option(0, help="another seed gives other speech and motion"),
+    layout: str = typer.Argument(metavar="LAYOUT", help="mead | crema-d | lrs2 | meld | clips"),
+    out: Path = typer.Argument(metavar="OUT", help="folder to write into"),
+    speakers: int = typer.Option(8, min=1, max=10_000, metavar="N", help="number of speakers"),
+    takes: int = typer.Option(1, min=1, max=1000, metavar="N", help="multiplies the clips of each speaker (32 at 1)"),
+    size: str | None = typer.Option(
+        None, metavar="SIZE", help="picture size: 640x360, 720p, 1080p or WIDTHxHEIGHT; else LAYOUT's own"
+    ),
+    seconds: float = typer.Option(2.0, min=0.4, max=600.0, callback=finite, metavar="SECONDS", help="length of a clip"),
+    seed: int = typer.Option(0, metavar="N", help="another seed gives other speech and motion"),
     defects: bool = typer.Option(False, "--defects", help="also write the dataset's known defects and damaged files"),
-    workers: int = typer.Option(2, min=1, max=MOST_WORKERS, help="processes"),
+    workers: int = typer.Option(2, min=1, max=MOST_WORKERS, metavar="N", help="worker processes"),
     quiet: bool = typer.Option(False, "--quiet", help="no progress"),
 ) -> None:
     check_writable(out)

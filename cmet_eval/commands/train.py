@@ -4,6 +4,11 @@
 The evaluators' files and cards go to DATA/evaluators, where `run` and `score` on that data find them for the metrics
 called `:corpus`. The models' checkpoints, cards and curves go to DATA/reference, where `run` finds them. The same data,
 settings and seed give the same files on the CPU. Several GPUs: `accelerate launch -m cmet_eval.cli train ...`.
+
+Examples:
+    cmet-eval train evaluators --data work/demo/shards
+    cmet-eval train cmet --data work/demo/shards --device cuda --config paper
+    cmet-eval train cem-net --data work/demo/shards --data lrs2=work/lrs2 --stage aee
 """
 
 from __future__ import annotations
@@ -42,29 +47,47 @@ MAIN = "main"  # the name for the shard set that the user gives without a name
 
 # long: typer turns each parameter into a command-line option
 def train(
-    what: What = typer.Argument(...),
+    what: What = typer.Argument(..., metavar="WHAT", help="cmet, cem-net or evaluators"),
     data: list[str] = typer.Option(
-        ..., "--data", help="shard set that `cmet-eval preprocess` wrote; NAME=OUT for a second one (cem-net: lrs2=OUT)"
+        ...,
+        "--data",
+        metavar="FOLDER",
+        help="shard set that `cmet-eval preprocess` wrote; NAME=FOLDER for a second one (cem-net: lrs2=FOLDER)",
     ),
-    out: Path = typer.Option(None, "--out", help="folder for the files; default: DATA/reference, DATA/evaluators"),
-    seed: int = typer.Option(0, "--seed", min=0, max=2**63 - 1),
+    out: Path = typer.Option(
+        None, "--out", metavar="FOLDER", help="folder for the files; default: DATA/reference, DATA/evaluators"
+    ),
+    seed: int = typer.Option(0, "--seed", min=0, max=2**63 - 1, metavar="N", help="of weights and batches"),
     device: str = typer.Option(
-        None, "--device", help="auto, cpu, cuda or cuda:N; evaluators: cpu by default. Only cpu gives the same bytes"
+        None,
+        "--device",
+        metavar="NAME",
+        help="auto, cpu, cuda or cuda:N; evaluators: cpu by default. Only cpu gives the same bytes",
     ),
-    stage: str = typer.Option(None, "--stage", help="models: train this one alone; the ones before it must exist"),
+    stage: str = typer.Option(
+        None, "--stage", metavar="NAME", help="models: train this one alone; the ones before it must exist"
+    ),
     config: str = typer.Option(
-        None, "--config", help="models: demo (default), paper, or a .toml file that changes one"
+        None, "--config", metavar="NAME", help="models: demo (default), paper, or a .toml file that changes one"
     ),
-    precision: str = typer.Option(None, "--precision", help="models: fp32 (default), bf16 or fp16"),
+    precision: str = typer.Option(None, "--precision", metavar="NAME", help="models: fp32 (default), bf16 or fp16"),
     workers: int = typer.Option(
-        None, "--workers", min=0, max=256, help="models: processes that prepare batches; default 0"
+        None, "--workers", min=0, max=256, metavar="N", help="models: processes that prepare batches; default 0"
     ),
-    every: int = typer.Option(None, "--every", min=1, help="models: steps between checkpoints; default 1000"),
-    threads: int = typer.Option(None, "--threads", min=1, max=1024, help="models: of torch on the CPU; default 1"),
+    every: int = typer.Option(
+        None, "--every", min=1, metavar="N", help="models: steps between checkpoints; default 1000"
+    ),
+    threads: int = typer.Option(
+        None, "--threads", min=1, max=1024, metavar="N", help="models: threads of torch on the CPU; default 1"
+    ),
     fresh: bool = typer.Option(None, "--fresh", help="models: discard earlier results and start again"),
-    steps: int = typer.Option(None, "--steps", min=2, help="evaluators: of the lip-sync network; default 300"),
-    max_clips: int = typer.Option(None, "--max-clips", min=2, help="evaluators: clips to train on; default 384"),
-    quiet: bool = typer.Option(False, "--quiet"),
+    steps: int = typer.Option(
+        None, "--steps", min=2, metavar="N", help="evaluators: steps of the lip-sync network; default 300"
+    ),
+    max_clips: int = typer.Option(
+        None, "--max-clips", min=2, metavar="N", help="evaluators: clips to train on; default 384"
+    ),
+    quiet: bool = typer.Option(False, "--quiet", help="no progress"),
 ) -> None:
     of_models: dict[str, object] = {"--stage": stage, "--config": config, "--precision": precision}
     of_models |= {"--workers": workers, "--every": every, "--threads": threads, "--fresh": fresh}

@@ -1,4 +1,10 @@
-"""Score a random share of a submission again: the videos' SHA-256 against its rows, and every value to 1e-6."""
+"""Score a random share of a submission again: the videos' SHA-256 against its rows, and every value to 1e-6.
+
+Examples:
+    cmet-eval verify
+    cmet-eval verify --run work/demo --method cmet --share 0.2
+    cmet-eval verify --run theirs --videos theirs/videos --data work/demo/shards --pairs pairs.parquet
+"""
 
 from __future__ import annotations
 
@@ -7,25 +13,30 @@ from typing import Annotated
 
 import typer
 
-from cmet_eval.commands.options import Memory, OwnMetrics, Pattern, Quiet, WorkersOrNone, finite
+from cmet_eval.commands.options import Memory, OwnMetrics, Pattern, Quiet, RunToRead, WorkersOrNone, finite
+from cmet_eval.run_folder import run_folder
 from talking_face.execution.options import RunOptions
 
 
 # long: typer turns each parameter into a command-line option
 def verify(
-    results: Annotated[Path, typer.Argument(help="folder of result rows, or one file")],
-    videos: Annotated[Path, typer.Option(help="folder of the videos, or of METHOD/SETTING/ as a run writes them")],
-    data: Annotated[
-        Path | None, typer.Option(help="the shard set; default: shards in the folder that holds the results")
+    run: RunToRead = None,
+    videos: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="the videos, or METHOD/SETTING/ with them; default: RUN/videos"),
     ] = None,
+    data: Annotated[Path | None, typer.Option(metavar="FOLDER", help="the shard set; default: RUN/shards")] = None,
     pairs: Annotated[
-        list[Path] | None, typer.Option(help="pair lists; default: those in pairs/, in the same folder")
+        list[Path] | None, typer.Option(metavar="FILE", help="pair list; repeatable; default: those in RUN/pairs")
     ] = None,
-    method: Annotated[str | None, typer.Option(help="only this one")] = None,
+    method: Annotated[str | None, typer.Option(metavar="NAME", help="only this method")] = None,
     share: Annotated[
-        float, typer.Option(min=0.0, max=1.0, callback=finite, help="of each method's videos in each setting")
+        float,
+        typer.Option(
+            min=0.0, max=1.0, callback=finite, metavar="SHARE", help="of each method's videos in each setting"
+        ),
     ] = 0.05,
-    seed: Annotated[int, typer.Option(min=0, help="of the draw of videos")] = 0,
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="of the draw of videos")] = 0,
     pattern: Pattern = "{pair}.mp4",
     workers: WorkersOrNone = 2,
     memory: Memory = None,
@@ -40,10 +51,9 @@ def verify(
 
     for key in metrics or ():
         get_metric(key)
-    if not results.exists():
-        raise UserError(f"no result rows at {results}")
-    run = _run_of(results)
-    data, lists = data or run / "shards", pairs or sorted((run / "pairs").rglob("*.parquet"))
+    folder, results = run_folder(run)
+    videos, data = videos or folder / "videos", data or folder / "shards"
+    lists = pairs or sorted((folder / "pairs").rglob("*.parquet"))
     for place, what in ((data, "--data"), (videos, "--videos")):
         if not place.is_dir():
             raise UserError(f"no folder {place}; give it with {what}")
@@ -64,8 +74,3 @@ def verify(
     )
     if found.faults:
         raise typer.Exit(1)
-
-
-def _run_of(results: Path) -> Path:
-    """The run's folder, RUN. `results` is RUN/results, or a folder or file below RUN/results."""
-    return next((place.parent for place in (results, *results.parents) if place.name == "results"), results.parent)

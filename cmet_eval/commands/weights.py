@@ -1,4 +1,10 @@
-"""List, fetch or verify the pretrained files: `weights list`, `weights fetch NAME...`, `weights verify [NAME...]`."""
+"""List, fetch or verify the pretrained files, with their licences.
+
+Examples:
+    cmet-eval weights list
+    cmet-eval weights fetch syncnet_v2
+    cmet-eval weights verify
+"""
 
 from __future__ import annotations
 
@@ -20,8 +26,8 @@ class Action(StrEnum):
 
 
 def weights(
-    action: Action = typer.Argument(Action.LIST),
-    names: list[str] = typer.Argument(None, help="Names of the registry; all of them where none is given."),
+    action: Action = typer.Argument(Action.LIST, metavar="ACTION", help="list, fetch or verify"),
+    names: list[str] = typer.Argument(None, metavar="NAME", help="names of the list; without a name: all"),
 ) -> None:
     entries = [store.weight(name) for name in names] if names else list(store.registry().values())
     files, failed = ModelFiles.from_environment(), False

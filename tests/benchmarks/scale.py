@@ -74,7 +74,7 @@ def main() -> None:
         f"{len(frame)} rows of {frame['method'].nunique()} methods, of {expected}; without a value: {lost}", flush=True
     )
     started = time.monotonic()
-    board = [sys.executable, "-m", "cmet_eval.cli", "leaderboard", "--results", str(args.out / "results")]
+    board = [sys.executable, "-m", "cmet_eval.cli", "leaderboard", "--run", str(args.out / "results")]
     subprocess.run([*board, "--out", str(args.out / "board"), "--gallery", "0"], check=True)
     print(f"board in {time.monotonic() - started:.0f} s")
 

@@ -95,7 +95,7 @@ def run(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         code=1,  # some scores are missing
     )
     for i in (1, 2):
-        command("leaderboard", "--results", folder / "results", "--out", folder / f"board-{i}", hash_seed=i)
+        command("leaderboard", "--run", folder / "results", "--out", folder / f"board-{i}", hash_seed=i)
     return folder
 
 
@@ -152,7 +152,7 @@ def test_a_method_that_fails_on_one_pair_of_twenty_is_compared_on_the_others(sha
         code=1,
         cwd=tmp_path,
     )
-    command("leaderboard", "--results", tmp_path / "o/results", "--out", tmp_path / "board", "--gallery", 0)
+    command("leaderboard", "--run", tmp_path / "o/results", "--out", tmp_path / "board", "--gallery", 0)
     table = board(tmp_path / "board")
     cells = {row["method"]: row["cells"][0] for row in table["methods"]}
     assert [(c["scored"], c["expected"], c["n"]) for c in (cells["flaky"], cells["static-reference"])] == [
@@ -165,5 +165,5 @@ def test_a_method_that_fails_on_one_pair_of_twenty_is_compared_on_the_others(sha
     markdown = (tmp_path / "board" / "board.md").read_text()
     assert "(19/20)" in markdown and "(20/20 · mean of 19 common)" in markdown
     assert "no face in crop" in markdown and "method-failed" in markdown
-    told = command("compare", "static-reference", "flaky", "--results", tmp_path / "o/results", "--data", shards)
+    told = command("compare", "static-reference", "flaky", "--run", tmp_path / "o/results", "--data", shards)
     assert "| 19 of 20 | static-reference is better |" in told

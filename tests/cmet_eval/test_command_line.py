@@ -106,12 +106,12 @@ def command_with_out(name: str, shards: Path, empty: Path, out: Path) -> list[st
         "pairs": ["--data", shards, "-o", out / "p.parquet"],
         "run": ["--method", "static-reference", "--data", shards, "--out", out],
         "calibrate": ["--data", shards, "--out", out],
-        "leaderboard": ["--results", empty, "--out", out],
+        "leaderboard": ["--run", empty, "--out", out],
         "report": ["--run", empty, "--out", out],
         "study": ["--run", empty, "--out", out],
         "inspect": [out],
         "score": ["--videos", empty, "--pairs", "p", "--data", shards, "--method-name", "m", "--out", out],
-        "compare": ["a", "b", "--results", empty, "--out", out],
+        "compare": ["a", "b", "--run", empty, "--out", out],
     }
     first = {"synth": "mead", "preprocess": "clips", "train": "evaluators", "pairs": "neutral-base"}
     first |= {"report": "confusion", "study": "make"}

@@ -94,7 +94,7 @@ def test_compare_refuses_rows_that_share_no_table(done: Path, tmp_path: Path) ->
 def test_compare_writes_table_and_sheet(
     done: Path, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ("compare", "source-video", "static-reference", "--results", done / "results", "--data", shards)
+    words = ("compare", "source-video", "static-reference", "--run", done / "results", "--data", shards)
     assert main(monkeypatch, *words, "--clips", "2", "--out", tmp_path) == 0
     assert "| SSIM (wang2004) ↑ |" in capsys.readouterr().out
     sheet = cv2.imread(str(tmp_path / "neutral-base.png"))
@@ -112,9 +112,8 @@ def test_verify_finds_a_changed_video_and_a_changed_number(
         shutil.copytree(done / part, tmp_path / part)
     words = (
         "verify",
-        tmp_path / "results",
-        "--videos",
-        tmp_path / "videos",
+        "--run",
+        tmp_path,
         "--data",
         shards,
         "--workers",

@@ -49,10 +49,10 @@ def test_the_users_own_metric_by_the_command(shards: Path, tmp_path: Path) -> No
         "brightness|variant:brightness.Brightness|colour:rgb|range:255|agg:video-mean|version:1.0.0"
     }
     assert {row["metric"] for row in rows} == {OWN, "psnr:frame-mean,frames=min"}
-    command(tmp_path, "leaderboard", "--results", "out/results", "--out", "out/leaderboard", "--metrics", OWN)
+    command(tmp_path, "leaderboard", "--run", "out/results", "--out", "out/leaderboard", "--metrics", OWN)
     board = (tmp_path / "out" / "leaderboard" / "board.md").read_text()
     assert "Brightness (Brightness, levels" in board and "PSNR (frame-mean" in board
-    chosen = ["--results", "out/results", "--data", str(shards), "--metrics", OWN]
+    chosen = ["--run", "out/results", "--data", str(shards), "--metrics", OWN]
     assert "Brightness" in command(tmp_path, "compare", "ground-truth", "static-reference", *chosen)
 
 

@@ -156,7 +156,7 @@ def test_places_that_an_entry_names_are_checked_before_a_run(tmp_path: Path) -> 
         ("preprocess", "clips", "media", "out", "--memory", "inf"),
         ("preprocess", "clips", "media", "out", "--allow-failures", "nan"),
         ("score", "--videos", "v", "--pairs", "p", "--data", "d", "--method-name", "m", "--deadline", "inf"),
-        ("verify", "rows", "--videos", "v", "--share", "nan"),
+        ("verify", "--run", "rows", "--videos", "v", "--share", "nan"),
         ("pairs", "neutral-base", "--data", "d", "-o", "p.csv", "--seeds", "2147483648"),
         ("run", "--method", "static-reference", "--workers", "2147483648"),
     ],

@@ -282,9 +282,9 @@ def tries(world: Path) -> Iterator[tuple[str, str, Callable[[Path], None], Path,
     """(kind, form, function that writes the forged file, its path, the command) of every try in the folder `world`."""
     results, out = world / "run" / "results", world / "run" / "out"
     commands = {
-        "leaderboard": ["leaderboard", "--results", str(results), "--out", str(out), "--gallery", "0"],
-        "compare": ["compare", "one", "two", "--results", str(results), "--out", str(out)],
-        "verify": ["verify", str(results), "--videos", str(world / "videos"), "--data", str(world / "videos")],
+        "leaderboard": ["leaderboard", "--run", str(results), "--out", str(out), "--gallery", "0"],
+        "compare": ["compare", "one", "two", "--run", str(results), "--out", str(out)],
+        "verify": ["verify", "--run", str(results), "--videos", str(world / "videos"), "--data", str(world / "videos")],
         "report": ["report", "confusion", "--run", str(world / "run"), "--out", str(out)],
     }
     for form, forge in ROWS.items():
@@ -294,7 +294,7 @@ def tries(world: Path) -> Iterator[tuple[str, str, Callable[[Path], None], Path,
         path = world / ("forged.csv" if "CSV" in form else "forged.parquet")
         command = ["score", "--videos", str(world / "videos"), "--pairs", str(path), "--data", str(world / "videos")]
         yield "pairs, score", form, forge, path, [*command, "--method-name", "x", "--out", str(out)]
-        shown = ["leaderboard", "--results", str(results), "--out", str(out)]
+        shown = ["leaderboard", "--run", str(results), "--out", str(out)]
         if "CSV" not in form:
             yield "pairs, leaderboard", form, forge, world / "run" / "pairs" / "forged.parquet", shown
     for form, forge in RECORDS.items():

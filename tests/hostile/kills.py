@@ -143,7 +143,7 @@ class Stage:
                 ("score", "--videos", videos, "--pairs", "pairs.parquet", *data, "--method-name", "theirs", *scored),
             ),
             Kind("train", ("train", "evaluators", *data, *trained)),
-            Kind("leaderboard", ("leaderboard", "--results", "made/results", "--run", "made", "--out", "OUT")),
+            Kind("leaderboard", ("leaderboard", "--run", "made", "--out", "OUT")),
         ]
 
     def _do(self, *words: str) -> None:
