@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -69,6 +70,7 @@ def measure(
     result = measure_files(pred, target, audio, request=request, out=out, options=options)
     print(formatted(result, form, per_clip))
     if out is not None:
-        print(f"result rows: {out / 'results'}; board: {saving.save(result, out)}")
+        # Not on stdout, which holds JSON, CSV or LaTeX if --format asks for it.
+        print(f"result rows: {out / 'results'}; board: {saving.save(result, out)}", file=sys.stderr)
     if result.lost:
         raise typer.Exit(1)

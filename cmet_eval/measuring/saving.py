@@ -33,10 +33,14 @@ def save(result: Measured, out: Path) -> Path:
 def _record(result: Measured) -> dict[str, object]:
     against = f"the real videos of {result.target}" if result.target else "no ground truth"
     return {
-        "method": {"title": result.method, "summary": "Videos that `cmet-eval measure` read.", "role": "method"},
+        "method": {
+            "title": result.method,
+            "summary": "Videos made elsewhere, measured.",
+            "role": "method",
+        },
         "setting": {
             "title": "Measured files",
-            "summary": f"Videos against {against}, as `cmet-eval measure` read them.",
+            "summary": f"Videos against {against}, as they were measured.",
             "protocol": "",
         },
         "pairs": {"drawn": 0, "missing": [], "notes": list(result.notes)},

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from cmet_leaderboards.grid import Column
 from cmet_leaderboards.statistics import ALPHA, MIN_COVERAGE, MIN_SPEAKERS
 from cmet_leaderboards.tables import Cell, Table
+from talking_face.names import counted
 
 RULES: tuple[tuple[str, str], ...] = (
     (
@@ -117,6 +118,8 @@ def coverage(cell: Cell) -> str:
 def interval_note(table: Table) -> str:
     """A sentence that states the unit of the table's intervals: speakers or clips."""
     kinds = {cell.interval.over for row in table.rows for cell in row.cells if cell is not None and cell.interval}
+    if kinds == {"clips"} and not table.speakers:
+        return "Intervals are over clips, because the speakers are not named."
     if kinds == {"clips"}:
         return f"Intervals are over clips: they hold for these {table.speakers} speaker(s) only."
     if not kinds:
@@ -142,8 +145,8 @@ def facts(table: Table) -> str:
     return " · ".join(
         [
             pairs,
-            f"{table.speakers} speakers",
-            f"{table.seeds} seed{'s' if table.seeds != 1 else ''}",
+            *([counted(table.speakers, "speaker")] if table.speakers else []),
+            *([counted(table.seeds, "seed")] if table.seeds else []),
             f"data {table.key['dataset']} {table.key['data_digest'][:8]}",
             f"pair list {table.key['pairs_digest'][:8]}",
             f"suite {table.key['suite_version']}, {table.key['profile']} evaluators",

@@ -262,8 +262,12 @@ def _table(table: Table, index: int, gallery: Sequence[GalleryCase]) -> TableVie
         columns=[_column(column) for column in table.columns],
         rows=[_row(row, table.columns, scales) for row in table.rows],
         groups=[
-            GroupView("emotions", "By target emotion", [_breakdown(part, table) for part in table.by_emotion]),
-            GroupView("speakers", "By speaker", [_breakdown(part, table) for part in table.by_speaker]),
+            GroupView(name, title, [_breakdown(part, table) for part in parts])
+            for name, title, parts in (
+                ("emotions", "By target emotion", table.by_emotion),
+                ("speakers", "By speaker", table.by_speaker),
+            )
+            if any(part.groups for part in parts)
         ],
         confusions=[_confusion(table, one) for found in table.confusions for one in found],
         drops=_drops(table),
@@ -288,10 +292,10 @@ def _with_spaces(mapping: Mapping[str, str]) -> list[tuple[str, str]]:
 
 def _facts(table: Table) -> list[tuple[str, str]]:
     pairs = f"{table.pairs} of {table.drawn}" if table.drawn > table.pairs else str(table.pairs)
+    drawn_for = [("speakers", table.speakers), ("seeds", table.seeds)]
     return [
         ("pairs", pairs),
-        ("speakers", str(table.speakers)),
-        ("seeds", str(table.seeds)),
+        *((name, str(count)) for name, count in drawn_for if count),
         ("methods", str(len(table.rows))),
         ("data", f"{table.key['dataset']} {table.key['data_digest'][:8]}"),
     ]

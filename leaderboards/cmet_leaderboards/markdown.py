@@ -42,7 +42,7 @@ def _markdown_table(table: Table) -> list[str]:
         out += [f"Not comparable with the setting's other tables: {markdown(named_values(table.differing_keys))}.", ""]
     out += _scores(table)
     for name, parts in (("target emotion", table.by_emotion), ("speaker", table.by_speaker)):
-        for part in parts:
+        for part in filter(lambda one: one.groups, parts):
             out += [f"### {markdown(column_label(part.column))} by {name}", "", *_breakdown(part)]
     out += _drops(table)
     for confusions in table.confusions:

@@ -109,13 +109,13 @@ class Table:
     setting: SettingFacts
     pairs: int
     drawn: int  # number of pairs before a subset was selected
-    speakers: int
-    seeds: int
+    speakers: int  # 0: the speakers are not named
+    seeds: int  # 0: no pair was drawn with a seed
     missing_cells: tuple[str, ...]  # combinations of speaker and emotions that have no clip
     pair_notes: tuple[str, ...]  # other facts about how the pairs were drawn
     columns: tuple[Column, ...]
     rows: tuple[MethodRow, ...]
-    by_emotion: tuple[Breakdown, ...]  # one per column
+    by_emotion: tuple[Breakdown, ...]  # one per column; without groups if the pairs have no emotion
     by_speaker: tuple[Breakdown, ...]  # one per column
     comparisons: tuple[tuple[PairwiseComparison, ...], ...]  # by column; `first` and `second` are indices of `methods`
     transfers: tuple[EmotionTransfer, ...]  # one per column; empty if there is only one reference emotion
@@ -192,14 +192,15 @@ def _build_table(grid: Grid, records: Sequence[FileRecord], bands: Bands) -> Tab
     columns = range(len(grid.columns))
     comparisons = {c: pairwise_comparisons(grid, c, contestants, bands) for c in columns}
     cells = [_column_cells(grid, c, contestants, comparisons[c], titles) for c in columns]
+    speakers = sorted({*grid.speaker} - {""})
     emotions, references = in_order({*grid.target} - {""}), in_order({*grid.reference} - {""})
     return Table(
         key=grid.key,
         setting=next((r.setting for r in records if r.setting is not None), SettingFacts()),
         pairs=len(grid.pair_ids),
         drawn=max((r.pairs.drawn for r in records), default=0),
-        speakers=len(set(grid.speaker)),
-        seeds=len(set(grid.seed)),
+        speakers=len(speakers),
+        seeds=len({seed for seed in grid.seed if np.isfinite(seed)}),
         missing_cells=tuple(sorted({cell for r in records for cell in r.pairs.missing})),
         pair_notes=tuple(sorted({note for r in records for note in r.pairs.notes})),
         columns=grid.columns,
@@ -208,7 +209,7 @@ def _build_table(grid: Grid, records: Sequence[FileRecord], bands: Bands) -> Tab
             for m in order
         ),
         by_emotion=_breakdowns(grid, grid.target, emotions, order, titles),
-        by_speaker=_breakdowns(grid, grid.speaker, sorted(set(grid.speaker)), order, titles),
+        by_speaker=_breakdowns(grid, grid.speaker, speakers, order, titles),
         comparisons=tuple(comparisons[c] for c in columns),
         transfers=tuple(emotion_transfer(grid, c, references, emotions) for c in columns)
         if len(references) > 1
