@@ -1,4 +1,10 @@
-"""Measure videos against real videos, or videos alone: files, folders or a CSV list. No shards and no pair list."""
+"""Measure videos against real videos, or videos alone: files, folders or a CSV list. No shards and no pair list.
+
+Examples:
+    cmet-eval measure mine.mp4 real.mp4
+    cmet-eval measure mine/ real/ --metrics psnr --metrics ssim --per-clip
+    cmet-eval measure pairs.csv --length shorter --run work/mine
+"""
 
 from __future__ import annotations
 
@@ -18,7 +24,7 @@ from talking_face.logs import write_log_into
 def measure(
     pred: Annotated[Path, typer.Argument(metavar="PRED", help="a video, a folder of videos, or a .csv list")],
     target: Annotated[
-        Path | None, typer.Argument(metavar="[TARGET]", help="the real video, or the folder with the real videos")
+        Path | None, typer.Argument(metavar="TARGET", help="the real video, or the folder with the real videos")
     ] = None,
     metrics: Annotated[
         list[str] | None,
@@ -26,13 +32,20 @@ def measure(
     ] = None,
     profile: Profile = None,
     rate: Annotated[
-        RateRule | None, typer.Option("--rate", help="frames as stored (default), or the nearest ones at 25 frames/s")
+        RateRule | None,
+        typer.Option(
+            "--rate", metavar="as-is|25", help="frames as stored (default), or the nearest ones at 25 frames/s"
+        ),
     ] = None,
     size: Annotated[
-        SizeRule | None, typer.Option("--size", help="what to do with another size; default: as-is")
+        SizeRule | None,
+        typer.Option("--size", metavar="as-is|resize|face-crop", help="what to do with another size; default: as-is"),
     ] = None,
     length: Annotated[
-        LengthRule | None, typer.Option("--length", help="what to do with another length; default: exact")
+        LengthRule | None,
+        typer.Option(
+            "--length", metavar="exact|shorter|linspace", help="what to do with another length; default: exact"
+        ),
     ] = None,
     start: Annotated[
         int | None, typer.Option("--start", min=0, metavar="N", help="frame of TARGET that belongs to frame 0 of PRED")
@@ -46,7 +59,8 @@ def measure(
     revision: Annotated[str, typer.Option("--revision", metavar="TEXT", help="version of the method")] = "unversioned",
     per_clip: Annotated[bool, typer.Option("--per-clip", help="print the values of each video too")] = False,
     form: Annotated[
-        Literal["table", "json", "csv", "markdown", "latex"], typer.Option("--format", help="form of the output")
+        Literal["table", "json", "csv", "markdown", "latex"],
+        typer.Option("--format", metavar="NAME", help="form of the output: table, json, csv, markdown or latex"),
     ] = "table",
     out: Annotated[
         Path | None,

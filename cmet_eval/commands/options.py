@@ -87,7 +87,7 @@ OwnMetrics = Annotated[
 Profile = Annotated[
     Literal["embedded", "paper"] | None,
     typer.Option(
-        "--profile", metavar="NAME", help="all metrics of an evaluator profile: embedded or paper; not with --metrics"
+        "--profile", metavar="embedded|paper", help="all metrics of that evaluator profile; not with --metrics"
     ),
 ]
 MethodFolders = Annotated[

@@ -54,7 +54,7 @@ def study(
     ] = None,
     design: Annotated[
         Literal["rating", "pairwise"],
-        typer.Option(metavar="NAME", help="make: rating (1 to 5) or pairwise (which of two)"),
+        typer.Option(metavar="rating|pairwise", help="make: 1 to 5, or which of two"),
     ] = "rating",
     raters: Annotated[int, typer.Option(min=1, max=10_000, metavar="N", help="make: their numbers are 1 to this")] = 30,
     per_rater: Annotated[

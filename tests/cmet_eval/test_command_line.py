@@ -110,6 +110,7 @@ def command_with_out(name: str, shards: Path, empty: Path, out: Path) -> list[st
         "report": ["--run", empty, "--out", out],
         "study": ["--run", empty, "--out", out],
         "inspect": [out],
+        "measure": [empty, "--out", out],
         "score": ["--videos", empty, "--pairs", "p", "--data", shards, "--method-name", "m", "--out", out],
         "compare": ["a", "b", "--run", empty, "--out", out],
     }

@@ -16,7 +16,7 @@ from cmet_eval.cli import COMMANDS, build
 from cmet_eval.help_pages import options_in
 
 # Words for values that a help page may use. Types of Python, such as <str> or <int range>, are not among them.
-VALUES = re.compile(r"[A-Z]+(=[A-Z]+)?")
+VALUES = re.compile(r"[A-Z]+(=[A-Z]+)?|[a-z0-9-]+(\|[a-z0-9-]+)+")
 
 
 def page(*words: str) -> str:
