@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -177,17 +177,26 @@ def _from_csv(path: Path, audio: Path | None) -> Cases:
         hint = did_you_mean(unknown[0], COLUMNS)
         raise UserError(f"{where} has a column {printable(unknown[0])[:40]!r}{hint}; known: {', '.join(COLUMNS)}")
     cases = []
+    common = _common_folder([Path(row.cells["pred"].strip()) for row in rows])
     for row in rows:
         cells = {name: text.strip() for name, text in row.cells.items()}
         line = f"{where}, line {row.line}"
         if not cells["pred"]:
             raise UserError(f"{line}: the cell pred is empty")
-        cases.append(_of_row(cells, path.parent, line, audio))
+        cases.append(_of_row(cells, path.parent, Path(cells["pred"]).relative_to(common), line, audio))
     name = _label(path)
     return Cases(name, name if any(case.target for case in cases) else "", tuple(_unique(cases)))
 
 
-def _of_row(cells: Mapping[str, str], folder: Path, line: str, audio: Path | None) -> Case:
+def _common_folder(paths: Sequence[Path]) -> Path:
+    """The folder that contains all these paths. Methods in different folders then have equal ids."""
+    absolute = {path.is_absolute() for path in paths}
+    return Path(os.path.commonpath([path.parent for path in paths])) if len(absolute) == 1 else Path()
+
+
+def _of_row(cells: Mapping[str, str], folder: Path, stem: Path, line: str, audio: Path | None) -> Case:
+    """The case of one row. `stem`: path of the video, from which the id is made."""
+
     def file(column: str) -> Path | None:
         return folder / cells[column] if cells.get(column) else None
 
@@ -201,8 +210,6 @@ def _of_row(cells: Mapping[str, str], folder: Path, line: str, audio: Path | Non
             check_name(speaker)
         except ValueError as error:
             raise UserError(f"{line}: speaker: {error}") from None
-    given = Path(cells["pred"])
-    stem = Path(given.name) if given.is_absolute() or ".." in given.parts else given
     pred = file("pred")
     missing = next((path for path in (pred, file("target"), file("reference")) if path and not path.is_file()), None)
     lost = ClipError(Reason.MISSING_FILE, f"{line}: no file {printable(str(missing))}") if missing else None
