@@ -64,6 +64,23 @@ GROUPS: dict[str, dict[str, str]] = {
     },
 }
 COMMANDS: dict[str, str] = {name: line for group in GROUPS.values() for name, line in group.items()}
+# Name of a command -> the extras that it needs; see `talking_face.packages`. Other commands need only the core.
+NEEDS: dict[str, tuple[str, ...]] = {
+    "score": ("pipelines",),
+    "demo": ("boards", "pipelines", "weights", "reference"),
+    "run": ("pipelines",),
+    "pairs": ("pipelines",),
+    "synth": ("pipelines",),
+    "preprocess": ("pipelines",),
+    "inspect": ("pipelines",),
+    "train": ("reference", "pipelines"),
+    "leaderboard": ("boards",),
+    "compare": ("boards",),
+    "report": ("boards",),
+    "verify": ("pipelines",),
+    "study": ("boards",),
+    "calibrate": ("boards",),
+}
 COMPLETION = "_CMET_EVAL_COMPLETE"  # set by the shell that asks for completions
 
 
@@ -74,6 +91,7 @@ def build(wanted: str | None) -> typer.Typer:
     import typer
 
     from cmet_eval.help_pages import NAMES, Command, Group, about, help_and_examples
+    from talking_face.packages import need_extras
 
     app = typer.Typer(
         cls=Group,
@@ -89,6 +107,7 @@ def build(wanted: str | None) -> typer.Typer:
         for name, line in commands.items():
             function, text, examples = _other, line, ""
             if name == wanted:
+                need_extras(f"cmet-eval {name}", *NEEDS.get(name, ()))
                 module = importlib.import_module(f"cmet_eval.commands.{name}")
                 function, (text, examples) = getattr(module, name), help_and_examples(module.__doc__ or "")
             app.command(

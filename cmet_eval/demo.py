@@ -115,7 +115,7 @@ def train_evaluators(folder: Path, quiet: bool = False) -> str:
             return f"trained before: {', '.join(evaluator.tag for evaluator in found)}"
     except (trained_evaluators.MissingWeights, UserError):
         pass  # train, because the evaluators are absent or were written by an earlier version
-    require("torch", "training", "'cmet-eval[reference]'")
+    require("torch", "training", "reference")
     from cmet_reference.evaluators import train
 
     cards = train.train_evaluators(shards, quiet=quiet)
@@ -135,7 +135,7 @@ def train_checkpoints(folder: Path, methods: Iterable[str], quiet: bool = False)
     wanted = list(dict.fromkeys(stage for method in methods for stage in STAGES.get(method, ())))
     if not wanted:
         return ""
-    require("torch", "training", "'cmet-eval[reference]'")
+    require("torch", "training", "reference")
     from cmet_pipelines.shards import ShardSet
     from cmet_reference.training import checkpoints, config
     from cmet_reference.training.models import PACKAGES, train_model

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from cmet_eval.help_pages import WRONG_USE, wrong_use
 from talking_face.names import printable
+from talking_face.packages import how_to_install, is_of_an_extra
 from talking_face.reasons import ClipError, NoSpace, UserError
 
 # Errors of a path that the user gave: wrong use, exit status 2.
@@ -36,6 +37,8 @@ def failure_of(error: Exception) -> Failure:
         return Failure(f"{one_line(error.detail)} ({error.reason.value})", 1)
     if isinstance(error, OSError):
         return _of_the_system(error)
+    if isinstance(error, ModuleNotFoundError) and error.name and is_of_an_extra(error.name):
+        return Failure(f"this needs {error.name}; run `{how_to_install(error.name)}`", 2)
     if isinstance(error, ImportError):
         return Failure(f"a package cannot be imported: {one_line(error)}", 1, unexpected=True)
     if isinstance(error, MemoryError):

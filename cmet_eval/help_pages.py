@@ -16,6 +16,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from talking_face.names import did_you_mean, printable
+from talking_face.packages import suite_version
 
 Typer = Any  # an object of a class that typer does not name publicly: a parameter, a context, a formatter
 NAMES = {"help_option_names": ["-h", "--help"]}  # settings of every command
@@ -88,9 +89,7 @@ def about(
 ) -> None:
     """What `cmet-eval` does without a command: it prints its help, or the version."""
     if version:
-        from importlib.metadata import version as installed
-
-        print(installed("cmet-eval"))
+        print(suite_version())
         raise typer.Exit()
     if ctx.invoked_subcommand is None:
         print(ctx.get_help())

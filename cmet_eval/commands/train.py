@@ -101,7 +101,7 @@ def train(
         # Do this before numpy starts threads, because the number of threads changes the sums in closed-form fits.
         limit_threads(threads or 1)
     for package in ("torch", "safetensors"):
-        require(package, "training", "'cmet-eval[reference]'")
+        require(package, "training", "reference")
     if what is What.EVALUATORS:
         if list(folders) != [MAIN]:
             raise UserError("the evaluators are trained on one shard set: --data OUT, without a name")

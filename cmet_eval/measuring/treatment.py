@@ -20,8 +20,8 @@ from talking_face.faces.crop import ENLARGE, crop_picture, stable_box
 from talking_face.faces.track import track_face
 from talking_face.media import AUDIO_RATE, LIMITS, ArrayPicture, Limits, Sound, read_sound, read_video
 from talking_face.media.sound import is_nearly_silent, level
+from talking_face.pretrained.face_landmarker import landmarker_tag
 from talking_face.pretrained.model_files import ModelFiles
-from talking_face.pretrained.store import registered_hash
 from talking_face.reasons import ClipError, Reason
 from talking_face.signature import Signature
 
@@ -60,7 +60,7 @@ class Treatment:
 
         Rules that change only the comparison with a ground truth are left out for a metric without ground truth.
         """
-        crop = f"face-box-{ENLARGE:g}-{FACE_CROP_PX}@{registered_hash('face_landmarker')[:8]}"
+        crop = f"face-box-{ENLARGE:g}-{FACE_CROP_PX}@{landmarker_tag()}"
         size = {"as-is": "as-is", "resize": "to-target-area-cubic", "face-crop": crop}[self.size]
         rate: Settings = {"rate": {"as-is": "as-is", "25": "25-nearest"}[self.rate]}
         if metric.needs_target:

@@ -8,7 +8,9 @@ from pathlib import Path
 
 from cmet_eval.protocol.setting import Setting
 from cmet_metrics.base import Metric
+from cmet_metrics.record import packages_of
 from cmet_metrics.registry import DEFAULT_METRICS, Profile, common_profile, get_metric, in_profile
+from talking_face.packages import need_packages
 from talking_face.pretrained.model_files import ModelFiles
 from talking_face.pretrained.trained_evaluators import with_hashes
 from talking_face.reasons import UserError
@@ -66,9 +68,16 @@ class Scoring:
         )
 
     def _wanted(self, files: ModelFiles) -> list[Metric]:
-        """The metrics that the user named, without repetitions; see `metrics` for the case without names."""
+        """The metrics that the user named, without repetitions; see `metrics` for the case without names.
+
+        Raises UserError if a named metric needs a package that is not installed. Without names, the rows of such a
+        metric get a reason.
+        """
         default = in_profile(self.profile) if self.profile else DEFAULT_METRICS
-        return list(dict.fromkeys(get_metric(name, files) for name in self.metrics or default))
+        wanted = list(dict.fromkeys(get_metric(name, files) for name in self.metrics or default))
+        for metric in wanted if self.metrics else ():
+            need_packages(metric.key, packages_of(metric))
+        return wanted
 
     def common_profile(self, metrics: Sequence[Metric]) -> Profile:
         """The profile that all these metrics belong to. Raises UserError if the metrics have no common profile."""

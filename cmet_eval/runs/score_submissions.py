@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 from cmet_eval.measuring.score_records import VideoScores, usable_scores
@@ -33,6 +32,7 @@ from talking_face.execution.options import RunOptions
 from talking_face.execution.workers import Task, TaskResult, run_tasks
 from talking_face.files import sha256_of
 from talking_face.names import storable
+from talking_face.packages import suite_version
 from talking_face.pretrained.model_files import ModelFiles
 from talking_face.progress import Progress
 from talking_face.reasons import ClipError, Reason
@@ -78,7 +78,7 @@ def score_submissions(
         files: the model files that the metrics use.
         out: the run's folder. Scores are written to `out`/scores, result rows to `out`/results.
     """
-    suite = version("cmet-eval")
+    suite = suite_version()
     work = _find_work(submissions, metrics, shards, out / "scores", suite, options.deadline_s)
     with Progress(len(work.jobs), unit="videos", label="score", quiet=options.quiet) as progress:
         failed = _score_jobs(work.jobs, (str(shards.folder), files), options, progress)

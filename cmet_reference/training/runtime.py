@@ -38,7 +38,7 @@ def make_accelerator(device: str, precision: str) -> Accelerator:
         UserError: Accelerate is not installed; the device is absent; the precision is unknown or needs a GPU.
     """
     for package in ("torch", "accelerate"):
-        require(package, "training", "'cmet-eval[reference]'")
+        require(package, "training", "reference")
     import torch
     from accelerate import Accelerator, DistributedDataParallelKwargs
     from accelerate.state import AcceleratorState

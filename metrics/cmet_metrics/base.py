@@ -17,6 +17,7 @@ from typing import TypeVar, cast
 import numpy as np
 
 from cmet_metrics.record import DEFAULT_FILES, MetricRecord, Profile, Variant
+from talking_face.packages import how_to_install, is_of_an_extra
 from talking_face.pretrained import trained_evaluators
 from talking_face.pretrained.model_files import ModelFiles
 from talking_face.pretrained.store import MissingWeights
@@ -168,8 +169,9 @@ class Metric(MetricRecord):
 
         Returns:
             a score with a value or with a reason; `check_pair` and the metric's class list the reasons. If a model
-            file is missing, the score has the reason `missing-weights`, and no error is raised, so that other metrics
-            can still be computed. If the metric needs a target and `target` is None, the reason is `no-ground-truth`.
+            file or the package that runs it is missing, the score has the reason `missing-weights`, and no error is
+            raised, so that other metrics can still be computed. If the metric needs a target and `target` is None, the
+            reason is `no-ground-truth`.
         """
         try:
             if not self.needs_target:
@@ -184,6 +186,11 @@ class Metric(MetricRecord):
             return Score.missing(error.reason, error.detail)
         except MissingWeights as error:
             return Score.missing(Reason.MISSING_WEIGHTS, str(error))
+        except ModuleNotFoundError as error:
+            if error.name is None or not is_of_an_extra(error.name):
+                raise
+            how = f"{self.key} needs {error.name}; run `{how_to_install(error.name)}`"
+            return Score.missing(Reason.MISSING_WEIGHTS, how)
 
     def aggregate(self, scores: Iterable[Score], expected: int | None = None) -> Aggregate:
         """The mean over clips, with coverage.

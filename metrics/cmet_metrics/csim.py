@@ -23,6 +23,7 @@ from cmet_metrics.landmarks import mediapipe_landmarks
 from talking_face.faces.align import align_mode, cut, transforms
 from talking_face.media.picture import ArrayPicture
 from talking_face.pretrained import arcface, dlib_models
+from talking_face.pretrained.face_landmarker import landmarker_tag
 from talking_face.pretrained.model_files import ModelFiles
 from talking_face.pretrained.store import weight_tag
 from talking_face.reasons import ClipError, Reason
@@ -101,7 +102,7 @@ class ArcFaceAligned(Embedding):
         return {
             "net": f"arcface-w600k-r50@{weight_tag(arcface.R50, files)}",
             "align": "arcface-112",
-            "points": f"mediapipe478-5@{weight_tag('face_landmarker', files)}",
+            "points": f"mediapipe478-5@{landmarker_tag()}",
             "colour": "rgb",
         }
 

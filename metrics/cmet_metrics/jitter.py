@@ -105,7 +105,7 @@ class Jitter(Metric):
         return frozenset(still if self.measure == "output" else ())
 
     def settings(self) -> Settings:
-        rigid = {"points": points_id(self.files), "part": "eye-corners-nose", "difference": "second"}
+        rigid = {"points": points_id(), "part": "eye-corners-nose", "difference": "second"}
         return {**rigid, "scale": "100-per-eye-distance", "min-valid": MIN_VALID, "agg": "video-mean"}
 
     def compute(self, pred: Sample, target: Sample) -> Score:

@@ -8,8 +8,8 @@ import numpy as np
 
 from cmet_metrics.base import Sample, need_uint8
 from talking_face.faces.points68 import to_68
+from talking_face.pretrained.face_landmarker import landmarker_tag
 from talking_face.pretrained.model_files import ModelFiles
-from talking_face.pretrained.store import weight_hash
 from talking_face.reasons import ClipError, Reason
 
 # The six points around each eye among the 68 points. Their mean is the centre of the eye.
@@ -41,9 +41,9 @@ def mediapipe_blendshapes(sample: Sample, files: ModelFiles) -> np.ndarray:
     return _mesh(sample, files)[1]
 
 
-def points_id(files: ModelFiles) -> str:
+def points_id() -> str:
     """The name of MediaPipe's points in signatures."""
-    return f"mediapipe478-68@{weight_hash('face_landmarker', files)[:8]}"
+    return f"mediapipe478-68@{landmarker_tag()}"
 
 
 def give_mesh(sample: Sample, mesh: Mesh) -> None:

@@ -119,7 +119,7 @@ class LipEnergy(SyncMetric):
     def settings(self) -> Settings:
         return {
             **({"value": "absolute"} if self.measure == "offset" else {}),
-            "points": points_id(self.files),
+            "points": points_id(),
             "mouth": "inner-lips",
             "sound": f"mel-10-linear@{map_tag()}",
             "audio": "driving",

@@ -276,7 +276,7 @@ class Lmd(Metric):
             return f"dlib68@{weight_hash('dlib_68', self.files)[:8]}"
         if self.points == "fan":
             return f"fan4-68@{weight_tag('fan_2d_4', self.files)}"
-        return points_id(self.files)
+        return points_id()
 
     @property
     def _count(self) -> int:

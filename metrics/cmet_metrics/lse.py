@@ -18,6 +18,7 @@ from cmet_metrics.landmarks import points_id
 from cmet_metrics.sync import SyncMetric
 from cmet_metrics.syncnet_crops import MIN_TRACK, LipCrops, corpus_mouths, from_landmarks, from_track, whole_frame
 from talking_face.pretrained import evaluator_networks, trained_evaluators
+from talking_face.pretrained.face_landmarker import landmarker_tag
 from talking_face.pretrained.model_files import ModelFiles
 from talking_face.pretrained.store import weight_hash
 from talking_face.pretrained.syncnet import syncnet, syncnet_tag
@@ -243,7 +244,8 @@ class Lse(SyncMetric):
         detector = {}
         if self.crop in _DETECTORS:
             name, weight = _DETECTORS[self.crop]
-            detector = {"detector": f"{name}@{weight_hash(weight, self.files)[:8]}"}
+            tag = landmarker_tag() if weight == "face_landmarker" else weight_hash(weight, self.files)[:8]
+            detector = {"detector": f"{name}@{tag}"}
         return {
             **({"value": "absolute"} if self.measure == "offset" else {}),
             "network": self.network_tag(),
@@ -255,7 +257,7 @@ class Lse(SyncMetric):
             "vshift": VSHIFT,
             "min-heard": MIN_HEARD,
             "agg": "video-mean",
-            **({"points": points_id(self.files)} if self.crop == "mouth" else {}),
+            **({"points": points_id()} if self.crop == "mouth" else {}),
         }
 
     def compute(self, pred: Sample, target: Sample) -> Score:

@@ -164,7 +164,7 @@ class Psnr(FrameByFrame):
         if self.region == "lower-half":
             region = {"region": "rows-from-half"}
         if self.region == "mouth":
-            points = points_id(self.files)
+            points = points_id()
             region = {"region": f"mouth-{MOUTH_SIDE:g}-eyes", "points": points, "min-valid": MIN_VALID}
         identical, mean = ("pooled", "pooled-mse") if self.pooled else ("left-out", "video-mean")
         return {**super().settings(), "identical": identical, **region, "agg": mean}

@@ -15,6 +15,7 @@ from typing import ClassVar, Literal, Union, get_args, get_origin, get_type_hint
 
 from talking_face.names import did_you_mean
 from talking_face.pretrained.model_files import ModelFiles
+from talking_face.pretrained.store import registry
 from talking_face.pretrained.trained_evaluators import Kind
 from talking_face.reasons import UserError
 
@@ -233,6 +234,12 @@ class MetricRecord(ABC):
             return sum(mine[name] != value for name, value in arguments_of(cls, key).items())
 
         return min(same_name, key=different)
+
+
+def packages_of(metric: MetricRecord) -> tuple[str, ...]:
+    """Import names of the packages that the metric's networks need and that are not in the core installation."""
+    of_weights = [package for name in metric.weights if name in registry() for package in registry()[name].packages]
+    return tuple(dict.fromkeys([*of_weights, *(("torch", "safetensors") if metric.evaluator else ())]))
 
 
 def cost_of(metric: MetricRecord) -> Cost:

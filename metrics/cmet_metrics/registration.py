@@ -110,7 +110,7 @@ class Registration(Metric):
         return frozenset(still if self.measure == "shift" else still | {"move"})
 
     def settings(self) -> Settings:
-        rigid = {"points": points_id(self.files), "part": "eye-corners-nose", "fit": "similarity"}
+        rigid = {"points": points_id(), "part": "eye-corners-nose", "fit": "similarity"}
         return {**rigid, "frames": self.frames, "min-valid": MIN_VALID, "agg": "video-mean"}
 
     def compute(self, pred: Sample, target: Sample) -> Score:

@@ -14,6 +14,7 @@ from cmet_pipelines.frames_codec import DEFAULT_CODEC, get_codec
 from cmet_pipelines.readers.base import ReaderOptions
 from talking_face.faces.align import ALIGN_MODES, WHOLE, align_mode
 from talking_face.faces.crop import ENLARGE
+from talking_face.pretrained.face_landmarker import landmarker_tag, mediapipe_suffix
 from talking_face.pretrained.store import registered_hash
 from talking_face.signature import Signature
 
@@ -105,7 +106,7 @@ class ProcessingSettings(BaseModel):
         values["clips"] = self.clips and lists.identity(self.clips)
         if align_mode(self.align).points == "dlib68":
             values["dlib_68"] = registered_hash("dlib_68")
-        own = {"version": VERSION, "face_landmarker": registered_hash("face_landmarker")}
+        own = {"version": VERSION, "face_landmarker": registered_hash("face_landmarker") + mediapipe_suffix()}
         return {**values, **own, "dataset": dataset}
 
     def signature(self) -> Signature:
@@ -116,7 +117,7 @@ class ProcessingSettings(BaseModel):
                 "fps": f"{self.fps:g}",
                 "crop": self._crop_token(),
                 "codec": self.codec,
-                "points": f"mp478@{registered_hash('face_landmarker')[:8]}",
+                "points": f"mp478@{landmarker_tag()}",
                 "audio": "16000-mono" + ("" if self.require_audio else "-optional"),
                 "faces": f"{self.min_valid_fraction:g}",
                 "frames": f"{self.min_frames}-{self.max_seconds:g}s",

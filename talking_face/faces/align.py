@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from talking_face.faces import eat
 from talking_face.faces.crop import CropBox, crop_picture, invert, stable_box
@@ -226,15 +227,15 @@ def _place_ip_lap(points: np.ndarray, valid: np.ndarray, picture: tuple[int, int
 
 
 def _place_syncnet(points: np.ndarray, valid: np.ndarray, _p: tuple[int, int], size: int, _e: float) -> np.ndarray:
-    from scipy.signal import medfilt
-
     p = _bridged(points[..., :2], valid)
     low, high = p.min(axis=1), p.max(axis=1)
     half, centre = (high - low).max(axis=1) / 2, (low + high) / 2
     track = np.stack([half, centre[:, 0], centre[:, 1]])
-    # medfilt adds zeros at both ends. In a clip of fewer than seven frames, the median would be one of the added zeros.
+    # As in `scipy.signal.medfilt`, zeros are added at both ends. In a clip of fewer than seven frames, the median would
+    # be one of the added zeros.
     if len(p) > _SYNCNET_MEDIAN // 2:
-        bs, mx, my = (medfilt(row, _SYNCNET_MEDIAN) for row in track)
+        padded = np.pad(track, ((0, 0), (_SYNCNET_MEDIAN // 2,) * 2))
+        bs, mx, my = np.median(sliding_window_view(padded, _SYNCNET_MEDIAN, axis=1), axis=2)
     else:
         bs, mx, my = (np.full(len(p), np.median(row)) for row in track)
     wide, cs = bs * (1 + _SYNCNET_SCALE), _SYNCNET_SCALE

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
-from math import gcd
 
 import av
 import numpy as np
@@ -30,6 +29,7 @@ from talking_face.media.container import (
 from talking_face.media.frames import Decoder, check_length, last_frame_length, too_long
 from talking_face.media.limits import LIMITS, Limits
 from talking_face.media.picture import Picture, Scaler, picture_of
+from talking_face.media.resampling import resample
 from talking_face.media.sound import Mono, decode_mono
 from talking_face.media.source import Source, as_source
 from talking_face.reasons import ClipError, Reason
@@ -315,10 +315,6 @@ def read_sound(
     Raises:
         ClipError: no-audio, too-long, decode-error, or a reason of `open_source`.
     """
-    # scipy is imported inside the function, because the import takes 40 ms and callers that read only pictures do not
-    # need scipy.
-    from scipy.signal import resample_poly
-
     name = str(as_source(source))
     with open_container(source, limits) as container:
         stream = sound_track(container)
@@ -336,10 +332,7 @@ def read_sound(
     if (channel := mono.better_channel()) is not None:
         notes.append(f"channels-cancel-out-channel-{channel + 1}-used")
         mono = _decode_again(source, name, Fraction(start), limits, channel)
-    samples = mono.samples
-    if mono.rate != rate:
-        common = gcd(rate, mono.rate)
-        samples = resample_poly(samples, rate // common, mono.rate // common).astype(np.float32)
+    samples = resample(mono.samples, mono.rate, rate)
     return Sound(np.clip(np.rint(samples * 32768.0), -32768, 32767).astype(np.int16), tuple(notes))
 
 

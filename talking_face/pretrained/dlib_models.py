@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from talking_face.packages import require
 from talking_face.pretrained.model_files import ModelFiles
-from talking_face.pretrained.store import WeightFile, weight_file
+from talking_face.pretrained.store import MissingWeights, WeightFile, weight_file
 
 
 class Box(NamedTuple):
@@ -30,25 +31,24 @@ class Box(NamedTuple):
 
 
 @cache
-def _dlib() -> Any:
-    import dlib
-
-    return dlib
+def load_dlib() -> Any:
+    """The module dlib. Raises MissingWeights if it is not installed."""
+    return require("dlib", "dlib's face detection", kind=MissingWeights)
 
 
 @cache
 def _detector() -> Any:
-    return _dlib().get_frontal_face_detector()
+    return load_dlib().get_frontal_face_detector()
 
 
 @cache
 def _predictor(file: WeightFile) -> Any:
-    return _dlib().shape_predictor(str(file.path))
+    return load_dlib().shape_predictor(str(file.path))
 
 
 @cache
 def _resnet(file: WeightFile) -> Any:
-    return _dlib().face_recognition_model_v1(str(file.path))
+    return load_dlib().face_recognition_model_v1(str(file.path))
 
 
 def detect_faces_hog(image: np.ndarray, upsample: int = 0, threshold: float = 0.0) -> list[Box]:
@@ -89,5 +89,5 @@ def face_embedding(image: np.ndarray, box: Box, files: ModelFiles) -> np.ndarray
 
 
 def _shape(image: np.ndarray, box: Box, files: ModelFiles) -> Any:
-    rectangle = _dlib().rectangle(*(int(v) for v in box[:4]))
+    rectangle = load_dlib().rectangle(*(int(v) for v in box[:4]))
     return _predictor(weight_file("dlib_68", files))(np.ascontiguousarray(image), rectangle)

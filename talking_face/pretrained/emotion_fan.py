@@ -19,6 +19,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from talking_face.pretrained.dlib_models import load_dlib
 from talking_face.pretrained.model_files import ModelFiles
 from talking_face.pretrained.store import WeightFile, weight_file
 from talking_face.pretrained.torch_nets import inference, load_network
@@ -44,8 +45,6 @@ def face_chip(frame_rgb: np.ndarray, files: ModelFiles) -> np.ndarray | None:
     Both detectors enlarge their picture to twice its size. The chip is cropped from the picture in which the face was
     found. As in the source, `clahe_colour` and `equalised` swap red and blue.
     """
-    import dlib
-
     image = np.ascontiguousarray(frame_rgb)
     found = _hog()(image, 1)
     for change in (lambda x: x, stretched, clahe_colour, equalised):
@@ -56,7 +55,7 @@ def face_chip(frame_rgb: np.ndarray, files: ModelFiles) -> np.ndarray | None:
     if not len(found):
         return None
     points = _five(weight_file("dlib_5", files))(image, found[0])
-    return np.asarray(dlib.get_face_chip(image, points, size=_CHIP, padding=_PADDING))
+    return np.asarray(load_dlib().get_face_chip(image, points, size=_CHIP, padding=_PADDING))
 
 
 def stretched(image: np.ndarray) -> np.ndarray:
@@ -91,23 +90,17 @@ def _by_luma(image: np.ndarray, change: Any) -> np.ndarray:
 
 @cache
 def _hog() -> Any:
-    import dlib
-
-    return dlib.get_frontal_face_detector()
+    return load_dlib().get_frontal_face_detector()
 
 
 @cache
 def _cnn(file: WeightFile) -> Any:
-    import dlib
-
-    return dlib.cnn_face_detection_model_v1(str(file.path))
+    return load_dlib().cnn_face_detection_model_v1(str(file.path))
 
 
 @cache
 def _five(file: WeightFile) -> Any:
-    import dlib
-
-    return dlib.shape_predictor(str(file.path))
+    return load_dlib().shape_predictor(str(file.path))
 
 
 # -- networks ----------------------------------------------------------------------------------------------------------

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from talking_face.packages import require
 from talking_face.pretrained.dlib_models import Box
 from talking_face.pretrained.model_files import ModelFiles
-from talking_face.pretrained.store import WeightFile, weight_file
+from talking_face.pretrained.store import MissingWeights, WeightFile, weight_file
 from talking_face.pretrained.syncnet import load_state
 from talking_face.pretrained.torch_nets import device, inference
 
@@ -30,9 +31,8 @@ def detect_faces_s3fd(frame: np.ndarray, files: ModelFiles) -> list[Box]:
 
 @cache
 def _detector(file: WeightFile) -> Any:
-    from syncnet_python.detectors.s3fd import S3FD
-    from syncnet_python.detectors.s3fd.nets import S3FDNet
-
-    net = S3FDNet(device=device())
+    s3fd = require("syncnet_python.detectors.s3fd", file.path.name, kind=MissingWeights)
+    nets = require("syncnet_python.detectors.s3fd.nets", file.path.name, kind=MissingWeights)
+    net = nets.S3FDNet(device=device())
     net.load_state_dict(load_state(file.path))
-    return S3FD(net, device=device())
+    return s3fd.S3FD(net, device=device())

