@@ -9,6 +9,7 @@ of parts of the data can be merged, and the result does not depend on how the da
 from __future__ import annotations
 
 import math
+import numbers
 from abc import abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from typing import TypeVar, cast
 
 import numpy as np
 
+from cmet_metrics.pictures import check_frames, check_levels, plain
 from cmet_metrics.record import DEFAULT_FILES, MetricRecord, Profile, Variant
 from talking_face.packages import how_to_install, is_of_an_extra
 from talking_face.pretrained import trained_evaluators
@@ -82,18 +84,36 @@ class Sample:
     To compute the landmarks of a target only once, use the same target sample for all methods of a pair.
     """
 
-    frames: np.ndarray  # (T, H, W, 3) RGB; uint8, or float with values from 0 to 255
+    frames: np.ndarray  # (T, H, W, 3) RGB; uint8, or float with values from 0 to 255; stored C-contiguous
     fps: float = 25.0
     audio: np.ndarray | None = None  # (N,) int16 mono, 16 kHz, sample 0 at the first frame
     name: str = "clip"  # the name of the clip in messages
     labels: Labels = Labels()
     reference: Sample | None = None  # the reference frames, for metrics with needs_reference
+    dark: bool = False  # True states that float frames are in 0..255 although their largest value is below 4
     _cache: dict[Hashable, tuple[object, ClipError | None]] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        f = self.frames
-        if f.ndim != 4 or f.shape[-1] != 3 or not (f.dtype == np.uint8 or np.issubdtype(f.dtype, np.floating)):
-            raise ValueError(f"{self.name}: frames must be (T, H, W, 3) uint8 or float, got {f.shape} {f.dtype}")
+        """Raises TypeError or ValueError for frames, a rate or sound of another form; the message says what to write.
+
+        Float frames are refused if their range is not clear: below 0, above 255, or all below 4 (as 0..1 is) unless
+        `dark` is True. `cmet_metrics.arrays.as_sample` converts other arrays.
+        """
+        check_frames(self.frames, self.name)
+        check_levels(self.frames, self.name, self.dark)
+        check_rate(self.fps, self.name)
+        if self.audio is not None:
+            check_audio(self.audio, self.name)
+        # OpenCV and MediaPipe do not read every stride, byte order and dtype.
+        frames = np.ascontiguousarray(plain(self.frames))
+        object.__setattr__(self, "frames", frames.astype(frames.dtype.newbyteorder("="), copy=False))
+
+    @property
+    def pictures(self) -> np.ndarray:
+        """(T, H, W, 3) uint8: the frames for networks and landmarks. Floats are rounded, as in a PNG file."""
+        if self.frames.dtype == np.uint8:
+            return self.frames
+        return self.cached("pictures", lambda s: np.clip(np.rint(s.frames), 0, 255).astype(np.uint8))
 
     def cached(self, key: Hashable, function: Callable[[Sample], T]) -> T:
         """The result of `function(self)`, computed once per key. A ClipError is stored, too, and raised again later."""
@@ -302,7 +322,17 @@ def check_same_size(pred: Sample, target: Sample, at_least: int = 1) -> None:
         raise ClipError(Reason.SIZE_MISMATCH, f"{pred.name} is {a[1]}x{a[0]}; at least {at_least}x{at_least} needed")
 
 
-def need_uint8(sample: Sample, who: str) -> None:
-    """Raises ValueError unless the frames are uint8. In the message, `who` is the name of the metrics."""
-    if sample.frames.dtype != np.uint8:
-        raise ValueError(f"{sample.name}: {who} need uint8 frames, got {sample.frames.dtype}")
+def check_rate(fps: float, name: str) -> None:
+    """Raises ValueError unless `fps` is a positive number of frames/s."""
+    if isinstance(fps, bool) or not isinstance(fps, numbers.Real) or not math.isfinite(fps) or fps <= 0:
+        raise ValueError(f"{name}: fps must be the frames/s of the clip, for example fps=25, got {fps!r}")
+
+
+def check_audio(audio: np.ndarray, name: str) -> None:
+    """Raises ValueError unless `audio` is (N,) int16."""
+    if not isinstance(audio, np.ndarray) or audio.ndim != 1 or audio.dtype != np.int16:
+        found = f"{audio.shape} {audio.dtype}" if isinstance(audio, np.ndarray) else type(audio).__name__
+        raise ValueError(
+            f"{name}: audio must be (N,) int16, mono, 16 kHz, got {found}; as_audio(audio, rate=..., "
+            "value_range=(-1, 1)) converts it"
+        )

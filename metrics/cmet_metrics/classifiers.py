@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from cmet_metrics.base import Profile, Sample, Settings, need_uint8
+from cmet_metrics.base import Profile, Sample, Settings
 from cmet_metrics.landmarks import mediapipe_blendshapes, mediapipe_landmarks, need_faces, points_id
 from talking_face.emotions import EMOTIONS, from_classifier
 from talking_face.pretrained import deepface_emotion, emotion_fan, evaluator_networks, fer, trained_evaluators
@@ -86,7 +86,7 @@ class DeepFace(Classifier):
         return {**net, "detector": detector, "align": "eyes", "face": "first", "colour": "bgr"}
 
     def classify(self, sample: Sample, files: ModelFiles) -> np.ndarray:
-        return deepface_emotion.emotions(_uint8(sample), self.detector, files=files)
+        return deepface_emotion.emotions(sample.pictures, self.detector, files=files)
 
 
 class Fer(Classifier):
@@ -115,7 +115,7 @@ class Fer(Classifier):
         valid = np.isfinite(points).all(axis=(1, 2))
         out = np.full((len(points), len(fer.LABELS)), np.nan, np.float32)
         crops = []
-        for frame, p in zip(_uint8(sample)[valid], points[valid], strict=True):
+        for frame, p in zip(sample.pictures[valid], points[valid], strict=True):
             (left, top), (right, bottom) = np.floor(p.min(axis=0)), np.ceil(p.max(axis=0))
             crops.append(fer.face_crop(frame, (int(left), int(top), int(right - left), int(bottom - top))))
         if crops:
@@ -154,7 +154,7 @@ class EmotionFan(Classifier):
 
     def classify(self, sample: Sample, files: ModelFiles) -> np.ndarray:
         emotion_fan.check(self.network, files)  # check the weights first, because finding the faces takes seconds
-        frames = _uint8(sample)
+        frames = sample.pictures
         if self.frames is not None:
             frames = frames[np.linspace(0, len(frames) - 1, self.frames).astype(int)]
         chips = [chip for frame in frames if (chip := emotion_fan.face_chip(frame, files)) is not None]
@@ -195,17 +195,12 @@ class TrainedOnCorpus(Classifier):
         net = trained_evaluators.load_emotion(files)
         blendshapes, points = mediapipe_blendshapes(sample, files), mediapipe_landmarks(sample, files)
         need_faces(sample.name, np.isfinite(blendshapes).all(axis=1), MIN_VALID)
-        faces = evaluator_networks.face_crops(sample.frames, points)
+        faces = evaluator_networks.face_crops(sample.pictures, points)
         return net.probabilities(evaluator_networks.emotion_features(faces, blendshapes))[None]
 
     def predictions(self, sample: Sample, files: ModelFiles) -> np.ndarray:
         tag = trained_evaluators.find("emotion", files).tag  # calibration uses several evaluators on one sample
         return sample.cached(("emotion", self.name, tag), lambda s: self.classify(s, files))
-
-
-def _uint8(sample: Sample) -> np.ndarray:
-    need_uint8(sample, "emotion classifiers")
-    return sample.frames
 
 
 CLASSIFIERS: dict[ClassifierName, Classifier] = {

@@ -17,7 +17,7 @@ from typing import ClassVar, Literal
 import cv2
 import numpy as np
 
-from cmet_metrics.base import Metric, Profile, Sample, Score, Settings, Variant, need_uint8
+from cmet_metrics.base import Metric, Profile, Sample, Score, Settings, Variant
 from cmet_metrics.frames import FrameRule, pair_frames
 from cmet_metrics.landmarks import mediapipe_landmarks
 from talking_face.faces.align import align_mode, cut, transforms
@@ -38,8 +38,10 @@ Network = Literal["arcface-aligned", "arcface-whole-frame", "dlib"]
 def cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Cosine similarity of embeddings: from two (..., D) arrays, which are broadcast, to (...), float64 in [-1, 1].
 
-    The result is NaN if an embedding contains NaN or is zero.
+    The result is NaN if an embedding contains NaN or is zero. Raises ValueError if the lengths D differ.
     """
+    if a.shape[-1:] != b.shape[-1:]:
+        raise ValueError(f"embeddings must have the same length, got {a.shape} and {b.shape}")
     a, b = (x.astype(np.float64) for x in (a, b))
     with np.errstate(invalid="ignore", divide="ignore"):
         a, b = (x / np.linalg.norm(x, axis=-1, keepdims=True) for x in (a, b))
@@ -70,7 +72,7 @@ def aligned_faces(sample: Sample, index: np.ndarray, files: ModelFiles) -> tuple
     if not valid.any():
         return np.empty((0, 112, 112, 3), np.uint8), valid
     matrices = transforms(mode, points, valid, sample.frames.shape[1:3], 112, 1.0)
-    crops = [cut(mode, ArrayPicture(sample.frames[index[k]]), matrices[k], 112) for k in np.flatnonzero(valid)]
+    crops = [cut(mode, ArrayPicture(sample.pictures[index[k]]), matrices[k], 112) for k in np.flatnonzero(valid)]
     return np.stack(crops), valid
 
 
@@ -127,7 +129,7 @@ class ArcFaceWholeFrame(Embedding):
         return {"net": f"arcface-r100@{weight_tag(arcface.R100, files)}", "align": "none-resize-112", "colour": "rgb"}
 
     def embed(self, sample: Sample, index: np.ndarray, files: ModelFiles) -> np.ndarray:
-        return arcface.embed_r100(np.stack([cv2.resize(frame, (112, 112)) for frame in sample.frames[index]]), files)
+        return arcface.embed_r100(np.stack([cv2.resize(frame, (112, 112)) for frame in sample.pictures[index]]), files)
 
 
 class DlibEmbedding(Embedding):
@@ -146,7 +148,7 @@ class DlibEmbedding(Embedding):
 
     def embed(self, sample: Sample, index: np.ndarray, files: ModelFiles) -> np.ndarray:
         out = np.full((len(index), 128), np.nan, np.float32)
-        for k, frame in enumerate(sample.frames[index]):
+        for k, frame in enumerate(sample.pictures[index]):
             # If no face is found, search in the frame at twice its size: this finds faces smaller than 80 px.
             boxes = dlib_models.detect_faces_hog(frame) or dlib_models.detect_faces_hog(frame, upsample=1)
             if boxes:
@@ -301,7 +303,7 @@ class Csim(Metric):
     def _reference_rows(self, reference: Sample) -> np.ndarray:
         # Embed each frame alone: MediaPipe tracks a face from the previous frame, but these frames can be far from each
         # other in their clip.
-        alone = [Sample(frame[None], reference.fps, name=reference.name) for frame in reference.frames]
+        alone = [Sample(frame[None], reference.fps, name=reference.name) for frame in reference.pictures]
         rows = [self.embedding.embed(sample, np.arange(1), self.files) for sample in alone]
         return np.concatenate([row for row in rows if np.isfinite(row).all()] or [np.empty((0, 1), np.float32)])
 
@@ -309,7 +311,6 @@ class Csim(Metric):
         return np.arange(n) if self.looked_at == "all" else spread(n, self.looked_at)
 
     def _embedded(self, sample: Sample, index: np.ndarray) -> np.ndarray:
-        need_uint8(sample, "identity metrics")
         key = ("csim", self.network, tuple(index.tolist()))
         return sample.cached(key, lambda s: self.embedding.embed(s, index, self.files))
 

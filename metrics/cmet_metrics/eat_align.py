@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cmet_metrics.base import Sample
+from cmet_metrics.pictures import check_uint8
 from talking_face.faces.eat import ALIGN_POINTS, FIND_UPSAMPLE, find_points, similarity, template, to_grey, warp_crop
 from talking_face.pretrained.model_files import ModelFiles
 
@@ -29,7 +30,11 @@ class AlignedTrack:
 
 
 def align(frame: np.ndarray, files: ModelFiles) -> np.ndarray | None:
-    """The (128, 128, 3) uint8 RGB crop of an (H, W, 3) uint8 RGB frame, or None if no face is found."""
+    """The (128, 128, 3) uint8 RGB crop of an (H, W, 3) uint8 RGB frame, or None if no face is found.
+
+    Raises TypeError or ValueError for an array of another form.
+    """
+    check_uint8(np.asarray(frame)[None], "frame")
     points = find_points(to_grey(frame), FIND_UPSAMPLE, files)
     if points is None:
         return None
@@ -42,7 +47,10 @@ def track(frames: np.ndarray, files: ModelFiles) -> AlignedTrack:
     Args:
         frames: (T, H, W, 3) uint8 RGB.
         files: where dlib's file is searched for.
+
+    Raises TypeError or ValueError for an array of another form.
     """
+    check_uint8(frames, "frames")
     found: list[np.ndarray] = []
     missing = np.full((68, 2), np.nan)
     points: np.ndarray | None = None
@@ -61,4 +69,4 @@ def track(frames: np.ndarray, files: ModelFiles) -> AlignedTrack:
 
 def aligned_track(sample: Sample, files: ModelFiles) -> AlignedTrack:
     """`track` of a sample's frames, computed once per sample."""
-    return sample.cached("eat-aligned-dlib68", lambda s: track(s.frames, files))
+    return sample.cached("eat-aligned-dlib68", lambda s: track(s.pictures, files))

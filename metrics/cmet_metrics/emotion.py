@@ -34,22 +34,29 @@ def vote(probabilities: np.ndarray) -> int:
     If several classes have this number of frames, the class with the largest sum of probabilities is returned.
 
     Args:
-        probabilities: (T, C), one row per frame, at least one row.
+        probabilities: (T, C), one row per frame, at least one row. Other shapes raise ValueError.
 
     Example:
         >>> vote(np.array([[0.9, 0.1], [0.4, 0.6], [0.2, 0.8]])), vote(np.array([[0.9, 0.1], [0.4, 0.6]]))
         (1, 0)
     """
+    _check(probabilities)
     counts = np.bincount(probabilities.argmax(axis=1), minlength=probabilities.shape[1])
     return int(np.where(counts == counts.max(), probabilities.sum(axis=0), -1.0).argmax())
 
 
 def shares(probabilities: np.ndarray, per: Literal["frame", "video"]) -> np.ndarray:
     """(C,) share of the frames for which each class is predicted. With `per="video"`: 1 for the voted class, else 0."""
+    _check(probabilities)
     n = probabilities.shape[1]
     if per == "video":
         return np.eye(n)[vote(probabilities)]
     return np.bincount(probabilities.argmax(axis=1), minlength=n) / len(probabilities)
+
+
+def _check(probabilities: np.ndarray) -> None:
+    if probabilities.ndim != 2 or not probabilities.size:
+        raise ValueError(f"probabilities must be (T >= 1, C), got {probabilities.shape}")
 
 
 def confusion(sums: Mapping[str, float]) -> dict[str, dict[str, float]]:

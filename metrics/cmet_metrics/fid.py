@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cmet_metrics.base import DEFAULT_FILES, Metric, Sample, Score, Settings, Variant, need_uint8
+from cmet_metrics.base import DEFAULT_FILES, Metric, Sample, Score, Settings, Variant
 from talking_face.files import write_bytes
 from talking_face.pretrained import inception
 from talking_face.pretrained.model_files import ModelFiles
@@ -32,7 +32,13 @@ def frechet_distance(mean_a: np.ndarray, cov_a: np.ndarray, mean_b: np.ndarray, 
         a number of at least 0, float64. The trace of the matrix root is computed from the eigenvalues of a symmetric
         product. pytorch-fid computes a matrix square root instead, which can need an offset on the diagonal and can
         have an imaginary part. The eigenvalues need no offset and have no imaginary part.
+
+    Raises ValueError for other shapes.
     """
+    d = len(mean_a)
+    if not mean_a.shape == mean_b.shape == (d,) or not cov_a.shape == cov_b.shape == (d, d):
+        shapes = ", ".join(str(x.shape) for x in (mean_a, cov_a, mean_b, cov_b))
+        raise ValueError(f"means must be (D,) and covariances (D, D), got {shapes}")
     values, vectors = np.linalg.eigh(np.asarray(cov_a, np.float64))
     half = vectors * np.sqrt(np.maximum(values, 0))  # half @ half.T is cov_a
     inner = np.linalg.eigvalsh(half.T @ np.asarray(cov_b, np.float64) @ half)
@@ -46,6 +52,8 @@ def frechet_distance_of(a: np.ndarray, b: np.ndarray) -> float:
     of an (N, M) matrix. The sample covariance is divided by n - 1.
     """
     a, b = (np.asarray(x, np.float64) for x in (a, b))
+    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
+        raise ValueError(f"features must be (N, D) and (M, D), got {a.shape} and {b.shape}")
     if len(a) < 2 or len(b) < 2:
         raise ValueError(f"a covariance needs two features at least, got {len(a)} and {len(b)}")
     x, y = ((f - f.mean(axis=0)) / np.sqrt(len(f) - 1) for f in (a, b))
@@ -70,8 +78,10 @@ class FeatureSums:
 
     @classmethod
     def of(cls, features: np.ndarray) -> FeatureSums:
-        """The sums of (N, D) features."""
+        """The sums of (N, D) features. Raises ValueError for other shapes."""
         f = np.asarray(features, np.float64)
+        if f.ndim != 2:
+            raise ValueError(f"features must be (N, D), got {f.shape}")
         return cls(len(f), f.sum(axis=0), f.T @ f)
 
     def __add__(self, other: FeatureSums) -> FeatureSums:
@@ -103,8 +113,7 @@ class FeatureSums:
 
 def inception_features(sample: Sample, files: ModelFiles) -> np.ndarray:
     """(T, 2048) features of a sample's whole frames, computed once per sample. Raises MissingWeights."""
-    need_uint8(sample, "FID and its features")
-    return sample.cached("inception-fid", lambda s: inception.inception_features(s.frames, files))
+    return sample.cached("inception-fid", lambda s: inception.inception_features(s.pictures, files))
 
 
 def _network(files: ModelFiles) -> Settings:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from cmet_metrics.base import Metric, Sample, Score, Settings, Variant, need_uint8
+from cmet_metrics.base import Metric, Sample, Score, Settings, Variant
+from cmet_metrics.pictures import check_uint8
 from talking_face.pretrained import i3d
 from talking_face.pretrained.model_files import ModelFiles
 from talking_face.pretrained.store import weight_tag
@@ -25,7 +26,12 @@ def shown_clip(frames_rgb: np.ndarray) -> np.ndarray:
 
     Returns:
         (15, 64, 64, 3) uint8 RGB, resized by OpenCV's bilinear resize without keeping the aspect ratio.
+
+    Raises TypeError or ValueError for an array of another form, or without a frame.
     """
+    check_uint8(frames_rgb, "frames_rgb")
+    if not len(frames_rgb):
+        raise ValueError("frames_rgb has no frame")
     n = len(frames_rgb)
     at = np.linspace(0, n - 1, FRAMES).astype(int) if n >= FRAMES else np.minimum(np.arange(FRAMES), n - 1)
     return np.stack([cv2.resize(frames_rgb[k], (SIDE, SIDE)) for k in at])
@@ -33,8 +39,7 @@ def shown_clip(frames_rgb: np.ndarray) -> np.ndarray:
 
 def logits(sample: Sample, files: ModelFiles) -> np.ndarray:
     """(400,) float32 logits of a sample's `shown_clip`, computed once per sample. Raises MissingWeights."""
-    need_uint8(sample, "FVD and its logits")
-    return sample.cached("fvd-i3d", lambda s: i3d.i3d_logits(shown_clip(s.frames), files))
+    return sample.cached("fvd-i3d", lambda s: i3d.i3d_logits(shown_clip(s.pictures), files))
 
 
 @dataclass(frozen=True, kw_only=True)

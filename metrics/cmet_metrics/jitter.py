@@ -36,7 +36,7 @@ def jitter(points: np.ndarray) -> np.ndarray:
         >>> bool(np.allclose(jitter(steady), 0))
         True
     """
-    if points.ndim != 3 or len(points) < MIN_FRAMES:
+    if points.ndim != 3 or points.shape[1:] != (68, 2) or len(points) < MIN_FRAMES:
         raise ValueError(f"points must be (T >= {MIN_FRAMES}, 68, 2), got {points.shape}")
     bend = np.diff(points[:, RIGID].astype(np.float64), n=2, axis=0)
     eyes = eye_distance(points)

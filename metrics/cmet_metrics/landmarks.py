@@ -6,7 +6,7 @@ from collections.abc import Hashable
 
 import numpy as np
 
-from cmet_metrics.base import Sample, need_uint8
+from cmet_metrics.base import Sample
 from talking_face.faces.points68 import to_68
 from talking_face.pretrained.face_landmarker import landmarker_tag
 from talking_face.pretrained.model_files import ModelFiles
@@ -47,7 +47,13 @@ def points_id() -> str:
 
 
 def give_mesh(sample: Sample, mesh: Mesh) -> None:
-    """Store known points, (T, 478, 3), and blendshapes, (T, 52), so that the landmarker does not run on `sample`."""
+    """Store known points, (T, 478, 3), and blendshapes, (T, 52), so that the landmarker does not run on `sample`.
+
+    Raises ValueError for other shapes. T is the number of frames of the sample.
+    """
+    n = len(sample.frames)
+    if mesh[0].shape != (n, 478, 3) or mesh[1].shape != (n, 52):
+        raise ValueError(f"{sample.name}: a mesh is ({n}, 478, 3) and ({n}, 52), got {mesh[0].shape} {mesh[1].shape}")
     sample.cached(MESH, lambda _: mesh)
 
 
@@ -57,7 +63,9 @@ def is_of_pictures(key: Hashable) -> bool:
 
 
 def eye_distance(points: np.ndarray) -> np.ndarray:
-    """Distance between the centres of the eyes: (..., 68, 2) -> (...), same unit."""
+    """Distance between the centres of the eyes: (..., 68, 2) -> (...), same unit. ValueError for other shapes."""
+    if points.shape[-2:] != (68, 2):
+        raise ValueError(f"points must be (..., 68, 2), got {points.shape}")
     between = points[..., _RIGHT, :].mean(axis=-2) - points[..., _LEFT, :].mean(axis=-2)
     return np.asarray(np.linalg.norm(between, axis=-1))
 
@@ -76,7 +84,6 @@ def need_faces(name: str, found: np.ndarray, share: float) -> None:
 
 
 def _mesh(sample: Sample, files: ModelFiles) -> Mesh:
-    need_uint8(sample, "landmark metrics")
     return sample.cached(MESH, lambda s: _detect(s, files))
 
 
@@ -86,7 +93,7 @@ def _detect(sample: Sample, files: ModelFiles) -> Mesh:
     points = np.full((len(sample.frames), N_POINTS, 3), np.nan, np.float32)
     blendshapes = np.full((len(sample.frames), 52), np.nan, np.float32)
     with FaceLandmarker(running_mode="video", files=files) as landmarker:
-        for t, frame in enumerate(sample.frames):
+        for t, frame in enumerate(sample.pictures):
             mesh = landmarker.detect(frame, round(1000 * t / sample.fps))
             if mesh is not None:
                 points[t], blendshapes[t] = mesh.landmarks, mesh.blendshapes

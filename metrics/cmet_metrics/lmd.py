@@ -19,7 +19,7 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from cmet_metrics.base import Metric, Profile, Sample, Score, Settings, Variant, need_uint8
+from cmet_metrics.base import Metric, Profile, Sample, Score, Settings, Variant
 from cmet_metrics.eat_align import ALIGN_POINTS, AlignedTrack, aligned_track, similarity, template
 from cmet_metrics.frames import FrameRule, pair_frames
 from cmet_metrics.landmarks import MEDIAPIPE_MS, eye_distance, mediapipe_68, points_id
@@ -72,7 +72,6 @@ def mediapipe_track(sample: Sample, files: ModelFiles) -> AlignedTrack:
 
 def dlib_track(sample: Sample, files: ModelFiles) -> AlignedTrack:
     """dlib's points on the aligned 128 px crops, without the frames that have no face."""
-    need_uint8(sample, "landmark metrics")
     return aligned_track(sample, files)
 
 
@@ -81,7 +80,6 @@ def native_dlib_track(sample: Sample, files: ModelFiles) -> AlignedTrack:
 
     If a frame has several faces, the last face is used, as in ATVGnet.
     """
-    need_uint8(sample, "landmark metrics")
     return sample.cached("native-dlib68", lambda s: _native_dlib(s, files))
 
 
@@ -91,7 +89,6 @@ def native_fan_track(sample: Sample, files: ModelFiles) -> AlignedTrack:
 
     for name in ("fan_2d_4", "fan_s3fd"):
         weight_path(name, files)  # report a missing file before work on the first frame starts
-    need_uint8(sample, "landmark metrics")
     return sample.cached("native-fan68", lambda s: _native(s, lambda frame: landmarks_fan(frame, files)))
 
 
@@ -115,8 +112,8 @@ def _native_dlib(sample: Sample, files: ModelFiles) -> AlignedTrack:
 
 def _native(sample: Sample, find: Callable[[np.ndarray], np.ndarray | None]) -> AlignedTrack:
     out = np.full((len(sample.frames), 68, 2), np.nan)
-    for t, frame in enumerate(sample.frames):
-        if t and np.array_equal(frame, sample.frames[t - 1]):  # a repeated frame: copy the points
+    for t, frame in enumerate(sample.pictures):
+        if t and np.array_equal(frame, sample.pictures[t - 1]):  # a repeated frame: copy the points
             out[t] = out[t - 1]
         elif (points := find(frame)) is not None:
             out[t] = points

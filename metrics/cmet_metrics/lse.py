@@ -13,7 +13,7 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from cmet_metrics.base import Profile, Sample, Score, Settings, Variant, need_uint8
+from cmet_metrics.base import Profile, Sample, Score, Settings, Variant, check_audio
 from cmet_metrics.landmarks import points_id
 from cmet_metrics.sync import SyncMetric
 from cmet_metrics.syncnet_crops import MIN_TRACK, LipCrops, corpus_mouths, from_landmarks, from_track, whole_frame
@@ -125,7 +125,9 @@ def check_sound(frames: int, audio: np.ndarray, name: str) -> int:
 
     Raises:
         ClipError: too-short, length-mismatch or silent.
+        ValueError: the sound is not (N,) int16.
     """
+    check_audio(audio, name)
     heard = min(frames, len(audio) // SAMPLES_A_FRAME)
     if frames <= LOST_FRAMES or heard <= LOST_FRAMES:
         raise ClipError(Reason.TOO_SHORT, f"{name}: sound for {heard} of {frames} frames; {LOST_FRAMES + 1} needed")
@@ -276,7 +278,6 @@ class Lse(SyncMetric):
             pred: the sample whose frames are used.
             sound: the sample whose sound is used.
         """
-        need_uint8(pred, "lip-sync metrics")
         if pred.fps != 25:
             raise ClipError(Reason.RATE_MISMATCH, f"{pred.name} has {pred.fps:g} frames/s; SyncNet needs 25")
         if sound.audio is None or not len(sound.audio):

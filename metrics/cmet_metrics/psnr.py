@@ -16,6 +16,7 @@ import numpy as np
 from cmet_metrics.base import Sample, Score, Settings, Variant, check_same_size
 from cmet_metrics.frames import FrameByFrame, pair_frames
 from cmet_metrics.landmarks import MEDIAPIPE_MS, eye_distance, mediapipe_68, need_faces, points_id
+from cmet_metrics.pictures import check_two, peak
 from talking_face.faces.points68 import MOUTH
 from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import ClipError, Reason
@@ -32,13 +33,12 @@ def squared_error(pred: np.ndarray, target: np.ndarray) -> np.ndarray:
     """The sum of the squared differences between two clips, for each frame.
 
     Args:
-        pred, target: (T, H, W, C), uint8 or float, same shape.
+        pred, target: (T, H, W, C), uint8 or float, same shape, 1 or 3 channels in any order, same range of values.
 
     Returns:
-        (T,) float64; exact for uint8.
+        (T,) float64; exact for uint8. Raises TypeError or ValueError for arrays of another form.
     """
-    if pred.shape != target.shape:
-        raise ValueError(f"pred and target must have the same shape, got {pred.shape} and {target.shape}")
+    check_two(pred, target)
     out = np.empty(len(pred))
     for t, (a, b) in enumerate(zip(pred, target, strict=True)):
         if a.dtype == np.uint8 and b.dtype == np.uint8:
@@ -51,24 +51,31 @@ def squared_error(pred: np.ndarray, target: np.ndarray) -> np.ndarray:
     return out
 
 
-def psnr(pred: np.ndarray, target: np.ndarray, data_range: float = 255.0) -> np.ndarray:
+def psnr(pred: np.ndarray, target: np.ndarray, data_range: float | None = None) -> np.ndarray:
     """PSNR of each frame: 10 log10(data_range^2 / MSE).
 
     MSE is the mean squared error over all pixels and channels of the frame.
 
     Args:
-        pred, target: (T, H, W, 3), uint8 or float, any colour order, same shape.
-        data_range: the largest value that a pixel can have.
+        pred, target: (T, H, W, C), uint8 or float, 1 or 3 channels in any order, same shape.
+        data_range: the largest possible difference between two pixels: 255 for 0..255, 1 for 0..1, 2 for -1..1. None
+            means 255. For floats, None is an error if a value is below 0 or above 255, or if all values are below 4.
 
     Returns:
         (T,) float64 in dB; inf if the frames are identical, NaN if one of them contains NaN.
+
+    Raises:
+        TypeError or ValueError: the arrays have another form, such as (T, C, H, W) or uint16, their range is not known,
+            or their values differ by more than `data_range`.
 
     Example:
         >>> black = np.zeros((1, 16, 16, 3), np.uint8)
         >>> psnr(black, black + 51).round(3).tolist()
         [13.979]
     """
-    mse = squared_error(pred, target) / max(1, pred[0].size if len(pred) else 1)
+    error = squared_error(pred, target)
+    data_range = peak(pred, target, data_range)
+    mse = error / max(1, pred[0].size if len(pred) else 1)
     with np.errstate(divide="ignore"):
         return 10.0 * np.log10(data_range**2 / mse)
 

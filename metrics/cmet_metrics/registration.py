@@ -44,7 +44,7 @@ def residual(pred: np.ndarray, target: np.ndarray) -> Residual:
         >>> found.scale.round(6).tolist(), found.rotation.round(6).tolist()
         ([2.0], [0.0])
     """
-    if pred.shape != target.shape or pred.ndim != 3:
+    if pred.shape != target.shape or pred.ndim != 3 or pred.shape[1:] != (68, 2):
         raise ValueError(f"pred and target must both be (T, 68, 2), got {pred.shape} and {target.shape}")
     a, b = pred[:, RIGID].astype(np.float64), target[:, RIGID].astype(np.float64)
     scale, rotation = np.full(len(a), np.nan), np.full(len(a), np.nan)

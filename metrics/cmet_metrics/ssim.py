@@ -15,6 +15,7 @@ import numpy as np
 
 from cmet_metrics.base import Sample, Score, Settings, Variant
 from cmet_metrics.frames import FrameByFrame
+from cmet_metrics.pictures import check_frames, check_levels, check_two, peak, plain
 from talking_face.reasons import ClipError, Reason, UserError
 
 WINDOW = 11  # px
@@ -24,10 +25,11 @@ Colour = Literal["rgb", "y"]
 Window = Literal["gaussian-11", "uniform-7"]
 BOX = 7  # px, side of scikit-image's default window
 K1, K2 = 0.01, 0.03
+PEAK = 255.0  # the range of a sample's frames
 _PAD = WINDOW // 2
 
 
-def ssim(pred: np.ndarray, target: np.ndarray, data_range: float = 255.0, border: Border = "valid") -> np.ndarray:
+def ssim(pred: np.ndarray, target: np.ndarray, data_range: float | None = None, border: Border = "valid") -> np.ndarray:
     """Mean structural similarity of each frame (Wang et al. 2004, eq. 13 with the constants of section III-B).
 
     SSIM is computed per channel, with population variances, at every position where the 11x11 Gaussian window (sigma
@@ -36,13 +38,18 @@ def ssim(pred: np.ndarray, target: np.ndarray, data_range: float = 255.0, border
     1e-6 for uint8 (1e-7 on camera pictures) and 1e-9 for float.
 
     Args:
-        pred, target: (T, H, W, C), uint8 or float, 1 to 4 channels in any order, same shape, H and W at least 11.
-        data_range: the largest value that a pixel can have.
+        pred, target: (T, H, W, C), uint8 or float, 1 or 3 channels in any order, same shape, H and W at least 11.
+        data_range: the level of white: 255 for 0..255, 1 for 0..1. Black is 0, because SSIM depends on it. None means
+            255. For floats, None is an error if a value is above 255, or if all values are below 4.
         border: with `reflect`, every pixel is the centre of a window, and the frame is mirrored about its edge pixels,
             as in torchmetrics.
 
     Returns:
         (T,) float64 in [-1, 1]; 1 for identical frames, NaN if one of the frames contains NaN.
+
+    Raises:
+        TypeError or ValueError: the arrays have another form, such as (T, C, H, W) or uint16, their range is not known,
+            or a value is below 0 or above `data_range`.
 
     Example:
         >>> black = np.zeros((1, 16, 16, 3), np.uint8)
@@ -50,6 +57,8 @@ def ssim(pred: np.ndarray, target: np.ndarray, data_range: float = 255.0, border
         [1.0]
     """
     _check(pred, target, WINDOW)
+    data_range = peak(pred, target, data_range, from_zero=True)
+    pred, target = plain(pred), plain(target)
     # Use float32 only if SSIM's constants are near their usual values, for which `_Moments._doubtful` was adjusted.
     single = pred.dtype == target.dtype == np.uint8 and data_range >= 128
     inside = slice(_PAD, -_PAD) if border == "valid" else slice(None)
@@ -142,14 +151,15 @@ def _mean_level(frame: np.ndarray) -> int:
     return round(sum(cv2.mean(frame)[:channels]) / channels)
 
 
-def ssim_box(pred: np.ndarray, target: np.ndarray, data_range: float = 255.0) -> np.ndarray:
+def ssim_box(pred: np.ndarray, target: np.ndarray, data_range: float | None = None) -> np.ndarray:
     """SSIM of each frame as scikit-image's `structural_similarity(data_range=..., channel_axis=-1)` computes it.
 
     The other parameters have scikit-image's defaults: a 7x7 uniform window, sample covariances, and every position
-    where the window is inside the frame. The arguments and the result are the same as for `ssim`, but H and W must be
-    at least 7.
+    where the window is inside the frame. The arguments, the result and the errors are the same as for `ssim`, but H and
+    W must be at least 7.
     """
     _check(pred, target, BOX)
+    data_range = peak(pred, target, data_range, from_zero=True)
     c1, c2 = (K1 * data_range) ** 2, (K2 * data_range) ** 2
     n = BOX * BOX
     pad = BOX // 2
@@ -173,18 +183,26 @@ def luma(frames: np.ndarray) -> np.ndarray:
     The formula is 16 + (65.481 R + 128.553 G + 24.966 B) / 255.
 
     Args:
-        frames: (T, H, W, 3) RGB, 0-255.
+        frames: (T, H, W, 3) RGB, uint8, or float with values from 0 to 255.
 
     Returns:
         (T, H, W, 1) float64, 16 to 235.
+
+    Raises:
+        TypeError or ValueError: the array has another form, or floats are below 0, above 255, or all below 4.
     """
+    check_frames(frames, "frames")
+    check_levels(frames, "frames")
+    return _luma(frames)
+
+
+def _luma(frames: np.ndarray) -> np.ndarray:
     y = np.tensordot(frames.astype(np.float64), np.array([65.481, 128.553, 24.966]) / 255.0, axes=1) + 16.0
     return np.asarray(y[..., None])
 
 
 def _check(pred: np.ndarray, target: np.ndarray, window: int) -> None:
-    if pred.shape != target.shape:
-        raise ValueError(f"pred and target must have the same shape, got {pred.shape} and {target.shape}")
+    check_two(pred, target)
     if min(pred.shape[1:3]) < window:
         raise ValueError(f"frames must be at least {window}x{window}, got {pred.shape}")
 
@@ -266,8 +284,8 @@ class Ssim(FrameByFrame):
 
     def values(self, pred: np.ndarray, target: np.ndarray) -> np.ndarray:
         """(T,) SSIM of the paired frames, (T, H, W, 3) each."""
-        a, b = (pred, target) if self.colour == "rgb" else (luma(pred), luma(target))
-        return ssim_box(a, b) if self.window == "uniform-7" else ssim(a, b, border=self.border)
+        a, b = (pred, target) if self.colour == "rgb" else (_luma(pred), _luma(target))
+        return ssim_box(a, b, PEAK) if self.window == "uniform-7" else ssim(a, b, PEAK, self.border)
 
 
 METRICS = (Ssim,)

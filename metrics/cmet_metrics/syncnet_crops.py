@@ -14,6 +14,7 @@ import numpy as np
 
 from cmet_metrics.base import Sample
 from cmet_metrics.landmarks import mediapipe_landmarks, need_faces
+from cmet_metrics.pictures import check_uint8
 from talking_face.faces.align import align_mode, cut, transforms
 from talking_face.media.picture import ArrayPicture
 from talking_face.pretrained import evaluator_networks
@@ -42,7 +43,7 @@ def whole_frame(sample: Sample, _files: ModelFiles) -> LipCrops:
 
     Wav2Lip's script does this for clips that are already face crops.
     """
-    return LipCrops(np.stack([cv2.resize(frame, (SIZE, SIZE)) for frame in sample.frames]))
+    return LipCrops(np.stack([cv2.resize(frame, (SIZE, SIZE)) for frame in sample.pictures]))
 
 
 def from_landmarks(sample: Sample, files: ModelFiles) -> LipCrops:
@@ -56,7 +57,7 @@ def from_landmarks(sample: Sample, files: ModelFiles) -> LipCrops:
         raise ClipError(Reason.NO_FACE, f"{sample.name}: no face in any of {len(valid)} frames")
     if valid.mean() < MIN_VALID:
         raise ClipError(Reason.FEW_FACES, f"{sample.name}: a face in {valid.sum()} of {len(valid)} frames")
-    return LipCrops(_cut(sample.frames, points, valid))
+    return LipCrops(_cut(sample.pictures, points, valid))
 
 
 def from_track(sample: Sample, files: ModelFiles) -> LipCrops:
@@ -67,20 +68,20 @@ def from_track(sample: Sample, files: ModelFiles) -> LipCrops:
     The clip is treated as one scene. If there are several tracks, the longest track is used. Among equally long
     tracks, the first track is used. Frames before and after the track are left out, as in the original.
     """
-    tracks = join_boxes([detect_faces_s3fd(frame, files) for frame in sample.frames])
+    tracks = join_boxes([detect_faces_s3fd(frame, files) for frame in sample.pictures])
     if not tracks:
         raise ClipError(
             Reason.NO_FACE,
             f"{sample.name}: S3FD found no face over {MIN_FACE_PX} px in more than {MIN_TRACK} frames in a row",
         )
-    return crop_track(sample.frames, max(tracks, key=len))
+    return crop_track(sample.pictures, max(tracks, key=len))
 
 
 def corpus_mouths(sample: Sample, files: ModelFiles) -> LipCrops:
     """The grey mouth crops of the network trained on the corpus. Raises ClipError with reason no-face or few-faces."""
     points = mediapipe_landmarks(sample, files)
     need_faces(sample.name, np.isfinite(points).all(axis=(1, 2)), MIN_VALID)
-    return LipCrops(evaluator_networks.mouth_crops(sample.frames, points))
+    return LipCrops(evaluator_networks.mouth_crops(sample.pictures, points))
 
 
 Track = dict[int, Box]  # {index of the frame: box of the face}, sorted by index
@@ -117,7 +118,12 @@ def crop_track(frames: np.ndarray, track: Track) -> LipCrops:
     Let b be half of the longer side of the box. A median filter over 13 frames smooths b and the centre of the box. The
     crop extends from b above the centre to 1.8 b below it, and 1.4 b to each side, in whole pixels. Its parts outside
     the picture are grey (110).
+
+    Raises TypeError or ValueError unless `frames` is (T, H, W, 3) uint8 with a frame for each box.
     """
+    check_uint8(frames, "frames")
+    if not track or not 0 <= min(track) <= max(track) < len(frames):
+        raise ValueError(f"the track has frames {sorted(track)[:1]} to {sorted(track)[-1:]} of {len(frames)}")
     start, stop = min(track), max(track) + 1
     corners = np.full((stop - start, 2, 2), np.nan)
     for t, box in track.items():

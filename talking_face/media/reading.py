@@ -29,7 +29,7 @@ from talking_face.media.container import (
 from talking_face.media.frames import Decoder, check_length, last_frame_length, too_long
 from talking_face.media.limits import LIMITS, Limits
 from talking_face.media.picture import Picture, Scaler, picture_of
-from talking_face.media.resampling import resample
+from talking_face.media.resampling import whole_samples
 from talking_face.media.sound import Mono, decode_mono
 from talking_face.media.source import Source, as_source
 from talking_face.reasons import ClipError, Reason
@@ -332,8 +332,7 @@ def read_sound(
     if (channel := mono.better_channel()) is not None:
         notes.append(f"channels-cancel-out-channel-{channel + 1}-used")
         mono = _decode_again(source, name, Fraction(start), limits, channel)
-    samples = resample(mono.samples, mono.rate, rate)
-    return Sound(np.clip(np.rint(samples * 32768.0), -32768, 32767).astype(np.int16), tuple(notes))
+    return Sound(whole_samples(mono.samples, mono.rate, rate), tuple(notes))
 
 
 def read_audio(

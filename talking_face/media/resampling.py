@@ -41,6 +41,14 @@ def resample(samples: np.ndarray, rate: int, wanted: int) -> np.ndarray:
     return out
 
 
+def whole_samples(samples: np.ndarray, rate: int, wanted: int) -> np.ndarray:
+    """Sound in whole numbers at another rate: the result of `resample`, (M,) int16, with -1..1 as full scale.
+
+    The arguments are those of `resample`. Values beyond full scale are clipped.
+    """
+    return np.clip(np.rint(resample(samples, rate, wanted) * 32768.0), -32768, 32767).astype(np.int16)
+
+
 def _low_pass(half: int, periods: int) -> np.ndarray:
     """A low-pass filter, (2 * half + 1,) float32: a sinc of `periods` samples per half wave in a Kaiser window."""
     at = np.arange(-half, half + 1, dtype=np.float64)

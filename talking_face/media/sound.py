@@ -20,7 +20,7 @@ from talking_face.reasons import ClipError, Reason
 # rounded.
 _GAP_S = 0.02
 _BACK_S = 1.0  # s; if times go back by more, the file holds two recordings
-_RATES = range(1000, 768_001)  # Hz; sample rates that are decoded
+RATES = range(1000, 768_001)  # Hz; sample rates that are decoded
 # A mono mix that has less than this share of the power of the loudest channel is not used. The mean of a channel and
 # silence has 0.25. The mean of two channels in anti-phase has 0. A centre channel can be much quieter than music in
 # other channels, so that it is replaced only if it is silent.
@@ -157,7 +157,7 @@ class _TimeLine:
         self._cursor += len(mono)
 
     def _check_rate(self, rate: int) -> None:
-        if rate not in _RATES:
+        if rate not in RATES:
             raise ClipError(Reason.DECODE_ERROR, f"{self._name}: its sound states {rate} samples/s; it is damaged")
         if self.rate not in (0, rate):
             detail = f"{self._name}: the rate of its sound changes from {self.rate} to {rate} samples/s"

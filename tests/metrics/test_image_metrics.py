@@ -14,8 +14,11 @@ from hypothesis import strategies as st
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from cmet_metrics.base import DEFAULT_FILES, Sample
-from cmet_metrics.psnr import Psnr, mouth_boxes, psnr
+from cmet_metrics.eat_align import track
+from cmet_metrics.fvd import shown_clip
+from cmet_metrics.psnr import Psnr, mouth_boxes, psnr, squared_error
 from cmet_metrics.ssim import Ssim, luma, ssim, ssim_box
+from cmet_metrics.syncnet_crops import crop_track
 from talking_face.media.reading import read_frames
 from talking_face.reasons import Reason
 from tests.metrics.by_key import by_key
@@ -217,3 +220,63 @@ def test_wrong_shapes_are_named_with_both_values() -> None:
         psnr(np.zeros((1, 16, 16, 3)), np.zeros((1, 16, 15, 3)))
     with pytest.raises(ValueError, match=r"must be \(T, H, W, 3\)"):
         Sample(np.zeros((16, 16, 3), np.uint8))
+
+
+def test_floats_of_another_range_are_refused_in_place_of_a_wrong_value() -> None:
+    """Floats in 0..1 had a PSNR of 74.4 in place of 26.3, and an SSIM of 0.99995 in place of 0.88."""
+    a, b = np.stack([jpeg(NATURAL, 5)] * 2), np.stack([NATURAL] * 2)
+    right = {function: function(a, b).tolist() for function in (psnr, ssim, ssim_box)}
+    for low, high in ((0, 1), (-1, 1), (0, 65535)):
+        x, y = (low + frames / 255 * (high - low) for frames in (a, b))
+        for make in (Sample, luma):
+            with pytest.raises(ValueError, match="value_range="):
+                make(x)
+        for function, expected in right.items():
+            from_zero = low == 0 or function is psnr  # SSIM is not defined for values below 0
+            for pair in ((x, y), (a, y)):
+                with pytest.raises(ValueError, match="write data_range=" if from_zero else "needs values from 0"):
+                    function(*pair)
+            if from_zero:
+                with pytest.raises(ValueError, match="but data_range=0"):
+                    function(x, y, 0.5)
+                tolerance = 1e-6 if function is ssim else 1e-9
+                assert function(x, y, high - low) == pytest.approx(expected, abs=tolerance)
+    with pytest.raises(ValueError, match="data_range=1"):
+        psnr(a, b, 1.0)
+    assert psnr(a, b.astype(np.float64)).tolist() == right[psnr]
+
+
+@pytest.mark.parametrize("function", [psnr, ssim, ssim_box, squared_error, Sample, luma, shown_clip, track, crop_track])
+def test_arrays_of_another_layout_or_dtype_are_refused_in_place_of_a_wrong_value(function) -> None:
+    frames = np.zeros((4, 16, 18, 3), np.uint8)
+    wrong = {
+        r"x.transpose\(0, 2, 3, 1\)": frames.transpose(0, 3, 1, 2),
+        r"x.transpose\(1, 2, 3, 0\)": frames.transpose(3, 0, 1, 2),
+        r"x\[..., :3\]": np.zeros((4, 16, 18, 4), np.uint8),
+        r"x\[None\]": frames[0],
+        r"one by one, x\[k\]": frames[None],
+        "x.astype": frames.astype(np.int64),
+        "value_range=": frames.astype(np.uint16),
+        "mask": frames > 0,
+        "got .* object": frames.astype(object),
+        "at least one row": frames[:, :0],
+        "masked": np.ma.array(frames),
+        "np.asarray": frames.tolist(),
+    }
+    if function not in (psnr, ssim, ssim_box, squared_error):
+        wrong[r"x.repeat\(3, axis=-1\)"] = frames[..., :1]
+    for message, x in wrong.items():
+        arguments = {shown_clip: (x,), luma: (x,), Sample: (x,), track: (x, DEFAULT_FILES), crop_track: (x, {0: None})}
+        with pytest.raises((TypeError, ValueError), match=message):
+            function(*arguments.get(function, (x, x)))
+
+
+def test_every_dtype_of_floats_and_every_stride_has_the_value_of_its_copy() -> None:
+    a, b = np.stack([jpeg(NATURAL, 20)] * 2), np.stack([NATURAL] * 2)
+    for metric in (Psnr(), Ssim(), by_key("ssim:skimage"), by_key("ssim:y")):
+        expected = metric.score(Sample(a), Sample(b)).value
+        for dtype in (np.float16, ">f4", np.longdouble):
+            assert metric.score(Sample(a.astype(dtype)), Sample(b)).value == pytest.approx(expected, abs=1e-6), dtype
+        backwards = np.ascontiguousarray(a[:, ::-1, ::-1])[:, ::-1, ::-1]
+        backwards.flags.writeable = False
+        assert metric.score(Sample(backwards), Sample(b)).value == expected
