@@ -161,6 +161,7 @@ def _compared(
     seen: list[str] = []
     target = read_clip(case.target, rules.rate, seen, limits=limits, sound=False)
     notes += [f"ground truth: {note}" for note in seen]
+    target = replace(target, name=f"ground truth {target.name}")  # often both files have the same name
     if rules.size == "face-crop":
         target = cropped(target, files)
     return paired(pred, target, rules)
