@@ -35,7 +35,7 @@ STEPS: tuple[tuple[str, ...], ...] = (
     ("calibration", "reports"),
     ("study",),
     ("demo",),
-    ("help_pages", "run_folder"),
+    ("checks", "help_pages", "run_folder"),
     ("commands", "failures"),
     ("cli",),
 )

@@ -12,9 +12,9 @@ from typing import Annotated
 
 import typer
 
+from cmet_eval.checks import check_file, check_out, check_shards
 from cmet_eval.commands.options import BandsFile, BandsSource, MethodFolders, OwnMetrics, RunToRead
 from cmet_eval.run_folder import run_folder
-from talking_face.files import check_writable
 
 
 # long: typer turns each parameter into a command-line option
@@ -52,7 +52,11 @@ def compare(
     found_run = run_folder(run)
     names = "-".join(file_name_of(*name.split("@", 1)) for name in (a, b))
     out = out or inside(found_run.folder / "compare", names)
-    check_writable(out)
+    check_out(out, "--out", {"--run": found_run.folder})
+    if bands is not None:
+        check_file(bands, "--bands")
+    if data is not None:
+        check_shards(data)
     methods = {name.split("@", 1)[0] for name in (a, b)}
     folders = MethodVideos.of(videos or [], found_run.folder / "videos", methods)
     known = load_bands(bands, bands_of)

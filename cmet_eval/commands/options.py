@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -18,6 +19,20 @@ def finite(value: float | None) -> float | None:
     return value
 
 
+def above_zero(value: float) -> float:
+    """The value of an option. Raises BadParameter for 0, for negative numbers, and for NaN."""
+    if not value > 0:
+        raise typer.BadParameter("it should be more than 0")
+    return value
+
+
+def address(value: str | None) -> str | None:
+    """The value of --scheduler. Raises BadParameter if it is not the form of an address."""
+    if value is not None and not re.fullmatch(r"(tls|tcp)://\S+:\d{1,5}", value):
+        raise typer.BadParameter("it should be tls://HOST:PORT or tcp://HOST:PORT")
+    return value
+
+
 Workers = Annotated[int, typer.Option("--workers", min=1, max=MOST_WORKERS, metavar="N", help="worker processes")]
 WorkersOrNone = Annotated[
     int,
@@ -27,7 +42,12 @@ WorkersOrNone = Annotated[
 ]
 Scheduler = Annotated[
     str | None,
-    typer.Option("--scheduler", metavar="ADDRESS", help="a running Dask scheduler, tls://HOST:PORT or tcp://HOST:PORT"),
+    typer.Option(
+        "--scheduler",
+        callback=address,
+        metavar="ADDRESS",
+        help="a running Dask scheduler, tls://HOST:PORT or tcp://HOST:PORT",
+    ),
 ]
 Memory = Annotated[
     float | None,

@@ -17,7 +17,8 @@ from typing import Annotated, get_type_hints
 import typer
 from pydantic.fields import FieldInfo
 
-from cmet_eval.commands.options import MOST_WORKERS, finite
+from cmet_eval.checks import check_choice, check_file, check_folder
+from cmet_eval.commands.options import MOST_WORKERS, address, finite
 from cmet_pipelines.configure import Value, configure, read_config, reader_fields
 from cmet_pipelines.frames_codec import LOSSLESS_CODEC
 from cmet_pipelines.preprocess import PreprocessSummary, Selection
@@ -45,7 +46,10 @@ class CommandOptions:
         typer.Option(min=0, max=MOST_WORKERS, metavar="N", help="worker processes; 0: in this process, without limits"),
     ] = 2
     scheduler: Annotated[
-        str | None, typer.Option(metavar="ADDRESS", help="a running Dask scheduler, tls://HOST:PORT or tcp://HOST:PORT")
+        str | None,
+        typer.Option(
+            callback=address, metavar="ADDRESS", help="a running Dask scheduler, tls://HOST:PORT or tcp://HOST:PORT"
+        ),
     ] = None
     memory: Annotated[
         float | None,
@@ -91,8 +95,13 @@ def preprocess(
     user did not give the option.
     """
     started = time.monotonic()
+    check_choice(dataset, sorted(READERS), "DATASET")
+    if not root.is_file():
+        check_folder(root, "ROOT")
     check_writable(out)
     command = CommandOptions(**{field.name: given.pop(field.name) for field in fields(CommandOptions)})  # type: ignore[arg-type]
+    if command.config is not None:
+        check_file(command.config, "--config")
     values = read_config(command.config) if command.config else {}
     values |= {name: Value(value, _flag(name)) for name, value in given.items() if value is not None}
     if command.lossless:

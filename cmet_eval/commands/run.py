@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from cmet_eval.checks import check_out, check_run, check_shards
 from cmet_eval.commands.options import (
     Deadline,
     MaxPairs,
@@ -27,7 +28,6 @@ from cmet_eval.commands.options import (
     Workers,
 )
 from talking_face.execution.options import RunOptions
-from talking_face.files import check_writable
 from talking_face.logs import write_log_into
 from talking_face.threads import limit_threads
 
@@ -68,8 +68,9 @@ def run(
     ] = False,
     quiet: Quiet = False,
 ) -> None:
-    check_writable(out)
-    write_log_into(out)
+    check_out(out, "--run", {"--data": data})
+    if data is not None:
+        check_shards(data)
     if data is None:
         limit_threads(1)  # as in `train`, so that all commands train the same networks
     from cmet_eval import demo
@@ -79,11 +80,14 @@ def run(
 
     draw, scoring = Draw(max_pairs, seeds, split), Scoring(metrics, profile)
     options = RunOptions(workers, scheduler, quiet, memory, deadline)
+    settings = setting or evaluate.DEFAULT_SETTINGS
+    check_run(method, settings, scoring, data)
+    write_log_into(out)
     if data is None:
         data, draw, scoring = demo.default_run(method, draw, scoring, options)
     summary = evaluate.run(
         method,
-        setting or evaluate.DEFAULT_SETTINGS,
+        settings,
         data=data,
         out=out,
         draw=draw,

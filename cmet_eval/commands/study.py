@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from cmet_eval.checks import check_folder, check_out, check_pairs_of, check_shards
 from cmet_eval.commands.options import Quiet, RunToRead
 from cmet_eval.run_folder import run_folder
-from talking_face.files import check_writable
 from talking_face.reasons import UserError
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def study(
     if action is Action.ANALYSE:
         _analyse(out, answers)
     else:
-        check_writable(out)
+        check_out(out, "--out")
         _make(run, setting, method or [], data, out, Design(design, raters, per_rater, pairs, seed), quiet)
 
 
@@ -80,8 +80,9 @@ def _analyse(out: Path, answers: Path | None) -> None:
     from cmet_eval.study.analysis import analyse, to_markdown
     from cmet_eval.study.answers import read_answers
 
-    if answers is None or not answers.is_dir():
+    if answers is None:
         raise UserError("name the folder of the raters' files with --answers")
+    check_folder(answers, "--answers")
     found = read_answers(out, (path for path in answers.iterdir() if path.suffix == ".json"))
     for line in found.refused[:_SHOWN]:
         print(f"refused: {line}", file=sys.stderr)
@@ -99,11 +100,13 @@ def _make(
     run: Path | None, setting: str, methods: list[str], data: Path | None, out: Path, design: Design, quiet: bool
 ) -> None:
     from cmet_eval.protocol.pair_files import read_pairs
-    from cmet_eval.study.make import make_study
+    from cmet_eval.study.make import check_study_methods, make_study
     from cmet_pipelines.shards import ShardSet
 
+    check_study_methods(methods, design)
     folder = run_folder(run).folder
-    shards = ShardSet(data or folder / "shards")
-    pair_list = read_pairs(folder / "pairs" / f"{setting}.parquet")
-    page = make_study(folder, pair_list, methods, shards, out, design=design, quiet=quiet)
+    data = data or folder / "shards"
+    check_shards(data)
+    pair_list = read_pairs(check_pairs_of(folder, setting))
+    page = make_study(folder, pair_list, methods, ShardSet(data), out, design=design, quiet=quiet)
     print(f"{page}: give raters 1 to {design.raters} a link each (index.html?rater=N); keep key.json from them")
