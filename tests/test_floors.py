@@ -35,7 +35,8 @@ STEPS: tuple[tuple[str, ...], ...] = (
     ("calibration", "reports"),
     ("study",),
     ("demo",),
-    ("checks", "help_pages", "run_folder"),
+    ("help_pages", "run_folder"),
+    ("checks", "completion"),
     ("commands", "failures"),
     ("cli",),
 )

@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from cmet_eval import completion
 from cmet_eval.checks import check_file, check_folder, check_metrics, check_out, check_shards
 from cmet_eval.commands.options import Quiet
 from talking_face.logs import write_log_into
@@ -32,7 +33,10 @@ def calibrate(
     clips: Annotated[int, typer.Option(min=1, metavar="N", help="clips of each shard set")] = 4,
     frames: Annotated[int, typer.Option(min=2, metavar="N", help="frames of a clip; lip_energy needs 35")] = 50,
     metrics: Annotated[
-        list[str] | None, typer.Option(metavar="KEY", help="name:variant or your own module:Class; repeatable")
+        list[str] | None,
+        typer.Option(
+            metavar="KEY", autocompletion=completion.metrics, help="name:variant or your own module:Class; repeatable"
+        ),
     ] = None,
     evaluators: Annotated[
         list[Path] | None,

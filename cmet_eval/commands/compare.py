@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from cmet_eval import completion
 from cmet_eval.checks import check_file, check_out, check_shards
 from cmet_eval.commands.options import BandsFile, BandsSource, MethodFolders, OwnMetrics, RunToRead
 from cmet_eval.run_folder import run_folder
@@ -19,11 +20,23 @@ from cmet_eval.run_folder import run_folder
 
 # long: typer turns each parameter into a command-line option
 def compare(
-    a: Annotated[str, typer.Argument(metavar="METHOD", help="a method of the result rows, or METHOD@REVISION")],
-    b: Annotated[str, typer.Argument(metavar="OTHER", help="the other method")],
+    a: Annotated[
+        str,
+        typer.Argument(
+            metavar="METHOD",
+            autocompletion=completion.methods_of_run,
+            help="a method of the result rows, or METHOD@REVISION",
+        ),
+    ],
+    b: Annotated[
+        str, typer.Argument(metavar="OTHER", autocompletion=completion.methods_of_run, help="the other method")
+    ],
     run: RunToRead = None,
     setting: Annotated[
-        str | None, typer.Option("--setting", metavar="NAME", help="default: every setting that has both")
+        str | None,
+        typer.Option(
+            "--setting", metavar="NAME", autocompletion=completion.settings, help="default: every setting that has both"
+        ),
     ] = None,
     videos: MethodFolders = None,
     data: Annotated[

@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from cmet_eval import completion
+
 MOST_WORKERS = 1024  # processes
 
 
@@ -92,6 +94,7 @@ Metrics = Annotated[
     typer.Option(
         "--metrics",
         metavar="KEY",
+        autocompletion=completion.metrics,
         help="name:variant, name:variant,option=value, or your own module:Class; repeatable; default: psnr, ssim, "
         "m_lmd:eat, f_lmd:eat",
     ),
@@ -101,6 +104,7 @@ OwnMetrics = Annotated[
     typer.Option(
         "--metrics",
         metavar="KEY",
+        autocompletion=completion.metrics,
         help="your own metric class in the rows, module:Class, to be imported; repeatable",
     ),
 ]

@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from cmet_eval import completion
 from cmet_eval.checks import check_out, check_shards
 from cmet_eval.commands.options import MaxPairs, Quiet, Seeds, ShardSetFolder, Split
 from cmet_eval.protocol.draw import Draw, draw_from_shards
@@ -23,7 +24,12 @@ from talking_face.reasons import UserError
 
 def pairs(
     setting: Annotated[
-        str, typer.Argument(metavar="SETTING", help=f"{', '.join(setting_names())}, or a path to a setting's .toml")
+        str,
+        typer.Argument(
+            metavar="SETTING",
+            autocompletion=completion.settings,
+            help=f"{', '.join(setting_names())}, or a path to a setting's .toml",
+        ),
     ],
     data: ShardSetFolder,
     output: Annotated[

@@ -17,6 +17,7 @@ from typing import Annotated, get_type_hints
 import typer
 from pydantic.fields import FieldInfo
 
+from cmet_eval import completion
 from cmet_eval.checks import check_choice, check_file, check_folder
 from cmet_eval.commands.options import MOST_WORKERS, address, finite
 from cmet_pipelines.configure import Value, configure, read_config, reader_fields
@@ -84,7 +85,12 @@ class CommandOptions:
 
 
 def preprocess(
-    dataset: Annotated[str, typer.Argument(metavar="DATASET", help=f"the reader: {', '.join(sorted(READERS))}")],
+    dataset: Annotated[
+        str,
+        typer.Argument(
+            metavar="DATASET", autocompletion=completion.datasets, help=f"the reader: {', '.join(sorted(READERS))}"
+        ),
+    ],
     root: Annotated[Path, typer.Argument(metavar="ROOT", help="folder of the dataset; never changed")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="folder for the shards")],
     **given: object,

@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from cmet_eval import completion
 from cmet_eval.checks import check_out, check_run, check_shards
 from cmet_eval.commands.options import (
     Deadline,
@@ -36,12 +37,17 @@ from talking_face.threads import limit_threads
 def run(
     method: Annotated[
         list[str],
-        typer.Option(metavar="NAME", help="a name of the catalogue, a .toml of yours, or module:Class; repeatable"),
+        typer.Option(
+            metavar="NAME",
+            autocompletion=completion.methods,
+            help="a name of the catalogue, a .toml of yours, or module:Class; repeatable",
+        ),
     ],
     setting: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME",
+            autocompletion=completion.settings,
             help="a setting, or a .toml of yours; repeatable; default: neutral-base and cross-emotion",
         ),
     ] = None,

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from cmet_eval import completion
 from cmet_eval.checks import check_folder, check_out, check_pairs_of, check_shards
 from cmet_eval.commands.options import Quiet, RunToRead
 from cmet_eval.run_folder import run_folder
@@ -41,7 +42,9 @@ def study(
     action: Annotated[Action, typer.Argument(metavar="ACTION", help="make or analyse")],
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="the study's folder")] = Path("work/study"),
     run: RunToRead = None,
-    setting: Annotated[str, typer.Option(metavar="NAME", help="make: whose pairs are shown")] = "cross-emotion",
+    setting: Annotated[
+        str, typer.Option(metavar="NAME", autocompletion=completion.settings, help="make: whose pairs are shown")
+    ] = "cross-emotion",
     data: Annotated[
         Path | None,
         typer.Option(
@@ -50,7 +53,11 @@ def study(
     ] = None,
     method: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="make: a method; repeatable; `ground-truth` anchors the scale"),
+        typer.Option(
+            metavar="NAME",
+            autocompletion=completion.methods_of_run,
+            help="make: a method; repeatable; `ground-truth` anchors the scale",
+        ),
     ] = None,
     design: Annotated[
         Literal["rating", "pairwise"],

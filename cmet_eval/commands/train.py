@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from cmet_eval import completion
 from cmet_eval.checks import check_choice, check_device, check_out, check_shards
 from talking_face.logs import write_log_into
 from talking_face.packages import require
@@ -63,15 +64,26 @@ def train(
         None,
         "--device",
         metavar="NAME",
+        autocompletion=completion.one_of("auto", "cpu", "cuda"),
         help="auto, cpu, cuda or cuda:N; evaluators: cpu by default. Only cpu gives the same bytes",
     ),
     stage: str = typer.Option(
         None, "--stage", metavar="NAME", help="models: train this one alone; the ones before it must exist"
     ),
     config: str = typer.Option(
-        None, "--config", metavar="NAME", help="models: demo (default), paper, or a .toml file that changes one"
+        None,
+        "--config",
+        metavar="NAME",
+        autocompletion=completion.one_of("demo", "paper"),
+        help="models: demo (default), paper, or a .toml file that changes one",
     ),
-    precision: str = typer.Option(None, "--precision", metavar="NAME", help="models: fp32 (default), bf16 or fp16"),
+    precision: str = typer.Option(
+        None,
+        "--precision",
+        metavar="NAME",
+        autocompletion=completion.one_of(*PRECISIONS),
+        help="models: fp32 (default), bf16 or fp16",
+    ),
     workers: int = typer.Option(
         None, "--workers", min=0, max=256, metavar="N", help="models: processes that prepare batches; default 0"
     ),

@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from cmet_eval import completion
 from cmet_eval.checks import check_file, check_folder, check_shards
 from cmet_eval.commands.options import Memory, OwnMetrics, Pattern, Quiet, RunToRead, WorkersOrNone, above_zero
 from cmet_eval.run_folder import run_folder
@@ -30,7 +31,9 @@ def verify(
     pairs: Annotated[
         list[Path] | None, typer.Option(metavar="FILE", help="pair list; repeatable; default: those in RUN/pairs")
     ] = None,
-    method: Annotated[str | None, typer.Option(metavar="NAME", help="only this method")] = None,
+    method: Annotated[
+        str | None, typer.Option(metavar="NAME", autocompletion=completion.methods_of_run, help="only this method")
+    ] = None,
     share: Annotated[
         float,
         typer.Option(max=1.0, callback=above_zero, metavar="SHARE", help="of each method's videos in each setting"),
