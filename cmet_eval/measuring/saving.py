@@ -6,13 +6,12 @@ from pathlib import Path
 
 from cmet_eval.measuring.result import Measured
 from talking_face.files import check_writable
-from talking_face.packages import require
+from talking_face.packages import need_extras
 
 
 def check(out: Path) -> None:
     """Raises UserError if the folder cannot be written, or if a package for rows and boards is absent."""
-    for package in ("pyarrow", "pandas", "jinja2"):
-        require(package, "--out", "cmet-eval[boards]")
+    need_extras("--run", "boards")
     check_writable(out)
 
 

@@ -8,9 +8,7 @@ from pathlib import Path
 
 from cmet_eval.protocol.setting import Setting
 from cmet_metrics.base import Metric
-from cmet_metrics.record import packages_of
-from cmet_metrics.registry import DEFAULT_METRICS, Profile, common_profile, get_metric, in_profile
-from talking_face.packages import need_packages
+from cmet_metrics.registry import DEFAULT_METRICS, Profile, check_packages, common_profile, get_metric, in_profile
 from talking_face.pretrained.model_files import ModelFiles
 from talking_face.pretrained.trained_evaluators import with_hashes
 from talking_face.reasons import UserError
@@ -76,7 +74,7 @@ class Scoring:
         default = in_profile(self.profile) if self.profile else DEFAULT_METRICS
         wanted = list(dict.fromkeys(get_metric(name, files) for name in self.metrics or default))
         for metric in wanted if self.metrics else ():
-            need_packages(metric.key, packages_of(metric))
+            check_packages(metric)
         return wanted
 
     def common_profile(self, metrics: Sequence[Metric]) -> Profile:

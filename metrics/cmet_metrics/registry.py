@@ -18,21 +18,21 @@ from typing import Any, get_args
 
 import cmet_metrics
 from cmet_metrics.base import Metric, Profile
-from cmet_metrics.record import DEFAULT_FILES, arguments_of, cost_of, parse_options
+from cmet_metrics.record import DEFAULT_FILES, arguments_of, cost_of, packages_of, parse_options
 from talking_face.names import did_you_mean
+from talking_face.packages import how_to_install, is_installed
 from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import UserError
 
 DEFAULT_METRICS: tuple[str, ...] = ("psnr:frame-mean", "ssim:wang2004", "m_lmd:eat", "f_lmd:eat")
 PROFILES: tuple[Profile, ...] = get_args(Profile)
-_ABOVE = ("registry", "metric_set")  # modules that need the registry, so that it cannot import them
 CORE_WEIGHTS = frozenset({"face_landmarker"})  # the pretrained files that the core installation contains
 
 
 def _classes() -> Iterator[type[Metric]]:
     """The classes listed in `METRICS`, for every module of this package that has a tuple of this name."""
     for module in sorted(item.name for item in pkgutil.iter_modules(cmet_metrics.__path__)):
-        if module not in _ABOVE:
+        if module != "registry":
             yield from getattr(importlib.import_module(f"cmet_metrics.{module}"), "METRICS", ())
 
 
@@ -40,16 +40,16 @@ def _made(cls: type[Metric], arguments: Mapping[str, Any], files: ModelFiles = D
     return cls(files=files, **arguments)
 
 
-def _known() -> dict[str, type[Metric]]:
-    found = {key: cls for cls in _classes() for key in cls.variants}
-    order = {key: _made(cls, arguments_of(cls, key)).order for key, cls in found.items()}
-    return {key: found[key] for key in sorted(found, key=lambda key: order[key])}
+def _known() -> dict[str, Metric]:
+    found = {key: _made(cls, arguments_of(cls, key)) for cls in _classes() for key in cls.variants}
+    return dict(sorted(found.items(), key=lambda item: item[1].order))
 
 
+_KNOWN = _known()
 # Every known key and its class, in the order of boards. Variants of one class are in the order of its `variants`.
-KEYS: dict[str, type[Metric]] = _known()
+KEYS: dict[str, type[Metric]] = {key: type(metric) for key, metric in _KNOWN.items()}
 _loaded: dict[str, type[Metric]] = {}  # a user's own classes by key, so that each module is imported only once
-METRICS: tuple[Metric, ...] = tuple(_made(cls, arguments_of(cls, key)) for key, cls in KEYS.items())
+METRICS: tuple[Metric, ...] = tuple(_KNOWN.values())
 
 
 def get_metric(key: str, files: ModelFiles = DEFAULT_FILES, *, imports: bool = True) -> Metric:
@@ -100,6 +100,21 @@ def find_record(key: str) -> Metric | None:
         except UserError:
             continue
     return None
+
+
+def check_packages(metric: Metric) -> None:
+    """Checks that the packages of a metric are installed, without importing one.
+
+    Raises:
+        UserError: a package is absent. The message names the command that installs it, and the variants of the same
+            name that work without it.
+    """
+    absent = [package for package in packages_of(metric) if not is_installed(package)]
+    if absent:
+        others = (other for other in METRICS if other.name == metric.name and other.evaluator is None)
+        usable = [other.key for other in others if all(map(is_installed, packages_of(other)))]
+        instead = f", or take {' or '.join(usable)}" if usable else ""
+        raise UserError(f"{metric.key} needs {absent[0]}; run `{how_to_install(absent[0])}`{instead}")
 
 
 @cache

@@ -23,6 +23,7 @@ from talking_face.execution.child_process import ChildNotStarted, Keeper
 from talking_face.execution.memory import default_limit
 from talking_face.execution.messages import Report
 from talking_face.execution.task import Task
+from talking_face.packages import require
 from talking_face.reasons import Reason, UserError
 
 if TYPE_CHECKING:
@@ -46,9 +47,11 @@ def run_on_cluster(
         memory_bytes: memory of each child process; None: an equal part of the memory of its Dask worker.
         note: receives one line if the connection is not encrypted.
 
-    Raises UserError if the scheduler cannot be reached, has no worker, or is lost during the run.
+    Raises UserError if Dask is not installed, or if the scheduler cannot be reached, has no worker, or is lost during
+    the run.
     """
     _check_address(scheduler, note)
+    require("distributed", "--scheduler", "cluster")
     with _quiet_dask():
         client = _connect(scheduler)
         try:

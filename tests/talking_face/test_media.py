@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import tarfile
 from fractions import Fraction
+from math import gcd
 from pathlib import Path
 
 import av
 import cv2
 import numpy as np
 import pytest
+from scipy.signal import resample_poly
 
 from talking_face.clip import MediaSource
 from talking_face.media import Encoding, iter_frames, probe, read_audio, read_frames, write_audio, write_video
+from talking_face.media.resampling import resample
 from talking_face.reasons import ClipError, Reason
 
 BITS = 8
@@ -103,6 +106,15 @@ def test_stereo_is_averaged_and_resampled_without_delay(tmp_path: Path) -> None:
     expected = np.interp(np.arange(16000) / 16000, np.arange(44100) / 44100, signal / 2)
     assert len(got) == 16000
     assert np.abs(got[100:-100] - expected[100:-100]).max() < 30
+
+
+@pytest.mark.parametrize("rate", [8000, 11025, 22050, 24000, 44100, 44056, 48000, 16001])
+def test_resampling_equals_scipy_to_the_bit(rate: int) -> None:
+    for count in (0, 1, 300, 20011):
+        samples = np.random.default_rng(count).normal(0, 0.2, count).astype(np.float32)
+        common = gcd(rate, 16000)
+        wanted = resample_poly(samples, 16000 // common, rate // common) if count else samples
+        np.testing.assert_array_equal(resample(samples, rate, 16000), wanted)
 
 
 @pytest.mark.parametrize("pix_fmt", ["yuv444p", "yuvj444p", "yuv420p", "yuv420p10le"])
