@@ -9,14 +9,20 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cmet_eval.measuring.api import measure
+    from cmet_metrics.arrays import as_sample
+    from cmet_metrics.metric_set import MetricSet
 
-__all__ = ["measure"]
+__all__ = ["MetricSet", "as_sample", "measure"]
 
 
 def __getattr__(name: str) -> object:
     import importlib
 
-    homes = {"measure": "cmet_eval.measuring.api"}
+    homes = {
+        "measure": "cmet_eval.measuring.api",
+        "as_sample": "cmet_metrics.arrays",
+        "MetricSet": "cmet_metrics.metric_set",
+    }
     if name in homes:
         return getattr(importlib.import_module(homes[name]), name)
     raise AttributeError(f"module 'cmet_eval' has no attribute {name!r}")

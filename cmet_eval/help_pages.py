@@ -30,6 +30,7 @@ PLAIN = {
     r"^input should be greater than or equal to (\S+)": r"it should be at least \1",
     r"^input should be less than or equal to (\S+)": r"it should be at most \1",
     r"^value error, ": "",
+    r"^no such command '(.*)'\. Did you mean '(.*)'\?$": r"no command \1; did you mean \2?",
     r"^got unexpected extra arguments? ?(?:\(s\) )?\((.*)\)": r"\1: not expected here",
 }
 EXAMPLES = "\n\nExamples:\n"  # in the docstring of a command's file: what follows is printed as it is

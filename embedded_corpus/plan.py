@@ -88,8 +88,8 @@ def parse_size(size: str) -> tuple[int, int]:
         return SIZES[size]
     match = re.fullmatch(r"(\d{2,5})x(\d{2,5})", size)
     if not match:
-        raise UserError(f"size {size!r}: give WIDTHxHEIGHT, such as 640x360, or one of {', '.join(SIZES)}")
+        raise UserError(f"--size {size}: give WIDTHxHEIGHT, such as 640x360, or one of {', '.join(SIZES)}")
     width, height = int(match[1]), int(match[2])
     if width % 2 or height % 2 or not 120 <= height <= 2160 or not 0.9 * height <= width <= 7680:
-        raise UserError(f"size {size}: even numbers, 120 to 2160 high, and at least 0.9 times as wide as high")
+        raise UserError(f"--size {size}: even numbers, 120 to 2160 high, and at least 0.9 times as wide as high")
     return width, height

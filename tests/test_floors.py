@@ -36,6 +36,7 @@ STEPS: tuple[tuple[str, ...], ...] = (
     ("study",),
     ("demo",),
     ("help_pages", "run_folder"),
+    ("checks", "completion"),
     ("commands", "failures"),
     ("cli",),
 )

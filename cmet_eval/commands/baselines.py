@@ -16,6 +16,7 @@ import typer
 
 from cmet_baselines.published import PublishedNumber, by_table, of_entry
 from cmet_baselines.registry import catalogue, describe
+from cmet_eval import completion
 from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import UserError
 
@@ -37,7 +38,12 @@ class Action(StrEnum):
 
 def baselines(
     action: Annotated[Action, typer.Argument(metavar="ACTION", help="list or show")] = Action.LIST,
-    name: Annotated[str | None, typer.Argument(metavar="NAME", help="the method to show, or a .toml of yours")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="NAME", autocompletion=completion.all_methods, help="the method to show, or a .toml of yours"
+        ),
+    ] = None,
 ) -> None:
     if action is Action.LIST:
         print(catalogue_text())

@@ -12,8 +12,9 @@ from typing import Annotated
 
 import typer
 
+from cmet_eval import completion
+from cmet_eval.checks import check_file, check_folder, check_metrics, check_out, check_shards
 from cmet_eval.commands.options import Quiet
-from talking_face.files import check_writable
 from talking_face.logs import write_log_into
 from talking_face.reasons import UserError
 
@@ -32,7 +33,10 @@ def calibrate(
     clips: Annotated[int, typer.Option(min=1, metavar="N", help="clips of each shard set")] = 4,
     frames: Annotated[int, typer.Option(min=2, metavar="N", help="frames of a clip; lip_energy needs 35")] = 50,
     metrics: Annotated[
-        list[str] | None, typer.Option(metavar="KEY", help="name:variant or your own module:Class; repeatable")
+        list[str] | None,
+        typer.Option(
+            metavar="KEY", autocompletion=completion.metrics, help="name:variant or your own module:Class; repeatable"
+        ),
     ] = None,
     evaluators: Annotated[
         list[Path] | None,
@@ -45,20 +49,25 @@ def calibrate(
     ] = 0,
     quiet: Quiet = False,
 ) -> None:
-    check_writable(out)
-    write_log_into(out)
-    from cmet_eval.calibration.calibrate import Extent, again, run
-    from cmet_metrics.registry import get_metric
-
     if bool(data) == bool(values):
         raise UserError("give --data, or the --values of an earlier run")
+    for folder in data or ():
+        check_shards(folder)
+    for file in values or ():
+        check_file(file, "--values")
     judges = evaluators or ()
+    for folder in judges:
+        check_folder(folder, "--evaluators")
+    check_out(out, "--out")
+    from cmet_eval.calibration.calibrate import Extent, again, run
+    from talking_face.pretrained.model_files import ModelFiles
+
+    check_metrics(metrics or (), ModelFiles.from_environment())
+    write_log_into(out)
     if data:
         extent = Extent(clips, frames, sounds)
         paths = run(data, out, extent, metric_keys=metrics or (), evaluators=judges, quiet=quiet)
     else:
-        for key in metrics or ():
-            get_metric(key)
         paths = again(values or (), out, judges)
     for path in paths:
         print(path)

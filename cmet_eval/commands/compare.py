@@ -12,18 +12,31 @@ from typing import Annotated
 
 import typer
 
+from cmet_eval import completion
+from cmet_eval.checks import check_file, check_out, check_shards
 from cmet_eval.commands.options import BandsFile, BandsSource, MethodFolders, OwnMetrics, RunToRead
 from cmet_eval.run_folder import run_folder
-from talking_face.files import check_writable
 
 
 # long: typer turns each parameter into a command-line option
 def compare(
-    a: Annotated[str, typer.Argument(metavar="METHOD", help="a method of the result rows, or METHOD@REVISION")],
-    b: Annotated[str, typer.Argument(metavar="OTHER", help="the other method")],
+    a: Annotated[
+        str,
+        typer.Argument(
+            metavar="METHOD",
+            autocompletion=completion.methods_of_run,
+            help="a method of the result rows, or METHOD@REVISION",
+        ),
+    ],
+    b: Annotated[
+        str, typer.Argument(metavar="OTHER", autocompletion=completion.methods_of_run, help="the other method")
+    ],
     run: RunToRead = None,
     setting: Annotated[
-        str | None, typer.Option("--setting", metavar="NAME", help="default: every setting that has both")
+        str | None,
+        typer.Option(
+            "--setting", metavar="NAME", autocompletion=completion.settings, help="default: every setting that has both"
+        ),
     ] = None,
     videos: MethodFolders = None,
     data: Annotated[
@@ -52,7 +65,11 @@ def compare(
     found_run = run_folder(run)
     names = "-".join(file_name_of(*name.split("@", 1)) for name in (a, b))
     out = out or inside(found_run.folder / "compare", names)
-    check_writable(out)
+    check_out(out, "--out", {"--run": found_run.folder})
+    if bands is not None:
+        check_file(bands, "--bands")
+    if data is not None:
+        check_shards(data)
     methods = {name.split("@", 1)[0] for name in (a, b)}
     folders = MethodVideos.of(videos or [], found_run.folder / "videos", methods)
     known = load_bands(bands, bands_of)

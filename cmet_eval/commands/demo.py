@@ -17,9 +17,9 @@ from typing import Annotated
 
 import typer
 
+from cmet_eval.checks import check_out
 from cmet_eval.commands.options import Quiet, Workers
 from talking_face.execution.options import RunOptions
-from talking_face.files import check_writable
 from talking_face.logs import write_log_into
 from talking_face.threads import limit_threads
 
@@ -44,7 +44,7 @@ def demo(
     workers: Workers = 2,
     quiet: Quiet = False,
 ) -> None:
-    check_writable(out)
+    check_out(out, "--run")
     write_log_into(out)
     limit_threads(1)  # as in `train`, so that all commands train the same networks
     from cmet_baselines.published import published_rows

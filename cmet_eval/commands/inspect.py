@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 import typer
 
+from cmet_eval.checks import check_shards
 from cmet_pipelines import contents
 from cmet_pipelines.shards import ShardSet, damaged_files
 from talking_face.faces.points68 import to_68
@@ -38,6 +39,7 @@ def inspect(
     ] = False,
 ) -> None:
     """Prints the counts of OUT and writes OUT/contact_sheet.png."""
+    check_shards(out, "SHARDS")
     shards = ShardSet(out)
     if verify:
         _verify(out, len(shards.card["shards"]))

@@ -12,9 +12,9 @@ from typing import Annotated
 
 import typer
 
+from cmet_eval.checks import check_file, check_out
 from cmet_eval.commands.options import BandsFile, BandsSource, MethodFolders, OwnMetrics, RunToRead
 from cmet_eval.run_folder import run_folder
-from talking_face.files import check_writable
 
 
 def leaderboard(
@@ -33,7 +33,9 @@ def leaderboard(
 ) -> None:
     found = run_folder(run)
     out = out or found.folder / "leaderboard"
-    check_writable(out)
+    check_out(out, "--out", {"--run": found.folder})
+    if bands is not None:
+        check_file(bands, "--bands")
     from cmet_baselines.published import published_rows
     from cmet_eval.reports.gallery import gallery
     from cmet_eval.reports.method_videos import MethodVideos
@@ -44,7 +46,8 @@ def leaderboard(
 
     for key in metrics or ():
         get_metric(key)
+    noise = load_bands(bands, bands_of)
     rows = read_results(found.results)
     folders = MethodVideos.of(videos or [], found.folder / "videos", rows.methods)
     shown = gallery(rows, folders, cases) if cases else None
-    print(build(rows, out, load_bands(bands, bands_of), shown, published_rows()))
+    print(build(rows, out, noise, shown, published_rows()))

@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from cmet_eval import completion
 from cmet_eval.commands.options import Deadline, Memory, Profile, Quiet, Workers
 from cmet_eval.measuring.treatment import LengthRule, RateRule, SizeRule, Treatment
 from talking_face.execution.options import RunOptions
@@ -28,7 +29,12 @@ def measure(
     ] = None,
     metrics: Annotated[
         list[str] | None,
-        typer.Option("--metrics", metavar="KEY", help="a metric of `cmet-eval metrics`; repeatable"),
+        typer.Option(
+            "--metrics",
+            metavar="KEY",
+            autocompletion=completion.metrics,
+            help="a metric of `cmet-eval metrics`; repeatable",
+        ),
     ] = None,
     profile: Profile = None,
     rate: Annotated[

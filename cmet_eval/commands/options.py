@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
+from cmet_eval import completion
 from talking_face.packages import need_extras
 
 MOST_WORKERS = 1024  # processes
@@ -20,11 +22,20 @@ def finite(value: float | None) -> float | None:
     return value
 
 
-def with_dask(address: str | None) -> str | None:
-    """The value of --scheduler. Raises UserError if Dask is not installed."""
-    if address is not None:
+def above_zero(value: float) -> float:
+    """The value of an option. Raises BadParameter for 0, for negative numbers, and for NaN."""
+    if not value > 0:
+        raise typer.BadParameter("it should be more than 0")
+    return value
+
+
+def address(value: str | None) -> str | None:
+    """The value of --scheduler. Raises BadParameter for another form of address, and UserError without Dask."""
+    if value is not None and not re.fullmatch(r"(tls|tcp)://\S+:\d{1,5}", value):
+        raise typer.BadParameter("it should be tls://HOST:PORT or tcp://HOST:PORT")
+    if value is not None:
         need_extras("--scheduler", "cluster")
-    return address
+    return value
 
 
 Workers = Annotated[int, typer.Option("--workers", min=1, max=MOST_WORKERS, metavar="N", help="worker processes")]
@@ -38,7 +49,7 @@ Scheduler = Annotated[
     str | None,
     typer.Option(
         "--scheduler",
-        callback=with_dask,
+        callback=address,
         metavar="ADDRESS",
         help="a running Dask scheduler, tls://HOST:PORT or tcp://HOST:PORT",
     ),
@@ -86,6 +97,7 @@ Metrics = Annotated[
     typer.Option(
         "--metrics",
         metavar="KEY",
+        autocompletion=completion.metrics,
         help="name:variant, name:variant,option=value, or your own module:Class; repeatable; default: psnr, ssim, "
         "m_lmd:eat, f_lmd:eat",
     ),
@@ -95,6 +107,7 @@ OwnMetrics = Annotated[
     typer.Option(
         "--metrics",
         metavar="KEY",
+        autocompletion=completion.metrics,
         help="your own metric class in the rows, module:Class, to be imported; repeatable",
     ),
 ]

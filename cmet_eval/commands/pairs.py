@@ -12,18 +12,24 @@ from typing import Annotated
 
 import typer
 
+from cmet_eval import completion
+from cmet_eval.checks import check_out, check_shards
 from cmet_eval.commands.options import MaxPairs, Quiet, Seeds, ShardSetFolder, Split
 from cmet_eval.protocol.draw import Draw, draw_from_shards
 from cmet_eval.protocol.pair_files import write_pairs
 from cmet_eval.protocol.setting import get_setting, setting_names
-from talking_face.files import check_writable
 from talking_face.names import counted
 from talking_face.reasons import UserError
 
 
 def pairs(
     setting: Annotated[
-        str, typer.Argument(metavar="SETTING", help=f"{', '.join(setting_names())}, or a path to a setting's .toml")
+        str,
+        typer.Argument(
+            metavar="SETTING",
+            autocompletion=completion.settings,
+            help=f"{', '.join(setting_names())}, or a path to a setting's .toml",
+        ),
     ],
     data: ShardSetFolder,
     output: Annotated[
@@ -39,10 +45,13 @@ def pairs(
 ) -> None:
     from cmet_pipelines.shards import ShardSet
 
-    check_writable(output.parent)
     if output.suffix not in (".parquet", ".csv"):
         raise UserError(f"{output} should end in .parquet or .csv")
     rules = get_setting(setting)
+    check_shards(data)
+    check_out(output.parent, "--output")
+    if export is not None:
+        check_out(export, "--export")
     shards = ShardSet(data)
     drawn = draw_from_shards(shards, rules, Draw(max_pairs, seeds, split))
     write_pairs(drawn, output)

@@ -17,7 +17,9 @@ from typing import Annotated, get_type_hints
 import typer
 from pydantic.fields import FieldInfo
 
-from cmet_eval.commands.options import MOST_WORKERS, finite, with_dask
+from cmet_eval import completion
+from cmet_eval.checks import check_choice, check_file, check_folder
+from cmet_eval.commands.options import MOST_WORKERS, address, finite
 from cmet_pipelines.configure import Value, configure, read_config, reader_fields
 from cmet_pipelines.frames_codec import LOSSLESS_CODEC
 from cmet_pipelines.preprocess import PreprocessSummary, Selection
@@ -47,9 +49,7 @@ class CommandOptions:
     scheduler: Annotated[
         str | None,
         typer.Option(
-            callback=with_dask,
-            metavar="ADDRESS",
-            help="a running Dask scheduler, tls://HOST:PORT or tcp://HOST:PORT",
+            callback=address, metavar="ADDRESS", help="a running Dask scheduler, tls://HOST:PORT or tcp://HOST:PORT"
         ),
     ] = None
     memory: Annotated[
@@ -85,7 +85,12 @@ class CommandOptions:
 
 
 def preprocess(
-    dataset: Annotated[str, typer.Argument(metavar="DATASET", help=f"the reader: {', '.join(sorted(READERS))}")],
+    dataset: Annotated[
+        str,
+        typer.Argument(
+            metavar="DATASET", autocompletion=completion.datasets, help=f"the reader: {', '.join(sorted(READERS))}"
+        ),
+    ],
     root: Annotated[Path, typer.Argument(metavar="ROOT", help="folder of the dataset; never changed")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="folder for the shards")],
     **given: object,
@@ -96,8 +101,13 @@ def preprocess(
     user did not give the option.
     """
     started = time.monotonic()
+    check_choice(dataset, sorted(READERS), "DATASET")
+    if not root.is_file():
+        check_folder(root, "ROOT")
     check_writable(out)
     command = CommandOptions(**{field.name: given.pop(field.name) for field in fields(CommandOptions)})  # type: ignore[arg-type]
+    if command.config is not None:
+        check_file(command.config, "--config")
     values = read_config(command.config) if command.config else {}
     values |= {name: Value(value, _flag(name)) for name, value in given.items() if value is not None}
     if command.lossless:

@@ -17,11 +17,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cmet_eval.checks import check_choice, check_out, check_shards
 from cmet_eval.commands.options import Memory, Quiet, RunToRead, Workers
 from cmet_eval.run_folder import RESULTS, WORK, FoundRun, run_folder
 from talking_face.execution.options import RunOptions
-from talking_face.files import check_writable
-from talking_face.reasons import UserError
 
 if TYPE_CHECKING:
     from cmet_eval.reports.report import Report
@@ -62,14 +61,15 @@ def report(
     memory: Memory = None,
     quiet: Quiet = False,
 ) -> None:
-    from cmet_eval.reports.emotion_proportion import Selection, emotion_proportion
+    from cmet_eval.reports.emotion_proportion import Selection, classifiers, emotion_proportion
     from cmet_eval.reports.report import write
 
     of_data = kind is Kind.EMOTION_PROPORTION and data is not None and run is None
     place = FoundRun(WORK, WORK / RESULTS) if of_data else run_folder(run)
     out, options = out or place.folder / "reports", RunOptions(workers, quiet=quiet, memory_gb=memory)
-    check_writable(out)
+    check_out(out, "--out", {"--data": data, "--run": place.folder})
     if kind is Kind.EMOTION_PROPORTION:
+        check_choice(classifier, classifiers(), "--classifier")
         found = emotion_proportion(_shards(place, data), classifier, out, Selection(split, clips), options)
     else:
         found = _of_run(kind, place, data, options)
@@ -95,6 +95,5 @@ def _of_run(kind: Kind, run: FoundRun, data: Path | None, options: RunOptions) -
 
 def _shards(run: FoundRun, data: Path | None) -> Path:
     data = data or run.folder / "shards"
-    if not data.is_dir():
-        raise UserError(f"no folder {data}; give the shard set with --data")
+    check_shards(data)
     return data

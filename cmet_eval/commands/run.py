@@ -13,6 +13,8 @@ from typing import Annotated
 
 import typer
 
+from cmet_eval import completion
+from cmet_eval.checks import check_out, check_run, check_shards
 from cmet_eval.commands.options import (
     Deadline,
     MaxPairs,
@@ -27,7 +29,6 @@ from cmet_eval.commands.options import (
     Workers,
 )
 from talking_face.execution.options import RunOptions
-from talking_face.files import check_writable
 from talking_face.logs import write_log_into
 from talking_face.threads import limit_threads
 
@@ -36,12 +37,17 @@ from talking_face.threads import limit_threads
 def run(
     method: Annotated[
         list[str],
-        typer.Option(metavar="NAME", help="a name of the catalogue, a .toml of yours, or module:Class; repeatable"),
+        typer.Option(
+            metavar="NAME",
+            autocompletion=completion.methods,
+            help="a name of the catalogue, a .toml of yours, or module:Class; repeatable",
+        ),
     ],
     setting: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME",
+            autocompletion=completion.settings,
             help="a setting, or a .toml of yours; repeatable; default: neutral-base and cross-emotion",
         ),
     ] = None,
@@ -68,8 +74,9 @@ def run(
     ] = False,
     quiet: Quiet = False,
 ) -> None:
-    check_writable(out)
-    write_log_into(out)
+    check_out(out, "--run", {"--data": data})
+    if data is not None:
+        check_shards(data)
     if data is None:
         limit_threads(1)  # as in `train`, so that all commands train the same networks
     from cmet_eval import demo
@@ -79,11 +86,14 @@ def run(
 
     draw, scoring = Draw(max_pairs, seeds, split), Scoring(metrics, profile)
     options = RunOptions(workers, scheduler, quiet, memory, deadline)
+    settings = setting or evaluate.DEFAULT_SETTINGS
+    check_run(method, settings, scoring, data)
+    write_log_into(out)
     if data is None:
         data, draw, scoring = demo.default_run(method, draw, scoring, options)
     summary = evaluate.run(
         method,
-        setting or evaluate.DEFAULT_SETTINGS,
+        settings,
         data=data,
         out=out,
         draw=draw,

@@ -7,17 +7,15 @@ Examples:
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from cmet_eval.checks import check_file, check_folder, check_out, check_score
 from cmet_eval.commands.options import Deadline, Memory, Metrics, Pattern, Profile, Quiet, RunFolder, Scheduler, Workers
 from talking_face.execution.options import RunOptions
-from talking_face.files import check_writable
 from talking_face.logs import write_log_into
-from talking_face.reasons import UserError
 
 
 # long: typer turns each parameter into a command-line option
@@ -41,16 +39,18 @@ def score(
     memory: Memory = None,
     quiet: Quiet = False,
 ) -> None:
-    check_writable(out)
-    write_log_into(out)
     from cmet_eval.protocol.pair_files import read_pairs
     from cmet_eval.protocol.setting import get_setting
     from cmet_eval.runs import evaluate
     from cmet_eval.runs.metrics import Scoring
     from cmet_eval.runs.submissions import from_elsewhere
 
-    if not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", method_name):
-        raise UserError(f"--method-name {method_name!r} may hold a-z, 0-9, '.' and '-' only; --title takes any text")
+    scoring, options = Scoring(metrics, profile), RunOptions(workers, scheduler, quiet, memory, deadline)
+    check_score(method_name, pattern, scoring, data)
+    check_folder(videos, "--videos")
+    check_file(pairs, "--pairs")
+    check_out(out, "--run", {"--data": data, "--videos": videos})
+    write_log_into(out)
     method = {
         "name": method_name,
         "revision": revision,
@@ -61,7 +61,6 @@ def score(
     }
     own_setting = get_setting(setting) if setting else None
     submission = from_elsewhere(videos, read_pairs(pairs), method, own_setting, pattern)
-    scoring, options = Scoring(metrics, profile), RunOptions(workers, scheduler, quiet, memory, deadline)
     summary = evaluate.score(submission, data=data, out=out, scoring=scoring, options=options)
     print(summary)
     print(f"result rows: {out / 'results'}; board: cmet-eval leaderboard --run {out}")

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from cmet_eval import completion
+from cmet_eval.checks import check_folder, check_out, check_pairs_of, check_shards
 from cmet_eval.commands.options import Quiet, RunToRead
 from cmet_eval.run_folder import run_folder
-from talking_face.files import check_writable
 from talking_face.reasons import UserError
 
 if TYPE_CHECKING:
@@ -41,7 +42,9 @@ def study(
     action: Annotated[Action, typer.Argument(metavar="ACTION", help="make or analyse")],
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="the study's folder")] = Path("work/study"),
     run: RunToRead = None,
-    setting: Annotated[str, typer.Option(metavar="NAME", help="make: whose pairs are shown")] = "cross-emotion",
+    setting: Annotated[
+        str, typer.Option(metavar="NAME", autocompletion=completion.settings, help="make: whose pairs are shown")
+    ] = "cross-emotion",
     data: Annotated[
         Path | None,
         typer.Option(
@@ -50,7 +53,11 @@ def study(
     ] = None,
     method: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="make: a method; repeatable; `ground-truth` anchors the scale"),
+        typer.Option(
+            metavar="NAME",
+            autocompletion=completion.methods_of_run,
+            help="make: a method; repeatable; `ground-truth` anchors the scale",
+        ),
     ] = None,
     design: Annotated[
         Literal["rating", "pairwise"],
@@ -72,7 +79,7 @@ def study(
     if action is Action.ANALYSE:
         _analyse(out, answers)
     else:
-        check_writable(out)
+        check_out(out, "--out")
         _make(run, setting, method or [], data, out, Design(design, raters, per_rater, pairs, seed), quiet)
 
 
@@ -80,8 +87,9 @@ def _analyse(out: Path, answers: Path | None) -> None:
     from cmet_eval.study.analysis import analyse, to_markdown
     from cmet_eval.study.answers import read_answers
 
-    if answers is None or not answers.is_dir():
+    if answers is None:
         raise UserError("name the folder of the raters' files with --answers")
+    check_folder(answers, "--answers")
     found = read_answers(out, (path for path in answers.iterdir() if path.suffix == ".json"))
     for line in found.refused[:_SHOWN]:
         print(f"refused: {line}", file=sys.stderr)
@@ -99,11 +107,13 @@ def _make(
     run: Path | None, setting: str, methods: list[str], data: Path | None, out: Path, design: Design, quiet: bool
 ) -> None:
     from cmet_eval.protocol.pair_files import read_pairs
-    from cmet_eval.study.make import make_study
+    from cmet_eval.study.make import check_study_methods, make_study
     from cmet_pipelines.shards import ShardSet
 
+    check_study_methods(methods, design)
     folder = run_folder(run).folder
-    shards = ShardSet(data or folder / "shards")
-    pair_list = read_pairs(folder / "pairs" / f"{setting}.parquet")
-    page = make_study(folder, pair_list, methods, shards, out, design=design, quiet=quiet)
+    data = data or folder / "shards"
+    check_shards(data)
+    pair_list = read_pairs(check_pairs_of(folder, setting))
+    page = make_study(folder, pair_list, methods, ShardSet(data), out, design=design, quiet=quiet)
     print(f"{page}: give raters 1 to {design.raters} a link each (index.html?rater=N); keep key.json from them")

@@ -14,13 +14,16 @@ from pathlib import Path
 
 import typer
 
+from cmet_eval import completion
 from cmet_eval.commands.options import MOST_WORKERS, finite
 from talking_face.files import check_writable
 
 
 # long: typer turns each parameter into a command-line option
 def synth(
-    layout: str = typer.Argument(metavar="LAYOUT", help="mead | crema-d | lrs2 | meld | clips"),
+    layout: str = typer.Argument(
+        metavar="LAYOUT", autocompletion=completion.layouts, help="mead | crema-d | lrs2 | meld | clips"
+    ),
     out: Path = typer.Argument(metavar="OUT", help="folder to write into"),
     speakers: int = typer.Option(8, min=1, max=10_000, metavar="N", help="number of speakers"),
     takes: int = typer.Option(1, min=1, max=1000, metavar="N", help="multiplies the clips of each speaker (32 at 1)"),

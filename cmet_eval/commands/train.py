@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from talking_face.files import check_writable
+from cmet_eval import completion
+from cmet_eval.checks import check_choice, check_device, check_out, check_shards
 from talking_face.logs import write_log_into
 from talking_face.packages import require
 from talking_face.pretrained.model_files import CHECKPOINTS_FOLDER, EVALUATORS_FOLDER
@@ -42,6 +43,7 @@ class What(StrEnum):
     EVALUATORS = "evaluators"
 
 
+PRECISIONS = ("fp32", "bf16", "fp16")
 MAIN = "main"  # the name for the shard set that the user gives without a name
 
 
@@ -62,15 +64,26 @@ def train(
         None,
         "--device",
         metavar="NAME",
+        autocompletion=completion.one_of("auto", "cpu", "cuda"),
         help="auto, cpu, cuda or cuda:N; evaluators: cpu by default. Only cpu gives the same bytes",
     ),
     stage: str = typer.Option(
         None, "--stage", metavar="NAME", help="models: train this one alone; the ones before it must exist"
     ),
     config: str = typer.Option(
-        None, "--config", metavar="NAME", help="models: demo (default), paper, or a .toml file that changes one"
+        None,
+        "--config",
+        metavar="NAME",
+        autocompletion=completion.one_of("demo", "paper"),
+        help="models: demo (default), paper, or a .toml file that changes one",
     ),
-    precision: str = typer.Option(None, "--precision", metavar="NAME", help="models: fp32 (default), bf16 or fp16"),
+    precision: str = typer.Option(
+        None,
+        "--precision",
+        metavar="NAME",
+        autocompletion=completion.one_of(*PRECISIONS),
+        help="models: fp32 (default), bf16 or fp16",
+    ),
     workers: int = typer.Option(
         None, "--workers", min=0, max=256, metavar="N", help="models: processes that prepare batches; default 0"
     ),
@@ -95,25 +108,33 @@ def train(
     _refuse(what, of_models if what is What.EVALUATORS else of_evaluators)
     folders = _folders(data)
     out = out or folders[MAIN] / (EVALUATORS_FOLDER if what is What.EVALUATORS else CHECKPOINTS_FOLDER)
-    check_writable(out)
-    write_log_into(out)
+    for name, folder in folders.items():
+        check_shards(folder, "--data" if name == MAIN else f"--data {name}=FOLDER")
+    check_out(out, "--out", {"--data": folders[MAIN]})
     if what is not What.EVALUATORS:
         # Do this before numpy starts threads, because the number of threads changes the sums in closed-form fits.
         limit_threads(threads or 1)
     for package in ("torch", "safetensors"):
         require(package, "training", "reference")
+    check_device(device or "auto")
     if what is What.EVALUATORS:
         if list(folders) != [MAIN]:
             raise UserError("the evaluators are trained on one shard set: --data OUT, without a name")
         from cmet_reference.evaluators.train import EvaluatorSettings
 
         given = {"syncnet_steps": steps, "max_clips": max_clips}
+        write_log_into(out)
         settings = EvaluatorSettings(seed=seed, **{key: value for key, value in given.items() if value})
         _train_evaluators(folders[MAIN], out, settings, device or "cpu", quiet)
         return
-    from cmet_reference.training.models import train_model
+    from cmet_reference.training.models import stage_names, train_model
     from cmet_reference.training.options import TrainOptions
 
+    if stage is not None:
+        check_choice(stage, stage_names(what), "--stage")
+    if precision is not None:
+        check_choice(precision, PRECISIONS, "--precision")
+    write_log_into(out)
     main = int(os.environ.get("RANK", 0)) == 0  # if there are several processes, only the first process prints
     default = TrainOptions()
     options = TrainOptions(
@@ -177,8 +198,8 @@ def _train_evaluators(data: Path, out: Path, settings: EvaluatorSettings, device
 
     from cmet_reference.evaluators.train import train_evaluators
 
-    if not device.startswith(("cpu", "cuda")) or (device.startswith("cuda") and not torch.cuda.is_available()):
-        raise UserError(f"no device {device!r} here; use --device cpu")
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     for kind, card in train_evaluators(data, out, settings, device, quiet).items():
         held_out = card["held_out"]
         figures = ", ".join(f"{name} {value:.3f}" for name, value in held_out.items() if isinstance(value, float))

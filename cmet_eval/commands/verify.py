@@ -13,7 +13,9 @@ from typing import Annotated
 
 import typer
 
-from cmet_eval.commands.options import Memory, OwnMetrics, Pattern, Quiet, RunToRead, WorkersOrNone, finite
+from cmet_eval import completion
+from cmet_eval.checks import check_file, check_folder, check_shards
+from cmet_eval.commands.options import Memory, OwnMetrics, Pattern, Quiet, RunToRead, WorkersOrNone, above_zero
 from cmet_eval.run_folder import run_folder
 from talking_face.execution.options import RunOptions
 
@@ -29,12 +31,12 @@ def verify(
     pairs: Annotated[
         list[Path] | None, typer.Option(metavar="FILE", help="pair list; repeatable; default: those in RUN/pairs")
     ] = None,
-    method: Annotated[str | None, typer.Option(metavar="NAME", help="only this method")] = None,
+    method: Annotated[
+        str | None, typer.Option(metavar="NAME", autocompletion=completion.methods_of_run, help="only this method")
+    ] = None,
     share: Annotated[
         float,
-        typer.Option(
-            min=0.0, max=1.0, callback=finite, metavar="SHARE", help="of each method's videos in each setting"
-        ),
+        typer.Option(max=1.0, callback=above_zero, metavar="SHARE", help="of each method's videos in each setting"),
     ] = 0.05,
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="of the draw of videos")] = 0,
     pattern: Pattern = "{pair}.mp4",
@@ -47,16 +49,16 @@ def verify(
     from cmet_eval.runs.verification import verify as verify_results
     from cmet_leaderboards.results import read_results
     from cmet_metrics.registry import get_metric
-    from talking_face.reasons import UserError
 
     for key in metrics or ():
         get_metric(key)
     folder, results = run_folder(run)
     videos, data = videos or folder / "videos", data or folder / "shards"
     lists = pairs or sorted((folder / "pairs").rglob("*.parquet"))
-    for place, what in ((data, "--data"), (videos, "--videos")):
-        if not place.is_dir():
-            raise UserError(f"no folder {place}; give it with {what}")
+    check_folder(videos, "--videos")
+    check_shards(data)
+    for path in pairs or ():
+        check_file(path, "--pairs")
     found = verify_results(
         read_results(results),
         videos,

@@ -12,6 +12,7 @@ from enum import StrEnum
 
 import typer
 
+from cmet_eval import completion
 from talking_face.pretrained import store
 from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import UserError
@@ -27,7 +28,9 @@ class Action(StrEnum):
 
 def weights(
     action: Action = typer.Argument(Action.LIST, metavar="ACTION", help="list, fetch or verify"),
-    names: list[str] = typer.Argument(None, metavar="NAME", help="names of the list; without a name: all"),
+    names: list[str] = typer.Argument(
+        None, metavar="NAME", autocompletion=completion.weights, help="names of the list; without a name: all"
+    ),
 ) -> None:
     entries = [store.weight(name) for name in names] if names else list(store.registry().values())
     files, failed = ModelFiles.from_environment(), False

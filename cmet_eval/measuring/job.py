@@ -62,7 +62,7 @@ def measure_case(job: MeasureJob, files: ModelFiles) -> VideoScores:
     case = job.case
     assert case.pred is not None
     metrics = [get_metric(key, files) for key in job.metrics]
-    hashes = {name: _sha256(path) for name, path in _files(case).items()}
+    hashes = {name: file_sha256(path) for name, path in _files(case).items()}
     key = _key(job, metrics, hashes)
     path = None if job.store is None else job.store / key[:2] / f"{key}.json"
     stored = None if path is None else _stored(path, key)
@@ -79,7 +79,8 @@ def _files(case: Case) -> dict[str, Path]:
     return {name: path for name, path in named.items() if path is not None}
 
 
-def _sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file, 64 hex digits. Raises ClipError: missing-file, too-large or unreadable."""
     try:
         if path.stat().st_size > _MAX_BYTES:
             raise ClipError(Reason.TOO_LARGE, f"{path.name} is larger than {_MAX_BYTES >> 30} GB")

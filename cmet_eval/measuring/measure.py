@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from cmet_eval.measuring.cases import Case, Cases, find_cases
-from cmet_eval.measuring.job import MeasureJob
+from cmet_eval.measuring.job import MeasureJob, file_sha256
 from cmet_eval.measuring.result import Measured
 from cmet_eval.measuring.score_records import StoredScore, VideoScores
 from cmet_eval.measuring.treatment import Treatment
@@ -17,7 +17,6 @@ from cmet_metrics.base import Metric
 from cmet_metrics.registry import Profile, check_packages, common_profile, get_metric, in_profile, quick_metrics
 from talking_face.execution.options import RunOptions
 from talking_face.execution.workers import Task, TaskResult, run_tasks
-from talking_face.files import sha256_of
 from talking_face.names import check_name, storable
 from talking_face.packages import suite_version
 from talking_face.pretrained.model_files import ModelFiles
@@ -73,6 +72,8 @@ def measure_files(
         UserError: a path, a name or an option is wrong. A fault of one video is a row with a reason, and no error.
     """
     options, files = options or RunOptions(), files or ModelFiles.from_environment()
+    if out is not None and any(folder is not None and _is_within(out, folder) for folder in (pred, target)):
+        raise UserError(f"--run {out} is inside a folder of videos, which is searched in depth; choose another folder")
     cases = find_cases(pred, target, audio)
     metrics = chosen_metrics(request, cases, files)
     profile = common_profile((metric.key for metric in metrics), request.profile)
@@ -90,6 +91,10 @@ def measure_files(
         target=cases.target,
         notes=cases.notes,
     )
+
+
+def _is_within(out: Path, folder: Path) -> bool:
+    return folder.is_dir() and out.resolve().is_relative_to(folder.resolve())
 
 
 def chosen_metrics(request: Request, cases: Cases, files: ModelFiles) -> list[Metric]:
@@ -175,7 +180,7 @@ def _shared(cases: Cases, request: Request, method: str, profile: Profile, suite
     """Methods that are measured against the same ground truths have equal fields, so that one board shows them."""
     compared = [case for case in cases.cases if case.target is not None or not cases.have_target]
     names = digest([case.id for case in compared])
-    truths = {case.id: content_of(case.target) for case in compared if case.target is not None}
+    truths = {case.id: _content_of(case.target) for case in compared if case.target is not None}
     return _SharedFields(
         setting=SETTING,
         method=method,
@@ -190,12 +195,12 @@ def _shared(cases: Cases, request: Request, method: str, profile: Profile, suite
     )
 
 
-def content_of(path: Path) -> str:
-    """The SHA-256 of a file; "" if the file cannot be read, which its own case reports."""
+def _content_of(path: Path) -> str:
+    """The SHA-256 of a file; the reason if the file cannot be read, which the rows of its case state too."""
     try:
-        return sha256_of(path)
-    except OSError:
-        return ""
+        return file_sha256(path)
+    except ClipError as error:
+        return error.reason
 
 
 @dataclass(frozen=True)

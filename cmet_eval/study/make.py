@@ -76,7 +76,7 @@ def make_study(
         UserError: there are too few methods, no pair has a video of every method, or `out` contains another study.
     """
     design = design or Design()
-    _check_methods(methods, design)
+    check_study_methods(methods, design)
     chosen = choose_pairs(_with_all_videos(run, pair_list, methods), design)
     key = _claim(out, _new_key(pair_list, methods, chosen, design))
     shown = []
@@ -95,7 +95,8 @@ def make_study(
     return out / "index.html"
 
 
-def _check_methods(methods: Sequence[str], design: Design) -> None:
+def check_study_methods(methods: Sequence[str], design: Design) -> None:
+    """Raises UserError if there are too few methods, one is given twice, or one is not a name."""
     least = 2 if design.kind == "pairwise" else 1
     if len(set(methods)) != len(methods) or len(methods) < least:
         count = "two" if least == 2 else "one"

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
 from talking_face.files import write_bytes
+from talking_face.names import did_you_mean
 from talking_face.reasons import UserError
 from talking_face.sealed import read_sealed_json, write_sealed_json
 
@@ -48,7 +49,8 @@ class Layout(Protocol):
 def layout(name: str) -> Layout:
     """The module of a layout. Raises UserError for an unknown name."""
     if name not in LAYOUTS:
-        raise UserError(f"the embedded corpus has no layout {name!r}; it can be written as {', '.join(LAYOUTS)}")
+        hint = did_you_mean(name, LAYOUTS)
+        raise UserError(f"the embedded corpus has no layout {name!r}{hint or ';'} there are {', '.join(LAYOUTS)}")
     return cast(Layout, importlib.import_module(f"{__name__}.{name.replace('-', '_')}"))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from talking_face.names import did_you_mean
 from talking_face.reasons import UserError
 from talking_face.signature import digest
 from talking_face.user_files import csv_rows, number, read_text
@@ -55,10 +56,13 @@ def read_bands(path: Path, source: str | None = None) -> Bands:
         raise UserError(f"no file {path} of noise bands; `cmet-eval calibrate` writes one")
     text = read_text(path, "file of noise bands")
     found: dict[str, float] = {}
-    for row in csv_rows(text, f"the file of noise bands {path}", ("signature", "source", "band")):
+    rows = list(csv_rows(text, f"the file of noise bands {path}", ("signature", "source", "band")))
+    for row in rows:
         if source in (None, row.cells["source"]):
             signature, band = row.cells["signature"], number(row.cells["band"], f"{path}, line {row.line}: band", 0.0)
             found[signature] = max(found.get(signature, 0.0), band)
     if not found:
-        raise UserError(f"{path} has no noise band" + (f" of the source {source!r}" if source else ""))
+        sources = sorted({row.cells["source"] for row in rows})
+        of = f" of the source {source!r}{did_you_mean(source, sources)}" if source else ""
+        raise UserError(f"{path} has no noise band{of}")
     return Bands(found, f"{path.name} {digest(text.encode(), 8)}" + (f", source {source}" if source else ""))

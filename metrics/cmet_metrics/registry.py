@@ -26,13 +26,14 @@ from talking_face.reasons import UserError
 
 DEFAULT_METRICS: tuple[str, ...] = ("psnr:frame-mean", "ssim:wang2004", "m_lmd:eat", "f_lmd:eat")
 PROFILES: tuple[Profile, ...] = get_args(Profile)
+_ABOVE = ("registry", "metric_set")  # modules that need the registry, so that it cannot import them
 CORE_WEIGHTS = frozenset({"face_landmarker"})  # the pretrained files that the core installation contains
 
 
 def _classes() -> Iterator[type[Metric]]:
     """The classes listed in `METRICS`, for every module of this package that has a tuple of this name."""
     for module in sorted(item.name for item in pkgutil.iter_modules(cmet_metrics.__path__)):
-        if module != "registry":
+        if module not in _ABOVE:
             yield from getattr(importlib.import_module(f"cmet_metrics.{module}"), "METRICS", ())
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import os
 import shutil
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from talking_face.names import printable
@@ -28,12 +29,17 @@ def output_folder(out: Path) -> Iterator[None]:
 
     Raises UserError if another run has the lock, and, here or inside the block, in place of any OSError.
     """
+    lock = out / LOCK
+    made = [path for path in (lock, out) if not path.exists()]
     try:
         out.mkdir(parents=True, exist_ok=True)
-        with (out / LOCK).open("w") as file:
+        with lock.open("w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+                if not os.path.samestat(os.fstat(file.fileno()), lock.stat()):
+                    raise BlockingIOError  # a run that was refused removed this lock file
+            except (BlockingIOError, FileNotFoundError):
+                made.clear()
                 raise UserError(f"another run is writing to {out}; wait for it, or give another folder") from None
             except OSError as error:
                 if error.errno not in _NO_LOCKS:
@@ -42,9 +48,20 @@ def output_folder(out: Path) -> Iterator[None]:
                     f"the disk of {out} has no locks ({error.strerror}); run only one command at a time on this folder",
                     file=sys.stderr,
                 )
-            yield
+            try:
+                yield
+            except UserError:
+                _remove_empty(made)
+                raise
     except OSError as error:
         raise disk_error(out, error) from None
+
+
+def _remove_empty(made: Iterable[Path]) -> None:
+    """Removes the lock file and the folder that a refused run made, unless the folder has files."""
+    for path in made:
+        with suppress(OSError):
+            path.rmdir() if path.is_dir() else path.unlink()
 
 
 def disk_error(out: Path, error: OSError) -> UserError:

@@ -118,6 +118,11 @@ def weight_file(name: str, files: ModelFiles) -> WeightFile:
     raise MissingWeights(missing_message(entry))
 
 
+def is_here(name: str, files: ModelFiles) -> bool:
+    """Whether a searched folder has the file of the entry `name`. Its content is not checked."""
+    return any(path.is_file() for path in _candidates(weight(name), files))
+
+
 def weight_path(name: str, files: ModelFiles) -> Path:
     """The path of the checked file of the entry `name`. Raises the same errors as `weight_file`."""
     return weight_file(name, files).path

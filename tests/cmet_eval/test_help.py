@@ -83,3 +83,23 @@ def test_the_shell_completes_names_of_commands_and_options() -> None:
     assert set(complete([])) >= set(COMMANDS)
     assert complete([], "le") == ["leaderboard"]
     assert {"--method", "--metrics", "--max-pairs"} == set(complete(["run"], "--m")) - {"--memory"}
+
+
+@pytest.mark.parametrize(
+    ("words", "incomplete", "offered"),
+    [
+        (["run", "--method"], "cm", {"cmet"}),
+        (["run", "--method", "cmet", "--setting"], "cross", {"cross-emotion"}),
+        (["score", "--metrics"], "psn", {"psnr:frame-mean"}),
+        (["preprocess"], "cr", {"crema-d"}),
+        (["score", "--profile"], "em", {"embedded"}),
+        (["report"], "conf", {"confusion"}),
+        (["compare"], "sta", {"static-reference"}),
+        (["train", "cmet", "--config"], "p", {"paper"}),
+    ],
+)
+def test_the_shell_completes_values(words: list[str], incomplete: str, offered: set[str], tmp_path: Path) -> None:
+    rows = tmp_path / "work" / "mine" / "results" / "neutral-base"
+    rows.mkdir(parents=True)
+    (rows / "static-reference@1@paper.parquet").touch()
+    assert offered <= set(complete(words, incomplete, tmp_path))

@@ -1,0 +1,229 @@
+"""Checks what a command was given before the command reads data, loads weights or writes: paths, names, devices.
+
+Each check raises UserError with one line that says what to type instead.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from talking_face.files import check_writable
+from talking_face.names import did_you_mean, printable
+from talking_face.packages import need_extras, require
+from talking_face.reasons import UserError
+
+if TYPE_CHECKING:
+    from cmet_eval.runs.metrics import Scoring
+    from cmet_metrics.base import Metric
+    from cmet_metrics.registry import Profile
+    from talking_face.pretrained.model_files import ModelFiles
+
+_CARD = "dataset.json"  # the file that makes a folder a shard set
+
+
+# -- files and folders -------------------------------------------------------------------------------------------------
+
+
+def check_folder(path: Path, option: str) -> None:
+    """Raises UserError if `path` is not a folder. `option` is the word on the command line that names it."""
+    _check_path(path, path.is_dir(), "folder", f"name it with {option}")
+
+
+def check_file(path: Path, option: str) -> None:
+    """Raises UserError if `path` is not a file."""
+    _check_path(path, path.is_file(), "file", f"name it with {option}")
+
+
+def check_shards(path: Path, option: str = "--data") -> None:
+    """Raises UserError if `path` is not the folder of a shard set; a run's folder is pointed to its shards."""
+    _check_path(path, path.is_dir(), "folder", f"name a shard set with {option}")
+    if not (path / _CARD).exists():
+        inner = next((place for place in (path / "shards", path.parent) if (place / _CARD).is_file()), None)
+        hint = f"name {inner} with {option}" if inner else "`cmet-eval preprocess` makes a shard set"
+        raise UserError(f"{printable(str(path))} holds no shards ({_CARD} is missing); {hint}")
+
+
+def check_out(out: Path, option: str, inputs: Mapping[str, Path | None] | None = None) -> None:
+    """Raises an error if the output folder cannot be written, is an input of the command, or is a shard set.
+
+    Args:
+        out: the folder; it may be absent.
+        option: the word on the command line that names it.
+        inputs: word on the command line -> the folder that it names.
+    """
+    check_writable(out)
+    for name, folder in (inputs or {}).items():
+        if folder is not None and out.exists() and folder.exists() and out.samefile(folder):
+            raise UserError(f"{printable(str(out))} is the folder of {name}; name another folder with {option}")
+    if (out / _CARD).exists():
+        raise UserError(f"{printable(str(out))} is a shard set; name another folder with {option}")
+
+
+def check_pairs_of(run: Path, setting: str) -> Path:
+    """The pair list of a setting in a run's folder. Raises UserError if there is none."""
+    path = run / "pairs" / f"{setting}.parquet"
+    if not path.is_file():
+        known = sorted(place.stem for place in (run / "pairs").glob("*.parquet"))
+        there = f"there are {', '.join(known)}" if known else "`cmet-eval run` makes them"
+        raise UserError(
+            f"{run} has no pairs of the setting {printable(setting)}{did_you_mean(setting, known)}; {there}"
+        )
+    return path
+
+
+def _check_path(path: Path, right: bool, kind: str, remedy: str) -> None:
+    if right:
+        return
+    name = printable(str(path))
+    if path.exists():
+        raise UserError(f"{name} is a {'folder' if path.is_dir() else 'file'}, not a {kind}; {remedy}")
+    raise UserError(f"no {kind} {name}{_similar(path)}; {remedy}")
+
+
+def _similar(path: Path) -> str:
+    """The text `; did you mean PATH?` without its question mark, for a path that is absent; "" if none is similar."""
+    try:
+        known = [str(place) for place in path.parent.iterdir()]
+    except OSError:
+        return ""
+    return did_you_mean(str(path), known).rstrip("?")
+
+
+# -- names -------------------------------------------------------------------------------------------------------------
+
+
+def check_choice(name: str, known: Collection[str], option: str) -> None:
+    """Raises UserError if `name` is not one of the known values of an option."""
+    if name not in known:
+        raise UserError(f"{option} {printable(name)}{did_you_mean(name, known) or ';'} there are {', '.join(known)}")
+
+
+def check_method_name(name: str) -> None:
+    """Raises UserError if a user's own method cannot have this name on a board."""
+    from cmet_baselines.registry import catalogue
+
+    if not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", name):
+        raise UserError(f"--method-name {name!r} may hold a-z, 0-9, '.' and '-' only; --title takes any text")
+    if name in catalogue():
+        raise UserError(f"{name} is a method of the catalogue; give your videos another --method-name")
+
+
+def check_methods(names: Iterable[str], files: ModelFiles, trained_later: Collection[str] = ()) -> None:
+    """Raises UserError if a method is unknown or cannot be run.
+
+    Args:
+        names: see `cmet_baselines.registry.get_method`.
+        files: where the checkpoints of the reference models are searched for.
+        trained_later: methods whose checkpoints may be absent, because the command trains them.
+    """
+    from cmet_baselines.registry import get_method
+    from talking_face.pretrained.store import MissingWeights
+
+    for name in names:
+        try:
+            get_method(name, files)
+        except MissingWeights:
+            if name not in trained_later:
+                raise
+
+
+def check_metrics(keys: Sequence[str], files: ModelFiles, profile: Profile | None = None) -> list[Metric]:
+    """The metrics with these keys. Raises UserError if one is unknown, or if they have no profile in common."""
+    from cmet_metrics.registry import common_profile, get_metric
+
+    metrics = [get_metric(key, files) for key in keys]
+    common_profile(keys, profile)
+    return metrics
+
+
+def absent_model_files(metrics: Iterable[Metric], files: ModelFiles, trained_later: bool = False) -> tuple[str, ...]:
+    """One line for each model file that is not on this machine, with the metrics that need it and how to get it.
+
+    Args:
+        metrics: the metrics that are asked for.
+        files: where model files are searched for.
+        trained_later: whether the command itself trains the evaluators.
+    """
+    from talking_face.pretrained import store, trained_evaluators
+
+    needed: dict[str, set[str]] = {}
+    for metric in metrics:
+        for name in metric.weights:
+            if not store.is_here(name, files):
+                needed.setdefault(store.missing_message(store.weight(name)), set()).add(metric.key)
+        if metric.evaluator is not None and not trained_later:
+            try:
+                trained_evaluators.find(metric.evaluator, files)
+            except store.MissingWeights as error:
+                needed.setdefault(str(error), set()).add(metric.key)
+    return tuple(f"{', '.join(sorted(keys))}: {' '.join(text.split())}" for text, keys in sorted(needed.items()))
+
+
+def check_run(methods: Sequence[str], settings: Sequence[str], scoring: Scoring, data: Path | None) -> None:
+    """Checks what `cmet-eval run` was given. Prints a line on standard error for each model file that is absent.
+
+    Args:
+        methods, settings, scoring: as in `cmet_eval.runs.evaluate.run`.
+        data: the shard set; None: the run makes the embedded corpus and trains on it.
+    """
+    from cmet_eval import demo
+    from cmet_eval.protocol.setting import get_setting
+
+    files = scoring.model_files(data or demo.FOLDER / "shards")
+    check_methods(methods, files, () if data else demo.STAGES)
+    if data is None and not scoring.metrics and not scoring.profile:
+        scoring = replace(scoring, metrics=demo.METRICS)
+    metrics = {metric for name in settings for metric in scoring.in_setting(get_setting(name), files)}
+    if data is None:
+        need_extras("`cmet-eval run` without --data", "reference")
+    tell_absent(absent_model_files(metrics, files, trained_later=data is None))
+
+
+def check_score(method_name: str, pattern: str, scoring: Scoring, data: Path) -> None:
+    """Checks what `cmet-eval score` was given. Prints a line on standard error for each model file that is absent.
+
+    Args:
+        method_name: the user's name for the method.
+        pattern: form of the videos' file names; see `cmet_eval.runs.submissions.video_name`.
+        scoring: the metrics.
+        data: the shard set.
+    """
+    from cmet_eval.runs.submissions import check_video_pattern
+
+    check_method_name(method_name)
+    check_video_pattern(pattern)
+    files = scoring.model_files(data)
+    metrics = check_metrics(scoring.metrics or (), files, scoring.profile)
+    check_shards(data)
+    tell_absent(absent_model_files(metrics, files))
+
+
+def tell_absent(lines: Iterable[str]) -> None:
+    """Prints the lines of `absent_model_files` on standard error."""
+    for line in lines:
+        print(f"{line} Until then, these scores get the reason missing-weights.", file=sys.stderr)
+
+
+# -- the machine -------------------------------------------------------------------------------------------------------
+
+
+def check_device(device: str) -> None:
+    """Raises UserError if torch has no such device here.
+
+    Args:
+        device: auto, cpu, cuda or cuda:N.
+    """
+    if device in ("auto", "cpu"):
+        return
+    if not re.fullmatch(r"cuda(:\d+)?", device):
+        raise UserError(f"--device {printable(device)}: there are auto, cpu, cuda and cuda:N")
+    cuda = require("torch", "--device", "reference").cuda
+    count = cuda.device_count() if cuda.is_available() else 0
+    if int(device.partition(":")[2] or 0) >= count:
+        seen = f"torch sees {count} CUDA device{'' if count == 1 else 's'} here" if count else "torch sees no CUDA here"
+        raise UserError(f"--device {device}: {seen}; write --device cpu, or leave --device out")
