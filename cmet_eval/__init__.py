@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from cmet_metrics.arrays import as_sample
     from cmet_metrics.metric_set import MetricSet
 
-__all__ = ["MetricSet", "as_sample", "measure"]
+    __version__: str
+
+__all__ = ["MetricSet", "__version__", "as_sample", "measure"]
 
 
 def __getattr__(name: str) -> object:
@@ -23,6 +25,8 @@ def __getattr__(name: str) -> object:
         "as_sample": "cmet_metrics.arrays",
         "MetricSet": "cmet_metrics.metric_set",
     }
+    if name == "__version__":
+        return importlib.import_module("talking_face.packages").suite_version()
     if name in homes:
         return getattr(importlib.import_module(homes[name]), name)
     raise AttributeError(f"module 'cmet_eval' has no attribute {name!r}")

@@ -14,8 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import cmet_eval
 from cmet_eval import cli
 from cmet_metrics.base import Metric, Sample, Score
+from cmet_metrics.metric_set import MetricSet
 from cmet_metrics.registry import METRICS, check_packages, get_metric, quick_metrics
 from talking_face import packages
 from talking_face.execution.options import RunOptions
@@ -180,6 +182,8 @@ def test_a_metric_without_its_package_has_a_reason(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(packages.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"^m_lmd:eat needs dlib; run `pip.*weights.*`, or take m_lmd:native-mp or "):
         check_packages(get_metric("m_lmd"))
+    with pytest.raises(UserError, match=r"^lpips:alex needs torch; run `pip.*\[paper\]"):
+        MetricSet(["psnr", "lpips"])
 
 
 def test_signatures_tell_the_landmarks_of_the_core_apart(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,6 +193,10 @@ def test_signatures_tell_the_landmarks_of_the_core_apart(monkeypatch: pytest.Mon
     core = str(get_metric("registration").signature())
     face_landmarker.mediapipe_suffix.cache_clear()
     assert "@64184e22|" in usual and core == usual.replace("@64184e22|", "@64184e22-mp0.10|")
+
+
+def test_the_package_states_its_version() -> None:
+    assert cmet_eval.__version__ == PROJECT["version"]
 
 
 def test_the_version_is_known_without_an_installation(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from cmet_metrics.base import Aggregate, Metric, Sample, Score
-from cmet_metrics.registry import get_metric
+from cmet_metrics.registry import check_packages, get_metric
 from talking_face.pretrained.model_files import ModelFiles
 
 
@@ -50,13 +50,16 @@ class MetricSet:
             files: where pretrained files are searched for; None: in the folders that the environment names.
 
         Raises:
-            UserError: a key is unknown; the message lists similar ones.
+            UserError: a key is unknown; the message lists similar ones. Or a metric needs a package that is not
+                installed; the message names the command that installs it.
             ValueError: there is no key.
         """
         if isinstance(keys, str) or not keys:
             raise ValueError(f"keys must be a list of metrics, for example ['psnr', 'ssim'], got {keys!r}")
         files = files or ModelFiles.from_environment()
         self.metrics: tuple[Metric, ...] = tuple(dict.fromkeys(get_metric(key, files) for key in keys))
+        for metric in self.metrics:
+            check_packages(metric)
         self._signatures = tuple(str(metric.signature()) for metric in self.metrics)
         self._clips: dict[str, Scored] = {}
 
