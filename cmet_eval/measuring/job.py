@@ -11,12 +11,12 @@ import numpy as np
 from cmet_eval.measuring.cases import Case
 from cmet_eval.measuring.score_records import StoredScore, VideoScores, usable_scores, write_record
 from cmet_eval.measuring.scoring import score_metric, stored_score
-from cmet_eval.measuring.treatment import Treatment, cropped, paired, read_clip, with_sound
+from cmet_eval.measuring.treatment import Treatment, cropped, paired, read_clip, read_track, with_sound
 from cmet_metrics.base import Metric, Sample, Score
 from cmet_metrics.registry import get_metric
 from talking_face.execution.stage import allow_seconds
 from talking_face.files import sha256_of, unchanged
-from talking_face.media import AUDIO_RATE, Limits, probe, read_sound, read_video
+from talking_face.media import AUDIO_RATE, Limits, probe, read_video
 from talking_face.names import storable
 from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import ClipError, Reason
@@ -185,7 +185,7 @@ def _borrowed(pred: Sample, case: Case, rules: Treatment, notes: list[str]) -> S
         if path is None:
             continue
         try:
-            sound = read_sound(path)
+            sound = read_track(path, rules.rate)
         except ClipError as error:
             if error.reason is Reason.NO_AUDIO:
                 continue

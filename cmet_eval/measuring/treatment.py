@@ -18,14 +18,14 @@ from cmet_metrics.base import Metric, Sample, Settings
 from cmet_metrics.frames import pair_frames
 from talking_face.faces.crop import ENLARGE, crop_picture, stable_box
 from talking_face.faces.track import track_face
-from talking_face.media import AUDIO_RATE, LIMITS, ArrayPicture, Limits, Sound, read_sound, read_video
+from talking_face.media import AUDIO_RATE, FPS, LIMITS, ArrayPicture, Limits, Sound, file_start, read_sound, read_video
 from talking_face.media.sound import is_nearly_silent, level
 from talking_face.pretrained.face_landmarker import landmarker_tag
 from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import ClipError, Reason
 from talking_face.signature import Signature
 
-RateRule = Literal["as-is", "25"]
+RateRule = Literal["as-is", "25", "ffmpeg-25"]
 SizeRule = Literal["as-is", "resize", "face-crop"]
 LengthRule = Literal["exact", "shorter", "linspace"]
 FACE_CROP_PX = 256  # side of the face crop
@@ -39,7 +39,8 @@ class Treatment:
 
     Attributes:
         rate: `as-is` keeps every stored frame; both files must have the same frame rate. `25` takes, for the time of
-            each output frame at 25 frames/s, the nearest stored frame.
+            each output frame at 25 frames/s, the nearest stored frame. `ffmpeg-25` takes the frames of the command
+            `ffmpeg -i IN -r 25 OUT`: picture and sound then start with the earlier of the two.
         size: `as-is` compares frames of equal size only. `resize` scales the generated frames to the size of the ground
             truth: by averaging if they become smaller, by cubic interpolation if they become larger. `face-crop` crops
             the face out of each of the two videos, with one square per video, to 256x256 px. This hides a wrong
@@ -62,7 +63,7 @@ class Treatment:
         """
         crop = f"face-box-{ENLARGE:g}-{FACE_CROP_PX}@{landmarker_tag()}"
         size = {"as-is": "as-is", "resize": "to-target-area-cubic", "face-crop": crop}[self.size]
-        rate: Settings = {"rate": {"as-is": "as-is", "25": "25-nearest"}[self.rate]}
+        rate: Settings = {"rate": {"as-is": "as-is", "25": "25-nearest", "ffmpeg-25": "25-ffmpeg-cfr"}[self.rate]}
         if metric.needs_target:
             return {**rate, "size": size, "length": self.length, "start": self.start}
         return {**rate, "size": size} if self.size == "face-crop" else rate
@@ -86,18 +87,24 @@ def read_clip(path: Path, rate: RateRule, notes: list[str], *, limits: Limits = 
     Raises:
         ClipError: the file cannot be read; see `talking_face.media.read_frames` and `read_sound`.
     """
-    video = read_video(path, None if rate == "as-is" else float(rate), limits)
+    video = read_video(path, None if rate == "as-is" else FPS, limits, "ffmpeg" if rate == "ffmpeg-25" else "nearest")
     notes += video.notes
     clip = Sample(video.frames, fps=video.fps, name=path.name)
     if not sound:
         return clip
     try:
-        heard = read_sound(path, limits=limits)
+        heard = read_track(path, rate, limits)
     except ClipError as error:
         if error.reason is Reason.NO_AUDIO:
             return clip
         raise
     return with_sound(clip, heard, notes)
+
+
+def read_track(path: Path, rate: RateRule, limits: Limits = LIMITS) -> Sound:
+    """The sound of a file. Sample 0 belongs to frame 0 of `read_clip`. Raises ClipError; see `read_sound`."""
+    start = file_start(path, limits) if rate == "ffmpeg-25" else None
+    return read_sound(path, start=start, limits=limits)
 
 
 def with_sound(clip: Sample, sound: Sound, notes: list[str]) -> Sample:

@@ -1,21 +1,44 @@
 """Aligns faces as EAT's evaluation does, and finds dlib's 68 points on the aligned frames.
 
 Source: github.com/yuangan/evaluation_eat at e39b004, code/utils_crop.py (`crop_and_align`) and code/test_lmd.py
-(`get_lmk`). The geometry of `crop_and_align` is in talking_face/faces/eat.py.
+(`get_lmk`). The geometry of `crop_and_align` is in talking_face/faces/eat.py. The evaluation of PSNR and SSIM has a
+crop of its own, code/utils_crop_psnr.py: `resized_crops` computes it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
 from cmet_metrics.base import Sample
 from cmet_metrics.pictures import check_uint8
-from talking_face.faces.eat import ALIGN_POINTS, FIND_UPSAMPLE, find_points, similarity, template, to_grey, warp_crop
+from talking_face.faces.eat import (
+    ALIGN_POINTS,
+    FIND_UPSAMPLE,
+    WARPED,
+    find_points,
+    similarity,
+    template,
+    to_grey,
+    warp_crop,
+)
 from talking_face.pretrained.model_files import ModelFiles
 
-__all__ = ["ALIGN_POINTS", "AlignedTrack", "align", "aligned_track", "similarity", "template", "track", "warp_crop"]
+__all__ = [
+    "ALIGN_POINTS",
+    "AlignedTrack",
+    "align",
+    "aligned_track",
+    "resized_crops",
+    "similarity",
+    "template",
+    "track",
+    "warp_crop",
+]
+
+_ROI_SHARE = 0.64  # half of the side of the square that is resized, as a share of the height of dlib's box
 
 ALIGNED_UPSAMPLE = 0
 
@@ -70,3 +93,50 @@ def track(frames: np.ndarray, files: ModelFiles) -> AlignedTrack:
 def aligned_track(sample: Sample, files: ModelFiles) -> AlignedTrack:
     """`track` of a sample's frames, computed once per sample."""
     return sample.cached("eat-aligned-dlib68", lambda s: track(s.pictures, files))
+
+
+def resized_crop(frame: np.ndarray, files: ModelFiles) -> np.ndarray | None:
+    """The crop in which EAT's evaluation computes PSNR and SSIM (code/utils_crop_psnr.py, `crop_and_align`).
+
+    A square around dlib's box is first resized to 163x163 px, and then aligned as in `align`. If the square extends
+    beyond the right or lower edge of the frame, the part inside the frame is stretched to 163x163 px, although the
+    points are not. If it extends beyond the left or upper edge, there is usually no crop. Both are as in the source.
+
+    Args:
+        frame: (H, W, 3) uint8 RGB.
+        files: where dlib's file is searched for.
+
+    Returns:
+        (128, 128, 3) uint8 RGB; None if no face is found or if there is no crop.
+    """
+    from talking_face.pretrained.dlib_models import detect_faces_hog, landmarks68
+
+    grey = to_grey(frame)
+    boxes = detect_faces_hog(grey, FIND_UPSAMPLE)
+    if not boxes:
+        return None
+    x, y = int(boxes[0].left), int(boxes[0].top)
+    width, height = int(boxes[0].width), int(boxes[0].height)
+    half = int(_ROI_SHARE * height)
+    left, top = x + int(0.5 * width) - half, y + int(0.5 * height) - half
+    square = frame[top : top + 2 * half, left : left + 2 * half]  # a negative index counts from the end, as there
+    if not square.size:
+        return None
+    square = cv2.resize(square, (WARPED, WARPED), interpolation=cv2.INTER_AREA)
+    points = ((landmarks68(grey, boxes[0], files).astype(np.int64) - (left, top)) * (WARPED / (2 * half))).astype(
+        np.float32
+    )
+    return warp_crop(square, similarity(template()[ALIGN_POINTS], points[ALIGN_POINTS]))
+
+
+def resized_crops(sample: Sample, files: ModelFiles) -> list[np.ndarray | None]:
+    """`resized_crop` of every frame of a sample, computed once per sample."""
+    return sample.cached("eat-resized-crops", lambda s: _resized_crops(s.pictures, files))
+
+
+def _resized_crops(frames: np.ndarray, files: ModelFiles) -> list[np.ndarray | None]:
+    out: list[np.ndarray | None] = []
+    for t, frame in enumerate(frames):
+        repeated = t and np.array_equal(frame, frames[t - 1])
+        out.append(out[-1] if repeated else resized_crop(frame, files))
+    return out

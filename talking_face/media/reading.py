@@ -10,11 +10,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
+from typing import Literal
 
 import av
 import numpy as np
 from av.container import InputContainer
 from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
 
 from talking_face.media.container import (
     display_size,
@@ -26,6 +28,7 @@ from talking_face.media.container import (
     track_note,
     unknown_codec,
 )
+from talking_face.media.ffmpeg_rate import FfmpegClock, round_half_away
 from talking_face.media.frames import Decoder, check_length, last_frame_length, too_long
 from talking_face.media.limits import LIMITS, Limits
 from talking_face.media.picture import Picture, Scaler, picture_of
@@ -37,6 +40,7 @@ from talking_face.reasons import ClipError, Reason
 FPS = 25.0  # frames/s; all methods and metrics of the field that use SyncNet assume 25
 _UNEVEN = 1.5  # ratio of the longest to the shortest time between two frames, above which the rate counts as variable
 AUDIO_RATE = 16000  # Hz; sample rate of all stored, scored and generated sound
+Choice = Literal["nearest", "ffmpeg"]  # how the frames of another rate are chosen; see `iter_pictures`
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +152,9 @@ def _video_info(container: InputContainer, source: Source, limits: Limits) -> Vi
     )
 
 
-def iter_pictures(source: Source, fps: float | None = FPS, limits: Limits = LIMITS) -> Iterator[Picture]:
+def iter_pictures(
+    source: Source, fps: float | None = FPS, limits: Limits = LIMITS, choice: Choice = "nearest"
+) -> Iterator[Picture]:
     """Decode the picture track and yield pictures at constant time steps.
 
     Only one source frame is in memory at a time.
@@ -160,6 +166,9 @@ def iter_pictures(source: Source, fps: float | None = FPS, limits: Limits = LIMI
             half a source frame. The number of output frames is the stream's length times fps, rounded, and at least 1.
             If `fps` is None, each source frame is yielded once.
         limits: the longest and largest picture that is decoded. Every time is checked before frames are repeated.
+        choice: `nearest`: as stated at `fps`. `ffmpeg`: the frames of the command `ffmpeg -i IN -r FPS OUT`, see
+            `talking_face.media.ffmpeg_rate`; `fps` is a whole number. Output frame 0 then has the start time of the
+            file, which can be the start of the sound, see `file_start`.
 
     Yields:
         Upright pictures with square pixels: the rotation and the pixel aspect that the container states are applied.
@@ -171,11 +180,18 @@ def iter_pictures(source: Source, fps: float | None = FPS, limits: Limits = LIMI
         ClipError: no-video, truncated, decode-error, too-long, too-large, or a reason of `open_source`. The reason is
             decode-error if times jump or if the size of the frames changes.
     """
-    scaler = Scaler()
     if fps is None:
+        scaler = Scaler()
         for _, frame, aspect in _decoded(source, limits):
             yield picture_of(frame, scaler, aspect)
-        return
+    elif choice == "ffmpeg":
+        yield from _pictures_of_ffmpeg(source, int(fps), limits)
+    else:
+        yield from _nearest_pictures(source, fps, limits)
+
+
+def _nearest_pictures(source: Source, fps: float, limits: Limits) -> Iterator[Picture]:
+    scaler = Scaler()
     rate = Fraction(fps).limit_denominator(1001 * 240)
     k = 0
     previous: tuple[Fraction, VideoFrame, Fraction] | None = None
@@ -208,21 +224,81 @@ def iter_pictures(source: Source, fps: float | None = FPS, limits: Limits = LIMI
             yield picture
 
 
-def iter_frames(source: Source, fps: float | None = FPS, limits: Limits = LIMITS) -> Iterator[np.ndarray]:
+def _pictures_of_ffmpeg(source: Source, fps: int, limits: Limits) -> Iterator[Picture]:
+    scaler = Scaler()
+    previous: Picture | None = None
+    with open_container(source, limits) as container:
+        clock = FfmpegClock(fps, len(container.streams) > 1)
+        decoder, stream = _decoder(container, source, limits)
+        for time, length, frame in _file_times(container, stream, decoder, 1 / Fraction(fps)):
+            before, here = clock.repeats(time, length)
+            if clock.shown > limits.seconds * fps:
+                raise too_long(str(as_source(source)), limits)
+            current = picture_of(frame, scaler, decoder.aspect)
+            for _ in range(before):
+                yield previous or current
+            for _ in range(here):
+                yield current
+            previous = current
+        if previous is None:
+            raise _no_frame(source)
+        for _ in range(clock.rest()):
+            yield previous
+
+
+def _file_times(
+    container: InputContainer, stream: VideoStream, decoder: Decoder, step: Fraction
+) -> Iterator[tuple[Fraction, Fraction, VideoFrame]]:
+    """Yields (time after the start of the file in s, length in s, frame), with the times and lengths that FFmpeg uses.
+
+    `step`: length of a frame if neither the frame nor the header states one, s.
+    """
+    tick = Fraction(stream.time_base or 1)
+    start = round_half_away(_start_of(container) / tick) * tick
+    usual = round_half_away((1 / Fraction(stream.guessed_rate) if stream.guessed_rate else step) / tick) * tick
+    by_decoding = container.format.name == "avi"  # FFmpeg then takes the time of decoding
+    following = Fraction(0)
+    for shown_at, frame in decoder.frames():
+        length = (frame.duration or 0) * tick or usual
+        time = shown_at - start
+        if by_decoding:
+            time = following if frame.dts is None else frame.dts * tick - start
+            following = time + length
+        yield time, length, frame
+
+
+def file_start(source: Source, limits: Limits = LIMITS) -> Fraction:
+    """The time at which the file starts, in seconds on its own clock: the start of its earliest track.
+
+    FFmpeg's command line measures all times from here. `iter_pictures` measures them from the first frame.
+    """
+    with open_container(source, limits) as container:
+        return _start_of(container)
+
+
+def _start_of(container: InputContainer) -> Fraction:
+    return Fraction(container.start_time or 0, av.time_base)
+
+
+def iter_frames(
+    source: Source, fps: float | None = FPS, limits: Limits = LIMITS, choice: Choice = "nearest"
+) -> Iterator[np.ndarray]:
     """The pictures of `iter_pictures` as (H, W, 3) uint8 RGB, C-contiguous. Repeated frames share one array."""
     last: tuple[Picture, np.ndarray] | None = None
-    for picture in iter_pictures(source, fps, limits):
+    for picture in iter_pictures(source, fps, limits, choice):
         if last is None or picture is not last[0]:
             last = (picture, picture.rgb())
         yield last[1]
 
 
-def read_frames(source: Source, fps: float | None = FPS, limits: Limits = LIMITS) -> np.ndarray:
+def read_frames(
+    source: Source, fps: float | None = FPS, limits: Limits = LIMITS, choice: Choice = "nearest"
+) -> np.ndarray:
     """All frames of `iter_frames`, (T, H, W, 3) uint8 RGB. For long clips, `iter_frames` itself needs less memory.
 
     Raises ClipError: too-large if the array would be larger than `limits.frame_bytes`, or a reason of `iter_pictures`.
     """
-    return _stacked(iter_frames(source, fps, limits), source, limits)
+    return _stacked(iter_frames(source, fps, limits, choice), source, limits)
 
 
 def _stacked(pictures: Iterator[np.ndarray], source: Source, limits: Limits) -> np.ndarray:
@@ -241,13 +317,14 @@ def _stacked(pictures: Iterator[np.ndarray], source: Source, limits: Limits) -> 
     return np.stack(frames)
 
 
-def read_video(source: Source, fps: float | None = None, limits: Limits = LIMITS) -> Video:
+def read_video(source: Source, fps: float | None = None, limits: Limits = LIMITS, choice: Choice = "nearest") -> Video:
     """The frames of a file, their rate, and notes.
 
     Args:
         source: file or tar member.
         fps: output rate in frames/s; see `iter_pictures`. None: every stored frame once, at the file's own rate.
         limits: as in `read_frames`.
+        choice: as in `iter_pictures`.
 
     Raises ClipError: a reason of `probe` or `read_frames`.
     """
@@ -257,8 +334,9 @@ def read_video(source: Source, fps: float | None = None, limits: Limits = LIMITS
     if fps is not None:
         # No note about 24.999 frames/s and similar values: some containers store times with low precision.
         changed = abs(info.fps - fps) > 0.01
-        notes = (f"resampled from {info.fps:g} to {fps:g} frames/s, nearest frame",) if changed else ()
-        return Video(read_frames(source, fps, limits), fps, (*notes, *info.notes))
+        how = {"nearest": "nearest frame", "ffmpeg": "as by ffmpeg -r"}[choice]
+        notes = (f"resampled from {info.fps:g} to {fps:g} frames/s, {how}",) if changed else ()
+        return Video(read_frames(source, fps, limits, choice), fps, (*notes, *info.notes))
     times: list[Fraction] = []
     scaler = Scaler()
 
@@ -344,15 +422,20 @@ def read_audio(
 
 def _decoded(source: Source, limits: Limits) -> Iterator[tuple[Fraction, VideoFrame, Fraction]]:
     """Yields (presentation time in s, frame, pixel aspect) for each frame of the picture track that is shown."""
-    name = str(as_source(source))
     with open_container(source, limits) as container:
-        stream = picture_track(container)
-        if stream is None:
-            cover = ", only a cover picture" if container.streams.video else ""
-            raise ClipError(Reason.NO_VIDEO, f"{name} has no picture{cover}")
-        decoder = Decoder(container, stream, name, limits)
+        decoder, _ = _decoder(container, source, limits)
         for time, frame in decoder.frames():
             yield time, frame, decoder.aspect
+
+
+def _decoder(container: InputContainer, source: Source, limits: Limits) -> tuple[Decoder, VideoStream]:
+    """The decoder of the picture track, and the track. Raises ClipError: no-video."""
+    name = str(as_source(source))
+    stream = picture_track(container)
+    if stream is None:
+        cover = ", only a cover picture" if container.streams.video else ""
+        raise ClipError(Reason.NO_VIDEO, f"{name} has no picture{cover}")
+    return Decoder(container, stream, name, limits), stream
 
 
 def _decode_again(source: Source, name: str, start: Fraction, limits: Limits, channel: int | None) -> Mono:
