@@ -37,6 +37,7 @@ class Reason(StrEnum):
     LENGTH_MISMATCH = "length-mismatch"
     RATE_MISMATCH = "rate-mismatch"
     SIZE_MISMATCH = "size-mismatch"
+    MISREGISTERED = "misregistered"  # the face has another place or size than in the ground truth, in the whole video
     NO_GROUND_TRUTH = "no-ground-truth"
     MISSING_OUTPUT = "missing-output"
     CHANGED = "changed"  # the video was changed while it was scored

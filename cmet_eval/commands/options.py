@@ -151,6 +151,13 @@ BandsSource = Annotated[
         help="the clips of the calibration, such as embedded; default: the largest band",
     ),
 ]
+AllowMisregistered = Annotated[
+    bool,
+    typer.Option(
+        "--allow-misregistered",
+        help="compare videos with the ground truth although the face has another place or size, and note it",
+    ),
+]
 Pattern = Annotated[
     str, typer.Option("--pattern", metavar="TEXT", help="file name of a pair, with {pair} or {pair_id}")
 ]

@@ -16,6 +16,7 @@ import typer
 from cmet_eval import completion
 from cmet_eval.checks import check_out, check_run, check_shards
 from cmet_eval.commands.options import (
+    AllowMisregistered,
     Deadline,
     MaxPairs,
     Memory,
@@ -69,6 +70,7 @@ def run(
     scheduler: Scheduler = None,
     deadline: Deadline = None,
     memory: Memory = None,
+    allow_misregistered: AllowMisregistered = False,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="generate every video again (scores of equal videos are kept)")
     ] = False,
@@ -84,7 +86,7 @@ def run(
     from cmet_eval.runs import evaluate
     from cmet_eval.runs.metrics import Scoring
 
-    draw, scoring = Draw(max_pairs, seeds, split), Scoring(metrics, profile)
+    draw, scoring = Draw(max_pairs, seeds, split), Scoring(metrics, profile, None, allow_misregistered)
     options = RunOptions(workers, scheduler, quiet, memory, deadline)
     settings = setting or evaluate.DEFAULT_SETTINGS
     check_run(method, settings, scoring, data)

@@ -3,19 +3,33 @@
 Examples:
     cmet-eval pairs cross-emotion --data work/demo/shards -o pairs.parquet --export inputs
     cmet-eval score --videos my-videos --pairs pairs.parquet --data work/demo/shards --method-name mine
+    cmet-eval score --videos my-videos --names names.csv --size resize --pairs pairs.parquet --data work/demo/shards
+        --method-name mine --sees reference-frames --sees driving-audio
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from cmet_eval.checks import check_file, check_folder, check_out, check_score
-from cmet_eval.commands.options import Deadline, Memory, Metrics, Pattern, Profile, Quiet, RunFolder, Scheduler, Workers
+from cmet_eval.checks import check_choice, check_file, check_folder, check_out, check_score
+from cmet_eval.commands.options import (
+    AllowMisregistered,
+    Deadline,
+    Memory,
+    Metrics,
+    Pattern,
+    Profile,
+    Quiet,
+    RunFolder,
+    Scheduler,
+    Workers,
+)
 from talking_face.execution.options import RunOptions
 from talking_face.logs import write_log_into
+from talking_face.reasons import UserError
 
 
 # long: typer turns each parameter into a command-line option
@@ -29,6 +43,23 @@ def score(
     ] = "unversioned",
     title: Annotated[str | None, typer.Option(metavar="TEXT", help="how the board writes the method's name")] = None,
     pattern: Pattern = "{pair}.mp4",
+    names: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="CSV with the columns pair,file: the file of each pair in VIDEOS"),
+    ] = None,
+    sees: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="an input of the method, such as driving-audio; repeatable"),
+    ] = None,
+    size: Annotated[
+        Literal["as-is", "resize", "face-crop"],
+        typer.Option(metavar="as-is|resize|face-crop", help="what to do with another size"),
+    ] = "as-is",
+    length: Annotated[
+        Literal["exact", "shorter", "linspace"],
+        typer.Option(metavar="exact|shorter|linspace", help="what to do with another length"),
+    ] = "exact",
+    allow_misregistered: AllowMisregistered = False,
     setting: Annotated[str | None, typer.Option(metavar="FILE", help="the setting's .toml, if it is your own")] = None,
     out: RunFolder = Path("work/run"),
     metrics: Metrics = None,
@@ -39,16 +70,25 @@ def score(
     memory: Memory = None,
     quiet: Quiet = False,
 ) -> None:
+    from cmet_baselines.method import INPUTS
+    from cmet_eval.measuring.treatment import Treatment
     from cmet_eval.protocol.pair_files import read_pairs
     from cmet_eval.protocol.setting import get_setting
     from cmet_eval.runs import evaluate
     from cmet_eval.runs.metrics import Scoring
-    from cmet_eval.runs.submissions import from_elsewhere
+    from cmet_eval.runs.submissions import DEFAULT_PATTERN, RULES, from_elsewhere
 
-    scoring, options = Scoring(metrics, profile), RunOptions(workers, scheduler, quiet, memory, deadline)
+    scoring = Scoring(metrics, profile, allow_misregistered=allow_misregistered)
+    options = RunOptions(workers, scheduler, quiet, memory, deadline)
     check_score(method_name, pattern, scoring, data)
+    if names and pattern != DEFAULT_PATTERN:
+        raise UserError("--names and --pattern exclude each other: a file has a name in the table, or by the pattern")
+    for name in sees or ():
+        check_choice(name, INPUTS, "--sees")
     check_folder(videos, "--videos")
     check_file(pairs, "--pairs")
+    if names:
+        check_file(names, "--names")
     check_out(out, "--run", {"--data": data, "--videos": videos})
     write_log_into(out)
     method = {
@@ -57,10 +97,18 @@ def score(
         "title": title or method_name,
         "role": "method",
         "summary": "Scored from videos made elsewhere.",
-        "sees": [],
+        "sees": sorted(set(sees or [])),
     }
     own_setting = get_setting(setting) if setting else None
-    submission = from_elsewhere(videos, read_pairs(pairs), method, own_setting, pattern)
+    submission = from_elsewhere(
+        videos,
+        read_pairs(pairs),
+        method,
+        own_setting,
+        pattern,
+        names=names,
+        rules=Treatment(RULES.rate, size, length),
+    )
     summary = evaluate.score(submission, data=data, out=out, scoring=scoring, options=options)
     print(summary)
     print(f"result rows: {out / 'results'}; board: cmet-eval leaderboard --run {out}")

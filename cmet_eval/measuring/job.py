@@ -10,8 +10,8 @@ import numpy as np
 
 from cmet_eval.measuring.cases import Case
 from cmet_eval.measuring.score_records import StoredScore, VideoScores, usable_scores, write_record
-from cmet_eval.measuring.scoring import score_metric, stored_score
-from cmet_eval.measuring.treatment import Treatment, cropped, paired, read_clip, read_track, with_sound
+from cmet_eval.measuring.scoring import REMEDIES, score_compared, stored_score
+from cmet_eval.measuring.treatment import Treatment, cropped, paired, read_clip, read_track, with_spare_sound
 from cmet_metrics.base import Metric, Sample, Score
 from cmet_metrics.registry import get_metric
 from talking_face.execution.stage import allow_seconds
@@ -27,9 +27,8 @@ _MAX_BYTES = 8 << 30  # of one file; 10 s at 1920x1080 px without compression ta
 _FRAME_BYTES = 4 << 30  # of the decoded frames of one video; 10 s at 1920x1080 px and 25 frames/s take 1.6 GB
 # What the user can type if two files do not fit.
 _REMEDIES = {
+    **REMEDIES,
     Reason.RATE_MISMATCH: "--rate 25 takes the nearest frames at 25 frames/s",
-    Reason.SIZE_MISMATCH: "--size resize scales the video to its ground truth, --size face-crop crops both to the face",
-    Reason.LENGTH_MISMATCH: "--length shorter cuts both to the shorter one, --length linspace samples both evenly",
     Reason.NO_AUDIO: "--audio FILE names the sound",
 }
 
@@ -144,7 +143,7 @@ def _scores(
         compared = _compared(pred, case, metrics, rules, files, limits, notes)
     except ClipError as error:
         compared = error
-    return [_one(metric, compared if metric.needs_target else (pred, None)) for metric in metrics]
+    return [score_compared(metric, compared if metric.needs_target else (pred, None), _REMEDIES) for metric in metrics]
 
 
 def _compared(
@@ -168,17 +167,6 @@ def _compared(
     return paired(pred, target, rules)
 
 
-def _one(metric: Metric, samples: tuple[Sample, Sample | None] | ClipError) -> StoredScore:
-    """The score of one metric. If the files do not fit, the detail names the option that helps."""
-    if isinstance(samples, ClipError):
-        return stored_score(metric.key, Score.missing(samples.reason, samples.detail))
-    score = score_metric(metric, *samples)
-    remedy = _REMEDIES.get(score.reason) if score.reason else None
-    if score.reason is Reason.LENGTH_MISMATCH and not metric.needs_target:
-        remedy = None  # the sound is too short
-    return replace(score, detail=f"{score.detail}; {remedy}") if remedy else score
-
-
 def _borrowed(pred: Sample, case: Case, rules: Treatment, notes: list[str]) -> Sample:
     """The sample with the sound of the ground truth, or else of the case's sound file; a note states which."""
     for path, start, origin in ((case.target, rules.start, "ground truth"), (case.audio, 0, "file of --audio")):
@@ -190,9 +178,8 @@ def _borrowed(pred: Sample, case: Case, rules: Treatment, notes: list[str]) -> S
             if error.reason is Reason.NO_AUDIO:
                 continue
             raise
-        notes.append(f"sound of the {origin}")
         first = round(start / pred.fps * AUDIO_RATE)
-        return with_sound(pred, replace(sound, samples=sound.samples[first:]), notes)
+        return with_spare_sound(pred, replace(sound, samples=sound.samples[first:]), origin, notes)
     return pred
 
 

@@ -51,6 +51,15 @@ class StoredScore:
 
 
 @dataclass(frozen=True)
+class StoredFraming:
+    """How the face of a video differs from its ground truth over the whole clip; see `cmet_metrics.registration`."""
+
+    right: FiniteFloat  # distances between the eyes of the ground truth
+    down: FiniteFloat
+    scale: Annotated[float, Field(gt=0, allow_inf_nan=False)]  # generated head / real head
+
+
+@dataclass(frozen=True)
 class VideoScores:
     """The stored scores of one video."""
 
@@ -59,6 +68,7 @@ class VideoScores:
     notes: list[Text]  # changes of the video before scoring, for example resampling
     video_sha256: Hash
     scores: list[StoredScore]
+    framing: StoredFraming | None = None  # None: it was not measured
 
     @property
     def by_metric(self) -> Mapping[str, StoredScore]:

@@ -4,11 +4,38 @@ from __future__ import annotations
 
 import sys
 import traceback
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from cmet_eval.measuring.score_records import StoredScore
 from cmet_metrics.base import Metric, Sample, Score
-from talking_face.reasons import Reason
+from talking_face.reasons import ClipError, Reason
+
+# What the user can type if a video does not fit its ground truth, for commands with these options.
+REMEDIES = {
+    Reason.SIZE_MISMATCH: "--size resize scales the video to its ground truth, --size face-crop crops both to the face",
+    Reason.LENGTH_MISMATCH: "--length shorter cuts both to the shorter one, --length linspace samples both evenly",
+}
+
+
+def score_compared(
+    metric: Metric, samples: tuple[Sample, Sample | None] | ClipError, remedies: Mapping[Reason, str]
+) -> StoredScore:
+    """The score of one metric.
+
+    Args:
+        samples: the video and its ground truth, after the treatment; or why there is no such pair.
+        remedies: what the user can type for a reason; it is added to the score's detail.
+    """
+    if isinstance(samples, ClipError):
+        score = stored_score(metric.key, Score.missing(samples.reason, samples.detail))
+    else:
+        score = score_metric(metric, *samples)
+    remedy = remedies.get(score.reason) if score.reason else None
+    if score.reason is Reason.LENGTH_MISMATCH and not metric.needs_target:
+        remedy = None  # the sound is too short
+    return replace(score, detail=f"{score.detail}; {remedy}") if remedy else score
 
 
 def score_metric(metric: Metric, pred: Sample, target: Sample | None) -> StoredScore:

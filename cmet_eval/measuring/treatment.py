@@ -118,6 +118,19 @@ def with_sound(clip: Sample, sound: Sound, notes: list[str]) -> Sample:
     return replace(clip, audio=sound.samples)
 
 
+def with_spare_sound(clip: Sample, sound: Sound, origin: str, notes: list[str]) -> Sample:
+    """A sample without own sound, with the sound of another file; a note states its `origin`.
+
+    The sound gets the length of the pictures: samples are removed, or zeros are added, at the end. So it does not
+    matter whether the other file is a video or a clip of a shard set, whose sound ends with its pictures.
+    """
+    notes.append(f"sound of the {origin}")
+    samples = np.zeros(round(len(clip.frames) / clip.fps * AUDIO_RATE), np.int16)
+    n = min(len(samples), len(sound.samples))
+    samples[:n] = sound.samples[:n]
+    return with_sound(clip, Sound(samples, sound.notes), notes)
+
+
 def cropped(clip: Sample, files: ModelFiles) -> Sample:
     """The sample with the face cropped out of every frame, 256x256 px, with one square for the whole clip.
 

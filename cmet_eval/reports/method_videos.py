@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 
 from cmet_eval.protocol.pairs import pair_file_name
-from talking_face.files import sha256_of
+from cmet_eval.runs.videos_by_content import VideosByContent
 from talking_face.names import did_you_mean, file_name_of, printable
 from talking_face.reasons import UserError
 
@@ -18,7 +17,7 @@ class MethodVideos:
     """The folders in which the videos of methods are searched for."""
 
     root: Path  # contains METHOD/SETTING/PAIR.mp4, as `cmet-eval run` writes them
-    own: Mapping[str, _OwnFolder] = field(
+    own: Mapping[str, VideosByContent] = field(
         default_factory=dict
     )  # by method; such a method is not searched for in `root`
 
@@ -28,7 +27,7 @@ class MethodVideos:
 
         Raises UserError if a folder is absent, or if a method is not one of `methods`.
         """
-        own: dict[str, _OwnFolder] = {}
+        own: dict[str, VideosByContent] = {}
         for text in given:
             name, equals, place = ("", "", text) if Path(text).is_dir() else text.rpartition("=")
             if not Path(place).is_dir():
@@ -37,7 +36,7 @@ class MethodVideos:
                 there = f"there are {', '.join(sorted(methods))}"
                 raise UserError(f"--videos {printable(text)}: no method {name}{did_you_mean(name, methods)}; {there}")
             if equals:
-                own[name] = _OwnFolder(Path(place))
+                own[name] = VideosByContent(Path(place))
             else:
                 root = Path(place)
         return cls(root, own)
@@ -52,19 +51,8 @@ class MethodVideos:
         if method not in self.own:
             path = self.root / file_name_of(method) / file_name_of(setting) / name
             return path if path.is_file() else None
-        folder = self.own[method]
-        for path in (folder.path / name, folder.path / file_name_of(setting) / name):
+        own = self.own[method]
+        for path in (own.folder / name, own.folder / file_name_of(setting) / name):
             if path.is_file():
                 return path
-        return next((folder.by_sha256[sha] for sha in sorted(sha256s) if sha in folder.by_sha256), None)
-
-
-@dataclass(frozen=True)
-class _OwnFolder:
-    path: Path
-
-    @cached_property
-    def by_sha256(self) -> dict[str, Path]:
-        """{SHA-256: path} of every file below the folder; it is computed only if a file is not found by its name."""
-        files = sorted(path for path in self.path.rglob("*") if path.is_file())
-        return {sha256_of(path): path for path in reversed(files)}
+        return own.find(sha256s)

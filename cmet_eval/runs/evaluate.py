@@ -27,6 +27,8 @@ from cmet_eval.runs.result_rows import Loss
 from cmet_eval.runs.score_submissions import Scored, score_submissions
 from cmet_eval.runs.submissions import Submission, check_video_pattern
 from cmet_eval.runs.timing import Aitv, summarize
+from cmet_metrics.base import Metric
+from cmet_metrics.registry import get_metric
 from cmet_pipelines.shards import ShardSet
 from talking_face.execution.options import RunOptions
 from talking_face.execution.workers import run_tasks
@@ -36,6 +38,7 @@ from talking_face.progress import Progress
 from talking_face.reasons import ClipError, Reason, UserError
 
 DEFAULT_SETTINGS = ("neutral-base", "cross-emotion")
+REGISTRATION = ("registration:shift", "registration:scale")  # computed for videos from elsewhere
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,10 @@ class RunSummary:
         return (
             f"{counted(self.pairs, 'pair')}; {counted(self.generated, 'video')} generated, "
             f"{self.scores.scored} scored, {self.kept} kept from an earlier run, in {self.seconds:.0f} s; {state}"
-            + "".join(f"\n{line}" for line in (*lost, *self.aitv, *self.scores.to_get, *self.not_computed))
+            + "".join(
+                f"\n{line}"
+                for line in (*lost, *self.scores.registrations, *self.aitv, *self.scores.to_get, *self.not_computed)
+            )
         )
 
 
@@ -108,7 +114,8 @@ def run(
         if isinstance(method, OwnProcessMethod) and (options.workers or options.scheduler):
             method.close()
     failures = _generate(plan, options)
-    submissions = [_with_failures(submission, failures) for submission in plan.submissions]
+    made = (_with_failures(submission, failures) for submission in plan.submissions)
+    submissions = [_with_check(one, request.metrics[one.setting.name], scoring) for one in made]
     scored = score_submissions(submissions, request.metrics, scoring, shards, out, options, request.files)
     return RunSummary(
         scored,
@@ -145,6 +152,21 @@ def _generate(plan: Plan, options: RunOptions) -> dict[str, ClipError]:
         return {result.key: result.error for result in results if result.error is not None}
 
 
+def _with_check(submission: Submission, metrics: Sequence[Metric], scoring: Scoring) -> Submission:
+    """The submission with its check of the registration.
+
+    The check is `off` if the faces of a video and its ground truth need not coincide, or if no metric compares them. It
+    is also `off` for the methods of this suite, which write videos with the framing of the shards.
+    """
+    own = not submission.from_elsewhere and submission.method.get("kind") == "built-in"
+    same_moments = all(map(submission.setting.allows, REGISTRATION))
+    if own or not same_moments or not any(metric.needs_target for metric in metrics):
+        return submission
+    if scoring.allow_misregistered:
+        return replace(submission, check="allow", command=f"{submission.command} --allow-misregistered")
+    return replace(submission, check="refuse")
+
+
 def _with_failures(submission: Submission, failures: Mapping[str, ClipError]) -> Submission:
     own = {pair.pair_id: failures[key] for pair in submission.pairs.pairs if (key := submission.key(pair)) in failures}
     return replace(submission, failures=own)
@@ -174,8 +196,12 @@ def score(
     scoring, options, shards = scoring or Scoring(), options or RunOptions(), ShardSet(data)
     _check_submission(submission, shards)
     files = scoring.model_files(data)
-    wanted = {submission.setting.name: scoring.in_setting(submission.setting, files)}
-    scored = score_submissions([submission], wanted, scoring, shards, out, options, files)
+    metrics = scoring.in_setting(submission.setting, files)
+    submission = _with_check(submission, metrics, scoring)
+    extra = _registration_columns(metrics, submission, files)
+    wanted = {submission.setting.name: [*metrics, *extra]}
+    uncounted = {metric.key for metric in extra}
+    scored = score_submissions([submission], wanted, scoring, shards, out, options, files, uncounted)
     return RunSummary(
         scored,
         pairs=len(submission.pairs.pairs),
@@ -184,6 +210,13 @@ def score(
         seconds=time.monotonic() - started,
         not_computed=_not_computed(scoring, [submission.setting], files),
     )
+
+
+def _registration_columns(metrics: Sequence[Metric], submission: Submission, files: ModelFiles) -> list[Metric]:
+    """The metrics that show the registration of videos from elsewhere on the board, if the user did not name them."""
+    if submission.check == "off":
+        return []
+    return [metric for key in REGISTRATION if (metric := get_metric(key, files)) not in metrics]
 
 
 def _check_submission(submission: Submission, shards: ShardSet) -> None:

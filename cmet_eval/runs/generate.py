@@ -5,13 +5,15 @@ The functions run in the child process of a worker.
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import TypedDict
+from typing import TypedDict, TypeGuard
 
 import numpy as np
 
+from cmet_baselines.adapters.videos import VideosMethod
 from cmet_baselines.method import Case, Method, check_output
 from cmet_baselines.registry import get_method, shown
 from cmet_eval.measuring.score_records import write_record
@@ -20,7 +22,8 @@ from cmet_eval.runs.records import GenerationRecord, Timing
 from cmet_eval.runs.timing import Stopwatch, hardware
 from cmet_pipelines.shards import ShardSet
 from talking_face.clip import Pair
-from talking_face.files import sha256_of
+from talking_face.files import open_regular, replacing, sha256_of
+from talking_face.media import probe
 from talking_face.media.writing import Encoding, write_video
 from talking_face.names import storable
 from talking_face.pretrained.model_files import ModelFiles
@@ -41,6 +44,8 @@ class VideoFormat(TypedDict):
 # Nearly lossless and with full colour resolution: the encoding error is small compared with the error of any method.
 WRITER: VideoFormat = {"codec": "h264", "pix_fmt": "yuv444p", "crf": 10, "preset": "veryfast"}
 CODEC = "h264-yuv444p-crf10"
+
+MAX_VIDEO_BYTES = 8 << 30  # of one video file; 10 s at 1920x1080 px without compression take 1.6 GB
 
 warm_methods: set[str] = set()  # methods that have already generated a video in this process
 
@@ -66,15 +71,17 @@ def open_shards(folder: str) -> ShardSet:
     return ShardSet(folder)
 
 
-def generation_key(method: str, revision: str, pair: Pair, data_digest: str) -> str:
+def generation_key(method: Method, pair: Pair, data_digest: str) -> str:
     """Digest of everything that a generated video depends on. If a record has another key, its video is out of date."""
-    return digest([method, revision, pair.to_row(), data_digest, WRITER])
+    writer: object = "copy" if _finished(method) else WRITER
+    return digest([method.name, method.revision, pair.to_row(), data_digest, writer])
 
 
 def generate_pair(job: GenerationJob) -> None:
     """Generates one video with the driving audio as its sound, then writes the video's record.
 
-    Each file gets its final name by an atomic rename.
+    A video that is already finished is copied, with its own sound and without a new encoding. Each file gets its final
+    name by an atomic rename.
 
     Raises:
         ClipError: the method failed (reason `method-failed`, with the method's message), or a file could not be read or
@@ -95,28 +102,60 @@ def _folders(job: GenerationJob) -> tuple[Path, ...]:
 def _generate(job: GenerationJob) -> None:
     shards = open_shards(job.data)
     stopwatch, warm = Stopwatch(), job.method in warm_methods
-    method, case, frames = _call_method(job, shards, stopwatch)
+    method, case, made = _call_method(job, shards, stopwatch)
     warm_methods.add(job.method)
     path = Path(job.video)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_video(path, frames, case.fps, shards.audio(job.pair.driving_clip), case.audio_rate, Encoding(**WRITER))
+    if isinstance(made, Path):
+        codec, n_frames = _copy(made, path)
+    else:
+        write_video(path, made, case.fps, shards.audio(job.pair.driving_clip), case.audio_rate, Encoding(**WRITER))
+        codec, n_frames = CODEC, len(made)
+    timing = Timing(stopwatch.seconds, stopwatch.reading, warm, hardware(), job.workers)
     record = GenerationRecord(
         key=job.key,
         pair_id=job.pair.pair_id,
         method=method.name,
         revision=method.revision,
-        codec=CODEC,
-        n_frames=len(frames),
+        codec=codec,
+        n_frames=n_frames,
         n_frames_wanted=job.n_frames,
         notes=[storable(note, folders=_folders(job)) for note in case.notes],
         video_sha256=sha256_of(path),
-        timing=Timing(stopwatch.seconds, stopwatch.reading, warm, hardware(), job.workers),
+        # The videos of a folder were not generated here, so that no time was measured.
+        timing=None if isinstance(method, VideosMethod) else timing,
     )
     write_record(Path(job.record), record)
 
 
-def _call_method(job: GenerationJob, shards: ShardSet, stopwatch: Stopwatch) -> tuple[Method, Case, np.ndarray]:
-    """Creates the method and the case, and generates the frames. An exception of the method becomes a ClipError."""
+def _finished(method: Method) -> TypeGuard[VideosMethod]:
+    """Whether the videos of the method are finished, and are scored as they are."""
+    return isinstance(method, VideosMethod) and method.keeps_files
+
+
+def _copy(source: Path, target: Path) -> tuple[str, int]:
+    """Copies a finished video. Returns its codec and the number of frames that its header states (0: unknown).
+
+    Raises ClipError: too-large, unreadable, no-video, or a reason of `probe`.
+    """
+    try:
+        if source.stat().st_size > MAX_VIDEO_BYTES:
+            raise ClipError(Reason.TOO_LARGE, f"{source.name} is larger than {MAX_VIDEO_BYTES >> 30} GB")
+        video = probe(source).video
+        if video is None:
+            raise ClipError(Reason.NO_VIDEO, f"{source.name} has no picture")
+        with open_regular(source) as file, replacing(target) as temporary, temporary.open("wb") as copy:
+            shutil.copyfileobj(file, copy)
+    except PermissionError as error:
+        raise ClipError(Reason.UNREADABLE, f"{source.name} cannot be read: {error.strerror}") from None
+    return f"{video.codec}-{video.pix_fmt}", video.n_frames
+
+
+def _call_method(job: GenerationJob, shards: ShardSet, stopwatch: Stopwatch) -> tuple[Method, Case, np.ndarray | Path]:
+    """Creates the method and the case, and generates the frames. An exception of the method becomes a ClipError.
+
+    If the videos of the method are finished, the path of the video takes the place of the frames.
+    """
     try:
         # The creation of the method is included in the measured time, because some methods load their weights then.
         with stopwatch:
@@ -124,7 +163,7 @@ def _call_method(job: GenerationJob, shards: ShardSet, stopwatch: Stopwatch) -> 
             refuse_training_clips(method, job.pair)
             log = Path(job.record).with_suffix(".log")
             case = make_case(shards, job.pair, job.n_frames, method.sees, stopwatch, log)
-            return method, case, check_output(method.generate(case))
+            return method, case, method.file(case) if _finished(method) else check_output(method.generate(case))
     except (ClipError, Damaged, MemoryError):
         raise
     except Exception as error:

@@ -25,6 +25,8 @@ class Scoring:
     # Folders with the model files of metrics and methods. None: the folders in the environment variables, then the
     # folders in the shard set.
     files: ModelFiles | None = None
+    # Compare videos with the ground truth although the face has another place or size; see `registration_check`.
+    allow_misregistered: bool = False
 
     def __post_init__(self) -> None:
         if not self.metrics or not self.profile:

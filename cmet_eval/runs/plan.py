@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from cmet_baselines.adapters.videos import VideosMethod
 from cmet_baselines.method import Method
 from cmet_baselines.registry import describe, get_method, shown
+from cmet_eval.measuring.treatment import Treatment
 from cmet_eval.protocol.draw import Draw, draw_from_shards
 from cmet_eval.protocol.pair_files import write_pairs
 from cmet_eval.protocol.pairs import PairList
@@ -17,7 +19,7 @@ from cmet_eval.runs.generate import GenerationJob, generation_key
 from cmet_eval.runs.metrics import Scoring
 from cmet_eval.runs.records import usable_generation
 from cmet_eval.runs.score import frame_counts
-from cmet_eval.runs.submissions import Submission
+from cmet_eval.runs.submissions import RULES, Submission
 from cmet_metrics.base import Metric
 from cmet_pipelines.shards import ShardSet
 from talking_face.execution.workers import Task
@@ -125,7 +127,19 @@ def _submission(
 ) -> Submission:
     names = file_name_of(method.name), file_name_of(setting.name)
     videos, records = inside(out / "videos", *names), inside(out / "records", *names)
-    return Submission(record, setting, pairs, videos=videos, records=records)
+    return Submission(record, setting, pairs, videos=videos, records=records, rules=_rules(method))
+
+
+def _rules(method: Method) -> Treatment:
+    """The treatment of a method's videos: the rules of a folder of videos, as far as they give no new videos."""
+    if not isinstance(method, VideosMethod):
+        return RULES
+    size, length = method.run.size, method.run.length
+    return replace(
+        RULES,
+        size=size if size != "landmark-similarity" else "as-is",
+        length=length if length == "shorter" or length == "linspace" else "exact",
+    )
 
 
 def _command(method: str, setting: Setting, draw: Draw) -> str:
@@ -160,7 +174,7 @@ def _jobs(
             n_frames=n_frames[pair.driving_clip],
             video=str(submission.video(pair)),
             record=str(submission.record(pair)),
-            key=generation_key(method.name, method.revision, pair, shards.digest),
+            key=generation_key(method, pair, shards.digest),
             files=files,
             workers=side_by_side,
         )

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypedDict
 
+from cmet_eval.measuring.registration_check import Registration
 from cmet_eval.measuring.score_records import StoredScore, VideoScores
 from cmet_eval.runs.leakage import unfair_metrics
 from cmet_eval.runs.records import GenerationRecord, read_generation
@@ -21,6 +22,7 @@ if TYPE_CHECKING:  # imports PyArrow
     from cmet_pipelines.shards import ShardSet
 
 Outcome = VideoScores | ClipError
+_ALLOWED = "misregistered, compared as it is (--allow-misregistered)"  # a note
 # Reasons that do not count as a loss: the value is infinite, or the pair has nothing that the metric can measure. In
 # both cases, scoring again would give the same result.
 _NOT_LOST = (Reason.INFINITE.value, Reason.NOT_ASKED.value)
@@ -84,17 +86,31 @@ class RowMaker:
             profile=profile,
             suite_version=suite,
         )
-        signatures = {metric.key: str(metric.signature()) for metric in metrics}
+        signatures = {metric.key: submission.rules.signature(metric) for metric in metrics}
         return cls(submission, metrics, shared, signatures, unfair_metrics(submission.method, metrics, shards))
 
-    def rows(self, outcomes: Mapping[str, Outcome]) -> Iterator[ResultRow]:
-        """The result rows of all pairs. The keys of `outcomes` are results of `Submission.key`."""
+    def rows(self, outcomes: Mapping[str, Outcome], registration: Registration | None = None) -> Iterator[ResultRow]:
+        """The result rows of all pairs.
+
+        Args:
+            outcomes: by `Submission.key`.
+            registration: how the videos coincide with the ground truth; None: it was not measured. Metrics that compare
+                a misregistered video with its ground truth get the reason `misregistered`, unless the submission allows
+                such videos.
+        """
         for pair in self.submission.pairs.pairs:
             outcome = outcomes[self.submission.key(pair)]
+            fault = registration.fault(pair.pair_id) if registration and isinstance(outcome, VideoScores) else ""
             record = self.submission.record(pair)
             made = read_generation(record) if record else None
             for metric in self.metrics:
-                yield self._row(pair, metric, self._score(metric, outcome), outcome, made)
+                score = self._score(metric, outcome)
+                note = ""
+                if fault and score.value is not None and metric.needs_target and not metric.measures_framing:
+                    allowed = self.submission.check == "allow"
+                    score = score if allowed else _without_value(metric, Reason.MISREGISTERED, fault)
+                    note = _ALLOWED if allowed else ""
+                yield self._row(pair, metric, score, outcome, made, note)
 
     def _score(self, metric: Metric, outcome: Outcome) -> StoredScore:
         if metric.key in self.unfair:
@@ -106,7 +122,13 @@ class RowMaker:
         return stored or _without_value(metric, Reason.CRASHED, "no score; run again")
 
     def _row(
-        self, pair: Pair, metric: Metric, score: StoredScore, outcome: Outcome, made: GenerationRecord | None
+        self,
+        pair: Pair,
+        metric: Metric,
+        score: StoredScore,
+        outcome: Outcome,
+        made: GenerationRecord | None,
+        note: str,
     ) -> ResultRow:
         scores = None if isinstance(outcome, ClipError) else outcome
         return ResultRow(
@@ -128,7 +150,7 @@ class RowMaker:
             detail=score.detail,
             n=score.n,
             stats=score.stats,
-            notes="; ".join([*(made.notes if made else ()), *(scores.notes if scores else ())]),
+            notes="; ".join(filter(None, [*(made.notes if made else ()), *(scores.notes if scores else ()), note])),
             codec=(made.codec if made else "") or (scores.codec if scores else ""),
             video_sha256=scores.video_sha256 if scores else None,
         )

@@ -6,12 +6,14 @@ If a run is killed, only the scores of the unfinished videos are lost.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cmet_eval.measuring.registration_check import Registration
 from cmet_eval.measuring.score_records import VideoScores, usable_scores
 from cmet_eval.protocol.pairs import pair_file_name
+from cmet_eval.runs.generate import MAX_VIDEO_BYTES
 from cmet_eval.runs.metrics import Scoring
 from cmet_eval.runs.result_rows import Loss, Outcome, RowMaker, losses, weights_to_get
 from cmet_eval.runs.score import (
@@ -37,7 +39,6 @@ from talking_face.pretrained.model_files import ModelFiles
 from talking_face.progress import Progress
 from talking_face.reasons import ClipError, Reason
 
-_MAX_BYTES = 8 << 30  # of one video file; 10 s at 1920x1080 px without compression take 1.6 GB
 _GROUP = 16  # largest number of videos per task; all videos of a task have the same ground truth
 
 
@@ -50,6 +51,7 @@ class Scored:
     kept: int
     lost: Mapping[tuple[str, str], Loss]  # by (method, reason)
     to_get: tuple[str, ...]  # one line of text per missing weight file
+    registrations: tuple[Registration, ...] = ()  # of the submissions whose registration was measured
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ def score_submissions(
     out: Path,
     options: RunOptions,
     files: ModelFiles,
+    uncounted: Collection[str] = (),
 ) -> Scored:
     """Scores the videos without valid stored scores, and writes the result rows of every submission.
 
@@ -76,6 +79,7 @@ def score_submissions(
         metrics: name of a setting -> the metrics for the videos of this setting.
         scoring: contains the evaluator profile that is written into the result rows.
         files: the model files that the metrics use.
+        uncounted: keys of metrics whose missing values do not count as lost.
         out: the run's folder. Scores are written to `out`/scores, result rows to `out`/results.
     """
     suite = suite_version()
@@ -85,14 +89,24 @@ def score_submissions(
     outcomes = {**work.known, **{name: _outcome(work.jobs[key], failed) for name, key in work.waiting.items()}}
 
     written, every = [], list[ResultRow]()
+    measured = {id(one): _registration(one, outcomes) for one in submissions if one.check != "off"}
     for submission in submissions:
         own = metrics[submission.setting.name]
-        rows = list(RowMaker.of(submission, own, shards, scoring.common_profile(own), suite).rows(outcomes))
+        maker = RowMaker.of(submission, own, shards, scoring.common_profile(own), suite)
+        rows = list(maker.rows(outcomes, measured.get(id(submission))))
         every += rows
         written.append(write_results(rows, out / "results", _board_record(submission)))
     kept = sum(isinstance(outcome, VideoScores) for outcome in work.known.values())
-    lost = losses(every, _log_finder(submissions, out))
-    return Scored(tuple(written), len(work.jobs), kept, lost, weights_to_get(every))
+    lost = losses([row for row in every if row.metric not in uncounted], _log_finder(submissions, out))
+    return Scored(tuple(written), len(work.jobs), kept, lost, weights_to_get(every), tuple(measured.values()))
+
+
+def _registration(submission: Submission, outcomes: Mapping[str, Outcome]) -> Registration:
+    """The registration of the submission's videos."""
+    scored = {pair.pair_id: outcomes[submission.key(pair)] for pair in submission.pairs.pairs}
+    videos = {pair: outcome for pair, outcome in scored.items() if isinstance(outcome, VideoScores)}
+    found = {pair: outcome.framing for pair, outcome in videos.items() if outcome.framing is not None}
+    return Registration(submission.name, submission.setting.name, found, len(videos))
 
 
 def _log_finder(submissions: Sequence[Submission], out: Path) -> Callable[[ResultRow], str]:
@@ -121,7 +135,9 @@ def _find_work(
     jobs: dict[str, Job] = {}
     for submission in submissions:
         own = metrics[submission.setting.name]
-        how = [*(str(metric.signature()) for metric in own), suite]
+        how = [*map(submission.rules.signature, own), suite]
+        how += ["registration"] if submission.check != "off" else []
+        how += ["from-elsewhere"] if submission.from_elsewhere else []  # changes the messages
         for pair in submission.pairs.pairs:
             name, video = submission.key(pair), submission.video(pair)
             if pair.pair_id in submission.failures:
@@ -134,9 +150,18 @@ def _find_work(
                 continue
             expected = Expected.of(pair, own)
             key = scoring_key(sha256, expected, shards.digest, how)
-            path = scores / key[:2] / f"{key}.json"
-            limit = deadline_s or default_deadline(n_frames.get(pair.driving_clip, 0))
-            job = Job(key, str(video), sha256, expected, str(path), tuple(metric.key for metric in own), limit)
+            job = Job(
+                key=key,
+                video=str(video),
+                video_sha256=sha256,
+                expected=expected,
+                out=str(scores / key[:2] / f"{key}.json"),
+                metrics=tuple(metric.key for metric in own),
+                deadline_s=deadline_s or default_deadline(n_frames.get(pair.driving_clip, 0)),
+                rules=submission.rules,
+                registration=submission.check != "off",
+                from_elsewhere=submission.from_elsewhere,
+            )
             if (stored := stored_scores(job)) is not None:
                 known[name] = stored
                 continue
@@ -155,9 +180,9 @@ def _video_sha256(video: Path, folder: str) -> str:
     if not video.is_file():
         raise ClipError(Reason.MISSING_OUTPUT, f"expected {video.name} in {folder}/")
     try:
-        if video.stat().st_size > _MAX_BYTES:
+        if video.stat().st_size > MAX_VIDEO_BYTES:
             raise ClipError(
-                Reason.TOO_LARGE, f"{video.name} is larger than {_MAX_BYTES >> 30} GB, which is what is taken"
+                Reason.TOO_LARGE, f"{video.name} is larger than {MAX_VIDEO_BYTES >> 30} GB, which is what is taken"
             )
         return sha256_of(video)
     except OSError as error:

@@ -6,14 +6,17 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 
 from cmet_eval.measuring.score_records import StoredScore, usable_scores
+from cmet_eval.measuring.treatment import LengthRule, SizeRule, Treatment
 from cmet_eval.protocol.pair_files import read_pairs
 from cmet_eval.protocol.pairs import PairList
 from cmet_eval.runs.score import Expected, Job, default_deadline, failures_of, frame_counts
-from cmet_eval.runs.submissions import check_video_pattern, video_name
+from cmet_eval.runs.submissions import RULES, check_video_pattern, video_name
+from cmet_eval.runs.videos_by_content import VideosByContent
 from cmet_leaderboards.grid import ABSENT, Grid, grids
 from cmet_leaderboards.results import Results
 from cmet_metrics.base import Metric
@@ -27,13 +30,15 @@ from talking_face.names import file_name_of
 from talking_face.pretrained.model_files import ModelFiles
 from talking_face.pretrained.trained_evaluators import with_hashes
 from talking_face.progress import Progress
-from talking_face.reasons import UserError
+from talking_face.reasons import Reason, UserError
 from talking_face.scratch import scratch_folder
 from talking_face.signature import digest
 
 # The allowed difference is TOLERANCE * max(1, |value|). The same machine gives exactly the same values; another machine
 # can round differently.
 TOLERANCE = 1e-6
+# The treatments that result rows of shard sets can have.
+_TREATMENTS = [Treatment(RULES.rate, size, length) for size in get_args(SizeRule) for length in get_args(LengthRule)]
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,7 @@ class Sampling:
 class CheckedRow:
     """The part of a result row that is checked."""
 
+    metric: str  # its key
     signature: str
     value: float | None
     reason: str | None
@@ -85,7 +91,7 @@ class Check:
     pair: Pair
     video: Path
     sha256: str  # SHA-256 of the scored video, as the result rows state it
-    rows: Mapping[str, CheckedRow]  # by metric key
+    rows: tuple[CheckedRow, ...]
 
     def fault(self, what: str) -> Fault:
         return Fault(self.method, self.pair.pair_id, what)
@@ -139,7 +145,7 @@ def verify(
             kept.append(check)
     values = exact = 0
     for check, scores in zip(kept, _score_again(kept, data, options, files), strict=True):
-        compared, same, wrong = _compare(check, scores, files)
+        compared, same, wrong = _compare(check, scores)
         values, exact = values + compared, exact + same
         faults += map(check.fault, wrong)
     return Verified(len(checks), total, values, exact, tuple(faults))
@@ -186,11 +192,14 @@ def _draw(
         return [], 0
     rng = np.random.default_rng(int(digest([sampling.seed, *grid.methods[m], grid.key["pairs_digest"]], 16), 16))
     count = max(1, math.ceil(sampling.share * len(known)))
+    by_content = VideosByContent(folder)
     checks = []
     for i in sorted(rng.choice(len(known), size=min(count, len(known)), replace=False)):
         pair_id = known[i]
         rows = _rows(grid, m, grid.pair_ids.index(pair_id))
         video = folder / video_name(pattern, pair_id)
+        if not video.is_file():  # the names of the files were given in a table
+            video = by_content.find([shas[pair_id]]) or video
         checks.append(Check(grid.methods[m][0], pairs[pair_id], video, shas[pair_id], rows))
     return checks, len(known)
 
@@ -203,11 +212,12 @@ def _shas(grid: Grid, m: int) -> dict[str, str]:
     return {pair: sha for pair, sha in shas.items() if sha}
 
 
-def _rows(grid: Grid, m: int, p: int) -> dict[str, CheckedRow]:
-    """The rows of the m-th method and p-th pair, by metric key."""
-    table = grid.table.select(["signature", "value", "reason", "metric"])
+def _rows(grid: Grid, m: int, p: int) -> tuple[CheckedRow, ...]:
+    """The rows of the m-th method and p-th pair. Refused comparisons are left out, because they have no value."""
+    table = grid.table.select(["metric", "signature", "value", "reason"])
     index = [int(grid.row[m, c, p]) for c in range(len(grid.columns)) if grid.state[m, c, p] != ABSENT]
-    return {str(row.pop("metric")): CheckedRow(**row) for row in table.take(index).to_pylist()}
+    rows = [CheckedRow(**row) for row in table.take(index).to_pylist()]
+    return tuple(row for row in rows if row.reason != Reason.MISREGISTERED.value)
 
 
 def _file_fault(check: Check) -> str:
@@ -220,33 +230,40 @@ def _file_fault(check: Check) -> str:
     return ""
 
 
-def _metrics(check: Check, files: ModelFiles) -> list[Metric]:
-    """The metrics of the rows. A metric is left out if its signature in this version of the suite is another one."""
-    found = []
-    for key, row in check.rows.items():
+def _by_rules(check: Check, files: ModelFiles) -> dict[Treatment, list[Metric]]:
+    """The metrics of the rows, by the treatment that the signatures state.
+
+    A row is left out if this version of the suite has no metric and treatment with its signature.
+    """
+    found: dict[Treatment, list[Metric]] = {}
+    for row in check.rows:
         try:
-            metric = get_metric(key, files, imports=False)
+            metric = get_metric(row.metric, files, imports=False)
         except UserError:
             continue
-        if str(metric.signature()) == row.signature:
-            found.append(metric)
+        for rules in _TREATMENTS:
+            if rules.signature(metric) == row.signature:
+                found.setdefault(rules, []).append(metric)
+                break
     return found
 
 
 def _score_again(
     checks: Sequence[Check], data: Path, options: RunOptions, files: ModelFiles
-) -> list[Mapping[str, StoredScore]]:
-    """The new scores of each check, by metric key; empty if scoring failed."""
+) -> list[Mapping[str, StoredScore | None]]:
+    """The new scores of each check, by signature. None: scoring failed. Unknown signatures are left out."""
     n_frames = frame_counts(ShardSet(data))
     with scratch_folder() as folder:
-        places = [folder / f"{i}.json" for i in range(len(checks))]
+        places: dict[tuple[int, Treatment], tuple[Path, list[Metric]]] = {}
         tasks = []
-        for place, check in zip(places, checks, strict=True):
-            if metrics := _metrics(check, files):
+        for i, check in enumerate(checks):
+            for rules, metrics in _by_rules(check, files).items():
+                place = folder / f"{len(places)}.json"
+                places[i, rules] = (place, metrics)
                 keys = tuple(metric.key for metric in metrics)
                 expected = Expected.of(check.pair, metrics)
                 limit = default_deadline(n_frames.get(check.pair.driving_clip, 0))
-                job = Job(place.stem, str(check.video), check.sha256, expected, str(place), keys, limit)
+                job = Job(place.stem, str(check.video), check.sha256, expected, str(place), keys, limit, rules)
                 tasks.append(Task(place.stem, ([job], str(data), files), limit))
         with Progress(len(tasks), unit="videos", label="verify", quiet=options.quiet) as progress:
             for result in run_tasks(
@@ -257,26 +274,28 @@ def _score_again(
                 progress=progress,
             ):
                 failures_of(result)  # a failed task writes no file; `_compare` reports this as a fault
-        stored = [usable_scores(place) for place in places]
-    return [scores.by_metric if scores else {} for scores in stored]
+        found: list[dict[str, StoredScore | None]] = [{} for _ in checks]
+        for (i, rules), (place, metrics) in places.items():
+            stored = usable_scores(place)
+            scores = stored.by_metric if stored else {}
+            found[i] |= {rules.signature(metric): scores.get(metric.key) for metric in metrics}
+    return list(found)
 
 
-def _compare(check: Check, scores: Mapping[str, StoredScore], files: ModelFiles) -> tuple[int, int, list[str]]:
+def _compare(check: Check, scores: Mapping[str, StoredScore | None]) -> tuple[int, int, list[str]]:
     """(number of compared values, number of exactly equal values, texts about the differences)."""
-    possible = {metric.key for metric in _metrics(check, files)}
     compared = exact = 0
     wrong = []
-    for key, row in check.rows.items():
-        if key not in possible:
-            wrong.append(f"{key} cannot be scored again: this suite has no {row.signature}")
-        elif key not in scores:
-            wrong.append(f"{key}: scoring failed")
+    for row in check.rows:
+        if row.signature not in scores:
+            wrong.append(f"{row.metric} cannot be scored again: this suite has no {row.signature}")
+        elif (new := scores[row.signature]) is None:
+            wrong.append(f"{row.metric}: scoring failed")
         else:
             compared += 1
-            new = scores[key]
             exact += (row.value, row.reason) == (new.value, new.reason)
             if not _agree(row, new):
-                wrong.append(f"{key} is {_shown(new)}, the row says {_shown(row)}")
+                wrong.append(f"{row.metric} is {_shown(new)}, the row says {_shown(row)}")
     return compared, exact, wrong
 
 

@@ -10,6 +10,7 @@ from talking_face.reasons import UserError
 from talking_face.signature import digest
 from talking_face.user_files import csv_rows, number, read_text
 
+_AS_IS = ("size:as-is", "length:exact", "start:0")  # fields of a signature
 _CALIBRATION = Path(__file__).parents[2] / "docs" / "experiments" / "calibration" / "bands.csv"
 
 
@@ -21,8 +22,13 @@ class Bands:
     about: str = ""
 
     def of(self, signature: str) -> float:
-        """The band of a metric; 0 if the signature is unknown, so that every difference counts."""
-        return self.by_signature.get(signature, 0.0)
+        """The band of a metric; 0 if the signature is unknown, so that every difference counts.
+
+        Calibration compares frames as they are, so its signatures do not state how a video is treated. Such a band
+        holds for any frame rate, and for no other treatment than `_AS_IS`.
+        """
+        fields = [part for part in signature.split("|") if part not in _AS_IS and not part.startswith("rate:")]
+        return self.by_signature.get(signature, self.by_signature.get("|".join(fields), 0.0))
 
 
 def known_bands() -> Path | None:

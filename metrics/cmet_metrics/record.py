@@ -43,6 +43,7 @@ class MetricRecord(ABC):
     # The known variants by key, `name:variant`. The first variant listed for a name is its default. The key of
     # a user's own class is `module:Class`. If such a class has variants, commands use the first variant.
     variants: ClassVar[Mapping[str, Variant]] = {}
+    measures_framing: ClassVar[bool] = False  # True: the value shows another crop than the ground truth's
 
     def __post_init__(self) -> None:
         for name, value in self.arguments.items():

@@ -14,7 +14,7 @@ import numpy as np
 
 from cmet_metrics.base import Metric, Sample, Score, Settings, Variant, check_same_size
 from cmet_metrics.frames import FrameRule, pair_frames
-from cmet_metrics.landmarks import MEDIAPIPE_MS, RIGID, mediapipe_68, need_faces, points_id
+from cmet_metrics.landmarks import MEDIAPIPE_MS, RIGID, eye_distance, mediapipe_68, need_faces, points_id
 from talking_face.faces.eat import similarity
 
 MIN_VALID = 0.5  # minimum share of frame pairs that have a face in both clips
@@ -55,6 +55,38 @@ def residual(pred: np.ndarray, target: np.ndarray) -> Residual:
     return Residual(a.mean(axis=1) - b.mean(axis=1), scale, rotation)
 
 
+class Framing(NamedTuple):
+    """The constant part of the difference between the generated and the real head: medians over frames.
+
+    A method that moves the head in another way has other differences in each frame, but similar medians. A video with
+    another crop has other medians.
+    """
+
+    right: float  # shift of the generated head to the right, in distances between the real eyes
+    down: float  # the same downwards
+    scale: float  # size of the generated head divided by the size of the real head
+
+
+def framing(pred: np.ndarray, target: np.ndarray) -> Framing | None:
+    """The medians over the frames in which both clips have a face; None if there is no such frame.
+
+    Args:
+        pred, target: (T, 68, 2) in pixels of frames of equal size, NaN for frames without a face.
+
+    Example:
+        >>> points = np.random.default_rng(0).normal(size=(3, 68, 2))
+        >>> round(framing(points * 1.25, points).scale, 6)
+        1.25
+    """
+    found = residual(pred, target)
+    seen = np.isfinite(found.scale)
+    if not seen.any():
+        return None
+    eyes = float(np.median(eye_distance(target[seen].astype(np.float64))))
+    right, down = np.median(found.shift[seen], axis=0) / eyes
+    return Framing(float(right), float(down), float(np.median(found.scale[seen])))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Registration(Metric):
     """Mean over frames of one absolute difference between the generated and the real head.
@@ -79,6 +111,7 @@ class Registration(Metric):
     weights = ("face_landmarker",)
     ms_per_frame = 2 * MEDIAPIPE_MS
     variants_are_protocols = False
+    measures_framing = True
     source = "this suite; the fit is Umeyama 1991, eqs. 38-43"
     bibtex = """@article{umeyama1991,
   author = {Umeyama, Shinji},

@@ -187,6 +187,8 @@ def test_a_folder_of_videos_is_scored_and_what_is_wrong_with_it_is_said(
     keys |= {"scoring": Scoring(METRICS[:1]), "options": RunOptions(0, quiet=True)}
     summary = evaluate.score(from_elsewhere(videos, pair_list, record), **keys)
     frame = read_results(tmp_path / "out" / "results").frame().set_index("pair_id").sort_index()
+    assert set(frame["metric"]) == {METRICS[0], *evaluate.REGISTRATION}
+    frame = frame[frame["metric"] == METRICS[0]]
     reasons = frame["reason"].fillna("")
     assert list(reasons.iloc[:5]) == ["missing-output", "not-media", "empty-file", reasons.iloc[3], "too-short"]
     assert names[0].name in frame["detail"].iloc[0]
@@ -243,7 +245,8 @@ def test_a_metric_without_its_weights_is_one_line_and_the_others_finish(
     assert emotion.startswith("ea:deepface-frame, ea:deepface-video: facial_expression_model_weights.onnx (")
     assert "run `cmet-eval weights fetch deepface_emotion`" in emotion
     assert lpips.startswith("lpips:alex: ") and "cmet-eval weights fetch alexnet" in lpips
-    assert str(summary).splitlines()[1:] == list(summary.scores.to_get)
+    assert "registration of mine in neutral-base: no face was found in 2 videos" in str(summary)
+    assert str(summary).splitlines()[2:] == list(summary.scores.to_get)
 
 
 def test_pairs_of_other_data_are_refused(done: Path, shards: Path, tmp_path: Path) -> None:

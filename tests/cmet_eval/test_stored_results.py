@@ -22,6 +22,7 @@ from cmet_eval.runs.score import Expected, Job, score_group
 from cmet_eval.runs.submissions import from_elsewhere
 from cmet_leaderboards.board import build
 from cmet_leaderboards.results import read_results
+from cmet_metrics.base import Sample
 from talking_face.execution.options import RunOptions
 from talking_face.files import sha256_of
 from talking_face.media.writing import write_video
@@ -97,17 +98,17 @@ def test_a_video_that_changes_while_it_is_scored_has_a_reason_and_no_scores(
     video, out = tmp_path / "a.mp4", tmp_path / "scores.json"
     write_video(video, moving_picture(1))
     job = Job("k", str(video), sha256_of(video), Expected("clips/A/happy/1"), str(out), ("psnr:frame-mean",))
-    decode = score.read_frames
+    decode = score.read_clip
 
-    def change_then_decode(*args: Any) -> np.ndarray:
+    def change_then_decode(*args: Any, **options: Any) -> Sample:
         write_video(video, moving_picture(2))
-        return decode(*args)
+        return decode(*args, **options)
 
-    monkeypatch.setattr(score, "read_frames", change_then_decode)
+    monkeypatch.setattr(score, "read_clip", change_then_decode)
     for _ in range(2):  # the second time, the video was changed after the key was computed
         reason, detail = score_group([job], str(shards), ModelFiles())["k"]
         assert reason == "changed" and "a.mp4 was changed" in detail and not out.exists()
-        monkeypatch.setattr(score, "read_frames", decode)
+        monkeypatch.setattr(score, "read_clip", decode)
     score_group([replace(job, video_sha256=sha256_of(video))], str(shards), ModelFiles())
     assert out.exists()
 
@@ -122,7 +123,9 @@ def test_revisions_whose_names_look_alike_keep_their_rows(done: Path, shards: Pa
         evaluate.score(submission, data=shards, out=tmp_path, scoring=KEYS["scoring"], options=KEYS["options"])
     assert len(list((tmp_path / "results").rglob("*.parquet"))) == len(revisions)
     frame = read_results(tmp_path / "results").frame()
-    assert frame.groupby("revision").size().to_dict() == dict.fromkeys(revisions, 6)
+    assert frame.groupby("revision").size().to_dict() == dict.fromkeys(
+        revisions, 12
+    )  # two metrics, and the registration
     for revision in ("=1+1", "a\nb", "", "x" * 101, " a"):
         with pytest.raises(UserError, match=r"name|characters"):
             from_elsewhere(videos, pairs, {"name": "mine", "revision": revision})

@@ -1,16 +1,26 @@
-"""Defines the `videos` adapter, which reads a method's finished videos from a folder, one file per pair."""
+"""Defines the `videos` adapter: a method whose finished videos are in a folder, one file per pair.
+
+The videos are scored as they are. Only the rules `landmark-similarity` and `cut-or-hold-last` give new videos.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, field_validator
 
-from cmet_baselines.adapters.conform import LengthRule, SizeRule, read_output
+from cmet_baselines.adapters.conform import read_output
 from cmet_baselines.method import Case
 from talking_face.files import sha256_of
 from talking_face.names import check_pattern
+from talking_face.reasons import ClipError, Reason
+
+# These two rules give new videos, which are encoded again. The other rules are applied when a video is scored, as the
+# options --size and --length of `cmet-eval score`.
+VideosSize = Literal["as-is", "resize", "face-crop", "landmark-similarity"]
+VideosLength = Literal["as-is", "shorter", "linspace", "cut-or-hold-last"]
 
 
 class VideosRun(BaseModel):
@@ -20,8 +30,8 @@ class VideosRun(BaseModel):
 
     folder: Path
     pattern: str = "{setting}/{pair}.mp4"  # a video's path in the folder; {pair}: name from `cmet-eval pairs --export`
-    size: SizeRule = "as-is"
-    length: LengthRule = "as-is"
+    size: VideosSize = "as-is"
+    length: VideosLength = "as-is"
 
     @field_validator("pattern")
     @classmethod
@@ -37,9 +47,25 @@ class VideosMethod:
     def __init__(self, name: str, revision: str, sees: frozenset[str], run: VideosRun) -> None:
         self.name, self.revision, self.sees, self.run = name, revision, sees, run
 
+    @property
+    def keeps_files(self) -> bool:
+        """Whether the videos are scored as they are, so that no video is encoded again."""
+        return self.run.size != "landmark-similarity" and self.run.length != "cut-or-hold-last"
+
     def generate(self, case: Case) -> np.ndarray:
-        """The video of the case. Raises the same ClipErrors as `read_output`."""
-        return read_output(self.path(case), case, self.run.size, self.run.length)
+        """The video of the case, by the rules that give new videos. Raises the same ClipErrors as `read_output`."""
+        size = self.run.size if self.run.size == "landmark-similarity" else "as-is"
+        length = self.run.length if self.run.length == "cut-or-hold-last" else "as-is"
+        return read_output(self.path(case), case, size, length)
+
+    def file(self, case: Case) -> Path:
+        """The video file of the case. Raises ClipError with reason missing-output or empty-file."""
+        path = self.path(case)
+        if not path.is_file():
+            raise ClipError(Reason.MISSING_OUTPUT, f"the method wrote no {path.name}")
+        if path.stat().st_size == 0:
+            raise ClipError(Reason.EMPTY_FILE, f"{path.name} is empty")
+        return path
 
     def path(self, case: Case) -> Path:
         """The expected path of the case's video."""
