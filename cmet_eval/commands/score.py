@@ -3,8 +3,7 @@
 Examples:
     cmet-eval pairs cross-emotion --data work/demo/shards -o pairs.parquet --export inputs
     cmet-eval score --videos my-videos --pairs pairs.parquet --data work/demo/shards --method-name mine
-    cmet-eval score --videos my-videos --names names.csv --size resize --pairs pairs.parquet --data work/demo/shards
-        --method-name mine --sees reference-frames --sees driving-audio
+    cmet-eval score --videos my-videos --names names.csv --size resize --pairs p.csv --data SHARDS --method-name mine
 """
 
 from __future__ import annotations

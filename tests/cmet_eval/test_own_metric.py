@@ -46,7 +46,8 @@ def test_the_users_own_metric_by_the_command(shards: Path, tmp_path: Path) -> No
     assert len(mine) == len(rows) / 2 > 0
     assert all(row["value"] is not None and row["unit"] == "levels" and not row["higher_is_better"] for row in mine)
     assert {row["signature"] for row in mine} == {
-        "brightness|variant:brightness.Brightness|colour:rgb|range:255|agg:video-mean|version:1.0.0"
+        "brightness|variant:brightness.Brightness|colour:rgb|range:255|agg:video-mean"
+        "|rate:25-nearest|size:as-is|length:exact|start:0|version:1.0.0"
     }
     assert {row["metric"] for row in rows} == {OWN, "psnr:frame-mean,frames=min"}
     command(tmp_path, "leaderboard", "--run", "out/results", "--out", "out/leaderboard", "--metrics", OWN)
