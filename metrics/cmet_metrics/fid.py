@@ -137,6 +137,10 @@ class PairFid(Metric):
 
     name = "fid"
     title = "FID"
+    pitfalls = (
+        "This is not the usual FID: about 75 frames of one video give singular covariances, and values of 50 to "
+        "160. Compare it only within its column."
+    )
     higher_is_better = False
     order = 100
     profile = "paper"

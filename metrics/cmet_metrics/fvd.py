@@ -54,6 +54,10 @@ class PairFvd(Metric):
 
     name = "fvd"
     title = "FVD"
+    pitfalls = (
+        "This is not the usual FVD of a data set. It is a squared distance between two vectors, and compression "
+        "alone changes it. C-MET's script was not available, so two details are an interpretation."
+    )
     higher_is_better = False
     order = 120
     profile = "paper"

@@ -62,6 +62,10 @@ class Jitter(Metric):
 
     name = "jitter"
     title = "Jitter"
+    pitfalls = (
+        "A still picture has the value 0, so a low output is not always good: compare it with the value of the "
+        "real clips, or use ratio. MediaPipe's smoothing hides part of the shaking."
+    )
     higher_is_better = False
     order = 130
     weights = ("face_landmarker",)

@@ -143,6 +143,18 @@ _TRACKS: dict[tuple[Points, Align], Callable[[Sample, ModelFiles], AlignedTrack]
 
 # The metric -----------------------------------------------------------------------------------------------------------
 
+_CHEN = """@inproceedings{chen2018lip,
+  author = {Chen, Lele and Li, Zhiheng and Maddox, Ross K. and Duan, Zhiyao and Xu, Chenliang},
+  title = {Lip movements generation at a glance},
+  booktitle = {ECCV}, year = {2018}}"""
+_EAT = """@inproceedings{gan2023eat,
+  author = {Gan, Yuan and Yang, Zongxin and Yue, Xihang and Sun, Lingyun and Yang, Yi},
+  title = {Efficient Emotional Adaptation for Audio-Driven Talking-Head Generation},
+  booktitle = {ICCV}, year = {2023}}"""
+VICO_BIBTEX = """@inproceedings{zhou2022vico,
+  author = {Zhou, Mohan and Bai, Yalong and Zhang, Wei and Yao, Ting and Zhao, Tiejun and Mei, Tao},
+  title = {Responsive Listening Head Generation: A Benchmark Dataset and Baseline},
+  booktitle = {ECCV}, year = {2022}}"""
 _ATVGNET: dict[str, object] = {"align": "none", "distance": "sum", "frames": "min", "mean": "frame-mean"}
 _VICO: dict[str, object] = {**_ATVGNET, "points": "fan", "distance": "abs-coordinate"}
 _NATIVE: dict[str, object] = {"points": "mediapipe", "align": "none", "frames": "exact", "scale": "eyes"}
@@ -172,11 +184,12 @@ class Lmd(Metric):
     mean: Mean = "video-mean"  # frame-mean: the mean over all frames of all clips
 
     higher_is_better = False
+    pitfalls = (
+        "The value is in pixels of the crop or the frame, except in native-mp. eat and eat-mp leave out frames "
+        "without a face before pairing, which shifts the other frames. dlib rounds to whole pixels, so a perfect "
+        "clip does not reach 0. atvgnet is about 40 times eat."
+    )
     unchanged_by = frozenset({"reencode", "move", "codec"})
-    bibtex = """@inproceedings{chen2018lip,
-  author = {Chen, Lele and Li, Zhiheng and Maddox, Ross K. and Duan, Zhiyao and Xu, Chenliang},
-  title = {Lip movements generation at a glance},
-  booktitle = {ECCV}, year = {2018}}"""
     variants = {
         "m_lmd:eat": Variant("mouth landmark distance, dlib's points on 128 px aligned crops"),
         "m_lmd:atvgnet": Variant(
@@ -243,7 +256,14 @@ class Lmd(Metric):
             return "github.com/dc3ea9f/vico_challenge_baseline at 01dc5ce, evaluations/compute_lmd.py"
         if self.align == "eat-128":
             return "github.com/yuangan/evaluation_eat at e39b004, code/test_lmd.py"
-        return "github.com/lelechen63/ATVGnet at b2c758b, evaluation_matrix.py" if self.points == "dlib" else ""
+        return (
+            "github.com/lelechen63/ATVGnet at b2c758b, evaluation_matrix.py" if self.points == "dlib" else "this suite"
+        )
+
+    @property
+    def bibtex(self) -> str:
+        own = _EAT if self.align == "eat-128" else VICO_BIBTEX if self.points == "fan" else ""
+        return f"{_CHEN}\n{own}".strip()
 
     @property
     def pooled(self) -> bool:

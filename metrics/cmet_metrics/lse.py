@@ -14,7 +14,7 @@ from typing import Literal, Protocol
 import numpy as np
 
 from cmet_metrics.base import Profile, Sample, Score, Settings, Variant, check_audio
-from cmet_metrics.landmarks import points_id
+from cmet_metrics.landmarks import MEDIAPIPE_MS, points_id
 from cmet_metrics.sync import SyncMetric
 from cmet_metrics.syncnet_crops import MIN_TRACK, LipCrops, corpus_mouths, from_landmarks, from_track, whole_frame
 from talking_face.pretrained import evaluator_networks, trained_evaluators
@@ -180,6 +180,11 @@ class Lse(SyncMetric):
     network: Network = "syncnet"
     audio: Sound = "driving"
 
+    pitfalls = (
+        "A high LSE-C does not mean good lips: methods that were trained against SyncNet exceed real videos. In "
+        "short clips the shifted sound is partly zeros, so do not compare sets of clips of different length. The "
+        "crop changes the scale."
+    )
     source = "github.com/joonson/syncnet_python at 1fbfc08, SyncNetInstance.py, evaluate"
     bibtex = """@inproceedings{prajwal2020wav2lip,
   author = {Prajwal, K R and Mukhopadhyay, Rudrabha and Namboodiri, Vinay P. and Jawahar, C. V.},
@@ -229,6 +234,11 @@ class Lse(SyncMetric):
         network = ("syncnet_v2",) if self.network == "syncnet" else ()
         detector = {"track": ("s3fd",), "crop": (), "lm": ("face_landmarker",), "mouth": ("face_landmarker",)}
         return network + detector[self.crop]
+
+    @property
+    def ms_per_frame(self) -> float | None:
+        # SyncNet takes 31 ms for a window. All measures together take this time once.
+        return {"track": None, "crop": 31.0, "lm": 31.0 + MEDIAPIPE_MS, "mouth": 1.0 + MEDIAPIPE_MS}[self.crop]
 
     @property
     def measures_offset(self) -> bool:

@@ -17,6 +17,10 @@ class Lpips(FrameByFrame):
 
     name = "lpips"
     title = "LPIPS"
+    pitfalls = (
+        "The value depends on the size of the frames: the same blur has less effect on larger frames. LPIPS on "
+        "VGG gives other numbers."
+    )
     higher_is_better = False
     order = 150
     profile = "paper"

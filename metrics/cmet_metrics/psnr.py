@@ -125,6 +125,11 @@ class Psnr(FrameByFrame):
 
     name = "psnr"
     title = "PSNR"
+    pitfalls = (
+        "A shift of 1 px costs several dB: PSNR measures registration as much as quality. frame-mean leaves out "
+        "frames that are identical to their target, so a method that copies frames is judged on its other frames "
+        "only; pooled includes them."
+    )
     unit = "dB"
     higher_is_better = True
     order = 10

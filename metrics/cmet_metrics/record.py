@@ -44,6 +44,7 @@ class MetricRecord(ABC):
     # a user's own class is `module:Class`. If such a class has variants, commands use the first variant.
     variants: ClassVar[Mapping[str, Variant]] = {}
     measures_framing: ClassVar[bool] = False  # True: the value shows another crop than the ground truth's
+    pitfalls: ClassVar[str] = ""  # what a reader must know before values are compared, for `cmet-eval metrics KEY`
 
     def __post_init__(self) -> None:
         for name, value in self.arguments.items():
@@ -152,8 +153,7 @@ class MetricRecord(ABC):
     def ms_per_frame(self) -> float | None:
         """Measured processor time in ms for one frame of a clip and the same frame of its target; None: not measured.
 
-        The frames are 256x256, one thread is used, the models are loaded, and nothing else runs on the machine. Metrics
-        on the same landmarks find them only once, so several metrics together take less than the sum of their times.
+        At 256x256, on one free core, with loaded models. Metrics on the same landmarks find them only once.
         `tests/benchmarks/metric_costs.py` measures this time.
         """
         return None

@@ -106,6 +106,10 @@ class Registration(Metric):
 
     name = "registration"
     title = "Registration"
+    pitfalls = (
+        "Between different clips the value is never 0, because it is a mean of lengths and MediaPipe's points "
+        "shake. If the head turns out of the picture plane, the points move too."
+    )
     higher_is_better = False
     order = 160
     weights = ("face_landmarker",)

@@ -224,6 +224,10 @@ class Ssim(FrameByFrame):
 
     name = "ssim"
     title = "SSIM"
+    pitfalls = (
+        "The variants differ by several hundredths on the same frames. Floats need their data_range, and SSIM "
+        "depends on the level of black."
+    )
     higher_is_better = True
     order = 20
     worsened_by = frozenset({"reencode", "move", "blur", "jpeg", "identity-swap", "frames-held"})
