@@ -109,6 +109,7 @@ def test_a_torch_that_cannot_be_loaded_is_one_line(tmp_path: Path, command: str)
     stub = tmp_path / "stub" / "torch"
     stub.mkdir(parents=True)
     (stub / "__init__.py").write_text(BROKEN["import"])
+    (tmp_path / "dataset.json").write_text("{}")  # so that the folder looks like a shard set
     done = cmet_eval(*command.split(), folder=tmp_path, PYTHONPATH=str(stub.parent))
     text = done.stdout if command == "doctor" else done.stderr
     assert "libcudart.so.12: cannot open shared object file" in text and "Traceback" not in done.stdout + done.stderr
