@@ -18,14 +18,14 @@ import typer
 from pydantic.fields import FieldInfo
 
 from cmet_eval import completion
-from cmet_eval.checks import check_choice, check_file, check_folder
+from cmet_eval.checks import check_file, check_folder
 from cmet_eval.commands.options import MOST_WORKERS, address, finite
 from cmet_pipelines.configure import Value, configure, read_config, reader_fields
 from cmet_pipelines.frames_codec import LOSSLESS_CODEC
 from cmet_pipelines.preprocess import PreprocessSummary, Selection
 from cmet_pipelines.preprocess import preprocess as run
 from cmet_pipelines.processing import ProcessingSettings
-from cmet_pipelines.readers import READERS
+from cmet_pipelines.readers import READERS, get_reader
 from talking_face.execution.options import RunOptions
 from talking_face.files import check_writable
 from talking_face.reasons import UserError
@@ -101,7 +101,7 @@ def preprocess(
     user did not give the option.
     """
     started = time.monotonic()
-    check_choice(dataset, sorted(READERS), "DATASET")
+    get_reader(dataset)
     if not root.is_file():
         check_folder(root, "ROOT")
     check_writable(out)
