@@ -41,6 +41,11 @@ def metrics() -> list[tuple[str, str]]:
     return [(metric.key, metric.summary) for metric in METRICS]
 
 
+def citable() -> list[tuple[str, str]]:
+    """What `cmet-eval cite` knows: metrics, methods, datasets and the suite."""
+    return [*metrics(), *all_methods(), *((name, "a dataset") for name in datasets()), ("cmet-eval", "this suite")]
+
+
 def settings() -> list[str]:
     """The settings that the suite contains."""
     from cmet_eval.protocol.setting import setting_names

@@ -30,6 +30,7 @@ class Paper(_Table):
     venue: Line
     year: int = Field(ge=1900, le=2200)
     arxiv: Line | None = None
+    authors: Line | None = None  # in the form of BibTeX: "Last, First and Last, First"; None: not recorded
 
 
 class Code(_Table):

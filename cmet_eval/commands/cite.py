@@ -1,31 +1,105 @@
-"""Print the BibTeX of metrics, for the bibliography of a paper. A paper that several metrics come from is printed once.
+"""Print the BibTeX of metrics, methods, datasets, and of this suite. An entry that several keys share is printed once.
 
 Examples:
-    cmet-eval cite psnr ssim:wang2004
-    cmet-eval cite m_lmd:eat
+    cmet-eval cite psnr ssim:skimage m_lmd:eat
+    cmet-eval cite mead eat cmet-eval
 """
 
 from __future__ import annotations
 
-import sys
+import re
+from collections.abc import Iterator
 from typing import Annotated
 
 import typer
 
+from cmet_baselines.entry import Entry, Paper
+from cmet_baselines.registry import catalogue
 from cmet_eval import completion
-from cmet_metrics.registry import get_metric
-from talking_face.pretrained.model_files import ModelFiles
+from cmet_metrics.registry import KEYS, default_variants, get_metric
+from cmet_pipelines.readers import READERS
+from talking_face.names import did_you_mean
+from talking_face.packages import suite_version
+from talking_face.reasons import UserError
+
+SUITE = "cmet-eval"
+# A method of this suite -> the entry of the paper whose method it implements.
+_IMPLEMENTS = {"cmet": "cmet-published", "cem-net": "cem-net-published", "cem-net-flow": "cem-net-published"}
 
 
 def cite(
     keys: Annotated[
         list[str],
-        typer.Argument(metavar="KEY", autocompletion=completion.metrics, help="metrics of `cmet-eval metrics`"),
+        typer.Argument(
+            metavar="KEY",
+            autocompletion=completion.citable,
+            help="a metric, a method of the catalogue, a dataset, or cmet-eval; several are allowed",
+        ),
     ],
 ) -> None:
-    files = ModelFiles.from_environment()
-    chosen = [get_metric(key, files) for key in keys]
-    print("\n\n".join(dict.fromkeys(metric.bibtex.strip() for metric in chosen if metric.bibtex)))
-    for metric in chosen:
-        if not metric.bibtex:
-            print(f"{metric.key}: no paper; source: {metric.source or 'this suite'}", file=sys.stderr)
+    print(bibliography(keys))
+
+
+def bibliography(keys: list[str]) -> str:
+    """The BibTeX entries of the keys in their order, each once. A key without a paper becomes a comment.
+
+    Raises UserError if a key is unknown; the message has the most similar names.
+    """
+    out: dict[str, str] = {}
+    for key, text in [(key, _bibtex(key)) for key in dict.fromkeys(keys)]:
+        for entry in _entries(text):
+            out.setdefault(entry.partition("{")[2].partition(",")[0], entry)
+        if not text:
+            out[key] = f"% {key}: no paper is known; cite the suite, {SUITE}"
+    return "\n\n".join(out.values())
+
+
+def _bibtex(key: str) -> str:
+    """The BibTeX of one key; empty if there is no paper."""
+    if key == SUITE:
+        return _suite()
+    if key in catalogue():
+        return _of_method(catalogue()[key])
+    if key.lower() in READERS:
+        return READERS[key.lower()].bibtex
+    if key.partition(",")[0].partition(":")[0] in default_variants() or (":" in key and key not in KEYS):
+        return get_metric(key).bibtex
+    known = [SUITE, *catalogue(), *READERS, *default_variants(), *KEYS]
+    hint = did_you_mean(key.lower(), known, at_most=3) or "; `cmet-eval metrics` and `cmet-eval baselines` list them"
+    raise UserError(f"{key!r} is not a metric, a method or a dataset{hint}")
+
+
+def _suite() -> str:
+    """The facts of CITATION.cff, which an installation does not contain. A test compares them."""
+    return (
+        "@software{cmet-eval,\n  author = {{The cmet-eval authors}},\n"
+        "  title = {{cmet-eval: preprocessing and evaluation for emotional talking-face generation}},\n"
+        f"  version = {{{suite_version()}}}, year = {{2026}}}}"
+    )
+
+
+def _of_method(entry: Entry) -> str:
+    paper = entry.paper or catalogue()[_IMPLEMENTS.get(entry.name, entry.name)].paper
+    if paper is None:
+        return ""
+    name = _IMPLEMENTS.get(entry.name, entry.name).removesuffix("-published")
+    return _of_paper(paper, name)
+
+
+def _of_paper(paper: Paper, name: str) -> str:
+    """The entry of a paper. Its key is the first author's name, the year, and the method's name."""
+    arxiv = paper.venue == "arXiv"
+    where = f"arXiv:{paper.arxiv}" if arxiv else paper.venue
+    kind, field = ("article", "journal") if arxiv or "Transactions" in where else ("inproceedings", "booktitle")
+    first = re.sub(r"\W", "", (paper.authors or name).partition(",")[0]).lower()
+    lines = [
+        *([f"author = {{{paper.authors}}}"] if paper.authors else []),
+        f"title = {{{{{paper.title}}}}}",
+        f"{field} = {{{where}}}, year = {{{paper.year}}}",
+    ]
+    return f"@{kind}{{{first}{paper.year}{name.replace('-', '')},\n  " + ",\n  ".join(lines) + "}"
+
+
+def _entries(text: str) -> Iterator[str]:
+    """The entries of a BibTeX text, which each begin a line."""
+    yield from (entry.strip() for entry in re.split(r"^(?=@)", text, flags=re.M) if entry.strip())

@@ -95,6 +95,10 @@ class PeerPictures(Metric):
 
     peer: Peer = "eat"
 
+    pitfalls = (
+        "These are the numbers of other repositories, for comparison with their tables only. Crop and range differ: "
+        "eat is lower by several dB than the whole frame, and atvgnet's PSNR takes differences modulo 256."
+    )
     higher_is_better = True
     pooled = True
     worsened_by = frozenset({"reencode", "blur", "jpeg", "identity-swap", "frames-held"})

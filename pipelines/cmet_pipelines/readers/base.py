@@ -114,6 +114,7 @@ class Reader:
     name: str  # NAME in `cmet-eval preprocess NAME`, Clip.dataset, and the first part of every clip_id
     discover: Callable[..., Discovery]  # called with the resolved root and an instance of `options`
     options: type[ReaderOptions] = ReaderOptions
+    bibtex: str = ""  # BibTeX of the paper that describes the dataset, for `cmet-eval cite`
 
 
 def check_rules(reader: Reader, found: Discovery) -> None:

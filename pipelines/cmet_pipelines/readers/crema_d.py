@@ -277,4 +277,10 @@ def _describe(into: Discovery, votes: dict[str, str | None] | None, label: str) 
     )
 
 
-READER = Reader("crema-d", discover, CremaDOptions)
+_BIBTEX = """@article{cao2014cremad,
+  author = {Cao, Houwei and Cooper, David G. and Keutmann, Michael K. and Gur, Ruben C. and Nenkova, Ani and
+            Verma, Ragini},
+  title = {{CREMA-D}: Crowd-sourced Emotional Multimodal Actors Dataset},
+  journal = {IEEE Transactions on Affective Computing},
+  volume = {5}, number = {4}, pages = {377--390}, year = {2014}}"""
+READER = Reader("crema-d", discover, CremaDOptions, _BIBTEX)

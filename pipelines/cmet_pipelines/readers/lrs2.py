@@ -228,4 +228,9 @@ def _describe(listed: dict[str, set[_Key]], into: Discovery) -> None:
         into.notes.append(f"{shared} of {len(splits)} programmes have clips in more than one split (pretrain is train)")
 
 
-READER = Reader("lrs2", discover, Lrs2Options)
+_BIBTEX = """@article{afouras2022lrs2,
+  author = {Afouras, Triantafyllos and Chung, Joon Son and Senior, Andrew and Vinyals, Oriol and Zisserman, Andrew},
+  title = {Deep Audio-Visual Speech Recognition},
+  journal = {IEEE Transactions on Pattern Analysis and Machine Intelligence},
+  volume = {44}, number = {12}, pages = {8717--8727}, year = {2022}}"""
+READER = Reader("lrs2", discover, Lrs2Options, _BIBTEX)

@@ -189,4 +189,9 @@ def _describe(into: Discovery, view: str, recognised: _Sorted) -> None:
         )
 
 
-READER = Reader("mead", discover, MeadOptions)
+_BIBTEX = """@inproceedings{wang2020mead,
+  author = {Wang, Kaisiyuan and Wu, Qianyi and Song, Linsen and Yang, Zhuoqian and Wu, Wayne and Qian, Chen and
+            He, Ran and Qiao, Yu and Loy, Chen Change},
+  title = {{MEAD}: A Large-scale Audio-visual Dataset for Emotional Talking-face Generation},
+  booktitle = {ECCV}, pages = {700--717}, year = {2020}}"""
+READER = Reader("mead", discover, MeadOptions, _BIBTEX)

@@ -280,4 +280,9 @@ def _describe(labelled: set[str], layouts: Counter[tuple[str, str]], into: Disco
         )
 
 
-READER = Reader("meld", discover, MeldOptions)
+_BIBTEX = """@inproceedings{poria2019meld,
+  author = {Poria, Soujanya and Hazarika, Devamanyu and Majumder, Navonil and Naik, Gautam and Cambria, Erik and
+            Mihalcea, Rada},
+  title = {{MELD}: A Multimodal Multi-Party Dataset for Emotion Recognition in Conversations},
+  booktitle = {ACL}, pages = {527--536}, year = {2019}}"""
+READER = Reader("meld", discover, MeldOptions, _BIBTEX)
