@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from talking_face.files import check_writable
+from talking_face.lines import one_line
 from talking_face.names import did_you_mean, printable
 from talking_face.packages import need_extras, require
 from talking_face.reasons import UserError
@@ -113,13 +114,13 @@ def check_method_name(name: str) -> None:
         raise UserError(f"{name} is a method of the catalogue; give your videos another --method-name")
 
 
-def check_methods(names: Iterable[str], files: ModelFiles, trained_later: Collection[str] = ()) -> None:
+def check_methods(names: Iterable[str], files: ModelFiles, trained_later: bool = False) -> None:
     """Raises UserError if a method is unknown or cannot be run.
 
     Args:
         names: see `cmet_baselines.registry.get_method`.
         files: where the checkpoints of the reference models are searched for.
-        trained_later: methods whose checkpoints may be absent, because the command trains them.
+        trained_later: whether the command trains these checkpoints, if they are absent.
     """
     from cmet_baselines.registry import get_method
     from talking_face.pretrained.store import MissingWeights
@@ -128,7 +129,9 @@ def check_methods(names: Iterable[str], files: ModelFiles, trained_later: Collec
         try:
             get_method(name, files)
         except MissingWeights:
-            if name not in trained_later:
+            from cmet_eval.demo import STAGES
+
+            if not trained_later or name not in STAGES:
                 raise
 
 
@@ -161,27 +164,42 @@ def absent_model_files(metrics: Iterable[Metric], files: ModelFiles, trained_lat
                 trained_evaluators.find(metric.evaluator, files)
             except store.MissingWeights as error:
                 needed.setdefault(str(error), set()).add(metric.key)
-    return tuple(f"{', '.join(sorted(keys))}: {' '.join(text.split())}" for text, keys in sorted(needed.items()))
+    return tuple(f"{', '.join(sorted(keys))}: {one_line(text)}" for text, keys in sorted(needed.items()))
 
 
-def check_run(methods: Sequence[str], settings: Sequence[str], scoring: Scoring, data: Path | None) -> None:
+def check_run(
+    methods: Sequence[str],
+    settings: Sequence[str] | None,
+    metrics: Sequence[str] | None,
+    profile: Profile | None,
+    data: Path | None,
+) -> None:
     """Checks what `cmet-eval run` was given. Prints a line on standard error for each model file that is absent.
 
+    The quick checks are first, so that a wrong name of a method ends the command within about a second.
+
     Args:
-        methods, settings, scoring: as in `cmet_eval.runs.evaluate.run`.
+        methods, settings: as in `cmet_eval.runs.evaluate.run`; settings None: the default settings.
+        metrics, profile: as in `Scoring`.
         data: the shard set; None: the run makes the embedded corpus and trains on it.
     """
+    from talking_face.pretrained.model_files import ModelFiles
+
+    check_methods(methods, ModelFiles.from_environment(data), trained_later=data is None)
     from cmet_eval import demo
     from cmet_eval.protocol.setting import get_setting
+    from cmet_eval.runs.evaluate import DEFAULT_SETTINGS
+    from cmet_eval.runs.metrics import Scoring
 
+    scoring = Scoring(metrics, profile)
     files = scoring.model_files(data or demo.FOLDER / "shards")
-    check_methods(methods, files, () if data else demo.STAGES)
     if data is None and not scoring.metrics and not scoring.profile:
         scoring = replace(scoring, metrics=demo.METRICS)
-    metrics = {metric for name in settings for metric in scoring.in_setting(get_setting(name), files)}
+    rules = [get_setting(name) for name in settings or DEFAULT_SETTINGS]
+    wanted = {metric for setting in rules for metric in scoring.in_setting(setting, files)}
     if data is None:
         need_extras("`cmet-eval run` without --data", "reference")
-    tell_absent(absent_model_files(metrics, files, trained_later=data is None))
+    tell_absent(absent_model_files(wanted, files, trained_later=data is None))
 
 
 def check_score(method_name: str, pattern: str, scoring: Scoring, data: Path) -> None:

@@ -8,6 +8,7 @@ import sys
 from typing import NamedTuple
 
 from cmet_eval.help_pages import WRONG_USE, wrong_use
+from talking_face.lines import one_line
 from talking_face.names import printable
 from talking_face.packages import how_to_install, is_of_an_extra
 from talking_face.reasons import ClipError, NoSpace, UserError
@@ -34,21 +35,21 @@ def failure_of(error: Exception) -> Failure:
     if isinstance(error, WRONG_USE):
         return Failure(wrong_use(error), 2)
     if isinstance(error, ClipError):
-        return Failure(f"{one_line(error.detail)} ({error.reason.value})", 1)
+        return Failure(f"{_short_line(error.detail)} ({error.reason.value})", 1)
     if isinstance(error, OSError):
         return _of_the_system(error)
     if isinstance(error, ModuleNotFoundError) and error.name and is_of_an_extra(error.name):
         return Failure(f"this needs {error.name}; run `{how_to_install(error.name)}`", 2)
     if isinstance(error, ImportError):
-        return Failure(f"a package cannot be imported: {one_line(error)}", 1, unexpected=True)
+        return Failure(f"a package cannot be imported: {_short_line(error)}", 1, unexpected=True)
     if isinstance(error, MemoryError):
         return Failure("not enough memory; close other programs or use fewer --workers", 1, unexpected=True)
     if isinstance(error, RuntimeError) and str(error).startswith(_LOOP):
-        return Failure(one_line(error), 2)
+        return Failure(_short_line(error), 2)
     if _is_validation_error(error):
         fields = (f"{'.'.join(map(str, item['loc'])) or 'value'}: {item['msg']}" for item in error.errors())  # type: ignore[attr-defined]
-        return Failure("\n".join(map(one_line, fields)), 2, unexpected=True)
-    return Failure(f"unexpected {type(error).__name__}: {one_line(error)}", 1, unexpected=True)
+        return Failure("\n".join(map(_short_line, fields)), 2, unexpected=True)
+    return Failure(f"unexpected {type(error).__name__}: {_short_line(error)}", 1, unexpected=True)
 
 
 def _of_the_system(error: OSError) -> Failure:
@@ -56,16 +57,16 @@ def _of_the_system(error: OSError) -> Failure:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return Failure("no space left on the disk; free some and run the same command again: finished work is kept", 1)
     if error.errno is None or not error.strerror:
-        return Failure(one_line(error) or type(error).__name__, 1, unexpected=True)
+        return Failure(_short_line(error) or type(error).__name__, 1, unexpected=True)
     names = [name for name in (error.filename, error.filename2) if name is not None]
     where = "".join(f": {printable(os.fsdecode(name) if isinstance(name, bytes) else str(name))}" for name in names)
     status = 2 if error.errno in _WRONG_PATH and names else 1
-    return Failure(f"{one_line(error.strerror)}{where}", status, unexpected=not names)
+    return Failure(f"{_short_line(error.strerror)}{where}", status, unexpected=not names)
 
 
-def one_line(text: object) -> str:
+def _short_line(text: object) -> str:
     """The text on one line of at most 600 printable characters."""
-    line = printable(" ".join(str(text).split()))
+    line = printable(one_line(text))
     return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 4]} ..."
 
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 import enum
 import re
 import shlex
-from collections.abc import Iterator
+import textwrap
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from talking_face.lines import one_line
 from talking_face.names import did_you_mean, printable
 from talking_face.packages import suite_version
 
@@ -38,6 +40,9 @@ EXAMPLES = "\n\nExamples:\n"  # in the docstring of a command's file: what follo
 
 class Command(TyperCommand):
     """A command whose help has required options in the usage line, plain types, and examples at its end."""
+
+    def format_usage(self, ctx: typer.Context, formatter: Typer) -> None:  # type: ignore[override]
+        _write_usage(self, ctx, formatter)
 
     def collect_usage_pieces(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]
         arguments, needed = [], []
@@ -79,14 +84,13 @@ class Group(TyperGroup):
             groups.setdefault(command.rich_help_panel, []).append((name, command.short_help))
         for title, rows in groups.items():
             with formatter.section(title):
-                width = max(len(name) for name in self.commands)
-                formatter.write_dl([(name.ljust(width), line) for name, line in rows])
+                _write_rows(formatter, rows, max(map(len, self.commands)))
         _write_parameters(self, ctx, formatter)
 
 
 def about(
     ctx: typer.Context,
-    version: bool = typer.Option(False, "--version", help="Print the version and exit.", is_eager=True),
+    version: bool = typer.Option(False, "--version", help="print the version", is_eager=True),
 ) -> None:
     """What `cmet-eval` does without a command: it prints its help, or the version."""
     if version:
@@ -111,7 +115,28 @@ def _write_parameters(command: Typer, ctx: Typer, formatter: Typer) -> None:
     for kind, title in (("argument", "Arguments"), ("option", "Options")):
         if rows[kind]:
             with formatter.section(title):
-                formatter.write_dl(rows[kind], col_max=26)
+                _write_rows(formatter, rows[kind], min(26, max(len(name) for name, _ in rows[kind])))
+
+
+def _write_usage(command: Typer, ctx: Typer, formatter: Typer) -> None:
+    start = f"Usage: {ctx.command_path} "
+    # The zero bytes keep the name of an option and the word for its value on one line.
+    rest = " ".join(piece.replace(" ", "\0") for piece in command.collect_usage_pieces(ctx))
+    lines = textwrap.wrap(rest, formatter.width - len(start), break_on_hyphens=False, break_long_words=False)
+    for number, line in enumerate(lines):
+        formatter.write(f"{' ' * len(start) if number else start}{line}\n".replace("\0", " "))
+
+
+def _write_rows(formatter: Typer, rows: Iterable[tuple[str, str]], first: int) -> None:
+    """Two columns. Names are not broken at their hyphens; a name that is longer than `first` has its own line."""
+    for name, text in rows:
+        lines = textwrap.wrap(text, formatter.width - first - 4, break_on_hyphens=False) or [""]
+        if len(name) > first:
+            formatter.write(f"  {name}\n")
+            name = ""
+        for line in lines:
+            formatter.write(f"  {name:{first}}  {line}".rstrip() + "\n")
+            name = ""
 
 
 def _name(param: Typer) -> str:
@@ -129,6 +154,8 @@ def _value_name(param: Typer) -> str:
 
 
 def _about(param: Typer) -> str:
+    if "--help" in param.opts:
+        return "print this page"
     notes = [f"default: {_default(param)}"] if _default(param) else []
     notes += ["required"] if param.required and param.param_type_name == "option" else []
     return "  ".join(part for part in (param.help or "", f"[{'; '.join(notes)}]" if notes else "") if part)
@@ -150,7 +177,7 @@ def wrong_use(error: Typer) -> str:
     """The line of a wrong use: what is wrong, and what to type instead."""
     ctx, param = error.ctx, getattr(error, "param", None)
     more = f"`{ctx.command_path if ctx else 'cmet-eval'} -h` shows what it takes"
-    text = " ".join(printable(str(error.message)).split()).rstrip(".")
+    text = one_line(printable(str(error.message))).rstrip(".")
     text = f"{text[:1].lower()}{text[1:]}"
     for pattern, plain in PLAIN.items():
         text = re.sub(pattern, plain, text)
@@ -162,7 +189,8 @@ def wrong_use(error: Typer) -> str:
         return f"{text}; {more}"
     option = f"{param.opts[0]} " if param.param_type_name == "option" else ""
     if kind == "MissingParameter":
-        example = next(iter((ctx.command.epilog or "").splitlines()), "")
+        own = (shlex.join(["cmet-eval", *words]) for words in options_in(ctx.command.epilog or ""))
+        example = next((line for line in own if line.startswith(f"{ctx.command_path} ")), "")
         return f"{option}{_value_name(param)} is missing; {f'for example: {example}' if example else more}"
     return f"{option.strip() or _value_name(param)}: {text}; {more}"
 

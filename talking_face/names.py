@@ -16,6 +16,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator
 
+from talking_face.lines import one_line
 from talking_face.reasons import UserError
 
 _LONGEST_NAME = 100  # characters
@@ -181,7 +182,7 @@ def storable(text: str, most: int = 1000, folders: Iterable[Path] = ()) -> str:
     for folder in sorted({*map(str, folders), *_own_folders()} - {"", ".", "/"}, key=len, reverse=True):
         # The mark `/-/` makes the rest of a path absolute, so that `without_folders` removes its folders too.
         text = re.sub(rf"(?<![\w.~/\\-]){re.escape(folder)}/", "/-/", text)
-    return printable(" ".join(without_folders(text).split()))[:most].strip()
+    return printable(one_line(without_folders(text)))[:most].strip()
 
 
 def _own_folders() -> set[str]:

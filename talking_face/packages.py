@@ -18,6 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from urllib.parse import unquote, urlsplit
 
+from talking_face.lines import one_line
 from talking_face.reasons import UserError
 
 DISTRIBUTION = "cmet-eval"
@@ -105,7 +106,7 @@ def require(package: str, needed_by: str, extra: str = "", kind: type[UserError]
         how = install_command(extra) if extra else how_to_install(absent)
         raise kind(f"{needed_by} needs {absent}; run `{how}`") from None
     except Exception as error:  # an import runs code of the package, which can raise anything
-        words = " ".join(str(error).split())[:300] or type(error).__name__
+        words = one_line(error, 300) or type(error).__name__
         raise kind(f"{needed_by} needs {package}, which cannot be loaded here ({words}); install it again") from None
 
 

@@ -22,6 +22,7 @@ from pydantic import AfterValidator, BaseModel, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from talking_face.files import open_regular
+from talking_face.lines import one_line
 from talking_face.names import did_you_mean, printable
 from talking_face.reasons import UserError
 
@@ -290,4 +291,4 @@ def _short(value: object) -> str:
 
 
 def _reason(error: Exception) -> str:
-    return "it is nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())[:200]
+    return "it is nested too deeply" if isinstance(error, RecursionError) else one_line(error, 200)

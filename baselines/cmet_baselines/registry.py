@@ -131,10 +131,9 @@ def _entry(name: str) -> Entry | None:
         return entry
     if re.fullmatch(TARGET, name):
         return None
-    known = ", ".join(catalogue())
     raise UserError(
-        f"no method named {name!r}{did_you_mean(name, catalogue())} (known: {known}, or your own as module:Class or a "
-        ".toml file)"
+        f"no method named {name!r}{did_you_mean(name, catalogue()) or ';'} `cmet-eval baselines list` has all; "
+        "your own is module:Class or a .toml file"
     )
 
 

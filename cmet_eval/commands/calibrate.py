@@ -1,7 +1,7 @@
 """Degrade videos in known steps and compute every metric on each: noise bands, tables and a plot for each metric.
 
 Examples:
-    cmet-eval calibrate --data work/demo/shards --clips 2 --metrics psnr --metrics ssim
+    cmet-eval calibrate --data work/demo/shards --metrics psnr --metrics ssim
     cmet-eval calibrate --values work/calibration/values.csv --out work/again
 """
 
@@ -13,7 +13,15 @@ from typing import Annotated
 import typer
 
 from cmet_eval import completion
-from cmet_eval.checks import check_file, check_folder, check_metrics, check_out, check_shards
+from cmet_eval.checks import (
+    absent_model_files,
+    check_file,
+    check_folder,
+    check_metrics,
+    check_out,
+    check_shards,
+    tell_absent,
+)
 from cmet_eval.commands.options import Quiet
 from talking_face.logs import write_log_into
 from talking_face.reasons import UserError
@@ -62,7 +70,8 @@ def calibrate(
     from cmet_eval.calibration.calibrate import Extent, again, run
     from talking_face.pretrained.model_files import ModelFiles
 
-    check_metrics(metrics or (), ModelFiles.from_environment())
+    files = ModelFiles.from_environment()
+    tell_absent(absent_model_files(check_metrics(metrics or (), files), files, trained_later=bool(judges)))
     write_log_into(out)
     if data:
         extent = Extent(clips, frames, sounds)

@@ -2,7 +2,7 @@
 
 Examples:
     cmet-eval compare cmet cem-net
-    cmet-eval compare cmet source-video --run work/demo --setting cross-emotion --clips 4
+    cmet-eval compare cmet source-video --run work/demo --setting cross-emotion
 """
 
 from __future__ import annotations
@@ -35,7 +35,10 @@ def compare(
     setting: Annotated[
         str | None,
         typer.Option(
-            "--setting", metavar="NAME", autocompletion=completion.settings, help="default: every setting that has both"
+            "--setting",
+            metavar="NAME",
+            autocompletion=completion.settings,
+            help="the setting; default: every setting that has both",
         ),
     ] = None,
     videos: MethodFolders = None,
@@ -45,7 +48,12 @@ def compare(
     ] = None,
     clips: Annotated[int, typer.Option("--clips", min=1, metavar="N", help="pairs on the contact sheet")] = 8,
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="FOLDER", help="default: RUN/compare/METHOD-OTHER")
+        Path | None,
+        typer.Option(
+            "--out",
+            metavar="FOLDER",
+            help="folder for tables and contact sheet; default: RUN/compare/METHOD-OTHER",
+        ),
     ] = None,
     bands: BandsFile = None,
     bands_of: BandsSource = None,

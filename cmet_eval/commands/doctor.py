@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import typer
 
+from talking_face.lines import one_line
 from talking_face.packages import CORE, EXTRAS, absent_packages, install_command, suite_version
 from talking_face.pretrained import store
 from talking_face.pretrained.face_landmarker import mediapipe_suffix
@@ -140,7 +141,7 @@ def _machine() -> Iterator[Problem]:
     except ModuleNotFoundError:
         print("  GPU seen by torch                torch is absent")
     except Exception as error:  # for example, a CUDA library is absent, or the driver is too old
-        words = " ".join(str(error).split())[:300]
+        words = one_line(error, 300)
         print("  GPU seen by torch                torch cannot be loaded")
         yield Problem(False, f"torch is installed but cannot be loaded ({words}); install it again for this machine")
 

@@ -81,7 +81,7 @@ ShardSetFolder = Annotated[
 RunFolder = Annotated[
     Path,
     typer.Option(
-        "--run", "--out", metavar="FOLDER", help="the run's folder: videos, scores and result rows are written here"
+        "--run", "--out", metavar="FOLDER", help="the run's folder, which receives videos, scores and result rows"
     ),
 ]
 RunToRead = Annotated[

@@ -2,7 +2,7 @@
 
 Examples:
     cmet-eval pairs cross-emotion --data work/demo/shards -o pairs.parquet
-    cmet-eval pairs neutral-base --data work/demo/shards -o pairs.csv --max-pairs 16 --export inputs
+    cmet-eval pairs neutral-base --data work/demo/shards -o p.csv --export inputs
 """
 
 from __future__ import annotations

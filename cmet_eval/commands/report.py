@@ -6,7 +6,7 @@ confusion (of the emotion classifiers), fid (over a whole set) or aitv (inferenc
 Examples:
     cmet-eval report confusion
     cmet-eval report fid --run work/demo
-    cmet-eval report emotion-proportion --data work/demo/shards --clips 8 --out reports
+    cmet-eval report emotion-proportion --data work/demo/shards --clips 8
 """
 
 from __future__ import annotations

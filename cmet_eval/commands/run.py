@@ -2,8 +2,8 @@
 
 Examples:
     cmet-eval run --method source-video
-    cmet-eval run --method my-method.toml --setting cross-emotion --data work/demo/shards
-    cmet-eval run --method cmet --metrics lse_c:corpus --max-pairs 16 --run work/cmet
+    cmet-eval run --method my-method.toml --data work/demo/shards
+    cmet-eval run --method cmet --setting cross-emotion --max-pairs 16
 """
 
 from __future__ import annotations
@@ -81,6 +81,8 @@ def run(
         check_shards(data)
     if data is None:
         limit_threads(1)  # as in `train`, so that all commands train the same networks
+    check_run(method, setting, metrics, profile, data)
+    write_log_into(out)
     from cmet_eval import demo
     from cmet_eval.protocol.draw import Draw
     from cmet_eval.runs import evaluate
@@ -88,14 +90,11 @@ def run(
 
     draw, scoring = Draw(max_pairs, seeds, split), Scoring(metrics, profile, None, allow_misregistered)
     options = RunOptions(workers, scheduler, quiet, memory, deadline)
-    settings = setting or evaluate.DEFAULT_SETTINGS
-    check_run(method, settings, scoring, data)
-    write_log_into(out)
     if data is None:
         data, draw, scoring = demo.default_run(method, draw, scoring, options)
     summary = evaluate.run(
         method,
-        settings,
+        setting or evaluate.DEFAULT_SETTINGS,
         data=data,
         out=out,
         draw=draw,

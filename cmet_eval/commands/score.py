@@ -1,9 +1,11 @@
 """Score a folder of videos that were generated elsewhere from a pair list.
 
 Examples:
-    cmet-eval pairs cross-emotion --data work/demo/shards -o pairs.parquet --export inputs
-    cmet-eval score --videos my-videos --pairs pairs.parquet --data work/demo/shards --method-name mine
-    cmet-eval score --videos my-videos --names names.csv --size resize --pairs p.csv --data SHARDS --method-name mine
+    cmet-eval pairs cross-emotion --data work/demo/shards -o pairs.parquet
+    cmet-eval score --videos my-videos --pairs pairs.parquet \\
+        --data work/demo/shards --method-name mine
+    cmet-eval score --videos my-videos --names names.csv --size resize \\
+        --pairs pairs.parquet --data work/demo/shards --method-name mine
 """
 
 from __future__ import annotations

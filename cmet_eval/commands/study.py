@@ -4,7 +4,7 @@
 `analyse` takes the study's folder (--out) and the folder of the raters' files (--answers).
 
 Examples:
-    cmet-eval study make --method cmet --method cem-net --method ground-truth --raters 12
+    cmet-eval study make --method cmet --method ground-truth --raters 12
     cmet-eval study analyse --answers answers
 """
 
@@ -63,12 +63,12 @@ def study(
         Literal["rating", "pairwise"],
         typer.Option(metavar="rating|pairwise", help="make: 1 to 5, or which of two"),
     ] = "rating",
-    raters: Annotated[int, typer.Option(min=1, max=10_000, metavar="N", help="make: their numbers are 1 to this")] = 30,
+    raters: Annotated[int, typer.Option(min=1, max=10_000, metavar="N", help="make: number of raters")] = 30,
     per_rater: Annotated[
         int, typer.Option(min=1, max=10_000, metavar="N", help="make: videos (or pairs of videos) a rater sees")
     ] = 64,
-    pairs: Annotated[int, typer.Option(min=1, metavar="N", help="make: cases shown, at most")] = 16,
-    seed: Annotated[int, typer.Option(min=0, metavar="N", help="make: of the order of the videos")] = 0,
+    pairs: Annotated[int, typer.Option(min=1, metavar="N", help="make: pairs that are shown, at most")] = 16,
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="make: seed of the order of the videos")] = 0,
     answers: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="analyse: folder of the raters' .json files")
     ] = None,

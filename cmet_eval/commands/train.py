@@ -7,8 +7,8 @@ settings and seed give the same files on the CPU. Several GPUs: `accelerate laun
 
 Examples:
     cmet-eval train evaluators --data work/demo/shards
-    cmet-eval train cmet --data work/demo/shards --device cuda --config paper
-    cmet-eval train cem-net --data work/demo/shards --data lrs2=work/lrs2 --stage aee
+    cmet-eval train cmet --data work/demo/shards --config paper
+    cmet-eval train cem-net --data work/demo/shards --data lrs2=work/lrs2
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def train(
     out: Path = typer.Option(
         None, "--out", metavar="FOLDER", help="folder for the files; default: DATA/reference, DATA/evaluators"
     ),
-    seed: int = typer.Option(0, "--seed", min=0, max=2**63 - 1, metavar="N", help="of weights and batches"),
+    seed: int = typer.Option(0, "--seed", min=0, max=2**63 - 1, metavar="N", help="seed of weights and batches"),
     device: str = typer.Option(
         None,
         "--device",

@@ -3,7 +3,7 @@
 Examples:
     cmet-eval verify
     cmet-eval verify --run work/demo --method cmet --share 0.2
-    cmet-eval verify --run theirs --videos theirs/videos --data work/demo/shards --pairs pairs.parquet
+    cmet-eval verify --run theirs --data work/demo/shards --pairs pairs.parquet
 """
 
 from __future__ import annotations
@@ -36,9 +36,14 @@ def verify(
     ] = None,
     share: Annotated[
         float,
-        typer.Option(max=1.0, callback=above_zero, metavar="SHARE", help="of each method's videos in each setting"),
+        typer.Option(
+            max=1.0,
+            callback=above_zero,
+            metavar="SHARE",
+            help="part of the videos of each method and setting that is scored again",
+        ),
     ] = 0.05,
-    seed: Annotated[int, typer.Option(min=0, metavar="N", help="of the draw of videos")] = 0,
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="seed of the draw of videos")] = 0,
     pattern: Pattern = "{pair}.mp4",
     workers: WorkersOrNone = 2,
     memory: Memory = None,

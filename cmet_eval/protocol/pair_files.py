@@ -21,6 +21,7 @@ from cmet_leaderboards.escaping import csv_cell, csv_text
 from cmet_leaderboards.row import check_setting_name
 from talking_face.clip import Pair
 from talking_face.files import open_regular, write_text
+from talking_face.lines import one_line
 from talking_face.names import Id, printable
 from talking_face.reasons import UserError
 from talking_face.sealed import SEAL, Damaged, read_sealed_table, sealed, write_sealed_table
@@ -141,7 +142,7 @@ def read_pairs(path: Path) -> PairList:
     except ValidationError as error:
         raise UserError(f"{path} is not a list that cmet-eval pairs wrote: {_first(error)}") from None
     except (OSError, ValueError, TypeError, RecursionError, csv.Error, pa.ArrowException) as error:
-        text = " ".join(str(error).split())[:200]
+        text = one_line(error, 200)
         raise UserError(f"{path} is not a list that cmet-eval pairs wrote: {text}") from None
     expected = facts.pop("digest")
     result = PairList(pairs=pairs, **facts)

@@ -23,6 +23,7 @@ from cmet_eval.runs.timing import Stopwatch, hardware
 from cmet_pipelines.shards import ShardSet
 from talking_face.clip import Pair
 from talking_face.files import open_regular, replacing, sha256_of
+from talking_face.lines import one_line
 from talking_face.media import probe
 from talking_face.media.writing import Encoding, write_video
 from talking_face.names import storable
@@ -167,7 +168,7 @@ def _call_method(job: GenerationJob, shards: ShardSet, stopwatch: Stopwatch) -> 
     except (ClipError, Damaged, MemoryError):
         raise
     except Exception as error:
-        text = " ".join(str(error).split())[:500]
+        text = one_line(error, 500)
         raise ClipError(Reason.METHOD_FAILED, f"{shown(job.method)}: {type(error).__name__}: {text}") from None
 
 

@@ -15,6 +15,7 @@ from cmet_leaderboards.row import ResultRow
 from cmet_metrics.base import Metric
 from cmet_metrics.registry import Profile
 from talking_face.clip import Pair
+from talking_face.lines import one_line
 from talking_face.names import storable
 from talking_face.reasons import ClipError, Reason
 
@@ -183,7 +184,7 @@ def losses(
             videos=len({(row.setting, row.pair_id) for row in lost}),
             of=len(videos[method]),
             metrics=() if metrics == asked[method] else tuple(sorted(metrics)),
-            example=" ".join(lost[0].detail.split())[:200],
+            example=one_line(lost[0].detail, 200),
             log=log_of(lost[0]) if reason == Reason.METHOD_FAILED.value else "",
         )
     return result
@@ -194,5 +195,5 @@ def weights_to_get(rows: Iterable[ResultRow]) -> tuple[str, ...]:
     absent: dict[str, set[str]] = {}
     for row in rows:
         if row.reason == Reason.MISSING_WEIGHTS.value:
-            absent.setdefault(" ".join(row.detail.split()), set()).add(row.metric)
+            absent.setdefault(one_line(row.detail), set()).add(row.metric)
     return tuple(f"{', '.join(sorted(keys))}: {detail}" for detail, keys in sorted(absent.items()))

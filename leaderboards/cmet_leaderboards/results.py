@@ -24,6 +24,7 @@ from cmet_leaderboards.row import TABLE_KEYS, ResultRow
 from cmet_leaderboards.row_checks import check_rows
 from talking_face.arrow import schema_of
 from talking_face.files import STRAY
+from talking_face.lines import one_line
 from talking_face.names import file_name_of, inside, storable
 from talking_face.reasons import UserError
 from talking_face.sealed import Damaged, discard, read_sealed_table, write_sealed_table
@@ -183,7 +184,7 @@ def _record(path: Path, table: pa.Table, stored: bytes) -> FileRecord:
 
 
 def _not_rows(path: Path, problem: str) -> str:
-    return f"{path} does not hold result rows ({' '.join(problem.split())[:300]}); move it out of the folder"
+    return f"{path} does not hold result rows ({one_line(problem, 300)}); move it out of the folder"
 
 
 def _without_copies(table: pa.Table, source: np.ndarray, paths: Sequence[Path]) -> pa.Table:

@@ -13,7 +13,7 @@ from cmet_pipelines.records import ClipOutcome, ClipRecord
 from cmet_pipelines.source_files import below, file_state, hash_or_none, relative_path, source_sha256
 from cmet_pipelines.staging import Staging
 from talking_face.clip import Clip, MediaSource
-from talking_face.execution.calls import one_line
+from talking_face.execution.calls import error_line
 from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import ClipError, Reason
 
@@ -44,7 +44,7 @@ def process_to_staging(
         drop(outcome, stages.name, error.reason, below(root, error.detail))
         record = None
     except MemoryError as error:
-        drop(outcome, stages.name, Reason.OUT_OF_MEMORY, below(root, f"{stages.name} failed: {one_line(error)}"))
+        drop(outcome, stages.name, Reason.OUT_OF_MEMORY, below(root, f"{stages.name} failed: {error_line(error)}"))
     except Exception as error:
         if isinstance(error, OSError) and error.errno in FULL:
             raise

@@ -24,6 +24,7 @@ from cmet_pipelines.staging import Staging
 from cmet_pipelines.stored_forms import check_card
 from talking_face.clip import Clip
 from talking_face.files import STRAY
+from talking_face.lines import one_line
 from talking_face.logs import FOLDER as LOGS
 from talking_face.progress import Progress
 from talking_face.reasons import Reason, UserError
@@ -191,7 +192,7 @@ class Inventory:
         try:
             ids = pq.read_table(path, columns=["clip_id"]).column(0).to_pylist()
         except (pa.ArrowException, OSError) as error:
-            raise Damaged(path, " ".join(str(error).split())[:100], _REPAIR) from None
+            raise Damaged(path, one_line(error, 100), _REPAIR) from None
         return {clip_id: (path, group) for group, clip_id in enumerate(ids)}
 
     def _is_stored(self, clip_id: str) -> bool:

@@ -32,6 +32,7 @@ from cmet_pipelines.frames_codec import get_codec
 from cmet_pipelines.records import ARRAY_FIELDS, Card, ShardFile
 from cmet_pipelines.shard_files import column_checksum, describe, row_is_sound
 from cmet_pipelines.stored_forms import check_card, check_clips, check_ledger
+from talking_face.lines import one_line
 from talking_face.reasons import UserError
 from talking_face.sealed import Damaged, check_sealed_table, read_sealed_json, read_sealed_table
 
@@ -191,7 +192,7 @@ class ShardSet:
         try:
             yield
         except (pa.ArrowException, OSError, ValueError, IndexError, MemoryError) as error:
-            raise self._damaged(shard, clip_id, " ".join(str(error).split())[:100]) from None
+            raise self._damaged(shard, clip_id, one_line(error, 100)) from None
 
     def _damaged(self, shard: str, clip_id: str, problem: str) -> Damaged:
         return Damaged(self.folder / SHARDS / shard, f"clip {clip_id}: {problem}", REMEDY)

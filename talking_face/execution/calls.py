@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable
 
 from talking_face.execution.messages import DAMAGED, Outcome
+from talking_face.lines import one_line
 from talking_face.reasons import ClipError, Reason
 from talking_face.sealed import Damaged
 
@@ -37,18 +38,18 @@ def call_guarded(call: Callable[..., object], args: tuple[object, ...]) -> Outco
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             detail = f"no space left on the disk of {error.filename or 'the output folder'}"
             return None, (Reason.NO_SPACE.value, detail)
-        return None, (Reason.UNREADABLE.value, one_line(error))
+        return None, (Reason.UNREADABLE.value, error_line(error))
     except MemoryError:
         return None, (Reason.OUT_OF_MEMORY.value, "the memory of the machine was not enough")
     except (Exception, SystemExit) as error:
         log.debug("task failed", exc_info=True)
-        return None, (Reason.CRASHED.value, one_line(error))
+        return None, (Reason.CRASHED.value, error_line(error))
 
 
-def one_line(error: BaseException) -> str:
+def error_line(error: BaseException) -> str:
     """The type and the text of an exception, at most 300 characters of it, in one line."""
     try:
-        text = " ".join(str(error).split())[:300]
+        text = one_line(error, 300)
     except Exception:  # an exception of others, whose text cannot be made
         text = ""
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

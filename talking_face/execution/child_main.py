@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from talking_face.execution.calls import call_guarded, load, one_line
+from talking_face.execution.calls import call_guarded, error_line, load
 from talking_face.execution.messages import ANSWER, Outcome, read_bytes, write_message
 from talking_face.execution.stage import report_to
 from talking_face.logs import continue_log
@@ -46,7 +46,7 @@ def _answer(call: Callable[..., object], request: bytes) -> Outcome:
     try:
         args = cast(tuple[object, ...], pickle.loads(request))
     except Exception as error:  # the module of an argument cannot be imported here, or there is no memory for it
-        return None, (Reason.CRASHED.value, f"its arguments cannot be read ({one_line(error)})")
+        return None, (Reason.CRASHED.value, f"its arguments cannot be read ({error_line(error)})")
     return call_guarded(call, args)
 
 
@@ -57,7 +57,7 @@ def _send(answers: BinaryIO, outcome: Outcome) -> None:
     except OSError:  # the worker has ended
         raise
     except Exception as error:
-        failure = (Reason.CRASHED.value, f"its result cannot be sent ({one_line(error)})")
+        failure = (Reason.CRASHED.value, f"its result cannot be sent ({error_line(error)})")
         write_message(answers, (ANSWER, (None, failure)))
 
 

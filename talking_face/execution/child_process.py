@@ -18,9 +18,10 @@ import threading
 import time
 from typing import cast
 
-from talking_face.execution.calls import one_line
+from talking_face.execution.calls import error_line
 from talking_face.execution.messages import ANSWER, HEADER, LARGEST, STAGE, Outcome, Report, packed
 from talking_face.execution.processes import GRACE_S, GuardedProcess, open_standard_streams
+from talking_face.lines import one_line
 from talking_face.reasons import Reason
 
 START_DEADLINE_S = 180.0  # importing the libraries takes 1 s, and much longer from a network disk that is not cached
@@ -227,7 +228,7 @@ class Child:
         while self._read_output():
             pass
         lines = self._printed.decode("utf-8", "replace").strip().splitlines()
-        return f"{how}; its last words: {' '.join(lines[-1].split())[:200]}" if lines and code > 0 else how
+        return f"{how}; its last words: {one_line(lines[-1], 200)}" if lines and code > 0 else how
 
 
 class Keeper:
@@ -246,7 +247,7 @@ class Keeper:
         try:
             request = packed(args)
         except Exception as error:
-            failure = (Reason.CRASHED.value, f"its arguments cannot be sent ({one_line(error)})")
+            failure = (Reason.CRASHED.value, f"its arguments cannot be sent ({error_line(error)})")
             return Report(None, failure, 0.0)
         for attempt in (1, 2):
             child = self._living()
@@ -263,7 +264,7 @@ class Keeper:
             except LimitPassed as end:
                 failure = (end.reason.value, end.detail)
             except Exception as error:
-                failure = (Reason.CRASHED.value, f"its answer cannot be read ({one_line(error)})")
+                failure = (Reason.CRASHED.value, f"its answer cannot be read ({error_line(error)})")
             self.close()
             return Report(None, failure, time.perf_counter() - started, child.stage)
         raise AssertionError("unreachable")

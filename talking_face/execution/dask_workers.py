@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from talking_face.execution.calls import one_line
+from talking_face.execution.calls import error_line
 from talking_face.execution.child_process import ChildNotStarted, Keeper
 from talking_face.execution.memory import default_limit
 from talking_face.execution.messages import Report
@@ -60,7 +60,7 @@ def run_on_cluster(
             raise
         except Exception as error:
             raise UserError(
-                f"the connection to the Dask scheduler at {scheduler} was lost ({one_line(error)}); "
+                f"the connection to the Dask scheduler at {scheduler} was lost ({error_line(error)}); "
                 "run the same command again: finished work is kept"
             ) from None
         finally:
@@ -128,7 +128,7 @@ def _on_worker(function: str, args: tuple[object, ...], deadline_s: float, memor
     except ChildNotStarted as error:
         detail = f"its process cannot be started ({error})"
     except Exception as error:
-        detail = one_line(error)
+        detail = error_line(error)
     return Report(None, (Reason.CRASHED.value, detail), time.perf_counter() - started)
 
 
@@ -201,7 +201,7 @@ def _connect(scheduler: str) -> Client:
     try:
         client = Client(scheduler, security=Security(), timeout=_CONNECT_S, set_as_default=False)
     except Exception as error:  # OSError, TimeoutError, ValueError, TypeError and RuntimeError were seen
-        raise UserError(f"cannot reach the Dask scheduler at {scheduler}: {one_line(error)}") from None
+        raise UserError(f"cannot reach the Dask scheduler at {scheduler}: {error_line(error)}") from None
     if not client.nthreads():
         client.close()
         raise UserError(f"the Dask scheduler at {scheduler} has no worker; start some with `dask worker {scheduler}`")

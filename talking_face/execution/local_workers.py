@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 
-from talking_face.execution.calls import one_line
+from talking_face.execution.calls import error_line
 from talking_face.execution.child_process import ChildNotStarted, Keeper, Stopped
 from talking_face.execution.messages import Report
 from talking_face.execution.task import Task
@@ -49,7 +49,7 @@ class _Pool:
             pass
         except BaseException as error:  # if this thread ended without a report, the run would wait for ever
             self.waiting.put(task)
-            self.finished.put(_GivenUp(str(error) if isinstance(error, ChildNotStarted) else one_line(error)))
+            self.finished.put(_GivenUp(str(error) if isinstance(error, ChildNotStarted) else error_line(error)))
         finally:
             # An error is harmless here: the guard ends the child when this process ends.
             with contextlib.suppress(Exception):
@@ -73,7 +73,7 @@ class _Pool:
                 thread.start()
             except (RuntimeError, MemoryError) as error:
                 if not threads:
-                    raise UserError(f"no thread can be started ({one_line(error)}); {_REMEDY}") from None
+                    raise UserError(f"no thread can be started ({error_line(error)}); {_REMEDY}") from None
                 break
             threads.append(thread)
         return threads

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from talking_face.lines import one_line
 from talking_face.packages import require
 from talking_face.pretrained.store import MissingWeights, WeightFile
 from talking_face.reasons import UserError
@@ -66,7 +67,7 @@ def load_network_by(file: WeightFile, build: Callable[[], Any], read: Callable[[
     except UserError:
         raise
     except Exception as error:  # if the file is damaged, any exception can occur
-        what = " ".join(str(error).split())[:160]
+        what = one_line(error, 160)
         raise UserError(f"{file.path} does not hold the weights of {file.name}: {what}") from None
     return network.eval().to(device())
 

@@ -90,7 +90,7 @@ def test_flat_folder_with_labels(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"layout": "imagenet"}, "written as mead"),
+        ({"layout": "imagenet"}, "there are mead"),
         ({"size": "huge"}, "WIDTHxHEIGHT"),
         ({"size": "100x360"}, "as wide"),
         ({"speakers": 0}, "1 to 198"),

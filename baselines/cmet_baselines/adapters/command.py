@@ -24,6 +24,7 @@ from cmet_baselines.adapters.conform import LengthRule, SizeRule, read_output
 from cmet_baselines.adapters.environment import method_environment
 from cmet_baselines.method import Case
 from talking_face.execution.processes import GuardedProcess
+from talking_face.lines import one_line
 from talking_face.media.writing import Encoding, write_audio, write_video
 from talking_face.names import Name, printable
 from talking_face.reasons import ClipError, Reason
@@ -129,7 +130,7 @@ class CommandMethod:
             status = run_logged(command, folder, environment, self.run.deadline_s, log, output)
             if status != 0:
                 tail = log.read_text("utf-8", "replace").strip()[-_TAIL:]
-                text = " ".join(tail.split()) or "it printed nothing"
+                text = one_line(tail) or "it printed nothing"
                 raise ClipError(Reason.METHOD_FAILED, f"{self.name} ended with {status}: {text}")
             return read_output(output, case, self.run.size, self.run.length)
 

@@ -25,6 +25,7 @@ from cmet_baselines.adapters.command import LONGEST_S, OUTPUT_BYTES, WATCH_S, Va
 from cmet_baselines.adapters.environment import method_environment
 from cmet_baselines.method import Case
 from talking_face.execution.processes import GuardedProcess
+from talking_face.lines import one_line
 from talking_face.reasons import ClipError, Reason
 from talking_face.scratch import Scratch
 from talking_face.user_files import Text
@@ -151,7 +152,7 @@ class OwnProcessMethod:
             log.parent.mkdir(parents=True, exist_ok=True)
             log.write_bytes(text)
         if not line:
-            tail = " ".join(text.decode("utf-8", "replace").split())[-_TAIL:] or "it printed nothing"
+            tail = one_line(text.decode("utf-8", "replace"))[-_TAIL:] or "it printed nothing"
             raise ClipError(Reason.CRASHED, f"the process of {self.target} ended with {self._end()}: {tail}")
         answer = self._parsed(line)
         if "error" in answer:
@@ -232,5 +233,5 @@ def read_array(path: Path, target: str) -> np.ndarray:
                 raise ValueError(f"{shape} {dtype} in {size} bytes")
         return np.asarray(np.load(path, allow_pickle=False))
     except (OSError, ValueError, EOFError) as error:
-        text = " ".join(str(error).split())[:_TAIL]
+        text = one_line(error, _TAIL)
         raise ClipError(Reason.METHOD_FAILED, f"{target} saved no readable array: {text}") from None
