@@ -83,16 +83,17 @@ def _check_path(path: Path, right: bool, kind: str, remedy: str) -> None:
     name = printable(str(path))
     if path.exists():
         raise UserError(f"{name} is a {'folder' if path.is_dir() else 'file'}, not a {kind}; {remedy}")
-    raise UserError(f"no {kind} {name}{_similar(path)}; {remedy}")
+    raise UserError(f"no {kind} {name}{similar_path(path)}; {remedy}")
 
 
-def _similar(path: Path) -> str:
-    """The text `; did you mean PATH?` without its question mark, for a path that is absent; "" if none is similar."""
+def similar_path(path: Path) -> str:
+    """The text `; did you mean PATH`, with the most similar path in the same folder; "" if none is similar."""
     try:
-        known = [str(place) for place in path.parent.iterdir()]
+        known = [place.name for place in path.parent.iterdir()]
     except OSError:
         return ""
-    return did_you_mean(str(path), known).rstrip("?")
+    hint = did_you_mean(path.name, known).removesuffix("?")
+    return hint.replace(" mean ", f" mean {path.parent}/", 1) if path.parent != Path() else hint
 
 
 # -- names -------------------------------------------------------------------------------------------------------------

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from talking_face.names import did_you_mean, printable
+from cmet_eval.checks import similar_path
+from talking_face.names import printable
 from talking_face.reasons import UserError
 
 WORK = Path("work")  # below the current folder; `demo`, `run` and `score` write there by default
@@ -42,7 +43,7 @@ def run_folder(given: Path | None) -> FoundRun:
     if (given / RESULTS).is_dir():
         return FoundRun(given, given / RESULTS)
     if not given.exists():
-        raise UserError(f"no folder {given}{_similar(given)}; name the folder of a run with --run")
+        raise UserError(f"no folder {given}{similar_path(given)}; name the folder of a run with --run")
     above = next((place.parent for place in (given, *given.parents) if place.name == RESULTS), None)
     return FoundRun(above or (given if given.is_dir() else given.parent), given)
 
@@ -61,12 +62,3 @@ def _results(work: Path) -> Iterator[Path]:
 
 def _newest_file(folder: Path) -> float | None:
     return max((path.stat().st_mtime for path in folder.rglob("*.parquet")), default=None)
-
-
-def _similar(path: Path) -> str:
-    """A suggestion of a folder whose name is similar."""
-    try:
-        known = [str(place) for place in path.parent.iterdir() if place.is_dir()]
-    except OSError:
-        return ""
-    return did_you_mean(str(path), known).rstrip("?")

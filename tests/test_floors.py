@@ -35,8 +35,9 @@ STEPS: tuple[tuple[str, ...], ...] = (
     ("calibration", "reports"),
     ("study",),
     ("demo",),
-    ("help_pages", "run_folder"),
-    ("checks", "completion"),
+    ("checks", "help_pages"),
+    ("run_folder",),
+    ("completion",),
     ("commands", "failures"),
     ("cli",),
 )

@@ -40,7 +40,9 @@ def measure(
     rate: Annotated[
         RateRule | None,
         typer.Option(
-            "--rate", metavar="as-is|25", help="frames as stored (default), or the nearest ones at 25 frames/s"
+            "--rate",
+            metavar="as-is|25|ffmpeg-25",
+            help="frames as stored (default), the nearest ones at 25 frames/s, or those of ffmpeg -r 25",
         ),
     ] = None,
     size: Annotated[

@@ -49,6 +49,8 @@ def test_a_help_page_has_plain_types_and_ends_with_examples(name: str) -> None:
         if not getattr(param, "is_flag", False):
             assert param.metavar and VALUES.fullmatch(param.metavar), f"{name} {param.opts}: a metavar in plain words"
             assert param.help, f"{name} {param.opts} has no help"
+            if "|" in param.metavar:
+                assert param.metavar.split("|") == list(param.type_descriptor.choices), f"{name} {param.opts}"
     examples = text.partition("\nExamples:\n")[2]
     assert f"cmet-eval {name}" in examples and 1 <= len(examples.splitlines()) <= 6
     assert max(map(len, text.splitlines())) <= 80
