@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from cmet_eval.measuring.cases import Case
-from cmet_eval.measuring.score_records import StoredScore, VideoScores, usable_scores, write_record
-from cmet_eval.measuring.scoring import REMEDIES, score_compared, stored_score
+from cmet_eval.measuring.score_records import StoredScore, VideoScores, current_scores, write_record
+from cmet_eval.measuring.scoring import REMEDIES, default_deadline, score_compared, stored_score
 from cmet_eval.measuring.treatment import Treatment, cropped, paired, read_clip, read_track, with_spare_sound
 from cmet_metrics.base import Metric, Sample, Score
 from cmet_metrics.registry import get_metric
@@ -22,8 +22,7 @@ from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import ClipError, Reason
 from talking_face.signature import digest
 
-_START_S, _S_PER_FRAME = 120.0, 2.0  # s of a deadline: to load networks, and for all metrics together on a slow core
-_MAX_BYTES = 8 << 30  # of one file; 10 s at 1920x1080 px without compression take 1.6 GB
+MAX_VIDEO_BYTES = 8 << 30  # of one file; 10 s at 1920x1080 px without compression take 1.6 GB
 _FRAME_BYTES = 4 << 30  # of the decoded frames of one video; 10 s at 1920x1080 px and 25 frames/s take 1.6 GB
 # What the user can type if two files do not fit.
 _REMEDIES = {
@@ -64,7 +63,7 @@ def measure_case(job: MeasureJob, files: ModelFiles) -> VideoScores:
     hashes = {name: file_sha256(path) for name, path in _files(case).items()}
     key = _key(job, metrics, hashes)
     path = None if job.store is None else job.store / key[:2] / f"{key}.json"
-    stored = None if path is None else _stored(path, key)
+    stored = None if path is None else current_scores(path, key)
     if stored is None:
         with unchanged(case.pred, hashes["pred"]):
             stored = _measured(case, metrics, job.rules, files, key, hashes["pred"])
@@ -79,10 +78,15 @@ def _files(case: Case) -> dict[str, Path]:
 
 
 def file_sha256(path: Path) -> str:
-    """The SHA-256 of a file, 64 hex digits. Raises ClipError: missing-file, too-large or unreadable."""
+    """The SHA-256 of a file, 64 hex digits. Raises ClipError: missing-file, too-large or unreadable.
+
+    The size is limited because a sparse file of 1 TB takes 10 minutes to hash.
+    """
     try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise ClipError(Reason.TOO_LARGE, f"{path.name} is larger than {_MAX_BYTES >> 30} GB")
+        if path.stat().st_size > MAX_VIDEO_BYTES:
+            raise ClipError(
+                Reason.TOO_LARGE, f"{path.name} is larger than {_MAX_BYTES >> 30} GB, which is what is taken"
+            )
         return sha256_of(path)
     except FileNotFoundError:
         raise ClipError(Reason.MISSING_FILE, f"no file {path.name}") from None
@@ -98,15 +102,6 @@ def _key(job: MeasureJob, metrics: Sequence[Metric], hashes: dict[str, str]) -> 
     return digest([hashes, names, asdict(job.case.labels), asdict(job.rules), signatures, job.suite], 32)
 
 
-def _stored(path: Path, key: str) -> VideoScores | None:
-    """The scores in a file; None if there are none, or if a repetition can give more values."""
-    stored = usable_scores(path)
-    again = (Reason.MISSING_WEIGHTS, Reason.CRASHED, Reason.OUT_OF_MEMORY)
-    if stored is None or stored.key != key or any(score.reason in again for score in stored.scores):
-        return None
-    return stored
-
-
 def _measured(
     case: Case, metrics: Sequence[Metric], rules: Treatment, files: ModelFiles, key: str, sha256: str
 ) -> VideoScores:
@@ -117,7 +112,7 @@ def _measured(
         info = probe(case.pred)
         if info.video is not None:
             codec = f"{info.video.codec}-{info.video.pix_fmt}"
-            allow_seconds(_START_S + _S_PER_FRAME * max(info.video.n_frames, info.duration * info.video.fps))
+            allow_seconds(default_deadline(max(info.video.n_frames, info.duration * info.video.fps)))
         scores = _scores(case, metrics, rules, files, notes)
     except ClipError as error:
         scores = [stored_score(metric.key, Score.missing(error.reason, error.detail)) for metric in metrics]

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
 
 from cmet_eval.measuring.cases import Case, Cases, find_cases
 from cmet_eval.measuring.job import MeasureJob, file_sha256
 from cmet_eval.measuring.result import Measured
+from cmet_eval.measuring.rows import Outcome, SharedFields, score_fields, score_of
 from cmet_eval.measuring.score_records import StoredScore, VideoScores
 from cmet_eval.measuring.treatment import Treatment
 from cmet_leaderboards.row import ResultRow
@@ -17,7 +17,7 @@ from cmet_metrics.base import Metric
 from cmet_metrics.registry import Profile, check_packages, common_profile, get_metric, in_profile, quick_metrics
 from talking_face.execution.options import RunOptions
 from talking_face.execution.workers import Task, TaskResult, run_tasks
-from talking_face.names import check_name, storable
+from talking_face.names import check_name
 from talking_face.packages import suite_version
 from talking_face.pretrained.model_files import ModelFiles
 from talking_face.progress import Progress
@@ -137,10 +137,10 @@ def _method_name(name: str) -> str:
         raise UserError(f"--name: {error}") from None
 
 
-def _run(jobs: Mapping[str, MeasureJob], files: ModelFiles, options: RunOptions) -> dict[str, VideoScores | ClipError]:
+def _run(jobs: Mapping[str, MeasureJob], files: ModelFiles, options: RunOptions) -> dict[str, Outcome]:
     """The outcome of every job, by the id of its case."""
     tasks = [Task(name, (job, files), options.deadline_s or _OPENING_S) for name, job in jobs.items()]
-    results: dict[str, VideoScores | ClipError] = {}
+    results: dict[str, Outcome] = {}
     with Progress(len(tasks), unit="videos", label="measure", quiet=options.quiet) as progress:
         for result in run_tasks(
             "cmet_eval.measuring.job:measure_case",
@@ -154,34 +154,19 @@ def _run(jobs: Mapping[str, MeasureJob], files: ModelFiles, options: RunOptions)
     return results
 
 
-def _outcome(result: TaskResult) -> VideoScores | ClipError:
+def _outcome(result: TaskResult) -> Outcome:
     outcome: VideoScores | None = result.value
     if outcome is not None:
         return outcome
     return result.error or ClipError(Reason.CRASHED, "no score; run again")
 
 
-class _SharedFields(TypedDict):
-    """The fields that all rows of a measurement have in common; see `ResultRow`."""
-
-    setting: str
-    method: str
-    revision: str
-    dataset: str
-    data_digest: str
-    data_signature: str
-    pairs_digest: str
-    rules: str
-    profile: str
-    suite_version: str
-
-
-def _shared(cases: Cases, request: Request, method: str, profile: Profile, suite: str) -> _SharedFields:
+def _shared(cases: Cases, request: Request, method: str, profile: Profile, suite: str) -> SharedFields:
     """Methods that are measured against the same ground truths have equal fields, so that one board shows them."""
     compared = [case for case in cases.cases if case.target is not None or not cases.have_target]
     names = digest([case.id for case in compared])
     truths = {case.id: _content_of(case.target) for case in compared if case.target is not None}
-    return _SharedFields(
+    return SharedFields(
         setting=SETTING,
         method=method,
         revision=request.revision,
@@ -209,13 +194,13 @@ class _RowMaker:
 
     metrics: Sequence[Metric]
     request: Request
-    shared: _SharedFields
+    shared: SharedFields
 
-    def rows(self, case: Case, outcome: VideoScores | ClipError | None) -> Iterator[ResultRow]:
+    def rows(self, case: Case, outcome: Outcome | None) -> Iterator[ResultRow]:
         """The rows of a case. `outcome` is None if the case was not measured; `Case.lost` states why."""
         found = outcome or case.lost or ClipError(Reason.CRASHED, "no score; run again")
         for metric in self.metrics:
-            yield self._row(case, metric, _score_of(metric, found), None if isinstance(found, ClipError) else found)
+            yield self._row(case, metric, score_of(metric, found), None if isinstance(found, ClipError) else found)
 
     def _row(self, case: Case, metric: Metric, score: StoredScore, scores: VideoScores | None) -> ResultRow:
         return ResultRow(
@@ -227,24 +212,8 @@ class _RowMaker:
             target_emotion=case.labels.emotion,
             intensity=None,
             ground_truth_clip=case.id if case.target is not None else None,
-            metric=metric.key,
-            signature=self.request.rules.signature(metric),
-            higher_is_better=metric.higher_is_better,
-            ideal=metric.ideal,
-            unit=metric.unit,
-            value=score.value,
-            reason=score.reason.value if score.reason else None,
-            detail=score.detail,
-            n=score.n,
-            stats=score.stats,
+            **score_fields(metric, self.request.rules.signature(metric), score),
             notes="; ".join(scores.notes) if scores else "",
             codec=scores.codec if scores else "",
             video_sha256=scores.video_sha256 if scores else None,
         )
-
-
-def _score_of(metric: Metric, outcome: VideoScores | ClipError) -> StoredScore:
-    if isinstance(outcome, ClipError):
-        return StoredScore(metric.key, None, outcome.reason, storable(outcome.detail), 0, {})
-    found = outcome.by_metric.get(metric.key)
-    return found or StoredScore(metric.key, None, Reason.CRASHED, "no score; run again", 0, {})

@@ -86,6 +86,19 @@ def usable_scores(path: Path) -> VideoScores | None:
     return usable_record(path, _SCORES)
 
 
+def current_scores(path: Path, key: str) -> VideoScores | None:
+    """The scores that an earlier run stored with the same key; None if there are no such scores.
+
+    Also None if a weight file was absent, a metric crashed, or the memory was not enough in the earlier run: since
+    then, the user can have added the file, repaired the metric, or stopped another program.
+    """
+    stored = usable_scores(path)
+    if stored is None or stored.key != key:
+        return None
+    again = (Reason.MISSING_WEIGHTS, Reason.CRASHED, Reason.OUT_OF_MEMORY)
+    return None if any(score.reason in again for score in stored.scores) else stored
+
+
 def usable_record(path: Path, form: TypeAdapter[T]) -> T | None:
     """The record in a file; None if the file is absent or damaged. A damaged file is removed with a message."""
     try:

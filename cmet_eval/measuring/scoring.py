@@ -19,6 +19,15 @@ REMEDIES = {
 }
 
 
+_START_S = 120.0  # s of a deadline for loading networks, which takes 10 s, and much longer from a network disk
+_S_PER_FRAME = 2.0  # s of a deadline
+
+
+def default_deadline(n_frames: float) -> float:
+    """Seconds that a video with so many frames may take. All metrics together take 0.7 s per frame on a free core."""
+    return _START_S + _S_PER_FRAME * n_frames
+
+
 def score_compared(
     metric: Metric, samples: tuple[Sample, Sample | None] | ClipError, remedies: Mapping[Reason, str]
 ) -> StoredScore:

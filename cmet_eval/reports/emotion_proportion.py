@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
+from cmet_eval.measuring.scoring import default_deadline
 from cmet_eval.reports.report import Line, Report, new_figure, table, text, work_on_clips
 from cmet_eval.runs.generate import open_shards
-from cmet_eval.runs.score import default_deadline
 from cmet_metrics.base import Sample
 from cmet_metrics.classifiers import CLASSIFIERS, Classifier
 from cmet_pipelines.shards import ShardSet

@@ -10,11 +10,11 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from cmet_eval.measuring.scoring import default_deadline
 from cmet_eval.protocol.pair_files import read_pairs
 from cmet_eval.protocol.pairs import PairList, pair_file_name
 from cmet_eval.reports.report import Line, Report, table, text, work_on_clips
 from cmet_eval.runs.generate import open_shards
-from cmet_eval.runs.score import default_deadline
 from cmet_leaderboards.statistics import common_pairs
 from cmet_metrics.base import Sample
 from cmet_metrics.fid import DatasetFid, FeatureSums

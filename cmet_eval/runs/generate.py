@@ -16,6 +16,7 @@ import numpy as np
 from cmet_baselines.adapters.videos import VideosMethod
 from cmet_baselines.method import Case, Method, check_output
 from cmet_baselines.registry import get_method, shown
+from cmet_eval.measuring.job import MAX_VIDEO_BYTES
 from cmet_eval.measuring.score_records import write_record
 from cmet_eval.runs.cases import make_case
 from cmet_eval.runs.records import GenerationRecord, Timing
@@ -46,7 +47,6 @@ class VideoFormat(TypedDict):
 WRITER: VideoFormat = {"codec": "h264", "pix_fmt": "yuv444p", "crf": 10, "preset": "veryfast"}
 CODEC = "h264-yuv444p-crf10"
 
-MAX_VIDEO_BYTES = 8 << 30  # of one video file; 10 s at 1920x1080 px without compression take 1.6 GB
 
 warm_methods: set[str] = set()  # methods that have already generated a video in this process
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING
 
 from cmet_eval.measuring.registration_check import Registration
+from cmet_eval.measuring.rows import Outcome, SharedFields, score_fields, score_of, without_value
 from cmet_eval.measuring.score_records import StoredScore, VideoScores
 from cmet_eval.runs.leakage import unfair_metrics
 from cmet_eval.runs.records import GenerationRecord, read_generation
@@ -16,13 +17,11 @@ from cmet_metrics.base import Metric
 from cmet_metrics.registry import Profile
 from talking_face.clip import Pair
 from talking_face.lines import one_line
-from talking_face.names import storable
 from talking_face.reasons import ClipError, Reason
 
 if TYPE_CHECKING:  # imports PyArrow
     from cmet_pipelines.shards import ShardSet
 
-Outcome = VideoScores | ClipError
 _ALLOWED = "misregistered, compared as it is (--allow-misregistered)"  # a note
 # Reasons that do not count as a loss: the value is infinite, or the pair has nothing that the metric can measure. In
 # both cases, scoring again would give the same result.
@@ -43,21 +42,6 @@ class Loss:
         where = f" in {', '.join(self.metrics)}" if self.metrics else ""
         log = f" (log: {self.log})" if self.log else ""
         return f"{self.videos} of {self.of} videos{where}, such as: {self.example}{log}"
-
-
-class SharedFields(TypedDict):
-    """The fields that are the same in all rows of a submission; see `ResultRow`."""
-
-    setting: str
-    method: str
-    revision: str
-    dataset: str
-    data_digest: str
-    data_signature: str
-    pairs_digest: str
-    rules: str
-    profile: str
-    suite_version: str
 
 
 @dataclass(frozen=True)
@@ -109,18 +93,15 @@ class RowMaker:
                 note = ""
                 if fault and score.value is not None and metric.needs_target and not metric.measures_framing:
                     allowed = self.submission.check == "allow"
-                    score = score if allowed else _without_value(metric, Reason.MISREGISTERED, fault)
+                    score = score if allowed else without_value(metric, Reason.MISREGISTERED, fault)
                     note = _ALLOWED if allowed else ""
                 yield self._row(pair, metric, score, outcome, made, note)
 
     def _score(self, metric: Metric, outcome: Outcome) -> StoredScore:
         if metric.key in self.unfair:
             detail = f"{self.submission.name} shows clips that the evaluator was trained on"
-            return _without_value(metric, Reason.TRAINED_ON, detail)
-        if isinstance(outcome, ClipError):
-            return _without_value(metric, outcome.reason, outcome.detail)
-        stored = outcome.by_metric.get(metric.key)
-        return stored or _without_value(metric, Reason.CRASHED, "no score; run again")
+            return without_value(metric, Reason.TRAINED_ON, detail)
+        return score_of(metric, outcome)
 
     def _row(
         self,
@@ -141,24 +122,11 @@ class RowMaker:
             target_emotion=pair.target_emotion,
             intensity=pair.intensity,
             ground_truth_clip=pair.ground_truth_clip,
-            metric=metric.key,
-            signature=self.signatures[metric.key],
-            higher_is_better=metric.higher_is_better,
-            ideal=metric.ideal,
-            unit=metric.unit,
-            value=score.value,
-            reason=score.reason.value if score.reason else None,
-            detail=score.detail,
-            n=score.n,
-            stats=score.stats,
+            **score_fields(metric, self.signatures[metric.key], score),
             notes="; ".join(filter(None, [*(made.notes if made else ()), *(scores.notes if scores else ()), note])),
             codec=(made.codec if made else "") or (scores.codec if scores else ""),
             video_sha256=scores.video_sha256 if scores else None,
         )
-
-
-def _without_value(metric: Metric, reason: Reason, detail: str) -> StoredScore:
-    return StoredScore(metric.key, None, reason, storable(detail), 0, {})
 
 
 def losses(

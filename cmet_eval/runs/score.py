@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import cast
 
 from cmet_eval.measuring.registration_check import framing_of
-from cmet_eval.measuring.score_records import StoredFraming, StoredScore, VideoScores, usable_scores, write_record
+from cmet_eval.measuring.score_records import StoredFraming, StoredScore, VideoScores, current_scores, write_record
 from cmet_eval.measuring.scoring import REMEDIES, score_compared, stored_score
 from cmet_eval.measuring.treatment import SizeRule, Treatment, cropped, paired, read_clip, with_spare_sound
 from cmet_eval.runs.generate import open_shards
@@ -41,8 +41,6 @@ ALWAYS = "pixels:square,sound:own-else-driving"
 _MAX_RATIO, _MORE_S = 2, 10.0
 _MAX_BYTES = 2 << 30  # of the frames of one video; 10 s at 256x256 px take 50 MB
 _NO_LABELS = Labels()
-_START_S = 120.0  # s of a deadline for loading networks, which takes 10 s, and much longer from a network disk
-_S_PER_FRAME = 2.0  # s of a deadline
 
 
 @dataclass(frozen=True)
@@ -99,27 +97,9 @@ def scoring_key(video_sha256: str, expected: Expected, data_digest: str, how: Se
     return digest([video_sha256, asdict(expected), data_digest, sorted(how), ALWAYS], 32)
 
 
-def stored_scores(job: Job) -> VideoScores | None:
-    """The scores that an earlier run stored with the same key; None if there are no such scores.
-
-    Also None if a weight file was absent, a metric crashed, or the memory was not enough in the earlier run: since
-    then, the user can have added the file, repaired the metric, or stopped another program.
-    """
-    stored = usable_scores(Path(job.out))
-    if stored is None or stored.key != job.key:
-        return None
-    again = (Reason.MISSING_WEIGHTS.value, Reason.CRASHED.value, Reason.OUT_OF_MEMORY.value)
-    return None if any(score.reason in again for score in stored.scores) else stored
-
-
 def frame_counts(shards: ShardSet) -> dict[str, int]:
     """Clip id -> number of frames, for all clips of a shard set."""
     return {str(clip): int(n) for clip, n in shards.clips.set_index("clip_id")["n_frames"].items()}
-
-
-def default_deadline(n_frames: int) -> float:
-    """Seconds that a video with so many frames may take. All metrics together take 0.7 s per frame on a free core."""
-    return _START_S + _S_PER_FRAME * n_frames
 
 
 def score_group(jobs: Sequence[Job], data: str, files: ModelFiles) -> dict[str, Failure]:
@@ -133,7 +113,7 @@ def score_group(jobs: Sequence[Job], data: str, files: ModelFiles) -> dict[str, 
     """
     failures = {}
     for job in jobs:
-        if stored_scores(job) is None:
+        if current_scores(Path(job.out), job.key) is None:
             enter_stage(job.key)
             allow_seconds(job.deadline_s)
             _, failure = call_guarded(score_video, (job, data, files))

@@ -10,20 +10,20 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cmet_eval.measuring.job import file_sha256
 from cmet_eval.measuring.registration_check import Registration
-from cmet_eval.measuring.score_records import VideoScores, usable_scores
+from cmet_eval.measuring.rows import Outcome
+from cmet_eval.measuring.score_records import VideoScores, current_scores, usable_scores
+from cmet_eval.measuring.scoring import default_deadline
 from cmet_eval.protocol.pairs import pair_file_name
-from cmet_eval.runs.generate import MAX_VIDEO_BYTES
 from cmet_eval.runs.metrics import Scoring
-from cmet_eval.runs.result_rows import Loss, Outcome, RowMaker, losses, weights_to_get
+from cmet_eval.runs.result_rows import Loss, RowMaker, losses, weights_to_get
 from cmet_eval.runs.score import (
     Expected,
     Job,
-    default_deadline,
     failures_of,
     frame_counts,
     scoring_key,
-    stored_scores,
 )
 from cmet_eval.runs.submissions import Submission
 from cmet_leaderboards.results import write_results
@@ -32,7 +32,6 @@ from cmet_metrics.base import Metric
 from cmet_pipelines.shards import ShardSet
 from talking_face.execution.options import RunOptions
 from talking_face.execution.workers import Task, TaskResult, run_tasks
-from talking_face.files import sha256_of
 from talking_face.names import storable
 from talking_face.packages import suite_version
 from talking_face.pretrained.model_files import ModelFiles
@@ -162,7 +161,7 @@ def _find_work(
                 registration=submission.check != "off",
                 from_elsewhere=submission.from_elsewhere,
             )
-            if (stored := stored_scores(job)) is not None:
+            if (stored := current_scores(Path(job.out), key)) is not None:
                 known[name] = stored
                 continue
             # The scoring key does not contain the setting. So if two settings have the same video with the same clips,
@@ -173,20 +172,10 @@ def _find_work(
 
 
 def _video_sha256(video: Path, folder: str) -> str:
-    """The SHA-256 of a video. Raises ClipError: missing-output, unreadable or too-large.
-
-    The size is limited because a sparse file of 1 TB takes 10 minutes to hash.
-    """
+    """The SHA-256 of a video. Raises ClipError: missing-output, or a reason of `file_sha256`."""
     if not video.is_file():
         raise ClipError(Reason.MISSING_OUTPUT, f"expected {video.name} in {folder}/")
-    try:
-        if video.stat().st_size > MAX_VIDEO_BYTES:
-            raise ClipError(
-                Reason.TOO_LARGE, f"{video.name} is larger than {MAX_VIDEO_BYTES >> 30} GB, which is what is taken"
-            )
-        return sha256_of(video)
-    except OSError as error:
-        raise ClipError(Reason.UNREADABLE, f"{video.name} cannot be read: {error.strerror}") from None
+    return file_sha256(video)
 
 
 def _outcome(job: Job, failed: Mapping[str, ClipError]) -> Outcome:

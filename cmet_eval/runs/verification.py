@@ -11,10 +11,11 @@ from typing import get_args
 import numpy as np
 
 from cmet_eval.measuring.score_records import StoredScore, usable_scores
+from cmet_eval.measuring.scoring import default_deadline
 from cmet_eval.measuring.treatment import LengthRule, SizeRule, Treatment
 from cmet_eval.protocol.pair_files import read_pairs
 from cmet_eval.protocol.pairs import PairList
-from cmet_eval.runs.score import Expected, Job, default_deadline, failures_of, frame_counts
+from cmet_eval.runs.score import Expected, Job, failures_of, frame_counts
 from cmet_eval.runs.submissions import RULES, check_video_pattern, video_name
 from cmet_eval.runs.videos_by_content import VideosByContent
 from cmet_leaderboards.grid import ABSENT, Grid, grids

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cmet_eval.measuring.scoring import default_deadline
 from cmet_eval.protocol.draw import Draw, draw_from_shards
 from cmet_eval.protocol.setting import get_setting
 from cmet_eval.runs.generate import WRITER
 from cmet_eval.runs.metrics import Scoring
-from cmet_eval.runs.score import default_deadline
 from cmet_eval.runs.score_submissions import score_submissions
 from cmet_eval.runs.submissions import Submission, from_elsewhere
 from cmet_leaderboards.results import read_results

@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 from skimage.data import astronaut
 
+from cmet_eval.measuring.score_records import current_scores
 from cmet_eval.protocol.setting import get_setting
 from cmet_eval.runs import leakage
 from cmet_eval.runs.evaluate import RunSummary
 from cmet_eval.runs.metrics import Scoring
 from cmet_eval.runs.result_rows import losses
-from cmet_eval.runs.score import Expected, Job, score_video, scoring_key, stored_scores
+from cmet_eval.runs.score import Expected, Job, score_video, scoring_key
 from cmet_eval.runs.score_submissions import Scored
 from cmet_metrics.base import Labels, Sample
 from cmet_metrics.jitter import Jitter
@@ -218,7 +219,7 @@ def test_a_metric_that_crashes_is_one_reason_and_the_others_keep_their_values(
     assert re.fullmatch(r"broken_metric:Broken: ValueError: .+ \(broken_metric\.py:15\)", details[0])
     assert details[1] == "broken_metric:Number: compute returned a float, not a Score"
     assert details[2].startswith("broken_metric:Stats: TypeError: ") and str(tmp_path) not in "".join(details)
-    assert stored_scores(job) is None, "scored again, because the metric may be mended"
+    assert current_scores(Path(job.out), job.key) is None, "scored again, because the metric may be mended"
 
 
 def test_a_named_metric_that_is_not_valid_in_a_setting_has_a_line() -> None:

@@ -1,0 +1,71 @@
+"""Defines the fields of result rows that `measure`, `score` and `run` fill in the same way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypedDict
+
+from cmet_eval.measuring.score_records import StoredScore, VideoScores
+from cmet_metrics.base import Metric
+from talking_face.names import storable
+from talking_face.reasons import ClipError, Reason
+
+Outcome = VideoScores | ClipError  # the scores of a video, or the reason why it has none
+
+
+class SharedFields(TypedDict):
+    """The fields that are the same in all rows of one method in one setting; see `ResultRow`."""
+
+    setting: str
+    method: str
+    revision: str
+    dataset: str
+    data_digest: str
+    data_signature: str
+    pairs_digest: str
+    rules: str
+    profile: str
+    suite_version: str
+
+
+class ScoreFields(TypedDict):
+    """The fields of one metric's score; see `ResultRow`."""
+
+    metric: str
+    signature: str
+    higher_is_better: bool
+    ideal: float | None
+    unit: str
+    value: float | None
+    reason: str | None
+    detail: str
+    n: int
+    stats: Mapping[str, float]
+
+
+def score_fields(metric: Metric, signature: str, score: StoredScore) -> ScoreFields:
+    """The fields of a score. `signature`: the metric's signature with the rules of the treatment."""
+    return ScoreFields(
+        metric=metric.key,
+        signature=signature,
+        higher_is_better=metric.higher_is_better,
+        ideal=metric.ideal,
+        unit=metric.unit,
+        value=score.value,
+        reason=score.reason.value if score.reason else None,
+        detail=score.detail,
+        n=score.n,
+        stats=score.stats,
+    )
+
+
+def score_of(metric: Metric, outcome: Outcome) -> StoredScore:
+    """The metric's score in the outcome of a video."""
+    if isinstance(outcome, ClipError):
+        return without_value(metric, outcome.reason, outcome.detail)
+    return outcome.by_metric.get(metric.key) or without_value(metric, Reason.CRASHED, "no score; run again")
+
+
+def without_value(metric: Metric, reason: Reason, detail: str) -> StoredScore:
+    """A score that has a reason in place of a value."""
+    return StoredScore(metric.key, None, reason, storable(detail), 0, {})
