@@ -10,8 +10,8 @@ from typing import NamedTuple, cast
 
 from cmet_eval.reports.method_videos import MethodVideos
 from cmet_eval.reports.web_video import write_web_video
-from cmet_leaderboards.html import GalleryCase, GalleryVideo
 from cmet_leaderboards.results import Results, grouped
+from cmet_leaderboards.views import GalleryCase, GalleryVideo
 from talking_face.files import sha256_of, unchanged
 from talking_face.names import file_name_of
 from talking_face.reasons import ClipError, Reason

@@ -10,10 +10,11 @@ from pathlib import Path
 
 from cmet_leaderboards.bands import Bands
 from cmet_leaderboards.export import SCHEMA_FILE, BoardRow, records, to_csv, to_json, to_parquet
-from cmet_leaderboards.html import Gallery, to_html
+from cmet_leaderboards.html import to_html
 from cmet_leaderboards.markdown import to_markdown
 from cmet_leaderboards.results import Results, read_results
 from cmet_leaderboards.tables import Table, build_tables
+from cmet_leaderboards.views import Gallery
 from talking_face.files import write_bytes
 from talking_face.names import file_name_of, inside
 

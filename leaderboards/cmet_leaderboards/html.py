@@ -1,6 +1,6 @@
 """Writes the board as one self-contained HTML page, without external files, scripts or fonts.
 
-The template `board.html.j2` reads the `...View` records of this module and escapes every value.
+The template `board.html.j2` reads the records of `views.py` and escapes every value.
 """
 
 from __future__ import annotations
@@ -8,9 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
-from typing import TypedDict
 from urllib.parse import quote
 
 import numpy as np
@@ -19,189 +17,29 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from cmet_leaderboards import formatting
 from cmet_leaderboards.grid import Column
 from cmet_leaderboards.markdown import agreement
-from cmet_leaderboards.published import HEADING, NOTE, PublishedTable
+from cmet_leaderboards.published import HEADING, NOTE
 from cmet_leaderboards.sections import Confusion, EmotionTransfer, Sensitivity
-from cmet_leaderboards.tables import UNRANKED_ROLES, Breakdown, Cell, MethodRow, MissingValues, Table
+from cmet_leaderboards.tables import UNRANKED_ROLES, Breakdown, Cell, MethodRow, Table
+from cmet_leaderboards.views import (
+    CellView,
+    ColumnView,
+    DropCellView,
+    DropRowView,
+    Gallery,
+    GalleryCase,
+    GroupView,
+    HeatCellView,
+    HeatRowView,
+    HeatView,
+    RowView,
+    SensitivityView,
+    StripView,
+    TableView,
+)
 from talking_face.names import file_name_of
 
 # Width of the bar under a number, and the margin at both ends for the mean's dot, in SVG units.
 _WIDTH, _EDGE = 96.0, 5.0
-
-
-class GalleryVideo(TypedDict):
-    """One method's video of a pair."""
-
-    method: str  # name of the method's folder, `file_name_of` of the method's name
-    data: str  # MP4, base64
-
-
-class GalleryCase(TypedDict):
-    """One pair, with the videos that the page plays."""
-
-    pair: str
-    speaker: str
-    reference_emotion: str
-    target_emotion: str
-    videos: list[GalleryVideo]
-
-
-Gallery = Mapping[str, Sequence[GalleryCase]]  # {name of the setting: its cases}
-
-
-@dataclass(frozen=True)
-class ColumnView:
-    """The head of a column."""
-
-    name: str
-    detail: str  # variant, unit, and the signature's fields that distinguish the metric's columns
-    arrow: str
-    direction: str
-    higher: bool
-    signature: str
-    label: str
-
-
-@dataclass(frozen=True)
-class StripView:
-    """The bar under a number. The bar shows interval and mean on the column's scale, as SVG numbers in text form."""
-
-    off: str  # "left" or "right" if the whole interval is outside the scale on that side; else empty
-    x: str  # left end of the interval
-    w: str  # width of the interval
-    end: str  # right end of the interval
-    m: str  # the mean
-
-
-@dataclass(frozen=True)
-class CellView:
-    """One number of the score table. `there` is False if the cell has no score."""
-
-    label: str
-    there: bool = False
-    sort: str = ""
-    rank: str = ""
-    ties: str = ""
-    distance: str = ""
-    value: str = ""
-    half: str | None = None
-    strip: StripView | None = None
-    interval: str = ""
-    coverage: str = ""
-    complete: bool = False
-    compared: bool = False
-    best: bool = False
-
-
-@dataclass(frozen=True)
-class RowView:
-    """One method of the score table."""
-
-    title: str
-    role: str
-    summary: str
-    sees: str
-    notes: list[str]
-    command: str
-    codec: str
-    cells: list[CellView]
-
-
-@dataclass(frozen=True)
-class HeatCellView:
-    """One number of a breakdown or of a confusion matrix. `heat`, 0 to 1 as text, sets the colour of the cell."""
-
-    text: str
-    heat: str
-    coverage: str = ""
-    complete: bool = True
-    correct: bool = False  # in a confusion matrix: the prediction is the target emotion
-
-
-@dataclass(frozen=True)
-class HeatRowView:
-    """One line of a heat map."""
-
-    title: str
-    cells: list[HeatCellView]
-    ceiling: bool = False
-    clips: str = ""  # in a confusion matrix: the number of clips
-
-
-@dataclass(frozen=True)
-class HeatView:
-    """One heat map, which a tab of the page opens: a metric by emotion or speaker, or a confusion matrix."""
-
-    tab: str
-    label: str
-    groups: list[tuple[str, int]]  # title and number of pairs of each column; in a confusion matrix the number is 0
-    rows: list[HeatRowView]
-
-
-@dataclass(frozen=True)
-class GroupView:
-    """The breakdowns of all metrics, by emotion or by speaker."""
-
-    name: str
-    title: str
-    parts: list[HeatView]
-
-
-@dataclass(frozen=True)
-class DropCellView:
-    """The drop of one method by one metric."""
-
-    text: str
-    half: str = ""
-    kind: str = ""  # "worse" or "better" if the interval excludes 0
-
-
-@dataclass(frozen=True)
-class DropRowView:
-    """The drops of one method."""
-
-    title: str
-    cells: list[DropCellView]
-
-
-@dataclass(frozen=True)
-class SensitivityView:
-    """Kendall's tau between the variants of one metric."""
-
-    name: str
-    variants: list[str]
-    lines: list[tuple[str, list[tuple[str, str]]]]  # variant, and (tau, heat) for each variant
-    methods: int
-    sentences: list[str]
-
-
-@dataclass(frozen=True)
-class TableView:
-    """One table of the page."""
-
-    id: str
-    title: str
-    summary: str
-    protocol: str
-    differing_keys: list[tuple[str, str]]
-    facts: list[tuple[str, str]]
-    interval_note: str
-    columns: list[ColumnView]
-    rows: list[RowView]
-    groups: list[GroupView]
-    confusions: list[HeatView]
-    drops: list[DropRowView]
-    sensitivity: list[SensitivityView]
-    plots: str  # JSON
-    has_transfers: bool
-    bands: str
-    missing: tuple[MissingValues, ...]
-    missing_cells: tuple[str, ...]
-    pair_notes: tuple[str, ...]
-    published: tuple[PublishedTable, ...]
-    key: list[tuple[str, str]]
-    disjoint: str
-    shared: str
-    gallery: list[dict[str, object]]
 
 
 def to_html(tables: Sequence[Table], stem: str, gallery: Gallery | None = None) -> str:

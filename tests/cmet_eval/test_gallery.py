@@ -12,8 +12,8 @@ from cmet_eval.protocol.pairs import pair_file_name
 from cmet_eval.reports.gallery import ScoredPair, choose, gallery
 from cmet_eval.reports.method_videos import MethodVideos
 from cmet_leaderboards.board import build
-from cmet_leaderboards.html import GalleryCase
 from cmet_leaderboards.results import read_results, write_results
+from cmet_leaderboards.views import GalleryCase
 from talking_face.files import sha256_of
 from talking_face.media.writing import write_video
 from talking_face.reasons import UserError
