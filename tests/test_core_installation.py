@@ -166,7 +166,9 @@ def test_the_command_fits_the_installation(
     here.mkdir()
     if stored and "{here}" in stored:
         stored, wanted = stored.format(here=here.as_uri()), wanted.format(path=here)
-    monkeypatch.setattr(metadata.PathDistribution, "read_text", lambda self, name: stored)
+    # The package importlib_metadata, once imported, replaces the class of the standard library.
+    found = type(metadata.distribution(packages.DISTRIBUTION))
+    monkeypatch.setattr(found, "read_text", lambda self, name: stored)
     assert packages.install_command("boards").startswith(wanted)
 
 

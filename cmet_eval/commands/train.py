@@ -108,6 +108,8 @@ def train(
     _refuse(what, of_models if what is What.EVALUATORS else of_evaluators)
     folders = _folders(data)
     out = out or folders[MAIN] / (EVALUATORS_FOLDER if what is What.EVALUATORS else CHECKPOINTS_FOLDER)
+    if what is What.EVALUATORS and list(folders) != [MAIN]:
+        raise UserError("the evaluators are trained on one shard set: --data OUT, without a name")
     for name, folder in folders.items():
         check_shards(folder, "--data" if name == MAIN else f"--data {name}=FOLDER")
     check_out(out, "--out", {"--data": folders[MAIN]})
@@ -118,8 +120,6 @@ def train(
         require(package, "training", "reference")
     check_device(device or "auto")
     if what is What.EVALUATORS:
-        if list(folders) != [MAIN]:
-            raise UserError("the evaluators are trained on one shard set: --data OUT, without a name")
         from cmet_reference.evaluators.train import EvaluatorSettings
 
         given = {"syncnet_steps": steps, "max_clips": max_clips}

@@ -30,8 +30,9 @@ def output_folder(out: Path) -> Iterator[None]:
     Raises UserError if another run has the lock, and, here or inside the block, in place of any OSError.
     """
     lock = out / LOCK
-    made = [path for path in (lock, out) if not path.exists()]
+    made: list[Path] = []
     try:
+        made += [path for path in (lock, out) if not path.exists()]
         out.mkdir(parents=True, exist_ok=True)
         with lock.open("w") as file:
             try:

@@ -645,7 +645,7 @@ def test_a_config_of_ones_own(tiny: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (("cmet", "--stage", "four"), "no stage 'four'; known, in training order: one, two, three"),
+        (("cmet", "--stage", "four"), "--stage four; there are one, two, three"),
         (("cmet", "--stage", "three"), "the settings demo have no stage three"),
         (("cmet", "--stage", "two"), "one.safetensors is absent"),
         (("cmet", "--config", "big"), "no settings called 'big'; known: demo, paper"),
@@ -654,7 +654,7 @@ def test_a_config_of_ones_own(tiny: Path, tmp_path: Path) -> None:
         (("evaluators", "--data", "lrs2=x"), "one shard set"),
         (("cmet", "--data", "lrs2=x", "--data", "lrs2=y"), "another set called lrs2 is given already"),
         (("cmet", "--data", "y"), "another set without a name is given already"),
-        (("cmet", "--data", "lrs2=nowhere"), "nowhere holds no shards"),
+        (("cmet", "--data", "lrs2=nowhere"), "no folder nowhere"),
     ],
 )
 def test_wrong_use_is_an_error(tiny: Path, words: tuple[str, ...], says: str) -> None:

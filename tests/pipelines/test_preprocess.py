@@ -282,7 +282,7 @@ def test_bad_input_gives_rows_with_words(bad_root: Path, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["clips", "{tmp}/absent", "{tmp}/out"], "does not exist"),
+        (["clips", "{tmp}/absent", "{tmp}/out"], "no folder"),
         (["clip", "{tmp}", "{tmp}/out"], "did you mean clips"),
         (["clips", "{bad}", "{tmp}/out", "--codec", "jpeg"], "unknown frame codec"),
         (["clips", "{bad}", "{bad}/out"], "outside the dataset"),
