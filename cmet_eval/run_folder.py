@@ -30,7 +30,7 @@ def run_folder(given: Path | None) -> FoundRun:
             it, the run's folder is RUN. For other result rows, it is the folder that holds them.
 
     Raises:
-        UserError: there is no such folder, or no run below `work/`.
+        UserError: the folder does not exist, or `work/` contains no run.
     """
     if given is None:
         folder = newest_run()
@@ -49,7 +49,7 @@ def run_folder(given: Path | None) -> FoundRun:
 
 
 def newest_run(work: Path = WORK) -> Path | None:
-    """The folder below `work` whose newest result file is the newest of all; None: there is no folder with results."""
+    """The folder below `work` with the most recently written result file; None if no folder has results."""
     times = {results.parent: time for results in _results(work) if (time := _newest_file(results)) is not None}
     return max(times, key=lambda folder: (times[folder], str(folder)), default=None)
 

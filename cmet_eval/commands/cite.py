@@ -55,7 +55,7 @@ def bibliography(keys: list[str]) -> str:
 
 
 def _bibtex(key: str) -> str:
-    """The BibTeX of one key; empty if there is no paper."""
+    """The BibTeX entries of one key. The text is empty if the key has no paper."""
     if key == SUITE:
         return _suite()
     if key in catalogue():

@@ -90,7 +90,8 @@ def _weights() -> Iterator[Problem]:
         print(f"  {entry.name:32} {where}")
     if absent:
         yield Problem(
-            False, f"metrics that use {', '.join(absent)}: weights absent; `cmet-eval weights list` tells more"
+            False,
+            f"metrics that use {', '.join(absent)}: their weight files are absent; `cmet-eval weights list` names them",
         )
 
 

@@ -203,7 +203,7 @@ def _of_row(cells: Mapping[str, str], folder: Path, stem: Path, line: str, audio
     emotion = canonical(cells["emotion"]) if cells.get("emotion") else None
     if emotion is not None and emotion not in EMOTIONS:
         hint = did_you_mean(emotion, EMOTIONS) or f"; known: {', '.join(EMOTIONS)}"
-        raise UserError(f"{line}: {printable(cells['emotion'])[:40]!r} is no emotion{hint}")
+        raise UserError(f"{line}: {printable(cells['emotion'])[:40]!r} is not an emotion of the suite{hint}")
     speaker = cells.get("speaker") or None
     if speaker is not None:
         try:

@@ -85,7 +85,7 @@ def file_sha256(path: Path) -> str:
     try:
         if path.stat().st_size > MAX_VIDEO_BYTES:
             raise ClipError(
-                Reason.TOO_LARGE, f"{path.name} is larger than {_MAX_BYTES >> 30} GB, which is what is taken"
+                Reason.TOO_LARGE, f"{path.name} is larger than {MAX_VIDEO_BYTES >> 30} GB, which is what is taken"
             )
         return sha256_of(path)
     except FileNotFoundError:

@@ -41,7 +41,10 @@ class Mean:
 
     @property
     def text(self) -> str:
-        """The mean as text: `∞` if all scored videos are identical to their ground truths, `–` if there is no mean."""
+        """The mean as text.
+
+        `∞`: every scored video is identical to its ground truth. `–`: no video has a value.
+        """
         return self.number(self.aggregate.mean)
 
     def number(self, value: float | None) -> str:
@@ -100,7 +103,10 @@ class Measured:
 
     @property
     def per_clip(self) -> pd.DataFrame:
-        """One row per case and one column per metric; NaN where there is no value, inf for identical videos."""
+        """One row per case and one column per metric.
+
+        A missing value is NaN. The value of a video that is identical to its ground truth can be inf.
+        """
         names = [metric.key for metric in self.metrics]
         frame: pd.DataFrame = _pandas().DataFrame(self._values(), columns=["clip", *names]).set_index("clip")
         return frame
@@ -201,7 +207,7 @@ def _value(row: ResultRow) -> float | None:
 
 
 def _cell(row: ResultRow, mean: Mean) -> str:
-    """A value as text; the reason if there is no value."""
+    """The text of a cell: the value, `∞`, or the reason code of a missing value."""
     if row.value is None:
         return "∞" if row.reason == Reason.INFINITE.value else str(row.reason)
     return mean.number(row.value)

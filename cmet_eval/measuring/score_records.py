@@ -36,7 +36,7 @@ Count = Annotated[int, Field(ge=0)]
 
 @dataclass(frozen=True)
 class StoredScore:
-    """The score of one metric: a value, or the reason why there is no value."""
+    """The score of one metric: either a value or a reason code."""
 
     metric: Label  # key, `name:variant`
     value: FiniteFloat | None

@@ -34,7 +34,7 @@ def score_compared(
     """The score of one metric.
 
     Args:
-        samples: the video and its ground truth, after the treatment; or why there is no such pair.
+        samples: the video and its ground truth after the treatment, or the error that prevents the comparison.
         remedies: what the user can type for a reason; it is added to the score's detail.
     """
     if isinstance(samples, ClipError):

@@ -223,7 +223,7 @@ def _ordered(x: np.ndarray, layout: str | None, name: str) -> np.ndarray:
         count = clips.shape[-1]
         raise ValueError(f"{name}: {x.shape} has {count} channels in layout={layout!r}, not 3; {_coloured(count)}")
     if not clips.size:
-        raise ValueError(f"{name}: {x.shape} is empty; there is no frame or no pixel to score")
+        raise ValueError(f"{name}: {x.shape} is empty: it has no frames or no pixels, so that nothing can be scored")
     return clips
 
 

@@ -107,7 +107,7 @@ def resized_crop(frame: np.ndarray, files: ModelFiles) -> np.ndarray | None:
         files: where dlib's file is searched for.
 
     Returns:
-        (128, 128, 3) uint8 RGB; None if no face is found or if there is no crop.
+        (128, 128, 3) uint8 RGB; None if no face is found, or if the crop cannot be computed.
     """
     from talking_face.pretrained.dlib_models import detect_faces_hog, landmarks68
 
