@@ -25,6 +25,8 @@ from talking_face.interrupts import LINE, Interrupts
 
 TYPE_CHECKING = False  # the module typing is not imported, because this takes as long as all other imports here
 if TYPE_CHECKING:
+    from types import ModuleType
+
     import typer
 
     from talking_face.logs import CommandLog
@@ -88,12 +90,9 @@ COMPLETION = "_CMET_EVAL_COMPLETE"  # set by the shell that asks for completions
 
 def build(wanted: str | None) -> typer.Typer:
     """The typer application. Only the code of the command `wanted` is loaded. Other commands have only a help line."""
-    import importlib
-
     import typer
 
     from cmet_eval.help_pages import NAMES, Command, Group, about, help_and_examples
-    from talking_face.packages import need_extras
 
     app = typer.Typer(
         cls=Group,
@@ -109,8 +108,7 @@ def build(wanted: str | None) -> typer.Typer:
         for name, line in commands.items():
             function, text, examples = _other, line, ""
             if name == wanted:
-                need_extras(name, *NEEDS.get(name, ()))
-                module = importlib.import_module(f"cmet_eval.commands.{name}")
+                module = _module(name)
                 function, (text, examples) = getattr(module, name), help_and_examples(module.__doc__ or "")
             app.command(
                 name,
@@ -122,6 +120,25 @@ def build(wanted: str | None) -> typer.Typer:
                 rich_help_panel=title,
             )(function)
     return app
+
+
+def _module(name: str) -> ModuleType:
+    """The module of a command. Its help page is shown without the extras, if the module can be imported without them.
+
+    Raises UserError if an extra is absent.
+    """
+    import importlib
+
+    from talking_face.packages import need_extras
+
+    needed = NEEDS.get(name, ())
+    if not {"-h", "--help"}.intersection(sys.argv[1:]):
+        need_extras(name, *needed)
+    try:
+        return importlib.import_module(f"cmet_eval.commands.{name}")
+    except ModuleNotFoundError:
+        need_extras(name, *needed)
+        raise
 
 
 def main() -> None:
