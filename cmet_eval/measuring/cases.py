@@ -112,7 +112,9 @@ def _matched(
     pred = next(iter(videos.get(stem, ())), None)
     truth = None if truths is None else next(iter(truths.get(stem, ())), None)
     if lost is None and pred is None:
-        lost = ClipError(Reason.MISSING_OUTPUT, f"no video is called {name}, as {printable(str(truth and truth.name))}")
+        lost = ClipError(
+            Reason.MISSING_OUTPUT, f"no video belongs to the ground truth {printable(str(truth and truth.name))}"
+        )
     sound = None if audio is None else _sound_for(stem, audio)
     return Case(name, pred, truth, sound, lost=lost)
 

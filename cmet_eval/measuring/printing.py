@@ -33,7 +33,8 @@ def _lines(result: Measured, per_clip: bool) -> Iterator[str]:
         names = [f"{one.metric.title} {one.metric.key.partition(':')[2]}" for one in result.means]
         yield from _aligned(["clip", *names], result.printed())
         yield ""
-    against = f" against {result.target}" if result.target else ", without ground truth"
+    of_list = result.target == result.method  # a CSV list names the videos and their ground truths
+    against = "" if of_list else f" against {result.target}" if result.target else ", without ground truth"
     yield f"{result.method}{against}"
     yield from _aligned(["metric", "mean", "std", "n", "unit"], [line for line, _ in result.lines()])
     yield from ("", *_reasons(result))

@@ -47,6 +47,11 @@ class Mean:
         """
         return self.number(self.aggregate.mean)
 
+    @property
+    def spread(self) -> str:
+        """The standard deviation as text; `–` for fewer than two values."""
+        return "–" if self.aggregate.std is None else self.number(self.aggregate.std)
+
     def number(self, value: float | None) -> str:
         """A value of this metric as text: two decimals if the metric has a unit, else three."""
         if value is None:
@@ -179,10 +184,7 @@ class Measured:
 
     def lines(self) -> list[tuple[tuple[str, ...], Mean]]:
         """For each metric: key with direction, mean, standard deviation, coverage and unit as text; and the `Mean`."""
-        return [
-            ((f"{m.metric.key} {m.arrow}", m.text, m.number(m.aggregate.std), m.coverage, m.metric.unit), m)
-            for m in self.means
-        ]
+        return [((f"{m.metric.key} {m.arrow}", m.text, m.spread, m.coverage, m.metric.unit), m) for m in self.means]
 
     def _values(self) -> list[list[object]]:
         """One list per case: its id and its values. A missing value is None, an infinite value is inf."""

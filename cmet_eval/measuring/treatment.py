@@ -14,7 +14,7 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from cmet_metrics.base import Metric, Sample, Settings
+from cmet_metrics.base import Metric, Sample, Settings, check_same_size
 from cmet_metrics.frames import pair_frames
 from talking_face.faces.crop import ENLARGE, crop_picture, stable_box
 from talking_face.faces.track import track_face
@@ -153,9 +153,12 @@ def paired(pred: Sample, target: Sample, rules: Treatment) -> tuple[Sample, Samp
     The face crop is not applied here, because it also changes the pictures of metrics without ground truth.
 
     Raises:
-        ClipError: too-short if the ground truth ends before the start.
+        ClipError: too-short if the ground truth ends before the start; size-mismatch if the sizes differ and no rule
+            makes them equal, also for metrics that crop the frames themselves.
     """
     target = _from_frame(target, rules.start)
+    if rules.size != "resize":
+        check_same_size(pred, target)
     if rules.size == "resize" and pred.frames.shape[1:3] != target.frames.shape[1:3]:
         pred = _changed(pred, resized(pred.frames, target.frames.shape[1:3]))
     if rules.length != "exact" and len(pred.frames) != len(target.frames):

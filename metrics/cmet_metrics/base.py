@@ -291,7 +291,7 @@ def check_pair(pred: Sample, target: Sample) -> None:
     if pred.fps != target.fps:
         raise ClipError(
             Reason.RATE_MISMATCH,
-            f"{pred.name} has {pred.fps:g} frames/s, {target.name} {target.fps:g}; convert one, do not relabel it",
+            f"{pred.name} has {pred.fps:g} frames/s, {target.name} {target.fps:g}; the rates have to be equal",
         )
     for sample in (pred, target):
         if sample.frames.dtype != np.uint8 and not np.isfinite(sample.frames).all():
@@ -316,7 +316,7 @@ def check_same_size(pred: Sample, target: Sample, at_least: int = 1) -> None:
     if a != b:
         raise ClipError(
             Reason.SIZE_MISMATCH,
-            f"{pred.name} is {a[1]}x{a[0]}, {target.name} {b[1]}x{b[0]}; resize with a named method before scoring",
+            f"{pred.name} is {a[1]}x{a[0]}, {target.name} {b[1]}x{b[0]}; the sizes have to be equal",
         )
     if min(a) < at_least:
         raise ClipError(Reason.SIZE_MISMATCH, f"{pred.name} is {a[1]}x{a[0]}; at least {at_least}x{at_least} needed")

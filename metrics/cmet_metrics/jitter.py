@@ -15,6 +15,7 @@ import numpy as np
 
 from cmet_metrics.base import Metric, Sample, Score, Settings, Variant
 from cmet_metrics.landmarks import MEDIAPIPE_MS, RIGID, eye_distance, mediapipe_68, need_faces, points_id
+from talking_face.media import FPS
 from talking_face.reasons import ClipError, Reason
 
 MIN_VALID = 0.5  # minimum share of inner frames that have a face and whose two neighbours have a face
@@ -55,6 +56,9 @@ class Jitter(Metric):
     use `ratio`. A ratio of 1 means that the generated head is as steady as the real head. A ratio above 1 means that
     the generated head trembles more. A ratio below 1 means that the generated head moves more smoothly. A still
     picture has a ratio of 0. If the real clip has no jitter at all, `ratio` has no value (reason `not-finite`).
+    `output` is defined at 25 frames/s, because the motion between two frames depends on the time between them; other
+    rates give the reason `rate-mismatch`.
+
     Stats: jitter (sum), frames; for `ratio` also real_jitter (sum) and real_frames.
     """
 
@@ -113,6 +117,9 @@ class Jitter(Metric):
         return {**rigid, "scale": "100-per-eye-distance", "min-valid": MIN_VALID, "agg": "video-mean"}
 
     def compute(self, pred: Sample, target: Sample) -> Score:
+        if self.measure == "output" and pred.fps != FPS:
+            # The motion between two frames depends on the time between them.
+            raise ClipError(Reason.RATE_MISMATCH, f"{pred.name} has {pred.fps:g} frames/s; jitter needs {FPS:g}")
         ours = self._inner(pred)
         value, frames = float(ours.mean()), len(ours)
         stats = {"jitter": float(ours.sum()), "frames": float(frames)}

@@ -148,7 +148,7 @@ class LipEnergy(SyncMetric):
         if audio is None or not len(audio):
             raise ClipError(Reason.NO_AUDIO, f"{sample.name} has no sound")
         if sample.fps != FPS:
-            raise ClipError(Reason.RATE_MISMATCH, f"{sample.name} has {sample.fps:g} frames/s; the map needs {FPS}")
+            raise ClipError(Reason.RATE_MISMATCH, f"{sample.name} has {sample.fps:g} frames/s; lip energy needs {FPS}")
         if n < MAX_LAG + MIN_OVERLAP:
             raise ClipError(Reason.TOO_SHORT, f"{sample.name} has {n} frames; {MAX_LAG + MIN_OVERLAP} needed")
         if len(audio) < 0.9 * n * AUDIO_RATE / sample.fps:

@@ -19,7 +19,7 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from cmet_metrics.base import Metric, Profile, Sample, Score, Settings, Variant
+from cmet_metrics.base import Metric, Profile, Sample, Score, Settings, Variant, check_same_size
 from cmet_metrics.eat_align import ALIGN_POINTS, AlignedTrack, aligned_track, similarity, template
 from cmet_metrics.frames import FrameRule, pair_frames
 from cmet_metrics.landmarks import MEDIAPIPE_MS, eye_distance, mediapipe_68, points_id
@@ -319,6 +319,8 @@ class Lmd(Metric):
         return 100 * out / np.nanmedian(eyes) if np.isfinite(eyes).any() else np.full(len(target), np.nan)
 
     def compute(self, pred: Sample, target: Sample) -> Score:
+        if self.align == "none":
+            check_same_size(pred, target)  # pixels of frames of different sizes have different lengths
         b, a = (self._track_with_face(sample) for sample in (target, pred))
         i, j = pair_frames(len(a.landmarks), len(b.landmarks), self.frames)
         distance = self.distances(a.landmarks[i], b.landmarks[j])

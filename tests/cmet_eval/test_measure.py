@@ -53,7 +53,8 @@ def test_a_file_against_itself_is_perfect(tmp_path: Path) -> None:
     result = measured(a, a)
     assert reasons(result)["a", "psnr"] == Reason.INFINITE.value and not result.lost
     assert result.as_dict() == {"ssim:wang2004": 1.0}
-    assert "∞" in result.to_markdown() and math.isinf(result.per_clip.loc["a", "psnr:frame-mean"])
+    assert "| psnr:frame-mean ↑ | ∞ | – | 1/1 (1 ∞) |" in result.to_markdown()
+    assert math.isinf(result.per_clip.loc["a", "psnr:frame-mean"])
 
 
 @pytest.mark.parametrize(
@@ -71,6 +72,8 @@ def test_what_does_not_fit_has_a_reason_that_names_the_option(
     a, b = video(tmp_path / "a.mp4"), video(tmp_path / "b.mp4", **other)
     refused = measured(a, b)
     assert {row.reason for row in refused.rows} == {reason.value}
+    if option == "size":  # also metrics whose values would only be wrong
+        assert {row.reason for row in measured(a, b, metrics=["m_lmd:native-mp", "m_lmd:eat"]).rows} == {reason.value}
     assert all(f"--{option} {value}" in row.detail for row in refused.rows)
     taken = measured(a, b, **{option: value})
     assert not taken.lost

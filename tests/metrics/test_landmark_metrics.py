@@ -155,3 +155,10 @@ def test_sound_moved_by_k_frames_comes_back_as_k(tmp_path: Path) -> None:
         score = by_key("lip_energy:offset").score(sample, first)
         assert score.stats["offset"] == k and score.value == abs(k)
         assert score.stats["correlation"] > 0.5
+
+
+def test_values_that_depend_on_the_rate_or_the_size_have_a_reason() -> None:
+    grey = np.full((4, 64, 64, 3), 90, np.uint8)
+    fast = Sample(grey, fps=30.0)
+    assert Jitter().score(fast, None).reason is Reason.RATE_MISMATCH
+    assert by_key("m_lmd:native-mp").score(fast, Sample(grey[:, :32], fps=30.0)).reason is Reason.SIZE_MISMATCH
