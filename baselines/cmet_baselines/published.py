@@ -41,6 +41,7 @@ class PublishedNumber(NamedTuple):
     method: str  # as the paper prints it
     metric: str
     value: float
+    copied_from: str  # reference number and name of the paper from which the caption says the number is; or empty
 
 
 @cache
@@ -48,7 +49,9 @@ def numbers() -> tuple[PublishedNumber, ...]:
     """All rows of published.csv, in the order of the file."""
     with _FILE.open(encoding="utf-8", newline="") as file:
         return tuple(
-            PublishedNumber(**{name: line[name] for name in PublishedNumber._fields[:-1]}, value=float(line["value"]))
+            PublishedNumber(
+                **{name: line[name] for name in PublishedNumber._fields if name != "value"}, value=float(line["value"])
+            )
             for line in csv.DictReader(file)
         )
 
@@ -146,6 +149,31 @@ def repeated(metrics: Sequence[str], digits: int = 4) -> list[tuple[PublishedNum
         if (a.paper, a.metric, a.value) == (b.paper, b.metric, b.value)
         and (a.dataset, a.setting, a.method) != (b.dataset, b.setting, b.method)
     ]
+
+
+def copied() -> dict[tuple[str, str, str], list[PublishedNumber]]:
+    """{(table, setting, source): the numbers that the caption of the table says were copied from the source}."""
+    found: dict[tuple[str, str, str], list[PublishedNumber]] = {}
+    for row in numbers():
+        if row.copied_from:
+            found.setdefault((row.table, row.setting, row.copied_from), []).append(row)
+    return found
+
+
+def improves(method: str, before: str = "neutral-base", after: str = "cross-emotion") -> dict[str, tuple[float, float]]:
+    """The metrics of table II of CEM-Net that are better in setting `after` than in setting `before`.
+
+    Returns:
+        {metric: (value in `before`, value in `after`)}.
+    """
+    value = {(r.setting, r.metric): r.value for r in numbers() if (r.table, r.method) == ("II", method)}
+    return {
+        metric: (old, new)
+        for (setting, metric), old in value.items()
+        if setting == before
+        and (new := value.get((after, metric))) is not None
+        and (new > old if get_metric(metric).higher_is_better else new < old)
+    }
 
 
 def better(one: str, other: str, setting: str, dataset: str = "MEAD", table: str = "II") -> list[str]:

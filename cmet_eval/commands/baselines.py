@@ -93,9 +93,13 @@ def published_text(rows: list[PublishedNumber]) -> str:
     for (paper, table, dataset, setting), group in by_table(rows).items():
         lines.append(f"  {paper}, {_table(table)}, {dataset}, {setting}")
         for method in dict.fromkeys(row.method for row in group):
-            numbers = ", ".join(f"{row.metric} {row.value:g}" for row in group if row.method == method)
+            numbers = ", ".join(_number(row) for row in group if row.method == method)
             lines.append(f"    {method}: {numbers}")
     return "\n".join(lines)
+
+
+def _number(row: PublishedNumber) -> str:
+    return f"{row.metric} {row.value:g}" + (f" (copied from {row.copied_from})" if row.copied_from else "")
 
 
 def _table(name: str) -> str:

@@ -184,6 +184,10 @@ def _table(table: Table) -> Json:
                 "protocol": part.protocol,
                 "metrics": list(part.metrics),
                 "methods": [{"method": method, "values": list(values)} for method, values in part.methods],
+                "copied": [
+                    {"method": method, "from": source, "metrics": list(metrics)}
+                    for method, source, metrics in part.copied
+                ],
             }
             for part in table.published
         ],

@@ -174,5 +174,5 @@ def _published(table: Table) -> list[str]:
     out = [f"### {HEADING}", "", NOTE, ""] if table.published else []
     for part in table.published:
         out += [f"#### {markdown(part.title)}", "", *_grid(["Method", *part.metrics], part.lines())]
-        out += [markdown(part.protocol), ""]
+        out += [markdown(" ".join([part.protocol, *part.origins()])), ""]
     return out

@@ -20,10 +20,19 @@ class PublishedTable:
     protocol: str  # how the numbers were measured, as far as it is known
     metrics: tuple[str, ...]
     methods: tuple[tuple[str, tuple[float | None, ...]], ...]  # method, and a number or None per metric
+    # (method, source, titles of the metrics): numbers that the paper's caption says it copied, and from which paper.
+    copied: tuple[tuple[str, str, tuple[str, ...]], ...] = ()
 
     def lines(self) -> list[tuple[str, ...]]:
         """Each method and its numbers as text, with all digits of the record; an en dash if there is no number."""
         return [(method, *("–" if v is None else f"{v:g}" for v in values)) for method, values in self.methods]
+
+    def origins(self) -> list[str]:
+        """One sentence per method whose numbers the paper copied from another paper."""
+        return [
+            f"{method}: {', '.join(metrics)} copied from {source}, by the table's caption."
+            for method, source, metrics in self.copied
+        ]
 
 
 def published_tables(records: Iterable[Mapping[str, object]], setting: str) -> tuple[PublishedTable, ...]:
@@ -31,21 +40,27 @@ def published_tables(records: Iterable[Mapping[str, object]], setting: str) -> t
 
     Args:
         records: one per number, with `board` (the setting of this suite with which it is shown), `paper`, `table`,
-            `dataset`, `method`, `title` (of the metric, with unit and direction), `value` and `protocol`.
+            `dataset`, `method`, `title` (of the metric, with unit and direction), `value`, `protocol` and, where the
+            paper copied the number, `copied_from` (the paper of origin).
         setting: the name of the setting.
     """
     records = list(records)
     order = list(dict.fromkeys(str(record["title"]) for record in records))
     found: dict[tuple[str, str], dict[tuple[str, str], float]] = {}
+    copied: dict[tuple[str, str], dict[tuple[str, str], list[str]]] = {}
     for record in records:
         if record["board"] == setting:
             title = f"{record['paper']}, Table {record['table']}, on {record['dataset']}"
-            cells = found.setdefault((title, str(record["protocol"])), {})
-            cells[str(record["method"]), str(record["title"])] = float(str(record["value"]))
+            key, method = (title, str(record["protocol"])), str(record["method"])
+            found.setdefault(key, {})[method, str(record["title"])] = float(str(record["value"]))
+            if source := str(record.get("copied_from") or ""):
+                copied.setdefault(key, {}).setdefault((method, source), []).append(str(record["title"]))
     out = []
     for (title, protocol), cells in found.items():
         metrics = tuple(sorted({metric for _, metric in cells}, key=order.index))
         methods = dict.fromkeys(method for method, _ in cells)
         lines = tuple((method, tuple(cells.get((method, metric)) for metric in metrics)) for method in methods)
-        out.append(PublishedTable(title, protocol, metrics, lines))
+        origins = copied.get((title, protocol), {})
+        sources = tuple((method, source, tuple(titles)) for (method, source), titles in origins.items())
+        out.append(PublishedTable(title, protocol, metrics, lines, sources))
     return tuple(out)

@@ -35,10 +35,12 @@ def test_they_are_below_their_setting_and_no_measured_number_changes(tmp_path: P
     assert paper["title"] == "CEM-Net (arXiv 2508.12368), Table II, on MEAD"
     assert dict(zip(paper["metrics"], values["EAT"], strict=True))["CSIM ↑"] == 0.5052
     assert values["Ground truth"][0] is None
+    assert {line["method"]: line["from"] for line in paper["copied"]} == {"Wav2Lip": "[40] EAMM", "EAMM": "[40] EAMM"}
     for page in ("index.html", "board.md", "neutral-base.html"):
         text = (out / page).read_text()
         below = text.replace("&#39;", "'").split(HEADING)[1]
         assert "0.5052" in below and "8 random actors, not named" in below
+        assert "Sync ↑ copied from [40] EAMM, by the table" in below.replace("\\", "")
         assert "EAT" not in text.replace("&#39;", "'").split(HEADING)[0]
 
 
