@@ -1,12 +1,19 @@
 """EBM, CEM-Net's emotion memory: predicts an emotional face from lips, the audio's emotion and the source's face.
 
-EBM is the third module of the CEM-Net paper. The memory has K slots, and each slot has a key vector and a value vector.
-The value vectors encode displacements that emotions add to a face. In training, the true displacement is encoded as a
-vector, and the weight of a slot is the similarity of this vector to the slot's value. At inference, the true
-displacement is unknown. Then the weight of a slot is the similarity of a query to the slot's key. The query is computed
-from the emotion of the target's audio (by AEE), the emotion of the source's picture, the identity, and the lips without
-emotion. The network learns to compute the same weights from the keys as from the values. The memory has the form of
-External Attention (Guo et al. 2021): two linear layers and a softmax.
+EBM is the third module of the CEM-Net paper (equations 8 to 13). The memory has K slots, and each slot has a key vector
+and a value vector. The value vectors encode displacements that emotions add to a face.
+
+- Only in training, the true displacement is encoded as a vector. The weight of a slot is the similarity of this vector
+  to the slot's value (8), and the values' reading is the weighted sum of the values (9). The reconstruction loss
+  compares the reading with the vector (10).
+- A query is computed from the emotion of the target's audio (by AEE), the emotion of the source's picture, the
+  identity, and the lips without emotion. The weight of a slot is the similarity of the query to the slot's key (11).
+  The alignment loss makes the keys' weights equal to the values' weights (12).
+- The keys' reading is the sum of the values with the keys' weights (13). The decoder receives the keys' reading and the
+  lips, in training and at inference. The landmark loss compares the decoder's output with the truth.
+
+The memory has the form of External Attention (Guo et al. 2021): two linear layers and a softmax.
+With the default settings, the network is the paper's. Each setting that adds a part of ours says so.
 """
 
 from __future__ import annotations
@@ -47,22 +54,28 @@ class EbmNetSettings:
     identity: int = 0  # size of the identity embedding: 128 (dlib's face ResNet), 512 (ArcFace), or 0: none
     emotions: int = 8  # number of emotions, C
     # "lower-half": the decoder moves the points below the middle of the eyes, as the paper's pictures show.
-    # "whole-face": the decoder moves all 478 points, since brows and eyes show emotion too.
-    region: Literal["whole-face", "lower-half"] = "whole-face"
+    # "whole-face": the decoder moves all 478 points, since brows and eyes show emotion too. Ours.
+    region: Literal["whole-face", "lower-half"] = "lower-half"
     dropout: float = 0.0  # dropout of the query's inputs
-    # Chooses the embedding of the audio's emotion in the query. With 0, it is AEE's embedding, as in the paper. Above
-    # 0, it is the weighted mean of the centres of the emotions; the weights are AEE's probabilities to the power of
-    # this number. With 1, the embedding is the expected centre. With 100, it is nearly the centre of the most probable
-    # emotion. A clear decision helps: an embedding between two emotions selects the mean of two displacements, which is
-    # nearly zero. If the number is above 0, training uses the centre of the clip's labelled emotion.
+    # Ours: if True, the output of a linear layer of the reading is added to the decoder's output, and the memory and
+    # this layer start as a table of the mean displacement of each emotion (see `init_as_table`). If False, the slots
+    # start from random values, as in the paper.
+    table: bool = False
+    # Ours: if True, the motion of lips and jaw moves the other points of the face too, by a linear map.
+    spread: bool = False
+    # Ours: chooses the embedding of the audio's emotion in the query. With 0, it is AEE's embedding, as in the paper.
+    # Above 0, it is the weighted mean of the centres of the emotions; the weights are AEE's probabilities to the power
+    # of this number. With 1, the embedding is the expected centre. With 100, it is nearly the centre of the most
+    # probable emotion. A clear decision helps: an embedding between two emotions selects the mean of two displacements,
+    # which is nearly zero. If the number is above 0, training uses the centre of the clip's labelled emotion.
     decision: float = 0.0
-    # If True, the source's expression is subtracted before the new emotion is added. The expression is estimated from
-    # the source's blendshapes (see `emotion_shares`, `shown`). The memory then learns eight emotions on a neutral face,
-    # instead of 56 changes from one emotion to another.
+    # Ours: if True, the source's expression is subtracted before the new emotion is added. The expression is estimated
+    # from the source's blendshapes (see `emotion_shares`, `shown`). The memory then learns eight emotions on a neutral
+    # face, instead of 56 changes from one emotion to another.
     neutral: bool = False
-    strength: float = 1.0  # at inference, the memory's displacement is multiplied by this factor
-    # At inference, the share of the change that is applied below the nose. The demo uses less than 1, because a wrong
-    # emotion does most harm at the mouth, and the mouth also moves with speech.
+    strength: float = 1.0  # ours: at inference, the memory's displacement is multiplied by this factor
+    # Ours: at inference, the share of the change that is applied below the nose. The demo uses less than 1, because a
+    # wrong emotion does most harm at the mouth, and the mouth also moves with speech.
     mouth: float = 1.0
 
 
@@ -73,7 +86,8 @@ class EBM(nn.Module):
 
     - `template` (478, 3): the mean face in the head's frame.
     - `unit`, scalar: standard deviation of a coordinate of the displacement.
-    - `spread` (171, 1434): the linear map from the motion of lips and jaw to the motion of the whole face.
+    - `spread` (171, 1434): the linear map from the motion of lips and jaw to the motion of the face. Without the
+      setting `spread`, only lips and jaw move.
     - `moves` (478,): 1 for points that the decoder may move, else 0.
     - `mean`, `std` (52,): mean and standard deviation of the log odds of blendshapes.
     - `tells` (53, C): a linear discriminant of the emotion from standardised log odds; the last row is the bias.
@@ -112,12 +126,12 @@ class EBM(nn.Module):
         self.keys = nn.Parameter(torch.randn(s.slots, s.width) / s.width**0.5)  # M_k in the paper
         self.values = nn.Parameter(torch.randn(s.slots, s.width) / s.width**0.5)  # M_v in the paper
         self.decoder = _mlp(s.width + N_MOUTH, s.hidden, 3 * N_POINTS)
-        self.table = nn.Linear(s.width, 3 * N_POINTS, bias=False)  # added to the decoder's output: `init_as_table`
+        self.table = nn.Linear(s.width, 3 * N_POINTS, bias=False) if s.table else None
         self.register_buffer("template", torch.zeros(N_POINTS, 3))
         self.register_buffer("mean", torch.zeros(BLENDSHAPES))
         self.register_buffer("std", torch.ones(BLENDSHAPES))
         self.register_buffer("unit", torch.tensor(1.0))
-        self.register_buffer("spread", torch.zeros(N_MOUTH, 3 * N_POINTS))
+        self.register_buffer("spread", torch.from_numpy(mouth_only()))
         self.register_buffer("moves", torch.ones(N_POINTS))
         self.register_buffer("tells", torch.zeros(BLENDSHAPES + 1, s.emotions))
         self.register_buffer("shown", torch.zeros(s.emotions, 3 * N_POINTS))
@@ -218,7 +232,9 @@ class EBM(nn.Module):
             feature: (B, T, D), the weighted sum of the memory's values.
             lips: (B, T, 57, 3).
         """
-        moved = self.decoder(torch.cat([feature, (lips / self.unit).flatten(2)], dim=2)) + self.table(feature)
+        moved = self.decoder(torch.cat([feature, (lips / self.unit).flatten(2)], dim=2))
+        if self.table is not None:
+            moved = moved + self.table(feature)
         moved = moved.unflatten(2, (-1, 3))
         return moved * self.unit * self.moves[:, None]
 
@@ -264,9 +280,17 @@ class EBM(nn.Module):
         return asdict(self.settings)
 
 
+def mouth_only() -> np.ndarray:
+    """The linear map by which only lips and jaw move, (171, 1434) float32: see the buffer `spread`."""
+    out = np.zeros((len(POINTS), 3, N_POINTS, 3), np.float32)
+    for k, point in enumerate(POINTS):
+        out[k, :, point] = np.eye(3)
+    return out.reshape(N_MOUTH, 3 * N_POINTS)
+
+
 @torch.no_grad()
 def init_as_table(net: EBM) -> None:
-    """Initialise the memory as a table of emotions.
+    """Initialise a memory with the setting `table` as a table of emotions.
 
     Slot k gives the mean displacement of emotion k mod C (`shown`). The key of the slot is the query for AEE's centre
     of this emotion. If slots and keys start from random values, the network first learns the mean over emotions, and
@@ -276,6 +300,7 @@ def init_as_table(net: EBM) -> None:
     83 % of the clips.
     """
     s, training = net.settings, net.training
+    assert net.table is not None
     net.eval()
     which = torch.arange(s.slots) % s.emotions
     nn.init.orthogonal_(net.values)
@@ -312,25 +337,33 @@ def log_odds(blendshapes: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class EbmLossWeights:
-    """Weights of the losses. The paper names the losses and gives no weights.
+    """Weights of the losses. The paper names the losses and gives no weights; the defaults are the plain sum.
 
     Each loss has a magnitude near 1 in its unit, so the weights need not balance the losses. The units are standard
     deviations of the displacement, lengths of unit vectors, and nats.
     """
 
-    landmarks: float = 1.0  # L_a2m (see audio2mouth.loss) of the landmarks decoded from the values' weights
+    landmarks: float = 1.0  # L_a2m (see audio2mouth.loss) of the landmarks that are decoded from the keys' reading
     continuity: float = 1.0  # weight of the continuity loss inside L_a2m, the paper's lambda
-    reconstruction: float = 1.0  # squared distance between the encoded displacement and the sum read from the memory
+    reconstruction: float = 1.0  # squared distance between the encoded displacement and the values' reading
     alignment: float = 1.0  # KL divergence between the keys' weights and the values' weights of the slots
-    # L_a2m of the landmarks decoded from the keys' weights, as at inference. The paper has no such loss: in the paper,
-    # the decoder is trained only with the values' weights, and the alignment loss must make both kinds of
-    # weights equal.
-    through_keys: float = 0.0
-    picture: float = 1.0  # cross-entropy of the emotion that is recognised in the source's face
+    # Ours: L_a2m of the landmarks that are decoded from the values' reading. In the paper, this reading is not decoded.
+    through_values: float = 0.0
+    # Cross-entropy of the emotion that is recognised in the source's face. In the paper, a network that is trained
+    # before recognises it. Ours is trained at the same time, but only by this loss.
+    picture: float = 1.0
 
 
 def loss(net: EBM, batch: Mapping[str, Tensor], weights: EbmLossWeights) -> tuple[Tensor, dict[str, Tensor]]:
     """All losses of the memory: the weighted sum of the losses, and each loss by name.
+
+    These networks receive a gradient:
+
+    - `landmarks`: the query's layers, the keys, the values, the decoder;
+    - `reconstruction`: the encoder of the true displacement, the values;
+    - `alignment`: the encoder of the true displacement, the values, the query's layers, the keys;
+    - `through_values`: the encoder of the true displacement, the values, the decoder;
+    - `picture`: the network that recognises the emotion of the source's face. No other loss trains this network.
 
     Args:
         batch: `rest` (B, 478, 3), `blendshapes` (B, 52) and `lips` (B, T, 57, 3), see `EBM.forward`; `truth`
@@ -340,20 +373,19 @@ def loss(net: EBM, batch: Mapping[str, Tensor], weights: EbmLossWeights) -> tupl
     rest, lips = batch["rest"], batch["lips"]
     added = (batch["truth"] - net.start(rest, lips, batch.get("blendshapes"))) * net.moves[:, None]
     feature = net.encode(added)
-    log_values = net.address(feature, net.values)
-    read = log_values.exp() @ net.values
+    log_values = net.address(feature, net.values)  # (8)
+    of_values = log_values.exp() @ net.values  # (9)
     seen = net.picture_emotion(batch["blendshapes"]) if net.picture is not None else None
-    log_keys = net.address(net.query(lips, batch.get("audio_emotion"), seen, batch.get("identity")), net.keys)
-    far = _landmarks(net, net.decode(read, lips), added, weights.continuity)
+    frozen = None if seen is None else seen.detach()
+    log_keys = net.address(net.query(lips, batch.get("audio_emotion"), frozen, batch.get("identity")), net.keys)  # (11)
+    of_keys = log_keys.exp() @ net.values  # (13)
     parts = {
-        "landmarks": far,
-        "reconstruction": (feature - read).square().sum(dim=-1).mean(),
-        "alignment": alignment(log_keys, log_values),
+        "landmarks": _landmarks(net, net.decode(of_keys, lips), added, weights.continuity),
+        "reconstruction": (feature - of_values).square().sum(dim=-1).mean(),  # (10)
+        "alignment": alignment(log_keys, log_values),  # (12)
     }
-    if weights.through_keys:
-        parts["through_keys"] = _landmarks(
-            net, net.decode(log_keys.exp() @ net.values, lips), added, weights.continuity
-        )
+    if weights.through_values:
+        parts["through_values"] = _landmarks(net, net.decode(of_values, lips), added, weights.continuity)
     if net.to_emotion is not None and seen is not None:
         parts["picture"] = classification(net.to_emotion(seen), batch["source"])
     return sum((getattr(weights, k) * v for k, v in parts.items()), torch.zeros((), device=rest.device)), parts

@@ -43,9 +43,10 @@ class EbmSettings:
     # of the source's emotion does not learn to recognise people. EAMM augments the pictures for this purpose.
     noise: float = 0.0
     identity: Literal["none", "dlib", "arcface"] = "none"
-    # The share of the covariance that is replaced by a multiple of the identity, in the discriminant of the source's
-    # emotion. In a test that left out one of 4 training speakers at a time, the discriminant was correct for 64 % of
-    # the clips with 0.1, and for 56 % with 0.3. With 12 speakers, it was correct for 47 % with 0.1 and with 0.3.
+    # Used with the network setting `neutral`: the share of the covariance that is replaced by a multiple of the
+    # identity, in the discriminant of the source's emotion. In a test that left out one of 4 training speakers at a
+    # time, the discriminant was correct for 64 % of the clips with 0.1, and for 56 % with 0.3. With 12 speakers, it was
+    # correct for 47 % with 0.1 and with 0.3.
     shrink: float = 0.1
 
 
@@ -112,9 +113,10 @@ class EbmStage:
         self.pairs = pairs.make(faces, faces, lambda c: embeddings[c.clip_id], settings.sources)
         self.held_pairs = pairs.make(some, held_out, embedding, 1, cross=True)
         self._fill_buffers(template, faces)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            ebm.init_as_table(self.net)
+        if net.table:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                ebm.init_as_table(self.net)
         self.classifier, self.neutral = ShapeClassifier(faces, self.emotions), neutral_faces(held_out)
         self.noise = settings.noise * self.net.std.numpy(force=True)
 
@@ -133,7 +135,8 @@ class EbmStage:
         """Compute the network's buffers from the training split, before the training."""
         net = self.net
         net.template.copy_(torch.from_numpy(template))
-        net.spread.copy_(torch.from_numpy(mouth_spread(faces)))
+        if net.settings.spread:
+            net.spread.copy_(torch.from_numpy(mouth_spread(faces)))
         if net.settings.region == "lower-half":
             eyes = template[[33, 263], 1].mean()
             net.moves.copy_(torch.from_numpy((template[:, 1] > eyes).astype(np.float32)))

@@ -405,10 +405,95 @@ def test_ebm_shapes_and_gradients(region):
     net, batch = small_ebm(region=region), faces()
     made = net(batch["rest"], batch["lips"], batch["blendshapes"], batch["audio_emotion"], batch["identity"])
     assert made.shape == (3, 5, 478, 3)
-    total, parts = ebm.loss(net, batch, ebm.EbmLossWeights(through_keys=1.0))
-    assert set(parts) == {"landmarks", "reconstruction", "alignment", "through_keys", "picture"}
+    total, parts = ebm.loss(net, batch, ebm.EbmLossWeights())
+    assert set(parts) == {"landmarks", "reconstruction", "alignment", "picture"}
     total.backward()
     every_gradient(net)
+
+
+# The paper's parts by the names of the layers: f_dlip's encoder, f_e's layers, M_v, M_k, the landmark decoder.
+ENCODER, QUERY, VALUES, KEYS, DECODER = (
+    {"added"},
+    {"lips", "feeling", "seen", "who", "key"},
+    {"values"},
+    {"keys"},
+    {"decoder"},
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "reached"),
+    [
+        ("landmarks", QUERY | KEYS | VALUES | DECODER),  # L_a2m of the keys' reading, eq. 11 and 13
+        ("reconstruction", ENCODER | VALUES),  # eq. 8 to 10
+        ("alignment", ENCODER | VALUES | QUERY | KEYS),  # eq. 12
+        ("picture", {"picture", "to_emotion"}),  # the frozen extractor of the source's emotion: no other loss trains it
+        ("through_values", ENCODER | VALUES | DECODER),  # ours
+    ],
+)
+def test_each_loss_trains_the_parts_of_its_equations_and_no_others(name, reached):
+    net, batch = small_ebm(), faces()
+    ebm.loss(net, batch, ebm.EbmLossWeights(through_values=1.0))[1][name].backward()
+    trained = {n for n, p in net.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+    assert trained == {n for n, _ in net.named_parameters() if n.split(".")[0] in reached}
+
+
+def test_losses_of_the_paper_by_hand():
+    """Equations 8 to 13 of one frame, in numpy, from the network's encodings."""
+    net, batch = small_ebm(region="whole-face"), {k: v[:1] for k, v in faces().items()}
+    with torch.no_grad():
+        _, parts = ebm.loss(net, batch, ebm.EbmLossWeights(continuity=0.0))
+        base = net.base(batch["rest"], batch["lips"])
+        code = net.encode(batch["truth"] - base)[0].numpy()
+        picture = net.picture_emotion(batch["blendshapes"])
+        query = net.query(batch["lips"], batch["audio_emotion"], picture, batch["identity"])[0].numpy()
+    keys, values = net.keys.detach().numpy(), net.values.detach().numpy()
+
+    def shares(of: np.ndarray, memory: np.ndarray) -> np.ndarray:
+        near = of @ memory.T / np.outer(np.linalg.norm(of, axis=1), np.linalg.norm(memory, axis=1))
+        e = np.exp(near / net.settings.temperature)
+        return e / e.sum(axis=1, keepdims=True)
+
+    of_values, of_keys = shares(code, values), shares(query, keys)
+    assert float(parts["reconstruction"]) == pytest.approx(((code - of_values @ values) ** 2).sum(1).mean(), rel=1e-4)
+    divergence = (of_keys * np.log(of_keys / of_values)).sum(1).mean()
+    assert float(parts["alignment"]) == pytest.approx(divergence, rel=1e-4)
+    with torch.no_grad():
+        read = torch.from_numpy(of_keys @ values)[None]
+        drawn = net.decoder(torch.cat([read, batch["lips"].flatten(2)], dim=2)).unflatten(2, (-1, 3))
+        face = net(batch["rest"], batch["lips"], batch["blendshapes"], batch["audio_emotion"], batch["identity"])
+    assert float(parts["landmarks"]) == pytest.approx(float((base + drawn - batch["truth"]).abs().mean()), rel=1e-4)
+    assert torch.allclose(face, base + drawn, atol=1e-5)  # inference decodes what training decodes
+
+
+def test_the_default_settings_have_no_part_of_ours():
+    """Random slots of the seed, no table, no map to other points, the source's expression as it is."""
+    net, batch = small_ebm(), faces()
+    assert net.table is None and torch.equal(net.values, small_ebm().values)
+    lips, rest, base = list(POINTS), batch["rest"][:, None], net.base(batch["rest"], batch["lips"])
+    assert torch.equal(base[:, :, lips], rest[:, :, lips] + batch["lips"])
+    assert (base != rest).any(dim=3).sum() == 3 * 5 * len(lips)
+    shares = torch.rand(3).softmax(dim=0)
+    assert net.decided_embedding(vector := torch.randn(5), shares) is vector
+    assert torch.equal(net.start(batch["rest"], batch["lips"], None), net.base(batch["rest"], batch["lips"]))
+    assert (net.change_share() == 1).all() and net.settings.strength == 1
+    assert ebm.EbmLossWeights().through_values == 0
+
+
+def test_a_memory_without_a_table_starts_from_the_seed():
+    """The stage with the paper's settings starts with the slots of its seed, whatever the clips show."""
+    stage = ebm_stage.EbmStage(
+        ebm.EbmNetSettings(slots=4, width=8, hidden=8, picture_emotion=4),
+        ebm_stage.EbmSettings(2, batch=2),
+        ebm.EbmLossWeights(),
+        ebm_stage.FixedNetworks(small().eval(), None, files=models()),
+        clips_of(),
+        [],
+        seed=3,
+    )
+    torch.manual_seed(3)
+    fresh = ebm.EBM(stage.net.settings)
+    assert all(torch.equal(a, b) for a, b in zip(stage.net.parameters(), fresh.parameters(), strict=True))
 
 
 def test_ebm_without_parts_of_its_key():
@@ -441,7 +526,8 @@ def test_addresses_and_alignment_by_hand():
 
 def table(**changes) -> ebm.EBM:
     """A memory that begins as a table of three emotions."""
-    net = small_ebm(hidden=64, width=16, identity=0, **changes).eval()
+    given = {"hidden": 64, "width": 16, "identity": 0, "region": "whole-face", "table": True}
+    net = small_ebm(**given, **changes).eval()
     torch.manual_seed(4)
     net.centres.copy_(torch.randn(3, 5))
     net.shown.copy_(torch.randn(3, 1434))
@@ -506,7 +592,7 @@ def test_discriminant_is_the_bayes_rule_of_equal_gaussians():
 def test_ebm_learns_a_batch_by_heart():
     net, batch = small_ebm(hidden=32), faces()
     optimizer = torch.optim.Adam(net.parameters(), 5e-3)
-    weights = ebm.EbmLossWeights(through_keys=1.0, continuity=0.1)
+    weights = ebm.EbmLossWeights(continuity=0.1)
     first = None
     for _ in range(40):
         value, _ = ebm.loss(net, batch, weights)
