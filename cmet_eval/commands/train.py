@@ -7,7 +7,7 @@ settings and seed give the same files on the CPU. Several GPUs: `accelerate laun
 
 Examples:
     cmet-eval train evaluators --data work/demo/shards
-    cmet-eval train cmet --data work/demo/shards --config paper
+    cmet-eval train cmet --data work/demo/shards --config adapted
     cmet-eval train cem-net --data work/demo/shards --data lrs2=work/lrs2
 """
 
@@ -74,8 +74,8 @@ def train(
         None,
         "--config",
         metavar="NAME",
-        autocompletion=completion.one_of("demo", "paper"),
-        help="models: demo (default), paper, or a .toml file that changes one",
+        autocompletion=completion.one_of("demo", "adapted"),
+        help="models: demo (default), adapted, or a .toml file that changes one",
     ),
     precision: str = typer.Option(
         None,

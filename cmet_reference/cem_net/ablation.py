@@ -214,7 +214,7 @@ def main(argv: Sequence[str] | None = None) -> Figures:
     """Train the table's rows and print the table."""
     parser = argparse.ArgumentParser(prog="python -m cmet_reference.cem_net.ablation", description=main.__doc__)
     parser.add_argument("data", type=Path, help="a shard set")
-    parser.add_argument("--config", default="demo", help="paper, demo, or a TOML file")
+    parser.add_argument("--config", default="demo", help="demo, adapted, or a TOML file")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--pictures", type=int, default=0, help="videos to draw and score per row and seed")
     parser.add_argument("--out", type=Path, default=Path("work/ablation-cem-net"))

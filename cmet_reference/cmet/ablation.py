@@ -89,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> Figures:
     parser = argparse.ArgumentParser(prog="python -m cmet_reference.cmet.ablation", description=main.__doc__)
     parser.add_argument("data", type=Path, help="a shard set")
     parser.add_argument("table", choices=("references", "losses"))
-    parser.add_argument("--config", default="demo", help="paper, demo, or a TOML file")
+    parser.add_argument("--config", default="demo", help="demo, adapted, or a TOML file")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, help="default: those of the settings")
     parser.add_argument("--out", type=Path, default=Path("work/ablation"))

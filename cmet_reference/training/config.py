@@ -1,6 +1,6 @@
 """Loads a model's settings from TOML.
 
-The package of each model has two TOML files with named settings: demo and paper. A user's TOML file names one of these
+The package of each model has TOML files with named settings: demo and adapted. A user's TOML file names one of these
 settings and changes some of the values.
 """
 
@@ -46,8 +46,8 @@ def load(package: str, wanted: str) -> Table:
 
     Args:
         package: the model's package, which holds its TOML files.
-        wanted: a name (demo, paper), or the path of a TOML file. Such a file has `base = "paper"` or another name, and
-            only the values that differ from these named settings.
+        wanted: a name (demo, adapted), or the path of a TOML file. Such a file has `base = "adapted"` or another name,
+            and only the values that differ from these named settings.
 
     Raises:
         UserError: the settings do not exist; a key of the file occurs in none of the named settings; a value has

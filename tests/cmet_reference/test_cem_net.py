@@ -738,7 +738,7 @@ def test_files_of_an_earlier_version_say_what_to_run(tmp_path):
     assert aee.load(path).settings == net.settings
 
 
-@pytest.mark.parametrize("name", ["demo", "paper"])
+@pytest.mark.parametrize("name", ["demo", "adapted"])
 def test_settings_of_the_package(name):
     settings = config.load("cmet_reference.cem_net", name)
     for stage in train.STAGES:

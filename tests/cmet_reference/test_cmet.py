@@ -343,11 +343,11 @@ def test_no_figures_without_neutral_training_clips(stage: CMetStage) -> None:
 
 
 def test_configurations_are_read_and_unknown_fields_refused() -> None:
-    paper, demo = (read_settings(config.load("cmet_reference.cmet", name)) for name in ("paper", "demo"))
-    assert replace(paper.connector, speech=1024) == ConnectorSettings()
-    assert paper.losses == losses.LossSettings()
-    assert paper.sampling == Sampling()
-    assert (paper.rate, paper.weight_decay, paper.steps) == (1e-4, 1e-5, 200_000)
+    adapted, demo = (read_settings(config.load("cmet_reference.cmet", name)) for name in ("adapted", "demo"))
+    assert replace(adapted.connector, speech=1024) == ConnectorSettings()
+    assert adapted.losses == losses.LossSettings()
+    assert adapted.sampling == Sampling()
+    assert (adapted.rate, adapted.weight_decay, adapted.steps) == (1e-4, 1e-5, 200_000)
     assert demo.connector.window == 5
     with pytest.raises(UserError, match="depth"):
         read_settings({"connector": {"depth": 3}})
