@@ -37,6 +37,7 @@ GROUPS: dict[str, dict[str, str]] = {
     "Score videos that you have": {
         "measure": "Measure videos against real videos: files, folders or a list.",
         "metrics": "List every metric: what it measures, needs and costs, and whether it can be used here.",
+        "protocols": "List the protocols of `measure`: how published evaluations treat and score videos.",
         "cite": "Print the BibTeX of metrics, methods, datasets and this suite.",
         "score": "Score a folder of videos that were generated from a pair list.",
     },

@@ -41,6 +41,13 @@ def metrics() -> list[tuple[str, str]]:
     return [(metric.key, metric.summary) for metric in METRICS]
 
 
+def protocols() -> list[tuple[str, str]]:
+    """The protocols of `cmet-eval measure`, with their titles."""
+    from cmet_eval.measuring.protocol_files import get_protocol, protocol_names
+
+    return [(name, get_protocol(name).title) for name in protocol_names()]
+
+
 def citable() -> list[tuple[str, str]]:
     """What `cmet-eval cite` knows: metrics, methods, datasets and the suite."""
     return [*metrics(), *all_methods(), *((name, "a dataset") for name in datasets()), ("cmet-eval", "this suite")]

@@ -3,6 +3,7 @@
 Examples:
     cmet-eval measure mine.mp4 real.mp4
     cmet-eval measure mine/ real/ --metrics psnr --metrics ssim --per-clip
+    cmet-eval measure mine/ real/ --protocol vico
     cmet-eval measure pairs.csv --length shorter --run work/mine
 """
 
@@ -16,7 +17,7 @@ import typer
 
 from cmet_eval import completion
 from cmet_eval.commands.options import Deadline, Memory, Profile, Quiet, Workers
-from cmet_eval.measuring.treatment import LengthRule, RateRule, SizeRule, Treatment
+from cmet_eval.measuring.treatment import LengthRule, RateRule, SizeRule
 from talking_face.execution.options import RunOptions
 from talking_face.logs import write_log_into
 
@@ -37,17 +38,28 @@ def measure(
         ),
     ] = None,
     profile: Profile = None,
+    protocol: Annotated[
+        str | None,
+        typer.Option(
+            "--protocol",
+            metavar="NAME",
+            autocompletion=completion.protocols,
+            help="treat and score as a published evaluation does: a name of `cmet-eval protocols`, or a TOML file",
+        ),
+    ] = None,
     rate: Annotated[
         RateRule | None,
         typer.Option(
             "--rate",
-            metavar="as-is|25|ffmpeg-25",
-            help="frames as stored (default), the nearest ones at 25 frames/s, or those of ffmpeg -r 25",
+            metavar="as-is|25|ffmpeg-25|by-frame",
+            help="frames as stored (default), nearest at 25 frames/s, of ffmpeg -r 25, or stored at any two rates",
         ),
     ] = None,
     size: Annotated[
         SizeRule | None,
-        typer.Option("--size", metavar="as-is|resize|face-crop", help="what to do with another size; default: as-is"),
+        typer.Option(
+            "--size", metavar="as-is|resize|face-crop|by-metric", help="what to do with another size; default: as-is"
+        ),
     ] = None,
     length: Annotated[
         LengthRule | None,
@@ -80,11 +92,10 @@ def measure(
     quiet: Quiet = False,
 ) -> None:
     from cmet_eval.measuring import saving
-    from cmet_eval.measuring.measure import Request, measure_files
+    from cmet_eval.measuring.measure import Given, measure_files
     from cmet_eval.measuring.printing import formatted
 
-    rules = Treatment(rate or "as-is", size or "as-is", length or "exact", start or 0)
-    request = Request(metrics, profile, rules, name, revision)
+    request = Given(metrics, profile, rate, size, length, start).request(protocol, name, revision)
     options = RunOptions(workers, None, quiet, memory, deadline)
     if out is not None:
         saving.check(out)

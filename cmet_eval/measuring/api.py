@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import get_args, get_type_hints
 
 from cmet_eval.measuring import saving
-from cmet_eval.measuring.measure import Request, measure_files
+from cmet_eval.measuring.measure import Given, measure_files
 from cmet_eval.measuring.result import Measured
 from cmet_eval.measuring.treatment import LengthRule, RateRule, SizeRule, Treatment
 from cmet_metrics.registry import Profile
@@ -24,10 +24,11 @@ def measure(
     *,
     metrics: Sequence[str] | None = None,
     profile: Profile | None = None,
-    rate: RateRule = "as-is",
-    size: SizeRule = "as-is",
-    length: LengthRule = "exact",
-    start: int = 0,
+    protocol: str | PathLike[str] | None = None,
+    rate: RateRule | None = None,
+    size: SizeRule | None = None,
+    length: LengthRule | None = None,
+    start: int | None = None,
     audio: str | PathLike[str] | None = None,
     name: str | None = None,
     revision: str = "unversioned",
@@ -48,6 +49,8 @@ def measure(
         rate, size, length, start: how files that differ are made comparable; see
             `cmet_eval.measuring.treatment.Treatment`. By default nothing is changed, and what does not fit has a reason
             in place of a value.
+        protocol: name of a protocol, such as `eat`, or path of a .toml file. It sets metrics, rate, size, length and
+            start; these arguments must then be left out. `cmet-eval protocols` lists the names.
         audio: sound for videos without sound, if the real video has none either: a file, or a folder.
         name, revision: name and version of the method in the rows.
         out: a folder that keeps scores, result rows and the board. None: nothing is stored.
@@ -64,16 +67,19 @@ def measure(
         result = cmet_eval.measure("mine/", "real/", metrics=["psnr", "ssim"])
         result.as_dict()
     """
+    if isinstance(metrics, str):
+        raise UserError(f"metrics is a list of keys: [{metrics!r}]")
+    _check(rate, size, length, start)
+    given = Given(metrics, profile, rate, size, length, start)
+    request = given.request(None if protocol is None else str(protocol), name, revision)
     folder = None if out is None else Path(out)
     if folder is not None:
         saving.check(folder)
-    if isinstance(metrics, str):
-        raise UserError(f"metrics is a list of keys: [{metrics!r}]")
     result = measure_files(
         Path(pred),
         None if target is None else Path(target),
         None if audio is None else Path(audio),
-        request=Request(metrics, profile, _rules(rate, size, length, start), name, revision),
+        request=request,
         out=folder,
         options=RunOptions(workers, quiet=quiet),
     )
@@ -82,13 +88,12 @@ def measure(
     return result
 
 
-def _rules(rate: RateRule, size: SizeRule, length: LengthRule, start: int) -> Treatment:
-    """The treatment, after a check of each value: Python does not check annotations."""
+def _check(rate: RateRule | None, size: SizeRule | None, length: LengthRule | None, start: int | None) -> None:
+    """Raises UserError for a wrong value, because Python does not check annotations."""
     given = {"rate": rate, "size": size, "length": length}
     for option, value in given.items():
         known = get_args(get_type_hints(Treatment)[option])
-        if value not in known:
+        if value is not None and value not in known:
             raise UserError(f"{option}={value!r}{did_you_mean(str(value), known)}; known: {', '.join(known)}")
-    if not isinstance(start, int) or start < 0:
+    if start is not None and (not isinstance(start, int) or start < 0):
         raise UserError(f"start={start!r} is not the index of a frame: 0, 1, 2 and so on")
-    return Treatment(rate, size, length, start)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -30,6 +30,7 @@ _REMEDIES = {
     Reason.RATE_MISMATCH: "--rate 25 takes the nearest frames at 25 frames/s",
     Reason.NO_AUDIO: "--audio FILE names the sound",
 }
+_RULES = (Reason.SIZE_MISMATCH, Reason.LENGTH_MISMATCH, Reason.RATE_MISMATCH)  # reasons that come from the treatment
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class MeasureJob:
         rules: the treatment of the files.
         store: folder of stored scores, or None to store nothing.
         suite: version of the suite.
+        protocol: name of the protocol that set the rules; "" without protocol.
     """
 
     case: Case
@@ -49,6 +51,14 @@ class MeasureJob:
     rules: Treatment
     store: Path | None
     suite: str
+    protocol: str = ""
+
+    @property
+    def remedies(self) -> Mapping[Reason, str]:
+        """What the user can type for a reason."""
+        if not self.protocol:
+            return _REMEDIES
+        return _REMEDIES | dict.fromkeys(_RULES, f"the protocol {self.protocol} has no other rule for such videos")
 
 
 def measure_case(job: MeasureJob, files: ModelFiles) -> VideoScores:
@@ -66,7 +76,7 @@ def measure_case(job: MeasureJob, files: ModelFiles) -> VideoScores:
     stored = None if path is None else current_scores(path, key)
     if stored is None:
         with unchanged(case.pred, hashes["pred"]):
-            stored = _measured(case, metrics, job.rules, files, key, hashes["pred"])
+            stored = _measured(job, metrics, files, key, hashes["pred"])
         if path is not None:
             write_record(path, stored)
     return stored
@@ -99,12 +109,12 @@ def _key(job: MeasureJob, metrics: Sequence[Metric], hashes: dict[str, str]) -> 
     signatures = sorted(job.rules.signature(metric) for metric in metrics)
     # Evaluators recognise their training clips by name, so that the name is a part of the key.
     names = [path.name for path in _files(job.case).values()]
-    return digest([hashes, names, asdict(job.case.labels), asdict(job.rules), signatures, job.suite], 32)
+    parts = [hashes, names, asdict(job.case.labels), asdict(job.rules), signatures, job.suite]
+    return digest([*parts, job.protocol] if job.protocol else parts, 32)
 
 
-def _measured(
-    case: Case, metrics: Sequence[Metric], rules: Treatment, files: ModelFiles, key: str, sha256: str
-) -> VideoScores:
+def _measured(job: MeasureJob, metrics: Sequence[Metric], files: ModelFiles, key: str, sha256: str) -> VideoScores:
+    case = job.case
     assert case.pred is not None
     notes: list[str] = []
     codec = ""
@@ -113,7 +123,7 @@ def _measured(
         if info.video is not None:
             codec = f"{info.video.codec}-{info.video.pix_fmt}"
             allow_seconds(default_deadline(max(info.video.n_frames, info.duration * info.video.fps)))
-        scores = _scores(case, metrics, rules, files, notes)
+        scores = _scores(job, metrics, files, notes)
     except ClipError as error:
         scores = [stored_score(metric.key, Score.missing(error.reason, error.detail)) for metric in metrics]
     folders = tuple({path.parent for path in _files(case).values()})
@@ -121,9 +131,8 @@ def _measured(
     return VideoScores(key, codec, [storable(note, folders=folders) for note in dict.fromkeys(notes)], sha256, scores)
 
 
-def _scores(
-    case: Case, metrics: Sequence[Metric], rules: Treatment, files: ModelFiles, notes: list[str]
-) -> list[StoredScore]:
+def _scores(job: MeasureJob, metrics: Sequence[Metric], files: ModelFiles, notes: list[str]) -> list[StoredScore]:
+    case, rules = job.case, job.rules
     assert case.pred is not None
     limits = Limits(frame_bytes=_FRAME_BYTES)
     need_sound = any(metric.needs_audio for metric in metrics)
@@ -138,7 +147,9 @@ def _scores(
         compared = _compared(pred, case, metrics, rules, files, limits, notes)
     except ClipError as error:
         compared = error
-    return [score_compared(metric, compared if metric.needs_target else (pred, None), _REMEDIES) for metric in metrics]
+    return [
+        score_compared(metric, compared if metric.needs_target else (pred, None), job.remedies) for metric in metrics
+    ]
 
 
 def _compared(

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from cmet_eval.measuring.cases import Case, Cases, find_cases
 from cmet_eval.measuring.job import MeasureJob, file_sha256
+from cmet_eval.measuring.protocol_files import Protocol, get_protocol
 from cmet_eval.measuring.result import Measured
 from cmet_eval.measuring.rows import Outcome, SharedFields, score_fields, score_of
 from cmet_eval.measuring.score_records import StoredScore, VideoScores
-from cmet_eval.measuring.treatment import Treatment
+from cmet_eval.measuring.treatment import LengthRule, RateRule, SizeRule, Treatment
 from cmet_leaderboards.row import ResultRow
 from cmet_metrics.base import Metric
 from cmet_metrics.registry import Profile, check_packages, common_profile, get_metric, in_profile, quick_metrics
@@ -39,6 +40,7 @@ class Request:
         rules: the treatment of the files.
         name: the name of the method in result rows; None: the name of the folder or file.
         revision: the version of the method.
+        protocol: the protocol that set `metrics` and `rules`.
     """
 
     metrics: Sequence[str] | None = None
@@ -46,6 +48,41 @@ class Request:
     rules: Treatment = Treatment()  # noqa: RUF009 - frozen
     name: str | None = None
     revision: str = "unversioned"
+    protocol: Protocol | None = None
+
+    @property
+    def setting(self) -> str:
+        """The name of the setting in result rows: `measure`, or `measure-NAME` under the protocol NAME."""
+        return SETTING if self.protocol is None else f"{SETTING}-{self.protocol.name}"
+
+
+@dataclass(frozen=True)
+class Given:
+    """The options about metrics and rules as the user wrote them; None: not written."""
+
+    metrics: Sequence[str] | None = None
+    profile: Profile | None = None
+    rate: RateRule | None = None
+    size: SizeRule | None = None
+    length: LengthRule | None = None
+    start: int | None = None
+
+    def request(self, protocol: str | None, name: str | None, revision: str) -> Request:
+        """The request for these options, or for a protocol: its name, or the path of its file.
+
+        Raises UserError if the protocol is unknown, or if an option is written that the protocol sets.
+        """
+        if protocol is None:
+            rules = Treatment(self.rate or "as-is", self.size or "as-is", self.length or "exact", self.start or 0)
+            return Request(self.metrics, self.profile, rules, name, revision)
+        published = get_protocol(protocol)
+        for option, value in vars(self).items():
+            if value not in (None, [], ()):
+                raise UserError(
+                    f"--protocol {published.name} sets --{option}: leave --{option} out, or write options without "
+                    "--protocol"
+                )
+        return Request(published.metrics, None, published.rules, name, revision, published)
 
 
 def measure_files(
@@ -81,7 +118,12 @@ def measure_files(
     suite = suite_version()
     keys = tuple(metric.key for metric in metrics)
     store = None if out is None else out / "scores"
-    jobs = {case.id: MeasureJob(case, keys, request.rules, store, suite) for case in cases.cases if case.lost is None}
+    protocol = "" if request.protocol is None else request.protocol.name
+    jobs = {
+        case.id: MeasureJob(case, keys, request.rules, store, suite, protocol)
+        for case in cases.cases
+        if case.lost is None
+    }
     outcomes = _run(jobs, files, options)
     maker = _RowMaker(metrics, request, _shared(cases, request, method, profile, suite))
     return Measured(
@@ -90,6 +132,7 @@ def measure_files(
         method=method,
         target=cases.target,
         notes=cases.notes,
+        protocol=request.protocol,
     )
 
 
@@ -167,14 +210,14 @@ def _shared(cases: Cases, request: Request, method: str, profile: Profile, suite
     names = digest([case.id for case in compared])
     truths = {case.id: _content_of(case.target) for case in compared if case.target is not None}
     return SharedFields(
-        setting=SETTING,
+        setting=request.setting,
         method=method,
         revision=request.revision,
         dataset=cases.target or "no ground truth",
         data_digest=digest(truths) if truths else names,
         data_signature="files",
         pairs_digest=names,
-        rules=digest([SETTING]),
+        rules=digest([SETTING] if request.protocol is None else [SETTING, request.protocol.digest]),
         profile=profile,
         suite_version=suite,
     )

@@ -36,6 +36,8 @@ def _lines(result: Measured, per_clip: bool) -> Iterator[str]:
     of_list = result.target == result.method  # a CSV list names the videos and their ground truths
     against = "" if of_list else f" against {result.target}" if result.target else ", without ground truth"
     yield f"{result.method}{against}"
+    if result.protocol:
+        yield result.protocol_line
     yield from _aligned(["metric", "mean", "std", "n", "unit"], [line for line, _ in result.lines()])
     yield from ("", *_reasons(result))
     yield from dict.fromkeys(result.notes)

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from cmet_eval.measuring.protocol_files import Protocol
 from cmet_leaderboards.escaping import csv_cell, markdown
 from cmet_leaderboards.row import ResultRow
 from cmet_metrics.base import Aggregate, Metric, Score
@@ -77,6 +78,7 @@ class Measured:
         method: the name of the measured videos.
         target: the name of the ground truths; "" without ground truth.
         notes: lines about files that were not used.
+        protocol: the protocol that set metrics and rules, or None.
     """
 
     rows: tuple[ResultRow, ...]
@@ -84,6 +86,7 @@ class Measured:
     method: str
     target: str
     notes: tuple[str, ...] = ()
+    protocol: Protocol | None = None
 
     @cached_property
     def means(self) -> tuple[Mean, ...]:
@@ -121,18 +124,20 @@ class Measured:
         return {one.metric.key: one.aggregate.mean for one in self.means if one.aggregate.mean is not None}
 
     def to_markdown(self, per_clip: bool = False) -> str:
-        """A table in Markdown: one row per metric, or per case."""
+        """A table in Markdown: one row per metric, or per case. A line before the table names the protocol."""
+        before = f"{markdown(self.protocol_line)}\n\n" if self.protocol else ""
         if not per_clip:
             head = ("metric", "mean", "std", "n", "unit", "signature")
-            return _markdown(head, [(*line, f"`{one.signature}`") for line, one in self.lines()])
-        return _markdown(("clip", *self._titles()), self.printed())
+            return before + _markdown(head, [(*line, f"`{one.signature}`") for line, one in self.lines()])
+        return before + _markdown(("clip", *self._titles()), self.printed())
 
     def to_latex(self, per_clip: bool = False) -> str:
         """A table in LaTeX (package booktabs): one row for the method, or one per case; a column per metric.
 
-        Comments before the table state the signature and the coverage of each column.
+        Comments before the table state the protocol, and the signature and the coverage of each column.
         """
-        comments = [f"% {one.metric.key}: n={one.coverage}, {one.signature}" for one in self.means]
+        comments = [f"% {self.protocol_line}"] if self.protocol else []
+        comments += [f"% {one.metric.key}: n={one.coverage}, {one.signature}" for one in self.means]
         if per_clip:
             rows = self.printed()
         else:
@@ -161,7 +166,10 @@ class Measured:
         summary = self._summary()
         means = [dict(zip(summary, row, strict=True)) for row in zip(*summary.values(), strict=True)]
         rows = [asdict(row) for row in self.rows]
-        content = {"method": self.method, "target": self.target, "means": means, "rows": rows, "notes": self.notes}
+        content = {
+            **{"method": self.method, "target": self.target, "protocol": self._protocol_name},
+            **{"means": means, "rows": rows, "notes": self.notes},
+        }
         return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
     def _summary(self) -> dict[str, list[object]]:
@@ -177,7 +185,17 @@ class Measured:
             "higher_is_better": [one.metric.higher_is_better for one in means],
             "ideal": [one.metric.ideal for one in means],
             "signature": [one.signature for one in means],
+            "protocol": [self._protocol_name for _ in means],
         }
+
+    @property
+    def _protocol_name(self) -> str:
+        return self.protocol.name if self.protocol else ""
+
+    @property
+    def protocol_line(self) -> str:
+        """One line that names the protocol and its source; "" without protocol."""
+        return f"protocol {self.protocol.name}: {self.protocol.title} ({self.protocol.source})" if self.protocol else ""
 
     def _titles(self) -> list[str]:
         return [f"{one.metric.title} ({one.metric.key.partition(':')[2]}) {one.arrow}" for one in self.means]

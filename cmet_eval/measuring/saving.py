@@ -31,6 +31,8 @@ def save(result: Measured, out: Path) -> Path:
 
 def _record(result: Measured) -> dict[str, object]:
     against = f"the real videos of {result.target}" if result.target else "no ground truth"
+    protocol = result.protocol
+    words = ["PRED", *(["TARGET"] if result.target else []), *(["--protocol", protocol.name] if protocol else [])]
     return {
         "method": {
             "title": result.method,
@@ -38,10 +40,10 @@ def _record(result: Measured) -> dict[str, object]:
             "role": "method",
         },
         "setting": {
-            "title": "Measured files",
+            "title": f"Measured by the protocol {protocol.name}" if protocol else "Measured files",
             "summary": f"Videos against {against}, as they were measured.",
-            "protocol": "",
+            "protocol": f"{protocol.title}: {protocol.source}" if protocol else "",
         },
         "pairs": {"drawn": 0, "missing": [], "notes": list(result.notes)},
-        "command": f"cmet-eval measure PRED {'TARGET ' if result.target else ''}--name {result.method} --out RUN",
+        "command": f"cmet-eval measure {' '.join(words)} --name {result.method} --out RUN",
     }

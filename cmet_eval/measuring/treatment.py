@@ -25,8 +25,8 @@ from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import ClipError, Reason
 from talking_face.signature import Signature
 
-RateRule = Literal["as-is", "25", "ffmpeg-25"]
-SizeRule = Literal["as-is", "resize", "face-crop"]
+RateRule = Literal["as-is", "25", "ffmpeg-25", "by-frame"]
+SizeRule = Literal["as-is", "resize", "face-crop", "by-metric"]
 LengthRule = Literal["exact", "shorter", "linspace"]
 FACE_CROP_PX = 256  # side of the face crop
 _SOUND_TOLERANCE_S = 0.2  # a larger difference between the lengths of sound and picture is noted
@@ -40,11 +40,13 @@ class Treatment:
     Attributes:
         rate: `as-is` keeps every stored frame; both files must have the same frame rate. `25` takes, for the time of
             each output frame at 25 frames/s, the nearest stored frame. `ffmpeg-25` takes the frames of the command
-            `ffmpeg -i IN -r 25 OUT`: picture and sound then start with the earlier of the two.
+            `ffmpeg -i IN -r 25 OUT`: picture and sound then start with the earlier of the two. `by-frame` keeps every
+            stored frame, and does not compare the rates: frame k belongs to frame k.
         size: `as-is` compares frames of equal size only. `resize` scales the generated frames to the size of the ground
             truth: by averaging if they become smaller, by cubic interpolation if they become larger. `face-crop` crops
             the face out of each of the two videos, with one square per video, to 256x256 px. This hides a wrong
-            position of the face.
+            position of the face. `by-metric` does not compare the sizes: each metric crops or scales the frames itself,
+            as its signature says, or refuses frames of different sizes.
         length: `exact` leaves both videos as long as they are, and a metric refuses lengths that do not fit its own
             rule. `shorter` cuts both to the length of the shorter one. `linspace` samples both evenly to the length of
             the shorter one.
@@ -62,8 +64,8 @@ class Treatment:
         Rules that change only the comparison with a ground truth are left out for a metric without ground truth.
         """
         crop = f"face-box-{ENLARGE:g}-{FACE_CROP_PX}@{landmarker_tag()}"
-        size = {"as-is": "as-is", "resize": "to-target-area-cubic", "face-crop": crop}[self.size]
-        rate: Settings = {"rate": {"as-is": "as-is", "25": "25-nearest", "ffmpeg-25": "25-ffmpeg-cfr"}[self.rate]}
+        size = {"resize": "to-target-area-cubic", "face-crop": crop}.get(self.size, self.size)
+        rate: Settings = {"rate": {"25": "25-nearest", "ffmpeg-25": "25-ffmpeg-cfr"}.get(self.rate, self.rate)}
         if metric.needs_target:
             return {**rate, "size": size, "length": self.length, "start": self.start}
         return {**rate, "size": size} if self.size == "face-crop" else rate
@@ -87,7 +89,8 @@ def read_clip(path: Path, rate: RateRule, notes: list[str], *, limits: Limits = 
     Raises:
         ClipError: the file cannot be read; see `talking_face.media.read_frames` and `read_sound`.
     """
-    video = read_video(path, None if rate == "as-is" else FPS, limits, "ffmpeg" if rate == "ffmpeg-25" else "nearest")
+    stored = rate in ("as-is", "by-frame")
+    video = read_video(path, None if stored else FPS, limits, "ffmpeg" if rate == "ffmpeg-25" else "nearest")
     notes += video.notes
     clip = Sample(video.frames, fps=video.fps, name=path.name)
     if not sound:
@@ -154,10 +157,12 @@ def paired(pred: Sample, target: Sample, rules: Treatment) -> tuple[Sample, Samp
 
     Raises:
         ClipError: too-short if the ground truth ends before the start; size-mismatch if the sizes differ and no rule
-            makes them equal, also for metrics that crop the frames themselves.
+            makes them equal, except under `by-metric` also for metrics that crop the frames themselves.
     """
+    if rules.rate == "by-frame":
+        target = replace(target, fps=pred.fps)
     target = _from_frame(target, rules.start)
-    if rules.size != "resize":
+    if rules.size not in ("resize", "by-metric"):
         check_same_size(pred, target)
     if rules.size == "resize" and pred.frames.shape[1:3] != target.frames.shape[1:3]:
         pred = _changed(pred, resized(pred.frames, target.frames.shape[1:3]))

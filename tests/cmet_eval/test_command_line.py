@@ -119,7 +119,7 @@ def command_with_out(name: str, shards: Path, empty: Path, out: Path) -> list[st
     return [name, *([first[name]] if name in first else []), *words[name]]
 
 
-NO_OUT = {"doctor", "verify", "baselines", "weights", "metrics", "cite"}
+NO_OUT = {"doctor", "verify", "baselines", "weights", "metrics", "protocols", "cite"}
 
 
 @pytest.mark.parametrize("name", sorted(cli.COMMANDS.keys() - NO_OUT))
