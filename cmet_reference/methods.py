@@ -25,6 +25,7 @@ from talking_face.signature import digest
 
 if TYPE_CHECKING:
     from cmet_reference.cem_net.generate import CemNetFace
+    from cmet_reference.cem_net.lips_only import LipsOnlyFace
     from cmet_reference.cmet.generate import CMetFace
 
 
@@ -169,6 +170,28 @@ class CemNetFlow(CemNet):
         return _flow(_stamp(self._find("renderer")))
 
 
+class LipsOnly(TrainedMethod):
+    """CEM-Net's first stage alone: lips and jaw from sound on the source's upper face, drawn by the mesh renderer."""
+
+    name = "lips-only"
+    files: tuple[str, ...] = ("audio2mouth",)
+    sees = frozenset({"reference-frames", "source-video", "driving-audio"})
+
+    def landmarks(self, case: Case, base: np.ndarray) -> np.ndarray:
+        face = _lips_only(_stamp(self._find("audio2mouth")))
+        return face.landmarks(case.driving_audio, case.reference_landmarks, base, case.n_frames)
+
+
+class LipsOnlyFlow(LipsOnly):
+    """CEM-Net's first stage alone, drawn by the flow renderer."""
+
+    name = "lips-only-flow"
+    files = ("audio2mouth", "renderer")
+
+    def renderer(self) -> Renderer:
+        return _flow(_stamp(self._find("renderer")))
+
+
 class GroundTruthFace(TrainedMethod):
     """Draws the face of the ground truth on the source video, in the head pose of the source video.
 
@@ -221,6 +244,14 @@ def _cem_net(stamps: Sequence[Stamp], files: ModelFiles) -> CemNetFace:
     from talking_face.pretrained.torch_nets import device
 
     return CemNetFace(stamps[0][0].parent, device=device(), files=files)
+
+
+@lru_cache(maxsize=2)
+def _lips_only(stamp: Stamp) -> LipsOnlyFace:
+    from cmet_reference.cem_net.lips_only import LipsOnlyFace
+    from talking_face.pretrained.torch_nets import device
+
+    return LipsOnlyFace(stamp[0], device())
 
 
 @lru_cache(maxsize=2)
