@@ -14,7 +14,7 @@ import argparse
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import cast
@@ -94,7 +94,7 @@ class Ablation:
         Raises MissingWeights if the evaluators are absent.
         """
         trained_evaluators.find("emotion", self.files)  # raises an error now, not after hours of training
-        for factory in stages(self.settings, {"main": self.data}, self.out, 0, self.quiet, self.files)[3:5]:
+        for factory in stages(self.settings, {"main": self.data}, self.out, self.options(0), self.files)[3:5]:
             self.train(factory, self.settings, self.out, 0)
         files = (self.out / f"{kind}.safetensors" for kind in (appearance_stage.KIND, skin_stage.KIND))
         return MeshRenderer(expression=skin_stage.corrected(*files))
@@ -104,18 +104,22 @@ class Ablation:
 
         Earlier stages are read from `folder`.
         """
-        factories = stages(settings, {"main": self.data}, folder, seed, self.quiet, self.files)[first:3]
+        factories = stages(settings, {"main": self.data}, folder, self.options(seed), self.files)[first:3]
         trained = [self.train(factory, settings, where, seed) for factory in factories]
         return cast(EbmStage, trained[-1])
+
+    def options(self, seed: int) -> TrainOptions:
+        """The options of a training on the CPU with this seed."""
+        return TrainOptions(seed, device="cpu", quiet=self.quiet)
 
     def train(self, factory: StageFactory | None, settings: Table, out: Path, seed: int) -> Stage:
         """Train a stage on the CPU, like `cmet-eval train`. A finished stage with the same settings is not repeated."""
         assert factory is not None
-        options = TrainOptions(seed, device="cpu", quiet=self.quiet)
+        options = self.options(seed)
         stage, built_on = make_stage(factory, options)
         own = settings[stage.name]
         assert isinstance(own, Mapping)
-        options = TrainOptions(seed, device="cpu", checkpoint_every=max(1, stage.steps), quiet=self.quiet)
+        options = replace(options, checkpoint_every=max(1, stage.steps))
         fit(stage, out, options, Provenance(own, {"main": self.data}, built_on))
         return stage
 

@@ -21,6 +21,7 @@ from cmet_reference.render.appearance_stage import AppearanceSettings, Appearanc
 from cmet_reference.render.skin_stage import SkinSettings, SkinStage
 from cmet_reference.training.config import settings_of
 from cmet_reference.training.models import StageFactory
+from cmet_reference.training.options import TrainOptions
 from talking_face.pretrained.model_files import ModelFiles
 
 # The names of the stages, in training order.
@@ -31,8 +32,7 @@ def stages(
     config: Mapping[str, Any],
     folders: Mapping[str, Path],
     out: Path,
-    seed: int,
-    quiet: bool,
+    options: TrainOptions,
     files: ModelFiles,
 ) -> list[StageFactory | None]:
     """The stage factories of `cmet-eval train cem-net`; None for a stage without settings.
@@ -41,6 +41,7 @@ def stages(
     AEE learns from `lrs2` and from all other shard sets, because its text task needs transcripts. The other stages
     learn from all shard sets except `lrs2`.
     """
+    seed, quiet = options.seed, options.quiet
     emotional = [folder for name, folder in folders.items() if name != "lrs2"]
     speech = [folders["lrs2"]] if "lrs2" in folders else emotional
 

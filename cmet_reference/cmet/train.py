@@ -21,6 +21,7 @@ from cmet_reference.cmet.data import CodedClips, Sampler, Sampling
 from cmet_reference.cmet.losses import LossSettings
 from cmet_reference.cmet.speech import PoolEncoder, SpeechEncoder
 from cmet_reference.training.config import settings_of
+from cmet_reference.training.options import TrainOptions
 from cmet_reference.training.stage import Optimizer
 from cmet_reference.voice import PoolRule
 from talking_face.emotions import EMOTIONS
@@ -309,23 +310,22 @@ def stages(
     config: Mapping[str, Any],
     folders: Mapping[str, Path],
     out: Path,
-    seed: int,
-    quiet: bool,
+    options: TrainOptions,
     files: ModelFiles,
 ) -> list[Callable[[], CMetStage]]:
     """The stage factories of `cmet-eval train cmet`: one stage, trained on the training splits of all `folders`."""
     settings = read_settings(config)
 
     def stage() -> CMetStage:
-        train = read_clips(folders.values(), quiet=quiet)
-        test = read_held_out(folders.values(), quiet=quiet)
+        train = read_clips(folders.values(), quiet=options.quiet)
+        test = read_held_out(folders.values(), quiet=options.quiet)
         return CMetStage(
             settings,
             codec_of(settings, train, files),
             speech.make_encoder(settings.speech, out, files=files),
             train,
             test,
-            seed,
+            options.seed,
         )
 
     return [stage]

@@ -32,8 +32,7 @@ class StagesOf(Protocol):
         config: Mapping[str, object],
         folders: Mapping[str, Path],
         out: Path,
-        seed: int,
-        quiet: bool,
+        options: TrainOptions,
         files: ModelFiles,
     ) -> list[StageFactory | None]:
         """A factory for each stage of STAGES; None for a stage that the settings leave out."""
@@ -89,7 +88,7 @@ def train_model(
     chosen = config.load(PACKAGES[model], settings)
     main = next(iter(folders.values()))
     out, files = out or main / checkpoints.FOLDER, files or ModelFiles.from_environment(main)
-    factories = stages_of(model)(chosen, dict(folders), out, options.seed, options.quiet, files)
+    factories = stages_of(model)(chosen, dict(folders), out, options, files)
     cards = {}
     for name, factory in zip(names, factories, strict=True):
         if only and name != only:

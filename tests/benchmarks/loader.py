@@ -51,7 +51,8 @@ def main() -> None:
     for model in args.models:
         settings = config.load(models.PACKAGES[model], args.config)
         files = ModelFiles.from_environment()
-        factories = models.stages_of(model)(settings, {"main": args.shards}, args.shards / FOLDER, 0, True, files)
+        options, out = TrainOptions(quiet=True), args.shards / FOLDER
+        factories = models.stages_of(model)(settings, {"main": args.shards}, out, options, files)
         for name, factory in zip(models.stage_names(model), factories, strict=True):
             if factory is None or args.stage not in ("", name):
                 continue

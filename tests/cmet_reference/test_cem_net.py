@@ -31,6 +31,7 @@ from cmet_reference.cem_net.audio2mouth import JAW, LIPS, POINTS, UPPER, Audio2M
 from cmet_reference.cem_net.generate import CemNetFace
 from cmet_reference.clips import ClipArrays
 from cmet_reference.training import checkpoints, config
+from cmet_reference.training.options import TrainOptions
 from talking_face.pretrained.store import MissingWeights
 from talking_face.reasons import UserError
 from talking_face.sealed import read_sealed_json, write_sealed_json
@@ -744,7 +745,8 @@ def test_settings_of_the_package(name):
     for stage in train.STAGES:
         if stage != "renderer":  # flow_stage.make_stage reads its own
             assert train.stage_settings(settings, stage), stage
-    assert len(train.stages(settings, {"main": Path()}, Path(), 0, True, models())) == len(train.STAGES)
+    factories = train.stages(settings, {"main": Path()}, Path(), TrainOptions(quiet=True), models())
+    assert len(factories) == len(train.STAGES)
     with pytest.raises(UserError, match="aee"):
         train.stage_settings({"aee": {"nonsense": 1}}, "aee")
 
