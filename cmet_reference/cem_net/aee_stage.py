@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from cmet_reference.cem_net import aee, aee_features, aee_losses, aee_settings
+from cmet_reference.cem_net.aee_pairs import ClipPairs
 from cmet_reference.cem_net.audio2mouth_stage import augmented_voice
 from cmet_reference.clips import ClipArrays
 from cmet_reference.training.stage import Optimizer
@@ -48,6 +49,14 @@ class AeeSettings:
     # discriminant of the clip features (see `calibrated`). The number is the share of the covariance that is replaced
     # by a multiple of the identity. If it is None, the emotion encoder starts from random weights.
     shrink: float | None = None
+    # Where the sentences of the clips are known from, in the order of precedence; see the module `sentences`.
+    sentences: tuple[str, ...] = ("data",)
+    # For the source "sound": the expected share of wrong pairs among the pairs of clips that count as one sentence. On
+    # real emotional speech of ten speakers, 0.01 finds 88 % of the pairs of a speaker, and none of the found pairs is
+    # wrong (docs/experiments/cem_net.md).
+    sound_error: float = 0.01
+    # The training stops before its first step if a smaller share of the six combinations of a pair exists as clips.
+    least_crossed: float = 0.0
 
 
 def _labels(train: Sequence[ClipArrays], labelled: Sequence[int], texts: bool) -> aee_settings.Labels:
@@ -93,7 +102,17 @@ class AeeStage:
             self.net = aee.AEE(net, labels, every.mean(axis=0), every.std(axis=0) + np.float32(1e-3))
         if net.manner:
             self._fit_clip_features()
-        self._group()
+        self._same_emotion: dict[str | None, list[int]] = {}
+        for i in self.labelled:
+            self._same_emotion.setdefault(train[i].emotion, []).append(i)
+        self.pairs = ClipPairs(self.train, self.labelled)
+        self.crossed = self.pairs.share_of_crossed(seed)
+        if self.settings.steps and self.crossed < settings.least_crossed:
+            raise UserError(
+                f"AEE: {self.crossed:.0%} of the crossed combinations exist as clips, and [aee] least_crossed is "
+                f"{settings.least_crossed:.0%}; add sources to [aee] sentences, for example a CSV or `sound` "
+                "(docs/reference/cem_net.md, AEE)"
+            )
         self._warped = lru_cache(maxsize=4096)(lambda i, onto: aee_features.warp(self.rows[i], self.rows[onto]))
 
     def _fit_clip_features(self) -> None:
@@ -114,24 +133,6 @@ class AeeStage:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             self.net.init_as_linear_rule(calibrated(x, classes, speakers, len(emotions), self.settings.shrink))
-
-    def _group(self) -> None:
-        """Index the clips by speaker, emotion and sentence, and by emotion; find the partners of each speaker."""
-        train = self.train
-        self._clips_of: dict[tuple[str, str | None, str | None], list[int]] = {}
-        for i, c in enumerate(train):
-            self._clips_of.setdefault((c.speaker, c.emotion, c.sentence_id), []).append(i)
-        self._same_emotion: dict[str | None, list[int]] = {}
-        sentences: dict[str, set[str | None]] = {}
-        for i in self.labelled:
-            self._same_emotion.setdefault(train[i].emotion, []).append(i)
-            sentences.setdefault(train[i].speaker, set()).add(train[i].sentence_id)
-        # The partners of a speaker are the other speakers who spoke at least two of the same sentences. If there is no
-        # such speaker, the only partner is the speaker himself or herself.
-        self._partners = {
-            x: [y for y in sentences if y != x and len((sentences[x] & sentences[y]) - {None}) > 1] or [x]
-            for x in sentences
-        }
 
     def optimizers(self) -> Mapping[str, Optimizer]:
         s = self.settings
@@ -203,28 +204,17 @@ class AeeStage:
         return {name: [pair[name] for pair in drawn] for name in drawn[0]}
 
     def _pair(self, rng: np.random.Generator) -> Sample:
-        """Draws two clips of different emotion, sentence and, if possible, voice, and the clips with mixed properties.
-
-        The voices, emotions and sentences of the two clips have eight combinations. Two combinations are the clips
-        themselves. For each of the other six combinations, a clip is searched for; if there is no such clip, `known` is
-        0. The second speaker is preferably a partner of the first speaker (see `_group`). If no speakers share
-        sentences, both clips are of one person; this is so in the embedded corpus with 4 training speakers. Then the
-        timbre of one recording is used to reconstruct another recording of the same person.
-        """
-        first, second = self._two(rng)
+        """Draws two clips, and the clips with mixed properties; see `ClipPairs`. `known` is 0 where no clip exists."""
+        first, second = self.pairs.draw(rng)
         a, b = self.train[first], self.train[second]
         corners = np.zeros((2, 2, 2, *aee_features.window_shape(self.net.settings)), np.float32)
         known = np.zeros((2, 2, 2), np.float32)
-        own = {(0, 0, 0): first, (1, 1, 1): second}
         at = [int(rng.integers(len(c))) for c in (a, b)]
-        for i, j, k in np.ndindex(2, 2, 2):
-            wanted = (a, b)[i].speaker, (a, b)[j].emotion, (a, b)[k].sentence_id
-            found = self._clips_of.get(wanted, []) if wanted[2] else []
-            clip = own.get((i, j, k), found[int(rng.integers(len(found)))] if found else None)
-            if clip is not None:
-                rows = self._warped(clip, (first, second)[k]) if clip != (first, second)[k] else self.rows[clip]
-                corners[i, j, k] = aee_features.feature_windows(rows, np.array(at[k : k + 1]), self.net.settings)[0]
-                known[i, j, k] = 1
+        for (i, j, k), found in self.pairs.corners(first, second).items():
+            clip = found[int(rng.integers(len(found)))]
+            rows = self._warped(clip, (first, second)[k]) if clip != (first, second)[k] else self.rows[clip]
+            corners[i, j, k] = aee_features.feature_windows(rows, np.array(at[k : k + 1]), self.net.settings)[0]
+            known[i, j, k] = 1
         windows = np.stack([self._windows(i, rng, start=t) for i, t in zip((first, second), at, strict=True)])
         labels = self.net.labels
         emotions = np.array([class_of(c.emotion, labels.emotions) for c in (a, b)])
@@ -234,14 +224,14 @@ class AeeStage:
             out["clip"] = self.clip_features[[first, second]]
         return out
 
-    def _two(self, rng: np.random.Generator) -> tuple[int, int]:
-        """Draw the indices of the two clips of a pair."""
-        first = self.labelled[int(rng.integers(len(self.labelled)))]
-        a = self.train[first]
-        different = [i for i in self.labelled if self.train[i].emotion != a.emotion] or self.labelled
-        different = [i for i in different if self.train[i].sentence_id != a.sentence_id] or different
-        partners = [i for i in different if self.train[i].speaker in self._partners[a.speaker]]
-        return first, (partners or different)[int(rng.integers(len(partners or different)))]
+    def about(self) -> Mapping[str, object]:
+        """What the card says about the data: see `training.stage.Described`."""
+        known = sum(bool(self.train[i].sentence_id) for i in self.labelled)
+        return {
+            "crossed_combinations": round(self.crossed, 4),
+            "clips_with_emotion": len(self.labelled),
+            "clips_with_sentence": known,
+        }
 
     def _windows(self, i: int, rng: np.random.Generator, start: int | None = None) -> np.ndarray:
         """Windows of a clip at random frames, (K, 28, F), where K is settings.windows.

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cmet_pipelines.shards import ShardSet
-from cmet_reference.cem_net import aee, aee_settings, audio2mouth, ebm
+from cmet_reference.cem_net import aee, aee_settings, audio2mouth, ebm, sentences
 from cmet_reference.cem_net.aee_stage import AeeSettings, AeeStage
 from cmet_reference.cem_net.audio2mouth_stage import Audio2MouthSettings, Audio2MouthStage
 from cmet_reference.cem_net.ebm_stage import EbmSettings, EbmStage, FixedNetworks
@@ -47,6 +47,8 @@ def stages(
 
     for name in _TABLES.keys() & config.keys():
         stage_settings(config, name)  # a wrong value of the last stage is reported before the first stage is trained
+    if "aee" in config:
+        sentences.check_sources(stage_settings(config, "aee")[1].sentences)
 
     def split(where: Sequence[Path]) -> tuple[list[ClipArrays], list[ClipArrays]]:
         return read_clips(where, quiet=quiet), read_held_out(where, quiet=quiet)
@@ -59,8 +61,7 @@ def stages(
         train, test = split(emotional)
         if "lrs2" in folders:
             train = train + read_clips(speech, quiet=quiet)
-        net, settings, weights = stage_settings(config, "aee")
-        return AeeStage(net, settings, weights, train, test, seed, transcripts_of({c.folder for c in train}))
+        return _aee_stage(stage_settings(config, "aee"), train, test, out, seed, quiet)
 
     def make_ebm() -> EbmStage:
         mouths = audio2mouth.load(out / "audio2mouth.safetensors")
@@ -84,6 +85,39 @@ def stages(
         flow_stage.read_settings(config["renderer"])
     made: list[StageFactory] = [make_audio2mouth, make_aee, make_ebm, make_appearance, make_skin]
     return [*made, make_renderer if "renderer" in config else None]
+
+
+def _aee_stage(
+    settings: Sequence[Any],
+    train: Sequence[ClipArrays],
+    test: Sequence[ClipArrays],
+    out: Path,
+    seed: int,
+    quiet: bool,
+) -> AeeStage:
+    """The stage of AEE, with the sentences of its clips. It prints how many sentences and combinations are known.
+
+    Args:
+        settings: the result of `stage_settings` for "aee".
+    """
+    net, how, weights = settings
+    say = (lambda line: None) if quiet else sentences.say
+    found = sentences.find(train, how.sentences, how.sound_error, out / "aee.sentences.json", say)
+    clips = sentences.named(train, found)
+    stage = AeeStage(net, how, weights, clips, test, seed, transcripts_of({c.folder for c in clips}))
+    for line in (*found.notes, _crossed(stage, found)):
+        say(line)
+    return stage
+
+
+def _crossed(stage: AeeStage, found: sentences.Found) -> str:
+    """One line about the sentences of the clips and the share of the crossed combinations."""
+    about = stage.about()
+    sources = ", ".join(f"{source} {count}" for source, count in found.counts.items())
+    return (
+        f"{about['clips_with_sentence']} of {about['clips_with_emotion']} clips have a sentence ({sources}); "
+        f"{stage.crossed:.0%} of the crossed combinations of voice, emotion and sentence exist as clips"
+    )
 
 
 def transcripts_of(folders: Iterable[Path]) -> dict[str, str]:

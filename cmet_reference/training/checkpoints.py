@@ -63,6 +63,7 @@ class Card(TypedDict):
     commit: str
     torch: str
     accelerate: str
+    about: Mapping[str, object]  # facts about the data that the stage states, see `stage.Described`
     trained_on: TrainedOn
 
 

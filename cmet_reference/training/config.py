@@ -37,7 +37,7 @@ _FROM_ZERO = frozenset(
     }
 )
 _STEPS = frozenset({"steps", "pretrain_steps", "warm_up"})
-_SHARES = frozenset({"dropout", "mixing", "shrink", "betas"})  # from 0 to below 1
+_SHARES = frozenset({"dropout", "mixing", "shrink", "betas", "sound_error", "least_crossed"})  # from 0 to below 1
 _MOST_STEPS, _MOST, _GREATEST = 10**9, 10**5, 1e6  # the largest in use: 200,000 steps, a size of 2,048, a factor of 100
 
 

@@ -26,7 +26,7 @@ from cmet_reference.training.checkpoints import Card, TrainedOn
 from cmet_reference.training.curve import Curve, LossMeter
 from cmet_reference.training.options import Provenance, TrainOptions
 from cmet_reference.training.runtime import make_accelerator, repeatable
-from cmet_reference.training.stage import ClosedForm, Stage
+from cmet_reference.training.stage import ClosedForm, Described, Stage
 from cmet_reference.training.state import Learner, RunState, UnfinishedRun, finished_card
 from talking_face.files import STRAY, check_writable
 from talking_face.pretrained.model_files import folder_name
@@ -310,6 +310,7 @@ class TrainingRun:
             "commit": checkpoints.commit(),
             "torch": torch.__version__,
             "accelerate": accelerate.__version__,
+            "about": dict(self.stage.about()) if isinstance(self.stage, Described) else {},
             "trained_on": trained_on,
         }
         checkpoints.save(self.path, self.stage.net.state_dict(), self.stage.record(), card)

@@ -84,3 +84,12 @@ class ClosedForm(Stage, Protocol):
     def solve(self) -> None:
         """Fill the network. The same settings and clips give the same numbers."""
         ...
+
+
+@runtime_checkable
+class Described(Stage, Protocol):
+    """A stage that states facts about its data in the card, for example how many labels it found."""
+
+    def about(self) -> Mapping[str, object]:
+        """JSON values for the member `about` of the card."""
+        ...
