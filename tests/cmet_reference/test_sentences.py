@@ -155,7 +155,7 @@ def test_the_start_of_the_stage_says_what_crosses(tmp_path: Path, capsys: pytest
 
     def stage(**changes: object) -> object:
         chosen = {**settings, "aee": {**small, **changes}}
-        made = train.stages(chosen, {"main": shards}, tmp_path / "out", 0, False, ModelFiles())[1]
+        made = train.stages(chosen, {"main": shards}, tmp_path / "out", TrainOptions(), ModelFiles())[1]
         assert made is not None
         return made()
 
