@@ -70,7 +70,7 @@ class EbmNetSettings:
     # which is nearly zero. If the number is above 0, training uses the centre of the clip's labelled emotion.
     decision: float = 0.0
     # Ours: if True, the source's expression is subtracted before the new emotion is added. The expression is estimated
-    # from the source's blendshapes (see `emotion_shares`, `shown`). The memory then learns eight emotions on a neutral
+    # from the source's blendshapes (see the buffer `expression`). The memory then learns eight emotions on a neutral
     # face, instead of 56 changes from one emotion to another.
     neutral: bool = False
     strength: float = 1.0  # ours: at inference, the memory's displacement is multiplied by this factor
@@ -90,7 +90,8 @@ class EBM(nn.Module):
       setting `spread`, only lips and jaw move.
     - `moves` (478,): 1 for points that the decoder may move, else 0.
     - `mean`, `std` (52,): mean and standard deviation of the log odds of blendshapes.
-    - `tells` (53, C): a linear discriminant of the emotion from standardised log odds; the last row is the bias.
+    - `expression` (53, 1434): the linear map from standardised log odds to the displacement of the face from the same
+      person's neutral face; the last row is the bias. It is used with the setting `neutral`.
     - `shown` (C, 1434): mean displacement of the face in each emotion from the same person's neutral face.
     - `centres` (C, E): AEE's mean embedding of each emotion.
     """
@@ -101,7 +102,7 @@ class EBM(nn.Module):
     unit: Tensor
     spread: Tensor
     moves: Tensor
-    tells: Tensor
+    expression: Tensor
     shown: Tensor
     centres: Tensor
 
@@ -133,7 +134,7 @@ class EBM(nn.Module):
         self.register_buffer("unit", torch.tensor(1.0))
         self.register_buffer("spread", torch.from_numpy(mouth_only()))
         self.register_buffer("moves", torch.ones(N_POINTS))
-        self.register_buffer("tells", torch.zeros(BLENDSHAPES + 1, s.emotions))
+        self.register_buffer("expression", torch.zeros(BLENDSHAPES + 1, 3 * N_POINTS))
         self.register_buffer("shown", torch.zeros(s.emotions, 3 * N_POINTS))
         self.register_buffer("centres", torch.zeros(s.emotions, s.audio_emotion))
 
@@ -158,11 +159,6 @@ class EBM(nn.Module):
         assert self.picture is not None
         return self.picture(self.standard(blendshapes))  # type: ignore[no-any-return]
 
-    def emotion_shares(self, blendshapes: Tensor) -> Tensor:
-        """The probability of each emotion in the source's face, (B, C), from results of `log_odds`, (B, 52)."""
-        ones = torch.ones_like(blendshapes[:, :1])
-        return (torch.cat([self.standard(blendshapes), ones], dim=1) @ self.tells).softmax(dim=1)
-
     def start(self, rest: Tensor, lips: Tensor, blendshapes: Tensor | None) -> Tensor:
         """The face before the memory's displacement is added, (B, T, 478, 3).
 
@@ -172,7 +168,8 @@ class EBM(nn.Module):
         if not self.settings.neutral:
             return base
         assert blendshapes is not None
-        expression = (self.emotion_shares(blendshapes) @ self.shown).unflatten(1, (-1, 3))
+        shapes = functional.pad(self.standard(blendshapes), (0, 1), value=1.0)
+        expression = (shapes @ self.expression).unflatten(1, (-1, 3))
         return base - (expression * self.moves[:, None])[:, None]
 
     def decided_embedding(self, vector: Tensor, probabilities: Tensor) -> Tensor:

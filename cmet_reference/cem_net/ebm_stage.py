@@ -43,11 +43,9 @@ class EbmSettings:
     # of the source's emotion does not learn to recognise people. EAMM augments the pictures for this purpose.
     noise: float = 0.0
     identity: Literal["none", "dlib", "arcface"] = "none"
-    # Used with the network setting `neutral`: the share of the covariance that is replaced by a multiple of the
-    # identity, in the discriminant of the source's emotion. In a test that left out one of 4 training speakers at a
-    # time, the discriminant was correct for 64 % of the clips with 0.1, and for 56 % with 0.3. With 12 speakers, it was
-    # correct for 47 % with 0.1 and with 0.3.
-    shrink: float = 0.1
+    # Used with the network setting `neutral`: the penalty of `expression_map`, in units of the mean variance of the
+    # inputs. docs/experiments/cem_net.md compares values; a weak penalty helps less than removing nothing.
+    ridge: float = 0.5
 
 
 @dataclass(frozen=True)
@@ -145,14 +143,24 @@ class EbmStage:
         net.std.copy_(torch.from_numpy(blendshapes.std(axis=0) + np.float32(1e-3)))
         net.shown.copy_(torch.from_numpy(emotion_displacements(faces, self.emotions)))
         if net.settings.neutral:
-            known = [f.clip for f in faces if f.clip.emotion in self.emotions]
-            seen = net.standard(torch.from_numpy(np.stack([ebm.log_odds(c.blendshapes) for c in known]))).numpy()
-            classes = np.array([class_of(c.emotion, self.emotions) for c in known])
-            rule = discriminant(seen, classes, len(self.emotions), self.settings.shrink)
-            net.tells.copy_(torch.from_numpy(rule))
+            shapes = net.standard(torch.from_numpy(blendshapes)).numpy()
+            net.expression.copy_(torch.from_numpy(self._expression_map(shapes, neutral_faces(faces))))
         some = self.pairs[:: 1 + len(self.pairs) // 2048]  # these pairs are enough: 0.2 GB of frames
         added = [p.face.head[::5] - self._start(p)[::5] for p in some]
         net.unit.fill_(float(np.concatenate(added).std()))
+
+    def _expression_map(self, shapes: np.ndarray, neutral: Mapping[str, np.ndarray]) -> np.ndarray:
+        """The result of `expression_map` for the sources of all pairs; zero if no speaker shows a neutral face.
+
+        Args:
+            shapes: (N, 52), the standardised log odds of the pairs.
+            neutral: see `neutral_faces`.
+        """
+        known = [i for i, p in enumerate(self.pairs) if p.source.speaker in neutral]
+        if not known:
+            return np.zeros(self.net.expression.shape, np.float32)
+        moved = np.stack([(self.pairs[i].rest - neutral[self.pairs[i].source.speaker]).ravel() for i in known])
+        return expression_map(shapes[known], moved, self.settings.ridge)
 
     def optimizers(self) -> Mapping[str, Optimizer]:
         s = self.settings
@@ -258,6 +266,22 @@ def mouth_spread(faces: Sequence[Face], ridge: float = 1e-3) -> np.ndarray:
     out = out.reshape(len(square), -1, 3)
     out[:, POINTS] = np.eye(len(square)).reshape(len(square), -1, 3)
     return out.reshape(len(square), -1).astype(np.float32)
+
+
+def expression_map(shapes: np.ndarray, moved: np.ndarray, ridge: float) -> np.ndarray:
+    """The ridge regression of displacements of the face on blendshapes, (S + 1, D) float32; the last row is the bias.
+
+    Args:
+        shapes: (N, S), standardised log odds.
+        moved: (N, D), displacements from the same person's neutral face.
+        ridge: the penalty, in units of the mean variance of `shapes`. The bias has no penalty.
+    """
+    middle = shapes.mean(axis=0)
+    x = (shapes - middle).astype(np.float64)
+    square = x.T @ x / len(x)
+    penalty = ridge * np.trace(square) / len(square) + 1e-9
+    map_ = np.linalg.solve(square + penalty * np.eye(len(square)), x.T @ (moved - moved.mean(axis=0)) / len(x))
+    return np.concatenate([map_, moved.mean(axis=0)[None] - middle[None] @ map_]).astype(np.float32)
 
 
 def neutral_faces(faces: Sequence[Face]) -> dict[str, np.ndarray]:

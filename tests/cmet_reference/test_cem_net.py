@@ -558,7 +558,7 @@ def test_an_emotion_is_decided():
 
 def test_the_source_s_emotion_is_taken_away_and_the_mouth_moves_less():
     net, batch = table(neutral=True, mouth=0.25, strength=2.0), faces()
-    net.tells[0, 1] = 50.0  # the first blendshape is the second emotion's
+    net.expression[0] = net.shown[1] / 3  # the first blendshape shows the second emotion
     shapes = torch.zeros(3, 52)
     shapes[:, 0] = 3
     base, start = net.base(batch["rest"], batch["lips"]), net.start(batch["rest"], batch["lips"], shapes)
@@ -573,6 +573,16 @@ def test_the_source_s_emotion_is_taken_away_and_the_mouth_moves_less():
         whole = net.decode(weights @ net.values, batch["lips"])
         made = net(batch["rest"], batch["lips"], shapes, batch["audio_emotion"])
     assert torch.allclose(made, base + net.change_share()[:, None] * (start - base + 2 * whole), atol=1e-4)
+
+
+def test_expression_map_is_a_ridge_regression():
+    """It equals least squares with one more row for each input, whose value is the root of the penalty."""
+    shapes, moved = RNG.normal(1, 2, (30, 4)), RNG.normal(size=(30, 6))
+    found = ebm_stage.expression_map(shapes, moved, 0.5)
+    penalty = 0.5 * shapes.var(axis=0).mean() * len(shapes)
+    rows = np.concatenate([np.c_[shapes, np.ones(30)], np.sqrt(penalty) * np.eye(4, 5)])
+    wanted = np.linalg.lstsq(rows, np.concatenate([moved, np.zeros((4, 6))]), rcond=None)[0]
+    assert np.allclose(found, wanted, atol=1e-5)
 
 
 def test_discriminant_is_the_bayes_rule_of_equal_gaussians():
