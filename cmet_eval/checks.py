@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from talking_face.pretrained.model_files import ModelFiles
 
 _CARD = "dataset.json"  # the file that makes a folder a shard set
+ALL = "all"  # in place of the name of a split: every clip
 
 
 # -- files and folders -------------------------------------------------------------------------------------------------
@@ -105,6 +106,26 @@ def check_choice(name: str, known: Collection[str], option: str) -> None:
         raise UserError(f"{option} {printable(name)}{did_you_mean(name, known) or ';'} there are {', '.join(known)}")
 
 
+def check_split(split: str | None, data: Path | None) -> None:
+    """Raises UserError if the shard set has no clip in this split.
+
+    Args:
+        split: name of the split; None and `all` are always right.
+        data: the shard set; None: the embedded corpus, which need not be there.
+    """
+    if split is None or split == ALL:
+        return
+    if data is None:
+        from cmet_pipelines.splits import split_names
+
+        known = split_names("embedded")
+    else:
+        from cmet_pipelines.shards import ShardSet
+
+        known = sorted(map(str, ShardSet(data).clips["split"].dropna().unique()))
+    check_choice(split, [*known, ALL], "--split")
+
+
 def check_method_name(name: str) -> None:
     """Raises UserError if a user's own method cannot have this name on a board."""
     from cmet_baselines.registry import catalogue
@@ -174,6 +195,7 @@ def check_run(
     metrics: Sequence[str] | None,
     profile: Profile | None,
     data: Path | None,
+    split: str | None = None,
 ) -> None:
     """Checks what `cmet-eval run` was given. Prints a line on standard error for each model file that is absent.
 
@@ -183,10 +205,12 @@ def check_run(
         methods, settings: as in `cmet_eval.runs.evaluate.run`; settings None: the default settings.
         metrics, profile: as in `Scoring`.
         data: the shard set; None: the run makes the embedded corpus and trains on it.
+        split: see `check_split`.
     """
     from talking_face.pretrained.model_files import ModelFiles
 
     check_methods(methods, ModelFiles.from_environment(data), trained_later=data is None)
+    check_split(split, data)
     from cmet_eval import demo
     from cmet_eval.protocol.setting import get_setting
     from cmet_eval.runs.evaluate import DEFAULT_SETTINGS
@@ -204,7 +228,7 @@ def check_run(
 
 
 def check_score(method_name: str, pattern: str, scoring: Scoring, data: Path) -> None:
-    """Checks what `cmet-eval score` was given. Prints a line on standard error for each model file that is absent.
+    """Checks the names that `cmet-eval score` was given, and the folder of shards.
 
     Args:
         method_name: the user's name for the method.
@@ -216,10 +240,8 @@ def check_score(method_name: str, pattern: str, scoring: Scoring, data: Path) ->
 
     check_method_name(method_name)
     check_video_pattern(pattern)
-    files = scoring.model_files(data)
-    metrics = check_metrics(scoring.metrics or (), files, scoring.profile)
+    check_metrics(scoring.metrics or (), scoring.model_files(data), scoring.profile)
     check_shards(data)
-    tell_absent(absent_model_files(metrics, files))
 
 
 def tell_absent(lines: Iterable[str]) -> None:

@@ -92,15 +92,17 @@ def measure(
     quiet: Quiet = False,
 ) -> None:
     from cmet_eval.measuring import saving
-    from cmet_eval.measuring.measure import Given, measure_files
+    from cmet_eval.measuring.measure import Given, measure_files, plan
     from cmet_eval.measuring.printing import formatted
 
     request = Given(metrics, profile, rate, size, length, start).request(protocol, name, revision)
     options = RunOptions(workers, None, quiet, memory, deadline)
     if out is not None:
-        saving.check(out)
+        saving.check(out, pred, target)
+    work = plan(pred, target, audio, request=request)
+    if out is not None:
         write_log_into(out)
-    result = measure_files(pred, target, audio, request=request, out=out, options=options)
+    result = measure_files(work, out=out, options=options)
     print(formatted(result, form, per_clip))
     if out is not None:
         # Not on stdout, which holds JSON, CSV or LaTeX if --format asks for it.

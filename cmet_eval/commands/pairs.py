@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from cmet_eval import completion
-from cmet_eval.checks import check_out, check_shards
+from cmet_eval.checks import check_out, check_shards, check_split
 from cmet_eval.commands.options import MaxPairs, Quiet, Seeds, ShardSetFolder, Split
 from cmet_eval.protocol.draw import Draw, draw_from_shards
 from cmet_eval.protocol.pair_files import write_pairs
@@ -49,6 +49,7 @@ def pairs(
         raise UserError(f"{output} should end in .parquet or .csv")
     rules = get_setting(setting)
     check_shards(data)
+    check_split(split, data)
     check_out(output.parent, "--output")
     if export is not None:
         check_out(export, "--export")

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cmet_eval.checks import check_choice, check_out, check_shards
+from cmet_eval.checks import ALL, check_choice, check_out, check_shards, check_split
 from cmet_eval.commands.options import Memory, Quiet, RunToRead, Workers
 from cmet_eval.run_folder import RESULTS, WORK, FoundRun, run_folder
 from talking_face.execution.options import RunOptions
@@ -51,9 +51,7 @@ def report(
         ),
     ] = None,
     classifier: Annotated[str, typer.Option(metavar="NAME", help="for emotion-proportion: fer, deepface, ...")] = "fer",
-    split: Annotated[
-        str, typer.Option(metavar="NAME", help="for emotion-proportion: clips of this split only")
-    ] = "all",
+    split: Annotated[str, typer.Option(metavar="NAME", help="for emotion-proportion: clips of this split only")] = ALL,
     clips: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="for emotion-proportion: at most so many of each label")
     ] = None,
@@ -70,7 +68,9 @@ def report(
     check_out(out, "--out", {"--data": data, "--run": place.folder})
     if kind is Kind.EMOTION_PROPORTION:
         check_choice(classifier, classifiers(), "--classifier")
-        found = emotion_proportion(_shards(place, data), classifier, out, Selection(split, clips), options)
+        shards = _shards(place, data)
+        check_split(split, shards)
+        found = emotion_proportion(shards, classifier, out, Selection(split, clips), options)
     else:
         found = _of_run(kind, place, data, options)
     path = write(found, out)

@@ -81,7 +81,7 @@ def run(
         check_shards(data)
     if data is None:
         limit_threads(1)  # as in `train`, so that all commands train the same networks
-    check_run(method, setting, metrics, profile, data)
+    check_run(method, setting, metrics, profile, data, split)
     write_log_into(out)
     from cmet_eval import demo
     from cmet_eval.protocol.draw import Draw

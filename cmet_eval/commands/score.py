@@ -15,7 +15,15 @@ from typing import Annotated, Literal
 
 import typer
 
-from cmet_eval.checks import check_choice, check_file, check_folder, check_out, check_score
+from cmet_eval.checks import (
+    absent_model_files,
+    check_choice,
+    check_file,
+    check_folder,
+    check_out,
+    check_score,
+    tell_absent,
+)
 from cmet_eval.commands.options import (
     AllowMisregistered,
     Deadline,
@@ -78,6 +86,7 @@ def score(
     from cmet_eval.runs import evaluate
     from cmet_eval.runs.metrics import Scoring
     from cmet_eval.runs.submissions import DEFAULT_PATTERN, RULES, from_elsewhere
+    from cmet_pipelines.shards import ShardSet
 
     scoring = Scoring(metrics, profile, allow_misregistered=allow_misregistered)
     options = RunOptions(workers, scheduler, quiet, memory, deadline)
@@ -91,7 +100,6 @@ def score(
     if names:
         check_file(names, "--names")
     check_out(out, "--run", {"--data": data, "--videos": videos})
-    write_log_into(out)
     method = {
         "name": method_name,
         "revision": revision,
@@ -110,6 +118,9 @@ def score(
         names=names,
         rules=Treatment(RULES.rate, size, length),
     )
+    wanted = evaluate.check_submission(submission, ShardSet(data), scoring)
+    tell_absent(absent_model_files(wanted, scoring.model_files(data)))
+    write_log_into(out)
     summary = evaluate.score(submission, data=data, out=out, scoring=scoring, options=options)
     print(summary)
     print(f"result rows: {out / 'results'}; board: cmet-eval leaderboard --run {out}")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import get_args, get_type_hints
 
 from cmet_eval.measuring import saving
-from cmet_eval.measuring.measure import Given, measure_files
+from cmet_eval.measuring.measure import Given, measure_files, plan
 from cmet_eval.measuring.result import Measured
 from cmet_eval.measuring.treatment import LengthRule, RateRule, SizeRule, Treatment
 from cmet_metrics.registry import Profile
@@ -73,16 +73,10 @@ def measure(
     given = Given(metrics, profile, rate, size, length, start)
     request = given.request(None if protocol is None else str(protocol), name, revision)
     folder = None if out is None else Path(out)
+    places = Path(pred), None if target is None else Path(target), None if audio is None else Path(audio)
     if folder is not None:
-        saving.check(folder)
-    result = measure_files(
-        Path(pred),
-        None if target is None else Path(target),
-        None if audio is None else Path(audio),
-        request=request,
-        out=folder,
-        options=RunOptions(workers, quiet=quiet),
-    )
+        saving.check(folder, *places[:2])
+    result = measure_files(plan(*places, request=request), out=folder, options=RunOptions(workers, quiet=quiet))
     if folder is not None:
         saving.save(result, folder)
     return result

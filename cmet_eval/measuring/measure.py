@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from cmet_metrics.base import Metric
 from cmet_metrics.registry import Profile, check_packages, common_profile, get_metric, in_profile, quick_metrics
 from talking_face.execution.options import RunOptions
 from talking_face.execution.workers import Task, TaskResult, run_tasks
-from talking_face.names import check_name
+from talking_face.names import check_label, check_name
 from talking_face.packages import suite_version
 from talking_face.pretrained.model_files import ModelFiles
 from talking_face.progress import Progress
@@ -85,36 +85,56 @@ class Given:
         return Request(published.metrics, None, published.rules, name, revision, published)
 
 
-def measure_files(
+@dataclass(frozen=True)
+class Work:
+    """What is measured, after all names and paths were checked."""
+
+    cases: Cases
+    metrics: tuple[Metric, ...]
+    request: Request
+    files: ModelFiles
+    method: str  # the name of the method in result rows
+    profile: Profile
+
+
+def plan(
     pred: Path,
     target: Path | None = None,
     audio: Path | None = None,
     *,
     request: Request,
-    out: Path | None = None,
-    options: RunOptions | None = None,
     files: ModelFiles | None = None,
-) -> Measured:
-    """Measures a video, a folder of videos, or the videos of a CSV file.
+) -> Work:
+    """Checks what is to be measured, and lists the cases. Names are checked before a folder is searched.
 
     Args:
         pred, target, audio: see `cmet_eval.measuring.cases.find_cases`.
         request: metrics and rules.
-        out: a folder. Scores are stored in `out`/scores, so that a stopped command can be continued. None: nothing is
-            stored.
-        options: workers and progress.
         files: where model files are searched for; None: the folders in the environment variables.
 
     Raises:
-        UserError: a path, a name or an option is wrong. A fault of one video is a row with a reason, and no error.
+        UserError: a path, a name or an option is wrong.
     """
-    options, files = options or RunOptions(), files or ModelFiles.from_environment()
-    if out is not None and any(folder is not None and _is_within(out, folder) for folder in (pred, target)):
-        raise UserError(f"--run {out} is inside a folder of videos, which is searched in depth; choose another folder")
+    files = files or ModelFiles.from_environment()
+    named = named_metrics(request, files)
+    method = None if request.name is None else _valid("--name", request.name, check_name)
+    _valid("--revision", request.revision, check_label)
     cases = find_cases(pred, target, audio)
-    metrics = chosen_metrics(request, cases, files)
+    metrics = chosen_metrics(request, named, cases, files)
     profile = common_profile((metric.key for metric in metrics), request.profile)
-    method = _method_name(request.name or cases.name)
+    return Work(cases, tuple(metrics), request, files, method or _valid("--name", cases.name, check_name), profile)
+
+
+def measure_files(work: Work, *, out: Path | None = None, options: RunOptions | None = None) -> Measured:
+    """Measures a video, a folder of videos, or the videos of a CSV file. A fault of one video is a row with a reason.
+
+    Args:
+        work: see `plan`.
+        out: a folder. Scores are stored in `out`/scores, so that a stopped command can be continued. None: nothing is
+            stored.
+        options: workers and progress.
+    """
+    cases, metrics, request = work.cases, work.metrics, work.request
     suite = suite_version()
     keys = tuple(metric.key for metric in metrics)
     store = None if out is None else out / "scores"
@@ -124,40 +144,45 @@ def measure_files(
         for case in cases.cases
         if case.lost is None
     }
-    outcomes = _run(jobs, files, options)
-    maker = _RowMaker(metrics, request, _shared(cases, request, method, profile, suite))
+    outcomes = _run(jobs, work.files, options or RunOptions())
+    maker = _RowMaker(metrics, request, _shared(work, suite))
     return Measured(
         rows=tuple(row for case in cases.cases for row in maker.rows(case, outcomes.get(case.id))),
-        metrics=tuple(metrics),
-        method=method,
+        metrics=metrics,
+        method=work.method,
         target=cases.target,
         notes=cases.notes,
         protocol=request.protocol,
     )
 
 
-def _is_within(out: Path, folder: Path) -> bool:
-    return folder.is_dir() and out.resolve().is_relative_to(folder.resolve())
-
-
-def chosen_metrics(request: Request, cases: Cases, files: ModelFiles) -> list[Metric]:
-    """The metrics to compute.
-
-    Metrics that the user named are all computed; the others only if some case has what the metric needs.
+def named_metrics(request: Request, files: ModelFiles) -> list[Metric]:
+    """The metrics that the user named, without repetitions.
 
     Raises:
-        UserError: an unknown name; a named metric needs a package that is not installed, or a ground truth, labels or
-            references that no case has; or both `metrics` and `profile` are given.
+        UserError: a name is unknown; a metric needs a package that is not installed; the metrics have no profile in
+            common; or both `metrics` and `profile` are given.
     """
     if request.metrics and request.profile:
         raise UserError("--metrics and --profile exclude each other: name metrics, or take all of a profile")
-    if request.metrics:
-        named = list(dict.fromkeys(get_metric(key, files) for key in request.metrics))
-        for metric in named:
-            check_packages(metric)
-            if lacking := _lacking(metric, cases):
-                raise UserError(f"{metric.key} needs {lacking}")
-        return named
+    named = list(dict.fromkeys(get_metric(key, files) for key in request.metrics or ()))
+    for metric in named:
+        check_packages(metric)
+    common_profile((metric.key for metric in named), request.profile)
+    return named
+
+
+def chosen_metrics(request: Request, named: Sequence[Metric], cases: Cases, files: ModelFiles) -> list[Metric]:
+    """The metrics to compute: all that the user named, or else those for which some case has what the metric needs.
+
+    Raises:
+        UserError: a named metric needs a ground truth, labels or references that no case has.
+    """
+    for metric in named:
+        if lacking := _lacking(metric, cases):
+            raise UserError(f"{metric.key} needs {lacking}")
+    if named:
+        return list(named)
     keys = in_profile(request.profile) if request.profile else quick_metrics()
     return [metric for metric in (get_metric(key, files) for key in keys) if not _lacking(metric, cases)]
 
@@ -173,11 +198,12 @@ def _lacking(metric: Metric, cases: Cases) -> str:
     return ""
 
 
-def _method_name(name: str) -> str:
+def _valid(option: str, text: str, check: Callable[[str], str]) -> str:
+    """The text, if the check accepts it. Raises UserError with the name of the option if not."""
     try:
-        return check_name(name)
+        return check(text)
     except ValueError as error:
-        raise UserError(f"--name: {error}") from None
+        raise UserError(f"{option}: {error}") from None
 
 
 def _run(jobs: Mapping[str, MeasureJob], files: ModelFiles, options: RunOptions) -> dict[str, Outcome]:
@@ -204,21 +230,22 @@ def _outcome(result: TaskResult) -> Outcome:
     return result.error or ClipError(Reason.CRASHED, "no score; run again")
 
 
-def _shared(cases: Cases, request: Request, method: str, profile: Profile, suite: str) -> SharedFields:
+def _shared(work: Work, suite: str) -> SharedFields:
     """Methods that are measured against the same ground truths have equal fields, so that one board shows them."""
+    cases, request = work.cases, work.request
     compared = [case for case in cases.cases if case.target is not None or not cases.have_target]
     names = digest([case.id for case in compared])
     truths = {case.id: _content_of(case.target) for case in compared if case.target is not None}
     return SharedFields(
         setting=request.setting,
-        method=method,
+        method=work.method,
         revision=request.revision,
         dataset=cases.target or "no ground truth",
         data_digest=digest(truths) if truths else names,
         data_signature="files",
         pairs_digest=names,
         rules=digest([SETTING] if request.protocol is None else [SETTING, request.protocol.digest]),
-        profile=profile,
+        profile=work.profile,
         suite_version=suite,
     )
 

@@ -6,13 +6,35 @@ from pathlib import Path
 
 from cmet_eval.measuring.result import Measured
 from talking_face.files import check_writable
+from talking_face.names import printable
 from talking_face.packages import need_extras
+from talking_face.reasons import UserError
+
+_CARD = "dataset.json"  # the file that makes a folder a shard set
 
 
-def check(out: Path) -> None:
-    """Raises UserError if the folder cannot be written, or if a package for rows and boards is absent."""
+def check(out: Path, *videos: Path | None) -> None:
+    """Checks the folder before anything is measured or written.
+
+    Args:
+        out: the folder; it may be absent.
+        videos: files and folders that are measured.
+
+    Raises:
+        UserError: a package for rows and boards is absent; or the folder is a shard set, or is inside a folder of
+            videos.
+        OSError: the folder cannot be written.
+    """
     need_extras("--run", "boards")
     check_writable(out)
+    if (out / _CARD).exists():
+        raise UserError(f"{printable(str(out))} is a shard set; name another folder with --run")
+    if any(place is not None and _is_within(out, place) for place in videos):
+        raise UserError(f"--run {out} is inside a folder of videos, which is searched in depth; choose another folder")
+
+
+def _is_within(out: Path, folder: Path) -> bool:
+    return folder.is_dir() and out.resolve().is_relative_to(folder.resolve())
 
 
 def save(result: Measured, out: Path) -> Path:

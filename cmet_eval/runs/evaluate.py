@@ -194,9 +194,8 @@ def score(
     """
     started = time.monotonic()
     scoring, options, shards = scoring or Scoring(), options or RunOptions(), ShardSet(data)
-    _check_submission(submission, shards)
+    metrics = check_submission(submission, shards, scoring)
     files = scoring.model_files(data)
-    metrics = scoring.in_setting(submission.setting, files)
     submission = _with_check(submission, metrics, scoring)
     extra = _registration_columns(metrics, submission, files)
     wanted = {submission.setting.name: [*metrics, *extra]}
@@ -219,8 +218,13 @@ def _registration_columns(metrics: Sequence[Metric], submission: Submission, fil
     return [metric for key in REGISTRATION if (metric := get_metric(key, files)) not in metrics]
 
 
-def _check_submission(submission: Submission, shards: ShardSet) -> None:
-    """Raises UserError if the videos do not belong to these shards and to the rules of this setting."""
+def check_submission(submission: Submission, shards: ShardSet, scoring: Scoring) -> list[Metric]:
+    """Checks a submission before anything is written; returns the metrics that are valid in its setting.
+
+    Raises UserError if the videos do not belong to these shards and to the rules of this setting, or if no metric that
+    the user named is valid in the setting.
+    """
+    metrics = scoring.in_setting(submission.setting, scoring.model_files(shards.folder))
     pair_list, setting, videos = submission.pairs, submission.setting, submission.videos
     if pair_list.data_digest != shards.digest:
         raise UserError(
@@ -239,3 +243,4 @@ def _check_submission(submission: Submission, shards: ShardSet) -> None:
         raise UserError(
             f"{videos} holds none of the {len(pair_list.pairs)} videos; a file there should be named {first}"
         )
+    return metrics

@@ -52,7 +52,9 @@ class Scoring:
         allowed = [metric for metric in metrics if setting.allows(metric.key)]
         if not allowed:
             asked = ", ".join(metric.key for metric in metrics)
-            raise UserError(f"none of {asked} means anything in {setting.name}; it takes {', '.join(setting.metrics)}")
+            raise UserError(
+                f"none of {asked} means anything in {setting.name}; give --metrics one of {', '.join(setting.metrics)}"
+            )
         return allowed
 
     def not_computed_in(self, setting: Setting, files: ModelFiles) -> str:

@@ -38,6 +38,11 @@ def presets() -> dict[str, Preset]:
     return cast(dict[str, Preset], tomllib.loads(text))
 
 
+def split_names(preset: str) -> list[str]:
+    """The splits that a preset assigns: `train`, `val`, `test`, as far as it has them."""
+    return [name for name in ("train", "val", "test") if name in presets()[preset]]
+
+
 def resolve(split: str, dataset: str, clips: Sequence[Clip]) -> str:
     """The name of the preset for these clips. `auto` gives the first preset that matches all speakers, or `none`.
 

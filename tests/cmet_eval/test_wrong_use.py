@@ -8,9 +8,13 @@ from pathlib import Path
 import pytest
 
 from cmet_eval import cli
+from cmet_eval.protocol.draw import Draw, draw_from_shards
+from cmet_eval.protocol.pair_files import write_pairs
+from cmet_eval.protocol.setting import get_setting
+from cmet_pipelines.shards import ShardSet
 
 # The words of a command -> what its line contains. They run in a folder with a shard set `shards`, which is also below
-# `run`, a folder `videos` with one file, and a file `text.txt`.
+# `run`, a pair list `rc.csv` of the setting reconstruction, a folder `videos` with one file, and a file `text.txt`.
 USES: dict[str, str] = {
     # No or wrong commands and options
     "rnu": "no command rnu; did you mean run?",
@@ -29,6 +33,11 @@ USES: dict[str, str] = {
     "run --method cmet --metrics psnr --profile paper": "--profile",
     "run --method source-video --scheduler localhost": "tcp://HOST:PORT",
     "run --method wav2lip": "wav2lip",
+    "run --method source-video --split tran": "--split tran; did you mean train",
+    "run --method source-video --data shards --split tets": "--split tets; did you mean test",
+    "pairs neutral-base --data shards -o p.csv --split tets": "--split tets; did you mean test",
+    "report emotion-proportion --data shards --split tets": "--split tets; did you mean test",
+    "score --videos videos --pairs rc.csv --data shards --method-name a --metrics ea:corpus": "none of ea",
     "pairs cross-emotin --data shards -o p.csv": "did you mean cross-emotion",
     "calibrate --data shards --metrics psnrr": "did you mean psnr",
     "leaderboard --run run --metrics mine:Own": "no module mine",
@@ -65,7 +74,7 @@ USES: dict[str, str] = {
     "run --method mine.toml --data shards": "mine.toml",
     "demo --run text.txt": "text.txt",
     "score --videos nowhere --pairs p.csv --data shards --method-name a": "no folder nowhere; name it with --videos",
-    "score --videos videos --pairs p.csv --data shards --method-name a": "no file p.csv; name it with --pairs",
+    "score --videos videos --pairs p.csv --data shards --method-name a": "name it with --pairs",
     "score --videos videos --pairs text.txt --data shards --method-name a": "text.txt",
     "score --videos videos --pairs p.csv --data shards --method-name Mine": "--method-name",
     "score --videos videos --pairs p.csv --data shards --method-name cmet": "another --method-name",
@@ -74,6 +83,13 @@ USES: dict[str, str] = {
     "measure nowhere": "nowhere does not exist",
     "measure videos nowhere": "nowhere does not exist",
     "measure videos --metrics psnrr": "did you mean psnr",
+    "measure nowhere --metrics psnrr": "did you mean psnr",
+    "measure nowhere --name a/b": "--name: ",
+    "measure nowhere --revision =1": "--revision: ",
+    "measure nowhere --metrics lse_c:lm --metrics lse_c:corpus": "score them in two runs",
+    "measure videos --run videos": "is inside a folder of videos",
+    "measure videos --run shards": "shards is a shard set; name another folder with --run",
+    "measure videos nowhere --run kept": "nowhere does not exist",
     "measure videos --rate 30": "'30' is not one of",
     "measure videos --metrics psnr --profile paper": "--profile",
     "measure videos --protocol vicco": "did you mean vico",
@@ -124,6 +140,8 @@ def place(tmp_path: Path, shards: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     (tmp_path / "videos").mkdir()
     (tmp_path / "videos" / "a.mp4").write_bytes(b"no video")
     (tmp_path / "text.txt").write_text("text")
+    rules = get_setting("reconstruction")
+    write_pairs(draw_from_shards(ShardSet(shards), rules, Draw(max_pairs=2, seeds=1)), tmp_path / "rc.csv")
     for link in (tmp_path / "shards", tmp_path / "run" / "shards"):
         link.symlink_to(shards)
     monkeypatch.chdir(tmp_path)
