@@ -74,8 +74,8 @@ def train(
         None,
         "--config",
         metavar="NAME",
-        autocompletion=completion.one_of("demo", "adapted"),
-        help="models: demo (default), adapted, or a .toml file that changes one",
+        autocompletion=completion.one_of("demo", "adapted", "paper"),
+        help="models: demo (default), adapted, paper, or a .toml file that changes one",
     ),
     precision: str = typer.Option(
         None,

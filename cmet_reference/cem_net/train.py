@@ -83,8 +83,8 @@ def stages(
 
     if "renderer" in config:
         flow_stage.read_settings(config["renderer"])
-    made: list[StageFactory] = [make_audio2mouth, make_aee, make_ebm, make_appearance, make_skin]
-    return [*made, make_renderer if "renderer" in config else None]
+    made: list[StageFactory] = [make_audio2mouth, make_aee, make_ebm, make_appearance, make_skin, make_renderer]
+    return [factory if name in config else None for name, factory in zip(STAGES, made, strict=True)]
 
 
 def _aee_stage(

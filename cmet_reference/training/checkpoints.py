@@ -64,6 +64,7 @@ class Card(TypedDict):
     torch: str
     accelerate: str
     about: Mapping[str, object]  # facts about the data that the stage states, see `stage.Described`
+    departures: list[str]  # differences from the paper in these settings, see cmet_reference/departures.toml
     trained_on: TrainedOn
 
 

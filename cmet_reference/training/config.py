@@ -1,6 +1,7 @@
 """Loads a model's settings from TOML.
 
-The package of each model has TOML files with named settings: demo and adapted. A user's TOML file names one of these
+The package of each model has three TOML files with named settings: `paper` (the published values), `adapted` (what can
+be trained without the authors' networks) and `demo` (minutes on two cores). A user's TOML file names one of these
 settings and changes some of the values.
 """
 
@@ -18,6 +19,7 @@ from talking_face.reasons import UserError
 from talking_face.user_files import Problem, WrongValue, checked, read_toml
 
 BASE = "base"  # the key in a user's file that names the settings which the file changes
+NOT_PUBLISHED = "not_published"  # the key in paper.toml that lists the settings whose values no paper prints
 
 Table = dict[str, object]  # a parsed TOML table
 S = TypeVar("S")
@@ -46,8 +48,8 @@ def load(package: str, wanted: str) -> Table:
 
     Args:
         package: the model's package, which holds its TOML files.
-        wanted: a name (demo, adapted), or the path of a TOML file. Such a file has `base = "adapted"` or another name,
-            and only the values that differ from these named settings.
+        wanted: a name (demo, adapted, paper), or the path of a TOML file. Such a file has `base = "adapted"` or another
+            name, and only the values that differ from these named settings.
 
     Raises:
         UserError: the settings do not exist; a key of the file occurs in none of the named settings; a value has
@@ -118,6 +120,19 @@ def _named(package: str, name: str) -> Table:
             f"no settings called {name!r}{did_you_mean(name, known)}; known: {', '.join(known)}, or the path of a "
             ".toml file"
         )
+    table = _parsed(package, name)
+    table.pop(NOT_PUBLISHED, None)
+    return table
+
+
+def not_published(package: str) -> list[str]:
+    """The dotted keys in paper.toml whose values no paper prints."""
+    listed = _parsed(package, "paper")[NOT_PUBLISHED]
+    assert isinstance(listed, list)
+    return listed
+
+
+def _parsed(package: str, name: str) -> Table:
     return tomllib.loads(resources.files(package).joinpath(f"{name}.toml").read_text("utf-8"))
 
 

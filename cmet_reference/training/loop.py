@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from cmet_pipelines.shards import ShardSet
+from cmet_reference.departures import departures_of_checkpoint
 from cmet_reference.training import checkpoints
 from cmet_reference.training.batches import TimedBatch, timed_batches
 from cmet_reference.training.checkpoints import Card, TrainedOn
@@ -311,6 +312,7 @@ class TrainingRun:
             "torch": torch.__version__,
             "accelerate": accelerate.__version__,
             "about": dict(self.stage.about()) if isinstance(self.stage, Described) else {},
+            "departures": departures_of_checkpoint(self.stage.name, trained_on["config"]),
             "trained_on": trained_on,
         }
         checkpoints.save(self.path, self.stage.net.state_dict(), self.stage.record(), card)

@@ -68,7 +68,7 @@ def train_model(
         folders: shard sets by name, the main one first.
         out: folder of the checkpoints; default: the folder `reference` in the main shard set, where evaluation runs
             search for checkpoints.
-        settings: demo, adapted, or the path of a TOML file (see `config.load`).
+        settings: demo, adapted, paper, or the path of a TOML file (see `config.load`).
         only: train only this stage; the checkpoints of the stages before it must exist.
         options: how to train.
         report: called after each stage, with its name and card.

@@ -98,7 +98,7 @@ def test_the_shell_completes_names_of_commands_and_options() -> None:
         (["score", "--profile"], "em", {"embedded"}),
         (["report"], "conf", {"confusion"}),
         (["compare"], "sta", {"static-reference"}),
-        (["train", "cmet", "--config"], "a", {"adapted"}),
+        (["train", "cmet", "--config"], "p", {"paper"}),
     ],
 )
 def test_the_shell_completes_values(words: list[str], incomplete: str, offered: set[str], tmp_path: Path) -> None:

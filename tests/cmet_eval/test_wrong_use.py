@@ -44,7 +44,7 @@ USES: dict[str, str] = {
     "leaderboard --run run --bands-of embeded": "did you mean embedded",
     "train cmett --data shards": "'cmett' is not one of 'cmet'",
     "train cmet --data shards --stage cmett": "--stage cmett; did you mean cmet",
-    "train cmet --data shards --config adaptd": "did you mean adapted",
+    "train cmet --data shards --config papre": "did you mean paper",
     "train cmet --data shards --precision fp8": "fp32",
     "train cmet --data shards --device gpu": "--device gpu",
     "train cmet --data shards --device cuda": "--device cpu",
