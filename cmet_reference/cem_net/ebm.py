@@ -65,9 +65,9 @@ class EbmNetSettings:
     spread: bool = False
     # Ours: chooses the embedding of the audio's emotion in the query. With 0, it is AEE's embedding, as in the paper.
     # Above 0, it is the weighted mean of the centres of the emotions; the weights are AEE's probabilities to the power
-    # of this number. With 1, the embedding is the expected centre. With 100, it is nearly the centre of the most
-    # probable emotion. A clear decision helps: an embedding between two emotions selects the mean of two displacements,
-    # which is nearly zero. If the number is above 0, training uses the centre of the clip's labelled emotion.
+    # of this number. With 100, the embedding is nearly the centre of the most probable emotion. With 1, it is the
+    # expected centre; this moves the face less if AEE is uncertain. Below 1, it also corrects an AEE that is
+    # overconfident for new voices. If the number is above 0, training uses the centre of the clip's labelled emotion.
     decision: float = 0.0
     # Ours: if True, the source's expression is subtracted before the new emotion is added. The expression is estimated
     # from the source's blendshapes (see the buffer `expression`). The memory then learns eight emotions on a neutral
@@ -75,7 +75,7 @@ class EbmNetSettings:
     neutral: bool = False
     strength: float = 1.0  # ours: at inference, the memory's displacement is multiplied by this factor
     # Ours: at inference, the share of the change that is applied below the nose. The demo uses less than 1, because a
-    # wrong emotion does most harm at the mouth, and the mouth also moves with speech.
+    # wrong emotion does most harm at the mouth, where the displacements are largest.
     mouth: float = 1.0
 
 
@@ -344,8 +344,6 @@ class EbmLossWeights:
     continuity: float = 1.0  # weight of the continuity loss inside L_a2m, the paper's lambda
     reconstruction: float = 1.0  # squared distance between the encoded displacement and the values' reading
     alignment: float = 1.0  # KL divergence between the keys' weights and the values' weights of the slots
-    # Ours: L_a2m of the landmarks that are decoded from the values' reading. In the paper, this reading is not decoded.
-    through_values: float = 0.0
     # Cross-entropy of the emotion that is recognised in the source's face. In the paper, a network that is trained
     # before recognises it. Ours is trained at the same time, but only by this loss.
     picture: float = 1.0
@@ -359,7 +357,6 @@ def loss(net: EBM, batch: Mapping[str, Tensor], weights: EbmLossWeights) -> tupl
     - `landmarks`: the query's layers, the keys, the values, the decoder;
     - `reconstruction`: the encoder of the true displacement, the values;
     - `alignment`: the encoder of the true displacement, the values, the query's layers, the keys;
-    - `through_values`: the encoder of the true displacement, the values, the decoder;
     - `picture`: the network that recognises the emotion of the source's face. No other loss trains this network.
 
     Args:
@@ -381,8 +378,6 @@ def loss(net: EBM, batch: Mapping[str, Tensor], weights: EbmLossWeights) -> tupl
         "reconstruction": (feature - of_values).square().sum(dim=-1).mean(),  # (10)
         "alignment": alignment(log_keys, log_values),  # (12)
     }
-    if weights.through_values:
-        parts["through_values"] = _landmarks(net, net.decode(of_values, lips), added, weights.continuity)
     if net.to_emotion is not None and seen is not None:
         parts["picture"] = classification(net.to_emotion(seen), batch["source"])
     return sum((getattr(weights, k) * v for k, v in parts.items()), torch.zeros((), device=rest.device)), parts

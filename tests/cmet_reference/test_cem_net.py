@@ -429,12 +429,11 @@ ENCODER, QUERY, VALUES, KEYS, DECODER = (
         ("reconstruction", ENCODER | VALUES),  # eq. 8 to 10
         ("alignment", ENCODER | VALUES | QUERY | KEYS),  # eq. 12
         ("picture", {"picture", "to_emotion"}),  # the frozen extractor of the source's emotion: no other loss trains it
-        ("through_values", ENCODER | VALUES | DECODER),  # ours
     ],
 )
 def test_each_loss_trains_the_parts_of_its_equations_and_no_others(name, reached):
     net, batch = small_ebm(), faces()
-    ebm.loss(net, batch, ebm.EbmLossWeights(through_values=1.0))[1][name].backward()
+    ebm.loss(net, batch, ebm.EbmLossWeights())[1][name].backward()
     trained = {n for n, p in net.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
     assert trained == {n for n, _ in net.named_parameters() if n.split(".")[0] in reached}
 
@@ -478,7 +477,6 @@ def test_the_default_settings_have_no_part_of_ours():
     assert net.decided_embedding(vector := torch.randn(5), shares) is vector
     assert torch.equal(net.start(batch["rest"], batch["lips"], None), net.base(batch["rest"], batch["lips"]))
     assert (net.change_share() == 1).all() and net.settings.strength == 1
-    assert ebm.EbmLossWeights().through_values == 0
 
 
 def test_a_memory_without_a_table_starts_from_the_seed():

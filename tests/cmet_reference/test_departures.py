@@ -75,7 +75,7 @@ def test_settings_of_ours_are_off_in_paper_and_unpublished_settings_exist() -> N
     paper = SETTINGS["cem-net", "paper"]
     off = ("table", "spread", "decision", "neutral", "picture_emotion")
     assert not any(paper[f"ebm.net.{key}"] for key in off)
-    assert (paper["ebm.net.strength"], paper["ebm.net.mouth"], paper["ebm.weights.through_values"]) == (1, 1, 0)
+    assert (paper["ebm.net.strength"], paper["ebm.net.mouth"]) == (1, 1)
     assert not {key.split(".")[0] for key in paper} & {"appearance", "skin"}
     for model, package in PACKAGES.items():
         assert {*config.not_published(package)} <= SETTINGS[model, "paper"].keys()
