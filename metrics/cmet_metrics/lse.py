@@ -1,22 +1,25 @@
 """Computes LSE-C (confidence), LSE-D (distance) and the offset between sound and lips in frames, by SyncNet.
 
-Source: joonson/syncnet_python at 1fbfc08, SyncNetInstance.py (`evaluate`), which Wav2Lip's evaluation copies. The
+Source: joonson/syncnet_python at 1fbfc08, SyncNetInstance.py (`evaluate`), which the evaluations of Wav2Lip and of
+LatentSync copy. The
 functions use the embeddings of any network with one branch for lips and one for sound. The class `Lse` scores a
 generated video and needs no ground truth, except with `audio="source"` or `network="corpus"`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Literal, Protocol
 
 import numpy as np
 
 from cmet_metrics.base import Profile, Sample, Score, Settings, Variant, check_audio
 from cmet_metrics.landmarks import MEDIAPIPE_MS, points_id
+from cmet_metrics.scene_cuts import Scenes
 from cmet_metrics.sync import SyncMetric
-from cmet_metrics.syncnet_crops import MIN_TRACK, LipCrops, corpus_mouths, from_landmarks, from_track, whole_frame
+from cmet_metrics.syncnet_crops import MIN_TRACK, LipCrops, corpus_mouths, from_landmarks, from_tracks, whole_frame
 from talking_face.pretrained import evaluator_networks, trained_evaluators
 from talking_face.pretrained.face_landmarker import landmarker_tag
 from talking_face.pretrained.model_files import ModelFiles
@@ -39,9 +42,10 @@ Crop = Literal["track", "crop", "lm", "mouth"]
 Network = Literal["syncnet", "corpus"]
 Sound = Literal["driving", "source"]
 Measure = Literal["confidence", "distance", "offset"]
+Tracks = Literal["longest", "mean"]
+Rate = Literal["25", "any"]
 
 _CROPS: dict[Crop, tuple[str, Callable[[Sample, ModelFiles], LipCrops]]] = {
-    "track": (f"s3fd-track-224,min-track-{MIN_TRACK}", from_track),
     "crop": ("whole-frame-224", whole_frame),
     "lm": ("mediapipe478-224", from_landmarks),
     "mouth": (f"mouth-{evaluator_networks.SIZE}-grey", corpus_mouths),
@@ -149,6 +153,10 @@ _VARIANTS: dict[str, dict[str, object]] = {
     "crop": {"crop": "crop"},
     "lm": {"crop": "lm"},
     "corpus": {"crop": "mouth", "network": "corpus"},
+    # Each as the code with this name computes it, see docs/reference/metrics.md.
+    "wav2lip-lrs": {"crop": "crop", "rate": "any"},
+    "syncnet-demo": {"min_track": 100, "scenes": "pyscenedetect-0.5.1", "tracks": "mean"},
+    "latentsync": {"min_track": 50, "scenes": "pyscenedetect-0.6.1", "tracks": "mean"},
 }
 
 
@@ -172,13 +180,19 @@ class Lse(SyncMetric):
     Reasons: `no-audio`, `silent`, `too-short` (fewer than 6 frames with picture and sound), `rate-mismatch` (not 25
     frames/s), `length-mismatch` (sound for less than half of the frames), `no-face`, `few-faces`, `missing-weights`.
     With `audio="source"`, the lips are compared with the sound of `target`, which must then be the source clip.
-    Stats: windows, offset (signed), confidence, distance, frames, heard (number of frames that have sound).
+    With `tracks="mean"`, the value is the mean over all face tracks of the video, and the offset is rounded towards 0.
+    Stats: windows, offset (signed), confidence, distance, frames, heard (number of frames that have sound), and tracks
+    with `tracks="mean"`.
     """
 
     measure: Measure = "confidence"
     crop: Crop = "track"  # track: S3FD's boxes; crop: whole frame; lm: MediaPipe's points; mouth: for network=corpus
     network: Network = "syncnet"
     audio: Sound = "driving"
+    min_track: int = MIN_TRACK  # for crop=track: a track needs more boxes, and a scene as many frames
+    scenes: Scenes = "one"  # for crop=track: how the clip is divided into scenes; a track ends with its scene
+    tracks: Tracks = "longest"  # for crop=track: the longest track, or the mean over all tracks
+    rate: Rate = "25"  # any: 0.04 s of sound belong to each frame, also in a video of another rate
 
     pitfalls = (
         "A high LSE-C does not mean good lips: methods that were trained against SyncNet exceed real videos. In "
@@ -200,6 +214,8 @@ class Lse(SyncMetric):
         super().__post_init__()
         if (self.network == "corpus") != (self.crop == "mouth"):
             raise UserError(f"{self.name}: crop=mouth goes with network=corpus, and only with it")
+        if self.crop != "track" and (self.min_track, self.scenes, self.tracks) != (MIN_TRACK, "one", "longest"):
+            raise UserError(f"{self.name}: min_track, scenes and tracks go only with crop=track")
 
     @property
     def name(self) -> str:
@@ -261,8 +277,10 @@ class Lse(SyncMetric):
         return {
             **({"value": "absolute"} if self.measure == "offset" else {}),
             "network": self.network_tag(),
-            "crop": _CROPS[self.crop][0],
+            "crop": self._crop_field(),
             **detector,
+            **({"scenes": self.scenes, "tracks": self.tracks} if self._divides else {}),
+            **({"fps": "any-as-25"} if self.rate == "any" else {}),
             "codec": "none",
             "audio": self.audio,
             "windows": "length-5",
@@ -272,51 +290,81 @@ class Lse(SyncMetric):
             **({"points": points_id()} if self.crop == "mouth" else {}),
         }
 
+    @property
+    def _divides(self) -> bool:
+        """Whether the clip is divided into scenes or more than one track is used."""
+        return (self.scenes, self.tracks) != ("one", "longest")
+
+    def _crop_field(self) -> str:
+        return f"s3fd-track-224,min-track-{self.min_track}" if self.crop == "track" else _CROPS[self.crop][0]
+
     def compute(self, pred: Sample, target: Sample) -> Score:
         if self.audio == "source":
-            sync, stats, detail = self.compare(pred, target)
+            stats, detail = self.compare(pred, target)
         else:
-            key = ("lip-sync", self.crop, self.network_tag())
-            sync, stats, detail = pred.cached(key, lambda sample: self.compare(sample, sample))
-        values = {"confidence": sync.confidence, "distance": sync.distance, "offset": float(abs(sync.offset))}
-        return Score(values[self.measure], sync.windows, None, detail, stats)
+            key = ("lip-sync", self._crop_field(), self.scenes, self.tracks, self.rate, self.network_tag())
+            stats, detail = pred.cached(key, lambda sample: self.compare(sample, sample))
+        value = abs(stats["offset"]) if self.measure == "offset" else stats[self.measure]
+        return Score(value, int(stats["windows"]), None, detail, stats)
 
-    def compare(self, pred: Sample, sound: Sample) -> tuple[LipSync, dict[str, float], str]:
-        """Compute all three measures at once. Returns the result, its stats and a note for the user.
+    def compare(self, pred: Sample, sound: Sample) -> tuple[dict[str, float], str]:
+        """Compute all three measures at once. Returns the stats and a note for the user.
 
         Args:
             pred: the sample whose frames are used.
             sound: the sample whose sound is used.
         """
-        if pred.fps != 25:
+        if pred.fps != 25 and self.rate == "25":
             raise ClipError(Reason.RATE_MISMATCH, f"{pred.name} has {pred.fps:g} frames/s; SyncNet needs 25")
         if sound.audio is None or not len(sound.audio):
             raise ClipError(Reason.NO_AUDIO, f"{sound.name} has no sound")
         check_sound(len(pred.frames), sound.audio, pred.name)
         net = self.load_network()
-        start, lips = pred.cached(("lips", self.crop, net.tag), lambda sample: self._lips(sample, net))
-        audio = sound.audio[start * SAMPLES_A_FRAME :]
-        frames = len(lips) + LOST_FRAMES - 1
-        heard = check_sound(frames, audio, pred.name)
-        windows = n_windows(frames, len(audio))
-        heard_as = sound.cached(("sound", net.tag, start, windows), lambda sample: net.sound(audio, windows))
-        sync = lip_sync(lips[:windows], heard_as)
+        key = ("lips", self._crop_field(), self.scenes, self.tracks, net.tag)
+        found = [self._track(start, lips, sound, net, pred.name) for start, lips in pred.cached(key, self._lips(net))]
+        syncs = [sync for sync, _ in found]
+        heard = len({t for _, frames in found for t in frames})
         stats = {
-            "windows": float(windows),
-            "offset": float(sync.offset),
-            "confidence": sync.confidence,
-            "distance": sync.distance,
+            "windows": float(sum(sync.windows for sync in syncs)),
+            "offset": float(int(fmean(sync.offset for sync in syncs))),
+            "confidence": fmean(sync.confidence for sync in syncs),
+            "distance": fmean(sync.distance for sync in syncs),
             "frames": float(len(pred.frames)),
             "heard": float(heard),
+            **({"tracks": float(len(syncs))} if self.tracks == "mean" else {}),
         }
         detail = f"{heard} of {len(pred.frames)} frames have sound and a face" if heard < len(pred.frames) else ""
-        return sync, stats, detail
+        return stats, detail
 
-    def _lips(self, sample: Sample, net: LipSyncNet) -> tuple[int, np.ndarray]:
-        found = _CROPS[self.crop][1](sample, self.files)
-        if len(found.crops) <= LOST_FRAMES:
-            raise ClipError(Reason.TOO_SHORT, f"{sample.name}: a face through {len(found.crops)} frames; 6 needed")
-        return found.start, net.lip(found.crops)
+    def _track(
+        self, start: int, lips: np.ndarray, sound: Sample, net: LipSyncNet, name: str
+    ) -> tuple[LipSync, Sequence[int]]:
+        """The result for the embeddings of one track that starts at frame `start`, and its frames that have sound."""
+        assert sound.audio is not None
+        frames = len(lips) + LOST_FRAMES - 1
+        audio = sound.audio[start * SAMPLES_A_FRAME : (start + frames) * SAMPLES_A_FRAME]
+        heard = check_sound(frames, audio, name)
+        windows = n_windows(frames, len(audio))
+        heard_as = sound.cached(("sound", net.tag, start, windows), lambda _: net.sound(audio, windows))
+        return lip_sync(lips[:windows], heard_as), range(start, start + heard)
+
+    def _lips(self, net: LipSyncNet) -> Callable[[Sample], list[tuple[int, np.ndarray]]]:
+        """A function from a sample to the embeddings of its tracks, each with the index of the track's first frame."""
+
+        def lips(sample: Sample) -> list[tuple[int, np.ndarray]]:
+            crops = self._crops(sample)
+            shortest = min(len(found.crops) for found in crops)
+            if shortest <= LOST_FRAMES:
+                raise ClipError(Reason.TOO_SHORT, f"{sample.name}: a face through {shortest} frames; 6 needed")
+            return [(found.start, net.lip(found.crops)) for found in crops]
+
+        return lips
+
+    def _crops(self, sample: Sample) -> list[LipCrops]:
+        if self.crop != "track":
+            return [_CROPS[self.crop][1](sample, self.files)]
+        longest = self.tracks == "longest"
+        return from_tracks(sample, self.files, min_track=self.min_track, scenes=self.scenes, longest=longest)
 
 
 METRICS = (Lse,)

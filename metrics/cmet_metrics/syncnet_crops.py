@@ -1,7 +1,8 @@
 """Crops the face for lip-sync networks. The scale of LSE-C and LSE-D depends on the crop.
 
-Sources: joonson/syncnet_python at 1fbfc08, run_pipeline.py (`track`); Rudrabha/Wav2Lip at 3048445,
-evaluation/scores_LSE/SyncNetInstance_calc_scores.py (`crop`).
+Sources: joonson/syncnet_python at 1fbfc08, run_pipeline.py, and bytedance/LatentSync at a229c39,
+eval/syncnet_detect.py (`track`); Rudrabha/Wav2Lip at 3048445, evaluation/scores_LSE/SyncNetInstance_calc_scores.py
+(`crop`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 from cmet_metrics.base import Sample
 from cmet_metrics.landmarks import mediapipe_landmarks, need_faces
 from cmet_metrics.pictures import check_uint8
+from cmet_metrics.scene_cuts import Scenes, find_scenes
 from talking_face.faces.align import align_mode, cut, transforms
 from talking_face.media.picture import ArrayPicture
 from talking_face.pretrained import evaluator_networks
@@ -25,8 +27,8 @@ from talking_face.reasons import ClipError, Reason
 
 SIZE = 224  # px
 MIN_VALID = 0.5  # minimum share of frames with a face; the crops of the other frames are interpolated
-# The values of the original pipeline, except MIN_TRACK. The original needs a track of more than 100 frames (4 s), but
-# most clips of CREMA-D and many clips of MEAD are shorter.
+# The values of the original pipeline, except MIN_TRACK. The original needs a track of more than 100 frames (4 s), and
+# LatentSync of more than 50, but most clips of CREMA-D and many clips of MEAD are shorter than 4 s.
 MIN_TRACK, MAX_MISSED, MIN_FACE_PX, MIN_IOU = 5, 25, 100, 0.5
 
 
@@ -60,21 +62,34 @@ def from_landmarks(sample: Sample, files: ModelFiles) -> LipCrops:
     return LipCrops(_cut(sample.pictures, points, valid))
 
 
-def from_track(sample: Sample, files: ModelFiles) -> LipCrops:
-    """The original pipeline's crop around a track of S3FD's face boxes.
+def from_tracks(
+    sample: Sample, files: ModelFiles, *, min_track: int = MIN_TRACK, scenes: Scenes = "one", longest: bool = True
+) -> list[LipCrops]:
+    """The original pipeline's crops around tracks of S3FD's face boxes.
+
+    Frames before and after a track are left out, as in the original.
+
+    Args:
+        min_track: a track needs more boxes than this, and a scene at least as many frames.
+        scenes: how the clip is divided into scenes. A track ends with its scene.
+        longest: whether only the longest track is cropped. Among equally long tracks, it is the first track.
 
     Raises ClipError with reason no-face, or MissingWeights.
-
-    The clip is treated as one scene. If there are several tracks, the longest track is used. Among equally long
-    tracks, the first track is used. Frames before and after the track are left out, as in the original.
     """
-    tracks = join_boxes([detect_faces_s3fd(frame, files) for frame in sample.pictures])
+    boxes = sample.cached("s3fd-boxes", lambda s: [detect_faces_s3fd(frame, files) for frame in s.pictures])
+    tracks = [
+        {first + t: box for t, box in track.items()}
+        for first, stop in find_scenes(sample.pictures, scenes)
+        if stop - first >= min_track
+        for track in join_boxes(boxes[first:stop], min_track)
+    ]
     if not tracks:
         raise ClipError(
             Reason.NO_FACE,
-            f"{sample.name}: S3FD found no face over {MIN_FACE_PX} px in more than {MIN_TRACK} frames in a row",
+            f"{sample.name}: S3FD found no face over {MIN_FACE_PX} px in more than {min_track} frames of a scene",
         )
-    return crop_track(sample.pictures, max(tracks, key=len))
+    chosen = [max(tracks, key=len)] if longest else tracks
+    return [crop_track(sample.pictures, track) for track in chosen]
 
 
 def corpus_mouths(sample: Sample, files: ModelFiles) -> LipCrops:
@@ -87,12 +102,12 @@ def corpus_mouths(sample: Sample, files: ModelFiles) -> LipCrops:
 Track = dict[int, Box]  # {index of the frame: box of the face}, sorted by index
 
 
-def join_boxes(boxes: Sequence[Sequence[Box]]) -> list[Track]:
+def join_boxes(boxes: Sequence[Sequence[Box]], min_track: int = MIN_TRACK) -> list[Track]:
     """Join the boxes of all frames into tracks of one face each, as `track_shot` of the original does.
 
     A box is added to a track if the last box of the track is at most 25 frames old and the intersection over union of
-    the two boxes is more than 0.5. A track is returned only if it has more than 5 boxes and the longer side of
-    its mean box is more than 100 px.
+    the two boxes is more than 0.5. A track is returned only if it has more than `min_track` boxes and the longer side
+    of its mean box is more than 100 px.
     """
     left = [list(faces) for faces in boxes]
     out: list[Track] = []
@@ -107,7 +122,7 @@ def join_boxes(boxes: Sequence[Sequence[Box]]) -> list[Track]:
                 faces.remove(match)
                 track[t] = match
                 last = t
-        if len(track) > MIN_TRACK and _side(track) > MIN_FACE_PX:
+        if len(track) > min_track and _side(track) > MIN_FACE_PX:
             out.append(track)
     return out
 

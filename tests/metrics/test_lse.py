@@ -14,14 +14,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.io import wavfile
 
-from cmet_metrics.base import DEFAULT_FILES, Sample
+from cmet_metrics import syncnet_crops
+from cmet_metrics.base import DEFAULT_FILES, Sample, Score
 from cmet_metrics.lse import LipSyncNet, Lse, lip_sync, n_windows, shifted_distances
 from cmet_metrics.registry import get_metric
+from cmet_metrics.scene_cuts import find_scenes
 from cmet_metrics.syncnet_crops import MIN_TRACK, crop_track, join_boxes, whole_frame
 from talking_face.media.reading import read_audio, read_frames
 from talking_face.pretrained.dlib_models import Box
 from talking_face.pretrained.syncnet import SyncNet
-from talking_face.reasons import Reason
+from talking_face.reasons import Reason, UserError
 from tests.syncnet_stand_in import babble, official_form, reference_net, smooth_frames
 
 TOLERANCE = 1e-4
@@ -248,3 +250,83 @@ def test_tracks_of_two_faces_of_a_short_one_and_of_a_small_one() -> None:
     assert join_boxes([[left]] * MIN_TRACK) == []
     assert join_boxes([[Box(0, 0, 99, 99)]] * 8) == []
     assert [len(t) for t in join_boxes([[left]] * 8 + [[]] * 30 + [[left]] * 7)] == [8, 7]
+
+
+# -- scenes and tracks, as the evaluations with these names treat them -------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("cuts", "old", "new"),
+    [
+        ([], [(0, 60)], [(0, 60)]),
+        ([30], [(0, 30), (30, 60)], [(0, 30), (30, 59)]),
+        ([5], [(0, 5), (5, 60)], [(0, 60)]),
+        ([14], [(0, 14), (14, 60)], [(0, 60)]),
+        ([15], [(0, 15), (15, 60)], [(0, 15), (15, 59)]),
+        ([20, 30], [(0, 20), (20, 60)], [(0, 20), (20, 59)]),
+        ([20, 35], [(0, 20), (20, 35), (35, 60)], [(0, 20), (20, 35), (35, 59)]),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("width", [320, 640])
+def test_scenes_are_those_of_pyscenedetect(cuts: list[int], old: list, new: list, width: int) -> None:
+    """The expected scenes were printed by PySceneDetect 0.5.1 and 0.6.1, called as syncnet_python and LatentSync do."""
+    rng = np.random.default_rng(0)
+    height = width * 3 // 4
+    pictures = rng.integers(0, 256, (3, height // 8, width // 8, 3), dtype=np.uint8).repeat(8, 1).repeat(8, 2)
+    frames = pictures[np.searchsorted(cuts, np.arange(60), side="right")]
+    assert find_scenes(frames, "one") == [(0, 60)]
+    assert find_scenes(frames, "pyscenedetect-0.5.1") == old
+    assert find_scenes(frames, "pyscenedetect-0.6.1") == new
+
+
+def test_a_fade_is_a_cut_from_27_or_from_30() -> None:
+    """Grey frames that become brighter by 85 of 255 differ by 85 / 3 in the mean over hue, saturation and value."""
+    frames = np.zeros((40, 48, 64, 3), np.uint8)
+    frames[20:] = 85
+    assert find_scenes(frames, "pyscenedetect-0.5.1") == [(0, 40)]
+    assert find_scenes(frames, "pyscenedetect-0.6.1") == [(0, 20), (20, 39)]
+
+
+def test_the_mean_over_tracks_and_the_least_length_of_a_track(net: SyncNet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two faces that are seen at different times: two tracks, of which each gives the score of its own part."""
+    frames, samples = smooth_frames(20, 240, 1), babble(20 * 640, 1)
+    left, right = Box(0, 0, 120, 120), Box(100, 100, 230, 230)
+    boxes = iter([[left]] * 8 + [[right]] * 12)
+    monkeypatch.setattr(syncnet_crops, "detect_faces_s3fd", lambda *_: next(boxes))
+    both = Sample(frames, audio=samples)
+
+    class Seeded(Lse):
+        def load_network(self) -> LipSyncNet:
+            return net
+
+    def score(**arguments: Any) -> Score:
+        return Seeded(crop="track", **arguments).score(both, both)
+
+    mean, longest = score(tracks="mean", min_track=7), score()
+    assert (mean.stats["tracks"], mean.stats["heard"], mean.n) == (2, 20, 3 + 7)
+    assert (longest.stats["heard"], longest.n) == (12, 7) and longest.value != mean.value
+    short = score(tracks="mean", min_track=8)
+    assert short.stats["tracks"] == 1 and short.value == pytest.approx(longest.value, abs=1e-6)
+    first = 2 * mean.stats["confidence"] - longest.stats["confidence"]
+    part = Sample(frames[:8], audio=samples[: 8 * 640])
+    crops = crop_track(frames[:8], dict.fromkeys(range(8), left)).crops
+    alone = lip_sync(net.lip(crops)[:3], net.sound(part.audio, 3))  # type: ignore[arg-type]
+    assert first == pytest.approx(alone.confidence, abs=1e-5)
+    assert score(tracks="mean", min_track=12).reason is Reason.NO_FACE
+
+
+def test_any_rate_is_a_variant_of_its_own(net: SyncNet) -> None:
+    frames, samples = smooth_frames(8, 64, 0), babble(8 * 640, 0)
+    fast = Sample(frames, fps=30.0, audio=samples)
+
+    class Seeded(Lse):
+        def load_network(self) -> LipSyncNet:
+            return net
+
+    assert Seeded(crop="crop").score(fast, fast).reason is Reason.RATE_MISMATCH
+    value = Seeded(crop="crop", rate="any").score(fast, fast).value
+    usual = Sample(frames, audio=samples)
+    assert value == Seeded(crop="crop").score(usual, usual).value
+    with pytest.raises(UserError, match="only with crop=track"):
+        Lse(crop="lm", min_track=50)
