@@ -54,6 +54,7 @@ GROUPS: dict[str, dict[str, str]] = {
     },
     "Train": {
         "train": "Train the reference models, or the evaluators of the `:corpus` metrics.",
+        "import": "Turn a checkpoint that C-MET's authors released into one of this suite.",
     },
     "Compare and publish": {
         "leaderboard": "Build every board from the result rows of a run.",
@@ -79,6 +80,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "preprocess": ("pipelines",),
     "inspect": ("pipelines",),
     "train": ("reference", "pipelines"),
+    "import": ("reference", "pipelines"),
     "leaderboard": ("boards",),
     "compare": ("boards",),
     "report": ("boards",),
@@ -110,7 +112,7 @@ def build(wanted: str | None) -> typer.Typer:
             function, text, examples = _other, line, ""
             if name == wanted:
                 module = _module(name)
-                function, (text, examples) = getattr(module, name), help_and_examples(module.__doc__ or "")
+                function, (text, examples) = getattr(module, _file(name)), help_and_examples(module.__doc__ or "")
             app.command(
                 name,
                 cls=Command,
@@ -121,6 +123,11 @@ def build(wanted: str | None) -> typer.Typer:
                 rich_help_panel=title,
             )(function)
     return app
+
+
+def _file(name: str) -> str:
+    """The name of a command's file and function. `import` is a word of Python, so its file has another name."""
+    return {"import": "import_checkpoint"}.get(name, name)
 
 
 def _module(name: str) -> ModuleType:
@@ -136,7 +143,7 @@ def _module(name: str) -> ModuleType:
     if not {"-h", "--help"}.intersection(sys.argv[1:]):
         need_extras(name, *needed)
     try:
-        return importlib.import_module(f"cmet_eval.commands.{name}")
+        return importlib.import_module(f"cmet_eval.commands.{_file(name)}")
     except ModuleNotFoundError:
         need_extras(name, *needed)
         raise

@@ -7,7 +7,7 @@ trained checkpoint is found. `revision` is a digest of the checkpoint files and 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from cmet_reference.cem_net.generate import CemNetFace
     from cmet_reference.cem_net.lips_only import LipsOnlyFace
     from cmet_reference.cmet.generate import CMetFace
+    from cmet_reference.cmet.speech import Utterances
 
 
 class Case(Protocol):
@@ -45,13 +46,21 @@ class Case(Protocol):
     @property
     def source_blendshapes(self) -> np.ndarray: ...
     @property
+    def size(self) -> tuple[int, int]: ...
+    @property
     def source_audio(self) -> np.ndarray: ...
+    @property
+    def source_clip(self) -> np.ndarray: ...
     @property
     def ground_truth_landmarks(self) -> np.ndarray: ...
     @property
     def driving_audio(self) -> np.ndarray: ...
     @property
     def emotion_audio(self) -> list[np.ndarray]: ...
+    @property
+    def emotion_clips(self) -> np.ndarray: ...
+    @property
+    def neutral_clips(self) -> np.ndarray: ...
     @property
     def neutral_audio(self) -> list[np.ndarray]: ...
     def note(self, text: str) -> None: ...
@@ -65,10 +74,14 @@ class TrainedMethod:
     """
 
     name: str
-    files: tuple[str, ...]  # names of the method's checkpoints
+    files: tuple[str, ...]  # names of the method's checkpoints; see `stages`
 
     def __init__(self, model_files: ModelFiles) -> None:
         self._model_files = model_files
+
+    def stages(self) -> tuple[str, ...]:
+        """The names of the checkpoints that are used. Subclasses can override this."""
+        return self.files
 
     def _find(self, stage: str) -> Path:
         return checkpoints.find(stage, self._model_files)
@@ -80,8 +93,8 @@ class TrainedMethod:
             MissingWeights: a checkpoint does not exist yet.
             UserError: a checkpoint was trained with an earlier checkpoint whose file has changed since then.
         """
-        found = {name: self._find(name) for name in self.files}
-        for name in self.files:
+        found = {name: self._find(name) for name in self.stages()}
+        for name in self.stages():
             for earlier, wanted in _header(*_stamp(found[name])).get("built_on", {}).items():
                 path = found.setdefault(earlier, self._find(earlier))
                 if (here := _revision(*_stamp(path))) != wanted:
@@ -94,25 +107,27 @@ class TrainedMethod:
     @property
     def revision(self) -> str:
         """A digest of the checkpoints and the renderer, 12 hexadecimal digits."""
-        return digest([*(_revision(*_stamp(path)) for path in self.paths()), self.renderer().revision], 12)
+        return digest([*(_revision(*_stamp(path)) for path in self.paths()), self._drawn_by()], 12)
 
     @property
     def trained_on(self) -> frozenset[str]:
         """Ids of all clips with which any of the checkpoints was trained."""
         return frozenset().union(*(_header(*_stamp(path)).get("clips", ()) for path in self.paths()))
 
+    def _drawn_by(self) -> str:
+        """The revision of what draws the pictures."""
+        return self.renderer().revision
+
     def renderer(self) -> Renderer:
         """The mesh renderer, with the trained appearance model if the method has one; subclasses can override this."""
-        if "appearance" not in self.files:
+        if "appearance" not in self.stages():
             return MeshRenderer()
         return _mesh(_stamp(self._find("appearance")), _stamp(self._find("skin")))
 
     def generate(self, case: Case) -> np.ndarray:
         """The video of a case, (n_frames, H, W, 3) uint8 RGB."""
         n, given = case.n_frames, len(case.source_landmarks)
-        if given != n:
-            change = f"cut from {given} to {n} frames" if given > n else f"last of {given} frames held to {n}"
-            case.note(f"cut-or-hold-last: {change}")
+        _note_length(case, given)
         held = np.minimum(np.arange(n), given - 1)
         base, points = case.source_frames[held], case.source_landmarks[held]
         landmarks = self.landmarks(case, points)
@@ -128,24 +143,67 @@ class TrainedMethod:
 
 
 class CMet(TrainedMethod):
-    """C-MET: changes the source video's expression along the direction from neutral to emotional speech."""
+    """C-MET: changes the source video's expression along the direction from neutral to emotional speech.
+
+    The codec of the checkpoint determines which other checkpoints are needed, and what draws the pictures. The codecs
+    EDTalk and PD-FGC draw the pictures themselves.
+    """
 
     name = "cmet"
-    files = ("cmet", "audio2mouth", "appearance", "skin")
+    files = ("cmet",)
     sees = frozenset({"reference-frames", "source-video", "driving-audio", "emotion-audio", "neutral-audio"})
+
+    def stages(self) -> tuple[str, ...]:
+        from cmet_reference.cmet.codec import NEEDED_STAGES
+
+        return (*self.files, *NEEDED_STAGES.get(str(self._record()["codec"]), ()))
+
+    def generate(self, case: Case) -> np.ndarray:
+        from cmet_reference.cmet.codec import Face
+
+        if not self._draws_itself():
+            return super().generate(case)
+        _note_length(case, len(case.source_frames))
+        video = self._face().video(
+            case.driving_audio,
+            Face(case.source_frames, None, case.source_blendshapes),
+            *self._heard(case),
+            case.n_frames,
+            Face(case.reference_frames),
+        )
+        return _resized(video, case)
 
     def landmarks(self, case: Case, base: np.ndarray) -> np.ndarray:
         from cmet_reference.cmet.codec import Face
 
-        face = _cmet(tuple(_stamp(path) for path in self.paths()), self._model_files)
-        return face.landmarks(
-            case.driving_audio,
-            Face(None, case.source_landmarks, case.source_blendshapes),
-            case.emotion_audio,
-            case.neutral_audio,
-            case.source_audio,
-            case.n_frames,
+        source = Face(None, case.source_landmarks, case.source_blendshapes)
+        return self._face().landmarks(case.driving_audio, source, *self._heard(case), case.n_frames)
+
+    def _heard(self, case: Case) -> tuple[Utterances, Utterances, Utterances]:
+        """The pools of the target emotion and of neutral speech, and the source video's own utterance."""
+        from cmet_reference.cmet.speech import Utterances
+
+        return (
+            Utterances(case.emotion_audio, [str(i) for i in case.emotion_clips]),
+            Utterances(case.neutral_audio, [str(i) for i in case.neutral_clips]),
+            Utterances([case.source_audio], [str(i) for i in case.source_clip]),
         )
+
+    def _face(self) -> CMetFace:
+        return _cmet(tuple(_stamp(path) for path in self.paths()), self._model_files)
+
+    def _record(self) -> Mapping[str, object]:
+        return _record(*_stamp(self._find("cmet")))
+
+    def _draws_itself(self) -> bool:
+        return "appearance" not in self.stages()
+
+    def _drawn_by(self) -> str:
+        if not self._draws_itself():
+            return super()._drawn_by()
+        from cmet_reference.cmet.train import codec_revision
+
+        return codec_revision(str(self._record()["codec_setting"]), self._model_files)
 
 
 class CemNet(TrainedMethod):
@@ -210,6 +268,26 @@ class GroundTruthFace(TrainedMethod):
         return to_picture(to_head(real, fit_pose(real, template)), fit_pose(base, template))
 
 
+def _note_length(case: Case, given: int) -> None:
+    """Notes that a source video of `given` frames is longer or shorter than the output."""
+    n = case.n_frames
+    if given != n:
+        change = f"cut from {given} to {n} frames" if given > n else f"last of {given} frames held to {n}"
+        case.note(f"cut-or-hold-last: {change}")
+
+
+def _resized(video: np.ndarray, case: Case) -> np.ndarray:
+    """The video, (T, h, w, 3), in the size of the case's pictures, (T, H, W, 3). Another size is noted."""
+    height, width = case.size
+    if video.shape[1:3] == (height, width):
+        return video
+    import cv2
+
+    case.note(f"resized: from {video.shape[2]}x{video.shape[1]} to {width}x{height} px")
+    rule = cv2.INTER_AREA if height < video.shape[1] else cv2.INTER_CUBIC
+    return np.stack([cv2.resize(frame, (width, height), interpolation=rule) for frame in video])
+
+
 # Cache of loaded files -----------------------------------------------------------------------------------------------
 
 Stamp = tuple[Path, int, int]  # path, modification time in ns, size in bytes; a rewritten file has another stamp
@@ -223,6 +301,11 @@ def _stamp(path: Path) -> Stamp:
 @lru_cache(maxsize=64)
 def _revision(path: Path, _time: int, _size: int) -> str:
     return checkpoints.revision(path)
+
+
+@lru_cache(maxsize=64)
+def _record(path: Path, _time: int, _size: int) -> Mapping[str, object]:
+    return checkpoints.record_of(path)
 
 
 @lru_cache(maxsize=64)

@@ -45,6 +45,7 @@ class Prosody:
     name = "prosody-1"
     size = len(PROSODY)
     pool_rule: PoolRule = "emotions"
+    keeps = False
 
     def encode(self, audio: np.ndarray, clip_id: str | None = None) -> np.ndarray:
         """Encodes audio, (N,) int16 at 16 kHz, as (10,) float32. Raises the errors of `checked`."""

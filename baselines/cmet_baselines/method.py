@@ -39,9 +39,12 @@ ARRAYS: Mapping[str, str] = {
     "source_landmarks": "source-video",
     "source_blendshapes": "source-video",
     "source_audio": "source-video",
+    "source_clip": "source-video",
     "driving_audio": "driving-audio",
     "emotion_audio": "emotion-audio",
+    "emotion_clips": "emotion-audio",
     "neutral_audio": "neutral-audio",
+    "neutral_clips": "neutral-audio",
     "upper_half_frames": "upper-half",
     "ground_truth_pose": "ground-truth-pose",
     "ground_truth_frames": "ground-truth",
@@ -163,6 +166,11 @@ class Case:
         return self._array("source_audio")
 
     @property
+    def source_clip(self) -> np.ndarray:
+        """(1,) str: the id of the source clip, for features that are stored by clip id."""
+        return self._array("source_clip")
+
+    @property
     def driving_audio(self) -> np.ndarray:
         """(N,) int16, 16 kHz mono: 640 samples per frame of the required video."""
         return self._array("driving_audio")
@@ -173,9 +181,22 @@ class Case:
         return self._list("emotion_audio")
 
     @property
+    def emotion_clips(self) -> np.ndarray:
+        """(K,) str: the ids of the clips in `emotion_audio`, for features that are stored by clip id.
+
+        An id can contain the name of the emotion. A method must not read the emotion from it.
+        """
+        return self._array("emotion_clips")
+
+    @property
     def neutral_audio(self) -> list[np.ndarray]:
         """(N,) int16 each, 16 kHz mono: neutral clips."""
         return self._list("neutral_audio")
+
+    @property
+    def neutral_clips(self) -> np.ndarray:
+        """(K,) str: the ids of the clips in `neutral_audio`."""
+        return self._array("neutral_clips")
 
     @property
     def upper_half_frames(self) -> np.ndarray:

@@ -93,14 +93,23 @@ class PairInputs:
     def source_audio(self) -> np.ndarray:
         return self._shards.audio(self._pair.source_clip)
 
+    def source_clip(self) -> np.ndarray:
+        return np.array([self._pair.source_clip])
+
     def driving_audio(self) -> np.ndarray:
         return self._shards.audio(self._pair.driving_clip)
 
     def emotion_audio(self) -> list[np.ndarray]:
         return self._sounds(self._pair.emotion_audio, self._pair.target_emotion)
 
+    def emotion_clips(self) -> np.ndarray:
+        return np.array(self._pair.emotion_audio, dtype=str)
+
     def neutral_audio(self) -> list[np.ndarray]:
         return self._sounds(self._pair.neutral_audio, "neutral")
+
+    def neutral_clips(self) -> np.ndarray:
+        return np.array(self._pair.neutral_audio, dtype=str)
 
     def upper_half_frames(self) -> np.ndarray:
         frames = self._shards.frames(self._truth()).copy()

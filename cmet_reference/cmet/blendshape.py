@@ -186,6 +186,7 @@ class BlendshapeCodec:
     """The codec: the fitted model, Audio2Mouth for lips, and a renderer for pictures. Implements `FaceCodec`."""
 
     name = "blendshape"
+    revision = ""
 
     def __init__(
         self, model: BlendshapeModel, mouth: Audio2Mouth | None = None, renderer: Renderer | None = None

@@ -7,12 +7,27 @@ which the paper tests C-MET. `edtalk` and `pd_fgc` load the weights of their aut
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from talking_face.files import sha256_of
 from talking_face.reasons import ClipError, Reason
+from talking_face.signature import digest
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# The checkpoints that generation with each codec needs, in addition to `cmet`. The codecs of other authors draw the
+# face themselves, with the weights in the checkout.
+NEEDED_STAGES: Mapping[str, tuple[str, ...]] = {
+    "blendshape": ("audio2mouth", "appearance", "skin"),
+    "edtalk": (),
+    "pd-fgc": (),
+}
 
 
 @dataclass(frozen=True)
@@ -34,8 +49,11 @@ class Face:
 class FaceCodec(Protocol):
     """Encodes and decodes the expression of a face."""
 
-    name: str
+    name: str  # a key of NEEDED_STAGES
     size: int  # number of values in a code
+    # A digest of the code and the weights in the codec's checkout, 12 hexadecimal digits. "" for the blendshape codec,
+    # whose arrays are in the checkpoint of `cmet`.
+    revision: str
 
     def encode(self, face: Face) -> np.ndarray:
         """The expression codes of a face, (T, size) float32."""
@@ -67,3 +85,23 @@ def smoothed_lips(lips: np.ndarray) -> np.ndarray:
     taps /= taps.sum()
     wide = np.pad(lips, ((1, 1), (0, 0)))
     return (taps[0] * wide[:-2] + taps[1] * wide[1:-1] + taps[2] * wide[2:]).astype(np.float32)
+
+
+def as_bytes(video: Tensor, stretched: bool = False) -> np.ndarray:
+    """Converts a network's output, (T, 3, H, W) in [-1, 1], to (T, H, W, 3) uint8 RGB. Other values are clamped.
+
+    Args:
+        video: the output.
+        stretched: True: stretch the values of the whole video to 0 to 255 and truncate fractions, as save_video in
+            src/util.py of C-MET does. False: convert -1 to 0 and 1 to 255, and round.
+    """
+    video = video.clamp(-1, 1).permute(0, 2, 3, 1)
+    if stretched:
+        low, high = video.min(), video.max()
+        return np.ascontiguousarray(((video - low) / (high - low).clamp(min=1e-12) * 255).byte().numpy())
+    return np.ascontiguousarray(video.add(1).mul(127.5).round().byte().numpy())
+
+
+def hash_of(files: Iterable[Path], root: Path) -> str:
+    """A digest of the paths below `root` and the contents of files, 12 hexadecimal digits."""
+    return digest(sorted((path.relative_to(root).as_posix(), sha256_of(path)) for path in files), 12)

@@ -10,18 +10,19 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
-import cv2
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
 from cmet_reference.cem_net import audio as sound
-from cmet_reference.cmet.codec import Face, held, smoothed_lips
+from cmet_reference.cmet.codec import Face, as_bytes, hash_of, held, smoothed_lips
 from talking_face.reasons import UserError
 
 SIZE = 256
@@ -36,32 +37,32 @@ class EDTalkCodec:
     name = "edtalk"
     size = 10
 
-    def __init__(self, checkout: Path, device: str = "cpu") -> None:
-        """Raises UserError if the checkout lacks the code or a weight file, or if a weight file does not fit."""
-        checkout = Path(checkout)
-        folder = next((checkout / p for p in _PACKAGES if (checkout / p / "generator.py").is_file()), None)
-        if folder is None:
-            raise UserError(
-                f"{checkout} is not a checkout of EDTalk or C-MET: it has no {' or '.join(_PACKAGES)} with generator.py"
-                ". Clone https://github.com/tanshuai0219/EDTalk and name its folder: codec = 'edtalk:FOLDER'"
-            )
-        self.device = torch.device(device)
+    def __init__(self, checkout: Path, device: str = "cpu", stretched: bool = False) -> None:
+        """Loads the networks.
+
+        Args:
+            checkout: a folder with the code and the weights.
+            device: a torch device.
+            stretched: how the pictures are converted to bytes; see `codec.as_bytes`.
+
+        Raises:
+            UserError: the checkout lacks the code or a weight file, or a weight file does not fit.
+        """
+        folder, weights = files_of(checkout)
+        self.device, self.stretched = torch.device(device), stretched
+        self.revision = revision_of(checkout)
         generator, lips = import_from(folder, "generator"), import_from(folder, "audio_encoder")
         self.net = generator.Generator(
             SIZE, style_dim=512, lip_dim=20, pose_dim=6, exp_dim=self.size, channel_multiplier=1
         )
         self.audio2lip = lips.Audio2Lip()
-        for net, file, key in ((self.net, "EDTalk.pt", "gen"), (self.audio2lip, "Audio2Lip.pt", "audio2lip")):
-            _fill(net, _weights(checkout, file), key)
+        for net, path, key in zip((self.net, self.audio2lip), weights, ("gen", "audio2lip"), strict=True):
+            _fill(net, path, key)
             net.eval().to(self.device)
 
     @torch.inference_mode()
     def encode(self, face: Face) -> np.ndarray:
-        pictures = _pictures(face.need("frames", self.name))
-        codes = []
-        for part in pictures.split(_BATCH):
-            style = self.net.enc(part.to(self.device), None)[0]
-            codes.append(self.net.exp_fc(self.net.fc(style)).cpu())
+        codes = [self.net.exp_fc(shared).cpu() for shared in self._shared(face.need("frames", self.name))]
         return torch.cat(codes).numpy()
 
     @torch.inference_mode()
@@ -73,34 +74,52 @@ class EDTalkCodec:
 
     @torch.inference_mode()
     def decode(self, identity: Face, lips: np.ndarray, pose: Face, codes: np.ndarray) -> np.ndarray:
-        """Draws (T, 256, 256, 3) uint8 RGB. Only the first frame of `identity` is used.
-
-        The generator's values are clamped to [-1, 1]. C-MET's save_video instead stretches the values of each video to
-        the full range.
-        """
+        """Draws (T, 256, 256, 3) uint8 RGB. Only the first frame of `identity` is used."""
         net, n = self.net, len(lips)
-        who = _pictures(identity.need("frames", self.name)[:1]).to(self.device)
-        poses = _pictures(pose.need("frames", self.name)[:n])
+        who = _still(identity.need("frames", self.name)[0]).to(self.device)
         style, _, features, _ = net.enc(who, None)
-        out = []
-        for i in range(n):
-            posed = net.enc(poses[min(i, len(poses) - 1)][None].to(self.device), None)[0]
-            weights = torch.cat(
-                [
-                    torch.from_numpy(lips[i : i + 1]).to(self.device),
-                    net.pose_fc(net.fc(posed)),
-                    torch.from_numpy(np.ascontiguousarray(held(codes, n)[i : i + 1])).to(self.device),
-                ],
-                dim=1,
-            )
-            bank = net.direction_lipnonlip.weight
-            expression = net.direction_exp.get_exp_latent(net.direction_exp.get_shared_out(weights, bank))
-            with stays_on(self.device):
-                out.append(
-                    net.dec(style + net.direction_exp(weights, bank), [f.clone() for f in features], expression).cpu()
-                )
-        video = torch.cat(out).clamp(-1, 1).add(1).mul(127.5).round().byte()
-        return np.ascontiguousarray(video.permute(0, 2, 3, 1).numpy())
+        poses = torch.cat([net.pose_fc(s) for s in self._shared(pose.need("frames", self.name)[:n])])
+        at = torch.arange(n, device=self.device).clamp(max=len(poses) - 1)
+        given = (torch.from_numpy(np.ascontiguousarray(x, np.float32)).to(self.device) for x in (lips, held(codes, n)))
+        spoken, expressed = given
+        weights = torch.cat([spoken, poses[at], expressed], dim=1)
+        with stays_on(self.device):
+            drawn = [self._drawn(style, features, part).cpu() for part in weights.split(_BATCH)]
+        return as_bytes(torch.cat(drawn), self.stretched)
+
+    def _shared(self, frames: np.ndarray) -> Iterator[Tensor]:
+        """The output of EDTalk's shared layers, (16, 512), for each 16 frames of a video."""
+        for start in range(0, len(frames), _BATCH):
+            style = self.net.enc(_pictures(frames[start : start + _BATCH]).to(self.device), None)[0]
+            yield self.net.fc(style)
+
+    def _drawn(self, style: Tensor, features: Sequence[Tensor], weights: Tensor) -> Tensor:
+        """The pictures, (B, 3, 256, 256), of one face with B rows of weights: 20 lips, 6 pose, 10 expression."""
+        net, bank = self.net, self.net.direction_lipnonlip.weight
+        expression = net.direction_exp.get_exp_latent(net.direction_exp.get_shared_out(weights, bank))
+        # A copy of the features for each picture: the generator's layers may change their input in place.
+        same = [f.repeat(len(weights), *[1] * (f.ndim - 1)) for f in features]
+        return net.dec(style + net.direction_exp(weights, bank), same, expression)
+
+
+def files_of(checkout: Path) -> tuple[Path, tuple[Path, Path]]:
+    """The folder of the networks' code, and the weight files EDTalk.pt and Audio2Lip.pt. UserError if one is absent."""
+    folder = next((checkout / p for p in _PACKAGES if (checkout / p / "generator.py").is_file()), None)
+    if folder is None:
+        raise UserError(
+            f"{checkout} is not a checkout of EDTalk or C-MET: it has no {' or '.join(_PACKAGES)} with generator.py"
+            ". Clone https://github.com/tanshuai0219/EDTalk and name its folder: codec = 'edtalk:FOLDER'"
+        )
+    return folder, (_weights(checkout, "EDTalk.pt"), _weights(checkout, "Audio2Lip.pt"))
+
+
+def revision_of(checkout: Path) -> str:
+    """A digest of the code and the weights that the codec uses, 12 hexadecimal digits. Raises the errors of `files_of`.
+
+    Hashing takes 0.5 s for each GB.
+    """
+    folder, weights = files_of(checkout)
+    return hash_of((*folder.glob("*.py"), *weights), checkout)
 
 
 @contextmanager
@@ -115,9 +134,22 @@ def stays_on(device: torch.device) -> Iterator[None]:
 
 
 def _pictures(frames: np.ndarray) -> Tensor:
-    """Converts (T, H, W, 3) uint8 RGB to (T, 3, 256, 256) float32 in [-1, 1]."""
-    fit = np.stack([cv2.resize(f, (SIZE, SIZE), interpolation=cv2.INTER_AREA) for f in frames])
-    return torch.from_numpy(fit).permute(0, 3, 1, 2).contiguous().float() / 127.5 - 1
+    """Converts (T, H, W, 3) uint8 RGB to (T, 3, 256, 256) float32 in [-1, 1], as vid_preprocessing of C-MET does.
+
+    The filter is that of torchvision's Resize for tensors: bilinear, with antialiasing. Frames of 256 x 256 px are not
+    filtered.
+    """
+    pictures = (torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).float() / 255 - 0.5) * 2
+    if pictures.shape[2:] == (SIZE, SIZE):
+        return pictures
+    return interpolate(pictures, (SIZE, SIZE), mode="bilinear", align_corners=False, antialias=True)
+
+
+def _still(frame: np.ndarray) -> Tensor:
+    """Converts one frame, (H, W, 3) uint8 RGB, to (1, 3, 256, 256) float32 in [-1, 1], as img_preprocessing does."""
+    fit = np.asarray(Image.fromarray(frame).resize((SIZE, SIZE)))
+    picture = torch.from_numpy(fit.transpose(2, 0, 1)[None] / 255.0).float()
+    return (picture - 0.5) * 2
 
 
 def _weights(checkout: Path, file: str) -> Path:

@@ -1,12 +1,13 @@
 """C-MET's inference: changes the emotion of a face in a video, in blocks of five frames. The lips follow the audio.
 
-Source: inference.py of ChanHyeok-Choi/C-MET. The released code has some peculiarities. Each of these peculiarities is a
-setting of `Inference`, and `RELEASED` turns all of them on.
+Source: inference.py and src/util.py of ChanHyeok-Choi/C-MET, commit bd384ac. The released code has some peculiarities.
+Each of these peculiarities is a setting of `Inference`, and `RELEASED` turns all of them on. The checkpoint records the
+name of the settings, `ours` or `released`, which the key `inference` of the training's TOML file gives.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -20,7 +21,7 @@ from cmet_reference.cmet import figures, speech
 from cmet_reference.cmet.blendshape import BlendshapeCodec
 from cmet_reference.cmet.codec import Face, FaceCodec, held
 from cmet_reference.cmet.connector import Connector, ConnectorSettings
-from cmet_reference.cmet.speech import SpeechEncoder
+from cmet_reference.cmet.speech import SpeechEncoder, Utterances
 from cmet_reference.cmet.train import KIND, CMetNet, codec_named
 from cmet_reference.render.base import Renderer
 from cmet_reference.training import checkpoints
@@ -42,9 +43,11 @@ class Inference:
     whole_blocks: bool = False  # discard the frames after the last full block
     drop_last: int = 0  # number of frames to discard at the end of the track (released: 20)
     extend: Literal["hold", "mirror"] = "hold"  # lengthen a short track: repeat its last frame, or play back and forth
+    stretched: bool = False  # stretch the values of each video to 0 to 255; see `codec.as_bytes`
 
 
-RELEASED = Inference(source="neutral", strength=1.0, whole_blocks=True, drop_last=20, extend="mirror")
+RELEASED = Inference(source="neutral", strength=1.0, whole_blocks=True, drop_last=20, extend="mirror", stretched=True)
+NAMED: Mapping[str, Inference] = {"ours": Inference(), "released": RELEASED}
 
 
 def expression_track(
@@ -95,7 +98,7 @@ class CMetFace:
         Args:
             folder: the folder of cmet.safetensors and audio2mouth.safetensors. A file that is not in this folder is
                 searched for in `files`.
-            settings: how the output codes are computed.
+            settings: how the output codes are computed; None: as the checkpoint records.
             renderer: draws the pictures of `video`.
             device: a torch device.
             files: the folders that are searched for checkpoints.
@@ -104,7 +107,6 @@ class CMetFace:
             MissingWeights: a checkpoint is absent.
             UserError: a checkpoint cannot be used.
         """
-        self.settings = settings or Inference()
         path = _checkpoint(folder, KIND, files)
         state, record = checkpoints.load(path, KIND)
         with checkpoints.as_saved(path, KIND):
@@ -116,11 +118,13 @@ class CMetFace:
                 record["neutral"],
             )
             self.net.load_state_dict(state)
+            self.settings = settings or NAMED[record["inference"]]
             if self.settings.strength is None:
                 self.settings = replace(self.settings, strength=record["strength"])
+            self.knows_source = bool(record.get("knows_source", True))
             self.pool_encoder = self.net.pool_encoder(record["heard"])
         self.net.eval().to(torch.device(device))
-        self.encoder: SpeechEncoder = speech.make_encoder(record["speech_setting"], folder, files=files)
+        self.encoder: SpeechEncoder = speech.make_encoder(record["speech_setting"], folder, files=files, device=device)
         if self.encoder.name != record["speech"]:
             raise UserError(f"{path} was trained with {record['speech']}, not with {self.encoder.name}; train again")
         revisions = [checkpoints.revision(path)]
@@ -130,61 +134,75 @@ class CMetFace:
             revisions.append(checkpoints.revision(mouth))
             self.codec = BlendshapeCodec(self.net.blendshape_model(), audio2mouth.load(mouth), renderer)
         else:
-            self.codec = codec_named(record["codec_setting"], files)
+            self.codec = codec_named(record["codec_setting"], files, device, self.settings.stretched)
+            if self.codec.revision != record["codec_revision"]:
+                raise UserError(
+                    f"{path} was trained with {record['codec']} {record['codec_revision']}, found is "
+                    f"{self.codec.revision}: the checkout has other code or weights; restore them, or train again"
+                )
         self.revision = "-".join([*(r[:8] for r in revisions), self.codec.name])
 
-    def direction(self, emotion_audio: Sequence[np.ndarray], neutral_audio: Sequence[np.ndarray] = ()) -> np.ndarray:
+    def direction(self, emotion: Utterances, neutral: Utterances | None = None) -> np.ndarray:
         """(D,): the direction of speech from the neutral utterances to the emotional utterances.
 
         Args:
-            emotion_audio: one or more utterances, (N,) int16 at 16 kHz each.
-            neutral_audio: neutral utterances, preferably of the same speakers. If there are none, neutral utterances of
-                the training split are used.
+            emotion: one or more utterances.
+            neutral: neutral utterances, preferably of the same speakers. If there are none, neutral utterances of the
+                training split are used.
         """
-        if not len(emotion_audio):
+        if not emotion:
             raise ClipError(Reason.NO_AUDIO, "C-MET needs an utterance in the target emotion")
-        rest = self._rest(neutral_audio)
-        return self.pool_encoder.direction(rest, self._encoded(emotion_audio), rest)
+        rest = self._rest(neutral)
+        return self.pool_encoder.direction(rest, emotion.vectors(self.encoder), rest)
 
     def source_direction(
-        self, source: Face, source_audio: np.ndarray | None, neutral_audio: Sequence[np.ndarray] = ()
+        self, source: Face, spoken: Utterances | None = None, neutral: Utterances | None = None
     ) -> np.ndarray:
         """(D,): the direction of speech from neutral to the estimated emotion of the source.
 
         Zeros if `settings.source` is "neutral", or if the source's audio or blendshapes are unknown.
-        """
-        if self.settings.source == "neutral" or source_audio is None or source.blendshapes is None:
-            return np.zeros(self.pool_encoder.size, np.float32)
-        return self.source_probabilities(source, source_audio, neutral_audio) @ self._buffer("label_speech")
 
-    def source_probabilities(
-        self, source: Face, source_audio: np.ndarray, neutral_audio: Sequence[np.ndarray] = ()
-    ) -> np.ndarray:
-        """(8,): the probability of each of EMOTIONS in the source. For `neutral_audio`, see `direction`."""
+        Args:
+            source: the source video; its blendshapes are used.
+            spoken: the source video's own audio, as one utterance.
+            neutral: see `direction`.
+
+        Raises:
+            UserError: the checkpoint was imported, and cannot estimate the source's emotion.
+        """
+        if self.settings.source == "neutral" or not spoken or source.blendshapes is None:
+            return np.zeros(self.pool_encoder.size, np.float32)
+        if not self.knows_source:
+            raise UserError(
+                "an imported checkpoint of C-MET has no estimate of the source's emotion; use inference = 'released'"
+            )
+        return self.source_probabilities(source, spoken, neutral) @ self._buffer("label_speech")
+
+    def source_probabilities(self, source: Face, spoken: Utterances, neutral: Utterances | None = None) -> np.ndarray:
+        """(8,): the probability of each of EMOTIONS in the source. The arguments are those of `source_direction`."""
         seen = source.need("blendshapes", "the estimate of the source's emotion").mean(axis=0)
-        scores = self.pool_encoder.scores(self._encoded([source_audio]), self._rest(neutral_audio))
+        scores = self.pool_encoder.scores(spoken.vectors(self.encoder), self._rest(neutral))
         return speech.softmax(scores + np.append(seen, 1) @ self._buffer("seen"))
 
     def codes(
         self,
         frames: int,
         source: Face,
-        emotion_audio: Sequence[np.ndarray],
-        neutral_audio: Sequence[np.ndarray] = (),
-        source_audio: np.ndarray | None = None,
+        emotion: Utterances,
+        neutral: Utterances | None = None,
+        spoken: Utterances | None = None,
     ) -> np.ndarray:
-        """(frames, C): the source's expression codes, changed to the emotion of `emotion_audio`."""
-        start = self.source_direction(source, source_audio, neutral_audio)
-        direction = self.direction(emotion_audio, neutral_audio) - start
+        """(frames, C): the source's expression codes, changed to the emotion of the utterances."""
+        direction = self.direction(emotion, neutral) - self.source_direction(source, spoken, neutral)
         return expression_track(self.net.connector, direction, self.codec.encode(source), frames, self.settings)
 
     def landmarks(
         self,
         audio: np.ndarray,
         source: Face,
-        emotion_audio: Sequence[np.ndarray] = (),
-        neutral_audio: Sequence[np.ndarray] = (),
-        source_audio: np.ndarray | None = None,
+        emotion: Utterances | None = None,
+        neutral: Utterances | None = None,
+        spoken: Utterances | None = None,
         frames: int | None = None,
     ) -> np.ndarray:
         """The landmarks of a face that speaks `audio` in another emotion.
@@ -192,48 +210,52 @@ class CMetFace:
         Args:
             audio: (N,) int16, 16 kHz. The lips follow this audio.
             source: landmarks and blendshapes of the source video, which give identity, pose, blinks and expression.
-            emotion_audio: utterances in the target emotion, of any speaker; default: `audio`.
-            neutral_audio: neutral utterances of the same speakers and of the person in the source video.
-            source_audio: the source video's own audio; see `Inference.source`.
+            emotion: utterances in the target emotion, of any speaker; default: `audio`.
+            neutral: neutral utterances of the same speakers and of the person in the source video.
+            spoken: the source video's own audio; see `Inference.source`.
             frames: number of output frames T; default: the length of the audio.
 
         Returns:
             (T, 478, 3) float32 px of the source's picture.
 
         Raises:
-            UserError: the codec is not the blendshape codec. Other codecs give no landmarks.
+            UserError: the codec is not the blendshape codec. Other codecs draw pictures without landmarks.
         """
         if not isinstance(self.codec, BlendshapeCodec):
             raise UserError(f"the {self.codec.name} codec makes no landmarks; ask for video")
         n = frames or len(audio) // SAMPLES_A_FRAME
-        codes = self.codes(n, source, emotion_audio or [audio], neutral_audio, source_audio)
+        codes = self.codes(n, source, emotion or Utterances([audio]), neutral, spoken)
         return self.codec.points(source, self.codec.lips(audio, source, n), source, codes)
 
     def video(
         self,
         audio: np.ndarray,
         source: Face,
-        emotion_audio: Sequence[np.ndarray] = (),
-        neutral_audio: Sequence[np.ndarray] = (),
-        source_audio: np.ndarray | None = None,
+        emotion: Utterances | None = None,
+        neutral: Utterances | None = None,
+        spoken: Utterances | None = None,
         frames: int | None = None,
+        identity: Face | None = None,
     ) -> np.ndarray:
-        """The face that `landmarks` describes, as pictures, (T, H, W, 3) uint8 RGB.
+        """The face as pictures, (T, H, W, 3) uint8 RGB. This method works with every codec.
 
-        The arguments are the same as for `landmarks`, except that `source` also needs frames. This method works with
-        every codec.
+        Args:
+            audio, emotion, neutral, spoken, frames: see `landmarks`.
+            source: frames of the source video, which gives pose and expression, and what else the codec needs.
+            identity: frames of the person; default: `source`. EDTalk and PD-FGC use the first frame.
         """
-        n = frames or len(audio) // SAMPLES_A_FRAME
-        codes = self.codes(n, source, emotion_audio or [audio], neutral_audio, source_audio)
-        return self.codec.decode(source, self.codec.lips(audio, source, n), source, codes)
+        n, who = frames or len(audio) // SAMPLES_A_FRAME, identity or source
+        codes = self.codes(n, source, emotion or Utterances([audio]), neutral, spoken)
+        return self.codec.decode(who, self.codec.lips(audio, who, n), source, codes)
 
-    def _encoded(self, utterances: Sequence[np.ndarray]) -> np.ndarray:
-        """The vectors of the utterances, (N, R)."""
-        return np.stack([self.encoder.encode(u) for u in utterances])
-
-    def _rest(self, neutral_audio: Sequence[np.ndarray]) -> np.ndarray:
+    def _rest(self, neutral: Utterances | None) -> np.ndarray:
         """The vectors of the neutral utterances, (M, R). Without utterances: vectors of the training split."""
-        return self._encoded(neutral_audio) if len(neutral_audio) else self._buffer("neutral_speech")
+        if neutral:
+            return neutral.vectors(self.encoder)
+        known = self._buffer("neutral_speech")
+        if not len(known):
+            raise ClipError(Reason.NO_AUDIO, "an imported checkpoint of C-MET needs neutral utterances")
+        return known
 
     def _buffer(self, name: str) -> np.ndarray:
         return np.asarray(getattr(self.net, name).cpu().numpy())

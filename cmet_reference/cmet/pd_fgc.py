@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cmet_reference.cmet.codec import Face, held, smoothed_lips
+from cmet_reference.cmet.codec import Face, hash_of, held, smoothed_lips
 from cmet_reference.cmet.edtalk import stays_on
 from cmet_reference.cmet.speech import tensors_only
 from talking_face.reasons import UserError
@@ -30,6 +30,7 @@ SIZE, MARGIN = 224, 16
 MOUTH_GAIN, EYE_GAIN, EMOTION_GAIN = 1.5, 1.2, 1.2
 _PARTS = ("net_appearance", "net_motion", "net_audio", "net_generator")
 _BATCH = 8
+_CONFIG = "configs/inference.yaml"
 
 
 class PDFGCCodec:
@@ -40,23 +41,10 @@ class PDFGCCodec:
 
     def __init__(self, checkout: Path, device: str = "cpu") -> None:
         """Raises UserError if the checkout has no code, no configuration or no weight file."""
-        checkout = Path(checkout)
-        config = checkout / "configs/inference.yaml"
-        if not (checkout / "lib/model_builder.py").is_file() or not config.is_file():
-            raise UserError(
-                f"{checkout} is not a checkout of PD-FGC: it has no lib/model_builder.py and configs/inference.yaml. "
-                "Clone https://github.com/Dorniwang/PD-FGC-inference and name its folder: codec = 'pd-fgc:FOLDER'"
-            )
         self.device = torch.device(device)
-        settings = _settings(config)
-        for part in _PARTS:
-            model = getattr(settings.model, part)
-            model.pretrained_model = str(checkout / model.pretrained_model)
-            if not Path(model.pretrained_model).is_file():
-                raise UserError(
-                    f"{model.pretrained_model} is absent; the README of PD-FGC-inference has the address of its weights"
-                )
-        with _importing(checkout) as load, tensors_only():
+        settings = _checked_settings(checkout)
+        self.revision = revision_of(checkout)
+        with _importing(checkout) as load, tensors_only(), _loaded_on_cpu():
             nets = load("lib.model_builder").make_model(settings)
             self._audio = load("lib.data.AudioConfig").AudioConfig(num_frames_per_clip=5, hop_size=160)
         self.appearance, self.motion, self.audio, self.generator = (net.eval().to(self.device) for net in nets)
@@ -110,6 +98,49 @@ class PDFGCCodec:
             parts.append((head, eyes, emotion))
         head, eyes, emotion = (torch.cat(column) for column in zip(*parts, strict=True))
         return head, eyes, emotion
+
+
+def revision_of(checkout: Path) -> str:
+    """A digest of the code and the weights that the codec uses, 12 hexadecimal digits.
+
+    Raises UserError if the checkout has no code, no configuration or no weight file.
+    """
+    model = _checked_settings(checkout).model
+    weights = [Path(getattr(model, part).pretrained_model) for part in _PARTS]
+    return hash_of((*(checkout / "lib").rglob("*.py"), checkout / _CONFIG, *weights), checkout)
+
+
+def _checked_settings(checkout: Path) -> Any:
+    """The settings of the checkout, with the paths of the weight files. UserError if code or weights are absent."""
+    if not (checkout / "lib/model_builder.py").is_file() or not (checkout / _CONFIG).is_file():
+        raise UserError(
+            f"{checkout} is not a checkout of PD-FGC: it has no lib/model_builder.py and {_CONFIG}. "
+            "Clone https://github.com/Dorniwang/PD-FGC-inference and name its folder: codec = 'pd-fgc:FOLDER'"
+        )
+    settings = _settings(checkout / _CONFIG)
+    for part in _PARTS:
+        model = getattr(settings.model, part)
+        model.pretrained_model = str(checkout / model.pretrained_model)
+        if not Path(model.pretrained_model).is_file():
+            raise UserError(
+                f"{model.pretrained_model} is absent; the README of PD-FGC-inference has the address of its weights"
+            )
+    return settings
+
+
+@contextmanager
+def _loaded_on_cpu() -> Iterator[None]:
+    """Inside the block, torch.load puts tensors on the CPU, because the authors' code calls it without a device."""
+    before = torch.load
+
+    def load(path: str, **given: Any) -> Any:
+        return before(path, **{"map_location": "cpu", **given})
+
+    torch.load = load  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        torch.load = before
 
 
 def _pictures(frames: np.ndarray) -> Tensor:

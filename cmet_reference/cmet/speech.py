@@ -24,7 +24,7 @@ from talking_face.emotions import EMOTIONS
 from talking_face.files import sha256_of
 from talking_face.media.reading import AUDIO_RATE
 from talking_face.packages import require
-from talking_face.pretrained.model_files import ModelFiles
+from talking_face.pretrained.model_files import WEIGHTS, ModelFiles
 from talking_face.reasons import ClipError, Reason, UserError
 
 EMOTION2VEC = "iic/emotion2vec_plus_large"
@@ -36,6 +36,7 @@ class SpeechEncoder(Protocol):
     name: str  # stored in checkpoints, which can be used only with an encoder of the same name
     size: int
     pool_rule: PoolRule  # see `PoolEncoder`
+    keeps: bool  # whether vectors are worth keeping next to the shards (`cmet_reference.kept`), because they take long
 
     def encode(self, audio: np.ndarray, clip_id: str | None = None) -> np.ndarray:
         """Encodes mono audio, (N,) int16 at 16 kHz, as (size,) float32. Only `StoredVectors` needs `clip_id`."""
@@ -55,6 +56,7 @@ class Emotion2Vec:
 
     size = 1024
     pool_rule: PoolRule = "mean"
+    keeps = True
 
     def __init__(self, folder: Path, device: str = "cpu") -> None:
         """`folder`: the folder of the model's config.yaml and model.pt. Nothing is downloaded.
@@ -102,9 +104,17 @@ def tensors_only() -> Iterator[None]:
 
 
 class StoredVectors:
-    """Reads vectors from .npy files by clip id: FOLDER/CLIP_ID.npy, or the paths of C-MET's extraction script."""
+    """Reads vectors from .npy files by clip id, or all vectors of a folder.
+
+    The vector of the clip mead/M003/front/angry/3/001 is the first of these files that exists:
+
+    - FOLDER/mead/M003/front/angry/3/001.npy, as `cmet_reference.cmet.store_vectors` writes it;
+    - FOLDER/M003/front/angry/level_3/emotion2vec+large_features/001.npy, as C-MET's extract_e2v+L.py writes it;
+    - FOLDER/angry/emotion2vec+large_features/M003_level_3_001.npy, as in the folder audios/MEAD of C-MET.
+    """
 
     pool_rule: PoolRule = "mean"
+    keeps = False
 
     def __init__(self, folder: Path, released: str = "emotion2vec+large_features") -> None:
         """`released`: name of the folder with the vectors, next to MEAD's clips, in the paths of C-MET's script.
@@ -131,12 +141,17 @@ class StoredVectors:
                 return vector
         raise ClipError(Reason.MISSING_FILE, f"{clip_id}: no utterance vector {self._candidates(clip_id)[0]}")
 
+    def absent(self, clip_ids: Sequence[str]) -> list[str]:
+        """The ids without a file."""
+        return [clip for clip in clip_ids if not any(path.is_file() for path in self._candidates(clip))]
+
     def _candidates(self, clip_id: str) -> list[Path]:
         out = [self._folder / f"{clip_id}.npy"]
         parts = clip_id.split("/")
         if len(parts) == 6 and parts[0] == "mead":  # mead/M003/front/angry/3/001
             _, speaker, view, emotion, level, number = parts
             out.append(self._folder / speaker / view / emotion / f"level_{level}" / self._released / f"{number}.npy")
+            out.append(self._folder / emotion / self._released / f"{speaker}_level_{level}_{number}.npy")
         return out
 
 
@@ -158,6 +173,7 @@ class AeeEncoder:
     """CEM-Net's audio emotion extractor (AEE), trained on the same shards."""
 
     pool_rule: PoolRule = "emotions"
+    keeps = False
 
     def __init__(self, path: Path) -> None:
         from cmet_reference.cem_net import aee
@@ -173,11 +189,14 @@ class AeeEncoder:
 # -- choice of an encoder ----------------------------------------------------------------------------------------------
 
 
-def make_encoder(setting: str, folder: Path | None = None, *, files: ModelFiles) -> SpeechEncoder:
+def make_encoder(setting: str, folder: Path | None = None, *, files: ModelFiles, device: str = "cpu") -> SpeechEncoder:
     """The encoder that the settings name: `prosody`, `aee`, `emotion2vec:FOLDER` or `stored:FOLDER`.
 
     Args:
+        setting: the name.
         folder: the first folder in which the checkpoint of `aee` is searched for; then it is searched for in `files`.
+        files: the folders that are searched.
+        device: the torch device of emotion2vec; the other encoders run on the CPU.
 
     Raises:
         UserError: the setting is unknown, or its files cannot be used.
@@ -191,12 +210,54 @@ def make_encoder(setting: str, folder: Path | None = None, *, files: ModelFiles)
     if kind in ("emotion2vec", "stored"):
         if not where:
             raise UserError(f"speech = {setting!r} names no folder: {kind}:FOLDER")
-        place = files.folder(where)
-        return Emotion2Vec(place) if kind == "emotion2vec" else StoredVectors(place)
+        place = existing(where, f"speech = {setting!r}", files)
+        return Emotion2Vec(place, device) if kind == "emotion2vec" else StoredVectors(place)
     raise UserError(f"speech = {setting!r}; there are prosody, aee, emotion2vec:FOLDER and stored:FOLDER")
 
 
+def existing(where: str, setting: str, files: ModelFiles) -> Path:
+    """The folder that a setting names.
+
+    Raises UserError if it is absent. A checkpoint records only the last part of a path, so CMET_EVAL_WEIGHTS is named.
+    """
+    if not (place := files.folder(where)).is_dir():
+        raise UserError(f"{setting}: no folder {where} here; set {WEIGHTS} to the folder that contains it")
+    return place
+
+
 # -- pools of utterances ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Utterances:
+    """A pool of utterances of one emotion. Vectors that another program computed are found by clip id or by folder.
+
+    Attributes:
+        audio: (N,) int16 each, 16 kHz.
+        clip_ids: the clip ids, in the order of `audio`; only stored vectors need them.
+        folder: a folder with one vector per .npy file, as inference.py of C-MET reads it (--emo_e2v_path). If it is
+            given, `audio` and `clip_ids` are not used.
+    """
+
+    audio: Sequence[np.ndarray] = ()
+    clip_ids: Sequence[str] = ()
+    folder: Path | None = None
+
+    def __bool__(self) -> bool:
+        return bool(len(self.audio)) or self.folder is not None
+
+    def vectors(self, encoder: SpeechEncoder) -> np.ndarray:
+        """The vectors of the utterances, (N, R). Raises ClipError if a vector is absent, or has another size."""
+        if self.folder is None:
+            ids: Sequence[str | None] = self.clip_ids or [None] * len(self.audio)
+            return np.stack([encoder.encode(a, clip) for a, clip in zip(self.audio, ids, strict=True)])
+        found = [_read_vector(path, path.name) for path in sorted(self.folder.glob("*.npy"))]
+        if not found or any(len(vector) != encoder.size for vector in found):
+            raise ClipError(
+                Reason.SIZE_MISMATCH, f"{self.folder} should hold .npy files with {encoder.size} numbers each"
+            )
+        return np.stack(found)
+
 
 SHRINK = 0.3  # share of the covariance that is replaced by its diagonal; values of 0.1 to 0.6 change the cosine by 0.01
 # Assumed probability that the speaker of an utterance has no utterance in the neutral pool. In that case the utterance

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -19,9 +19,11 @@ from cmet_reference.cmet.codec import Face, FaceCodec
 from cmet_reference.cmet.connector import Connector, ConnectorSettings
 from cmet_reference.cmet.data import CodedClips, Sampler, Sampling
 from cmet_reference.cmet.losses import LossSettings
-from cmet_reference.cmet.speech import PoolEncoder, SpeechEncoder
+from cmet_reference.cmet.speech import PoolEncoder, SpeechEncoder, StoredVectors, existing
+from cmet_reference.kept import kept_arrays
 from cmet_reference.training.config import settings_of
 from cmet_reference.training.options import TrainOptions
+from cmet_reference.training.runtime import resolved
 from cmet_reference.training.stage import Optimizer
 from cmet_reference.voice import PoolRule
 from talking_face.emotions import EMOTIONS
@@ -49,6 +51,8 @@ class CMetSettings:
     # At inference the predicted direction is multiplied by this factor. A factor above 1 compensates an effect of the
     # squared error, which makes uncertain directions too short.
     strength: float = 1.0
+    # How videos are generated with the checkpoint: `ours` or `released`, the names in generate.NAMED.
+    inference: Literal["ours", "released"] = "ours"
     connector: ConnectorSettings = field(default_factory=ConnectorSettings)  # its `code` and `speech` are overwritten
     sampling: Sampling = field(default_factory=Sampling)
     losses: LossSettings = field(default_factory=LossSettings)
@@ -57,12 +61,15 @@ class CMetSettings:
 def read_settings(config: Mapping[str, Any]) -> CMetSettings:
     """The settings in a parsed TOML file: top-level fields, and the tables connector, sampling and losses.
 
-    Raises UserError for an unknown field and for a value that is not allowed.
+    Raises UserError for an unknown field, a value that is not allowed, and a strength of the released inference.
     """
     parts: dict[str, type] = {"connector": ConnectorSettings, "sampling": Sampling, "losses": LossSettings}
     own = {name: value for name, value in config.items() if name not in parts}
     tables: list[Any] = [settings_of(kind, config.get(name, {}), f"[{name}]") for name, kind in parts.items()]
-    return replace(settings_of(CMetSettings, own, "the settings of cmet"), **dict(zip(parts, tables, strict=True)))
+    found = replace(settings_of(CMetSettings, own, "the settings of cmet"), **dict(zip(parts, tables, strict=True)))
+    if found.inference == "released" and found.strength != 1:
+        raise UserError(f"the settings of cmet: inference = 'released' has strength 1.0, not {found.strength}")
+    return found
 
 
 class CMetNet(nn.Module):
@@ -140,27 +147,29 @@ class CMetStage:
         train: Sequence[ClipArrays],
         test: Sequence[ClipArrays],
         seed: int,
+        quiet: bool = True,
     ) -> None:
         """`codec`: a fitted or loaded codec; the arrays of a BlendshapeCodec are stored in the checkpoint.
 
-        Raises UserError if no training clip has an emotion label.
+        Raises UserError if no training clip has an emotion label, or if a stored vector of a clip is absent.
         """
         train = [c for c in train if c.emotion in EMOTIONS]
         if not train:
             raise UserError("C-MET learns from emotion labels, and no clip of the training split has one")
-        self.steps, self.encoder_name, self.codec_name = settings.steps, encoder.name, codec.name
-        raw = np.stack([encoder.encode(c.audio, c.clip_id) for c in train])
+        self.steps, self.encoder_name = settings.steps, encoder.name
+        self.codec_name, self.codec_revision = codec.name, codec.revision
+        test = [c for c in test if c.emotion in EMOTIONS]
+        check_vectors(encoder, [*train, *test])
+        raw = vectors_of(train, encoder, quiet)
         speakers, emotions = [c.speaker for c in train], [str(c.emotion) for c in train]
         self.pool_encoder = speech.fit_pool_encoder(encoder.pool_rule, raw, speakers, emotions)
         connector = replace(
             settings.connector, code=codec.size, speech=self.pool_encoder.size, window=settings.sampling.window
         )
         self.settings = replace(settings, connector=connector)
-        clips = coded(train, codec, raw)
+        clips = coded(train, codec, raw, quiet)
         self.sampler = Sampler(clips, settings.sampling, seed, self.pool_encoder)
-        test = [c for c in test if c.emotion in EMOTIONS]
-        held = np.stack([encoder.encode(c.audio, c.clip_id) for c in test]) if test else None
-        self.held_out_clips = coded(test, codec, held) if held is not None else None
+        self.held_out_clips = coded(test, codec, vectors_of(test, encoder, quiet), quiet) if test else None
         rest = figures.neutral_speech(clips)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -224,29 +233,61 @@ class CMetStage:
         return {
             "connector": asdict(self.settings.connector),
             "codec": self.codec_name,
+            "codec_revision": self.codec_revision,
             "speech": self.encoder_name,
             "speech_setting": folder_name(self.settings.speech),
             "codec_setting": folder_name(self.settings.codec),
             "learnt_noise": self.net.sigma is not None,
             "strength": self.settings.strength,
+            "inference": self.settings.inference,
             "heard": self.pool_encoder.rule,
             "encoded": self.net.neutral_speech.shape[1],
             "neutral": self.net.neutral_speech.shape[0],
         }
 
 
-def coded(clips: Sequence[ClipArrays], codec: FaceCodec, vectors: np.ndarray) -> CodedClips:
-    """Converts clips to the form that the sampler needs. Pictures are read only if the codec needs pictures.
+def check_vectors(encoder: SpeechEncoder, clips: Sequence[ClipArrays]) -> None:
+    """Raises UserError if the encoder reads stored vectors, and the vector of a clip is absent."""
+    if isinstance(encoder, StoredVectors) and (absent := encoder.absent([c.clip_id for c in clips])):
+        raise UserError(
+            f"{len(absent)} of {len(clips)} clips have no utterance vector, the first is {absent[0]}; write them with "
+            "`python -m cmet_reference.cmet.store_vectors SHARDS MODEL FOLDER`"
+        )
+
+
+def vectors_of(clips: Sequence[ClipArrays], encoder: SpeechEncoder, quiet: bool = True) -> np.ndarray:
+    """(N, R) float32, the utterance vector of each clip. Vectors that take long are kept next to the shards."""
+
+    def encode(clip: ClipArrays) -> np.ndarray:
+        return encoder.encode(clip.audio, clip.clip_id)
+
+    if encoder.keeps:
+        return np.stack(kept_arrays(clips, encoder.name.replace("@", "-"), encode, quiet))
+    return np.stack([encode(clip) for clip in clips])
+
+
+def coded(clips: Sequence[ClipArrays], codec: FaceCodec, vectors: np.ndarray, quiet: bool = True) -> CodedClips:
+    """Converts clips to the form that the sampler needs.
+
+    Pictures are read only if the codec needs pictures. The codes of such a codec are kept next to the shards.
 
     Args:
+        clips: the clips.
+        codec: computes the codes.
         vectors: (N, R), the utterance vector of each clip.
+        quiet: no progress lines.
     """
+    if codec.revision:
+        name = f"{codec.name}-{codec.revision}"
+        codes = kept_arrays(clips, name, lambda c: codec.encode(face_of(c, pictures=True)), quiet)
+    else:
+        codes = [codec.encode(face_of(c, pictures=False)) for c in clips]
     return CodedClips(
         [c.clip_id for c in clips],
         [c.speaker for c in clips],
         [str(c.emotion) for c in clips],
         [level_of(c) for c in clips],
-        [codec.encode(face_of(c, pictures=not isinstance(codec, BlendshapeCodec))) for c in clips],
+        codes,
         vectors.astype(np.float32),
     )
 
@@ -283,27 +324,53 @@ def discriminant(train: Sequence[ClipArrays], emotions: Sequence[str], shrink: f
     return out
 
 
-def codec_of(settings: CMetSettings, train: Sequence[ClipArrays], files: ModelFiles) -> FaceCodec:
+def codec_of(settings: CMetSettings, train: Sequence[ClipArrays], files: ModelFiles, device: str = "cpu") -> FaceCodec:
     """The codec that the settings name. This function fits the `blendshape` codec on the training split."""
     if settings.codec == BlendshapeCodec.name:
         return BlendshapeCodec(blendshape.fit_model(train, settings.code))
-    return codec_named(settings.codec, files)
+    return codec_named(settings.codec, files, device)
 
 
-def codec_named(setting: str, files: ModelFiles) -> FaceCodec:
-    """A codec with its authors' code and weights: `edtalk:CHECKOUT` or `pd-fgc:CHECKOUT`."""
+def codec_named(setting: str, files: ModelFiles, device: str = "cpu", stretched: bool = False) -> FaceCodec:
+    """A codec with its authors' code and weights: `edtalk:CHECKOUT` or `pd-fgc:CHECKOUT`.
+
+    Args:
+        setting: the codec's name and the folder.
+        files: the folders in which CHECKOUT is searched for.
+        device: a torch device.
+        stretched: how EDTalk's pictures are converted to bytes; see `codec.as_bytes`.
+    """
+    kind, where = _checkout(setting, files)
+    if kind == "edtalk":
+        from cmet_reference.cmet.edtalk import EDTalkCodec
+
+        return EDTalkCodec(where, device, stretched)
+    from cmet_reference.cmet.pd_fgc import PDFGCCodec
+
+    return PDFGCCodec(where, device)
+
+
+def codec_revision(setting: str, files: ModelFiles) -> str:
+    """The revision of the codec that the setting names, from its files; "" for `blendshape`.
+
+    Raises UserError if the checkout lacks a file.
+    """
+    if setting == BlendshapeCodec.name:
+        return BlendshapeCodec.revision
+    from cmet_reference.cmet import edtalk, pd_fgc
+
+    kind, where = _checkout(setting, files)
+    return edtalk.revision_of(where) if kind == "edtalk" else pd_fgc.revision_of(where)
+
+
+def _checkout(setting: str, files: ModelFiles) -> tuple[str, Path]:
+    """The codec's name and its checkout. Raises UserError if the setting is not of the form NAME:FOLDER."""
     kind, _, where = setting.partition(":")
     if kind not in ("edtalk", "pd-fgc"):
         raise UserError(f"codec = {setting!r}; known: blendshape, edtalk:CHECKOUT and pd-fgc:CHECKOUT")
     if not where:
         raise UserError(f"codec = {setting!r} names no checkout: {kind}:FOLDER")
-    if kind == "edtalk":
-        from cmet_reference.cmet.edtalk import EDTalkCodec
-
-        return EDTalkCodec(files.folder(where))
-    from cmet_reference.cmet.pd_fgc import PDFGCCodec
-
-    return PDFGCCodec(files.folder(where))
+    return kind, existing(where, f"codec = {setting!r}", files)
 
 
 def stages(
@@ -317,15 +384,12 @@ def stages(
     settings = read_settings(config)
 
     def stage() -> CMetStage:
-        train = read_clips(folders.values(), quiet=options.quiet)
-        test = read_held_out(folders.values(), quiet=options.quiet)
-        return CMetStage(
-            settings,
-            codec_of(settings, train, files),
-            speech.make_encoder(settings.speech, out, files=files),
-            train,
-            test,
-            options.seed,
-        )
+        device, quiet = resolved(options.device), options.quiet
+        # Other authors' networks are loaded before the clips are read, so that an absent file is an error at once.
+        encoder = speech.make_encoder(settings.speech, out, files=files, device=device)
+        ready = None if settings.codec == BlendshapeCodec.name else codec_named(settings.codec, files, device)
+        train, test = read_clips(folders.values(), quiet=quiet), read_held_out(folders.values(), quiet=quiet)
+        codec = ready or codec_of(settings, train, files)
+        return CMetStage(settings, codec, encoder, train, test, options.seed, quiet)
 
     return [stage]

@@ -139,6 +139,11 @@ def trained_on(path: Path) -> TrainedOn:
     return cast(_Header, _checked(path).record)["trained_on"]
 
 
+def record_of(path: Path) -> dict[str, Any]:
+    """The record of a checkpoint, without its tensors. Raises Damaged as `trained_on` does."""
+    return cast(_Header, _checked(path).record)["record"]
+
+
 def read_card(path: Path) -> Card | None:
     """The card of a checkpoint; None if it is absent. Raises Damaged if the file is not a card, or is damaged."""
     try:

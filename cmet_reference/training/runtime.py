@@ -31,6 +31,13 @@ def repeatable(threads: int = 1) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def resolved(device: str) -> str:
+    """The torch device that an option `--device` means: `auto` is a GPU if the machine has one, else the CPU."""
+    import torch
+
+    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+
+
 def make_accelerator(device: str, precision: str) -> Accelerator:
     """An Accelerator for one stage. Accelerate's global state is reset first.
 

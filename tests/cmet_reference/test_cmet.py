@@ -21,6 +21,7 @@ from cmet_reference.cmet.train import CMetSettings, CMetStage, read_settings
 from cmet_reference.training import checkpoints, config
 from talking_face.emotions import EMOTIONS
 from talking_face.reasons import ClipError, Reason, UserError
+from tests import edtalk_stand_in
 from tests.cmet_eval.conftest import make_record, write_shard_set
 from tests.models import models
 
@@ -550,57 +551,13 @@ def test_released_tracks_drop_twenty_frames_and_go_back_and_forth() -> None:
 
 # -- the authors' codecs, on stand-ins of the form of their repositories -----------------------------------------------
 
-_GENERATOR = """
-import torch
-from torch import nn
-from .encoder import Encoder
-
-class Bank(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.weight = nn.Parameter(torch.eye(8))
-    def get_shared_out(self, weights, bank):
-        return weights[:, :, None]
-    def get_exp_latent(self, shared):
-        return shared[:, 26:].sum(1)
-    def forward(self, weights, bank):
-        return weights.mean(1, keepdim=True).cuda()
-
-class Generator(nn.Module):
-    def __init__(self, size, style_dim, lip_dim, pose_dim, exp_dim, channel_multiplier):
-        super().__init__()
-        self.enc, self.fc = Encoder(), nn.Identity()
-        self.exp_fc, self.pose_fc = nn.Linear(1, exp_dim), nn.Linear(1, pose_dim)
-        self.direction_lipnonlip, self.direction_exp = Bank(), Bank()
-    def dec(self, style, features, expression):
-        return features[0] * 0 + expression[:, :, None, None]
-"""
-_ENCODER = """
-from torch import nn
-
-class Encoder(nn.Module):
-    def forward(self, source, target, h_start=None):
-        return source.mean((1, 2, 3))[:, None], None, [source], None
-"""
-_LIPS = """
-from torch import nn
-
-class Audio2Lip(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.mapping = nn.Linear(1, 20)
-    def forward(self, x, batch_size, T):
-        return self.mapping(x.mean((1, 2, 3))[:, None]).reshape(batch_size, T, -1)
-"""
-
 
 def test_the_edtalk_codec_loads_a_checkout_and_its_weights(tmp_path: Path) -> None:
     from cmet_reference.cmet import edtalk
 
     with pytest.raises(UserError, match="not a checkout of EDTalk"):
         edtalk.EDTalkCodec(tmp_path)
-    for name, text in (("generator", _GENERATOR), ("encoder", _ENCODER), ("audio_encoder", _LIPS)):
-        _made(tmp_path / f"networks/{name}.py").write_text(text)
+    edtalk_stand_in.write_code(tmp_path)
     with pytest.raises(UserError, match=r"EDTalk\.pt is absent"):
         edtalk.EDTalkCodec(tmp_path)
     weights = tmp_path / "pretrained_weights"

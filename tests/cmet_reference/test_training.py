@@ -569,7 +569,7 @@ from test_training import Line
 from cmet_reference.training import checkpoints
 STAGES = ("one", "two", "three")
 
-def stages(config, folders, out, seed, quiet, files):
+def stages(config, folders, out, options, files):
     def make(name):
         if name == "two":
             checkpoints.load(out / "one.safetensors", "one")
