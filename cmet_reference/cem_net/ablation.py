@@ -1,11 +1,15 @@
-"""Prints a small version of Table IV of the CEM-Net paper, which compares the model with models that lack a part.
+"""Prints Table IV of the CEM-Net paper on a shard set: the model, and models that lack AEE or EBM, as the paper says.
 
-`python -m cmet_reference.cem_net.ablation DATA --seeds 3` trains all networks once per seed. The parts that the models
-lack are the audio emotion extractor (AEE) and the emotion memory (EBM). The memory is therefore trained twice per seed,
-with and without the emotion of the audio. A model without EBM needs no extra training: its face has no emotion. The
-figures are computed from the landmarks of held-out speakers. `--pictures N` adds the metrics `m_lmd:eat-mp` and
-`ea:corpus` of N videos per row and seed. The mesh renderer draws these videos. For `--pictures`, train the evaluators
-first: `cmet-eval train evaluators --data DATA`.
+`python -m cmet_reference.cem_net.ablation DATA --seeds 3` trains all networks once per seed. The rows of the paper are:
+
+- "full": AEE and EBM;
+- "without AEE": the emotion of the audio is the output of a plain emotion classifier without its softmax;
+- "without EBM": the cross-emotion feature is decoded directly by a landmark decoder that is trained; no memory.
+
+Three more rows are controls: a memory whose query has no emotion of the audio, the lips alone without an emotion, and
+the source's face without motion. The figures are computed from the landmarks of held-out speakers. `--pictures N` adds
+the metrics `m_lmd:eat-mp` and `ea:corpus` of N videos per row and seed. The mesh renderer draws these videos. For
+`--pictures`, train the evaluators first: `cmet-eval train evaluators --data DATA`.
 """
 
 from __future__ import annotations
@@ -20,14 +24,15 @@ from pathlib import Path
 from typing import cast
 
 import numpy as np
+from scipy.stats import t as student
 
 from cmet_metrics.base import Labels, Sample
 from cmet_metrics.registry import get_metric
 from cmet_pipelines.shards import ShardSet
-from cmet_reference.cem_net import audio2mouth
+from cmet_reference.cem_net import aee, audio2mouth, classifier, ebm
 from cmet_reference.cem_net.ebm_stage import EbmStage, Pair
 from cmet_reference.cem_net.generate import CemNetFace
-from cmet_reference.cem_net.train import stages
+from cmet_reference.cem_net.train import STAGES, stages
 from cmet_reference.render import appearance_stage, skin_stage
 from cmet_reference.render.mesh import MeshRenderer
 from cmet_reference.training import config
@@ -43,6 +48,14 @@ from talking_face.reasons import UserError
 
 LANDMARKS = ("M-LMD", "all points", "emotion")
 PICTURES = ("M-LMD, px", "EA")
+FULL, LIPS, STILL = "full", "lips alone", "source's face, still"
+# The rows that are trained, and how the memory's network differs from the full model.
+ROWS: Mapping[str, Table] = {
+    FULL: {},
+    "without AEE": {"audio": classifier.KIND},
+    "without EBM": {"memory": False, "table": False},
+    "no emotion in the query": {"audio_emotion": 0},
+}
 REFERENCES = 5  # reference frames, evenly spaced in the source clip
 
 Figures = dict[str, dict[str, list[float]]]  # keys: row, then column; each list has one value per seed
@@ -69,24 +82,27 @@ class Ablation:
         if not (ShardSet(self.data).clips["split"] == "test").any():
             raise UserError(f"{self.data} has no test split, whose speakers the table needs")
         mesh = self._mesh() if self.pictures else MeshRenderer()
-        without_audio = _without_audio_emotion(self.settings)
         for seed in seeds:
             folder = self.out / str(seed)
-            memory = self._train_memory(self.settings, folder, folder, seed, first=0)
-            self._add_landmarks(memory)
-            if self.pictures:
-                self._add_pictures("full", CemNetFace(folder, files=self.files), memory, mesh)
-                self._add_pictures("without EBM", CemNetFace(folder, memory=False, files=self.files), memory, mesh)
-                self._add_pictures("source's face, still", None, memory, mesh)
-            where = folder / "without-aee"
-            memory = self._train_memory(without_audio, folder, where, seed, first=2)
-            figures = self._held_out(memory)
-            self._add("without AEE", LANDMARKS, [figures[k] for k in ("mouth", "error", "emotion")])
-            if self.pictures:  # `CemNetFace` needs all files in one folder
-                lips = f"{audio2mouth.KIND}.safetensors"
-                shutil.copyfile(folder / lips, where / lips)
-                self._add_pictures("without AEE", CemNetFace(where, files=self.files), memory, mesh)
+            for row, changes in ROWS.items():
+                settings = _changed(self.settings, changes)
+                where = folder / row.replace(" ", "-")
+                memory = self._train_memory(settings, folder, where, seed)
+                self._add_landmarks(row, memory)
+                if self.pictures:
+                    self._add_pictures(row, self._face(folder, where), memory, mesh)
+                if row == FULL and self.pictures:
+                    self._add_pictures(LIPS, self._face(folder, where, memory=False), memory, mesh)
+                    self._add_pictures(STILL, None, memory, mesh)
         return self.figures
+
+    def _face(self, folder: Path, where: Path, memory: bool = True) -> CemNetFace:
+        """The model of a row. Its memory is in `where`, the networks that all rows share are in `folder`."""
+        for kind in (audio2mouth.KIND, aee.KIND, classifier.KIND):  # `CemNetFace` needs all files in one folder
+            path = folder / f"{kind}.safetensors"
+            if path.is_file():
+                shutil.copyfile(path, where / path.name)
+        return CemNetFace(where, memory=memory, files=self.files)
 
     def _mesh(self) -> MeshRenderer:
         """Train the appearance model, and create the mesh renderer with this model.
@@ -94,19 +110,23 @@ class Ablation:
         Raises MissingWeights if the evaluators are absent.
         """
         trained_evaluators.find("emotion", self.files)  # raises an error now, not after hours of training
-        for factory in stages(self.settings, {"main": self.data}, self.out, self.options(0), self.files)[3:5]:
-            self.train(factory, self.settings, self.out, 0)
+        for kind in (appearance_stage.KIND, skin_stage.KIND):
+            self.train(self._factory(kind, self.settings, self.out, 0), self.settings, self.out, 0)
         files = (self.out / f"{kind}.safetensors" for kind in (appearance_stage.KIND, skin_stage.KIND))
         return MeshRenderer(expression=skin_stage.corrected(*files))
 
-    def _train_memory(self, settings: Table, folder: Path, where: Path, seed: int, first: int) -> EbmStage:
-        """Train the stages from number `first` up to the memory, and write them to `where`.
+    def _train_memory(self, settings: Table, folder: Path, where: Path, seed: int) -> EbmStage:
+        """Train the memory into `where`, and the stages before it into `folder`."""
+        for kind in (audio2mouth.KIND, aee.KIND, classifier.KIND):
+            factory = self._factory(kind, settings, folder, seed)
+            if factory is not None:
+                self.train(factory, settings, folder, seed)
+        return cast(EbmStage, self.train(self._factory(ebm.KIND, settings, folder, seed), settings, where, seed))
 
-        Earlier stages are read from `folder`.
-        """
-        factories = stages(settings, {"main": self.data}, folder, self.options(seed), self.files)[first:3]
-        trained = [self.train(factory, settings, where, seed) for factory in factories]
-        return cast(EbmStage, trained[-1])
+    def _factory(self, kind: str, settings: Table, folder: Path, seed: int) -> StageFactory | None:
+        """The factory of a stage. It reads the stages before it from `folder`."""
+        made = stages(settings, {"main": self.data}, folder, self.options(seed), self.files)
+        return dict(zip(STAGES, made, strict=True))[kind]
 
     def options(self, seed: int) -> TrainOptions:
         """The options of a training on the CPU with this seed."""
@@ -117,7 +137,7 @@ class Ablation:
         assert factory is not None
         options = self.options(seed)
         stage, built_on = make_stage(factory, options)
-        own = settings[stage.name]
+        own = settings.get(stage.name, settings.get(aee.KIND))  # the classifier has the settings of AEE
         assert isinstance(own, Mapping)
         options = replace(options, checkpoint_every=max(1, stage.steps))
         fit(stage, out, options, Provenance(own, {"main": self.data}, built_on))
@@ -129,12 +149,14 @@ class Ablation:
             raise UserError(f"{self.data}: the table needs held-out speakers who show neutral and other emotions")
         return figures
 
-    def _add_landmarks(self, memory: EbmStage) -> None:
-        """Add the four rows whose values are in the held-out figures of the full model."""
+    def _add_landmarks(self, row: str, memory: EbmStage) -> None:
+        """Add the figures of a row; with the full model also the rows that have no network of their own."""
         figures = self._held_out(memory)
-        for row, suffix in (("full", ""), ("without EBM", "_without"), ("source's face, still", "_still")):
-            self._add(row, LANDMARKS, [figures[name + suffix] for name in ("mouth", "error", "emotion")])
-        self._add("truth", LANDMARKS, [0, 0, figures["emotion_truth"]])
+        self._add(row, LANDMARKS, [figures[name] for name in ("mouth", "error", "emotion")])
+        if row == FULL:
+            for other, suffix in ((LIPS, "_without"), (STILL, "_still")):
+                self._add(other, LANDMARKS, [figures[name + suffix] for name in ("mouth", "error", "emotion")])
+            self._add("truth", LANDMARKS, [0, 0, figures["emotion_truth"]])
 
     def _add_pictures(self, row: str, face: CemNetFace | None, memory: EbmStage, mesh: MeshRenderer) -> None:
         chosen = memory.held_pairs[:: max(1, len(memory.held_pairs) // self.pictures)][: self.pictures]
@@ -145,10 +167,10 @@ class Ablation:
             self.figures.setdefault(row, {}).setdefault(column, []).append(round(float(value), 5))
 
 
-def _without_audio_emotion(settings: Table) -> Table:
-    """Returns the same settings, except that the memory's query does not contain the emotion of the audio."""
+def _changed(settings: Table, changes: Table) -> Table:
+    """The same settings with other values of the memory's network."""
     memory = cast(Table, settings["ebm"])
-    return {**settings, "ebm": {**memory, "net": {**cast(Table, memory.get("net", {})), "audio_emotion": 0}}}
+    return {**settings, "ebm": {**memory, "net": {**cast(Table, memory.get("net", {})), **changes}}}
 
 
 def run(data: Path, settings: Table, seeds: Sequence[int], out: Path, pictures: int = 0, quiet: bool = True) -> Figures:
@@ -200,18 +222,41 @@ def score_pictures(
     return [float(value) for value in np.nanmean(rows, axis=0)]
 
 
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    """The mean, and half the width of its 95 % interval over the seeds (Student's t); NaN for a single seed."""
+    n = len(values)
+    if n < 2:
+        return float(np.mean(values)), float("nan")
+    return float(np.mean(values)), float(student.ppf(0.975, n - 1) * np.std(values, ddof=1) / n**0.5)
+
+
 def table_of(rows: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
-    """The table in Markdown. A cell has the mean and the standard deviation over the seeds."""
+    """Two tables in Markdown: the figures, and the full model's figures minus those of each row with the same seed.
+
+    A cell has the mean and half the width of its 95 % interval over the seeds. Zero outside of the interval of a
+    difference means that the difference is more than the chance of the seeds.
+    """
     figures = [*LANDMARKS, *(PICTURES if any("EA" in values for values in rows.values()) else ())]
-    lines = ["| | " + " | ".join(figures) + " |", "|---|" + "---|" * len(figures)]
+    full = rows.get(FULL, {})
+    apart = {
+        row: {n: [a - b for a, b in zip(full[n], values[n], strict=True)] for n in figures if n in full and n in values}
+        for row, values in rows.items()
+        if row not in (FULL, "truth")
+    }
+    return "\n".join([*_lines("", figures, rows), "", *_lines("full minus", figures, apart)])
+
+
+def _lines(title: str, figures: Sequence[str], rows: Mapping[str, Mapping[str, Sequence[float]]]) -> list[str]:
+    lines = [f"| {title} | " + " | ".join(figures) + " |", "|---|" + "---|" * len(figures)]
     for row, values in rows.items():
-        digits = {name: 3 if name in ("emotion", "EA") else 2 for name in figures}
-        cells = [
-            f"{np.mean(values[n]):.{digits[n]}f} ± {np.std(values[n]):.{digits[n]}f}" if n in values else ""
-            for n in figures
-        ]
+        cells = []
+        for name in figures:
+            digits = 3 if name in ("emotion", "EA") else 2
+            mean, half = interval(values[name]) if name in values else (float("nan"), float("nan"))
+            spread = f" ± {half:.{digits}f}" if np.isfinite(half) else ""
+            cells.append(f"{mean:.{digits}f}{spread}" if name in values else "")
         lines.append(f"| {row} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    return lines
 
 
 def main(argv: Sequence[str] | None = None) -> Figures:

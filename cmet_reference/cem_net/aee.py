@@ -81,6 +81,11 @@ class AEE(nn.Module):
         self.register_buffer("mean", torch.from_numpy(np.zeros(shape[1], np.float32) if mean is None else mean))
         self.register_buffer("std", torch.from_numpy(np.ones(shape[1], np.float32) if std is None else std))
 
+    @property
+    def size(self) -> int:
+        """The length of the emotion embedding."""
+        return self.settings.emotion
+
     def standard(self, windows: Tensor) -> Tensor:
         """Standardises input features, (..., 28, F): subtracts the mean, divides by the standard deviation."""
         return (windows - self.mean) / self.std
@@ -154,11 +159,11 @@ class AEE(nn.Module):
         return {"settings": asdict(self.settings), "labels": asdict(self.labels)}
 
 
-def build(record: Mapping[str, Any], state: Mapping[str, Tensor]) -> AEE:
+def build(record: Mapping[str, Any], state: Mapping[str, Tensor], kind: type[AEE] = AEE) -> AEE:
     """The network of a loaded checkpoint, in evaluation mode. `record`: the result of `AEE.record`."""
     labels = record["labels"]
     emotions, speakers, sentences = (tuple(labels[k]) for k in ("emotions", "speakers", "sentences"))
-    net = AEE(AeeNetSettings(**record["settings"]), Labels(emotions, speakers, sentences, labels["transcripts"]))
+    net = kind(AeeNetSettings(**record["settings"]), Labels(emotions, speakers, sentences, labels["transcripts"]))
     net.load_state_dict(dict(state))
     return net.eval()
 

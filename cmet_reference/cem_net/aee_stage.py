@@ -72,6 +72,7 @@ class AeeStage:
     """Trains AEE: first on the three pretraining tasks, then by cross-reconstruction of clip pairs. A `Stage`."""
 
     name = aee.KIND
+    network: type[aee.AEE] = aee.AEE
 
     def __init__(
         self,
@@ -99,7 +100,7 @@ class AeeStage:
         every = np.concatenate(self.rows)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.net = aee.AEE(net, labels, every.mean(axis=0), every.std(axis=0) + np.float32(1e-3))
+            self.net = self.network(net, labels, every.mean(axis=0), every.std(axis=0) + np.float32(1e-3))
         if net.manner:
             self._fit_clip_features()
         self._same_emotion: dict[str | None, list[int]] = {}

@@ -49,7 +49,11 @@ class EbmNetSettings:
     # Attention uses no cosine and a temperature of 1.
     temperature: float = 0.1
     hidden: int = 512  # units per hidden layer of the encoders and the decoder
-    audio_emotion: int = 128  # size of AEE's embedding; 0: none in the query (the paper's "w/o AEE")
+    audio_emotion: int = 128  # size of the audio's emotion embedding; 0: none in the query
+    # The network that gives the audio's emotion: AEE, or a plain classifier without softmax (the paper's "w/o AEE").
+    audio: Literal["aee", "emotion-classifier"] = "aee"
+    # False: the query is decoded directly, and there are no slots (the paper's "w/o EBM").
+    memory: bool = True
     picture_emotion: int = 32  # size of the emotion embedding of the source's blendshapes; 0: not in the query
     identity: int = 0  # size of the identity embedding: 128 (dlib's face ResNet), 512 (ArcFace), or 0: none
     emotions: int = 8  # number of emotions, C
@@ -109,7 +113,8 @@ class EBM(nn.Module):
     def __init__(self, settings: EbmNetSettings) -> None:
         super().__init__()
         self.settings = s = settings
-        self.added = _mlp(N_MOUTH if s.region == "lower-half" else 3 * N_POINTS, s.hidden, s.width)  # f_dlip
+        encoded = N_MOUTH if s.region == "lower-half" else 3 * N_POINTS
+        self.added = _mlp(encoded, s.hidden, s.width) if s.memory else nn.Identity()  # f_dlip
         self.lips = _mlp(N_MOUTH, s.hidden, s.width)
         self.feeling = nn.Linear(s.audio_emotion, s.width) if s.audio_emotion else None
         self.picture = _mlp(BLENDSHAPES, s.hidden, s.picture_emotion) if s.picture_emotion else None
@@ -124,8 +129,8 @@ class EBM(nn.Module):
             nn.ReLU(),
             nn.Linear(s.hidden, s.width),
         )
-        self.keys = nn.Parameter(torch.randn(s.slots, s.width) / s.width**0.5)  # M_k in the paper
-        self.values = nn.Parameter(torch.randn(s.slots, s.width) / s.width**0.5)  # M_v in the paper
+        self.keys = nn.Parameter(torch.randn(s.slots * s.memory, s.width) / s.width**0.5)  # M_k in the paper
+        self.values = nn.Parameter(torch.randn(s.slots * s.memory, s.width) / s.width**0.5)  # M_v in the paper
         self.decoder = _mlp(s.width + N_MOUTH, s.hidden, 3 * N_POINTS)
         self.table = nn.Linear(s.width, 3 * N_POINTS, bias=False) if s.table else None
         self.register_buffer("template", torch.zeros(N_POINTS, 3))
@@ -222,6 +227,10 @@ class EBM(nn.Module):
         cosine = functional.normalize(feature, dim=-1) @ functional.normalize(memory, dim=-1).T
         return (cosine / self.settings.temperature).log_softmax(dim=-1)
 
+    def read(self, query: Tensor) -> Tensor:
+        """What is decoded for a query, (B, T, D): the keys' reading of the values; without a memory, the query."""
+        return self.address(query, self.keys).exp() @ self.values if self.settings.memory else query
+
     def decode(self, feature: Tensor, lips: Tensor) -> Tensor:
         """The displacement of the face, (B, T, 478, 3).
 
@@ -232,8 +241,7 @@ class EBM(nn.Module):
         moved = self.decoder(torch.cat([feature, (lips / self.unit).flatten(2)], dim=2))
         if self.table is not None:
             moved = moved + self.table(feature)
-        moved = moved.unflatten(2, (-1, 3))
-        return moved * self.unit * self.moves[:, None]
+        return moved.unflatten(2, (-1, 3)) * self.unit * self.moves[:, None]
 
     def forward(
         self,
@@ -256,9 +264,9 @@ class EBM(nn.Module):
             (B, T, 478, 3).
         """
         seen = self.picture_emotion(blendshapes) if self.picture is not None and blendshapes is not None else None
-        weights = self.address(self.query(lips, audio_emotion, seen, identity), self.keys).exp()
+        feature = self.read(self.query(lips, audio_emotion, seen, identity))
         base, start = self.base(rest, lips), self.start(rest, lips, blendshapes)
-        change = start - base + self.settings.strength * self.decode(weights @ self.values, lips)
+        change = start - base + self.settings.strength * self.decode(feature, lips)
         return base + self.change_share()[:, None] * change
 
     def change_share(self) -> Tensor:
@@ -366,18 +374,16 @@ def loss(net: EBM, batch: Mapping[str, Tensor], weights: EbmLossWeights) -> tupl
     """
     rest, lips = batch["rest"], batch["lips"]
     added = (batch["truth"] - net.start(rest, lips, batch.get("blendshapes"))) * net.moves[:, None]
-    feature = net.encode(added)
-    log_values = net.address(feature, net.values)  # (8)
-    of_values = log_values.exp() @ net.values  # (9)
     seen = net.picture_emotion(batch["blendshapes"]) if net.picture is not None else None
     frozen = None if seen is None else seen.detach()
-    log_keys = net.address(net.query(lips, batch.get("audio_emotion"), frozen, batch.get("identity")), net.keys)  # (11)
-    of_keys = log_keys.exp() @ net.values  # (13)
-    parts = {
-        "landmarks": _landmarks(net, net.decode(of_keys, lips), added, weights.continuity),
-        "reconstruction": (feature - of_values).square().sum(dim=-1).mean(),  # (10)
-        "alignment": alignment(log_keys, log_values),  # (12)
-    }
+    query = net.query(lips, batch.get("audio_emotion"), frozen, batch.get("identity"))
+    parts = {"landmarks": _landmarks(net, net.decode(net.read(query), lips), added, weights.continuity)}  # (11), (13)
+    if net.settings.memory:
+        feature = net.encode(added)
+        log_values = net.address(feature, net.values)  # (8)
+        of_values = log_values.exp() @ net.values  # (9)
+        parts["reconstruction"] = (feature - of_values).square().sum(dim=-1).mean()  # (10)
+        parts["alignment"] = alignment(net.address(query, net.keys), log_values)  # (12)
     if net.to_emotion is not None and seen is not None:
         parts["picture"] = classification(net.to_emotion(seen), batch["source"])
     return sum((getattr(weights, k) * v for k, v in parts.items()), torch.zeros((), device=rest.device)), parts

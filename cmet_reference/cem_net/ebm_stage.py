@@ -93,7 +93,7 @@ class EbmStage:
         faces, held_out = prepare(train, template), prepare(test, template)
         sizes = replace(
             net,
-            audio_emotion=encoder.settings.emotion if encoder else 0,
+            audio_emotion=encoder.size if encoder else 0,
             identity=IDENTITY_SIZES[settings.identity],
             emotions=max(1, len(self.emotions)),
         )

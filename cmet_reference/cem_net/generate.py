@@ -8,7 +8,7 @@ from typing import cast
 import numpy as np
 import torch
 
-from cmet_reference.cem_net import aee, audio2mouth, ebm
+from cmet_reference.cem_net import aee, audio2mouth, classifier, ebm
 from cmet_reference.cem_net.audio2mouth import POINTS
 from cmet_reference.cem_net.data import identity_of
 from cmet_reference.geometry import fit_pose, to_head, to_picture
@@ -32,9 +32,10 @@ class CemNetFace:
         """Load the networks.
 
         Args:
-            folder: the folder of audio2mouth.safetensors, aee.safetensors and ebm.safetensors.
-            memory: False adds no emotion (the paper's "w/o EBM"). For the paper's "w/o AEE", train a memory whose query
-                has no emotion of the audio: `[ebm.net] audio_emotion = 0`.
+            folder: the folder of audio2mouth.safetensors, ebm.safetensors, and the network for the audio's emotion:
+                aee.safetensors, or emotion-classifier.safetensors if the memory was trained with it.
+            memory: False adds no emotion: the face of Audio2Mouth alone. The paper's "w/o EBM" is another network,
+                which is trained with `[ebm.net] memory = false`.
             device: a torch device.
             files: the folders in which the networks for identity and blendshapes are searched for.
 
@@ -42,14 +43,17 @@ class CemNetFace:
             MissingWeights: a file is absent.
             UserError: a file cannot be used.
         """
-        paths = [folder / f"{kind}.safetensors" for kind in (audio2mouth.KIND, ebm.KIND, aee.KIND)]
+        paths = [folder / f"{kind}.safetensors" for kind in (audio2mouth.KIND, ebm.KIND)]
         self.device, self.use_memory, self.model_files = device, memory, files
         self.mouths = audio2mouth.load(paths[0]).to(device)
         self.memory, self.identity = ebm.load(paths[1])
         self.memory.to(device)
-        self.encoder = aee.load(paths[2]).to(device) if memory and self.memory.settings.audio_emotion else None
-        used = paths if self.encoder else paths[:2]
-        self.revision = "-".join([*map(checkpoints.revision, used), *([] if memory else ["without-memory"])])
+        self.encoder: aee.AEE | None = None
+        if memory and self.memory.settings.audio_emotion:
+            source = self.memory.settings.audio
+            self.encoder = classifier.load(source, folder).to(device)
+            paths.append(folder / f"{source}.safetensors")
+        self.revision = "-".join([*map(checkpoints.revision, paths), *([] if memory else ["without-memory"])])
 
     def landmarks(
         self,

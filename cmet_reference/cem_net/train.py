@@ -1,6 +1,7 @@
 """Creates CEM-Net's training stages from the settings, in training order.
 
-The first three stages are Audio2Mouth, AEE and EBM. Then come `appearance` and `skin`, two networks of the mesh
+The first stages are Audio2Mouth, AEE and EBM. Before EBM, a plain emotion classifier is trained if EBM uses it in place
+of AEE (`[ebm.net] audio = "emotion-classifier"`). Then come `appearance` and `skin`, two networks of the mesh
 renderer, which C-MET uses too. The last stage is the flow renderer, if the settings have the table `renderer`.
 """
 
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cmet_pipelines.shards import ShardSet
-from cmet_reference.cem_net import aee, aee_settings, audio2mouth, ebm, sentences
+from cmet_reference.cem_net import aee, aee_settings, audio2mouth, classifier, ebm, sentences
 from cmet_reference.cem_net.aee_stage import AeeSettings, AeeStage
 from cmet_reference.cem_net.audio2mouth_stage import Audio2MouthSettings, Audio2MouthStage
 from cmet_reference.cem_net.ebm_stage import EbmSettings, EbmStage, FixedNetworks
@@ -25,7 +26,15 @@ from cmet_reference.training.options import TrainOptions
 from talking_face.pretrained.model_files import ModelFiles
 
 # The names of the stages, in training order.
-STAGES = (audio2mouth.KIND, aee.KIND, ebm.KIND, appearance_stage.KIND, skin_stage.KIND, flow_stage.KIND)
+STAGES = (
+    audio2mouth.KIND,
+    aee.KIND,
+    classifier.KIND,
+    ebm.KIND,
+    appearance_stage.KIND,
+    skin_stage.KIND,
+    flow_stage.KIND,
+)
 
 
 def stages(
@@ -45,10 +54,7 @@ def stages(
     emotional = [folder for name, folder in folders.items() if name != "lrs2"]
     speech = [folders["lrs2"]] if "lrs2" in folders else emotional
 
-    for name in _TABLES.keys() & config.keys():
-        stage_settings(config, name)  # a wrong value of the last stage is reported before the first stage is trained
-    if "aee" in config:
-        sentences.check_sources(stage_settings(config, "aee")[1].sentences)
+    _check(config)
 
     def split(where: Sequence[Path]) -> tuple[list[ClipArrays], list[ClipArrays]]:
         return read_clips(where, quiet=quiet), read_held_out(where, quiet=quiet)
@@ -63,10 +69,14 @@ def stages(
             train = train + read_clips(speech, quiet=quiet)
         return _aee_stage(stage_settings(config, "aee"), train, test, out, seed, quiet)
 
+    def make_classifier() -> classifier.ClassifierStage:
+        net, settings, _ = stage_settings(config, "aee")
+        return classifier.ClassifierStage(net, settings, *split(emotional), seed)
+
     def make_ebm() -> EbmStage:
         mouths = audio2mouth.load(out / "audio2mouth.safetensors")
         net, settings, weights = stage_settings(config, "ebm")
-        encoder = aee.load(out / "aee.safetensors") if net.audio_emotion else None
+        encoder = classifier.load(net.audio, out) if net.audio_emotion else None
         return EbmStage(net, settings, weights, FixedNetworks(mouths, encoder, files), *split(emotional), seed)
 
     def make_appearance() -> AppearanceStage:
@@ -81,10 +91,20 @@ def stages(
     def make_renderer() -> flow_stage.RendererStage:
         return flow_stage.make_stage(config["renderer"], *split(speech), seed, files=files)
 
+    network = config.get("ebm", {}).get("net", {})
+    wanted = {*config, *([classifier.KIND] if network.get("audio") == classifier.KIND else [])}
+    made: list[StageFactory] = [make_audio2mouth, make_aee, make_classifier, make_ebm, make_appearance, make_skin]
+    return [factory if name in wanted else None for name, factory in zip(STAGES, [*made, make_renderer], strict=True)]
+
+
+def _check(config: Mapping[str, Any]) -> None:
+    """Raises UserError for a wrong value of any stage, before the first stage is trained."""
+    for name in _TABLES.keys() & config.keys():
+        stage_settings(config, name)
+    if "aee" in config:
+        sentences.check_sources(stage_settings(config, "aee")[1].sentences)
     if "renderer" in config:
         flow_stage.read_settings(config["renderer"])
-    made: list[StageFactory] = [make_audio2mouth, make_aee, make_ebm, make_appearance, make_skin, make_renderer]
-    return [factory if name in config else None for name, factory in zip(STAGES, made, strict=True)]
 
 
 def _aee_stage(

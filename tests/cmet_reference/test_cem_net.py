@@ -22,6 +22,7 @@ from cmet_reference.cem_net import (
     aee_stage,
     audio2mouth,
     audio2mouth_stage,
+    classifier,
     ebm,
     ebm_stage,
     train,
@@ -784,6 +785,82 @@ def test_the_ablation_trains_again_with_other_data_or_settings_and_says_first_wh
         ablation.run(b, settings, [0], tmp_path / "out", pictures=1)
 
 
+def test_the_plain_classifier_gives_logits_and_stands_in_for_aee(tmp_path: Path):
+    """Its embedding is its output without softmax; it has no other networks; a memory is trained with it."""
+    clips = clips_of()
+    net = aee_settings.AeeNetSettings(**AEE_SMALL)
+    stage = classifier.ClassifierStage(net, aee_stage.AeeSettings(1, 2, batch=4), clips, clips, 0)
+    assert stage.steps == 3 and set(stage.batch(2)) == {"windows", "emotion", "emotion_windows"}
+    _, parts = stage.loss({k: torch.from_numpy(v) for k, v in stage.batch(2).items()}, "net")
+    assert set(parts) == {"emotion"}
+    owned = {name.split(".")[0] for name, _ in stage.net.named_parameters()}
+    assert owned == {"emotion_encoder", "to_emotion"}
+    few_steps(stage, 0)
+    checkpoints.save(tmp_path / "emotion-classifier.safetensors", stage.net.state_dict(), stage.record())
+    found = classifier.load("emotion-classifier", tmp_path)
+    audio = clips[0].audio
+    logits = found.emotion(audio)
+    assert logits.shape == (2,) == (found.size,)
+    assert np.allclose(np.exp(logits) / np.exp(logits).sum(), found.probabilities(audio), atol=1e-6)
+    hidden = torch.from_numpy(aee.AEE.emotion(found, audio))
+    assert np.allclose(found.to_emotion(hidden).detach().numpy(), logits, atol=1e-6)
+    three_stages(tmp_path, 0)
+    chosen = ebm.EbmNetSettings(slots=4, width=8, hidden=8, picture_emotion=4, audio="emotion-classifier")
+    fixed = ebm_stage.FixedNetworks(audio2mouth.load(tmp_path / "audio2mouth.safetensors"), found, files=models())
+    memory = ebm_stage.EbmStage(chosen, ebm_stage.EbmSettings(1, batch=2), ebm.EbmLossWeights(), fixed, clips, clips, 0)
+    assert memory.net.settings.audio_emotion == 2 and np.allclose(memory.pairs[0].audio_emotion, found.emotion(
+        memory.pairs[0].face.clip.audio
+    ))  # fmt: skip
+    checkpoints.save(tmp_path / "ebm.safetensors", memory.net.state_dict(), memory.record())
+    face = CemNetFace(tmp_path, files=models())
+    assert isinstance(face.encoder, classifier.EmotionClassifier)
+
+
+def test_without_a_memory_the_feature_is_decoded_and_the_decoder_learns():
+    net, batch = small_ebm(memory=False), faces()
+    assert not len(net.keys) and not len(net.values) and not list(net.added.parameters())
+    value, parts = ebm.loss(net, batch, ebm.EbmLossWeights())
+    assert set(parts) == {"landmarks", "picture"}
+    value.backward()
+    for name in ("decoder", "key", "lips", "feeling"):
+        assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in getattr(net, name).parameters()), name
+    query = torch.randn(3, 5, 8)
+    assert net.read(query) is query
+    kept = small_ebm()
+    weights = torch.nn.functional.normalize(query, dim=-1) @ torch.nn.functional.normalize(kept.keys, dim=-1).T
+    expected = (weights / kept.settings.temperature).softmax(dim=-1) @ kept.values
+    assert torch.allclose(kept.read(query), expected, atol=1e-5)
+
+
+def test_the_rows_of_table_iv_remove_what_the_paper_removes():
+    settings = config.load("cmet_reference.cem_net", "demo")
+    nets = {}
+    for row, changes in ablation.ROWS.items():
+        changed = {**settings, "ebm": {**settings["ebm"], "net": {**settings["ebm"]["net"], **changes}}}
+        nets[row] = train.stage_settings(changed, "ebm")[0]
+        made = dict(
+            zip(
+                train.STAGES,
+                train.stages(changed, {"main": Path()}, Path(), TrainOptions(quiet=True), models()),
+                strict=True,
+            )
+        )
+        assert (made["emotion-classifier"] is not None) == (row == "without AEE")
+    assert nets["without AEE"] == replace(nets["full"], audio="emotion-classifier")
+    assert nets["without EBM"] == replace(nets["full"], memory=False, table=False)
+
+
 def test_table_of_the_ablation():
-    found = {"full": {"M-LMD": [4.0, 5.0], "all points": [2.0, 2.0], "emotion": [0.25, 0.35]}}
-    assert ablation.table_of(found).splitlines()[2] == "| full | 4.50 ± 0.50 | 2.00 ± 0.00 | 0.300 ± 0.050 |"
+    """Student's t for two seeds is 12.706: the half width of the interval of 4 and 5 is 12.706 * 0.7071 / 1.4142."""
+    found = {
+        "full": {"M-LMD": [4.0, 5.0], "all points": [2.0, 2.0], "emotion": [0.25, 0.35]},
+        "without AEE": {"M-LMD": [5.0, 6.5], "all points": [2.0, 2.0], "emotion": [0.25, 0.25]},
+    }
+    lines = ablation.table_of(found).splitlines()
+    assert lines[2] == "| full | 4.50 ± 6.35 | 2.00 ± 0.00 | 0.300 ± 0.635 |"
+    assert (
+        lines[5].startswith("| full minus |")
+        and lines[7] == "| without AEE | -1.25 ± 3.18 | 0.00 ± 0.00 | 0.050 ± 0.635 |"
+    )
+    alone = {row: {name: values[:1] for name, values in cells.items()} for row, cells in found.items()}
+    assert ablation.table_of(alone).splitlines()[2] == "| full | 4.00 | 2.00 | 0.250 |"
