@@ -18,18 +18,36 @@ from cmet_metrics.base import Metric, Sample, Settings, check_same_size
 from cmet_metrics.frames import pair_frames
 from talking_face.faces.crop import ENLARGE, crop_picture, stable_box
 from talking_face.faces.track import track_face
-from talking_face.media import AUDIO_RATE, FPS, LIMITS, ArrayPicture, Limits, Sound, file_start, read_sound, read_video
+from talking_face.media import (
+    AUDIO_RATE,
+    FPS,
+    LIMITS,
+    ArrayPicture,
+    Limits,
+    Sound,
+    Video,
+    file_start,
+    read_sound,
+    read_video,
+)
+from talking_face.media.ffmpeg_store import store_as_ffmpeg
 from talking_face.media.sound import is_nearly_silent, level
 from talking_face.pretrained.face_landmarker import landmarker_tag
 from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import ClipError, Reason
+from talking_face.scratch import scratch_folder
 from talking_face.signature import Signature
 
-RateRule = Literal["as-is", "25", "ffmpeg-25", "by-frame"]
+RateRule = Literal["as-is", "25", "ffmpeg-25", "ffmpeg-25-h264", "by-frame"]
 SizeRule = Literal["as-is", "resize", "face-crop", "by-metric"]
 LengthRule = Literal["exact", "shorter", "linspace"]
 FACE_CROP_PX = 256  # side of the face crop
 _SOUND_TOLERANCE_S = 0.2  # a larger difference between the lengths of sound and picture is noted
+_RATES = {
+    "25": "25-nearest",
+    "ffmpeg-25": "25-ffmpeg-cfr",
+    "ffmpeg-25-h264": "25-ffmpeg-cfr-x264-crf23",
+}  # in signatures
 _FRAMES_OF_RULE = {"shorter": "min", "linspace": "linspace"}  # rule of `pair_frames`
 
 
@@ -40,8 +58,10 @@ class Treatment:
     Attributes:
         rate: `as-is` keeps every stored frame; both files must have the same frame rate. `25` takes, for the time of
             each output frame at 25 frames/s, the nearest stored frame. `ffmpeg-25` takes the frames of the command
-            `ffmpeg -i IN -r 25 OUT`: picture and sound then start with the earlier of the two. `by-frame` keeps every
-            stored frame, and does not compare the rates: frame k belongs to frame k.
+            `ffmpeg -i IN -r 25 OUT`: picture and sound then start with the earlier of the two. `ffmpeg-25-h264`
+            takes the pictures of the file that `ffmpeg -i IN -r 25 OUT.mp4` writes, which H.264 has changed; the sound
+            is that of IN. `by-frame` keeps every stored frame, and does not compare the rates: frame k belongs to
+            frame k.
         size: `as-is` compares frames of equal size only. `resize` scales the generated frames to the size of the ground
             truth: by averaging if they become smaller, by cubic interpolation if they become larger. `face-crop` crops
             the face out of each of the two videos, with one square per video, to 256x256 px. This hides a wrong
@@ -65,7 +85,7 @@ class Treatment:
         """
         crop = f"face-box-{ENLARGE:g}-{FACE_CROP_PX}@{landmarker_tag()}"
         size = {"resize": "to-target-area-cubic", "face-crop": crop}.get(self.size, self.size)
-        rate: Settings = {"rate": {"25": "25-nearest", "ffmpeg-25": "25-ffmpeg-cfr"}.get(self.rate, self.rate)}
+        rate: Settings = {"rate": _RATES.get(self.rate, self.rate)}
         if metric.needs_target:
             return {**rate, "size": size, "length": self.length, "start": self.start}
         return {**rate, "size": size} if self.size == "face-crop" else rate
@@ -89,8 +109,7 @@ def read_clip(path: Path, rate: RateRule, notes: list[str], *, limits: Limits = 
     Raises:
         ClipError: the file cannot be read; see `talking_face.media.read_frames` and `read_sound`.
     """
-    stored = rate in ("as-is", "by-frame")
-    video = read_video(path, None if stored else FPS, limits, "ffmpeg" if rate == "ffmpeg-25" else "nearest")
+    video = _read(path, rate, limits, notes)
     notes += video.notes
     clip = Sample(video.frames, fps=video.fps, name=path.name)
     if not sound:
@@ -104,9 +123,20 @@ def read_clip(path: Path, rate: RateRule, notes: list[str], *, limits: Limits = 
     return with_sound(clip, heard, notes)
 
 
+def _read(path: Path, rate: RateRule, limits: Limits, notes: list[str]) -> Video:
+    if rate == "ffmpeg-25-h264":
+        notes.append("stored as H.264, as by ffmpeg -r 25, before it is scored")
+        with scratch_folder() as folder:
+            copy = folder / path.with_suffix(".mp4").name
+            store_as_ffmpeg(path, copy, int(FPS), limits)
+            return read_video(copy, FPS, limits)
+    stored = rate in ("as-is", "by-frame")
+    return read_video(path, None if stored else FPS, limits, "ffmpeg" if rate == "ffmpeg-25" else "nearest")
+
+
 def read_track(path: Path, rate: RateRule, limits: Limits = LIMITS) -> Sound:
     """The sound of a file. Sample 0 belongs to frame 0 of `read_clip`. Raises ClipError; see `read_sound`."""
-    start = file_start(path, limits) if rate == "ffmpeg-25" else None
+    start = file_start(path, limits) if rate in ("ffmpeg-25", "ffmpeg-25-h264") else None
     return read_sound(path, start=start, limits=limits)
 
 

@@ -2,7 +2,8 @@
 
 Source: github.com/yuangan/evaluation_eat at e39b004, code/utils_crop.py (`crop_and_align`) and code/test_lmd.py
 (`get_lmk`). The geometry of `crop_and_align` is in talking_face/faces/eat.py. The evaluation of PSNR and SSIM has a
-crop of its own, code/utils_crop_psnr.py: `resized_crops` computes it.
+crop of its own, code/utils_crop_psnr.py: `resized_crops` computes it. The published script does not use that crop. It
+writes the crops of `align` to a video in MPEG-4 and scores its frames: `stored_crops` computes them.
 """
 
 from __future__ import annotations
@@ -24,15 +25,21 @@ from talking_face.faces.eat import (
     to_grey,
     warp_crop,
 )
+from talking_face.media import FPS, read_frames
 from talking_face.pretrained.model_files import ModelFiles
+from talking_face.reasons import ClipError, Reason
+from talking_face.scratch import scratch_folder
 
 __all__ = [
     "ALIGN_POINTS",
+    "STORED",
     "AlignedTrack",
     "align",
     "aligned_track",
     "resized_crops",
     "similarity",
+    "stored_crops",
+    "stored_track",
     "template",
     "track",
     "warp_crop",
@@ -41,6 +48,7 @@ __all__ = [
 _ROI_SHARE = 0.64  # half of the side of the square that is resized, as a share of the height of dlib's box
 
 ALIGNED_UPSAMPLE = 0
+STORED = "opencv-mp4v"  # in signatures: the codec of `stored_crops`
 
 
 @dataclass(frozen=True)
@@ -140,3 +148,59 @@ def _resized_crops(frames: np.ndarray, files: ModelFiles) -> list[np.ndarray | N
         repeated = t and np.array_equal(frame, frames[t - 1])
         out.append(out[-1] if repeated else resized_crop(frame, files))
     return out
+
+
+def stored_crops(sample: Sample, files: ModelFiles) -> np.ndarray:
+    """The frames that EAT's published script scores: crops of `align`, after a video in MPEG-4 (code/preprocess.py).
+
+    Computed once per sample.
+
+    Args:
+        sample: the clip.
+        files: where dlib's file is searched for.
+
+    Returns:
+        (K, 128, 128, 3) uint8 RGB. Frames without a face are left out, as there.
+
+    Raises:
+        ClipError: no-face.
+    """
+    return sample.cached("eat-stored-crops", lambda s: _stored_crops(s, files))
+
+
+def stored_track(sample: Sample, files: ModelFiles) -> AlignedTrack:
+    """dlib's points on `stored_crops`, computed once per sample; NaN for crops in which no face is detected."""
+    return sample.cached("eat-stored-dlib68", lambda s: _stored_track(s, files))
+
+
+def _stored_track(sample: Sample, files: ModelFiles) -> AlignedTrack:
+    crops = stored_crops(sample, files)
+    points = np.full((len(crops), 68, 2), np.nan)
+    for t, crop in enumerate(crops):
+        found = find_points(to_grey(crop), ALIGNED_UPSAMPLE, files)
+        if found is not None:
+            points[t] = found
+    n_frames = len(sample.frames)
+    return AlignedTrack(points, n_frames, n_frames - len(crops))
+
+
+def _stored_crops(sample: Sample, files: ModelFiles) -> np.ndarray:
+    frames, crops = sample.pictures, []
+    crop: np.ndarray | None = None
+    for t, frame in enumerate(frames):
+        if t == 0 or not np.array_equal(frame, frames[t - 1]):
+            crop = align(frame, files)
+        if crop is not None:
+            crops.append(crop)
+    if not crops:
+        raise ClipError(Reason.NO_FACE, f"{sample.name}: no face in any of {len(frames)} frames")
+    with scratch_folder() as folder:
+        path = folder / "crops.mp4"
+        # OpenCV's own encoder settings decide the quality, so that the crops are written with OpenCV, as in the source.
+        writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), FPS, crops[0].shape[:2])
+        if not writer.isOpened():
+            raise RuntimeError("the installed OpenCV cannot write MPEG-4")
+        for crop in crops:
+            writer.write(cv2.cvtColor(crop, cv2.COLOR_RGB2BGR))
+        writer.release()
+        return read_frames(path, None)

@@ -3,6 +3,8 @@
 In all variants except `vico`, each set of landmarks is first shifted so that its mean is 0. The variants are:
 - `eat`: equal to the value of EAT's evaluation (github.com/yuangan/evaluation_eat at e39b004, code/test_lmd.py), on
   frames that are aligned as in code/utils_crop.py of the same repository.
+- `eat-stored`: the value of EAT's published script. It stores the aligned frames as MPEG-4 first (code/preprocess.py),
+  and scores each clip in which at least one pair of frames has a face.
 - `eat-mp`: the same formula with MediaPipe's points.
 - `atvgnet`: the metric of the repository that introduced it (github.com/lelechen63/ATVGnet at b2c758b,
   evaluation_matrix.py).
@@ -20,7 +22,7 @@ import cv2
 import numpy as np
 
 from cmet_metrics.base import Metric, Profile, Sample, Score, Settings, Variant, check_same_size
-from cmet_metrics.eat_align import ALIGN_POINTS, AlignedTrack, aligned_track, similarity, template
+from cmet_metrics.eat_align import ALIGN_POINTS, STORED, AlignedTrack, aligned_track, similarity, stored_track, template
 from cmet_metrics.frames import FrameRule, pair_frames
 from cmet_metrics.landmarks import MEDIAPIPE_MS, eye_distance, mediapipe_68, points_id
 from talking_face.faces.points68 import MOUTH
@@ -34,7 +36,7 @@ MIN_VALID = 0.5
 
 Region = Literal["mouth", "face"]
 Points = Literal["dlib", "mediapipe", "fan"]
-Align = Literal["eat-128", "none"]
+Align = Literal["eat-128", "eat-128-stored", "none"]
 Distance = Literal["mean", "sum", "abs-coordinate"]
 Scale = Literal["px", "eyes"]
 Mean = Literal["video-mean", "frame-mean"]
@@ -136,6 +138,7 @@ def _map_mediapipe(sample: Sample, files: ModelFiles) -> AlignedTrack:
 _TRACKS: dict[tuple[Points, Align], Callable[[Sample, ModelFiles], AlignedTrack]] = {
     ("dlib", "eat-128"): dlib_track,
     ("mediapipe", "eat-128"): mediapipe_track,
+    ("dlib", "eat-128-stored"): stored_track,
     ("dlib", "none"): native_dlib_track,
     ("mediapipe", "none"): native_mediapipe_track,
     ("fan", "none"): native_fan_track,
@@ -160,6 +163,36 @@ _VICO: dict[str, object] = {**_ATVGNET, "points": "fan", "distance": "abs-coordi
 _NATIVE: dict[str, object] = {"points": "mediapipe", "align": "none", "frames": "exact", "scale": "eyes"}
 _FACE: dict[str, object] = {"region": "face"}
 _MEDIAPIPE: dict[str, object] = {"points": "mediapipe"}
+_STORED: dict[str, object] = {"align": "eat-128-stored"}
+
+
+_VARIANTS = {
+    "m_lmd:eat": Variant("mouth landmark distance, dlib's points on 128 px aligned crops"),
+    "m_lmd:eat-stored": Variant(
+        "mouth landmark distance, dlib's points on 128 px aligned crops stored as MPEG-4", _STORED
+    ),
+    "m_lmd:atvgnet": Variant(
+        "mouth landmark distance, dlib's points on the frames as they are, sum over 20 points", _ATVGNET
+    ),
+    "m_lmd:vico": Variant(
+        "mouth landmark difference, 2D-FAN's points, mean absolute coordinate difference, not centred", _VICO
+    ),
+    "m_lmd:native-mp": Variant(
+        "mouth landmark distance, MediaPipe's points, in percent of the distance between the eyes", _NATIVE
+    ),
+    "m_lmd:eat-mp": Variant("mouth landmark distance, MediaPipe's points in the 128 px template", _MEDIAPIPE),
+    "f_lmd:eat": Variant("face landmark distance, dlib's points on 128 px aligned crops", _FACE),
+    "f_lmd:eat-stored": Variant(
+        "face landmark distance, dlib's points on 128 px aligned crops stored as MPEG-4", {**_FACE, **_STORED}
+    ),
+    "f_lmd:native-mp": Variant(
+        "face landmark distance, MediaPipe's points, in percent of the distance between the eyes",
+        {**_FACE, **_NATIVE},
+    ),
+    "f_lmd:eat-mp": Variant(
+        "face landmark distance, MediaPipe's points in the 128 px template", {**_FACE, **_MEDIAPIPE}
+    ),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,7 +210,8 @@ class Lmd(Metric):
 
     region: Region = "mouth"
     points: Points = "dlib"
-    align: Align = "eat-128"  # eat-128: in EAT's aligned crop of 128 px; none: on the frames without alignment
+    # eat-128: in EAT's aligned crop of 128 px; eat-128-stored: in this crop after MPEG-4; none: on the whole frames
+    align: Align = "eat-128"
     distance: Distance = "mean"  # mean or sum of the points' distances; abs-coordinate: mean of |x| and |y| differences
     scale: Scale = "px"  # eyes: percent of the median distance between the real clip's eye centres
     frames: FrameRule = "linspace"
@@ -190,32 +224,13 @@ class Lmd(Metric):
         "clip does not reach 0. atvgnet is about 40 times eat."
     )
     unchanged_by = frozenset({"reencode", "move", "codec"})
-    variants = {
-        "m_lmd:eat": Variant("mouth landmark distance, dlib's points on 128 px aligned crops"),
-        "m_lmd:atvgnet": Variant(
-            "mouth landmark distance, dlib's points on the frames as they are, sum over 20 points", _ATVGNET
-        ),
-        "m_lmd:vico": Variant(
-            "mouth landmark difference, 2D-FAN's points, mean absolute coordinate difference, not centred", _VICO
-        ),
-        "m_lmd:native-mp": Variant(
-            "mouth landmark distance, MediaPipe's points, in percent of the distance between the eyes", _NATIVE
-        ),
-        "m_lmd:eat-mp": Variant("mouth landmark distance, MediaPipe's points in the 128 px template", _MEDIAPIPE),
-        "f_lmd:eat": Variant("face landmark distance, dlib's points on 128 px aligned crops", _FACE),
-        "f_lmd:native-mp": Variant(
-            "face landmark distance, MediaPipe's points, in percent of the distance between the eyes",
-            {**_FACE, **_NATIVE},
-        ),
-        "f_lmd:eat-mp": Variant(
-            "face landmark distance, MediaPipe's points in the 128 px template", {**_FACE, **_MEDIAPIPE}
-        ),
-    }
+    variants = _VARIANTS
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if (self.points, self.align) not in _TRACKS:
-            raise UserError(f"{self.name}: points={self.points} has align=none only")
+            known = " or ".join(align for points, align in _TRACKS if points == self.points)
+            raise UserError(f"{self.name}: points={self.points} has align={known} only")
 
     @property
     def name(self) -> str:
@@ -254,7 +269,7 @@ class Lmd(Metric):
     def source(self) -> str:
         if self.points == "fan":
             return "github.com/dc3ea9f/vico_challenge_baseline at 01dc5ce, evaluations/compute_lmd.py"
-        if self.align == "eat-128":
+        if self.align != "none":
             return "github.com/yuangan/evaluation_eat at e39b004, code/test_lmd.py"
         return (
             "github.com/lelechen63/ATVGnet at b2c758b, evaluation_matrix.py" if self.points == "dlib" else "this suite"
@@ -262,7 +277,7 @@ class Lmd(Metric):
 
     @property
     def bibtex(self) -> str:
-        own = _EAT if self.align == "eat-128" else VICO_BIBTEX if self.points == "fan" else ""
+        own = _EAT if self.align != "none" else VICO_BIBTEX if self.points == "fan" else ""
         return f"{_CHEN}\n{own}".strip()
 
     @property
@@ -273,9 +288,9 @@ class Lmd(Metric):
         out: dict[str, str | int | float] = {
             "points": self._points_id(),
             "align": "eat-128-points" if (self.points, self.align) == ("mediapipe", "eat-128") else self.align,
-            "codec": "none",
+            "codec": STORED if self._stored else "none",
             "frames": self.frames,
-            "min-valid": MIN_VALID,
+            "min-valid": "1-pair" if self._stored else MIN_VALID,
             "agg": self.mean,
         }
         if self.align == "none" and self.points != "mediapipe":
@@ -299,6 +314,10 @@ class Lmd(Metric):
     def _count(self) -> int:
         part = _PARTS[self.region]
         return part.stop - part.start
+
+    @property
+    def _stored(self) -> bool:
+        return self.align == "eat-128-stored"
 
     def track(self, sample: Sample) -> AlignedTrack:
         """The points of one clip."""
@@ -343,7 +362,7 @@ class Lmd(Metric):
                 f"{len(valid)} of {expected} pairs scored; no face in {lost_a} of {a.n_frames} frames of "
                 f"{pred.name} and {lost_b} of {b.n_frames} of {target.name}"
             )
-        if len(valid) < max(1, MIN_VALID * expected):
+        if len(valid) < max(1, 0 if self._stored else MIN_VALID * expected):
             return Score.missing(Reason.FEW_FACES if len(valid) else Reason.NO_FACE, detail, stats)
         return Score(stats["distance"] / len(valid), len(valid), None, detail, stats)
 

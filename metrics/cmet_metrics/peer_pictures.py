@@ -16,32 +16,41 @@ import cv2
 import numpy as np
 
 from cmet_metrics.base import Metric, Sample, Score, Settings, Variant, check_same_size
-from cmet_metrics.eat_align import resized_crops
+from cmet_metrics.eat_align import STORED, resized_crops, stored_crops
 from cmet_metrics.frames import FrameRule, pair_frames
 from cmet_metrics.psnr import psnr
 from cmet_metrics.ssim import WINDOW, ssim, ssim_box
 from talking_face.pretrained.store import weight_hash
 from talking_face.reasons import ClipError, Reason
 
-Peer = Literal["eat", "vico", "atvgnet"]
+Peer = Literal["eat", "eat-stored", "vico", "atvgnet"]
 Pair = tuple[np.ndarray, np.ndarray]  # two frames, (H, W, 3) uint8 RGB, of equal size
 
 MIN_VALID = 0.5  # EAT: a clip gets a reason if fewer than this share of its pairs of frames has two crops
-_FRAMES: dict[Peer, FrameRule] = {"eat": "linspace", "vico": "exact", "atvgnet": "min"}
+_FRAMES: dict[Peer, FrameRule] = {"eat": "linspace", "eat-stored": "linspace", "vico": "exact", "atvgnet": "min"}
 _SIDE = 256  # px: ATVGnet resizes to this size; ViCo shrinks frames whose shorter side is at least 1.5 times as long
 _EPS = 1e-8  # ViCo adds this number to the mean squared error of values from 0 to 1, so that the highest PSNR is 80 dB
 _EQUAL_DB = 100.0  # dB: ATVGnet's value for equal frames
 _SOURCES: dict[Peer, str] = {
     "eat": "github.com/yuangan/evaluation_eat at e39b004, code/test_psnr_ssim.py and code/utils_crop_psnr.py",
+    "eat-stored": "github.com/yuangan/evaluation_eat at e39b004, test_psnr_ssim_sync_emoacc.sh, code/preprocess.py, "
+    "code/utils_crop.py and code/test_psnr_ssim.py",
     "vico": "github.com/dc3ea9f/vico_challenge_baseline at 16424c0, evaluations/compute_base_metrics.py, with piq",
     "atvgnet": "github.com/lelechen63/ATVGnet at 02d8f8f, evaluation_matrix.py (compare_ssim, psnr_f)",
 }
-_MS: dict[Peer, tuple[float, float]] = {"eat": (80.0, 80.0), "vico": (0.1, 3.0), "atvgnet": (0.3, 7.0)}  # PSNR, SSIM
-_BIBTEX: dict[Peer, str] = {
-    "eat": """@inproceedings{gan2023eat,
+_MS: dict[Peer, tuple[float, float]] = {  # PSNR, SSIM
+    "eat": (80.0, 80.0),
+    "eat-stored": (80.0, 80.0),
+    "vico": (0.1, 3.0),
+    "atvgnet": (0.3, 7.0),
+}
+_EAT_BIBTEX = """@inproceedings{gan2023eat,
   author = {Gan, Yuan and Yang, Zongxin and Yue, Xihang and Sun, Lingyun and Yang, Yi},
   title = {Efficient emotional adaptation for audio-driven talking-head generation},
-  booktitle = {ICCV}, year = {2023}}""",
+  booktitle = {ICCV}, year = {2023}}"""
+_BIBTEX: dict[Peer, str] = {
+    "eat": _EAT_BIBTEX,
+    "eat-stored": _EAT_BIBTEX,
     "vico": """@inproceedings{zhou2022vico,
   author = {Zhou, Mohan and Bai, Yalong and Zhang, Wei and Yao, Ting and Zhao, Tiejun and Mei, Tao},
   title = {Responsive listening head generation: A benchmark dataset and baseline},
@@ -87,6 +96,8 @@ class PeerPictures(Metric):
 
     - `eat`: the frames are paired by `linspace`, and cropped as in `eat_align.resized_crop`. A pair in which a crop is
       missing is left out. Reasons: `no-face`, `few-faces`.
+    - `eat-stored`: the crops of `eat_align.stored_crops`, which were stored as MPEG-4, paired by `linspace`. Frames
+      without a face are removed before the frames are paired. A clip with one crop has a value, as in the source.
     - `vico`: whole frames of equal number and size.
     - `atvgnet`: whole frames, resized to 256x256 px by averaging. Frame k is compared with frame k.
 
@@ -105,7 +116,7 @@ class PeerPictures(Metric):
 
     @property
     def weights(self) -> tuple[str, ...]:
-        return ("dlib_68",) if self.peer == "eat" else ()
+        return ("dlib_68",) if self.peer in ("eat", "eat-stored") else ()
 
     @property
     def source(self) -> str:
@@ -118,12 +129,15 @@ class PeerPictures(Metric):
     def settings(self) -> Settings:
         pictures: dict[Peer, Settings] = {
             "eat": {"crop": "eat-resized-163-128"},
+            "eat-stored": {"crop": "eat-128", "codec": STORED},
             "vico": {"crop": "none"},
             "atvgnet": {"crop": "none", "resize": f"opencv-area-{_SIDE}"},
         }
-        points: Settings = {}
+        points: dict[str, str | int | float] = {}
+        if self.weights:
+            points["points"] = f"dlib68@{weight_hash('dlib_68', self.files)[:8]}"
         if self.peer == "eat":
-            points = {"points": f"dlib68@{weight_hash('dlib_68', self.files)[:8]}", "min-valid": MIN_VALID}
+            points["min-valid"] = MIN_VALID
         return {**pictures[self.peer], **points, **self.definition(), "frames": _FRAMES[self.peer], "agg": "frame-mean"}
 
     @abstractmethod
@@ -136,7 +150,9 @@ class PeerPictures(Metric):
 
     def compute(self, pred: Sample, target: Sample) -> Score:
         pairs = list(self._pairs(pred, target))
-        expected = len(pair_frames(len(pred.pictures), len(target.pictures), _FRAMES[self.peer])[0])
+        expected = len(pairs)
+        if self.peer == "eat":
+            expected = len(pair_frames(len(pred.pictures), len(target.pictures), "linspace")[0])
         detail = "" if len(pairs) == expected else f"{len(pairs)} of {expected} pairs scored, the others have no crop"
         if len(pairs) < max(1, MIN_VALID * expected):
             raise ClipError(Reason.FEW_FACES if pairs else Reason.NO_FACE, detail)
@@ -152,10 +168,15 @@ class PeerPictures(Metric):
         return sums[self.name] / sums["frames"] if sums.get("frames") else None
 
     def _pairs(self, pred: Sample, target: Sample) -> Iterator[Pair]:
+        if self.peer == "eat-stored":
+            mine, theirs = stored_crops(pred, self.files), stored_crops(target, self.files)
+            i, j = pair_frames(len(mine), len(theirs), "linspace")
+            yield from zip(mine[i], theirs[j], strict=True)
+            return
         i, j = pair_frames(len(pred.pictures), len(target.pictures), _FRAMES[self.peer])
         if self.peer == "eat":
-            theirs, mine = resized_crops(target, self.files), resized_crops(pred, self.files)
-            for a, b in zip((mine[k] for k in i), (theirs[k] for k in j), strict=True):
+            resized = [resized_crops(sample, self.files) for sample in (pred, target)]
+            for a, b in zip((resized[0][k] for k in i), (resized[1][k] for k in j), strict=True):
                 if a is not None and b is not None:
                     yield a, b
             return
@@ -173,8 +194,8 @@ def _shrunk(frame: np.ndarray) -> np.ndarray:
 class PeerPsnr(PeerPictures):
     """PSNR as another code computes it; the class `PeerPictures` states the pictures.
 
-    - `eat`: scikit-image's, on RGB. The source has an infinite mean if two frames are identical; such frames are left
-      out here.
+    - `eat` and `eat-stored`: scikit-image's, on RGB. The source has an infinite mean if two frames are identical; such
+      frames are left out here.
     - `vico`: piq's, on RGB: the mean squared error of values from 0 to 1 plus 1e-8. Identical frames have 80 dB.
     - `atvgnet`: of the grey pictures, with differences modulo 256; see `wrapped_psnr`. Identical frames have 100 dB.
     """
@@ -190,6 +211,10 @@ class PeerPsnr(PeerPictures):
 
     variants: ClassVar[Mapping[str, Variant]] = {
         "psnr:eat": Variant("PSNR in EAT's crop of 128 px, mean over all frames of all clips", {"peer": "eat"}),
+        "psnr:eat-stored": Variant(
+            "PSNR in EAT's aligned crop of 128 px stored as MPEG-4, mean over all frames of all clips",
+            {"peer": "eat-stored"},
+        ),
         "psnr:vico": Variant(
             "PSNR of whole frames by piq, at most 80 dB, mean over all frames of all clips", {"peer": "vico"}
         ),
@@ -201,6 +226,7 @@ class PeerPsnr(PeerPictures):
     def definition(self) -> Settings:
         definitions: dict[Peer, Settings] = {
             "eat": {"colour": "rgb", "range": 255, "identical": "left-out"},
+            "eat-stored": {"colour": "rgb", "range": 255, "identical": "left-out"},
             "vico": {"colour": "rgb", "range": 1, "eps": _EPS},
             "atvgnet": {"colour": "grey", "range": 255, "difference": "modulo-256", "identical": "100-dB"},
         }
@@ -217,7 +243,7 @@ class PeerPsnr(PeerPictures):
 class PeerSsim(PeerPictures):
     """SSIM as another code computes it; the class `PeerPictures` states the pictures.
 
-    - `eat` and `atvgnet`: scikit-image's default, as in `ssim:skimage`.
+    - `eat`, `eat-stored` and `atvgnet`: scikit-image's default, as in `ssim:skimage`.
     - `vico`: piq's: as in `ssim:wang2004`, but frames whose shorter side is at least 384 px are shrunk first.
     """
 
@@ -232,6 +258,10 @@ class PeerSsim(PeerPictures):
     variants: ClassVar[Mapping[str, Variant]] = {
         "ssim:eat": Variant(
             "structural similarity in EAT's crop of 128 px, by scikit-image's default", {"peer": "eat"}
+        ),
+        "ssim:eat-stored": Variant(
+            "structural similarity in EAT's aligned crop of 128 px stored as MPEG-4, by scikit-image's default",
+            {"peer": "eat-stored"},
         ),
         "ssim:vico": Variant(
             "structural similarity of whole frames by piq, shrunk if the shorter side has 384 px or more",

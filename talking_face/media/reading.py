@@ -226,7 +226,20 @@ def _nearest_pictures(source: Source, fps: float, limits: Limits) -> Iterator[Pi
 
 def _pictures_of_ffmpeg(source: Source, fps: int, limits: Limits) -> Iterator[Picture]:
     scaler = Scaler()
-    previous: Picture | None = None
+    last: tuple[VideoFrame, Picture] | None = None
+    for frame, aspect in iter_ffmpeg_frames(source, fps, limits):
+        if last is None or frame is not last[0]:
+            last = frame, picture_of(frame, scaler, aspect)
+        yield last[1]
+
+
+def iter_ffmpeg_frames(source: Source, fps: int, limits: Limits = LIMITS) -> Iterator[tuple[VideoFrame, Fraction]]:
+    """Yields (decoded frame, width of a pixel over its height) for each frame of `ffmpeg -i IN -r FPS OUT`.
+
+    The frames are not turned upright and not converted. If a source frame is used several times, the same object is
+    yielded several times. Raises ClipError as `iter_pictures` does.
+    """
+    previous: VideoFrame | None = None
     with open_container(source, limits) as container:
         clock = FfmpegClock(fps, len(container.streams) > 1)
         decoder, stream = _decoder(container, source, limits)
@@ -234,16 +247,15 @@ def _pictures_of_ffmpeg(source: Source, fps: int, limits: Limits) -> Iterator[Pi
             before, here = clock.repeats(time, length)
             if clock.shown > limits.seconds * fps:
                 raise too_long(str(as_source(source)), limits)
-            current = picture_of(frame, scaler, decoder.aspect)
             for _ in range(before):
-                yield previous or current
+                yield frame if previous is None else previous, decoder.aspect
             for _ in range(here):
-                yield current
-            previous = current
+                yield frame, decoder.aspect
+            previous = frame
         if previous is None:
             raise _no_frame(source)
         for _ in range(clock.rest()):
-            yield previous
+            yield previous, decoder.aspect
 
 
 def _file_times(
