@@ -268,3 +268,13 @@ def check_device(device: str) -> None:
     if int(device.partition(":")[2] or 0) >= count:
         seen = f"torch sees {count} CUDA device{'' if count == 1 else 's'} here" if count else "torch sees no CUDA here"
         raise UserError(f"--device {device}: {seen}; write --device cpu, or leave --device out")
+
+
+def check_precision(device: str) -> None:
+    """Raises UserError if fp16 cannot be used on the device: only a GPU has it.
+
+    Args:
+        device: see `check_device`.
+    """
+    if device == "cpu" or not require("torch", "--precision", "reference").cuda.is_available():
+        raise UserError("--precision fp16 needs a GPU; write --precision bf16 or fp32")

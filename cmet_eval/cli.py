@@ -93,6 +93,9 @@ COMPLETION = "_CMET_EVAL_COMPLETE"  # set by the shell that asks for completions
 
 def build(wanted: str | None) -> typer.Typer:
     """The typer application. Only the code of the command `wanted` is loaded. Other commands have only a help line."""
+    if COMPLETION in os.environ:
+        # Typer breaks the summary of a name at the width of the terminal, and fish takes each line as a name.
+        os.environ["COLUMNS"] = "10000"
     import typer
 
     from cmet_eval.help_pages import NAMES, Command, Group, about, help_and_examples

@@ -59,7 +59,7 @@ def check_writable(folder: Path) -> None:
                 raise
             place = place.parent
     if not stat.S_ISDIR(status.st_mode):
-        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(place))
+        raise NotADirectoryError(errno.ENOTDIR, f"{os.strerror(errno.ENOTDIR)}; give another folder", str(place))
     try:
         with tempfile.TemporaryDirectory(prefix=".cmet-eval-", dir=place):
             return

@@ -17,6 +17,7 @@ import typer
 from cmet_baselines.published import PublishedNumber, by_table, of_entry
 from cmet_baselines.registry import catalogue, describe
 from cmet_eval import completion
+from talking_face.names import printable
 from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import UserError
 
@@ -45,6 +46,10 @@ def baselines(
         ),
     ] = None,
 ) -> None:
+    if action is Action.LIST and name:
+        raise UserError(
+            f"`baselines list` takes no NAME; `cmet-eval baselines show {printable(name)}` shows one method"
+        )
     if action is Action.LIST:
         print(catalogue_text())
     elif name:

@@ -67,11 +67,12 @@ def calibrate(
     for folder in judges:
         check_folder(folder, "--evaluators")
     check_out(out, "--out")
-    from cmet_eval.calibration.calibrate import Extent, again, run
     from talking_face.pretrained.model_files import ModelFiles
 
     files = ModelFiles.from_environment()
     tell_absent(absent_model_files(check_metrics(metrics or (), files), files, trained_later=bool(judges)))
+    from cmet_eval.calibration.calibrate import Extent, again, run
+
     write_log_into(out)
     if data:
         extent = Extent(clips, frames, sounds)

@@ -65,6 +65,7 @@ def compare(
     from cmet_leaderboards.compare import compare as compare_methods
     from cmet_leaderboards.compare import to_markdown
     from cmet_leaderboards.results import read_results
+    from cmet_leaderboards.terminal import terminal
     from cmet_metrics.registry import get_metric
     from talking_face.names import file_name_of, inside
 
@@ -84,6 +85,6 @@ def compare(
     for found in compare_methods(read_results(found_run.results), a, b, setting=setting, bands=known):
         text = to_markdown(found)
         sheet = comparison.sheet(found, folders, data or found_run.folder / "shards", clips)
-        print(text)
+        print(terminal(text))
         for file in comparison.write(found, text, sheet, out):
             print(file)

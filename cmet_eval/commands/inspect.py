@@ -10,17 +10,18 @@ from __future__ import annotations
 import math
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import cv2
 import numpy as np
 import typer
 
 from cmet_eval.checks import check_shards
-from cmet_pipelines import contents
-from cmet_pipelines.shards import ShardSet, damaged_files
 from talking_face.faces.points68 import to_68
 from talking_face.reasons import Reason, UserError
+
+if TYPE_CHECKING:
+    from cmet_pipelines.shards import ShardSet
 
 SHEET = "contact_sheet.png"
 STATUSES = ("kept", "dropped", "excluded", "skipped")
@@ -39,6 +40,8 @@ def inspect(
     ] = False,
 ) -> None:
     """Prints the counts of OUT and writes OUT/contact_sheet.png."""
+    from cmet_pipelines.shards import ShardSet
+
     check_shards(out, "SHARDS")
     shards = ShardSet(out)
     if verify:
@@ -59,6 +62,8 @@ def inspect(
 
 def _verify(out: Path, n_shards: int) -> None:
     """Prints one line for each damaged file. Ends the command with exit code 1 if there is one."""
+    from cmet_pipelines.shards import damaged_files
+
     damage = damaged_files(out)
     for line in damage:
         print(f"cmet-eval: {line}", file=sys.stderr)
@@ -113,6 +118,8 @@ def _print_ledger(shards: ShardSet) -> None:
 
 def _print_missing(shards: ShardSet) -> None:
     """Prints how many clips of the dataset's published release were not found."""
+    from cmet_pipelines import contents
+
     dataset = shards.card["dataset"]
     found = shards.ledger[shards.ledger["status"].isin(["kept", "dropped", "excluded"])]
     lacking = contents.missing(dataset, found.to_dict("records"))

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 import re
+import socket
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 import typer
 
 from cmet_eval import completion
 from talking_face.packages import need_extras
+from talking_face.reasons import UserError
 
 MOST_WORKERS = 1024  # processes
 
@@ -30,12 +34,38 @@ def above_zero(value: float) -> float:
 
 
 def address(value: str | None) -> str | None:
-    """The value of --scheduler. Raises BadParameter for another form of address, and UserError without Dask."""
+    """The value of --scheduler.
+
+    Raises:
+        BadParameter: the address has another form, or nothing answers there within 3 s.
+        UserError: Dask is not installed.
+    """
     if value is not None and not re.fullmatch(r"(tls|tcp)://\S+:\d{1,5}", value):
         raise typer.BadParameter("it should be tls://HOST:PORT or tcp://HOST:PORT")
     if value is not None:
         need_extras("--scheduler", "cluster")
+        place = urlsplit(value)
+        try:
+            socket.create_connection((place.hostname, place.port), timeout=3).close()  # s
+        except (OSError, ValueError) as error:
+            text = f"no Dask scheduler answers at {value} ({error}); start one with `dask scheduler`, or leave it out"
+            raise typer.BadParameter(text) from None
     return value
+
+
+def refuse_unused(ctx: typer.Context, unused: Iterable[str], where: str) -> None:
+    """Raises UserError if the user gave an option that does nothing with the other words of the command line.
+
+    Args:
+        ctx: the command's context.
+        unused: names of the parameters that do nothing.
+        where: the words that make them do nothing, for example `report confusion`.
+    """
+    for name in unused:
+        source = ctx.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            flag = next(param.opts[0] for param in ctx.command.params if param.name == name)
+            raise UserError(f"{flag} is not an option of `cmet-eval {where}`; leave it out")
 
 
 Workers = Annotated[int, typer.Option("--workers", min=1, max=MOST_WORKERS, metavar="N", help="worker processes")]

@@ -15,8 +15,6 @@ import typer
 from cmet_eval import completion
 from cmet_eval.checks import check_out, check_shards, check_split
 from cmet_eval.commands.options import MaxPairs, Quiet, Seeds, ShardSetFolder, Split
-from cmet_eval.protocol.draw import Draw, draw_from_shards
-from cmet_eval.protocol.pair_files import write_pairs
 from cmet_eval.protocol.setting import get_setting, setting_names
 from talking_face.names import counted
 from talking_face.reasons import UserError
@@ -43,6 +41,8 @@ def pairs(
     split: Split = None,
     quiet: Quiet = False,
 ) -> None:
+    from cmet_eval.protocol.draw import Draw, draw_from_shards
+    from cmet_eval.protocol.pair_files import write_pairs
     from cmet_pipelines.shards import ShardSet
 
     if output.suffix not in (".parquet", ".csv"):

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
-from typing import Annotated, get_type_hints
+from typing import TYPE_CHECKING, Annotated, get_type_hints
 
 import typer
 from pydantic.fields import FieldInfo
@@ -22,13 +22,14 @@ from cmet_eval.checks import check_file, check_folder
 from cmet_eval.commands.options import MOST_WORKERS, address, finite
 from cmet_pipelines.configure import Value, configure, read_config, reader_fields
 from cmet_pipelines.frames_codec import LOSSLESS_CODEC
-from cmet_pipelines.preprocess import PreprocessSummary, Selection
-from cmet_pipelines.preprocess import preprocess as run
 from cmet_pipelines.processing import ProcessingSettings
 from cmet_pipelines.readers import READERS, get_reader
 from talking_face.execution.options import RunOptions
 from talking_face.files import check_writable
 from talking_face.reasons import UserError
+
+if TYPE_CHECKING:
+    from cmet_pipelines.preprocess import PreprocessSummary
 
 # Settings that are options of the command line. A --config file can change all settings.
 SETTINGS = ("split", "defects", "clips", "align", "size", "codec", "require_audio", "deadline_s")
@@ -100,6 +101,9 @@ def preprocess(
     `given` holds the fields of `CommandOptions`, the `SETTINGS`, and the options of all readers. None means that the
     user did not give the option.
     """
+    from cmet_pipelines.preprocess import Selection
+    from cmet_pipelines.preprocess import preprocess as run
+
     started = time.monotonic()
     get_reader(dataset)
     if not root.is_file():

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cmet_eval.checks import ALL, check_choice, check_out, check_shards, check_split
-from cmet_eval.commands.options import Memory, Quiet, RunToRead, Workers
+from cmet_eval.commands.options import Memory, Quiet, RunToRead, Workers, refuse_unused
 from cmet_eval.run_folder import RESULTS, WORK, FoundRun, run_folder
 from talking_face.execution.options import RunOptions
 
@@ -36,8 +36,13 @@ class Kind(StrEnum):
     AITV = "aitv"
 
 
+_OF_CLIPS = ("data", "classifier", "split", "clips")  # options about the clips of a shard set
+_UNUSED: dict[Kind, tuple[str, ...]] = {Kind.EMOTION_PROPORTION: (), Kind.FID: _OF_CLIPS[1:]}
+
+
 # long: typer turns each parameter into a command-line option
 def report(
+    ctx: typer.Context,
     kind: Annotated[Kind, typer.Argument(metavar="KIND", help=", ".join(Kind))],
     run: RunToRead = None,
     data: Annotated[
@@ -61,7 +66,9 @@ def report(
 ) -> None:
     from cmet_eval.reports.emotion_proportion import Selection, classifiers, emotion_proportion
     from cmet_eval.reports.report import write
+    from cmet_leaderboards.terminal import terminal
 
+    refuse_unused(ctx, _UNUSED.get(kind, _OF_CLIPS), f"report {kind}")
     of_data = kind is Kind.EMOTION_PROPORTION and data is not None and run is None
     place = FoundRun(WORK, WORK / RESULTS) if of_data else run_folder(run)
     out, options = out or place.folder / "reports", RunOptions(workers, quiet=quiet, memory_gb=memory)
@@ -74,7 +81,7 @@ def report(
     else:
         found = _of_run(kind, place, data, options)
     path = write(found, out)
-    print(found.markdown)
+    print(terminal(found.markdown))
     print(path)
 
 

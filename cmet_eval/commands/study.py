@@ -19,7 +19,7 @@ import typer
 
 from cmet_eval import completion
 from cmet_eval.checks import check_folder, check_out, check_pairs_of, check_shards
-from cmet_eval.commands.options import Quiet, RunToRead
+from cmet_eval.commands.options import Quiet, RunToRead, refuse_unused
 from cmet_eval.run_folder import run_folder
 from talking_face.reasons import UserError
 
@@ -37,8 +37,12 @@ class Action(StrEnum):
     ANALYSE = "analyse"
 
 
+_OF_MAKE = ("run", "setting", "data", "method", "design", "raters", "per_rater", "pairs", "seed")
+
+
 # long: typer turns each parameter into a command-line option
 def study(
+    ctx: typer.Context,
     action: Annotated[Action, typer.Argument(metavar="ACTION", help="make or analyse")],
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="the study's folder")] = Path("work/study"),
     run: RunToRead = None,
@@ -76,6 +80,7 @@ def study(
 ) -> None:
     from cmet_eval.study.plan import Design
 
+    refuse_unused(ctx, _OF_MAKE if action is Action.ANALYSE else ("answers",), f"study {action}")
     if action is Action.ANALYSE:
         _analyse(out, answers)
     else:
@@ -86,6 +91,7 @@ def study(
 def _analyse(out: Path, answers: Path | None) -> None:
     from cmet_eval.study.analysis import analyse, to_markdown
     from cmet_eval.study.answers import read_answers
+    from cmet_leaderboards.terminal import terminal
 
     if answers is None:
         raise UserError("name the folder of the raters' files with --answers")
@@ -98,7 +104,7 @@ def _analyse(out: Path, answers: Path | None) -> None:
     counts = f"{len(found.counted)} answers counted, {len(found.refused)} refused, {found.missing} missing"
     if not found.counted:
         raise UserError(f"{answers}: {counts}; name the folder of the JSON files that the raters saved")
-    print(to_markdown(analyse(found.key, found.counted)), end="")
+    print(terminal(to_markdown(analyse(found.key, found.counted))), end="")
     print(counts, file=sys.stderr)
     raise typer.Exit(1 if found.refused else 0)
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from cmet_eval import completion
-from cmet_eval.checks import check_choice, check_device, check_out, check_shards
+from cmet_eval.checks import check_choice, check_device, check_out, check_precision, check_shards
 from talking_face.logs import write_log_into
 from talking_face.packages import require
 from talking_face.pretrained.model_files import CHECKPOINTS_FOLDER, EVALUATORS_FOLDER
@@ -116,9 +116,11 @@ def train(
     if what is not What.EVALUATORS:
         # Do this before numpy starts threads, because the number of threads changes the sums in closed-form fits.
         limit_threads(threads or 1)
+    if precision is not None:
+        check_choice(precision, PRECISIONS, "--precision")
+    check_device(device or "auto")
     for package in ("torch", "safetensors"):
         require(package, "training", "reference")
-    check_device(device or "auto")
     if what is What.EVALUATORS:
         from cmet_reference.evaluators.train import EvaluatorSettings
 
@@ -127,13 +129,15 @@ def train(
         settings = EvaluatorSettings(seed=seed, **{key: value for key, value in given.items() if value})
         _train_evaluators(folders[MAIN], out, settings, device or "cpu", quiet)
         return
-    from cmet_reference.training.models import stage_names, train_model
+    from cmet_reference.training import config as named_settings
+    from cmet_reference.training.models import PACKAGES, stage_names, train_model
     from cmet_reference.training.options import TrainOptions
 
     if stage is not None:
         check_choice(stage, stage_names(what), "--stage")
-    if precision is not None:
-        check_choice(precision, PRECISIONS, "--precision")
+    if precision == "fp16":
+        check_precision(device or "auto")
+    named_settings.load(PACKAGES[what], config or "demo")
     write_log_into(out)
     main = int(os.environ.get("RANK", 0)) == 0  # if there are several processes, only the first process prints
     default = TrainOptions()

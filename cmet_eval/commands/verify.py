@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from cmet_eval import completion
-from cmet_eval.checks import check_file, check_folder, check_shards
+from cmet_eval.checks import check_choice, check_file, check_folder, check_shards
 from cmet_eval.commands.options import Memory, OwnMetrics, Pattern, Quiet, RunToRead, WorkersOrNone, above_zero
 from cmet_eval.run_folder import run_folder
 from talking_face.execution.options import RunOptions
@@ -50,6 +50,7 @@ def verify(
     quiet: Quiet = False,
     metrics: OwnMetrics = None,
 ) -> None:
+    from cmet_eval.runs.submissions import check_video_pattern
     from cmet_eval.runs.verification import Sampling
     from cmet_eval.runs.verification import verify as verify_results
     from cmet_leaderboards.results import read_results
@@ -58,14 +59,18 @@ def verify(
     for key in metrics or ():
         get_metric(key)
     folder, results = run_folder(run)
+    check_video_pattern(pattern)
     videos, data = videos or folder / "videos", data or folder / "shards"
     lists = pairs or sorted((folder / "pairs").rglob("*.parquet"))
     check_folder(videos, "--videos")
     check_shards(data)
     for path in pairs or ():
         check_file(path, "--pairs")
+    rows = read_results(results)
+    if method is not None:
+        check_choice(method, rows.methods, "--method")
     found = verify_results(
-        read_results(results),
+        rows,
         videos,
         data,
         lists,

@@ -26,7 +26,7 @@ from cmet_eval.study.plan import Design, choose_pairs, plan
 from cmet_pipelines.shards import ShardSet
 from talking_face.clip import Pair
 from talking_face.files import STRAY, sha256_of, write_bytes, write_text
-from talking_face.names import check_name
+from talking_face.names import check_name, did_you_mean
 from talking_face.progress import Progress
 from talking_face.reasons import UserError
 
@@ -123,7 +123,12 @@ def _with_all_videos(run: Path, pair_list: PairList, methods: Sequence[str]) -> 
     whole = [pair for pair in pair_list.pairs if all((pair.pair_id, method) in have for method in methods)]
     if not whole:
         missing = [method for method in methods if method not in {name for _, name in have}]
-        raise UserError(f"no pair of {pair_list.setting} has a video of every method ({', '.join(missing) or 'each'})")
+        there = sorted(place.name for place in (run / "videos").glob("*") if place.is_dir())
+        hint = did_you_mean(missing[0], there) if missing else ""
+        raise UserError(
+            f"no pair of {pair_list.setting} has a video of every method ({', '.join(missing) or 'each'}){hint or ';'} "
+            f"{run / 'videos'} has {', '.join(there) or 'no method'}"
+        )
     return whole
 
 

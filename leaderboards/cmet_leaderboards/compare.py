@@ -15,6 +15,7 @@ from cmet_leaderboards.pairwise import PairwiseComparison
 from cmet_leaderboards.results import Results
 from cmet_leaderboards.row import TABLE_KEYS
 from cmet_leaderboards.statistics import MIN_SPEAKERS, holm
+from talking_face.names import counted, did_you_mean, printable
 from talking_face.reasons import UserError
 
 
@@ -71,9 +72,12 @@ def compare(
         UserError: a name is unknown or ambiguous, or no table contains both methods. If no table contains both, the
             message names the keys in which the result rows of the two methods differ.
     """
-    every = [grid for grid in grids(results) if setting is None or grid.key["setting"] == setting]
-    if not every:
-        raise UserError(f"no rows of the setting {setting!r}")
+    found = grids(results)
+    settings = sorted({grid.key["setting"] for grid in found})
+    if setting is not None and setting not in settings:
+        hint = did_you_mean(setting, settings) or ";"
+        raise UserError(f"no rows of the setting {printable(setting)!r}{hint} there are {', '.join(settings)}")
+    every = [grid for grid in found if setting is None or grid.key["setting"] == setting]
     one, two = _method(every, a), _method(every, b)
     if one == two:
         raise UserError(f"{a} and {b} are the same method; to compare two revisions, give name@revision")
@@ -90,7 +94,8 @@ def _method(every: Sequence[Grid], name: str) -> MethodId:
     if len(found) != 1:
         names = ", ".join("@".join(method) for method in found or known)
         what = "names several methods" if found else "names no method"
-        raise UserError(f"{name!r} {what} of these rows; there are {names}")
+        hint = did_you_mean(name.partition("@")[0], {method for method, _ in known}) if not found else ""
+        raise UserError(f"{printable(name)!r} {what} of these rows{hint or ';'} there are {names}")
     return found[0]
 
 
@@ -144,7 +149,7 @@ def _extremes(grid: Grid, c: int, finite: np.ndarray, count: int) -> tuple[Extre
 
 # As text --------------------------------------------------------------------------------------------------------------
 
-HEAD = ("metric", "A", "B", "A better by", "95% interval", "p", "p (Holm)", "pairs", "verdict")
+HEAD = ("metric", "A", "B", "A better by", "95% interval (alone)", "p (alone)", "p (Holm)", "pairs", "verdict (Holm)")
 
 
 def lines(comparison: Comparison) -> list[tuple[str, ...]]:
@@ -190,7 +195,15 @@ def to_markdown(comparison: Comparison) -> str:
     table: list[tuple[str, ...]] = [HEAD, ("---",) * len(HEAD), *lines(comparison)]
     out += ["| " + " | ".join(map(markdown, line)) + " |" for line in table]
     unit = _unit(comparison)
-    out += ["", f"On the pairs that both have. Paired t-test over {unit}; Holm's correction is over the metrics.", ""]
+    metrics = counted(len(comparison.metrics), "metric")
+    out += [
+        "",
+        f"On the pairs that both have. Paired t-test over {unit}. Interval and p (alone): one metric, uncorrected.",
+    ]
+    out += [
+        f"p (Holm): corrected for the {metrics} here. The verdict follows it, so it can be a tie beside an interval"
+    ]
+    out += ["that leaves out 0.", ""]
     out += ["## Where they differ most", ""]
     for metric in comparison.metrics:
         column = metric.column

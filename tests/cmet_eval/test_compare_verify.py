@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 from collections.abc import Sequence
@@ -96,13 +97,32 @@ def test_compare_writes_table_and_sheet(
 ) -> None:
     words = ("compare", "source-video", "static-reference", "--run", done / "results", "--data", shards)
     assert main(monkeypatch, *words, "--clips", "2", "--out", tmp_path) == 0
-    assert "| SSIM (wang2004) ↑ |" in capsys.readouterr().out
+    shown, stored = capsys.readouterr().out, (tmp_path / "neutral-base.md").read_text()
+    assert "| SSIM (wang2004) ↑ |" in stored and re.search(r"^SSIM \(wang2004\) ↑  ", shown, re.M)
+    assert "p (Holm)" in shown and "verdict (Holm)" in shown and "95% interval (alone)" in shown
+    assert not re.search(r"&lt;|\|", shown)  # <0.001 and tables are written as Markdown in the file only
     sheet = cv2.imread(str(tmp_path / "neutral-base.png"))
     # Two blocks of three lines of 128 px, and their captions.
     assert sheet is not None and 2 * 3 * 128 < len(sheet) < 2 * (3 * 128 + 80)
     first = (tmp_path / "neutral-base.png").read_bytes()
     assert main(monkeypatch, *words, "--clips", "2", "--out", tmp_path) == 0
     assert (tmp_path / "neutral-base.png").read_bytes() == first
+
+
+@pytest.mark.parametrize(
+    "words, hint",
+    [
+        ("compare source-vido ground-truth", "did you mean source-video?"),
+        ("compare source-video ground-truth --setting neutral-bas", "did you mean neutral-base?"),
+        ("verify --method source-vido", "--method source-vido; did you mean source-video?"),
+    ],
+)
+def test_a_wrong_name_of_the_rows_has_a_hint(
+    words: str, hint: str, done: Path, shards: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(monkeypatch, *words.split(), "--run", done, "--data", shards) == 2
+    said = capsys.readouterr().err
+    assert hint in said and said.count("\n") == 1
 
 
 def test_verify_finds_a_changed_video_and_a_changed_number(

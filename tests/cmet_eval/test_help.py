@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from cmet_eval.cli import COMMANDS, build
 from cmet_eval.help_pages import options_in
+from cmet_metrics.registry import KEYS
 
 # Words for values that a help page may use. Types of Python, such as <str> or <int range>, are not among them.
 VALUES = re.compile(r"[A-Z]+(=[A-Z]+)?|[a-z0-9-]+(\|[a-z0-9-]+)+")
@@ -66,20 +67,47 @@ def test_the_options_of_each_example_are_taken(name: str) -> None:
         command.make_context(words[0], words[1:]).close()  # raises an error for a word that is not taken
 
 
-def complete(words: Sequence[str], incomplete: str = "", cwd: Path | None = None) -> list[str]:
-    """What bash offers for the last word."""
-    line = " ".join(["cmet-eval", *words, incomplete])
-    environment = {"_CMET_EVAL_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(words) + 1)}
+def offers(environment: dict[str, str], cwd: Path | None = None) -> str:
+    """What `cmet-eval` prints for a shell that asks for completions with these variables."""
     done = subprocess.run(
         [sys.executable, "-m", "cmet_eval.cli"],
         capture_output=True,
         text=True,
         timeout=60,
         cwd=cwd,
-        env={**os.environ, **environment, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        env={**os.environ, "COLUMNS": "80", **environment, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
     )
     assert done.stderr == "", done.stderr
-    return done.stdout.split()
+    return done.stdout
+
+
+def complete(words: Sequence[str], incomplete: str = "", cwd: Path | None = None) -> list[str]:
+    """What bash offers for the last word."""
+    line = " ".join(["cmet-eval", *words, incomplete])
+    variables = {"_CMET_EVAL_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(words) + 1)}
+    return offers(variables, cwd).split()
+
+
+def complete_fish(line: str) -> list[str]:
+    """What fish offers for the last word of a line. Its script asks for names, then each line is a name."""
+    variables = {"_CMET_EVAL_COMPLETE": "complete_fish", "_TYPER_COMPLETE_FISH_ACTION": "get-args"}
+    return [text.partition("\t")[0] for text in offers({**variables, "_TYPER_COMPLETE_ARGS": line}).splitlines()]
+
+
+def complete_zsh(line: str) -> list[str]:
+    """What zsh offers for the last word of a line. It evaluates a call of its function `_arguments`."""
+    variables = {"_CMET_EVAL_COMPLETE": "complete_zsh", "_TYPER_COMPLETE_ARGS": line}
+    text = offers(variables).strip()
+    assert text.startswith("_arguments '*: :((") and text.endswith("))'"), text
+    return [name.replace("\\\\", "") for name in re.findall(r'^(?:_arg.*?\(\()?"([^"]+)"', text, flags=re.M)]
+
+
+@pytest.mark.parametrize("shell", [complete_fish, complete_zsh])
+def test_fish_and_zsh_complete_names(shell: Callable[[str], list[str]]) -> None:
+    assert shell("cmet-eval le") == ["leaderboard"]
+    assert shell("cmet-eval run --setting cross") == ["cross-emotion"]
+    keys = shell("cmet-eval measure --metrics psnr")
+    assert keys == [key for key in KEYS if key.startswith("psnr")]
 
 
 def test_the_shell_completes_names_of_commands_and_options() -> None:
