@@ -68,7 +68,7 @@ def _packages() -> Iterator[Problem]:
             print(f"    {package:32} {_installed(package) or 'absent'}")
         if absent := absent_packages(extra):
             how = install_command() if extra is CORE else install_command(name)
-            yield Problem(extra is CORE, f"{extra.purpose}: {', '.join(absent)} not installed; run `{how}`")
+            yield Problem(extra is CORE, f"{', '.join(absent)} not installed (for {extra.purpose}); run `{how}`")
 
 
 def _weights() -> Iterator[Problem]:

@@ -14,6 +14,7 @@ import csv
 import inspect
 import io
 import json
+import re
 import shutil
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
@@ -23,15 +24,21 @@ from typing import Annotated, Literal
 import typer
 
 from cmet_eval import completion
+from cmet_eval.measuring.treatment import Treatment
 from cmet_leaderboards.escaping import csv_cell, markdown
 from cmet_metrics.availability import obstacle
 from cmet_metrics.base import Metric
-from cmet_metrics.record import QUICK_MS, choices, cost_of
+from cmet_metrics.record import QUICK_MS, UNITS, choices, cost_of
 from cmet_metrics.registry import KEYS, get_metric, quick_metrics
 from talking_face.pretrained.model_files import ModelFiles
 
 Form = Literal["table", "json", "csv", "markdown"]
 Fact = str | float | bool | list[str] | None
+_PROFILES = {
+    "embedded": "embedded, whose metrics need no download",
+    "paper": "paper, whose metrics run the networks that papers use",
+    "both": "both embedded and paper: it runs no network, or finds landmarks only",
+}
 _NARROW = 80  # columns of a terminal; below it, the facts of a metric follow its key in a list
 
 
@@ -143,6 +150,7 @@ def _legend(width: int) -> Iterator[str]:
         "frames.",
         f"cost: quick is at most {QUICK_MS:g} ms for a frame and its target at 256x256 on one core; slow is more; "
         "unknown is not measured.",
+        *(f"{unit}: {text}." for unit, text in UNITS.items()),
         "here: ready, or what is absent on this machine; `cmet-eval metrics KEY` says how to get it.",
         "Options follow a key: `ssim:skimage,frames=linspace`. Your own metric class is `module:Class`.",
     ):
@@ -167,14 +175,15 @@ def _details(metric: Metric, width: int) -> Iterator[str]:
     for name, text in (
         ("metric", metric.key),
         ("measures", f"{metric.title}: {metric.summary}"),
-        ("unit", f"{metric.unit or 'none'}; {_direction(metric)} is better"),
+        ("unit", f"{metric.unit or 'none'}{_unit_note(metric)}; {_direction(metric)} is better"),
         ("needs", ", ".join(_needs(metric)) or "only the video"),
         ("weights", ", ".join(filter(None, (*metric.weights, trained))) or "none"),
         ("cost", f"{cost_of(metric)}{took}"),
-        ("profile", metric.profile),
+        ("profile", _PROFILES[metric.profile]),
         ("here", "ready" if problem is None else problem.text),
         ("source", metric.source),
         ("signature", str(metric.signature())),
+        ("treatment", _treatment(metric)),
         *(("option", text) for text in _options(metric)),
         ("pitfalls", metric.pitfalls),
         ("variants", ", ".join(others) or "no other"),
@@ -188,9 +197,22 @@ def _details(metric: Metric, width: int) -> Iterator[str]:
         )
     yield ""
     for paragraph in inspect.cleandoc(type(metric).__doc__ or "").split("\n\n"):
-        yield from textwrap.wrap(paragraph, max(width, 40))
+        for item in re.split(r"\n(?=- )", paragraph):
+            yield from textwrap.wrap(
+                " ".join(item.split()), max(width, 40), subsequent_indent="  " if item.startswith("- ") else ""
+            )
         yield ""
     yield metric.bibtex or "No paper defines this metric; cite the suite: `cmet-eval cite cmet-eval`."
+
+
+def _unit_note(metric: Metric) -> str:
+    return f" ({UNITS[metric.unit]})" if metric.unit in UNITS else ""
+
+
+def _treatment(metric: Metric) -> str:
+    """What result rows add to the signature: how the files were treated."""
+    added = str(Treatment().signature(metric)).partition("|rate:")[2].partition("|version:")[0]
+    return f"rows state it before the version; by default in `measure`: rate:{added}"
 
 
 def _options(metric: Metric) -> Iterator[str]:

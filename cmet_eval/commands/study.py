@@ -91,7 +91,6 @@ def study(
 def _analyse(out: Path, answers: Path | None) -> None:
     from cmet_eval.study.analysis import analyse, to_markdown
     from cmet_eval.study.answers import read_answers
-    from cmet_leaderboards.terminal import terminal
 
     if answers is None:
         raise UserError("name the folder of the raters' files with --answers")
@@ -104,7 +103,7 @@ def _analyse(out: Path, answers: Path | None) -> None:
     counts = f"{len(found.counted)} answers counted, {len(found.refused)} refused, {found.missing} missing"
     if not found.counted:
         raise UserError(f"{answers}: {counts}; name the folder of the JSON files that the raters saved")
-    print(terminal(to_markdown(analyse(found.key, found.counted))), end="")
+    print(to_markdown(analyse(found.key, found.counted)), end="")
     print(counts, file=sys.stderr)
     raise typer.Exit(1 if found.refused else 0)
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from cmet_eval.measuring.result import Measured
+from cmet_metrics.record import UNITS
 
 Form = Literal["table", "json", "csv", "markdown", "latex"]
+_TREATMENT = re.compile(r"\|(rate:.*)\|version:")  # the fields of a signature that state how files were treated
 _SHOWN = 3  # cases that a line about a reason names
 
 
@@ -42,8 +45,23 @@ def _lines(result: Measured, per_clip: bool) -> Iterator[str]:
     yield from ("", *_reasons(result))
     yield from dict.fromkeys(result.notes)
     yield from _clip_notes(result)
-    yield "signatures:"
-    yield from (f"  {one.signature}" for one in result.means)
+    yield from (
+        f"{unit}: {UNITS[unit]}" for unit in dict.fromkeys(m.metric.unit for m in result.means) if unit in UNITS
+    )
+    yield from _signatures([one.signature for one in result.means])
+
+
+def _signatures(whole: Sequence[str]) -> Iterator[str]:
+    """The signatures. A treatment of the files that several of them state is printed once."""
+    treatments = [found[1] for text in whole if (found := _TREATMENT.search(text))]
+    shared = max(treatments, key=lambda text: (treatments.count(text), len(text)), default="")
+    if treatments.count(shared) < 2:
+        yield "signatures:"
+        yield from (f"  {text}" for text in whole)
+        return
+    yield f"treatment: {shared}"
+    yield "signatures, with the word treatment for that line (--format csv prints them whole):"
+    yield from (f"  {text.replace(f'|{shared}|', '|treatment|')}" for text in whole)
 
 
 def _aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import io
 import json
 from collections.abc import Sequence
@@ -67,8 +68,14 @@ class Mean:
         scored = found.n if self.metric.pooled else found.n + infinite
         return f"{scored}/{found.N}" + (f" ({infinite} ∞)" if infinite else "")
 
+    @property
+    def shortfall(self) -> str:
+        """The coverage in brackets if a case has no value, or an infinite one; else an empty text."""
+        whole = f"{self.aggregate.N}/{self.aggregate.N}"
+        return "" if self.coverage == whole else f" ({self.coverage})"
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Measured:
     """What `cmet_eval.measure` returns.
 
@@ -97,6 +104,19 @@ class Measured:
             signature = own[0].signature if own else ""
             out.append(Mean(metric, signature, metric.aggregate(map(_score, own), len(own))))
         return tuple(out)
+
+    def __repr__(self) -> str:
+        return f"Measured({self.method!r}, {self.as_dict()})"
+
+    def __str__(self) -> str:
+        """The table, reasons, notes and signatures, as the terminal shows them."""
+        from cmet_eval.measuring.printing import summary  # it imports this module
+
+        return summary(self)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return f"<pre>{html.escape(str(self))}</pre>"
 
     @property
     def lost(self) -> tuple[ResultRow, ...]:
@@ -141,7 +161,7 @@ class Measured:
         if per_clip:
             rows = self.printed()
         else:
-            rows = [(self.method, *(one.text for one in self.means))]
+            rows = [(self.method, *(f"{one.text}{one.shortfall}" for one in self.means))]
         head = " & ".join(["", *(_latex(title) for title in self._titles())])
         body = [" & ".join(map(_latex, row)) + r" \\" for row in rows]
         columns = "l" + "r" * len(self.means)

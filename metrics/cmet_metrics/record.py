@@ -26,6 +26,10 @@ DEFAULT_FILES = ModelFiles()  # searches only the cache folder and the installed
 LAST = 1000  # the default position on boards: after the metrics of this suite
 
 
+# Units whose name does not say what they are -> what they are.
+UNITS = {"% of eyes": "percent of the distance between the centres of the eyes"}
+
+
 @dataclass(frozen=True)
 class Variant:
     """One known variant of a metric class: a summary, and the constructor's arguments that create it."""

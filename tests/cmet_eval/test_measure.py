@@ -7,6 +7,7 @@ import io
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -206,6 +207,25 @@ def test_every_form_of_the_output_holds_the_same_values(tmp_path: Path) -> None:
     latex = result.to_latex()
     assert f"a\\_b\\&c & {value:.2f} & " in latex and "% psnr:frame-mean: n=1/1, psnr|" in latex
     assert f"{value:.2f}" in result.to_markdown()
+
+
+def test_the_terminal_shows_a_shared_treatment_once_and_no_signature_is_lost(tmp_path: Path) -> None:
+    a, b = video(tmp_path / "a.mp4", seed=1), video(tmp_path / "b.mp4", seed=2)
+    result = measured(a, b, metrics=["psnr", "ssim", "psnr:pooled"])
+    text = str(result)
+    shared = re.search(r"^treatment: (rate:.*)$", text, re.M)
+    assert shared and text.count("|size:") == 1
+    shown = text.partition("prints them whole):\n")[2].split()
+    assert [line.replace("|treatment|", f"|{shared[1]}|") for line in shown] == [one.signature for one in result.means]
+    assert "psnr:frame-mean ↑" in text and len(repr(result)) < 200 and "psnr:frame-mean ↑" in result._repr_html_()
+
+
+def test_units_are_explained_and_latex_states_an_incomplete_coverage(tmp_path: Path) -> None:
+    for name, seed in (("mine/x.mp4", 1), ("real/x.mp4", 2), ("real/y.mp4", 3)):
+        video(tmp_path / name, seed=seed)
+    result = measured(tmp_path / "mine", tmp_path / "real", metrics=["psnr", "jitter:output"])
+    assert " (1/2) & " in result.to_latex()  # the mean of one of two videos
+    assert "% of eyes: percent of the distance between the centres of the eyes" in str(result)
 
 
 def command(cwd: Path, *words: str) -> subprocess.CompletedProcess[str]:

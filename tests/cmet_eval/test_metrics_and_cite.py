@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import inspect
 import io
 import json
 import os
@@ -92,6 +93,11 @@ def test_one_metric_is_shown_with_options_signature_pitfalls_and_bibtex() -> Non
     assert "frames=linspace, of: exact, linspace, min" in plain and "colour=rgb, of: rgb, y" in plain
     assert " ".join(metric.pitfalls.split()) in plain and metric.bibtex in out
     assert "variants ssim:wang2004," in plain
+    assert "profile both embedded and paper: " in plain and "rate:as-is|size:as-is|length:exact|start:0" in plain
+    assert "unit % of eyes (percent of the distance" in " ".join(run("metrics", "jitter").stdout.split())
+    bullets = run("metrics", "ssim:wang2004").stdout.splitlines()
+    wanted = inspect.cleandoc(type(get_metric("ssim:wang2004")).__doc__ or "").count("\n- ")
+    assert wanted > 1 and sum(line.startswith("- ") for line in bullets) == wanted
     assert "No paper defines this metric" in run("metrics", "jitter").stdout
 
 
