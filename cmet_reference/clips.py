@@ -19,6 +19,7 @@ MIN_VALID = 0.8  # least share of frames with a face; otherwise too many landmar
 MIN_FRAMES = 15  # shorter clips are not used
 FPS = 25
 SAMPLES_A_FRAME = AUDIO_RATE // FPS
+FRAME_BYTES = 4 * 478 * 3 + 4 * 52 + 2 * SAMPLES_A_FRAME  # memory of one frame of a clip
 
 
 @dataclass(frozen=True)
@@ -65,9 +66,20 @@ def read_clip(shards: ShardSet, row: Mapping[Hashable, Any]) -> ClipArrays:
 
 
 def read_clips(
-    folders: Iterable[Path], split: str = "train", min_frames: int = MIN_FRAMES, quiet: bool = True
+    folders: Iterable[Path],
+    split: str = "train",
+    min_frames: int = MIN_FRAMES,
+    quiet: bool = True,
+    most: int | None = None,
 ) -> list[ClipArrays]:
     """All usable clips of a split, sorted by id within each shard set. A clip of 3 s takes 1 MB of memory.
+
+    Args:
+        folders: the shard sets.
+        split: the split.
+        min_frames: shorter clips are left out.
+        quiet: no progress line.
+        most: read at most this many clips of each shard set; see `sample`. None: all clips.
 
     Raises:
         UserError: a shard set has no usable clip.
@@ -75,7 +87,7 @@ def read_clips(
     out = []
     for folder in folders:
         shards = ShardSet(folder)
-        rows = _usable(shards, split, min_frames)
+        rows = sample(usable(shards, split, min_frames), most)
         if rows.empty:
             raise UserError(f"{folder} has no clip of the {split} split with {min_frames} frames and a face in them")
         with Progress(len(rows), unit="clips", label=f"read the {split} split", quiet=quiet) as progress:
@@ -85,13 +97,28 @@ def read_clips(
     return out
 
 
-def read_held_out(folders: Iterable[Path], quiet: bool = True) -> list[ClipArrays]:
+def read_held_out(folders: Iterable[Path], quiet: bool = True, most: int | None = None) -> list[ClipArrays]:
     """The usable clips of the test splits. Shard sets without a test split are ignored; [] if no set has one."""
-    tested = [folder for folder in folders if len(_usable(ShardSet(folder), "test"))]
-    return read_clips(tested, "test", quiet=quiet)
+    tested = [folder for folder in folders if len(usable(ShardSet(folder), "test"))]
+    return read_clips(tested, "test", quiet=quiet, most=most)
 
 
-def _usable(shards: ShardSet, split: str, min_frames: int = MIN_FRAMES) -> pd.DataFrame:
+def sample(rows: pd.DataFrame, most: int | None) -> pd.DataFrame:
+    """At most `most` rows: of the first two or more speakers, as many emotions and intensities as possible.
+
+    If `most` is None, the result has all rows.
+    """
+    if most is None or len(rows) <= most:
+        return rows
+    rows = rows.sort_values(["speaker", "clip_id"])
+    before = rows.groupby("speaker", sort=True)["clip_id"].size().cumsum().shift(fill_value=0)
+    speakers = before.index[(before < most) | (np.arange(len(before)) < 2)]
+    rows = rows[rows["speaker"].isin(speakers)]
+    turn = rows.groupby(["speaker", "emotion", "intensity"], dropna=False).cumcount()
+    return rows.loc[turn.sort_values(kind="stable").index[:most]]
+
+
+def usable(shards: ShardSet, split: str, min_frames: int = MIN_FRAMES) -> pd.DataFrame:
     """The rows of the split's clips that are long enough and show a face in at least MIN_VALID of their frames."""
     rows = shards.clips
     long, seen = rows["n_frames"] >= min_frames, rows["valid_fraction"] >= MIN_VALID

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
@@ -26,13 +27,14 @@ from cmet_eval import completion
 from cmet_eval.checks import check_choice, check_device, check_out, check_precision, check_shards
 from talking_face.logs import write_log_into
 from talking_face.packages import require
-from talking_face.pretrained.model_files import CHECKPOINTS_FOLDER, EVALUATORS_FOLDER
+from talking_face.pretrained.model_files import CHECKPOINTS_FOLDER, EVALUATORS_FOLDER, ModelFiles
 from talking_face.reasons import UserError
 from talking_face.threads import limit_threads
 
 if TYPE_CHECKING:
     from cmet_reference.evaluators.train import EvaluatorSettings
     from cmet_reference.training.checkpoints import Card
+    from cmet_reference.training.options import TrainOptions
 
 
 class What(StrEnum):
@@ -152,17 +154,37 @@ def train(
         quiet=quiet or not main,
     )
     report = _print_card if main else lambda name, card: None
-    train_model(
-        what.value,
-        folders,
-        out,
-        settings="demo" if config is None else config,
-        only=stage or "",
-        options=options,
-        report=report,
-    )
+    wanted, only = config or "demo", stage or ""
+    if "RANK" not in os.environ:  # several processes would have to measure the same steps at the same time
+        _check_costs(what.value, wanted, folders, out, options, only)
+    train_model(what.value, folders, out, settings=wanted, only=only, options=options, report=report)
     if main:
         print(f"checkpoints, cards and curves: {out}")
+
+
+def _check_costs(
+    model: str, settings: str, folders: Mapping[str, Path], out: Path, options: TrainOptions, only: str
+) -> None:
+    """Print what the training will need: hours, memory and disk, from the measured time of a few steps.
+
+    Raises UserError before that if something that a stage needs is absent, and after that if the disk is too small.
+    """
+    from cmet_reference.training import preflight, rehearsal
+    from cmet_reference.training.models import lacks_of
+
+    files = ModelFiles.from_environment(folders[MAIN])
+    preflight.refuse(model, settings, lacks_of(model, settings, folders, files, only))
+    if options.quiet:
+        return
+    clips = preflight.clip_bytes(folders) / 1e9
+    print(
+        f"memory: {clips:.2g} GB for the clips, and the networks; measuring a few steps of each stage", file=sys.stderr
+    )
+    costs = {}
+    for cost in rehearsal.rehearse(model, settings, folders, out, options, files, only):
+        costs[cost.stage] = cost
+        print(cost.line(), file=sys.stderr, flush=True)
+    preflight.refuse(model, settings, rehearsal.disk_lacks(costs, out))
 
 
 def _refuse(what: What, foreign: Mapping[str, object]) -> None:

@@ -119,7 +119,9 @@ def opening(points: np.ndarray) -> np.ndarray:
 
 
 def mouth_figures(net: Audio2Mouth, faces: Sequence[Face], most: int = 64) -> dict[str, float]:
-    """Figures of Audio2Mouth on held-out clips. The references are evenly spaced frames of the clip itself.
+    """Figures of Audio2Mouth on held-out clips; none if there are no such clips.
+
+    The references are evenly spaced frames of the clip itself.
 
     - `error`: mean distance of the points of lips and jaw from the truth, in percent of the eye distance.
     - `error_shuffled`: the same error, if the network gets the audio of another clip of the speaker.
@@ -130,6 +132,8 @@ def mouth_figures(net: Audio2Mouth, faces: Sequence[Face], most: int = 64) -> di
     Args:
         most: greatest number of clips that are used.
     """
+    if not faces:
+        return {}
     rows = []
     chosen = [faces[i] for i in np.linspace(0, len(faces) - 1, min(most, len(faces))).round().astype(int)]
     for i, face in enumerate(chosen):

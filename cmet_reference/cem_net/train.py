@@ -50,14 +50,13 @@ def stages(
     AEE learns from `lrs2` and from all other shard sets, because its text task needs transcripts. The other stages
     learn from all shard sets except `lrs2`.
     """
-    seed, quiet = options.seed, options.quiet
-    emotional = [folder for name, folder in folders.items() if name != "lrs2"]
-    speech = [folders["lrs2"]] if "lrs2" in folders else emotional
+    seed, quiet, most = options.seed, options.quiet, options.most_clips
+    emotional, speech = sources_of(folders)
 
     _check(config)
 
     def split(where: Sequence[Path]) -> tuple[list[ClipArrays], list[ClipArrays]]:
-        return read_clips(where, quiet=quiet), read_held_out(where, quiet=quiet)
+        return read_clips(where, quiet=quiet, most=most), read_held_out(where, quiet=quiet, most=most)
 
     def make_audio2mouth() -> Audio2MouthStage:
         net, settings = stage_settings(config, "audio2mouth")
@@ -66,7 +65,7 @@ def stages(
     def make_aee() -> AeeStage:
         train, test = split(emotional)
         if "lrs2" in folders:
-            train = train + read_clips(speech, quiet=quiet)
+            train = train + read_clips(speech, quiet=quiet, most=most)
         return _aee_stage(stage_settings(config, "aee"), train, test, out, seed, quiet)
 
     def make_classifier() -> classifier.ClassifierStage:
@@ -105,6 +104,15 @@ def _check(config: Mapping[str, Any]) -> None:
         sentences.check_sources(stage_settings(config, "aee")[1].sentences)
     if "renderer" in config:
         flow_stage.read_settings(config["renderer"])
+
+
+def sources_of(folders: Mapping[str, Path]) -> tuple[list[Path], list[Path]]:
+    """The shard sets with emotions, and the shard sets for Audio2Mouth and the flow renderer.
+
+    The second list is the set `lrs2`, or the first list if there is no set with this name.
+    """
+    emotional = [folder for name, folder in folders.items() if name != "lrs2"]
+    return emotional, [folders["lrs2"]] if "lrs2" in folders else emotional
 
 
 def _aee_stage(

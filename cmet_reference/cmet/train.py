@@ -384,11 +384,12 @@ def stages(
     settings = read_settings(config)
 
     def stage() -> CMetStage:
-        device, quiet = resolved(options.device), options.quiet
+        device, quiet, most = resolved(options.device), options.quiet, options.most_clips
         # Other authors' networks are loaded before the clips are read, so that an absent file is an error at once.
         encoder = speech.make_encoder(settings.speech, out, files=files, device=device)
         ready = None if settings.codec == BlendshapeCodec.name else codec_named(settings.codec, files, device)
-        train, test = read_clips(folders.values(), quiet=quiet), read_held_out(folders.values(), quiet=quiet)
+        train = read_clips(folders.values(), quiet=quiet, most=most)
+        test = read_held_out(folders.values(), quiet=quiet, most=most)
         codec = ready or codec_of(settings, train, files)
         return CMetStage(settings, codec, encoder, train, test, options.seed, quiet)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -20,7 +19,7 @@ from cmet_reference.render.flow_nets import RendererNet, RendererSettings
 from cmet_reference.training.config import settings_of
 from cmet_reference.training.stage import Optimizer
 from talking_face.pretrained.model_files import ModelFiles
-from talking_face.pretrained.store import MissingWeights, weight_path
+from talking_face.pretrained.store import weight_path
 from talking_face.reasons import UserError
 
 KIND = "renderer"
@@ -43,7 +42,12 @@ class RendererStage:
     crops: dict[tuple[str, str], FaceCrops] = field(default_factory=dict, repr=False)  # by (shard set, clip)
 
     def __post_init__(self) -> None:
-        """Raises UserError if no clip has enough frames for a window and its references."""
+        """Raises an error if something is absent.
+
+        Raises:
+            UserError: no clip has enough frames for a window and its references.
+            MissingWeights: the settings compare pictures with VGG19, and the file of its weights is absent.
+        """
         self.steps = self.settings.steps
         enough = self.settings.window + self.settings.references
         self.train = [c for c in self.train if len(c) >= enough]
@@ -54,9 +58,6 @@ class RendererStage:
             torch.manual_seed(self.seed)
             self.net = RendererNet(self.settings)
         self.vgg = vgg19(self.files) if self.settings.perceptual == "vgg19" else None
-        if self.vgg is None and self.settings.perceptual == "vgg19":
-            print("the renderer's perceptual loss is off: VGG19 is absent (`cmet-eval weights fetch vgg19`); pixels "
-                  "are compared instead", file=sys.stderr)  # fmt: skip
 
     def optimizers(self) -> Mapping[str, Optimizer]:
         s, net = self.settings, self.net
@@ -151,12 +152,9 @@ def _stacked(rows: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
     return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
 
-def vgg19(files: ModelFiles) -> losses.Vgg19 | None:
-    """VGG19 with torchvision's weights; None if the file of the weights is absent."""
-    try:
-        path = weight_path("vgg19", files)
-    except MissingWeights:
-        return None
+def vgg19(files: ModelFiles) -> losses.Vgg19:
+    """VGG19 with torchvision's weights. Raises MissingWeights if the file of the weights is absent."""
+    path = weight_path("vgg19", files)
     return losses.Vgg19().fill(torch.load(path, map_location="cpu", weights_only=True)).eval()
 
 

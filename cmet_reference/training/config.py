@@ -67,6 +67,11 @@ def load(package: str, wanted: str) -> Table:
     return _changed(_named(package, base), changes, known, str(path))
 
 
+def base_of(wanted: str) -> str:
+    """The named settings that `wanted` is, or that its TOML file changes. `load` must have accepted `wanted`."""
+    return str(read_toml(Path(wanted), "settings file")[BASE]) if wanted.endswith(".toml") else wanted
+
+
 def settings_of(kind: type[S], values: Mapping[str, Any], where: str) -> S:
     """The values as an object of a dataclass of settings.
 

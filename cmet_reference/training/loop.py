@@ -12,7 +12,7 @@ import errno
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -171,7 +171,6 @@ class TrainingRun:
 
     def train(self, state: RunState | None, trained_on: TrainedOn) -> Card:
         """Do the remaining steps, then write checkpoint and card. `state`: the run to resume; None: start at step 0."""
-        import torch
 
         stage, accelerator = self.stage, self.accelerator
         if self.main:
@@ -182,10 +181,7 @@ class TrainingRun:
                     stray.unlink(missing_ok=True)
         state = state or RunState()
         curve = Curve(self.path.with_suffix(".csv"), state.step) if self.main else None
-        self.model = accelerator.prepare_model(_loss_module(stage))
-        self.prepared = {name: accelerator.prepare_optimizer(o) for name, o in self.learner.optimizers.items()}
-        if accelerator.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(accelerator.device)
+        self._prepare()
         if isinstance(stage, ClosedForm):
             began = time.perf_counter()
             stage.solve()
@@ -195,6 +191,34 @@ class TrainingRun:
             self._write(state, trained_on, self._held_out() if held_out is None else held_out)
         accelerator.wait_for_everyone()
         return cast(Card, checkpoints.read_card(self.path))
+
+    def timed(self, steps: Sequence[int]) -> tuple[float, int | None]:
+        """Do these steps, for a measurement. The first step is not measured, because it also prepares the device.
+
+        Returns the mean time of a step with its batch, in seconds, and the greatest memory on the GPU in MB, if any.
+        """
+        import torch
+
+        device, began = self.accelerator.device, 0.0
+        self._prepare()
+        self.stage.net.train()
+        for index, batch in enumerate(timed_batches(self.stage, steps, 0, device)):
+            self._step(steps[index], batch, LossMeter())
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            began = began or time.perf_counter()
+        seconds = (time.perf_counter() - began) / max(1, len(steps) - 1)
+        self.stage.net.eval().to(torch.device("cpu"))
+        return seconds, torch.cuda.max_memory_allocated(device) // 2**20 if device.type == "cuda" else None
+
+    def _prepare(self) -> None:
+        """Make the network and the optimizers ready for `_step`."""
+        import torch
+
+        self.model = self.accelerator.prepare_model(_loss_module(self.stage))
+        self.prepared = {name: self.accelerator.prepare_optimizer(o) for name, o in self.learner.optimizers.items()}
+        if self.accelerator.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.accelerator.device)
 
     def check_places(self) -> None:
         """Raises UserError or OSError if a file of the run cannot be written, before the training takes its time."""

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
-from cmet_reference.training import checkpoints, config
+from cmet_reference.training import checkpoints, config, preflight
 from cmet_reference.training.checkpoints import Card
 from cmet_reference.training.loop import fit
 from cmet_reference.training.options import Provenance, TrainOptions
+from cmet_reference.training.preflight import Lack
 from cmet_reference.training.runtime import repeatable
 from cmet_reference.training.stage import Stage
 from talking_face.files import check_writable
@@ -22,6 +23,16 @@ from talking_face.reasons import UserError
 PACKAGES = {"cmet": "cmet_reference.cmet", "cem-net": "cmet_reference.cem_net"}
 
 StageFactory = Callable[[], Stage]
+
+
+class LacksOf(Protocol):
+    """The type of the function `lacks` in the module `needs` of a model's package."""
+
+    def __call__(
+        self, config: Mapping[str, object], folders: Mapping[str, Path], files: ModelFiles, paper: bool
+    ) -> Iterable[Lack]:
+        """Everything that is absent for the stages in these settings. `paper`: also require the paper's data."""
+        ...
 
 
 class StagesOf(Protocol):
@@ -48,6 +59,25 @@ def stages_of(model: str) -> StagesOf:
     """The function that returns the stage factories of a model."""
     made: StagesOf = importlib.import_module(f"{PACKAGES[model]}.train").stages
     return made
+
+
+def lacks_of(
+    model: str, settings: str, folders: Mapping[str, Path], files: ModelFiles, only: str = ""
+) -> Iterator[Lack]:
+    """Everything that is absent for the training of a model, one entry for each thing and stage.
+
+    Args:
+        model: cmet or cem-net.
+        settings: see `train_model`. With `paper` or a file whose base is `paper`, the data of the paper are needed too.
+        folders: shard sets by name, the main one first.
+        files: the folders in which pretrained files are searched for.
+        only: look only at this stage.
+    """
+    needs: LacksOf = importlib.import_module(f"{PACKAGES[model]}.needs").lacks
+    paper = config.base_of(settings) == "paper"
+    found = needs(config.load(PACKAGES[model], settings), dict(folders), files, paper)
+    yield from (lack for lack in found if not only or lack.stage == only)
+    yield from preflight.memory_lacks(folders)
 
 
 def train_model(
@@ -79,7 +109,8 @@ def train_model(
         the cards by stage.
 
     Raises:
-        UserError: the stage is unknown; the settings are wrong; the data cannot be used; and the errors of `fit`.
+        UserError: the stage is unknown; the settings are wrong; a stage lacks something (see `lacks_of`);
+            the data cannot be used; and the errors of `fit`.
     """
     options = options or TrainOptions()
     names = stage_names(model)
@@ -88,6 +119,7 @@ def train_model(
     chosen = config.load(PACKAGES[model], settings)
     main = next(iter(folders.values()))
     out, files = out or main / checkpoints.FOLDER, files or ModelFiles.from_environment(main)
+    preflight.refuse(model, settings, lacks_of(model, settings, folders, files, only))
     factories = stages_of(model)(chosen, dict(folders), out, options, files)
     cards = {}
     for name, factory in zip(names, factories, strict=True):

@@ -19,6 +19,7 @@ class TrainOptions:
     threads: int = 1  # number of torch's threads on the CPU; the last bits of a sum depend on it
     resume: bool = True  # False ignores and replaces earlier results of the stage
     quiet: bool = False  # no progress lines
+    most_clips: int | None = None  # read only this many clips of each split, to measure a few steps; see rehearsal.py
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from torch import nn
 from typer.testing import CliRunner
 
 from cmet_eval.cli import build
-from cmet_reference.training import checkpoints, config, models
+from cmet_reference.training import checkpoints, config, models, rehearsal
 from cmet_reference.training.batches import loader
 from cmet_reference.training.curve import read_curve
 from cmet_reference.training.loop import fit
@@ -587,6 +587,7 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     package.mkdir()
     (package / "__init__.py").touch()
     (package / "train.py").write_text(TINY)
+    (package / "needs.py").write_text("def lacks(config, folders, files, paper):\n    return []\n")
     (package / "demo.toml").write_text("[one]\nsteps = 12\nrate = 0.01\n[two]\nsteps = 3\nrate = 0.01\n")
     (package / "paper.toml").write_text("[one]\nsteps = 12\nrate = 0.01\n[two]\nsteps = 3\nrate = 0.01\nextra = 'x'\n")
     monkeypatch.setattr(sys, "path", [str(tmp_path), str(Path(__file__).parent), *sys.path])
@@ -598,7 +599,8 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     card = {"complete": True, "dataset": "clips", "digest": "d1", "signature": "shards", "shards": {}}
     write_sealed_json(shards / "dataset.json", card)
     rows = {"clip_id": ["a/1", "a/2", "b/1"], "speaker": ["a", "a", "b"], "split": ["train", "train", "test"]}
-    write_sealed_table(pa.table(rows), shards / "clips.parquet")
+    lengths = [20, 20, 20]
+    write_sealed_table(pa.table({**rows, "n_frames": lengths}), shards / "clips.parquet")
     return shards
 
 
@@ -668,3 +670,13 @@ def test_the_learning_rate_rises_and_falls() -> None:
     assert annealed.learning_rate_at(0, 100) == pytest.approx(2.0 / 5)  # the first of five steps up
     assert annealed.learning_rate_at(50, 100) == pytest.approx(2.0 * 0.505)
     assert annealed.learning_rate_at(99, 100) < 0.022
+
+
+def test_the_time_of_a_training_is_estimated_from_measured_steps(tiny: Path, tmp_path: Path) -> None:
+    folders, options = {"main": tiny}, TrainOptions(device="cpu")
+    costs = [*rehearsal.rehearse("cmet", "demo", folders, tmp_path / "out", options, ModelFiles())]
+    assert [cost.stage for cost in costs] == ["one", "two"]  # the second loads the first
+    one = costs[0]
+    assert (one.steps, one.parameters) == (12, 113) and 0 < one.step_s < 10
+    assert one.hours == pytest.approx((12 * one.step_s + one.prepare_s) / 3600)
+    assert not (tmp_path / "out").exists() and "12 steps of" in one.line()
