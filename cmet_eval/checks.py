@@ -209,8 +209,8 @@ def check_run(
     """
     from talking_face.pretrained.model_files import ModelFiles
 
+    check_split(split, data)  # first, because some methods import torch
     check_methods(methods, ModelFiles.from_environment(data), trained_later=data is None)
-    check_split(split, data)
     from cmet_eval import demo
     from cmet_eval.protocol.setting import get_setting
     from cmet_eval.runs.evaluate import DEFAULT_SETTINGS

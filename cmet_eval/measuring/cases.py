@@ -15,6 +15,7 @@ from talking_face.reasons import ClipError, Reason, UserError
 from talking_face.user_files import read_csv
 
 _NO_LABELS = Labels()
+_TEXTS = frozenset({".txt", ".tsv", ".json", ".toml", ".md", ".parquet", ".xlsx", ".yaml", ".yml"})  # never videos
 COLUMNS = ("pred", "target", "audio", "emotion", "reference", "speaker")  # of a CSV file; only `pred` is required
 
 
@@ -67,9 +68,14 @@ def find_cases(pred: Path, target: Path | None = None, audio: Path | None = None
     Raises:
         UserError: a path is absent or has the wrong kind, or no file has a partner, or the CSV file has a fault.
     """
-    for path in (pred, *(() if target is None else (target,)), *(() if audio is None else (audio,))):
+    for path in filter(None, (pred, target, audio)):
         if not path.exists():
             raise UserError(f"{printable(str(path))} does not exist")
+        if path.suffix.lower() in _TEXTS and path.is_file():
+            raise UserError(
+                f"{printable(str(path))} is no video or sound by its name; give a video, a folder, or a list of videos "
+                "that ends in .csv"
+            )
     if pred.suffix.lower() == ".csv" and pred.is_file():
         if target is not None:
             raise UserError(

@@ -67,7 +67,7 @@ class PairFvd(Metric):
     bibtex = """@article{unterthiner2018fvd,
   author = {Unterthiner, Thomas and van Steenkiste, Sjoerd and Kurach, Karol and Marinier, Raphael and
             Michalski, Marcin and Gelly, Sylvain},
-  title = {Towards accurate generative models of video: A new metric and challenges},
+  title = {Towards accurate generative models of video: A new metric \\& challenges},
   journal = {arXiv:1812.01717}, year = {2018}}"""
     variants = {
         "fvd:cmet-pair": Variant("squared distance of I3D logits of each video to its ground truth's, mean over videos")
