@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import cast
 
 import numpy as np
-from scipy.stats import t as student
 
 from cmet_metrics.base import Labels, Sample
 from cmet_metrics.registry import get_metric
@@ -35,7 +34,7 @@ from cmet_reference.cem_net.generate import CemNetFace
 from cmet_reference.cem_net.train import STAGES, stages
 from cmet_reference.render import appearance_stage, skin_stage
 from cmet_reference.render.mesh import MeshRenderer
-from cmet_reference.training import config
+from cmet_reference.training import config, seeds
 from cmet_reference.training.config import Table
 from cmet_reference.training.loop import fit
 from cmet_reference.training.models import StageFactory, make_stage
@@ -77,12 +76,12 @@ class Ablation:
         """The folders in which evaluators and pretrained networks are searched for."""
         return ModelFiles.from_environment(self.data)
 
-    def run(self, seeds: Sequence[int]) -> Figures:
+    def run(self, numbers: Sequence[int]) -> Figures:
         """Train every row with every seed; see the function `run`."""
         if not (ShardSet(self.data).clips["split"] == "test").any():
             raise UserError(f"{self.data} has no test split, whose speakers the table needs")
         mesh = self._mesh() if self.pictures else MeshRenderer()
-        for seed in seeds:
+        for seed in numbers:
             folder = self.out / str(seed)
             for row, changes in ROWS.items():
                 settings = _changed(self.settings, changes)
@@ -173,12 +172,15 @@ def _changed(settings: Table, changes: Table) -> Table:
     return {**settings, "ebm": {**memory, "net": {**cast(Table, memory.get("net", {})), **changes}}}
 
 
-def run(data: Path, settings: Table, seeds: Sequence[int], out: Path, pictures: int = 0, quiet: bool = True) -> Figures:
+def run(
+    data: Path, settings: Table, numbers: Sequence[int], out: Path, pictures: int = 0, quiet: bool = True
+) -> Figures:
     """Train every row with every seed, and store the trainings in folders below `out`.
 
     A finished training in such a folder is not repeated.
 
     Args:
+        numbers: the seeds.
         pictures: number of held-out targets that are drawn and scored for each row and seed.
 
     Returns:
@@ -192,7 +194,7 @@ def run(data: Path, settings: Table, seeds: Sequence[int], out: Path, pictures: 
         MissingWeights: `pictures` is given, and the evaluators are absent.
         UserError: there is no test split, or no speaker of the test split shows neutral and other emotions.
     """
-    return Ablation(data, settings, out, pictures, quiet).run(seeds)
+    return Ablation(data, settings, out, pictures, quiet).run(numbers)
 
 
 def score_pictures(
@@ -222,41 +224,10 @@ def score_pictures(
     return [float(value) for value in np.nanmean(rows, axis=0)]
 
 
-def interval(values: Sequence[float]) -> tuple[float, float]:
-    """The mean, and half the width of its 95 % interval over the seeds (Student's t); NaN for a single seed."""
-    n = len(values)
-    if n < 2:
-        return float(np.mean(values)), float("nan")
-    return float(np.mean(values)), float(student.ppf(0.975, n - 1) * np.std(values, ddof=1) / n**0.5)
-
-
 def table_of(rows: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
-    """Two tables in Markdown: the figures, and the full model's figures minus those of each row with the same seed.
-
-    A cell has the mean and half the width of its 95 % interval over the seeds. Zero outside of the interval of a
-    difference means that the difference is more than the chance of the seeds.
-    """
+    """The figures, and the full model's figures minus those of each row, in Markdown; see `seeds.compared`."""
     figures = [*LANDMARKS, *(PICTURES if any("EA" in values for values in rows.values()) else ())]
-    full = rows.get(FULL, {})
-    apart = {
-        row: {n: [a - b for a, b in zip(full[n], values[n], strict=True)] for n in figures if n in full and n in values}
-        for row, values in rows.items()
-        if row not in (FULL, "truth")
-    }
-    return "\n".join([*_lines("", figures, rows), "", *_lines("full minus", figures, apart)])
-
-
-def _lines(title: str, figures: Sequence[str], rows: Mapping[str, Mapping[str, Sequence[float]]]) -> list[str]:
-    lines = [f"| {title} | " + " | ".join(figures) + " |", "|---|" + "---|" * len(figures)]
-    for row, values in rows.items():
-        cells = []
-        for name in figures:
-            digits = 3 if name in ("emotion", "EA") else 2
-            mean, half = interval(values[name]) if name in values else (float("nan"), float("nan"))
-            spread = f" ± {half:.{digits}f}" if np.isfinite(half) else ""
-            cells.append(f"{mean:.{digits}f}{spread}" if name in values else "")
-        lines.append(f"| {row} | " + " | ".join(cells) + " |")
-    return lines
+    return seeds.compared(FULL, {n: 3 if n in ("emotion", "EA") else 2 for n in figures}, rows, ("truth",))
 
 
 def main(argv: Sequence[str] | None = None) -> Figures:

@@ -66,7 +66,8 @@ def stages(
         train, test = split(emotional)
         if "lrs2" in folders:
             train = train + read_clips(speech, quiet=quiet, most=most)
-        return _aee_stage(stage_settings(config, "aee"), train, test, out, seed, quiet)
+        net, settings, weights = stage_settings(config, "aee")
+        return _aee_stage((net, settings, weights), train, test, out, seed, quiet)
 
     def make_classifier() -> classifier.ClassifierStage:
         net, settings, _ = stage_settings(config, "aee")
@@ -116,7 +117,7 @@ def sources_of(folders: Mapping[str, Path]) -> tuple[list[Path], list[Path]]:
 
 
 def _aee_stage(
-    settings: Sequence[Any],
+    settings: tuple[aee_settings.AeeNetSettings, AeeSettings, aee_settings.AeeLossWeights],
     train: Sequence[ClipArrays],
     test: Sequence[ClipArrays],
     out: Path,
@@ -126,7 +127,7 @@ def _aee_stage(
     """The stage of AEE, with the sentences of its clips. It prints how many sentences and combinations are known.
 
     Args:
-        settings: the result of `stage_settings` for "aee".
+        settings: of the network, of the training, and the weights of the losses.
     """
     net, how, weights = settings
     say = (lambda line: None) if quiet else sentences.say

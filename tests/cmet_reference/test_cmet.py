@@ -20,6 +20,7 @@ from cmet_reference.cmet.generate import CMetFace
 from cmet_reference.cmet.train import CMetSettings, CMetStage, read_settings
 from cmet_reference.training import checkpoints, config
 from talking_face.emotions import EMOTIONS
+from talking_face.pretrained.store import MissingWeights
 from talking_face.reasons import ClipError, Reason, UserError
 from tests import edtalk_stand_in
 from tests.cmet_eval.conftest import make_record, write_shard_set
@@ -620,6 +621,13 @@ def test_the_ablation_trains_again_with_other_settings(tmp_path: Path, monkeypat
     assert times[0] == times[1] < times[2]
     assert list(figures_of) == ["reconstruction", "+ contrast", "+ contrast + direction"]
     assert checkpoints.trained_on(path)["data"] == {"main": "d" * 32}
+    table = ablation.table_of(figures_of).splitlines()
+    assert table[0].startswith("| | ") or table[0].startswith("|  | ")
+    assert any(line.startswith("| + contrast + direction minus |") for line in table)
+    # Where the evaluators are absent, `pictures` stops before the first training.
+    with pytest.raises(MissingWeights, match="train evaluators"):
+        ablation.run("losses", data, settings, [0], tmp_path / "pictures", pictures=1)
+    assert not (tmp_path / "pictures").exists()
     clips["test"] = []
     with pytest.raises(UserError, match="held-out speakers"):
         ablation.run("losses", data, settings, [0], tmp_path / "none")
