@@ -14,7 +14,6 @@ from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from cmet_reference.training import checkpoints, config
 from talking_face.user_files import Line, Text, checked, read_toml
 
 RECORD = Path(__file__).with_name("departures.toml")
@@ -88,7 +87,7 @@ def departures_of_checkpoint(stage: str, table: Mapping[str, object]) -> list[st
         stage: the name of the stage.
         table: its recorded settings, see `checkpoints.TrainedOn`.
     """
-    model = checkpoints.model_of(stage)
+    model = _model_of(stage)
     return [d.line() for d in departures_of(model, [stage], nearest_config(stage, table))]
 
 
@@ -103,12 +102,20 @@ def nearest_config(stage: str, table: Mapping[str, object]) -> Config:
         stage: the name of the stage.
         table: its recorded settings, see `checkpoints.TrainedOn`.
     """
-    package = f"cmet_reference.{checkpoints.model_of(stage).replace('-', '_')}"
+    from cmet_reference.training import config  # here, because the record alone is read without any package
+
+    package = f"cmet_reference.{_model_of(stage).replace('-', '_')}"
     for name in ("paper", "demo"):
         whole = config.load(package, name)
         if _kinds(whole.get(stage, whole)) == _kinds(table):
             return "paper" if name == "paper" else "demo"
     return "adapted"
+
+
+def _model_of(stage: str) -> str:
+    from cmet_reference.training.checkpoints import model_of
+
+    return model_of(stage)
 
 
 def _kinds(value: object) -> object:

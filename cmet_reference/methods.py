@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from cmet_reference.departures import Config, departures_of, nearest_config
 from cmet_reference.geometry import fit_pose, template_of, to_head, to_picture
 from cmet_reference.render.base import Renderer
 from cmet_reference.render.mesh import MeshRenderer
 from cmet_reference.training import checkpoints
 from cmet_reference.training.checkpoints import TrainedOn
 from talking_face.pretrained.model_files import ModelFiles
+from talking_face.pretrained.store import MissingWeights
 from talking_face.reasons import UserError
 from talking_face.signature import digest
 
@@ -75,6 +77,7 @@ class TrainedMethod:
 
     name: str
     files: tuple[str, ...]  # names of the method's checkpoints; see `stages`
+    paper_title = ""  # name of the model in its paper; "" for methods that are not the whole model
 
     def __init__(self, model_files: ModelFiles) -> None:
         self._model_files = model_files
@@ -114,6 +117,28 @@ class TrainedMethod:
         """Ids of all clips with which any of the checkpoints was trained."""
         return frozenset().union(*(_header(*_stamp(path)).get("clips", ()) for path in self.paths()))
 
+    def about(self) -> dict[str, object]:
+        """The facts of the method's record that depend on its checkpoints: title and differences from the paper.
+
+        The title is the name in the paper only if every checkpoint was trained with the settings `paper`. It is {} for
+        methods that are not the whole model.
+        """
+        if not self.paper_title:
+            return {}
+        configs = {name: self._config_of(name) for name in self.stages()}
+        topics = [
+            d.topic
+            for name, config in configs.items()
+            for d in departures_of(checkpoints.model_of(name), [name], config)
+        ]
+        as_published = {*configs.values()} == {"paper"}
+        title = self.paper_title if as_published else f"{self.paper_title}, adapted"
+        return {"title": title, "departures": [*dict.fromkeys(topics)]}
+
+    def _config_of(self, stage: str) -> Config:
+        """The settings whose differences from the paper a checkpoint has."""
+        return nearest_config(stage, _header(*_stamp(self._find(stage))).get("config", {}))
+
     def _drawn_by(self) -> str:
         """The revision of what draws the pictures."""
         return self.renderer().revision
@@ -150,6 +175,7 @@ class CMet(TrainedMethod):
     """
 
     name = "cmet"
+    paper_title = "C-MET"
     files = ("cmet",)
     sees = frozenset({"reference-frames", "source-video", "driving-audio", "emotion-audio", "neutral-audio"})
 
@@ -192,6 +218,9 @@ class CMet(TrainedMethod):
     def _face(self) -> CMetFace:
         return _cmet(tuple(_stamp(path) for path in self.paths()), self._model_files)
 
+    def _config_of(self, stage: str) -> Config:
+        return "paper" if stage == "cmet" and "imported" in self._record() else super()._config_of(stage)
+
     def _record(self) -> Mapping[str, object]:
         return _record(*_stamp(self._find("cmet")))
 
@@ -207,9 +236,13 @@ class CMet(TrainedMethod):
 
 
 class CemNet(TrainedMethod):
-    """CEM-Net: predicts lips and jaw from the audio, then adds the emotion of the audio, with the help of a memory."""
+    """CEM-Net: predicts lips and jaw from the audio, then adds the emotion of the audio, with the help of a memory.
+
+    If the memory was trained with the settings `paper`, the flow renderer draws the pictures, else the mesh renderer.
+    """
 
     name = "cem-net"
+    paper_title = "CEM-Net"
     files: tuple[str, ...] = ("audio2mouth", "aee", "ebm", "appearance", "skin")
     sees = frozenset({"reference-frames", "source-video", "driving-audio"})
 
@@ -217,15 +250,26 @@ class CemNet(TrainedMethod):
         face = _cem_net(tuple(_stamp(path) for path in self.paths()), self._model_files)
         return face.landmarks(case.driving_audio, case.reference_landmarks, base, case.n_frames, case.reference_frames)
 
+    def stages(self) -> tuple[str, ...]:
+        try:
+            as_published = self._config_of("ebm") == "paper"
+        except MissingWeights:
+            as_published = False
+        return CemNetFlow.files if as_published else self.files
+
+    def renderer(self) -> Renderer:
+        return _flow(_stamp(self._find("renderer"))) if "renderer" in self.stages() else super().renderer()
+
 
 class CemNetFlow(CemNet):
-    """CEM-Net with its own flow renderer instead of the mesh renderer."""
+    """CEM-Net with its own flow renderer instead of the mesh renderer, whatever its settings."""
 
     name = "cem-net-flow"
     files = ("audio2mouth", "aee", "ebm", "renderer")
 
-    def renderer(self) -> Renderer:
-        return _flow(_stamp(self._find("renderer")))
+    def about(self) -> dict[str, object]:
+        facts = super().about()
+        return facts if facts["title"] == self.paper_title else {**facts, "title": f"{facts['title']}, flow renderer"}
 
 
 class LipsOnly(TrainedMethod):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import importlib
 import re
 import shutil
+from collections.abc import Mapping
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Required, TypedDict, cast
+from typing import Protocol, Required, TypedDict, cast, runtime_checkable
 
 from cmet_baselines.adapters.command import CommandMethod
 from cmet_baselines.adapters.own_process import OwnProcessMethod, PythonRun
@@ -51,6 +52,16 @@ class MethodRecord(TypedDict, total=False):
     weights: list[dict[str, object]]
     published_as: list[str]
     notes: list[str]
+    departures: list[str]  # short names of the differences from the paper, for the reference models
+
+
+@runtime_checkable
+class FromCheckpoints(Protocol):
+    """A method of this suite with facts that depend on its checkpoints."""
+
+    def about(self) -> dict[str, object]:
+        """`title` and `departures` of the method's record; {} for methods whose entry has all facts."""
+        ...
 
 
 @cache
@@ -104,7 +115,8 @@ def describe(name: str, files: ModelFiles | None = None) -> MethodRecord:
         stored = entry.model_dump(
             mode="json", exclude={"process": True, "videos": True, "command": {"environment": True}}
         )
-        return cast(MethodRecord, stored | {"revision": method.revision})
+        about: Mapping[str, object] = method.about() if isinstance(method, FromCheckpoints) else {}
+        return cast(MethodRecord, stored | {"revision": method.revision, **about} | _with_departures(entry, about))
     title, summary = (method.title, method.summary) if isinstance(method, OwnProcessMethod) else ("", "")
     return {
         "name": method.name,
@@ -116,6 +128,14 @@ def describe(name: str, files: ModelFiles | None = None) -> MethodRecord:
         "role": "method",
         "sees": sorted(method.sees),
     }
+
+
+def _with_departures(entry: Entry, about: Mapping[str, object]) -> dict[str, object]:
+    """The summary with the differences from the paper, for boards; {} for methods without such differences."""
+    topics = about.get("departures")
+    if not isinstance(topics, list) or not topics:
+        return {}
+    return {"summary": f"{entry.summary} Differs from the paper in: {'; '.join(topics)}."}
 
 
 def _entry(name: str) -> Entry | None:

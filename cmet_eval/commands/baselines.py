@@ -10,15 +10,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
 from cmet_baselines.published import PublishedNumber, by_table, of_entry
-from cmet_baselines.registry import catalogue, describe
+from cmet_baselines.registry import MethodRecord, catalogue, describe
 from cmet_eval import completion
 from talking_face.names import printable
 from talking_face.pretrained.model_files import ModelFiles
+from talking_face.pretrained.store import MissingWeights
 from talking_face.reasons import UserError
 
 KINDS = {
@@ -81,15 +82,30 @@ def method_text(name: str, files: ModelFiles) -> str:
     Raises:
         UserError: the method is unknown, or its description has an error.
     """
-    record = describe(name, files)
+    try:
+        record = describe(name, files)
+    except MissingWeights as error:
+        entry = catalogue()[name]
+        record = cast(MethodRecord, entry.model_dump(mode="json") | {"revision": f"not trained here ({error})"})
     example = record.pop("example", None)
     lines = [f"{key:12} {_plain(value)}" for key, value in record.items() if value not in (None, "", [], (), {})]
     if example is not None:
         lines.append("\nA [command] as a start for your own .toml; nobody has run it here:\n[command]")
         lines += [f"{key} = {json.dumps(value)}" for key, value in example.items() if value not in (None, "", {})]
+    if differences := departures_text(name):
+        lines.append("\n" + differences)
     if name in catalogue() and (rows := of_entry(name)):
         lines.append("\n" + published_text(rows))
     return "\n".join(lines)
+
+
+def departures_text(name: str) -> str:
+    """The differences between a reference model and its paper, one line each; "" for other methods."""
+    from cmet_reference.departures import PAGE, departures
+
+    own = [d for d in departures() if d.model == name.removesuffix("-flow")]
+    lines = [f"  {d.stage}, {d.topic} ({', '.join(d.configs)}): {d.theirs} Here: {d.ours}" for d in own]
+    return "\n".join([f"Differences from the paper, with the settings that have them ({PAGE}):", *lines] if own else [])
 
 
 def published_text(rows: list[PublishedNumber]) -> str:

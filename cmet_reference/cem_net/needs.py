@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from cmet_reference.cem_net.train import sources_of, stage_settings
 from cmet_reference.render import flow_stage
@@ -15,7 +14,7 @@ from talking_face.pretrained.model_files import ModelFiles
 ARCFACE = "arcface_w600k_r50"  # the entry in the registry of pretrained files
 
 
-def lacks(config: Mapping[str, Any], folders: Mapping[str, Path], files: ModelFiles, paper: bool) -> Iterator[Lack]:
+def lacks(config: Mapping[str, object], folders: Mapping[str, Path], files: ModelFiles, paper: bool) -> Iterator[Lack]:
     """Everything that is absent for the stages in these settings, in training order.
 
     Args:
@@ -34,12 +33,13 @@ def lacks(config: Mapping[str, Any], folders: Mapping[str, Path], files: ModelFi
         identity = stage_settings(config, "ebm")[1].identity
         if identity == "arcface":
             yield from weights_lack("ebm", ARCFACE, files)
-    if "renderer" in config and flow_stage.read_settings(config["renderer"]).perceptual == "vgg19":
+    renderer = config.get("renderer")
+    if isinstance(renderer, Mapping) and flow_stage.read_settings(renderer).perceptual == "vgg19":
         for lack in weights_lack("renderer", "vgg19", files):
             yield lack if paper else Lack(lack.stage, f"{lack.text} Or set perceptual = 'pixels' in [renderer].")
 
 
-def _aee_lacks(config: Mapping[str, Any], emotional: Rows, speech: Rows, paper: bool) -> Iterator[Lack]:
+def _aee_lacks(config: Mapping[str, object], emotional: Rows, speech: Rows, paper: bool) -> Iterator[Lack]:
     settings = stage_settings(config, "aee")[1]
     if not emotional.train.empty and not emotional.train["emotion"].isin(EMOTIONS).any():
         yield Lack("aee", f"{emotional.places}: no clip of the train split has an emotion label")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from cmet_reference.cmet.train import KIND, read_settings
 from cmet_reference.training import checkpoints
@@ -24,7 +23,7 @@ _CHECKOUTS: Mapping[str, tuple[tuple[str, ...], ...]] = {
 }
 
 
-def lacks(config: Mapping[str, Any], folders: Mapping[str, Path], files: ModelFiles, paper: bool) -> Iterator[Lack]:
+def lacks(config: Mapping[str, object], folders: Mapping[str, Path], files: ModelFiles, paper: bool) -> Iterator[Lack]:
     """Everything that is absent for the training in these settings.
 
     Args:

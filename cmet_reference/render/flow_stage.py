@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
@@ -159,7 +158,7 @@ def vgg19(files: ModelFiles) -> losses.Vgg19:
 
 
 def make_stage(
-    settings: Mapping[str, Any],
+    settings: Mapping[str, object],
     train: Sequence[ClipArrays],
     test: Sequence[ClipArrays],
     seed: int = 0,
@@ -170,6 +169,6 @@ def make_stage(
     return RendererStage(read_settings(settings), train, test, seed, files=files)
 
 
-def read_settings(table: Mapping[str, Any]) -> RendererSettings:
+def read_settings(table: Mapping[str, object]) -> RendererSettings:
     """The settings in the table `renderer`. Raises UserError for an unknown field and a value that is not allowed."""
     return settings_of(RendererSettings, table, "[renderer]")

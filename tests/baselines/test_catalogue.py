@@ -72,3 +72,15 @@ def test_the_ten_lines_of_the_docs_are_a_method(tmp_path: Path) -> None:
     frames = method.generate(case)
     assert frames.shape == (case.n_frames, *case.size, 3) and frames.std(axis=0).max() > 0
     assert any(note.startswith("rate: nearest frame, from 30") for note in case.notes)
+
+
+def test_show_lists_the_differences_of_a_reference_model_also_before_it_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CMET_EVAL_CHECKPOINTS", str(tmp_path))
+    for name, difference in (
+        ("cmet", "cmet, face codec (adapted, demo): "),
+        ("cem-net", "ebm, temperature (adapted, "),
+    ):
+        shown = CliRunner().invoke(build("baselines"), ["baselines", "show", name]).output
+        assert difference in shown and "not trained here" in shown and ", adapted" in shown

@@ -16,7 +16,7 @@ from cmet_reference.geometry import RIGID
 from cmet_reference.render import skin, skin_stage
 from cmet_reference.render.appearance_stage import AppearanceNet
 from cmet_reference.render.mesh import MeshRenderer
-from cmet_reference.training import checkpoints
+from cmet_reference.training import checkpoints, config
 from talking_face.pretrained.model_files import ModelFiles
 from talking_face.pretrained.store import MissingWeights
 from talking_face.reasons import UserError
@@ -137,3 +137,38 @@ def test_an_untrained_model_says_what_to_run(name: str, tmp_path: Path, monkeypa
     monkeypatch.setenv("CMET_EVAL_CHECKPOINTS", str(tmp_path))
     with pytest.raises(MissingWeights, match="cmet-eval train"):
         get_method(name)
+
+
+def trained_with(folder: Path, settings: str, model: str) -> None:
+    """Checkpoints of all stages of a model, with headers that name the settings of the training, and no networks."""
+    table = config.load({"cem-net": "cmet_reference.cem_net", "cmet": "cmet_reference.cmet"}[model], settings)
+    for stage in ["cmet"] if model == "cmet" else table:
+        card = {"trained_on": {"config": table if model == "cmet" else table[stage]}}
+        record = {"codec": str(table.get("codec", "")).partition(":")[0]}
+        checkpoints.save(folder / f"{stage}.safetensors", {"w": torch.zeros(3)}, record, card)
+
+
+def test_the_bare_names_are_for_checkpoints_of_the_settings_paper(tmp_path: Path) -> None:
+    files = ModelFiles(checkpoints=(tmp_path,))
+    cem_net, flow, cmet = methods.CemNet(files), methods.CemNetFlow(files), methods.CMet(files)
+    trained_with(tmp_path, "adapted", "cem-net")
+    trained_with(tmp_path, "adapted", "cmet")
+    assert [method.about()["title"] for method in (cem_net, flow, cmet)] == [
+        "CEM-Net, adapted",
+        "CEM-Net, adapted, flow renderer",
+        "C-MET, adapted",
+    ]
+    assert "appearance" in cem_net.stages() and "skin" in cem_net.about()["departures"]  # type: ignore[operator]
+    trained_with(tmp_path, "paper", "cem-net")
+    trained_with(tmp_path, "paper", "cmet")
+    assert [method.about()["title"] for method in (cem_net, flow, cmet)] == ["CEM-Net", "CEM-Net", "C-MET"]
+    assert cem_net.stages() == ("audio2mouth", "aee", "ebm", "renderer")  # the paper's renderer draws
+    assert "face codec" not in cmet.about()["departures"]  # type: ignore[operator]
+    trained_with(tmp_path, "demo", "cem-net")
+    assert cem_net.about()["title"] == "CEM-Net, adapted" and cmet.about()["title"] == "C-MET"
+
+
+def test_an_imported_checkpoint_of_the_authors_is_c_met(tmp_path: Path) -> None:
+    record = {"codec": "edtalk", "imported": {"step": 200_000}}
+    checkpoints.save(tmp_path / "cmet.safetensors", {"w": torch.zeros(3)}, record, {"trained_on": {"clips": []}})
+    assert methods.CMet(ModelFiles(checkpoints=(tmp_path,))).about()["title"] == "C-MET"
