@@ -35,6 +35,7 @@ METRICS = (
 STAGES: dict[str, tuple[str, ...]] = {
     "cmet": ("audio2mouth", "cmet", "appearance", "skin"),
     "cem-net": ("audio2mouth", "aee", "ebm", "appearance", "skin"),
+    "label-lookup": ("audio2mouth", "aee", "ebm", "appearance", "skin"),
     "ground-truth-face": ("appearance", "skin"),
 }
 

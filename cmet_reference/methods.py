@@ -27,6 +27,7 @@ from talking_face.signature import digest
 
 if TYPE_CHECKING:
     from cmet_reference.cem_net.generate import CemNetFace
+    from cmet_reference.cem_net.label_lookup import LabelLookupFace
     from cmet_reference.cem_net.lips_only import LipsOnlyFace
     from cmet_reference.cmet.generate import CMetFace
     from cmet_reference.cmet.speech import Utterances
@@ -57,6 +58,8 @@ class Case(Protocol):
     def ground_truth_landmarks(self) -> np.ndarray: ...
     @property
     def driving_audio(self) -> np.ndarray: ...
+    @property
+    def target_emotion(self) -> str: ...
     @property
     def emotion_audio(self) -> list[np.ndarray]: ...
     @property
@@ -261,6 +264,19 @@ class CemNet(TrainedMethod):
         return _flow(_stamp(self._find("renderer"))) if "renderer" in self.stages() else super().renderer()
 
 
+class LabelLookup(TrainedMethod):
+    """A control: CEM-Net with a table of the mean displacement of each emotion label in place of its memory."""
+
+    name = "label-lookup"
+    files: tuple[str, ...] = ("audio2mouth", "aee", "ebm", "appearance", "skin")
+    sees = frozenset({"reference-frames", "source-video", "driving-audio", "emotion-label"})
+
+    def landmarks(self, case: Case, base: np.ndarray) -> np.ndarray:
+        face = _label_lookup(tuple(_stamp(path) for path in self.paths()), self._model_files)
+        face.label = case.target_emotion
+        return face.landmarks(case.driving_audio, case.reference_landmarks, base, case.n_frames, case.reference_frames)
+
+
 class CemNetFlow(CemNet):
     """CEM-Net with its own flow renderer instead of the mesh renderer, whatever its settings."""
 
@@ -371,6 +387,14 @@ def _cem_net(stamps: Sequence[Stamp], files: ModelFiles) -> CemNetFace:
     from talking_face.pretrained.torch_nets import device
 
     return CemNetFace(stamps[0][0].parent, device=device(), files=files)
+
+
+@lru_cache(maxsize=2)
+def _label_lookup(stamps: Sequence[Stamp], files: ModelFiles) -> LabelLookupFace:
+    from cmet_reference.cem_net.label_lookup import LabelLookupFace
+    from talking_face.pretrained.torch_nets import device
+
+    return LabelLookupFace(stamps[0][0].parent, device(), files=files)
 
 
 @lru_cache(maxsize=2)

@@ -25,7 +25,7 @@ from talking_face.threads import limit_threads
 
 METHODS = (
     *("ground-truth", "ground-truth-face", "source-video", "static-reference", "shuffled-audio", "retrieval"),
-    *("cmet", "cem-net"),
+    *("label-lookup", "cmet", "cem-net"),
 )
 SETTINGS = ("neutral-base", "cross-emotion")
 

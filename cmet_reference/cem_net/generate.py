@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
@@ -87,15 +88,25 @@ class CemNetFace:
         references = known[take]  # the references that Audio2Mouth reads
         rest = references.mean(axis=0)
         lips = self.mouths.mouth(audio, references, source, frames) - rest[list(POINTS)]
+        key = {}
         if self.use_memory:
             key = self._key(audio, take, reference_landmarks, reference_frames, reference_blendshapes)
-            with torch.inference_mode():
-                face = self.memory(self._row(rest), self._row(lips), **key)[0].cpu().numpy()
-        else:
-            face = self.memory.base(self._row(rest), self._row(lips))[0].cpu().numpy()
+        face = self.expressive(self._row(rest), self._row(lips), key)
         still = source[:, EYES].mean(axis=0)
         face[:, EYES] += source[:, EYES] - still
         return to_picture(face, pose)
+
+    def expressive(self, rest: torch.Tensor, lips: torch.Tensor, key: Mapping[str, torch.Tensor]) -> np.ndarray:
+        """The face with the emotion, (T, 478, 3) in the head's frame.
+
+        Args:
+            rest: (1, 478, 3), mean of the references.
+            lips: (1, T, 57, 3), displacements of lips and jaw from it.
+            key: the other inputs of the memory; not used without the memory.
+        """
+        with torch.inference_mode():
+            made = self.memory(rest, lips, **key) if self.use_memory else self.memory.base(rest, lips)
+        return np.asarray(made[0].cpu().numpy())
 
     def _key(
         self,

@@ -105,7 +105,7 @@ def test_stages_are_those_of_the_models_and_their_methods() -> None:
     for model in models.PACKAGES:
         assert {checkpoints.model_of(stage) for stage in models.stage_names(model)} == {model}
     known = {stage for model in models.PACKAGES for stage in models.stage_names(model)}
-    for method in (methods.CMet, methods.CemNet, methods.GroundTruthFace):
+    for method in (methods.CMet, methods.CemNet, methods.LabelLookup, methods.GroundTruthFace):
         assert set(embedded.STAGES[method.name]) == set(method.files) <= known
 
 

@@ -30,11 +30,12 @@ from cmet_reference.cem_net import (
 from cmet_reference.cem_net import audio as sound
 from cmet_reference.cem_net.audio2mouth import JAW, LIPS, POINTS, UPPER, Audio2Mouth
 from cmet_reference.cem_net.generate import CemNetFace
+from cmet_reference.cem_net.label_lookup import LabelLookupFace
 from cmet_reference.clips import ClipArrays
 from cmet_reference.training import checkpoints, config
 from cmet_reference.training.options import TrainOptions
 from talking_face.pretrained.store import MissingWeights
-from talking_face.reasons import UserError
+from talking_face.reasons import ClipError, UserError
 from talking_face.sealed import read_sealed_json, write_sealed_json
 from tests.cmet_eval.conftest import make_record, write_shard_set
 from tests.cmet_reference.test_training import Line
@@ -730,6 +731,30 @@ def test_same_seed_same_weights_and_a_face_from_the_files(tmp_path: Path):
     # Without the memory the upper face is the references' but for the eyes, in the source's pose.
     nose = [4, 6, 197]
     assert np.abs(without[:, nose] - clips[1].landmarks[:3].mean(axis=0)[nose]).max() < 12
+
+
+def test_label_lookup_adds_the_mean_displacement_of_the_label(tmp_path: Path):
+    three_stages(tmp_path, 0)
+    clips = clips_of()
+    face = LabelLookupFace(tmp_path, files=models())
+    rest, lips = torch.randn(1, 478, 3), torch.randn(1, 4, 57, 3)
+    key = {"blendshapes": torch.randn(1, 52)}
+    made = {}
+    for label in face.emotions:
+        face.label = label
+        made[label] = face.expressive(rest, lips, key)
+    for k, label in enumerate(face.emotions):
+        start = face.memory.start(rest, lips, key["blendshapes"])[0].detach().numpy()
+        shown = face.memory.shown[k].reshape(478, 3).numpy() * face.memory.moves[:, None].numpy()
+        assert np.allclose(made[label] - start, shown[None], atol=1e-5)
+    # The table is the mean of the training split: happy minus the same person's neutral face, in the head's frame.
+    assert face.emotions == ("neutral", "happy") and float(face.memory.shown[1].abs().sum()) > 0
+    given = clips[0].audio, clips[1].landmarks[:3], clips[2].landmarks, 20
+    drawn = face.landmarks(*given, reference_blendshapes=clips[1].blendshapes[:3])
+    assert drawn.shape == (20, 478, 3) and np.isfinite(drawn).all()
+    face.label = "sarcastic"
+    with pytest.raises(ClipError, match="the training split has no sarcastic; it has neutral, happy"):
+        face.landmarks(*given, reference_blendshapes=clips[1].blendshapes[:3])
 
 
 def test_files_of_an_earlier_version_say_what_to_run(tmp_path):
