@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from hashlib import sha256
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -21,10 +23,14 @@ from cmet_reference.cem_net.audio2mouth import POINTS, Audio2Mouth
 from cmet_reference.cem_net.data import Face, identity_of, prepare
 from cmet_reference.cem_net.generate import audio_emotion_of
 from cmet_reference.clips import ClipArrays
+from cmet_reference.kept import kept_arrays
 from cmet_reference.training.stage import Optimizer
 from talking_face.emotions import EMOTIONS
 from talking_face.pretrained.model_files import ModelFiles
+from talking_face.pretrained.store import weight_tag
+from talking_face.signature import digest
 
+ARCFACE = "arcface_w600k_r50"  # the entry of ArcFace in the registry of pretrained files
 IDENTITY_SIZES = {"none": 0, "dlib": 128, "arcface": 512}
 
 
@@ -68,6 +74,7 @@ class FixedNetworks:
     mouths: Audio2Mouth
     encoder: aee.AEE | None  # gives the emotion of the audio; None: the query does not use it
     files: ModelFiles  # folders in which the identity networks are searched for
+    keep: bool = False  # keep what the networks compute for the training clips beside the shards; see `kept`
 
 
 class EbmStage:
@@ -100,14 +107,14 @@ class EbmStage:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.net = ebm.EBM(sizes)
-        embeddings = self._training_embeddings(encoder, train)
+        embeddings = self._training_embeddings(encoder, train, fixed.keep)
 
         def embedding(clip: ClipArrays) -> np.ndarray:
             return audio_emotion_of(encoder, self.net, clip.audio).numpy() if encoder else np.zeros(0, np.float32)
 
         rng = np.random.default_rng(seed)
         some = held_out[:: max(1, len(held_out) // 48)]
-        pairs = PairMaker(mouths, Identities(settings.identity, fixed.files), rng)
+        pairs = PairMaker(mouths, Identities(settings.identity, fixed.files), rng, fixed.keep)
         self.pairs = pairs.make(faces, faces, lambda c: embeddings[c.clip_id], settings.sources)
         self.held_pairs = pairs.make(some, held_out, embedding, 1, cross=True)
         self._fill_buffers(template, faces)
@@ -118,9 +125,13 @@ class EbmStage:
         self.classifier, self.neutral = ShapeClassifier(faces, self.emotions), neutral_faces(held_out)
         self.noise = settings.noise * self.net.std.numpy(force=True)
 
-    def _training_embeddings(self, encoder: aee.AEE | None, train: Sequence[ClipArrays]) -> dict[str, np.ndarray]:
+    def _training_embeddings(
+        self, encoder: aee.AEE | None, train: Sequence[ClipArrays], keep: bool
+    ) -> dict[str, np.ndarray]:
         """The audio's emotion embedding of every training clip, by id. It also fills the network's buffer `centres`."""
-        vectors = [encoder.emotion(c.audio) for c in train] if encoder else [np.zeros(0, np.float32)] * len(train)
+        vectors = [np.zeros(0, np.float32)] * len(train)
+        if encoder:
+            vectors = _arrays(train, _name("emotion", encoder), lambda c: encoder.emotion(c.audio), keep)
         if encoder and self.emotions:
             labels = np.array([class_of(c.emotion, self.emotions) for c in train])
             centres = np.stack([np.stack(vectors)[labels == k].mean(axis=0) for k in range(len(self.emotions))])
@@ -342,6 +353,11 @@ class Identities:
         self._opened = cache(ShardSet)
         self._known: dict[str, np.ndarray] = {}
 
+    @property
+    def name(self) -> str:
+        """A name for kept embeddings; for ArcFace, it contains the hash of the network's file."""
+        return f"identity-{self.kind}" + (f"-{weight_tag(ARCFACE, self.files)}" if self.kind == "arcface" else "")
+
     def of(self, clip: ClipArrays) -> np.ndarray:
         """The identity embedding of a clip, (I,) float32; empty if the kind is `none`."""
         if self.kind == "none":
@@ -354,11 +370,16 @@ class Identities:
 
 @dataclass(frozen=True)
 class PairMaker:
-    """Draws source clips for target clips, and computes the lips and the identity of each pair."""
+    """Draws source clips for target clips, and computes the lips and the identity of each pair.
+
+    The lips are computed on the device of `mouths`, all windows of a clip in batches of 256. With `keep`, lips and
+    identities are kept beside the shards, so that a resumed training reads them.
+    """
 
     mouths: Audio2Mouth
     identities: Identities
     rng: np.random.Generator
+    keep: bool = False
 
     def make(
         self,
@@ -377,24 +398,77 @@ class PairMaker:
             count: number of source clips per target clip.
             cross: use only sources whose emotion differs from the target's.
         """
+        rounds = self._rounds(targets, sources, count, cross)
+        lips = [self._lips(pairs) for pairs in rounds]
+        identities = self._identities([source.clip for pairs in rounds for _, source in pairs.values()])
         out = []
+        for n, face in enumerate(targets):
+            drawn = [(pairs[n][1], moved[n]) for pairs, moved in zip(rounds, lips, strict=True) if n in pairs]
+            audio_emotion = embedding(face.clip) if drawn else None
+            for source, moved in drawn:
+                assert audio_emotion is not None
+                rest, blendshapes = self._rest(source), ebm.log_odds(source.clip.blendshapes[self._take(source)])
+                identity = identities[source.clip.folder, source.clip.clip_id]
+                lips_moved = moved - rest[list(POINTS)]
+                out.append(Pair(face, rest, blendshapes, lips_moved, audio_emotion, source.clip, identity))
+        return out
+
+    def _rounds(
+        self, targets: Sequence[Face], sources: Sequence[Face], count: int, cross: bool
+    ) -> list[dict[int, tuple[Face, Face]]]:
+        """The drawn pairs (target, source) by the number of the target; the k-th item has the k-th source of each."""
+        rounds: list[dict[int, tuple[Face, Face]]] = [{} for _ in range(count)]
         of: dict[str, list[Face]] = {}
         for face in sources:
             of.setdefault(face.clip.speaker, []).append(face)
-        for face in targets:
+        for n, face in enumerate(targets):
             target = face.clip
             own = [f for f in of.get(target.speaker, ()) if f.clip.clip_id != target.clip_id]
             if cross:
                 own = [f for f in own if f.clip.emotion != target.emotion]
-            audio_emotion = embedding(target)
-            for k in self.rng.choice(len(own), min(count, len(own)), replace=False) if own else []:
-                out.append(self._pair(face, own[int(k)], audio_emotion))
-        return out
+            for k, i in enumerate(self.rng.choice(len(own), min(count, len(own)), replace=False) if own else []):
+                rounds[k][n] = face, own[int(i)]
+        return rounds
 
-    def _pair(self, face: Face, source: Face, audio_emotion: np.ndarray) -> Pair:
-        take = np.linspace(0, len(source) - 1, self.mouths.settings.references).round().astype(int)
-        references, blendshapes = source.head[take], ebm.log_odds(source.clip.blendshapes[take])
-        rest = references.mean(axis=0)
-        lips = self.mouths.mouth(face.clip.audio, references, source.head, len(face)) - rest[list(POINTS)]
-        identity = self.identities.of(source.clip)
-        return Pair(face, rest, blendshapes, lips, audio_emotion, source.clip, identity)
+    def _lips(self, pairs: Mapping[int, tuple[Face, Face]]) -> dict[int, np.ndarray]:
+        """The positions of lips and jaw for each pair, (T, 57, 3), by the number of the target."""
+        source_of = {(target.clip.folder, target.clip.clip_id): source for target, source in pairs.values()}
+
+        def compute(clip: ClipArrays) -> np.ndarray:
+            source = source_of[clip.folder, clip.clip_id]
+            return self.mouths.mouth(clip.audio, source.head[self._take(source)], source.head, len(clip))
+
+        clips = [target.clip for target, _ in pairs.values()]
+        name = _name("lips", self.mouths, [[t.clip.clip_id, s.clip.clip_id] for t, s in pairs.values()])
+        return dict(zip(pairs, _arrays(clips, name, compute, self.keep), strict=True))
+
+    def _identities(self, clips: Sequence[ClipArrays]) -> dict[tuple[Path, str], np.ndarray]:
+        """The identity embeddings of clips, by shard set and id."""
+        once = list({(clip.folder, clip.clip_id): clip for clip in clips}.values())
+        keep = self.keep and self.identities.kind != "none"
+        vectors = _arrays(once, self.identities.name, self.identities.of, keep)
+        return {(clip.folder, clip.clip_id): vector for clip, vector in zip(once, vectors, strict=True)}
+
+    def _take(self, source: Face) -> np.ndarray:
+        """The numbers of the source's frames that are references."""
+        return np.linspace(0, len(source) - 1, self.mouths.settings.references).round().astype(int)
+
+    def _rest(self, source: Face) -> np.ndarray:
+        return source.head[self._take(source)].mean(axis=0)
+
+
+def _name(what: str, net: torch.nn.Module, *more: object) -> str:
+    """A name for kept arrays. It identifies the network that computes them, and what else they depend on."""
+    hashed = sha256()
+    for key, value in sorted(net.state_dict().items()):
+        hashed.update(key.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+    return f"{what}-{digest([hashed.hexdigest(), *more], 16)}"
+
+
+def _arrays(
+    clips: Sequence[ClipArrays], name: str, compute: Callable[[ClipArrays], np.ndarray], keep: bool
+) -> list[np.ndarray]:
+    """The array of each clip, float32. With `keep`, arrays of an earlier run are read (see `kept_arrays`)."""
+    if keep:
+        return kept_arrays(clips, name, compute)
+    return [np.asarray(compute(clip), np.float32) for clip in clips]

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from cmet_reference.cem_net.ebm_stage import ARCFACE
 from cmet_reference.cem_net.train import sources_of, stage_settings
 from cmet_reference.render import flow_stage
 from cmet_reference.training.preflight import Lack, Rows, weights_lack
 from talking_face.emotions import EMOTIONS
 from talking_face.pretrained.model_files import ModelFiles
-
-ARCFACE = "arcface_w600k_r50"  # the entry in the registry of pretrained files
 
 
 def lacks(config: Mapping[str, object], folders: Mapping[str, Path], files: ModelFiles, paper: bool) -> Iterator[Lack]:

@@ -23,6 +23,7 @@ from cmet_reference.render.skin_stage import SkinSettings, SkinStage
 from cmet_reference.training.config import settings_of
 from cmet_reference.training.models import StageFactory
 from cmet_reference.training.options import TrainOptions
+from cmet_reference.training.runtime import resolved
 from talking_face.pretrained.model_files import ModelFiles
 
 # The names of the stages, in training order.
@@ -74,10 +75,12 @@ def stages(
         return classifier.ClassifierStage(net, settings, *split(emotional), seed)
 
     def make_ebm() -> EbmStage:
-        mouths = audio2mouth.load(out / "audio2mouth.safetensors")
+        device = resolved(options.device)
+        mouths = audio2mouth.load(out / "audio2mouth.safetensors").to(device)
         net, settings, weights = stage_settings(config, "ebm")
-        encoder = classifier.load(net.audio, out) if net.audio_emotion else None
-        return EbmStage(net, settings, weights, FixedNetworks(mouths, encoder, files), *split(emotional), seed)
+        encoder = classifier.load(net.audio, out).to(device) if net.audio_emotion else None
+        fixed = FixedNetworks(mouths, encoder, files, keep=most is None)
+        return EbmStage(net, settings, weights, fixed, *split(emotional), seed)
 
     def make_appearance() -> AppearanceStage:
         (settings,) = stage_settings(config, "appearance")
