@@ -176,7 +176,7 @@ def refuse_training_clips(method: Method, pair: Pair) -> None:
     """Raises ClipError if the method was trained on a clip of the pair."""
     learnt: frozenset[str] = getattr(method, "trained_on", frozenset())
     clips = {pair.reference_clip, pair.source_clip, pair.driving_clip, pair.ground_truth_clip}
-    # "mead/M005/*" stands for all clips of a speaker. An imported checkpoint records no single clips.
+    # "mead/M005/*" means all clips of a speaker. An imported checkpoint records no single clips.
     folders = tuple(name[:-1] for name in learnt if name.endswith("/*"))
     if both := sorted(str(c) for c in clips if c in learnt or (folders and str(c).startswith(folders))):
         raise ClipError(
