@@ -22,13 +22,14 @@ from cmet_eval.checks import (
     check_shards,
     tell_absent,
 )
-from cmet_eval.commands.options import Quiet
+from cmet_eval.commands.options import Quiet, refuse_unused
 from talking_face.logs import write_log_into
 from talking_face.reasons import UserError
 
 
 # long: typer turns each parameter into a command-line option
 def calibrate(
+    ctx: typer.Context,
     data: Annotated[list[Path] | None, typer.Option(metavar="FOLDER", help="a shard set; repeatable")] = None,
     values: Annotated[
         list[Path] | None,
@@ -59,6 +60,8 @@ def calibrate(
 ) -> None:
     if bool(data) == bool(values):
         raise UserError("give --data, or the --values of an earlier run")
+    if values:
+        refuse_unused(ctx, ("clips", "frames", "sounds", "metrics"), "calibrate --values")
     for folder in data or ():
         check_shards(folder)
     for file in values or ():

@@ -132,14 +132,18 @@ def train(
         _train_evaluators(folders[MAIN], out, settings, device or "cpu", quiet)
         return
     from cmet_reference.training import config as named_settings
-    from cmet_reference.training.models import PACKAGES, stage_names, train_model
+    from cmet_reference.training import preflight
+    from cmet_reference.training.models import PACKAGES, lacks_of, stage_names, train_model
     from cmet_reference.training.options import TrainOptions
 
     if stage is not None:
         check_choice(stage, stage_names(what), "--stage")
     if precision == "fp16":
         check_precision(device or "auto")
-    named_settings.load(PACKAGES[what], config or "demo")
+    wanted, only = config or "demo", stage or ""
+    named_settings.load(PACKAGES[what], wanted)
+    files = ModelFiles.from_environment(folders[MAIN])
+    preflight.refuse(what.value, wanted, lacks_of(what.value, wanted, folders, files, only))
     write_log_into(out)
     main = int(os.environ.get("RANK", 0)) == 0  # if there are several processes, only the first process prints
     default = TrainOptions()
@@ -154,26 +158,28 @@ def train(
         quiet=quiet or not main,
     )
     report = _print_card if main else lambda name, card: None
-    wanted, only = config or "demo", stage or ""
     if "RANK" not in os.environ:  # several processes would have to measure the same steps at the same time
-        _check_costs(what.value, wanted, folders, out, options, only)
+        _check_costs(what.value, wanted, folders, out, options, files, only)
     train_model(what.value, folders, out, settings=wanted, only=only, options=options, report=report)
     if main:
         print(f"checkpoints, cards and curves: {out}")
 
 
 def _check_costs(
-    model: str, settings: str, folders: Mapping[str, Path], out: Path, options: TrainOptions, only: str
+    model: str,
+    settings: str,
+    folders: Mapping[str, Path],
+    out: Path,
+    options: TrainOptions,
+    files: ModelFiles,
+    only: str,
 ) -> None:
     """Print what the training will need: hours, memory and disk, from the measured time of a few steps.
 
-    Raises UserError before that if something that a stage needs is absent, and after that if the disk is too small.
+    Raises UserError after that if the disk is too small.
     """
     from cmet_reference.training import preflight, rehearsal
-    from cmet_reference.training.models import lacks_of
 
-    files = ModelFiles.from_environment(folders[MAIN])
-    preflight.refuse(model, settings, lacks_of(model, settings, folders, files, only))
     if options.quiet:
         return
     clips = preflight.clip_bytes(folders) / 1e9

@@ -130,6 +130,7 @@ USES: dict[str, str] = {
     "study analyse --answers nowhere": "no folder nowhere; name it with --answers",
     "study make --run nowhere --method a --method b": "no folder nowhere",
     "calibrate": "give --data, or the --values",
+    "calibrate --values text.txt --metrics psnr": "--metrics is not an option of `cmet-eval calibrate --values`",
     "calibrate --data nowhere": "no folder nowhere; name a shard set with --data",
     "calibrate --values nowhere.csv": "no file nowhere.csv; name it with --values",
     "calibrate --data shards --evaluators nowhere": "no folder nowhere; name it with --evaluators",
