@@ -51,9 +51,9 @@ def measure(
         RateRule | None,
         typer.Option(
             "--rate",
-            metavar="as-is|25|ffmpeg-25|ffmpeg-25-h264|by-frame",
-            help="frames as stored (default), nearest at 25/s, of ffmpeg -r 25, of the H.264 file that it writes, or "
-            "stored at any two rates",
+            metavar="as-is|25|ffmpeg-25|ffmpeg-25-h264|ffmpeg|by-frame",
+            help="frames as stored (default), nearest at 25/s, of ffmpeg -r 25, of the H.264 file that it writes, of "
+            "ffmpeg at the file's own rate, or stored at any two rates",
         ),
     ] = None,
     size: Annotated[

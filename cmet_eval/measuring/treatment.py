@@ -38,15 +38,17 @@ from talking_face.reasons import ClipError, Reason
 from talking_face.scratch import scratch_folder
 from talking_face.signature import Signature
 
-RateRule = Literal["as-is", "25", "ffmpeg-25", "ffmpeg-25-h264", "by-frame"]
+RateRule = Literal["as-is", "25", "ffmpeg-25", "ffmpeg-25-h264", "ffmpeg", "by-frame"]
 SizeRule = Literal["as-is", "resize", "face-crop", "by-metric"]
 LengthRule = Literal["exact", "shorter", "linspace"]
 FACE_CROP_PX = 256  # side of the face crop
+_BY_FFMPEG: tuple[RateRule, ...] = ("ffmpeg-25", "ffmpeg")
 _SOUND_TOLERANCE_S = 0.2  # a larger difference between the lengths of sound and picture is noted
 _RATES = {
     "25": "25-nearest",
     "ffmpeg-25": "25-ffmpeg-cfr",
     "ffmpeg-25-h264": "25-ffmpeg-cfr-x264-crf23",
+    "ffmpeg": "own-ffmpeg-cfr",
 }  # in signatures
 _FRAMES_OF_RULE = {"shorter": "min", "linspace": "linspace"}  # rule of `pair_frames`
 
@@ -58,10 +60,11 @@ class Treatment:
     Attributes:
         rate: `as-is` keeps every stored frame; both files must have the same frame rate. `25` takes, for the time of
             each output frame at 25 frames/s, the nearest stored frame. `ffmpeg-25` takes the frames of the command
-            `ffmpeg -i IN -r 25 OUT`: picture and sound then start with the earlier of the two. `ffmpeg-25-h264`
-            takes the pictures of the file that `ffmpeg -i IN -r 25 OUT.mp4` writes, which H.264 has changed; the sound
-            is that of IN. `by-frame` keeps every stored frame, and does not compare the rates: frame k belongs to
-            frame k.
+            `ffmpeg -i IN -r 25 OUT`, and `ffmpeg` those of the same command without `-r 25`, at the file's own rate:
+            picture and sound then start with the earlier of the two, and FFmpeg's filter changes the rate of the
+            sound. `ffmpeg-25-h264` takes the pictures of the file that `ffmpeg -i IN -r 25 OUT.mp4` writes, which H.264
+            has changed; the sound is that of IN. `by-frame` keeps every stored frame, and does not compare the rates:
+            frame k belongs to frame k.
         size: `as-is` compares frames of equal size only. `resize` scales the generated frames to the size of the ground
             truth: by averaging if they become smaller, by cubic interpolation if they become larger. `face-crop` crops
             the face out of each of the two videos, with one square per video, to 256x256 px. This hides a wrong
@@ -86,6 +89,8 @@ class Treatment:
         crop = f"face-box-{ENLARGE:g}-{FACE_CROP_PX}@{landmarker_tag()}"
         size = {"resize": "to-target-area-cubic", "face-crop": crop}.get(self.size, self.size)
         rate: Settings = {"rate": _RATES.get(self.rate, self.rate)}
+        if metric.needs_audio and self.rate in _BY_FFMPEG:
+            rate = {**rate, "resampled": "libswresample"}
         if metric.needs_target:
             return {**rate, "size": size, "length": self.length, "start": self.start}
         return {**rate, "size": size} if self.size == "face-crop" else rate
@@ -130,13 +135,15 @@ def _read(path: Path, rate: RateRule, limits: Limits, notes: list[str]) -> Video
             copy = folder / path.with_suffix(".mp4").name
             store_as_ffmpeg(path, copy, int(FPS), limits)
             return read_video(copy, FPS, limits)
-    stored = rate in ("as-is", "by-frame")
-    return read_video(path, None if stored else FPS, limits, "ffmpeg" if rate == "ffmpeg-25" else "nearest")
+    fps = FPS if rate in ("25", "ffmpeg-25") else None
+    return read_video(path, fps, limits, "ffmpeg" if rate in _BY_FFMPEG else "nearest")
 
 
 def read_track(path: Path, rate: RateRule, limits: Limits = LIMITS) -> Sound:
     """The sound of a file. Sample 0 belongs to frame 0 of `read_clip`. Raises ClipError; see `read_sound`."""
-    start = file_start(path, limits) if rate in ("ffmpeg-25", "ffmpeg-25-h264") else None
+    if rate in _BY_FFMPEG:
+        return read_sound(path, start=file_start(path, limits), limits=limits, choice="ffmpeg")
+    start = file_start(path, limits) if rate == "ffmpeg-25-h264" else None
     return read_sound(path, start=start, limits=limits)
 
 

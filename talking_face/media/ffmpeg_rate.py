@@ -1,4 +1,6 @@
-"""Chooses frames as the command `ffmpeg -i IN -r 25 OUT` does. It does not choose the nearest frame in time.
+"""Chooses frames as the command `ffmpeg -i IN -r 25 OUT` does, or the same command without `-r`.
+
+The command does not choose the nearest frame in time.
 
 Source: FFmpeg 6.1 to 9.0, fftools/ffmpeg_filter.c (`video_sync_process` with the method `VSYNC_CFR`,
 `adjust_frame_pts_to_encoder_tb`). Older releases round the length of a frame to whole output frames, and can therefore
@@ -24,14 +26,18 @@ class FfmpegClock:
     than 1.1 output frames earlier, it is dropped. Otherwise it is shown once.
     """
 
-    def __init__(self, fps: int, fill_start: bool = True) -> None:
-        """`fill_start`: whether a first frame that starts late is shown from time 0. FFmpeg does so unless the picture
-        is the only track of the file.
+    def __init__(self, fps: Fraction | int, fill_start: bool = True) -> None:
+        """Start at time 0.
+
+        Args:
+            fps: the output rate, frames/s.
+            fill_start: whether a first frame that starts late is shown from time 0. FFmpeg does so unless the picture
+                is the only track of the file.
         """
         self.shown = 0  # index of the next output frame
         self._fill_start = fill_start
-        self._fps = fps
-        self._bits = min(max(29 - int(math.log2(fps)), 0), 16)
+        self._fps = Fraction(fps)
+        self._bits = min(max(29 - int(math.log2(Fraction(fps).numerator)), 0), 16)
         self._earlier = (0, 0, 0)  # how often the previous frame was repeated, for the last three frames
 
     def repeats(self, time: Fraction, length: Fraction) -> tuple[int, int]:
@@ -41,7 +47,7 @@ class FfmpegClock:
             time: start of the frame, s after the start of the file. Times must not decrease.
             length: how long the frame is shown, s, as the file states it.
         """
-        start = round_half_away(time * (self._fps << self._bits)) / (1 << self._bits)
+        start = round_half_away(time * self._fps * (1 << self._bits)) / (1 << self._bits)
         if start != round(start):
             start += math.copysign(_AVOID_MIDDLE, start)
         ahead, lasts = start - self.shown, float(length * self._fps)

@@ -32,7 +32,7 @@ from talking_face.media.ffmpeg_rate import FfmpegClock, round_half_away
 from talking_face.media.frames import Decoder, check_length, last_frame_length, too_long
 from talking_face.media.limits import LIMITS, Limits
 from talking_face.media.picture import Picture, Scaler, picture_of
-from talking_face.media.resampling import whole_samples
+from talking_face.media.resampling import ffmpeg_samples, whole_samples
 from talking_face.media.sound import Mono, decode_mono
 from talking_face.media.source import Source, as_source
 from talking_face.reasons import ClipError, Reason
@@ -63,6 +63,7 @@ class VideoInfo:
     pix_fmt: str
     n_frames: int
     notes: tuple[str, ...] = ()
+    guessed_fps: float = 0.0  # the constant rate that FFmpeg takes for the track, frames/s; 0 if unknown
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +150,7 @@ def _video_info(container: InputContainer, source: Source, limits: Limits) -> Vi
         pix_fmt=context.pix_fmt or "unknown",
         n_frames=stream.frames,
         notes=(*track_note("picture", stream, container.streams.video), *notes),
+        guessed_fps=float(stream.guessed_rate or 0),
     )
 
 
@@ -164,11 +166,12 @@ def iter_pictures(
         fps: output rate in frames/s. Output frame k is the source frame that is nearest to the time k/fps after the
             first frame. If two source frames are equally near, the earlier frame is used. The time error is at most
             half a source frame. The number of output frames is the stream's length times fps, rounded, and at least 1.
-            If `fps` is None, each source frame is yielded once.
+            If `fps` is None, each source frame is yielded once, or with `ffmpeg` the rate is the file's own.
         limits: the longest and largest picture that is decoded. Every time is checked before frames are repeated.
         choice: `nearest`: as stated at `fps`. `ffmpeg`: the frames of the command `ffmpeg -i IN -r FPS OUT`, see
-            `talking_face.media.ffmpeg_rate`; `fps` is a whole number. Output frame 0 then has the start time of the
-            file, which can be the start of the sound, see `file_start`.
+            `talking_face.media.ffmpeg_rate`; `fps` is a whole number, or None for the command without `-r`, which
+            repeats and leaves out frames if the file's rate is variable. Output frame 0 then has the start time of
+            the file, which can be the start of the sound, see `file_start`.
 
     Yields:
         Upright pictures with square pixels: the rotation and the pixel aspect that the container states are applied.
@@ -180,12 +183,12 @@ def iter_pictures(
         ClipError: no-video, truncated, decode-error, too-long, too-large, or a reason of `open_source`. The reason is
             decode-error if times jump or if the size of the frames changes.
     """
-    if fps is None:
+    if choice == "ffmpeg":
+        yield from _pictures_of_ffmpeg(source, None if fps is None else int(fps), limits)
+    elif fps is None:
         scaler = Scaler()
         for _, frame, aspect in _decoded(source, limits):
             yield picture_of(frame, scaler, aspect)
-    elif choice == "ffmpeg":
-        yield from _pictures_of_ffmpeg(source, int(fps), limits)
     else:
         yield from _nearest_pictures(source, fps, limits)
 
@@ -224,7 +227,7 @@ def _nearest_pictures(source: Source, fps: float, limits: Limits) -> Iterator[Pi
             yield picture
 
 
-def _pictures_of_ffmpeg(source: Source, fps: int, limits: Limits) -> Iterator[Picture]:
+def _pictures_of_ffmpeg(source: Source, fps: int | None, limits: Limits) -> Iterator[Picture]:
     scaler = Scaler()
     last: tuple[VideoFrame, Picture] | None = None
     for frame, aspect in iter_ffmpeg_frames(source, fps, limits):
@@ -233,19 +236,23 @@ def _pictures_of_ffmpeg(source: Source, fps: int, limits: Limits) -> Iterator[Pi
         yield last[1]
 
 
-def iter_ffmpeg_frames(source: Source, fps: int, limits: Limits = LIMITS) -> Iterator[tuple[VideoFrame, Fraction]]:
+def iter_ffmpeg_frames(
+    source: Source, fps: int | None, limits: Limits = LIMITS
+) -> Iterator[tuple[VideoFrame, Fraction]]:
     """Yields (decoded frame, width of a pixel over its height) for each frame of `ffmpeg -i IN -r FPS OUT`.
 
     The frames are not turned upright and not converted. If a source frame is used several times, the same object is
-    yielded several times. Raises ClipError as `iter_pictures` does.
+    yielded several times. `fps=None`: the same without `-r`, at the file's own rate. Raises ClipError as
+    `iter_pictures` does.
     """
     previous: VideoFrame | None = None
     with open_container(source, limits) as container:
-        clock = FfmpegClock(fps, len(container.streams) > 1)
         decoder, stream = _decoder(container, source, limits)
-        for time, length, frame in _file_times(container, stream, decoder, 1 / Fraction(fps)):
+        rate = Fraction(fps or stream.guessed_rate or FPS)
+        clock = FfmpegClock(rate, len(container.streams) > 1)
+        for time, length, frame in _file_times(container, stream, decoder, 1 / rate):
             before, here = clock.repeats(time, length)
-            if clock.shown > limits.seconds * fps:
+            if clock.shown > limits.seconds * rate:
                 raise too_long(str(as_source(source)), limits)
             for _ in range(before):
                 yield frame if previous is None else previous, decoder.aspect
@@ -334,7 +341,8 @@ def read_video(source: Source, fps: float | None = None, limits: Limits = LIMITS
 
     Args:
         source: file or tar member.
-        fps: output rate in frames/s; see `iter_pictures`. None: every stored frame once, at the file's own rate.
+        fps: output rate in frames/s; see `iter_pictures`. None: the file's own rate; with `nearest`, every stored
+            frame once.
         limits: as in `read_frames`.
         choice: as in `iter_pictures`.
 
@@ -349,6 +357,8 @@ def read_video(source: Source, fps: float | None = None, limits: Limits = LIMITS
         how = {"nearest": "nearest frame", "ffmpeg": "as by ffmpeg -r"}[choice]
         notes = (f"resampled from {info.fps:g} to {fps:g} frames/s, {how}",) if changed else ()
         return Video(read_frames(source, fps, limits, choice), fps, (*notes, *info.notes))
+    if choice == "ffmpeg":
+        return Video(read_frames(source, None, limits, choice), info.guessed_fps or FPS, info.notes)
     times: list[Fraction] = []
     scaler = Scaler()
 
@@ -384,7 +394,11 @@ def own_rate(times: Sequence[Fraction], stated: float) -> float:
 
 
 def read_sound(
-    source: Source, rate: int = AUDIO_RATE, start: float | Fraction | None = None, limits: Limits = LIMITS
+    source: Source,
+    rate: int = AUDIO_RATE,
+    start: float | Fraction | None = None,
+    limits: Limits = LIMITS,
+    choice: Choice = "nearest",
 ) -> Sound:
     """Decode the sound track to mono at `rate`.
 
@@ -395,12 +409,13 @@ def read_sound(
             or 0 if the file has no video; sample n then belongs to the time n/rate after the first video frame. If the
             sound starts after `start`, zeros are added before the sound. Sound before `start` is removed.
         limits: `seconds` is the longest sound that is decoded.
+        choice: `ffmpeg`: the sample rate is changed as the command `ffmpeg -i IN -ar RATE OUT` does.
 
     Returns:
         The samples and notes. Surround sound is converted to mono by taking the centre channel, which contains the
         speech. Other channel layouts are converted to mono by the mean of the channels. If the mean cancels out (for
         example if one channel is the negative of the other), the loudest channel is taken, and a note says so. The
-        sample rate is changed with a zero-phase polyphase filter, which adds no delay.
+        sample rate is changed with a zero-phase polyphase filter, which adds no delay, unless `choice` is `ffmpeg`.
 
     Raises:
         ClipError: no-audio, too-long, decode-error, or a reason of `open_source`.
@@ -422,7 +437,8 @@ def read_sound(
     if (channel := mono.better_channel()) is not None:
         notes.append(f"channels-cancel-out-channel-{channel + 1}-used")
         mono = _decode_again(source, name, Fraction(start), limits, channel)
-    return Sound(whole_samples(mono.samples, mono.rate, rate), tuple(notes))
+    change = ffmpeg_samples if choice == "ffmpeg" else whole_samples
+    return Sound(change(mono.samples, mono.rate, rate), tuple(notes))
 
 
 def read_audio(

@@ -1,13 +1,14 @@
-"""Changes the sample rate of sound with a zero-phase polyphase filter, which adds no delay.
+"""Changes the sample rate of sound with a zero-phase polyphase filter, which adds no delay, or as FFmpeg does.
 
-The result is equal to `scipy.signal.resample_poly` with its default window, bit for bit, which a test checks. SciPy is
-not used, because it needs 143 MB and nothing else in the core installation needs it.
+The result of `resample` is equal to `scipy.signal.resample_poly` with its default window, bit for bit, which a test
+checks. SciPy is not used, because it needs 143 MB and nothing else in the core installation needs it.
 """
 
 from __future__ import annotations
 
 from math import gcd
 
+import av
 import numpy as np
 
 _HALF = 10  # half of the filter's length, in periods of the lower of the two rates
@@ -47,6 +48,22 @@ def whole_samples(samples: np.ndarray, rate: int, wanted: int) -> np.ndarray:
     The arguments are those of `resample`. Values beyond full scale are clipped.
     """
     return np.clip(np.rint(resample(samples, rate, wanted) * 32768.0), -32768, 32767).astype(np.int16)
+
+
+def ffmpeg_samples(samples: np.ndarray, rate: int, wanted: int) -> np.ndarray:
+    """Sound in whole numbers at another rate, (M,) int16, by FFmpeg's own filter (libswresample).
+
+    The arguments are those of `resample`. The command `ffmpeg -i IN -ac 1 -ar 16000 OUT.wav` gives the same samples up
+    to 3 of 32768 on real clips, because it converts to mono in whole numbers; those of `whole_samples` differ by up to
+    460.
+    """
+    if not len(samples):
+        return np.zeros(0, np.int16)
+    frame = av.AudioFrame.from_ndarray(np.asarray(samples, np.float32)[None], format="fltp", layout="mono")
+    frame.sample_rate = rate
+    resampler = av.AudioResampler(format="s16", layout="mono", rate=wanted)
+    parts = [*resampler.resample(frame), *resampler.resample(None)]
+    return np.concatenate([part.to_ndarray()[0] for part in parts])
 
 
 def _low_pass(half: int, periods: int) -> np.ndarray:

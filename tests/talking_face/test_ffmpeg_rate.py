@@ -1,4 +1,4 @@
-"""The frames of `ffmpeg -r 25`: frozen choices, and every frame of drawn and real files against the program itself."""
+"""The frames and sound of `ffmpeg -r 25` and of `ffmpeg`: frozen choices, and drawn and real files in the program."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.io import wavfile
 
-from talking_face.media import file_start, iter_frames, read_audio, read_frames, write_video
+from talking_face.media import file_start, iter_frames, probe, read_audio, read_frames, read_sound, write_video
 from talking_face.media.ffmpeg_rate import FfmpegClock
 
 # The choices of FFmpeg 9.0 for 20 frames.
@@ -69,13 +70,33 @@ def hashes(ffmpeg: str, path: Path, *options: str) -> list[str]:
     return [line.rpartition(",")[2].strip() for line in out.stdout.splitlines() if not line.startswith("#")]
 
 
+def hashes_at_own_rate(ffmpeg: str, path: Path) -> list[str]:
+    """The same without `-r`, for a format that needs a constant rate, as pictures (`-f image2`) and raw frames do."""
+    command = [ffmpeg, "-v", "error", "-nostdin", "-i", str(path), "-map", "0:v:0", "-f", "rawvideo", "-"]
+    raw = subprocess.run([*command, "-map", "0:a?", "-f", "null", "-"], capture_output=True, check=True).stdout
+    info = probe(path).video
+    assert info is not None
+    size = info.width * info.height * {"yuv420p": 3, "yuv444p": 6}[info.pix_fmt] // 2
+    return [hashlib.md5(raw[i : i + size]).hexdigest() for i in range(0, len(raw), size)]
+
+
 def check_choice(ffmpeg: str, path: Path) -> None:
     stored = hashes(ffmpeg, path, "-fps_mode", "passthrough")
     ours = [hashlib.md5(frame.tobytes()).hexdigest() for frame in iter_frames(path, None)]
     assert len(stored) == len(ours)
     name = dict(zip(ours, stored, strict=True))
-    found = [name[hashlib.md5(frame.tobytes()).hexdigest()] for frame in iter_frames(path, 25, choice="ffmpeg")]
-    assert found == hashes(ffmpeg, path, "-r", "25")
+    for fps, theirs in ((25, hashes(ffmpeg, path, "-r", "25")), (None, hashes_at_own_rate(ffmpeg, path))):
+        found = [name[hashlib.md5(frame.tobytes()).hexdigest()] for frame in iter_frames(path, fps, choice="ffmpeg")]
+        assert found == theirs, fps
+
+
+def test_the_sound_is_that_of_the_program(ffmpeg: str, tmp_path: Path, real_clips: list[Path]) -> None:
+    """44.1 kHz stereo to 16 kHz mono. The difference is 1 on this clip, and 150 with the zero-phase filter."""
+    command = [ffmpeg, "-v", "error", "-nostdin", "-i", str(real_clips[0]), "-vn", "-ac", "1", "-ar", "16000"]
+    subprocess.run([*command, str(tmp_path / "sound.wav")], check=True)
+    theirs = wavfile.read(tmp_path / "sound.wav")[1].astype(int)
+    ours = read_sound(real_clips[0], start=file_start(real_clips[0]), choice="ffmpeg").samples
+    assert len(ours) == len(theirs) and abs(ours - theirs).max() <= 3
 
 
 CASES = [(rate, "mp4") for rate in (*FROZEN, Fraction(12), Fraction(24))]
