@@ -1,4 +1,4 @@
-"""A control for CEM-Net: a table of the mean displacement of each emotion label stands in for the memory."""
+"""A control for CEM-Net: a table of the mean displacement of each emotion label replaces the memory."""
 
 from __future__ import annotations
 
