@@ -30,6 +30,9 @@ from talking_face.reasons import UserError
 
 _DEADLINE_S = 300.0  # for one video; the simplest methods take 0.2 s
 _S_PER_FRAME = 2.0  # s, added to the deadline; the reference models take 0.05 s per frame
+# Inputs that are parts of the ground truth. A setting shows them if its `visible` is upper-half or all. Ceilings and
+# controls see the whole ground truth, and run in every setting.
+_OF_TRUTH = frozenset({"upper-half", "ground-truth-pose"})
 _MARGIN_S = 60.0  # added to a method's own deadline to get the deadline of the task
 
 
@@ -56,7 +59,8 @@ class Plan:
 def check_request(methods: Sequence[str], settings: Sequence[str], scoring: Scoring, files: ModelFiles) -> Request:
     """Finds the method, setting or metric of every name.
 
-    Raises UserError if a name is unknown, if no method or no setting is given, or if two methods have the same name.
+    Raises UserError if a name is unknown, if no method or no setting is given, if two methods have the same name, or if
+    a method needs a part of the ground truth that a setting does not show.
     """
     rules = tuple(get_setting(name) for name in dict.fromkeys(settings))
     chosen = {name: get_method(name, files) for name in dict.fromkeys(methods)}
@@ -64,6 +68,13 @@ def check_request(methods: Sequence[str], settings: Sequence[str], scoring: Scor
         raise UserError("name at least one --method and one --setting")
     if len({method.name for method in chosen.values()}) != len(chosen):
         raise UserError("two of the methods have the same name; give one of them another")
+    for name, method in chosen.items():
+        for setting in rules:
+            if setting.visible == "none" and (hidden := sorted(_OF_TRUTH & method.sees)):
+                raise UserError(
+                    f"{name} sees {', '.join(hidden)}, and the setting {setting.name} shows no part of the ground "
+                    "truth; take cross-emotion-paper or another setting with visible = 'upper-half'"
+                )
     metrics = {setting.name: scoring.in_setting(setting, files) for setting in rules}
     return Request(chosen, rules, metrics, files)
 

@@ -31,7 +31,12 @@ from talking_face.reasons import ClipError, UserError
 from tests.cmet_eval.conftest import T, make_record, write_shard_set
 from tests.conftest import SHARED
 
-DATASET = {"reconstruction": "lrs2", "cmet-mead": "mead", "cmet-crema-d": "crema-d"}  # of a setting; else MEAD
+DATASET = {
+    "reconstruction": "lrs2",
+    "reconstruction-first-frame": "lrs2",
+    "cmet-mead": "mead",
+    "cmet-crema-d": "crema-d",
+}  # of a setting; else MEAD
 COLUMN = {"speaker": "speaker", "sentence": "sentence_id", "clip": "clip_id"}
 
 
@@ -94,11 +99,15 @@ def test_reconstruction_makes_a_clip_again_from_its_own_frames(folder: Path) -> 
     assert len(drawn.pairs) == 2 * 45 == 2 * len({p.ground_truth_clip for p in drawn.pairs})
     for pair in drawn.pairs:
         assert pair.reference_clip == pair.source_clip == pair.driving_clip == pair.ground_truth_clip
-        assert pair.reference_frames[0] == 0 and len(set(pair.reference_frames)) == 5
+        assert len(set(pair.reference_frames)) == 5
         assert pair.target_emotion == "neutral" and pair.visible == "upper-half"
         # No emotion is asked for: the pools agree, so that C-MET's displacement between them is nothing.
         assert pair.emotion_audio == pair.neutral_audio and pair.ground_truth_clip not in pair.emotion_audio
     assert len({p.reference_frames for p in drawn.pairs}) > 45  # the seeds differ
+    # Five frames at random (Wav2Lip, IP-LAP, CEM-Net); the named variant takes the first frame (EAMM, SadTalker, ETK).
+    assert sum(p.reference_frames[0] == 0 for p in drawn.pairs) < 30
+    first = draw_pairs(clips, get_setting("reconstruction-first-frame"), Draw(seeds=1)).pairs
+    assert len(first) == 45 and all(p.reference_frames == (0,) for p in first)
     few = draw_pairs(clips[clips["speaker"] == clips.loc[clips["split"] == "test", "speaker"].iloc[0]], setting)
     assert len(few.pairs) < 45 and few.notes == (f"{len(few.pairs)} clips are there, 45 were asked for",)
 

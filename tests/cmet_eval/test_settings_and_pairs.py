@@ -17,7 +17,10 @@ from cmet_eval.protocol.draw import Draw, balanced_subset, draw_pairs
 from cmet_eval.protocol.pair_files import read_pairs, write_pairs
 from cmet_eval.protocol.pairs import pair_file_name
 from cmet_eval.protocol.setting import Setting, get_setting, setting_names
+from cmet_eval.runs.metrics import Scoring
+from cmet_eval.runs.plan import check_request
 from talking_face.emotions import EMOTIONS
+from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -42,13 +45,34 @@ def corpus(speakers: int = 4, takes: int = 3, extra: int = 0) -> pd.DataFrame:
 
 
 def test_shipped_settings_validate_and_a_misspelt_name_gets_a_hint() -> None:
-    others = ("cmet-crema-d", "cmet-mead", "cross-emotion", "extended", "reconstruction")
+    others = ("cmet-crema-d", "cmet-mead", "cross-emotion", "cross-emotion-paper", "extended", "reconstruction")
+    others = (*others, "reconstruction-first-frame")
     assert setting_names() == ("neutral-base", *others)
     compared = {name for name in setting_names() if get_setting(name).allows("m_lmd:eat")}
-    assert compared == {"neutral-base", "cross-emotion", "reconstruction"}
-    assert len({get_setting(name).digest for name in setting_names()}) == 6
+    assert compared == {n for n in setting_names() if n.startswith(("neutral", "cross", "reconstr"))}
+    assert len({get_setting(name).digest for name in setting_names()}) == 8
     with pytest.raises(UserError, match="did you mean cross-emotion"):
         get_setting("cross-emotions")
+
+
+def test_a_setting_shows_only_what_it_says(tmp_path: Path) -> None:
+    """`cross-emotion-paper` is `cross-emotion` with the real upper half, which `cross-emotion` refuses to show."""
+    plain, paper = get_setting("cross-emotion"), get_setting("cross-emotion-paper")
+    words = {"name", "title", "summary", "protocol"}
+    assert paper.model_dump(exclude=words) == plain.model_dump(exclude=words) | {"visible": "upper-half"}
+    (tmp_path / "half.py").write_text(
+        "class Half:\n    'Lower half.'\n    name, revision, sees = 'half', '1', frozenset({'upper-half'})\n"
+        "    def generate(self, case):\n        return case.upper_half_frames\n"
+    )
+    (tmp_path / "half.toml").write_text(
+        'name = "half"\ntitle = "Half"\nsummary = "Lower half."\nkind = "python"\nrevision = "1"\nlicence = "none"\n'
+        'sees = ["upper-half"]\ntarget = "half:Half"\n[process]\nfolders = ["."]\n'
+    )
+    ask = lambda name: check_request([str(tmp_path / "half.toml")], [name], Scoring(), ModelFiles())  # noqa: E731
+    with pytest.raises(UserError, match="sees upper-half, and the setting cross-emotion shows no part"):
+        ask("cross-emotion")
+    assert ask("cross-emotion-paper").settings[0].visible == "upper-half"
+    assert check_request(["ground-truth"], ["cross-emotion"], Scoring(), ModelFiles()).methods
 
 
 def test_setting_file_with_an_unknown_field_is_refused(tmp_path: Path) -> None:
