@@ -40,6 +40,7 @@ Align = Literal["eat-128", "eat-128-stored", "none"]
 Distance = Literal["mean", "sum", "abs-coordinate"]
 Scale = Literal["px", "eyes"]
 Mean = Literal["video-mean", "frame-mean"]
+Least = Literal["half", "one-pair"]
 
 _PARTS: dict[Region, slice] = {"mouth": MOUTH, "face": slice(0, 68)}
 
@@ -163,7 +164,7 @@ _VICO: dict[str, object] = {**_ATVGNET, "points": "fan", "distance": "abs-coordi
 _NATIVE: dict[str, object] = {"points": "mediapipe", "align": "none", "frames": "exact", "scale": "eyes"}
 _FACE: dict[str, object] = {"region": "face"}
 _MEDIAPIPE: dict[str, object] = {"points": "mediapipe"}
-_STORED: dict[str, object] = {"align": "eat-128-stored"}
+_STORED: dict[str, object] = {"align": "eat-128-stored", "least": "one-pair"}
 
 
 _VARIANTS = {
@@ -216,6 +217,7 @@ class Lmd(Metric):
     scale: Scale = "px"  # eyes: percent of the median distance between the real clip's eye centres
     frames: FrameRule = "linspace"
     mean: Mean = "video-mean"  # frame-mean: the mean over all frames of all clips
+    least: Least = "half"  # the pairs that need a face in both frames; else the clip has a reason
 
     higher_is_better = False
     pitfalls = (
@@ -288,9 +290,9 @@ class Lmd(Metric):
         out: dict[str, str | int | float] = {
             "points": self._points_id(),
             "align": "eat-128-points" if (self.points, self.align) == ("mediapipe", "eat-128") else self.align,
-            "codec": STORED if self._stored else "none",
+            "codec": STORED if self.align == "eat-128-stored" else "none",
             "frames": self.frames,
-            "min-valid": "1-pair" if self._stored else MIN_VALID,
+            "min-valid": MIN_VALID if self.least == "half" else "1-pair",
             "agg": self.mean,
         }
         if self.align == "none" and self.points != "mediapipe":
@@ -314,10 +316,6 @@ class Lmd(Metric):
     def _count(self) -> int:
         part = _PARTS[self.region]
         return part.stop - part.start
-
-    @property
-    def _stored(self) -> bool:
-        return self.align == "eat-128-stored"
 
     def track(self, sample: Sample) -> AlignedTrack:
         """The points of one clip."""
@@ -362,7 +360,7 @@ class Lmd(Metric):
                 f"{len(valid)} of {expected} pairs scored; no face in {lost_a} of {a.n_frames} frames of "
                 f"{pred.name} and {lost_b} of {b.n_frames} of {target.name}"
             )
-        if len(valid) < max(1, 0 if self._stored else MIN_VALID * expected):
+        if len(valid) < max(1, MIN_VALID * expected if self.least == "half" else 0):
             return Score.missing(Reason.FEW_FACES if len(valid) else Reason.NO_FACE, detail, stats)
         return Score(stats["distance"] / len(valid), len(valid), None, detail, stats)
 

@@ -21,7 +21,7 @@ from cmet_metrics.frames import FrameRule, pair_frames
 from cmet_metrics.psnr import psnr
 from cmet_metrics.ssim import WINDOW, ssim, ssim_box
 from talking_face.pretrained.store import weight_hash
-from talking_face.reasons import ClipError, Reason
+from talking_face.reasons import ClipError, Reason, UserError
 
 Peer = Literal["eat", "eat-stored", "vico", "atvgnet"]
 Pair = tuple[np.ndarray, np.ndarray]  # two frames, (H, W, 3) uint8 RGB, of equal size
@@ -105,6 +105,7 @@ class PeerPictures(Metric):
     """
 
     peer: Peer = "eat"
+    least: Literal["half", "one-pair"] = "half"  # eat: the pairs that need two crops; else the clip has a reason
 
     pitfalls = (
         "These are the numbers of other repositories, for comparison with their tables only. Crop and range differ: "
@@ -113,6 +114,11 @@ class PeerPictures(Metric):
     higher_is_better = True
     pooled = True
     worsened_by = frozenset({"reencode", "blur", "jpeg", "identity-swap", "frames-held"})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.least != "half" and self.peer != "eat":
+            raise UserError(f"{self.name}: least={self.least} has peer=eat only")
 
     @property
     def weights(self) -> tuple[str, ...]:
@@ -137,7 +143,7 @@ class PeerPictures(Metric):
         if self.weights:
             points["points"] = f"dlib68@{weight_hash('dlib_68', self.files)[:8]}"
         if self.peer == "eat":
-            points["min-valid"] = MIN_VALID
+            points["min-valid"] = MIN_VALID if self.least == "half" else "1-pair"
         return {**pictures[self.peer], **points, **self.definition(), "frames": _FRAMES[self.peer], "agg": "frame-mean"}
 
     @abstractmethod
@@ -154,7 +160,7 @@ class PeerPictures(Metric):
         if self.peer == "eat":
             expected = len(pair_frames(len(pred.pictures), len(target.pictures), "linspace")[0])
         detail = "" if len(pairs) == expected else f"{len(pairs)} of {expected} pairs scored, the others have no crop"
-        if len(pairs) < max(1, MIN_VALID * expected):
+        if len(pairs) < max(1, MIN_VALID * expected if self.least == "half" else 0):
             raise ClipError(Reason.FEW_FACES if pairs else Reason.NO_FACE, detail)
         values = [value for value in (self.value(*pair) for pair in pairs) if math.isfinite(value)]
         stats = {self.name: math.fsum(values), "frames": float(len(values)), "pairs": float(expected)}

@@ -32,11 +32,14 @@ from talking_face.reasons import ClipError, Reason
 
 # Large blocks of memory come from the kernel, which clears them, and are not used a second time.
 _FRESH_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "65536"}
-_TURNS = {90: ("transpose", "clock"), 180: ("hflip", None), 270: ("transpose", "cclock")}
+_TURNS = {90: ("transpose", "cclock"), 180: ("hflip", None), 270: ("transpose", "clock")}
 
 
 def store_as_ffmpeg(source: Path, out: Path, fps: int, limits: Limits = LIMITS) -> None:
     """Writes the pictures of `source` to the mp4 file `out`, without sound.
+
+    Pictures that the container turns are stored upright. The pixel aspect is not stored, so that a reader returns the
+    stored pixels, as the readers of the published evaluations do.
 
     Args:
         source: the video file.
@@ -91,8 +94,9 @@ def _set_up(stream: VideoStream, first: VideoFrame) -> None:
     known = [item.name for item in context.codec.video_formats or ()]
     stream.pix_fmt = first.format.name if first.format.name in known else _nearest(first.format.name, known)
     context.thread_count, context.thread_type = 0, "FRAME"
-    context.colorspace, context.color_range = first.colorspace, first.color_range
-    context.color_primaries, context.color_trc = first.color_primaries, first.color_trc
+    if not first.format.is_rgb:
+        context.colorspace, context.color_range = first.colorspace, first.color_range
+        context.color_primaries, context.color_trc = first.color_primaries, first.color_trc
 
 
 def _nearest(name: str, known: list[str]) -> str:

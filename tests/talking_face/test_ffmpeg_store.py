@@ -44,6 +44,20 @@ def test_the_pictures_are_those_of_the_program(rate: float, tmp_path: Path) -> N
     assert read_video(ours).fps == 25 and not np.array_equal(read_frames(ours, None)[0], read_frames(source, None)[0])
 
 
+@pytest.mark.parametrize("turn", ["90", "270"])
+def test_a_turned_video_is_stored_upright_as_by_the_program(turn: str, tmp_path: Path) -> None:
+    program = shutil.which("ffmpeg")
+    if program is None:
+        pytest.skip("no program ffmpeg: a turned video is not compared")
+    source, turned, theirs, ours = (tmp_path / f"{name}.mp4" for name in ("in", "turned", "theirs", "ours"))
+    write_video(source, smooth(5), 25.0, None, 16000)
+    for words in (["-display_rotation", turn, "-i", source, "-c", "copy", turned], ["-i", turned, "-r", "25", theirs]):
+        subprocess.run([program, "-loglevel", "error", *words], check=True)
+    store_as_ffmpeg(turned, ours, 25)
+    a, b = (read_frames(path, None).astype(int) for path in (theirs, ours))
+    assert a.shape == b.shape and abs(a - b).mean() < 3  # upside down, the mean is above 20
+
+
 def test_the_memory_of_this_process_does_not_change_the_pictures(tmp_path: Path) -> None:
     source = tmp_path / "in.mp4"
     write_video(source, smooth(size=(88, 120)), 25.0, None, 16000)
