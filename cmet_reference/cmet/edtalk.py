@@ -28,7 +28,8 @@ from talking_face.reasons import UserError
 SIZE = 256
 _PACKAGES = ("src/EDTalk/networks", "networks")  # folders of the networks in C-MET's and EDTalk's checkout
 _WEIGHTS = ("pretrained_weights", "ckpts")
-_BATCH = 16
+# Pictures per batch. EDTalk's encoder needs 0.24 GB per picture.
+_BATCH, _CPU_BATCH = 32, 4
 
 
 class EDTalkCodec:
@@ -50,6 +51,7 @@ class EDTalkCodec:
         """
         folder, weights = files_of(checkout)
         self.device, self.stretched = torch.device(device), stretched
+        self._batch = _CPU_BATCH if self.device.type == "cpu" else _BATCH
         self.revision = revision_of(checkout)
         generator, lips = import_from(folder, "generator"), import_from(folder, "audio_encoder")
         self.net = generator.Generator(
@@ -84,13 +86,13 @@ class EDTalkCodec:
         spoken, expressed = given
         weights = torch.cat([spoken, poses[at], expressed], dim=1)
         with stays_on(self.device):
-            drawn = [self._drawn(style, features, part).cpu() for part in weights.split(_BATCH)]
+            drawn = [self._drawn(style, features, part).cpu() for part in weights.split(self._batch)]
         return as_bytes(torch.cat(drawn), self.stretched)
 
     def _shared(self, frames: np.ndarray) -> Iterator[Tensor]:
-        """The output of EDTalk's shared layers, (16, 512), for each 16 frames of a video."""
-        for start in range(0, len(frames), _BATCH):
-            style = self.net.enc(_pictures(frames[start : start + _BATCH]).to(self.device), None)[0]
+        """The output of EDTalk's shared layers, (B, 512), for each batch of a video."""
+        for start in range(0, len(frames), self._batch):
+            style = self.net.enc(_pictures(frames[start : start + self._batch]).to(self.device), None)[0]
             yield self.net.fc(style)
 
     def _drawn(self, style: Tensor, features: Sequence[Tensor], weights: Tensor) -> Tensor:

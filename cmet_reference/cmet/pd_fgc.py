@@ -31,6 +31,11 @@ MOUTH_GAIN, EYE_GAIN, EMOTION_GAIN = 1.5, 1.2, 1.2
 _PARTS = ("net_appearance", "net_motion", "net_audio", "net_generator")
 _BATCH = 8
 _CONFIG = "configs/inference.yaml"
+# Values that the networks read and that inference.yaml leaves out. Source: lib/config/config.py of PD-FGC-inference.
+_DEFAULTS: Mapping[str, Any] = {
+    "data": {"num_classes": 5995, "img_size": SIZE},
+    "model": {"net_motion": {"motion_dim": 0, "emo_dim": 30}, "net_audio": {"n_mel_T": 4}},
+}
 
 
 class PDFGCCodec:
@@ -171,7 +176,11 @@ def _settings(path: Path) -> Any:
     def nested(value: Any) -> Any:
         return SimpleNamespace(**{k: nested(v) for k, v in value.items()}) if isinstance(value, Mapping) else value
 
-    return nested(yaml.safe_load(path.read_text("utf-8")))
+    def merged(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+        inner = {k: merged(v, own[k]) for k, v in base.items() if isinstance(v, Mapping) and k in own}
+        return {**base, **own, **inner}
+
+    return nested(merged(_DEFAULTS, yaml.safe_load(path.read_text("utf-8"))))
 
 
 @contextmanager
