@@ -6,8 +6,7 @@ id, see docs/reference/cmet.md.
 
 Examples:
     cmet-eval import cmet _epoch_2105_checkpoint_step000200000.pth
-    cmet-eval import cmet step000200000.pth --codec edtalk:C-MET --speech stored:vectors --data work/mead
-    cmet-eval run --method cmet --data work/mead
+    cmet-eval import cmet a.pth --codec edtalk:C-MET --speech stored:v --data work
 """
 
 from __future__ import annotations

@@ -103,6 +103,7 @@ def command_with_out(name: str, shards: Path, empty: Path, out: Path) -> list[st
         "demo": ["--out", out],
         "preprocess": [empty, out],
         "train": ["--data", shards, "--out", out],
+        "import": [empty / "a.mp4", "--codec", "edtalk:c", "--speech", "stored:v", "--out", out],
         "pairs": ["--data", shards, "-o", out / "p.parquet"],
         "run": ["--method", "static-reference", "--data", shards, "--out", out],
         "calibrate": ["--data", shards, "--out", out],
@@ -114,7 +115,7 @@ def command_with_out(name: str, shards: Path, empty: Path, out: Path) -> list[st
         "score": ["--videos", empty, "--pairs", "p", "--data", shards, "--method-name", "m", "--out", out],
         "compare": ["a", "b", "--run", empty, "--out", out],
     }
-    first = {"synth": "mead", "preprocess": "clips", "train": "evaluators", "pairs": "neutral-base"}
+    first = {"synth": "mead", "preprocess": "clips", "train": "evaluators", "import": "cmet", "pairs": "neutral-base"}
     first |= {"report": "confusion", "study": "make"}
     return [name, *([first[name]] if name in first else []), *words[name]]
 
