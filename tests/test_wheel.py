@@ -19,12 +19,14 @@ READ = """
 import sys
 from pathlib import Path
 from cmet_baselines.registry import catalogue
+from cmet_eval.measuring.protocol_files import get_protocol, protocol_names
 from cmet_eval.protocol.setting import get_setting, setting_names
 from jinja2 import PackageLoader
 from talking_face.pretrained.model_files import ModelFiles
 from talking_face.pretrained.store import registry, weight_path
 assert "cmet" in catalogue() and "static-reference" in catalogue()
 assert "neutral-base" in setting_names() and get_setting("neutral-base")
+assert "eat" in protocol_names() and get_protocol("eat")
 assert "board.html.j2" in PackageLoader("cmet_leaderboards", "templates").list_templates()
 assert registry() and weight_path("face_landmarker", ModelFiles()).is_relative_to(sys.argv[1])
 for name, module in sorted(sys.modules.items()):
