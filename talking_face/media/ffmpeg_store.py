@@ -23,6 +23,7 @@ import av
 import av.filter
 from av.codec.codec import find_best_pix_fmt_of_list
 from av.video.frame import VideoFrame
+from av.video.reformatter import ColorRange
 from av.video.stream import VideoStream
 
 from talking_face.media.container import MEDIA_ERRORS, message
@@ -76,7 +77,10 @@ def _store(source: Path, out: Path, fps: int, limits: Limits) -> None:
         assert isinstance(stream, VideoStream)
         _set_up(stream, first)
         try:
-            for k, frame in enumerate(chain([first], upright)):
+            for k, shown in enumerate(chain([first], upright)):
+                frame = shown
+                if shown.format.is_rgb:  # as FFmpeg does; PyAV would keep the full range of RGB
+                    frame = shown.reformat(format=stream.pix_fmt, dst_color_range=ColorRange.MPEG)
                 frame.pts, frame.time_base = k, Fraction(1, fps)
                 frame.pict_type = 0  # the encoder chooses; else it repeats the type in the source
                 container.mux(stream.encode(frame))

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from talking_face.media import read_frames, read_video, write_video
+from talking_face.media import Encoding, read_frames, read_video, write_video
 from talking_face.media.ffmpeg_store import store_as_ffmpeg
 from talking_face.reasons import ClipError, Reason
 
@@ -29,13 +29,19 @@ def x264_of(path: Path) -> str:
     return found[1].decode()
 
 
-@pytest.mark.parametrize("rate", [25.0, 30.0, 24000 / 1001])
-def test_the_pictures_are_those_of_the_program(rate: float, tmp_path: Path) -> None:
+LOSSLESS_RGB = Encoding("ffv1", pix_fmt="bgr0")
+
+
+@pytest.mark.parametrize(
+    ("rate", "encoding"),
+    [(25.0, Encoding()), (30.0, Encoding()), (24000 / 1001, Encoding()), (25.0, LOSSLESS_RGB)],
+)
+def test_the_pictures_are_those_of_the_program(rate: float, encoding: Encoding, tmp_path: Path) -> None:
     program = shutil.which("ffmpeg")
     if program is None:
         pytest.skip("no program ffmpeg: its stored pictures are not compared")
-    source, theirs, ours = tmp_path / "in.mp4", tmp_path / "theirs.mp4", tmp_path / "ours.mp4"
-    write_video(source, smooth(), rate, None, 16000)
+    source, theirs, ours = tmp_path / "in.mkv", tmp_path / "theirs.mp4", tmp_path / "ours.mp4"
+    write_video(source, smooth(), rate, None, 16000, encoding)
     subprocess.run([program, "-loglevel", "error", "-i", source, "-r", "25", theirs], check=True)
     store_as_ffmpeg(source, ours, 25)
     if x264_of(theirs) != x264_of(ours):
