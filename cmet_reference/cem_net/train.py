@@ -26,6 +26,8 @@ from cmet_reference.training.options import TrainOptions
 from cmet_reference.training.runtime import resolved
 from talking_face.pretrained.model_files import ModelFiles
 
+Config = Mapping[str, Any]  # all settings of the model: a table per stage, as TOML gives them
+
 # The names of the stages, in training order.
 STAGES = (
     audio2mouth.KIND,
@@ -39,7 +41,7 @@ STAGES = (
 
 
 def stages(
-    config: Mapping[str, Any],
+    config: Config,
     folders: Mapping[str, Path],
     out: Path,
     options: TrainOptions,
@@ -100,7 +102,7 @@ def stages(
     return [factory if name in wanted else None for name, factory in zip(STAGES, [*made, make_renderer], strict=True)]
 
 
-def _check(config: Mapping[str, Any]) -> None:
+def _check(config: Config) -> None:
     """Raises UserError for a wrong value of any stage, before the first stage is trained."""
     for name in _TABLES.keys() & config.keys():
         stage_settings(config, name)
@@ -172,7 +174,7 @@ _TABLES: Mapping[str, tuple[type | None, type, type | None]] = {
 }
 
 
-def stage_settings(config: Mapping[str, Any], name: str) -> list[Any]:
+def stage_settings(config: Config, name: str) -> list[Any]:
     """The settings in the table of a stage: of the network, of the training, and the weights of the losses.
 
     The settings of the network are in the inner table `net`, and the weights of the losses in the inner table
