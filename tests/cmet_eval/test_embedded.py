@@ -18,6 +18,7 @@ from cmet_eval.demo import train_checkpoints
 from cmet_eval.runs import evaluate
 from cmet_eval.runs.score_submissions import Scored
 from cmet_reference import methods
+from cmet_reference.cmet.codec import NEEDED_STAGES
 from cmet_reference.training import checkpoints, config, models
 from talking_face.execution.options import RunOptions
 from talking_face.pretrained import trained_evaluators
@@ -105,7 +106,9 @@ def test_stages_are_those_of_the_models_and_their_methods() -> None:
     for model in models.PACKAGES:
         assert {checkpoints.model_of(stage) for stage in models.stage_names(model)} == {model}
     known = {stage for model in models.PACKAGES for stage in models.stage_names(model)}
-    for method in (methods.CMet, methods.CemNet, methods.LabelLookup, methods.GroundTruthFace):
+    drawn = {*methods.CMet.files, *NEEDED_STAGES["blendshape"]}  # the demo's codec
+    assert set(embedded.STAGES[methods.CMet.name]) == drawn <= known
+    for method in (methods.CemNet, methods.LabelLookup, methods.GroundTruthFace):
         assert set(embedded.STAGES[method.name]) == set(method.files) <= known
 
 
