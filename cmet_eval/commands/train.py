@@ -232,7 +232,8 @@ def _train_evaluators(data: Path, out: Path, settings: EvaluatorSettings, device
 
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    for kind, card in train_evaluators(data, out, settings, device, quiet).items():
+    cards = train_evaluators(data, out, settings, device, quiet)
+    for kind, card in cards.items():
         held_out = card["held_out"]
         figures = ", ".join(f"{name} {value:.3f}" for name, value in held_out.items() if isinstance(value, float))
         clips, people = held_out["clips"], len(held_out["speakers"])
@@ -240,4 +241,6 @@ def _train_evaluators(data: Path, out: Path, settings: EvaluatorSettings, device
             f"{kind}: {card['parameters']} parameters, {card['seconds']:.0f} s on {len(card['trained_on']['clips'])} "
             f"clips; held out, {clips} clips of {people} other speakers: {figures or '-'}"
         )
+    if "emotion" not in cards:
+        print("emotion: not trained; the training split shows fewer than two emotions", file=sys.stderr)
     print(f"files and cards: {out}")

@@ -1,4 +1,4 @@
-"""Trains both evaluators on a shard set, and writes their files and cards.
+"""Trains the lip-sync network and the emotion classifier on a shard set, and writes their files and cards.
 
 On the CPU, the same data, settings and seed give the same bytes.
 """
@@ -27,7 +27,6 @@ from talking_face.files import check_writable
 from talking_face.pretrained import trained_evaluators
 from talking_face.pretrained.evaluator_networks import EmotionEvaluator, LipSyncEvaluator
 from talking_face.pretrained.trained_evaluators import Kind, TrainedOn
-from talking_face.reasons import UserError
 from talking_face.sealed import write_sealed_json
 
 __all__ = ["EvaluatorSettings", "train_evaluators"]
@@ -69,6 +68,8 @@ def train_evaluators(
 ) -> dict[Kind, EvaluatorCard]:
     """Train both evaluators on the training split of a shard set, and write their files and cards.
 
+    If the training split shows fewer than two emotions, only the lip-sync network is trained.
+
     Args:
         folder: the shard set.
         out: folder of the files; default: the folder `evaluators` in the shard set, where scoring searches for the
@@ -81,7 +82,7 @@ def train_evaluators(
         the cards by evaluator. Each card is also written next to the file of its evaluator.
 
     Raises:
-        UserError: the training split has too few clips or emotions.
+        UserError: the training split has too few clips.
         OSError: the folder of the files cannot be written; this is checked before the training.
     """
     settings = settings or EvaluatorSettings()
@@ -89,22 +90,27 @@ def train_evaluators(
     out = out or folder / trained_evaluators.FOLDER
     check_writable(out)
     examples = _read(shards, settings, quiet)
-    labels = examples.labels
-    if len(labels) < 2:
-        raise UserError(f"the training split shows {len(labels)} emotions; a classifier needs 2")
     with repeatable(settings.threads):
-        started = time.monotonic()
-        syncnet = fit_syncnet(examples.train, settings, device, quiet)
-        sync_seconds, started = time.monotonic() - started, time.monotonic()
-        emotion = fit_emotion(examples.train, labels, settings)
-        emotion_seconds = time.monotonic() - started
-        sync_figures = shift_figures(LipSyncEvaluator(syncnet, "", device), examples.shifted)
-        emotion_figures = accuracy_figures(EmotionEvaluator(emotion, "", labels), examples.test)
-    trained = [
-        Trained("syncnet", syncnet, sync_seconds, {**sync_figures, "speakers": _speakers(examples.shifted)}),
-        Trained("emotion", emotion, emotion_seconds, {**emotion_figures, "speakers": _speakers(examples.test)}, labels),
-    ]
+        trained = [_lip_sync(examples, settings, device, quiet)]
+        if len(examples.labels) > 1:
+            trained.append(_emotion(examples, settings))
     return {one.kind: _write(one, out, shards, examples.train, settings, device) for one in trained}
+
+
+def _lip_sync(examples: Examples, settings: EvaluatorSettings, device: str, quiet: bool) -> Trained:
+    started = time.monotonic()
+    net = fit_syncnet(examples.train, settings, device, quiet)
+    seconds = time.monotonic() - started
+    figures = shift_figures(LipSyncEvaluator(net, "", device), examples.shifted)
+    return Trained("syncnet", net, seconds, {**figures, "speakers": _speakers(examples.shifted)})
+
+
+def _emotion(examples: Examples, settings: EvaluatorSettings) -> Trained:
+    labels, started = examples.labels, time.monotonic()
+    net = fit_emotion(examples.train, labels, settings)
+    seconds = time.monotonic() - started
+    figures = accuracy_figures(EmotionEvaluator(net, "", labels), examples.test)
+    return Trained("emotion", net, seconds, {**figures, "speakers": _speakers(examples.test)}, labels)
 
 
 def _read(shards: ShardSet, settings: EvaluatorSettings, quiet: bool) -> Examples:

@@ -62,9 +62,12 @@ def blendshapes(emotion: str, seed: int) -> np.ndarray:
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six speakers of three emotions and one take; E and F are the test split, and one clip of A, not taken."""
-    folder = tmp_path_factory.mktemp("shards")
+    return write_shards(tmp_path_factory.mktemp("shards"), ("neutral", "happy", "sad"))
+
+
+def write_shards(folder: Path, emotions: tuple[str, ...]) -> Path:
     records = []
-    for seed, (speaker, emotion) in enumerate(itertools.product("ABCDEF", ("neutral", "happy", "sad"))):
+    for seed, (speaker, emotion) in enumerate(itertools.product("ABCDEF", emotions)):
         frames, landmarks, audio = clip(seed)
         split = "test" if speaker in "EF" or (speaker, emotion) == ("A", "sad") else "train"
         record: dict[str, Any] = {field.name: None for field in IDENTITY_FIELDS} | {
@@ -136,6 +139,15 @@ def test_training_lowers_the_loss_and_nothing_of_the_test_split_is_in_it(shards:
     assert cards["syncnet"]["held_out"]["shifts"] == 6 * 21
     stored = read_sealed_json(shards / "evaluators" / "corpus_syncnet.json", "", seal=CARD_SEAL)
     assert stored == json.loads(canonical_json(cards["syncnet"]))
+
+
+def test_one_emotion_trains_the_lip_sync_network_alone(tmp_path: Path) -> None:
+    folder = write_shards(tmp_path, ("neutral",))
+    assert list(train_evaluators(folder, settings=TINY, quiet=True)) == ["syncnet"]
+    assert sorted(p.name for p in (folder / "evaluators").iterdir()) == [
+        "corpus_syncnet.json",
+        "corpus_syncnet.safetensors",
+    ]
 
 
 def test_the_discriminant_by_hand() -> None:
