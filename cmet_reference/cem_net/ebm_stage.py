@@ -74,7 +74,7 @@ class FixedNetworks:
     mouths: Audio2Mouth
     encoder: aee.AEE | None  # gives the emotion of the audio; None: the query does not use it
     files: ModelFiles  # folders in which the identity networks are searched for
-    keep: bool = False  # keep what the networks compute for the training clips beside the shards; see `kept`
+    keep: bool = False  # keep what the networks compute for the training clips next to the shards; see `kept`
 
 
 class EbmStage:
@@ -373,7 +373,7 @@ class PairMaker:
     """Draws source clips for target clips, and computes the lips and the identity of each pair.
 
     The lips are computed on the device of `mouths`, all windows of a clip in batches of 256. With `keep`, lips and
-    identities are kept beside the shards, so that a resumed training reads them.
+    identities are kept next to the shards, so that a resumed training reads them.
     """
 
     mouths: Audio2Mouth
