@@ -384,6 +384,11 @@ def test_lips_are_smoothed_as_released_and_tracks_held() -> None:
     spike = np.zeros((5, 1), np.float32)
     spike[2] = 1
     np.testing.assert_allclose(smoothed_lips(spike)[:, 0], [0, 0.27406862, 0.45186276, 0.27406862, 0], atol=1e-6)
+    # conv_feat of C-MET, in every bit: a convolution in float32 with one group for each of the 20 weights
+    lips = torch.randn(32, 20, generator=torch.Generator().manual_seed(0))
+    taps = torch.tensor([0.27406862, 0.45186276, 0.27406862]).expand(20, 1, 3)
+    whole = torch.nn.functional.conv1d(lips.T[None], taps, padding=1, groups=20)[0].T
+    np.testing.assert_array_equal(smoothed_lips(lips.numpy()), whole)
     assert held(np.arange(3), 5).tolist() == [0, 1, 2, 2, 2]
 
 
