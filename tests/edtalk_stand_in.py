@@ -27,18 +27,21 @@ class Bank(nn.Module):
 class Generator(nn.Module):
     def __init__(self, size, style_dim, lip_dim, pose_dim, exp_dim, channel_multiplier):
         super().__init__()
-        self.enc, self.fc = Encoder(), nn.Identity()
-        self.exp_fc, self.pose_fc = nn.Linear(1, exp_dim), nn.Linear(1, pose_dim)
+        self.enc, self.fc = Encoder(), nn.Linear(16, 16)
+        self.exp_fc, self.pose_fc = nn.Linear(16, exp_dim), nn.Linear(16, pose_dim)
         self.direction_lipnonlip, self.direction_exp = Bank(), Bank()
     def dec(self, style, features, expression):
-        return features[0] * 0 + expression[:, :, None, None]
+        return features[0] * style.mean(1)[:, None, None, None] + expression[:, :, None, None]
 """
 ENCODER = """
 from torch import nn
 
 class Encoder(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 16, 4, 4)
     def forward(self, source, target, h_start=None):
-        return source.mean((1, 2, 3))[:, None], None, [source], None
+        return self.conv(source).mean((2, 3)), None, [source], None
 """
 LIPS = """
 from torch import nn

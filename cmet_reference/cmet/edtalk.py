@@ -28,8 +28,9 @@ from talking_face.reasons import UserError
 SIZE = 256
 _PACKAGES = ("src/EDTalk/networks", "networks")  # folders of the networks in C-MET's and EDTalk's checkout
 _WEIGHTS = ("pretrained_weights", "ckpts")
-# Pictures per batch. EDTalk's encoder needs 0.24 GB per picture.
-_BATCH, _CPU_BATCH = 32, 4
+# Pictures per batch. EDTalk's encoder needs 0.24 GB per picture. On a CPU, larger batches are not faster, and the
+# generator's sums over one picture are rounded as in inference.py, which draws one picture at a time.
+_BATCH, _CPU_BATCH = 32, 1
 
 
 class EDTalkCodec:
@@ -64,8 +65,9 @@ class EDTalkCodec:
 
     @torch.inference_mode()
     def encode(self, face: Face) -> np.ndarray:
-        codes = [self.net.exp_fc(shared).cpu() for shared in self._shared(face.need("frames", self.name))]
-        return torch.cat(codes).numpy()
+        # All frames in one call, as in compute_alpha_D: a matrix product is rounded differently in batches of 1.
+        codes = self.net.exp_fc(self.net.fc(self._styles(face.need("frames", self.name))))
+        return np.asarray(codes.cpu().numpy())
 
     @torch.inference_mode()
     def lips(self, audio: np.ndarray, identity: Face, frames: int) -> np.ndarray:
@@ -80,7 +82,8 @@ class EDTalkCodec:
         net, n = self.net, len(lips)
         who = _still(identity.need("frames", self.name)[0]).to(self.device)
         style, _, features, _ = net.enc(who, None)
-        poses = torch.cat([net.pose_fc(s) for s in self._shared(pose.need("frames", self.name)[:n])])
+        styles = self._styles(pose.need("frames", self.name)[:n])
+        poses = torch.cat([net.pose_fc(net.fc(one)) for one in styles.split(1)])  # one at a time, as inference.py
         at = torch.arange(n, device=self.device).clamp(max=len(poses) - 1)
         given = (torch.from_numpy(np.ascontiguousarray(x, np.float32)).to(self.device) for x in (lips, held(codes, n)))
         spoken, expressed = given
@@ -89,11 +92,10 @@ class EDTalkCodec:
             drawn = [self._drawn(style, features, part).cpu() for part in weights.split(self._batch)]
         return as_bytes(torch.cat(drawn), self.stretched)
 
-    def _shared(self, frames: np.ndarray) -> Iterator[Tensor]:
-        """The output of EDTalk's shared layers, (B, 512), for each batch of a video."""
-        for start in range(0, len(frames), self._batch):
-            style = self.net.enc(_pictures(frames[start : start + self._batch]).to(self.device), None)[0]
-            yield self.net.fc(style)
+    def _styles(self, frames: np.ndarray) -> Tensor:
+        """The output of EDTalk's encoder for each frame of a video, (T, 512)."""
+        parts = range(0, len(frames), self._batch)
+        return torch.cat([self.net.enc(_pictures(frames[k : k + self._batch]).to(self.device), None)[0] for k in parts])
 
     def _drawn(self, style: Tensor, features: Sequence[Tensor], weights: Tensor) -> Tensor:
         """The pictures, (B, 3, 256, 256), of one face with B rows of weights: 20 lips, 6 pose, 10 expression."""
@@ -139,19 +141,23 @@ def _pictures(frames: np.ndarray) -> Tensor:
     """Converts (T, H, W, 3) uint8 RGB to (T, 3, 256, 256) float32 in [-1, 1], as vid_preprocessing of C-MET does.
 
     The filter is that of torchvision's Resize for tensors: bilinear, with antialiasing. Frames of 256 x 256 px are not
-    filtered.
+    filtered. The result is contiguous, because convolutions of other memory layouts are rounded differently.
     """
-    pictures = (torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2).float() / 255 - 0.5) * 2
+    rows = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2)
+    pictures = (rows.float() / 255 - 0.5).mul(2).contiguous()
     if pictures.shape[2:] == (SIZE, SIZE):
         return pictures
     return interpolate(pictures, (SIZE, SIZE), mode="bilinear", align_corners=False, antialias=True)
 
 
 def _still(frame: np.ndarray) -> Tensor:
-    """Converts one frame, (H, W, 3) uint8 RGB, to (1, 3, 256, 256) float32 in [-1, 1], as img_preprocessing does."""
+    """Converts one frame, (H, W, 3) uint8 RGB, to (1, 3, 256, 256) float32 in [-1, 1], as img_preprocessing does.
+
+    The result is contiguous; see `_pictures`.
+    """
     fit = np.asarray(Image.fromarray(frame).resize((SIZE, SIZE)))
     picture = torch.from_numpy(fit.transpose(2, 0, 1)[None] / 255.0).float()
-    return (picture - 0.5) * 2
+    return (picture - 0.5).mul(2).contiguous()
 
 
 def _weights(checkout: Path, file: str) -> Path:

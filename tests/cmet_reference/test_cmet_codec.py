@@ -168,6 +168,29 @@ def test_pictures_are_drawn_in_batches_as_one_by_one_and_stretched_as_released(w
     assert as_bytes(video, stretched=True)[:, 0, 0, 0].tolist() == [0, 85, 204, 255]  # -1 to 0.5
 
 
+def test_codes_and_pictures_equal_the_released_calls_in_every_bit(world: Path) -> None:
+    """The order of compute_alpha_D (the codes of all frames in one call) and of test_EDTalk_AV_use_exp_weight (one
+    frame at a time), with pictures in the memory layout that torch.stack makes."""
+    codec, draw = edtalk.EDTalkCodec(world / "EDTalk", stretched=True), np.random.default_rng(0)
+    frames, net = draw.integers(0, 256, (7, 256, 256, 3), np.uint8), codec.net
+    lips, codes = (torch.from_numpy(draw.normal(0, 0.3, (9, c)).astype(np.float32)) for c in (20, 10))
+    pictures = torch.stack([(frame / 255 - 0.5) * 2 for frame in torch.from_numpy(frames.transpose(0, 3, 1, 2).copy())])
+    drawn = []
+    with torch.inference_mode():
+        styles = torch.cat([net.enc(picture[None], None)[0] for picture in pictures])
+        np.testing.assert_array_equal(codec.encode(Face(frames)), net.exp_fc(net.fc(styles)))
+        for i in range(9):
+            style, _, features, _ = net.enc(pictures[:1], None)
+            pose = net.pose_fc(net.fc(styles[min(i, 6)][None]))
+            weights = torch.cat([lips[i : i + 1], pose, codes[i : i + 1]], dim=1)
+            bank = net.direction_lipnonlip.weight
+            expression = net.direction_exp.get_exp_latent(net.direction_exp.get_shared_out(weights, bank))
+            drawn.append(net.dec(style + weights.mean(1, keepdim=True), features, expression))
+    video = torch.cat(drawn).clamp(-1, 1).permute(0, 2, 3, 1)
+    stretched = ((video - video.min()) / (video.max() - video.min()) * 255).type(torch.uint8)
+    np.testing.assert_array_equal(codec.decode(Face(frames), lips.numpy(), Face(frames), codes.numpy()), stretched)
+
+
 def _released_file(path: Path, settings: ConnectorSettings, **changes: object) -> Path:
     """A file as C-MET's save_checkpoint writes it, with the authors' names of tensors."""
     torch.manual_seed(1)
