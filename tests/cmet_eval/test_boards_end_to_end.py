@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -112,7 +113,7 @@ def test_a_new_method_is_on_the_board_with_every_metric(run: Path) -> None:
         assert cell["scored"] == cell["expected"] == cell["n"] == 4 and cell["compared"] and cell["rank"]
     assert "shake.toml" in shake["command"]
     page = (run / "board-1" / "index.html").read_text()
-    assert page.count('<span class="name">Shake</span>') == 1
+    assert len(re.findall('<span class="name"[^>]*>Shake</span>', page)) == 1
 
 
 def test_what_goes_wrong_ends_as_rows_with_reasons_and_the_others_go_on(run: Path) -> None:
@@ -166,4 +167,4 @@ def test_a_method_that_fails_on_one_pair_of_twenty_is_compared_on_the_others(sha
     assert "(19/20)" in markdown and "(20/20 · mean of 19 common)" in markdown
     assert "no face in crop" in markdown and "method-failed" in markdown
     told = command("compare", "static-reference", "flaky", "--run", tmp_path / "o/results", "--data", shards)
-    assert "| 19 of 20 | static-reference is better |" in told
+    assert re.search("  19 of 20  +static-reference is better", told), told

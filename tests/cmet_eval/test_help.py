@@ -105,7 +105,7 @@ def complete_zsh(line: str) -> list[str]:
 @pytest.mark.parametrize("shell", [complete_fish, complete_zsh])
 def test_fish_and_zsh_complete_names(shell: Callable[[str], list[str]]) -> None:
     assert shell("cmet-eval le") == ["leaderboard"]
-    assert shell("cmet-eval run --setting cross") == ["cross-emotion"]
+    assert shell("cmet-eval run --setting neutral") == ["neutral-base"]
     keys = shell("cmet-eval measure --metrics psnr")
     assert keys == [key for key in KEYS if key.startswith("psnr")]
 
