@@ -580,15 +580,19 @@ def test_the_edtalk_codec_loads_a_checkout_and_its_weights(tmp_path: Path) -> No
     frames = np.stack([np.full((32, 24, 3), v, np.uint8) for v in (0, 128, 255)])
     face = Face(frames)
     codes = codec.encode(face)
-    expected = (
-        np.array([-1, 128 / 127.5 - 1, 1])[:, None] * state["exp_fc.weight"].numpy().T + state["exp_fc.bias"].numpy()
-    )
+    w = {name: value.numpy() for name, value in state.items()}
+    styles = np.array([-1, 128 / 127.5 - 1, 1])[:, None] * w["enc.conv.weight"].sum((1, 2, 3)) + w["enc.conv.bias"]
+    shared = styles @ w["fc.weight"].T + w["fc.bias"]
+    expected = shared @ w["exp_fc.weight"].T + w["exp_fc.bias"]
     np.testing.assert_allclose(codes, expected, atol=1e-5)
     speech_vectors = codec.lips(np.zeros(640 * 4, np.int16), face, 4)
     assert speech_vectors.shape == (4, 20)
     video = codec.decode(face, speech_vectors, face, np.full((2, 10), 0.05, np.float32))
     assert video.shape == (4, 256, 256, 3)
-    assert (video == 191).all()  # ten codes of 0.05 in the stand-in: 0.5 of -1 to 1
+    poses = (shared @ w["pose_fc.weight"].T + w["pose_fc.bias"])[[0, 1, 2, 2]]
+    moved = styles[0].mean() + np.hstack([speech_vectors, poses, np.full((4, 10), 0.05)]).mean(axis=1)
+    grey = ((0.5 - moved).clip(-1, 1) + 1) * 127.5  # ten codes of 0.05 are 0.5; the picture of the identity is -1
+    assert np.abs(video - grey[:, None, None, None]).max() <= 0.51
     with pytest.raises(ClipError, match="frames"):
         codec.encode(Face(landmarks=np.zeros((1, 478, 3))))
 
