@@ -172,8 +172,11 @@ def install_command(*extras: str) -> str:
         return f'pip install "{DISTRIBUTION}{names}"'
     if source.path is None:
         return f'pip install "{DISTRIBUTION}{names} @ {source.address}"'
+    if source.path.is_dir():  # messages that are stored shorten the folder; what follows it stays usable
+        editable = "-e " if source.editable else ""
+        return f"cd {shlex.quote(str(source.path))} && pip install {editable}{shlex.quote(f'.{names}')}"
     if source.path.exists():
-        return f"pip install {'-e ' if source.editable else ''}{shlex.quote(f'{source.path}{names}')}"
+        return f"pip install {shlex.quote(f'{source.path}{names}')}"
     groups = [EXTRAS[extra] for extra in extras] or [CORE]
     return f"pip install {' '.join(dict.fromkeys(name for group in groups for name in group.packages))}"
 

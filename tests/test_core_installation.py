@@ -148,8 +148,8 @@ def test_extras_are_those_of_the_project() -> None:
 SOURCES = [
     (None, 'pip install "cmet-eval[boards]"'),
     ('{"url": "file:///nowhere/cmet_eval.whl", "archive_info": {}}', "pip install pyarrow pandas "),
-    ('{{"url": "{here}", "dir_info": {{"editable": true}}}}', "pip install -e '{path}[boards]'"),
-    ('{{"url": "{here}", "dir_info": {{}}}}', "pip install '{path}[boards]'"),
+    ('{{"url": "{here}", "dir_info": {{"editable": true}}}}', "cd '{path}' && pip install -e '.[boards]'"),
+    ('{{"url": "{here}", "dir_info": {{}}}}', "cd '{path}' && pip install '.[boards]'"),
     (
         '{"url": "https://example.org/cmet", "vcs_info": {"vcs": "git", "commit_id": "1a2b"}}',
         'pip install "cmet-eval[boards] @ git+https://example.org/cmet@1a2b"',
@@ -179,7 +179,7 @@ def test_a_metric_without_its_package_has_a_reason(monkeypatch: pytest.MonkeyPat
     sample = Sample(np.zeros((2, 32, 32, 3), np.uint8))
     metric: Metric = Heavy()
     score = metric.score(sample, sample)
-    assert score.reason is Reason.MISSING_WEIGHTS and "needs torch; run `pip install" in score.detail
+    assert score.reason is Reason.MISSING_WEIGHTS and "needs torch; run `cd " in score.detail
     monkeypatch.setattr(packages.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"^m_lmd:eat needs dlib; run `pip.*weights.*`, or take m_lmd:native-mp or "):
         check_packages(get_metric("m_lmd"))

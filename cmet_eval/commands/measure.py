@@ -94,7 +94,7 @@ def measure(
 ) -> None:
     from cmet_eval.measuring import saving
     from cmet_eval.measuring.measure import Given, measure_files, plan
-    from cmet_eval.measuring.printing import formatted
+    from cmet_eval.measuring.printing import formatted, reasons
 
     request = Given(metrics, profile, rate, size, length, start).request(protocol, name, revision)
     options = RunOptions(workers, None, quiet, memory, deadline)
@@ -105,8 +105,10 @@ def measure(
         write_log_into(out)
     result = measure_files(work, out=out, options=options)
     print(formatted(result, form, per_clip))
+    # The next lines are not for stdout, which holds JSON, CSV or LaTeX if --format asks for it.
+    if form in ("csv", "markdown", "latex"):  # tables without a place for reasons
+        print(*reasons(result), sep="\n", end="\n" if result.lost else "", file=sys.stderr)
     if out is not None:
-        # Not on stdout, which holds JSON, CSV or LaTeX if --format asks for it.
         print(f"result rows: {out / 'results'}; board: {saving.save(result, out)}", file=sys.stderr)
     if result.lost:
         raise typer.Exit(1)

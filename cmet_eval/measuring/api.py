@@ -88,6 +88,8 @@ def _check(rate: RateRule | None, size: SizeRule | None, length: LengthRule | No
     for option, value in given.items():
         known = get_args(get_type_hints(Treatment)[option])
         if value is not None and value not in known:
-            raise UserError(f"{option}={value!r}{did_you_mean(str(value), known)}; known: {', '.join(known)}")
+            raise UserError(
+                f"{option}={value!r}{did_you_mean(str(value), known)}; known: {', '.join(map(repr, known))}"
+            )
     if start is not None and (not isinstance(start, int) or start < 0):
         raise UserError(f"start={start!r} is not the index of a frame: 0, 1, 2 and so on")

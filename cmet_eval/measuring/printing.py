@@ -42,7 +42,7 @@ def _lines(result: Measured, per_clip: bool) -> Iterator[str]:
     if result.protocol:
         yield result.protocol_line
     yield from _aligned(["metric", "mean", "std", "n", "unit"], [line for line, _ in result.lines()])
-    yield from ("", *_reasons(result))
+    yield from ("", *reasons(result))
     yield from dict.fromkeys(result.notes)
     yield from _clip_notes(result)
     yield from (
@@ -72,7 +72,7 @@ def _aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str
         yield "  ".join(cells).rstrip()
 
 
-def _reasons(result: Measured) -> Iterator[str]:
+def reasons(result: Measured) -> Iterator[str]:
     """One line per reason: how many cases, in which metrics, and the message of the first case."""
     found: dict[tuple[str, str], tuple[dict[str, None], dict[str, None]]] = {}
     for row in result.lost:

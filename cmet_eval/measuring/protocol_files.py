@@ -100,4 +100,9 @@ def get_protocol(name: str) -> Protocol:
         known = ", ".join(protocol_names())
         raise UserError(f"no protocol named {printable(name)!r}{hint} (known: {known}, or a path to a .toml)")
     path = Path(name) if own else _FOLDER / f"{name}.toml"
-    return checked(Protocol, read_toml(path, "protocol"), f"the protocol {printable(str(path))}")
+    protocol = checked(Protocol, read_toml(path, "protocol"), f"the protocol {printable(str(path))}")
+    if own and protocol.name in protocol_names():
+        raise UserError(
+            f"the protocol {printable(str(path))} has the name {protocol.name}, which ships; choose another"
+        )
+    return protocol

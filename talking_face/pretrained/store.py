@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict
 
 from talking_face.files import sha256_of, write_bytes
 from talking_face.names import did_you_mean
+from talking_face.packages import is_installed
 from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import UserError
 from talking_face.sealed import Damaged, read_sealed_json, write_sealed_json
@@ -208,6 +209,7 @@ def _download(entry: Weight, url: str, folder: Path, progress: bool) -> Path:
     import pooch
 
     known = None if entry.url_member else entry.sha256
+    progress = progress and is_installed("tqdm")  # pooch's progress bar needs it, the download does not
     try:
         part = pooch.retrieve(
             url, known and f"sha256:{known}", fname=f".{entry.file}.part", path=folder, progressbar=progress

@@ -108,6 +108,7 @@ def test_a_file_of_the_users_own_has_a_table_of_its_own(tmp_path: Path) -> None:
         (('["psnr"]', "[]"), "metrics: "),
         (('["psnr"]', '["psnrr"]'), "did you mean psnr"),
         (('"0123456"', '"main"'), "source.commit: "),
+        (('"mine"', '"vico"'), "has the name vico, which ships; choose another"),
     ],
 )
 def test_a_wrong_file_is_one_line(tmp_path: Path, change: tuple[str, str], message: str) -> None:
