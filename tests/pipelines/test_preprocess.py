@@ -287,7 +287,7 @@ def test_bad_input_gives_rows_with_words(bad_root: Path, tmp_path: Path) -> None
         (["clips", "{bad}", "{tmp}/out", "--codec", "jpeg"], "unknown frame codec"),
         (["clips", "{bad}", "{bad}/out"], "outside the dataset"),
         (["mead", "{bad}", "{tmp}/out"], "no mead clip"),
-        (["clips", "{bad}", "{tmp}/out", "--scheduler", "tcp://127.0.0.1:9"], "cannot reach"),
+        (["clips", "{bad}", "{tmp}/out", "--scheduler", "tcp://127.0.0.1:9"], "no Dask scheduler answers"),
     ],
 )
 def test_wrong_use_is_told_in_a_line(arguments: list[str], words: str, bad_root: Path, tmp_path: Path) -> None:
