@@ -223,7 +223,7 @@ class Lmd(Metric):
     pitfalls = (
         "The value is in pixels of the crop or the frame, except in native-mp. eat and eat-mp leave out frames "
         "without a face before pairing, which shifts the other frames. dlib rounds to whole pixels, so a perfect "
-        "clip does not reach 0. atvgnet is about 40 times eat."
+        "clip does not reach 0. atvgnet is 20 to 40 times eat."
     )
     unchanged_by = frozenset({"reencode", "move", "codec"})
     variants = _VARIANTS
