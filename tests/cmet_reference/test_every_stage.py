@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.cmet_eval.conftest import make_record, write_shard_set
-from tests.cmet_reference.test_cem_net import clips_of
+from tests.cmet_reference.cem_net_parts import clips_of
 from tests.every_stage import lines, without_test_split
 
 

@@ -11,7 +11,7 @@ import pytest
 from cmet_reference.cem_net import aee, ebm, ebm_stage
 from cmet_reference.cem_net.audio2mouth import Audio2Mouth
 from tests.cmet_eval.conftest import make_record, write_shard_set
-from tests.cmet_reference.test_cem_net import clips_of, small, small_aee
+from tests.cmet_reference.cem_net_parts import clips_of, small, small_aee
 from tests.models import models
 
 
