@@ -17,6 +17,7 @@ import os
 import re
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,7 +33,6 @@ from talking_face.reasons import UserError
 from talking_face.threads import limit_threads
 
 if TYPE_CHECKING:
-    from cmet_reference.evaluators.train import EvaluatorSettings
     from cmet_reference.training.checkpoints import Card
     from cmet_reference.training.options import TrainOptions
 
@@ -124,28 +124,13 @@ def train(
     for package in ("torch", "safetensors"):
         require(package, "training", "reference")
     if what is What.EVALUATORS:
-        from cmet_reference.evaluators.train import EvaluatorSettings
-
-        given = {"syncnet_steps": steps, "max_clips": max_clips}
         write_log_into(out)
-        settings = EvaluatorSettings(seed=seed, **{key: value for key, value in given.items() if value})
-        _train_evaluators(folders[MAIN], out, settings, device or "cpu", quiet)
+        _train_evaluators(folders[MAIN], out, seed, steps, max_clips, device or "cpu", quiet)
         return
-    from cmet_reference.training import config as named_settings
-    from cmet_reference.training import preflight
-    from cmet_reference.training.models import PACKAGES, lacks_of, stage_names, train_model
-    from cmet_reference.training.options import TrainOptions
-
-    if stage is not None:
-        check_choice(stage, stage_names(what), "--stage")
     if precision == "fp16":
         check_precision(device or "auto")
-    wanted, only = config or "demo", stage or ""
-    named_settings.load(PACKAGES[what], wanted)
-    files = ModelFiles.from_environment(folders[MAIN])
-    preflight.refuse(what.value, wanted, lacks_of(what.value, wanted, folders, files, only))
-    write_log_into(out)
-    main = int(os.environ.get("RANK", 0)) == 0  # if there are several processes, only the first process prints
+    from cmet_reference.training.options import TrainOptions
+
     default = TrainOptions()
     options = TrainOptions(
         seed=seed,
@@ -155,12 +140,40 @@ def train(
         checkpoint_every=every or default.checkpoint_every,
         threads=threads or default.threads,
         resume=not fresh,
-        quiet=quiet or not main,
+        quiet=quiet,
     )
+    _train_model(what, folders, out, config or "demo", stage or "", options)
+
+
+def _train_model(
+    what: What,
+    folders: Mapping[str, Path],
+    out: Path,
+    settings: str,
+    only: str,
+    options: TrainOptions,
+) -> None:
+    """Trains a reference model, after a check of all that its stages need.
+
+    Args:
+        settings: demo, adapted, paper, or a TOML file.
+        only: one stage, or "" for all.
+    """
+    from cmet_reference.training import config, preflight
+    from cmet_reference.training.models import PACKAGES, lacks_of, stage_names, train_model
+
+    if only:
+        check_choice(only, stage_names(what), "--stage")
+    config.load(PACKAGES[what], settings)
+    files = ModelFiles.from_environment(folders[MAIN])
+    preflight.refuse(what.value, settings, lacks_of(what.value, settings, folders, files, only))
+    write_log_into(out)
+    main = int(os.environ.get("RANK", 0)) == 0  # if there are several processes, only the first process prints
+    options = replace(options, quiet=options.quiet or not main)
     report = _print_card if main else lambda name, card: None
     if "RANK" not in os.environ:  # several processes would have to measure the same steps at the same time
-        _check_costs(what.value, wanted, folders, out, options, files, only)
-    train_model(what.value, folders, out, settings=wanted, only=only, options=options, report=report)
+        _check_costs(what.value, settings, folders, out, options, files, only)
+    train_model(what.value, folders, out, settings=settings, only=only, options=options, report=report)
     if main:
         print(f"checkpoints, cards and curves: {out}")
 
@@ -225,11 +238,15 @@ def _print_card(name: str, card: Card) -> None:
     )
 
 
-def _train_evaluators(data: Path, out: Path, settings: EvaluatorSettings, device: str, quiet: bool) -> None:
+def _train_evaluators(
+    data: Path, out: Path, seed: int, steps: int | None, max_clips: int | None, device: str, quiet: bool
+) -> None:
     import torch
 
-    from cmet_reference.evaluators.train import train_evaluators
+    from cmet_reference.evaluators.train import EvaluatorSettings, train_evaluators
 
+    default = EvaluatorSettings(seed=seed)
+    settings = replace(default, syncnet_steps=steps or default.syncnet_steps, max_clips=max_clips or default.max_clips)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     cards = train_evaluators(data, out, settings, device, quiet)

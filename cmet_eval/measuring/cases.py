@@ -73,7 +73,7 @@ def find_cases(pred: Path, target: Path | None = None, audio: Path | None = None
             raise UserError(f"{printable(str(path))} does not exist")
         if path.suffix.lower() in _TEXTS and path.is_file():
             raise UserError(
-                f"{printable(str(path))} is no video or sound by its name; give a video, a folder, or a list of videos "
+                f"{printable(str(path))} has the suffix of a text file; give a video, a folder, or a list of videos "
                 "that ends in .csv"
             )
     if pred.suffix.lower() == ".csv" and pred.is_file():

@@ -119,7 +119,7 @@ def opening(points: np.ndarray) -> np.ndarray:
 
 
 def mouth_figures(net: Audio2Mouth, faces: Sequence[Face], most: int = 64) -> dict[str, float]:
-    """Figures of Audio2Mouth on held-out clips; none if there are no such clips.
+    """Figures of Audio2Mouth on held-out clips. Without such clips, the result is empty.
 
     The references are evenly spaced frames of the clip itself.
 

@@ -43,7 +43,7 @@ def _codec_lacks(setting: str, files: ModelFiles) -> Iterator[Lack]:
         return  # blendshape needs no file; `codec_named` refuses other values
     folder = files.folder(where)
     if not folder.is_dir():
-        yield Lack(KIND, f"there is no folder {where}, which codec = {setting!r} names as the checkout of the authors")
+        yield Lack(KIND, f"codec = {setting!r} names the folder {where} of the authors' code, and it does not exist")
         return
     for group in _CHECKOUTS[kind]:
         if not any((folder / name).is_file() for name in group):
@@ -59,7 +59,7 @@ def _speech_lacks(setting: str, rows: Rows, files: ModelFiles) -> Iterator[Lack]
         if not is_installed("funasr"):
             yield Lack(KIND, f"the package funasr is not installed, which runs emotion2vec; {how_to_install('funasr')}")
     elif kind == "stored" and folder is not None and not folder.is_dir():
-        yield Lack(KIND, f"there is no folder {where}, which speech = {setting!r} names")
+        yield Lack(KIND, f"speech = {setting!r} names the folder {where}, and it does not exist")
     elif kind == "aee" and not any(
         (place / checkpoints.FOLDER / "aee.safetensors").is_file() for place in rows.folders
     ):

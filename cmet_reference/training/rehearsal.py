@@ -18,6 +18,7 @@ from cmet_reference.training.options import TrainOptions
 from cmet_reference.training.preflight import Lack
 from cmet_reference.training.runtime import repeatable
 from cmet_reference.training.stage import ClosedForm, Stage
+from talking_face.lines import one_line
 from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import ClipError, UserError
 from talking_face.scratch import Scratch
@@ -111,7 +112,7 @@ def _measured(name: str, factory: StageFactory, there: Path, options: TrainOptio
         return _steps(stage, there, options, prepared * scale)
     except (UserError, ClipError, ValueError) as error:
         # Errors of a few clips are possibly not errors of all clips, and the training reports its own errors.
-        return Cost(name, " ".join(str(error).split()))
+        return Cost(name, one_line(error))
 
 
 def _steps(stage: Stage, there: Path, options: TrainOptions, prepare_s: float) -> Cost:
