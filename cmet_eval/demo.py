@@ -29,7 +29,7 @@ PAIRS = 64  # pairs per setting in a `run` without --data; with one seed, the ru
 METRICS = (
     *("psnr:frame-mean", "ssim:wang2004", "m_lmd:eat-mp", "f_lmd:eat-mp", "lse_c:corpus", "ea:corpus"),
     *("emotion_leak:corpus", "csim:dlib"),
-    "ea:fer",  # a second judge of emotion: no network, gain or picture of this suite was tuned with it
+    "ea:fer",  # a second judge of emotion, with which nothing was tuned; weak on drawn faces
 )
 # Method -> the stages of `cmet-eval train` whose checkpoints the method needs, in training order. The mesh renderer
 # uses `appearance` and `skin`.

@@ -255,10 +255,13 @@ class CemNet(TrainedMethod):
 
     def stages(self) -> tuple[str, ...]:
         try:
-            as_published = self._config_of("ebm") == "paper"
+            net = _record(*_stamp(self._find("ebm")))["net"]
         except MissingWeights:
-            as_published = False
-        return CemNetFlow.files if as_published else self.files
+            return self.files
+        files = CemNetFlow.files if self._config_of("ebm") == "paper" else self.files
+        assert isinstance(net, dict)
+        encoder = (str(net["audio"]),) if net["audio_emotion"] else ()
+        return tuple(new for name in files for new in (encoder if name == "aee" else (name,)))
 
     def renderer(self) -> Renderer:
         return _flow(_stamp(self._find("renderer"))) if "renderer" in self.stages() else super().renderer()
@@ -268,7 +271,7 @@ class LabelLookup(TrainedMethod):
     """A control: CEM-Net with a table of the mean displacement of each emotion label in place of its memory."""
 
     name = "label-lookup"
-    files: tuple[str, ...] = ("audio2mouth", "aee", "ebm", "appearance", "skin")
+    files: tuple[str, ...] = ("audio2mouth", "ebm", "appearance", "skin")
     sees = frozenset({"reference-frames", "source-video", "driving-audio", "emotion-label"})
 
     def landmarks(self, case: Case, base: np.ndarray) -> np.ndarray:

@@ -85,7 +85,8 @@ def method_text(name: str, files: ModelFiles) -> str:
     try:
         record = describe(name, files)
     except MissingWeights as error:
-        entry = catalogue()[name]
+        if (entry := catalogue().get(name)) is None:  # a user's own file
+            raise
         record = cast(MethodRecord, entry.model_dump(mode="json") | {"revision": f"not trained here ({error})"})
     example = record.pop("example", None)
     lines = [f"{key:12} {_plain(value)}" for key, value in record.items() if value not in (None, "", [], (), {})]

@@ -241,15 +241,12 @@ def _print_card(name: str, card: Card) -> None:
 def _train_evaluators(
     data: Path, out: Path, seed: int, steps: int | None, max_clips: int | None, device: str, quiet: bool
 ) -> None:
-    import torch
-
     from cmet_reference.evaluators.train import EvaluatorSettings, train_evaluators
+    from cmet_reference.training.runtime import resolved
 
     default = EvaluatorSettings(seed=seed)
     settings = replace(default, syncnet_steps=steps or default.syncnet_steps, max_clips=max_clips or default.max_clips)
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    cards = train_evaluators(data, out, settings, device, quiet)
+    cards = train_evaluators(data, out, settings, resolved(device), quiet)
     for kind, card in cards.items():
         held_out = card["held_out"]
         figures = ", ".join(f"{name} {value:.3f}" for name, value in held_out.items() if isinstance(value, float))

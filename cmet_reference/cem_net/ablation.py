@@ -4,6 +4,8 @@
 
 - "full": AEE and EBM;
 - "without AEE": the emotion of the audio is the output of a plain emotion classifier without its softmax;
+  With `decision` above 0, as in the demo, the query receives the centres of the emotions instead, weighted by the
+  softmax; the paper's row needs `decision = 0`;
 - "without EBM": the cross-emotion feature is decoded directly by a landmark decoder that is trained; no memory.
 
 Three more rows are controls: a memory whose query has no emotion of the audio, the lips alone without an emotion, and

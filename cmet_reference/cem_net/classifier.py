@@ -2,8 +2,11 @@
 
 The paper's row "w/o AEE" uses the emotion classifier of its reference [18] without the softmax. The architecture of
 [18] is not part of our record. This classifier therefore has the input features and the emotion encoder of AEE. It is
-trained with the labels alone: it has no timbre, no content, no decoder, and no pairs of clips. So the ablation removes
-the cross-reconstruction, and nothing else.
+trained with the labels of the main shard set alone: it has no timbre, no content, no decoder, no identity task, no text
+task and no pairs of clips. So the ablation removes all tasks except the classification of the emotion.
+
+The query of the memory receives the logits only if `[ebm.net] decision` is 0, as in `paper`. In the demo, `decision` is
+0.5: the query then receives a mean of the centres of the emotions, weighted by the softmax of the logits.
 """
 
 from __future__ import annotations

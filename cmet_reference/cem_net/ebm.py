@@ -13,7 +13,7 @@ and a value vector. The value vectors encode displacements that emotions add to 
   lips, in training and at inference. The landmark loss compares the decoder's output with the truth.
 
 The memory has the form of External Attention (Guo et al. 2021): two linear layers and a softmax.
-With the default settings, the network is the paper's. Each setting that adds a part of ours says so.
+With `--config paper`, the network has no part that is not the paper's. Each setting that adds a part of ours says so.
 """
 
 from __future__ import annotations

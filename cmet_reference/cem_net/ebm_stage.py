@@ -31,6 +31,7 @@ from talking_face.pretrained.store import weight_tag
 from talking_face.signature import digest
 
 ARCFACE = "arcface_w600k_r50"  # the entry of ArcFace in the registry of pretrained files
+DLIB_FACE = "dlib_face_resnet"  # the entry of dlib's face ResNet
 IDENTITY_SIZES = {"none": 0, "dlib": 128, "arcface": 512}
 
 
@@ -355,8 +356,9 @@ class Identities:
 
     @property
     def name(self) -> str:
-        """A name for kept embeddings; for ArcFace, it contains the hash of the network's file."""
-        return f"identity-{self.kind}" + (f"-{weight_tag(ARCFACE, self.files)}" if self.kind == "arcface" else "")
+        """A name for kept embeddings. It contains the hash of the network's file."""
+        entry = {"arcface": ARCFACE, "dlib": DLIB_FACE}.get(self.kind)
+        return f"identity-{self.kind}" + (f"-{weight_tag(entry, self.files)}" if entry else "")
 
     def of(self, clip: ClipArrays) -> np.ndarray:
         """The identity embedding of a clip, (I,) float32; empty if the kind is `none`."""

@@ -12,7 +12,8 @@ import torch
 from cmet_reference.cem_net import aee, audio2mouth, classifier, ebm
 from cmet_reference.cem_net.audio2mouth import POINTS
 from cmet_reference.cem_net.data import identity_of
-from cmet_reference.geometry import fit_pose, to_head, to_picture
+from cmet_reference.cem_net.spoken import spoken
+from cmet_reference.geometry import to_picture
 from cmet_reference.training import checkpoints
 from talking_face.pretrained.face_landmarker import FaceLandmarker
 from talking_face.pretrained.model_files import ModelFiles
@@ -79,15 +80,8 @@ class CemNetFace:
         Returns:
             (frames, 478, 3) float32 px.
         """
-        template = self.mouths.template.cpu().numpy()
-        held = source_landmarks[np.minimum(np.arange(frames), len(source_landmarks) - 1)]
-        pose = fit_pose(held, template)
-        source = to_head(held, pose)
-        known = to_head(reference_landmarks, fit_pose(reference_landmarks, template))
-        take = np.linspace(0, len(known) - 1, self.mouths.settings.references).round().astype(int)
-        references = known[take]  # the references that Audio2Mouth reads
-        rest = references.mean(axis=0)
-        lips = self.mouths.mouth(audio, references, source, frames) - rest[list(POINTS)]
+        pose, source, take, rest, mouth = spoken(self.mouths, audio, reference_landmarks, source_landmarks, frames)
+        lips = mouth - rest[list(POINTS)]
         key = {}
         if self.use_memory:
             key = self._key(audio, take, reference_landmarks, reference_frames, reference_blendshapes)

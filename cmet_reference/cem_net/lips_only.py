@@ -9,7 +9,8 @@ from scipy.interpolate import RBFInterpolator
 
 from cmet_reference.cem_net import audio2mouth
 from cmet_reference.cem_net.audio2mouth import POINTS, UPPER
-from cmet_reference.geometry import fit_pose, to_head, to_picture
+from cmet_reference.cem_net.spoken import spoken
+from cmet_reference.geometry import to_picture
 
 _KNOWN = [*UPPER, *POINTS]
 
@@ -20,8 +21,7 @@ class LipsOnlyFace:
     def __init__(self, path: Path, device: str = "cpu") -> None:
         """`path`: the file audio2mouth.safetensors. Raises the errors of `audio2mouth.load`."""
         self.mouths = audio2mouth.load(path).to(device)
-        self.template = self.mouths.template.cpu().numpy()
-        self.spread = spread_of(self.template)
+        self.spread = spread_of(self.mouths.template.cpu().numpy())
 
     def landmarks(
         self, audio: np.ndarray, reference_landmarks: np.ndarray, source_landmarks: np.ndarray, frames: int
@@ -41,13 +41,7 @@ class LipsOnlyFace:
         Returns:
             (frames, 478, 3) float32 px of the source.
         """
-        held = source_landmarks[np.minimum(np.arange(frames), len(source_landmarks) - 1)]
-        pose = fit_pose(held, self.template)
-        source = to_head(held, pose)
-        known = to_head(reference_landmarks, fit_pose(reference_landmarks, self.template))
-        take = np.linspace(0, len(known) - 1, self.mouths.settings.references).round().astype(int)
-        rest = known[take].mean(axis=0)
-        mouth = self.mouths.mouth(audio, known, source, frames)
+        pose, source, _, rest, mouth = spoken(self.mouths, audio, reference_landmarks, source_landmarks, frames)
         moved = np.concatenate([source[:, UPPER] - rest[list(UPPER)], mouth - rest[list(POINTS)]], axis=1)
         face = (rest + np.einsum("pk,tkc->tpc", self.spread, moved)).astype(np.float32)
         return to_picture(face, pose)

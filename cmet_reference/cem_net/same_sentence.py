@@ -173,9 +173,8 @@ def _accepted(comparisons: Sequence[_Comparison], error: float) -> tuple[list[Li
     middle, above = np.quantile(null, (0.5, 0.8413))  # 0.8413: one standard deviation above the mean
     spread = max(float(above - middle), 1e-9)
     rarity = {
-        (c.clip, c.nearest): -math.expm1(c.among * math.log1p(-_below((math.log(c.distance) - middle) / spread)))
+        (c.clip, c.nearest): -math.expm1(c.among * math.log1p(-_below((_log(c.distance) - middle) / spread)))
         for c in candidates
-        if c.distance > 0
     }
     relative = {(c.clip, c.nearest): c.distance for c in candidates}
     mutual = sorted((max(p, rarity[j, i]), i, j) for (i, j), p in rarity.items() if i < j and (j, i) in rarity)
@@ -183,6 +182,11 @@ def _accepted(comparisons: Sequence[_Comparison], error: float) -> tuple[list[Li
     passing = [k for k, (p, _, _) in enumerate(mutual, 1) if p * tried <= error * k]
     links = [(relative[i, j], i, j) for _, i, j in mutual[: passing[-1] if passing else 0]]
     return links, max((d for d, _, _ in links), default=0.0), len(null)
+
+
+def _log(distance: float) -> float:
+    """The logarithm of a distance. Two copies of one recording have the distance 0, and count as very near."""
+    return math.log(max(distance, 1e-12))
 
 
 def _below(z: float) -> float:

@@ -111,14 +111,16 @@ class Drawn:
         self.mesh = MeshRenderer(expression=skin_stage.corrected(*(checkpoints.find(k, files) for k in MESH)))
         self.pools: dict[str, list[ClipArrays]] = {}
         for clip in sorted(test, key=lambda c: -(c.intensity or 0)):
-            self.pools.setdefault(str(clip.emotion), []).append(clip)
+            if clip.emotion is not None:
+                self.pools.setdefault(clip.emotion, []).append(clip)
         wanted = [
             (source, emotion)
             for source in self.pools.get("neutral", ())
             for emotion in self.pools
             if emotion != "neutral"
         ]
-        self.cases = wanted[:: max(1, len(wanted) // count)][:count]
+        # A seeded draw: with an even stride, a multiple of 7 would take one emotion only.
+        self.cases = [wanted[i] for i in sorted(np.random.default_rng(0).permutation(len(wanted))[:count])]
 
     def scores(self, face: CMetFace) -> dict[str, float]:
         """The mean of each metric over the videos."""

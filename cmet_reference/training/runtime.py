@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from talking_face.packages import require
+from talking_face.pretrained import torch_nets
 from talking_face.reasons import UserError
 
 if TYPE_CHECKING:
@@ -33,9 +34,7 @@ def repeatable(threads: int = 1) -> Iterator[None]:
 
 def resolved(device: str) -> str:
     """The torch device that an option `--device` means: `auto` is a GPU if the machine has one, else the CPU."""
-    import torch
-
-    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    return torch_nets.device() if device == "auto" else device
 
 
 def make_accelerator(device: str, precision: str) -> Accelerator:

@@ -1,10 +1,11 @@
 """Computes M-LMD and F-LMD: the mean distance between landmarks of the mouth (20 points) or of the face (68 points).
 
 In all variants except `vico`, each set of landmarks is first shifted so that its mean is 0. The variants are:
-- `eat`: equal to the value of EAT's evaluation (github.com/yuangan/evaluation_eat at e39b004, code/test_lmd.py), on
-  frames that are aligned as in code/utils_crop.py of the same repository.
-- `eat-stored`: the value of EAT's published script. It stores the aligned frames as MPEG-4 first (code/preprocess.py),
-  and scores each clip in which at least one pair of frames has a face.
+- `eat`: the formula of EAT's evaluation (github.com/yuangan/evaluation_eat at e39b004, code/test_lmd.py), on frames
+  that are aligned as in code/utils_crop.py of the same repository, and are not encoded again.
+- `eat-stored`: as EAT's published script, which stores the aligned frames as MPEG-4 first (code/preprocess.py), and
+  scores each clip in which at least one pair of frames has a face. The script's value needs `--rate ffmpeg-25-h264`
+  too; the protocol `eat` has both.
 - `eat-mp`: the same formula with MediaPipe's points.
 - `atvgnet`: the metric of the repository that introduced it (github.com/lelechen63/ATVGnet at b2c758b,
   evaluation_matrix.py).
@@ -31,7 +32,7 @@ from talking_face.pretrained.store import weight_hash, weight_path, weight_tag
 from talking_face.reasons import ClipError, Reason, UserError
 
 # A clip gets a reason if fewer than this share of its frame pairs has a face in both frames. EAT's evaluation scores a
-# clip if at least one such pair exists. If this suite scores the clip too, the values are equal.
+# clip if at least one such pair exists.
 MIN_VALID = 0.5
 
 Region = Literal["mouth", "face"]

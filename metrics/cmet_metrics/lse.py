@@ -153,7 +153,7 @@ _VARIANTS: dict[str, dict[str, object]] = {
     "crop": {"crop": "crop"},
     "lm": {"crop": "lm"},
     "corpus": {"crop": "mouth", "network": "corpus"},
-    # Each as the code with this name computes it, see docs/reference/metrics.md.
+    # Scenes, tracks and sound as in the code with this name, without its lossy copies; see docs/reference/protocols.md.
     "wav2lip-lrs": {"crop": "crop", "rate": "any"},
     "syncnet-demo": {"min_track": 100, "scenes": "pyscenedetect-0.5.1", "tracks": "mean"},
     "latentsync": {"min_track": 50, "scenes": "pyscenedetect-0.6.1", "tracks": "mean"},

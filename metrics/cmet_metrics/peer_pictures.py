@@ -105,7 +105,7 @@ class PeerPictures(Metric):
     """
 
     peer: Peer = "eat"
-    least: Literal["half", "one-pair"] = "half"  # eat: the pairs that need two crops; else the clip has a reason
+    least: Literal["half", "one-pair"] = "half"  # of EAT: pairs that need two crops, or a reason
 
     pitfalls = (
         "These are the numbers of other repositories, for comparison with their tables only. Crop and range differ: "
@@ -117,8 +117,8 @@ class PeerPictures(Metric):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.least != "half" and self.peer != "eat":
-            raise UserError(f"{self.name}: least={self.least} has peer=eat only")
+        if self.least != "half" and not self.weights:
+            raise UserError(f"{self.name}: least={self.least} has the peers eat and eat-stored only")
 
     @property
     def weights(self) -> tuple[str, ...]:
@@ -142,7 +142,6 @@ class PeerPictures(Metric):
         points: dict[str, str | int | float] = {}
         if self.weights:
             points["points"] = f"dlib68@{weight_hash('dlib_68', self.files)[:8]}"
-        if self.peer == "eat":
             points["min-valid"] = MIN_VALID if self.least == "half" else "1-pair"
         return {**pictures[self.peer], **points, **self.definition(), "frames": _FRAMES[self.peer], "agg": "frame-mean"}
 
@@ -156,9 +155,7 @@ class PeerPictures(Metric):
 
     def compute(self, pred: Sample, target: Sample) -> Score:
         pairs = list(self._pairs(pred, target))
-        expected = len(pairs)
-        if self.peer == "eat":
-            expected = len(pair_frames(len(pred.pictures), len(target.pictures), "linspace")[0])
+        expected = len(pair_frames(len(pred.pictures), len(target.pictures), _FRAMES[self.peer])[0])
         detail = "" if len(pairs) == expected else f"{len(pairs)} of {expected} pairs scored, the others have no crop"
         if len(pairs) < max(1, MIN_VALID * expected if self.least == "half" else 0):
             raise ClipError(Reason.FEW_FACES if pairs else Reason.NO_FACE, detail)
@@ -219,7 +216,7 @@ class PeerPsnr(PeerPictures):
         "psnr:eat": Variant("PSNR in EAT's crop of 128 px, mean over all frames of all clips", {"peer": "eat"}),
         "psnr:eat-stored": Variant(
             "PSNR in EAT's aligned crop of 128 px stored as MPEG-4, mean over all frames of all clips",
-            {"peer": "eat-stored"},
+            {"peer": "eat-stored", "least": "one-pair"},
         ),
         "psnr:vico": Variant(
             "PSNR of whole frames by piq, at most 80 dB, mean over all frames of all clips", {"peer": "vico"}
@@ -267,7 +264,7 @@ class PeerSsim(PeerPictures):
         ),
         "ssim:eat-stored": Variant(
             "structural similarity in EAT's aligned crop of 128 px stored as MPEG-4, by scikit-image's default",
-            {"peer": "eat-stored"},
+            {"peer": "eat-stored", "least": "one-pair"},
         ),
         "ssim:vico": Variant(
             "structural similarity of whole frames by piq, shrunk if the shorter side has 384 px or more",

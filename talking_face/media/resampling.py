@@ -63,7 +63,7 @@ def ffmpeg_samples(samples: np.ndarray, rate: int, wanted: int) -> np.ndarray:
     frame.sample_rate = rate
     resampler = av.AudioResampler(format="s16", layout="mono", rate=wanted)
     parts = [*resampler.resample(frame), *resampler.resample(None)]
-    return np.concatenate([part.to_ndarray()[0] for part in parts])
+    return np.concatenate([np.zeros(0, np.int16), *(part.to_ndarray()[0] for part in parts)])
 
 
 def _low_pass(half: int, periods: int) -> np.ndarray:
