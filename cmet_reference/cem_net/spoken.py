@@ -1,4 +1,4 @@
-"""Predicts the lips of a speaker in the head's frame of Audio2Mouth, from sound, reference landmarks and a source video."""
+"""Predicts a speaker's lips in the head frame of Audio2Mouth: from sound, reference landmarks and a source video."""
 
 from __future__ import annotations
 

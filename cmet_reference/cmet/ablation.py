@@ -113,14 +113,7 @@ class Drawn:
         for clip in sorted(test, key=lambda c: -(c.intensity or 0)):
             if clip.emotion is not None:
                 self.pools.setdefault(clip.emotion, []).append(clip)
-        wanted = [
-            (source, emotion)
-            for source in self.pools.get("neutral", ())
-            for emotion in self.pools
-            if emotion != "neutral"
-        ]
-        # A seeded draw: with an even stride, a multiple of 7 would take one emotion only.
-        self.cases = [wanted[i] for i in sorted(np.random.default_rng(0).permutation(len(wanted))[:count])]
+        self.cases = cases_of(self.pools, count)
 
     def scores(self, face: CMetFace) -> dict[str, float]:
         """The mean of each metric over the videos."""
@@ -139,6 +132,14 @@ class Drawn:
         points = face.landmarks(source.audio, face_of, emotional, neutral, Utterances([source.audio]), len(source))
         take = np.linspace(0, len(source) - 1, 5).round().astype(int)
         return self.mesh.frames(points, frames[take], source.landmarks[take], frames, source.landmarks)
+
+
+def cases_of(pools: Mapping[str, Sequence[ClipArrays]], count: int) -> list[tuple[ClipArrays, str]]:
+    """`count` neutral clips with an emotion to change them to, drawn with a fixed seed from all combinations."""
+    emotions = [emotion for emotion in pools if emotion != "neutral"]
+    wanted = [(source, emotion) for source in pools.get("neutral", ()) for emotion in emotions]
+    # Not every n-th combination: a multiple of the number of emotions would take one emotion only.
+    return [wanted[i] for i in sorted(np.random.default_rng(0).permutation(len(wanted))[:count])]
 
 
 def table_of(found: Mapping[str, Mapping[str, Sequence[float]]]) -> str:

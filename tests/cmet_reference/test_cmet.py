@@ -617,6 +617,14 @@ def test_a_checkpoint_of_an_earlier_version_says_what_to_run(stage: CMetStage, t
         CMetFace(tmp_path, files=models())
 
 
+def test_pictures_of_the_ablation_show_several_emotions() -> None:
+    """112 combinations and 16, 8 or 4 videos: an even stride would take one emotion only."""
+    pools = {"neutral": list(range(16))} | {emotion: [] for emotion in EMOTIONS if emotion != "neutral"}
+    for count, least in ((16, 4), (8, 3), (4, 2)):
+        cases = ablation.cases_of(pools, count)  # type: ignore[arg-type]
+        assert len(set(cases)) == count and len({emotion for _, emotion in cases}) >= least
+
+
 def test_the_ablation_trains_again_with_other_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = write_shard_set(tmp_path / "data", [make_record(0, 12, clip_id="c", speaker="A", split="train")])
     clips = {"train": _clips(("M1", "W1")), "test": _clips(("M2",))}

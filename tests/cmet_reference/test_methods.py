@@ -12,6 +12,7 @@ import torch
 from cmet_baselines.method import Case, CaseSpec, Method, check_output
 from cmet_baselines.registry import catalogue, get_method
 from cmet_reference import methods
+from cmet_reference.cem_net.ebm import EbmNetSettings
 from cmet_reference.geometry import RIGID
 from cmet_reference.render import skin, skin_stage
 from cmet_reference.render.appearance_stage import AppearanceNet
@@ -144,7 +145,7 @@ def trained_with(folder: Path, settings: str, model: str) -> None:
     table = config.load({"cem-net": "cmet_reference.cem_net", "cmet": "cmet_reference.cmet"}[model], settings)
     for stage in ["cmet"] if model == "cmet" else table:
         card = {"trained_on": {"config": table if model == "cmet" else table[stage]}}
-        record = {"codec": str(table.get("codec", "")).partition(":")[0]}
+        record = {"codec": str(table.get("codec", "")).partition(":")[0], "net": asdict(EbmNetSettings())}
         checkpoints.save(folder / f"{stage}.safetensors", {"w": torch.zeros(3)}, record, card)
 
 
@@ -166,6 +167,17 @@ def test_the_bare_names_are_for_checkpoints_of_the_settings_paper(tmp_path: Path
     assert "face codec" not in cmet.about()["departures"]  # type: ignore[operator]
     trained_with(tmp_path, "demo", "cem-net")
     assert cem_net.about()["title"] == "CEM-Net, adapted" and cmet.about()["title"] == "C-MET"
+
+
+@pytest.mark.parametrize(
+    ("changed", "used"),
+    [({"audio": "emotion-classifier"}, ("emotion-classifier",)), ({"audio_emotion": 0}, ()), ({}, ("aee",))],
+)
+def test_the_memory_says_which_network_it_reads(tmp_path: Path, changed: dict[str, object], used: tuple[str]) -> None:
+    record = {"net": asdict(EbmNetSettings()) | changed}
+    checkpoints.save(tmp_path / "ebm.safetensors", {"w": torch.zeros(3)}, record, {"trained_on": {"config": {}}})
+    stages = methods.CemNet(ModelFiles(checkpoints=(tmp_path,))).stages()
+    assert stages == ("audio2mouth", *used, "ebm", "appearance", "skin")
 
 
 def test_an_imported_checkpoint_of_the_authors_is_c_met(tmp_path: Path) -> None:

@@ -91,6 +91,15 @@ def test_a_face_at_the_left_edge_has_no_crop(pair: tuple[Sample, Sample]) -> Non
     assert get_metric("psnr:eat").score(cut, cut).reason in (Reason.NO_FACE, Reason.FEW_FACES)
 
 
+def test_frames_without_a_crop_are_counted(pair: tuple[Sample, Sample]) -> None:
+    """Half of the frames show no face: EAT scores the others, and the score says how many."""
+    half = pair[0].frames.copy()
+    half[5:] = 90
+    score = get_metric("psnr:eat-stored").score(Sample(half, name="half"), pair[1])
+    assert (score.n, score.stats["pairs"]) == (5, 10.0)
+    assert score.detail == "5 of 10 pairs scored, the others have no crop"
+
+
 def test_identical_clips(pair: tuple[Sample, Sample]) -> None:
     real = pair[1]
     assert get_metric("psnr:eat").score(real, real).reason is Reason.INFINITE
