@@ -271,7 +271,8 @@ class LabelLookup(TrainedMethod):
     """A control: CEM-Net with a table of the mean displacement of each emotion label in place of its memory."""
 
     name = "label-lookup"
-    files: tuple[str, ...] = ("audio2mouth", "ebm", "appearance", "skin")
+    # `aee` draws nothing here, but the memory, whose table is used, was trained with it.
+    files: tuple[str, ...] = ("audio2mouth", "aee", "ebm", "appearance", "skin")
     sees = frozenset({"reference-frames", "source-video", "driving-audio", "emotion-label"})
 
     def landmarks(self, case: Case, base: np.ndarray) -> np.ndarray:
