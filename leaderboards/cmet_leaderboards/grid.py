@@ -62,6 +62,11 @@ class Column:
         return self.metric.partition(":")[2]
 
     @property
+    def limits(self) -> tuple[float, float]:
+        """The lowest and the highest possible value; -inf and inf if there is no limit."""
+        return metric_facts.limits(self.metric)
+
+    @property
     def arrow(self) -> str:
         return f"→{self.ideal:g}" if self.ideal is not None else "↑" if self.higher_is_better else "↓"
 
@@ -185,10 +190,10 @@ class Grid:
             mean, found = mean_interval(values, self.codes[index])
             return Estimate(mean, found, len(index), float(column.loss(values).mean()))
         index = np.flatnonzero(keep & (self.state[m, c] >= INFINITE))
-        value = self._pooled_estimator(m, c, index)(np.arange(len(index))) if len(index) else float("nan")
+        value = self.pooled_estimator(m, c, index)(np.arange(len(index))) if len(index) else float("nan")
         if not np.isfinite(value):
             return Estimate(None, None, 0)
-        found = jackknife_interval(self._pooled_estimator(m, c, index), self.codes[index]) if interval else None
+        found = jackknife_interval(self.pooled_estimator(m, c, index), self.codes[index]) if interval else None
         good = found is not None and np.isfinite([found.low, found.high]).all()
         return Estimate(value, found if good else None, len(index), float(column.loss(value)))
 
@@ -198,7 +203,7 @@ class Grid:
             # math.fsum is exact, so the order of the pairs does not matter. Therefore the ground truth has the same
             # loss in two settings with the same clips.
             return math.fsum(self.columns[c].loss(self.value[m, c, index])) / len(index)
-        return float(self.columns[c].loss(self._pooled_estimator(m, c, index)(np.arange(len(index)))))
+        return float(self.columns[c].loss(self.pooled_estimator(m, c, index)(np.arange(len(index)))))
 
     def difference(self, a: int, b: int, c: int) -> tuple[Difference, int] | None:
         """The loss of method `a` minus the loss of method `b`, over their common pairs, and the number of common pairs.
@@ -217,7 +222,7 @@ class Grid:
         index = np.flatnonzero(both & (self.state[[a, b], c] >= INFINITE).all(axis=0))
         if not len(index):
             return None
-        one, two = self._pooled_estimator(a, c, index), self._pooled_estimator(b, c, index)
+        one, two = self.pooled_estimator(a, c, index), self.pooled_estimator(b, c, index)
         found = paired_estimates(lambda keep: float(column.loss(one(keep)) - column.loss(two(keep))), self.codes[index])
         return (found, len(index)) if np.isfinite([found.mean, found.p]).all() else None
 
@@ -226,7 +231,7 @@ class Grid:
         """(P,) int: the number of each pair's speaker."""
         return np.unique(self.speaker, return_inverse=True)[1]
 
-    def _pooled_estimator(self, m: int, c: int, index: np.ndarray) -> Callable[[np.ndarray], float]:
+    def pooled_estimator(self, m: int, c: int, index: np.ndarray) -> Callable[[np.ndarray], float]:
         """A function that computes the pooled statistic over some pairs, given as positions in `index`."""
         pooled, sums = self.pooled(c), {name: column[m, index] for name, column in self.sums(c).items()}
         assert pooled is not None
@@ -256,7 +261,9 @@ def _grid(key: dict[str, str], table: pa.Table) -> Grid:
     column, found = grouped(table, ["metric", "signature", "higher_is_better", "unit", "ideal"])
     pair, pair_ids = codes(table["pair_id"])
     columns = _columns(found)
-    order = sorted(range(len(found)), key=lambda i: _column_order(columns[i]))
+    targets = {emotion for emotion in codes(table["target_emotion"])[1] if emotion}
+    emotion_first = bool(targets - {"neutral"})  # the pairs ask for emotions
+    order = sorted(range(len(found)), key=lambda i: _column_order(columns[i], emotion_first))
     column = np.argsort(order)[column]
     shape = (len(methods), len(columns), len(pair_ids))
     at = (method, column, pair)
@@ -300,8 +307,10 @@ def _columns(found: Sequence[tuple[Hashable, ...]]) -> list[Column]:
     return out
 
 
-def _column_order(column: Column) -> tuple[int, str, str]:
-    return metric_facts.place(column.metric), column.metric, column.signature
+def _column_order(column: Column, emotion_first: bool) -> tuple[bool, int, str, str]:
+    """Sorts columns. If `emotion_first`, metrics that judge the emotion are before all others."""
+    later = emotion_first and not metric_facts.judges_emotion(column.metric)
+    return later, metric_facts.place(column.metric), column.metric, column.signature
 
 
 def _distinct_fields(signature: str, others: Sequence[str]) -> str:

@@ -6,6 +6,7 @@ version of the suite.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from functools import cache
 
@@ -28,6 +29,18 @@ def place(metric: str) -> int:
     """The position of the metric's column on a board: lower numbers are first, and unknown metrics are last."""
     found = _record(metric)
     return found.order if found else LAST
+
+
+def limits(metric: str) -> tuple[float, float]:
+    """The lowest and the highest value that is possible; -inf and inf if there is no limit or the metric is unknown."""
+    found = _record(metric)
+    return found.limits if found else (-math.inf, math.inf)
+
+
+def judges_emotion(metric: str) -> bool:
+    """Whether the value states which emotion a clip shows."""
+    found = _record(metric)
+    return found is not None and found.judges_emotion
 
 
 def variants_are_protocols(metric: str) -> bool:

@@ -49,6 +49,17 @@ class Difference:
     p: float  # 1.0 if there is no interval
 
 
+@dataclass(frozen=True)
+class Share:
+    """How far a method is on the way from a floor to the ground truth: 0 at the floor, 1 at the ground truth.
+
+    The value is below 0 if the method is worse than the floor.
+    """
+
+    value: float
+    interval: Interval | None  # None if there are fewer than two units
+
+
 def mean_interval(
     values: np.ndarray, speakers: Sequence[str] | np.ndarray, level: float = 0.95
 ) -> tuple[float, Interval | None]:
@@ -109,6 +120,41 @@ def paired_means(a: np.ndarray, b: np.ndarray, speakers: Sequence[str] | np.ndar
 def paired_estimates(estimate: Estimator, speakers: Sequence[str] | np.ndarray) -> Difference:
     """The same as `paired_means`, for any estimate of a difference between two statistics of the same rows."""
     return _difference(estimate(np.arange(len(speakers))), *_leave_out(estimate, speakers))
+
+
+def share_of_way(
+    method: np.ndarray, floor: np.ndarray, truth: np.ndarray, speakers: Sequence[str] | np.ndarray
+) -> Share | None:
+    """The share (F - M)/(F - T) of the means F of a floor, M of a method and T of the ground truth.
+
+    The interval is the jackknife of `jackknife_interval`: each step leaves one speaker out of all three means. It is
+    valid only if F - T clearly differs from 0, so call this function only if a test finds the floor worse.
+
+    Args:
+        method, floor, truth: (n,) finite losses, where lower is better, one per clip, of the same clips.
+        speakers: (n,) the speaker of each clip.
+
+    Returns:
+        None if the floor is not worse than the ground truth, with all speakers and without any one of them.
+
+    Raises:
+        ValueError: the arrays are empty or not finite.
+    """
+    losses = np.array([method, floor, truth], float)
+    if not np.isfinite(losses).all() or losses.size == 0:
+        raise ValueError("share_of_way needs at least one clip, all losses finite")
+    left_out = [_leave_out_means(each, speakers) for each in losses]
+    return _share(losses.mean(axis=1), np.array([values for values, _ in left_out]), left_out[0][1])
+
+
+def share_of_estimates(
+    method: Estimator, floor: Estimator, truth: Estimator, speakers: Sequence[str] | np.ndarray
+) -> Share | None:
+    """The same as `share_of_way`, for any three statistics of the same rows, where lower is better."""
+    every = (method, floor, truth)
+    left_out = [_leave_out(estimate, speakers) for estimate in every]
+    centres = np.array([estimate(np.arange(len(speakers))) for estimate in every])
+    return _share(centres, np.array([values for values, _ in left_out]), left_out[0][1])
 
 
 def holm(p: Sequence[float] | np.ndarray) -> np.ndarray:
@@ -209,3 +255,13 @@ def _difference(centre: float, left_out: np.ndarray, over: str) -> Difference:
     # If the estimates do not vary, any difference other than 0 is certain.
     t = abs(centre) / error if error > 0 else (math.inf if centre else 0.0)
     return Difference(centre, interval, 2 * float(special.stdtr(len(left_out) - 1, -t)))
+
+
+def _share(centres: np.ndarray, left_out: np.ndarray, over: str) -> Share | None:
+    """The share from the losses (3,) of method, floor and ground truth, and these losses without each unit, (3, g)."""
+    method, floor, truth = np.column_stack([centres, left_out])
+    if not np.isfinite(method).all() or not (floor > truth).all():
+        return None
+    shares = (floor - method) / (floor - truth)
+    value = float(shares[0])
+    return Share(value, _interval(value, shares[1:], over))

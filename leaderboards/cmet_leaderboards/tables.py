@@ -33,7 +33,8 @@ from cmet_leaderboards.sections import (
     in_order,
     sensitivities,
 )
-from cmet_leaderboards.statistics import Difference, Interval
+from cmet_leaderboards.statistics import Difference, Interval, Share
+from cmet_leaderboards.way import Way, ways
 
 # Roles of methods that receive the ground truth. These methods have no rank and are never marked as the best.
 UNRANKED_ROLES = ("ceiling", "control")
@@ -58,6 +59,7 @@ class Cell:
     rank: int | None = None  # 1 + the number of significantly better methods; None: no rank
     ties: Mapping[str, str] = field(default_factory=dict)  # {title of a tied method: "tie", or "noise" (in the band)}
     loss: float | None = None  # lower is better; for a metric with an ideal value, the mean distance from it
+    share: Share | None = None  # of the way from the best floor to the ground truth; None: see `Table.ways`
 
     @property
     def complete(self) -> bool:
@@ -123,6 +125,8 @@ class Table:
     sensitivity: tuple[Sensitivity, ...]
     missing: tuple[MissingValues, ...]
     methods: tuple[MethodId, ...]
+    ways: tuple[Way, ...]  # by column; its indices are those of `methods`
+    grid: Grid = field(repr=False, compare=False)  # the values of every pair
     bands: str = ""  # the name of the file with the noise bands
     drops: tuple[Drop, ...] = ()
     differing_keys: Mapping[str, str] = field(default_factory=dict)  # keys in which the setting's tables differ
@@ -191,7 +195,8 @@ def _build_table(grid: Grid, records: Sequence[FileRecord], bands: Bands) -> Tab
     contestants = [m for m, role in enumerate(roles) if role not in UNRANKED_ROLES]
     columns = range(len(grid.columns))
     comparisons = {c: pairwise_comparisons(grid, c, contestants, bands) for c in columns}
-    cells = [_column_cells(grid, c, contestants, comparisons[c], titles) for c in columns]
+    found_ways = ways(grid, roles)
+    cells = [_column_cells(grid, c, contestants, comparisons[c], titles, found_ways[c].shares) for c in columns]
     speakers = sorted({*grid.speaker} - {""})
     emotions, references = in_order({*grid.target} - {""}), in_order({*grid.reference} - {""})
     return Table(
@@ -218,6 +223,8 @@ def _build_table(grid: Grid, records: Sequence[FileRecord], bands: Bands) -> Tab
         sensitivity=sensitivities(grid, contestants, comparisons),
         missing=_missing_values(grid, titles),
         methods=grid.methods,
+        ways=found_ways,
+        grid=grid,
         bands=bands.about if any(column.signature in bands.by_signature for column in grid.columns) else "",
     )
 
@@ -238,10 +245,12 @@ def _column_cells(
     contestants: Sequence[int],
     comparisons: Sequence[PairwiseComparison],
     titles: Mapping[MethodId, str],
+    shares: Mapping[int, Share],
 ) -> list[Cell | None]:
     """The cells of one column, one per method. Contestants get their rank and ties, and the best mean is marked."""
     every = np.ones(len(grid.pair_ids), bool)
-    cells = [_cell(grid, m, c, every) for m in range(len(grid.methods))]
+    made = [_cell(grid, m, c, every) for m in range(len(grid.methods))]
+    cells = [cell and replace(cell, share=shares.get(m)) for m, cell in enumerate(made)]
     places = ranks_and_ties(comparisons)
     compared = {m: cell for m in contestants if (cell := cells[m]) is not None and cell.compared}
     losses = {m: cell.loss for m, cell in compared.items() if cell.loss is not None}

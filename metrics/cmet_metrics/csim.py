@@ -198,6 +198,7 @@ class Csim(Metric):
     )
     higher_is_better = True
     order = 80
+    limits = (-1.0, 1.0)
     worsened_by = frozenset({"identity-swap"})
     unchanged_by = frozenset(
         {"reencode", "move", "codec", "mouth-frozen", "mouth-amplitude", "emotion-swap", "frames-held"}

@@ -162,6 +162,8 @@ class EmotionAccuracy(EmotionMetric):
     )
     higher_is_better = True
     order = 90
+    limits = (0.0, 1.0)
+    judges_emotion = True
     counts_predictions = True
     variants = {
         "ea:fer": Variant("emotion accuracy, FER mini-Xception, share of frames; contempt is always missed"),
@@ -253,6 +255,8 @@ class EmotionLeak(EmotionMetric):
     )
     higher_is_better = False
     order = 110
+    limits = (0.0, 1.0)
+    judges_emotion = True
     variants = {
         "emotion_leak:fer": Variant("share of frames that still show the reference's emotion, by FER mini-Xception"),
         "emotion_leak:deepface": Variant(

@@ -8,6 +8,7 @@ then averages over pairs; its values are 50 to 160. The usual FID pools the fram
 from __future__ import annotations
 
 import io
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -143,6 +144,7 @@ class PairFid(Metric):
     )
     higher_is_better = False
     order = 100
+    limits = (0.0, math.inf)
     profile = "paper"
     weights = (inception.NAME,)
     ms_per_frame = 400.0

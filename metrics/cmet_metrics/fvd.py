@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import cv2
@@ -60,6 +61,7 @@ class PairFvd(Metric):
     )
     higher_is_better = False
     order = 120
+    limits = (0.0, math.inf)
     profile = "paper"
     weights = (i3d.NAME,)
     ms_per_frame = 50.0  # 2.5 s for a pair of any length

@@ -8,6 +8,7 @@ the mouth, so the points of the mouth are not used.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -72,6 +73,7 @@ class Jitter(Metric):
     )
     higher_is_better = False
     order = 130
+    limits = (0.0, math.inf)
     weights = ("face_landmarker",)
     variants_are_protocols = False
     source = "this suite"

@@ -117,6 +117,10 @@ class LipEnergy(SyncMetric):
         return self.measure == "correlation"
 
     @property
+    def limits(self) -> tuple[float, float]:
+        return (-1.0, 1.0) if self.measure == "correlation" else (0.0, float(MAX_LAG))
+
+    @property
     def measures_offset(self) -> bool:
         return self.measure == "offset"
 

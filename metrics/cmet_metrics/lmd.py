@@ -15,6 +15,7 @@ In all variants except `vico`, each set of landmarks is first shifted so that it
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -221,6 +222,7 @@ class Lmd(Metric):
     least: Least = "half"  # the pairs that need a face in both frames; else the clip has a reason
 
     higher_is_better = False
+    limits = (0.0, math.inf)
     pitfalls = (
         "The value is in pixels of the crop or the frame, except in native-mp. eat and eat-mp leave out frames "
         "without a face before pairing, which shifts the other frames. dlib rounds to whole pixels, so a perfect "

@@ -8,6 +8,7 @@ generated video and needs no ground truth, except with `audio="source"` or `netw
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -224,6 +225,10 @@ class Lse(SyncMetric):
     @property
     def title(self) -> str:
         return {"confidence": "LSE-C", "distance": "LSE-D", "offset": "LSE offset"}[self.measure]
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        return 0.0, math.inf
 
     @property
     def order(self) -> int:

@@ -207,6 +207,7 @@ class PeerPsnr(PeerPictures):
     title = "PSNR"
     unit = "dB"
     order = 11
+    limits = (0.0, math.inf)
 
     @property
     def ms_per_frame(self) -> float:
@@ -253,6 +254,7 @@ class PeerSsim(PeerPictures):
     name = "ssim"
     title = "SSIM"
     order = 21
+    limits = (-1.0, 1.0)
 
     @property
     def ms_per_frame(self) -> float:

@@ -23,6 +23,7 @@ class Lpips(FrameByFrame):
     )
     higher_is_better = False
     order = 150
+    limits = (0.0, math.inf)
     profile = "paper"
     weights = (lpips_alex.BACKBONE, lpips_alex.HEADS)
     source = "Zhang et al. 2018; github.com/richzhang/PerceptualSimilarity, version 0.1"

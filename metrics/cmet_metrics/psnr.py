@@ -133,6 +133,7 @@ class Psnr(FrameByFrame):
     unit = "dB"
     higher_is_better = True
     order = 10
+    limits = (0.0, math.inf)
     worsened_by = frozenset({"reencode", "move", "blur", "jpeg", "identity-swap", "frames-held"})
     source = "10 log10(255^2 / MSE) over all pixels and channels of RGB; see Huynh-Thu and Ghanbari 2008"
     bibtex = """@article{huynhthu2008psnr,

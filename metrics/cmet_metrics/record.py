@@ -6,6 +6,7 @@ constructor's arguments, the class overrides the fact with a property.
 
 from __future__ import annotations
 
+import math
 import types
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
@@ -115,6 +116,19 @@ class MetricRecord(ABC):
     def variants_are_protocols(self) -> bool:
         """Whether the variants of this name measure the same quantity. Boards then compare their rankings."""
         return True
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """The lowest and the highest value that is possible; -inf and inf if there is no limit.
+
+        An interval around a mean can go beyond them. Boards draw and print it only up to the limit.
+        """
+        return -math.inf, math.inf
+
+    @property
+    def judges_emotion(self) -> bool:
+        """Whether the value states which emotion a clip shows. Boards show it first if pairs ask for an emotion."""
+        return False
 
     @property
     def counts_predictions(self) -> bool:

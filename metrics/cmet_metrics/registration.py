@@ -7,6 +7,7 @@ by Umeyama's least-squares method (1991, eqs. 38-43).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -112,6 +113,7 @@ class Registration(Metric):
     )
     higher_is_better = False
     order = 160
+    limits = (0.0, math.inf)
     weights = ("face_landmarker",)
     ms_per_frame = 2 * MEDIAPIPE_MS
     variants_are_protocols = False

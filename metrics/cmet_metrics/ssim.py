@@ -230,6 +230,7 @@ class Ssim(FrameByFrame):
     )
     higher_is_better = True
     order = 20
+    limits = (-1.0, 1.0)
     worsened_by = frozenset({"reencode", "move", "blur", "jpeg", "identity-swap", "frames-held"})
     source = "Wang et al. 2004, eq. 13 with the constants of section III-B"
     bibtex = """@article{wang2004ssim,

@@ -207,3 +207,29 @@ def test_bands_are_read_by_source_or_the_largest(tmp_path: Path) -> None:
     path.write_text("metric,band\np,1\n")
     with pytest.raises(UserError, match="has no column signature, source"):
         read_bands(path)
+
+
+def test_emotion_comes_first_where_the_pairs_ask_for_an_emotion(tmp_path: Path) -> None:
+    higher = {"psnr:frame-mean": True, "ea:fer": True, "emotion_leak:fer": False, "m_lmd:eat": False}
+    for name, emotions in (("emotional", {}), ("plain", {"target_emotion": "neutral"})):
+        made = [rows("one", noise(0), metric=key, higher_is_better=up, **emotions) for key, up in higher.items()]
+        write(tmp_path / name, "one", *made)
+    found = {name: [c.metric for c in only(tmp_path / name).columns] for name in ("emotional", "plain")}
+    assert found["emotional"] == ["ea:fer", "emotion_leak:fer", "psnr:frame-mean", "m_lmd:eat"]
+    assert found["plain"] == ["psnr:frame-mean", "m_lmd:eat", "ea:fer", "emotion_leak:fer"]
+
+
+def test_the_share_of_the_way_is_given_only_where_a_floor_is_worse_than_the_ground_truth(tmp_path: Path) -> None:
+    for seed, (far, role) in enumerate([(1.0, "ceiling"), (5.0, "floor"), (3.0, "floor"), (2.0, "method")]):
+        for metric, level in (("m_lmd:eat", far), ("f_lmd:eat", 1.0)):
+            made = rows(f"m{seed}", lambda s, i: level + noise(seed)(s, i) / 10, metric=metric, higher_is_better=False)  # noqa: B023 (called here)
+            write(tmp_path, f"m{seed}", made, role=role)
+    table = only(tmp_path)
+    separated, not_separated = table.ways
+    assert (separated.truth, separated.floor, separated.missing) == (0, 2, ""), "the best floor, not the worst"
+    shares = {row.method: row.cells[0].share for row in table.rows if row.cells[0]}
+    assert shares["m0"] is None and shares["m2"] is None
+    assert shares["m3"] and shares["m3"].value == pytest.approx(0.5, abs=0.02)
+    assert shares["m1"] and shares["m1"].value == pytest.approx(-1.0, abs=0.05)
+    assert "not shown to be worse" in not_separated.missing
+    assert all(row.cells[1] and row.cells[1].share is None for row in table.rows)

@@ -7,6 +7,8 @@ import pytest
 from scipy import stats
 
 from cmet_leaderboards.statistics import (
+    Interval,
+    Share,
     common_pairs,
     holm,
     jackknife_interval,
@@ -15,6 +17,8 @@ from cmet_leaderboards.statistics import (
     paired_estimates,
     paired_means,
     ranks,
+    share_of_estimates,
+    share_of_way,
 )
 
 
@@ -120,3 +124,66 @@ def test_kendall_is_scipys() -> None:
         a, b = rng.integers(0, 5, 9), rng.integers(0, 5, 9)
         assert kendall_tau(a, b) == pytest.approx(stats.kendalltau(a, b).statistic)
     assert kendall_tau([1, 1, 1], [1, 2, 3]) is None
+
+
+def share_by_loops(losses: np.ndarray, speakers: np.ndarray) -> tuple[float, float, float]:
+    """The share and its interval from the definition: every mean is computed again without each speaker."""
+
+    def share(keep: np.ndarray) -> float:
+        method, floor, truth = (row[keep].mean() for row in losses)
+        return 1 - (method - truth) / (floor - truth)
+
+    names = sorted(set(speakers))
+    left_out = [share(speakers != name) for name in names]
+    error = np.sqrt(np.var(left_out) * (len(names) - 1))
+    whole, t = share(speakers == speakers), stats.t.ppf(0.975, len(names) - 1)
+    return whole, whole - t * error, whole + t * error
+
+
+@pytest.mark.parametrize("sizes", [(4, 4, 4, 4, 4, 4), (7, 2, 5, 3, 4, 9)])
+def test_the_share_of_the_way_is_the_jackknife_of_a_ratio(sizes: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(6)
+    speakers = np.repeat(np.array(list("abcdef")), sizes)
+    of_speaker = rng.normal(0, 0.3, 6)[np.repeat(np.arange(6), sizes)]
+    losses = np.array([[0.6], [1.0], [0.2]]) + of_speaker + rng.normal(0, 0.1, (3, len(speakers)))
+    found = share_of_way(*losses, speakers)
+    assert found is not None and found.interval is not None and found.interval.over == "speakers"
+    expected = share_by_loops(losses, speakers)
+    assert (found.value, found.interval.low, found.interval.high) == pytest.approx(expected, rel=1e-9)
+    means = [lambda keep, row=row: float(row[keep].mean()) for row in losses]
+    pooled = share_of_estimates(means[0], means[1], means[2], speakers)
+    assert pooled is not None and pooled.interval is not None
+    assert (pooled.value, pooled.interval.low) == pytest.approx(expected[:2], rel=1e-9)
+
+
+def fieller(method: np.ndarray, floor: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
+    """Fieller's (1954) interval for the ratio of the means of floor - method and floor - truth, one value a speaker."""
+    up, down = floor - method, floor - truth
+    n, t = len(up), stats.t.ppf(0.975, len(up) - 1)
+    (vu, vud), (_, vd) = np.cov(up, down) / n
+    a, b, c = down.mean() ** 2 - t**2 * vd, up.mean() * down.mean() - t**2 * vud, up.mean() ** 2 - t**2 * vu
+    root = np.sqrt(b**2 - a * c)
+    return (b - root) / a, (b + root) / a
+
+
+def test_the_interval_of_the_share_is_near_fiellers_and_has_its_coverage() -> None:
+    rng = np.random.default_rng(7)
+    hits = 0
+    for k in range(800):
+        of_speaker = rng.normal(0, 0.2, 8)
+        method, floor, truth = (level + of_speaker + rng.normal(0, 0.1, 8) for level in (0.7, 1.0, 0.2))
+        found = share_of_way(method, floor, truth, np.arange(8))
+        assert found is not None and found.interval is not None
+        hits += found.interval.low <= (1.0 - 0.7) / (1.0 - 0.2) <= found.interval.high
+        if k < 20:
+            assert (found.interval.low, found.interval.high) == pytest.approx(fieller(method, floor, truth), abs=0.05)
+    assert 0.93 <= hits / 800 <= 0.97
+
+
+def test_there_is_no_share_if_the_floor_is_not_worse() -> None:
+    truth = np.array([0.1, 0.2, 0.3, 0.2])
+    assert share_of_way(truth, truth, truth, list("abcd")) is None
+    assert share_of_way(truth, truth - 1, truth, list("abcd")) is None
+    assert share_of_way(truth + 0.5, truth + 0.5, truth, list("abcd")) == Share(0.0, Interval(0.0, 0.0, "speakers", 4))
+    with pytest.raises(ValueError, match="finite"):
+        share_of_way(truth, truth + np.inf, truth, list("abcd"))
