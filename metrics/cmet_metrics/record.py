@@ -45,9 +45,11 @@ class MetricRecord(ABC):
 
     files: ModelFiles = DEFAULT_FILES  # where pretrained files and trained evaluators are searched for
 
-    # The known variants by key, `name:variant`. The first variant listed for a name is its default. The key of
-    # a user's own class is `module:Class`. If such a class has variants, commands use the first variant.
+    # The known variants by key, `name:variant`. The first variant of a name is its default. The key of a user's own
+    # class is `module:Class`. If such a class has variants, commands use the first variant.
     variants: ClassVar[Mapping[str, Variant]] = {}
+    counts_predictions: ClassVar[bool] = False  # True: the stats have entries `TRUTH>PREDICTION`
+    judges_emotion: ClassVar[bool] = False  # True: shown first on boards if the pairs ask for an emotion
     measures_framing: ClassVar[bool] = False  # True: the value shows another crop than the ground truth's
     pitfalls: ClassVar[str] = ""  # what a reader must know before values are compared, for `cmet-eval metrics KEY`
 
@@ -119,29 +121,15 @@ class MetricRecord(ABC):
 
     @property
     def limits(self) -> tuple[float, float]:
-        """The lowest and the highest value that is possible; -inf and inf if there is no limit.
-
-        An interval around a mean can go beyond them. Boards draw and print it only up to the limit.
-        """
+        """The lowest and the highest possible value; -inf and inf: no limit. Boards cut an interval at the limits."""
         return -math.inf, math.inf
-
-    @property
-    def judges_emotion(self) -> bool:
-        """Whether the value states which emotion a clip shows. Boards show it first if pairs ask for an emotion."""
-        return False
-
-    @property
-    def counts_predictions(self) -> bool:
-        """Whether the stats have entries `TRUTH>PREDICTION`, from which confusion matrices are computed."""
-        return False
 
     @property
     def profile(self) -> Profile | Literal["both"]:
         """The evaluator profile that this metric is part of.
 
-        `embedded`: the metric's network is in the package index or was trained on the corpus. `paper`: the network must
-        be downloaded or obtained from its authors. `both`: the metric uses no network, or only dlib's or MediaPipe's
-        landmarks.
+        `embedded`: its network is in the package index or was trained on the corpus. `paper`: its network must be
+        downloaded or obtained from its authors. `both`: it uses no network, or only dlib's or MediaPipe's landmarks.
         """
         return "both"
 
@@ -169,10 +157,9 @@ class MetricRecord(ABC):
 
     @property
     def ms_per_frame(self) -> float | None:
-        """Measured processor time in ms for one frame of a clip and the same frame of its target; None: not measured.
+        """Processor time in ms for one frame of a clip and the same frame of its target; None: not measured.
 
-        At 256x256, on one free core, with loaded models. Metrics on the same landmarks find them only once.
-        `tests/benchmarks/metric_costs.py` measures this time.
+        By `tests/benchmarks/metric_costs.py`, at 256x256. Metrics on the same landmarks find them only once.
         """
         return None
 
@@ -224,9 +211,8 @@ class MetricRecord(ABC):
     def key(self) -> str:
         """The name in commands and result rows: `ssim:skimage`, or `ssim:skimage,frames=linspace`.
 
-        The key starts with the known variant that has the most arguments in common with this metric. After the variant,
-        the key lists the arguments that differ. Equal arguments give equal keys. A class without known variants and a
-        user's own class have the key `module:Class`.
+        It starts with the known variant that has the most arguments in common with this metric. Then come the arguments
+        that differ. A class without known variants and a user's own class have the key `module:Class`.
         """
         base = self._base_key
         if base not in type(self).variants:
