@@ -45,8 +45,15 @@ def pairwise_comparisons(
 
     Contestants with too low coverage are left out. Holm's correction is over all these comparisons.
     """
-    names = [m for m in contestants if grid.compared[m, c]]
-    made = [(a, b, grid.difference(a, b, c)) for a, b in itertools.combinations(names, 2)]
+    return compare_pairs(grid, c, list(itertools.combinations(contestants, 2)), bands)
+
+
+def compare_pairs(grid: Grid, c: int, pairs: Sequence[tuple[int, int]], bands: Bands) -> tuple[PairwiseComparison, ...]:
+    """The comparisons of these pairs of methods in column `c`. Holm's correction is over these comparisons.
+
+    A pair with a method of too low coverage, or without common finite values, is left out.
+    """
+    made = [(a, b, grid.difference(a, b, c)) for a, b in pairs if grid.compared[[a, b], c].all()]
     found = [(a, b, result) for a, b, result in made if result is not None]
     corrected = holm([result[0].p for *_, result in found])
     band = bands.of(grid.columns[c].signature)

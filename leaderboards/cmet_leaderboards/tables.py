@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pyarrow as pa
 
+from cmet_leaderboards.answer import Answer, answer
 from cmet_leaderboards.bands import Bands
 from cmet_leaderboards.file_record import FileRecord, MethodFacts, SettingFacts
 from cmet_leaderboards.grid import ABSENT, FAILED, INFINITE, Column, Grid, MethodId, grids
@@ -127,6 +128,7 @@ class Table:
     methods: tuple[MethodId, ...]
     ways: tuple[Way, ...]  # by column; its indices are those of `methods`
     grid: Grid = field(repr=False, compare=False)  # the values of every pair
+    answer: Answer  # which methods the tests show to be better
     bands: str = ""  # the name of the file with the noise bands
     drops: tuple[Drop, ...] = ()
     differing_keys: Mapping[str, str] = field(default_factory=dict)  # keys in which the setting's tables differ
@@ -225,6 +227,7 @@ def _build_table(grid: Grid, records: Sequence[FileRecord], bands: Bands) -> Tab
         methods=grid.methods,
         ways=found_ways,
         grid=grid,
+        answer=answer(grid, comparisons, roles, bands),
         bands=bands.about if any(column.signature in bands.by_signature for column in grid.columns) else "",
     )
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
+from cmet_leaderboards.answer_text import AnswerText
 from cmet_leaderboards.published import PublishedTable
 from cmet_leaderboards.tables import MissingValues
 
@@ -157,6 +158,20 @@ class SensitivityView:
 
 
 @dataclass(frozen=True)
+class SectionsView:
+    """The answer of a table, and the sections below its scores."""
+
+    answer: AnswerText
+    gallery: list[dict[str, object]]
+    groups: list[GroupView]
+    confusions: list[HeatView]
+    drops: list[DropRowView]
+    sensitivity: list[SensitivityView]
+    plots: str  # JSON
+    has_transfers: bool
+
+
+@dataclass(frozen=True)
 class TableView:
     """One table of the page."""
 
@@ -169,12 +184,7 @@ class TableView:
     interval_note: str
     columns: list[ColumnView]
     rows: list[RowView]
-    groups: list[GroupView]
-    confusions: list[HeatView]
-    drops: list[DropRowView]
-    sensitivity: list[SensitivityView]
-    plots: str  # JSON
-    has_transfers: bool
+    sections: SectionsView
     bands: str
     missing: tuple[MissingValues, ...]
     missing_cells: tuple[str, ...]
@@ -183,4 +193,3 @@ class TableView:
     key: list[tuple[str, str]]
     disjoint: str
     shared: str
-    gallery: list[dict[str, object]]
