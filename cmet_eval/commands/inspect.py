@@ -47,6 +47,7 @@ def inspect(
     if verify:
         _verify(out, len(shards.card["shards"]))
     print(f"dataset    {shards.card['dataset']}")
+    print(f"origin     {shards.origin}")
     print(f"signature  {shards.signature}")
     print(f"digest     {shards.digest}")
     _print_clips(shards)

@@ -241,6 +241,7 @@ def _shared(work: Work, suite: str) -> SharedFields:
         method=work.method,
         revision=request.revision,
         dataset=cases.target or "no ground truth",
+        origin="unknown",  # files carry no origin
         data_digest=digest(truths) if truths else names,
         data_signature="files",
         pairs_digest=names,

@@ -8,6 +8,7 @@ from typing import TypedDict
 from cmet_eval.measuring.score_records import StoredScore, VideoScores
 from cmet_metrics.base import Metric
 from talking_face.names import storable
+from talking_face.origin import Origin
 from talking_face.reasons import ClipError, Reason
 
 Outcome = VideoScores | ClipError  # the scores of a video, or the reason why it has none
@@ -20,6 +21,7 @@ class SharedFields(TypedDict):
     method: str
     revision: str
     dataset: str
+    origin: Origin
     data_digest: str
     data_signature: str
     pairs_digest: str

@@ -64,6 +64,7 @@ class RowMaker:
             method=submission.name,
             revision=str(submission.method["revision"]),
             dataset=", ".join(sorted({str(name) for name in shards.clips["dataset"]})),
+            origin=shards.origin,
             data_digest=shards.digest,
             data_signature=shards.signature,
             pairs_digest=submission.pairs.digest,  # computed only once, because it takes 30 ms for 1,143 pairs

@@ -169,6 +169,8 @@ def _tables(
                 f"rows of {key['setting']} were made on data {key['data_digest'][:12]}, --data is "
                 f"{shards.digest[:12]}; give the shard set they belong to"
             )
+        if key["origin"] not in (shards.origin, "unknown"):
+            raise UserError(f"rows of {key['setting']} call their data {key['origin']}, but --data is {shards.origin}")
         if key["pairs_digest"] not in lists:
             raise UserError(
                 f"no pair list with the digest {key['pairs_digest']} of {key['setting']}; give it with --pairs"

@@ -16,6 +16,7 @@ from cmet_leaderboards.results import Results
 from cmet_leaderboards.row import TABLE_KEYS
 from cmet_leaderboards.statistics import MIN_SPEAKERS, holm
 from talking_face.names import counted, did_you_mean, printable
+from talking_face.origin import data_name
 from talking_face.reasons import UserError
 
 
@@ -187,8 +188,9 @@ def to_markdown(comparison: Comparison) -> str:
     (a, a_revision), (b, b_revision) = comparison.grid.methods
     key = comparison.grid.key
     out = [markdown(f"# {a} and {b}, {key['setting']}"), ""]
+    data = data_name(key["dataset"], key["origin"])
     facts = (
-        f"A: {a} @ {a_revision}. B: {b} @ {b_revision}. Data {key['dataset']} {key['data_digest'][:8]}, pair list "
+        f"A: {a} @ {a_revision}. B: {b} @ {b_revision}. Data {data} {key['data_digest'][:8]}, pair list "
         f"{key['pairs_digest'][:8]}, suite {key['suite_version']}."
     )
     out += [markdown(facts), ""]

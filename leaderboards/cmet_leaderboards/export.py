@@ -64,6 +64,7 @@ class BoardRow:
     ties: str | None  # titles of the methods that tie with this method
     distance: float | None  # mean distance from the ideal value, if the metric has one
     dataset: str
+    origin: str
     data_digest: str
     data_signature: str
     pairs_digest: str

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 ROLES = ("ceiling", "control", "floor", "method")
 _LONGEST = 1000  # characters of one text
@@ -48,6 +48,11 @@ class FileRecord:
     setting: SettingFacts | None  # None if the record has no setting
     pairs: PairFacts
     command: str
+
+    def with_origin(self, origins: Mapping[str, str]) -> FileRecord:
+        """The record with the known origin of its data. `origins`: origin by data digest."""
+        known = origins.get(self.key.get("data_digest", ""))
+        return replace(self, key={**self.key, "origin": known}) if known else self
 
     @classmethod
     def of(cls, stored: object, key: Mapping[str, object]) -> FileRecord:

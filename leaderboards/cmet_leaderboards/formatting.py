@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from cmet_leaderboards import metric_facts
 from cmet_leaderboards.grid import Column
 from cmet_leaderboards.statistics import ALPHA, MIN_COVERAGE, MIN_SPEAKERS
 from cmet_leaderboards.tables import Cell, Table
 from talking_face.names import counted
+from talking_face.origin import data_name, origin_note
 
 RULES: tuple[tuple[str, str], ...] = (
     (
@@ -147,11 +149,35 @@ def facts(table: Table) -> str:
             pairs,
             *([counted(table.speakers, "speaker")] if table.speakers else []),
             *([counted(table.seeds, "seed")] if table.seeds else []),
-            f"data {table.key['dataset']} {table.key['data_digest'][:8]}",
+            f"data {data_of(table)} {table.key['data_digest'][:8]}",
             f"pair list {table.key['pairs_digest'][:8]}",
             f"suite {table.key['suite_version']}, {table.key['profile']} evaluators",
         ]
     )
+
+
+def data_of(table: Table) -> str:
+    """The name of the table's data with their origin, such as `embedded corpus (drawn)`."""
+    return data_name(table.key["dataset"], table.key["origin"])
+
+
+def data_notes(table: Table) -> list[str]:
+    """Sentences that state what the data and the evaluators of a table mean for its numbers; often there is none."""
+    notes = [origin_note(table.key["origin"])]
+    if table.key["profile"] == "embedded":
+        notes.append(
+            "Evaluators of the profile embedded are networks from the package index, or were trained on this data set."
+        )
+    own = dict.fromkeys(column_name(c) for c in table.columns if metric_facts.is_trained_on_data(c.metric))
+    if own:
+        drawn = ", which are drawn faces" if table.key["origin"] == "drawn" else ""
+        notes.append(f"The network of {', '.join(own)} was trained on the data set's training clips{drawn}.")
+    return [note for note in notes if note]
+
+
+def column_name(column: Column) -> str:
+    """The title and the variant, such as `EA (corpus)`."""
+    return f"{column.name} ({column.variant})" if column.variant else column.name
 
 
 def named_values(mapping: Mapping[str, str]) -> str:

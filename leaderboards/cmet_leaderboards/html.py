@@ -12,9 +12,8 @@ from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from cmet_leaderboards import formatting
+from cmet_leaderboards import formatting, published
 from cmet_leaderboards.grid import Column
-from cmet_leaderboards.published import HEADING, NOTE
 from cmet_leaderboards.section_views import named, section_views
 from cmet_leaderboards.tables import UNRANKED_ROLES, Cell, MethodRow, Table
 from cmet_leaderboards.views import (
@@ -46,7 +45,6 @@ def to_html(tables: Sequence[Table], stem: str, gallery: Gallery | None = None) 
         .render(
             tables=views,
             rules=formatting.RULES,
-            published={"heading": HEADING, "note": NOTE},
             stem=quote(stem),
             versions=sorted({table.key["suite_version"] for table in tables}),
         )
@@ -85,6 +83,9 @@ def _table(table: Table, index: int, gallery: Sequence[GalleryCase]) -> TableVie
         missing_cells=table.missing_cells,
         pair_notes=table.pair_notes,
         published=table.published,
+        published_heading=published.heading(table.key["origin"]),
+        published_note=published.note(table.key["origin"]),
+        data_notes=formatting.data_notes(table),
         key=[item for item in _with_spaces(table.key) if item[0] != "setting"],
         disjoint=", ".join(table.setting.disjoint),
         shared=", ".join(table.setting.shared),
@@ -102,7 +103,7 @@ def _facts(table: Table) -> list[tuple[str, str]]:
         ("pairs", pairs),
         *((name, str(count)) for name, count in drawn_for if count),
         ("methods", str(len(table.rows))),
-        ("data", f"{table.key['dataset']} {table.key['data_digest'][:8]}"),
+        ("data", f"{formatting.data_of(table)} {table.key['data_digest'][:8]}"),
     ]
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from cmet_leaderboards import published
 from cmet_leaderboards.escaping import code, markdown
 from cmet_leaderboards.formatting import (
     RULES,
     column_label,
     column_title,
     coverage,
+    data_notes,
     distance,
     facts,
     half_width,
@@ -19,7 +21,6 @@ from cmet_leaderboards.formatting import (
     rank,
 )
 from cmet_leaderboards.grid import Column
-from cmet_leaderboards.published import HEADING, NOTE
 from cmet_leaderboards.sections import Confusion, MethodPair, Sensitivity
 from cmet_leaderboards.tables import UNRANKED_ROLES, Breakdown, Cell, Table
 
@@ -38,6 +39,7 @@ def to_markdown(tables: Sequence[Table]) -> str:
 def _markdown_table(table: Table) -> list[str]:
     """One table as Markdown: a title, the scores, the sections below them, and the signatures."""
     out = [f"## {markdown(table.title)}", "", markdown(table.setting.summary), "", markdown(facts(table)), ""]
+    out += [markdown(" ".join(data_notes(table))), ""] if data_notes(table) else []
     if table.differing_keys:
         out += [f"Not comparable with the setting's other tables: {markdown(named_values(table.differing_keys))}.", ""]
     out += _scores(table)
@@ -171,7 +173,8 @@ def agreement(table: Table, found: Sensitivity) -> list[str]:
 
 
 def _published(table: Table) -> list[str]:
-    out = [f"### {HEADING}", "", NOTE, ""] if table.published else []
+    origin = table.key["origin"]
+    out = [f"### {published.heading(origin)}", "", published.note(origin), ""] if table.published else []
     for part in table.published:
         out += [f"#### {markdown(part.title)}", "", *_grid(["Method", *part.metrics], part.lines())]
         out += [markdown(" ".join([part.protocol, *part.origins()])), ""]

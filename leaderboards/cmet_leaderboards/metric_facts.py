@@ -55,6 +55,12 @@ def counts_predictions(metric: str) -> bool:
     return found is not None and found.counts_predictions
 
 
+def is_trained_on_data(metric: str) -> bool:
+    """Whether the metric's network is an evaluator that was trained on the training clips of the data set."""
+    found = _record(metric)
+    return found is not None and found.key == metric and found.evaluator is not None
+
+
 def pooled(metric: str) -> Pooled | None:
     """The function that computes a pooled metric's value from sums.
 

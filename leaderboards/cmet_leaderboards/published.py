@@ -6,10 +6,23 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 HEADING = "Published, by the papers' own protocols"
+_HEADING_RECORDED = "Published on recorded data, by the papers' own protocols"
+_NOT_ALL_RECORDED = ("drawn", "mixed")
+_NOTE_RECORDED = " The papers measured recordings of people; the clips of this board are not all recorded."
 NOTE = (
     "Not measured here, and not comparable with the table above: other clips, other crops, other evaluators. "
     "They only show an order of methods within one table."
 )
+
+
+def heading(origin: str) -> str:
+    """The heading of the published tables below a table whose data have this origin."""
+    return _HEADING_RECORDED if origin in _NOT_ALL_RECORDED else HEADING
+
+
+def note(origin: str) -> str:
+    """The text below the heading."""
+    return NOTE + _NOTE_RECORDED if origin in _NOT_ALL_RECORDED else NOTE
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,10 @@ new rows are written to an existing file, they replace the rows with the same pa
 kept, so results accumulate. The bytes of a file depend only on its rows and its record. Every file contains a digest of
 itself, which is checked when the file is read; see `talking_face.sealed`. Rows can come from a stranger, so they are
 checked too; see `row_checks.check_rows`.
+
+Files of older versions have no column `origin`. Their rows get the origin that the speakers' names prove, else
+`unknown`. If rows with an origin have the same data digest, they are on the same clips, so rows without an origin take
+it over.
 """
 
 from __future__ import annotations
@@ -26,6 +30,7 @@ from talking_face.arrow import schema_of
 from talking_face.files import STRAY
 from talking_face.lines import one_line
 from talking_face.names import file_name_of, inside, storable
+from talking_face.origin import origin_of_clips, without_guess
 from talking_face.reasons import UserError
 from talking_face.sealed import Damaged, discard, read_sealed_table, write_sealed_table
 from talking_face.signature import canonical_json, digest
@@ -132,7 +137,9 @@ def _path(folder: Path, key: Mapping[str, str]) -> Path:
     name = file_name_of(key["method"], key["revision"])[:100]
     data, pairs = (file_name_of(key[name][:8]) for name in ("data_digest", "pairs_digest"))
     version, profile = (file_name_of(key[name])[:20] for name in ("suite_version", "profile"))
-    stem = f"{name}--data-{data}--pairs-{pairs}--suite-{version}--{profile}--{digest(key)}"
+    # The origin follows from the data digest. Without it, the files of older versions keep their names.
+    rest = digest({column: value for column, value in key.items() if column != "origin"})
+    stem = f"{name}--data-{data}--pairs-{pairs}--suite-{version}--{profile}--{rest}"
     return inside(folder, file_name_of(key["setting"]), f"{stem}.parquet")
 
 
@@ -146,6 +153,8 @@ def _older_rows(path: Path, key: Mapping[str, str]) -> Iterator[ResultRow]:
         discard(error)
         return
     for stored in table.to_pylist():
+        if stored["origin"] == "unknown":
+            stored["origin"] = key["origin"]
         if any(stored[name] != value for name, value in key.items()):
             raise UserError(f"{path} holds rows with another {', '.join(key)}; move it out of the folder")
         yield ResultRow.of(stored)
@@ -170,9 +179,40 @@ def read_results(folder: Path) -> Results:
         tables.append(table.replace_schema_metadata(None))
     if not paths:
         raise UserError(f"no result rows under {folder}; make some with cmet-eval run or cmet-eval score")
+    origins = _origins(records, paths)
+    tables = [_with_origin(table, origins) for table in tables]
+    records = [record.with_origin(origins) for record in records]
     table = pa.concat_tables(tables).unify_dictionaries()
     source = np.repeat(np.arange(len(paths)), [part.num_rows for part in tables])
     return Results(_without_copies(table, source, paths), tuple(records))
+
+
+def _origins(records: Sequence[FileRecord], paths: Sequence[Path]) -> dict[str, str]:
+    """The known origin of each data digest. Raises UserError if two files state different origins of the same data."""
+    found: dict[str, tuple[str, Path]] = {}
+    for record, path in zip(records, paths, strict=True):
+        data, origin = record.key.get("data_digest", ""), record.key.get("origin", "unknown")
+        if origin == "unknown":
+            continue
+        before, other = found.setdefault(data, (origin, path))
+        if before != origin:
+            raise UserError(
+                f"the same data {data[:12]} are {before} in {other} and {origin} in {path}; remove the wrong file"
+            )
+    return {data: origin for data, (origin, _) in found.items()}
+
+
+def _with_origin(table: pa.Table, origins: Mapping[str, str]) -> pa.Table:
+    """The rows of one file, with the origin that other files state of the same data."""
+    first = table.slice(0, 1).select(["origin", "data_digest"]).to_pylist()
+    if not first or first[0]["origin"] != "unknown" or first[0]["data_digest"] not in origins:
+        return table
+    known = _repeated(origins[first[0]["data_digest"]], table.num_rows)
+    return table.set_column(table.schema.get_field_index("origin"), "origin", known)
+
+
+def _repeated(text: str, count: int) -> pa.DictionaryArray:
+    return pa.DictionaryArray.from_arrays(pa.array(np.zeros(count, np.int32)), pa.array([text]))
 
 
 def _record(path: Path, table: pa.Table, stored: bytes) -> FileRecord:
@@ -261,7 +301,18 @@ def _read(path: Path, remedy: str) -> pa.Table:
     table = read_sealed_table(path, remedy, dictionaries=True)
     if BOARD_KEY not in (table.schema.metadata or {}):
         try:
+            table = _with_new_columns(table)
             check_rows(table, SCHEMA, _REQUIRED, _FILE_KEYS)
         except (ValueError, pa.ArrowException) as error:
             raise UserError(_not_rows(path, str(error))) from None
     return table
+
+
+def _with_new_columns(table: pa.Table) -> pa.Table:
+    """The rows of an older version with the column that it did not have; all other rows as they are."""
+    names = table.schema.names
+    if "origin" in names or not {"dataset", "speaker"} <= set(names):
+        return table
+    speakers = table.select(["dataset", "speaker"]).group_by(["dataset", "speaker"]).aggregate([]).to_pylist()
+    origin = origin_of_clips((str(row["dataset"]), row["speaker"]) for row in speakers)
+    return table.append_column("origin", _repeated(without_guess(origin), table.num_rows))

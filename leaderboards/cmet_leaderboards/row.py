@@ -16,6 +16,7 @@ TABLE_KEYS = (
     "setting",
     "rules",
     "dataset",
+    "origin",
     "data_digest",
     "data_signature",
     "pairs_digest",
@@ -59,6 +60,7 @@ class ResultRow:
     rules: str  # digest of the setting's rules
     profile: str  # evaluator profile: embedded | paper
     suite_version: str
+    origin: str = "unknown"  # talking_face.origin.Origin: whether the data are drawn or recorded
 
     @classmethod
     def of(cls, stored: Mapping[str, Any]) -> ResultRow:

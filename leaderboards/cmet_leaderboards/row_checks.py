@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from cmet_leaderboards.row import check_setting_name
 from cmet_metrics.registry import find_record
 from talking_face.names import check_id, check_label, check_name, printable
+from talking_face.origin import ORIGINS, origin_by_name
 from talking_face.reasons import Reason
 
 LONGEST_TEXT = 1000  # characters of one text in a row
@@ -38,7 +39,7 @@ def check_rows(table: pa.Table, schema: pa.Schema, required: Sequence[str], keys
     Raises:
         ValueError: a column has a wrong name or type; a text is not a name or cannot be printed; a number is not
             finite; a row has both a value and a reason, or neither; a reason is unknown; rows differ in a key column;
-            or the direction of a metric of this suite is wrong.
+            the direction of a metric of this suite is wrong; or the name of a speaker proves another origin.
     """
     if table.schema.names != schema.names:
         raise ValueError(f"columns {', '.join(sorted(set(table.schema.names) ^ set(schema.names))) or 'in disorder'}")
@@ -56,6 +57,7 @@ def check_rows(table: pa.Table, schema: pa.Schema, required: Sequence[str], keys
         if len(pc.unique(table[name])) > 1:
             raise ValueError(f"its rows have several values of {name}")
     _check_directions(table)
+    _check_origins(table)
 
 
 def _check_texts(table: pa.Table, names: Sequence[str]) -> None:
@@ -109,3 +111,15 @@ def _check_directions(table: pa.Table) -> None:
             continue
         if row["ideal"] != known.ideal or (known.ideal is None and row["higher_is_better"] != known.higher_is_better):
             raise ValueError(f"higher_is_better or ideal of {row['metric']} is wrong")
+
+
+def _check_origins(table: pa.Table) -> None:
+    """Compares the origin with what the names of the speakers prove."""
+    facts = ["dataset", "speaker", "origin"]
+    for row in table.select(facts).group_by(facts).aggregate([]).to_pylist():
+        if row["origin"] not in ORIGINS:
+            raise ValueError(f"{row['origin']!r} is not an origin of data: {', '.join(ORIGINS)}")
+        proven = origin_by_name(row["dataset"], row["speaker"] or "")
+        allowed = {"drawn": ("drawn", "mixed"), "recorded": ("recorded", "mixed", "unknown")}.get(proven, ORIGINS)
+        if row["origin"] not in allowed:
+            raise ValueError(f"speaker {row['speaker']} of {row['dataset']} is {proven}, and not {row['origin']}")

@@ -190,6 +190,9 @@ class TableView:
     missing_cells: tuple[str, ...]
     pair_notes: tuple[str, ...]
     published: tuple[PublishedTable, ...]
+    published_heading: str
+    published_note: str
+    data_notes: list[str]  # what the data and the evaluators mean for the numbers
     key: list[tuple[str, str]]
     disjoint: str
     shared: str

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -26,6 +26,7 @@ from cmet_pipelines.shards import CARD, CLIPS, LEDGER, SHARDS
 from cmet_pipelines.source_files import below, relative_path
 from talking_face.clip import Clip
 from talking_face.names import printable
+from talking_face.origin import origin_of_clips
 from talking_face.sealed import write_sealed_json, write_sealed_table
 from talking_face.signature import digest
 
@@ -50,6 +51,7 @@ def write_tables_and_card(job: Job, outcomes: Mapping[str, ClipOutcome]) -> Card
         "complete": True,
         "digest": _content_digest(job, index, outcomes),
         "counts": _counts(index, outcomes, job.skipped),
+        "origin": origin_of_clips(_speakers(index), job.content.get("origin")),
         "shards": dict(sorted(shards.items())),
     }
     _write_card(job.out, card)
@@ -112,6 +114,11 @@ def _skipped_row(job: Job, skip: Skipped) -> dict[str, object]:
     if skip.clip is None:
         return {**row, "status": "skipped"}
     return {**row, "status": "excluded", "clip_id": skip.clip.clip_id, **_ledger_labels(job, skip.clip)}
+
+
+def _speakers(index: pa.Table) -> Iterator[tuple[str, str]]:
+    """The dataset and the speaker of each clip."""
+    return zip(index["dataset"].to_pylist(), index["speaker"].to_pylist(), strict=True)
 
 
 def _content_digest(job: Job, index: pa.Table, outcomes: Mapping[str, ClipOutcome]) -> str:

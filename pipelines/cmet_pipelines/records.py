@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from talking_face.arrow import About, Flat, Int8, Int32, Int64, schema_of
+from talking_face.origin import Origin
 
 SCHEMA_VERSION = "3"
 
@@ -164,11 +165,12 @@ class CardHead(TypedDict):
 
 
 class Card(CardHead, total=False):
-    """The content of dataset.json. The card of an unfinished set has no `digest`, `counts` and `shards`."""
+    """The content of dataset.json. The card of an unfinished set has no `digest`, `counts`, `origin` and `shards`."""
 
     complete: bool
     digest: str
     counts: Counts
+    origin: Origin  # of the kept clips; older sets do not have it
     shards: dict[str, ShardFile]  # by file name
 
 

@@ -33,6 +33,7 @@ from cmet_pipelines.records import ARRAY_FIELDS, Card, ShardFile
 from cmet_pipelines.shard_files import column_checksum, describe, row_is_sound
 from cmet_pipelines.stored_forms import check_card, check_clips, check_ledger
 from talking_face.lines import one_line
+from talking_face.origin import Origin, origin_of_clips, without_guess
 from talking_face.reasons import UserError
 from talking_face.sealed import Damaged, check_sealed_table, read_sealed_json, read_sealed_table
 
@@ -82,6 +83,23 @@ class ShardSet:
     def signature(self) -> str:
         """The settings with which the clips were processed, as one line; docs/reference/shards.md explains the line."""
         return self.card["signature"]
+
+    @cached_property
+    def origin(self) -> Origin:
+        """Whether the clips are drawn or recorded.
+
+        Older sets do not carry it. Then the speakers' names can prove that clips are drawn, but not that clips are
+        recorded. Raises Damaged if the card contradicts the names of the speakers.
+        """
+        speakers = zip(self.clips["dataset"], self.clips["speaker"], strict=True)
+        found = origin_of_clips(speakers, self.card.get("settings", {}).get("origin"))
+        stored = self.card.get("origin")
+        if stored is None:
+            return without_guess(found)
+        if stored != found:
+            problem = f"its origin is {stored}, but the speakers and the settings of its clips say {found}"
+            raise Damaged(self.folder / CARD, problem, REMEDY)
+        return found
 
     @cached_property
     def clips(self) -> pd.DataFrame:

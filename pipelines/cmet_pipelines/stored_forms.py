@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cmet_pipelines.records import IDENTITY_FIELDS, LEDGER_SCHEMA, Card
 from talking_face.names import Name
+from talking_face.origin import Origin
 from talking_face.sealed import Damaged
 from talking_face.user_files import Line, Text, WrongValue, checked
 
@@ -63,6 +64,7 @@ class _Card(BaseModel):
     settings: dict[str, Any] = {}
     notes: list[str] = []
     split_preset: Line = "none"
+    origin: Origin | None = None
 
 
 def check_card(path: Path, value: Mapping[str, object], remedy: str, *, finished: bool = True) -> Card:

@@ -181,7 +181,7 @@ setting:string method:string revision:string pair_id:string seed:int32 speaker:s
 target_emotion:string intensity:int32 ground_truth_clip:string metric:string signature:string higher_is_better:bool
 ideal:double unit:string value:double reason:string detail:string n:int32 stats:map<string,double> notes:string
 codec:string video_sha256:string dataset:string data_digest:string data_signature:string pairs_digest:string
-rules:string profile:string suite_version:string
+rules:string profile:string suite_version:string origin:string
 """
 
 

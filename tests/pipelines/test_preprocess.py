@@ -24,6 +24,7 @@ from talking_face.execution.options import RunOptions
 from talking_face.files import STRAY
 from talking_face.media import read_audio, read_frames, write_video
 from talking_face.reasons import UserError
+from talking_face.sealed import Damaged, write_sealed_json
 from tests.hostile.tally import listen
 from tests.pipelines.run_options import QUIET
 
@@ -49,6 +50,22 @@ def test_every_file_ends_in_the_ledger_and_every_clip_in_a_shard(
     assert set(shards.clips["sentence_id"]) == {"s01", "s02", "s03", "s04"}  # this corpus numbers by sentence
     assert list(shards.clips["clip_id"]) == sorted(shards.clips["clip_id"])
     assert not list(undisturbed.out.rglob(STRAY)) and not (undisturbed.out / ".staging").exists()
+
+
+def test_the_card_states_the_origin_of_the_clips_and_cannot_contradict_their_names(
+    undisturbed: PreprocessSummary, tmp_path: Path
+) -> None:
+    shards = ShardSet(undisturbed.out)
+    assert shards.card["origin"] == shards.origin == "drawn"
+    shutil.copy(undisturbed.out / "clips.parquet", tmp_path)
+    for stored, found in (("recorded", None), ("unknown", None), (None, "drawn")):
+        card = {name: value for name, value in shards.card.items() if name not in ("origin", "sha256")}
+        write_sealed_json(tmp_path / "dataset.json", card | ({} if stored is None else {"origin": stored}))
+        if found is None:
+            with pytest.raises(Damaged, match=f"its origin is {stored}, but the speakers .* say drawn"):
+                ShardSet(tmp_path).origin  # noqa: B018 (a property that raises)
+        else:
+            assert ShardSet(tmp_path).origin == found  # an older set
 
 
 def test_columns_hold_what_the_source_shows(small_mead: Path, undisturbed: PreprocessSummary) -> None:

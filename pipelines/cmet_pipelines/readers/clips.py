@@ -29,6 +29,7 @@ from talking_face.emotions import EMOTIONS, canonical
 from talking_face.media.source import open_source
 from talking_face.media.suffixes import AUDIO_SUFFIXES, VIDEO_SUFFIXES
 from talking_face.names import check_id, check_label, counted, printable
+from talking_face.origin import Stated
 from talking_face.reasons import ClipError, Reason, UserError
 
 COLUMNS = (
@@ -45,10 +46,13 @@ class ClipsOptions(ReaderOptions):
     """Options of the `clips` reader."""
 
     labels: Path | None = Field(default=None, description=f"CSV of labels (default: ROOT/{LABELS_NAME})")
+    origin: Stated | None = Field(
+        default=None, description="what the clips are, which boards print: drawn by a program, or recorded"
+    )
 
     def content(self) -> dict[str, object]:
-        """Empty: labels are stored with every clip, so the path of the label file does not change the content."""
-        return {}
+        """The stated origin. Labels are stored with every clip, so their path does not change the content."""
+        return {} if self.origin is None else {"origin": self.origin}
 
 
 @dataclass(frozen=True)
