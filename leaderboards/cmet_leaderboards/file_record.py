@@ -17,6 +17,7 @@ class MethodFacts:
     role: str = "method"
     summary: str = ""
     sees: tuple[str, ...] = ()  # names of the inputs that the method uses
+    training_seed: int | None = None  # revisions that differ only in it are one method; None: not known, or untrained
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,11 @@ class FileRecord:
         return cls(
             key={name: str(value) for name, value in key.items()},
             method=MethodFacts(
-                _text(method.get("title")), role, _text(method.get("summary")), _texts(method.get("sees"))
+                title=_text(method.get("title")),
+                role=role,
+                summary=_text(method.get("summary")),
+                sees=_texts(method.get("sees")),
+                training_seed=_seed(method.get("training_seed")),
             ),
             setting=SettingFacts(
                 title=_text(setting.get("title")),
@@ -107,6 +112,12 @@ def _text(value: object, default: str = "") -> str:
         raise ValueError(f"{str(value)[:60]!r} is not a text")
     if len(value) > _LONGEST or not value.isprintable():
         raise ValueError(f"the text {value[:60]!r} is longer than {_LONGEST} characters or cannot be printed")
+    return value
+
+
+def _seed(value: object) -> int | None:
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
+        raise ValueError("the training seed is not a number of 0 or more")
     return value
 
 

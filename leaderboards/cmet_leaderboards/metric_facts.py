@@ -19,6 +19,12 @@ Pooled = Callable[[Mapping[str, float]], float | None]  # sums of statistics ove
 _record = cache(find_record)
 
 
+def is_known(metric: str) -> bool:
+    """Whether this suite has the metric with this key."""
+    found = _record(metric)
+    return found is not None and found.key == metric
+
+
 def title(metric: str) -> str:
     """The name in a column's head, such as `M-LMD` for `m_lmd:eat`. For an unknown metric: the family in the key."""
     found = _record(metric)

@@ -36,11 +36,20 @@ from talking_face.sealed import Damaged, discard, read_sealed_table, write_seale
 from talking_face.signature import canonical_json, digest
 
 SCHEMA = schema_of(ResultRow, nullable=True)
-_FILE_KEYS = (*TABLE_KEYS, "method", "revision")  # all rows of a file agree in these keys
+FILE_KEYS = (*TABLE_KEYS, "method", "revision")  # all rows of a file agree in these keys
 _REQUIRED = tuple(field.name for field in schema_of(ResultRow) if not field.nullable)  # columns without nulls
 _REMEDY = "score the method again, or move the file out of the folder"
 _META_KEY = b"cmet_eval.results"
 BOARD_KEY = b"cmet_eval.board"  # marks a Parquet file as a board
+
+
+@dataclass(frozen=True)
+class Part:
+    """The rows of one file: one revision of a method in one table."""
+
+    path: Path  # for messages
+    table: pa.Table  # SCHEMA, text as dictionaries
+    record: FileRecord
 
 
 @dataclass(frozen=True)
@@ -112,10 +121,10 @@ def write_results(rows: Iterable[ResultRow], folder: Path, record: Mapping[str, 
         UserError: a row has a value that `check_rows` does not allow, or the existing file holds other rows.
     """
     rows = list(rows)
-    keys = {tuple(str(getattr(row, name)) for name in _FILE_KEYS) for row in rows}
+    keys = {tuple(str(getattr(row, name)) for name in FILE_KEYS) for row in rows}
     if len(keys) != 1:
-        raise ValueError(f"rows of one file must agree in {', '.join(_FILE_KEYS)}; got {len(keys)} combinations")
-    key = dict(zip(_FILE_KEYS, keys.pop(), strict=True))
+        raise ValueError(f"rows of one file must agree in {', '.join(FILE_KEYS)}; got {len(keys)} combinations")
+    key = dict(zip(FILE_KEYS, keys.pop(), strict=True))
     path = _path(folder, key)
     merged = {(row.pair_id, row.signature): row for row in rows}
     # Keep an older row only if it is for the same video: a row of a board must not mix two versions of a method.
@@ -125,7 +134,7 @@ def write_results(rows: Iterable[ResultRow], folder: Path, record: Mapping[str, 
             merged.setdefault((old.pair_id, old.signature), old)
     table = _table(merged.values())
     try:
-        check_rows(table, SCHEMA, _REQUIRED, _FILE_KEYS)
+        check_rows(table, SCHEMA, _REQUIRED, FILE_KEYS)
     except (ValueError, pa.ArrowException) as error:
         raise UserError(f"the rows of {key['method']!r} in {key['setting']!r} cannot be stored: {error}") from None
     write_sealed_table(table.replace_schema_metadata({_META_KEY: canonical_json(dict(record)).encode()}), path)
@@ -168,36 +177,64 @@ def read_results(folder: Path) -> Results:
         UserError: there is no file, a file does not contain result rows, or two files contradict each other.
     """
     found = [folder] if folder.is_file() else folder.rglob("*.parquet")
-    paths, tables, records = [], [], []
+    parts = []
     for path in sorted(path for path in found if not path.match(STRAY)):
         table = _read(path, _REMEDY)
         metadata = table.schema.metadata or {}
         if BOARD_KEY in metadata:  # a board can be stored under the folder of the rows that it is computed from
             continue
-        paths.append(path)
-        records.append(_record(path, table, metadata.get(_META_KEY, b"{}")))
-        tables.append(table.replace_schema_metadata(None))
-    if not paths:
+        record = _record(path, table, metadata.get(_META_KEY, b"{}"))
+        parts.append(Part(path, table.replace_schema_metadata(None), record))
+    if not parts:
         raise UserError(f"no result rows under {folder}; make some with cmet-eval run or cmet-eval score")
-    origins = _origins(records, paths)
-    tables = [_with_origin(table, origins) for table in tables]
-    records = [record.with_origin(origins) for record in records]
+    return combined(parts)
+
+
+def combined(parts: Sequence[Part]) -> Results:
+    """The rows of several files, each row once.
+
+    Raises:
+        UserError: two files contradict each other.
+    """
+    origins = _origins(parts)
+    tables = [_with_origin(part.table, origins) for part in parts]
     table = pa.concat_tables(tables).unify_dictionaries()
-    source = np.repeat(np.arange(len(paths)), [part.num_rows for part in tables])
-    return Results(_without_copies(table, source, paths), tuple(records))
+    source = np.repeat(np.arange(len(parts)), [len(table) for table in tables])
+    records = tuple(part.record.with_origin(origins) for part in parts)
+    return Results(_without_copies(table, source, [part.path for part in parts]), records)
 
 
-def _origins(records: Sequence[FileRecord], paths: Sequence[Path]) -> dict[str, str]:
+def checked_part(path: Path, table: pa.Table, record: FileRecord) -> Part:
+    """Rows that were not read from a result file, after the checks of `row_checks.check_rows`.
+
+    Args:
+        path: the file, for messages.
+        table: the rows; a column of text can be a dictionary.
+        record: the record of the rows.
+
+    Raises:
+        UserError: a row is wrong.
+    """
+    try:
+        check_rows(table, SCHEMA, _REQUIRED, FILE_KEYS)
+    except (ValueError, pa.ArrowException) as error:
+        raise UserError(_not_rows(path, str(error))) from None
+    words = pa.dictionary(pa.int32(), pa.string())
+    schema = pa.schema([(field.name, words if field.type == pa.string() else field.type) for field in SCHEMA])
+    return Part(path, table.cast(schema), record)
+
+
+def _origins(parts: Sequence[Part]) -> dict[str, str]:
     """The known origin of each data digest. Raises UserError if two files state different origins of the same data."""
     found: dict[str, tuple[str, Path]] = {}
-    for record, path in zip(records, paths, strict=True):
-        data, origin = record.key.get("data_digest", ""), record.key.get("origin", "unknown")
+    for part in parts:
+        data, origin = part.record.key.get("data_digest", ""), part.record.key.get("origin", "unknown")
         if origin == "unknown":
             continue
-        before, other = found.setdefault(data, (origin, path))
+        before, other = found.setdefault(data, (origin, part.path))
         if before != origin:
             raise UserError(
-                f"the same data {data[:12]} are {before} in {other} and {origin} in {path}; remove the wrong file"
+                f"the same data {data[:12]} are {before} in {other} and {origin} in {part.path}; remove the wrong file"
             )
     return {data: origin for data, (origin, _) in found.items()}
 
@@ -216,7 +253,7 @@ def _repeated(text: str, count: int) -> pa.DictionaryArray:
 
 
 def _record(path: Path, table: pa.Table, stored: bytes) -> FileRecord:
-    first = table.slice(0, 1).select(_FILE_KEYS).to_pylist()
+    first = table.slice(0, 1).select(FILE_KEYS).to_pylist()
     try:
         return FileRecord.of(json.loads(stored), first[0] if first else {})
     except (ValueError, RecursionError) as error:
@@ -302,7 +339,7 @@ def _read(path: Path, remedy: str) -> pa.Table:
     if BOARD_KEY not in (table.schema.metadata or {}):
         try:
             table = _with_new_columns(table)
-            check_rows(table, SCHEMA, _REQUIRED, _FILE_KEYS)
+            check_rows(table, SCHEMA, _REQUIRED, FILE_KEYS)
         except (ValueError, pa.ArrowException) as error:
             raise UserError(_not_rows(path, str(error))) from None
     return table
