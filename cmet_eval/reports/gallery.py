@@ -1,8 +1,7 @@
-"""Creates the gallery of the leaderboard: for a few pairs, a small video of every method, stored inside the page."""
+"""Creates the gallery of the leaderboard: for a few pairs, a small video of every method, stored next to the page."""
 
 from __future__ import annotations
 
-import base64
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from talking_face.names import file_name_of
 from talking_face.reasons import ClipError, Reason
 from talking_face.scratch import scratch_folder
 
-# A video of 256 px and 2 s takes 15 to 40 KB. Eight methods with four pairs in two settings add about 2 MB to the page.
+# A video of 256 px and 2 s takes 15 to 40 KB.
 _CRF = 28
 _FIRST = ("ground-truth",)  # shown first, because its sound is the driving audio of all methods
 
@@ -44,7 +43,7 @@ def gallery(results: Results, videos: MethodVideos, per_setting: int = 4) -> dic
 
     Returns:
         setting -> [{"pair", "speaker", "reference_emotion", "target_emotion", "videos": [{"method", "data"}]}]. `data`
-        is the MP4 file in base64. The same videos give the same bytes.
+        is the MP4 file. The same videos give the same bytes.
     """
     found: dict[str, list[GalleryCase]] = {}
     for setting, (pairs, scored) in sorted(_scored_pairs(results).items()):
@@ -112,7 +111,7 @@ def _shown(
             # The video is left out. Its result rows state why it has no scores, but not a change after scoring.
             print(f"cmet-eval: {pair.pair_id} of {method} is not on the page: {error}", file=sys.stderr)
             continue
-        videos.append({"method": file_name_of(method), "data": base64.b64encode(data).decode("ascii")})
+        videos.append({"method": file_name_of(method), "data": data})
     return {
         "pair": pair.pair_id,
         "speaker": pair.speaker,

@@ -1,7 +1,7 @@
-"""Writes the answer of a table in words: who is better at what, with p-values, and what is not separated.
+"""Writes the answer of a table as text: who is better at what, with p-values, and what is not separated.
 
 Boards and pages use these texts. Titles of methods in them are as strangers wrote them, so a writer escapes a text.
-Titles can contain commas. In a sentence, a title therefore stands between NAME_START and NAME_END, two invisible
+Titles can contain commas. In a sentence, a title is therefore between NAME_START and NAME_END, two invisible
 characters of Unicode (isolates). Records of result files cannot contain them. A writer can replace them with bold type.
 """
 
@@ -51,7 +51,7 @@ class AnswerText:
 
 
 def answer_text(table: Table) -> AnswerText:
-    """The answer of a table in words."""
+    """The answer of a table as text."""
     words = _Words(table)
     family = table.answer.ranked
     findings = sorted(family.findings, key=words.place)

@@ -1,10 +1,11 @@
-"""Builds boards from result rows: Markdown, CSV, Parquet, JSON and one self-contained HTML page.
+"""Builds boards from result rows: Markdown, CSV, Parquet, JSON and HTML pages, and the videos that the pages play.
 
 The same rows and noise bands give the same bytes: a board contains no time, machine name or folder.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from cmet_leaderboards.export import SCHEMA_FILE, BoardRow, records, to_csv, to_
 from cmet_leaderboards.html import to_html
 from cmet_leaderboards.markdown import to_markdown
 from cmet_leaderboards.results import Results, read_results
+from cmet_leaderboards.section_views import VIDEOS, video_path
 from cmet_leaderboards.tables import Table, build_tables
 from cmet_leaderboards.views import Gallery
 from talking_face.files import write_bytes
@@ -29,7 +31,8 @@ def build(
     """Write all boards again from the result rows under `results`.
 
     The folder `out` gets index.html, board.md, board.csv, board.parquet and board.json with all settings. For each
-    setting, it gets five more such files, named after the setting. It also gets the schema of the JSON files.
+    setting, it gets five more such files, named after the setting. It also gets the schema of the JSON files, and a
+    folder with the videos of the gallery. The pages work without this folder, but then play nothing.
 
     Args:
         results: the folder of result rows, or its rows; rows in subfolders are read too.
@@ -55,7 +58,19 @@ def build(
     files[SCHEMA_FILE.name] = SCHEMA_FILE.read_bytes()
     for name, content in files.items():
         write_bytes(inside(out, name), content)
+    _write_videos(out / VIDEOS, gallery or {})
     return out / "index.html"
+
+
+def _write_videos(folder: Path, gallery: Gallery) -> None:
+    """Write the videos of the gallery, and remove the videos of an older board."""
+    videos = [video["data"] for cases in gallery.values() for case in cases for video in case["videos"]]
+    files = {Path(video_path(data)).name: data for data in videos}
+    for old in folder.glob("*.mp4"):
+        if re.fullmatch(r"[0-9a-f]{16}\.mp4", old.name) and old.name not in files:
+            old.unlink()
+    for name, data in files.items():
+        write_bytes(folder / name, data)
 
 
 def _files(

@@ -28,6 +28,7 @@ from cmet_leaderboards.views import (
 
 # Width of the bar under a number, and the margin at both ends for the mean's dot, in SVG units.
 _WIDTH, _EDGE = 96.0, 5.0
+_NUMBERS = 60_000  # the most numbers in the heat maps of a page: about 0.6 MB
 
 
 def to_html(tables: Sequence[Table], stem: str, gallery: Gallery | None = None) -> str:
@@ -38,7 +39,8 @@ def to_html(tables: Sequence[Table], stem: str, gallery: Gallery | None = None) 
         stem: the name, without suffix, of the CSV, JSON, Parquet and Markdown files next to the page.
         gallery: the videos that the page plays.
     """
-    views = [_table(table, i, (gallery or {}).get(table.key["setting"], ())) for i, table in enumerate(tables)]
+    budget = _NUMBERS // max(1, len(tables))
+    views = [_table(table, i, (gallery or {}).get(table.key["setting"], ()), budget) for i, table in enumerate(tables)]
     return (
         _environment()
         .get_template("board.html.j2")
@@ -65,7 +67,7 @@ def _environment() -> Environment:
     return environment
 
 
-def _table(table: Table, index: int, gallery: Sequence[GalleryCase]) -> TableView:
+def _table(table: Table, index: int, gallery: Sequence[GalleryCase], budget: int) -> TableView:
     scales = [_scale(table, i) for i in range(len(table.columns))]
     return TableView(
         id=f"{re.sub(r'[^A-Za-z0-9.-]', '-', table.key['setting'])}-{index + 1}",
@@ -77,9 +79,8 @@ def _table(table: Table, index: int, gallery: Sequence[GalleryCase]) -> TableVie
         interval_note=formatting.interval_note(table),
         columns=[_column(column) for column in table.columns],
         rows=[_row(row, table.columns, scales) for row in table.rows],
-        sections=section_views(table, gallery),
+        sections=section_views(table, gallery, budget),
         bands=table.bands,
-        missing=table.missing,
         missing_cells=table.missing_cells,
         pair_notes=table.pair_notes,
         published=table.published,

@@ -5,47 +5,53 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-import numpy as np
 from markupsafe import Markup, escape
 
 from cmet_leaderboards import formatting
 from cmet_leaderboards.answer_text import NAME_END, NAME_START, answer_text
 from cmet_leaderboards.grid import Column
+from cmet_leaderboards.heat_views import heat_cards
 from cmet_leaderboards.markdown import agreement
-from cmet_leaderboards.sections import Confusion, EmotionTransfer, Sensitivity
-from cmet_leaderboards.tables import UNRANKED_ROLES, Breakdown, Cell, MethodRow, Table
+from cmet_leaderboards.sections import Sensitivity
+from cmet_leaderboards.tables import Cell, MethodRow, Table
 from cmet_leaderboards.views import (
     DropCellView,
     DropRowView,
     GalleryCase,
-    GroupView,
-    HeatCellView,
-    HeatRowView,
-    HeatView,
+    MissingView,
+    PlayerView,
     SectionsView,
     SensitivityView,
 )
+from talking_face.files import sha256_of
 from talking_face.names import file_name_of
+from talking_face.reasons import Reason
+
+VIDEOS = "videos"  # the folder of the gallery's videos, next to the pages
+NOT_ASKED = Reason.NOT_ASKED.value
+PLOT_OPENED = ("m_lmd", "ea")  # the families of metrics on which the scatter plot opens: across, up
+_PLAYED = 4  # methods whose videos are loaded at first
 
 
-def section_views(table: Table, gallery: Sequence[GalleryCase]) -> SectionsView:
-    """The sections of one table, with these pairs in its gallery."""
+def section_views(table: Table, gallery: Sequence[GalleryCase], budget: int) -> SectionsView:
+    """The sections of one table.
+
+    Args:
+        table: the table.
+        gallery: the pairs whose videos are shown.
+        budget: the most numbers in the heat maps, see `heat_cards`.
+    """
+    heat, collapsed = heat_cards(table, budget)
     return SectionsView(
         answer=answer_text(table),
-        gallery=_gallery(table, gallery),
-        groups=[
-            GroupView(name, title, [_breakdown(part, table) for part in parts])
-            for name, title, parts in (
-                ("emotions", "By target emotion", table.by_emotion),
-                ("speakers", "By speaker", table.by_speaker),
-            )
-            if any(part.groups for part in parts)
-        ],
-        confusions=[_confusion(table, one) for found in table.confusions for one in found],
+        gallery=_player(table, gallery),
+        heat=heat,
+        collapsed=collapsed,
         drops=_drops(table),
         sensitivity=[_sensitivity(table, found) for found in table.sensitivity],
-        plots=_plots(table),
-        has_transfers=bool(table.transfers),
+        missing=[_missing(table, *item) for item in _merged(table) if item[0] != NOT_ASKED],
+        not_asked=[_not_asked(table, *item) for item in _merged(table) if item[0] == NOT_ASKED],
+        plot=_plot(table),
     )
 
 
@@ -59,62 +65,35 @@ def _detail(column: Column) -> str:
     return " · ".join(part for part in (column.variant, column.unit, column.short_signature) if part)
 
 
-def _gallery(table: Table, cases: Sequence[GalleryCase]) -> list[dict[str, object]]:
-    """The cases with the methods' titles added and without videos of methods that are not in the table."""
-    titles = {file_name_of(row.method): row.title for row in table.rows}
+def video_path(video: bytes) -> str:
+    """The path of a video of the gallery, relative to the page. The same content has the same path."""
+    return f"{VIDEOS}/{sha256_of(video)[:16]}.mp4"
+
+
+def _player(table: Table, cases: Sequence[GalleryCase]) -> PlayerView | None:
+    """The pairs whose videos are shown, without videos of methods that are not in the table."""
+    folders = [file_name_of(row.method) for row in table.rows]
     shown = []
     for case in cases:
-        videos = [{**video, "title": titles[video["method"]]} for video in case["videos"] if video["method"] in titles]
-        if videos:
-            shown.append({**case, "videos": videos})
-    return shown
+        paths = {video["method"]: video_path(video["data"]) for video in case["videos"]}
+        files = [paths.get(folder, "") for folder in folders]
+        if any(files):
+            title = f"{case['speaker']}: {case['reference_emotion']} → {case['target_emotion']}"
+            shown.append((title, case["pair"], files))
+    there = [any(files[m] for _, _, files in shown) for m in range(len(folders))]
+    rows = [row for row, some in zip(table.rows, there, strict=True) if some]
+    if not rows:
+        return None
+    shown = [(title, pair, [f for f, some in zip(files, there, strict=True) if some]) for title, pair, files in shown]
+    wanted = sorted(range(len(rows)), key=lambda m: (rows[m].role not in ("ceiling", "method"), m))[:_PLAYED]
+    methods = [(row.title, m in wanted) for m, row in enumerate(rows)]
+    return PlayerView(methods, shown, _json({"methods": [title for title, _ in methods], "cases": shown}))
 
 
-def _breakdown(part: Breakdown, table: Table) -> HeatView:
-    """A metric by emotion or speaker. The colours cover the range of all methods except ceilings and controls."""
-    ceilings = {row.title for row in table.rows if row.role in UNRANKED_ROLES}
-    below = [cell for title, cells in part.rows if title not in ceilings for cell in cells]
-    losses = [cell.loss for cell in below if cell is not None and cell.loss is not None]
-    best, worst = (min(losses), max(losses)) if losses else (0.0, 0.0)
-
-    def heat(cell: Cell) -> str:
-        if cell.loss is None or worst <= best:
-            return "0"
-        return f"{min(1.0, max(0.0, (worst - cell.loss) / (worst - best))):.2f}"
-
-    def view(cell: Cell | None, expected: int) -> HeatCellView:
-        if cell is None:
-            return HeatCellView("–", "0", f"0/{expected}", complete=False)
-        infinite = cell.mean is None and cell.infinite
-        text = "∞" if infinite else formatting.number(cell.mean, part.column)
-        return HeatCellView(text, heat(cell), f"{cell.scored}/{expected}", cell.complete)
-
-    name = part.column.name
-    several = sum(other.name == name for other in table.columns) > 1
-    return HeatView(
-        tab=" ".join([name, *([_detail(part.column)] if several else ())]),
-        label=formatting.column_label(part.column),
-        groups=list(zip(part.groups, part.pairs, strict=True)),
-        rows=[
-            HeatRowView(title, [view(*cell) for cell in zip(cells, part.pairs, strict=True)], title in ceilings)
-            for title, cells in part.rows
-        ],
-    )
-
-
-def _confusion(table: Table, one: Confusion) -> HeatView:
-    rows = []
-    for target, counts in zip(one.targets, one.clips, strict=True):
-        total = float(counts.sum())
-        shares = [float(count) / total if total else 0.0 for count in counts]
-        cells = [
-            HeatCellView(f"{100 * share:.0f}", f"{share:.2f}", correct=name == target)
-            for name, share in zip(one.predictions, shares, strict=True)
-        ]
-        rows.append(HeatRowView(target, cells, clips=f"{total:g}"))
-    name, label = table.name(one.method), formatting.column_label(one.column)
-    groups = [(prediction, 0) for prediction in one.predictions]
-    return HeatView(f"{name}, {_detail(one.column)}", f"{label}: {name}", groups, rows)
+def _json(document: object) -> str:
+    """JSON for a script element. `<` is escaped, as scripts require."""
+    text = json.dumps(document, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c")
 
 
 def _drops(table: Table) -> list[DropRowView]:
@@ -145,8 +124,10 @@ def _sensitivity(table: Table, found: Sensitivity) -> SensitivityView:
     return SensitivityView(found.columns[0].name, names, lines, methods, agreement(table, found))
 
 
-def _plots(table: Table) -> str:
-    """JSON for the scatter plot and the heat maps that the page's script draws. `<` is escaped, as scripts require."""
+def _plot(table: Table) -> str:
+    """JSON for the scatter plot. It opens on M-LMD across and EA up if the table has both, else on the first two."""
+    families = [column.family for column in table.columns]
+    opened = [families.index(family) for family in PLOT_OPENED if family in families]
     columns = [
         {
             "label": formatting.column_label(c),
@@ -157,27 +138,55 @@ def _plots(table: Table) -> str:
         for c in table.columns
     ]
     points = [
-        {"title": row.title, "role": row.role, "cells": [_point(cell) for cell in row.cells]} for row in table.rows
+        {
+            "title": row.title,
+            "role": row.role,
+            "cells": [_point(cell, column) for cell, column in zip(row.cells, table.columns, strict=True)],
+        }
+        for row in table.rows
     ]
-    flows = [_transfer(table, transfer) for transfer in table.transfers]
-    text = json.dumps({"columns": columns, "points": points, "flows": flows}, allow_nan=False, ensure_ascii=False)
-    return text.replace("<", "\\u003c")
+    opened = opened if len(opened) == len(PLOT_OPENED) else [0, min(1, len(columns) - 1)]
+    return _json({"columns": columns, "points": points, "opened": opened})
 
 
-def _point(cell: Cell | None) -> list[float] | None:
-    """The mean and the two ends of the interval."""
+def _point(cell: Cell | None, column: Column) -> list[float] | None:
+    """The mean and the two ends of the interval, as far as values are possible; with five digits."""
     if cell is None or cell.mean is None:
         return None
-    return [cell.mean, *((cell.interval.low, cell.interval.high) if cell.interval else (cell.mean, cell.mean))]
+    low, high = (cell.interval.low, cell.interval.high) if cell.interval else (cell.mean, cell.mean)
+    lowest, highest = column.limits
+    return [float(f"{x:.5g}") for x in (cell.mean, max(low, lowest), min(high, highest))]
 
 
-def _transfer(table: Table, transfer: EmotionTransfer) -> dict[str, object]:
-    def rounded(means: np.ndarray) -> list[list[float | None]]:
-        return [[None if np.isnan(x) else float(f"{x:.5g}") for x in line] for line in means]
+Merged = tuple[str, int, tuple[str, ...], list[str], str]  # reason, pairs, metrics, methods, an example
 
-    return {
-        "references": transfer.references,
-        "targets": transfer.targets,
-        "pairs": transfer.pairs.tolist(),
-        "rows": [[table.name(method), rounded(means)] for method, means, _ in transfer.rows],
-    }
+
+def _merged(table: Table) -> list[Merged]:
+    """The missing values; methods that lack the same number of values of the same metrics are together."""
+    found: dict[tuple[str, int, tuple[str, ...]], tuple[list[str], str]] = {}
+    for one in table.missing:
+        methods, _ = found.setdefault((one.reason, one.count, one.metrics), ([], one.detail))
+        methods.append(one.method)
+    return [(*key, *values) for key, values in found.items()]
+
+
+def _who(table: Table, methods: Sequence[str]) -> str:
+    """The methods as text: all by one word, and all but a few by naming these."""
+    others = [row.title for row in table.rows if row.title not in methods]
+    if not others:
+        return "every method"
+    return f"every method but {', '.join(others)}" if len(others) < len(methods) else ", ".join(methods)
+
+
+def _missing(
+    table: Table, reason: str, count: int, metrics: Sequence[str], methods: Sequence[str], detail: str
+) -> MissingView:
+    return MissingView(_who(table, methods), count, reason, ", ".join(metrics), detail)
+
+
+def _not_asked(
+    table: Table, reason: str, count: int, metrics: Sequence[str], methods: Sequence[str], detail: str
+) -> str:
+    pairs = f"{count} pair{'s' if count != 1 else ''}"
+    verb = "does" if len(metrics) == 1 else "do"
+    return f"{', '.join(metrics)} {verb} not apply to {pairs} ({_who(table, methods)}). For example, {detail}."

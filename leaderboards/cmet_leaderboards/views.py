@@ -8,14 +8,13 @@ from typing import TypedDict
 
 from cmet_leaderboards.answer_text import AnswerText
 from cmet_leaderboards.published import PublishedTable
-from cmet_leaderboards.tables import MissingValues
 
 
 class GalleryVideo(TypedDict):
     """One method's video of a pair."""
 
     method: str  # name of the method's folder, `file_name_of` of the method's name
-    data: str  # MP4, base64
+    data: bytes  # MP4
 
 
 class GalleryCase(TypedDict):
@@ -29,6 +28,15 @@ class GalleryCase(TypedDict):
 
 
 Gallery = Mapping[str, Sequence[GalleryCase]]  # {name of the setting: its cases}
+
+
+@dataclass(frozen=True)
+class PlayerView:
+    """The videos of a table. The files are next to the page, and are loaded for the chosen methods only."""
+
+    methods: list[tuple[str, bool]]  # title, and whether it is chosen at first
+    cases: list[tuple[str, str, list[str]]]  # title, pair, and for each method the path of its video or an empty text
+    data: str  # JSON of the same
 
 
 @dataclass(frozen=True)
@@ -91,12 +99,11 @@ class RowView:
 
 @dataclass(frozen=True)
 class HeatCellView:
-    """One number of a breakdown or of a confusion matrix. `heat`, 0 to 1 as text, sets the colour of the cell."""
+    """One number of a heat map. `heat`, 0 to 99 as text, sets the tint of the cell."""
 
     text: str
     heat: str
-    coverage: str = ""
-    complete: bool = True
+    coverage: str = ""  # scored pairs of expected pairs, if some are missing
     correct: bool = False  # in a confusion matrix: the prediction is the target emotion
 
 
@@ -107,26 +114,38 @@ class HeatRowView:
     title: str
     cells: list[HeatCellView]
     ceiling: bool = False
-    clips: str = ""  # in a confusion matrix: the number of clips
 
 
 @dataclass(frozen=True)
 class HeatView:
-    """One heat map, which a tab of the page opens: a metric by emotion or speaker, or a confusion matrix."""
+    """One heat map."""
 
-    tab: str
-    label: str
-    groups: list[tuple[str, int]]  # title and number of pairs of each column; in a confusion matrix the number is 0
+    groups: list[tuple[str, str]]  # title of each column, and a smaller text below it
     rows: list[HeatRowView]
 
 
 @dataclass(frozen=True)
-class GroupView:
-    """The breakdowns of all metrics, by emotion or by speaker."""
+class HeatCardView:
+    """A card with several heat maps, of which one is opened."""
 
-    name: str
+    id: str
     title: str
-    parts: list[HeatView]
+    corner: str  # the head of the first column
+    caption: str
+    picks: list[tuple[str, list[str], int]]  # what a reader chooses: label, options, the chosen one
+    opened: HeatView
+    data: str  # JSON of all heat maps for the page's script; empty if there is only one
+
+
+@dataclass(frozen=True)
+class MissingView:
+    """Pairs without a value for the same reason. Methods with the same number of such pairs share a line."""
+
+    methods: str
+    count: int
+    reason: str
+    metrics: str
+    detail: str
 
 
 @dataclass(frozen=True)
@@ -162,13 +181,14 @@ class SectionsView:
     """The answer of a table, and the sections below its scores."""
 
     answer: AnswerText
-    gallery: list[dict[str, object]]
-    groups: list[GroupView]
-    confusions: list[HeatView]
+    gallery: PlayerView | None
+    heat: list[HeatCardView]
+    collapsed: list[HeatCardView]
     drops: list[DropRowView]
     sensitivity: list[SensitivityView]
-    plots: str  # JSON
-    has_transfers: bool
+    missing: list[MissingView]
+    not_asked: list[str]  # sentences
+    plot: str  # JSON of the scatter plot
 
 
 @dataclass(frozen=True)
@@ -186,7 +206,6 @@ class TableView:
     rows: list[RowView]
     sections: SectionsView
     bands: str
-    missing: tuple[MissingValues, ...]
     missing_cells: tuple[str, ...]
     pair_notes: tuple[str, ...]
     published: tuple[PublishedTable, ...]

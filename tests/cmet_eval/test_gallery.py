@@ -22,10 +22,18 @@ from tests.cmet_eval.test_study import make_pairs
 from tests.leaderboards.test_page_in_browser import make_rows
 
 PROBE = """
-const player = document.querySelector(".player"), films = [...player.querySelectorAll("video")];
-const seen = {titles: [...player.querySelectorAll("figcaption")].map((e) => e.textContent)};
-const ready = films.map((v) => new Promise((r) => v.addEventListener("loadeddata", r)));
-Promise.all(ready).then(() => {
+const player = document.querySelector(".player");
+const loaded = (v) => new Promise((r) => v.addEventListener("loadeddata", r));
+const ready = () => [...player.querySelectorAll("video")].map(loaded);
+const seen = {before: player.querySelectorAll("video").length};
+player.scrollIntoView();
+const start = async () => {
+  while (!player.querySelector("video")) await new Promise((r) => requestAnimationFrame(r));
+  seen.titles = [...player.querySelectorAll("figcaption")].map((e) => e.textContent);
+  const [first] = player.querySelectorAll(".methods input");
+  first.click(); seen.fewer = [...player.querySelectorAll("video")].length; first.click();
+  await Promise.all(ready());
+  const films = [...player.querySelectorAll("video")];
   player.querySelector(".play").click();
   // Media run by a clock of their own here, and a busy machine paints seldom: wait for the films, not for a time.
   // Once all play, the second is put two seconds off, and the page has until an end to bring it back.
@@ -38,13 +46,15 @@ Promise.all(ready).then(() => {
       films[1].currentTime += 2;
       seen.pushed = films[1].currentTime - films[0].currentTime;
     } else if (ended || (pushed && off <= 0.1)) {
-      report({...seen, off, ended, muted: films.map((v) => v.muted), width: films[0].videoWidth});
+      const gone = !player.querySelector(".gone").hidden;
+      report({...seen, off, ended, gone, muted: films.map((v) => v.muted), width: films[0].videoWidth});
       return;
     }
     requestAnimationFrame(later);
   };
   later();
-});
+};
+start();
 """
 
 
@@ -106,8 +116,14 @@ def test_the_gallery_plays_in_step(tmp_path: Path) -> None:
     page = build(run / "results", tmp_path / "a", gallery=shown)
     text = page.read_text()
     assert build(run / "results", tmp_path / "b", gallery=gallery_of(run)).read_text() == text
-    seen, console = visit(text, PROBE, tmp_path / "probe.html", "--autoplay-policy=no-user-gesture-required")
-    assert seen["errors"] == [] and console == ""
-    assert seen["titles"] == ["Ground-Truth", "First"] and seen["width"] == 64
+    files = {path.name: path.read_bytes() for path in (tmp_path / "a" / "videos").iterdir()}
+    assert len(files) == 4 and {p.name: p.read_bytes() for p in (tmp_path / "b" / "videos").iterdir()} == files
+    assert all(f"videos/{name}" in text for name in files) and len(text) < 200_000, "videos are not in the page"
+    options = ("--autoplay-policy=no-user-gesture-required",)
+    seen, console = visit(text, PROBE, tmp_path / "a" / "probe.html", *options)
+    assert seen["errors"] == [] and console == "" and not seen["gone"]
+    assert seen["titles"] == ["First", "Ground-Truth"] and seen["fewer"] == 1 and seen["width"] == 64
     assert seen["pushed"] > 1 and not seen["ended"] and seen["off"] <= 0.1
     assert seen["muted"] == [False, True]
+    build(run / "results", tmp_path / "a")
+    assert list((tmp_path / "a" / "videos").iterdir()) == [], "videos that no page plays are removed"
