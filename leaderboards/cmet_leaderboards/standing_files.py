@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import pyarrow as pa
 
@@ -251,7 +251,7 @@ def read_board(folder: Path) -> Board:
     with _form_of(folder / BOARD):
         key = {name: str(_mapping(about["key"])[name]) for name in TABLE_KEYS}
         digests = _mapping(about["digests"])
-        evaluators = [_mapping(card) for card in about["evaluators"]]
+        evaluators = list(map(_mapping, cast(Iterable[object], about["evaluators"])))
         metric_table, pair_table = digests["metrics.csv"], digests["pairs.csv"]
     metrics = {line["id"]: line for line in _lines(folder / "metrics.csv", ("id", *_METRIC), metric_table)}
     pairs = {line["pair_id"]: line for line in _lines(folder / "pairs.csv", _PAIR, pair_table)}
@@ -273,13 +273,13 @@ def _form_of(path: Path) -> Iterator[None]:
         raise Damaged(path, f"it has another form: {one_line(error, 100)}", _REMEDY) from None
 
 
-def _mapping(value: object) -> Mapping[str, Any]:
+def _mapping(value: object) -> Mapping[str, object]:
     if not isinstance(value, Mapping):
         raise TypeError(f"{str(value)[:60]!r} is not a JSON object")
     return value
 
 
-def _record(path: Path) -> Mapping[str, Any]:  # JSON
+def _record(path: Path) -> Mapping[str, object]:
     try:
         found = read_sealed_json(path, _REMEDY)
     except FileNotFoundError:
@@ -298,7 +298,7 @@ def _lines(path: Path, columns: Sequence[str], expected: object) -> list[Mapping
 
 def _read_method(
     path: Path,
-    about: Mapping[str, Any],
+    about: Mapping[str, object],
     key: Mapping[str, str],
     metrics: Mapping[str, Mapping[str, str]],
     pairs: Mapping[str, Mapping[str, str]],
