@@ -25,7 +25,7 @@ import cv2
 import numpy as np
 
 from cmet_reference.geometry import EYES, fit_pose, to_head, to_picture
-from cmet_reference.render.triangles import N_SKIN, back_to_front, drawn_ids, mapped, sampled
+from cmet_reference.render.triangles import N_SKIN, Drawn, back_to_front, draw, sampled
 
 SIDE = 128  # side of the square, px
 _SCALE, _DOWN = (
@@ -119,18 +119,20 @@ class Appearance:
         points[:, :N_SKIN, :2] += more.reshape(len(z), N_SKIN, 2) * self.unit[:, None]
         return to_picture(points, pose), np.exp(light)
 
-    def lit(self, picture: np.ndarray, points: np.ndarray, light: np.ndarray) -> np.ndarray:
+    def lit(self, picture: np.ndarray, points: np.ndarray, light: np.ndarray, skin: Drawn) -> np.ndarray:
         """See `Expression.lit`."""
-        order = back_to_front(points)
-        height, width = picture.shape[:2]
-        ids = drawn_ids(points[order][..., :2], height, width)
-        y, x = np.nonzero(ids)
-        where = order[ids[y, x] - 1]
-        place = mapped(np.stack([x, y], 1).astype(np.float32), points[where][..., :2], self.square.points[where])
-        at = np.full((height, width, 2), -2 * SIDE, np.float32)
-        at[y, x] = place
-        change = cv2.remap(light - 1, at[..., 0], at[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
-        return np.asarray(np.clip(np.round(picture * (1 + change[..., None])), 0, 255).astype(np.uint8))
+        out = picture.copy()
+        if not len(skin.y):
+            return out
+        (top, left), (bottom, right) = ((f(skin.y), f(skin.x)) for f in (np.min, np.max))
+        at = np.full((2, bottom - top + 1, right - left + 1), -2 * SIDE, np.float32)
+        at[:, skin.y - top, skin.x - left] = skin.mapped(points[:, :2], self.square.points)
+        change = cv2.remap(light - 1, at[0], at[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+        part = out[top : bottom + 1, left : right + 1]
+        brighter = part * (1 + change[..., None])
+        np.round(brighter, out=brighter)
+        part[:] = np.clip(brighter, 0, 255, out=brighter)
+        return out
 
 
 def frames_around(t: int, n: int) -> np.ndarray:
@@ -165,13 +167,13 @@ class Square:
 
     def __init__(self, template: np.ndarray) -> None:
         self.points = (template[:N_SKIN, :2] * _SCALE + SIDE * np.array([0.5, _DOWN])).astype(np.float32)
-        order = back_to_front(template)
-        ids = drawn_ids(self.points[order], SIDE, SIDE)
-        self.y, self.x = np.nonzero(ids)
-        self._corners = order[ids[self.y, self.x] - 1]
-        self._at = np.stack([self.x, self.y], 1).astype(np.float32)
-        inside = cv2.erode((ids > 0).astype(np.uint8), np.ones((5, 5), np.uint8)).astype(np.float32)
-        soft = cv2.GaussianBlur(inside, (0, 0), 2.0) * (ids > 0)
+        drawn = draw(self.points, back_to_front(template), SIDE, SIDE)
+        self.y, self.x, self._triangles = drawn.y, drawn.x, drawn.triangles
+        self._inside = drawn.in_mesh(self.points)
+        seen = np.zeros((SIDE, SIDE), np.uint8)
+        seen[self.y, self.x] = 1
+        inside = cv2.erode(seen, np.ones((5, 5), np.uint8)).astype(np.float32)
+        soft = cv2.GaussianBlur(inside, (0, 0), 2.0) * (seen > 0)
         self.edge = soft[self.y, self.x]  # (P,): 1 on the face, falling to 0 at the edge and the openings
 
     def __len__(self) -> int:
@@ -202,8 +204,7 @@ class Square:
             new = np.maximum(1, np.round(old * (_FINEST / eyes)).astype(int))
             picture = cv2.resize(picture, (int(new[0]), int(new[1])), interpolation=cv2.INTER_AREA)
             points = (points + 0.5) * (new / old) - 0.5
-        corners = points[self._corners].astype(np.float32)
-        grid = np.zeros((SIDE, SIDE, 2), np.float32)
-        grid[self.y, self.x] = mapped(self._at, self.points[self._corners], corners)
+        grid = np.zeros((2, SIDE, SIDE), np.float32)
+        grid[:, self.y, self.x] = self._inside.placed(points.astype(np.float32)[self._triangles])
         grey = cv2.cvtColor(sampled(picture, grid, cv2.INTER_LINEAR), cv2.COLOR_RGB2GRAY)
         return np.log(grey[self.y, self.x].astype(np.float32) + _DARK)

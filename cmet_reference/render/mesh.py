@@ -15,7 +15,18 @@ import numpy as np
 from cmet_reference.render.base import base_of
 from cmet_reference.render.mesh_settings import MeshSettings
 from cmet_reference.render.openings import cheek_colour, choose_donors, fill_opening, plan_donors
-from cmet_reference.render.triangles import HOLES, MOUTH, N_SKIN, OVAL, drawn_ids, mapped, mesh_triangles, sampled
+from cmet_reference.render.triangles import (
+    HOLES,
+    MOUTH,
+    N_SKIN,
+    OVAL,
+    Drawn,
+    back_to_front,
+    draw,
+    pixel_grid,
+    sampled,
+    under_triangles,
+)
 
 REVISION = "mesh-1"  # revision of the renderer without an `Expression`
 _CENTRE = 4  # tip of the nose
@@ -42,13 +53,14 @@ class Expression(Protocol):
         """
         ...
 
-    def lit(self, picture: np.ndarray, points: np.ndarray, light: np.ndarray) -> np.ndarray:
+    def lit(self, picture: np.ndarray, points: np.ndarray, light: np.ndarray, skin: Drawn) -> np.ndarray:
         """Multiplies the face in a picture by the factors of the light.
 
         Args:
             picture: (H, W, 3) uint8 RGB.
             points: (468, 3) px of the face in the picture; pixel centres are whole numbers.
             light: (S, S), the factors of one frame from `moved`.
+            skin: the pixels of the face's skin in the picture.
         """
         ...
 
@@ -89,9 +101,10 @@ class MeshRenderer:
         out = np.empty((n, *base_frames.shape[1:]), np.uint8)
         for t in range(n):
             picture = np.ascontiguousarray(base_frames[t])
-            moved = _warp(picture, source_mesh[t], target_mesh[t], target[t, :, 2])
+            drawn = _draw(target_mesh[t], target[t], picture.shape[:2])
+            moved = _warp(picture, source_mesh[t], target_mesh[t], drawn)
             if self.expression and lights is not None:
-                moved = self.expression.lit(moved, target[t], lights[t])
+                moved = self.expression.lit(moved, target[t], lights[t], drawn.after(len(under_triangles())))
             light = cheek_colour(picture, source[t])
             for hole, plan in zip(HOLES, plans, strict=True):
                 fill_opening(moved, hole, target[t], plan[t], donors, light)
@@ -129,22 +142,19 @@ def _similarity(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.array([[turn.real, -turn.imag, shift.real], [turn.imag, turn.real, shift.imag]], np.float32)
 
 
-def _warp(picture: np.ndarray, source: np.ndarray, target: np.ndarray, depth: np.ndarray) -> np.ndarray:
-    """Warps the picture inside the mesh, so that the points `source` move to `target`, (540, 2) each.
-
-    Triangles are drawn from back to front, so that the far side of a rotated head is hidden.
+def _draw(mesh: np.ndarray, face: np.ndarray, size: tuple[int, ...]) -> Drawn:
+    """Draws the mesh from back to front, so that the far side of a rotated head is hidden.
 
     Args:
-        depth: (468,), z of the target's points.
+        mesh: (540, 2) px, the points of the face and of the rings.
+        face: (468, 3) px, the points of the face; z gives the order.
+        size: (height, width) px.
     """
-    triangles, under = mesh_triangles()
-    height, width = picture.shape[:2]
-    order = np.argsort(-depth[triangles[under:]].mean(1), kind="stable") + under
-    order = np.concatenate([np.arange(under), order])
-    ids = drawn_ids(target[triangles[order]], height, width)
-    y, x = np.nonzero(ids)
-    where = triangles[order[ids[y, x] - 1]]
-    place = mapped(np.stack([x, y], 1).astype(np.float32), target[where], source[where])
-    grid = np.stack(np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)), -1)
-    grid[y, x] = place
+    return draw(mesh, np.concatenate([under_triangles(), back_to_front(face)]), *size)
+
+
+def _warp(picture: np.ndarray, source: np.ndarray, target: np.ndarray, drawn: Drawn) -> np.ndarray:
+    """Warps the picture inside the mesh, so that the points `source` move to `target`, (540, 2) each."""
+    grid = pixel_grid(*picture.shape[:2]).copy()
+    grid[:, drawn.y, drawn.x] = drawn.mapped(target, source)
     return sampled(picture, grid, cv2.INTER_CUBIC)

@@ -16,10 +16,10 @@ from cmet_reference.render.triangles import (
     MOUTH,
     N_SKIN,
     SHIFT,
+    Barycentric,
     Hole,
     drawn_ids,
     hole_triangles,
-    mapped,
     sampled,
 )
 
@@ -171,8 +171,8 @@ def fill_opening(
     y, x = np.nonzero((ids > 0) & (cover > 0))
     if not len(y):
         return
-    where = triangles[ids[y, x] - 1]
-    points = (np.stack([x, y], 1) + low).astype(np.float32)
+    pixels = (np.stack([x, y], 1) + low).astype(np.float32)
+    inside = Barycentric.of(pixels, target[triangles, :2], ids[y, x] - 1)
     mixed = np.zeros((len(y), 3), np.float32)
     for index, weight in plan.items():
         if index < 0:
@@ -181,8 +181,8 @@ def fill_opening(
         frame, place, gain = donors.source(index, light)
         # All places of the box are sampled as a two-dimensional array, because OpenCV accepts at most 32767 places in
         # one row.
-        at = np.zeros((size[1], size[0], 2), np.float32)
-        at[y, x] = mapped(points, target[where, :2], place[where])
+        at = np.zeros((2, size[1], size[0]), np.float32)
+        at[:, y, x] = inside.placed(place[triangles])
         taken = sampled(frame, at, cv2.INTER_LINEAR)[y, x]
         mixed += weight * taken * np.clip(gain, 0.7, 1.4)
     part = picture[low[1] : high[1], low[0] : high[0]]
@@ -192,9 +192,9 @@ def fill_opening(
 
 def cheek_colour(picture: np.ndarray, points: np.ndarray) -> np.ndarray:
     """The mean colour of the cheeks, (3,) float32. Values are at least 1, because other colours are divided by them."""
-    at = points[list(_CHEEKS), None, :2]
+    at = points[list(_CHEEKS), :2]
     near = np.concatenate([at + np.array([dx, dy], np.float32) for dx in (-2, 0, 2) for dy in (-2, 0, 2)])
-    colours = sampled(picture, near, cv2.INTER_LINEAR)
+    colours = sampled(picture, np.ascontiguousarray(near.T[..., None]), cv2.INTER_LINEAR)
     return np.maximum(colours.reshape(-1, 3).mean(0), 1).astype(np.float32)
 
 

@@ -64,7 +64,11 @@ def _forward(crops: np.ndarray, w: Weights) -> np.ndarray:
         skip = _norm(x[:, ::2, ::2] @ w[f"conv2d_{block + 3}/kernel"][0, 0], w, 3 * block + 3)
         y = np.maximum(_norm(_separable(x, w, 2 * block + 1), w, 3 * block + 4), 0)
         y = _norm(_separable(y, w, 2 * block + 2), w, 3 * block + 5)
-        x = _windows(y, 2, "same", -np.inf).max(axis=(3, 4)) + skip
+        windows = _windows(y, 2, "same", -np.inf)
+        x = windows[:, :, :, 0, 0].copy()
+        for a, b in np.ndindex(3, 3):
+            np.maximum(x, windows[:, :, :, a, b], out=x)
+        x += skip
     x = (_conv(_windows(x, 1, "same"), w["conv2d_7/kernel"]) + w["conv2d_7/bias"]).mean(axis=(1, 2))
     x = np.exp(x - x.max(axis=1, keepdims=True))
     return x / x.sum(axis=1, keepdims=True)
@@ -89,15 +93,30 @@ def _conv(windows: np.ndarray, kernel: np.ndarray) -> np.ndarray:
 
 
 def _separable(x: np.ndarray, w: Weights, k: int) -> np.ndarray:
+    """A separable convolution with 3x3 windows: (N, H, W, C) to (N, H, W, C')."""
     depthwise = w[f"separable_conv2d_{k}/depthwise_kernel"][..., 0]
-    each = np.einsum("nhwabc,abc->nhwc", _windows(x, 1, "same"), depthwise)
-    return np.asarray(each @ w[f"separable_conv2d_{k}/pointwise_kernel"][0, 0])
+    n, height, width, channels = x.shape
+    rows = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))).reshape(n, height + 2, -1)
+    kernel = [(a, b * channels, np.tile(depthwise[a, b], width)) for a, b in np.ndindex(3, 3)]
+    each = np.zeros((n, height, width * channels), np.float32)
+    product = np.empty(each.shape[1:], np.float32)
+    # Whole rows are multiplied at once, because numpy is slow for inner loops over few channels. One picture at a time
+    # stays in the CPU's cache.
+    for one, out in zip(rows, each, strict=True):
+        for a, start, weights in kernel:
+            out += np.multiply(one[a : a + height, start : start + width * channels], weights, out=product)
+    return np.asarray(each.reshape(x.shape) @ w[f"separable_conv2d_{k}/pointwise_kernel"][0, 0])
 
 
 def _norm(x: np.ndarray, w: Weights, k: int) -> np.ndarray:
-    name = f"batch_normalization_{k}"
+    """Batch normalisation of (N, H, W, C), in place."""
+    name, width = f"batch_normalization_{k}", x.shape[2]
     scale = w[f"{name}/gamma"] / np.sqrt(w[f"{name}/moving_variance"] + np.float32(_EPSILON))
-    return np.asarray((x - w[f"{name}/moving_mean"]) * scale + w[f"{name}/beta"])
+    rows = x.reshape(*x.shape[:2], -1)
+    rows -= np.tile(w[f"{name}/moving_mean"], width)
+    rows *= np.tile(scale, width)
+    rows += np.tile(w[f"{name}/beta"], width)
+    return x
 
 
 @cache

@@ -23,7 +23,7 @@ from cmet_reference.render.appearance_stage import (
 from cmet_reference.render.mesh import MeshRenderer
 from cmet_reference.render.skin import Skin
 from cmet_reference.render.skin_stage import SkinSettings, SkinStage
-from cmet_reference.render.triangles import N_SKIN
+from cmet_reference.render.triangles import N_SKIN, back_to_front, draw
 from cmet_reference.training import checkpoints
 from cmet_reference.training.loop import fit
 from cmet_reference.training.options import TrainOptions
@@ -134,8 +134,9 @@ def test_a_face_that_is_not_moved_stays_and_one_that_is_goes_further(faces) -> N
 def test_light_is_laid_over_the_face_alone(faces) -> None:
     frame, points = faces["M901", "neutral"]
     learnt, at = model(faces), points[:N_SKIN] - np.float32([0.5, 0.5, 0])
-    assert (learnt.lit(frame, at, np.ones((SIDE, SIDE), np.float32)) == frame).all()
-    dark = learnt.lit(frame, at, np.full((SIDE, SIDE), 0.5, np.float32))
+    skin = draw(at[:, :2], back_to_front(at), *frame.shape[:2])
+    assert (learnt.lit(frame, at, np.ones((SIDE, SIDE), np.float32), skin) == frame).all()
+    dark = learnt.lit(frame, at, np.full((SIDE, SIDE), 0.5, np.float32), skin)
     x, y = points[50, :2].astype(int)  # a cheek
     assert dark[y, x] == pytest.approx(frame[y, x] / 2, abs=1)
     assert (dark[:20, :20] == frame[:20, :20]).all() and (dark[240:, 120:136] == frame[240:, 120:136]).all()

@@ -10,7 +10,16 @@ import pytest
 from cmet_reference.render.mesh import MeshRenderer
 from cmet_reference.render.mesh_settings import MeshSettings
 from cmet_reference.render.openings import cheapest_path, opening_size
-from cmet_reference.render.triangles import HOLES, MOUTH, mapped
+from cmet_reference.render.triangles import (
+    HOLES,
+    MOUTH,
+    N_SKIN,
+    Barycentric,
+    back_to_front,
+    draw,
+    skin_triangles,
+    under_triangles,
+)
 from embedded_corpus.draw import Renderer
 from embedded_corpus.identity import get_identity
 from embedded_corpus.pose import Pose
@@ -129,4 +138,18 @@ def test_barycentric_places_by_hand() -> None:
     triangle = np.array([[[0, 0], [4, 0], [0, 4]]], np.float32)
     other = np.array([[[10, 10], [10, 18], [18, 10]]], np.float32)
     for point, place in (((1, 2), (14, 12)), ((0, 0), (10, 10)), ((-1, 1), (11, 10)), ((4, 4), (16, 16))):
-        np.testing.assert_allclose(mapped(np.array([point], np.float32), triangle, other)[0], place)
+        inside = Barycentric.of(np.array([point], np.float32), triangle, np.array([0]))
+        np.testing.assert_allclose(inside.placed(other)[:, 0], place)
+
+
+def test_the_skins_pixels_in_the_whole_mesh_are_those_of_the_skin_alone(faces: dict[str, Face]) -> None:
+    """The renderer draws the mesh once, for the motion and for the light."""
+    face = faces["open"][1][:N_SKIN]
+    mesh = np.concatenate([face[:, :2], np.random.default_rng(2).uniform(0, 255, (72, 2)).astype(np.float32)])
+    order = back_to_front(face)
+    assert sorted(order.tolist()) == sorted(skin_triangles().tolist())
+    both = draw(mesh, np.concatenate([under_triangles(), order]), 256, 256).after(len(under_triangles()))
+    alone = draw(face[:, :2], order, 256, 256)
+    assert len(alone.y) > 10_000
+    for a, b in zip(both, alone, strict=True):
+        np.testing.assert_array_equal(a, b)
