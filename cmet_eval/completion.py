@@ -83,7 +83,7 @@ def weights() -> list[tuple[str, str]]:
 
 def methods_of_run(ctx: typer.Context) -> list[str]:
     """The methods that have result rows in the run that the command line names, or in the newest run."""
-    given = ctx.params.get("run")
+    given = ctx.params.get("run") or ctx.params.get("results")
     run = Path(str(given)) if given else newest_run()
     files = [] if run is None else (run / RESULTS).rglob("*@*.parquet")
     return sorted({unquote(file.name.partition("@")[0]) for file in files})

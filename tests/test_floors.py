@@ -32,7 +32,7 @@ ROOMS = {room: ROOT / FOLDERS.get(room, "") / room for room in FLOORS}
 STEPS: tuple[tuple[str, ...], ...] = (
     ("protocol", "measuring"),
     ("runs",),
-    ("calibration", "reports"),
+    ("bundles", "calibration", "reports"),
     ("study",),
     ("demo",),
     ("checks", "help_pages"),

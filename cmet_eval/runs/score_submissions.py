@@ -94,7 +94,7 @@ def score_submissions(
         maker = RowMaker.of(submission, own, shards, scoring.common_profile(own), suite)
         rows = list(maker.rows(outcomes, measured.get(id(submission))))
         every += rows
-        written.append(write_results(rows, out / "results", _board_record(submission)))
+        written.append(write_results(rows, out / "results", board_record(submission)))
     kept = sum(isinstance(outcome, VideoScores) for outcome in work.known.values())
     lost = losses([row for row in every if row.metric not in uncounted], _log_finder(submissions, out))
     return Scored(tuple(written), len(work.jobs), kept, lost, weights_to_get(every), tuple(measured.values()))
@@ -240,7 +240,7 @@ def _is_scored(job: Job) -> bool:
     return scores is not None and scores.key == job.key
 
 
-def _board_record(submission: Submission) -> dict[str, object]:
+def board_record(submission: Submission) -> dict[str, object]:
     """The facts about a submission that the leaderboard shows. These facts are stored with the result rows."""
     pairs, setting, method = submission.pairs, submission.setting, submission.method
     return {

@@ -38,8 +38,10 @@ from talking_face.signature import digest
 # The allowed difference is TOLERANCE * max(1, |value|). The same machine gives exactly the same values; another machine
 # can round differently.
 TOLERANCE = 1e-6
+# Reasons of scores that were refused for all videos of a method, although each video alone has a score.
+REFUSED = (Reason.MISREGISTERED.value, Reason.TRAINED_ON.value)
 # The treatments that result rows of shard sets can have.
-_TREATMENTS = [Treatment(RULES.rate, size, length) for size in get_args(SizeRule) for length in get_args(LengthRule)]
+TREATMENTS = [Treatment(RULES.rate, size, length) for size in get_args(SizeRule) for length in get_args(LengthRule)]
 
 
 @dataclass(frozen=True)
@@ -133,11 +135,26 @@ def verify(
     for grid, pair_list in _tables(results, shards, pairs, sampling.method):
         for m, (name, _) in enumerate(grid.methods):
             if sampling.method in (None, name):
-                drawn, count = _draw(grid, m, pair_list, _folder(videos, name, grid.key["setting"]), pattern, sampling)
+                drawn, count = _draw(
+                    grid, m, pair_list, videos_folder(videos, name, grid.key["setting"]), pattern, sampling
+                )
                 checks += drawn
                 total += count
     if not checks:
         raise UserError(f"no scored video of {sampling.method or 'any method'} among these rows")
+    return verify_checks(checks, total, data, options, files)
+
+
+def verify_checks(checks: Sequence[Check], videos: int, data: Path, options: RunOptions, files: ModelFiles) -> Verified:
+    """Hashes and scores the chosen videos, and compares hashes and values with the rows.
+
+    Args:
+        checks: the chosen videos.
+        videos: number of videos from which they were chosen.
+        data: the shard set.
+        options: worker processes, and whether progress is printed.
+        files: folders with the metrics' model files, with the hashes of the evaluators.
+    """
     faults, kept = list[Fault](), list[Check]()
     for check in checks:
         if what := _file_fault(check):
@@ -149,7 +166,7 @@ def verify(
         compared, same, wrong = _compare(check, scores)
         values, exact = values + compared, exact + same
         faults += map(check.fault, wrong)
-    return Verified(len(checks), total, values, exact, tuple(faults))
+    return Verified(len(checks), videos, values, exact, tuple(faults))
 
 
 def _tables(
@@ -178,7 +195,8 @@ def _tables(
         yield grid, lists[key["pairs_digest"]]
 
 
-def _folder(videos: Path, method: str, setting: str) -> Path:
+def videos_folder(videos: Path, method: str, setting: str) -> Path:
+    """The folder of a method's videos in a setting: METHOD/SETTING or SETTING in `videos`, else `videos` itself."""
     method, setting = file_name_of(method), file_name_of(setting)
     places = (videos / method / setting, videos / setting, videos)
     return next(place for place in places if place.is_dir() or place == videos)
@@ -216,11 +234,11 @@ def _shas(grid: Grid, m: int) -> dict[str, str]:
 
 
 def _rows(grid: Grid, m: int, p: int) -> tuple[CheckedRow, ...]:
-    """The rows of the m-th method and p-th pair. Refused comparisons are left out, because they have no value."""
+    """The rows of the m-th method and p-th pair, without those that were refused although the video has a score."""
     table = grid.table.select(["metric", "signature", "value", "reason"])
     index = [int(grid.row[m, c, p]) for c in range(len(grid.columns)) if grid.state[m, c, p] != ABSENT]
     rows = [CheckedRow(**row) for row in table.take(index).to_pylist()]
-    return tuple(row for row in rows if row.reason != Reason.MISREGISTERED.value)
+    return tuple(row for row in rows if row.reason not in REFUSED)
 
 
 def _file_fault(check: Check) -> str:
@@ -244,7 +262,7 @@ def _by_rules(check: Check, files: ModelFiles) -> dict[Treatment, list[Metric]]:
             metric = get_metric(row.metric, files, imports=False)
         except UserError:
             continue
-        for rules in _TREATMENTS:
+        for rules in TREATMENTS:
             if rules.signature(metric) == row.signature:
                 found.setdefault(rules, []).append(metric)
                 break

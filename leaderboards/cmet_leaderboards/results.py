@@ -132,13 +132,20 @@ def write_results(rows: Iterable[ResultRow], folder: Path, record: Mapping[str, 
     for old in _older_rows(path, key):
         if videos.get(old.pair_id, old.video_sha256) == old.video_sha256:
             merged.setdefault((old.pair_id, old.signature), old)
-    table = _table(merged.values())
+    table = storable_table(merged.values())
+    write_sealed_table(table.replace_schema_metadata({_META_KEY: canonical_json(dict(record)).encode()}), path)
+    return path
+
+
+def storable_table(rows: Iterable[ResultRow]) -> pa.Table:
+    """The rows of one file as a sorted table. Raises UserError if `check_rows` does not allow a row."""
+    table = _table(rows)
     try:
         check_rows(table, SCHEMA, _REQUIRED, FILE_KEYS)
     except (ValueError, pa.ArrowException) as error:
-        raise UserError(f"the rows of {key['method']!r} in {key['setting']!r} cannot be stored: {error}") from None
-    write_sealed_table(table.replace_schema_metadata({_META_KEY: canonical_json(dict(record)).encode()}), path)
-    return path
+        method, setting = (table[name][0].as_py() for name in ("method", "setting"))
+        raise UserError(f"the rows of {method!r} in {setting!r} cannot be stored: {error}") from None
+    return table
 
 
 def _path(folder: Path, key: Mapping[str, str]) -> Path:

@@ -112,6 +112,7 @@ def command_with_out(name: str, shards: Path, empty: Path, out: Path) -> list[st
         "study": ["--run", empty, "--out", out],
         "inspect": [out],
         "measure": [empty, "--out", out],
+        "submit": [empty, "--out", out],
         "score": ["--videos", empty, "--pairs", "p", "--data", shards, "--method-name", "m", "--out", out],
         "compare": ["a", "b", "--run", empty, "--out", out],
     }
