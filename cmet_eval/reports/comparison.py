@@ -9,7 +9,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from cmet_eval.reports.contact_sheet import Frames, contact_sheet, pick_pairs, truth_frames, video_frames
+from cmet_eval.reports.contact_sheet import (
+    Source,
+    contact_sheet,
+    pick_pairs,
+    truth_frames,
+    values_of,
+    video_frames,
+)
 from cmet_eval.reports.method_videos import MethodVideos
 from cmet_leaderboards.compare import Comparison
 from cmet_leaderboards.escaping import csv_cell
@@ -27,26 +34,25 @@ def sheet(comparison: Comparison, videos: MethodVideos, data: Path, clips: int) 
     """
     grid = comparison.grid
     setting, table = grid.key["setting"], grid.table
-    captions = pick_pairs(comparison, clips)
+    chosen = pick_pairs(comparison, clips)
     found: dict[str, dict[str, Path]] = {}
     shas: dict[str, dict[str, str | None]] = {_TRUTH: {}}
     for m, (name, _) in enumerate(grid.methods):
         rows = zip(grid.pair_ids, grid.row[m].max(axis=0), strict=True)
         shas[name] = {pair: table["video_sha256"][int(row)].as_py() if row >= 0 else None for pair, row in rows}
     for name, known in shas.items():
-        places = {
-            pair: videos.find(name, setting, pair, {sha} if (sha := known.get(pair)) else ()) for pair in captions
-        }
+        places = {pair: videos.find(name, setting, pair, {sha} if (sha := known.get(pair)) else ()) for pair in chosen}
         found[name] = {pair: place for pair, place in places.items() if place is not None}
-    sources: dict[str, Frames] = {}
+    sources: list[Source] = []
     if data.is_dir():
         clip_of = dict(zip(grid.pair_ids, grid.truth, strict=True))
-        sources["ground truth"] = truth_frames(data, clip_of, grid.key["data_digest"])
+        sources.append(Source("Ground truth", truth_frames(data, clip_of, grid.key["data_digest"]), {}))
     elif found[_TRUTH]:
-        sources["ground truth"] = video_frames(found[_TRUTH], {})
+        sources.append(Source("Ground truth", video_frames(found[_TRUTH], {}), {}))
     names = [name for name, _ in grid.methods]
-    sources |= {name: video_frames(found[name], shas[name]) for name in names}
-    return contact_sheet(captions, sources) if captions and any(found[name] for name in names) else None
+    for side, (name, title) in enumerate(zip(names, comparison.titles, strict=True)):
+        sources.append(Source(title, video_frames(found[name], shas[name]), values_of(chosen, side)))
+    return contact_sheet(list(chosen), sources) if chosen and any(found[name] for name in names) else None
 
 
 def write(comparison: Comparison, text: str, picture: np.ndarray | None, out: Path) -> list[Path]:

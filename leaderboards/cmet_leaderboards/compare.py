@@ -50,6 +50,8 @@ class Comparison:
     grid: Grid  # contains only these two methods
     expected: int
     metrics: tuple[MetricComparison, ...]
+    titles: tuple[str, str]  # the methods' titles on boards
+    bands: str = ""  # the file with the noise bands, and the clips of the calibration that they are of
 
     @property
     def names(self) -> tuple[str, str]:
@@ -86,7 +88,9 @@ def compare(
     if not both:
         raise UserError(_no_common_table(every, one, two))
     both.sort(key=lambda grid: (grid.key["setting"] != "neutral-base", tuple(grid.key.values())))
-    return [_compare(grid, one, two, bands or Bands(), extremes) for grid in both]
+    titles = (_title(results, one), _title(results, two))
+    titles = titles if titles[0] != titles[1] else ("@".join(one), "@".join(two))
+    return [_compare(grid, (one, two), titles, bands or Bands(), extremes) for grid in both]
 
 
 def _method(every: Sequence[Grid], name: str) -> MethodId:
@@ -112,12 +116,22 @@ def _no_common_table(every: Sequence[Grid], one: MethodId, two: MethodId) -> str
     return f"rows of {one[0]} and {two[0]} may not be compared: {unlike}. Score both with the same ones"
 
 
-def _compare(grid: Grid, one: MethodId, two: MethodId, bands: Bands, extremes: int) -> Comparison:
-    pair = grid.with_methods([grid.methods.index(one), grid.methods.index(two)])
+def _title(results: Results, method: MethodId) -> str:
+    """The method's title in the records of its files; its name if they have none."""
+    titles = [r.method.title for r in results.records if (r.key.get("method"), r.key.get("revision")) == method]
+    return next(filter(None, titles), method[0])
+
+
+def _compare(
+    grid: Grid, methods: tuple[MethodId, MethodId], titles: tuple[str, str], bands: Bands, extremes: int
+) -> Comparison:
+    bands = bands.for_origin(grid.key["origin"])
+    pair = grid.with_methods([grid.methods.index(method) for method in methods])
     columns = [c for c in range(len(pair.columns)) if (pair.state[:, c] != ABSENT).any(axis=1).all()]
     paired = _paired(pair, columns, bands)
     metrics = tuple(_metric_comparison(pair, c, paired.get(c), extremes) for c in columns)
-    return Comparison(pair, len(pair.pair_ids), metrics)
+    about = bands.about if any(bands.of(pair.columns[c].signature) for c in columns) else ""
+    return Comparison(pair, len(pair.pair_ids), metrics, titles, about)
 
 
 def _paired(pair: Grid, columns: Sequence[int], bands: Bands) -> dict[int, PairwiseComparison]:
@@ -205,7 +219,8 @@ def to_markdown(comparison: Comparison) -> str:
     out += [
         f"p (Holm): corrected for the {metrics} here. The verdict follows it, so it can be a tie beside an interval"
     ]
-    out += ["that leaves out 0.", ""]
+    noise = f"Noise bands: {comparison.bands}." if comparison.bands else "No noise band applies."
+    out += [f"that leaves out 0. {markdown(noise)}", ""]
     out += ["## Where they differ most", ""]
     for metric in comparison.metrics:
         column = metric.column

@@ -195,6 +195,7 @@ def _build_table(grid: Grid, records: Sequence[FileRecord], bands: Bands) -> Tab
         key=lambda m: (roles[m] not in UNRANKED_ROLES, roles[m] == "floor", titles[grid.methods[m]]),
     )
     contestants = [m for m, role in enumerate(roles) if role not in UNRANKED_ROLES]
+    bands = bands.for_origin(grid.key["origin"])
     columns = range(len(grid.columns))
     comparisons = {c: pairwise_comparisons(grid, c, contestants, bands) for c in columns}
     found_ways = ways(grid, roles)
@@ -228,7 +229,7 @@ def _build_table(grid: Grid, records: Sequence[FileRecord], bands: Bands) -> Tab
         ways=found_ways,
         grid=grid,
         answer=answer(grid, comparisons, roles, bands),
-        bands=bands.about if any(column.signature in bands.by_signature for column in grid.columns) else "",
+        bands=bands.about if any(bands.of(column.signature) for column in grid.columns) else "",
     )
 
 

@@ -102,8 +102,10 @@ def test_compare_writes_table_and_sheet(
     assert "p (Holm)" in shown and "verdict (Holm)" in shown and "95% interval (alone)" in shown
     assert not re.search(r"&lt;|\|", shown)  # <0.001 and tables are written as Markdown in the file only
     sheet = cv2.imread(str(tmp_path / "neutral-base.png"))
-    # Two blocks of three lines of 128 px, and their captions.
-    assert sheet is not None and 2 * 3 * 128 < len(sheet) < 2 * (3 * 128 + 80)
+    # Two blocks of a head and three lines of 160 px. Each line has dark letters left of its frames.
+    assert sheet is not None and sheet.shape == (2 * (52 + 3 * 168), 1200, 3)
+    names = sheet[52:556, 16:200].reshape(3, 168, 184, 3).min(axis=(1, 2, 3))
+    assert (names < 80).all() and "Noise bands: bands.csv" in stored
     first = (tmp_path / "neutral-base.png").read_bytes()
     assert main(monkeypatch, *words, "--clips", "2", "--out", tmp_path) == 0
     assert (tmp_path / "neutral-base.png").read_bytes() == first

@@ -18,6 +18,7 @@ import pytest
 
 from cmet_leaderboards.bands import Bands, read_bands
 from cmet_leaderboards.board import build
+from cmet_leaderboards.compare import compare
 from cmet_leaderboards.export import SCHEMA_FILE
 from cmet_leaderboards.results import read_results, write_results
 from cmet_leaderboards.row import ResultRow
@@ -96,6 +97,26 @@ def test_ranks_tie_by_the_test_and_by_the_noise_band(tmp_path: Path) -> None:
     assert ranked(wide)["a"] == (1, {"b": "noise", "c": "noise"})
     page = build(tmp_path, tmp_path / "out", Bands({"psnr:frame-mean|version:1": 1.5}, "test")).parent / "board.md"
     assert "#1 ≈" in page.read_text() and "Noise bands: test." in page.read_text()
+
+
+@pytest.mark.parametrize("origin", ["drawn", "recorded", "unknown"])
+def test_boards_and_compare_use_the_noise_bands_of_the_data_at_hand(tmp_path: Path, origin: str) -> None:
+    """The band of drawn clips is wide here, and that of recordings is narrow. Of unknown data, the wide band holds."""
+    for name, level in (("a", 1.0), ("b", 0.0)):
+        write(tmp_path, name, rows(name, lambda s, i, x=level: x + noise(2)(s, i) * x, origin=origin))
+    path = tmp_path / "bands.csv"
+    path.write_text("metric,signature,unit,source,band\n" + "".join(
+        f"p,psnr:frame-mean|version:1,,{source},{band}\n" for source, band in (("embedded", 9), ("real", 0.01))
+    ))  # fmt: skip
+    bands = read_bands(path)
+    wide, about = origin != "recorded", {"drawn": ", source embedded", "recorded": ", source real", "unknown": ""}
+    table = only(tmp_path, bands)
+    (found,) = compare(read_results(tmp_path), "a", "b", bands=bands)
+    assert found.metrics[0].paired
+    assert table.comparisons[0][0].verdict == found.metrics[0].paired.verdict == ("noise" if wide else "first")
+    assert table.bands == found.bands == bands.about + about[origin]
+    path.write_text("metric,signature,unit,source,band\np,psnr:frame-mean|version:1,,real,9\n")
+    assert bool(only(tmp_path, read_bands(path)).bands) == (origin != "drawn"), "bands of recordings only"
 
 
 def test_a_metric_whose_best_value_is_one_ranks_by_the_distance_from_it(tmp_path: Path) -> None:
