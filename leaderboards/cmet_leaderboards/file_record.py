@@ -17,7 +17,7 @@ class MethodFacts:
     role: str = "method"
     summary: str = ""
     sees: tuple[str, ...] = ()  # names of the inputs that the method uses
-    training_seed: int | None = None  # revisions that differ only in it are one method; None: not known, or untrained
+    training_seeds: tuple[int, ...] = ()  # one per revision; several: a mean over revisions; empty: not known
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class FileRecord:
                 role=role,
                 summary=_text(method.get("summary")),
                 sees=_texts(method.get("sees")),
-                training_seed=_seed(method.get("training_seed")),
+                training_seeds=_seeds(method.get("training_seeds")),
             ),
             setting=SettingFacts(
                 title=_text(setting.get("title")),
@@ -115,10 +115,12 @@ def _text(value: object, default: str = "") -> str:
     return value
 
 
-def _seed(value: object) -> int | None:
-    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
-        raise ValueError("the training seed is not a number of 0 or more")
-    return value
+def _seeds(value: object) -> tuple[int, ...]:
+    if value is None:
+        return ()
+    if not isinstance(value, list | tuple) or any(type(seed) is not int or seed < 0 for seed in value):
+        raise ValueError("the training seeds are not whole numbers of 0 or more")
+    return tuple(value)
 
 
 def _texts(value: object) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from cmet_leaderboards import metric_facts
 from cmet_leaderboards.grid import Column
-from cmet_leaderboards.statistics import ALPHA, MIN_COVERAGE, MIN_SPEAKERS
+from cmet_leaderboards.statistics import ALPHA, MIN_COVERAGE, MIN_SPEAKERS, Interval
 from cmet_leaderboards.tables import Cell, Table
 from talking_face.names import counted
 from talking_face.origin import data_name, origin_note
@@ -22,6 +22,11 @@ RULES: tuple[tuple[str, str], ...] = (
         f"95%, Student's t on speaker means (a delete-one-speaker jackknife, the same where all speakers have "
         f"equally many pairs). With fewer than {MIN_SPEAKERS} speakers it is over clips and holds for these speakers "
         "only.",
+    ),
+    (
+        "Training seeds",
+        "where a method was trained several times, its row is the mean over the training seeds. Its interval and its "
+        "tests add the variance over seeds to the variance over speakers.",
     ),
     (
         "Coverage",
@@ -105,6 +110,12 @@ def half_width(cell: Cell) -> float | None:
     return None if cell.interval is None else (cell.interval.high - cell.interval.low) / 2
 
 
+def interval_units(interval: Interval) -> str:
+    """What the interval is over, such as `24 speakers and 3 training seeds`."""
+    seeds = f" and {interval.seeds} training seeds" if interval.seeds > 1 else ""
+    return f"{interval.units} {interval.over}{seeds}"
+
+
 def coverage(cell: Cell) -> str:
     """The coverage as text: `32/32`, or with more details `30/32 · ∞ on 2 of 30 · mean of 28 common`."""
     parts = [f"{cell.scored}/{cell.expected}"]
@@ -126,7 +137,9 @@ def interval_note(table: Table) -> str:
         return f"Intervals are over clips: they hold for these {table.speakers} speaker(s) only."
     if not kinds:
         return "Too few pairs for an interval."
-    text = f"Intervals are over {table.speakers} speakers."
+    seeds = any(len(row.training_seeds) > 1 for row in table.rows)
+    also = ", and over training seeds where a method has several" if seeds else ""
+    text = f"Intervals are over {table.speakers} speakers{also}."
     return text if kinds == {"speakers"} else text + " Where too few speakers have a value they are over clips."
 
 

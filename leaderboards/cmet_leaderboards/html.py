@@ -161,7 +161,7 @@ def _cell(cell: Cell | None, column: Column, scale: Scale | None) -> CellView:
     interval = ""
     if cell.interval is not None:
         low, high = (formatting.number(value, column) for value in (cell.interval.low, cell.interval.high))
-        interval = f"95% interval {low} to {high}, over {cell.interval.units} {cell.interval.over}"
+        interval = f"95% interval {low} to {high}, over {formatting.interval_units(cell.interval)}"
     shown = cell.mean if column.ideal is None else cell.loss
     return CellView(
         label=label,

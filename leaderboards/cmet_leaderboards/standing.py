@@ -110,7 +110,7 @@ def _methods(results: Results, seeds: Mapping[str, int]) -> list[Method]:
         key = dict(zip(FILE_KEYS, map(str, values), strict=True))
         record = known.get(tuple(key.values())) or FileRecord.of({}, key)
         if key["method"] in seeds:
-            record = replace(record, method=replace(record.method, training_seed=seeds[key["method"]]))
+            record = replace(record, method=replace(record.method, training_seeds=(seeds[key["method"]],)))
         rows = results.table.take(pa.array(np.flatnonzero(number == i))).select(SCHEMA.names)
         found.append(Method(record, [_rounded(row) for row in rows.to_pylist()]))
     return found
@@ -142,8 +142,8 @@ def _merged(before: Sequence[Method], new: Sequence[Method]) -> list[Method]:
     for method in new:
         old = found.get(_identity(method), method)
         rows = {(row["pair_id"], row["signature"]): row for row in (*method.rows, *old.rows)}
-        seed = method.record.method.training_seed
-        facts = old.record.method if seed is None else replace(old.record.method, training_seed=seed)
+        seeds = method.record.method.training_seeds or old.record.method.training_seeds
+        facts = replace(old.record.method, training_seeds=seeds)
         environment = old.environment or method.environment
         found[_identity(method)] = Method(replace(old.record, method=facts), list(rows.values()), environment)
     return [found[name] for name in sorted(found)]
@@ -153,12 +153,13 @@ def _check_seeds(board: Board) -> None:
     """Raises UserError if two revisions of a method have the same training seed."""
     found: dict[tuple[str, int], str] = {}
     for method in board.methods:
-        (name, revision), seed = _identity(method), method.record.method.training_seed
-        if seed is not None and found.setdefault((name, seed), revision) != revision:
-            raise UserError(
-                f"{name} with the training seed {seed} is there already as revision {found[name, seed]}; remove its "
-                f"files, or give revision {revision} another seed with --training-seed"
-            )
+        name, revision = _identity(method)
+        for seed in method.record.method.training_seeds:
+            if found.setdefault((name, seed), revision) != revision:
+                raise UserError(
+                    f"{name} with the training seed {seed} is there already as revision {found[name, seed]}; remove "
+                    f"its files, or give revision {revision} another seed with --training-seed"
+                )
 
 
 def _without_copies(cards: Iterable[Mapping[str, object]]) -> list[Mapping[str, object]]:

@@ -31,13 +31,14 @@ class Interval:
     """A 95% interval.
 
     `over` is the unit that the jackknife leaves out: "speakers" or "clips". An interval over clips is valid only for
-    the speakers of these clips.
+    the speakers of these clips. If `seeds` is above 1, the interval also is over the training seeds of a method.
     """
 
     low: float
     high: float
     over: str
     units: int  # number of speakers or clips
+    seeds: int = 1  # number of training seeds over which the interval is, too
 
 
 @dataclass(frozen=True)
@@ -157,6 +158,49 @@ def share_of_estimates(
     return _share(centres, np.array([values for values, _ in left_out]), left_out[0][1])
 
 
+def seeded_interval(
+    estimates: Sequence[Estimator], speakers: Sequence[str] | np.ndarray, level: float = 0.95
+) -> Interval | None:
+    """The interval of the mean over training seeds, for other speakers and other seeds.
+
+    The variance is the sum of two parts: the jackknife variance over speakers of the mean over seeds, and the variance
+    over seeds, s^2/S, of the estimates of all speakers. The degrees of freedom of the sum are Satterthwaite's (1946).
+    Both parts contain the interaction of speakers and seeds, so the interval is rather too long than too short.
+
+    Args:
+        estimates: for each of at least two seeds, the estimate over some rows.
+        speakers: (n,) the speaker of each row.
+        level: the probability with which the interval should contain the true mean.
+    """
+    left_out, over = _leave_out(lambda keep: float(np.mean([one(keep) for one in estimates])), speakers)
+    whole = np.array([one(np.arange(len(speakers))) for one in estimates])
+    return _summed_interval(float(whole.mean()), left_out, over, [whole], level)
+
+
+def seeded_difference(
+    first: Sequence[Estimator], second: Sequence[Estimator], speakers: Sequence[str] | np.ndarray
+) -> Difference:
+    """The difference between two methods of which at least one is a mean over training seeds.
+
+    The test is that of `paired_estimates` with the variance over the seeds of each method added, as in
+    `seeded_interval`. Seeds of two methods are not paired.
+    """
+
+    def mean(some: Sequence[Estimator], keep: np.ndarray) -> float:
+        return float(np.mean([one(keep) for one in some]))
+
+    left_out, over = _leave_out(lambda keep: mean(first, keep) - mean(second, keep), speakers)
+    every = np.arange(len(speakers))
+    centre = mean(first, every) - mean(second, every)
+    seeds = [np.array([one(every) for one in some]) for some in (first, second)]
+    interval = _summed_interval(centre, left_out, over, seeds)
+    if interval is None:
+        return Difference(centre, None, 1.0)
+    variance, freedom = _summed_variance(left_out, seeds)
+    t = abs(centre) / math.sqrt(variance) if variance > 0 else (math.inf if centre else 0.0)
+    return Difference(centre, interval, 2 * float(special.stdtr(freedom, -t)))
+
+
 def holm(p: Sequence[float] | np.ndarray) -> np.ndarray:
     """Holm's (1979) step-down correction: (n,) p-values to (n,) corrected p-values, in the same order, at most 1."""
     p = np.asarray(p, float)
@@ -265,3 +309,24 @@ def _share(centres: np.ndarray, left_out: np.ndarray, over: str) -> Share | None
     shares = (floor - method) / (floor - truth)
     value = float(shares[0])
     return Share(value, _interval(value, shares[1:], over))
+
+
+def _summed_variance(left_out: np.ndarray, seeds: Sequence[np.ndarray]) -> tuple[float, float]:
+    """The variance over units plus the variances over the seeds of each method, and Satterthwaite's freedom."""
+    several = [one for one in seeds if len(one) > 1]
+    variances = [_error(left_out) ** 2, *(float(one.var(ddof=1)) / len(one) for one in several)]
+    freedoms = [len(left_out) - 1, *(len(one) - 1 for one in several)]
+    total = sum(variances)
+    rest = sum(variance**2 / freedom for variance, freedom in zip(variances, freedoms, strict=True))
+    return total, total**2 / rest if rest > 0 else float(freedoms[0])
+
+
+def _summed_interval(
+    centre: float, left_out: np.ndarray, over: str, seeds: Sequence[np.ndarray], level: float = 0.95
+) -> Interval | None:
+    units = len(left_out)
+    if units < 2:
+        return None
+    variance, freedom = _summed_variance(left_out, seeds)
+    half = float(special.stdtrit(freedom, 0.5 + level / 2)) * math.sqrt(variance)
+    return Interval(centre - half, centre + half, over, units, max(map(len, seeds)))

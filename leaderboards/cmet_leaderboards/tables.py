@@ -35,6 +35,7 @@ from cmet_leaderboards.sections import (
     sensitivities,
 )
 from cmet_leaderboards.statistics import Difference, Interval, Share
+from cmet_leaderboards.training_seeds import mean_over_seeds
 from cmet_leaderboards.way import Way, ways
 
 # Roles of methods that receive the ground truth. These methods have no rank and are never marked as the best.
@@ -77,6 +78,7 @@ class MethodRow:
     role: str
     summary: str
     sees: tuple[str, ...]
+    training_seeds: tuple[int, ...]  # several: the row is the mean over them; empty: not known
     command: str
     codec: str
     notes: tuple[tuple[str, int], ...]  # (a change to videos, the number of videos with this change)
@@ -153,6 +155,8 @@ def build_tables(
     results: Results,
     bands: Bands = Bands(),  # noqa: B008 (frozen)
     published: Sequence[Mapping[str, object]] = (),
+    *,
+    each_seed: bool = False,
 ) -> tuple[Table, ...]:
     """All tables, sorted by setting.
 
@@ -163,9 +167,12 @@ def build_tables(
         results: the result rows.
         bands: noise bands; a difference inside its band is a tie.
         published: records of published numbers, see `cmet_leaderboards.published.published_tables`.
+        each_seed: whether each training seed of a method has a row; else the method's row is the mean over its seeds.
     """
-    every = grids(results)
-    tables = [_build_table(grid, _records_of(grid, results.records), bands) for grid in every]
+    known = [(grid, _records_of(grid, results.records)) for grid in grids(results)]
+    known = known if each_seed else [mean_over_seeds(*item) for item in known]
+    every = [grid for grid, _ in known]
+    tables = [_build_table(*item, bands) for item in known]
     for i, after in enumerate(every):
         for before in every:
             if (before.key["setting"], after.key["setting"]) == DROP and _same_but_setting(before, after):
@@ -321,6 +328,7 @@ def _method_row(
         role=facts.role,
         summary=facts.summary,
         sees=facts.sees,
+        training_seeds=facts.training_seeds,
         command=record.command if record else "",
         codec=", ".join(sorted({str(c) for c in mine["codec"].to_pylist() if c})),
         notes=tuple(sorted(notes.items())),
@@ -341,12 +349,14 @@ def _missing_values(grid: Grid, titles: Mapping[MethodId, str]) -> tuple[Missing
 
     Metrics with the same number of such pairs and the same example share one record.
     """
-    failed = np.sort(grid.row[grid.state == FAILED])
-    names = ["method", "revision", "metric", "reason", "pair_id", "detail"]
-    rows = grid.table.select(names).take(pa.array(failed))
+    failed = grid.state == FAILED
+    owners = [grid.methods[m] for m in np.nonzero(failed)[0]]
+    names = ["metric", "reason", "pair_id", "detail"]
+    rows = grid.table.select(names).take(pa.array(grid.row[failed]))
     found: dict[tuple[MethodId, str, str], list[tuple[str, str]]] = {}
-    for method, revision, metric, reason, pair, detail in zip(*(rows[name].to_pylist() for name in names), strict=True):
-        found.setdefault(((method, revision), metric, str(reason)), []).append((pair, detail or ""))
+    columns = (rows[name].to_pylist() for name in names)
+    for method, metric, reason, pair, detail in zip(owners, *columns, strict=True):
+        found.setdefault((method, metric, str(reason)), []).append((pair, detail or ""))
     merged: dict[tuple[str, str, int, str], set[str]] = {}
     for (method, metric, reason), cases in found.items():
         pair, detail = min(cases)
