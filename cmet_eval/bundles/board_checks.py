@@ -1,4 +1,4 @@
-"""Compares a bundle with the rows that a board has already, and adds its rows to them."""
+"""Compares a bundle with the rows of the standing leaderboard, and adds its rows to them."""
 
 from __future__ import annotations
 
@@ -17,19 +17,25 @@ from cmet_eval.runs.score_submissions import board_record
 from cmet_eval.runs.submissions import Submission
 from cmet_leaderboards.results import Results, read_results, write_results
 from cmet_leaderboards.row import TABLE_KEYS
+from cmet_leaderboards.standing import Provenance, add_results, read_boards, read_standing
 from cmet_metrics.registry import get_metric
+from talking_face.scratch import scratch_folder
 
 
 def check_board(bundle: Bundle, folder: Path) -> None:
-    """Checks the bundle against the rows in a folder; an empty or absent folder has no rows.
+    """Checks the bundle against the rows of the standing leaderboard.
+
+    Args:
+        bundle: the bundle.
+        folder: the folder of the standing leaderboard; see `cmet_leaderboards.standing`. It can be empty.
 
     Raises:
         Refused: the board has this method and revision in one of these tables; another method has its title; all its
             videos are those of another method; or an evaluator is another one than in the board's rows of these data.
     """
-    if not any(folder.rglob("*.parquet")):
+    if not read_boards(folder):
         return
-    board = read_results(folder)
+    board = read_standing(folder)
     _check_titles(bundle, board)
     for table in bundle.tables:
         rows = _where(board.table, {name: table.part.key[name] for name in TABLE_KEYS})
@@ -43,8 +49,18 @@ def check_board(bundle: Bundle, folder: Path) -> None:
 
 
 def merge(bundle: Bundle, folder: Path) -> list[Path]:
-    """Adds the rows of a bundle to the rows in a folder; returns the files that were written."""
-    return [write_results(table.rows, folder, board_record(_submission(bundle, table))) for table in bundle.tables]
+    """Adds the rows of a bundle to the standing leaderboard; returns the paths of the method's records."""
+    part = bundle.environment
+    facts = {"suite": part.suite, "python": part.python, "system": part.system, "machine": part.machine}
+    with scratch_folder() as scratch:
+        write_rows(bundle, scratch)
+        return add_results(read_results(scratch), folder, Provenance(environment={**facts, **part.packages}))
+
+
+def write_rows(bundle: Bundle, folder: Path) -> None:
+    """Writes the rows of a bundle as files of result rows."""
+    for table in bundle.tables:
+        write_results(table.rows, folder, board_record(_submission(bundle, table)))
 
 
 def _submission(bundle: Bundle, table: BundleTable) -> Submission:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from cmet_eval.bundles.board_checks import merge
+from cmet_eval.bundles.board_checks import write_rows
 from cmet_eval.bundles.form import PAIRS, Fault, Refused
 from cmet_eval.bundles.reading import Bundle
 from cmet_eval.bundles.tables import BundleTable
@@ -132,7 +132,7 @@ def score_drawn(
         options: worker processes, and whether progress is printed.
     """
     with scratch_folder() as scratch:
-        merge(bundle, scratch)
+        write_rows(bundle, scratch)
         lists = [bundle.folder / table.folder / PAIRS for table in bundle.tables]
         rows = read_results(scratch)
         return verify(rows, videos, data, lists, sampling=sampling, pattern=pattern, options=options)

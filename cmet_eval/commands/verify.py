@@ -81,7 +81,7 @@ def verify(
     pattern: Pattern = "{pair}.mp4",
     board: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="result rows, such as leaderboards/results, to compare with BUNDLE"),
+        typer.Option(metavar="FOLDER", help="the standing leaderboard, leaderboards/results, to compare with BUNDLE"),
     ] = None,
     merge: Annotated[bool, typer.Option("--merge", help="add the rows of BUNDLE to --board; needs --data")] = False,
     workers: WorkersOrNone = 2,
