@@ -1,11 +1,12 @@
 """A user study: `study make` writes a static, blind and balanced page; `study analyse` reads what the raters saved.
 
 `make` takes the videos of a run (--run, --setting, and --method for each method) and the shards that it used (--data).
-`analyse` takes the study's folder (--out) and the folder of the raters' files (--answers).
+`analyse` takes the study's folder (--out) and the folder of the raters' files (--answers). With --run, it also prints
+how far each metric of the run agrees with the raters.
 
 Examples:
     cmet-eval study make --method cmet --method ground-truth --raters 12
-    cmet-eval study analyse --answers answers
+    cmet-eval study analyse --answers answers --run work/run
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from cmet_eval import completion
 from cmet_eval.checks import check_folder, check_out, check_pairs_of, check_shards
 from cmet_eval.commands.options import Quiet, RunToRead, refuse_unused
 from cmet_eval.run_folder import run_folder
+from talking_face.names import counted
 from talking_face.reasons import UserError
 
 if TYPE_CHECKING:
@@ -37,7 +39,7 @@ class Action(StrEnum):
     ANALYSE = "analyse"
 
 
-_OF_MAKE = ("run", "setting", "data", "method", "design", "raters", "per_rater", "pairs", "seed")
+_OF_MAKE = ("setting", "data", "method", "design", "raters", "per_rater", "pairs", "seed")
 
 
 # long: typer turns each parameter into a command-line option
@@ -82,30 +84,59 @@ def study(
 
     refuse_unused(ctx, _OF_MAKE if action is Action.ANALYSE else ("answers",), f"study {action}")
     if action is Action.ANALYSE:
-        _analyse(out, answers)
+        _analyse(out, answers, run)
     else:
         check_out(out, "--out")
         _make(run, setting, method or [], data, out, Design(design, raters, per_rater, pairs, seed), quiet)
 
 
-def _analyse(out: Path, answers: Path | None) -> None:
+def _analyse(out: Path, answers: Path | None, run: Path | None) -> None:
+    from cmet_eval.study.agreement import agreements
+    from cmet_eval.study.agreement import to_markdown as agreement_table
     from cmet_eval.study.analysis import analyse, to_markdown
     from cmet_eval.study.answers import read_answers
+    from cmet_leaderboards.results import read_results
 
     if answers is None:
         raise UserError("name the folder of the raters' files with --answers")
     check_folder(answers, "--answers")
+    results = read_results(run_folder(run).results) if run else None
     found = read_answers(out, (path for path in answers.iterdir() if path.suffix == ".json"))
-    for line in found.refused[:_SHOWN]:
-        print(f"refused: {line}", file=sys.stderr)
-    if len(found.refused) > _SHOWN:
-        print(f"refused: {len(found.refused) - _SHOWN} more", file=sys.stderr)
+    _print_first("refused", found.refused)
+    _print_first("missing", found.gaps)
+    if found.silent:
+        print(f"no answers of {counted(len(found.silent), 'rater')}: {_numbers(found.silent)}", file=sys.stderr)
     counts = f"{len(found.counted)} answers counted, {len(found.refused)} refused, {found.missing} missing"
     if not found.counted:
         raise UserError(f"{answers}: {counts}; name the folder of the JSON files that the raters saved")
     print(to_markdown(analyse(found.key, found.counted)), end="")
     print(counts, file=sys.stderr)
+    if results is not None:
+        print()
+        print(agreement_table(agreements(found.key, found.counted, results), found.key.design), end="")
+    else:
+        print("name the run with --run to see how far its metrics agree with the raters", file=sys.stderr)
     raise typer.Exit(1 if found.refused else 0)
+
+
+def _print_first(what: str, lines: list[str]) -> None:
+    """Prints the first lines to stderr, and the number of the others."""
+    for line in lines[:_SHOWN]:
+        print(f"{what}: {line}", file=sys.stderr)
+    if len(lines) > _SHOWN:
+        print(f"{what}: {len(lines) - _SHOWN} more", file=sys.stderr)
+
+
+def _numbers(numbers: list[int]) -> str:
+    """Sorted numbers as text, in which three or more in a row become a range: `1, 3-5`."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    texts = [f"{run[0]}-{run[-1]}" if len(run) > 2 else ", ".join(map(str, run)) for run in runs]
+    return ", ".join(texts)
 
 
 def _make(

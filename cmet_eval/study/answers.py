@@ -14,7 +14,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field, StrictInt, TypeAdapter, ValidationError
 
-from cmet_eval.study.key import StudyKey, read_key
+from cmet_eval.study.key import VERSION, StudyKey, plan_digest, read_key
 from cmet_eval.study.plan import Design, plan
 from talking_face.files import open_regular
 from talking_face.names import printable
@@ -35,6 +35,7 @@ class _RaterFile(BaseModel):
 
     study: str
     rater: StrictInt
+    plan: str = ""  # digest of the plan that the rater followed; studies of version 2 do not have it
     answers: list[object]  # each is checked as a `_Page` of its own
 
 
@@ -58,12 +59,16 @@ class Answers:
         counted: the answers that can be analysed.
         refused: for each refused answer, page or file, one line with the file, the rater, the question and the cause.
         missing: number of answers that the plan has and the files of the raters do not have.
+        gaps: for each page with such answers, one line with the file, the rater, the page and the questions.
+        silent: the raters, from 1, of whom there is no file that can be used.
     """
 
     key: StudyKey
     counted: list[Answer] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
     missing: int = 0
+    gaps: list[str] = field(default_factory=list)
+    silent: list[int] = field(default_factory=list)
 
 
 class _Refused(Exception):
@@ -101,6 +106,8 @@ def read_answers(study: Path, files: Iterable[Path]) -> Answers:
         else:
             refused, words = [first, *others], "another file of this rater has other answers; keep one of the two"
         answers.refused += [f"{printable(file.name)}: rater {rater + 1}: {words}" for file in refused]
+    heard = {answer.rater for answer in answers.counted}
+    answers.silent = [rater + 1 for rater in range(answers.key.raters) if rater not in heard]
     return answers
 
 
@@ -120,6 +127,8 @@ def _read_file(file: Path, key: StudyKey) -> _RaterFile:
         raise _Refused(f"it belongs to another study ({printable(given.study[:40])})")
     if not 0 <= given.rater < key.raters:
         raise _Refused(f"there is no rater {str(given.rater + 1)[:40]}; the study has {key.raters}")
+    if (given.plan or key.version >= VERSION) and given.plan != plan_digest(key, list(pages_of(key, given.rater))):
+        raise _Refused(f"rater {given.rater + 1}: it answers another plan ({printable(given.plan[:40]) or 'none'})")
     return given
 
 
@@ -156,7 +165,9 @@ class _Rater:
                 repeated = [(other, "the same videos have other answers on another page") for other, _ in copies]
             for other, words in repeated:
                 self.refuse(f"page {other}", words)
-        self.answers.missing += (len(self.pages) - len(given)) * len(self.key.questions)
+        for place, videos in enumerate(self.pages, 1):
+            if videos not in given:
+                self.note_gap(place, self.key.questions)
 
     def add_page(self, number: int, values: Mapping[str, object], pair: str, methods: tuple[str, ...]) -> None:
         """Adds the answers of one page, of which each question is checked on its own."""
@@ -172,7 +183,13 @@ class _Rater:
                 low, high = self.key.scale
                 shown = repr(value)[:40] if isinstance(value, (int, float, str)) or value is None else "it"
                 self.refuse(f"page {number}, {question}", f"{shown} is not a whole number from {low} to {high}")
-        self.answers.missing += sum(question not in values for question in self.key.questions)
+        if lacking := [question for question in self.key.questions if question not in values]:
+            self.note_gap(1 + list(self.pages.values()).index((pair, methods)), lacking)
+
+    def note_gap(self, place: int, questions: Sequence[str]) -> None:
+        """Notes answers that a page of the plan does not have."""
+        self.answers.missing += len(questions)
+        self.answers.gaps.append(f"{self.where}, page {place} of the plan: no answer to {', '.join(questions)}")
 
     def refuse(self, place: str, cause: str) -> None:
         """Notes a refused page or answer."""

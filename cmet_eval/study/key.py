@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -10,9 +11,11 @@ from pydantic import TypeAdapter, ValidationError
 
 from talking_face.reasons import UserError
 from talking_face.sealed import Damaged, read_sealed_json, write_sealed_json
+from talking_face.signature import digest
 
 Kind = Literal["rating", "pairwise"]
 FILE = "key.json"
+VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,8 @@ class StudyKey:
     questions: list[str]  # keys of the questions of each page
     scale: tuple[int, int]  # the lowest and the highest answer
     videos: dict[str, tuple[str, str]] = field(default_factory=dict)  # file -> (pair_id, method)
+    # file -> SHA-256 of the method's video that it is a copy of; empty in studies of version 2
+    originals: dict[str, str] = field(default_factory=dict)
 
 
 def read_key(folder: Path) -> StudyKey:
@@ -56,6 +61,16 @@ def read_key(folder: Path) -> StudyKey:
     if shown and (len(set(shown)) != len(shown) or set(shown) != planned):
         raise Damaged(path, "its videos are not one video of each pair and method", remedy)
     return key
+
+
+def plan_digest(key: StudyKey, pages: Sequence[Sequence[str]]) -> str:
+    """The digest of a rater's plan, which the rater's file states.
+
+    Args:
+        key: the study's key.
+        pages: the files of the videos of each page, in the order in which the rater sees them.
+    """
+    return digest([key.study, key.design, key.questions, list(key.scale), [list(page) for page in pages]])
 
 
 def write_key(folder: Path, key: StudyKey) -> None:

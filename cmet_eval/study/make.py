@@ -21,7 +21,7 @@ import cv2
 
 from cmet_eval.protocol.pairs import PairList, pair_file_name
 from cmet_eval.reports.web_video import write_web_video
-from cmet_eval.study.key import FILE, Kind, StudyKey, read_key, write_key
+from cmet_eval.study.key import FILE, VERSION, Kind, StudyKey, plan_digest, read_key, write_key
 from cmet_eval.study.plan import Design, choose_pairs, plan
 from cmet_pipelines.shards import ShardSet
 from talking_face.clip import Pair
@@ -30,7 +30,6 @@ from talking_face.names import check_name, did_you_mean
 from talking_face.progress import Progress
 from talking_face.reasons import UserError
 
-VERSION = 2
 SCALES: dict[Kind, tuple[int, int]] = {"rating": (1, 5), "pairwise": (0, 1)}  # the lowest and the highest answer
 # (key, question, meaning of the lowest score, meaning of the highest score). `{emotion}` is the target emotion.
 QUESTIONS: tuple[tuple[str, str, str, str], ...] = (
@@ -79,19 +78,20 @@ def make_study(
     check_study_methods(methods, design)
     chosen = choose_pairs(_with_all_videos(run, pair_list, methods), design)
     key = _claim(out, _new_key(pair_list, methods, chosen, design))
-    shown = []
+    shown, names, originals = [], {}, {}
     with Progress(len(chosen) * (len(methods) + 1), unit="files", label="copy", quiet=quiet) as progress:
         for pair in chosen:
             picture = _copy_picture(pair, data, out, key)
             progress.advance()
             videos = []
             for method in methods:
-                videos.append(_copy_video(pair, method, _video(run, pair_list, pair, method), out, key))
+                source = _video(run, pair_list, pair, method)
+                videos.append(_copy_video(pair, method, source, out, key))
+                names[videos[-1]], originals[videos[-1]] = (pair.pair_id, method), sha256_of(source)
                 progress.advance()
             shown.append(Page(emotion=pair.target_emotion, picture=picture, videos=videos))
     _write_page(out / "index.html", shown, key, design)
-    names = {_place(key, pair.pair_id, method, ".mp4"): (pair.pair_id, method) for pair in chosen for method in methods}
-    write_key(out, replace(key, videos=names))
+    write_key(out, replace(key, videos=names, originals=originals))
     return out / "index.html"
 
 
@@ -162,7 +162,7 @@ def _claim(out: Path, new: StudyKey) -> StudyKey:
             raise UserError(f"{out} exists and is not a study with its {FILE}; use another --out")
         write_key(out, new)
         return new
-    key = replace(read_key(out), videos={})
+    key = replace(read_key(out), videos={}, originals={})
     if replace(key, salt=new.salt, study=new.study) != new:
         raise UserError(f"{out} holds another study; use another --out")
     return key
@@ -205,7 +205,8 @@ def _write_page(path: Path, shown: Sequence[Page], key: StudyKey, design: Design
         ]
         for rater in range(design.raters)
     ]
-    study = {"study": key.study, "design": design.kind, "scale": key.scale, "plans": plans}
+    digests = [plan_digest(key, [page["videos"] for page in pages]) for pages in plans]
+    study = {"study": key.study, "design": design.kind, "scale": key.scale, "plans": plans, "digests": digests}
     study["questions"] = _questions(design)
     write_text(path, _render(study))
 

@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,7 +25,7 @@ from cmet_eval.study.analysis import (
     to_markdown,
 )
 from cmet_eval.study.answers import pages_of, read_answers
-from cmet_eval.study.key import Kind, read_key
+from cmet_eval.study.key import Kind, plan_digest, read_key, write_key
 from cmet_eval.study.make import make_study
 from cmet_eval.study.plan import Design, plan
 from talking_face.clip import Pair
@@ -130,6 +131,39 @@ answer();
 """
 
 
+FRAMED = "window.report = (seen) => parent.postMessage(seen, '*');"
+SCALE = """
+document.getElementById("rater").value = "1"; document.getElementById("begin").click();
+const box = (e) => { const r = e.getBoundingClientRect(); return [r.left, r.right, r.top, r.width]; };
+report({
+  labels: [...document.querySelector(".scale").querySelectorAll("label")].map(box),
+  ends: [...document.querySelector(".scale").querySelectorAll(".end")].map((e) => [e.textContent, ...box(e)]),
+  named: [...document.querySelector(".scale").querySelectorAll("input")].map((e) => e.getAttribute("aria-label")),
+  wide: document.documentElement.scrollWidth - document.documentElement.clientWidth, inner: innerWidth,
+});
+"""
+
+
+@needs_chromium
+@pytest.mark.parametrize("width", [360, 1280])
+def test_the_scale_is_one_line_with_equal_steps_and_both_ends_labelled(study: Path, width: int) -> None:
+    """The page is in a frame, because the window of a browser without a screen is at least 500 px wide."""
+    page = (study / "index.html").read_text().replace("<head>", f"<head><script>{FRAMED}</script>")
+    (study / "framed.html").write_text(page.replace("</body>", f"<script>{SCALE}</script></body>"))
+    frame = f"<iframe src='framed.html' style='width:{width}px;height:800px'></iframe>"
+    listen = 'addEventListener("message", (e) => report(e.data));'
+    seen, _ = visit(f"<html><head></head><body>{frame}</body></html>", listen, study / "probe.html")
+    (study / "framed.html").unlink()
+    lefts, tops = [box[0] for box in seen["labels"]], {box[2] for box in seen["labels"]}
+    assert seen["inner"] == width and seen["wide"] <= 0
+    assert len(lefts) == 5 and len(tops) == 1 and np.ptp(np.diff(lefts)) < 0.1
+    assert min(box[3] for box in seen["labels"]) >= 44
+    (low, low_left, *_), (high, _, high_right, *_) = seen["ends"]
+    assert (low, high) == ("not at all", "perfectly")
+    assert low_left == pytest.approx(lefts[0], abs=1) and high_right == pytest.approx(seen["labels"][-1][1], abs=1)
+    assert seen["named"] == ["1: not at all", None, None, None, "5: perfectly"]
+
+
 @needs_chromium
 def test_a_rater_goes_through_the_page_and_the_answers_are_read(study: Path, tmp_path: Path) -> None:
     text = (study / "index.html").read_text()
@@ -153,7 +187,8 @@ def rater_file(study: Path, folder: Path, rater: int, name: str = "", values: ob
     if values is not None:
         pages[0]["values"] = values  # type: ignore[assignment]
     path = folder / (name or f"{rater}.json")
-    path.write_text(json.dumps({"study": key.study, "rater": rater, "answers": pages}))
+    plan = plan_digest(key, list(pages_of(key, rater)))
+    path.write_text(json.dumps({"study": key.study, "rater": rater, "plan": plan, "answers": pages}))
     return path
 
 
@@ -186,6 +221,8 @@ def test_wrong_files_are_named_and_the_others_are_counted(study: Path, tmp_path:
         "nobody.json": (text.replace('"rater": 2', '"rater": 4'), "there is no rater 5; the study has 4"),
         "minus.json": (text.replace('"rater": 2', '"rater": -1'), "there is no rater 0; the study has 4"),
         "half.json": (text.replace('"rater": 2', '"rater": 2.5'), "it is not the file"),
+        "swapped.json": (text.replace('"rater": 2', '"rater": 1'), "rater 2: it answers another plan ("),
+        "old.json": (text.replace('"plan"', '"plant"'), "rater 3: it answers another plan (none)"),
     }
     for name, (content, _) in bad.items():
         (tmp_path / name).write_bytes(content.encode("latin-1"))
@@ -196,6 +233,26 @@ def test_wrong_files_are_named_and_the_others_are_counted(study: Path, tmp_path:
     lines = dict(line.split(": ", 1) for line in found.refused)
     assert lines.keys() == bad.keys() | {"folder.json", "zero.json"}
     assert all(lines[name].startswith(words) for name, (_, words) in bad.items())
+
+
+def test_what_is_missing_is_named_by_rater_page_and_question(study: Path, tmp_path: Path) -> None:
+    content = json.loads(rater_file(study, tmp_path, 0).read_text())
+    del content["answers"][1], content["answers"][3]["values"]["emotion"]
+    (tmp_path / "0.json").write_text(json.dumps(content))
+    found = read_answers(study, [tmp_path / "0.json", rater_file(study, tmp_path, 2)])
+    assert sorted(found.gaps) == [
+        "0.json: rater 1, page 2 of the plan: no answer to lip_sync, emotion, identity",
+        "0.json: rater 1, page 5 of the plan: no answer to emotion",
+    ]
+    assert found.missing == 4 and found.silent == [2, 4]
+
+
+def test_answers_to_a_study_of_version_2_have_no_plan(study: Path, tmp_path: Path) -> None:
+    key = replace(read_key(study), version=2, originals={})
+    write_key(tmp_path, key)
+    path = rater_file(study, tmp_path, 0)
+    path.write_text(path.read_text().replace('"plan"', '"plant"'))
+    assert len(read_answers(tmp_path, [path]).counted) == 18
 
 
 def test_an_answer_counts_once(study: Path, tmp_path: Path) -> None:
@@ -223,6 +280,7 @@ def test_the_command_prints_what_is_left_out(study: Path, tmp_path: Path) -> Non
     words = ["study", "analyse", "--out", str(study), "--answers", str(tmp_path)]
     done = CliRunner().invoke(build("study"), words)
     assert done.exit_code == 0 and "36 answers counted, 0 refused, 0 missing" in done.stderr
+    assert "no answers of 2 raters: 3, 4" in done.stderr and "--run" in done.stderr
     rater_file(study, tmp_path, 1, values={"emotion": 1000})
     done = CliRunner().invoke(build("study"), words)
     assert done.exit_code == 1 and "| lip_sync |" in done.stdout

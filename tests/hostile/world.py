@@ -286,4 +286,8 @@ def _write_answers(folder: Path) -> None:
             answer["videos"] = [name for video in page["videos"] for name in known if video.endswith(Path(name).name)]
         path = folder / "answers" / f"rater-{rater + 1}.json"
         path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps({"study": study["study"], "rater": rater, "answers": answers}))
+        path.write_text(
+            json.dumps(
+                {"study": study["study"], "rater": rater, "plan": study["digests"][rater]} | {"answers": answers}
+            )
+        )
