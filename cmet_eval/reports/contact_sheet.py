@@ -71,7 +71,7 @@ def values_of(chosen: Chosen, side: int) -> dict[str, list[str]]:
 def contact_sheet(pairs: Sequence[str], sources: Sequence[Source]) -> np.ndarray:
     """The contact sheet, (H, W, 3) uint8 RGB. A pair has its id, then one line of frames for each source.
 
-    The title of a source, and its values of the pair, are beside its frames.
+    The title of a source, and its values of the pair, are left of its frames.
     """
     return np.vstack([_block(pair, sources) for pair in pairs])
 
@@ -141,7 +141,7 @@ def _row(source: Source, pair: str) -> np.ndarray:
 
 
 def _wrapped(text: str, font: tuple[str, int]) -> list[str]:
-    """The text in lines that fit beside the frames. A word that is too long is cut."""
+    """The text in lines that fit left of the frames. A word that is too long is cut."""
     lines: list[str] = []
     for word in text.split():
         longer = f"{lines[-1]} {word}" if lines else word

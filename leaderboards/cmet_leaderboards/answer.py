@@ -8,7 +8,7 @@ no rank, so its comparisons with the methods have corrections of their own.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cmet_leaderboards.bands import Bands
 from cmet_leaderboards.grid import Column, Grid, MethodId
@@ -96,5 +96,5 @@ def _finding(column: Column, one: PairwiseComparison, names: tuple[MethodId, Met
     better, worse = names if one.verdict == "first" else names[::-1]
     ends = one.interval
     if ends is not None and one.verdict == "first":
-        ends = Interval(-ends.high, -ends.low, ends.over, ends.units)
+        ends = replace(ends, low=-ends.high, high=-ends.low)
     return Finding(column, better, worse, abs(one.difference), ends, one.p_holm, p_table)

@@ -90,9 +90,9 @@ def _note(family: Family, findings: Sequence[Finding]) -> str:
     counts = sorted({count for _, count in family.compared})
     each = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else f"{counts[0]}"
     text = (
-        f"p: paired t-test on the common pairs, after Holm's correction over the {each} comparisons of two methods by "
-        f"the same metric, as for the ranks. A difference is stated if p < {ALPHA:g} and it exceeds the noise band. "
-        f"Not separated does not mean equal."
+        "p: paired t-test over speakers, and over training seeds if several are known, after Holm's correction over "
+        f"the {each} comparisons of two methods by the same metric, as for the ranks. A difference is stated if "
+        f"p < {ALPHA:g} and it exceeds the noise band. Not separated does not mean equal."
     )
     if any(not one.holds_in_table for one in findings):
         text += (

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from cmet_leaderboards import published
+from cmet_leaderboards.answer_text import NAME_END, NAME_START, answer_text
 from cmet_leaderboards.escaping import code, markdown
 from cmet_leaderboards.formatting import (
     RULES,
@@ -21,6 +22,7 @@ from cmet_leaderboards.formatting import (
     rank,
 )
 from cmet_leaderboards.grid import Column
+from cmet_leaderboards.missing import missing
 from cmet_leaderboards.sections import Confusion, MethodPair, Sensitivity
 from cmet_leaderboards.tables import UNRANKED_ROLES, Breakdown, Cell, Table
 
@@ -42,6 +44,7 @@ def _markdown_table(table: Table) -> list[str]:
     out += [markdown(" ".join(data_notes(table))), ""] if data_notes(table) else []
     if table.differing_keys:
         out += [f"Not comparable with the setting's other tables: {markdown(named_values(table.differing_keys))}.", ""]
+    out += _answer(table)
     out += _scores(table)
     for name, parts in (("target emotion", table.by_emotion), ("speaker", table.by_speaker)):
         for part in filter(lambda one: one.groups, parts):
@@ -54,12 +57,31 @@ def _markdown_table(table: Table) -> list[str]:
         out += _sensitivity(table, sensitivity)
     if table.transfers:
         out += ["By reference and target emotion: in the CSV, the JSON and on the page.", ""]
-    if table.missing:
-        lines = [[x.method, ", ".join(x.metrics), str(x.count), x.reason, x.detail] for x in table.missing]
-        out += ["### What is missing", "", *_grid(["Method", "Metrics", "Pairs", "Reason", "For example"], lines)]
+    out += _missing(table)
     out += [f"Pairs: {markdown(note)}." for note in table.pair_notes] + [""] * bool(table.pair_notes)
     out += _published(table)
     return [*out, *_signatures(table), ""]
+
+
+def _answer(table: Table) -> list[str]:
+    """Who is better at what, from the paired tests."""
+    found = answer_text(table)
+    lines = [f"- {markdown(metric)}: {_named(text)}." for metric, text in found.lines]
+    others = [_named(text) for text in (*found.same, *found.ceiling)]
+    return [f"**{_named(found.lead, mark='')}**", "", *lines, *[""] * bool(lines), *others, "", found.note, ""]
+
+
+def _named(text: str, mark: str = "**") -> str:
+    """A text of the answer, with the names in it between two `mark`."""
+    return markdown(text).replace(NAME_START, mark).replace(NAME_END, mark)
+
+
+def _missing(table: Table) -> list[str]:
+    lacking, not_asked = missing(table)
+    lines = [[one.methods, one.metrics, str(one.count), one.reason, one.detail] for one in lacking]
+    out = [*map(markdown, not_asked), ""] if not_asked else []
+    out += _grid(["Method", "Metrics", "Pairs", "Reason", "For example"], lines) if lines else []
+    return ["### What is missing", "", *out] if out else []
 
 
 def _scores(table: Table) -> list[str]:

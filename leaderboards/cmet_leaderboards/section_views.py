@@ -12,23 +12,21 @@ from cmet_leaderboards.answer_text import NAME_END, NAME_START, answer_text
 from cmet_leaderboards.grid import Column
 from cmet_leaderboards.heat_views import heat_cards
 from cmet_leaderboards.markdown import agreement
+from cmet_leaderboards.missing import missing
 from cmet_leaderboards.sections import Sensitivity
 from cmet_leaderboards.tables import Cell, MethodRow, Table
 from cmet_leaderboards.views import (
     DropCellView,
     DropRowView,
     GalleryCase,
-    MissingView,
     PlayerView,
     SectionsView,
     SensitivityView,
 )
 from talking_face.files import sha256_of
 from talking_face.names import file_name_of
-from talking_face.reasons import Reason
 
 VIDEOS = "videos"  # the folder of the gallery's videos, next to the pages
-NOT_ASKED = Reason.NOT_ASKED.value
 PLOT_OPENED = ("m_lmd", "ea")  # the families of metrics on which the scatter plot opens: across, up
 _PLAYED = 4  # methods whose videos are loaded at first
 
@@ -42,6 +40,7 @@ def section_views(table: Table, gallery: Sequence[GalleryCase], budget: int) -> 
         budget: the most numbers in the heat maps, see `heat_cards`.
     """
     heat, collapsed = heat_cards(table, budget)
+    lacking, not_asked = missing(table)
     return SectionsView(
         answer=answer_text(table),
         gallery=_player(table, gallery),
@@ -49,8 +48,8 @@ def section_views(table: Table, gallery: Sequence[GalleryCase], budget: int) -> 
         collapsed=collapsed,
         drops=_drops(table),
         sensitivity=[_sensitivity(table, found) for found in table.sensitivity],
-        missing=[_missing(table, *item) for item in _merged(table) if item[0] != NOT_ASKED],
-        not_asked=[_not_asked(table, *item) for item in _merged(table) if item[0] == NOT_ASKED],
+        missing=lacking,
+        not_asked=not_asked,
         plot=_plot(table),
     )
 
@@ -156,37 +155,3 @@ def _point(cell: Cell | None, column: Column) -> list[float] | None:
     low, high = (cell.interval.low, cell.interval.high) if cell.interval else (cell.mean, cell.mean)
     lowest, highest = column.limits
     return [float(f"{x:.5g}") for x in (cell.mean, max(low, lowest), min(high, highest))]
-
-
-Merged = tuple[str, int, tuple[str, ...], list[str], str]  # reason, pairs, metrics, methods, an example
-
-
-def _merged(table: Table) -> list[Merged]:
-    """The missing values; methods that lack the same number of values of the same metrics are together."""
-    found: dict[tuple[str, int, tuple[str, ...]], tuple[list[str], str]] = {}
-    for one in table.missing:
-        methods, _ = found.setdefault((one.reason, one.count, one.metrics), ([], one.detail))
-        methods.append(one.method)
-    return [(*key, *values) for key, values in found.items()]
-
-
-def _who(table: Table, methods: Sequence[str]) -> str:
-    """The methods as text: all by one word, and all but a few by naming these."""
-    others = [row.title for row in table.rows if row.title not in methods]
-    if not others:
-        return "every method"
-    return f"every method but {', '.join(others)}" if len(others) < len(methods) else ", ".join(methods)
-
-
-def _missing(
-    table: Table, reason: str, count: int, metrics: Sequence[str], methods: Sequence[str], detail: str
-) -> MissingView:
-    return MissingView(_who(table, methods), count, reason, ", ".join(metrics), detail)
-
-
-def _not_asked(
-    table: Table, reason: str, count: int, metrics: Sequence[str], methods: Sequence[str], detail: str
-) -> str:
-    pairs = f"{count} pair{'s' if count != 1 else ''}"
-    verb = "does" if len(metrics) == 1 else "do"
-    return f"{', '.join(metrics)} {verb} not apply to {pairs} ({_who(table, methods)}). For example, {detail}."

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TypedDict
 
 from cmet_leaderboards.answer_text import AnswerText
+from cmet_leaderboards.missing import Missing
 from cmet_leaderboards.published import PublishedTable
 
 
@@ -138,17 +139,6 @@ class HeatCardView:
 
 
 @dataclass(frozen=True)
-class MissingView:
-    """Pairs without a value for the same reason. Methods with the same number of such pairs share a line."""
-
-    methods: str
-    count: int
-    reason: str
-    metrics: str
-    detail: str
-
-
-@dataclass(frozen=True)
 class DropCellView:
     """The drop of one method by one metric."""
 
@@ -186,7 +176,7 @@ class SectionsView:
     collapsed: list[HeatCardView]
     drops: list[DropRowView]
     sensitivity: list[SensitivityView]
-    missing: list[MissingView]
+    missing: list[Missing]
     not_asked: list[str]  # sentences
     plot: str  # JSON of the scatter plot
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -97,3 +98,20 @@ def test_the_answer_is_the_first_thing_on_the_page_and_is_escaped(tmp_path: Path
     start, table = page.index('<p class="lead">'), page.index('<table class="scores"')
     assert start < table and "<i>evil" not in page
     assert "<b>&lt;i&gt;evil&lt;/i&gt;</b> is better than" in page[start:table]
+
+
+def test_what_is_not_asked_is_said_once_and_the_markdown_has_the_answer(tmp_path: Path) -> None:
+    """`emotion_leak` does not apply to a pair for every method; one method also failed on another pair."""
+    for k in range(4):
+        made = rows(f"m{k}", lambda s, i, k=k: noise(k)(s, i), "emotion_leak:fer", higher_is_better=False)
+        made[0] = replace(made[0], value=None, reason="not-asked", detail="the reference shows the target emotion")
+        if not k:
+            made[1] = replace(made[1], value=None, reason="no-face", detail="no face")
+        write(tmp_path / "r", f"m{k}", made)
+    out = build(tmp_path / "r", tmp_path / "out").parent
+    page, text = (out / "index.html").read_text(), (out / "board.md").read_text()
+    sentence = "Not asked: emotion_leak:fer does not apply to 1 pair (every method). For example, "
+    assert page.count(sentence) == 1 and text.count(sentence) == 1
+    assert "<code>not-asked</code>" not in page and page.count("<code>no-face</code>") == 1
+    assert "| m0 | emotion_leak:fer | 1 | no-face |" in text
+    assert text.index("By 1 metric, no method is better than every other method.") < text.index("| Method |")
