@@ -25,8 +25,13 @@ preprocess: $(READY)
 	@test -n "$(ROOT)" -a "$(origin DATASET) $(origin OUT)" = "command line command line" || { echo 'usage: make preprocess DATASET=mead ROOT=/data/MEAD OUT=/data/mead-shards [WORKERS=2] [ARGS="--view all"]'; exit 2; }
 	$(BIN)/cmet-eval preprocess $(DATASET) "$(ROOT)" "$(OUT)" --workers $(WORKERS) $(ARGS)
 
+# Without OUT: the site of the standing leaderboard, leaderboards/site, from leaderboards/results.
 leaderboard: $(READY)
+ifeq ($(origin OUT),file)
+	$(BIN)/cmet-eval standing
+else
 	$(BIN)/cmet-eval leaderboard --run $(OUT)
+endif
 
 test: $(READY)
 	$(BIN)/python -m pytest

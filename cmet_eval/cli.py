@@ -58,6 +58,7 @@ GROUPS: dict[str, dict[str, str]] = {
     },
     "Compare and publish": {
         "leaderboard": "Build every board from the result rows of a run.",
+        "standing": "Build the site of the standing leaderboard; add the rows of a run.",
         "compare": "Compare two methods on the pairs that both have, and show the clips that differ.",
         "report": "Write tables: emotion proportion, identity, confusion, FID over a set, times.",
         "submit": "Write a bundle for the standing leaderboard: rows, record, and 5% of the videos.",
@@ -83,6 +84,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "train": ("reference", "pipelines"),
     "import": ("reference", "pipelines"),
     "leaderboard": ("boards",),
+    "standing": ("boards", "pipelines", "reference"),
     "compare": ("boards",),
     "report": ("boards",),
     "submit": ("pipelines",),

@@ -25,6 +25,10 @@ _HERE = Path(__file__).resolve().parent
 _FOLDER = next(folder for folder in (_HERE / "catalogue", _HERE.parent / "catalogue") if folder.is_dir())
 
 
+# Methods of this suite that implement a paper, and the entry with the paper's numbers.
+_IMPLEMENTS = {"cmet": "cmet-published", "cem-net": "cem-net-published", "cem-net-flow": "cem-net-published"}
+
+
 class MethodRecord(TypedDict, total=False):
     """A method's facts as plain values, for boards and for `baselines show`.
 
@@ -94,6 +98,11 @@ def get_method(name: str, files: ModelFiles | None = None) -> Method:
             For an unknown name, the message contains the most similar name.
     """
     return _method(name, Path.cwd(), files or ModelFiles.from_environment())
+
+
+def implemented(name: str) -> str:
+    """The name of the entry with the paper that a method implements; the method's own name if there is none."""
+    return _IMPLEMENTS.get(name, name)
 
 
 def describe(name: str, files: ModelFiles | None = None) -> MethodRecord:

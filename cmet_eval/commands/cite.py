@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from cmet_baselines.entry import Entry, Paper
-from cmet_baselines.registry import catalogue
+from cmet_baselines.registry import catalogue, implemented
 from cmet_eval import completion
 from cmet_metrics.registry import KEYS, default_variants, get_metric
 from cmet_pipelines.readers import READERS
@@ -23,8 +23,6 @@ from talking_face.packages import suite_version
 from talking_face.reasons import UserError
 
 SUITE = "cmet-eval"
-# A method of this suite -> the entry of the paper whose method it implements.
-_IMPLEMENTS = {"cmet": "cmet-published", "cem-net": "cem-net-published", "cem-net-flow": "cem-net-published"}
 
 
 def cite(
@@ -79,10 +77,10 @@ def _suite() -> str:
 
 
 def _of_method(entry: Entry) -> str:
-    paper = entry.paper or catalogue()[_IMPLEMENTS.get(entry.name, entry.name)].paper
+    paper = entry.paper or catalogue()[implemented(entry.name)].paper
     if paper is None:
         return ""
-    name = _IMPLEMENTS.get(entry.name, entry.name).removesuffix("-published")
+    name = implemented(entry.name).removesuffix("-published")
     return _of_paper(paper, name)
 
 

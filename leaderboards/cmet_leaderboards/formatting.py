@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from cmet_leaderboards import metric_facts
 from cmet_leaderboards.grid import Column
@@ -174,14 +174,17 @@ def data_of(table: Table) -> str:
     return data_name(table.key["dataset"], table.key["origin"])
 
 
-def data_notes(table: Table) -> list[str]:
-    """Sentences that state what the data and the evaluators of a table mean for its numbers; often there is none."""
+def data_notes(table: Table, columns: Sequence[Column] | None = None) -> list[str]:
+    """Sentences that state what the data and the evaluators of a table mean for its numbers; often there is none.
+
+    `columns` are the columns that are shown; None: all.
+    """
     notes = [origin_note(table.key["origin"])]
     if table.key["profile"] == "embedded":
         notes.append(
             "Evaluators of the profile embedded are networks from the package index, or were trained on this data set."
         )
-    own = dict.fromkeys(column_name(c) for c in table.columns if metric_facts.is_trained_on_data(c.metric))
+    own = dict.fromkeys(column_name(c) for c in columns or table.columns if metric_facts.is_trained_on_data(c.metric))
     if own:
         drawn = ", which are drawn faces" if table.key["origin"] == "drawn" else ""
         notes.append(f"The network of {', '.join(own)} was trained on the data set's training clips{drawn}.")

@@ -31,31 +31,34 @@ _WIDTH, _EDGE = 96.0, 5.0
 _NUMBERS = 60_000  # the most numbers in the heat maps of a page: about 0.6 MB
 
 
-def to_html(tables: Sequence[Table], stem: str, gallery: Gallery | None = None) -> str:
+def to_html(tables: Sequence[Table], stem: str, gallery: Gallery | None = None, site: str = "") -> str:
     """The HTML page with these tables.
 
     Args:
         tables: the tables to show.
         stem: the name, without suffix, of the CSV, JSON, Parquet and Markdown files next to the page.
         gallery: the videos that the page plays.
+        site: for a page of the standing leaderboard, the path of the site's index. Such a page has no Parquet file.
     """
     budget = _NUMBERS // max(1, len(tables))
     views = [_table(table, i, (gallery or {}).get(table.key["setting"], ()), budget) for i, table in enumerate(tables)]
     return (
-        _environment()
+        environment()
         .get_template("board.html.j2")
         .render(
             tables=views,
             rules=formatting.RULES,
             stem=quote(stem),
+            site=site,
             versions=sorted({table.key["suite_version"] for table in tables}),
         )
     )
 
 
 @cache
-def _environment() -> Environment:
-    environment = Environment(
+def environment() -> Environment:
+    """The environment of all templates. Every value in a template is escaped."""
+    made = Environment(
         loader=PackageLoader("cmet_leaderboards", "templates"),
         autoescape=True,
         undefined=StrictUndefined,
@@ -63,8 +66,8 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters["named"] = named
-    return environment
+    made.filters["named"] = named
+    return made
 
 
 def _table(table: Table, index: int, gallery: Sequence[GalleryCase], budget: int) -> TableView:

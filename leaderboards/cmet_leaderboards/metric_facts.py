@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cache
 
 from cmet_metrics.base import Metric
@@ -17,6 +18,44 @@ from cmet_metrics.registry import find_record
 Pooled = Callable[[Mapping[str, float]], float | None]  # sums of statistics over pairs -> the metric's value
 
 _record = cache(find_record)
+
+
+@dataclass(frozen=True)
+class MetricAbout:
+    """What the suite knows about a metric; empty texts if the metric is unknown to this version."""
+
+    summary: str = ""
+    unit: str = ""
+    direction: str = ""
+    source: str = ""
+    bibtex: str = ""
+    version: str = ""
+    profile: str = ""
+    needs: tuple[str, ...] = ()
+
+
+def about(metric: str) -> MetricAbout:
+    """What the suite knows about the metric with this key."""
+    found = _record(metric)
+    if found is None or found.key != metric:
+        return MetricAbout()
+    needs = {
+        "a ground truth": found.needs_target,
+        "sound": found.needs_audio,
+        "emotion labels": found.needs_labels,
+        "reference frames": found.needs_reference,
+    }
+    higher = "higher is better" if found.higher_is_better else "lower is better"
+    return MetricAbout(
+        summary=found.summary,
+        unit=found.unit,
+        direction=higher if found.ideal is None else f"nearer to {found.ideal:g} is better",
+        source=found.source,
+        bibtex=found.bibtex,
+        version=found.version,
+        profile=found.profile,
+        needs=tuple(name for name, needed in needs.items() if needed),
+    )
 
 
 def is_known(metric: str) -> bool:
@@ -63,8 +102,13 @@ def counts_predictions(metric: str) -> bool:
 
 def is_trained_on_data(metric: str) -> bool:
     """Whether the metric's network is an evaluator that was trained on the training clips of the data set."""
+    return evaluator(metric) is not None
+
+
+def evaluator(metric: str) -> str | None:
+    """The kind of the evaluator that was trained on the data set, if the metric uses one."""
     found = _record(metric)
-    return found is not None and found.key == metric and found.evaluator is not None
+    return found.evaluator if found is not None and found.key == metric else None
 
 
 def pooled(metric: str) -> Pooled | None:

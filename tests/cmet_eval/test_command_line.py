@@ -108,6 +108,7 @@ def command_with_out(name: str, shards: Path, empty: Path, out: Path) -> list[st
         "run": ["--method", "static-reference", "--data", shards, "--out", out],
         "calibrate": ["--data", shards, "--out", out],
         "leaderboard": ["--run", empty, "--out", out],
+        "standing": ["--results", empty, "--out", out],
         "report": ["--run", empty, "--out", out],
         "study": ["--run", empty, "--out", out],
         "inspect": [out],
