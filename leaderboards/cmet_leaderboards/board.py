@@ -13,6 +13,7 @@ from cmet_leaderboards.bands import Bands
 from cmet_leaderboards.export import SCHEMA_FILE, BoardRow, records, to_csv, to_json, to_parquet
 from cmet_leaderboards.html import to_html
 from cmet_leaderboards.markdown import to_markdown
+from cmet_leaderboards.pair_values import PairVideos, pairs_file, pairs_file_name
 from cmet_leaderboards.results import Results, read_results
 from cmet_leaderboards.section_views import VIDEOS, video_path
 from cmet_leaderboards.tables import Table, build_tables
@@ -27,12 +28,14 @@ def build(
     bands: Bands | None = None,
     gallery: Gallery | None = None,
     published: Sequence[Mapping[str, object]] = (),
+    videos: PairVideos | None = None,
 ) -> Path:
     """Write all boards again from the result rows under `results`.
 
     The folder `out` gets index.html, board.md, board.csv, board.parquet and board.json with all settings. For each
-    setting, it gets five more such files, named after the setting. It also gets the schema of the JSON files, and a
-    folder with the videos of the gallery. The pages work without this folder, but then play nothing.
+    setting, it gets five more such files, named after the setting. It also gets the schema of the JSON files, a folder
+    with the videos of the gallery, and for each table a script with the values of its pairs. The pages work without
+    the folder and the scripts, but then play nothing and have no values of pairs.
 
     Args:
         results: the folder of result rows, or its rows; rows in subfolders are read too.
@@ -40,6 +43,7 @@ def build(
         bands: noise bands; two methods tie if their difference is inside the band. None: no bands.
         gallery: the videos that the pages play, see `cmet_leaderboards.html.Gallery`. None: no videos.
         published: numbers that papers print, see `cmet_leaderboards.published.published_tables`.
+        videos: addresses of videos, which the pop-ups of a pair play. None: no videos.
 
     Returns:
         the path of index.html.
@@ -55,6 +59,7 @@ def build(
         some = [table for table in tables if table.key["setting"] == name]
         stem = file_name_of(name)
         files |= _files(stem, stem, some, [row for row in rows if row.setting == name], gallery)
+    files |= {pairs_file_name(table): pairs_file(table, videos or {}) for table in tables}
     files[SCHEMA_FILE.name] = SCHEMA_FILE.read_bytes()
     for name, content in files.items():
         write_bytes(inside(out, name), content)

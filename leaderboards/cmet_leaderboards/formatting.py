@@ -199,3 +199,8 @@ def column_name(column: Column) -> str:
 def named_values(mapping: Mapping[str, str]) -> str:
     """Names and values in one line, such as `data digest abc, profile paper`."""
     return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in mapping.items())
+
+
+def percent(share: float) -> str:
+    """A share as whole percent, such as `34%` or `−50%`."""
+    return f"{100 * share:.0f}%".replace("-0%", "0%").replace("-", "−")

@@ -22,6 +22,7 @@ from cmet_leaderboards.results import Results, codes, grouped
 from cmet_leaderboards.row import TABLE_KEYS
 from cmet_leaderboards.statistics import (
     Difference,
+    Estimator,
     Interval,
     common_pairs,
     jackknife_interval,
@@ -225,6 +226,15 @@ class Grid:
         one, two = self.pooled_estimator(a, c, index), self.pooled_estimator(b, c, index)
         found = paired_estimates(lambda keep: float(column.loss(one(keep)) - column.loss(two(keep))), self.codes[index])
         return (found, len(index)) if np.isfinite([found.mean, found.p]).all() else None
+
+    def losses(self, m: int, c: int, index: np.ndarray) -> list[Estimator]:
+        """The loss of a method over some of the pairs `index`, given as positions: one function per training seed."""
+        column = self.columns[c]
+        if self.pooled(c) is None:
+            values = column.loss(self.value[m, c, index])
+            return [lambda keep: float(values[keep].mean())]
+        pooled = self.pooled_estimator(m, c, index)
+        return [lambda keep: float(column.loss(pooled(keep)))]
 
     @cached_property
     def codes(self) -> np.ndarray:

@@ -1,11 +1,10 @@
-"""Writes the board as one self-contained HTML page, without external files, scripts or fonts.
+"""Writes the board as one HTML page. It loads no file except, on demand, the videos and the values of the pairs.
 
 The template `board.html.j2` reads the records of `views.py` and escapes every value.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from urllib.parse import quote
@@ -14,20 +13,17 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from cmet_leaderboards import formatting, published
 from cmet_leaderboards.grid import Column
+from cmet_leaderboards.score_table import page_id, page_rows, score_table
 from cmet_leaderboards.section_views import named, section_views
-from cmet_leaderboards.tables import UNRANKED_ROLES, Cell, MethodRow, Table
+from cmet_leaderboards.tables import MethodRow, Table
 from cmet_leaderboards.views import (
-    CellView,
     ColumnView,
     Gallery,
     GalleryCase,
     RowView,
-    StripView,
     TableView,
 )
 
-# Width of the bar under a number, and the margin at both ends for the mean's dot, in SVG units.
-_WIDTH, _EDGE = 96.0, 5.0
 _NUMBERS = 60_000  # the most numbers in the heat maps of a page: about 0.6 MB
 
 
@@ -41,7 +37,7 @@ def to_html(tables: Sequence[Table], stem: str, gallery: Gallery | None = None, 
         site: for a page of the standing leaderboard, the path of the site's index. Such a page has no Parquet file.
     """
     budget = _NUMBERS // max(1, len(tables))
-    views = [_table(table, i, (gallery or {}).get(table.key["setting"], ()), budget) for i, table in enumerate(tables)]
+    views = [_table(table, (gallery or {}).get(table.key["setting"], ()), budget) for table in tables]
     return (
         environment()
         .get_template("board.html.j2")
@@ -70,10 +66,9 @@ def environment() -> Environment:
     return made
 
 
-def _table(table: Table, index: int, gallery: Sequence[GalleryCase], budget: int) -> TableView:
-    scales = [_scale(table, i) for i in range(len(table.columns))]
+def _table(table: Table, gallery: Sequence[GalleryCase], budget: int) -> TableView:
     return TableView(
-        id=f"{re.sub(r'[^A-Za-z0-9.-]', '-', table.key['setting'])}-{index + 1}",
+        id=page_id(table),
         title=table.title,
         summary=table.setting.summary,
         protocol=table.setting.protocol,
@@ -81,7 +76,8 @@ def _table(table: Table, index: int, gallery: Sequence[GalleryCase], budget: int
         facts=_facts(table),
         interval_note=formatting.interval_note(table),
         columns=[_column(column) for column in table.columns],
-        rows=[_row(row, table.columns, scales) for row in table.rows],
+        scores=score_table(table),
+        rows=[_row(row) for row in page_rows(table)],
         sections=section_views(table, gallery, budget),
         bands=table.bands,
         missing_cells=table.missing_cells,
@@ -123,78 +119,12 @@ def _column(column: Column) -> ColumnView:
     )
 
 
-Scale = tuple[float, float]  # the values at the left and right ends of the bars in a column
-
-
-def _scale(table: Table, index: int) -> Scale | None:
-    """One scale for a whole column: the range of all methods except ceilings and controls.
-
-    With a ceiling in the range, the methods would be too close to each other: for example, the ceiling has 45 dB and
-    the methods have 19 to 25 dB.
-    """
-    below = [row.cells[index] for row in table.rows if row.role not in UNRANKED_ROLES]
-    for cells in (below, [row.cells[index] for row in table.rows]):
-        ends: list[float] = []
-        for cell in cells:
-            if cell is not None and cell.mean is not None:
-                ends += [cell.mean, *((cell.interval.low, cell.interval.high) if cell.interval else ())]
-        if len(cells) > 1 and ends and min(ends) < max(ends):
-            return min(ends), max(ends)
-    return None
-
-
-def _row(row: MethodRow, columns: Sequence[Column], scales: Sequence[Scale | None]) -> RowView:
+def _row(row: MethodRow) -> RowView:
     return RowView(
         title=row.title,
-        role=row.role,
         summary=row.summary,
         sees=", ".join(name.replace("-", " ") for name in row.sees),
         notes=[f"{text}, {count} video{'s' if count != 1 else ''}" for text, count in row.notes],
         command=row.command,
         codec=row.codec,
-        cells=[_cell(*cell) for cell in zip(row.cells, columns, scales, strict=True)],
-    )
-
-
-def _cell(cell: Cell | None, column: Column, scale: Scale | None) -> CellView:
-    label = formatting.column_label(column)
-    if cell is None:
-        return CellView(label)
-    half = formatting.half_width(cell)
-    interval = ""
-    if cell.interval is not None:
-        low, high = (formatting.number(value, column) for value in (cell.interval.low, cell.interval.high))
-        interval = f"95% interval {low} to {high}, over {formatting.interval_units(cell.interval)}"
-    shown = cell.mean if column.ideal is None else cell.loss
-    return CellView(
-        label=label,
-        there=True,
-        rank=formatting.rank(cell),
-        ties=formatting.ties(cell),
-        distance=formatting.distance(cell, column),
-        # A method whose frames are all identical to the target is sorted above every finite number.
-        sort=repr(shown) if shown is not None else ("Infinity" if cell.infinite else ""),
-        value=formatting.number(cell.mean, column) if cell.mean is not None else ("∞" if cell.infinite else "–"),
-        half=None if half is None else formatting.number(half, column),
-        strip=None if scale is None or cell.mean is None else _strip(cell, cell.mean, scale),
-        interval=interval,
-        coverage=formatting.coverage(cell),
-        complete=cell.complete,
-        compared=cell.compared,
-        best=cell.best,
-    )
-
-
-def _strip(cell: Cell, mean: float, scale: Scale) -> StripView:
-    def place(value: float) -> float:
-        share = (value - scale[0]) / (scale[1] - scale[0])
-        return _EDGE + min(1.0, max(0.0, share)) * (_WIDTH - 2 * _EDGE)
-
-    low, high = (cell.interval.low, cell.interval.high) if cell.interval else (mean, mean)
-    return StripView(
-        off="left" if high < scale[0] else "right" if low > scale[1] else "",
-        x=f"{place(low):.1f}",
-        w=f"{max(0.0, place(high) - place(low)):.1f}",
-        end=f"{place(high):.1f}",
-        m=f"{place(mean):.1f}",
     )

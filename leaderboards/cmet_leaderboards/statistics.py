@@ -149,13 +149,28 @@ def share_of_way(
 
 
 def share_of_estimates(
-    method: Estimator, floor: Estimator, truth: Estimator, speakers: Sequence[str] | np.ndarray
+    method: Sequence[Estimator], floor: Sequence[Estimator], truth: Sequence[Estimator], speakers: np.ndarray
 ) -> Share | None:
-    """The same as `share_of_way`, for any three statistics of the same rows, where lower is better."""
-    every = (method, floor, truth)
-    left_out = [_leave_out(estimate, speakers) for estimate in every]
-    centres = np.array([estimate(np.arange(len(speakers))) for estimate in every])
-    return _share(centres, np.array([values for values, _ in left_out]), left_out[0][1])
+    """The same as `share_of_way`, for any three losses of the same rows, each with one estimate per training seed.
+
+    A loss is the mean over its seeds. As in `seeded_interval`, the variance over the seeds of each loss is added.
+    """
+    sides, every = (method, floor, truth), np.arange(len(speakers))
+
+    def mean(some: Sequence[Estimator]) -> Estimator:
+        return lambda keep: float(np.mean([one(keep) for one in some]))
+
+    left_out = [_leave_out(mean(some), speakers) for some in sides]
+    whole = [np.array([one(every) for one in some]) for some in sides]
+    centres = np.array([values.mean() for values in whole])
+    found = _share(centres, np.array([values for values, _ in left_out]), left_out[0][1])
+    if found is None or max(map(len, sides)) == 1:
+        return found
+    (m, f, t), (ms, fs, ts) = centres, whole
+    seeds = [(f - ms) / (f - t), (fs - m) / (fs - t), (f - m) / (f - ts)]
+    method_out, floor_out, truth_out = (values for values, _ in left_out)
+    shares = (floor_out - method_out) / (floor_out - truth_out)
+    return Share(found.value, _summed_interval(found.value, shares, left_out[0][1], seeds))
 
 
 def seeded_interval(

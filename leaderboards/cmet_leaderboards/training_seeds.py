@@ -75,6 +75,9 @@ class SeededGrid(Grid):
         found = seeded_difference(one, two, self.codes[index])
         return (found, len(index)) if np.isfinite([found.mean, found.p]).all() else None
 
+    def losses(self, m: int, c: int, index: np.ndarray) -> list[Estimator]:
+        return self._estimators(m, c, index, losses=True)
+
     def _needed(self, c: int) -> int:
         """The lowest state of a pair that is in a statistic."""
         return SCORED if self.pooled(c) is None else INFINITE

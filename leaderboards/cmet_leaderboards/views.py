@@ -9,6 +9,7 @@ from typing import TypedDict
 from cmet_leaderboards.answer_text import AnswerText
 from cmet_leaderboards.missing import Missing
 from cmet_leaderboards.published import PublishedTable
+from cmet_leaderboards.score_table import ScoreTable
 
 
 class GalleryVideo(TypedDict):
@@ -54,48 +55,15 @@ class ColumnView:
 
 
 @dataclass(frozen=True)
-class StripView:
-    """The bar under a number. The bar shows interval and mean on the column's scale, as SVG numbers in text form."""
-
-    off: str  # "left" or "right" if the whole interval is outside the scale on that side; else empty
-    x: str  # left end of the interval
-    w: str  # width of the interval
-    end: str  # right end of the interval
-    m: str  # the mean
-
-
-@dataclass(frozen=True)
-class CellView:
-    """One number of the score table. `there` is False if the cell has no score."""
-
-    label: str
-    there: bool = False
-    sort: str = ""
-    rank: str = ""
-    ties: str = ""
-    distance: str = ""
-    value: str = ""
-    half: str | None = None
-    strip: StripView | None = None
-    interval: str = ""
-    coverage: str = ""
-    complete: bool = False
-    compared: bool = False
-    best: bool = False
-
-
-@dataclass(frozen=True)
 class RowView:
-    """One method of the score table."""
+    """What is known about one method, in the order of the score table."""
 
     title: str
-    role: str
     summary: str
     sees: str
     notes: list[str]
     command: str
     codec: str
-    cells: list[CellView]
 
 
 @dataclass(frozen=True)
@@ -193,6 +161,7 @@ class TableView:
     facts: list[tuple[str, str]]
     interval_note: str
     columns: list[ColumnView]
+    scores: ScoreTable
     rows: list[RowView]
     sections: SectionsView
     bands: str

@@ -59,10 +59,8 @@ def _share(grid: Grid, c: int, ends: tuple[int, int, int]) -> Share | None:
     index = np.flatnonzero(grid.common[c] & there)
     if not len(index):
         return None
-    column, speakers = grid.columns[c], grid.codes[index]
-    if not pooled:
-        method, floor, truth = column.loss(grid.value[list(ends), c][:, index])
-        return share_of_way(method, floor, truth, speakers)
-    values = [grid.pooled_estimator(m, c, index) for m in ends]
-    method_of, floor_of, truth_of = (lambda keep, value=value: float(column.loss(value(keep))) for value in values)
-    return share_of_estimates(method_of, floor_of, truth_of, speakers)
+    speakers, losses = grid.codes[index], [grid.losses(m, c, index) for m in ends]
+    if pooled or any(len(some) > 1 for some in losses):
+        return share_of_estimates(losses[0], losses[1], losses[2], speakers)
+    method, floor, truth = grid.columns[c].loss(grid.value[list(ends), c][:, index])
+    return share_of_way(method, floor, truth, speakers)

@@ -150,10 +150,26 @@ def test_the_share_of_the_way_is_the_jackknife_of_a_ratio(sizes: tuple[int, ...]
     assert found is not None and found.interval is not None and found.interval.over == "speakers"
     expected = share_by_loops(losses, speakers)
     assert (found.value, found.interval.low, found.interval.high) == pytest.approx(expected, rel=1e-9)
-    means = [lambda keep, row=row: float(row[keep].mean()) for row in losses]
+    means = [[lambda keep, row=row: float(row[keep].mean())] for row in losses]
     pooled = share_of_estimates(means[0], means[1], means[2], speakers)
     assert pooled is not None and pooled.interval is not None
     assert (pooled.value, pooled.interval.low) == pytest.approx(expected[:2], rel=1e-9)
+
+
+def test_the_share_of_a_mean_over_training_seeds_is_uncertain_about_the_seeds_too() -> None:
+    rng, hits, short = np.random.default_rng(8), 0, 0
+    for _ in range(300):
+        of_speaker, of_seed = rng.normal(0, 0.1, 12), rng.normal(0, 0.2, 3)
+        floor, truth = (level + of_speaker + rng.normal(0, 0.05, 12) for level in (1.0, 0.0))
+        seeds = [0.5 + seed + of_speaker + rng.normal(0, 0.05, 12) for seed in of_seed]
+        ends = [[lambda keep, row=row: float(row[keep].mean()) for row in some] for some in (seeds, [floor], [truth])]
+        found = share_of_estimates(ends[0], ends[1], ends[2], np.arange(12))
+        without = share_of_way(np.mean(seeds, axis=0), floor, truth, np.arange(12))
+        assert found and found.interval and found.interval.seeds == 3 and without and without.interval
+        assert found.value == pytest.approx(without.value)
+        hits += found.interval.low <= 0.5 <= found.interval.high
+        short += without.interval.low <= 0.5 <= without.interval.high
+    assert hits / 300 >= 0.92 and short / 300 < 0.8
 
 
 def fieller(method: np.ndarray, floor: np.ndarray, truth: np.ndarray) -> tuple[float, float]:

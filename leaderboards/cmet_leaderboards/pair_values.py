@@ -1,0 +1,66 @@
+"""Writes the values of every pair of a table as a script file, which the page loads when a reader opens a pop-up.
+
+A page that is opened from a disk cannot read a JSON file, but it can load a script. The script calls the function
+`cmetPairs` of the page with the id of the table and the values.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+import numpy as np
+import pyarrow as pa
+
+from cmet_leaderboards import formatting
+from cmet_leaderboards.grid import ABSENT, FAILED, INFINITE, Grid
+from cmet_leaderboards.score_table import grid_order, page_id
+from cmet_leaderboards.tables import Table
+
+# (setting, method, pair id) -> address of the scored video, relative to the page.
+PairVideos = Mapping[tuple[str, str, str], str]
+
+
+def pairs_file_name(table: Table) -> str:
+    """The name of the file with the values of the table's pairs."""
+    return f"pairs-{page_id(table)}.js"
+
+
+def pairs_file(table: Table, videos: PairVideos) -> bytes:
+    """The file's content.
+
+    `pairs`: id, speaker, reference emotion and target emotion. `values`: by row of the page, column and pair; a number,
+    a reason, ∞, or null if there is no row. `videos`: by row of the page and pair, an address or null.
+    """
+    grid, order = table.grid, grid_order(table)
+    setting = table.key["setting"]
+    data = {
+        "pairs": [
+            list(pair)
+            for pair in zip(
+                grid.pair_ids, *(x.tolist() for x in (grid.speaker, grid.reference, grid.target)), strict=True
+            )
+        ],
+        "values": [[_values(grid, m, c) for c in range(len(grid.columns))] for m in order],
+        "videos": [[videos.get((setting, grid.methods[m][0], pair)) for pair in grid.pair_ids] for m in order]
+        if videos
+        else [],
+    }
+    text = json.dumps(data, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+    return f"cmetPairs({json.dumps(page_id(table))},{text});\n".encode()
+
+
+def _values(grid: Grid, m: int, c: int) -> list[float | str | None] | None:
+    state, row = grid.state[m, c], grid.row[m, c]
+    if (state == ABSENT).all():
+        return None
+    values: list[float | str | None] = np.round(grid.value[m, c], formatting.decimals(grid.columns[c])).tolist()
+    failed = np.flatnonzero(state == FAILED)
+    reasons = grid.table["reason"].take(pa.array(row[failed])).to_pylist()
+    for at, reason in zip(failed.tolist(), reasons, strict=True):
+        values[at] = str(reason)
+    for at in np.flatnonzero(state == INFINITE).tolist():
+        values[at] = "∞"
+    for at in np.flatnonzero(state == ABSENT).tolist():
+        values[at] = None
+    return values
