@@ -160,6 +160,7 @@ def _find_work(
                 rules=submission.rules,
                 registration=submission.check != "off",
                 from_elsewhere=submission.from_elsewhere,
+                landmarks=str(scores.with_name("landmarks")),
             )
             if (stored := current_scores(Path(job.out), key)) is not None:
                 known[name] = stored

@@ -127,6 +127,10 @@ class Sample:
             raise failure
         return cast(T, value)
 
+    def known(self, key: Hashable) -> object | None:
+        """The result that `cached` stored for the key; None if there is none, or an error."""
+        return self._cache.get(key, (None, None))[0]
+
     def copy_cached(self, other: Sample, keep: Callable[[Hashable], bool]) -> None:
         """Copy results from the cache of the sample `other`, for all keys for which `keep` returns True."""
         self._cache.update({key: value for key, value in other._cache.items() if keep(key)})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
+from typing import cast
 
 import numpy as np
 
@@ -55,6 +56,11 @@ def give_mesh(sample: Sample, mesh: Mesh) -> None:
     if mesh[0].shape != (n, 478, 3) or mesh[1].shape != (n, 52):
         raise ValueError(f"{sample.name}: a mesh is ({n}, 478, 3) and ({n}, 52), got {mesh[0].shape} {mesh[1].shape}")
     sample.cached(MESH, lambda _: mesh)
+
+
+def known_mesh(sample: Sample) -> Mesh | None:
+    """The points, (T, 478, 3), and blendshapes, (T, 52), if they were computed or given before; else None."""
+    return cast("Mesh | None", sample.known(MESH))
 
 
 def is_of_pictures(key: Hashable) -> bool:
