@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from talking_face.emotions import EMOTIONS
 from talking_face.reasons import UserError
@@ -29,6 +29,8 @@ class CorpusPlan:
     seconds: float = 2.0  # length of each clip, 0.4 to 60
     seed: int = 0  # a different seed changes the speech and the motion, but not the faces
     defects: bool = False  # also write the dataset's known bad clips and damaged files
+    # all: 32 * takes clips of a speaker; one-sentence: 8, each emotion once, at its highest level, with one sentence
+    clips: Literal["all", "one-sentence"] = "all"
     only: tuple[str, ...] | None = None  # write only clips whose key contains one of these texts, such as "/happy/"
 
     def settings(self, size: str) -> dict[str, object]:
@@ -36,14 +38,18 @@ class CorpusPlan:
         return {
             "generator": GENERATOR, "layout": self.layout, "speakers": self.speakers, "takes": self.takes, "size": size,
             "seconds": self.seconds, "seed": self.seed, "only": None if self.only is None else sorted(self.only),
-            "defects": self.defects,
+            "defects": self.defects, **({} if self.clips == "all" else {"clips": self.clips}),
         }  # fmt: skip
 
     def specs(self, tree: Layout, size: str) -> list[ClipSpec]:
         """The clips to write. Raises UserError if a number is out of range, or if `only` matches no clip."""
         if not 1 <= self.speakers <= 198 or self.takes < 1 or not 0.4 <= self.seconds <= 60:
             raise UserError("speakers: 1 to 198; takes: 1 or more; seconds: 0.4 to 60")
-        specs = tree.select(clip_specs(self.speakers, self.takes, size, self.seconds, self.seed))
+        if self.clips == "all":
+            every = clip_specs(self.speakers, self.takes, size, self.seconds, self.seed)
+        else:
+            every = one_sentence_specs(self.speakers, size, self.seconds, self.seed)
+        specs = tree.select(every)
         if self.only is None:
             return specs
         chosen = [spec for spec in specs if any(part in spec.key for part in self.only)]
@@ -79,6 +85,28 @@ def clip_specs(
                     at = 4 * (n % 4 + block) + turn
                     order = tuple(ids[(at + step) % len(ids)] for step in range(len(ids)))
                     specs.append(ClipSpec(speaker, emotion, level, at + 1, order, seconds, width, height, seed))
+    return sorted(specs, key=lambda s: s.key)
+
+
+def one_sentence_specs(speakers: int, size: str, seconds: float, seed: int) -> list[ClipSpec]:
+    """Eight clips per speaker, sorted by key: each emotion once, at its highest level, with the speaker's sentence.
+
+    The n-th speaker begins with sentence 1 + n mod 16. So every emotional clip has a neutral clip of the same sentence
+    and speaker, and 16 speakers say all sentences.
+    """
+    from embedded_corpus.clip import ClipSpec
+    from embedded_corpus.identity import speaker_names
+    from embedded_corpus.speech import sentences
+
+    width, height = parse_size(size)
+    ids = sorted(sentences())
+    specs = []
+    for n, speaker in enumerate(speaker_names(speakers)):
+        at = n % 16
+        order = tuple(ids[(at + step) % len(ids)] for step in range(len(ids)))
+        for emotion in EMOTIONS:
+            level = 1 if emotion == "neutral" else max(_LEVEL_TAKES)
+            specs.append(ClipSpec(speaker, emotion, level, at + 1, order, seconds, width, height, seed))
     return sorted(specs, key=lambda s: s.key)
 
 

@@ -11,6 +11,7 @@ Examples:
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import typer
 
@@ -31,6 +32,9 @@ def synth(
         None, metavar="SIZE", help="picture size: 640x360, 720p, 1080p or WIDTHxHEIGHT; else LAYOUT's own"
     ),
     seconds: float = typer.Option(2.0, min=0.4, max=600.0, callback=finite, metavar="SECONDS", help="length of a clip"),
+    one_sentence: bool = typer.Option(
+        False, "--one-sentence", help="8 clips of a speaker: each emotion once, at its highest level, with one sentence"
+    ),
     seed: int = typer.Option(0, metavar="N", help="another seed gives other speech and motion"),
     defects: bool = typer.Option(False, "--defects", help="also write the dataset's known defects and damaged files"),
     workers: int = typer.Option(2, min=1, max=MOST_WORKERS, metavar="N", help="worker processes"),
@@ -40,5 +44,6 @@ def synth(
     from embedded_corpus.plan import CorpusPlan
     from embedded_corpus.writing import write_corpus
 
-    plan = CorpusPlan(layout, speakers, takes, size, seconds, seed, defects)
+    clips: Literal["all", "one-sentence"] = "one-sentence" if one_sentence else "all"
+    plan = CorpusPlan(layout, speakers, takes, size, seconds, seed, defects, clips)
     print(write_corpus(plan, out, workers=workers, quiet=quiet))

@@ -11,8 +11,11 @@ import numpy as np
 import pytest
 
 from cmet_pipelines.readers.mead import MeadOptions, discover
+from embedded_corpus.clip import ClipSpec
+from embedded_corpus.layouts import layout
 from embedded_corpus.plan import CorpusPlan, clip_specs
 from embedded_corpus.writing import write_corpus
+from talking_face.emotions import EMOTIONS
 from talking_face.media.reading import probe
 from talking_face.reasons import UserError
 from talking_face.sealed import Damaged
@@ -103,6 +106,22 @@ def test_what_cannot_be_is_refused_in_words(tmp_path: Path, change: dict, words:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(UserError, match="not an embedded corpus"):
         write_corpus(SMALL, tmp_path, quiet=True)
+
+
+def test_one_sentence_is_each_emotion_once_and_the_same_words() -> None:
+    plan = CorpusPlan("mead", speakers=20, clips="one-sentence")
+    specs = plan.specs(layout("mead"), "640x360")
+    by_speaker: dict[str, list[ClipSpec]] = {}
+    for spec in specs:
+        by_speaker.setdefault(spec.speaker, []).append(spec)
+    assert {len(own) for own in by_speaker.values()} == {8} and len(specs) == 160
+    for own in by_speaker.values():
+        assert {spec.emotion for spec in own} == set(EMOTIONS) and len({spec.sentence_ids for spec in own}) == 1
+        assert all(spec.level == (1 if spec.emotion == "neutral" else 3) for spec in own)
+    assert len({own[0].take for own in by_speaker.values()}) == 16
+    full = {spec.key: spec for spec in CorpusPlan("mead", speakers=20).specs(layout("mead"), "640x360")}
+    assert "clips" not in CorpusPlan("mead").settings("640x360"), "folders of earlier versions are still accepted"
+    assert plan.settings("640x360")["clips"] == "one-sentence" and len(full) == 640
 
 
 def test_networks_believe_in_the_faces(tmp_path: Path) -> None:
