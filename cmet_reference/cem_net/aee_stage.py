@@ -17,6 +17,7 @@ from cmet_reference.cem_net import aee, aee_features, aee_losses, aee_settings
 from cmet_reference.cem_net.aee_pairs import ClipPairs
 from cmet_reference.cem_net.audio2mouth_stage import augmented_voice
 from cmet_reference.clips import ClipArrays
+from cmet_reference.training.rounding import rounded
 from cmet_reference.training.stage import Optimizer
 from talking_face.emotions import EMOTIONS
 from talking_face.reasons import UserError
@@ -91,7 +92,7 @@ class AeeStage:
         self.settings, self.weights, self.seed = settings, weights, seed
         self.steps = settings.pretrain_steps + settings.steps
         self.train, self.test = list(train), list(test)
-        self.rows = [aee_features.features_of(c.audio, net) for c in train]
+        self.rows = [rounded(aee_features.features_of(c.audio, net)) for c in train]
         self.texts = {k: v for k, v in (transcripts or {}).items() if "text" in settings.pretrain}
         self.labelled = [i for i, c in enumerate(train) if c.emotion in EMOTIONS]
         if not self.labelled:
@@ -122,7 +123,7 @@ class AeeStage:
         If `shrink` is set, the network is initialised as a linear discriminant of these features.
         """
         pairs = zip(self.train, self.rows, strict=True)
-        self.clip_features = np.stack([aee_features.clip_features(c.audio, rows) for c, rows in pairs])
+        self.clip_features = rounded(np.stack([aee_features.clip_features(c.audio, rows) for c, rows in pairs]))
         self.net.whole_mean.copy_(torch.from_numpy(self.clip_features.mean(axis=0)))
         self.net.whole_std.copy_(torch.from_numpy(self.clip_features.std(axis=0) + np.float32(1e-6)))
         if self.settings.shrink is None:

@@ -10,7 +10,10 @@ import numpy as np
 from cmet_reference import geometry
 from cmet_reference.cem_net import audio as sound
 from cmet_reference.clips import ClipArrays
+from cmet_reference.training.rounding import rounded
 from talking_face.pretrained.model_files import ModelFiles
+
+_HEAD_STEP = 2.0**-16  # eye distances; 0.001 px of a crop of 256 px
 
 
 @dataclass(frozen=True)
@@ -32,13 +35,16 @@ def mean_face(clips: Sequence[ClipArrays]) -> np.ndarray:
 
 
 def prepare(clips: Sequence[ClipArrays], template: np.ndarray) -> list[Face]:
-    """Converts clips: landmarks to the head's frame of a template, audio to features. Time: 4 ms per clip of 2 s."""
+    """Converts clips: landmarks to the head's frame of a template, audio to features. Time: 4 ms per clip of 2 s.
+
+    The results are rounded, see `training.rounding`.
+    """
     return [
         Face(
             c,
-            geometry.to_head(c.landmarks, geometry.fit_pose(c.landmarks, template)),
-            sound.mel(c.audio),
-            sound.cepstra(c.audio),
+            rounded(geometry.to_head(c.landmarks, geometry.fit_pose(c.landmarks, template)), _HEAD_STEP),
+            rounded(sound.mel(c.audio)),
+            rounded(sound.cepstra(c.audio)),
         )
         for c in clips
     ]

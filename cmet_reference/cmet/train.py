@@ -23,6 +23,7 @@ from cmet_reference.cmet.speech import PoolEncoder, SpeechEncoder, StoredVectors
 from cmet_reference.kept import kept_arrays
 from cmet_reference.training.config import settings_of
 from cmet_reference.training.options import TrainOptions
+from cmet_reference.training.rounding import rounded
 from cmet_reference.training.runtime import resolved
 from cmet_reference.training.stage import Optimizer
 from cmet_reference.voice import PoolRule
@@ -256,10 +257,10 @@ def check_vectors(encoder: SpeechEncoder, clips: Sequence[ClipArrays]) -> None:
 
 
 def vectors_of(clips: Sequence[ClipArrays], encoder: SpeechEncoder, quiet: bool = True) -> np.ndarray:
-    """(N, R) float32, the utterance vector of each clip. Vectors that take long are kept next to the shards."""
+    """(N, R) float32, the rounded utterance vector of each clip. Vectors that take long are kept next to the shards."""
 
     def encode(clip: ClipArrays) -> np.ndarray:
-        return encoder.encode(clip.audio, clip.clip_id)
+        return rounded(encoder.encode(clip.audio, clip.clip_id))
 
     if encoder.keeps:
         return np.stack(kept_arrays(clips, encoder.name.replace("@", "-"), encode, quiet))

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from cmet_pipelines.shards import ShardSet
+from cmet_reference.training.rounding import rounded
 from talking_face.emotions import EMOTIONS
 from talking_face.pretrained import evaluator_networks, trained_evaluators
 from talking_face.progress import Progress
@@ -31,7 +32,7 @@ class Example:
     emotion: str | None  # one of EMOTIONS; None if the label is missing or is not in EMOTIONS
     mouths: np.ndarray  # (T, 96, 96) uint8 grey mouth crops
     samples: np.ndarray  # (N,) int16 audio at 16 kHz, N == 640 T
-    cepstra: np.ndarray  # (R, 13) float32, computed from `samples`
+    cepstra: np.ndarray  # (R, 13) float32, computed from `samples` and rounded
     faces: np.ndarray  # (8, 128, 128) uint8 grey face crops
     blendshapes: np.ndarray  # (T', 52) float32, of the whole clip
     sound_id: str  # digest of the whole clip's audio
@@ -88,7 +89,7 @@ def example(shards: ShardSet, clip_id: str, speaker: str, emotion: str | None, i
         emotion if emotion in EMOTIONS else None,
         evaluator_networks.mouth_crops(frames[:n], landmarks[:n]),
         samples,
-        evaluator_networks.cepstra(samples),
+        rounded(evaluator_networks.cepstra(samples)),
         evaluator_networks.face_crops(frames, landmarks),
         shards.blendshapes(clip_id),
         trained_evaluators.sound_id(audio),

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from cmet_reference.evaluators.data import Example
 from cmet_reference.evaluators.settings import EvaluatorSettings
+from cmet_reference.training.rounding import rounded
 from talking_face.emotions import EMOTIONS
 from talking_face.pretrained import evaluator_networks
 from talking_face.pretrained.evaluator_networks import EmotionEvaluator
@@ -34,7 +35,7 @@ def fit_emotion(train: Sequence[Example], labels: Sequence[str], settings: Evalu
     inputs = [[evaluator_networks.emotion_features(e.faces, e.blendshapes) for e in train]]
     for _ in range(settings.emotion_copies):
         inputs.append([evaluator_networks.emotion_features(_augmented(e.faces, draw), e.blendshapes) for e in train])
-    x = torch.from_numpy(np.array(inputs)).flatten(0, 1).double()
+    x = torch.from_numpy(rounded(np.array(inputs))).flatten(0, 1).double()
     net = evaluator_networks.build_emotion(len(labels))
     split = evaluator_networks.BLENDSHAPES
     fill_discriminant(net.moved, x[: len(train), :split], classes, settings.emotion_shrink_blendshapes)
