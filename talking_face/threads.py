@@ -20,6 +20,15 @@ VARIABLES = (
     "TF_NUM_INTEROP_THREADS",
 )
 
+# The instruction set with which torch, oneDNN, MKL and numpy's OpenBLAS compute. By default, each library takes the
+# newest one of the processor. The last bits of a sum depend on it, and after some hundred training steps all digits do.
+ARITHMETIC = {
+    "ATEN_CPU_CAPABILITY": "avx2",
+    "ONEDNN_MAX_CPU_ISA": "AVX2",
+    "MKL_CBWR": "AVX2,STRICT",
+    "OPENBLAS_CORETYPE": "Haswell",
+}
+
 # talking_face.media passes this value to FFmpeg for each opened file, because FFmpeg has no global thread limit.
 _codec_threads = 1
 
@@ -38,6 +47,17 @@ def limit_threads(n: int = 1) -> None:
         sys.modules["cv2"].setNumThreads(n)
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(n)
+
+
+def pin_arithmetic() -> None:
+    """Make torch and OpenBLAS use AVX2, here and in processes that are started later. Most x86 processors have AVX2.
+
+    The function must be called before numpy and torch are loaded. A variable that the user has set is kept. Logarithms
+    and Fourier transforms of numpy are not pinned; features are rounded before they enter a training
+    (`cmet_reference.training.rounding`).
+    """
+    for name, value in ARITHMETIC.items():
+        os.environ.setdefault(name, value)
 
 
 def codec_threads() -> int:

@@ -1,0 +1,66 @@
+"""The stages of the demo: a board of the methods without training first, which the whole board replaces."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from cmet_eval import demo as embedded
+from cmet_eval.cli import build
+from cmet_eval.commands import demo
+from cmet_eval.reports import fingerprint
+from cmet_eval.runs import evaluate
+from cmet_pipelines.splits import presets
+from embedded_corpus.layouts import layout
+from embedded_corpus.writing import write_corpus
+from talking_face.reasons import UserError
+
+
+def test_the_first_board_needs_no_training_and_nothing_is_scored_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    scored: Counter[tuple[str, str]] = Counter()
+
+    def run(methods: Any, settings: Any, *, scoring: Any, **how: Any) -> str:
+        assert settings == ["cross-emotion"] and how["draw"].max_pairs == 32
+        done.append("run")
+        scored.update((method, metric) for method in methods for metric in scoring.metrics)
+        return "scored"
+
+    def noted(name: str, value: object) -> Any:
+        return lambda *how, **named: done.append(name) or value
+
+    monkeypatch.setattr(evaluate, "run", run)
+    monkeypatch.setattr(fingerprint, "written", noted("fingerprint", "packages"))
+    monkeypatch.setattr(embedded, "make_corpus", noted("corpus", ""))
+    monkeypatch.setattr(embedded, "make_shards", noted("shards", ""))
+    monkeypatch.setattr(embedded, "train_networks", noted("training", ("trained",)))
+    monkeypatch.setattr(embedded, "build_board", noted("board", tmp_path / "leaderboard/index.html"))
+    result = CliRunner().invoke(build("demo"), ["demo", "--run", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    assert done == ["corpus", "shards", "run", "board", "training", "run", "run", "board", "fingerprint"]
+    assert f"open {tmp_path / 'leaderboard/index.html'} now" in result.output
+    assert set(scored.values()) == {1}, "a metric of a method is scored in two steps"
+    assert {method for method, _ in scored} == {*demo.TRIVIAL, *demo.TRAINED}
+    assert {metric for _, metric in scored} == set(embedded.METRICS)
+    trained = set(embedded.STAGES) | {"cem-net-flow"}
+    assert not trained & set(demo.TRIVIAL) and not any(name.endswith(":corpus") for name in embedded.FIRST_METRICS)
+
+
+def test_eight_speakers_are_held_out_and_each_has_all_emotions() -> None:
+    held_out = presets()[embedded.SPLIT]["test"]
+    of = Counter((spec.speaker in held_out, spec.speaker) for spec in embedded.PLAN.specs(layout("mead"), "640x360"))
+    assert Counter(tested for tested, _ in of) == {True: 8, False: 12} and set(of.values()) == {8}
+
+
+def test_a_folder_with_another_corpus_is_refused_in_words(tmp_path: Path) -> None:
+    small = replace(embedded.PLAN, clips="all", only=("/angry/level_1",), speakers=1, seconds=0.4)
+    write_corpus(small, tmp_path / "corpus", quiet=True)
+    with pytest.raises(UserError, match="other settings"):
+        write_corpus(embedded.PLAN, tmp_path / "corpus")
