@@ -8,8 +8,8 @@ Examples:
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from typing import Annotated
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,6 +21,9 @@ from cmet_pipelines.readers import READERS
 from talking_face.names import did_you_mean
 from talking_face.packages import suite_version
 from talking_face.reasons import UserError
+
+if TYPE_CHECKING:  # imports PyArrow
+    from cmet_leaderboards.tables import Table
 
 SUITE = "cmet-eval"
 
@@ -50,6 +53,35 @@ def bibliography(keys: list[str]) -> str:
         if not text:
             out[key] = f"% {key}: no paper is known; cite the suite, {SUITE}"
     return "\n\n".join(out.values())
+
+
+def bibliography_of(tables: Iterable[Table]) -> str:
+    """The BibTeX entries of the methods, the metrics and the data of some tables of a board, and of the suite.
+
+    A method or a metric that this suite does not know becomes a comment. Drawn clips in the layout of a dataset are not
+    that dataset, so the dataset is left out.
+    """
+    found: dict[str, str] = {}
+    known: list[str] = []
+    for table in tables:
+        for name, title in [(row.method, row.title) for row in table.rows]:
+            if name in catalogue():
+                known.append(name)
+            else:
+                found[name] = f"% {_plain(name)} ({_plain(title)}): not in the catalogue; cite its authors"
+        for column in table.columns:
+            if column.metric in KEYS:
+                known.append(column.metric)
+            else:
+                found[column.metric] = f"% {_plain(column.metric)}: not a metric of this suite; cite its authors"
+        if table.key["origin"] == "recorded":
+            known += [name for name in table.key["dataset"].split(", ") if name in READERS]
+    return "\n\n".join([bibliography([*known, SUITE]), *found.values()])
+
+
+def _plain(text: str) -> str:
+    """The text for a comment. BibTeX takes every `@` for the beginning of an entry."""
+    return text.replace("@", "(at)")
 
 
 def _bibtex(key: str) -> str:
