@@ -21,7 +21,7 @@ NAME_START, NAME_END = "\u2068", "\u2069"
 WEAK = "†"  # marks a p-value that the correction over all comparisons of the table lifts to ALPHA or above
 _NAMED = 4  # the most methods that a statement names; else it counts them
 _STATEMENTS = 3  # the most statements about one metric
-_LISTED = 100  # the most differences in the list; the JSON file has all
+_LISTED = 50  # the most differences in the list; the JSON file has all
 
 
 @dataclass(frozen=True)

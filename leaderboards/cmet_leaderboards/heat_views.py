@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from cmet_leaderboards.views import HeatCardView, HeatCellView, HeatRowView, Hea
 
 OPENED = "emotion_leak"  # the family of metrics on which the heat maps open
 _CARDS = 3  # the cards of a table that share the budget
+_WRITTEN = 1000  # the most cells of a heat map that the page has as HTML; the script draws a larger one
 
 
 @dataclass(frozen=True)
@@ -185,35 +186,40 @@ def _card(
     opened = views[chosen]
     assert opened is not None  # the callers give at least one heat map
     places = [chosen // len(picks[-1][1]), chosen % len(picks[-1][1])][-len(picks) :]
-    data = ""
-    if len(views) > 1:
-        groups = [None if view is None or view.groups == opened.groups else view.groups for view in views]
-        document = {"first": opened.groups, "groups": groups, "rows": [_compact(view) for view in views]}
-        data = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+    large = sum(len(row.cells) for row in opened.rows) > _WRITTEN
     return HeatCardView(
         id=card.id,
         title=card.title,
         corner=card.corner,
         caption=card.caption,
         picks=[(label, options, place) for (label, options), place in zip(picks, places, strict=True)],
-        opened=opened,
-        data=data.replace("<", "\\u003c"),
+        opened=replace(opened, rows=[]) if large else opened,
+        data=_data(views, opened.groups) if len(views) > 1 or large else "",
     )
 
 
-def _compact(view: HeatView | None) -> list[list[str]] | None:
-    """[title, kind, texts, tints] of each row. Texts and tints are separated by spaces; an empty text is `_`.
+def _data(views: Sequence[HeatView | None], groups: list[tuple[str, str]]) -> str:
+    """JSON of all heat maps. A heat map without groups of its own has the groups `first`.
 
-    The kind is `c` for a ceiling, else empty. A text can be followed by `~` and the coverage, and `=` marks the correct
-    prediction.
+    A row is the number of its title, its texts and its tints. Texts and tints are separated by spaces; an empty text is
+    `_`. A text can be followed by `~` and the coverage, and `=` marks the correct prediction.
     """
-    if view is None:
-        return None
+    titles = list(dict.fromkeys((row.title, row.ceiling) for view in views if view for row in view.rows))
+    number = {title: i for i, title in enumerate(titles)}
 
     def text(cell: HeatCellView) -> str:
         return (cell.text or "_") + (f"~{cell.coverage}" if cell.coverage else "") + ("=" if cell.correct else "")
 
-    return [
-        [row.title, "c" if row.ceiling else "", " ".join(map(text, row.cells)), " ".join(c.heat for c in row.cells)]
-        for row in view.rows
-    ]
+    def rows(view: HeatView) -> list[object]:
+        return [
+            [number[row.title, row.ceiling], " ".join(map(text, row.cells)), " ".join(cell.heat for cell in row.cells)]
+            for row in view.rows
+        ]
+
+    document = {
+        "first": groups,
+        "groups": {i: view.groups for i, view in enumerate(views) if view is not None and view.groups != groups},
+        "titles": [[title, int(ceiling)] for title, ceiling in titles],
+        "rows": [view and rows(view) for view in views],
+    }
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")

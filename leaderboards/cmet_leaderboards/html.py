@@ -24,7 +24,7 @@ from cmet_leaderboards.views import (
     TableView,
 )
 
-_NUMBERS = 60_000  # the most numbers in the heat maps of a page: about 0.6 MB
+_NUMBERS = 40_000  # the most numbers in the heat maps of a page: about 0.4 MB
 
 
 def to_html(tables: Sequence[Table], stem: str, gallery: Gallery | None = None, site: str = "") -> str:

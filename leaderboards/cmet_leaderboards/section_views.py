@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import PurePosixPath
 
 from markupsafe import Markup, escape
 
@@ -86,7 +87,9 @@ def _player(table: Table, cases: Sequence[GalleryCase]) -> PlayerView | None:
     shown = [(title, pair, [f for f, some in zip(files, there, strict=True) if some]) for title, pair, files in shown]
     wanted = sorted(range(len(rows)), key=lambda m: (rows[m].role not in ("ceiling", "method"), m))[:_PLAYED]
     methods = [(row.title, m in wanted) for m, row in enumerate(rows)]
-    return PlayerView(methods, shown, _json({"methods": [title for title, _ in methods], "cases": shown}))
+    names = [(title, pair, [PurePosixPath(file).stem for file in files]) for title, pair, files in shown]
+    data = {"folder": VIDEOS, "methods": [title for title, _ in methods], "cases": names}
+    return PlayerView(methods, shown, _json(data))
 
 
 def _json(document: object) -> str:
@@ -149,9 +152,9 @@ def _plot(table: Table) -> str:
 
 
 def _point(cell: Cell | None, column: Column) -> list[float] | None:
-    """The mean and the two ends of the interval, as far as values are possible; with five digits."""
+    """The mean and the two ends of the interval, as far as values are possible; with four digits."""
     if cell is None or cell.mean is None:
         return None
     low, high = (cell.interval.low, cell.interval.high) if cell.interval else (cell.mean, cell.mean)
     lowest, highest = column.limits
-    return [float(f"{x:.5g}") for x in (cell.mean, max(low, lowest), min(high, highest))]
+    return [float(f"{x:.4g}") for x in (cell.mean, max(low, lowest), min(high, highest))]
