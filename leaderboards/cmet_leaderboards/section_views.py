@@ -85,7 +85,8 @@ def _player(table: Table, cases: Sequence[GalleryCase]) -> PlayerView | None:
     if not rows:
         return None
     shown = [(title, pair, [f for f, some in zip(files, there, strict=True) if some]) for title, pair, files in shown]
-    wanted = sorted(range(len(rows)), key=lambda m: (rows[m].role not in ("ceiling", "method"), m))[:_PLAYED]
+    first = [m for m, row in enumerate(rows) if row.role in ("ceiling", "method")][:_PLAYED]
+    wanted = first if len(first) > 1 else range(min(len(rows), _PLAYED))
     methods = [(row.title, m in wanted) for m, row in enumerate(rows)]
     names = [(title, pair, [PurePosixPath(file).stem for file in files]) for title, pair, files in shown]
     data = {"folder": VIDEOS, "methods": [title for title, _ in methods], "cases": names}
