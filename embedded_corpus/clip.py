@@ -9,7 +9,7 @@ from typing import TypedDict
 
 import numpy as np
 
-from embedded_corpus.draw import Renderer
+from embedded_corpus.draw import DETAIL, Renderer
 from embedded_corpus.expression import blink_track, manner, pose_track, strength_track, weight_track
 from embedded_corpus.identity import get_identity, key_seed
 from embedded_corpus.pose import Pose
@@ -34,6 +34,7 @@ class ClipSpec:
     width: int = 640
     height: int = 360
     seed: int = 0
+    detail: float = DETAIL  # pixels per 100 mm at which skin and hair are drawn, before they are scaled down
 
     @property
     def key(self) -> str:
@@ -66,9 +67,9 @@ class ClipTruth(TypedDict):
 
 
 @lru_cache(maxsize=2)
-def renderer(speaker: str, width: int, height: int) -> Renderer:
+def renderer(speaker: str, width: int, height: int, detail: float = DETAIL) -> Renderer:
     """The renderer of a speaker. The last two renderers are cached, because drawing textures takes about 1.6 s."""
-    return Renderer(get_identity(speaker), width, height)
+    return Renderer(get_identity(speaker), width, height, detail)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +122,7 @@ def perform(spec: ClipSpec, fps: float = FPS, silent: bool = False) -> Performan
 
 def draw(act: Performance) -> Iterator[np.ndarray]:
     """The pictures, each (height, width, 3) uint8 RGB, with the speaker's own background."""
-    artist = renderer(act.spec.speaker, act.spec.width, act.spec.height)
+    artist = renderer(act.spec.speaker, act.spec.width, act.spec.height, act.spec.detail)
     for k, (weights, pose) in enumerate(zip(act.weights, act.poses, strict=True)):
         yield artist.frame(weights, pose, act.grain + k)
 
@@ -129,7 +130,7 @@ def draw(act: Performance) -> Iterator[np.ndarray]:
 def truth(act: Performance) -> ClipTruth:
     """The ground truth: the sentences, the phones with their times, and mouth, expression and pose per frame."""
     spec = act.spec
-    artist = renderer(spec.speaker, spec.width, spec.height)
+    artist = renderer(spec.speaker, spec.width, spec.height, spec.detail)
     return {
         "speaker": spec.speaker,
         "emotion": spec.emotion,

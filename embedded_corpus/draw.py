@@ -15,6 +15,7 @@ from embedded_corpus.identity import Identity
 from embedded_corpus.pose import Pose
 from embedded_corpus.textures import Scale, bake_head, bake_inside, bake_rig, bake_scene
 
+DETAIL = 360.0  # pixels per unit at which skin and hair are drawn
 PIVOT = np.array([0.0, 0.72, -0.65], np.float32)  # the point around which the head rotates, at the top of the neck
 
 
@@ -24,7 +25,7 @@ class Renderer:
     The textures are drawn once, which takes about 1.6 s. After that, a frame takes about 10 ms.
     """
 
-    def __init__(self, person: Identity, width: int = 640, height: int = 360, detail: float = 360.0) -> None:
+    def __init__(self, person: Identity, width: int = 640, height: int = 360, detail: float = DETAIL) -> None:
         """Draws the textures. Skin and hair are drawn at `detail` pixels per unit, or finer, and then scaled down."""
         self.width, self.height = width, height
         scale = Scale.of(height)

@@ -234,7 +234,7 @@ def _frames(scene: _Scene) -> Iterator[np.ndarray]:
         picture = scene.room.copy()
         for person in scene.people:
             act = person.act
-            artist = renderer(act.spec.speaker, act.spec.width, act.spec.height)
+            artist = renderer(act.spec.speaker, act.spec.width, act.spec.height, act.spec.detail)
             part = picture[person.top : person.top + act.spec.height, person.left : person.left + act.spec.width]
             drawn = artist.frame(act.weights[k], act.poses[k], act.grain + k, part)
             part[:] = drawn[: part.shape[0], : part.shape[1]]
@@ -251,7 +251,7 @@ def _truth(scene: _Scene) -> dict[str, object]:
     for person in scene.people:
         act = person.act
         one = get_identity(act.spec.speaker)
-        artist = renderer(act.spec.speaker, act.spec.width, act.spec.height)
+        artist = renderer(act.spec.speaker, act.spec.width, act.spec.height, act.spec.detail)
         middle, level = person.left + artist.centre[0], person.top + artist.centre[1]
         half = artist.unit * one.face_width
         box = (middle - half, level + artist.unit * one.hairline_y, middle + half, level + artist.unit * one.chin_y)

@@ -47,10 +47,10 @@ def test_the_first_board_needs_no_training_and_nothing_is_scored_twice(
     assert done == ["corpus", "shards", "run", "board", "training", "run", "run", "board", "fingerprint"]
     assert f"open {tmp_path / 'leaderboard/index.html'} now" in result.output
     assert set(scored.values()) == {1}, "a metric of a method is scored in two steps"
-    assert {method for method, _ in scored} == {*demo.TRIVIAL, *demo.TRAINED}
+    assert {method for method, _ in scored} == {*demo.FIRST, *demo.OTHERS}
     assert {metric for _, metric in scored} == set(embedded.METRICS)
     trained = set(embedded.STAGES) | {"cem-net-flow"}
-    assert not trained & set(demo.TRIVIAL) and not any(name.endswith(":corpus") for name in embedded.FIRST_METRICS)
+    assert not trained & set(demo.FIRST) and not any(name.endswith(":corpus") for name in embedded.FIRST_METRICS)
 
 
 def test_eight_speakers_are_held_out_and_each_has_all_emotions() -> None:
