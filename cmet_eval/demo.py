@@ -185,13 +185,13 @@ def build_board(folder: Path) -> Path:
     from cmet_baselines.published import published_rows
     from cmet_eval.reports.gallery import gallery
     from cmet_eval.reports.method_videos import MethodVideos
+    from cmet_eval.reports.pair_videos import pair_videos
     from cmet_leaderboards.bands import load_bands
     from cmet_leaderboards.board import build
     from cmet_leaderboards.results import read_results
 
-    rows = read_results(folder / "results")
-    shown = gallery(rows, MethodVideos(folder / "videos"))
-    return build(rows, folder / "leaderboard", load_bands(), gallery=shown, published=published_rows())
+    rows, videos, out = read_results(folder / "results"), MethodVideos(folder / "videos"), folder / "leaderboard"
+    return build(rows, out, load_bands(), gallery(rows, videos), published_rows(), pair_videos(rows, videos, out))
 
 
 def _is_trained(path: Path, settings: object, digest: str) -> bool:

@@ -79,6 +79,7 @@ def leaderboard(
     from cmet_baselines.published import published_rows
     from cmet_eval.reports.gallery import gallery
     from cmet_eval.reports.method_videos import MethodVideos
+    from cmet_eval.reports.pair_videos import pair_videos
     from cmet_leaderboards.bands import load_bands
     from cmet_leaderboards.board import build
     from cmet_leaderboards.paper import PaperOptions
@@ -93,7 +94,7 @@ def leaderboard(
         return
     folders = MethodVideos.of(videos or [], found.folder / "videos", rows.methods)
     shown = gallery(rows, folders, cases) if cases else None
-    print(build(rows, out, noise, shown, published_rows()))
+    print(build(rows, out, noise, shown, published_rows(), pair_videos(rows, folders, out)))
 
 
 def _read(path: Path) -> Results:

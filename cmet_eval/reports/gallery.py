@@ -46,7 +46,7 @@ def gallery(results: Results, videos: MethodVideos, per_setting: int = 4) -> dic
         is the MP4 file. The same videos give the same bytes.
     """
     found: dict[str, list[GalleryCase]] = {}
-    for setting, (pairs, scored) in sorted(_scored_pairs(results).items()):
+    for setting, (pairs, scored) in sorted(scored_pairs(results).items()):
         methods = sorted({method for _, method in scored}, key=lambda m: (m not in _FIRST, m))
         files = {
             (pair, method): file
@@ -59,7 +59,7 @@ def gallery(results: Results, videos: MethodVideos, per_setting: int = 4) -> dic
     return found
 
 
-def _scored_pairs(results: Results) -> dict[str, tuple[list[ScoredPair], Scored]]:
+def scored_pairs(results: Results) -> dict[str, tuple[list[ScoredPair], Scored]]:
     """setting -> its pairs, sorted, and the videos that have result rows."""
     names = ("setting", "pair_id", "speaker", "reference_emotion", "target_emotion", "method", "video_sha256")
     columns = [results.table[name] for name in names]

@@ -13,7 +13,7 @@ from cmet_leaderboards.bands import Bands
 from cmet_leaderboards.export import SCHEMA_FILE, BoardRow, records, to_csv, to_json, to_parquet
 from cmet_leaderboards.html import to_html
 from cmet_leaderboards.markdown import to_markdown
-from cmet_leaderboards.pair_values import PairVideos, pairs_file, pairs_file_name
+from cmet_leaderboards.pair_values import PairVideos, pairs_files, remove_old
 from cmet_leaderboards.results import Results, read_results
 from cmet_leaderboards.section_views import VIDEOS, video_path
 from cmet_leaderboards.tables import Table, build_tables
@@ -43,7 +43,7 @@ def build(
         bands: noise bands; two methods tie if their difference is inside the band. None: no bands.
         gallery: the videos that the pages play, see `cmet_leaderboards.html.Gallery`. None: no videos.
         published: numbers that papers print, see `cmet_leaderboards.published.published_tables`.
-        videos: addresses of videos, which the pop-ups of a pair play. None: no videos.
+        videos: addresses of scored videos, see `cmet_leaderboards.pair_values`. None: pop-ups play only the gallery's.
 
     Returns:
         the path of index.html.
@@ -59,11 +59,12 @@ def build(
         some = [table for table in tables if table.key["setting"] == name]
         stem = file_name_of(name)
         files |= _files(stem, stem, some, [row for row in rows if row.setting == name], gallery)
-    files |= {pairs_file_name(table): pairs_file(table, videos or {}) for table in tables}
+    files |= pairs_files(tables, gallery or {}, videos or {})
     files[SCHEMA_FILE.name] = SCHEMA_FILE.read_bytes()
     for name, content in files.items():
         write_bytes(inside(out, name), content)
     _write_videos(out / VIDEOS, gallery or {})
+    remove_old(out, files)
     return out / "index.html"
 
 

@@ -7,7 +7,9 @@ A page that is opened from a disk cannot read a JSON file, but it can load a scr
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -15,15 +17,43 @@ import pyarrow as pa
 from cmet_leaderboards import formatting
 from cmet_leaderboards.grid import ABSENT, FAILED, INFINITE, Grid
 from cmet_leaderboards.score_table import grid_order, page_id
+from cmet_leaderboards.section_views import video_path
 from cmet_leaderboards.tables import Table
+from cmet_leaderboards.views import Gallery
+from talking_face.names import file_name_of
 
-# (setting, method, pair id) -> address of the scored video, relative to the page.
+# (setting, folder name of the method, pair id) -> address of the scored video, relative to the page.
 PairVideos = Mapping[tuple[str, str, str], str]
+_OLD = re.compile(r"pairs-.*-[0-9a-f]{8}\.js")
 
 
 def pairs_file_name(table: Table) -> str:
     """The name of the file with the values of the table's pairs."""
     return f"pairs-{page_id(table)}.js"
+
+
+def pairs_files(tables: Sequence[Table], gallery: Gallery, videos: PairVideos) -> dict[str, bytes]:
+    """{name: content} of the files of several tables. A video of the gallery is played rather than the scored file.
+
+    Args:
+        tables: the tables of a page.
+        gallery: the videos of the page's gallery, which every browser can play.
+        videos: the addresses of scored videos.
+    """
+    shown = {
+        (setting, video["method"], case["pair"]): video_path(video["data"])
+        for setting, cases in gallery.items()
+        for case in cases
+        for video in case["videos"]
+    }
+    return {pairs_file_name(table): pairs_file(table, {**videos, **shown}) for table in tables}
+
+
+def remove_old(folder: Path, names: Collection[str]) -> None:
+    """Remove the files of an older board, whose names are not among `names`."""
+    for old in folder.glob("pairs-*.js"):
+        if _OLD.fullmatch(old.name) and old.name not in names:
+            old.unlink()
 
 
 def pairs_file(table: Table, videos: PairVideos) -> bytes:
@@ -32,19 +62,13 @@ def pairs_file(table: Table, videos: PairVideos) -> bytes:
     `pairs`: id, speaker, reference emotion and target emotion. `values`: by row of the page, column and pair; a number,
     a reason, ∞, or null if there is no row. `videos`: by row of the page and pair, an address or null.
     """
-    grid, order = table.grid, grid_order(table)
-    setting = table.key["setting"]
+    grid, order, setting = table.grid, grid_order(table), table.key["setting"]
+    labels = (grid.speaker.tolist(), grid.reference.tolist(), grid.target.tolist())
+    folders = [file_name_of(grid.methods[m][0]) for m in order]
     data = {
-        "pairs": [
-            list(pair)
-            for pair in zip(
-                grid.pair_ids, *(x.tolist() for x in (grid.speaker, grid.reference, grid.target)), strict=True
-            )
-        ],
+        "pairs": [list(pair) for pair in zip(grid.pair_ids, *labels, strict=True)],
         "values": [[_values(grid, m, c) for c in range(len(grid.columns))] for m in order],
-        "videos": [[videos.get((setting, grid.methods[m][0], pair)) for pair in grid.pair_ids] for m in order]
-        if videos
-        else [],
+        "videos": [[videos.get((setting, name, pair)) for pair in grid.pair_ids] for name in folders] if videos else [],
     }
     text = json.dumps(data, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
     return f"cmetPairs({json.dumps(page_id(table))},{text});\n".encode()

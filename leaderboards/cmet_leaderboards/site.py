@@ -15,6 +15,7 @@ from cmet_leaderboards.bands import Bands
 from cmet_leaderboards.export import SCHEMA_FILE, records, to_csv, to_json
 from cmet_leaderboards.html import environment, to_html
 from cmet_leaderboards.markdown import to_markdown
+from cmet_leaderboards.pair_values import pairs_files
 from cmet_leaderboards.section_views import video_path
 from cmet_leaderboards.site_views import (
     BoardPages,
@@ -99,7 +100,7 @@ def _board_files(slug: str, table: Table, cases: Sequence[GalleryCase]) -> Files
         "board.md": to_markdown([table]),
     }
     videos = {video_path(video["data"]): video["data"] for case in cases for video in case["videos"]}
-    files = {name: text.encode() for name, text in texts.items()} | videos
+    files = {name: text.encode() for name, text in texts.items()} | videos | pairs_files([table], gallery, {})
     return {f"boards/{slug}/{name}": content for name, content in files.items()}
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ import pytest
 from cmet_eval.protocol.pairs import pair_file_name
 from cmet_eval.reports.gallery import ScoredPair, choose, gallery
 from cmet_eval.reports.method_videos import MethodVideos
+from cmet_eval.reports.pair_videos import pair_videos
 from cmet_leaderboards.board import build
 from cmet_leaderboards.results import read_results, write_results
 from cmet_leaderboards.views import GalleryCase
@@ -80,6 +83,25 @@ def make_run(folder: Path) -> Path:
 def gallery_of(run: Path, *videos: str) -> dict[str, list[GalleryCase]]:
     rows = read_results(run / "results")
     return gallery(rows, MethodVideos.of(videos, run / "videos", rows.methods))
+
+
+def test_every_scored_video_next_to_the_board_has_an_address(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    rows = read_results(run / "results")
+    videos = MethodVideos(run / "videos")
+    found = pair_videos(rows, videos, run / "board")
+    # Two methods by three pairs: `first` lacks the second pair, and the last video of the ground truth is damaged.
+    assert sorted((method, pair.split("/")[1]) for _, method, pair in found) == [
+        ("first", "P0"), ("first", "P2"), ("ground-truth", "P0"), ("ground-truth", "P1")
+    ]  # fmt: skip
+    assert all((run / "board" / unquote(address)).resolve().is_file() for address in found.values())
+    assert all(address.startswith("../videos/") for address in found.values())
+    assert pair_videos(rows, videos, tmp_path / "elsewhere" / "board") == {}, "no name of a folder of this machine"
+    page = build(rows, run / "board", gallery=gallery_of(run), videos=found)
+    (script,) = page.parent.glob("pairs-*.js")
+    data = json.loads(script.read_text().partition(",")[2].rpartition(")")[0])
+    played = {address for line in data["videos"] for address in line if address}
+    assert len(played) == 4 and all(address.startswith("videos/") for address in played), "the gallery's copies first"
 
 
 def test_pairs_that_all_methods_have_come_first(tmp_path: Path) -> None:
