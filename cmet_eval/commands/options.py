@@ -178,7 +178,7 @@ BandsSource = Annotated[
     typer.Option(
         "--bands-of",
         metavar="NAME",
-        help="the clips of the calibration, such as embedded; default: the largest band",
+        help="the clips of the calibration, such as embedded; default: those that are like the data",
     ),
 ]
 AllowMisregistered = Annotated[
