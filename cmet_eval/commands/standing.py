@@ -71,6 +71,8 @@ def _add(run: FoundRun, results: Path, data: Path | None, seed: int | None, film
     from cmet_leaderboards.standing import Provenance, add_results
 
     rows = read_results(run.results)
+    if films[1]:
+        _check_drawn(rows)
     here = environment()
     about = Provenance(
         environment={"cmet-eval": here.suite, "python": here.python, "system": here.system, "machine": here.machine}
@@ -84,6 +86,14 @@ def _add(run: FoundRun, results: Path, data: Path | None, seed: int | None, film
         print(f"{_add_videos(rows, run, results, films)} videos added")
 
 
+def _check_drawn(rows: Results) -> None:
+    from cmet_leaderboards.grid import grids
+
+    for key in (grid.key for grid in grids(rows)):
+        if key["origin"] != "drawn":
+            raise UserError(f"the data of {key['setting']} are {key['origin']}; without --gallery, no video is stored")
+
+
 def _add_videos(rows: Results, run: FoundRun, results: Path, films: tuple[list[str], int]) -> int:
     from cmet_eval.reports.gallery import gallery
     from cmet_eval.reports.method_videos import MethodVideos
@@ -93,11 +103,8 @@ def _add_videos(rows: Results, run: FoundRun, results: Path, films: tuple[list[s
 
     given, cases = films
     folders = MethodVideos.of(given, run.folder / "videos", rows.methods)
-    keys = [grid.key for grid in grids(rows)]
-    for key in keys:
-        if key["origin"] != "drawn":
-            raise UserError(f"the data of {key['setting']} are {key['origin']}; without --gallery, no video is stored")
     shown = gallery(rows, folders, cases)
+    keys = [grid.key for grid in grids(rows)]
     return sum(add_videos(shown.get(key["setting"], ()), results / folder_of(key), key["origin"]) for key in keys)
 
 

@@ -110,6 +110,14 @@ def half_width(cell: Cell) -> float | None:
     return None if cell.interval is None else (cell.interval.high - cell.interval.low) / 2
 
 
+def seeds_text(seeds: Sequence[int]) -> str:
+    """The training seeds of a row as text; empty if they are not known."""
+    if not seeds:
+        return ""
+    names = ", ".join(map(str, seeds))
+    return f"mean over {len(seeds)} training seeds ({names})" if len(seeds) > 1 else f"training seed {names}"
+
+
 def interval_units(interval: Interval) -> str:
     """What the interval is over, such as `24 speakers and 3 training seeds`."""
     seeds = f" and {interval.seeds} training seeds" if interval.seeds > 1 else ""

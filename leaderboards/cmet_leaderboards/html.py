@@ -21,23 +21,25 @@ from cmet_leaderboards.views import (
     Gallery,
     GalleryCase,
     RowView,
+    SiteLinks,
     TableView,
 )
 
 _NUMBERS = 40_000  # the most numbers in the heat maps of a page: about 0.4 MB
 
 
-def to_html(tables: Sequence[Table], stem: str, gallery: Gallery | None = None, site: str = "") -> str:
+def to_html(tables: Sequence[Table], stem: str, gallery: Gallery | None = None, site: SiteLinks | None = None) -> str:
     """The HTML page with these tables.
 
     Args:
         tables: the tables to show.
         stem: the name, without suffix, of the CSV, JSON, Parquet and Markdown files next to the page.
         gallery: the videos that the page plays.
-        site: for a page of the standing leaderboard, the path of the site's index. Such a page has no Parquet file.
+        site: for a page of the standing leaderboard, its other pages. Such a page has no Parquet file.
     """
     budget = _NUMBERS // max(1, len(tables))
-    views = [_table(table, (gallery or {}).get(table.key["setting"], ()), budget) for table in tables]
+    shown = gallery or {}
+    views = [_table(table, shown.get(table.key["setting"], ()), budget, site) for table in tables]
     return (
         environment()
         .get_template("board.html.j2")
@@ -66,7 +68,7 @@ def environment() -> Environment:
     return made
 
 
-def _table(table: Table, gallery: Sequence[GalleryCase], budget: int) -> TableView:
+def _table(table: Table, gallery: Sequence[GalleryCase], budget: int, site: SiteLinks | None) -> TableView:
     return TableView(
         id=page_id(table),
         title=table.title,
@@ -77,7 +79,7 @@ def _table(table: Table, gallery: Sequence[GalleryCase], budget: int) -> TableVi
         interval_note=formatting.interval_note(table),
         columns=[_column(column) for column in table.columns],
         scores=score_table(table),
-        rows=[_row(row) for row in page_rows(table)],
+        rows=[_row(row, site) for row in page_rows(table)],
         sections=section_views(table, gallery, budget),
         bands=table.bands,
         missing_cells=table.missing_cells,
@@ -119,11 +121,13 @@ def _column(column: Column) -> ColumnView:
     )
 
 
-def _row(row: MethodRow) -> RowView:
+def _row(row: MethodRow, site: SiteLinks | None) -> RowView:
     return RowView(
         title=row.title,
         summary=row.summary,
         sees=", ".join(name.replace("-", " ") for name in row.sees),
+        seeds=formatting.seeds_text(row.training_seeds),
+        page=site.methods.get(row.method, "") if site else "",
         notes=[f"{text}, {count} video{'s' if count != 1 else ''}" for text, count in row.notes],
         command=row.command,
         codec=row.codec,

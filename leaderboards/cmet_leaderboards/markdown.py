@@ -20,6 +20,7 @@ from cmet_leaderboards.formatting import (
     named_values,
     number,
     rank,
+    seeds_text,
 )
 from cmet_leaderboards.grid import Column
 from cmet_leaderboards.missing import missing
@@ -87,7 +88,9 @@ def _missing(table: Table) -> list[str]:
 def _scores(table: Table) -> list[str]:
     body = []
     for row in table.rows:
-        name = f"{row.title} ({row.role})" if row.role in UNRANKED_ROLES else row.title
+        about = [row.role] if row.role in UNRANKED_ROLES else []
+        about += [seeds_text(row.training_seeds)] if len(row.training_seeds) > 1 else []
+        name = f"{row.title} ({', '.join(about)})" if about else row.title
         cells = zip(table.columns, row.cells, strict=True)
         body.append([name, *(_markdown_cell(column, cell) for column, cell in cells)])
     bands = f" Noise bands: {markdown(table.bands)}." if table.bands else " No noise band applies."

@@ -55,6 +55,7 @@ class ScoreRow:
 
     index: int
     title: str
+    seeds: str  # such as `3 training seeds`, if the row is a mean over them; else empty
     role: str
     cells: list[CellView]
 
@@ -126,6 +127,7 @@ def score_table(table: Table) -> ScoreTable:
         ScoreRow(
             index,
             row.title,
+            f"{len(row.training_seeds)} training seeds" if len(row.training_seeds) > 1 else "",
             row.role,
             [
                 _cell(cell, column, scale, ranked)

@@ -32,12 +32,11 @@ from cmet_leaderboards.standing import read_boards, read_standing
 from cmet_leaderboards.standing_files import Board, folder_of
 from cmet_leaderboards.standing_videos import read_videos
 from cmet_leaderboards.tables import MethodRow, Table, build_tables
-from cmet_leaderboards.views import GalleryCase
+from cmet_leaderboards.views import GalleryCase, SiteLinks
 from talking_face.files import write_bytes
 from talking_face.names import file_name_of, inside
 
 _FOLDERS = ("boards", "methods", "metrics")  # of the site; old files in them are removed
-_HOME = "../../index.html"
 Files = dict[str, bytes]
 
 
@@ -71,12 +70,15 @@ def build_site(
     tables = rounded(build_tables(results, bands, published))
     seeds = {_key(table): table for table in rounded(build_tables(results, bands, each_seed=True))}
     files: Files = {SCHEMA_FILE.name: SCHEMA_FILE.read_bytes()}
+    names = sorted({row.method for table in tables for row in table.rows})
+    slugs = Slugs(names)
+    links = SiteLinks("../../index.html", {name: f"../../methods/{slugs[name]}.html" for name in names})
     boards = []
     for table in tables:
         slug = folder_of(table.key)
         methods = [row.method for row in table.rows]
         cases = read_videos(standing / slug, methods)
-        files |= _board_files(slug, table, cases)
+        files |= _board_files(slug, table, cases, links)
         boards.append(_pages(slug, table, seeds[_key(table)], cases, stored[slug]))
     versions = sorted({table.key["suite_version"] for table in tables})
     files |= _method_pages(boards, about or {}, versions)
@@ -90,11 +92,11 @@ def _key(table: Table) -> tuple[str, ...]:
     return tuple(table.key.values())
 
 
-def _board_files(slug: str, table: Table, cases: Sequence[GalleryCase]) -> Files:
+def _board_files(slug: str, table: Table, cases: Sequence[GalleryCase], links: SiteLinks) -> Files:
     """The page of a board, its tables in other forms, and its videos."""
     gallery = {table.key["setting"]: cases}
     texts = {
-        "index.html": to_html([table], "board", gallery, site=_HOME),
+        "index.html": to_html([table], "board", gallery, links),
         "board.csv": to_csv(list(records([table]))),
         "board.json": to_json([table]),
         "board.md": to_markdown([table]),
@@ -172,7 +174,6 @@ def _metric_pages(boards: Sequence[BoardPages], bands: Bands, versions: Sequence
             about=metric_facts.about(metric),
             trained=metric_facts.is_trained_on_data(metric),
             bands=band_texts(bands, boards, metric),
-            bands_about=bands.about,
             boards=[scores for scores in found if scores],
             versions=versions,
         )

@@ -113,14 +113,6 @@ def score(cell: Cell | None, column: Column) -> ScoreView:
     )
 
 
-def seeds_text(seeds: Sequence[int]) -> str:
-    """The training seeds of a row as text; empty if they are not known."""
-    if not seeds:
-        return ""
-    names = ", ".join(map(str, seeds))
-    return f"mean over {len(seeds)} training seeds ({names})" if len(seeds) > 1 else f"training seed {names}"
-
-
 def method_scores(board: BoardPages, method: str, metrics: Slugs) -> ScoresView | None:
     """The scores of one method on a board, one line per metric; None if the board does not have the method.
 
@@ -132,7 +124,7 @@ def method_scores(board: BoardPages, method: str, metrics: Slugs) -> ScoresView 
     singles = [row for row in board.seeds.rows if row.method == method]
     seeds = [row for row in singles if (row.method, row.revision) not in table.methods]
     others = [row for row in table.rows if row.role == "ceiling" and row.method != method]
-    heads = [HeadView(row.title, seeds_text(row.training_seeds), role=row.role) for row in mine]
+    heads = [HeadView(row.title, formatting.seeds_text(row.training_seeds), role=row.role) for row in mine]
     heads += [HeadView(f"training seed {', '.join(map(str, row.training_seeds))}", role="single") for row in seeds]
     heads += [HeadView(row.title, role=row.role) for row in others]
     lines = []
@@ -144,7 +136,8 @@ def method_scores(board: BoardPages, method: str, metrics: Slugs) -> ScoresView 
         lines.append((head, cells))
     made = []
     for row in singles:
-        name = " · ".join(part for part in (f"revision {row.revision}", seeds_text(row.training_seeds)) if part)
+        parts = (f"revision {row.revision}", formatting.seeds_text(row.training_seeds))
+        name = " · ".join(part for part in parts if part)
         where = board.environments.get((row.method, row.revision), "")
         made.append((name, " · ".join(part for part in (row.command, row.codec, where) if part)))
     videos = [video for video in board.videos if video.method == method]
@@ -160,7 +153,9 @@ def metric_scores(board: BoardPages, metric: str, methods: Slugs) -> ScoresView 
     columns = [table.columns[i] for i in chosen]
     lines = []
     for row in sorted(table.rows, key=lambda row: _worse(row.cells[chosen[0]])):
-        head = HeadView(row.title, seeds_text(row.training_seeds), f"../methods/{methods[row.method]}.html", row.role)
+        head = HeadView(
+            row.title, formatting.seeds_text(row.training_seeds), f"../methods/{methods[row.method]}.html", row.role
+        )
         lines.append((head, [score(row.cells[i], table.columns[i]) for i in chosen]))
     heads = [HeadView(formatting.column_label(column)) for column in columns]
     made = [(formatting.column_label(column), column.signature) for column in columns]
@@ -204,10 +199,14 @@ def _worse(cell: Cell | None) -> tuple[bool, float]:
 
 
 def band_texts(bands: Bands, boards: Iterable[BoardPages], metric: str) -> list[str]:
-    """The noise bands of the metric's signatures, as texts."""
-    columns = {c.signature: c for board in boards for c in board.table.columns if c.metric == metric}
-    known = [(c, bands.of(signature)) for signature, c in sorted(columns.items())]
-    return [f"{formatting.number(band, c)} {c.unit}".strip() for c, band in known if band]
+    """The noise bands of the metric on the boards, as texts with their sources."""
+    found = []
+    for board in boards:
+        of_data = bands.for_origin(board.table.key["origin"])
+        for column in (column for column in board.table.columns if column.metric == metric):
+            if band := of_data.of(column.signature):
+                found.append(f"{formatting.number(band, column)} {column.unit}".strip() + f" ({of_data.about})")
+    return list(dict.fromkeys(found))
 
 
 def metric_title(metric: str) -> str:

@@ -33,6 +33,14 @@ Gallery = Mapping[str, Sequence[GalleryCase]]  # {name of the setting: its cases
 
 
 @dataclass(frozen=True)
+class SiteLinks:
+    """Addresses of other pages of the standing leaderboard, relative to a board's page."""
+
+    home: str
+    methods: Mapping[str, str]  # by method
+
+
+@dataclass(frozen=True)
 class PlayerView:
     """The videos of a table. The files are next to the page, and are loaded for the chosen methods only."""
 
@@ -61,6 +69,8 @@ class RowView:
     title: str
     summary: str
     sees: str
+    seeds: str  # the training seeds; empty if they are not known
+    page: str  # address of the method's page; empty if there is none
     notes: list[str]
     command: str
     codec: str
