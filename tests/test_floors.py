@@ -32,7 +32,8 @@ ROOMS = {room: ROOT / FOLDERS.get(room, "") / room for room in FLOORS}
 STEPS: tuple[tuple[str, ...], ...] = (
     ("protocol", "measuring"),
     ("runs",),
-    ("bundles", "calibration", "reports"),
+    ("calibration", "reports"),
+    ("bundles",),
     ("study",),
     ("demo",),
     ("checks", "help_pages"),

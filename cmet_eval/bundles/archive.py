@@ -98,7 +98,8 @@ def _unpacked(path: Path, folder: Path) -> tuple[Path, tuple[str, ...]]:
             _check_count(len(members))
             for info in members:
                 _check_entry(info)
-            _check_total(sum(info.file_size for info in members))
+            if sum(info.file_size for info in members) > path.stat().st_size:
+                raise Refused(Fault.TOO_LARGE, f"the files of {shown(path.name)} overlap: they have more bytes than it")
             for info in members:
                 _extract(archive, info, folder / info.filename)
     except (zipfile.BadZipFile, NotImplementedError, EOFError, ValueError, RuntimeError) as error:

@@ -11,8 +11,10 @@ import pyarrow.compute as pc
 from cmet_baselines.registry import catalogue
 from cmet_eval.bundles.form import Fault, Refused
 from cmet_eval.bundles.reading import Bundle
+from cmet_eval.bundles.suite_checks import plain
 from cmet_eval.bundles.tables import BundleTable
 from cmet_eval.protocol.setting import get_setting
+from cmet_eval.reports.standing import evaluator_cards
 from cmet_eval.runs.score_submissions import board_record
 from cmet_eval.runs.submissions import Submission
 from cmet_leaderboards.results import Results, read_results, write_results
@@ -43,18 +45,30 @@ def check_board(bundle: Bundle, folder: Path) -> None:
         if _where(rows, {"method": method, "revision": revision}).num_rows:
             text = f"the board has rows of {method} @ {revision} in {table.part.key['setting']} already"
             raise Refused(Fault.DUPLICATE_METHOD, f"{text}; name another revision")
+        _check_seed(bundle, rows, board)
         _check_evaluators(table, _where(board.table, {"data_digest": table.part.key["data_digest"]}))
         if method not in catalogue():
             _check_copies(table, rows, method)
 
 
-def merge(bundle: Bundle, folder: Path) -> list[Path]:
-    """Adds the rows of a bundle to the standing leaderboard; returns the paths of the method's records."""
-    part = bundle.environment
-    facts = {"suite": part.suite, "python": part.python, "system": part.system, "machine": part.machine}
+def merge(bundle: Bundle, folder: Path, data: Path) -> list[Path]:
+    """Adds the rows of a bundle to the standing leaderboard; returns the paths of the method's records.
+
+    Args:
+        bundle: the bundle.
+        folder: the folder of the standing leaderboard.
+        data: the shard set, whose evaluators have cards.
+    """
+    part, seed = bundle.environment, bundle.method.training_seed
+    facts = {"cmet-eval": part.suite, "python": part.python, "system": part.system, "machine": part.machine}
+    about = Provenance(
+        environment={**facts, **part.packages},
+        evaluators=evaluator_cards(data),
+        training_seeds={} if seed is None else {bundle.method.name: seed},
+    )
     with scratch_folder() as scratch:
         write_rows(bundle, scratch)
-        return add_results(read_results(scratch), folder, Provenance(environment={**facts, **part.packages}))
+        return add_results(read_results(scratch), folder, about)
 
 
 def write_rows(bundle: Bundle, folder: Path) -> None:
@@ -79,9 +93,22 @@ def _where(table: pa.Table, values: dict[str, str]) -> pa.Table:
 def _check_titles(bundle: Bundle, board: Results) -> None:
     for record in board.records:
         name = record.key.get("method", "")
-        if name != bundle.method.name and bundle.method.title in (name, record.method.title):
+        if name == bundle.method.name:
+            continue
+        if plain(bundle.method.title) in (plain(name), plain(record.method.title)):
             text = f"{bundle.method.title!r} is the title of {name} on the board; choose another --title"
             raise Refused(Fault.FOREIGN_METHOD, text)
+
+
+def _check_seed(bundle: Bundle, rows: pa.Table, board: Results) -> None:
+    """Raises Refused if another revision in the same table has the same training seed."""
+    method = bundle.method
+    there = _texts(_where(rows, {"method": method.name})["revision"])
+    same = [r for r in board.records if r.key["method"] == method.name and r.key["revision"] in there]
+    for record in same:
+        if method.training_seed in record.method.training_seeds:
+            text = f"the training seed {method.training_seed} of {method.name} is there as {record.key['revision']}"
+            raise Refused(Fault.DUPLICATE_METHOD, text)
 
 
 def _check_evaluators(table: BundleTable, rows: pa.Table) -> None:

@@ -14,16 +14,32 @@ from cmet_eval.protocol.pairs import PairList
 from cmet_eval.protocol.setting import get_setting
 from cmet_eval.runs.verification import REFUSED, Check, CheckedRow, Sampling, Verified, verify, verify_checks
 from cmet_leaderboards.results import read_results
-from cmet_metrics.registry import get_metric
+from cmet_metrics.registry import check_packages, get_metric
 from cmet_pipelines.shards import ShardSet
 from talking_face.clip import Pair
 from talking_face.execution.options import RunOptions
-from talking_face.pretrained import trained_evaluators
+from talking_face.lines import one_line
+from talking_face.pretrained import store, trained_evaluators
 from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import UserError
 from talking_face.scratch import scratch_folder
 
 _TRAINING = "train"  # the split of training clips in every shard set
+
+
+def check_model_files(bundle: Bundle, files: ModelFiles) -> None:
+    """Raises UserError if a metric of the bundle cannot be computed here, because a package or a model file is absent.
+
+    Without this check, an honest bundle would be refused because of the machine that checks it.
+    """
+    for key in dict.fromkeys(part.metric for table in bundle.tables for part in table.part.metrics):
+        metric = get_metric(key, files)
+        check_packages(metric)
+        for name in metric.weights:
+            if not store.is_here(name, files):
+                raise UserError(f"{key} cannot be scored here: {one_line(store.missing_message(store.weight(name)))}")
+        if metric.evaluator is not None:
+            trained_evaluators.find(metric.evaluator, files)
 
 
 def check_data(bundle: Bundle, shards: ShardSet, files: ModelFiles) -> None:
@@ -85,10 +101,7 @@ def _check_evaluators(table: BundleTable, shards: ShardSet, files: ModelFiles) -
     kinds = {kind for part in table.part.metrics if (kind := get_metric(part.metric, files).evaluator) is not None}
     clips = set().union(*map(_clips_of, table.pair_list.pairs))
     for kind in sorted(kinds):
-        try:
-            trained_on = trained_evaluators.find(kind, files).trained_on
-        except trained_evaluators.MissingWeights:
-            continue  # its rows have no value here, which is a difference
+        trained_on = trained_evaluators.find(kind, files).trained_on
         for clip in sorted(clips & set(trained_on.clips)):
             same = trained_on.data == shards.digest
             if same or trained_evaluators.sound_id(shards.audio(clip)) in trained_on.sounds:

@@ -12,6 +12,7 @@ path: the names of all files follow from the number of tables and from the pair 
 
 from __future__ import annotations
 
+import json
 import re
 from enum import StrEnum
 from pathlib import Path
@@ -22,6 +23,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat
 from cmet_leaderboards.row import TABLE_KEYS
 from talking_face.names import Label, Name, printable
 from talking_face.reasons import UserError
+from talking_face.sealed import sealed
 
 FORMAT = "cmet-eval-bundle-1"
 MANIFEST = "bundle.json"
@@ -71,6 +73,7 @@ class Fault(StrEnum):
     FOREIGN_PAIRS = "foreign-pairs"
     TRAINING_CLIPS = "training-clips"
     OTHER_DATA = "other-data"
+    NO_WEIGHTS = "no-weights"
     DUPLICATE_TABLE = "duplicate-table"
     DUPLICATE_PAIR = "duplicate-pair"
     UNKNOWN_PAIR = "unknown-pair"
@@ -135,6 +138,7 @@ class MethodPart(_Part):
     role: Literal["ceiling", "control", "floor", "method"]
     summary: str
     sees: list[Name]
+    training_seed: Annotated[int, Field(ge=0, lt=2**63)] | None  # the leaderboard shows the mean over training seeds
 
 
 class EnvironmentPart(_Part):
@@ -173,6 +177,11 @@ class Manifest(_Part):
     environment: EnvironmentPart
     tables: Annotated[list[TablePart], Field(min_length=1, max_length=MOST_TABLES)]
     files: dict[str, Sha256]  # path of each other file -> its SHA-256
+
+
+def manifest_text(manifest: Manifest) -> str:
+    """The text of `bundle.json`, with its digest."""
+    return json.dumps(sealed(manifest.model_dump()), indent=1, ensure_ascii=False) + "\n"
 
 
 def folder_of(number: int) -> str:

@@ -23,6 +23,7 @@ from cmet_eval.bundles.form import (
     check_text,
     folder_of,
     is_video,
+    manifest_text,
     shown,
 )
 from cmet_eval.bundles.suite_checks import check_method, check_rows, check_table
@@ -99,9 +100,12 @@ def _manifest(path: Path) -> Manifest:
     except RecursionError:
         raise Refused(Fault.BAD_FIELD, f"{MANIFEST} is nested too deeply") from None
     try:
-        return checked(Manifest, value, MANIFEST)
+        found = checked(Manifest, value, MANIFEST)
     except WrongValue as error:
         raise Refused(Fault.BAD_FIELD, str(error)) from None
+    if path.read_text(encoding="utf-8") != manifest_text(found):  # for example a name that is there twice
+        raise Refused(Fault.NOT_CANONICAL, f"{MANIFEST} has another form than `cmet-eval submit` writes")
+    return found
 
 
 def _texts(value: object, where: str) -> Iterator[tuple[str, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 
 from cmet_baselines.method import INPUTS
 from cmet_baselines.registry import catalogue
@@ -37,7 +38,7 @@ def check_method(method: MethodPart) -> None:
     if entry is None:
         if method.role != "method":
             raise Refused(Fault.FOREIGN_METHOD, f"{method.name} is not in the catalogue and cannot be a {method.role}")
-        if method.title in {other.title for other in entries.values()} | set(entries):
+        if plain(method.title) in {plain(other.title) for other in entries.values()} | set(map(plain, entries)):
             raise Refused(Fault.FOREIGN_METHOD, f"{method.title!r} is the name of a method of the catalogue")
         return
     if entry.kind == "published":
@@ -51,6 +52,16 @@ def check_method(method: MethodPart) -> None:
             raise Refused(
                 Fault.FOREIGN_METHOD, f"the {what} of {method.name} is {known} in the catalogue, not {stated}"
             )
+
+
+def plain(title: str) -> str:
+    """The letters and digits of a title, without case and style, so that similar titles are equal.
+
+    Example:
+        >>> plain("C-MET"), plain("ｃ met")
+        ('cmet', 'cmet')
+    """
+    return "".join(char for char in unicodedata.normalize("NFKC", title).casefold() if char.isalnum())
 
 
 def check_table(part: TablePart, files: ModelFiles) -> tuple[str, ...]:
@@ -152,6 +163,8 @@ def check_rows(table: BundleTable, trained_on_split: bool) -> None:
         low, high = limits(row.metric)
         if row.value is not None and not low - _ROUNDING <= row.value <= high + _ROUNDING:
             raise Refused(Fault.OUT_OF_RANGE, f"{row.metric} of {row.pair_id} is {row.value!r}, which it cannot be")
+        if row.reason == Reason.MISSING_WEIGHTS:
+            raise Refused(Fault.NO_WEIGHTS, f"{row.metric} of {row.pair_id} was not computed: {row.detail}")
         if row.reason == Reason.TRAINED_ON and not trained_on_split:
             text = f"{row.metric} of {row.pair_id} is left out, but {row.method} shows no training clips"
             raise Refused(Fault.TRAINED_ON, text)

@@ -29,7 +29,7 @@ from cmet_eval.bundles.form import (
     check_text,
 )
 from cmet_eval.bundles.sample import sample_of
-from cmet_eval.protocol.pair_files import read_pairs
+from cmet_eval.protocol.pair_files import pairs_text, read_pairs
 from cmet_eval.protocol.pairs import PairList, pair_file_name
 from cmet_leaderboards.escaping import csv_cell, csv_text
 from cmet_leaderboards.row import ResultRow
@@ -129,6 +129,10 @@ def read_table(root: Path, folder: str, part: TablePart, method: MethodPart) -> 
     rows = _read_values(root / folder / VALUES, part, pairs, where)
     shared = {**part.key, "method": method.name, "revision": method.revision}
     made = tuple(_row(line, part, pairs[pair], videos[pair], shared) for (pair, _), line in rows.items())
+    texts = {PAIRS: pairs_text(pair_list), VIDEOS: videos_text(pair_list, videos)}
+    for name, text in {**texts, VALUES: values_text(pair_list, part, made)}.items():
+        if (root / folder / name).read_bytes() != text.encode():  # for example other digits, order or line ends
+            raise Refused(Fault.NOT_CANONICAL, f"{where}{name} has another form than `cmet-eval submit` writes")
     return BundleTable(part, folder, pair_list, videos, made)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cmet_eval.bundles.board_checks import check_board, merge
-from cmet_eval.bundles.data_checks import check_data, score_drawn, score_sample
+from cmet_eval.bundles.data_checks import check_data, check_model_files, score_drawn, score_sample
 from cmet_eval.bundles.form import Fault, Refused
 from cmet_eval.bundles.reading import read_bundle
 from cmet_eval.runs.verification import Sampling, Verified
@@ -46,6 +46,7 @@ def verify_bundle(path: Path, against: Against, options: RunOptions) -> Iterator
 
     Raises:
         Refused: the bundle has a fault.
+        UserError: a metric of the bundle cannot be computed on this machine.
     """
     data, files = against.data, with_hashes(ModelFiles.from_environment(against.data))
     with read_bundle(path, files) as bundle:
@@ -57,6 +58,7 @@ def verify_bundle(path: Path, against: Against, options: RunOptions) -> Iterator
         if data is None:
             yield "no --data: no video was scored again, and the pairs were not drawn again"
             return
+        check_model_files(bundle, files)
         check_data(bundle, ShardSet(data), files)
         yield _agreeing(score_sample(bundle, data, options, files), "chosen by the digest of the pair list")
         if against.more is not None:
@@ -64,7 +66,7 @@ def verify_bundle(path: Path, against: Against, options: RunOptions) -> Iterator
             found = score_drawn(bundle, data, more.folder, more.sampling, more.pattern, options)
             yield _agreeing(found, f"drawn with seed {more.sampling.seed}")
         if against.merge and against.board is not None:
-            yield from (f"merged: {written}" for written in merge(bundle, against.board))
+            yield from (f"merged: {written}" for written in merge(bundle, against.board, data))
 
 
 def _agreeing(found: Verified, how: str) -> str:

@@ -21,6 +21,7 @@ from cmet_eval.bundles.form import (
     MetricPart,
     TablePart,
     folder_of,
+    manifest_text,
 )
 from cmet_eval.bundles.reading import read_bundle
 from cmet_eval.bundles.sample import sample_of
@@ -37,7 +38,6 @@ from talking_face.files import check_writable, sha256_of, write_text
 from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import UserError
 from talking_face.scratch import scratch_folder
-from talking_face.sealed import write_sealed_json
 
 ZIP = ".zip"
 
@@ -64,7 +64,7 @@ class _Table:
     sample: Mapping[str, Path]  # pair_id -> file
 
 
-def write_bundle(source: Source, method: tuple[str, str], out: Path) -> Path:
+def write_bundle(source: Source, method: tuple[str, str], out: Path, training_seed: int | None = None) -> Path:
     """Writes the bundle of one method, and reads it again with all checks that need no data.
 
     Args:
@@ -72,6 +72,7 @@ def write_bundle(source: Source, method: tuple[str, str], out: Path) -> Path:
         method: the name and the revision.
         out: the folder of the bundle, or a file that ends in `.zip`. The same rows and videos give the same bytes in
             the same environment.
+        training_seed: the seed with which the method was trained; None: it was not trained, or the seed is not known.
 
     Returns:
         `out`.
@@ -97,6 +98,7 @@ def write_bundle(source: Source, method: tuple[str, str], out: Path) -> Path:
         role=facts.role,  # type: ignore[arg-type]
         summary=facts.summary,
         sees=list(facts.sees),
+        training_seed=training_seed,
     )
     with scratch_folder() as scratch:
         folder = scratch / "bundle"
@@ -208,4 +210,4 @@ def _write(folder: Path, method: MethodPart, tables: Sequence[_Table]) -> None:
         tables=[table.part for table in tables],
         files=dict(sorted(files.items())),
     )
-    write_sealed_json(folder / MANIFEST, manifest.model_dump(), indent=1)
+    write_text(folder / MANIFEST, manifest_text(manifest))

@@ -48,6 +48,10 @@ def submit(
         list[Path] | None, typer.Option(metavar="FILE", help="pair list; repeatable; default: those in RESULTS/pairs")
     ] = None,
     pattern: Pattern = "{pair}.mp4",
+    training_seed: Annotated[
+        int | None,
+        typer.Option(min=0, metavar="N", help="the seed of the training; the leaderboard shows the mean over seeds"),
+    ] = None,
 ) -> None:
     from cmet_eval.bundles.writing import Source, check_new, find_method, write_bundle
     from cmet_eval.runs.submissions import check_video_pattern
@@ -68,5 +72,5 @@ def submit(
     check_new(out)
     lists = pairs or sorted((run / "pairs").rglob("*.parquet"))
     files = ModelFiles.from_environment(run / "shards")
-    print(write_bundle(Source(read, lists, videos, files, pattern), (name, revision), out))
+    print(write_bundle(Source(read, lists, videos, files, pattern), (name, revision), out, training_seed))
     print(f"check it: cmet-eval verify {out}")

@@ -101,7 +101,22 @@ def write_pairs(pair_list: PairList, path: Path) -> None:
 
     The file is written atomically, and the same list always gives the same bytes.
     """
-    meta = {
+    meta = _meta_of(pair_list)
+    if path.suffix == ".csv":
+        write_text(path, pairs_text(pair_list))
+        return
+    rows = [pair.to_row() for pair in pair_list.pairs]
+    table = pa.Table.from_pylist(rows, schema=_SCHEMA.with_metadata({_META_KEY: canonical_json(meta).encode()}))
+    write_sealed_table(table, path)
+
+
+def pairs_text(pair_list: PairList) -> str:
+    """The text of the CSV file of a list."""
+    return _to_csv([pair.to_row() for pair in pair_list.pairs], _meta_of(pair_list))
+
+
+def _meta_of(pair_list: PairList) -> Fields:
+    return {
         "setting": pair_list.setting,
         "data_digest": pair_list.data_digest,
         "rules": pair_list.rules,
@@ -112,12 +127,6 @@ def write_pairs(pair_list: PairList, path: Path) -> None:
         "notes": list(pair_list.notes),
         "digest": pair_list.digest,
     }
-    rows = [pair.to_row() for pair in pair_list.pairs]
-    if path.suffix == ".csv":
-        write_text(path, _to_csv(rows, meta))
-        return
-    table = pa.Table.from_pylist(rows, schema=_SCHEMA.with_metadata({_META_KEY: canonical_json(meta).encode()}))
-    write_sealed_table(table, path)
 
 
 def read_pairs(path: Path) -> PairList:
