@@ -49,7 +49,8 @@ class Bundle:
         settings = ", ".join(table.part.key["setting"] for table in self.tables)
         rows = sum(len(table.rows) for table in self.tables)
         sample = sum(len(table.sample) for table in self.tables)
-        return f"{self.method.name} @ {self.method.revision}: {settings}; {rows} rows, {counted(sample, 'video')}"
+        name = f"{self.method.name} @ {self.method.revision}"
+        return f"bundle of {name}: {settings}; {rows} rows, {counted(sample, 'video')}"
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from cmet_leaderboards.paper import PaperOptions, PaperTable, chosen_tables, pap
 from cmet_leaderboards.readme import to_readme
 from cmet_leaderboards.results import read_results, write_results
 from cmet_leaderboards.row import ResultRow
+from cmet_leaderboards.standing import add_results
 from cmet_leaderboards.tables import build_tables
 from talking_face.reasons import UserError
 
@@ -239,3 +240,12 @@ def test_the_command_prints_each_form_and_writes_nothing(
     ):
         status, _, err = command(monkeypatch, capsys, *run, *words)
         assert status == 2 and text in err and err.count("\n") == 1, err
+
+
+def test_the_standing_leaderboard_gives_the_same_tables(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add_results(read_results(folder), tmp_path / "results")
+    words = ("--format", "latex", "--intervals")
+    printed = [command(monkeypatch, capsys, "--run", place, *words) for place in (folder.parent, tmp_path / "results")]
+    assert printed[0] == printed[1] and printed[0][0] == 0
