@@ -183,7 +183,8 @@ class _Words:
             verb = ("do" if left > 1 else "does") + " not separate" if wins or left == 1 else "separates"
             one, two = (self.titles[method] for method in self.contenders)
             return f"{which} {verb} {one} from {two}."
-        which = f"the other {counted(left, 'metric')}" if wins else counted(left, "metric")
+        other = "the other metric" if left == 1 else f"the other {left} metrics"
+        which = other if wins else counted(left, "metric")
         return f"By {which}, no method is better than every other method."
 
     def statements(self, findings: Sequence[Finding]) -> str:
@@ -202,7 +203,7 @@ class _Words:
     def _statement(self, worse: Sequence[MethodId], winners: Sequence[Sequence[Finding]]) -> str:
         subject = [some[0].better for some in winners]
         several = len(subject) > _NAMED
-        who = f"{len(subject)} methods" if several else listing(self.titles[method] for method in subject)
+        who = f"{len(subject)} methods" if several else listing(map(self._subject, subject))
         verb = "are" if len(subject) > 1 else "is"
         every = [one for some in winners for one in some]
         if len(worse) > _NAMED or len(subject) > 1:
@@ -211,6 +212,11 @@ class _Words:
             return f"{who} {verb} better than {whom} ({_p_of(every, relation)})"
         whom = listing(f"{self.titles[one.worse]} ({_p_of([one])})" for one in every)
         return f"{who} {verb} better than {whom}"
+
+    def _subject(self, method: MethodId) -> str:
+        """The title; a floor that is better than a method is called a floor."""
+        floor = self.roles[method] == "floor" and "method" in self.roles.values()
+        return f"the floor {self.titles[method]}" if floor else self.titles[method]
 
     def not_separated(self, shown: Sequence[Finding]) -> Iterable[str]:
         """The metrics that separate no two methods, and the methods that no metric separates."""
@@ -251,6 +257,12 @@ class _Words:
             for beaten, columns in sorted(worse.items(), key=lambda item: -len(item[0])):
                 mine = [one for one in family.findings if one.column in columns and one.better == ceiling]
                 yield self._ceiling_sentence(ceiling, beaten, columns, mine)
+            above = [one for one in family.findings if one.worse == ceiling]
+            for column, mine in _by_column(above):
+                verb = "are" if len(mine) > 1 else "is"
+                names = self.names(one.better for one in mine) if len(mine) <= _NAMED else f"{len(mine)} methods"
+                p = _p_of(mine, "=" if len(mine) == 1 else "≤")
+                yield f"{names} {verb} better than {self.titles[ceiling]} by {self.metric(column)} ({p})."
 
     def _ceiling_sentence(
         self, ceiling: MethodId, beaten: frozenset[MethodId], columns: Sequence[Column], findings: Sequence[Finding]

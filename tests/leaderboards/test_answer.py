@@ -91,6 +91,20 @@ def test_a_difference_that_does_not_hold_over_all_metrics_is_marked(tmp_path: Pa
     assert "all 6 comparisons" in found.note
 
 
+def test_a_floor_and_a_method_above_the_ceiling_are_named(tmp_path: Path) -> None:
+    """By EA, a floor is better than the method, and both the method and the floor are above the ground truth."""
+    for k, (name, level, role) in enumerate((("truth", 0.0, "ceiling"), ("a", 1.0, "method"), ("f", 2.0, "floor"))):
+        write(tmp_path, name, rows(name, lambda s, i, x=level, k=k: x + noise(k)(s, i), EA), role=role)
+    found = answer_text(only(tmp_path))
+    assert plain(found.lines[0][1]) == "the floor f is better than a (p < 0.001)"
+    assert list(map(plain, found.ceiling)) == [
+        "By EA, no method is shown to be worse than truth.",
+        "a is better than truth by EA (p < 0.001).",
+    ]
+    write(tmp_path / "alone", "a", rows("a", noise(1), EA))
+    assert answer_text(only(tmp_path / "alone")).lead.startswith("Fewer than two methods have scores")
+
+
 def test_the_answer_is_the_first_thing_on_the_page_and_is_escaped(tmp_path: Path) -> None:
     make_board(tmp_path / "r")
     write(tmp_path / "r", "<i>evil</i>", rows("evil", lambda s, i: 5.0 + noise(77)(s, i), EA))
