@@ -23,7 +23,7 @@ from talking_face.execution.options import RunOptions
 from talking_face.logs import write_log_into
 from talking_face.threads import limit_threads, pin_arithmetic
 
-FIRST = ("ground-truth", "source-video", "static-reference", "shuffled-audio")  # need no training
+FIRST = ("ground-truth", "source-video", "static-reference")  # need no training, and take the least time
 OTHERS = ("retrieval", "ground-truth-face", "label-lookup", "cmet", "cem-net")
 SETTING = "cross-emotion"
 
