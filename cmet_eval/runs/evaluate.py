@@ -4,6 +4,7 @@
     OUT/videos/METHOD/SETTING/PAIR.mp4           the generated videos
     OUT/records/METHOD/SETTING/PAIR.json         how each video was generated
     OUT/scores/../KEY.json                       scores of one video; KEY is a digest of everything that determines them
+    OUT/landmarks/../KEY.parquet                 MediaPipe's points of one video or ground truth, for later scorings
     OUT/results/SETTING/METHOD@....parquet       result rows, from which the leaderboard is built
 
 If a run was killed, the same command finishes it. An existing video or score is kept if its inputs are unchanged. All

@@ -55,7 +55,10 @@ def test_the_first_board_needs_no_training_and_nothing_is_scored_twice(
 
 def test_eight_speakers_are_held_out_and_each_has_all_emotions() -> None:
     held_out = presets()[embedded.SPLIT]["test"]
-    of = Counter((spec.speaker in held_out, spec.speaker) for spec in embedded.PLAN.specs(layout("mead"), embedded.PLAN.size or ""))
+    of = Counter(
+        (spec.speaker in held_out, spec.speaker)
+        for spec in embedded.PLAN.specs(layout("mead"), embedded.PLAN.size or "")
+    )
     assert Counter(tested for tested, _ in of) == {True: 8, False: 12} and set(of.values()) == {8}
 
 
