@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from cmet_leaderboards.answer import Family, Finding
+from cmet_leaderboards.answer import Answer, Finding
 from cmet_leaderboards.formatting import column_title, signed
 from cmet_leaderboards.grid import Column, MethodId
 from cmet_leaderboards.statistics import ALPHA
@@ -62,7 +62,7 @@ def answer_text(table: Table) -> AnswerText:
         tuple(lines),
         tuple(words.not_separated(shown)),
         tuple(words.against_ceiling()),
-        _note(family, findings) if family.comparisons else "",
+        _note(table.answer, findings) if family.comparisons else "",
         tuple(words.difference(one) for one in findings[:_LISTED]),
         len(findings),
     )
@@ -86,7 +86,8 @@ def _by_column(findings: Sequence[Finding]) -> list[tuple[Column, list[Finding]]
     return list(found.items())
 
 
-def _note(family: Family, findings: Sequence[Finding]) -> str:
+def _note(answer: Answer, findings: Sequence[Finding]) -> str:
+    family, ceiling = answer.ranked, answer.ceiling
     counts = sorted({count for _, count in family.compared})
     each = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else f"{counts[0]}"
     text = (
@@ -100,6 +101,8 @@ def _note(family: Family, findings: Sequence[Finding]) -> str:
         )
     elif findings:
         text += f" Every stated difference also holds if p is corrected over all {family.comparisons} comparisons."
+    if ceiling.comparisons:
+        text += f" The {ceiling.comparisons} comparisons with the ground truth have both corrections of their own."
     return text
 
 
