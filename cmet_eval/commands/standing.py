@@ -19,6 +19,7 @@ from talking_face.reasons import UserError
 
 if TYPE_CHECKING:
     from cmet_leaderboards.results import Results
+    from cmet_leaderboards.site_views import MethodAbout
 
 _HOME = Path(__file__).parents[2] / "leaderboards"  # in a source tree
 _ROWS, _SITE = _HOME / "results", _HOME / "site"
@@ -114,8 +115,8 @@ def _build(results: Path, out: Path, bands: Path | None, bands_of: str | None) -
     from cmet_eval.reports.standing import method_facts
     from cmet_leaderboards.bands import load_bands
     from cmet_leaderboards.site import build_site
-    from cmet_leaderboards.standing import read_standing
 
-    about = method_facts(read_standing(results), lambda name: bibliography([name]))
-    page = build_site(results, out, load_bands(bands, bands_of), published_rows(), about, bibliography([SUITE]))
-    print(page)
+    def about(rows: Results) -> dict[str, MethodAbout]:
+        return method_facts(rows, lambda name: bibliography([name]))
+
+    print(build_site(results, out, load_bands(bands, bands_of), published_rows(), about, bibliography([SUITE])))

@@ -6,7 +6,7 @@ of a machine or folder, and all numbers are rounded before they are printed. A s
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from cmet_leaderboards import formatting, metric_facts
@@ -16,6 +16,7 @@ from cmet_leaderboards.export import SCHEMA_FILE, records, to_csv, to_json
 from cmet_leaderboards.html import environment, to_html
 from cmet_leaderboards.markdown import to_markdown
 from cmet_leaderboards.pair_values import pairs_files
+from cmet_leaderboards.results import Results
 from cmet_leaderboards.section_views import video_path
 from cmet_leaderboards.site_views import (
     BoardPages,
@@ -28,7 +29,7 @@ from cmet_leaderboards.site_views import (
     metric_title,
 )
 from cmet_leaderboards.stable import rounded
-from cmet_leaderboards.standing import read_boards, read_standing
+from cmet_leaderboards.standing import read_boards, results_of
 from cmet_leaderboards.standing_files import Board, folder_of
 from cmet_leaderboards.standing_videos import read_videos
 from cmet_leaderboards.tables import MethodRow, Table, build_tables
@@ -45,7 +46,7 @@ def build_site(
     out: Path,
     bands: Bands | None = None,
     published: Sequence[Mapping[str, object]] = (),
-    about: Mapping[str, MethodAbout] | None = None,
+    about: Callable[[Results], Mapping[str, MethodAbout]] = lambda results: {},
     cite: str = "",
 ) -> Path:
     """Write all pages again.
@@ -55,7 +56,7 @@ def build_site(
         out: the folder of the site. Files of an older site in it are removed.
         bands: noise bands; see `tables.build_tables`.
         published: numbers that papers print; see `tables.build_tables`.
-        about: facts about methods, by name.
+        about: a function that returns facts about the methods of the rows, by name.
         cite: BibTeX of the suite.
 
     Returns:
@@ -66,7 +67,8 @@ def build_site(
         UserError: there is no board, or files contradict each other.
     """
     bands = bands or Bands()
-    results, stored = read_standing(standing), read_boards(standing)
+    stored = read_boards(standing)
+    results = results_of(stored, standing)
     tables = rounded(build_tables(results, bands, published))
     seeds = {_key(table): table for table in rounded(build_tables(results, bands, each_seed=True))}
     files: Files = {SCHEMA_FILE.name: SCHEMA_FILE.read_bytes()}
@@ -81,7 +83,7 @@ def build_site(
         files |= _board_files(slug, table, cases, links)
         boards.append(_pages(slug, table, seeds[_key(table)], cases, stored[slug]))
     versions = sorted({table.key["suite_version"] for table in tables})
-    files |= _method_pages(boards, about or {}, versions)
+    files |= _method_pages(boards, about(results), versions)
     files |= _metric_pages(boards, bands, versions)
     files["index.html"] = _index(boards, versions, cite)
     _write(files, out)

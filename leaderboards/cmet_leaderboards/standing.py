@@ -50,7 +50,12 @@ def read_standing(folder: Path) -> Results:
         Damaged: a file is not what was written.
         UserError: there is no board, a file has another form, or two files contradict each other.
     """
-    parts = [part for board in read_boards(folder).values() for part in _parts(board, folder)]
+    return results_of(read_boards(folder), folder)
+
+
+def results_of(boards: Mapping[str, Board], folder: Path) -> Results:
+    """All rows of boards that were read from `folder`. Raises the same errors as `read_standing`."""
+    parts = [part for board in boards.values() for part in _parts(board, folder)]
     if not parts:
         raise UserError(f"no board under {folder}; add a run with `cmet-eval standing --add RUN`")
     return combined(parts)

@@ -253,6 +253,10 @@ def read_board(folder: Path) -> Board:
         digests = _mapping(about["digests"])
         evaluators = list(map(_mapping, cast(Iterable[object], about["evaluators"])))
         metric_table, pair_table = digests["metrics.csv"], digests["pairs.csv"]
+    if folder.name != folder_of(key):
+        raise UserError(
+            f"the keys of the board in {folder} belong to the folder {folder_of(key)}; rename it, or {_REMEDY}"
+        )
     metrics = {line["id"]: line for line in _lines(folder / "metrics.csv", ("id", *_METRIC), metric_table)}
     pairs = {line["pair_id"]: line for line in _lines(folder / "pairs.csv", _PAIR, pair_table)}
     methods = []

@@ -26,6 +26,8 @@ from cmet_leaderboards.views import GalleryCase
 from embedded_corpus.identity import speaker_names
 from talking_face.reasons import UserError
 from talking_face.sealed import Damaged
+from tests.browser import needs_chromium
+from tests.leaderboards.test_accessibility import AXE, violations
 from tests.leaderboards.test_board import record, rows
 
 ABOUT = {"good": MethodAbout("A paper. Venue, 2026", "https://example.org", "MIT", "@article{a}", (("t", "x", "y"),))}
@@ -47,15 +49,22 @@ def lose(row: dict[str, Any]) -> None:
         row.update(value=None, reason="no-face", detail="<b>none</b>")
 
 
+def titled(about: dict[str, Any], setting: str) -> dict[str, Any]:
+    """The record with another title of the setting."""
+    return {**about, "setting": {**about["setting"], "title": f"The {setting}"}}
+
+
 @pytest.fixture
 def standing(tmp_path: Path) -> Path:
     run = tmp_path / "run"
     for setting in ("neutral-base", "cross-emotion"):
         more = {"setting": setting, "origin": "drawn"}
-        write_results(rows("truth", 9, drawn, **more), run, record("truth", "ceiling"))
-        write_results(rows("a:b/ö".replace("/", "-"), 1, lose, **more), run, record("<i>odd</i>", "floor"))
+        write_results(rows("truth", 9, drawn, **more), run, titled(record("truth", "ceiling"), setting))
+        write_results(
+            rows("a:b/ö".replace("/", "-"), 1, lose, **more), run, titled(record("<i>odd</i>", "floor"), setting)
+        )
         for seed, level in enumerate((3.0, 5.0)):
-            about = record("good", training_seeds=[seed])
+            about = titled(record("good", training_seeds=[seed]), setting)
             write_results(rows("good", level, drawn, revision=f"r{seed}", **more), run, about)
     add_results(read_results(run), tmp_path / "standing", Provenance({"numpy": "2.0"}))
     case = GalleryCase(
@@ -88,7 +97,7 @@ def test_the_bytes_depend_on_the_rows_alone(standing: Path, tmp_path: Path) -> N
 
 
 def test_every_link_leads_to_a_file_and_nothing_is_loaded_from_elsewhere(standing: Path, tmp_path: Path) -> None:
-    build_site(standing, tmp_path / "site", about=ABOUT)
+    build_site(standing, tmp_path / "site", about=lambda results: ABOUT)
     pages = sorted((tmp_path / "site").rglob("*.html"))
     links = 0
     for page in pages:
@@ -104,7 +113,7 @@ def test_every_link_leads_to_a_file_and_nothing_is_loaded_from_elsewhere(standin
 
 
 def test_a_page_of_a_method_and_of_a_metric_has_all_scores(standing: Path, tmp_path: Path) -> None:
-    build_site(standing, tmp_path / "site", about=ABOUT)
+    build_site(standing, tmp_path / "site", about=lambda results: ABOUT)
     method = unescape((tmp_path / "site" / "methods" / "good.html").read_text())
     metric = unescape((tmp_path / "site" / "metrics" / "psnr-frame-mean.html").read_text())
     index = unescape((tmp_path / "site" / "index.html").read_text())
@@ -122,6 +131,19 @@ def test_a_page_of_a_method_and_of_a_metric_has_all_scores(standing: Path, tmp_p
     for page in (method, metric, index):
         assert "not on real people" in page and "embedded corpus (drawn)" in page
     assert "psnr|variant:frame-mean|version:1.0.0" in metric
+
+
+@needs_chromium
+@pytest.mark.skipif(AXE is None, reason="axe-core-python is not installed: no accessibility rules to check")
+def test_the_pages_are_accessible(standing: Path, tmp_path: Path) -> None:
+    build_site(standing, tmp_path / "site", about=lambda results: ABOUT)
+    for page in ("index.html", "methods/good.html", "metrics/psnr-frame-mean.html"):
+        text = (tmp_path / "site" / page).read_text(encoding="utf-8")
+        assert "script-src" not in text  # so that no script runs, and axe needs a page without the policy
+        text = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", text)
+        for options in (("--window-size=1280,900",), ("--window-size=390,800", "--force-dark-mode")):
+            passes, found = violations(text, tmp_path, *options)
+            assert found == [] and passes > 15, (page, options)
 
 
 def test_only_videos_of_drawn_data_are_stored_and_a_changed_one_is_found(standing: Path) -> None:
