@@ -13,7 +13,7 @@ from talking_face.names import file_name_of
 
 
 def pair_videos(results: Results, videos: MethodVideos, out: Path) -> dict[tuple[str, str, str], str]:
-    """The address, relative to a page in `out`, of each scored video that lies in a folder next to `out`.
+    """The address, relative to a page in `out`, of each scored video that is in a folder next to `out`.
 
     A board contains no name of a folder of this machine. Therefore videos in other places have no address, and their
     pop-ups show only values. A file that is not the scored one has no address either.
