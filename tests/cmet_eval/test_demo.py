@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -18,6 +21,7 @@ from cmet_eval.runs import evaluate
 from cmet_pipelines.splits import presets
 from embedded_corpus.layouts import layout
 from embedded_corpus.writing import write_corpus
+from talking_face import threads
 from talking_face.reasons import UserError
 
 
@@ -67,3 +71,23 @@ def test_a_folder_with_another_corpus_is_refused_in_words(tmp_path: Path) -> Non
     write_corpus(small, tmp_path / "corpus", quiet=True)
     with pytest.raises(UserError, match="other settings"):
         write_corpus(embedded.PLAN, tmp_path / "corpus")
+
+
+def test_the_fingerprint_shows_which_part_differs(shards: Path, tmp_path: Path) -> None:
+    shutil.copytree(shards, tmp_path / "shards")
+    network = tmp_path / "shards/reference/cmet.safetensors"
+    network.parent.mkdir(exist_ok=True)
+    network.write_bytes(b"weights")
+    before = fingerprint.fingerprint(tmp_path)
+    network.write_bytes(b"weightt")
+    after = fingerprint.fingerprint(tmp_path)
+    assert [name for name in before if before[name] != after[name]] == ["cmet"]
+    assert f"numpy {np.__version__}" in before["packages"] and "OPENBLAS_CORETYPE=" in before["arithmetic"]
+    assert fingerprint.written(tmp_path).endswith(str(tmp_path / "fingerprint.txt"))
+    assert (tmp_path / "fingerprint.txt").read_text().startswith("packages ")
+
+
+def test_the_arithmetic_is_pinned_for_processes_and_what_the_user_set_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "environ", {"MKL_CBWR": "COMPATIBLE"})
+    threads.pin_arithmetic()
+    assert {name: os.environ[name] for name in threads.ARITHMETIC} == {**threads.ARITHMETIC, "MKL_CBWR": "COMPATIBLE"}
