@@ -33,6 +33,8 @@ from talking_face.files import write_text
 from talking_face.names import inside
 from talking_face.reasons import UserError
 
+TOLERANCE = 1e-6  # of max(1, |value|): values of two machines that differ less are the same, as in `cmet-eval verify`
+
 
 @dataclass(frozen=True)
 class Provenance:
@@ -69,7 +71,8 @@ def read_boards(folder: Path) -> dict[str, Board]:
 def add_results(results: Results, folder: Path, about: Provenance | None = None) -> list[Path]:
     """Add result rows to the standing leaderboard.
 
-    Numbers are rounded to 7 significant digits. Rows that are there already are kept once.
+    Numbers are rounded to 7 significant digits. Rows that are there already are kept once. Of two values of the same
+    video that differ by at most TOLERANCE, the stored one is kept.
 
     Args:
         results: the rows and their records, such as `read_results` returns them.
@@ -86,7 +89,8 @@ def add_results(results: Results, folder: Path, about: Provenance | None = None)
     """
     about = about or Provenance()
     there = read_boards(folder)
-    new = [replace(method, environment=about.environment) for method in _methods(results, about.training_seeds)]
+    made = (replace(method, environment=about.environment) for method in _methods(results, about.training_seeds))
+    new = [_with_stored_values(method, there) for method in made]
     # Every contradiction is found before a file is written.
     stored = [part for board in there.values() for part in _parts(board, folder)]
     combined([*stored, *(part_of(method, Path("the new rows")) for method in new)])
@@ -124,6 +128,27 @@ def _methods(results: Results, seeds: Mapping[str, int]) -> list[Method]:
 def _rounded(row: Row) -> Row:
     value = row["value"]
     return {**row, "value": float(short(value))} if isinstance(value, float) else row
+
+
+def _with_stored_values(method: Method, boards: Mapping[str, Board]) -> Method:
+    """The method with the stored row in place of each row that scored the same video with the same result.
+
+    Two machines can differ in the last digits of a value, and such values are not a contradiction.
+    """
+    board = boards.get(folder_of(_table_key(method)))
+    same = [one for one in board.methods if _identity(one) == _identity(method)] if board else []
+    stored = {(row["pair_id"], row["signature"]): row for one in same for row in one.rows}
+    rows = [_settled(row, stored.get((row["pair_id"], row["signature"]))) for row in method.rows]
+    return replace(method, rows=rows)
+
+
+def _settled(row: Row, stored: Row | None) -> Row:
+    if stored is None or stored["video_sha256"] != row["video_sha256"]:
+        return row
+    old, new = stored["value"], row["value"]
+    if isinstance(old, float) and isinstance(new, float) and abs(old - new) <= TOLERANCE * max(1.0, abs(old)):
+        return stored
+    return row
 
 
 def _by_folder(methods: Iterable[Method]) -> dict[str, list[Method]]:

@@ -92,6 +92,20 @@ def test_the_order_of_additions_does_not_matter_and_a_repeated_one_changes_nothi
     assert all(b"\r" not in content and content.endswith(b"\n") for content in files(tmp_path / "one").values())
 
 
+def test_values_that_another_machine_rounds_differently_change_nothing(run: Path, tmp_path: Path) -> None:
+    add_results(read_results(run), tmp_path / "standing")
+    before = files(tmp_path / "standing")
+
+    def nudge(row: dict[str, Any]) -> None:
+        odd(row)
+        if row["value"] is not None:
+            row["value"] *= 1 + 4e-8
+
+    write_results(rows("good", 5, nudge, intensity=None), tmp_path / "other", record("good"))
+    add_results(read_results(tmp_path / "other"), tmp_path / "standing")
+    assert files(tmp_path / "standing") == before
+
+
 def test_rows_that_contradict_stored_rows_are_refused_and_change_no_file(run: Path, tmp_path: Path) -> None:
     standing = tmp_path / "standing"
     add_results(read_results(run), standing, Provenance(training_seeds={"good": 0}))
