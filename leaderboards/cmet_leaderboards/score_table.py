@@ -21,6 +21,7 @@ GROUPS = (  # title, roles
 )
 _ON_PHONE = 3  # a phone has no room for more columns
 _VERDICTS = {"first": "1", "second": "2", "tie": "=", "noise": "~"}
+_SIGNS = "=12~."  # a letter for each two signs: 40 methods, 20 metrics and 6 settings have 94,000 comparisons
 
 Scale = tuple[float, float]  # the values at the left and right ends of the strips in a column
 
@@ -327,7 +328,7 @@ def _way(table: Table, c: int) -> Mapping[str, object]:
 
 
 def _verdicts(table: Table, c: int, order: Sequence[int]) -> Mapping[str, object]:
-    """The comparisons of one column: the compared rows, and one sign for each two of them, in order.
+    """The comparisons of one column: the compared rows, and one sign for each two of them, in order, two in a letter.
 
     `1`: the first is better. `2`: the second is better. `=`: a tie. `~`: inside the noise band. `.`: not compared.
     """
@@ -340,4 +341,6 @@ def _verdicts(table: Table, c: int, order: Sequence[int]) -> Mapping[str, object
         signs[first, second] = sign
     who = sorted({index for pair in signs for index in pair})
     pairs = [(a, b) for i, a in enumerate(who) for b in who[i + 1 :]]
-    return {"rows": who, "signs": "".join(signs.get(pair, ".") for pair in pairs)}
+    numbers = [_SIGNS.index(signs.get(pair, ".")) for pair in pairs] + [0] * (len(pairs) % 2)
+    letters = (chr(ord("A") + 5 * a + b) for a, b in zip(numbers[::2], numbers[1::2], strict=True))
+    return {"rows": who, "signs": "".join(letters)}
