@@ -45,6 +45,11 @@ RULES: tuple[tuple[str, str], ...] = (
         f"{MIN_SPEAKERS} speakers the test is over clips and holds for these speakers only. Bold: the best mean.",
     ),
     (
+        "Share of the way",
+        "0% is the best floor of the metric, 100% the ground truth, and a share below 0% is worse than the floor. "
+        f"There is none unless the paired test finds the floor worse than the ground truth (p < {ALPHA:g}).",
+    ),
+    (
         "Noise band",
         "how much re-encoding, or moving the crop by a pixel, changes a metric, from calibration. A difference "
         "inside it is a tie, whatever its p-value, and is marked ≈.",
