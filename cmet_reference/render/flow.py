@@ -38,7 +38,7 @@ class FlowRenderer:
             self.net = RendererNet(self.settings)
             self.net.load_state_dict(state)
         self.net.eval().to(device)
-        self.revision = f"flow-1-{checkpoints.revision(path)}"
+        self.revision = f"flow-2-{checkpoints.revision(path)}"
 
     @torch.inference_mode()
     def frames(
@@ -106,11 +106,11 @@ def _pasted(picture: np.ndarray, face: np.ndarray, part: np.ndarray, box: np.nda
     """
     size = len(face)
     height, width = picture.shape[:2]
-    mask = part.astype(np.float32)
-    # The outermost pixels of the crop are not drawn, so that the sides of the crop are blended too.
-    mask[:, [0, -1]], mask[[0, -1]] = 0, 0
-    mask = np.clip(2 * cv2.GaussianBlur(mask, (0, 0), _FEATHER * size) - 1, 0, 1)
+    # Outside of the crop the mask is 0, so its share falls to 0 at the sides of the crop.
+    soft = cv2.GaussianBlur(part.astype(np.float32), (0, 0), _FEATHER * size, borderType=cv2.BORDER_CONSTANT)
+    mask = np.clip(2 * soft - 1, 0, 1)
     back = cv2.invertAffineTransform(crop_matrix(box, size))
-    placed, share = (cv2.warpAffine(x, back, (width, height), flags=cv2.INTER_LINEAR) for x in (face, mask))
-    share = share[..., None]
+    # Without the repeated edge, the crop's outermost pixels would be mixed with black: a dark line of one pixel.
+    placed = cv2.warpAffine(face, back, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    share = cv2.warpAffine(mask, back, (width, height), flags=cv2.INTER_LINEAR)[..., None]
     return np.clip(np.round(picture * (1 - share) + placed * share), 0, 255).astype(np.uint8)

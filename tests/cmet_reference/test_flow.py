@@ -179,6 +179,16 @@ def test_a_checkpoint_draws_only_its_region(region: str, tmp_path: Path) -> None
     box = crops.square(marks)
     top = box[1] + (box[2] / 2 if region == "lower" else 0)
     assert changed.any() and not changed[: int(top) - 1].any() and not changed[:, : int(box[0])].any()
-    assert renderer.revision == f"flow-1-{checkpoints.revision(path)}"
+    assert renderer.revision == f"flow-2-{checkpoints.revision(path)}"
     np.testing.assert_array_equal(out, FlowRenderer(path).frames(marks, base[:2], marks[:2], base, marks))
     assert renderer.frames(marks, base[:2], marks[:2]).shape == base.shape  # the first reference moves
+
+
+@pytest.mark.parametrize("region", ["lower", "whole"])
+def test_a_white_face_on_a_white_picture_has_no_border(region: str, tmp_path: Path) -> None:
+    made = stage(replace(SMALL, region=region))  # type: ignore[arg-type]
+    torch.nn.init.constant_(made.net.generator.last.bias, 1000)  # the sigmoid is 1: white
+    path, marks = tmp_path / "renderer.safetensors", track(5)
+    checkpoints.save(path, made.net.state_dict(), made.record(), {"trained_on": {}})
+    white = np.full((5, 96, 96, 3), 255, np.uint8)
+    np.testing.assert_array_equal(FlowRenderer(path).frames(marks, white[:2], marks[:2], white, marks), white)
