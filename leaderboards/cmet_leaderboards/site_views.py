@@ -121,7 +121,7 @@ def method_scores(board: BoardPages, method: str, metrics: Slugs) -> ScoresView 
     table, mine = board.table, [row for row in board.table.rows if row.method == method]
     if not mine:
         return None
-    singles = [row for row in board.seeds.rows if row.method == method]
+    singles = sorted((row for row in board.seeds.rows if row.method == method), key=lambda row: row.training_seeds)
     seeds = [row for row in singles if (row.method, row.revision) not in table.methods]
     others = [row for row in table.rows if row.role == "ceiling" and row.method != method]
     heads = [HeadView(row.title, formatting.seeds_text(row.training_seeds), role=row.role) for row in mine]

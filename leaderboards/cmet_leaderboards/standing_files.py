@@ -74,7 +74,8 @@ class Board:
 def folder_of(key: Mapping[str, str]) -> str:
     """The name of a board's folder: setting, data, pair list, and a digest of the keys of the table."""
     rest = digest({name: value for name, value in key.items() if name != "origin"}, 6)
-    data = f"{key['dataset'][:40]}-{key['data_digest'][:8]}"
+    drawn = "drawn-" if key["origin"] == "drawn" else ""  # drawn clips in the folders of MEAD are not MEAD
+    data = f"{drawn}{key['dataset'][:40]}-{key['data_digest'][:8]}"
     return file_name_of(f"{key['setting'][:60]}--{data}--pairs-{key['pairs_digest'][:8]}--{rest}")
 
 
