@@ -175,7 +175,9 @@ def main() -> None:
 def _run(interrupts: Interrupts) -> None:
     """Runs the command of the command line. An exception becomes one line and an exit status."""
     from talking_face.logs import CommandLog, log_start, logging_to
+    from talking_face.threads import pin_arithmetic
 
+    pin_arithmetic()  # all commands compute alike: shards of `preprocess` and of `demo` have the same bytes
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a character that the terminal's encoding lacks is printed as an escape
             stream.reconfigure(errors="backslashreplace")

@@ -1,4 +1,6 @@
-"""Shared fixtures: one thread for each library, and the real clips in ../shared; tests skip by name without them."""
+"""Shared fixtures: one thread and one instruction set for each library, and the real clips in ../shared, without which
+tests skip by name.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from talking_face.threads import limit_threads
+from talking_face.threads import limit_threads, pin_arithmetic
 
 limit_threads(1)
+pin_arithmetic()  # commands do it too; without it, what a test computes here and in a command differs in its last bits
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

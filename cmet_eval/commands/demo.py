@@ -21,7 +21,7 @@ from cmet_eval.checks import check_out
 from cmet_eval.commands.options import Quiet, Workers
 from talking_face.execution.options import RunOptions
 from talking_face.logs import write_log_into
-from talking_face.threads import limit_threads, pin_arithmetic
+from talking_face.threads import limit_threads
 
 FIRST = ("ground-truth", "source-video", "static-reference")  # need no training, and take the least time
 OTHERS = ("retrieval", "ground-truth-face", "label-lookup", "cmet", "cem-net")
@@ -45,7 +45,6 @@ def demo(
     check_out(out, "--run")
     write_log_into(out)
     limit_threads(1)  # as in `train`, so that all commands train the same networks
-    pin_arithmetic()
     from cmet_eval import demo as embedded
     from cmet_eval.protocol.draw import Draw
     from cmet_eval.reports import fingerprint

@@ -31,7 +31,7 @@ from cmet_eval.commands.options import (
 )
 from talking_face.execution.options import RunOptions
 from talking_face.logs import write_log_into
-from talking_face.threads import limit_threads, pin_arithmetic
+from talking_face.threads import limit_threads
 
 
 # long: typer turns each parameter into a command-line option
@@ -81,7 +81,6 @@ def run(
         check_shards(data)
     if data is None:
         limit_threads(1)  # as in `train`, so that all commands train the same networks
-        pin_arithmetic()
     check_run(method, setting, metrics, profile, data, split)
     write_log_into(out)
     from cmet_eval import demo

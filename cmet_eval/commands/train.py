@@ -30,7 +30,7 @@ from talking_face.logs import write_log_into
 from talking_face.packages import require
 from talking_face.pretrained.model_files import CHECKPOINTS_FOLDER, EVALUATORS_FOLDER, ModelFiles
 from talking_face.reasons import UserError
-from talking_face.threads import limit_threads, pin_arithmetic
+from talking_face.threads import limit_threads
 
 if TYPE_CHECKING:
     from cmet_reference.training.checkpoints import Card
@@ -118,7 +118,6 @@ def train(
     if what is not What.EVALUATORS:
         # Do this before numpy starts threads, because the number of threads changes the sums in closed-form fits.
         limit_threads(threads or 1)
-    pin_arithmetic()
     if precision is not None:
         check_choice(precision, PRECISIONS, "--precision")
     check_device(device or "auto")

@@ -134,7 +134,7 @@ def test_the_same_clips_have_the_same_values_by_three_doors(place: Path, inside:
 
     # The player finds the videos by their content, whatever their names are.
     board = inside("leaderboard", "--run", place / "s", "--videos", f"mine={place / 'mine'}", "--gallery", 1)
-    assert Path(board.split()[-1]).read_text().count('"method": "mine"') == 1
+    assert Path(board.split()[-1]).read_text().count('"methods":["mine"]') == 1
     verified = ("verify", "--run", place / "s", "--videos", place / "mine", "--share", 1, "--quiet")
     told = inside(*verified, "--workers", 0, "--data", place / "shards", "--pairs", place / "pairs.parquet")
     assert "6 of 6 videos drawn" in told and "all agree" in told

@@ -42,6 +42,7 @@ def rows() -> Rows:
         **{"unit": "dB", "value": 20.0, "reason": None, "detail": "", "n": 10, "stats": [("x", 1.0)], "notes": ""},
         **{"codec": "h264", "dataset": "clips", "data_digest": "d" * 32, "data_signature": "shards|version:1"},
         **{"pairs_digest": "p" * 16, "rules": "r" * 8, "profile": "embedded", "suite_version": "0.1.0"},
+        "origin": "unknown",
     }
     return [
         same | {"method": method, "pair_id": f"cross-emotion/A/{i}", "value": 20.0 + i + m, "video_sha256": "0" * 64}
