@@ -13,6 +13,7 @@ import json
 import shlex
 import tomllib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -81,6 +82,8 @@ EXTRAS: Mapping[str, Extra] = {
         {"torch": "torch", "safetensors": "safetensors", "accelerate": "accelerate"},
     ),
 }
+# The distributions that this suite uses.
+DISTRIBUTIONS = frozenset({*CORE.packages, *(name for extra in EXTRAS.values() for name in extra.packages)})
 
 # Packages of which only a part is used. Their own dependencies would install a second OpenCV over the headless one.
 _WITHOUT_DEPENDENCIES = {"syncnet_python": "syncnet-python==0.2.3"}
@@ -205,6 +208,15 @@ def _source() -> _Source | None:
     repository = facts.get("vcs_info")
     address = f"{repository['vcs']}+{facts['url']}@{repository['commit_id']}" if repository else facts["url"]
     return _Source(address=address)
+
+
+def installed_versions() -> dict[str, str]:
+    """The version of each of DISTRIBUTIONS that is installed, sorted by name."""
+    found = {}
+    for name in sorted(DISTRIBUTIONS):
+        with suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
 
 
 def suite_version() -> str:

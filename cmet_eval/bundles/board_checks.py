@@ -59,10 +59,9 @@ def merge(bundle: Bundle, folder: Path, data: Path) -> list[Path]:
         folder: the folder of the standing leaderboard.
         data: the shard set, whose evaluators have cards.
     """
-    part, seed = bundle.environment, bundle.method.training_seed
-    facts = {"cmet-eval": part.suite, "python": part.python, "system": part.system, "machine": part.machine}
+    seed = bundle.method.training_seed
     about = Provenance(
-        environment={**facts, **part.packages},
+        environment=bundle.environment.facts(),
         evaluators=evaluator_cards(data),
         training_seeds={} if seed is None else {bundle.method.name: seed},
     )

@@ -5,14 +5,12 @@ It contains no name of a machine, a user or a folder.
 
 from __future__ import annotations
 
-import importlib.metadata
 import platform
 
 from cmet_eval.bundles.form import EnvironmentPart, Fault, Refused
-from talking_face.packages import CORE, EXTRAS, suite_version
+from talking_face.packages import DISTRIBUTIONS, installed_versions, suite_version
 
 _NEEDED = ("numpy", "av")  # without them, no row can be made; OpenCV has wheels of several names
-_KNOWN = frozenset({*CORE.packages, *(name for extra in EXTRAS.values() for name in extra.packages)})
 
 
 def environment() -> EnvironmentPart:
@@ -22,7 +20,7 @@ def environment() -> EnvironmentPart:
         python=platform.python_version(),
         system=platform.system() or "unknown",
         machine=platform.machine() or "unknown",
-        packages={name: version for name in sorted(_KNOWN) if (version := _version(name))},
+        packages=installed_versions(),
     )
 
 
@@ -37,17 +35,10 @@ def check_environment(part: EnvironmentPart) -> None:
             f"the bundle was written by version {part.suite} and this is {suite_version()}; write it with this version"
         )
         raise Refused(Fault.OTHER_VERSION, text)
-    if unknown := sorted(set(part.packages) - _KNOWN):
+    if unknown := sorted(set(part.packages) - DISTRIBUTIONS):
         raise Refused(Fault.EDITED_ENVIRONMENT, f"{unknown[0]!r} is not a package that this suite uses")
     if absent := [name for name in _NEEDED if name not in part.packages]:
         raise Refused(Fault.EDITED_ENVIRONMENT, f"without {absent[0]}, no row can be made")
     for name, version in part.packages.items():
         if not version[0].isdigit():
             raise Refused(Fault.EDITED_ENVIRONMENT, f"{version[:40]!r} is not a version of {name}")
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return ""

@@ -150,6 +150,11 @@ class EnvironmentPart(_Part):
     machine: Label
     packages: dict[Name, Label]
 
+    def facts(self) -> dict[str, str]:
+        """All facts in one mapping, for the records of the standing leaderboard."""
+        own = {"cmet-eval": self.suite, "python": self.python, "system": self.system, "machine": self.machine}
+        return {**own, **self.packages}
+
 
 class MetricPart(_Part):
     """One column of a table: the facts that every row of a metric repeats."""

@@ -74,10 +74,8 @@ def _add(run: FoundRun, results: Path, data: Path | None, seed: int | None, film
     rows = read_results(run.results)
     if films[1]:
         _check_drawn(rows)
-    here = environment()
     about = Provenance(
-        environment={"cmet-eval": here.suite, "python": here.python, "system": here.system, "machine": here.machine}
-        | dict(here.packages),
+        environment=environment().facts(),
         evaluators=evaluator_cards(data or run.folder / "shards"),
         training_seeds={} if seed is None else dict.fromkeys(trained_methods(rows), seed),
     )

@@ -7,22 +7,23 @@ training differs, the videos of a method if only its generation differs.
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from talking_face.files import sha256_of, write_text
+from talking_face.packages import installed_versions, suite_version
 from talking_face.signature import digest
 from talking_face.threads import ARITHMETIC
 
 NAME = "fingerprint.txt"
-_PACKAGES = ("numpy", "scipy", "torch", "mediapipe", "opencv-contrib-python-headless", "av", "dlib", "cmet-eval")
+_PACKAGES = ("numpy", "scipy", "torch", "mediapipe", "opencv-contrib-python-headless", "av", "dlib-bin")
 _DIGITS = 12
 
 
 def written(folder: Path) -> str:
     """Writes the fingerprint of a demo into `folder`/fingerprint.txt. Returns the text with the path."""
-    text = "\n".join(f"{name:<16} {value}" for name, value in fingerprint(folder).items())
+    found = fingerprint(folder)
+    width = max(map(len, found))
+    text = "\n".join(f"{name:<{width}} {value}" for name, value in found.items())
     write_text(folder / NAME, f"{text}\n")
     return f"{text}\nto compare with another machine: {folder / NAME}"
 
@@ -36,7 +37,7 @@ def fingerprint(folder: Path) -> dict[str, str]:
 
     shards = folder / "shards"
     found = {
-        "packages": ", ".join(_versions()),
+        "packages": _versions(),
         "processor": _processor(),
         "arithmetic": ", ".join(f"{name}={value}" for name, value in ARITHMETIC.items()),
         "shards": ShardSet(shards).digest[:_DIGITS],
@@ -50,17 +51,14 @@ def fingerprint(folder: Path) -> dict[str, str]:
     return found
 
 
-def _versions() -> Iterator[str]:
-    yield f"python {platform.python_version()}"
-    for name in _PACKAGES:
-        try:
-            yield f"{name} {version(name)}"
-        except PackageNotFoundError:
-            yield f"{name} absent"
+def _versions() -> str:
+    own, others = {"cmet-eval": suite_version(), "python": platform.python_version()}, installed_versions()
+    found = {**own, **{name: others.get(name, "absent") for name in _PACKAGES}}
+    return ", ".join(f"{name} {version}" for name, version in found.items())
 
 
 def _processor() -> str:
-    """The instruction sets that torch and numpy use, because sums in other instruction sets have other last bits."""
+    """The kind of processor, and the instruction set that torch uses: sums in another one have other last bits."""
     import torch
 
     return f"{platform.machine()}, torch uses {torch.backends.cpu.get_cpu_capability()}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections import Counter
 from dataclasses import replace
@@ -22,6 +23,7 @@ from cmet_pipelines.splits import presets
 from embedded_corpus.layouts import layout
 from embedded_corpus.writing import write_corpus
 from talking_face import threads
+from talking_face.packages import DISTRIBUTIONS
 from talking_face.reasons import UserError
 
 
@@ -82,6 +84,8 @@ def test_the_fingerprint_shows_which_part_differs(shards: Path, tmp_path: Path) 
     network.write_bytes(b"weightt")
     after = fingerprint.fingerprint(tmp_path)
     assert [name for name in before if before[name] != after[name]] == ["cmet"]
+    named = set(re.findall(r"([\w-]+) \S+?(?:,|$)", before["packages"])) - {"cmet-eval", "python"}
+    assert {"dlib-bin", "numpy"} <= named <= DISTRIBUTIONS
     assert f"numpy {np.__version__}" in before["packages"] and "OPENBLAS_CORETYPE=" in before["arithmetic"]
     assert fingerprint.written(tmp_path).endswith(str(tmp_path / "fingerprint.txt"))
     assert (tmp_path / "fingerprint.txt").read_text().startswith("packages ")
