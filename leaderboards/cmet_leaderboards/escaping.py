@@ -1,9 +1,11 @@
-"""Escapes texts for Markdown and CSV files, because titles and names can come from a stranger.
+"""Escapes texts for Markdown, CSV files and scripts, because titles and names can come from a stranger.
 
 The page is escaped by its template; see `html.py`.
 """
 
 from __future__ import annotations
+
+import json
 
 # Spreadsheets compute a cell that begins with one of these characters.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -44,6 +46,12 @@ def csv_cell(value: object) -> object:
 def csv_text(cell: str) -> str:
     """The text in a cell that `csv_cell` wrote."""
     return cell[1:] if cell.startswith("'") and _is_formula(cell) else cell
+
+
+def script_json(value: object) -> str:
+    """The value as JSON for a script of a page. `<` is escaped, so that no text ends the script."""
+    text = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c")
 
 
 def _is_formula(text: str) -> bool:

@@ -80,21 +80,17 @@ def number(value: float | None, column: Column) -> str:
     return text.lstrip("-") if not float(text) else text
 
 
+def mean(cell: Cell, column: Column) -> str:
+    """The mean as text: `∞` if all values are infinite, and an en dash if no pair has a value."""
+    return "∞" if cell.mean is None and cell.infinite else number(cell.mean, column)
+
+
 def rank(cell: Cell) -> str:
     """The rank as text, such as `1`. A tie adds ` =`, or ` ≈` if the noise band causes all ties. Empty if unranked."""
     if cell.rank is None:
         return ""
     mark = "" if not cell.ties else " ≈" if set(cell.ties.values()) == {"noise"} else " ="
     return f"{cell.rank}{mark}"
-
-
-def ties(cell: Cell) -> str:
-    """The methods that tie with this cell's method, as text; empty if there is no tie."""
-    tied = [name for name, why in cell.ties.items() if why == "tie"]
-    inside = [name for name, why in cell.ties.items() if why == "noise"]
-    parts = [f"not distinguished from {', '.join(tied)}"] if tied else []
-    parts += [f"inside the noise band of {', '.join(inside)}"] if inside else []
-    return "; ".join(parts)
 
 
 def distance(cell: Cell, column: Column) -> str:
@@ -110,9 +106,9 @@ def signed(value: float, column: Column) -> str:
     return f"+{text}" if value > 0 and float(text) else text.replace("-", "−")
 
 
-def half_width(cell: Cell) -> float | None:
-    """Half of the length of the interval; None if there is no interval."""
-    return None if cell.interval is None else (cell.interval.high - cell.interval.low) / 2
+def half_width(interval: Interval | None, column: Column) -> str:
+    """Half of the length of an interval of this column as text; empty for None."""
+    return number(interval.half, column) if interval else ""
 
 
 def seeds_text(seeds: Sequence[int]) -> str:
@@ -158,8 +154,12 @@ def interval_note(table: Table) -> str:
 
 def column_title(column: Column) -> str:
     """The title, such as `M-LMD (eat, px)`. If the metric has several signatures, the differing fields are added."""
-    parts = [part for part in (column.variant, column.unit, column.short_signature) if part]
-    return f"{column.name} ({', '.join(parts)})"
+    return f"{column.name} ({', '.join(column.details)})" if column.details else column.name
+
+
+def column_detail(column: Column) -> str:
+    """What a page prints below the name of a column, such as `eat · px`."""
+    return " · ".join(column.details)
 
 
 def column_label(column: Column) -> str:
@@ -197,16 +197,12 @@ def data_notes(table: Table, columns: Sequence[Column] | None = None) -> list[st
         notes.append(
             "Evaluators of the profile embedded are networks from the package index, or were trained on this data set."
         )
-    own = dict.fromkeys(column_name(c) for c in columns or table.columns if metric_facts.is_trained_on_data(c.metric))
+    shown = dict.fromkeys(column.metric for column in columns or table.columns)
+    own = [metric_facts.full_title(metric) for metric in shown if metric_facts.is_trained_on_data(metric)]
     if own:
         drawn = ", which are drawn faces" if table.key["origin"] == "drawn" else ""
         notes.append(f"The network of {', '.join(own)} was trained on the data set's training clips{drawn}.")
     return [note for note in notes if note]
-
-
-def column_name(column: Column) -> str:
-    """The title and the variant, such as `EA (corpus)`."""
-    return f"{column.name} ({column.variant})" if column.variant else column.name
 
 
 def named_values(mapping: Mapping[str, str]) -> str:

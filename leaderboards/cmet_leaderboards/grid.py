@@ -63,8 +63,13 @@ class Column:
         return self.metric.partition(":")[2]
 
     @property
+    def details(self) -> tuple[str, ...]:
+        """What distinguishes the column from others with its name: variant, unit, and fields of the signature."""
+        return tuple(part for part in (self.variant, self.unit, self.short_signature) if part)
+
+    @property
     def limits(self) -> tuple[float, float]:
-        """The lowest and the highest possible value; -inf and inf if there is no limit."""
+        """The lowest and the highest possible value; infinite if the metric has no limit."""
         return metric_facts.limits(self.metric)
 
     @property

@@ -6,17 +6,18 @@ texts, which the page's script draws when a reader chooses a metric or a method.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from cmet_leaderboards import formatting
+from cmet_leaderboards.escaping import script_json
 from cmet_leaderboards.grid import Column, MethodId
 from cmet_leaderboards.sections import Confusion, EmotionTransfer
 from cmet_leaderboards.tables import UNRANKED_ROLES, Breakdown, Cell, Table
 from cmet_leaderboards.views import HeatCardView, HeatCellView, HeatRowView, HeatView
+from talking_face.names import counted
 
 OPENED = "emotion_leak"  # the family of metrics on which the heat maps open
 _CARDS = 3  # the cards of a table that share the budget
@@ -78,8 +79,9 @@ def _breakdown(part: Breakdown, table: Table) -> HeatView:
     def view(cell: Cell | None, expected: int) -> HeatCellView:
         if cell is None:
             return HeatCellView("–", "0", f"0/{expected}" if expected else "")
-        text = "∞" if cell.mean is None and cell.infinite else formatting.number(cell.mean, part.column)
-        return HeatCellView(text, heat(cell.loss), "" if cell.complete else f"{cell.scored}/{expected}")
+        return HeatCellView(
+            formatting.mean(cell, part.column), heat(cell.loss), "" if cell.complete else f"{cell.scored}/{expected}"
+        )
 
     rows = [
         HeatRowView(title, [view(*cell) for cell in zip(cells, part.pairs, strict=True)], title in ceilings)
@@ -89,7 +91,7 @@ def _breakdown(part: Breakdown, table: Table) -> HeatView:
 
 
 def _groups(names: Sequence[str], pairs: Sequence[int]) -> list[tuple[str, str]]:
-    return [(name, f"{count} pair{'s' if count != 1 else ''}") for name, count in zip(names, pairs, strict=True)]
+    return [(name, counted(count, "pair")) for name, count in zip(names, pairs, strict=True)]
 
 
 def _heat(losses: Sequence[float]) -> Callable[[float | None], str]:
@@ -222,4 +224,4 @@ def _data(views: Sequence[HeatView | None], groups: list[tuple[str, str]]) -> st
         "titles": [[title, int(ceiling)] for title, ceiling in titles],
         "rows": [view and rows(view) for view in views],
     }
-    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+    return script_json(document)

@@ -24,6 +24,7 @@ from cmet_leaderboards.views import (
     SiteLinks,
     TableView,
 )
+from talking_face.names import counted
 
 _NUMBERS = 40_000  # the most numbers in the heat maps of a page: about 0.4 MB
 
@@ -112,10 +113,7 @@ def _facts(table: Table) -> list[tuple[str, str]]:
 def _column(column: Column) -> ColumnView:
     return ColumnView(
         name=column.name,
-        detail=" · ".join(part for part in (column.variant, column.unit, column.short_signature) if part),
-        arrow=column.arrow,
-        direction=column.direction,
-        higher=column.higher_is_better and column.ideal is None,
+        detail=formatting.column_detail(column),
         signature=column.signature,
         label=formatting.column_label(column),
     )
@@ -128,7 +126,7 @@ def _row(row: MethodRow, site: SiteLinks | None) -> RowView:
         sees=", ".join(name.replace("-", " ") for name in row.sees),
         seeds=formatting.seeds_text(row.training_seeds),
         page=site.methods.get(row.method, "") if site else "",
-        notes=[f"{text}, {count} video{'s' if count != 1 else ''}" for text, count in row.notes],
+        notes=[f"{text}, {counted(count, 'video')}" for text, count in row.notes],
         command=row.command,
         codec=row.codec,
     )

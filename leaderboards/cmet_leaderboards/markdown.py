@@ -17,6 +17,7 @@ from cmet_leaderboards.formatting import (
     facts,
     half_width,
     interval_note,
+    mean,
     named_values,
     number,
     rank,
@@ -115,9 +116,7 @@ def _grid(head: Sequence[str], body: Iterable[Sequence[str]]) -> list[str]:
 def _markdown_cell(column: Column, cell: Cell | None) -> str:
     if cell is None:
         return "not scored"
-    value = number(cell.mean, column)
-    if (half := half_width(cell)) is not None:
-        value += f" ± {number(half, column)}"
+    value = _with_half(mean(cell, column), half_width(cell.interval, column))
     if cell.best:
         value = f"**{value}**"
     extra = [f"#{rank(cell)}"] if cell.rank is not None else []
@@ -125,12 +124,16 @@ def _markdown_cell(column: Column, cell: Cell | None) -> str:
     return " ".join([value, *extra, f"({coverage(cell)})"])
 
 
+def _with_half(value: str, half: str) -> str:
+    return f"{value} ± {half}" if half else value
+
+
 def _breakdown(part: Breakdown) -> list[str]:
     body = []
     for title, cells in part.rows:
         texts = []
         for cell, expected in zip(cells, part.pairs, strict=True):
-            text = number(cell.mean, part.column) if cell else "–"
+            text = mean(cell, part.column) if cell else "–"
             texts.append(text if cell and cell.scored == expected else f"{text} ({cell.scored if cell else 0})")
         body.append([title, *texts])
     return _grid(["Method", *(f"{g} ({n})" for g, n in zip(part.groups, part.pairs, strict=True))], body)
@@ -148,9 +151,7 @@ def _drops(table: Table) -> list[str]:
             if change is None:
                 texts.append("–")
                 continue
-            interval = change.interval
-            half = "" if interval is None else f" ± {number((interval.high - interval.low) / 2, column)}"
-            texts.append(f"{number(change.mean, column)}{half}")
+            texts.append(_with_half(number(change.mean, column), half_width(change.interval, column)))
         body.append([row.title, *texts])
     note = (
         "Positive values: worse than in neutral-base by this much. Each speaker is compared with itself; 95% intervals."

@@ -70,6 +70,12 @@ def title(metric: str) -> str:
     return found.title if found else metric.partition(":")[0]
 
 
+def full_title(metric: str) -> str:
+    """The title and the variant, such as `M-LMD (eat-mp)`."""
+    variant = metric.partition(":")[2]
+    return f"{title(metric)} ({variant})" if variant else title(metric)
+
+
 def place(metric: str) -> int:
     """The position of the metric's column on a board: lower numbers are first, and unknown metrics are last."""
     found = _record(metric)
@@ -77,7 +83,7 @@ def place(metric: str) -> int:
 
 
 def limits(metric: str) -> tuple[float, float]:
-    """The lowest and the highest value that is possible; -inf and inf if there is no limit or the metric is unknown."""
+    """The lowest and the highest possible value; infinite if the metric has no limit or is unknown."""
     found = _record(metric)
     return found.limits if found else (-math.inf, math.inf)
 

@@ -6,7 +6,6 @@ A page that is opened from a disk cannot read a JSON file, but it can load a scr
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from cmet_leaderboards import formatting
+from cmet_leaderboards.escaping import script_json
 from cmet_leaderboards.grid import ABSENT, FAILED, INFINITE, Grid
 from cmet_leaderboards.score_table import grid_order, page_id
 from cmet_leaderboards.section_views import video_path
@@ -70,8 +70,7 @@ def pairs_file(table: Table, videos: PairVideos) -> bytes:
         "values": [[_values(grid, m, c) for c in range(len(grid.columns))] for m in order],
         "videos": [[videos.get((setting, name, pair)) for pair in grid.pair_ids] for name in folders] if videos else [],
     }
-    text = json.dumps(data, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
-    return f"cmetPairs({json.dumps(page_id(table))},{text});\n".encode()
+    return f"cmetPairs({script_json(page_id(table))},{script_json(data)});\n".encode()
 
 
 def _values(grid: Grid, m: int, c: int) -> list[float | str | None] | None:

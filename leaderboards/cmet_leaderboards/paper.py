@@ -11,8 +11,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from cmet_leaderboards.formatting import column_name, data_notes, facts, half_width, interval_note, number
+from cmet_leaderboards.formatting import data_notes, facts, half_width, interval_note, mean
 from cmet_leaderboards.grid import Column
+from cmet_leaderboards.metric_facts import full_title
 from cmet_leaderboards.statistics import ALPHA
 from cmet_leaderboards.tables import Cell, MethodRow, Table
 from talking_face.files import sha256_of
@@ -136,14 +137,13 @@ def _paper_table(table: Table, options: PaperOptions) -> PaperTable:
         columns=tuple(_head(*pair) for pair in zip(table.columns, usual, strict=True)),
         groups=tuple(groups),
         notes=tuple(_notes(table, options)),
-        signatures=tuple((column_name(c), signature_digest(c.signature), c.signature) for c in table.columns),
+        signatures=tuple((full_title(c.metric), signature_digest(c.signature), c.signature) for c in table.columns),
     )
 
 
 def _head(column: Column, usual: str) -> PaperColumn:
     covered = f"{usual} pairs" if usual else ""
-    facts = filter(None, [column.variant, column.unit, column.short_signature, covered])
-    return PaperColumn(column.name, column.arrow, tuple(facts))
+    return PaperColumn(column.name, column.arrow, (*column.details, *([covered] if covered else [])))
 
 
 def _usual_coverage(table: Table, column: int) -> str:
@@ -182,12 +182,10 @@ def _row(
 def _cell(column: Column, cell: Cell | None, bold: bool, usual: str, options: PaperOptions) -> PaperCell:
     if cell is None or not cell.scored:
         return PaperCell("–")
-    infinite = cell.mean is None and cell.infinite > 0
-    half = half_width(cell) if options.intervals else None
-    own = "" if infinite and cell.infinite == cell.expected else _coverage(cell)
+    own = "" if cell.infinite == cell.expected else _coverage(cell)
     return PaperCell(
-        "∞" if infinite else number(cell.mean, column),
-        "" if half is None else number(half, column),
+        mean(cell, column),
+        half_width(cell.interval, column) if options.intervals else "",
         "" if own == usual else own or f"{cell.n}/{cell.expected}",
         bold,
     )
@@ -211,7 +209,7 @@ def _notes(table: Table, options: PaperOptions) -> list[str]:
         f"A number is the mean over all {table.pairs} pairs, or over the fraction that its column or its cell states; "
         f"– means that no pair has a value. Coverage: {_range(scored)} of {table.pairs} pairs have a value."
     )
-    digests = ", ".join(f"{column_name(c)} {signature_digest(c.signature)}" for c in table.columns)
+    digests = ", ".join(f"{full_title(c.metric)} {signature_digest(c.signature)}" for c in table.columns)
     return [
         f"{facts(table)}.".replace(" · ", ", "),
         *data_notes(table),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections import Counter
@@ -10,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cmet_leaderboards import formatting, metric_facts
+from cmet_leaderboards.escaping import script_json
 from cmet_leaderboards.grid import Column
 from cmet_leaderboards.tables import UNRANKED_ROLES, Cell, MethodRow, Table
 from talking_face.signature import digest
@@ -161,7 +161,7 @@ def _heads(table: Table, separates: Sequence[bool]) -> list[ColumnHead]:
             ColumnHead(
                 key=column.metric + several,
                 name=column.name,
-                detail=" · ".join(part for part in (column.variant, column.unit, column.short_signature) if part),
+                detail=formatting.column_detail(column),
                 arrow=column.arrow,
                 direction=column.direction,
                 label=formatting.column_label(column),
@@ -197,8 +197,8 @@ def _headline(table: Table, c: int) -> HeadlineView:
     if not shared:
         return HeadlineView(why=way.missing or "no method is compared")
     _, title, share = min(shared, key=lambda one: one[0] if one[0] is not None else math.inf)
-    half = (share.interval.high - share.interval.low) / 2 if share.interval else None
-    return HeadlineView(formatting.percent(share.value), "" if half is None else formatting.percent(half), title)
+    half = formatting.percent(share.interval.half) if share.interval else ""
+    return HeadlineView(formatting.percent(share.value), half, title)
 
 
 def _no_headline(headline: Sequence[HeadlineView]) -> str:
@@ -229,21 +229,17 @@ def _scale(table: Table, c: int) -> Scale | None:
 def _cell(cell: Cell | None, column: Column, scale: Scale | None, ranked: bool) -> CellView:
     if cell is None:
         return CellView(note="not scored")
-    half, told = formatting.half_width(cell), ranked and cell.rank is not None and (cell.rank > 1 or not cell.ties)
+    told = ranked and cell.rank is not None and (cell.rank > 1 or not cell.ties)
     return CellView(
         there=True,
-        value=_value(cell, column),
-        half="" if half is None else formatting.number(half, column),
+        value=formatting.mean(cell, column),
+        half=formatting.half_width(cell.interval, column),
         rank=f"#{cell.rank}" if told else "",
         note="" if cell.complete and not cell.infinite and cell.compared else formatting.coverage(cell),
         strip=None if scale is None or cell.mean is None else _strip(cell, cell.mean, scale),
         compared=cell.compared,
         best=cell.best,
     )
-
-
-def _value(cell: Cell, column: Column) -> str:
-    return formatting.number(cell.mean, column) if cell.mean is not None else ("∞" if cell.infinite else "–")
 
 
 def _strip(cell: Cell, mean: float, scale: Scale) -> StripView:
@@ -285,7 +281,7 @@ def _data(table: Table, rows: Sequence[MethodRow], heads: Sequence[ColumnHead]) 
         for row in rows
     ]
     data = {"columns": columns, "methods": methods, "overs": list(overs)}
-    return json.dumps(data, allow_nan=False, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+    return script_json(data)
 
 
 def _details(cell: Cell, column: Column, overs: dict[str, int]) -> list[object]:

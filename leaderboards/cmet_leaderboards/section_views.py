@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
@@ -10,6 +9,7 @@ from markupsafe import Markup, escape
 
 from cmet_leaderboards import formatting
 from cmet_leaderboards.answer_text import NAME_END, NAME_START, answer_text
+from cmet_leaderboards.escaping import script_json
 from cmet_leaderboards.grid import Column
 from cmet_leaderboards.heat_views import heat_cards
 from cmet_leaderboards.markdown import agreement
@@ -60,11 +60,6 @@ def named(text: str) -> Markup:
     return Markup(str(escape(text)).replace(NAME_START, "<b>").replace(NAME_END, "</b>"))
 
 
-def _detail(column: Column) -> str:
-    """What distinguishes a column from others with its title: variant, unit and fields of the signature."""
-    return " · ".join(part for part in (column.variant, column.unit, column.short_signature) if part)
-
-
 def video_path(video: bytes) -> str:
     """The path of a video of the gallery, relative to the page. The same content has the same path."""
     return f"{VIDEOS}/{sha256_of(video)[:16]}.mp4"
@@ -90,13 +85,7 @@ def _player(table: Table, cases: Sequence[GalleryCase]) -> PlayerView | None:
     methods = [(row.title, m in wanted) for m, row in enumerate(rows)]
     names = [(title, pair, [PurePosixPath(file).stem for file in files]) for title, pair, files in shown]
     data = {"folder": VIDEOS, "methods": [title for title, _ in methods], "cases": names}
-    return PlayerView(methods, shown, _json(data))
-
-
-def _json(document: object) -> str:
-    """JSON for a script element. `<` is escaped, as scripts require."""
-    text = json.dumps(document, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
-    return text.replace("<", "\\u003c")
+    return PlayerView(methods, shown, script_json(data))
 
 
 def _drops(table: Table) -> list[DropRowView]:
@@ -114,11 +103,11 @@ def _drop(table: Table, row: MethodRow, column: Column) -> DropCellView:
     if interval is None:
         return DropCellView(text)
     kind = ("worse" if change.mean > 0 else "better") if interval.low > 0 or interval.high < 0 else ""
-    return DropCellView(text, formatting.number((interval.high - interval.low) / 2, column), kind)
+    return DropCellView(text, formatting.half_width(interval, column), kind)
 
 
 def _sensitivity(table: Table, found: Sensitivity) -> SensitivityView:
-    names = [_detail(column) for column in found.columns]
+    names = [formatting.column_detail(column) for column in found.columns]
     lines = [
         (name, [("–" if tau is None else f"{tau:.2f}", f"{max(0.0, tau or 0.0):.2f}") for tau in taus])
         for name, taus in zip(names, found.tau, strict=True)
@@ -149,7 +138,7 @@ def _plot(table: Table) -> str:
         for row in table.rows
     ]
     opened = opened if len(opened) == len(PLOT_OPENED) else [0, min(1, len(columns) - 1)]
-    return _json({"columns": columns, "points": points, "opened": opened})
+    return script_json({"columns": columns, "points": points, "opened": opened})
 
 
 def _point(cell: Cell | None, column: Column) -> list[float] | None:

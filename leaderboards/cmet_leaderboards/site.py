@@ -26,7 +26,6 @@ from cmet_leaderboards.site_views import (
     band_texts,
     method_scores,
     metric_scores,
-    metric_title,
 )
 from cmet_leaderboards.stable import rounded
 from cmet_leaderboards.standing import read_boards, results_of
@@ -172,7 +171,7 @@ def _metric_pages(boards: Sequence[BoardPages], bands: Bands, versions: Sequence
         files[f"metrics/{slugs[metric]}.html"] = _render(
             "site_metric.html.j2",
             metric=metric,
-            title=metric_title(metric),
+            title=metric_facts.full_title(metric),
             about=metric_facts.about(metric),
             trained=metric_facts.is_trained_on_data(metric),
             bands=band_texts(bands, boards, metric),
@@ -202,7 +201,7 @@ def _index(boards: Sequence[BoardPages], versions: Sequence[str], cite: str) -> 
         metrics=[
             {
                 "slug": metrics[metric],
-                "title": metric_title(metric),
+                "title": metric_facts.full_title(metric),
                 "summary": metric_facts.about(metric).summary,
                 "boards": sum(any(c.metric == metric for c in board.table.columns) for board in boards),
             }

@@ -100,13 +100,11 @@ def score(cell: Cell | None, column: Column) -> ScoreView:
     """The number of a cell as texts."""
     if cell is None:
         return ScoreView()
-    half = formatting.half_width(cell)
     notes = [formatting.distance(cell, column)] if formatting.distance(cell, column) else []
     notes += [] if cell.complete and cell.compared and not cell.infinite else [formatting.coverage(cell)]
-    infinite = cell.mean is None and cell.infinite
     return ScoreView(
-        value="∞" if infinite else formatting.number(cell.mean, column),
-        half="" if half is None else formatting.number(half, column),
+        value=formatting.mean(cell, column),
+        half=formatting.half_width(cell.interval, column),
         rank=formatting.rank(cell),
         note=" · ".join(notes),
         best=cell.best,
@@ -207,9 +205,3 @@ def band_texts(bands: Bands, boards: Iterable[BoardPages], metric: str) -> list[
             if band := of_data.of(column.signature):
                 found.append(f"{formatting.number(band, column)} {column.unit}".strip() + f" ({of_data.about})")
     return list(dict.fromkeys(found))
-
-
-def metric_title(metric: str) -> str:
-    """The title and the variant, such as `M-LMD (eat-mp)`."""
-    variant = metric.partition(":")[2]
-    return f"{metric_facts.title(metric)} ({variant})" if variant else metric_facts.title(metric)

@@ -40,6 +40,11 @@ class Interval:
     units: int  # number of speakers or clips
     seeds: int = 1  # number of training seeds over which the interval is, too
 
+    @property
+    def half(self) -> float:
+        """Half of the length."""
+        return (self.high - self.low) / 2
+
 
 @dataclass(frozen=True)
 class Difference:

@@ -51,13 +51,10 @@ class PlayerView:
 
 @dataclass(frozen=True)
 class ColumnView:
-    """The head of a column."""
+    """The head of a column in the sections below the scores."""
 
     name: str
     detail: str  # variant, unit, and the signature's fields that distinguish the metric's columns
-    arrow: str
-    direction: str
-    higher: bool
     signature: str
     label: str
 
