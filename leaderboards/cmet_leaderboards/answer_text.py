@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from cmet_leaderboards.answer import Answer, Finding
-from cmet_leaderboards.formatting import column_title, signed
+from cmet_leaderboards.formatting import column_title, p_value, signed
 from cmet_leaderboards.grid import Column, MethodId
 from cmet_leaderboards.statistics import ALPHA
 from cmet_leaderboards.tables import UNRANKED_ROLES, Table
@@ -76,7 +76,8 @@ def listing(names: Iterable[str], last: str = "and") -> str:
 
 def p_text(p: float, relation: str = "=") -> str:
     """A p-value as text, such as `p = 0.012` or `p < 0.001`."""
-    return f"p {relation} {p:.3f}" if p >= 0.0005 else "p < 0.001"
+    text = p_value(p)
+    return f"p {relation} {text}" if text[0] != "<" else f"p < {text[1:]}"
 
 
 def _by_column(findings: Sequence[Finding]) -> list[tuple[Column, list[Finding]]]:

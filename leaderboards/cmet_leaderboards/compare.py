@@ -9,7 +9,7 @@ import numpy as np
 
 from cmet_leaderboards.bands import Bands
 from cmet_leaderboards.escaping import code, markdown
-from cmet_leaderboards.formatting import column_label, number, signed
+from cmet_leaderboards.formatting import column_label, number, p_value, signed
 from cmet_leaderboards.grid import ABSENT, INFINITE, SCORED, Column, Grid, MethodId, grids
 from cmet_leaderboards.pairwise import PairwiseComparison
 from cmet_leaderboards.results import Results
@@ -179,7 +179,7 @@ def lines(comparison: Comparison) -> list[tuple[str, ...]]:
             continue
         interval = paired.interval
         between = f"{signed(-interval.high, column)} to {signed(-interval.low, column)}" if interval else "–"
-        p_values = (_p(paired.p), _p(paired.p_holm))
+        p_values = (p_value(paired.p), p_value(paired.p_holm))
         better_by = signed(-paired.difference, column)
         out.append((*head, better_by, between, *p_values, coverage, verdict(comparison, paired, column)))
     return out
@@ -191,10 +191,6 @@ def verdict(comparison: Comparison, paired: PairwiseComparison, column: Column) 
     if paired.verdict == "noise":
         return f"tie: inside the noise band of {number(paired.band, column)}"
     return {"first": f"{a} is better", "second": f"{b} is better", "tie": "tie"}[paired.verdict]
-
-
-def _p(p: float) -> str:
-    return f"{p:.3f}" if p >= 0.001 else "<0.001"
 
 
 def to_markdown(comparison: Comparison) -> str:

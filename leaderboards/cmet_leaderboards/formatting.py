@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from cmet_leaderboards import metric_facts
 from cmet_leaderboards.grid import Column
+from cmet_leaderboards.rounding import significant
 from cmet_leaderboards.statistics import ALPHA, MIN_COVERAGE, MIN_SPEAKERS, Interval
 from cmet_leaderboards.tables import Cell, Table
 from talking_face.names import counted
@@ -73,10 +74,14 @@ def decimals(column: Column) -> int:
 
 
 def number(value: float | None, column: Column) -> str:
-    """A value of this column as text; an en dash for None. The text is never `-0.00`."""
+    """A value of this column as text; an en dash for None. The text is never `-0.00`.
+
+    The value is rounded to 6 significant digits first. Else 0.46249999999 and 0.4625, which is the same mean with
+    another version of NumPy, would be `0.462` and `0.463`.
+    """
     if value is None:
         return "–"
-    text = f"{value:.{decimals(column)}f}"
+    text = f"{significant(value):.{decimals(column)}f}"
     return text.lstrip("-") if not float(text) else text
 
 
@@ -104,6 +109,11 @@ def signed(value: float, column: Column) -> str:
     """The same text as `number`, with a plus sign if the value is above 0."""
     text = number(value, column)
     return f"+{text}" if value > 0 and float(text) else text.replace("-", "−")
+
+
+def p_value(p: float) -> str:
+    """A p-value as text, such as `0.012` or `<0.001`."""
+    return f"{significant(p):.3f}" if p >= 0.001 else "<0.001"
 
 
 def half_width(interval: Interval | None, column: Column) -> str:
@@ -212,4 +222,4 @@ def named_values(mapping: Mapping[str, str]) -> str:
 
 def percent(share: float) -> str:
     """A share as whole percent, such as `34%` or `−50%`."""
-    return f"{100 * share:.0f}%".replace("-0%", "0%").replace("-", "−")
+    return f"{significant(100 * share):.0f}%".replace("-0%", "0%").replace("-", "−")

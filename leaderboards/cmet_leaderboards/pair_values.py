@@ -77,7 +77,9 @@ def _values(grid: Grid, m: int, c: int) -> list[float | str | None] | None:
     state, row = grid.state[m, c], grid.row[m, c]
     if (state == ABSENT).all():
         return None
-    values: list[float | str | None] = np.round(grid.value[m, c], formatting.decimals(grid.columns[c])).tolist()
+    digits = formatting.decimals(grid.columns[c])
+    # round() gives the digits that `formatting.number` prints; np.round gives others, such as 0.462 for 0.4625.
+    values: list[float | str | None] = [round(value, digits) for value in grid.value[m, c].tolist()]
     failed = np.flatnonzero(state == FAILED)
     reasons = grid.table["reason"].take(pa.array(row[failed])).to_pylist()
     for at, reason in zip(failed.tolist(), reasons, strict=True):

@@ -17,6 +17,7 @@ from cmet_leaderboards.html import environment, to_html
 from cmet_leaderboards.markdown import to_markdown
 from cmet_leaderboards.pair_values import pairs_files
 from cmet_leaderboards.results import Results
+from cmet_leaderboards.rounding import rounded
 from cmet_leaderboards.section_views import video_path
 from cmet_leaderboards.site_views import (
     BoardPages,
@@ -27,7 +28,6 @@ from cmet_leaderboards.site_views import (
     method_scores,
     metric_scores,
 )
-from cmet_leaderboards.stable import rounded
 from cmet_leaderboards.standing import read_boards, results_of
 from cmet_leaderboards.standing_files import Board, folder_of
 from cmet_leaderboards.standing_videos import read_videos

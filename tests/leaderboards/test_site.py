@@ -15,13 +15,18 @@ import numpy as np
 import pytest
 
 from cmet_eval.reports.standing import method_facts
+from cmet_leaderboards.markdown import to_markdown
+from cmet_leaderboards.pair_values import pairs_file
+from cmet_leaderboards.paper import PaperOptions, paper_tables
+from cmet_leaderboards.readme import to_readme
 from cmet_leaderboards.results import read_results, write_results
+from cmet_leaderboards.rounding import rounded
 from cmet_leaderboards.site import build_site
 from cmet_leaderboards.site_views import MethodAbout, Slugs
-from cmet_leaderboards.stable import rounded
 from cmet_leaderboards.standing import Provenance, add_results, read_standing
 from cmet_leaderboards.standing_videos import add_videos, read_videos
 from cmet_leaderboards.statistics import Interval
+from cmet_leaderboards.tables import build_tables
 from cmet_leaderboards.views import GalleryCase
 from embedded_corpus.identity import speaker_names
 from talking_face.reasons import UserError
@@ -165,6 +170,19 @@ def test_numbers_are_rounded_everywhere_but_in_grids() -> None:
     assert found["a"][0] == 0.333333 and found["b"] == 7
     assert found["a"][1][0][0] == 0.666667 and np.isnan(found["a"][1][0][1])
     assert found["a"][2] == Interval(0.123457, 3.33333e-10, "speakers", 4)
+
+
+def test_a_number_has_the_same_digits_on_every_board_and_in_every_pop_up(tmp_path: Path) -> None:
+    def near_a_half(row: dict[str, Any]) -> None:
+        row.update(value=0.4625 - (1e-10 if row["metric"].startswith("psnr") else 0), unit="", stats={})
+
+    write_results(rows("good", 5, near_a_half), tmp_path, record("good"))
+    (table,) = build_tables(read_results(tmp_path))
+    for found in (table, rounded(table)):
+        for text in (to_markdown([found]), to_readme(paper_tables([found], PaperOptions()))):
+            assert text.count("0.463") >= 2 and "0.462" not in text
+    psnr, m_lmd = re.findall(r"\[(0\.[\d.,]*)\]", pairs_file(table, {}).decode())
+    assert set(m_lmd.split(",")) == {"0.463"} and len(psnr.split(",")) == 12
 
 
 def test_names_of_pages_differ_where_names_differ() -> None:

@@ -1,6 +1,7 @@
-"""Rounds the numbers of tables, so that other versions of NumPy and SciPy give the same bytes.
+"""Rounds numbers to 6 significant digits, so that other versions of NumPy and SciPy give the same bytes.
 
 Two versions of a package can add numbers in another order, so that the last digits of a mean or a p-value differ.
+All boards print rounded numbers; the site of the standing leaderboard also stores them rounded.
 """
 
 from __future__ import annotations
@@ -17,6 +18,11 @@ DIGITS = 6  # significant digits; the pages print fewer
 T = TypeVar("T")
 
 
+def significant(value: float) -> float:
+    """The number with DIGITS significant digits."""
+    return float(f"{value:.{DIGITS}g}")
+
+
 def rounded(value: T) -> T:
     """The value with all numbers in it rounded: in dataclasses, sequences, mappings and arrays, but not in grids."""
     return cast(T, _rounded(value))
@@ -24,10 +30,10 @@ def rounded(value: T) -> T:
 
 def _rounded(value: object) -> object:
     if isinstance(value, float):
-        return float(f"{value:.{DIGITS}g}")
+        return significant(value)
     if isinstance(value, np.ndarray):
         floats = value.dtype.kind == "f"
-        return np.array([_rounded(float(x)) for x in value.ravel()]).reshape(value.shape) if floats else value
+        return np.array([significant(float(x)) for x in value.ravel()]).reshape(value.shape) if floats else value
     if isinstance(value, Grid | str):
         return value
     if is_dataclass(value) and not isinstance(value, type):
