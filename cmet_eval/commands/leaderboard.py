@@ -100,9 +100,10 @@ def leaderboard(
 def _read(path: Path) -> Results:
     """The result rows of a run, or of the standing leaderboard."""
     from cmet_leaderboards.results import read_results
-    from cmet_leaderboards.standing import read_boards, read_standing
+    from cmet_leaderboards.standing import read_boards, results_of
 
-    return read_standing(path) if read_boards(path) else read_results(path)
+    boards = read_boards(path)
+    return results_of(boards, path) if boards else read_results(path)
 
 
 def _printed(form: Form, rows: Results, bands: Bands | None, options: PaperOptions) -> str:

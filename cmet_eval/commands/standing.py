@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cmet_eval.checks import check_file, check_folder, check_out
-from cmet_eval.commands.options import BandsFile, BandsSource, MethodFolders
+from cmet_eval.commands.options import BandsFile, BandsSource, MethodFolders, refuse_unused
 from cmet_eval.run_folder import FoundRun, run_folder
 from talking_face.reasons import UserError
 
@@ -23,9 +23,11 @@ if TYPE_CHECKING:
 
 _HOME = Path(__file__).parents[2] / "leaderboards"  # in a source tree
 _ROWS, _SITE = _HOME / "results", _HOME / "site"
+_OF_ADD = ("training_seed", "data", "cases", "videos")
 
 
 def standing(  # long: one parameter per option
+    ctx: typer.Context,
     results: Annotated[
         Path,
         typer.Option("--results", metavar="FOLDER", help="the rows; default: leaderboards/results", show_default=False),
@@ -53,6 +55,10 @@ def standing(  # long: one parameter per option
     bands: BandsFile = None,
     bands_of: BandsSource = None,
 ) -> None:
+    if add is None:
+        refuse_unused(ctx, _OF_ADD, "standing` without `--add")
+    elif not cases:
+        refuse_unused(ctx, ("videos",), "standing --add` without `--gallery")
     if bands is not None:
         check_file(bands, "--bands")
     if data is not None:
@@ -61,19 +67,25 @@ def standing(  # long: one parameter per option
         raise UserError(f"no folder {results}; give the rows with --results, or add a run with --add RUN")
     check_out(out, "--out", {"--results": results})
     if add is not None:
-        _add(run_folder(add), results, data, training_seed, (videos or [], cases))
+        _add(run_folder(add), results, data, training_seed, videos or [], cases)
     _build(results, out, bands, bands_of)
 
 
-def _add(run: FoundRun, results: Path, data: Path | None, seed: int | None, films: tuple[list[str], int]) -> None:
+def _add(run: FoundRun, results: Path, data: Path | None, seed: int | None, videos: list[str], cases: int) -> None:
     from cmet_eval.bundles.environment import environment
+    from cmet_eval.reports.gallery import gallery
+    from cmet_eval.reports.method_videos import MethodVideos
     from cmet_eval.reports.standing import evaluator_cards, trained_methods
     from cmet_leaderboards.results import read_results
     from cmet_leaderboards.standing import Provenance, add_results
+    from cmet_leaderboards.standing_files import folder_of
+    from cmet_leaderboards.standing_videos import add_videos, check_drawn
 
     rows = read_results(run.results)
-    if films[1]:
-        _check_drawn(rows)
+    folders = MethodVideos.of(videos, run.folder / "videos", rows.methods)
+    if cases:
+        for key in rows.keys:
+            check_drawn(folder_of(key), key["origin"])
     about = Provenance(
         environment=environment().facts(),
         evaluators=evaluator_cards(data or run.folder / "shards"),
@@ -81,30 +93,12 @@ def _add(run: FoundRun, results: Path, data: Path | None, seed: int | None, film
     )
     paths = add_results(rows, results, about)
     print(f"{len(paths)} records of {len({path.parent for path in paths})} boards are in {results}")
-    if films[1]:
-        print(f"{_add_videos(rows, run, results, films)} videos added")
-
-
-def _check_drawn(rows: Results) -> None:
-    from cmet_leaderboards.grid import grids
-
-    for key in (grid.key for grid in grids(rows)):
-        if key["origin"] != "drawn":
-            raise UserError(f"the data of {key['setting']} are {key['origin']}; without --gallery, no video is stored")
-
-
-def _add_videos(rows: Results, run: FoundRun, results: Path, films: tuple[list[str], int]) -> int:
-    from cmet_eval.reports.gallery import gallery
-    from cmet_eval.reports.method_videos import MethodVideos
-    from cmet_leaderboards.grid import grids
-    from cmet_leaderboards.standing_files import folder_of
-    from cmet_leaderboards.standing_videos import add_videos
-
-    given, cases = films
-    folders = MethodVideos.of(given, run.folder / "videos", rows.methods)
-    shown = gallery(rows, folders, cases)
-    keys = [grid.key for grid in grids(rows)]
-    return sum(add_videos(shown.get(key["setting"], ()), results / folder_of(key), key["origin"]) for key in keys)
+    if cases:
+        shown = gallery(rows, folders, cases)
+        added = (
+            add_videos(shown.get(key["setting"], ()), results / folder_of(key), key["origin"]) for key in rows.keys
+        )
+        print(f"{sum(added)} videos added")
 
 
 def _build(results: Path, out: Path, bands: Path | None, bands_of: str | None) -> None:

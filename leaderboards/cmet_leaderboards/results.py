@@ -64,6 +64,12 @@ class Results:
         """The names of the methods, sorted."""
         return [str(name) for name in codes(self.table["method"])[1]]
 
+    @property
+    def keys(self) -> list[dict[str, str]]:
+        """The TABLE_KEYS of each table, sorted by these keys."""
+        found = grouped(self.table, TABLE_KEYS)[1]
+        return [dict(zip(TABLE_KEYS, map(str, key), strict=True)) for key in found]
+
     def frame(self) -> pd.DataFrame:
         """The rows as plain text and numbers, without `stats`, because its conversion to Python objects is slow."""
         table = self.table.drop_columns(["stats"])

@@ -24,6 +24,12 @@ _COLUMNS = ("pair", "speaker", "reference_emotion", "target_emotion", "method", 
 _REMEDY = "restore the committed file, or add the run again"
 
 
+def check_drawn(name: str, origin: str) -> None:
+    """Raises UserError if the data of the board with this name are not drawn."""
+    if origin != "drawn":
+        raise UserError(f"the data of {name} are {origin}, so its videos are not stored; leave out --gallery")
+
+
 def add_videos(cases: Iterable[GalleryCase], folder: Path, origin: str) -> int:
     """Store videos of a board. A method that has a video of a pair already keeps it.
 
@@ -38,8 +44,7 @@ def add_videos(cases: Iterable[GalleryCase], folder: Path, origin: str) -> int:
     Raises:
         UserError: the data are not drawn.
     """
-    if origin != "drawn":
-        raise UserError(f"the data of {folder.name} are {origin}, so its videos are not stored; leave out --gallery")
+    check_drawn(folder.name, origin)
     lines = {(line["pair"], line["method"]): line for line in _lines(folder)}
     before = len(lines)
     for case in cases:

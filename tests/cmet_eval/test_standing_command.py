@@ -59,6 +59,8 @@ def test_two_seeds_are_added_and_the_site_is_the_same_when_built_again(tmp_path:
     [
         (["--add", "RUN", "--training-seed", "0"], "cmet with the training seed 0 is there already as revision r0"),
         (["--add", "RUN", "--gallery", "1"], "origin"),
+        (["--add", "RUN", "--gallery", "1", "--videos", "cmet=nowhere"], "no folder nowhere"),
+        (["--gallery", "1"], "--gallery is not an option of `cmet-eval standing` without `--add`; leave it out"),
         (["--results", "nowhere"], "no folder nowhere; give the rows with --results, or add a run with --add RUN"),
     ],
 )
@@ -68,8 +70,8 @@ def test_it_refuses_with_one_line(tmp_path: Path, words: list[str], message: str
         first = standing(*place, "--add", run_with(tmp_path / "a", 3, "r0"), "--training-seed", "0")
         assert first.returncode == 0, first.stderr
     run = tmp_path / "b"
-    if "--gallery" in words:
-        message = "are unknown; without --gallery, no video is stored"
+    if message == "origin":
+        message = "are unknown, so its videos are not stored; leave out --gallery"
         write_results(rows("cmet", 3, data_digest="e" * 64), run / "results", record("cmet"))
     elif "RUN" in words:
         run_with(run, 5, "r1")
