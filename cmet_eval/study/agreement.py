@@ -60,7 +60,7 @@ def agreements(key: StudyKey, answers: Sequence[Answer], results: Results) -> li
     Only rows of the study's setting, pair list and methods are used. If the key has the SHA-256 of the videos that were
     shown, only rows that score these videos are used.
 
-    Raises UserError if there is no such row.
+    Raises UserError if no row is left.
     """
     metrics = [_metric(part) for part in by_signature(_rows(key, results))]
     measure = _correlation if key.design == "rating" else _shared_choices

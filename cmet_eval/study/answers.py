@@ -60,7 +60,7 @@ class Answers:
         refused: for each refused answer, page or file, one line with the file, the rater, the question and the cause.
         missing: number of answers that the plan has and the files of the raters do not have.
         gaps: for each page with such answers, one line with the file, the rater, the page and the questions.
-        silent: the raters, from 1, of whom there is no file that can be used.
+        silent: the numbers, from 1, of the raters without a counted answer.
     """
 
     key: StudyKey

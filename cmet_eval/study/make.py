@@ -113,7 +113,7 @@ def _video(run: Path, pair_list: PairList, pair: Pair, method: str) -> Path:
 
 
 def _with_all_videos(run: Path, pair_list: PairList, methods: Sequence[str]) -> list[Pair]:
-    """The pairs with a video of every method. Raises UserError if there is no such pair."""
+    """The pairs with a video of every method. Raises UserError if no pair has them all."""
     have = {
         (pair.pair_id, method)
         for pair in pair_list.pairs

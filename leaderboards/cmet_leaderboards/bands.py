@@ -28,7 +28,7 @@ class Bands:
         """The bands of the clips that are like the data: a band of drawn clips does not hold for recordings.
 
         If the origin is mixed or unknown, or one source was chosen, these bands are returned: the largest of their
-        sources. If no clip of the calibration is like the data, there is no band.
+        sources. If no clip of the calibration is like the data, the result has no band.
         """
         source = SOURCE_OF.get(origin)
         if source is None or not set(SOURCE_OF.values()) & set(self.by_source):
@@ -73,7 +73,7 @@ def read_bands(path: Path, source: str | None = None) -> Bands:
             `Bands.for_origin`.
 
     Raises:
-        UserError: the file cannot be read, a band is not a number from 0, or there is no band for this source.
+        UserError: the file cannot be read, a band is not a number from 0, or the file has no band of this source.
     """
     if not path.exists():
         raise UserError(f"no file {path} of noise bands; `cmet-eval calibrate` writes one")

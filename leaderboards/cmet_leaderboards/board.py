@@ -49,7 +49,7 @@ def build(
         the path of index.html.
 
     Raises:
-        UserError: there are no rows, or some rows contradict each other.
+        UserError: the folder has no rows, or some rows contradict each other.
     """
     read = results if isinstance(results, Results) else read_results(results)
     tables = build_tables(read, bands or Bands(), published)

@@ -40,7 +40,7 @@ RULES: tuple[tuple[str, str], ...] = (
     ),
     (
         "Rank",
-        "1 + the number of methods shown to be better, without ceilings and controls; = means a tie. Two "
+        "1 + the number of methods shown to be better, without ceilings and controls; = after it means a tie. Two "
         "methods tie unless a paired t-test on speaker means (the interval's own t, on their common pairs) gives "
         f"p < {ALPHA:g} after Holm's correction over all pairs of methods of the column. With fewer than "
         f"{MIN_SPEAKERS} speakers the test is over clips and holds for these speakers only. Bold: the best mean.",
@@ -48,17 +48,17 @@ RULES: tuple[tuple[str, str], ...] = (
     (
         "Share of the way",
         "0% is the best floor of the metric, 100% the ground truth, and a share below 0% is worse than the floor. "
-        f"There is none unless the paired test finds the floor worse than the ground truth (p < {ALPHA:g}).",
+        f"It is given only if the paired test finds the floor worse than the ground truth (p < {ALPHA:g}).",
     ),
     (
         "Noise band",
         "how much re-encoding, or moving the crop by a pixel, changes a metric, from calibration. A difference "
-        "inside it is a tie, whatever its p-value, and is marked ≈.",
+        "inside it is a tie, whatever its p-value. ≈ after a rank means that all ties are of this kind.",
     ),
     (
         "→1",
         "nearer to that value is better. The mean is of the values; the rank uses their mean distance from it, "
-        "which is printed next to the mean.",
+        "which the cell or its pop-up states.",
     ),
     (
         "Signature",
@@ -198,7 +198,7 @@ def data_of(table: Table) -> str:
 
 
 def data_notes(table: Table, columns: Sequence[Column] | None = None) -> list[str]:
-    """Sentences that state what the data and the evaluators of a table mean for its numbers; often there is none.
+    """Sentences that state what the data and the evaluators of a table mean for its numbers; can be empty.
 
     `columns` are the columns that are shown; None: all.
     """

@@ -127,7 +127,7 @@ def _transfers(table: Table, budget: int) -> HeatCardView | None:
 
 
 def _first(table: Table, role: str) -> int:
-    """The position of the first method with this role; 0 if there is none."""
+    """The position of the first method with this role; 0 if no method has it."""
     return next((i for i, row in enumerate(table.rows) if row.role == role), 0)
 
 

@@ -60,7 +60,7 @@ def pairs_file(table: Table, videos: PairVideos) -> bytes:
     """The file's content.
 
     `pairs`: id, speaker, reference emotion and target emotion. `values`: by row of the page, column and pair; a number,
-    a reason, ∞, or null if there is no row. `videos`: by row of the page and pair, an address or null.
+    a reason, ∞, or null for a pair without a row. `videos`: by row of the page and pair, an address or null.
     """
     grid, order, setting = table.grid, grid_order(table), table.key["setting"]
     labels = (grid.speaker.tolist(), grid.reference.tolist(), grid.target.tolist())

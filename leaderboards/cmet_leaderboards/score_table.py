@@ -84,7 +84,7 @@ class ColumnHead:
 
 @dataclass(frozen=True)
 class HeadlineView:
-    """The share of the way of a column's best method; `why` states why there is none."""
+    """The share of the way of a column's best method. If `value` is empty, `why` states the reason."""
 
     value: str = ""
     half: str = ""
@@ -98,7 +98,7 @@ class ScoreTable:
 
     columns: list[ColumnHead]
     groups: list[RowGroup]
-    headline: list[HeadlineView]  # by column; empty if there is none in any column
+    headline: list[HeadlineView]  # by column; empty if no column has a share
     headline_missing: str
     phone: list[int]
     data: str = field(repr=False)  # JSON

@@ -63,7 +63,7 @@ def build_site(
 
     Raises:
         Damaged: a stored file is not what was written.
-        UserError: there is no board, or files contradict each other.
+        UserError: the folder has no board, or files contradict each other.
     """
     bands = bands or Bands()
     stored = read_boards(standing)

@@ -50,7 +50,7 @@ def read_standing(folder: Path) -> Results:
 
     Raises:
         Damaged: a file is not what was written.
-        UserError: there is no board, a file has another form, or two files contradict each other.
+        UserError: the folder has no board, a file has another form, or two files contradict each other.
     """
     return results_of(read_boards(folder), folder)
 
@@ -85,7 +85,7 @@ def add_results(results: Results, folder: Path, about: Provenance | None = None)
     Raises:
         Damaged: a stored file is not what was written.
         UserError: a row contradicts a stored row; a row has another video of the same pair and revision; the same data
-            have another origin; or the training seed of a method is there already, with another revision.
+            have another origin; or another revision of a method has the same training seed.
     """
     about = about or Provenance()
     there = read_boards(folder)
@@ -167,7 +167,7 @@ def _identity(method: Method) -> tuple[str, str]:
 
 
 def _merged(before: Sequence[Method], new: Sequence[Method]) -> list[Method]:
-    """All methods, sorted. A method that is there already gets the rows that it does not have."""
+    """All methods, sorted. A stored method gets the new rows that it does not have."""
     found = {_identity(method): method for method in before}
     for method in new:
         old = found.get(_identity(method), method)

@@ -67,7 +67,7 @@ class RowView:
     summary: str
     sees: str
     seeds: str  # the training seeds; empty if they are not known
-    page: str  # address of the method's page; empty if there is none
+    page: str  # address of the method's page; empty if it has none
     notes: list[str]
     command: str
     codec: str

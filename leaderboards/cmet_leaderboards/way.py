@@ -13,12 +13,12 @@ from cmet_leaderboards.statistics import ALPHA, Share, share_of_estimates, share
 
 @dataclass(frozen=True)
 class Way:
-    """The way of one metric. `floor` and `truth` are indices of the grid's methods; None if there is no such method."""
+    """The way of one metric. `floor` and `truth` are indices of the grid's methods; None: the grid has none."""
 
     floor: int | None  # the floor with the lowest loss
     truth: int | None  # the ceiling: the ground truth
     p: float | None = None  # of the paired test of the floor against the ground truth
-    missing: str = ""  # why there are no shares; else empty
+    missing: str = ""  # why no method has a share; else empty
     shares: Mapping[int, Share] = field(default_factory=dict)  # by method, without floor and ground truth
 
 
