@@ -46,6 +46,7 @@ class AnswerText:
     same: tuple[str, ...]  # sentences about what is not separated, each stated once
     ceiling: tuple[str, ...]  # sentences about the ceiling and the methods
     note: str  # the test, and the number of comparisons that p is corrected for
+    footnote: str  # what WEAK means; empty if no statement has it
     differences: tuple[DifferenceLine, ...]  # the first differences between ranked methods
     found: int  # number of all differences between ranked methods
 
@@ -56,13 +57,15 @@ def answer_text(table: Table) -> AnswerText:
     family = table.answer.ranked
     findings = sorted(family.findings, key=words.place)
     shown = [one for one in findings if words.of_interest(one.better, one.worse)]
+    weak = any(not one.holds_in_table for one in (*shown, *table.answer.ceiling.findings))
     lines = [(words.metric(column), words.statements(some)) for column, some in _by_column(shown)]
     return AnswerText(
         words.lead(),
         tuple(lines),
         tuple(words.not_separated(shown)),
         tuple(words.against_ceiling()),
-        _note(table.answer, findings) if family.comparisons else "",
+        _note(table.answer, weak) if family.comparisons else "",
+        f"{WEAK} p is {ALPHA:g} or more after a correction over all metrics." if weak else "",
         tuple(words.difference(one) for one in findings[:_LISTED]),
         len(findings),
     )
@@ -87,7 +90,8 @@ def _by_column(findings: Sequence[Finding]) -> list[tuple[Column, list[Finding]]
     return list(found.items())
 
 
-def _note(answer: Answer, findings: Sequence[Finding]) -> str:
+def _note(answer: Answer, weak: bool) -> str:
+    """The test as text. `weak`: whether a statement has WEAK."""
     family, ceiling = answer.ranked, answer.ceiling
     counts = sorted({count for _, count in family.compared})
     each = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else f"{counts[0]}"
@@ -96,11 +100,11 @@ def _note(answer: Answer, findings: Sequence[Finding]) -> str:
         f"the {each} comparisons of two methods by the same metric, as for the ranks. A difference is stated if "
         f"p < {ALPHA:g} and it exceeds the noise band. Not separated does not mean equal."
     )
-    if any(not one.holds_in_table for one in findings):
+    if weak:
         text += (
             f" {WEAK}: it no longer holds if p is corrected over all {family.comparisons} comparisons of this table."
         )
-    elif findings:
+    elif family.findings:
         text += f" Every stated difference also holds if p is corrected over all {family.comparisons} comparisons."
     if ceiling.comparisons:
         text += f" The {ceiling.comparisons} comparisons with the ground truth have both corrections of their own."

@@ -91,6 +91,17 @@ def test_a_difference_that_does_not_hold_over_all_metrics_is_marked(tmp_path: Pa
     assert "all 6 comparisons" in found.note
 
 
+def test_a_difference_from_the_ground_truth_that_does_not_hold_over_all_metrics_is_explained(tmp_path: Path) -> None:
+    levels = {"truth": (STEP, "ceiling"), "a": (0.0, "method"), "b": (-9.0, "method"), "c": (-9.0, "method")}
+    for k, (name, (level, role)) in enumerate(levels.items()):
+        made = rows(name, lambda s, i, x=level, k=k: x + noise(k)(s, i), EA)
+        tied = rows(name, lambda s, i, k=k: noise(9 + k)(s, i), LMD, higher_is_better=False)
+        write(tmp_path, name, made, tied, role=role)
+    found = answer_text(only(tmp_path))
+    assert WEAK in " ".join(found.ceiling) and WEAK not in found.lead + str(found.lines)
+    assert f"{WEAK}: it no longer holds" in found.note and found.footnote.startswith(WEAK)
+
+
 def test_a_floor_and_a_method_above_the_ceiling_are_named(tmp_path: Path) -> None:
     """By EA, a floor is better than the method, and both the method and the floor are above the ground truth."""
     for k, (name, level, role) in enumerate((("truth", 0.0, "ceiling"), ("a", 1.0, "method"), ("f", 2.0, "floor"))):
