@@ -7,6 +7,7 @@ from pathlib import Path
 
 from cmet_baselines.entry import FROM_CHECKPOINT, Entry, Paper
 from cmet_baselines.registry import catalogue, implemented
+from cmet_leaderboards.file_record import split_summary
 from cmet_leaderboards.results import Results
 from cmet_leaderboards.site_views import MethodAbout
 from cmet_reference.departures import departures
@@ -50,14 +51,10 @@ def method_facts(results: Results, bibtex: Callable[[str], str]) -> dict[str, Me
     """
     known, summaries = catalogue(), {record.key["method"]: record.method.summary for record in results.records}
     return {
-        name: _facts(known[name], bibtex, topics_in(summary)) for name, summary in summaries.items() if name in known
+        name: _facts(known[name], bibtex, split_summary(summary)[1])
+        for name, summary in summaries.items()
+        if name in known
     }
-
-
-def topics_in(summary: str) -> list[str]:
-    """The topics of the differences from the paper that a summary lists; see `cmet_baselines.registry.describe`."""
-    listed = summary.partition(" Differs from the paper in: ")[2]
-    return listed.removesuffix(".").split("; ") if listed else []
 
 
 def _facts(entry: Entry, bibtex: Callable[[str], str], topics: Sequence[str]) -> MethodAbout:

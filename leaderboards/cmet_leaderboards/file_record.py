@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 ROLES = ("ceiling", "control", "floor", "method")
 _LONGEST = 1000  # characters of one text
+_DEPARTURES = " Differs from the paper in: "
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,15 @@ class FileRecord:
             pairs=PairFacts(drawn, _texts(pairs.get("missing")), _texts(pairs.get("notes"))),
             command=_text(facts.get("command")),
         )
+
+
+def split_summary(summary: str) -> tuple[str, list[str]]:
+    """A method's summary without its differences from the paper, and the topics of these differences.
+
+    `cmet_baselines.registry.describe` writes both into one text.
+    """
+    text, _, listed = summary.partition(_DEPARTURES)
+    return text, listed.removesuffix(".").split("; ") if listed else []
 
 
 def _object(value: object) -> Mapping[str, object]:

@@ -8,7 +8,7 @@ from cmet_leaderboards import metric_facts
 from cmet_leaderboards.grid import Column
 from cmet_leaderboards.rounding import significant
 from cmet_leaderboards.statistics import ALPHA, MIN_COVERAGE, MIN_SPEAKERS, Interval
-from cmet_leaderboards.tables import Cell, Table
+from cmet_leaderboards.tables import Cell, MethodRow, Table
 from talking_face.names import counted
 from talking_face.origin import data_name, origin_note
 
@@ -127,6 +127,11 @@ def seeds_text(seeds: Sequence[int]) -> str:
         return ""
     names = ", ".join(map(str, seeds))
     return f"mean over {len(seeds)} training seeds ({names})" if len(seeds) > 1 else f"training seed {names}"
+
+
+def inputs(row: MethodRow) -> str:
+    """The inputs that a method sees as text; empty if it declares none."""
+    return ", ".join(name.replace("-", " ") for name in row.sees)
 
 
 def interval_units(interval: Interval) -> str:

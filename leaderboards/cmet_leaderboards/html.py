@@ -123,7 +123,7 @@ def _row(row: MethodRow, site: SiteLinks | None) -> RowView:
     return RowView(
         title=row.title,
         summary=row.summary,
-        sees=", ".join(name.replace("-", " ") for name in row.sees),
+        sees=formatting.inputs(row),
         seeds=formatting.seeds_text(row.training_seeds),
         page=site.methods.get(row.method, "") if site else "",
         notes=[f"{text}, {counted(count, 'video')}" for text, count in row.notes],

@@ -65,6 +65,11 @@ def video_path(video: bytes) -> str:
     return f"{VIDEOS}/{sha256_of(video)[:16]}.mp4"
 
 
+def case_title(case: GalleryCase) -> str:
+    """The speaker and the emotions of a case, such as `M901: neutral → sad`."""
+    return f"{case['speaker']}: {case['reference_emotion']} → {case['target_emotion']}"
+
+
 def _player(table: Table, cases: Sequence[GalleryCase]) -> PlayerView | None:
     """The pairs whose videos are shown, without videos of methods that are not in the table."""
     folders = [file_name_of(row.method) for row in table.rows]
@@ -73,8 +78,7 @@ def _player(table: Table, cases: Sequence[GalleryCase]) -> PlayerView | None:
         paths = {video["method"]: video_path(video["data"]) for video in case["videos"]}
         files = [paths.get(folder, "") for folder in folders]
         if any(files):
-            title = f"{case['speaker']}: {case['reference_emotion']} → {case['target_emotion']}"
-            shown.append((title, case["pair"], files))
+            shown.append((case_title(case), case["pair"], files))
     there = [any(files[m] for _, _, files in shown) for m in range(len(folders))]
     rows = [row for row, some in zip(table.rows, there, strict=True) if some]
     if not rows:

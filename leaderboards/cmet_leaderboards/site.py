@@ -7,18 +7,20 @@ of a machine or folder, and all numbers are rounded before they are printed. A s
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from cmet_leaderboards import formatting, metric_facts
 from cmet_leaderboards.answer_text import answer_text
 from cmet_leaderboards.bands import Bands
 from cmet_leaderboards.export import SCHEMA_FILE, records, to_csv, to_json
+from cmet_leaderboards.file_record import split_summary
 from cmet_leaderboards.html import environment, to_html
 from cmet_leaderboards.markdown import to_markdown
 from cmet_leaderboards.pair_values import pairs_files
 from cmet_leaderboards.results import Results
 from cmet_leaderboards.rounding import rounded
-from cmet_leaderboards.section_views import video_path
+from cmet_leaderboards.section_views import case_title, video_path
 from cmet_leaderboards.site_views import (
     BoardPages,
     MethodAbout,
@@ -35,9 +37,27 @@ from cmet_leaderboards.tables import MethodRow, Table, build_tables
 from cmet_leaderboards.views import GalleryCase, SiteLinks
 from talking_face.files import write_bytes
 from talking_face.names import file_name_of, inside
+from talking_face.origin import origin_note
 
 _FOLDERS = ("boards", "methods", "metrics")  # of the site; old files in them are removed
 Files = dict[str, bytes]
+
+
+@dataclass(frozen=True)
+class _Site:
+    """What the index and the pages of methods and metrics share."""
+
+    boards: Sequence[BoardPages]
+    methods: Slugs
+    metrics: Slugs
+    versions: Sequence[str]
+
+    def render(self, template: str, **values: object) -> bytes:
+        return environment().get_template(template).render(versions=self.versions, **values).encode()
+
+    def rows(self) -> dict[str, MethodRow]:
+        """The first row of each method, in the order of the boards: ceilings and floors first."""
+        return {row.method: row for board in reversed(self.boards) for row in reversed(board.table.rows)}
 
 
 def build_site(
@@ -72,7 +92,7 @@ def build_site(
     seeds = {_key(table): table for table in rounded(build_tables(results, bands, each_seed=True))}
     files: Files = {SCHEMA_FILE.name: SCHEMA_FILE.read_bytes()}
     names = sorted({row.method for table in tables for row in table.rows})
-    slugs = Slugs(names)
+    slugs, metrics = Slugs(names), Slugs(sorted({column.metric for table in tables for column in table.columns}))
     links = SiteLinks("../../index.html", {name: f"../../methods/{slugs[name]}.html" for name in names})
     boards = []
     for table in tables:
@@ -81,10 +101,10 @@ def build_site(
         cases = read_videos(standing / slug, methods)
         files |= _board_files(slug, table, cases, links)
         boards.append(_pages(slug, table, seeds[_key(table)], cases, stored[slug]))
-    versions = sorted({table.key["suite_version"] for table in tables})
-    files |= _method_pages(boards, about(results), versions)
-    files |= _metric_pages(boards, bands, versions)
-    files["index.html"] = _index(boards, versions, cite)
+    site = _Site(boards, slugs, metrics, sorted({table.key["suite_version"] for table in tables}))
+    files |= _method_pages(site, about(results))
+    files |= _metric_pages(site, bands)
+    files["index.html"] = _index(site, cite)
     _write(files, out)
     return out / "index.html"
 
@@ -111,7 +131,7 @@ def _pages(slug: str, table: Table, seeds: Table, cases: Sequence[GalleryCase], 
     names = {file_name_of(row.method): row.method for row in table.rows}
     videos = tuple(
         Video(
-            title=f"{case['speaker']}: {case['reference_emotion']} → {case['target_emotion']}",
+            title=case_title(case),
             method=names[video["method"]],
             file=video_path(video["data"]),
         )
@@ -127,93 +147,72 @@ def _pages(slug: str, table: Table, seeds: Table, cases: Sequence[GalleryCase], 
     return BoardPages(slug, table, seeds, videos, environments, tuple(stored.evaluators))
 
 
-def _render(template: str, **values: object) -> bytes:
-    return environment().get_template(template).render(**values).encode()
+def _about(row: MethodRow) -> dict[str, str]:
+    """What the index and the method's page state about a method, whose page has all of its revisions."""
+    title, summary = row.title.removesuffix(f" @ {row.revision}"), split_summary(row.summary)[0]
+    return {"title": title, "summary": summary, "role": row.role}
 
 
-def _method_slugs(boards: Sequence[BoardPages]) -> Slugs:
-    return Slugs(sorted({row.method for board in boards for row in board.table.rows}))
-
-
-def _metric_slugs(boards: Sequence[BoardPages]) -> Slugs:
-    return Slugs(sorted({column.metric for board in boards for column in board.table.columns}))
-
-
-def _first_rows(boards: Sequence[BoardPages]) -> dict[str, MethodRow]:
-    """The first row of each method, in the order of the boards: ceilings and floors first."""
-    return {row.method: row for board in reversed(boards) for row in reversed(board.table.rows)}
-
-
-def _method_pages(boards: Sequence[BoardPages], about: Mapping[str, MethodAbout], versions: Sequence[str]) -> Files:
-    slugs, metrics = _method_slugs(boards), _metric_slugs(boards)
+def _method_pages(site: _Site, about: Mapping[str, MethodAbout]) -> Files:
     files = {}
-    for name, row in _first_rows(boards).items():
-        found = (method_scores(board, name, metrics) for board in boards)
-        files[f"methods/{slugs[name]}.html"] = _render(
+    for name, row in site.rows().items():
+        found = (method_scores(board, name, site.metrics) for board in site.boards)
+        files[f"methods/{site.methods[name]}.html"] = site.render(
             "site_method.html.j2",
+            **_about(row),
             name=name,
-            title=row.title.partition(" @ ")[0],
-            summary=row.summary.partition(" Differs from the paper in: ")[0],
-            role=row.role,
-            sees=", ".join(one.replace("-", " ") for one in row.sees),
+            sees=formatting.inputs(row),
             about=about.get(name, MethodAbout()),
             boards=[scores for scores in found if scores],
-            versions=versions,
         )
     return files
 
 
-def _metric_pages(boards: Sequence[BoardPages], bands: Bands, versions: Sequence[str]) -> Files:
-    slugs, methods = _metric_slugs(boards), _method_slugs(boards)
+def _metric_pages(site: _Site, bands: Bands) -> Files:
     files = {}
-    for metric in {column.metric: None for board in boards for column in board.table.columns}:
-        found = (metric_scores(board, metric, methods) for board in boards)
-        files[f"metrics/{slugs[metric]}.html"] = _render(
+    for metric in _metrics(site):
+        found = (metric_scores(board, metric, site.methods) for board in site.boards)
+        files[f"metrics/{site.metrics[metric]}.html"] = site.render(
             "site_metric.html.j2",
             metric=metric,
             title=metric_facts.full_title(metric),
             about=metric_facts.about(metric),
             trained=metric_facts.is_trained_on_data(metric),
-            bands=band_texts(bands, boards, metric),
+            bands=band_texts(bands, site.boards, metric),
             boards=[scores for scores in found if scores],
-            versions=versions,
         )
     return files
 
 
-def _index(boards: Sequence[BoardPages], versions: Sequence[str], cite: str) -> bytes:
-    methods, metrics = _method_slugs(boards), _metric_slugs(boards)
-    rows = _first_rows(boards)
-    names = sorted({column.metric for board in boards for column in board.table.columns}, key=_metric_order)
-    return _render(
+def _metrics(site: _Site) -> list[str]:
+    """The metrics of all boards, in the order of columns."""
+    every = {column.metric for board in site.boards for column in board.table.columns}
+    return sorted(every, key=lambda metric: (metric_facts.place(metric), metric))
+
+
+def _index(site: _Site, cite: str) -> bytes:
+    return site.render(
         "site_index.html.j2",
-        boards=[_index_board(board) for board in boards],
+        boards=[_index_board(board) for board in site.boards],
         methods=[
             {
-                "slug": methods[name],
-                "title": row.title.partition(" @ ")[0],
-                "role": row.role,
-                "summary": row.summary.partition(" Differs from the paper in: ")[0],
-                "boards": sum(any(one.method == name for one in board.table.rows) for board in boards),
+                **_about(row),
+                "slug": site.methods[name],
+                "boards": sum(any(one.method == name for one in board.table.rows) for board in site.boards),
             }
-            for name, row in sorted(rows.items(), key=lambda item: (item[1].role != "method", item[1].title))
+            for name, row in sorted(site.rows().items(), key=lambda item: (item[1].role != "method", item[1].title))
         ],
         metrics=[
             {
-                "slug": metrics[metric],
+                "slug": site.metrics[metric],
                 "title": metric_facts.full_title(metric),
                 "summary": metric_facts.about(metric).summary,
-                "boards": sum(any(c.metric == metric for c in board.table.columns) for board in boards),
+                "boards": sum(any(c.metric == metric for c in board.table.columns) for board in site.boards),
             }
-            for metric in names
+            for metric in _metrics(site)
         ],
-        versions=versions,
         cite=cite,
     )
-
-
-def _metric_order(metric: str) -> tuple[int, str]:
-    return metric_facts.place(metric), metric
 
 
 def _index_board(board: BoardPages) -> dict[str, object]:
@@ -225,7 +224,7 @@ def _index_board(board: BoardPages) -> dict[str, object]:
         "summary": table.setting.summary,
         "lead": answer_text(table).lead,
         "facts": f"{formatting.facts(table)} · {len(table.rows)} methods · {len(table.columns)} metrics",
-        "notes": formatting.data_notes(table)[:1],
+        "note": origin_note(table.key["origin"]),
     }
 
 
