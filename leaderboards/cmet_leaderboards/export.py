@@ -63,6 +63,9 @@ class BoardRow:
     rank: int | None
     ties: str | None  # titles of the methods that tie with this method
     distance: float | None  # mean distance from the ideal value, if the metric has one
+    share: float | None  # of the way from the best floor to the ground truth; only over all pairs
+    share_low: float | None
+    share_high: float | None
     dataset: str
     origin: str
     data_digest: str
@@ -94,7 +97,8 @@ def records(tables: Sequence[Table]) -> Iterator[BoardRow]:
 
 
 def _record(table: Table, method: MethodId, column: Column, cell: Cell, **part: str) -> BoardRow:
-    interval = cell.interval
+    interval, share = cell.interval, cell.share
+    way = share.interval if share else None
     return BoardRow(
         **table.key,  # type: ignore[arg-type]
         **part,  # type: ignore[arg-type]
@@ -118,6 +122,9 @@ def _record(table: Table, method: MethodId, column: Column, cell: Cell, **part: 
         rank=cell.rank,
         ties=", ".join(cell.ties) or None,
         distance=cell.loss if column.ideal is not None else None,
+        share=share.value if share else None,
+        share_low=way.low if way else None,
+        share_high=way.high if way else None,
     )
 
 
@@ -203,6 +210,7 @@ def _method(row: MethodRow) -> Json:
         "role": row.role,
         "summary": row.summary,
         "sees": list(row.sees),
+        "training_seeds": list(row.training_seeds),
         "command": row.command,
         "codec": row.codec,
         "notes": [{"text": text, "videos": count} for text, count in row.notes],
@@ -223,7 +231,13 @@ def _column(column: Column) -> Json:
 def _interval(interval: Interval | None) -> Json | None:
     if interval is None:
         return None
-    return {"low": interval.low, "high": interval.high, "over": interval.over, "units": interval.units}
+    return {
+        "low": interval.low,
+        "high": interval.high,
+        "over": interval.over,
+        "units": interval.units,
+        "seeds": interval.seeds,
+    }
 
 
 def _cell(cell: Cell | None) -> Json | None:
@@ -241,6 +255,7 @@ def _cell(cell: Cell | None) -> Json | None:
         "rank": cell.rank,
         "ties": [{"method": name, "why": why} for name, why in cell.ties.items()],
         "loss": cell.loss,
+        "share": {"value": cell.share.value, "interval": _interval(cell.share.interval)} if cell.share else None,
     }
 
 

@@ -13,7 +13,7 @@ from cmet_leaderboards.statistics import ALPHA, Share, share_of_estimates, share
 
 @dataclass(frozen=True)
 class Way:
-    """The way of one metric. `floor` and `truth` are indices of the grid's methods; None: the grid has none."""
+    """The way of one metric. `floor` and `truth` are indices of the grid's methods; None: the grid does not have it."""
 
     floor: int | None  # the floor with the lowest loss
     truth: int | None  # the ceiling: the ground truth

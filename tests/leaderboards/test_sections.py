@@ -19,7 +19,7 @@ import pytest
 from cmet_leaderboards.bands import Bands, read_bands
 from cmet_leaderboards.board import build
 from cmet_leaderboards.compare import compare
-from cmet_leaderboards.export import SCHEMA_FILE
+from cmet_leaderboards.export import SCHEMA_FILE, records, to_json
 from cmet_leaderboards.results import read_results, write_results
 from cmet_leaderboards.row import ResultRow
 from cmet_leaderboards.tables import Table, build_tables
@@ -257,3 +257,13 @@ def test_the_share_of_the_way_is_given_only_where_a_floor_is_worse_than_the_grou
     assert shares["m1"] and shares["m1"].value == pytest.approx(-1.0, abs=0.05)
     assert "not shown to be worse" in not_separated.missing
     assert all(row.cells[1] and row.cells[1].share is None for row in table.rows)
+    whole = (
+        row for row in records([table]) if row.metric == "m_lmd:eat" and not row.speaker and not row.target_emotion
+    )
+    lines = {row.method: row for row in whole}
+    (document,) = json.loads(to_json([table]))["tables"]
+    cells = {row["method"]: row["cells"][0] for row in document["methods"]}
+    for method, share in shares.items():
+        exported = cells[method]["share"]
+        assert (exported and exported["value"]) == (share and share.value) == lines[method].share
+        assert share is None or share.interval is None or lines[method].share_low == share.interval.low
