@@ -29,6 +29,7 @@ from cmet_eval.bundles.form import (
     check_text,
 )
 from cmet_eval.bundles.sample import sample_of
+from cmet_eval.measuring.rows import pair_fields
 from cmet_eval.protocol.pair_files import pairs_text, read_pairs
 from cmet_eval.protocol.pairs import PairList, pair_file_name
 from cmet_leaderboards.escaping import csv_cell, csv_text
@@ -226,13 +227,7 @@ def _row(line: CsvRow, part: TablePart, pair: Pair, video: VideoPart, shared: Ma
         raise Refused(Fault.NO_HASH, f"{where} has a value, but the pair has no SHA-256 of a video")
     return ResultRow(
         **shared,  # type: ignore[arg-type]
-        pair_id=pair.pair_id,
-        seed=pair.seed,
-        speaker=pair.speaker,
-        reference_emotion=pair.reference_emotion,
-        target_emotion=pair.target_emotion,
-        intensity=pair.intensity,
-        ground_truth_clip=pair.ground_truth_clip,
+        **pair_fields(pair),
         **metric.model_dump(),
         value=value,
         reason=reason,

@@ -7,6 +7,7 @@ from typing import TypedDict
 
 from cmet_eval.measuring.score_records import StoredScore, VideoScores
 from cmet_metrics.base import Metric
+from talking_face.clip import Pair
 from talking_face.names import storable
 from talking_face.origin import Origin
 from talking_face.reasons import ClipError, Reason
@@ -30,6 +31,18 @@ class SharedFields(TypedDict):
     suite_version: str
 
 
+class PairFields(TypedDict):
+    """The fields that are the same in all rows of one pair; see `ResultRow`."""
+
+    pair_id: str
+    seed: int | None
+    speaker: str | None
+    reference_emotion: str | None
+    target_emotion: str | None
+    intensity: int | None
+    ground_truth_clip: str | None
+
+
 class ScoreFields(TypedDict):
     """The fields of one metric's score; see `ResultRow`."""
 
@@ -43,6 +56,19 @@ class ScoreFields(TypedDict):
     detail: str
     n: int
     stats: Mapping[str, float]
+
+
+def pair_fields(pair: Pair) -> PairFields:
+    """The fields of a pair of a pair list."""
+    return PairFields(
+        pair_id=pair.pair_id,
+        seed=pair.seed,
+        speaker=pair.speaker,
+        reference_emotion=pair.reference_emotion,
+        target_emotion=pair.target_emotion,
+        intensity=pair.intensity,
+        ground_truth_clip=pair.ground_truth_clip,
+    )
 
 
 def score_fields(metric: Metric, signature: str, score: StoredScore) -> ScoreFields:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cmet_eval.measuring.registration_check import Registration
-from cmet_eval.measuring.rows import Outcome, SharedFields, score_fields, score_of, without_value
+from cmet_eval.measuring.rows import Outcome, SharedFields, pair_fields, score_fields, score_of, without_value
 from cmet_eval.measuring.score_records import StoredScore, VideoScores
 from cmet_eval.runs.leakage import unfair_metrics
 from cmet_eval.runs.records import GenerationRecord, read_generation
@@ -116,13 +116,7 @@ class RowMaker:
         scores = None if isinstance(outcome, ClipError) else outcome
         return ResultRow(
             **self.shared,
-            pair_id=pair.pair_id,
-            seed=pair.seed,
-            speaker=pair.speaker,
-            reference_emotion=pair.reference_emotion,
-            target_emotion=pair.target_emotion,
-            intensity=pair.intensity,
-            ground_truth_clip=pair.ground_truth_clip,
+            **pair_fields(pair),
             **score_fields(metric, self.signatures[metric.key], score),
             notes="; ".join(filter(None, [*(made.notes if made else ()), *(scores.notes if scores else ()), note])),
             codec=(made.codec if made else "") or (scores.codec if scores else ""),
