@@ -12,6 +12,7 @@ from cmet_eval.bundles.tables import BundleTable
 from cmet_eval.protocol.draw import Draw, draw_from_shards
 from cmet_eval.protocol.pairs import PairList
 from cmet_eval.protocol.setting import get_setting
+from cmet_eval.runs.result_rows import data_fields
 from cmet_eval.runs.verification import REFUSED, Check, CheckedRow, Sampling, Verified, verify, verify_checks
 from cmet_leaderboards.results import read_results
 from cmet_metrics.registry import check_packages, get_metric
@@ -54,14 +55,12 @@ def check_data(bundle: Bundle, shards: ShardSet, files: ModelFiles) -> None:
         Refused: the rows are of other data; a pair has a training clip, or a clip on which an evaluator of the table
             was trained; or the setting's rules do not draw these pairs.
     """
+    facts = data_fields(shards)
     for table in bundle.tables:
         key, name = table.part.key, table.part.key["setting"]
-        datasets = ", ".join(sorted({str(text) for text in shards.clips["dataset"]}))
-        facts = {"data_digest": shards.digest, "data_signature": shards.signature, "dataset": datasets}
-        facts["origin"] = shards.origin
         for field, known in facts.items():
             if key[field] != known:
-                text = f"the {field} of {name} is {key[field][:80]}, that of --data is {known[:80]}"
+                text = f"the {field} of {name} is {key[field][:80]}, that of --data is {str(known)[:80]}"
                 raise Refused(Fault.OTHER_DATA, text)
         _check_splits(table, shards)
         _check_draw(table.pair_list, shards)

@@ -15,16 +15,21 @@ from talking_face.reasons import ClipError, Reason
 Outcome = VideoScores | ClipError  # the scores of a video, or the reason why it has none
 
 
-class SharedFields(TypedDict):
+class DataFields(TypedDict):
+    """The fields that state the data of a row; see `ResultRow`."""
+
+    dataset: str
+    origin: Origin
+    data_digest: str
+    data_signature: str
+
+
+class SharedFields(DataFields):
     """The fields that are the same in all rows of one method in one setting; see `ResultRow`."""
 
     setting: str
     method: str
     revision: str
-    dataset: str
-    origin: Origin
-    data_digest: str
-    data_signature: str
     pairs_digest: str
     rules: str
     profile: str

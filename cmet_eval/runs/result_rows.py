@@ -7,7 +7,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cmet_eval.measuring.registration_check import Registration
-from cmet_eval.measuring.rows import Outcome, SharedFields, pair_fields, score_fields, score_of, without_value
+from cmet_eval.measuring.rows import (
+    DataFields,
+    Outcome,
+    SharedFields,
+    pair_fields,
+    score_fields,
+    score_of,
+    without_value,
+)
 from cmet_eval.measuring.score_records import StoredScore, VideoScores
 from cmet_eval.runs.leakage import unfair_metrics
 from cmet_eval.runs.records import GenerationRecord, read_generation
@@ -44,6 +52,16 @@ class Loss:
         return f"{self.videos} of {self.of} videos{where}, such as: {self.example}{log}"
 
 
+def data_fields(shards: ShardSet) -> DataFields:
+    """The fields of rows that are made on a shard set. Raises the errors of `ShardSet`."""
+    return DataFields(
+        dataset=", ".join(sorted({str(name) for name in shards.clips["dataset"]})),
+        origin=shards.origin,
+        data_digest=shards.digest,
+        data_signature=shards.signature,
+    )
+
+
 @dataclass(frozen=True)
 class RowMaker:
     """Creates the result rows of one submission, one per pair and metric."""
@@ -63,10 +81,7 @@ class RowMaker:
             setting=submission.setting.name,
             method=submission.name,
             revision=str(submission.method["revision"]),
-            dataset=", ".join(sorted({str(name) for name in shards.clips["dataset"]})),
-            origin=shards.origin,
-            data_digest=shards.digest,
-            data_signature=shards.signature,
+            **data_fields(shards),
             pairs_digest=submission.pairs.digest,  # computed only once, because it takes 30 ms for 1,143 pairs
             rules=submission.setting.digest,
             profile=profile,
