@@ -79,7 +79,7 @@ def read_bundle(path: Path, files: ModelFiles) -> Iterator[Bundle]:
             notes |= dict.fromkeys(check_table(part, files))
             table = read_table(folder, folder_of(number), part, manifest.method)
             check_rows(table, entry is not None and entry.trained_on_split)
-            _check_sample(table, folder, names)
+            _check_sample(table, manifest.files)
             tables.append(table)
         yield Bundle(folder, manifest.method, manifest.environment, tuple(tables), tuple(notes))
 
@@ -143,10 +143,13 @@ def _check_files(folder: Path, manifest: Manifest, names: Collection[str]) -> No
             raise Refused(fault, f"the SHA-256 of {shown(name)} is {found[:16]}, {MANIFEST} has {sha256[:16]}")
 
 
-def _check_sample(table: BundleTable, folder: Path, names: Collection[str]) -> None:
-    """Compares the videos of a table with those that the digest of its pair list chooses, and with their hashes."""
+def _check_sample(table: BundleTable, files: Mapping[str, str]) -> None:
+    """Compares the videos of a table with those that the digest of its pair list chooses, and with their hashes.
+
+    `files`: path of each file of the bundle -> its SHA-256, which `_check_files` compared with the file.
+    """
     wanted = table.sample
-    there = {name for name in names if name.startswith(f"{table.folder}/") and is_video(name)}
+    there = {name for name in files if name.startswith(f"{table.folder}/") and is_video(name)}
     where = f"{table.part.key['setting']}: the digest of the pair list"
     for pair, name in wanted.items():
         if name not in there:
@@ -155,7 +158,7 @@ def _check_sample(table: BundleTable, folder: Path, names: Collection[str]) -> N
     for name in sorted(there - set(wanted.values())):
         raise Refused(Fault.EXTRA_VIDEO, f"{where} does not choose {shown(name)}")
     for pair, name in wanted.items():
-        found, row = sha256_of(folder / name), table.videos[pair].sha256
+        found, row = files[name], table.videos[pair].sha256
         if found != row:
             text = f"the SHA-256 of the video of {pair} is {found[:16]}, its rows have {row[:16]}"
             raise Refused(Fault.SWAPPED_VIDEO, text)
