@@ -35,6 +35,7 @@ from talking_face.scratch import scratch_folder
 _BLOCK = 1 << 20  # bytes per read
 _DATE = (1980, 1, 1, 0, 0, 0)  # the first date that a zip file can store
 _END, _END_MARK = struct.Struct("<4s4H2LH"), b"PK\5\6"  # the record at the end of a zip file
+_LOCATOR, _LOCATOR_MARK = 20, b"PK\6\7"  # bytes before the end, and their mark if the sizes of the end do not hold
 _LARGEST_ENTRY = 46 + 240  # bytes of a file in the list of a zip file
 _MODE = (stat.S_IFREG | 0o644) << 16
 
@@ -118,10 +119,12 @@ def _check_end(file: BinaryIO) -> None:
     """Checks the end of a zip file before its list of members is read into memory."""
     size = file.seek(0, os.SEEK_END)
     _check_total(size)
-    file.seek(max(0, size - _END.size))
-    end = file.read(_END.size)
+    file.seek(max(0, size - _LOCATOR - _END.size))
+    locator, end = file.read(_LOCATOR), file.read(_END.size)
     if len(end) < _END.size or end[:4] != _END_MARK:
         raise zipfile.BadZipFile("it does not end as a zip file without a comment")
+    if locator[:4] == _LOCATOR_MARK:  # zipfile would then take the size of the list from another record
+        raise zipfile.BadZipFile("it has the form for more than 4 GiB")
     _, _, _, _, count, listed, _, _ = _END.unpack(end)
     _check_count(count)
     if listed > MOST_FILES * _LARGEST_ENTRY:
@@ -138,6 +141,8 @@ def _check_entry(info: zipfile.ZipInfo) -> None:
         raise Refused(
             Fault.TOO_LARGE, f"{shown(info.filename)} is compressed; the files of a bundle are stored as they are"
         )
+    if info.header_offset < 0:  # zipfile corrects an offset that the end of the file contradicts
+        raise zipfile.BadZipFile(f"{shown(info.filename)} begins before the file")
     _check_member(info.filename, info.file_size)
 
 

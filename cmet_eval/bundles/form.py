@@ -32,7 +32,8 @@ TABLE_FILES = (PAIRS, VIDEOS, VALUES)
 # Columns of a pair's row in videos.csv, and of a row in values.csv. `metric` is an index of the table's metrics.
 VIDEO_COLUMNS = ("pair", "sha256", "suffix", "codec")
 VALUE_COLUMNS = ("pair", "metric", "value", "reason", "detail", "n", "stats", "notes")
-NAME_OF_FILE = re.compile(rf"{MANIFEST}|tables/\d\d/(?:{'|'.join(TABLE_FILES)}|{SAMPLE}/[A-Za-z0-9._-]{{1,220}})")
+_IN_TABLE = "|".join([*map(re.escape, TABLE_FILES), rf"{SAMPLE}/[A-Za-z0-9_-][A-Za-z0-9._-]{{0,219}}"])
+NAME_OF_FILE = re.compile(rf"{re.escape(MANIFEST)}|tables/[0-9]{{2}}/(?:{_IN_TABLE})")
 SUFFIX = re.compile(r"[a-z0-9]{1,5}")  # of a video's file name
 
 MOST_TABLES = 99

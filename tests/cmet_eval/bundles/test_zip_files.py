@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+import struct
 import zipfile
 from pathlib import Path
 
@@ -38,6 +39,7 @@ ZIPPED: list[tuple[Fault, zipfile.ZipInfo, bytes]] = [
     (Fault.BAD_PATH, zipfile.ZipInfo("../../evil.py"), b""),
     (Fault.BAD_PATH, zipfile.ZipInfo("/etc/passwd"), b""),
     (Fault.BAD_PATH, zipfile.ZipInfo("C:\\evil.py"), b""),
+    (Fault.BAD_PATH, zipfile.ZipInfo("tables/01/sample/.."), b""),
     (Fault.LINK, link_info(), b"/etc/passwd"),
     (Fault.TOO_LARGE, compressed_info(), bytes(50_000_000)),  # 48 kB in the file
     (Fault.NOT_CANONICAL, zipfile.ZipInfo("bundle.json"), b"{}"),  # a second file of this name
@@ -91,3 +93,21 @@ def test_overlapping_files_of_a_zip_are_refused(bundle: Path, tmp_path: Path, ru
     path.write_bytes(data)
     status, _, err = run("verify", path)
     assert status == 1 and f"is refused, {Fault.TOO_LARGE.value}: the files of b.zip overlap" in err
+
+
+def test_an_end_that_contradicts_the_list_of_files_is_refused(bundle: Path, tmp_path: Path, run: Run) -> None:
+    """The end of the file states a small list of files, and a second record for large zip files states another one."""
+    path = packed(bundle, tmp_path / "b.zip")
+    data = path.read_bytes()
+    end = len(data) - 22
+    disks, count, size, first = data[end + 4 : end + 8], *struct.unpack("<H2L", data[end + 10 : end + 20])
+    large = struct.pack("<4sQ2H2L4Q", b"PK\6\6", 44, 45, 45, 0, 0, count, count, size, first)
+    locator = struct.pack("<4sLQL", b"PK\6\7", 0, end, 1)
+    small = struct.pack("<4s4s2H2LH", b"PK\5\6", disks, 1, 1, 46, first, 0)
+    for tail in (
+        large + locator + small,
+        struct.pack("<4s4s2H2LH", b"PK\5\6", disks, count, count, size, first + 1, 0),
+    ):
+        path.write_bytes(data[:end] + tail)
+        status, _, err = run("verify", path)
+        assert (status, err.count("\n")) == (1, 1) and f"is refused, {Fault.NOT_A_BUNDLE.value}: " in err
