@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
+from pathlib import Path
 
 VARIABLES = (
     "OMP_NUM_THREADS",
@@ -28,6 +30,7 @@ ARITHMETIC = {
     "MKL_CBWR": "AVX2,STRICT",
     "OPENBLAS_CORETYPE": "Haswell",
 }
+PROCESSOR = Path("/proc/cpuinfo")  # Linux: the properties of each processor; the instruction sets are in a line `flags`
 
 # talking_face.media passes this value to FFmpeg for each opened file, because FFmpeg has no global thread limit.
 _codec_threads = 1
@@ -50,14 +53,23 @@ def limit_threads(n: int = 1) -> None:
 
 
 def pin_arithmetic() -> None:
-    """Make torch and OpenBLAS use AVX2, here and in processes that are started later. Most x86 processors have AVX2.
+    """Make torch and OpenBLAS use AVX2, here and in processes that are started later.
 
-    The function must be called before numpy and torch are loaded. A variable that the user has set is kept. Logarithms
-    and Fourier transforms of numpy are not pinned; features are rounded before they enter a training
+    The function must be called before numpy and torch are loaded. A variable that the user has set is kept. Nothing is
+    set if the processor is not known to have AVX2: the libraries do not check this, and the process would end with
+    SIGILL. Logarithms and Fourier transforms of numpy are not pinned; features are rounded before they enter a training
     (`cmet_reference.training.rounding`).
     """
+    if not _has_avx2():
+        return
     for name, value in ARITHMETIC.items():
         os.environ.setdefault(name, value)
+
+
+def _has_avx2() -> bool:
+    with suppress(OSError), PROCESSOR.open(encoding="utf-8", errors="replace") as file:
+        return any(line.startswith("flags") and "avx2" in line.split() for line in file)
+    return False
 
 
 def codec_threads() -> int:

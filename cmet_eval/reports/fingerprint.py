@@ -6,6 +6,7 @@ training differs, the videos of a method if only its generation differs.
 
 from __future__ import annotations
 
+import os
 import platform
 from pathlib import Path
 
@@ -39,7 +40,7 @@ def fingerprint(folder: Path) -> dict[str, str]:
     found = {
         "packages": _versions(),
         "processor": _processor(),
-        "arithmetic": ", ".join(f"{name}={value}" for name, value in ARITHMETIC.items()),
+        "arithmetic": ", ".join(f"{name}={os.environ.get(name, 'not set')}" for name in ARITHMETIC),
         "shards": ShardSet(shards).digest[:_DIGITS],
     }
     for kind in ("reference", "evaluators"):

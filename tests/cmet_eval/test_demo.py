@@ -75,7 +75,9 @@ def test_a_folder_with_another_corpus_is_refused_in_words(tmp_path: Path) -> Non
         write_corpus(embedded.PLAN, tmp_path / "corpus")
 
 
-def test_the_fingerprint_shows_which_part_differs(shards: Path, tmp_path: Path) -> None:
+def test_the_fingerprint_shows_which_part_differs(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shutil.copytree(shards, tmp_path / "shards")
     network = tmp_path / "shards/reference/cmet.safetensors"
     network.parent.mkdir(exist_ok=True)
@@ -86,12 +88,24 @@ def test_the_fingerprint_shows_which_part_differs(shards: Path, tmp_path: Path) 
     assert [name for name in before if before[name] != after[name]] == ["cmet"]
     named = set(re.findall(r"([\w-]+) \S+?(?:,|$)", before["packages"])) - {"cmet-eval", "python"}
     assert {"dlib-bin", "numpy"} <= named <= DISTRIBUTIONS
-    assert f"numpy {np.__version__}" in before["packages"] and "OPENBLAS_CORETYPE=" in before["arithmetic"]
+    assert f"numpy {np.__version__}" in before["packages"]
+    monkeypatch.setenv("MKL_CBWR", "COMPATIBLE")
+    monkeypatch.delenv("OPENBLAS_CORETYPE", raising=False)
+    arithmetic = fingerprint.fingerprint(tmp_path)["arithmetic"]
+    assert "MKL_CBWR=COMPATIBLE" in arithmetic and "OPENBLAS_CORETYPE=not set" in arithmetic
     assert fingerprint.written(tmp_path).endswith(str(tmp_path / "fingerprint.txt"))
     assert (tmp_path / "fingerprint.txt").read_text().startswith("packages ")
 
 
-def test_the_arithmetic_is_pinned_for_processes_and_what_the_user_set_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_arithmetic_is_pinned_if_the_processor_has_it_and_what_the_user_set_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(threads, "PROCESSOR", tmp_path / "cpuinfo", raising=False)
     monkeypatch.setattr(os, "environ", {"MKL_CBWR": "COMPATIBLE"})
+    for text in ("", "flags\t\t: fpu avx f16c\n", "Features\t: fp asimd\n"):  # an x86 processor of 2012, and ARM
+        (tmp_path / "cpuinfo").write_text(text)
+        threads.pin_arithmetic()
+        assert os.environ == {"MKL_CBWR": "COMPATIBLE"}
+    (tmp_path / "cpuinfo").write_text("processor\t: 0\nflags\t\t: fpu avx f16c avx2 fma\n\nprocessor\t: 1\n")
     threads.pin_arithmetic()
-    assert {name: os.environ[name] for name in threads.ARITHMETIC} == {**threads.ARITHMETIC, "MKL_CBWR": "COMPATIBLE"}
+    assert os.environ == {**threads.ARITHMETIC, "MKL_CBWR": "COMPATIBLE"}
