@@ -54,8 +54,8 @@ def write_zip(folder: Path, path: Path) -> None:
 def opened(path: Path) -> Iterator[tuple[Path, tuple[str, ...]]]:
     """The folder of a bundle and the names of its files, sorted; a zip file is unpacked into a temporary folder.
 
-    Raises Refused if a name is not that of a bundle's file, a file is a link or something else than a file, or there
-    are too many files or bytes.
+    Raises Refused if a name is not that of a bundle's file, a file is a link or not a regular file, or there are too
+    many files or bytes.
     """
     if path.is_symlink():
         raise Refused(Fault.LINK, f"{shown(path.name)} is a link")
@@ -177,6 +177,6 @@ def _check_total(size: int) -> None:
 
 
 def check_manifest_is_there(names: tuple[str, ...]) -> None:
-    """Raises Refused if no file of the names is the manifest."""
+    """Raises Refused if the names do not contain that of the manifest."""
     if MANIFEST not in names:
         raise Refused(Fault.NOT_A_BUNDLE, f"it has no {MANIFEST}; `cmet-eval submit` writes a bundle")

@@ -6,8 +6,8 @@
     tables/01/values.csv           one row per pair and metric: a value or a reason
     tables/01/sample/PAIR.mp4      the videos that the digest of the pair list chooses
 
-All files except the videos are text, so a bundle is readable as a diff. No name and no path of a bundle is used as a
-path: the names of all files follow from the number of tables and from the pair lists.
+All files except the videos are text, so a bundle is readable as a diff. No text of a bundle is used as a path: the
+names of all files follow from the number of tables and from the pair lists.
 """
 
 from __future__ import annotations

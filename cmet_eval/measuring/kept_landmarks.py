@@ -31,7 +31,7 @@ def file_of(folder: Path, *content: str) -> Path:
 
 
 def give_kept(sample: Sample, path: Path) -> None:
-    """Gives the kept points to a sample. Nothing is given if there is no file, or if it is damaged."""
+    """Gives the kept points to a sample. Without a file, the sample stays as it is. A damaged file is removed."""
     try:
         table = read_sealed_table(path, _REMEDY)
         points, blendshapes = (
