@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from cmet_eval.checks import similar_path
+from cmet_eval.checks import check_file, similar_path
 from talking_face.names import printable
 from talking_face.reasons import UserError
 
@@ -20,6 +20,15 @@ class FoundRun(NamedTuple):
 
     folder: Path
     results: Path  # a folder, or one file
+
+    def pair_lists(self, given: list[Path] | None) -> list[Path]:
+        """The files of pair lists: those that the user gave with --pairs, or all in the run's folder.
+
+        Raises UserError if a given file does not exist.
+        """
+        for path in given or ():
+            check_file(path, "--pairs")
+        return given or sorted((self.folder / "pairs").rglob("*.parquet"))
 
 
 def run_folder(given: Path | None) -> FoundRun:

@@ -13,7 +13,7 @@ from cmet_eval.protocol.draw import Draw, draw_from_shards
 from cmet_eval.protocol.pairs import PairList
 from cmet_eval.protocol.setting import get_setting
 from cmet_eval.runs.result_rows import data_fields
-from cmet_eval.runs.verification import REFUSED, Check, CheckedRow, Sampling, Verified, verify, verify_checks
+from cmet_eval.runs.verification import REFUSED, Check, CheckedRow, DrawnVideos, Verified, verify, verify_checks
 from cmet_leaderboards.results import read_results
 from cmet_metrics.registry import check_packages, get_metric
 from cmet_pipelines.shards import ShardSet
@@ -130,21 +130,16 @@ def _checks(folder: Path, table: BundleTable) -> Iterator[Check]:
         yield Check(table.rows[0].method, pairs[pair_id], folder / name, table.videos[pair_id].sha256, checked)
 
 
-def score_drawn(
-    bundle: Bundle, data: Path, videos: Path, sampling: Sampling, pattern: str, options: RunOptions
-) -> Verified:
+def score_drawn(bundle: Bundle, data: Path, videos: DrawnVideos, options: RunOptions) -> Verified:
     """Scores more videos again. The submitter did not know which ones, if the seed was chosen after the bundle.
 
     Args:
         bundle: the bundle, whose rows have the SHA-256 of every video.
         data: the shard set.
-        videos: folder with all videos; see `cmet_eval.runs.verification.verify`.
-        sampling: which videos are chosen.
-        pattern: form of the videos' file names.
+        videos: all videos, and which of them are chosen.
         options: worker processes, and whether progress is printed.
     """
     with scratch_folder() as scratch:
         write_rows(bundle, scratch)
         lists = [bundle.folder / table.folder / PAIRS for table in bundle.tables]
-        rows = read_results(scratch)
-        return verify(rows, videos, data, lists, sampling=sampling, pattern=pattern, options=options)
+        return verify(read_results(scratch), videos, data, lists, options)

@@ -10,20 +10,11 @@ from cmet_eval.bundles.board_checks import check_board, merge
 from cmet_eval.bundles.data_checks import check_data, check_model_files, score_drawn, score_sample
 from cmet_eval.bundles.form import Fault, Refused
 from cmet_eval.bundles.reading import read_bundle
-from cmet_eval.runs.verification import Sampling, Verified
+from cmet_eval.runs.verification import DrawnVideos, Verified
 from cmet_pipelines.shards import ShardSet
 from talking_face.execution.options import RunOptions
 from talking_face.pretrained.model_files import ModelFiles
 from talking_face.pretrained.trained_evaluators import with_hashes
-
-
-@dataclass(frozen=True)
-class MoreVideos:
-    """All videos of the submitter, and which of them are scored again in addition to the sample."""
-
-    folder: Path
-    sampling: Sampling
-    pattern: str
 
 
 @dataclass(frozen=True)
@@ -32,7 +23,7 @@ class Against:
 
     data: Path | None = None  # the shard set
     board: Path | None = None  # a folder of result rows
-    more: MoreVideos | None = None  # needs `data`
+    more: DrawnVideos | None = None  # all videos of the submitter, of which some are scored in addition; needs `data`
     merge: bool = False  # add the rows to `board`; needs `data` and `board`
 
 
@@ -62,9 +53,8 @@ def verify_bundle(path: Path, against: Against, options: RunOptions) -> Iterator
         check_data(bundle, ShardSet(data), files)
         yield _agreeing(score_sample(bundle, data, options, files), "chosen by the digest of the pair list")
         if against.more is not None:
-            more = against.more
-            found = score_drawn(bundle, data, more.folder, more.sampling, more.pattern, options)
-            yield _agreeing(found, f"drawn with seed {more.sampling.seed}")
+            found = score_drawn(bundle, data, against.more, options)
+            yield _agreeing(found, f"drawn with seed {against.more.sampling.seed}")
         if against.merge and against.board is not None:
             yield from (f"merged: {written}" for written in merge(bundle, against.board, data))
 

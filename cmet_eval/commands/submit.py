@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from cmet_eval import completion
-from cmet_eval.checks import check_file, check_folder
+from cmet_eval.checks import check_folder
 from cmet_eval.commands.options import Pattern
 from cmet_eval.run_folder import run_folder
 from talking_face.names import file_name_of
@@ -61,16 +61,14 @@ def submit(
     check_video_pattern(pattern)
     if out is not None:
         check_new(out)
-    run, rows = run_folder(results)
-    videos = videos or run / "videos"
+    run = run_folder(results)
+    videos = videos or run.folder / "videos"
     check_folder(videos, "--videos")
-    for path in pairs or ():
-        check_file(path, "--pairs")
-    read = read_results(rows)
+    lists = run.pair_lists(pairs)
+    read = read_results(run.results)
     name, revision = find_method(read, method)
     out = out or Path(f"bundle-{file_name_of(name)}")
     check_new(out)
-    lists = pairs or sorted((run / "pairs").rglob("*.parquet"))
-    files = ModelFiles.from_environment(run / "shards")
+    files = ModelFiles.from_environment(run.folder / "shards")
     print(write_bundle(Source(read, lists, videos, files, pattern), (name, revision), out, training_seed))
     print(f"check it: cmet-eval verify {out}")

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cmet_eval import completion
-from cmet_eval.checks import check_choice, check_file, check_folder, check_shards
+from cmet_eval.checks import check_choice, check_folder, check_shards
 from cmet_eval.commands.options import (
     Memory,
     OwnMetrics,
@@ -30,13 +30,14 @@ from cmet_eval.commands.options import (
     above_zero,
     refuse_unused,
 )
-from cmet_eval.run_folder import run_folder
+from cmet_eval.run_folder import FoundRun, run_folder
 from talking_face.execution.options import RunOptions
 from talking_face.names import printable
 from talking_face.reasons import UserError
 
 if TYPE_CHECKING:  # imports PyArrow
     from cmet_eval.bundles.verification import Against
+    from cmet_eval.runs.verification import DrawnVideos
 
 # Options without effect on a bundle, and on a run.
 _OF_RUN = ("run", "pairs", "method", "metrics")
@@ -90,33 +91,37 @@ def verify(
     metrics: OwnMetrics = None,
 ) -> None:
     from cmet_eval.runs.submissions import check_video_pattern
-    from cmet_eval.runs.verification import Sampling
-    from cmet_eval.runs.verification import verify as verify_results
-    from cmet_leaderboards.results import read_results
+    from cmet_eval.runs.verification import DrawnVideos, Sampling
     from cmet_metrics.registry import get_metric
 
     options = RunOptions(workers, quiet=quiet, memory_gb=memory)
     check_video_pattern(pattern)
     if bundle is not None:
         refuse_unused(ctx, (*_OF_RUN, *(() if videos else _OF_DRAW)), "verify BUNDLE")
-        against = _against(data, board, merge, None if videos is None else (videos, share, seed, pattern))
-        _verify_bundle(bundle, against, options)
+        more = None if videos is None else DrawnVideos(videos, Sampling(None, share, seed), pattern)
+        _verify_bundle(bundle, _against(data, board, merge, more), options)
         return
     refuse_unused(ctx, _OF_BUNDLE, "verify` without a BUNDLE, such as `cmet-eval verify mine.zip")
     for key in metrics or ():
         get_metric(key)
-    folder, results = run_folder(run)
-    videos, data = videos or folder / "videos", data or folder / "shards"
-    lists = pairs or sorted((folder / "pairs").rglob("*.parquet"))
-    check_folder(videos, "--videos")
+    found = run_folder(run)
+    data = data or found.folder / "shards"
+    drawn = DrawnVideos(videos or found.folder / "videos", Sampling(method, share, seed), pattern)
+    _verify_run(found, data, found.pair_lists(pairs), drawn, options)
+
+
+def _verify_run(run: FoundRun, data: Path, lists: list[Path], videos: DrawnVideos, options: RunOptions) -> None:
+    """Prints the differences between rows and new scores. The exit status is 1 if there is one."""
+    from cmet_eval.runs.verification import verify as verify_results
+    from cmet_leaderboards.results import read_results
+
+    check_folder(videos.folder, "--videos")
     check_shards(data)
-    for path in pairs or ():
-        check_file(path, "--pairs")
-    rows = read_results(results)
+    rows = read_results(run.results)
+    method, seed = videos.sampling.method, videos.sampling.seed
     if method is not None:
         check_choice(method, rows.methods, "--method")
-    sampling = Sampling(method, share, seed)
-    found = verify_results(rows, videos, data, lists, sampling=sampling, pattern=pattern, options=options)
+    found = verify_results(rows, videos, data, lists, options)
     for fault in found.faults:
         print(fault)
     print(
@@ -127,24 +132,20 @@ def verify(
         raise typer.Exit(1)
 
 
-def _against(data: Path | None, board: Path | None, merge: bool, draw: tuple[Path, float, int, str] | None) -> Against:
+def _against(data: Path | None, board: Path | None, merge: bool, more: DrawnVideos | None) -> Against:
     """What the bundle is compared with. Raises UserError if an option needs another one, or names no folder."""
-    from cmet_eval.bundles.verification import Against, MoreVideos
-    from cmet_eval.runs.verification import Sampling
+    from cmet_eval.bundles.verification import Against
 
     if merge and (data is None or board is None):
         raise UserError("--merge needs --data and --board: rows are added only after their videos were scored again")
-    if draw is not None and data is None:
+    if more is not None and data is None:
         raise UserError("--videos needs --data: the videos are scored again")
     if data is not None:
         check_shards(data)
     if board is not None:
         check_folder(board, "--board")
-    more = None
-    if draw is not None:
-        videos, share, seed, pattern = draw
-        check_folder(videos, "--videos")
-        more = MoreVideos(videos, Sampling(None, share, seed), pattern)
+    if more is not None:
+        check_folder(more.folder, "--videos")
     return Against(data, board, more, merge)
 
 

@@ -77,6 +77,15 @@ class Sampling:
 
 
 @dataclass(frozen=True)
+class DrawnVideos:
+    """A folder of scored videos, and which of them are checked."""
+
+    folder: Path  # contains the folders METHOD/SETTING/, the folders SETTING/, or the video files
+    sampling: Sampling = Sampling()
+    pattern: str = "{pair}.mp4"  # form of the videos' file names; see `video_name`
+
+
+@dataclass(frozen=True)
 class CheckedRow:
     """The part of a result row that is checked."""
 
@@ -102,12 +111,9 @@ class Check:
 
 def verify(
     results: Results,
-    videos: Path,
+    videos: DrawnVideos,
     data: Path,
     pairs: Sequence[Path],
-    *,
-    sampling: Sampling | None = None,
-    pattern: str = "{pair}.mp4",
     options: RunOptions | None = None,
     files: ModelFiles | None = None,
 ) -> Verified:
@@ -115,19 +121,17 @@ def verify(
 
     Args:
         results: the result rows to check.
-        videos: folder that contains the folders METHOD/SETTING/, the folders SETTING/, or the video files.
+        videos: the scored videos, and which of them are checked.
         data: the shard set.
         pairs: files of pair lists. The list of each table is found by its digest.
-        sampling: which videos are checked; None: 5 % of the videos of every method in each table.
-        pattern: form of the videos' file names; see `video_name`.
         options: worker processes, and whether progress is printed.
         files: folders with the metrics' model files; None: the folders in the environment variables, then `data`.
 
     Raises:
         UserError: the result rows belong to other shards or pair lists, or there is no scored video to check.
     """
-    sampling, options = sampling or Sampling(), options or RunOptions()
-    check_video_pattern(pattern)
+    sampling, options = videos.sampling, options or RunOptions()
+    check_video_pattern(videos.pattern)
     shards = ShardSet(data)
     files = with_hashes(files or ModelFiles.from_environment(data))
     checks: list[Check] = []
@@ -135,9 +139,8 @@ def verify(
     for grid, pair_list in _tables(results, shards, pairs, sampling.method):
         for m, (name, _) in enumerate(grid.methods):
             if sampling.method in (None, name):
-                drawn, count = _draw(
-                    grid, m, pair_list, videos_folder(videos, name, grid.key["setting"]), pattern, sampling
-                )
+                folder = videos_folder(videos.folder, name, grid.key["setting"])
+                drawn, count = _draw(grid, m, pair_list, folder, videos.pattern, sampling)
                 checks += drawn
                 total += count
     if not checks:
