@@ -26,6 +26,7 @@ import typer
 
 from cmet_eval import completion
 from cmet_eval.checks import check_choice, check_device, check_out, check_precision, check_shards
+from cmet_eval.commands.options import refuse_unused
 from talking_face.logs import write_log_into
 from talking_face.packages import require
 from talking_face.pretrained.model_files import CHECKPOINTS_FOLDER, EVALUATORS_FOLDER, ModelFiles
@@ -46,11 +47,15 @@ class What(StrEnum):
 
 
 PRECISIONS = ("fp32", "bf16", "fp16")
+# Options without effect on a training of evaluators, and of a model.
+_OF_MODELS = ("stage", "config", "precision", "workers", "every", "threads", "fresh")
+_OF_EVALUATORS = ("steps", "max_clips")
 MAIN = "main"  # the name for the shard set that the user gives without a name
 
 
 # long: typer turns each parameter into a command-line option
 def train(
+    ctx: typer.Context,
     what: What = typer.Argument(..., metavar="WHAT", help="cmet, cem-net or evaluators"),
     data: list[str] = typer.Option(
         ...,
@@ -104,17 +109,10 @@ def train(
     ),
     quiet: bool = typer.Option(False, "--quiet", help="no progress"),
 ) -> None:
-    of_models: dict[str, object] = {"--stage": stage, "--config": config, "--precision": precision}
-    of_models |= {"--workers": workers, "--every": every, "--threads": threads, "--fresh": fresh}
-    of_evaluators: dict[str, object] = {"--steps": steps, "--max-clips": max_clips}
-    _refuse(what, of_models if what is What.EVALUATORS else of_evaluators)
+    refuse_unused(ctx, _OF_MODELS if what is What.EVALUATORS else _OF_EVALUATORS, f"train {what}")
     folders = _folders(data)
     out = out or folders[MAIN] / (EVALUATORS_FOLDER if what is What.EVALUATORS else CHECKPOINTS_FOLDER)
-    if what is What.EVALUATORS and list(folders) != [MAIN]:
-        raise UserError("the evaluators are trained on one shard set: --data OUT, without a name")
-    for name, folder in folders.items():
-        check_shards(folder, "--data" if name == MAIN else f"--data {name}=FOLDER")
-    check_out(out, "--out", {"--data": folders[MAIN]})
+    _check_folders(what, folders, out)
     if what is not What.EVALUATORS:
         # Do this before numpy starts threads, because the number of threads changes the sums in closed-form fits.
         limit_threads(threads or 1)
@@ -143,6 +141,15 @@ def train(
         quiet=quiet,
     )
     _train_model(what, folders, out, config or "demo", stage or "", options)
+
+
+def _check_folders(what: What, folders: Mapping[str, Path], out: Path) -> None:
+    """Raises UserError if a folder is not a shard set, the training takes no second one, or `out` is not writable."""
+    if what is What.EVALUATORS and list(folders) != [MAIN]:
+        raise UserError("the evaluators are trained on one shard set: --data OUT, without a name")
+    for name, folder in folders.items():
+        check_shards(folder, "--data" if name == MAIN else f"--data {name}=FOLDER")
+    check_out(out, "--out", {"--data": folders[MAIN]})
 
 
 def _train_model(
@@ -204,13 +211,6 @@ def _check_costs(
         costs[cost.stage] = cost
         print(cost.line(), file=sys.stderr, flush=True)
     preflight.refuse(model, settings, rehearsal.disk_lacks(costs, out))
-
-
-def _refuse(what: What, foreign: Mapping[str, object]) -> None:
-    """Raises UserError if the user gave an option that this training does not have."""
-    for name, value in foreign.items():
-        if value is not None:
-            raise UserError(f"{name} is not an option of `train {what}`; see `cmet-eval train --help`")
 
 
 def _folders(given: list[str]) -> dict[str, Path]:
