@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -75,23 +76,16 @@ def clip_specs(
     same sentence and speaker. The number of a clip defines the first sentence of the clip: clip number n begins with
     sentence 1 + (n - 1) mod 16 (cmet_pipelines/numbering.toml).
     """
-    from embedded_corpus.clip import ClipSpec
-    from embedded_corpus.identity import speaker_names
-    from embedded_corpus.speech import sentences
 
-    width, height = parse_size(size)
-    ids = sorted(sentences())
-    specs = []
-    for n, speaker in enumerate(speaker_names(speakers)):
+    def clips(n: int) -> Iterator[tuple[str, int, int]]:
         for e, emotion in enumerate(EMOTIONS):
             for level, per in ({1: 4} if emotion == "neutral" else _LEVEL_TAKES).items():
                 for k in range(per * takes):
                     block, within = divmod(k, per)
                     turn = within if emotion == "neutral" else (e + level - 1 + within) % 4
-                    at = 4 * (n % 4 + block) + turn
-                    order = tuple(ids[(at + step) % len(ids)] for step in range(len(ids)))
-                    specs.append(ClipSpec(speaker, emotion, level, at + 1, order, seconds, width, height, seed))
-    return sorted(specs, key=lambda s: s.key)
+                    yield emotion, level, 4 * (n % 4 + block) + turn
+
+    return _specs(clips, speakers, size, seconds, seed)
 
 
 def one_sentence_specs(speakers: int, size: str, seconds: float, seed: int) -> list[ClipSpec]:
@@ -99,6 +93,23 @@ def one_sentence_specs(speakers: int, size: str, seconds: float, seed: int) -> l
 
     The n-th speaker begins with sentence 1 + n mod 16. So every emotional clip has a neutral clip of the same sentence
     and speaker, and 16 speakers say all sentences.
+    """
+
+    def clips(n: int) -> Iterator[tuple[str, int, int]]:
+        for emotion in EMOTIONS:
+            yield emotion, 1 if emotion == "neutral" else max(_LEVEL_TAKES), n % 16
+
+    return _specs(clips, speakers, size, seconds, seed)
+
+
+def _specs(
+    clips: Callable[[int], Iterable[tuple[str, int, int]]], speakers: int, size: str, seconds: float, seed: int
+) -> list[ClipSpec]:
+    """The clips of all speakers, sorted by key.
+
+    Args:
+        clips: the clips of the n-th speaker: emotion, level, and index of the first sentence.
+        speakers, size, seconds, seed: see `CorpusPlan`.
     """
     from embedded_corpus.clip import ClipSpec
     from embedded_corpus.identity import speaker_names
@@ -108,10 +119,8 @@ def one_sentence_specs(speakers: int, size: str, seconds: float, seed: int) -> l
     ids = sorted(sentences())
     specs = []
     for n, speaker in enumerate(speaker_names(speakers)):
-        at = n % 16
-        order = tuple(ids[(at + step) % len(ids)] for step in range(len(ids)))
-        for emotion in EMOTIONS:
-            level = 1 if emotion == "neutral" else max(_LEVEL_TAKES)
+        for emotion, level, at in clips(n):
+            order = tuple(ids[(at + step) % len(ids)] for step in range(len(ids)))
             specs.append(ClipSpec(speaker, emotion, level, at + 1, order, seconds, width, height, seed))
     return sorted(specs, key=lambda s: s.key)
 

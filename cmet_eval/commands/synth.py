@@ -16,12 +16,13 @@ from typing import Literal
 import typer
 
 from cmet_eval import completion
-from cmet_eval.commands.options import MOST_WORKERS, finite
+from cmet_eval.commands.options import MOST_WORKERS, finite, refuse_unused
 from talking_face.files import check_writable
 
 
 # long: typer turns each parameter into a command-line option
 def synth(
+    ctx: typer.Context,
     layout: str = typer.Argument(
         metavar="LAYOUT", autocompletion=completion.layouts, help="mead | crema-d | lrs2 | meld | clips"
     ),
@@ -40,6 +41,8 @@ def synth(
     workers: int = typer.Option(2, min=1, max=MOST_WORKERS, metavar="N", help="worker processes"),
     quiet: bool = typer.Option(False, "--quiet", help="no progress"),
 ) -> None:
+    if one_sentence:
+        refuse_unused(ctx, ("takes",), "synth --one-sentence")
     check_writable(out)
     from embedded_corpus.plan import CorpusPlan
     from embedded_corpus.writing import write_corpus

@@ -53,6 +53,7 @@ USES: dict[str, str] = {
     "train cmet --data shards --config absent.toml --out kept": "absent.toml",
     "train evaluators --data shards --device cuda": "--device cpu",
     "train evaluators --data shards --stage cmet": "--stage is not an option of `cmet-eval train evaluators`",
+    "synth mead corpus --one-sentence --takes 2": "--takes is not an option of `cmet-eval synth --one-sentence`",
     "train cmet --data a=shards": "one --data must be without a name",
     "report confusoin": "'confusoin' is not one of",
     "report emotion-proportion --data shards --out x --classifier ferr": "did you mean fer",
