@@ -104,3 +104,6 @@ def test_the_workflow_checks_the_bundles_that_are_new(bundle: Path, tmp_path: Pa
     swap_video(new.parent / "old")  # a bundle of the board that the request changes
     status, text = check()
     assert status == 1 and text.count("is refused, swapped-video: ") == 2
+    shutil.rmtree(new.parent)
+    new.parent.symlink_to(tmp_path / "suite/leaderboards/submissions")
+    assert check() == (1, "leaderboards/submissions is a link\n")
