@@ -156,6 +156,32 @@ def read_toml(path: Path, what: str) -> dict[str, Any]:
         raise UserError(f"the {what} {printable(str(path))} is not TOML: {_reason(error)}") from None
 
 
+def named_toml(name: str, folder: Path, what: str, known: Sequence[str]) -> Path:
+    """The TOML file that a name or a path means.
+
+    Args:
+        name: one of `known`, which is the file `folder`/NAME.toml; or the path of another file, which ends with .toml.
+        folder: the files that ship with the package.
+        what: what such a file describes, for the message.
+        known: the names that ship with the package.
+
+    Raises:
+        UserError: the name is unknown.
+    """
+    if name.endswith(".toml"):
+        return Path(name)
+    if name not in known:
+        hint = did_you_mean(name, known)
+        raise UserError(f"no {what} named {printable(name)!r}{hint} (known: {', '.join(known)}, or a path to a .toml)")
+    return folder / f"{name}.toml"
+
+
+def check_own_name(path: Path, name: str, folder: Path, what: str, known: Sequence[str]) -> None:
+    """Raises UserError if a TOML file outside of `folder` has a name of `known`: results would carry a wrong name."""
+    if name in known and path.resolve() != (folder / f"{name}.toml").resolve():
+        raise UserError(f"the {what} {printable(str(path))} has the name {name}, which ships; choose another")
+
+
 def read_json(path: Path, what: str) -> Any:
     """The value in a JSON file. Raises UserError if `read_text` does, or if the text is not JSON."""
     text = read_text(path, what)

@@ -211,8 +211,8 @@ def _unit_note(metric: Metric) -> str:
 
 def _treatment(metric: Metric) -> str:
     """What result rows add to the signature: how the files were treated."""
-    added = str(Treatment().signature(metric)).partition("|rate:")[2].partition("|version:")[0]
-    return f"rows state it before the version; by default in `measure`: rate:{added}"
+    added = "|".join(f"{name}:{value}" for name, value in Treatment().fields(metric).items())
+    return f"rows state it before the version; by default in `measure`: {added}"
 
 
 def _options(metric: Metric) -> Iterator[str]:

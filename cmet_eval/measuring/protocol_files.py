@@ -13,10 +13,9 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from cmet_eval.measuring.treatment import LengthRule, RateRule, SizeRule, Treatment
-from talking_face.names import Key, did_you_mean, printable
-from talking_face.reasons import UserError
+from talking_face.names import Key, printable
 from talking_face.signature import digest
-from talking_face.user_files import Line, Link, Text, checked, read_toml
+from talking_face.user_files import Line, Link, Text, check_own_name, checked, named_toml, read_toml
 
 _FOLDER = Path(__file__).parent / "protocols"
 
@@ -92,17 +91,10 @@ def protocol_names() -> tuple[str, ...]:
 def get_protocol(name: str) -> Protocol:
     """The protocol with this name, or the protocol in this TOML file.
 
-    Raises UserError if the name is unknown or the file has an error.
+    Raises UserError if the name is unknown, the file has an error, or a file outside of the package has the name of a
+    protocol of the package.
     """
-    own = name.endswith(".toml")
-    if not own and name not in protocol_names():
-        hint = did_you_mean(name, protocol_names())
-        known = ", ".join(protocol_names())
-        raise UserError(f"no protocol named {printable(name)!r}{hint} (known: {known}, or a path to a .toml)")
-    path = Path(name) if own else _FOLDER / f"{name}.toml"
+    path = named_toml(name, _FOLDER, "protocol", protocol_names())
     protocol = checked(Protocol, read_toml(path, "protocol"), f"the protocol {printable(str(path))}")
-    if own and protocol.name in protocol_names():
-        raise UserError(
-            f"the protocol {printable(str(path))} has the name {protocol.name}, which ships; choose another"
-        )
+    check_own_name(path, protocol.name, _FOLDER, "protocol", protocol_names())
     return protocol

@@ -15,10 +15,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, 
 from cmet_eval.protocol.published_lists import ListRow, read_list
 from cmet_leaderboards.row import check_setting_name
 from cmet_metrics.registry import find_record, is_own
-from talking_face.names import Key, Name, did_you_mean
-from talking_face.reasons import UserError
+from talking_face.names import Key, Name, printable
 from talking_face.signature import digest
-from talking_face.user_files import Line, Text, checked, read_toml
+from talking_face.user_files import Line, Text, check_own_name, checked, named_toml, read_toml
 
 _FOLDER = Path(__file__).parent / "settings"
 MOST = 1_000_000  # clips; the largest data set in use, LRS2, has 144,000
@@ -133,13 +132,12 @@ def setting_names() -> tuple[str, ...]:
 def get_setting(name: str) -> Setting:
     """The setting with this name, or the setting in this TOML file.
 
-    Raises UserError if the name is unknown or the file has an error.
+    Raises UserError if the name is unknown, the file has an error, or a file outside of the package has the name of a
+    setting of the package.
     """
-    path = Path(name) if name.endswith(".toml") else _FOLDER / f"{name}.toml"
-    if not name.endswith(".toml") and name not in setting_names():
-        hint = did_you_mean(name, setting_names())
-        raise UserError(f"no setting named {name!r}{hint} (known: {', '.join(setting_names())}, or a path to a .toml)")
-    setting = checked(Setting, read_toml(path, "setting"), f"the setting {path}")
+    path = named_toml(name, _FOLDER, "setting", setting_names())
+    setting = checked(Setting, read_toml(path, "setting"), f"the setting {printable(str(path))}")
+    check_own_name(path, setting.name, _FOLDER, "setting", setting_names())
     setting._folder = path.parent
     if setting.rows:
         read_list(path.parent / setting.rows)  # a wrong list is reported before any work

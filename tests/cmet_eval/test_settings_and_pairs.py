@@ -247,3 +247,12 @@ def test_setting_rejects_contradictions() -> None:
     ):
         with pytest.raises(ValueError):
             Setting.model_validate(raw | bad)
+
+
+def test_an_own_setting_cannot_take_the_name_of_a_setting_of_the_package(tmp_path: Path) -> None:
+    shipped = ROOT / "cmet_eval" / "protocol" / "settings" / "cross-emotion.toml"
+    own = tmp_path / "mine.toml"
+    own.write_text(shipped.read_text(encoding="utf-8").replace("seeds = 5", "seeds = 2"), encoding="utf-8")
+    with pytest.raises(UserError, match=r"mine\.toml has the name cross-emotion, which ships; choose another"):
+        get_setting(str(own))
+    assert get_setting(str(shipped)) == get_setting("cross-emotion")
