@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from cmet_baselines.adapters.command import CommandRun
 from cmet_baselines.adapters.own_process import PythonRun
+from cmet_baselines.adapters.recipe import RecipeRun, RelativePath
 from cmet_baselines.adapters.videos import VideosRun
 from cmet_baselines.method import INPUTS
 from talking_face.names import Key, Label
@@ -55,6 +56,11 @@ class WeightFile(_Table):
     bytes: int | None = Field(default=None, ge=0)
     sha256: str | None = None
     source: Text = ""
+    licence: Text = ""
+    place: RelativePath | None = None  # where the checkout's own scripts expect the file; for readers
+    registered: str | None = None  # name in talking_face/pretrained/weights.toml, if this suite uses the file, too
+    # Only in recipes: the forms of the method that need the file, "" for the default form. None: all.
+    variants: tuple[str, ...] | None = None
 
     @field_validator("sha256")
     @classmethod
@@ -82,9 +88,9 @@ class Entry(_Table):
     title: Line
     summary: Text  # one sentence, shown on the board
     # built-in: a class of this suite. python: a class from outside, which runs in its own process. command: a command
-    # line. videos: a folder of finished videos. published: the entry has only the numbers that papers print; to run the
-    # method, a user writes a TOML file.
-    kind: Literal["built-in", "python", "command", "videos", "published"]
+    # line. videos: a folder of finished videos. recipe: the code of a paper, which `baselines setup` prepares.
+    # published: the entry has only the numbers that papers print; to run the method, a user writes a TOML file.
+    kind: Literal["built-in", "python", "command", "videos", "recipe", "published"]
     revision: Label
     # A ceiling or a control receives the ground truth, so it has no rank and is never marked as the best.
     role: Literal["ceiling", "control", "floor", "method"] = "method"
@@ -95,6 +101,7 @@ class Entry(_Table):
     process: PythonRun | None = None
     command: CommandRun | None = None
     videos: VideosRun | None = None
+    recipe: RecipeRun | None = None
     output: OutputForm = OutputForm()
     inputs: Text = ""  # the inputs that the method receives in the comparisons of papers
     how_to_run: Text = ""  # facts from the method's repository that help a user to write a [command]
@@ -122,8 +129,9 @@ class Entry(_Table):
 
     @model_validator(mode="after")
     def _has_the_tables_of_its_kind(self) -> Entry:
-        needed = {"built-in": "target", "python": "target", "command": "command", "videos": "videos"}.get(self.kind)
-        for field in ("target", "command", "videos"):
+        own = {"built-in": "target", "python": "target", "command": "command", "videos": "videos", "recipe": "recipe"}
+        needed = own.get(self.kind)
+        for field in ("target", "command", "videos", "recipe"):
             if (getattr(self, field) is not None) != (field == needed):
                 raise ValueError(f"a {self.kind} method {'needs' if field == needed else 'has no'} `{field}`")
         if self.example and self.kind != "published":
@@ -131,7 +139,22 @@ class Entry(_Table):
         for run in filter(None, (self.command, self.example)):
             if hidden := sorted(run.sees() - set(self.sees)):
                 raise ValueError(f"the command is given {', '.join(hidden)}, which `sees` does not name")
+        if self.recipe and (self.code is None or not re.fullmatch(r"[0-9a-f]{40}", self.code.commit or "")):
+            raise ValueError("a recipe needs the 40 digits of `code.commit`")
         return self
+
+    def forms(self) -> tuple[Entry, ...]:
+        """The entry and, for a recipe, one more entry for each variant. The published numbers stay with the first."""
+        if self.recipe is None:
+            return (self,)
+        made = [self]
+        for name, variant in self.recipe.variants.items():
+            changed = {key: value for key, value in variant.model_dump().items() if value}
+            # `recipe` is copied without its variants, so that a variant has no variants.
+            recipe = self.recipe.model_copy(update={"variant": name, "variants": {}})
+            fields = {"name": f"{self.name}-{name}", "recipe": recipe, "published_as": (), **changed}
+            made.append(Entry.model_validate({**self.model_dump(), **fields, "recipe": recipe}))
+        return tuple(made)
 
 
 def read_entry(path: Path) -> Entry:
@@ -148,4 +171,6 @@ def read_entry(path: Path) -> Entry:
                 path.parent / f if isinstance(f, str) else f for f in ([found] if isinstance(found, str) else found)
             ]
             part[field] = there if isinstance(found, list) else there[0]
+    if isinstance(recipe := table.get("recipe"), dict):
+        recipe["folder"] = path.parent.resolve()
     return checked(Entry, table, f"the method {path}")

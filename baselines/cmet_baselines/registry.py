@@ -12,9 +12,11 @@ from typing import Protocol, Required, TypedDict, cast, runtime_checkable
 
 from cmet_baselines.adapters.command import CommandMethod
 from cmet_baselines.adapters.own_process import OwnProcessMethod, PythonRun
+from cmet_baselines.adapters.recipe import RECIPES, RecipeMethod
 from cmet_baselines.adapters.videos import VideosMethod, folder_revision
 from cmet_baselines.entry import FROM_CHECKPOINT, TARGET, Entry, read_entry
 from cmet_baselines.method import INPUTS, Method
+from cmet_baselines.setup import state as set_up
 from talking_face.names import check_label, check_name, did_you_mean, printable
 from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import ClipError, UserError
@@ -25,6 +27,13 @@ _HERE = Path(__file__).resolve().parent
 _FOLDER = next(folder for folder in (_HERE / "catalogue", _HERE.parent / "catalogue") if folder.is_dir())
 
 
+# Fields that are not stored in result rows. The values of environment variables can be credentials.
+_OF_THIS_MACHINE: Mapping[str, bool | Mapping[str, bool]] = {
+    "process": True,
+    "videos": True,
+    "recipe": True,
+    "command": {"environment": True},
+}
 # Methods of this suite that implement a paper, and the entry with the paper's numbers.
 _IMPLEMENTS = {"cmet": "cmet-published", "cem-net": "cem-net-published", "cem-net-flow": "cem-net-published"}
 
@@ -72,12 +81,12 @@ class FromCheckpoints(Protocol):
 def catalogue() -> dict[str, Entry]:
     """{name: entry} of all entries, sorted by name. Raises UserError if a file is wrong; the message names the file."""
     entries: dict[str, Entry] = {}
-    for path in sorted(_FOLDER.glob("*.toml")):
+    for path in (*_FOLDER.glob("*.toml"), *RECIPES.glob("*/*.toml")):
         entry = read_entry(path)
         if entry.name != path.stem:
             raise UserError(f"{path} should be named {entry.name}.toml")
-        entries[entry.name] = entry
-    return entries
+        entries |= {form.name: form for form in entry.forms()}
+    return dict(sorted(entries.items()))
 
 
 def shown(name: str) -> str:
@@ -117,13 +126,10 @@ def describe(name: str, files: ModelFiles | None = None) -> MethodRecord:
     """
     entry = _entry(name)
     if entry is not None and entry.kind == "published":
-        return cast(MethodRecord, entry.model_dump(mode="json"))
+        return cast(MethodRecord, entry.model_dump(mode="json", exclude=_OF_THIS_MACHINE))
     method = get_method(name, files)
     if entry is not None:
-        # The values of environment variables can be credentials, and this record is stored in result rows.
-        stored = entry.model_dump(
-            mode="json", exclude={"process": True, "videos": True, "command": {"environment": True}}
-        )
+        stored = entry.model_dump(mode="json", exclude=_OF_THIS_MACHINE)
         about: Mapping[str, object] = method.about() if isinstance(method, FromCheckpoints) else {}
         return cast(MethodRecord, stored | {"revision": method.revision, **about} | _with_departures(entry, about))
     title, summary = (method.title, method.summary) if isinstance(method, OwnProcessMethod) else ("", "")
@@ -149,9 +155,13 @@ def _with_departures(entry: Entry, about: Mapping[str, object]) -> dict[str, obj
 
 def _entry(name: str) -> Entry | None:
     """The entry with this name or in this TOML file; None for `module:Class`. Raises UserError for other names."""
+    plain = catalogue().get(name.removesuffix(set_up.SEEDED))
+    if plain is not None and plain.kind == "recipe" and plain.name != name:
+        return _with_seeded_weights(plain)
     if name.endswith(".toml"):
         given = read_entry(Path(name))
-        if (ours := catalogue().get(given.name)) is not None and ours.kind == "built-in":
+        ours = catalogue().get(given.name.removesuffix(set_up.SEEDED))
+        if ours is not None and ours.kind in ("built-in", "recipe") and (ours.kind == "built-in" or given.recipe):
             raise UserError(f"{name}: {given.name} is a method of this suite; give yours another name")
         if given.kind == "built-in" or given.role in ("ceiling", "control"):
             raise UserError(f"{name}: only this suite's own methods have kind built-in, or role ceiling or control")
@@ -174,6 +184,8 @@ def _method(name: str, _folder: Path, files: ModelFiles) -> Method:
         return _outside_class(name, None)
     if entry.kind == "published":
         raise UserError(_why_not_run(entry))
+    if entry.recipe is not None:
+        return _of_recipe(entry, files)
     _check_places(entry)
     if entry.command is not None:
         revision = f"{entry.revision}+{digest(entry.command.model_dump(mode='json', exclude={'environment_from'}), 8)}"
@@ -182,6 +194,50 @@ def _method(name: str, _folder: Path, files: ModelFiles) -> Method:
         revision = f"{entry.revision}+{folder_revision(entry.videos.folder)}"
         return VideosMethod(entry.name, revision, frozenset(entry.sees), entry.videos)
     return _class_of(entry, files)
+
+
+def entry_to_set_up(name: str) -> Entry:
+    """The entry that `baselines setup NAME` prepares. Raises UserError if it has no recipe, or is a variant."""
+    entry = _entry(name)
+    if entry is None or entry.recipe is None:
+        ready = ", ".join(e.name for e in catalogue().values() if e.recipe is not None and not e.recipe.variant)
+        raise UserError(f"{name} needs no setup, or has no recipe; the methods with a recipe: {ready}")
+    base = set_up.base_name(entry.model_copy(update={"name": entry.name.removesuffix(set_up.SEEDED)}))
+    if base != entry.name:
+        raise UserError(f"{name} is a form of {base}: set up {base}{' with --seeded' if set_up.SEEDED in name else ''}")
+    return entry
+
+
+def readiness(entry: Entry, files: ModelFiles) -> str:
+    """Whether a recipe can run here: `ready`, `ready with seeded weights`, or what to type. Reads no weights."""
+    for seeded, text in ((False, "ready"), (True, "ready with seeded weights")):
+        state = set_up.read_state(set_up.base_name(entry), seeded, files)
+        if state is not None and next(set_up.problems(entry, state, seeded, hashes=False), None) is None:
+            return text
+    return f"not set up: cmet-eval baselines setup {set_up.base_name(entry)}"
+
+
+def _with_seeded_weights(entry: Entry) -> Entry:
+    """The entry of a recipe with seeded weights. Its name and its title state that the weights are not the method's."""
+    changed = {
+        "name": entry.name + set_up.SEEDED,
+        "title": f"{entry.title}, SEEDED weights",
+        "summary": "The code of the method with random weights, which tests only that the code runs.",
+        "published_as": (),
+    }
+    return entry.model_copy(update=changed)
+
+
+def _of_recipe(entry: Entry, files: ModelFiles) -> RecipeMethod:
+    """The method of a recipe. Raises UserError, in one line, if it is not set up or a file of it has changed."""
+    seeded = entry.name.endswith(set_up.SEEDED)
+    plain = entry.model_copy(update={"name": entry.name.removesuffix(set_up.SEEDED)})
+    state = set_up.read_state(set_up.base_name(plain), seeded, files)
+    if (line := next(set_up.problems(plain, state, seeded), None)) is not None:
+        raise UserError(f"{entry.name} cannot run: {line}")
+    assert state is not None
+    revision = set_up.revision(plain, state)
+    return RecipeMethod(entry.name, revision, frozenset(entry.sees), set_up.recipe_of(entry), set_up.place_of(state))
 
 
 def _check_places(entry: Entry) -> None:

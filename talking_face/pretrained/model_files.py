@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 WEIGHTS, CACHE, CHECKPOINTS = "CMET_EVAL_WEIGHTS", "CMET_EVAL_CACHE", "CMET_EVAL_CHECKPOINTS"
+BASELINES = "CMET_EVAL_BASELINES"
 EVALUATORS_FOLDER, CHECKPOINTS_FOLDER = "evaluators", "reference"  # subfolders of a shard set
 
 
@@ -27,6 +28,7 @@ class ModelFiles:
         hashes: (file name, SHA-256 in hex) of each evaluator at the start of the command; the hash of an absent file is
             "". `trained_evaluators.with_hashes` sets these hashes, and a worker refuses a file with a different hash.
             If `hashes` is empty, no hash is checked.
+        baselines: folder in which published methods are set up; None means a folder in the cache.
     """
 
     weights: tuple[Path, ...] = ()
@@ -34,21 +36,23 @@ class ModelFiles:
     evaluators: tuple[Path, ...] = ()
     checkpoints: tuple[Path, ...] = ()
     hashes: tuple[tuple[str, str], ...] = ()
+    baselines: Path | None = None
 
     @classmethod
     def from_environment(cls, data: Path | None = None) -> ModelFiles:
-        """The folders in CMET_EVAL_WEIGHTS, CMET_EVAL_CACHE and CMET_EVAL_CHECKPOINTS, then the folders of a shard set.
+        """The folders in the four environment variables CMET_EVAL_*, then the folders of a shard set.
 
         Args:
             data: folder of a shard set. The subfolders `evaluators` and `reference` of this folder are searched after
                 the folders in the variables.
         """
-        cache = os.environ.get(CACHE)
+        cache, baselines = os.environ.get(CACHE), os.environ.get(BASELINES)
         return cls(
             weights=_folders(WEIGHTS),
             cache=Path(cache) if cache else None,
             evaluators=() if data is None else (Path(data) / EVALUATORS_FOLDER,),
             checkpoints=(*_folders(CHECKPOINTS), *(() if data is None else (Path(data) / CHECKPOINTS_FOLDER,))),
+            baselines=Path(baselines) if baselines else None,
         )
 
     def folder(self, given: str) -> Path:

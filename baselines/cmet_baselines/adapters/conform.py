@@ -56,8 +56,13 @@ def read_output(path: Path, case: Case, size: SizeRule, length: LengthRule) -> n
         raise ClipError(Reason.NO_VIDEO, f"{path.name} has no picture")
     if abs(video.fps - case.fps) > _RATE_TOLERANCE:
         case.note(f"rate: nearest frame, from {video.fps:g} to {case.fps:g} frames/s")
-    limits = Limits(seconds=_MAX_RATIO * case.n_frames / case.fps + _MORE_S)
+    limits = Limits(seconds=longest_s(case))
     return fit_length(fit_size(read_frames(path, case.fps, limits), case, size), case, length)
+
+
+def longest_s(case: Case) -> float:
+    """The length from which the video of a case is refused, s."""
+    return _MAX_RATIO * case.n_frames / case.fps + _MORE_S
 
 
 def fit_size(frames: np.ndarray, case: Case, rule: SizeRule) -> np.ndarray:

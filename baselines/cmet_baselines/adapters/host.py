@@ -1,8 +1,10 @@
-"""Runs the class of an outside method, in the child process of the `python` adapter.
+"""Runs the class of an outside method, in the child process of the `python` adapter or of a recipe.
 
     PYTHON host.py MODULE:CLASS FOLDER...
+    PYTHON host.py FILE.py:CLASS FOLDER...
 
-The interpreter of the method's environment runs this file. Therefore the file uses only the standard library and numpy.
+The interpreter of the method's environment runs this file. Therefore the file uses only the standard library and numpy,
+and the language of Python 3.7.
 The method's folders are first on the import path, so its repository can have packages with the same names as packages
 of this suite. The child reads each case as one JSON line from standard input, and writes each answer as one JSON line
 to a copy of standard output. Everything that the method prints goes to standard error.
@@ -11,10 +13,13 @@ to a copy of standard output. Everything that the method prints goes to standard
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import json
 import os
 import sys
 import traceback
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 
@@ -65,8 +70,8 @@ def main() -> None:
         message = json.loads(line)
         try:
             if method is None:
-                module, _, name = target.partition(":")
-                method = getattr(importlib.import_module(module), name)()
+                module, _, name = target.rpartition(":")
+                method = getattr(load(module), name)(*arguments(message.get("setup")))
             answer = describe(method) if message.get("describe") else generate(method, message)
         except MemoryError:
             raise
@@ -75,6 +80,29 @@ def main() -> None:
             answer = {"error": " ".join(f"{type(error).__name__}: {error}".split())[:500]}
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
+
+
+def load(module: str) -> object:
+    """The module with this name, or in this file. The name of a file's module hides no module of the method."""
+    if not module.endswith(".py"):
+        return importlib.import_module(module)
+    name = "cmet_eval_" + Path(module).stem
+    spec = importlib.util.spec_from_file_location(name, module)
+    assert spec is not None and spec.loader is not None, module
+    loaded = importlib.util.module_from_spec(spec)
+    sys.modules[name] = loaded
+    spec.loader.exec_module(loaded)
+    return loaded
+
+
+def arguments(setup) -> list:  # type: ignore[no-untyped-def]
+    """The arguments of the class: none, or the setup of a recipe, with paths in place of their texts."""
+    if setup is None:
+        return []
+    made = SimpleNamespace(**setup)
+    made.checkout, made.work = Path(made.checkout), Path(made.work)
+    made.weights = {name: Path(path) for name, path in made.weights.items()}
+    return [made]
 
 
 def describe(method: object) -> dict:

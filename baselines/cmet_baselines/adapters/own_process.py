@@ -1,8 +1,9 @@
 """Defines the `python` adapter, which runs a class from another repository in its own process.
 
-This module runs in the parent process, and `host.py` runs in the child process. Arrays are exchanged as .npy files
-in a temporary folder. Therefore the method's interpreter needs only numpy, and no pickle is loaded. What the child
-answers is code of others: its size, its form and the header of its arrays are checked before they are used.
+This module runs in the parent process, and `host.py` runs in the child process. `HostProcess` is also used for recipes.
+Arrays are exchanged as .npy files in a temporary folder. Therefore the method's interpreter needs only numpy, and no
+pickle is loaded. What the child answers is code of others: its size, its form and the header of its arrays are checked
+before they are used.
 """
 
 from __future__ import annotations
@@ -50,40 +51,40 @@ class PythonRun(BaseModel):
     deadline_s: float = Field(default=600.0, gt=0, le=LONGEST_S)  # per pair
 
 
-class OwnProcessMethod:
-    """A class from another repository, in a child process. The child and all its processes end with this process.
+class HostProcess:
+    """A child process that holds one object of an outside class. The child and all its processes end with this process.
 
     Attributes:
-        title, summary: the class's `title`, and the first line of its docstring; empty if they are missing.
-        missing_members: the members of `Method` that the class does not have.
+        target: the class, as messages name it.
+        work: a folder of the child, which is empty at the beginning and removed at the end.
     """
 
-    def __init__(self, target: str, run: PythonRun | None = None) -> None:
-        """Start the child process and read the name, revision and `sees` of the class.
+    def __init__(self, target: str, run: PythonRun, setup: Mapping[str, object] | None = None) -> None:
+        """Prepare the process; the first request starts it.
 
         Args:
-            target: `module:Class`; the class is called without arguments.
-            run: how the class is run. None: it runs in the current folder, with the interpreter of this process.
-
-        Raises:
-            ClipError: the class cannot be loaded; the message contains the error of the child process.
+            target: `module:Class`, or `FILE.py:Class`.
+            run: how the class is run.
+            setup: JSON values that the class receives as attributes of one object. None: it has no argument.
         """
-        self.target, self._run = target, run or PythonRun(folders=(Path.cwd(),))
-        self.deadline_s = self._run.deadline_s
+        self.target, self.deadline_s, self._run, self._setup = target, run.deadline_s, run, setup
         self._guarded: GuardedProcess | None = None
         self._scratch = Scratch()
         self._folder = self._scratch.path
+        self.work = self._folder / "work"
+        self.work.mkdir()
         atexit.register(self.close)
-        about = self._request({"describe": True}, _START_S, None)
-        self.missing_members = [member for member in ("name", "revision") if not isinstance(about.get(member), str)]
-        self.missing_members += [] if about.get("generates") else ["generate"]
-        self.name, self.revision = str(about.get("name")), str(about.get("revision"))
-        self.title, self.summary = str(about.get("title") or ""), str(about.get("summary") or "")
-        sees = about.get("sees")
-        self.sees = frozenset(map(str, sees if isinstance(sees, list) else ()))
 
-    def generate(self, case: Case) -> np.ndarray:
-        """The array that the method returns for the case.
+    def describe(self) -> dict[str, object]:
+        """Create the object, and return its members. Raises ClipError if this fails or takes over 300 s."""
+        return self._request({"describe": True}, _START_S, None)
+
+    def generate(self, case: Case, *, label: bool) -> np.ndarray:
+        """The array that the object returns for the case.
+
+        Args:
+            case: the inputs.
+            label: whether the object receives the target emotion and its intensity.
 
         Raises:
             ClipError: method-failed (the message is the method's message), crashed (the child process ended), deadline.
@@ -92,7 +93,7 @@ class OwnProcessMethod:
             arrays = {name: self._save(name, getattr(case, name)) for name in case.offered()}
             plain: dict[str, object] = {"pair_id": case.pair_id, "setting": case.setting, "speaker": case.speaker}
             plain |= {"n_frames": case.n_frames, "size": list(case.size), "seed": case.seed}
-            if "emotion-label" in self.sees:
+            if label:
                 plain |= {"target_emotion": case.target_emotion, "intensity": case.intensity}
             self._output.unlink(missing_ok=True)
             message = {"plain": plain, "arrays": arrays, "output": str(self._output)}
@@ -142,7 +143,9 @@ class OwnProcessMethod:
         os.truncate(self._printed, 0)
         try:
             assert process.stdin is not None
-            process.stdin.write(json.dumps(message).encode() + b"\n")
+            # Each request has the setup, because the child can be a new one.
+            whole = {**message, "setup": {**self._setup, "work": str(self.work)} if self._setup is not None else None}
+            process.stdin.write(json.dumps(whole).encode() + b"\n")
             process.stdin.flush()
             line = self._read_line(process, deadline_s)
         except BrokenPipeError:
@@ -206,7 +209,7 @@ class OwnProcessMethod:
                 # Python's option -I is not used, because it ignores environment variables that the method can need.
                 return GuardedProcess(
                     [str(run.python), str(_HOST), self.target, *map(str, run.folders)],
-                    cwd=run.folders[0] if run.folders else None,
+                    cwd=self.work if self._setup is not None else next(iter(run.folders), None),
                     env=method_environment(os.environ, run.environment, run.environment_from),
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
@@ -214,6 +217,43 @@ class OwnProcessMethod:
                 )
             except OSError as error:
                 raise ClipError(Reason.METHOD_FAILED, f"cannot start {run.python}: {error.strerror}") from None
+
+
+class OwnProcessMethod:
+    """A class from another repository, in a child process.
+
+    Attributes:
+        title, summary: the class's `title`, and the first line of its docstring; empty if they are missing.
+        missing_members: the members of `Method` that the class does not have.
+    """
+
+    def __init__(self, target: str, run: PythonRun | None = None) -> None:
+        """Start the child process and read the name, revision and `sees` of the class.
+
+        Args:
+            target: `module:Class`; the class is called without arguments.
+            run: how the class is run. None: it runs in the current folder, with the interpreter of this process.
+
+        Raises:
+            ClipError: the class cannot be loaded; the message contains the error of the child process.
+        """
+        self._process = HostProcess(target, run or PythonRun(folders=(Path.cwd(),)))
+        self.target, self.deadline_s = target, self._process.deadline_s
+        about = self._process.describe()
+        self.missing_members = [member for member in ("name", "revision") if not isinstance(about.get(member), str)]
+        self.missing_members += [] if about.get("generates") else ["generate"]
+        self.name, self.revision = str(about.get("name")), str(about.get("revision"))
+        self.title, self.summary = str(about.get("title") or ""), str(about.get("summary") or "")
+        sees = about.get("sees")
+        self.sees = frozenset(map(str, sees if isinstance(sees, list) else ()))
+
+    def generate(self, case: Case) -> np.ndarray:
+        """The array that the method returns for the case. Raises the same ClipErrors as `HostProcess.generate`."""
+        return self._process.generate(case, label="emotion-label" in self.sees)
+
+    def close(self) -> None:
+        """End the child process and delete the temporary folder."""
+        self._process.close()
 
 
 def read_array(path: Path, target: str) -> np.ndarray:

@@ -1,0 +1,161 @@
+"""Builds the Python environment of a method from the recipe's requirements.txt, and states what an interpreter has.
+
+Environments with equal requirements and the same version of Python are shared. uv is used if it is installed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from cmet_baselines.adapters.command import run_logged
+from cmet_baselines.adapters.environment import method_environment
+from cmet_baselines.adapters.recipe import REQUIREMENTS, RecipeRun
+from talking_face.files import sha256_of, write_text
+from talking_face.lines import one_line
+from talking_face.names import printable
+from talking_face.reasons import ClipError, UserError
+from talking_face.scratch import scratch_folder
+from talking_face.signature import canonical_json, digest
+from talking_face.user_files import read_text
+
+_BUILD_S, _ASK_S = 7200.0, 300.0  # s; PyTorch with CUDA has 3 GB, and its first import from a slow disk takes a minute
+_READY = "ready"  # the file in a finished environment
+# Prints one JSON line: the version, the packages, and whether PyTorch has a GPU. Runs in Python 3.7, too.
+_PROBE = """
+import json, sys
+try:
+    from importlib.metadata import distributions
+    packages = {str(d.metadata["Name"]).lower().replace("_", "-"): d.version for d in reversed(list(distributions()))}
+except ImportError:
+    packages = {}
+import numpy
+try:
+    import torch
+    cuda = torch.cuda.is_available()
+except ImportError:
+    cuda = False
+print(json.dumps({"version": "%d.%d.%d" % sys.version_info[:3], "packages": packages, "cuda": cuda}))
+"""
+
+
+class Interpreter(NamedTuple):
+    """What an interpreter has.
+
+    Attributes:
+        path: the program.
+        version: of Python, for example 3.11.7.
+        packages: {name of a package in lower case, with hyphens: its version}.
+        cuda: whether its PyTorch finds a GPU.
+    """
+
+    path: Path
+    version: str
+    packages: Mapping[str, str]
+    cuda: bool
+
+
+def requirements(recipe: RecipeRun) -> list[str]:
+    """The lines of requirements.txt, without comments."""
+    lines = read_text(recipe.folder / REQUIREMENTS, "list of packages").splitlines()
+    return [text for line in lines if (text := re.sub(r"(^|\s)#.*", "", line).strip())]
+
+
+def environment_folder(recipe: RecipeRun, root: Path) -> Path:
+    """The folder of the environment: equal lists of packages and equal versions of Python have the same folder."""
+    return root / "environments" / digest([requirements(recipe), recipe.python], 12)
+
+
+def is_built(folder: Path) -> bool:
+    """Whether the environment is finished."""
+    return (folder / _READY).is_file()
+
+
+def build(recipe: RecipeRun, root: Path) -> Path:
+    """The interpreter of the environment, which is built if it is absent. Raises UserError if that fails."""
+    folder = environment_folder(recipe, root)
+    python = folder / "bin" / "python"
+    if is_built(folder):
+        return python
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    listed = str(recipe.folder / REQUIREMENTS)
+    if uv := shutil.which("uv"):
+        steps = [
+            [uv, "venv", "--quiet", "--python", recipe.python, str(folder)],
+            [uv, "pip", "install", "--quiet", "--python", str(python), "-r", listed],
+        ]
+    else:
+        steps = [
+            [find_python(recipe.python), "-m", "venv", str(folder)],
+            [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", listed],
+        ]
+    for step in steps:
+        _run(step, root, os.environ, _BUILD_S)
+    write_text(folder / _READY, "\n".join(requirements(recipe)) + "\n")
+    return python
+
+
+def find_python(version: str) -> str:
+    """An interpreter of this version. Raises UserError, with what to install, if there is none."""
+    if sys.version_info[:2] == tuple(map(int, version.split("."))):
+        return sys.executable
+    if (found := shutil.which(f"python{version}")) is None:
+        raise UserError(
+            f"there is no Python {version} on this machine: install it or uv, or give --python EXE, an interpreter "
+            f"with the packages of {REQUIREMENTS}"
+        )
+    return found
+
+
+def probe(python: Path) -> Interpreter:
+    """What an interpreter has. Raises UserError if it cannot run or has no numpy."""
+    if (found := shutil.which(python)) is None:
+        raise UserError(f"there is no program {printable(str(python))}, or it cannot be executed")
+    # The path is not resolved: the `python` of an environment is a link, and its place selects the packages.
+    path = Path(found).absolute()
+    text = _run([str(path), "-c", _PROBE], Path("/"), method_environment(os.environ, {}), _ASK_S)
+    try:
+        told = json.loads(text.strip().splitlines()[-1])
+        return Interpreter(path, str(told["version"]), dict(told["packages"]), bool(told["cuda"]))
+    except (ValueError, LookupError, TypeError):
+        raise UserError(f"{printable(str(python))} is not an interpreter of Python: {one_line(text)[-200:]}") from None
+
+
+def packages_hash(found: Interpreter) -> str:
+    """SHA-256 of the version of Python, and of the names and versions of all packages."""
+    return sha256_of(canonical_json([found.version, dict(found.packages)]).encode())
+
+
+def differences(recipe: RecipeRun, found: Interpreter) -> list[str]:
+    """One line for each pinned package in another version or absent, and for the version of Python."""
+    lines = []
+    if not found.version.startswith(f"{recipe.python}."):
+        lines.append(f"Python {found.version}, and the recipe was run with {recipe.python}")
+    for line in requirements(recipe):
+        name, _, version = line.partition(";")[0].partition("==")
+        here = found.packages.get(name.strip().lower().replace("_", "-").partition("[")[0])
+        if version and here != version.strip():
+            lines.append(f"{name.strip()} {here or 'absent'}, and the recipe was run with {version.strip()}")
+    return lines
+
+
+def _run(command: Sequence[str], folder: Path, environment: Mapping[str, str], deadline_s: float) -> str:
+    """What a command prints. Raises UserError with its last lines if it fails."""
+    with scratch_folder() as scratch:
+        log = scratch / "printed.txt"
+        try:
+            status = run_logged(list(command), folder, environment, deadline_s, log, log)
+        except ClipError as error:
+            raise UserError(error.detail) from None
+        text = log.read_text("utf-8", "replace")
+    if status:
+        tail = one_line(text)[-300:] or "it printed nothing"
+        raise UserError(f"{Path(command[0]).name} {' '.join(command[1:3])[:60]} ended with {status}: {tail}")
+    return text

@@ -1,0 +1,201 @@
+"""Sets up one method, step by step: checkout, environment, weights, smoke test. The same command finishes a setup."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cmet_baselines.adapters.recipe import RecipeMethod
+from cmet_baselines.entry import Entry
+from cmet_baselines.setup import checkout, environment, smoke, state, weights
+from cmet_baselines.setup.state import State, recipe_of
+from talking_face.names import counted, printable
+from talking_face.pretrained.model_files import ModelFiles
+from talking_face.reasons import ClipError, UserError
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user gave.
+
+    Attributes:
+        checkout: a folder with the repository; None: it is cloned.
+        weights: a folder with the weight files, under the names of the entry.
+        python: an interpreter that has the packages; None: an environment is built.
+        seeded: write random weights of the real shapes, which only test that the code runs.
+        device: cpu or cuda:N; None: cuda:0 if the interpreter's PyTorch finds a GPU.
+        options: test-only limits of the recipe.
+        fresh: forget the hashes of an earlier setup.
+    """
+
+    checkout: Path | None = None
+    weights: Path | None = None
+    python: Path | None = None
+    seeded: bool = False
+    device: str | None = None
+    options: Mapping[str, int] = field(default_factory=dict)
+    fresh: bool = False
+
+
+def set_up(entry: Entry, request: Request, files: ModelFiles, say: Say) -> State:
+    """Does every step, and stores the state.
+
+    Args:
+        entry: a method of kind `recipe`, not a variant of it.
+        request: what the user gave.
+        files: the folders of model files.
+        say: receives one line for each step.
+
+    Raises UserError in one line: what is missing or wrong, and what to do.
+    """
+    recipe = recipe_of(entry)
+    if unknown := sorted(set(request.options) - set(recipe.options)):
+        known = ", ".join(recipe.options) or "none"
+        raise UserError(f"{entry.name} has no option {printable(unknown[0])}; its options: {known}")
+    before = None if request.fresh else state.read_state(entry.name, request.seeded, files)
+    code = _checkout(entry, request, before, files)
+    say(f"checkout: {code.path}, commit {code.commit[:12]}, " + _proof(code))
+    python = environment.probe(_python(entry, request, before, files, say))
+    say(f"environment: {python.path}, Python {python.version}, {counted(len(python.packages), 'package')}")
+    for line in environment.differences(recipe, python):
+        say(f"  differs: {line}")
+    device = request.device or ("cuda:0" if python.cuda else "cpu")
+    folder = _weights_folder(entry, request, code.path, python.path, files, say)
+    pins = before.weights if before is not None else {}
+    found: dict[str, state.KnownFile] = {}
+    for weight in entry.weights:
+        if (path := weights.find(weight, folder, files) or _first(pins, weight.file)) is not None:
+            found[weight.file] = weights.known(weight, path, pins)
+            say(f"weights: {weight.file}, sha256 {found[weight.file].sha256[:16]}..., {found[weight.file].bytes} bytes")
+        else:
+            say(f"weights: {weights.described(weight)}; absent")
+    if lacking := [weight for weight in state.needed_weights(entry) if weight.file not in found]:
+        raise UserError(
+            f"{entry.name} has no {', '.join(weight.file for weight in lacking)}; put the files into one folder and "
+            f"run {state.command(entry.name)[:-1]} --weights DIR`"
+        )
+    new = State(
+        name=entry.name,
+        seeded=request.seeded,
+        checkout=code.path,
+        commit=code.commit,
+        commit_from=code.known_from,
+        python=python.path,
+        python_version=python.version,
+        packages=environment.packages_hash(python),
+        device=device,
+        options=dict(request.options),
+        weights=found,
+    )
+    # The hashes are stored before the smoke test, so that they hold also if it fails.
+    state.write_state(new, files)
+    new = new.model_copy(update={"smoke": _smoke(entry, new, files, say)})
+    state.write_state(new, files)
+    return new
+
+
+def lacking(entry: Entry, request: Request, files: ModelFiles) -> Iterator[str]:
+    """One line for each thing that is missing or wrong; nothing for a method that is ready. Nothing is changed."""
+    recipe, before = recipe_of(entry), state.read_state(entry.name, request.seeded, files)
+    if before is not None and (request.checkout, request.weights, request.python) == (None, None, None):
+        yield from state.problems(entry, before, request.seeded)
+        return
+    root = state.baselines_folder(files)
+    assert entry.code is not None
+    folder = request.checkout or (before.checkout if before else root / "checkouts" / entry.name)
+    if folder.is_dir():
+        try:
+            checkout.given(folder, entry.code)
+        except UserError as error:
+            yield f"checkout: {error}"
+        yield from (f"checkout: {line}" for line in state.checkout_problems(recipe, folder))
+    else:
+        yield f"checkout: none; setup clones {checkout.address(entry.code)} at {entry.code.commit}"
+    if request.python is not None:
+        try:
+            environment.probe(request.python)
+        except UserError as error:
+            yield f"environment: {error}"
+    elif before is None and not environment.is_built(environment.environment_folder(recipe, root)):
+        yield f"environment: none; setup builds one with Python {recipe.python}, or give --python EXE"
+    if not request.seeded:
+        yield from weights.missing(entry, request.weights, files)
+    yield "smoke test: not run with these files"
+
+
+def _proof(code: checkout.Checkout) -> str:
+    return "known from git" if code.known_from == "git" else "no .git there: only the called files were compared"
+
+
+def _checkout(entry: Entry, request: Request, before: State | None, files: ModelFiles) -> checkout.Checkout:
+    """The checkout that the user gave, the one of an earlier setup, or a new clone, with its files compared."""
+    assert entry.code is not None
+    earlier = before.checkout if before is not None and before.checkout.is_dir() else None
+    if (folder := request.checkout or earlier) is not None:
+        code = checkout.given(folder, entry.code)
+    else:
+        code = checkout.clone(state.baselines_folder(files) / "checkouts" / entry.name, entry.code)
+    if (line := next(state.checkout_problems(recipe_of(entry), code.path), None)) is not None:
+        raise UserError(line)
+    return code
+
+
+def _python(entry: Entry, request: Request, before: State | None, files: ModelFiles, say: Say) -> Path:
+    """The interpreter that the user gave, the one of an earlier setup, or a new environment's."""
+    if request.python is not None:
+        return request.python
+    if before is not None and shutil.which(before.python):
+        return before.python
+    recipe, root = recipe_of(entry), state.baselines_folder(files)
+    if not environment.is_built(environment.environment_folder(recipe, root)):
+        say("environment: the packages are installed; this takes minutes")
+    return environment.build(recipe, root)
+
+
+def _weights_folder(
+    entry: Entry, request: Request, code: Path, python: Path, files: ModelFiles, say: Say
+) -> Path | None:
+    """The folder in which weights are searched for first. Seeded weights are written if they are absent."""
+    if not request.seeded:
+        return request.weights
+    if request.weights is not None:
+        raise UserError("--seeded writes the weights itself; leave --weights out")
+    folder = state.method_folder(entry.name, True, files) / "weights"
+    if request.fresh:
+        shutil.rmtree(folder, ignore_errors=True)
+    if any(not (folder / weight.file).exists() for weight in entry.weights):
+        say("weights: SEEDED, random numbers of the real shapes; they test only that the code runs")
+        weights.write_seeded(recipe_of(entry), code, python, folder)
+    return folder
+
+
+def _first(pins: Mapping[str, state.KnownFile], name: str) -> Path | None:
+    """The path at which a weight file was in an earlier setup, if it is still there."""
+    known = pins.get(name)
+    return known.path if known is not None and known.path.exists() else None
+
+
+def _smoke(entry: Entry, new: State, files: ModelFiles, say: Say) -> state.Smoke:
+    """Runs the smoke test. Raises UserError if the method fails or its video is wrong."""
+    recipe, sees = recipe_of(entry), frozenset(entry.sees)
+    emotion = "happy" if not recipe.emotions or "happy" in recipe.emotions else next(iter(recipe.emotions))
+    say(f"smoke test: {recipe.smoke_frames} frames on {new.device}, at most {recipe.deadline_s:g} s after the start")
+    method = RecipeMethod(entry.name, state.revision(entry, new), sees, recipe, state.place_of(new))
+    video = state.method_folder(entry.name, new.seeded, files) / "smoke.mp4"
+    try:
+        seen = smoke.run(method, recipe.smoke_frames, emotion, files, video)
+    except ClipError as error:
+        raise UserError(f"the smoke test of {entry.name} failed, {error}; log: {video.with_suffix('.log')}") from None
+    say(
+        f"smoke test: {seen.frames} of {seen.wanted} frames, {seen.size[1]}x{seen.size[0]} px, a face in {seen.faces}, "
+        f"mean grey {seen.brightness:.0f}, mean change {seen.motion:.2f}, {seen.seconds:g} s; {video}"
+    )
+    for note in seen.notes:
+        say(f"  {note}")
+    if wrong := list(smoke.faults(seen, new.seeded)):
+        raise UserError(f"the video of the smoke test of {entry.name} is wrong: {'; '.join(wrong)}; look at {video}")
+    return seen

@@ -1,0 +1,256 @@
+"""Functions that runners call before they import a checkout, so that old code runs on present packages without an edit.
+
+Only the standard library is imported at the top; every other package is imported by the function that needs it. The
+interpreter of the method's environment runs this file (Python 3.7 or later).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import shutil
+import sys
+import types
+import wave
+from pathlib import Path
+
+
+def cpu() -> None:
+    """Let torch code with hard calls of CUDA run on a CPU: `.cuda()` is the identity, and files load onto the CPU."""
+    import torch
+
+    for kind in (torch.Tensor, torch.nn.Module):
+        kind.cuda = lambda self, *args, **kwargs: self
+    torch.cuda.set_device = lambda device: None
+    load = torch.load
+
+    def load_on_cpu(*args, **kwargs):  # type: ignore[no-untyped-def]
+        kwargs["map_location"] = "cpu"
+        return load(*args, **kwargs)
+
+    torch.load = load_on_cpu
+
+
+def numpy_names() -> None:
+    """Give numpy the names that it removed: `np.float` and relatives (1.24), `np.VisibleDeprecationWarning` (2.0)."""
+    import numpy
+
+    kinds = {"float": float, "int": int, "bool": bool, "object": object, "complex": complex, "str": str}
+    for name, kind in {**kinds, "VisibleDeprecationWarning": UserWarning}.items():
+        if name not in vars(numpy):
+            setattr(numpy, name, kind)
+
+
+def mel() -> None:
+    """Let `librosa.filters.mel` take rate and number of points by position (keywords only from 0.10)."""
+    import librosa.filters
+
+    new = librosa.filters.mel
+
+    def by_position(sr, n_fft, *args, **kwargs):  # type: ignore[no-untyped-def]
+        named = dict(zip(("n_mels", "fmin", "fmax", "htk", "norm", "dtype"), args))
+        return new(sr=sr, n_fft=n_fft, **named, **kwargs)
+
+    librosa.filters.mel = by_position
+
+
+def stub(name: str, **members: object) -> types.ModuleType:
+    """Put a module without content in place of a package that the used code does not need. Parents are made, too."""
+    parent, _, last = name.rpartition(".")
+    module = types.ModuleType(name)
+    module.__path__ = []  # so that `import name.part` looks for stubs
+    vars(module).update(members)
+    if parent:
+        setattr(sys.modules.get(parent) or stub(parent), last, module)
+    sys.modules[name] = module
+    return module
+
+
+def video_io() -> None:
+    """Give torchvision `io.read_video` and `io.write_video` where it has none (from 0.26), on PyAV."""
+    import torchvision.io
+
+    if not hasattr(torchvision.io, "read_video"):
+        torchvision.io.read_video = _read_video
+    if not hasattr(torchvision.io, "write_video"):
+        torchvision.io.write_video = _write_video
+
+
+def _read_video(filename, start_pts=0, end_pts=None, pts_unit="pts", output_format="THWC"):  # type: ignore[no-untyped-def]
+    """(frames, sound, info) as torchvision gives them, for a whole file; the sound is left empty."""
+    import av
+    import numpy as np
+    import torch
+
+    if start_pts or end_pts is not None:
+        raise NotImplementedError("only whole files can be read")
+    with av.open(str(filename)) as container:
+        stream = container.streams.video[0]
+        fps = float(stream.average_rate)
+        frames = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(stream)])
+    video = torch.from_numpy(frames)
+    return (video.permute(0, 3, 1, 2) if output_format == "TCHW" else video), torch.zeros(1, 0), {"video_fps": fps}
+
+
+def _write_video(filename, video_array, fps, video_codec="libx264", options=None, **sound):  # type: ignore[no-untyped-def]
+    """Write (T, H, W, 3) uint8 frames; a sound is left out."""
+    import av
+    import numpy as np
+
+    frames = np.asarray(video_array, np.uint8)
+    with av.open(str(filename), "w") as container:
+        stream = container.add_stream({"h264": "libx264"}.get(video_codec, video_codec), rate=round(fps))
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt, stream.options = "yuv420p", options or {}
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+
+
+def ffmpeg(work: Path) -> None:
+    """Let `ffmpeg` be found by its name: the installed one, else the one of the package imageio-ffmpeg."""
+    if shutil.which("ffmpeg"):
+        return
+    import imageio_ffmpeg
+
+    folder = work / "bin"
+    folder.mkdir(exist_ok=True)
+    link(folder / "ffmpeg", Path(imageio_ffmpeg.get_ffmpeg_exe()))
+    os.environ["PATH"] = f"{folder}{os.pathsep}{os.environ.get('PATH', '')}"
+
+
+def torch_home(work: Path, files: dict[str, Path]) -> None:
+    """Let `torch.hub` find these weight files, {file name: path}, so that it downloads nothing."""
+    folder = work / "torch_home" / "hub" / "checkpoints"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, path in files.items():
+        link(folder / name, path)
+    os.environ["TORCH_HOME"] = str(work / "torch_home")
+
+
+def link(place: Path, target: Path) -> Path:
+    """Make a link at `place`, and the folders above it. An old link is replaced."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileNotFoundError):
+        place.unlink()
+    place.symlink_to(target)
+    return place
+
+
+@contextlib.contextmanager
+def inside(folder: Path):  # type: ignore[no-untyped-def]
+    """Work in a folder for the length of a block, for code with relative paths. The folder is made if it is absent."""
+    before = Path.cwd()
+    folder.mkdir(parents=True, exist_ok=True)
+    os.chdir(folder)
+    try:
+        yield folder
+    finally:
+        os.chdir(before)
+
+
+@contextlib.contextmanager
+def arguments(*words: str):  # type: ignore[no-untyped-def]
+    """Set `sys.argv` for the length of a block, for code that parses its arguments at import."""
+    before, sys.argv = sys.argv, list(words)
+    try:
+        yield
+    finally:
+        sys.argv = before
+
+
+def seed(value: int) -> None:
+    """Seed `random`, numpy and torch."""
+    import numpy
+    import torch
+
+    random.seed(value)
+    numpy.random.seed(value % 2**32)
+    torch.manual_seed(value)
+
+
+def with_silence(samples, count: int):  # type: ignore[no-untyped-def]
+    """The sound with `count` samples of silence behind it, (N,) int16 to (N + count,)."""
+    import numpy
+
+    return numpy.concatenate([samples, numpy.zeros(count, samples.dtype)])
+
+
+def write_wav(path: Path, samples, rate: int = 16000) -> Path:  # type: ignore[no-untyped-def]
+    """Write (N,) int16 samples as a mono WAV file."""
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes(samples.astype("<i2").tobytes())
+    return path
+
+
+def write_frames(folder: Path, frames, pattern: str = "{:06d}.png") -> list:  # type: ignore[no-untyped-def]
+    """Write (T, H, W, 3) RGB frames as pictures into a folder that is emptied first. Returns their paths."""
+    import cv2
+
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    paths = [folder / pattern.format(i) for i in range(len(frames))]
+    for path, frame in zip(paths, frames):
+        if not cv2.imwrite(str(path), cv2.cvtColor(frame, cv2.COLOR_RGB2BGR)):
+            raise OSError(f"cannot write {path.name}")
+    return paths
+
+
+def write_video(path: Path, frames, fps: int = 25) -> Path:  # type: ignore[no-untyped-def]
+    """Write (T, H, W, 3) RGB frames as an H.264 file without colour subsampling, for code that reads a video file."""
+    import av
+
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=fps, options={"crf": "0", "preset": "ultrafast"})
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "yuv444p"
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+def read_video(path: Path):  # type: ignore[no-untyped-def]
+    """The frames of a video file, (T, H, W, 3) uint8 RGB, in its own frame rate."""
+    import av
+    import numpy
+
+    with av.open(str(path)) as container:
+        return numpy.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+
+
+def only(folder: Path, pattern: str) -> Path:
+    """The one file in a folder that fits the pattern. Raises RuntimeError if there is none or more than one."""
+    found = sorted(folder.glob(pattern))
+    if len(found) != 1:
+        names = ", ".join(path.name for path in found) or "no file"
+        raise RuntimeError(f"one output {pattern} is wanted, and the repository wrote {names}")
+    return found[0]
+
+
+class FrameTaker:
+    """Takes the place of `cv2.VideoWriter` and keeps the frames, so that no lossy file is written and read again.
+
+    Attributes:
+        frames: the BGR frames that were written since `frames` was last emptied.
+    """
+
+    frames: list = []
+
+    def __init__(self, *arguments: object) -> None:
+        FrameTaker.frames = []
+
+    def write(self, frame) -> None:  # type: ignore[no-untyped-def]
+        """Keep a copy of the frame."""
+        FrameTaker.frames.append(frame.copy())
+
+    def release(self) -> None:
+        """Do nothing; the frames stay."""
+
+    def isOpened(self) -> bool:
+        """Whether frames are taken: always."""
+        return True
