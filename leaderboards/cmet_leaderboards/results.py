@@ -337,9 +337,10 @@ def _conflict(groups: np.ndarray, values: np.ndarray) -> np.ndarray | None:
 def _table(rows: Iterable[ResultRow]) -> pa.Table:
     """The rows as a sorted Arrow table. The statistics of each row are sorted by name."""
     ordered = sorted(rows, key=lambda row: (row.metric, row.signature, row.pair_id))
+    texts = {text: storable(text) for text in {text for row in ordered for text in (row.detail, row.notes)}}
     stored = [
         vars(row)
-        | {"detail": storable(row.detail), "notes": storable(row.notes)}
+        | {"detail": texts[row.detail], "notes": texts[row.notes]}
         | {"stats": sorted((name, float(value)) for name, value in row.stats.items())}
         for row in ordered
     ]
