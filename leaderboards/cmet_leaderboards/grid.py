@@ -21,12 +21,14 @@ from cmet_leaderboards import metric_facts
 from cmet_leaderboards.results import Results, codes, grouped
 from cmet_leaderboards.row import TABLE_KEYS
 from cmet_leaderboards.statistics import (
+    MIN_COVERAGE,
     Difference,
     Estimator,
     Interval,
-    common_pairs,
     jackknife_interval,
+    mean_differences,
     mean_interval,
+    mean_intervals,
     paired_estimates,
     paired_means,
 )
@@ -122,6 +124,12 @@ class Grid:
     table: pa.Table = field(repr=False)
 
     @cached_property
+    def is_there(self) -> np.ndarray:
+        """(M, C) bool: True if a row of the method has the metric."""
+        there: np.ndarray = (self.state != ABSENT).any(axis=2)
+        return there
+
+    @cached_property
     def compared(self) -> np.ndarray:
         """(M, C) bool: True for the methods that are compared in a column; see `statistics.common_pairs`."""
         return self._common[0]
@@ -133,14 +141,10 @@ class Grid:
 
     @cached_property
     def _common(self) -> tuple[np.ndarray, np.ndarray]:
-        has, ids = self.state >= INFINITE, [str(i) for i in range(len(self.pair_ids))]
-        compared = np.zeros(has.shape[:2], bool)
-        common = np.zeros(has.shape[1:], bool)
-        for c in range(len(self.columns)):
-            sets = {str(m): frozenset(ids[i] for i in np.flatnonzero(has[m, c])) for m in range(len(self.methods))}
-            names, shared = common_pairs(sets, len(ids))
-            compared[[int(name) for name in names], c] = True
-            common[c, [int(i) for i in shared]] = True
+        has = self.state >= INFINITE
+        scored = has.sum(axis=2)
+        compared = (scored > 0) & (scored >= MIN_COVERAGE * len(self.pair_ids))
+        common = (has | ~compared[:, :, None]).all(axis=0) & compared.any(axis=0)[:, None]
         return compared, common
 
     def with_methods(self, methods: Sequence[int]) -> Grid:
@@ -203,13 +207,63 @@ class Grid:
         good = found is not None and np.isfinite([found.low, found.high]).all()
         return Estimate(value, found if good else None, len(index), float(column.loss(value)))
 
+    def estimates(self, c: int, where: np.ndarray, interval: bool = True) -> list[Estimate]:
+        """The `estimate` of every method over its pairs (see `use`) that `where`, (P,) bool, selects."""
+        found: dict[int, Estimate] = {}
+        index = np.flatnonzero(self.common[c] & where)
+        together = np.flatnonzero(self._together[:, c])
+        if len(index) and len(together):
+            values = self._values(together, c, index)
+            losses = self.columns[c].loss(values).mean(axis=1).tolist()
+            if interval:
+                means = mean_intervals(values, self.codes[index])
+            else:
+                means = [(mean, None) for mean in values.mean(axis=1).tolist()]
+            for m, (mean, between), loss in zip(together.tolist(), means, losses, strict=True):
+                found[m] = Estimate(mean, between, len(index), loss)
+        every = range(len(self.methods))
+        return [found.get(m) or self.estimate(m, c, self.use(m, c) & where, interval) for m in every]
+
+    def _values(self, methods: np.ndarray, c: int, index: np.ndarray) -> np.ndarray:
+        """(methods, pairs) values, in the order that makes sums over pairs equal to those of one method alone."""
+        return np.take(self.value[methods, c], index, axis=1)
+
+    @cached_property
+    def _together(self) -> np.ndarray:
+        """(M, C) bool: True for methods whose statistics are means over exactly the common pairs of the column."""
+        there = (self.state == SCORED) | ~self.common
+        plain = np.array([self.pooled(c) is None for c in range(len(self.columns))], bool)
+        return self.compared & there.all(axis=2) & plain & self.is_single[:, None]
+
+    @property
+    def is_single(self) -> np.ndarray:
+        """(M,) bool: False for methods that are means over several training seeds."""
+        return np.ones(len(self.methods), bool)
+
     def mean_loss(self, m: int, c: int, index: np.ndarray) -> float:
         """The loss of a method over the pairs with these indices. The method must have a value for all these pairs."""
         if self.pooled(c) is None:
             # math.fsum is exact, so the order of the pairs does not matter. Therefore the ground truth has the same
             # loss in two settings with the same clips.
-            return math.fsum(self.columns[c].loss(self.value[m, c, index])) / len(index)
+            return math.fsum(self.columns[c].loss(self.value[m, c, index]).tolist()) / len(index)
         return float(self.columns[c].loss(self.pooled_estimator(m, c, index)(np.arange(len(index)))))
+
+    def differences(self, pairs: Sequence[tuple[int, int]], c: int) -> list[tuple[Difference, int] | None]:
+        """The `difference` of each of these pairs of methods, all of which are compared in column `c`."""
+        found: dict[tuple[int, int], tuple[Difference, int]] = {}
+        index = np.flatnonzero(self.common[c])
+        together = np.flatnonzero(self._together[:, c])
+        place = {m: i for i, m in enumerate(together.tolist())}
+        seconds: dict[int, list[int]] = {}
+        for a, b in pairs:
+            if a in place and b in place and len(index):
+                seconds.setdefault(a, []).append(b)
+        losses = self.columns[c].loss(self._values(together, c, index))
+        for a, others in seconds.items():  # one method at a time, because all pairs of 40 methods need 10 MB per array
+            d = losses[place[a]] - losses[[place[b] for b in others]]
+            made = mean_differences(d, self.codes[index])
+            found |= {(a, b): (one, len(index)) for b, one in zip(others, made, strict=True)}
+        return [found.get((a, b)) or self.difference(a, b, c) for a, b in pairs]
 
     def difference(self, a: int, b: int, c: int) -> tuple[Difference, int] | None:
         """The loss of method `a` minus the loss of method `b`, over their common pairs, and the number of common pairs.
@@ -223,13 +277,17 @@ class Grid:
             index = np.flatnonzero(both & (self.state[[a, b], c] == SCORED).all(axis=0))
             if not len(index):
                 return None
-            losses = column.loss(self.value[:, c, index])
-            return paired_means(losses[a], losses[b], self.codes[index]), len(index)
+            one, two = column.loss(self.value[[a, b], c][:, index])
+            return paired_means(one, two, self.codes[index]), len(index)
         index = np.flatnonzero(both & (self.state[[a, b], c] >= INFINITE).all(axis=0))
         if not len(index):
             return None
-        one, two = self.pooled_estimator(a, c, index), self.pooled_estimator(b, c, index)
-        found = paired_estimates(lambda keep: float(column.loss(one(keep)) - column.loss(two(keep))), self.codes[index])
+        first, second = self.pooled_estimator(a, c, index), self.pooled_estimator(b, c, index)
+
+        def difference(keep: np.ndarray) -> float:
+            return float(column.loss(first(keep)) - column.loss(second(keep)))
+
+        found = paired_estimates(difference, self.codes[index])
         return (found, len(index)) if np.isfinite([found.mean, found.p]).all() else None
 
     def losses(self, m: int, c: int, index: np.ndarray) -> list[Estimator]:

@@ -20,6 +20,13 @@ Pooled = Callable[[Mapping[str, float]], float | None]  # sums of statistics ove
 _record = cache(find_record)
 
 
+@cache
+def _exact(metric: str) -> Metric | None:
+    """The metric with this key; None if it is unknown, or if only its variant is unknown."""
+    found = _record(metric)
+    return found if found is not None and found.key == metric else None
+
+
 @dataclass(frozen=True)
 class MetricAbout:
     """What the suite knows about a metric; empty texts if the metric is unknown to this version."""
@@ -36,8 +43,8 @@ class MetricAbout:
 
 def about(metric: str) -> MetricAbout:
     """What the suite knows about the metric with this key."""
-    found = _record(metric)
-    if found is None or found.key != metric:
+    found = _exact(metric)
+    if found is None:
         return MetricAbout()
     needs = {
         "a ground truth": found.needs_target,
@@ -60,8 +67,7 @@ def about(metric: str) -> MetricAbout:
 
 def is_known(metric: str) -> bool:
     """Whether this suite has the metric with this key."""
-    found = _record(metric)
-    return found is not None and found.key == metric
+    return _exact(metric) is not None
 
 
 def title(metric: str) -> str:
@@ -113,8 +119,8 @@ def is_trained_on_data(metric: str) -> bool:
 
 def evaluator(metric: str) -> str | None:
     """The kind of the evaluator that was trained on the data set, if the metric uses one."""
-    found = _record(metric)
-    return found.evaluator if found is not None and found.key == metric else None
+    found = _exact(metric)
+    return found.evaluator if found else None
 
 
 def pooled(metric: str) -> Pooled | None:
@@ -123,5 +129,5 @@ def pooled(metric: str) -> Pooled | None:
     Returns:
         the function; None if the metric is unknown, or if its value is the mean over pairs.
     """
-    found: Metric | None = _record(metric)
-    return found.mean_of if found is not None and found.key == metric and found.pooled else None
+    found = _exact(metric)
+    return found.mean_of if found and found.pooled else None

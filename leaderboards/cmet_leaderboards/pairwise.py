@@ -53,8 +53,10 @@ def compare_pairs(grid: Grid, c: int, pairs: Sequence[tuple[int, int]], bands: B
 
     A pair with a method of too low coverage, or without common finite values, is left out.
     """
-    made = [(a, b, grid.difference(a, b, c)) for a, b in pairs if grid.compared[[a, b], c].all()]
-    found = [(a, b, result) for a, b, result in made if result is not None]
+    compared = grid.compared[:, c].tolist()
+    both = [(a, b) for a, b in pairs if compared[a] and compared[b]]
+    made = zip(both, grid.differences(both, c), strict=True)
+    found = [(a, b, result) for (a, b), result in made if result is not None]
     corrected = holm([result[0].p for *_, result in found])
     band = bands.of(grid.columns[c].signature)
     return tuple(

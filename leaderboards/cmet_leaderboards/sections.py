@@ -79,12 +79,12 @@ def in_order(names: Iterable[str]) -> tuple[str, ...]:
 def emotion_transfer(grid: Grid, c: int, references: Sequence[str], targets: Sequence[str]) -> EmotionTransfer:
     """The means of column `c` for each combination of a reference emotion and a target emotion."""
     cells = [[(grid.reference == r) & (grid.target == t) for t in targets] for r in references]
+    estimates = [[grid.estimates(c, cell, interval=False) for cell in line] for line in cells]
     rows = []
     for m, method in enumerate(grid.methods):
         if not (grid.state[m, c] >= INFINITE).any():
             continue
-        use = grid.use(m, c)
-        found = [[grid.estimate(m, c, use & cell, interval=False) for cell in line] for line in cells]
+        found = [[of_methods[m] for of_methods in line] for line in estimates]
         means = np.array([[np.nan if e.mean is None else e.mean for e in line] for line in found])
         rows.append((method, means, np.array([[e.n for e in line] for line in found])))
     return EmotionTransfer(

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from scipy import special
@@ -86,8 +87,17 @@ def mean_interval(
     values = np.asarray(values, float)
     if not np.isfinite(values).all() or values.size == 0:
         raise ValueError("mean_interval needs at least one value, all finite")
-    centre = float(values.mean())
-    return centre, _interval(centre, *_leave_out_means(values, speakers), level)
+    return mean_intervals(values[None], speakers, level)[0]
+
+
+def mean_intervals(
+    values: np.ndarray, speakers: Sequence[str] | np.ndarray, level: float = 0.95
+) -> list[tuple[float, Interval | None]]:
+    """`mean_interval` of each row of `values`, (R, n), finite, n of at least 1. All rows have the same speakers."""
+    values = np.ascontiguousarray(values, float)
+    centres = values.mean(axis=1)
+    left_out, over = _leave_out_means(values, speakers)
+    return list(zip(centres.tolist(), _intervals(centres, left_out, over, level), strict=True))
 
 
 def jackknife_interval(
@@ -100,7 +110,7 @@ def jackknife_interval(
     are speakers if there are at least MIN_SPEAKERS speakers, else clips.
     """
     left_out, over = _leave_out(estimate, speakers)
-    return _interval(estimate(np.arange(len(speakers))), left_out, over, level)
+    return _intervals(np.array([estimate(np.arange(len(speakers)))]), left_out[None], over, level)[0]
 
 
 def paired_means(a: np.ndarray, b: np.ndarray, speakers: Sequence[str] | np.ndarray) -> Difference:
@@ -120,12 +130,19 @@ def paired_means(a: np.ndarray, b: np.ndarray, speakers: Sequence[str] | np.ndar
     d = np.asarray(a, float) - np.asarray(b, float)
     if not np.isfinite(d).all() or d.size == 0:
         raise ValueError("paired_means needs at least one pair, all finite")
-    return _difference(float(d.mean()), *_leave_out_means(d, speakers))
+    return mean_differences(d[None], speakers)[0]
+
+
+def mean_differences(d: np.ndarray, speakers: Sequence[str] | np.ndarray) -> list[Difference]:
+    """`paired_means` of each row of differences `d`, (R, n), finite, n of at least 1, with the same speakers."""
+    d = np.ascontiguousarray(d, float)
+    return _differences(d.mean(axis=1), *_leave_out_means(d, speakers))
 
 
 def paired_estimates(estimate: Estimator, speakers: Sequence[str] | np.ndarray) -> Difference:
     """The same as `paired_means`, for any estimate of a difference between two statistics of the same rows."""
-    return _difference(estimate(np.arange(len(speakers))), *_leave_out(estimate, speakers))
+    left_out, over = _leave_out(estimate, speakers)
+    return _differences(np.array([estimate(np.arange(len(speakers)))]), left_out[None], over)[0]
 
 
 def share_of_way(
@@ -149,8 +166,7 @@ def share_of_way(
     losses = np.array([method, floor, truth], float)
     if not np.isfinite(losses).all() or losses.size == 0:
         raise ValueError("share_of_way needs at least one clip, all losses finite")
-    left_out = [_leave_out_means(each, speakers) for each in losses]
-    return _share(losses.mean(axis=1), np.array([values for values, _ in left_out]), left_out[0][1])
+    return _share(losses.mean(axis=1), *_leave_out_means(losses, speakers))
 
 
 def share_of_estimates(
@@ -278,15 +294,18 @@ def _units(speakers: Sequence[str] | np.ndarray) -> tuple[np.ndarray, int, str]:
 
 
 def _leave_out_means(values: np.ndarray, speakers: Sequence[str] | np.ndarray) -> tuple[np.ndarray, str]:
-    """(units,) means, each without one unit, computed from sums; and the kind of the units."""
+    """(R, units) means of the rows (R, n), each without one unit, computed from sums; and the kind of the units."""
     codes, units, over = _units(speakers)
+    rows, n = values.shape
+    if units < 2:
+        return np.empty((rows, 0)), over
     # Add up differences from the mean, not the values: the rounding errors in sums of the values would make equal
     # values seem to vary.
-    centre = values.mean()
-    sums, counts = np.bincount(codes, values - centre, units), np.bincount(codes, minlength=units)
-    if units < 2:
-        return np.empty(0), over
-    return centre + (sums.sum() - sums) / (len(values) - counts), over
+    centre = values.mean(axis=1, keepdims=True)
+    cells = (codes + units * np.arange(rows)[:, None]).ravel()
+    sums = np.bincount(cells, (values - centre).ravel(), rows * units).reshape(rows, units)
+    counts = np.bincount(codes, minlength=units)
+    return centre + (sums.sum(axis=1, keepdims=True) - sums) / (n - counts), over
 
 
 def _leave_out(estimate: Estimator, speakers: Sequence[str] | np.ndarray) -> tuple[np.ndarray, str]:
@@ -297,28 +316,44 @@ def _leave_out(estimate: Estimator, speakers: Sequence[str] | np.ndarray) -> tup
     return np.array([estimate(np.flatnonzero(codes != k)) for k in range(units)]), over
 
 
+def _errors(left_out: np.ndarray) -> np.ndarray:
+    """(R,) standard errors of the jackknife, from (R, units) estimates."""
+    units = left_out.shape[1]
+    return np.sqrt((units - 1) / units * ((left_out - left_out.mean(axis=1, keepdims=True)) ** 2).sum(axis=1))
+
+
 def _error(left_out: np.ndarray) -> float:
-    """The standard error of the jackknife."""
-    units = len(left_out)
-    return math.sqrt((units - 1) / units * float(((left_out - left_out.mean()) ** 2).sum()))
+    """The standard error of one jackknife."""
+    return float(_errors(left_out[None])[0])
 
 
-def _interval(centre: float, left_out: np.ndarray, over: str, level: float = 0.95) -> Interval | None:
-    units = len(left_out)
+@lru_cache(maxsize=1024)
+def _t_value(freedom: float, level: float) -> float:
+    """The factor of the standard error in an interval."""
+    return float(special.stdtrit(freedom, 0.5 + level / 2))
+
+
+def _intervals(centres: np.ndarray, left_out: np.ndarray, over: str, level: float = 0.95) -> list[Interval | None]:
+    """The intervals around (R,) estimates from (R, units) estimates without each unit."""
+    units = left_out.shape[1]
     if units < 2:
-        return None
-    half = float(special.stdtrit(units - 1, 0.5 + level / 2)) * _error(left_out)
-    return Interval(centre - half, centre + half, over, units)
+        return [None] * len(centres)
+    half = _t_value(units - 1, level) * _errors(left_out)
+    ends = zip((centres - half).tolist(), (centres + half).tolist(), strict=True)
+    return [Interval(low, high, over, units) for low, high in ends]
 
 
-def _difference(centre: float, left_out: np.ndarray, over: str) -> Difference:
-    interval = _interval(centre, left_out, over)
-    if interval is None:
-        return Difference(centre, None, 1.0)
-    error = _error(left_out)
+def _differences(centres: np.ndarray, left_out: np.ndarray, over: str) -> list[Difference]:
+    units = left_out.shape[1]
+    if units < 2:
+        return [Difference(centre, None, 1.0) for centre in centres.tolist()]
+    errors = _errors(left_out)
     # If the estimates do not vary, any difference other than 0 is certain.
-    t = abs(centre) / error if error > 0 else (math.inf if centre else 0.0)
-    return Difference(centre, interval, 2 * float(special.stdtr(len(left_out) - 1, -t)))
+    certain = np.where(centres != 0, np.inf, 0.0)
+    t = np.divide(np.abs(centres), errors, out=certain, where=errors > 0)
+    p = 2 * special.stdtr(units - 1, -t)
+    found = zip(centres.tolist(), _intervals(centres, left_out, over), p.tolist(), strict=True)
+    return [Difference(*one) for one in found]
 
 
 def _share(centres: np.ndarray, left_out: np.ndarray, over: str) -> Share | None:
@@ -328,7 +363,7 @@ def _share(centres: np.ndarray, left_out: np.ndarray, over: str) -> Share | None
         return None
     shares = (floor - method) / (floor - truth)
     value = float(shares[0])
-    return Share(value, _interval(value, shares[1:], over))
+    return Share(value, _intervals(shares[:1], shares[None, 1:], over)[0])
 
 
 def _summed_variance(left_out: np.ndarray, seeds: Sequence[np.ndarray]) -> tuple[float, float]:
@@ -348,5 +383,5 @@ def _summed_interval(
     if units < 2:
         return None
     variance, freedom = _summed_variance(left_out, seeds)
-    half = float(special.stdtrit(freedom, 0.5 + level / 2)) * math.sqrt(variance)
+    half = _t_value(freedom, level) * math.sqrt(variance)
     return Interval(centre - half, centre + half, over, units, max(map(len, seeds)))

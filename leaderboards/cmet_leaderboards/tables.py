@@ -17,7 +17,7 @@ import pyarrow as pa
 from cmet_leaderboards.answer import Answer, answer
 from cmet_leaderboards.bands import Bands
 from cmet_leaderboards.file_record import FileRecord, MethodFacts, SettingFacts
-from cmet_leaderboards.grid import ABSENT, FAILED, INFINITE, Column, Grid, MethodId, grids
+from cmet_leaderboards.grid import FAILED, INFINITE, Column, Grid, MethodId, grids
 from cmet_leaderboards.pairwise import PairwiseComparison, pairwise_comparisons, ranks_and_ties
 from cmet_leaderboards.published import PublishedTable, published_tables
 from cmet_leaderboards.results import Results
@@ -260,7 +260,7 @@ def _column_cells(
 ) -> list[Cell | None]:
     """The cells of one column, one per method. Contestants get their rank and ties, and the best mean is marked."""
     every = np.ones(len(grid.pair_ids), bool)
-    made = [_cell(grid, m, c, every) for m in range(len(grid.methods))]
+    made = _cells(grid, c, every)
     cells = [cell and replace(cell, share=shares.get(m)) for m, cell in enumerate(made)]
     places = ranks_and_ties(comparisons)
     compared = {m: cell for m in contestants if (cell := cells[m]) is not None and cell.compared}
@@ -273,16 +273,17 @@ def _column_cells(
     return cells
 
 
-def _cell(grid: Grid, m: int, c: int, where: np.ndarray) -> Cell | None:
-    """The cell of a method and metric over the pairs `where`, (P,) bool; None if the metric was not requested."""
-    state = grid.state[m, c]
-    if (state == ABSENT).all():
-        return None
-    made = grid.estimate(m, c, grid.use(m, c) & where)
-    scored, infinite = int((state[where] >= INFINITE).sum()), int((state[where] == INFINITE).sum())
-    return Cell(
-        made.mean, made.interval, made.n, scored, int(where.sum()), infinite, bool(grid.compared[m, c]), loss=made.loss
-    )
+def _cells(grid: Grid, c: int, where: np.ndarray) -> list[Cell | None]:
+    """The cells of all methods over the pairs `where`, (P,) bool; None for methods for which the metric is absent."""
+    there, state, expected = grid.is_there[:, c].tolist(), grid.state[:, c, where], int(where.sum())
+    scored, infinite = (state >= INFINITE).sum(axis=1).tolist(), (state == INFINITE).sum(axis=1).tolist()
+    compared = grid.compared[:, c].tolist()
+    return [
+        Cell(made.mean, made.interval, made.n, scored[m], expected, infinite[m], compared[m], loss=made.loss)
+        if there[m]
+        else None
+        for m, made in enumerate(grid.estimates(c, where))
+    ]
 
 
 def _breakdowns(
@@ -299,10 +300,9 @@ def _breakdowns(
     pairs = tuple(int(mask.sum()) for mask in masks)
     found = []
     for c, column in enumerate(grid.columns):
+        cells = [_cells(grid, c, mask) for mask in masks]
         rows = tuple(
-            (titles[grid.methods[m]], tuple(_cell(grid, m, c, mask) for mask in masks))
-            for m in order
-            if (grid.state[m, c] != ABSENT).any()
+            (titles[grid.methods[m]], tuple(of_group[m] for of_group in cells)) for m in order if grid.is_there[m, c]
         )
         found.append(Breakdown(column, tuple(groups), pairs, rows))
     return tuple(found)

@@ -30,6 +30,10 @@ class SeededGrid(Grid):
         assert isinstance(made, SeededGrid)
         return replace(made, members=tuple(self.members[m] for m in methods))
 
+    @property
+    def is_single(self) -> np.ndarray:
+        return np.array([len(some) == 1 for some in self.members], bool)
+
     def sums(self, c: int) -> dict[str, np.ndarray]:
         """The same as of `Grid`. The sums of a mean over seeds are the means of the seeds' sums."""
         if c not in self._means:
