@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cmet_leaderboards.bands import Bands
-from cmet_leaderboards.export import SCHEMA_FILE, BoardRow, records, to_csv, to_json, to_parquet
+from cmet_leaderboards.export import SCHEMA_FILE, JsonTable, LongTable, json_file
 from cmet_leaderboards.html import to_html
-from cmet_leaderboards.markdown import to_markdown
+from cmet_leaderboards.markdown import markdown_file, markdown_table
 from cmet_leaderboards.pair_values import PairVideos, pairs_files, remove_old
 from cmet_leaderboards.results import Results, read_results
 from cmet_leaderboards.section_views import VIDEOS, video_path
@@ -53,12 +53,12 @@ def build(
     """
     read = results if isinstance(results, Results) else read_results(results)
     tables = build_tables(read, bands or Bands(), published)
-    rows = list(records(tables))
-    files = _files("index", "board", tables, rows, gallery)
+    rows, written = LongTable.of(tables), [_Written(table) for table in tables]
+    files = _files("index", "board", written, rows, gallery)
     for name in dict.fromkeys(table.key["setting"] for table in tables):
-        some = [table for table in tables if table.key["setting"] == name]
+        some = [one for one in written if one.table.key["setting"] == name]
         stem = file_name_of(name)
-        files |= _files(stem, stem, some, [row for row in rows if row.setting == name], gallery)
+        files |= _files(stem, stem, some, rows.of_setting(name), gallery)
     files |= pairs_files(tables, gallery or {}, videos or {})
     files[SCHEMA_FILE.name] = SCHEMA_FILE.read_bytes()
     for name, content in files.items():
@@ -79,14 +79,23 @@ def _write_videos(folder: Path, gallery: Gallery) -> None:
         write_bytes(folder / name, data)
 
 
+class _Written:
+    """One table in the forms that the files of all settings and of one setting share."""
+
+    def __init__(self, table: Table) -> None:
+        self.table = table
+        self.markdown = markdown_table(table)
+        self.json = JsonTable.of(table)
+
+
 def _files(
-    page: str, stem: str, tables: Sequence[Table], rows: Sequence[BoardRow], gallery: Gallery | None
+    page: str, stem: str, written: Sequence[_Written], rows: LongTable, gallery: Gallery | None
 ) -> dict[str, bytes]:
     """{file name: content} of the five files. `page` names the HTML page, `stem` the other four files."""
     return {
-        f"{stem}.md": to_markdown(tables).encode(),
-        f"{stem}.csv": to_csv(rows).encode(),
-        f"{stem}.parquet": to_parquet(rows),
-        f"{stem}.json": to_json(tables).encode(),
-        f"{page}.html": to_html(tables, stem, gallery).encode(),
+        f"{stem}.md": markdown_file([one.markdown for one in written]).encode(),
+        f"{stem}.csv": rows.to_csv().encode(),
+        f"{stem}.parquet": rows.to_parquet(),
+        f"{stem}.json": json_file([one.json for one in written]).encode(),
+        f"{page}.html": to_html([one.table for one in written], stem, gallery).encode(),
     }

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from cmet_leaderboards.escaping import csv_cell
 from cmet_leaderboards.grid import Column, MethodId
@@ -24,15 +27,16 @@ from cmet_leaderboards.sections import Confusion, Drop, EmotionTransfer, MethodP
 from cmet_leaderboards.statistics import Interval
 from cmet_leaderboards.tables import Breakdown, Cell, MethodRow, Table
 from talking_face.arrow import schema_of
-from talking_face.sealed import sealed, table_bytes
+from talking_face.files import sha256_of
+from talking_face.sealed import SEAL, table_bytes
+from talking_face.signature import canonical_json
 
 SCHEMA_FILE = Path(__file__).parent / "board.schema.json"  # the schema of the document that `to_json` writes
 FORMAT = "cmet-eval-board-1"
 Json = dict[str, object]
 
 
-@dataclass(frozen=True, kw_only=True)
-class BoardRow:
+class BoardRow(NamedTuple):
     """One number of a board. Its fields are the columns of the CSV and Parquet files.
 
     A row without emotions and without a speaker is a cell of the board. A row with emotions or
@@ -47,9 +51,9 @@ class BoardRow:
     higher_is_better: bool
     ideal: float | None
     unit: str
-    reference_emotion: str | None = None
-    target_emotion: str | None = None
-    speaker: str | None = None
+    reference_emotion: str | None
+    target_emotion: str | None
+    speaker: str | None
     mean: float | None
     low: float | None
     high: float | None
@@ -77,87 +81,136 @@ class BoardRow:
 
 
 FIELDS = schema_of(BoardRow, nullable=True)
+_KEYS = ("dataset", "origin", "data_digest", "data_signature", "pairs_digest", "rules", "profile", "suite_version")
 
 
-def records(tables: Sequence[Table]) -> Iterator[BoardRow]:
+def records(table: Table) -> Iterator[BoardRow]:
     """The rows of every method and metric: over all pairs, by target emotion, by speaker, and by both emotions."""
-    for table in tables:
-        methods = {row.title: (row.method, row.revision) for row in table.rows}
-        for i, column in enumerate(table.columns):
-            for row in table.rows:
-                if (cell := row.cells[i]) is not None:
-                    yield _record(table, (row.method, row.revision), column, cell)
-            for field, part in (("target_emotion", table.by_emotion[i]), ("speaker", table.by_speaker[i])):
-                for title, cells in part.rows:
-                    for group, cell in zip(part.groups, cells, strict=True):
-                        if cell is not None:
-                            yield _record(table, methods[title], column, cell, **{field: group})
-            if table.transfers:
-                yield from _transfer_records(table, table.transfers[i])
+    methods = {row.title: (row.method, row.revision) for row in table.rows}
+    end = tuple(table.key[name] for name in _KEYS)
+    for i, column in enumerate(table.columns):
+        facts = (column.metric, column.signature, column.higher_is_better, column.ideal, column.unit)
+        for method, part, cell in _cells(table, i, methods):
+            yield BoardRow._make((table.key["setting"], *method, *facts, *part, *_numbers(cell, column), *end))
 
 
-def _record(table: Table, method: MethodId, column: Column, cell: Cell, **part: str) -> BoardRow:
-    interval, share = cell.interval, cell.share
-    way = share.interval if share else None
-    return BoardRow(
-        **table.key,  # type: ignore[arg-type]
-        **part,  # type: ignore[arg-type]
-        method=method[0],
-        revision=method[1],
-        metric=column.metric,
-        signature=column.signature,
-        higher_is_better=column.higher_is_better,
-        ideal=column.ideal,
-        unit=column.unit,
-        mean=cell.mean,
-        low=interval.low if interval else None,
-        high=interval.high if interval else None,
-        interval_over=interval.over if interval else None,
-        n=cell.n,
-        scored=cell.scored,
-        expected=cell.expected,
-        infinite=cell.infinite,
-        compared=cell.compared,
-        best=cell.best,
-        rank=cell.rank,
-        ties=", ".join(cell.ties) or None,
-        distance=cell.loss if column.ideal is not None else None,
-        share=share.value if share else None,
-        share_low=way.low if way else None,
-        share_high=way.high if way else None,
-    )
+def _cells(
+    table: Table, i: int, methods: Mapping[str, MethodId]
+) -> Iterator[tuple[MethodId, tuple[str | None, str | None, str | None], Cell]]:
+    """The cells of one metric: method; reference emotion, target emotion and speaker; and the cell."""
+    for row in table.rows:
+        if (cell := row.cells[i]) is not None:
+            yield (row.method, row.revision), (None, None, None), cell
+    for by_speaker, part in ((False, table.by_emotion[i]), (True, table.by_speaker[i])):
+        where = [(None, None, group) if by_speaker else (None, group, None) for group in part.groups]
+        for title, cells in part.rows:
+            for place, cell in zip(where, cells, strict=True):
+                if cell is not None:
+                    yield methods[title], place, cell
+    if table.transfers:
+        yield from _transfer_cells(table.transfers[i])
 
 
-def _transfer_records(table: Table, transfer: EmotionTransfer) -> Iterator[BoardRow]:
+def _transfer_cells(
+    transfer: EmotionTransfer,
+) -> Iterator[tuple[MethodId, tuple[str | None, str | None, str | None], Cell]]:
     for method, means, counts in transfer.rows:
         for (r, t), expected in np.ndenumerate(transfer.pairs):
             if expected:
                 n, mean = int(counts[r, t]), float(means[r, t])
                 cell = Cell(mean if n else None, None, n, n, int(expected), 0)
-                where = {"reference_emotion": transfer.references[r], "target_emotion": transfer.targets[t]}
-                yield _record(table, method, transfer.column, cell, **where)
+                yield method, (transfer.references[r], transfer.targets[t], None), cell
 
 
-def to_csv(rows: Sequence[BoardRow]) -> str:
-    """`records` as CSV. Numbers have all their digits, and null is an empty cell; see `escaping.csv_cell`."""
+def _numbers(cell: Cell, column: Column) -> tuple[object, ...]:
+    """The fields of a `BoardRow` from `mean` to `share_high`."""
+    interval, share = cell.interval, cell.share
+    way = share.interval if share else None
+    return (
+        cell.mean,
+        *((interval.low, interval.high, interval.over) if interval else (None, None, None)),
+        *(cell.n, cell.scored, cell.expected, cell.infinite, cell.compared, cell.best, cell.rank),
+        ", ".join(cell.ties) or None,
+        cell.loss if column.ideal is not None else None,
+        share.value if share else None,
+        *((way.low, way.high) if way else (None, None)),
+    )
+
+
+@dataclass(frozen=True)
+class LongTable:
+    """The `records` of a board, ready to be written."""
+
+    lines: tuple[str, ...]  # CSV, one line per row, without the head
+    table: pa.Table  # FIELDS
+
+    @classmethod
+    def of(cls, tables: Sequence[Table]) -> LongTable:
+        """The rows of all tables."""
+        rows = [row for table in tables for row in records(table)]
+        columns = list(zip(*rows, strict=True)) or [()] * len(FIELDS)
+        texts = (_texts(column) for column in columns)
+        arrays = [pa.array(column, field.type) for column, field in zip(columns, FIELDS, strict=True)]
+        return cls(tuple(map(",".join, zip(*texts, strict=True))), pa.table(arrays, schema=FIELDS))
+
+    def of_setting(self, name: str) -> LongTable:
+        """The rows of one setting."""
+        mine = pc.equal(self.table["setting"], name)
+        lines = itertools.compress(self.lines, mine.to_pylist())
+        return LongTable(tuple(lines), self.table.filter(mine).combine_chunks())
+
+    def to_csv(self) -> str:
+        """The rows as CSV. Numbers have all their digits, and null is an empty cell; see `escaping.csv_cell`."""
+        return "\n".join([",".join(FIELDS.names), *self.lines, ""])
+
+    def to_parquet(self) -> bytes:
+        """The rows as Parquet, with a digest; see `talking_face.sealed`."""
+        return table_bytes(self.table.replace_schema_metadata({BOARD_KEY: FORMAT}))
+
+
+def _texts(column: Sequence[object]) -> list[str]:
+    """The texts of a column's cells in a CSV file. Each different text is escaped once."""
+    if any(isinstance(value, float) for value in column):
+        return ["" if value is None else repr(value) for value in column]
+    known = {value: _escaped(value) for value in dict.fromkeys(column)}
+    return [known[value] for value in column]
+
+
+def _escaped(value: object) -> str:
     buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(FIELDS.names)
-    for row in rows:
-        writer.writerow([csv_cell(getattr(row, name)) for name in FIELDS.names])
-    return buffer.getvalue()
+    # A second, empty cell: the writer puts the only cell of a line between quotation marks if it is empty.
+    csv.writer(buffer, lineterminator="\n").writerow([csv_cell(value), ""])
+    return buffer.getvalue().removesuffix(",\n")
 
 
-def to_parquet(rows: Sequence[BoardRow]) -> bytes:
-    """`records` as Parquet, with a digest; see `talking_face.sealed`."""
-    schema = FIELDS.with_metadata({BOARD_KEY: FORMAT})
-    return table_bytes(pa.Table.from_pylist([vars(row) for row in rows], schema=schema))
+@dataclass(frozen=True)
+class JsonTable:
+    """One table of the JSON file as text: as it is written, and in the canonical form from which the digest is made."""
+
+    text: str
+    canonical: str
+
+    @classmethod
+    def of(cls, table: Table) -> JsonTable:
+        """The texts of one table."""
+        value = _table(table)
+        return cls(json.dumps(value, allow_nan=False), canonical_json(value))
 
 
 def to_json(tables: Sequence[Table]) -> str:
-    """All numbers and facts of the board as JSON with a digest, in the form that SCHEMA_FILE describes."""
-    document = sealed({"format": FORMAT, "tables": [_table(table) for table in tables]})
-    return json.dumps(document, allow_nan=False) + "\n"
+    """The JSON of a board with these tables."""
+    return json_file(list(map(JsonTable.of, tables)))
+
+
+def json_file(tables: Sequence[JsonTable]) -> str:
+    """All numbers and facts of the board as JSON with a digest, in the form that SCHEMA_FILE describes.
+
+    The text is that of `json.dumps(sealed({"format": FORMAT, "tables": [...]}))`. Each table becomes text only once,
+    because a file with all settings and a file of one setting have it.
+    """
+    canonical = f'{{"format":"{FORMAT}","tables":[{",".join(table.canonical for table in tables)}]}}'
+    seal = sha256_of(canonical.encode())
+    return f'{{"format": "{FORMAT}", "tables": [{", ".join(table.text for table in tables)}], "{SEAL}": "{seal}"}}\n'
 
 
 def _table(table: Table) -> Json:
@@ -281,7 +334,7 @@ def _comparison(table: Table, found: PairwiseComparison) -> Json:
     }
 
 
-def _numbers(matrix: np.ndarray) -> list[list[float | None]]:
+def _matrix(matrix: np.ndarray) -> list[list[float | None]]:
     return [[float(x) if math.isfinite(x) else None for x in line] for line in matrix]
 
 
@@ -293,7 +346,7 @@ def _transfer(table: Table, transfer: EmotionTransfer) -> Json:
         "targets": list(transfer.targets),
         "pairs": transfer.pairs.tolist(),
         "rows": [
-            {"method": table.name(method), "means": _numbers(means), "n": counts.tolist()}
+            {"method": table.name(method), "means": _matrix(means), "n": counts.tolist()}
             for method, means, counts in transfer.rows
         ],
     }
@@ -306,7 +359,7 @@ def _confusion(table: Table, one: Confusion) -> Json:
         "method": table.name(one.method),
         "meant": list(one.targets),
         "said": list(one.predictions),
-        "clips": _numbers(one.clips),
+        "clips": _matrix(one.clips),
     }
 
 

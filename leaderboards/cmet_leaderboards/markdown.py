@@ -32,16 +32,18 @@ _NAMED = 8  # the most comparisons that a sentence lists; the JSON file has all 
 
 
 def to_markdown(tables: Sequence[Table]) -> str:
-    """The Markdown of all tables, each with its breakdowns, missing values and signatures."""
-    out = ["# Leaderboard", ""]
-    for table in tables:
-        out += _markdown_table(table)
-    out += ["## How to read it", "", *(f"- **{name}**: {text}" for name, text in RULES), ""]
-    return "\n".join(out)
+    """The Markdown of a board with these tables."""
+    return markdown_file(list(map(markdown_table, tables)))
 
 
-def _markdown_table(table: Table) -> list[str]:
-    """One table as Markdown: a title, the scores, the sections below them, and the signatures."""
+def markdown_file(tables: Sequence[str]) -> str:
+    """The Markdown of a board, from the texts of its tables; see `markdown_table`."""
+    rules = (f"- **{name}**: {text}" for name, text in RULES)
+    return "\n".join(["# Leaderboard", "", *tables, "## How to read it", "", *rules, ""])
+
+
+def markdown_table(table: Table) -> str:
+    """One table as Markdown: a title, the scores, the sections below them, missing values and signatures."""
     out = [f"## {markdown(table.title)}", "", markdown(table.setting.summary), "", markdown(facts(table)), ""]
     out += [markdown(" ".join(data_notes(table))), ""] if data_notes(table) else []
     if table.differing_keys:
@@ -62,7 +64,7 @@ def _markdown_table(table: Table) -> list[str]:
     out += _missing(table)
     out += [f"Pairs: {markdown(note)}." for note in table.pair_notes] + [""] * bool(table.pair_notes)
     out += _published(table)
-    return [*out, *_signatures(table), ""]
+    return "\n".join([*out, *_signatures(table), ""])
 
 
 def _answer(table: Table) -> list[str]:

@@ -77,9 +77,7 @@ def _values(grid: Grid, m: int, c: int) -> list[float | str | None] | None:
     state, row = grid.state[m, c], grid.row[m, c]
     if (state == ABSENT).all():
         return None
-    digits = formatting.decimals(grid.columns[c])
-    # round() gives the digits that `formatting.number` prints; np.round gives others, such as 0.462 for 0.4625.
-    values: list[float | str | None] = [round(value, digits) for value in grid.value[m, c].tolist()]
+    values: list[float | str | None] = [*_rounded(grid.value[m, c], formatting.decimals(grid.columns[c]))]
     failed = np.flatnonzero(state == FAILED)
     reasons = grid.table["reason"].take(pa.array(row[failed])).to_pylist()
     for at, reason in zip(failed.tolist(), reasons, strict=True):
@@ -89,3 +87,16 @@ def _values(grid: Grid, m: int, c: int) -> list[float | str | None] | None:
     for at in np.flatnonzero(state == ABSENT).tolist():
         values[at] = None
     return values
+
+
+def _rounded(values: np.ndarray, digits: int) -> list[float]:
+    """`round(value, digits)` of each value; NaN stays NaN. np.round would give 0.462 for 0.4625 in place of 0.463."""
+    scaled = values * 10.0**digits
+    whole = np.rint(scaled)
+    found = (whole / 10.0**digits).tolist()
+    # The product has an error of at most 1e-15 of its size, so only values near the middle need Python's exact round().
+    for at in np.flatnonzero(np.abs(scaled - whole) > 0.499).tolist():
+        found[at] = round(float(values[at]), digits)
+    for at in np.flatnonzero(np.abs(scaled) > 1e9).tolist():
+        found[at] = round(float(values[at]), digits)
+    return found

@@ -13,7 +13,7 @@ from pathlib import Path
 from cmet_leaderboards import formatting, metric_facts
 from cmet_leaderboards.answer_text import answer_text
 from cmet_leaderboards.bands import Bands
-from cmet_leaderboards.export import SCHEMA_FILE, records, to_csv, to_json
+from cmet_leaderboards.export import SCHEMA_FILE, LongTable, to_json
 from cmet_leaderboards.file_record import split_summary
 from cmet_leaderboards.html import environment, to_html
 from cmet_leaderboards.markdown import to_markdown
@@ -118,7 +118,7 @@ def _board_files(slug: str, table: Table, cases: Sequence[GalleryCase], links: S
     gallery = {table.key["setting"]: cases}
     texts = {
         "index.html": to_html([table], "board", gallery, links),
-        "board.csv": to_csv(list(records([table]))),
+        "board.csv": LongTable.of([table]).to_csv(),
         "board.json": to_json([table]),
         "board.md": to_markdown([table]),
     }

@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
@@ -142,13 +143,19 @@ class Table:
 
     def name(self, method: MethodId) -> str:
         """The title of a method on this board."""
-        return next(row.title for row in self.rows if (row.method, row.revision) == method)
+        return self._names[method]
+
+    @cached_property
+    def _names(self) -> dict[MethodId, str]:
+        return {(row.method, row.revision): row.title for row in self.rows}
 
     def drop(self, row: MethodRow, column: Column) -> Difference | None:
         """The drop of a method by a metric; None if the other setting does not have this method or metric."""
-        method = (row.method, row.revision)
-        found = (d.change for d in self.drops if (d.method, d.column.signature) == (method, column.signature))
-        return next(found, None)
+        return self._changes.get(((row.method, row.revision), column.signature))
+
+    @cached_property
+    def _changes(self) -> dict[tuple[MethodId, str], Difference]:
+        return {(drop.method, drop.column.signature): drop.change for drop in reversed(self.drops)}
 
 
 def build_tables(

@@ -257,9 +257,7 @@ def test_the_share_of_the_way_is_given_only_where_a_floor_is_worse_than_the_grou
     assert shares["m1"] and shares["m1"].value == pytest.approx(-1.0, abs=0.05)
     assert "not shown to be worse" in not_separated.missing
     assert all(row.cells[1] and row.cells[1].share is None for row in table.rows)
-    whole = (
-        row for row in records([table]) if row.metric == "m_lmd:eat" and not row.speaker and not row.target_emotion
-    )
+    whole = (row for row in records(table) if row.metric == "m_lmd:eat" and not row.speaker and not row.target_emotion)
     lines = {row.method: row for row in whole}
     (document,) = json.loads(to_json([table]))["tables"]
     cells = {row["method"]: row["cells"][0] for row in document["methods"]}
