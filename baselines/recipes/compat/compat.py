@@ -254,3 +254,120 @@ class FrameTaker:
     def isOpened(self) -> bool:
         """Whether frames are taken: always."""
         return True
+
+
+def qr() -> None:
+    """Let `torch.qr`, which raises an error in current versions, give the matrices of `torch.linalg.qr`."""
+    import torch
+
+    torch.qr = lambda matrix: torch.linalg.qr(matrix)
+
+
+def torchvision_operators() -> None:
+    """Import torchvision where its compiled operators do not fit the build of torch; they then do not exist.
+
+    This is the case for the CUDA build of torchvision next to the CPU build of torch.
+    """
+    import torch
+
+    register = getattr(torch.library, "register_fake", None)
+
+    def tolerant(name, *args, **kwargs):  # type: ignore[no-untyped-def]
+        decorate = register(name, *args, **kwargs)
+
+        def decorated(function):  # type: ignore[no-untyped-def]
+            try:
+                return decorate(function)
+            except RuntimeError:
+                return function
+
+        return decorated
+
+    if register is not None:
+        torch.library.register_fake = tolerant
+    import torchvision  # noqa: F401
+
+    if register is not None:
+        torch.library.register_fake = register
+
+
+def keep(module: types.ModuleType, *names: str) -> None:
+    """Let each named class of a module make only one object, so that a script keeps its networks from call to call."""
+    for name in names:
+        setattr(module, name, _one(getattr(module, name)))
+
+
+def _one(kind):  # type: ignore[no-untyped-def]
+    made: list = []
+
+    def one(*args, **kwargs):  # type: ignore[no-untyped-def]
+        if not made:
+            made.append(kind(*args, **kwargs))
+        return made[0]
+
+    return one
+
+
+def keep_loaded() -> None:
+    """Let `torch.load` read each file once."""
+    import torch
+
+    load, loaded = torch.load, {}
+
+    def once(file, *args, **kwargs):  # type: ignore[no-untyped-def]
+        if str(file) not in loaded:
+            loaded[str(file)] = load(file, *args, **kwargs)
+        return loaded[str(file)]
+
+    torch.load = once
+
+
+class MemoryVideos(dict):
+    """Videos in memory, {file name: (T, H, W, 3) uint8 RGB}, which torchvision.io reads and writes as if on disk.
+
+    They have 25 frames/s and no sound. Nothing is encoded, so no frame has the loss of a codec.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        import torchvision.io
+
+        torchvision.io.read_video, torchvision.io.write_video = self._read, self._write
+
+    def _read(self, filename, *args, **kwargs):  # type: ignore[no-untyped-def]
+        import torch
+
+        return torch.from_numpy(self[str(filename)].copy()), torch.zeros(1, 0), {"video_fps": 25.0}
+
+    def _write(self, filename, video_array, *args, **kwargs):  # type: ignore[no-untyped-def]
+        import numpy
+
+        self[str(filename)] = numpy.array(video_array)
+        Path(filename).touch()  # scripts delete the file when they have added the sound
+
+
+def held(frames, count: int):  # type: ignore[no-untyped-def]
+    """The frames with the last one repeated up to `count` frames; only test-only limits call it."""
+    import numpy
+
+    return numpy.concatenate([frames, numpy.repeat(frames[-1:], max(count - len(frames), 0), axis=0)])
+
+
+def warped(frames, matrix, size, border: int = 0):  # type: ignore[no-untyped-def]
+    """Warp every frame by one affine matrix, (T, h, w, 3) uint8 to (T, H, W, 3).
+
+    Args:
+        frames: the frames.
+        matrix: (2, 3), from points of a frame to points of the result, px.
+        size: (H, W).
+        border: 0 for black outside the frame, 1 for its outermost pixels.
+    """
+    import cv2
+    import numpy
+
+    matrix = numpy.asarray(matrix, numpy.float64)
+    scale = float(numpy.hypot(matrix[0, 0], matrix[1, 0]))
+    if scale < 1:  # blur first: warping reads single pixels
+        frames = [cv2.GaussianBlur(frame, (0, 0), 0.4 / scale) for frame in frames]
+    mode = cv2.BORDER_REPLICATE if border else cv2.BORDER_CONSTANT
+    return numpy.stack([cv2.warpAffine(frame, matrix, (size[1], size[0]), borderMode=mode) for frame in frames])

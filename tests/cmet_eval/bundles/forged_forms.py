@@ -70,7 +70,7 @@ FORMS: list[tuple[str, Fault, Edit]] = [
     ("a ceiling, which has no rank", Fault.FOREIGN_METHOD, set_method(role="ceiling")),
     ("a title that looks like another one", Fault.FOREIGN_METHOD, set_method(title="GROUND  Truth.")),
     ("the title of another method", Fault.FOREIGN_METHOD, set_method(title="Ground truth")),
-    ("a published method", Fault.FOREIGN_METHOD, set_method(name="cmet-published")),
+    ("a published method", Fault.FOREIGN_METHOD, set_method(name="emostyle")),
     ("other inputs than the catalogue's", Fault.FOREIGN_METHOD, set_method(name="retrieval", title="Retrieval")),
     ("two titles in one record", Fault.NOT_CANONICAL, two_titles),
     ("a link", Fault.LINK, make_link),
