@@ -371,3 +371,21 @@ def warped(frames, matrix, size, border: int = 0):  # type: ignore[no-untyped-de
         frames = [cv2.GaussianBlur(frame, (0, 0), 0.4 / scale) for frame in frames]
     mode = cv2.BORDER_REPLICATE if border else cv2.BORDER_CONSTANT
     return numpy.stack([cv2.warpAffine(frame, matrix, (size[1], size[0]), borderMode=mode) for frame in frames])
+
+
+def repeated(frames, count: int):  # type: ignore[no-untyped-def]
+    """The frames again and again until there are `count`; only test-only limits call it."""
+    import numpy
+
+    return numpy.stack([frames[i % len(frames)] for i in range(count)])
+
+
+# talking_face.faces.points68.MEDIAPIPE_OF_IBUG68; a test compares the two.
+IBUG68 = (127, 234, 93, 132, 172, 136, 149, 176, 152, 400, 378, 365, 397, 361, 323, 454, 356, 70, 63, 105, 66, 107)
+IBUG68 += (336, 296, 334, 293, 300, 168, 6, 195, 4, 240, 97, 2, 326, 460, 33, 160, 158, 133, 153, 144, 362, 385, 387)
+IBUG68 += (263, 373, 380, 61, 39, 37, 0, 267, 269, 291, 321, 314, 17, 84, 91, 78, 82, 13, 312, 308, 317, 14, 87)
+
+
+def points_68(landmarks):  # type: ignore[no-untyped-def]
+    """The 68 points of iBUG 300-W, (..., 68, 2), of MediaPipe's points, (..., 478, 2 or 3), in the same unit."""
+    return landmarks[..., list(IBUG68), :2]
