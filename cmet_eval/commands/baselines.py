@@ -21,8 +21,8 @@ import typer
 from cmet_baselines.adapters.recipe import RecipeRun
 from cmet_baselines.published import PublishedNumber, by_table, of_entry
 from cmet_baselines.registry import MethodRecord, catalogue, describe, entry_to_set_up, readiness
+from cmet_baselines.setup.request import Request
 from cmet_baselines.setup.state import SEEDED
-from cmet_baselines.setup.steps import Request, lacking, set_up
 from cmet_eval import completion
 from talking_face.names import printable
 from talking_face.pretrained.model_files import ModelFiles
@@ -96,6 +96,8 @@ def baselines(
 
 def _set_up(name: str, request: Request, files: ModelFiles, check: bool) -> None:
     """Sets up a method or, with `check`, prints what is missing and exits with status 1 if something is."""
+    from cmet_baselines.setup.steps import lacking, set_up
+
     entry = entry_to_set_up(name)
     if not check:
         state = set_up(entry, request, files, lambda line: print(line, flush=True))
@@ -174,7 +176,10 @@ def method_text(name: str, files: ModelFiles) -> str:
 def recipe_text(recipe: RecipeRun) -> str:
     """The facts of a recipe: Python, deadline, training data, variants and test-only limits."""
     trained = [
-        part.dataset + (f" without {', '.join(part.held_out)}" if part.held_out else "") for part in recipe.trained_on
+        part.dataset
+        + (f" ({', '.join(part.splits)})" if part.splits else "")
+        + (f" without {', '.join(part.held_out)}" if part.held_out else "")
+        for part in recipe.trained_on
     ]
     facts = {
         "python": recipe.python,

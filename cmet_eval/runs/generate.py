@@ -13,12 +13,14 @@ from typing import TypedDict, TypeGuard
 
 import numpy as np
 
+from cmet_baselines.adapters.recipe import RecipeMethod
 from cmet_baselines.adapters.videos import VideosMethod
 from cmet_baselines.method import Case, Method, check_output
 from cmet_baselines.registry import get_method, shown
 from cmet_eval.measuring.job import MAX_VIDEO_BYTES
 from cmet_eval.measuring.score_records import write_record
 from cmet_eval.runs.cases import make_case
+from cmet_eval.runs.leakage import refuse_training_data
 from cmet_eval.runs.records import GenerationRecord, Timing
 from cmet_eval.runs.timing import Stopwatch, hardware
 from cmet_pipelines.shards import ShardSet
@@ -162,6 +164,8 @@ def _call_method(job: GenerationJob, shards: ShardSet, stopwatch: Stopwatch) -> 
         with stopwatch:
             method = _method(job.method, job.files)
             refuse_training_clips(method, job.pair)
+            if isinstance(method, RecipeMethod):
+                refuse_training_data(method, job.pair, shards)
             log = Path(job.record).with_suffix(".log")
             case = make_case(shards, job.pair, job.n_frames, method.sees, stopwatch, log)
             return method, case, method.file(case) if _finished(method) else check_output(method.generate(case))

@@ -1,14 +1,17 @@
-"""Finds metrics that must not score a method, because it shows clips on which the metric's evaluator was trained."""
+"""Finds scores that are unfair, because a metric's evaluator or a method was trained on the clips."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from cmet_baselines.adapters.recipe import RecipeMethod
 from cmet_metrics.base import Metric
+from talking_face.clip import Pair
+from talking_face.origin import origin_by_name
 from talking_face.pretrained import trained_evaluators
 from talking_face.pretrained.model_files import ModelFiles
-from talking_face.reasons import UserError
+from talking_face.reasons import ClipError, Reason, UserError
 
 if TYPE_CHECKING:  # imports PyArrow
     from cmet_pipelines.shards import ShardSet
@@ -48,3 +51,22 @@ def knows_training_split(kind: trained_evaluators.Kind, shards: ShardSet, files:
     clips = shards.clips
     both = sorted(set(clips.loc[clips["split"] == "train", "clip_id"]) & set(trained_on.clips))
     return any(trained_evaluators.sound_id(shards.audio(clip)) in trained_on.sounds for clip in both)
+
+
+def refuse_training_data(method: RecipeMethod, pair: Pair, shards: ShardSet) -> None:
+    """Raises ClipError, trained-on, if the weights of a published method were trained on a clip of the pair.
+
+    The catalogue states the datasets and their held-out speakers. A drawn clip with the name of a dataset is not a clip
+    of this dataset.
+    """
+    wanted = {pair.reference_clip, pair.source_clip, pair.driving_clip, pair.ground_truth_clip}
+    clips = shards.clips
+    for clip in clips[clips["clip_id"].isin(wanted)].to_dict("records"):
+        dataset, speaker, split = str(clip["dataset"]), str(clip["speaker"]), clip["split"]
+        known_split = split if isinstance(split, str) else None
+        for part in method.datasets:
+            if part.has(dataset, speaker, known_split) and origin_by_name(dataset, speaker) != "drawn":
+                others = f"; its held-out speakers are {', '.join(part.held_out)}" if part.held_out else ""
+                raise ClipError(
+                    Reason.TRAINED_ON, f"{method.name} was trained on {dataset}, so on {clip['clip_id']}{others}"
+                )

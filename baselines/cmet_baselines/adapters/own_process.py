@@ -96,6 +96,8 @@ class HostProcess:
             if label:
                 plain |= {"target_emotion": case.target_emotion, "intensity": case.intensity}
             self._output.unlink(missing_ok=True)
+            if not self._is_running():  # a new child first loads its models, which is not part of the deadline
+                self.describe()
             message = {"plain": plain, "arrays": arrays, "output": str(self._output)}
             answer = self._request(message, self.deadline_s, case.log)
             notes = answer.get("notes")
@@ -195,9 +197,12 @@ class HostProcess:
             raise
         return unread.partition(b"\n")[0]  # the child writes nothing after an answer until the next request
 
+    def _is_running(self) -> bool:
+        return self._guarded is not None and self._guarded.process.poll() is None
+
     def _running_process(self) -> subprocess.Popen[bytes]:
         """The child process. If it is not running, it is started."""
-        if self._guarded is None or self._guarded.process.poll() is not None:
+        if self._guarded is None or not self._is_running():
             self._end()
             self._guarded = self._start()
         return self._guarded.process

@@ -54,6 +54,14 @@ class TrainedOn(_Table):
     dataset: Key  # as in the ids of clips
     # The speakers of the dataset that were held out; the weights were trained on all others.
     held_out: tuple[Name, ...] = Field(default=(), alias="except")
+    # The parts of the dataset's own split on which the weights were trained; empty: all parts.
+    splits: tuple[Name, ...] = ()
+
+    def has(self, dataset: str, speaker: str, split: str | None) -> bool:
+        """Whether the weights were trained on this clip, as far as is known: without a split, they were."""
+        if dataset != self.dataset or speaker in self.held_out:
+            return False
+        return not self.splits or split is None or split in self.splits
 
 
 class Variant(_Table):
@@ -89,13 +97,13 @@ class RecipeMethod:
     """The published code of a method, run by the runner of its recipe.
 
     Attributes:
-        trained_on: the datasets on which the weights were trained; empty for seeded weights.
+        datasets: on which the weights were trained; empty for seeded weights.
     """
 
     def __init__(self, name: str, revision: str, sees: frozenset[str], recipe: RecipeRun, place: Place) -> None:
         self.name, self.revision, self.sees, self._recipe, self._place = name, revision, sees, recipe, place
         self.deadline_s = START_S + recipe.deadline_s  # for a first pair: the models are loaded, then the pair is made
-        self.trained_on = () if place.seeded else recipe.trained_on
+        self.datasets = () if place.seeded else recipe.trained_on
         self._process: HostProcess | None = None
 
     def generate(self, case: Case) -> np.ndarray:

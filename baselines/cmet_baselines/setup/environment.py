@@ -27,7 +27,7 @@ from talking_face.user_files import read_text
 
 _BUILD_S, _ASK_S = 7200.0, 300.0  # s; PyTorch with CUDA has 3 GB, and its first import from a slow disk takes a minute
 _READY = "ready"  # the file in a finished environment
-# Prints one JSON line: the version, the packages, and whether PyTorch has a GPU. Runs in Python 3.7, too.
+# Prints one JSON line: the version, the packages and, if asked, whether PyTorch has a GPU. Runs in Python 3.7, too.
 _PROBE = """
 import json, sys
 try:
@@ -36,11 +36,13 @@ try:
 except ImportError:
     packages = {}
 import numpy
-try:
-    import torch
-    cuda = torch.cuda.is_available()
-except ImportError:
-    cuda = False
+cuda = False
+if sys.argv[1:] == ["gpu"]:
+    try:
+        import torch
+        cuda = torch.cuda.is_available()
+    except ImportError:
+        pass
 print(json.dumps({"version": "%d.%d.%d" % sys.version_info[:3], "packages": packages, "cuda": cuda}))
 """
 
@@ -52,7 +54,7 @@ class Interpreter(NamedTuple):
         path: the program.
         version: of Python, for example 3.11.7.
         packages: {name of a package in lower case, with hyphens: its version}.
-        cuda: whether its PyTorch finds a GPU.
+        cuda: whether its PyTorch finds a GPU; False if this was not asked for.
     """
 
     path: Path
@@ -114,13 +116,20 @@ def find_python(version: str) -> str:
     return found
 
 
-def probe(python: Path) -> Interpreter:
-    """What an interpreter has. Raises UserError if it cannot run or has no numpy."""
+def probe(python: Path, *, gpu: bool) -> Interpreter:
+    """What an interpreter has. Raises UserError if it cannot run or has no numpy.
+
+    Args:
+        python: a path, or a name in PATH.
+        gpu: whether to look for a GPU, which imports PyTorch.
+    """
     if (found := shutil.which(python)) is None:
         raise UserError(f"there is no program {printable(str(python))}, or it cannot be executed")
     # The path is not resolved: the `python` of an environment is a link, and its place selects the packages.
     path = Path(found).absolute()
-    text = _run([str(path), "-c", _PROBE], Path("/"), method_environment(os.environ, {}), _ASK_S)
+    text = _run(
+        [str(path), "-c", _PROBE, *(["gpu"] if gpu else [])], Path("/"), method_environment(os.environ, {}), _ASK_S
+    )
     try:
         told = json.loads(text.strip().splitlines()[-1])
         return Interpreter(path, str(told["version"]), dict(told["packages"]), bool(told["cuda"]))
@@ -157,5 +166,5 @@ def _run(command: Sequence[str], folder: Path, environment: Mapping[str, str], d
         text = log.read_text("utf-8", "replace")
     if status:
         tail = one_line(text)[-300:] or "it printed nothing"
-        raise UserError(f"{Path(command[0]).name} {' '.join(command[1:3])[:60]} ended with {status}: {tail}")
+        raise UserError(f"{printable(str(command[0]))} ended with {status}: {tail}")
     return text

@@ -51,7 +51,7 @@ def run(method: RecipeMethod, n_frames: int, emotion: str, files: ModelFiles, vi
     finally:
         method.close()
     seconds = time.monotonic() - begin
-    sound = _sound(0, emotion, n_frames / 25)
+    sound = _driving(n_frames, emotion)
     write_video(video, _even(frames), case.fps, sound, AUDIO_RATE)
     grey = frames.mean(axis=3)
     found = np.isfinite(mediapipe_landmarks(Sample(np.ascontiguousarray(frames), name="smoke"), files)).all(axis=(1, 2))
@@ -111,7 +111,7 @@ def make_case(sees: frozenset[str], n_frames: int, emotion: str, files: ModelFil
         "source_landmarks": landmarks,
         "source_blendshapes": lambda: np.asarray(mediapipe_blendshapes(_sample("neutral"), files)),
         "source_audio": lambda: _sound(1, "neutral"),
-        "driving_audio": lambda: _sound(0, emotion, n_frames / 25),
+        "driving_audio": lambda: _driving(n_frames, emotion),
         "emotion_audio": lambda: [_sound(2 + i, emotion) for i in range(_POOL)],
         "neutral_audio": lambda: [_sound(2 + i, "neutral") for i in range(_POOL)],
         "upper_half_frames": upper_half,
@@ -129,6 +129,11 @@ def _frames(emotion: str) -> np.ndarray:
     """(50, 256, 256, 3) uint8 RGB: a drawn clip of two seconds."""
     act = perform(_spec(1, emotion, _SECONDS), fps=25)
     return np.stack([np.ascontiguousarray(frame[_ROWS, _COLUMNS]) for frame in draw(act)])
+
+
+def _driving(n_frames: int, emotion: str) -> np.ndarray:
+    """(640 n_frames,) int16, 16 kHz: the driving sound."""
+    return _sound(0, emotion, max(_SECONDS, n_frames / 25))[: n_frames * AUDIO_RATE // 25]
 
 
 def _sound(take: int, emotion: str, seconds: float = _SECONDS) -> np.ndarray:

@@ -4,41 +4,18 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from cmet_baselines.adapters.recipe import RecipeMethod
 from cmet_baselines.entry import Entry
-from cmet_baselines.setup import checkout, environment, smoke, state, weights
+from cmet_baselines.setup import checkout, environment, state, weights
+from cmet_baselines.setup.request import Request
 from cmet_baselines.setup.state import State, recipe_of
 from talking_face.names import counted, printable
 from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import ClipError, UserError
 
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Request:
-    """What the user gave.
-
-    Attributes:
-        checkout: a folder with the repository; None: it is cloned.
-        weights: a folder with the weight files, under the names of the entry.
-        python: an interpreter that has the packages; None: an environment is built.
-        seeded: write random weights of the real shapes, which only test that the code runs.
-        device: cpu or cuda:N; None: cuda:0 if the interpreter's PyTorch finds a GPU.
-        options: test-only limits of the recipe.
-        fresh: forget the hashes of an earlier setup.
-    """
-
-    checkout: Path | None = None
-    weights: Path | None = None
-    python: Path | None = None
-    seeded: bool = False
-    device: str | None = None
-    options: Mapping[str, int] = field(default_factory=dict)
-    fresh: bool = False
 
 
 def set_up(entry: Entry, request: Request, files: ModelFiles, say: Say) -> State:
@@ -59,7 +36,7 @@ def set_up(entry: Entry, request: Request, files: ModelFiles, say: Say) -> State
     before = None if request.fresh else state.read_state(entry.name, request.seeded, files)
     code = _checkout(entry, request, before, files)
     say(f"checkout: {code.path}, commit {code.commit[:12]}, " + _proof(code))
-    python = environment.probe(_python(entry, request, before, files, say))
+    python = environment.probe(_python(entry, request, before, files, say), gpu=request.device is None)
     say(f"environment: {python.path}, Python {python.version}, {counted(len(python.packages), 'package')}")
     for line in environment.differences(recipe, python):
         say(f"  differs: {line}")
@@ -117,7 +94,7 @@ def lacking(entry: Entry, request: Request, files: ModelFiles) -> Iterator[str]:
         yield f"checkout: none; setup clones {checkout.address(entry.code)} at {entry.code.commit}"
     if request.python is not None:
         try:
-            environment.probe(request.python)
+            environment.probe(request.python, gpu=False)
         except UserError as error:
             yield f"environment: {error}"
     elif before is None and not environment.is_built(environment.environment_folder(recipe, root)):
@@ -181,6 +158,8 @@ def _first(pins: Mapping[str, state.KnownFile], name: str) -> Path | None:
 
 def _smoke(entry: Entry, new: State, files: ModelFiles, say: Say) -> state.Smoke:
     """Runs the smoke test. Raises UserError if the method fails or its video is wrong."""
+    from cmet_baselines.setup import smoke  # imports scipy
+
     recipe, sees = recipe_of(entry), frozenset(entry.sees)
     emotion = "happy" if not recipe.emotions or "happy" in recipe.emotions else next(iter(recipe.emotions))
     say(f"smoke test: {recipe.smoke_frames} frames on {new.device}, at most {recipe.deadline_s:g} s after the start")

@@ -1,0 +1,78 @@
+"""Tests recipes in runs: result rows, resume, clips of the training data, and the command `baselines setup`."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cmet_eval.protocol.draw import Draw, draw_pairs
+from cmet_eval.protocol.setting import get_setting
+from cmet_eval.runs.evaluate import run
+from cmet_eval.runs.leakage import refuse_training_data
+from cmet_eval.runs.metrics import Scoring
+from cmet_pipelines.shards import ShardSet
+from talking_face.execution.options import RunOptions
+from talking_face.reasons import ClipError, Reason
+from tests.recipe_stand_in import World
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path / "world")
+
+
+def test_run_gives_rows_and_resumes(
+    world: World, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.get_ready()
+    monkeypatch.setenv("CMET_EVAL_BASELINES", str(world.files.baselines))
+    made = [
+        run(
+            [str(world.entry_path)],
+            ["cross-emotion"],
+            data=shards,
+            out=tmp_path / "out",
+            draw=Draw(seeds=1, max_pairs=2),
+            scoring=Scoring(("psnr:frame-mean",)),
+            options=RunOptions(workers=0, quiet=True),
+        )
+        for _ in range(2)
+    ]
+    assert (made[0].generated, made[1].generated) == (2, 0) and not made[0].lost
+
+
+def test_clips_of_the_training_data_are_refused(world: World, shards: Path) -> None:
+    world.get_ready()
+    method, data = world.method(), ShardSet(shards)
+    pair = draw_pairs(data.clips, get_setting("neutral-base"), Draw(seeds=1)).pairs[0]
+    (elsewhere,) = method.datasets
+    refuse_training_data(method, pair, data)
+    method.datasets = (elsewhere.model_copy(update={"dataset": "clips"}),)
+    held_out_are = "its held-out speakers are M003"
+    with pytest.raises(ClipError, match=rf"talker was trained on clips, so on clips/.*; {held_out_are}") as caught:
+        refuse_training_data(method, pair, data)
+    assert caught.value.reason is Reason.TRAINED_ON
+    held_out = method.datasets[0].model_copy(update={"held_out": (pair.speaker,)})
+    for allowed in ((), (held_out,), (elsewhere,)):
+        method.datasets = allowed
+        refuse_training_data(method, pair, data)
+
+
+def test_the_command_sets_up_checks_and_refuses(world: World) -> None:
+    def cli(*words: object) -> subprocess.CompletedProcess[str]:
+        line = [sys.executable, "-m", "cmet_eval.cli", "baselines", "setup", *map(str, words)]
+        environ = {**os.environ, "CMET_EVAL_BASELINES": str(world.files.baselines)}
+        return subprocess.run(line, env=environ, capture_output=True, text=True, check=False)
+
+    absent = cli(world.entry_path, "--check")
+    assert absent.returncode == 1 and absent.stdout.count("\n") == 4, absent
+    refused = cli("static-reference")
+    assert refused.returncode == 2 and "has no recipe; the methods with a recipe: " in refused.stderr
+    assert refused.stderr.count("\n") == 1
+    world.get_ready()
+    present = cli(world.entry_path, "--check")
+    assert (present.returncode, present.stdout) == (0, "talker is ready\n")
