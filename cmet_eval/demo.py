@@ -26,17 +26,19 @@ from talking_face.threads import limit_threads
 FOLDER = Path("work/demo")
 # Twenty speakers with eight short clips each: the time of every step of the demo is proportional to the length of all
 # clips, and networks learn more from twelve training speakers than from more clips of four. In pictures of 288 px, the
-# crop around a face has 240 px; the shards have 256 px.
-PLAN = CorpusPlan("mead", speakers=20, size="512x288", seconds=1.2, clips="one-sentence", detail=180)
+# crop around a face has 240 px; the shards have 256 px. Pictures of MEAD's shape would show more background only.
+PLAN = CorpusPlan("mead", speakers=20, size="320x288", seconds=1.0, clips="one-sentence", detail=180)
 SPLIT = "embedded-24"  # with 20 speakers: 12 for training, 8 held out
 PAIRS = 64  # pairs per setting in a `run` without --data; with one seed, the run takes a quarter of an hour
 # The landmark distances use MediaPipe's landmarks (`eat-mp`). The variant `eat` runs dlib's detector twice per frame
 # and takes five times as long. In the tight 128 px crop of `eat`, dlib does not find a third of the drawn faces.
 # `csim:dlib` is left out: its eight faces per clip take as long as all other metrics together.
 # `ea:fer` is a second judge of emotion, with which nothing was tuned; it is weak on drawn faces.
-FIRST_METRICS = ("psnr:frame-mean", "ssim:wang2004", "m_lmd:eat-mp", "f_lmd:eat-mp", "ea:fer")
-EVALUATOR_METRICS = ("lse_c:corpus", "ea:corpus", "emotion_leak:corpus")  # of the evaluators that the demo trains
-METRICS = (*FIRST_METRICS, *EVALUATOR_METRICS)
+FIRST_METRICS = ("psnr:frame-mean", "ssim:wang2004", "m_lmd:eat-mp", "f_lmd:eat-mp")
+# The metrics that the first board does not have: the evaluators of `:corpus` are trained after it, and FER's network
+# would delay it by 8 s.
+LATER_METRICS = ("ea:fer", "lse_c:corpus", "ea:corpus", "emotion_leak:corpus")
+METRICS = (*FIRST_METRICS, *LATER_METRICS)
 # The settings of the demo's training: fewer steps than `demo`, because the clips are fewer and shorter.
 TRAINING = {
     "cmet": str(Path(__file__).with_name("demo_cmet.toml")),
@@ -50,6 +52,9 @@ STAGES: dict[str, tuple[str, ...]] = {
     "label-lookup": ("audio2mouth", "aee", "ebm", "appearance", "skin"),
     "ground-truth-face": ("appearance", "skin"),
 }
+# The stages that the second process of `train_networks` trains, after the evaluators. No other stage is built on them,
+# and with them both processes take about the same time.
+ON_SECOND_CORE = ("appearance", "skin")
 
 
 def default_run(
@@ -89,26 +94,40 @@ def make_shards(folder: Path, options: RunOptions) -> PreprocessSummary:
 
 
 def train_networks(folder: Path, methods: Iterable[str], options: RunOptions) -> Iterator[str]:
-    """Trains the methods' checkpoints and the evaluators; with two or more workers, both trainings run in parallel.
+    """Trains the methods' checkpoints and the evaluators.
 
-    Yields one line of text for the checkpoints and one line for the evaluators. Raises the same errors as
+    With two or more workers, a second process trains the evaluators and the stages of `ON_SECOND_CORE` in parallel.
+
+    Yields lines of text about the checkpoints and one line about the evaluators. Raises the same errors as
     `train_checkpoints` and `train_evaluators`.
     """
+    wanted = stages_of(methods)
+    theirs = tuple(name for name in ON_SECOND_CORE if name in wanted) if options.workers > 1 else ()
     with ExitStack() as ended:
         if options.workers > 1:
-            words = [sys.executable, "-P", "-m", "cmet_eval.demo", str(folder)]
+            words = [sys.executable, "-P", "-m", "cmet_eval.demo", str(folder), *theirs]
             second = GuardedProcess(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             ended.callback(second.end)
-        if line := train_checkpoints(folder, methods, options.quiet):
+        if line := train_checkpoints(folder, [name for name in wanted if name not in theirs], options.quiet):
             yield line
         if options.workers > 1:
             second.process.wait()
-    yield train_evaluators(folder, options.quiet)  # if the second process failed, this call trains or raises the error
+    # If the second process failed, the next two calls train, or raise the error.
+    if theirs and (line := train_checkpoints(folder, theirs, options.quiet)):
+        yield line
+    yield train_evaluators(folder, options.quiet)
 
 
-def _evaluators_on_one_core(folder: Path) -> None:
+def stages_of(methods: Iterable[str]) -> tuple[str, ...]:
+    """The stages whose checkpoints the methods need, in training order."""
+    return tuple(dict.fromkeys(stage for method in methods for stage in STAGES.get(method, ())))
+
+
+def _on_the_second_core(folder: Path, stages: Sequence[str]) -> None:
+    """Trains the evaluators, then the stages. An error is not printed: the first process gets the same error."""
     limit_threads(1)
-    train_evaluators(folder, quiet=True)  # an error is not printed: the first process gets the same error
+    train_evaluators(folder, quiet=True)
+    train_checkpoints(folder, stages, quiet=True)
 
 
 def train_evaluators(folder: Path, quiet: bool = False) -> str:
@@ -136,23 +155,22 @@ def train_evaluators(folder: Path, quiet: bool = False) -> str:
     from cmet_reference.evaluators import train
 
     # 300 steps of 40 frames are meant for clips of 2 s and longer.
-    settings = train.EvaluatorSettings(syncnet_steps=120, syncnet_frames=28)
+    settings = train.EvaluatorSettings(syncnet_steps=120, syncnet_frames=23)
     cards = train.train_evaluators(shards, settings=settings, quiet=quiet)
     times = ", ".join(f"{kind} in {card['seconds']:.0f} s" for kind, card in cards.items())
     return f"trained: {times}"
 
 
-def train_checkpoints(folder: Path, methods: Iterable[str], quiet: bool = False) -> str:
-    """Trains, on `folder`/shards and with the demo settings, the checkpoints that the methods need.
+def train_checkpoints(folder: Path, stages: Sequence[str], quiet: bool = False) -> str:
+    """Trains, on `folder`/shards and with the demo settings, the checkpoints of the stages, in this order.
 
     If a checkpoint was trained on these shards before, the checkpoint is kept. Returns a line of text that states what
-    was trained; the text is empty if no method needs a checkpoint.
+    was trained; the text is empty if there is no stage.
 
     Raises:
         UserError: a package that training needs is absent, or training fails.
     """
-    wanted = list(dict.fromkeys(stage for method in methods for stage in STAGES.get(method, ())))
-    if not wanted:
+    if not stages:
         return ""
     require("torch", "training", "reference")
     from cmet_pipelines.shards import ShardSet
@@ -163,7 +181,7 @@ def train_checkpoints(folder: Path, methods: Iterable[str], quiet: bool = False)
     shards = folder / "shards"
     out, digest = shards / checkpoints.FOLDER, ShardSet(shards).digest
     trained: list[str] = []
-    for stage in wanted:
+    for stage in stages:
         model, path = checkpoints.model_of(stage), out / f"{stage}.safetensors"
         settings = config.load(PACKAGES[model], TRAINING[model])
         fresh = False
@@ -177,7 +195,7 @@ def train_checkpoints(folder: Path, methods: Iterable[str], quiet: bool = False)
         options = TrainOptions(quiet=quiet, resume=not fresh)
         card = train_model(model, {"main": shards}, settings=TRAINING[model], only=stage, options=options)[stage]
         trained.append(f"{stage} in {card['seconds']:.0f} s")
-    names = ", ".join(wanted)
+    names = ", ".join(stages)
     return f"trained on the embedded corpus: {', '.join(trained)}" if trained else f"trained before: {names} in {out}"
 
 
@@ -210,4 +228,4 @@ def _is_trained(path: Path, settings: object, digest: str) -> bool:
 
 
 if __name__ == "__main__":  # the second process of `train_networks`
-    _evaluators_on_one_core(Path(sys.argv[1]))
+    _on_the_second_core(Path(sys.argv[1]), sys.argv[2:])

@@ -35,6 +35,7 @@ class ClipSpec:
     height: int = 360
     seed: int = 0
     detail: float = DETAIL  # pixels per 100 mm at which skin and hair are drawn, before they are scaled down
+    cut: bool = False  # a first sentence that is too long ends with the clip; False: it is spoken faster
 
     @property
     def key(self) -> str:
@@ -101,7 +102,7 @@ def perform(spec: ClipSpec, fps: float = FPS, silent: bool = False) -> Performan
     how = manner(spec.emotion, spec.level)
     count = round(spec.seconds * fps)
     times = (np.arange(count) + 0.5) / fps  # a frame shows the middle of its time interval
-    spoken, phones = time_phones(list(spec.sentence_ids), person.tempo * how.tempo, spec.seconds, rng)
+    spoken, phones = time_phones(list(spec.sentence_ids), person.tempo * how.tempo, spec.seconds, rng, spec.cut)
     if silent:
         spoken, phones = [], [Phone("sil", "sil", 0.0, spec.seconds, 0.0)]
     fine = (np.arange(int(np.ceil(spec.seconds * RATE / STEP))) + 0.5) * STEP / RATE

@@ -30,7 +30,9 @@ class CorpusPlan:
     seconds: float = 2.0  # length of each clip, 0.4 to 60
     seed: int = 0  # a different seed changes the speech and the motion, but not the faces
     defects: bool = False  # also write the dataset's known bad clips and damaged files
-    # all: 32 * takes clips of a speaker; one-sentence: 8, each emotion once, at its highest level, with one sentence
+    # all: 32 * takes clips of a speaker; one-sentence: 8, each emotion once, at its highest level, with one sentence,
+    # which is cut off where the clip ends. Spoken faster, a sentence has 20 phones/s in a clip of 1.2 s, nearly one per
+    # frame, and all emotions have the same tempo.
     clips: Literal["all", "one-sentence"] = "all"
     # Pixels per 100 mm at which skin and hair are drawn, before they are scaled down; None: 360. At 360 the textures of
     # a speaker take 1.6 s; at 180 they take 0.5 s, and hairs and wrinkles are coarser.
@@ -42,7 +44,7 @@ class CorpusPlan:
         return {
             "generator": GENERATOR, "layout": self.layout, "speakers": self.speakers, "takes": self.takes, "size": size,
             "seconds": self.seconds, "seed": self.seed, "only": None if self.only is None else sorted(self.only),
-            "defects": self.defects, **({} if self.clips == "all" else {"clips": self.clips}),
+            "defects": self.defects, **({} if self.clips == "all" else {"clips": self.clips, "speech": "cut"}),
             **({} if self.detail is None else {"detail": self.detail}),
         }  # fmt: skip
 
@@ -92,14 +94,14 @@ def one_sentence_specs(speakers: int, size: str, seconds: float, seed: int) -> l
     """Eight clips per speaker, sorted by key: each emotion once, at its highest level, with the speaker's sentence.
 
     The n-th speaker begins with sentence 1 + n mod 16. So every emotional clip has a neutral clip of the same sentence
-    and speaker, and 16 speakers say all sentences.
+    and speaker, and 16 speakers say all sentences. A sentence that is longer than the clip is cut off.
     """
 
     def clips(n: int) -> Iterator[tuple[str, int, int]]:
         for emotion in EMOTIONS:
             yield emotion, 1 if emotion == "neutral" else max(_LEVEL_TAKES), n % 16
 
-    return _specs(clips, speakers, size, seconds, seed)
+    return [replace(spec, cut=True) for spec in _specs(clips, speakers, size, seconds, seed)]
 
 
 def _specs(

@@ -90,12 +90,13 @@ def sentence(sentence_id: str) -> tuple[str, tuple[str, ...]]:
 
 
 def time_phones(
-    ids: list[str], tempo: float, seconds: float, rng: np.random.Generator
+    ids: list[str], tempo: float, seconds: float, rng: np.random.Generator, cut: bool = False
 ) -> tuple[list[str], list[Phone]]:
     """(ids of the spoken sentences, phones with times).
 
     The sentences of `ids` are spoken in order, as many as fit into `seconds`. The first sentence is always spoken. If
-    the first sentence does not fit, it is spoken faster. A `tempo` of 1 is about 12 phones per second, and a larger
+    the first sentence does not fit, it is spoken faster; with `cut`, it keeps its tempo, and the clip ends within it,
+    as a clip that is cut from a longer recording does. A `tempo` of 1 is about 12 phones per second, and a larger
     value is slower. The phones include the silence before, between and after the sentences.
     """
     lead, tail = float(rng.uniform(0.10, 0.20)), 0.10
@@ -117,12 +118,13 @@ def time_phones(
         room = seconds - tail - at
         if spoken and lengths.sum() > room:
             break
-        if lengths.sum() > room:
+        if lengths.sum() > room and not cut:
             lengths *= room / lengths.sum()
-        edges = at + np.concatenate([[0], np.cumsum(lengths)])
+        edges = np.minimum(at + np.concatenate([[0], np.cumsum(lengths)]), seconds)
         out += [
             Phone(n, k.viseme, round(float(a), 4), round(float(b), 4), round(float(s), 3))
             for n, k, a, b, s in zip(names, kinds, edges[:-1], edges[1:], stress, strict=True)
+            if a < seconds
         ]
         spoken.append(sentence_id)
         at = float(edges[-1]) + float(rng.uniform(0.22, 0.34))
@@ -131,7 +133,8 @@ def time_phones(
         if phone.start > full[-1].end + 1e-6:
             full.append(Phone("sil", "sil", full[-1].end, phone.start, 0.0))
         full.append(phone)
-    full.append(Phone("sil", "sil", full[-1].end, round(seconds, 4), 0.0))
+    if full[-1].end < round(seconds, 4):
+        full.append(Phone("sil", "sil", full[-1].end, round(seconds, 4), 0.0))
     return spoken, full
 
 

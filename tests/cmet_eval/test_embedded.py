@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from cmet_eval import demo as embedded
 from cmet_eval.cli import build
-from cmet_eval.demo import train_checkpoints
+from cmet_eval.demo import stages_of, train_checkpoints
 from cmet_eval.runs import evaluate
 from cmet_eval.runs.score_submissions import Scored
 from cmet_reference import methods
@@ -42,16 +42,18 @@ def corpus(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 
 
 def test_what_is_missing_is_trained_in_order_and_kept(corpus: Path) -> None:
-    assert train_checkpoints(corpus, ["static-reference"]) == ""
-    told = train_checkpoints(corpus, ["cmet", "static-reference"])
+    assert train_checkpoints(corpus, stages_of(["static-reference"])) == ""
+    told = train_checkpoints(corpus, stages_of(["cmet", "static-reference"]))
     assert told == "trained on the embedded corpus: audio2mouth in 1 s, cmet in 1 s, appearance in 1 s, skin in 1 s"
-    assert train_checkpoints(corpus, ["cmet"]).startswith("trained before: audio2mouth, cmet, appearance, skin in")
-    assert train_checkpoints(corpus, ["ground-truth-face"]).startswith("trained before: appearance, skin in")
-    assert train_checkpoints(corpus, ["cem-net"]) == "trained on the embedded corpus: aee in 1 s, ebm in 1 s"
+    assert train_checkpoints(corpus, stages_of(["cmet"])).startswith(
+        "trained before: audio2mouth, cmet, appearance, skin in"
+    )
+    assert train_checkpoints(corpus, stages_of(["ground-truth-face"])).startswith("trained before: appearance, skin in")
+    assert train_checkpoints(corpus, stages_of(["cem-net"])) == "trained on the embedded corpus: aee in 1 s, ebm in 1 s"
 
 
 def test_other_data_other_settings_and_damaged_files_are_trained_again(corpus: Path, capsys) -> None:
-    train_checkpoints(corpus, ["cmet"])
+    train_checkpoints(corpus, stages_of(["cmet"]))
     path = corpus / "shards" / checkpoints.FOLDER / "cmet.safetensors"
     header = checkpoints.trained_on(path)
     for changed in (
@@ -60,14 +62,14 @@ def test_other_data_other_settings_and_damaged_files_are_trained_again(corpus: P
         {"built_on": {"audio2mouth": "0"}},
     ):
         checkpoints.save(path, {"w": torch.zeros(1)}, {}, {"trained_on": {**header, **changed}})
-        assert train_checkpoints(corpus, ["cmet"]) == "trained on the embedded corpus: cmet in 1 s"
+        assert train_checkpoints(corpus, stages_of(["cmet"])) == "trained on the embedded corpus: cmet in 1 s"
     path.write_bytes(path.read_bytes()[:-1] + b"x")
-    assert train_checkpoints(corpus, ["cmet"]) == "trained on the embedded corpus: cmet in 1 s"
+    assert train_checkpoints(corpus, stages_of(["cmet"])) == "trained on the embedded corpus: cmet in 1 s"
     assert f"{path} is damaged (" in capsys.readouterr().out
 
 
 def test_the_face_of_the_ground_truth_needs_what_the_mesh_learns_alone(corpus: Path) -> None:
-    told = train_checkpoints(corpus, ["ground-truth-face"])
+    told = train_checkpoints(corpus, stages_of(["ground-truth-face"]))
     assert told == "trained on the embedded corpus: appearance in 1 s, skin in 1 s"
 
 
@@ -75,11 +77,12 @@ def test_the_face_of_the_ground_truth_needs_what_the_mesh_learns_alone(corpus: P
 def test_both_trainings_are_done_and_a_failure_of_either_is_told(
     workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(embedded, "train_checkpoints", lambda *how: "trained: cmet")
-    told = embedded.train_networks(tmp_path, ["cmet"], RunOptions(workers, quiet=True))
-    assert next(told) == "trained: cmet"
+    asked: list[tuple[str, ...]] = []
+    monkeypatch.setattr(embedded, "train_checkpoints", lambda _, stages, quiet: asked.append((*stages,)) or "trained")
     with pytest.raises(UserError, match="holds no shards"):  # the evaluators'
-        next(told)
+        list(embedded.train_networks(tmp_path, ["cmet"], RunOptions(workers, quiet=True)))
+    assert [name for stages in asked for name in stages] == ["audio2mouth", "cmet", "appearance", "skin"]
+    assert len(asked) == workers, "with two workers, the stages of the renderer are left to the second process"
 
     def fails(*how: Any) -> str:
         raise UserError("no such package")

@@ -122,6 +122,8 @@ def test_one_sentence_is_each_emotion_once_and_the_same_words() -> None:
     full = {spec.key: spec for spec in CorpusPlan("mead", speakers=20).specs(layout("mead"), "640x360")}
     assert "clips" not in CorpusPlan("mead").settings("640x360"), "folders of earlier versions are still accepted"
     assert plan.settings("640x360")["clips"] == "one-sentence" and len(full) == 640
+    assert plan.settings("640x360")["speech"] == "cut", "a folder whose sentences were spoken faster is refused"
+    assert all(spec.cut for spec in specs) and not any(spec.cut for spec in full.values())
 
 
 def test_networks_believe_in_the_faces(tmp_path: Path) -> None:

@@ -34,6 +34,19 @@ def pitch_by_autocorrelation(sound: np.ndarray) -> float:
     return float(np.median(found))
 
 
+def test_a_sentence_that_is_too_long_is_spoken_faster_or_cut_off() -> None:
+    long, fast, cut = (
+        time_phones(["s02", "s03"], 1.0, seconds, np.random.default_rng(0), cut=how)[1]
+        for seconds, how in ((4.0, False), (0.9, False), (0.9, True))
+    )
+    words = [phone for phone in long if phone.end <= 0.9]
+    assert len(words) > 5 and cut[: len(words)] == words, "the tempo is kept"
+    assert cut[-1].end == 0.9 and cut[-1].phone == long[len(words)].phone, "the clip ends within the sentence"
+    assert len(fast) > len(cut) and fast[-1].phone == "sil" and fast[3].start < long[3].start
+    same = [time_phones(["s02"], 1.0, 4.0, np.random.default_rng(0), cut=how) for how in (False, True)]
+    assert same[0] == same[1], "a sentence that fits is not changed"
+
+
 def test_every_sentence_is_made_of_known_phones() -> None:
     assert len(sentences()) == 16
     for text, phones in sentences().values():

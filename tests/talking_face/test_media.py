@@ -16,6 +16,7 @@ from scipy.signal import resample_poly
 from talking_face.clip import MediaSource
 from talking_face.media import Encoding, iter_frames, probe, read_audio, read_frames, write_audio, write_video
 from talking_face.media.resampling import resample
+from talking_face.media.writing import copy_sound
 from talking_face.reasons import ClipError, Reason
 
 BITS = 8
@@ -33,6 +34,15 @@ def _decoded(frame: np.ndarray) -> int:
     height, width = frame.shape[:2]
     row = frame[height // 2, width // BITS // 2 :: width // BITS, 0]
     return sum(1 << b for b in range(BITS) if row[b] > 127)
+
+
+def test_a_copied_sound_track_is_the_file_that_encoding_writes(tmp_path: Path) -> None:
+    sound = (np.sin(np.arange(48_000) / 30) * 9000).astype(np.int16)
+    frames = np.zeros((30, 64, 64, 3), np.uint8)
+    write_video(tmp_path / "v.mp4", frames, 30, sound, 48_000, Encoding(audio_channels=2))
+    copy_sound(tmp_path / "v.mp4", tmp_path / "copied.m4a")
+    write_audio(tmp_path / "encoded.m4a", sound, 48_000, channels=2)
+    assert (tmp_path / "copied.m4a").read_bytes() == (tmp_path / "encoded.m4a").read_bytes()
 
 
 @pytest.mark.parametrize("fps", [30, Fraction(24000, 1001), 25, 50, 12])
