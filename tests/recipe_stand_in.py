@@ -93,7 +93,7 @@ def write(checkout, weights, seed):
     np.save(weights / "talker.npy", np.random.default_rng(seed).integers(1, 4, 1))
 '''
 ENTRY = """
-name = "talker"
+name = "{name}"
 title = "Talker"
 summary = "A picture that moves with the sound."
 kind = "recipe"
@@ -152,7 +152,7 @@ def write_repository(folder: Path) -> str:
     return done.stdout.strip()
 
 
-def write_recipe(folder: Path, repository: Path, commit: str) -> Path:
+def write_recipe(folder: Path, repository: Path, commit: str, name: str = "talker") -> Path:
     """Writes the recipe of the repository into `folder`. Returns the path of its entry."""
     folder.mkdir(parents=True)
     (folder / "runner.py").write_text(RUNNER)
@@ -160,17 +160,18 @@ def write_recipe(folder: Path, repository: Path, commit: str) -> Path:
     (folder / "requirements.txt").write_text("# nothing but the standard packages\n")
     hashes = {name: sha256_of(repository / f"{name}.py") for name in ("talker", "helpers")}
     path = folder / "talker.toml"
-    path.write_text(ENTRY.format(short=commit[:7], commit=commit, **hashes))
+    path.write_text(ENTRY.format(name=name, short=commit[:7], commit=commit, **hashes))
     return path
 
 
 class World:
     """A repository, its recipe, its weights, and an empty folder for what is set up."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, name: str = "talker") -> None:
+        self.name = name
         self.checkout, self.weights = folder / "their code", folder / "weights"
         self.commit = write_repository(self.checkout)
-        self.entry_path = write_recipe(folder / "talker", self.checkout, self.commit)
+        self.entry_path = write_recipe(folder / "talker", self.checkout, self.commit, name)
         self.weights.mkdir()
         np.save(self.weights / "talker.npy", np.array([2]))
         self.files = ModelFiles(cache=folder / "cache", baselines=folder / "set-up")
@@ -200,7 +201,13 @@ class World:
             frames=6, wanted=6, size=(8, 8), faces=6, brightness=9, motion=9, seconds=1, notes=(), revision="1"
         )
         facts = {"checkout": self.checkout, "commit": self.commit, "commit_from": "git", "packages": "0" * 64}
-        facts |= {"python": sys.executable, "python_version": "3.11.0", "device": "cpu", "weights": {path.name: known}}
-        made = State.model_validate({"name": "talker", "seeded": False, **facts, "smoke": seen, **changed})
+        facts |= {
+            "python": sys.executable,
+            "python_version": "3.11.0",
+            "device": "cpu",
+            "device_name": "cpu",
+            "weights": {path.name: known},
+        }
+        made = State.model_validate({"name": self.name, "seeded": False, **facts, "smoke": seen, **changed})
         state.write_state(made, self.files)
         return made

@@ -10,10 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from cmet_baselines.adapters.command import CommandRun
 from cmet_baselines.adapters.own_process import PythonRun
-from cmet_baselines.adapters.recipe import RecipeRun, RelativePath
+from cmet_baselines.adapters.recipe import RecipeRun, RelativePath, is_relative
 from cmet_baselines.adapters.videos import VideosRun
 from cmet_baselines.method import INPUTS
-from talking_face.names import Key, Label
+from talking_face.names import Key, Label, printable
 from talking_face.user_files import Line, Link, Text, checked, read_toml
 
 TARGET = r"^[\w.]+:\w+$"  # module:Class
@@ -139,6 +139,9 @@ class Entry(_Table):
         for run in filter(None, (self.command, self.example)):
             if hidden := sorted(run.sees() - set(self.sees)):
                 raise ValueError(f"the command is given {', '.join(hidden)}, which `sees` does not name")
+        for weight in self.weights if self.recipe else ():
+            if not is_relative(weight.file):
+                raise ValueError(f"the weight file {printable(weight.file[:60])!r} is not a path inside a folder")
         if self.recipe and (self.code is None or not re.fullmatch(r"[0-9a-f]{40}", self.code.commit or "")):
             raise ValueError("a recipe needs the 40 digits of `code.commit`")
         return self
@@ -172,5 +175,5 @@ def read_entry(path: Path) -> Entry:
             ]
             part[field] = there if isinstance(found, list) else there[0]
     if isinstance(recipe := table.get("recipe"), dict):
-        recipe["folder"] = path.parent.resolve()
+        recipe["file"] = path.resolve()
     return checked(Entry, table, f"the method {path}")

@@ -161,7 +161,7 @@ def _entry(name: str) -> Entry | None:
     if name.endswith(".toml"):
         given = read_entry(Path(name))
         ours = catalogue().get(given.name.removesuffix(set_up.SEEDED))
-        if ours is not None and ours.kind in ("built-in", "recipe") and (ours.kind == "built-in" or given.recipe):
+        if ours is not None and ours.kind in (("built-in", "recipe") if given.recipe else ("built-in",)):
             raise UserError(f"{name}: {given.name} is a method of this suite; give yours another name")
         if given.kind == "built-in" or given.role in ("ceiling", "control"):
             raise UserError(f"{name}: only this suite's own methods have kind built-in, or role ceiling or control")
@@ -211,7 +211,7 @@ def entry_to_set_up(name: str) -> Entry:
 def readiness(entry: Entry, files: ModelFiles) -> str:
     """Whether a recipe can run here: `ready`, `ready with seeded weights`, or what to type. Reads no weights."""
     for seeded, text in ((False, "ready"), (True, "ready with seeded weights")):
-        state = set_up.read_state(set_up.base_name(entry), seeded, files)
+        state = set_up.read_state(entry, seeded, files)
         if state is not None and next(set_up.problems(entry, state, seeded, hashes=False), None) is None:
             return text
     return f"not set up: cmet-eval baselines setup {set_up.base_name(entry)}"
@@ -232,7 +232,7 @@ def _of_recipe(entry: Entry, files: ModelFiles) -> RecipeMethod:
     """The method of a recipe. Raises UserError, in one line, if it is not set up or a file of it has changed."""
     seeded = entry.name.endswith(set_up.SEEDED)
     plain = entry.model_copy(update={"name": entry.name.removesuffix(set_up.SEEDED)})
-    state = set_up.read_state(set_up.base_name(plain), seeded, files)
+    state = set_up.read_state(plain, seeded, files)
     if (line := next(set_up.problems(plain, state, seeded), None)) is not None:
         raise UserError(f"{entry.name} cannot run: {line}")
     assert state is not None

@@ -51,6 +51,7 @@ CODEC = "h264-yuv444p-crf10"
 
 
 warm_methods: set[str] = set()  # methods that have already generated a video in this process
+_recipes: dict[str, RecipeMethod] = {}  # the recipe whose process has its models in memory, by the method's name
 
 
 @dataclass(frozen=True)
@@ -166,6 +167,7 @@ def _call_method(job: GenerationJob, shards: ShardSet, stopwatch: Stopwatch) -> 
             refuse_training_clips(method, job.pair)
             if isinstance(method, RecipeMethod):
                 refuse_training_data(method, job.pair, shards)
+                _keep_only(job.method, method)
             log = Path(job.record).with_suffix(".log")
             case = make_case(shards, job.pair, job.n_frames, method.sees, stopwatch, log)
             return method, case, method.file(case) if _finished(method) else check_output(method.generate(case))
@@ -174,6 +176,14 @@ def _call_method(job: GenerationJob, shards: ShardSet, stopwatch: Stopwatch) -> 
     except Exception as error:
         text = one_line(error, 500)
         raise ClipError(Reason.METHOD_FAILED, f"{shown(job.method)}: {type(error).__name__}: {text}") from None
+
+
+def _keep_only(name: str, method: RecipeMethod) -> None:
+    """Ends the process of the previous recipe, so that this process holds the models of one recipe (1 to 4 GB)."""
+    for other in _recipes.keys() - {name}:
+        _recipes.pop(other).close()
+        warm_methods.discard(other)
+    _recipes[name] = method
 
 
 def refuse_training_clips(method: Method, pair: Pair) -> None:

@@ -242,7 +242,7 @@ def test_equal_requirements_share_an_environment(
     assert "3.99" in calls and str(python.parents[1]) in calls and (programs / "calls").read_text() == calls
     assert f"-r {recipe.folder}/requirements.txt" in calls
     other = write_recipe(tmp_path / "other" / "talker", world.checkout, world.commit)
-    same = recipe.model_copy(update={"folder": other.parent})
+    same = recipe.model_copy(update={"file": other})
     assert environment.environment_folder(same, root) == python.parents[1]
     other.with_name("requirements.txt").write_text("numpy==2.0.0  # old\n")
     assert environment.environment_folder(same, root) != python.parents[1]
@@ -262,7 +262,8 @@ def test_the_versions_that_differ_and_the_absent_python_are_stated(world: World,
 @pytest.fixture
 def in_catalogue(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     """The world, with its recipe in the catalogue."""
-    monkeypatch.setattr(registry, "RECIPES", world.entry_path.parents[1])
+    for module in (registry, state):
+        monkeypatch.setattr(module, "RECIPES", world.entry_path.parents[1])
     monkeypatch.setenv("CMET_EVAL_BASELINES", str(world.files.baselines))
     catalogue.cache_clear()
     yield world

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -43,6 +45,32 @@ def test_run_gives_rows_and_resumes(
         for _ in range(2)
     ]
     assert (made[0].generated, made[1].generated) == (2, 0) and not made[0].lost
+
+
+def test_one_recipe_at_a_time_has_its_models_in_memory(
+    tmp_path: Path, shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worlds = [World(tmp_path / name, name) for name in ("one", "two")]
+    for world in worlds:
+        world.get_ready()
+        monkeypatch.setenv("CMET_EVAL_BASELINES", str(world.files.baselines))
+    shutil.copytree(worlds[0].files.baselines / "one", worlds[1].files.baselines / "one")  # type: ignore[operator]
+    run(
+        [str(world.entry_path) for world in worlds],
+        ["cross-emotion"],
+        data=shards,
+        out=tmp_path / "out",
+        draw=Draw(seeds=1, max_pairs=2),
+        scoring=Scoring(("psnr:frame-mean",)),
+        options=RunOptions(workers=0, quiet=True),
+    )
+    pids = {}
+    for path in sorted((tmp_path / "out" / "records").rglob("*.json")):
+        (note,) = [note for note in json.loads(path.read_text())["notes"] if "pid" in note]
+        pids.setdefault(path.parents[1].name, set()).add(int(note.rpartition("pid ")[2]))
+    assert sorted(pids) == ["one", "two"] and all(len(found) == 1 for found in pids.values())
+    (ended,), (kept,) = pids["one"], pids["two"]
+    assert Path(f"/proc/{kept}").exists() and not Path(f"/proc/{ended}").exists()
 
 
 def test_clips_of_the_training_data_are_refused(world: World, shards: Path) -> None:

@@ -75,9 +75,13 @@ class HostProcess:
         self.work.mkdir()
         atexit.register(self.close)
 
-    def describe(self) -> dict[str, object]:
-        """Create the object, and return its members. Raises ClipError if this fails or takes over 300 s."""
-        return self._request({"describe": True}, _START_S, None)
+    def describe(self, log: Path | None = None) -> dict[str, object]:
+        """Create the object, and return its members. Raises ClipError if this fails or takes over 300 s.
+
+        Args:
+            log: receives what the child prints; None: this is not kept.
+        """
+        return self._request({"describe": True}, _START_S, log)
 
     def generate(self, case: Case, *, label: bool) -> np.ndarray:
         """The array that the object returns for the case.
@@ -97,7 +101,7 @@ class HostProcess:
                 plain |= {"target_emotion": case.target_emotion, "intensity": case.intensity}
             self._output.unlink(missing_ok=True)
             if not self._is_running():  # a new child first loads its models, which is not part of the deadline
-                self.describe()
+                self.describe(case.log)
             message = {"plain": plain, "arrays": arrays, "output": str(self._output)}
             answer = self._request(message, self.deadline_s, case.log)
             notes = answer.get("notes")

@@ -28,8 +28,14 @@ COMPAT = RECIPES / "compat"  # the folder of the module `compat`, which all runn
 RUNNER, SEEDED, REQUIREMENTS = "runner.py", "seeded.py", "requirements.txt"  # the files of a recipe
 
 
+def is_relative(text: str) -> bool:
+    """Whether a text is a path that stays inside its folder."""
+    outside = text.startswith(("/", "~")) or ".." in text.split("/") or "\\" in text
+    return bool(text) and text.isprintable() and not outside
+
+
 def _relative(text: str) -> str:
-    if text.startswith(("/", "~")) or ".." in text.split("/") or "\\" in text or not text.isprintable() or not text:
+    if not is_relative(text):
         raise ValueError(f"{printable(text[:60])!r} is not a path inside the checkout")
     return text
 
@@ -89,8 +95,13 @@ class RecipeRun(_Table):
         default_factory=dict
     )  # {test-only limit: what it limits}; the values are integers
     smoke_frames: int = Field(default=25, ge=5, le=250)  # number of frames of the smoke test
-    folder: Path = Path()  # the folder of the recipe; `read_entry` sets it
+    file: Path = Path()  # the entry's file; `read_entry` sets it
     variant: str = ""  # the variant of this entry; the catalogue sets it
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the recipe."""
+        return self.file.parent
 
 
 class RecipeMethod:
@@ -118,8 +129,8 @@ class RecipeMethod:
             known = ", ".join(recipe.emotions)
             raise ClipError(Reason.UNSUPPORTED_LABEL, f"{self.name} has no {case.target_emotion}; it has {known}")
         if self._process is None:
-            self._process = start(recipe, self._place)
-        case.note(f"ran on {self._place.device}")
+            self._process = start(recipe, self._place, case.log)
+        case.note(f"ran on {self._place.device_name}")
         frames = check_output(self._process.generate(case, label="emotion-label" in self.sees))
         if len(frames) > longest_s(case) * case.fps:
             raise ClipError(Reason.TOO_LONG, f"{self.name} made {len(frames)} frames, and {case.n_frames} are wanted")
@@ -141,6 +152,7 @@ class Place(_Table):
     python: Path
     weights: dict[str, Path]
     device: str  # cpu, or cuda:0
+    device_name: str  # cpu, or the name of the GPU
     options: dict[str, int]
     seeded: bool
 
@@ -148,8 +160,11 @@ class Place(_Table):
 START_S = 300.0  # time to import the repository and to load the models
 
 
-def start(recipe: RecipeRun, place: Place) -> HostProcess:
-    """The process of the runner, with its models loaded. Raises ClipError if the runner cannot be created."""
+def start(recipe: RecipeRun, place: Place, log: Path | None) -> HostProcess:
+    """The process of the runner, with its models loaded. What it prints is written to `log`.
+
+    Raises ClipError if the runner cannot be created.
+    """
     setup = {
         "checkout": str(place.checkout.resolve()),
         "weights": {name: str(path.resolve()) for name, path in place.weights.items()},
@@ -162,7 +177,7 @@ def start(recipe: RecipeRun, place: Place) -> HostProcess:
     run = PythonRun(folders=folders, python=place.python, deadline_s=recipe.deadline_s)
     process = HostProcess(f"{recipe.folder / RUNNER}:Runner", run, setup)
     try:
-        process.describe()
+        process.describe(log)
     except ClipError:
         process.close()
         raise

@@ -36,14 +36,14 @@ try:
 except ImportError:
     packages = {}
 import numpy
-cuda = False
+gpu = ""
 if sys.argv[1:] == ["gpu"]:
     try:
         import torch
-        cuda = torch.cuda.is_available()
+        gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else ""
     except ImportError:
         pass
-print(json.dumps({"version": "%d.%d.%d" % sys.version_info[:3], "packages": packages, "cuda": cuda}))
+print(json.dumps({"version": "%d.%d.%d" % sys.version_info[:3], "packages": packages, "gpu": gpu}))
 """
 
 
@@ -54,13 +54,13 @@ class Interpreter(NamedTuple):
         path: the program.
         version: of Python, for example 3.11.7.
         packages: {name of a package in lower case, with hyphens: its version}.
-        cuda: whether its PyTorch finds a GPU; False if this was not asked for.
+        gpu: the name of the GPU that its PyTorch finds; empty if there is none, or if this was not asked for.
     """
 
     path: Path
     version: str
     packages: Mapping[str, str]
-    cuda: bool
+    gpu: str
 
 
 def requirements(recipe: RecipeRun) -> list[str]:
@@ -132,7 +132,7 @@ def probe(python: Path, *, gpu: bool) -> Interpreter:
     )
     try:
         told = json.loads(text.strip().splitlines()[-1])
-        return Interpreter(path, str(told["version"]), dict(told["packages"]), bool(told["cuda"]))
+        return Interpreter(path, str(told["version"]), dict(told["packages"]), printable(str(told["gpu"])))
     except (ValueError, LookupError, TypeError):
         raise UserError(f"{printable(str(python))} is not an interpreter of Python: {one_line(text)[-200:]}") from None
 

@@ -24,7 +24,7 @@ from talking_face.pretrained.model_files import ModelFiles
 _SIDE = 384  # px, of the drawn picture; the crop below has the face at half of its width
 _ROWS, _COLUMNS = slice(40, 296), slice(64, 320)
 _POOL = 12  # sounds; C-MET needs ten
-_SECONDS = 2.0  # of the source video; C-MET never ends on one of 20 frames or fewer
+_SECONDS = 1.2  # of the source video, 30 frames; C-MET never ends on one of 20 frames or fewer
 _DARK, _STILL, _FEW = (
     4.0,
     0.02,
@@ -94,7 +94,7 @@ def make_case(sees: frozenset[str], n_frames: int, emotion: str, files: ModelFil
         file_name="smoke",
         log=log,
     )
-    references = [0, 10, 20, 30, 40]
+    references = [0, 7, 14, 21, 28]
 
     def landmarks() -> np.ndarray:
         return np.asarray(mediapipe_landmarks(_sample("neutral"), files))
@@ -126,7 +126,7 @@ def _sample(emotion: str) -> Sample:
 
 @cache
 def _frames(emotion: str) -> np.ndarray:
-    """(50, 256, 256, 3) uint8 RGB: a drawn clip of two seconds."""
+    """(30, 256, 256, 3) uint8 RGB: a drawn clip."""
     act = perform(_spec(1, emotion, _SECONDS), fps=25)
     return np.stack([np.ascontiguousarray(frame[_ROWS, _COLUMNS]) for frame in draw(act)])
 

@@ -5,6 +5,7 @@ There is one sealed JSON file per method, `FOLDER/NAME/setup.json`. FOLDER is in
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
@@ -13,7 +14,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from cmet_baselines.adapters.recipe import COMPAT, REQUIREMENTS, RUNNER, Place, RecipeRun, Sha256
+from cmet_baselines.adapters.recipe import COMPAT, RECIPES, REQUIREMENTS, RUNNER, Place, RecipeRun, Sha256
 from cmet_baselines.entry import Entry, WeightFile
 from talking_face.files import sha256_of
 from talking_face.names import inside, printable
@@ -65,6 +66,7 @@ class State(_Table):
     python_version: str
     packages: Sha256  # of the list of installed packages and their versions
     device: str
+    device_name: str = ""  # the device with the name of the GPU; empty: the same as `device`
     options: dict[str, int] = {}
     weights: dict[str, KnownFile]
     smoke: Smoke | None = None
@@ -97,10 +99,10 @@ def write_state(state: State, files: ModelFiles) -> Path:
     return path
 
 
-def read_state(name: str, seeded: bool, files: ModelFiles) -> State | None:
+def read_state(entry: Entry, seeded: bool, files: ModelFiles) -> State | None:
     """The state of a method; None if it was never set up. Raises UserError if the file is damaged."""
-    path = state_file(name, seeded, files)
-    remedy = f"delete it and run {command(name, seeded)}"
+    path = state_file(base_name(entry), seeded, files)
+    remedy = f"delete it and run {command(entry, seeded)}"
     try:
         value = read_sealed_json(path, remedy)
     except FileNotFoundError:
@@ -113,9 +115,11 @@ def read_state(name: str, seeded: bool, files: ModelFiles) -> State | None:
         raise Damaged(path, "it has another form", remedy) from None
 
 
-def command(name: str, seeded: bool = False) -> str:
-    """What a user types to set up a method."""
-    return f"`cmet-eval baselines setup {name}{' --seeded' if seeded else ''}`"
+def command(entry: Entry, seeded: bool = False, more: str = "") -> str:
+    """What a user types to set up a method: the name of a recipe of this suite, or the path of another one's file."""
+    recipe = recipe_of(entry)
+    name = base_name(entry) if recipe.folder.parent == RECIPES else shlex.quote(printable(str(recipe.file)))
+    return f"`cmet-eval baselines setup {name}{' --seeded' if seeded else ''}{more}`"
 
 
 def recipe_of(entry: Entry) -> RecipeRun:
@@ -147,7 +151,7 @@ def problems(entry: Entry, state: State | None, seeded: bool, *, hashes: bool = 
         seeded: whether the method runs with seeded weights.
         hashes: False: no weight file is read; only its presence is checked.
     """
-    again = command(base_name(entry), seeded)
+    again = command(entry, seeded)
     if state is None:
         yield f"{base_name(entry)} is not set up{' with seeded weights' if seeded else ''}; run {again}"
         return
@@ -161,7 +165,7 @@ def problems(entry: Entry, state: State | None, seeded: bool, *, hashes: bool = 
     for weight in needed_weights(entry):
         known = state.weights.get(weight.file)
         if known is None:
-            yield f"the weight file {weight.file} is missing; run {again} --weights DIR"
+            yield f"the weight file {weight.file} is missing; run {command(entry, seeded, ' --weights DIR')}"
         elif (line := weight_problem(known, hashes)) is not None:
             yield line
     if state.smoke is None:
@@ -246,6 +250,7 @@ def place_of(state: State) -> Place:
         python=state.python,
         weights={name: known.path for name, known in state.weights.items()},
         device=state.device,
+        device_name=state.device_name or state.device,
         options=state.options,
         seeded=state.seeded,
     )

@@ -33,14 +33,14 @@ def set_up(entry: Entry, request: Request, files: ModelFiles, say: Say) -> State
     if unknown := sorted(set(request.options) - set(recipe.options)):
         known = ", ".join(recipe.options) or "none"
         raise UserError(f"{entry.name} has no option {printable(unknown[0])}; its options: {known}")
-    before = None if request.fresh else state.read_state(entry.name, request.seeded, files)
+    before = None if request.fresh else state.read_state(entry, request.seeded, files)
     code = _checkout(entry, request, before, files)
     say(f"checkout: {code.path}, commit {code.commit[:12]}, " + _proof(code))
-    python = environment.probe(_python(entry, request, before, files, say), gpu=request.device is None)
+    python = environment.probe(_python(entry, request, before, files, say), gpu=request.device != "cpu")
     say(f"environment: {python.path}, Python {python.version}, {counted(len(python.packages), 'package')}")
     for line in environment.differences(recipe, python):
         say(f"  differs: {line}")
-    device = request.device or ("cuda:0" if python.cuda else "cpu")
+    device = request.device or ("cuda:0" if python.gpu else "cpu")
     folder = _weights_folder(entry, request, code.path, python.path, files, say)
     pins = before.weights if before is not None else {}
     found: dict[str, state.KnownFile] = {}
@@ -53,7 +53,7 @@ def set_up(entry: Entry, request: Request, files: ModelFiles, say: Say) -> State
     if lacking := [weight for weight in state.needed_weights(entry) if weight.file not in found]:
         raise UserError(
             f"{entry.name} has no {', '.join(weight.file for weight in lacking)}; put the files into one folder and "
-            f"run {state.command(entry.name)[:-1]} --weights DIR`"
+            f"run {state.command(entry, more=' --weights DIR')}"
         )
     new = State(
         name=entry.name,
@@ -65,6 +65,7 @@ def set_up(entry: Entry, request: Request, files: ModelFiles, say: Say) -> State
         python_version=python.version,
         packages=environment.packages_hash(python),
         device=device,
+        device_name=f"{device} ({python.gpu})" if python.gpu and device == "cuda:0" else device,
         options=dict(request.options),
         weights=found,
     )
@@ -77,7 +78,7 @@ def set_up(entry: Entry, request: Request, files: ModelFiles, say: Say) -> State
 
 def lacking(entry: Entry, request: Request, files: ModelFiles) -> Iterator[str]:
     """One line for each thing that is missing or wrong; nothing for a method that is ready. Nothing is changed."""
-    recipe, before = recipe_of(entry), state.read_state(entry.name, request.seeded, files)
+    recipe, before = recipe_of(entry), state.read_state(entry, request.seeded, files)
     if before is not None and (request.checkout, request.weights, request.python) == (None, None, None):
         yield from state.problems(entry, before, request.seeded)
         return

@@ -12,7 +12,7 @@ from cmet_baselines.adapters.recipe import COMPAT, SEEDED, RecipeRun
 from cmet_baselines.entry import Entry, WeightFile
 from cmet_baselines.setup.state import KnownFile, file_bytes, file_hash, needed_weights
 from talking_face.lines import one_line
-from talking_face.names import inside, printable
+from talking_face.names import printable
 from talking_face.pretrained import store
 from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import ClipError, UserError
@@ -28,7 +28,8 @@ def find(weight: WeightFile, folder: Path | None, files: ModelFiles) -> Path | N
     It is searched for in `folder`, in the folders of CMET_EVAL_WEIGHTS and, if this suite uses the file too, in the
     cache.
     """
-    places = [inside(place, weight.file) for place in (*((folder,) if folder else ()), *files.weights)]
+    # The file may be a link to another folder. `Entry` has checked that its name stays inside.
+    places = [place / weight.file for place in (*((folder,) if folder else ()), *files.weights)]
     if weight.registered is not None:
         places.append(store.cache_folder(files) / store.weight(weight.registered).file)
     return next((path.resolve() for path in places if path.exists()), None)
