@@ -84,10 +84,10 @@ def p_text(p: float, relation: str = "=") -> str:
 
 
 def _by_column(findings: Sequence[Finding]) -> list[tuple[Column, list[Finding]]]:
-    found: dict[Column, list[Finding]] = {}
+    found: dict[str, list[Finding]] = {}  # by signature: a text has its hash stored, a Column computes it each time
     for one in findings:
-        found.setdefault(one.column, []).append(one)
-    return list(found.items())
+        found.setdefault(one.column.signature, []).append(one)
+    return [(some[0].column, some) for some in found.values()]
 
 
 def _note(answer: Answer, weak: bool) -> str:
@@ -123,17 +123,23 @@ class _Words:
         self.order = {method: i for i, method in enumerate(rows)}
         self.roles = {method: row.role for method, row in rows.items()}
         self.columns = table.columns  # emotion metrics first if the pairs ask for an emotion
-        self.losses = {
-            column: {m: cell.loss for m, row in rows.items() if (cell := row.cells[i]) and cell.loss is not None}
-            for i, column in enumerate(table.columns)
-        }
+        self.places = {column.signature: i for i, column in enumerate(table.columns)}
+        self.losses = [
+            {m: cell.loss for m, row in rows.items() if (cell := row.cells[i]) and cell.loss is not None}
+            for i in range(len(table.columns))
+        ]
         ranked = [method for method, role in self.roles.items() if role not in UNRANKED_ROLES]
         methods = [method for method in ranked if self.roles[method] == "method"]
         self.contenders = methods if len(methods) > 1 else ranked
 
+    def place_of(self, column: Column) -> int:
+        """The position of a column in the table."""
+        return self.places[column.signature]
+
     def place(self, one: Finding) -> tuple[int, float, int]:
         """In the order of the columns; within a metric, the findings of the better methods first."""
-        return self.columns.index(one.column), self.losses[one.column].get(one.better, 0.0), self.order[one.worse]
+        column = self.places[one.column.signature]
+        return column, self.losses[column].get(one.better, 0.0), self.order[one.worse]
 
     def of_interest(self, one: MethodId, two: MethodId) -> bool:
         """Whether a statement compares a method with something; two floors are left to the list."""
@@ -147,7 +153,7 @@ class _Words:
 
     def metrics(self, columns: Iterable[Column], last: str = "and") -> str:
         """The titles of several metrics, in the order of the answer."""
-        return listing((self.metric(column) for column in sorted(columns, key=self.columns.index)), last)
+        return listing((self.metric(column) for column in sorted(columns, key=self.place_of)), last)
 
     def names(self, methods: Iterable[MethodId], last: str = "and") -> str:
         """The titles of several methods, in the order of the table."""
@@ -168,8 +174,8 @@ class _Words:
         return " ".join([*self._wins(wins), self._undecided(compared, wins)]).strip()
 
     def _wins(self, wins: Mapping[MethodId, Sequence[tuple[Column, float, bool]]]) -> Iterable[str]:
-        for winner, won in sorted(wins.items(), key=lambda item: self.columns.index(item[1][0][0])):
-            won = sorted(won, key=lambda item: self.columns.index(item[0]))
+        for winner, won in sorted(wins.items(), key=lambda item: self.place_of(item[1][0][0])):
+            won = sorted(won, key=lambda item: self.place_of(item[0]))
             by = listing(f"{self.metric(c)} ({_p(p, holds, self._relation())})" for c, p, holds in won)
             yield f"{self.titles[winner]} is better than {self._other(winner)} by {by}."
 
@@ -229,7 +235,8 @@ class _Words:
     def not_separated(self, shown: Sequence[Finding]) -> Iterable[str]:
         """The metrics that separate no two methods, and the methods that no metric separates."""
         family = self.table.answer.ranked
-        idle = [column for column, _ in family.compared if column not in {one.column for one in shown}]
+        separating = {one.column.signature for one in shown}
+        idle = [column for column, _ in family.compared if column.signature not in separating]
         if idle and shown:
             yield f"No method is separated from another by {self.metrics(idle, 'or')}."
         pairs = [sorted(pair, key=self._subject_place) for pair in family.together if self.of_interest(*pair)]
@@ -259,8 +266,9 @@ class _Words:
         family = self.table.answer.ceiling
         for ceiling in [method for method, role in self.roles.items() if role == "ceiling"]:
             worse: dict[frozenset[MethodId], list[Column]] = {}
+            by_column = {column.signature: some for column, some in _by_column(family.findings)}
             for column, _ in family.compared:
-                mine = [one for one in family.findings if one.column == column and one.better == ceiling]
+                mine = [one for one in by_column.get(column.signature, ()) if one.better == ceiling]
                 worse.setdefault(frozenset(one.worse for one in mine), []).append(column)
             for beaten, columns in sorted(worse.items(), key=lambda item: -len(item[0])):
                 mine = [one for one in family.findings if one.column in columns and one.better == ceiling]

@@ -170,7 +170,7 @@ class LongTable:
 
 def _texts(column: Sequence[object]) -> list[str]:
     """The texts of a column's cells in a CSV file. Each different text is escaped once."""
-    if any(isinstance(value, float) for value in column):
+    if float in set(map(type, column)):
         return ["" if value is None else repr(value) for value in column]
     known = {value: _escaped(value) for value in dict.fromkeys(column)}
     return [known[value] for value in column]

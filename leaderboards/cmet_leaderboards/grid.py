@@ -23,14 +23,14 @@ from cmet_leaderboards.row import TABLE_KEYS
 from cmet_leaderboards.statistics import (
     MIN_COVERAGE,
     Difference,
-    Estimator,
     Interval,
-    jackknife_interval,
+    Jackknife,
     mean_differences,
     mean_interval,
     mean_intervals,
-    paired_estimates,
     paired_means,
+    seeded_difference,
+    seeded_interval,
 )
 from talking_face.reasons import Reason
 
@@ -189,26 +189,31 @@ class Grid:
 
     def estimate(self, m: int, c: int, keep: np.ndarray, interval: bool = True) -> Estimate:
         """A method's statistic over the pairs that `keep`, (P,) bool, selects and for which the method has a value."""
-        pooled, column = self.pooled(c), self.columns[c]
-        if pooled is None:
-            index = np.flatnonzero(keep & (self.state[m, c] == SCORED))
-            if not len(index):
-                return Estimate(None, None, 0)
-            values = self.value[m, c, index]
-            if not interval:
-                return Estimate(float(values.mean()), None, len(index), float(column.loss(values).mean()))
-            mean, found = mean_interval(values, self.codes[index])
-            return Estimate(mean, found, len(index), float(column.loss(values).mean()))
-        index = np.flatnonzero(keep & (self.state[m, c] >= INFINITE))
-        value = self.pooled_estimator(m, c, index)(np.arange(len(index))) if len(index) else float("nan")
-        if not np.isfinite(value):
+        index = np.flatnonzero(keep & (self.state[m, c] >= self._needed(c)))
+        if not len(index):
             return Estimate(None, None, 0)
-        found = jackknife_interval(self.pooled_estimator(m, c, index), self.codes[index]) if interval else None
+        if self.pooled(c) is None and self.is_single[m]:
+            values = self.value[m, c, index]
+            loss = float(self.columns[c].loss(values).mean())
+            if not interval:
+                return Estimate(float(values.mean()), None, len(index), loss)
+            mean, found = mean_interval(values, self.codes[index])
+            return Estimate(mean, found, len(index), loss)
+        mean = float(self.whole(m, c, index).mean())
+        if not np.isfinite(mean):
+            return Estimate(None, None, 0)
+        found = seeded_interval(self.jackknife(m, c, index)) if interval else None
         good = found is not None and np.isfinite([found.low, found.high]).all()
-        return Estimate(value, found if good else None, len(index), float(column.loss(value)))
+        return Estimate(mean, found if good else None, len(index), self.mean_loss(m, c, index))
+
+    def _needed(self, c: int) -> int:
+        """The lowest state of a pair that is in a statistic."""
+        return SCORED if self.pooled(c) is None else INFINITE
 
     def estimates(self, c: int, where: np.ndarray, interval: bool = True) -> list[Estimate]:
         """The `estimate` of every method over its pairs (see `use`) that `where`, (P,) bool, selects."""
+        if not where.any():
+            return [Estimate(None, None, 0)] * len(self.methods)
         found: dict[int, Estimate] = {}
         index = np.flatnonzero(self.common[c] & where)
         together = np.flatnonzero(self._together[:, c])
@@ -242,11 +247,11 @@ class Grid:
 
     def mean_loss(self, m: int, c: int, index: np.ndarray) -> float:
         """The loss of a method over the pairs with these indices. The method must have a value for all these pairs."""
-        if self.pooled(c) is None:
+        if self.pooled(c) is None and self.is_single[m]:
             # math.fsum is exact, so the order of the pairs does not matter. Therefore the ground truth has the same
             # loss in two settings with the same clips.
             return math.fsum(self.columns[c].loss(self.value[m, c, index]).tolist()) / len(index)
-        return float(self.columns[c].loss(self.pooled_estimator(m, c, index)(np.arange(len(index)))))
+        return float(self.whole(m, c, index, losses=True).mean())
 
     def differences(self, pairs: Sequence[tuple[int, int]], c: int) -> list[tuple[Difference, int] | None]:
         """The `difference` of each of these pairs of methods, all of which are compared in column `c`."""
@@ -271,33 +276,48 @@ class Grid:
         Returns:
             None if there is no pair for which both methods have a finite value.
         """
-        column = self.columns[c]
         both = self.use(a, c) & self.use(b, c)
-        if self.pooled(c) is None:
-            index = np.flatnonzero(both & (self.state[[a, b], c] == SCORED).all(axis=0))
-            if not len(index):
-                return None
-            one, two = column.loss(self.value[[a, b], c][:, index])
-            return paired_means(one, two, self.codes[index]), len(index)
-        index = np.flatnonzero(both & (self.state[[a, b], c] >= INFINITE).all(axis=0))
+        index = np.flatnonzero(both & (self.state[[a, b], c] >= self._needed(c)).all(axis=0))
         if not len(index):
             return None
-        first, second = self.pooled_estimator(a, c, index), self.pooled_estimator(b, c, index)
-
-        def difference(keep: np.ndarray) -> float:
-            return float(column.loss(first(keep)) - column.loss(second(keep)))
-
-        found = paired_estimates(difference, self.codes[index])
+        if self.pooled(c) is None and self.is_single[[a, b]].all():
+            one, two = self.columns[c].loss(self.value[[a, b], c][:, index])
+            return paired_means(one, two, self.codes[index]), len(index)
+        found = seeded_difference(*(self.jackknife(m, c, index, losses=True) for m in (a, b)))
         return (found, len(index)) if np.isfinite([found.mean, found.p]).all() else None
 
-    def losses(self, m: int, c: int, index: np.ndarray) -> list[Estimator]:
-        """The loss of a method over some of the pairs `index`, given as positions: one function per training seed."""
-        column = self.columns[c]
+    def seeds(self, m: int) -> tuple[Grid, list[int]]:
+        """A grid in which each training seed of a method is a method of its own, and their indices."""
+        return self, [m]
+
+    def whole(self, m: int, c: int, index: np.ndarray, losses: bool = False) -> np.ndarray:
+        """(S,) statistic, or its loss, of each training seed of a method over the pairs with these indices."""
+        column, (grid, seeds) = self.columns[c], self.seeds(m)
         if self.pooled(c) is None:
-            values = column.loss(self.value[m, c, index])
-            return [lambda keep: float(values[keep].mean())]
-        pooled = self.pooled_estimator(m, c, index)
-        return [lambda keep: float(column.loss(pooled(keep)))]
+            values = np.take(grid.value[seeds, c], index, axis=1)
+            return (column.loss(values) if losses else values).mean(axis=1)
+        every = np.arange(len(index))
+        values = np.array([grid.pooled_estimator(seed, c, index)(every) for seed in seeds])
+        return column.loss(values) if losses else values
+
+    def jackknife(self, m: int, c: int, index: np.ndarray, losses: bool = False) -> Jackknife:
+        """`whole`, and the same without each speaker. It is computed once, because a method is compared with many."""
+        column, (grid, seeds) = self.columns[c], self.seeds(m)
+        if losses and (column.ideal is None or self.pooled(c) is not None):
+            return self.jackknife(m, c, index).map(column.loss)
+        key = (m, c, losses, index.tobytes())
+        if key not in self._jackknives:
+            if self.pooled(c) is None:
+                values = np.take(grid.value[seeds, c], index, axis=1)
+                made = Jackknife.of_means(column.loss(values) if losses else values, self.codes[index])
+            else:
+                made = Jackknife.of([grid.pooled_estimator(seed, c, index) for seed in seeds], self.codes[index])
+            self._jackknives[key] = made
+        return self._jackknives[key]
+
+    @cached_property
+    def _jackknives(self) -> dict[tuple[int, int, bool, bytes], Jackknife]:
+        return {}
 
     @cached_property
     def codes(self) -> np.ndarray:
@@ -318,15 +338,22 @@ class Grid:
 
 def grids(results: Results) -> list[Grid]:
     """One grid for each combination of values of the TABLE_KEYS, sorted by these keys."""
-    table = results.table
-    number, keys = grouped(table, TABLE_KEYS)
+    number, keys = grouped(results.table, TABLE_KEYS)
+    table = results.table.drop_columns([*TABLE_KEYS, "n", "intensity", "video_sha256"])
     order = np.argsort(number, kind="stable")
     ends = np.cumsum(np.bincount(number, minlength=len(keys)))
     parts = np.split(order, ends[:-1])
     return [
-        _grid(dict(zip(TABLE_KEYS, map(str, key), strict=True)), table.take(pa.array(rows)))
+        _grid(dict(zip(TABLE_KEYS, map(str, key), strict=True)), _rows(table, rows))
         for key, rows in zip(keys, parts, strict=True)
     ]
+
+
+def _rows(table: pa.Table, rows: np.ndarray) -> pa.Table:
+    """The rows with these numbers, which increase. Neighbours are not copied."""
+    if rows[-1] - rows[0] + 1 == len(rows):
+        return table.slice(rows[0], len(rows))
+    return table.take(pa.array(rows))
 
 
 def _grid(key: dict[str, str], table: pa.Table) -> Grid:

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 
 import numpy as np
 from scipy import special
@@ -54,6 +54,51 @@ class Difference:
     mean: float
     interval: Interval | None  # None if there are fewer than two units
     p: float  # 1.0 if there is no interval
+
+
+@dataclass(frozen=True)
+class Jackknife:
+    """The estimates of a statistic for S training seeds: of all rows, and without each of K units."""
+
+    whole: np.ndarray  # (S,)
+    left_out: np.ndarray  # (S, K); K is 0 if there are fewer than two units
+    over: str  # the kind of the units: "speakers" or "clips"
+
+    @classmethod
+    def of(cls, estimates: Sequence[Estimator], speakers: Sequence[str] | np.ndarray) -> Jackknife:
+        """From one function per seed, over rows with these speakers."""
+        codes, units, over = _units(speakers)
+        keeps = [np.flatnonzero(codes != k) for k in range(units)] if units > 1 else []
+        left_out = np.array([[one(keep) for keep in keeps] for one in estimates], float)
+        return cls(np.array([one(np.arange(len(codes))) for one in estimates]), left_out, over)
+
+    @classmethod
+    def of_means(cls, values: np.ndarray, speakers: Sequence[str] | np.ndarray) -> Jackknife:
+        """Of the means over the rows of `values`, (S, n): one line per seed."""
+        values = np.ascontiguousarray(values, float)
+        codes, units, over = _units(speakers)
+        n = len(codes)
+        if over == "clips" and n > 1:  # all units at once: (n, n - 1) indices
+            keep = np.arange(n - 1) + (np.arange(n - 1) >= np.arange(n)[:, None])
+            return cls(values.mean(axis=1), np.take(values, keep, axis=1).mean(axis=2), over)
+        keeps = [np.flatnonzero(codes != k) for k in range(units)] if units > 1 else []
+        left_out = [np.take(values, keep, axis=1).mean(axis=1) for keep in keeps]
+        return cls(values.mean(axis=1), np.array(left_out).reshape(len(keeps), len(values)).T, over)
+
+    @property
+    def mean(self) -> float:
+        """The mean over the seeds."""
+        return float(self.whole.mean())
+
+    @cached_property
+    def mean_left_out(self) -> np.ndarray:
+        """(K,) means over the seeds, without each unit."""
+        means: np.ndarray = np.ascontiguousarray(self.left_out.T).mean(axis=1)
+        return means
+
+    def map(self, change: Callable[[np.ndarray], np.ndarray]) -> Jackknife:
+        """The estimates after a function of arrays."""
+        return replace(self, whole=change(self.whole), left_out=change(self.left_out))
 
 
 @dataclass(frozen=True)
@@ -109,8 +154,7 @@ def jackknife_interval(
     the interval is estimate +- t(g - 1) * SE (Efron 1982, chapter 3). Student's t is used because g is small. The units
     are speakers if there are at least MIN_SPEAKERS speakers, else clips.
     """
-    left_out, over = _leave_out(estimate, speakers)
-    return _intervals(np.array([estimate(np.arange(len(speakers)))]), left_out[None], over, level)[0]
+    return seeded_interval(Jackknife.of([estimate], speakers), level)
 
 
 def paired_means(a: np.ndarray, b: np.ndarray, speakers: Sequence[str] | np.ndarray) -> Difference:
@@ -141,8 +185,8 @@ def mean_differences(d: np.ndarray, speakers: Sequence[str] | np.ndarray) -> lis
 
 def paired_estimates(estimate: Estimator, speakers: Sequence[str] | np.ndarray) -> Difference:
     """The same as `paired_means`, for any estimate of a difference between two statistics of the same rows."""
-    left_out, over = _leave_out(estimate, speakers)
-    return _differences(np.array([estimate(np.arange(len(speakers)))]), left_out[None], over)[0]
+    found = Jackknife.of([estimate], speakers)
+    return _differences(found.whole, found.left_out, found.over)[0]
 
 
 def share_of_way(
@@ -169,67 +213,51 @@ def share_of_way(
     return _share(losses.mean(axis=1), *_leave_out_means(losses, speakers))
 
 
-def share_of_estimates(
-    method: Sequence[Estimator], floor: Sequence[Estimator], truth: Sequence[Estimator], speakers: np.ndarray
-) -> Share | None:
+def share_of_estimates(method: Jackknife, floor: Jackknife, truth: Jackknife) -> Share | None:
     """The same as `share_of_way`, for any three losses of the same rows, each with one estimate per training seed.
 
     A loss is the mean over its seeds. As in `seeded_interval`, the variance over the seeds of each loss is added.
     """
-    sides, every = (method, floor, truth), np.arange(len(speakers))
-
-    def mean(some: Sequence[Estimator]) -> Estimator:
-        return lambda keep: float(np.mean([one(keep) for one in some]))
-
-    left_out = [_leave_out(mean(some), speakers) for some in sides]
-    whole = [np.array([one(every) for one in some]) for some in sides]
-    centres = np.array([values.mean() for values in whole])
-    found = _share(centres, np.array([values for values, _ in left_out]), left_out[0][1])
-    if found is None or max(map(len, sides)) == 1:
-        return found
+    sides = (method, floor, truth)
+    centres, whole = [side.mean for side in sides], [side.whole for side in sides]
     (m, f, t), (ms, fs, ts) = centres, whole
+    method_out, floor_out, truth_out = left_out = np.array([side.mean_left_out for side in sides])
+    found = _share(np.array(centres), left_out, method.over)
+    if found is None or max(map(len, whole)) == 1:
+        return found
     seeds = [(f - ms) / (f - t), (fs - m) / (fs - t), (f - m) / (f - ts)]
-    method_out, floor_out, truth_out = (values for values, _ in left_out)
     shares = (floor_out - method_out) / (floor_out - truth_out)
-    return Share(found.value, _summed_interval(found.value, shares, left_out[0][1], seeds))
+    return Share(found.value, _summed_interval(found.value, shares, method.over, seeds))
 
 
-def seeded_interval(
-    estimates: Sequence[Estimator], speakers: Sequence[str] | np.ndarray, level: float = 0.95
-) -> Interval | None:
+def seeded_interval(estimates: Jackknife, level: float = 0.95) -> Interval | None:
     """The interval of the mean over training seeds, for other speakers and other seeds.
 
     The variance is the sum of two parts: the jackknife variance over speakers of the mean over seeds, and the variance
     over seeds, s^2/S, of the estimates of all speakers. The degrees of freedom of the sum are Satterthwaite's (1946).
-    Both parts contain the interaction of speakers and seeds, so the interval is rather too long than too short.
+    Both parts contain the interaction of speakers and seeds, so the interval is rather too long than too short. With
+    one seed, this is `jackknife_interval`.
 
     Args:
-        estimates: for each of at least two seeds, the estimate over some rows.
-        speakers: (n,) the speaker of each row.
+        estimates: the estimates of each seed.
         level: the probability with which the interval should contain the true mean.
     """
-    left_out, over = _leave_out(lambda keep: float(np.mean([one(keep) for one in estimates])), speakers)
-    whole = np.array([one(np.arange(len(speakers))) for one in estimates])
-    return _summed_interval(float(whole.mean()), left_out, over, [whole], level)
+    if len(estimates.whole) == 1:
+        return _intervals(estimates.whole, estimates.left_out, estimates.over, level)[0]
+    return _summed_interval(estimates.mean, estimates.mean_left_out, estimates.over, [estimates.whole], level)
 
 
-def seeded_difference(
-    first: Sequence[Estimator], second: Sequence[Estimator], speakers: Sequence[str] | np.ndarray
-) -> Difference:
-    """The difference between two methods of which at least one is a mean over training seeds.
+def seeded_difference(first: Jackknife, second: Jackknife) -> Difference:
+    """The difference between two methods, of which each can be a mean over training seeds.
 
     The test is that of `paired_estimates` with the variance over the seeds of each method added, as in
     `seeded_interval`. Seeds of two methods are not paired.
     """
-
-    def mean(some: Sequence[Estimator], keep: np.ndarray) -> float:
-        return float(np.mean([one(keep) for one in some]))
-
-    left_out, over = _leave_out(lambda keep: mean(first, keep) - mean(second, keep), speakers)
-    every = np.arange(len(speakers))
-    centre = mean(first, every) - mean(second, every)
-    seeds = [np.array([one(every) for one in some]) for some in (first, second)]
-    interval = _summed_interval(centre, left_out, over, seeds)
+    if len(first.whole) == len(second.whole) == 1:
+        return _differences(first.whole - second.whole, first.left_out - second.left_out, first.over)[0]
+    left_out, centre = first.mean_left_out - second.mean_left_out, first.mean - second.mean
+    seeds = [first.whole, second.whole]
+    interval = _summed_interval(centre, left_out, first.over, seeds)
     if interval is None:
         return Difference(centre, None, 1.0)
     variance, freedom = _summed_variance(left_out, seeds)
@@ -306,14 +334,6 @@ def _leave_out_means(values: np.ndarray, speakers: Sequence[str] | np.ndarray) -
     sums = np.bincount(cells, (values - centre).ravel(), rows * units).reshape(rows, units)
     counts = np.bincount(codes, minlength=units)
     return centre + (sums.sum(axis=1, keepdims=True) - sums) / (n - counts), over
-
-
-def _leave_out(estimate: Estimator, speakers: Sequence[str] | np.ndarray) -> tuple[np.ndarray, str]:
-    """The same as `_leave_out_means`, for any statistic."""
-    codes, units, over = _units(speakers)
-    if units < 2:
-        return np.empty(0), over
-    return np.array([estimate(np.flatnonzero(codes != k)) for k in range(units)]), over
 
 
 def _errors(left_out: np.ndarray) -> np.ndarray:

@@ -14,8 +14,7 @@ from functools import cached_property
 import numpy as np
 
 from cmet_leaderboards.file_record import FileRecord
-from cmet_leaderboards.grid import INFINITE, SCORED, Estimate, Grid, MethodId
-from cmet_leaderboards.statistics import Difference, Estimator, seeded_difference, seeded_interval
+from cmet_leaderboards.grid import Grid, MethodId
 
 
 @dataclass(frozen=True)
@@ -48,56 +47,8 @@ class SeededGrid(Grid):
     def _means(self) -> dict[int, dict[str, np.ndarray]]:
         return {}
 
-    def estimate(self, m: int, c: int, keep: np.ndarray, interval: bool = True) -> Estimate:
-        if len(self.members[m]) == 1:
-            return super().estimate(m, c, keep, interval)
-        index = np.flatnonzero(keep & (self.state[m, c] >= self._needed(c)))
-        if not len(index):
-            return Estimate(None, None, 0)
-        whole, values = np.arange(len(index)), self._estimators(m, c, index)
-        mean = float(np.mean([value(whole) for value in values]))
-        if not np.isfinite(mean):
-            return Estimate(None, None, 0)
-        found = seeded_interval(values, self.codes[index]) if interval else None
-        good = found is not None and np.isfinite([found.low, found.high]).all()
-        return Estimate(mean, found if good else None, len(index), self.mean_loss(m, c, index))
-
-    def mean_loss(self, m: int, c: int, index: np.ndarray) -> float:
-        if len(self.members[m]) == 1:
-            return super().mean_loss(m, c, index)
-        whole = np.arange(len(index))
-        return float(np.mean([loss(whole) for loss in self._estimators(m, c, index, losses=True)]))
-
-    def difference(self, a: int, b: int, c: int) -> tuple[Difference, int] | None:
-        if len(self.members[a]) == len(self.members[b]) == 1:
-            return super().difference(a, b, c)
-        both = self.use(a, c) & self.use(b, c)
-        index = np.flatnonzero(both & (self.state[[a, b], c] >= self._needed(c)).all(axis=0))
-        if not len(index):
-            return None
-        one, two = (self._estimators(m, c, index, losses=True) for m in (a, b))
-        found = seeded_difference(one, two, self.codes[index])
-        return (found, len(index)) if np.isfinite([found.mean, found.p]).all() else None
-
-    def losses(self, m: int, c: int, index: np.ndarray) -> list[Estimator]:
-        return self._estimators(m, c, index, losses=True)
-
-    def _needed(self, c: int) -> int:
-        """The lowest state of a pair that is in a statistic."""
-        return SCORED if self.pooled(c) is None else INFINITE
-
-    def _estimators(self, m: int, c: int, index: np.ndarray, losses: bool = False) -> list[Estimator]:
-        """One function per seed that computes the statistic, or its loss, over some of the pairs `index`."""
-        return [self._estimator(seed, c, index, losses) for seed in self.members[m]]
-
-    def _estimator(self, seed: int, c: int, index: np.ndarray, losses: bool) -> Estimator:
-        column = self.columns[c]
-        if self.pooled(c) is None:
-            values = self.single.value[seed, c, index]
-            values = column.loss(values) if losses else values
-            return lambda keep: float(values[keep].mean())
-        pooled = self.single.pooled_estimator(seed, c, index)
-        return (lambda keep: float(column.loss(pooled(keep)))) if losses else pooled
+    def seeds(self, m: int) -> tuple[Grid, list[int]]:
+        return self.single, list(self.members[m])
 
 
 def mean_over_seeds(grid: Grid, records: Sequence[FileRecord]) -> tuple[Grid, list[FileRecord]]:

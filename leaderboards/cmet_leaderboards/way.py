@@ -59,8 +59,7 @@ def _share(grid: Grid, c: int, ends: tuple[int, int, int]) -> Share | None:
     index = np.flatnonzero(grid.common[c] & there)
     if not len(index):
         return None
-    speakers, losses = grid.codes[index], [grid.losses(m, c, index) for m in ends]
-    if pooled or any(len(some) > 1 for some in losses):
-        return share_of_estimates(losses[0], losses[1], losses[2], speakers)
+    if pooled or not grid.is_single[list(ends)].all():
+        return share_of_estimates(*(grid.jackknife(m, c, index, losses=True) for m in ends))
     method, floor, truth = grid.columns[c].loss(grid.value[list(ends), c][:, index])
-    return share_of_way(method, floor, truth, speakers)
+    return share_of_way(method, floor, truth, grid.codes[index])

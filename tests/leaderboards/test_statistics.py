@@ -8,6 +8,7 @@ from scipy import stats
 
 from cmet_leaderboards.statistics import (
     Interval,
+    Jackknife,
     Share,
     common_pairs,
     holm,
@@ -151,7 +152,7 @@ def test_the_share_of_the_way_is_the_jackknife_of_a_ratio(sizes: tuple[int, ...]
     expected = share_by_loops(losses, speakers)
     assert (found.value, found.interval.low, found.interval.high) == pytest.approx(expected, rel=1e-9)
     means = [[lambda keep, row=row: float(row[keep].mean())] for row in losses]
-    pooled = share_of_estimates(means[0], means[1], means[2], speakers)
+    pooled = share_of_estimates(*(Jackknife.of(some, speakers) for some in means))
     assert pooled is not None and pooled.interval is not None
     assert (pooled.value, pooled.interval.low) == pytest.approx(expected[:2], rel=1e-9)
 
@@ -163,7 +164,7 @@ def test_the_share_of_a_mean_over_training_seeds_is_uncertain_about_the_seeds_to
         floor, truth = (level + of_speaker + rng.normal(0, 0.05, 12) for level in (1.0, 0.0))
         seeds = [0.5 + seed + of_speaker + rng.normal(0, 0.05, 12) for seed in of_seed]
         ends = [[lambda keep, row=row: float(row[keep].mean()) for row in some] for some in (seeds, [floor], [truth])]
-        found = share_of_estimates(ends[0], ends[1], ends[2], np.arange(12))
+        found = share_of_estimates(*(Jackknife.of(some, np.arange(12)) for some in ends))
         without = share_of_way(np.mean(seeds, axis=0), floor, truth, np.arange(12))
         assert found and found.interval and found.interval.seeds == 3 and without and without.interval
         assert found.value == pytest.approx(without.value)

@@ -11,7 +11,7 @@ from scipy import stats
 
 from cmet_leaderboards.markdown import to_markdown
 from cmet_leaderboards.results import read_results, write_results
-from cmet_leaderboards.statistics import Estimator, mean_interval, seeded_difference, seeded_interval
+from cmet_leaderboards.statistics import Estimator, Jackknife, mean_interval, seeded_difference, seeded_interval
 from cmet_leaderboards.tables import build_tables
 from tests.leaderboards.test_board import record, rows
 
@@ -30,7 +30,7 @@ def drawn(rng: np.random.Generator, seeds: int, speakers: int, clips: int, sprea
 def test_the_interval_is_welch_over_speaker_means_and_seed_means() -> None:
     speakers = np.repeat(np.arange(6), 5)
     values = drawn(np.random.default_rng(0), 3, 6, 5, (2, 1))
-    found = seeded_interval(estimators(values), speakers)
+    found = seeded_interval(Jackknife.of(estimators(values), speakers))
     of_speakers, of_seeds = values.mean(0).reshape(6, 5).mean(1), values.mean(1)
     parts = np.array([of_speakers.var(ddof=1) / 6, of_seeds.var(ddof=1) / 3])
     freedom = parts.sum() ** 2 / (parts**2 / [5, 2]).sum()
@@ -39,7 +39,9 @@ def test_the_interval_is_welch_over_speaker_means_and_seed_means() -> None:
     assert (found.low, found.high) == pytest.approx((values.mean() - half, values.mean() + half), rel=1e-12)
     alone = mean_interval(values.mean(0), speakers)[1]
     assert alone is not None and found.high - found.low > alone.high - alone.low  # seeds make it longer
-    equal = seeded_interval(estimators(values[:1].repeat(3, axis=0)), speakers)  # equal seeds: the usual interval
+    equal = seeded_interval(
+        Jackknife.of_means(values[:1].repeat(3, axis=0), speakers)
+    )  # equal seeds: the usual interval
     usual = mean_interval(values[0], speakers)[1]
     assert equal is not None and usual is not None and equal.low == pytest.approx(usual.low, rel=1e-12)
 
@@ -49,11 +51,11 @@ def test_the_interval_contains_the_true_mean_and_no_difference_is_found_rarely(s
     rng, speakers = np.random.default_rng(1), np.repeat(np.arange(8), 4)
     inside = found = 0
     for _ in range(400):
-        one, two = (estimators(drawn(rng, 3, 8, 4, spread)) for _ in range(2))
-        interval = seeded_interval(one, speakers)
+        one, two = (Jackknife.of_means(drawn(rng, 3, 8, 4, spread), speakers) for _ in range(2))
+        interval = seeded_interval(one)
         assert interval is not None
         inside += interval.low < 0 < interval.high
-        found += seeded_difference(one, two, speakers).p < 0.05
+        found += seeded_difference(one, two).p < 0.05
     assert inside / 400 > 0.93 and found / 400 < 0.07
 
 
