@@ -271,7 +271,8 @@ class _Words:
                 mine = [one for one in by_column.get(column.signature, ()) if one.better == ceiling]
                 worse.setdefault(frozenset(one.worse for one in mine), []).append(column)
             for beaten, columns in sorted(worse.items(), key=lambda item: -len(item[0])):
-                mine = [one for one in family.findings if one.column in columns and one.better == ceiling]
+                every = [one for column in columns for one in by_column.get(column.signature, ())]
+                mine = [one for one in every if one.better == ceiling]
                 yield self._ceiling_sentence(ceiling, beaten, columns, mine)
             above = [one for one in family.findings if one.worse == ceiling]
             for column, mine in _by_column(above):

@@ -123,6 +123,17 @@ class Grid:
     row: np.ndarray  # (M, C, P) int64, the index of the row in `table`; -1 if ABSENT
     table: pa.Table = field(repr=False)
 
+    def texts(self, name: str) -> np.ndarray:
+        """The texts of a column of `table`, (rows,) objects; None for null."""
+        if name not in self._texts:
+            number, values = codes(self.table[name])
+            self._texts[name] = np.array([*values, None], object)[number]
+        return self._texts[name]
+
+    @cached_property
+    def _texts(self) -> dict[str, np.ndarray]:
+        return {}
+
     @cached_property
     def is_there(self) -> np.ndarray:
         """(M, C) bool: True if a row of the method has the metric."""
@@ -296,8 +307,8 @@ class Grid:
         if self.pooled(c) is None:
             values = np.take(grid.value[seeds, c], index, axis=1)
             return (column.loss(values) if losses else values).mean(axis=1)
-        every = np.arange(len(index))
-        values = np.array([grid.pooled_estimator(seed, c, index)(every) for seed in seeds])
+        sums, statistic = grid.sums(c).values(), grid.pooled_of_sums(c)
+        values = np.array([statistic(np.array([some[seed, index].sum() for some in sums])) for seed in seeds])
         return column.loss(values) if losses else values
 
     def jackknife(self, m: int, c: int, index: np.ndarray, losses: bool = False) -> Jackknife:
@@ -311,7 +322,9 @@ class Grid:
                 values = np.take(grid.value[seeds, c], index, axis=1)
                 made = Jackknife.of_means(column.loss(values) if losses else values, self.codes[index])
             else:
-                made = Jackknife.of([grid.pooled_estimator(seed, c, index) for seed in seeds], self.codes[index])
+                sums = grid.sums(c).values()
+                each = [np.array([some[seed, index] for some in sums]) for seed in seeds]
+                made = Jackknife.of_sums(each, grid.pooled_of_sums(c), self.codes[index])
             self._jackknives[key] = made
         return self._jackknives[key]
 
@@ -324,16 +337,16 @@ class Grid:
         """(P,) int: the number of each pair's speaker."""
         return np.unique(self.speaker, return_inverse=True)[1]
 
-    def pooled_estimator(self, m: int, c: int, index: np.ndarray) -> Callable[[np.ndarray], float]:
-        """A function that computes the pooled statistic over some pairs, given as positions in `index`."""
-        pooled, sums = self.pooled(c), {name: column[m, index] for name, column in self.sums(c).items()}
+    def pooled_of_sums(self, c: int) -> Callable[[np.ndarray], float]:
+        """The pooled statistic as a function of the sums, in the order of `sums`; NaN if it has no value."""
+        pooled, names = self.pooled(c), tuple(self.sums(c))
         assert pooled is not None
 
-        def estimate(keep: np.ndarray) -> float:
-            value = pooled({name: float(column[keep].sum()) for name, column in sums.items()})
+        def statistic(sums: np.ndarray) -> float:
+            value = pooled(dict(zip(names, sums.tolist(), strict=True)))
             return float("nan") if value is None else float(value)
 
-        return estimate
+        return statistic
 
 
 def grids(results: Results) -> list[Grid]:

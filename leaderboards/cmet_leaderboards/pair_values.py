@@ -11,7 +11,6 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 
 from cmet_leaderboards import formatting
 from cmet_leaderboards.escaping import script_json
@@ -79,8 +78,7 @@ def _values(grid: Grid, m: int, c: int) -> list[float | str | None] | None:
         return None
     values: list[float | str | None] = [*_rounded(grid.value[m, c], formatting.decimals(grid.columns[c]))]
     failed = np.flatnonzero(state == FAILED)
-    reasons = grid.table["reason"].take(pa.array(row[failed])).to_pylist()
-    for at, reason in zip(failed.tolist(), reasons, strict=True):
+    for at, reason in zip(failed.tolist(), grid.texts("reason")[row[failed]], strict=True):
         values[at] = str(reason)
     for at in np.flatnonzero(state == INFINITE).tolist():
         values[at] = "∞"

@@ -38,6 +38,7 @@ from talking_face.signature import canonical_json, digest
 SCHEMA = schema_of(ResultRow, nullable=True)
 FILE_KEYS = (*TABLE_KEYS, "method", "revision")  # all rows of a file agree in these keys
 _REQUIRED = tuple(field.name for field in schema_of(ResultRow) if not field.nullable)  # columns without nulls
+_OF_VIDEO = (*TABLE_KEYS, "method", "revision", "pair_id")  # rows that agree in these columns are of one video
 _REMEDY = "score the method again, or move the file out of the folder"
 _META_KEY = b"cmet_eval.results"
 BOARD_KEY = b"cmet_eval.board"  # marks a Parquet file as a board
@@ -100,15 +101,22 @@ def codes(column: pa.ChunkedArray) -> tuple[np.ndarray, list[Hashable]]:
 
 def grouped(table: pa.Table, names: Sequence[str]) -> tuple[np.ndarray, list[tuple[Hashable, ...]]]:
     """The same as `codes`, but for combinations of the values of several columns, sorted by these columns in order."""
-    total, parts = np.zeros(table.num_rows, np.int64), [codes(table[name]) for name in names]
-    for numbers, values in parts:
-        if numbers.min(initial=0) < numbers.max(initial=0):
-            # Number the combinations again at each step, so that the product stays far below 2**63.
-            total = _renumbered(total * (len(values) + 1) + numbers + 1)
+    parts = [codes(table[name]) for name in names]
+    total = _combined(parts, table.num_rows)
     first = np.empty(int(total.max(initial=-1)) + 1, np.int64)
     first[total[::-1]] = np.arange(len(total))[::-1]  # the last assignment to an index stays
     found = [tuple(values[numbers[i]] if numbers[i] >= 0 else None for numbers, values in parts) for i in first]
     return total, found
+
+
+def _combined(parts: Sequence[tuple[np.ndarray, list[Hashable]]], rows: int) -> np.ndarray:
+    """(rows,) numbers of the combinations of several results of `codes`."""
+    total = np.zeros(rows, np.int64)
+    for numbers, values in parts:
+        if numbers.min(initial=0) < numbers.max(initial=0):
+            # Number the combinations again at each step, so that the product stays far below 2**63.
+            total = _renumbered(total * (len(values) + 1) + numbers + 1)
+    return total
 
 
 def _renumbered(numbers: np.ndarray) -> np.ndarray:
@@ -302,32 +310,35 @@ def _without_copies(table: pa.Table, source: np.ndarray, paths: Sequence[Path]) 
             different videos for the same pair and method, or different metric facts for the same signature. The message
             names both files.
     """
-    video, videos = grouped(table, [*TABLE_KEYS, "method", "revision", "pair_id"])
-    signature, signatures = grouped(table, ["signature"])
+    video = _combined([codes(table[name]) for name in _OF_VIDEO], table.num_rows)
+    signature, signatures = codes(table["signature"])
     number = _renumbered(video * max(1, len(signatures)) + signature)
     repeated = np.flatnonzero(np.bincount(number)[number] > 1)
 
     def files(conflict: np.ndarray) -> str:
         return " and ".join(sorted({str(paths[source[row]]) for row in conflict}))
 
+    def name(conflict: np.ndarray) -> list[str]:
+        return [str(table[column][int(conflict[0])].as_py()) for column in _OF_VIDEO[-3:]]
+
     if len(repeated):
         outcome = grouped(table.take(repeated), ["value", "reason"])[0]
         if (found := _conflict(number[repeated], outcome)) is not None:
             rows = repeated[found]
-            *_, method, _, pair = videos[video[rows[0]]]
+            method, _, pair = name(rows)
             raise UserError(
-                f"{method} has two values for {pair} under {signatures[signature[rows[0]]][0]}: in {files(rows)}; "
+                f"{method} has two values for {pair} under {signatures[signature[rows[0]]]}: in {files(rows)}; "
                 "remove the file that is out of date"
             )
     if (rows := _conflict(video, codes(table["video_sha256"])[0])) is not None:
-        *_, method, revision, pair = videos[video[rows[0]]]
+        method, revision, pair = name(rows)
         raise UserError(
             f"{method} @ {revision} was scored on two different videos of {pair}: in {files(rows)}; score all "
             "metrics on one of them, or give the other another --revision"
         )
     if (rows := _conflict(signature, grouped(table, ["metric", "higher_is_better", "ideal", "unit"])[0])) is not None:
         raise UserError(
-            f"rows with the signature {signatures[signature[rows[0]]][0]} disagree on the metric's name, direction or "
+            f"rows with the signature {signatures[signature[rows[0]]]} disagree on the metric's name, direction or "
             f"unit: in {files(rows)}; remove the file that is out of date"
         )
     return table.take(np.sort(np.unique(number, return_index=True)[1])) if len(repeated) else table

@@ -75,15 +75,18 @@ class Jackknife:
     @classmethod
     def of_means(cls, values: np.ndarray, speakers: Sequence[str] | np.ndarray) -> Jackknife:
         """Of the means over the rows of `values`, (S, n): one line per seed."""
-        values = np.ascontiguousarray(values, float)
-        codes, units, over = _units(speakers)
-        n = len(codes)
-        if over == "clips" and n > 1:  # all units at once: (n, n - 1) indices
-            keep = np.arange(n - 1) + (np.arange(n - 1) >= np.arange(n)[:, None])
-            return cls(values.mean(axis=1), np.take(values, keep, axis=1).mean(axis=2), over)
-        keeps = [np.flatnonzero(codes != k) for k in range(units)] if units > 1 else []
-        left_out = [np.take(values, keep, axis=1).mean(axis=1) for keep in keeps]
-        return cls(values.mean(axis=1), np.array(left_out).reshape(len(keeps), len(values)).T, over)
+        left_out, over = _reduced_without(values, speakers, lambda some: some.mean(axis=-1))
+        return cls(np.ascontiguousarray(values, float).mean(axis=1), left_out, over)
+
+    @classmethod
+    def of_sums(
+        cls, values: Sequence[np.ndarray], statistic: Callable[[np.ndarray], float], speakers: np.ndarray
+    ) -> Jackknife:
+        """Of a statistic of sums over rows. `values`: for each seed (R, n), of which the statistic takes the R sums."""
+        whole = np.array([statistic(some.sum(axis=1)) for some in values])
+        found = [_reduced_without(some, speakers, lambda part: part.sum(axis=-1)) for some in values]
+        left_out = [[statistic(sums) for sums in without.T] for without, _ in found]
+        return cls(whole, np.array(left_out, float), found[0][1])
 
     @property
     def mean(self) -> float:
@@ -334,6 +337,22 @@ def _leave_out_means(values: np.ndarray, speakers: Sequence[str] | np.ndarray) -
     sums = np.bincount(cells, (values - centre).ravel(), rows * units).reshape(rows, units)
     counts = np.bincount(codes, minlength=units)
     return centre + (sums.sum(axis=1, keepdims=True) - sums) / (n - counts), over
+
+
+def _reduced_without(
+    values: np.ndarray, speakers: Sequence[str] | np.ndarray, reduce: Callable[[np.ndarray], np.ndarray]
+) -> tuple[np.ndarray, str]:
+    """(S, K) results of `reduce`, which works along the last axis of (S, n), without each unit; the kind of units."""
+    values = np.ascontiguousarray(values, float)
+    codes, units, over = _units(speakers)
+    n = len(codes)
+    if units < 2:
+        return np.empty((len(values), 0)), over
+    if over == "clips":  # all units at once: (n, n - 1) indices
+        keep = np.arange(n - 1) + (np.arange(n - 1) >= np.arange(n)[:, None])
+        return reduce(np.take(values, keep, axis=1)), over
+    keeps = (np.flatnonzero(codes != k) for k in range(units))
+    return np.array([reduce(np.take(values, keep, axis=1)) for keep in keeps]).T, over
 
 
 def _errors(left_out: np.ndarray) -> np.ndarray:

@@ -326,8 +326,8 @@ def _method_row(
     facts = record.method if record else MethodFacts()
     there = grid.row[m] >= 0
     first = grid.row[m][there.argmax(axis=0), np.arange(there.shape[1])]  # one row per pair
-    mine = grid.table.select(["notes", "codec"]).take(pa.array(first[first >= 0]))
-    notes = Counter(_note_kind(text) for text in mine["notes"].to_pylist() if text)
+    mine = {name: grid.texts(name)[first[first >= 0]] for name in ("notes", "codec")}
+    notes = Counter(_note_kind(text) for text in mine["notes"] if text)
     return MethodRow(
         method=method[0],
         revision=method[1],
@@ -337,7 +337,7 @@ def _method_row(
         sees=facts.sees,
         training_seeds=facts.training_seeds,
         command=record.command if record else "",
-        codec=", ".join(sorted({str(c) for c in mine["codec"].to_pylist() if c})),
+        codec=", ".join(sorted({str(c) for c in mine["codec"] if c})),
         notes=tuple(sorted(notes.items())),
         cells=cells,
     )
@@ -361,7 +361,7 @@ def _missing_values(grid: Grid, titles: Mapping[MethodId, str]) -> tuple[Missing
     names = ["metric", "reason", "pair_id", "detail"]
     rows = grid.table.select(names).take(pa.array(grid.row[failed]))
     found: dict[tuple[MethodId, str, str], list[tuple[str, str]]] = {}
-    columns = (rows[name].to_pylist() for name in names)
+    columns = (rows[name].cast(pa.string()).to_pylist() for name in names)
     for method, metric, reason, pair, detail in zip(owners, *columns, strict=True):
         found.setdefault((method, metric, str(reason)), []).append((pair, detail or ""))
     merged: dict[tuple[str, str, int, str], set[str]] = {}
