@@ -11,13 +11,13 @@ from pathlib import Path
 
 from cmet_leaderboards.bands import Bands
 from cmet_leaderboards.export import SCHEMA_FILE, JsonTable, LongTable, json_file
-from cmet_leaderboards.html import to_html
+from cmet_leaderboards.html import numbers_of_each, page_file, table_view
 from cmet_leaderboards.markdown import markdown_file, markdown_table
 from cmet_leaderboards.pair_values import PairVideos, pairs_files, remove_old
 from cmet_leaderboards.results import Results, read_results
 from cmet_leaderboards.section_views import VIDEOS, video_path
 from cmet_leaderboards.tables import Table, build_tables
-from cmet_leaderboards.views import Gallery
+from cmet_leaderboards.views import Gallery, GalleryCase, TableView
 from talking_face.files import write_bytes
 from talking_face.names import file_name_of, inside
 
@@ -53,17 +53,18 @@ def build(
     """
     read = results if isinstance(results, Results) else read_results(results)
     tables = build_tables(read, bands or Bands(), published)
-    rows, written = LongTable.of(tables), [_Written(table) for table in tables]
-    files = _files("index", "board", written, rows, gallery)
+    shown = gallery or {}
+    rows, written = LongTable.of(tables), [_Written(table, shown.get(table.key["setting"], ())) for table in tables]
+    files = _files("index", "board", written, rows)
     for name in dict.fromkeys(table.key["setting"] for table in tables):
         some = [one for one in written if one.table.key["setting"] == name]
         stem = file_name_of(name)
-        files |= _files(stem, stem, some, rows.of_setting(name), gallery)
-    files |= pairs_files(tables, gallery or {}, videos or {})
+        files |= _files(stem, stem, some, rows.of_setting(name))
+    files |= pairs_files(tables, shown, videos or {})
     files[SCHEMA_FILE.name] = SCHEMA_FILE.read_bytes()
     for name, content in files.items():
         write_bytes(inside(out, name), content)
-    _write_videos(out / VIDEOS, gallery or {})
+    _write_videos(out / VIDEOS, shown)
     remove_old(out, files)
     return out / "index.html"
 
@@ -82,20 +83,27 @@ def _write_videos(folder: Path, gallery: Gallery) -> None:
 class _Written:
     """One table in the forms that the files of all settings and of one setting share."""
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: Table, cases: Sequence[GalleryCase]) -> None:
         self.table = table
+        self._cases = cases
+        self._views: dict[int, TableView] = {}
         self.markdown = markdown_table(table)
         self.json = JsonTable.of(table)
 
+    def view(self, budget: int) -> TableView:
+        """What a page shows of the table, with at most this many numbers in its heat maps."""
+        if budget not in self._views:
+            self._views[budget] = table_view(self.table, self._cases, budget)
+        return self._views[budget]
 
-def _files(
-    page: str, stem: str, written: Sequence[_Written], rows: LongTable, gallery: Gallery | None
-) -> dict[str, bytes]:
+
+def _files(page: str, stem: str, written: Sequence[_Written], rows: LongTable) -> dict[str, bytes]:
     """{file name: content} of the five files. `page` names the HTML page, `stem` the other four files."""
+    budget = numbers_of_each(len(written))
     return {
         f"{stem}.md": markdown_file([one.markdown for one in written]).encode(),
         f"{stem}.csv": rows.to_csv().encode(),
         f"{stem}.parquet": rows.to_parquet(),
         f"{stem}.json": json_file([one.json for one in written]).encode(),
-        f"{page}.html": to_html([one.table for one in written], stem, gallery).encode(),
+        f"{page}.html": page_file([one.view(budget) for one in written], stem).encode(),
     }

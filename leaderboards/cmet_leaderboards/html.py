@@ -38,20 +38,22 @@ def to_html(tables: Sequence[Table], stem: str, gallery: Gallery | None = None, 
         gallery: the videos that the page plays.
         site: for a page of the standing leaderboard, its other pages. Such a page has no Parquet file.
     """
-    budget = _NUMBERS // max(1, len(tables))
-    shown = gallery or {}
-    views = [_table(table, shown.get(table.key["setting"], ()), budget, site) for table in tables]
-    return (
-        environment()
-        .get_template("board.html.j2")
-        .render(
-            tables=views,
-            rules=formatting.RULES,
-            stem=quote(stem),
-            site=site,
-            versions=sorted({table.key["suite_version"] for table in tables}),
-        )
+    shown, budget = gallery or {}, numbers_of_each(len(tables))
+    return page_file(
+        [table_view(table, shown.get(table.key["setting"], ()), budget, site) for table in tables], stem, site
     )
+
+
+def numbers_of_each(tables: int) -> int:
+    """The most numbers in the heat maps of each table of a page with this many tables."""
+    return _NUMBERS // max(1, tables)
+
+
+def page_file(views: Sequence[TableView], stem: str, site: SiteLinks | None = None) -> str:
+    """The HTML page, from the records of its tables. The other arguments are those of `to_html`."""
+    versions = sorted({value for view in views for name, value in view.key if name == "suite version"})
+    page = environment().get_template("board.html.j2")
+    return page.render(tables=views, rules=formatting.RULES, stem=quote(stem), site=site, versions=versions)
 
 
 @cache
@@ -69,7 +71,15 @@ def environment() -> Environment:
     return made
 
 
-def _table(table: Table, gallery: Sequence[GalleryCase], budget: int, site: SiteLinks | None) -> TableView:
+def table_view(table: Table, gallery: Sequence[GalleryCase], budget: int, site: SiteLinks | None = None) -> TableView:
+    """What the page shows of a table.
+
+    Args:
+        table: the table.
+        gallery: the pairs of its setting whose videos are shown.
+        budget: the most numbers in its heat maps.
+        site: see `to_html`.
+    """
     return TableView(
         id=page_id(table),
         title=table.title,

@@ -14,7 +14,9 @@ from cmet_leaderboards.statistics import (
     holm,
     jackknife_interval,
     kendall_tau,
+    mean_differences,
     mean_interval,
+    mean_intervals,
     paired_estimates,
     paired_means,
     ranks,
@@ -204,3 +206,20 @@ def test_there_is_no_share_if_the_floor_is_not_worse() -> None:
     assert share_of_way(truth + 0.5, truth + 0.5, truth, list("abcd")) == Share(0.0, Interval(0.0, 0.0, "speakers", 4))
     with pytest.raises(ValueError, match="finite"):
         share_of_way(truth, truth + np.inf, truth, list("abcd"))
+
+
+@pytest.mark.parametrize("speakers", [12, 2])
+def test_many_rows_at_once_give_the_bits_of_one_row_alone(speakers: int) -> None:
+    rng = np.random.default_rng(9)
+    values, who = rng.normal(0.3, 1, (40, 333)), rng.integers(0, speakers, 333)
+    several = np.asfortranarray(values)  # another order in memory must not change the order of additions
+    assert mean_intervals(several, who) == [mean_interval(row, who) for row in values]
+    assert mean_differences(several - several[0], who)[1:] == [paired_means(row, values[0], who) for row in values[1:]]
+    direct = Jackknife.of([lambda keep, row=row: float(row[keep].mean()) for row in values], who)
+    of_means = Jackknife.of_means(several, who)
+    assert np.array_equal(direct.left_out, of_means.left_out) and np.array_equal(direct.whole, of_means.whole)
+    sums = Jackknife.of_sums([several[:2], several[2:4]], lambda two: float(two[0] / two[1]), who)
+    ratio = Jackknife.of(
+        [lambda keep, k=k: float(values[k][keep].sum() / values[k + 1][keep].sum()) for k in (0, 2)], who
+    )
+    assert np.array_equal(sums.left_out, ratio.left_out) and np.array_equal(sums.whole, ratio.whole)
