@@ -83,7 +83,7 @@ class Jackknife:
         cls, values: Sequence[np.ndarray], statistic: Callable[[np.ndarray], float], speakers: np.ndarray
     ) -> Jackknife:
         """Of a statistic of sums over rows. `values`: for each seed (R, n), of which the statistic takes the R sums."""
-        whole = np.array([statistic(some.sum(axis=1)) for some in values])
+        whole = np.array([statistic(np.ascontiguousarray(some).sum(axis=1)) for some in values])
         found = [_reduced_without(some, speakers, lambda part: part.sum(axis=-1)) for some in values]
         left_out = [[statistic(sums) for sums in without.T] for without, _ in found]
         return cls(whole, np.array(left_out, float), found[0][1])
