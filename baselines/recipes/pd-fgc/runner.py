@@ -10,7 +10,7 @@ _SIDE = 224  # px, of all its pictures
 _WINDOW = np.array([[_SIDE / 192, 0, -16 * _SIDE / 192], [0, _SIDE / 192, 0]])  # its dataset enlarges [:192, 16:208]
 # Where scripts/align_68.py of PC-AVS puts the middles of the eyes and of the inner lips, px.
 _PLACES = np.array([[87.0, 59.0], [137.0, 59.0], [112.0, 120.0]])
-_POINTS = ((33, 160, 158, 133, 153, 144), (362, 385, 387, 263, 373, 380), (78, 81, 13, 311, 308, 402, 14, 178))
+_POINTS = ((33, 160, 158, 133, 153, 144), (362, 385, 387, 263, 373, 380), (78, 82, 13, 312, 308, 317, 14, 87))
 # Its output begins with the third frame of the sound and ends two before the end; the sound has 3/4 of a frame more.
 _BEFORE, _BEHIND = 2, 1  # frames of silence
 _MODELS = ("appearance_model.pth", "motion_model.pth", "audio_model.pth", "generator_model.pth")
