@@ -25,13 +25,13 @@ _SEEDED_S = 1800.0  # s; the largest network has 800 MB
 def find(weight: WeightFile, folder: Path | None, files: ModelFiles) -> Path | None:
     """The path of a weight file, or of a folder of such files; None if it is absent.
 
-    It is searched for in `folder`, in the folders of CMET_EVAL_WEIGHTS and, if this suite uses the file too, in the
-    cache.
+    It is searched for in `folder` and in the folders of CMET_EVAL_WEIGHTS. If this suite uses the file too, it is also
+    searched for where the suite finds it: in the cache, or in an installed package.
     """
     # The file may be a link to another folder. `Entry` has checked that its name stays inside.
     places = [place / weight.file for place in (*((folder,) if folder else ()), *files.weights)]
-    if weight.registered is not None:
-        places.append(store.cache_folder(files) / store.weight(weight.registered).file)
+    if weight.registered is not None and store.is_here(weight.registered, files):
+        places.append(store.weight_path(weight.registered, files))
     return next((path.resolve() for path in places if path.exists()), None)
 
 

@@ -389,3 +389,36 @@ IBUG68 += (263, 373, 380, 61, 39, 37, 0, 267, 269, 291, 321, 314, 17, 84, 91, 78
 def points_68(landmarks):  # type: ignore[no-untyped-def]
     """The 68 points of iBUG 300-W, (..., 68, 2), of MediaPipe's points, (..., 478, 2 or 3), in the same unit."""
     return landmarks[..., list(IBUG68), :2]
+
+
+def template_place(picture, template, detector, predictor):  # type: ignore[no-untyped-def]
+    """The similarity from px of a template face to px of an RGB picture, (3, 3), as EAMM and EAT align pictures.
+
+    Args:
+        picture: (H, W, 3) uint8 RGB.
+        template: (68, 2), the points of the template; the first 47 are used.
+        detector, predictor: dlib's face detector and its predictor of 68 points.
+
+    Raises ValueError if the picture does not show exactly one face.
+    """
+    import cv2
+    import numpy
+    from skimage.transform import SimilarityTransform
+
+    grey = cv2.cvtColor(numpy.ascontiguousarray(picture), cv2.COLOR_RGB2GRAY)
+    boxes = detector(grey, 1)
+    if len(boxes) != 1:
+        raise ValueError(f"dlib finds {len(boxes)} faces in a first frame, and one is needed")
+    shape = predictor(grey, boxes[0])
+    points = [(shape.part(i).x, shape.part(i).y) for i in range(47)]
+    found = SimilarityTransform()
+    found.estimate(numpy.float32(template[:47]), numpy.float32(points))
+    return found.params
+
+
+def aligned(frames, matrix, side: int):  # type: ignore[no-untyped-def]
+    """Frames in the place of a template, (T, side, side, 3) float64 in [0, 1]; `matrix` is that of `template_place`."""
+    import numpy
+    from skimage.transform import warp
+
+    return numpy.stack([warp(frame, matrix, output_shape=(side, side)) for frame in frames])

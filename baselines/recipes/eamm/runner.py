@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import compat
 import numpy as np
 
+SIZE = 256
 SILENCE = 640  # of the sound, samples: the last window of MFCC needs one frame more than the sound has
 # 3DDFA_V2's pose of a picture from MediaPipe's, fitted to the 17 pictures of the repository that have a pose file. The
 # rest is 1.0 degrees of yaw, 2.1 of pitch, 0.7 of roll (RMS), and 0.8 and 2.2 px of the two shifts.
@@ -76,7 +77,7 @@ class Runner:
         if self.setup.variant == "other-take":
             case.note("emotion video: another take of the speaker with the target emotion, aligned by its first frame")
             frames = case.other_take_frames[: case.n_frames + 1]
-            return self._warp(frames, self._matrix(frames[0]))
+            return (compat.aligned(frames, self._matrix(frames[0]), SIZE) * 255).astype(np.uint8)
         name = f"test/video/{case.target_emotion}.mp4"
         case.note(f"emotion video: {name} of the repository, an actor of MEAD")
         return compat.read_video(self.setup.checkout / name)[: case.n_frames + 1]
@@ -100,24 +101,7 @@ class Runner:
         self.shown[path.rpartition("/")[2]] = np.stack(frames)
 
     def _matrix(self, picture: np.ndarray) -> np.ndarray:
-        """(3, 3): the similarity from pixels of the aligned crop to pixels of an RGB picture."""
-        import cv2
-        from skimage.transform import SimilarityTransform
-
-        grey = cv2.cvtColor(np.ascontiguousarray(picture), cv2.COLOR_RGB2GRAY)
-        boxes = self.demo.detector(grey, 1)
-        if len(boxes) != 1:
-            raise ValueError(f"dlib finds {len(boxes)} faces in the first frame, and EAMM needs one")
-        points = self.demo.shape_to_np(self.demo.predictor(grey, boxes[0]))
-        found = SimilarityTransform()
-        found.estimate(np.float32(self.template[:47]), np.float32(points[:47]))
-        return found.params
-
-    @staticmethod
-    def _warp(frames: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-        from skimage.transform import warp
-
-        return (np.stack([warp(frame, matrix, output_shape=(256, 256)) for frame in frames]) * 255).astype(np.uint8)
+        return compat.template_place(picture, self.template, self.demo.detector, self.demo.predictor)
 
 
 class _Reader(list):
