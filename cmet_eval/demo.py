@@ -111,6 +111,8 @@ def train_networks(folder: Path, methods: Iterable[str], options: RunOptions) ->
         if line := train_checkpoints(folder, [name for name in wanted if name not in theirs], options.quiet):
             yield line
         if options.workers > 1:
+            if theirs and second.process.poll() is None:
+                yield f"waiting for the second process, which trains {', '.join(('the evaluators', *theirs))}"
             second.process.wait()
     # If the second process failed, the next two calls train, or raise the error.
     if theirs and (line := train_checkpoints(folder, theirs, options.quiet)):

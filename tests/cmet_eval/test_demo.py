@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import shutil
+import tomllib
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +27,8 @@ from embedded_corpus.writing import write_corpus
 from talking_face import threads
 from talking_face.packages import DISTRIBUTIONS
 from talking_face.reasons import UserError
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_the_first_board_needs_no_training_and_nothing_is_scored_twice(
@@ -66,6 +70,29 @@ def test_eight_speakers_are_held_out_and_each_has_all_emotions() -> None:
         for spec in embedded.PLAN.specs(layout("mead"), embedded.PLAN.size or "")
     )
     assert Counter(tested for tested, _ in of) == {True: 8, False: 12} and set(of.values()) == {8}
+
+
+def test_the_pages_state_the_sizes_of_the_demo() -> None:
+    plan = embedded.PLAN
+    specs = plan.specs(layout("mead"), plan.size or "")
+    pairs = inspect.signature(demo.demo).parameters["max_pairs"].default
+    of = len({*demo.FIRST, *demo.OTHERS})
+    files = {model: tomllib.loads(Path(path).read_text()) for model, path in embedded.TRAINING.items()}
+    steps = (files["cem-net"]["audio2mouth"]["steps"], files["cem-net"]["ebm"]["steps"], files["cmet"]["steps"])
+    page = (ROOT / "docs/experiments/demo.md").read_text()
+    for row in (
+        f"{plan.speakers} speakers, {len(specs)} clips of {plan.seconds:g} s, {plan.size} |",
+        f"{pairs} of cross-emotion |",
+        f"{pairs * of} videos of {of} methods |",
+    ):
+        assert row in page
+    (trained,) = re.findall(r"training steps: .* (\d+), \d+, (\d+), (\d+), \d+, \d+ \|\n", page)
+    assert tuple(map(int, trained)) == steps
+    drawn = f"draws {plan.speakers} speakers with `--one-sentence --size {plan.size} --seconds {plan.seconds:g}`"
+    assert drawn in (ROOT / "docs/reference/embedded_corpus.md").read_text()
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    assert f"{pairs} pairs of eight people" in readme and len(embedded.METRICS) == 8
+    assert "computes only eight metrics" in readme
 
 
 def test_a_folder_with_another_corpus_is_refused_in_words(tmp_path: Path) -> None:
