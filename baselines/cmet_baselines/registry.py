@@ -110,7 +110,13 @@ def get_method(name: str, files: ModelFiles | None = None) -> Method:
 
 
 def implemented(name: str) -> str:
-    """The name of the entry with the paper that a method implements; the method's own name if there is none."""
+    """The name of the entry with the paper that a method implements; the method's own name if there is none.
+
+    The variants of a recipe implement the paper of the recipe.
+    """
+    entry = catalogue().get(name)
+    if entry is not None and entry.recipe is not None:
+        return set_up.base_name(entry)
     return _IMPLEMENTS.get(name, name)
 
 
