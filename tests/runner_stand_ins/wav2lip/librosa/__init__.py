@@ -1,0 +1,3 @@
+"""Takes the place of librosa, whose `filters.mel` takes keywords only."""
+
+from librosa import filters as filters
