@@ -85,6 +85,8 @@ def catalogue() -> dict[str, Entry]:
         entry = read_entry(path)
         if entry.name != path.stem:
             raise UserError(f"{path} should be named {entry.name}.toml")
+        if twice := sorted(entries.keys() & {form.name for form in entry.forms()}):
+            raise UserError(f"{path}: there are two entries {twice[0]}")
         entries |= {form.name: form for form in entry.forms()}
     return dict(sorted(entries.items()))
 
