@@ -27,6 +27,7 @@ class Runner:
         compat.qr()
         compat.stub("moviepy.editor")  # the super-resolution needs it, which is not used
         sys.path.append(str(setup.checkout / "src"))  # the script adds `src` relative to the working folder
+        compat.options_in_weights()
         compat.keep_loaded()
         self._setup, self._videos = setup, compat.MemoryVideos()
         self._script = importlib.import_module("inference")

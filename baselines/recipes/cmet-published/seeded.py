@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -20,8 +21,10 @@ def write(checkout: Path, weights: Path, seed: int) -> None:
 
     config = OmegaConf.to_container(OmegaConf.load(checkout / "configs" / "inference.yaml"), resolve=True)
     torch.manual_seed(seed)
-    torch.save({"gen": Generator(256, 512, 20, 6, 10, 1).state_dict()}, weights / "EDTalk.pt")
-    torch.save({"audio2lip": Audio2Lip().state_dict()}, weights / "Audio2Lip.pt")
+    options = argparse.Namespace(size=256)  # EDTalk's trainers store theirs in each file
+    generator = Generator(256, 512, 20, 6, 10, 1)
+    torch.save({"gen": generator.state_dict(), "args": options}, weights / "EDTalk.pt")
+    torch.save({"audio2lip": Audio2Lip().state_dict(), "args": options}, weights / "Audio2Lip.pt")
     connector = Connector_exp(config["projector_kwargs"], config["transformer_kwargs"], "cpu")
     torch.save({"state_dict": connector.state_dict()}, weights / Path(config["connector_exp_path"]).name)
     _write_emotion2vec(weights)

@@ -291,6 +291,20 @@ def torchvision_operators() -> None:
         torch.library.register_fake = register
 
 
+def options_in_weights() -> None:
+    """Let `torch.load` read files in which trainers stored their options, an `argparse.Namespace`, besides tensors.
+
+    From version 2.6, it refuses every class that is not named; this one holds values and runs no code.
+    """
+    import argparse
+
+    import torch
+
+    add = getattr(torch.serialization, "add_safe_globals", None)
+    if add is not None:
+        add([argparse.Namespace])
+
+
 def keep(module: types.ModuleType, *names: str) -> None:
     """Let each named class of a module make only one object, so that a script keeps its networks from call to call."""
     for name in names:

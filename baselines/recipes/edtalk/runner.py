@@ -29,6 +29,7 @@ class Runner:
         compat.mel()
         compat.qr()
         compat.stub("moviepy.editor")  # the super-resolution needs it, which is not used
+        compat.options_in_weights()
         compat.keep_loaded()
         self._setup, self._videos = setup, compat.MemoryVideos()
         self._script = importlib.import_module(_FROM_VIDEO if setup.variant else _BUILT_IN)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 import compat
@@ -15,5 +16,7 @@ def write(checkout: Path, weights: Path, seed: int) -> None:
     from networks.generator import Generator
 
     torch.manual_seed(seed)
-    torch.save({"gen": Generator(256, 512, 20, 6, 10, 1).state_dict()}, weights / "EDTalk.pt")
-    torch.save({"audio2lip": Audio2Lip().state_dict()}, weights / "Audio2Lip.pt")
+    options = argparse.Namespace(size=256)  # EDTalk's trainers store theirs in each file
+    generator = Generator(256, 512, 20, 6, 10, 1)
+    torch.save({"gen": generator.state_dict(), "args": options}, weights / "EDTalk.pt")
+    torch.save({"audio2lip": Audio2Lip().state_dict(), "args": options}, weights / "Audio2Lip.pt")
