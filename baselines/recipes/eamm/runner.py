@@ -44,7 +44,7 @@ class Runner:
         self.template = np.load(setup.checkout / "M003_template.npy")
         with compat.inside(self.work):
             loaded = demo.load_checkpoints(opt=self._options(), cpu=False, **self._files("checkpoint_path"))
-        demo.load_checkpoints = lambda **words: loaded
+        demo.load_checkpoints = lambda *given, **words: loaded
 
     def generate(self, case) -> np.ndarray:  # type: ignore[no-untyped-def]
         """(T, H, W, 3) uint8 RGB, 25 frames/s, in the place of the picture that was animated."""

@@ -48,7 +48,7 @@ class Runner:
             self.finders = demo.load_checkpoints_extractor("config/vox-256-spade.yaml", f"ckpt/{checkpoint}")
             from generate_poseimg import get_pose_img
         demo.build_model, demo.load_ckpt = lambda config: nets, lambda *names, **words: None
-        demo.imageio = SimpleNamespace(mimsave=_take)
+        demo.imageio, demo.root_wav = SimpleNamespace(mimsave=_take), "driving"
         self.demo, self.pose_pictures = demo, get_pose_img
         self.listen = _deepspeech(str(setup.weights[SPEECH]))
         self.template = np.load(setup.weights["M003_template.npy"])
