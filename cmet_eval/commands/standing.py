@@ -104,11 +104,12 @@ def _add(run: FoundRun, results: Path, data: Path | None, seed: int | None, vide
 def _build(results: Path, out: Path, bands: Path | None, bands_of: str | None) -> None:
     from cmet_baselines.published import published_rows
     from cmet_eval.commands.cite import SUITE, bibliography
-    from cmet_eval.reports.standing import method_facts
+    from cmet_eval.reports.standing import method_facts, runnable_methods
     from cmet_leaderboards.bands import load_bands
     from cmet_leaderboards.site import build_site
 
     def about(rows: Results) -> dict[str, MethodAbout]:
         return method_facts(rows, lambda name: bibliography([name]))
 
-    print(build_site(results, out, load_bands(bands, bands_of), published_rows(), about, bibliography([SUITE])))
+    ours, found = bibliography([SUITE]), load_bands(bands, bands_of)
+    print(build_site(results, out, found, published_rows(), about, ours, runnable_methods()))

@@ -9,7 +9,7 @@ from cmet_baselines.entry import FROM_CHECKPOINT, Entry, Paper
 from cmet_baselines.registry import catalogue, implemented
 from cmet_leaderboards.file_record import split_summary
 from cmet_leaderboards.results import Results
-from cmet_leaderboards.site_views import MethodAbout
+from cmet_leaderboards.site_views import MethodAbout, Runnable
 from cmet_reference.departures import departures
 from talking_face.pretrained.trained_evaluators import FOLDER
 from talking_face.user_files import read_json
@@ -55,6 +55,15 @@ def method_facts(results: Results, bibtex: Callable[[str], str]) -> dict[str, Me
         for name, summary in summaries.items()
         if name in known
     }
+
+
+def runnable_methods() -> list[Runnable]:
+    """The methods whose released code has a recipe, sorted by name, without their other forms."""
+    return [
+        Runnable(name, entry.title, entry.summary, f"cmet-eval baselines setup {name} --weights DIR")
+        for name, entry in sorted(catalogue().items())
+        if entry.recipe is not None and not entry.recipe.variant
+    ]
 
 
 def _facts(entry: Entry, bibtex: Callable[[str], str], topics: Sequence[str]) -> MethodAbout:

@@ -24,6 +24,7 @@ from cmet_leaderboards.section_views import case_title, video_path
 from cmet_leaderboards.site_views import (
     BoardPages,
     MethodAbout,
+    Runnable,
     Slugs,
     Video,
     band_texts,
@@ -67,6 +68,7 @@ def build_site(
     published: Sequence[Mapping[str, object]] = (),
     about: Callable[[Results], Mapping[str, MethodAbout]] = lambda results: {},
     cite: str = "",
+    runnable: Sequence[Runnable] = (),
 ) -> Path:
     """Write all pages again.
 
@@ -77,6 +79,7 @@ def build_site(
         published: numbers that papers print; see `tables.build_tables`.
         about: a function that returns facts about the methods of the rows, by name.
         cite: BibTeX of the suite.
+        runnable: methods that can be run. The index lists those without rows.
 
     Returns:
         the path of index.html.
@@ -104,7 +107,7 @@ def build_site(
     site = _Site(boards, slugs, metrics, sorted({table.key["suite_version"] for table in tables}))
     files |= _method_pages(site, about(results))
     files |= _metric_pages(site, bands)
-    files["index.html"] = _index(site, cite)
+    files["index.html"] = _index(site, cite, [method for method in runnable if method.name not in names])
     _write(files, out)
     return out / "index.html"
 
@@ -190,7 +193,7 @@ def _metrics(site: _Site) -> list[str]:
     return sorted(every, key=lambda metric: (metric_facts.place(metric), metric))
 
 
-def _index(site: _Site, cite: str) -> bytes:
+def _index(site: _Site, cite: str, without_rows: Sequence[Runnable]) -> bytes:
     return site.render(
         "site_index.html.j2",
         boards=[_index_board(board) for board in site.boards],
@@ -212,6 +215,7 @@ def _index(site: _Site, cite: str) -> bytes:
             for metric in _metrics(site)
         ],
         cite=cite,
+        without_rows=without_rows,
     )
 
 

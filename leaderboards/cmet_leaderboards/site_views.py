@@ -27,6 +27,16 @@ class MethodAbout:
 
 
 @dataclass(frozen=True)
+class Runnable:
+    """A method that can be run on the pairs of a board by anyone who has its weights."""
+
+    name: str
+    title: str
+    summary: str
+    command: str  # what a user types first
+
+
+@dataclass(frozen=True)
 class Video:
     """One video of a board: a pair by a method."""
 

@@ -14,7 +14,7 @@ from urllib.parse import unquote
 import numpy as np
 import pytest
 
-from cmet_eval.reports.standing import method_facts
+from cmet_eval.reports.standing import method_facts, runnable_methods
 from cmet_leaderboards.markdown import to_markdown
 from cmet_leaderboards.pair_values import pairs_file
 from cmet_leaderboards.paper import PaperOptions, paper_tables
@@ -22,7 +22,7 @@ from cmet_leaderboards.readme import to_readme
 from cmet_leaderboards.results import read_results, write_results
 from cmet_leaderboards.rounding import rounded
 from cmet_leaderboards.site import build_site
-from cmet_leaderboards.site_views import MethodAbout, Slugs
+from cmet_leaderboards.site_views import MethodAbout, Runnable, Slugs
 from cmet_leaderboards.standing import Provenance, add_results, read_standing
 from cmet_leaderboards.standing_videos import add_videos, read_videos
 from cmet_leaderboards.statistics import Interval
@@ -115,6 +115,17 @@ def test_every_link_leads_to_a_file_and_nothing_is_loaded_from_elsewhere(standin
             links += 1
             assert (page.parent / target).is_file(), f"{page.name}: {link}"
     assert links > 40
+
+
+def test_the_index_lists_runnable_methods_without_rows(standing: Path, tmp_path: Path) -> None:
+    with_rows = "good"
+    methods = [Runnable(name, f"<{name}>", "A summary.", f"setup {name}") for name in ("new", with_rows)]
+    text = build_site(standing, tmp_path / "site", runnable=methods).read_text()
+    assert "without rows yet (1)" in text and "&lt;new&gt;" in text and "setup new" in text
+    assert f"setup {with_rows}" not in text
+    assert "released code" not in build_site(standing, tmp_path / "site").read_text()
+    known = {method.name for method in runnable_methods()}
+    assert {"wav2lip", "eat"} <= known and "wav2lip-upper-half" not in known
 
 
 def test_a_page_of_a_method_and_of_a_metric_has_all_scores(standing: Path, tmp_path: Path) -> None:
