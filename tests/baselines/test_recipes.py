@@ -162,7 +162,9 @@ def test_files_that_changed_since_the_setup_are_refused(world: World) -> None:
 def test_each_missing_part_stops_the_setup_in_one_line(world: World, tmp_path: Path) -> None:
     for changed, words in (
         ({"checkout": tmp_path / "none"}, "there is no checkout"),
-        ({"weights": tmp_path / "none"}, "talker has no talker.npy; put the files into one folder and run"),
+        ({"weights": tmp_path / "none"}, "there is no folder of weights"),
+        ({"weights": tmp_path}, r"talker has no talker.npy .*put the files into one folder and run"),
+        ({"weights": tmp_path, "checkout": None}, "talker has no talker.npy"),  # before it clones
         ({"python": tmp_path / "none"}, "there is no program"),
         ({"python": Path("/bin/false")}, "/bin/false ended with 1: it printed nothing"),
         ({"options": {"speed": 1}}, "talker has no option speed; its options: fault"),
@@ -273,6 +275,12 @@ def in_catalogue(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[Worl
 
 def test_seeded_weights_are_another_method_by_name_title_and_revision(in_catalogue: World) -> None:
     world = in_catalogue
+    seeded = world.entry_path.with_name("seeded.py")
+    text = seeded.read_text()
+    seeded.write_text(text.replace("np.save(weights / ", "assert 0, (weights / "))
+    with pytest.raises(UserError, match=r"seeded weights: seeded.py ended with 1: .*AssertionError"):
+        world.set_up(seeded=True, weights=None)
+    seeded.write_text(text)
     done = world.set_up(seeded=True, weights=None)
     assert done.seeded and done.weights["talker.npy"].path.is_relative_to(world.files.baselines or "")
     record = describe("talker-seeded")

@@ -17,6 +17,7 @@ from typing import NamedTuple
 from cmet_baselines.adapters.command import run_logged
 from cmet_baselines.adapters.environment import method_environment
 from cmet_baselines.adapters.recipe import REQUIREMENTS, RecipeRun
+from cmet_pipelines.out_folder import output_folder
 from talking_face.files import sha256_of, write_text
 from talking_face.lines import one_line
 from talking_face.names import printable
@@ -79,28 +80,39 @@ def is_built(folder: Path) -> bool:
     return (folder / _READY).is_file()
 
 
+def is_of_suite(python: Path, root: Path) -> bool:
+    """Whether `build` made the environment of an interpreter."""
+    return python.is_relative_to(root / "environments")
+
+
+def check_tools(recipe: RecipeRun, root: Path) -> None:
+    """Raises UserError if the environment is not built, and neither uv nor the version of Python is here."""
+    if not is_built(environment_folder(recipe, root)) and not shutil.which("uv"):
+        find_python(recipe.python)
+
+
 def build(recipe: RecipeRun, root: Path) -> Path:
     """The interpreter of the environment, which is built if it is absent. Raises UserError if that fails."""
     folder = environment_folder(recipe, root)
     python = folder / "bin" / "python"
-    if is_built(folder):
-        return python
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    listed = str(recipe.folder / REQUIREMENTS)
-    if uv := shutil.which("uv"):
-        steps = [
-            [uv, "venv", "--quiet", "--python", recipe.python, str(folder)],
-            [uv, "pip", "install", "--quiet", "--python", str(python), "-r", listed],
-        ]
-    else:
-        steps = [
-            [find_python(recipe.python), "-m", "venv", str(folder)],
-            [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", listed],
-        ]
-    for step in steps:
-        _run(step, root, os.environ, _BUILD_S)
-    write_text(folder / _READY, "\n".join(requirements(recipe)) + "\n")
+    with output_folder(folder.with_name(folder.name + ".lock")):
+        if is_built(folder):
+            return python
+        shutil.rmtree(folder, ignore_errors=True)
+        listed = str(recipe.folder / REQUIREMENTS)
+        if uv := shutil.which("uv"):
+            steps = [
+                [uv, "venv", "--quiet", "--python", recipe.python, str(folder)],
+                [uv, "pip", "install", "--quiet", "--python", str(python), "-r", listed],
+            ]
+        else:
+            steps = [
+                [find_python(recipe.python), "-m", "venv", str(folder)],
+                [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", listed],
+            ]
+        for step in steps:
+            _run(step, root, os.environ, _BUILD_S)
+        write_text(folder / _READY, "\n".join(requirements(recipe)) + "\n")
     return python
 
 

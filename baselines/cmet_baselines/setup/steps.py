@@ -11,6 +11,7 @@ from cmet_baselines.entry import Entry
 from cmet_baselines.setup import checkout, environment, state, weights
 from cmet_baselines.setup.request import Request
 from cmet_baselines.setup.state import State, recipe_of
+from cmet_pipelines.out_folder import output_folder
 from talking_face.names import counted, printable
 from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import ClipError, UserError
@@ -29,51 +30,36 @@ def set_up(entry: Entry, request: Request, files: ModelFiles, say: Say) -> State
 
     Raises UserError in one line: what is missing or wrong, and what to do.
     """
-    recipe = recipe_of(entry)
-    if unknown := sorted(set(request.options) - set(recipe.options)):
-        known = ", ".join(recipe.options) or "none"
-        raise UserError(f"{entry.name} has no option {printable(unknown[0])}; its options: {known}")
-    before = None if request.fresh else state.read_state(entry, request.seeded, files)
-    code = _checkout(entry, request, before, files)
-    say(f"checkout: {code.path}, commit {code.commit[:12]}, " + _proof(code))
-    python = environment.probe(_python(entry, request, before, files, say), gpu=request.device != "cpu")
-    say(f"environment: {python.path}, Python {python.version}, {counted(len(python.packages), 'package')}")
-    for line in environment.differences(recipe, python):
-        say(f"  differs: {line}")
-    device = request.device or ("cuda:0" if python.gpu else "cpu")
-    folder = _weights_folder(entry, request, code.path, python.path, files, say)
-    pins = before.weights if before is not None else {}
-    found: dict[str, state.KnownFile] = {}
-    for weight in entry.weights:
-        if (path := weights.find(weight, folder, files) or _first(pins, weight.file)) is not None:
-            found[weight.file] = weights.known(weight, path, pins)
-            say(f"weights: {weight.file}, sha256 {found[weight.file].sha256[:16]}..., {found[weight.file].bytes} bytes")
-        else:
-            say(f"weights: {weights.described(weight)}; absent")
-    if lacking := [weight for weight in state.needed_weights(entry) if weight.file not in found]:
-        raise UserError(
-            f"{entry.name} has no {', '.join(weight.file for weight in lacking)}; put the files into one folder and "
-            f"run {state.command(entry, more=' --weights DIR')}"
+    with output_folder(state.method_folder(entry.name, request.seeded, files)):
+        before = None if request.fresh else state.read_state(entry, request.seeded, files)
+        _check_first(entry, request, before, files)
+        code = _checkout(entry, request, before, files)
+        say(f"checkout: {code.path}, commit {code.commit[:12]}, " + _proof(code))
+        python = environment.probe(_python(entry, request, before, files, say), gpu=request.device != "cpu")
+        say(f"environment: {python.path}, Python {python.version}, {counted(len(python.packages), 'package')}")
+        for line in environment.differences(recipe_of(entry), python):
+            say(f"  differs: {line}")
+        device = request.device or ("cuda:0" if python.gpu else "cpu")
+        folder = _seeded(entry, request, code.path, python.path, files, say) if request.seeded else request.weights
+        new = State(
+            name=entry.name,
+            seeded=request.seeded,
+            checkout=code.path,
+            commit=code.commit,
+            commit_from=code.known_from,
+            python=python.path,
+            python_version=python.version,
+            packages=environment.packages_hash(python),
+            device=device,
+            device_name=f"{device} ({python.gpu})" if python.gpu and device == "cuda:0" else device,
+            options=dict(request.options),
+            weights=_known_weights(entry, folder, before.weights if before is not None else {}, files, say),
         )
-    new = State(
-        name=entry.name,
-        seeded=request.seeded,
-        checkout=code.path,
-        commit=code.commit,
-        commit_from=code.known_from,
-        python=python.path,
-        python_version=python.version,
-        packages=environment.packages_hash(python),
-        device=device,
-        device_name=f"{device} ({python.gpu})" if python.gpu and device == "cuda:0" else device,
-        options=dict(request.options),
-        weights=found,
-    )
-    # The hashes are stored before the smoke test, so that they hold also if it fails.
-    state.write_state(new, files)
-    new = new.model_copy(update={"smoke": _smoke(entry, new, files, say)})
-    state.write_state(new, files)
-    return new
+        # The hashes are stored before the smoke test, so that they hold also if it fails.
+        state.write_state(new, files)
+        new = new.model_copy(update={"smoke": _smoke(entry, new, files, say)})
+        state.write_state(new, files)
+        return new
 
 
 def lacking(entry: Entry, request: Request, files: ModelFiles) -> Iterator[str]:
@@ -105,6 +91,45 @@ def lacking(entry: Entry, request: Request, files: ModelFiles) -> Iterator[str]:
     yield "smoke test: not run with these files"
 
 
+def _check_first(entry: Entry, request: Request, before: State | None, files: ModelFiles) -> None:
+    """Raises UserError for what can be known before the repository is cloned and packages are installed."""
+    recipe, root = recipe_of(entry), state.baselines_folder(files)
+    if unknown := sorted(set(request.options) - set(recipe.options)):
+        known = ", ".join(recipe.options) or "none"
+        raise UserError(f"{entry.name} has no option {printable(unknown[0])}; its options: {known}")
+    for folder, name in ((request.checkout, "checkout"), (request.weights, "folder of weights")):
+        if folder is not None and not folder.is_dir():
+            raise UserError(f"there is no {name} {printable(str(folder))}")
+    if request.seeded and request.weights is not None:
+        raise UserError("--seeded writes the weights itself; leave --weights out")
+    if request.python is not None:
+        environment.probe(request.python, gpu=False)
+    else:
+        environment.check_tools(recipe, root)
+    pins = before.weights if before is not None else {}
+    needed = () if request.seeded else state.needed_weights(entry)
+    if lacking := [w for w in needed if (weights.find(w, request.weights, files) or _first(pins, w.file)) is None]:
+        names = ", ".join(weight.file for weight in lacking)
+        raise UserError(
+            f"{entry.name} has no {names} (sources: `cmet-eval baselines show`); "
+            f"put the files into one folder and run {state.command(entry, more=' --weights DIR')}"
+        )
+
+
+def _known_weights(
+    entry: Entry, folder: Path | None, pins: Mapping[str, state.KnownFile], files: ModelFiles, say: Say
+) -> dict[str, state.KnownFile]:
+    """The weight files that are here, with their hashes. Raises UserError if one is not the file of its first use."""
+    found: dict[str, state.KnownFile] = {}
+    for weight in entry.weights:
+        if (path := weights.find(weight, folder, files) or _first(pins, weight.file)) is not None:
+            found[weight.file] = weights.known(weight, path, pins)
+            say(f"weights: {weight.file}, sha256 {found[weight.file].sha256[:16]}..., {found[weight.file].bytes} bytes")
+        else:
+            say(f"weights: {weights.described(weight)}; absent")
+    return found
+
+
 def _proof(code: checkout.Checkout) -> str:
     return "known from git" if code.known_from == "git" else "no .git there: only the called files were compared"
 
@@ -126,28 +151,27 @@ def _python(entry: Entry, request: Request, before: State | None, files: ModelFi
     """The interpreter that the user gave, the one of an earlier setup, or a new environment's."""
     if request.python is not None:
         return request.python
-    if before is not None and shutil.which(before.python):
-        return before.python
     recipe, root = recipe_of(entry), state.baselines_folder(files)
+    if before is not None and shutil.which(before.python) and not environment.is_of_suite(before.python, root):
+        return before.python
     if not environment.is_built(environment.environment_folder(recipe, root)):
         say("environment: the packages are installed; this takes minutes")
     return environment.build(recipe, root)
 
 
-def _weights_folder(
-    entry: Entry, request: Request, code: Path, python: Path, files: ModelFiles, say: Say
-) -> Path | None:
-    """The folder in which weights are searched for first. Seeded weights are written if they are absent."""
-    if not request.seeded:
-        return request.weights
-    if request.weights is not None:
-        raise UserError("--seeded writes the weights itself; leave --weights out")
+def _seeded(entry: Entry, request: Request, code: Path, python: Path, files: ModelFiles, say: Say) -> Path:
+    """The folder of the seeded weights, which are written if one is absent."""
     folder = state.method_folder(entry.name, True, files) / "weights"
-    if request.fresh:
-        shutil.rmtree(folder, ignore_errors=True)
-    if any(not (folder / weight.file).exists() for weight in entry.weights):
+    needed = [weight.file for weight in state.needed_weights(entry)]
+    if request.fresh or any(not (folder / name).exists() for name in needed):
         say("weights: SEEDED, random numbers of the real shapes; they test only that the code runs")
-        weights.write_seeded(recipe_of(entry), code, python, folder)
+        part = folder.with_name(folder.name + ".part")
+        shutil.rmtree(part, ignore_errors=True)
+        weights.write_seeded(recipe_of(entry), code, python, part)
+        if lacking := [name for name in needed if not (part / name).exists()]:
+            raise UserError(f"{entry.name}: the recipe's seeded.py wrote no {', '.join(lacking)}")
+        shutil.rmtree(folder, ignore_errors=True)
+        part.rename(folder)
     return folder
 
 
