@@ -33,14 +33,15 @@ def world(tmp_path: Path) -> World:
     return World(tmp_path / "world")
 
 
-def failure(method: RecipeMethod) -> ClipError:
-    """The error of one case."""
+def failure(method: RecipeMethod) -> tuple[ClipError, Case]:
+    """The error of one case, and the case."""
+    case = make_case(method.sees)
     try:
         with pytest.raises(ClipError) as caught:
-            method.generate(make_case(method.sees))
+            method.generate(case)
     finally:
         method.close()
-    return caught.value
+    return caught.value, case
 
 
 def test_a_method_runs_after_its_setup_and_stays_in_memory(world: World) -> None:
@@ -95,7 +96,8 @@ def test_every_part_is_in_the_revision(world: World) -> None:
 )
 def test_each_failure_of_a_case_has_its_reason(world: World, fault: int, reason: Reason, words: str) -> None:
     world.get_ready(options={"fault": fault})
-    error = failure(world.method())
+    error, case = failure(world.method())
+    assert f"test-only limits: fault {fault}" in case.notes
     assert error.reason is reason
     assert re.search(words, error.detail), error.detail
 

@@ -90,9 +90,9 @@ def test_clips_of_the_training_data_are_refused(world: World, shards: Path) -> N
         refuse_training_data(method, pair, data)
 
 
-def test_the_command_sets_up_checks_and_refuses(world: World) -> None:
-    def cli(*words: object) -> subprocess.CompletedProcess[str]:
-        line = [sys.executable, "-m", "cmet_eval.cli", "baselines", "setup", *map(str, words)]
+def test_the_command_sets_up_checks_and_refuses(world: World, shards: Path, tmp_path: Path) -> None:
+    def cli(*words: object, command: tuple[str, ...] = ("baselines", "setup")) -> subprocess.CompletedProcess[str]:
+        line = [sys.executable, "-m", "cmet_eval.cli", *command, *map(str, words)]
         environ = {**os.environ, "CMET_EVAL_BASELINES": str(world.files.baselines)}
         return subprocess.run(line, env=environ, capture_output=True, text=True, check=False)
 
@@ -101,6 +101,10 @@ def test_the_command_sets_up_checks_and_refuses(world: World) -> None:
     refused = cli("static-reference")
     assert refused.returncode == 2 and "has no recipe; the methods with a recipe: " in refused.stderr
     assert refused.stderr.count("\n") == 1
+    out = tmp_path / "out"
+    unready = cli("--method", world.entry_path, "--data", shards, "--out", out, command=("run",))
+    assert unready.returncode == 2 and unready.stderr.count("\n") == 1 and not out.exists(), unready
+    assert f"talker is not set up; run `cmet-eval baselines setup {world.entry_path}`" in unready.stderr
     world.get_ready()
     present = cli(world.entry_path, "--check")
     assert (present.returncode, present.stdout) == (0, "talker is ready\n")

@@ -131,6 +131,8 @@ class RecipeMethod:
         if self._process is None:
             self._process = start(recipe, self._place, case.log)
         case.note(f"ran on {self._place.device_name}")
+        if self._place.options:
+            case.note("test-only limits: " + ", ".join(f"{key} {n}" for key, n in sorted(self._place.options.items())))
         frames = check_output(self._process.generate(case, label="emotion-label" in self.sees))
         if len(frames) > longest_s(case) * case.fps:
             raise ClipError(Reason.TOO_LONG, f"{self.name} made {len(frames)} frames, and {case.n_frames} are wanted")
