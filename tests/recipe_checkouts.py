@@ -49,7 +49,7 @@ def load(path, map_location=None):
     return {"module.gain": int(np.load(path))}
 
 
-manual_seed = np.random.seed
+manual_seed, einsum = np.random.seed, np.einsum
 no_grad = contextlib.nullcontext
 """
 DLIB = """

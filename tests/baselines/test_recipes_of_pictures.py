@@ -12,8 +12,10 @@ import pytest
 from cmet_baselines.adapters.recipe import COMPAT, Place, RecipeMethod
 from cmet_baselines.method import Case
 from cmet_baselines.registry import catalogue
+from cmet_baselines.setup.weights import find
 from talking_face.faces.points68 import to_68
 from talking_face.media.writing import write_video
+from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import ClipError
 from tests.baselines.test_methods import make_case
 from tests.recipe_checkouts import write_checkout
@@ -133,3 +135,9 @@ def test_the_table_of_68_points_is_that_of_the_suite(monkeypatch: pytest.MonkeyP
 
     points = np.random.default_rng(0).normal(size=(2, 478, 3))
     assert np.array_equal(compat.points_68(points), to_68(points))
+
+
+def test_a_weight_that_an_installed_package_has_is_found(tmp_path: Path) -> None:
+    (points,) = [weight for weight in catalogue()["eamm"].weights if weight.registered]
+    found = find(points, None, ModelFiles(cache=tmp_path))
+    assert found is not None and found.name == points.file and tmp_path not in found.parents

@@ -22,10 +22,12 @@ class Runner:
     def __init__(self, setup) -> None:  # type: ignore[no-untyped-def]
         compat.numpy_names()
         compat.stub("clip")  # only losses of the training use it
+        import torch
+
+        product = torch.einsum  # in current versions its result can have an order in memory that `view` refuses
+        torch.einsum = lambda *given: product(*given).contiguous()
         if setup.device == "cpu":
             compat.cpu()
-            import torch
-
             torch.Tensor.get_device = lambda self: self.device
         self.setup, self.work = setup, setup.work
         for name in LINKS:
