@@ -145,14 +145,18 @@ def test_cmet_gives_ten_vectors_of_each_pool_and_encodes_the_source_in_parts(sta
         method.generate(make_case(method, source=24))
 
 
-def test_pd_fgc_gets_aligned_frames_and_its_face_is_put_back(stage: Stage) -> None:
-    method = stage.method("pd-fgc", stand_ins.PD_FGC)
-    case = make_case(method)
+@pytest.mark.parametrize(
+    ("name", "note"), [("pd-fgc", "of the source video, because"), ("pd-fgc-other-take", "of another clip")]
+)
+def test_pd_fgc_gets_aligned_frames_and_its_face_is_put_back(stage: Stage, name: str, note: str) -> None:
+    method = stage.method(name, stand_ins.PD_FGC)
+    case = make_case(method, other_take_frames=pictures(30, seed=9))
     frames = method.generate(case)
     assert frames.shape == (FRAMES, SIDE, SIDE, 3)  # with the silence, neither a frame too few nor too many
     middle = np.s_[90:190, 80:180]
     assert np.abs(frames[0][middle].astype(int) - case.reference_frames[0][middle]).mean() < 2
-    assert any("silence of 2 frames before and 1 behind" in note for note in case.notes)
+    assert any("silence of 2 frames before and 1 behind" in line for line in case.notes)
+    assert any(f"expression and eyes {note}" in line for line in case.notes)
 
 
 @pytest.mark.parametrize(("name", "mark", "note"), [("float", 10, "in the sound"), ("float-label", 20, "happy")])
@@ -178,3 +182,15 @@ def test_ip_lap_gets_the_landmarks_of_each_frame_and_enough_silence(stage: Stage
     assert frames[:, 0, 0, 0].tolist() == [round(float(jaw[i])) for i in (2, 2, 2, 3, 3, 2)]
     assert (frames[:, 1, 0, ::-1] == (2, 3, 0)).all()  # two networks for two cases; three of 25 references
     assert "test-only limit: 3 of 25 reference pictures" in case.notes
+
+
+def test_ip_lap_edits_the_real_upper_half_over_a_reference_frame(stage: Stage) -> None:
+    method = stage.method("ip-lap-upper-half", stand_ins.IP_LAP)
+    upper = pictures(FRAMES, seed=200)
+    upper[:, SIDE // 2 :] = 0
+    case = make_case(method, upper_half_frames=upper, ground_truth_landmarks=points(FRAMES))
+    frame = method.generate(case)[0].astype(int)
+    middle = SIDE // 2
+    # The stand-in returns the frame that it edits; the lossless video between them costs a grey value.
+    assert np.abs(frame[2:middle] - upper[2, 2:middle]).mean() < 2
+    assert np.abs(frame[middle:] - case.reference_frames[0][middle:]).mean() < 2
