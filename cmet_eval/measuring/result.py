@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from cmet_eval.measuring.protocol_files import Protocol
+from cmet_leaderboards.digits import fixed
 from cmet_leaderboards.escaping import csv_cell, markdown
 from cmet_leaderboards.row import ResultRow
 from cmet_metrics.base import Aggregate, Metric, Score
@@ -58,8 +59,7 @@ class Mean:
         """A value of this metric as text: two decimals if the metric has a unit, else three."""
         if value is None:
             return "∞" if self.aggregate.infinite and not self.aggregate.sums.get("values") else "–"
-        text = f"{value:.{2 if self.metric.unit else 3}f}"
-        return text.lstrip("-") if not float(text) else text
+        return fixed(value, 2 if self.metric.unit else 3)
 
     @property
     def coverage(self) -> str:

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from cmet_eval.reports.common_pairs import MetricRows, by_method, by_signature, of_metrics
 from cmet_eval.reports.report import Line, Report, new_figure, table, text
+from cmet_leaderboards.digits import fixed
 from cmet_leaderboards.escaping import code, markdown
 from cmet_leaderboards.results import Results
 from cmet_metrics.emotion import by_class, confusion
@@ -96,11 +97,11 @@ def _table(one: _Confusion) -> str:
     lines: list[Line] = []
     for emotion in asked:
         accuracy, clips = one.by_class[emotion]
-        shares = (f"{100 * matrix[emotion].get(name, 0) / clips:.1f}" for name in predicted)
-        lines.append((emotion, f"{clips:g}", f"{100 * accuracy:.1f}", *shares))
+        shares = (fixed(100 * matrix[emotion].get(name, 0) / clips, 1) for name in predicted)
+        lines.append((emotion, f"{clips:g}", fixed(100 * accuracy, 1), *shares))
     right = sum(matrix[emotion].get(emotion, 0.0) for emotion in asked)
     total = sum(one.by_class[emotion][1] for emotion in asked)
-    share = f"{100 * right / total:.1f}" if total else "–"
+    share = fixed(100 * right / total, 1) if total else "–"
     lines.append(("all", f"{total:g}", share, *("" for _ in predicted)))
     return table(("asked for", "clips", "right", *predicted), lines)
 

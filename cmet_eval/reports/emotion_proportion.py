@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from cmet_eval.measuring.scoring import default_deadline
 from cmet_eval.reports.report import Line, Report, new_figure, table, text, work_on_clips
 from cmet_eval.runs.generate import open_shards
+from cmet_leaderboards.digits import fixed
 from cmet_metrics.base import Sample
 from cmet_metrics.classifiers import CLASSIFIERS, Classifier
 from cmet_pipelines.shards import ShardSet
@@ -106,7 +107,7 @@ def emotion_proportion(
         "the mean confidence of each class over all frames with a face, each scaled to 256x256, in percent.",
         "CEM-Net's Fig. 2 gives by DeepFace 47.25% neutral for MEAD's neutral clips and 14.82% for LRS2; its detector, "
         "version and crop are not known.",
-        table(head, [(*r[:4], *(None if x is None else f"{100 * float(x):.2f}" for x in r[4:])) for r in rows]),
+        table(head, [(*r[:4], *(None if x is None else fixed(100 * float(x), 2) for x in r[4:])) for r in rows]),
         f"Classifier: `{how}`. Data: `{shards.digest}`.",
     )
     plots = {"emotion-proportion": lambda: _stacked_bars(rows, classes, judge.name)}

@@ -16,6 +16,7 @@ import pandas as pd
 from cmet_eval.reports.common_pairs import MetricRows, by_signature
 from cmet_eval.study.answers import Answer
 from cmet_eval.study.key import StudyKey
+from cmet_leaderboards.digits import fixed
 from cmet_leaderboards.results import Results
 from cmet_leaderboards.statistics import MIN_SPEAKERS, Interval, jackknife_interval, kendall_tau
 from talking_face.reasons import UserError
@@ -184,7 +185,7 @@ def to_markdown(found: Sequence[Agreement], design: str) -> str:
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for one in found:
         name = f"{one.metric} ({one.signature})" if several else one.metric
-        interval = f"{one.interval.low:.2f} to {one.interval.high:.2f}" if one.interval else "-"
+        interval = f"{fixed(one.interval.low, 2)} to {fixed(one.interval.high, 2)}" if one.interval else "-"
         cells = [one.question, name.replace("|", "\\|"), _number(one.value), interval, str(one.count)]
         cells += [_number(one.within), _number(one.methods)] if ratings else []
         lines.append("| " + " | ".join(cells) + " |")
@@ -200,4 +201,4 @@ def to_markdown(found: Sequence[Agreement], design: str) -> str:
 
 
 def _number(value: float | None) -> str:
-    return "-" if value is None or math.isnan(value) else f"{round(value, 2) + 0:.2f}"  # + 0: never -0.00
+    return "-" if value is None or math.isnan(value) else fixed(value, 2)

@@ -12,6 +12,7 @@ import numpy as np
 
 from cmet_eval.study.answers import Answer
 from cmet_eval.study.key import StudyKey
+from cmet_leaderboards.digits import fixed
 
 
 @dataclass(frozen=True)
@@ -120,9 +121,9 @@ def to_markdown(results: Sequence[Result]) -> str:
     ]
     for r in results:
         other = f" {_cell(r.against or '')} |" if versus else ""
-        interval = "-" if math.isnan(r.half_width) else f"±{r.half_width:.2f}"
-        mean = "-" if math.isnan(r.mean) else f"{r.mean:.2f}"
-        alpha = "-" if math.isnan(r.alpha) else f"{r.alpha:.2f}"
+        interval = "-" if math.isnan(r.half_width) else f"±{fixed(r.half_width, 2)}"
+        mean = "-" if math.isnan(r.mean) else fixed(r.mean, 2)
+        alpha = "-" if math.isnan(r.alpha) else fixed(r.alpha, 2)
         counts = f"{r.raters} | {r.answers}"
         lines.append(f"| {r.question} | {_cell(r.method)} |{other} {mean} | {interval} | {counts} | {alpha} |")
     return "\n".join(lines) + "\n"

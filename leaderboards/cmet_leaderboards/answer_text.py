@@ -21,6 +21,8 @@ NAME_START, NAME_END = "\u2068", "\u2069"
 WEAK = "†"  # marks a p-value that the correction over all comparisons of the table lifts to ALPHA or above
 _NAMED = 4  # the most methods that a statement names; else it counts them
 _STATEMENTS = 3  # the most statements about one metric
+_LONGEST = 1500  # the most characters of an answer that a page shows at once: a screen and a half of a phone
+_IN_SHORT = 3  # the metrics of the short form of a longer answer
 _LISTED = 50  # the most differences in the list; the JSON file has all
 
 
@@ -49,6 +51,7 @@ class AnswerText:
     footnote: str  # what WEAK means; empty if no statement has it
     differences: tuple[DifferenceLine, ...]  # the first differences between ranked methods
     found: int  # number of all differences between ranked methods
+    short: tuple[tuple[str, str], ...] = ()  # (metric, its first statement) of a few metrics; empty: not needed
 
 
 def answer_text(table: Table) -> AnswerText:
@@ -58,16 +61,20 @@ def answer_text(table: Table) -> AnswerText:
     findings = sorted(family.findings, key=words.place)
     shown = [one for one in findings if words.of_interest(one.better, one.worse)]
     weak = any(not one.holds_in_table for one in (*shown, *table.answer.ceiling.findings))
-    lines = [(words.metric(column), words.statements(some)) for column, some in _by_column(shown)]
+    statements = [(words.metric(column), words.statements(some)) for column, some in _by_column(shown)]
+    lines = [(metric, "; ".join(some)) for metric, some in statements]
+    same, ceiling = tuple(words.not_separated(shown)), tuple(words.against_ceiling())
+    long = sum(map(len, (*(text for _, text in lines), *same, *ceiling))) > _LONGEST
     return AnswerText(
         words.lead(),
         tuple(lines),
-        tuple(words.not_separated(shown)),
-        tuple(words.against_ceiling()),
+        same,
+        ceiling,
         _note(table.answer, weak) if family.comparisons else "",
         f"{WEAK} p is {ALPHA:g} or more after a correction over all metrics." if weak else "",
         tuple(words.difference(one) for one in findings[:_LISTED]),
         len(findings),
+        tuple((metric, some[0]) for metric, some in statements[:_IN_SHORT]) if long else (),
     )
 
 
@@ -201,7 +208,7 @@ class _Words:
         which = other if wins else counted(left, "metric")
         return f"By {which}, no method is better than every other method."
 
-    def statements(self, findings: Sequence[Finding]) -> str:
+    def statements(self, findings: Sequence[Finding]) -> list[str]:
         """Who is better than whom by one metric. Methods that are better than the same methods share a statement."""
         by_winner: dict[MethodId, list[Finding]] = {}
         for one in findings:
@@ -212,7 +219,7 @@ class _Words:
         shown = list(groups.items())
         texts = [self._statement(worse, winners) for worse, winners in shown[:_STATEMENTS]]
         rest = sum(len(worse) * len(winners) for worse, winners in shown[_STATEMENTS:])
-        return "; ".join([*texts, *([f"and {counted(rest, 'more difference')}"] if rest else [])])
+        return [*texts, *([f"and {counted(rest, 'more difference')}"] if rest else [])]
 
     def _statement(self, worse: Sequence[MethodId], winners: Sequence[Sequence[Finding]]) -> str:
         subject = [some[0].better for some in winners]

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from cmet_leaderboards import metric_facts
+from cmet_leaderboards import digits, metric_facts
 from cmet_leaderboards.grid import Column
-from cmet_leaderboards.rounding import significant
 from cmet_leaderboards.statistics import ALPHA, MIN_COVERAGE, MIN_SPEAKERS, Interval
 from cmet_leaderboards.tables import Cell, MethodRow, Table
 from talking_face.names import counted
@@ -74,15 +73,8 @@ def decimals(column: Column) -> int:
 
 
 def number(value: float | None, column: Column) -> str:
-    """A value of this column as text; an en dash for None. The text is never `-0.00`.
-
-    The value is rounded to 6 significant digits first. Else 0.46249999999 and 0.4625, which is the same mean with
-    another version of NumPy, would be `0.462` and `0.463`.
-    """
-    if value is None:
-        return "–"
-    text = f"{significant(value):.{decimals(column)}f}"
-    return text.lstrip("-") if not float(text) else text
+    """A value of this column as text (see `digits.fixed`); an en dash for None."""
+    return "–" if value is None else digits.fixed(value, decimals(column))
 
 
 def mean(cell: Cell, column: Column) -> str:
@@ -113,7 +105,7 @@ def signed(value: float, column: Column) -> str:
 
 def p_value(p: float) -> str:
     """A p-value as text, such as `0.012` or `<0.001`."""
-    return f"{significant(p):.3f}" if p >= 0.001 else "<0.001"
+    return digits.fixed(p, 3) if p >= 0.001 else "<0.001"
 
 
 def half_width(interval: Interval | None, column: Column) -> str:
@@ -227,4 +219,4 @@ def named_values(mapping: Mapping[str, str]) -> str:
 
 def percent(share: float) -> str:
     """A share as whole percent, such as `34%` or `−50%`."""
-    return f"{significant(100 * share):.0f}%".replace("-0%", "0%").replace("-", "−")
+    return digits.percent(share).replace("-", "−")

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from cmet_leaderboards import formatting
+from cmet_leaderboards.digits import percent
 from cmet_leaderboards.escaping import script_json
 from cmet_leaderboards.grid import Column, MethodId
 from cmet_leaderboards.sections import Confusion, EmotionTransfer
@@ -173,7 +174,7 @@ def _confusion(one: Confusion) -> HeatView:
         total = float(counts.sum())
         shares = [float(count) / total if total else 0.0 for count in counts]
         cells = [
-            HeatCellView(f"{100 * share:.0f}%", f"{99 * share:.0f}", correct=name == target)
+            HeatCellView(percent(share), f"{99 * share:.0f}", correct=name == target)
             for name, share in zip(one.predictions, shares, strict=True)
         ]
         rows.append(HeatRowView(target, [HeatCellView(f"{total:g}", "0"), *cells]))

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from cmet_leaderboards import published
 from cmet_leaderboards.answer_text import NAME_END, NAME_START, answer_text
+from cmet_leaderboards.digits import fixed, percent
 from cmet_leaderboards.escaping import code, markdown
 from cmet_leaderboards.formatting import (
     RULES,
@@ -165,7 +166,7 @@ def _confusion(table: Table, one: Confusion) -> list[str]:
     body = []
     for target, line in zip(one.targets, one.clips, strict=True):
         total = float(line.sum())
-        body.append([target, f"{total:g}", *(f"{100 * x / total:.0f}%" if total else "–" for x in line)])
+        body.append([target, f"{total:g}", *(percent(float(x) / total) if total else "–" for x in line)])
     title = f"### Confusion of {markdown(column_title(one.column))}: {markdown(table.name(one.method))}"
     return [title, "", *_grid(["asked for", "clips", *one.predictions], body)]
 
@@ -173,7 +174,7 @@ def _confusion(table: Table, one: Confusion) -> list[str]:
 def _sensitivity(table: Table, found: Sensitivity) -> list[str]:
     names = [column_title(column) for column in found.columns]
     body = [
-        [name, *("–" if tau is None else f"{tau:.2f} ({n})" for tau, n in zip(taus, counts, strict=True))]
+        [name, *("–" if tau is None else f"{fixed(tau, 2)} ({n})" for tau, n in zip(taus, counts, strict=True))]
         for name, taus, counts in zip(names, found.tau, found.methods, strict=True)
     ]
     out = [f"### Does the ranking survive the choice of {markdown(found.columns[0].name)}?", ""]

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from cmet_leaderboards import formatting
+from cmet_leaderboards.digits import fixed
 from cmet_leaderboards.escaping import script_json
 from cmet_leaderboards.grid import ABSENT, FAILED, INFINITE, Grid
 from cmet_leaderboards.score_table import grid_order, page_id
@@ -76,7 +77,7 @@ def _values(grid: Grid, m: int, c: int) -> list[float | str | None] | None:
     state, row = grid.state[m, c], grid.row[m, c]
     if (state == ABSENT).all():
         return None
-    values: list[float | str | None] = [*_rounded(grid.value[m, c], formatting.decimals(grid.columns[c]))]
+    values: list[float | str | None] = [*rounded_values(grid.value[m, c], formatting.decimals(grid.columns[c]))]
     failed = np.flatnonzero(state == FAILED)
     for at, reason in zip(failed.tolist(), grid.texts("reason")[row[failed]], strict=True):
         values[at] = str(reason)
@@ -87,14 +88,14 @@ def _values(grid: Grid, m: int, c: int) -> list[float | str | None] | None:
     return values
 
 
-def _rounded(values: np.ndarray, digits: int) -> list[float]:
-    """`round(value, digits)` of each value; NaN stays NaN. np.round would give 0.462 for 0.4625 in place of 0.463."""
+def rounded_values(values: np.ndarray, digits: int) -> list[float]:
+    """The numbers that `digits.fixed` writes; NaN stays NaN."""
     scaled = values * 10.0**digits
     whole = np.rint(scaled)
     found = (whole / 10.0**digits).tolist()
-    # The product has an error of at most 1e-15 of its size, so only values near the middle need Python's exact round().
-    for at in np.flatnonzero(np.abs(scaled - whole) > 0.499).tolist():
-        found[at] = round(float(values[at]), digits)
-    for at in np.flatnonzero(np.abs(scaled) > 1e9).tolist():
-        found[at] = round(float(values[at]), digits)
+    # Six significant digits can move a value by 0.05 of its last decimal, so only values near the middle between two
+    # numbers, and values with more than five digits, need the slow exact way.
+    near = (np.abs(scaled - whole) > 0.44) | (np.abs(scaled) >= 1e5)
+    for at in np.flatnonzero(near).tolist():
+        found[at] = float(fixed(float(values[at]), digits))
     return found

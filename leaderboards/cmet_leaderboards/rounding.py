@@ -1,4 +1,4 @@
-"""Rounds numbers to 6 significant digits, so that other versions of NumPy and SciPy give the same bytes.
+"""Rounds all numbers of tables to 6 significant digits, so that other versions of NumPy and SciPy give the same bytes.
 
 Two versions of a package can add numbers in another order, so that the last digits of a mean or a p-value differ.
 All boards print rounded numbers; the site of the standing leaderboard also stores them rounded.
@@ -12,15 +12,10 @@ from typing import TypeVar, cast
 
 import numpy as np
 
+from cmet_leaderboards.digits import significant
 from cmet_leaderboards.grid import Grid
 
-DIGITS = 6  # significant digits; the pages print fewer
 T = TypeVar("T")
-
-
-def significant(value: float) -> float:
-    """The number with DIGITS significant digits."""
-    return float(f"{value:.{DIGITS}g}")
 
 
 def rounded(value: T) -> T:

@@ -9,6 +9,7 @@ from markupsafe import Markup, escape
 
 from cmet_leaderboards import formatting
 from cmet_leaderboards.answer_text import NAME_END, NAME_START, answer_text
+from cmet_leaderboards.digits import fixed
 from cmet_leaderboards.escaping import script_json
 from cmet_leaderboards.grid import Column
 from cmet_leaderboards.heat_views import heat_cards
@@ -113,7 +114,7 @@ def _drop(table: Table, row: MethodRow, column: Column) -> DropCellView:
 def _sensitivity(table: Table, found: Sensitivity) -> SensitivityView:
     names = [formatting.column_detail(column) for column in found.columns]
     lines = [
-        (name, [("–" if tau is None else f"{tau:.2f}", f"{max(0.0, tau or 0.0):.2f}") for tau in taus])
+        (name, [("–" if tau is None else fixed(tau, 2), f"{max(0.0, tau or 0.0):.2f}") for tau in taus])
         for name, taus in zip(names, found.tau, strict=True)
     ]
     methods = max(n for line in found.methods for n in line)
@@ -145,10 +146,11 @@ def _plot(table: Table) -> str:
     return script_json({"columns": columns, "points": points, "opened": opened})
 
 
-def _point(cell: Cell | None, column: Column) -> list[float] | None:
-    """The mean and the two ends of the interval, as far as values are possible; with four digits."""
+def _point(cell: Cell | None, column: Column) -> list[float | str] | None:
+    """The mean and the two ends of the interval, as far as values are possible, with four digits; the mean as text."""
     if cell is None or cell.mean is None:
         return None
     low, high = (cell.interval.low, cell.interval.high) if cell.interval else (cell.mean, cell.mean)
     lowest, highest = column.limits
-    return [float(f"{x:.4g}") for x in (cell.mean, max(low, lowest), min(high, highest))]
+    places = [float(f"{x:.4g}") for x in (cell.mean, max(low, lowest), min(high, highest))]
+    return [*places, formatting.number(cell.mean, column)]

@@ -140,3 +140,24 @@ def test_what_is_not_asked_is_said_once_and_the_markdown_has_the_answer(tmp_path
     assert "<code>not-asked</code>" not in page and page.count("<code>no-face</code>") == 1
     assert "| m0 | emotion_leak:fer | 1 | no-face |" in text
     assert text.index("By 1 metric, no method is better than every other method.") < text.index("| Method |")
+
+
+def test_a_long_answer_is_short_at_first_and_nothing_is_lost(tmp_path: Path) -> None:
+    metrics = ("ea:fer", "psnr:frame-mean", "psnr:lower-half", "ssim:y", "ssim:wang2004", "csim:dlib", "psnr:mouth")
+    for k in range(9):
+        made = [rows(f"m{k}", lambda s, i, k=k, c=c: k + noise(9 * c + k)(s, i), m) for c, m in enumerate(metrics)]
+        write(tmp_path, f"m{k}", *made, role="ceiling" if not k else "method")
+    found = answer_text(only(tmp_path))
+    assert len(found.lines) == len(metrics) and [name for name, _ in found.short] == [
+        "EA",
+        *[n for n, _ in found.lines[1:3]],
+    ]
+    assert all(text.startswith(first) for (_, first), (_, text) in zip(found.short, found.lines[:3], strict=True))
+    assert all(len(first) < 200 for _, first in found.short)
+    page = build(tmp_path, tmp_path / "board").read_text()
+    shown, _, folded = page[page.index('class="card answer"') :].partition('<details class="rest">')
+    assert shown.count("<dt>") == 3 and len(shown) < 2000
+    for _, text in found.lines:
+        assert text.replace("\u2068", "<b>").replace("\u2069", "</b>") in folded.replace("&lt;", "<")
+    short = make_board(tmp_path / "short")
+    assert short.short == () and len(short.lines) == 2
