@@ -75,8 +75,8 @@ def visit(text: str, script: str, probe: Path, *options: str) -> tuple[dict[str,
 class Driven:
     """A page that a test drives with real keys and taps, by Chromium's DevTools protocol over two pipes."""
 
-    def __init__(self, commands: int, answers: int) -> None:
-        self._commands, self._answers = commands, answers
+    def __init__(self, commands: int, answers: int, limit: float = _LIMIT) -> None:
+        self._commands, self._answers, self._limit = commands, answers, limit
         self._rest, self._count, self._session = b"", 0, ""
         self.console: list[str] = []  # messages and errors of the page
 
@@ -113,9 +113,9 @@ class Driven:
 
     def wait(self, expression: str) -> None:
         """Wait until the expression is true."""
-        end = time.monotonic() + _LIMIT
+        end = time.monotonic() + self._limit
         while not self.value(f"Boolean({expression})"):
-            assert time.monotonic() < end, f"{expression} is not true after {_LIMIT:g} s"
+            assert time.monotonic() < end, f"{expression} is not true after {self._limit:g} s"
             time.sleep(0.02)
 
     def press(self, *keys: str) -> None:
@@ -134,10 +134,10 @@ class Driven:
         self.call("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
 
     def _read(self) -> dict[str, Any]:
-        end = time.monotonic() + _LIMIT
+        end = time.monotonic() + self._limit
         while b"\0" not in self._rest:
             ready = select.select([self._answers], [], [], max(0.0, end - time.monotonic()))[0]
-            assert ready, f"Chromium did not answer within {_LIMIT:g} s"
+            assert ready, f"Chromium did not answer within {self._limit:g} s"
             read = os.read(self._answers, 1 << 16)
             assert read, "Chromium ended"
             self._rest += read
@@ -146,8 +146,8 @@ class Driven:
 
 
 @contextmanager
-def driven(folder: Path) -> Iterator[Driven]:
-    """A headless Chromium to drive. Its profile is stored in `folder`."""
+def driven(folder: Path, limit: float = _LIMIT) -> Iterator[Driven]:
+    """A headless Chromium to drive. Its profile is stored in `folder`. `limit`: the most seconds for one answer."""
     to_browser, from_test = os.pipe()
     to_test, from_browser = os.pipe()
     options = [
@@ -164,7 +164,7 @@ def driven(folder: Path) -> Iterator[Driven]:
     os.close(to_browser)
     os.close(from_browser)
     try:
-        yield Driven(from_test, to_test)
+        yield Driven(from_test, to_test, limit)
     finally:
         browser.kill()
         browser.wait()
