@@ -72,7 +72,7 @@ def answer_text(table: Table) -> AnswerText:
         ceiling,
         _note(table.answer, weak) if family.comparisons else "",
         f"{WEAK} p is {ALPHA:g} or more after a correction over all metrics." if weak else "",
-        tuple(words.difference(one) for one in findings[:_LISTED]),
+        tuple(_difference(words, one) for one in findings[:_LISTED]),
         len(findings),
         tuple((metric, some[0]) for metric, some in statements[:_IN_SHORT]) if long else (),
     )
@@ -311,19 +311,20 @@ class _Words:
             else f"{text}."
         )
 
-    def difference(self, one: Finding) -> DifferenceLine:
-        """A finding as a line of the list."""
-        ends = one.interval
-        between = f"{signed(ends.low, one.column)} to {signed(ends.high, one.column)}" if ends else "–"
-        return DifferenceLine(
-            self.metric(one.column),
-            self.table.name(one.better),
-            self.table.name(one.worse),
-            signed(one.by, one.column),
-            between,
-            p_text(one.p),
-            p_text(one.p_table),
-        )
+
+def _difference(words: _Words, one: Finding) -> DifferenceLine:
+    """A finding as a line of the list."""
+    ends = one.interval
+    between = f"{signed(ends.low, one.column)} to {signed(ends.high, one.column)}" if ends else "–"
+    return DifferenceLine(
+        words.metric(one.column),
+        words.table.name(one.better),
+        words.table.name(one.worse),
+        signed(one.by, one.column),
+        between,
+        p_text(one.p),
+        p_text(one.p_table),
+    )
 
 
 def _p(p: float, holds: bool, relation: str = "=") -> str:

@@ -106,7 +106,7 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Grid:
+class GridValues:
     """Arrays over methods (M), columns (C) and pairs (P). Methods and pairs are sorted by name, columns by metric."""
 
     key: Mapping[str, str]
@@ -158,17 +158,6 @@ class Grid:
         common = (has | ~compared[:, :, None]).all(axis=0) & compared.any(axis=0)[:, None]
         return compared, common
 
-    def with_methods(self, methods: Sequence[int]) -> Grid:
-        """A grid with the same pairs and columns, but only the methods with these indices."""
-        some = list(methods)
-        return replace(
-            self,
-            methods=tuple(self.methods[m] for m in some),
-            value=self.value[some],
-            state=self.state[some],
-            row=self.row[some],
-        )
-
     def use(self, m: int, c: int) -> np.ndarray:
         """(P,) bool: True for the pairs that a method's mean includes.
 
@@ -198,6 +187,47 @@ class Grid:
     def _sums(self) -> dict[int, dict[str, np.ndarray]]:
         return {}
 
+    def _needed(self, c: int) -> int:
+        """The lowest state of a pair that is in a statistic."""
+        return SCORED if self.pooled(c) is None else INFINITE
+
+    @property
+    def is_single(self) -> np.ndarray:
+        """(M,) bool: False for methods that are means over several training seeds."""
+        return np.ones(len(self.methods), bool)
+
+    @cached_property
+    def codes(self) -> np.ndarray:
+        """(P,) int: the number of each pair's speaker."""
+        return np.unique(self.speaker, return_inverse=True)[1]
+
+    def pooled_of_sums(self, c: int) -> Callable[[np.ndarray], float]:
+        """The pooled statistic as a function of the sums, in the order of `sums`; NaN if it has no value."""
+        pooled, names = self.pooled(c), tuple(self.sums(c))
+        assert pooled is not None
+
+        def statistic(sums: np.ndarray) -> float:
+            value = pooled(dict(zip(names, sums.tolist(), strict=True)))
+            return float("nan") if value is None else float(value)
+
+        return statistic
+
+
+@dataclass(frozen=True)
+class Grid(GridValues):
+    """The statistics of methods and of differences between them, computed from the values of a table."""
+
+    def with_methods(self, methods: Sequence[int]) -> Grid:
+        """A grid with the same pairs and columns, but only the methods with these indices."""
+        some = list(methods)
+        return replace(
+            self,
+            methods=tuple(self.methods[m] for m in some),
+            value=self.value[some],
+            state=self.state[some],
+            row=self.row[some],
+        )
+
     def estimate(self, m: int, c: int, keep: np.ndarray, interval: bool = True) -> Estimate:
         """A method's statistic over the pairs that `keep`, (P,) bool, selects and for which the method has a value."""
         index = np.flatnonzero(keep & (self.state[m, c] >= self._needed(c)))
@@ -216,10 +246,6 @@ class Grid:
         found = seeded_interval(self.jackknife(m, c, index)) if interval else None
         good = found is not None and np.isfinite([found.low, found.high]).all()
         return Estimate(mean, found if good else None, len(index), self.mean_loss(m, c, index))
-
-    def _needed(self, c: int) -> int:
-        """The lowest state of a pair that is in a statistic."""
-        return SCORED if self.pooled(c) is None else INFINITE
 
     def estimates(self, c: int, where: np.ndarray, interval: bool = True) -> list[Estimate]:
         """The `estimate` of every method over its pairs (see `use`) that `where`, (P,) bool, selects."""
@@ -250,11 +276,6 @@ class Grid:
         there = (self.state == SCORED) | ~self.common
         plain = np.array([self.pooled(c) is None for c in range(len(self.columns))], bool)
         return self.compared & there.all(axis=2) & plain & self.is_single[:, None]
-
-    @property
-    def is_single(self) -> np.ndarray:
-        """(M,) bool: False for methods that are means over several training seeds."""
-        return np.ones(len(self.methods), bool)
 
     def mean_loss(self, m: int, c: int, index: np.ndarray) -> float:
         """The loss of a method over the pairs with these indices. The method must have a value for all these pairs."""
@@ -331,22 +352,6 @@ class Grid:
     @cached_property
     def _jackknives(self) -> dict[tuple[int, int, bool, bytes], Jackknife]:
         return {}
-
-    @cached_property
-    def codes(self) -> np.ndarray:
-        """(P,) int: the number of each pair's speaker."""
-        return np.unique(self.speaker, return_inverse=True)[1]
-
-    def pooled_of_sums(self, c: int) -> Callable[[np.ndarray], float]:
-        """The pooled statistic as a function of the sums, in the order of `sums`; NaN if it has no value."""
-        pooled, names = self.pooled(c), tuple(self.sums(c))
-        assert pooled is not None
-
-        def statistic(sums: np.ndarray) -> float:
-            value = pooled(dict(zip(names, sums.tolist(), strict=True)))
-            return float("nan") if value is None else float(value)
-
-        return statistic
 
 
 def grids(results: Results) -> list[Grid]:
