@@ -19,6 +19,7 @@ from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import ClipError
 from tests.baselines.test_methods import make_case
 from tests.recipe_checkouts import write_checkout
+from tests.recipe_stand_in import World
 
 Start = Callable[..., RecipeMethod]
 
@@ -141,3 +142,10 @@ def test_a_weight_that_an_installed_package_has_is_found(tmp_path: Path) -> None
     (points,) = [weight for weight in catalogue()["eamm"].weights if weight.registered]
     found = find(points, None, ModelFiles(cache=tmp_path))
     assert found is not None and found.name == points.file and tmp_path not in found.parents
+
+
+def test_seeded_weights_are_used_with_a_file_of_the_suite(tmp_path: Path) -> None:
+    world, name = World(tmp_path / "world"), "shape_predictor_68_face_landmarks.dat"
+    more = f'[[weights]]\nfile = "{name}"\nsource = "a page"\nlicence = "yours"\nregistered = "dlib_68"\n\n[recipe]\n'
+    world.entry_path.write_text(world.entry_path.read_text().replace("[recipe]\n", more, 1))
+    assert set(world.set_up(seeded=True, weights=None).weights) == {"talker.npy", name}

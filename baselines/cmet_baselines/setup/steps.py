@@ -162,7 +162,9 @@ def _python(entry: Entry, request: Request, before: State | None, files: ModelFi
 def _seeded(entry: Entry, request: Request, code: Path, python: Path, files: ModelFiles, say: Say) -> Path:
     """The folder of the seeded weights, which are written if one is absent."""
     folder = state.method_folder(entry.name, True, files) / "weights"
-    needed = [weight.file for weight in state.needed_weights(entry)]
+    # A file that this suite has itself, such as dlib's 68 points, is not a network of the repository.
+    suite_has = [weight for weight in entry.weights if weight.registered and weights.find(weight, None, files)]
+    needed = [weight.file for weight in state.needed_weights(entry) if weight not in suite_has]
     if request.fresh or any(not (folder / name).exists() for name in needed):
         say("weights: SEEDED, random numbers of the real shapes; they test only that the code runs")
         part = folder.with_name(folder.name + ".part")
