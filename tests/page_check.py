@@ -41,8 +41,10 @@ window.seen = new Set(); controls.length"""
 _FOCUSED = """(() => {
   const e = document.activeElement;
   if (!e || e === document.body || e === document.documentElement) return null;
-  const again = seen.has(e), style = getComputedStyle(e), box = e.getBoundingClientRect();
+  const inside = e === window.last; // the controls of a video have stops of their own
+  const again = seen.has(e) && !inside, style = getComputedStyle(e), box = e.getBoundingClientRect();
   seen.add(e);
+  window.last = e;
   const marked = (style.outlineStyle !== "none" && parseFloat(style.outlineWidth) > 0) || style.boxShadow !== "none";
   const within = box.width > 0 && box.height > 0 && box.bottom > 0 && box.top < innerHeight;
   return {again, marked, within, name: e.outerHTML.slice(0, 120)};
@@ -83,7 +85,7 @@ def _axe(page: Driven) -> Iterator[str]:
 def _tab_through(page: Driven) -> Iterator[str]:
     page.value(_TO_TOP)
     count = page.value(_CONTROLS)
-    for _ in range(3 * count + 20):
+    for _ in range(12 * count + 20):
         page.press("Tab")
         found = page.value(_FOCUSED)
         if found is None or found["again"]:
