@@ -76,8 +76,8 @@ class Runner:
             except _Taken as taken:
                 frames = np.stack(taken.args[0])
         case.note(f"label {emotion}; the aligned crop of {SIZE} px (JPEG) is put back to its place")
-        case.note(f"frames: {case.n_frames} wanted, {len(frames)} given, taken before it encodes them")
         frames = compat.repeated(frames, case.n_frames) if self.setup.options.get("frames") else frames
+        case.note(f"frames: {case.n_frames} wanted, {len(frames)} given, taken before it encodes them")
         return compat.warped(frames, place[:2], picture.shape[:2], border=1)
 
     def _drive(self, case) -> None:  # type: ignore[no-untyped-def]
