@@ -9,7 +9,7 @@ import pytest
 
 from tests.cmet_eval.conftest import make_record, write_shard_set
 from tests.cmet_reference.cem_net_parts import clips_of
-from tests.every_stage import lines, without_test_split
+from tests.every_stage import lines, split_again
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +33,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.mark.parametrize("split", ["with", "without"])
 def test_stages_pass_or_say_what_is_absent(folders: dict[str, Path], split: str, tmp_path: Path) -> None:
-    if split == "without":
-        folders = {name: without_test_split(folder, tmp_path / name) for name, folder in folders.items()}
+    held_out = 1 if split == "with" else 0
+    folders = {name: split_again(folder, tmp_path / name, held_out) for name, folder in folders.items()}
     found = dict(line.split(": ", 1) for line in lines(folders, tmp_path / "out", ("demo", "paper")))
     assert not [line for line in found.items() if "FAILED" in line[1]]
     for stage in ("cem-net audio2mouth", "cem-net aee", "cem-net ebm", "cmet cmet"):
