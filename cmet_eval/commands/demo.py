@@ -75,7 +75,7 @@ def demo(
     step("4/6 C-MET, CEM-Net and the evaluators, trained on the training split")
     for line in embedded.train_networks(out, OTHERS, options):
         print(line)
-    step(f"5/6 the other methods: {', '.join(OTHERS)}; the metrics of emotion and sync of all methods")
+    step(f"5/6 the other methods: {', '.join(OTHERS)}; the other metrics of all methods")
     run(FIRST, embedded.LATER_METRICS)  # their other scores are in the result rows already
     run(OTHERS, embedded.METRICS)
     step("6/6 the leaderboard")

@@ -150,7 +150,7 @@ def interval_note(table: Table) -> str:
     if kinds == {"clips"} and not table.speakers:
         return "Intervals are over clips, because the speakers are not named."
     if kinds == {"clips"}:
-        return f"Intervals are over clips: they hold for these {table.speakers} speaker(s) only."
+        return f"Intervals are over clips: they hold for {counted(table.speakers, 'speaker')} only."
     if not kinds:
         return "Too few pairs for an interval."
     seeds = any(len(row.training_seeds) > 1 for row in table.rows)

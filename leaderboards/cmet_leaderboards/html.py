@@ -111,11 +111,10 @@ def _with_spaces(mapping: Mapping[str, str]) -> list[tuple[str, str]]:
 
 def _facts(table: Table) -> list[tuple[str, str]]:
     pairs = f"{table.pairs} of {table.drawn}" if table.drawn > table.pairs else str(table.pairs)
-    drawn_for = [("speakers", table.speakers), ("seeds", table.seeds)]
+    counts = [("speaker", table.speakers), ("seed", table.seeds), ("method", len(table.rows))]
     return [
         ("pairs", pairs),
-        *((name, str(count)) for name, count in drawn_for if count),
-        ("methods", str(len(table.rows))),
+        *((noun if count == 1 else f"{noun}s", str(count)) for noun, count in counts if count),
         ("data", f"{formatting.data_of(table)} {table.key['data_digest'][:8]}"),
     ]
 

@@ -66,6 +66,9 @@ def _write_networks(checkout: Path, weights: Path) -> None:
         "sidetuning": EmotionalDeformationTransformer(**full["audio2kp_params"]),
         "emotionprompt": EmotionDeepPrompt(),
     }
+    # As PyTorch makes these weights, two frames differ by 0.001 grey values, and the smoke test refuses a still video.
+    nets["generator"].decoder.conv_img.weight.data *= 30
+    nets["audio2kptransformer"].kp.weight.data *= 100
     before = {
         "kp_detector": KPDetector(**first["kp_detector_params"], **first["common_params"]),
         "he_estimator": HEEstimator(**first["he_estimator_params"], **first["common_params"]),
