@@ -212,7 +212,8 @@ def entry_to_set_up(name: str) -> Entry:
         raise UserError(f"{name} needs no setup, or has no recipe; the methods with a recipe: {ready}")
     base = set_up.base_name(entry.model_copy(update={"name": entry.name.removesuffix(set_up.SEEDED)}))
     if base != entry.name:
-        raise UserError(f"{name} is a form of {base}: set up {base}{' with --seeded' if set_up.SEEDED in name else ''}")
+        more = " --seeded" if set_up.SEEDED in name else ""
+        raise UserError(f"{name} is a form of {base}: run `cmet-eval baselines setup {base}{more}`")
     return entry
 
 
@@ -232,6 +233,7 @@ def _with_seeded_weights(entry: Entry) -> Entry:
         "title": f"{entry.title}, SEEDED weights",
         "summary": "The code of the method with random weights, which tests only that the code runs.",
         "published_as": (),
+        "role": "control",  # so that a board gives random weights no rank
     }
     return entry.model_copy(update=changed)
 

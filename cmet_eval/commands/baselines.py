@@ -102,10 +102,10 @@ def _set_up(name: str, request: Request, files: ModelFiles, check: bool) -> None
     if not check:
         state = set_up(entry, request, files, lambda line: print(line, flush=True))
         given = entry.name + SEEDED if state.seeded else name
-        print(f"{entry.name} is ready: cmet-eval run --method {given} --setting cross-emotion --data SHARDS")
+        print(f"{given} is ready: cmet-eval run --method {given} --setting cross-emotion --data SHARDS")
         return
     lines = list(lacking(entry, request, files))
-    print("\n".join(lines) or f"{entry.name} is ready")
+    print("\n".join(lines) or f"{entry.name + SEEDED if request.seeded else entry.name} is ready")
     raise typer.Exit(1 if lines else 0)
 
 

@@ -357,7 +357,7 @@ class Grid(GridValues):
 def grids(results: Results) -> list[Grid]:
     """One grid for each combination of values of the TABLE_KEYS, sorted by these keys."""
     number, keys = grouped(results.table, TABLE_KEYS)
-    table = results.table.drop_columns([*TABLE_KEYS, "n", "intensity", "video_sha256"])
+    table = results.table.drop_columns([*TABLE_KEYS, "n", "intensity"])
     order = np.argsort(number, kind="stable")
     ends = np.cumsum(np.bincount(number, minlength=len(keys)))
     parts = np.split(order, ends[:-1])

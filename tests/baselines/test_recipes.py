@@ -306,5 +306,5 @@ def test_a_variant_is_a_method_with_its_own_inputs_and_weights(in_catalogue: Wor
     assert describe("talker-upper-half")["title"] == "Talker, real upper half"
     with pytest.raises(UserError, match=r"talker-better cannot run: the weight file better.npy is missing; run"):
         get_method("talker-better")
-    with pytest.raises(UserError, match="talker-better is a form of talker: set up talker"):
+    with pytest.raises(UserError, match="talker-better is a form of talker: run `cmet-eval baselines setup talker`"):
         registry.entry_to_set_up("talker-better")

@@ -77,6 +77,8 @@ def lacking(entry: Entry, request: Request, files: ModelFiles) -> Iterator[str]:
         except UserError as error:
             yield f"checkout: {error}"
         yield from (f"checkout: {line}" for line in state.checkout_problems(recipe, folder))
+    elif request.checkout is not None:
+        yield f"checkout: there is no folder {printable(str(folder))}"
     else:
         yield f"checkout: none; setup clones {checkout.address(entry.code)} at {entry.code.commit}"
     if request.python is not None:
@@ -88,7 +90,7 @@ def lacking(entry: Entry, request: Request, files: ModelFiles) -> Iterator[str]:
         yield f"environment: none; setup builds one with Python {recipe.python}, or give --python EXE"
     if not request.seeded:
         yield from weights.missing(entry, request.weights, files)
-    yield "smoke test: not run with these files"
+    yield f"smoke test: not run with these files; {state.command(entry, request.seeded)} with the same options runs it"
 
 
 def _check_first(entry: Entry, request: Request, before: State | None, files: ModelFiles) -> None:
@@ -111,7 +113,7 @@ def _check_first(entry: Entry, request: Request, before: State | None, files: Mo
     if lacking := [w for w in needed if (weights.find(w, request.weights, files) or _first(pins, w.file)) is None]:
         names = ", ".join(weight.file for weight in lacking)
         raise UserError(
-            f"{entry.name} has no {names} (sources: `cmet-eval baselines show`); "
+            f"{entry.name} has no {names} (sources: `cmet-eval baselines show {entry.name}`); "
             f"put the files into one folder and run {state.command(entry, more=' --weights DIR')}"
         )
 
