@@ -58,7 +58,7 @@ USES: dict[str, str] = {
     "report confusoin": "'confusoin' is not one of",
     "report emotion-proportion --data shards --out x --classifier ferr": "did you mean fer",
     "baselines list cmet": "`cmet-eval baselines show cmet` shows one method",
-    "baselines show": "name the method to show",
+    "baselines show": "name the method: `cmet-eval baselines show NAME`",
     "baselines show cmett": "did you mean cmet",
     "weights fetch": "name the weights to fetch",
     "weights fetch syncnet": "did you mean",
