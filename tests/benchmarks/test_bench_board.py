@@ -43,7 +43,7 @@ ALL_METRICS = (
     *("emotion_leak:fer", "jitter:output", "jitter:ratio", "lip_energy:correlation", "registration:shift"),
     "psnr:mouth",
 )
-SECONDS, GIB = 5.0, 1.0  # limits of a board with a million rows; seconds of processor time
+GIB = 1.0  # limit of memory of a board with a million rows
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ def test_a_board_from_many_rows(name: str, benchmark: Any, tmp_path: Path, reque
     found = benchmark.pedantic(build_apart, args=(tmp_path,), rounds=1)
     benchmark.extra_info.update(found)
     if full:
-        assert found["cpu_seconds"] < SECONDS and found["gib"] < GIB, found
+        assert found["gib"] < GIB, found
 
 
 if __name__ == "__main__":
