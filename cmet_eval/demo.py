@@ -167,7 +167,7 @@ def train_checkpoints(folder: Path, stages: Sequence[str], quiet: bool = False) 
     """Trains, on `folder`/shards and with the demo settings, the checkpoints of the stages, in this order.
 
     If a checkpoint was trained on these shards before, the checkpoint is kept. Returns a line of text that states what
-    was trained; the text is empty if there is no stage.
+    was trained; the text is empty if `stages` is empty.
 
     Raises:
         UserError: a package that training needs is absent, or training fails.

@@ -10,15 +10,31 @@ from pathlib import Path
 
 import numpy as np
 
-from cmet_baselines.adapters.recipe import RecipeMethod
+from cmet_baselines.adapters.recipe import Place, RecipeMethod
 from cmet_baselines.entry import Entry, read_entry
-from cmet_baselines.registry import get_method
+from cmet_baselines.registry import catalogue, get_method
 from cmet_baselines.setup import state
 from cmet_baselines.setup.request import Request
 from cmet_baselines.setup.state import KnownFile, Smoke, State
 from cmet_baselines.setup.steps import set_up
 from talking_face.files import sha256_of
 from talking_face.pretrained.model_files import ModelFiles
+
+
+def method_of(form: str, checkout: Path, weights: dict[str, Path], **options: int) -> RecipeMethod:
+    """A method of the catalogue on a stand-in checkout, with seeded weights and the interpreter of the tests."""
+    entry = catalogue()[form]
+    place = Place(
+        checkout=checkout,
+        python=Path(sys.executable),
+        weights=weights,
+        device="cpu",
+        device_name="cpu",
+        options=options,
+        seeded=True,
+    )
+    return RecipeMethod(form, "1", frozenset(entry.sees), state.recipe_of(entry), place)
+
 
 # The repository moves a picture by the loudness of the sound, as far as its weights state.
 TALKER = """

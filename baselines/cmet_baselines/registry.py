@@ -212,7 +212,7 @@ def entry_to_set_up(name: str) -> Entry:
         raise UserError(f"{name} needs no setup, or has no recipe; the methods with a recipe: {ready}")
     base = set_up.base_name(entry.model_copy(update={"name": entry.name.removesuffix(set_up.SEEDED)}))
     if base != entry.name:
-        more = " --seeded" if set_up.SEEDED in name else ""
+        more = " --seeded" if name.endswith(set_up.SEEDED) else ""
         raise UserError(f"{name} is a form of {base}: run `cmet-eval baselines setup {base}{more}`")
     return entry
 

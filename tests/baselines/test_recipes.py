@@ -163,11 +163,11 @@ def test_files_that_changed_since_the_setup_are_refused(world: World) -> None:
 
 def test_each_missing_part_stops_the_setup_in_one_line(world: World, tmp_path: Path) -> None:
     for changed, words in (
-        ({"checkout": tmp_path / "none"}, "there is no checkout"),
-        ({"weights": tmp_path / "none"}, "there is no folder of weights"),
+        ({"checkout": tmp_path / "none"}, "the checkout .* does not exist"),
+        ({"weights": tmp_path / "none"}, "the folder of weights .* does not exist"),
         ({"weights": tmp_path}, r"talker has no talker.npy .*put the files into one folder and run"),
         ({"weights": tmp_path, "checkout": None}, "talker has no talker.npy"),  # before it clones
-        ({"python": tmp_path / "none"}, "there is no program"),
+        ({"python": tmp_path / "none"}, "does not exist, or cannot be executed"),
         ({"python": Path("/bin/false")}, "/bin/false ended with 1: it printed nothing"),
         ({"options": {"speed": 1}}, "talker has no option speed; its options: fault"),
         ({"seeded": True}, "--seeded writes the weights itself"),
@@ -259,7 +259,7 @@ def test_the_versions_that_differ_and_the_absent_python_are_stated(world: World,
     here = environment.probe(Path(sys.executable), gpu=False)
     lines = environment.differences(recipe.model_copy(update={"python": "3.10"}), here)
     assert [line.partition(",")[0].rpartition(" ")[0] for line in lines] == ["Python", "numpy", "no_such-Package"]
-    with pytest.raises(UserError, match=r"there is no Python 3.99 on this machine: install it or uv, or give --python"):
+    with pytest.raises(UserError, match=r"Python 3.99 is not installed; install it or uv, or give --python"):
         environment.find_python("3.99")
 
 

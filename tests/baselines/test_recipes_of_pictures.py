@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from cmet_baselines.adapters.recipe import COMPAT, Place, RecipeMethod
+from cmet_baselines.adapters.recipe import COMPAT, RecipeMethod
 from cmet_baselines.method import Case
 from cmet_baselines.registry import catalogue
 from cmet_baselines.setup.weights import find
@@ -19,7 +18,7 @@ from talking_face.pretrained.model_files import ModelFiles
 from talking_face.reasons import ClipError
 from tests.baselines.test_methods import make_case
 from tests.recipe_checkouts import write_checkout
-from tests.recipe_stand_in import World
+from tests.recipe_stand_in import World, method_of
 
 Start = Callable[..., RecipeMethod]
 
@@ -29,24 +28,13 @@ def start(tmp_path: Path) -> Iterator[Start]:
     made = []
 
     def started(name: str, **options: int) -> RecipeMethod:
-        entry = catalogue()[name]
-        assert entry.recipe is not None
         main = name.partition("-")[0]
         checkout, weights = write_checkout(main, tmp_path)
         if main == "eamm":
             (checkout / "test" / "video").mkdir(parents=True)
             frames = np.full((9, 256, 256, 3), 60, np.uint8)
             write_video(checkout / "test" / "video" / "happy.mp4", frames, 25.0, np.zeros(5760, np.int16), 16000)
-        place = Place(
-            checkout=checkout,
-            python=Path(sys.executable),
-            weights=weights,
-            device="cpu",
-            device_name="",
-            options=options,
-            seeded=True,
-        )
-        made.append(RecipeMethod(entry.name, entry.revision, frozenset(entry.sees), entry.recipe, place))
+        made.append(method_of(name, checkout, weights, **options))
         return made[-1]
 
     yield started

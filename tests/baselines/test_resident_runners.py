@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,12 +9,13 @@ import cv2
 import numpy as np
 import pytest
 
-from cmet_baselines.adapters.recipe import Place, RecipeMethod
+from cmet_baselines.adapters.recipe import RecipeMethod
 from cmet_baselines.method import Case, CaseSpec
 from cmet_baselines.registry import catalogue
 from talking_face.faces.points68 import MEDIAPIPE_OF_IBUG68
 from talking_face.reasons import ClipError, Reason
 from tests import resident_stand_ins as stand_ins
+from tests.recipe_stand_in import method_of
 
 SIDE, FRAMES = 256, 6
 
@@ -28,7 +28,6 @@ class Stage:
 
     def method(self, name: str, files: dict[str, str], **options: int) -> RecipeMethod:
         entry = catalogue()[name]
-        assert entry.recipe is not None
         checkout = stand_ins.write(self._folder / "their code", files)
         expressions = checkout / "ckpts" / "predefined_exp_weights"
         expressions.mkdir(parents=True, exist_ok=True)
@@ -37,18 +36,8 @@ class Stage:
         for weight in entry.weights:
             weights[weight.file] = self._folder / weight.file
             weights[weight.file].write_text("weights")
-        place = Place(
-            checkout=checkout,
-            python=Path(sys.executable),
-            weights=weights,
-            device="cpu",
-            device_name="cpu",
-            options=options,
-            seeded=True,
-        )
-        made = RecipeMethod(name, "r", frozenset(entry.sees), entry.recipe, place)
-        self._methods.append(made)
-        return made
+        self._methods.append(method_of(name, checkout, weights, **options))
+        return self._methods[-1]
 
     def close(self) -> None:
         for method in self._methods:
@@ -115,11 +104,11 @@ def test_edtalk_draws_the_built_in_expression_and_loads_its_networks_once(stage:
     assert "built-in expression happy" in case.notes and "6 frames made, 6 wanted" in " ".join(case.notes)
 
 
-def test_a_test_only_limit_is_noted_and_holds_the_last_frame(stage: Stage) -> None:
+def test_a_test_only_limit_is_noted_and_repeats_the_frames_in_turn(stage: Stage) -> None:
     method = stage.method("edtalk", stand_ins.EDTALK, frames=2)
     case = make_case(method)
-    assert method.generate(case)[:, 0, 1, 0].tolist() == [100, 101, 101, 101, 101, 101]
-    assert "test-only limit: 2 frames drawn, the last one held" in case.notes
+    assert method.generate(case)[:, 0, 1, 0].tolist() == [100, 101, 100, 101, 100, 101]
+    assert "test-only limit: 2 frames drawn, repeated in turn" in case.notes
 
 
 def test_edtalk_with_another_clip_refuses_one_on_which_its_script_never_ends(stage: Stage) -> None:

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cmet_baselines.adapters.recipe import Place, RecipeMethod
 from cmet_baselines.registry import catalogue
 from cmet_baselines.setup import smoke
 from cmet_baselines.setup.state import recipe_of
 from cmet_baselines.setup.weights import write_seeded
 from talking_face.pretrained.model_files import ModelFiles
+from tests.recipe_stand_in import method_of
 
 STAND_INS = Path(__file__).parents[1] / "runner_stand_ins"
 NAMES = sorted(path.name for path in STAND_INS.iterdir())
@@ -47,16 +47,8 @@ def test_a_runner_gives_a_video_of_the_wanted_length_and_states_what_it_did(
     recipe = recipe_of(entry)
     name = recipe.folder.name
     before = contents(STAND_INS / name)
-    place = Place(
-        checkout=STAND_INS / name,
-        python=Path(sys.executable),
-        weights={weight.file: weights[name] / weight.file for weight in entry.weights},
-        device="cpu",
-        device_name="cpu",
-        options={},
-        seeded=True,
-    )
-    method = RecipeMethod(form, "1", frozenset(entry.sees), recipe, place)
+    files = {weight.file: weights[name] / weight.file for weight in entry.weights}
+    method = method_of(form, STAND_INS / name, files)
     emotion = next(iter(recipe.emotions), "happy")
     videos = []
     try:

@@ -7,13 +7,14 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from cmet_eval.protocol.draw import Draw, draw_pairs
 from cmet_eval.protocol.setting import get_setting
-from cmet_eval.runs.evaluate import run
+from cmet_eval.runs.evaluate import RunSummary, run
 from cmet_eval.runs.leakage import refuse_training_data
 from cmet_eval.runs.metrics import Scoring
 from cmet_pipelines.shards import ShardSet
@@ -27,23 +28,24 @@ def world(tmp_path: Path) -> World:
     return World(tmp_path / "world")
 
 
+def run_two_pairs(worlds: Sequence[World], shards: Path, out: Path) -> RunSummary:
+    return run(
+        [str(world.entry_path) for world in worlds],
+        ["cross-emotion"],
+        data=shards,
+        out=out,
+        draw=Draw(seeds=1, max_pairs=2),
+        scoring=Scoring(("psnr:frame-mean",)),
+        options=RunOptions(workers=0, quiet=True),
+    )
+
+
 def test_run_gives_rows_and_resumes(
     world: World, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.get_ready()
     monkeypatch.setenv("CMET_EVAL_BASELINES", str(world.files.baselines))
-    made = [
-        run(
-            [str(world.entry_path)],
-            ["cross-emotion"],
-            data=shards,
-            out=tmp_path / "out",
-            draw=Draw(seeds=1, max_pairs=2),
-            scoring=Scoring(("psnr:frame-mean",)),
-            options=RunOptions(workers=0, quiet=True),
-        )
-        for _ in range(2)
-    ]
+    made = [run_two_pairs([world], shards, tmp_path / "out") for _ in range(2)]
     assert (made[0].generated, made[1].generated) == (2, 0) and not made[0].lost
 
 
@@ -55,15 +57,7 @@ def test_one_recipe_at_a_time_has_its_models_in_memory(
         world.get_ready()
         monkeypatch.setenv("CMET_EVAL_BASELINES", str(world.files.baselines))
     shutil.copytree(worlds[0].files.baselines / "one", worlds[1].files.baselines / "one")  # type: ignore[operator]
-    run(
-        [str(world.entry_path) for world in worlds],
-        ["cross-emotion"],
-        data=shards,
-        out=tmp_path / "out",
-        draw=Draw(seeds=1, max_pairs=2),
-        scoring=Scoring(("psnr:frame-mean",)),
-        options=RunOptions(workers=0, quiet=True),
-    )
+    run_two_pairs(worlds, shards, tmp_path / "out")
     pids = {}
     for path in sorted((tmp_path / "out" / "records").rglob("*.json")):
         (note,) = [note for note in json.loads(path.read_text())["notes"] if "pid" in note]

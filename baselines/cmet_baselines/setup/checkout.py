@@ -37,7 +37,7 @@ class Checkout(NamedTuple):
 def given(folder: Path, code: Code) -> Checkout:
     """The user's checkout. Raises UserError if it is absent, or git states another commit than the pinned one."""
     if not folder.is_dir():
-        raise UserError(f"there is no checkout {printable(str(folder))}")
+        raise UserError(f"the checkout {printable(str(folder))} does not exist")
     commit = str(code.commit)
     if not (folder / ".git").exists():
         return Checkout(folder.resolve(), commit, "hashes")

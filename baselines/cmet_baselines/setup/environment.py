@@ -122,8 +122,8 @@ def find_python(version: str) -> str:
         return sys.executable
     if (found := shutil.which(f"python{version}")) is None:
         raise UserError(
-            f"there is no Python {version} on this machine: install it or uv, or give --python EXE, an interpreter "
-            f"with the packages of {REQUIREMENTS}"
+            f"Python {version} is not installed; install it or uv, or give --python EXE, an interpreter with the "
+            f"packages of {REQUIREMENTS}"
         )
     return found
 
@@ -136,15 +136,15 @@ def probe(python: Path, *, gpu: bool) -> Interpreter:
         gpu: whether to look for a GPU, which imports PyTorch.
     """
     if (found := shutil.which(python)) is None:
-        raise UserError(f"there is no program {printable(str(python))}, or it cannot be executed")
+        raise UserError(f"{printable(str(python))} does not exist, or cannot be executed")
     # The path is not resolved: the `python` of an environment is a link, and its place selects the packages.
     path = Path(found).absolute()
     text = _run(
         [str(path), "-c", _PROBE, *(["gpu"] if gpu else [])], Path("/"), method_environment(os.environ, {}), _ASK_S
     )
     try:
-        told = json.loads(text.strip().splitlines()[-1])
-        return Interpreter(path, str(told["version"]), dict(told["packages"]), printable(str(told["gpu"])))
+        answer = json.loads(text.strip().splitlines()[-1])
+        return Interpreter(path, str(answer["version"]), dict(answer["packages"]), printable(str(answer["gpu"])))
     except (ValueError, LookupError, TypeError):
         raise UserError(f"{printable(str(python))} is not an interpreter of Python: {one_line(text)[-200:]}") from None
 

@@ -161,7 +161,7 @@ def problems(entry: Entry, state: State | None, seeded: bool, *, hashes: bool = 
     if state.commit != entry.code.commit:
         yield f"the recipe pins commit {entry.code.commit}, and {state.commit} was set up; run {again}"
     if shutil.which(state.python) is None:
-        yield f"there is no program {printable(str(state.python))}; run {again}"
+        yield f"the interpreter {printable(str(state.python))} does not exist; run {again}"
     for weight in needed_weights(entry):
         known = state.weights.get(weight.file)
         if known is None:
@@ -175,7 +175,7 @@ def problems(entry: Entry, state: State | None, seeded: bool, *, hashes: bool = 
 def checkout_problems(recipe: RecipeRun, checkout: Path) -> Iterator[str]:
     """One line for each called file of the checkout that is absent, or is not the file of the pinned commit."""
     if not checkout.is_dir():
-        yield f"there is no checkout {printable(str(checkout))}"
+        yield f"the checkout {printable(str(checkout))} does not exist"
         return
     for name, sha256 in recipe.calls.items():
         path = inside(checkout, name)

@@ -78,7 +78,7 @@ def lacking(entry: Entry, request: Request, files: ModelFiles) -> Iterator[str]:
             yield f"checkout: {error}"
         yield from (f"checkout: {line}" for line in state.checkout_problems(recipe, folder))
     elif request.checkout is not None:
-        yield f"checkout: there is no folder {printable(str(folder))}"
+        yield f"checkout: the folder {printable(str(folder))} does not exist"
     else:
         yield f"checkout: none; setup clones {checkout.address(entry.code)} at {entry.code.commit}"
     if request.python is not None:
@@ -101,7 +101,7 @@ def _check_first(entry: Entry, request: Request, before: State | None, files: Mo
         raise UserError(f"{entry.name} has no option {printable(unknown[0])}; its options: {known}")
     for folder, name in ((request.checkout, "checkout"), (request.weights, "folder of weights")):
         if folder is not None and not folder.is_dir():
-            raise UserError(f"there is no {name} {printable(str(folder))}")
+            raise UserError(f"the {name} {printable(str(folder))} does not exist")
     if request.seeded and request.weights is not None:
         raise UserError("--seeded writes the weights itself; leave --weights out")
     if request.python is not None:

@@ -59,8 +59,8 @@ class Runner:
         case.note(f"pose and expression of the source video ({len(case.source_frames)} frames)")
         case.note(f"{len(frames)} frames made, {case.n_frames} wanted; taken before the script encodes them")
         if limit:
-            case.note(f"test-only limit: {limit} frames drawn, the last one held")
-            return compat.held(frames, case.n_frames)
+            case.note(f"test-only limit: {limit} frames drawn, repeated in turn")
+            return compat.repeated(frames, case.n_frames)
         return frames
 
     def _pool(self, case, kind: str) -> Path:  # type: ignore[no-untyped-def]

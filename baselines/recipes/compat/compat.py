@@ -67,59 +67,6 @@ def stub(name: str, **members: object) -> types.ModuleType:
     return module
 
 
-def video_io() -> None:
-    """Give torchvision `io.read_video` and `io.write_video` where it has none (from 0.26), on PyAV."""
-    import torchvision.io
-
-    if not hasattr(torchvision.io, "read_video"):
-        torchvision.io.read_video = _read_video
-    if not hasattr(torchvision.io, "write_video"):
-        torchvision.io.write_video = _write_video
-
-
-def _read_video(filename, start_pts=0, end_pts=None, pts_unit="pts", output_format="THWC"):  # type: ignore[no-untyped-def]
-    """(frames, sound, info) as torchvision gives them, for a whole file; the sound is left empty."""
-    import av
-    import numpy as np
-    import torch
-
-    if start_pts or end_pts is not None:
-        raise NotImplementedError("only whole files can be read")
-    with av.open(str(filename)) as container:
-        stream = container.streams.video[0]
-        fps = float(stream.average_rate)
-        frames = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(stream)])
-    video = torch.from_numpy(frames)
-    return (video.permute(0, 3, 1, 2) if output_format == "TCHW" else video), torch.zeros(1, 0), {"video_fps": fps}
-
-
-def _write_video(filename, video_array, fps, video_codec="libx264", options=None, **sound):  # type: ignore[no-untyped-def]
-    """Write (T, H, W, 3) uint8 frames; a sound is left out."""
-    import av
-    import numpy as np
-
-    frames = np.asarray(video_array, np.uint8)
-    with av.open(str(filename), "w") as container:
-        stream = container.add_stream({"h264": "libx264"}.get(video_codec, video_codec), rate=round(fps))
-        stream.height, stream.width = frames.shape[1:3]
-        stream.pix_fmt, stream.options = "yuv420p", options or {}
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(stream.encode())
-
-
-def ffmpeg(work: Path) -> None:
-    """Let `ffmpeg` be found by its name: the installed one, else the one of the package imageio-ffmpeg."""
-    if shutil.which("ffmpeg"):
-        return
-    import imageio_ffmpeg
-
-    folder = work / "bin"
-    folder.mkdir(exist_ok=True)
-    link(folder / "ffmpeg", Path(imageio_ffmpeg.get_ffmpeg_exe()))
-    os.environ["PATH"] = f"{folder}{os.pathsep}{os.environ.get('PATH', '')}"
-
-
 def torch_home(work: Path, files: dict[str, Path]) -> None:
     """Let `torch.hub` find these weight files, {file name: path}, so that it downloads nothing."""
     folder = work / "torch_home" / "hub" / "checkpoints"
@@ -358,13 +305,6 @@ class MemoryVideos(dict):
 
         self[str(filename)] = numpy.array(video_array)
         Path(filename).touch()  # scripts delete the file when they have added the sound
-
-
-def held(frames, count: int):  # type: ignore[no-untyped-def]
-    """The frames with the last one repeated up to `count` frames; only test-only limits call it."""
-    import numpy
-
-    return numpy.concatenate([frames, numpy.repeat(frames[-1:], max(count - len(frames), 0), axis=0)])
 
 
 def warped(frames, matrix, size, border: int = 0):  # type: ignore[no-untyped-def]

@@ -1,7 +1,7 @@
 """Writes EAT's weights with the real shapes and random values, for tests of the recipe without the released files.
 
-Two files are no networks of the repository. The pitch network of Utils.zip is replaced by one layer with the same input
-and output. DeepSpeech's graph is replaced by one layer with the same names of its inputs and its output.
+Two of the files do not come from the repository. The pitch network of Utils.zip is replaced by one layer with the same
+input and output. DeepSpeech's graph is replaced by one layer with the same names of its inputs and its output.
 """
 
 from __future__ import annotations

@@ -57,8 +57,8 @@ class Runner:
         case.note(f"pose of the source video ({len(case.source_frames)} frames), whose last pose is held")
         case.note(f"{len(frames)} frames made, {case.n_frames} wanted; taken before the script encodes them")
         if limit:
-            case.note(f"test-only limit: {limit} frames drawn, the last one held")
-            return compat.held(frames, case.n_frames)
+            case.note(f"test-only limit: {limit} frames drawn, repeated in turn")
+            return compat.repeated(frames, case.n_frames)
         return frames
 
     def _add_expression(self, case, args: SimpleNamespace) -> None:  # type: ignore[no-untyped-def]

@@ -61,8 +61,8 @@ class Runner:
         case.note("the square is put back to its place in the reference frame, with its outermost pixels around it")
         frames = compat.warped(made, self._faces.back(made.shape[1]), picture.shape[:2], border=1)
         if count < case.n_frames:
-            case.note(f"test-only limit: {count} frames drawn, the last one held")
-            return compat.held(frames, case.n_frames)
+            case.note(f"test-only limit: {count} frames drawn, repeated in turn")
+            return compat.repeated(frames, case.n_frames)
         return frames
 
 

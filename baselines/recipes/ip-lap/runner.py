@@ -74,8 +74,9 @@ class Runner:
         if limit := options.get("references"):
             case.note(f"test-only limit: {limit} of 25 reference pictures")
         if count < case.n_frames:
-            case.note(f"test-only limit: {count} frames drawn, the last one held")
-        return compat.held(made, case.n_frames)
+            case.note(f"test-only limit: {count} frames drawn, repeated in turn")
+            return compat.repeated(made, case.n_frames)
+        return made
 
     def _edited(self, case) -> tuple:  # type: ignore[no-untyped-def]
         """The video that is edited, and its landmarks."""
@@ -125,7 +126,7 @@ class _Faces:
         index = self._drawn % (2 * len(self._points))
         self._drawn += 1
         frame = min(index, 2 * len(self._points) - 1 - index)  # forwards, then backwards
-        whole = crop.base  # the crop is a part of the frame in memory, which tells its place
+        whole = crop.base  # the crop is a view of the frame, so its address gives its place in the frame
         place = crop.__array_interface__["data"][0] - whole.__array_interface__["data"][0]
         row, column = divmod(place, whole.strides[0])
         return [self._points[frame][list(_OUTLINE)] - (column // whole.strides[1], row)]

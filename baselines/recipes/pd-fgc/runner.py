@@ -61,8 +61,8 @@ class Runner:
         back = cv2.invertAffineTransform(_after(_WINDOW, place))
         frames = compat.warped(faces, back, case.size, border=1)
         if count < case.n_frames:
-            case.note(f"test-only limit: {count} frames drawn, the last one held")
-            return compat.held(frames, case.n_frames)
+            case.note(f"test-only limit: {count} frames drawn, repeated in turn")
+            return compat.repeated(frames, case.n_frames)
         return frames
 
 
