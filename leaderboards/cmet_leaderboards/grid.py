@@ -21,10 +21,10 @@ from cmet_leaderboards import metric_facts
 from cmet_leaderboards.results import Results, codes, grouped
 from cmet_leaderboards.row import TABLE_KEYS
 from cmet_leaderboards.statistics import (
-    MIN_COVERAGE,
     Difference,
     Interval,
     Jackknife,
+    compared_and_common,
     mean_differences,
     mean_interval,
     mean_intervals,
@@ -152,11 +152,7 @@ class GridValues:
 
     @cached_property
     def _common(self) -> tuple[np.ndarray, np.ndarray]:
-        has = self.state >= INFINITE
-        scored = has.sum(axis=2)
-        compared = (scored > 0) & (scored >= MIN_COVERAGE * len(self.pair_ids))
-        common = (has | ~compared[:, :, None]).all(axis=0) & compared.any(axis=0)[:, None]
-        return compared, common
+        return compared_and_common(self.state >= INFINITE, len(self.pair_ids))
 
     def use(self, m: int, c: int) -> np.ndarray:
         """(P,) bool: True for the pairs that a method's mean includes.

@@ -307,9 +307,26 @@ def common_pairs(scored: dict[str, frozenset[str]], expected: int) -> tuple[froz
         the methods with values for at least MIN_COVERAGE of the pairs, and the pairs for which all of these methods
         have a value.
     """
-    compared = frozenset(name for name, ids in scored.items() if ids and len(ids) >= MIN_COVERAGE * expected)
-    shared = frozenset.intersection(*(scored[name] for name in compared)) if compared else frozenset()
-    return compared, shared
+    names, ids = list(scored), sorted(set[str]().union(*scored.values()))
+    has = np.array([[one in scored[name] for one in ids] for name in names], bool).reshape(len(names), 1, len(ids))
+    compared, shared = compared_and_common(has, expected)
+    return frozenset(np.array(names, object)[compared[:, 0]]), frozenset(np.array(ids, object)[shared[0]])
+
+
+def compared_and_common(has: np.ndarray, expected: int) -> tuple[np.ndarray, np.ndarray]:
+    """The rule of `common_pairs` for several columns at once.
+
+    Args:
+        has: (M, C, P) bool: True if a method has a finite or infinite value of a column for a pair.
+        expected: number of expected pairs.
+
+    Returns:
+        (M, C) bool, the methods that are compared; and (C, P) bool, their common pairs.
+    """
+    scored = has.sum(axis=2)
+    compared = (scored > 0) & (scored >= MIN_COVERAGE * expected)
+    common = (has | ~compared[:, :, None]).all(axis=0) & compared.any(axis=0)[:, None]
+    return compared, common
 
 
 def _units(speakers: Sequence[str] | np.ndarray) -> tuple[np.ndarray, int, str]:
